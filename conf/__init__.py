@@ -1,0 +1,1 @@
+"""The Hydra tree; this file makes `pkg://dd_bench.conf` importable."""

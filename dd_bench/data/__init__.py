@@ -1,0 +1,1 @@
+"""One real dataset (family) a module; each a function that returns a `RealSet`."""

@@ -1,0 +1,1 @@
+"""One architecture (family) a module; each a plain `Network`."""

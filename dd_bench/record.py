@@ -1,0 +1,209 @@
+"""The record: what a run leaves behind, and all that a leaderboard reads. One JSON file, named by its digest.
+
+Nothing here imports torch, so that boards render without it. A number from a paper never enters a record.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import tempfile
+from collections import defaultdict
+from pathlib import Path
+from statistics import fmean, stdev, variance
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from scipy import stats
+
+SCHEMA_VERSION = 1
+
+
+class _Frozen(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Score(_Frozen):
+    """One fresh network's value of one metric."""
+
+    metric: str
+    value: float
+    set: int = Field(ge=0, description="which synthetic set, 0-based")
+    network: int = Field(ge=0, description="which fresh network on that set, 0-based")
+    seed: int = Field(ge=0, description="seed of that network")
+
+
+class ProtocolId(_Frozen):
+    """Which protocol trained the fresh networks."""
+
+    name: str
+    version: int = Field(ge=1)
+
+
+class Code(_Frozen):
+    """The code that ran."""
+
+    version: str
+    numbers: int
+    revision: str | None
+    dirty: bool | None
+
+
+class Summary(_Frozen):
+    """Mean and spread of one metric, with the two sources of variance kept apart.
+
+    `std` is the sample standard deviation over all networks of all sets, `std_networks` the pooled one within a
+    set, `std_sets` that of the set means (None with one set). The 95 % interval of the mean is Student's t over
+    independent units: the set means if there are several sets, else the networks of the one set; None with n=1.
+    """
+
+    mean: float
+    std: float | None
+    std_networks: float | None
+    std_sets: float | None
+    ci_low: float | None
+    ci_high: float | None
+    num_sets: int
+    num_networks: int = Field(description="fresh networks in all")
+
+
+class Record(_Frozen):
+    """One run, or the reason why there is none."""
+
+    schema_version: int = SCHEMA_VERSION
+    key: str = Field(description="content key: same key, same experiment")
+    status: Literal["done", "skipped", "diverged"]
+    reason: str | None = None
+    created: str = Field(description="UTC, ISO 8601")
+
+    method: str
+    dataset: str
+    model: str = Field(description="network evaluated on, with the knobs that differ from its YAML")
+    ipc: int = Field(ge=1)
+    protocol: ProtocolId
+    evaluator: str
+    selection: Literal["last", "best_on_val", "best_on_test"]
+    label_mode: str
+    main_metric: str
+
+    scores: list[Score] = []
+    config: dict[str, Any]
+    seeds: dict[str, int]
+    seconds: dict[str, float] = Field(default={}, description="wall-clock by stage")
+    peak_memory: dict[str, int] = Field(default={}, description="bytes by stage: resident (CPU) or allocated (CUDA)")
+    stored_bytes: dict[str, int] = Field(default={}, description="one synthetic set, by part")
+    real_digest: str
+    set_digests: list[str] = []
+    code: Code
+    device: str
+    versions: dict[str, str]
+    notes: list[str] = []
+
+    def sample(self, metric: str | None = None) -> list[float]:
+        """Returns the independent values of a metric: set means if there are several sets, else the networks'."""
+        by_set = self._by_set(metric or self.main_metric)
+        return [fmean(v) for v in by_set] if len(by_set) > 1 else [x for v in by_set for x in v]
+
+    def summary(self, metric: str | None = None) -> Summary:
+        """Summarises one metric, `main_metric` by default.
+
+        Raises:
+            ValueError: the record has no score of that metric.
+        """
+        metric = metric or self.main_metric
+        by_set = self._by_set(metric)
+        if not by_set:
+            raise ValueError(f"record {self.digest[:12]} ({self.status}) has no score {metric!r}")
+        values = [x for v in by_set for x in v]
+        within = [variance(v) for v in by_set if len(v) > 1]
+        sample = self.sample(metric)
+        low = high = None
+        if len(sample) > 1:
+            half = float(stats.t.ppf(0.975, len(sample) - 1)) * stdev(sample) / len(sample) ** 0.5
+            low, high = fmean(sample) - half, fmean(sample) + half
+        return Summary(
+            mean=fmean(sample),
+            std=stdev(values) if len(values) > 1 else None,
+            std_networks=fmean(within) ** 0.5 if within else None,
+            std_sets=stdev([fmean(v) for v in by_set]) if len(by_set) > 1 else None,
+            ci_low=low,
+            ci_high=high,
+            num_sets=len(by_set),
+            num_networks=len(values),
+        )
+
+    def _by_set(self, metric: str) -> list[list[float]]:
+        by_set: dict[int, list[float]] = defaultdict(list)
+        for score in sorted(self.scores, key=lambda s: (s.set, s.network)):
+            if score.metric == metric:
+                by_set[score.set].append(score.value)
+        return [by_set[s] for s in sorted(by_set)]
+
+    @property
+    def metrics(self) -> list[str]:
+        """Names of the metrics measured, in order of first appearance."""
+        return list(dict.fromkeys(s.metric for s in self.scores))
+
+    def text(self) -> str:
+        """Returns the canonical JSON: sorted keys, two-space indent, a newline at the end."""
+        return canonical(self.model_dump(mode="json"), indent=2) + "\n"
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of `text()`; its first 16 hex digits name the file of an entry."""
+        return hashlib.sha256(self.text().encode()).hexdigest()
+
+    def save(self, path: Path) -> Path:
+        """Writes the record atomically and returns `path`."""
+        write_atomic(path, self.text().encode())
+        return path
+
+
+def load_record(path: Path) -> Record:
+    """Reads and checks a record.
+
+    Raises:
+        ValueError: not JSON, of another schema version, or a field missing, unknown or out of range.
+    """
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} is not a record: {error}") from error
+    version = data.get("schema_version") if isinstance(data, dict) else None
+    if version != SCHEMA_VERSION:
+        raise ValueError(f"{path}: schema_version={version!r}, this version reads {SCHEMA_VERSION}")
+    try:
+        return Record.model_validate(data)
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a valid record:\n{error}") from error
+
+
+def canonical(data: Any, indent: int | None = None) -> str:
+    """Returns JSON with sorted keys and no NaN: equal data give equal text."""
+    return json.dumps(data, sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False)
+
+
+def content_key(data: Any) -> str:
+    """Returns the first 16 hex digits of the sha256 of `data`'s canonical JSON."""
+    return hashlib.sha256(canonical(data).encode()).hexdigest()[:16]
+
+
+def write_atomic(path: Path, content: bytes) -> None:
+    """Writes `content` to `path` so that a crash or a full disk leaves the old file or the new one, never a part.
+
+    Raises:
+        OSError: nothing could be written; the old file is untouched.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    try:
+        with os.fdopen(descriptor, "wb") as file:
+            file.write(content)
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o644)
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise

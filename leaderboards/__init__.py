@@ -1,0 +1,1 @@
+"""Records in, tables out: a pure function of `entries/` and `published/`, without torch."""

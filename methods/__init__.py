@@ -1,0 +1,1 @@
+"""One paper a module. The folder listing is the catalogue; Hydra's `_target_` is the registry."""
