@@ -1,4 +1,4 @@
-"""The real set: what a method may see of it (its training split), and what only an evaluator may (its test split).
+"""The real set: what a method may see (its training split), and what only evaluators may (its test split).
 
 Small images live as tensors on the device, so a batch is an index and nobody waits for a worker process.
 Image folders of ImageNet's size stream through the same three calls: `inputs`, `pixels`, `batches`.
@@ -35,7 +35,7 @@ class Split(ABC):
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yields `(inputs (b, c, h, w), labels (b,))` over the whole split, in order."""
-        for index in torch.arange(len(self), device=self.labels.device).split(size):
+        for index in torch.split(torch.arange(len(self), device=self.labels.device), size):
             yield self.inputs(index), self.labels[index]
 
     @abstractmethod
@@ -89,12 +89,15 @@ class TensorSplit(Split):
 
     def __init__(self, pixels: Tensor, labels: Tensor, num_classes: int, preprocess: Preprocess):
         """Takes `pixels` uint8 `(n, c, h, w)` and `labels` int64 `(n,)` on one device."""
-        self._pixels, self.labels, self.num_classes, self._preprocess = pixels, labels, num_classes, preprocess
+        self._pixels, self.labels, self.num_classes = pixels, labels, num_classes
+        self._preprocess = preprocess
         self.shape = (int(pixels.shape[1]), int(pixels.shape[2]), int(pixels.shape[3]))
 
     @cached_property
     def _inputs(self) -> Tensor:
-        return torch.cat([self._preprocess(p.float() / 255) for p in self._pixels.split(4096)])
+        # Whoever asks first may be inside inference_mode, and an inference tensor cannot be trained on later.
+        with torch.inference_mode(False), torch.no_grad():
+            return torch.cat([self._preprocess(p.float() / 255) for p in torch.split(self._pixels, 4096)])
 
     def pixels(self, index: Tensor) -> Tensor:
         """See `Split`."""
@@ -106,7 +109,7 @@ class TensorSplit(Split):
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """See `Split`; slices, so nothing is copied."""
-        yield from zip(self._inputs.split(size), self.labels.split(size), strict=True)
+        yield from zip(torch.split(self._inputs, size), torch.split(self.labels, size), strict=True)
 
     def subset(self, index: Tensor) -> TensorSplit:
         """See `Split`."""
@@ -123,7 +126,8 @@ class RealSet:
         class_names: in label order; a set distilled under another order is refused.
         preprocess: pixels in [0, 1] to network inputs, invertible.
         flip: whether a horizontal flip keeps the class (digits: no).
-        digest: sha256 of both splits' contents and the class names.
+        digest: sha256 of both splits' contents and the class names; the same whatever is held out as `val`.
+            A folder of images hashes its file list instead, see `dd_bench.data.image_folder`.
         licence, citation: carried into the card of every set distilled from it.
         val: a stratified slice cut from train, if the configuration asks for one.
     """
@@ -190,11 +194,12 @@ def tensor_set(
     citation: str,
     device: torch.device,
     val_fraction: float,
+    digest: str | None = None,
 ) -> RealSet:
     """Builds a `RealSet` of tensors: `(pixels uint8 (n, c, h, w), labels int64 (n,))` for train and test.
 
     `val_fraction` in [0, 1) of each class, the last images of the training split in order, becomes `val`
-    and leaves `train`: methods never see it.
+    and leaves `train`: methods never see it. `digest` is of the tensors unless the dataset has a better one.
 
     Raises:
         ValueError: labels out of range, a class without training images, or a fraction out of range.
@@ -202,18 +207,53 @@ def tensor_set(
     k = len(class_names)
     for split, (pixels, labels) in (("train", train), ("test", test)):
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
-            raise ValueError(f"{name} {split}: wanted uint8 images (n, c, h, w), got {pixels.dtype} {tuple(pixels.shape)}")
+            raise ValueError(
+                f"{name} {split}: wanted uint8 images (n, c, h, w), got {pixels.dtype} {tuple(pixels.shape)}"
+            )
         if len(pixels) != len(labels):
             raise ValueError(f"{name} {split}: {len(pixels)} images but {len(labels)} labels")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < k:
-            raise ValueError(f"{name} {split}: labels span {int(labels.min())}..{int(labels.max())}, there are {k} classes")
-    digest = content_digest([*train, *test], class_names)
-    splits = [TensorSplit(x.to(device), y.long().to(device), k, preprocess) for x, y in (train, test)]
-    whole, missing = splits[0], (splits[0].counts == 0).nonzero().flatten().tolist()
+            raise ValueError(
+                f"{name} {split}: labels span {int(labels.min())}..{int(labels.max())}, there are {k} classes"
+            )
+    train, test = (train[0], train[1].long()), (test[0], test[1].long())  # so that the digest sees one dtype
+    splits = [TensorSplit(x.to(device), y.to(device), k, preprocess) for x, y in (train, test)]
+    return real_set(
+        name,
+        *splits,
+        class_names=class_names,
+        preprocess=preprocess,
+        flip=flip,
+        digest=digest or content_digest([*train, *test], class_names),
+        licence=licence,
+        citation=citation,
+        val_fraction=val_fraction,
+    )
+
+
+def real_set(
+    name: str,
+    train: Split,
+    test: Split,
+    *,
+    class_names: tuple[str, ...],
+    preprocess: Preprocess,
+    flip: bool,
+    digest: str,
+    licence: str,
+    citation: str,
+    val_fraction: float,
+) -> RealSet:
+    """Builds a `RealSet` of any two splits; see `tensor_set` for `val_fraction`.
+
+    Raises:
+        ValueError: a class without training images, or a fraction out of range.
+    """
+    missing = (train.counts == 0).nonzero().flatten().tolist()
     if missing:
         raise ValueError(f"{name}: no training image of class {class_names[missing[0]]!r}")
-    kept, held = cut_validation(whole, val_fraction)
-    return RealSet(name, kept, class_names, preprocess, flip, digest, licence, citation, held, splits[1])
+    kept, held = cut_validation(train, val_fraction)
+    return RealSet(name, kept, class_names, preprocess, flip, digest, licence, citation, held, test)
 
 
 def cut_validation(train: Split, fraction: float) -> tuple[Split, Split | None]:

@@ -116,7 +116,8 @@ class Record(_Frozen):
         if not by_set:
             raise ValueError(f"record {self.digest[:12]} ({self.status}) has no score {metric!r}")
         values = [x for v in by_set for x in v]
-        within = [variance(v) for v in by_set if len(v) > 1]
+        freedom = sum(len(v) - 1 for v in by_set)
+        squares = sum((len(v) - 1) * variance(v) for v in by_set if len(v) > 1)
         sample = self.sample(metric)
         low = high = None
         if len(sample) > 1:
@@ -125,7 +126,7 @@ class Record(_Frozen):
         return Summary(
             mean=fmean(sample),
             std=stdev(values) if len(values) > 1 else None,
-            std_networks=fmean(within) ** 0.5 if within else None,
+            std_networks=(squares / freedom) ** 0.5 if freedom else None,
             std_sets=stdev([fmean(v) for v in by_set]) if len(by_set) > 1 else None,
             ci_low=low,
             ci_high=high,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 
 import torch
 
@@ -29,6 +30,24 @@ def generator(device: torch.device | str, base: int, *name: str | int) -> torch.
     CPU and CUDA generators give different numbers for one seed: results repeat on one kind of device.
     """
     return torch.Generator(device=device).manual_seed(seed_for(base, *name))
+
+
+@dataclass(frozen=True)
+class Stream:
+    """One stream of random numbers on two sides: `host` for choices that steer Python, `device` for tensors.
+
+    A choice drawn on a GPU would have to be waited for. On the CPU both are the same generator.
+    """
+
+    host: torch.Generator
+    device: torch.Generator
+
+
+def stream(device: torch.device | str, base: int, *name: str | int) -> Stream:
+    """Returns the stream `name` under the seed `base`."""
+    host = generator("cpu", base, *name)
+    on_host = torch.device(device).type == "cpu"
+    return Stream(host, host if on_host else generator(device, base, *name))
 
 
 @contextmanager

@@ -19,10 +19,10 @@ class Network(nn.Module, ABC):
 
     @abstractmethod
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Returns the activation maps, first layer first, each `(n, c', h', w')` after its non-linearity and
-        before its pooling, and the embedding `(n, d)`, the flattened input of `classifier`.
+        """Returns the activation maps, first layer first, and the embedding.
 
-        A network without spatial maps (an MLP) returns an empty list.
+        A map `(n, c', h', w')` is taken after its non-linearity and before its pooling; the embedding
+        `(n, d)` is the flattened input of `classifier`. A network without maps (an MLP) returns no map.
         """
 
     def embed(self, x: Tensor) -> Tensor:
@@ -45,13 +45,27 @@ def num_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
-def check_image_shape(name: str, shape: tuple[int, int, int], divisor: int) -> None:
-    """Raises ValueError if images of `shape` (c, h, w) vanish under `divisor`-fold downsampling."""
-    if min(shape[1:]) < divisor:
-        raise ValueError(
-            f"{name} halves its input {divisor.bit_length() - 1} times, so images of {shape[1]}x{shape[2]} "
-            f"vanish. Take a shallower network, e.g. model=convnet model.depth=2"
-        )
+def check_maps(
+    name: str, image_shape: tuple[int, int, int], smallest: tuple[int, int], norm: str, take: str
+) -> None:
+    """Refuses images too small for an architecture.
+
+    Args:
+        name: the architecture, for the message.
+        image_shape: `(c, h, w)`.
+        smallest: the height and width of the smallest map that `norm` or a later layer is given.
+        norm: what normalises that map. InstanceNorm of a single value is its bias, whatever the image.
+        take: what to write on the command line instead.
+
+    Raises:
+        ValueError: the map is empty, or a single value under `instancenorm`.
+    """
+    height, width = smallest
+    area = max(height, 0) * max(width, 0)
+    if area > 1 or (area == 1 and norm != "instancenorm"):
+        return
+    end = "nothing" if area == 0 else "one value a channel, of which instancenorm leaves nothing"
+    raise ValueError(f"{name} shrinks {image_shape[1]}x{image_shape[2]} images to {end}. Take {take}")
 
 
 def flat(x: Tensor) -> Tensor:

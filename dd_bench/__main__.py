@@ -1,0 +1,5 @@
+"""`python -m dd_bench` is `dd-bench`."""
+
+from dd_bench.cli import main
+
+main()

@@ -1,0 +1,230 @@
+"""The artifact: a synthetic set as a folder that anybody can download, check and use. No pickle in it.
+
+    synthetic.safetensors   the tensors
+    preprocess.safetensors  the fitted transform, where it has tensors (ZCA)
+    card.json               what it is, how it was made, the sha256 of every other file
+    README.md               a Hugging Face dataset card      preview.png   the images by class
+    provenance.json         seconds, memory, machine and remarks of the making; not hashed, may be absent
+
+One seed on one kind of machine gives the same bytes of every hashed file.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError
+from safetensors.torch import load as from_safetensors
+from safetensors.torch import save as to_safetensors
+
+from dd_bench import __version__, preprocess
+from dd_bench.cache import publish
+from dd_bench.preview import preview_png
+from dd_bench.real import RealSet
+from dd_bench.record import canonical
+from dd_bench.synthetic import KINDS, SyntheticSet
+
+SCHEMA_VERSION = 1
+CARD, PROVENANCE = "card.json", "provenance.json"
+TENSORS, TRANSFORM = "synthetic.safetensors", "preprocess.safetensors"
+
+
+class Card(BaseModel):
+    """`card.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    schema_version: int = SCHEMA_VERSION
+    kind: str
+    method: str
+    dataset: str
+    dataset_digest: str
+    class_names: list[str]
+    ipc: int = Field(ge=1)
+    seed: int
+    set: dict[str, Any]
+    preprocess: dict[str, Any]
+    preprocess_digest: str
+    stored_bytes: dict[str, int]
+    config: dict[str, Any]
+    dd_bench: str = __version__
+    licence: str
+    citations: list[str]
+    sha256: dict[str, str]
+
+
+def save(
+    syn: SyntheticSet,
+    folder: Path,
+    *,
+    real: RealSet,
+    method: str,
+    ipc: int,
+    seed: int,
+    config: dict[str, Any],
+    citations: list[str],
+    provenance: dict[str, Any],
+) -> Path:
+    """Writes the artifact, whole or not at all, and returns its folder.
+
+    Raises:
+        FileExistsError: the folder exists.
+        OSError: it could not be written; nothing is left behind.
+    """
+    files = {TENSORS: to_safetensors(syn.tensors()), "preview.png": preview_png(syn)}
+    if syn.preprocess.tensors():
+        files[TRANSFORM] = to_safetensors(syn.preprocess.tensors())
+    card = Card(
+        kind=syn.kind,
+        method=method,
+        dataset=real.name,
+        dataset_digest=real.digest,
+        class_names=list(syn.class_names),
+        ipc=ipc,
+        seed=seed,
+        set=syn.config(),
+        preprocess=syn.preprocess.config(),
+        preprocess_digest=syn.preprocess.digest,
+        stored_bytes=syn.stored_bytes(),
+        config=config,
+        licence=real.licence,
+        citations=citations,
+        sha256={},
+    )
+    files["README.md"] = _readme(card).encode()
+    card = card.model_copy(update={"sha256": {name: _sha256(data) for name, data in sorted(files.items())}})
+    files[CARD] = (canonical(card.model_dump(mode="json"), indent=2) + "\n").encode()
+    files[PROVENANCE] = (canonical(provenance, indent=2) + "\n").encode()
+
+    def fill(scratch: Path) -> None:
+        for name, data in files.items():
+            (scratch / name).write_bytes(data)
+
+    return publish(folder, fill)
+
+
+def read_card(folder: Path) -> Card:
+    """Reads and checks `card.json`.
+
+    Raises:
+        ValueError: missing, not JSON, of another schema version, or not valid.
+    """
+    path = folder / CARD
+    if not path.is_file():
+        raise ValueError(f"{folder} is no synthetic set: it has no {CARD}")
+    try:
+        data = json.loads(path.read_text())
+        if data.get("schema_version") != SCHEMA_VERSION:
+            raise ValueError(f"{path}: schema_version={data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}")
+        return Card.model_validate(data)
+    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, AttributeError) as error:
+        raise ValueError(f"{path} is not a valid card: {error}") from error
+
+
+def load(folder: Path) -> tuple[SyntheticSet, Card]:
+    """Loads a set from a folder that may come from a stranger; runs no code of it.
+
+    Raises:
+        ValueError: a file is missing or its hash differs; a tensor has a wrong shape, dtype or range; the classes
+            or the preprocessing do not fit the card.
+    """
+    card = read_card(folder)
+    if TENSORS not in card.sha256:
+        raise ValueError(f"{folder / CARD} names no {TENSORS}")
+    files = {name: _verified(folder, name, wanted) for name, wanted in card.sha256.items()}
+    try:
+        tensors = from_safetensors(files[TENSORS])
+        transform = preprocess.restore(card.preprocess, from_safetensors(files[TRANSFORM]) if TRANSFORM in files else {})
+        if transform.digest != card.preprocess_digest:
+            raise ValueError(f"preprocessing {transform.digest[:12]} is not the card's {card.preprocess_digest[:12]}")
+        if card.kind not in KINDS:
+            raise ValueError(f"kind {card.kind!r} is unknown; this version reads {sorted(KINDS)}")
+        return KINDS[card.kind].restore(card.set, tensors, tuple(card.class_names), transform), card
+    except (SafetensorError, ValueError, KeyError) as error:
+        raise ValueError(f"{folder} is damaged: {error}") from error
+
+
+def digest(folder: Path) -> str:
+    """Returns the set's digest: the sha256 of its card, which holds the hashes of all else."""
+    return _sha256((folder / CARD).read_bytes())
+
+
+def read_provenance(folder: Path) -> dict[str, Any]:
+    """Returns what is known of the making, empty for a set that does not say."""
+    path = folder / PROVENANCE
+    try:
+        data = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return {}
+    return data if isinstance(data, dict) else {}
+
+
+def fits(card: Card, real: RealSet) -> str | None:
+    """Returns why the set cannot be scored on `real`, or None if it can."""
+    if card.dataset_digest != real.digest:
+        return (
+            f"the set was distilled from {card.dataset!r} ({card.dataset_digest[:12]}), "
+            f"this is {real.name!r} ({real.digest[:12]})"
+        )
+    if tuple(card.class_names) != real.class_names:
+        return f"class order differs: the set has {card.class_names}, the dataset {list(real.class_names)}"
+    if card.preprocess_digest != real.preprocess.digest:
+        return (
+            f"the set lives under preprocessing {card.preprocess}, the dataset is loaded with "
+            f"{real.preprocess.config()}. Load it the same way, e.g. dataset.preprocess={card.preprocess['kind']}"
+        )
+    return None
+
+
+def _verified(folder: Path, name: str, wanted: str) -> bytes:
+    path = folder / name
+    if Path(name).name != name or not path.is_file():
+        raise ValueError(f"{folder} is incomplete: {name!r} is missing")
+    data = path.read_bytes()
+    if _sha256(data) != wanted:
+        raise ValueError(f"{path} was changed or cut: sha256 {_sha256(data)[:12]}, the card says {wanted[:12]}")
+    return data
+
+
+def _sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def _readme(card: Card) -> str:
+    total = sum(card.stored_bytes.values())
+    parts = ", ".join(f"{name} {size:,}" for name, size in card.stored_bytes.items())
+    citations = "\n".join(f"- {c}" for c in card.citations)
+    return f"""---
+license: other
+license_name: {card.licence!r}
+task_categories: [image-classification]
+tags: [dataset-distillation, dd-bench, {card.method}, {card.dataset}, ipc-{card.ipc}]
+---
+
+# {card.method} on {card.dataset}, {card.ipc} image(s) per class
+
+A synthetic training set for {len(card.class_names)} classes, made by [dd_bench](https://pypi.org/project/dd-bench/) {card.dd_bench}
+with seed {card.seed}. Stored bytes: {total:,} ({parts}).
+
+![the images, one row a class](preview.png)
+
+Score it with fresh networks:
+
+    dd-bench evaluate set=THIS_FOLDER dataset={card.dataset} protocol=dsa-1000
+
+Read it without dd_bench:
+
+    from safetensors.torch import load_file
+    tensors = load_file("synthetic.safetensors")   # images {card.set.get("image_shape")} in space {card.set.get("space")!r}, labels
+
+Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `card.json`'s `preprocess`.
+Check every file against `card.json`: `dd-bench verify THIS_FOLDER`.
+
+Licence of the images: {card.licence}.
+
+{citations}
+"""

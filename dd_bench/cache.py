@@ -1,0 +1,104 @@
+"""Content-addressed cache of what takes long to build: teachers, expert buffers.
+
+An entry is a folder named by the hash of everything it depends on. It appears whole or not at all; a second run
+that wants the same entry waits for the first one and then reads it.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from filelock import FileLock, Timeout
+
+from dd_bench import NUMBERS_VERSION
+from dd_bench.record import canonical, content_key, write_atomic
+
+_log = logging.getLogger(__name__)
+_ENTRY = "entry.json"
+
+
+class Cache:
+    """Entries under one folder.
+
+    Attributes:
+        seconds: what building each entry used so far has cost, whoever built it and when, by folder name.
+    """
+
+    def __init__(self, root: Path):
+        """Takes the folder; it is created when the first entry is."""
+        self.root = root
+        self.seconds: dict[str, float] = {}
+
+    def entry(self, kind: str, depends_on: dict[str, Any], build: Callable[[Path], None]) -> Path:
+        """Returns the folder of the entry, building it first if it is missing.
+
+        Args:
+            kind: e.g. "teacher", the first part of the folder's name.
+            depends_on: everything the content depends on, as JSON; the version of the numbers is added.
+            build: fills the folder it is given. That folder stays between attempts, so a builder may keep
+                checkpoints in it and resume.
+
+        Raises:
+            Exception: whatever `build` raises; the entry is then still missing, and the next run tries again.
+        """
+        identity = {"kind": kind, "numbers": NUMBERS_VERSION, **depends_on}
+        folder = self.root / f"{kind}-{content_key(identity)}"
+        if not folder.exists():
+            with locked(folder.with_name(folder.name + ".lock")):
+                if not folder.exists():
+                    self._build(folder, identity, build)
+        self.seconds[folder.name] = json.loads((folder / _ENTRY).read_text())["seconds"]
+        return folder
+
+    def _build(self, folder: Path, identity: dict[str, Any], build: Callable[[Path], None]) -> None:
+        partial = folder.with_name(folder.name + ".partial")
+        partial.mkdir(exist_ok=True)
+        began = time.monotonic()
+        build(partial)
+        entry = {"depends_on": identity, "seconds": round(time.monotonic() - began, 3)}
+        write_atomic(partial / _ENTRY, (canonical(entry, indent=2) + "\n").encode())
+        partial.replace(folder)
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Holds the lock file `path`, waiting for another process that holds it; a dead process holds nothing."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(str(path))
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        _log.info("another run holds %s; waiting for it", path)
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def publish(folder: Path, fill: Callable[[Path], None]) -> Path:
+    """Creates `folder` with what `fill` writes, whole or not at all.
+
+    Raises:
+        FileExistsError: there is something at `folder` already; it is left as it is.
+    """
+    if folder.exists():
+        raise FileExistsError(f"{folder} exists. Remove it first, or choose another place")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
+    try:
+        fill(scratch)
+        scratch.chmod(0o755)
+        scratch.replace(folder)
+    except BaseException:
+        shutil.rmtree(scratch, ignore_errors=True)
+        raise
+    return folder

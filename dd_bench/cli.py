@@ -1,0 +1,74 @@
+"""`dd-bench VERB ...`: four verbs that Hydra composes, and a few that read what they left behind."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from rich.console import Console
+
+HYDRA_VERBS = {
+    "run": "distil, evaluate with fresh networks, record",
+    "prepare": "build what a method shares between runs (teachers, expert buffers), and stop",
+    "distill": "distil and save the synthetic set, and stop",
+    "evaluate": "score a saved set: dd-bench evaluate set=FOLDER",
+}
+READING_VERBS = {
+    "list": ("dd_bench.catalogue.list_choices", "what there is: methods, datasets, models, protocols, ..."),
+    "show": ("dd_bench.catalogue.show", "print a record, or a synthetic set with its pictures"),
+    "verify": ("dd_bench.catalogue.verify", "check every hash, shape and range of sets and records"),
+    "leaderboard": ("dd_bench.leaderboards.cli.main", "build tables from records, add a record, check entries"),
+}
+
+USAGE = "usage: dd-bench VERB ...\n\n" + "\n".join(
+    f"  {verb:<12} {text}" for verb, text in [*HYDRA_VERBS.items(), *((v, t) for v, (_, t) in READING_VERBS.items())]
+) + """
+
+  dd-bench run method=dm dataset=fashion_mnist model.width=32 ipc=10 protocol=dc-300
+  dd-bench run -m method=random,dm ipc=1,10       a sweep; started again, it does only what is missing
+  dd-bench run --help                             every group and key; --cfg job shows the composed configuration
+"""
+
+
+def main() -> None:
+    """Entry point of the command; exits with 0, 1 for a failed check or run, 2 for wrong usage."""
+    arguments = sys.argv[1:]
+    verb = arguments[0] if arguments else "--help"
+    if verb in ("--help", "-h", "help"):
+        sys.stdout.write(USAGE)
+        sys.exit(0 if arguments else 2)
+    if verb == "--version":
+        from dd_bench import __version__
+
+        sys.stdout.write(f"dd-bench {__version__}\n")
+        return
+    if verb in READING_VERBS:
+        from hydra.utils import get_method  # plug-ins are reached by name alone
+
+        sys.exit(get_method(READING_VERBS[verb][0])(arguments[1:]))
+    if verb in HYDRA_VERBS:
+        sys.argv = [f"dd-bench {verb}", *arguments[1:]]
+        return _hydra(verb)
+    sys.stderr.write(f"dd-bench: there is no verb {verb!r}\n\n{USAGE}")
+    sys.exit(2)
+
+
+def _hydra(verb: str) -> None:
+    """Runs a verb as a Hydra application; an error that the user can mend is shown without a traceback."""
+    import hydra
+    from omegaconf import DictConfig
+
+    from dd_bench import run
+
+    action: Callable[[DictConfig], object] = getattr(run, verb)
+
+    def guarded(cfg: DictConfig) -> None:
+        try:
+            action(cfg)
+        except (ValueError, FileNotFoundError, FileExistsError, OSError) as error:
+            if "DD_BENCH_TRACEBACK" in __import__("os").environ:
+                raise
+            Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {error}", highlight=False)
+            sys.exit(1)
+
+    hydra.main(version_base="1.3", config_path="pkg://dd_bench.conf", config_name="config")(guarded)()

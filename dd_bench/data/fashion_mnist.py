@@ -1,0 +1,48 @@
+"""Fashion-MNIST: 70,000 pictures of clothes, 28x28 grey."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+from torchvision import datasets
+
+from dd_bench.data.idx import load_idx
+from dd_bench.preprocess import fit_preprocess
+from dd_bench.real import RealSet, tensor_set
+
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+MEAN, STD = [0.2861], [0.3530]
+
+
+def fashion_mnist(
+    *, root: str | None, download: bool, preprocess: str, val_fraction: float, device: torch.device
+) -> RealSet:
+    """Returns 60,000 training and 10,000 test images, `(1, 28, 28)`, 10 classes.
+
+    Looks under `root`, then where Debian's package puts it, then downloads if told to.
+
+    Raises:
+        FileNotFoundError: the four IDX files are in none of these places.
+        ValueError: one of them is damaged.
+    """
+    train, test = load_idx(
+        "fashion_mnist",
+        datasets.FashionMNIST,
+        root=root,
+        download=download,
+        elsewhere=[DEBIAN],
+        fixes=["apt-get install dataset-fashion-mnist"],
+    )
+    return tensor_set(
+        "fashion_mnist",
+        train,
+        test,
+        class_names=tuple(datasets.FashionMNIST.classes),
+        preprocess=fit_preprocess(preprocess, train[0], mean=MEAN, std=STD, device=device),
+        flip=True,
+        licence="MIT, copyright 2017 Zalando SE",
+        citation="Xiao, Rasul and Vollgraf, Fashion-MNIST, arXiv:1708.07747, 2017",
+        device=device,
+        val_fraction=val_fraction,
+    )

@@ -1,0 +1,36 @@
+"""MNIST: 70,000 handwritten 28x28 digits."""
+
+from __future__ import annotations
+
+import torch
+from torchvision import datasets
+
+from dd_bench.data.idx import load_idx
+from dd_bench.preprocess import fit_preprocess
+from dd_bench.real import RealSet, tensor_set
+
+MEAN, STD = [0.1307], [0.3081]
+
+
+def mnist(
+    *, root: str | None, download: bool, preprocess: str, val_fraction: float, device: torch.device
+) -> RealSet:
+    """Returns 60,000 training and 10,000 test images, `(1, 28, 28)`, 10 classes.
+
+    Raises:
+        FileNotFoundError: the four IDX files are neither under `root` nor to be downloaded.
+        ValueError: one of them is damaged.
+    """
+    train, test = load_idx("mnist", datasets.MNIST, root=root, download=download, elsewhere=[], fixes=[])
+    return tensor_set(
+        "mnist",
+        train,
+        test,
+        class_names=tuple(str(c) for c in range(10)),
+        preprocess=fit_preprocess(preprocess, train[0], mean=MEAN, std=STD, device=device),
+        flip=False,
+        licence="CC BY-SA 3.0, copyright Yann LeCun and Corinna Cortes",
+        citation="LeCun et al., Gradient-based learning applied to document recognition, Proc. IEEE, 1998",
+        device=device,
+        val_fraction=val_fraction,
+    )

@@ -1,0 +1,47 @@
+"""SVHN: 32x32 colour crops of house numbers, the cropped-digits format, without its `extra` images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torchvision import datasets
+
+from dd_bench.data.locate import base_folder, verify_files
+from dd_bench.preprocess import fit_preprocess
+from dd_bench.real import RealSet, tensor_set
+
+MEAN, STD = [0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]
+
+
+def svhn(
+    *, root: str | None, download: bool, preprocess: str, val_fraction: float, device: torch.device
+) -> RealSet:
+    """Returns 73,257 training and 26,032 test images, `(3, 32, 32)`, 10 unequal classes; label c is digit c.
+
+    Read by torchvision from `root/{train,test}_32x32.mat`, after their md5 is verified.
+
+    Raises:
+        FileNotFoundError: a file is missing and `download` is false.
+        ValueError: a file is damaged.
+    """
+    folder = base_folder(root)
+    files = [(file, md5) for _, file, md5 in (datasets.SVHN.split_list[split] for split in ("train", "test"))]
+    if not download:
+        verify_files("svhn", folder, files, ["dataset.root=FOLDER", "dataset.download=true"])
+    train, test = (_read(datasets.SVHN(str(folder), split, download=download)) for split in ("train", "test"))
+    return tensor_set(
+        "svhn",
+        train,
+        test,
+        class_names=tuple(str(c) for c in range(10)),
+        preprocess=fit_preprocess(preprocess, train[0], mean=MEAN, std=STD, device=device),
+        flip=False,
+        licence="for non-commercial use only",
+        citation="Netzer et al., Reading Digits in Natural Images with Unsupervised Feature Learning, 2011",
+        device=device,
+        val_fraction=val_fraction,
+    )
+
+
+def _read(source: datasets.SVHN) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(source.data).contiguous(), torch.from_numpy(source.labels)

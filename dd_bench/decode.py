@@ -1,0 +1,35 @@
+"""Multi-formation decoding (IDC, Kim et al., ICML 2022): one stored image becomes factor^2 training images."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def decode(images: Tensor, factor: int) -> Tensor:
+    """Cuts each image of `(n, c, h, w)` into factor x factor tiles, each upsampled bilinearly to full size.
+
+    Values are pixels in [0, 1]; a side that `factor` does not divide is padded with 0.5 first. Differentiable.
+
+    Returns:
+        `(n * factor**2, c, h, w)`; the tiles of an image stand next to each other.
+    """
+    if factor == 1:
+        return images
+    n, c, h, w = images.shape
+    images = F.pad(images, (0, -w % factor, 0, -h % factor), value=0.5)
+    rows, cols = images.shape[2] // factor, images.shape[3] // factor
+    tiles = images.view(n, c, factor, rows, factor, cols).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, rows, cols)
+    return F.interpolate(tiles, size=(h, w), mode="bilinear", align_corners=False)
+
+
+def encode(images: Tensor, factor: int) -> Tensor:
+    """Makes mosaics: factor^2 consecutive images of `(n * factor**2, c, h, w)` shrink into one, `(n, c, h, w)`."""
+    if factor == 1:
+        return images
+    _, c, h, w = images.shape
+    rows, cols = -(-h // factor), -(-w // factor)
+    small = F.interpolate(images, size=(rows, cols), mode="bilinear", align_corners=False, antialias=True)
+    grid = small.view(-1, factor, factor, c, rows, cols).permute(0, 3, 1, 4, 2, 5)
+    return torch.clone(grid.reshape(-1, c, factor * rows, factor * cols)[:, :, :h, :w])

@@ -1,0 +1,147 @@
+"""An examination: train a fresh network on a synthetic set under a protocol, and score it on held-out real data.
+
+The unit of work of every evaluator. One examination is a function of its seed; several run as processes on a CPU,
+as one batched network on a GPU, or one after the other, and give the same scores up to rounding.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from dataclasses import dataclass, replace
+
+import torch
+import torch.multiprocessing
+from torch import Tensor
+
+from dd_bench.allocator import keep_freed_memory
+from dd_bench.architecture import Architecture
+from dd_bench.protocol import Protocol, Recipe
+from dd_bench.real import Split
+from dd_bench.runtime import Runtime
+from dd_bench.seeding import seed_for
+from dd_bench.training import accuracy, fetch_from, repays_compilation, train, train_together
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is the same for every fresh network of a measurement.
+
+    Attributes:
+        images: inputs to train on, `(n, c, h, w)`.
+        labels: hard `(n,)` or soft `(n, k)`.
+        test: scored once a network with `last` and `best_on_val`.
+        val: a slice cut from train, for `best_on_val`.
+        flip: whether a horizontal flip keeps the class.
+    """
+
+    architecture: Architecture
+    protocol: Protocol
+    images: Tensor
+    labels: Tensor
+    test: Split
+    val: Split | None
+    flip: bool
+    runtime: Runtime
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if the selection rule needs a validation split that is not there."""
+        if self.protocol.selection == "best_on_val" and self.val is None:
+            raise ValueError(
+                f"protocol {self.protocol.name} selects on validation data and there are none. "
+                "Cut some from train: dataset.val_fraction=0.1"
+            )
+
+    def scores(self, seeds: dict[int, int], of: int) -> Iterator[tuple[int, float]]:
+        """Yields `(network, accuracy in [0, 1])` for the networks in `seeds` (index to seed), as they finish.
+
+        `of` is the number of networks of the whole measurement: how to compute depends on it, not on how many a
+        resumed run still has to do.
+        """
+        epochs = sum(r.epochs for r in self.protocol.rates())
+        work = of * epochs * len(self.images)  # images to train on, in all
+        compiled = repays_compilation(work, self.runtime)
+        workers = min(self.runtime.workers, of)
+        if self.runtime.vmap and self.protocol.selection == "last" and of > 1:
+            yield from self._together(seeds)
+        elif workers > 1 and self.runtime.repays_processes(work):
+            yield from self._spread(seeds, workers, compiled)
+        else:
+            for network, seed in seeds.items():
+                yield network, self.score(seed, compiled)
+
+    def score(self, seed: int, compiled: bool) -> float:
+        """Trains one fresh network from `seed` and returns the accuracy that the selection rule picks."""
+        best, kept = -1.0, {}
+        for recipe in self.protocol.rates():
+            net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
+
+            def look(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:
+                nonlocal best, kept
+                protocol = self.protocol
+                if epoch < protocol.eval_from or (epoch % protocol.eval_every and epoch != recipe.epochs):
+                    return
+                on = self.val if self.protocol.selection == "best_on_val" else self.test
+                assert on is not None
+                value = accuracy(net, on.batches(1000), self.runtime)
+                if value > best:
+                    best = value
+                    kept = {k: v.clone() for k, v in net.state_dict().items()}
+
+            train(
+                net,
+                fetch_from(self.images, self.labels),
+                len(self.images),
+                recipe,
+                seed=seed_for(seed, "train"),
+                runtime=self.runtime,
+                flip=self.flip,
+                compiled=compiled,
+                on_epoch=None if self.protocol.selection == "last" else look,
+            )
+        if self.protocol.selection == "best_on_test":
+            return best
+        if self.protocol.selection == "best_on_val":
+            net.load_state_dict(kept)
+        return accuracy(net, self.test.batches(1000), self.runtime)
+
+    def _together(self, seeds: dict[int, int]) -> Iterator[tuple[int, float]]:
+        recipe = self.protocol.recipe
+        nets = [self.architecture.fresh(seed_for(s, "init"), self.runtime.device) for s in seeds.values()]
+        train_together(
+            nets,
+            fetch_from(self.images, self.labels),
+            len(self.images),
+            recipe,
+            seeds=[seed_for(s, "train") for s in seeds.values()],
+            runtime=self.runtime,
+            flip=self.flip,
+        )
+        for network, net in zip(seeds, nets, strict=True):
+            yield network, accuracy(net, self.test.batches(1000), self.runtime)
+
+    def _spread(self, seeds: dict[int, int], workers: int, compiled: bool) -> Iterator[tuple[int, float]]:
+        """One process a core, one thread each: small networks scale better over processes than over threads."""
+        context = torch.multiprocessing.get_context("spawn")  # forking after torch's threads began can hang
+        lent = replace(self, images=self.images.clone(), labels=self.labels.clone())
+        with ProcessPoolExecutor(workers, mp_context=context, initializer=_start_worker, initargs=(lent,)) as pool:
+            jobs = {pool.submit(_score_in_worker, seed, compiled): network for network, seed in seeds.items()}
+            for job in as_completed(jobs):
+                yield jobs[job], job.result()
+
+
+_LENT: Examination | None = None
+
+
+def _start_worker(examination: Examination) -> None:
+    global _LENT
+    _LENT = examination
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    logging.getLogger("torch").setLevel(logging.ERROR)
+
+
+def _score_in_worker(seed: int, compiled: bool) -> float:
+    assert _LENT is not None
+    return _LENT.score(seed, compiled)

@@ -1,0 +1,237 @@
+"""An experiment: its parts, the content keys of what it makes, and how each piece is made if it is not there yet.
+
+    out/sets/<method>-<dataset>-ipc<N>-<key>/   a synthetic set, see `artifact`
+    out/records/<key>.json                      what was measured, see `record`
+    out/work/<key>/                             checkpoint, log.jsonl, scores of an unfinished evaluation
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from dd_bench import NUMBERS_VERSION, artifact, environment
+from dd_bench.architecture import Architecture
+from dd_bench.base import Context, Evaluator, Method
+from dd_bench.cache import Cache, locked
+from dd_bench.journal import Journal
+from dd_bench.labels import label_mode
+from dd_bench.loggers import Jsonl, Logger, Several, Wandb
+from dd_bench.protocol import Protocol
+from dd_bench.real import RealSet
+from dd_bench.record import ProtocolId, Record, content_key, load_record
+from dd_bench.runtime import Runtime
+from dd_bench.seeding import seed_for
+from dd_bench.steps import Diverged, OuterLoop
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass
+class Experiment:
+    """The parts of a run, built, and the resolved configuration they came from.
+
+    Attributes:
+        config: resolved, plain data.
+        method_name: the choice in `conf/method/`, or the card's word for a set that was not distilled here.
+        logger: a logger beside log.jsonl.
+    """
+
+    config: dict[str, Any]
+    method_name: str
+    evaluator_name: str
+    runtime: Runtime
+    protocol: Protocol
+    real: RealSet
+    architecture: Architecture
+    method: Method
+    evaluator: Evaluator
+    logger: Several
+
+    def __post_init__(self) -> None:
+        """Names the output folder."""
+        self.out = Path(self.config["out"])
+        self.ipc, self.seed, self.num_sets = (int(self.config[k]) for k in ("ipc", "seed", "num_sets"))
+
+    def unsupported(self) -> str | None:
+        """Returns why the method cannot distil this dataset, or None."""
+        return self.method.unsupported(self.real.train_only(), self.ipc, self.architecture)
+
+    def set_key(self, index: int) -> str:
+        """Returns the content key of synthetic set number `index`: all that its bytes depend on."""
+        return content_key(
+            {
+                "numbers": NUMBERS_VERSION,
+                "method": self.config["method"],
+                "real": self._real_identity(),
+                "architecture": self.architecture.describe(),
+                "ipc": self.ipc,
+                "seed": self.seed,
+                "set": index,
+            }
+        )
+
+    def record_key(self, sets: list[str]) -> str:
+        """Returns the content key of a record: the sets (keys, or digests of folders) and how they are measured."""
+        return content_key(
+            {
+                "numbers": NUMBERS_VERSION,
+                "sets": sets,
+                "real": self._real_identity(),
+                "architecture": self.architecture.describe(),
+                "evaluator": self.config["evaluator"],
+                "protocol": self.config["protocol"],
+                "seed": self.seed,
+            }
+        )
+
+    def _real_identity(self) -> list[Any]:
+        return [self.real.digest, len(self.real.train), self.real.preprocess.digest, self.real.flip]
+
+    def context(self, key: str, seed: int, notes: list[str]) -> Context:
+        """Returns the context of the piece of work `key`."""
+        work = self.out / "work" / key
+        logger: Logger = Several([Jsonl(work / "log.jsonl"), self.logger])
+        log_every, seconds = self.config["log_every"], self.config["checkpoint_seconds"]
+        loop = OuterLoop(work, logger, log_every=log_every, checkpoint_seconds=seconds)
+        cache = Cache(Path(self.config["cache"]))
+        return Context(seed, self.runtime, self.architecture, cache, loop, self.protocol, notes=notes)
+
+    def synthetic_set(self, index: int) -> Path:
+        """Returns the folder of set number `index`, distilling it first unless it is there."""
+        key = self.set_key(index)
+        folder = self.out / "sets" / f"{self.method_name}-{self.real.name}-ipc{self.ipc}-{key}"
+        with locked(self.out / "work" / f"{key}.lock"):  # two runs that want one set: the second waits, then reads
+            if not folder.exists():
+                self._distill(folder, key, index)
+        return folder
+
+    def _distill(self, folder: Path, key: str, index: int) -> None:
+        seed, stages = seed_for(self.seed, "set", index), environment.Stages(self.runtime.device)
+        ctx, real = self.context(key, seed, notes=[]), self.real.train_only()
+        self.logger.open(self.out / "work" / key, key, self.config)
+        try:
+            with stages.measure("prepare"):
+                self.method.prepare(real, ctx)
+            with stages.measure("distill"):
+                syn = self.method.distill(real, self.ipc, ctx)
+        finally:
+            self.logger.close()
+        seconds = {
+            "prepare": round(sum(ctx.cache.seconds.values()), 3),  # the whole price, also of what was cached
+            "distill": round(stages.seconds["distill"] + ctx.loop.seconds_before, 3),
+        }
+        artifact.save(
+            syn,
+            folder,
+            real=real,
+            method=self.method_name,
+            ipc=self.ipc,
+            seed=seed,
+            config={k: self.config[k] for k in ("method", "dataset", "model", "ipc", "seed")},
+            citations=[self.method.citation, self.real.citation],
+            provenance={
+                "seconds": seconds,
+                "peak_memory": stages.peak_memory,
+                "notes": ctx.notes,
+                "device": self.runtime.describe(),
+                "versions": environment.versions(),
+                "code": environment.code().model_dump(),
+            },
+        )
+
+    def record(self, key: str, sets: Callable[[], list[Path]]) -> tuple[Record, Path]:
+        """Returns the record of `key` and its file, measuring it first unless it is there.
+
+        A record that says `skipped` or `diverged` is tried again.
+        """
+        path = self.out / "records" / f"{key}.json"
+        with locked(self.out / "work" / f"{key}.lock"):
+            if path.exists() and (found := load_record(path)).status == "done":
+                _log.info("already measured, nothing to do")
+                return found, path
+            record = self._measure(key, sets)
+            record.save(path)
+        return record, path
+
+    def _measure(self, key: str, sets: Callable[[], list[Path]]) -> Record:
+        stages = environment.Stages(self.runtime.device)
+        try:
+            folders = sets()
+        except Diverged as error:
+            return self._as_record(key, "diverged", str(error), stages, Journal(None), [])
+        journal = Journal(self.out / "work" / key / "scores.jsonl")
+        for index, folder in enumerate(folders):
+            syn, _ = artifact.load(folder)
+            if reason := self.evaluator.unsupported(syn, self.real):
+                return self._as_record(key, "skipped", reason, stages, journal, folders)
+            ctx = self.context(key, self.seed, notes=[])
+            ctx.finished = journal.finished(index)
+            with stages.measure("evaluate"):
+                for score in self.evaluator.run(syn, self.real, ctx):
+                    journal.add(score.model_copy(update={"set": index}))
+                    _log.info("set %d, network %d: %s %.4f", index, score.network, score.metric, score.value)
+        return self._as_record(key, "done", None, stages, journal, folders)
+
+    def skipped(self, key: str, reason: str) -> tuple[Record, Path]:
+        """Records why this experiment cannot be."""
+        record = self._as_record(key, "skipped", reason, environment.Stages(self.runtime.device), Journal(None), [])
+        return record, record.save(self.out / "records" / f"{key}.json")
+
+    def _as_record(
+        self,
+        key: str,
+        status: Any,
+        reason: str | None,
+        stages: environment.Stages,
+        journal: Journal,
+        folders: list[Path],
+    ) -> Record:
+        first = artifact.load(folders[0])[0] if folders else None
+        made = [artifact.read_provenance(folder) for folder in folders]
+        seconds, memory = dict(stages.seconds), dict(stages.peak_memory)
+        for stage in ("prepare", "distill"):
+            spent = [m["seconds"][stage] for m in made if "seconds" in m]
+            if spent:
+                # sets of one run share what was prepared, each is distilled apart
+                seconds[stage] = round(max(spent) if stage == "prepare" else sum(spent), 3)
+                memory[stage] = max(m["peak_memory"][stage] for m in made if "peak_memory" in m)
+        knobs = {k: v for k, v in self.config["model"].items() if not k.startswith("_")}
+        return Record(
+            key=key,
+            status=status,
+            reason=reason,
+            created=datetime.now(UTC).isoformat(timespec="seconds"),
+            method=self.method_name,
+            dataset=self.real.name,
+            model=describe_model(self.architecture.name, knobs),
+            ipc=self.ipc,
+            protocol=ProtocolId(name=self.protocol.name, version=self.protocol.version),
+            evaluator=self.evaluator_name,
+            selection=self.protocol.selection,
+            label_mode=label_mode(first.labels) if first is not None else "unknown",
+            main_metric=self.evaluator.main_metric,
+            scores=sorted(journal.scores, key=lambda s: (s.set, s.network, s.metric)),
+            config=self.config,
+            seeds={"run": self.seed},
+            seconds=seconds,
+            peak_memory=memory,
+            stored_bytes=first.stored_bytes() if first is not None else {},
+            real_digest=self.real.digest,
+            set_digests=[artifact.digest(folder) for folder in folders],
+            code=environment.code(),
+            device=self.runtime.describe(),
+            versions=environment.versions(),
+            notes=list(dict.fromkeys(note for m in made for note in m.get("notes", []))),
+        )
+
+
+def describe_model(name: str, knobs: dict[str, Any]) -> str:
+    """Returns e.g. `convnet(width=32)`: the choice, and the knobs that differ from its YAML."""
+    shipped = environment.shipped_config("model", name)
+    changed = [f"{k}={v}" for k, v in sorted(knobs.items()) if k not in shipped or shipped[k] != v]
+    return f"{name}({', '.join(changed)})" if changed else name

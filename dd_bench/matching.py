@@ -1,0 +1,57 @@
+"""Distances and groupings that two or more matching methods share."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from torch import Tensor, nn
+
+from dd_bench.base import Context
+from dd_bench.models.network import batch_coupled
+from dd_bench.real import RealSet
+
+
+def mean_match(real: Tensor, syn: Tensor) -> Tensor:
+    """Squared distance of class means, summed over classes: `sum_c ||mean_b real_c - mean_b syn_c||^2`.
+
+    Args:
+        real: features of real images, `(k, b, d)`.
+        syn: features of synthetic images, `(k, b', d)`.
+
+    Returns:
+        0-d loss >= 0; 0 for equal means (DM, equation 4; both terms of DataDAM).
+    """
+    return (real.mean(1) - syn.mean(1)).square().sum()
+
+
+def class_chunks(num_classes: int, size: int | None, net: nn.Module) -> Iterator[slice]:
+    """Yields slices of classes to compute together; the sum of their losses and gradients is the whole's.
+
+    All classes at once unless `size` is given. With BatchNorm there is only one exact grouping, the whole: a
+    sample's features depend on the batch it stands in.
+
+    Raises:
+        ValueError: `size` would split the batch of a BatchNorm network.
+    """
+    if size is None or size >= num_classes:
+        size = num_classes
+    elif batch_coupled(net):
+        raise ValueError(
+            f"method.class_chunk={size} would change the batch statistics of a BatchNorm network. "
+            "Use method.class_chunk=null, and a smaller method.batch_real if memory is short"
+        )
+    for start in range(0, num_classes, size):
+        yield slice(start, min(start + size, num_classes))
+
+
+def real_batch(real: RealSet, size: int, ctx: Context, *name: str | int) -> Tensor:
+    """Draws `size` real images of each class for the stream `name`: inputs `(k, b, c, h, w)`.
+
+    Without replacement within a batch, a fresh draw each time. A class with fewer images bounds b for all, which
+    is noted in the record: the reference lets the batch of that class shrink silently.
+    """
+    smallest = int(real.train.counts.min())
+    if size > smallest:
+        ctx.note(f"batch_real={size} was cut to {smallest}, the size of the smallest class of {real.name}")
+    index = real.train.draw(min(size, smallest), ctx.generator("real", *name))
+    return real.train.inputs(index.flatten()).unflatten(0, index.shape)

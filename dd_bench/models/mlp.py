@@ -1,0 +1,36 @@
+"""MLP: fully connected layers on the flattened image; it knows nothing of images."""
+
+from __future__ import annotations
+
+import math
+
+from torch import Tensor, nn
+
+from dd_bench.models.network import Network, flat
+
+
+class MLP(Network):
+    """`depth` layers of `width` units with ReLU, then the classifier.
+
+    Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py, two layers of 128.
+    Deviations: any image size; the reference knows 1x28x28 and 3x32x32.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, width: int, depth: int):
+        """Builds the network for images `(c, h, w)`; `depth` counts the hidden layers.
+
+        Raises:
+            ValueError: no hidden layer.
+        """
+        super().__init__()
+        if depth < 1:
+            raise ValueError(f"an MLP has at least one hidden layer, got model.depth={depth}")
+        sizes = [math.prod(image_shape), *[width] * depth]
+        self.hidden = nn.Sequential()
+        for i in range(depth):
+            self.hidden.extend([nn.Linear(sizes[i], sizes[i + 1]), nn.ReLU()])
+        self.classifier = nn.Linear(width, num_classes)
+
+    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """See `Network`; there are no maps, and the embedding is the last hidden layer after its ReLU."""
+        return [], self.hidden(flat(x))

@@ -1,0 +1,65 @@
+"""VGG11 with a norm after every convolution, and one linear layer (Simonyan & Zisserman, ICLR 2015)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from dd_bench.models.layers import make_norm
+from dd_bench.models.network import Network, check_maps, flat
+
+# (channels, whether 2x2 max pooling follows)
+PLAN = (
+    (64, True),
+    (128, True),
+    (256, False),
+    (256, True),
+    (512, False),
+    (512, True),
+    (512, False),
+    (512, True),
+)
+
+
+class VGG11(Network):
+    """Eight 3x3 convolutions, each with norm and ReLU, and five poolings; then one linear layer.
+
+    The first convolution pads one-channel images by 3 instead of 1, so that 28x28 goes on as 32x32.
+    Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py, InstanceNorm or, as VGG11BN, BatchNorm.
+    Deviations: larger images are taken too, and change the linear layer: 3x64x64 ends at 2x2. Five halvings
+    leave nothing of one-channel images below 28 pixels and of others below 32.
+    """
+
+    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, norm: str):
+        """Builds the network for images `(c, h, w)`; `norm` is one of `layers.NORMS`.
+
+        Raises:
+            ValueError: an unknown norm, or images that vanish under the pooling.
+        """
+        super().__init__()
+        channels, height, width = image_shape
+        border = 3 if channels == 1 else 1
+        height, width = height + 2 * border - 2, width + 2 * border - 2
+        self.blocks, self.pools = nn.ModuleList(), nn.ModuleList()
+        for out, pooled in PLAN:
+            check_maps("VGG11", image_shape, (height, width), norm, "model=convnet")
+            self.blocks.append(
+                nn.Sequential(
+                    nn.Conv2d(channels, out, 3, padding=border),
+                    make_norm(norm, out, (height, width)),
+                    nn.ReLU(),
+                )
+            )
+            self.pools.append(nn.MaxPool2d(2) if pooled else nn.Identity())
+            channels, border = out, 1
+            if pooled:
+                height, width = height // 2, width // 2
+        check_maps("VGG11", image_shape, (height, width), "none", "model=convnet")
+        self.classifier = nn.Linear(channels * height * width, num_classes)
+
+    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """See `Network`; the embedding is the flattened output of the last pooling."""
+        maps = []
+        for block, pool in zip(self.blocks, self.pools, strict=True):
+            maps.append(block(x))
+            x = pool(maps[-1])
+        return maps, flat(x)

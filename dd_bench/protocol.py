@@ -1,0 +1,95 @@
+"""A protocol: how fresh networks are trained and which of their scores counts. Named and versioned.
+
+Anything that changes results is a new name or a new version; rankings never mix two protocols.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Literal, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+Selection = Literal["last", "best_on_val", "best_on_test"]
+Schema = TypeVar("Schema", bound=BaseModel)
+
+
+class Recipe(BaseModel):
+    """How one network is trained: fresh networks, teachers and experts all use it.
+
+    Attributes:
+        milestones: the learning rate is multiplied by `gamma` after this many epochs.
+        reset_optimizer: forget momentum at a milestone, as DC's released evaluation does by re-creating SGD.
+        augment: an underscore list of ops (`dd_bench.augment`), or none.
+        dialect: the IDC/NCFM reading of that list.
+        cutmix: probability of mixing a batch; `cutmix_beta` is the parameter of Beta(b, b).
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    optimizer: Literal["sgd", "adam", "adamw"]
+    lr: float = Field(gt=0)
+    momentum: float = Field(ge=0, lt=1)
+    weight_decay: float = Field(ge=0)
+    batch_size: int = Field(ge=1)
+    epochs: int = Field(ge=1)
+    milestones: tuple[int, ...]
+    gamma: float = Field(gt=0, le=1)
+    reset_optimizer: bool
+    augment: str
+    dialect: bool
+    align_corners: bool
+    cutmix: float = Field(ge=0, le=1)
+    cutmix_beta: float = Field(gt=0)
+
+
+class Protocol(BaseModel):
+    """The keys of `conf/protocol/*.yaml`.
+
+    Attributes:
+        selection: `last` scores the network after its last step; `best_on_val` the epoch that is best on a slice
+            cut from *train*; `best_on_test` is a labelled legacy rule of reproductions.
+        eval_every: epochs between two looks, for the two `best` rules; 0 with `last`.
+        eval_from: no look before this many epochs.
+        lr_grid: train once a rate and keep the best by the selection rule; empty for `recipe.lr` alone.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    version: int = Field(ge=1)
+    selection: Selection
+    eval_every: int = Field(ge=0)
+    eval_from: int = Field(ge=0)
+    lr_grid: tuple[float, ...]
+    recipe: Recipe
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if (self.selection == "last") != (self.eval_every == 0):
+            raise ValueError(
+                f"selection={self.selection} with eval_every={self.eval_every}: `last` looks once (eval_every=0), "
+                "the best_* rules need eval_every >= 1"
+            )
+        if self.lr_grid and self.selection == "last":
+            raise ValueError("lr_grid picks a rate by score, so it needs selection=best_on_val or best_on_test")
+        return self
+
+    def rates(self) -> list[Recipe]:
+        """Returns the recipe once for each learning rate to try."""
+        return [self.recipe.model_copy(update={"lr": lr}) for lr in self.lr_grid] or [self.recipe]
+
+
+def parse(model: type[Schema], values: dict[str, Any], group: str) -> Schema:
+    """Checks a configuration group against its schema.
+
+    Raises:
+        ValueError: which key is wrong, what came, and where the right values are listed.
+    """
+    try:
+        return model.model_validate(values)
+    except ValidationError as error:
+        lines = [
+            f"  {group}.{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" if e["loc"] else f"  {e['msg']}"
+            for e in error.errors()
+        ]
+        raise ValueError("\n".join([f"configuration group {group!r} is not valid:", *lines])) from None

@@ -1,0 +1,105 @@
+"""How to compute, never what: device, precision, compilation, processes. `conf/runtime/` holds the choices.
+
+`auto` is resolved by what the machine is, never by timing inside a run: the same machine and the same
+configuration must give the same bytes. The rules were chosen by `benchmarks/`, whose figures are committed.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class RuntimeConfig(BaseModel):
+    """The keys of `conf/runtime/*.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    device: str
+    precision: Literal["auto", "fp32", "bf16"]
+    compile: Literal["auto", "always", "never"]
+    compile_after: int = Field(ge=0, description="compile once an evaluation trains on this many images")
+    workers: int | Literal["auto"]
+    spread_after: int = Field(ge=0, description="start worker processes once it trains on this many images")
+    threads: int | Literal["auto"]
+    deterministic: bool
+
+
+@dataclass(frozen=True)
+class Runtime:
+    """The resolved choices.
+
+    Attributes:
+        device: where the data and the networks live.
+        autocast: bfloat16 for training and testing fresh networks; distillation itself stays in float32.
+        compile_after: images from which `torch.compile` repays its warm-up; None for never.
+        workers: processes that train fresh networks side by side; 1 on CUDA, where repeats are vmapped.
+        vmap: whether repeats are trained as one batched network.
+    """
+
+    device: torch.device
+    autocast: bool
+    compile_after: int | None
+    workers: int
+    spread_after: int
+    vmap: bool
+
+    def repays_processes(self, images: int) -> bool:
+        """Whether training on `images` images in all is worth starting worker processes."""
+        return images >= self.spread_after
+
+    def exact(self) -> Runtime:
+        """Returns the same runtime in float32: distillation subtracts near-equal means."""
+        return replace(self, autocast=False)
+
+    def describe(self) -> str:
+        """Returns one line for the record."""
+        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
+        return f"{name} ({'bf16' if self.autocast else 'fp32'} networks, {self.workers} worker(s))"
+
+
+def resolve(config: RuntimeConfig) -> Runtime:
+    """Turns `auto` into choices and sets torch's threads and determinism.
+
+    Raises:
+        ValueError: CUDA was asked for and there is none.
+    """
+    cuda = torch.cuda.is_available()
+    name = ("cuda" if cuda else "cpu") if config.device == "auto" else config.device
+    if name.startswith("cuda") and not cuda:
+        raise ValueError(f"runtime.device={name}, but torch sees no CUDA device. Use runtime.device=cpu")
+    device = torch.device(name)
+    if config.threads != "auto":
+        torch.set_num_threads(config.threads)
+    if config.deterministic:
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+    on_cpu = device.type == "cpu"
+    bf16 = config.precision == "bf16" or (config.precision == "auto" and (not on_cpu or cpu_has_bf16()))
+    compiler = not on_cpu or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    after = {"never": None, "always": 0, "auto": config.compile_after if compiler else None}[config.compile]
+    workers = (torch.get_num_threads() if on_cpu else 1) if config.workers == "auto" else config.workers
+    return Runtime(device, bf16, after, workers, config.spread_after, vmap=not on_cpu)
+
+
+def cpu_has_bf16() -> bool:
+    """Whether the CPU multiplies bfloat16 natively (AVX512-BF16 or AMX); emulated it is slower than float32."""
+    if hasattr(torch.cpu, "get_capabilities"):
+        return any(bool(on) for name, on in torch.cpu.get_capabilities().items() if "bf16" in name)
+    return bool(torch.cpu._is_avx512_bf16_supported())  # torch < 2.11
+
+
+def cpu_name() -> str:
+    """Returns the CPU's model name and its number of cores."""
+    name = ""
+    listing = Path("/proc/cpuinfo")
+    if listing.exists():
+        lines = listing.read_text().splitlines()
+        name = next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), "")
+    return f"{name or 'CPU'}, {os.cpu_count()} cores"

@@ -1,0 +1,153 @@
+"""The synthetic sets: what a method returns, what is stored, and what an evaluator trains on."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from dd_bench.decode import decode
+from dd_bench.labels import check_labels
+from dd_bench.preprocess import Preprocess
+from dd_bench.real import RealSet
+
+Space = Literal["pixel", "unit", "input"]
+
+
+class SyntheticSet(ABC):
+    """A distilled set: tensors that are stored, and how to train on them."""
+
+    kind: ClassVar[str]
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    labels: Tensor
+
+    @abstractmethod
+    def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Returns what a network trains on: inputs `(n, c, h, w)` float32 and labels, on `device`."""
+
+    @abstractmethod
+    def tensors(self) -> dict[str, Tensor]:
+        """Returns every tensor that is stored."""
+
+    @abstractmethod
+    def config(self) -> dict[str, Any]:
+        """Returns what JSON can hold of the set; with `tensors()` it says everything."""
+
+    @classmethod
+    @abstractmethod
+    def restore(
+        cls, config: dict[str, Any], tensors: dict[str, Tensor], class_names: tuple[str, ...], preprocess: Preprocess
+    ) -> Self:
+        """Rebuilds and checks a set; raises ValueError saying what is wrong."""
+
+    @abstractmethod
+    def pictures(self) -> tuple[Tensor, Tensor]:
+        """Returns what a person may look at: pixels in [0, 1] `(n, c, h, w)` and the class of each `(n,)`."""
+
+    def stored_bytes(self) -> dict[str, int]:
+        """Returns the bytes of every stored part, at its stored dtype: images, labels, decoders, all of it."""
+        parts = {**self.tensors(), **{f"preprocess.{k}": v for k, v in self.preprocess.tensors().items()}}
+        return {name: t.numel() * t.element_size() for name, t in sorted(parts.items())}
+
+
+@dataclass(frozen=True)
+class ImageSet(SyntheticSet):
+    """Images with labels.
+
+    Attributes:
+        images: `(n, c, h, w)`: uint8 in space "pixel", float32 in [0, 1] in "unit", network inputs in "input".
+        labels: int64 `(n,)` or float32 `(n, k)`.
+        space: what the values of `images` are.
+        factor: multi-formation factor; each stored image is factor^2 training images (spaces pixel and unit).
+        source: for a coreset, the indices of its images in the training split.
+    """
+
+    kind: ClassVar[str] = "images"
+
+    images: Tensor
+    labels: Tensor
+    space: Space
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    factor: int = 1
+    source: tuple[int, ...] | None = field(default=None)
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless shapes, dtypes, ranges and labels agree."""
+        if self.images.ndim != 4 or len(self.images) == 0:
+            raise ValueError(f"images are (n, c, h, w) with n >= 1; got {tuple(self.images.shape)}")
+        wanted = torch.uint8 if self.space == "pixel" else torch.float32
+        if self.images.dtype != wanted:
+            raise ValueError(f"space {self.space!r} stores {wanted} images; got {self.images.dtype}")
+        if self.space != "pixel" and not bool(torch.isfinite(self.images).all()):
+            raise ValueError("some pixels are not finite")
+        if self.space == "unit":
+            low, high = float(self.images.min()), float(self.images.max())
+            if low < -1e-6 or high > 1 + 1e-6:
+                raise ValueError(f"space 'unit' means pixels in [0, 1]; these span [{low:.4g}, {high:.4g}]")
+        if self.factor < 1 or (self.factor > 1 and self.space == "input"):
+            raise ValueError(f"factor={self.factor} in space {self.space!r}: decoding needs pixels and a factor >= 1")
+        check_labels(self.labels, len(self.images), len(self.class_names))
+
+    @classmethod
+    def of(cls, real: RealSet, images: Tensor, labels: Tensor, space: Space, factor: int = 1) -> ImageSet:
+        """Builds the set that a method distilled from `real`; tensors move to the CPU."""
+        images, labels = images.detach().cpu().contiguous(), labels.detach().cpu().contiguous()
+        return cls(images, labels, space, real.class_names, real.preprocess, factor)
+
+    @classmethod
+    def coreset(cls, real: RealSet, index: Tensor) -> ImageSet:
+        """Builds the set of the training images `index (n,)`, stored losslessly as they are, 8 bits a value."""
+        pixels, labels = real.train.pixels(index).cpu(), real.train.labels[index].cpu()
+        return cls(pixels, labels, "pixel", real.class_names, real.preprocess, 1, tuple(index.tolist()))
+
+    def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See `SyntheticSet`."""
+        images, labels = self.images.to(device), self.labels.to(device)
+        if self.space == "input":
+            return images, labels
+        images = self.preprocess(decode(self._unit(images), self.factor))
+        return images, labels.repeat_interleave(self.factor**2, dim=0)
+
+    def _unit(self, images: Tensor) -> Tensor:
+        return images.float() / 255 if self.space == "pixel" else images
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `SyntheticSet`."""
+        return {"images": self.images, "labels": self.labels}
+
+    def config(self) -> dict[str, Any]:
+        """See `SyntheticSet`."""
+        return {
+            "space": self.space,
+            "factor": self.factor,
+            "image_shape": list(self.images.shape[1:]),
+            "source": None if self.source is None else list(self.source),
+        }
+
+    @classmethod
+    def restore(
+        cls, config: dict[str, Any], tensors: dict[str, Tensor], class_names: tuple[str, ...], preprocess: Preprocess
+    ) -> Self:
+        """See `SyntheticSet`."""
+        missing = {"images", "labels"} - set(tensors)
+        if missing:
+            raise ValueError(f"tensor {sorted(missing)[0]!r} is missing; the file holds {sorted(tensors)}")
+        shape = list(tensors["images"].shape[1:])
+        if shape != config["image_shape"]:
+            raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
+        source = None if config["source"] is None else tuple(config["source"])
+        space, factor = config["space"], config["factor"]
+        return cls(tensors["images"], tensors["labels"], space, class_names, preprocess, factor, source)
+
+    def pictures(self) -> tuple[Tensor, Tensor]:
+        """See `SyntheticSet`."""
+        images = self.preprocess.inverse(self.images) if self.space == "input" else self._unit(self.images)
+        return images.clamp(0, 1), self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
+
+
+KINDS: dict[str, type[SyntheticSet]] = {ImageSet.kind: ImageSet}

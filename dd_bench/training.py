@@ -1,0 +1,201 @@
+"""The one train-from-scratch loop: evaluators train fresh networks with it, methods their teachers and experts.
+
+The data lie on the device, a batch is an index, and no step waits for the device. `train` runs one network;
+`train_together` runs several as one batched network (`torch.func.vmap`), the fast way on a GPU. Both draw the
+same batches and augmentations for a network's seed.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call, stack_module_state
+
+from dd_bench.augment import Augment, cutmix
+from dd_bench.labels import classification_loss, mixed_loss
+from dd_bench.models.network import Network
+from dd_bench.protocol import Recipe
+from dd_bench.runtime import Runtime
+from dd_bench.seeding import Stream, seed_for, seeded, stream
+
+Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Maps indices `(b,)` on the device to network inputs `(b, c, h, w)` and labels."""
+
+
+def fetch_from(images: Tensor, labels: Tensor) -> Fetch:
+    """Returns the `Fetch` of images `(n, c, h, w)` and labels that lie on the device."""
+    return lambda index: (images[index], labels[index])
+
+
+def train(
+    net: Network,
+    fetch: Fetch,
+    n: int,
+    recipe: Recipe,
+    *,
+    seed: int,
+    runtime: Runtime,
+    flip: bool,
+    compiled: bool = False,
+    on_epoch: Callable[[int], None] | None = None,
+) -> Network:
+    """Trains `net` in place on `n` images and returns it, in train mode.
+
+    Args:
+        net: on `runtime.device`.
+        fetch: where batches come from.
+        n: number of training images.
+        recipe: optimiser, schedule, epochs, augmentation.
+        seed: of batch order, augmentation, mixing and dropout.
+        runtime: device and precision.
+        flip: whether a horizontal flip keeps the class.
+        compiled: use `torch.compile`, see `repays_compilation`.
+        on_epoch: called with the number of epochs done after each of them.
+    """
+    device = runtime.device
+    augment = Augment(recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners)
+    order, draws, mixing = (stream(device, seed, role) for role in ("order", "augment", "cutmix"))
+    optimizer = make_optimizer(net.parameters(), recipe, device)
+    loss_of = _compiled_loss() if compiled else _loss
+    if compiled:
+        net = net.to(memory_format=torch.channels_last)
+    net.train()
+    with seeded(device, seed_for(seed, "dropout")):
+        for epoch in range(recipe.epochs):
+            set_rate(optimizer, recipe, epoch)
+            for index in batches(n, recipe.batch_size, order, device):
+                x, y = fetch(index)
+                x = augment.batch(x, draws)
+                mix = _maybe_mix(x, recipe, mixing)
+                if mix is not None:
+                    x, partner, keep = mix
+                    y = (y, partner, keep)
+                if compiled:
+                    x = x.contiguous(memory_format=torch.channels_last)
+                optimizer.zero_grad(set_to_none=True)
+                loss_of(net, x, y, runtime.autocast).backward()
+                optimizer.step()
+            if on_epoch is not None:
+                on_epoch(epoch + 1)
+                net.train()
+    return net
+
+
+def train_together(
+    nets: list[Network], fetch: Fetch, n: int, recipe: Recipe, *, seeds: list[int], runtime: Runtime, flip: bool
+) -> list[Network]:
+    """Trains r networks of one architecture in lock step as one batched network, and returns them.
+
+    Each has its own batch order and augmentation, drawn from its seed as `train` draws them; dropout masks differ
+    from those of `train`.
+    """
+    device = runtime.device
+    augment = Augment(recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners)
+    streams = [[stream(device, s, role) for role in ("order", "augment", "cutmix")] for s in seeds]
+    parameters, buffers = stack_module_state(nets)  # type: ignore[arg-type]  # each (r, ...)
+    leaves = {k: v.detach().clone().requires_grad_() for k, v in parameters.items()}
+    optimizer = make_optimizer(leaves.values(), recipe, device)
+    skeleton = nets[0].train()
+
+    def logits_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        out: Tensor = functional_call(skeleton, (parameters, buffers), (x,))
+        return out
+
+    together = torch.vmap(logits_of, randomness="different")
+    with seeded(device, seed_for(seeds[0], "dropout")):
+        for epoch in range(recipe.epochs):
+            set_rate(optimizer, recipe, epoch)
+            for indices in zip(*(batches(n, recipe.batch_size, o, device) for o, _, _ in streams), strict=True):
+                inputs, targets = [], []
+                for index, (_, draws, mixing) in zip(indices, streams, strict=True):
+                    x, y = fetch(index)
+                    x = augment.batch(x, draws)
+                    mix = _maybe_mix(x, recipe, mixing)
+                    inputs.append(x if mix is None else mix[0])
+                    targets.append(y if mix is None else (y, *mix[1:]))
+                with torch.autocast(device.type, torch.bfloat16, enabled=runtime.autocast):
+                    logits = together(leaves, buffers, torch.stack(inputs))  # (r, b, k)
+                loss = sum(_target_loss(out, y) for out, y in zip(logits, targets, strict=True))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[union-attr]
+                optimizer.step()
+    for i, net in enumerate(nets):
+        net.load_state_dict({k: v[i] for k, v in {**leaves, **buffers}.items()}, strict=True)
+    return nets
+
+
+@torch.no_grad()
+def accuracy(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: Runtime) -> float:
+    """Returns the share of correct predictions in [0, 1], in eval mode, without augmentation."""
+    training = net.training
+    net.eval()
+    right, seen = torch.zeros((), dtype=torch.int64, device=runtime.device), 0
+    for x, y in batches:
+        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.autocast):
+            logits = net(x)
+        right += (logits.argmax(1) == y).sum()
+        seen += len(y)
+    net.train(training)
+    return int(right) / seen
+
+
+def repays_compilation(images: int, runtime: Runtime) -> bool:
+    """Whether training on `images` images in all, over all networks, is worth the compiler's warm-up."""
+    return runtime.compile_after is not None and images >= runtime.compile_after
+
+
+def make_optimizer(parameters: Any, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
+    """Builds the recipe's optimiser, fused where torch has it."""
+    parameters = list(parameters)
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+        )
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: int) -> None:
+    """Sets the learning rate of `epoch` (0-based), and forgets momentum at a milestone if the recipe says so."""
+    if epoch in recipe.milestones and recipe.reset_optimizer:
+        optimizer.state.clear()
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr * recipe.gamma ** sum(epoch >= m for m in recipe.milestones)
+
+
+def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[Tensor]:
+    """Yields the indices of one shuffled epoch; a set that fits one batch needs no shuffling."""
+    if n <= size:
+        yield torch.arange(n, device=device)
+    else:
+        yield from torch.randperm(n, generator=order.device, device=device).split(size)
+
+
+def _maybe_mix(x: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Tensor, Tensor] | None:
+    if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
+        return cutmix(x, mixing.device, recipe.cutmix_beta)
+    return None
+
+
+def _target_loss(logits: Tensor, y: Any) -> Tensor:
+    return mixed_loss(logits, *y) if isinstance(y, tuple) else classification_loss(logits, y)
+
+
+def _loss(net: nn.Module, x: Tensor, y: Any, autocast: bool) -> Tensor:
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+        logits = net(x)
+    return _target_loss(logits, y)
+
+
+def _compiled_loss() -> Callable[..., Tensor]:
+    """The compiled loss; one compilation serves every network of an architecture."""
+    global _COMPILED
+    if _COMPILED is None:
+        _COMPILED = torch.compile(_loss, dynamic=False)
+    return _COMPILED
+
+
+_COMPILED: Callable[..., Tensor] | None = None

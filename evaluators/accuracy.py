@@ -1,0 +1,37 @@
+"""Test accuracy of fresh networks trained on the synthetic set: the number that every paper reports."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from dd_bench.base import Context, Evaluator
+from dd_bench.examination import Examination
+from dd_bench.real import RealSet
+from dd_bench.record import Score
+from dd_bench.synthetic import SyntheticSet
+
+
+class Accuracy(Evaluator):
+    """Trains `num_networks` fresh networks under the run's protocol; yields each one's share of correct test images.
+
+    The seed of network i is a function of the run's seed and i alone: two sets are scored by the same initial
+    networks. Test data are touched once a network, after its last step, unless the protocol's name says otherwise.
+    """
+
+    main_metric = "accuracy"
+
+    def __init__(self, *, num_networks: int):
+        """Takes the number of fresh networks a synthetic set."""
+        if num_networks < 1:
+            raise ValueError(f"evaluator.num_networks={num_networks}: at least one network must be trained")
+        self.num_networks = num_networks
+
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[Score]:
+        """See `Evaluator`."""
+        images, labels = syn.materialise(ctx.device)
+        examination = Examination(
+            ctx.architecture, ctx.protocol, images, labels, real.test, real.val, real.flip, ctx.runtime
+        )
+        seeds = {i: ctx.seed_for("evaluate", i) for i in range(self.num_networks) if i not in ctx.finished}
+        for network, value in examination.scores(seeds, of=self.num_networks):
+            yield Score(metric=self.main_metric, value=value, set=0, network=network, seed=seeds[network])

@@ -1,0 +1,84 @@
+"""`dd-bench leaderboard build|add|check`."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from dd_bench.record import Record, load_record
+
+from .entries import check_record, duplicates, entry_name, load_entries
+from .tables import build
+
+_HERE = Path(__file__).parent
+
+
+def main(argv: Sequence[str]) -> int:
+    """Runs one verb and returns the exit status: 0, or 1 after saying on stderr what was refused and why."""
+    args = _parser().parse_args(argv)
+    try:
+        if args.verb == "build":
+            _build(args.entries, args.published, args.out)
+        elif args.verb == "add":
+            _add(args.record, args.entries)
+        else:
+            _say(f"{len(load_entries(args.entries))} entries in {args.entries}: all as they were added")
+    except (ValueError, OSError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+def _build(entries: Path, published: Path, out: Path) -> None:
+    written = build(entries, published, out)
+    _say(f"{len(written)} files in {out}; start with {out / 'index.md'}")
+    stale = sorted({p for suffix in ("md", "csv", "tex") for p in out.glob(f"*--*.{suffix}")} - set(written))
+    for path in stale:
+        _say(f"{path} is of an earlier build and no board of this one")
+
+
+def _add(paths: list[Path], folder: Path) -> None:
+    """Adds all of the records or none."""
+    new: list[tuple[Path, Record]] = []
+    for path in paths:
+        record = load_record(path)
+        try:
+            check_record(record)
+        except ValueError as error:
+            raise ValueError(f"{path}: {error}") from error
+        new.append((path, record))
+    old = [(folder / entry_name(r), r) for r in load_entries(folder)] if folder.exists() else []
+    if twice := duplicates(old + new):
+        raise ValueError("\n".join(twice))
+    for _, record in new:
+        _say(f"added {record.save(folder / entry_name(record))}")
+
+
+def _parser() -> argparse.ArgumentParser:
+    # In a checkout the boards live beside this file; in an installed wheel, under the working directory.
+    root = _HERE if (_HERE.parent / "pyproject.toml").exists() else Path("leaderboards")
+    parser = argparse.ArgumentParser(prog="dd-bench leaderboard", description="Records in, tables out.")
+    verbs = parser.add_subparsers(dest="verb", required=True)
+    verb = {
+        "build": verbs.add_parser("build", help="write every board as Markdown, CSV and LaTeX"),
+        "add": verbs.add_parser("add", help="check records and copy them to the entries"),
+        "check": verbs.add_parser("check", help="check that no entry was changed, broken or added twice"),
+    }
+    verb["add"].add_argument("record", nargs="+", type=Path, help="record.json of a run")
+    for sub in verb.values():
+        sub.add_argument(
+            "--entries", type=Path, default=root / "entries", help="folder (default: %(default)s)"
+        )
+    verb["build"].add_argument(
+        "--published", type=Path, default=_HERE / "published", help="folder of paper numbers"
+    )
+    verb["build"].add_argument(
+        "--out", type=Path, default=root / "tables", help="folder (default: %(default)s)"
+    )
+    return parser
+
+
+def _say(line: str) -> None:
+    sys.stdout.write(line + "\n")

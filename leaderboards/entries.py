@@ -1,0 +1,135 @@
+"""Entries: records in one folder, each named by its dataset, method, IPC and digest, and never edited."""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from dd_bench.record import Record, load_record
+
+ACCURACY = "accuracy"
+"""The metric that is a fraction in [0, 1] and that tables print in percent, and its evaluator."""
+
+
+class Track(NamedTuple):
+    """What two records must share to be compared, save the IPC."""
+
+    dataset: str
+    protocol: str
+    version: int
+    selection: str
+    label_mode: str
+    evaluator: str
+    model: str
+    metric: str
+
+    @classmethod
+    def of(cls, record: Record) -> Track:
+        """Returns the track a record runs on."""
+        return cls(
+            record.dataset,
+            record.protocol.name,
+            record.protocol.version,
+            record.selection,
+            record.label_mode,
+            record.evaluator,
+            record.model,
+            record.main_metric,
+        )
+
+    @property
+    def slug(self) -> str:
+        """The track as a file name without suffix."""
+        parts = [self.dataset, f"{self.protocol}-v{self.version}", self.selection, self.label_mode]
+        parts += [self.evaluator, self.model] + [self.metric] * (self.metric != self.evaluator)
+        return "--".join(_slug(part) for part in parts)
+
+
+def entry_name(record: Record) -> str:
+    """Returns the file name of an entry: `<dataset>-<method>-ipc<N>-<16 hex digits of the digest>.json`."""
+    return f"{_slug(record.dataset)}-{_slug(record.method)}-ipc{record.ipc}-{record.digest[:16]}.json"
+
+
+def load_entries(folder: Path) -> list[Record]:
+    """Reads every `*.json` of `folder`, in an order that does not depend on the file system.
+
+    Raises:
+        ValueError: the folder is missing, or some files are unreadable, tampered with, out of range or two
+            of one experiment. The message names every such file, not the first alone.
+    """
+    if not folder.is_dir():
+        raise ValueError(
+            f"no such folder of entries: {folder}. Make it with: dd-bench leaderboard add RECORD"
+        )
+    problems: list[str] = []
+    found: list[tuple[Path, Record]] = []
+    for path in sorted(folder.glob("*.json")):
+        try:
+            found.append((path, _load_entry(path)))
+        except ValueError as error:
+            problems.append(str(error))
+    problems += duplicates(found)
+    if problems:
+        raise ValueError("\n".join(problems))
+    return sorted((record for _, record in found), key=lambda r: r.key)
+
+
+def check_record(record: Record) -> None:
+    """Refuses a record that a board cannot show honestly.
+
+    Raises:
+        ValueError: done without a value of its main metric, a value that is not finite, an accuracy outside
+            [0, 1], or two values for one network.
+    """
+    what = f"record {record.key} ({record.method} on {record.dataset})"
+    if record.status == "done" and record.main_metric not in record.metrics:
+        raise ValueError(f"{what} is done but has no value of its main metric {record.main_metric!r}")
+    for score in record.scores:
+        where = f"{what}: {score.metric}={score.value} of set {score.set}, network {score.network}"
+        if not math.isfinite(score.value):
+            raise ValueError(f"{where} is not finite. A run without a finite value has status=diverged")
+        if score.metric == ACCURACY and not 0 <= score.value <= 1:
+            raise ValueError(f"{where} is no accuracy: wanted a fraction in [0, 1], not a percentage")
+    for (metric, a, b), count in Counter((s.metric, s.set, s.network) for s in record.scores).items():
+        if count > 1:
+            raise ValueError(f"{what} has {count} values of {metric} for set {a}, network {b}; wanted one")
+
+
+def duplicates(found: Sequence[tuple[Path, Record]]) -> list[str]:
+    """Returns one message for each pair of files that hold the same experiment."""
+    first: dict[str, Path] = {}
+    messages = []
+    for path, record in found:
+        other = first.setdefault(record.key, path)
+        if other is not path:
+            messages.append(
+                f"{other} and {path} are the same experiment (key {record.key}). Keep one of them"
+            )
+    return messages
+
+
+def _load_entry(path: Path) -> Record:
+    match = re.search(r"-([0-9a-f]{16})\.json$", path.name)
+    if not match:
+        raise ValueError(
+            f"{path} is not named as an entry is. Put it in with: dd-bench leaderboard add {path}"
+        )
+    # The bytes, not the parsed record: a later optional field must not change the digest of an old entry.
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    if digest[:16] != match[1]:
+        raise ValueError(f"{path} was changed after it was added: its content has digest {digest[:16]}")
+    record = load_record(path)
+    try:
+        check_record(record)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return record
+
+
+def _slug(text: str) -> str:
+    return re.sub(r"[^A-Za-z0-9+=.-]+", "_", text).strip("_.-") or "_"

@@ -1,0 +1,99 @@
+"""A record's figures as text: rounded for a table's cell, and raw for CSV, one line a record."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dd_bench.record import Record
+
+from .boards import Board
+from .entries import ACCURACY
+from .markup import MARKDOWN, markdown_table
+
+STAGES = ("prepare", "distill", "evaluate")
+
+
+def number(values: Sequence[float | None], metric: str) -> str:
+    """Returns `mean ± std`, or `mean` where std is None; an accuracy in percent with one decimal."""
+    scale, digits = (100, 1) if metric == ACCURACY else (1, 4)
+    return " ± ".join(f"{scale * x:.{digits}f}" for x in values if x is not None)
+
+
+def networks(record: Record) -> str:
+    """Returns how many fresh networks: `5`, `3×5` (sets × networks), or `14 in 3 sets` where those differ."""
+    by_set = Counter(s.set for s in record.scores if s.metric == record.main_metric)
+    if len(by_set) < 2:
+        return str(by_set.total())
+    sizes = set(by_set.values())
+    return f"{len(by_set)}×{sizes.pop()}" if len(sizes) == 1 else f"{by_set.total()} in {len(by_set)} sets"
+
+
+def every_entry(board: Board) -> str:
+    """Returns the board in long form, as a Markdown table: one row a record."""
+    stages = [stage for stage in STAGES if any(stage in r.seconds for r in board.records)]
+    header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Bytes", *(f"{s}, s" for s in stages)]
+    header += ["Device", "Revision", "Entry"]
+    rows = []
+    for r in board.records:
+        row = [r.method, str(r.ipc), r.status, "", ""]
+        if r.status == "done":
+            s = r.summary()
+            interval = [number([x], r.main_metric) for x in (s.ci_low, s.ci_high) if x is not None]
+            row[2:] = [number([s.mean, s.std], r.main_metric), networks(r), "–".join(interval)]
+        row.append(f"{sum(r.stored_bytes.values()):,}" if r.stored_bytes else "")
+        row += [f"{r.seconds[stage]:,.1f}" if stage in r.seconds else "" for stage in stages]
+        row += [r.device, (r.code.revision or "")[:8] + "+" * bool(r.code.dirty), r.digest[:16]]
+        rows.append([MARKDOWN.escape(x) for x in row])
+    return markdown_table(header, rows)
+
+
+def csv_text(items: Iterable[tuple[Board, Record]]) -> str:
+    """Returns CSV, one line a record: every field of its track and the figures of its main metric.
+
+    Nothing is scaled: an accuracy stays a fraction. `values` are all networks' values by set and network, as
+    they are; figures computed from them have 12 significant digits, so that no machine's last bit shows.
+    `config`, `stored_bytes` and `seconds` are JSON. Empty means none.
+    """
+    lines = [_line(board, record) for board, record in items]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else ["key"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _digits(x: float | None) -> str | None:
+    return None if x is None else f"{x:.12g}"
+
+
+def _line(board: Board, r: Record) -> dict[str, Any]:
+    done = r.summary() if r.status == "done" else None
+    figures = ("mean", "std", "std_networks", "std_sets", "ci_low", "ci_high", "num_sets", "num_networks")
+    scores = sorted((s for s in r.scores if s.metric == r.main_metric), key=lambda s: (s.set, s.network))
+    return {
+        **board.track._asdict(),
+        "ipc": r.ipc,
+        "method": r.method,
+        "status": r.status,
+        "reason": r.reason,
+        "place": board.places.get(r.key),
+        **{figure: _digits(getattr(done, figure)) if done else None for figure in figures},
+        "values": " ".join(repr(s.value) for s in scores),
+        "stored_bytes": json.dumps(r.stored_bytes, sort_keys=True),
+        "seconds": json.dumps(r.seconds, sort_keys=True),
+        "device": r.device,
+        "revision": r.code.revision,
+        "dirty": r.code.dirty,
+        "numbers": r.code.numbers,
+        "real_digest": r.real_digest,
+        "set_digests": " ".join(r.set_digests),
+        "created": r.created,
+        "key": r.key,
+        "digest": r.digest,
+        "config": json.dumps(r.config, sort_keys=True),
+    }

@@ -1,0 +1,193 @@
+"""Tables: boards written as Markdown, CSV and LaTeX. The same entries give the same bytes."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from dd_bench.record import write_atomic
+
+from .boards import REFERENCE, Board, Cell, boards
+from .entries import ACCURACY, load_entries
+from .figures import csv_text, every_entry, networks, number
+from .markup import LATEX, MARKDOWN, Markup, markdown_table
+from .published import Published, PublishedSet, load_published
+
+_MARKDOWN = Environment(
+    loader=FileSystemLoader(Path(__file__).parent / "templates"),
+    undefined=StrictUndefined,
+    trim_blocks=True,
+    keep_trailing_newline=True,
+)
+_LATEX = _MARKDOWN.overlay("<%", "%>", "<<", ">>", "<#", "#>")
+
+
+def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
+    """Writes every board as `<slug>.md`, `.csv` and `.tex`, and `index.md`, `published.md`, `records.csv`.
+
+    Returns:
+        The files written. Nothing else in `out_dir` is touched.
+
+    Raises:
+        ValueError: an entry or a file of published numbers is refused, see `load_entries`, `load_published`.
+    """
+    published = load_published(published_dir)
+    made = boards(load_entries(entries_dir), published)
+    files = {
+        "index.md": _index(made),
+        "published.md": _published(published),
+        "records.csv": csv_text((board, record) for board in made for record in board.records),
+    }
+    for board in made:
+        slug = board.track.slug
+        if f"{slug}.md" in files:
+            raise ValueError(
+                f"two boards would be written to {slug}.md: their names differ in punctuation alone"
+            )
+        files[f"{slug}.md"] = _board_markdown(board)
+        files[f"{slug}.csv"] = csv_text((board, record) for record in board.records)
+        files[f"{slug}.tex"] = _LATEX.get_template("board.tex.j2").render(_context(board, LATEX))
+    for name, text in files.items():
+        write_atomic(out_dir / name, text.encode())
+    return [out_dir / name for name in files]
+
+
+def _board_markdown(board: Board) -> str:
+    context = _context(board, MARKDOWN)
+    context["table"] = markdown_table(context["header"], context["rows"])
+    return _MARKDOWN.get_template("board.md.j2").render(context, every_entry=every_entry(board))
+
+
+def _index(made: Sequence[Board]) -> str:
+    header = [
+        "Dataset",
+        "Protocol",
+        "Selection",
+        "Labels",
+        "Evaluator",
+        "Network",
+        "Metric",
+        "Entries",
+        "Warnings",
+    ]
+    rows = []
+    for board in made:
+        t, slug = board.track, board.track.slug
+        row = [
+            t.dataset,
+            f"{t.protocol} v{t.version}",
+            t.selection,
+            t.label_mode,
+            t.evaluator,
+            t.model,
+            t.metric,
+        ]
+        row = [MARKDOWN.escape(x) for x in [*row, str(len(board.records)), "; ".join(board.warnings)]]
+        rows.append([*row, f"[table]({slug}.md) [CSV]({slug}.csv) [LaTeX]({slug}.tex)"])
+    table = markdown_table([*header, "Files"], rows, left=len(header) + 1) if rows else ""
+    count = sum(len(board.records) for board in made)
+    return _MARKDOWN.get_template("index.md.j2").render(table=table, entries=count, boards=len(made))
+
+
+def _published(published: Sequence[PublishedSet]) -> str:
+    tables = []
+    for s in published:
+        rows = [
+            [c.method, str(c.ipc or "all"), _printed(c) + "†" * (not c.verified), c.protocol, c.source]
+            for c in s.cells
+        ]
+        rows = [[MARKDOWN.escape(x) for x in row] for row in rows]
+        header = ["Method", "IPC", "Published", "Protocol", "Source"]
+        tables.append((f"{s.dataset}, {s.model}", markdown_table(header, rows, left=5)))
+    return _MARKDOWN.get_template("published.md.j2").render(tables=tables)
+
+
+def _context(board: Board, markup: Markup) -> dict[str, Any]:
+    header, rows = _rows(board, markup)
+    t = board.track
+    title = f"{t.dataset}: {t.metric}{', %' if t.metric == ACCURACY else ''}"
+    place = (
+        f"Protocol {t.protocol} v{t.version}, selection {t.selection}, labels {t.label_mode}; "
+        f"evaluator {t.evaluator}, network {t.model}."
+    )
+    return {
+        "title": markup.escape(title),
+        "place": markup.escape(place),
+        "header": [markup.escape(x) for x in header],
+        "rows": rows,
+        "legend": _legend(board, markup),
+        "warnings": [markup.escape(x) for x in board.warnings],
+        "slug": t.slug,
+    }
+
+
+def _rows(board: Board, markup: Markup) -> tuple[list[str], list[list[str]]]:
+    """Returns the header and the rows; an IPC with published numbers gets a second column for them."""
+    header = ["Method"]
+    for column, ipc in enumerate(board.ipcs):
+        header += [f"IPC {ipc}"] + ["published"] * board.quoted(column)
+    rows = []
+    for label, cells in board.rows.items():
+        row = [markup.escape(label)]
+        for column, cell in enumerate(cells):
+            row += [_measured(cell, markup)] + [_quoted(cell, markup)] * board.quoted(column)
+        rows.append(row)
+    return header, rows
+
+
+def _measured(cell: Cell, markup: Markup) -> str:
+    if cell.record is None:
+        return ""
+    if cell.reason is not None:
+        return markup.escape("–") + markup.mark.format(cell.reason)
+    summary = cell.record.summary()
+    text = markup.escape(number([summary.mean, summary.std], cell.record.main_metric))
+    text = {"best": markup.best, "tied": markup.tied}.get(cell.place or "", "{}").format(text)
+    text += markup.count.format(markup.escape(f"n={networks(cell.record)}"))
+    return text + (markup.mark.format(markup.escape("‡")) if cell.place == "untested" else "")
+
+
+def _quoted(cell: Cell, markup: Markup) -> str:
+    marks = [q.letter + "†" * (not q.number.verified) for q in cell.quotes]
+    pairs = zip(cell.quotes, marks, strict=True)
+    return " / ".join(
+        markup.escape(_printed(q.number)) + markup.mark.format(markup.escape(mark)) for q, mark in pairs
+    )
+
+
+def _printed(published: Published) -> str:
+    return " ± ".join(f"{x:.1f}" for x in (published.mean, published.std) if x is not None)
+
+
+def _legend(board: Board, markup: Markup) -> list[str]:
+    """Returns the lines under the table: only those that this table needs."""
+    places = set(board.places.values())
+    escape = markup.escape
+
+    def note(mark: str, text: str) -> str:
+        return f"{markup.mark.format(escape(mark)).strip()} {escape(text)}"
+
+    lines = [escape("mean ± std over n fresh networks; n=3×5: 3 synthetic sets, 5 networks on each")]
+    if "best" in places:
+        told = escape("not told from it (Welch's t test, Holm over all pairs of the column, family-wise 5 %)")
+        lines.append(f"{markup.best.format('best')} mean of its column; {markup.tied.format('tied')}: {told}")
+    if "untested" in places:
+        lines.append(note("‡", "not ranked: no spread to test with, or nothing to be tested against"))
+    if REFERENCE in board.rows:
+        lines.append(escape(f"{REFERENCE}: the whole training set, not ranked; it has no IPC"))
+    lines += [escape(text) for text in board.variants]
+    lines += [note(str(i), text) for i, text in enumerate(board.reasons, 1)]
+    if board.sources:
+        lines.append(
+            escape(
+                "published: printed in percent, each under a protocol of its own and by this network at its "
+                "default width; never ranked"
+            )
+        )
+    lines += [note(letter, f"{p.source}; {p.protocol}") for letter, p in board.sources.items()]
+    if not all(p.verified for p in board.sources.values()):
+        lines.append(note("†", "from memory, not re-read: check it before you cite it"))
+    return lines

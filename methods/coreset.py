@@ -1,0 +1,47 @@
+"""What selection by features shares: one trained network, and a choice within each class."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dd_bench.architecture import Architecture
+from dd_bench.base import Context, Method, too_few_images
+from dd_bench.protocol import Recipe, parse
+from dd_bench.real import RealSet
+from dd_bench.synthetic import ImageSet
+from dd_bench.teachers import class_embeddings, teacher
+
+
+class FeatureCoreset(Method):
+    """Selects training images class by class in the last-pool embedding of a network trained on the whole set, L2."""
+
+    smoke: ClassVar[dict[str, Any]] = {"teacher.epochs": 1}
+
+    def __init__(self, *, teacher: dict[str, Any]):
+        """Takes the recipe by which the feature network is trained."""
+        self.recipe = parse(Recipe, teacher, "method.teacher")
+
+    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+        """See `Method`."""
+        return super().unsupported(real, ipc, architecture) or too_few_images(real, ipc, ipc, "selection")
+
+    def prepare(self, real: RealSet, ctx: Context) -> None:
+        """Trains the feature network."""
+        teacher(real, ctx.architecture, self.recipe, 0, ctx)
+
+    def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
+        """See `Method`."""
+        net = teacher(real, ctx.architecture, self.recipe, 0, ctx)
+        chosen = []
+        for c in range(real.num_classes):
+            features = class_embeddings(net, real, c).double()  # (n_c, d)
+            chosen.append(real.train.of_class(c)[self.select(features, ipc, ctx.seed_for("select", c))])
+        return ImageSet.coreset(real, torch.cat(chosen))
+
+    @abstractmethod
+    def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:
+        """Returns the rows to keep, `(ipc,)`, of one class's features `(n_c, d)`."""

@@ -1,0 +1,82 @@
+"""DM: match mean embeddings under random networks (Zhao and Bilen, WACV 2023)."""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dd_bench.architecture import Architecture
+from dd_bench.augment import Augment
+from dd_bench.base import Context, Method, too_few_images
+from dd_bench.initial import class_labels, initial_images
+from dd_bench.matching import class_chunks, mean_match, real_batch
+from dd_bench.models.network import Network
+from dd_bench.real import RealSet
+from dd_bench.synthetic import ImageSet
+
+
+class DM(Method):
+    """Per iteration: a fresh random network, and one step on the distance of class means in its embedding.
+
+    All classes go through the network as one batch. Without BatchNorm this is the per-class loop, faster; with
+    BatchNorm it is what the released code does (its `BN` branch).
+
+    Deviations from the released code: exactly `iterations` updates (the code makes one more).
+    """
+
+    citation = "Zhao and Bilen, Dataset Condensation with Distribution Matching, WACV 2023"
+    smoke: ClassVar[dict[str, Any]] = {"iterations": 3, "batch_real": 8}
+
+    def __init__(
+        self,
+        *,
+        iterations: int,
+        lr_img: float,
+        momentum_img: float,
+        batch_real: int,
+        init: str,
+        augment: str,
+        norm: str | None,
+        class_chunk: int | None,
+    ):
+        """Takes the keys of `conf/method/dm.yaml`, which says what they are."""
+        self.iterations, self.lr_img, self.momentum_img = iterations, lr_img, momentum_img
+        self.batch_real, self.init, self.augment = batch_real, init, augment
+        self.norm, self.class_chunk = norm, class_chunk
+
+    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+        """See `Method`."""
+        reason = super().unsupported(real, ipc, architecture)
+        if reason is None and self.norm is not None and "norm" not in architecture.knobs:
+            reason = f"method.norm={self.norm} needs a network with that knob; {architecture.title} has none"
+        return reason or (too_few_images(real, ipc, ipc, "real") if self.init == "real" else None)
+
+    def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
+        """See `Method`."""
+        architecture, k = ctx.architecture.override(norm=self.norm), real.num_classes
+        augment = Augment(self.augment, flip_allowed=real.flip)
+        syn = initial_images(self.init, real, ipc, ctx).requires_grad_()  # (k, ipc, c, h, w)
+        optimizer = torch.optim.SGD([syn], lr=self.lr_img, momentum=self.momentum_img)
+
+        for step in ctx.steps(self.iterations, {"images": syn, "optimizer": optimizer}):
+            net = ctx.network(architecture, step).requires_grad_(False)
+            batch = real_batch(real, self.batch_real, ctx, step)  # (k, b, c, h, w)
+            draw = augment.draw(k, ctx.stream("augment", step))  # one record a class, for both batches
+            batch, siamese = augment.apply(batch, draw), augment.apply(syn, draw)
+            optimizer.zero_grad()
+            total = torch.zeros((), device=ctx.device)
+            for part in class_chunks(k, self.class_chunk, net):
+                loss = self.loss(net, batch[part], siamese[part])
+                loss.backward(retain_graph=part.stop < k)
+                total += loss.detach()
+            optimizer.step()
+            ctx.log(loss=total / k)
+        return ImageSet.of(real, syn.flatten(0, 1), class_labels(real, ipc, ctx.device), "input")
+
+    def loss(self, net: Network, real: Tensor, syn: Tensor) -> Tensor:
+        """Returns the distance summed over classes; `real (k, b, c, h, w)`, `syn (k, ipc, c, h, w)`."""
+        with torch.no_grad():
+            wanted = net.embed(real.flatten(0, 1)).unflatten(0, real.shape[:2])
+        return mean_match(wanted, net.embed(syn.flatten(0, 1)).unflatten(0, syn.shape[:2]))

@@ -1,0 +1,56 @@
+"""Conformance: every `conf/dataset/*.yaml` describes itself and holds exactly the knobs of what it names."""
+
+import inspect
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import get_method, instantiate
+from omegaconf import OmegaConf
+
+FILES = sorted(Path(str(files("dd_bench.conf"))).glob("dataset/*.yaml"))
+SUBSETS = ["imagefruit", "imagemeow", "imagenette", "imagesquawk", "imagewoof", "imageyellow"]
+
+
+def test_the_shipped_datasets():
+    shipped = {f.stem for f in FILES}
+    assert {"digits", "fashion_mnist", "mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet"} <= shipped
+    assert {"image_folder", *SUBSETS} <= shipped
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
+def test_knobs_are_the_arguments(file):
+    config = OmegaConf.load(file)
+    assert config.pop("_partial_") is True
+    function = get_method(config.pop("_target_"))
+    arguments = inspect.signature(function).parameters
+    assert all(a.kind is a.KEYWORD_ONLY and a.default is a.empty for a in arguments.values())
+    assert set(config) == set(arguments) - {"device"}, "the YAML is the one place of a knob, and holds each"
+    first = file.read_text().splitlines()[0]
+    assert first.startswith("# ") and len(first) > 20, "`dd-bench list` shows the first line"
+
+
+def test_instantiated_as_the_runner_does():
+    config = OmegaConf.load(next(f for f in FILES if f.stem == "digits"))
+    real = instantiate(config)(device=torch.device("cpu"))
+    assert real.name == "digits" and real.licence and real.citation
+
+
+@pytest.mark.parametrize("name", SUBSETS)
+def test_imagenet_subsets(name):
+    """The folder names are what MTT's class indices mean in the sorted list of all ImageNet folders."""
+    from timm.data import ImageNetInfo
+
+    indices = {
+        "imagenette": [0, 217, 482, 491, 497, 566, 569, 571, 574, 701],
+        "imagewoof": [193, 182, 258, 162, 155, 167, 159, 273, 207, 229],
+        "imagemeow": [281, 282, 283, 284, 285, 291, 292, 290, 289, 287],
+        "imagesquawk": [84, 130, 88, 144, 145, 22, 96, 9, 100, 89],
+        "imagefruit": [953, 954, 949, 950, 951, 957, 952, 945, 943, 948],
+        "imageyellow": [309, 986, 954, 951, 987, 779, 599, 291, 72, 11],
+    }[name]
+    config = OmegaConf.load(next(f for f in FILES if f.stem == name))
+    folders = sorted(ImageNetInfo().label_names())
+    assert list(config.classes) == [folders[i] for i in indices]
+    assert (config.name, config.size, config.resize) == (name, 128, "squash")

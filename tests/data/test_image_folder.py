@@ -1,0 +1,190 @@
+"""Class folders of real JPEG and PNG files: order, resizing, streaming, digests, errors."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from omegaconf import OmegaConf
+from PIL import Image
+
+from dd_bench.data import folder as folder_module
+from dd_bench.data.folder import Decoder, FolderSplit
+from dd_bench.data.image_folder import image_folder
+
+CPU = torch.device("cpu")
+KNOBS = {
+    "name": "pets",
+    "test_folder": "val",
+    "classes": None,
+    "size": 16,
+    "resize": "squash",
+    "stream": False,
+    "preprocess": "normalise",
+    "mean": [0.485, 0.456, 0.406],
+    "std": [0.229, 0.224, 0.225],
+    "flip": True,
+    "licence": "none",
+    "citation": "none",
+    "val_fraction": 0.0,
+    "device": CPU,
+}
+
+
+def picture(path: Path, seed: int, size=(24, 18), mode="RGB") -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    shape = (size[1], size[0]) if mode == "L" else (size[1], size[0], 3)
+    Image.fromarray(np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8), mode).save(path)
+
+
+@pytest.fixture
+def root(tmp_path):
+    """Unequal classes; JPEG, PNG, grey; upright and flat; a file that is no image by its name."""
+    for part, counts in (("train", {"cat": 5, "ant": 3, "bee": 7}), ("val", {"ant": 2, "bee": 2, "cat": 2})):
+        for c, (name, count) in enumerate(counts.items()):
+            for i in range(count):
+                suffix, mode = (".JPEG", "RGB") if i % 2 else (".png", "L" if i == 2 else "RGB")
+                picture(tmp_path / part / name / f"{i}{suffix}", 100 * c + i + len(part), (18, 24 + i), mode)
+    (tmp_path / "train" / "ant" / "notes.txt").write_text("not an image")
+    return tmp_path
+
+
+def load(root, **changes):
+    return image_folder(root=str(root), **{**KNOBS, **changes})
+
+
+def everything(split):
+    return split.pixels(torch.arange(len(split)))
+
+
+def test_all_classes_sorted(root):
+    real = load(root)
+    assert real.class_names == ("ant", "bee", "cat") and real.shape == (3, 16, 16)
+    assert real.train.counts.tolist() == [3, 7, 5] and real.test.counts.tolist() == [2, 2, 2]
+    assert real.name == "pets" and real.flip
+
+
+def test_squash_and_crop(root):
+    path = root / "train" / "ant" / "0.png"  # 18 x 24
+    with Image.open(path) as image:
+        squashed = np.asarray(image.resize((16, 16), Image.Resampling.BILINEAR))
+        cropped = np.asarray(image.resize((16, 21), Image.Resampling.BILINEAR))[2:18]
+    ours = Decoder(16, "squash")(path), Decoder(16, "crop")(path)
+    assert torch.equal(ours[0], torch.from_numpy(squashed.copy()).permute(2, 0, 1))
+    assert torch.equal(ours[1], torch.from_numpy(cropped.copy()).permute(2, 0, 1))
+
+
+def test_classes_by_name_and_by_index_give_labels_in_the_listed_order(root):
+    by_name = load(root, classes=["cat", "ant"])
+    assert by_name.class_names == ("cat", "ant") and by_name.train.counts.tolist() == [5, 3]
+    by_index = load(root, classes=OmegaConf.create([2, 0]))
+    assert by_index.class_names == ("cat", "ant") and by_index.digest == by_name.digest
+    other = load(root, classes=["ant", "cat"])
+    assert other.digest != by_name.digest
+    assert torch.equal(everything(other.train)[:3], everything(by_name.train)[5:])
+
+
+@pytest.mark.parametrize(
+    ("classes", "message"),
+    [
+        ([0, 701], "holds 701, but .* has 3 folders"),
+        (["dog"], "holds 'dog', which is no folder"),
+        (["ant", 0], "picks 1 different folders"),
+        ([], "picks 0 different folders"),
+    ],
+)
+def test_wrong_classes(root, classes, message):
+    with pytest.raises(ValueError, match=message):
+        load(root, classes=classes)
+
+
+@pytest.mark.parametrize("resize", ["squash", "crop"])
+def test_streaming_gives_the_numbers_of_memory(root, resize):
+    memory, stream = (load(root, resize=resize, stream=s, val_fraction=0.3) for s in (False, True))
+    assert isinstance(stream.train, FolderSplit) and memory.digest == stream.digest
+    assert memory.preprocess.digest == stream.preprocess.digest
+    index = torch.tensor([4, 0, 4, 9])
+    for name in ("train", "val", "test"):
+        a, b = getattr(memory, name), getattr(stream, name)
+        assert torch.equal(a.labels, b.labels) and torch.equal(a.members, b.members) and a.shape == b.shape
+        assert torch.equal(everything(a), everything(b))
+        some = index % len(a)
+        assert torch.equal(a.inputs(some), b.inputs(some)) and b.pixels(some).dtype == torch.uint8
+        assert torch.equal(a.subset(some).inputs(torch.arange(4)), b.subset(some).inputs(torch.arange(4)))
+        for (x, y), (u, v) in zip(a.batches(2), b.batches(2), strict=True):
+            assert torch.equal(x, u) and torch.equal(y, v)
+    draws = [r.train.draw(2, torch.Generator().manual_seed(0)) for r in (memory, stream)]
+    assert torch.equal(*draws)
+
+
+def test_streaming_decodes_one_batch_ahead_and_no_further(root, monkeypatch):
+    read = []
+    plain = Decoder.__call__
+    monkeypatch.setattr(Decoder, "__call__", lambda self, path: (read.append(path), plain(self, path))[1])
+    batches = load(root, stream=True).train.batches(4)
+    assert not read
+    next(batches)
+    folder_module._pool().submit(lambda: None).result()
+    assert 4 <= len(read) <= 8
+    assert sum(len(labels) for _, labels in batches) == 11 and len(read) == 15
+
+
+def test_digest_sees_names_sizes_classes_and_resizing(root):
+    digests = {load(root).digest, load(root, size=8).digest, load(root, resize="crop").digest}
+    picture(root / "val" / "ant" / "0.png", 7, (30, 30))
+    digests.add(load(root).digest)
+    (root / "train" / "ant" / "0.png").rename(root / "train" / "ant" / "zero.png")
+    digests.add(load(root).digest)
+    assert len(digests) == 5
+
+
+def test_zca_in_memory_only(root):
+    real = load(root, size=4, preprocess="zca")
+    x = real.train.inputs(torch.arange(15))
+    torch.testing.assert_close(real.preprocess.inverse(x), everything(real.train) / 255, atol=1e-4, rtol=0)
+    with pytest.raises(ValueError, match=r"dataset.stream=false"):
+        load(root, preprocess="zca", stream=True)
+
+
+@pytest.mark.parametrize("stream", [False, True])
+@pytest.mark.parametrize("damage", ["truncated", "text"])
+def test_an_unreadable_image_is_named(root, stream, damage):
+    path = root / "train" / "bee" / "1.JPEG"
+    path.write_bytes(path.read_bytes()[:-200] if damage == "truncated" else b"GIF, honestly")
+    with pytest.raises(ValueError, match=r"cannot read the image .*bee/1\.JPEG"):
+        list(load(root, stream=stream).train.batches(4))
+
+
+def test_missing_folders_say_what_to_paste(root):
+    with pytest.raises(FileNotFoundError, match=r"(?s)pets: no folder 'train'.*dataset.root=FOLDER"):
+        load(root / "nowhere")
+    with pytest.raises(FileNotFoundError, match=r"(?s)no folder 'test'.*dataset.test_folder=NAME"):
+        load(root, test_folder="test")
+    (root / "val" / "cat").rename(root / "gone")
+    with pytest.raises(FileNotFoundError, match=r"no class folder .*cat"):
+        load(root)
+    (root / "val" / "cat").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"no valid file for the classes cat"):
+        load(root)
+    assert load(root, classes=["ant", "bee"]).class_names == ("ant", "bee")
+    (root / "gone").rename(root / "val" / "dog")
+    with pytest.raises(ValueError, match=r"a class 'dog' that .*train lacks"):
+        load(root)
+
+
+def test_default_root_is_below_data(root, monkeypatch):
+    (root / "data").mkdir()
+    for part in ("train", "val"):
+        (root / part).rename(root / "data" / part)
+    (root / "data").rename(root / "pets")
+    (root / "data").mkdir()
+    (root / "pets").rename(root / "data" / "pets")
+    monkeypatch.chdir(root)
+    assert len(image_folder(root=None, **KNOBS).train) == 15
+
+
+def test_wrong_resize_and_size(root):
+    with pytest.raises(ValueError, match=r"dataset.resize=crop"):
+        load(root, resize="stretch")
+    with pytest.raises(ValueError, match=r"dataset.size=0"):
+        load(root, size=0)

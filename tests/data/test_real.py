@@ -1,0 +1,152 @@
+"""The real set: draws, members, validation, what methods may see, digests."""
+
+import pytest
+import torch
+
+from dd_bench.preprocess import Normalise
+from dd_bench.real import RealSet, TensorSplit, content_digest, cut_validation, tensor_set
+
+CPU = torch.device("cpu")
+COUNTS = (7, 3, 12)
+
+
+def arrays(counts=COUNTS, seed=0):
+    g = torch.Generator().manual_seed(seed)
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts))
+    labels = labels[torch.randperm(len(labels), generator=g)]
+    return torch.randint(0, 256, (len(labels), 2, 4, 5), generator=g, dtype=torch.uint8), labels
+
+
+def split(counts=COUNTS):
+    pixels, labels = arrays(counts)
+    return TensorSplit(pixels, labels, len(counts), Normalise([0.5, 0.5], [0.2, 0.3]))
+
+
+def real(train=None, test=None, names=("a", "b", "c"), val_fraction=0.0) -> RealSet:
+    return tensor_set(
+        "toy",
+        train or arrays(),
+        test or arrays((2, 2, 2), seed=1),
+        class_names=names,
+        preprocess=Normalise([0.5, 0.5], [0.2, 0.3]),
+        flip=False,
+        licence="none",
+        citation="none",
+        device=CPU,
+        val_fraction=val_fraction,
+    )
+
+
+def test_counts_and_members_with_unequal_classes():
+    s = split()
+    assert tuple(s.counts.tolist()) == COUNTS
+    assert s.members.shape == (3, 12)
+    for c, count in enumerate(COUNTS):
+        assert torch.equal(s.of_class(c), (s.labels == c).nonzero().flatten())
+        assert bool((s.members[c, count:] == -1).all())
+
+
+def test_draw_is_without_replacement_of_the_class_and_repeats_with_the_seed():
+    s = split()
+    first = s.draw(3, torch.Generator().manual_seed(5))
+    assert first.shape == (3, 3)
+    for c in range(3):
+        assert bool((s.labels[first[c]] == c).all())
+        assert len(set(first[c].tolist())) == 3
+    assert torch.equal(first, s.draw(3, torch.Generator().manual_seed(5)))
+    assert not torch.equal(first, s.draw(3, torch.Generator().manual_seed(6)))
+
+
+def test_draw_is_uniform_over_the_class():
+    s, g = split(), torch.Generator().manual_seed(0)
+    drawn = torch.stack([s.draw(2, g)[2] for _ in range(3000)]).flatten()
+    share = torch.bincount(drawn, minlength=len(s))[s.of_class(2)] / 3000
+    # each of 12 is in a draw of 2 with probability 1/6; five standard deviations
+    assert float((share - 1 / 6).abs().max()) < 5 * (1 / 6 * 5 / 6 / 3000) ** 0.5
+
+
+def test_draw_refuses_more_than_the_smallest_class_has():
+    with pytest.raises(ValueError, match=r"asked for 4 images per class .* class 1 has 3"):
+        split().draw(4, torch.Generator())
+
+
+def test_inputs_pixels_and_batches_agree():
+    s = split()
+    index = torch.tensor([4, 0, 4])
+    assert s.pixels(index).dtype == torch.uint8
+    mean, std = torch.tensor([0.5, 0.5])[:, None, None], torch.tensor([0.2, 0.3])[:, None, None]
+    torch.testing.assert_close(s.inputs(index), (s.pixels(index).float() / 255 - mean) / std)
+    inputs, labels = (torch.cat(parts) for parts in zip(*s.batches(5), strict=True))
+    assert torch.equal(inputs, s.inputs(torch.arange(len(s)))) and torch.equal(labels, s.labels)
+
+
+def test_inputs_first_asked_for_in_inference_mode_can_be_trained_on():
+    s = split()
+    with torch.inference_mode():
+        next(s.batches(5))
+    weight = torch.ones(5, requires_grad=True)
+    (s.inputs(torch.tensor([0])) * weight).sum().backward()
+    (next(s.batches(5))[0] * weight).sum().backward()
+
+
+def test_validation_is_stratified_disjoint_and_of_train():
+    whole, cut = real(), real(val_fraction=0.34)
+    assert cut.val is not None and whole.val is None
+    assert cut.val.counts.tolist() == [2, 1, 4]  # round(0.34 n)
+    assert (cut.train.counts + cut.val.counts).tolist() == list(COUNTS)
+    both = torch.cat([s.pixels(torch.arange(len(s))) for s in (cut.train, cut.val)])
+    rows = {bytes(p.numpy().tobytes()) for p in both}
+    assert len(rows) == sum(COUNTS)  # no image twice
+    assert rows == {bytes(p.numpy().tobytes()) for p in whole.train.pixels(torch.arange(len(whole.train)))}
+    assert cut.digest == whole.digest
+
+
+def test_validation_fraction_is_checked():
+    with pytest.raises(ValueError, match=r"outside \[0, 1\)"):
+        real(val_fraction=1.0)
+    with pytest.raises(ValueError, match=r"leaves no training image of class 0"):
+        cut_validation(split((1, 5)), 0.1)
+
+
+def test_methods_get_neither_test_nor_validation():
+    r = real(val_fraction=0.3)
+    assert len(r.test) == 6
+    view = r.train_only()
+    assert view.val is None and view.train is r.train and view.digest == r.digest
+    with pytest.raises(RuntimeError, match=r"dataset.val_fraction"):
+        _ = view.test
+
+
+def test_digest_sees_a_pixel_a_label_the_class_order_and_the_test_split():
+    pixels, labels = arrays()
+    other, moved = pixels.clone(), labels.clone()
+    other[3, 1, 2, 2] += 1
+    moved[0] = (moved[0] + 1) % 3
+    digests = [
+        real().digest,
+        real(train=(other, labels)).digest,
+        real(train=(pixels, moved)).digest,
+        real(names=("b", "a", "c")).digest,
+        real(test=arrays((2, 2, 3), seed=1)).digest,
+    ]
+    assert len(set(digests)) == 5
+    assert real(train=(pixels, labels.int())).digest == digests[0]
+    assert content_digest([pixels], ("a",)) != content_digest([pixels.view(-1, 2, 5, 4)], ("a",))
+
+
+@pytest.mark.parametrize(
+    ("train", "message"),
+    [
+        ((torch.zeros(3, 1, 2, 2), torch.arange(3)), "wanted uint8"),
+        ((torch.zeros(3, 2, 2, dtype=torch.uint8), torch.arange(3)), "wanted uint8"),
+        ((torch.zeros(3, 2, 2, 2, dtype=torch.uint8), torch.arange(2)), "3 images but 2 labels"),
+        ((torch.zeros(3, 2, 2, 2, dtype=torch.uint8), torch.arange(1, 4)), r"labels span 1\.\.3"),
+        (
+            (torch.zeros(2, 2, 2, 2, dtype=torch.uint8), torch.tensor([0, 2])),
+            "no training image of class 'b'",
+        ),
+    ],
+)
+def test_wrong_arrays_are_named(train, message):
+    with pytest.raises(ValueError, match=message):
+        real(train=train)

@@ -1,0 +1,84 @@
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from dd_bench.leaderboards.entries import entry_name
+from dd_bench.record import Code, ProtocolId, Record, Score, content_key
+
+
+def make_record(method: str, ipc: int, sets: list[list[float]], **changes: Any) -> Record:
+    """A record with one list of networks' values for each set; a status other than done has no set."""
+    fields: dict[str, Any] = {
+        "key": content_key([method, ipc, sets, repr(changes)]),
+        "status": "done",
+        "created": "2026-01-02T03:04:05Z",
+        "method": method,
+        "dataset": "fashion_mnist",
+        "model": "convnet(width=32)",
+        "ipc": ipc,
+        "protocol": ProtocolId(name="hard", version=1),
+        "evaluator": "accuracy",
+        "selection": "last",
+        "label_mode": "hard",
+        "main_metric": "accuracy",
+        "config": {"method": {"name": method, "lr_img": 1.0}},
+        "seeds": {"seed": 0},
+        "seconds": {"distill": 12.5, "evaluate": 3.25},
+        "stored_bytes": {"images": 31360 * ipc, "labels": 80 * ipc},
+        "real_digest": "5eed",
+        "code": Code(version="0.1.0", numbers=1, revision="0123456789abcdef", dirty=False),
+        "device": "cpu",
+        "versions": {"torch": "2.13.0"},
+    }
+    fields |= changes
+    metric = fields["main_metric"]
+    scores = [
+        Score(metric=metric, value=value, set=s, network=n, seed=n)
+        for s, values in enumerate(sets)
+        for n, value in enumerate(values)
+    ]
+    return Record(**{"scores": scores, **fields})
+
+
+@pytest.fixture
+def record() -> Callable[..., Record]:
+    return make_record
+
+
+@pytest.fixture
+def put(tmp_path: Path) -> Callable[..., Path]:
+    """Saves records as entries and returns their folder."""
+
+    def put(*records: Record, folder: str = "entries") -> Path:
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for r in records:
+            r.save(tmp_path / folder / entry_name(r))
+        return tmp_path / folder
+
+    return put
+
+
+@pytest.fixture
+def board() -> list[Record]:
+    """A small board with one of everything a table has to say."""
+    five = [-0.004, -0.002, 0.0, 0.002, 0.004]
+    return [
+        make_record("random", 1, [[0.5 + x, 0.52 + x] for x in five]),
+        make_record("random", 10, [[0.7, 0.71], [0.72, 0.73, 0.71]]),
+        make_record("full", 1, [[0.92, 0.921, 0.922]]),
+        make_record("dc", 1, [[0.71 + x for x in five]]),
+        make_record("dm", 1, [[0.712 + x for x in five]]),
+        make_record("dm", 1, [[0.65 + x for x in five]], config={"method": {"name": "dm", "lr_img": 5.0}}),
+        make_record("dm", 10, [[0.82 + x for x in five]]),
+        make_record("dsa", 10, [[0.9]]),
+        make_record("dsa", 1, [], status="diverged", reason="loss is nan at iteration 3 (lr_img=9)"),
+        make_record(
+            "mine & co_", 10, [], status="skipped", reason="<b>100%</b> | of $\\pi^2$\nis too #big {~}"
+        ),
+        make_record("dm", 10, [[0.85, 0.86, 0.87]], label_mode="soft"),
+        make_record(
+            "random", 5, [[0.61, 0.6]], main_metric="auc", dataset="mutag", model="gin", evaluator="graph"
+        ),
+    ]

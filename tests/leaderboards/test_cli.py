@@ -1,0 +1,121 @@
+import json
+import subprocess
+import sys
+
+import pytest
+
+from dd_bench.leaderboards.cli import main
+from dd_bench.leaderboards.entries import check_record, entry_name, load_entries
+from dd_bench.record import Score
+
+
+@pytest.fixture
+def saved(record, tmp_path):
+    """Saves a record as a run does, outside the entries."""
+
+    def save(name="record.json", **kwargs):
+        r = record(**{"method": "dc", "ipc": 1, "sets": [[0.7, 0.71]]} | kwargs)
+        return r, r.save(tmp_path / name)
+
+    return save
+
+
+def test_add_check_build(saved, tmp_path, capsys):
+    (a, first), (b, second) = saved("a.json"), saved("b.json", method="random")
+    entries, out = tmp_path / "entries", tmp_path / "out"
+    assert main(["add", str(first), str(second), "--entries", str(entries)]) == 0
+    assert sorted(p.name for p in entries.iterdir()) == sorted([entry_name(a), entry_name(b)])
+    assert entry_name(a) == f"fashion_mnist-dc-ipc1-{a.digest[:16]}.json"
+    assert (entries / entry_name(a)).read_bytes() == a.text().encode()
+    assert main(["check", "--entries", str(entries)]) == 0
+    assert main(["build", "--entries", str(entries), "--out", str(out)]) == 0
+    assert "| dc" in next(out.glob("fashion*.md")).read_text()
+    assert "index.md" in capsys.readouterr().out
+
+
+def test_build_names_files_of_earlier_builds_and_leaves_them(put, record, tmp_path, capsys):
+    entries, out = put(record("dc", 1, [[0.7, 0.71]])), tmp_path / "out"
+    out.mkdir()
+    (out / "old--board.md").write_text("old")
+    assert main(["build", "--entries", str(entries), "--out", str(out)]) == 0
+    assert "old--board.md is of an earlier build" in capsys.readouterr().out
+    assert (out / "old--board.md").exists()
+
+
+def test_a_tampered_entry_is_refused_and_named(put, record, tmp_path, capsys):
+    entries = put(record("dc", 1, [[0.7, 0.71]]), record("dm", 1, [[0.6, 0.61]]))
+    [path] = entries.glob("*-dm-*.json")
+    path.write_text(path.read_text().replace("0.61", "0.99"))
+    for verb in (["check"], ["build", "--out", str(tmp_path / "out")]):
+        assert main([*verb, "--entries", str(entries)]) == 1
+        message = capsys.readouterr().err
+        assert path.name in message and "changed" in message and "-dc-" not in message
+    assert not (tmp_path / "out").exists()
+
+
+def test_every_bad_file_is_named(put, record, capsys):
+    entries = put(record("dc", 1, [[0.7, 0.71]]))
+    (entries / "notes.json").write_text("{}")
+    (entries / "x-0123456789abcdef.json").write_text("{}")
+    assert main(["check", "--entries", str(entries)]) == 1
+    message = capsys.readouterr().err
+    assert "notes.json" in message and "x-0123456789abcdef.json" in message
+
+
+def test_duplicates_are_refused_and_both_named(saved, put, record, tmp_path, capsys):
+    entries = put(record("dc", 1, [[0.7, 0.71]], key="same"))
+    _, again = saved("again.json", sets=[[0.8, 0.81]], key="same")
+    assert main(["add", str(again), "--entries", str(entries)]) == 1
+    message = capsys.readouterr().err
+    assert "again.json" in message and "fashion_mnist-dc-ipc1-" in message and "same experiment" in message
+    assert len(list(entries.iterdir())) == 1
+    put(record("dc", 1, [[0.8, 0.81]], key="same"))
+    with pytest.raises(ValueError, match="same experiment"):
+        load_entries(entries)
+
+
+def test_add_is_all_or_none(saved, tmp_path, capsys):
+    (_, good), (_, bad) = saved("good.json"), saved("bad.json", sets=[[70.5, 71.0]])
+    assert main(["add", str(good), str(bad), "--entries", str(tmp_path / "entries")]) == 1
+    assert "not a percentage" in capsys.readouterr().err
+    assert not (tmp_path / "entries").exists()
+
+
+def test_a_value_that_is_not_finite_is_refused(saved, tmp_path, capsys):
+    _, path = saved()
+    path.write_text(path.read_text().replace("0.71", "NaN"))
+    assert main(["add", str(path), "--entries", str(tmp_path / "entries")]) == 1
+    assert "not finite" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("text", ["", "[]", "not json", json.dumps({"schema_version": 1})])
+def test_what_is_no_record_is_refused(tmp_path, capsys, text):
+    path = tmp_path / "record.json"
+    path.write_text(text)
+    assert main(["add", str(path), "--entries", str(tmp_path / "entries")]) == 1
+    assert "record.json" in capsys.readouterr().err
+
+
+def test_records_that_a_board_cannot_show(record):
+    with pytest.raises(ValueError, match="no value of its main metric"):
+        check_record(record("dc", 1, []))
+    twice = [Score(metric="accuracy", value=0.5, set=0, network=0, seed=s) for s in (0, 1)]
+    with pytest.raises(ValueError, match="2 values"):
+        check_record(record("dc", 1, [], scores=twice))
+    check_record(record("dc", 1, [], status="skipped"))
+    check_record(record("dc", 1, [[70.5]], main_metric="loss"))
+
+
+def test_names_of_entries_cannot_leave_their_folder(record):
+    name = entry_name(record("../../x", 1, [[0.5]], dataset="a/b c"))
+    assert "/" not in name and not name.startswith(".")
+
+
+def test_a_missing_folder_is_an_error_with_a_line_to_paste(tmp_path, capsys):
+    assert main(["check", "--entries", str(tmp_path / "none")]) == 1
+    assert "dd-bench leaderboard add" in capsys.readouterr().err
+
+
+def test_boards_render_without_torch():
+    code = "import sys, dd_bench.leaderboards.cli; assert 'torch' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

@@ -1,0 +1,250 @@
+"""After a change of the golden tables that is meant: `DD_BENCH_GOLDEN=1 pytest tests/leaderboards`."""
+
+import csv
+import io
+import json
+import os
+import random
+import re
+from pathlib import Path
+
+import pytest
+
+from dd_bench.leaderboards import boards as boards_module
+from dd_bench.leaderboards.boards import boards
+from dd_bench.leaderboards.entries import load_entries
+from dd_bench.leaderboards.markup import LATEX, MARKDOWN, escape_latex, escape_markdown, markdown_table
+from dd_bench.leaderboards.published import Published, PublishedSet
+from dd_bench.leaderboards.tables import build
+from dd_bench.record import Code
+
+GOLDEN = Path(__file__).parent / "golden"
+SLUG = "fashion_mnist--hard-v1--last--hard--accuracy--convnet_width=32"
+PUBLISHED = PublishedSet(
+    dataset="Fashion-MNIST",
+    model="convnet",
+    unit="percent",
+    cells=[
+        Published(
+            method="full", ipc=None, mean=93.5, std=0.1, protocol="unknown", source="memory", verified=False
+        ),
+        Published(
+            method="dc", ipc=1, mean=70.5, std=0.6, protocol="300 epochs", source="README", verified=True
+        ),
+        Published(method="dc", ipc=1, mean=70.7, std=None, protocol="DSA", source="README", verified=True),
+        Published(
+            method="mtt", ipc=1, mean=75.1, std=0.9, protocol="unknown", source="memory", verified=False
+        ),
+    ],
+)
+
+
+@pytest.fixture
+def papers(tmp_path):
+    folder = tmp_path / "papers"
+    folder.mkdir()
+    (folder / "fashion_mnist.json").write_text(PUBLISHED.model_dump_json())
+    return folder
+
+
+def read(folder):
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+@pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
+def test_golden(board, put, papers, tmp_path, suffix):
+    build(put(*board), papers, tmp_path / "out")
+    text = (tmp_path / "out" / f"{SLUG}.{suffix}").read_text()
+    for r in board:  # a new field of the record is no change of the tables
+        text = text.replace(r.digest, "0" * 64).replace(r.digest[:16], "0" * 16)
+    golden = GOLDEN / f"board.{suffix}"
+    if os.environ.get("DD_BENCH_GOLDEN"):
+        golden.write_text(text)
+    assert text == golden.read_text()
+
+
+def test_the_same_bytes_whatever_the_order(board, put, papers, tmp_path, monkeypatch):
+    build(put(*board, folder="a"), papers, tmp_path / "out_a")
+    shuffled = random.Random(0).sample(board, len(board))
+    folder = put(*shuffled, folder="b")
+    glob = Path.glob
+    monkeypatch.setattr(Path, "glob", lambda self, pattern: reversed(list(glob(self, pattern))))
+    build(folder, papers, tmp_path / "out_b")
+    assert read(tmp_path / "out_a") == read(tmp_path / "out_b")
+    build(folder, papers, tmp_path / "out_b")
+    assert read(tmp_path / "out_a") == read(tmp_path / "out_b")
+
+
+def test_boards_part_label_modes_and_datasets(board, put):
+    made = boards(load_entries(put(*board)), [])
+    assert [(b.track.dataset, b.track.label_mode, len(b.records)) for b in made] == [
+        ("fashion_mnist", "hard", 10),
+        ("fashion_mnist", "soft", 1),
+        ("mutag", "hard", 1),
+    ]
+
+
+def test_rows_baselines_first_then_by_name(record):
+    methods = ["zeta", "kmeans", "alpha", "kcenter", "full", "herding", "random"]
+    [made] = boards([record(m, 1, [[0.1, 0.2]]) for m in methods], [])
+    assert list(made.rows) == ["full", "random", "herding", "kcenter", "kmeans", "alpha", "zeta"]
+
+
+def test_full_is_an_upper_bound_and_not_the_best(board):
+    made = boards(board, [])[0]
+    assert [c.place for c in made.rows["full"]] == [None, None]
+    assert made.rows["full"][0].record is made.rows["full"][1].record  # it has no IPC
+    assert [c.place for c in made.rows["dm"]] == ["best", "best"]
+    assert made.rows["dc"][0].place == "tied"
+    assert made.rows["dsa"][1].place == "untested"  # the highest mean of its column, of one network
+
+
+def test_full_makes_no_column_of_its_own(record):
+    full, random = record("full", 1, [[0.9, 0.91]]), record("random", 10, [[0.5, 0.6]])
+    assert [(b.ipcs, b.warnings) for b in boards([full, random], [])] == [([10], [])]
+    assert boards([full], [])[0].ipcs == [1]
+
+
+def test_one_network_is_neither_bold_nor_tied(board, put, papers, tmp_path):
+    build(put(*board), papers, tmp_path / "out")
+    text = (tmp_path / "out" / f"{SLUG}.md").read_text()
+    assert "90.0 (n=1) [‡]" in text
+    assert "**90.0" not in text and "≈ 90.0" not in text
+
+
+@pytest.mark.parametrize(
+    ("control", "method", "warning"),
+    [
+        ({"status": "skipped", "sets": []}, {}, "no random baseline on this board"),
+        ({}, {"ipc": 10}, "no random baseline on this board at IPC 10"),
+        ({"selection": "best_on_test"}, {"selection": "best_on_test"}, "picked by their test score"),
+        ({}, {"real_digest": "other"}, "2 versions of the real set"),
+        ({}, {"code": Code(version="9", numbers=2, revision=None, dirty=None)}, "results differ"),
+    ],
+)
+def test_warnings(record, put, papers, tmp_path, control, method, warning):
+    control = record(**{"method": "random", "ipc": 1, "sets": [[0.5, 0.6]]} | control)
+    method = record(**{"method": "dm", "ipc": 1, "sets": [[0.7, 0.6]]} | method)
+    out = tmp_path / "out"
+    build(put(control, method), papers, out)
+    [table] = out.glob("*--*.md")
+    assert re.search(rf"> \*\*Warning:\*\* .*{warning}", table.read_text())
+    assert warning in table.with_suffix(".tex").read_text()
+    assert warning in (out / "index.md").read_text()
+
+
+def test_no_warning_where_nothing_is_wrong(record):
+    [made] = boards([record("random", 1, [[0.5, 0.6]]), record("dm", 1, [[0.7, 0.6]])], [])
+    assert made.warnings == []
+
+
+def test_published_numbers_stand_apart_with_their_source(board, put, papers, tmp_path):
+    build(put(*board), papers, tmp_path / "out")
+    text = (tmp_path / "out" / f"{SLUG}.md").read_text()
+    header, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
+    cells = {row.split("|")[1].strip(): [c.strip() for c in row.split("|")[2:-1]] for row in rows[:7]}
+    assert [c.strip() for c in header.split("|")[1:-1]] == [
+        "Method",
+        "IPC 1",
+        "published",
+        "IPC 10",
+        "published",
+    ]
+    assert cells["full"][1] == cells["full"][3] == "93.5 ± 0.1 [a†]"
+    assert cells["dc"][1] == "70.5 ± 0.6 [b] / 70.7 [c]"
+    assert cells["dc"][3] == ""
+    assert "mtt" not in cells  # a row needs something measured
+    assert "- [b] README; 300 epochs" in text
+    assert "- [†] from memory, not re-read" in text
+    soft = (tmp_path / "out" / f"{SLUG.replace('hard--accuracy', 'soft--accuracy')}.md").read_text()
+    assert "†" not in soft  # no mark without a number that needs it
+    page = (tmp_path / "out" / "published.md").read_text()
+    assert "75.1 ± 0.9†" in page and "70.5 ± 0.6 " in page
+
+
+@pytest.mark.parametrize(
+    "change", [{"model": "convnet3"}, {"evaluator": "continual"}, {"dataset": "mnist"}, {"main_metric": "x"}]
+)
+def test_published_numbers_keep_to_boards_they_suit(record, change):
+    [made] = boards([record("dc", 1, [[0.5, 0.6]], **change)], [PUBLISHED])
+    assert not made.quoted(0)
+
+
+def test_csv_is_raw_and_complete(board, put, papers, tmp_path):
+    build(put(*board), papers, tmp_path / "out")
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "records.csv").read_text())))
+    assert len(rows) == len(board)
+    by_key = {row["key"]: row for row in rows}
+    for r in board:
+        row = by_key[r.key]
+        assert row["digest"] == r.digest and row["status"] == r.status
+        assert [float(x) for x in row["values"].split()] == [s.value for s in r.scores]
+        assert json.loads(row["stored_bytes"]) == r.stored_bytes
+        if r.status == "done":
+            assert float(row["mean"]) == pytest.approx(r.summary().mean, rel=1e-11)
+    assert by_key[board[9].key]["reason"] == board[9].reason
+
+
+def test_an_accuracy_is_in_percent_and_another_metric_is_not(board, put, papers, tmp_path):
+    build(put(*board), papers, tmp_path / "out")
+    [text] = [path.read_text() for path in (tmp_path / "out").glob("mutag*.md")]
+    assert "# mutag: auc\n" in text and "0.6050 ± 0.0071 (n=2)" in text
+
+
+def test_variants_get_a_row_and_say_what_they_change(board):
+    made = boards(board, [])[0]
+    assert "dm #2" in made.rows
+    assert made.variants == [f"dm #2 at IPC 1: entry {board[5].digest[:16]}, with method.lr_img=5.0"]
+
+
+def test_a_board_without_entries(put, papers, tmp_path):
+    build(put(), papers, tmp_path / "out")
+    assert "No board yet" in (tmp_path / "out" / "index.md").read_text()
+
+
+def test_two_boards_never_share_a_file(record, put, papers, tmp_path):
+    folder = put(record("dc", 1, [[0.1, 0.2]], model="a b"), record("dc", 1, [[0.1, 0.2]], model="a/b"))
+    with pytest.raises(ValueError, match="punctuation"):
+        build(folder, papers, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_latex_escapes_every_special_character():
+    assert escape_latex("a_b & 5% of $x^2$ #1 {~} \\") == (
+        r"a\_b \& 5\% of \$x\textasciicircum{}2\$ \#1 \{\textasciitilde{}\} \textbackslash{}"
+    )
+    assert (
+        escape_latex("70.5 ± 0.6 (n=3×5) ‡ † – ≈")
+        == r"70.5 $\pm$ 0.6 (n=3$\times$5) \ddag{} \dag{} -- $\approx$"
+    )
+    assert escape_latex('<a|b>\n"c" [1] *') == (
+        r"\textless{}a\textbar{}b\textgreater{} \textquotedbl{}c\textquotedbl{} {[}1{]} {*}"
+    )
+    assert LATEX.best.format(escape_latex("1 ± 2")) == r"\textbf{1 $\pm$ 2}"
+    assert LATEX.tied.format("1") == r"\underline{1}"
+
+
+def test_markdown_escapes_what_a_stranger_wrote():
+    assert escape_markdown("a|b\n<script>*x* _y_ lr_img `z`") == r"a\|b &lt;script>\*x\* \_y\_ lr_img \`z\`"
+    assert MARKDOWN.mark.format("1") == " [1]"
+
+
+def test_markdown_columns_line_up():
+    lines = markdown_table(["Method", "IPC 1"], [["a", "≈ 70.0 ± 0.6"], ["longer name", ""]]).splitlines()
+    assert len({len(line) for line in lines}) == 1
+    assert {line.index("|", 1) for line in lines} == {14}
+
+
+def test_every_latex_row_has_every_column(board, put, papers, tmp_path):
+    build(put(*board), papers, tmp_path / "out")
+    text = (tmp_path / "out" / f"{SLUG}.tex").read_text()
+    body = text[text.index("\\midrule") : text.index("\\bottomrule")].splitlines()[1:-1]
+    columns = len(re.search(r"begin\{tabular\}\{(\w+)\}", text)[1])
+    assert len(body) == 7
+    for row in body:
+        assert row.endswith("\\\\") and len(re.findall(r"(?<!\\)&", row)) == columns - 1
+    assert text.isascii()
+
+
+def test_source_letters_go_on_after_z():
+    assert [boards_module._letter(i) for i in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]

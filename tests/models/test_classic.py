@@ -1,0 +1,160 @@
+"""MLP, LeNet, AlexNet, VGG11 and ResNet18: the reference's numbers at 28 and 32 pixels, and other sizes."""
+
+import pytest
+import torch
+
+from dd_bench.models.alexnet import AlexNet
+from dd_bench.models.lenet import LeNet
+from dd_bench.models.mlp import MLP
+from dd_bench.models.network import batch_coupled, num_parameters
+from dd_bench.models.resnet import ResNet18
+from dd_bench.models.vgg import VGG11
+
+GREY, COLOUR = (1, 28, 28), (3, 32, 32)
+
+
+def mlp(shape):
+    return MLP(shape, 10, width=128, depth=2)
+
+
+def lenet(shape):
+    return LeNet(shape, 10)
+
+
+def alexnet(shape, norm="none"):
+    return AlexNet(shape, 10, norm=norm)
+
+
+def vgg(shape, norm="instancenorm"):
+    return VGG11(shape, 10, norm=norm)
+
+
+def resnet(shape, norm="instancenorm"):
+    return ResNet18(shape, 10, norm=norm, downsample="stride")
+
+
+def resnet_ap(shape, norm="instancenorm"):
+    return ResNet18(shape, 10, norm=norm, downsample="avgpool")
+
+
+def outputs(make, shape):
+    """Map shapes and the embedding's size, computed without numbers."""
+    with torch.device("meta"):
+        maps, embedding = make(shape).activations(torch.empty(2, *shape))
+    return [(m.shape[1], m.shape[2]) for m in maps], embedding.shape[1]
+
+
+def conv(channels, out, kernel, bias=True):
+    return channels * out * kernel**2 + (out if bias else 0)
+
+
+def alexnet_parameters(channels):
+    sizes = [(channels, 128, 5), (128, 192, 5), (192, 256, 3), (256, 192, 3), (192, 192, 3)]
+    return sum(conv(*size) for size in sizes) + (192 * 16 + 1) * 10
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "expected"),
+    [
+        (mlp, COLOUR, 3072 * 128 + 128 + 128 * 129 + 1290),
+        (mlp, GREY, 784 * 128 + 128 + 128 * 129 + 1290),
+        (lenet, COLOUR, 62_006),
+        (lenet, GREY, 61_706),
+        (alexnet, COLOUR, alexnet_parameters(3)),
+        (alexnet, GREY, alexnet_parameters(1)),
+        (vgg, COLOUR, 9_231_114),
+        (vgg, GREY, 9_231_114 - 2 * 9 * 64),
+        (resnet, COLOUR, 11_173_962),
+        (resnet, GREY, 11_173_962 - 2 * 9 * 64),
+        (resnet_ap, COLOUR, 11_173_962 + 15 * 5120),
+        (resnet_ap, GREY, 11_173_962 - 2 * 9 * 64 + 8 * 5120),
+    ],
+)
+def test_has_the_references_number_of_parameters(make, shape, expected):
+    with torch.device("meta"):
+        assert num_parameters(make(shape)) == expected
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "maps", "embedding"),
+    [
+        (mlp, (3, 64, 64), [], 128),
+        (lenet, COLOUR, [(6, 28), (16, 10)], 84),
+        (lenet, GREY, [(6, 28), (16, 10)], 84),
+        (alexnet, COLOUR, [(128, 32), (192, 16), (256, 8), (192, 8), (192, 8)], 192 * 16),
+        (alexnet, GREY, [(128, 32), (192, 16), (256, 8), (192, 8), (192, 8)], 192 * 16),
+        (alexnet, (1, 8, 8), [(128, 12), (192, 6), (256, 3), (192, 3), (192, 3)], 192),
+        (vgg, GREY, [(64, 32), (128, 16), (256, 8), (256, 8), (512, 4), (512, 4), (512, 2), (512, 2)], 512),
+        (resnet, GREY, [(64, 28)] * 2 + [(128, 14)] * 2 + [(256, 7)] * 2 + [(512, 4)] * 2, 512),
+        (resnet_ap, GREY, [(64, 28)] * 2 + [(128, 14)] * 2 + [(256, 7)] * 2 + [(512, 3)] * 2, 512 * 9),
+        (resnet_ap, COLOUR, [(64, 32)] * 2 + [(128, 16)] * 2 + [(256, 8)] * 2 + [(512, 4)] * 2, 512 * 16),
+    ],
+)
+def test_maps_and_embedding(make, shape, maps, embedding):
+    assert outputs(make, shape) == (maps, embedding)
+
+
+@pytest.mark.parametrize("make", [mlp, lenet, alexnet, vgg, resnet, resnet_ap])
+@pytest.mark.parametrize("shape", [(3, 64, 64), (1, 64, 64), (3, 128, 128), (3, 48, 65)])
+def test_larger_images_change_only_the_classifier(make, shape):
+    with torch.device("meta"):
+        assert make(shape)(torch.empty(2, *shape)).shape == (2, 10)
+
+
+@pytest.mark.parametrize("norm", ["none", "batchnorm", "layernorm", "instancenorm", "groupnorm"])
+@pytest.mark.parametrize("make", [alexnet, vgg, resnet, resnet_ap])
+def test_every_norm_fits(make, norm):
+    with torch.device("meta"):
+        net = make(GREY, norm=norm)
+        assert net(torch.empty(2, *GREY)).shape == (2, 10)
+    assert batch_coupled(net) == (norm == "batchnorm")
+
+
+@pytest.mark.parametrize(
+    ("make", "shape", "message"),
+    [
+        (lenet, (1, 8, 8), "LeNet shrinks 8x8 images to nothing. Take model=convnet"),
+        (alexnet, (3, 7, 7), "AlexNet shrinks 7x7 images to nothing"),
+        (vgg, (3, 28, 28), "VGG11 shrinks 28x28 images to one value a channel, .* Take model=convnet"),
+        (lambda shape: vgg(shape, "batchnorm"), (3, 28, 28), "VGG11 shrinks 28x28 images to nothing"),
+        (
+            resnet,
+            (1, 8, 8),
+            "one value a channel, of which instancenorm leaves nothing. Take model=resnet18_bn",
+        ),
+        (resnet_ap, (1, 8, 8), "instancenorm leaves nothing"),
+        (lambda shape: resnet_ap(shape, "batchnorm"), (1, 7, 7), "ResNet18 shrinks 7x7 images to nothing"),
+        (lambda shape: MLP(shape, 10, width=8, depth=0), GREY, "at least one hidden layer"),
+        (lambda shape: ResNet18(shape, 10, norm="none", downsample="max"), GREY, "stride, avgpool"),
+    ],
+)
+def test_refusals_say_what_to_write(make, shape, message):
+    with pytest.raises(ValueError, match=message), torch.device("meta"):
+        make(shape)
+
+
+@pytest.mark.parametrize("make", [lenet, alexnet])
+def test_digits_size_is_taken_or_refused_and_nothing_between(make):
+    for side in range(1, 20):
+        with torch.device("meta"):
+            try:
+                net = make((1, side, side))
+            except ValueError as error:
+                assert "Take model=convnet" in str(error)
+                continue
+            assert net(torch.empty(1, 1, side, side)).shape == (1, 10)
+
+
+def test_a_resnet_block_adds_its_input():
+    net = resnet((1, 9, 9))
+    block = net.blocks[1]
+    torch.nn.init.zeros_(block.norm2.weight)  # the branch gives zero
+    x = torch.rand(2, 64, 9, 9)
+    torch.testing.assert_close(block(x), x)
+
+
+def test_average_pooling_replaces_the_stride_and_nothing_else():
+    strided, pooled = resnet(COLOUR), resnet_ap(COLOUR)
+    assert {m.stride for m in pooled.modules() if isinstance(m, torch.nn.Conv2d)} == {(1, 1)}
+    names = [name for name, _ in strided.named_parameters()]
+    assert names == [name for name, _ in pooled.named_parameters()]

@@ -1,0 +1,61 @@
+import pytest
+import timm
+import torch
+
+from dd_bench.models.network import batch_coupled
+from dd_bench.models.timm_adapter import TimmNet
+from dd_bench.seeding import seeded
+
+
+def make(name, shape=(3, 32, 32), drop_rate=0.0, **options):
+    return TimmNet(shape, 5, name=name, pretrained=False, drop_rate=drop_rate, options=options)
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "options", "maps"),
+    [
+        ("resnet10t", (3, 32, 32), {}, [(512, 1, 1)]),
+        ("mobilenetv3_small_050", (1, 28, 28), {}, [(288, 1, 1)]),
+        ("convnext_atto", (1, 64, 64), {}, [(320, 2, 2)]),
+        ("vit_tiny_patch16_224", (1, 28, 28), {"patch_size": 4, "depth": 1}, []),
+        ("swin_tiny_patch4_window7_224", (3, 64, 64), {"depths": (1, 1, 1, 1)}, [(768, 2, 2)]),
+    ],
+)
+def test_equals_timms_own_network(name, shape, options, maps):
+    with seeded("cpu", 0):
+        net = make(name, shape, **options).eval()
+    size = {"img_size": shape[1:]} if name.startswith(("vit", "swin")) else {}
+    with seeded("cpu", 0):
+        theirs = timm.create_model(name, num_classes=5, in_chans=shape[0], **size, **options).eval()
+    x = torch.randn(2, *shape)
+    with torch.no_grad():
+        got, embedding = net.activations(x)
+        assert [tuple(m.shape[1:]) for m in got] == maps
+        assert embedding.shape == (2, net.classifier.in_features)
+        torch.testing.assert_close(net(x), theirs(x))
+    assert sum(p.numel() for p in net.parameters()) == sum(p.numel() for p in theirs.parameters())
+    assert batch_coupled(net) == name.startswith(("resnet", "mobilenet"))
+
+
+def test_is_built_in_train_mode_and_the_probe_leaves_the_statistics():
+    net = make("resnet10t")
+    assert net.training
+    assert all(m.num_batches_tracked == 0 for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
+
+
+def test_an_unknown_name_is_answered_with_the_nearest():
+    with pytest.raises(ValueError, match=r"timm has no model 'resnet_18'.*resnet18"):
+        make("resnet_18")
+
+
+@pytest.mark.parametrize(
+    ("name", "shape", "message"),
+    [
+        ("vit_tiny_patch16_224", (1, 28, 28), "patches of 16x16 .* do not tile 28x28 images"),
+        ("inception_v3", (3, 32, 32), "cannot take 32x32 images"),
+        ("deit_tiny_distilled_patch16_224", (3, 32, 32), "ends in a tuple, not in one linear layer"),
+    ],
+)
+def test_refusals_say_why(name, shape, message):
+    with pytest.raises(ValueError, match=message), seeded("cpu", 0):
+        make(name, shape)
