@@ -39,6 +39,20 @@ class Architecture:
             net = self.make(self.shape, self.num_classes, **self.knobs)
         return net.to(device).train()
 
+    def unfit(self) -> str | None:
+        """Returns why the network cannot take images of this shape, or None.
+
+        Raises:
+            ValueError: a knob has a value of the wrong kind.
+        """
+        try:
+            self.fresh(0, torch.device("cpu"))
+        except ValueError as error:
+            return str(error)
+        except (TypeError, RuntimeError) as error:
+            raise ValueError(f"{self.title} cannot be built with {self.knobs}: {error}") from error
+        return None
+
     def override(self, **knobs: Any) -> Architecture:
         """Returns the architecture with some knobs replaced; a None value leaves its knob as it is.
 

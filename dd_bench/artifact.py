@@ -25,7 +25,7 @@ from dd_bench import __version__, preprocess
 from dd_bench.cache import publish
 from dd_bench.preview import preview_png
 from dd_bench.real import RealSet
-from dd_bench.record import canonical
+from dd_bench.record import Code, canonical, write_atomic
 from dd_bench.synthetic import KINDS, SyntheticSet
 
 SCHEMA_VERSION = 1
@@ -55,6 +55,17 @@ class Card(BaseModel):
     licence: str
     citations: list[str]
     sha256: dict[str, str]
+
+
+class Provenance(BaseModel):
+    """`provenance.json`; every field may be absent."""
+
+    seconds: dict[str, float] = {}
+    peak_memory: dict[str, int] = {}
+    notes: list[str] = []
+    device: str = ""
+    versions: dict[str, str] = {}
+    code: Code | None = None
 
 
 def save(
@@ -102,7 +113,7 @@ def save(
 
     def fill(scratch: Path) -> None:
         for name, data in files.items():
-            (scratch / name).write_bytes(data)
+            write_atomic(scratch / name, data)
 
     return publish(folder, fill)
 
@@ -119,7 +130,9 @@ def read_card(folder: Path) -> Card:
     try:
         data = json.loads(path.read_text())
         if data.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(f"{path}: schema_version={data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}")
+            raise ValueError(
+                f"{path}: schema_version={data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
+            )
         return Card.model_validate(data)
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, AttributeError) as error:
         raise ValueError(f"{path} is not a valid card: {error}") from error
@@ -138,14 +151,23 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
     files = {name: _verified(folder, name, wanted) for name, wanted in card.sha256.items()}
     try:
         tensors = from_safetensors(files[TENSORS])
-        transform = preprocess.restore(card.preprocess, from_safetensors(files[TRANSFORM]) if TRANSFORM in files else {})
+        transform = preprocess.restore(
+            card.preprocess, from_safetensors(files[TRANSFORM]) if TRANSFORM in files else {}
+        )
         if transform.digest != card.preprocess_digest:
-            raise ValueError(f"preprocessing {transform.digest[:12]} is not the card's {card.preprocess_digest[:12]}")
+            raise ValueError(
+                f"preprocessing {transform.digest[:12]} is not the card's {card.preprocess_digest[:12]}"
+            )
         if card.kind not in KINDS:
             raise ValueError(f"kind {card.kind!r} is unknown; this version reads {sorted(KINDS)}")
-        return KINDS[card.kind].restore(card.set, tensors, tuple(card.class_names), transform), card
-    except (SafetensorError, ValueError, KeyError) as error:
+        syn = KINDS[card.kind].restore(card.set, tensors, tuple(card.class_names), transform)
+        if syn.stored_bytes() != card.stored_bytes:
+            raise ValueError(f"it stores {syn.stored_bytes()} bytes, the card says {card.stored_bytes}")
+    except KeyError as error:
+        raise ValueError(f"{folder} is damaged: {error} is missing in its card or tensors") from error
+    except (SafetensorError, ValueError, TypeError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
+    return syn, card
 
 
 def digest(folder: Path) -> str:
@@ -154,13 +176,12 @@ def digest(folder: Path) -> str:
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Returns what is known of the making, empty for a set that does not say."""
-    path = folder / PROVENANCE
+    """Returns the fields of `Provenance` that a set gives; none where the file is absent or says something else."""
     try:
-        data = json.loads(path.read_text())
-    except (OSError, ValueError):
+        made = Provenance.model_validate_json((folder / PROVENANCE).read_bytes())
+    except (OSError, ValidationError):
         return {}
-    return data if isinstance(data, dict) else {}
+    return made.model_dump(exclude_unset=True)
 
 
 def fits(card: Card, real: RealSet) -> str | None:
@@ -175,18 +196,25 @@ def fits(card: Card, real: RealSet) -> str | None:
     if card.preprocess_digest != real.preprocess.digest:
         return (
             f"the set lives under preprocessing {card.preprocess}, the dataset is loaded with "
-            f"{real.preprocess.config()}. Load it the same way, e.g. dataset.preprocess={card.preprocess['kind']}"
+            f"{real.preprocess.config()}. Load it the same way, e.g. "
+            f"dataset.preprocess={card.preprocess.get('kind', 'normalise')}"
         )
+    if card.set.get("image_shape") != list(real.shape):
+        return f"the set holds images {card.set.get('image_shape')}, the dataset {list(real.shape)}"
     return None
 
 
 def _verified(folder: Path, name: str, wanted: str) -> bytes:
     path = folder / name
-    if Path(name).name != name or not path.is_file():
+    if name in ("", "..") or Path(name).name != name:
+        raise ValueError(f"{folder / CARD} names a file outside its folder: {name!r}")
+    if not path.is_file():
         raise ValueError(f"{folder} is incomplete: {name!r} is missing")
     data = path.read_bytes()
     if _sha256(data) != wanted:
-        raise ValueError(f"{path} was changed or cut: sha256 {_sha256(data)[:12]}, the card says {wanted[:12]}")
+        raise ValueError(
+            f"{path} was changed or cut: sha256 {_sha256(data)[:12]}, the card says {wanted[:12]}"
+        )
     return data
 
 
@@ -207,7 +235,7 @@ tags: [dataset-distillation, dd-bench, {card.method}, {card.dataset}, ipc-{card.
 
 # {card.method} on {card.dataset}, {card.ipc} image(s) per class
 
-A synthetic training set for {len(card.class_names)} classes, made by [dd_bench](https://pypi.org/project/dd-bench/) {card.dd_bench}
+A synthetic training set for {len(card.class_names)} classes, made by dd_bench {card.dd_bench}
 with seed {card.seed}. Stored bytes: {total:,} ({parts}).
 
 ![the images, one row a class](preview.png)

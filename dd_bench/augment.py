@@ -51,7 +51,9 @@ class Augment:
     explicit records instead of a global seed.
     """
 
-    def __init__(self, strategy: str, *, flip_allowed: bool = True, dialect: bool = False, align_corners: bool = False):
+    def __init__(
+        self, strategy: str, *, flip_allowed: bool = True, dialect: bool = False, align_corners: bool = False
+    ):
         """Takes the strategy ("none" or "" for no augmentation); `flip` is dropped where it changes the class.
 
         Raises:
@@ -60,7 +62,9 @@ class Augment:
         names = [] if strategy in ("", "none") else strategy.split("_")
         unknown = [n for n in names if n not in OPS]
         if unknown:
-            raise ValueError(f"unknown augmentation {unknown[0]!r} in {strategy!r}; known: {'_'.join(OPS)} or none")
+            raise ValueError(
+                f"unknown augmentation {unknown[0]!r} in {strategy!r}; known: {'_'.join(OPS)} or none"
+            )
         names = [n for n in names if n != "flip" or flip_allowed]
         self.always = tuple(n for n in DIALECT_ALWAYS if n in names) if dialect else ()
         self.choices = tuple(n for n in names if n not in self.always)
@@ -73,7 +77,10 @@ class Augment:
         """Draws one record for each of `groups` groups; values are shared by a group, or `per_image` of them."""
         shape = (groups, 3) if per_image is None else (groups, per_image, 3)
         op = torch.randint(max(1, len(self.choices)), (groups,), generator=stream.host)
-        values = [torch.rand(shape, generator=stream.device, device=stream.device.device) for _ in range(1 + len(self.always))]
+        values = [
+            torch.rand(shape, generator=stream.device, device=stream.device.device)
+            for _ in range(1 + len(self.always))
+        ]
         return Draw(op, values[0], dict(zip(self.always, values[1:], strict=True)))
 
     def apply(self, x: Tensor, draw: Draw) -> Tensor:

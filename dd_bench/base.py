@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,6 +27,7 @@ from dd_bench.record import Score
 from dd_bench.runtime import Runtime
 from dd_bench.steps import OuterLoop
 from dd_bench.synthetic import SyntheticSet
+from dd_bench.training import repays_compilation
 
 _log = logging.getLogger(__name__)
 
@@ -61,8 +62,13 @@ class Context:
         return self.runtime.device
 
     def steps(self, iterations: int, state: State, name: str = "distill") -> Iterator[int]:
-        """Yields the steps of an outer loop; `state` is everything that survives a step. See `OuterLoop`."""
-        return self.loop.steps(iterations, state, name)
+        """Yields the steps of an outer loop; `state` is everything that survives a step. See `OuterLoop`.
+
+        Dropout takes no generator, so the global ones are seeded inside each step, by its number.
+        """
+        for step in self.loop.steps(iterations, state, name):
+            with seeding.seeded(self.device, self.seed_for("global", name, step)):
+                yield step
 
     def log(self, **values: Tensor | float) -> None:
         """Logs scalars of the current step; costs no synchronisation."""
@@ -84,6 +90,21 @@ class Context:
         """Returns a fresh, randomly initialised network of the stream `name`."""
         return architecture.fresh(self.seed_for("network", *name), self.device)
 
+    def compiled(self, function: Callable[..., Tensor], images: int) -> Callable[..., Tensor]:
+        """Returns `function(net, ...)` compiled, if a run that passes `images` images through it repays that.
+
+        The network is then laid out channels-last. One compilation serves all fresh networks of an architecture.
+        """
+        if not repays_compilation(images, self.runtime):
+            return function
+        fast = torch.compile(function, dynamic=False)
+
+        def call(net: Network, *tensors: Tensor) -> Tensor:
+            value: Tensor = fast(net.to(memory_format=torch.channels_last), *tensors)
+            return value
+
+        return call
+
     def note(self, text: str) -> None:
         """Keeps a remark for the record, and shows it."""
         if text not in self.notes:
@@ -102,6 +123,8 @@ class Method(ABC):
     citation: ClassVar[str]
     smoke: ClassVar[dict[str, Any]] = {}
     """Overrides that make a run take a second on a tiny set; the conformance suite uses them."""
+    deterministic: ClassVar[bool] = False
+    """Whether the data alone decide the set: at every seed it is the same."""
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """Returns why this method cannot distil `real` at this `ipc`, or None."""
@@ -128,23 +151,28 @@ class Evaluator(ABC):
         return None
 
     @abstractmethod
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[Score]:
-        """Yields the scores of one fresh network after the other, leaving out `ctx.finished`.
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+        """Yields one fresh network after the other, leaving out `ctx.finished`: all its scores, one a metric.
 
-        All scores of a network are yielded together; `Score.set` is filled in by the runner.
+        `Score.set` is filled in by the runner.
         """
 
 
-def too_few_images(real: RealSet, ipc: int, images: int, init: str) -> str | None:
-    """Returns why `images` images of every class cannot be drawn from `real` without replacement, or None."""
+def too_few_images(real: RealSet, ipc: int, images: int, init: str | None = None) -> str | None:
+    """Returns why `images` images of every class cannot be drawn from `real` without replacement, or None.
+
+    `init` is the method's choice of that name, if it has one: then noise is the way out.
+    """
     counts = real.train.counts
     c = int(counts.argmin())
     if images <= int(counts[c]):
         return None
     each = "" if images == ipc else f" ({images} real images a class)"
+    most = int(counts[c]) * ipc // images
+    instead = (["method.init=noise"] if init else []) + ([f"ipc<={most}"] if most else ["more real images"])
     return (
         f"ipc={ipc}{each} exceeds class {real.class_names[c]!r} of {real.name} ({int(counts[c])} images), "
-        f"and init={init} samples without replacement. Use method.init=noise or ipc<={int(counts[c]) * ipc // images}"
+        f"and {f'init={init}' if init else 'this method'} samples without replacement. Use {' or '.join(instead)}"
     )
 
 

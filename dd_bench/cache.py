@@ -47,6 +47,7 @@ class Cache:
                 checkpoints in it and resume.
 
         Raises:
+            ValueError: the entry is damaged.
             Exception: whatever `build` raises; the entry is then still missing, and the next run tries again.
         """
         identity = {"kind": kind, "numbers": NUMBERS_VERSION, **depends_on}
@@ -55,7 +56,12 @@ class Cache:
             with locked(folder.with_name(folder.name + ".lock")):
                 if not folder.exists():
                     self._build(folder, identity, build)
-        self.seconds[folder.name] = json.loads((folder / _ENTRY).read_text())["seconds"]
+        try:
+            self.seconds[folder.name] = float(json.loads((folder / _ENTRY).read_text())["seconds"])
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise ValueError(
+                f"cache entry {folder} is damaged ({error!r}). To build it anew: rm -r {folder}"
+            ) from error
         return folder
 
     def _build(self, folder: Path, identity: dict[str, Any], build: Callable[[Path], None]) -> None:
@@ -98,7 +104,11 @@ def publish(folder: Path, fill: Callable[[Path], None]) -> Path:
         fill(scratch)
         scratch.chmod(0o755)
         scratch.replace(folder)
-    except BaseException:
+    except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
+        if isinstance(error, OSError) and folder.exists():
+            raise FileExistsError(
+                f"{folder} was made by another run meanwhile; it is left as it is"
+            ) from error
         raise
     return folder

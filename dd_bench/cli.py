@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
+import logging
 import sys
-from collections.abc import Callable
-
-from rich.console import Console
 
 HYDRA_VERBS = {
     "run": "distil, evaluate with fresh networks, record",
@@ -17,17 +15,29 @@ READING_VERBS = {
     "list": ("dd_bench.catalogue.list_choices", "what there is: methods, datasets, models, protocols, ..."),
     "show": ("dd_bench.catalogue.show", "print a record, or a synthetic set with its pictures"),
     "verify": ("dd_bench.catalogue.verify", "check every hash, shape and range of sets and records"),
-    "leaderboard": ("dd_bench.leaderboards.cli.main", "build tables from records, add a record, check entries"),
+    "leaderboard": (
+        "dd_bench.leaderboards.cli.main",
+        "build tables from records, add a record, check entries",
+    ),
 }
 
-USAGE = "usage: dd-bench VERB ...\n\n" + "\n".join(
-    f"  {verb:<12} {text}" for verb, text in [*HYDRA_VERBS.items(), *((v, t) for v, (_, t) in READING_VERBS.items())]
-) + """
+USAGE = (
+    "usage: dd-bench VERB ...\n\n"
+    + "\n".join(
+        f"  {verb:<12} {text}"
+        for verb, text in [*HYDRA_VERBS.items(), *((v, t) for v, (_, t) in READING_VERBS.items())]
+    )
+    + """
 
   dd-bench run method=dm dataset=fashion_mnist model.width=32 ipc=10 protocol=dc-300
   dd-bench run -m method=random,dm ipc=1,10       a sweep; started again, it does only what is missing
   dd-bench run --help                             every group and key; --cfg job shows the composed configuration
+
+HYDRA_FULL_ERROR=1 in the environment shows where an error comes from.
 """
+)
+
+_log = logging.getLogger(__name__)
 
 
 def main() -> None:
@@ -54,21 +64,25 @@ def main() -> None:
 
 
 def _hydra(verb: str) -> None:
-    """Runs a verb as a Hydra application; an error that the user can mend is shown without a traceback."""
+    """Runs a verb as a Hydra application.
+
+    An error that the user can mend is shown without a traceback. In a sweep the other jobs go on, and the sweep
+    ends with the first error.
+    """
     import hydra
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.errors import CompactHydraException
+    from hydra.types import RunMode
     from omegaconf import DictConfig
 
-    from dd_bench import run
+    def guarded(cfg: DictConfig) -> object:
+        from dd_bench import run  # loads torch, which --help, --cfg and a misspelt key do without
 
-    action: Callable[[DictConfig], object] = getattr(run, verb)
-
-    def guarded(cfg: DictConfig) -> None:
         try:
-            action(cfg)
-        except (ValueError, FileNotFoundError, FileExistsError, OSError) as error:
-            if "DD_BENCH_TRACEBACK" in __import__("os").environ:
-                raise
-            Console(stderr=True, soft_wrap=True).print(f"[red]error:[/red] {error}", highlight=False)
-            sys.exit(1)
+            return getattr(run, verb)(cfg)
+        except run.MENDABLE as error:
+            if HydraConfig.get().mode == RunMode.MULTIRUN:
+                _log.error("%s: %s", " ".join(HydraConfig.get().overrides.task), error)
+            raise CompactHydraException(f"error: {error}") from error
 
     hydra.main(version_base="1.3", config_path="pkg://dd_bench.conf", config_name="config")(guarded)()

@@ -30,13 +30,17 @@ def code() -> Code:
     if (root / ".git").exists():
         revision = _git(root, "rev-parse", "HEAD") or None
         # entries and tables are results: committing them does not change the code that made them
-        dirty = bool(_git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!leaderboards/entries"))
+        dirty = bool(
+            _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!leaderboards/entries")
+        )
     return Code(version=__version__, numbers=NUMBERS_VERSION, revision=revision, dirty=dirty)
 
 
 def _git(root: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
+        )
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return done.stdout.strip() if done.returncode == 0 else ""
@@ -44,7 +48,10 @@ def _git(root: Path, *arguments: str) -> str:
 
 def versions() -> dict[str, str]:
     """Returns the versions of Python and of the libraries that touch numbers."""
-    return {"python": platform.python_version(), **{name: importlib.metadata.version(name) for name in LIBRARIES}}
+    return {
+        "python": platform.python_version(),
+        **{name: importlib.metadata.version(name) for name in LIBRARIES},
+    }
 
 
 def shipped_config(group: str, name: str) -> dict[str, Any]:

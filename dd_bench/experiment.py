@@ -1,18 +1,22 @@
 """An experiment: its parts, the content keys of what it makes, and how each piece is made if it is not there yet.
 
-    out/sets/<method>-<dataset>-ipc<N>-<key>/   a synthetic set, see `artifact`
-    out/records/<key>.json                      what was measured, see `record`
-    out/work/<key>/                             checkpoint, log.jsonl, scores of an unfinished evaluation
+What it leaves under `out`:
+
+- `sets/<method>-<dataset>-ipc<N>-<key>/`: a synthetic set, see `artifact`.
+- `records/<key>.json`: what was measured, see `record`.
+- `work/<key>/`: log.jsonl; checkpoints and scores of what is not finished yet.
 """
 
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from dd_bench import NUMBERS_VERSION, artifact, environment
 from dd_bench.architecture import Architecture
@@ -20,10 +24,10 @@ from dd_bench.base import Context, Evaluator, Method
 from dd_bench.cache import Cache, locked
 from dd_bench.journal import Journal
 from dd_bench.labels import label_mode
-from dd_bench.loggers import Jsonl, Logger, Several, Wandb
+from dd_bench.loggers import Jsonl, Logger, Several
 from dd_bench.protocol import Protocol
 from dd_bench.real import RealSet
-from dd_bench.record import ProtocolId, Record, content_key, load_record
+from dd_bench.record import ProtocolId, Record, Score, content_key, load_record
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import seed_for
 from dd_bench.steps import Diverged, OuterLoop
@@ -58,8 +62,10 @@ class Experiment:
         self.ipc, self.seed, self.num_sets = (int(self.config[k]) for k in ("ipc", "seed", "num_sets"))
 
     def unsupported(self) -> str | None:
-        """Returns why the method cannot distil this dataset, or None."""
-        return self.method.unsupported(self.real.train_only(), self.ipc, self.architecture)
+        """Returns why the network cannot take these images, or the method cannot distil them, or None."""
+        return self.architecture.unfit() or self.method.unsupported(
+            self.real.train_only(), self.ipc, self.architecture
+        )
 
     def set_key(self, index: int) -> str:
         """Returns the content key of synthetic set number `index`: all that its bytes depend on."""
@@ -92,35 +98,56 @@ class Experiment:
     def _real_identity(self) -> list[Any]:
         return [self.real.digest, len(self.real.train), self.real.preprocess.digest, self.real.flip]
 
-    def context(self, key: str, seed: int, notes: list[str]) -> Context:
+    def context(self, key: str, seed: int) -> Context:
         """Returns the context of the piece of work `key`."""
         work = self.out / "work" / key
         logger: Logger = Several([Jsonl(work / "log.jsonl"), self.logger])
         log_every, seconds = self.config["log_every"], self.config["checkpoint_seconds"]
         loop = OuterLoop(work, logger, log_every=log_every, checkpoint_seconds=seconds)
         cache = Cache(Path(self.config["cache"]))
-        return Context(seed, self.runtime, self.architecture, cache, loop, self.protocol, notes=notes)
+        return Context(seed, self.runtime, self.architecture, cache, loop, self.protocol)
+
+    def prepare(self) -> dict[Path, float]:
+        """Builds what the method shares between runs; returns what each entry of the cache has cost in seconds."""
+        made: dict[Path, float] = {}
+        for index in range(self.num_sets):
+            with self._working_on(index) as (ctx, _), self._logging(index):
+                self.method.prepare(self.real.train_only(), ctx)
+            made |= {ctx.cache.root / name: seconds for name, seconds in ctx.cache.seconds.items()}
+        return made
 
     def synthetic_set(self, index: int) -> Path:
         """Returns the folder of set number `index`, distilling it first unless it is there."""
-        key = self.set_key(index)
-        folder = self.out / "sets" / f"{self.method_name}-{self.real.name}-ipc{self.ipc}-{key}"
-        with locked(self.out / "work" / f"{key}.lock"):  # two runs that want one set: the second waits, then reads
+        with self._working_on(index) as (ctx, folder):
             if not folder.exists():
-                self._distill(folder, key, index)
+                with self._logging(index):
+                    self._distill(folder, ctx)
         return folder
 
-    def _distill(self, folder: Path, key: str, index: int) -> None:
-        seed, stages = seed_for(self.seed, "set", index), environment.Stages(self.runtime.device)
-        ctx, real = self.context(key, seed, notes=[]), self.real.train_only()
+    @contextmanager
+    def _working_on(self, index: int) -> Iterator[tuple[Context, Path]]:
+        """Gives the context and the folder of set number `index`; a second run that wants the set waits."""
+        key = self.set_key(index)
+        ctx = self.context(key, seed_for(self.seed, "set", index))
+        folder = self.out / "sets" / f"{self.method_name}-{self.real.name}-ipc{self.ipc}-{key}"
+        with locked(self.out / "work" / f"{key}.lock"):
+            yield ctx, folder
+
+    @contextmanager
+    def _logging(self, index: int) -> Iterator[None]:
+        key = self.set_key(index)
         self.logger.open(self.out / "work" / key, key, self.config)
         try:
-            with stages.measure("prepare"):
-                self.method.prepare(real, ctx)
-            with stages.measure("distill"):
-                syn = self.method.distill(real, self.ipc, ctx)
+            yield
         finally:
             self.logger.close()
+
+    def _distill(self, folder: Path, ctx: Context) -> None:
+        stages, real = environment.Stages(self.runtime.device), self.real.train_only()
+        with stages.measure("prepare"):
+            self.method.prepare(real, ctx)
+        with stages.measure("distill"):
+            syn = self.method.distill(real, self.ipc, ctx)
         seconds = {
             "prepare": round(sum(ctx.cache.seconds.values()), 3),  # the whole price, also of what was cached
             "distill": round(stages.seconds["distill"] + ctx.loop.seconds_before, 3),
@@ -131,7 +158,7 @@ class Experiment:
             real=real,
             method=self.method_name,
             ipc=self.ipc,
-            seed=seed,
+            seed=ctx.seed,
             config={k: self.config[k] for k in ("method", "dataset", "model", "ipc", "seed")},
             citations=[self.method.citation, self.real.citation],
             provenance={
@@ -143,6 +170,7 @@ class Experiment:
                 "code": environment.code().model_dump(),
             },
         )
+        ctx.loop.forget()
 
     def record(self, key: str, sets: Callable[[], list[Path]]) -> tuple[Record, Path]:
         """Returns the record of `key` and its file, measuring it first unless it is there.
@@ -151,55 +179,66 @@ class Experiment:
         """
         path = self.out / "records" / f"{key}.json"
         with locked(self.out / "work" / f"{key}.lock"):
-            if path.exists() and (found := load_record(path)).status == "done":
+            if path.exists() and (found := _left_behind(path)).status == "done":
                 _log.info("already measured, nothing to do")
                 return found, path
-            record = self._measure(key, sets)
+            journal = Journal(self.out / "work" / key / "scores.jsonl")
+            record = self._measure(key, sets, journal)
             record.save(path)
+            if record.status == "done":
+                journal.remove()
         return record, path
 
-    def _measure(self, key: str, sets: Callable[[], list[Path]]) -> Record:
-        stages = environment.Stages(self.runtime.device)
+    def _measure(self, key: str, sets: Callable[[], list[Path]], journal: Journal) -> Record:
+        stages, notes = environment.Stages(self.runtime.device), list[str]()
         try:
             folders = sets()
         except Diverged as error:
-            return self._as_record(key, "diverged", str(error), stages, Journal(None), [])
-        journal = Journal(self.out / "work" / key / "scores.jsonl")
+            return self._as_record(key, "diverged", str(error), stages)
         for index, folder in enumerate(folders):
             syn, _ = artifact.load(folder)
             if reason := self.evaluator.unsupported(syn, self.real):
-                return self._as_record(key, "skipped", reason, stages, journal, folders)
-            ctx = self.context(key, self.seed, notes=[])
-            ctx.finished = journal.finished(index)
+                return self._as_record(key, "skipped", reason, stages, folders=folders)
+            ctx = self.context(key, self.seed)
+            ctx.finished, ctx.notes = journal.finished(index), notes
             with stages.measure("evaluate"):
-                for score in self.evaluator.run(syn, self.real, ctx):
-                    journal.add(score.model_copy(update={"set": index}))
-                    _log.info("set %d, network %d: %s %.4f", index, score.network, score.metric, score.value)
-        return self._as_record(key, "done", None, stages, journal, folders)
+                began = time.monotonic()
+                for scores in self.evaluator.run(syn, self.real, ctx):
+                    journal.add(
+                        [s.model_copy(update={"set": index}) for s in scores], time.monotonic() - began
+                    )
+                    began = time.monotonic()
+                    values = ", ".join(f"{s.metric} {s.value:.4f}" for s in scores)
+                    _log.info("set %d, network %d: %s", index, scores[0].network, values)
+        stages.seconds["evaluate"] = round(stages.seconds["evaluate"] + journal.seconds_before, 3)
+        return self._as_record(key, "done", None, stages, scores=journal.scores, folders=folders, notes=notes)
 
     def skipped(self, key: str, reason: str) -> tuple[Record, Path]:
         """Records why this experiment cannot be."""
-        record = self._as_record(key, "skipped", reason, environment.Stages(self.runtime.device), Journal(None), [])
+        record = self._as_record(key, "skipped", reason, environment.Stages(self.runtime.device))
         return record, record.save(self.out / "records" / f"{key}.json")
 
     def _as_record(
         self,
         key: str,
-        status: Any,
+        status: Literal["done", "skipped", "diverged"],
         reason: str | None,
         stages: environment.Stages,
-        journal: Journal,
-        folders: list[Path],
+        *,
+        scores: Sequence[Score] = (),
+        folders: Sequence[Path] = (),
+        notes: Sequence[str] = (),
     ) -> Record:
         first = artifact.load(folders[0])[0] if folders else None
         made = [artifact.read_provenance(folder) for folder in folders]
         seconds, memory = dict(stages.seconds), dict(stages.peak_memory)
         for stage in ("prepare", "distill"):
-            spent = [m["seconds"][stage] for m in made if "seconds" in m]
+            spent = [m["seconds"][stage] for m in made if stage in m.get("seconds", {})]
             if spent:
                 # sets of one run share what was prepared, each is distilled apart
                 seconds[stage] = round(max(spent) if stage == "prepare" else sum(spent), 3)
-                memory[stage] = max(m["peak_memory"][stage] for m in made if "peak_memory" in m)
+            if peaks := [m["peak_memory"][stage] for m in made if stage in m.get("peak_memory", {})]:
+                memory[stage] = max(peaks)
         knobs = {k: v for k, v in self.config["model"].items() if not k.startswith("_")}
         return Record(
             key=key,
@@ -215,7 +254,7 @@ class Experiment:
             selection=self.protocol.selection,
             label_mode=label_mode(first.labels) if first is not None else "unknown",
             main_metric=self.evaluator.main_metric,
-            scores=sorted(journal.scores, key=lambda s: (s.set, s.network, s.metric)),
+            scores=sorted(scores, key=lambda s: (s.set, s.network, s.metric)),
             config=self.config,
             seeds={"run": self.seed},
             seconds=seconds,
@@ -226,8 +265,15 @@ class Experiment:
             code=environment.code(),
             device=self.runtime.describe(),
             versions=environment.versions(),
-            notes=list(dict.fromkeys(note for m in made for note in m.get("notes", []))),
+            notes=list(dict.fromkeys([*(note for m in made for note in m.get("notes", [])), *notes])),
         )
+
+
+def _left_behind(path: Path) -> Record:
+    try:
+        return load_record(path)
+    except ValueError as error:
+        raise ValueError(f"{error}\nTo measure anew: rm {path}") from error
 
 
 def describe_model(name: str, knobs: dict[str, Any]) -> str:

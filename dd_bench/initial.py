@@ -24,7 +24,8 @@ def initial_images(init: str, real: RealSet, ipc: int, ctx: Context) -> Tensor:
     """
     if init == "real":
         index = random_index(real, ipc, ctx)
-        return real.train.inputs(index.flatten()).unflatten(0, index.shape).clone()
+        images = real.train.inputs(index.flatten())
+        return images.view(*index.shape, *images.shape[1:]).clone()
     if init == "noise":
         shape = (real.num_classes, ipc, *real.shape)
         return torch.randn(shape, generator=ctx.generator("init"), device=ctx.device)

@@ -44,17 +44,24 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
         return
     if labels.shape[1] != num_classes:
         raise ValueError(f"soft labels have {labels.shape[1]} columns, the dataset has {num_classes} classes")
-    bad = ((labels < 0).any(1) | ((labels.sum(1) - 1).abs() > 1e-3)).nonzero()
+    fair = (labels >= 0).all(1) & ((labels.sum(1) - 1).abs() <= 1e-3)  # both false for NaN
+    bad = (~fair).nonzero()
     if len(bad):
-        raise ValueError(f"the soft label of image {int(bad[0])} is no distribution: {labels[int(bad[0])].tolist()}")
+        raise ValueError(
+            f"the soft label of image {int(bad[0])} is no distribution: {labels[int(bad[0])].tolist()}"
+        )
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy of logits `(n, k)` against hard or soft labels, in float32; 0-d."""
-    return F.cross_entropy(logits.float(), labels)
+    """Mean cross-entropy of logits `(n, k)` against hard or soft labels, in float32 at least; 0-d."""
+    return F.cross_entropy(_at_least_float32(logits), labels)
 
 
 def mixed_loss(logits: Tensor, labels: Tensor, partner: Tensor, keep: Tensor) -> Tensor:
     """Cross-entropy of CutMix images: `keep` of the own label, the rest of the partner's; 0-d."""
-    logits = logits.float()
+    logits = _at_least_float32(logits)
     return keep * F.cross_entropy(logits, labels) + (1 - keep) * F.cross_entropy(logits, labels[partner])
+
+
+def _at_least_float32(logits: Tensor) -> Tensor:
+    return logits.float() if logits.dtype.itemsize < 4 else logits

@@ -8,57 +8,74 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any, Literal
 
+from dd_bench.record import write_atomic
+
 
 class Logger(ABC):
-    """Takes scalars by step."""
+    """Takes scalars by loop and step; a logger that has nothing to open, drop or close leaves those methods."""
 
     @abstractmethod
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """Writes the scalars of one step."""
+    def log(self, loop: str, step: int, values: dict[str, float]) -> None:
+        """Writes the scalars of one step of a loop."""
 
-    def open(self, folder: Path, run_id: str, config: dict[str, Any]) -> None:
+    def open(self, folder: Path, run_id: str, config: dict[str, Any]) -> None:  # noqa: B027
         """Starts, or goes on with, the run `run_id`; files go under `folder`."""
 
-    def resume(self, step: int) -> None:
-        """Drops what was written for `step` and later: a resumed run writes it again."""
+    def resume(self, loop: str, step: int) -> None:  # noqa: B027
+        """Drops what was written for `step` of the loop and later: a resumed run writes it again."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027
         """Finishes writing."""
 
 
 class Jsonl(Logger):
-    """One line a step: `{"step": 3, "loss": 0.5}`; a value that is not finite is written as text."""
+    """A line a step: `{"loop": "distill", "step": 3, "loss": 0.5}`; a value that is not finite is text."""
 
     def __init__(self, path: Path):
         """Appends to `path`."""
         self._path = path
-        path.parent.mkdir(parents=True, exist_ok=True)
 
-    def resume(self, step: int) -> None:
+    def resume(self, loop: str, step: int) -> None:
         """See `Logger`."""
-        if self._path.exists():
-            kept = [line for line in self._path.read_text().splitlines() if _step_of(line) < step]
-            self._path.write_text("".join(line + "\n" for line in kept))
+        if not self._path.exists():
+            return
+        text = self._path.read_text(errors="replace")
+        kept = "".join(line + "\n" for line in text.splitlines() if _is_before(line, loop, step))
+        if kept != text:
+            write_atomic(self._path, kept.encode())
 
-    def log(self, step: int, values: dict[str, float]) -> None:
+    def log(self, loop: str, step: int, values: dict[str, float]) -> None:
         """See `Logger`."""
         row = {k: v if math.isfinite(v) else str(v) for k, v in values.items()}
+        self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
-            file.write(json.dumps({"step": step, **row}) + "\n")
+            file.write(json.dumps({"loop": loop, "step": step, **row}) + "\n")
 
 
-def _step_of(line: str) -> float:
-    """The step of a line; infinity for one that a crash cut short, so that it is dropped."""
+def _is_before(line: str, loop: str, step: int) -> bool:
+    """Whether a line stays when `loop` resumes at `step`; one that a crash cut short does not."""
     try:
-        return int(json.loads(line)["step"])
+        row = json.loads(line)
+        return bool(row["loop"] != loop or row["step"] < step)
     except (ValueError, KeyError, TypeError):
-        return math.inf
+        return False
 
 
 class Wandb(Logger):
-    """Weights & Biases; `mode=offline` needs no account and no network."""
+    """Weights & Biases; `mode=offline` needs no account and no network.
 
-    def __init__(self, *, project: str, entity: str | None, mode: Literal["online", "offline", "disabled"], tags: list[str]):
+    Each loop has its own step axis, `<loop>/step`: a resumed run logs again what its last checkpoint lacks, and
+    wandb would drop a step that goes back.
+    """
+
+    def __init__(
+        self,
+        *,
+        project: str,
+        entity: str | None,
+        mode: Literal["online", "offline", "disabled"],
+        tags: list[str],
+    ):
         """Takes what `wandb.init` takes; the run itself starts with `open`."""
         self._settings: dict[str, Any] = {"project": project, "entity": entity, "mode": mode, "tags": tags}
         self._run: Any = None
@@ -70,9 +87,15 @@ class Wandb(Logger):
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(dir=str(folder), id=run_id, resume="allow", config=config, **self._settings)
 
-    def log(self, step: int, values: dict[str, float]) -> None:
-        """See `Logger`."""
-        self._run.log(values, step=step)
+    def resume(self, loop: str, step: int) -> None:
+        """See `Logger`; nothing is dropped, the axis of the loop is set up."""
+        if self._run is not None:
+            self._run.define_metric(f"{loop}/*", step_metric=f"{loop}/step")
+
+    def log(self, loop: str, step: int, values: dict[str, float]) -> None:
+        """See `Logger`; outside `open` and `close` there is no run to log to."""
+        if self._run is not None:
+            self._run.log({f"{loop}/step": step, **{f"{loop}/{name}": v for name, v in values.items()}})
 
     def close(self) -> None:
         """See `Logger`."""
@@ -93,15 +116,15 @@ class Several(Logger):
         for logger in self._loggers:
             logger.open(folder, run_id, config)
 
-    def log(self, step: int, values: dict[str, float]) -> None:
+    def log(self, loop: str, step: int, values: dict[str, float]) -> None:
         """See `Logger`."""
         for logger in self._loggers:
-            logger.log(step, values)
+            logger.log(loop, step, values)
 
-    def resume(self, step: int) -> None:
+    def resume(self, loop: str, step: int) -> None:
         """See `Logger`."""
         for logger in self._loggers:
-            logger.resume(step)
+            logger.resume(loop, step)
 
     def close(self) -> None:
         """See `Logger`."""

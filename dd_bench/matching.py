@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
+from dd_bench.architecture import Architecture
 from dd_bench.base import Context
-from dd_bench.models.network import batch_coupled
 from dd_bench.real import RealSet
 
 
@@ -27,21 +27,32 @@ def mean_match(real: Tensor, syn: Tensor) -> Tensor:
 def class_chunks(num_classes: int, size: int | None, net: nn.Module) -> Iterator[slice]:
     """Yields slices of classes to compute together; the sum of their losses and gradients is the whole's.
 
-    All classes at once unless `size` is given. With BatchNorm there is only one exact grouping, the whole: a
-    sample's features depend on the batch it stands in.
+    All classes at once unless `size` is given. With BatchNorm in train mode there is only one exact grouping,
+    the whole: a sample's features depend on the batch it stands in.
 
     Raises:
-        ValueError: `size` would split the batch of a BatchNorm network.
+        ValueError: `size` is not positive, or would split the batch of a BatchNorm network.
     """
+    if size is not None and size < 1:
+        raise ValueError(
+            f"method.class_chunk={size}: wanted the number of classes to compute at once, or null"
+        )
     if size is None or size >= num_classes:
         size = num_classes
-    elif batch_coupled(net):
+    elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in net.modules()):
         raise ValueError(
             f"method.class_chunk={size} would change the batch statistics of a BatchNorm network. "
             "Use method.class_chunk=null, and a smaller method.batch_real if memory is short"
         )
     for start in range(0, num_classes, size):
         yield slice(start, min(start + size, num_classes))
+
+
+def without_norm(norm: str | None, architecture: Architecture) -> str | None:
+    """Returns why a method cannot have its network's norm replaced by `norm`, or None."""
+    if norm is None or "norm" in architecture.knobs:
+        return None
+    return f"method.norm={norm} needs a network with that knob, {architecture.title} has none. Use method.norm=null"
 
 
 def real_batch(real: RealSet, size: int, ctx: Context, *name: str | int) -> Tensor:
@@ -52,6 +63,9 @@ def real_batch(real: RealSet, size: int, ctx: Context, *name: str | int) -> Tens
     """
     smallest = int(real.train.counts.min())
     if size > smallest:
-        ctx.note(f"batch_real={size} was cut to {smallest}, the size of the smallest class of {real.name}")
+        ctx.note(
+            f"batches of {size} real images a class were cut to {smallest}, the smallest class of {real.name}"
+        )
     index = real.train.draw(min(size, smallest), ctx.generator("real", *name))
-    return real.train.inputs(index.flatten()).unflatten(0, index.shape)
+    images = real.train.inputs(index.flatten())
+    return images.view(*index.shape, *images.shape[1:])

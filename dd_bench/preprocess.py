@@ -40,6 +40,13 @@ class Preprocess(ABC):
         """Returns the fitted arrays, empty for a transform that is all in `config()`."""
         return {}
 
+    def takes(self, shape: Sequence[int]) -> bool:
+        """Whether the transform is of images `(c, h, w)`."""
+        try:
+            return self(torch.zeros(1, *shape)).shape[1:] == torch.Size(shape)
+        except RuntimeError:
+            return False
+
     @property
     def digest(self) -> str:
         """Sha256 of `config()`, which names the data a transform was fitted to, not the fitted floats.
@@ -163,11 +170,16 @@ def restore(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Preproc
     """Rebuilds a transform from `config()` and `tensors()`.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: an unknown kind, or arrays that do not fit each other.
+        KeyError: something is missing.
     """
     if config["kind"] == Normalise.kind:
         return Normalise(config["mean"], config["std"])
     if config["kind"] == ZCA.kind:
         fitted = tensors["mean"], tensors["transform"], tensors["transform_inverse"]
+        d = fitted[0].shape[-1] if fitted[0].ndim else 0
+        for array, shape in zip(fitted, [(1, d), (d, d), (d, d)], strict=True):
+            if array.shape != shape or array.dtype != torch.float32 or not bool(torch.isfinite(array).all()):
+                raise ValueError(f"ZCA wants finite float32 {shape}, got {array.dtype} {tuple(array.shape)}")
         return ZCA(*fitted, config["eps"], config["fitted_on"])
     raise ValueError(f"unknown preprocessing {config['kind']!r}; this version knows 'normalise' and 'zca'")

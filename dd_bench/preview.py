@@ -6,7 +6,6 @@ import io
 
 import torch
 from PIL import Image
-from torchvision.utils import make_grid
 
 from dd_bench.synthetic import SyntheticSet
 
@@ -15,6 +14,8 @@ _COLUMNS, _ROWS, _SIDE = 10, 20, 56  # at most; images below _SIDE pixels are en
 
 def preview_png(syn: SyntheticSet) -> bytes:
     """Returns the PNG of the first images of the first classes."""
+    from torchvision.utils import make_grid  # takes a second to import
+
     pictures, classes = syn.pictures()
     rows = []
     columns = min(_COLUMNS, int(torch.bincount(classes).max()))

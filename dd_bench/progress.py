@@ -24,8 +24,15 @@ class Progress:
         self._name, self._total, self._start = name, total, start
         self._bar: Bar | None = None
         if sys.stderr.isatty():
-            columns = (MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn(), TextColumn("{task.fields[values]}"))
-            self._bar = Bar(TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True))
+            columns = (
+                MofNCompleteColumn(),
+                TimeElapsedColumn(),
+                TimeRemainingColumn(),
+                TextColumn("{task.fields[values]}"),
+            )
+            self._bar = Bar(
+                TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True)
+            )
 
     def __enter__(self) -> Self:
         self._began = self._spoke = time.monotonic()
@@ -48,6 +55,8 @@ class Progress:
             _log.info("%s %d/%d  %s  about %.0f s left", self._name, done, self._total, text, left)
             self._spoke = now
 
-    def __exit__(self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None) -> None:
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
         if self._bar is not None:
             self._bar.stop()

@@ -70,8 +70,15 @@ class Protocol(BaseModel):
                 f"selection={self.selection} with eval_every={self.eval_every}: `last` looks once (eval_every=0), "
                 "the best_* rules need eval_every >= 1"
             )
+        if self.eval_from > self.recipe.epochs:
+            raise ValueError(
+                f"eval_from={self.eval_from} with epochs={self.recipe.epochs}: no epoch would be looked at. "
+                f"Use protocol.eval_from={self.recipe.epochs} or less"
+            )
         if self.lr_grid and self.selection == "last":
-            raise ValueError("lr_grid picks a rate by score, so it needs selection=best_on_val or best_on_test")
+            raise ValueError(
+                "lr_grid picks a rate by score, so it needs selection=best_on_val or best_on_test"
+            )
         return self
 
     def rates(self) -> list[Recipe]:
@@ -88,8 +95,20 @@ def parse(model: type[Schema], values: dict[str, Any], group: str) -> Schema:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines = [
-            f"  {group}.{'.'.join(map(str, e['loc']))}={e['input']!r}: {e['msg']}" if e["loc"] else f"  {e['msg']}"
-            for e in error.errors()
-        ]
-        raise ValueError("\n".join([f"configuration group {group!r} is not valid:", *lines])) from None
+        lines: dict[str, list[str]] = {}
+        for e in error.errors():
+            where = _path(values, e["loc"])
+            lines.setdefault(f"  {group}.{where}={e['input']!r}: " if where else "  ", []).append(e["msg"])
+        told = [where + " or ".join(what) for where, what in lines.items()]
+        raise ValueError("\n".join([f"configuration group {group!r} is not valid:", *told])) from None
+
+
+def _path(values: Any, location: tuple[str | int, ...]) -> str:
+    """The keys of an error's location; pydantic appends the tried branches of a union."""
+    keys = []
+    for key in location:
+        if not isinstance(values, dict | list | tuple):
+            break
+        keys.append(str(key))
+        values = values.get(key) if isinstance(values, dict) else values[int(key)]
+    return ".".join(keys)

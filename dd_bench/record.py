@@ -15,7 +15,7 @@ from statistics import fmean, stdev, variance
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy import stats
+from scipy.special import stdtrit  # scipy.stats takes most of a second to import
 
 SCHEMA_VERSION = 1
 
@@ -28,7 +28,7 @@ class Score(_Frozen):
     """One fresh network's value of one metric."""
 
     metric: str
-    value: float
+    value: float = Field(allow_inf_nan=False)
     set: int = Field(ge=0, description="which synthetic set, 0-based")
     network: int = Field(ge=0, description="which fresh network on that set, 0-based")
     seed: int = Field(ge=0, description="seed of that network")
@@ -91,7 +91,9 @@ class Record(_Frozen):
     config: dict[str, Any]
     seeds: dict[str, int]
     seconds: dict[str, float] = Field(default={}, description="wall-clock by stage")
-    peak_memory: dict[str, int] = Field(default={}, description="bytes by stage: resident (CPU) or allocated (CUDA)")
+    peak_memory: dict[str, int] = Field(
+        default={}, description="bytes by stage: resident (CPU) or allocated (CUDA)"
+    )
     stored_bytes: dict[str, int] = Field(default={}, description="one synthetic set, by part")
     real_digest: str
     set_digests: list[str] = []
@@ -121,7 +123,7 @@ class Record(_Frozen):
         sample = self.sample(metric)
         low = high = None
         if len(sample) > 1:
-            half = float(stats.t.ppf(0.975, len(sample) - 1)) * stdev(sample) / len(sample) ** 0.5
+            half = float(stdtrit(len(sample) - 1, 0.975)) * stdev(sample) / len(sample) ** 0.5
             low, high = fmean(sample) - half, fmean(sample) + half
         return Summary(
             mean=fmean(sample),
@@ -197,14 +199,18 @@ def write_atomic(path: Path, content: bytes) -> None:
         OSError: nothing could be written; the old file is untouched.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+    name = None
     try:
+        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        os.chmod(name, 0o644)
-        os.replace(name, path)
-    except BaseException:
-        Path(name).unlink(missing_ok=True)
+        Path(name).chmod(0o644)
+        Path(name).replace(path)
+    except BaseException as error:
+        if name is not None:
+            Path(name).unlink(missing_ok=True)
+        if isinstance(error, OSError):
+            raise OSError(error.errno, f"{error.strerror}; what was there is untouched", str(path)) from error
         raise

@@ -7,24 +7,34 @@ was killed does only what is missing.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra.core.hydra_config import HydraConfig
+from hydra.errors import InstantiationException
 from hydra.types import RunMode
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 
 from dd_bench import artifact
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
+from dd_bench.checkpoint import Unusable
 from dd_bench.experiment import Experiment
 from dd_bench.protocol import Protocol, parse
-from dd_bench.record import Record
+from dd_bench.record import Record, canonical
 from dd_bench.runtime import RuntimeConfig, resolve
+from dd_bench.steps import Diverged
 
 _log = logging.getLogger(__name__)
+
+
+MENDABLE = (ValueError, OSError, ImportError, Diverged, Unusable, OmegaConfBaseException)
+"""What the user can mend: the command shows these as one message. Anything else is a bug and keeps its traceback."""
 
 
 class Unsupported(ValueError):
@@ -42,14 +52,23 @@ def compose(cfg: DictConfig) -> Experiment:
     for name, least in (("ipc", 1), ("num_sets", 1), ("seed", 0), ("log_every", 1)):
         if type(config[name]) is not int or config[name] < least:
             raise ValueError(f"{name}={config[name]!r}: wanted a whole number >= {least}")
+    if type(config["checkpoint_seconds"]) not in (int, float) or not config["checkpoint_seconds"] >= 0:
+        raise ValueError(f"checkpoint_seconds={config['checkpoint_seconds']!r}: wanted a number >= 0")
+    try:
+        canonical(config)
+    except ValueError as error:
+        raise ValueError(
+            f"a value of the configuration is nan or infinite ({error}); look at --cfg job"
+        ) from error
     keep_freed_memory()
+    torch.compiler.reset()  # a sweep's jobs share a process, and dynamo keeps only a few versions of a function
     runtime = resolve(parse(RuntimeConfig, config["runtime"], "runtime"))
     protocol = parse(Protocol, config["protocol"], "protocol")
-    method, evaluator = instantiate(cfg.method, _convert_="all"), instantiate(cfg.evaluator, _convert_="all")
-    real = instantiate(cfg.dataset, _convert_="all")(device=runtime.device)
-    model = instantiate(cfg.model, _convert_="all")  # a partial: class and knobs
-    architecture = Architecture(model.func, dict(model.keywords), real.shape, real.num_classes, choices["model"])
-    architecture.fresh(0, torch.device("cpu"))  # a network that cannot take these images says so now
+    method, evaluator, load, model, logger = (
+        _build(cfg, group) for group in ("method", "evaluator", "dataset", "model", "logger")
+    )
+    with _named("dataset"):
+        real = load(device=runtime.device)
     return Experiment(
         config=config,
         method_name=choices["method"],
@@ -57,11 +76,34 @@ def compose(cfg: DictConfig) -> Experiment:
         runtime=runtime,
         protocol=protocol,
         real=real,
-        architecture=architecture,
+        architecture=Architecture(  # `model` is a partial: class and knobs
+            model.func, dict(model.keywords), real.shape, real.num_classes, choices["model"]
+        ),
         method=method,
         evaluator=evaluator,
-        logger=instantiate(cfg.logger, _convert_="all"),
+        logger=logger,
     )
+
+
+def _build(cfg: DictConfig, group: str) -> Any:
+    with _named(group):
+        return instantiate(cfg[group], _convert_="all")
+
+
+@contextmanager
+def _named(group: str) -> Iterator[None]:
+    """Passes on what a constructor says of a user's value, without Hydra's wrapping; unknown keys name the group."""
+    try:
+        yield
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, MENDABLE):
+            raise cause from None
+        if isinstance(cause, TypeError):
+            raise ValueError(f"configuration group {group!r}: {cause}") from error
+        raise
+    except TypeError as error:
+        raise ValueError(f"configuration group {group!r}: {error}") from error
 
 
 def prepare(cfg: DictConfig) -> None:
@@ -69,10 +111,8 @@ def prepare(cfg: DictConfig) -> None:
     experiment = compose(cfg)
     if reason := experiment.unsupported():
         raise Unsupported(reason)
-    ctx = experiment.context(experiment.set_key(0), experiment.seed, notes=[])
-    experiment.method.prepare(experiment.real.train_only(), ctx)
-    for name, seconds in ctx.cache.seconds.items():
-        _log.info("prepared: %s (%.0f s)", ctx.cache.root / name, seconds)
+    for folder, seconds in experiment.prepare().items():
+        _log.info("prepared: %s (%.0f s)", folder, seconds)
 
 
 def distill(cfg: DictConfig) -> list[Path]:
@@ -100,11 +140,13 @@ def evaluate(cfg: DictConfig) -> Record:
     """Evaluates the set in the folder `set`, whoever made it."""
     if cfg.set is None:
         raise ValueError("which set? Name its folder: dd-bench evaluate set=FOLDER dataset=... protocol=...")
-    folder = Path(cfg.set)
+    folder = Path(str(cfg.set))
     card = artifact.read_card(folder)
     experiment = compose(cfg)
     if reason := artifact.fits(card, experiment.real):
         raise ValueError(f"{folder} cannot be scored on this dataset: {reason}")
+    if reason := experiment.architecture.unfit():
+        raise Unsupported(reason)
     experiment.ipc, experiment.method_name = card.ipc, card.method
     experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}))
     return _report(*experiment.record(experiment.record_key([artifact.digest(folder)]), lambda: [folder]))
@@ -120,7 +162,11 @@ def _report(record: Record, path: Path) -> Record:
         return record
     s = record.summary()
     spread = "" if s.std is None else f" ± {100 * s.std:.2f}"
-    interval = "" if s.ci_low is None or s.ci_high is None else f", 95% CI {100 * s.ci_low:.2f} to {100 * s.ci_high:.2f}"
+    interval = (
+        ""
+        if s.ci_low is None or s.ci_high is None
+        else f", 95% CI {100 * s.ci_low:.2f} to {100 * s.ci_high:.2f}"
+    )
     n = f"n={s.num_networks}" if s.num_sets == 1 else f"n={s.num_networks} networks on {s.num_sets} sets"
     _log.info(
         "%s on %s, ipc=%d, %s: %s %.2f%s %% (%s%s)",

@@ -10,10 +10,13 @@ import os
 import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
+
+_THREADS = torch.get_num_threads()  # torch's own choice, before a job of a sweep made another
+Positive = Annotated[int, Field(ge=1)]
 
 
 class RuntimeConfig(BaseModel):
@@ -25,9 +28,9 @@ class RuntimeConfig(BaseModel):
     precision: Literal["auto", "fp32", "bf16"]
     compile: Literal["auto", "always", "never"]
     compile_after: int = Field(ge=0, description="compile once an evaluation trains on this many images")
-    workers: int | Literal["auto"]
+    workers: Positive | Literal["auto"]
     spread_after: int = Field(ge=0, description="start worker processes once it trains on this many images")
-    threads: int | Literal["auto"]
+    threads: Positive | Literal["auto"]
     deterministic: bool
 
 
@@ -68,21 +71,33 @@ def resolve(config: RuntimeConfig) -> Runtime:
     """Turns `auto` into choices and sets torch's threads and determinism.
 
     Raises:
-        ValueError: CUDA was asked for and there is none.
+        ValueError: the device is not there, or there is no compiler to compile with.
     """
-    cuda = torch.cuda.is_available()
-    name = ("cuda" if cuda else "cpu") if config.device == "auto" else config.device
-    if name.startswith("cuda") and not cuda:
-        raise ValueError(f"runtime.device={name}, but torch sees no CUDA device. Use runtime.device=cpu")
-    device = torch.device(name)
-    if config.threads != "auto":
-        torch.set_num_threads(config.threads)
-    if config.deterministic:
+    name = config.device
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    try:
+        device = torch.device(name)
+    except RuntimeError as error:
+        raise ValueError(
+            f"runtime.device={name!r} is none of auto, cpu, cuda, cuda:1, ...: {error}"
+        ) from error
+    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
+        count = torch.cuda.device_count()
+        raise ValueError(
+            f"runtime.device={name}, but torch sees {count} CUDA device(s). Use runtime.device=cpu"
+        )
+    torch.set_num_threads(_THREADS if config.threads == "auto" else config.threads)
+    if config.deterministic != torch.are_deterministic_algorithms_enabled():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(True)
+        torch.use_deterministic_algorithms(config.deterministic)
     on_cpu = device.type == "cpu"
     bf16 = config.precision == "bf16" or (config.precision == "auto" and (not on_cpu or cpu_has_bf16()))
     compiler = not on_cpu or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
+    if config.compile == "always" and not compiler:
+        raise ValueError(
+            "runtime.compile=always needs a C++ compiler (g++ or clang++) on the PATH. Use runtime.compile=auto"
+        )
     after = {"never": None, "always": 0, "auto": config.compile_after if compiler else None}[config.compile]
     workers = (torch.get_num_threads() if on_cpu else 1) if config.workers == "auto" else config.workers
     return Runtime(device, bf16, after, workers, config.spread_after, vmap=not on_cpu)

@@ -35,7 +35,8 @@ class OuterLoop:
         self._workdir, self._logger = workdir, logger
         self._log_every, self._checkpoint_seconds = log_every, checkpoint_seconds
         self._pending: list[tuple[int, str, Tensor | float]] = []
-        self._step = 0
+        self._name, self._step = "", 0
+        self._checkpoints: list[Path] = []
         self.seconds_before = 0.0
 
     def steps(self, iterations: int, state: checkpoint.State, name: str) -> Iterator[int]:
@@ -43,11 +44,14 @@ class OuterLoop:
 
         Raises:
             Diverged: a logged value or a tensor of `state` is not finite; the last checkpoint is.
+            Unusable: the checkpoint is damaged or of other state.
         """
         path = self._workdir / f"{name}.checkpoint.safetensors"
+        self._checkpoints.append(path)
+        self._name = name
         start, before = checkpoint.restore(path, state)
         self.seconds_before += before
-        self._logger.resume(start)
+        self._logger.resume(name, start)
         began = saved = time.monotonic()
         with Progress(name, iterations, start) as progress:
             for step in range(start, iterations):
@@ -64,28 +68,39 @@ class OuterLoop:
 
     def log(self, **values: Tensor | float) -> None:
         """Remembers scalars of this step; 0-d tensors stay on the device until the next flush."""
-        self._pending += [(self._step, k, v.detach() if isinstance(v, Tensor) else v) for k, v in values.items()]
+        self._pending += [
+            (self._step, k, v.detach() if isinstance(v, Tensor) else v) for k, v in values.items()
+        ]
+
+    def forget(self) -> None:
+        """Removes the checkpoints, and what a killed run left of one: what they led to is kept."""
+        for path in self._checkpoints:
+            path.unlink(missing_ok=True)
+            for part in path.parent.glob(f".{path.name}.*"):
+                part.unlink()
 
     def _flush(self, path: Path) -> dict[str, float]:
         """Writes what is pending, in one transfer from the device, and returns the latest values."""
         if not self._pending:
             return {}
         device = next((v.device for _, _, v in self._pending if isinstance(v, Tensor)), None)
-        numbers = torch.stack([torch.as_tensor(v, device=device, dtype=torch.float64) for _, _, v in self._pending])
+        numbers = torch.stack(
+            [torch.as_tensor(v, device=device, dtype=torch.float64) for _, _, v in self._pending]
+        )
         rows: dict[int, dict[str, float]] = {}
         for (step, name, _), number in zip(self._pending, numbers.tolist(), strict=True):
             rows.setdefault(step, {})[name] = number
         self._pending.clear()
         for step, row in rows.items():
-            self._logger.log(step, row)
+            self._logger.log(self._name, step, row)
             for name, number in row.items():
                 if not math.isfinite(number):
                     raise Diverged(f"{name} is {number} at step {step}. {_kept(path)}")
         return row
 
     def _check_finite(self, state: checkpoint.State, path: Path) -> None:
-        for name, part in state.items():
-            if isinstance(part, Tensor) and not bool(torch.isfinite(part).all()):
+        for name, tensor in checkpoint.tensors_of(state).items():
+            if not bool(torch.isfinite(tensor).all()):
                 raise Diverged(f"{name} is not finite after step {self._step}. {_kept(path)}")
 
 

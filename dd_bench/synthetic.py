@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor
@@ -40,7 +40,11 @@ class SyntheticSet(ABC):
     @classmethod
     @abstractmethod
     def restore(
-        cls, config: dict[str, Any], tensors: dict[str, Tensor], class_names: tuple[str, ...], preprocess: Preprocess
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        class_names: tuple[str, ...],
+        preprocess: Preprocess,
     ) -> Self:
         """Rebuilds and checks a set; raises ValueError saying what is wrong."""
 
@@ -78,6 +82,8 @@ class ImageSet(SyntheticSet):
 
     def __post_init__(self) -> None:
         """Raises ValueError unless shapes, dtypes, ranges and labels agree."""
+        if self.space not in get_args(Space):
+            raise ValueError(f"space {self.space!r} is unknown; it is one of {', '.join(get_args(Space))}")
         if self.images.ndim != 4 or len(self.images) == 0:
             raise ValueError(f"images are (n, c, h, w) with n >= 1; got {tuple(self.images.shape)}")
         wanted = torch.uint8 if self.space == "pixel" else torch.float32
@@ -89,8 +95,10 @@ class ImageSet(SyntheticSet):
             low, high = float(self.images.min()), float(self.images.max())
             if low < -1e-6 or high > 1 + 1e-6:
                 raise ValueError(f"space 'unit' means pixels in [0, 1]; these span [{low:.4g}, {high:.4g}]")
-        if self.factor < 1 or (self.factor > 1 and self.space == "input"):
-            raise ValueError(f"factor={self.factor} in space {self.space!r}: decoding needs pixels and a factor >= 1")
+        if type(self.factor) is not int or self.factor < 1 or (self.factor > 1 and self.space == "input"):
+            raise ValueError(
+                f"factor={self.factor!r} in space {self.space!r}: decoding needs pixels and a factor >= 1"
+            )
         check_labels(self.labels, len(self.images), len(self.class_names))
 
     @classmethod
@@ -131,7 +139,11 @@ class ImageSet(SyntheticSet):
 
     @classmethod
     def restore(
-        cls, config: dict[str, Any], tensors: dict[str, Tensor], class_names: tuple[str, ...], preprocess: Preprocess
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        class_names: tuple[str, ...],
+        preprocess: Preprocess,
     ) -> Self:
         """See `SyntheticSet`."""
         missing = {"images", "labels"} - set(tensors)
@@ -140,6 +152,8 @@ class ImageSet(SyntheticSet):
         shape = list(tensors["images"].shape[1:])
         if shape != config["image_shape"]:
             raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
+        if not preprocess.takes(shape):
+            raise ValueError(f"its preprocessing {preprocess.config()} does not take images {shape}")
         source = None if config["source"] is None else tuple(config["source"])
         space, factor = config["space"], config["factor"]
         return cls(tensors["images"], tensors["labels"], space, class_names, preprocess, factor, source)

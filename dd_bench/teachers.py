@@ -15,6 +15,7 @@ from dd_bench.progress import Progress
 from dd_bench.protocol import Recipe
 from dd_bench.real import RealSet
 from dd_bench.seeding import seed_for
+from dd_bench.steps import Diverged
 from dd_bench.training import repays_compilation, train
 
 
@@ -47,7 +48,9 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
             )
         state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
         if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
-            raise RuntimeError(f"teacher {index} diverged. Try a smaller method.teacher.lr than {recipe.lr}")
+            raise Diverged(
+                f"teacher {index} is not finite after its last epoch. Try a smaller method.teacher.lr than {recipe.lr}"
+            )
         save_file(state, folder / "network.safetensors")
 
     entry = ctx.cache.entry(
@@ -56,6 +59,7 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
             "real": real.digest,
             "images": len(real.train),
             "preprocess": real.preprocess.digest,
+            "flip": real.flip,
             "architecture": architecture.describe(),
             "recipe": recipe.model_dump(mode="json"),
             "index": index,
@@ -76,4 +80,6 @@ def teacher_start(architecture: Architecture, index: int, ctx: Context) -> Netwo
 @torch.no_grad()
 def class_embeddings(net: Network, real: RealSet, c: int) -> Tensor:
     """Returns the embeddings of all training images of class `c`, `(n_c, d)`, in the order of `of_class(c)`."""
-    return torch.cat([net.embed(real.train.inputs(part)) for part in torch.split(real.train.of_class(c), 1000)])
+    return torch.cat(
+        [net.embed(real.train.inputs(part)) for part in torch.split(real.train.of_class(c), 1000)]
+    )

@@ -56,7 +56,9 @@ def train(
         on_epoch: called with the number of epochs done after each of them.
     """
     device = runtime.device
-    augment = Augment(recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners)
+    augment = Augment(
+        recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
+    )
     order, draws, mixing = (stream(device, seed, role) for role in ("order", "augment", "cutmix"))
     optimizer = make_optimizer(net.parameters(), recipe, device)
     loss_of = _compiled_loss() if compiled else _loss
@@ -68,15 +70,11 @@ def train(
             set_rate(optimizer, recipe, epoch)
             for index in batches(n, recipe.batch_size, order, device):
                 x, y = fetch(index)
-                x = augment.batch(x, draws)
-                mix = _maybe_mix(x, recipe, mixing)
-                if mix is not None:
-                    x, partner, keep = mix
-                    y = (y, partner, keep)
+                x, target = _maybe_mix(augment.batch(x, draws), y, recipe, mixing)
                 if compiled:
                     x = x.contiguous(memory_format=torch.channels_last)
                 optimizer.zero_grad(set_to_none=True)
-                loss_of(net, x, y, runtime.autocast).backward()
+                loss_of(net, x, target, runtime.autocast).backward()
                 optimizer.step()
             if on_epoch is not None:
                 on_epoch(epoch + 1)
@@ -85,7 +83,14 @@ def train(
 
 
 def train_together(
-    nets: list[Network], fetch: Fetch, n: int, recipe: Recipe, *, seeds: list[int], runtime: Runtime, flip: bool
+    nets: list[Network],
+    fetch: Fetch,
+    n: int,
+    recipe: Recipe,
+    *,
+    seeds: list[int],
+    runtime: Runtime,
+    flip: bool,
 ) -> list[Network]:
     """Trains r networks of one architecture in lock step as one batched network, and returns them.
 
@@ -93,7 +98,9 @@ def train_together(
     from those of `train`.
     """
     device = runtime.device
-    augment = Augment(recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners)
+    augment = Augment(
+        recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
+    )
     streams = [[stream(device, s, role) for role in ("order", "augment", "cutmix")] for s in seeds]
     parameters, buffers = stack_module_state(nets)  # type: ignore[arg-type]  # each (r, ...)
     leaves = {k: v.detach().clone().requires_grad_() for k, v in parameters.items()}
@@ -108,14 +115,15 @@ def train_together(
     with seeded(device, seed_for(seeds[0], "dropout")):
         for epoch in range(recipe.epochs):
             set_rate(optimizer, recipe, epoch)
-            for indices in zip(*(batches(n, recipe.batch_size, o, device) for o, _, _ in streams), strict=True):
+            for indices in zip(
+                *(batches(n, recipe.batch_size, o, device) for o, _, _ in streams), strict=True
+            ):
                 inputs, targets = [], []
                 for index, (_, draws, mixing) in zip(indices, streams, strict=True):
                     x, y = fetch(index)
-                    x = augment.batch(x, draws)
-                    mix = _maybe_mix(x, recipe, mixing)
-                    inputs.append(x if mix is None else mix[0])
-                    targets.append(y if mix is None else (y, *mix[1:]))
+                    x, target = _maybe_mix(augment.batch(x, draws), y, recipe, mixing)
+                    inputs.append(x)
+                    targets.append(target)
                 with torch.autocast(device.type, torch.bfloat16, enabled=runtime.autocast):
                     logits = together(leaves, buffers, torch.stack(inputs))  # (r, b, k)
                 loss = sum(_target_loss(out, y) for out, y in zip(logits, targets, strict=True))
@@ -174,10 +182,12 @@ def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[
         yield from torch.randperm(n, generator=order.device, device=device).split(size)
 
 
-def _maybe_mix(x: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Tensor, Tensor] | None:
+def _maybe_mix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Any]:
+    """Returns inputs and their target: labels, or what `mixed_loss` takes where CutMix struck."""
     if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
-        return cutmix(x, mixing.device, recipe.cutmix_beta)
-    return None
+        x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta)
+        return x, (y, partner, keep)
+    return x, y
 
 
 def _target_loss(logits: Tensor, y: Any) -> Tensor:

@@ -12,10 +12,11 @@ from dd_bench.synthetic import SyntheticSet
 
 
 class Accuracy(Evaluator):
-    """Trains `num_networks` fresh networks under the run's protocol; yields each one's share of correct test images.
+    """Trains `num_networks` fresh networks under the run's protocol; yields the test accuracy of each.
 
     The seed of network i is a function of the run's seed and i alone: two sets are scored by the same initial
-    networks. Test data are touched once a network, after its last step, unless the protocol's name says otherwise.
+    networks. Test data are touched once a network, after its last step, unless the protocol's selection rule
+    says otherwise.
     """
 
     main_metric = "accuracy"
@@ -26,7 +27,7 @@ class Accuracy(Evaluator):
             raise ValueError(f"evaluator.num_networks={num_networks}: at least one network must be trained")
         self.num_networks = num_networks
 
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[Score]:
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
         """See `Evaluator`."""
         images, labels = syn.materialise(ctx.device)
         examination = Examination(
@@ -34,4 +35,4 @@ class Accuracy(Evaluator):
         )
         seeds = {i: ctx.seed_for("evaluate", i) for i in range(self.num_networks) if i not in ctx.finished}
         for network, value in examination.scores(seeds, of=self.num_networks):
-            yield Score(metric=self.main_metric, value=value, set=0, network=network, seed=seeds[network])
+            yield [Score(metric=self.main_metric, value=value, set=0, network=network, seed=seeds[network])]

@@ -17,7 +17,10 @@ from dd_bench.teachers import class_embeddings, teacher
 
 
 class FeatureCoreset(Method):
-    """Selects training images class by class in the last-pool embedding of a network trained on the whole set, L2."""
+    """Selects training images class by class, by L2 in the embedding of a network trained on the whole set.
+
+    The network is the same whatever the run's seed: all selections of a sweep share one, from the cache.
+    """
 
     smoke: ClassVar[dict[str, Any]] = {"teacher.epochs": 1}
 
@@ -27,7 +30,7 @@ class FeatureCoreset(Method):
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        return super().unsupported(real, ipc, architecture) or too_few_images(real, ipc, ipc, "selection")
+        return super().unsupported(real, ipc, architecture) or too_few_images(real, ipc, ipc)
 
     def prepare(self, real: RealSet, ctx: Context) -> None:
         """Trains the feature network."""

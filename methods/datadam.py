@@ -22,10 +22,11 @@ class DataDAM(DM):
     The attention of a layer is the sum over channels of |activation|^p, L2-normalised per image; it is taken
     after the non-linearity and before pooling, in every layer but the last. All classes share one batch.
 
-    Variants: `datadam` is the paper (p=4, InstanceNorm); `datadam_released` the released code (p=1, BatchNorm, 64
-    real images a class), which measures nearly DM.
-    Deviations from the released code: the last checkpoint, where the code keeps the best of several by test
-    accuracy; means stay on the device. From the paper: its K-Center ("smart") initialisation is not offered.
+    Variants: `datadam` is the paper (p=4, InstanceNorm); `datadam_released` the released code (p=1,
+    BatchNorm, 64 real images a class), where the attention weighs so little that it is nearly DM.
+    Deviations from the released code: those of `DM`; the last checkpoint, where the code keeps the best of
+    several by test accuracy; means stay on the device. From the paper: its K-Center ("smart") initialisation is
+    not offered.
     """
 
     citation = "Sajedi et al., DataDAM: Efficient Dataset Distillation with Attention Matching, ICCV 2023"
@@ -39,7 +40,8 @@ class DataDAM(DM):
         """See `Method`."""
         reason = super().unsupported(real, ipc, architecture)
         if reason is None and not has_attention(architecture):
-            reason = f"attention needs two layers of activation maps, {architecture.title} has fewer. Use model=convnet"
+            few = f"{architecture.title} has fewer. Use model=convnet"
+            reason = f"attention needs two layers of activation maps, {few}"
         return reason
 
     def loss(self, net: Network, real: Tensor, syn: Tensor) -> Tensor:
@@ -47,12 +49,12 @@ class DataDAM(DM):
         with torch.no_grad():
             real_maps, real_embedding = net.activations(real.flatten(0, 1))
         syn_maps, syn_embedding = net.activations(syn.flatten(0, 1))
-        total = self.lambda_mmd * mean_match(
-            real_embedding.unflatten(0, real.shape[:2]), syn_embedding.unflatten(0, syn.shape[:2])
-        )
+        pairs = [(self.lambda_mmd, real_embedding, syn_embedding)]
         for a, b in zip(real_maps[:-1], syn_maps[:-1], strict=True):
-            wanted = spatial_attention(a, self.power).unflatten(0, real.shape[:2])
-            total = total + mean_match(wanted, spatial_attention(b, self.power).unflatten(0, syn.shape[:2]))
+            pairs.append((1.0, spatial_attention(a, self.power), spatial_attention(b, self.power)))
+        total = torch.zeros((), device=syn.device)
+        for weight, a, b in pairs:
+            total = total + weight * mean_match(a.unflatten(0, real.shape[:2]), b.unflatten(0, syn.shape[:2]))
         return self.scale * total
 
 

@@ -13,7 +13,7 @@ from dd_bench.augment import Augment
 from dd_bench.base import Context, Method, too_few_images
 from dd_bench.initial import class_labels, initial_images
 from dd_bench.labels import classification_loss
-from dd_bench.matching import class_chunks, real_batch
+from dd_bench.matching import class_chunks, real_batch, without_norm
 from dd_bench.models.network import Network, batch_coupled
 from dd_bench.protocol import Recipe
 from dd_bench.real import RealSet
@@ -28,12 +28,14 @@ class DC(Method):
     """Per iteration: a fresh network, `outer` image updates, and between them the network learns the images.
 
     An image update descends the sum over classes of the row-cosine distance of the two class gradients. The
-    gradients of all classes are one batched call (`vmap(grad)`), equal to the per-class loop.
+    gradients of all classes are one batched call (`vmap(grad)`), equal to the per-class loop. BatchNorm is in
+    eval mode there, after one class-mixed batch of real images has moved its running statistics.
 
-    Deviations from the released code: exactly `iterations` iterations (the code runs one more and saves a set one
-    update newer than the one it scores); an ipc outside the paper's table falls back to outer=ipc,
-    inner=max(1, 500 // ipc), where the code exits; parameters of one dimension, whose distance is 0 there, are
-    not differentiated. Not available: the code's `mse` and `cos` distances.
+    Deviations from the released code: exactly `iterations` iterations (the code runs one more and saves a set
+    one update newer than the one it scores); an ipc outside the paper's table falls back to outer=ipc,
+    inner=max(1, 500 // ipc), where the code exits; parameters of one dimension, whose distance is 0 there,
+    are not differentiated; a class with fewer than `batch_real` images cuts the batch of all. Not available:
+    the code's `mse` and `cos` distances.
     """
 
     citation = "Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, ICLR 2021"
@@ -56,6 +58,9 @@ class DC(Method):
         class_chunk: int | None,
     ):
         """Takes the keys of `conf/method/dc.yaml`, which says what they are."""
+        for name, value in (("outer", outer), ("inner_epochs", inner_epochs)):
+            if value is not None and value < 1:
+                raise ValueError(f"method.{name}={value}: wanted at least 1, or null for the paper's by ipc")
         self.iterations, self.outer, self.inner_epochs = iterations, outer, inner_epochs
         self.lr_img, self.momentum_img, self.lr_net = lr_img, momentum_img, lr_net
         self.batch_real, self.batch_train = batch_real, batch_train
@@ -63,31 +68,30 @@ class DC(Method):
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        reason = super().unsupported(real, ipc, architecture)
+        reason = super().unsupported(real, ipc, architecture) or without_norm(self.norm, architecture)
         return reason or (too_few_images(real, ipc, ipc, "real") if self.init == "real" else None)
 
     def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
         """See `Method`."""
-        fallback = (ipc, max(1, 500 // ipc))
-        outer = self.outer or LOOPS.get(ipc, fallback)[0]
-        inner = self.inner_epochs or LOOPS.get(ipc, fallback)[1]
+        outer, inner = self.loops(ipc)
         architecture, k = ctx.architecture.override(norm=self.norm), real.num_classes
         augment = Augment(self.augment, flip_allowed=real.flip)
-        recipe = self._inner_recipe(inner)
+        recipe, exact = self._inner_recipe(inner), ctx.runtime.exact()
         syn = initial_images(self.init, real, ipc, ctx).requires_grad_()  # (k, ipc, c, h, w)
         labels = class_labels(real, ipc, ctx.device)
         optimizer = torch.optim.SGD([syn], lr=self.lr_img, momentum=self.momentum_img)
 
         for step in ctx.steps(self.iterations, {"images": syn, "optimizer": optimizer}):
             net = ctx.network(architecture, step)
+            total = torch.zeros((), device=ctx.device)
             for update in range(outer):
                 if batch_coupled(net):
                     freeze_batch_norm(net, real_batch(real, 16, ctx, step, update, "norm").flatten(0, 1))
                 batch = real_batch(real, self.batch_real, ctx, step, update)  # (k, b, c, h, w)
-                draw = augment.draw(k, ctx.stream("augment", step, update))  # one record a class, for both batches
+                # one record a class, for both batches
+                draw = augment.draw(k, ctx.stream("augment", step, update))
                 batch, siamese = augment.apply(batch, draw), augment.apply(syn, draw)
                 optimizer.zero_grad()
-                total = torch.zeros((), device=ctx.device)
                 for part in class_chunks(k, self.class_chunk, net):
                     with torch.no_grad():
                         wanted = class_gradients(net, batch[part], part.start)
@@ -95,16 +99,20 @@ class DC(Method):
                     loss.backward(retain_graph=part.stop < k)
                     total += loss.detach()
                 optimizer.step()
-                ctx.log(loss=total / k)
                 if update + 1 < outer:
-                    images = syn.detach().flatten(0, 1)
+                    data = fetch_from(syn.detach().flatten(0, 1), labels)
                     seed = ctx.seed_for("inner", step, update)
-                    data = fetch_from(images, labels)
-                    train(net, data, len(images), recipe, seed=seed, runtime=ctx.runtime.exact(), flip=real.flip)
+                    train(net, data, len(labels), recipe, seed=seed, runtime=exact, flip=real.flip)
+            ctx.log(loss=total / (k * outer))  # of a class in an update, as the released code prints it
         return ImageSet.of(real, syn.flatten(0, 1), labels, "input")
 
+    def loops(self, ipc: int) -> tuple[int, int]:
+        """Returns image updates a network, and epochs it learns the images between two of them."""
+        outer, inner = LOOPS.get(ipc, (ipc, max(1, 500 // ipc)))
+        return self.outer or outer, self.inner_epochs or inner
+
     def _inner_recipe(self, epochs: int) -> Recipe:
-        """How the network learns the images between two updates: SGD without momentum, values of augmentation per image."""
+        """How the network learns the images: SGD without momentum, the values of augmentation per image."""
         return Recipe(
             optimizer="sgd",
             lr=self.lr_net,
@@ -143,25 +151,30 @@ def class_gradients(net: Network, images: Tensor, first_class: int) -> dict[str,
     def loss(weights: dict[str, Tensor], x: Tensor, y: Tensor) -> Tensor:
         return classification_loss(functional_call(net, {**weights, **others}, (x,)), y)
 
-    gradients: dict[str, Tensor] = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")(weights, images, labels)
+    of_all = vmap(grad(loss), in_dims=(None, 0, 0), randomness="different")
+    gradients: dict[str, Tensor] = of_all(weights, images, labels)
     return gradients
 
 
 def gradient_match(real: dict[str, Tensor], syn: dict[str, Tensor]) -> Tensor:
-    """Row-cosine distance of gradients `(k, out, ...)`, summed over rows, parameters and classes (DC, equation 10).
+    """Row-cosine distance of gradients `(k, out, ...)`, summed over everything (DC, equation 10).
 
-    Each weight is seen as rows of one output unit; a row adds `1 - <a, b> / (|a||b| + 1e-6)`, in [0, 2].
+    Each weight is seen as rows, one an output unit; a row adds `1 - <a, b> / (|a||b| + 1e-6)`, in [0, 2].
     """
     total = torch.zeros((), device=next(iter(real.values())).device)
     for name, wanted in real.items():
         a, b = wanted.flatten(2), syn[name].flatten(2)  # (k, out, rest)
+        # the floor keeps the root's gradient finite where a unit is dead
         norms = a.square().sum(-1).sqrt() * b.square().sum(-1).clamp_min(1e-30).sqrt()
         total = total + (1 - (a * b).sum(-1) / (norms + 1e-6)).sum()
     return total
 
 
 def freeze_batch_norm(net: Network, images: Tensor) -> None:
-    """Sets the running statistics of BatchNorm layers from one class-mixed batch, then puts them in eval mode."""
+    """Moves the running statistics of BatchNorm layers towards one class-mixed batch, then freezes them.
+
+    One update of momentum 0.1 and no more, as released: a fresh network's stay near mean 0, variance 1.
+    """
     net.train()
     with torch.no_grad():
         net(images)

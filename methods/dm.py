@@ -11,7 +11,7 @@ from dd_bench.architecture import Architecture
 from dd_bench.augment import Augment
 from dd_bench.base import Context, Method, too_few_images
 from dd_bench.initial import class_labels, initial_images
-from dd_bench.matching import class_chunks, mean_match, real_batch
+from dd_bench.matching import class_chunks, mean_match, real_batch, without_norm
 from dd_bench.models.network import Network
 from dd_bench.real import RealSet
 from dd_bench.synthetic import ImageSet
@@ -20,10 +20,13 @@ from dd_bench.synthetic import ImageSet
 class DM(Method):
     """Per iteration: a fresh random network, and one step on the distance of class means in its embedding.
 
-    All classes go through the network as one batch. Without BatchNorm this is the per-class loop, faster; with
-    BatchNorm it is what the released code does (its `BN` branch).
+    All classes go through the network as one batch. Without BatchNorm this is the per-class loop, faster;
+    with BatchNorm it is what the released code does (its `BN` branch): real and synthetic batch apart, in
+    train mode.
 
-    Deviations from the released code: exactly `iterations` updates (the code makes one more).
+    Deviations from the released code: exactly `iterations` updates (the code makes one more, and saves a set
+    one update newer than the one it scores); a class with fewer than `batch_real` images cuts the batch of
+    all.
     """
 
     citation = "Zhao and Bilen, Dataset Condensation with Distribution Matching, WACV 2023"
@@ -48,9 +51,7 @@ class DM(Method):
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        reason = super().unsupported(real, ipc, architecture)
-        if reason is None and self.norm is not None and "norm" not in architecture.knobs:
-            reason = f"method.norm={self.norm} needs a network with that knob; {architecture.title} has none"
+        reason = super().unsupported(real, ipc, architecture) or without_norm(self.norm, architecture)
         return reason or (too_few_images(real, ipc, ipc, "real") if self.init == "real" else None)
 
     def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
@@ -59,16 +60,17 @@ class DM(Method):
         augment = Augment(self.augment, flip_allowed=real.flip)
         syn = initial_images(self.init, real, ipc, ctx).requires_grad_()  # (k, ipc, c, h, w)
         optimizer = torch.optim.SGD([syn], lr=self.lr_img, momentum=self.momentum_img)
+        loss_of = ctx.compiled(self.loss, self.iterations * k * (self.batch_real + ipc))
 
         for step in ctx.steps(self.iterations, {"images": syn, "optimizer": optimizer}):
             net = ctx.network(architecture, step).requires_grad_(False)
             batch = real_batch(real, self.batch_real, ctx, step)  # (k, b, c, h, w)
-            draw = augment.draw(k, ctx.stream("augment", step))  # one record a class, for both batches
+            draw = augment.draw(k, ctx.stream("augment", step))  # a record a class, for both batches
             batch, siamese = augment.apply(batch, draw), augment.apply(syn, draw)
             optimizer.zero_grad()
             total = torch.zeros((), device=ctx.device)
             for part in class_chunks(k, self.class_chunk, net):
-                loss = self.loss(net, batch[part], siamese[part])
+                loss = loss_of(net, batch[part], siamese[part])
                 loss.backward(retain_graph=part.stop < k)
                 total += loss.detach()
             optimizer.step()

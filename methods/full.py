@@ -13,6 +13,7 @@ class Full(Method):
     """Returns the training set as it is; `ipc` only names the column that the row stands beside."""
 
     citation = "the whole training set"
+    deterministic = True
 
     def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
         """See `Method`."""

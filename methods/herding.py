@@ -15,6 +15,7 @@ class Herding(FeatureCoreset):
     """
 
     citation = "Welling, Herding Dynamical Weights to Learn, ICML 2009"
+    deterministic = True
 
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:
         """See `FeatureCoreset`."""

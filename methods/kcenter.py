@@ -15,7 +15,11 @@ class KCenter(FeatureCoreset):
     k-means selection (`kmeans`), which DC-BENCH calls K-Center.
     """
 
-    citation = "Sener and Savarese, Active Learning for Convolutional Neural Networks: A Core-Set Approach, ICLR 2018"
+    citation = (
+        "Sener and Savarese, Active Learning for Convolutional Neural Networks: "
+        "A Core-Set Approach, ICLR 2018"
+    )
+    deterministic = True
 
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:
         """See `FeatureCoreset`."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import torch
 from sklearn.cluster import KMeans as Clustering
 from torch import Tensor
@@ -12,20 +14,21 @@ from .coreset import FeatureCoreset
 class KMeans(FeatureCoreset):
     """Clusters the embeddings of a class into `ipc` groups and keeps the image nearest to each centroid.
 
-    The centroids by scikit-learn (k-means++, best of `restarts`); an image nearest to two centroids is kept once,
-    and the second takes its next nearest. DC-BENCH names this "K-Center"; the name here is what it is.
+    The centroids by scikit-learn (k-means++, best of `restarts`); an image nearest to two centroids is kept
+    once, and the second takes its next nearest. DC-BENCH names this "K-Center"; the name here is what it is.
     """
 
     citation = "Cui et al., DC-BENCH: Dataset Condensation Benchmark, NeurIPS 2022"
 
-    def __init__(self, *, teacher: dict[str, object], restarts: int):
+    def __init__(self, *, teacher: dict[str, Any], restarts: int):
         """Takes the feature network's recipe and the number of k-means restarts."""
         super().__init__(teacher=teacher)
         self.restarts = restarts
 
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:
         """See `FeatureCoreset`."""
-        clustering = Clustering(ipc, n_init=self.restarts, random_state=seed % 2**32).fit(features.cpu().numpy())
+        clustering = Clustering(ipc, n_init=self.restarts, random_state=seed % 2**32)
+        clustering.fit(features.cpu().numpy())
         centroids = torch.as_tensor(clustering.cluster_centers_, device=features.device)
         distance = torch.cdist(centroids, features)  # (ipc, n_c)
         chosen = []

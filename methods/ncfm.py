@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any, ClassVar
 
 import torch
@@ -22,27 +23,37 @@ from dd_bench.real import RealSet
 from dd_bench.synthetic import ImageSet
 from dd_bench.teachers import teacher, teacher_start
 
-from .ncfm_frequencies import FrequencySampler
+from .ncfm_frequencies import REPEATS, FrequencySampler
 
 
 class NCFM(Method):
-    """Per iteration: blend an untrained and a trained network, match, and calibrate with the trained network's loss.
+    """Per iteration: blend an untrained and a trained network, match, calibrate with the trained one's loss.
 
     Images are pixels in [0, 1], clamped after each iteration; each stored image is factor^2 training images.
-    `update=per_class` is the released code's: one optimiser step a class and loss, on one tensor of all classes, so
-    AdamW's moments and decay act 2k times an iteration. `update=joint` sums over classes and steps twice.
+    `update=per_class` is the released code's: an optimiser step a class and loss, on one tensor of all
+    classes, so AdamW's moments and decay act 2k times an iteration. `update=joint` sums over classes and
+    steps twice.
 
-    Deviations from the released code: real batches are drawn from the whole class (the code only ever sees its
-    first 1024 images); initial mosaics are random images (the code takes the first ones); gradients are of the
-    current images (the code prefetches stale ones); `frequencies=network` is the paper's sampling network, a scale
-    mixture of normals (the code ships it off, and maps four noise vectors); the plateau schedule sees the mean
-    loss of the iteration. The number of teachers and their epochs are knobs; a pool's building time is `prepare`.
+    Deviations from the released code: real batches are drawn from the whole class (the code only ever sees
+    its first 1024 images); initial mosaics are random images (the code takes the first ones); gradients are
+    of the current images (the code prefetches stale ones); `frequencies=network` is the paper's sampling
+    network, a scale mixture of normals (the code ships it off, and maps four noise vectors); the plateau
+    schedule sees the mean loss of the iteration; CIFAR-100 at ipc 10, where the code takes SGD, gets AdamW
+    too. The number of teachers and their epochs are knobs; a pool's building time is `prepare`.
     """
 
-    citation = "Wang et al., Dataset Distillation with Neural Characteristic Function: A Minmax Perspective, CVPR 2025"
+    citation = (
+        "Wang et al., Dataset Distillation with Neural Characteristic Function: "
+        "A Minmax Perspective, CVPR 2025"
+    )
     smoke: ClassVar[dict[str, Any]] = {
-        "iterations": 2, "num_teachers": 1, "teacher.epochs": 1, "batch_real": 8, "num_frequencies": 32, "factor": 1
-    }  # fmt: skip
+        "iterations": 2,
+        "num_teachers": 1,
+        "teacher.epochs": 1,
+        "batch_real": 8,
+        "num_frequencies": 32,
+        "factor": 1,
+    }
 
     def __init__(
         self,
@@ -69,17 +80,23 @@ class NCFM(Method):
             raise ValueError(f"method.update={update!r} is unknown; take joint or per_class")
         if frequencies not in ("gaussian", "network"):
             raise ValueError(f"method.frequencies={frequencies!r} is unknown; take gaussian or network")
+        if frequencies == "network" and num_frequencies <= REPEATS:
+            raise ValueError(
+                f"method.num_frequencies={num_frequencies}: {REPEATS} frequencies share a scale, and the "
+                f"sampling network normalises over scales. Take more than {REPEATS}"
+            )
         self.iterations, self.lr_img, self.weight_decay_img = iterations, lr_img, weight_decay_img
         self.plateau_patience, self.batch_real = plateau_patience, batch_real
         self.num_teachers, self.recipe = num_teachers, parse(Recipe, teacher, "method.teacher")
-        self.frequencies, self.num_frequencies, self.lr_frequencies = frequencies, num_frequencies, lr_frequencies
+        self.num_frequencies, self.lr_frequencies = num_frequencies, lr_frequencies
+        self.learned = frequencies == "network"
         self.alpha, self.scale, self.calibration = alpha, scale, calibration
         self.update, self.factor, self.augment = update, factor, augment
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
         reason = super().unsupported(real, ipc, architecture)
-        return reason or too_few_images(real, ipc, ipc * self.factor**2, "mosaic")
+        return reason or too_few_images(real, ipc, ipc * self.factor**2)
 
     def prepare(self, real: RealSet, ctx: Context) -> None:
         """Trains the pool of teachers."""
@@ -88,18 +105,19 @@ class NCFM(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
         """See `Method`."""
-        k, tiles = real.num_classes, self.factor**2
-        trained = [teacher(real, ctx.architecture, self.recipe, i, ctx) for i in range(self.num_teachers)]
-        untrained = [teacher_start(ctx.architecture, i, ctx) for i in range(self.num_teachers)]
+        k, tiles, pool = real.num_classes, self.factor**2, range(self.num_teachers)
+        trained = [teacher(real, ctx.architecture, self.recipe, i, ctx).requires_grad_(False) for i in pool]
+        untrained = [teacher_start(ctx.architecture, i, ctx).requires_grad_(False) for i in pool]
         blend = teacher_start(ctx.architecture, 0, ctx).requires_grad_(False)
         augment = Augment(self.augment, flip_allowed=real.flip, dialect=True)
         syn = self._mosaics(real, ipc, ctx).requires_grad_()  # (k, ipc, c, h, w), pixels in [0, 1]
         optimizer = torch.optim.AdamW([syn], lr=self.lr_img, weight_decay=self.weight_decay_img)
         plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=self.plateau_patience)
-        sampler = FrequencySampler(self.num_frequencies, trained[0], real.shape, self.frequencies, self.lr_frequencies, ctx)
+        d = blend.classifier.in_features
+        sampler = FrequencySampler(self.num_frequencies, d, self.learned, self.lr_frequencies, ctx)
         labels = torch.arange(k, device=ctx.device)[:, None].expand(k, ipc * tiles)
         groups = [slice(0, k)] if self.update == "joint" else [slice(c, c + 1) for c in range(k)]
-        state = {"images": syn, "optimizer": optimizer, "plateau": plateau, **sampler.state()}
+        state: dict[str, Any] = {"images": syn, "optimizer": optimizer, "plateau": plateau, **sampler.state()}
 
         for step in ctx.steps(self.iterations, state):
             stream = ctx.stream("blend", step)
@@ -113,10 +131,11 @@ class NCFM(Method):
                 t = sampler.draw(step, g.start)  # (frequencies, d)
                 with torch.no_grad():
                     wanted = unit_embedding(blend, batch[g])
-                images = augment.apply(self._inputs(syn[g], real), draw[g])
-                loss = self.characteristic_match(wanted, unit_embedding(blend, images), t)
+                found = unit_embedding(blend, augment.apply(self._inputs(syn[g], real), draw[g]))
+                loss = self.characteristic_match(wanted, found, t)
                 descend(optimizer, loss)
-                sampler.ascend(lambda t, a=wanted, b=images: self.characteristic_match(a, unit_embedding(blend, b.detach()), t))
+                if self.learned:
+                    sampler.ascend(partial(self.characteristic_match, wanted, found.detach()))
                 again = augment.draw(g.stop - g.start, ctx.stream("calibrate", step, g.start))
                 images = augment.apply(self._inputs(syn[g], real), again)
                 logits = trained[i](images.flatten(0, 1)).unflatten(0, images.shape[:2])
@@ -134,11 +153,12 @@ class NCFM(Method):
         """Returns starting images `(k, ipc, c, h, w)`: factor x factor mosaics of random real ones."""
         index = random_index(real, ipc * self.factor**2, ctx)
         pixels = real.train.pixels(index.flatten()).float() / 255
-        return encode(pixels, self.factor).unflatten(0, (real.num_classes, ipc))
+        return encode(pixels, self.factor).view(real.num_classes, ipc, *real.shape)
 
     def _inputs(self, syn: Tensor, real: RealSet) -> Tensor:
         """Decodes and preprocesses stored images: `(k, ipc * factor**2, c, h, w)`."""
-        return real.preprocess(decode(syn.flatten(0, 1), self.factor)).unflatten(0, (len(syn), -1))
+        images = real.preprocess(decode(syn.flatten(0, 1), self.factor))
+        return images.view(len(syn), -1, *real.shape)
 
     def characteristic_match(self, real: Tensor, syn: Tensor, t: Tensor) -> Tensor:
         """Distance of empirical characteristic functions, times `scale`, summed over classes.
@@ -149,8 +169,8 @@ class NCFM(Method):
             t: frequencies `(m, d)`.
 
         Returns:
-            0-d: mean over t of `sqrt(alpha * (|A| - |B|)^2 + (1 - alpha) * 2 (|A||B| - Re A conj(B)))`, where A and
-            B are the means of exp(i <t, f>) (NCFM, equation 8). With alpha=1/2 it is |A - B| / sqrt 2.
+            0-d: mean over t of `sqrt(alpha * (|A| - |B|)^2 + (1 - alpha) * 2 (|A||B| - Re A conj(B)))`,
+            where A and B are the means of exp(i <t, f>). With alpha=1/2 it is |A - B| / sqrt 2.
         """
         a, b = characteristic(real, t), characteristic(syn, t)  # real and imaginary part, each (k, m)
         size_a, size_b = (torch.sqrt(re.square() + im.square() + 1e-12) for re, im in (a, b))
@@ -169,7 +189,8 @@ def characteristic(features: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
 
 def unit_embedding(net: Network, images: Tensor) -> Tensor:
     """Returns embeddings of length 1, `(k, b, d)`, of images `(k, b, c, h, w)`."""
-    return F.normalize(net.embed(images.flatten(0, 1)), dim=1).unflatten(0, images.shape[:2])
+    unit = F.normalize(net.embed(images.flatten(0, 1)), dim=1)
+    return unit.view(*images.shape[:2], -1)
 
 
 def lerp(into: nn.Module, start: nn.Module, end: nn.Module, u: float) -> None:

@@ -9,28 +9,24 @@ from torch import Tensor, nn
 
 from dd_bench.base import Context
 from dd_bench.checkpoint import Stateful
-from dd_bench.models.network import Network
 from dd_bench.seeding import seeded
 
-_REPEATS = 16  # frequencies that share one scale vector, as the paper's K/16 components
+REPEATS = 16  # frequencies that share one scale vector, as the paper's K/16 components
 
 
 class FrequencySampler:
     """Draws `m` frequencies of dimension d; fresh ones at every call.
 
-    `gaussian`: N(0, I), the released default. `network`: t = psi(noise) * N(0, I), a scale mixture of normals whose
-    scale network psi climbs the matching loss after each image step. psi is three linear layers with BatchNorm,
-    LeakyReLU 0.2 twice and tanh, as released; that the released code tiles four outputs is not imitated.
+    From N(0, I), the released default; or, `learned`, t = psi(noise) * N(0, I), a scale mixture of normals
+    whose scale network psi climbs the matching loss after each image step. psi is three linear layers with
+    BatchNorm, LeakyReLU 0.2 twice and tanh, as released; that the released code tiles four outputs is not
+    imitated.
     """
 
-    def __init__(
-        self, m: int, net: Network, shape: tuple[int, int, int], kind: str, lr: float, ctx: Context
-    ):
-        """Sizes itself by the embedding of `net`; `lr` is psi's Adam rate, our choice: the papers give none."""
-        with torch.no_grad():
-            self._d = net.embed(torch.zeros(1, *shape, device=ctx.device)).shape[1]
-        self._m, self._ctx, self._psi, self._step = m, ctx, None, 0
-        if kind == "network":
+    def __init__(self, m: int, d: int, learned: bool, lr: float, ctx: Context):
+        """Takes psi's Adam rate `lr`: our choice, the paper gives none."""
+        self._m, self._d, self._ctx, self._psi = m, d, ctx, None
+        if learned:
             with seeded("cpu", ctx.seed_for("psi")):
                 self._psi = scale_network(self._d).to(ctx.device)
             self._optimizer = torch.optim.Adam(self._psi.parameters(), lr=lr, maximize=True)
@@ -46,9 +42,7 @@ class FrequencySampler:
             return self._draw()
 
     def ascend(self, loss: Callable[[Tensor], Tensor]) -> None:
-        """Trains psi one step up `loss`, a function of frequencies; nothing to do for `gaussian`."""
-        if self._psi is None:
-            return
+        """Trains psi one step up `loss`, a function of the frequencies last drawn."""
         self._optimizer.zero_grad()
         loss(self._draw()).backward()
         self._optimizer.step()
@@ -58,8 +52,9 @@ class FrequencySampler:
         normal = torch.randn(self._m, self._d, generator=generator, device=device)
         if self._psi is None:
             return normal
-        noise = torch.randn(-(-self._m // _REPEATS), self._d, generator=generator, device=device)
-        return self._psi(noise).repeat_interleave(_REPEATS, 0)[: self._m] * normal
+        noise = torch.randn(-(-self._m // REPEATS), self._d, generator=generator, device=device)
+        scales: Tensor = self._psi(noise)  # (m / 16, d)
+        return scales.repeat_interleave(REPEATS, 0)[: self._m] * normal
 
 
 def scale_network(d: int) -> nn.Sequential:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from dd_bench.base import Context, Method, too_few_images
 from dd_bench.architecture import Architecture
+from dd_bench.base import Context, Method, too_few_images
 from dd_bench.initial import random_index
 from dd_bench.real import RealSet
 from dd_bench.synthetic import ImageSet
@@ -19,7 +19,7 @@ class Random(Method):
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        return super().unsupported(real, ipc, architecture) or too_few_images(real, ipc, ipc, "random")
+        return super().unsupported(real, ipc, architecture) or too_few_images(real, ipc, ipc)
 
     def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
         """See `Method`."""

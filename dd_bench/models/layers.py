@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import TypeVar
 
-from torch import nn
+import torch.nn.functional as F
+from torch import Tensor, nn
 
 T = TypeVar("T")
 
@@ -24,6 +25,18 @@ def choose(knob: str, name: str, among: Mapping[str, T]) -> T:
     return among[name]
 
 
+class MapNorm(nn.LayerNorm):
+    """LayerNorm with its weight and bias applied outside the kernel; the same numbers.
+
+    Under `vmap` torch 2.14 differentiates the kernel's weight gradient wrongly, without a word, and gradient
+    matching takes just that derivative; a norm of maps has a weight of three dimensions, which counts there.
+    """
+
+    def forward(self, input: Tensor) -> Tensor:
+        """Returns maps of the shape of `input`."""
+        return F.layer_norm(input, self.normalized_shape, eps=self.eps) * self.weight + self.bias
+
+
 def make_norm(name: str, channels: int, size: tuple[int, int]) -> nn.Module:
     """Returns the normalisation of maps `(n, channels, *size)`, one of `NORMS`, with PyTorch's defaults.
 
@@ -40,7 +53,7 @@ def make_norm(name: str, channels: int, size: tuple[int, int]) -> nn.Module:
     makers: dict[str, Callable[[], nn.Module]] = {
         "none": nn.Identity,
         "batchnorm": lambda: nn.BatchNorm2d(channels),
-        "layernorm": lambda: nn.LayerNorm([channels, *size]),
+        "layernorm": lambda: MapNorm([channels, *size]),
         "instancenorm": lambda: nn.GroupNorm(channels, channels),
         "groupnorm": lambda: nn.GroupNorm(GROUPS, channels),
     }

@@ -8,14 +8,14 @@ import torch
 from torch import Tensor, nn
 
 
-class Network(nn.Module, ABC):
+class Network(ABC, nn.Module):  # in this order: `higher` derives from both
     """A classifier `x (n, c, h, w) -> logits (n, k)` that can be cut before its last linear layer.
 
     Constructors take `(image_shape, num_classes, **knobs)`; the knobs are the keys of `conf/model/*.yaml`.
     `self.classifier` is the last layer, applied to `embed(x)`.
     """
 
-    classifier: nn.Module
+    classifier: nn.Linear
 
     @abstractmethod
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:

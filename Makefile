@@ -1,0 +1,48 @@
+# What CI runs. Every target sets up what it needs; `make demo` is the place to start.
+
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+
+.PHONY: demo test test-all lint type golden tables benchmark clean
+
+demo: $(STAMP)          ## distil the embedded digits with DM, evaluate with fresh networks, make a table
+	$(BIN)/dd-bench run -m experiment=demo method=random,dm out=runs/demo
+	$(BIN)/dd-bench leaderboard build --entries runs/demo/records --out runs/demo/tables
+	@$(BIN)/python -m dd_bench.demo runs/demo
+
+test: $(STAMP)          ## lint, types, and the tests that take seconds
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest -q
+
+test-all: $(STAMP)      ## also the slow ones
+	$(BIN)/python -m pytest -q -m "not gpu"
+
+lint: $(STAMP)
+	$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+type: $(STAMP)
+	$(BIN)/mypy
+
+golden: $(STAMP)        ## write the golden losses and tables anew; look at the difference before you commit it
+	DD_BENCH_GOLDEN=1 $(BIN)/python -m pytest -q tests/methods/test_golden.py tests/leaderboards
+
+tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables
+	$(BIN)/dd-bench leaderboard build
+
+benchmark: $(STAMP)     ## our training loop and matching steps against the plain ones
+	$(BIN)/python benchmarks/training_loop.py
+	$(BIN)/python benchmarks/matching_step.py
+
+# pip, not a faster resolver: it takes wheels that lie on the disk before it downloads gigabytes.
+$(STAMP): pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -1,0 +1,112 @@
+"""Accuracy: how many networks, which seeds, one network for every set, and that it ranks as it should."""
+
+from statistics import mean
+
+import pytest
+import torch
+
+from dd_bench.base import Context
+from dd_bench.cache import Cache
+from dd_bench.evaluators.accuracy import Accuracy
+from dd_bench.real import RealSet
+from dd_bench.seeding import seed_for
+from dd_bench.synthetic import ImageSet
+from dd_bench.training import accuracy, fetch_from, train
+
+
+@pytest.fixture
+def make_ctx(convnet, runtime, protocol, recipe, tmp_path):
+    def make(real, seed=0, finished=(), epochs=3, **knobs):
+        short = protocol(recipe=recipe(epochs=epochs))
+        cache = Cache(tmp_path / "cache")
+        return Context(
+            seed, runtime, convnet(real, **knobs), cache, None, short, finished=frozenset(finished)
+        )
+
+    return make
+
+
+def coreset(real, per_class, seed=0):
+    return ImageSet.coreset(real, real.train.draw(per_class, torch.Generator().manual_seed(seed)).flatten())
+
+
+def scores_of(evaluator, syn, real, ctx):
+    return [score for network in evaluator.run(syn, real, ctx) for score in network]
+
+
+def test_one_score_a_network(blobs, make_ctx):
+    scores = scores_of(Accuracy(num_networks=3), coreset(blobs, 2), blobs, make_ctx(blobs))
+    assert [s.network for s in scores] == [0, 1, 2]
+    assert {s.metric for s in scores} == {"accuracy"} == {Accuracy.main_metric}
+    assert all(0 <= s.value <= 1 for s in scores)
+    assert len({s.seed for s in scores}) == 3
+
+
+def test_finished_networks_are_left_out_and_the_others_are_unchanged(blobs, make_ctx):
+    syn, evaluator = coreset(blobs, 2), Accuracy(num_networks=4)
+    whole = scores_of(evaluator, syn, blobs, make_ctx(blobs))
+    rest = scores_of(evaluator, syn, blobs, make_ctx(blobs, finished=[0, 2]))
+    assert rest == [whole[1], whole[3]]
+    assert scores_of(evaluator, syn, blobs, make_ctx(blobs, finished=range(4))) == []
+
+
+def test_two_sets_and_two_sizes_of_a_measurement_share_their_networks(blobs, make_ctx):
+    few = scores_of(Accuracy(num_networks=2), coreset(blobs, 2), blobs, make_ctx(blobs))
+    other = scores_of(Accuracy(num_networks=3), coreset(blobs, 2, seed=1), blobs, make_ctx(blobs))
+    assert [s.seed for s in few] == [s.seed for s in other[:2]]
+    assert {
+        s.seed for s in scores_of(Accuracy(num_networks=2), coreset(blobs, 2), blobs, make_ctx(blobs, 1))
+    }.isdisjoint(s.seed for s in few)
+
+
+def test_the_value_is_the_accuracy_on_test_images_after_the_last_step(blobs, make_ctx):
+    ctx, syn = make_ctx(blobs), coreset(blobs, 2)
+    (score,) = scores_of(Accuracy(num_networks=1), syn, blobs, ctx)
+    net = ctx.architecture.fresh(seed_for(score.seed, "init"), ctx.device)
+    images, labels = syn.materialise(ctx.device)
+    how = {"seed": seed_for(score.seed, "train"), "runtime": ctx.runtime, "flip": blobs.flip}
+    train(net, fetch_from(images, labels), len(images), ctx.protocol.recipe, **how)
+    assert score.value == accuracy(net, blobs.test.batches(1000), ctx.runtime)
+    right = sum(int((net(x).argmax(1) == y).sum()) for x, y in blobs.test.batches(7))
+    assert score.value == right / len(blobs.test)
+
+
+def test_test_images_are_read_once_a_network(blobs, make_ctx, monkeypatch):
+    reads, batches = [], type(blobs.test).batches
+
+    def spy(self, size):
+        reads.append(self is blobs.test)
+        return batches(self, size)
+
+    monkeypatch.setattr(type(blobs.test), "batches", spy)
+    scores_of(Accuracy(num_networks=3), coreset(blobs, 2), blobs, make_ctx(blobs))
+    assert reads == [True] * 3
+
+
+def test_it_trains_on_the_set_alone(blobs, make_ctx, monkeypatch):
+    syn = coreset(blobs, 2)
+    ctx = make_ctx(blobs)
+    wanted = scores_of(Accuracy(num_networks=1), syn, blobs, ctx)
+
+    def refuse(self, index):
+        raise AssertionError("the training split is not for evaluators")
+
+    monkeypatch.setattr(RealSet, "train", property(refuse), raising=False)
+    assert scores_of(Accuracy(num_networks=1), syn, blobs, ctx) == wanted
+
+
+def test_more_images_rank_higher(real_set, make_ctx):
+    """On noisy blobs: everything, then ten images a class, then one."""
+    real, evaluator = real_set(per_class=40, noise=80.0), Accuracy(num_networks=3)
+    values = []
+    for per_class in (40, 10, 1):
+        ctx = make_ctx(real, epochs=40)
+        values.append(mean(s.value for s in scores_of(evaluator, coreset(real, per_class), real, ctx)))
+    assert values == sorted(values, reverse=True)
+    assert values[0] > values[2] + 0.05
+
+
+@pytest.mark.parametrize("n", [0, -1])
+def test_no_network_is_an_error(n):
+    with pytest.raises(ValueError, match=f"evaluator.num_networks={n}: at least one network"):
+        Accuracy(num_networks=n)

@@ -1,0 +1,173 @@
+"""Selections: each rule by brute force on small examples, and that they keep real images bit by bit."""
+
+import warnings
+
+import pytest
+import torch
+
+from dd_bench.initial import initial_images
+from dd_bench.teachers import class_embeddings, teacher
+
+SELECTIONS = ("herding", "kcenter", "kmeans")
+
+
+def features(n, d, seed=0):
+    return torch.randn(n, d, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def gap(x, chosen):
+    return float((x[chosen].mean(0) - x.mean(0)).norm())
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_herding_is_the_greedy_choice(make_method, seed):
+    """Nearest to (j + 1) mean - sum is the same as: whose mean with the chosen is nearest to the mean."""
+    x = features(12, 3, seed)
+    chosen = []
+    for _ in range(7):
+        free = [i for i in range(12) if i not in chosen]
+        chosen.append(min(free, key=lambda i: gap(x, [*chosen, i])))
+    assert make_method("herding").select(x, 7, seed=0).tolist() == chosen
+
+
+def test_herding_by_hand(make_method):
+    x = torch.tensor([[-4.0], [-1.0], [0.5], [1.5], [8.0]], dtype=torch.float64)  # mean 1
+    # nearest 1: 0.5 or 1.5, the first; then 2 - 0.5 = 1.5; then 3 - 2 = 1: -1; then 4 - 1 = 3: 8 or -4
+    assert make_method("herding").select(x, 5, seed=0).tolist() == [2, 3, 1, 4, 0]
+
+
+def test_herding_s_mean_is_nearer_than_random_s_and_arrives(make_method):
+    x, method = features(60, 4), make_method("herding")
+    generator = torch.Generator().manual_seed(1)
+    for ipc in (1, 5, 10, 20):
+        random = [gap(x, torch.randperm(60, generator=generator)[:ipc]) for _ in range(20)]
+        assert gap(x, method.select(x, ipc, 0)) < min(random)
+    errors = [gap(x, method.select(x, ipc, 0)) for ipc in (1, 4, 16, 60)]
+    assert errors == sorted(errors, reverse=True)
+    assert errors[-1] < 1e-12
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_kcenter_is_the_farthest_first_choice(make_method, seed):
+    x = features(12, 3, seed)
+    distance = (x[:, None] - x[None]).norm(dim=2)
+    chosen = [int((x - x.mean(0)).norm(dim=1).argmin())]
+    for _ in range(6):
+        chosen.append(max(range(12), key=lambda i: float(distance[i, chosen].min())))
+    assert make_method("kcenter").select(x, 7, seed=0).tolist() == chosen
+
+
+def test_kcenter_covers_within_twice_the_optimum(make_method):
+    """Gonzalez' bound, by trying all pairs of centres."""
+    x = features(15, 2)
+    distance = (x[:, None] - x[None]).norm(dim=2)
+    radius = lambda chosen: float(distance[:, chosen].min(1).values.max())  # noqa: E731
+    best = min(radius([i, j]) for i in range(15) for j in range(i))
+    assert radius(make_method("kcenter").select(x, 2, 0).tolist()) <= 2 * best + 1e-12
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+@pytest.mark.parametrize("ipc", [1, 3, 6])
+def test_each_image_once_also_among_duplicates(make_method, name, ipc):
+    x = torch.tensor([[0.0, 1.0], [5.0, 1.0]], dtype=torch.float64).repeat(3, 1)  # 2 places, 6 images
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="Number of distinct clusters")  # scikit-learn, rightly
+        chosen = make_method(name).select(x, ipc, seed=0).tolist()
+    assert len(set(chosen)) == len(chosen) == ipc
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_the_whole_class_can_be_selected(make_method, name):
+    assert sorted(make_method(name).select(features(8, 3), 8, seed=0).tolist()) == list(range(8))
+
+
+def test_kmeans_keeps_the_image_nearest_to_each_centroid(make_method):
+    centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], dtype=torch.float64)
+    x = (centres[:, None] + 0.5 * features(30, 2).view(3, 10, 2)).flatten(0, 1)
+    chosen = make_method("kmeans").select(x, 3, seed=0)
+    wanted = []
+    for c in range(3):
+        group = x[10 * c : 10 * c + 10]
+        wanted.append(10 * c + int((group - group.mean(0)).norm(dim=1).argmin()))
+    assert sorted(chosen.tolist()) == wanted
+
+
+def test_kmeans_gives_the_second_of_two_equal_centroids_its_next_nearest(make_method, monkeypatch):
+    from dd_bench.methods import kmeans
+
+    class Clustering:
+        def __init__(self, n, **how):
+            self.n = n
+
+        def fit(self, x):
+            self.cluster_centers_ = x[[0] * self.n]
+
+    monkeypatch.setattr(kmeans, "Clustering", Clustering)
+    x = torch.arange(5.0, dtype=torch.float64)[:, None]
+    assert make_method("kmeans").select(x, 3, seed=0).tolist() == [0, 1, 2]
+
+
+def test_the_seed_matters_to_kmeans_alone(make_method):
+    x = features(50, 2)
+    for name in SELECTIONS:
+        chosen = {tuple(sorted(make_method(name).select(x, 6, seed).tolist())) for seed in range(6)}
+        assert (len(chosen) > 1) == (name == "kmeans"), name
+
+
+@pytest.mark.parametrize("name", ["random", "full", *SELECTIONS])
+def test_images_are_training_images_bit_by_bit(make_method, make_ctx, blobs, name):
+    syn = make_method(name).distill(blobs, 4, make_ctx())
+    assert syn.space == "pixel"
+    assert syn.images.dtype == torch.uint8
+    index = torch.tensor(syn.source)
+    assert len(index.unique()) == len(index) == len(syn.images)
+    assert torch.equal(syn.images, blobs.train.pixels(index))
+    assert torch.equal(syn.labels, blobs.train.labels[index])
+    images, _ = syn.materialise(torch.device("cpu"))
+    assert torch.equal(images, blobs.train.inputs(index))
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_selection_is_by_the_embedding_of_the_trained_network_class_by_class(
+    make_method, make_ctx, blobs, name
+):
+    ctx, method = make_ctx(), make_method(name)
+    method.prepare(blobs, ctx)
+    syn = method.distill(blobs, 4, ctx)
+    net = teacher(blobs, ctx.architecture, method.recipe, 0, ctx)
+    assert not net.training
+    for c in range(3):
+        x = class_embeddings(net, blobs, c)
+        assert torch.equal(x, net.embed(blobs.train.inputs(blobs.train.of_class(c))).detach())
+        wanted = blobs.train.of_class(c)[method.select(x.double(), 4, ctx.seed_for("select", c))]
+        assert list(syn.source[4 * c : 4 * c + 4]) == wanted.tolist()
+
+
+def test_random_is_where_methods_with_real_init_start(make_method, make_ctx, blobs):
+    for seed in (0, 1):
+        images, _ = make_method("random").distill(blobs, 4, make_ctx(seed)).materialise(torch.device("cpu"))
+        assert torch.equal(images, initial_images("real", blobs, 4, make_ctx(seed)).flatten(0, 1))
+        start = make_method("dm", iterations=0).distill(blobs, 4, make_ctx(seed, work=f"dm{seed}"))
+        assert torch.equal(images, start.images)
+
+
+def test_a_smaller_ipc_is_the_beginning_of_a_larger_one(make_method, make_ctx, blobs):
+    """So IPC columns of one seed are nested, for random and for the greedy rules."""
+    for name in ("random", "herding", "kcenter"):
+        few, many = (
+            torch.tensor(make_method(name).distill(blobs, ipc, make_ctx()).source).view(3, ipc)
+            for ipc in (2, 5)
+        )
+        assert torch.equal(few, many[:, :2]), name
+
+
+@pytest.mark.parametrize("name", ["random", *SELECTIONS])
+def test_more_images_than_a_class_has_is_a_reason_with_advice_that_works(
+    make_method, make_architecture, blobs, name
+):
+    reason = make_method(name).unsupported(blobs, 18, make_architecture())
+    assert reason == (
+        "ipc=18 exceeds class 'b' of blobs (17 images), and this method samples without replacement. "
+        "Use ipc<=17"
+    )
+    assert make_method(name).unsupported(blobs, 17, make_architecture()) is None

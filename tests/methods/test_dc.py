@@ -1,0 +1,383 @@
+"""DC: class gradients, their distance and its gradient, the inner loop, BatchNorm; and DSA on top."""
+
+import higher
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from dd_bench.augment import Augment
+from dd_bench.initial import initial_images
+from dd_bench.methods import dc
+from dd_bench.methods.dc import DC, LOOPS, class_gradients, freeze_batch_norm, gradient_match
+from dd_bench.models.mlp import MLP
+from dd_bench.models.network import batch_coupled
+from dd_bench.models.vit import ViT
+from dd_bench.training import fetch_from, train
+
+NORMS = ("instancenorm", "none", "groupnorm", "layernorm", "batchnorm")
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def slow_gradients(net, images, first_class=0, create_graph=False):
+    """One `autograd.grad` a class; returns for each parameter of two dimensions the classes' gradients."""
+    names = [name for name, p in net.named_parameters() if p.ndim > 1]
+    of_class = []
+    for c, x in enumerate(images):
+        loss = F.cross_entropy(net(x), torch.full((len(x),), first_class + c))
+        weights = [dict(net.named_parameters())[name] for name in names]
+        of_class.append(torch.autograd.grad(loss, weights, create_graph=create_graph))
+    return {name: torch.stack([g[i] for g in of_class]) for i, name in enumerate(names)}
+
+
+def slow_match(real, syn):
+    """The distance row by row."""
+    total = 0.0
+    for name in real:
+        for a, b in zip(real[name], syn[name], strict=True):  # classes
+            for row_a, row_b in zip(a.reshape(len(a), -1), b.reshape(len(b), -1), strict=True):
+                cosine = (row_a * row_b).sum() / (row_a.norm() * row_b.norm() + 1e-6)
+                total = total + 1 - cosine
+    return total
+
+
+@pytest.mark.parametrize("norm", NORMS)
+def test_class_gradients_equal_a_loop_over_classes(make_net, norm):
+    net, images = make_net(norm=norm), randn(3, 4, 1, 8, 8)
+    if norm == "batchnorm":
+        freeze_batch_norm(net, randn(12, 1, 8, 8, seed=1))
+    fast, slow = class_gradients(net, images, 0), slow_gradients(net, images)
+    assert fast.keys() == slow.keys()
+    for name in slow:
+        torch.testing.assert_close(fast[name], slow[name], rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize(
+    "knobs",
+    [{"norm": norm} for norm in NORMS]
+    + [{"activation": a} for a in ("sigmoid", "leakyrelu", "swish")]
+    + [{"pooling": p} for p in ("max", "none")],
+    ids=str,
+)
+def test_the_image_gradient_of_the_loss_equals_a_loop_over_classes(make_net, knobs):
+    net = make_net(**knobs)
+    if knobs.get("norm") == "batchnorm":
+        freeze_batch_norm(net, randn(12, 1, 8, 8, seed=2))
+    image_gradients_agree(net)
+
+
+@pytest.mark.parametrize(
+    ("cls", "knobs"),
+    [
+        (MLP, {"width": 8, "depth": 2}),
+        (
+            ViT,
+            {"patch": 4, "dim": 8, "depth": 2, "heads": 2, "mlp_dim": 8, "dropout": 0.0, "emb_dropout": 0.0},
+        ),
+    ],
+)
+def test_the_image_gradient_of_other_networks(make_architecture, cls, knobs):
+    image_gradients_agree(make_architecture(cls, **knobs).fresh(0, torch.device("cpu")).double())
+
+
+def image_gradients_agree(net):
+    real, syn = randn(3, 4, 1, 8, 8), randn(3, 2, 1, 8, 8, seed=1).requires_grad_()
+    with torch.no_grad():
+        wanted = class_gradients(net, real, 0)
+    fast = gradient_match(wanted, class_gradients(net, syn, 0))
+    slow = slow_match(slow_gradients(net, real), slow_gradients(net, syn, create_graph=True))
+    torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
+    (fast_grad,) = torch.autograd.grad(fast, syn)
+    (slow_grad,) = torch.autograd.grad(slow, syn)
+    torch.testing.assert_close(fast_grad, slow_grad, rtol=1e-9, atol=1e-10)
+
+
+def test_real_gradients_are_constants_and_the_parameters_get_none(make_net):
+    net, images = make_net(), randn(2, 3, 1, 8, 8).requires_grad_()
+    with torch.no_grad():
+        assert not any(g.requires_grad for g in class_gradients(net, images, 0).values())
+    loss = gradient_match(
+        class_gradients(net, randn(2, 3, 1, 8, 8, seed=1), 0), class_gradients(net, images, 0)
+    )
+    loss.backward()
+    assert images.grad.isfinite().all()
+    assert float(images.grad.abs().max()) > 0
+    assert all(p.grad is None for p in net.parameters())
+
+
+def test_labels_are_counted_from_the_first_class(make_net):
+    net, images = make_net(), randn(2, 3, 1, 8, 8)
+    fast, slow = class_gradients(net, images, 1), slow_gradients(net, images, first_class=1)
+    torch.testing.assert_close(fast["classifier.weight"], slow["classifier.weight"], rtol=1e-10, atol=1e-10)
+
+
+def test_parameters_of_one_dimension_are_left_out(make_net):
+    net = make_net(norm="layernorm")
+    names = set(class_gradients(net, randn(1, 2, 1, 8, 8), 0))
+    left = {name for name, _ in net.named_parameters()} - names
+    assert left == {"classifier.bias", "blocks.0.0.bias", "blocks.1.0.bias"}
+    assert "blocks.0.1.weight" in names  # LayerNorm's are (c, h, w)
+
+
+def test_image_gradient_against_finite_differences(make_net):
+    """A smooth network, since the second derivative of ReLU is not what differences see."""
+    net = make_net(width=4, activation="swish")
+    with torch.no_grad():
+        wanted = class_gradients(net, randn(2, 3, 1, 8, 8), 0)
+    syn = randn(2, 2, 1, 8, 8, seed=1).requires_grad_()
+    loss = lambda x: gradient_match(wanted, class_gradients(net, x, 0))  # noqa: E731
+    assert torch.autograd.gradcheck(loss, (syn,), fast_mode=True, atol=1e-6, rtol=1e-4)
+
+
+def test_one_differentiable_step_agrees_with_higher(make_net):
+    """theta - lr * class gradient is an SGD step of `higher`: parameters and their gradient to the images."""
+    net, lr = make_net(activation="swish"), 0.1
+    images = randn(1, 4, 1, 8, 8).requires_grad_()
+    optimizer = torch.optim.SGD(net.parameters(), lr=lr)
+    with higher.innerloop_ctx(net, optimizer, copy_initial_weights=False) as (functional, differentiable):
+        differentiable.step(F.cross_entropy(functional(images[0]), torch.zeros(4, dtype=torch.int64)))
+        names = [name for name, _ in functional.named_parameters()]
+        stepped = dict(zip(names, functional.parameters(), strict=True))
+    ours = {
+        n: p.detach() - lr * class_gradients(net, images, 0)[n][0]
+        for n, p in net.named_parameters()
+        if p.ndim > 1
+    }
+    for name, parameter in ours.items():
+        torch.testing.assert_close(parameter, stepped[name], rtol=1e-10, atol=1e-10)
+    (a,) = torch.autograd.grad(sum((p**3).sum() for p in ours.values()), images)
+    (b,) = torch.autograd.grad(sum((stepped[n] ** 3).sum() for n in ours), images)
+    torch.testing.assert_close(a, b, rtol=1e-9, atol=1e-12)
+
+
+def test_gradient_match_closed_form():
+    real = {"conv": randn(2, 3, 2, 2, 2), "linear": randn(2, 4, 5, seed=1)}
+    syn = {"conv": randn(2, 3, 2, 2, 2, seed=2), "linear": randn(2, 4, 5, seed=3)}
+    torch.testing.assert_close(gradient_match(real, syn), slow_match(real, syn), rtol=1e-12, atol=1e-12)
+
+
+def test_gradient_match_of_equal_orthogonal_and_opposite_rows():
+    row = torch.tensor([[[3.0, 4.0]]], dtype=torch.float64) * 1e3
+    across, rows = torch.tensor([[[-4.0, 3.0]]], dtype=torch.float64) * 1e3, 1
+    for other, wanted in ((row, 0.0), (across, 1.0), (-row, 2.0)):
+        got = gradient_match({"w": row}, {"w": other}) / rows
+        torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-12)
+
+
+def test_gradient_match_does_not_see_the_length_of_a_row():
+    real, syn = {"w": 1e3 * randn(2, 3, 4)}, {"w": 1e3 * randn(2, 3, 4, seed=1)}
+    lengths = torch.rand(2, 3, 1, dtype=torch.float64) + 0.5
+    torch.testing.assert_close(
+        gradient_match(real, {"w": lengths * syn["w"]}), gradient_match(real, syn), rtol=1e-9, atol=0
+    )
+
+
+def test_a_dead_unit_costs_one_and_gives_no_nan():
+    real, syn = {"w": randn(1, 2, 3)}, {"w": randn(1, 2, 3, seed=1)}
+    syn["w"][0, 0] = 0.0
+    syn["w"].requires_grad_()
+    loss = gradient_match(real, syn)
+    loss.backward()
+    torch.testing.assert_close(loss, slow_match(real, {"w": syn["w"].detach()}))
+    assert syn["w"].grad.isfinite().all()
+
+
+def test_identical_sets_have_no_distance(make_net):
+    net, images = make_net(activation="swish"), 3 * randn(3, 4, 1, 8, 8)
+    gradients = class_gradients(net, images, 0)
+    rows = sum(g.shape[0] * g.shape[1] for g in gradients.values())
+    assert 0 <= float(gradient_match(gradients, gradients)) < 1e-3 * rows  # the 1e-6 under the fraction
+
+
+def test_loops_are_the_paper_s_and_have_a_fallback(make_method):
+    assert LOOPS == {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
+    by_ipc = make_method("dc", smoke=False)
+    assert [by_ipc.loops(ipc) for ipc in (1, 10, 50)] == [(1, 1), (10, 50), (50, 10)]
+    assert [by_ipc.loops(ipc) for ipc in (2, 5, 100, 600)] == [(2, 250), (5, 100), (100, 5), (600, 1)]
+    assert make_method("dc", smoke=False, outer=3).loops(10) == (3, 50)
+    assert make_method("dc", smoke=False, inner_epochs=7).loops(10) == (10, 7)
+
+
+@pytest.mark.parametrize("key", ["outer", "inner_epochs"])
+def test_no_loop_is_empty(make_method, key):
+    with pytest.raises(ValueError, match=f"method.{key}=0: wanted at least 1, or null"):
+        make_method("dc", **{key: 0})
+
+
+@pytest.mark.parametrize(
+    ("name", "augment"), [("dc", "none"), ("dsa", "color_crop_cutout_flip_scale_rotate")]
+)
+def test_between_updates_the_network_learns_the_images_by_plain_sgd(
+    monkeypatch, make_method, make_ctx, blobs, name, augment
+):
+    calls = []
+
+    def spy(net, fetch, n, recipe, **how):
+        images, labels = fetch(torch.arange(n))
+        before = [p.detach().clone() for p in net.parameters()]
+        train(net, fetch, n, recipe, **how)
+        moved = any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+        calls.append((net, n, recipe, how, images.clone(), labels, moved))
+
+    monkeypatch.setattr(dc, "train", spy)
+    method = make_method(name, iterations=2, outer=3, inner_epochs=4, batch_train=256)
+    method.distill(blobs, 2, make_ctx())
+    assert len(calls) == 2 * (3 - 1)  # none after the last update
+    for net, n, recipe, how, images, labels, moved in calls:
+        assert (n, images.shape) == (6, (6, 1, 8, 8))
+        assert labels.tolist() == [0, 0, 1, 1, 2, 2]
+        assert not images.requires_grad
+        assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay) == ("sgd", 0.01, 0, 0)
+        assert (recipe.batch_size, recipe.epochs, recipe.augment, recipe.cutmix) == (256, 4, augment, 0)
+        assert (how["flip"], how["runtime"].autocast) == (False, False)
+        assert net.training
+        assert moved
+    assert len({call[3]["seed"] for call in calls}) == 4
+    assert calls[0][0] is calls[1][0] is not calls[2][0]  # a network lives for one iteration
+    assert not torch.equal(calls[0][4], calls[1][4])  # and learns the current images
+
+
+def test_the_inner_loop_agrees_with_higher(make_method, make_net, make_ctx):
+    images, labels = randn(6, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2, 2])
+    recipe = make_method("dc")._inner_recipe(5)
+    net = make_net()
+    with higher.innerloop_ctx(net, torch.optim.SGD(net.parameters(), lr=0.01), track_higher_grads=False) as (
+        functional,
+        differentiable,
+    ):
+        for _ in range(5):
+            differentiable.step(F.cross_entropy(functional(images), labels))
+        wanted = [p.detach().clone() for p in functional.parameters()]
+    train(net, fetch_from(images, labels), 6, recipe, seed=0, runtime=make_ctx().runtime, flip=False)
+    for ours, theirs in zip(net.parameters(), wanted, strict=True):
+        torch.testing.assert_close(ours.detach(), theirs, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("name", ["dc", "dsa"])
+@pytest.mark.parametrize("norm", ["instancenorm", "batchnorm"])
+def test_chunks_of_classes_equal_the_whole(make_method, make_ctx, blobs, name, norm):
+    """With BatchNorm too: its statistics are frozen while gradients are matched."""
+    sets = []
+    for work, chunk in (("whole", None), ("pairs", 2), ("single", 1)):
+        method = make_method(name, class_chunk=chunk, norm=norm, iterations=2, outer=1)
+        sets.append(method.distill(blobs, 2, make_ctx(work=work)).images)
+    for other in sets[1:]:
+        torch.testing.assert_close(other, sets[0], rtol=1e-4, atol=1e-5)
+
+
+def test_an_update_is_one_step_of_sgd_with_momentum(monkeypatch, make_method, make_ctx, blobs):
+    """A loss whose gradient is 1 at every pixel: after 3 steps, lr * (1 + 1.5 + 1.75)."""
+    gradients = lambda net, images, first_class: {"x": images}  # noqa: E731
+    monkeypatch.setattr(dc, "class_gradients", gradients)
+    monkeypatch.setattr(dc, "gradient_match", lambda real, syn: syn["x"].sum())
+    method = make_method("dc", iterations=1, outer=3, lr_img=0.1)
+    syn, start = method.distill(blobs, 2, make_ctx()), initial_images("noise", blobs, 2, make_ctx())
+    wanted = start.flatten(0, 1) - 0.1 * (1 + 1.5 + 1.75)
+    torch.testing.assert_close(syn.images, wanted)
+
+
+def test_dc_starts_from_standard_noise_and_dsa_from_real_images(make_method, make_ctx, make_blobs):
+    real = make_blobs(counts=(40, 40, 40))
+    noise = make_method("dc", iterations=0).distill(real, 30, make_ctx(work="dc")).images
+    assert abs(float(noise.mean())) < 5 / noise.numel() ** 0.5
+    assert abs(float(noise.std()) - 1) < 5 / (2 * noise.numel()) ** 0.5
+    images = make_method("dsa", iterations=0).distill(real, 5, make_ctx(work="dsa")).images
+    known = {tuple(x.flatten().tolist()) for x in real.train.inputs(torch.arange(len(real.train)))}
+    assert all(tuple(x.flatten().tolist()) in known for x in images)
+
+
+def test_freezing_moves_the_statistics_once_and_stops(make_net):
+    net, images = make_net(norm="batchnorm"), 2 + 3 * randn(9, 1, 8, 8)
+    assert batch_coupled(net)
+    freeze_batch_norm(net, images)
+    first = net.blocks[0][1]
+    assert isinstance(first, nn.BatchNorm2d)
+    maps = net.blocks[0][0](images).detach()
+    torch.testing.assert_close(first.running_mean, 0.1 * maps.mean((0, 2, 3)))
+    torch.testing.assert_close(first.running_var, 0.9 + 0.1 * maps.var((0, 2, 3)))
+    assert net.training
+    assert not first.training
+    kept = first.running_mean.clone()
+    class_gradients(net, images[None], 0)
+    assert torch.equal(first.running_mean, kept)
+    torch.testing.assert_close(net(images)[:2], net(images[:2]))  # coupled no more
+
+
+def test_batchnorm_is_frozen_before_every_update_from_sixteen_images_a_class(
+    monkeypatch, make_method, make_ctx, blobs
+):
+    seen = []
+
+    def spy(net, images):
+        seen.append((len(images), net.training))
+        freeze_batch_norm(net, images)
+
+    monkeypatch.setattr(dc, "freeze_batch_norm", spy)
+    make_method("dc", norm="batchnorm", iterations=2, outer=2).distill(blobs, 1, make_ctx())
+    assert seen == [(3 * 16, True)] * 4
+
+
+def test_no_reason_to_crash_on_a_network_without_the_knob(make_method, make_architecture, blobs):
+    mlp = make_architecture(MLP, width=8, depth=1)
+    assert make_method("dc").unsupported(blobs, 1, mlp) is None
+    assert "method.norm=batchnorm needs" in make_method("dc", norm="batchnorm").unsupported(blobs, 1, mlp)
+    reason = make_method("dsa", norm="batchnorm").unsupported(blobs, 1, mlp)
+    assert "MLP has none" in reason
+
+
+def test_dsa_is_dc_with_augmentation(make_method):
+    assert isinstance(make_method("dsa"), DC)
+    with pytest.raises(ValueError, match="DSA without augmentation is DC"):
+        make_method("dsa", augment="none")
+
+
+@pytest.mark.parametrize("name", ["dsa", "dm", "datadam"])
+def test_both_batches_of_a_class_share_one_record_fresh_at_each_update(
+    monkeypatch, make_method, make_ctx, blobs, name
+):
+    seen, apply = [], Augment.apply
+
+    def spy(self, x, draw):
+        if draw.values.ndim == 2:  # not the network's own, whose values are per image
+            seen.append((x.shape[:2], draw, self))
+        return apply(self, x, draw)
+
+    monkeypatch.setattr(Augment, "apply", spy)
+    changes = {"outer": 2} if name == "dsa" else {}
+    make_method(name, iterations=2, batch_real=8, **changes).distill(blobs, 4, make_ctx())
+    updates = 4 if name == "dsa" else 2
+    assert len(seen) == 2 * updates
+    for (real, draw, augment), (syn, same, _) in zip(seen[::2], seen[1::2], strict=True):
+        assert (real, syn) == ((3, 8), (3, 4))
+        assert draw is same
+        assert draw.op.shape == (3,)
+        assert "flip" not in augment.choices  # digits-like: blobs say so
+    assert len({tuple(draw.values.flatten().tolist()) for _, draw, _ in seen}) == updates
+
+
+def test_dsa_learns_with_values_per_image(monkeypatch, make_method, make_ctx, blobs):
+    seen, apply = [], Augment.apply
+
+    def spy(self, x, draw):
+        seen.append(draw.values.shape)
+        return apply(self, x, draw)
+
+    monkeypatch.setattr(Augment, "apply", spy)
+    make_method("dsa", iterations=1, outer=2, inner_epochs=3).distill(blobs, 4, make_ctx())
+    assert seen.count((1, 12, 3)) == 3  # one mini-batch of 12 images in each of 3 epochs
+
+
+@pytest.mark.parametrize("flip", [True, False])
+def test_flip_follows_the_dataset(make_method, make_ctx, make_blobs, monkeypatch, flip):
+    seen, draw = set(), Augment.draw
+
+    def spy(self, *args, **how):
+        seen.add("flip" in self.choices)
+        return draw(self, *args, **how)
+
+    monkeypatch.setattr(Augment, "draw", spy)
+    make_method("dsa", outer=2).distill(make_blobs(flip=flip), 1, make_ctx())
+    assert seen == {flip}

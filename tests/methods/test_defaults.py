@@ -1,0 +1,73 @@
+"""The YAML defaults are the papers' or their released code's, written down here a second time."""
+
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+STRATEGY = "color_crop_cutout_flip_scale_rotate"
+DC = {
+    "iterations": 1000,
+    "outer": None,  # by ipc, see test_dc.py
+    "inner_epochs": None,
+    "lr_img": 0.1,
+    "momentum_img": 0.5,
+    "lr_net": 0.01,
+    "batch_real": 256,
+    "batch_train": 256,
+    "init": "noise",
+    "augment": "none",
+    "norm": None,
+}
+DM = {
+    "iterations": 20_000,
+    "lr_img": 1.0,
+    "momentum_img": 0.5,
+    "batch_real": 256,
+    "init": "real",
+    "augment": STRATEGY,
+    "norm": None,
+}
+DATADAM = {**DM, "lambda_mmd": 0.01, "scale": 100.0}
+PAPERS = {
+    "dc": DC,
+    "dsa": {**DC, "init": "real", "augment": STRATEGY},
+    "dm": DM,
+    "datadam": {**DATADAM, "iterations": 8000, "batch_real": 128, "norm": "instancenorm", "power": 4.0},
+    "datadam_released": {**DATADAM, "batch_real": 64, "norm": "batchnorm", "power": 1.0},
+    "ncfm": {
+        "iterations": 20_000,
+        "lr_img": 1e-3,
+        "weight_decay_img": 5e-4,
+        "plateau_patience": 500,
+        "batch_real": 1024,
+        "num_teachers": 20,
+        "frequencies": "gaussian",
+        "num_frequencies": 4096,
+        "alpha": 0.5,
+        "scale": 300.0,
+        "calibration": 1.0,
+        "update": "per_class",
+        "factor": 2,
+        "augment": "color_crop_cutout",
+        "teacher.optimizer": "sgd",
+        "teacher.lr": 0.01,
+        "teacher.momentum": 0.9,
+        "teacher.weight_decay": 5e-4,
+        "teacher.batch_size": 128,
+        "teacher.epochs": 60,
+        "teacher.milestones": [40, 50],
+        "teacher.gamma": 0.2,
+        "teacher.augment": "color_crop",
+        "teacher.dialect": True,
+        "teacher.cutmix": 0.5,
+        "teacher.cutmix_beta": 1.0,
+    },
+}
+
+
+@pytest.mark.parametrize("name", PAPERS)
+def test_defaults_are_the_paper_s(name):
+    config = OmegaConf.load(Path(str(files("dd_bench.conf") / "method")) / f"{name}.yaml")
+    assert {key: OmegaConf.select(config, key) for key in PAPERS[name]} == PAPERS[name]

@@ -1,0 +1,38 @@
+"""The first losses of every method, as they were: what changes them goes into CHANGELOG, "Changes numbers".
+
+To write them anew, on purpose: `DD_BENCH_GOLDEN=1 pytest tests/methods/test_golden.py`.
+"""
+
+import json
+import os
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+from omegaconf import OmegaConf
+
+GOLDEN = Path(__file__).parents[1] / "golden" / "methods.json"
+FOLDER = Path(str(files("dd_bench.conf") / "method"))
+NAMES = [file.stem for file in sorted(FOLDER.glob("*.yaml")) if "iterations" in OmegaConf.load(file)]
+STEPS = 5
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_first_losses(make_method, make_ctx, make_architecture, blobs, name):
+    """On a smooth network: a ReLU at its kink would turn another CPU's rounding into another loss."""
+    ctx = make_ctx(architecture=make_architecture(activation="swish"))
+    method = make_method(name, iterations=STEPS)
+    method.distill(blobs, 2, ctx)
+    known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
+    known = {key: losses for key, losses in known.items() if key in NAMES}
+    if os.environ.get("DD_BENCH_GOLDEN"):
+        known[name] = [float(f"{loss:.7g}") for loss in ctx.rows.losses]
+        GOLDEN.write_text(json.dumps(dict(sorted(known.items())), indent=1) + "\n")
+        pytest.skip(f"wrote {GOLDEN.name}")
+    if name not in known:
+        pytest.fail(f"{GOLDEN.name} has no {name}. DD_BENCH_GOLDEN=1 pytest tests/methods/test_golden.py")
+    assert ctx.rows.losses == pytest.approx(known[name], rel=1e-4)
+
+
+def test_no_loss_of_a_method_that_is_gone():
+    assert set(json.loads(GOLDEN.read_text())) == set(NAMES)

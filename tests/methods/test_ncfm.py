@@ -1,0 +1,350 @@
+"""NCFM: the distance of characteristic functions in closed form, the blend, the min-max, the two updates."""
+
+import math
+
+import pytest
+import torch
+
+from dd_bench.decode import encode
+from dd_bench.initial import random_index
+from dd_bench.methods import ncfm
+from dd_bench.methods.ncfm import characteristic, lerp, unit_embedding
+from dd_bench.methods.ncfm_frequencies import REPEATS, FrequencySampler
+from dd_bench.teachers import teacher, teacher_start
+
+IDENTICAL = 300 * math.sqrt(2e-12) * 1.01  # what the floors under the roots leave of a class
+
+
+def randn(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def unit(*shape, seed=0):
+    x = randn(*shape, seed=seed)
+    return x / x.norm(dim=-1, keepdim=True)
+
+
+def slow_function(features, t):
+    """The mean of exp(i <t, f>), a complex number a frequency."""
+    return torch.stack(
+        [sum(torch.exp(1j * (f @ row).to(torch.complex128)) for f in features) / len(features) for row in t]
+    )
+
+
+def test_characteristic_function_equals_the_slow_one():
+    features, t = unit(2, 4, 6), randn(5, 6, seed=1)
+    re, im = characteristic(features, t)
+    for c in range(2):
+        torch.testing.assert_close(torch.complex(re[c], im[c]), slow_function(features[c], t))
+
+
+def test_at_one_half_it_is_the_distance_of_the_functions_over_root_two(make_method):
+    real, syn, t = unit(3, 7, 6), unit(3, 2, 6, seed=1), randn(20, 6, seed=2)
+    wanted = 0.0
+    for c in range(3):
+        gap = (slow_function(real[c], t) - slow_function(syn[c], t)).abs()
+        wanted = wanted + 300 * (gap / math.sqrt(2)).mean()
+    got = make_method("ncfm").characteristic_match(real, syn, t)
+    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
+def test_alpha_weighs_amplitude_against_phase(make_method, alpha):
+    real, syn, t = unit(1, 7, 6), unit(1, 3, 6, seed=1), randn(20, 6, seed=2)
+    a, b = slow_function(real[0], t), slow_function(syn[0], t)
+    amplitude = (a.abs() - b.abs()) ** 2
+    phase = 2 * (a.abs() * b.abs() - (a * b.conj()).real)
+    wanted = 300 * torch.sqrt(alpha * amplitude + (1 - alpha) * phase).mean()
+    got = make_method("ncfm", alpha=alpha).characteristic_match(real, syn, t)
+    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+
+
+def test_identical_sets_have_no_distance_and_a_finite_gradient(make_method):
+    real, t = unit(2, 5, 6), randn(50, 6, seed=1)
+    syn = real.clone().requires_grad_()
+    loss = make_method("ncfm").characteristic_match(real, syn, t)
+    loss.backward()
+    assert 0 <= float(loss.detach()) < 2 * IDENTICAL
+    assert syn.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("alpha", [0.0, 0.5, 1.0])
+def test_gradient_against_finite_differences(make_method, alpha):
+    real, t = unit(2, 5, 6), randn(10, 6, seed=1)
+    syn, match = unit(2, 3, 6, seed=2).requires_grad_(), make_method("ncfm", alpha=alpha).characteristic_match
+    assert torch.autograd.gradcheck(lambda s: match(real, s, t), (syn,), atol=1e-4)
+    t.requires_grad_()
+    assert torch.autograd.gradcheck(lambda t: match(real, syn.detach(), t), (t,), atol=1e-4)
+
+
+def test_the_order_of_images_does_not_matter(make_method):
+    real, syn, t = unit(1, 5, 6), unit(1, 4, 6, seed=1), randn(10, 6)
+    match = make_method("ncfm").characteristic_match
+    torch.testing.assert_close(match(real, syn, t), match(real.flip(1), syn.flip(1), t))
+
+
+def test_embeddings_have_length_one(make_net):
+    net, images = make_net(), randn(3, 4, 1, 8, 8)
+    embedding = unit_embedding(net, images)
+    assert embedding.shape == (3, 4, net.classifier.in_features)
+    torch.testing.assert_close(embedding.norm(dim=2), torch.ones(3, 4, dtype=torch.float64))
+    direction = net.embed(images[1])[2]
+    torch.testing.assert_close(embedding[1, 2], direction / direction.norm())
+
+
+def test_image_gradient_of_the_loss_against_finite_differences(make_method, make_net):
+    net, real, t = make_net(activation="swish").requires_grad_(False), randn(2, 5, 1, 8, 8), randn(16, 72)
+    syn = randn(2, 2, 1, 8, 8, seed=1).requires_grad_()
+    wanted, match = unit_embedding(net, real), make_method("ncfm").characteristic_match
+    loss = lambda x: match(wanted, unit_embedding(net, x), t)  # noqa: E731
+    assert torch.autograd.gradcheck(loss, (syn,), fast_mode=True, atol=1e-4)
+
+
+def test_the_blend_goes_from_trained_to_untrained(make_net):
+    into, untrained, trained = make_net(0), make_net(1), make_net(2)
+    for u, wanted in ((0.0, trained), (1.0, untrained)):
+        lerp(into, untrained, trained, u)
+        assert all(torch.equal(a, b) for a, b in zip(into.parameters(), wanted.parameters(), strict=True))
+    lerp(into, untrained, trained, 0.3)
+    for p, a, b in zip(into.parameters(), untrained.parameters(), trained.parameters(), strict=True):
+        torch.testing.assert_close(p, 0.3 * a + 0.7 * b)
+
+
+def test_each_iteration_blends_one_pair_of_the_pool_at_a_uniform_place(
+    monkeypatch, make_method, make_ctx, make_architecture, blobs
+):
+    seen = []
+
+    def spy(into, start, end, u):
+        seen.append((start, end, u))
+        lerp(into, start, end, u)
+
+    monkeypatch.setattr(ncfm, "lerp", spy)
+    ctx, method = make_ctx(), make_method("ncfm", num_teachers=2, iterations=30)
+    method.prepare(blobs, ctx)
+    method.distill(blobs, 1, ctx)
+    assert 0 <= min(u for *_, u in seen) < 0.2
+    assert 0.8 < max(u for *_, u in seen) < 1
+    starts = [teacher_start(ctx.architecture, i, ctx) for i in range(2)]
+    ends = [teacher(blobs, ctx.architecture, method.recipe, i, ctx) for i in range(2)]
+    used = set()
+    for start, end, _ in seen:
+        i = next(i for i in range(2) if same(start, starts[i]))
+        assert same(end, ends[i])
+        assert not same(start, end)
+        used.add(i)
+    assert used == {0, 1}
+
+
+def same(a, b):
+    return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
+
+
+def test_gaussian_frequencies_are_fresh_at_each_call_and_repeat(make_ctx):
+    sampler = FrequencySampler(2000, 6, False, 1e-3, make_ctx())
+    first = sampler.draw(0, 0)
+    assert first.shape == (2000, 6)
+    assert abs(float(first.mean())) < 0.05
+    assert abs(float(first.std()) - 1) < 0.05
+    assert torch.equal(first, sampler.draw(0, 0))
+    assert not torch.equal(first, sampler.draw(1, 0))
+    assert not torch.equal(first, sampler.draw(0, 1))
+    assert sampler.state() == {}
+
+
+def test_learned_frequencies_are_a_scale_mixture_of_normals(make_ctx):
+    ctx = make_ctx()
+    plain = FrequencySampler(64, 6, False, 1e-3, ctx).draw(3, 1)
+    t = FrequencySampler(64, 6, True, 1e-3, ctx).draw(3, 1)
+    scales = (t / plain).view(64 // REPEATS, REPEATS, 6)
+    torch.testing.assert_close(scales, scales[:, :1].expand_as(scales))  # 16 frequencies share a scale
+    assert float(scales.abs().max()) <= 1
+    assert len(scales[:, 0, 0].unique()) == 64 // REPEATS
+    assert not t.requires_grad
+
+
+def test_ascent_makes_the_sampling_network_find_larger_distances(make_method, make_ctx):
+    """On fixed sets, by the paper's inner maximum: the loss rises with every round of steps."""
+    real, syn = unit(1, 20, 8).float(), unit(1, 5, 8, seed=1).float()
+    match, sampler = (
+        make_method("ncfm").characteristic_match,
+        FrequencySampler(512, 8, True, 1e-2, make_ctx()),
+    )
+    values = []
+    for _ in range(4):
+        values.append(float(match(real, syn, sampler.draw(0, 0))))
+        for _ in range(15):
+            sampler.ascend(lambda t: match(real, syn, t))
+    assert values == sorted(values)
+    assert values[-1] > 1.02 * values[0]
+
+
+def test_ascent_uses_the_frequencies_last_drawn(make_ctx):
+    sampler, seen = FrequencySampler(32, 8, True, 1e-2, make_ctx()), []
+    drawn = sampler.draw(2, 1)
+    sampler.ascend(lambda t: seen.append(t.detach()) or t.sum())
+    torch.testing.assert_close(seen[0], drawn)
+    assert not torch.equal(sampler.draw(2, 1), drawn)
+
+
+def test_too_few_frequencies_for_the_sampling_network(make_method):
+    with pytest.raises(ValueError, match=r"method.num_frequencies=16: .* Take more than 16"):
+        make_method("ncfm", frequencies="network", num_frequencies=16)
+
+
+@pytest.mark.parametrize("update", ["per_class", "joint"])
+def test_the_min_max_runs_and_resumes(make_method, make_ctx, blobs, update):
+    changes = {"frequencies": "network", "iterations": 3, "lr_frequencies": 0.1, "update": update}
+    method = lambda **more: make_method("ncfm", **changes, **more)  # noqa: E731
+    whole = method().distill(blobs, 2, make_ctx(work="whole")).images
+    with pytest.raises(KeyboardInterrupt):
+        method().distill(blobs, 2, make_ctx(work="killed", killed_at=2))
+    ctx = make_ctx(work="killed")
+    assert torch.equal(whole, method().distill(blobs, 2, ctx).images)
+    assert ctx.rows.started_at == 2
+    gaussian = make_method("ncfm", iterations=3, update=update).distill(blobs, 2, make_ctx(work="g")).images
+    assert not torch.equal(whole, gaussian)
+
+
+def test_number_of_steps_an_iteration(monkeypatch, make_method, make_ctx, blobs):
+    for update, wanted in (("per_class", 2 * 3), ("joint", 2)):
+        steps, descend = [], ncfm.descend
+
+        def spy(optimizer, loss, descend=descend, steps=steps):
+            before = [p.detach().clone() for p in optimizer.param_groups[0]["params"]]
+            descend(optimizer, loss)
+            steps.append((before[0], optimizer.param_groups[0]["params"][0].detach().clone()))
+
+        with monkeypatch.context() as patch:
+            patch.setattr(ncfm, "descend", spy)
+            make_method("ncfm", iterations=2, update=update).distill(blobs, 2, make_ctx(work=update))
+        assert len(steps) == 2 * wanted
+        # one tensor of all classes: AdamW's moments move every class at every step, after the first
+        moved = [(a != b).flatten(1).any(1).tolist() for a, b in steps]
+        assert all(all(row) for row in moved[1:])
+
+
+def test_the_image_optimizer_is_adamw_halved_on_a_plateau(monkeypatch, make_method, make_ctx, blobs):
+    made, kind = [], torch.optim.AdamW
+
+    def spy(*args, **how):
+        made.append(kind(*args, **how))
+        return made[-1]
+
+    with monkeypatch.context() as patch:
+        patch.setattr(ncfm.torch.optim, "AdamW", spy)
+        make_method("ncfm", scale=0.0, iterations=7, plateau_patience=1).distill(blobs, 1, make_ctx())
+    group = made[-1].param_groups[0]
+    assert group["weight_decay"] == 5e-4
+    assert group["betas"] == (0.9, 0.999)
+    assert group["lr"] == pytest.approx(1e-3 * 0.5**3)  # a loss of 0 is never beaten: halved at every second
+
+
+def test_pixels_stay_in_the_unit_interval(make_method, make_ctx, blobs):
+    syn = make_method("ncfm", lr_img=0.5).distill(blobs, 2, make_ctx())
+    assert syn.space == "unit"
+    assert float(syn.images.min()) == 0.0
+    assert float(syn.images.max()) == 1.0
+
+
+def test_a_class_is_matched_to_its_own_real_images(monkeypatch, make_method, make_ctx, blobs):
+    seen = []
+
+    def spy(net, images):
+        seen.append(images.detach())
+        return unit_embedding(net, images)
+
+    monkeypatch.setattr(ncfm, "unit_embedding", spy)
+    make_method("ncfm", iterations=1, augment="none").distill(blobs, 2, make_ctx())
+    assert len(seen) == 6  # real, synthetic, for each class in turn
+    for c, batch in enumerate(seen[::2]):
+        assert batch.shape == (1, 8, 1, 8, 8)
+        own = {tuple(x.flatten().tolist()) for x in blobs.train.inputs(blobs.train.of_class(c))}
+        assert all(tuple(x.flatten().tolist()) in own for x in batch[0])
+
+
+def test_both_batches_of_a_class_share_one_record_and_calibration_has_its_own(
+    monkeypatch, make_method, make_ctx, blobs
+):
+    seen, apply = [], ncfm.Augment.apply
+
+    def spy(self, x, draw):
+        if draw.values.ndim == 2:
+            seen.append((x.shape[:2], draw.values.clone()))
+            assert self.always == ("color", "cutout")
+        return apply(self, x, draw)
+
+    monkeypatch.setattr(ncfm.Augment, "apply", spy)
+    make_method("ncfm", iterations=1).distill(blobs, 2, make_ctx())
+    (shape, real), rest = seen[0], seen[1:]
+    assert shape == (3, 8)
+    for c, ((shape, matched), (_, calibrated)) in enumerate(zip(rest[::2], rest[1::2], strict=True)):
+        assert shape == (1, 2)
+        assert torch.equal(matched[0], real[c])
+        assert not torch.equal(calibrated[0], real[c])
+
+
+def test_calibration_alone_teaches_the_trained_network_s_classes(make_method, make_ctx, make_blobs):
+    real = make_blobs(counts=(40, 40, 40)).train_only()
+    changes = {"scale": 0.0, "lr_img": 0.02, "augment": "none", "teacher.epochs": 20}
+    ctx = make_ctx()
+    net = teacher(real, ctx.architecture, make_method("ncfm", **changes).recipe, 0, ctx)
+    losses = []
+    for iterations in (0, 15):
+        method = make_method("ncfm", **changes, iterations=iterations)
+        images, labels = method.distill(real, 2, make_ctx(work=str(iterations))).materialise(ctx.device)
+        losses.append(float(torch.nn.functional.cross_entropy(net(images), labels).detach()))
+    assert losses[1] < 0.8 * losses[0]
+
+
+def test_the_trained_networks_collect_no_gradients(monkeypatch, make_method, make_ctx, blobs):
+    nets, make = [], ncfm.teacher
+
+    def spy(*args):
+        nets.append(make(*args))
+        return nets[-1]
+
+    monkeypatch.setattr(ncfm, "teacher", spy)
+    make_method("ncfm").distill(blobs, 1, make_ctx())
+    assert nets
+    assert all(p.grad is None for net in nets for p in net.parameters())
+
+
+def test_it_starts_from_mosaics_of_random_real_images(make_method, make_ctx, blobs):
+    ctx = make_ctx()
+    syn = make_method("ncfm", iterations=0, factor=2).distill(blobs, 3, ctx)
+    index = random_index(blobs, 3 * 4, make_ctx())
+    pixels = blobs.train.pixels(index.flatten()).float() / 255
+    assert torch.equal(syn.images, encode(pixels, 2))
+    assert syn.images.shape == (9, 1, 8, 8)
+    images, labels = syn.materialise(ctx.device)
+    assert images.shape == (36, 1, 8, 8)
+    assert labels.tolist() == [0] * 12 + [1] * 12 + [2] * 12
+
+
+def test_factor_two_distils(make_method, make_ctx, blobs):
+    for update in ("per_class", "joint"):
+        start, end = (
+            make_method("ncfm", iterations=i, factor=2, update=update).distill(
+                blobs, 2, make_ctx(work=f"{update}{i}")
+            )
+            for i in (0, 2)
+        )
+        assert not torch.equal(start.images, end.images)
+
+
+def test_reasons(make_method, make_architecture, blobs):
+    architecture = make_architecture()
+    assert make_method("ncfm", factor=2).unsupported(blobs, 4, architecture) is None
+    assert make_method("ncfm", factor=2).unsupported(blobs, 5, architecture) == (
+        "ipc=5 (20 real images a class) exceeds class 'b' of blobs (17 images), "
+        "and this method samples without replacement. Use ipc<=4"
+    )
+
+
+@pytest.mark.parametrize(
+    ("key", "known"), [("update", "joint or per_class"), ("frequencies", "gaussian or network")]
+)
+def test_unknown_choices(make_method, key, known):
+    with pytest.raises(ValueError, match=f"method.{key}='nope' is unknown; take {known}"):
+        make_method("ncfm", **{key: "nope"})

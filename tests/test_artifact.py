@@ -1,0 +1,368 @@
+"""The artifact: what is saved comes back, and what was changed, cut or made up is refused with its name."""
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+
+from dd_bench import artifact
+from dd_bench.preprocess import ZCA
+from dd_bench.record import canonical
+from dd_bench.synthetic import ImageSet
+
+CPU = torch.device("cpu")
+
+
+def put(syn, folder: Path, real, **changes) -> Path:
+    fields = {
+        "method": "m",
+        "ipc": 2,
+        "seed": 0,
+        "config": {"ipc": 2},
+        "citations": ["somebody"],
+        "provenance": {},
+    }
+    return artifact.save(syn, folder, real=real, **fields | changes)
+
+
+@pytest.fixture(scope="module")
+def white(real_set):
+    """Blobs under a fitted ZCA."""
+    plain = real_set()
+    pixels = plain.train.pixels(torch.arange(len(plain.train))) / 255
+    return real_set(preprocess=ZCA.fit(pixels))
+
+
+def images_of(real, space, n):
+    draw = torch.Generator().manual_seed(0)
+    if space == "pixel":
+        return torch.randint(0, 256, (n, *real.shape), generator=draw, dtype=torch.uint8)
+    if space == "unit":
+        return torch.rand(n, *real.shape, generator=draw)
+    return 3 * torch.randn(n, *real.shape, generator=draw)
+
+
+def labels_of(real, mode, n):
+    if mode == "hard":
+        return torch.arange(n) % real.num_classes
+    return torch.rand(n, real.num_classes, generator=torch.Generator().manual_seed(1)).softmax(1)
+
+
+@pytest.mark.parametrize("mode", ["hard", "soft"])
+@pytest.mark.parametrize(
+    ("space", "factor"), [("pixel", 1), ("pixel", 2), ("unit", 1), ("unit", 2), ("input", 1)]
+)
+@pytest.mark.parametrize("which", ["blobs", "blobs3", "white"])
+def test_round_trip(tmp_path, request, which, space, factor, mode):
+    real = request.getfixturevalue(which)
+    syn = ImageSet.of(real, images_of(real, space, 6), labels_of(real, mode, 6), space, factor)
+    back, card = artifact.load(put(syn, tmp_path / "set", real))
+    assert isinstance(back, ImageSet)
+    assert torch.equal(back.images, syn.images) and back.images.dtype == syn.images.dtype
+    assert torch.equal(back.labels, syn.labels) and back.labels.dtype == syn.labels.dtype
+    assert (back.space, back.factor, back.source) == (space, factor, None)
+    assert (back.class_names, card.ipc) == (real.class_names, 2)
+    assert back.preprocess.digest == real.preprocess.digest
+    for mine, theirs in zip(syn.materialise(CPU), back.materialise(CPU), strict=True):
+        assert torch.equal(mine, theirs)
+    inputs, labels = back.materialise(CPU)
+    assert len(inputs) == len(labels) == 6 * factor**2 and inputs.dtype == torch.float32
+    assert artifact.fits(card, real) is None
+    with Image.open(tmp_path / "set" / "preview.png") as picture:
+        assert picture.format == "PNG" and picture.mode == "RGB"
+
+
+def test_zca_travels(tmp_path, white):
+    """A set in whitened space is scored and shown by the matrices that it brings along."""
+    folder = put(
+        ImageSet.of(white, images_of(white, "input", 3), torch.arange(3), "input"), tmp_path / "set", white
+    )
+    assert set(load_file(folder / "preprocess.safetensors")) == {"mean", "transform", "transform_inverse"}
+    back, _ = artifact.load(folder)
+    x = white.train.inputs(torch.arange(5))
+    pixels = white.train.pixels(torch.arange(5)) / 255
+    assert torch.equal(back.preprocess(pixels), x)
+    torch.testing.assert_close(back.preprocess.inverse(x), pixels, atol=1e-4, rtol=0)
+
+
+def test_a_coreset_keeps_pixels_and_indices(tmp_path, blobs):
+    syn = ImageSet.coreset(blobs, torch.tensor([5, 0, 1]))
+    back, _ = artifact.load(put(syn, tmp_path / "set", blobs))
+    assert back.source == (5, 0, 1) and back.images.dtype == torch.uint8
+    assert torch.equal(back.materialise(CPU)[0], blobs.train.inputs(torch.tensor([5, 0, 1])))
+
+
+def test_stored_bytes(real_set, white):
+    """At the stored dtype, all of it: by hand."""
+    real = real_set()
+
+    def size(images, labels):
+        return ImageSet(images, labels, "pixel", tuple("0123456789"), real.preprocess).stored_bytes()
+
+    ten = torch.zeros(10, 1, 28, 28, dtype=torch.uint8)
+    assert size(ten, torch.arange(10)) == {"images": 7840, "labels": 80}
+    assert size(ten, torch.full((10, 10), 0.1)) == {"images": 7840, "labels": 400}
+    floats = ImageSet(torch.zeros(3, 1, 8, 8), torch.arange(3), "input", white.class_names, white.preprocess)
+    assert floats.stored_bytes() == {
+        "images": 768,
+        "labels": 24,
+        "preprocess.mean": 4 * 64,
+        "preprocess.transform": 4 * 64 * 64,
+        "preprocess.transform_inverse": 4 * 64 * 64,
+    }
+
+
+def test_one_seed_gives_the_same_bytes(tmp_path, blobs):
+    syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), labels_of(blobs, "soft", 6), "unit")
+    first, second = (put(syn, tmp_path / name, blobs) for name in "ab")
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+    assert artifact.digest(first) == artifact.digest(second)
+
+
+def test_an_existing_folder_is_left(tmp_path, blobs):
+    syn = ImageSet.coreset(blobs, torch.arange(3))
+    put(syn, tmp_path / "set", blobs)
+    before = artifact.digest(tmp_path / "set")
+    with pytest.raises(FileExistsError, match="Remove it first"):
+        put(syn, tmp_path / "set", blobs, seed=1)
+    assert artifact.digest(tmp_path / "set") == before and len(list(tmp_path.iterdir())) == 1
+
+
+class TestDamage:
+    @pytest.fixture
+    def folder(self, tmp_path, white):
+        syn = ImageSet.of(white, images_of(white, "unit", 6), labels_of(white, "hard", 6), "unit")
+        return put(syn, tmp_path / "set", white)
+
+    HASHED = ("synthetic.safetensors", "preprocess.safetensors", "preview.png", "README.md")
+
+    def test_every_file_is_hashed(self, folder):
+        assert {p.name for p in folder.iterdir()} == {*self.HASHED, "card.json", "provenance.json"}
+
+    @pytest.mark.parametrize("name", HASHED)
+    @pytest.mark.parametrize("where", [0, 0.5, -1])
+    def test_a_flipped_bit(self, folder, name, where):
+        data = bytearray((folder / name).read_bytes())
+        data[int(where * len(data)) if where > 0 else where] ^= 1
+        (folder / name).write_bytes(data)
+        with pytest.raises(ValueError, match=f"{folder / name} was changed or cut: sha256"):
+            artifact.load(folder)
+
+    @pytest.mark.parametrize("name", HASHED)
+    def test_a_cut_file(self, folder, name):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-7])
+        with pytest.raises(ValueError, match=f"{name} was changed or cut"):
+            artifact.load(folder)
+
+    @pytest.mark.parametrize("name", HASHED)
+    def test_a_missing_file(self, folder, name):
+        (folder / name).unlink()
+        with pytest.raises(ValueError, match=f"is incomplete: '{name}' is missing"):
+            artifact.load(folder)
+
+    def test_no_card(self, folder):
+        (folder / "card.json").unlink()
+        with pytest.raises(ValueError, match=r"is no synthetic set: it has no card\.json"):
+            artifact.load(folder)
+        with pytest.raises(ValueError, match=r"is no synthetic set"):
+            artifact.load(folder / "nowhere")
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '"card"', "\udcff", "{}"])
+    def test_a_card_that_is_none(self, folder, text):
+        (folder / "card.json").write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(ValueError, match=r"card\.json"):
+            artifact.load(folder)
+
+    def test_a_cut_card(self, folder):
+        data = (folder / "card.json").read_bytes()
+        for where in range(0, len(data) - 2, 23):
+            (folder / "card.json").write_bytes(data[:where])
+            with pytest.raises(ValueError, match=r"card\.json is not a valid card"):
+                artifact.load(folder)
+
+    def test_provenance_is_not_hashed_and_may_say_anything(self, folder):
+        assert artifact.read_provenance(folder) == {}
+        good = {"seconds": {"distill": 1.5}, "notes": ["x"]}
+        (folder / "provenance.json").write_text(json.dumps(good))
+        assert artifact.read_provenance(folder) == good
+        for text in ("", "[]", '{"seconds": "fast"}', '{"seconds": {"distill": "soon"}}', '{"notes": 5}'):
+            (folder / "provenance.json").write_text(text)
+            assert artifact.read_provenance(folder) == {}
+        (folder / "provenance.json").unlink()
+        artifact.load(folder)
+
+
+class TestAStranger:
+    """A folder whose hashes are right, as a liar would make it: contents are checked all the same."""
+
+    @pytest.fixture
+    def folder(self, tmp_path, white):
+        syn = ImageSet.of(white, images_of(white, "unit", 6), labels_of(white, "hard", 6), "unit")
+        return put(syn, tmp_path / "set", white)
+
+    @staticmethod
+    def forge(folder: Path, tensors=None, transform=None, **card) -> None:
+        path = folder / "card.json"
+        data = json.loads(path.read_text())
+        for name, values in (("synthetic.safetensors", tensors), ("preprocess.safetensors", transform)):
+            if values is not None:
+                (folder / name).write_bytes(to_safetensors({**load_file(folder / name), **values}))
+                data["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if tensors is not None:
+            data["stored_bytes"] |= {k: v.numel() * v.element_size() for k, v in tensors.items()}
+        for key, value in card.items():
+            data[key] = {**data[key], **value} if isinstance(value, dict) else value
+        path.write_text(canonical(data))
+
+    def test_forge_alone_changes_nothing(self, folder):
+        self.forge(folder)
+        artifact.load(folder)
+
+    @pytest.mark.parametrize("name", ["../other.txt", "/etc/hostname", "..", "", "a/b", "."])
+    def test_a_path_out_of_the_folder(self, folder, name):
+        (folder.parent / "other.txt").write_text("x")
+        self.forge(folder, sha256={name: hashlib.sha256(b"x").hexdigest()})
+        with pytest.raises(ValueError, match=r"names a file outside its folder|is missing"):
+            artifact.load(folder)
+
+    @pytest.mark.parametrize(
+        ("tensors", "told"),
+        [
+            (
+                {"images": torch.zeros(6, 1, 8, 8, dtype=torch.float64)},
+                r"stores torch.float32 images; got torch.float64",
+            ),
+            (
+                {"images": torch.zeros(6, 1, 8, 8, dtype=torch.uint8)},
+                r"stores torch.float32 images; got torch.uint8",
+            ),
+            ({"images": torch.full((6, 1, 8, 8), torch.nan)}, "some pixels are not finite"),
+            ({"images": torch.full((6, 1, 8, 8), torch.inf)}, "some pixels are not finite"),
+            ({"images": torch.full((6, 1, 8, 8), 1.5)}, r"means pixels in \[0, 1\]; these span \[1.5, 1.5\]"),
+            ({"images": torch.full((6, 1, 8, 8), -0.1)}, r"these span \[-0.1, -0.1\]"),
+            ({"images": torch.zeros(6, 3, 8, 8)}, r"images are \[3, 8, 8\], the card says \[1, 8, 8\]"),
+            ({"images": torch.zeros(6, 64)}, r"images are \[64\]"),
+            ({"images": torch.zeros(5, 1, 8, 8)}, "5 images but 6 labels"),
+            ({"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0).long()}, "n >= 1"),
+            ({"labels": torch.tensor([0, 1, 2, 3, 0, 0])}, r"label 3 of image 3 is outside 0\.\.2"),
+            ({"labels": torch.tensor([0, 1, 2, -1, 0, 0])}, r"label -1 of image 3"),
+            ({"labels": torch.zeros(6, dtype=torch.int32)}, "labels are int64"),
+            ({"labels": torch.full((6, 4), 0.25)}, "soft labels have 4 columns, the dataset has 3 classes"),
+            ({"labels": torch.full((6, 3), 0.5)}, "the soft label of image 0 is no distribution"),
+            ({"labels": torch.full((6, 3), torch.nan)}, "the soft label of image 0 is no distribution"),
+            ({"labels": torch.tensor([[1.5, -0.5, 0.0]] * 6)}, "no distribution"),
+        ],
+    )
+    def test_tensors(self, folder, tensors, told):
+        self.forge(folder, tensors)
+        with pytest.raises(ValueError, match=f"{folder} is damaged: .*{told}"):
+            artifact.load(folder)
+
+    def test_a_missing_tensor(self, folder):
+        data = to_safetensors({"images": torch.zeros(6, 1, 8, 8)})
+        (folder / "synthetic.safetensors").write_bytes(data)
+        self.forge(folder, sha256={"synthetic.safetensors": hashlib.sha256(data).hexdigest()})
+        with pytest.raises(ValueError, match=r"tensor 'labels' is missing; the file holds \['images'\]"):
+            artifact.load(folder)
+
+    @pytest.mark.parametrize(
+        ("transform", "told"),
+        [
+            ({"transform": torch.zeros(64, 63)}, r"ZCA wants finite float32 \(64, 64\)"),
+            ({"transform": torch.full((64, 64), torch.nan)}, "ZCA wants finite"),
+            ({"mean": torch.zeros(1, 60), "transform": torch.zeros(60, 60)}, r"\(60, 60\)"),
+            ({"mean": torch.zeros(())}, r"\(1, 0\)"),
+            (
+                {
+                    k: torch.zeros(9 if k != "mean" else 1, 9)
+                    for k in ("mean", "transform", "transform_inverse")
+                },
+                "does not take images",
+            ),
+        ],
+    )
+    def test_a_transform(self, folder, transform, told):
+        self.forge(folder, transform=transform)
+        with pytest.raises(ValueError, match=told):
+            artifact.load(folder)
+
+    @pytest.mark.parametrize(
+        ("card", "told"),
+        [
+            ({"set": {"space": "log"}}, "space 'log' is unknown; it is one of pixel, unit, input"),
+            ({"set": {"space": "pixel"}}, "space 'pixel' stores torch.uint8"),
+            ({"set": {"factor": 0}}, "factor=0"),
+            ({"set": {"factor": "2"}}, "factor='2'"),
+            ({"set": {"source": 5}}, "damaged"),
+            ({"kind": "tree"}, r"kind 'tree' is unknown; this version reads \['images'\]"),
+            ({"preprocess": {"kind": "log"}}, "preprocessing 'log'"),
+            ({"preprocess": {"eps": 0.2}}, "is not the card's"),
+            ({"preprocess_digest": "0"}, "is not the card's 0"),
+            ({"stored_bytes": {"images": 1}}, "the card says .*'images': 1,"),
+            ({"class_names": ["ape", "bee"]}, "outside 0..1"),
+            ({"schema_version": 99}, "schema_version=99, this version reads 1"),
+            ({"ipc": 0}, "ipc"),
+            ({"surprise": 1}, "surprise"),
+            ({"sha256": []}, "sha256"),
+        ],
+    )
+    def test_cards(self, folder, card, told):
+        self.forge(folder, **card)
+        with pytest.raises(ValueError, match=told):
+            artifact.load(folder)
+
+    @pytest.mark.parametrize("key", ["space", "factor", "image_shape", "source"])
+    def test_a_card_that_leaves_something_out(self, folder, key):
+        data = json.loads((folder / "card.json").read_text())
+        del data["set"][key]
+        (folder / "card.json").write_text(canonical(data))
+        with pytest.raises(ValueError, match=f"'{key}' is missing"):
+            artifact.load(folder)
+
+    def test_a_card_without_tensors(self, folder):
+        data = json.loads((folder / "card.json").read_text())
+        del data["sha256"]["synthetic.safetensors"]
+        (folder / "card.json").write_text(canonical(data))
+        with pytest.raises(ValueError, match=r"names no synthetic\.safetensors"):
+            artifact.load(folder)
+
+
+class TestFits:
+    """Why a set cannot be scored on a dataset: nothing crashes under a wrong one, the number is just wrong."""
+
+    @pytest.fixture
+    def card(self, tmp_path, blobs):
+        return artifact.load(put(ImageSet.coreset(blobs, torch.arange(3)), tmp_path / "set", blobs))[1]
+
+    def test_its_own(self, card, blobs):
+        assert artifact.fits(card, blobs) is None
+
+    def test_a_held_out_slice_does_not_matter(self, card, real_set):
+        assert artifact.fits(card, real_set(val_fraction=0.2)) is None
+
+    def test_other_data(self, card, real_set):
+        reason = artifact.fits(card, real_set(noise=30))
+        assert "was distilled from 'blobs'" in reason
+
+    def test_other_preprocessing(self, card, white):
+        reason = artifact.fits(card, white)
+        assert (
+            "lives under preprocessing {'kind': 'normalise'" in reason
+            and "dataset.preprocess=normalise" in reason
+        )
+
+    def test_other_class_order(self, card, blobs):
+        swapped = card.model_copy(update={"class_names": ["bee", "ape", "cod"]})
+        assert "class order differs" in artifact.fits(swapped, blobs)
+        fewer = card.model_copy(update={"class_names": ["ape", "bee"]})
+        assert "class order differs" in artifact.fits(fewer, blobs)
+
+    def test_other_shape(self, card, blobs):
+        bigger = card.model_copy(update={"set": {**card.set, "image_shape": [1, 16, 16]}})
+        assert artifact.fits(bigger, blobs) == "the set holds images [1, 16, 16], the dataset [1, 8, 8]"

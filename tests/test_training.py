@@ -1,0 +1,277 @@
+"""The one training loop: it is the SGD that papers write, together equals alone, and it learns."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from dd_bench.augment import cutmix
+from dd_bench.labels import classification_loss, mixed_loss
+from dd_bench.seeding import stream
+from dd_bench.training import accuracy, batches, fetch_from, make_optimizer, set_rate, train, train_together
+
+CPU = torch.device("cpu")
+DSA = "color_crop_cutout_flip_scale_rotate"
+
+
+@pytest.fixture(scope="module")
+def data(blobs):
+    return blobs.train.inputs(torch.arange(60)), blobs.train.labels[:60]
+
+
+def parameters(net):
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+class TestAgainstPlainSGD:
+    """`train` against the update rule written out, in float32, with nothing of `torch.optim`."""
+
+    @pytest.mark.parametrize("reset", [True, False])
+    @pytest.mark.parametrize("momentum", [0.0, 0.9])
+    def test_schedule_momentum_and_weight_decay(self, data, blobs, convnet, recipe, runtime, reset, momentum):
+        images, labels = data[0][:24], data[1][:24]  # one batch, so that the order is known
+        plan = recipe(
+            epochs=6,
+            milestones=(2, 4),
+            gamma=0.5,
+            momentum=momentum,
+            weight_decay=0.01,
+            reset_optimizer=reset,
+        )
+        net = convnet(blobs).fresh(3, CPU)
+        weights = {k: v.detach().clone() for k, v in net.named_parameters()}
+        speed = {k: torch.zeros_like(v) for k, v in weights.items()}
+        for epoch in range(6):
+            rate = 0.01 * (1 if epoch < 2 else 0.5 if epoch < 4 else 0.25)
+            leaves = {k: v.requires_grad_() for k, v in weights.items()}
+            loss = F.cross_entropy(functional_call(net, leaves, (images,)), labels)
+            slopes = torch.autograd.grad(loss, list(leaves.values()))
+            for (k, w), slope in zip(list(weights.items()), slopes, strict=True):
+                slope = slope + 0.01 * w.detach()
+                first = epoch == 0 or (reset and epoch in (2, 4))
+                speed[k] = slope if first else momentum * speed[k] + slope
+                weights[k] = w.detach() - rate * speed[k]
+        train(net, fetch_from(images, labels), 24, plan, seed=0, runtime=runtime, flip=False)
+        for k, w in net.named_parameters():
+            torch.testing.assert_close(w.detach(), weights[k], rtol=1e-5, atol=1e-6)
+
+    def test_a_reset_makes_a_difference(self, data, blobs, convnet, recipe, runtime):
+        """So the test above can tell."""
+        ends = []
+        for reset in (True, False):
+            net = convnet(blobs).fresh(3, CPU)
+            plan = recipe(epochs=6, milestones=(2, 4), reset_optimizer=reset)
+            train(net, fetch_from(*data), 60, plan, seed=0, runtime=runtime, flip=False)
+            ends.append(parameters(net))
+        assert (ends[0] - ends[1]).abs().max() > 1e-3
+
+    def test_rates(self, recipe):
+        plan = recipe(lr=0.1, milestones=(2, 5), gamma=0.1, epochs=7)
+        optimizer = make_optimizer([torch.zeros(1, requires_grad=True)], plan, CPU)
+        rates = []
+        for epoch in range(7):
+            set_rate(optimizer, plan, epoch)
+            rates.append(optimizer.param_groups[0]["lr"])
+        assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001])
+
+    @pytest.mark.parametrize(("kind", "wanted"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+    def test_other_optimisers(self, data, blobs, convnet, recipe, runtime, kind, wanted):
+        plan = recipe(optimizer=kind, lr=0.01, epochs=4, milestones=(2,), weight_decay=0.1, batch_size=60)
+        # without a norm: Adam turns the rounding of a bias that InstanceNorm cancels into whole steps
+        net, plain = (convnet(blobs, norm="none").fresh(3, CPU) for _ in range(2))
+        train(net, fetch_from(*data), 60, plan, seed=0, runtime=runtime, flip=False)
+        for epoch in range(4):
+            if epoch in (0, 2):  # the reset
+                optimizer = wanted(plain.parameters(), lr=0.01 * (1 if epoch < 2 else 0.1), weight_decay=0.1)
+            optimizer.zero_grad()
+            F.cross_entropy(plain(data[0]), data[1]).backward()
+            optimizer.step()
+        torch.testing.assert_close(parameters(net), parameters(plain), rtol=1e-4, atol=1e-5)
+
+
+class TestBatches:
+    def test_each_index_once_an_epoch(self):
+        order = stream(CPU, 0, "order")
+        first, second = (list(batches(50, 16, order, CPU)) for _ in range(2))
+        assert [len(b) for b in first] == [16, 16, 16, 2]
+        for epoch in (first, second):
+            assert torch.cat(epoch).sort().values.tolist() == list(range(50))
+        assert not torch.equal(torch.cat(first), torch.cat(second)), "each epoch has an order of its own"
+
+    def test_one_batch_needs_no_order(self):
+        assert [b.tolist() for b in batches(5, 5, stream(CPU, 0, "order"), CPU)] == [[0, 1, 2, 3, 4]]
+
+    def test_what_train_fetches(self, data, blobs, convnet, recipe, runtime):
+        seen = []
+
+        def fetch(index):
+            seen.append(index)
+            return data[0][index], data[1][index]
+
+        net = convnet(blobs).fresh(0, CPU)
+        train(net, fetch, 60, recipe(epochs=2, batch_size=25), seed=5, runtime=runtime, flip=False)
+        assert [len(i) for i in seen] == [25, 25, 10] * 2
+        assert torch.cat(seen[:3]).sort().values.tolist() == torch.cat(seen[3:]).sort().values.tolist()
+
+
+class TestSeeds:
+    @pytest.mark.parametrize(
+        "more", [{}, {"augment": DSA}, {"cutmix": 0.5}], ids=lambda m: "+".join(m) or "plain"
+    )
+    def test_one_seed_one_network(self, data, blobs, convnet, recipe, runtime, more):
+        def end(seed):
+            net = convnet(blobs).fresh(0, CPU)
+            return parameters(
+                train(net, fetch_from(*data), 60, recipe(**more), seed=seed, runtime=runtime, flip=True)
+            )
+
+        torch.rand(7)  # the global generator must not matter
+        first = end(1)
+        torch.rand(3)
+        assert torch.equal(first, end(1)) and not torch.equal(first, end(2))
+
+    def test_the_global_generator_is_left_alone(self, data, blobs, convnet, recipe, runtime):
+        before = torch.get_rng_state()
+        net = convnet(blobs).fresh(0, CPU)
+        train(net, fetch_from(*data), 60, recipe(augment=DSA, cutmix=0.5), seed=1, runtime=runtime, flip=True)
+        assert torch.equal(before, torch.get_rng_state())
+
+    def test_looking_at_it_does_not_change_it(self, data, blobs, convnet, recipe, runtime):
+        """A protocol that looks every epoch trains the network that one that looks once trains."""
+        ends = []
+        for look in (None, lambda epoch: accuracy(net, blobs.test.batches(7), runtime)):  # noqa: B023
+            net = convnet(blobs, norm="batchnorm").fresh(0, CPU)
+            train(net, fetch_from(*data), 60, recipe(), seed=1, runtime=runtime, flip=False, on_epoch=look)
+            assert net.training
+            ends.append(parameters(net))
+        assert torch.equal(*ends)
+
+
+class TestTogether:
+    """r networks as one batched network are the r networks trained one after the other."""
+
+    @pytest.mark.parametrize(
+        "more",
+        [{}, {"augment": DSA}, {"augment": "flip_color_cutout_crop", "dialect": True}, {"cutmix": 0.5}],
+        ids=["plain", "dsa", "dialect", "cutmix"],
+    )
+    @pytest.mark.parametrize("norm", ["instancenorm", "batchnorm"])
+    @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+    def test_equals_alone(self, data, blobs, convnet, recipe, runtime, more, norm, soft):
+        images, labels = data
+        if soft:
+            labels = F.one_hot(labels, 3) * 0.7 + 0.1
+        plan, seeds = recipe(epochs=4, batch_size=25, **more), [11, 12, 13]
+        architecture = convnet(blobs, norm=norm)
+        alone = [architecture.fresh(s, CPU) for s in seeds]
+        for net, seed in zip(alone, seeds, strict=True):
+            train(net, fetch_from(images, labels), 60, plan, seed=seed, runtime=runtime, flip=True)
+        together = [architecture.fresh(s, CPU) for s in seeds]
+        train_together(
+            together, fetch_from(images, labels), 60, plan, seeds=seeds, runtime=runtime, flip=True
+        )
+        for a, b in zip(alone, together, strict=True):
+            for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
+                torch.testing.assert_close(
+                    y, x, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
+                )
+        assert (parameters(together[0]) - parameters(together[1])).abs().max() > 0.01
+
+    def test_one_network(self, data, blobs, convnet, recipe, runtime):
+        net, other = (convnet(blobs).fresh(0, CPU) for _ in range(2))
+        train(net, fetch_from(*data), 60, recipe(), seed=4, runtime=runtime, flip=False)
+        train_together([other], fetch_from(*data), 60, recipe(), seeds=[4], runtime=runtime, flip=False)
+        torch.testing.assert_close(parameters(net), parameters(other), rtol=1e-4, atol=1e-4)
+
+
+class TestLoss:
+    def test_hard_and_one_hot_agree(self):
+        logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+        torch.testing.assert_close(
+            classification_loss(logits, labels), classification_loss(logits, F.one_hot(labels, 3).float())
+        )
+
+    def test_half_precision_logits_are_scored_in_float32(self):
+        logits = torch.randn(5, 3).bfloat16()
+        loss = classification_loss(logits, torch.zeros(5, dtype=torch.int64))
+        assert loss.dtype == torch.float32
+        assert torch.equal(loss, F.cross_entropy(logits.float(), torch.zeros(5, dtype=torch.int64)))
+
+    def test_cutmix_is_the_loss_of_mixed_labels(self):
+        """keep * CE(y) + (1 - keep) * CE(partner) is the cross-entropy against the mixed label."""
+        x = torch.randn(6, 1, 8, 8)
+        logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+        mixed, partner, keep = cutmix(x, torch.Generator().manual_seed(3), 1.0)
+        target = keep * F.one_hot(labels, 4) + (1 - keep) * F.one_hot(labels[partner], 4)
+        torch.testing.assert_close(mixed_loss(logits, labels, partner, keep), F.cross_entropy(logits, target))
+        own = (mixed == x).flatten(1).float().mean(1)
+        fixed = partner == torch.arange(6)
+        assert torch.allclose(own[~fixed], keep) and bool((own[fixed] == 1).all())
+        assert 0 < float(keep) < 1
+
+
+class TestLearning:
+    @pytest.mark.parametrize("more", [{}, {"augment": "color_crop_scale_rotate"}, {"cutmix": 0.5}], ids=str)
+    def test_blobs(self, blobs, convnet, recipe, runtime, more):
+        index = torch.arange(len(blobs.train))
+        fetch = fetch_from(blobs.train.inputs(index), blobs.train.labels)
+        net = convnet(blobs).fresh(0, CPU)
+        assert accuracy(net, blobs.test.batches(100), runtime) < 0.75
+        plan = recipe(lr=0.05, epochs=15, milestones=(10,), **more)
+        train(net, fetch, len(index), plan, seed=0, runtime=runtime, flip=False)
+        assert accuracy(net, blobs.test.batches(100), runtime) > 0.9
+
+    def test_accuracy_counts(self, runtime):
+        class Fixed(torch.nn.Module):
+            def forward(self, x):
+                return F.one_hot(x.long(), 3).float()
+
+        net = Fixed()
+        parts = iter(
+            [(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1])), (torch.tensor([2]), torch.tensor([2]))]
+        )
+        assert accuracy(net, parts, runtime) == 0.75 and net.training
+
+    def test_accuracy_looks_in_eval_mode(self, blobs, convnet, runtime):
+        """BatchNorm uses its running statistics, and keeps them."""
+        net = convnet(blobs, norm="batchnorm").fresh(0, CPU)
+        before = {k: v.clone() for k, v in net.state_dict().items()}
+        a = accuracy(net, blobs.test.batches(60), runtime)
+        assert a == accuracy(net, blobs.test.batches(7), runtime), "the batch size does not matter"
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+class TestFastPaths:
+    def test_autocast_trains_in_bfloat16(self, data, blobs, convnet, recipe, runtime):
+        seen = set()
+        net = convnet(blobs).fresh(0, CPU)
+        net.classifier.register_forward_hook(lambda m, i, o: seen.add(o.dtype))
+        before = parameters(net)
+        half = replace(runtime, autocast=True)
+        train(net, fetch_from(*data), 60, recipe(), seed=0, runtime=half, flip=False)
+        assert seen == {torch.bfloat16} and {p.dtype for p in net.parameters()} == {torch.float32}
+        assert bool(torch.isfinite(parameters(net)).all()) and not torch.equal(before, parameters(net))
+        full = convnet(blobs).fresh(0, CPU)
+        train(full, fetch_from(*data), 60, recipe(), seed=0, runtime=runtime, flip=False)
+        moved = (parameters(full) - before).norm()
+        assert (parameters(full) - parameters(net)).norm() < 0.2 * moved, "bfloat16 goes the same way"
+        assert math.isclose(
+            accuracy(net, blobs.test.batches(60), half),
+            accuracy(net, blobs.test.batches(60), runtime),
+            abs_tol=0.05,
+        )
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("more", [{}, {"cutmix": 0.5}], ids=["plain", "cutmix"])
+    def test_compiled_equals_eager(self, data, blobs, convnet, recipe, runtime, more):
+        ends = []
+        for compiled in (False, True):
+            net = convnet(blobs).fresh(0, CPU)
+            plan = recipe(batch_size=25, **more)  # 25, 25, 10: the last batch of an epoch is another graph
+            train(net, fetch_from(*data), 60, plan, seed=0, runtime=runtime, flip=False, compiled=compiled)
+            ends.append(parameters(net))
+        moved = (ends[0] - parameters(convnet(blobs).fresh(0, CPU))).norm()
+        assert (ends[0] - ends[1]).norm() < 1e-3 * moved
