@@ -16,12 +16,13 @@ _out, _err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
 
 
 def choices(group: str) -> dict[str, str]:
-    """Returns the YAML names of a configuration group, each with the first line of its file."""
+    """Returns the YAML names of a configuration group, each with the first line that describes it."""
     folder = resources.files("dd_bench.conf") / group
     found = {}
     for path in sorted(folder.iterdir(), key=lambda p: p.name):
         if path.name.endswith(".yaml"):
-            first = path.read_text().splitlines()[0]
+            comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
+            first = next(comments, "")
             found[path.name.removesuffix(".yaml")] = first.removeprefix("#").strip()
     return found
 
