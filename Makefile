@@ -7,10 +7,14 @@ STAMP := $(VENV)/.installed
 
 .PHONY: demo test test-all lint type golden tables benchmark clean
 
-demo: $(STAMP)          ## distil the embedded digits with DM, evaluate with fresh networks, make a table
-	$(BIN)/dd-bench run -m experiment=demo method=random,dm out=runs/demo
-	$(BIN)/dd-bench leaderboard build --entries runs/demo/records --out runs/demo/tables
-	@$(BIN)/python -m dd_bench.demo runs/demo
+demo: $(STAMP)          ## distil the embedded digits with DM, train fresh networks, make a table
+	$(BIN)/dd-bench run method=random dataset=digits model.width=32 ipc=1 num_sets=5 evaluator.num_networks=2 out=runs/demo
+	$(BIN)/dd-bench run experiment=demo out=runs/demo
+	$(BIN)/dd-bench leaderboard add runs/demo/records/*.json --entries runs/demo/entries
+	$(BIN)/dd-bench leaderboard build --entries runs/demo/entries --out runs/demo/tables
+	@cat runs/demo/tables/digits-*.md
+	@echo "record:  $$(grep -l '"method": "dm"' runs/demo/records/*.json)"
+	@echo "preview: $$(ls runs/demo/sets/dm-*/preview.png)"
 
 test: $(STAMP)          ## lint, types, and the tests that take seconds
 	$(BIN)/ruff check .
@@ -36,6 +40,7 @@ tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables
 benchmark: $(STAMP)     ## our training loop and matching steps against the plain ones
 	$(BIN)/python benchmarks/training_loop.py
 	$(BIN)/python benchmarks/matching_step.py
+	$(BIN)/python benchmarks/repeats.py
 
 # pip, not a faster resolver: it takes wheels that lie on the disk before it downloads gigabytes.
 $(STAMP): pyproject.toml

@@ -171,7 +171,8 @@ def main() -> None:
         processes.append(context.Process(target=worker, args=(side, theirs, args.threads), daemon=True))
         processes[-1].start()
     print(
-        "| width | IPC | augment | plain img/s | ours img/s | ratio (range) | plain acc % | ours acc % | same | warm-up s | repaid after |"
+        "| width | IPC | augment | plain img/s | ours img/s | ratio (range) "
+        "| plain acc % | ours acc % | same | warm-up s | repaid after |"
     )
     print("|---|---|---|---|---|---|---|---|---|---|---|")
     results = []

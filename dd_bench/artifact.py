@@ -247,8 +247,9 @@ Score it with fresh networks:
 Read it without dd_bench:
 
     from safetensors.torch import load_file
-    tensors = load_file("synthetic.safetensors")   # images {card.set.get("image_shape")} in space {card.set.get("space")!r}, labels
+    tensors = load_file("synthetic.safetensors")   # images, labels
 
+Images are {card.set.get("image_shape")} in space {card.set.get("space")!r}.
 Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `card.json`'s `preprocess`.
 Check every file against `card.json`: `dd-bench verify THIS_FOLDER`.
 

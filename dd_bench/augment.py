@@ -132,7 +132,10 @@ def _spread(values: Tensor, g: int, b: int) -> Tensor:
 
 
 def _color(x: Tensor, u: Tensor) -> Tensor:
-    """Brightness, then saturation, then contrast: +U(-.5, .5), xU(0, 2) about the pixel's, xU(.5, 1.5) about the image's mean."""
+    """Brightness, saturation, contrast, in this order.
+
+    Adds U(-.5, .5); scales the deviation from the pixel's channel mean by U(0, 2), that from the image's by U(.5, 1.5).
+    """
     brightness, saturation, contrast = (u[:, i].view(-1, 1, 1, 1).to(x.dtype) for i in range(3))
     x = x + (brightness - 0.5)
     if x.shape[1] > 1:  # saturation of one channel is the identity

@@ -95,7 +95,7 @@ class Context:
 
         The network is then laid out channels-last. One compilation serves all fresh networks of an architecture.
         """
-        if not repays_compilation(images, self.runtime):
+        if not repays_compilation(images, self.architecture.shape, self.runtime):
             return function
         fast = torch.compile(function, dynamic=False)
 
@@ -170,9 +170,10 @@ def too_few_images(real: RealSet, ipc: int, images: int, init: str | None = None
     each = "" if images == ipc else f" ({images} real images a class)"
     most = int(counts[c]) * ipc // images
     instead = (["method.init=noise"] if init else []) + ([f"ipc<={most}"] if most else ["more real images"])
+    who = f"init={init}" if init else "this method"
     return (
         f"ipc={ipc}{each} exceeds class {real.class_names[c]!r} of {real.name} ({int(counts[c])} images), "
-        f"and {f'init={init}' if init else 'this method'} samples without replacement. Use {' or '.join(instead)}"
+        f"and {who} samples without replacement. Use {' or '.join(instead)}"
     )
 
 

@@ -7,7 +7,8 @@ from importlib import resources
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.markup import escape
+from rich.table import Column, Table
 
 from dd_bench.record import Record, load_record
 
@@ -37,7 +38,7 @@ def list_choices(arguments: list[str]) -> int:
             parser.error(f"there is no group {group!r}; the groups are {', '.join(GROUPS)}")
         table = Table(title=f"{group}=", title_justify="left", box=None, show_header=False, padding=(0, 2))
         table.add_column(no_wrap=True, style="bold")
-        table.add_column()
+        table.add_column(overflow="fold")
         for name, text in choices(group).items():
             table.add_row(name, text)
         _out.print(table)
@@ -58,7 +59,7 @@ def show(arguments: list[str]) -> int:
             else:
                 _show_record(load_record(path))
         except (ValueError, OSError) as error:
-            _err.print(f"[red]error:[/red] {error}", highlight=False)
+            _err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
             failed = 1
     return failed
 
@@ -82,7 +83,7 @@ def verify(arguments: list[str]) -> int:
                     f"ok  {path}: {record.status}, {len(record.scores)} score(s), digest {record.digest[:16]}"
                 )
         except (ValueError, OSError) as error:
-            _err.print(f"[red]damaged:[/red] {error}", highlight=False)
+            _err.print(f"[red]damaged:[/red] {escape(str(error))}", highlight=False)
             damaged = 1
     return damaged
 
@@ -91,7 +92,8 @@ def _show_records(folder: Path) -> None:
     records = [load_record(path) for path in sorted(folder.glob("*.json"))]
     if not records:
         raise ValueError(f"{folder} holds no record and is no synthetic set")
-    table = Table("method", "dataset", "ipc", "model", "protocol", "score", "n", "bytes", "key")
+    names = ("method", "dataset", "ipc", "model", "protocol", "score", "n", "bytes", "key")
+    table = Table(*(Column(name, overflow="fold") for name in names))
     for r in sorted(records, key=lambda r: (r.dataset, r.protocol.name, r.model, r.ipc, r.method)):
         size = f"{sum(r.stored_bytes.values()):,}"
         n = f"{r.summary().num_sets}x{len(r.scores) // r.summary().num_sets}" if r.scores else ""
@@ -109,7 +111,7 @@ def _score(record: Record) -> str:
 def _show_record(record: Record) -> None:
     table = Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     table.add_row("status", record.status + (f": {record.reason}" if record.reason else ""))
     table.add_row("what", f"{record.method} on {record.dataset}, ipc={record.ipc}, {record.model}")
     table.add_row(
@@ -149,7 +151,7 @@ def _show_set(folder: Path) -> None:
     provenance = artifact.read_provenance(folder)
     table = Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
-    table.add_column()
+    table.add_column(overflow="fold")
     table.add_row("what", f"{card.method} on {card.dataset}, ipc={card.ipc}, seed {card.seed}")
     table.add_row(
         "images",
@@ -165,6 +167,6 @@ def _show_set(folder: Path) -> None:
         table.add_row(
             "seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in provenance["seconds"].items())
         )
-        table.add_row("made on", provenance["device"])
+        table.add_row("made on", provenance.get("device", ""))
     table.add_row("pictures", str(folder / "preview.png"))
     _out.print(table)

@@ -63,7 +63,7 @@ class Examination:
         """
         epochs = sum(r.epochs for r in self.protocol.rates())
         work = of * epochs * len(self.images)  # images to train on, in all
-        compiled = repays_compilation(work, self.runtime)
+        compiled = repays_compilation(work, self.architecture.shape, self.runtime)
         workers = min(self.runtime.workers, of)
         if self.runtime.vmap and self.protocol.selection == "last" and of > 1:
             yield from self._together(seeds)

@@ -58,7 +58,7 @@ class Experiment:
 
     def __post_init__(self) -> None:
         """Names the output folder."""
-        self.out = Path(self.config["out"])
+        self.out = Path(str(self.config["out"]))  # out=5 is a number to Hydra
         self.ipc, self.seed, self.num_sets = (int(self.config[k]) for k in ("ipc", "seed", "num_sets"))
 
     def unsupported(self) -> str | None:
@@ -104,7 +104,7 @@ class Experiment:
         logger: Logger = Several([Jsonl(work / "log.jsonl"), self.logger])
         log_every, seconds = self.config["log_every"], self.config["checkpoint_seconds"]
         loop = OuterLoop(work, logger, log_every=log_every, checkpoint_seconds=seconds)
-        cache = Cache(Path(self.config["cache"]))
+        cache = Cache(Path(str(self.config["cache"])))
         return Context(seed, self.runtime, self.architecture, cache, loop, self.protocol)
 
     def prepare(self) -> dict[Path, float]:

@@ -1,4 +1,4 @@
-"""Where synthetic images start. Every method that starts from real images starts from the same ones at a seed."""
+"""Where synthetic images start. Methods that start from real images start from the same ones at a seed."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def random_index(real: RealSet, per_class: int, ctx: Context) -> Tensor:
 
 
 def initial_images(init: str, real: RealSet, ipc: int, ctx: Context) -> Tensor:
-    """Returns starting images as network inputs, `(k, ipc, c, h, w)`, class-major: real ones, or N(0, 1) noise.
+    """Returns starting images as network inputs, `(k, ipc, c, h, w)`: real ones, or N(0, 1) noise.
 
     Raises:
         ValueError: an unknown `init`.

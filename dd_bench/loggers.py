@@ -100,7 +100,7 @@ class Wandb(Logger):
     def close(self) -> None:
         """See `Logger`."""
         if self._run is not None:
-            self._run.finish(quiet=True)
+            self._run.finish()
             self._run = None
 
 

@@ -52,14 +52,14 @@ def without_norm(norm: str | None, architecture: Architecture) -> str | None:
     """Returns why a method cannot have its network's norm replaced by `norm`, or None."""
     if norm is None or "norm" in architecture.knobs:
         return None
-    return f"method.norm={norm} needs a network with that knob, {architecture.title} has none. Use method.norm=null"
+    return f"method.norm={norm} needs a knob that {architecture.title} has not. Use method.norm=null"
 
 
 def real_batch(real: RealSet, size: int, ctx: Context, *name: str | int) -> Tensor:
     """Draws `size` real images of each class for the stream `name`: inputs `(k, b, c, h, w)`.
 
-    Without replacement within a batch, a fresh draw each time. A class with fewer images bounds b for all, which
-    is noted in the record: the reference lets the batch of that class shrink silently.
+    Without replacement within a batch, a fresh draw each time. A class with fewer images bounds b for all,
+    which is noted in the record: the reference lets the batch of that class shrink silently.
     """
     smallest = int(real.train.counts.min())
     if size > smallest:

@@ -6,6 +6,7 @@ configuration must give the same bytes. The rules were chosen by `benchmarks/`, 
 
 from __future__ import annotations
 
+import logging
 import os
 import shutil
 from dataclasses import dataclass, replace
@@ -92,6 +93,8 @@ def resolve(config: RuntimeConfig) -> Runtime:
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
         torch.use_deterministic_algorithms(config.deterministic)
     on_cpu = device.type == "cpu"
+    if on_cpu:  # the compiler warns of a missing CUDA that nobody asked for
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
     bf16 = config.precision == "bf16" or (config.precision == "auto" and (not on_cpu or cpu_has_bf16()))
     compiler = not on_cpu or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
     if config.compile == "always" and not compiler:

@@ -29,7 +29,10 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
     net = teacher_start(architecture, index, ctx)
 
     def build(folder: Path) -> None:
-        split, compiled = real.train, repays_compilation(recipe.epochs * len(real.train), ctx.runtime)
+        split, compiled = (
+            real.train,
+            repays_compilation(recipe.epochs * len(real.train), real.shape, ctx.runtime),
+        )
 
         def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
             return split.inputs(rows), split.labels[rows]

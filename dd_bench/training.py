@@ -150,9 +150,14 @@ def accuracy(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: 
     return int(right) / seen
 
 
-def repays_compilation(images: int, runtime: Runtime) -> bool:
-    """Whether training on `images` images in all, over all networks, is worth the compiler's warm-up."""
-    return runtime.compile_after is not None and images >= runtime.compile_after
+def repays_compilation(images: int, shape: tuple[int, int, int], runtime: Runtime) -> bool:
+    """Whether passing `images` images `(c, h, w)` through networks is worth the compiler's warm-up.
+
+    `compile_after` counts images of 28x28; larger ones count for more, by their area.
+    """
+    return (
+        runtime.compile_after is not None and images * shape[1] * shape[2] >= runtime.compile_after * 28 * 28
+    )
 
 
 def make_optimizer(parameters: Any, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:

@@ -40,7 +40,7 @@ def _build(entries: Path, published: Path, out: Path) -> None:
 
 
 def _add(paths: list[Path], folder: Path) -> None:
-    """Adds all of the records or none."""
+    """Adds all of the records or none; one that is there already, to the byte, stays as it is."""
     new: list[tuple[Path, Record]] = []
     for path in paths:
         record = load_record(path)
@@ -48,7 +48,10 @@ def _add(paths: list[Path], folder: Path) -> None:
             check_record(record)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        new.append((path, record))
+        if (folder / entry_name(record)).exists():
+            _say(f"already there: {folder / entry_name(record)}")
+        else:
+            new.append((path, record))
     old = [(folder / entry_name(r), r) for r in load_entries(folder)] if folder.exists() else []
     if twice := duplicates(old + new):
         raise ValueError("\n".join(twice))

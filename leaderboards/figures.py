@@ -36,7 +36,8 @@ def networks(record: Record) -> str:
 def every_entry(board: Board) -> str:
     """Returns the board in long form, as a Markdown table: one row a record."""
     stages = [stage for stage in STAGES if any(stage in r.seconds for r in board.records)]
-    header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Bytes", *(f"{s}, s" for s in stages)]
+    header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Labels", "Bytes"]
+    header += [f"{s}, s" for s in stages]
     header += ["Device", "Revision", "Entry"]
     rows = []
     for r in board.records:
@@ -45,6 +46,7 @@ def every_entry(board: Board) -> str:
             s = r.summary()
             interval = [number([x], r.main_metric) for x in (s.ci_low, s.ci_high) if x is not None]
             row[2:] = [number([s.mean, s.std], r.main_metric), networks(r), "–".join(interval)]
+        row.append(r.label_mode)
         row.append(f"{sum(r.stored_bytes.values()):,}" if r.stored_bytes else "")
         row += [f"{r.seconds[stage]:,.1f}" if stage in r.seconds else "" for stage in stages]
         row += [r.device, (r.code.revision or "")[:8] + "+" * bool(r.code.dirty), r.digest[:16]]

@@ -25,8 +25,8 @@ class DataDAM(DM):
     Variants: `datadam` is the paper (p=4, InstanceNorm); `datadam_released` the released code (p=1,
     BatchNorm, 64 real images a class), where the attention weighs so little that it is nearly DM.
     Deviations from the released code: those of `DM`; the last checkpoint, where the code keeps the best of
-    several by test accuracy; means stay on the device. From the paper: its K-Center ("smart") initialisation is
-    not offered.
+    several by test accuracy; means stay on the device. From the paper: its K-Center ("smart") start is not
+    offered.
     """
 
     citation = "Sajedi et al., DataDAM: Efficient Dataset Distillation with Attention Matching, ICCV 2023"

@@ -6,7 +6,6 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -183,6 +182,32 @@ def dd_bench(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
 
 
 @pytest.fixture
+def job(tmp_path) -> Callable[..., Any]:
+    """Calls `dd_bench.run.run` on a composed configuration: what the command does, without Hydra's own second."""
+    from hydra import compose, initialize_config_module
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.core.hydra_config import HydraConfig
+    from omegaconf import OmegaConf, open_dict
+
+    from dd_bench.run import run
+
+    def call(*overrides: str) -> Any:
+        GlobalHydra.instance().clear()
+        with initialize_config_module("dd_bench.conf", version_base="1.3"):
+            cfg = compose(
+                "config", overrides=[f"out={tmp_path / 'runs'}", *overrides], return_hydra_config=True
+            )
+        HydraConfig.instance().set_config(cfg)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        OmegaConf.set_struct(cfg, True)
+        return run(cfg)
+
+    yield call
+    HydraConfig.instance().cfg = None
+
+
+@pytest.fixture
 def start(tmp_path) -> Callable[..., subprocess.Popen[str]]:
     """Starts `dd-bench ...` as a process of its own; what is still alive after the test is killed."""
     started = []
@@ -215,7 +240,3 @@ def small() -> Callable[..., list[str]]:
         return [f"method={method}", *SMALL, *(SHORT if method in ("dm", "datadam") else []), *more]
 
     return overrides
-
-
-def folder_bytes(folder: Path) -> dict[str, bytes]:
-    return {path.name: path.read_bytes() for path in sorted(folder.iterdir())}

@@ -164,11 +164,16 @@ class TestHow:
         """Not on what a resumed run has left to do: it must give the same values."""
         told = []
         monkeypatch.setattr(Examination, "score", lambda self, seed, compiled: told.append(compiled) or 0.5)
-        work = 3 * 5 * 9  # networks, epochs, images
-        for after, compiled in ((work, True), (work + 1, False), (None, False)):
-            told.clear()
-            list(exam(how=replace(runtime, compile_after=after)).scores({2: 13}, of=3))
-            assert told == [compiled]
+        for answer in (True, False):
+            asked = []
+            monkeypatch.setattr(
+                examination,
+                "repays_compilation",
+                lambda *a, asked=asked, answer=answer: (asked.append(a[0]), answer)[1],
+            )
+            list(exam().scores({2: 13}, of=3))
+            assert asked == [3 * 5 * 9], "networks, epochs, images"
+        assert told == [True, False]
 
 
 def test_more_data_score_higher(blobs, convnet, protocol, recipe, runtime):

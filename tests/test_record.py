@@ -1,7 +1,6 @@
 """The record: its arithmetic against numpy and scipy, its text, and what it refuses."""
 
 import json
-import os
 
 import numpy as np
 import pytest
@@ -55,7 +54,7 @@ class TestSummary:
         values = [0.5, 0.52, 0.55, 0.49, 0.61]
         s = record([values]).summary()
         assert s.mean == pytest.approx(np.mean(values))
-        assert s.std == s.std_networks == pytest.approx(np.std(values, ddof=1))
+        assert [s.std, s.std_networks] == pytest.approx([np.std(values, ddof=1)] * 2)
         assert s.std_sets is None and (s.num_sets, s.num_networks) == (1, 5)
         low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
         assert (s.ci_low, s.ci_high) == pytest.approx((low, high), rel=1e-12)
@@ -115,24 +114,14 @@ class TestText:
         assert load_record(tmp_path / "a" / "r.json").digest == r.digest
 
     def test_digest_is_of_the_content(self):
-        a, b = record([[0.1]]), record([[0.1]])
-        assert (
-            a.digest
-            == b.digest
-            == record([[0.1]], config=dict(reversed({"x": 1, "ipc": 1}.items())))
-            .model_copy(update={"config": {"ipc": 1}})
-            .digest
-        )
-        assert a.digest != record([[0.1]], notes=["x"]).digest
-        assert a.digest == "46c" or len(a.digest) == 64
+        a = record([[0.1]], config={"x": 1, "ipc": 1})
+        assert a.digest == record([[0.1]], config={"ipc": 1, "x": 1}).digest and len(a.digest) == 64
+        assert a.digest != a.model_copy(update={"notes": ["x"]}).digest
 
-    def test_text_is_stable(self, tmp_path):
-        r = record([[0.1]])
-        assert (
-            r.text() == r.text()
-            and r.text().endswith("}\n")
-            and list(json.loads(r.text())) == sorted(json.loads(r.text()))
-        )
+    def test_text_is_stable(self):
+        text = record([[0.1]]).text()
+        keys = list(json.loads(text))
+        assert keys == sorted(keys) and text.endswith("}\n") and text == record([[0.1]]).text()
 
     def test_nan_is_no_value(self):
         with pytest.raises(ValueError, match="finite"):
@@ -219,7 +208,7 @@ class TestWriteAtomic:
         with pytest.raises(type(error)) as raised:
             write_atomic(tmp_path / "file", b"new")
         monkeypatch.undo()
-        assert (tmp_path / "file").read_bytes() == b"old" and len(os.listdir(tmp_path)) == 1
+        assert (tmp_path / "file").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
         if isinstance(error, OSError):
             assert "what was there is untouched" in str(raised.value) and "file" in str(raised.value)
 
@@ -227,5 +216,5 @@ class TestWriteAtomic:
 def test_content_keys():
     assert content_key({"b": 1, "a": [1, 2]}) == content_key({"a": [1, 2], "b": 1})
     assert content_key({"a": [1, 2]}) != content_key({"a": [2, 1]}) and len(content_key({})) == 16
-    assert content_key({"lr": 1}) != content_key({"lr": 1.0}) or canonical(1) == canonical(1.0)
-    assert content_key({"a": 1, "numbers": 1}) == "cf1ceac0cdc2ee7f" or True
+    # Held by value: a key that changes makes every stored set and record unfindable.
+    assert content_key({"a": 1, "numbers": 1}) == "3d497bd9b964de9d"

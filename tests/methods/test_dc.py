@@ -325,7 +325,7 @@ def test_no_reason_to_crash_on_a_network_without_the_knob(make_method, make_arch
     assert make_method("dc").unsupported(blobs, 1, mlp) is None
     assert "method.norm=batchnorm needs" in make_method("dc", norm="batchnorm").unsupported(blobs, 1, mlp)
     reason = make_method("dsa", norm="batchnorm").unsupported(blobs, 1, mlp)
-    assert "MLP has none" in reason
+    assert "MLP has not" in reason
 
 
 def test_dsa_is_dc_with_augmentation(make_method):

@@ -139,7 +139,7 @@ def test_distilling_brings_the_means_closer(make_method, make_ctx, make_net, blo
 def test_reasons(make_method, make_architecture, blobs):
     mlp = make_architecture(MLP, width=8, depth=1)
     assert make_method("dm").unsupported(blobs, 2, mlp) is None
-    assert "MLP has none. Use method.norm=null" in make_method("dm", norm="batchnorm").unsupported(
+    assert "MLP has not. Use method.norm=null" in make_method("dm", norm="batchnorm").unsupported(
         blobs, 2, mlp
     )
     reason = make_method("dm").unsupported(blobs, 18, make_architecture())

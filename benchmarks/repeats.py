@@ -1,0 +1,95 @@
+"""Several fresh networks: one after the other on all cores, against one process a core with one thread each.
+
+    python benchmarks/repeats.py            # Fashion-MNIST, ConvNet-3, IPC 10, dc-300, width 32
+
+Both sides are `Examination.scores` in one process, in turn; starting the workers is inside the clock. The figures
+back `workers` and `spread_after` in `conf/runtime/auto.yaml`.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import torch
+
+from dd_bench import environment
+from dd_bench.allocator import keep_freed_memory
+from dd_bench.architecture import Architecture
+from dd_bench.data.fashion_mnist import fashion_mnist
+from dd_bench.examination import Examination
+from dd_bench.models.convnet import ConvNet
+from dd_bench.protocol import Protocol
+from dd_bench.runtime import RuntimeConfig, cpu_name, resolve
+from dd_bench.seeding import generator
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--networks", type=int, default=6)
+    parser.add_argument("--rounds", type=int, default=2)
+    parser.add_argument("--width", type=int, default=32)
+    parser.add_argument("--ipc", type=int, default=10)
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "repeats.json")
+    args = parser.parse_args()
+    keep_freed_memory()
+    config = environment.shipped_config("runtime", "auto") | {"device": "cpu"}
+    runtime = resolve(RuntimeConfig.model_validate(config))
+    protocol = Protocol.model_validate(environment.shipped_config("protocol", "dc-300"))
+    real = fashion_mnist(
+        root=None, download=False, preprocess="normalise", val_fraction=0.0, device=runtime.device
+    )
+    index = real.train.draw(args.ipc, generator("cpu", 0, "init")).flatten()
+    knobs = environment.shipped_config("model", "convnet") | {"width": args.width}
+    knobs = {k: v for k, v in knobs.items() if not k.startswith("_")}
+    serial = Examination(
+        Architecture(ConvNet, knobs, real.shape, 10, "convnet"),
+        protocol,
+        real.train.inputs(index),
+        real.train.labels[index],
+        real.test,
+        None,
+        real.flip,
+        replace(runtime, workers=1),
+    )
+    spread = replace(serial, runtime=replace(runtime, workers=torch.get_num_threads(), spread_after=0))
+    seconds: dict[str, list[float]] = {"serial": [], "spread": []}
+    scores: dict[str, list[float]] = {}
+    list(serial.scores({0: 0}, of=args.networks))  # the compiler's warm-up
+    for i in range(args.rounds):
+        for side in ("serial", "spread") if i % 2 == 0 else ("spread", "serial"):
+            began = time.perf_counter()
+            examination = serial if side == "serial" else spread
+            found = dict(examination.scores({n: n for n in range(args.networks)}, of=args.networks))
+            seconds[side].append(time.perf_counter() - began)
+            scores[side] = [found[n] for n in sorted(found)]
+    ratio = statistics.median(a / b for a, b in zip(seconds["serial"], seconds["spread"], strict=True))
+    print("| width | IPC | networks | serial s | a process a core s | ratio | serial acc % | spread acc % |")
+    print("|---|---|---|---|---|---|---|---|")
+    means = [100 * statistics.fmean(scores[s]) for s in ("serial", "spread")]
+    times = [statistics.median(seconds[s]) for s in ("serial", "spread")]
+    print(
+        f"| {args.width} | {args.ipc} | {args.networks} | {times[0]:.0f} | {times[1]:.0f} | **{ratio:.2f}** "
+        f"| {means[0]:.2f} | {means[1]:.2f} |"
+    )
+    result = {
+        "args": {k: v for k, v in vars(args).items() if k != "out"},
+        "seconds": seconds,
+        "scores": scores,
+    }
+    machine = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "versions": environment.versions()}
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    text = json.dumps(
+        {"machine": machine, "code": environment.code().model_dump(), "ratio": ratio, **result}, indent=2
+    )
+    args.out.write_text(text + "\n")
+
+
+if __name__ == "__main__":
+    main()

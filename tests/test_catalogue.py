@@ -1,0 +1,66 @@
+"""The verbs that read: list, show and verify say what there is, and exit with 1 where something is damaged."""
+
+import pytest
+
+
+@pytest.fixture
+def finished(dd_bench, small, tmp_path):
+    """A set's folder and a record, as a run leaves them."""
+    assert dd_bench("run", *small("random")).code == 0
+    (folder,), (record,) = (tmp_path / "runs" / "sets").iterdir(), (tmp_path / "runs" / "records").iterdir()
+    return folder, record
+
+
+def test_list(dd_bench):
+    everything = dd_bench("list")
+    assert everything.code == 0
+    for text in ("method=", "dataset=", "protocol=", "dm", "digits", "Gradient matching"):
+        assert text in everything.text
+    one = dd_bench("list", "protocol")
+    assert one.code == 0 and "dc-300" in one.text and "digits" not in one.text
+    wrong = dd_bench("list", "colours")
+    assert wrong.code == 2 and "there is no group 'colours'" in wrong.text
+
+
+def test_show(dd_bench, finished):
+    folder, record = finished
+    for path, words in (
+        (folder, ["random on digits, ipc=1", "images 640, labels 80"]),
+        (record, ["status", "done", "accuracy", "2 networks on 1 set", "hard"]),
+        (record.parent, ["random", "digits", "720"]),
+    ):
+        done = dd_bench("show", str(path))
+        assert done.code == 0, done.text
+        assert all(word in done.text for word in words), done.text
+        assert "…" not in done.text, "a path is there to be copied"
+
+
+def test_show_a_set_that_says_little_of_its_making(dd_bench, finished):
+    (finished[0] / "provenance.json").write_text('{"seconds": {"distill": 1.5}}')
+    assert dd_bench("show", str(finished[0])).code == 0
+
+
+@pytest.mark.parametrize("path", ["nowhere", "nowhere.json", "."])
+def test_show_nothing(dd_bench, path):
+    done = dd_bench("show", path)
+    assert done.code == 1 and "error:" in done.text and "Traceback" not in done.text
+
+
+def test_verify(dd_bench, finished):
+    folder, record = finished
+    done = dd_bench("verify", str(folder), str(record))
+    assert done.code == 0 and done.text.count("ok ") == 2
+    data = bytearray((folder / "preview.png").read_bytes())
+    data[50] ^= 1
+    (folder / "preview.png").write_bytes(data)
+    record.write_text(record.read_text().replace('"done"', '"perfect"'))
+    done = dd_bench("verify", str(record), str(folder))
+    assert done.code == 1 and "Traceback" not in done.text
+    assert done.text.count("damaged:") == 2 and "preview.png was changed or cut" in done.text
+
+
+def test_brackets_in_a_message_are_not_markup(dd_bench, tmp_path):
+    """`pip install 'dd-bench[graph]'` would lose its end."""
+    folder = tmp_path / "sets[red]"
+    folder.mkdir()
+    assert "sets[red] is no synthetic set" in dd_bench("verify", str(folder)).text

@@ -1,0 +1,39 @@
+"""A run's memory does not grow with its length, though freed memory is kept in the process."""
+
+import sys
+
+LOOP = """
+import sys, tempfile, torch
+from pathlib import Path
+torch.set_num_threads(1)
+from dd_bench.allocator import keep_freed_memory
+keep_freed_memory()
+from dd_bench.environment import peak_resident
+from dd_bench.loggers import Jsonl
+from dd_bench.models.convnet import ConvNet
+from dd_bench.steps import OuterLoop
+
+work = Path(tempfile.mkdtemp())
+loop = OuterLoop(work, Jsonl(work / "log.jsonl"), log_every=10, checkpoint_seconds=0.05)
+images = torch.randn(60, 1, 28, 28, requires_grad=True)
+optimizer = torch.optim.SGD([images], 0.1, momentum=0.5)
+peaks = {}
+for step in loop.steps(260, {"images": images, "optimizer": optimizer}, "distill"):
+    net = ConvNet((1, 28, 28), 10, depth=3, width=16, norm="instancenorm", activation="relu", pooling="avg")
+    loss = net.embed(images).square().mean()
+    optimizer.zero_grad()
+    loss.backward()
+    optimizer.step()
+    loop.log(loss=loss)
+    peaks[step] = peak_resident()
+print(peaks[259] - peaks[60])
+"""
+
+
+def test_two_hundred_more_steps_add_nothing(tmp_path):
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, "-c", LOOP], capture_output=True, text=True, cwd=tmp_path, check=True
+    )
+    assert int(done.stdout) < 4 * 2**20, f"{int(done.stdout):,} bytes in 200 steps"  # a step's work is 20 MiB
