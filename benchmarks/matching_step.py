@@ -32,6 +32,7 @@ from dd_bench.methods.dm import DM
 from dd_bench.models.convnet import ConvNet
 from dd_bench.runtime import cpu_name
 from dd_bench.seeding import generator, stream
+from dd_bench.shipped import shipped_config
 
 KNOBS = {"depth": 3, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
 CLASSES = 10
@@ -39,7 +40,7 @@ SIDES = ("plain", "grouped", "compiled")
 
 
 def method_of(name: str) -> DM:
-    knobs = {k: v for k, v in environment.shipped_config("method", name).items() if k != "_target_"}
+    knobs = {k: v for k, v in shipped_config("method", name).items() if k != "_target_"}
     return DM(**knobs) if name == "dm" else DataDAM(**knobs)
 
 

@@ -26,6 +26,7 @@ from dd_bench.models.convnet import ConvNet
 from dd_bench.protocol import Protocol
 from dd_bench.runtime import RuntimeConfig, cpu_name, resolve
 from dd_bench.seeding import generator
+from dd_bench.shipped import shipped_config
 
 
 def main() -> None:
@@ -39,14 +40,14 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "repeats.json")
     args = parser.parse_args()
     keep_freed_memory()
-    config = environment.shipped_config("runtime", "auto") | {"device": "cpu"}
+    config = shipped_config("runtime", "auto") | {"device": "cpu"}
     runtime = resolve(RuntimeConfig.model_validate(config))
-    protocol = Protocol.model_validate(environment.shipped_config("protocol", "dc-300"))
+    protocol = Protocol.model_validate(shipped_config("protocol", "dc-300"))
     real = fashion_mnist(
         root=None, download=False, preprocess="normalise", val_fraction=0.0, device=runtime.device
     )
     index = real.train.draw(args.ipc, generator("cpu", 0, "init")).flatten()
-    knobs = environment.shipped_config("model", "convnet") | {"width": args.width}
+    knobs = shipped_config("model", "convnet") | {"width": args.width}
     knobs = {k: v for k, v in knobs.items() if not k.startswith("_")}
     serial = Examination(
         Architecture(ConvNet, knobs, real.shape, 10, "convnet"),

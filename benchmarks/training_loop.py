@@ -33,6 +33,7 @@ from dd_bench.models.convnet import ConvNet
 from dd_bench.protocol import Recipe
 from dd_bench.runtime import Runtime, RuntimeConfig, resolve
 from dd_bench.seeding import generator, seeded, stream
+from dd_bench.shipped import shipped_config
 from dd_bench.training import accuracy, fetch_from, train
 
 KNOBS = {"depth": 3, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
@@ -80,11 +81,11 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
     if side == "ours":
         keep_freed_memory()
-        config = environment.shipped_config("runtime", "auto") | {"device": "cpu", "threads": threads}
+        config = shipped_config("runtime", "auto") | {"device": "cpu", "threads": threads}
         runtime = resolve(RuntimeConfig.model_validate(config))
     else:
         runtime = Runtime(torch.device("cpu"), False, None, 1, 0, vmap=False)
-    root = environment.shipped_config("dataset", "fashion_mnist")["root"]
+    root = shipped_config("dataset", "fashion_mnist")["root"]
     real = fashion_mnist(
         root=root, download=False, preprocess="normalise", val_fraction=0.0, device=runtime.device
     )

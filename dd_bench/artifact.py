@@ -161,6 +161,7 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
         if card.kind not in KINDS:
             raise ValueError(f"kind {card.kind!r} is unknown; this version reads {sorted(KINDS)}")
         syn = KINDS[card.kind].restore(card.set, tensors, tuple(card.class_names), transform)
+        syn.check_ipc(card.ipc)
         if syn.stored_bytes() != card.stored_bytes:
             raise ValueError(f"it stores {syn.stored_bytes()} bytes, the card says {card.stored_bytes}")
     except KeyError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import sys
 from importlib import resources
 from pathlib import Path
 
@@ -13,7 +14,8 @@ from rich.table import Column, Table
 from dd_bench.record import Record, load_record
 
 GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "runtime", "logger", "experiment")
-_out, _err = Console(soft_wrap=True), Console(stderr=True, soft_wrap=True)
+_WIDTH = None if sys.stdout.isatty() else 200  # a file or a pipe has no width of its own
+_out, _err = Console(soft_wrap=True, width=_WIDTH), Console(stderr=True, soft_wrap=True)
 
 
 def choices(group: str) -> dict[str, str]:
@@ -89,6 +91,8 @@ def verify(arguments: list[str]) -> int:
 
 
 def _show_records(folder: Path) -> None:
+    if (folder / "records").is_dir():  # the `out` of runs
+        folder = folder / "records"
     records = [load_record(path) for path in sorted(folder.glob("*.json"))]
     if not records:
         raise ValueError(f"{folder} holds no record and is no synthetic set")

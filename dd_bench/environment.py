@@ -10,12 +10,10 @@ import subprocess
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import resources
+from functools import cache
 from pathlib import Path
-from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from dd_bench import NUMBERS_VERSION, __version__
 from dd_bench.record import Code
@@ -23,16 +21,18 @@ from dd_bench.record import Code
 LIBRARIES = ("torch", "torchvision", "kornia", "timm", "numpy", "scikit-learn", "hydra-core")
 
 
+@cache
 def code() -> Code:
-    """Returns the revision of the checkout that runs; None for an installed wheel."""
+    """Returns the revision of the checkout that runs; None for an installed wheel.
+
+    Asked once a process, at its start: what runs is what was imported, whatever is committed meanwhile.
+    """
     root = Path(__file__).resolve().parent.parent
     revision = dirty = None
     if (root / ".git").exists():
         revision = _git(root, "rev-parse", "HEAD") or None
-        # entries and tables are results: committing them does not change the code that made them
-        dirty = bool(
-            _git(root, "status", "--porcelain", "--untracked-files=no", "--", ".", ":!leaderboards/entries")
-        )
+        # a method that is not committed yet is a change too; a table or the README is none
+        dirty = bool(_git(root, "status", "--porcelain", "--", "dd_bench", "conf", "methods", "evaluators"))
     return Code(version=__version__, numbers=NUMBERS_VERSION, revision=revision, dirty=dirty)
 
 
@@ -52,15 +52,6 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in LIBRARIES},
     }
-
-
-def shipped_config(group: str, name: str) -> dict[str, Any]:
-    """Returns the YAML `conf/<group>/<name>.yaml` of this package as plain data, empty if it has none."""
-    path = resources.files("dd_bench.conf") / group / f"{name}.yaml"
-    if not path.is_file():
-        return {}
-    values: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(path.read_text()))  # type: ignore[assignment]
-    return values
 
 
 class Stages:

@@ -23,6 +23,7 @@ from dd_bench.protocol import Protocol, Recipe
 from dd_bench.real import Split
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import seed_for
+from dd_bench.steps import Diverged
 from dd_bench.training import accuracy, fetch_from, repays_compilation, train, train_together
 
 
@@ -74,7 +75,11 @@ class Examination:
                 yield network, self.score(seed, compiled)
 
     def score(self, seed: int, compiled: bool) -> float:
-        """Trains one fresh network from `seed` and returns the accuracy that the selection rule picks."""
+        """Trains one fresh network from `seed` and returns the accuracy that the selection rule picks.
+
+        Raises:
+            Diverged: the network that counts is not finite.
+        """
         best, kept = -1.0, {}
         for recipe in self.protocol.rates():
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
@@ -106,6 +111,15 @@ class Examination:
             return best
         if self.protocol.selection == "best_on_val":
             net.load_state_dict(kept)
+        return self._test(net)
+
+    def _test(self, net: torch.nn.Module) -> float:
+        """Returns the test accuracy; that of a network without finite weights says nothing of the set."""
+        if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+            raise Diverged(
+                "a fresh network is not finite after its training. Try a smaller protocol.recipe.lr than "
+                f"{self.protocol.recipe.lr}, or look at the images of the set"
+            )
         return accuracy(net, self.test.batches(1000), self.runtime)
 
     def _together(self, seeds: dict[int, int]) -> Iterator[tuple[int, float]]:
@@ -121,7 +135,7 @@ class Examination:
             flip=self.flip,
         )
         for network, net in zip(seeds, nets, strict=True):
-            yield network, accuracy(net, self.test.batches(1000), self.runtime)
+            yield network, self._test(net)
 
     def _spread(self, seeds: dict[int, int], workers: int, compiled: bool) -> Iterator[tuple[int, float]]:
         """One process a core, one thread each: small networks scale better over processes than over threads."""

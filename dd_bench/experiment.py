@@ -9,6 +9,8 @@ What it leaves under `out`:
 
 from __future__ import annotations
 
+import hashlib
+import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -30,7 +32,9 @@ from dd_bench.real import RealSet
 from dd_bench.record import ProtocolId, Record, Score, content_key, load_record
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import seed_for
+from dd_bench.shipped import describe
 from dd_bench.steps import Diverged, OuterLoop
+from dd_bench.synthetic import SyntheticSet
 
 _log = logging.getLogger(__name__)
 
@@ -57,7 +61,11 @@ class Experiment:
     logger: Several
 
     def __post_init__(self) -> None:
-        """Names the output folder."""
+        """Names the output folder, and remembers the revision of the code before anybody commits another."""
+        environment.code()
+        if not getattr(self.method, "citation", ""):  # every card has it, and hours of distilling come before
+            who = type(self.method).__name__
+            raise ValueError(f"{who} says not where it comes from. Add: citation = 'Authors, Title, Venue'")
         self.out = Path(str(self.config["out"]))  # out=5 is a number to Hydra
         self.ipc, self.seed, self.num_sets = (int(self.config[k]) for k in ("ipc", "seed", "num_sets"))
 
@@ -68,11 +76,16 @@ class Experiment:
         )
 
     def set_key(self, index: int) -> str:
-        """Returns the content key of synthetic set number `index`: all that its bytes depend on."""
+        """Returns the content key of synthetic set number `index`.
+
+        Everything that defines the set. Not the device and its precision, which move its last bits; nor the code of
+        the methods shipped here, whose changes raise `NUMBERS_VERSION`. A method from elsewhere counts by its source.
+        """
         return content_key(
             {
                 "numbers": NUMBERS_VERSION,
                 "method": self.config["method"],
+                **_foreign_source(type(self.method)),
                 "real": self._real_identity(),
                 "architecture": self.architecture.describe(),
                 "ipc": self.ipc,
@@ -90,6 +103,7 @@ class Experiment:
                 "real": self._real_identity(),
                 "architecture": self.architecture.describe(),
                 "evaluator": self.config["evaluator"],
+                **_foreign_source(type(self.evaluator)),
                 "protocol": self.config["protocol"],
                 "seed": self.seed,
             }
@@ -148,6 +162,7 @@ class Experiment:
             self.method.prepare(real, ctx)
         with stages.measure("distill"):
             syn = self.method.distill(real, self.ipc, ctx)
+        syn.check_ipc(self.ipc)
         seconds = {
             "prepare": round(sum(ctx.cache.seconds.values()), 3),  # the whole price, also of what was cached
             "distill": round(stages.seconds["distill"] + ctx.loop.seconds_before, 3),
@@ -181,6 +196,11 @@ class Experiment:
         with locked(self.out / "work" / f"{key}.lock"):
             if path.exists() and (found := _left_behind(path)).status == "done":
                 _log.info("already measured, nothing to do")
+                if found.code != environment.code():
+                    _log.warning(
+                        "it was measured by revision %s, this is another. To measure anew: rm %s, and rm -r its set",
+                        found.code.revision, path,
+                    )  # fmt: skip
                 return found, path
             journal = Journal(self.out / "work" / key / "scores.jsonl")
             record = self._measure(key, sets, journal)
@@ -201,17 +221,21 @@ class Experiment:
                 return self._as_record(key, "skipped", reason, stages, folders=folders)
             ctx = self.context(key, self.seed)
             ctx.finished, ctx.notes = journal.finished(index), notes
-            with stages.measure("evaluate"):
-                began = time.monotonic()
-                for scores in self.evaluator.run(syn, self.real, ctx):
-                    journal.add(
-                        [s.model_copy(update={"set": index}) for s in scores], time.monotonic() - began
-                    )
-                    began = time.monotonic()
-                    values = ", ".join(f"{s.metric} {s.value:.4f}" for s in scores)
-                    _log.info("set %d, network %d: %s", index, scores[0].network, values)
+            try:
+                with stages.measure("evaluate"):
+                    self._score(index, syn, ctx, journal)
+            except Diverged as error:
+                return self._as_record(key, "diverged", str(error), stages, folders=folders, notes=notes)
         stages.seconds["evaluate"] = round(stages.seconds["evaluate"] + journal.seconds_before, 3)
         return self._as_record(key, "done", None, stages, scores=journal.scores, folders=folders, notes=notes)
+
+    def _score(self, index: int, syn: SyntheticSet, ctx: Context, journal: Journal) -> None:
+        began = time.monotonic()
+        for scores in self.evaluator.run(syn, self.real, ctx):
+            journal.add([s.model_copy(update={"set": index}) for s in scores], time.monotonic() - began)
+            began = time.monotonic()
+            values = ", ".join(f"{s.metric} {s.value:.4f}" for s in scores)
+            _log.info("set %d, network %d: %s", index, scores[0].network, values)
 
     def skipped(self, key: str, reason: str) -> tuple[Record, Path]:
         """Records why this experiment cannot be."""
@@ -239,7 +263,7 @@ class Experiment:
                 seconds[stage] = round(max(spent) if stage == "prepare" else sum(spent), 3)
             if peaks := [m["peak_memory"][stage] for m in made if stage in m.get("peak_memory", {})]:
                 memory[stage] = max(peaks)
-        knobs = {k: v for k, v in self.config["model"].items() if not k.startswith("_")}
+        recipe = {k: v for k, v in self.config["protocol"].items() if k not in ("name", "version")}
         return Record(
             key=key,
             status=status,
@@ -247,9 +271,11 @@ class Experiment:
             created=datetime.now(UTC).isoformat(timespec="seconds"),
             method=self.method_name,
             dataset=self.real.name,
-            model=describe_model(self.architecture.name, knobs),
+            model=describe("model", self.architecture.name, self.config["model"]),
             ipc=self.ipc,
-            protocol=ProtocolId(name=self.protocol.name, version=self.protocol.version),
+            protocol=ProtocolId(
+                name=describe("protocol", self.protocol.name, recipe), version=self.protocol.version
+            ),
             evaluator=self.evaluator_name,
             selection=self.protocol.selection,
             label_mode=label_mode(first.labels) if first is not None else "unknown",
@@ -276,8 +302,13 @@ def _left_behind(path: Path) -> Record:
         raise ValueError(f"{error}\nTo measure anew: rm {path}") from error
 
 
-def describe_model(name: str, knobs: dict[str, Any]) -> str:
-    """Returns e.g. `convnet(width=32)`: the choice, and the knobs that differ from its YAML."""
-    shipped = environment.shipped_config("model", name)
-    changed = [f"{k}={v}" for k, v in sorted(knobs.items()) if k not in shipped or shipped[k] != v]
-    return f"{name}({', '.join(changed)})" if changed else name
+def _foreign_source(kind: type) -> dict[str, str]:
+    """Returns the hash of the module of a class that does not belong to this package, by the name of the class."""
+    module = inspect.getmodule(kind)
+    if module is None or module.__name__.startswith("dd_bench."):
+        return {}
+    try:
+        source = inspect.getsource(module).encode()
+    except (OSError, TypeError):  # typed into an interpreter
+        return {}
+    return {f"source of {kind.__name__}": hashlib.sha256(source).hexdigest()}

@@ -61,6 +61,8 @@ def real_batch(real: RealSet, size: int, ctx: Context, *name: str | int) -> Tens
     Without replacement within a batch, a fresh draw each time. A class with fewer images bounds b for all,
     which is noted in the record: the reference lets the batch of that class shrink silently.
     """
+    if size < 1:
+        raise ValueError(f"method.batch_real={size}: wanted at least one real image a class")
     smallest = int(real.train.counts.min())
     if size > smallest:
         ctx.note(

@@ -16,13 +16,14 @@ import torch
 from hydra.core.hydra_config import HydraConfig
 from hydra.errors import InstantiationException
 from hydra.types import RunMode
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from dd_bench import artifact
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
+from dd_bench.arguments import check_arguments
 from dd_bench.checkpoint import Unusable
 from dd_bench.experiment import Experiment
 from dd_bench.protocol import Protocol, parse
@@ -87,6 +88,10 @@ def compose(cfg: DictConfig) -> Experiment:
 
 def _build(cfg: DictConfig, group: str) -> Any:
     with _named(group):
+        values = OmegaConf.to_container(cfg[group], resolve=True)
+        if isinstance(values, dict) and "_target_" in values:
+            keys = {str(k): v for k, v in values.items() if not str(k).startswith("_")}
+            check_arguments(get_object(values["_target_"]), keys, group)
         return instantiate(cfg[group], _convert_="all")
 
 

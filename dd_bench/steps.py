@@ -43,9 +43,12 @@ class OuterLoop:
         """Yields 0..iterations-1, from where the last checkpoint of the loop `name` left off.
 
         Raises:
+            ValueError: `iterations` is no whole number >= 0.
             Diverged: a logged value or a tensor of `state` is not finite; the last checkpoint is.
             Unusable: the checkpoint is damaged or of other state.
         """
+        if type(iterations) is not int or iterations < 0:
+            raise ValueError(f"{name}: {iterations!r} iterations, wanted a whole number >= 0")
         path = self._workdir / f"{name}.checkpoint.safetensors"
         self._checkpoints.append(path)
         self._name = name

@@ -52,6 +52,10 @@ class SyntheticSet(ABC):
     def pictures(self) -> tuple[Tensor, Tensor]:
         """Returns what a person may look at: pixels in [0, 1] `(n, c, h, w)` and the class of each `(n,)`."""
 
+    @abstractmethod
+    def check_ipc(self, ipc: int) -> None:
+        """Raises ValueError unless the set holds `ipc` stored images of every class."""
+
     def stored_bytes(self) -> dict[str, int]:
         """Returns the bytes of every stored part, at its stored dtype: images, labels, decoders, all of it."""
         parts = {**self.tensors(), **{f"preprocess.{k}": v for k, v in self.preprocess.tensors().items()}}
@@ -68,6 +72,7 @@ class ImageSet(SyntheticSet):
         space: what the values of `images` are.
         factor: multi-formation factor; each stored image is factor^2 training images (spaces pixel and unit).
         source: for a coreset, the indices of its images in the training split.
+        whole: this is the whole training set, and its ipc only names a column.
     """
 
     kind: ClassVar[str] = "images"
@@ -79,6 +84,7 @@ class ImageSet(SyntheticSet):
     preprocess: Preprocess
     factor: int = 1
     source: tuple[int, ...] | None = field(default=None)
+    whole: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError unless shapes, dtypes, ranges and labels agree."""
@@ -108,10 +114,11 @@ class ImageSet(SyntheticSet):
         return cls(images, labels, space, real.class_names, real.preprocess, factor)
 
     @classmethod
-    def coreset(cls, real: RealSet, index: Tensor) -> ImageSet:
+    def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> ImageSet:
         """Builds the set of the training images `index (n,)`, stored losslessly as they are, 8 bits a value."""
         pixels, labels = real.train.pixels(index).cpu(), real.train.labels[index].cpu()
-        return cls(pixels, labels, "pixel", real.class_names, real.preprocess, 1, tuple(index.tolist()))
+        source = tuple(index.tolist())
+        return cls(pixels, labels, "pixel", real.class_names, real.preprocess, 1, source, whole)
 
     def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`."""
@@ -135,7 +142,24 @@ class ImageSet(SyntheticSet):
             "factor": self.factor,
             "image_shape": list(self.images.shape[1:]),
             "source": None if self.source is None else list(self.source),
+            **({"whole": True} if self.whole else {}),
         }
+
+    def check_ipc(self, ipc: int) -> None:
+        """See `SyntheticSet`; soft labels name no class, so only their number is checked."""
+        if self.whole:
+            return
+        k = len(self.class_names)
+        if self.labels.ndim == 2 and len(self.images) != ipc * k:
+            raise ValueError(
+                f"ipc={ipc} of {k} classes is {ipc * k} images, the set holds {len(self.images)}"
+            )
+        if self.labels.ndim == 1:
+            counts = torch.bincount(self.labels, minlength=k)
+            wrong = (counts != ipc).nonzero().flatten().tolist()
+            if wrong:
+                c = wrong[0]
+                raise ValueError(f"ipc={ipc}, but class {self.class_names[c]!r} has {int(counts[c])} images")
 
     @classmethod
     def restore(
@@ -156,7 +180,10 @@ class ImageSet(SyntheticSet):
             raise ValueError(f"its preprocessing {preprocess.config()} does not take images {shape}")
         source = None if config["source"] is None else tuple(config["source"])
         space, factor = config["space"], config["factor"]
-        return cls(tensors["images"], tensors["labels"], space, class_names, preprocess, factor, source)
+        whole = bool(config.get("whole", False))
+        return cls(
+            tensors["images"], tensors["labels"], space, class_names, preprocess, factor, source, whole
+        )
 
     def pictures(self) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -24,6 +25,10 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
 
     Built once: the cache entry depends on the data, their preprocessing, the architecture, the recipe, the index
     and the precision, not on the run's seed, so that all methods and seeds of a sweep share it.
+
+    Raises:
+        ValueError: the entry of the cache is damaged.
+        Diverged: the trained network is not finite.
     """
     seed = seed_for(0, "teacher", index)
     net = teacher_start(architecture, index, ctx)
@@ -71,7 +76,12 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
         },
         build,
     )
-    net.load_state_dict(load_file(entry / "network.safetensors", device=str(ctx.device)))
+    try:
+        net.load_state_dict(load_file(entry / "network.safetensors", device=str(ctx.device)))
+    except (SafetensorError, OSError, RuntimeError) as error:
+        raise ValueError(
+            f"cache entry {entry} is damaged ({error}). To build it anew: rm -r {entry}"
+        ) from error
     return net.to(memory_format=torch.contiguous_format).eval()
 
 

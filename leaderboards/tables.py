@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dd_bench.record import write_atomic
+from dd_bench.shipped import changed
 
 from .boards import REFERENCE, Board, Cell, boards
 from .entries import ACCURACY, load_entries
@@ -162,6 +164,18 @@ def _printed(published: Published) -> str:
     return " ± ".join(f"{x:.1f}" for x in (published.mean, published.std) if x is not None)
 
 
+def _changed_knobs(board: Board) -> list[str]:
+    """Returns a line for each method whose entries were not made with the hyper-parameters of its YAML."""
+    found: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for record in board.records:
+        if knobs := changed("method", record.method, record.config.get("method", {})):
+            found[record.method, ", ".join(knobs)].append(record.ipc)
+    return [
+        f"{method} at IPC {', '.join(map(str, sorted(set(ipcs))))} with {knobs} instead of the defaults in its YAML"
+        for (method, knobs), ipcs in sorted(found.items())
+    ]
+
+
 def _legend(board: Board, markup: Markup) -> list[str]:
     """Returns the lines under the table: only those that this table needs."""
     places = set(board.places.values())
@@ -178,6 +192,14 @@ def _legend(board: Board, markup: Markup) -> list[str]:
         lines.append(note("‡", "not ranked: no spread to test with, or nothing to be tested against"))
     if REFERENCE in board.rows:
         lines.append(escape(f"{REFERENCE}: the whole training set, not ranked; it has no IPC"))
+    if len({r.summary().num_sets for r in board.records if r.status == "done"} | {1}) > 1:
+        lines.append(
+            escape(
+                "an entry with several sets is tested and given its interval over them, one with a single set over "
+                "its networks: that says nothing of how another run of the method would come out"
+            )
+        )
+    lines += [escape(text) for text in _changed_knobs(board)]
     lines += [escape(text) for text in board.variants]
     lines += [note(str(i), text) for i, text in enumerate(board.reasons, 1)]
     if board.sources:

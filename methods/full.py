@@ -17,4 +17,4 @@ class Full(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
         """See `Method`."""
-        return ImageSet.coreset(real, torch.arange(len(real.train), device=ctx.device))
+        return ImageSet.coreset(real, torch.arange(len(real.train), device=ctx.device), whole=True)

@@ -21,9 +21,9 @@ CPU = torch.device("cpu")
 def put(syn, folder: Path, real, **changes) -> Path:
     fields = {
         "method": "m",
-        "ipc": 2,
+        "ipc": len(syn.images) // real.num_classes,
         "seed": 0,
-        "config": {"ipc": 2},
+        "config": {},
         "citations": ["somebody"],
         "provenance": {},
     }
@@ -60,7 +60,8 @@ def labels_of(real, mode, n):
 @pytest.mark.parametrize("which", ["blobs", "blobs3", "white"])
 def test_round_trip(tmp_path, request, which, space, factor, mode):
     real = request.getfixturevalue(which)
-    syn = ImageSet.of(real, images_of(real, space, 6), labels_of(real, mode, 6), space, factor)
+    n = 2 * real.num_classes
+    syn = ImageSet.of(real, images_of(real, space, n), labels_of(real, mode, n), space, factor)
     back, card = artifact.load(put(syn, tmp_path / "set", real))
     assert isinstance(back, ImageSet)
     assert torch.equal(back.images, syn.images) and back.images.dtype == syn.images.dtype
@@ -71,7 +72,7 @@ def test_round_trip(tmp_path, request, which, space, factor, mode):
     for mine, theirs in zip(syn.materialise(CPU), back.materialise(CPU), strict=True):
         assert torch.equal(mine, theirs)
     inputs, labels = back.materialise(CPU)
-    assert len(inputs) == len(labels) == 6 * factor**2 and inputs.dtype == torch.float32
+    assert len(inputs) == len(labels) == n * factor**2 and inputs.dtype == torch.float32
     assert artifact.fits(card, real) is None
     with Image.open(tmp_path / "set" / "preview.png") as picture:
         assert picture.format == "PNG" and picture.mode == "RGB"
@@ -95,6 +96,19 @@ def test_a_coreset_keeps_pixels_and_indices(tmp_path, blobs):
     back, _ = artifact.load(put(syn, tmp_path / "set", blobs))
     assert back.source == (5, 0, 1) and back.images.dtype == torch.uint8
     assert torch.equal(back.materialise(CPU)[0], blobs.train.inputs(torch.tensor([5, 0, 1])))
+
+
+@pytest.mark.parametrize("mode", ["hard", "soft"])
+def test_a_set_that_claims_another_ipc_is_refused(tmp_path, blobs, mode):
+    syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), labels_of(blobs, mode, 6), "unit")
+    with pytest.raises(ValueError, match=r"ipc=7.*(has 2|holds 6)"):
+        artifact.load(put(syn, tmp_path / "set", blobs, ipc=7))
+
+
+def test_the_whole_training_set_has_no_ipc(tmp_path, blobs):
+    syn = ImageSet.coreset(blobs, torch.arange(len(blobs.train)), whole=True)
+    back, _ = artifact.load(put(syn, tmp_path / "set", blobs, ipc=1))
+    assert back.whole and len(back.images) == len(blobs.train)
 
 
 def test_stored_bytes(real_set, white):

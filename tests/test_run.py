@@ -29,7 +29,7 @@ class TestOneRun:
         r = load_record(path)
         assert (r.status, r.method, r.dataset, r.ipc, r.evaluator) == ("done", "dm", "digits", 1, "accuracy")
         assert (r.protocol.name, r.selection, r.label_mode, r.model) == (
-            "quick",
+            "quick(recipe.epochs=3)",
             "last",
             "hard",
             "convnet(width=8)",
@@ -93,7 +93,10 @@ class TestOneRun:
         assert dd_bench("run", *small("dm", *changed)).code == 0
         assert dd_bench("run", *small("dm", "evaluator.num_networks=1")).code == 0
         assert len(sets(tmp_path)) == 1 and len(records(tmp_path)) == 3
-        assert {load_record(p).protocol.name for p in records(tmp_path)} == {"quick", "dc-300"}
+        assert {load_record(p).protocol.name for p in records(tmp_path)} == {
+            "quick(recipe.epochs=3)",
+            "dc-300(recipe.epochs=2, recipe.milestones=[])",  # not what is called dc-300, so on no board of it
+        }
 
     def test_several_sets_keep_their_variance_apart(self, dd_bench, small, tmp_path):
         done = dd_bench("run", *small("random", "num_sets=2"))
@@ -197,6 +200,8 @@ class TestRefusals:
             (["checkpoint_seconds=-1"], ["checkpoint_seconds=-1: wanted a number >= 0"]),
             (["checkpoint_seconds=soon"], ["checkpoint_seconds='soon'"]),
             (["method.lr_img=nan"], ["nan or infinite"]),
+            (["method.iterations=-3"], ["-3 iterations, wanted a whole number >= 0"]),
+            (["method.iterations=2.5"], ["2.5 iterations, wanted a whole number"]),
             (["method=random", "ipc=132"], ["ipc=132 exceeds class '8'", "ipc<=131"]),
             (["method.init=nothing"], ["method.init='nothing' is unknown; take one of real, noise"]),
             (["method.augment=blur"], ["unknown augmentation 'blur'"]),
@@ -275,6 +280,15 @@ class TestRefusals:
         assert load_record(path).status == "diverged" and "lr_img" in load_record(path).reason
         assert not sets(tmp_path)
         self.refused(dd_bench("distill", *wild), "error: loss is")
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_a_fresh_network_that_diverges_is_no_score(self, dd_bench, small, tmp_path, workers):
+        """Its accuracy is chance, and a board would take it for the set's."""
+        wild = small("random", "protocol.recipe.lr=1e30", f"runtime.workers={workers}")
+        self.refused(dd_bench("run", *wild), "diverged: random", "smaller protocol.recipe.lr than 1e.30")
+        (path,) = records(tmp_path)
+        assert load_record(path).status == "diverged" and load_record(path).scores == []
+        assert len(sets(tmp_path)) == 1, "the set is kept"
 
     def test_a_teacher_that_diverges(self, dd_bench, small, tmp_path):
         wild = small("herding", "method.teacher.lr=1e30", "method.teacher.epochs=2")

@@ -7,8 +7,11 @@ import torch
 
 from dd_bench import environment, runtime
 from dd_bench.allocator import keep_freed_memory
+from dd_bench.catalogue import choices
+from dd_bench.experiment import describe
 from dd_bench.protocol import parse
 from dd_bench.runtime import RuntimeConfig, resolve
+from dd_bench.shipped import shipped_config
 
 
 @pytest.fixture
@@ -96,8 +99,36 @@ def test_code_and_versions():
     code = environment.code()
     assert code.version and code.numbers == 1 and (code.revision is None) == (code.dirty is None)
     assert {"python", *environment.LIBRARIES} == set(environment.versions())
-    assert environment.shipped_config("model", "convnet")["width"] == 128
-    assert environment.shipped_config("model", "nope") == {}
+    assert shipped_config("model", "convnet")["width"] == 128
+    assert shipped_config("model", "nope") == {}
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "name"),
+    [
+        ("model", {"_target_": "x", "width": 8}, "convnet(width=8)"),
+        ("model", {"width": 128}, "convnet"),
+        ("protocol", {"recipe": {"epochs": 60, "lr": 0.01}, "selection": "last"}, "quick"),
+        (
+            "protocol",
+            {"recipe": {"epochs": 9, "milestones": []}},
+            "quick(recipe.epochs=9, recipe.milestones=[])",
+        ),
+    ],
+)
+def test_a_choice_is_named_with_what_was_changed(group, values, name):
+    assert describe(group, name.partition("(")[0], values) == name
+
+
+def test_a_protocol_of_another_package_has_its_own_name():
+    assert describe("protocol", "theirs-1", {"recipe": {"epochs": 9}}) == "theirs-1"
+
+
+def test_every_shipped_choice_is_named_by_its_name_alone():
+    for group in ("model", "protocol"):
+        for name in choices(group):
+            values = shipped_config(group, name)
+            assert describe(group, name, values) == name
 
 
 def test_the_allocator_leaves_a_user_s_choice(monkeypatch):

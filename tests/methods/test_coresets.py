@@ -143,6 +143,16 @@ def test_selection_is_by_the_embedding_of_the_trained_network_class_by_class(
         assert list(syn.source[4 * c : 4 * c + 4]) == wanted.tolist()
 
 
+def test_a_damaged_feature_network_says_how_to_train_it_anew(make_method, make_ctx, blobs):
+    method, ctx = make_method("herding"), make_ctx(fresh_cache=True)
+    method.prepare(blobs, ctx)
+    (file,) = ctx.cache.root.glob("teacher-*/network.safetensors")
+    for kept in (0, 100, -1):
+        file.write_bytes(file.read_bytes()[:kept])
+        with pytest.raises(ValueError, match=rf"is damaged .* rm -r {file.parent}"):
+            method.distill(blobs, 1, ctx)
+
+
 def test_random_is_where_methods_with_real_init_start(make_method, make_ctx, blobs):
     for seed in (0, 1):
         images, _ = make_method("random").distill(blobs, 4, make_ctx(seed)).materialise(torch.device("cpu"))

@@ -1,0 +1,47 @@
+"""The configuration as it is shipped, and what a run changed of it. Without torch: boards need it too."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from typing import Any
+
+from omegaconf import OmegaConf
+
+
+def shipped_config(group: str, name: str) -> dict[str, Any]:
+    """Returns the YAML `conf/<group>/<name>.yaml` of this package as plain data, empty if it has none."""
+    path = resources.files("dd_bench.conf") / group / f"{name}.yaml"
+    if not path.is_file():
+        return {}
+    values: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(path.read_text()))  # type: ignore[assignment]
+    return values
+
+
+def changed(group: str, name: str, values: dict[str, Any]) -> list[str]:
+    """Returns the keys of `values` that differ from the YAML, as `key=value`, sorted.
+
+    A choice of another package has no YAML here to differ from; of a network, every knob then counts.
+    """
+    shipped = dict(leaves(shipped_config(group, name)))
+    if not shipped and group != "model":
+        return []
+    return [f"{k}={v}" for k, v in sorted(leaves(values)) if k not in shipped or shipped[k] != v]
+
+
+def describe(group: str, name: str, values: dict[str, Any]) -> str:
+    """Returns e.g. `convnet(width=32)`: the choice, and the keys that differ from its YAML.
+
+    A protocol with a changed key is another protocol, and must not share a ranking with the named one.
+    """
+    found = changed(group, name, values)
+    return f"{name}({', '.join(found)})" if found else name
+
+
+def leaves(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the values of a nested configuration with their dotted keys, leaving out Hydra's own."""
+    for key, value in values.items():
+        if isinstance(value, dict) and value:
+            yield from leaves(value, f"{path}{key}.")
+        elif not key.startswith("_"):
+            yield f"{path}{key}", value

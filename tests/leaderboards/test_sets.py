@@ -1,0 +1,23 @@
+"""The sets in `leaderboards/sets` are whole, and each is the one that an entry scored."""
+
+from pathlib import Path
+
+import pytest
+
+from dd_bench import artifact
+from dd_bench.record import load_record
+
+ROOT = Path(__file__).parents[2] / "leaderboards"
+SETS = sorted(p for p in (ROOT / "sets").iterdir() if p.is_dir())
+
+
+@pytest.fixture(scope="module")
+def scored():
+    return {digest for path in (ROOT / "entries").glob("*.json") for digest in load_record(path).set_digests}
+
+
+@pytest.mark.parametrize("folder", SETS, ids=lambda p: p.name)
+def test_a_committed_set_is_the_one_that_was_scored(folder, scored):
+    syn, card = artifact.load(folder)
+    assert len(syn.pictures()[0]) == card.ipc * len(card.class_names)
+    assert artifact.digest(folder) in scored
