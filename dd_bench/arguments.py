@@ -32,7 +32,7 @@ def _callees(target: Any) -> Iterator[Any]:
         return
     for kind in reversed(target.__mro__):
         if "__init__" in vars(kind) and kind is not object:
-            yield kind.__init__
+            yield vars(kind)["__init__"]
 
 
 def _hints(callee: Any) -> dict[str, Any]:
