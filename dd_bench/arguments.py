@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, get_type_hints
 
 from pydantic import TypeAdapter, ValidationError
+from pydantic.errors import PydanticSchemaGenerationError
 
 
 def check_arguments(target: Any, values: dict[str, Any], group: str) -> None:
@@ -21,6 +22,8 @@ def check_arguments(target: Any, values: dict[str, Any], group: str) -> None:
             continue  # an unknown key is the constructor's to refuse, by its name
         try:
             TypeAdapter(wanted[name]).validate_python(value)
+        except PydanticSchemaGenerationError:
+            continue  # an object of ours, which is still a configuration here
         except ValidationError as error:
             raise ValueError(f"{group}.{name}={value!r}: {error.errors()[0]['msg']}") from None
 

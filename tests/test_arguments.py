@@ -3,6 +3,7 @@
 import pytest
 
 from dd_bench.arguments import check_arguments
+from dd_bench.loggers import Several
 from dd_bench.methods.datadam import DataDAM
 
 
@@ -26,3 +27,4 @@ def test_a_value_of_another_type_is_named(values, message):
 def test_right_values_and_unknown_keys_pass():
     check_arguments(DataDAM, {"lr_img": 1, "norm": None, "power": 4.0, "nobody": "x"}, "method")
     check_arguments(reader, {"root": None, "size": 32}, "dataset")
+    check_arguments(Several, {"loggers": [{"_target_": "a.Logger"}]}, "logger")  # built later
