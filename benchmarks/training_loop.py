@@ -31,7 +31,7 @@ from dd_bench.augment import Augment
 from dd_bench.data.fashion_mnist import fashion_mnist
 from dd_bench.models.convnet import ConvNet
 from dd_bench.protocol import Recipe
-from dd_bench.runtime import Runtime, RuntimeConfig, resolve
+from dd_bench.runtime import Runtime, RuntimeConfig, cpu_name, resolve
 from dd_bench.seeding import generator, seeded, stream
 from dd_bench.shipped import shipped_config
 from dd_bench.training import accuracy, fetch_from, train
@@ -193,7 +193,7 @@ def main() -> None:
                 )
     for pipe in pipes.values():
         pipe.send(None)
-    machine = {"cpu": environment_name(), "threads": args.threads, "versions": environment.versions()}
+    machine = {"cpu": cpu_name(), "threads": args.threads, "versions": environment.versions()}
     args.out.parent.mkdir(parents=True, exist_ok=True)
     code = environment.code().model_dump()
     args.out.write_text(
@@ -203,12 +203,6 @@ def main() -> None:
         )
         + "\n"
     )
-
-
-def environment_name() -> str:
-    from dd_bench.runtime import cpu_name
-
-    return cpu_name()
 
 
 if __name__ == "__main__":

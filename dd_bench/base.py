@@ -10,7 +10,6 @@ import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
@@ -175,8 +174,3 @@ def too_few_images(real: RealSet, ipc: int, images: int, init: str | None = None
         f"ipc={ipc}{each} exceeds class {real.class_names[c]!r} of {real.name} ({int(counts[c])} images), "
         f"and {who} samples without replacement. Use {' or '.join(instead)}"
     )
-
-
-def workdir(root: Path, key: str) -> Path:
-    """Returns the folder of a run's checkpoint and logs."""
-    return root / "work" / key

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from dd_bench.models.layers import make_norm
-from dd_bench.models.network import Network, check_maps, flat
+from dd_bench.models.network import BlockNetwork, check_maps
 
 # (channels, kernel, whether 2x2 max pooling follows)
 PLAN = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
 
 
-class AlexNet(Network):
+class AlexNet(BlockNetwork):
     """Five convolutions with ReLU, of which the first, second and last are pooled; then one linear layer.
 
     The first convolution pads one-channel images by 4 instead of 2, so that 28x28 goes on as 32x32.
@@ -47,11 +47,3 @@ class AlexNet(Network):
                 height, width = height // 2, width // 2
         check_maps("AlexNet", image_shape, (height, width), "none", "model=convnet")
         self.classifier = nn.Linear(channels * height * width, num_classes)
-
-    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """See `Network`; the embedding is the flattened output of the last pooling."""
-        maps = []
-        for block, pool in zip(self.blocks, self.pools, strict=True):
-            maps.append(block(x))
-            x = pool(maps[-1])
-        return maps, flat(x)

@@ -35,6 +35,21 @@ class Network(ABC, nn.Module):  # in this order: `higher` derives from both
         return logits
 
 
+class BlockNetwork(Network):
+    """A network of blocks that end in their non-linearity, each followed by a pooling or by none."""
+
+    blocks: nn.ModuleList
+    pools: nn.ModuleList
+
+    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
+        """See `Network`; the embedding is the flattened output of the last pooling."""
+        maps = []
+        for block, pool in zip(self.blocks, self.pools, strict=True):
+            maps.append(block(x))
+            x = pool(maps[-1])
+        return maps, flat(x)
+
+
 def batch_coupled(net: nn.Module) -> bool:
     """Whether a sample's output depends on the others of its batch in train mode (BatchNorm)."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from torch import Tensor, nn
+from torch import nn
 
 from dd_bench.models.layers import make_norm
-from dd_bench.models.network import Network, check_maps, flat
+from dd_bench.models.network import BlockNetwork, check_maps
 
 # (channels, whether 2x2 max pooling follows)
 PLAN = (
@@ -20,7 +20,7 @@ PLAN = (
 )
 
 
-class VGG11(Network):
+class VGG11(BlockNetwork):
     """Eight 3x3 convolutions, each with norm and ReLU, and five poolings; then one linear layer.
 
     The first convolution pads one-channel images by 3 instead of 1, so that 28x28 goes on as 32x32.
@@ -55,11 +55,3 @@ class VGG11(Network):
                 height, width = height // 2, width // 2
         check_maps("VGG11", image_shape, (height, width), "none", "model=convnet")
         self.classifier = nn.Linear(channels * height * width, num_classes)
-
-    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """See `Network`; the embedding is the flattened output of the last pooling."""
-        maps = []
-        for block, pool in zip(self.blocks, self.pools, strict=True):
-            maps.append(block(x))
-            x = pool(maps[-1])
-        return maps, flat(x)
