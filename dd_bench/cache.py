@@ -37,14 +37,14 @@ class Cache:
         self.root = root
         self.seconds: dict[str, float] = {}
 
-    def entry(self, kind: str, depends_on: dict[str, Any], build: Callable[[Path], None]) -> Path:
+    def entry(self, kind: str, depends_on: dict[str, Any], build: Callable[[Path], float | None]) -> Path:
         """Returns the folder of the entry, building it first if it is missing.
 
         Args:
             kind: e.g. "teacher", the first part of the folder's name.
             depends_on: everything the content depends on, as JSON; the version of the numbers is added.
-            build: fills the folder it is given. That folder stays between attempts, so a builder may keep
-                checkpoints in it and resume.
+            build: fills the folder it is given, and may return the seconds that earlier, killed attempts put
+                into it. The folder stays between attempts, so a builder may keep checkpoints in it and resume.
 
         Raises:
             ValueError: the entry is damaged.
@@ -64,12 +64,12 @@ class Cache:
             ) from error
         return folder
 
-    def _build(self, folder: Path, identity: dict[str, Any], build: Callable[[Path], None]) -> None:
+    def _build(self, folder: Path, identity: dict[str, Any], build: Callable[[Path], float | None]) -> None:
         partial = folder.with_name(folder.name + ".partial")
         partial.mkdir(exist_ok=True)
         began = time.monotonic()
-        build(partial)
-        entry = {"depends_on": identity, "seconds": round(time.monotonic() - began, 3)}
+        before = build(partial) or 0.0
+        entry = {"depends_on": identity, "seconds": round(before + time.monotonic() - began, 3)}
         write_atomic(partial / _ENTRY, (canonical(entry, indent=2) + "\n").encode())
         partial.replace(folder)
 

@@ -52,6 +52,16 @@ def save(path: Path, step: int, seconds: float, state: State) -> None:
     write_atomic(path, to_safetensors(stored, metadata=header))
 
 
+def spent(path: Path) -> tuple[int, float]:
+    """Returns the steps and seconds that a checkpoint holds; zeros if there is none or it cannot be read."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            header = file.metadata()
+        return int(header["step"]), float(header["seconds"])
+    except (SafetensorError, OSError, TypeError, KeyError, ValueError):
+        return 0, 0.0
+
+
 def restore(path: Path, state: State) -> tuple[int, float]:
     """Fills `state` in place from a checkpoint; returns the steps and seconds done, zeros if there is none.
 

@@ -17,19 +17,38 @@ def decode(images: Tensor, factor: int) -> Tensor:
     """
     if factor == 1:
         return images
-    n, c, h, w = images.shape
+    h, w = images.shape[2:]
     images = F.pad(images, (0, -w % factor, 0, -h % factor), value=0.5)
-    rows, cols = images.shape[2] // factor, images.shape[3] // factor
-    tiles = images.view(n, c, factor, rows, factor, cols).permute(0, 2, 4, 1, 3, 5).reshape(-1, c, rows, cols)
-    return F.interpolate(tiles, size=(h, w), mode="bilinear", align_corners=False)
+    return F.interpolate(cut(images, factor), size=(h, w), mode="bilinear", align_corners=False)
+
+
+def cut(images: Tensor, factor: int) -> Tensor:
+    """Cuts each image of `(n, c, h, w)` into factor x factor tiles: `(n * factor**2, c, h / factor, w / factor)`.
+
+    The tiles of an image stand next to each other, row by row.
+    """
+    if factor == 1:
+        return images
+    n, c, h, w = images.shape
+    rows, cols = h // factor, w // factor
+    tiles = images.view(n, c, factor, rows, factor, cols).permute(0, 2, 4, 1, 3, 5)
+    return tiles.reshape(-1, c, rows, cols)
+
+
+def tile(images: Tensor, factor: int) -> Tensor:
+    """Lays factor^2 consecutive images of `(n * factor**2, c, h, w)` side by side; `cut` undoes it."""
+    if factor == 1:
+        return images
+    _, c, h, w = images.shape
+    grid = images.view(-1, factor, factor, c, h, w).permute(0, 3, 1, 4, 2, 5)
+    return grid.reshape(-1, c, factor * h, factor * w)
 
 
 def encode(images: Tensor, factor: int) -> Tensor:
     """Makes mosaics: factor^2 consecutive images of `(n * factor**2, c, h, w)` shrink into one, `(n, c, h, w)`."""
     if factor == 1:
         return images
-    _, c, h, w = images.shape
+    h, w = images.shape[2:]
     rows, cols = -(-h // factor), -(-w // factor)
     small = F.interpolate(images, size=(rows, cols), mode="bilinear", align_corners=False, antialias=True)
-    grid = small.view(-1, factor, factor, c, rows, cols).permute(0, 3, 1, 4, 2, 5)
-    return torch.clone(grid.reshape(-1, c, factor * rows, factor * cols)[:, :, :h, :w])
+    return torch.clone(tile(small, factor)[:, :, :h, :w])

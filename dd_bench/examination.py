@@ -6,19 +6,14 @@ as one batched network on a GPU, or one after the other, and give the same score
 
 from __future__ import annotations
 
-import logging
-import os
-import threading
 from collections.abc import Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import dataclass, replace
 
 import torch
-import torch.multiprocessing
 from torch import Tensor
 
-from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
+from dd_bench.processes import Tick, spread
 from dd_bench.protocol import Protocol, Recipe
 from dd_bench.real import Split
 from dd_bench.runtime import Runtime
@@ -138,37 +133,12 @@ class Examination:
             yield network, self._test(net)
 
     def _spread(self, seeds: dict[int, int], workers: int, compiled: bool) -> Iterator[tuple[int, float]]:
-        """One process a core, one thread each: small networks scale better over processes than over threads."""
-        context = torch.multiprocessing.get_context("spawn")  # forking after torch's threads began can hang
         lent = replace(self, images=self.images.clone(), labels=self.labels.clone())
-        with ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start_worker, initargs=(lent,)
-        ) as pool:
-            jobs = {pool.submit(_score_in_worker, seed, compiled): network for network, seed in seeds.items()}
-            for job in as_completed(jobs):
-                yield jobs[job], job.result()
+        jobs = [(network, seed, compiled) for network, seed in seeds.items()]
+        for (network, _, _), value in spread(_score, lent, jobs, workers):
+            yield network, value
 
 
-_LENT: Examination | None = None
-
-
-def _start_worker(examination: Examination) -> None:
-    global _LENT
-    _LENT = examination
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-    keep_freed_memory()
-    torch.set_num_threads(1)
-    logging.getLogger("torch").setLevel(logging.ERROR)
-
-
-def _end_with_parent() -> None:
-    """A parent that is killed cannot stop its workers, and they would wait for work for ever."""
-    parent = torch.multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os._exit(1)
-
-
-def _score_in_worker(seed: int, compiled: bool) -> float:
-    assert _LENT is not None
-    return _LENT.score(seed, compiled)
+def _score(examination: Examination, job: tuple[int, int, bool], tick: Tick) -> float:
+    _, seed, compiled = job
+    return examination.score(seed, compiled)

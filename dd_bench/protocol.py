@@ -51,6 +51,7 @@ class Protocol(BaseModel):
         eval_every: epochs between two looks, for the two `best` rules; 0 with `last`.
         eval_from: no look before this many epochs.
         lr_grid: train once a rate and keep the best by the selection rule; empty for `recipe.lr` alone.
+        learned_lr: train at the rate that was distilled along with the set; `recipe.lr` for a set without one.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,6 +62,7 @@ class Protocol(BaseModel):
     eval_every: int = Field(ge=0)
     eval_from: int = Field(ge=0)
     lr_grid: tuple[float, ...]
+    learned_lr: bool = False  # a default, so that records made before there was this key keep theirs
     recipe: Recipe
 
     @model_validator(mode="after")
@@ -75,11 +77,19 @@ class Protocol(BaseModel):
                 f"eval_from={self.eval_from} with epochs={self.recipe.epochs}: no epoch would be looked at. "
                 f"Use protocol.eval_from={self.recipe.epochs} or less"
             )
+        if self.lr_grid and self.learned_lr:
+            raise ValueError("lr_grid and learned_lr both say at which rate to train. Use one of them")
         if self.lr_grid and self.selection == "last":
             raise ValueError(
                 "lr_grid picks a rate by score, so it needs selection=best_on_val or best_on_test"
             )
         return self
+
+    def at_rate(self, lr: float | None) -> Protocol:
+        """Returns the protocol for a set with the learned rate `lr`."""
+        if not self.learned_lr or lr is None:
+            return self
+        return self.model_copy(update={"recipe": self.recipe.model_copy(update={"lr": lr})})
 
     def rates(self) -> list[Recipe]:
         """Returns the recipe once for each learning rate to try."""

@@ -7,7 +7,7 @@ base seed, its role and *t* alone; not on what ran before, on the clock, or on w
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -48,6 +48,35 @@ def stream(device: torch.device | str, base: int, *name: str | int) -> Stream:
     host = generator("cpu", base, *name)
     on_host = torch.device(device).type == "cpu"
     return Stream(host, host if on_host else generator(device, base, *name))
+
+
+class Generators:
+    """The state of random streams, and of the global generators, for a checkpoint."""
+
+    def __init__(self, streams: Sequence[Stream], device: torch.device):
+        """Takes the streams that a training draws from."""
+        self._generators = {
+            f"{i}.{side}": generator
+            for i, stream in enumerate(streams)
+            for side, generator in (("host", stream.host), ("device", stream.device))
+        }
+        self._device = device
+
+    def state_dict(self) -> dict[str, torch.Tensor]:
+        """See `checkpoint.Stateful`."""
+        state = {name: generator.get_state() for name, generator in self._generators.items()}
+        state["global"] = torch.get_rng_state()
+        if self._device.type == "cuda":
+            state["cuda"] = torch.cuda.get_rng_state(self._device)
+        return state
+
+    def load_state_dict(self, state: dict[str, torch.Tensor]) -> None:
+        """See `checkpoint.Stateful`."""
+        for name, generator in self._generators.items():
+            generator.set_state(state[name])
+        torch.set_rng_state(state["global"])
+        if self._device.type == "cuda":
+            torch.cuda.set_rng_state(state["cuda"], self._device)
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from dd_bench.decode import decode
+from dd_bench.decode import cut, decode
 from dd_bench.labels import check_labels
 from dd_bench.preprocess import Preprocess
 from dd_bench.real import RealSet
@@ -24,6 +24,8 @@ class SyntheticSet(ABC):
     class_names: tuple[str, ...]
     preprocess: Preprocess
     labels: Tensor
+    lr: float | None
+    """The learning rate that was distilled along with the set, if one was."""
 
     @abstractmethod
     def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
@@ -73,6 +75,8 @@ class ImageSet(SyntheticSet):
         factor: multi-formation factor; each stored image is factor^2 training images (spaces pixel and unit).
         source: for a coreset, the indices of its images in the training split.
         whole: this is the whole training set, and its ipc only names a column.
+        lr: a learning rate that was distilled along with the images.
+        canvas: each stored image is canvas^2 training images, cut from it side by side (spaces unit and input).
     """
 
     kind: ClassVar[str] = "images"
@@ -85,6 +89,8 @@ class ImageSet(SyntheticSet):
     factor: int = 1
     source: tuple[int, ...] | None = field(default=None)
     whole: bool = False
+    lr: float | None = None
+    canvas: int = 1
 
     def __post_init__(self) -> None:
         """Raises ValueError unless shapes, dtypes, ranges and labels agree."""
@@ -105,13 +111,35 @@ class ImageSet(SyntheticSet):
             raise ValueError(
                 f"factor={self.factor!r} in space {self.space!r}: decoding needs pixels and a factor >= 1"
             )
+        if self.lr is not None and not (type(self.lr) is float and 0 < self.lr < float("inf")):
+            raise ValueError(f"lr={self.lr!r}: a learning rate is a positive number")
+        canvas, sides = self.canvas, self.images.shape[2:]
+        if (
+            type(canvas) is not int
+            or canvas < 1
+            or (canvas > 1 and (self.factor > 1 or self.space == "pixel"))
+        ):
+            raise ValueError(f"canvas={canvas!r} with factor={self.factor} in space {self.space!r}")
+        if any(side % canvas for side in sides):
+            raise ValueError(f"canvas={canvas} does not divide images of {tuple(sides)}")
         check_labels(self.labels, len(self.images), len(self.class_names))
 
     @classmethod
-    def of(cls, real: RealSet, images: Tensor, labels: Tensor, space: Space, factor: int = 1) -> ImageSet:
+    def of(
+        cls,
+        real: RealSet,
+        images: Tensor,
+        labels: Tensor,
+        space: Space,
+        factor: int = 1,
+        *,
+        lr: float | None = None,
+        canvas: int = 1,
+    ) -> ImageSet:
         """Builds the set that a method distilled from `real`; tensors move to the CPU."""
         images, labels = images.detach().cpu().contiguous(), labels.detach().cpu().contiguous()
-        return cls(images, labels, space, real.class_names, real.preprocess, factor)
+        names, preprocess = real.class_names, real.preprocess
+        return cls(images, labels, space, names, preprocess, factor, lr=lr, canvas=canvas)
 
     @classmethod
     def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> ImageSet:
@@ -122,11 +150,10 @@ class ImageSet(SyntheticSet):
 
     def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`."""
-        images, labels = self.images.to(device), self.labels.to(device)
-        if self.space == "input":
-            return images, labels
-        images = self.preprocess(decode(self._unit(images), self.factor))
-        return images, labels.repeat_interleave(self.factor**2, dim=0)
+        images, labels = cut(self.images.to(device), self.canvas), self.labels.to(device)
+        if self.space != "input":
+            images = self.preprocess(decode(self._unit(images), self.factor))
+        return images, labels.repeat_interleave(self.factor**2 * self.canvas**2, dim=0)
 
     def _unit(self, images: Tensor) -> Tensor:
         return images.float() / 255 if self.space == "pixel" else images
@@ -140,9 +167,11 @@ class ImageSet(SyntheticSet):
         return {
             "space": self.space,
             "factor": self.factor,
-            "image_shape": list(self.images.shape[1:]),
+            "image_shape": [self.images.shape[1], *(side // self.canvas for side in self.images.shape[2:])],
             "source": None if self.source is None else list(self.source),
             **({"whole": True} if self.whole else {}),
+            **({"lr": self.lr} if self.lr is not None else {}),
+            **({"canvas": self.canvas} if self.canvas > 1 else {}),
         }
 
     def check_ipc(self, ipc: int) -> None:
@@ -173,7 +202,11 @@ class ImageSet(SyntheticSet):
         missing = {"images", "labels"} - set(tensors)
         if missing:
             raise ValueError(f"tensor {sorted(missing)[0]!r} is missing; the file holds {sorted(tensors)}")
-        shape = list(tensors["images"].shape[1:])
+        canvas = config.get("canvas", 1)
+        if type(canvas) is not int or canvas < 1:
+            raise ValueError(f"canvas={canvas!r}: wanted a whole number >= 1")
+        channels, *sides = tensors["images"].shape[1:]
+        shape = [channels, *(side // canvas for side in sides)]
         if shape != config["image_shape"]:
             raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
         if not preprocess.takes(shape):
@@ -182,7 +215,16 @@ class ImageSet(SyntheticSet):
         space, factor = config["space"], config["factor"]
         whole = bool(config.get("whole", False))
         return cls(
-            tensors["images"], tensors["labels"], space, class_names, preprocess, factor, source, whole
+            tensors["images"],
+            tensors["labels"],
+            space,
+            class_names,
+            preprocess,
+            factor,
+            source,
+            whole,
+            config.get("lr"),
+            canvas,
         )
 
     def pictures(self) -> tuple[Tensor, Tensor]:

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from dd_bench.architecture import Architecture
 from dd_bench.base import Context
+from dd_bench.checkpoint import spent
 from dd_bench.models.network import Network
 from dd_bench.progress import Progress
 from dd_bench.protocol import Recipe
@@ -33,7 +34,9 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
     seed = seed_for(0, "teacher", index)
     net = teacher_start(architecture, index, ctx)
 
-    def build(folder: Path) -> None:
+    def build(folder: Path) -> float:
+        kept = folder / "training.checkpoint.safetensors"
+        done, before = spent(kept)
         split, compiled = (
             real.train,
             repays_compilation(recipe.epochs * len(real.train), real.shape, ctx.runtime),
@@ -42,7 +45,7 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
         def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
             return split.inputs(rows), split.labels[rows]
 
-        with Progress(f"teacher {index}", recipe.epochs) as progress:
+        with Progress(f"teacher {index}", recipe.epochs, done) as progress:
             train(
                 net,
                 fetch,
@@ -53,6 +56,7 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
                 flip=real.flip,
                 compiled=compiled,
                 on_epoch=lambda epoch: progress.advance_to(epoch, {}),
+                kept=kept,
             )
         state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
         if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
@@ -60,6 +64,8 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
                 f"teacher {index} is not finite after its last epoch. Try a smaller method.teacher.lr than {recipe.lr}"
             )
         save_file(state, folder / "network.safetensors")
+        kept.unlink(missing_ok=True)
+        return before
 
     entry = ctx.cache.entry(
         "teacher",

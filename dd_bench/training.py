@@ -7,22 +7,39 @@ same batches and augmentations for a network's seed.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
-from typing import Any
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
+from dd_bench import checkpoint
 from dd_bench.augment import Augment, cutmix
 from dd_bench.labels import classification_loss, mixed_loss
 from dd_bench.models.network import Network
 from dd_bench.protocol import Recipe
 from dd_bench.runtime import Runtime
-from dd_bench.seeding import Stream, seed_for, seeded, stream
+from dd_bench.seeding import Generators, Stream, seed_for, seeded, stream
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps indices `(b,)` on the device to network inputs `(b, c, h, w)` and labels."""
+Target = Any
+"""Labels, or `(labels, partner, keep)` of a mixed batch."""
+Loss = Callable[[nn.Module, Tensor, Target], Tensor]
+"""`(net, inputs, target) -> ` 0-d."""
+
+
+class Descent(Protocol):
+    """Another descent direction than the gradient of the loss."""
+
+    def __call__(
+        self, net: nn.Module, loss: Loss, x: Tensor, target: Target, raw: Tensor, epoch: int
+    ) -> None:
+        """Fills `.grad` of the parameters of `net`; `x` is the augmented batch, `raw` the batch before that."""
 
 
 def fetch_from(images: Tensor, labels: Tensor) -> Fetch:
@@ -41,6 +58,8 @@ def train(
     flip: bool,
     compiled: bool = False,
     on_epoch: Callable[[int], None] | None = None,
+    descent: Descent | None = None,
+    kept: Path | None = None,
 ) -> Network:
     """Trains `net` in place on `n` images and returns it, in train mode.
 
@@ -54,31 +73,46 @@ def train(
         flip: whether a horizontal flip keeps the class.
         compiled: use `torch.compile`, see `repays_compilation`.
         on_epoch: called with the number of epochs done after each of them.
+        descent: instead of the gradient of the loss.
+        kept: file of a checkpoint, written after every epoch and gone on from if it is there; the result is the
+            same. It stays when the training is done.
+
+    Raises:
+        Unusable: the checkpoint is damaged or of another training.
     """
     device = runtime.device
     augment = Augment(
         recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
     )
-    order, draws, mixing = (stream(device, seed, role) for role in ("order", "augment", "cutmix"))
+    streams = [stream(device, seed, role) for role in ("order", "augment", "cutmix")]
+    order, draws, mixing = streams
     optimizer = make_optimizer(net.parameters(), recipe, device)
-    loss_of = _compiled_loss() if compiled else _loss
+    loss_of = partial(_compiled_loss() if compiled else _loss, autocast=runtime.autocast)
     if compiled:
         net = net.to(memory_format=torch.channels_last)
     net.train()
     with seeded(device, seed_for(seed, "dropout")):
-        for epoch in range(recipe.epochs):
+        state = {"net": net, "optimizer": optimizer, "streams": Generators(streams, device)}
+        done, before = checkpoint.restore(kept, state) if kept is not None else (0, 0.0)
+        began = time.monotonic()
+        for epoch in range(done, recipe.epochs):
             set_rate(optimizer, recipe, epoch)
             for index in batches(n, recipe.batch_size, order, device):
-                x, y = fetch(index)
-                x, target = _maybe_mix(augment.batch(x, draws), y, recipe, mixing)
+                raw, y = fetch(index)
+                x, target = _maybe_mix(augment.batch(raw, draws), y, recipe, mixing)
                 if compiled:
                     x = x.contiguous(memory_format=torch.channels_last)
                 optimizer.zero_grad(set_to_none=True)
-                loss_of(net, x, target, runtime.autocast).backward()
+                if descent is None:
+                    loss_of(net, x, target).backward()
+                else:
+                    descent(net, loss_of, x, target, raw, epoch)
                 optimizer.step()
             if on_epoch is not None:
                 on_epoch(epoch + 1)
                 net.train()
+            if kept is not None:
+                checkpoint.save(kept, epoch + 1, before + time.monotonic() - began, state)
     return net
 
 
@@ -187,7 +221,7 @@ def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[
         yield from torch.randperm(n, generator=order.device, device=device).split(size)
 
 
-def _maybe_mix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Any]:
+def _maybe_mix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Target]:
     """Returns inputs and their target: labels, or what `mixed_loss` takes where CutMix struck."""
     if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
         x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta)
@@ -195,11 +229,11 @@ def _maybe_mix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Te
     return x, y
 
 
-def _target_loss(logits: Tensor, y: Any) -> Tensor:
+def _target_loss(logits: Tensor, y: Target) -> Tensor:
     return mixed_loss(logits, *y) if isinstance(y, tuple) else classification_loss(logits, y)
 
 
-def _loss(net: nn.Module, x: Tensor, y: Any, autocast: bool) -> Tensor:
+def _loss(net: nn.Module, x: Tensor, y: Target, autocast: bool) -> Tensor:
     with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
         logits = net(x)
     return _target_loss(logits, y)

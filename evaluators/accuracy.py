@@ -30,8 +30,11 @@ class Accuracy(Evaluator):
     def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
         """See `Evaluator`."""
         images, labels = syn.materialise(ctx.device)
+        protocol = ctx.protocol.at_rate(syn.lr)
+        if protocol != ctx.protocol:
+            ctx.note(f"fresh networks were trained at the set's learned rate {protocol.recipe.lr:.4g}")
         examination = Examination(
-            ctx.architecture, ctx.protocol, images, labels, real.test, real.val, real.flip, ctx.runtime
+            ctx.architecture, protocol, images, labels, real.test, real.val, real.flip, ctx.runtime
         )
         seeds = {i: ctx.seed_for("evaluate", i) for i in range(self.num_networks) if i not in ctx.finished}
         for network, value in examination.scores(seeds, of=self.num_networks):

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-import torch
-from sklearn.cluster import KMeans as Clustering
 from torch import Tensor
+
+from dd_bench.clusters import representatives
 
 from .coreset import FeatureCoreset
 
@@ -27,13 +27,4 @@ class KMeans(FeatureCoreset):
 
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:
         """See `FeatureCoreset`."""
-        clustering = Clustering(ipc, n_init=self.restarts, random_state=seed % 2**32)
-        clustering.fit(features.cpu().numpy())
-        centroids = torch.as_tensor(clustering.cluster_centers_, device=features.device)
-        distance = torch.cdist(centroids, features)  # (ipc, n_c)
-        chosen = []
-        for row in distance:
-            pick = row.argmin()
-            distance[:, pick] = torch.inf
-            chosen.append(pick)
-        return torch.stack(chosen)
+        return representatives(features, ipc, self.restarts, seed)

@@ -7,7 +7,8 @@ from dd_bench.leaderboards import published as module
 from dd_bench.leaderboards.published import Published, load_published
 
 FOLDER = Path(module.__file__).parent / "published"
-METHODS = {"full", "random", "herding", "kcenter", "kmeans", "dc", "dsa", "dm", "datadam", "ncfm", "mtt"}
+CHOSEN = {"full", "random", "herding", "kcenter", "kmeans"}
+METHODS = CHOSEN | {"dc", "dsa", "dm", "datadam", "ncfm", "mtt", "ftd", "tesla", "datm"}
 
 
 def test_every_committed_file_is_valid():
@@ -16,6 +17,13 @@ def test_every_committed_file_is_valid():
         "cifar10",
         "cifar100",
         "fashion_mnist",
+        "imagefruit",
+        "imagemeow",
+        "imagenet1k_64",
+        "imagenette",
+        "imagesquawk",
+        "imagewoof",
+        "imageyellow",
         "mnist",
         "svhn",
         "tiny_imagenet",
@@ -23,7 +31,7 @@ def test_every_committed_file_is_valid():
     for s in sets:
         assert (FOLDER / f"{s.dataset}.json").exists()
         assert {c.method for c in s.cells} <= METHODS
-        assert {c.method for c in s.cells if c.ipc is None} == {"full"}
+        assert {c.method for c in s.cells if c.ipc is None} <= {"full"}
 
 
 def test_what_is_from_memory_says_so():
@@ -44,6 +52,9 @@ def test_a_few_numbers_that_were_read():
     assert value("fashion_mnist", "random", 10) == (73.8, 0.7, False)
     assert value("svhn", "dsa", 50) == (84.4, 0.4, True)
     assert value("tiny_imagenet", "ncfm", 1) == (18.2, 0.5, True)
+    assert value("cifar10", "ftd", 1) == (46.8, 0.3, True)  # the paper's own before others' quotes
+    assert value("cifar100", "datm", 50) == (55.0, 0.2, True)
+    assert value("imagesquawk", "mtt", 10) == (52.3, 1.0, True)
     assert value("cifar10", "full", 50) == (84.8, 0.1, True)  # at any IPC
     assert sets["fashion_mnist"].at("datadam", 1) == []  # none was found
 

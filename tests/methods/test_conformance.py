@@ -47,7 +47,7 @@ def constructor_arguments(cls: type) -> set[str]:
 
 
 def test_the_catalogue_is_there():
-    names = "datadam datadam_released dc dm dsa full herding kcenter kmeans ncfm random"
+    names = "ast datadam datadam_released datm dc dm dsa ftd full herding kcenter kmeans mtt ncfm random tesla"
     assert set(CONFIGS) >= set(names.split())
 
 
@@ -90,7 +90,7 @@ def test_the_set_is_well_formed(make_method, make_ctx, blobs, name):
     assert syn.images.shape == (n, 1, 8, 8)
     assert syn.labels.device == syn.images.device == torch.device("cpu")
     assert not syn.images.requires_grad
-    if name != "full":
+    if name != "full" and syn.labels.ndim == 1:
         assert syn.labels.tolist() == [0, 0, 1, 1, 2, 2]  # class-major
     assert syn.class_names == blobs.class_names
     assert syn.preprocess.digest == blobs.preprocess.digest
@@ -242,8 +242,8 @@ def test_a_small_class_does_not_crash_it(make_method, make_ctx, make_blobs, name
     assert method.unsupported(real, IPC, ctx.architecture) is None
     method.prepare(real, ctx)
     method.distill(real, IPC, ctx)
-    assert all("smallest class" in note for note in ctx.notes)
-    assert (len(ctx.notes) > 0) == (name in OPTIMISED)
+    cut = [note for note in ctx.notes if "smallest class" in note]
+    assert bool(cut) == ("batch_real" in CONFIGS[name])
 
 
 @each_method

@@ -1,0 +1,208 @@
+"""Experts: networks trained on the real training set, their parameters kept epoch by epoch.
+
+Cached for every run that wants the same. One process a core on a CPU; killed, the training of each expert goes on
+from its last epoch, and the buffer has the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from torch import Tensor
+
+from dd_bench import buffer
+from dd_bench.architecture import Architecture
+from dd_bench.base import Context
+from dd_bench.buffer import Buffer, Header, Storage
+from dd_bench.checkpoint import spent
+from dd_bench.flat import flatten
+from dd_bench.processes import spread
+from dd_bench.progress import Progress
+from dd_bench.protocol import Recipe
+from dd_bench.real import RealSet
+from dd_bench.runtime import Runtime
+from dd_bench.seeding import seed_for
+from dd_bench.training import Descent, repays_compilation, train
+
+
+class ExpertDescent(Descent, Protocol):
+    """How experts descend, where it is not the gradient of the loss."""
+
+    def describe(self) -> dict[str, Any]:
+        """Returns what identifies it in a cache key."""
+
+
+def experts(
+    real: RealSet,
+    recipe: Recipe,
+    ctx: Context,
+    *,
+    count: int,
+    epochs: tuple[int, ...],
+    dtype: Storage,
+    descent: ExpertDescent | None,
+) -> Buffer:
+    """Returns the buffer of `count` experts of the run's network, training those that are missing.
+
+    Args:
+        real: trained on its training split.
+        recipe: by which they are trained, up to the last of `epochs`.
+        ctx: of the run; its seed does not matter, so that all seeds of a sweep share the experts.
+        count: number of experts.
+        epochs: whose snapshots are kept, ascending; 0 is the initialisation.
+        dtype: of the snapshots on the disk.
+        descent: instead of the gradient of the loss.
+
+    Raises:
+        Diverged: an expert is not finite.
+        ValueError: the entry of the cache is damaged.
+    """
+    architecture, runtime = ctx.architecture, ctx.runtime
+    recipe = recipe.model_copy(update={"epochs": max(1, *epochs)})
+    said = {**recipe.model_dump(mode="json"), "descent": descent.describe() if descent else None}
+    order = tuple((n, tuple(p.shape)) for n, p in architecture.fresh(0, ctx.device).named_parameters())
+    header = Header(
+        count,
+        epochs,
+        order,
+        dtype,
+        architecture.describe(),
+        (real.digest, len(real.train)),
+        real.preprocess.digest,
+        said,
+    )
+
+    def build(folder: Path) -> float:
+        images = count * recipe.epochs * len(real.train)
+        compiled = repays_compilation(images, real.shape, runtime)
+        training = Training(
+            real.train_only(), architecture, recipe, header, descent, runtime, compiled, folder
+        )
+        return _train_all(training)
+
+    depends_on = {
+        "real": [real.digest, len(real.train)],
+        "preprocess": real.preprocess.digest,
+        "flip": real.flip,
+        "architecture": architecture.describe(),
+        "recipe": said,
+        "count": count,
+        "epochs": list(epochs),
+        "dtype": dtype,
+        "autocast": runtime.autocast,
+        "device": ctx.device.type,
+    }
+    entry = ctx.cache.entry("experts", depends_on, build)
+    try:
+        return Buffer(entry)
+    except ValueError as error:
+        raise ValueError(f"{error}. To build it anew: rm -r {entry}") from error
+
+
+@dataclass(frozen=True)
+class Training:
+    """What the training of every expert shares."""
+
+    real: RealSet
+    architecture: Architecture
+    recipe: Recipe
+    header: Header
+    descent: ExpertDescent | None
+    runtime: Runtime
+    compiled: bool
+    folder: Path
+
+    def kept(self, expert: int) -> Path:
+        """The checkpoint of an expert; it stays until all are trained."""
+        return self.folder / f"expert{expert}.checkpoint.safetensors"
+
+
+def _train_all(training: Training) -> float:
+    """Trains the experts that are not finished; returns the seconds that earlier attempts took."""
+    count, epochs = training.header.experts, training.recipe.epochs
+    buffer.create(training.folder, training.header)
+    state = [spent(training.kept(i)) for i in range(count)]
+    jobs = [i for i, (done, _) in enumerate(state) if done < epochs]
+    workers = min(training.runtime.workers, len(jobs))
+    start = sum(done for done, _ in state)
+    with Progress("experts", count * epochs, start) as progress:
+        if workers > 1:
+            for _ in spread(
+                _train, training, jobs, workers, lambda ticks: progress.advance_to(start + ticks, {})
+            ):
+                pass
+        else:
+            done = start
+
+            def tick() -> None:
+                nonlocal done
+                done += 1
+                progress.advance_to(done, {})
+
+            for i in jobs:
+                _train(training, i, tick)
+    for i in range(count):
+        training.kept(i).unlink(missing_ok=True)
+    return sum(seconds for _, seconds in state) / max(1, min(training.runtime.workers, count))
+
+
+def _train(training: Training, expert: int, tick: Callable[[], None]) -> None:
+    split, runtime, seed = training.real.train, training.runtime, seed_for(0, "expert", expert)
+    net = training.architecture.fresh(seed_for(seed, "init"), runtime.device)
+
+    def keep(epoch: int) -> None:
+        if epoch in training.header.epochs:
+            buffer.write(training.folder, training.header, expert, epoch, flatten(net))
+
+    def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
+        return split.inputs(rows), split.labels[rows]
+
+    def after(epoch: int) -> None:
+        keep(epoch)
+        tick()
+
+    keep(0)
+    train(
+        net,
+        fetch,
+        len(split),
+        training.recipe,
+        seed=seed_for(seed, "train"),
+        runtime=runtime,
+        flip=training.real.flip,
+        compiled=training.compiled,
+        on_epoch=after,
+        descent=training.descent,
+        kept=training.kept(expert),
+    )
+
+
+def refusal(found: Buffer, real: RealSet, architecture: Architecture, epochs: tuple[int, ...]) -> str | None:
+    """Returns why a buffer made elsewhere cannot be followed in this run, and what to change, or None."""
+    header = found.header
+    if header.architecture != architecture.describe():
+        return (
+            f"the experts of {found.path} are {header.architecture}, this run distils with "
+            f"{architecture.describe()}. Use their network (model=...), or method.experts.source=null"
+        )
+    if header.preprocess != real.preprocess.digest:
+        return (
+            f"the experts of {found.path} were trained under another preprocessing than {real.preprocess.config()}. "
+            "Use dataset.preprocess=zca or dataset.preprocess=normalise as they did, or method.experts.source=null"
+        )
+    if header.real != (real.digest, len(real.train)):
+        return (
+            f"the experts of {found.path} were trained on other data than {real.name} with "
+            f"{len(real.train)} images. Use their dataset, or method.experts.source=null"
+        )
+    missing = sorted(set(epochs) - set(header.epochs))
+    if missing:
+        return (
+            f"the window asks for epoch {missing[0]}, the buffer {found.path} holds {list(header.epochs)}. "
+            f"Use method.window.first>={header.epochs[0]} and method.window.stop - 1 + method.expert_epochs "
+            f"<= {header.epochs[-1]}"
+        )
+    return None

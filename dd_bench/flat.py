@@ -1,0 +1,57 @@
+"""A network as a function of one flat vector of its parameters: what inner loops step, and experts store."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from dd_bench.models.network import Network
+
+
+class FlatNetwork:
+    """`f(theta (p,), x (n, c, h, w)) -> logits (n, k)` of a network whose own parameters are left alone.
+
+    The network is in eval mode: a step that is computed twice must not draw another dropout mask.
+
+    Attributes:
+        order: name and shape of each parameter, in the order in which they lie in the vector.
+        p: number of parameters.
+    """
+
+    def __init__(self, net: Network):
+        """Takes a network without running statistics: its state is its parameters."""
+        self.net = net.eval().requires_grad_(False)
+        self.order = [(name, tuple(p.shape)) for name, p in net.named_parameters()]
+        self._sizes = [p.numel() for p in net.parameters()]
+        self.p = sum(self._sizes)
+
+    def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
+        """Returns the logits `(n, k)` of inputs `x` under the parameters `theta`."""
+        logits: Tensor = functional_call(self.net, self.split(theta), (x,))
+        return logits
+
+    def split(self, theta: Tensor) -> dict[str, Tensor]:
+        """Returns views of `theta (p,)` in the shapes of the parameters, by name."""
+        parts = theta.split(self._sizes)
+        return {name: part.view(shape) for (name, shape), part in zip(self.order, parts, strict=True)}
+
+    def mask(self, dimensions: int) -> Tensor:
+        """Returns where parameters of so many dimensions lie, bool `(p,)`; convolutions have 4."""
+        device = next(self.net.parameters()).device
+        kinds = [torch.full((size,), len(shape) == dimensions) for (_, shape), size in self._zip()]
+        return torch.cat(kinds).to(device)
+
+    def _zip(self) -> Sequence[Any]:
+        return list(zip(self.order, self._sizes, strict=True))
+
+
+def flatten(net: torch.nn.Module) -> Tensor:
+    """Returns a copy of the parameters as one vector `(p,)`, in the order of `FlatNetwork`.
+
+    A copy, also of a network on the CPU: a view would follow the training, and every snapshot would be the last.
+    """
+    return torch.cat([p.detach().flatten() for p in net.parameters()])

@@ -1,0 +1,296 @@
+"""MTT: a student trained on synthetic images follows experts trained on real ones (Cazenavette et al., CVPR 2022)."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dd_bench.architecture import Architecture
+from dd_bench.augment import Augment
+from dd_bench.base import Context, Method, too_few_images
+from dd_bench.buffer import Buffer
+from dd_bench.decode import tile
+from dd_bench.flat import FlatNetwork
+from dd_bench.initial import class_labels, initial_images, random_index
+from dd_bench.labels import classification_loss
+from dd_bench.models.network import batch_coupled
+from dd_bench.protocol import parse
+from dd_bench.real import RealSet
+from dd_bench.steps import Diverged
+from dd_bench.synthetic import ImageSet
+from dd_bench.training import repays_compilation
+from dd_bench.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner, Step
+
+from .mtt_experts import ExpertSettings
+from .mtt_segments import Window, balance, draw_segment, perturbed
+from .mtt_start import INITS, LABELS, cluster_index, correct_index, mean_logits
+
+SMALLEST_RATE = 1e-6
+SKIPS = 100  # in a row, after which nothing will come of it
+
+
+class MTT(Method):
+    """Per iteration: a stretch of an expert, N steps of a student from its start, and one image update.
+
+    The student takes SGD steps of a learned size on augmented synthetic images. The loss is the squared distance
+    of its end from the expert M epochs on, over that of its start; it is differentiated through all steps, in
+    images, step size and, where they are learned, labels. FTD, AST, TESLA and DATM are this with other knobs.
+
+    Deviations from the released code: the step size cannot turn negative (a falling one moves by a factor,
+    which is the plain step to first order), and an iteration that drives it below 1e-6 is an error; a batch
+    that the images do not fill is left out of a round, where the code takes it first; 5000 iterations, not
+    5001; experts are trained no further than the window asks for; with `canvas`, fresh networks see the
+    canvas^2 tiles of an image, where the code cuts a new random crop every time. BatchNorm networks are refused:
+    an expert's snapshot has no running statistics, and the papers follow InstanceNorm networks only.
+    """
+
+    citation = "Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022"
+    smoke: ClassVar[dict[str, Any]] = {
+        "iterations": 2,
+        "syn_steps": 3,
+        "expert_epochs": 1,
+        "window.stop": 1,
+        "experts.count": 2,
+        "experts.recipe.epochs": 1,
+        "experts.recipe.batch_size": 16,
+    }
+
+    def __init__(
+        self,
+        *,
+        iterations: int,
+        init: str,
+        labels: str,
+        syn_steps: int,
+        expert_epochs: int,
+        window: dict[str, Any],
+        batch_syn: int | None,
+        lr_img: float,
+        momentum_img: float,
+        lr_teacher: float,
+        lr_lr: float,
+        momentum_lr: float,
+        lr_label: float,
+        momentum_label: float,
+        momentum_syn: float,
+        gradient: str,
+        intermediate: str,
+        balance: bool,
+        perturb: float,
+        ema: float,
+        skip_above: float | None,
+        canvas: int,
+        augment: str,
+        experts: dict[str, Any],
+    ):
+        """Takes the keys of `conf/method/mtt.yaml`, which says what they are."""
+        for name, value, choices in (
+            ("init", init, INITS),
+            ("labels", labels, LABELS),
+            ("gradient", gradient, tuple(GRADIENTS)),
+            ("intermediate", intermediate, ("none", "constant", "ramp")),
+        ):
+            if value not in choices:
+                raise ValueError(f"method.{name}={value!r} is unknown; take one of {', '.join(choices)}")
+        for name, least in (("syn_steps", 1), ("expert_epochs", 1), ("batch_syn", 1), ("canvas", 1)):
+            if locals()[name] is not None and locals()[name] < least:
+                raise ValueError(f"method.{name}={locals()[name]}: wanted at least {least}")
+        if intermediate != "none" and syn_steps < expert_epochs:
+            raise ValueError(
+                f"method.intermediate={intermediate} compares after every {syn_steps} // {expert_epochs} steps. "
+                f"Use method.syn_steps>={expert_epochs}, or method.intermediate=none"
+            )
+        if not lr_teacher >= SMALLEST_RATE:
+            raise ValueError(
+                f"method.lr_teacher={lr_teacher}: wanted a step size >= {SMALLEST_RATE}, e.g. 0.01"
+            )
+        if not 0 <= ema < 1:
+            raise ValueError(f"method.ema={ema}: wanted a decay in [0, 1); 0 keeps the last images")
+        self.iterations, self.init, self.labels = iterations, init, labels
+        self.syn_steps, self.expert_epochs, self.batch_syn = syn_steps, expert_epochs, batch_syn
+        self.window = parse(Window, window, "method.window")
+        self.experts = parse(ExpertSettings, experts, "method.experts")
+        self.lr_img, self.momentum_img, self.lr_teacher = lr_img, momentum_img, lr_teacher
+        self.lr_lr, self.momentum_lr = lr_lr, momentum_lr
+        self.lr_label, self.momentum_label, self.momentum_syn = lr_label, momentum_label, momentum_syn
+        self.gradient, self.intermediate, self.balance = gradient, intermediate, balance
+        self.perturb, self.ema, self.skip_above = perturb, ema, skip_above
+        self.canvas, self.augment = canvas, augment
+        self.last_epoch = self.window.stop - 1 + expert_epochs
+        self.experts.check(self.last_epoch)
+
+    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+        """See `Method`."""
+        if reason := super().unsupported(real, ipc, architecture):
+            return reason
+        if batch_coupled(architecture.fresh(0, torch.device("cpu"))):
+            return (
+                f"{architecture.title} has BatchNorm, whose running statistics no expert's snapshot holds. "
+                "Use model.norm=instancenorm"
+            )
+        if self.canvas > 1 and real.preprocess.kind == "zca":
+            return (
+                f"method.canvas={self.canvas} shows crops of a larger image, and ZCA whitens images of one size. "
+                "Use dataset.preprocess=normalise or method.canvas=1"
+            )
+        if self.canvas > 1 and (self.labels != "hard" or self.init not in ("real", "noise")):
+            return "method.canvas > 1 goes with method.labels=hard and method.init=real or noise"
+        if self.init == "noise":
+            return None
+        return too_few_images(real, ipc, ipc * self.canvas**2, self.init if self.init == "real" else None)
+
+    def prepare(self, real: RealSet, ctx: Context) -> None:
+        """Trains the experts."""
+        self.buffer(real, ctx)
+
+    def buffer(self, real: RealSet, ctx: Context) -> Buffer:
+        """Returns the experts."""
+        return self.experts.buffer(real, self.window.first, self.last_epoch, self._init_epoch(), ctx)
+
+    def _init_epoch(self) -> int | None:
+        if self.init in ("correct", "clusters") or self.labels in ("learned", "frozen"):
+            return self.last_epoch if self.experts.init_epoch is None else self.experts.init_epoch
+        return None
+
+    def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
+        """See `Method`."""
+        buffer, flat = self.buffer(real, ctx), FlatNetwork(ctx.network(ctx.architecture, "student"))
+        images, labels = self._start(real, ipc, flat, buffer, ctx)  # (n, c, h, w), (n,) or (n, k)
+        average, lr = images.clone(), torch.tensor(self.lr_teacher, device=ctx.device)
+        learned = {
+            "images": (images, self.lr_img, self.momentum_img),
+            "lr": (lr, self.lr_lr, self.momentum_lr),
+        }
+        if self.labels == "learned":
+            learned["labels"] = (labels, self.lr_label, self.momentum_label)
+        optimizers = {
+            name: torch.optim.SGD([t], rate, momentum) for name, (t, rate, momentum) in learned.items()
+        }
+        state = {"images": images, "labels": labels, "average": average, "lr": lr}
+        calculus = self._calculus(flat, len(images), real.shape, ctx)
+        gradients, skipped = GRADIENTS[self.gradient], 0
+
+        for step in ctx.steps(self.iterations, state | {f"{k}'s": v for k, v in optimizers.items()}):
+            segment = draw_segment(
+                buffer, self.window, step, self.syn_steps, self.expert_epochs, self.intermediate, ctx
+            )
+            start = segment.start
+            if self.perturb:
+                start = perturbed(start, flat, self.perturb, ctx.generator("perturb", step))
+            if self.labels == "target":
+                with torch.no_grad():
+                    labels.copy_(flat(segment.targets[-1].parameters, images).softmax(1))
+            weight = balance(segment.epoch, self.window.stop) if self.balance else 1.0
+            steps = list(self._student_steps(len(images), real, ctx, step))
+            inner = Inner(calculus, start, steps, segment.targets, self.momentum_syn, weight)
+            found = gradients(inner, images, labels, lr)
+
+            loss = float(found.loss)  # the one wait in N steps of a student
+            if self.skip_above is not None and not loss <= self.skip_above:
+                ctx.log(loss=min(loss, 1e6) if math.isfinite(loss) else 1e6, lr=lr.clone())
+                skipped += 1
+                self._check_skips(skipped, step)
+                continue
+            ctx.log(loss=loss, lr=lr.clone())
+            skipped = 0
+            before = lr.clone()
+            for name, optimizer in optimizers.items():
+                learned[name][0].grad = getattr(found, name)
+                optimizer.step()
+            self._keep_positive(lr, before, step)
+            average.lerp_(images, 1 - self.ema)
+
+        kept = average if self.ema else images
+        return ImageSet.of(real, kept, self._final(labels), "input", lr=float(lr), canvas=self.canvas)
+
+    def _start(
+        self, real: RealSet, ipc: int, flat: FlatNetwork, buffer: Buffer, ctx: Context
+    ) -> tuple[Tensor, Tensor]:
+        """Returns the first images `(n, c, h, w)` and labels: classes, logits or probabilities."""
+        hard, epoch = class_labels(real, ipc, ctx.device), self._init_epoch()
+        if self.init in ("correct", "clusters"):
+            assert epoch is not None
+            choose = correct_index if self.init == "correct" else cluster_index
+            images = real.train.inputs(choose(real, ipc, flat, buffer, epoch, ctx).flatten()).clone()
+        elif self.canvas > 1 and self.init == "real":
+            index = random_index(real, ipc * self.canvas**2, ctx)
+            images = tile(real.train.inputs(index.flatten()), self.canvas).clone()
+        elif self.canvas > 1:
+            c, h, w = real.shape
+            shape = (len(hard), c, h * self.canvas, w * self.canvas)
+            images = torch.randn(shape, generator=ctx.generator("init"), device=ctx.device)
+        else:
+            images = initial_images(self.init, real, ipc, ctx).flatten(0, 1)
+        if self.labels == "hard":
+            return images, hard
+        if self.labels == "target":
+            return images, torch.nn.functional.one_hot(hard, real.num_classes).float()
+        assert epoch is not None
+        logits = mean_logits(images, hard, flat, buffer, epoch, ctx)
+        return images, logits if self.labels == "learned" else logits.softmax(1)
+
+    def _final(self, labels: Tensor) -> Tensor:
+        return labels.softmax(1) if self.labels == "learned" else labels
+
+    def _calculus(self, flat: FlatNetwork, n: int, shape: tuple[int, int, int], ctx: Context) -> Calculus:
+        """Returns how the student is differentiated; compiled, if the run passes enough images to repay that."""
+        learned = self.labels == "learned"
+
+        def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+            return classification_loss(flat(theta, x), y.softmax(1) if learned else y)
+
+        images = self.iterations * self.syn_steps * min(n, self.batch_syn or n)
+        compile = self.gradient != "unroll" and repays_compilation(images, shape, ctx.runtime)
+        return Compiled(loss, learned) if compile else Eager(loss, learned)
+
+    def _student_steps(self, n: int, real: RealSet, ctx: Context, step: int) -> list[Step]:
+        """Returns the student's steps: batches in shuffled rounds, each with its own augmentation."""
+        augment = Augment(self.augment, flip_allowed=real.flip, align_corners=True)
+        size = min(n, self.batch_syn or n)
+        everything, steps = torch.arange(n, device=ctx.device), []
+        for i in range(self.syn_steps):
+            turn, place = divmod(i, n // size)
+            if size == n:
+                index = everything
+            else:
+                order = torch.randperm(n, generator=ctx.generator("batches", step, turn), device=ctx.device)
+                index = order[place * size : (place + 1) * size]
+            stream = ctx.stream("augment", step, i)
+            corners = torch.rand(2, generator=stream.host)
+            draw = augment.draw(1, stream, per_image=size) if augment else None
+
+            def view(x: Tensor, corners: Tensor = corners, draw: Any = draw) -> Tensor:
+                x = self._crop(x, real.shape, corners)
+                return x if draw is None else augment.apply(x[None], draw)[0]
+
+            steps.append(Step(index, view))
+        return steps
+
+    def _crop(self, x: Tensor, shape: tuple[int, int, int], corners: Tensor) -> Tensor:
+        """Cuts one window, the same for the batch, from canvases that go round at their borders."""
+        if self.canvas == 1:
+            return x
+        rows, cols = (int(u * side) for u, side in zip(corners, x.shape[2:], strict=True))
+        return x.roll((-rows, -cols), (2, 3))[:, :, : shape[1], : shape[2]]
+
+    def _keep_positive(self, lr: Tensor, before: Tensor, step: int) -> None:
+        """Turns a falling step of the rate into a factor, and refuses a rate that is as good as zero."""
+        moved = lr - before
+        lr.copy_(torch.where(moved < 0, before * (moved / before).exp(), lr))
+        rate = float(lr)
+        if not SMALLEST_RATE <= rate < float("inf"):
+            raise Diverged(
+                f"the student's step size went from {self.lr_teacher:g} to {rate:g} by iteration {step}. "
+                f"Use method.lr_lr={self.lr_lr / 10:g}, or another method.lr_teacher"
+            )
+
+    def _check_skips(self, skipped: int, step: int) -> None:
+        if skipped >= SKIPS:
+            raise Diverged(
+                f"the loss was above method.skip_above={self.skip_above} for {skipped} iterations up to {step}. "
+                f"Use method.lr_img={self.lr_img / 10:g}, method.lr_teacher={self.lr_teacher / 10:g}, or a higher "
+                "method.skip_above"
+            )

@@ -1,0 +1,78 @@
+"""Which experts a run follows: how they are trained, and of which epochs it wants snapshots."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from dd_bench.base import Context
+from dd_bench.buffer import Buffer, Storage
+from dd_bench.experts import experts, refusal
+from dd_bench.protocol import Recipe
+from dd_bench.real import RealSet
+
+from .expert_descent import ExpertDescent, Flat, Penalty
+
+
+class ExpertSettings(BaseModel):
+    """The keys of `method.experts`; `conf/method/mtt.yaml` says what they are."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    count: int = Field(ge=1)
+    keep: Literal["window", "all"]
+    init_epoch: int | None = Field(ge=0)
+    dtype: Storage
+    source: str | None
+    flat: Flat
+    loss_scale: tuple[float, ...]
+    gradient_penalty: Penalty
+    recipe: Recipe
+
+    def check(self, last: int) -> None:
+        """Raises ValueError unless the recipe reaches epoch `last` of the window and the epoch of the start."""
+        if last > self.recipe.epochs:
+            raise ValueError(
+                f"the window asks for epoch {last} (method.window.stop - 1 + method.expert_epochs), the experts "
+                f"are trained for {self.recipe.epochs}. Use method.window.stop lower by "
+                f"{last - self.recipe.epochs}, or method.experts.recipe.epochs={last}"
+            )
+        if self.init_epoch is not None and self.init_epoch > self.recipe.epochs:
+            raise ValueError(
+                f"method.experts.init_epoch={self.init_epoch}, but the experts are trained for "
+                f"{self.recipe.epochs} epochs. Use method.experts.init_epoch=null"
+            )
+
+    def buffer(self, real: RealSet, first: int, last: int, init_epoch: int | None, ctx: Context) -> Buffer:
+        """Returns the buffer, training it if it is missing.
+
+        Args:
+            real: what the experts are trained on.
+            first: first epoch of the window.
+            last: the last epoch it can ask for.
+            init_epoch: the epoch that images or labels start from, or None.
+            ctx: of the run.
+
+        Raises:
+            ValueError: the buffer named by `source` does not fit this run.
+        """
+        wanted = {*range(first, last + 1), *([] if init_epoch is None else [init_epoch])}
+        epochs = tuple(sorted(wanted))
+        if self.source is not None:
+            found = Buffer(Path(self.source))
+            if reason := refusal(found, real, ctx.architecture, epochs):
+                raise ValueError(reason)
+            ctx.note("the experts come from method.experts.source: recipe and number are theirs")
+            return found
+        descent = ExpertDescent(self.flat, self.loss_scale, self.gradient_penalty)
+        return experts(
+            real,
+            self.recipe,
+            ctx,
+            count=self.count,
+            epochs=tuple(range(self.recipe.epochs + 1)) if self.keep == "all" else epochs,
+            dtype=self.dtype,
+            descent=descent or None,
+        )
