@@ -34,6 +34,9 @@ class ExpertDescent(Descent, Protocol):
     def describe(self) -> dict[str, Any]:
         """Returns what identifies it in a cache key."""
 
+    def compiled(self) -> ExpertDescent:
+        """Returns the same for a run that repays compilation."""
+
 
 def experts(
     real: RealSet,
@@ -78,9 +81,8 @@ def experts(
     def build(folder: Path) -> float:
         images = count * recipe.epochs * len(real.train)
         compiled = repays_compilation(images, real.shape, runtime)
-        training = Training(
-            real.train_only(), architecture, recipe, header, descent, runtime, compiled, folder
-        )
+        how = descent.compiled() if descent is not None and compiled else descent
+        training = Training(real.train_only(), architecture, recipe, header, how, runtime, compiled, folder)
         return _train_all(training)
 
     depends_on = {

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from typing import Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
+from torch.func import functional_call, grad
 
 from dd_bench.training import Loss
 
@@ -38,11 +40,13 @@ class ExpertDescent:
         flat: sharpness-aware steps.
         loss_scale: factors of the loss in the first epochs (AST's clipping loss); 1 afterwards.
         penalty: added to the loss, on the batch before augmentation.
+        fast: the penalty is compiled; the same up to rounding.
     """
 
     flat: Flat
     loss_scale: tuple[float, ...]
     penalty: Penalty
+    fast: bool = False
 
     def __bool__(self) -> bool:
         """Whether it is another direction than the gradient of the loss."""
@@ -50,8 +54,15 @@ class ExpertDescent:
 
     def describe(self) -> dict[str, Any]:
         """Returns what identifies it in a cache key."""
-        said = asdict(self)
-        return {k: v.model_dump() if isinstance(v, BaseModel) else list(v) for k, v in said.items()}
+        return {
+            "flat": self.flat.model_dump() if self.flat.rho else None,
+            "loss_scale": list(self.loss_scale),
+            "penalty": self.penalty.model_dump() if self.penalty.weight else None,
+        }
+
+    def compiled(self) -> ExpertDescent:
+        """Returns the same for a run that repays compilation."""
+        return replace(self, fast=True)
 
     def __call__(self, net: nn.Module, loss: Loss, x: Tensor, target: Any, raw: Tensor, epoch: int) -> None:
         """Fills `.grad`; see `dd_bench.training.Descent`."""
@@ -60,14 +71,14 @@ class ExpertDescent:
         def backward() -> None:
             (scale * loss(net, x, target)).backward()
             if self.penalty.weight:
-                add_penalty_gradient(net, raw, self.penalty)
+                add_penalty_gradient(net, raw, self.penalty, self.fast)
 
         backward()
         if self.flat.rho:
             sharpness_aware(net, backward, self.flat)
 
 
-def sharpness_aware(net: nn.Module, backward: Any, flat: Flat) -> None:
+def sharpness_aware(net: nn.Module, backward: Callable[[], None], flat: Flat) -> None:
     """Turns the gradient g in `.grad` into adaptive GSAM's; the parameters come back bit by bit.
 
     With `eps = rho theta^2 g / | |theta| g |` and g' the gradient at theta + eps: `g' - alpha v`, where v is the
@@ -93,13 +104,50 @@ def sharpness_aware(net: nn.Module, backward: Any, flat: Flat) -> None:
             p.grad.sub_(flat.alpha * orthogonal)
 
 
-def add_penalty_gradient(net: nn.Module, x: Tensor, penalty: Penalty) -> None:
+def add_penalty_gradient(net: nn.Module, x: Tensor, penalty: Penalty, fast: bool = False) -> None:
     """Adds the gradient of `weight mean((|J| - 1)^2)`, `J = d sum_k f_k / dx`, to `.grad`."""
-    at = x.detach().requires_grad_()
-    (jacobian,) = torch.autograd.grad(net(at).sum(), at, create_graph=True)
-    norm = (jacobian.flatten(1) if penalty.norm == "image" else jacobian).square().sum(1)
-    # the floor keeps the root's gradient finite where no unit is alive
-    (penalty.weight * (norm.clamp_min(1e-24).sqrt() - 1).square().mean()).backward()
+    parameters = dict(net.named_parameters())
+    with torch.no_grad():
+        plain = {name: p.detach() for name, p in parameters.items()}
+        gradient = (_compiled_gradient() if fast else penalty_gradient)(
+            net, plain, x, penalty.norm == "image"
+        )
+        for name, p in parameters.items():
+            p.grad = (
+                penalty.weight * gradient[name]
+                if p.grad is None
+                else p.grad + penalty.weight * gradient[name]
+            )
+
+
+def penalty_gradient(
+    net: nn.Module, parameters: dict[str, Tensor], x: Tensor, whole: bool
+) -> dict[str, Tensor]:
+    """Returns the derivative in the parameters of `mean((|J| - 1)^2)`, |J| over the `whole` image or its channels."""
+
+    def value(parameters: dict[str, Tensor]) -> Tensor:
+        jacobian = grad(
+            lambda at: functional_call(net, parameters, (at,)).sum(
+                dtype=torch.promote_types(x.dtype, torch.float32)
+            )
+        )(x)
+        square = (jacobian.flatten(1) if whole else jacobian).square().sum(1)
+        # the floor keeps the root's gradient finite where no unit is alive
+        return (square.clamp_min(1e-24).sqrt() - 1).square().mean()
+
+    found: dict[str, Tensor] = grad(value)(parameters)
+    return found
+
+
+def _compiled_gradient() -> Callable[..., dict[str, Tensor]]:
+    """One compilation serves every network of an architecture."""
+    global _COMPILED
+    if _COMPILED is None:
+        _COMPILED = torch.compile(penalty_gradient, dynamic=False)
+    return _COMPILED
+
+
+_COMPILED: Callable[..., dict[str, Tensor]] | None = None
 
 
 def _norm(parts: list[Tensor]) -> Tensor:
