@@ -109,15 +109,11 @@ def add_penalty_gradient(net: nn.Module, x: Tensor, penalty: Penalty, fast: bool
     parameters = dict(net.named_parameters())
     with torch.no_grad():
         plain = {name: p.detach() for name, p in parameters.items()}
-        gradient = (_compiled_gradient() if fast else penalty_gradient)(
-            net, plain, x, penalty.norm == "image"
-        )
+        of = _compiled_gradient() if fast else penalty_gradient
+        gradient = of(net, plain, x, penalty.norm == "image")
         for name, p in parameters.items():
-            p.grad = (
-                penalty.weight * gradient[name]
-                if p.grad is None
-                else p.grad + penalty.weight * gradient[name]
-            )
+            added = penalty.weight * gradient[name]
+            p.grad = added if p.grad is None else p.grad + added
 
 
 def penalty_gradient(
@@ -126,11 +122,7 @@ def penalty_gradient(
     """Returns the derivative in the parameters of `mean((|J| - 1)^2)`, |J| over the `whole` image or its channels."""
 
     def value(parameters: dict[str, Tensor]) -> Tensor:
-        jacobian = grad(
-            lambda at: functional_call(net, parameters, (at,)).sum(
-                dtype=torch.promote_types(x.dtype, torch.float32)
-            )
-        )(x)
+        jacobian = grad(lambda at: functional_call(net, parameters, (at,)).sum())(x)
         square = (jacobian.flatten(1) if whole else jacobian).square().sum(1)
         # the floor keeps the root's gradient finite where no unit is alive
         return (square.clamp_min(1e-24).sqrt() - 1).square().mean()
