@@ -1,0 +1,254 @@
+"""One outer iteration of trajectory matching, three gradients: seconds, memory, and how exact they are.
+
+    python benchmarks/inner_loop.py            # width 128, 10 images of 3x32x32, N = 5, 10, 20, 40
+
+- **Seconds**: the gradients take turns on the same student, images and augmentation, in one process that keeps its
+  memory; "compiled" is `adjoint` as a run of usual length takes it, its warm-up outside the clock.
+- **Activations**: bytes that automatic differentiation holds at most, counted by its hooks. **Peak**: the growth of
+  the resident memory of a fresh process.
+- **Exactness**: against the unrolled gradient in float64, along an expert trained on 2000 Fashion-MNIST images
+  (width 32, 16 epochs, segments of 2 epochs), real images as they are, labels one-hot logits, step size 0.01.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import resource
+import statistics
+import time
+from collections.abc import Callable
+from multiprocessing import get_context
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.graph import saved_tensors_hooks
+
+from dd_bench import environment
+from dd_bench.allocator import keep_freed_memory
+from dd_bench.architecture import Architecture
+from dd_bench.augment import Augment
+from dd_bench.data.fashion_mnist import fashion_mnist
+from dd_bench.flat import FlatNetwork, flatten
+from dd_bench.labels import classification_loss
+from dd_bench.models.convnet import ConvNet
+from dd_bench.runtime import cpu_name
+from dd_bench.seeding import generator, stream
+from dd_bench.unroll import GRADIENTS, Compiled, Eager, Inner, Step, Target
+
+KNOBS = {"depth": 3, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
+AUGMENT = Augment("color_crop_cutout_flip_scale_rotate", align_corners=True)
+SIDES = ("unroll", "adjoint", "truncated", "compiled")
+CPU = torch.device("cpu")
+
+
+def problem(
+    width: int, images: int, steps: int, compiled: bool = False
+) -> tuple[Inner, Tensor, Tensor, Tensor]:
+    """A student of random weights and a target nearby; every call gives the same."""
+    net = Architecture(ConvNet, {**KNOBS, "width": width}, (3, 32, 32), 10).fresh(0, CPU)
+    flat = FlatNetwork(net)
+    start = flatten(net)
+    draw = generator(CPU, 0, "problem")
+    target = start + 0.05 * start.norm() / len(start) ** 0.5 * torch.randn(len(start), generator=draw)
+    x = torch.randn(images, 3, 32, 32, generator=draw)
+    y = torch.randint(10, (images,), generator=draw)
+
+    def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return classification_loss(flat(theta, x), y)
+
+    everything, plan = torch.arange(images), []
+    for i in range(steps):
+        record = AUGMENT.draw(1, stream(CPU, 0, "augment", i), per_image=images)
+        plan.append(Step(everything, lambda b, record=record: AUGMENT.apply(b[None], record)[0]))
+    calculus = Compiled(loss, False) if compiled else Eager(loss, False)
+    return Inner(calculus, start, plan, [Target(steps, target)]), x, y, torch.tensor(0.01)
+
+
+def run(side: str, parts: tuple[Inner, Tensor, Tensor, Tensor]) -> Any:
+    return GRADIENTS["adjoint" if side == "compiled" else side](*parts)
+
+
+def activations(work: Callable[[], Any]) -> int:
+    """The most bytes that were saved for a backward pass at once; storages that are shared count once."""
+    alive: dict[int, list[int]] = {}  # storage -> [holders, bytes]
+    most = held = 0
+
+    class Saved:
+        def __init__(self, tensor: Tensor):
+            nonlocal most, held
+            self.tensor, self.key = tensor, tensor.untyped_storage().data_ptr()
+            entry = alive.setdefault(self.key, [0, tensor.untyped_storage().nbytes()])
+            entry[0] += 1
+            if entry[0] == 1:
+                held += entry[1]
+                most = max(most, held)
+
+        def __del__(self) -> None:
+            nonlocal held
+            entry = alive[self.key]
+            entry[0] -= 1
+            if entry[0] == 0:
+                held -= entry[1]
+                del alive[self.key]
+
+    with saved_tensors_hooks(Saved, lambda saved: saved.tensor):
+        work()
+    return most
+
+
+def memory_in_child(pipe: Connection, side: str, width: int, images: int, steps: int) -> None:
+    run(side, problem(width, images, 1))
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    run(side, problem(width, images, steps))
+    pipe.send(1024 * (resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before))
+
+
+def peak(side: str, width: int, images: int, steps: int) -> int:
+    ours, theirs = get_context("spawn").Pipe()
+    child = get_context("spawn").Process(target=memory_in_child, args=(theirs, side, width, images, steps))
+    child.start()
+    grown: int = ours.recv()
+    child.join()
+    return grown
+
+
+def speed(width: int, images: int, steps: int, rounds: int) -> dict[str, Any]:
+    parts = {side: problem(width, images, steps, side == "compiled") for side in SIDES}
+    seconds: dict[str, list[float]] = {side: [] for side in SIDES}
+    found = {}
+    for turn in range(rounds + 1):
+        for side in SIDES if turn % 2 else SIDES[::-1]:
+            began = time.perf_counter()
+            found[side] = run(side, parts[side])
+            if turn:  # the first warms the caches and the compiler
+                seconds[side].append(time.perf_counter() - began)
+    exact = found["unroll"].images
+    row: dict[str, Any] = {"width": width, "images": images, "steps": steps, "rounds": rounds}
+    for side in SIDES:
+        ratios = sorted(s / u for s, u in zip(seconds[side], seconds["unroll"], strict=True))
+        row[side] = {
+            "seconds": statistics.median(seconds[side]),
+            "of_unroll": statistics.median(ratios),
+            "of_unroll_range": [ratios[0], ratios[-1]],
+            "gradient_difference": float((found[side].images - exact).norm() / exact.norm()),
+        }
+        if side != "compiled":
+            row[side]["activations"] = activations(lambda side=side: run(side, parts[side]))  # type: ignore[misc]
+            row[side]["peak"] = peak(side, width, images, steps)
+    return row
+
+
+def exactness(width: int) -> list[dict[str, Any]]:
+    """The cosine of `truncated` with the exact gradient, and the error of `adjoint`, along a real expert."""
+    real = fashion_mnist(root=None, download=False, preprocess="normalise", val_fraction=0.0, device=CPU)
+    chosen = real.train.draw(200, generator(CPU, 0, "subset")).flatten()
+    x, y = real.train.inputs(chosen).double(), real.train.labels[chosen]
+    net = Architecture(ConvNet, {**KNOBS, "width": width}, real.shape, 10).fresh(0, CPU).double()
+    optimizer, snapshots = torch.optim.SGD(net.parameters(), 0.01), [flatten(net)]
+    for epoch in range(16):
+        for batch in torch.randperm(len(x), generator=generator(CPU, epoch, "order")).split(64):
+            optimizer.zero_grad()
+            classification_loss(net(x[batch]), y[batch]).backward()
+            optimizer.step()
+        snapshots.append(flatten(net))
+    flat, rows = FlatNetwork(net), []
+
+    def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
+        return classification_loss(flat(theta, x), y.softmax(1))
+
+    for ipc, steps, epoch in (
+        (1, 10, 0),
+        (1, 20, 0),
+        (1, 50, 0),
+        (1, 20, 8),
+        (1, 50, 8),
+        (10, 30, 0),
+        (10, 30, 8),
+    ):
+        index = real.train.draw(ipc, generator(CPU, 0, "images", ipc)).flatten()
+        syn, logits = (
+            real.train.inputs(index).double(),
+            5 * torch.nn.functional.one_hot(real.train.labels[index], 10),
+        )
+        size = min(50, len(index))
+        plan = [
+            Step(torch.randperm(len(index), generator=generator(CPU, i, "batch"))[:size], lambda b: b)
+            for i in range(steps)
+        ]
+        inner = Inner(Eager(loss, True), snapshots[epoch], plan, [Target(steps, snapshots[epoch + 2])])
+        rate = torch.tensor(0.01, dtype=torch.float64)
+        exact, ours, cut = (
+            GRADIENTS[g](inner, syn, logits.double(), rate) for g in ("unroll", "adjoint", "truncated")
+        )
+        assert exact.labels is not None and cut.labels is not None
+        rows.append(
+            {
+                "ipc": ipc,
+                "steps": steps,
+                "start": epoch,
+                "loss": float(exact.loss),
+                "cosine_images": cosine(cut.images, exact.images),
+                "norm_ratio_images": float(cut.images.norm() / exact.images.norm()),
+                "cosine_labels": cosine(cut.labels, exact.labels),
+                "ratio_lr": float(cut.lr / exact.lr),
+                "adjoint_error": float((ours.images - exact.images).norm() / exact.images.norm()),
+            }
+        )
+    return rows
+
+
+def cosine(a: Tensor, b: Tensor) -> float:
+    return float(torch.nn.functional.cosine_similarity(a.flatten(), b.flatten(), dim=0))
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--images", type=int, default=10)
+    parser.add_argument("--steps", type=int, nargs="*", default=[5, 10, 20, 40])
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--threads", type=int, default=torch.get_num_threads())
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "inner_loop.json")
+    args = parser.parse_args()
+    torch.set_num_threads(args.threads)
+    keep_freed_memory()
+    print(
+        "| N | "
+        + " | ".join(f"{s} s (of unroll)" for s in SIDES)
+        + " | activations MiB | peak MiB | difference |"
+    )
+    results = []
+    for steps in args.steps:
+        row = speed(args.width, args.images, steps, args.rounds)
+        results.append(row)
+        cells = [f"{row[s]['seconds']:.2f} ({row[s]['of_unroll']:.2f})" for s in SIDES]
+        cells += [
+            " / ".join(f"{row[s][what] / 2**20:.0f}" for s in SIDES[:3]) for what in ("activations", "peak")
+        ]
+        print(f"| {steps} | {' | '.join(cells)} | {row['adjoint']['gradient_difference']:.0e} |", flush=True)
+    exact = exactness(32)
+    print("\n| IPC | N | start | cos images | norm ratio | cos labels | lr ratio | adjoint error |")
+    for r in exact:
+        print(
+            f"| {r['ipc']} | {r['steps']} | {r['start']} | {r['cosine_images']:.3f} | {r['norm_ratio_images']:.2f} "
+            f"| {r['cosine_labels']:.3f} | {r['ratio_lr']:.2f} | {r['adjoint_error']:.0e} |"
+        )
+    machine = {"cpu": cpu_name(), "threads": args.threads, "versions": environment.versions()}
+    written = {
+        "machine": machine,
+        "code": environment.code().model_dump(),
+        "results": results,
+        "exactness": exact,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(written, indent=2) + "\n")
+
+
+if __name__ == "__main__":
+    main()

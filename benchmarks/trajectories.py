@@ -1,0 +1,201 @@
+"""What the trajectory papers claim of their experts and sets, measured: sharpness, drift, change rate.
+
+    python benchmarks/trajectories.py mtt=EXPERTS:SET ftd=EXPERTS:SET ast=EXPERTS:SET --momentum ast=0.9
+
+EXPERTS is a folder of the cache (`dd-bench prepare` names it), SET the synthetic set distilled on them. All experts
+are of the same network on Fashion-MNIST, and measured on the same 1000 training images, without augmentation.
+
+- **Sharpness** (FTD, equation 13): loss after one ascent step of relative radius rho (adaptive, as in its training),
+  less the loss; and the largest eigenvalue of the Hessian by power iteration.
+- **Drift** (FTD, section 3): a student starts at an expert's initialisation and trains on the set alone, N steps a
+  segment; |student - expert|^2 after each segment over |start - expert|^2. "matching" is the same from the expert's
+  own weights at the start of the segment, so drift less matching is what accumulates.
+- **Change rate** (AST): |theta_{e+1} - theta_e| / |theta_e| per epoch, and how much it varies along a trajectory.
+- **Perturbed start**: the matching error from a start moved by 1 % of its norm at random, less that from the start.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd_bench import artifact, environment
+from dd_bench.augment import Augment
+from dd_bench.buffer import Buffer
+from dd_bench.data.fashion_mnist import fashion_mnist
+from dd_bench.flat import FlatNetwork
+from dd_bench.labels import classification_loss
+from dd_bench.models.convnet import ConvNet
+from dd_bench.runtime import cpu_name
+from dd_bench.seeding import generator, stream
+from dd_bench.synthetic import ImageSet
+
+CPU = torch.device("cpu")
+AUGMENT = Augment("color_crop_cutout_flip_scale_rotate", align_corners=True)
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {
+        "mean": statistics.fmean(values),
+        "std": statistics.stdev(values) if len(values) > 1 else 0.0,
+        "n": len(values),
+    }
+
+
+def flat_network(buffer: Buffer) -> FlatNetwork:
+    said = dict(buffer.header.architecture)
+    shape, k = tuple(said.pop("shape")), said.pop("num_classes")
+    said.pop("network")
+    return FlatNetwork(ConvNet(shape, k, **said))  # type: ignore[arg-type]
+
+
+def sharpness(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor, rho: float) -> float:
+    """The rise of the loss after an adaptive ascent step of radius `rho`."""
+    at = theta.clone().requires_grad_()
+    loss = classification_loss(flat(at, x), y)
+    (g,) = torch.autograd.grad(loss, at)
+    step = rho * theta.square() * g / (theta.abs() * g).norm()
+    with torch.no_grad():
+        return float(classification_loss(flat(theta + step, x), y) - loss)
+
+
+def top_eigenvalue(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor, rounds: int = 20) -> float:
+    at = theta.clone().requires_grad_()
+    (g,) = torch.autograd.grad(classification_loss(flat(at, x), y), at, create_graph=True)
+    v = torch.randn(len(theta), generator=generator(CPU, 0, "power"))
+    value = 0.0
+    for _ in range(rounds):
+        v = v / v.norm()
+        (hv,) = torch.autograd.grad(g, at, v, retain_graph=True)
+        value, v = float(v.dot(hv)), hv
+    return value
+
+
+def student(
+    flat: FlatNetwork,
+    theta: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    lr: float,
+    steps: int,
+    momentum: float,
+    seed: int,
+) -> Tensor:
+    """Trains on the set for `steps` full batches, with the augmentation of the papers."""
+    velocity = torch.zeros_like(theta)
+    for i in range(steps):
+        draws = stream(CPU, seed, "augment", i)
+        x = AUGMENT.batch(images, draws)
+        at = theta.clone().requires_grad_()
+        (g,) = torch.autograd.grad(classification_loss(flat(at, x), labels), at)
+        velocity = momentum * velocity + g
+        theta = theta - lr * velocity
+    return theta
+
+
+def error(student: Tensor, start: Tensor, target: Tensor) -> float:
+    return float((student - target).square().sum() / (start - target).square().sum())
+
+
+def of_experts(buffer: Buffer, x: Tensor, y: Tensor) -> dict[str, Any]:
+    flat, epochs = flat_network(buffer), buffer.header.epochs
+    found: dict[str, Any] = {"sharpness": {}, "eigenvalue": {}, "loss": {}, "change_rate": {}}
+    thetas = [[buffer.snapshot(i, e, CPU) for e in epochs] for i in range(len(buffer))]
+    for e in epochs[1:]:
+        at = epochs.index(e)
+        for rho in (0.01, 0.1, 0.5):
+            found["sharpness"].setdefault(str(rho), {})[e] = spread(
+                [sharpness(flat, path[at], x, y, rho) for path in thetas]
+            )
+        if e in (epochs[-1], 2, 4):
+            found["eigenvalue"][e] = spread([top_eigenvalue(flat, path[at], x, y) for path in thetas])
+        with torch.no_grad():
+            found["loss"][e] = spread([float(classification_loss(flat(path[at], x), y)) for path in thetas])
+        rates = [float((path[at] - path[at - 1]).norm() / path[at - 1].norm()) for path in thetas]
+        found["change_rate"][e] = spread(rates)
+    variation = []
+    for path in thetas:
+        rates = [float((b - a).norm() / a.norm()) for a, b in itertools.pairwise(path)]
+        variation.append(statistics.pstdev(rates) / statistics.fmean(rates))
+    found["variation_of_change_rate"] = spread(variation)
+    return found
+
+
+def of_set(buffer: Buffer, folder: Path, steps: int, stretch: int, momentum: float) -> dict[str, Any]:
+    flat, (syn, card) = flat_network(buffer), artifact.load(folder)
+    assert isinstance(syn, ImageSet) and syn.lr is not None
+    images, labels = syn.materialise(CPU)
+    found: dict[str, Any] = {
+        "set": folder.name,
+        "ipc": card.ipc,
+        "lr": syn.lr,
+        "drift": {},
+        "matching": {},
+        "perturbed": {},
+    }
+    segments = buffer.header.epochs[-1] // stretch
+    drift: dict[int, list[float]] = {}
+    matching: dict[int, list[float]] = {}
+    perturbed: dict[int, list[float]] = {}
+    for i in range(len(buffer)):
+        walker = buffer.snapshot(i, 0, CPU)
+        first = walker
+        for s in range(segments):
+            start, target = (buffer.snapshot(i, e, CPU) for e in (s * stretch, (s + 1) * stretch))
+            walker = student(flat, walker, images, labels, syn.lr, steps, momentum, 100 * i + s)
+            drift.setdefault(s + 1, []).append(error(walker, first, target))
+            own = student(flat, start, images, labels, syn.lr, steps, momentum, 100 * i + s)
+            matching.setdefault(s + 1, []).append(error(own, start, target))
+            noise = torch.randn(len(start), generator=generator(CPU, i, "noise", s))
+            moved = start + 0.01 * start.norm() * noise / noise.norm()
+            there = student(flat, moved, images, labels, syn.lr, steps, momentum, 100 * i + s)
+            perturbed.setdefault(s + 1, []).append(error(there, start, target) - matching[s + 1][-1])
+    for name, values in (("drift", drift), ("matching", matching), ("perturbed", perturbed)):
+        found[name] = {s: spread(v) for s, v in values.items()}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("pairs", nargs="+", help="NAME=EXPERTS:SET[:SET...]")
+    parser.add_argument("--momentum", nargs="*", default=[], help="NAME=VALUE of the student; 0 unless named")
+    parser.add_argument("--steps", type=int, required=True, help="N, the student's steps a segment")
+    parser.add_argument("--epochs", type=int, default=2, help="M, the expert's epochs a segment")
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "trajectories.json")
+    args = parser.parse_args()
+    momenta = {name: float(value) for name, value in (pair.split("=") for pair in args.momentum)}
+    real = fashion_mnist(root=None, download=False, preprocess="normalise", val_fraction=0.0, device=CPU)
+    index = real.train.draw(100, generator(CPU, 0, "measured on")).flatten()
+    x, y = real.train.inputs(index), real.train.labels[index]
+    results: dict[str, Any] = {}
+    for pair in args.pairs:
+        name, _, folders = pair.partition("=")
+        experts, *sets = folders.split(":")
+        buffer = Buffer(Path(experts))
+        results[name] = {"experts": of_experts(buffer, x, y), "recipe": buffer.header.recipe}
+        results[name]["sets"] = [
+            of_set(buffer, Path(s), args.steps, args.epochs, momenta.get(name, 0.0)) for s in sets
+        ]
+        print(name, json.dumps(results[name], indent=1), flush=True)
+    machine = {"cpu": cpu_name(), "versions": environment.versions()}
+    written = {
+        "machine": machine,
+        "code": environment.code().model_dump(),
+        "steps": args.steps,
+        "results": results,
+    }
+    args.out.parent.mkdir(parents=True, exist_ok=True)
+    args.out.write_text(json.dumps(written, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
