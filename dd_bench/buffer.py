@@ -11,15 +11,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
-from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from dd_bench.steps import Diverged
 
 FILE = "experts.safetensors"
 Storage = Literal["float32", "float16"]
-_DTYPES = {"float32": ("F32", torch.float32), "float16": ("F16", torch.float16)}
+_DTYPES = {"float32": ("F32", np.float32), "float16": ("F16", np.float16)}
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class Header:
     @property
     def size(self) -> int:
         """Bytes of one snapshot."""
-        return self.p * _DTYPES[self.dtype][1].itemsize
+        return self.p * np.dtype(_DTYPES[self.dtype][1]).itemsize
 
 
 class Buffer:
@@ -72,23 +72,12 @@ class Buffer:
         if not self.path.is_file():
             raise ValueError(f"{folder} is no expert buffer: it has no {FILE}")
         try:
-            with safe_open(self.path, framework="pt") as file:
-                said = json.loads(file.metadata()["buffer"])
-                shape = tuple(file.get_slice("parameters").get_shape())
-            self.header = Header(
-                said["experts"],
-                tuple(said["epochs"]),
-                tuple((name, tuple(s)) for name, s in said["order"]),
-                said["dtype"],
-                said["architecture"],
-                (said["real"][0], said["real"][1]),
-                said["preprocess"],
-                said["recipe"],
-            )
-            if shape != (self.header.experts, len(self.header.epochs), self.header.p):
-                raise ValueError(f"its array is {shape}, its header says otherwise")
-        except (SafetensorError, OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            self.header, offset = _read_header(self.path)
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"the expert buffer {self.path} is damaged: {error}") from error
+        shape = (self.header.experts, len(self.header.epochs), self.header.p)
+        # shared with the page cache: a buffer may be larger than the memory, which `safe_open` refuses
+        self._array = np.memmap(self.path, _DTYPES[self.header.dtype][1], "r", offset, shape)
 
     def __len__(self) -> int:
         return self.header.experts
@@ -103,9 +92,8 @@ class Buffer:
             raise ValueError(
                 f"epoch {epoch} is not in the expert buffer, which holds {list(self.header.epochs)} ({self.path})"
             )
-        with safe_open(self.path, framework="pt") as file:
-            row: Tensor = file.get_slice("parameters")[expert, self.header.epochs.index(epoch)]
-        return row.flatten().to(device=device, dtype=torch.float32)
+        row = np.array(self._array[expert, self.header.epochs.index(epoch)], dtype=np.float32)  # a copy
+        return torch.from_numpy(row).to(device)
 
 
 def create(folder: Path, header: Header) -> None:
@@ -128,8 +116,9 @@ def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Ten
         Diverged: a value is not finite, or too large for the stored type.
         OSError: the disk is full.
     """
-    values = parameters.detach().cpu().to(_DTYPES[header.dtype][1])
-    if not bool(torch.isfinite(values).all()):
+    with np.errstate(over="ignore"):  # what does not fit is infinite, and refused
+        values = parameters.detach().cpu().numpy().astype(_DTYPES[header.dtype][1])
+    if not np.isfinite(values).all():
         raise Diverged(
             f"expert {expert} is not finite as {header.dtype} after epoch {epoch}. Use a smaller "
             "method.experts.recipe.lr, or method.experts.dtype=float32"
@@ -137,21 +126,56 @@ def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Ten
     row = expert * len(header.epochs) + header.epochs.index(epoch)
     with (folder / FILE).open("r+b") as file:  # not mapped: on a full disk that would be a signal, no error
         file.seek(len(_header_text(header)) + row * header.size)
-        file.write(values.numpy().tobytes())
+        file.write(values.tobytes())
+
+
+def _read_header(path: Path) -> tuple[Header, int]:
+    """Returns the header, and where the array begins; raises ValueError unless the file is just that long."""
+    with path.open("rb") as file:
+        length = int.from_bytes(file.read(8), "little")
+        if not 0 < length < 2**27:
+            raise ValueError(f"its header of {length} bytes is none")
+        text = json.loads(file.read(length))
+    said, entry = json.loads(text["__metadata__"]["buffer"]), text["parameters"]
+    order = tuple((str(name), tuple(int(side) for side in shape)) for name, shape in said["order"])
+    header = Header(
+        said["experts"],
+        tuple(said["epochs"]),
+        order,
+        said["dtype"],
+        said["architecture"],
+        (said["real"][0], said["real"][1]),
+        said["preprocess"],
+        said["recipe"],
+    )
+    if header.dtype not in _DTYPES:
+        raise ValueError(f"dtype {header.dtype!r}; a buffer is one of {sorted(_DTYPES)}")
+    if entry != _entry(header):
+        raise ValueError(f"its array is {tuple(entry['shape'])}, {entry}; its header says {_entry(header)}")
+    size, wanted = path.stat().st_size, 8 + length + _entry(header)["data_offsets"][1]
+    if size != wanted:
+        raise ValueError(f"it is {size} bytes long, not {wanted}")
+    return header, 8 + length
+
+
+def _entry(header: Header) -> dict[str, Any]:
+    """What a safetensors file says of its one array."""
+    shape = [header.experts, len(header.epochs), header.p]
+    return {
+        "dtype": _DTYPES[header.dtype][0],
+        "shape": shape,
+        "data_offsets": [0, shape[0] * shape[1] * header.size],
+    }
 
 
 def _header_text(header: Header) -> bytes:
     """The head of a safetensors file: the length of its JSON, and the JSON, padded to 8 bytes.
 
-    The library writes a file only from an array that is complete and in memory; this one grows an epoch at a time.
+    By hand, since the library writes only an array that is complete and in memory; this one grows an epoch at a time.
     """
-    shape = [header.experts, len(header.epochs), header.p]
-    entry = {
-        "dtype": _DTYPES[header.dtype][0],
-        "shape": shape,
-        "data_offsets": [0, shape[0] * shape[1] * header.size],
-    }
     said = json.dumps(header.__dict__, sort_keys=True)
-    text = json.dumps({"__metadata__": {"buffer": said}, "parameters": entry}, sort_keys=True).encode()
+    text = json.dumps(
+        {"__metadata__": {"buffer": said}, "parameters": _entry(header)}, sort_keys=True
+    ).encode()
     text += b" " * (-len(text) % 8)
     return len(text).to_bytes(8, "little") + text

@@ -148,6 +148,144 @@ def test_an_existing_folder_is_left(tmp_path, blobs):
     assert artifact.digest(tmp_path / "set") == before and len(list(tmp_path.iterdir())) == 1
 
 
+def on_canvas(real, space, mode="hard", n=None, side=2, **more):
+    """A set whose stored images are canvases of side x side training images."""
+    n = n or 2 * real.num_classes
+    c, h, w = real.shape
+    draw = torch.Generator().manual_seed(2)
+    images = torch.rand(n, c, side * h, side * w, generator=draw)
+    images = images if space == "unit" else 3 * images - 1
+    return ImageSet.of(real, images, labels_of(real, mode, n), space, canvas=side, **more)
+
+
+class TestLearnedRate:
+    """The step size that was distilled along with the images."""
+
+    @pytest.mark.parametrize("lr", [0.01, 1e-6, 0.1 + 0.2, float(torch.tensor(0.0123)), 3e38, 5e-324])
+    def test_round_trip(self, tmp_path, blobs, lr):
+        syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), labels_of(blobs, "soft", 6), "unit", lr=lr)
+        back, card = artifact.load(put(syn, tmp_path / "set", blobs))
+        assert back.lr == lr and type(back.lr) is float and card.set["lr"] == lr
+        assert artifact.fits(card, blobs) is None
+
+    @pytest.mark.parametrize(
+        "lr", [0.0, -0.01, torch.nan, torch.inf, 1, 0, True, "0.1", torch.tensor(0.1)], ids=repr
+    )
+    def test_what_is_none(self, blobs, lr):
+        with pytest.raises(ValueError, match=r"lr=.*: a learning rate is a positive number"):
+            ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit", lr=lr)
+
+    def test_none_was_learned(self, tmp_path, blobs):
+        for syn in (
+            ImageSet.coreset(blobs, torch.arange(3)),
+            ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit"),
+        ):
+            assert syn.lr is None and syn.canvas == 1
+
+    def test_it_changes_the_digest(self, tmp_path, blobs):
+        digests = set()
+        for lr in (None, 0.01, 0.02):
+            syn = ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit", lr=lr)
+            digests.add(artifact.digest(put(syn, tmp_path / f"{lr}", blobs)))
+        assert len(digests) == 3
+
+
+class TestCanvas:
+    """Each stored image is canvas^2 training images side by side."""
+
+    @pytest.mark.parametrize("mode", ["hard", "soft"])
+    @pytest.mark.parametrize("side", [2, 3])
+    @pytest.mark.parametrize("space", ["unit", "input"])
+    def test_round_trip(self, tmp_path, blobs3, space, side, mode):
+        syn = on_canvas(blobs3, space, mode, side=side, lr=0.02)
+        folder = put(syn, tmp_path / "set", blobs3)
+        back, card = artifact.load(folder)
+        assert (back.canvas, back.lr, back.space) == (side, 0.02, space)
+        assert torch.equal(back.images, syn.images) and torch.equal(back.labels, syn.labels)
+        assert card.set["image_shape"] == [3, 8, 8] and card.set["canvas"] == side
+        assert artifact.fits(card, blobs3) is None
+        back.check_ipc(2)
+        assert card.stored_bytes["images"] == 8 * 3 * 64 * side**2 * 4, (
+            "of what is stored, not of what is seen"
+        )
+        for mine, theirs in zip(syn.materialise(CPU), back.materialise(CPU), strict=True):
+            assert torch.equal(mine, theirs)
+        with Image.open(folder / "preview.png") as picture:
+            assert picture.format == "PNG"
+
+    @pytest.mark.parametrize("mode", ["hard", "soft"])
+    @pytest.mark.parametrize("space", ["unit", "input"])
+    def test_a_network_sees_the_tiles_with_the_label_of_each(self, blobs3, space, mode):
+        syn = on_canvas(blobs3, space, mode, side=3)
+        inputs, labels = syn.materialise(CPU)
+        assert inputs.shape == (8 * 9, 3, 8, 8) and len(labels) == 8 * 9
+        for n in range(8):
+            for i in range(3):
+                for j in range(3):
+                    piece = syn.images[n : n + 1, :, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
+                    wanted = piece if space == "input" else blobs3.preprocess(piece)
+                    assert torch.equal(inputs[9 * n + 3 * i + j], wanted[0])
+                    assert torch.equal(labels[9 * n + 3 * i + j], syn.labels[n])
+
+    def test_under_zca_each_tile_is_whitened(self, white):
+        """A transform of 8x8 knows nothing of 16x16."""
+        syn = on_canvas(white, "unit", n=3)
+        inputs, _ = syn.materialise(CPU)
+        torch.testing.assert_close(inputs[1:2], white.preprocess(syn.images[:1, :, :8, 8:]))
+
+    @pytest.mark.xfail(
+        strict=True, raises=RuntimeError, reason="pictures() takes the canvas back in one piece"
+    )
+    def test_under_zca_it_can_be_looked_at(self, tmp_path, white):
+        artifact.load(put(on_canvas(white, "input", n=3), tmp_path / "set", white))
+
+    @pytest.mark.xfail(strict=True, reason="README.md tells the shape of a tile of whoever reads the tensors")
+    def test_its_readme_says_what_is_stored(self, tmp_path, blobs):
+        folder = put(on_canvas(blobs, "unit"), tmp_path / "set", blobs)
+        assert "[1, 16, 16]" in (folder / "README.md").read_text()
+
+    @pytest.mark.parametrize(
+        ("space", "canvas", "factor"),
+        [
+            ("pixel", 2, 1),
+            ("unit", 2, 2),
+            ("unit", 0, 1),
+            ("input", -1, 1),
+            ("unit", "2", 1),
+            ("unit", 2.0, 1),
+            ("unit", True, 1),
+            ("input", None, 1),
+        ],
+    )
+    def test_what_is_none(self, blobs, space, canvas, factor):
+        told = rf"canvas={canvas!r} with factor={factor} in space '{space}'"
+        with pytest.raises(ValueError, match=told):
+            ImageSet.of(blobs, images_of(blobs, space, 3), torch.arange(3), space, factor, canvas=canvas)
+
+    @pytest.mark.parametrize("shape", [(8, 9), (9, 8), (7, 7)])
+    def test_one_that_does_not_divide(self, blobs, shape):
+        with pytest.raises(
+            ValueError, match=rf"canvas=2 does not divide images of \({shape[0]}, {shape[1]}\)"
+        ):
+            ImageSet.of(blobs, torch.zeros(3, 1, *shape), torch.arange(3), "unit", canvas=2)
+
+
+def test_a_set_without_rate_and_canvas_says_nothing_of_them(tmp_path, blobs):
+    """So its digest is that of the sets that were made before there were any."""
+    soft = labels_of(blobs, "soft", 6)
+    syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), soft, "unit", 2)
+    plain = {"space": "unit", "factor": 2, "image_shape": [1, 8, 8], "source": None}
+    assert syn.config() == plain and artifact.read_card(put(syn, tmp_path / "a", blobs)).set == plain
+    assert ImageSet.coreset(blobs, torch.arange(3)).config() == {
+        "space": "pixel",
+        "factor": 1,
+        "image_shape": [1, 8, 8],
+        "source": [0, 1, 2],
+    }
+    explicit = ImageSet.of(blobs, syn.images, soft, "unit", 2, lr=None, canvas=1)
+    assert artifact.digest(put(explicit, tmp_path / "b", blobs)) == artifact.digest(tmp_path / "a")
+
+
 class TestDamage:
     @pytest.fixture
     def folder(self, tmp_path, white):
@@ -314,6 +452,17 @@ class TestAStranger:
             ({"set": {"factor": 0}}, "factor=0"),
             ({"set": {"factor": "2"}}, "factor='2'"),
             ({"set": {"source": 5}}, "damaged"),
+            ({"set": {"lr": 0.0}}, r"lr=0\.0: a learning rate is a positive number"),
+            ({"set": {"lr": -0.1}}, r"lr=-0\.1: a learning rate"),
+            ({"set": {"lr": 1}}, "lr=1: a learning rate"),
+            ({"set": {"lr": "fast"}}, "lr='fast': a learning rate"),
+            ({"set": {"lr": [0.1]}}, r"lr=\[0\.1\]: a learning rate"),
+            ({"set": {"canvas": 0}}, "canvas=0: wanted a whole number >= 1"),
+            ({"set": {"canvas": "2"}}, "canvas='2': wanted a whole number >= 1"),
+            ({"set": {"canvas": True}}, "canvas=True: wanted"),
+            ({"set": {"canvas": 2}}, r"images are \[1, 4, 4\], the card says \[1, 8, 8\]"),
+            ({"set": {"canvas": 3, "image_shape": [1, 2, 2]}}, "does not take images|does not divide"),
+            ({"set": {"canvas": 2, "factor": 2}}, r"\[1, 4, 4\]"),
             ({"kind": "tree"}, r"kind 'tree' is unknown; this version reads \['images'\]"),
             ({"preprocess": {"kind": "log"}}, "preprocessing 'log'"),
             ({"preprocess": {"eps": 0.2}}, "is not the card's"),
@@ -329,6 +478,21 @@ class TestAStranger:
     def test_cards(self, folder, card, told):
         self.forge(folder, **card)
         with pytest.raises(ValueError, match=told):
+            artifact.load(folder)
+
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1e-999"])
+    def test_a_rate_that_is_no_number(self, folder, number):
+        path = folder / "card.json"
+        path.write_text(path.read_text().replace('"space": "unit"', f'"lr": {number}, "space": "unit"'))
+        with pytest.raises(ValueError, match=r"lr=.*: a learning rate is a positive number"):
+            artifact.load(folder)
+
+    def test_a_canvas_that_does_not_divide(self, tmp_path, blobs):
+        """Though the card's shape is what is left when it is rounded down."""
+        syn = ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit")
+        folder = put(syn, tmp_path / "other", blobs)
+        self.forge(folder, {"images": torch.zeros(3, 1, 17, 16)}, set={"canvas": 2})
+        with pytest.raises(ValueError, match=r"canvas=2 does not divide images of \(17, 16\)"):
             artifact.load(folder)
 
     @pytest.mark.parametrize("key", ["space", "factor", "image_shape", "source"])

@@ -88,6 +88,20 @@ def test_an_entry_says_what_it_is_and_what_it_cost(tmp_path):
     assert another.seconds == {folder.name: entry["seconds"]}, "the price is told to whoever uses the entry"
 
 
+def test_the_price_of_earlier_attempts_is_added(tmp_path):
+    """A builder that resumed says what was done before; one that says nothing has done all of it now."""
+
+    def price(index, before):
+        cache = Cache(tmp_path)
+        folder = cache.entry("buffer", {"index": index}, lambda f: time.sleep(0.05) or before)
+        (told,) = cache.seconds.values()
+        assert json.loads((folder / "entry.json").read_text())["seconds"] == told
+        return told
+
+    assert 1000.05 <= price(0, 1000.0) < 1030
+    assert 0.05 <= price(1, None) < 30 and 0.05 <= price(2, 0.0) < 30
+
+
 def test_what_it_depends_on_is_its_name(tmp_path):
     cache = Cache(tmp_path)
     touch = lambda f: None  # noqa: E731

@@ -108,6 +108,27 @@ class TestSelection:
         with pytest.raises(ValueError, match="lr_grid picks a rate by score"):
             protocol(lr_grid=(0.1, 0.01))
 
+    def test_a_grid_and_a_learned_rate_contradict_each_other(self, protocol):
+        rule = {"selection": "best_on_val", "eval_every": 1, "lr_grid": (0.1, 0.01)}
+        with pytest.raises(ValueError, match="lr_grid and learned_lr both say at which rate to train"):
+            protocol(**rule, learned_lr=True)
+        assert protocol(**rule, learned_lr=False).lr_grid == (0.1, 0.01)
+        assert protocol(**rule | {"lr_grid": ()}, learned_lr=True).learned_lr
+
+    def test_the_rate_of_a_set(self, protocol):
+        """Only it changes, only where the set has one, and only where the protocol asks for it."""
+        plain, learned = protocol(), protocol(learned_lr=True)
+        assert not plain.learned_lr, "a protocol of before there was the key"
+        assert plain.at_rate(0.3) is plain and plain.at_rate(None) is plain
+        assert learned.at_rate(None) is learned
+        at = learned.at_rate(0.3)
+        assert at.recipe.lr == 0.3 and at.rates() == [at.recipe]
+        assert at.model_dump() == {
+            **learned.model_dump(),
+            "recipe": {**learned.recipe.model_dump(), "lr": 0.3},
+        }
+        assert learned.recipe.lr == 0.01, "which is still that of the next set"
+
     def test_the_grid_takes_the_best_rate(self, exam, recipe):
         rule = {"selection": "best_on_test", "eval_every": 5, "recipe": recipe(epochs=5)}
         alone = [

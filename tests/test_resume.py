@@ -1,5 +1,6 @@
 """kill -9, for real: a run that goes on ends with the bytes of one that was never interrupted."""
 
+import hashlib
 import json
 import os
 import time
@@ -9,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from dd_bench import examination
+from dd_bench.checkpoint import spent
 from dd_bench.journal import Journal
 from dd_bench.record import load_record
 
@@ -23,6 +25,30 @@ DM = [
     "runtime=one_thread",
     "runtime.precision=fp32",
     "runtime.compile=never",
+    "checkpoint_seconds=0",
+    "log_every=1",
+]
+
+EXPERTS = [
+    "model.width=8",
+    "ipc=1",
+    "method.experts.count=2",
+    "method.experts.recipe.momentum=0.5",
+    "method.experts.recipe.batch_size=700",
+    "method.experts.recipe.epochs=8",
+    "method.expert_epochs=1",
+    "runtime=one_thread",
+    "runtime.precision=fp32",
+    "runtime.compile=never",
+]
+MTT = [
+    "method=mtt",
+    *EXPERTS,
+    "method.window.stop=2",
+    "method.iterations=150",
+    "method.syn_steps=4",
+    "method.lr_img=10",
+    "method.momentum_img=0.9",
     "checkpoint_seconds=0",
     "log_every=1",
 ]
@@ -45,6 +71,10 @@ def kill(process) -> None:
 
 def content(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "provenance.json"}  # seconds
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def only(folder: Path, pattern: str) -> Path:
@@ -99,6 +129,65 @@ def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path,
     )
 
 
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_while_training_experts(start, dd_bench, tmp_path, workers):
+    """In the middle of an epoch; then in one process, whatever the killed run had."""
+    cache = tmp_path / "runs" / "cache"
+    prepare = ["prepare", "method=ftd", *EXPERTS, "method.window.stop=8"]
+
+    def done(expert):
+        return sum(spent(p)[0] for p in cache.glob(f"*.partial/expert{expert}.checkpoint.safetensors"))
+
+    process = start(*prepare, f"runtime.workers={workers}")
+    wait_until(process, lambda: done(1) >= 2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    kill(process)
+    wait_until_dead(children)
+    trained = done(0) + done(1)
+    assert 2 <= done(1) < 8 and (done(0) == 8 or workers == 2), "killed too late to tell anything"
+    assert not list(cache.glob("*/entry.json")), "half a buffer is none"
+
+    again = dd_bench(*prepare)
+    assert again.code == 0, again.text
+    assert f"experts resumes at step {trained} of 16" in again.text
+    entry = only(cache, "*/entry.json").parent
+    assert not list(cache.glob("*.partial")) and not list(entry.glob("*.checkpoint.safetensors"))
+
+    whole = tmp_path / "whole"
+    assert dd_bench(*prepare, f"out={whole}").code == 0
+    uninterrupted = only(whole / "cache", "*/entry.json").parent
+    assert entry.name == uninterrupted.name
+    assert sha256(entry / "experts.safetensors") == sha256(uninterrupted / "experts.safetensors")
+    price, wanted = (json.loads((e / "entry.json").read_text())["seconds"] for e in (entry, uninterrupted))
+    assert price > 0.3 * wanted, "what the killed run did is in the price"
+
+
+@pytest.mark.slow
+def test_killed_while_matching_trajectories(start, dd_bench, tmp_path):
+    runs = tmp_path / "runs"
+    process = start("distill", *MTT)
+    wait_until(
+        process, lambda: any(len(p.read_text().splitlines()) > 5 for p in runs.glob("work/*/log.jsonl"))
+    )
+    kill(process)
+    assert not list(runs.glob("sets/[!.]*")), "killed too late to tell anything"
+    log = only(runs, "work/*/log.jsonl")
+    assert 5 < len(log.read_text().splitlines()) < 150
+    buffer = only(runs, "cache/*/experts.safetensors")
+    before = buffer.stat().st_mtime_ns
+
+    done = dd_bench("distill", *MTT)
+    assert done.code == 0, done.text
+    assert "distill resumes at step" in done.text and buffer.stat().st_mtime_ns == before
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(150))
+    assert not list(runs.glob("work/*/*.checkpoint.safetensors"))
+
+    whole = tmp_path / "whole"
+    assert dd_bench("distill", *MTT, f"out={whole}").code == 0
+    assert sha256(buffer) == sha256(only(whole, "cache/*/experts.safetensors"))
+    assert content(only(runs, "sets/[!.]*")) == content(only(whole, "sets/[!.]*"))
+
+
 def test_a_sweep_that_was_killed_does_only_what_is_missing(start, dd_bench, tmp_path):
     records = tmp_path / "runs" / "records"
     sweep = ["-m", "method=random", "seed=0,1,2,3,4,5", *DM[3:]]
@@ -126,13 +215,17 @@ def test_workers_end_with_a_killed_run(start, tmp_path):
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2
     kill(process)
-    deadline = time.monotonic() + 30
-    while any(alive(int(pid)) for pid in children):
-        assert time.monotonic() < deadline, "a worker outlived its run"
-        time.sleep(0.05)
+    wait_until_dead(children)
     again = start("run", *spread)
     assert again.wait(timeout=200) == 0
     assert len(load_record(only(tmp_path / "runs", "records/*.json")).scores) == 8
+
+
+def wait_until_dead(pids: list[str]) -> None:
+    deadline = time.monotonic() + 30
+    while any(alive(int(pid)) for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlived its run"
+        time.sleep(0.05)
 
 
 def alive(pid: int) -> bool:

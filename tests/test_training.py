@@ -1,6 +1,7 @@
 """The one training loop: it is the SGD that papers write, together equals alone, and it learns."""
 
 import math
+import time
 from dataclasses import replace
 
 import pytest
@@ -8,8 +9,11 @@ import torch
 import torch.nn.functional as F
 from torch.func import functional_call
 
+from dd_bench.architecture import Architecture
 from dd_bench.augment import cutmix
+from dd_bench.checkpoint import Unusable, spent
 from dd_bench.labels import classification_loss, mixed_loss
+from dd_bench.models.vit import ViT
 from dd_bench.seeding import stream
 from dd_bench.training import accuracy, batches, fetch_from, make_optimizer, set_rate, train, train_together
 
@@ -148,6 +152,173 @@ class TestSeeds:
             assert net.training
             ends.append(parameters(net))
         assert torch.equal(*ends)
+
+
+VARIANTS = {
+    "momentum": {},
+    "milestones": {"milestones": (2, 4), "gamma": 0.5, "reset_optimizer": False},
+    "reset": {"milestones": (2, 4), "gamma": 0.5, "reset_optimizer": True},
+    "no momentum": {"momentum": 0.0},
+    "adam": {"optimizer": "adam", "milestones": (2,), "reset_optimizer": False},
+    "adamw, reset": {"optimizer": "adamw", "milestones": (2, 3), "reset_optimizer": True},
+    "dsa": {"augment": DSA},
+    "dialect": {"augment": "flip_color_cutout_crop", "dialect": True},
+    "cutmix": {"cutmix": 0.5, "cutmix_beta": 0.3},
+    "batchnorm": {"norm": "batchnorm"},
+    "dropout": {"vit": True},
+}
+
+
+class TestKept:
+    """A training that is killed goes on from its last epoch, and ends with the bytes of one that was not."""
+
+    @pytest.fixture
+    def run(self, data, blobs, convnet, recipe, runtime):
+        """Trains and returns the network and the number of batches; killed before batch `killed_at`."""
+
+        def run(kept, seed=1, killed_at=None, norm="instancenorm", vit=False, on_epoch=None, **values):
+            given = 0
+
+            def fetch(index):
+                nonlocal given
+                if given == killed_at:
+                    raise KeyboardInterrupt
+                given += 1
+                return data[0][index], data[1][index]
+
+            architecture = convnet(blobs, norm=norm)
+            if vit:
+                knobs = {"patch": 4, "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 8, "dropout": 0.3}
+                architecture = Architecture(ViT, knobs | {"emb_dropout": 0.3}, blobs.shape, 3)
+            net, how = architecture.fresh(0, CPU), {"runtime": runtime, "flip": True, "on_epoch": on_epoch}
+            plan = recipe(batch_size=25, **values)
+            return train(net, fetch, 60, plan, seed=seed, kept=kept, **how), given
+
+        return run
+
+    @pytest.mark.parametrize("name", VARIANTS)
+    @pytest.mark.parametrize("epochs", [1, 2, 4])
+    def test_it_goes_on_with_the_same_bytes(self, run, tmp_path, name, epochs):
+        whole, steps = run(None, **VARIANTS[name])
+        kept = tmp_path / "kept"
+        with pytest.raises(KeyboardInterrupt):
+            run(kept, killed_at=3 * epochs + 1, **VARIANTS[name])
+        assert spent(kept)[0] == epochs
+        torch.rand(3)  # the global generator must not matter
+        before = torch.get_rng_state()
+        net, rest = run(kept, **VARIANTS[name])
+        assert (steps, rest) == (15, 15 - 3 * epochs)
+        for (key, a), b in zip(net.state_dict().items(), whole.state_dict().values(), strict=True):
+            assert torch.equal(a, b), key
+        assert torch.equal(torch.get_rng_state(), before) and net.training
+
+    def test_keeping_changes_nothing(self, run, tmp_path):
+        assert torch.equal(parameters(run(None)[0]), parameters(run(tmp_path / "kept")[0]))
+
+    def test_a_finished_one_is_read_and_not_trained(self, run, tmp_path):
+        told = []
+        net, _ = run(tmp_path / "kept", on_epoch=told.append)
+        again, steps = run(tmp_path / "kept", on_epoch=told.append)
+        assert torch.equal(parameters(net), parameters(again)) and steps == 0
+        assert told == [1, 2, 3, 4, 5] and (tmp_path / "kept").exists()
+
+    def test_each_epoch_is_told_once(self, run, tmp_path):
+        """`on_epoch` comes before the checkpoint: what it wrote is there whenever an epoch counts as done."""
+        told = []
+
+        def tell(epoch):
+            told.append((epoch, spent(tmp_path / "kept")[0]))
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "kept", killed_at=7, on_epoch=tell)
+        run(tmp_path / "kept", on_epoch=tell)
+        assert told == [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]
+
+    def test_killed_twice(self, run, tmp_path):
+        for killed_at in (4, 4):
+            with pytest.raises(KeyboardInterrupt):
+                run(tmp_path / "kept", killed_at=killed_at)
+        net, steps = run(tmp_path / "kept")
+        assert torch.equal(parameters(net), parameters(run(None)[0])) and steps == 9
+
+    def test_seconds_add_up(self, run, tmp_path):
+        def slow(epoch):
+            time.sleep(0.05)
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "kept", killed_at=9, on_epoch=slow)
+        assert spent(tmp_path / "kept")[1] >= 0.15
+        run(tmp_path / "kept", on_epoch=slow)
+        assert spent(tmp_path / "kept")[1] >= 0.25
+
+    @pytest.mark.parametrize("kept", [0, 60, -1])
+    def test_a_damaged_one_says_how_to_start_anew(self, run, tmp_path, kept):
+        path = tmp_path / "kept"
+        run(path, epochs=1, milestones=())
+        path.write_bytes(path.read_bytes()[:kept])
+        with pytest.raises(Unusable, match=rf"checkpoint {path} is damaged .*To start anew: rm {path}"):
+            run(path)
+
+    @pytest.mark.parametrize("other", [{"vit": True}, {"norm": "batchnorm"}, {"norm": "none"}], ids=str)
+    def test_one_of_another_network_is_refused(self, run, tmp_path, other):
+        run(tmp_path / "kept", epochs=1, milestones=())
+        with pytest.raises(Unusable, match=r"(?s)'net' of checkpoint .*To start anew: rm "):
+            run(tmp_path / "kept", **other)
+
+
+class TestDescent:
+    """Another direction than the gradient of the loss."""
+
+    @pytest.mark.parametrize(
+        "more",
+        [{}, {"augment": DSA}, {"cutmix": 0.5}, {"optimizer": "adam"}],
+        ids=lambda m: "+".join(m) or "plain",
+    )
+    def test_the_gradient_itself_is_bitwise_none(self, data, blobs, convnet, recipe, runtime, more):
+        def backward(net, loss, x, target, raw, epoch):
+            loss(net, x, target).backward()
+
+        ends = []
+        for descent in (None, backward):
+            net = convnet(blobs).fresh(0, CPU)
+            how = {"seed": 1, "runtime": runtime, "flip": True, "descent": descent}
+            train(net, fetch_from(*data), 60, recipe(batch_size=25, **more), **how)
+            ends.append(parameters(net))
+        assert torch.equal(*ends)
+
+    def test_what_it_is_given(self, data, blobs, convnet, recipe, runtime):
+        """The batch as fetched and as augmented, the epoch, and no gradient of the step before."""
+        seen = []
+
+        def look(net, loss, x, target, raw, epoch):
+            assert net.training and all(p.grad is None for p in net.parameters())
+            assert raw.shape == x.shape and not torch.equal(raw, x)
+            assert torch.equal(target, data[1]) and torch.equal(raw, data[0])
+            assert loss(net, x, target).shape == ()
+            for p in net.parameters():
+                p.grad = torch.ones_like(p)
+            seen.append(epoch)
+
+        net = convnet(blobs).fresh(0, CPU)
+        before = parameters(net)
+        plan = recipe(batch_size=60, augment=DSA, momentum=0.0, weight_decay=0.0, epochs=3, milestones=(2,))
+        train(net, fetch_from(*data), 60, plan, seed=1, runtime=runtime, flip=True, descent=look)
+        assert seen == [0, 1, 2]
+        torch.testing.assert_close(before - parameters(net), torch.full_like(before, 0.01 + 0.01 + 0.001))
+
+    def test_it_is_called_with_the_loss_of_the_precision(self, data, blobs, convnet, recipe, runtime):
+        kinds = []
+
+        def look(net, loss, x, target, raw, epoch):
+            handle = net.classifier.register_forward_hook(lambda m, i, o: kinds.append(o.dtype))
+            loss(net, x, target).backward()
+            handle.remove()
+
+        for autocast in (False, True):
+            net, how = convnet(blobs).fresh(0, CPU), replace(runtime, autocast=autocast)
+            plan = recipe(epochs=1, milestones=(), batch_size=60)
+            train(net, fetch_from(*data), 60, plan, seed=1, runtime=how, flip=False, descent=look)
+        assert kinds == [torch.float32, torch.bfloat16]
 
 
 class TestTogether:

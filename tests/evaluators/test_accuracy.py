@@ -1,12 +1,15 @@
 """Accuracy: how many networks, which seeds, one network for every set, and that it ranks as it should."""
 
+from dataclasses import replace
 from statistics import mean
 
 import pytest
 import torch
 
+from dd_bench import examination
 from dd_bench.base import Context
 from dd_bench.cache import Cache
+from dd_bench.decode import tile
 from dd_bench.evaluators.accuracy import Accuracy
 from dd_bench.real import RealSet
 from dd_bench.seeding import seed_for
@@ -16,8 +19,8 @@ from dd_bench.training import accuracy, fetch_from, train
 
 @pytest.fixture
 def make_ctx(convnet, runtime, protocol, recipe, tmp_path):
-    def make(real, seed=0, finished=(), epochs=3, **knobs):
-        short = protocol(recipe=recipe(epochs=epochs))
+    def make(real, seed=0, finished=(), epochs=3, learned_lr=False, **knobs):
+        short = protocol(recipe=recipe(epochs=epochs), learned_lr=learned_lr)
         cache = Cache(tmp_path / "cache")
         return Context(
             seed, runtime, convnet(real, **knobs), cache, None, short, finished=frozenset(finished)
@@ -69,6 +72,75 @@ def test_the_value_is_the_accuracy_on_test_images_after_the_last_step(blobs, mak
     assert score.value == accuracy(net, blobs.test.batches(1000), ctx.runtime)
     right = sum(int((net(x).argmax(1) == y).sum()) for x, y in blobs.test.batches(7))
     assert score.value == right / len(blobs.test)
+
+
+class TestLearnedRate:
+    """A set may bring the step size that it was distilled with; the protocol says whether it is used."""
+
+    RATES = ((True, 0.05, 0.05), (True, None, 0.01), (False, 0.05, 0.01))  # learned_lr, of the set, used
+
+    @pytest.fixture
+    def trained(self, monkeypatch):
+        """The rate and the end of every network that an evaluation trains."""
+        seen, plain = [], examination.train
+
+        def spy(net, fetch, n, recipe, **how):
+            net = plain(net, fetch, n, recipe, **how)
+            seen.append((recipe.lr, torch.cat([p.detach().flatten() for p in net.parameters()])))
+            return net
+
+        monkeypatch.setattr(examination, "train", spy)
+        return seen
+
+    @pytest.mark.parametrize(("learned_lr", "lr", "used"), RATES)
+    def test_networks_are_trained_at_it(self, real_set, make_ctx, trained, learned_lr, lr, used):
+        real = real_set(noise=90.0)
+        syn, ctx = replace(coreset(real, 2), lr=lr), make_ctx(real, epochs=5, learned_lr=learned_lr)
+        scores = scores_of(Accuracy(num_networks=2), syn, real, ctx)
+        assert [rate for rate, _ in trained] == [used] * 2
+        images, labels = syn.materialise(ctx.device)
+        for score, (_, end) in zip(scores, trained, strict=True):
+            net = ctx.architecture.fresh(seed_for(score.seed, "init"), ctx.device)
+            plan = ctx.protocol.recipe.model_copy(update={"lr": used})
+            how = {"seed": seed_for(score.seed, "train"), "runtime": ctx.runtime, "flip": real.flip}
+            train(net, fetch_from(images, labels), len(images), plan, **how)
+            assert torch.equal(torch.cat([p.detach().flatten() for p in net.parameters()]), end)
+            assert score.value == accuracy(net, real.test.batches(1000), ctx.runtime)
+        said = ["fresh networks were trained at the set's learned rate 0.05"] if used == 0.05 else []
+        assert ctx.notes == said
+
+    def test_it_makes_a_difference(self, real_set, make_ctx, trained):
+        """So the test above can tell."""
+        real = real_set(noise=90.0)
+        values = []
+        for lr in (None, 1e-6, 0.05):
+            ctx = make_ctx(real, epochs=20, learned_lr=True)
+            syn = replace(coreset(real, 10), lr=lr)
+            values.append(mean(s.value for s in scores_of(Accuracy(num_networks=3), syn, real, ctx)))
+        assert values[1] < values[0] - 0.05 and values[1] < values[2] - 0.05
+        assert not torch.equal(trained[0][1], trained[6][1])
+
+    def test_the_protocol_stays_as_it_is(self, blobs, make_ctx, trained):
+        """One set's rate is not the next one's."""
+        ctx = make_ctx(blobs, learned_lr=True)
+        before = ctx.protocol
+        for lr in (0.05, None):
+            scores_of(Accuracy(num_networks=1), replace(coreset(blobs, 2), lr=lr), blobs, ctx)
+        assert [rate for rate, _ in trained] == [0.05, 0.01] and ctx.protocol == before
+
+    def test_a_rate_that_is_the_recipes_needs_no_word(self, blobs, make_ctx):
+        ctx = make_ctx(blobs, learned_lr=True)
+        scores_of(Accuracy(num_networks=1), replace(coreset(blobs, 2), lr=0.01), blobs, ctx)
+        assert ctx.notes == []
+
+    def test_tiles_of_a_canvas_are_trained_on_one_by_one(self, blobs, make_ctx):
+        """A set on canvases scores what the set of its tiles scores."""
+        images = coreset(blobs, 4).materialise(torch.device("cpu"))[0]  # four of a class next to each other
+        labels = torch.arange(3)
+        whole = ImageSet.of(blobs, tile(images, 2), labels, "input", canvas=2)
+        apart = ImageSet.of(blobs, images, labels.repeat_interleave(4), "input")
+        scores = [scores_of(Accuracy(num_networks=2), s, blobs, make_ctx(blobs)) for s in (whole, apart)]
+        assert scores[0] == scores[1]
 
 
 def test_test_images_are_read_once_a_network(blobs, make_ctx, monkeypatch):

@@ -47,7 +47,9 @@ def constructor_arguments(cls: type) -> set[str]:
 
 
 def test_the_catalogue_is_there():
-    names = "ast datadam datadam_released datm dc dm dsa ftd full herding kcenter kmeans mtt ncfm random tesla"
+    names = (
+        "ast datadam datadam_released datm dc dm dsa ftd full herding kcenter kmeans mtt ncfm random tesla"
+    )
     assert set(CONFIGS) >= set(names.split())
 
 
