@@ -92,7 +92,7 @@ def train(
         net = net.to(memory_format=torch.channels_last)
     net.train()
     with seeded(device, seed_for(seed, "dropout")):
-        state = {"net": net, "optimizer": optimizer, "streams": Generators(streams, device)}
+        state: checkpoint.State = {"net": net, "optimizer": optimizer, "streams": Generators(streams, device)}
         done, before = checkpoint.restore(kept, state) if kept is not None else (0, 0.0)
         began = time.monotonic()
         for epoch in range(done, recipe.epochs):

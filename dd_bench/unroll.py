@@ -24,7 +24,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -111,10 +111,10 @@ class Eager(Calculus):
 
     def pullback(self, theta: Tensor, x: Tensor, y: Tensor, nu: Tensor) -> tuple[Tensor, ...]:
         """See `Calculus`; one backward call gives all of them."""
-        at = [t.detach().requires_grad_() for t in ((theta, x, y) if self.learn_labels else (theta, x))]
-        (g,) = torch.autograd.grad(
-            self.loss(*at[:2], at[2] if self.learn_labels else y), at[0], create_graph=True
-        )
+        theta, x = theta.detach().requires_grad_(), x.detach().requires_grad_()
+        y = y.detach().requires_grad_(self.learn_labels)
+        at = (theta, x, y) if self.learn_labels else (theta, x)
+        (g,) = torch.autograd.grad(self.loss(theta, x, y), theta, create_graph=True)
         return g.detach(), *torch.autograd.grad(g, at, nu)
 
 
@@ -127,13 +127,12 @@ class Compiled(Calculus):
     def __init__(self, loss: Loss, learn_labels: bool):
         """See `Calculus`."""
         super().__init__(loss, learn_labels)
-        first = torch.func.grad(loss)
+        first: Callable[..., Tensor] = torch.func.grad(loss)
 
         def pullback(theta: Tensor, x: Tensor, y: Tensor, nu: Tensor) -> tuple[Tensor, ...]:
-            if learn_labels:
-                g, pull = torch.func.vjp(first, theta, x, y)
-            else:
-                g, pull = torch.func.vjp(lambda theta, x: first(theta, x, y), theta, x)
+            at = (theta, x, y) if learn_labels else (theta, x)
+            pulled: Any = torch.func.vjp(lambda *at: first(*at) if learn_labels else first(*at, y), *at)
+            g, pull = pulled
             return g, *pull(nu)
 
         self._gradient = torch.compile(first, dynamic=False)

@@ -125,7 +125,8 @@ def penalty_gradient(
         jacobian = grad(lambda at: functional_call(net, parameters, (at,)).sum())(x)
         square = (jacobian.flatten(1) if whole else jacobian).square().sum(1)
         # the floor keeps the root's gradient finite where no unit is alive
-        return (square.clamp_min(1e-24).sqrt() - 1).square().mean()
+        mean: Tensor = (square.clamp_min(1e-24).sqrt() - 1).square().mean()
+        return mean
 
     found: dict[str, Tensor] = grad(value)(parameters)
     return found
