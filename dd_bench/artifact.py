@@ -225,6 +225,12 @@ def _sha256(data: bytes) -> str:
 
 def _readme(card: Card) -> str:
     total = sum(card.stored_bytes.values())
+    canvas = card.set.get("canvas", 1)
+    size = f"{card.set.get('image_shape')}"
+    if canvas > 1:
+        channels, *sides = card.set["image_shape"]
+        stored = [channels, *(canvas * side for side in sides)]
+        size = f"{stored}, {canvas} x {canvas} training images of {size} side by side,"
     parts = ", ".join(f"{name} {size:,}" for name, size in card.stored_bytes.items())
     citations = "\n".join(f"- {c}" for c in card.citations)
     return f"""---
@@ -250,7 +256,7 @@ Read it without dd_bench:
     from safetensors.torch import load_file
     tensors = load_file("synthetic.safetensors")   # images, labels
 
-Images are {card.set.get("image_shape")} in space {card.set.get("space")!r}.
+Images are {size} in space {card.set.get("space")!r}.
 Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `card.json`'s `preprocess`.
 Check every file against `card.json`: `dd-bench verify THIS_FOLDER`.
 

@@ -7,6 +7,7 @@ network and epochs, in which order the parameters lie in p, under which preproce
 from __future__ import annotations
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -96,26 +97,30 @@ class Buffer:
         return torch.from_numpy(row).to(device)
 
 
-def create(folder: Path, header: Header) -> None:
-    """Lays out the file of a buffer, its numbers not yet written, unless it is there."""
-    path = folder / FILE
-    text = _header_text(header)
-    if path.exists():
+def create(folder: Path, header: Header) -> bool:
+    """Lays out the file of a buffer, its numbers not yet written, unless it is there; returns whether it was there."""
+    path, text = folder / FILE, _header_text(header)
+    size = len(text) + _entry(header)["data_offsets"][1]
+    if path.exists() and path.stat().st_size == size:
         with path.open("rb") as file:
             if file.read(len(text)) == text:
-                return
+                return True
     with path.open("wb") as file:
         file.write(text)
-        file.truncate(len(text) + header.experts * len(header.epochs) * header.size)
+        file.truncate(size)
+    return False
 
 
 def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Tensor) -> None:
-    """Stores one snapshot, parameters `(p,)`. Several processes may write different ones at a time.
+    """Stores one snapshot, parameters `(p,)`, for good. Several processes may write different ones at a time.
 
     Raises:
+        ValueError: there are not p parameters.
         Diverged: a value is not finite, or too large for the stored type.
         OSError: the disk is full.
     """
+    if parameters.shape != (header.p,):
+        raise ValueError(f"a snapshot is ({header.p},), got {tuple(parameters.shape)}")
     with np.errstate(over="ignore"):  # what does not fit is infinite, and refused
         values = parameters.detach().cpu().numpy().astype(_DTYPES[header.dtype][1])
     if not np.isfinite(values).all():
@@ -127,6 +132,8 @@ def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Ten
     with (folder / FILE).open("r+b") as file:  # not mapped: on a full disk that would be a signal, no error
         file.seek(len(_header_text(header)) + row * header.size)
         file.write(values.tobytes())
+        file.flush()
+        os.fsync(file.fileno())  # before the checkpoint says that it is there
 
 
 def _read_header(path: Path) -> tuple[Header, int]:
@@ -137,7 +144,7 @@ def _read_header(path: Path) -> tuple[Header, int]:
             raise ValueError(f"its header of {length} bytes is none")
         text = json.loads(file.read(length))
     said, entry = json.loads(text["__metadata__"]["buffer"]), text["parameters"]
-    order = tuple((str(name), tuple(int(side) for side in shape)) for name, shape in said["order"])
+    order = tuple((str(name), tuple(shape)) for name, shape in said["order"])
     header = Header(
         said["experts"],
         tuple(said["epochs"]),
@@ -148,6 +155,11 @@ def _read_header(path: Path) -> tuple[Header, int]:
         said["preprocess"],
         said["recipe"],
     )
+    counts = [header.experts, *header.epochs, *(side for _, shape in order for side in shape)]
+    if any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError(f"experts, epochs and shapes are whole numbers, not {counts}")
+    if list(header.epochs) != sorted(set(header.epochs)):
+        raise ValueError(f"epochs {list(header.epochs)} do not ascend")
     if header.dtype not in _DTYPES:
         raise ValueError(f"dtype {header.dtype!r}; a buffer is one of {sorted(_DTYPES)}")
     if entry != _entry(header):

@@ -62,6 +62,14 @@ def spent(path: Path) -> tuple[int, float]:
         return 0, 0.0
 
 
+def remove(folder: Path) -> None:
+    """Removes the checkpoints in a folder, and what a killed run left of one."""
+    for path in folder.glob("*.checkpoint.safetensors"):
+        path.unlink(missing_ok=True)
+    for path in folder.glob(".*.checkpoint.safetensors.*"):
+        path.unlink(missing_ok=True)
+
+
 def restore(path: Path, state: State) -> tuple[int, float]:
     """Fills `state` in place from a checkpoint; returns the steps and seconds done, zeros if there is none.
 

@@ -6,18 +6,17 @@ from its last epoch, and the buffer has the same bytes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
-from dd_bench import buffer
+from dd_bench import buffer, checkpoint
 from dd_bench.architecture import Architecture
 from dd_bench.base import Context
 from dd_bench.buffer import Buffer, Header, Storage
-from dd_bench.checkpoint import spent
 from dd_bench.flat import flatten
 from dd_bench.processes import spread
 from dd_bench.progress import Progress
@@ -98,6 +97,7 @@ def experts(
         "device": ctx.device.type,
     }
     entry = ctx.cache.entry("experts", depends_on, build)
+    checkpoint.remove(entry)  # only now: a kill before this costs nothing
     try:
         return Buffer(entry)
     except ValueError as error:
@@ -118,15 +118,16 @@ class Training:
     folder: Path
 
     def kept(self, expert: int) -> Path:
-        """The checkpoint of an expert; it stays until all are trained."""
+        """The checkpoint of an expert; it stays until the buffer is in the cache."""
         return self.folder / f"expert{expert}.checkpoint.safetensors"
 
 
 def _train_all(training: Training) -> float:
     """Trains the experts that are not finished; returns the seconds that earlier attempts took."""
     count, epochs = training.header.experts, training.recipe.epochs
-    buffer.create(training.folder, training.header)
-    state = [spent(training.kept(i)) for i in range(count)]
+    if not buffer.create(training.folder, training.header):
+        checkpoint.remove(training.folder)  # of snapshots that are gone
+    state = [checkpoint.spent(training.kept(i)) for i in range(count)]
     jobs = [i for i, (done, _) in enumerate(state) if done < epochs]
     workers = min(training.runtime.workers, len(jobs))
     start = sum(done for done, _ in state)
@@ -146,8 +147,6 @@ def _train_all(training: Training) -> float:
 
             for i in jobs:
                 _train(training, i, tick)
-    for i in range(count):
-        training.kept(i).unlink(missing_ok=True)
     return sum(seconds for _, seconds in state) / max(1, min(training.runtime.workers, count))
 
 
@@ -182,7 +181,7 @@ def _train(training: Training, expert: int, tick: Callable[[], None]) -> None:
     )
 
 
-def refusal(found: Buffer, real: RealSet, architecture: Architecture, epochs: tuple[int, ...]) -> str | None:
+def refusal(found: Buffer, real: RealSet, architecture: Architecture, epochs: Iterable[int]) -> str | None:
     """Returns why a buffer made elsewhere cannot be followed in this run, and what to change, or None."""
     header = found.header
     if header.architecture != architecture.describe():
@@ -202,9 +201,21 @@ def refusal(found: Buffer, real: RealSet, architecture: Architecture, epochs: tu
         )
     missing = sorted(set(epochs) - set(header.epochs))
     if missing:
+        first, last = _longest_run(header.epochs)
         return (
             f"the window asks for epoch {missing[0]}, the buffer {found.path} holds {list(header.epochs)}. "
-            f"Use method.window.first>={header.epochs[0]} and method.window.stop - 1 + method.expert_epochs "
-            f"<= {header.epochs[-1]}"
+            f"Use method.window.first>={first} and method.window.stop - 1 + method.expert_epochs <= {last}"
         )
     return None
+
+
+def _longest_run(epochs: tuple[int, ...]) -> tuple[int, int]:
+    """Returns the ends of the longest run of consecutive epochs."""
+    best = start = end = epochs[0]
+    length = 0
+    for epoch in epochs:
+        start = epoch if epoch > end + 1 else start
+        end = epoch
+        if end - start > length:
+            best, length = start, end - start
+    return best, best + length

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch.func import functional_call
@@ -38,15 +35,6 @@ class FlatNetwork:
         """Returns views of `theta (p,)` in the shapes of the parameters, by name."""
         parts = theta.split(self._sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self.order, parts, strict=True)}
-
-    def mask(self, dimensions: int) -> Tensor:
-        """Returns where parameters of so many dimensions lie, bool `(p,)`; convolutions have 4."""
-        device = next(self.net.parameters()).device
-        kinds = [torch.full((size,), len(shape) == dimensions) for (_, shape), size in self._zip()]
-        return torch.cat(kinds).to(device)
-
-    def _zip(self) -> Sequence[Any]:
-        return list(zip(self.order, self._sizes, strict=True))
 
 
 def flatten(net: torch.nn.Module) -> Tensor:

@@ -36,11 +36,14 @@ def spread(
         jobs: the pieces of work.
         workers: number of processes.
         on_tick: told how often the workers have called `tick`, once or twice a second.
+
+    Raises:
+        Exception: what a job raises; the others end at their next `tick`.
     """
     context = torch.multiprocessing.get_context("spawn")  # forking after torch's threads began can hang
-    ticks = context.Value("i", 0)
+    ticks, stopped = context.Value("i", 0), context.Value("b", 0)
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(work, lent, ticks)
+        workers, mp_context=context, initializer=_start_worker, initargs=(work, lent, ticks, stopped)
     ) as pool:
         waiting = {pool.submit(_work, job): job for job in jobs}
         try:
@@ -50,16 +53,21 @@ def spread(
                 for future in done:
                     yield waiting.pop(future), future.result()
         finally:
+            stopped.value = 1  # jobs that run end at their next tick
             for future in waiting:
                 future.cancel()
 
 
-_HERE: tuple[Any, Any, Any] | None = None
+class _Stopped(Exception):
+    """Another job failed."""
 
 
-def _start_worker(work: Any, lent: Any, ticks: Any) -> None:
+_HERE: tuple[Any, Any, Any, Any] | None = None
+
+
+def _start_worker(work: Any, lent: Any, ticks: Any, stopped: Any) -> None:
     global _HERE
-    _HERE = work, lent, ticks
+    _HERE = work, lent, ticks, stopped
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -76,10 +84,15 @@ def _end_with_parent() -> None:
 
 def _work(job: Any) -> Any:
     assert _HERE is not None
-    work, lent, ticks = _HERE
+    work, lent, ticks, stopped = _HERE
 
     def tick() -> None:
+        if stopped.value:
+            raise _Stopped
         with ticks.get_lock():
             ticks.value += 1
+
+    if stopped.value:  # was fetched before it could be cancelled
+        raise _Stopped
 
     return work(lent, job, tick)

@@ -9,7 +9,7 @@ from typing import Any, ClassVar, Literal, Self, get_args
 import torch
 from torch import Tensor
 
-from dd_bench.decode import cut, decode
+from dd_bench.decode import cut, decode, tile
 from dd_bench.labels import check_labels
 from dd_bench.preprocess import Preprocess
 from dd_bench.real import RealSet
@@ -229,7 +229,10 @@ class ImageSet(SyntheticSet):
 
     def pictures(self) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`."""
-        images = self.preprocess.inverse(self.images) if self.space == "input" else self._unit(self.images)
+        if self.space == "input":  # tile by tile: a whitening is of one size
+            images = tile(self.preprocess.inverse(cut(self.images, self.canvas)), self.canvas)
+        else:
+            images = self._unit(self.images)
         return images.clamp(0, 1), self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
 
 

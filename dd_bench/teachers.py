@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dd_bench.architecture import Architecture
 from dd_bench.base import Context
-from dd_bench.checkpoint import spent
+from dd_bench.checkpoint import remove, spent
 from dd_bench.models.network import Network
 from dd_bench.progress import Progress
 from dd_bench.protocol import Recipe
@@ -64,7 +64,6 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
                 f"teacher {index} is not finite after its last epoch. Try a smaller method.teacher.lr than {recipe.lr}"
             )
         save_file(state, folder / "network.safetensors")
-        kept.unlink(missing_ok=True)
         return before
 
     entry = ctx.cache.entry(
@@ -82,6 +81,7 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
         },
         build,
     )
+    remove(entry)
     try:
         net.load_state_dict(load_file(entry / "network.safetensors", device=str(ctx.device)))
     except (SafetensorError, OSError, RuntimeError) as error:

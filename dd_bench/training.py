@@ -78,7 +78,7 @@ def train(
             same. It stays when the training is done.
 
     Raises:
-        Unusable: the checkpoint is damaged or of another training.
+        Unusable: the checkpoint is damaged, or of another network or optimiser.
     """
     device = runtime.device
     augment = Augment(

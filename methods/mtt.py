@@ -25,7 +25,7 @@ from dd_bench.training import repays_compilation
 from dd_bench.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner, Step
 
 from .mtt_experts import ExpertSettings
-from .mtt_segments import Window, balance, draw_segment, perturbed
+from .mtt_segments import Segment, Window, balance, draw_segment, perturbed
 from .mtt_start import INITS, LABELS, cluster_index, correct_index, mean_logits
 
 SMALLEST_RATE = 1e-6
@@ -87,14 +87,14 @@ class MTT(Method):
         experts: dict[str, Any],
     ):
         """Takes the keys of `conf/method/mtt.yaml`, which says what they are."""
-        for name, value, choices in (
+        for name, choice, choices in (
             ("init", init, INITS),
             ("labels", labels, LABELS),
             ("gradient", gradient, tuple(GRADIENTS)),
             ("intermediate", intermediate, ("none", "constant", "ramp")),
         ):
-            if value not in choices:
-                raise ValueError(f"method.{name}={value!r} is unknown; take one of {', '.join(choices)}")
+            if choice not in choices:
+                raise ValueError(f"method.{name}={choice!r} is unknown; take one of {', '.join(choices)}")
         for name, least in (("syn_steps", 1), ("expert_epochs", 1), ("batch_syn", 1), ("canvas", 1)):
             if locals()[name] is not None and locals()[name] < least:
                 raise ValueError(f"method.{name}={locals()[name]}: wanted at least {least}")
@@ -107,6 +107,18 @@ class MTT(Method):
             raise ValueError(
                 f"method.lr_teacher={lr_teacher}: wanted a step size >= {SMALLEST_RATE}, e.g. 0.01"
             )
+        for name, value in (
+            ("lr_img", lr_img),
+            ("lr_lr", lr_lr),
+            ("lr_label", lr_label),
+            ("perturb", perturb),
+        ):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"method.{name}={value}: wanted a number >= 0")
+        if not 0 <= momentum_syn < 1:
+            raise ValueError(f"method.momentum_syn={momentum_syn}: wanted a momentum in [0, 1)")
+        if skip_above is not None and not skip_above > 0:
+            raise ValueError(f"method.skip_above={skip_above}: wanted a loss > 0, e.g. 1.0, or null")
         if not 0 <= ema < 1:
             raise ValueError(f"method.ema={ema}: wanted a decay in [0, 1); 0 keeps the last images")
         self.iterations, self.init, self.labels = iterations, init, labels
@@ -120,7 +132,7 @@ class MTT(Method):
         self.perturb, self.ema, self.skip_above = perturb, ema, skip_above
         self.canvas, self.augment = canvas, augment
         self.last_epoch = self.window.stop - 1 + expert_epochs
-        self.experts.check(self.last_epoch)
+        self.experts.check(self.last_epoch, self._init_epoch())
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
@@ -180,13 +192,11 @@ class MTT(Method):
             start = segment.start
             if self.perturb:
                 start = perturbed(start, flat, self.perturb, ctx.generator("perturb", step))
-            if self.labels == "target":
-                with torch.no_grad():
-                    labels.copy_(flat(segment.targets[-1].parameters, images).softmax(1))
+            taught = self._taught(flat, segment, images, labels)
             weight = balance(segment.epoch, self.window.stop) if self.balance else 1.0
             steps = list(self._student_steps(len(images), real, ctx, step))
             inner = Inner(calculus, start, steps, segment.targets, self.momentum_syn, weight)
-            found = gradients(inner, images, labels, lr)
+            found = gradients(inner, images, taught, lr)
 
             loss = float(found.loss)  # the one wait in N steps of a student
             if self.skip_above is not None and not loss <= self.skip_above:
@@ -194,13 +204,18 @@ class MTT(Method):
                 skipped += 1
                 self._check_skips(skipped, step)
                 continue
+            if not math.isfinite(loss):
+                raise Diverged(
+                    f"the loss is {loss} at iteration {step}. Use method.lr_img={self.lr_img / 10:g}, a smaller "
+                    "method.lr_lr, or method.skip_above=1.0, which leaves out such iterations"
+                )
             ctx.log(loss=loss, lr=lr.clone())
-            skipped = 0
-            before = lr.clone()
+            skipped, before = 0, lr.clone()
             for name, optimizer in optimizers.items():
                 learned[name][0].grad = getattr(found, name)
                 optimizer.step()
             self._keep_positive(lr, before, step)
+            labels.copy_(taught if self.labels == "target" else labels)
             average.lerp_(images, 1 - self.ema)
 
         kept = average if self.ema else images
@@ -231,6 +246,13 @@ class MTT(Method):
         assert epoch is not None
         logits = mean_logits(images, hard, flat, buffer, epoch, ctx)
         return images, logits if self.labels == "learned" else logits.softmax(1)
+
+    @torch.no_grad()
+    def _taught(self, flat: FlatNetwork, segment: Segment, images: Tensor, labels: Tensor) -> Tensor:
+        """Returns what the student learns: the labels, or what the end of its segment says of the images."""
+        if self.labels != "target":
+            return labels
+        return flat(segment.targets[-1].parameters, images).softmax(1)
 
     def _final(self, labels: Tensor) -> Tensor:
         return labels.softmax(1) if self.labels == "learned" else labels

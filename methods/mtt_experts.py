@@ -31,17 +31,22 @@ class ExpertSettings(BaseModel):
     gradient_penalty: Penalty
     recipe: Recipe
 
-    def check(self, last: int) -> None:
-        """Raises ValueError unless the recipe reaches epoch `last` of the window and the epoch of the start."""
+    def check(self, last: int, init_epoch: int | None) -> None:
+        """Raises ValueError unless the recipe reaches the window's last epoch, and the one that the start wants.
+
+        A buffer made elsewhere has its own recipe, and is asked when it is opened.
+        """
+        if self.source is not None:
+            return
         if last > self.recipe.epochs:
             raise ValueError(
                 f"the window asks for epoch {last} (method.window.stop - 1 + method.expert_epochs), the experts "
                 f"are trained for {self.recipe.epochs}. Use method.window.stop lower by "
                 f"{last - self.recipe.epochs}, or method.experts.recipe.epochs={last}"
             )
-        if self.init_epoch is not None and self.init_epoch > self.recipe.epochs:
+        if init_epoch is not None and init_epoch > self.recipe.epochs:
             raise ValueError(
-                f"method.experts.init_epoch={self.init_epoch}, but the experts are trained for "
+                f"method.experts.init_epoch={init_epoch}, but the experts are trained for "
                 f"{self.recipe.epochs} epochs. Use method.experts.init_epoch=null"
             )
 
@@ -62,8 +67,13 @@ class ExpertSettings(BaseModel):
         epochs = tuple(sorted(wanted))
         if self.source is not None:
             found = Buffer(Path(self.source))
-            if reason := refusal(found, real, ctx.architecture, epochs):
+            if reason := refusal(found, real, ctx.architecture, range(first, last + 1)):
                 raise ValueError(reason)
+            if init_epoch is not None and init_epoch not in found.header.epochs:
+                raise ValueError(
+                    f"the start asks for epoch {init_epoch}, the buffer {found.path} holds "
+                    f"{list(found.header.epochs)}. Use method.experts.init_epoch={found.header.epochs[-1]}"
+                )
             ctx.note("the experts come from method.experts.source: recipe and number are theirs")
             return found
         descent = ExpertDescent(self.flat, self.loss_scale, self.gradient_penalty)

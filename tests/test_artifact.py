@@ -233,13 +233,9 @@ class TestCanvas:
         inputs, _ = syn.materialise(CPU)
         torch.testing.assert_close(inputs[1:2], white.preprocess(syn.images[:1, :, :8, 8:]))
 
-    @pytest.mark.xfail(
-        strict=True, raises=RuntimeError, reason="pictures() takes the canvas back in one piece"
-    )
     def test_under_zca_it_can_be_looked_at(self, tmp_path, white):
         artifact.load(put(on_canvas(white, "input", n=3), tmp_path / "set", white))
 
-    @pytest.mark.xfail(strict=True, reason="README.md tells the shape of a tile of whoever reads the tensors")
     def test_its_readme_says_what_is_stored(self, tmp_path, blobs):
         folder = put(on_canvas(blobs, "unit"), tmp_path / "set", blobs)
         assert "[1, 16, 16]" in (folder / "README.md").read_text()

@@ -334,7 +334,6 @@ class TestKilled:
         assert entries(tmp_path)[0] == []
         assert sha256(self.make()) == sha256(whole)
 
-    @pytest.mark.xfail(strict=True, reason="the checkpoints go before the entry is there")
     def test_before_the_entry_appears_nothing_is_trained_again(self, watched, monkeypatch):
         def kill(*_):
             raise KeyboardInterrupt
@@ -347,7 +346,6 @@ class TestKilled:
         self.make(real)
         assert real.train.given == 0
 
-    @pytest.mark.xfail(strict=True, reason="finished experts are not written again to a buffer that was lost")
     @pytest.mark.parametrize("damage", ["lost", "cut"])
     def test_a_buffer_that_was_damaged_meanwhile_has_no_holes(self, watched, tmp_path, damage):
         whole = self.make(work="whole")
@@ -360,9 +358,6 @@ class TestKilled:
             path.write_bytes(data[: -9 * whole.header.size])  # of ten snapshots
         assert sha256(self.make()) == sha256(whole)
 
-    @pytest.mark.xfail(
-        strict=True, reason="checkpoints that were cut in the middle stay in the entry for ever"
-    )
     def test_what_a_kill_left_of_a_checkpoint_goes(self, watched, tmp_path):
         """`write_atomic` writes beside it, and nobody tidies up after kill -9."""
         with pytest.raises(KeyboardInterrupt):

@@ -860,7 +860,6 @@ def test_epochs_that_theirs_have_not_are_refused(elsewhere, make_method, make_ct
         make_method("mtt", **changes).prepare(blobs, make_ctx())
 
 
-@pytest.mark.xfail(strict=True, reason="it blames the window, and names its knobs")
 def test_a_first_epoch_that_theirs_have_not_is_refused(elsewhere, make_method, make_ctx, blobs):
     changes = {"experts.recipe.epochs": 5, "init": "correct", "experts.init_epoch": 5}
     with pytest.raises(ValueError, match=r"epoch 5.*method.experts.init_epoch"):
@@ -901,7 +900,7 @@ def test_a_folder_without_experts_is_refused(tmp_path, make_method, make_ctx, bl
             r"asks for epoch 6 .* Use method.window.stop lower by 3, or method.experts.recipe.epochs=6",
         ),
         (
-            {"experts.init_epoch": 2},
+            {"experts.init_epoch": 2, "init": "clusters"},
             "method.experts.init_epoch=2, but the experts are trained for 1 .* Use method.experts.init_epoch=null",
         ),
         ({"window.first": 1}, r"first=1 and stop=1: no epoch to start at. Use first<stop"),
@@ -929,7 +928,7 @@ def test_impossible_knobs_are_refused_by_name(make_method, changes, message):
     [
         ({"window.stop": 5, "expert_epochs": 2, "experts.recipe.epochs": 3}, {"window.stop": 2}),
         ({"window.stop": 5, "expert_epochs": 2, "experts.recipe.epochs": 3}, {"experts.recipe.epochs": 6}),
-        ({"experts.init_epoch": 2}, {"experts.init_epoch": None}),
+        ({"experts.init_epoch": 2, "init": "clusters"}, {"experts.init_epoch": None}),
         ({**LONGER, "intermediate": "ramp", "syn_steps": 1}, {"syn_steps": 2}),
         ({**LONGER, "intermediate": "ramp", "syn_steps": 1}, {"intermediate": "none"}),
     ],
