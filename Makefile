@@ -42,6 +42,7 @@ benchmark: $(STAMP)     ## our training loop, matching steps and inner loops aga
 	$(BIN)/python benchmarks/matching_step.py
 	$(BIN)/python benchmarks/repeats.py
 	$(BIN)/python benchmarks/inner_loop.py
+	$(BIN)/python benchmarks/exactness.py
 
 # pip, not a faster resolver: it takes wheels that lie on the disk before it downloads gigabytes.
 $(STAMP): pyproject.toml

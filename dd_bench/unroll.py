@@ -16,7 +16,8 @@ its loss on a view of a batch. The objective is the sum over targets of
 
 - `truncated`: leaves out `lambda += H nu`, as if a step's gradient did not depend on the weights that earlier steps
   made. It is the published constant-memory gradient of TESLA (Cui et al., ICML 2023, equation 11). The paper calls it
-  exact; that holds for N = 1 only. `benchmarks/inner_loop.py` measures how far off it is.
+  exact; that holds for N = 1 only. `benchmarks/exactness.py` measures how far off it is: cosines of 0.81
+  to 0.97 with the exact gradient of the images.
 """
 
 from __future__ import annotations
