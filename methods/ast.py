@@ -22,4 +22,8 @@ class AST(MTT):
         "Shen et al., AST: Effective Dataset Distillation through Alignment with Smooth and High-Quality Expert "
         "Trajectories, arXiv 2310.10541"
     )
-    smoke: ClassVar[dict[str, Any]] = {**MTT.smoke, "experts.init_epoch": 1, "lr_lr": 1e-9}
+    smoke: ClassVar[dict[str, Any]] = {
+        **MTT.smoke,
+        "experts.init_epoch": 1,
+        "lr_lr": 1e-9,  # the expert hardly moves in its one epoch, so the loss and its slope are large
+    }

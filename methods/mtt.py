@@ -22,11 +22,12 @@ from dd_bench.real import RealSet
 from dd_bench.steps import Diverged
 from dd_bench.synthetic import ImageSet
 from dd_bench.training import repays_compilation
-from dd_bench.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner, Step
+from dd_bench.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner
 
 from .mtt_experts import ExpertSettings
 from .mtt_segments import Segment, Window, balance, draw_segment, perturbed
 from .mtt_start import INITS, LABELS, cluster_index, correct_index, mean_logits
+from .mtt_views import Views
 
 SMALLEST_RATE = 1e-6
 SKIPS = 100  # in a row, after which nothing will come of it
@@ -183,6 +184,8 @@ class MTT(Method):
         }
         state = {"images": images, "labels": labels, "average": average, "lr": lr}
         calculus = self._calculus(flat, len(images), real.shape, ctx)
+        augment = Augment(self.augment, flip_allowed=real.flip, align_corners=True)
+        views = Views(self.syn_steps, self.batch_syn, augment, real.shape, self.canvas)
         gradients, skipped = GRADIENTS[self.gradient], 0
 
         for step in ctx.steps(self.iterations, state | {f"{k}'s": v for k, v in optimizers.items()}):
@@ -194,8 +197,8 @@ class MTT(Method):
                 start = perturbed(start, flat, self.perturb, ctx.generator("perturb", step))
             taught = self._taught(flat, segment, images, labels)
             weight = balance(segment.epoch, self.window.stop) if self.balance else 1.0
-            steps = list(self._student_steps(len(images), real, ctx, step))
-            inner = Inner(calculus, start, steps, segment.targets, self.momentum_syn, weight)
+            plan = views.plan(len(images), step, ctx)
+            inner = Inner(calculus, start, plan, segment.targets, self.momentum_syn, weight)
             found = gradients(inner, images, taught, lr)
 
             loss = float(found.loss)  # the one wait in N steps of a student
@@ -267,36 +270,6 @@ class MTT(Method):
         images = self.iterations * self.syn_steps * min(n, self.batch_syn or n)
         compile = self.gradient != "unroll" and repays_compilation(images, shape, ctx.runtime)
         return Compiled(loss, learned) if compile else Eager(loss, learned)
-
-    def _student_steps(self, n: int, real: RealSet, ctx: Context, step: int) -> list[Step]:
-        """Returns the student's steps: batches in shuffled rounds, each with its own augmentation."""
-        augment = Augment(self.augment, flip_allowed=real.flip, align_corners=True)
-        size = min(n, self.batch_syn or n)
-        everything, steps = torch.arange(n, device=ctx.device), []
-        for i in range(self.syn_steps):
-            turn, place = divmod(i, n // size)
-            if size == n:
-                index = everything
-            else:
-                order = torch.randperm(n, generator=ctx.generator("batches", step, turn), device=ctx.device)
-                index = order[place * size : (place + 1) * size]
-            stream = ctx.stream("augment", step, i)
-            corners = torch.rand(2, generator=stream.host)
-            draw = augment.draw(1, stream, per_image=size) if augment else None
-
-            def view(x: Tensor, corners: Tensor = corners, draw: Any = draw) -> Tensor:
-                x = self._crop(x, real.shape, corners)
-                return x if draw is None else augment.apply(x[None], draw)[0]
-
-            steps.append(Step(index, view))
-        return steps
-
-    def _crop(self, x: Tensor, shape: tuple[int, int, int], corners: Tensor) -> Tensor:
-        """Cuts one window, the same for the batch, from canvases that go round at their borders."""
-        if self.canvas == 1:
-            return x
-        rows, cols = (int(u * side) for u, side in zip(corners, x.shape[2:], strict=True))
-        return x.roll((-rows, -cols), (2, 3))[:, :, : shape[1], : shape[2]]
 
     def _keep_positive(self, lr: Tensor, before: Tensor, step: int) -> None:
         """Turns a falling step of the rate into a factor, and refuses a rate that is as good as zero."""

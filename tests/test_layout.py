@@ -18,7 +18,15 @@ MODULES = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.p
 CORE = sorted((ROOT / "dd_bench").rglob("*.py"))
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 # Helper modules of methods: anything else that a method imports from another is the base class it varies.
-HELPERS = {"coreset", "expert_descent", "mtt_experts", "mtt_segments", "mtt_start", "ncfm_frequencies"}
+HELPERS = {
+    "coreset",
+    "expert_descent",
+    "mtt_experts",
+    "mtt_segments",
+    "mtt_start",
+    "mtt_views",
+    "ncfm_frequencies",
+}
 
 
 def imports(path: Path) -> Iterator[tuple[str, ast.stmt]]:
