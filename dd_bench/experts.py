@@ -11,20 +11,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from torch import Tensor
-
 from dd_bench import buffer, checkpoint
 from dd_bench.architecture import Architecture
 from dd_bench.base import Context
 from dd_bench.buffer import Buffer, Header, Storage
-from dd_bench.flat import flatten
+from dd_bench.flat import FlatNetwork, flatten
 from dd_bench.processes import spread
 from dd_bench.progress import Progress
 from dd_bench.protocol import Recipe
 from dd_bench.real import RealSet
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import seed_for
-from dd_bench.training import Descent, repays_compilation, train
+from dd_bench.training import Descent, fetch_split, repays_compilation, train
 
 
 class ExpertDescent(Descent, Protocol):
@@ -65,7 +63,7 @@ def experts(
     architecture, runtime = ctx.architecture, ctx.runtime
     recipe = recipe.model_copy(update={"epochs": max(1, *epochs)})
     said = {**recipe.model_dump(mode="json"), "descent": descent.describe() if descent else None}
-    order = tuple((n, tuple(p.shape)) for n, p in architecture.fresh(0, ctx.device).named_parameters())
+    order = tuple(FlatNetwork(architecture.fresh(0, ctx.device)).order)
     header = Header(
         count,
         epochs,
@@ -158,9 +156,6 @@ def _train(training: Training, expert: int, tick: Callable[[], None]) -> None:
         if epoch in training.header.epochs:
             buffer.write(training.folder, training.header, expert, epoch, flatten(net))
 
-    def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
-        return split.inputs(rows), split.labels[rows]
-
     def after(epoch: int) -> None:
         keep(epoch)
         tick()
@@ -168,7 +163,7 @@ def _train(training: Training, expert: int, tick: Callable[[], None]) -> None:
     keep(0)
     train(
         net,
-        fetch,
+        fetch_split(split),
         len(split),
         training.recipe,
         seed=seed_for(seed, "train"),

@@ -18,7 +18,7 @@ from dd_bench.protocol import Recipe
 from dd_bench.real import RealSet
 from dd_bench.seeding import seed_for
 from dd_bench.steps import Diverged
-from dd_bench.training import repays_compilation, train
+from dd_bench.training import fetch_split, repays_compilation, train
 
 
 def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: int, ctx: Context) -> Network:
@@ -42,13 +42,10 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
             repays_compilation(recipe.epochs * len(real.train), real.shape, ctx.runtime),
         )
 
-        def fetch(rows: Tensor) -> tuple[Tensor, Tensor]:
-            return split.inputs(rows), split.labels[rows]
-
         with Progress(f"teacher {index}", recipe.epochs, done) as progress:
             train(
                 net,
-                fetch,
+                fetch_split(split),
                 len(split),
                 recipe,
                 seed=seed_for(seed, "train"),

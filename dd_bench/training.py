@@ -22,6 +22,7 @@ from dd_bench.augment import Augment, cutmix
 from dd_bench.labels import classification_loss, mixed_loss
 from dd_bench.models.network import Network
 from dd_bench.protocol import Recipe
+from dd_bench.real import Split
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import Generators, Stream, seed_for, seeded, stream
 
@@ -45,6 +46,11 @@ class Descent(Protocol):
 def fetch_from(images: Tensor, labels: Tensor) -> Fetch:
     """Returns the `Fetch` of images `(n, c, h, w)` and labels that lie on the device."""
     return lambda index: (images[index], labels[index])
+
+
+def fetch_split(split: Split) -> Fetch:
+    """Returns the `Fetch` of a split of real images."""
+    return lambda index: (split.inputs(index), split.labels[index])
 
 
 def train(

@@ -218,7 +218,8 @@ class MTT(Method):
                 learned[name][0].grad = getattr(found, name)
                 optimizer.step()
             self._keep_positive(lr, before, step)
-            labels.copy_(taught if self.labels == "target" else labels)
+            if self.labels == "target":
+                labels.copy_(taught)
             average.lerp_(images, 1 - self.ema)
 
         kept = average if self.ema else images
