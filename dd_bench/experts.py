@@ -176,6 +176,33 @@ def _train(training: Training, expert: int, tick: Callable[[], None]) -> None:
     )
 
 
+def made_elsewhere(
+    folder: str, real: RealSet, ctx: Context, window: Iterable[int], init_epoch: int | None
+) -> Buffer:
+    """Returns the buffer in a folder that the user names, after asking whether this run can follow it.
+
+    Args:
+        folder: where it lies.
+        real: what the run distils.
+        ctx: of the run.
+        window: the epochs that are matched.
+        init_epoch: the epoch that images or labels start from, or None.
+
+    Raises:
+        ValueError: it is no buffer, or does not fit this run.
+    """
+    found = Buffer(Path(folder))
+    if reason := refusal(found, real, ctx.architecture, window):
+        raise ValueError(reason)
+    if init_epoch is not None and init_epoch not in found.header.epochs:
+        raise ValueError(
+            f"the start asks for epoch {init_epoch}, the buffer {found.path} holds "
+            f"{list(found.header.epochs)}. Use method.experts.init_epoch={found.header.epochs[-1]}"
+        )
+    ctx.note("the experts come from method.experts.source: recipe and number are theirs")
+    return found
+
+
 def refusal(found: Buffer, real: RealSet, architecture: Architecture, epochs: Iterable[int]) -> str | None:
     """Returns why a buffer made elsewhere cannot be followed in this run, and what to change, or None."""
     header = found.header

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from dd_bench.base import Context
 from dd_bench.buffer import Buffer, Storage
-from dd_bench.experts import experts, refusal
+from dd_bench.experts import experts, made_elsewhere
 from dd_bench.protocol import Recipe
 from dd_bench.real import RealSet
 
@@ -63,19 +62,10 @@ class ExpertSettings(BaseModel):
         Raises:
             ValueError: the buffer named by `source` does not fit this run.
         """
+        if self.source is not None:
+            return made_elsewhere(self.source, real, ctx, range(first, last + 1), init_epoch)
         wanted = {*range(first, last + 1), *([] if init_epoch is None else [init_epoch])}
         epochs = tuple(sorted(wanted))
-        if self.source is not None:
-            found = Buffer(Path(self.source))
-            if reason := refusal(found, real, ctx.architecture, range(first, last + 1)):
-                raise ValueError(reason)
-            if init_epoch is not None and init_epoch not in found.header.epochs:
-                raise ValueError(
-                    f"the start asks for epoch {init_epoch}, the buffer {found.path} holds "
-                    f"{list(found.header.epochs)}. Use method.experts.init_epoch={found.header.epochs[-1]}"
-                )
-            ctx.note("the experts come from method.experts.source: recipe and number are theirs")
-            return found
         descent = ExpertDescent(self.flat, self.loss_scale, self.gradient_penalty)
         return experts(
             real,
