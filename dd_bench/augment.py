@@ -147,19 +147,22 @@ def _color(x: Tensor, u: Tensor) -> Tensor:
 
 def _crop(x: Tensor, u: Tensor) -> Tensor:
     """Integer shift by up to round(size / 8) each way, independent in both directions, zero fill."""
-    _, _, h, w = x.shape
-    rows = _shifted(h, u[:, 0])  # (n, h), h where the row came from outside
-    cols = _shifted(w, u[:, 1])
-    padded = F.pad(x, (0, 1, 0, 1))  # index h or w reads a zero
-    n = torch.arange(len(x), device=x.device)[:, None, None]
-    return padded.permute(0, 2, 3, 1)[n, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+    rows, cols = (shifted(side, int(side * 0.125 + 0.5), u[:, i]) for i, side in enumerate(x.shape[2:]))
+    return gathered(x, rows, cols)
 
 
-def _shifted(size: int, u: Tensor) -> Tensor:
-    reach = int(size * 0.125 + 0.5)
+def shifted(size: int, reach: int, u: Tensor) -> Tensor:
+    """Returns the source of each row after shifts of up to `reach` each way, `(n, size)`; `size` is outside."""
     shift = (u * (2 * reach + 1)).floor().long().clamp_(max=2 * reach) - reach
     source = torch.arange(size, device=u.device)[None] + shift[:, None]
     return source.masked_fill((source < 0) | (source >= size), size)
+
+
+def gathered(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    """Puts together images `(n, c, h, w)` of the rows `(n, h)` and columns `(n, w)` named; h or w reads a zero."""
+    padded = F.pad(x, (0, 1, 0, 1))
+    n = torch.arange(len(x), device=x.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[n, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _cutout(x: Tensor, u: Tensor) -> Tensor:
@@ -211,7 +214,7 @@ def cutmix(x: Tensor, generator: torch.Generator, beta: float) -> tuple[Tensor, 
     n, _, h, w = x.shape
     device = generator.device
     partner = torch.randperm(n, generator=generator, device=device)
-    keep = _beta(beta, generator)
+    keep = beta_sample(beta, generator)
     centre = torch.rand(2, generator=generator, device=device)
     half = (1 - keep).sqrt() / 2
     rows = torch.arange(h, device=device) + 0.5
@@ -220,7 +223,7 @@ def cutmix(x: Tensor, generator: torch.Generator, beta: float) -> tuple[Tensor, 
     return torch.where(inside, x[partner], x), partner, 1 - inside.float().mean()
 
 
-def _beta(beta: float, generator: torch.Generator) -> Tensor:
+def beta_sample(beta: float, generator: torch.Generator) -> Tensor:
     """Draws Beta(beta, beta) with an explicit generator; U(0, 1) for beta = 1."""
     if beta == 1:
         return torch.rand((), generator=generator, device=generator.device)

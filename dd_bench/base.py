@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import logging
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
-from typing import Any, ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import partial
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,6 +21,7 @@ from dd_bench.architecture import Architecture
 from dd_bench.cache import Cache
 from dd_bench.checkpoint import State
 from dd_bench.models.network import Network
+from dd_bench.pieces import Piece, make_all
 from dd_bench.protocol import Protocol
 from dd_bench.real import RealSet
 from dd_bench.record import Score
@@ -27,8 +29,17 @@ from dd_bench.runtime import Runtime
 from dd_bench.steps import OuterLoop
 from dd_bench.synthetic import SyntheticSet
 from dd_bench.training import repays_compilation
+from dd_bench.zoo import Measure, Teacher, TeacherSpec, teacher_of
 
 _log = logging.getLogger(__name__)
+
+
+class Told(NamedTuple):
+    """By whom networks are taught, the bytes of labels they need, and the teacher forwards that training one costs."""
+
+    mode: str
+    label_bytes: int
+    teacher_forwards: int
 
 
 @dataclass
@@ -44,6 +55,11 @@ class Context:
         protocol: how fresh networks are trained; for evaluators.
         finished: for evaluators, the networks whose scores a killed run has left behind.
         notes: remarks for the record.
+        teachers: the zoo of the run; see `teachers_of`.
+        measure: accuracy of a network on held-out data, for the card of a teacher and nothing else.
+        over: whether another process has finished the set meanwhile.
+        ipc: images per class of the run.
+        told: what an evaluator's networks were told, if not the set's own labels.
     """
 
     seed: int
@@ -54,6 +70,40 @@ class Context:
     protocol: Protocol
     finished: frozenset[int] = frozenset()
     notes: list[str] = field(default_factory=list)
+    teachers: tuple[TeacherSpec, ...] = ()
+    measure: Measure | None = None
+    over: Callable[[], bool] = lambda: False
+    ipc: int = 0
+    told: Told | None = None
+
+    def teachers_of(self, real: RealSet) -> list[Teacher]:
+        """Returns the teachers that `teacher=[...]` names, training those that are missing.
+
+        Raises:
+            ValueError: it names none.
+        """
+        if not self.teachers:
+            raise ValueError(
+                "this needs a teacher, and the run has none. Use teacher=convnet_bn, or several: [a,b]"
+            )
+        return [teacher_of(spec, real, self.cache, self.runtime, self.measure) for spec in self.teachers]
+
+    def pieces(self, builds: Mapping[str, Callable[[Context], Piece]]) -> dict[str, Piece]:
+        """Returns the named pieces of a set, making what is missing; several processes may share the work.
+
+        A build gets a context with its own loop, and draws all its randomness by its own name.
+        """
+
+        def make(name: str) -> tuple[Piece, float]:
+            ctx = replace(self, loop=self.loop.branch(f"pieces/{name}"))
+            piece = builds[name](ctx)
+            ctx.loop.forget()
+            return piece, ctx.loop.seconds_before
+
+        makes = {name: partial(make, name) for name in builds}
+        pieces, before = make_all(self.loop.pieces, makes, self.over)
+        self.loop.seconds_before += before
+        return pieces
 
     @property
     def device(self) -> torch.device:
@@ -119,17 +169,25 @@ class Method(ABC):
     """
 
     modality: ClassVar[str] = "image"
-    citation: ClassVar[str]
+    citation: str
     smoke: ClassVar[dict[str, Any]] = {}
     """Overrides that make a run take a second on a tiny set; the conformance suite uses them."""
     deterministic: ClassVar[bool] = False
     """Whether the data alone decide the set: at every seed it is the same."""
+    taught: ClassVar[bool] = False
+    """Whether the set depends on the run's teachers."""
+    in_pieces: ClassVar[bool] = False
+    """Whether several processes may make one set together, by `ctx.pieces`."""
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """Returns why this method cannot distil `real` at this `ipc`, or None."""
         if real.modality != self.modality:
             name = type(self).__name__
             return f"{name} distils {self.modality}s, dataset {real.name!r} holds {real.modality}s"
+        return None
+
+    def unteachable(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
+        """Returns why these teachers cannot guide this method, or None; asked before any of them is trained."""
         return None
 
     def prepare(self, real: RealSet, ctx: Context) -> None:  # noqa: B027  most methods prepare nothing

@@ -6,8 +6,6 @@ network and epochs, in which order the parameters lie in p, under which preproce
 
 from __future__ import annotations
 
-import json
-import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -16,6 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dd_bench import mapped
 from dd_bench.steps import Diverged
 
 FILE = "experts.safetensors"
@@ -55,6 +54,12 @@ class Header:
         """Bytes of one snapshot."""
         return self.p * np.dtype(_DTYPES[self.dtype][1]).itemsize
 
+    @property
+    def layout(self) -> mapped.Layout:
+        """How the file is laid out."""
+        shape = (self.experts, len(self.epochs), self.p)
+        return mapped.Layout("buffer", self.__dict__, {"parameters": (_DTYPES[self.dtype][0], shape)})
+
 
 class Buffer:
     """A buffer on the disk, read a snapshot at a time.
@@ -76,9 +81,7 @@ class Buffer:
             self.header, offset = _read_header(self.path)
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
             raise ValueError(f"the expert buffer {self.path} is damaged: {error}") from error
-        shape = (self.header.experts, len(self.header.epochs), self.header.p)
-        # shared with the page cache: a buffer may be larger than the memory, which `safe_open` refuses
-        self._array = np.memmap(self.path, _DTYPES[self.header.dtype][1], "r", offset, shape)
+        self._array = mapped.array(self.path, self.header.layout, "parameters", offset)
 
     def __len__(self) -> int:
         return self.header.experts
@@ -99,16 +102,7 @@ class Buffer:
 
 def create(folder: Path, header: Header) -> bool:
     """Lays out the file of a buffer, its numbers not yet written, unless it is there; returns whether it was there."""
-    path, text = folder / FILE, _header_text(header)
-    size = len(text) + _entry(header)["data_offsets"][1]
-    if path.exists() and path.stat().st_size == size:
-        with path.open("rb") as file:
-            if file.read(len(text)) == text:
-                return True
-    with path.open("wb") as file:
-        file.write(text)
-        file.truncate(size)
-    return False
+    return mapped.create(folder / FILE, header.layout)
 
 
 def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Tensor) -> None:
@@ -129,21 +123,13 @@ def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Ten
             "method.experts.recipe.lr, or method.experts.dtype=float32"
         )
     row = expert * len(header.epochs) + header.epochs.index(epoch)
-    with (folder / FILE).open("r+b") as file:  # not mapped: on a full disk that would be a signal, no error
-        file.seek(len(_header_text(header)) + row * header.size)
-        file.write(values.tobytes())
-        file.flush()
-        os.fsync(file.fileno())  # before the checkpoint says that it is there
+    mapped.write(folder / FILE, header.layout, "parameters", row, values)
 
 
 def _read_header(path: Path) -> tuple[Header, int]:
     """Returns the header, and where the array begins; raises ValueError unless the file is just that long."""
-    with path.open("rb") as file:
-        length = int.from_bytes(file.read(8), "little")
-        if not 0 < length < 2**27:
-            raise ValueError(f"its header of {length} bytes is none")
-        text = json.loads(file.read(length))
-    said, entry = json.loads(text["__metadata__"]["buffer"]), text["parameters"]
+    said, entries, begin = mapped.read_head(path, "buffer")
+    entry = entries["parameters"]
     order = tuple((str(name), tuple(shape)) for name, shape in said["order"])
     header = Header(
         said["experts"],
@@ -162,32 +148,8 @@ def _read_header(path: Path) -> tuple[Header, int]:
         raise ValueError(f"epochs {list(header.epochs)} do not ascend")
     if header.dtype not in _DTYPES:
         raise ValueError(f"dtype {header.dtype!r}; a buffer is one of {sorted(_DTYPES)}")
-    if entry != _entry(header):
-        raise ValueError(f"its array is {tuple(entry['shape'])}, {entry}; its header says {_entry(header)}")
-    size, wanted = path.stat().st_size, 8 + length + _entry(header)["data_offsets"][1]
-    if size != wanted:
-        raise ValueError(f"it is {size} bytes long, not {wanted}")
-    return header, 8 + length
-
-
-def _entry(header: Header) -> dict[str, Any]:
-    """What a safetensors file says of its one array."""
-    shape = [header.experts, len(header.epochs), header.p]
-    return {
-        "dtype": _DTYPES[header.dtype][0],
-        "shape": shape,
-        "data_offsets": [0, shape[0] * shape[1] * header.size],
-    }
-
-
-def _header_text(header: Header) -> bytes:
-    """The head of a safetensors file: the length of its JSON, and the JSON, padded to 8 bytes.
-
-    By hand, since the library writes only an array that is complete and in memory; this one grows an epoch at a time.
-    """
-    said = json.dumps(header.__dict__, sort_keys=True)
-    text = json.dumps(
-        {"__metadata__": {"buffer": said}, "parameters": _entry(header)}, sort_keys=True
-    ).encode()
-    text += b" " * (-len(text) % 8)
-    return len(text).to_bytes(8, "little") + text
+    wanted = header.layout.entries()["parameters"]
+    if entry != wanted:
+        raise ValueError(f"its array is {tuple(entry['shape'])}, {entry}; its header says {wanted}")
+    mapped.check_size(path, header.layout, begin)
+    return header, begin

@@ -30,12 +30,14 @@ class Cache:
 
     Attributes:
         seconds: what building each entry used so far has cost, whoever built it and when, by folder name.
+        spent: seconds that this object has spent building.
     """
 
     def __init__(self, root: Path):
         """Takes the folder; it is created when the first entry is."""
         self.root = root
         self.seconds: dict[str, float] = {}
+        self.spent = 0.0
 
     def entry(self, kind: str, depends_on: dict[str, Any], build: Callable[[Path], float | None]) -> Path:
         """Returns the folder of the entry, building it first if it is missing.
@@ -68,7 +70,10 @@ class Cache:
         partial = folder.with_name(folder.name + ".partial")
         partial.mkdir(exist_ok=True)
         began = time.monotonic()
-        before = build(partial) or 0.0
+        try:
+            before = build(partial) or 0.0
+        finally:
+            self.spent += time.monotonic() - began
         entry = {"depends_on": identity, "seconds": round(before + time.monotonic() - began, 3)}
         write_atomic(partial / _ENTRY, (canonical(entry, indent=2) + "\n").encode())
         partial.replace(folder)

@@ -13,7 +13,7 @@ from rich.table import Column, Table
 
 from dd_bench.record import Record, load_record
 
-GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "runtime", "logger", "experiment")
+GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "teacher", "runtime", "logger", "experiment")
 _WIDTH = None if sys.stdout.isatty() else 200  # a file or a pipe has no width of its own
 _out, _err = Console(soft_wrap=True, width=_WIDTH), Console(stderr=True, soft_wrap=True)
 

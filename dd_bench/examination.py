@@ -16,6 +16,7 @@ from dd_bench.architecture import Architecture
 from dd_bench.processes import Tick, spread
 from dd_bench.protocol import Protocol, Recipe
 from dd_bench.real import Split
+from dd_bench.relabel import Course
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import seed_for
 from dd_bench.steps import Diverged
@@ -32,6 +33,7 @@ class Examination:
         test: scored once a network with `last` and `best_on_val`.
         val: a slice cut from train, for `best_on_val`.
         flip: whether a horizontal flip keeps the class.
+        course: what networks are shown and told, where that is not the images under the recipe with their labels.
     """
 
     architecture: Architecture
@@ -42,6 +44,7 @@ class Examination:
     val: Split | None
     flip: bool
     runtime: Runtime
+    course: Course | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError if the selection rule needs a validation split that is not there."""
@@ -57,17 +60,24 @@ class Examination:
         `of` is the number of networks of the whole measurement: how to compute depends on it, not on how many a
         resumed run still has to do.
         """
-        epochs = sum(r.epochs for r in self.protocol.rates())
-        work = of * epochs * len(self.images)  # images to train on, in all
-        compiled = repays_compilation(work, self.architecture.shape, self.runtime)
+        work, compiled = self._work(of), self.compiles(of)
         workers = min(self.runtime.workers, of)
-        if self.runtime.vmap and self.protocol.selection == "last" and of > 1:
+        in_step = self.protocol.selection == "last" and self.protocol.recipe.views is None
+        if self.runtime.vmap and in_step and of > 1:
             yield from self._together(seeds)
         elif workers > 1 and self.runtime.repays_processes(work):
             yield from self._spread(seeds, workers, compiled)
         else:
             for network, seed in seeds.items():
                 yield network, self.score(seed, compiled)
+
+    def _work(self, of: int) -> int:
+        """Returns how many images the training of `of` networks passes."""
+        return of * sum(r.epochs for r in self.protocol.rates()) * len(self.images)
+
+    def compiles(self, of: int) -> bool:
+        """Whether the training of `of` networks repays the compiler's warm-up."""
+        return repays_compilation(self._work(of), self.architecture.shape, self.runtime)
 
     def score(self, seed: int, compiled: bool) -> float:
         """Trains one fresh network from `seed` and returns the accuracy that the selection rule picks.
@@ -101,6 +111,7 @@ class Examination:
                 flip=self.flip,
                 compiled=compiled,
                 on_epoch=None if self.protocol.selection == "last" else look,
+                lessons=None if self.course is None else self.course.lessons(seed_for(seed, "train")),
             )
         if self.protocol.selection == "best_on_test":
             return best

@@ -14,19 +14,21 @@ import inspect
 import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
 from dd_bench import NUMBERS_VERSION, artifact, environment
 from dd_bench.architecture import Architecture
-from dd_bench.base import Context, Evaluator, Method
+from dd_bench.base import Context, Evaluator, Method, Told
 from dd_bench.cache import Cache, locked
 from dd_bench.journal import Journal
 from dd_bench.labels import label_mode
 from dd_bench.loggers import Jsonl, Logger, Several
+from dd_bench.pieces import MadeMeanwhile
 from dd_bench.protocol import Protocol
 from dd_bench.real import RealSet
 from dd_bench.record import ProtocolId, Record, Score, content_key, load_record
@@ -35,6 +37,8 @@ from dd_bench.seeding import seed_for
 from dd_bench.shipped import describe
 from dd_bench.steps import Diverged, OuterLoop
 from dd_bench.synthetic import SyntheticSet
+from dd_bench.training import accuracy
+from dd_bench.zoo import TeacherSpec
 
 _log = logging.getLogger(__name__)
 
@@ -59,6 +63,7 @@ class Experiment:
     method: Method
     evaluator: Evaluator
     logger: Several
+    teachers: tuple[TeacherSpec, ...] = ()
 
     def __post_init__(self) -> None:
         """Names the output folder, and remembers the revision of the code before anybody commits another."""
@@ -71,8 +76,11 @@ class Experiment:
 
     def unsupported(self) -> str | None:
         """Returns why the network cannot take these images, or the method cannot distil them, or None."""
-        return self.architecture.unfit() or self.method.unsupported(
-            self.real.train_only(), self.ipc, self.architecture
+        real = self.real.train_only()
+        return (
+            self.architecture.unfit()
+            or self.method.unsupported(real, self.ipc, self.architecture)
+            or self.method.unteachable(real, self.ipc, self.teachers)
         )
 
     def set_key(self, index: int) -> str:
@@ -86,6 +94,7 @@ class Experiment:
                 "numbers": NUMBERS_VERSION,
                 "method": self.config["method"],
                 **_foreign_source(type(self.method)),
+                **self._taught_by(self.method.taught),
                 "real": self._real_identity(),
                 "architecture": self.architecture.describe(),
                 "ipc": self.ipc,
@@ -105,9 +114,13 @@ class Experiment:
                 "evaluator": self.config["evaluator"],
                 **_foreign_source(type(self.evaluator)),
                 "protocol": self.config["protocol"],
+                **self._taught_by(self.protocol.taught),
                 "seed": self.seed,
             }
         )
+
+    def _taught_by(self, taught: bool) -> dict[str, Any]:
+        return {"teachers": {t.name: t.describe() for t in self.teachers}} if taught else {}
 
     def _real_identity(self) -> list[Any]:
         return [self.real.digest, len(self.real.train), self.real.preprocess.digest, self.real.flip]
@@ -119,7 +132,17 @@ class Experiment:
         log_every, seconds = self.config["log_every"], self.config["checkpoint_seconds"]
         loop = OuterLoop(work, logger, log_every=log_every, checkpoint_seconds=seconds)
         cache = Cache(Path(str(self.config["cache"])))
-        return Context(seed, self.runtime, self.architecture, cache, loop, self.protocol)
+        return Context(
+            seed,
+            self.runtime,
+            self.architecture,
+            cache,
+            loop,
+            self.protocol,
+            teachers=self.teachers,
+            measure=lambda net: accuracy(net, self.real.test.batches(1000), self.runtime),
+            ipc=self.ipc,
+        )
 
     def prepare(self) -> dict[Path, float]:
         """Builds what the method shares between runs; returns what each entry of the cache has cost in seconds."""
@@ -134,18 +157,24 @@ class Experiment:
         """Returns the folder of set number `index`, distilling it first unless it is there."""
         with self._working_on(index) as (ctx, folder):
             if not folder.exists():
-                with self._logging(index):
+                with self._logging(index), suppress(MadeMeanwhile):
                     self._distill(folder, ctx)
         return folder
 
     @contextmanager
     def _working_on(self, index: int) -> Iterator[tuple[Context, Path]]:
-        """Gives the context and the folder of set number `index`; a second run that wants the set waits."""
+        """Gives the context and the folder of set number `index`; a second run that wants the set waits, or helps."""
         key = self.set_key(index)
         ctx = self.context(key, seed_for(self.seed, "set", index))
         folder = self.out / "sets" / f"{self.method_name}-{self.real.name}-ipc{self.ipc}-{key}"
-        with locked(self.out / "work" / f"{key}.lock"):
+        made = next(folder.parent.glob(f"*-{self.real.name}-ipc{self.ipc}-{key}"), None)
+        folder = made or folder  # another preset may have made the same set
+        ctx.over = folder.exists
+        with nullcontext() if self.method.in_pieces else self._lock(key):
             yield ctx, folder
+
+    def _lock(self, key: str) -> AbstractContextManager[None]:
+        return locked(self.out / "work" / f"{key}.lock")
 
     @contextmanager
     def _logging(self, index: int) -> Iterator[None]:
@@ -167,14 +196,16 @@ class Experiment:
             "prepare": round(sum(ctx.cache.seconds.values()), 3),  # the whole price, also of what was cached
             "distill": round(stages.seconds["distill"] + ctx.loop.seconds_before, 3),
         }
-        artifact.save(
+        save = partial(
+            artifact.save,
             syn,
             folder,
             real=real,
             method=self.method_name,
             ipc=self.ipc,
             seed=ctx.seed,
-            config={k: self.config[k] for k in ("method", "dataset", "model", "ipc", "seed")},
+            config={k: self.config[k] for k in ("method", "dataset", "model", "ipc", "seed")}
+            | ({"teachers": self.config["teachers"]} if self.method.taught else {}),
             citations=[self.method.citation, self.real.citation],
             provenance={
                 "seconds": seconds,
@@ -185,7 +216,11 @@ class Experiment:
                 "code": environment.code().model_dump(),
             },
         )
-        ctx.loop.forget()
+        with self._lock(folder.name.rpartition("-")[2]) if self.method.in_pieces else nullcontext():
+            if ctx.over():
+                raise MadeMeanwhile
+            save()
+            ctx.loop.forget()
 
     def record(self, key: str, sets: Callable[[], list[Path]]) -> tuple[Record, Path]:
         """Returns the record of `key` and its file, measuring it first unless it is there.
@@ -210,14 +245,14 @@ class Experiment:
         return record, path
 
     def _measure(self, key: str, sets: Callable[[], list[Path]], journal: Journal) -> Record:
-        stages, notes = environment.Stages(self.runtime.device), list[str]()
+        stages, notes, told = environment.Stages(self.runtime.device), list[str](), None
         try:
             folders = sets()
         except Diverged as error:
             return self._as_record(key, "diverged", str(error), stages)
         for index, folder in enumerate(folders):
             syn, _ = artifact.load(folder)
-            if reason := self.evaluator.unsupported(syn, self.real):
+            if reason := self.evaluator.unsupported(syn, self.real) or self._untaught(syn):
                 return self._as_record(key, "skipped", reason, stages, folders=folders)
             ctx = self.context(key, self.seed)
             ctx.finished, ctx.notes = journal.finished(index), notes
@@ -226,8 +261,30 @@ class Experiment:
                     self._score(index, syn, ctx, journal)
             except Diverged as error:
                 return self._as_record(key, "diverged", str(error), stages, folders=folders, notes=notes)
+            told = ctx.told
+            stages.seconds["evaluate"] -= ctx.cache.spent
+            if told is not None:  # the whole price of labels and teachers, also of what was cached
+                stages.seconds["relabel"] = round(sum(ctx.cache.seconds.values()), 3)
         stages.seconds["evaluate"] = round(stages.seconds["evaluate"] + journal.seconds_before, 3)
-        return self._as_record(key, "done", None, stages, scores=journal.scores, folders=folders, notes=notes)
+        return self._as_record(
+            key, "done", None, stages, scores=journal.scores, folders=folders, notes=notes, told=told
+        )
+
+    def _untaught(self, syn: SyntheticSet) -> str | None:
+        """Returns why the protocol's teachers cannot speak of a set, or None."""
+        if self.protocol.labels is not None and label_mode(syn.labels) == "soft":
+            return (
+                f"the set has soft labels of its own, and protocol {self.protocol.name} has others "
+                f"({self.protocol.labels.kind}). Use a protocol without labels, e.g. protocol=mtt-1000"
+            )
+        if (
+            self.protocol.taught
+            and not self.teachers
+            and self.protocol.labels
+            and not self.protocol.labels.source
+        ):
+            return f"protocol {self.protocol.name} needs a teacher. Use teacher=convnet_bn"
+        return None
 
     def _score(self, index: int, syn: SyntheticSet, ctx: Context, journal: Journal) -> None:
         began = time.monotonic()
@@ -252,7 +309,9 @@ class Experiment:
         scores: Sequence[Score] = (),
         folders: Sequence[Path] = (),
         notes: Sequence[str] = (),
+        told: Told | None = None,
     ) -> Record:
+        labels = self.protocol.labels
         first = artifact.load(folders[0])[0] if folders else None
         made = [artifact.read_provenance(folder) for folder in folders]
         seconds, memory = dict(stages.seconds), dict(stages.peak_memory)
@@ -278,14 +337,20 @@ class Experiment:
             ),
             evaluator=self.evaluator_name,
             selection=self.protocol.selection,
-            label_mode=label_mode(first.labels) if first is not None else "unknown",
+            label_mode=labels.kind
+            if labels
+            else label_mode(first.labels)
+            if first is not None
+            else "unknown",
             main_metric=self.evaluator.main_metric,
             scores=sorted(scores, key=lambda s: (s.set, s.network, s.metric)),
             config=self.config,
             seeds={"run": self.seed},
             seconds=seconds,
             peak_memory=memory,
-            stored_bytes=first.stored_bytes() if first is not None else {},
+            stored_bytes=(first.stored_bytes() if first is not None else {})
+            | ({"teacher labels": told.label_bytes} if told and told.label_bytes else {}),
+            teacher_forwards=told.teacher_forwards if told else 0,
             real_digest=self.real.digest,
             set_digests=[artifact.digest(folder) for folder in folders],
             code=environment.code(),

@@ -62,7 +62,7 @@ def experts(
     """
     architecture, runtime = ctx.architecture, ctx.runtime
     recipe = recipe.model_copy(update={"epochs": max(1, *epochs)})
-    said = {**recipe.model_dump(mode="json"), "descent": descent.describe() if descent else None}
+    said = {**recipe.identity(), "descent": descent.describe() if descent else None}
     order = tuple(FlatNetwork(architecture.fresh(0, ctx.device)).order)
     header = Header(
         count,

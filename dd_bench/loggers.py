@@ -27,6 +27,10 @@ class Logger(ABC):
     def close(self) -> None:  # noqa: B027
         """Finishes writing."""
 
+    def branch(self, name: str) -> Logger:
+        """Returns the logger of a piece of the work that several processes may share."""
+        return self
+
 
 class Jsonl(Logger):
     """A line a step: `{"loop": "distill", "step": 3, "loss": 0.5}`; a value that is not finite is text."""
@@ -34,6 +38,10 @@ class Jsonl(Logger):
     def __init__(self, path: Path):
         """Appends to `path`."""
         self._path = path
+
+    def branch(self, name: str) -> Logger:
+        """See `Logger`; a file of its own, since a resume rewrites it."""
+        return Jsonl(self._path.parent / name / self._path.name)
 
     def resume(self, loop: str, step: int) -> None:
         """See `Logger`."""
@@ -130,3 +138,7 @@ class Several(Logger):
         """See `Logger`."""
         for logger in self._loggers:
             logger.close()
+
+    def branch(self, name: str) -> Logger:
+        """See `Logger`."""
+        return Several([logger.branch(name) for logger in self._loggers])

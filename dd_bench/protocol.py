@@ -9,6 +9,9 @@ from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dd_bench.labels import LabelRecipe
+from dd_bench.views import ViewRecipe
+
 Selection = Literal["last", "best_on_val", "best_on_test"]
 Schema = TypeVar("Schema", bound=BaseModel)
 
@@ -22,6 +25,10 @@ class Recipe(BaseModel):
         augment: an underscore list of ops (`dd_bench.augment`), or none.
         dialect: the IDC/NCFM reading of that list.
         cutmix: probability of mixing a batch; `cutmix_beta` is the parameter of Beta(b, b).
+        schedule: `milestones`; `cosine` to zero over the epochs; `half_cosine`, to half of the rate (RDED).
+        warmup: epochs over which the rate rises linearly from a hundredth, before the cosine begins.
+        decay: which parameters decay: `all`, or `matrices`, those of two dimensions or more.
+        views: how images are shown, instead of `augment` and `cutmix`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -40,6 +47,28 @@ class Recipe(BaseModel):
     align_corners: bool
     cutmix: float = Field(ge=0, le=1)
     cutmix_beta: float = Field(gt=0)
+    schedule: Literal["milestones", "cosine", "half_cosine"] = "milestones"  # defaults from here on, so that
+    warmup: int = Field(default=0, ge=0)  # what was made before there were these keys keeps its own
+    decay: Literal["all", "matrices"] = "all"
+    views: ViewRecipe | None = None
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.views is not None and (self.augment != "none" or self.cutmix):
+            raise ValueError(
+                "views and augment or cutmix both say how images are shown. Use augment=none, cutmix=0"
+            )
+        if self.schedule != "milestones" and self.milestones:
+            raise ValueError(f"schedule={self.schedule} has no milestones. Use milestones=[]")
+        if self.warmup >= self.epochs and self.warmup:
+            raise ValueError(f"warmup={self.warmup} leaves nothing of epochs={self.epochs}")
+        return self
+
+    def identity(self) -> dict[str, Any]:
+        """Returns what identifies it in a key: the keys that came later only where they say something."""
+        later = {"schedule": "milestones", "warmup": 0, "decay": "all", "views": None}
+        said = self.model_dump(mode="json")
+        return {k: v for k, v in said.items() if k not in later or v != later[k]}
 
 
 class Protocol(BaseModel):
@@ -52,6 +81,7 @@ class Protocol(BaseModel):
         eval_from: no look before this many epochs.
         lr_grid: train once a rate and keep the best by the selection rule; empty for `recipe.lr` alone.
         learned_lr: train at the rate that was distilled along with the set; `recipe.lr` for a set without one.
+        labels: who says what to answer; null: the set's own labels. Needs `recipe.views`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -63,6 +93,7 @@ class Protocol(BaseModel):
     eval_from: int = Field(ge=0)
     lr_grid: tuple[float, ...]
     learned_lr: bool = False  # a default, so that records made before there was this key keep theirs
+    labels: LabelRecipe | None = None
     recipe: Recipe
 
     @model_validator(mode="after")
@@ -77,6 +108,8 @@ class Protocol(BaseModel):
                 f"eval_from={self.eval_from} with epochs={self.recipe.epochs}: no epoch would be looked at. "
                 f"Use protocol.eval_from={self.recipe.epochs} or less"
             )
+        if self.labels is not None and self.recipe.views is None:
+            raise ValueError("labels are of views: recipe.views says how images are shown")
         if self.lr_grid and self.learned_lr:
             raise ValueError("lr_grid and learned_lr both say at which rate to train. Use one of them")
         if self.lr_grid and self.selection == "last":
@@ -84,6 +117,11 @@ class Protocol(BaseModel):
                 "lr_grid picks a rate by score, so it needs selection=best_on_val or best_on_test"
             )
         return self
+
+    @property
+    def taught(self) -> bool:
+        """Whether a network's answers are compared with those of the run's teachers."""
+        return self.labels is not None and self.labels.kind != "hard"
 
     def at_rate(self, lr: float | None) -> Protocol:
         """Returns the protocol for a set with the learned rate `lr`."""

@@ -95,6 +95,9 @@ class Record(_Frozen):
         default={}, description="bytes by stage: resident (CPU) or allocated (CUDA)"
     )
     stored_bytes: dict[str, int] = Field(default={}, description="one synthetic set, by part")
+    teacher_forwards: int = Field(
+        default=0, description="images through teachers while one network is trained"
+    )
     real_digest: str
     set_digests: list[str] = []
     code: Code
@@ -150,7 +153,9 @@ class Record(_Frozen):
 
     def text(self) -> str:
         """Returns the canonical JSON: sorted keys, two-space indent, a newline at the end."""
-        return canonical(self.model_dump(mode="json"), indent=2) + "\n"
+        # a key that came later is written only where it says something: older records keep their digest
+        later = set() if self.teacher_forwards else {"teacher_forwards"}
+        return canonical(self.model_dump(mode="json", exclude=later), indent=2) + "\n"
 
     @property
     def digest(self) -> str:

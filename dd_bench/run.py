@@ -27,9 +27,11 @@ from dd_bench.arguments import check_arguments
 from dd_bench.checkpoint import Unusable
 from dd_bench.experiment import Experiment
 from dd_bench.protocol import Protocol, parse
+from dd_bench.real import RealSet
 from dd_bench.record import Record, canonical
 from dd_bench.runtime import RuntimeConfig, resolve
 from dd_bench.steps import Diverged
+from dd_bench.zoo import TeacherConfig, TeacherSpec
 
 _log = logging.getLogger(__name__)
 
@@ -83,6 +85,18 @@ def compose(cfg: DictConfig) -> Experiment:
         method=method,
         evaluator=evaluator,
         logger=logger,
+        teachers=tuple(_teacher(cfg, name, real) for name in config.get("teachers") or {}),
+    )
+
+
+def _teacher(cfg: DictConfig, name: str, real: RealSet) -> TeacherSpec:
+    values = OmegaConf.to_container(cfg.teachers[name], resolve=True)
+    assert isinstance(values, dict)
+    model = instantiate(cfg.teachers[name].model, _convert_="all")
+    check_arguments(model.func, dict(model.keywords), f"teachers.{name}.model")
+    config = parse(TeacherConfig, {str(k): v for k, v in values.items() if k != "model"}, f"teachers.{name}")
+    return TeacherSpec(
+        name, Architecture(model.func, dict(model.keywords), real.shape, real.num_classes, name), config
     )
 
 

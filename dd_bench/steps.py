@@ -7,6 +7,7 @@ the device until they are flushed, so a step never waits for the device.
 from __future__ import annotations
 
 import math
+import shutil
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -75,8 +76,23 @@ class OuterLoop:
             (self._step, k, v.detach() if isinstance(v, Tensor) else v) for k, v in values.items()
         ]
 
+    def branch(self, name: str) -> OuterLoop:
+        """Returns the outer loop of the piece `name`, with its own folder for checkpoints and log."""
+        return OuterLoop(
+            self._workdir / name,
+            self._logger.branch(name),
+            log_every=self._log_every,
+            checkpoint_seconds=self._checkpoint_seconds,
+        )
+
+    @property
+    def pieces(self) -> Path:
+        """Where finished pieces of the work lie until they are put together."""
+        return self._workdir / "pieces"
+
     def forget(self) -> None:
-        """Removes the checkpoints, and what a killed run left of one: what they led to is kept."""
+        """Removes checkpoints and pieces, and what a killed run left of one: what they led to is kept."""
+        shutil.rmtree(self.pieces, ignore_errors=True)
         for path in self._checkpoints:
             path.unlink(missing_ok=True)
             for part in path.parent.glob(f".{path.name}.*"):

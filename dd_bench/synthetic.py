@@ -58,6 +58,10 @@ class SyntheticSet(ABC):
     def check_ipc(self, ipc: int) -> None:
         """Raises ValueError unless the set holds `ipc` stored images of every class."""
 
+    def controls(self) -> dict[str, SyntheticSet]:
+        """Returns the sets that say what a part of this one is worth, by name: each is to be scored beside it."""
+        return {}
+
     def stored_bytes(self) -> dict[str, int]:
         """Returns the bytes of every stored part, at its stored dtype: images, labels, decoders, all of it."""
         parts = {**self.tensors(), **{f"preprocess.{k}": v for k, v in self.preprocess.tensors().items()}}
@@ -236,4 +240,132 @@ class ImageSet(SyntheticSet):
         return images.clamp(0, 1), self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
 
 
-KINDS: dict[str, type[SyntheticSet]] = {ImageSet.kind: ImageSet}
+@dataclass(frozen=True)
+class CompensatedSet(SyntheticSet):
+    """Natural images, and compensators that are added to them: INFER's sets (Zhang et al., ICLR 2025).
+
+    A natural set is one image of each class; each of its compensators makes of it another image of every class. K
+    natural sets of C classes with M compensators each store K C + K M images and train on (M + 1) K C.
+
+    Attributes:
+        images: the natural images, uint8 `(K C, c, h, w)`, set by set.
+        labels: int64 `(K C,)`.
+        compensators: added to network inputs, float16 `(K, M, c, h, w)`.
+        source: indices of the natural images in the training split.
+    """
+
+    kind: ClassVar[str] = "compensated"
+
+    images: Tensor
+    labels: Tensor
+    compensators: Tensor
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    source: tuple[int, ...]
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless shapes, dtypes, ranges and labels agree."""
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise ValueError(
+                f"natural images are uint8 (n, c, h, w); got {self.images.dtype} {tuple(self.images.shape)}"
+            )
+        u, k = self.compensators, len(self.class_names)
+        if u.dtype != torch.float16 or u.ndim != 5 or u.shape[2:] != self.images.shape[1:]:
+            raise ValueError(
+                f"compensators are float16 (K, M, c, h, w) of images {tuple(self.images.shape[1:])}; "
+                f"got {u.dtype} {tuple(u.shape)}"
+            )
+        if len(self.images) != len(u) * k or not len(u):
+            raise ValueError(
+                f"{len(u)} natural sets of {k} classes are {len(u) * k} images; there are {len(self.images)}"
+            )
+        if not bool(torch.isfinite(u).all()):
+            raise ValueError("some values of the compensators are not finite")
+        check_labels(self.labels, len(self.images), k)
+        for number, labels in enumerate(self.labels.view(len(u), k)):
+            if len(labels.unique()) != k:
+                raise ValueError(f"natural set {number} has not one image of each of the {k} classes")
+        if len(self.source) != len(self.images):
+            raise ValueError(f"{len(self.images)} natural images, but {len(self.source)} sources")
+
+    @classmethod
+    def of(cls, real: RealSet, index: Tensor, compensators: Tensor) -> CompensatedSet:
+        """Builds the set of the training images `index (K C,)` and `compensators (K, M, c, h, w)`."""
+        pixels, labels = real.train.pixels(index).cpu(), real.train.labels[index].cpu()
+        half = compensators.detach().cpu().half().contiguous()
+        source = tuple(index.tolist())
+        return cls(pixels, labels, half, real.class_names, real.preprocess, source)
+
+    def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See `SyntheticSet`: the natural images, then those of each compensator, clamped to what pixels can be."""
+        k, m = self.compensators.shape[:2]
+        pixels, labels = self.images.to(device).float() / 255, self.labels.to(device)
+        natural = self.preprocess(pixels)  # (K C, c, h, w)
+        low, high = (self.preprocess(torch.full_like(pixels[:1], v)) for v in (0.0, 1.0))
+        u = self.compensators.to(device).float()
+        sets = natural.unflatten(0, (k, -1))  # (K, C, c, h, w)
+        parts = [natural]
+        parts += [
+            torch.minimum(torch.maximum((sets + u[:, j, None]).flatten(0, 1), low), high) for j in range(m)
+        ]
+        return torch.cat(parts), labels.repeat(m + 1)
+
+    def controls(self) -> dict[str, SyntheticSet]:
+        """See `SyntheticSet`: the natural images alone."""
+        natural = ImageSet(self.images, self.labels, "pixel", self.class_names, self.preprocess)
+        return {"natural": natural}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `SyntheticSet`."""
+        return {"images": self.images, "labels": self.labels, "compensators": self.compensators}
+
+    def config(self) -> dict[str, Any]:
+        """See `SyntheticSet`."""
+        return {"image_shape": list(self.images.shape[1:]), "source": list(self.source)}
+
+    def check_ipc(self, ipc: int) -> None:
+        """See `SyntheticSet`; a compensator costs as much as an image."""
+        k, m = self.compensators.shape[:2]
+        c = len(self.class_names)
+        if k * (c + m) > ipc * c:
+            raise ValueError(
+                f"ipc={ipc} of {c} classes is {ipc * c} images; {k} natural sets with {m} compensators each are "
+                f"{k * (c + m)}"
+            )
+
+    @classmethod
+    def restore(
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        class_names: tuple[str, ...],
+        preprocess: Preprocess,
+    ) -> Self:
+        """See `SyntheticSet`."""
+        missing = {"images", "labels", "compensators"} - set(tensors)
+        if missing:
+            raise ValueError(f"tensor {sorted(missing)[0]!r} is missing; the file holds {sorted(tensors)}")
+        shape = list(tensors["images"].shape[1:])
+        if shape != config["image_shape"]:
+            raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
+        if not preprocess.takes(shape):
+            raise ValueError(f"its preprocessing {preprocess.config()} does not take images {shape}")
+        return cls(
+            tensors["images"],
+            tensors["labels"],
+            tensors["compensators"],
+            class_names,
+            preprocess,
+            tuple(config["source"]),
+        )
+
+    def pictures(self) -> tuple[Tensor, Tensor]:
+        """See `SyntheticSet`; each natural image is followed by what its compensators make of it."""
+        m = self.compensators.shape[1]
+        inputs, labels = self.materialise(torch.device("cpu"))
+        pixels = self.preprocess.inverse(inputs).clamp(0, 1).unflatten(0, (m + 1, -1))
+        return pixels.transpose(0, 1).flatten(0, 1), labels[: len(self.images)].repeat_interleave(m + 1)
+
+
+KINDS: dict[str, type[SyntheticSet]] = {kind.kind: kind for kind in (ImageSet, CompensatedSet)}

@@ -71,7 +71,7 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
             "preprocess": real.preprocess.digest,
             "flip": real.flip,
             "architecture": architecture.describe(),
-            "recipe": recipe.model_dump(mode="json"),
+            "recipe": recipe.identity(),
             "index": index,
             "autocast": ctx.runtime.autocast,
             "device": ctx.device.type,

@@ -7,6 +7,7 @@ same batches and augmentations for a network's seed.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -19,19 +20,22 @@ from torch.func import functional_call, stack_module_state
 
 from dd_bench import checkpoint
 from dd_bench.augment import Augment, cutmix
-from dd_bench.labels import classification_loss, mixed_loss
+from dd_bench.labels import Taught, classification_loss, mixed_loss, taught_loss
 from dd_bench.models.network import Network
 from dd_bench.protocol import Recipe
 from dd_bench.real import Split
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import Generators, Stream, seed_for, seeded, stream
+from dd_bench.views import Views
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps indices `(b,)` on the device to network inputs `(b, c, h, w)` and labels."""
 Target = Any
-"""Labels, or `(labels, partner, keep)` of a mixed batch."""
+"""Labels, `(labels, partner, keep)` of a mixed batch, or `Taught`."""
 Loss = Callable[[nn.Module, Tensor, Target], Tensor]
 """`(net, inputs, target) -> ` 0-d."""
+Lessons = Callable[[int], Iterator[tuple[Tensor, Tensor, Target]]]
+"""Maps an epoch to its batches: images before they are augmented, network inputs, and their target."""
 
 
 class Descent(Protocol):
@@ -66,6 +70,7 @@ def train(
     on_epoch: Callable[[int], None] | None = None,
     descent: Descent | None = None,
     kept: Path | None = None,
+    lessons: Lessons | None = None,
 ) -> Network:
     """Trains `net` in place on `n` images and returns it, in train mode.
 
@@ -82,16 +87,14 @@ def train(
         descent: instead of the gradient of the loss.
         kept: file of a checkpoint, written after every epoch and gone on from if it is there; the result is the
             same. It stays when the training is done.
+        lessons: what is shown and what is to be answered, instead of `fetch` under the recipe.
 
     Raises:
         Unusable: the checkpoint is damaged, or of another network or optimiser.
     """
     device = runtime.device
-    augment = Augment(
-        recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
-    )
     streams = [stream(device, seed, role) for role in ("order", "augment", "cutmix")]
-    order, draws, mixing = streams
+    lessons = lessons or _lessons(fetch, n, recipe, streams, seed, flip)
     optimizer = make_optimizer(net.parameters(), recipe, device)
     loss_of = partial(_compiled_loss() if compiled else _loss, autocast=runtime.autocast)
     if compiled:
@@ -103,9 +106,7 @@ def train(
         began = time.monotonic()
         for epoch in range(done, recipe.epochs):
             set_rate(optimizer, recipe, epoch)
-            for index in batches(n, recipe.batch_size, order, device):
-                raw, y = fetch(index)
-                x, target = _maybe_mix(augment.batch(raw, draws), y, recipe, mixing)
+            for raw, x, target in lessons(epoch):
                 if compiled:
                     x = x.contiguous(memory_format=torch.channels_last)
                 optimizer.zero_grad(set_to_none=True)
@@ -120,6 +121,36 @@ def train(
             if kept is not None:
                 checkpoint.save(kept, epoch + 1, before + time.monotonic() - began, state)
     return net
+
+
+def _lessons(fetch: Fetch, n: int, recipe: Recipe, streams: list[Stream], seed: int, flip: bool) -> Lessons:
+    """Returns the lessons of the recipe: augmented batches in a shuffled order, with their own labels."""
+    order, draws, mixing = streams
+    device = order.device.device
+    if recipe.views is not None:
+        views = Views(recipe.views, n, seed=seed, batch_size=recipe.batch_size, flip_allowed=flip)
+        return partial(_viewed, fetch, views, device)
+    augment = Augment(
+        recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
+    )
+
+    def lessons(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:
+        for index in batches(n, recipe.batch_size, order, device):
+            raw, y = fetch(index)
+            x, target = _maybe_mix(augment.batch(raw, draws), y, recipe, mixing)
+            yield raw, x, target
+
+    return lessons
+
+
+def _viewed(
+    fetch: Fetch, views: Views, device: torch.device, epoch: int
+) -> Iterator[tuple[Tensor, Tensor, Target]]:
+    for index, show in views.batches(epoch, device):
+        raw, y = fetch(index)
+        view = show(raw)
+        mixture = view.mixture
+        yield raw, view.x, y if mixture is None else (y, mixture.partner, mixture.keep)
 
 
 def train_together(
@@ -203,6 +234,12 @@ def repays_compilation(images: int, shape: tuple[int, int, int], runtime: Runtim
 def make_optimizer(parameters: Any, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
     """Builds the recipe's optimiser, fused where torch has it."""
     parameters = list(parameters)
+    if recipe.decay == "matrices":
+        flat = [p for p in parameters if p.ndim < 2]
+        parameters = [
+            {"params": [p for p in parameters if p.ndim >= 2]},
+            {"params": flat, "weight_decay": 0.0},
+        ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
             parameters, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
@@ -216,7 +253,17 @@ def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: int) -> No
     if epoch in recipe.milestones and recipe.reset_optimizer:
         optimizer.state.clear()
     for group in optimizer.param_groups:
-        group["lr"] = recipe.lr * recipe.gamma ** sum(epoch >= m for m in recipe.milestones)
+        group["lr"] = recipe.lr * _share(recipe, epoch)
+
+
+def _share(recipe: Recipe, epoch: int) -> float:
+    """Returns the share of the learning rate that `epoch` has."""
+    if epoch < recipe.warmup:
+        return 0.01 + 0.99 * epoch / recipe.warmup
+    if recipe.schedule == "milestones":
+        return recipe.gamma ** sum(epoch >= m for m in recipe.milestones)
+    length = (recipe.epochs - recipe.warmup) * (2 if recipe.schedule == "half_cosine" else 1)
+    return 0.5 * (1 + math.cos(math.pi * (epoch - recipe.warmup) / length))
 
 
 def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[Tensor]:
@@ -236,6 +283,8 @@ def _maybe_mix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Te
 
 
 def _target_loss(logits: Tensor, y: Target) -> Tensor:
+    if isinstance(y, Taught):
+        return taught_loss(logits, y)
     return mixed_loss(logits, *y) if isinstance(y, tuple) else classification_loss(logits, y)
 
 

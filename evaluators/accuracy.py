@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dd_bench.base import Context, Evaluator
+from dd_bench.base import Context, Evaluator, Told
 from dd_bench.examination import Examination
 from dd_bench.real import RealSet
 from dd_bench.record import Score
+from dd_bench.relabel import course
 from dd_bench.synthetic import SyntheticSet
 
 
@@ -29,13 +30,27 @@ class Accuracy(Evaluator):
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
         """See `Evaluator`."""
-        images, labels = syn.materialise(ctx.device)
-        protocol = ctx.protocol.at_rate(syn.lr)
-        if protocol != ctx.protocol:
-            ctx.note(f"fresh networks were trained at the set's learned rate {protocol.recipe.lr:.4g}")
-        examination = Examination(
-            ctx.architecture, protocol, images, labels, real.test, real.val, real.flip, ctx.runtime
-        )
-        seeds = {i: ctx.seed_for("evaluate", i) for i in range(self.num_networks) if i not in ctx.finished}
+        examination = examination_of(syn, real, ctx)
+        seeds = self.seeds(ctx)
         for network, value in examination.scores(seeds, of=self.num_networks):
             yield [Score(metric=self.main_metric, value=value, set=0, network=network, seed=seeds[network])]
+
+    def seeds(self, ctx: Context) -> dict[int, int]:
+        """Returns the seed of each network that a killed run has not finished, by its number."""
+        return {i: ctx.seed_for("evaluate", i) for i in range(self.num_networks) if i not in ctx.finished}
+
+
+def examination_of(syn: SyntheticSet, real: RealSet, ctx: Context) -> Examination:
+    """Returns what examines networks on a set under the run's protocol, and says in `ctx` who teaches them."""
+    images, labels = syn.materialise(ctx.device)
+    protocol = ctx.protocol.at_rate(syn.lr)
+    if protocol != ctx.protocol:
+        ctx.note(f"fresh networks were trained at the set's learned rate {protocol.recipe.lr:.4g}")
+    taught = None
+    if protocol.labels is not None:
+        taught = course(images, labels, protocol.recipe, protocol.labels, real, ctx)
+        labeler = taught.labeler
+        ctx.told = Told(protocol.labels.kind, labeler.label_bytes, labeler.forwards)
+    return Examination(
+        ctx.architecture, protocol, images, labels, real.test, real.val, real.flip, ctx.runtime, taught
+    )

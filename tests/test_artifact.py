@@ -1,5 +1,6 @@
 """The artifact: what is saved comes back, and what was changed, cut or made up is refused with its name."""
 
+import dataclasses
 import hashlib
 import json
 from pathlib import Path
@@ -13,7 +14,7 @@ from safetensors.torch import save as to_safetensors
 from dd_bench import artifact
 from dd_bench.preprocess import ZCA
 from dd_bench.record import canonical
-from dd_bench.synthetic import ImageSet
+from dd_bench.synthetic import CompensatedSet, ImageSet
 
 CPU = torch.device("cpu")
 
@@ -89,6 +90,54 @@ def test_zca_travels(tmp_path, white):
     pixels = white.train.pixels(torch.arange(5)) / 255
     assert torch.equal(back.preprocess(pixels), x)
     torch.testing.assert_close(back.preprocess.inverse(x), pixels, atol=1e-4, rtol=0)
+
+
+def compensated(real, sets=2, teachers=3):
+    index = torch.cat([real.train.of_class(c)[:sets, None] for c in range(real.num_classes)], 1).flatten()
+    u = torch.randn(sets, teachers, *real.shape, generator=torch.Generator().manual_seed(0))
+    return CompensatedSet.of(real, index, u)
+
+
+class TestCompensated:
+    @pytest.mark.parametrize("which", ["blobs", "blobs3"])
+    def test_round_trip(self, tmp_path, request, which):
+        """What is rebuilt at load is what was there: natural images, and each with its compensators, clamped."""
+        real = request.getfixturevalue(which)
+        syn = compensated(real)
+        back, card = artifact.load(put(syn, tmp_path / "set", real, ipc=4))
+        assert isinstance(back, CompensatedSet) and card.kind == "compensated"
+        for mine, theirs in zip(syn.materialise(CPU), back.materialise(CPU), strict=True):
+            assert torch.equal(mine, theirs)
+        inputs, labels = back.materialise(CPU)
+        k = real.num_classes
+        assert len(inputs) == len(labels) == 4 * 2 * k
+        natural = real.train.inputs(torch.tensor(back.source))
+        assert torch.equal(inputs[: 2 * k], natural)
+        u = back.compensators.float()
+        first = real.preprocess.inverse(natural[:k] + u[0, 1]).clamp(0, 1)
+        assert torch.allclose(real.preprocess.inverse(inputs[4 * k : 5 * k]), first, atol=1e-5)
+        assert card.stored_bytes["compensators"] == 2 * u.numel()
+        assert (tmp_path / "set" / "preview.png").stat().st_size > 100
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"compensators": torch.zeros(2, 3, 1, 8, 8)}, "compensators are float16"),
+            ({"compensators": torch.zeros(2, 3, 1, 4, 4).half()}, r"of images \(1, 8, 8\)"),
+            ({"compensators": torch.zeros(3, 3, 1, 8, 8).half()}, "3 natural sets of 3 classes are 9 images"),
+            ({"compensators": torch.full((2, 3, 1, 8, 8), torch.inf).half()}, "not finite"),
+            ({"labels": torch.tensor([0, 1, 2, 0, 1, 1])}, "natural set 1 has not one image of each"),
+            ({"images": torch.zeros(6, 1, 8, 8)}, "natural images are uint8"),
+            ({"source": (1, 2)}, "6 natural images, but 2 sources"),
+        ],
+    )
+    def test_what_does_not_fit_together_is_refused(self, blobs, change, told):
+        with pytest.raises(ValueError, match=told):
+            dataclasses.replace(compensated(blobs), **change)
+
+    def test_another_budget_is_refused(self, tmp_path, blobs):
+        with pytest.raises(ValueError, match="ipc=3 of 3 classes is 9 images; 2 natural sets"):
+            artifact.load(put(compensated(blobs), tmp_path / "set", blobs, ipc=3))
 
 
 def test_a_coreset_keeps_pixels_and_indices(tmp_path, blobs):
@@ -459,7 +508,7 @@ class TestAStranger:
             ({"set": {"canvas": 2}}, r"images are \[1, 4, 4\], the card says \[1, 8, 8\]"),
             ({"set": {"canvas": 3, "image_shape": [1, 2, 2]}}, "does not take images|does not divide"),
             ({"set": {"canvas": 2, "factor": 2}}, r"\[1, 4, 4\]"),
-            ({"kind": "tree"}, r"kind 'tree' is unknown; this version reads \['images'\]"),
+            ({"kind": "tree"}, r"kind 'tree' is unknown; this version reads \['compensated', 'images'\]"),
             ({"preprocess": {"kind": "log"}}, "preprocessing 'log'"),
             ({"preprocess": {"eps": 0.2}}, "is not the card's"),
             ({"preprocess_digest": "0"}, "is not the card's 0"),

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dd_bench.augment import OPS, Augment, Draw, _beta, cutmix
+from dd_bench.augment import OPS, Augment, Draw, beta_sample, cutmix
 from dd_bench.labels import mixed_loss
 from dd_bench.seeding import stream
 
@@ -424,7 +424,7 @@ def test_cutmix_area_is_the_share_it_returns():
 @pytest.mark.parametrize("beta", [0.3, 1.0, 4.0])
 def test_cutmix_draws_its_area_from_beta(beta):
     generator = torch.Generator().manual_seed(1)
-    keep = torch.stack([_beta(beta, generator) for _ in range(4000)])
+    keep = torch.stack([beta_sample(beta, generator) for _ in range(4000)])
     variance = 1 / (4 * (2 * beta + 1))
     assert 0 <= float(keep.min()) <= float(keep.max()) <= 1
     assert abs(float(keep.mean()) - 0.5) < 5 * math.sqrt(variance / 4000)

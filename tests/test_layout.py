@@ -26,6 +26,8 @@ HELPERS = {
     "mtt_start",
     "mtt_views",
     "ncfm_frequencies",
+    "recover_patches",
+    "recover_views",
 }
 
 

@@ -11,9 +11,10 @@ from omegaconf import OmegaConf
 
 from dd_bench.protocol import Protocol, parse
 from dd_bench.runtime import RuntimeConfig
+from dd_bench.zoo import TeacherConfig
 
 CONF = Path(str(files("dd_bench.conf")))
-GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "runtime", "logger")
+GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "teacher", "runtime", "logger")
 CHOICES = [p for group in GROUPS for p in sorted((CONF / group).glob("*.yaml"))]
 EXPERIMENTS = sorted((CONF / "experiment").rglob("*.yaml"))
 
@@ -38,7 +39,7 @@ def test_there_is_something_in_each_group():
 
 @pytest.mark.parametrize("path", CHOICES, ids=name)
 def test_describes_itself(path):
-    first = path.read_text().splitlines()[0]
+    first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
     assert first.startswith("# ") and len(first) > 15, "`dd-bench list` shows the first line"
     assert path.read_text().endswith("\n") and "\t" not in path.read_text()
 
@@ -47,10 +48,23 @@ def test_describes_itself(path):
 def test_composes(path, composed):
     cfg = composed(f"{path.parent.name}={path.stem}")
     assert not OmegaConf.missing_keys(cfg)
+    if path.parent.name == "teacher":
+        return  # several are composed side by side, see below
     part = OmegaConf.to_container(cfg[path.parent.name], resolve=True)
     assert part == OmegaConf.to_container(OmegaConf.load(path), resolve=True), "no defaults in two places"
     if "_target_" in part:
         assert callable(get_object(part["_target_"]))
+
+
+@pytest.mark.parametrize("path", [p for p in CHOICES if p.parent.name == "teacher"], ids=name)
+def test_teachers_are_valid_and_stand_side_by_side(path, composed):
+    cfg = composed(f"teacher=[{path.stem},convnet_bn]") if path.stem != "convnet_bn" else composed()
+    values = OmegaConf.to_container(cfg.teachers[path.stem], resolve=True)
+    assert "convnet_bn" in cfg.teachers
+    model = values.pop("model")
+    assert callable(get_object(model["_target_"])) and model["_partial_"]
+    config = parse(TeacherConfig, values, f"teachers.{path.stem}")
+    assert (config.recipe is None) == (config.weights == "pretrained")
 
 
 @pytest.mark.parametrize("path", [p for p in CHOICES if p.parent.name == "protocol"], ids=name)

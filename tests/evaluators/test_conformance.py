@@ -29,7 +29,7 @@ def measure(blobs, convnet, runtime, protocol, recipe, tmp_path):
         )
         short = protocol(recipe=recipe(epochs=2))
         cache = Cache(tmp_path / "cache")
-        ctx = Context(seed, runtime, convnet(blobs), cache, None, short, finished=frozenset(finished))
+        ctx = Context(seed, runtime, convnet(blobs), cache, None, short, finished=frozenset(finished), ipc=2)
         evaluator = instantiate(CONFIGS[name], _convert_="all")
         assert evaluator.unsupported(syn, blobs) is None
         return list(evaluator.run(syn, blobs, ctx))

@@ -16,6 +16,7 @@ from dd_bench.models.convnet import ConvNet
 from dd_bench.preprocess import Normalise
 from dd_bench.real import tensor_set
 from dd_bench.steps import OuterLoop
+from dd_bench.zoo import TeacherConfig, TeacherSpec
 
 CPU = torch.device("cpu")
 
@@ -24,10 +25,14 @@ class Rows(Logger):
     """Keeps what is logged; raises KeyboardInterrupt at the step `killed_at`, before it is checkpointed."""
 
     def __init__(self, killed_at=None):
-        self.rows, self.started_at, self.killed_at = [], None, killed_at
+        self.rows, self.started, self.killed_at = [], [], killed_at
 
     def resume(self, *what):
-        self.started_at = what[-1]
+        self.started.append(what[-1])
+
+    @property
+    def started_at(self):
+        return self.started[-1] if self.started else None
 
     def log(self, *what):
         step, values = what[-2:]
@@ -106,19 +111,38 @@ def cache_folder(tmp_path_factory):
     return tmp_path_factory.mktemp("cache")
 
 
+@pytest.fixture(scope="session")
+def make_teacher(make_architecture, recipe):
+    """Builds the specification of a small ConvNet with BatchNorm that is trained for three epochs."""
+
+    def make(name="tiny", shape=(1, 8, 8), num_classes=3, epochs=3, keep=(), epoch=None, **knobs):
+        architecture = make_architecture(
+            shape=shape, num_classes=num_classes, **{"norm": "batchnorm"} | knobs
+        )
+        plain = recipe(epochs=epochs, milestones=(), lr=0.1)
+        config = TeacherConfig(weights="squeeze", classes=None, keep=keep, epoch=epoch, recipe=plain)
+        return TeacherSpec(name, architecture, config)
+
+    return make
+
+
 @pytest.fixture
-def make_ctx(tmp_path, cache_folder, make_architecture, runtime, protocol):
+def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime, protocol):
     """Builds a context; a `work` folder is a run, checkpointed after every step. `ctx.rows` is its log."""
 
-    def make(seed=0, work="run", architecture=None, killed_at=None, fresh_cache=False):
+    def make(seed=0, work="run", architecture=None, killed_at=None, fresh_cache=False, teachers=None):
         rows = Rows(killed_at)
+        network = architecture or make_architecture()
+        like = {"activation": network.knobs["activation"]} if "activation" in network.knobs else {}
         ctx = Context(
             seed,
             runtime,
-            architecture or make_architecture(),
+            network,
             Cache(tmp_path / work / "cache" if fresh_cache else cache_folder),
             OuterLoop(tmp_path / work, rows, log_every=1, checkpoint_seconds=0.0),
             protocol(),
+            teachers=teachers
+            or (make_teacher(shape=network.shape, num_classes=network.num_classes, **like),),
         )
         ctx.rows = rows
         return ctx

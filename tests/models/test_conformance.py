@@ -25,7 +25,10 @@ def make(file, shape, seed=0):
 
 
 def test_the_catalogue_is_there():
-    names = "alexnet convnet lenet mlp resnet18 resnet18_ap resnet18_bn timm vgg11 vit"
+    names = (
+        "alexnet convnet efficientnet_b0 lenet mlp mobilenet_v2 resnet18 resnet18_ap resnet18_bn shufflenet_v2 timm "
+        "vgg11 vit"
+    )
     assert {file.stem for file in FILES} >= set(names.split())
 
 

@@ -1,0 +1,164 @@
+"""Relabelling: from a synthetic set, a label recipe and the run's teachers to what fresh networks are told.
+
+Stored labels are a cached artifact. Killed, their making goes on from the last whole epoch, with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dd_bench.base import Context
+from dd_bench.label_store import LabelStore, StoreHeader, fill, views_of
+from dd_bench.labelers import Hard, Labeler, OnlineTeacher, Replay, StaticSoft, ensemble, lessons
+from dd_bench.labels import LabelRecipe
+from dd_bench.progress import Progress
+from dd_bench.protocol import Recipe
+from dd_bench.real import RealSet, content_digest
+from dd_bench.training import Lessons
+from dd_bench.views import Views, without_flip
+from dd_bench.zoo import Teacher
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a network is shown of a set, and told: the same views for every network where labels are stored.
+
+    Attributes:
+        images: network inputs `(n, c, h, w)`.
+        labeler: who tells.
+        recipe: of the training, with its views.
+        flip: whether a horizontal flip keeps the class.
+    """
+
+    images: Tensor
+    labeler: Labeler
+    recipe: Recipe
+    flip: bool
+
+    def lessons(self, seed: int) -> Lessons:
+        """Returns the lessons of the network whose training has this seed."""
+        assert self.recipe.views is not None
+        if isinstance(self.labeler, Replay):
+            return partial(lessons, self.images, views_of(self.labeler.store.header), self.labeler)
+        views = Views(
+            self.recipe.views,
+            len(self.images),
+            seed=seed,
+            batch_size=self.recipe.batch_size,
+            flip_allowed=self.flip,
+        )
+        return partial(lessons, self.images, views, self.labeler)
+
+
+def course(
+    images: Tensor, labels: Tensor, recipe: Recipe, how: LabelRecipe, real: RealSet, ctx: Context
+) -> Course:
+    """Returns the course of a set, labelling it first where labels are stored.
+
+    Args:
+        images: what networks train on, `(n, c, h, w)`.
+        labels: their classes, int64 `(n,)`.
+        recipe: how a network is trained.
+        how: who tells it what.
+        real: names the classes, and whether a flip keeps them.
+        ctx: of the run; its teachers speak.
+
+    Raises:
+        ValueError: the labels named by `how.source` are of other images, classes or views.
+    """
+    labeler: Labeler
+    if how.kind == "hard":
+        return Course(images, Hard(labels), recipe, real.flip)
+    if how.kind == "replay" and how.source is not None:
+        store = LabelStore(Path(how.source), ctx.device)
+        wanted = _header(images, labels, recipe, how, store.header.teachers, real, store.header.seed)
+        if reason := unlike(store, wanted):
+            raise ValueError(reason)
+        return Course(images, Replay(how, labels, store), recipe, real.flip)
+    teachers = ctx.teachers_of(real)
+    if how.kind == "online":
+        forwards = len(teachers) * recipe.epochs * len(images)
+        labeler = OnlineTeacher(how, labels, teachers, forwards)
+    elif how.kind == "static":
+        parts = [ensemble(teachers, part, how.teacher_mode) for part in images.split(500)]
+        labeler = StaticSoft(how, labels, torch.cat(parts).half())
+    else:
+        digests = tuple(teacher.digest for teacher in teachers)
+        seed = ctx.seed_for("labels")
+        header = _header(images, labels, recipe, how, digests, real, seed)
+        labeler = Replay(how, labels, LabelStore(_stored(images, header, how, teachers, ctx), ctx.device))
+    return Course(images, labeler, recipe, real.flip)
+
+
+def _header(
+    images: Tensor,
+    labels: Tensor,
+    recipe: Recipe,
+    how: LabelRecipe,
+    teachers: tuple[str, ...],
+    real: RealSet,
+    seed: int,
+) -> StoreHeader:
+    assert recipe.views is not None
+    return StoreHeader(
+        images=content_digest([images, labels], real.class_names),
+        n=len(images),
+        k=real.num_classes,
+        epochs=-(-recipe.epochs // how.pool),
+        seed=seed,
+        batch_size=recipe.batch_size,
+        views=without_flip(recipe.views, real.flip).model_dump(mode="json"),
+        teachers=teachers,
+        class_names=real.class_names,
+        teacher_mode=how.teacher_mode,
+        top=how.top,
+    )
+
+
+def _stored(
+    images: Tensor, header: StoreHeader, how: LabelRecipe, teachers: Sequence[Teacher], ctx: Context
+) -> Path:
+    def say(view_x: Tensor) -> Tensor:
+        return ensemble(teachers, view_x, how.teacher_mode)
+
+    def build(folder: Path) -> None:
+        with Progress("labels", header.epochs, 0) as progress:
+            fill(folder, header, images, lambda view: say(view.x), lambda done: progress.advance_to(done, {}))
+
+    depends_on = {**header.layout.said, "autocast": ctx.runtime.autocast, "device": ctx.device.type}
+    return ctx.cache.entry("labels", depends_on, build)
+
+
+def unlike(store: LabelStore, wanted: StoreHeader) -> str | None:
+    """Returns why stored labels are not those of a training, and what to change, or None."""
+    has = store.header
+    for name, what, advice in (
+        ("class_names", "classes", "labels of this dataset"),
+        ("images", "images", "the labels of this set"),
+        ("views", "views", "the views of the labels, protocol.recipe.views"),
+        ("batch_size", "batches", f"protocol.recipe.batch_size={has.batch_size}"),
+        ("teacher_mode", "teacher mode", f"protocol.labels.teacher_mode={has.teacher_mode}"),
+    ):
+        there, here = getattr(has, name), getattr(wanted, name)
+        if there != here:
+            return (
+                f"the labels {store.path} are of other {what} ({_short(there)}) than this training "
+                f"({_short(here)}). Use {advice}, or protocol.labels.source=null to make labels of its own"
+            )
+    if has.epochs < wanted.epochs:
+        return (
+            f"the labels {store.path} are of {has.epochs} epochs, this training wants {wanted.epochs}. "
+            f"Use protocol.recipe.epochs={has.epochs}"
+        )
+    return None
+
+
+def _short(value: object) -> str:
+    text = str(value)
+    return text if len(text) <= 60 else text[:57] + "..."

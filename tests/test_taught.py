@@ -1,0 +1,131 @@
+"""Teachers and labels through the command: who taught is recorded, and what it costs; controls stand beside."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+from dd_bench import artifact
+from dd_bench.data.digits import digits
+from dd_bench.record import load_record
+from dd_bench.synthetic import CompensatedSet, ImageSet
+
+TAUGHT = [
+    "model.width=8",
+    "model.norm=batchnorm",
+    "runtime=plain",
+    "teachers.convnet_bn.recipe.epochs=2",
+    "teachers.convnet_bn.model.width=8",
+    "protocol.recipe.epochs=4",
+    "evaluator.num_networks=2",
+]
+SHORT = ["method.iterations=2"]
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("protocol", "mode", "label_bytes", "forwards"),
+    [
+        ("sre2l-kd-400", "online", None, 4 * 20),
+        ("sre2l-kd-400-static", "static", 20 * 10 * 2, 0),
+        ("sre2l-kd-400-replay", "replay", 4 * 20 * 10 * 2, 0),
+        ("sre2l-kd-400-hard", "hard", None, 0),
+    ],
+)
+def test_who_taught_is_recorded_and_what_it_costs(dd_bench, tmp_path, protocol, mode, label_bytes, forwards):
+    done = dd_bench("run", "method=random", "ipc=2", f"protocol={protocol}", *TAUGHT)
+    assert done.code == 0, done.text
+    r = load_record(only(tmp_path / "runs" / "records", "*.json"))
+    assert (r.label_mode, r.teacher_forwards) == (mode, forwards)
+    assert r.stored_bytes.get("teacher labels") == label_bytes
+    squeezed = list((tmp_path / "runs" / "cache").glob("squeeze-*[0-9a-f]"))
+    assert bool(squeezed) == (mode != "hard"), "no teacher is trained that nobody asks"
+    assert ("relabel" in r.seconds) and (r.seconds["relabel"] > 0) == (mode != "hard")
+    assert r.seconds["evaluate"] > 0
+
+
+def test_controls_stand_beside(dd_bench, tmp_path):
+    """A second label kind takes the same set; the natural images alone are scored where there are compensators."""
+    done = dd_bench(
+        "run", "method=infer", "ipc=2", "protocol=infer-400", "evaluator=controls", *TAUGHT, *SHORT
+    )
+    assert done.code == 0, done.text
+    r = load_record(only(tmp_path / "runs" / "records", "*.json"))
+    assert r.metrics == ["accuracy", "natural", "random"] and r.main_metric == "accuracy"
+    assert len(r.scores) == 6
+    folder = only(tmp_path / "runs" / "sets", "infer-*")
+    syn, card = artifact.load(folder)
+    assert isinstance(syn, CompensatedSet) and card.kind == "compensated" and "teachers" in card.config
+
+    done = dd_bench("run", "method=infer_dyn", "ipc=2", "protocol=infer-dyn-80", *TAUGHT, *SHORT)
+    assert done.code == 0, done.text
+    assert only(tmp_path / "runs" / "sets", "*-*") == folder, "infer_dyn is the same set under other labels"
+    assert {load_record(p).method for p in (tmp_path / "runs" / "records").glob("*")} == {
+        "infer",
+        "infer_dyn",
+    }
+
+
+def test_a_set_of_other_teachers_is_another_set(dd_bench, tmp_path):
+    how = ["method=sre2l", "ipc=1", *TAUGHT[:5], *SHORT]
+    assert dd_bench("distill", *how).code == 0
+    assert dd_bench("distill", *how, "teachers.convnet_bn.recipe.lr=0.05").code == 0
+    assert dd_bench("distill", *how, "teachers.convnet_bn.recipe.lr=0.05").code == 0
+    assert len(list((tmp_path / "runs" / "sets").iterdir())) == 2
+    assert dd_bench("distill", "method=random", "ipc=1").code == 0
+    assert dd_bench("distill", "method=random", "ipc=1", "teachers.convnet_bn.recipe.lr=0.05").code == 0
+    assert len(list((tmp_path / "runs" / "sets").iterdir())) == 3, "random asks no teacher"
+
+
+class TestRefusals:
+    def test_a_set_with_soft_labels_of_its_own(self, dd_bench, tmp_path):
+        real = digits(preprocess="normalise", val_fraction=0.0, device=torch.device("cpu"))
+        soft = ImageSet.of(real, torch.rand(10, 1, 8, 8), torch.full((10, 10), 0.1), "unit")
+        artifact.save(
+            soft,
+            tmp_path / "soft",
+            real=real,
+            method="m",
+            ipc=1,
+            seed=0,
+            config={},
+            citations=["x"],
+            provenance={},
+        )
+        done = dd_bench("evaluate", f"set={tmp_path / 'soft'}", "protocol=sre2l-kd-400", *TAUGHT)
+        assert done.code != 0 and "has soft labels of its own" in done.text, done.text
+
+    @pytest.mark.parametrize(
+        ("overrides", "told"),
+        [
+            (
+                ["method=sre2l", "teacher=[]"],
+                "follows a teacher, and the run has none. Use teacher=convnet_bn",
+            ),
+            (["method=random", "teacher=[]", "protocol=rded-300"], "needs a teacher. Use teacher=convnet_bn"),
+            (["method=infer", "ipc=1"], "ipc=1 of 10 classes is 10 images"),
+            (["method=sre2l", "teachers.convnet_bn.model.norm=instancenorm"], "has no BatchNorm layer"),
+            (["method=sre2l", "teachers.convnet_bn.epoch=1"], "epoch=1 is not kept"),
+            (["method=sre2l", "teachers.convnet_bn.keep=[77]"], "keep holds epoch 77"),
+            (["method=sre2l", "teachers.convnet_bn.weights=bought"], "teachers.convnet_bn.weights='bought'"),
+            (["protocol=rded-300", "protocol.recipe.augment=flip"], "both say how images are shown"),
+            (["protocol=rded-300", "protocol.recipe.views=null"], "recipe.views says how images are shown"),
+            (
+                [
+                    "method=random",
+                    "protocol=rded-300",
+                    "protocol.labels.source=nowhere",
+                    "protocol.labels.kind=replay",
+                ],
+                "holds no labels",
+            ),
+        ],
+    )
+    def test_messages(self, dd_bench, overrides, told):
+        done = dd_bench("run", "ipc=2", *overrides)
+        assert done.code != 0 and told in " ".join(done.text.split()), done.text
+        assert "Traceback" not in done.text
