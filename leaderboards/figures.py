@@ -15,7 +15,7 @@ from .boards import Board
 from .entries import ACCURACY
 from .markup import MARKDOWN, markdown_table
 
-STAGES = ("prepare", "distill", "evaluate")
+STAGES = ("prepare", "distill", "relabel", "evaluate")
 
 
 def number(values: Sequence[float | None], metric: str) -> str:
@@ -59,7 +59,7 @@ def csv_text(items: Iterable[tuple[Board, Record]]) -> str:
 
     Nothing is scaled: an accuracy stays a fraction. `values` are all networks' values by set and network, as
     they are; figures computed from them have 12 significant digits, so that no machine's last bit shows.
-    `config`, `stored_bytes` and `seconds` are JSON. Empty means none.
+    `config`, `controls`, `stored_bytes` and `seconds` are JSON. Empty means none.
     """
     lines = [_line(board, record) for board, record in items]
     text = io.StringIO()
@@ -71,6 +71,11 @@ def csv_text(items: Iterable[tuple[Board, Record]]) -> str:
 
 def _digits(x: float | None) -> str | None:
     return None if x is None else f"{x:.12g}"
+
+
+def _controls(r: Record) -> dict[str, str | None]:
+    """Returns the mean of each metric that was measured beside the main one."""
+    return {m: _digits(r.summary(m).mean) for m in r.metrics if m != r.main_metric}
 
 
 def _line(board: Board, r: Record) -> dict[str, Any]:
@@ -86,6 +91,8 @@ def _line(board: Board, r: Record) -> dict[str, Any]:
         "place": board.places.get(r.key),
         **{figure: _digits(getattr(done, figure)) if done else None for figure in figures},
         "values": " ".join(repr(s.value) for s in scores),
+        "controls": json.dumps(_controls(r), sort_keys=True),
+        "teacher_forwards": r.teacher_forwards or None,
         "stored_bytes": json.dumps(r.stored_bytes, sort_keys=True),
         "seconds": json.dumps(r.seconds, sort_keys=True),
         "device": r.device,

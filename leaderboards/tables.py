@@ -9,12 +9,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dd_bench.record import write_atomic
+from dd_bench.record import Record, write_atomic
 from dd_bench.shipped import changed
 
 from .boards import REFERENCE, Board, Cell, boards
 from .entries import ACCURACY, load_entries
 from .figures import csv_text, every_entry, networks, number
+from .labels import label_tables
 from .markup import LATEX, MARKDOWN, Markup, markdown_table
 from .published import Published, PublishedSet, load_published
 
@@ -28,7 +29,9 @@ _LATEX = _MARKDOWN.overlay("<%", "%>", "<<", ">>", "<#", "#>")
 
 
 def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
-    """Writes every board as `<slug>.md`, `.csv` and `.tex`, and `index.md`, `published.md`, `records.csv`.
+    """Writes every board as `<slug>.md`, `.csv` and `.tex`, and the pages that are of all boards.
+
+    Those are `index.md`, `labels.md`, `published.md` and `records.csv`.
 
     Returns:
         The files written. Nothing else in `out_dir` is touched.
@@ -37,10 +40,12 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
         ValueError: an entry or a file of published numbers is refused, see `load_entries`, `load_published`.
     """
     published = load_published(published_dir)
-    made = boards(load_entries(entries_dir), published)
+    entries = load_entries(entries_dir)
+    made = boards(entries, published)
     files = {
         "index.md": _index(made),
         "published.md": _published(published),
+        "labels.md": _labels(entries),
         "records.csv": csv_text((board, record) for board in made for record in board.records),
     }
     for board in made:
@@ -105,6 +110,11 @@ def _published(published: Sequence[PublishedSet]) -> str:
         header = ["Method", "IPC", "Published", "Protocol", "Source"]
         tables.append((f"{s.dataset}, {s.model}", markdown_table(header, rows, left=5)))
     return _MARKDOWN.get_template("published.md.j2").render(tables=tables)
+
+
+def _labels(entries: Sequence[Record]) -> str:
+    tables = [(MARKDOWN.escape(title), table) for title, table in label_tables(entries)]
+    return _MARKDOWN.get_template("labels.md.j2").render(tables=tables)
 
 
 def _context(board: Board, markup: Markup) -> dict[str, Any]:

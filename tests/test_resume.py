@@ -234,3 +234,66 @@ def alive(pid: int) -> bool:
         return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
     except (ProcessLookupError, FileNotFoundError):
         return False
+
+
+SRE2L = [
+    "method=sre2l",
+    "ipc=3",
+    "method.classes=5",
+    "method.iterations=150",
+    "teachers.convnet_bn.recipe.epochs=2",
+    "teachers.convnet_bn.model.width=8",
+    "model.width=8",
+    "runtime=one_thread",
+    "runtime.precision=fp32",
+    "runtime.compile=never",
+    "checkpoint_seconds=0",
+    "log_every=1",
+]
+
+
+def test_two_processes_make_one_set_and_one_is_killed(start, dd_bench, tmp_path):
+    """Each takes pieces that the other is not at; what was killed in a piece goes on in it; the bytes are the same."""
+    runs = tmp_path / "runs"
+    assert dd_bench("prepare", *SRE2L).code == 0  # the teacher is there before anybody shares anything
+    one, two = start("distill", *SRE2L), start("distill", *SRE2L)
+
+    def logs() -> list[Path]:
+        return [p for p in runs.glob("work/*/pieces/*/log.jsonl") if len(p.read_text().splitlines()) > 5]
+
+    wait_until(one, lambda: len(logs()) >= 2)  # both are at work
+    kill(one)
+    two.wait(timeout=240)
+    assert two.returncode == 0, (tmp_path / "printed.txt").read_text()
+    shared = content(only(runs, "sets/[!.]*"))
+    assert not list(runs.glob("work/*/pieces")), "what they led to is kept"
+    assert "resumes at step" in (tmp_path / "printed.txt").read_text(), "the killed piece was begun anew"
+    done = dd_bench("distill", *SRE2L, "out=alone", "cache=runs/cache")
+    assert done.code == 0, done.text
+    assert content(only(tmp_path / "alone", "sets/[!.]*")) == shared
+
+
+def test_killed_while_labelling(start, dd_bench, tmp_path):
+    """The replayed labels of a set go on after the last whole epoch, and are the same file."""
+    how = [
+        "method=random",
+        "ipc=20",
+        "protocol=sre2l-kd-400-replay",
+        "protocol.recipe.epochs=120",
+        *SRE2L[4:10],
+        "evaluator.num_networks=1",
+    ]
+    runs = tmp_path / "runs"
+    process = start("run", *how)
+    wait_until(
+        process, lambda: any(int(p.read_text()) > 3 for p in runs.glob("cache/labels-*.partial/done.json"))
+    )
+    kill(process)
+    done = [int(p.read_text()) for p in runs.glob("cache/labels-*.partial/done.json")]
+    assert 0 < done[0] < 120
+    again = dd_bench("run", *how)
+    assert again.code == 0, again.text
+    whole = dd_bench("run", *how, "out=alone")
+    assert whole.code == 0, whole.text
+    a, b = (only(tmp_path / out, "cache/labels-*/labels.safetensors") for out in ("runs", "alone"))
+    assert sha256(a) == sha256(b)

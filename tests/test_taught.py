@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
+from PIL import Image
 
 from dd_bench import artifact
 from dd_bench.data.digits import digits
@@ -129,3 +131,61 @@ class TestRefusals:
         done = dd_bench("run", "ipc=2", *overrides)
         assert done.code != 0 and told in " ".join(done.text.split()), done.text
         assert "Traceback" not in done.text
+
+
+class TestImageNet:
+    """The large path on a tiny folder in the true layout: streamed files, pretrained weights, chunks, stored labels."""
+
+    WNIDS = ("n01440764", "n02102040", "n03417042")  # tench, English springer, gas pump
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        draw = torch.Generator().manual_seed(0)
+        for part, count in (("train", 5), ("val", 2)):
+            for wnid in self.WNIDS:
+                (tmp_path / "imagenet" / part / wnid).mkdir(parents=True)
+                for i in range(count):
+                    pixels = torch.randint(0, 256, (40, 52, 3), generator=draw, dtype=torch.uint8).numpy()
+                    Image.fromarray(pixels).save(tmp_path / "imagenet" / part / wnid / f"{wnid}_{i}.JPEG")
+        return tmp_path / "imagenet"
+
+    @pytest.fixture
+    def how(self, folder, monkeypatch):
+        state = torchvision.models.resnet18().state_dict()
+        monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **_: state)
+        return [
+            "dataset=image_folder",
+            f"dataset.root={folder}",
+            "dataset.name=imagenet",
+            "dataset.size=32",
+            "dataset.resize=crop",
+            "dataset.stream=true",
+            "teacher=imagenet_resnet18",
+            "model.width=8",
+            "model.norm=batchnorm",
+            "protocol=fkd-300",
+            "protocol.recipe.epochs=2",
+            "protocol.recipe.batch_size=4",
+            "evaluator=controls",
+            "evaluator.num_networks=1",
+            "runtime=plain",
+            "ipc=2",
+        ]
+
+    @pytest.mark.parametrize(
+        ("method", "n"),
+        [
+            (["method=cda", *SHORT, "method.classes=2"], 6),
+            (["method=rded", "method.patches.factor=2", "method.patches.images=5", "ipc=1"], 3),
+            (["method=infer", *SHORT], 6),  # one natural set of three, and its compensator
+        ],
+        ids=["cda", "rded", "infer"],
+    )
+    def test_from_files_to_a_record(self, dd_bench, how, tmp_path, method, n):
+        done = dd_bench("run", *how, *method)
+        assert done.code == 0, done.text
+        r = load_record(only(tmp_path / "runs" / "records", "*.json"))
+        assert r.label_mode == "replay" and "random" in r.metrics
+        assert r.stored_bytes["teacher labels"] == 2 * n * 3 * 2  # epochs, images, classes, float16
+        card = artifact.read_card(only(tmp_path / "runs" / "sets", "*-*"))
+        assert card.class_names == list(self.WNIDS)

@@ -1,0 +1,58 @@
+"""The page that shows one recipe under several kinds of labels."""
+
+from dd_bench.leaderboards.labels import label_tables
+from dd_bench.leaderboards.tables import build
+from dd_bench.record import ProtocolId, Score
+
+RECIPE = {"epochs": 400, "lr": 0.001}
+
+
+def taught(record, method, ipc, kind, values, recipe=None, **changes):
+    protocol = {"recipe": recipe or RECIPE, "labels": {"kind": kind}}
+    name = "kd" if kind == "online" else f"kd-{kind}"
+    return record(
+        method,
+        ipc,
+        [values],
+        label_mode=kind,
+        protocol=ProtocolId(name=name, version=1),
+        config={"method": {}, "protocol": protocol},
+        **changes,
+    )
+
+
+def with_control(record, value=0.5):
+    score = Score(metric="random", value=value, set=0, network=0, seed=0)
+    return record.model_copy(update={"scores": [*record.scores, score]})
+
+
+def test_kinds_stand_side_by_side(record):
+    entries = [
+        taught(record, "sre2l", 10, "online", [0.5, 0.6], teacher_forwards=40_000),
+        taught(record, "sre2l", 10, "hard", [0.2, 0.3]),
+        taught(record, "random", 10, "hard", [0.4, 0.4]),
+        with_control(
+            taught(
+                record, "sre2l", 10, "replay", [0.51, 0.6], stored_bytes={"images": 1, "teacher labels": 8000}
+            )
+        ),
+    ]
+    ((title, table),) = label_tables(entries)
+    assert title == "fashion_mnist, convnet(width=32): kd, kd-hard, kd-replay"
+    lines = table.splitlines()
+    assert lines[0].split("|")[1:-1] == [" Method ", " IPC ", " hard ", " replay ", " online "]
+    assert lines[2].startswith("| random | 10 | 40.0")
+    for told in ("25.0 ± 7.1 (n=2)", "random 50.0; 8,000 B of labels", "40,000 teacher forwards"):
+        assert told in lines[3]
+
+
+def test_another_recipe_is_another_table(record):
+    one = taught(record, "dm", 1, "hard", [0.5])
+    other = taught(record, "dm", 1, "hard", [0.6], recipe={"epochs": 80})
+    assert len(label_tables([one, other])) == 2
+
+
+def test_a_set_s_own_labels_are_not_of_this_page(record, put, tmp_path):
+    assert label_tables([record("dm", 1, [[0.5, 0.6]])]) == []
+    build(put(record("dm", 1, [[0.5, 0.6]])), tmp_path, tmp_path / "out")
+    assert "##" not in (tmp_path / "out" / "labels.md").read_text()
