@@ -9,20 +9,18 @@ Against the unrolled gradient in float64, along an expert trained on 2000 Fashio
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+import report
 import torch
 from torch import Tensor
 
-from dd_bench import environment
 from dd_bench.architecture import Architecture
 from dd_bench.data.fashion_mnist import fashion_mnist
 from dd_bench.flat import FlatNetwork, flatten
 from dd_bench.labels import classification_loss
 from dd_bench.models.convnet import ConvNet
-from dd_bench.runtime import cpu_name
 from dd_bench.seeding import generator
 from dd_bench.unroll import GRADIENTS, Eager, Inner, Step, Target
 
@@ -106,9 +104,7 @@ def main() -> None:
             f"| {r['ipc']} | {r['steps']} | {r['start']} | {r['cosine_images']:.3f} | {r['norm_ratio_images']:.2f} "
             f"| {r['cosine_labels']:.3f} | {r['ratio_lr']:.2f} | {r['adjoint_error']:.0e} |"
         )
-    machine = {"cpu": cpu_name(), "versions": environment.versions()}
-    written = {"machine": machine, "code": environment.code().model_dump(), "results": rows}
-    args.out.write_text(json.dumps(written, indent=2) + "\n")
+    report.write(args.out, {"results": rows})
 
 
 if __name__ == "__main__":

@@ -11,7 +11,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from collections.abc import Callable
@@ -21,18 +20,17 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import report
 import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from dd_bench import environment
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
 from dd_bench.augment import Augment
 from dd_bench.flat import FlatNetwork, flatten
 from dd_bench.labels import classification_loss
 from dd_bench.models.convnet import ConvNet
-from dd_bench.runtime import cpu_name
 from dd_bench.seeding import generator, stream
 from dd_bench.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner, Step, Target
 
@@ -177,10 +175,7 @@ def main() -> None:
             " / ".join(f"{row[s][what] / 2**20:.0f}" for s in SIDES[:3]) for what in ("activations", "peak")
         ]
         print(f"| {steps} | {' | '.join(cells)} | {row['adjoint']['gradient_difference']:.0e} |", flush=True)
-    machine = {"cpu": cpu_name(), "threads": args.threads, "versions": environment.versions()}
-    written = {"machine": machine, "code": environment.code().model_dump(), "results": results}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(written, indent=2) + "\n")
+    report.write(args.out, {"results": results}, threads=args.threads)
 
 
 if __name__ == "__main__":

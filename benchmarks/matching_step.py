@@ -11,7 +11,6 @@ in a run that repays the compiler. They take turns on the same network, batches 
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from multiprocessing import get_context
@@ -19,10 +18,10 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import report
 import torch
 from torch import Tensor
 
-from dd_bench import environment
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
 from dd_bench.augment import Augment
@@ -30,7 +29,6 @@ from dd_bench.matching import mean_match
 from dd_bench.methods.datadam import DataDAM, spatial_attention
 from dd_bench.methods.dm import DM
 from dd_bench.models.convnet import ConvNet
-from dd_bench.runtime import cpu_name
 from dd_bench.seeding import generator, stream
 from dd_bench.shipped import shipped_config
 
@@ -167,12 +165,7 @@ def main() -> None:
                 print(line(results[-1]), flush=True)
     for pipe in pipes.values():
         pipe.send(None)
-    machine = {"cpu": cpu_name(), "threads": args.threads, "versions": environment.versions()}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {"machine": machine, "code": environment.code().model_dump(), "results": results}, indent=2
-    )
-    args.out.write_text(text + "\n")
+    report.write(args.out, {"results": results}, threads=args.threads)
 
 
 if __name__ == "__main__":

@@ -13,7 +13,6 @@ They take turns; the loss is compared at the same images.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from functools import partial
@@ -22,11 +21,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import report
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dd_bench import environment
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
 from dd_bench.methods.recover import recover_loss
@@ -34,7 +33,6 @@ from dd_bench.methods.recover_views import RecoverViews
 from dd_bench.models.convnet import ConvNet
 from dd_bench.models.network import Network
 from dd_bench.models.resnet import ResNet18
-from dd_bench.runtime import cpu_name
 from dd_bench.seeding import generator
 from dd_bench.statistics import Tapped
 from dd_bench.zoo import Teacher, executed_norms
@@ -183,12 +181,7 @@ def main() -> None:
             print(line(results[-1]), flush=True)
     for pipe in pipes.values():
         pipe.send(None)
-    machine = {"cpu": cpu_name(), "threads": args.threads, "versions": environment.versions()}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {"machine": machine, "code": environment.code().model_dump(), "results": results}, indent=2
-    )
-    args.out.write_text(text + "\n")
+    report.write(args.out, {"results": results}, threads=args.threads)
 
 
 if __name__ == "__main__":

@@ -9,22 +9,21 @@ back `workers` and `spread_after` in `conf/runtime/auto.yaml`.
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from dataclasses import replace
 from pathlib import Path
 
+import report
 import torch
 
-from dd_bench import environment
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
 from dd_bench.data.fashion_mnist import fashion_mnist
 from dd_bench.examination import Examination
 from dd_bench.models.convnet import ConvNet
 from dd_bench.protocol import Protocol
-from dd_bench.runtime import RuntimeConfig, cpu_name, resolve
+from dd_bench.runtime import RuntimeConfig, resolve
 from dd_bench.seeding import generator
 from dd_bench.shipped import shipped_config
 
@@ -84,12 +83,7 @@ def main() -> None:
         "seconds": seconds,
         "scores": scores,
     }
-    machine = {"cpu": cpu_name(), "threads": torch.get_num_threads(), "versions": environment.versions()}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps(
-        {"machine": machine, "code": environment.code().model_dump(), "ratio": ratio, **result}, indent=2
-    )
-    args.out.write_text(text + "\n")
+    report.write(args.out, {"ratio": ratio, **result}, threads=torch.get_num_threads())
 
 
 if __name__ == "__main__":

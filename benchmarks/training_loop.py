@@ -12,7 +12,6 @@ allocator, DataLoader without workers, loss.item() every step, as the released e
 from __future__ import annotations
 
 import argparse
-import json
 import statistics
 import time
 from multiprocessing import get_context
@@ -20,18 +19,18 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+import report
 import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from dd_bench import environment
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
 from dd_bench.augment import Augment
 from dd_bench.data.fashion_mnist import fashion_mnist
 from dd_bench.models.convnet import ConvNet
 from dd_bench.protocol import Recipe
-from dd_bench.runtime import Runtime, RuntimeConfig, cpu_name, resolve
+from dd_bench.runtime import Runtime, RuntimeConfig, resolve
 from dd_bench.seeding import generator, seeded, stream
 from dd_bench.shipped import shipped_config
 from dd_bench.training import accuracy, fetch_from, train
@@ -193,16 +192,7 @@ def main() -> None:
                 )
     for pipe in pipes.values():
         pipe.send(None)
-    machine = {"cpu": cpu_name(), "threads": args.threads, "versions": environment.versions()}
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    code = environment.code().model_dump()
-    args.out.write_text(
-        json.dumps(
-            {"machine": machine, "code": code, "images_per_network": args.images, "results": results},
-            indent=2,
-        )
-        + "\n"
-    )
+    report.write(args.out, {"images_per_network": args.images, "results": results}, threads=args.threads)
 
 
 if __name__ == "__main__":

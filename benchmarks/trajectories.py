@@ -23,17 +23,17 @@ import statistics
 from pathlib import Path
 from typing import Any
 
+import report
 import torch
 from torch import Tensor
 
-from dd_bench import artifact, environment
+from dd_bench import artifact
 from dd_bench.augment import Augment
 from dd_bench.buffer import Buffer
 from dd_bench.data.fashion_mnist import fashion_mnist
 from dd_bench.flat import FlatNetwork
 from dd_bench.labels import classification_loss
 from dd_bench.models.convnet import ConvNet
-from dd_bench.runtime import cpu_name
 from dd_bench.seeding import generator, stream
 from dd_bench.synthetic import ImageSet
 
@@ -186,15 +186,7 @@ def main() -> None:
             of_set(buffer, Path(s), args.steps, args.epochs, momenta.get(name, 0.0)) for s in sets
         ]
         print(name, json.dumps(results[name], indent=1), flush=True)
-    machine = {"cpu": cpu_name(), "versions": environment.versions()}
-    written = {
-        "machine": machine,
-        "code": environment.code().model_dump(),
-        "steps": args.steps,
-        "results": results,
-    }
-    args.out.parent.mkdir(parents=True, exist_ok=True)
-    args.out.write_text(json.dumps(written, indent=1) + "\n")
+    report.write(args.out, {"steps": args.steps, "results": results})
 
 
 if __name__ == "__main__":
