@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
-from dd_bench.methods.recover import recover_loss
+from dd_bench.methods.recover_engine import recover_loss
 from dd_bench.methods.recover_views import RecoverViews
 from dd_bench.models.convnet import ConvNet
 from dd_bench.models.network import Network

@@ -8,7 +8,6 @@ from functools import partial
 from typing import Any, ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from dd_bench.architecture import Architecture
@@ -19,11 +18,13 @@ from dd_bench.real import RealSet
 from dd_bench.statistics import Tapped
 from dd_bench.synthetic import CompensatedSet, ImageSet, SyntheticSet
 from dd_bench.training import repays_compilation
-from dd_bench.zoo import TeacherSpec, executed_norms
+from dd_bench.zoo import Teacher, TeacherSpec, executed_norms
 
+from .recover_engine import Engine
 from .recover_patches import Patches, composites
 from .recover_views import RecoverViews
 
+Start = Callable[[int, Tensor], Tensor]
 VARIABLES, INITS, TEACHERS = (
     ("images", "compensator"),
     ("noise", "real", "patches"),
@@ -129,7 +130,7 @@ class Recover(Method):
                 f"ipc={ipc} of {c} classes is {ipc * c} images, and one natural image of each class with a "
                 f"compensator of each of {m} teachers is {c + m}. Use ipc={-(-(c + m) // c)} or more"
             )
-        if self.iterations == 0 or not self.statistics:
+        if self.iterations == 0:
             return None
         for spec in teachers:
             if spec.config.weights == "squeeze" and not executed_norms(
@@ -152,133 +153,85 @@ class Recover(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: Context) -> SyntheticSet:
         """See `Method`."""
-        teachers = [Tapped(teacher) if self.iterations else teacher for teacher in ctx.teachers_of(real)]
+        teachers = ctx.teachers_of(real)
         if self.variable == "compensator":
             return self._compensated(real, ipc, teachers, ctx)
-        start = self._start(real, ipc, ctx)  # (k, ipc, c, h, w)
-        chunks = torch.arange(real.num_classes).split(self.classes or real.num_classes)
+        engine = self._engine(
+            real, teachers if self.schedule == "cycle" else teachers[:1], ipc * real.num_classes, ctx
+        )
+        start = self._start(real, ipc, teachers[0], ctx)
+        chunks = torch.arange(real.num_classes, device=ctx.device).split(self.classes or real.num_classes)
         units = {
-            f"slot{slot}-classes{int(chunk[0])}to{int(chunk[-1])}": partial(
-                self._images, real, teachers, chunk.to(ctx.device), start, slot
-            )
+            f"slot{slot}-class{int(chunk[0])}": partial(self._images, engine, start, slot, chunk)
             for slot in range(ipc)
             for chunk in chunks
         }
         pieces = ctx.pieces(units)
-        pixels = torch.cat([pieces[name]["pixels"] for name in units])  # slot-major
+        pixels = torch.cat([pieces[name]["pixels"] for name in units])  # slot by slot
         classes = torch.arange(real.num_classes).repeat(ipc)
         order = classes.argsort(stable=True)
         return ImageSet.of(real, pixels[order], classes[order], "pixel")
 
-    def _start(self, real: RealSet, ipc: int, ctx: Context) -> Callable[[int, Tensor], Tensor]:
-        """Returns what gives the first images of a slot and of classes `(b,)`: inputs `(b, c, h, w)`."""
-        if self.init == "noise":
-            name = "noise"
-            return lambda slot, chunk: torch.randn(
-                (len(chunk), *real.shape),
-                generator=ctx.generator(name, slot, int(chunk[0])),
-                device=ctx.device,
-            )
-        if self.init == "real":
-            index = real.train.draw(ipc, ctx.generator("init"))  # (k, ipc)
-            return lambda slot, chunk: real.train.inputs(index[chunk, slot])
-        observer = ctx.teachers_of(real)[0]
-        builds = {
-            f"patches{c}": partial(composites, real, ipc, c, observer, self.patches)
-            for c in range(real.num_classes)
-        }
-        made = ctx.pieces(builds)
-        pixels = torch.stack([made[name]["pixels"] for name in builds]).to(
-            ctx.device
-        )  # (k, ipc, c, h, w) uint8
-        return lambda slot, chunk: real.preprocess(pixels[chunk, slot].float() / 255)
-
-    def _images(
-        self,
-        real: RealSet,
-        teachers: Sequence[Any],
-        chunk: Tensor,
-        start: Callable[[int, Tensor], Tensor],
-        slot: int,
-        ctx: Context,
-    ) -> Piece:
+    def _images(self, engine: Engine, start: Start, slot: int, chunk: Tensor, ctx: Context) -> Piece:
+        """Recovers the images of a slot and a chunk of classes `(b,)`."""
         x = start(slot, chunk).clone()
-        self._optimise(x, lambda: x, real, teachers, chunk, f"slot{slot}-{int(chunk[0])}", True, ctx)
-        pixels = real.preprocess.inverse(x).clamp(0, 1)
+        engine.optimise(x, lambda: x, chunk, f"slot{slot}-class{int(chunk[0])}", ctx, clamped=True)
+        pixels = engine.real.preprocess.inverse(x).clamp(0, 1)
         return {"pixels": (pixels * 255).round().to(torch.uint8)}
 
-    def _compensated(self, real: RealSet, ipc: int, teachers: Sequence[Any], ctx: Context) -> CompensatedSet:
-        k = self.natural_sets(ipc, real.num_classes, len(teachers))
+    def _compensated(
+        self, real: RealSet, ipc: int, teachers: Sequence[Teacher], ctx: Context
+    ) -> CompensatedSet:
+        k, m = self.natural_sets(ipc, real.num_classes, len(teachers)), len(teachers)
+        engines = [self._engine(real, [teacher], k * m * real.num_classes, ctx) for teacher in teachers]
         index = real.train.draw(k, ctx.generator("init")).T.contiguous()  # (K, C): a natural set a row
         units = {
-            f"set{i}-teacher{j}": partial(self._compensator, real, teacher, index[i], f"set{i}-teacher{j}")
+            f"set{i}-teacher{j}": partial(self._compensator, engines[j], index[i], f"set{i}-teacher{j}")
             for i in range(k)
-            for j, teacher in enumerate(teachers)
+            for j in range(m)
         }
         pieces = ctx.pieces(units)
         compensators = torch.stack([pieces[name]["compensator"] for name in units])  # (K M, c, h, w)
-        return CompensatedSet.of(real, index.flatten(), compensators.unflatten(0, (k, len(teachers))))
+        return CompensatedSet.of(real, index.flatten(), compensators.unflatten(0, (k, m)))
 
-    def _compensator(self, real: RealSet, teacher: Any, index: Tensor, name: str, ctx: Context) -> Piece:
-        natural, u = real.train.inputs(index), torch.zeros(1, *real.shape, device=ctx.device)
-        classes = real.train.labels[index]
-        self._optimise(u, lambda: natural + u, real, [teacher], classes, name, False, ctx)
+    def _compensator(self, engine: Engine, index: Tensor, name: str, ctx: Context) -> Piece:
+        """Recovers what is added to the natural images `index (C,)`."""
+        train = engine.real.train
+        natural, u = train.inputs(index), torch.zeros(1, *engine.real.shape, device=ctx.device)
+        engine.optimise(u, lambda: natural + u, train.labels[index], name, ctx, clamped=False)
         return {"compensator": u[0].half()}
 
-    def _optimise(
-        self,
-        variable: Tensor,
-        batch: Callable[[], Tensor],
-        real: RealSet,
-        teachers: Sequence[Any],
-        y: Tensor,
-        name: str,
-        clamp: bool,
-        ctx: Context,
-    ) -> None:
-        """Moves `variable` in place, of which `batch()` makes the images of the classes `y (b,)`."""
-        if self.iterations == 0:
-            return
-        optimizer = torch.optim.Adam([variable.requires_grad_()], self.lr_img, self.betas)
-        black, white = (
-            real.preprocess(torch.full((1, *real.shape), v, device=ctx.device)) for v in (0.0, 1.0)
+    def _engine(self, real: RealSet, teachers: Sequence[Teacher], images: int, ctx: Context) -> Engine:
+        compiled = repays_compilation(self.iterations * images, real.shape, ctx.runtime)
+        tapped = [Tapped(teacher) for teacher in teachers] if self.iterations else []
+        return Engine(
+            real,
+            tapped,
+            self.views,
+            self.iterations,
+            self.lr_img,
+            self.betas,
+            self.statistics,
+            self.first_layer,
+            compiled,
         )
-        multipliers = [torch.ones(len(t.teacher.norms), device=ctx.device) for t in teachers]
-        for m in multipliers:
-            m[0] = self.first_layer
-        loss_of = self._loss(len(y), real.shape, ctx)
-        for step in ctx.steps(self.iterations, {"variable": variable, "optimizer": optimizer}, name):
-            for group in optimizer.param_groups:
-                group["lr"] = 0.5 * self.lr_img * (1 + math.cos(math.pi * step / self.iterations))
-            view = self.views.draw(
-                step, self.iterations, real.shape, real.flip, ctx.stream(name, "view", step).host
-            )
-            which = step % len(teachers)
-            loss, statistics = loss_of(teachers[which], view(batch()), y, multipliers[which])
-            optimizer.zero_grad(set_to_none=True)
-            loss.backward()
-            optimizer.step()
-            if clamp:
-                with torch.no_grad():
-                    variable.copy_(torch.minimum(torch.maximum(variable, black), white))
-            ctx.log(loss=loss, statistics=statistics)
-        variable.requires_grad_(False)
 
-    def _loss(
-        self, b: int, shape: tuple[int, int, int], ctx: Context
-    ) -> Callable[..., tuple[Tensor, Tensor]]:
-        loss = partial(recover_loss, weight=self.statistics, autocast=ctx.runtime.autocast)
-        if not repays_compilation(self.iterations * b, shape, ctx.runtime):
-            return loss
-        fast: Callable[..., tuple[Tensor, Tensor]] = torch.compile(loss, dynamic=False)
-        return fast
+    def _start(self, real: RealSet, ipc: int, observer: Teacher, ctx: Context) -> Start:
+        """Returns what gives the first images of a slot and of classes `(b,)`: inputs `(b, c, h, w)`."""
+        if self.init == "noise":
 
+            def noise(slot: int, chunk: Tensor) -> Tensor:
+                of = ctx.generator("noise", slot, int(chunk[0]))
+                return torch.randn((len(chunk), *real.shape), generator=of, device=ctx.device)
 
-def recover_loss(
-    teacher: Tapped, x: Tensor, y: Tensor, multipliers: Tensor, *, weight: float, autocast: bool
-) -> tuple[Tensor, Tensor]:
-    """Returns the loss of a batch `(b, c, h, w)` of the classes `y (b,)`, and its distance from the statistics; 0-d."""
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
-        logits, distances = teacher(x)
-    statistics = (multipliers * distances).sum()
-    return F.cross_entropy(logits, y) + weight * statistics, statistics
+            return noise
+        if self.init == "real":
+            index = real.train.draw(ipc, ctx.generator("init"))  # (k, ipc)
+            return lambda slot, chunk: real.train.inputs(index[chunk, slot])
+        units = {
+            f"patches{c}": partial(composites, real, ipc, c, observer, self.patches)
+            for c in range(real.num_classes)
+        }
+        made = ctx.pieces(units)
+        pixels = torch.stack([made[name]["pixels"] for name in units]).to(ctx.device)  # (k, ipc, c, h, w)
+        return lambda slot, chunk: real.preprocess(pixels[chunk, slot].float() / 255)

@@ -26,6 +26,7 @@ HELPERS = {
     "mtt_start",
     "mtt_views",
     "ncfm_frequencies",
+    "recover_engine",
     "recover_patches",
     "recover_views",
 }

@@ -8,7 +8,9 @@ from dd_bench.leaderboards.published import Published, load_published
 
 FOLDER = Path(module.__file__).parent / "published"
 CHOSEN = {"full", "random", "herding", "kcenter", "kmeans"}
-METHODS = CHOSEN | {"dc", "dsa", "dm", "datadam", "ncfm", "mtt", "ftd", "tesla", "datm"}
+MATCHED = {"dc", "dsa", "dm", "datadam", "ncfm", "mtt", "ftd", "tesla", "datm"}
+RECOVERED = {"sre2l", "cda", "rded", "infer", "infer_dyn", "sre2l++", "dwa", "g_vbsm", "edc"}
+METHODS = CHOSEN | MATCHED | RECOVERED
 
 
 def test_every_committed_file_is_valid():
@@ -16,10 +18,15 @@ def test_every_committed_file_is_valid():
     assert [s.dataset for s in sets] == [
         "cifar10",
         "cifar100",
+        "cifar100_resnet18",
+        "cifar10_resnet18",
         "fashion_mnist",
         "imagefruit",
         "imagemeow",
+        "imagenet1k",
         "imagenet1k_64",
+        "imagenet1k_resnet101",
+        "imagenet1k_resnet50",
         "imagenette",
         "imagesquawk",
         "imagewoof",
@@ -27,6 +34,9 @@ def test_every_committed_file_is_valid():
         "mnist",
         "svhn",
         "tiny_imagenet",
+        "tiny_imagenet_resnet101",
+        "tiny_imagenet_resnet18",
+        "tiny_imagenet_resnet50",
     ]
     for s in sets:
         assert (FOLDER / f"{s.dataset}.json").exists()
@@ -56,6 +66,10 @@ def test_a_few_numbers_that_were_read():
     assert value("cifar100", "datm", 50) == (55.0, 0.2, True)
     assert value("imagesquawk", "mtt", 10) == (52.3, 1.0, True)
     assert value("cifar10", "full", 50) == (84.8, 0.1, True)  # at any IPC
+    assert value("cifar100_resnet18", "infer", 10) == (45.2, None, True)
+    assert value("cifar100_resnet18", "edc", 10) == (63.7, None, False)
+    assert value("imagenet1k", "sre2l", 50) == (46.8, None, True)
+    assert value("imagenet1k_resnet101", "cda", 200) == (68.4, None, True)
     assert sets["fashion_mnist"].at("datadam", 1) == []  # none was found
 
 

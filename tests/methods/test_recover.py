@@ -166,6 +166,14 @@ class TestImages:
         )
         assert torch.equal(whole.images, parts.images)
 
+    def test_or_the_first_alone_guides(self, make_method, make_ctx, blobs, make_teacher):
+        two = (make_teacher("one"), make_teacher("two", width=4))
+        both, one = (
+            make_method("sre2l").distill(blobs, 1, make_ctx(teachers=t, work=str(len(t))))
+            for t in (two, two[:1])
+        )
+        assert torch.equal(both.images, one.images)
+
     def test_teachers_take_turns(self, make_method, make_ctx, blobs, make_teacher, monkeypatch):
         asked = []
         plain = Tapped.forward
