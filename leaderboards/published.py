@@ -13,6 +13,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .entries import ACCURACY, Track
 
 
+PLAIN = (ACCURACY, "controls")
+"""Evaluators whose accuracy is what papers print: of fresh networks that saw the whole set at once."""
+
+
 class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -32,7 +36,7 @@ class Published(_Strict):
 
 
 class PublishedSet(_Strict):
-    """The published numbers of one dataset: one file."""
+    """The published numbers of one dataset and network: one file."""
 
     dataset: str
     model: str = Field(description="network evaluated on: the name of a model, its knobs left out")
@@ -50,7 +54,7 @@ class PublishedSet(_Strict):
 
     def suits(self, track: Track) -> bool:
         """Whether these numbers may stand on a board: same dataset and architecture (any width), accuracy."""
-        if (track.evaluator, track.metric) != (ACCURACY, ACCURACY):
+        if track.metric != ACCURACY or track.evaluator not in PLAIN:
             return False
         same_model = re.match(rf"{re.escape(self.model)}(?![A-Za-z0-9])", track.model) is not None
         return _plain(self.dataset) == _plain(track.dataset) and same_model
@@ -64,15 +68,17 @@ def load_published(folder: Path) -> list[PublishedSet]:
     """Reads every `*.json` of `folder`.
 
     Raises:
-        ValueError: the folder is missing, a file is not valid, or two files are about one dataset.
+        ValueError: the folder is missing, a file is not valid, or two files are about one dataset and network.
     """
     if not folder.is_dir():
         raise ValueError(f"no such folder of published numbers: {folder}")
     sets = [_load(path) for path in sorted(folder.glob("*.json"))]
-    names = [_plain(s.dataset) for s in sets]
+    names = [f"{_plain(s.dataset)} and {s.model}" for s in sets]
     if twice := {name for name in names if names.count(name) > 1}:
-        raise ValueError(f"{folder} has several files about {sorted(twice)}; wanted one a dataset")
-    return sorted(sets, key=lambda s: s.dataset)
+        raise ValueError(
+            f"{folder} has several files about {sorted(twice)}; wanted one a dataset and network"
+        )
+    return sorted(sets, key=lambda s: (s.dataset, s.model))
 
 
 def find(sets: Sequence[PublishedSet], track: Track) -> PublishedSet | None:
