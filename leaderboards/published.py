@@ -12,7 +12,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 
 from .entries import ACCURACY, Track
 
-
 PLAIN = (ACCURACY, "controls")
 """Evaluators whose accuracy is what papers print: of fresh networks that saw the whole set at once."""
 
