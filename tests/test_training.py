@@ -446,3 +446,55 @@ class TestFastPaths:
             ends.append(parameters(net))
         moved = (ends[0] - parameters(convnet(blobs).fresh(0, CPU))).norm()
         assert (ends[0] - ends[1]).norm() < 1e-3 * moved
+
+
+class TestSchedules:
+    def rates(self, recipe, **values):
+        how = recipe(milestones=(), lr=2.0, **values)
+        optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], how, torch.device("cpu"))
+        found = []
+        for epoch in range(how.epochs):
+            set_rate(optimizer, how, epoch)
+            found.append(optimizer.param_groups[0]["lr"])
+        return found
+
+    def test_cosine_falls_to_zero_after_the_last_epoch(self, recipe):
+        found = self.rates(recipe, epochs=4, schedule="cosine")
+        assert found == pytest.approx([1 + math.cos(math.pi * e / 4) for e in range(4)])
+
+    def test_half_cosine_falls_to_half(self, recipe):
+        found = self.rates(recipe, epochs=100, schedule="half_cosine")
+        assert found[0] == 2.0 and found[-1] == pytest.approx(1.0, abs=0.02) and found[-1] > 1.0
+
+    def test_warm_up_comes_before_the_cosine(self, recipe):
+        found = self.rates(recipe, epochs=10, warmup=5, schedule="cosine")
+        assert found[:6] == pytest.approx([0.02, 0.416, 0.812, 1.208, 1.604, 2.0])
+        assert found[6:] == pytest.approx([1 + math.cos(math.pi * e / 5) for e in range(1, 5)])
+
+    def test_matrices_alone_decay(self, recipe, convnet, blobs):
+        net = convnet(blobs).fresh(0, torch.device("cpu"))
+        how = recipe(milestones=(), decay="matrices", weight_decay=0.1)
+        groups = make_optimizer(net.parameters(), how, CPU).param_groups
+        assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+        assert all(p.ndim >= 2 for p in groups[0]["params"]) and all(p.ndim < 2 for p in groups[1]["params"])
+        assert sum(len(g["params"]) for g in groups) == len(list(net.parameters()))
+
+    def test_keys_that_came_later_are_no_part_of_what_does_not_use_them(self, recipe):
+        assert set(recipe().identity()) == set(recipe().model_dump()) - {
+            "schedule",
+            "warmup",
+            "decay",
+            "views",
+        }
+        assert recipe(milestones=(), schedule="cosine").identity()["schedule"] == "cosine"
+
+    @pytest.mark.parametrize(
+        ("values", "told"),
+        [
+            ({"schedule": "cosine"}, "has no milestones"),
+            ({"warmup": 5}, "leaves nothing of epochs=5"),
+        ],
+    )
+    def test_contradictions(self, recipe, values, told):
+        with pytest.raises(ValueError, match=told):
+            recipe(**values)
