@@ -94,11 +94,10 @@ class Context:
         A build gets a context with its own loop, and draws all its randomness by its own name.
         """
 
-        def make(name: str) -> tuple[Piece, float]:
+        def make(name: str) -> tuple[Piece, float, Callable[[], None]]:
             ctx = replace(self, loop=self.loop.branch(f"pieces/{name}"))
             piece = builds[name](ctx)
-            ctx.loop.forget()
-            return piece, ctx.loop.seconds_before
+            return piece, ctx.loop.seconds_before, ctx.loop.forget
 
         makes = {name: partial(make, name) for name in builds}
         pieces, before = make_all(self.loop.pieces, makes, self.over)

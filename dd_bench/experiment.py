@@ -26,6 +26,7 @@ from dd_bench.architecture import Architecture
 from dd_bench.base import Context, Evaluator, Method, Told
 from dd_bench.cache import Cache, locked
 from dd_bench.journal import Journal
+from dd_bench.label_store import LabelStore
 from dd_bench.labels import label_mode
 from dd_bench.loggers import Jsonl, Logger, Several
 from dd_bench.pieces import MadeMeanwhile
@@ -81,6 +82,7 @@ class Experiment:
             self.architecture.unfit()
             or self.method.unsupported(real, self.ipc, self.architecture)
             or self.method.unteachable(real, self.ipc, self.teachers)
+            or self._no_teacher()
         )
 
     def set_key(self, index: int) -> str:
@@ -115,12 +117,24 @@ class Experiment:
                 **_foreign_source(type(self.evaluator)),
                 "protocol": self.config["protocol"],
                 **self._taught_by(self.protocol.taught),
+                **self._stored_labels(),
                 "seed": self.seed,
             }
         )
 
+    def _stored_labels(self) -> dict[str, str]:
+        """What a key says of labels made elsewhere: their head, which names images, views and teachers."""
+        labels = self.protocol.labels
+        if labels is None or labels.kind != "replay" or labels.source is None:
+            return {}
+        return {"stored labels": LabelStore(Path(labels.source), self.runtime.device).digest}
+
     def _taught_by(self, taught: bool) -> dict[str, Any]:
-        return {"teachers": {t.name: t.describe() for t in self.teachers}} if taught else {}
+        """What a key says of the teachers: in their order, which decides who guides what, and how they compute."""
+        if not taught:
+            return {}
+        teachers = [[t.name, t.describe()] for t in self.teachers]
+        return {"teachers": teachers, "autocast": self.runtime.autocast}
 
     def _real_identity(self) -> list[Any]:
         return [self.real.digest, len(self.real.train), self.real.preprocess.digest, self.real.flip]
@@ -156,10 +170,12 @@ class Experiment:
     def synthetic_set(self, index: int) -> Path:
         """Returns the folder of set number `index`, distilling it first unless it is there."""
         with self._working_on(index) as (ctx, folder):
-            if not folder.exists():
-                with self._logging(index), suppress(MadeMeanwhile):
-                    self._distill(folder, ctx)
-        return folder
+            if folder.exists():
+                return folder
+            with self._logging(index), suppress(MadeMeanwhile):
+                self._distill(folder, ctx)
+        with self._working_on(index) as (_, folder):  # where it is now, whoever made it
+            return folder
 
     @contextmanager
     def _working_on(self, index: int) -> Iterator[tuple[Context, Path]]:
@@ -167,11 +183,13 @@ class Experiment:
         key = self.set_key(index)
         ctx = self.context(key, seed_for(self.seed, "set", index))
         folder = self.out / "sets" / f"{self.method_name}-{self.real.name}-ipc{self.ipc}-{key}"
-        made = next(folder.parent.glob(f"*-{self.real.name}-ipc{self.ipc}-{key}"), None)
-        folder = made or folder  # another preset may have made the same set
-        ctx.over = folder.exists
+
+        def made() -> Path | None:  # another preset may have made the same set
+            return next(folder.parent.glob(f"*-{self.real.name}-ipc{self.ipc}-{key}"), None)
+
+        ctx.over = lambda: made() is not None
         with nullcontext() if self.method.in_pieces else self._lock(key):
-            yield ctx, folder
+            yield ctx, made() or folder
 
     def _lock(self, key: str) -> AbstractContextManager[None]:
         return locked(self.out / "work" / f"{key}.lock")
@@ -277,14 +295,13 @@ class Experiment:
                 f"the set has soft labels of its own, and protocol {self.protocol.name} has others "
                 f"({self.protocol.labels.kind}). Use a protocol without labels, e.g. protocol=mtt-1000"
             )
-        if (
-            self.protocol.taught
-            and not self.teachers
-            and self.protocol.labels
-            and not self.protocol.labels.source
-        ):
-            return f"protocol {self.protocol.name} needs a teacher. Use teacher=convnet_bn"
-        return None
+        return self._no_teacher()
+
+    def _no_teacher(self) -> str | None:
+        labels = self.protocol.labels
+        if labels is None or not self.protocol.taught or self.teachers or labels.source:
+            return None
+        return f"protocol {self.protocol.name} needs a teacher. Use teacher=convnet_bn"
 
     def _score(self, index: int, syn: SyntheticSet, ctx: Context, journal: Journal) -> None:
         began = time.monotonic()

@@ -7,6 +7,7 @@ stored: they follow from the seed (`dd_bench.views`). The head says of which ima
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 from collections.abc import Callable
@@ -32,7 +33,7 @@ class StoreHeader:
     """What stored labels are of.
 
     Attributes:
-        images: digest of the training images, in order.
+        images: identity of the synthetic set, see `SyntheticSet.identity`.
         n, k: images and classes.
         epochs: stored epochs.
         seed: of the views.
@@ -64,7 +65,8 @@ class StoreHeader:
         if t is None or t >= k:
             arrays = {"logits": ("F16", (e, n, k))}
         else:
-            arrays = {"values": ("F16", (e, n, t)), "indices": ("I16", (e, n, t)), "rest": ("F16", (e, n))}
+            index = "I16" if k < 2**15 else "I32"
+            arrays = {"values": ("F16", (e, n, t)), "indices": (index, (e, n, t)), "rest": ("F16", (e, n))}
         said = json.loads(json.dumps(asdict(self)))
         return mapped.Layout("labels", said, arrays)
 
@@ -97,6 +99,11 @@ class LabelStore:
     def __reduce__(self) -> tuple[type[LabelStore], tuple[Path, torch.device]]:
         """Another process maps the file itself."""
         return LabelStore, (self.path.parent, self.device)
+
+    @property
+    def digest(self) -> str:
+        """Sha256 of the head: of which images, views and teachers they are."""
+        return hashlib.sha256(self.header.layout.head()).hexdigest()
 
     @property
     def label_bytes(self) -> int:
@@ -175,4 +182,4 @@ def _packed(logits: Tensor, header: StoreHeader) -> dict[str, np.ndarray[Any, An
     others = logits.scatter(1, indices, -math.inf)
     # one logit for all others, with which they keep their share of the whole probability
     rest = others.logsumexp(1) - math.log(header.k - header.top)
-    return {"values": values.half().numpy(), "indices": indices.short().numpy(), "rest": rest.half().numpy()}
+    return {"values": values.half().numpy(), "indices": indices.int().numpy(), "rest": rest.half().numpy()}

@@ -89,7 +89,8 @@ class StaticSoft(_Soft):
                 z = view.mixture.labels(z)
             else:  # at the temperature of the loss, whose softmax then gives back the mixed probabilities
                 t = self.recipe.temperature
-                z = t * view.mixture.labels((z / t).softmax(1)).log()
+                mixed = view.mixture.labels((z / t).softmax(1))
+                z = t * mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
         return self._taught(view, z)
 
 

@@ -20,6 +20,7 @@ from dd_bench.record import write_atomic
 
 _log = logging.getLogger(__name__)
 Piece = dict[str, Tensor]
+Build = Callable[[], tuple[Piece, float, Callable[[], None]]]
 
 
 class MadeMeanwhile(Exception):
@@ -27,13 +28,13 @@ class MadeMeanwhile(Exception):
 
 
 def make_all(
-    folder: Path, builds: Mapping[str, Callable[[], tuple[Piece, float]]], over: Callable[[], bool]
+    folder: Path, builds: Mapping[str, Build], over: Callable[[], bool]
 ) -> tuple[dict[str, Piece], float]:
     """Returns all pieces by name, making those that are missing, and the seconds that others have spent.
 
     Args:
         folder: where finished pieces lie, `<name>.safetensors`.
-        builds: makes a piece, and says how many seconds killed attempts at it have taken.
+        builds: makes a piece, says how many seconds killed attempts at it have taken, and how to tidy up after it.
         over: whether the whole is there, and the pieces are gone.
 
     Raises:
@@ -45,7 +46,7 @@ def make_all(
         for number, (name, build) in enumerate(builds.items()):
             if over():
                 raise MadeMeanwhile
-            if _make(folder / f"{name}.safetensors", build, wait):
+            if _make(folder / f"{name}.safetensors", build, wait, over):
                 ours.add(name)
                 _log.info("piece %d of %d is there: %s", number + 1, len(builds), name)
     pieces, before = {}, 0.0
@@ -55,7 +56,7 @@ def make_all(
     return pieces, before
 
 
-def _make(path: Path, build: Callable[[], tuple[Piece, float]], wait: bool) -> bool:
+def _make(path: Path, build: Build, wait: bool, over: Callable[[], bool]) -> bool:
     """Makes a piece unless it is there, or another process is at it and we do not wait; returns whether we made it."""
     if path.exists():
         return False
@@ -65,14 +66,19 @@ def _make(path: Path, build: Callable[[], tuple[Piece, float]], wait: bool) -> b
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         return False
+    except FileNotFoundError as error:  # the folder went while we waited
+        raise MadeMeanwhile from error
     try:
+        if over():
+            raise MadeMeanwhile
         if path.exists():
             return False
         began = time.monotonic()
-        piece, before = build()
+        piece, before, tidy = build()
         stored = {name: t.detach().cpu().contiguous() for name, t in piece.items()}
         seconds = str(before + time.monotonic() - began)
         write_atomic(path, save(stored, metadata={"seconds": seconds}))
+        tidy()  # only now: a kill before this costs nothing
         return True
     finally:
         lock.release()

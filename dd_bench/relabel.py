@@ -19,7 +19,7 @@ from dd_bench.labelers import Hard, Labeler, OnlineTeacher, Replay, StaticSoft, 
 from dd_bench.labels import LabelRecipe
 from dd_bench.progress import Progress
 from dd_bench.protocol import Recipe
-from dd_bench.real import RealSet, content_digest
+from dd_bench.real import RealSet
 from dd_bench.training import Lessons
 from dd_bench.views import Views, without_flip
 from dd_bench.zoo import Teacher
@@ -57,13 +57,20 @@ class Course:
 
 
 def course(
-    images: Tensor, labels: Tensor, recipe: Recipe, how: LabelRecipe, real: RealSet, ctx: Context
+    images: Tensor,
+    labels: Tensor,
+    identity: str,
+    recipe: Recipe,
+    how: LabelRecipe,
+    real: RealSet,
+    ctx: Context,
 ) -> Course:
     """Returns the course of a set, labelling it first where labels are stored.
 
     Args:
         images: what networks train on, `(n, c, h, w)`.
         labels: their classes, int64 `(n,)`.
+        identity: of the stored set; of what a device made of it the last bits differ.
         recipe: how a network is trained.
         how: who tells it what.
         real: names the classes, and whether a flip keeps them.
@@ -77,7 +84,7 @@ def course(
         return Course(images, Hard(labels), recipe, real.flip)
     if how.kind == "replay" and how.source is not None:
         store = LabelStore(Path(how.source), ctx.device)
-        wanted = _header(images, labels, recipe, how, store.header.teachers, real, store.header.seed)
+        wanted = _header(identity, len(images), recipe, how, store.header.teachers, real, store.header.seed)
         if reason := unlike(store, wanted):
             raise ValueError(reason)
         return Course(images, Replay(how, labels, store), recipe, real.flip)
@@ -91,14 +98,14 @@ def course(
     else:
         digests = tuple(teacher.digest for teacher in teachers)
         seed = ctx.seed_for("labels")
-        header = _header(images, labels, recipe, how, digests, real, seed)
+        header = _header(identity, len(images), recipe, how, digests, real, seed)
         labeler = Replay(how, labels, LabelStore(_stored(images, header, how, teachers, ctx), ctx.device))
     return Course(images, labeler, recipe, real.flip)
 
 
 def _header(
-    images: Tensor,
-    labels: Tensor,
+    identity: str,
+    n: int,
     recipe: Recipe,
     how: LabelRecipe,
     teachers: tuple[str, ...],
@@ -107,8 +114,8 @@ def _header(
 ) -> StoreHeader:
     assert recipe.views is not None
     return StoreHeader(
-        images=content_digest([images, labels], real.class_names),
-        n=len(images),
+        images=identity,
+        n=n,
         k=real.num_classes,
         epochs=-(-recipe.epochs // how.pool),
         seed=seed,

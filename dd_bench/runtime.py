@@ -41,7 +41,8 @@ class Runtime:
 
     Attributes:
         device: where the data and the networks live.
-        autocast: bfloat16 for training and testing fresh networks; distillation itself stays in float32.
+        autocast: bfloat16 for training and testing fresh networks and for frozen teachers, whose statistics stay in
+            float32; distillation itself stays in float32, but for recovery from a teacher.
         compile_after: images from which `torch.compile` repays its warm-up; None for never.
         workers: processes that train fresh networks side by side; 1 on CUDA, where repeats are vmapped.
         vmap: whether repeats are trained as one batched network.

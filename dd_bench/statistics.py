@@ -52,7 +52,9 @@ class Tapped(nn.Module):
                 f"teacher {teacher.name} ({type(teacher.net).__name__}) has no BatchNorm layer, whose running "
                 f"statistics are what is matched. Use teachers.{teacher.name}.model.norm=batchnorm, or teacher=resnet18"
             )
-        self.report: dict[str, Tensor] = {}
+        self.report = {
+            name: torch.zeros(()) for name in teacher.norms
+        }  # full from the first call on: one graph
         self.net, self.teacher = copy.deepcopy(teacher.net).eval().requires_grad_(False), teacher
         for name in teacher.norms:
             parent, _, child = name.rpartition(".")

@@ -92,6 +92,10 @@ class OuterLoop:
 
     def forget(self) -> None:
         """Removes checkpoints and pieces, and what a killed run left of one: what they led to is kept."""
+        logs = sorted(self.pieces.glob("*/log.jsonl"))
+        if logs:  # each loop has the name of its piece
+            with (self._workdir / "log.jsonl").open("a") as file:
+                file.writelines(log.read_text() for log in logs)
         shutil.rmtree(self.pieces, ignore_errors=True)
         for path in self._checkpoints:
             path.unlink(missing_ok=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal, Self, get_args
@@ -12,7 +13,7 @@ from torch import Tensor
 from dd_bench.decode import cut, decode, tile
 from dd_bench.labels import check_labels
 from dd_bench.preprocess import Preprocess
-from dd_bench.real import RealSet
+from dd_bench.real import RealSet, content_digest
 
 Space = Literal["pixel", "unit", "input"]
 
@@ -61,6 +62,12 @@ class SyntheticSet(ABC):
     def controls(self) -> dict[str, SyntheticSet]:
         """Returns the sets that say what a part of this one is worth, by name: each is to be scored beside it."""
         return {}
+
+    def identity(self) -> str:
+        """Returns the sha256 of all that is stored and of the preprocessing: the same on every device."""
+        tensors = [t for _, t in sorted(self.tensors().items())]
+        text = json.dumps([self.kind, self.config(), self.preprocess.digest], sort_keys=True)
+        return content_digest(tensors, (*self.class_names, text))
 
     def stored_bytes(self) -> dict[str, int]:
         """Returns the bytes of every stored part, at its stored dtype: images, labels, decoders, all of it."""

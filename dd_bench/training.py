@@ -175,7 +175,7 @@ def train_together(
     streams = [[stream(device, s, role) for role in ("order", "augment", "cutmix")] for s in seeds]
     parameters, buffers = stack_module_state(nets)  # type: ignore[arg-type]  # each (r, ...)
     leaves = {k: v.detach().clone().requires_grad_() for k, v in parameters.items()}
-    optimizer = make_optimizer(leaves.values(), recipe, device)
+    optimizer = make_optimizer(leaves.values(), recipe, device, stacked=1)
     skeleton = nets[0].train()
 
     def logits_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
@@ -231,13 +231,15 @@ def repays_compilation(images: int, shape: tuple[int, int, int], runtime: Runtim
     )
 
 
-def make_optimizer(parameters: Any, recipe: Recipe, device: torch.device) -> torch.optim.Optimizer:
-    """Builds the recipe's optimiser, fused where torch has it."""
+def make_optimizer(
+    parameters: Any, recipe: Recipe, device: torch.device, stacked: int = 0
+) -> torch.optim.Optimizer:
+    """Builds the recipe's optimiser, fused where torch has it; `stacked` dimensions are of networks side by side."""
     parameters = list(parameters)
     if recipe.decay == "matrices":
-        flat = [p for p in parameters if p.ndim < 2]
+        flat = [p for p in parameters if p.ndim - stacked < 2]
         parameters = [
-            {"params": [p for p in parameters if p.ndim >= 2]},
+            {"params": [p for p in parameters if p.ndim - stacked >= 2]},
             {"params": flat, "weight_decay": 0.0},
         ]
     if recipe.optimizer == "sgd":

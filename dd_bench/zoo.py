@@ -19,6 +19,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
+from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -26,6 +27,7 @@ from dd_bench.architecture import Architecture
 from dd_bench.cache import Cache
 from dd_bench.checkpoint import remove, spent
 from dd_bench.models.network import Network
+from dd_bench.preprocess import Normalise
 from dd_bench.progress import Progress
 from dd_bench.protocol import Recipe
 from dd_bench.real import RealSet
@@ -37,6 +39,7 @@ from dd_bench.training import fetch_split, repays_compilation, train
 
 Measure = Callable[[Network], float]
 CARD = "teacher.json"
+_IMAGENET = Normalise(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 class TeacherConfig(BaseModel):
@@ -117,16 +120,22 @@ class Teacher:
     columns: Tensor | None
     autocast: bool
 
-    def logits(self, x: Tensor, mode: str = "eval") -> Tensor:
+    def logits(self, x: Tensor, mode: str = "eval", *, exact: bool = False) -> Tensor:
         """Returns the logits of inputs `(b, c, h, w)`, float32 `(b, k)`, no gradient.
 
         Args:
             x: inputs.
             mode: `train` normalises by the batch's own statistics; the running ones stay as they are.
+            exact: in float32 whatever the machine has, for what is ranked.
         """
-        kept = {k: v.clone() for k, v in self.net.named_buffers()} if mode == "train" else {}
-        self.net.train(mode == "train")
-        with torch.no_grad(), torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast):
+        norms = [m for m in self.net.modules() if isinstance(m, _BatchNorm)] if mode == "train" else []
+        kept = {k: v.clone() for k, v in self.net.named_buffers()} if norms else {}
+        for norm in norms:  # and nothing else: dropout would draw from nobody's seed
+            norm.train()
+        with (
+            torch.no_grad(),
+            torch.autocast(x.device.type, torch.bfloat16, enabled=self.autocast and not exact),
+        ):
             logits = self.net(x).float()
         self.net.eval()
         for name, buffer in self.net.named_buffers():
@@ -160,6 +169,7 @@ def teacher_of(
     assert spec.config.recipe is not None
     recipe = spec.config.recipe
     depends_on = {
+        "name": spec.name,  # it seeds the training: two names of one recipe are two networks
         "real": [real.digest, len(real.train)],
         "preprocess": real.preprocess.digest,
         "flip": real.flip,
@@ -247,6 +257,11 @@ def _save(net: Network, path: Path, name: str, epoch: int) -> None:
 
 def _pretrained(spec: TeacherSpec, real: RealSet, runtime: Runtime) -> Teacher:
     names = class_names_of(spec)
+    if spec.config.classes == "imagenet" and real.preprocess.config() != _IMAGENET.config():
+        raise ValueError(
+            f"teacher {spec.name} was trained under {_IMAGENET.config()}, {real.name} is preprocessed by "
+            f"{real.preprocess.config()}. Use dataset.preprocess=normalise with that mean and std"
+        )
     whole = Architecture(
         spec.architecture.make,
         spec.architecture.knobs,

@@ -48,7 +48,7 @@ def examination_of(syn: SyntheticSet, real: RealSet, ctx: Context) -> Examinatio
         ctx.note(f"fresh networks were trained at the set's learned rate {protocol.recipe.lr:.4g}")
     taught = None
     if protocol.labels is not None:
-        taught = course(images, labels, protocol.recipe, protocol.labels, real, ctx)
+        taught = course(images, labels, syn.identity(), protocol.recipe, protocol.labels, real, ctx)
         labeler = taught.labeler
         ctx.told = Told(protocol.labels.kind, labeler.label_bytes, labeler.forwards)
     return Examination(

@@ -16,6 +16,10 @@ ACCURACY = "accuracy"
 """The metric that is a fraction in [0, 1] and that tables print in percent, and its evaluator."""
 
 
+TAUGHT = ("static", "replay", "online")
+"""Label modes in which teachers say what the answers are."""
+
+
 class Track(NamedTuple):
     """What two records must share to be compared, save the IPC."""
 
@@ -27,6 +31,7 @@ class Track(NamedTuple):
     evaluator: str
     model: str
     metric: str
+    teachers: str
 
     @classmethod
     def of(cls, record: Record) -> Track:
@@ -40,6 +45,7 @@ class Track(NamedTuple):
             record.evaluator,
             record.model,
             record.main_metric,
+            taught_by(record),
         )
 
     @property
@@ -47,7 +53,15 @@ class Track(NamedTuple):
         """The track as a file name without suffix."""
         parts = [self.dataset, f"{self.protocol}-v{self.version}", self.selection, self.label_mode]
         parts += [self.evaluator, self.model] + [self.metric] * (self.metric != self.evaluator)
+        parts += [self.teachers] * bool(self.teachers)
         return "--".join(_slug(part) for part in parts)
+
+
+def taught_by(record: Record) -> str:
+    """Returns the teachers whose answers a record's networks learned, in order, or nothing."""
+    if record.label_mode not in TAUGHT:
+        return ""
+    return "+".join(record.config.get("teachers") or {}) or "labels made elsewhere"
 
 
 def entry_name(record: Record) -> str:

@@ -9,8 +9,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import fmean
+from typing import Any
 
 from dd_bench.record import Record, canonical
+from dd_bench.shipped import leaves
 
 from .boards import BASELINES
 from .figures import networks, number
@@ -21,24 +23,33 @@ KINDS = ("hard", "static", "replay", "online")
 
 def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Returns a title and a Markdown table for each group of records that differ in label kind alone."""
-    groups: dict[tuple[str, str, str, str], list[Record]] = defaultdict(list)
+    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         if record.status == "done" and record.config.get("protocol", {}).get("labels"):
             recipe = canonical(record.config["protocol"]["recipe"])
-            groups[record.dataset, record.model, recipe, record.selection].append(record)
+            told = {k: v for k, v in record.config["protocol"]["labels"].items() if k != "kind"}
+            teachers = "+".join(record.config.get("teachers") or {})  # hard labels have a twin with each
+            group = (record.dataset, record.model, teachers, recipe, canonical(told), record.selection)
+            groups[group].append(record)
     tables = []
-    for (dataset, model, _, _), found in sorted(groups.items()):
+    for (dataset, model, teachers, *_), found in sorted(groups.items()):
         kinds = [kind for kind in KINDS if any(r.label_mode == kind for r in found)]
         names = sorted({r.protocol.name for r in found}, key=len)
-        title = f"{dataset}, {model}: {', '.join(names)}"
+        title = f"{dataset}, {model}, taught by {teachers}: {', '.join(names)}"
         tables.append((title, markdown_table(["Method", "IPC", *kinds], list(_rows(found, kinds)), left=1)))
     return tables
 
 
 def _rows(records: Sequence[Record], kinds: Sequence[str]) -> Iterator[list[str]]:
+    knobs: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        of_method = dict(leaves(record.config.get("method", {})))
+        if of_method not in knobs[record.ipc, record.method]:
+            knobs[record.ipc, record.method].append(of_method)
     cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r.created, r.key)):
-        cells[record.ipc, record.method][record.label_mode] = record  # the latest
+        label = _told_apart(record, knobs[record.ipc, record.method])
+        cells[record.ipc, label][record.label_mode] = record  # the latest
 
     def order(key: tuple[int, str]) -> tuple[int, int, str]:
         return key[0], BASELINES.index(key[1]) if key[1] in BASELINES else len(BASELINES), key[1]
@@ -47,6 +58,13 @@ def _rows(records: Sequence[Record], kinds: Sequence[str]) -> Iterator[list[str]
         by_kind = cells[ipc, method]
         texts = [_cell(by_kind[kind]) if kind in by_kind else "" for kind in kinds]
         yield [MARKDOWN.escape(x) for x in (method, str(ipc), *texts)]
+
+
+def _told_apart(record: Record, knobs: Sequence[dict[str, Any]]) -> str:
+    """Returns the method, with the hyper-parameters by which it differs from its namesakes in the table."""
+    mine = dict(leaves(record.config.get("method", {})))
+    differ = [k for k in sorted(mine) if any(other.get(k) != mine[k] for other in knobs)]
+    return f"{record.method} ({', '.join(f'{k}={mine[k]}' for k in differ)})" if differ else record.method
 
 
 def _cell(record: Record) -> str:

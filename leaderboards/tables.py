@@ -87,7 +87,7 @@ def _index(made: Sequence[Board]) -> str:
             t.dataset,
             f"{t.protocol} v{t.version}",
             t.selection,
-            t.label_mode,
+            f"{t.label_mode} of {t.teachers}" if t.teachers else t.label_mode,
             t.evaluator,
             t.model,
             t.metric,
@@ -122,7 +122,8 @@ def _context(board: Board, markup: Markup) -> dict[str, Any]:
     t = board.track
     title = f"{t.dataset}: {t.metric}{', %' if t.metric == ACCURACY else ''}"
     place = (
-        f"Protocol {t.protocol} v{t.version}, selection {t.selection}, labels {t.label_mode}; "
+        f"Protocol {t.protocol} v{t.version}, selection {t.selection}, labels {t.label_mode}"
+        f"{' of ' + t.teachers if t.teachers else ''}; "
         f"evaluator {t.evaluator}, network {t.model}."
     )
     return {

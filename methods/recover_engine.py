@@ -69,6 +69,8 @@ class Engine:
         loss_of = (
             torch.compile(eager, dynamic=False) if self.compiled else eager
         )  # once for all units of a teacher
+        graphs = 2 * len(self.teachers) + 8  # a whole and a cut chunk of classes for each
+        torch._dynamo.config.recompile_limit = max(graphs, torch._dynamo.config.recompile_limit)
         layers = [self._layers(teacher, device) for teacher in self.teachers]
         optimizer = torch.optim.Adam([variable.requires_grad_()], self.lr, self.betas)
         for step in ctx.steps(self.iterations, {"variable": variable, "optimizer": optimizer}, name):

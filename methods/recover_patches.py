@@ -71,7 +71,7 @@ def _realism(patches: Tensor, c: int, shape: tuple[int, int, int], observer: Tea
     rows, cols = shape[1] - patches.shape[2], shape[2] - patches.shape[3]
     padded = F.pad(patches, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2))
     y = torch.full((len(patches),), c, device=patches.device)
-    return -F.cross_entropy(observer.logits(padded), y, reduction="none")
+    return -F.cross_entropy(observer.logits(padded, exact=True), y, reduction="none")
 
 
 def arranged(chosen: Tensor, ipc: int, factor: int, shape: tuple[int, int, int]) -> Tensor:

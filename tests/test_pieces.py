@@ -12,7 +12,7 @@ from dd_bench.pieces import MadeMeanwhile, make_all
 def builds(made, names="abc"):
     def build(name):
         made.append(name)
-        return {"x": torch.tensor([ord(name)])}, 0.0
+        return {"x": torch.tensor([ord(name)])}, 0.0, lambda: None
 
     return {name: (lambda name=name: build(name)) for name in names}
 
@@ -58,7 +58,7 @@ def test_what_another_is_at_is_left_to_it_and_waited_for(tmp_path):
 
 
 def test_seconds_that_others_spent_are_counted(tmp_path):
-    make_all(tmp_path, {"a": lambda: ({"x": torch.zeros(1)}, 50.0)}, never)
+    make_all(tmp_path, {"a": lambda: ({"x": torch.zeros(1)}, 50.0, lambda: None)}, never)
     assert make_all(tmp_path, builds([], "a"), never)[1] == pytest.approx(50, abs=1)
 
 

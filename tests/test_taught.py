@@ -9,6 +9,7 @@ from PIL import Image
 
 from dd_bench import artifact
 from dd_bench.data.digits import digits
+from dd_bench.label_store import LabelStore
 from dd_bench.record import load_record
 from dd_bench.synthetic import CompensatedSet, ImageSet
 
@@ -81,6 +82,40 @@ def test_a_set_of_other_teachers_is_another_set(dd_bench, tmp_path):
     assert dd_bench("distill", "method=random", "ipc=1").code == 0
     assert dd_bench("distill", "method=random", "ipc=1", "teachers.convnet_bn.recipe.lr=0.05").code == 0
     assert len(list((tmp_path / "runs" / "sets").iterdir())) == 3, "random asks no teacher"
+
+
+def test_the_order_of_teachers_is_another_set(dd_bench, tmp_path):
+    """The first guides."""
+    small = [
+        f"teachers.{t}.{k}"
+        for t in ("convnet_bn", "convnet_w32_bn")
+        for k in ("recipe.epochs=1", "model.width=8")
+    ]
+    for order in ("[convnet_bn,convnet_w32_bn]", "[convnet_w32_bn,convnet_bn]"):
+        how = ["method=sre2l", "ipc=1", f"teacher={order}", *small, *TAUGHT[:3], *SHORT]
+        assert dd_bench("distill", *how).code == 0
+    assert len(list((tmp_path / "runs" / "sets").iterdir())) == 2
+
+
+def test_controls_beside_labels_made_elsewhere(dd_bench, tmp_path):
+    """Those are of the set alone; its controls are labelled by the run's teachers, or left out."""
+    how = ["method=random", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *TAUGHT]
+    assert dd_bench("run", *how).code == 0
+    stores = {
+        p.parent: LabelStore(p.parent, torch.device("cpu"))
+        for p in tmp_path.glob("runs/cache/labels-*/*.safe*")
+    }
+    syn, _ = artifact.load(only(tmp_path / "runs" / "sets", "random-*"))
+    source = next(folder for folder, store in stores.items() if store.header.images == syn.identity())
+    for teachers, metrics in (
+        (["teacher=convnet_bn"], ["accuracy", "random"]),
+        (["teacher=[]"], ["accuracy"]),
+    ):
+        kept = [k for k in how if teachers != ["teacher=[]"] or not k.startswith("teachers.")]
+        done = dd_bench("run", *kept, *teachers, f"protocol.labels.source={source}", f"out=o{len(metrics)}")
+        assert done.code == 0, done.text
+        r = load_record(only(tmp_path / f"o{len(metrics)}" / "records", "*.json"))
+        assert r.metrics == metrics
 
 
 class TestRefusals:

@@ -1,5 +1,6 @@
 """The page that shows one recipe under several kinds of labels."""
 
+from dd_bench.leaderboards.entries import Track
 from dd_bench.leaderboards.labels import label_tables
 from dd_bench.leaderboards.tables import build
 from dd_bench.record import ProtocolId, Score
@@ -7,7 +8,7 @@ from dd_bench.record import ProtocolId, Score
 RECIPE = {"epochs": 400, "lr": 0.001}
 
 
-def taught(record, method, ipc, kind, values, recipe=None, **changes):
+def taught(record, method, ipc, kind, values, recipe=None, knobs=None, **changes):
     protocol = {"recipe": recipe or RECIPE, "labels": {"kind": kind}}
     name = "kd" if kind == "online" else f"kd-{kind}"
     return record(
@@ -16,7 +17,7 @@ def taught(record, method, ipc, kind, values, recipe=None, **changes):
         [values],
         label_mode=kind,
         protocol=ProtocolId(name=name, version=1),
-        config={"method": {}, "protocol": protocol},
+        config={"method": knobs or {}, "protocol": protocol, "teachers": {"a": {}, "b": {}}},
         **changes,
     )
 
@@ -38,7 +39,7 @@ def test_kinds_stand_side_by_side(record):
         ),
     ]
     ((title, table),) = label_tables(entries)
-    assert title == "fashion_mnist, convnet(width=32): kd, kd-hard, kd-replay"
+    assert title == "fashion_mnist, convnet(width=32), taught by a+b: kd, kd-hard, kd-replay"
     lines = table.splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
         "Method",
@@ -62,3 +63,19 @@ def test_a_set_s_own_labels_are_not_of_this_page(record, put, tmp_path):
     assert label_tables([record("dm", 1, [[0.5, 0.6]])]) == []
     build(put(record("dm", 1, [[0.5, 0.6]])), tmp_path, tmp_path / "out")
     assert "##" not in (tmp_path / "out" / "labels.md").read_text()
+
+
+def test_two_experiments_of_a_method_have_a_row_each(record):
+    one, other = (
+        taught(record, "cda", 1, "hard", [v], knobs={"views": {"curriculum": c}, "lr": 1})
+        for c, v in (("const", 0.5), ("cosine", 0.6))
+    )
+    ((_, table),) = label_tables([one, other])
+    rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+    assert rows == ["cda (views.curriculum=const)", "cda (views.curriculum=cosine)"]
+
+
+def test_teachers_are_part_of_a_board_where_they_speak(record):
+    hard, online = (taught(record, "dm", 1, kind, [0.5]) for kind in ("hard", "online"))
+    assert Track.of(hard).teachers == "" and Track.of(online).teachers == "a+b"
+    assert Track.of(online).slug.endswith("--a+b")

@@ -141,8 +141,9 @@ def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime, p
             Cache(tmp_path / work / "cache" if fresh_cache else cache_folder),
             OuterLoop(tmp_path / work, rows, log_every=1, checkpoint_seconds=0.0),
             protocol(),
-            teachers=teachers
-            or (make_teacher(shape=network.shape, num_classes=network.num_classes, **like),),
+            teachers=(make_teacher(shape=network.shape, num_classes=network.num_classes, **like),)
+            if teachers is None
+            else teachers,
         )
         ctx.rows = rows
         return ctx

@@ -264,7 +264,11 @@ class TestCompensators:
         both = make_method("infer").distill(blobs, 4, make_ctx(teachers=(one, two), work="both"))
         alone = make_method("infer").distill(blobs, 4, make_ctx(teachers=(one,), work="alone"))
         assert alone.compensators.shape[:2] == (3, 1)
-        assert not torch.equal(both.compensators[:, 0], both.compensators[:, 1])
+        assert torch.equal(both.compensators[:, 0], alone.compensators[:2, 0])
+        swapped = make_method("infer").distill(blobs, 4, make_ctx(teachers=(two, one), work="swapped"))
+        assert not torch.equal(both.compensators[:, 0], swapped.compensators[:, 0]), (
+            "the teacher alone differs"
+        )
 
     def test_the_natural_images_alone_are_its_control(self, make_method, make_ctx, blobs):
         syn = make_method("infer").distill(blobs, 2, make_ctx())

@@ -10,6 +10,7 @@ import torch
 from dd_bench.architecture import Architecture
 from dd_bench.cache import Cache
 from dd_bench.models.timm_adapter import TimmNet
+from dd_bench.preprocess import Normalise
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import seed_for
 from dd_bench.training import accuracy, fetch_split, train
@@ -164,11 +165,19 @@ class TestPretrained:
         names = class_names_of(spec)
         assert len(names) == 1000 and names[:2] == ("n01440764", "n01443537")  # tench, goldfish
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
-        real = dataclasses.replace(real, class_names=("n01443537", "n01440764"))
+        theirs = Normalise([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        real = dataclasses.replace(real, class_names=("n01443537", "n01440764"), preprocess=theirs)
         teacher = teacher_of(spec, real, Cache(tmp_path / "cache"), runtime, None)
         x = torch.randn(2, 3, 32, 32)
         with torch.no_grad():
             assert torch.allclose(teacher.logits(x), whole(x)[:, [1, 0]], atol=1e-4)
+
+    def test_under_another_preprocessing_they_say_nothing(self, spec, make_blobs, runtime, tmp_path):
+        real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
+        with pytest.raises(
+            ValueError, match=r"was trained under .*0\.485.*, blobs is preprocessed by .*0\.5"
+        ):
+            teacher_of(spec[0], real, Cache(tmp_path / "cache"), runtime, None)
 
     def test_of_which_classes_must_be_said(self, spec):
         silent = spec[0].config.model_copy(update={"classes": None})
@@ -194,3 +203,16 @@ def test_a_damaged_teacher_says_what_to_remove(squeeze, tmp_path):
     path.write_bytes(b"no")
     with pytest.raises(ValueError, match=r"is damaged .* rm -r"):
         squeeze()
+
+
+def test_two_names_of_one_recipe_are_two_networks(squeeze):
+    """The name seeds the training, and so it is in the key."""
+    assert squeeze(name="one").digest != squeeze(name="two").digest == squeeze("alone", name="two").digest
+
+
+def test_train_mode_is_of_the_statistics_alone(squeeze):
+    """Dropout would draw from nobody's seed."""
+    teacher, x = squeeze(), torch.randn(6, 1, 8, 8)
+    teacher.net.classifier = torch.nn.Sequential(torch.nn.Dropout(0.5), teacher.net.classifier)
+    teacher.net.eval()
+    assert torch.equal(teacher.logits(x, "train"), teacher.logits(x, "train"))
