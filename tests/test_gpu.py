@@ -9,6 +9,7 @@ import torch
 from dd_bench.examination import Examination
 from dd_bench.runtime import RuntimeConfig, resolve
 from dd_bench.training import fetch_from, train, train_together
+from dd_bench.views import ViewRecipe, Views
 
 pytestmark = [
     pytest.mark.gpu,
@@ -81,3 +82,37 @@ def test_an_examination_scores_several_networks_at_once(real_set, convnet, proto
     scores = dict(examination.scores({0: 10, 1: 11, 2: 12}, of=3))
     assert sorted(scores) == [0, 1, 2]
     assert all(0 <= v <= 1 for v in scores.values())
+
+
+TAUGHT = [
+    "runtime.device=cuda",
+    "runtime.compile=never",
+    "ipc=2",
+    "model.width=8",
+    "model.norm=batchnorm",
+    "teachers.convnet_bn.recipe.epochs=2",
+    "teachers.convnet_bn.model.width=8",
+    "protocol.recipe.epochs=3",
+    "evaluator.num_networks=2",
+]
+
+
+@pytest.mark.parametrize("method", ["method=cda", "method=infer", "method=rded"])
+@pytest.mark.parametrize("protocol", ["sre2l-kd-400", "sre2l-kd-400-replay", "infer-400"])
+def test_recovery_and_soft_labels_run_on_the_device(dd_bench, method, protocol):
+    done = dd_bench(
+        "run", method, f"protocol={protocol}", "evaluator=controls", "method.iterations=3", *TAUGHT
+    )
+    assert done.code == 0, done.text
+
+
+def test_views_are_the_same_on_every_device():
+    """So that labels made on one machine are those of another."""
+    x = torch.rand(12, 3, 16, 16)
+    recipe = ViewRecipe(patches=2, pad=2, scale=(0.3, 1.0), flip=True, mix="cutmix", alpha=1.0)
+    views = Views(recipe, 12, seed=0, batch_size=5, flip_allowed=True)
+    for here, there in zip(views.epoch(x, 1), views.epoch(x.cuda(), 1), strict=True):
+        assert torch.equal(here.index, there.index.cpu())
+        torch.testing.assert_close(here.x, there.x.cpu(), rtol=1e-4, atol=1e-4)
+        assert here.mixture is not None and there.mixture is not None
+        assert torch.equal(here.mixture.partner, there.mixture.partner.cpu())
