@@ -30,7 +30,7 @@ class MadeMeanwhile(Exception):
 def make_all(
     folder: Path, builds: Mapping[str, Build], over: Callable[[], bool]
 ) -> tuple[dict[str, Piece], float]:
-    """Returns all pieces by name, making those that are missing, and the seconds that others have spent.
+    """Returns all pieces by name, and the seconds that others and killed attempts have spent on them.
 
     Args:
         folder: where finished pieces lie, `<name>.safetensors`.
@@ -41,45 +41,50 @@ def make_all(
         MadeMeanwhile: it is.
         ValueError: a piece on the disk is damaged.
     """
-    ours: set[str] = set()
+    ours: dict[str, float] = {}
     for wait in (False, True):  # first what nobody is at, then what others have not finished
         for number, (name, build) in enumerate(builds.items()):
             if over():
                 raise MadeMeanwhile
-            if _make(folder / f"{name}.safetensors", build, wait, over):
-                ours.add(name)
+            before = _make(folder / f"{name}.safetensors", build, wait, over)
+            if before is not None:
+                ours[name] = before
                 _log.info("piece %d of %d is there: %s", number + 1, len(builds), name)
-    pieces, before = {}, 0.0
+    pieces, spent = {}, 0.0
     for name in builds:
         pieces[name], seconds = _load(folder / f"{name}.safetensors", over)
-        before += 0.0 if name in ours else seconds
-    return pieces, before
+        spent += ours.get(name, seconds)
+    return pieces, spent
 
 
-def _make(path: Path, build: Build, wait: bool, over: Callable[[], bool]) -> bool:
-    """Makes a piece unless it is there, or another process is at it and we do not wait; returns whether we made it."""
+def _make(path: Path, build: Build, wait: bool, over: Callable[[], bool]) -> float | None:
+    """Makes a piece unless it is there, or another process is at it and we do not wait.
+
+    Returns:
+        The seconds that killed attempts at it had taken, or None if we did not make it.
+    """
     if path.exists():
-        return False
+        return None
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(f"{path}.lock")
     try:
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
-        return False
+        return None
     except FileNotFoundError as error:  # the folder went while we waited
         raise MadeMeanwhile from error
     try:
         if over():
             raise MadeMeanwhile
         if path.exists():
-            return False
+            return None
         began = time.monotonic()
         piece, before, tidy = build()
         stored = {name: t.detach().cpu().contiguous() for name, t in piece.items()}
         seconds = str(before + time.monotonic() - began)
         write_atomic(path, save(stored, metadata={"seconds": seconds}))
         tidy()  # only now: a kill before this costs nothing
-        return True
+        return before
     finally:
         lock.release()
 

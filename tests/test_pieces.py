@@ -62,6 +62,11 @@ def test_seconds_that_others_spent_are_counted(tmp_path):
     assert make_all(tmp_path, builds([], "a"), never)[1] == pytest.approx(50, abs=1)
 
 
+def test_so_are_those_of_killed_attempts_at_our_own(tmp_path):
+    _, spent = make_all(tmp_path, {"a": lambda: ({"x": torch.zeros(1)}, 30.0, lambda: None)}, never)
+    assert spent == 30.0, "what we take now is on our own clock"
+
+
 def test_the_whole_is_there_already(tmp_path):
     with pytest.raises(MadeMeanwhile):
         make_all(tmp_path, builds([]), lambda: True)
