@@ -37,11 +37,12 @@ golden: $(STAMP)        ## write the golden losses and tables anew; look at the 
 tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables
 	$(BIN)/dd-bench leaderboard build
 
-benchmark: $(STAMP)     ## our training loop, matching steps and inner loops against the plain ones
+benchmark: $(STAMP)     ## our training loop, matching and recovery steps, inner loops against the plain ones
 	$(BIN)/python benchmarks/training_loop.py
 	$(BIN)/python benchmarks/matching_step.py
 	$(BIN)/python benchmarks/repeats.py
 	$(BIN)/python benchmarks/inner_loop.py
+	$(BIN)/python benchmarks/recover_step.py
 	$(BIN)/python benchmarks/exactness.py
 
 # pip, not a faster resolver: it takes wheels that lie on the disk before it downloads gigabytes.
