@@ -28,6 +28,7 @@ import torch
 from torch import Tensor
 
 from dd_bench import artifact
+from dd_bench.allocator import keep_freed_memory
 from dd_bench.augment import Augment
 from dd_bench.buffer import Buffer
 from dd_bench.data.fashion_mnist import fashion_mnist
@@ -172,6 +173,7 @@ def main() -> None:
     parser.add_argument("--epochs", type=int, default=2, help="M, the expert's epochs a segment")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "trajectories.json")
     args = parser.parse_args()
+    keep_freed_memory()
     momenta = {name: float(value) for name, value in (pair.split("=") for pair in args.momentum)}
     real = fashion_mnist(root=None, download=False, preprocess="normalise", val_fraction=0.0, device=CPU)
     index = real.train.draw(100, generator(CPU, 0, "measured on")).flatten()
@@ -186,7 +188,7 @@ def main() -> None:
             of_set(buffer, Path(s), args.steps, args.epochs, momenta.get(name, 0.0)) for s in sets
         ]
         print(name, json.dumps(results[name], indent=1), flush=True)
-    report.write(args.out, {"steps": args.steps, "results": results})
+        report.write(args.out, {"steps": args.steps, "results": results})
 
 
 if __name__ == "__main__":
