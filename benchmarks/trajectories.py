@@ -6,7 +6,7 @@ EXPERTS is a folder of the cache (`dd-bench prepare` names it), SET the syntheti
 are of the same network on Fashion-MNIST, and measured on the same 1000 training images, without augmentation.
 
 - **Sharpness** (FTD, equation 13): loss after one ascent step of relative radius rho (adaptive, as in its training),
-  less the loss; and the largest eigenvalue of the Hessian by power iteration.
+  less the loss; and the largest eigenvalue of the Hessian by power iteration (200 images).
 - **Drift** (FTD, section 3): a student starts at an expert's initialisation and trains on the set alone, N steps a
   segment; |student - expert|^2 after each segment over |start - expert|^2. "matching" is the same from the expert's
   own weights at the start of the segment, so drift less matching is what accumulates.
@@ -105,10 +105,10 @@ def error(student: Tensor, start: Tensor, target: Tensor) -> float:
     return float((student - target).square().sum() / (start - target).square().sum())
 
 
-def of_experts(buffer: Buffer, x: Tensor, y: Tensor) -> dict[str, Any]:
+def of_experts(buffer: Buffer, count: int, x: Tensor, y: Tensor) -> dict[str, Any]:
     flat, epochs = flat_network(buffer), buffer.header.epochs
     found: dict[str, Any] = {"sharpness": {}, "eigenvalue": {}, "loss": {}, "change_rate": {}}
-    thetas = [[buffer.snapshot(i, e, CPU) for e in epochs] for i in range(len(buffer))]
+    thetas = [[buffer.snapshot(i, e, CPU) for e in epochs] for i in range(count)]
     for e in epochs[1:]:
         at = epochs.index(e)
         for rho in (0.01, 0.1, 0.5):
@@ -116,7 +116,9 @@ def of_experts(buffer: Buffer, x: Tensor, y: Tensor) -> dict[str, Any]:
                 [sharpness(flat, path[at], x, y, rho) for path in thetas]
             )
         if e in (epochs[-1], 2, 4):
-            found["eigenvalue"][e] = spread([top_eigenvalue(flat, path[at], x, y) for path in thetas])
+            found["eigenvalue"][e] = spread(
+                [top_eigenvalue(flat, path[at], x[:200], y[:200]) for path in thetas]
+            )
         with torch.no_grad():
             found["loss"][e] = spread([float(classification_loss(flat(path[at], x), y)) for path in thetas])
         rates = [float((path[at] - path[at - 1]).norm() / path[at - 1].norm()) for path in thetas]
@@ -129,7 +131,9 @@ def of_experts(buffer: Buffer, x: Tensor, y: Tensor) -> dict[str, Any]:
     return found
 
 
-def of_set(buffer: Buffer, folder: Path, steps: int, stretch: int, momentum: float) -> dict[str, Any]:
+def of_set(
+    buffer: Buffer, count: int, folder: Path, steps: int, stretch: int, momentum: float
+) -> dict[str, Any]:
     flat, (syn, card) = flat_network(buffer), artifact.load(folder)
     assert isinstance(syn, ImageSet) and syn.lr is not None
     images, labels = syn.materialise(CPU)
@@ -145,7 +149,7 @@ def of_set(buffer: Buffer, folder: Path, steps: int, stretch: int, momentum: flo
     drift: dict[int, list[float]] = {}
     matching: dict[int, list[float]] = {}
     perturbed: dict[int, list[float]] = {}
-    for i in range(len(buffer)):
+    for i in range(count):
         walker = buffer.snapshot(i, 0, CPU)
         first = walker
         for s in range(segments):
@@ -171,6 +175,7 @@ def main() -> None:
     parser.add_argument("--momentum", nargs="*", default=[], help="NAME=VALUE of the student; 0 unless named")
     parser.add_argument("--steps", type=int, required=True, help="N, the student's steps a segment")
     parser.add_argument("--epochs", type=int, default=2, help="M, the expert's epochs a segment")
+    parser.add_argument("--experts", type=int, help="the first so many; all without")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "trajectories.json")
     args = parser.parse_args()
     keep_freed_memory()
@@ -183,9 +188,10 @@ def main() -> None:
         name, _, folders = pair.partition("=")
         experts, *sets = folders.split(":")
         buffer = Buffer(Path(experts))
-        results[name] = {"experts": of_experts(buffer, x, y), "recipe": buffer.header.recipe}
+        count = min(len(buffer), args.experts or len(buffer))
+        results[name] = {"experts": of_experts(buffer, count, x, y), "recipe": buffer.header.recipe}
         results[name]["sets"] = [
-            of_set(buffer, Path(s), args.steps, args.epochs, momenta.get(name, 0.0)) for s in sets
+            of_set(buffer, count, Path(s), args.steps, args.epochs, momenta.get(name, 0.0)) for s in sets
         ]
         print(name, json.dumps(results[name], indent=1), flush=True)
         report.write(args.out, {"steps": args.steps, "results": results})
