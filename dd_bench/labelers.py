@@ -58,8 +58,7 @@ class Hard(Labeler):
 
     def target(self, view: View) -> Target:
         """See `Labeler`."""
-        y = self.labels[view.index]
-        return y if view.mixture is None else (y, view.mixture.partner, view.mixture.keep)
+        return view.told(self.labels[view.index])
 
 
 class _Soft(Labeler):

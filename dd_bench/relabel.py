@@ -21,7 +21,7 @@ from dd_bench.progress import Progress
 from dd_bench.protocol import Recipe
 from dd_bench.real import RealSet
 from dd_bench.training import Lessons
-from dd_bench.views import Views, without_flip
+from dd_bench.views import View, Views, without_flip
 from dd_bench.zoo import Teacher
 
 
@@ -131,12 +131,12 @@ def _header(
 def _stored(
     images: Tensor, header: StoreHeader, how: LabelRecipe, teachers: Sequence[Teacher], ctx: Context
 ) -> Path:
-    def say(view_x: Tensor) -> Tensor:
-        return ensemble(teachers, view_x, how.teacher_mode)
-
     def build(folder: Path) -> None:
+        def say(view: View) -> Tensor:
+            return ensemble(teachers, view.x, how.teacher_mode)
+
         with Progress("labels", header.epochs, 0) as progress:
-            fill(folder, header, images, lambda view: say(view.x), lambda done: progress.advance_to(done, {}))
+            fill(folder, header, images, say, lambda done: progress.advance_to(done, {}))
 
     depends_on = {**header.layout.said, "autocast": ctx.runtime.autocast, "device": ctx.device.type}
     return ctx.cache.entry("labels", depends_on, build)

@@ -210,18 +210,13 @@ class ImageSet(SyntheticSet):
         preprocess: Preprocess,
     ) -> Self:
         """See `SyntheticSet`."""
-        missing = {"images", "labels"} - set(tensors)
-        if missing:
-            raise ValueError(f"tensor {sorted(missing)[0]!r} is missing; the file holds {sorted(tensors)}")
+        _require(tensors, "images", "labels")
         canvas = config.get("canvas", 1)
         if type(canvas) is not int or canvas < 1:
             raise ValueError(f"canvas={canvas!r}: wanted a whole number >= 1")
         channels, *sides = tensors["images"].shape[1:]
         shape = [channels, *(side // canvas for side in sides)]
-        if shape != config["image_shape"]:
-            raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
-        if not preprocess.takes(shape):
-            raise ValueError(f"its preprocessing {preprocess.config()} does not take images {shape}")
+        _check_shape(shape, config, preprocess)
         source = None if config["source"] is None else tuple(config["source"])
         space, factor = config["space"], config["factor"]
         whole = bool(config.get("whole", False))
@@ -350,14 +345,9 @@ class CompensatedSet(SyntheticSet):
         preprocess: Preprocess,
     ) -> Self:
         """See `SyntheticSet`."""
-        missing = {"images", "labels", "compensators"} - set(tensors)
-        if missing:
-            raise ValueError(f"tensor {sorted(missing)[0]!r} is missing; the file holds {sorted(tensors)}")
+        _require(tensors, "images", "labels", "compensators")
         shape = list(tensors["images"].shape[1:])
-        if shape != config["image_shape"]:
-            raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
-        if not preprocess.takes(shape):
-            raise ValueError(f"its preprocessing {preprocess.config()} does not take images {shape}")
+        _check_shape(shape, config, preprocess)
         return cls(
             tensors["images"],
             tensors["labels"],
@@ -373,6 +363,20 @@ class CompensatedSet(SyntheticSet):
         inputs, labels = self.materialise(torch.device("cpu"))
         pixels = self.preprocess.inverse(inputs).clamp(0, 1).unflatten(0, (m + 1, -1))
         return pixels.transpose(0, 1).flatten(0, 1), labels[: len(self.images)].repeat_interleave(m + 1)
+
+
+def _require(tensors: dict[str, Tensor], *names: str) -> None:
+    """Raises ValueError unless the file holds what a set is made of."""
+    if missing := sorted(set(names) - set(tensors)):
+        raise ValueError(f"tensor {missing[0]!r} is missing; the file holds {sorted(tensors)}")
+
+
+def _check_shape(shape: list[int], config: dict[str, Any], preprocess: Preprocess) -> None:
+    """Raises ValueError unless images `(c, h, w)` are what the card says, and what its preprocessing takes."""
+    if shape != config["image_shape"]:
+        raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
+    if not preprocess.takes(shape):
+        raise ValueError(f"its preprocessing {preprocess.config()} does not take images {shape}")
 
 
 KINDS: dict[str, type[SyntheticSet]] = {kind.kind: kind for kind in (ImageSet, CompensatedSet)}

@@ -149,8 +149,7 @@ def _viewed(
     for index, show in views.batches(epoch, device):
         raw, y = fetch(index)
         view = show(raw)
-        mixture = view.mixture
-        yield raw, view.x, y if mixture is None else (y, mixture.partner, mixture.keep)
+        yield raw, view.x, view.told(y)
 
 
 def train_together(

@@ -11,7 +11,7 @@ import hashlib
 import importlib
 import json
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -262,13 +262,7 @@ def _pretrained(spec: TeacherSpec, real: RealSet, runtime: Runtime) -> Teacher:
             f"teacher {spec.name} was trained under {_IMAGENET.config()}, {real.name} is preprocessed by "
             f"{real.preprocess.config()}. Use dataset.preprocess=normalise with that mean and std"
         )
-    whole = Architecture(
-        spec.architecture.make,
-        spec.architecture.knobs,
-        spec.architecture.shape,
-        len(names),
-        spec.architecture.name,
-    )
+    whole = replace(spec.architecture, num_classes=len(names))
     return _frozen(spec.name, whole.fresh(0, runtime.device), names, None, real, runtime)
 
 
