@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.architecture import Architecture
+from dd_bench.inputs import Inputs
 from dd_bench.processes import Tick, spread
 from dd_bench.protocol import Protocol, Recipe
 from dd_bench.real import Split
@@ -38,7 +39,7 @@ class Examination:
 
     architecture: Architecture
     protocol: Protocol
-    images: Tensor
+    images: Inputs
     labels: Tensor
     test: Split
     val: Split | None

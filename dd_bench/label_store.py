@@ -20,6 +20,7 @@ import torch
 from torch import Tensor
 
 from dd_bench import mapped
+from dd_bench.inputs import Inputs
 from dd_bench.record import write_atomic
 from dd_bench.seeding import seed_for
 from dd_bench.steps import Diverged
@@ -132,7 +133,7 @@ class LabelStore:
 def fill(
     folder: Path,
     header: StoreHeader,
-    images: Tensor,
+    images: Inputs,
     say: Callable[[View], Tensor],
     tick: Callable[[int], None],
 ) -> None:

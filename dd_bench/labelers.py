@@ -16,6 +16,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
+from dd_bench.inputs import Inputs
 from dd_bench.label_store import LabelStore
 from dd_bench.labels import LabelRecipe, Taught
 from dd_bench.training import Target
@@ -124,7 +125,7 @@ class OnlineTeacher(_Soft):
 
 
 def lessons(
-    images: Tensor, views: Views, labeler: Labeler, epoch: int
+    images: Inputs, views: Views, labeler: Labeler, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor, Target]]:
     """Yields the batches of an epoch: images as they are, as they are shown, and the target."""
     for view in views.epoch(images, labeler.viewed_epoch(epoch)):

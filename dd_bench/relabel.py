@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.base import Context
+from dd_bench.inputs import Inputs, in_parts
 from dd_bench.label_store import LabelStore, StoreHeader, fill, views_of
 from dd_bench.labelers import Hard, Labeler, OnlineTeacher, Replay, StaticSoft, ensemble, lessons
 from dd_bench.labels import LabelRecipe
@@ -36,7 +37,7 @@ class Course:
         flip: whether a horizontal flip keeps the class.
     """
 
-    images: Tensor
+    images: Inputs
     labeler: Labeler
     recipe: Recipe
     flip: bool
@@ -57,7 +58,7 @@ class Course:
 
 
 def course(
-    images: Tensor,
+    images: Inputs,
     labels: Tensor,
     identity: str,
     recipe: Recipe,
@@ -93,7 +94,7 @@ def course(
         forwards = len(teachers) * recipe.epochs * len(images)
         labeler = OnlineTeacher(how, labels, teachers, forwards)
     elif how.kind == "static":
-        parts = [ensemble(teachers, part, how.teacher_mode) for part in images.split(500)]
+        parts = [ensemble(teachers, images[part], how.teacher_mode) for part in in_parts(images, 500)]
         labeler = StaticSoft(how, labels, torch.cat(parts).half())
     else:
         digests = tuple(teacher.digest for teacher in teachers)
@@ -129,7 +130,7 @@ def _header(
 
 
 def _stored(
-    images: Tensor, header: StoreHeader, how: LabelRecipe, teachers: Sequence[Teacher], ctx: Context
+    images: Inputs, header: StoreHeader, how: LabelRecipe, teachers: Sequence[Teacher], ctx: Context
 ) -> Path:
     def build(folder: Path) -> None:
         def say(view: View) -> Tensor:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import json
 from abc import ABC, abstractmethod
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
 from dd_bench.decode import cut, decode, tile
+from dd_bench.inputs import LAID_OUT, Inputs, Made
 from dd_bench.labels import check_labels
 from dd_bench.preprocess import Preprocess
 from dd_bench.real import RealSet, content_digest
@@ -31,6 +33,18 @@ class SyntheticSet(ABC):
     @abstractmethod
     def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """Returns what a network trains on: inputs `(n, c, h, w)` float32 and labels, on `device`."""
+
+    @abstractmethod
+    def made(self, device: torch.device) -> tuple[Made, Tensor]:
+        """Returns what `materialise` does, the inputs to be made from the stored tensors as they are asked for."""
+
+    def shown(self, device: torch.device) -> tuple[Inputs, Tensor]:
+        """Returns what a network trains on, laid out unless that takes more than `LAID_OUT` bytes."""
+        inputs, labels = self.made(device)
+        one = inputs[torch.zeros(1, dtype=torch.int64, device=device)]
+        if len(inputs) * one.numel() * one.element_size() > LAID_OUT:
+            return inputs, labels
+        return self.materialise(device)
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -161,10 +175,25 @@ class ImageSet(SyntheticSet):
 
     def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`."""
-        images, labels = cut(self.images.to(device), self.canvas), self.labels.to(device)
-        if self.space != "input":
-            images = self.preprocess(decode(self._unit(images), self.factor))
-        return images, labels.repeat_interleave(self.factor**2 * self.canvas**2, dim=0)
+        return self._train_images(self.images.to(device)), self._train_labels(device)
+
+    def made(self, device: torch.device) -> tuple[Made, Tensor]:
+        """See `SyntheticSet`."""
+        labels = self._train_labels(device)
+        return Made(len(labels), device, partial(self._pick, self.images.to(device))), labels
+
+    def _train_images(self, images: Tensor) -> Tensor:
+        """Returns the inputs that stored images `(b, c, h, w)` are: factor^2 canvas^2 of each, side by side."""
+        images = cut(images, self.canvas)
+        return images if self.space == "input" else self.preprocess(decode(self._unit(images), self.factor))
+
+    def _train_labels(self, device: torch.device) -> Tensor:
+        return self.labels.to(device).repeat_interleave(self.factor**2 * self.canvas**2, dim=0)
+
+    def _pick(self, images: Tensor, index: Tensor) -> Tensor:
+        cells = self.factor**2 * self.canvas**2
+        of_each: Tensor = self._train_images(images[index // cells]).unflatten(0, (-1, cells))
+        return of_each[torch.arange(len(index), device=index.device), index % cells]
 
     def _unit(self, images: Tensor) -> Tensor:
         return images.float() / 255 if self.space == "pixel" else images
@@ -301,17 +330,23 @@ class CompensatedSet(SyntheticSet):
 
     def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`: the natural images, then those of each compensator, clamped to what pixels can be."""
-        k, m = self.compensators.shape[:2]
-        pixels, labels = self.images.to(device).float() / 255, self.labels.to(device)
-        natural = self.preprocess(pixels)  # (K C, c, h, w)
-        low, high = (self.preprocess(torch.full_like(pixels[:1], v)) for v in (0.0, 1.0))
-        u = self.compensators.to(device).float()
-        sets = natural.unflatten(0, (k, -1))  # (K, C, c, h, w)
-        parts = [natural]
-        parts += [
-            torch.minimum(torch.maximum((sets + u[:, j, None]).flatten(0, 1), low), high) for j in range(m)
-        ]
-        return torch.cat(parts), labels.repeat(m + 1)
+        inputs, labels = self.made(device)
+        return inputs[torch.arange(len(inputs), device=device)], labels
+
+    def made(self, device: torch.device) -> tuple[Made, Tensor]:
+        """See `SyntheticSet`."""
+        m = self.compensators.shape[1]
+        labels = self.labels.to(device).repeat(m + 1)
+        pick = partial(self._pick, self.images.to(device), self.compensators.to(device))
+        return Made(len(labels), device, pick), labels
+
+    def _pick(self, images: Tensor, compensators: Tensor, index: Tensor) -> Tensor:
+        added, which = index // len(images) - 1, index % len(images)  # -1: none is added
+        x = self.preprocess(images[which].float() / 255)
+        low, high = (self.preprocess(torch.full_like(x[:1], v)) for v in (0.0, 1.0))
+        u = compensators[which // len(self.class_names), added.clamp_min(0)].float()
+        made = torch.minimum(torch.maximum(x + u, low), high)
+        return torch.where((added < 0).view(-1, 1, 1, 1), x, made)
 
     def controls(self) -> dict[str, SyntheticSet]:
         """See `SyntheticSet`: the natural images alone."""

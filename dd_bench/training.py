@@ -20,6 +20,7 @@ from torch.func import functional_call, stack_module_state
 
 from dd_bench import checkpoint
 from dd_bench.augment import Augment, cutmix
+from dd_bench.inputs import Inputs
 from dd_bench.labels import Taught, classification_loss, mixed_loss, taught_loss
 from dd_bench.models.network import Network
 from dd_bench.protocol import Recipe
@@ -47,7 +48,7 @@ class Descent(Protocol):
         """Fills `.grad` of the parameters of `net`; `x` is the augmented batch, `raw` the batch before that."""
 
 
-def fetch_from(images: Tensor, labels: Tensor) -> Fetch:
+def fetch_from(images: Inputs, labels: Tensor) -> Fetch:
     """Returns the `Fetch` of images `(n, c, h, w)` and labels that lie on the device."""
     return lambda index: (images[index], labels[index])
 

@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 
 from dd_bench.augment import beta_sample, gathered, shifted
+from dd_bench.inputs import Inputs
 from dd_bench.seeding import generator
 
 TRIES = 10  # of a random resized crop, as torchvision has it
@@ -97,7 +98,7 @@ class Views:
         self.recipe = without_flip(recipe, flip_allowed)
         self.n, self.seed, self.batch_size = n, seed, batch_size
 
-    def epoch(self, images: Tensor, epoch: int) -> Iterator[View]:
+    def epoch(self, images: Inputs, epoch: int) -> Iterator[View]:
         """Yields the batches of an epoch: each of the images `(n, c, h, w)` once, in a shuffled order."""
         for index, show_batch in self.batches(epoch, images.device):
             yield show_batch(images[index])

@@ -42,7 +42,7 @@ class Accuracy(Evaluator):
 
 def examination_of(syn: SyntheticSet, real: RealSet, ctx: Context) -> Examination:
     """Returns what examines networks on a set under the run's protocol, and says in `ctx` who teaches them."""
-    images, labels = syn.materialise(ctx.device)
+    images, labels = syn.shown(ctx.device)
     protocol = ctx.protocol.at_rate(syn.lr)
     if protocol != ctx.protocol:
         ctx.note(f"fresh networks were trained at the set's learned rate {protocol.recipe.lr:.4g}")

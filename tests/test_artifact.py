@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
 from dd_bench import artifact
+from dd_bench.inputs import Made
 from dd_bench.preprocess import ZCA
 from dd_bench.record import canonical
 from dd_bench.synthetic import CompensatedSet, ImageSet
@@ -138,6 +139,30 @@ class TestCompensated:
     def test_another_budget_is_refused(self, tmp_path, blobs):
         with pytest.raises(ValueError, match="ipc=3 of 3 classes is 9 images; 2 natural sets"):
             artifact.load(put(compensated(blobs), tmp_path / "set", blobs, ipc=3))
+
+
+@pytest.mark.parametrize("which", ["blobs", "blobs3", "white"])
+@pytest.mark.parametrize("kind", ["pixel", "factor", "canvas", "input", "soft", "compensated"])
+def test_inputs_made_when_asked_for_are_those_laid_out(request, monkeypatch, which, kind):
+    """A set that no device holds at once is made batch by batch, from what is stored."""
+    real = request.getfixturevalue(which)
+    syn = {
+        "pixel": lambda: ImageSet.coreset(real, torch.tensor([5, 0, 1])),
+        "factor": lambda: ImageSet.of(real, images_of(real, "unit", 3), torch.arange(3), "unit", 2),
+        "canvas": lambda: on_canvas(real, "unit"),
+        "input": lambda: ImageSet.of(real, images_of(real, "input", 3), torch.arange(3), "input"),
+        "soft": lambda: ImageSet.of(real, images_of(real, "unit", 3), labels_of(real, "soft", 3), "unit"),
+        "compensated": lambda: compensated(real),
+    }[kind]()
+    inputs, labels = syn.materialise(CPU)
+    size = inputs.numel() * 4
+    monkeypatch.setattr("dd_bench.synthetic.LAID_OUT", size)
+    assert isinstance(syn.shown(CPU)[0], torch.Tensor)
+    monkeypatch.setattr("dd_bench.synthetic.LAID_OUT", size - 1)
+    made, told = syn.shown(CPU)
+    assert isinstance(made, Made) and len(made) == len(inputs) and torch.equal(told, labels)
+    index = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[: len(inputs) // 2 + 1]
+    torch.testing.assert_close(made[index], inputs[index], rtol=0, atol=1e-5 if which == "white" else 0)
 
 
 def test_a_coreset_keeps_pixels_and_indices(tmp_path, blobs):

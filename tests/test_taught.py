@@ -73,6 +73,19 @@ def test_controls_stand_beside(dd_bench, tmp_path):
     }
 
 
+@pytest.mark.parametrize(
+    "protocol", ["infer-400", "sre2l-kd-400-replay", "sre2l-kd-400", "sre2l-kd-400-hard"]
+)
+def test_a_set_too_large_to_be_laid_out_gets_the_same_scores(dd_bench, tmp_path, monkeypatch, protocol):
+    how = ["method=infer", "ipc=2", f"protocol={protocol}", "evaluator=controls", *TAUGHT, *SHORT]
+    for out, limit in (("laid", 2 << 30), ("made", 0)):
+        monkeypatch.setattr("dd_bench.synthetic.LAID_OUT", limit)
+        done = dd_bench("run", f"out={out}", *how)
+        assert done.code == 0, done.text
+    laid, made = (load_record(only(tmp_path / out / "records", "*.json")) for out in ("laid", "made"))
+    assert laid.scores == made.scores and laid.teacher_forwards == made.teacher_forwards
+
+
 def test_a_set_of_other_teachers_is_another_set(dd_bench, tmp_path):
     how = ["method=sre2l", "ipc=1", *TAUGHT[:5], *SHORT]
     assert dd_bench("distill", *how).code == 0
