@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 
+from dd_bench.graphs import GraphShape
 from dd_bench.models.network import Network
 from dd_bench.seeding import seeded
 
@@ -20,13 +21,13 @@ class Architecture:
     Attributes:
         make: `make(image_shape, num_classes, **knobs) -> Network`; picklable, so that processes can share it.
         knobs: the keys of `conf/model/*.yaml`.
-        shape: (c, h, w).
+        shape: (c, h, w), or a `GraphShape`.
         num_classes: k.
     """
 
     make: Callable[..., Network]
     knobs: dict[str, Any]
-    shape: tuple[int, int, int]
+    shape: tuple[int, int, int]  # of graphs a GraphShape; a constructor knows which it takes
     num_classes: int
     name: str = field(default="")
 
@@ -40,11 +41,16 @@ class Architecture:
         return net.to(device).train()
 
     def unfit(self) -> str | None:
-        """Returns why the network cannot take images of this shape, or None.
+        """Returns why the network cannot take images of this shape, or graphs, or None.
 
         Raises:
             ValueError: a knob has a value of the wrong kind.
         """
+        takes = getattr(self.make, "modality", "image")
+        given = "graph" if isinstance(self.shape, GraphShape) else "image"
+        if takes != given:
+            instead = "model=gin" if given == "graph" else "model=convnet"
+            return f"{self.title} takes {takes}s, the dataset holds {given}s. Use {instead}"
         try:
             self.fresh(0, torch.device("cpu"))
         except ValueError as error:

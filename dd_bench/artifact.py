@@ -26,11 +26,15 @@ from dd_bench.cache import publish
 from dd_bench.preview import preview_png
 from dd_bench.real import RealSet
 from dd_bench.record import Code, canonical, write_atomic
-from dd_bench.synthetic import KINDS, SyntheticSet
+from dd_bench.synthetic import CompensatedSet, ImageSet, SyntheticSet
+from dd_bench.synthetic_graphs import GraphSet, TreeSet
 
 SCHEMA_VERSION = 1
 CARD, PROVENANCE = "card.json", "provenance.json"
 TENSORS, TRANSFORM = "synthetic.safetensors", "preprocess.safetensors"
+KINDS: dict[str, type[SyntheticSet]] = {
+    kind.kind: kind for kind in (ImageSet, CompensatedSet, GraphSet, TreeSet)
+}
 
 
 class Card(BaseModel):
@@ -106,7 +110,7 @@ def save(
         citations=citations,
         sha256={},
     )
-    files["README.md"] = _readme(card).encode()
+    files["README.md"] = _readme(card, syn).encode()
     card = card.model_copy(update={"sha256": {name: _sha256(data) for name, data in sorted(files.items())}})
     files[CARD] = (canonical(card.model_dump(mode="json"), indent=2) + "\n").encode()
     files[PROVENANCE] = (canonical(provenance, indent=2) + "\n").encode()
@@ -200,8 +204,9 @@ def fits(card: Card, real: RealSet) -> str | None:
             f"{real.preprocess.config()}. Load it the same way, e.g. "
             f"dataset.preprocess={card.preprocess.get('kind', 'normalise')}"
         )
-    if card.set.get("image_shape") != list(real.shape):
-        return f"the set holds images {card.set.get('image_shape')}, the dataset {list(real.shape)}"
+    has, wanted = card.set.get("image_shape", card.set.get("shape")), json.loads(json.dumps(real.shape))
+    if has != wanted:
+        return f"the set holds {real.modality}s {has}, the dataset {wanted}"
     return None
 
 
@@ -223,44 +228,45 @@ def _sha256(data: bytes) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _readme(card: Card) -> str:
+def _readme(card: Card, syn: SyntheticSet) -> str:
     total = sum(card.stored_bytes.values())
-    canvas = card.set.get("canvas", 1)
-    size = f"{card.set.get('image_shape')}"
-    if canvas > 1:
-        channels, *sides = card.set["image_shape"]
-        stored = [channels, *(canvas * side for side in sides)]
-        size = f"{stored}, {canvas} x {canvas} training images of {size} side by side,"
     parts = ", ".join(f"{name} {size:,}" for name, size in card.stored_bytes.items())
     citations = "\n".join(f"- {c}" for c in card.citations)
     return f"""---
 license: other
 license_name: {card.licence!r}
-task_categories: [image-classification]
+task_categories: [{syn.task}]
 tags: [dataset-distillation, dd-bench, {card.method}, {card.dataset}, ipc-{card.ipc}]
 ---
 
-# {card.method} on {card.dataset}, {card.ipc} image(s) per class
+# {card.method} on {card.dataset}, {card.ipc} {syn.modality}(s) per class
 
 A synthetic training set for {len(card.class_names)} classes, made by dd_bench {card.dd_bench}
 with seed {card.seed}. Stored bytes: {total:,} ({parts}).
 
-![the images, one row a class](preview.png)
+![the {syn.modality}s, one row a class](preview.png)
 
 Score it with fresh networks:
 
-    dd-bench evaluate set=THIS_FOLDER dataset={card.dataset} protocol=dsa-1000
+    dd-bench evaluate set=THIS_FOLDER {_dataset(card)} protocol={syn.protocol}
 
 Read it without dd_bench:
 
     from safetensors.torch import load_file
-    tensors = load_file("synthetic.safetensors")   # images, labels
+    tensors = load_file("synthetic.safetensors")   # {syn.main_tensors}
 
-Images are {size} in space {card.set.get("space")!r}.
-Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `card.json`'s `preprocess`.
+{syn.explained()}
 Check every file against `card.json`: `dd-bench verify THIS_FOLDER`.
 
-Licence of the images: {card.licence}.
+Licence of the {syn.modality}s: {card.licence}.
 
 {citations}
 """
+
+
+def _dataset(card: Card) -> str:
+    """Returns the words that name the dataset on the command line; some YAMLs serve many, by name."""
+    how = card.config.get("dataset", {})
+    if how.get("name") != card.dataset:
+        return f"dataset={card.dataset}"
+    return f"dataset={str(how.get('_target_')).rpartition('.')[2]} dataset.name={card.dataset}"

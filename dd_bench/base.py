@@ -167,7 +167,7 @@ class Method(ABC):
     comes from `ctx.generator(role, step)` and the like, so that a resumed run ends with the same bytes.
     """
 
-    modality: ClassVar[str] = "image"
+    modalities: ClassVar[tuple[str, ...]] = ("image",)
     citation: str
     smoke: ClassVar[dict[str, Any]] = {}
     """Overrides that make a run take a second on a tiny set; the conformance suite uses them."""
@@ -180,9 +180,9 @@ class Method(ABC):
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """Returns why this method cannot distil `real` at this `ipc`, or None."""
-        if real.modality != self.modality:
-            name = type(self).__name__
-            return f"{name} distils {self.modality}s, dataset {real.name!r} holds {real.modality}s"
+        if real.modality not in self.modalities:
+            name, known = type(self).__name__, " and ".join(f"{kind}s" for kind in self.modalities)
+            return f"{name} distils {known}, dataset {real.name!r} holds {real.modality}s"
         return None
 
     def unteachable(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
@@ -200,7 +200,7 @@ class Method(ABC):
 class Evaluator(ABC):
     """Measures a synthetic set by fresh networks."""
 
-    main_metric: ClassVar[str]
+    main_metric: str
 
     def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """Returns why this set cannot be measured, or None."""

@@ -65,6 +65,19 @@ def mixed_loss(logits: Tensor, labels: Tensor, partner: Tensor, keep: Tensor) ->
     return keep * F.cross_entropy(logits, labels) + (1 - keep) * F.cross_entropy(logits, labels[partner])
 
 
+class Weighted(NamedTuple):
+    """Hard labels `(b,)` and the weight of each sample `(b,)`."""
+
+    labels: Tensor
+    weights: Tensor
+
+
+def weighted_loss(logits: Tensor, target: Weighted) -> Tensor:
+    """Mean of the samples' cross-entropies, each times its weight; 0-d."""
+    each = F.cross_entropy(at_least_float32(logits), target.labels, reduction="none")
+    return (each * target.weights).mean()
+
+
 def at_least_float32(logits: Tensor) -> Tensor:
     """Returns float32 for what a network computed in a shorter type, else the tensor itself."""
     return logits.float() if logits.dtype.itemsize < 4 else logits

@@ -88,6 +88,24 @@ class Normalise(Preprocess):
         return {"kind": self.kind, "mean": self.mean, "std": self.std}
 
 
+class Nothing(Preprocess):
+    """What graphs go through: their labels are what a network takes."""
+
+    kind = "none"
+
+    def __call__(self, pixels: Tensor) -> Tensor:
+        """See `Preprocess`."""
+        return pixels
+
+    def inverse(self, inputs: Tensor) -> Tensor:
+        """See `Preprocess`."""
+        return inputs
+
+    def config(self) -> dict[str, Any]:
+        """See `Preprocess`."""
+        return {"kind": self.kind}
+
+
 class ZCA(Preprocess):
     """ZCA whitening `(x - mean) U diag(1/sqrt(lambda + eps)) U^T` of flattened pixels in [0, 1].
 
@@ -175,6 +193,8 @@ def restore(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Preproc
     """
     if config["kind"] == Normalise.kind:
         return Normalise(config["mean"], config["std"])
+    if config["kind"] == Nothing.kind:
+        return Nothing()
     if config["kind"] == ZCA.kind:
         fitted = tensors["mean"], tensors["transform"], tensors["transform_inverse"]
         d = fitted[0].shape[-1] if fitted[0].ndim else 0

@@ -50,7 +50,9 @@ def spread(
             while waiting:
                 done, _ = wait(waiting, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
                 on_tick(ticks.value)
-                for future in done:
+                for future in sorted(
+                    done, key=lambda f: f.exception() is not None
+                ):  # what is done is not lost
                     yield waiting.pop(future), future.result()
         finally:
             stopped.value = 1  # jobs that run end at their next tick

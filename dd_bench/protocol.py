@@ -5,6 +5,7 @@ Anything that changes results is a new name or a new version; rankings never mix
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
@@ -29,6 +30,7 @@ class Recipe(BaseModel):
         warmup: epochs over which the rate rises linearly from a hundredth, before the cosine begins.
         decay: which parameters decay: `all`, or `matrices`, those of two dimensions or more.
         views: how images are shown, instead of `augment` and `cutmix`.
+        steps: train for so many steps, whatever the size of the set, instead of `epochs`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -51,6 +53,7 @@ class Recipe(BaseModel):
     warmup: int = Field(default=0, ge=0)  # what was made before there were these keys keeps its own
     decay: Literal["all", "matrices"] = "all"
     views: ViewRecipe | None = None
+    steps: int | None = Field(default=None, ge=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -62,11 +65,29 @@ class Recipe(BaseModel):
             raise ValueError(f"schedule={self.schedule} has no milestones. Use milestones=[]")
         if self.warmup >= self.epochs and self.warmup:
             raise ValueError(f"warmup={self.warmup} leaves nothing of epochs={self.epochs}")
+        if self.steps is not None and (self.epochs != 1 or self.milestones or self.warmup):
+            raise ValueError(
+                "steps says how long to train: epochs, milestones and warmup cannot too. "
+                "Use epochs=1, milestones=[], warmup=0"
+            )
         return self
+
+    def lasting(self, n: int) -> Recipe:
+        """Returns the recipe for `n` samples: its epochs are those that its steps take."""
+        if self.steps is None:
+            return self
+        return self.model_copy(update={"epochs": math.ceil(self.steps / self._steps_an_epoch(n))})
+
+    def steps_of(self, epoch: int, n: int) -> int | None:
+        """Returns how many steps there are in `epoch` (0-based) of `n` samples; None: all."""
+        return None if self.steps is None else self.steps - epoch * self._steps_an_epoch(n)
+
+    def _steps_an_epoch(self, n: int) -> int:
+        return math.ceil(n / self.batch_size)
 
     def identity(self) -> dict[str, Any]:
         """Returns what identifies it in a key: the keys that came later only where they say something."""
-        later = {"schedule": "milestones", "warmup": 0, "decay": "all", "views": None}
+        later = {"schedule": "milestones", "warmup": 0, "decay": "all", "views": None, "steps": None}
         said = self.model_dump(mode="json")
         return {k: v for k, v in said.items() if k not in later or v != later[k]}
 

@@ -32,6 +32,11 @@ def generator(device: torch.device | str, base: int, *name: str | int) -> torch.
     return torch.Generator(device=device).manual_seed(seed_for(base, *name))
 
 
+def published_order(n: int, seed: int) -> torch.Tensor:
+    """Returns what `torch.manual_seed(seed)` and a shuffle of `n` give: the order of splits that others published."""
+    return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
+
+
 @dataclass(frozen=True)
 class Stream:
     """One stream of random numbers on two sides: `host` for choices that steer Python, `device` for tensors.

@@ -24,6 +24,10 @@ class SyntheticSet(ABC):
     """A distilled set: tensors that are stored, and how to train on them."""
 
     kind: ClassVar[str]
+    modality: ClassVar[str] = "image"
+    task: ClassVar[str] = "image-classification"  # as Hugging Face calls it
+    protocol: ClassVar[str] = "dsa-1000"  # to name beside it
+    main_tensors: ClassVar[str] = "images, labels"
     class_names: tuple[str, ...]
     preprocess: Preprocess
     labels: Tensor
@@ -31,20 +35,8 @@ class SyntheticSet(ABC):
     """The learning rate that was distilled along with the set, if one was."""
 
     @abstractmethod
-    def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """Returns what a network trains on: inputs `(n, c, h, w)` float32 and labels, on `device`."""
-
-    @abstractmethod
-    def made(self, device: torch.device) -> tuple[Made, Tensor]:
-        """Returns what `materialise` does, the inputs to be made from the stored tensors as they are asked for."""
-
-    def shown(self, device: torch.device) -> tuple[Inputs, Tensor]:
-        """Returns what a network trains on, laid out unless that takes more than `LAID_OUT` bytes."""
-        inputs, labels = self.made(device)
-        one = inputs[torch.zeros(1, dtype=torch.int64, device=device)]
-        if len(inputs) * one.numel() * one.element_size() > LAID_OUT:
-            return inputs, labels
-        return self.materialise(device)
+    def materialise(self, device: torch.device) -> tuple[Any, Tensor]:
+        """Returns what a network trains on: its inputs (images `(n, c, h, w)` float32) and labels, on `device`."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
@@ -70,6 +62,10 @@ class SyntheticSet(ABC):
         """Returns what a person may look at: pixels in [0, 1] `(n, c, h, w)` and the class of each `(n,)`."""
 
     @abstractmethod
+    def explained(self) -> str:
+        """Returns what the stored tensors are, for those who read them without this package."""
+
+    @abstractmethod
     def check_ipc(self, ipc: int) -> None:
         """Raises ValueError unless the set holds `ipc` stored images of every class."""
 
@@ -89,8 +85,28 @@ class SyntheticSet(ABC):
         return {name: t.numel() * t.element_size() for name, t in sorted(parts.items())}
 
 
+class SyntheticImages(SyntheticSet):
+    """A set whose training samples are images."""
+
+    @abstractmethod
+    def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See `SyntheticSet`."""
+
+    @abstractmethod
+    def made(self, device: torch.device) -> tuple[Made, Tensor]:
+        """Returns what `materialise` does, the inputs to be made from the stored tensors as they are asked for."""
+
+    def shown(self, device: torch.device) -> tuple[Inputs, Tensor]:
+        """Returns what a network trains on, laid out unless that takes more than `LAID_OUT` bytes."""
+        inputs, labels = self.made(device)
+        one = inputs[torch.zeros(1, dtype=torch.int64, device=device)]
+        if len(inputs) * one.numel() * one.element_size() > LAID_OUT:
+            return inputs, labels
+        return self.materialise(device)
+
+
 @dataclass(frozen=True)
-class ImageSet(SyntheticSet):
+class ImageSet(SyntheticImages):
     """Images with labels.
 
     Attributes:
@@ -202,6 +218,14 @@ class ImageSet(SyntheticSet):
         """See `SyntheticSet`."""
         return {"images": self.images, "labels": self.labels}
 
+    def explained(self) -> str:
+        """See `SyntheticSet`."""
+        size = f"{self.config()['image_shape']}"
+        if (side := self.canvas) > 1:
+            size = f"{list(self.images.shape[1:])}, {side} x {side} training images of {size} side by side,"
+        return f"""Images are {size} in space {self.space!r}.
+Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `card.json`'s `preprocess`."""
+
     def config(self) -> dict[str, Any]:
         """See `SyntheticSet`."""
         return {
@@ -239,7 +263,7 @@ class ImageSet(SyntheticSet):
         preprocess: Preprocess,
     ) -> Self:
         """See `SyntheticSet`."""
-        _require(tensors, "images", "labels")
+        require(tensors, "images", "labels")
         canvas = config.get("canvas", 1)
         if type(canvas) is not int or canvas < 1:
             raise ValueError(f"canvas={canvas!r}: wanted a whole number >= 1")
@@ -272,7 +296,7 @@ class ImageSet(SyntheticSet):
 
 
 @dataclass(frozen=True)
-class CompensatedSet(SyntheticSet):
+class CompensatedSet(SyntheticImages):
     """Natural images, and compensators that are added to them: INFER's sets (Zhang et al., ICLR 2025).
 
     A natural set is one image of each class; each of its compensators makes of it another image of every class. K
@@ -286,6 +310,7 @@ class CompensatedSet(SyntheticSet):
     """
 
     kind: ClassVar[str] = "compensated"
+    main_tensors = "images, labels, compensators"
 
     images: Tensor
     labels: Tensor
@@ -357,6 +382,13 @@ class CompensatedSet(SyntheticSet):
         """See `SyntheticSet`."""
         return {"images": self.images, "labels": self.labels, "compensators": self.compensators}
 
+    def explained(self) -> str:
+        """See `SyntheticSet`."""
+        k, m = self.compensators.shape[:2]
+        return f"""Images are {list(self.images.shape[1:])}, uint8: {k} sets of one image a class. `compensators[i, j]`
+is added to the images of set i after `card.json`'s `preprocess`, and the sum clamped to what black and white become:
+{m} more images of each."""
+
     def config(self) -> dict[str, Any]:
         """See `SyntheticSet`."""
         return {"image_shape": list(self.images.shape[1:]), "source": list(self.source)}
@@ -380,7 +412,7 @@ class CompensatedSet(SyntheticSet):
         preprocess: Preprocess,
     ) -> Self:
         """See `SyntheticSet`."""
-        _require(tensors, "images", "labels", "compensators")
+        require(tensors, "images", "labels", "compensators")
         shape = list(tensors["images"].shape[1:])
         _check_shape(shape, config, preprocess)
         return cls(
@@ -400,7 +432,7 @@ class CompensatedSet(SyntheticSet):
         return pixels.transpose(0, 1).flatten(0, 1), labels[: len(self.images)].repeat_interleave(m + 1)
 
 
-def _require(tensors: dict[str, Tensor], *names: str) -> None:
+def require(tensors: dict[str, Tensor], *names: str) -> None:
     """Raises ValueError unless the file holds what a set is made of."""
     if missing := sorted(set(names) - set(tensors)):
         raise ValueError(f"tensor {missing[0]!r} is missing; the file holds {sorted(tensors)}")
@@ -412,6 +444,3 @@ def _check_shape(shape: list[int], config: dict[str, Any], preprocess: Preproces
         raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
     if not preprocess.takes(shape):
         raise ValueError(f"its preprocessing {preprocess.config()} does not take images {shape}")
-
-
-KINDS: dict[str, type[SyntheticSet]] = {kind.kind: kind for kind in (ImageSet, CompensatedSet)}

@@ -11,6 +11,7 @@ import math
 import time
 from collections.abc import Callable, Iterator
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -20,8 +21,9 @@ from torch.func import functional_call, stack_module_state
 
 from dd_bench import checkpoint
 from dd_bench.augment import Augment, cutmix
+from dd_bench.graphs import GraphShape
 from dd_bench.inputs import Inputs
-from dd_bench.labels import Taught, classification_loss, mixed_loss, taught_loss
+from dd_bench.labels import Taught, Weighted, classification_loss, mixed_loss, taught_loss, weighted_loss
 from dd_bench.models.network import Network
 from dd_bench.protocol import Recipe
 from dd_bench.real import Split
@@ -32,7 +34,7 @@ from dd_bench.views import Views
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps indices `(b,)` on the device to network inputs `(b, c, h, w)` and labels."""
 Target = Any
-"""Labels, `(labels, partner, keep)` of a mixed batch, or `Taught`."""
+"""Labels, `(labels, partner, keep)` of a mixed batch, `Taught` or `Weighted`."""
 Loss = Callable[[nn.Module, Tensor, Target], Tensor]
 """`(net, inputs, target) -> ` 0-d."""
 Lessons = Callable[[int], Iterator[tuple[Tensor, Tensor, Target]]]
@@ -93,7 +95,7 @@ def train(
     Raises:
         Unusable: the checkpoint is damaged, or of another network or optimiser.
     """
-    device = runtime.device
+    device, recipe = runtime.device, recipe.lasting(n)
     streams = [stream(device, seed, role) for role in ("order", "augment", "cutmix")]
     lessons = lessons or _lessons(fetch, n, recipe, streams, seed, flip)
     optimizer = make_optimizer(net.parameters(), recipe, device)
@@ -107,7 +109,7 @@ def train(
         began = time.monotonic()
         for epoch in range(done, recipe.epochs):
             set_rate(optimizer, recipe, epoch)
-            for raw, x, target in lessons(epoch):
+            for raw, x, target in islice(lessons(epoch), recipe.steps_of(epoch, n)):
                 if compiled:
                     x = x.contiguous(memory_format=torch.channels_last)
                 optimizer.zero_grad(set_to_none=True)
@@ -221,14 +223,16 @@ def accuracy(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: 
     return int(right) / seen
 
 
-def repays_compilation(images: int, shape: tuple[int, int, int], runtime: Runtime) -> bool:
+def repays_compilation(images: int, shape: tuple[int, int, int] | GraphShape, runtime: Runtime) -> bool:
     """Whether passing `images` images `(c, h, w)` through networks is worth the compiler's warm-up.
 
     `compile_after` counts images of 28x28; larger ones count for more, by their area.
     """
-    return (
-        runtime.compile_after is not None and images * shape[1] * shape[2] >= runtime.compile_after * 28 * 28
-    )
+    if (
+        isinstance(shape, GraphShape) or runtime.compile_after is None
+    ):  # no two batches of graphs are of one size
+        return False
+    return images * shape[1] * shape[2] >= runtime.compile_after * 28 * 28
 
 
 def make_optimizer(
@@ -287,6 +291,8 @@ def _maybe_mix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Te
 def _target_loss(logits: Tensor, y: Target) -> Tensor:
     if isinstance(y, Taught):
         return taught_loss(logits, y)
+    if isinstance(y, Weighted):
+        return weighted_loss(logits, y)
     return mixed_loss(logits, *y) if isinstance(y, tuple) else classification_loss(logits, y)
 
 

@@ -9,7 +9,7 @@ from dd_bench.examination import Examination
 from dd_bench.real import RealSet
 from dd_bench.record import Score
 from dd_bench.relabel import course
-from dd_bench.synthetic import SyntheticSet
+from dd_bench.synthetic import SyntheticImages, SyntheticSet
 
 
 class Accuracy(Evaluator):
@@ -28,6 +28,13 @@ class Accuracy(Evaluator):
             raise ValueError(f"evaluator.num_networks={num_networks}: at least one network must be trained")
         self.num_networks = num_networks
 
+    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+        """See `Evaluator`."""
+        if isinstance(syn, SyntheticImages):
+            return None
+        who = type(self).__name__.lower()
+        return f"evaluator {who} measures images, this set holds {syn.kind}. Use evaluator=graph"
+
     def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
         """See `Evaluator`."""
         examination = examination_of(syn, real, ctx)
@@ -42,6 +49,7 @@ class Accuracy(Evaluator):
 
 def examination_of(syn: SyntheticSet, real: RealSet, ctx: Context) -> Examination:
     """Returns what examines networks on a set under the run's protocol, and says in `ctx` who teaches them."""
+    assert isinstance(syn, SyntheticImages), "an evaluator of images says what it does not support"
     images, labels = syn.shown(ctx.device)
     protocol = ctx.protocol.at_rate(syn.lr)
     if protocol != ctx.protocol:

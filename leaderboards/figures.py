@@ -54,6 +54,26 @@ def every_entry(board: Board) -> str:
     return markdown_table(header, rows)
 
 
+def beside(board: Board) -> str:
+    """Returns every metric of the board's entries, its own first, as a Markdown table; nothing where there is one.
+
+    Controls are among them: without them nobody can tell a set's worth from that of its labels or its sizes.
+    """
+    main = board.track.metric
+    done = [r for r in board.records if r.status == "done"]
+    others = sorted({metric for r in done for metric in r.metrics} - {main})
+    if not others:
+        return ""
+    rows = []
+    for r in done:
+        row = [r.method, str(r.ipc), r.digest[:16]]
+        for metric in (main, *others):
+            s = r.summary(metric) if metric in r.metrics else None
+            row.append(number([s.mean, s.std], main) if s else "")
+        rows.append([MARKDOWN.escape(x) for x in row])
+    return markdown_table(["Method", "IPC", "Entry", main, *others], rows, left=1)
+
+
 def csv_text(items: Iterable[tuple[Board, Record]]) -> str:
     """Returns CSV, one line a record: every field of its track and the figures of its main metric.
 

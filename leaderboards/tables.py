@@ -14,7 +14,7 @@ from dd_bench.shipped import changed
 
 from .boards import REFERENCE, Board, Cell, boards
 from .entries import ACCURACY, load_entries
-from .figures import csv_text, every_entry, networks, number
+from .figures import beside, csv_text, every_entry, networks, number
 from .labels import label_tables
 from .markup import LATEX, MARKDOWN, Markup, markdown_table
 from .published import Published, PublishedSet, load_published
@@ -65,7 +65,8 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
 def _board_markdown(board: Board) -> str:
     context = _context(board, MARKDOWN)
     context["table"] = markdown_table(context["header"], context["rows"])
-    return _MARKDOWN.get_template("board.md.j2").render(context, every_entry=every_entry(board))
+    pages = {"beside": beside(board), "every_entry": every_entry(board)}
+    return _MARKDOWN.get_template("board.md.j2").render(context, **pages)
 
 
 def _index(made: Sequence[Board]) -> str:

@@ -12,16 +12,18 @@ from dd_bench.architecture import Architecture
 from dd_bench.base import Context, Method, too_few_images
 from dd_bench.protocol import Recipe, parse
 from dd_bench.real import RealSet
-from dd_bench.synthetic import ImageSet
+from dd_bench.selection import selected
+from dd_bench.synthetic import SyntheticSet
 from dd_bench.teachers import class_embeddings, teacher
 
 
 class FeatureCoreset(Method):
-    """Selects training images class by class, by L2 in the embedding of a network trained on the whole set.
+    """Selects training samples class by class, by L2 in the embedding of a network trained on the whole set.
 
     The network is the same whatever the run's seed: all selections of a sweep share one, from the cache.
     """
 
+    modalities = ("image", "graph")
     smoke: ClassVar[dict[str, Any]] = {"teacher.epochs": 1}
 
     def __init__(self, *, teacher: dict[str, Any]):
@@ -36,14 +38,14 @@ class FeatureCoreset(Method):
         """Trains the feature network."""
         teacher(real, ctx.architecture, self.recipe, 0, ctx)
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
+    def distill(self, real: RealSet, ipc: int, ctx: Context) -> SyntheticSet:
         """See `Method`."""
         net = teacher(real, ctx.architecture, self.recipe, 0, ctx)
         chosen = []
         for c in range(real.num_classes):
             features = class_embeddings(net, real, c).double()  # (n_c, d)
             chosen.append(real.train.of_class(c)[self.select(features, ipc, ctx.seed_for("select", c))])
-        return ImageSet.coreset(real, torch.cat(chosen))
+        return selected(real, torch.cat(chosen))
 
     @abstractmethod
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:

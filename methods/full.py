@@ -6,15 +6,17 @@ import torch
 
 from dd_bench.base import Context, Method
 from dd_bench.real import RealSet
-from dd_bench.synthetic import ImageSet
+from dd_bench.selection import selected
+from dd_bench.synthetic import SyntheticSet
 
 
 class Full(Method):
     """Returns the training set as it is; `ipc` only names the column that the row stands beside."""
 
+    modalities = ("image", "graph")
     citation = "the whole training set"
     deterministic = True
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
+    def distill(self, real: RealSet, ipc: int, ctx: Context) -> SyntheticSet:
         """See `Method`."""
-        return ImageSet.coreset(real, torch.arange(len(real.train), device=ctx.device), whole=True)
+        return selected(real, torch.arange(len(real.train), device=ctx.device), whole=True)

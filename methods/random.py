@@ -6,21 +6,23 @@ from dd_bench.architecture import Architecture
 from dd_bench.base import Context, Method, too_few_images
 from dd_bench.initial import random_index
 from dd_bench.real import RealSet
-from dd_bench.synthetic import ImageSet
+from dd_bench.selection import selected
+from dd_bench.synthetic import SyntheticSet
 
 
 class Random(Method):
-    """Draws `ipc` training images of each class, uniformly without replacement.
+    """Draws `ipc` training samples of each class, uniformly without replacement.
 
     At one seed these are the images from which every method with `init=real` starts.
     """
 
+    modalities = ("image", "graph")
     citation = "uniform random selection"
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
         return super().unsupported(real, ipc, architecture) or too_few_images(real, ipc, ipc)
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
+    def distill(self, real: RealSet, ipc: int, ctx: Context) -> SyntheticSet:
         """See `Method`."""
-        return ImageSet.coreset(real, random_index(real, ipc, ctx).flatten())
+        return selected(real, random_index(real, ipc, ctx).flatten())

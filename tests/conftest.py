@@ -14,6 +14,9 @@ import torch
 torch.set_num_threads(1)  # before dd_bench.runtime remembers torch's own choice
 
 from dd_bench.architecture import Architecture
+from dd_bench.data.motifs import motifs as make_motifs
+from dd_bench.graphs import GraphShape
+from dd_bench.models import gnn
 from dd_bench.models.convnet import ConvNet
 from dd_bench.preprocess import Normalise
 from dd_bench.protocol import Protocol, Recipe
@@ -84,6 +87,35 @@ def convnet() -> Callable[..., Architecture]:
     def make(real: RealSet, **knobs: Any) -> Architecture:
         small = {"depth": 2, "width": 8, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
         return Architecture(ConvNet, small | knobs, real.shape, real.num_classes, "convnet")
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def motifs() -> RealSet:
+    """Forty graphs of eleven nodes, with a house or a cycle."""
+    return make_motifs(graphs=40, base=6, node_labels="degree", seed=0, test=0.2, val=0.2, device=CPU)
+
+
+@pytest.fixture(scope="session")
+def make_gnn() -> Callable[..., Any]:
+    """Builds a small network of graphs, by the name of its YAML."""
+
+    def make(model: str, shape: GraphShape, num_classes: int = 2, **knobs: Any) -> Any:
+        small = {"layers": 2, "hidden": 8, "dropout": 0.0, "norm": "none", "readout": "sum", "jk": "last"}
+        kinds = {"gin": gnn.GIN, "gat": gnn.GAT, "sage": gnn.SAGE, "gcn": gnn.GCN}
+        return Architecture(kinds[model], small | knobs, shape, num_classes, model).fresh(0, CPU)  # type: ignore[arg-type]
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def gin() -> Callable[..., Architecture]:
+    """A GIN of width 8 for a real set of graphs, with other knobs on request."""
+
+    def make(real: RealSet, **knobs: Any) -> Architecture:
+        small = {"layers": 2, "hidden": 8, "dropout": 0.0, "norm": "none", "readout": "sum", "jk": "last"}
+        return Architecture(gnn.GIN, small | knobs, real.shape, real.num_classes, "gin")
 
     return make
 

@@ -533,7 +533,10 @@ class TestAStranger:
             ({"set": {"canvas": 2}}, r"images are \[1, 4, 4\], the card says \[1, 8, 8\]"),
             ({"set": {"canvas": 3, "image_shape": [1, 2, 2]}}, "does not take images|does not divide"),
             ({"set": {"canvas": 2, "factor": 2}}, r"\[1, 4, 4\]"),
-            ({"kind": "tree"}, r"kind 'tree' is unknown; this version reads \['compensated', 'images'\]"),
+            (
+                {"kind": "tree"},
+                r"kind 'tree' is unknown; this version reads \['compensated', 'graphs', 'images', 'trees'\]",
+            ),
             ({"preprocess": {"kind": "log"}}, "preprocessing 'log'"),
             ({"preprocess": {"eps": 0.2}}, "is not the card's"),
             ({"preprocess_digest": "0"}, "is not the card's 0"),

@@ -21,6 +21,9 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setupto
 HELPERS = {
     "coreset",
     "expert_descent",
+    "mirage_colours",
+    "mirage_itemsets",
+    "mirage_trees",
     "mtt_experts",
     "mtt_segments",
     "mtt_start",

@@ -485,6 +485,7 @@ class TestSchedules:
             "warmup",
             "decay",
             "views",
+            "steps",
         }
         assert recipe(milestones=(), schedule="cosine").identity()["schedule"] == "cosine"
 

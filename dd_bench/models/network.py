@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,6 +16,7 @@ class Network(ABC, nn.Module):  # in this order: `higher` derives from both
     `self.classifier` is the last layer, applied to `embed(x)`.
     """
 
+    modality: ClassVar[str] = "image"
     classifier: nn.Linear
 
     @abstractmethod

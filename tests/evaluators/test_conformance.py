@@ -12,27 +12,28 @@ from omegaconf import OmegaConf
 
 from dd_bench.base import Context, Evaluator
 from dd_bench.cache import Cache
-from dd_bench.synthetic import ImageSet
+from dd_bench.selection import selected
 
 FILES = sorted(Path(str(files("dd_bench.conf") / "evaluator")).glob("*.yaml"))
 CONFIGS = {file.stem: OmegaConf.load(file) for file in FILES}
+OF_GRAPHS = ("graph",)
 each_evaluator = pytest.mark.parametrize("name", list(CONFIGS))
 
 
 @pytest.fixture
-def measure(blobs, convnet, runtime, protocol, recipe, tmp_path):
-    """Runs an evaluator on six real images of `blobs`; returns what it yields for each network."""
+def measure(blobs, motifs, convnet, gin, runtime, protocol, recipe, tmp_path):
+    """Runs an evaluator on two samples a class, of what it measures; returns what it yields for each network."""
 
     def run(name, seed=0, finished=()):
-        syn = ImageSet.coreset(
-            blobs.train_only(), blobs.train.draw(2, torch.Generator().manual_seed(0)).flatten()
-        )
+        evaluator = instantiate(CONFIGS[name], _convert_="all")
+        real, network = (motifs, gin(motifs)) if name in OF_GRAPHS else (blobs, convnet(blobs))
+        index = real.train.draw(2, torch.Generator().manual_seed(0)).flatten()
+        syn = selected(real.train_only(), index)
         short = protocol(recipe=recipe(epochs=2))
         cache = Cache(tmp_path / "cache")
-        ctx = Context(seed, runtime, convnet(blobs), cache, None, short, finished=frozenset(finished), ipc=2)
-        evaluator = instantiate(CONFIGS[name], _convert_="all")
-        assert evaluator.unsupported(syn, blobs) is None
-        return list(evaluator.run(syn, blobs, ctx))
+        ctx = Context(seed, runtime, network, cache, None, short, finished=frozenset(finished), ipc=2)
+        assert evaluator.unsupported(syn, real) is None
+        return list(evaluator.run(syn, real, ctx))
 
     return run
 
@@ -48,7 +49,7 @@ def test_the_file_says_what_it_is_and_gives_every_knob(name):
     cls = get_class(CONFIGS[name]._target_)
     assert issubclass(cls, Evaluator)
     assert vars(cls).get("__doc__")
-    assert isinstance(cls.main_metric, str)
+    assert isinstance(instantiate(CONFIGS[name], _convert_="all").main_metric, str)
     parameters = list(inspect.signature(cls.__init__).parameters.values())[1:]
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
     assert {p.name for p in parameters} == set(CONFIGS[name]) - {"_target_"}
@@ -64,7 +65,7 @@ def test_it_composes(name):
 @each_evaluator
 def test_scores_come_by_network_repeat_with_the_seed_and_go_on_where_they_stopped(measure, name):
     whole = measure(name)
-    main = get_class(CONFIGS[name]._target_).main_metric
+    main = instantiate(CONFIGS[name], _convert_="all").main_metric
     networks = [scores[0].network for scores in whole]
     assert sorted(networks) == list(range(len(whole)))
     for scores in whole:
@@ -77,3 +78,11 @@ def test_scores_come_by_network_repeat_with_the_seed_and_go_on_where_they_stoppe
     )
     rest = measure(name, finished=[0])
     assert rest == [scores for scores in whole if scores[0].network != 0]
+
+
+@each_evaluator
+def test_the_other_modality_is_refused_with_its_name(blobs, motifs, name):
+    real = blobs if name in OF_GRAPHS else motifs
+    syn = selected(real.train_only(), real.train.of_class(0)[:1])
+    reason = instantiate(CONFIGS[name], _convert_="all").unsupported(syn, real)
+    assert reason is not None and f"this set holds {syn.kind}" in reason

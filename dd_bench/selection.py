@@ -1,0 +1,15 @@
+"""Real samples as a synthetic set: what every coreset is, of images or of graphs."""
+
+from __future__ import annotations
+
+from torch import Tensor
+
+from dd_bench.real import RealSet
+from dd_bench.synthetic import ImageSet, SyntheticSet
+from dd_bench.synthetic_graphs import GraphSet
+
+
+def selected(real: RealSet, index: Tensor, whole: bool = False) -> SyntheticSet:
+    """Returns the set of the training samples `index (n,)`, as they are; `whole` says that these are all."""
+    kind = GraphSet if real.modality == "graph" else ImageSet
+    return kind.coreset(real, index, whole)

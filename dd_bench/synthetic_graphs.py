@@ -1,0 +1,308 @@
+"""The synthetic sets of graphs: whole graphs, and sets of computation trees."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
+
+import torch
+from torch import Tensor
+
+from dd_bench.graph_pictures import draw
+from dd_bench.graphs import Graphs, GraphShape
+from dd_bench.labels import check_labels
+from dd_bench.preprocess import Nothing, Preprocess
+from dd_bench.real import RealSet
+from dd_bench.real_graphs import graphs_of
+from dd_bench.synthetic import SyntheticSet, require
+
+Weighting = Literal["none", "sampling", "loss"]
+
+
+class SyntheticGraphs(SyntheticSet):
+    """A set whose training samples are graphs.
+
+    Attributes:
+        shape: values of the labels of nodes and edges.
+        weighting: what `weights()` do: nothing, draw the batches, or weigh the loss.
+    """
+
+    modality = "graph"
+    task = "graph-ml"
+    protocol = "graph-500"
+    main_tensors = "nodes, edges, sizes, labels"
+    shape: GraphShape
+    weighting: Weighting = "none"
+    lr = None
+    preprocess = Nothing()
+
+    @abstractmethod
+    def materialise(self, device: torch.device) -> tuple[Graphs, Tensor]:
+        """See `SyntheticSet`."""
+
+    def weights(self) -> Tensor:
+        """Returns the weight of each sample, float32 `(n,)`, of mean one."""
+        return torch.ones(len(self.labels))
+
+    def paper_bytes(self) -> int:
+        """Returns the size as papers on graphs count it: two bytes a node label and an edge's end.
+
+        Edge labels are counted where there is more than one of them (Mirage: 318 bytes on NCI1).
+        """
+        graphs, _ = self.materialise(torch.device("cpu"))
+        marks = (
+            graphs.edge_labels.numel() if bool((graphs.edge_labels != graphs.edge_labels[:1]).any()) else 0
+        )
+        return 2 * (graphs.nodes.numel() + graphs.edges.numel() + marks)
+
+    def permuted(self, generator: torch.Generator) -> Self:
+        """Returns the set with its labels shuffled among its samples: a control that knows sizes, not classes."""
+        order = torch.randperm(len(self.labels), generator=generator)
+        return replace(self, labels=self.labels[order])  # type: ignore[type-var]
+
+    def check_ipc(self, ipc: int) -> None:
+        """See `SyntheticSet`; for graphs the most that a class may have."""
+        counts = torch.bincount(self.labels, minlength=len(self.class_names))
+        c = int(counts.argmax())
+        if int(counts[c]) > ipc:
+            raise ValueError(f"ipc={ipc}, but class {self.class_names[c]!r} has {int(counts[c])} samples")
+
+    def pictures(self) -> tuple[Tensor, Tensor]:
+        """See `SyntheticSet`: drawings of the first ten of each class."""
+        graphs, labels = self.materialise(torch.device("cpu"))
+        first = torch.cat([(labels == c).nonzero()[:10, 0] for c in labels.unique()])
+        return draw(graphs[first]), labels[first]
+
+
+@dataclass(frozen=True, eq=False)
+class GraphSet(SyntheticGraphs):
+    """Graphs with classes.
+
+    Attributes:
+        graphs: both directions of an undirected edge are there; one of them is stored.
+        labels: int64 `(n,)`.
+        source: for a coreset, the indices of its graphs in the training split.
+        whole: this is the whole training set, and its ipc only names a column.
+    """
+
+    kind: ClassVar[str] = "graphs"
+
+    graphs: Graphs
+    labels: Tensor
+    shape: GraphShape
+    class_names: tuple[str, ...]
+    source: tuple[int, ...] | None = None
+    whole: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless the graphs are whole and every label names something."""
+        self.graphs.check(self.shape)
+        check_labels(self.labels, len(self.graphs), len(self.class_names))
+
+    @classmethod
+    def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> GraphSet:
+        """Builds the set of the training graphs `index (n,)`."""
+        train = graphs_of(real)
+        graphs, labels = train.graphs[index].to(torch.device("cpu")), train.labels[index].cpu()
+        return cls(graphs, labels, train.spec, real.class_names, tuple(index.tolist()), whole)
+
+    def materialise(self, device: torch.device) -> tuple[Graphs, Tensor]:
+        """See `SyntheticSet`."""
+        return self.graphs.to(device), self.labels.to(device)
+
+    def check_ipc(self, ipc: int) -> None:
+        """See `SyntheticGraphs`."""
+        if not self.whole:
+            super().check_ipc(ipc)
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `SyntheticSet`; in the shortest integers that hold them."""
+        g = self.graphs
+        once = g.edges[0] < g.edges[1]
+        stored = {
+            "nodes": g.nodes if g.nodes.is_floating_point() else shortest(g.nodes),
+            "edges": shortest(g.edges[:, once]),
+            "edge_labels": shortest(g.edge_labels[once]),
+            "sizes": shortest(g.num_nodes),
+            "labels": shortest(self.labels),
+        }
+        return {name: tensor for name, tensor in stored.items() if tensor.numel()}
+
+    def explained(self) -> str:
+        """See `SyntheticSet`."""
+        return """Graph i has `sizes[i]` nodes; those of all graphs stand one after the other. `nodes` holds the labels
+of each, or a weight for each value of a label; `edges` each undirected edge once, by the numbers of its nodes."""
+
+    def config(self) -> dict[str, Any]:
+        """See `SyntheticSet`."""
+        return {
+            "shape": [list(column) for column in self.shape],
+            "source": None if self.source is None else list(self.source),
+            **({"whole": True} if self.whole else {}),
+        }
+
+    @classmethod
+    def restore(
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        class_names: tuple[str, ...],
+        preprocess: Preprocess,
+    ) -> Self:
+        """See `SyntheticSet`."""
+        require(tensors, "nodes", "sizes", "labels")
+        shape = GraphShape(*(tuple(column) for column in config["shape"]))
+        nodes, sizes = tensors["nodes"], tensors["sizes"].long()
+        if bool((sizes < 1).any()) or int(sizes.sum()) != len(nodes):
+            raise ValueError(f"sizes of {int(sizes.sum())} nodes, there are {len(nodes)}")
+        once = tensors.get("edges", torch.zeros(2, 0)).long()
+        marks = tensors.get("edge_labels", torch.zeros(once.shape[1], len(shape.edges))).long()
+        graphs = Graphs(
+            nodes if nodes.is_floating_point() else nodes.long(),
+            torch.cat([once, once.flip(0)], 1),
+            torch.cat([marks, marks]),
+            torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
+        )
+        source = None if config["source"] is None else tuple(config["source"])
+        return cls(
+            graphs, tensors["labels"].long(), shape, class_names, source, bool(config.get("whole", False))
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class TreeSet(SyntheticGraphs):
+    """Sets of rooted trees with classes; a sample is the disjoint union of a set's trees, read out at their roots.
+
+    The edges of a tree point to its root. A tree that several sets name is stored once.
+
+    Attributes:
+        nodes: labels of the nodes of all trees, int64 `(v, f)`; a tree begins with its root.
+        parents: the node that each is a child of, int64 `(v,)`; a root's is itself.
+        edge_labels: of the edge to the parent, int64 `(v, g)`; a root's mean nothing.
+        degrees: neighbours of a node in the graph that it comes from, int64 `(v,)`.
+        sizes: nodes of each tree.
+        patterns: trees of all sets, one set after the other.
+        pattern_sizes: number of trees of each set, `(n,)`.
+        support: real graphs of its class that hold all trees of a set, `(n,)`.
+        labels: int64 `(n,)`.
+    """
+
+    kind: ClassVar[str] = "trees"
+    main_tensors = "nodes, parents, sizes, patterns, labels"
+
+    nodes: Tensor
+    parents: Tensor
+    edge_labels: Tensor
+    degrees: Tensor | None
+    sizes: Tensor
+    patterns: Tensor
+    pattern_sizes: Tensor
+    support: Tensor
+    labels: Tensor
+    shape: GraphShape
+    class_names: tuple[str, ...]
+    weighting: Weighting = "none"
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless trees and sets are whole and every label names something."""
+        v = len(self.nodes)
+        if int(self.sizes.sum()) != v or len(self.parents) != v or len(self.edge_labels) != v:
+            raise ValueError(f"trees of {int(self.sizes.sum())} nodes, there are {v}")
+        if not 0 <= int(self.parents.min()) <= int(self.parents.max()) < v:
+            raise ValueError(f"a parent is outside 0..{v - 1}")
+        if int(self.pattern_sizes.sum()) != len(self.patterns) or bool((self.pattern_sizes < 1).any()):
+            raise ValueError(f"sets of {int(self.pattern_sizes.sum())} trees, {len(self.patterns)} are named")
+        if not 0 <= int(self.patterns.min()) <= int(self.patterns.max()) < len(self.sizes):
+            raise ValueError(f"a set names a tree outside 0..{len(self.sizes) - 1}")
+        if len(self.support) != len(self.pattern_sizes) or bool((self.support < 1).any()):
+            raise ValueError("every set has a support of one or more")
+        check_labels(self.labels, len(self.pattern_sizes), len(self.class_names))
+        self._trees.check(self.shape)
+
+    @property
+    def _trees(self) -> Graphs:
+        """The trees, each a graph of its own."""
+        root = self.sizes.cumsum(0) - self.sizes
+        child = torch.ones(len(self.nodes), dtype=torch.bool).index_fill_(0, root, False)
+        at = child.nonzero().flatten()
+        ptr = torch.cat([self.sizes.new_zeros(1), self.sizes.cumsum(0)])
+        edges = torch.stack([at, self.parents[at]])
+        return Graphs(self.nodes, edges, self.edge_labels[at], ptr, ~child, self.degrees)
+
+    def materialise(self, device: torch.device) -> tuple[Graphs, Tensor]:
+        """See `SyntheticSet`."""
+        trees = self._trees[self.patterns]
+        of_pattern = torch.repeat_interleave(torch.arange(len(self.labels)), self.pattern_sizes)
+        sizes = torch.zeros_like(self.pattern_sizes).index_add_(0, of_pattern, trees.num_nodes)
+        ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
+        forest = Graphs(trees.nodes, trees.edges, trees.edge_labels, ptr, trees.roots, trees.degrees)
+        return forest.to(device), self.labels.to(device)
+
+    def weights(self) -> Tensor:
+        """See `SyntheticGraphs`: the supports, unless `weighting` is none."""
+        if self.weighting == "none":
+            return super().weights()
+        return self.support / self.support.float().mean()
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `SyntheticSet`; in the shortest integers that hold them."""
+        names = (
+            "nodes",
+            "parents",
+            "edge_labels",
+            "degrees",
+            "sizes",
+            "patterns",
+            "pattern_sizes",
+            "support",
+        )
+        stored = {name: getattr(self, name) for name in (*names, "labels")}
+        return {k: shortest(t) for k, t in stored.items() if t is not None and t.numel()}
+
+    def explained(self) -> str:
+        """See `SyntheticSet`."""
+        return """Tree i has `sizes[i]` nodes, its root first; those of all trees stand one after the other. `nodes`
+holds the labels of each, `parents` the node that it is a child of, `edge_labels` those of the edge between. Sample i is
+the disjoint union of the next `pattern_sizes[i]` trees of `patterns`, read out at their roots; `support` is the
+number of real graphs of its class that hold them all."""
+
+    def config(self) -> dict[str, Any]:
+        """See `SyntheticSet`."""
+        return {"shape": [list(column) for column in self.shape], "weighting": self.weighting}
+
+    @classmethod
+    def restore(
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        class_names: tuple[str, ...],
+        preprocess: Preprocess,
+    ) -> Self:
+        """See `SyntheticSet`."""
+        require(tensors, "nodes", "parents", "sizes", "patterns", "pattern_sizes", "support", "labels")
+        shape = GraphShape(*(tuple(column) for column in config["shape"]))
+        t = {name: tensor.long() for name, tensor in tensors.items()}
+        marks = t.get("edge_labels", torch.zeros(len(t["nodes"]), len(shape.edges), dtype=torch.int64))
+        return cls(
+            t["nodes"],
+            t["parents"],
+            marks,
+            t.get("degrees"),
+            t["sizes"],
+            t["patterns"],
+            t["pattern_sizes"],
+            t["support"],
+            t["labels"],
+            shape,
+            class_names,
+            config["weighting"],
+        )
+
+
+def shortest(values: Tensor) -> Tensor:
+    """Returns whole numbers >= 0 in the shortest integer type that holds them."""
+    most = int(values.max()) if values.numel() else 0
+    fits = ((torch.uint8, 255), (torch.int16, 2**15 - 1), (torch.int32, 2**31 - 1))
+    kind = next((kind for kind, limit in fits if most <= limit), torch.int64)
+    return values.to(kind).contiguous()

@@ -1,0 +1,161 @@
+"""Fresh graph networks trained on a synthetic set, beside the controls without which no graph table says anything.
+
+On several collections the number of nodes alone reaches the published numbers, and picking the step that is best on
+validation graphs hides what the labels are worth. So the score is the last step's, and each record has the controls.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from dd_bench.base import Context, Evaluator
+from dd_bench.graph_scores import METRICS, Metric, majority, score, size_only
+from dd_bench.labels import Weighted
+from dd_bench.real import RealSet
+from dd_bench.real_graphs import GraphSplit, graphs_of
+from dd_bench.record import Score
+from dd_bench.seeding import generator, seed_for
+from dd_bench.steps import Diverged
+from dd_bench.synthetic import SyntheticSet
+from dd_bench.synthetic_graphs import SyntheticGraphs
+from dd_bench.training import Lessons, Target, train
+
+BATCH = 1000  # graphs scored at once
+
+
+@dataclass(frozen=True)
+class Splits:
+    """What a network is scored on, each batched once for all networks."""
+
+    val: list[tuple[object, Tensor]]
+    test: list[tuple[object, Tensor]]
+
+
+class Graph(Evaluator):
+    """Trains `num_networks` fresh networks under the run's protocol, and scores each of them on the test graphs.
+
+    - `auc`, `accuracy`, `balanced_accuracy` after the last step; `metric` says which of them is ranked;
+    - `best_val`: `metric` at the look, one of `looks`, that was best on the validation graphs;
+    - `untrained`: `metric` of the network before its first step;
+    - `permuted`: `metric` of the network trained on the same set with its labels shuffled among its samples;
+    - `size_only` and `majority`: of logistic regression on the number of nodes of the training graphs, and of always
+      saying the most frequent class. They are the same for every network.
+    """
+
+    def __init__(self, *, num_networks: int, metric: str, looks: int):
+        """Takes the number of fresh networks a set, what ranks, and how often to look at the validation graphs."""
+        if num_networks < 1:
+            raise ValueError(f"evaluator.num_networks={num_networks}: at least one network must be trained")
+        if metric not in METRICS:
+            raise ValueError(f"evaluator.metric={metric}: wanted one of {', '.join(METRICS)}")
+        if looks < 1:
+            raise ValueError(f"evaluator.looks={looks}: wanted at least one")
+        self.num_networks, self.looks = num_networks, looks
+        self.main_metric = metric
+        self.metric: Metric = metric  # type: ignore[assignment]  # it is one of them
+
+    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+        """See `Evaluator`."""
+        if isinstance(syn, SyntheticGraphs):
+            return None
+        return f"evaluator graph measures graphs, this set holds {syn.kind}. Use evaluator=accuracy"
+
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+        """See `Evaluator`."""
+        assert isinstance(syn, SyntheticGraphs) and isinstance(real.test, GraphSplit)
+        train_split = graphs_of(real)
+        constant = {f.__name__: f(self.metric, train_split, real.test) for f in (size_only, majority)}
+        val = [] if real.val is None else list(real.val.batches(BATCH))
+        splits = Splits(val, list(real.test.batches(BATCH)))  # type: ignore[arg-type]
+        for network in range(self.num_networks):
+            if network in ctx.finished:
+                continue
+            seed = ctx.seed_for("evaluate", network)
+            values = self._scores(syn, seed, splits, ctx)
+            shuffled = syn.permuted(generator("cpu", seed, "permuted"))
+            values["permuted"] = self._scores(shuffled, seed, splits, ctx)[self.metric]
+            yield [
+                Score(metric=name, value=value, set=0, network=network, seed=seed)
+                for name, value in {**values, **constant}.items()
+            ]
+
+    def _scores(self, syn: SyntheticGraphs, seed: int, splits: Splits, ctx: Context) -> dict[str, float]:
+        """Trains one network from `seed`; the same seed starts and orders the same, whatever the labels."""
+        net = ctx.architecture.fresh(seed_for(seed, "init"), ctx.device)
+        n, recipe = len(syn.labels), ctx.protocol.recipe
+        epochs = recipe.lasting(n).epochs
+        first = score(self.metric, *_answers(net, splits.test))
+        best = (-1.0, first)
+
+        def look(epoch: int) -> None:
+            nonlocal best
+            if not splits.val or (epoch % max(1, epochs // self.looks) and epoch != epochs):
+                return
+            value = score(self.metric, *_answers(net, splits.val))
+            if value > best[0]:
+                best = (value, score(self.metric, *_answers(net, splits.test)))
+
+        fetch, lessons = _lessons(syn, recipe.batch_size, seed_for(seed, "train"), ctx.device)
+        train(
+            net,
+            fetch,  # type: ignore[arg-type]  # graphs instead of a tensor
+            n,
+            recipe,
+            seed=seed_for(seed, "train"),
+            runtime=ctx.runtime.exact(),
+            flip=False,
+            on_epoch=look,
+            lessons=lessons,
+        )
+        if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+            raise Diverged(
+                "a fresh network is not finite after its training. Try a smaller protocol.recipe.lr than "
+                f"{recipe.lr}"
+            )
+        logits, labels = _answers(net, splits.test)
+        values = {metric: score(metric, logits, labels) for metric in METRICS}
+        return values | ({"best_val": best[1]} if splits.val else {}) | {"untrained": first}
+
+
+def _lessons(
+    syn: SyntheticGraphs, batch_size: int, seed: int, device: torch.device
+) -> tuple[object, Lessons | None]:
+    """Returns where batches come from, and how they are drawn if that is not the plain shuffle."""
+    graphs, labels = syn.materialise(device)
+    weights = syn.weights().to(device)
+    every = graphs[torch.arange(len(graphs), device=device)]
+
+    def fetch(index: Tensor) -> tuple[object, Tensor]:
+        whole = len(index) == len(graphs) and bool((index == torch.arange(len(index), device=device)).all())
+        return every if whole else graphs[index], labels[index]
+
+    if syn.weighting == "none":
+        return fetch, None
+
+    def drawn(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:
+        n, size = len(labels), min(batch_size, len(labels))
+        of = generator(device, seed, "drawn", epoch)
+        for _ in range(-(-n // batch_size)):
+            if syn.weighting == "sampling":
+                index = torch.multinomial(weights, size, replacement=True, generator=of)
+                target: Target = labels[index]
+            else:
+                index = torch.randperm(n, generator=of, device=device)[:size]
+                target = Weighted(labels[index], weights[index])
+            yield fetch(index)[0], fetch(index)[0], target  # type: ignore[misc]
+
+    return fetch, drawn
+
+
+@torch.no_grad()
+def _answers(net: torch.nn.Module, batches: list[tuple[object, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Returns logits `(n, k)` and labels `(n,)` in eval mode; the mode stays as it was."""
+    training = net.training
+    net.eval()
+    logits = torch.cat([net(graphs) for graphs, _ in batches])
+    net.train(training)
+    return logits, torch.cat([labels for _, labels in batches])

@@ -1,0 +1,269 @@
+"""Mirage: colours are computation trees, mining is exact, and the published data give the numbers known for them."""
+
+import itertools
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+from dd_bench.data.ogb_mol import ogb_mol
+from dd_bench.data.tu import tu
+from dd_bench.graph_scores import size_only
+from dd_bench.graphs import Graphs, GraphShape, joined
+from dd_bench.methods.mirage_colours import colours, dense
+from dd_bench.methods.mirage_itemsets import TooMany, frequent
+from dd_bench.methods.mirage_trees import unfolded
+
+CPU = torch.device("cpu")
+DATA = Path(
+    os.environ.get("DD_BENCH_DATA", Path(__file__).resolve().parents[3] / "shared" / "data" / "graphs")
+)
+needs_graphs = [
+    pytest.mark.needs_data,
+    pytest.mark.skipif(not (DATA / "NCI1").is_dir(), reason=f"no graphs in {DATA}; set DD_BENCH_DATA"),
+]
+
+
+def random_graphs(seed, count=6, labels=2, marks=2, loops=False):
+    """Small labelled graphs, some with isolated nodes."""
+    g = torch.Generator().manual_seed(seed)
+    parts = []
+    for _ in range(count):
+        v = int(torch.randint(1, 8, (), generator=g))
+        pairs = (
+            torch.tensor([(a, b) for a in range(v) for b in range(a if loops else a + 1, v)])
+            .long()
+            .view(-1, 2)
+        )
+        kept = pairs[torch.rand(len(pairs), generator=g) < 0.35]
+        one = kept.t().contiguous()
+        mark = torch.randint(marks, (one.shape[1], 1), generator=g)
+        off = one[0] != one[1]
+        edges = torch.cat([one, one[:, off].flip(0)], 1)
+        nodes = torch.randint(labels, (v, 1), generator=g)
+        parts.append(Graphs(nodes, edges, torch.cat([mark, mark[off]]), torch.tensor([0, v])))
+    return joined(parts)
+
+
+def canonical(graphs, v, depth):
+    """The computation tree of node v as nested tuples: the definition, by recursion."""
+    if depth == 0:
+        return tuple(graphs.nodes[v].tolist())
+    into = (graphs.edges[1] == v).nonzero().flatten().tolist()
+    children = sorted(
+        (tuple(graphs.edge_labels[e].tolist()), canonical(graphs, int(graphs.edges[0, e]), depth - 1))
+        for e in into
+    )
+    return (tuple(graphs.nodes[v].tolist()), tuple(children))
+
+
+class TestColours:
+    @pytest.mark.parametrize("depth", [0, 1, 2, 3])
+    @pytest.mark.parametrize("loops", [False, True])
+    def test_they_are_the_computation_trees(self, depth, loops):
+        for seed in range(8):
+            graphs = random_graphs(seed, loops=loops)
+            trees = [canonical(graphs, v, depth) for v in range(len(graphs.nodes))]
+            numbers = {tree: i for i, tree in enumerate(sorted(set(trees), key=repr))}
+            wanted = [numbers[tree] for tree in trees]
+            for hashed in (0, 1):
+                got = colours(graphs, depth, seed=hashed).tolist()
+                assert len(set(zip(got, wanted, strict=True))) == len(set(got)) == len(set(wanted))
+
+    def test_children_are_a_multiset(self):
+        """A star of two leaves is not a star of three: a set of children would not tell."""
+
+        def star(n):
+            out = torch.tensor([[0] * n, list(range(1, n + 1))])
+            edges, ptr = torch.cat([out, out.flip(0)], 1), torch.tensor([0, n + 1])
+            return Graphs(torch.zeros(n + 1, 1).long(), edges, torch.zeros(2 * n, 0).long(), ptr)
+
+        both = joined([star(2), star(3)])
+        c = colours(both, 1)
+        assert c[0] != c[3] and c[1] == c[4]
+
+    def test_edge_labels_count_if_they_are_to(self):
+        graphs = random_graphs(3, count=12, labels=1, marks=3)
+        assert len(colours(graphs, 2).unique()) > len(colours(graphs, 2, edge_labels=False).unique())
+
+    def test_the_order_of_nodes_and_edges_does_not_matter(self):
+        graphs = random_graphs(5)
+        order = torch.randperm(graphs.edges.shape[1], generator=torch.Generator().manual_seed(0))
+        shuffled = Graphs(graphs.nodes, graphs.edges[:, order], graphs.edge_labels[order], graphs.ptr)
+        assert torch.equal(colours(graphs, 3), colours(shuffled, 3))
+        index = torch.randperm(len(graphs), generator=torch.Generator().manual_seed(1))
+        moved = colours(graphs[index], 3)
+        back = torch.cat([colours(graphs, 3)[graphs.graph_of == i] for i in index])
+        assert torch.equal(moved, back)
+
+    def test_dense(self):
+        assert dense(torch.tensor([7, 3, 7])).tolist() == [1, 0, 1]
+
+
+class TestTrees:
+    @pytest.mark.parametrize("depth", [0, 1, 3])
+    def test_an_unfolded_tree_is_the_computation_tree(self, depth):
+        graphs = random_graphs(2, loops=True)
+        degree = torch.bincount(graphs.edges[1], minlength=len(graphs.nodes))
+        for v in range(len(graphs.nodes)):
+            tree = unfolded(graphs, v, depth)
+            children = torch.arange(1, len(tree.nodes))
+            edges = torch.stack([children, tree.parents[1:]])
+            alone = Graphs(tree.nodes, edges, tree.edge_labels[1:], torch.tensor([0, len(tree.nodes)]))
+            assert canonical(alone, 0, depth) == canonical(graphs, v, depth)
+            assert tree.parents[0] == 0 and tree.degrees[0] == degree[v]
+
+
+def brute(transactions, least):
+    items = sorted(set().union(*transactions))
+    found = {}
+    for size in range(1, len(items) + 1):
+        for chosen in itertools.combinations(items, size):
+            support = sum(set(chosen) <= t for t in transactions)
+            if support >= least:
+                found[chosen] = support
+    return found
+
+
+def bits(transactions):
+    holders = {}
+    for bit, transaction in enumerate(transactions):
+        for item in transaction:
+            holders[item] = holders.get(item, 0) | (1 << bit)
+    return holders
+
+
+class TestItemsets:
+    def test_against_brute_force(self):
+        for seed in range(60):
+            g = torch.Generator().manual_seed(seed)
+            rows = (torch.rand(9, 6, generator=g) < 0.5).tolist()
+            transactions = [{i for i, has in enumerate(row) if has} for row in rows]
+            transactions += transactions[:2]  # ties and equal transactions
+            for least in (1, 2, 4):
+                wanted = brute(transactions, least)
+                got = frequent(bits(transactions), least, 10_000)
+                assert {s.items: s.support for s in got} == wanted
+                assert [s.support for s in got] == sorted((s.support for s in got), reverse=True)
+                larger = lambda a: [b for b in wanted if set(a) < set(b)]  # noqa: B023, E731
+                closed = {a for a in wanted if all(wanted[b] < wanted[a] for b in larger(a))}
+                assert {s.items for s in frequent(bits(transactions), least, 10_000, "closed")} == closed
+                maximal = {a for a in wanted if not larger(a)}
+                assert {s.items for s in frequent(bits(transactions), least, 10_000, "maximal")} == maximal
+
+    def test_four_equal_transactions(self):
+        """The case on which the package of the released code fails: 7 sets, each in all four."""
+        assert [s.support for s in frequent(bits([{0, 1, 2}] * 4), 2, 100)] == [4] * 7
+
+    def test_too_many_is_said_and_not_waited_for(self):
+        with pytest.raises(TooMany, match="more than 50 frequent itemsets at a support of 1"):
+            frequent({i: 1 for i in range(40)}, 1, 50)
+
+
+def load(name):
+    if name.startswith("ogbg"):
+        return ogb_mol(name=name, root=str(DATA), kept=None, device=CPU)
+    labels = "degree" if name.startswith("IMDB") else "labels"
+    return tu(
+        name=name, root=str(DATA), download=False, node_labels=labels, seed=0, test=0.1, val=0.1, device=CPU
+    )
+
+
+def unique_trees(real, depth):
+    colour = colours(real.train.graphs, depth)
+    of = real.train.labels[real.train.graphs.graph_of]
+    return [len(colour[of == c].unique()) for c in range(real.num_classes)], len(colour.unique())
+
+
+@pytest.fixture
+def mined(make_method, make_ctx, gin):
+    def run(real, depth, theta, **knobs):
+        ctx = make_ctx(architecture=gin(real, layers=min(depth, 3)), work=str(theta))
+        return make_method("mirage", depth=depth, theta=list(theta), **knobs).distill(
+            real.train_only(), 1000, ctx
+        )
+
+    return run
+
+
+class TestKnownNumbers:
+    """`specs/graphs.md` 5.4: counted independently of this code, some of them with the official C++."""
+
+    pytestmark = needs_graphs
+
+    def test_nci1(self, mined):
+        real = load("NCI1")
+        assert real.train.counts.tolist() == [1627, 1661] and len(real.val) == len(real.test) == 411
+        assert unique_trees(real, 2)[0] == [2972, 2072]
+        syn = mined(real, 2, (440, 570))
+        assert torch.bincount(syn.labels).tolist() == [9, 11]
+        only = mined(real, 2, (440, 570), cross_class="drop")
+        assert torch.bincount(only.labels).tolist() == [2, 4]
+        graphs, _ = only.materialise(CPU)
+        assert (len(graphs.nodes), graphs.edges.shape[1]) == (51, 43)
+        other = mined(real, 2, (420, 550))
+        assert torch.bincount(other.labels).tolist() == [10, 11]
+        only = mined(real, 2, (420, 550), cross_class="drop")
+        graphs, _ = only.materialise(CPU)
+        assert torch.bincount(only.labels).tolist() == [2, 3]
+        assert (len(graphs.nodes), graphs.edges.shape[1]) == (46, 39)
+        assert size_only("auc", real.train, real.test) == pytest.approx(0.681, abs=5e-4)
+
+    def test_molbace(self, mined):
+        real = load("ogbg_molbace")
+        assert unique_trees(real, 3) == ([5892, 3592], 8015)
+        syn = mined(real, 3, (150, 104))
+        sizes = syn.materialise(CPU)[0].num_nodes
+        assert sorted(zip(syn.support[:4].tolist(), sizes[:4].tolist(), strict=True)) == [
+            (151, 10), (152, 16), (152, 31), (223, 15),
+        ]  # fmt: skip
+        assert sorted(syn.support[4:].tolist()) == [104, 104, 104, 104, 109, 109, 117, 122, 132]
+
+    def test_molbbbp(self, mined):
+        real = load("ogbg_molbbbp")
+        assert real.train.counts.tolist() == [262, 1369]
+        assert unique_trees(real, 2)[0] == [2581, 8973]
+        assert torch.bincount(mined(real, 2, (24, 109)).labels).tolist() == [13, 17]
+
+    def test_imdb(self):
+        real = load("IMDB-BINARY")
+        edges = sum(s.graphs.edges.shape[1] for s in (real.train, real.val, real.test))
+        assert edges == 2 * 96_531
+
+
+@pytest.fixture(scope="session")
+def small():
+    return random_graphs(11, count=10, labels=3, marks=2)
+
+
+@pytest.mark.parametrize("model", ["gin", "gat", "sage", "gcn"])
+@pytest.mark.parametrize("edges", [True, False])
+def test_the_root_of_a_tree_is_the_node_in_its_graph(make_gnn, small, model, edges):
+    """Exactly what makes the method model-agnostic; GCN needs the degrees, without which it is off."""
+    shape = GraphShape((3,), (2,) if edges else ())
+    graphs = Graphs(small.nodes, small.edges, small.edge_labels[:, : int(edges)], small.ptr)
+    net = make_gnn(model, shape, layers=2).double().eval()
+    v = len(graphs.nodes)
+    each = Graphs(graphs.nodes, graphs.edges, graphs.edge_labels, torch.tensor([0, v]))
+
+    def embeddings(of, roots):
+        """Embeds one graph, read out at one node a time."""
+        out = []
+        for r in roots:
+            mask = torch.zeros(len(of.nodes), dtype=torch.bool).index_fill_(0, torch.tensor(r), True)
+            out.append(net.embed(Graphs(of.nodes, of.edges, of.edge_labels, of.ptr, mask, of.degrees)))
+        return torch.cat(out)
+
+    wanted = embeddings(each, list(range(v)))
+    got, blind = [], []
+    for node in range(v):
+        tree = unfolded(graphs, node, 2)
+        n = len(tree.nodes)
+        to_root = torch.stack([torch.arange(1, n), tree.parents[1:]])
+        for degrees, out in ((tree.degrees, got), (None, blind)):
+            alone = Graphs(tree.nodes, to_root, tree.edge_labels[1:], torch.tensor([0, n]), None, degrees)
+            out.append(embeddings(alone, [0]))
+    torch.testing.assert_close(torch.cat(got), wanted, atol=1e-12, rtol=1e-10)
+    off = float((torch.cat(blind) - wanted).detach().abs().max())
+    assert (off > 1e-3) == (model == "gcn")

@@ -1,0 +1,119 @@
+"""Networks of graphs: each YAML's contract, batches that do not mix, float labels, and what does not fit."""
+
+import inspect
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from dd_bench.architecture import Architecture
+from dd_bench.graphs import Graphs, GraphShape
+from dd_bench.models.network import Network
+
+FILES = {
+    file.stem: file
+    for file in sorted(Path(str(files("dd_bench.conf") / "model")).glob("*.yaml"))
+    if get_class(OmegaConf.load(file)._target_).modality == "graph"
+}
+CPU = torch.device("cpu")
+each_model = pytest.mark.parametrize("name", list(FILES))
+
+
+def test_the_catalogue_is_there():
+    assert set(FILES) >= {"gcn", "gat", "gin", "sage"}
+
+
+@each_model
+def test_the_file_says_what_it_is_and_gives_every_knob(name):
+    config = OmegaConf.load(FILES[name])
+    assert FILES[name].read_text().startswith("# ")
+    cls = get_class(config._target_)
+    assert issubclass(cls, Network)
+    parameters = list(inspect.signature(cls.__init__).parameters.values())[3:]
+    assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
+    assert {p.name for p in parameters} == set(config) - {"_target_", "_partial_"}
+
+
+@each_model
+@pytest.mark.parametrize("readout", ["sum", "mean"])
+@pytest.mark.parametrize("jk", ["last", "sum"])
+def test_a_graph_is_answered_alike_alone_and_in_a_batch(make_gnn, motifs, name, readout, jk):
+    net = make_gnn(name, motifs.shape, readout=readout, jk=jk).double().eval()
+    graphs = motifs.train.inputs(torch.tensor([3, 0, 7]))
+    together = net(graphs)
+    alone = torch.cat([net(graphs[torch.tensor([i])]) for i in range(3)])
+    assert together.shape == (3, 2)
+    torch.testing.assert_close(together, alone)
+    torch.testing.assert_close(net.classifier(net.embed(graphs)), together)
+    assert net.activations(graphs)[0] == []
+
+
+@each_model
+@pytest.mark.parametrize("norm", ["none", "batch", "layer"])
+def test_every_parameter_gets_a_gradient(make_gnn, motifs, name, norm):
+    net = make_gnn(name, motifs.shape, norm=norm, jk="sum", dropout=0.1).train()
+    net(motifs.train.inputs(torch.arange(8))).square().sum().backward()
+    for label, parameter in net.named_parameters():
+        assert parameter.grad is not None and bool(parameter.grad.isfinite().all()), label
+
+
+@each_model
+def test_a_label_is_a_weight_of_one(make_gnn, motifs, name):
+    net = make_gnn(name, motifs.shape).double().eval()
+    g = motifs.train.inputs(torch.arange(4))
+    hot = torch.nn.functional.one_hot(g.nodes[:, 0], motifs.shape.nodes[0])
+    as_weights = Graphs(hot.float(), g.edges, g.edge_labels, g.ptr)
+    object.__setattr__(as_weights, "nodes", hot.double())
+    torch.testing.assert_close(net(as_weights), net(g))
+
+
+@each_model
+def test_roots_alone_are_read_out(make_gnn, motifs, name):
+    net = make_gnn(name, motifs.shape, layers=1).double().eval()
+    g = motifs.train.inputs(torch.arange(2))
+    every = torch.ones(len(g.nodes), dtype=torch.bool)
+    torch.testing.assert_close(net(Graphs(g.nodes, g.edges, g.edge_labels, g.ptr, every)), net(g))
+    first = torch.zeros(len(g.nodes), dtype=torch.bool).index_fill_(0, g.ptr[:-1], True)
+    assert not torch.allclose(net(Graphs(g.nodes, g.edges, g.edge_labels, g.ptr, first)), net(g))
+
+
+def test_edge_labels_reach_gin_alone(make_gnn):
+    shape = GraphShape((2,), (3,))
+    edges = torch.tensor([[0, 1], [1, 0]])
+    graphs = [
+        Graphs(torch.tensor([[0], [1]]), edges, torch.full((2, 1), mark), torch.tensor([0, 2]))
+        for mark in (0, 2)
+    ]
+    for name in FILES:
+        net = make_gnn(name, shape).eval()
+        same = torch.allclose(net(graphs[0]), net(graphs[1]))
+        assert same == (name != "gin")
+
+
+@each_model
+def test_images_are_refused(name):
+    made = instantiate(OmegaConf.load(FILES[name]))
+    reason = Architecture(made.func, dict(made.keywords), (1, 28, 28), 10, name).unfit()
+    assert reason.endswith("takes graphs, the dataset holds images. Use model=convnet")
+
+
+def test_graphs_are_refused_by_a_network_of_images(convnet, blobs, motifs):
+    other = convnet(blobs)
+    reason = Architecture(other.make, other.knobs, motifs.shape, 2, "convnet").unfit()
+    assert reason == "ConvNet takes images, the dataset holds graphs. Use model=gin"
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"layers": 0}, "layers=0"),
+        ({"dropout": 1.0}, "dropout=1.0"),
+        ({"norm": "instance"}, "model.norm='instance'"),
+    ],
+)
+def test_a_knob_out_of_range_is_named(make_gnn, motifs, knobs, told):
+    with pytest.raises(ValueError, match=told):
+        make_gnn("gin", motifs.shape, **knobs)
