@@ -19,5 +19,6 @@ def scored():
 @pytest.mark.parametrize("folder", SETS, ids=lambda p: p.name)
 def test_a_committed_set_is_the_one_that_was_scored(folder, scored):
     syn, card = artifact.load(folder)
-    assert len(syn.pictures()[0]) == card.ipc * len(card.class_names)
+    syn.check_ipc(card.ipc)
+    assert len(syn.pictures()[0]) >= len(card.class_names)
     assert artifact.digest(folder) in scored
