@@ -22,6 +22,7 @@ import torch
 from dd_bench.data.ogb_mol import ogb_mol
 from dd_bench.data.tu import tu
 from dd_bench.graphs import Graphs
+from dd_bench.methods.mirage import Mirage, holders_of, trees_of
 from dd_bench.methods.mirage_colours import colours
 from dd_bench.methods.mirage_itemsets import frequent
 from dd_bench.real import RealSet
@@ -86,12 +87,12 @@ def plainly(split: GraphSplit, depth: int, theta: tuple[int, ...]) -> tuple[list
 
 
 def ours(split: GraphSplit, depth: int, theta: tuple[int, ...]) -> tuple[torch.Tensor, list[dict[Any, int]]]:
-    from dd_bench.methods.mirage import holders_of
-
     colour = colours(split.graphs, depth)
+    pairs = trees_of(split, colour, isolated=True)
+    holders = [holders_of(pairs, split, c, least) for c, least in enumerate(theta)]
     mined = [
         {frozenset(s.items): s.support for s in frequent(has, least, 1000)}
-        for has, least in zip(holders_of(split, colour, isolated=True), theta, strict=True)
+        for has, least in zip(holders, theta, strict=True)
     ]
     return colour, mined
 
@@ -129,8 +130,6 @@ def compare(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[st
 
 def whole(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[str, Any]:
     """The distillation as a run does it, without files."""
-    from dd_bench.methods.mirage import Mirage
-
     knobs = {"bytes": None, "itemsets": "all", "most": 1000, "cross_class": "keep", "isolated": "keep"}
     knobs |= {"edge_labels": True, "degrees": True, "multiplicity": "one", "weighting": "sampling"}
     method = Mirage(depth=depth, theta=list(theta), **knobs)  # type: ignore[arg-type]

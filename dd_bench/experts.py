@@ -130,7 +130,7 @@ def _train_all(training: Training) -> float:
     workers = min(training.runtime.workers, len(jobs))
     start = sum(done for done, _ in state)
     with Progress("experts", count * epochs, start) as progress:
-        if workers > 1:
+        if workers > 1 and training.runtime.repays_processes(len(jobs) * epochs * len(training.real.train)):
             for _ in spread(
                 _train, training, jobs, workers, lambda ticks: progress.advance_to(start + ticks, {})
             ):

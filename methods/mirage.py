@@ -122,12 +122,16 @@ class Mirage(Method):
         """Returns the set; it needs nothing but the data."""
         split = graphs_of(real)
         colour = colours(split.graphs, self.depth, self.edge_labels)
-        holders = holders_of(split, colour, isolated=self.isolated == "keep")
+        pairs = trees_of(split, colour, isolated=self.isolated == "keep")
+        counts = split.counts.tolist()
         if self.theta is not None:
-            least = [
-                t if t >= 1 else max(1, round(t * n))
-                for t, n in zip(self.theta, split.counts.tolist(), strict=True)
-            ]
+            least = [t if t >= 1 else max(1, round(t * n)) for t, n in zip(self.theta, counts, strict=True)]
+        elif self.bytes is None:
+            least = [top_support(pairs, split, c, ipc) for c in range(len(counts))]
+        else:
+            least = [1] * len(counts)
+        holders = [holders_of(pairs, split, c, t) for c, t in enumerate(least)]
+        if self.theta is not None:
             return self._set_of(self._mined(holders, least), split, colour, real)
         return self._within_budget(holders, ipc, split, colour, real)
 
@@ -238,29 +242,44 @@ class Mirage(Method):
         return max(1, round(float(count[members[bits]].float().mean())))
 
 
-def holders_of(split: GraphSplit, colour: Tensor, isolated: bool) -> list[dict[int, int]]:
-    """Returns for each class and tree the graphs of the class that hold it, as the bits of a number.
+def trees_of(split: GraphSplit, colour: Tensor, isolated: bool) -> Tensor:
+    """Returns which graph holds which tree, once each: rows of (tree, graph), `(2, pairs)`.
 
     Args:
         split: the graphs.
         colour: the tree of each node, `(v,)`.
         isolated: whether the trees of nodes without neighbours count.
     """
-    graph = split.graphs.graph_of
+    graph, n = split.graphs.graph_of, len(split)
     if not isolated:
         linked = torch.zeros_like(colour, dtype=torch.bool)
         linked[split.graphs.edges[1]] = True
         graph, colour = graph[linked], colour[linked]
-    pairs = torch.stack([colour, graph]).unique(dim=1)  # a tree counts once a graph
+    pairs = (colour * n + graph).unique()
+    return torch.stack([pairs // n, pairs % n])
+
+
+def holders_of(pairs: Tensor, split: GraphSplit, c: int, least: float) -> dict[int, int]:
+    """Returns for each tree in `least` or more graphs of class `c` the graphs that hold it, as the bits of a number."""
+    tree, graph = pairs[:, split.labels[pairs[1]] == c]
+    often = torch.bincount(tree) >= least
+    kept = often[tree]
+    members = split.of_class(c)
     position = torch.zeros_like(split.labels)
-    for c in range(split.num_classes):
-        members = split.of_class(c)
-        position[members] = torch.arange(len(members), device=members.device)
-    table: list[dict[int, int]] = [{} for _ in range(split.num_classes)]
-    rows = zip(pairs[0].tolist(), split.labels[pairs[1]].tolist(), position[pairs[1]].tolist(), strict=True)
-    for tree, c, bit in rows:
-        table[c][tree] = table[c].get(tree, 0) | (1 << bit)
+    position[members] = torch.arange(len(members), device=members.device)
+    table: dict[int, int] = {}
+    for item, bit in zip(tree[kept].tolist(), position[graph[kept]].tolist(), strict=True):
+        table[item] = table.get(item, 0) | (1 << bit)
     return table
+
+
+def top_support(pairs: Tensor, split: GraphSplit, c: int, count: int) -> int:
+    """Returns the support of tree number `count` by support in class `c`, or 1 where there are fewer.
+
+    No set of trees that holds a rarer one is among the `count` most frequent.
+    """
+    support = torch.bincount(pairs[0, split.labels[pairs[1]] == c])
+    return max(1, int(support.topk(count).values[-1])) if len(support) >= count else 1
 
 
 class Empty(ValueError):

@@ -25,8 +25,9 @@ def ogb_mol(*, name: str, root: str | None, kept: str | None, device: torch.devi
     """Returns the molecules of `root/NAME`, two classes, with the official scaffold split.
 
     Either OGB's raw files (`raw/*.csv.gz`, `split/scaffold/*.csv.gz`), read without ogb; or `smiles.csv` with the
-    columns smiles and label, which takes ogb and rdkit and is featurised once. `train.txt`, `valid.txt` and `test.txt`
-    beside it hold the split; without them it is made by the official recipe, see `smiles.scaffold_split`.
+    columns smiles and label (or one other), which takes ogb and rdkit and is featurised once. `train.txt`,
+    `valid.txt` and `test.txt` beside it hold the split; without them it is made by the official recipe, see
+    `smiles.scaffold_split`.
 
     Args:
         name: of the folder, e.g. ogbg_molbace.

@@ -28,8 +28,10 @@ def molecules(folder: Path, kept: Path) -> tuple[Graphs, Tensor, tuple[Tensor, T
 
     path = folder / "smiles.csv"
     table = pd.read_csv(path)
-    if missing := {"smiles", "label"} - set(table.columns):
-        raise ValueError(f"{path} has no column {sorted(missing)[0]!r}; it has {list(table.columns)}")
+    others = [column for column in table.columns if column != "smiles"]
+    label = "label" if "label" in others else others[0] if len(others) == 1 else None
+    if label is None or "smiles" not in table.columns:
+        raise ValueError(f"{path}: wanted the columns smiles and label; it has {list(table.columns)}")
     written = table["smiles"].astype(str).tolist()
     digest = hashlib.sha256("\n".join(written).encode()).hexdigest()
     stored = kept / f"{folder.name}-{digest[:16]}.safetensors"
@@ -44,7 +46,7 @@ def molecules(folder: Path, kept: Path) -> tuple[Graphs, Tensor, tuple[Tensor, T
         stored.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(stored, save({k: v.contiguous() for k, v in parts.items()}))
     graphs = Graphs(**load_file(stored))
-    labels = torch.tensor(table["label"].to_numpy()).long()
+    labels = torch.tensor(table[label].to_numpy()).long()
     files = [folder / f"{part}.txt" for part in ("train", "valid", "test")]
     if all(file.exists() for file in files):
         train, valid, test = (torch.tensor([int(i) for i in file.read_text().split()]) for file in files)
