@@ -44,6 +44,8 @@ benchmark: $(STAMP)     ## our training loop, matching and recovery steps, inner
 	$(BIN)/python benchmarks/inner_loop.py
 	$(BIN)/python benchmarks/recover_step.py
 	$(BIN)/python benchmarks/exactness.py
+	$(BIN)/python benchmarks/experts.py
+	test ! -d data/NCI1 || $(BIN)/python benchmarks/computation_trees.py   # of NCI1 and ogbg_molbace in data/
 
 # pip, not a faster resolver: it takes wheels that lie on the disk before it downloads gigabytes.
 $(STAMP): pyproject.toml

@@ -78,6 +78,19 @@ class Recipe(BaseModel):
             return self
         return self.model_copy(update={"epochs": math.ceil(self.steps / self._steps_an_epoch(n))})
 
+    def in_step_with(self, n: int, other: int) -> Recipe:
+        """Returns the recipe under which `n` samples take as many steps as `other` samples do under this one."""
+        mine, theirs = self._steps_an_epoch(n), self._steps_an_epoch(other)
+        if self.steps is not None or mine == theirs:
+            return self
+        return self.model_copy(
+            update={
+                "epochs": math.ceil(self.epochs * theirs / mine),
+                "milestones": tuple(round(m * theirs / mine) for m in self.milestones),
+                "warmup": round(self.warmup * theirs / mine),
+            }
+        )
+
     def steps_of(self, epoch: int, n: int) -> int | None:
         """Returns how many steps there are in `epoch` (0-based) of `n` samples; None: all."""
         return None if self.steps is None else self.steps - epoch * self._steps_an_epoch(n)

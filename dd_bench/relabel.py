@@ -81,6 +81,7 @@ def course(
         ValueError: the labels named by `how.source` are of other images, classes or views.
     """
     labeler: Labeler
+    recipe = recipe.lasting(len(images))
     if how.kind == "hard":
         return Course(images, Hard(labels), recipe, real.flip)
     if how.kind == "replay" and how.source is not None:
@@ -151,13 +152,14 @@ def unlike(store: LabelStore, wanted: StoreHeader) -> str | None:
         ("images", "images", "the labels of this set"),
         ("views", "views", "the views of the labels, protocol.recipe.views"),
         ("batch_size", "batches", f"protocol.recipe.batch_size={has.batch_size}"),
+        ("top", "stored logits", f"protocol.labels.top={has.top}"),
         ("teacher_mode", "teacher mode", f"protocol.labels.teacher_mode={has.teacher_mode}"),
     ):
-        there, here = getattr(has, name), getattr(wanted, name)
+        there, here = _difference(getattr(has, name), getattr(wanted, name))
         if there != here:
             return (
-                f"the labels {store.path} are of other {what} ({_short(there)}) than this training "
-                f"({_short(here)}). Use {advice}, or protocol.labels.source=null to make labels of its own"
+                f"the labels {store.path} are of other {what} ({there}) than this training "
+                f"({here}). Use {advice}, or protocol.labels.source=null to make labels of its own"
             )
     if has.epochs < wanted.epochs:
         return (
@@ -167,6 +169,12 @@ def unlike(store: LabelStore, wanted: StoreHeader) -> str | None:
     return None
 
 
-def _short(value: object) -> str:
-    text = str(value)
-    return text if len(text) <= 60 else text[:57] + "..."
+def _difference(a: object, b: object) -> tuple[str, str]:
+    """Returns two values as text: of mappings and sequences the first part that differs."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        key = next((k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)), None)
+        return (f"{key}={a.get(key)}", f"{key}={b.get(key)}") if key is not None else ("", "")
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), None)
+        return (f"number {at}: {a[at]}", f"number {at}: {b[at]}") if at is not None else ("", "")
+    return str(a), str(b)

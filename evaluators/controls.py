@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 
 from dd_bench.base import Context
+from dd_bench.examination import Examination
 from dd_bench.real import RealSet
 from dd_bench.record import Score
 from dd_bench.synthetic import ImageSet, SyntheticSet
@@ -19,30 +20,26 @@ class Controls(Accuracy):
     Soft labels carry most of what a network learns in this family, and random images under the same labeler show
     how much. A set of natural images with compensators names `natural`: its natural images alone, which are fewer.
     Every control is labelled by the run's teachers, and trains the same networks, from the same seeds, under the
-    same protocol. Its epochs are as many, so its steps are fewer where its images are: INFER's natural images are
-    1 / (M + 1) of its set. A control has no soft labels or learned rate of its own.
+    same protocol. INFER's set is shown as M + 1 times as many images as it has natural ones, so in as many epochs a
+    control would take fewer steps, and look worse than it is: with `equal=steps` it takes more epochs instead. Its
+    stored labels are then of more epochs too. A control has no soft labels or learned rate of its own.
     """
+
+    def __init__(self, *, num_networks: int, equal: str):
+        """Takes the number of fresh networks a set, and what the controls have as many of: `steps` or `epochs`."""
+        super().__init__(num_networks=num_networks)
+        if equal not in ("steps", "epochs"):
+            raise ValueError(f"evaluator.equal={equal}: wanted steps or epochs")
+        self.equal = equal
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
         """See `Evaluator`; all scores of one network at a time."""
-        per_class = min(ctx.ipc, int(real.train.counts.min()))
-        if per_class < ctx.ipc:
-            ctx.note(f"the random control has {per_class} images a class, as many as the smallest class")
-        index = real.train.draw(per_class, ctx.generator("random control")).flatten()
-        sets = {"random": ImageSet.coreset(real, index), **syn.controls()}
-        labels = ctx.protocol.labels
-        if labels is not None and labels.source is not None:  # those are of the set alone
-            if ctx.teachers:
-                ctx.note(
-                    "the controls are labelled by this run's teachers, the set by protocol.labels.source"
-                )
-            else:
-                ctx.note(
-                    "no controls: protocol.labels.source labels the set alone, and the run has no teacher"
-                )
-                sets = {}
-        examinations = {name: examination_of(s, real, self._own_labels(ctx)) for name, s in sets.items()}
-        examinations[self.main_metric] = examination_of(syn, real, ctx)
+        examination = examination_of(syn, real, ctx)
+        examinations = {
+            name: examination_of(control, real, self._as_long(control, examination, ctx))
+            for name, control in self._controls(syn, real, ctx).items()
+        }
+        examinations[self.main_metric] = examination
         for network, seed in self.seeds(ctx).items():
             values = {
                 name: e.score(seed, e.compiles(self.num_networks))
@@ -53,10 +50,29 @@ class Controls(Accuracy):
                 for name, value in values.items()
             ]
 
-    @staticmethod
-    def _own_labels(ctx: Context) -> Context:
-        """Returns the context of a control, which is labelled by the run's teachers."""
-        if ctx.protocol.labels is None:
-            return replace(ctx)
-        labels = ctx.protocol.labels.model_copy(update={"source": None})
-        return replace(ctx, protocol=ctx.protocol.model_copy(update={"labels": labels}))
+    def _controls(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> dict[str, SyntheticSet]:
+        """Returns the sets to score beside `syn`; none where nobody can label them."""
+        labels = ctx.protocol.labels
+        if labels is not None and labels.source is not None:  # those are of the set alone
+            if not ctx.teachers:
+                ctx.note(
+                    "no controls: protocol.labels.source labels the set alone, and the run has no teacher"
+                )
+                return {}
+            ctx.note("the controls are labelled by this run's teachers, the set by protocol.labels.source")
+        per_class = min(ctx.ipc, int(real.train.counts.min()))
+        if per_class < ctx.ipc:
+            ctx.note(f"the random control has {per_class} images a class, as many as the smallest class")
+        index = real.train.draw(per_class, ctx.generator("random control")).flatten()
+        return {"random": ImageSet.coreset(real, index), **syn.controls()}
+
+    def _as_long(self, control: SyntheticSet, of: Examination, ctx: Context) -> Context:
+        """Returns the context of a control: labelled by the run's teachers, and trained for as long as the set."""
+        protocol = ctx.protocol
+        if protocol.labels is not None:
+            own = protocol.labels.model_copy(update={"source": None})
+            protocol = protocol.model_copy(update={"labels": own})
+        if self.equal == "steps":
+            recipe = protocol.recipe.in_step_with(len(control.labels), len(of.images))
+            protocol = protocol.model_copy(update={"recipe": recipe})
+        return replace(ctx, protocol=protocol)

@@ -7,7 +7,7 @@ import torch
 import torchvision
 from PIL import Image
 
-from dd_bench import artifact
+from dd_bench import artifact, examination
 from dd_bench.data.digits import digits
 from dd_bench.label_store import LabelStore
 from dd_bench.record import load_record
@@ -71,6 +71,28 @@ def test_controls_stand_beside(dd_bench, tmp_path):
         "infer",
         "infer_dyn",
     }
+
+
+@pytest.mark.parametrize("equal", ["steps", "epochs"])
+def test_controls_take_as_many_steps_as_the_set(dd_bench, monkeypatch, equal):
+    """INFER's set is more images than the random and the natural ones it is compared with."""
+    seen, plain = [], examination.train
+
+    def spy(net, fetch, n, recipe, **how):
+        seen.append((n, recipe.epochs))
+        return plain(net, fetch, n, recipe, **how)
+
+    monkeypatch.setattr(examination, "train", spy)
+    how = ["method=infer", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *TAUGHT, *SHORT]
+    how += ["protocol.recipe.batch_size=5", f"evaluator.equal={equal}", "evaluator.num_networks=1"]
+    done = dd_bench("run", *how)
+    assert done.code == 0, done.text
+    sizes = dict(seen)
+    largest = max(sizes)
+    for n, e in sizes.items():
+        steps = 4 * -(-largest // 5)
+        assert e == (-(-steps // -(-n // 5)) if equal == "steps" else 4)
+    assert len(sizes) >= 2
 
 
 @pytest.mark.parametrize(
