@@ -105,7 +105,7 @@ def error(student: Tensor, start: Tensor, target: Tensor) -> float:
     return float((student - target).square().sum() / (start - target).square().sum())
 
 
-def of_experts(buffer: Buffer, count: int, x: Tensor, y: Tensor) -> dict[str, Any]:
+def of_experts(buffer: Buffer, count: int, x: Tensor, y: Tensor, common: int) -> dict[str, Any]:
     flat, epochs = flat_network(buffer), buffer.header.epochs
     found: dict[str, Any] = {"sharpness": {}, "eigenvalue": {}, "loss": {}, "change_rate": {}}
     thetas = [[buffer.snapshot(i, e, CPU) for e in epochs] for i in range(count)]
@@ -125,7 +125,8 @@ def of_experts(buffer: Buffer, count: int, x: Tensor, y: Tensor) -> dict[str, An
         found["change_rate"][e] = spread(rates)
     variation = []
     for path in thetas:
-        rates = [float((b - a).norm() / a.norm()) for a, b in itertools.pairwise(path)]
+        # over the epochs that all buffers have: later epochs change less, so a longer path varies more
+        rates = [float((b - a).norm() / a.norm()) for a, b in itertools.pairwise(path[: common + 1])]
         variation.append(statistics.pstdev(rates) / statistics.fmean(rates))
     found["variation_of_change_rate"] = spread(variation)
     return found
@@ -184,17 +185,19 @@ def main() -> None:
     index = real.train.draw(100, generator(CPU, 0, "measured on")).flatten()
     x, y = real.train.inputs(index), real.train.labels[index]
     results: dict[str, Any] = {}
+    folders = [pair.partition("=")[2].split(":")[0] for pair in args.pairs]
+    common = min(Buffer(Path(folder)).header.epochs[-1] for folder in folders)
     for pair in args.pairs:
-        name, _, folders = pair.partition("=")
-        experts, *sets = folders.split(":")
+        name, _, named = pair.partition("=")
+        experts, *sets = named.split(":")
         buffer = Buffer(Path(experts))
         count = min(len(buffer), args.experts or len(buffer))
-        results[name] = {"experts": of_experts(buffer, count, x, y), "recipe": buffer.header.recipe}
+        results[name] = {"experts": of_experts(buffer, count, x, y, common), "recipe": buffer.header.recipe}
         results[name]["sets"] = [
             of_set(buffer, count, Path(s), args.steps, args.epochs, momenta.get(name, 0.0)) for s in sets
         ]
         print(name, json.dumps(results[name], indent=1), flush=True)
-        report.write(args.out, {"steps": args.steps, "results": results})
+        report.write(args.out, {"steps": args.steps, "common_epochs": common, "results": results})
 
 
 if __name__ == "__main__":

@@ -1,7 +1,7 @@
 """Experts: networks trained on the real training set, their parameters kept epoch by epoch.
 
-Cached for every run that wants the same. One process a core on a CPU; killed, the training of each expert goes on
-from its last epoch, and the buffer has the same bytes.
+Cached for every run that wants the same. One process a core on a CPU where that is repaid; killed, the training of
+each expert goes on from its last epoch, and the buffer has the same bytes.
 """
 
 from __future__ import annotations
@@ -10,6 +10,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
+
+import torch
 
 from dd_bench import buffer, checkpoint
 from dd_bench.architecture import Architecture
@@ -44,6 +46,7 @@ def experts(
     epochs: tuple[int, ...],
     dtype: Storage,
     descent: ExpertDescent | None,
+    exact: bool = False,
 ) -> Buffer:
     """Returns the buffer of `count` experts of the run's network, training those that are missing.
 
@@ -55,12 +58,13 @@ def experts(
         epochs: whose snapshots are kept, ascending; 0 is the initialisation.
         dtype: of the snapshots on the disk.
         descent: instead of the gradient of the loss.
+        exact: in float32 whatever the runtime; a bfloat16 network does not see a perturbation of a thousandth.
 
     Raises:
         Diverged: an expert is not finite.
         ValueError: the entry of the cache is damaged.
     """
-    architecture, runtime = ctx.architecture, ctx.runtime
+    architecture, runtime = ctx.architecture, ctx.runtime.exact() if exact else ctx.runtime
     recipe = recipe.model_copy(update={"epochs": max(1, *epochs)})
     said = {**recipe.identity(), "descent": descent.describe() if descent else None}
     order = tuple(FlatNetwork(architecture.fresh(0, ctx.device)).order)
@@ -211,6 +215,12 @@ def refusal(found: Buffer, real: RealSet, architecture: Architecture, epochs: It
             f"the experts of {found.path} are {header.architecture}, this run distils with "
             f"{architecture.describe()}. Use their network (model=...), or method.experts.source=null"
         )
+    order = tuple(FlatNetwork(architecture.fresh(0, torch.device("cpu"))).order)
+    if tuple(map(_as_tuples, header.order)) != tuple(map(_as_tuples, order)):
+        return (
+            f"the experts of {found.path} hold their parameters in another order than this network. Use "
+            "method.experts.source=null"
+        )
     if header.preprocess != real.preprocess.digest:
         return (
             f"the experts of {found.path} were trained under another preprocessing than {real.preprocess.config()}. "
@@ -229,6 +239,11 @@ def refusal(found: Buffer, real: RealSet, architecture: Architecture, epochs: It
             f"Use method.window.first>={first} and method.window.stop - 1 + method.expert_epochs <= {last}"
         )
     return None
+
+
+def _as_tuples(value: Any) -> Any:
+    """Returns nested lists as tuples: JSON knows no tuples."""
+    return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _longest_run(epochs: tuple[int, ...]) -> tuple[int, int]:

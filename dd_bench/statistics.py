@@ -50,7 +50,7 @@ class Tapped(nn.Module):
         if not teacher.norms:
             raise ValueError(
                 f"teacher {teacher.name} ({type(teacher.net).__name__}) has no BatchNorm layer, whose running "
-                f"statistics are what is matched. Use teachers.{teacher.name}.model.norm=batchnorm, or teacher=resnet18"
+                f"statistics are what is matched. Use teacher=resnet18, or a network with BatchNorm"
             )
         self.report = {
             name: torch.zeros(()) for name in teacher.norms

@@ -116,8 +116,18 @@ class MTT(Method):
         ):
             if not 0 <= value < math.inf:
                 raise ValueError(f"method.{name}={value}: wanted a number >= 0")
-        if not 0 <= momentum_syn < 1:
-            raise ValueError(f"method.momentum_syn={momentum_syn}: wanted a momentum in [0, 1)")
+        for name, value in (
+            ("momentum_syn", momentum_syn),
+            ("momentum_img", momentum_img),
+            ("momentum_lr", momentum_lr),
+            ("momentum_label", momentum_label),
+        ):
+            if not 0 <= value < 1:
+                raise ValueError(f"method.{name}={value}: wanted a momentum in [0, 1)")
+        try:
+            Augment(augment, flip_allowed=True)
+        except ValueError as error:
+            raise ValueError(f"method.augment={augment}: {error}") from error
         if skip_above is not None and not skip_above > 0:
             raise ValueError(f"method.skip_above={skip_above}: wanted a loss > 0, e.g. 1.0, or null")
         if not 0 <= ema < 1:

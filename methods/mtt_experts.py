@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,9 +24,10 @@ class ExpertSettings(BaseModel):
     keep: Literal["window", "all"]
     init_epoch: int | None = Field(ge=0)
     dtype: Storage
+    precision: Literal["auto", "fp32"]
     source: str | None
     flat: Flat
-    loss_scale: tuple[float, ...]
+    loss_scale: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
     gradient_penalty: Penalty
     recipe: Recipe
 
@@ -40,8 +41,8 @@ class ExpertSettings(BaseModel):
         if last > self.recipe.epochs:
             raise ValueError(
                 f"the window asks for epoch {last} (method.window.stop - 1 + method.expert_epochs), the experts "
-                f"are trained for {self.recipe.epochs}. Use method.window.stop lower by "
-                f"{last - self.recipe.epochs}, or method.experts.recipe.epochs={last}"
+                f"are trained for {self.recipe.epochs}. Use method.experts.recipe.epochs={last}, or a smaller "
+                "method.window.stop or method.expert_epochs"
             )
         if init_epoch is not None and init_epoch > self.recipe.epochs:
             raise ValueError(
@@ -75,4 +76,5 @@ class ExpertSettings(BaseModel):
             epochs=tuple(range(self.recipe.epochs + 1)) if self.keep == "all" else epochs,
             dtype=self.dtype,
             descent=descent or None,
+            exact=self.precision == "fp32",
         )

@@ -32,7 +32,9 @@ class Window(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.first >= self.stop:
-            raise ValueError(f"first={self.first} and stop={self.stop}: no epoch to start at. Use first<stop")
+            raise ValueError(
+                f"first={self.first} and stop={self.stop}: no epoch to start at. Use stop={self.first + 1} or more"
+            )
         if (self.grow_from is None) != (self.grow_over is None):
             raise ValueError("grow_from and grow_over are given together, or both null")
         if self.grow_from is not None and not self.first < self.grow_from <= self.stop:

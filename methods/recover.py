@@ -88,6 +88,10 @@ class Recover(Method):
                 f"method.teachers={teachers} with method.variable={variable}: a compensator has one teacher of its "
                 "own (each), an image follows the first or all in turn (cycle)"
             )
+        if variable == "compensator" and init != "real":
+            raise ValueError(
+                f"method.init={init}: a compensator is added to real images. Use method.init=real"
+            )
         for name, value in (("lr_img", lr_img), ("statistics", statistics), ("first_layer", first_layer)):
             if not 0 <= value < math.inf:
                 raise ValueError(f"method.{name}={value}: wanted a number >= 0")
@@ -138,7 +142,7 @@ class Recover(Method):
             ):
                 return (
                     f"teacher {spec.name} ({spec.architecture.title}) has no BatchNorm layer, whose running statistics "
-                    f"are matched. Use teachers.{spec.name}.model.norm=batchnorm, or teacher=convnet_bn"
+                    f"are matched. Use teacher=convnet_bn, or a network with BatchNorm (a ConvNet with norm=batchnorm)"
                 )
         return None
 

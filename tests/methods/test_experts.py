@@ -6,6 +6,7 @@ import json
 import resource
 import shutil
 from itertools import pairwise
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -66,6 +67,7 @@ def make_experts(blobs, recipe, make_ctx):
         ctx = ctx or make_ctx(work=work, architecture=architecture, fresh_cache=True)
         ctx.runtime = dataclasses.replace(ctx.runtime, workers=workers)
         settings = {"count": 2, "epochs": tuple(range(EPOCHS + 1)), "dtype": "float32", "descent": None}
+        settings["exact"] = False
         plan = {k: changes.pop(k) for k in list(changes) if k not in settings}
         plan = recipe(epochs=recipe_epochs, **plan)
         return experts(real, plan, ctx, **settings | changes)
@@ -81,6 +83,16 @@ def entries(tmp_path, work="cache"):
     """What the cache of `work` shows, and what it hides."""
     folders = sorted(p for p in (tmp_path / work / "cache").iterdir() if p.is_dir())
     return [p for p in folders if p.suffix != ".partial"], [p for p in folders if p.suffix == ".partial"]
+
+
+def test_exact_experts_are_those_of_float32(make_experts, make_ctx):
+    """A perturbation of the weights vanishes in bfloat16: flat experts are trained in float32 on every machine."""
+    found = {}
+    for name, autocast, exact in (("fp32", False, False), ("bf16", True, False), ("exact", True, True)):
+        ctx = make_ctx(work=name, fresh_cache=True)
+        ctx.runtime = dataclasses.replace(ctx.runtime, autocast=autocast)
+        found[name] = sha256(make_experts(ctx=ctx, work=name, exact=exact))
+    assert found["exact"] == found["fp32"] != found["bf16"]
 
 
 class TestSnapshots:
@@ -437,6 +449,11 @@ class TestRefusal:
     def test_another_network(self, found, blobs, make_architecture):
         told = refusal(found, blobs, make_architecture(width=4), (1,))
         assert str(found.path) in told and "'width': 8" in told and "'width': 4" in told and "model=" in told
+
+    def test_another_order_of_parameters(self, found, blobs, make_architecture):
+        header = dataclasses.replace(found.header, order=tuple(reversed(found.header.order)))
+        other = SimpleNamespace(header=header, path=found.path)
+        assert "in another order" in refusal(other, blobs, make_architecture(), (1,))
 
     def test_another_preprocessing(self, found, blobs, make_architecture):
         other = dataclasses.replace(blobs, preprocess=Normalise([0.4], [0.3]))

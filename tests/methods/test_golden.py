@@ -3,6 +3,7 @@
 To write them anew, on purpose: `DD_BENCH_GOLDEN=1 pytest tests/methods/test_golden.py`.
 """
 
+import dataclasses
 import json
 import os
 from importlib.resources import files
@@ -11,6 +12,8 @@ from pathlib import Path
 import pytest
 from omegaconf import OmegaConf
 
+from dd_bench.models.gnn import GCN
+
 GOLDEN = Path(__file__).parents[1] / "golden" / "methods.json"
 FOLDER = Path(str(files("dd_bench.conf") / "method"))
 NAMES = [file.stem for file in sorted(FOLDER.glob("*.yaml")) if "iterations" in OmegaConf.load(file)]
@@ -18,11 +21,15 @@ STEPS = 5
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_first_losses(make_method, make_ctx, make_architecture, blobs, name):
-    """On a smooth network: a ReLU at its kink would turn another CPU's rounding into another loss."""
-    ctx = make_ctx(architecture=make_architecture(activation="swish"))
+def test_first_losses(make_method, make_ctx, make_architecture, gin, motifs, blobs, name):
+    """On a smooth network of images: a ReLU at its kink would turn another CPU's rounding into another loss."""
     method = make_method(name, iterations=STEPS)
-    method.distill(blobs, 2, ctx)
+    if "image" in type(method).modalities:
+        real, network = blobs, make_architecture(activation="swish")
+    else:
+        real, network = motifs.train_only(), dataclasses.replace(gin(motifs), make=GCN)
+    ctx = make_ctx(architecture=network)
+    method.distill(real, 2, ctx)
     known = json.loads(GOLDEN.read_text()) if GOLDEN.exists() else {}
     known = {key: losses for key, losses in known.items() if key in NAMES}
     if os.environ.get("DD_BENCH_GOLDEN"):

@@ -338,12 +338,15 @@ class TestRefusals:
     def test_a_teacher_without_batchnorm(self, make_method, make_teacher, make_ctx, blobs):
         bare = make_teacher("bare", norm="instancenorm")
         reason = make_method("sre2l").unteachable(blobs, 1, (bare,))
-        assert (
-            "teacher bare (ConvNet) has no BatchNorm layer" in reason and "teachers.bare.model.norm" in reason
-        )
+        assert "teacher bare (ConvNet) has no BatchNorm layer" in reason and "teacher=convnet_bn" in reason
         assert make_method("sre2l", iterations=0).unteachable(blobs, 1, (bare,)) is None
         with pytest.raises(ValueError, match="no BatchNorm layer"):
             Tapped(make_ctx(teachers=(bare,)).teachers_of(blobs)[0])
+
+    @pytest.mark.parametrize("init", ["noise", "patches"])
+    def test_a_compensator_of_no_real_images(self, make_method, init):
+        with pytest.raises(ValueError, match=f"method.init={init}: a compensator is added to real images"):
+            make_method("infer", init=init)
 
     def test_no_teacher(self, make_method, blobs):
         assert make_method("sre2l").unteachable(blobs, 1, ()).endswith("Use teacher=convnet_bn")

@@ -201,7 +201,7 @@ class TestStoresOfOthersAreRefused:
         source = str(make_course("replay").labeler.store.path.parent)
         other = dataclasses.replace(blobs, class_names=("b", "a", "c"))
         with pytest.raises(
-            ValueError, match=r"other classes \(\('a', 'b', 'c'\)\) than this training \(\('b', 'a'"
+            ValueError, match=r"other classes \(number 0: a\) than this training \(number 0: b\)"
         ):
             course(*the_set, "this set", taught(), how(kind="replay", source=source), other, make_ctx())
 
