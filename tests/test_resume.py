@@ -99,7 +99,7 @@ def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path,
     assert 0 < steps < 250
 
     process = start("run", *DM)
-    wait_until(process, lambda: list(runs.glob("work/*/scores.jsonl")))
+    wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
     kill(process)
     assert not list(runs.glob("records/*"))
     folder, journal = only(runs, "sets/[!.]*"), only(runs, "work/*/scores.jsonl")
@@ -211,7 +211,9 @@ def test_workers_end_with_a_killed_run(start, tmp_path):
     spread = [*DM, "method=random", "runtime.workers=2", "protocol.recipe.epochs=300"]
     spread = [o for o in spread if not o.startswith("method.") and o != "method=dm"]
     process = start("run", *spread)
-    wait_until(process, lambda: list((tmp_path / "runs").glob("work/*/scores.jsonl")))
+    wait_until(
+        process, lambda: any("\n" in p.read_text() for p in (tmp_path / "runs").glob("work/*/scores.jsonl"))
+    )
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
     assert len(children) >= 2
     kill(process)
