@@ -130,8 +130,8 @@ def _lessons(
     every = graphs[torch.arange(len(graphs), device=device)]
 
     def fetch(index: Tensor) -> tuple[object, Tensor]:
-        whole = len(index) == len(graphs) and bool((index == torch.arange(len(index), device=device)).all())
-        return every if whole else graphs[index], labels[index]
+        one_batch = len(labels) <= batch_size  # then it comes in order, and is the same at every step
+        return every if one_batch else graphs[index], labels[index]
 
     if syn.weighting == "none":
         return fetch, None
@@ -146,7 +146,8 @@ def _lessons(
             else:
                 index = torch.randperm(n, generator=of, device=device)[:size]
                 target = Weighted(labels[index], weights[index])
-            yield fetch(index)[0], fetch(index)[0], target  # type: ignore[misc]
+            batch = graphs[index]
+            yield batch, batch, target  # type: ignore[misc]
 
     return fetch, drawn
 

@@ -80,6 +80,7 @@ class DosCond(Method):
         nodes, logits, labels = self._start(split, ipc, ctx)
         nodes.requires_grad_(), logits.requires_grad_()
         density = logits.detach().sigmoid().mean()
+        complete = _complete(len(nodes), logits.shape[1], ctx.device)
         optimizer = torch.optim.Adam(
             [{"params": [nodes], "lr": self.lr_nodes}, {"params": [logits], "lr": self.lr_edges}]
         )
@@ -87,7 +88,7 @@ class DosCond(Method):
             for group, lr in zip(optimizer.param_groups, (self.lr_nodes, self.lr_edges), strict=True):
                 group["lr"] = lr * (0.1 if step >= self.decay_after else 1.0)
             net = ctx.network(ctx.architecture, step)
-            graphs = self._relaxed(nodes, logits, step, ctx)
+            graphs = self._relaxed(nodes, logits, complete, step, ctx)
             loss = self._match(net, split, graphs, labels, step, ctx)
             loss = loss + self.sparsity * torch.relu(_symmetric(logits).sigmoid().mean() - density)
             optimizer.zero_grad()
@@ -113,9 +114,11 @@ class DosCond(Method):
             loss = loss + (own - target).square().sum() / target.square().sum().clamp_min(1e-12)
         return loss
 
-    def _relaxed(self, nodes: Tensor, logits: Tensor, step: int, ctx: Context) -> Graphs:
+    def _relaxed(
+        self, nodes: Tensor, logits: Tensor, complete: tuple[Tensor, Tensor, Tensor], step: int, ctx: Context
+    ) -> Graphs:
         """Returns the graphs with a relaxed draw of every edge (Maddison et al., ICLR 2017)."""
-        n, size = logits.shape[:2]
+        pairs, edges, ptr = complete
         share = min(1.0, step / self.cool_over)
         t = self.temperature**share  # from one down to `temperature`
         u = torch.rand(logits.shape, generator=ctx.generator("edges", step), device=ctx.device).clamp(
@@ -123,13 +126,7 @@ class DosCond(Method):
         )
         u = u.triu(1) + u.triu(1).transpose(1, 2)
         a = ((u.clamp_min(1e-6).logit() + _symmetric(logits)) / t).sigmoid()
-        at = torch.arange(size, device=ctx.device)
-        pairs = torch.cartesian_prod(at, at)
-        pairs = pairs[pairs[:, 0] != pairs[:, 1]].t()  # no loops
-        shift = torch.arange(n, device=ctx.device) * size
-        edges = (pairs[:, None] + shift[:, None]).flatten(1)
         weights = a[:, pairs[0], pairs[1]].flatten()
-        ptr = torch.arange(n + 1, device=ctx.device) * size
         # a label of the edges, which GCN does not see
         return Graphs(nodes.flatten(0, 1), edges, edges.new_zeros(edges.shape[1], 0), ptr, weights=weights)
 
@@ -162,6 +159,15 @@ class DosCond(Method):
     def _sizes(real: RealSet, c: int) -> Tensor:
         split = graphs_of(real)
         return split.graphs.num_nodes[split.of_class(c)]
+
+
+def _complete(n: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+    """Returns all pairs of nodes of one graph, those of `n` graphs as edges, and where each graph begins."""
+    at = torch.arange(size, device=device)
+    pairs = torch.cartesian_prod(at, at)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]].t()  # no loops
+    ptr = torch.arange(n + 1, device=device) * size
+    return pairs, (pairs[:, None] + ptr[:-1, None]).flatten(1), ptr
 
 
 def _symmetric(logits: Tensor) -> Tensor:

@@ -34,7 +34,7 @@ def colours(graphs: Graphs, depth: int, edge_labels: bool = True, seed: int = 0)
 
 def packed(labels: Tensor) -> Tensor:
     """Returns one number for each row of labels `(v, f)`, equal for equal rows."""
-    number, values = torch.zeros_like(labels[:, 0]) if labels.shape[1] else _zeros(labels), 1
+    number, values = labels.new_zeros(len(labels)), 1
     for column in labels.unbind(1):
         size = int(column.max()) + 1 if column.numel() else 1
         if values * size >= 2**62:
@@ -48,10 +48,6 @@ def dense(values: Tensor) -> Tensor:
     """Returns equal numbers from 0 on for equal values, in the order of the values."""
     numbers: Tensor = values.unique(return_inverse=True)[1]
     return numbers
-
-
-def _zeros(labels: Tensor) -> Tensor:
-    return torch.zeros(len(labels), dtype=torch.int64, device=labels.device)
 
 
 def _word(number: Tensor, seed: int) -> Tensor:
