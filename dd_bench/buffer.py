@@ -6,7 +6,7 @@ network and epochs, in which order the parameters lie in p, under which preproce
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ class Header:
         real: digest of the dataset, and its number of training images.
         preprocess: digest of the preprocessing.
         recipe: how the experts were trained.
+        preprocessing: the preprocessing in words, for a person to read; empty in buffers of before it was written.
     """
 
     experts: int
@@ -43,6 +44,7 @@ class Header:
     real: tuple[str, int]
     preprocess: str
     recipe: dict[str, Any]
+    preprocessing: dict[str, Any] = field(default_factory=dict)
 
     @property
     def p(self) -> int:
@@ -140,6 +142,7 @@ def _read_header(path: Path) -> tuple[Header, int]:
         (said["real"][0], said["real"][1]),
         said["preprocess"],
         said["recipe"],
+        said.get("preprocessing", {}),
     )
     counts = [header.experts, *header.epochs, *(side for _, shape in order for side in shape)]
     if any(type(count) is not int or count < 0 for count in counts):

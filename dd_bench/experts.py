@@ -77,6 +77,7 @@ def experts(
         (real.digest, len(real.train)),
         real.preprocess.digest,
         said,
+        real.preprocess.config(),
     )
 
     def build(folder: Path) -> float:
@@ -222,9 +223,12 @@ def refusal(found: Buffer, real: RealSet, architecture: Architecture, epochs: It
             "method.experts.source=null"
         )
     if header.preprocess != real.preprocess.digest:
+        theirs = header.preprocessing.get("kind")
         return (
-            f"the experts of {found.path} were trained under another preprocessing than {real.preprocess.config()}. "
-            "Use dataset.preprocess=zca or dataset.preprocess=normalise as they did, or method.experts.source=null"
+            f"the experts of {found.path} were trained under the preprocessing "
+            f"{header.preprocessing or header.preprocess}, this run's is {real.preprocess.config()}. Use "
+            + (f"dataset.preprocess={theirs} and the data they were fitted to" if theirs else "theirs")
+            + ", or method.experts.source=null"
         )
     if header.real != (real.digest, len(real.train)):
         return (

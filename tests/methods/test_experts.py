@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+import dd_bench.experts
 from dd_bench import cache, checkpoint
 from dd_bench.buffer import FILE, Buffer
 from dd_bench.checkpoint import Unusable
@@ -93,6 +94,19 @@ def test_exact_experts_are_those_of_float32(make_experts, make_ctx):
         ctx.runtime = dataclasses.replace(ctx.runtime, autocast=autocast)
         found[name] = sha256(make_experts(ctx=ctx, work=name, exact=exact))
     assert found["exact"] == found["fp32"] != found["bf16"]
+
+
+@pytest.mark.parametrize(("missing", "started"), [(0, True), (1, False)])
+def test_processes_start_from_so_many_images_on(make_experts, make_ctx, blobs, monkeypatch, missing, started):
+    """Images of all epochs of all experts; one image too few, and they are trained one after the other."""
+    spread, calls = dd_bench.experts.spread, []
+    monkeypatch.setattr(dd_bench.experts, "spread", lambda *args: calls.append(args) or spread(*args))
+    images = 2 * EPOCHS * len(blobs.train)
+    ctx = make_ctx(fresh_cache=True)
+    ctx.runtime = dataclasses.replace(ctx.runtime, spread_after=images + missing)
+    found = make_experts(ctx=ctx, workers=2)
+    assert bool(calls) is started
+    assert sha256(found) == sha256(make_experts(work="alone"))
 
 
 class TestSnapshots:
@@ -457,7 +471,16 @@ class TestRefusal:
 
     def test_another_preprocessing(self, found, blobs, make_architecture):
         other = dataclasses.replace(blobs, preprocess=Normalise([0.4], [0.3]))
-        assert "under another preprocessing" in refusal(found, other, make_architecture(), (1,))
+        told = refusal(found, other, make_architecture(), (1,))
+        assert f"{blobs.preprocess.config()}, this run's is {other.preprocess.config()}" in told
+        assert "dataset.preprocess=normalise and" in told
+
+    def test_another_preprocessing_of_which_only_the_digest_is_known(self, found, blobs, make_architecture):
+        """Buffers of before the header said it in words."""
+        found.header = dataclasses.replace(found.header, preprocessing={})
+        other = dataclasses.replace(blobs, preprocess=Normalise([0.4], [0.3]))
+        assert refusal(found, blobs, make_architecture(), (1,)) is None
+        assert f"preprocessing {blobs.preprocess.digest}" in refusal(found, other, make_architecture(), (1,))
 
     def test_other_data(self, found, make_blobs, make_architecture):
         for real in (make_blobs(seed=1), make_blobs(counts=(20, 17, 21))):

@@ -3,6 +3,7 @@
 import dataclasses
 import itertools
 import math
+import re
 from pathlib import Path
 from typing import NamedTuple
 
@@ -842,7 +843,9 @@ def test_experts_of_another_network_are_refused(
 def test_experts_of_another_preprocessing_are_refused(elsewhere, make_method, make_ctx, blobs):
     other = dataclasses.replace(blobs, preprocess=Normalise([0.5], [0.3]))
     method = make_method("mtt", **{"experts.source": elsewhere})
-    with pytest.raises(ValueError, match=r"another preprocessing .* Use dataset.preprocess=.*source=null"):
+    theirs, ours = blobs.preprocess.config(), other.preprocess.config()
+    told = rf"{re.escape(str(theirs))}, this run's is {re.escape(str(ours))}. Use dataset.preprocess=normalise .*null"
+    with pytest.raises(ValueError, match=told):
         method.prepare(other, make_ctx())
 
 
