@@ -4,6 +4,9 @@
 
 - **Seconds**: the gradients take turns on the same student, images and augmentation, in one process that keeps its
   memory; "compiled" is `adjoint` as a run of usual length takes it, its warm-up outside the clock.
+- **Difference** of the gradient from `unroll`'s, and "rounding": that of `unroll` from itself when its start moves by
+  6e-8 of its weights, the rounding of float32. A ReLU that changes sides makes it a thousand times larger, which is
+  what a compiled gradient differs by when it differs.
 - **Activations**: bytes that automatic differentiation holds at most, counted by its hooks. **Peak**: the growth of
   the resident memory of a fresh process.
 """
@@ -14,6 +17,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import cache
 from multiprocessing import get_context
 from multiprocessing.connection import Connection
@@ -38,6 +42,7 @@ KNOBS = {"depth": 3, "norm": "instancenorm", "activation": "relu", "pooling": "a
 AUGMENT = Augment("color_crop_cutout_flip_scale_rotate", align_corners=True)
 SIDES = ("unroll", "adjoint", "truncated", "compiled")
 CPU = torch.device("cpu")
+ROUNDINGS = 8
 
 
 @cache
@@ -133,7 +138,19 @@ def speed(width: int, images: int, steps: int, rounds: int) -> dict[str, Any]:
             if turn:  # the first warms the caches and the compiler
                 seconds[side].append(time.perf_counter() - began)
     exact = found["unroll"].images
-    row: dict[str, Any] = {"width": width, "images": images, "steps": steps, "rounds": rounds}
+    inner, *rest = parts["unroll"]
+    rounding = []
+    for i in range(ROUNDINGS):
+        noise = torch.randn(inner.start.shape, generator=generator(CPU, i, "rounding"))
+        moved = replace(inner, start=inner.start * (1 + 6e-8 * noise))
+        rounding.append(float((run("unroll", (moved, *rest)).images - exact).norm() / exact.norm()))  # type: ignore[arg-type]
+    row: dict[str, Any] = {
+        "width": width,
+        "images": images,
+        "steps": steps,
+        "rounds": rounds,
+        "rounding": sorted(rounding),
+    }
     for side in SIDES:
         ratios = sorted(s / u for s, u in zip(seconds[side], seconds["unroll"], strict=True))
         row[side] = {
@@ -146,6 +163,10 @@ def speed(width: int, images: int, steps: int, rounds: int) -> dict[str, Any]:
             row[side]["activations"] = activations(lambda side=side: run(side, parts[side]))  # type: ignore[misc]
             row[side]["peak"] = peak(side, width, images, steps)
     return row
+
+
+def rounding(row: dict[str, Any]) -> str:
+    return f"{row['rounding'][0]:.0e} to {row['rounding'][-1]:.0e}"
 
 
 def main() -> None:
@@ -164,7 +185,7 @@ def main() -> None:
     print(
         "| N | "
         + " | ".join(f"{s} s (of unroll)" for s in SIDES)
-        + " | activations MiB | peak MiB | difference |"
+        + " | activations MiB | peak MiB | difference, compiled | rounding |"
     )
     results = []
     for steps in args.steps:
@@ -174,7 +195,11 @@ def main() -> None:
         cells += [
             " / ".join(f"{row[s][what] / 2**20:.0f}" for s in SIDES[:3]) for what in ("activations", "peak")
         ]
-        print(f"| {steps} | {' | '.join(cells)} | {row['adjoint']['gradient_difference']:.0e} |", flush=True)
+        print(
+            f"| {steps} | {' | '.join(cells)} | {row['adjoint']['gradient_difference']:.0e}, "
+            f"{row['compiled']['gradient_difference']:.0e} | {rounding(row)} |",
+            flush=True,
+        )
     report.write(args.out, {"results": results}, threads=args.threads)
 
 

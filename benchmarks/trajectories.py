@@ -8,10 +8,14 @@ are of the same network on Fashion-MNIST, and measured on the same 1000 training
 - **Sharpness** (FTD, equation 13): loss after one ascent step of relative radius rho (adaptive, as in its training),
   less the loss; and the largest eigenvalue of the Hessian by power iteration (200 images).
 - **Drift** (FTD, section 3): a student starts at an expert's initialisation and trains on the set alone, N steps a
-  segment; |student - expert|^2 after each segment over |start - expert|^2. "matching" is the same from the expert's
-  own weights at the start of the segment, so drift less matching is what accumulates.
+  segment of full batches, as the evaluation has them up to 256 images; |student - expert|^2 after each segment over
+  |start - expert|^2. "matching" is the same from the expert's own weights at the start of the segment, so drift less
+  matching is what accumulates.
 - **Change rate** (AST): |theta_{e+1} - theta_e| / |theta_e| per epoch, and how much it varies along a trajectory.
 - **Perturbed start**: the matching error from a start moved by 1 % of its norm at random, less that from the start.
+
+Expert i of every buffer starts from the same weights, so what is said of two buffers is the mean of the differences
+between their experts of one number ("less_first": this one less the first that is named).
 """
 
 from __future__ import annotations
@@ -47,6 +51,16 @@ def spread(values: list[float]) -> dict[str, float]:
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else 0.0,
         "n": len(values),
+        "values": values,  # one an expert, for differences between pairs
+    }
+
+
+def less(ours: Any, theirs: Any) -> Any:
+    """Differences between the experts of one number, wherever both sides say a spread."""
+    if "values" in ours:
+        return spread([a - b for a, b in zip(ours["values"], theirs["values"], strict=True)])
+    return {
+        key: less(ours[key], theirs[key]) for key in ours if key in theirs and isinstance(ours[key], dict)
     }
 
 
@@ -90,15 +104,31 @@ def student(
     seed: int,
 ) -> Tensor:
     """Trains on the set for `steps` full batches, with the augmentation of the papers."""
-    velocity = torch.zeros_like(theta)
-    for i in range(steps):
+    return stops(flat, theta, images, labels, lr, [steps], momentum, seed)[0]
+
+
+def stops(
+    flat: FlatNetwork,
+    theta: Tensor,
+    images: Tensor,
+    labels: Tensor,
+    lr: float,
+    after: list[int],
+    momentum: float,
+    seed: int,
+) -> list[Tensor]:
+    """The same, and the weights after each of the numbers of steps in `after`, which ascend."""
+    velocity, found = torch.zeros_like(theta), []
+    for i in range(after[-1]):
         draws = stream(CPU, seed, "augment", i)
         x = AUGMENT.batch(images, draws)
         at = theta.clone().requires_grad_()
         (g,) = torch.autograd.grad(classification_loss(flat(at, x), labels), at)
         velocity = momentum * velocity + g
         theta = theta - lr * velocity
-    return theta
+        if i + 1 in after:
+            found.append(theta)
+    return found
 
 
 def error(student: Tensor, start: Tensor, target: Tensor) -> float:
@@ -168,6 +198,15 @@ def of_set(
     return found
 
 
+def less_first(ours: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
+    """Differences between experts of one number, of the sets of one IPC too; as many experts on both sides."""
+    sets = {s["ipc"]: s for s in first["sets"]}
+    return {
+        "experts": less(ours["experts"], first["experts"]),
+        "sets": {s["ipc"]: less(s, sets[s["ipc"]]) for s in ours["sets"] if s["ipc"] in sets},
+    }
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
@@ -185,6 +224,7 @@ def main() -> None:
     index = real.train.draw(100, generator(CPU, 0, "measured on")).flatten()
     x, y = real.train.inputs(index), real.train.labels[index]
     results: dict[str, Any] = {}
+    first = None
     folders = [pair.partition("=")[2].split(":")[0] for pair in args.pairs]
     common = min(Buffer(Path(folder)).header.epochs[-1] for folder in folders)
     for pair in args.pairs:
@@ -196,6 +236,10 @@ def main() -> None:
         results[name]["sets"] = [
             of_set(buffer, count, Path(s), args.steps, args.epochs, momenta.get(name, 0.0)) for s in sets
         ]
+        if first is None:
+            first = results[name]
+        else:
+            results[name]["less_first"] = less_first(results[name], first)
         print(name, json.dumps(results[name], indent=1), flush=True)
         report.write(args.out, {"steps": args.steps, "common_epochs": common, "results": results})
 

@@ -1,0 +1,99 @@
+"""What AST's intermediate loss and perturbed start do for the errors they are made against.
+
+    python benchmarks/ast_parts.py EXPERTS all=SET "no intermediate loss=SET" ... --momentum 0.9 --steps 50
+
+EXPERTS is the folder of the experts that every SET was distilled on. A student starts at each epoch
+of the window of each expert, and trains on the set alone, as in `trajectories.py`:
+
+- **after an epoch**: |student - expert|^2 / |start - expert|^2 when each of the M epochs is done; the loss of a set
+  without intermediate matching sees the last of them alone.
+- **perturbed**: the same after M epochs from a start whose convolutions are moved as the method moves them
+  (`mtt_segments.perturbed`, scale 1), and its rise over the start that is not moved.
+
+Errors are on the experts that the sets were distilled on. Differences are between the same expert, start, augmentation
+and noise of the set and of the one named first.
+"""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+import report
+import torch
+from trajectories import CPU, error, flat_network, less, spread, stops
+
+from dd_bench import artifact
+from dd_bench.allocator import keep_freed_memory
+from dd_bench.buffer import Buffer
+from dd_bench.methods.mtt_segments import perturbed
+from dd_bench.seeding import generator
+from dd_bench.synthetic import ImageSet
+
+
+def of_set(
+    buffer: Buffer, folder: Path, steps: int, epochs: int, stop: int, momentum: float
+) -> dict[str, Any]:
+    flat, (syn, _) = flat_network(buffer), artifact.load(folder)
+    assert isinstance(syn, ImageSet) and syn.lr is not None
+    images, labels = syn.materialise(CPU)
+    after = [steps // epochs * j for j in range(1, epochs)] + [steps]
+    values: dict[str, list[float]] = {}
+    for i in range(len(buffer)):
+        for first in range(stop):
+            start = buffer.snapshot(i, first, CPU)
+            targets = [buffer.snapshot(i, first + j, CPU) for j in range(1, epochs + 1)]
+            seed = 100 * i + first
+            ends = stops(flat, start, images, labels, syn.lr, after, momentum, seed)
+            for j, (end, target) in enumerate(zip(ends, targets, strict=True), 1):
+                values.setdefault(f"after epoch {j}", []).append(error(end, start, target))
+            moved = perturbed(start, flat, 1.0, generator(CPU, i, "noise", first))
+            end = stops(flat, moved, images, labels, syn.lr, after, momentum, seed)[-1]
+            values.setdefault("perturbed", []).append(error(end, moved, targets[-1]))
+            values.setdefault("rise", []).append(
+                values["perturbed"][-1] - values[f"after epoch {epochs}"][-1]
+            )
+    return {"set": folder.name, "lr": syn.lr, **{name: spread(v) for name, v in values.items()}}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("experts", type=Path)
+    parser.add_argument("sets", nargs="+", help="NAME=SET; the first is what the others are compared with")
+    parser.add_argument("--momentum", type=float, required=True, help="of the student")
+    parser.add_argument("--steps", type=int, required=True, help="N, the student's steps a segment")
+    parser.add_argument("--epochs", type=int, default=2, help="M, the expert's epochs a segment")
+    parser.add_argument(
+        "--stop", type=int, required=True, help="students start at the epochs before this one"
+    )
+    parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ast_parts.json")
+    args = parser.parse_args()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    buffer, results = Buffer(args.experts), {}
+    for pair in args.sets:
+        name, _, folder = pair.rpartition("=")
+        results[name] = of_set(buffer, Path(folder), args.steps, args.epochs, args.stop, args.momentum)
+        first = results[next(iter(results))]
+        if results[name] is not first:
+            results[name]["less_first"] = less(
+                {k: v for k, v in results[name].items() if isinstance(v, dict)}, first
+            )
+        cells = [
+            f"{what} {v['mean']:.4f}"
+            for what, v in results[name].items()
+            if isinstance(v, dict) and "mean" in v
+        ]
+        print(name, " · ".join(cells), flush=True)
+    report.write(
+        args.out,
+        {"steps": args.steps, "epochs": args.epochs, "window": args.stop, "results": results},
+        threads=1,
+    )
+
+
+if __name__ == "__main__":
+    main()
