@@ -25,7 +25,7 @@ from dd_bench import __version__, preprocess
 from dd_bench.cache import publish
 from dd_bench.preview import preview_png
 from dd_bench.real import RealSet
-from dd_bench.record import Code, canonical, write_atomic
+from dd_bench.record import Code, TeacherId, canonical, write_atomic
 from dd_bench.synthetic import CompensatedSet, ImageSet, SyntheticSet
 from dd_bench.synthetic_graphs import GraphSet, TreeSet
 
@@ -70,6 +70,7 @@ class Provenance(BaseModel):
     device: str = ""
     versions: dict[str, str] = {}
     code: Code | None = None
+    teachers: list[TeacherId] = []
 
 
 def save(

@@ -24,7 +24,7 @@ from dd_bench.models.network import Network
 from dd_bench.pieces import Piece, make_all
 from dd_bench.protocol import Protocol
 from dd_bench.real import RealSet
-from dd_bench.record import Score
+from dd_bench.record import Score, TeacherId
 from dd_bench.runtime import Runtime
 from dd_bench.steps import OuterLoop
 from dd_bench.synthetic import SyntheticSet
@@ -60,6 +60,7 @@ class Context:
         over: whether another process has finished the set meanwhile.
         ipc: images per class of the run.
         told: what an evaluator's networks were told, if not the set's own labels.
+        met: the teachers that `teachers_of` has given, in their order; for the record.
     """
 
     seed: int
@@ -75,6 +76,7 @@ class Context:
     over: Callable[[], bool] = lambda: False
     ipc: int = 0
     told: Told | None = None
+    met: list[TeacherId] = field(default_factory=list)
 
     def teachers_of(self, real: RealSet) -> list[Teacher]:
         """Returns the teachers that `teacher=[...]` names, training those that are missing.
@@ -86,7 +88,9 @@ class Context:
             raise ValueError(
                 "this needs a teacher, and the run has none. Use teacher=convnet_bn, or several: [a,b]"
             )
-        return [teacher_of(spec, real, self.cache, self.runtime, self.measure) for spec in self.teachers]
+        found = [teacher_of(spec, real, self.cache, self.runtime, self.measure) for spec in self.teachers]
+        self.met[:] = [TeacherId(name=t.name, digest=t.digest, accuracy=t.accuracy) for t in found]
+        return found
 
     def pieces(self, builds: Mapping[str, Callable[[Context], Piece]]) -> dict[str, Piece]:
         """Returns the named pieces of a set, making what is missing; several processes may share the work.

@@ -32,7 +32,7 @@ from dd_bench.loggers import Jsonl, Logger, Several
 from dd_bench.pieces import MadeMeanwhile
 from dd_bench.protocol import Protocol
 from dd_bench.real import RealSet
-from dd_bench.record import ProtocolId, Record, Score, content_key, load_record
+from dd_bench.record import ProtocolId, Record, Score, TeacherId, content_key, load_record
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import seed_for
 from dd_bench.shipped import describe
@@ -232,7 +232,8 @@ class Experiment:
                 "device": self.runtime.describe(),
                 "versions": environment.versions(),
                 "code": environment.code().model_dump(),
-            },
+            }
+            | ({"teachers": [t.model_dump() for t in ctx.met]} if ctx.met else {}),
         )
         with self._lock(folder.name.rpartition("-")[2]) if self.method.in_pieces else nullcontext():
             if ctx.over():
@@ -264,6 +265,7 @@ class Experiment:
 
     def _measure(self, key: str, sets: Callable[[], list[Path]], journal: Journal) -> Record:
         stages, notes, told = environment.Stages(self.runtime.device), list[str](), None
+        met: list[TeacherId] = []
         try:
             folders = sets()
         except Diverged as error:
@@ -273,7 +275,7 @@ class Experiment:
             if reason := self.evaluator.unsupported(syn, self.real) or self._untaught(syn):
                 return self._as_record(key, "skipped", reason, stages, folders=folders)
             ctx = self.context(key, self.seed)
-            ctx.finished, ctx.notes = journal.finished(index), notes
+            ctx.finished, ctx.notes, ctx.met = journal.finished(index), notes, met
             try:
                 with stages.measure("evaluate"):
                     self._score(index, syn, ctx, journal)
@@ -285,7 +287,7 @@ class Experiment:
                 stages.seconds["relabel"] = round(sum(ctx.cache.seconds.values()), 3)
         stages.seconds["evaluate"] = round(stages.seconds["evaluate"] + journal.seconds_before, 3)
         return self._as_record(
-            key, "done", None, stages, scores=journal.scores, folders=folders, notes=notes, told=told
+            key, "done", None, stages, scores=journal.scores, folders=folders, notes=notes, told=told, met=met
         )
 
     def _untaught(self, syn: SyntheticSet) -> str | None:
@@ -327,6 +329,7 @@ class Experiment:
         folders: Sequence[Path] = (),
         notes: Sequence[str] = (),
         told: Told | None = None,
+        met: Sequence[TeacherId] = (),
     ) -> Record:
         labels = self.protocol.labels
         first = artifact.load(folders[0])[0] if folders else None
@@ -368,6 +371,7 @@ class Experiment:
             stored_bytes=(first.stored_bytes() if first is not None else {})
             | ({"teacher labels": told.label_bytes} if told and told.label_bytes else {}),
             teacher_forwards=told.teacher_forwards if told else 0,
+            teachers=list(met) or self._guides(made),
             real_digest=self.real.digest,
             set_digests=[artifact.digest(folder) for folder in folders],
             code=environment.code(),
@@ -375,6 +379,14 @@ class Experiment:
             versions=environment.versions(),
             notes=list(dict.fromkeys([*(note for m in made for note in m.get("notes", [])), *notes])),
         )
+
+    def _guides(self, made: Sequence[dict[str, Any]]) -> list[TeacherId]:
+        """Returns the teachers that guided the sets; where a set does not say them, those that this run names."""
+        said = next((m["teachers"] for m in made if "teachers" in m), None)
+        if said is not None:
+            return [TeacherId(**t) for t in said]
+        wanted = self.method.taught or self.protocol.taught
+        return [TeacherId(name=t.name) for t in self.teachers] if wanted else []
 
 
 def _left_behind(path: Path) -> Record:

@@ -6,11 +6,11 @@ views of a set (`dd_bench.labelers`) are logits, so that the temperature is chos
 
 from __future__ import annotations
 
-from typing import Literal, NamedTuple
+from typing import Literal, NamedTuple, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 LabelMode = Literal["hard", "soft"]
@@ -112,6 +112,15 @@ class LabelRecipe(BaseModel):
     pool: int = Field(ge=1)
     top: int | None = Field(ge=1)
     source: str | None
+
+    @model_validator(mode="after")
+    def _of_views(self) -> Self:
+        if self.kind == "static" and self.teacher_mode == "train":
+            raise ValueError(
+                "kind=static with teacher_mode=train: an image that is labelled once is in no batch, whose statistics "
+                "these would be. Use teacher_mode=eval, or kind=replay"
+            )
+        return self
 
 
 class Taught(NamedTuple):

@@ -50,6 +50,16 @@ class Code(_Frozen):
     dirty: bool | None
 
 
+class TeacherId(_Frozen):
+    """One teacher of a run; in a list, the order says which guides what."""
+
+    name: str
+    digest: str | None = Field(
+        default=None, description="sha256 of weights and class names; None: not loaded"
+    )
+    accuracy: float | None = Field(default=None, description="on the test data, if it was measured")
+
+
 class Summary(_Frozen):
     """Mean and spread of one metric, with the two sources of variance kept apart.
 
@@ -97,6 +107,9 @@ class Record(_Frozen):
     stored_bytes: dict[str, int] = Field(default={}, description="one synthetic set, by part")
     teacher_forwards: int = Field(
         default=0, description="images through teachers while one network is trained"
+    )
+    teachers: list[TeacherId] = Field(
+        default=[], description="that guided the set or labelled it, in their order"
     )
     real_digest: str
     set_digests: list[str] = []
@@ -154,7 +167,7 @@ class Record(_Frozen):
     def text(self) -> str:
         """Returns the canonical JSON: sorted keys, two-space indent, a newline at the end."""
         # a key that came later is written only where it says something: older records keep their digest
-        later = set() if self.teacher_forwards else {"teacher_forwards"}
+        later = {name for name in ("teacher_forwards", "teachers") if not getattr(self, name)}
         return canonical(self.model_dump(mode="json", exclude=later), indent=2) + "\n"
 
     @property

@@ -51,6 +51,8 @@ class TeacherConfig(BaseModel):
         keep: early epochs whose weights are kept beside the last.
         epoch: which of them teaches; null: the last.
         recipe: of the training; null for pretrained weights.
+        mean, std: by which the pixels that pretrained weights saw were normalised, one a channel; those of
+            `classes: imagenet` are known.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +62,8 @@ class TeacherConfig(BaseModel):
     keep: tuple[int, ...]
     epoch: int | None = Field(ge=1)
     recipe: Recipe | None
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -74,7 +78,13 @@ class TeacherSpec:
         """Raises ValueError if the configuration contradicts itself."""
         config, where = self.config, f"teachers.{self.name}"
         if config.weights == "pretrained":
+            if config.classes is not None:
+                _normalisation_of(self)
             return
+        if (config.mean, config.std) != (None, None):
+            raise ValueError(
+                f"{where}.mean and .std are of pretrained weights, and weights=squeeze. Use null"
+            )
         if config.recipe is None:
             raise ValueError(f"{where}.recipe=null: weights=squeeze needs a recipe to train by")
         epochs = config.recipe.epochs
@@ -88,10 +98,10 @@ class TeacherSpec:
 
     def describe(self) -> dict[str, Any]:
         """Returns what identifies the teacher, beside the data it is trained on."""
-        recipe = self.config.recipe
+        recipe, known = self.config.recipe, {"mean", "std"} if self.config.mean is None else set()
         return {
             "architecture": self.architecture.describe(),
-            **self.config.model_dump(mode="json", exclude={"recipe"}),
+            **self.config.model_dump(mode="json", exclude={"recipe", *known}),
             "recipe": recipe.identity() if recipe is not None and self.config.weights == "squeeze" else None,
         }
 
@@ -257,13 +267,30 @@ def _save(net: Network, path: Path, name: str, epoch: int) -> None:
 
 def _pretrained(spec: TeacherSpec, real: RealSet, runtime: Runtime) -> Teacher:
     names = class_names_of(spec)
-    if spec.config.classes == "imagenet" and real.preprocess.config() != _IMAGENET.config():
+    theirs = _normalisation_of(spec)
+    if real.preprocess.config() != theirs.config():
         raise ValueError(
-            f"teacher {spec.name} was trained under {_IMAGENET.config()}, {real.name} is preprocessed by "
+            f"teacher {spec.name} was trained under {theirs.config()}, {real.name} is preprocessed by "
             f"{real.preprocess.config()}. Use dataset.preprocess=normalise with that mean and std"
         )
     whole = replace(spec.architecture, num_classes=len(names))
     return _frozen(spec.name, whole.fresh(0, runtime.device), names, None, real, runtime)
+
+
+def _normalisation_of(spec: TeacherSpec) -> Normalise:
+    """Returns what the pixels that pretrained weights saw were normalised by; raises ValueError unless it is said."""
+    mean, std, where = spec.config.mean, spec.config.std, f"teachers.{spec.name}"
+    if mean is None and std is None and spec.config.classes == "imagenet":
+        return _IMAGENET
+    if mean is None or std is None:
+        raise ValueError(
+            f"{where}.mean={mean} and {where}.std={std}: by what were the pixels normalised that its weights saw? "
+            f"Use '+{where}.mean=[0.5,0.5,0.5]' '+{where}.std=[0.5,0.5,0.5]' with their values, one a channel"
+        )
+    try:
+        return Normalise(mean, std)
+    except ValueError as error:
+        raise ValueError(f"{where}.mean and {where}.std: {error}") from error
 
 
 def class_names_of(spec: TeacherSpec) -> tuple[str, ...]:

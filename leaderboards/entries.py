@@ -58,10 +58,10 @@ class Track(NamedTuple):
 
 
 def taught_by(record: Record) -> str:
-    """Returns the teachers whose answers a record's networks learned, in order, or nothing."""
+    """Returns the teachers whose answers a record's networks learned, by name: a mean of answers has no order."""
     if record.label_mode not in TAUGHT:
         return ""
-    return "+".join(record.config.get("teachers") or {}) or "labels made elsewhere"
+    return "+".join(sorted(record.config.get("teachers") or {})) or "labels made elsewhere"
 
 
 def entry_name(record: Record) -> str:

@@ -28,7 +28,9 @@ def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
         if record.status == "done" and record.config.get("protocol", {}).get("labels"):
             recipe = canonical(record.config["protocol"]["recipe"])
             told = {k: v for k, v in record.config["protocol"]["labels"].items() if k != "kind"}
-            teachers = "+".join(record.config.get("teachers") or {})  # hard labels have a twin with each
+            teachers = "+".join(
+                sorted(record.config.get("teachers") or {})
+            )  # hard labels have a twin with each
             group = (record.dataset, record.model, teachers, recipe, canonical(told), record.selection)
             groups[group].append(record)
     tables = []

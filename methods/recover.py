@@ -112,6 +112,8 @@ class Recover(Method):
                 f"a compensator is shared by all {real.num_classes} classes, and method.classes={self.classes} puts "
                 "fewer into a batch, which would make several of them and break the budget. Use method.classes=null"
             )
+        if self.variable == "compensator":  # how many natural sets there are, the teachers decide
+            return None
         if self.init != "patches":
             return None if self.init == "noise" else too_few_images(real, ipc, ipc, self.init)
         cells = ipc * self.patches.factor**2
@@ -128,12 +130,16 @@ class Recover(Method):
         """See `Method`."""
         if not teachers:
             return "it follows a teacher, and the run has none. Use teacher=convnet_bn"
-        if self.variable == "compensator" and self.natural_sets(ipc, real.num_classes, len(teachers)) == 0:
+        if self.variable == "compensator":
             c, m = real.num_classes, len(teachers)
-            return (
-                f"ipc={ipc} of {c} classes is {ipc * c} images, and one natural image of each class with a "
-                f"compensator of each of {m} teachers is {c + m}. Use ipc={-(-(c + m) // c)} or more"
-            )
+            k = self.natural_sets(ipc, c, m)
+            if k == 0:
+                return (
+                    f"ipc={ipc} of {c} classes is {ipc * c} images, and one natural image of each class with a "
+                    f"compensator of each of {m} teachers is {c + m}. Use ipc={-(-(c + m) // c)} or more"
+                )
+            if reason := too_few_images(real, ipc, k):
+                return reason
         if self.iterations == 0:
             return None
         for spec in teachers:

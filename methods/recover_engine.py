@@ -16,6 +16,9 @@ from dd_bench.statistics import Tapped
 
 from .recover_views import RecoverViews
 
+LAYERS_EVERY = 100
+"""Steps between two logs of each layer's distance: which layer the statistics are about."""
+
 
 class Engine:
     """What all units of a set share.
@@ -79,14 +82,19 @@ class Engine:
             of = ctx.stream(name, "view", step).host
             view = self.views.draw(step, self.iterations, shape, self.real.flip, of)
             turn = step % len(self.teachers)
-            loss, statistics = loss_of(self.teachers[turn], view(batch()), y, layers[turn])
+            loss, distances = loss_of(self.teachers[turn], view(batch()), y, layers[turn])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             if clamped:
                 with torch.no_grad():
                     variable.copy_(torch.minimum(torch.maximum(variable, black), white))
-            ctx.log(loss=loss, statistics=statistics)
+            ctx.log(loss=loss, statistics=(layers[turn] * distances.detach()).sum())
+            if step % LAYERS_EVERY == 0 or step == self.iterations - 1:
+                norms = self.teachers[turn].teacher.norms
+                ctx.log(
+                    **{f"statistics/{name}": d for name, d in zip(norms, distances.detach(), strict=True)}
+                )
         variable.requires_grad_(False)
 
     def _layers(self, teacher: Tapped, device: torch.device) -> Tensor:
@@ -99,8 +107,7 @@ class Engine:
 def recover_loss(
     teacher: Tapped, x: Tensor, y: Tensor, layers: Tensor, *, weight: float, autocast: bool
 ) -> tuple[Tensor, Tensor]:
-    """Returns the loss of a batch `(b, c, h, w)` of classes `y (b,)`, and its distance from the statistics; 0-d."""
+    """Returns the loss of a batch `(b, c, h, w)` of classes `y (b,)`, and its distances by layer; 0-d, `(layers,)`."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
         logits, distances = teacher(x)
-    statistics = (layers * distances).sum()
-    return F.cross_entropy(logits, y) + weight * statistics, statistics
+    return F.cross_entropy(logits, y) + weight * (layers * distances).sum(), distances

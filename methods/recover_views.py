@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
 from dd_bench.views import boxes
@@ -35,6 +35,12 @@ class RecoverViews(BaseModel):
     milestone: float = Field(ge=0, le=1)
     flip: bool
     roll: tuple[int, int]
+
+    @model_validator(mode="after")
+    def _ascends(self) -> Self:
+        if self.roll[0] > self.roll[1]:
+            raise ValueError(f"roll={list(self.roll)} has its ends swapped. Use roll={list(self.roll[::-1])}")
+        return self
 
     def area(self, step: int, iterations: int) -> float:
         """Returns the smallest area of a crop at a step: 1 at the first, `smallest` from the milestone on."""

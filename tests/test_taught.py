@@ -49,6 +49,24 @@ def test_who_taught_is_recorded_and_what_it_costs(dd_bench, tmp_path, protocol, 
     assert bool(squeezed) == (mode != "hard"), "no teacher is trained that nobody asks"
     assert ("relabel" in r.seconds) and (r.seconds["relabel"] > 0) == (mode != "hard")
     assert r.seconds["evaluate"] > 0
+    if mode == "hard":
+        assert r.teachers == []
+    else:
+        (met,) = r.teachers
+        assert met.name == "convnet_bn" and len(met.digest) == 64 and 0 < met.accuracy < 1
+
+
+@pytest.mark.parametrize("order", [["convnet_w32_bn", "convnet_bn"], ["convnet_bn", "convnet_w32_bn"]])
+def test_the_order_of_teachers_is_in_the_record(dd_bench, tmp_path, order):
+    """The first guides SRe2L. A mapping in JSON has no order, so a list says it; a second run reads it from the set."""
+    small = ["teachers.convnet_w32_bn.recipe.epochs=1", "teachers.convnet_w32_bn.model.width=8"]
+    how = ["run", "method=sre2l", "ipc=1", f"teacher=[{','.join(order)}]", *TAUGHT, *small, *SHORT]
+    for protocol in ("dc-300", "mtt-1000"):
+        done = dd_bench(*how, f"protocol={protocol}")
+        assert done.code == 0, done.text
+    records = [load_record(p) for p in (tmp_path / "runs" / "records").glob("*.json")]
+    assert [[t.name for t in r.teachers] for r in records] == [order, order]
+    assert records[0].teachers == records[1].teachers and all(t.digest for t in records[0].teachers)
 
 
 def test_controls_stand_beside(dd_bench, tmp_path):
@@ -246,10 +264,11 @@ class TestImageNet:
         ("method", "n"),
         [
             (["method=cda", *SHORT, "method.classes=2"], 6),
+            (["method=cda", *SHORT, "method.classes=2", "dataset.size=224"], 6),
             (["method=rded", "method.patches.factor=2", "method.patches.images=5", "ipc=1"], 3),
             (["method=infer", *SHORT], 6),  # one natural set of three, and its compensator
         ],
-        ids=["cda", "rded", "infer"],
+        ids=["cda", "cda at 224 pixels", "rded", "infer"],
     )
     def test_from_files_to_a_record(self, dd_bench, how, tmp_path, method, n):
         done = dd_bench("run", *how, *method)

@@ -79,6 +79,18 @@ def test_protocols_are_valid_and_named_after_their_file(path):
     assert all(0 < m < protocol.recipe.epochs for m in protocol.recipe.milestones)
 
 
+@pytest.mark.parametrize(
+    "twin", [p for p in CHOICES if p.stem.endswith(("-hard", "-static", "-replay"))], ids=name
+)
+def test_a_twin_differs_in_who_tells_the_answers_and_nothing_else(twin):
+    """Else a table would compare recipes and call them labels."""
+    stem, _, kind = twin.stem.rpartition("-")
+    ours, theirs = (OmegaConf.to_container(OmegaConf.load(p)) for p in (twin, twin.with_name(f"{stem}.yaml")))
+    assert (ours.pop("name"), ours["labels"].pop("kind")) == (twin.stem, kind)
+    assert (theirs.pop("name"), theirs["labels"].pop("kind") != kind) == (stem, True)
+    assert ours == theirs
+
+
 def test_published_protocols_are_what_they_were():
     """Their numbers are compared with papers: whoever changes one adds a new name or version."""
     by_name = {p.stem: OmegaConf.load(p) for p in CHOICES if p.parent.name == "protocol"}

@@ -2,15 +2,17 @@
 
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
 
 from dd_bench.methods.recover import Recover
-from dd_bench.methods.recover_patches import arranged
+from dd_bench.methods.recover_patches import Patches, arranged, composites
 from dd_bench.methods.recover_views import RecoverViews
 from dd_bench.preprocess import ZCA
+from dd_bench.real import TensorSplit
 from dd_bench.statistics import Tapped
 from dd_bench.synthetic import CompensatedSet, ImageSet
 from dd_bench.zoo import executed_norms, teacher_of
@@ -75,6 +77,30 @@ class TestStatistics:
         with torch.no_grad():
             up, down = (float(tapped(x + s * 1e-5 * v)[1].sum()) for s in (1, -1))
         assert float((x.grad * v).sum()) == pytest.approx((up - down) / 2e-5, rel=1e-6)
+
+    def test_in_bfloat16_networks_they_are_of_float32(self, make_teacher, make_ctx, blobs):
+        """Activations are rounded, the sums over them are not: a mean of thousands of values keeps its digits."""
+        ctx = make_ctx()
+        teacher = teacher_of(make_teacher(), blobs, ctx.cache, ctx.runtime, None)
+        x = blobs.train.inputs(torch.arange(40))
+        tapped, inputs = Tapped(teacher), []
+        for m in teacher.net.modules():
+            if isinstance(m, torch.nn.BatchNorm2d):
+                m.register_forward_pre_hook(lambda m, z: inputs.append((m, z[0])))
+        with torch.autocast("cpu", torch.bfloat16):
+            _, distances = tapped(x)
+            teacher.net(x)
+        assert distances.dtype == torch.float32 and len(inputs) == len(distances)
+        for (m, z), distance in zip(inputs, distances, strict=True):
+            var, mean = torch.var_mean(z.double(), (0, 2, 3), correction=0)  # of the same rounded activations
+            wanted = (var - m.running_var).norm() + (mean - m.running_mean).norm()
+            assert float(distance) == pytest.approx(float(wanted), rel=1e-5)
+            if z.dtype == torch.bfloat16:
+                low = z.mean((0, 2, 3)), z.var((0, 2, 3), correction=0)
+                rough = (low[1] - m.running_var).norm() + (low[0] - m.running_mean).norm()
+                assert float(rough) != pytest.approx(float(wanted), rel=1e-5), (
+                    "the test would see a bfloat16 sum"
+                )
 
     def test_layers_are_named_in_order_of_registration_and_only_if_passed(self, tiny):
         teacher = tiny()
@@ -281,6 +307,17 @@ class TestCompensators:
         assert "ipc=1 of 3 classes is 3 images" in reason and reason.endswith("Use ipc=2 or more")
         assert make_method("infer").unteachable(blobs, 2, self.two(make_teacher)) is None
 
+    def test_it_asks_for_as_many_images_as_there_are_natural_sets(
+        self, make_method, make_blobs, make_teacher, make_architecture
+    ):
+        """ipc=4 of 3 classes, two teachers: two images of each class are enough, one is not."""
+        method = make_method("infer")
+        for counts, told in (((5, 2, 5), None), ((5, 1, 5), "(2 real images a class) exceeds class")):
+            real = make_blobs(counts=counts).train_only()
+            assert method.unsupported(real, 4, make_architecture()) is None
+            reason = method.unteachable(real, 4, self.two(make_teacher))
+            assert reason is told or told in reason
+
     def test_a_batch_of_fewer_classes_is_a_reason(self, make_method, blobs, make_architecture):
         reason = make_method("infer", classes=2).unsupported(blobs, 2, make_architecture())
         assert "shared by all 3 classes" in reason and "method.classes=2" in reason
@@ -297,6 +334,23 @@ class TestPatches:
 
     def test_cells_that_do_not_divide_the_image_are_enlarged(self):
         assert arranged(torch.rand(4, 1, 3, 3), 1, 2, (1, 7, 7)).shape == (1, 1, 7, 7)
+
+    @pytest.mark.parametrize("factor", [1, 2])
+    def test_ranks_by_a_scorer_that_likes_bright_images(self, make_ctx, blobs, factor):
+        """Images of one grey each: their crops are of that grey, so the brightest images are the set, best first."""
+        n, side = 12, 8
+        grey = torch.randperm(n, generator=torch.Generator().manual_seed(0)) * 20
+        pixels = grey.view(n, 1, 1, 1).expand(n, 1, side, side).to(torch.uint8)
+        split = TensorSplit(pixels.contiguous(), torch.zeros(n, dtype=torch.int64), 1, blobs.preprocess)
+        real = dataclasses.replace(blobs, train=split)
+        observer = SimpleNamespace(
+            logits=lambda x, exact: torch.stack([x.mean((1, 2, 3)), torch.zeros(len(x))], 1)
+        )
+        how = Patches(factor=factor, images=n, crops=3)
+        found = composites(real, 2, 0, observer, how, make_ctx())["pixels"]
+        cell = side // factor
+        seen = found[:, 0, ::cell, ::cell].flatten(1).T.flatten()  # cell by cell, the images within
+        assert seen.tolist() == sorted(grey.tolist(), reverse=True)[: 2 * factor**2]
 
     def test_the_most_realistic_are_taken(self, make_method, make_ctx, blobs):
         """The set's images score better with the observer than most random crops of the class."""
@@ -327,6 +381,7 @@ class TestRefusals:
             ("sre2l", {"classes": 0}, "at least 1 class"),
             ("sre2l", {"statistics": -1.0}, "method.statistics=-1.0"),
             ("cda", {"views.smallest": 1.5}, "method.views.smallest=1.5"),
+            ("sre2l", {"views.roll": [4, 0]}, "Use roll=[0, 4]"),
             ("rded", {"patches.crops": 0}, "method.patches.crops=0"),
         ],
     )

@@ -179,6 +179,28 @@ class TestPretrained:
         ):
             teacher_of(spec[0], real, Cache(tmp_path / "cache"), runtime, None)
 
+    def test_a_list_of_classes_says_their_normalisation(self, spec, make_blobs, runtime, tmp_path):
+        spec, _ = spec
+        config = spec.config.model_copy(update={"classes": tuple(class_names_of(spec))})
+        with pytest.raises(ValueError, match=r"imagenet\.mean=None .* Use '\+teachers\.imagenet\.mean="):
+            dataclasses.replace(spec, config=config)
+        half = config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)})
+        said = dataclasses.replace(spec, config=half)
+        real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
+        real = dataclasses.replace(real, class_names=("n01443537", "n01440764"))
+        with pytest.raises(ValueError, match=r"was trained under .*0\.2, .* is preprocessed by"):
+            teacher_of(said, real, Cache(tmp_path / "cache"), runtime, None)
+        real = dataclasses.replace(real, preprocess=Normalise(half.mean, half.std))
+        assert (
+            teacher_of(said, real, Cache(tmp_path / "cache"), runtime, None).class_names == real.class_names
+        )
+        assert said.describe()["mean"] == [0.5, 0.5, 0.5] and "mean" not in spec.describe()
+
+    def test_one_std_too_few(self, spec):
+        config = spec[0].config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.5,)})
+        with pytest.raises(ValueError, match=r"teachers\.imagenet\.mean and .*std: .*as many means"):
+            dataclasses.replace(spec[0], config=config)
+
     def test_of_which_classes_must_be_said(self, spec):
         silent = spec[0].config.model_copy(update={"classes": None})
         with pytest.raises(ValueError, match=r"teachers\.imagenet\.classes=null: which logit is which class"):
@@ -195,6 +217,13 @@ class TestPretrained:
 def test_specifications_that_contradict_themselves(make_teacher, knobs, told):
     with pytest.raises(ValueError, match=told):
         make_teacher(**knobs)
+
+
+def test_a_teacher_trained_here_has_the_normalisation_of_its_data(make_teacher):
+    spec = make_teacher()
+    config = spec.config.model_copy(update={"mean": (0.5,), "std": (0.5,)})
+    with pytest.raises(ValueError, match=r"teachers\.tiny\.mean and \.std are of pretrained weights"):
+        dataclasses.replace(spec, config=config)
 
 
 def test_a_damaged_teacher_says_what_to_remove(squeeze, tmp_path):
