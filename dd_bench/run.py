@@ -72,6 +72,8 @@ def compose(cfg: DictConfig) -> Experiment:
     )
     with _named("dataset"):
         real = load(device=runtime.device)
+    if real.modality == "graph":
+        runtime = runtime.exact()  # its networks are, on every machine, and a record says what was
     return Experiment(
         config=config,
         method_name=choices["method"],

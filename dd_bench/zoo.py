@@ -19,7 +19,6 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
-from timm.data.constants import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -39,7 +38,6 @@ from dd_bench.training import fetch_split, repays_compilation, train
 
 Measure = Callable[[Network], float]
 CARD = "teacher.json"
-_IMAGENET = Normalise(IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
 class TeacherConfig(BaseModel):
@@ -281,7 +279,8 @@ def _normalisation_of(spec: TeacherSpec) -> Normalise:
     """Returns what the pixels that pretrained weights saw were normalised by; raises ValueError unless it is said."""
     mean, std, where = spec.config.mean, spec.config.std, f"teachers.{spec.name}"
     if mean is None and std is None and spec.config.classes == "imagenet":
-        return _IMAGENET
+        known = importlib.import_module("timm.data.constants")  # here: timm takes a second to import
+        return Normalise(known.IMAGENET_DEFAULT_MEAN, known.IMAGENET_DEFAULT_STD)
     if mean is None or std is None:
         raise ValueError(
             f"{where}.mean={mean} and {where}.std={std}: by what were the pixels normalised that its weights saw? "

@@ -1,6 +1,8 @@
 """Graphs end to end, and their parts: batches, files, sets, scores, and the command."""
 
 import json
+import subprocess
+import sys
 from dataclasses import replace
 
 import pytest
@@ -14,6 +16,7 @@ from dd_bench.graph_pictures import draw
 from dd_bench.graph_scores import majority, score, size_only
 from dd_bench.graphs import Graphs, GraphShape, coalesced, joined
 from dd_bench.labels import Weighted, weighted_loss
+from dd_bench.pyg import pyg
 from dd_bench.real_graphs import random_split
 from dd_bench.record import load_record
 from dd_bench.synthetic_graphs import GraphSet, TreeSet, shortest
@@ -341,3 +344,26 @@ class TestCommand:
         assert "GIN has 2 layers, the trees 1 levels" in done.text
         (path,) = (tmp_path / "runs" / "sets").glob("*/provenance.json")
         assert "method.depth=2" in json.loads(path.read_text())["notes"][0]
+
+
+def test_without_pyg_the_message_says_how_to_get_it(monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch_geometric", None)
+    monkeypatch.delitem(sys.modules, "torch_geometric.nn", raising=False)
+    with pytest.raises(ImportError, match=r"pip install 'dd-bench\[graph\]'"):
+        pyg("nn")
+
+
+def test_a_command_on_graphs_prints_no_warning_of_others():
+    """PyG's import warns of torch's deprecations, which no user of ours can mend."""
+    code = "from dd_bench.pyg import pyg; pyg('nn')"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0 and "Warning" not in done.stderr
+
+
+def test_the_record_says_in_what_the_networks_were_trained(dd_bench, tmp_path):
+    """Graph networks are trained in float32, whatever the runtime has for images."""
+    here = [*TINY[:-1], "runtime.precision=bf16", *SHORT]
+    done = dd_bench("run", "method=random", "ipc=2", *here)
+    assert done.code == 0, done.text
+    (path,) = (tmp_path / "runs" / "records").glob("*.json")
+    assert "(fp32 networks" in load_record(path).device

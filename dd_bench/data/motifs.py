@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dd_bench.data.tu import both_ways
 from dd_bench.graphs import Graphs, GraphShape, joined
+from dd_bench.pyg import pyg
 from dd_bench.real import RealSet
 from dd_bench.real_graphs import graph_set, random_split
 from dd_bench.seeding import seed_for, seeded
@@ -63,17 +64,16 @@ def motifs(
 
 
 def _generated(labels: Tensor, base: int, seed: int) -> list[Graphs]:
-    try:
-        from torch_geometric.datasets import ExplainerDataset
-        from torch_geometric.datasets.graph_generator import BAGraph
-        from torch_geometric.datasets.motif_generator import CycleMotif, HouseMotif
-    except ImportError as error:
-        raise ImportError("graphs need PyG. Use: pip install 'dd-bench[graph]'") from error
-    kinds = (HouseMotif(), CycleMotif(5))
+    explained, bases, motif = (
+        pyg(f"datasets{part}") for part in ("", ".graph_generator", ".motif_generator")
+    )
+    kinds = (motif.HouseMotif(), motif.CycleMotif(5))
     parts = []
     for number, label in enumerate(labels.tolist()):
         with _global_seed(seed_for(seed, "motif", number)):
-            made = ExplainerDataset(BAGraph(base, 1), kinds[label], num_motifs=1, num_graphs=1)[0]
+            made = explained.ExplainerDataset(
+                bases.BAGraph(base, 1), kinds[label], num_motifs=1, num_graphs=1
+            )[0]
         edges, marks = both_ways(made.edge_index, torch.zeros(made.edge_index.shape[1], 0).long())
         n = base + 5
         parts.append(Graphs(torch.zeros(n, 1).long(), edges, marks, torch.tensor([0, n])))

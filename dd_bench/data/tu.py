@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.graphs import Graphs, GraphShape, coalesced
+from dd_bench.pyg import pyg
 from dd_bench.real import RealSet
 from dd_bench.real_graphs import graph_set, random_split
 
@@ -91,9 +92,7 @@ def both_ways(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 def _folder(root: Path, name: str, download: bool) -> Path:
     places = (root / name / "raw", root / name)
     if download and not any((place / f"{name}_A.txt").exists() for place in places):
-        from torch_geometric.datasets import TUDataset
-
-        TUDataset(str(root), name)
+        pyg("datasets").TUDataset(str(root), name)
     for place in places:
         missing = [part for part in NEEDED if not (place / f"{name}_{part}.txt").exists()]
         if not missing:

@@ -8,26 +8,14 @@ divides by degrees, which a tree does not show at its leaves: it takes them from
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import torch
 from torch import Tensor, nn
 
 from dd_bench.graphs import Graphs, GraphShape
 from dd_bench.models.network import Network
-
-
-def pyg() -> Any:
-    """Returns PyG's layers.
-
-    Raises:
-        ImportError: it is not installed.
-    """
-    try:
-        import torch_geometric.nn as layers
-    except ImportError as error:
-        raise ImportError("networks on graphs need PyG. Use: pip install 'dd-bench[graph]'") from error
-    return layers
+from dd_bench.pyg import pyg
 
 
 class GNN(Network):
@@ -160,7 +148,7 @@ class GCN(GNN):
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
-        return pyg().GCNConv(hidden, hidden, normalize=False)  # type: ignore[no-any-return]
+        return pyg("nn").GCNConv(hidden, hidden, normalize=False)  # type: ignore[no-any-return]
 
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
         """See `GNN`; the degrees are those of the graph that a node comes from."""
@@ -182,7 +170,7 @@ class GAT(GNN):
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
-        return pyg().GATConv(hidden, hidden)  # type: ignore[no-any-return]
+        return pyg("nn").GATConv(hidden, hidden)  # type: ignore[no-any-return]
 
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
         """See `GNN`."""
@@ -195,7 +183,7 @@ class SAGE(GNN):
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
-        return pyg().SAGEConv(hidden, hidden)  # type: ignore[no-any-return]
+        return pyg("nn").SAGEConv(hidden, hidden)  # type: ignore[no-any-return]
 
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
         """See `GNN`."""
@@ -209,7 +197,7 @@ class GIN(GNN):
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
         mlp = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden))
-        kind = pyg().GINEConv if self.shape.edges else pyg().GINConv
+        kind = pyg("nn").GINEConv if self.shape.edges else pyg("nn").GINConv
         return kind(mlp, train_eps=True)  # type: ignore[no-any-return]
 
     def edge_encoder(self, hidden: int) -> nn.Module:
