@@ -18,6 +18,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from scipy.special import stdtrit  # scipy.stats takes most of a second to import
 
 SCHEMA_VERSION = 1
+SHARES = ("accuracy", "auc", "balanced_accuracy")
+"""Main metrics that are shares in [0, 1]; so are the controls beside them."""
 
 
 class _Frozen(BaseModel):
@@ -66,6 +68,7 @@ class Summary(_Frozen):
     `std` is the sample standard deviation over all networks of all sets, `std_networks` the pooled one within a
     set, `std_sets` that of the set means (None with one set). The 95 % interval of the mean is Student's t over
     independent units: the set means if there are several sets, else the networks of the one set; None with n=1.
+    That of a share ends at 0 and 1.
     """
 
     mean: float
@@ -141,6 +144,8 @@ class Record(_Frozen):
         if len(sample) > 1:
             half = float(stdtrit(len(sample) - 1, 0.975)) * stdev(sample) / len(sample) ** 0.5
             low, high = fmean(sample) - half, fmean(sample) + half
+            if self.main_metric in SHARES:
+                low, high = max(0.0, low), min(1.0, high)
         return Summary(
             mean=fmean(sample),
             std=stdev(values) if len(values) > 1 else None,

@@ -36,7 +36,7 @@ def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     tables = []
     for (dataset, model, teachers, *_), found in sorted(groups.items()):
         kinds = [kind for kind in KINDS if any(r.label_mode == kind for r in found)]
-        names = sorted({r.protocol.name for r in found}, key=len)
+        names = sorted({r.protocol.name for r in found}, key=lambda name: (len(name), name))
         title = f"{dataset}, {model}, taught by {teachers}: {', '.join(names)}"
         tables.append((title, markdown_table(["Method", "IPC", *kinds], list(_rows(found, kinds)), left=1)))
     return tables

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -202,17 +203,15 @@ class Mirage(Method):
                     "budget, or method.cross_class=keep"
                 )
         number = {tree: i for i, tree in enumerate(used)}
+        held = self._held(used, graphs, colour)
         trees = [unfolded(graphs, int((colour == tree).nonzero()[0]), self.depth) for tree in used]
         sizes = torch.tensor([len(t.nodes) for t in trees])
         start = sizes.cumsum(0) - sizes
         patterns, pattern_sizes, support, classes = [], [], [], []
         for c, found in enumerate(mined):
+            members = (labels == c).nonzero().flatten()
             for s in found:
-                named = [
-                    number[tree]
-                    for tree in s.items
-                    for _ in range(self._times(tree, s, c, graphs, colour, labels))
-                ]
+                named = [number[tree] for tree in s.items for _ in range(_times(held.get(tree), s, members))]
                 patterns += named
                 pattern_sizes.append(len(named))
                 support.append(s.support)
@@ -232,14 +231,19 @@ class Mirage(Method):
             self.weighting,
         )
 
-    def _times(self, tree: int, s: Itemset, c: int, graphs: Graphs, colour: Tensor, labels: Tensor) -> int:
-        """Returns how often a set names a tree."""
+    def _held(self, used: Sequence[int], graphs: Graphs, colour: Tensor) -> dict[int, Tensor]:
+        """Returns how often each graph holds each of the trees, `(n,)` each; nothing where sets name a tree once."""
         if self.multiplicity == "one":
-            return 1
-        members = (labels == c).nonzero().flatten()
-        bits = torch.tensor([(s.holders >> bit) & 1 for bit in range(len(members))], dtype=torch.bool)
-        count = torch.bincount(graphs.graph_of[colour == tree], minlength=len(graphs))
-        return max(1, round(float(count[members[bits]].float().mean())))
+            return {}
+        return {t: torch.bincount(graphs.graph_of[colour == t], minlength=len(graphs)) for t in used}
+
+
+def _times(held: Tensor | None, s: Itemset, members: Tensor) -> int:
+    """Returns how often a set names a tree: once, or as often as the graphs of its support hold it on average."""
+    if held is None:
+        return 1
+    bits = torch.tensor([(s.holders >> bit) & 1 for bit in range(len(members))], dtype=torch.bool)
+    return max(1, round(float(held[members[bits]].float().mean())))
 
 
 def trees_of(split: GraphSplit, colour: Tensor, isolated: bool) -> Tensor:

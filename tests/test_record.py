@@ -91,6 +91,12 @@ class TestSummary:
         s = record([[0.7], [0.8]]).summary()
         assert s.std_networks is None and s.std_sets == s.std and s.ci_low is not None
 
+    def test_the_interval_of_a_share_ends_at_zero_and_one(self):
+        s = record([[0.7, 0.99]]).summary()
+        assert (s.ci_low, s.ci_high) == (0.0, 1.0), "Student's t with one degree of freedom is wide"
+        s = record([[0.7, 0.99]], main_metric="loss").summary("accuracy")
+        assert s.ci_low < 0 and s.ci_high > 1, "nobody knows where a loss ends"
+
     def test_the_order_of_scores_does_not_matter(self):
         a = record([[0.1, 0.2], [0.3, 0.5]])
         assert a.model_copy(update={"scores": a.scores[::-1]}).summary() == a.summary()

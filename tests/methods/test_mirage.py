@@ -2,6 +2,7 @@
 
 import itertools
 import os
+from collections import Counter
 from pathlib import Path
 
 import pandas as pd
@@ -293,3 +294,35 @@ def test_the_root_of_a_tree_is_the_node_in_its_graph(make_gnn, small, model, edg
     torch.testing.assert_close(torch.cat(got), wanted, atol=1e-12, rtol=1e-10)
     off = float((torch.cat(blind) - wanted).detach().abs().max())
     assert (off > 1e-3) == (model == "gcn")
+
+
+@pytest.mark.parametrize("multiplicity", ["one", "mean"])
+def test_a_set_names_a_tree_as_often_as_its_graphs_hold_it(make_method, make_ctx, gin, motifs, multiplicity):
+    """On average over the graphs that hold every tree of the set, or once; of stars, the trees of one level."""
+    real = motifs.train_only()
+    method = make_method("mirage", depth=1, multiplicity=multiplicity)
+    syn = method.distill(real, 3, make_ctx(architecture=gin(motifs, layers=1)))
+    graphs, labels = real.train.graphs, real.train.labels
+    holds = [Counter() for _ in labels]
+    for v, graph in enumerate(graphs.graph_of.tolist()):
+        around = graphs.nodes[graphs.edges[0, graphs.edges[1] == v], 0].tolist()
+        holds[graph][int(graphs.nodes[v, 0]), tuple(sorted(around))] += 1
+    stars, end = [], 0
+    for size in syn.sizes.tolist():  # the root comes first
+        root, *leaves = syn.nodes[end : end + size, 0].tolist()
+        stars.append((root, tuple(sorted(leaves))))
+        end += size
+    repeated = 0
+    for named, support, c in zip(
+        syn.patterns.split(syn.pattern_sizes.tolist()), syn.support, syn.labels, strict=True
+    ):
+        found = Counter(stars[i] for i in named.tolist())
+        holders = [
+            h for h, y in zip(holds, labels, strict=True) if y == c and all(star in h for star in found)
+        ]
+        assert len(holders) == support
+        for star, times in found.items():
+            mean = sum(h[star] for h in holders) / len(holders)
+            assert times == (max(1, round(mean)) if multiplicity == "mean" else 1)
+            repeated += times > 1
+    assert (repeated > 0) == (multiplicity == "mean")
