@@ -53,6 +53,25 @@ MTT = [
     "log_every=1",
 ]
 
+GRAPHS = [
+    "method=doscond",
+    "method.iterations=120",
+    "method.batch_real=4",
+    "dataset=motifs",
+    "dataset.graphs=40",
+    "dataset.base=6",
+    "model=gcn",
+    "model.hidden=8",
+    "model.layers=2",
+    "ipc=2",
+    "protocol.recipe.steps=150",
+    "evaluator.num_networks=6",
+    "evaluator.looks=1",
+    "runtime=one_thread",
+    "checkpoint_seconds=0",
+    "log_every=1",
+]
+
 
 def wait_until(process, happened: Callable[[], object]) -> None:
     """Polls until it happened; the process must still be at work."""
@@ -127,6 +146,29 @@ def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path,
     assert (
         record.key == uninterrupted.key and record.seconds["distill"] > 0.2 * uninterrupted.seconds["distill"]
     )
+
+
+def test_graphs_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path):
+    runs = tmp_path / "runs"
+    process = start("run", *GRAPHS)
+    wait_until(
+        process, lambda: any(len(p.read_text().splitlines()) > 5 for p in runs.glob("work/*/log.jsonl"))
+    )
+    kill(process)
+    assert not list(runs.glob("sets/[!.]*")), "killed too late to tell anything"
+    process = start("run", *GRAPHS)
+    wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
+    kill(process)
+    assert not list(runs.glob("records/*"))
+    assert 0 < len(Journal(only(runs, "work/*/scores.jsonl")).finished(0)) < 6
+    assert "distill resumes at step" in (tmp_path / "printed.txt").read_text()
+    done = dd_bench("run", *GRAPHS)
+    assert done.code == 0, done.text
+    whole = tmp_path / "whole"
+    assert dd_bench("run", *GRAPHS, f"out={whole}").code == 0
+    assert content(only(runs, "sets/[!.]*")) == content(only(whole, "sets/[!.]*"))
+    record, uninterrupted = (load_record(only(out, "records/*.json")) for out in (runs, whole))
+    assert record.scores == uninterrupted.scores and record.set_digests == uninterrupted.set_digests
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
