@@ -35,11 +35,12 @@ _log = logging.getLogger(__name__)
 
 
 class Told(NamedTuple):
-    """By whom networks are taught, the bytes of labels they need, and the teacher forwards that training one costs."""
+    """How networks are taught, the bytes of labels and the teacher forwards that training one costs, and by whom."""
 
     mode: str
     label_bytes: int
     teacher_forwards: int
+    teachers: tuple[TeacherId, ...] = ()
 
 
 @dataclass

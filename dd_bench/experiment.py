@@ -265,7 +265,6 @@ class Experiment:
 
     def _measure(self, key: str, sets: Callable[[], list[Path]], journal: Journal) -> Record:
         stages, notes, told = environment.Stages(self.runtime.device), list[str](), None
-        met: list[TeacherId] = []
         try:
             folders = sets()
         except Diverged as error:
@@ -275,7 +274,7 @@ class Experiment:
             if reason := self.evaluator.unsupported(syn, self.real) or self._untaught(syn):
                 return self._as_record(key, "skipped", reason, stages, folders=folders)
             ctx = self.context(key, self.seed)
-            ctx.finished, ctx.notes, ctx.met = journal.finished(index), notes, met
+            ctx.finished, ctx.notes = journal.finished(index), notes
             try:
                 with stages.measure("evaluate"):
                     self._score(index, syn, ctx, journal)
@@ -287,7 +286,7 @@ class Experiment:
                 stages.seconds["relabel"] = round(sum(ctx.cache.seconds.values()), 3)
         stages.seconds["evaluate"] = round(stages.seconds["evaluate"] + journal.seconds_before, 3)
         return self._as_record(
-            key, "done", None, stages, scores=journal.scores, folders=folders, notes=notes, told=told, met=met
+            key, "done", None, stages, scores=journal.scores, folders=folders, notes=notes, told=told
         )
 
     def _untaught(self, syn: SyntheticSet) -> str | None:
@@ -329,7 +328,6 @@ class Experiment:
         folders: Sequence[Path] = (),
         notes: Sequence[str] = (),
         told: Told | None = None,
-        met: Sequence[TeacherId] = (),
     ) -> Record:
         labels = self.protocol.labels
         first = artifact.load(folders[0])[0] if folders else None
@@ -371,7 +369,7 @@ class Experiment:
             stored_bytes=(first.stored_bytes() if first is not None else {})
             | ({"teacher labels": told.label_bytes} if told and told.label_bytes else {}),
             teacher_forwards=told.teacher_forwards if told else 0,
-            teachers=list(met) or self._guides(made),
+            teachers=list(told.teachers) if told and told.teachers else self._guides(made),
             real_digest=self.real.digest,
             set_digests=[artifact.digest(folder) for folder in folders],
             code=environment.code(),
@@ -385,8 +383,7 @@ class Experiment:
         said = next((m["teachers"] for m in made if "teachers" in m), None)
         if said is not None:
             return [TeacherId(**t) for t in said]
-        wanted = self.method.taught or self.protocol.taught
-        return [TeacherId(name=t.name) for t in self.teachers] if wanted else []
+        return [TeacherId(name=t.name) for t in self.teachers] if self.method.taught else []
 
 
 def _left_behind(path: Path) -> Record:

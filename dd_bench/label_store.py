@@ -1,8 +1,9 @@
 """Stored soft labels: what teachers said of every view of a synthetic set, epoch by epoch, in mapped arrays.
 
 `labels.safetensors` holds float16 `logits (epochs, n, k)`; or, of the `top` classes of each view alone, their
-logits and indices `(epochs, n, top)`, and `rest (epochs, n)`, the logit that all others share. Views are not
-stored: they follow from the seed (`dd_bench.views`). The head says of which images, views and teachers they are.
+logits and indices `(epochs, n, top)`, and `rest (epochs, n)`, the logit that all others share: with it they keep
+their share of the probability at the temperature of the loss. Views are not stored: they follow from the seed
+(`dd_bench.views`). The head says of which images, views and teachers they are.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ from dd_bench.inputs import Inputs
 from dd_bench.record import write_atomic
 from dd_bench.seeding import seed_for
 from dd_bench.steps import Diverged
-from dd_bench.views import View, ViewRecipe, Views
+from dd_bench.views import View, ViewRecipe, Views, sent
 
 FILE, DONE = "labels.safetensors", "done.json"
 
@@ -44,6 +45,8 @@ class StoreHeader:
         class_names: of the k columns, in order.
         teacher_mode: see `LabelRecipe`.
         top: logits stored a view; None for all.
+        temperature: at which `rest` keeps the others' share; None: `rest` is their mean, or all logits are stored.
+        teacher_names: of the teachers, as their digests; none in labels of before they were written.
     """
 
     images: str
@@ -57,6 +60,8 @@ class StoreHeader:
     class_names: tuple[str, ...]
     teacher_mode: str
     top: int | None
+    temperature: float | None = None
+    teacher_names: tuple[str, ...] = ()
 
     @property
     def layout(self) -> mapped.Layout:
@@ -86,7 +91,7 @@ class LabelStore:
             raise ValueError(f"{folder} holds no labels: it has no {FILE}")
         try:
             said, entries, begin = mapped.read_head(self.path, "labels")
-            said |= {"teachers": tuple(said["teachers"]), "class_names": tuple(said["class_names"])}
+            said |= {k: tuple(said.get(k, ())) for k in ("teachers", "class_names", "teacher_names")}
             self.header = StoreHeader(**said)
             layout = self.header.layout
             if entries != layout.entries():
@@ -119,7 +124,7 @@ class LabelStore:
     def logits(self, epoch: int, index: Tensor) -> Tensor:
         """Returns the logits of the views `index (b,)` of a stored epoch, float32 `(b, k)`."""
         if self._read is None or self._read[0] != epoch:
-            self._read = (epoch, self._epoch(epoch).to(self.device, non_blocking=True))
+            self._read = (epoch, sent(self._epoch(epoch), self.device))
         return self._read[1][index].float()
 
     def _epoch(self, epoch: int) -> Tensor:
@@ -180,7 +185,9 @@ def _packed(logits: Tensor, header: StoreHeader) -> dict[str, np.ndarray[Any, An
     if header.top is None or header.top >= header.k:
         return {"logits": half.numpy()}
     values, indices = logits.topk(header.top, 1)
-    others = logits.scatter(1, indices, -math.inf)
-    # one logit for all others, with which they keep their share of the whole probability
-    rest = others.logsumexp(1) - math.log(header.k - header.top)
+    left, t = header.k - header.top, header.temperature
+    if t is None:
+        rest = (logits.sum(1) - values.sum(1)) / left
+    else:
+        rest = t * ((logits.scatter(1, indices, -math.inf) / t).logsumexp(1) - math.log(left))
     return {"values": values.half().numpy(), "indices": indices.int().numpy(), "rest": rest.half().numpy()}

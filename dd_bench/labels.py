@@ -96,7 +96,8 @@ class LabelRecipe(BaseModel):
         teacher_mode: `eval`, or `train`: by the statistics of the batch shown, as the released CIFAR code of SRe2L
             labels by accident; running statistics stay as they are.
         pool: of `replay`: epochs are drawn from so many times fewer stored ones (LPLD).
-        top: of `replay`: store so many logits a view, and of the rest their mean; null: all.
+        top: of `replay`: store so many logits a view, and one for the rest, with which they keep their share at the
+            loss's temperature (`mse`: their mean); null: all.
         source: of `replay`: the folder of labels made elsewhere; null: make them.
     """
 

@@ -78,6 +78,13 @@ class Recipe(BaseModel):
             return self
         return self.model_copy(update={"epochs": math.ceil(self.steps / self._steps_an_epoch(n))})
 
+    def samples(self, n: int) -> int:
+        """Returns how many samples a training on `n` passes; `self` lasts as long as its steps, see `lasting`."""
+        if self.steps is None:
+            return self.epochs * n
+        whole, left = divmod(self.steps, self._steps_an_epoch(n))
+        return whole * n + min(n, left * self.batch_size)
+
     def in_step_with(self, n: int, other: int) -> Recipe:
         """Returns the recipe under which `n` samples take as many steps as `other` samples do under this one."""
         mine, theirs = self._steps_an_epoch(n), self._steps_an_epoch(other)

@@ -21,6 +21,7 @@ from dd_bench.labels import LabelRecipe
 from dd_bench.progress import Progress
 from dd_bench.protocol import Recipe
 from dd_bench.real import RealSet
+from dd_bench.record import TeacherId
 from dd_bench.training import Lessons
 from dd_bench.views import View, Views, without_flip
 from dd_bench.zoo import Teacher
@@ -35,12 +36,14 @@ class Course:
         labeler: who tells.
         recipe: of the training, with its views.
         flip: whether a horizontal flip keeps the class.
+        taught_by: the teachers whose answers these are, in order; none for the classes.
     """
 
     images: Inputs
     labeler: Labeler
     recipe: Recipe
     flip: bool
+    taught_by: tuple[TeacherId, ...] = ()
 
     def lessons(self, seed: int) -> Lessons:
         """Returns the lessons of the network whose training has this seed."""
@@ -86,23 +89,30 @@ def course(
         return Course(images, Hard(labels), recipe, real.flip)
     if how.kind == "replay" and how.source is not None:
         store = LabelStore(Path(how.source), ctx.device)
-        wanted = _header(identity, len(images), recipe, how, store.header.teachers, real, store.header.seed)
+        spoke = _spoke(store.header)
+        wanted = _header(identity, len(images), recipe, how, spoke, real, store.header.seed)
         if reason := unlike(store, wanted):
             raise ValueError(reason)
-        return Course(images, Replay(how, labels, store), recipe, real.flip)
+        return Course(images, Replay(how, labels, store), recipe, real.flip, spoke)
     teachers = ctx.teachers_of(real)
+    spoke = tuple(ctx.met)
     if how.kind == "online":
-        forwards = len(teachers) * recipe.epochs * len(images)
+        forwards = len(teachers) * recipe.samples(len(images))
         labeler = OnlineTeacher(how, labels, teachers, forwards)
     elif how.kind == "static":
         parts = [ensemble(teachers, images[part], how.teacher_mode) for part in in_parts(images, 500)]
         labeler = StaticSoft(how, labels, torch.cat(parts).half())
     else:
-        digests = tuple(teacher.digest for teacher in teachers)
         seed = ctx.seed_for("labels")
-        header = _header(identity, len(images), recipe, how, digests, real, seed)
+        header = _header(identity, len(images), recipe, how, spoke, real, seed)
         labeler = Replay(how, labels, LabelStore(_stored(images, header, how, teachers, ctx), ctx.device))
-    return Course(images, labeler, recipe, real.flip)
+    return Course(images, labeler, recipe, real.flip, spoke)
+
+
+def _spoke(header: StoreHeader) -> tuple[TeacherId, ...]:
+    """Returns the teachers of stored labels."""
+    names = header.teacher_names or ("?",) * len(header.teachers)
+    return tuple(TeacherId(name=n, digest=d) for n, d in zip(names, header.teachers, strict=True))
 
 
 def _header(
@@ -110,11 +120,12 @@ def _header(
     n: int,
     recipe: Recipe,
     how: LabelRecipe,
-    teachers: tuple[str, ...],
+    spoke: Sequence[TeacherId],
     real: RealSet,
     seed: int,
 ) -> StoreHeader:
     assert recipe.views is not None
+    packed = how.top is not None and how.top < real.num_classes
     return StoreHeader(
         images=identity,
         n=n,
@@ -123,10 +134,12 @@ def _header(
         seed=seed,
         batch_size=recipe.batch_size,
         views=without_flip(recipe.views, real.flip).model_dump(mode="json"),
-        teachers=teachers,
+        teachers=tuple(t.digest or "" for t in spoke),
         class_names=real.class_names,
         teacher_mode=how.teacher_mode,
         top=how.top,
+        temperature=how.temperature if packed and how.loss == "kl" else None,
+        teacher_names=tuple(t.name for t in spoke),
     )
 
 
@@ -153,6 +166,11 @@ def unlike(store: LabelStore, wanted: StoreHeader) -> str | None:
         ("views", "views", "the views of the labels, protocol.recipe.views"),
         ("batch_size", "batches", f"protocol.recipe.batch_size={has.batch_size}"),
         ("top", "stored logits", f"protocol.labels.top={has.top}"),
+        (
+            "temperature",
+            "temperature of what is not stored",
+            f"protocol.labels.temperature={has.temperature}",
+        ),
         ("teacher_mode", "teacher mode", f"protocol.labels.teacher_mode={has.teacher_mode}"),
     ):
         there, here = _difference(getattr(has, name), getattr(wanted, name))

@@ -61,8 +61,8 @@ class Mixture:
 
     def to(self, device: torch.device) -> Mixture:
         """Returns it on `device`."""
-        box = None if self.box is None else self.box.to(device, non_blocking=True)
-        return Mixture(self.partner.to(device), self.keep.to(device, non_blocking=True), box)
+        box = None if self.box is None else sent(self.box, device)
+        return Mixture(sent(self.partner, device), sent(self.keep, device), box)
 
     def images(self, x: Tensor) -> Tensor:
         """Returns the mixed images of `(b, c, h, w)`."""
@@ -106,23 +106,28 @@ class Views:
     def batches(self, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Callable[[Tensor], View]]]:
         """Yields the indices `(b,)` of each batch, and what makes of its images `(b, c, h, w)` their view."""
         order = torch.randperm(self.n, generator=generator(CPU, self.seed, "order", epoch))
-        for number, index in enumerate(order.split(self.batch_size)):
-            yield index.to(device), partial(self._view, epoch, number, index)
+        numbers = sent(drawn(self.n, self.seed, epoch)[order], device).split(self.batch_size)
+        for number, index in enumerate(sent(order, device).split(self.batch_size)):
+            yield index, partial(self._view, epoch, number, index, numbers[number])
 
-    def _view(self, epoch: int, number: int, index: Tensor, x: Tensor) -> View:
-        numbers = drawn(self.n, self.seed, epoch)[index].to(x.device, non_blocking=True)
-        x, mixture = show(x, numbers, self.recipe), None
+    def _view(self, epoch: int, number: int, index: Tensor, u: Tensor, x: Tensor) -> View:
+        x, mixture = show(x, u, self.recipe), None
         if self.recipe.mix != "none":
             of = generator(CPU, self.seed, "mix", epoch, number)
             size = (int(x.shape[2]), int(x.shape[3]))
             mixture = draw_mixture(len(index), size, self.recipe, of).to(x.device)
             x = mixture.images(x)
-        return View(epoch, index.to(x.device), x, mixture)
+        return View(epoch, index, x, mixture)
 
 
 def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:
     """Returns the recipe without its flip where that changes the class."""
     return recipe if allowed else recipe.model_copy(update={"flip": False})
+
+
+def sent(x: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor of the CPU on `device`, without waiting for the work that the device has been given."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 @lru_cache(maxsize=2)

@@ -46,7 +46,8 @@ class TeacherConfig(BaseModel):
     Attributes:
         weights: `squeeze`: trained here by `recipe`; `pretrained`: those that its constructor brings.
         classes: of pretrained weights, the class names in the order of their logits: `imagenet` or a list.
-        keep: early epochs whose weights are kept beside the last.
+        keep: early epochs whose weights are kept beside the last; they cost nothing but their bytes, and are no part
+            of what identifies a teacher. Those past the last epoch are never reached.
         epoch: which of them teaches; null: the last.
         recipe: of the training; null for pretrained weights.
         mean, std: by which the pixels that pretrained weights saw were normalised, one a channel; those of
@@ -86,9 +87,8 @@ class TeacherSpec:
         if config.recipe is None:
             raise ValueError(f"{where}.recipe=null: weights=squeeze needs a recipe to train by")
         epochs = config.recipe.epochs
-        late = [e for e in config.keep if not 1 <= e <= epochs]
-        if late:
-            raise ValueError(f"{where}.keep holds epoch {late[0]}, the training has {epochs}")
+        if config.epoch is not None and config.epoch > epochs:
+            raise ValueError(f"{where}.epoch={config.epoch}, the training has {epochs}")
         if config.epoch not in (None, epochs, *config.keep):
             raise ValueError(
                 f"{where}.epoch={config.epoch} is not kept. Use {where}.keep={[*config.keep, config.epoch]}"
@@ -99,7 +99,8 @@ class TeacherSpec:
         recipe, known = self.config.recipe, {"mean", "std"} if self.config.mean is None else set()
         return {
             "architecture": self.architecture.describe(),
-            **self.config.model_dump(mode="json", exclude={"recipe", *known}),
+            **self.config.model_dump(mode="json", exclude={"recipe", "keep", *known}),
+            "keep": [],
             "recipe": recipe.identity() if recipe is not None and self.config.weights == "squeeze" else None,
         }
 
@@ -193,6 +194,12 @@ def teacher_of(
     net = spec.architecture.fresh(0, runtime.device)
     last = spec.config.epoch in (None, recipe.epochs)
     path = entry / ("network.safetensors" if last else f"epoch{spec.config.epoch}.safetensors")
+    if not last and not path.exists():
+        kept = sorted(int(p.stem.removeprefix("epoch")) for p in entry.glob("epoch*.safetensors"))
+        raise ValueError(
+            f"teacher {spec.name} was trained before epoch {spec.config.epoch} was to be kept: {entry} has {kept}. Use "
+            f"one of them, teachers.{spec.name}.epoch=null for the last, or train it anew: rm -r {entry}"
+        )
     try:
         card = json.loads((entry / CARD).read_text())
         net.load_state_dict(load_file(path, device=str(runtime.device)))
@@ -246,6 +253,7 @@ def _squeeze(
         "accuracy": accuracy,
         "norms": list(executed_norms(net, real.shape)),
         **spec.describe(),
+        "keep": [e for e in spec.config.keep if e <= recipe.epochs],
     }
     write_atomic(folder / CARD, (canonical(card, indent=2) + "\n").encode())
     measured.unlink(missing_ok=True)

@@ -58,7 +58,7 @@ def examination_of(syn: SyntheticSet, real: RealSet, ctx: Context) -> Examinatio
     if protocol.labels is not None:
         taught = course(images, labels, syn.identity(), protocol.recipe, protocol.labels, real, ctx)
         labeler = taught.labeler
-        ctx.told = Told(protocol.labels.kind, labeler.label_bytes, labeler.forwards)
+        ctx.told = Told(protocol.labels.kind, labeler.label_bytes, labeler.forwards, taught.taught_by)
     return Examination(
         ctx.architecture, protocol, images, labels, real.test, real.val, real.flip, ctx.runtime, taught
     )

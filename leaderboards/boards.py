@@ -123,10 +123,22 @@ def _rows(records: list[Record]) -> tuple[dict[str, dict[int, Record]], list[str
     return dict(sorted(rows.items(), key=lambda row: _order(row[0]))), notes
 
 
+_PLACES = ("out", "cache", "logger", "log_every", "checkpoint_seconds")
+"""Keys of a configuration that say where things lie, not what is measured."""
+
+
 def _changes(first: Record, other: Record) -> str:
     """Says what a second experiment of one method changes."""
     a, b = (
-        dict(_leaves({"config": r.config, "seeds": r.seeds, "numbers": r.code.numbers}))
+        dict(
+            _leaves(
+                {
+                    "config": {k: v for k, v in r.config.items() if k not in _PLACES},
+                    "seeds": r.seeds,
+                    "numbers": r.code.numbers,
+                }
+            )
+        )
         for r in (first, other)
     )
     found = [f"{k.removeprefix('config.')}={b.get(k)}" for k in sorted(a | b) if a.get(k) != b.get(k)]

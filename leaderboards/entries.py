@@ -61,7 +61,9 @@ def taught_by(record: Record) -> str:
     """Returns the teachers whose answers a record's networks learned, by name: a mean of answers has no order."""
     if record.label_mode not in TAUGHT:
         return ""
-    return "+".join(sorted(record.config.get("teachers") or {})) or "labels made elsewhere"
+    if record.config.get("protocol", {}).get("labels", {}).get("source"):
+        return "labels of " + ("+".join(sorted(t.name for t in record.teachers)) or "elsewhere")
+    return "+".join(sorted(record.config.get("teachers") or {})) or "labels of elsewhere"
 
 
 def entry_name(record: Record) -> str:

@@ -10,6 +10,7 @@ from PIL import Image
 from dd_bench import artifact, examination
 from dd_bench.data.digits import digits
 from dd_bench.label_store import LabelStore
+from dd_bench.leaderboards.entries import taught_by
 from dd_bench.record import load_record
 from dd_bench.synthetic import CompensatedSet, ImageSet
 
@@ -23,6 +24,7 @@ TAUGHT = [
     "evaluator.num_networks=2",
 ]
 SHORT = ["method.iterations=2"]
+OTHER = ["teachers.convnet_w32_bn.recipe.epochs=1", "teachers.convnet_w32_bn.model.width=8"]
 
 
 def only(folder: Path, pattern: str) -> Path:
@@ -59,8 +61,7 @@ def test_who_taught_is_recorded_and_what_it_costs(dd_bench, tmp_path, protocol, 
 @pytest.mark.parametrize("order", [["convnet_w32_bn", "convnet_bn"], ["convnet_bn", "convnet_w32_bn"]])
 def test_the_order_of_teachers_is_in_the_record(dd_bench, tmp_path, order):
     """The first guides SRe2L. A mapping in JSON has no order, so a list says it; a second run reads it from the set."""
-    small = ["teachers.convnet_w32_bn.recipe.epochs=1", "teachers.convnet_w32_bn.model.width=8"]
-    how = ["run", "method=sre2l", "ipc=1", f"teacher=[{','.join(order)}]", *TAUGHT, *small, *SHORT]
+    how = ["run", "method=sre2l", "ipc=1", f"teacher=[{','.join(order)}]", *TAUGHT, *OTHER, *SHORT]
     for protocol in ("dc-300", "mtt-1000"):
         done = dd_bench(*how, f"protocol={protocol}")
         assert done.code == 0, done.text
@@ -161,14 +162,17 @@ def test_controls_beside_labels_made_elsewhere(dd_bench, tmp_path):
     syn, _ = artifact.load(only(tmp_path / "runs" / "sets", "random-*"))
     source = next(folder for folder, store in stores.items() if store.header.images == syn.identity())
     for teachers, metrics in (
-        (["teacher=convnet_bn"], ["accuracy", "random"]),
+        (["teacher=convnet_w32_bn", *OTHER], ["accuracy", "random"]),
         (["teacher=[]"], ["accuracy"]),
     ):
-        kept = [k for k in how if teachers != ["teacher=[]"] or not k.startswith("teachers.")]
+        kept = [k for k in how if not k.startswith("teachers.")]
         done = dd_bench("run", *kept, *teachers, f"protocol.labels.source={source}", f"out=o{len(metrics)}")
         assert done.code == 0, done.text
         r = load_record(only(tmp_path / f"o{len(metrics)}" / "records", "*.json"))
         assert r.metrics == metrics
+        assert [t.name for t in r.teachers] == ["convnet_bn"], "who spoke, not who was asked for the controls"
+        assert [t.digest for t in r.teachers] == list(stores[source].header.teachers)
+        assert taught_by(r) == "labels of convnet_bn"
 
 
 class TestRefusals:
@@ -200,7 +204,7 @@ class TestRefusals:
             (["method=infer", "ipc=1"], "ipc=1 of 10 classes is 10 images"),
             (["method=sre2l", "teachers.convnet_bn.model.norm=instancenorm"], "has no BatchNorm layer"),
             (["method=sre2l", "teachers.convnet_bn.epoch=1"], "epoch=1 is not kept"),
-            (["method=sre2l", "teachers.convnet_bn.keep=[77]"], "keep holds epoch 77"),
+            (["method=sre2l", "teachers.convnet_bn.epoch=77"], "epoch=77, the training has"),
             (["method=sre2l", "teachers.convnet_bn.weights=bought"], "teachers.convnet_bn.weights='bought'"),
             (["protocol=rded-300", "protocol.recipe.augment=flip"], "both say how images are shown"),
             (["protocol=rded-300", "protocol.recipe.views=null"], "recipe.views says how images are shown"),

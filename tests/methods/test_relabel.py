@@ -131,14 +131,24 @@ class TestReplay:
         at = used[7] * len(later)
         assert all(torch.equal(a, b) for a, b in zip(later, stored[at : at + len(later)], strict=True))
 
-    def test_top_logits_and_what_the_others_share(self, make_course):
-        """The largest as they are; the rest keep their share of the probability."""
-        whole, top = make_course("replay", work="whole"), make_course("replay", work="top", top=1)
+    @pytest.mark.parametrize("temperature", [1.0, 20.0])
+    def test_top_logits_and_what_the_others_share(self, make_course, temperature):
+        """The largest as they are; the rest keep their share of the probability at the temperature of the loss."""
+        whole = make_course("replay", work="whole", temperature=temperature)
+        top = make_course("replay", work="top", top=1, temperature=temperature)
         for full, cut in zip(logits_of(whole.lessons(0)), logits_of(top.lessons(0)), strict=True):
             assert torch.equal(full.argmax(1), cut.argmax(1))
-            assert torch.allclose(full.softmax(1).amax(1), cut.softmax(1).amax(1), atol=2e-3)
+            share = [(z / temperature).softmax(1).amax(1) for z in (full, cut)]
+            assert torch.allclose(*share, atol=2e-3 / temperature)
             low = cut.sort(1).values
             assert torch.equal(low[:, 0], low[:, 1])
+
+    def test_of_squared_differences_the_others_share_their_mean(self, make_course):
+        whole = make_course("replay", work="whole", loss="mse")
+        top = make_course("replay", work="top", top=1, loss="mse")
+        assert top.labeler.store.header.temperature is None
+        for full, cut in zip(logits_of(whole.lessons(0)), logits_of(top.lessons(0)), strict=True):
+            assert torch.allclose(full.mean(1), cut.mean(1), atol=2e-3)
 
     def test_killed_and_gone_on_is_the_same_bytes(self, make_course, monkeypatch, tmp_path):
         calls = []
@@ -165,6 +175,8 @@ class TestReplay:
         taken = make_course("replay", work="other", source=str(made.labeler.store.path.parent), teachers=())
         for a, b in zip(logits_of(made.lessons(0)), logits_of(taken.lessons(0)), strict=True):
             assert torch.equal(a, b)
+        assert taken.taught_by == tuple(t.model_copy(update={"accuracy": None}) for t in made.taught_by)
+        assert [len(t.digest) for t in made.taught_by] == [64] * len(made.taught_by)
 
     def test_another_process_opens_the_file_itself(self, make_course):
         store = make_course("replay").labeler.store
@@ -178,6 +190,7 @@ class TestStoresOfOthersAreRefused:
         ("change", "told"),
         [
             ({"views": {"mix": "cutmix"}}, "are of other views"),
+            ({"top": 1}, r"are of other stored logits \(None\) than this training \(1\)"),
             ({"teacher_mode": "train"}, r"protocol\.labels\.teacher_mode=eval"),
             ({"epochs": 5}, r"are of 3 epochs, this training wants 5. Use protocol\.recipe\.epochs=3"),
         ],
@@ -186,6 +199,11 @@ class TestStoresOfOthersAreRefused:
         source = str(make_course("replay").labeler.store.path.parent)
         with pytest.raises(ValueError, match=told):
             make_course("replay", work="other", source=source, **change)
+
+    def test_what_is_not_stored_is_of_one_temperature(self, make_course):
+        source = str(make_course("replay", top=1, temperature=4.0).labeler.store.path.parent)
+        with pytest.raises(ValueError, match=r"Use protocol\.labels\.temperature=4\.0"):
+            make_course("replay", work="other", source=source, top=1, temperature=20.0)
 
     def test_another_set(self, make_course, the_set, make_ctx, blobs, taught):
         source = str(make_course("replay").labeler.store.path.parent)

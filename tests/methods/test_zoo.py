@@ -210,7 +210,7 @@ class TestPretrained:
 @pytest.mark.parametrize(
     ("knobs", "told"),
     [
-        ({"keep": (9,)}, "keep holds epoch 9, the training has 3"),
+        ({"epoch": 9}, "epoch=9, the training has 3"),
         ({"epoch": 2}, r"epoch=2 is not kept. Use teachers\.tiny\.keep=\[2\]"),
     ],
 )
@@ -224,6 +224,18 @@ def test_a_teacher_trained_here_has_the_normalisation_of_its_data(make_teacher):
     config = spec.config.model_copy(update={"mean": (0.5,), "std": (0.5,)})
     with pytest.raises(ValueError, match=r"teachers\.tiny\.mean and \.std are of pretrained weights"):
         dataclasses.replace(spec, config=config)
+
+
+def test_early_epochs_are_no_part_of_what_a_teacher_is(squeeze, make_teacher, tmp_path):
+    """So a sweep that wants one finds the teachers of before; one that was not kept says which were."""
+    assert make_teacher(keep=(1,)).describe() == make_teacher().describe()
+    squeeze(keep=(1, 77))
+    entry = next(tmp_path.glob("*/squeeze-*[0-9a-f]"))
+    assert {p.name for p in entry.glob("epoch*")} == {"epoch1.safetensors"}, "77 is past the end"
+    assert json.loads((entry / "teacher.json").read_text())["keep"] == [1]
+    assert squeeze(keep=(2,)).digest and len(list(tmp_path.glob("*/squeeze-*[0-9a-f]"))) == 1
+    with pytest.raises(ValueError, match=r"before epoch 2 was to be kept: .* has \[1\]. Use .*rm -r"):
+        squeeze(keep=(2,), epoch=2)
 
 
 def test_a_damaged_teacher_says_what_to_remove(squeeze, tmp_path):
