@@ -45,9 +45,7 @@ def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
 def _rows(records: Sequence[Record], kinds: Sequence[str]) -> Iterator[list[str]]:
     knobs: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
     for record in records:
-        of_method = dict(leaves(record.config.get("method", {})))
-        if of_method not in knobs[record.ipc, record.method]:
-            knobs[record.ipc, record.method].append(of_method)
+        knobs[record.ipc, record.method].append(_knobs(record))
     cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r.created, r.key)):
         label = _told_apart(record, knobs[record.ipc, record.method])
@@ -62,10 +60,23 @@ def _rows(records: Sequence[Record], kinds: Sequence[str]) -> Iterator[list[str]
         yield [MARKDOWN.escape(x) for x in (method, str(ipc), *texts)]
 
 
+def _knobs(record: Record) -> dict[str, Any]:
+    """Returns what two records of one method may differ by, beside the labels."""
+    config = record.config
+    evaluator = {k: v for k, v in config.get("evaluator", {}).items() if k != "num_networks"}
+    named = {
+        name: {k: v for k, v in (spec or {}).items() if k != "keep"}  # what is kept beside changes nothing
+        for name, spec in (config.get("teachers") or {}).items()
+    }
+    order = {"teachers": "+".join(t.name for t in record.teachers)} if record.teachers else {}
+    others = {"seed": config.get("seed"), "evaluator": evaluator, "teacher": named}
+    return dict(leaves(config.get("method", {}))) | dict(leaves(others)) | order
+
+
 def _told_apart(record: Record, knobs: Sequence[dict[str, Any]]) -> str:
-    """Returns the method, with the hyper-parameters by which it differs from its namesakes in the table."""
-    mine = dict(leaves(record.config.get("method", {})))
-    differ = [k for k in sorted(mine) if any(other.get(k) != mine[k] for other in knobs)]
+    """Returns the method, with the knobs by which it differs from its namesakes in the table; one unsaid is none."""
+    mine = _knobs(record)
+    differ = [k for k in sorted(mine) if any(k in other and other[k] != mine[k] for other in knobs)]
     return f"{record.method} ({', '.join(f'{k}={mine[k]}' for k in differ)})" if differ else record.method
 
 

@@ -74,7 +74,12 @@ def test_teachers_are_valid_and_stand_side_by_side(path, composed):
 
 @pytest.mark.parametrize("path", [p for p in CHOICES if p.parent.name == "protocol"], ids=name)
 def test_protocols_are_valid_and_named_after_their_file(path):
-    protocol = parse(Protocol, OmegaConf.to_container(OmegaConf.load(path)), "protocol")
+    values = OmegaConf.to_container(OmegaConf.load(path))
+    brought = values.pop("defaults", [])
+    protocol = parse(Protocol, values, "protocol")
+    assert ("override /evaluator@_global_.evaluator" in str(brought)) == (protocol.labels is not None), (
+        "where labels are told, random images are told them too"
+    )
     assert protocol.name == path.stem
     assert all(0 < m < protocol.recipe.epochs for m in protocol.recipe.milestones)
 

@@ -3,7 +3,7 @@
 from dd_bench.leaderboards.entries import Track
 from dd_bench.leaderboards.labels import label_tables
 from dd_bench.leaderboards.tables import build
-from dd_bench.record import ProtocolId, Score
+from dd_bench.record import ProtocolId, Score, TeacherId
 
 RECIPE = {"epochs": 400, "lr": 0.001}
 
@@ -73,6 +73,39 @@ def test_two_experiments_of_a_method_have_a_row_each(record):
     ((_, table),) = label_tables([one, other])
     rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
     assert rows == ["cda (views.curriculum=const)", "cda (views.curriculum=cosine)"]
+
+
+def test_what_differs_outside_of_the_method_is_not_thrown_away(record):
+    """Else the newest of two experiments would stand for both."""
+    one, other = (taught(record, "cda", 1, "hard", [v]) for v in (0.5, 0.6))
+    for change, told in (
+        ({"seed": 1}, "seed=1"),
+        ({"evaluator": {"equal": "epochs"}}, "evaluator.equal=epochs"),
+        ({"teachers": {"a": {"epoch": 3}, "b": {"epoch": 5}}}, "teacher.a.epoch=3"),
+    ):
+        base = {"seed": 0, "evaluator": {"equal": "steps", "num_networks": 3}}
+        base |= {"teachers": {"a": {"epoch": 5, "keep": [1]}, "b": {"epoch": 5}}}
+        first = one.model_copy(update={"config": one.config | base})
+        second = other.model_copy(update={"config": other.config | base | change})
+        ((_, table),) = label_tables([first, second])
+        rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
+        assert len(rows) == 2 and f"cda ({told})" in rows
+    orders = (["a", "b"], ["b", "a"])
+    ((_, table),) = label_tables(
+        [
+            r.model_copy(update={"teachers": [TeacherId(name=n) for n in order]})
+            for r, order in zip((one, other), orders, strict=True)
+        ]
+    )
+    assert "cda (teachers=a+b)" in table and "cda (teachers=b+a)" in table
+
+
+def test_what_only_one_kind_of_labels_says_makes_no_row(record):
+    """Classes have no teachers, answers have; both are one row."""
+    hard, online = (taught(record, "random", 1, kind, [0.5]) for kind in ("hard", "online"))
+    online = online.model_copy(update={"teachers": [TeacherId(name="a"), TeacherId(name="b")]})
+    ((_, table),) = label_tables([hard, online])
+    assert len(table.splitlines()) == 3
 
 
 def test_teachers_are_part_of_a_board_where_they_speak(record):
