@@ -21,7 +21,7 @@ import numpy as np
 from dd_bench import artifact
 from dd_bench.methods.recover_views import RecoverViews
 
-ITERATIONS = 1000
+ITERATIONS = 500
 CURVES = (("const", 1.0), ("step", 0.5), ("linear", 1.0), ("cosine", 1.0), ("cosine", 0.5))
 
 

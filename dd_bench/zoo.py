@@ -343,12 +343,12 @@ def _some(names: Sequence[str]) -> str:
 
 
 def executed_norms(net: nn.Module, shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """Returns the BatchNorm layers with running statistics that an image `(c, h, w)` passes, as registered."""
+    """Returns the BatchNorm layers of maps with running statistics that an image `(c, h, w)` passes, as registered."""
     passed: set[str] = set()
     hooks = [
         module.register_forward_hook(lambda *_, name=name: passed.add(name))
         for name, module in net.named_modules()
-        if isinstance(module, _BatchNorm) and module.running_mean is not None
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
     ]
     training = net.training
     net.eval()

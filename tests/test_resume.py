@@ -204,6 +204,31 @@ def test_killed_while_training_experts(start, dd_bench, tmp_path, workers):
     assert price > 0.3 * wanted, "what the killed run did is in the price"
 
 
+def test_killed_while_training_a_teacher(start, dd_bench, tmp_path):
+    """Squeeze: in the middle of an epoch, after an early one was kept and measured."""
+    cache = tmp_path / "runs" / "cache"
+    prepare = ["prepare", "method=sre2l", "ipc=1", "runtime=plain", "teachers.convnet_bn.model.width=8"]
+    prepare += ["teachers.convnet_bn.recipe.epochs=12", "teachers.convnet_bn.keep=[2,9]"]
+
+    def epochs():
+        return sum(spent(p)[0] for p in cache.glob("*.partial/training.checkpoint.safetensors"))
+
+    process = start(*prepare)
+    wait_until(process, lambda: epochs() >= 3)
+    kill(process)
+    assert 3 <= epochs() < 12 and not list(cache.glob("*/entry.json"))
+    done = dd_bench(*prepare)
+    assert done.code == 0, done.text
+    assert "teacher convnet_bn resumes at step" in done.text
+    whole = tmp_path / "whole"
+    assert dd_bench(*prepare, f"out={whole}").code == 0
+    ours, theirs = (only(c, "*/entry.json").parent for c in (cache, whole / "cache"))
+    assert ours.name == theirs.name
+    files = {"network.safetensors", "epoch2.safetensors", "epoch9.safetensors", "teacher.json"}
+    assert {p.name for p in ours.iterdir()} == files | {"entry.json"}
+    assert all(sha256(ours / name) == sha256(theirs / name) for name in files)
+
+
 @pytest.mark.slow
 def test_killed_while_matching_trajectories(start, dd_bench, tmp_path):
     runs = tmp_path / "runs"

@@ -9,6 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from dd_bench.methods.recover import Recover
+from dd_bench.methods.recover_engine import Engine, recover_loss
 from dd_bench.methods.recover_patches import Patches, arranged, composites
 from dd_bench.methods.recover_views import RecoverViews
 from dd_bench.preprocess import ZCA
@@ -77,6 +78,19 @@ class TestStatistics:
         with torch.no_grad():
             up, down = (float(tapped(x + s * 1e-5 * v)[1].sum()) for s in (1, -1))
         assert float((x.grad * v).sum()) == pytest.approx((up - down) / 2e-5, rel=1e-6)
+
+    def test_the_loss_weighs_the_first_layer_and_all_of_them(self, make_teacher, make_ctx, blobs):
+        """CE + weight (10 d_1 + d_2), a number and not a sign."""
+        ctx = make_ctx()
+        teacher = teacher_of(make_teacher(), blobs, ctx.cache, ctx.runtime, None)
+        x, y = blobs.train.inputs(torch.arange(6)), torch.arange(6) % 3
+        logits, d = Tapped(teacher)(x)
+        engine = Engine(blobs, [Tapped(teacher)], None, 1, 0.1, (0.5, 0.9), 0.3, 10.0, False)
+        layers = engine._layers(engine.teachers[0], CPU)
+        loss, distances = recover_loss(engine.teachers[0], x, y, layers, weight=0.3, autocast=False)
+        nll = -logits.log_softmax(1)[torch.arange(6), y].mean()
+        assert float(loss) == pytest.approx(float(nll + 0.3 * (10 * d[0] + d[1])), rel=1e-5)
+        assert torch.equal(distances, d)
 
     def test_in_bfloat16_networks_they_are_of_float32(self, make_teacher, make_ctx, blobs):
         """Activations are rounded, the sums over them are not: a mean of thousands of values keeps its digits."""
@@ -276,14 +290,21 @@ class TestCompensators:
         assert float(u.abs().max()) > 0.01
         assert torch.allclose(compensated, (natural + u).clamp(-2, 2))
 
-    def test_its_gradient_is_the_sum_over_the_classes(self, make_ctx, blobs):
-        (teacher,) = make_ctx().teachers_of(blobs)
-        tapped, x = Tapped(teacher), blobs.train.inputs(torch.arange(5))
-        u = torch.zeros(1, 1, 8, 8, requires_grad=True)
-        tapped(x + u)[1].sum().backward()
-        each = x.clone().requires_grad_()
-        tapped(each)[1].sum().backward()
-        assert torch.allclose(u.grad, each.grad.sum(0, keepdim=True), atol=1e-5)
+    def test_one_step_is_adam_on_the_sum_over_the_classes(self, make_method, make_ctx, blobs):
+        """Every class pulls at the one compensator; its first step is the sign of the sum of their gradients."""
+        method = make_method("infer", iterations=1, lr_img=0.05, statistics=0.5, **{"views.roll": [0, 0]})
+        ctx = make_ctx()
+        syn = method.distill(blobs, 2, ctx)  # K=1, M=1
+        (teacher,) = ctx.teachers_of(blobs)
+        each = blobs.train.inputs(blobs.train.draw(1, ctx.generator("init"))[:, 0]).requires_grad_()
+        logits, distances = Tapped(teacher)(each)
+        (F.cross_entropy(logits, torch.arange(3)) + 0.5 * distances @ torch.tensor([10.0, 1.0])).backward()
+        pull = each.grad.sum(0)
+        assert syn.compensators.shape == (1, 1, 1, 8, 8)
+        clear = pull.abs() > 1e-5
+        assert clear.float().mean() > 0.9
+        assert torch.allclose(syn.compensators[0, 0].float()[clear], -0.05 * pull.sign()[clear], atol=1e-4)
+        assert bool((each.grad.sign() != pull.sign()).any()), "one class alone would pull elsewhere"
 
     def test_each_follows_its_own_teacher(self, make_method, make_ctx, blobs, make_teacher):
         one, two = self.two(make_teacher)
