@@ -116,3 +116,16 @@ def test_views_are_the_same_on_every_device():
         torch.testing.assert_close(here.x, there.x.cpu(), rtol=1e-4, atol=1e-4)
         assert here.mixture is not None and there.mixture is not None
         assert torch.equal(here.mixture.partner, there.mixture.partner.cpu())
+
+
+def test_views_do_not_wait_for_the_device():
+    x = torch.rand(12, 3, 16, 16, device="cuda")
+    recipe = ViewRecipe(patches=2, pad=2, scale=(0.3, 1.0), flip=True, mix="cutmix", alpha=1.0)
+    views = Views(recipe, 12, seed=0, batch_size=5, flip_allowed=True)
+    list(views.epoch(x, 0))  # what is allocated once
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        for view in views.epoch(x, 1):
+            view.x.sum()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")

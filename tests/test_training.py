@@ -510,3 +510,17 @@ class TestSchedules:
     def test_contradictions(self, recipe, values, told):
         with pytest.raises(ValueError, match=told):
             recipe(**values)
+
+
+@pytest.mark.parametrize(("steps", "n"), [(1, 10), (3, 10), (7, 10), (9, 10), (4, 3), (None, 10)])
+def test_the_samples_of_a_recipe_are_those_that_training_passes(recipe, convnet, blobs, runtime, steps, n):
+    """What a teacher beside the training has to look at."""
+    plan = recipe(epochs=1 if steps else 2, batch_size=4, milestones=(), steps=steps).lasting(n)
+    x, seen = blobs.train.inputs(torch.arange(n)), []
+
+    def fetch(index):
+        seen.append(len(index))
+        return x[index], blobs.train.labels[index]
+
+    train(convnet(blobs).fresh(0, runtime.device), fetch, n, plan, seed=0, runtime=runtime, flip=False)
+    assert sum(seen) == plan.samples(n)
