@@ -22,9 +22,10 @@ import torch
 from dd_bench.data.ogb_mol import ogb_mol
 from dd_bench.data.tu import tu
 from dd_bench.graphs import Graphs
-from dd_bench.methods.mirage import Mirage, holders_of, trees_of
+from dd_bench.methods.mirage import Mirage
 from dd_bench.methods.mirage_colours import colours
 from dd_bench.methods.mirage_itemsets import frequent
+from dd_bench.methods.mirage_transactions import holders_of, trees_of
 from dd_bench.real import RealSet
 from dd_bench.real_graphs import GraphSplit, graphs_of
 

@@ -207,6 +207,10 @@ class Evaluator(ABC):
 
     main_metric: str
 
+    def refuses(self, protocol: Protocol) -> str | None:
+        """Returns why networks cannot be measured under this protocol, or None; asked before anything is distilled."""
+        return None
+
     def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """Returns why this set cannot be measured, or None."""
         return None

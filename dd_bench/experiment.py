@@ -83,6 +83,7 @@ class Experiment:
             or self.method.unsupported(real, self.ipc, self.architecture)
             or self.method.unteachable(real, self.ipc, self.teachers)
             or self._no_teacher()
+            or self.evaluator.refuses(self.protocol)
         )
 
     def set_key(self, index: int) -> str:

@@ -114,6 +114,24 @@ class Graphs:
         start = torch.cat([count.new_zeros(1), count.cumsum(0)])
         return self.edges[1].argsort(stable=True), start
 
+    @cached_property
+    def normalised(self) -> tuple[Tensor, Tensor]:
+        """The edges with a loop at each node, and D^-1/2 (A + I) D^-1/2 on them; of the stored degrees where they are.
+
+        Kipf and Welling's, for all layers and steps that see these graphs. Weights that carry a gradient are taken
+        once too: graphs of learned edges are made anew for every backward pass.
+        """
+        v, (sender, receiver) = len(self.nodes), self.edges
+        weight = self.weights
+        if weight is None:
+            weight = torch.ones(len(sender), device=self.device, dtype=torch.float64)
+        degree = self.degrees
+        if degree is None:
+            degree = weight.new_zeros(v).index_add(0, receiver, weight)
+        root = (degree + 1).to(weight.dtype).rsqrt()  # of the degree with the loop
+        edges = torch.cat([self.edges, torch.arange(v, device=self.device).expand(2, -1)], 1)
+        return edges, torch.cat([root[sender] * weight * root[receiver], root.square()])
+
     def __getitem__(self, index: Tensor) -> Graphs:
         """Returns the graphs `index (b,)`, in that order."""
         nodes, ptr = stretches(self.ptr, index)

@@ -76,18 +76,18 @@ class Recipe(BaseModel):
         """Returns the recipe for `n` samples: its epochs are those that its steps take."""
         if self.steps is None:
             return self
-        return self.model_copy(update={"epochs": math.ceil(self.steps / self._steps_an_epoch(n))})
+        return self.model_copy(update={"epochs": math.ceil(self.steps / self.steps_an_epoch(n))})
 
     def samples(self, n: int) -> int:
         """Returns how many samples a training on `n` passes; `self` lasts as long as its steps, see `lasting`."""
         if self.steps is None:
             return self.epochs * n
-        whole, left = divmod(self.steps, self._steps_an_epoch(n))
+        whole, left = divmod(self.steps, self.steps_an_epoch(n))
         return whole * n + min(n, left * self.batch_size)
 
     def in_step_with(self, n: int, other: int) -> Recipe:
         """Returns the recipe under which `n` samples take as many steps as `other` samples do under this one."""
-        mine, theirs = self._steps_an_epoch(n), self._steps_an_epoch(other)
+        mine, theirs = self.steps_an_epoch(n), self.steps_an_epoch(other)
         if self.steps is not None or mine == theirs:
             return self
         return self.model_copy(
@@ -100,9 +100,10 @@ class Recipe(BaseModel):
 
     def steps_of(self, epoch: int, n: int) -> int | None:
         """Returns how many steps there are in `epoch` (0-based) of `n` samples; None: all."""
-        return None if self.steps is None else self.steps - epoch * self._steps_an_epoch(n)
+        return None if self.steps is None else self.steps - epoch * self.steps_an_epoch(n)
 
-    def _steps_an_epoch(self, n: int) -> int:
+    def steps_an_epoch(self, n: int) -> int:
+        """Returns how many batches `n` samples are."""
         return math.ceil(n / self.batch_size)
 
     def identity(self) -> dict[str, Any]:

@@ -77,10 +77,19 @@ def graph_set(
     if len(together.unique()) != len(together):
         raise ValueError(f"{name}: a graph is in two parts of the split")
     k = len(class_names)
+    if not 0 <= int(labels.min()) <= int(labels.max()) < k:
+        raise ValueError(
+            f"{name}: classes {int(labels.min())} to {int(labels.max())}, there are {k}: 0 to {k - 1}"
+        )
     parts = []
     for part, index in zip(("train", "val", "test"), split, strict=True):
         if not len(index):
             raise ValueError(f"{name}: its {part} split is empty")
+        if len(labels[index].unique()) < 2:
+            raise ValueError(
+                f"{name}: its {part} split has one class alone: no area under a curve. Use another "
+                "dataset.seed, or larger dataset.test and dataset.val"
+            )
         parts.append(GraphSplit(graphs[index].to(device), labels[index].to(device), k, shape))
     missing = (parts[0].counts == 0).nonzero().flatten().tolist()
     if missing:

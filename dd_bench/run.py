@@ -166,7 +166,7 @@ def evaluate(cfg: DictConfig) -> Record:
     experiment = compose(cfg)
     if reason := artifact.fits(card, experiment.real):
         raise ValueError(f"{folder} cannot be scored on this dataset: {reason}")
-    if reason := experiment.architecture.unfit():
+    if reason := experiment.architecture.unfit() or experiment.evaluator.refuses(experiment.protocol):
         raise Unsupported(reason)
     experiment.ipc, experiment.method_name = card.ipc, card.method
     experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}))

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, ClassVar, Literal, Self, get_args
 
 import torch
 from torch import Tensor
 
+from dd_bench.architecture import Architecture
 from dd_bench.graph_pictures import draw
 from dd_bench.graphs import Graphs, GraphShape
 from dd_bench.labels import check_labels
@@ -56,10 +57,32 @@ class SyntheticGraphs(SyntheticSet):
         )
         return 2 * (graphs.nodes.numel() + graphs.edges.numel() + marks)
 
+    def sizes_told(self) -> dict[str, int]:
+        """Returns samples, nodes and `paper_bytes` of the whole set: three sizes by which sets are called equal."""
+        graphs, labels = self.materialise(torch.device("cpu"))
+        return {"samples": len(labels), "nodes": len(graphs.nodes), "paper bytes": self.paper_bytes()}
+
+    def caveats(self, architecture: Architecture) -> list[str]:
+        """Returns what a network of this architecture does not see of these samples as it would of whole graphs."""
+        return []
+
     def permuted(self, generator: torch.Generator) -> Self:
-        """Returns the set with its labels shuffled among its samples: a control that knows sizes, not classes."""
-        order = torch.randperm(len(self.labels), generator=generator)
-        return replace(self, labels=self.labels[order])  # type: ignore[type-var]
+        """Returns the set with its labels dealt out anew: a control that knows sizes, not classes.
+
+        Every class's samples get the labels of all classes in proportion, as far as whole samples allow: a plain
+        shuffle of few samples is often the set itself. Of one sample a class a deal is still one of few.
+        """
+        order = self.labels.argsort(stable=True)
+        order = order[torch.randperm(len(order), generator=generator)]
+        order = order[self.labels[order].argsort(stable=True)]  # class by class, shuffled within
+        counts = torch.bincount(self.labels, minlength=len(self.class_names))
+        rank = torch.cat([torch.arange(int(n)) for n in counts])
+        dealt = self.labels.sort().values
+        offset = torch.rand(len(counts), generator=generator)
+        place = (rank + offset[dealt]) / counts[dealt]  # label by label, evenly over all samples
+        labels = torch.empty_like(self.labels)
+        labels[order] = dealt[place.argsort(stable=True)]
+        return replace(self, labels=labels)  # type: ignore[type-var]
 
     def check_ipc(self, ipc: int) -> None:
         """See `SyntheticSet`; for graphs the most that a class may have."""
@@ -209,8 +232,19 @@ class TreeSet(SyntheticGraphs):
         v = len(self.nodes)
         if int(self.sizes.sum()) != v or len(self.parents) != v or len(self.edge_labels) != v:
             raise ValueError(f"trees of {int(self.sizes.sum())} nodes, there are {v}")
-        if not 0 <= int(self.parents.min()) <= int(self.parents.max()) < v:
-            raise ValueError(f"a parent is outside 0..{v - 1}")
+        if self.weighting not in get_args(Weighting):
+            raise ValueError(f"weighting {self.weighting!r}; wanted one of {', '.join(get_args(Weighting))}")
+        root = torch.repeat_interleave(self.sizes.cumsum(0) - self.sizes, self.sizes)
+        at = torch.arange(v)
+        wrong = (
+            (self.parents >= at) & (at != root) | (self.parents < root) | (at == root) & (self.parents != at)
+        )
+        if bool(wrong.any()):
+            first = int(wrong.nonzero()[0])
+            raise ValueError(
+                f"node {first} has parent {int(self.parents[first])}: a root is its own, another node's stands before "
+                "it in its tree"
+            )
         if int(self.pattern_sizes.sum()) != len(self.patterns) or bool((self.pattern_sizes < 1).any()):
             raise ValueError(f"sets of {int(self.pattern_sizes.sum())} trees, {len(self.patterns)} are named")
         if not 0 <= int(self.patterns.min()) <= int(self.patterns.max()) < len(self.sizes):
@@ -219,6 +253,34 @@ class TreeSet(SyntheticGraphs):
             raise ValueError("every set has a support of one or more")
         check_labels(self.labels, len(self.pattern_sizes), len(self.class_names))
         self._trees.check(self.shape)
+
+    def depth(self) -> int:
+        """Returns the levels of the deepest tree; 0 for roots alone."""
+        level = torch.zeros_like(self.parents)
+        for _ in range(len(level)):
+            deeper = torch.where(self.parents == torch.arange(len(level)), 0, level[self.parents] + 1)
+            if torch.equal(deeper, level):
+                break
+            level = deeper
+        return int(level.max())
+
+    def caveats(self, architecture: Architecture) -> list[str]:
+        """See `SyntheticGraphs`."""
+        knobs, title, depth = architecture.knobs, architecture.title, self.depth()
+        found, layers = [], knobs.get("layers", 0)
+        if layers > depth:
+            found.append(
+                f"{title} has {layers} layers, the trees {depth} levels: a root's embedding is not that of its node. "
+                f"Use method.depth={layers} or model.layers={depth}"
+            )
+        if self.degrees is None and getattr(architecture.make, "weighs_edges", False):
+            found.append(
+                f"{title} divides by degrees, which these trees do not hold: a leaf counts as a node without "
+                "neighbours. Use method.degrees=true"
+            )
+        if knobs.get("norm") == "batch":
+            found.append("BatchNorm sees the nodes of trees while it trains, of which leaves are the most")
+        return found
 
     @property
     def _trees(self) -> Graphs:

@@ -71,6 +71,7 @@ def train(
     flip: bool,
     compiled: bool = False,
     on_epoch: Callable[[int], None] | None = None,
+    on_step: Callable[[int], None] | None = None,
     descent: Descent | None = None,
     kept: Path | None = None,
     lessons: Lessons | None = None,
@@ -87,6 +88,7 @@ def train(
         flip: whether a horizontal flip keeps the class.
         compiled: use `torch.compile`, see `repays_compilation`.
         on_epoch: called with the number of epochs done after each of them.
+        on_step: called with the number of steps done after each of them.
         descent: instead of the gradient of the loss.
         kept: file of a checkpoint, written after every epoch and gone on from if it is there; the result is the
             same. It stays when the training is done.
@@ -109,7 +111,10 @@ def train(
         began = time.monotonic()
         for epoch in range(done, recipe.epochs):
             set_rate(optimizer, recipe, epoch)
-            for raw, x, target in islice(lessons(epoch), recipe.steps_of(epoch, n)):
+            first = epoch * recipe.steps_an_epoch(n)
+            for step, (raw, x, target) in enumerate(islice(lessons(epoch), recipe.steps_of(epoch, n)), first):
+                if recipe.steps is not None:  # the rate falls by step too, whatever the size of the set
+                    set_rate(optimizer, recipe, recipe.epochs * step / recipe.steps)
                 if compiled:
                     x = x.contiguous(memory_format=torch.channels_last)
                 optimizer.zero_grad(set_to_none=True)
@@ -118,6 +123,8 @@ def train(
                 else:
                     descent(net, loss_of, x, target, raw, epoch)
                 optimizer.step()
+                if on_step is not None:
+                    on_step(step + 1)
             if on_epoch is not None:
                 on_epoch(epoch + 1)
                 net.train()
@@ -254,16 +261,16 @@ def make_optimizer(
     return kind(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: int) -> None:
-    """Sets the learning rate of `epoch` (0-based), and forgets momentum at a milestone if the recipe says so."""
+def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
+    """Sets the learning rate after so many epochs, and forgets momentum at a milestone if the recipe says so."""
     if epoch in recipe.milestones and recipe.reset_optimizer:
         optimizer.state.clear()
     for group in optimizer.param_groups:
         group["lr"] = recipe.lr * _share(recipe, epoch)
 
 
-def _share(recipe: Recipe, epoch: int) -> float:
-    """Returns the share of the learning rate that `epoch` has."""
+def _share(recipe: Recipe, epoch: float) -> float:
+    """Returns the share of the learning rate that is left after so many epochs."""
     if epoch < recipe.warmup:
         return 0.01 + 0.99 * epoch / recipe.warmup
     if recipe.schedule == "milestones":

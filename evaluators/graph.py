@@ -7,7 +7,7 @@ validation graphs hides what the labels are worth. So the score is the last step
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from torch import Tensor
@@ -15,6 +15,7 @@ from torch import Tensor
 from dd_bench.base import Context, Evaluator
 from dd_bench.graph_scores import METRICS, Metric, majority, score, size_only
 from dd_bench.labels import Weighted
+from dd_bench.protocol import Protocol
 from dd_bench.real import RealSet
 from dd_bench.real_graphs import GraphSplit, graphs_of
 from dd_bench.record import Score
@@ -58,6 +59,24 @@ class Graph(Evaluator):
         self.main_metric = metric
         self.metric: Metric = metric  # type: ignore[assignment]  # it is one of them
 
+    def refuses(self, protocol: Protocol) -> str | None:
+        """See `Evaluator`: the last step is scored, and graphs are shown as they are."""
+        recipe = protocol.recipe
+        for knob, value, wanted in (
+            ("selection", protocol.selection, "last"),
+            ("lr_grid", protocol.lr_grid, ()),
+            ("labels", protocol.labels, None),
+            ("recipe.augment", recipe.augment, "none"),
+            ("recipe.cutmix", recipe.cutmix, 0),
+            ("recipe.views", recipe.views, None),
+        ):
+            if value != wanted:
+                return (
+                    f"protocol {protocol.name} has {knob}={value if isinstance(value, str | float) else '...'}, which "
+                    "evaluator graph does not know. Use protocol=graph-500"
+                )
+        return None
+
     def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """See `Evaluator`."""
         if isinstance(syn, SyntheticGraphs):
@@ -68,6 +87,8 @@ class Graph(Evaluator):
         """See `Evaluator`."""
         assert isinstance(syn, SyntheticGraphs) and isinstance(real.test, GraphSplit)
         train_split = graphs_of(real)
+        for note in syn.caveats(ctx.architecture):
+            ctx.note(note)
         constant = {f.__name__: f(self.metric, train_split, real.test) for f in (size_only, majority)}
         val = [] if real.val is None else list(real.val.batches(BATCH))
         splits = Splits(val, list(real.test.batches(BATCH)))  # type: ignore[arg-type]
@@ -77,7 +98,7 @@ class Graph(Evaluator):
             seed = ctx.seed_for("evaluate", network)
             values = self._scores(syn, seed, splits, ctx)
             shuffled = syn.permuted(generator("cpu", seed, "permuted"))
-            values["permuted"] = self._scores(shuffled, seed, splits, ctx)[self.metric]
+            values["permuted"] = self._scores(shuffled, seed, replace(splits, val=[]), ctx)[self.metric]
             yield [
                 Score(metric=name, value=value, set=0, network=network, seed=seed)
                 for name, value in {**values, **constant}.items()
@@ -87,13 +108,13 @@ class Graph(Evaluator):
         """Trains one network from `seed`; the same seed starts and orders the same, whatever the labels."""
         net = ctx.architecture.fresh(seed_for(seed, "init"), ctx.device)
         n, recipe = len(syn.labels), ctx.protocol.recipe
-        epochs = recipe.lasting(n).epochs
+        steps = recipe.steps or recipe.epochs * recipe.steps_an_epoch(n)
         first = score(self.metric, *_answers(net, splits.test))
         best = (-1.0, first)
 
-        def look(epoch: int) -> None:
+        def look(step: int) -> None:
             nonlocal best
-            if not splits.val or (epoch % max(1, epochs // self.looks) and epoch != epochs):
+            if step % max(1, steps // self.looks) and step != steps:
                 return
             value = score(self.metric, *_answers(net, splits.val))
             if value > best[0]:
@@ -108,7 +129,7 @@ class Graph(Evaluator):
             seed=seed_for(seed, "train"),
             runtime=ctx.runtime.exact(),
             flip=False,
-            on_epoch=look,
+            on_step=look if splits.val else None,
             lessons=lessons,
         )
         if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):

@@ -17,7 +17,8 @@ from dd_bench.real_graphs import GraphSplit, graphs_of
 from dd_bench.synthetic_graphs import TreeSet, Weighting
 
 from .mirage_colours import colours
-from .mirage_itemsets import KINDS, Itemset, TooMany, frequent
+from .mirage_itemsets import KINDS, Itemset, TooMany, frequent, is_closed, ranked
+from .mirage_transactions import graphs_in, holders_of, top_support, trees_of
 from .mirage_trees import unfolded
 
 THOUSANDTHS = 1000  # steps in which a budget is searched
@@ -30,7 +31,9 @@ class Mirage(Method):
     set of its trees. No network, no gradient and no randomness: the data decide the set.
 
     Thresholds are `theta`, one number of graphs (or share of the class) a class. Without them a budget decides: the
-    lowest common share whose set fits `bytes`, or, where that is null, the `ipc` most frequent sets of each class.
+    largest set of one common share that fits `bytes`, or, where that is null, the `ipc` most frequent sets of each
+    class; of `cross_class=drop` and `itemsets=maximal`, which need thresholds to mean anything, the largest set of one
+    common share that leaves no class more than `ipc`.
 
     Deviations from the released code:
 
@@ -39,7 +42,9 @@ class Mirage(Method):
     - Networks are trained with sets drawn in proportion to their support if `weighting=sampling`, as the paper
       says; the released code computes that and overwrites it: `weighting=none`.
     - Any number of classes; `cross_class=drop` drops a set that is frequent in another class too, in all of them.
-    - `degrees` stores how many neighbours a node had, without which GCN is not exact at the leaves.
+    - `degrees` stores how many neighbours a node had, without which GCN is not exact at the leaves. With them it is
+      exact for the node that a tree was cut from; others of the same tree may have leaves of other degrees (on NCI1 at
+      depth 2 most do, on molecules whose labels hold the degree none).
     - `multiplicity=mean` repeats a tree as often as its graphs hold it on average: a sum over roots is then of the
       scale that a network meets in real graphs. The paper counts each tree once.
     """
@@ -111,13 +116,17 @@ class Mirage(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: Context) -> TreeSet:
         """See `Method`."""
-        layers = ctx.architecture.knobs.get("layers")
-        if layers is not None and layers > self.depth:
+        syn = self.tree_set(real, ipc)
+        for note in syn.caveats(ctx.architecture):
+            ctx.note(note)
+        if not self.edge_labels and _marks_edges(real):
             ctx.note(
-                f"{ctx.architecture.title} has {layers} layers, the trees {self.depth} levels: a root's embedding "
-                f"is not that of its node. Use method.depth={layers} or model.layers={self.depth}"
+                "trees are told apart without their edge labels, and show those of the first graph that holds them"
             )
-        return self.tree_set(real, ipc)
+        few = [real.class_names[c] for c, n in enumerate(torch.bincount(syn.labels).tolist()) if n < ipc]
+        if self.theta is None and self.bytes is None and few:
+            ctx.note(f"fewer than ipc={ipc} sets of trees of class {', '.join(few)}")
+        return syn
 
     def tree_set(self, real: RealSet, ipc: int) -> TreeSet:
         """Returns the set; it needs nothing but the data."""
@@ -126,61 +135,81 @@ class Mirage(Method):
         pairs = trees_of(split, colour, isolated=self.isolated == "keep")
         counts = split.counts.tolist()
         if self.theta is not None:
-            least = [t if t >= 1 else max(1, round(t * n)) for t, n in zip(self.theta, counts, strict=True)]
-        elif self.bytes is None:
-            least = [top_support(pairs, split, c, ipc) for c in range(len(counts))]
-        else:
-            least = [1] * len(counts)
-        holders = [holders_of(pairs, split, c, t) for c, t in enumerate(least)]
-        if self.theta is not None:
-            return self._set_of(self._mined(holders, least), split, colour, real)
-        return self._within_budget(holders, ipc, split, colour, real)
+            least = [t if t >= 1 else graphs_in(t, n) for t, n in zip(self.theta, counts, strict=True)]
+            return self._set_of(self._mined(pairs, split, least), split, colour, real)
+        if self.bytes is None and self.cross_class == "keep" and self.itemsets != "maximal":
+            top = [self._most_frequent(pairs, split, c, ipc) for c in range(len(counts))]
+            return self._set_of(top, split, colour, real)
+        return self._largest(pairs, ipc, split, colour, real)
 
-    def _within_budget(
-        self, holders: list[dict[int, int]], ipc: int, split: GraphSplit, colour: Tensor, real: RealSet
-    ) -> TreeSet:
-        """Returns the largest set that the budget holds; see the class."""
-        counts = split.counts.tolist()
-        if self.bytes is None:
-            top = [self._most_frequent(has, n, ipc) for has, n in zip(holders, counts, strict=True)]
-            return self._set_of(self._told_apart(top), split, colour, real)
-        low, high, best = 0, THOUSANDTHS + 1, None  # `low` is too much, `high` fits or leaves a class empty
-        while high - low > 1:
-            middle = (low + high) // 2
+    def _largest(self, pairs: Tensor, ipc: int, split: GraphSplit, colour: Tensor, real: RealSet) -> TreeSet:
+        """Returns the largest set of a common share that the budget holds.
+
+        Shares are tried from the whole class down, all of them: where sets are dropped that another class has, or
+        hidden by larger ones, a lower share may give less. Otherwise the first that is too much is the end.
+        """
+        counts, best, size = split.counts.tolist(), None, 0
+        rising = self.cross_class == "keep" and self.itemsets != "maximal"
+        shares = (tuple(graphs_in(i / THOUSANDTHS, n) for n in counts) for i in range(THOUSANDTHS, 0, -1))
+        for least in dict.fromkeys(shares):
             try:
-                least = [max(1.0, middle / THOUSANDTHS * n) for n in counts]
-                syn = self._set_of(self._mined(holders, least), split, colour, real)
-                fits = sum(syn.stored_bytes().values()) <= self.bytes
-                low, high, best = (low, middle, syn) if fits else (middle, high, best)
+                mined = self._mined(pairs, split, least)
+                if self.bytes is None:
+                    large = sum(map(len, mined)) if all(map(len, mined)) else 0
+                    fits = all(len(found) <= ipc for found in mined)
+                else:
+                    syn = self._set_of(mined, split, colour, real)
+                    large = sum(syn.stored_bytes().values())
+                    fits = large <= self.bytes
             except TooMany:
-                low = middle
+                break
             except Empty:
-                high = middle
-        if best is None:
-            raise ValueError(
-                f"method.bytes={self.bytes} does not hold a frequent set of trees of every class. Use more bytes"
-            )
-        return best
-
-    def _most_frequent(self, has: dict[int, int], n: int, ipc: int) -> list[Itemset]:
-        """Returns the `ipc` most frequent sets of a class of `n` graphs; of equal support the smaller ones."""
-        low, high, found = 1, n + 1, list[Itemset]()  # fewer than `ipc` sets at `high`
-        while high - low > 0:
-            middle = (low + high) // 2
-            try:
-                mined = frequent(has, middle, self.most, self.itemsets)
-            except TooMany:
-                low = middle + 1
                 continue
-            if len(mined) >= ipc:
-                return mined[:ipc]
-            found, high = mined, middle
-        return found
+            if fits and large > size:
+                best, size = mined, large
+            elif not fits and rising:
+                break
+        if best is None:
+            wanted = f"method.bytes={self.bytes}" if self.bytes is not None else f"ipc={ipc}"
+            raise ValueError(
+                f"{wanted} does not hold a set of trees of every class at any common share. Use more, "
+                "method.cross_class=keep, or method.theta"
+            )
+        return self._set_of(best, split, colour, real)
 
-    def _mined(self, holders: list[dict[int, int]], least: list[float]) -> list[list[Itemset]]:
+    def _most_frequent(self, pairs: Tensor, split: GraphSplit, c: int, ipc: int) -> list[Itemset]:
+        """Returns the `ipc` most frequent sets of class `c`, or all where there are fewer; see `ranked`.
+
+        No set that holds a tree rarer than the m-th is more frequent than it, so m trees are looked at first, and
+        more where closed sets are too few among them.
+        """
+        m = ipc
+        while True:
+            least = top_support(pairs, split, c, m)
+            holders, found = holders_of(pairs, split, c, least), list[Itemset]()
+            for looked, s in enumerate(ranked(holders)):
+                if s.support < least or len(found) == ipc:
+                    break
+                if looked >= max(self.most, ipc):
+                    raise TooMany(
+                        f"more than {self.most} sets of trees before {ipc} are {self.itemsets}. Use a larger "
+                        "method.most, or method.itemsets=all"
+                    )
+                if self.itemsets == "all" or is_closed(s, holders):
+                    found.append(s)
+            if len(found) == ipc or least == 1:
+                return found
+            m *= 4
+
+    def _mined(self, pairs: Tensor, split: GraphSplit, least: Sequence[float]) -> list[list[Itemset]]:
         """Returns the sets of each class with a support of `least` or more."""
-        pairs = zip(holders, least, strict=True)
-        return self._told_apart([frequent(has, math.ceil(t), self.most, self.itemsets) for has, t in pairs])
+        whole = [math.ceil(t) for t in least]
+        return self._told_apart(
+            [
+                frequent(holders_of(pairs, split, c, t), t, self.most, self.itemsets)
+                for c, t in enumerate(whole)
+            ]
+        )
 
     def _told_apart(self, of_class: list[list[Itemset]]) -> list[list[Itemset]]:
         """Drops the sets that another class has too, if that is wanted."""
@@ -246,44 +275,9 @@ def _times(held: Tensor | None, s: Itemset, members: Tensor) -> int:
     return max(1, round(float(held[members[bits]].float().mean())))
 
 
-def trees_of(split: GraphSplit, colour: Tensor, isolated: bool) -> Tensor:
-    """Returns which graph holds which tree, once each: rows of (tree, graph), `(2, pairs)`.
-
-    Args:
-        split: the graphs.
-        colour: the tree of each node, `(v,)`.
-        isolated: whether the trees of nodes without neighbours count.
-    """
-    graph, n = split.graphs.graph_of, len(split)
-    if not isolated:
-        linked = torch.zeros_like(colour, dtype=torch.bool)
-        linked[split.graphs.edges[1]] = True
-        graph, colour = graph[linked], colour[linked]
-    pairs = (colour * n + graph).unique()
-    return torch.stack([pairs // n, pairs % n])
-
-
-def holders_of(pairs: Tensor, split: GraphSplit, c: int, least: float) -> dict[int, int]:
-    """Returns for each tree in `least` or more graphs of class `c` the graphs that hold it, as the bits of a number."""
-    tree, graph = pairs[:, split.labels[pairs[1]] == c]
-    often = torch.bincount(tree) >= least
-    kept = often[tree]
-    members = split.of_class(c)
-    position = torch.zeros_like(split.labels)
-    position[members] = torch.arange(len(members), device=members.device)
-    table: dict[int, int] = {}
-    for item, bit in zip(tree[kept].tolist(), position[graph[kept]].tolist(), strict=True):
-        table[item] = table.get(item, 0) | (1 << bit)
-    return table
-
-
-def top_support(pairs: Tensor, split: GraphSplit, c: int, count: int) -> int:
-    """Returns the support of tree number `count` by support in class `c`, or 1 where there are fewer.
-
-    No set of trees that holds a rarer one is among the `count` most frequent.
-    """
-    support = torch.bincount(pairs[0, split.labels[pairs[1]] == c])
-    return max(1, int(support.topk(count).values[-1])) if len(support) >= count else 1
+def _marks_edges(real: RealSet) -> bool:
+    """Whether the graphs have labels on their edges."""
+    return bool(graphs_of(real).spec.edges)
 
 
 class Empty(ValueError):

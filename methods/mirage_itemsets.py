@@ -7,6 +7,7 @@ package that Mirage's released code mines with loses frequent itemsets; this one
 from __future__ import annotations
 
 from collections.abc import Iterator
+from heapq import heapify, heappop, heappush
 from itertools import islice
 from typing import NamedTuple
 
@@ -45,10 +46,34 @@ def frequent(holders: dict[int, int], least: int, most: int, kind: str = "all") 
     candidates = sorted((item, has) for item, has in holders.items() if has.bit_count() >= least)
     found = list(islice(_grow((), None, candidates, least), most + 1))
     if len(found) > most:
-        raise TooMany(f"more than {most} frequent itemsets at a support of {least}")
+        raise TooMany(
+            f"more than {most} frequent itemsets at a support of {least}. Use a larger method.theta, or method.most"
+        )
     if kind != "all":
         found = [a for a in found if not any(_hides(b, a, kind) for b in found)]
     return sorted(found, key=lambda s: (-s.support, len(s.items), s.items))
+
+
+def ranked(holders: dict[int, int]) -> Iterator[Itemset]:
+    """Yields all itemsets, the most frequent first, then the smaller: the order of `frequent`, without a threshold.
+
+    Best first: whatever continues a set has its support or less and is larger, so it comes later.
+    """
+    items = sorted(holders.items())
+    heap: list[tuple[int, int, tuple[int, ...], int, int]]
+    heap = [(-has.bit_count(), 1, (item,), i, has) for i, (item, has) in enumerate(items)]
+    heapify(heap)
+    while heap:
+        _, _, named, last, has = heappop(heap)
+        yield Itemset(named, has)
+        for i in range(last + 1, len(items)):
+            if both := has & items[i][1]:
+                heappush(heap, (-both.bit_count(), len(named) + 1, (*named, items[i][0]), i, both))
+
+
+def is_closed(s: Itemset, holders: dict[int, int]) -> bool:
+    """Whether no other item stands in all transactions of the set."""
+    return all(item in s.items or s.holders & has != s.holders for item, has in holders.items())
 
 
 def _grow(

@@ -73,9 +73,13 @@ class RandomGraphs(Method):
                     queue.clear()
                 while queue:
                     i = queue.pop(0)
-                    if self._fits(real, [j for found in chosen for j in found] + [i]):
+                    taken = [j for found in chosen for j in found]
+                    if self._fits(real, [*taken, i]):
                         chosen[c].append(i)
                         break
+                    smallest = min([i, *queue], key=lambda j: int(split.graphs.num_nodes[j]))
+                    if not self._fits(real, [*taken, smallest]):
+                        queue.clear()
         return GraphSet.coreset(real, torch.tensor([i for found in chosen for i in found]))
 
     def _fits(self, real: RealSet, index: list[int]) -> bool:

@@ -1,6 +1,7 @@
 """Graphs end to end, and their parts: batches, files, sets, scores, and the command."""
 
 import json
+import math
 import subprocess
 import sys
 from dataclasses import replace
@@ -9,15 +10,16 @@ import pytest
 import torch
 from sklearn.metrics import roc_auc_score
 
-from dd_bench import artifact
+from dd_bench import artifact, training
 from dd_bench.data.tu import tu
-from dd_bench.evaluators.graph import _lessons
+from dd_bench.evaluators import graph as graph_evaluator
+from dd_bench.evaluators.graph import Graph, _lessons
 from dd_bench.graph_pictures import draw
 from dd_bench.graph_scores import majority, score, size_only
 from dd_bench.graphs import Graphs, GraphShape, coalesced, joined
 from dd_bench.labels import Weighted, weighted_loss
 from dd_bench.pyg import pyg
-from dd_bench.real_graphs import random_split
+from dd_bench.real_graphs import graph_set, random_split
 from dd_bench.record import load_record
 from dd_bench.synthetic_graphs import GraphSet, TreeSet, shortest
 
@@ -196,6 +198,7 @@ class TestTU:
             ({"graph_indicator": "2\n1\n"}, "numbered from 1 on"),
             ({"node_labels": "1\n"}, "TOY_node_labels.txt has 1 lines, there are 80 nodes"),
             ({"edge_labels": "1\n"}, "TOY_edge_labels.txt has 1 lines"),
+            ({"A": "1, 2\n2, 1\n1, 4\n"}, "TOY_A.txt, line 3: an edge from graph 1 into graph 2"),
         ],
     )
     def test_malformed_files_are_named(self, tmp_path, files, told):
@@ -245,6 +248,24 @@ class TestSets:
             "labels"
         }
 
+    def test_permuted_labels_say_nothing_of_the_class(self, motifs):
+        """Ten of each class: five keep their label, whatever the draw; a shuffle would keep two to eight."""
+        index = torch.cat([motifs.train.of_class(c)[:10] for c in range(2)])
+        syn = GraphSet.coreset(motifs, index)
+        drawn = [syn.permuted(torch.Generator().manual_seed(s)).labels for s in range(40)]
+        assert {int((labels == syn.labels).sum()) for labels in drawn} == {10}
+        assert len({tuple(labels.tolist()) for labels in drawn}) > 30
+        pair = replace(
+            syn, graphs=syn.graphs[torch.tensor([0, 10])], labels=torch.tensor([0, 1]), source=None
+        )
+        told = {tuple(pair.permuted(torch.Generator().manual_seed(s)).labels.tolist()) for s in range(20)}
+        assert told == {(0, 1), (1, 0)}
+
+    def test_sizes_are_told_three_ways(self, motifs):
+        syn = GraphSet.coreset(motifs, torch.arange(4))
+        nodes = int(motifs.train.graphs.num_nodes[:4].sum())
+        assert syn.sizes_told() == {"samples": 4, "nodes": nodes, "paper bytes": syn.paper_bytes()}
+
     def test_the_shortest_integers(self):
         for most, kind in (
             (255, torch.uint8),
@@ -266,7 +287,9 @@ class TestSets:
         syn, _ = artifact.load(folder)
         assert isinstance(syn, TreeSet) and syn.paper_bytes() > 0
         for change, told in (
-            ({"parents": syn.parents + 500}, "a parent is outside"),
+            ({"parents": syn.parents + 500}, "node 0 has parent 500: a root is its own"),
+            ({"parents": torch.zeros_like(syn.parents)}, "stands before it in its tree"),
+            ({"weighting": "often"}, "weighting 'often'; wanted one of none, sampling, loss"),
             ({"patterns": syn.patterns + 99}, "a set names a tree outside"),
             ({"support": syn.support * 0}, "support of one or more"),
             ({"sizes": syn.sizes + 1}, "trees of"),
@@ -367,3 +390,89 @@ def test_the_record_says_in_what_the_networks_were_trained(dd_bench, tmp_path):
     assert done.code == 0, done.text
     (path,) = (tmp_path / "runs" / "records").glob("*.json")
     assert "(fp32 networks" in load_record(path).device
+
+
+class TestWhatCannotBe:
+    @pytest.mark.parametrize(
+        ("protocol", "told"),
+        [
+            ("dsa-1000", "recipe.augment=color"),
+            ("fkd-300", "has labels=..."),
+            ("graph-500 protocol.selection=best_on_test protocol.eval_every=1", "selection=best_on_test"),
+            ("graph-500 protocol.recipe.cutmix=0.5", "recipe.cutmix=0.5"),
+        ],
+    )
+    def test_protocols_of_images_are_refused_before_anything_is_distilled(
+        self, dd_bench, tmp_path, protocol, told
+    ):
+        knobs = [k for k in SHORT if "steps" not in k]
+        done = dd_bench("run", "method=mirage", "ipc=2", *TINY, *knobs, *f"protocol={protocol}".split())
+        assert done.code != 0 and told in done.text and "Use protocol=graph-500" in done.text
+        assert not list(tmp_path.glob("runs/sets/*"))
+
+    def test_classes_that_are_none(self, motifs):
+        part = motifs.train
+        split = tuple(torch.arange(len(part)).chunk(3))
+        given = {"shape": part.spec, "class_names": ("a", "b"), "licence": "", "citation": "", "device": CPU}
+        for wrong in (2, -1):
+            labels = part.labels.clone()
+            labels[0] = wrong
+            with pytest.raises(ValueError, match=r"classes .* there are 2: 0 to 1"):
+                graph_set("x", part.graphs, labels, split, **given)
+
+    def test_a_split_of_one_class(self, motifs):
+        part = motifs.train
+        order = part.labels.argsort(stable=True)
+        split = (order[4:], order[:2], order[2:4])
+        given = {"shape": part.spec, "class_names": ("a", "b"), "licence": "", "citation": "", "device": CPU}
+        with pytest.raises(ValueError, match="its val split has one class alone"):
+            graph_set("x", part.graphs, part.labels, split, **given)
+
+    def test_what_a_saved_set_does_not_show_another_network_is_said(self, dd_bench, tmp_path):
+        done = dd_bench("distill", "method=mirage_released", "ipc=2", "method.depth=2", *TINY)
+        assert done.code == 0, done.text
+        (folder,) = (tmp_path / "runs" / "sets").glob("mirage_released-*")
+        deeper = [k for k in TINY if "layers" not in k]
+        done = dd_bench(
+            "evaluate", f"set={folder}", "model=gcn", "model.layers=4", "model.norm=batch", *deeper, *SHORT
+        )
+        assert done.code == 0, done.text
+        (path,) = (tmp_path / "runs" / "records").glob("*.json")
+        notes = "\n".join(load_record(path).notes)
+        for told in ("GCN has 4 layers, the trees 2 levels", "divides by degrees", "BatchNorm sees"):
+            assert told in notes
+
+
+@pytest.mark.parametrize("batch", [5, 128])
+def test_looks_are_by_step_and_the_twin_is_not_looked_at(dd_bench, tmp_path, monkeypatch, batch):
+    """A set of several batches is looked at as often as one of one."""
+    asked, plain = [], graph_evaluator._answers
+    monkeypatch.setattr(graph_evaluator, "_answers", lambda *a: asked.append(0) or plain(*a))
+    how = ["protocol.recipe.steps=12", f"protocol.recipe.batch_size={batch}", "evaluator.looks=4"]
+    done = dd_bench("run", "method=random", "ipc=8", *TINY, *how, "evaluator.num_networks=1")
+    assert done.code == 0, done.text
+    (path,) = (tmp_path / "runs" / "records").glob("*.json")
+    assert {"auc", "best_val", "permuted", "untrained", "size_only", "majority"} <= set(
+        load_record(path).metrics
+    )
+    looks = len(asked) - 4  # before and after the last step, of the network and of its permuted twin
+    assert 5 <= looks <= 8, "four at the validation graphs, and one at the test graphs where it was better"
+
+
+def test_the_rate_falls_by_step_whatever_the_size_of_the_set(recipe, convnet, blobs, runtime, monkeypatch):
+    rates = []
+    plain = training.set_rate
+
+    def spy(optimizer, plan, epoch):
+        plain(optimizer, plan, epoch)
+        rates.append(optimizer.param_groups[0]["lr"])
+
+    monkeypatch.setattr(training, "set_rate", spy)
+    for n in (4, 20):
+        rates.clear()
+        plan = recipe(epochs=1, steps=10, batch_size=4, milestones=(), schedule="cosine", lr=1.0)
+        x = blobs.train.inputs(torch.arange(n))
+        fetch = training.fetch_from(x, blobs.train.labels[:n])
+        training.train(convnet(blobs).fresh(0, CPU), fetch, n, plan, seed=0, runtime=runtime, flip=False)
+        by_step = list(dict.fromkeys(round(r, 6) for r in rates))
+        assert by_step == [round(0.5 * (1 + math.cos(math.pi * s / 10)), 6) for s in range(10)]

@@ -81,6 +81,8 @@ def _from_raw(folder: Path) -> tuple[Graphs, Tensor, tuple[Tensor, Tensor, Tenso
     once = bonds.t() + shift
     graphs = Graphs(nodes, torch.cat([once, once.flip(0)], 1), torch.cat([marks, marks]), ptr)
     parts = [_read(folder / "split" / "scaffold" / f"{part}.csv.gz")[:, 0] for part in PARTS]
+    if labels.shape[1] != 1:
+        raise ValueError(f"{raw / 'graph-label'}.csv.gz has {labels.shape[1]} tasks a molecule; wanted one")
     return graphs, labels[:, 0], (parts[0], parts[1], parts[2])
 
 

@@ -46,7 +46,11 @@ def molecules(folder: Path, kept: Path) -> tuple[Graphs, Tensor, tuple[Tensor, T
         stored.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(stored, save({k: v.contiguous() for k, v in parts.items()}))
     graphs = Graphs(**load_file(stored))
-    labels = torch.tensor(table[label].to_numpy()).long()
+    values = torch.tensor(table[label].to_numpy())
+    labels = values.long()
+    if bool((values != labels).any()):  # a missing label is not a number
+        line = int((values != labels).nonzero()[0]) + 2
+        raise ValueError(f"{path}, line {line}: its {label} is {values[line - 2]}, wanted a whole number")
     files = [folder / f"{part}.txt" for part in ("train", "valid", "test")]
     if all(file.exists() for file in files):
         train, valid, test = (torch.tensor([int(i) for i in file.read_text().split()]) for file in files)

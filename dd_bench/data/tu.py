@@ -62,6 +62,13 @@ def tu(
     edges, marks = table["A"].t() - 1, table.get("edge_labels")
     if edges.shape[0] != 2 or (edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < v):
         raise ValueError(f"{folder / name}_A.txt: wanted two node numbers of 1..{v} a line")
+    crossing = (graph_of[edges[0]] != graph_of[edges[1]]).nonzero().flatten()
+    if len(crossing):
+        line = int(crossing[0])
+        raise ValueError(
+            f"{folder / name}_A.txt, line {line + 1}: an edge from graph {int(graph_of[edges[0, line]])} into graph "
+            f"{int(graph_of[edges[1, line]])}"
+        )
     if marks is not None and len(marks) != edges.shape[1]:
         raise ValueError(
             f"{folder / name}_edge_labels.txt has {len(marks)} lines, there are {edges.shape[1]} edges"

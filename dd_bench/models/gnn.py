@@ -152,16 +152,8 @@ class GCN(GNN):
 
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
         """See `GNN`; the degrees are those of the graph that a node comes from."""
-        v, (sender, receiver) = len(x), graphs.edges
-        weight = graphs.weights if graphs.weights is not None else x.new_ones(len(sender))
-        degree = graphs.degrees
-        if degree is None:
-            degree = weight.new_zeros(v).index_add(0, receiver, weight)
-        root = (degree + 1).to(x.dtype).rsqrt()  # of the degree with the loop
-        loops = torch.arange(v, device=x.device)
-        edges = torch.cat([graphs.edges, loops.expand(2, -1)], 1)
-        weights = torch.cat([root[sender] * weight * root[receiver], root.square()])
-        out: Tensor = self.convs[layer](x, edges, weights)
+        edges, weights = graphs.normalised
+        out: Tensor = self.convs[layer](x, edges, weights.to(x.dtype))
         return out
 
 

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections import Counter
+from itertools import islice
 from pathlib import Path
 
 import pandas as pd
@@ -14,7 +15,8 @@ from dd_bench.data.tu import tu
 from dd_bench.graph_scores import size_only
 from dd_bench.graphs import Graphs, GraphShape, joined
 from dd_bench.methods.mirage_colours import colours, dense
-from dd_bench.methods.mirage_itemsets import TooMany, frequent
+from dd_bench.methods.mirage_itemsets import TooMany, frequent, is_closed, ranked
+from dd_bench.methods.mirage_transactions import graphs_in, holders_of, trees_of
 from dd_bench.methods.mirage_trees import unfolded
 
 CPU = torch.device("cpu")
@@ -154,6 +156,16 @@ class TestItemsets:
                 maximal = {a for a in wanted if not larger(a)}
                 assert {s.items for s in frequent(bits(transactions), least, 10_000, "maximal")} == maximal
 
+    def test_without_a_threshold_they_come_in_the_same_order(self):
+        for seed in range(30):
+            g = torch.Generator().manual_seed(seed)
+            rows = (torch.rand(9, 6, generator=g) < 0.5).tolist()
+            holders = bits([{i for i, has in enumerate(row) if has} for row in rows])
+            whole = frequent(holders, 1, 10_000)
+            assert list(ranked(holders)) == whole
+            closed = [s for s in whole if is_closed(s, holders)]
+            assert closed == frequent(holders, 1, 10_000, "closed")
+
     def test_four_equal_transactions(self):
         """The case on which the package of the released code fails: 7 sets, each in all four."""
         assert [s.support for s in frequent(bits([{0, 1, 2}] * 4), 2, 100)] == [4] * 7
@@ -161,6 +173,92 @@ class TestItemsets:
     def test_too_many_is_said_and_not_waited_for(self):
         with pytest.raises(TooMany, match="more than 50 frequent itemsets at a support of 1"):
             frequent({i: 1 for i in range(40)}, 1, 50)
+
+
+def itemsets_of(syn, c):
+    """The sets of a class as they are stored: their trees, by number, and supports."""
+    patterns = syn.patterns.split(syn.pattern_sizes.tolist())
+    return [
+        (frozenset(p.tolist()), int(s))
+        for p, s, y in zip(patterns, syn.support, syn.labels, strict=True)
+        if y == c
+    ]
+
+
+class TestBudgets:
+    """Of ipc sets a class, or of bytes, against the definition over all itemsets of small data."""
+
+    @pytest.fixture
+    def tree_set(self, make_method, motifs):
+        return lambda ipc, **knobs: make_method("mirage", depth=1, **knobs).tree_set(motifs.train_only(), ipc)
+
+    @pytest.fixture
+    def holders(self, motifs):
+        split = motifs.train
+        pairs = trees_of(split, colours(split.graphs, 1), isolated=True)
+        return [holders_of(pairs, split, c, 1) for c in range(2)]
+
+    @pytest.mark.parametrize("itemsets", ["all", "closed"])
+    @pytest.mark.parametrize("ipc", [1, 3, 12])
+    def test_the_most_frequent_sets(self, tree_set, holders, itemsets, ipc):
+        syn = tree_set(ipc, itemsets=itemsets)
+        for c in range(2):
+            wanted = frequent(holders[c], 2, 100_000, itemsets)[:ipc]
+            assert len(wanted) == ipc
+            assert [s for _, s in itemsets_of(syn, c)] == [s.support for s in wanted]
+            assert [len(p) for p, _ in itemsets_of(syn, c)] == [len(s.items) for s in wanted]
+
+    @pytest.mark.parametrize(
+        ("knobs", "ipc"),
+        [({"cross_class": "drop"}, 3), ({"itemsets": "maximal"}, 3), ({"itemsets": "maximal"}, 10)],
+    )
+    def test_where_a_threshold_is_needed_it_is_the_best_common_share(
+        self, tree_set, holders, motifs, knobs, ipc
+    ):
+        counts = motifs.train.counts.tolist()
+        best = 0
+        for i in range(1000, 0, -1):
+            least = [graphs_in(i / 1000, n) for n in counts]
+            try:
+                found = [
+                    frequent(h, t, 1000, knobs.get("itemsets", "all"))
+                    for h, t in zip(holders, least, strict=True)
+                ]
+            except TooMany:
+                break
+            if knobs.get("cross_class") == "drop":
+                kinds = [{s.items for s in of} for of in found]
+                found = [[s for s in of if s.items not in kinds[1 - c]] for c, of in enumerate(found)]
+            if all(0 < len(of) <= ipc for of in found):
+                best = max(best, sum(map(len, found)))
+        assert best > 0
+        assert len(tree_set(ipc, **knobs).labels) == best
+
+    @pytest.mark.parametrize(
+        "knobs", [{}, {"itemsets": "closed"}, {"cross_class": "drop"}, {"itemsets": "maximal"}]
+    )
+    def test_the_largest_set_that_the_bytes_hold(self, tree_set, motifs, knobs):
+        budget, sizes = 600, []
+        counts = motifs.train.counts.tolist()
+        for least in dict.fromkeys(tuple(graphs_in(i / 1000, n) for n in counts) for i in range(1000, 0, -1)):
+            try:
+                syn = tree_set(10**6, theta=list(least), **knobs)
+            except ValueError as error:  # a class is left empty, or there are too many
+                if isinstance(error, TooMany):
+                    break
+                continue
+            sizes.append(sum(syn.stored_bytes().values()))
+        held = max(size for size in sizes if size <= budget)
+        assert sum(tree_set(10**6, bytes=budget, **knobs).stored_bytes().values()) == held
+
+    def test_equal_trees_are_no_trouble(self):
+        """A thousand sets of one support hide behind twelve trees that always stand together."""
+        holders = bits([set(range(12))] * 4)
+        assert [s.items for s in islice(ranked(holders), 2)] == [(0,), (1,)]
+
+    def test_nothing_fits(self, tree_set):
+        with pytest.raises(ValueError, match=r"method\.bytes=3 does not hold .* Use more"):
+            tree_set(3, bytes=3)
 
 
 def load(name):

@@ -1,0 +1,55 @@
+"""Which graphs of a class hold which trees: the transactions that are mined."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+from dd_bench.real_graphs import GraphSplit
+
+
+def graphs_in(share: float, n: int) -> int:
+    """Returns how many of `n` graphs a share is, rounded up."""
+    return max(1, math.ceil(round(share * n, 9)))
+
+
+def trees_of(split: GraphSplit, colour: Tensor, isolated: bool) -> Tensor:
+    """Returns which graph holds which tree, once each: rows of (tree, graph), `(2, pairs)`.
+
+    Args:
+        split: the graphs.
+        colour: the tree of each node, `(v,)`.
+        isolated: whether the trees of nodes without neighbours count.
+    """
+    graph, n = split.graphs.graph_of, len(split)
+    if not isolated:
+        linked = torch.zeros_like(colour, dtype=torch.bool)
+        linked[split.graphs.edges[1]] = True
+        graph, colour = graph[linked], colour[linked]
+    pairs = (colour * n + graph).unique()
+    return torch.stack([pairs // n, pairs % n])
+
+
+def holders_of(pairs: Tensor, split: GraphSplit, c: int, least: float) -> dict[int, int]:
+    """Returns for each tree in `least` or more graphs of class `c` the graphs that hold it, as the bits of a number."""
+    tree, graph = pairs[:, split.labels[pairs[1]] == c]
+    often = torch.bincount(tree) >= least
+    kept = often[tree]
+    members = split.of_class(c)
+    position = torch.zeros_like(split.labels)
+    position[members] = torch.arange(len(members), device=members.device)
+    table: dict[int, int] = {}
+    for item, bit in zip(tree[kept].tolist(), position[graph[kept]].tolist(), strict=True):
+        table[item] = table.get(item, 0) | (1 << bit)
+    return table
+
+
+def top_support(pairs: Tensor, split: GraphSplit, c: int, count: int) -> int:
+    """Returns the support of tree number `count` by support in class `c`, or 1 where there are fewer.
+
+    No set of trees that holds a rarer one is among the `count` most frequent.
+    """
+    support = torch.bincount(pairs[0, split.labels[pairs[1]] == c])
+    return max(1, int(support.topk(count).values[-1])) if len(support) >= count else 1
