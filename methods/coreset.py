@@ -23,7 +23,6 @@ class FeatureCoreset(Method):
     The network is the same whatever the run's seed: all selections of a sweep share one, from the cache.
     """
 
-    modalities = ("image", "graph")
     smoke: ClassVar[dict[str, Any]] = {"teacher.epochs": 1}
 
     def __init__(self, *, teacher: dict[str, Any]):
@@ -32,7 +31,11 @@ class FeatureCoreset(Method):
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        return super().unsupported(real, ipc, architecture) or too_few_images(real, ipc, ipc)
+        if reason := super().unsupported(real, ipc, architecture):
+            name = type(self).__name__.lower()
+            instead = f"{name}_graphs" if real.modality == "graph" else name.removeprefix("graph")
+            return f"{reason}. Use method={instead}"
+        return too_few_images(real, ipc, ipc)
 
     def prepare(self, real: RealSet, ctx: Context) -> None:
         """Trains the feature network."""

@@ -13,7 +13,7 @@ from sklearn.metrics import roc_auc_score
 from dd_bench import artifact, training
 from dd_bench.data.tu import tu
 from dd_bench.evaluators import graph as graph_evaluator
-from dd_bench.evaluators.graph import Graph, _lessons
+from dd_bench.evaluators.graph import _lessons
 from dd_bench.graph_pictures import draw
 from dd_bench.graph_scores import majority, score, size_only
 from dd_bench.graphs import Graphs, GraphShape, coalesced, joined

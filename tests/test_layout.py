@@ -23,6 +23,7 @@ HELPERS = {
     "expert_descent",
     "mirage_colours",
     "mirage_itemsets",
+    "mirage_transactions",
     "mirage_trees",
     "mtt_experts",
     "mtt_segments",

@@ -1,13 +1,18 @@
 """Selections: each rule by brute force on small examples, and that they keep real images bit by bit."""
 
 import warnings
+from importlib.resources import files
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 
+from dd_bench.architecture import Architecture
 from dd_bench.initial import initial_images
+from dd_bench.protocol import Recipe
 from dd_bench.teachers import class_embeddings, teacher
 
+GNN = {"layers": 3, "hidden": 128, "dropout": 0.0, "norm": "none", "readout": "sum", "jk": "last"}
 SELECTIONS = ("herding", "kcenter", "kmeans")
 
 
@@ -181,3 +186,30 @@ def test_more_images_than_a_class_has_is_a_reason_with_advice_that_works(
         "Use ipc<=17"
     )
     assert make_method(name).unsupported(blobs, 17, make_architecture()) is None
+
+
+@pytest.mark.parametrize("name", SELECTIONS)
+def test_images_and_graphs_have_a_recipe_each_and_name_the_other(
+    make_method, blobs, motifs, gin, make_architecture, name
+):
+    graphs = make_method(name).unsupported(motifs, 2, gin(motifs))
+    assert graphs.endswith(f"holds graphs. Use method={name}_graphs")
+    images = make_method(f"{name}_graphs").unsupported(blobs, 2, make_architecture())
+    assert images.endswith(f"holds images. Use method={name}")
+    assert make_method(f"{name}_graphs").unsupported(motifs, 2, gin(motifs)) is None
+
+
+@pytest.mark.parametrize("model", ["gcn", "gin"])
+def test_the_embedding_of_graphs_is_trained(make_ctx, make_gnn, motifs, model):
+    """The recipe as it is shipped fits the training graphs of every network: houses and cycles differ by degrees."""
+    path = files("dd_bench.conf") / "method" / "herding_graphs.yaml"
+    plan = Recipe(**OmegaConf.to_container(OmegaConf.load(str(path)).teacher))
+    net = make_gnn(model, motifs.shape)
+    architecture = Architecture(type(net), GNN, motifs.shape, 2, model)
+    ctx = make_ctx(architecture=architecture, fresh_cache=True)
+    net = teacher(motifs.train_only(), architecture, plan, 0, ctx)
+    ((x, y),) = motifs.train.batches(100)
+    loss = torch.nn.functional.cross_entropy(net(x), y).detach()
+    share = y.float().mean()
+    majority = -(share * share.log() + (1 - share) * (1 - share).log())
+    assert float(loss) < 0.5 * float(majority), float(loss)
