@@ -371,6 +371,7 @@ class Experiment:
             | ({"teacher labels": told.label_bytes} if told and told.label_bytes else {}),
             teacher_forwards=told.teacher_forwards if told else 0,
             teachers=list(told.teachers) if told and told.teachers else self._guides(made),
+            sizes=first.told_sizes() if first is not None else {},
             real_digest=self.real.digest,
             set_digests=[artifact.digest(folder) for folder in folders],
             code=environment.code(),

@@ -114,6 +114,9 @@ class Record(_Frozen):
     teachers: list[TeacherId] = Field(
         default=[], description="that guided the set or labelled it, in their order"
     )
+    sizes: dict[str, int] = Field(
+        default={}, description="of one set of graphs: samples, nodes, bytes as papers count"
+    )
     real_digest: str
     set_digests: list[str] = []
     code: Code
@@ -172,7 +175,7 @@ class Record(_Frozen):
     def text(self) -> str:
         """Returns the canonical JSON: sorted keys, two-space indent, a newline at the end."""
         # a key that came later is written only where it says something: older records keep their digest
-        later = {name for name in ("teacher_forwards", "teachers") if not getattr(self, name)}
+        later = {name for name in ("teacher_forwards", "teachers", "sizes") if not getattr(self, name)}
         return canonical(self.model_dump(mode="json", exclude=later), indent=2) + "\n"
 
     @property

@@ -73,6 +73,10 @@ class SyntheticSet(ABC):
         """Returns the sets that say what a part of this one is worth, by name: each is to be scored beside it."""
         return {}
 
+    def told_sizes(self) -> dict[str, int]:
+        """Returns the sizes, beside the bytes, by which papers call sets of this kind equal."""
+        return {}
+
     def identity(self) -> str:
         """Returns the sha256 of all that is stored and of the preprocessing: the same on every device."""
         tensors = [t for _, t in sorted(self.tensors().items())]

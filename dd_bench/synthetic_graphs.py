@@ -57,8 +57,8 @@ class SyntheticGraphs(SyntheticSet):
         )
         return 2 * (graphs.nodes.numel() + graphs.edges.numel() + marks)
 
-    def sizes_told(self) -> dict[str, int]:
-        """Returns samples, nodes and `paper_bytes` of the whole set: three sizes by which sets are called equal."""
+    def told_sizes(self) -> dict[str, int]:
+        """See `SyntheticSet`: samples, nodes and `paper_bytes` of the whole set."""
         graphs, labels = self.materialise(torch.device("cpu"))
         return {"samples": len(labels), "nodes": len(graphs.nodes), "paper bytes": self.paper_bytes()}
 

@@ -37,6 +37,8 @@ def every_entry(board: Board) -> str:
     """Returns the board in long form, as a Markdown table: one row a record."""
     stages = [stage for stage in STAGES if any(stage in r.seconds for r in board.records)]
     header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Labels", "Bytes"]
+    sizes = list(dict.fromkeys(name for r in board.records for name in r.sizes))
+    header += [name.capitalize() for name in sizes]
     header += [f"{s}, s" for s in stages]
     header += ["Device", "Revision", "Entry"]
     rows = []
@@ -48,6 +50,7 @@ def every_entry(board: Board) -> str:
             row[2:] = [number([s.mean, s.std], r.main_metric), networks(r), "–".join(interval)]
         row.append(r.label_mode)
         row.append(f"{sum(r.stored_bytes.values()):,}" if r.stored_bytes else "")
+        row += [f"{r.sizes[name]:,}" if name in r.sizes else "" for name in sizes]
         row += [f"{r.seconds[stage]:,.1f}" if stage in r.seconds else "" for stage in stages]
         row += [r.device, (r.code.revision or "")[:8] + "+" * bool(r.code.dirty), r.digest[:16]]
         rows.append([MARKDOWN.escape(x) for x in row])
@@ -114,6 +117,7 @@ def _line(board: Board, r: Record) -> dict[str, Any]:
         "controls": json.dumps(_controls(r), sort_keys=True),
         "teacher_forwards": r.teacher_forwards or None,
         "stored_bytes": json.dumps(r.stored_bytes, sort_keys=True),
+        "sizes": json.dumps(r.sizes, sort_keys=True) if r.sizes else None,
         "seconds": json.dumps(r.seconds, sort_keys=True),
         "device": r.device,
         "revision": r.code.revision,

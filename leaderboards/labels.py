@@ -12,11 +12,11 @@ from statistics import fmean
 from typing import Any
 
 from dd_bench.record import Record, canonical
-from dd_bench.shipped import leaves
 
 from .boards import BASELINES
 from .figures import networks, number
 from .markup import MARKDOWN, markdown_table
+from .variants import knobs, told_apart
 
 KINDS = ("hard", "static", "replay", "online")
 
@@ -49,12 +49,12 @@ def _told_by(records: Sequence[Record]) -> str:
 
 
 def _rows(records: Sequence[Record], kinds: Sequence[str]) -> Iterator[list[str]]:
-    knobs: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    namesakes: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
     for record in records:
-        knobs[record.ipc, record.method].append(_knobs(record))
+        namesakes[record.ipc, record.method].append(knobs(record))
     cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r.created, r.key)):
-        label = _told_apart(record, knobs[record.ipc, record.method])
+        label = told_apart(record, namesakes[record.ipc, record.method])
         cells[record.ipc, label][record.label_mode] = record  # the latest
 
     def order(key: tuple[int, str]) -> tuple[int, int, str]:
@@ -64,26 +64,6 @@ def _rows(records: Sequence[Record], kinds: Sequence[str]) -> Iterator[list[str]
         by_kind = cells[ipc, method]
         texts = [_cell(by_kind[kind]) if kind in by_kind else "" for kind in kinds]
         yield [MARKDOWN.escape(x) for x in (method, str(ipc), *texts)]
-
-
-def _knobs(record: Record) -> dict[str, Any]:
-    """Returns what two records of one method may differ by, beside the labels."""
-    config = record.config
-    evaluator = {k: v for k, v in config.get("evaluator", {}).items() if k != "num_networks"}
-    named = {
-        name: {k: v for k, v in (spec or {}).items() if k != "keep"}  # what is kept beside changes nothing
-        for name, spec in (config.get("teachers") or {}).items()
-    }
-    order = {"teachers": "+".join(t.name for t in record.teachers)} if record.teachers else {}
-    others = {"seed": config.get("seed"), "evaluator": evaluator, "teacher": named}
-    return dict(leaves(config.get("method", {}))) | dict(leaves(others)) | order
-
-
-def _told_apart(record: Record, knobs: Sequence[dict[str, Any]]) -> str:
-    """Returns the method, with the knobs by which it differs from its namesakes in the table; one unsaid is none."""
-    mine = _knobs(record)
-    differ = [k for k in sorted(mine) if any(k in other and other[k] != mine[k] for other in knobs)]
-    return f"{record.method} ({', '.join(f'{k}={mine[k]}' for k in differ)})" if differ else record.method
 
 
 def _cell(record: Record) -> str:

@@ -12,6 +12,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dd_bench.record import Record, write_atomic
 from dd_bench.shipped import changed
 
+from .architectures import architecture_tables
 from .boards import REFERENCE, Board, Cell, boards
 from .entries import ACCURACY, load_entries
 from .figures import beside, csv_text, every_entry, networks, number
@@ -31,7 +32,7 @@ _LATEX = _MARKDOWN.overlay("<%", "%>", "<<", ">>", "<#", "#>")
 def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     """Writes every board as `<slug>.md`, `.csv` and `.tex`, and the pages that are of all boards.
 
-    Those are `index.md`, `labels.md`, `published.md` and `records.csv`.
+    Those are `index.md`, `labels.md`, `architectures.md`, `published.md` and `records.csv`.
 
     Returns:
         The files written. Nothing else in `out_dir` is touched.
@@ -46,6 +47,7 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
         "index.md": _index(made),
         "published.md": _published(published),
         "labels.md": _labels(entries),
+        "architectures.md": _architectures(entries),
         "records.csv": csv_text((board, record) for board in made for record in board.records),
     }
     for board in made:
@@ -116,6 +118,11 @@ def _published(published: Sequence[PublishedSet]) -> str:
 def _labels(entries: Sequence[Record]) -> str:
     tables = [(MARKDOWN.escape(title), table) for title, table in label_tables(entries)]
     return _MARKDOWN.get_template("labels.md.j2").render(tables=tables)
+
+
+def _architectures(entries: Sequence[Record]) -> str:
+    tables = [(MARKDOWN.escape(title), table) for title, table in architecture_tables(entries)]
+    return _MARKDOWN.get_template("architectures.md.j2").render(tables=tables)
 
 
 def _context(board: Board, markup: Markup) -> dict[str, Any]:

@@ -264,7 +264,7 @@ class TestSets:
     def test_sizes_are_told_three_ways(self, motifs):
         syn = GraphSet.coreset(motifs, torch.arange(4))
         nodes = int(motifs.train.graphs.num_nodes[:4].sum())
-        assert syn.sizes_told() == {"samples": 4, "nodes": nodes, "paper bytes": syn.paper_bytes()}
+        assert syn.told_sizes() == {"samples": 4, "nodes": nodes, "paper bytes": syn.paper_bytes()}
 
     def test_the_shortest_integers(self):
         for most, kind in (

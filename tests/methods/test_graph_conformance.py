@@ -10,6 +10,7 @@ from hydra.utils import get_class
 from omegaconf import OmegaConf
 
 from dd_bench import artifact
+from dd_bench.methods.doscond import _complete
 from dd_bench.models.gnn import GCN
 from dd_bench.real import RealSet
 from dd_bench.synthetic_graphs import GraphSet, SyntheticGraphs, TreeSet
@@ -118,3 +119,95 @@ def test_images_are_refused_where_it_takes_graphs_alone(make_method, make_archit
         assert reason is None
     else:
         assert "distils graphs, dataset 'blobs' holds images" in reason
+
+
+@pytest.mark.parametrize(
+    ("budget", "amount"), [("nodes", 60), ("nodes", 111), ("bytes", 300), ("bytes", 900)]
+)
+def test_random_graphs_stay_within_their_budget_and_use_it(
+    make_method, make_ctx, gin, motifs, budget, amount
+):
+    """And one more graph of any class would not fit."""
+    real = motifs.train_only()
+    method = make_method("random_graphs", budget=budget, amount=amount)
+    syn = method.distill(real, 100, make_ctx(architecture=gin(motifs)))
+    chosen = syn.source
+
+    def cost(index):
+        index = torch.tensor(index)
+        if budget == "nodes":
+            return int(real.train.graphs.num_nodes[index].sum())
+        return sum(GraphSet.coreset(real, index).stored_bytes().values())
+
+    assert cost(list(chosen)) <= amount
+    others = [i for i in range(len(real.train)) if i not in chosen]
+    assert (
+        not others or cost([*chosen, min(others, key=lambda i: int(real.train.graphs.num_nodes[i]))]) > amount
+    )
+
+
+class TestDosCond:
+    """The loss and the draw, by their definitions (Jin et al., KDD 2022)."""
+
+    @pytest.fixture
+    def doscond(self, make_method, make_ctx, gin, motifs):
+        network = dataclasses.replace(gin(motifs), make=GCN)
+        return make_method("doscond"), make_ctx(architecture=network), network
+
+    def test_the_same_graphs_have_no_loss_and_others_have(self, doscond, make_method, motifs):
+        method, ctx, network = doscond
+        split = motifs.train
+        method = make_method("doscond", batch_real=10**6)  # every real graph
+        net = ctx.network(network, 0)
+        whole = method._match(net, split, split.graphs, split.labels, 0, ctx)
+        assert float(whole.detach()) < 1e-9
+        few = torch.cat([split.of_class(c)[:2] for c in range(2)])
+        part = method._match(net, split, split.graphs[few], split.labels[few], 0, ctx)
+        assert float(part.detach()) > 1e-4
+
+    @pytest.mark.parametrize("joint", [False, True])
+    def test_by_class_or_all_at_once(self, make_method, doscond, motifs, joint):
+        _, ctx, network = doscond
+        split, net = motifs.train, ctx.network(network, 0)
+        method = make_method("doscond", batch_real=10**6, joint=joint)
+        few = torch.cat([split.of_class(c)[:2] for c in range(2)])
+        found = method._match(net, split, split.graphs[few], split.labels[few], 0, ctx)
+
+        def gradient(index):
+            loss = torch.nn.functional.cross_entropy(net(split.graphs[index]), split.labels[index])
+            return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))])
+
+        groups = [(few, torch.arange(len(split)))]
+        if not joint:
+            groups = [(few[split.labels[few] == c], split.of_class(c)) for c in range(2)]
+        wanted = sum(
+            ((gradient(a) - gradient(b)).square().sum() / gradient(b).square().sum()) for a, b in groups
+        )
+        assert float(found.detach()) == pytest.approx(float(wanted), rel=1e-4)
+
+    def test_draws_are_symmetric_and_cool_from_one(self, doscond):
+        method, ctx, _ = doscond
+        logits = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0))
+        nodes = torch.ones(2, 5, 3)
+        complete = _complete(2, 5, torch.device("cpu"))
+        spread = []
+        for step in (0, method.cool_over, 10 * method.cool_over):
+            graphs = method._relaxed(nodes, logits, complete, step, ctx)
+            a = torch.zeros(2, 5, 5)
+            a[:, complete[0][0], complete[0][1]] = graphs.weights.view(2, -1)
+            assert torch.equal(a, a.transpose(1, 2)) and float(a.diagonal(dim1=1, dim2=2).abs().max()) == 0
+            assert 0 <= float(a.min()) <= float(a.max()) <= 1
+            off = a[:, complete[0][0], complete[0][1]]
+            spread.append(float((off * (1 - off)).mean()))
+        assert spread[0] > 0.05, "at a temperature of one edges are half there"
+        assert spread[1] < 0.01 and spread[2] < 0.01, "and at the end they are or are not"
+
+    def test_the_density_above_the_start_costs(self, make_method, make_ctx, gin, motifs):
+        """Without matching to gain, its weight alone keeps the edges few."""
+        network = dataclasses.replace(gin(motifs), make=GCN)
+        edges = {}
+        for sparsity in (0.0, 1e4):
+            method = make_method("doscond", iterations=30, lr_edges=1.0, sparsity=sparsity, batch_real=8)
+            syn = method.distill(motifs.train_only(), 2, make_ctx(architecture=network, work=str(sparsity)))
+            edges[sparsity] = syn.graphs.edges.shape[1]
+        assert edges[1e4] <= edges[0.0]

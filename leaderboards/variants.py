@@ -1,0 +1,29 @@
+"""What tells two experiments of one method apart, in a table that has a row for each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from dd_bench.record import Record
+from dd_bench.shipped import leaves
+
+
+def knobs(record: Record) -> dict[str, Any]:
+    """Returns what two records of one method may differ by, beside what the columns of a table are."""
+    config = record.config
+    evaluator = {k: v for k, v in config.get("evaluator", {}).items() if k != "num_networks"}
+    named = {
+        name: {k: v for k, v in (spec or {}).items() if k != "keep"}  # what is kept beside changes nothing
+        for name, spec in (config.get("teachers") or {}).items()
+    }
+    order = {"teachers": "+".join(t.name for t in record.teachers)} if record.teachers else {}
+    others = {"seed": config.get("seed"), "evaluator": evaluator, "teacher": named}
+    return dict(leaves(config.get("method", {}))) | dict(leaves(others)) | order
+
+
+def told_apart(record: Record, namesakes: Sequence[dict[str, Any]]) -> str:
+    """Returns the method, with the knobs by which it differs from its namesakes; one that is unsaid is none."""
+    mine = knobs(record)
+    differ = [k for k in sorted(mine) if any(k in other and other[k] != mine[k] for other in namesakes)]
+    return f"{record.method} ({', '.join(f'{k}={mine[k]}' for k in differ)})" if differ else record.method
