@@ -15,15 +15,18 @@ class GraphHerding(Herding):
     """Herding (Welling, ICML 2009) of graphs."""
 
     modalities = ("graph",)
+    citation = Herding.citation
 
 
 class GraphKCenter(KCenter):
     """K-Center (Sener and Savarese, ICLR 2018) of graphs."""
 
     modalities = ("graph",)
+    citation = KCenter.citation
 
 
 class GraphKMeans(KMeans):
     """The graph nearest to each k-means centroid of a class."""
 
     modalities = ("graph",)
+    citation = KMeans.citation

@@ -199,10 +199,16 @@ class TestRefusals:
     def test_a_header_that_is_not_of_the_array(self, full, key, value):
         self.changed(full(), {**HEADER.__dict__, key: value})
 
-    @pytest.mark.parametrize("key", HEADER.__dict__)
+    @pytest.mark.parametrize("key", [k for k in HEADER.__dict__ if k != "preprocessing"])
     def test_a_header_that_leaves_something_out(self, full, key):
         with pytest.raises(ValueError, match=f"is damaged: '{key}'"):
             self.changed(full(), {k: v for k, v in HEADER.__dict__.items() if k != key}, inner=True)
+
+    def test_a_header_of_before_the_preprocessing_was_said_in_words(self, full):
+        folder = full()
+        said = {k: v for k, v in HEADER.__dict__.items() if k != "preprocessing"}
+        save_file({"parameters": torch.zeros(2, 3, 15)}, folder / FILE, metadata={"buffer": json.dumps(said)})
+        assert Buffer(folder).header.preprocessing == {}
 
     @pytest.mark.parametrize("said", [[], 5, None, "text"])
     def test_a_header_that_is_none(self, full, said):

@@ -350,6 +350,7 @@ def test_killed_while_labelling(start, dd_bench, tmp_path):
         "protocol=sre2l-kd-400-replay",
         "protocol.recipe.epochs=120",
         *SRE2L[4:10],
+        "evaluator=accuracy",  # its controls would be labelled too
         "evaluator.num_networks=1",
     ]
     runs = tmp_path / "runs"

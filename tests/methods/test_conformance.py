@@ -203,11 +203,12 @@ def test_impossible_pairs_have_a_reason(make_method, make_architecture, make_blo
         reason = method.unsupported(real.train_only(), ipc, architecture)
         if real.modality == "graph":
             both = "graph" in type(method).modalities
-            assert reason is None if both else reason.endswith("distils images, dataset 'blobs' holds graphs")
+            assert reason is None if both else "distils images, dataset 'blobs' holds graphs" in reason
         elif reason is not None:
             assert f"ipc={ipc}" in reason and ("'b'" in reason)
         else:
-            assert name == "full" or method.init == "noise"
+            # a compensator's number of images depends on its teachers, which are asked by `unteachable`
+            assert name == "full" or "infer" in name or method.init == "noise"
 
 
 @each_method
