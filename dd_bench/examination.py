@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -61,16 +62,22 @@ class Examination:
         `of` is the number of networks of the whole measurement: how to compute depends on it, not on how many a
         resumed run still has to do.
         """
-        work, compiled = self._work(of), self.compiles(of)
-        workers = min(self.runtime.workers, of)
-        in_step = self.protocol.selection == "last" and self.protocol.recipe.views is None
-        if self.runtime.vmap and in_step and of > 1:
+        compiled, how = self.compiles(of), self.side_by_side(of)
+        if how == "together":
             yield from self._together(seeds)
-        elif workers > 1 and self.runtime.repays_processes(work):
-            yield from self._spread(seeds, workers, compiled)
+        elif how == "spread":
+            yield from self._spread(seeds, min(self.runtime.workers, of), compiled)
         else:
             for network, seed in seeds.items():
                 yield network, self.score(seed, compiled)
+
+    def side_by_side(self, of: int) -> Literal["together", "spread"] | None:
+        """Returns how several of the `of` networks are trained at a time, or None: one after the other."""
+        in_step = self.protocol.selection == "last" and self.protocol.recipe.views is None
+        if self.runtime.vmap and in_step and of > 1:
+            return "together"
+        many = min(self.runtime.workers, of) > 1 and self.runtime.repays_processes(self._work(of))
+        return "spread" if many else None
 
     def _work(self, of: int) -> int:
         """Returns how many images the training of `of` networks passes."""

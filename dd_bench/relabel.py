@@ -169,7 +169,9 @@ def unlike(store: LabelStore, wanted: StoreHeader) -> str | None:
         (
             "temperature",
             "temperature of what is not stored",
-            f"protocol.labels.temperature={has.temperature}",
+            "protocol.labels.loss=mse"
+            if has.temperature is None
+            else f"protocol.labels.loss=kl protocol.labels.temperature={has.temperature}",
         ),
         ("teacher_mode", "teacher mode", f"protocol.labels.teacher_mode={has.teacher_mode}"),
     ):

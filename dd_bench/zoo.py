@@ -46,8 +46,8 @@ class TeacherConfig(BaseModel):
     Attributes:
         weights: `squeeze`: trained here by `recipe`; `pretrained`: those that its constructor brings.
         classes: of pretrained weights, the class names in the order of their logits: `imagenet` or a list.
-        keep: early epochs whose weights are kept beside the last; they cost nothing but their bytes, and are no part
-            of what identifies a teacher. Those past the last epoch are never reached.
+        keep: early epochs whose weights are kept beside the last; they cost their bytes and a look at the test data,
+            and are no part of what identifies a teacher. Those past the last epoch are never reached.
         epoch: which of them teaches; null: the last.
         recipe: of the training; null for pretrained weights.
         mean, std: by which the pixels that pretrained weights saw were normalised, one a channel; those of

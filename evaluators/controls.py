@@ -40,9 +40,13 @@ class Controls(Accuracy):
             for name, control in self._controls(syn, real, ctx).items()
         }
         examinations[self.main_metric] = examination
-        for network, seed in self.seeds(ctx).items():
+        seeds = self.seeds(ctx)
+        done: dict[str, dict[int, float]] = {}
+        if examination.side_by_side(self.num_networks):  # then all networks of a set at a time, set after set
+            done = {name: dict(e.scores(seeds, self.num_networks)) for name, e in examinations.items()}
+        for network, seed in seeds.items():
             values = {
-                name: e.score(seed, e.compiles(self.num_networks))
+                name: done[name][network] if done else e.score(seed, e.compiles(self.num_networks))
                 for name, e in reversed(examinations.items())
             }
             yield [

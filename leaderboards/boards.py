@@ -167,6 +167,14 @@ def _warnings(track: Track, ipcs: list[int], records: list[Record]) -> list[str]
         )
     if (count := len({r.real_digest for r in records})) > 1:
         warnings.append(f"the entries saw {count} versions of the real set (real_digest in the CSV)")
+    met: dict[str, set[str]] = defaultdict(set)
+    for record in records if track.teachers else ():
+        for teacher in record.teachers:
+            met[teacher.name].add(teacher.digest or "")
+    if changed := sorted(name for name, digests in met.items() if len(digests) > 1):
+        warnings.append(
+            f"teachers of one name have other weights: {', '.join(changed)} (teachers_met in the CSV)"
+        )
     if len(versions := sorted({r.code.numbers for r in records})) > 1:
         warnings.append(f"the entries come from code whose results differ: numbers versions {versions}")
     return warnings

@@ -115,6 +115,7 @@ def _line(board: Board, r: Record) -> dict[str, Any]:
         **{figure: _digits(getattr(done, figure)) if done else None for figure in figures},
         "values": " ".join(repr(s.value) for s in scores),
         "controls": json.dumps(_controls(r), sort_keys=True),
+        "teachers_met": " ".join(f"{t.name}:{(t.digest or '?')[:16]}:{t.accuracy}" for t in r.teachers),
         "teacher_forwards": r.teacher_forwards or None,
         "stored_bytes": json.dumps(r.stored_bytes, sort_keys=True),
         "sizes": json.dumps(r.sizes, sort_keys=True) if r.sizes else None,

@@ -8,6 +8,9 @@ from typing import Any
 from dd_bench.record import Record
 from dd_bench.shipped import leaves
 
+_PLACES = ("root", "download", "kept", "stream")
+"""Keys of a dataset that say where it lies, not what it is."""
+
 
 def knobs(record: Record) -> dict[str, Any]:
     """Returns what two records of one method may differ by, beside what the columns of a table are."""
@@ -18,7 +21,16 @@ def knobs(record: Record) -> dict[str, Any]:
         for name, spec in (config.get("teachers") or {}).items()
     }
     order = {"teachers": "+".join(t.name for t in record.teachers)} if record.teachers else {}
-    others = {"seed": config.get("seed"), "evaluator": evaluator, "teacher": named}
+    data = {k: v for k, v in config.get("dataset", {}).items() if k not in _PLACES}
+    weights = {"weights": {t.name: t.digest[:8] for t in record.teachers if t.digest}}
+    others = {
+        "seed": config.get("seed"),
+        "evaluator": evaluator,
+        "teacher": named,
+        "dataset": data,
+        **weights,
+    }
+    others["numbers"] = record.code.numbers
     return dict(leaves(config.get("method", {}))) | dict(leaves(others)) | order
 
 

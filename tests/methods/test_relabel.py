@@ -202,7 +202,9 @@ class TestStoresOfOthersAreRefused:
 
     def test_what_is_not_stored_is_of_one_temperature(self, make_course):
         source = str(make_course("replay", top=1, temperature=4.0).labeler.store.path.parent)
-        with pytest.raises(ValueError, match=r"Use protocol\.labels\.temperature=4\.0"):
+        with pytest.raises(
+            ValueError, match=r"Use protocol\.labels\.loss=kl protocol\.labels\.temperature=4\.0"
+        ):
             make_course("replay", work="other", source=source, top=1, temperature=20.0)
 
     def test_another_set(self, make_course, the_set, make_ctx, blobs, taught):

@@ -14,7 +14,7 @@ from dd_bench.preprocess import Normalise
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import seed_for
 from dd_bench.training import accuracy, fetch_split, train
-from dd_bench.zoo import TeacherConfig, TeacherSpec, _frozen, class_names_of, teacher_of
+from dd_bench.zoo import TeacherConfig, TeacherSpec, _frozen, class_names_of, executed_norms, teacher_of
 
 CPU = torch.device("cpu")
 
@@ -257,3 +257,11 @@ def test_train_mode_is_of_the_statistics_alone(squeeze):
     teacher.net.classifier = torch.nn.Sequential(torch.nn.Dropout(0.5), teacher.net.classifier)
     teacher.net.eval()
     assert torch.equal(teacher.logits(x, "train"), teacher.logits(x, "train"))
+
+
+def test_only_layers_of_maps_are_matched():
+    """A BatchNorm1d behind the pooling has no map whose statistics could be taken."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Flatten(), torch.nn.BatchNorm1d(108)
+    )
+    assert executed_norms(net, (1, 8, 8)) == ("1",)
