@@ -67,11 +67,7 @@ def _rows(records: Sequence[Record], models: Sequence[str]) -> Iterator[list[str
         size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
         texts = [_cell(by_model[m]) if m in by_model else "" for m in models]
         whose = (
-            "the same"
-            if len(sets) == 1
-            else "one a network"
-            if len(sets) == len(by_model)
-            else f"{len(sets)}"
+            "the same" if len(sets) == 1 else "one a run" if len(sets) == len(by_model) else f"{len(sets)}"
         )
         yield [MARKDOWN.escape(x) for x in (method, str(ipc), size, whose, *texts)]
 

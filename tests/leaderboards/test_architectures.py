@@ -32,7 +32,7 @@ def test_networks_stand_side_by_side_with_their_controls(record):
     assert cells(head) == ["Method", "IPC", "Bytes", "Sets", "gcn", "gin"]
     assert cells(size)[0].replace("\\", "") == "size_only" and cells(size)[1:] == ["", "", "", "90.0", "90.0"]
     assert {cells(r)[0]: cells(r)[1:4] for r in rows} == {
-        "herding": ["10", "1,500", "one a network"],
+        "herding": ["10", "1,500", "one a run"],
         "mirage": ["10", "1,500", "the same"],
     }, "dm was trained on one network alone"
     (mirage,) = (cells(r) for r in rows if cells(r)[0] == "mirage")
