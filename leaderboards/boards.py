@@ -13,7 +13,16 @@ from .entries import Track
 from .published import Published, PublishedSet, find
 from .statistics import Place, rank
 
-BASELINES = ("full", "random", "herding", "kcenter", "kmeans")
+BASELINES = (
+    "full",
+    "random",
+    "herding",
+    "kcenter",
+    "kmeans",
+    "herding_graphs",
+    "kcenter_graphs",
+    "kmeans_graphs",
+)
 """Rows that come first, in this order."""
 REFERENCE = "full"
 """The whole training set: an upper bound without an IPC, shown in every column and never ranked."""
