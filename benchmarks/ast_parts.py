@@ -22,22 +22,20 @@ from typing import Any
 
 import report
 import torch
-from trajectories import CPU, error, flat_network, less, spread, stops
+from trajectories import CPU, error, flat_network, less, shown, spread, stops
 
 from dd_bench import artifact
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.buffer import Buffer
 from dd_bench.methods.mtt_segments import perturbed
 from dd_bench.seeding import generator
-from dd_bench.synthetic import ImageSet
 
 
 def of_set(
     buffer: Buffer, folder: Path, steps: int, epochs: int, stop: int, momentum: float
 ) -> dict[str, Any]:
     flat, (syn, _) = flat_network(buffer), artifact.load(folder)
-    assert isinstance(syn, ImageSet) and syn.lr is not None
-    images, labels = syn.materialise(CPU)
+    images, labels, rate = shown(syn)
     after = [steps // epochs * j for j in range(1, epochs)] + [steps]
     values: dict[str, list[float]] = {}
     for i in range(len(buffer)):
@@ -45,16 +43,16 @@ def of_set(
             start = buffer.snapshot(i, first, CPU)
             targets = [buffer.snapshot(i, first + j, CPU) for j in range(1, epochs + 1)]
             seed = 100 * i + first
-            ends = stops(flat, start, images, labels, syn.lr, after, momentum, seed)
+            ends = stops(flat, start, images, labels, rate, after, momentum, seed)
             for j, (end, target) in enumerate(zip(ends, targets, strict=True), 1):
                 values.setdefault(f"after epoch {j}", []).append(error(end, start, target))
             moved = perturbed(start, flat, 1.0, generator(CPU, i, "noise", first))
-            end = stops(flat, moved, images, labels, syn.lr, after, momentum, seed)[-1]
+            end = stops(flat, moved, images, labels, rate, after, momentum, seed)[-1]
             values.setdefault("perturbed", []).append(error(end, moved, targets[-1]))
             values.setdefault("rise", []).append(
                 values["perturbed"][-1] - values[f"after epoch {epochs}"][-1]
             )
-    return {"set": folder.name, "lr": syn.lr, **{name: spread(v) for name, v in values.items()}}
+    return {"set": folder.name, "lr": rate, **{name: spread(v) for name, v in values.items()}}
 
 
 def main() -> None:

@@ -9,8 +9,8 @@ are of the same network on Fashion-MNIST, and measured on the same 1000 training
   less the loss; and the largest eigenvalue of the Hessian by power iteration (200 images).
 - **Drift** (FTD, section 3): a student starts at an expert's initialisation and trains on the set alone, N steps a
   segment of full batches, as the evaluation has them up to 256 images; |student - expert|^2 after each segment over
-  |start - expert|^2. "matching" is the same from the expert's own weights at the start of the segment, so drift less
-  matching is what accumulates.
+  |initialisation - expert|^2. "matching" starts at the expert's own weights at each segment, over |segment's start -
+  expert|^2: another scale, so that their difference is not what accumulates.
 - **Change rate** (AST): |theta_{e+1} - theta_e| / |theta_e| per epoch, and how much it varies along a trajectory.
 - **Perturbed start**: the matching error from a start moved by 1 % of its norm at random, less that from the start.
 
@@ -40,7 +40,7 @@ from dd_bench.flat import FlatNetwork
 from dd_bench.labels import classification_loss
 from dd_bench.models.convnet import ConvNet
 from dd_bench.seeding import generator, stream
-from dd_bench.synthetic import ImageSet
+from dd_bench.synthetic import ImageSet, SyntheticSet
 
 CPU = torch.device("cpu")
 AUGMENT = Augment("color_crop_cutout_flip_scale_rotate", align_corners=True)
@@ -69,6 +69,12 @@ def flat_network(buffer: Buffer) -> FlatNetwork:
     shape, k = tuple(said.pop("shape")), said.pop("num_classes")
     said.pop("network")
     return FlatNetwork(ConvNet(shape, k, **said))  # type: ignore[arg-type]
+
+
+def shown(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
+    """Images, labels and learned rate of a set that was distilled along trajectories."""
+    assert isinstance(syn, ImageSet) and syn.lr is not None
+    return *syn.materialise(CPU), syn.lr
 
 
 def sharpness(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor, rho: float) -> float:
@@ -166,12 +172,11 @@ def of_set(
     buffer: Buffer, count: int, folder: Path, steps: int, stretch: int, momentum: float
 ) -> dict[str, Any]:
     flat, (syn, card) = flat_network(buffer), artifact.load(folder)
-    assert isinstance(syn, ImageSet) and syn.lr is not None
-    images, labels = syn.materialise(CPU)
+    images, labels, rate = shown(syn)
     found: dict[str, Any] = {
         "set": folder.name,
         "ipc": card.ipc,
-        "lr": syn.lr,
+        "lr": rate,
         "drift": {},
         "matching": {},
         "perturbed": {},
@@ -185,13 +190,13 @@ def of_set(
         first = walker
         for s in range(segments):
             start, target = (buffer.snapshot(i, e, CPU) for e in (s * stretch, (s + 1) * stretch))
-            walker = student(flat, walker, images, labels, syn.lr, steps, momentum, 100 * i + s)
+            walker = student(flat, walker, images, labels, rate, steps, momentum, 100 * i + s)
             drift.setdefault(s + 1, []).append(error(walker, first, target))
-            own = student(flat, start, images, labels, syn.lr, steps, momentum, 100 * i + s)
+            own = student(flat, start, images, labels, rate, steps, momentum, 100 * i + s)
             matching.setdefault(s + 1, []).append(error(own, start, target))
             noise = torch.randn(len(start), generator=generator(CPU, i, "noise", s))
             moved = start + 0.01 * start.norm() * noise / noise.norm()
-            there = student(flat, moved, images, labels, syn.lr, steps, momentum, 100 * i + s)
+            there = student(flat, moved, images, labels, rate, steps, momentum, 100 * i + s)
             perturbed.setdefault(s + 1, []).append(error(there, start, target) - matching[s + 1][-1])
     for name, values in (("drift", drift), ("matching", matching), ("perturbed", perturbed)):
         found[name] = {s: spread(v) for s, v in values.items()}

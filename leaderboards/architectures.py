@@ -12,11 +12,10 @@ from statistics import fmean
 
 from dd_bench.record import Record
 
-from .boards import BASELINES
 from .entries import Track
 from .figures import networks, number
 from .markup import MARKDOWN, markdown_table
-from .variants import knobs, told_apart
+from .variants import side_by_side
 
 BESIDE = ("permuted", "untrained", "best_val")
 """Controls of a set: what is written in its cell."""
@@ -42,24 +41,13 @@ def architecture_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def _rows(records: Sequence[Record], models: Sequence[str]) -> Iterator[list[str]]:
-    namesakes = defaultdict(list)
-    for record in records:
-        namesakes[record.ipc, record.method].append(knobs(record))
-    cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
-    for record in sorted(records, key=lambda r: (r.created, r.key)):
-        cells[record.ipc, told_apart(record, namesakes[record.ipc, record.method])][record.model] = record
-
-    def order(key: tuple[int, str]) -> tuple[int, int, str]:
-        return key[0], BASELINES.index(key[1]) if key[1] in BASELINES else len(BASELINES), key[1]
-
     for name in OF_THE_DATA:
         values = {r.model: s.value for r in records for s in r.scores if s.metric == name}
         if values:
             metric = records[0].main_metric
             texts = [number([values[m]], metric) if m in values else "" for m in models]
             yield [MARKDOWN.escape(x) for x in (name, "", "", "", *texts)]
-    for ipc, method in sorted(cells, key=order):
-        by_model = cells[ipc, method]
+    for ipc, method, by_model in side_by_side(records, lambda r: r.model):
         if len(by_model) < 2:
             continue
         sizes = sorted({sum(r.stored_bytes.values()) for r in by_model.values()})

@@ -9,14 +9,12 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from statistics import fmean
-from typing import Any
 
 from dd_bench.record import Record, canonical
 
-from .boards import BASELINES
 from .figures import networks, number
 from .markup import MARKDOWN, markdown_table
-from .variants import knobs, told_apart
+from .variants import side_by_side
 
 KINDS = ("hard", "static", "replay", "online")
 
@@ -49,19 +47,7 @@ def _told_by(records: Sequence[Record]) -> str:
 
 
 def _rows(records: Sequence[Record], kinds: Sequence[str]) -> Iterator[list[str]]:
-    namesakes: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
-    for record in records:
-        namesakes[record.ipc, record.method].append(knobs(record))
-    cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
-    for record in sorted(records, key=lambda r: (r.created, r.key)):
-        label = told_apart(record, namesakes[record.ipc, record.method])
-        cells[record.ipc, label][record.label_mode] = record  # the latest
-
-    def order(key: tuple[int, str]) -> tuple[int, int, str]:
-        return key[0], BASELINES.index(key[1]) if key[1] in BASELINES else len(BASELINES), key[1]
-
-    for ipc, method in sorted(cells, key=order):
-        by_kind = cells[ipc, method]
+    for ipc, method, by_kind in side_by_side(records, lambda r: r.label_mode):
         texts = [_cell(by_kind[kind]) if kind in by_kind else "" for kind in kinds]
         yield [MARKDOWN.escape(x) for x in (method, str(ipc), *texts)]
 

@@ -1,15 +1,37 @@
-"""What tells two experiments of one method apart, in a table that has a row for each."""
+"""Tables with a row an experiment and a column a variable: what tells two experiments of one method apart."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from dd_bench.record import Record
 from dd_bench.shipped import leaves
 
+from .boards import BASELINES
+
 _PLACES = ("root", "download", "kept", "stream")
 """Keys of a dataset that say where it lies, not what it is."""
+
+
+def side_by_side(
+    records: Sequence[Record], column: Callable[[Record], str]
+) -> Iterator[tuple[int, str, dict[str, Record]]]:
+    """Yields the IPC, the label and the records by column of each row, the baselines first; of two, the latest."""
+    namesakes: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        namesakes[record.ipc, record.method].append(knobs(record))
+    cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
+    for record in sorted(records, key=lambda r: (r.created, r.key)):
+        label = told_apart(record, namesakes[record.ipc, record.method])
+        cells[record.ipc, label][column(record)] = record
+
+    def order(key: tuple[int, str]) -> tuple[int, int, str]:
+        return key[0], BASELINES.index(key[1]) if key[1] in BASELINES else len(BASELINES), key[1]
+
+    for ipc, label in sorted(cells, key=order):
+        yield ipc, label, cells[ipc, label]
 
 
 def knobs(record: Record) -> dict[str, Any]:

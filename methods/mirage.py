@@ -119,7 +119,7 @@ class Mirage(Method):
         syn = self.tree_set(real, ipc)
         for note in syn.caveats(ctx.architecture):
             ctx.note(note)
-        if not self.edge_labels and _marks_edges(real):
+        if not self.edge_labels and graphs_of(real).spec.edges:
             ctx.note(
                 "trees are told apart without their edge labels, and show those of the first graph that holds them"
             )
@@ -273,11 +273,6 @@ def _times(held: Tensor | None, s: Itemset, members: Tensor) -> int:
         return 1
     bits = torch.tensor([(s.holders >> bit) & 1 for bit in range(len(members))], dtype=torch.bool)
     return max(1, round(float(held[members[bits]].float().mean())))
-
-
-def _marks_edges(real: RealSet) -> bool:
-    """Whether the graphs have labels on their edges."""
-    return bool(graphs_of(real).spec.edges)
 
 
 class Empty(ValueError):

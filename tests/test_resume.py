@@ -88,6 +88,14 @@ def kill(process) -> None:
     assert process.returncode == -9
 
 
+def kill_while_distilling(process, runs: Path) -> None:
+    """In the middle of a step: checkpoints are written after each, and the process is always within one."""
+    wait_until(
+        process, lambda: any(len(p.read_text().splitlines()) > 5 for p in runs.glob("work/*/log.jsonl"))
+    )
+    kill(process)
+
+
 def content(folder: Path) -> dict[str, bytes]:
     return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "provenance.json"}  # seconds
 
@@ -104,12 +112,8 @@ def only(folder: Path, pattern: str) -> Path:
 def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path, monkeypatch):
     runs = tmp_path / "runs"
 
-    # In the middle of a step: checkpoints are written after each, and the process is always within one.
     process = start("run", *DM)
-    wait_until(
-        process, lambda: any(len(p.read_text().splitlines()) > 5 for p in runs.glob("work/*/log.jsonl"))
-    )
-    kill(process)
+    kill_while_distilling(process, runs)
     assert not list(runs.glob("sets/[!.]*")) and not list(runs.glob("records/*")), (
         "killed too late to tell anything"
     )
@@ -151,10 +155,7 @@ def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path,
 def test_graphs_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path):
     runs = tmp_path / "runs"
     process = start("run", *GRAPHS)
-    wait_until(
-        process, lambda: any(len(p.read_text().splitlines()) > 5 for p in runs.glob("work/*/log.jsonl"))
-    )
-    kill(process)
+    kill_while_distilling(process, runs)
     assert not list(runs.glob("sets/[!.]*")), "killed too late to tell anything"
     process = start("run", *GRAPHS)
     wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
@@ -233,10 +234,7 @@ def test_killed_while_training_a_teacher(start, dd_bench, tmp_path):
 def test_killed_while_matching_trajectories(start, dd_bench, tmp_path):
     runs = tmp_path / "runs"
     process = start("distill", *MTT)
-    wait_until(
-        process, lambda: any(len(p.read_text().splitlines()) > 5 for p in runs.glob("work/*/log.jsonl"))
-    )
-    kill(process)
+    kill_while_distilling(process, runs)
     assert not list(runs.glob("sets/[!.]*")), "killed too late to tell anything"
     log = only(runs, "work/*/log.jsonl")
     assert 5 < len(log.read_text().splitlines()) < 150
