@@ -81,7 +81,8 @@ class Examination:
 
     def _work(self, of: int) -> int:
         """Returns how many images the training of `of` networks passes."""
-        return of * sum(r.epochs for r in self.protocol.rates()) * len(self.images)
+        n = len(self.images)
+        return of * sum(r.lasting(n).samples(n) for r in self.protocol.rates())
 
     def compiles(self, of: int) -> bool:
         """Whether the training of `of` networks repays the compiler's warm-up."""
@@ -94,7 +95,7 @@ class Examination:
             Diverged: the network that counts is not finite.
         """
         best, kept = -1.0, {}
-        for recipe in self.protocol.rates():
+        for recipe in (r.lasting(len(self.images)) for r in self.protocol.rates()):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
             def look(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:

@@ -85,6 +85,8 @@ class Graphs:
         else:
             _check_labels("node", self.nodes, shape.nodes)
         _check_labels("edge", self.edge_labels, shape.edges)
+        if self.degrees is not None and bool((self.degrees < 0).any()):
+            raise ValueError(f"a node has {int(self.degrees.min())} neighbours")
 
     def __len__(self) -> int:
         return len(self.ptr) - 1

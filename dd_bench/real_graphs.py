@@ -62,8 +62,11 @@ def graph_set(
     licence: str,
     citation: str,
     device: torch.device,
+    other_split: str = "another dataset.seed, or larger dataset.test and dataset.val",
 ) -> RealSet:
     """Builds a `RealSet` of graphs and the indices of its training, validation and test graphs.
+
+    `other_split` says how its user gets another split, for the errors.
 
     Raises:
         ValueError: a label names nothing, a split is empty or overlaps another, or a class has no training graph.
@@ -87,8 +90,7 @@ def graph_set(
             raise ValueError(f"{name}: its {part} split is empty")
         if len(labels[index].unique()) < 2:
             raise ValueError(
-                f"{name}: its {part} split has one class alone: no area under a curve. Use another "
-                "dataset.seed, or larger dataset.test and dataset.val"
+                f"{name}: its {part} split has one class alone: no area under a curve. Use {other_split}"
             )
         parts.append(GraphSplit(graphs[index].to(device), labels[index].to(device), k, shape))
     missing = (parts[0].counts == 0).nonzero().flatten().tolist()

@@ -231,6 +231,10 @@ class TreeSet(SyntheticGraphs):
     def __post_init__(self) -> None:
         """Raises ValueError unless trees and sets are whole and every label names something."""
         v = len(self.nodes)
+        if not len(self.sizes) or bool((self.sizes < 1).any()):
+            raise ValueError(
+                f"trees of {self.sizes.tolist()[:5]} nodes: a set has a tree or more, each of a node or more"
+            )
         if int(self.sizes.sum()) != v or len(self.parents) != v or len(self.edge_labels) != v:
             raise ValueError(f"trees of {int(self.sizes.sum())} nodes, there are {v}")
         if self.weighting not in get_args(Weighting):
@@ -246,6 +250,8 @@ class TreeSet(SyntheticGraphs):
                 f"node {first} has parent {int(self.parents[first])}: a root is its own, another node's stands before "
                 "it in its tree"
             )
+        if not len(self.patterns):
+            raise ValueError("there are no sets of trees: every class needs one")
         if int(self.pattern_sizes.sum()) != len(self.patterns) or bool((self.pattern_sizes < 1).any()):
             raise ValueError(f"sets of {int(self.pattern_sizes.sum())} trees, {len(self.patterns)} are named")
         if not 0 <= int(self.patterns.min()) <= int(self.patterns.max()) < len(self.sizes):
@@ -269,15 +275,20 @@ class TreeSet(SyntheticGraphs):
         """See `SyntheticGraphs`."""
         knobs, title, depth = architecture.knobs, architecture.title, self.depth()
         found, layers = [], knobs.get("layers", 0)
-        if layers > depth:
+        alone = self.degrees is not None and not bool(self.degrees.any())  # whole, however deep they were cut
+        if layers > depth and not alone:
+            unless = " unless it has no neighbours" if depth == 0 else ""
             found.append(
-                f"{title} has {layers} layers, the trees {depth} levels: a root's embedding is not that of its node. "
-                f"Use method.depth={layers} or model.layers={depth}"
+                f"{title} has {layers} layers, the trees {depth} levels: a root's embedding is not that of its "
+                f"node{unless}. Use method.depth={layers} or model.layers={depth}"
             )
-        if self.degrees is None and getattr(architecture.make, "weighs_edges", False):
+        if getattr(architecture.make, "weighs_edges", False):
             found.append(
                 f"{title} divides by degrees, which these trees do not hold: a leaf counts as a node without "
                 "neighbours. Use method.degrees=true"
+                if self.degrees is None
+                else f"{title} divides by degrees, and these are of the node that a tree was cut from: for others of "
+                "the same tree it is exact where their leaves have the same"
             )
         if knobs.get("norm") == "batch":
             found.append("BatchNorm sees the nodes of trees while it trains, of which leaves are the most")

@@ -177,7 +177,7 @@ def train_together(
     Each has its own batch order and augmentation, drawn from its seed as `train` draws them; dropout masks differ
     from those of `train`.
     """
-    device = runtime.device
+    device, recipe = runtime.device, recipe.lasting(n)
     augment = Augment(
         recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
     )
@@ -195,9 +195,13 @@ def train_together(
     with seeded(device, seed_for(seeds[0], "dropout")):
         for epoch in range(recipe.epochs):
             set_rate(optimizer, recipe, epoch)
-            for indices in zip(
-                *(batches(n, recipe.batch_size, o, device) for o, _, _ in streams), strict=True
+            orders = [batches(n, recipe.batch_size, o, device) for o, _, _ in streams]
+            first = epoch * recipe.steps_an_epoch(n)
+            for step, indices in enumerate(
+                islice(zip(*orders, strict=True), recipe.steps_of(epoch, n)), first
             ):
+                if recipe.steps is not None:
+                    set_rate(optimizer, recipe, recipe.epochs * step / recipe.steps)
                 inputs, targets = [], []
                 for index, (_, draws, mixing) in zip(indices, streams, strict=True):
                     x, y = fetch(index)

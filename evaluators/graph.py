@@ -6,6 +6,7 @@ validation graphs hides what the labels are worth. So the score is the last step
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 
@@ -40,7 +41,8 @@ class Graph(Evaluator):
     """Trains `num_networks` fresh networks under the run's protocol, and scores each of them on the test graphs.
 
     - `auc`, `accuracy`, `balanced_accuracy` after the last step; `metric` says which of them is ranked;
-    - `best_val`: `metric` at the look, one of `looks`, that was best on the validation graphs;
+    - `best_val`: `metric` at the look that was best on the validation graphs, one of `looks`, or of a few less where
+      they do not divide the steps;
     - `untrained`: `metric` of the network before its first step;
     - `permuted`: `metric` of the network trained on the same set with its labels shuffled among its samples;
     - `size_only` and `majority`: of logistic regression on the number of nodes of the training graphs, and of always
@@ -114,7 +116,7 @@ class Graph(Evaluator):
 
         def look(step: int) -> None:
             nonlocal best
-            if step % max(1, steps // self.looks) and step != steps:
+            if step % math.ceil(steps / self.looks) and step != steps:
                 return
             value = score(self.metric, *_answers(net, splits.val))
             if value > best[0]:

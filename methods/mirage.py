@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from itertools import islice, takewhile
 from typing import Any, ClassVar
 
 import torch
@@ -17,11 +18,12 @@ from dd_bench.real_graphs import GraphSplit, graphs_of
 from dd_bench.synthetic_graphs import TreeSet, Weighting
 
 from .mirage_colours import colours
-from .mirage_itemsets import KINDS, Itemset, TooMany, frequent, is_closed, ranked
-from .mirage_transactions import graphs_in, holders_of, top_support, trees_of
+from .mirage_itemsets import KINDS, Itemset, TooMany, frequent, is_frequent, ranked, ranked_closed
+from .mirage_transactions import Transactions, graphs_in
 from .mirage_trees import unfolded
 
 THOUSANDTHS = 1000  # steps in which a budget is searched
+BYTES_A_SET = 4  # at the least: a tree's number, how many there are, support and class
 
 
 class Mirage(Method):
@@ -116,7 +118,7 @@ class Mirage(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: Context) -> TreeSet:
         """See `Method`."""
-        syn = self.tree_set(real, ipc)
+        syn = self.tree_set(real, ipc, ctx.note)
         for note in syn.caveats(ctx.architecture):
             ctx.note(note)
         if not self.edge_labels and graphs_of(real).spec.edges:
@@ -128,40 +130,58 @@ class Mirage(Method):
             ctx.note(f"fewer than ipc={ipc} sets of trees of class {', '.join(few)}")
         return syn
 
-    def tree_set(self, real: RealSet, ipc: int) -> TreeSet:
-        """Returns the set; it needs nothing but the data."""
+    def tree_set(self, real: RealSet, ipc: int, note: Callable[[str], None] = lambda _: None) -> TreeSet:
+        """Returns the set; it needs nothing but the data. `note` is told where a search ended early."""
         split = graphs_of(real)
         colour = colours(split.graphs, self.depth, self.edge_labels)
-        pairs = trees_of(split, colour, isolated=self.isolated == "keep")
+        held = Transactions(split, colour, isolated=self.isolated == "keep")
         counts = split.counts.tolist()
         if self.theta is not None:
             least = [t if t >= 1 else graphs_in(t, n) for t, n in zip(self.theta, counts, strict=True)]
-            return self._set_of(self._mined(pairs, split, least), split, colour, real)
+            return self._set_of(self._mined(held, least), split, colour, real)
         if self.bytes is None and self.cross_class == "keep" and self.itemsets != "maximal":
-            top = [self._most_frequent(pairs, split, c, ipc) for c in range(len(counts))]
+            top = [self._most_frequent(held, c, ipc) for c in range(len(counts))]
             return self._set_of(top, split, colour, real)
-        return self._largest(pairs, ipc, split, colour, real)
+        return self._largest(held, ipc, colour, real, note)
 
-    def _largest(self, pairs: Tensor, ipc: int, split: GraphSplit, colour: Tensor, real: RealSet) -> TreeSet:
+    def _largest(
+        self,
+        held: Transactions,
+        ipc: int,
+        colour: Tensor,
+        real: RealSet,
+        note: Callable[[str], None],
+    ) -> TreeSet:
         """Returns the largest set of a common share that the budget holds.
 
         Shares are tried from the whole class down, all of them: where sets are dropped that another class has, or
         hidden by larger ones, a lower share may give less. Otherwise the first that is too much is the end.
         """
-        counts, best, size = split.counts.tolist(), None, 0
+        split, best, size, ended = held.split, None, 0, ""
+        counts = split.counts.tolist()
         rising = self.cross_class == "keep" and self.itemsets != "maximal"
         shares = (tuple(graphs_in(i / THOUSANDTHS, n) for n in counts) for i in range(THOUSANDTHS, 0, -1))
+        mined: list[list[Itemset]] = []
         for least in dict.fromkeys(shares):
+            before = mined
             try:
-                mined = self._mined(pairs, split, least)
+                mined = self._mined(held, least)
+                if mined == before:
+                    continue
                 if self.bytes is None:
                     large = sum(map(len, mined)) if all(map(len, mined)) else 0
                     fits = all(len(found) <= ipc for found in mined)
+                elif BYTES_A_SET * sum(map(len, mined)) > self.bytes:  # whatever its trees are
+                    large, fits = 0, False
                 else:
                     syn = self._set_of(mined, split, colour, real)
                     large = sum(syn.stored_bytes().values())
                     fits = large <= self.bytes
             except TooMany:
+                ended = (
+                    f"the search ended at {' and '.join(map(str, least))} graphs of the classes, with more than "
+                    f"method.most={self.most} sets of trees"
+                )
                 break
             except Empty:
                 continue
@@ -172,52 +192,43 @@ class Mirage(Method):
         if best is None:
             wanted = f"method.bytes={self.bytes}" if self.bytes is not None else f"ipc={ipc}"
             raise ValueError(
-                f"{wanted} does not hold a set of trees of every class at any common share. Use more, "
-                "method.cross_class=keep, or method.theta"
+                f"{wanted} does not hold a set of trees of every class at any common share{ended and '; '}{ended}. Use "
+                f"more, method.cross_class=keep, {'a larger method.most, ' if ended else ''}or method.theta"
             )
+        if ended:
+            note(f"{ended}: larger sets of the budget, if there are, were not looked at")
         return self._set_of(best, split, colour, real)
 
-    def _most_frequent(self, pairs: Tensor, split: GraphSplit, c: int, ipc: int) -> list[Itemset]:
+    def _most_frequent(self, held: Transactions, c: int, ipc: int) -> list[Itemset]:
         """Returns the `ipc` most frequent sets of class `c`, or all where there are fewer; see `ranked`.
 
         No set that holds a tree rarer than the m-th is more frequent than it, so m trees are looked at first, and
         more where closed sets are too few among them.
         """
-        m = ipc
+        m, ranking = ipc, ranked if self.itemsets == "all" else ranked_closed
         while True:
-            least = top_support(pairs, split, c, m)
-            holders, found = holders_of(pairs, split, c, least), list[Itemset]()
-            for looked, s in enumerate(ranked(holders)):
-                if s.support < least or len(found) == ipc:
-                    break
-                if looked >= max(self.most, ipc):
-                    raise TooMany(
-                        f"more than {self.most} sets of trees before {ipc} are {self.itemsets}. Use a larger "
-                        "method.most, or method.itemsets=all"
-                    )
-                if self.itemsets == "all" or is_closed(s, holders):
-                    found.append(s)
+            least = held.top_support(c, m)
+            often = takewhile(lambda s: s.support >= least, ranking(held.holders(c, least)))  # noqa: B023
+            found = list(islice(often, ipc))
             if len(found) == ipc or least == 1:
                 return found
             m *= 4
 
-    def _mined(self, pairs: Tensor, split: GraphSplit, least: Sequence[float]) -> list[list[Itemset]]:
-        """Returns the sets of each class with a support of `least` or more."""
+    def _mined(self, held: Transactions, least: Sequence[float]) -> list[list[Itemset]]:
+        """Returns the sets of each class with a support of `least` or more; of `drop`, in no other class that often."""
         whole = [math.ceil(t) for t in least]
-        return self._told_apart(
-            [
-                frequent(holders_of(pairs, split, c, t), t, self.most, self.itemsets)
-                for c, t in enumerate(whole)
-            ]
-        )
-
-    def _told_apart(self, of_class: list[list[Itemset]]) -> list[list[Itemset]]:
-        """Drops the sets that another class has too, if that is wanted."""
+        holders = [held.holders(c, t) for c, t in enumerate(whole)]
+        mined = [frequent(has, t, self.most, self.itemsets) for has, t in zip(holders, whole, strict=True)]
         if self.cross_class == "keep":
-            return of_class
-        sets = [{s.items for s in found} for found in of_class]
-        others = [set().union(*(s for d, s in enumerate(sets) if d != c)) for c in range(len(sets))]
-        return [[s for s in found if s.items not in others[c]] for c, found in enumerate(of_class)]
+            return mined
+        return [
+            [
+                s
+                for s in found
+                if not any(is_frequent(s.items, holders[d], t) for d, t in enumerate(whole) if d != c)
+            ]
+            for c, found in enumerate(mined)
+        ]
 
     def _set_of(
         self, mined: list[list[Itemset]], split: GraphSplit, colour: Tensor, real: RealSet

@@ -7,8 +7,10 @@ package that Mirage's released code mines with loses frequent itemsets; this one
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import reduce
 from heapq import heapify, heappop, heappush
-from itertools import islice
+from itertools import islice, takewhile
+from operator import and_
 from typing import NamedTuple
 
 KINDS = ("all", "closed", "maximal")
@@ -36,21 +38,26 @@ def frequent(holders: dict[int, int], least: int, most: int, kind: str = "all") 
     Args:
         holders: for each item the transactions that hold it, as bits.
         least: smallest support, >= 1.
-        most: how many itemsets there may be, before `kind` chooses of them.
+        most: how many itemsets there may be; of `closed` and `maximal` how many closed ones.
         kind: `all`; `closed`, those of which no larger one has the same support; `maximal`, those of which no
             larger one is frequent.
 
     Raises:
         TooMany: there are more than `most`.
     """
-    candidates = sorted((item, has) for item, has in holders.items() if has.bit_count() >= least)
-    found = list(islice(_grow((), None, candidates, least), most + 1))
+    often = {item: has for item, has in holders.items() if has.bit_count() >= least}
+    if kind == "all":
+        grown = _grow((), None, sorted(often.items()), least)
+    else:
+        grown = takewhile(lambda s: s.support >= least, ranked_closed(often))
+    found = list(islice(grown, most + 1))
     if len(found) > most:
         raise TooMany(
-            f"more than {most} frequent itemsets at a support of {least}. Use a larger method.theta, or method.most"
+            f"more than {most} frequent {'' if kind == 'all' else 'closed '}itemsets at a support of {least}. Use a "
+            "larger method.theta, or method.most"
         )
-    if kind != "all":
-        found = [a for a in found if not any(_hides(b, a, kind) for b in found)]
+    if kind == "maximal":  # each is closed too
+        found = [s for s in found if not _continues(s, often, least)]
     return sorted(found, key=lambda s: (-s.support, len(s.items), s.items))
 
 
@@ -71,9 +78,38 @@ def ranked(holders: dict[int, int]) -> Iterator[Itemset]:
                 heappush(heap, (-both.bit_count(), len(named) + 1, (*named, items[i][0]), i, both))
 
 
-def is_closed(s: Itemset, holders: dict[int, int]) -> bool:
-    """Whether no other item stands in all transactions of the set."""
-    return all(item in s.items or s.holders & has != s.holders for item, has in holders.items())
+def ranked_closed(holders: dict[int, int]) -> Iterator[Itemset]:
+    """Yields the closed itemsets, in the order of `ranked`, without going through those that are not.
+
+    Each comes from one other alone: the closure of a set and an item is kept where it adds nothing before that item
+    (prefix-preserving extension; LCM, Uno et al., FIMI 2004). What it comes from has a larger support, so that all of
+    one support are known before the first of them is said.
+    """
+    items = sorted(holders.items())
+    heap: list[tuple[int, tuple[int, ...], int, int]]
+    heap = [(-has.bit_count(), (), i, has) for i, (_, has) in enumerate(items)]
+    heapify(heap)
+    while heap:
+        support, level = heap[0][0], []
+        while heap and heap[0][0] == support:
+            _, named, i, has = heappop(heap)
+            if all(item in named or held & has != has for item, held in items[:i]):
+                rest = [item for item, held in items[i:] if held & has == has]
+                closure = (*(item for item in named if item < items[i][0]), *rest)
+                level.append((len(closure), closure, i, has))
+        for _, named, last, has in sorted(level):
+            yield Itemset(named, has)
+            for i in range(last + 1, len(items)):
+                both = has & items[i][1]
+                if both and both != has:
+                    heappush(heap, (-both.bit_count(), named, i, both))
+
+
+def is_frequent(items: tuple[int, ...], holders: dict[int, int], least: int) -> bool:
+    """Whether `least` transactions or more hold all of the items; `holders` may leave out rarer ones."""
+    if any(item not in holders for item in items):
+        return False
+    return reduce(and_, (holders[item] for item in items)).bit_count() >= least
 
 
 def _grow(
@@ -88,7 +124,6 @@ def _grow(
         yield from _grow((*prefix, item), both, candidates[position + 1 :], least)
 
 
-def _hides(larger: Itemset, smaller: Itemset, kind: str) -> bool:
-    if len(larger.items) <= len(smaller.items) or not set(smaller.items) < set(larger.items):
-        return False
-    return kind == "maximal" or larger.holders == smaller.holders
+def _continues(s: Itemset, often: dict[int, int], least: int) -> bool:
+    """Whether the set is frequent with some other item too."""
+    return any((s.holders & has).bit_count() >= least for item, has in often.items() if item not in s.items)

@@ -32,6 +32,32 @@ def trees_of(split: GraphSplit, colour: Tensor, isolated: bool) -> Tensor:
     return torch.stack([pairs // n, pairs % n])
 
 
+class Transactions:
+    """The trees that the graphs of a split hold, asked for class by class at thresholds that mostly fall."""
+
+    def __init__(self, split: GraphSplit, colour: Tensor, isolated: bool):
+        """Takes what `trees_of` takes."""
+        self.split, self._pairs = split, trees_of(split, colour, isolated)
+        self._known: dict[int, tuple[int, dict[int, int]]] = {}
+
+    def holders(self, c: int, least: int) -> dict[int, int]:
+        """Returns `holders_of` the trees in `least` or more graphs of class `c`, and perhaps of some rarer ones."""
+        floor, table = self._known.get(c, (0, {}))
+        if not 0 < floor <= least:
+            floor = max(1, least // 2) if floor else least  # a search goes on downwards
+            table = holders_of(self._pairs, self.split, c, floor)
+            self._known[c] = floor, table
+        return table
+
+    def top_support(self, c: int, count: int) -> int:
+        """Returns the support of tree number `count` by support in class `c`, or 1 where there are fewer.
+
+        No set of trees that holds a rarer one is among the `count` most frequent.
+        """
+        support = torch.bincount(self._pairs[0, self.split.labels[self._pairs[1]] == c])
+        return max(1, int(support.topk(count).values[-1])) if len(support) >= count else 1
+
+
 def holders_of(pairs: Tensor, split: GraphSplit, c: int, least: float) -> dict[int, int]:
     """Returns for each tree in `least` or more graphs of class `c` the graphs that hold it, as the bits of a number."""
     tree, graph = pairs[:, split.labels[pairs[1]] == c]
@@ -44,12 +70,3 @@ def holders_of(pairs: Tensor, split: GraphSplit, c: int, least: float) -> dict[i
     for item, bit in zip(tree[kept].tolist(), position[graph[kept]].tolist(), strict=True):
         table[item] = table.get(item, 0) | (1 << bit)
     return table
-
-
-def top_support(pairs: Tensor, split: GraphSplit, c: int, count: int) -> int:
-    """Returns the support of tree number `count` by support in class `c`, or 1 where there are fewer.
-
-    No set of trees that holds a rarer one is among the `count` most frequent.
-    """
-    support = torch.bincount(pairs[0, split.labels[pairs[1]] == c])
-    return max(1, int(support.topk(count).values[-1])) if len(support) >= count else 1

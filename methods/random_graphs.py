@@ -39,14 +39,9 @@ class RandomGraphs(Method):
         """See `Method`."""
         if reason := super().unsupported(real, ipc, architecture):
             return reason
-        split = graphs_of(real)
-        smallest = torch.stack(
-            [
-                split.of_class(c)[split.graphs.num_nodes[split.of_class(c)].argmin()]
-                for c in range(real.num_classes)
-            ]
-        )
-        least = self._cost(real, smallest)
+        split, adds = graphs_of(real), self._least(real)
+        smallest = [min(split.of_class(c).tolist(), key=adds.__getitem__) for c in range(real.num_classes)]
+        least = self._cost(real, torch.tensor(smallest))
         if least > self.amount:
             return f"method.amount={self.amount} {self.budget} is less than one graph of each class ({least})"
         return None
@@ -54,6 +49,7 @@ class RandomGraphs(Method):
     def distill(self, real: RealSet, ipc: int, ctx: Context) -> GraphSet:
         """See `Method`."""
         split = graphs_of(real)
+        least = self._least(real)
         queues = []
         for c in range(real.num_classes):
             members = split.of_class(c)
@@ -61,29 +57,41 @@ class RandomGraphs(Method):
             queues.append(members[order].tolist())
         chosen: list[list[int]] = [[] for _ in queues]
         for c, queue in enumerate(queues):  # one of each class first, the smallest where nothing else fits
-            rest = [min(q, key=lambda i: int(split.graphs.num_nodes[i])) for q in queues[c + 1 :]]
-            sizes = sorted(queue, key=lambda i: int(split.graphs.num_nodes[i]))
+            rest = [min(q, key=least.__getitem__) for q in queues[c + 1 :]]
             others = [i for found in chosen for i in found] + rest
-            first = next((i for i in queue if self._fits(real, [*others, i])), sizes[0])
+            first = self._next(real, queue, others, least)
+            if first is None:
+                first = min(queue, key=least.__getitem__)
             chosen[c].append(first)
             queue.remove(first)
         while any(queues):
             for c, queue in enumerate(queues):
-                if len(chosen[c]) >= ipc:
+                taken = [j for found in chosen for j in found]
+                i = self._next(real, queue, taken, least) if len(chosen[c]) < ipc else None
+                if i is None:
                     queue.clear()
-                while queue:
-                    i = queue.pop(0)
-                    taken = [j for found in chosen for j in found]
-                    if self._fits(real, [*taken, i]):
-                        chosen[c].append(i)
-                        break
-                    smallest = min([i, *queue], key=lambda j: int(split.graphs.num_nodes[j]))
-                    if not self._fits(real, [*taken, smallest]):
-                        queue.clear()
+                    continue
+                chosen[c].append(i)
+                del queue[: queue.index(i) + 1]
         return GraphSet.coreset(real, torch.tensor([i for found in chosen for i in found]))
 
-    def _fits(self, real: RealSet, index: list[int]) -> bool:
-        return self._cost(real, torch.tensor(index)) <= self.amount
+    def _next(self, real: RealSet, queue: list[int], taken: list[int], least: list[int]) -> int | None:
+        """Returns the first of the queue that fits beside those taken; None: none does."""
+        left = self.amount - (self._cost(real, torch.tensor(taken)) if taken else 0)
+        near = (i for i in queue if least[i] <= left)  # what an exact count is worth taking of
+        if self.budget == "nodes":
+            return next(near, None)
+        return next((i for i in near if self._cost(real, torch.tensor([*taken, i])) <= self.amount), None)
+
+    def _least(self, real: RealSet) -> list[int]:
+        """Returns of each training graph its nodes, or the bytes that it adds to a set at the least."""
+        split = graphs_of(real)
+        nodes = split.graphs.num_nodes
+        if self.budget == "nodes":
+            return nodes.tolist()
+        bonds = torch.bincount(split.graphs.graph_of[split.graphs.edges[0]], minlength=len(nodes)) // 2
+        of_node, of_edge = len(split.spec.nodes), 2 + len(split.spec.edges)
+        return (nodes * of_node + bonds * of_edge + 2).tolist()  # and a byte of size and one of label
 
     def _cost(self, real: RealSet, index: torch.Tensor) -> int:
         """Returns the nodes or the stored bytes of the training graphs `index`."""

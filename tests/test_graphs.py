@@ -11,6 +11,8 @@ import torch
 from sklearn.metrics import roc_auc_score
 
 from dd_bench import artifact, training
+from dd_bench.data import smiles
+from dd_bench.data.ogb_mol import ogb_mol
 from dd_bench.data.tu import tu
 from dd_bench.evaluators import graph as graph_evaluator
 from dd_bench.evaluators.graph import _lessons
@@ -18,6 +20,7 @@ from dd_bench.graph_pictures import draw
 from dd_bench.graph_scores import majority, score, size_only
 from dd_bench.graphs import Graphs, GraphShape, coalesced, joined
 from dd_bench.labels import Weighted, weighted_loss
+from dd_bench.models.gnn import GCN
 from dd_bench.pyg import pyg
 from dd_bench.real_graphs import graph_set, random_split
 from dd_bench.record import load_record
@@ -420,6 +423,68 @@ class TestWhatCannotBe:
             with pytest.raises(ValueError, match=r"classes .* there are 2: 0 to 1"):
                 graph_set("x", part.graphs, labels, split, **given)
 
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"sizes": torch.tensor([2, 3, 9, 0])}, "each of a node or more"),
+            ({"sizes": torch.tensor([16, 3, -3, -2])}, "each of a node or more"),
+            ({"sizes": torch.zeros(0).long()}, "a set has a tree or more"),
+            ({"degrees": torch.full((14,), -1)}, "has -1 neighbours"),
+            ({"degrees": torch.ones(3).long()}, "degrees are one a node"),
+            ({"patterns": torch.zeros(0).long(), "pattern_sizes": torch.zeros(0).long()}, "no sets of trees"),
+            ({"pattern_sizes": torch.tensor([2, 3, -1, 0])}, "4 are named"),
+            ({"patterns": torch.tensor([0, 1, 2, 4])}, r"outside 0\.\.3"),
+            ({"support": torch.tensor([1, 1, 0, 1])}, "a support of one or more"),
+        ],
+    )
+    def test_trees_that_are_none(self, make_tree_set, change, told):
+        with pytest.raises(ValueError, match=told):
+            replace(make_tree_set((1, 3, 8, 4), "none"), **change)
+
+    def test_what_is_not_exact_is_said_where_it_is_not(self, make_tree_set, gin, motifs):
+        """Of nodes without neighbours every network sees all; GCN says of degrees what they are."""
+        stars, network = make_tree_set((1, 3, 8, 4), "none"), gin(motifs, layers=2)
+        assert any("the trees 1 levels" in note for note in stars.caveats(network))
+        point = torch.zeros(1).long()
+        lone = replace(
+            stars,
+            nodes=point[:, None],
+            parents=point,
+            edge_labels=torch.zeros(1, 0).long(),
+            sizes=point + 1,
+            patterns=torch.zeros(4).long(),
+        )
+        assert any("unless it has no neighbours" in note for note in lone.caveats(network))
+        assert lone.caveats(network) != replace(lone, degrees=point).caveats(network) == []
+        gcn = replace(gin(motifs, layers=1), make=GCN)
+        assert any("do not hold" in note for note in stars.caveats(gcn))
+        assert any(
+            "where their leaves have the same" in n
+            for n in replace(stars, degrees=stars.parents).caveats(gcn)
+        )
+
+    def test_a_class_that_is_no_number(self, tmp_path, monkeypatch):
+        (tmp_path / "m").mkdir()
+        monkeypatch.setattr(smiles, "featurised", lambda written: joined([Graphs(
+            torch.zeros(2, 9).long(), torch.tensor([[0, 1], [1, 0]]), torch.zeros(2, 3).long(), torch.tensor([0, 2])
+        )] * len(written)))  # fmt: skip
+        for label in ("active", "", "0.5"):
+            (tmp_path / "m" / "smiles.csv").write_text(f"smiles,label\nCC,0\nCC,{label}\n")
+            with pytest.raises(
+                ValueError, match=r"smiles\.csv, line 3: its label is .*, wanted a whole number"
+            ):
+                ogb_mol(name="m", root=str(tmp_path), kept=str(tmp_path / "kept"), device=CPU)
+        (tmp_path / "m" / "smiles.csv").write_text("smiles,label\nCC,0\nCC,1\nCC,0\n")
+        for part, line in (("train", "0 1"), ("valid", "2"), ("test", "2")):
+            (tmp_path / "m" / f"{part}.txt").write_text(line)
+        with pytest.raises(ValueError, match="in two parts"):
+            ogb_mol(name="m", root=str(tmp_path), kept=str(tmp_path / "kept"), device=CPU)
+        (tmp_path / "m" / "test.txt").write_text("")
+        with pytest.raises(
+            ValueError, match=r"one class alone: .* Use train\.txt and valid\.txt and test\.txt of"
+        ):
+            ogb_mol(name="m", root=str(tmp_path), kept=str(tmp_path / "kept"), device=CPU)
+
     def test_a_split_of_one_class(self, motifs):
         part = motifs.train
         order = part.labels.argsort(stable=True)
@@ -448,7 +513,7 @@ def test_looks_are_by_step_and_the_twin_is_not_looked_at(dd_bench, tmp_path, mon
     """A set of several batches is looked at as often as one of one."""
     asked, plain = [], graph_evaluator._answers
     monkeypatch.setattr(graph_evaluator, "_answers", lambda *a: asked.append(0) or plain(*a))
-    how = ["protocol.recipe.steps=12", f"protocol.recipe.batch_size={batch}", "evaluator.looks=4"]
+    how = ["protocol.recipe.steps=10", f"protocol.recipe.batch_size={batch}", "evaluator.looks=4"]
     done = dd_bench("run", "method=random", "ipc=8", *TINY, *how, "evaluator.num_networks=1")
     assert done.code == 0, done.text
     (path,) = (tmp_path / "runs" / "records").glob("*.json")

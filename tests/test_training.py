@@ -351,6 +351,15 @@ class TestTogether:
                 )
         assert (parameters(together[0]) - parameters(together[1])).abs().max() > 0.01
 
+    @pytest.mark.parametrize("schedule", ["cosine", "milestones"])
+    def test_a_recipe_of_steps(self, data, blobs, convnet, recipe, runtime, schedule):
+        """Seven steps of three an epoch, at rates that fall by step."""
+        plan = recipe(epochs=1, milestones=(), batch_size=25, steps=7, schedule=schedule)
+        net, other = (convnet(blobs).fresh(0, CPU) for _ in range(2))
+        train(net, fetch_from(*data), 60, plan, seed=4, runtime=runtime, flip=False)
+        train_together([other], fetch_from(*data), 60, plan, seeds=[4], runtime=runtime, flip=False)
+        torch.testing.assert_close(parameters(net), parameters(other), rtol=1e-4, atol=1e-4)
+
     def test_one_network(self, data, blobs, convnet, recipe, runtime):
         net, other = (convnet(blobs).fresh(0, CPU) for _ in range(2))
         train(net, fetch_from(*data), 60, recipe(), seed=4, runtime=runtime, flip=False)

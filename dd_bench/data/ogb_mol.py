@@ -59,6 +59,7 @@ def ogb_mol(*, name: str, root: str | None, kept: str | None, device: torch.devi
         licence="MIT (Open Graph Benchmark)",
         citation="Hu et al., Open Graph Benchmark: Datasets for Machine Learning on Graphs, NeurIPS 2020",
         device=device,
+        other_split=f"{' and '.join(f'{part}.txt' for part in PARTS)} of your own beside smiles.csv in {folder}",
     )
 
 

@@ -46,7 +46,11 @@ def molecules(folder: Path, kept: Path) -> tuple[Graphs, Tensor, tuple[Tensor, T
         stored.parent.mkdir(parents=True, exist_ok=True)
         write_atomic(stored, save({k: v.contiguous() for k, v in parts.items()}))
     graphs = Graphs(**load_file(stored))
-    values = torch.tensor(table[label].to_numpy())
+    numbers = pd.to_numeric(table[label], errors="coerce")
+    if bool((unread := numbers.isna() & table[label].notna()).any()):
+        at = int(unread.to_numpy().argmax())
+        raise ValueError(f"{path}, line {at + 2}: its {label} is {table[label][at]!r}, wanted a whole number")
+    values = torch.tensor(numbers.to_numpy())
     labels = values.long()
     if bool((values != labels).any()):  # a missing label is not a number
         line = int((values != labels).nonzero()[0]) + 2

@@ -16,7 +16,7 @@ from dd_bench.data.tu import tu
 from dd_bench.graph_scores import size_only
 from dd_bench.graphs import Graphs, GraphShape, joined
 from dd_bench.methods.mirage_colours import colours, dense
-from dd_bench.methods.mirage_itemsets import TooMany, frequent, is_closed, ranked
+from dd_bench.methods.mirage_itemsets import TooMany, frequent, is_frequent, ranked, ranked_closed
 from dd_bench.methods.mirage_transactions import graphs_in, holders_of, trees_of
 from dd_bench.methods.mirage_trees import unfolded
 
@@ -164,8 +164,20 @@ class TestItemsets:
             holders = bits([{i for i, has in enumerate(row) if has} for row in rows])
             whole = frequent(holders, 1, 10_000)
             assert list(ranked(holders)) == whole
-            closed = [s for s in whole if is_closed(s, holders)]
-            assert closed == frequent(holders, 1, 10_000, "closed")
+            larger = lambda s: [b for b in whole if set(s.items) < set(b.items)]  # noqa: B023, E731
+            closed = [s for s in whole if all(b.support < s.support for b in larger(s))]
+            assert list(ranked_closed(holders)) == closed
+
+    def test_closed_sets_are_not_looked_for_among_the_others(self):
+        """Sixty items that always stand together are 2^60 sets, and two closed ones with the one that does not."""
+        holders = bits([set(range(61))] * 3 + [set(range(60))] * 2)
+        assert [(len(s.items), s.support) for s in ranked_closed(holders)] == [(60, 5), (61, 3)]
+        assert [len(s.items) for s in frequent(holders, 2, 10, "maximal")] == [61]
+
+    def test_frequent_where_rarer_items_are_left_out(self):
+        holders = {0: 0b1110, 1: 0b0111}
+        assert is_frequent((0, 1), holders, 2) and not is_frequent((0, 1), holders, 3)
+        assert not is_frequent((0, 2), holders, 1)
 
     def test_four_equal_transactions(self):
         """The case on which the package of the released code fails: 7 sets, each in all four."""
@@ -211,7 +223,13 @@ class TestBudgets:
 
     @pytest.mark.parametrize(
         ("knobs", "ipc"),
-        [({"cross_class": "drop"}, 3), ({"itemsets": "maximal"}, 3), ({"itemsets": "maximal"}, 10)],
+        [
+            ({"cross_class": "drop"}, 3),
+            ({"cross_class": "drop", "itemsets": "closed"}, 3),
+            ({"cross_class": "drop", "itemsets": "maximal"}, 3),
+            ({"itemsets": "maximal"}, 3),
+            ({"itemsets": "maximal"}, 10),
+        ],
     )
     def test_where_a_threshold_is_needed_it_is_the_best_common_share(
         self, tree_set, holders, motifs, knobs, ipc
@@ -228,12 +246,39 @@ class TestBudgets:
             except TooMany:
                 break
             if knobs.get("cross_class") == "drop":
-                kinds = [{s.items for s in of} for of in found]
-                found = [[s for s in of if s.items not in kinds[1 - c]] for c, of in enumerate(found)]
+                everywhere = [
+                    {s.items for s in frequent(h, t, 10**6)} for h, t in zip(holders, least, strict=True)
+                ]
+                found = [[s for s in of if s.items not in everywhere[1 - c]] for c, of in enumerate(found)]
             if all(0 < len(of) <= ipc for of in found):
                 best = max(best, sum(map(len, found)))
         assert best > 0
         assert len(tree_set(ipc, **knobs).labels) == best
+
+    def test_what_is_frequent_in_another_class_is_dropped_though_a_larger_set_hides_it_there(
+        self, tree_set, holders
+    ):
+        """Of closed and maximal sets too: the definition asks how often trees stand together, not which are named."""
+        least = [5, 5]
+        everywhere = [{s.items: s.support for s in frequent(h, 5, 10**6)} for h in holders]
+        hidden = 0
+        for itemsets in ("closed", "maximal"):
+            named = [{s.items for s in frequent(h, 5, 10**6, itemsets)} for h in holders]
+            kept = [{i for i in named[c] if i not in everywhere[1 - c]} for c in range(2)]
+            hidden += sum(len(named[c] - named[1 - c]) - len(kept[c]) for c in range(2))
+            syn = tree_set(10**6, theta=least, itemsets=itemsets, cross_class="drop")
+            assert torch.bincount(syn.labels).tolist() == [len(k) for k in kept]
+        assert hidden > 0  # or this would not tell the two readings apart
+
+    def test_a_search_that_ends_early_says_so(self, make_method, motifs):
+        said = []
+        method = make_method("mirage", depth=1, itemsets="maximal", most=20)
+        method.tree_set(motifs.train_only(), 10, said.append)
+        assert len(said) == 1 and "method.most=20" in said[0] and "were not looked at" in said[0]
+        with pytest.raises(
+            ValueError, match=r"ended at .* more than method\.most=1 .* a larger method\.most"
+        ):
+            make_method("mirage", depth=1, cross_class="drop", most=1).tree_set(motifs.train_only(), 10)
 
     @pytest.mark.parametrize(
         "knobs", [{}, {"itemsets": "closed"}, {"cross_class": "drop"}, {"itemsets": "maximal"}]
