@@ -7,10 +7,15 @@ are of the same network on Fashion-MNIST, and measured on the same 1000 training
 
 - **Sharpness** (FTD, equation 13): loss after one ascent step of relative radius rho (adaptive, as in its training),
   less the loss; and the largest eigenvalue of the Hessian by power iteration (200 images).
-- **Drift** (FTD, section 3): a student starts at an expert's initialisation and trains on the set alone, N steps a
-  segment of full batches, as the evaluation has them up to 256 images; |student - expert|^2 after each segment over
-  |initialisation - expert|^2. "matching" starts at the expert's own weights at each segment, over |segment's start -
-  expert|^2: another scale, so that their difference is not what accumulates.
+- **Accumulated trajectory error** (FTD, section 3): a student starts at an expert's initialisation and trains on the
+  set alone, N steps a segment of full batches, as the evaluation has them up to 256 images; "accumulated" is
+  |student - expert|^2 after each segment. What a segment adds is the "matching" error of a student that starts it at
+  the expert's own weights, and the "initialisation" error, by how much the segment takes the two students elsewhere:
+  the vectors of the last accumulated error and of these two add up to the next. All over one number an expert, the
+  squared length of its way ("way" is that length), as are the "sum_of_matching" errors up to each segment.
+- **What is left** of the way to the expert after each segment, for the same two students: "drift" is |student -
+  expert|^2 over |initialisation - expert|^2, "left" that of the other over |segment's start - expert|^2, the loss that
+  distillation sees.
 - **Change rate** (AST): |theta_{e+1} - theta_e| / |theta_e| per epoch, and how much it varies along a trajectory.
 - **Perturbed start**: the matching error from a start moved by 1 % of its norm at random, less that from the start.
 
@@ -177,30 +182,38 @@ def of_set(
         "set": folder.name,
         "ipc": card.ipc,
         "lr": rate,
-        "drift": {},
-        "matching": {},
-        "perturbed": {},
     }
     segments = buffer.header.epochs[-1] // stretch
-    drift: dict[int, list[float]] = {}
-    matching: dict[int, list[float]] = {}
-    perturbed: dict[int, list[float]] = {}
+    measured: dict[str, dict[int, list[float]]] = {}
+
+    def note(name: str, s: int, value: float) -> None:
+        measured.setdefault(name, {}).setdefault(s + 1, []).append(value)
+
+    ways = []
     for i in range(count):
         walker = buffer.snapshot(i, 0, CPU)
-        first = walker
+        first, last = walker, buffer.snapshot(i, segments * stretch, CPU)
+        way, summed = float((last - first).square().sum()), 0.0
+        ways.append(way**0.5)
         for s in range(segments):
             start, target = (buffer.snapshot(i, e, CPU) for e in (s * stretch, (s + 1) * stretch))
-            walker = student(flat, walker, images, labels, rate, steps, momentum, 100 * i + s)
-            drift.setdefault(s + 1, []).append(error(walker, first, target))
+            came = walker
+            walker = student(flat, came, images, labels, rate, steps, momentum, 100 * i + s)
             own = student(flat, start, images, labels, rate, steps, momentum, 100 * i + s)
-            matching.setdefault(s + 1, []).append(error(own, start, target))
+            elsewhere = (walker - came) - (own - start)
+            summed += float((own - target).square().sum())
+            note("accumulated", s, float((walker - target).square().sum()) / way)
+            note("matching", s, float((own - target).square().sum()) / way)
+            note("initialisation", s, float(elsewhere.square().sum()) / way)
+            note("sum_of_matching", s, summed / way)
+            note("drift", s, error(walker, first, target))
+            note("left", s, error(own, start, target))
             noise = torch.randn(len(start), generator=generator(CPU, i, "noise", s))
             moved = start + 0.01 * start.norm() * noise / noise.norm()
             there = student(flat, moved, images, labels, rate, steps, momentum, 100 * i + s)
-            perturbed.setdefault(s + 1, []).append(error(there, start, target) - matching[s + 1][-1])
-    for name, values in (("drift", drift), ("matching", matching), ("perturbed", perturbed)):
-        found[name] = {s: spread(v) for s, v in values.items()}
-    return found
+            note("perturbed", s, error(there, start, target) - error(own, start, target))
+    found["way"] = spread(ways)
+    return found | {name: {s: spread(v) for s, v in of.items()} for name, of in measured.items()}
 
 
 def less_first(ours: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:

@@ -7,6 +7,7 @@ colours are the isomorphism classes of the unfolded trees (1-WL).
 
 from __future__ import annotations
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -26,7 +27,9 @@ def colours(graphs: Graphs, depth: int, edge_labels: bool = True, seed: int = 0)
     values = int(label.max()) + 1 if label.numel() else 1
     mark, colour = _word(own, 2 * seed + 1), own
     for _ in range(depth):
-        children = _word(colour[graphs.edges[0]] * values + label, 2 * seed)
+        kinds = torch.arange((int(colour.max()) + 1) * values, device=colour.device)  # fewer than edges
+        kind = colour.index_select(0, graphs.edges[0]).mul_(values).add_(label)
+        children = _word(kinds, 2 * seed).index_select(0, kind)
         total = torch.zeros_like(mark).index_add_(0, graphs.edges[1], children)
         colour = dense(_word(total + mark, 2 * seed))
     return colour
@@ -35,7 +38,7 @@ def colours(graphs: Graphs, depth: int, edge_labels: bool = True, seed: int = 0)
 def packed(labels: Tensor) -> Tensor:
     """Returns one number for each row of labels `(v, f)`, equal for equal rows."""
     number, values = labels.new_zeros(len(labels)), 1
-    for column in labels.unbind(1):
+    for column in labels.t().contiguous():
         size = int(column.max()) + 1 if column.numel() else 1
         if values * size >= 2**62:
             number = dense(number)
@@ -46,8 +49,21 @@ def packed(labels: Tensor) -> Tensor:
 
 def dense(values: Tensor) -> Tensor:
     """Returns equal numbers from 0 on for equal values, in the order of the values."""
-    numbers: Tensor = values.unique(return_inverse=True)[1]
-    return numbers
+    if not values.numel():
+        return values
+    low, high = (int(v) for v in values.aminmax())
+    if low >= 0 and high < 2 * len(values):  # few enough to count
+        there = torch.bincount(values) > 0
+        return (there.cumsum(0) - 1).index_select(0, values)  # much faster than by brackets
+    if values.device.type != "cpu":
+        numbers: Tensor = values.unique(return_inverse=True)[1]
+        return numbers
+    keys = values.numpy()  # whose sort is vectorised, unlike torch's
+    order = keys.argsort()
+    sorted_keys = keys[order]
+    out = np.empty_like(keys)
+    out[order] = np.concatenate([[0], (sorted_keys[1:] != sorted_keys[:-1]).cumsum()])
+    return torch.from_numpy(out)
 
 
 def _word(number: Tensor, seed: int) -> Tensor:

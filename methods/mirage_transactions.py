@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import math
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from dd_bench.real_graphs import GraphSplit
+
+TABLE = 2**24  # pairs of tree and graph that are looked up at once
 
 
 def graphs_in(share: float, n: int) -> int:
@@ -28,8 +31,11 @@ def trees_of(split: GraphSplit, colour: Tensor, isolated: bool) -> Tensor:
         linked = torch.zeros_like(colour, dtype=torch.bool)
         linked[split.graphs.edges[1]] = True
         graph, colour = graph[linked], colour[linked]
-    pairs = (colour * n + graph).unique()
-    return torch.stack([pairs // n, pairs % n])
+    pairs = colour * n + graph
+    if pairs.device.type == "cpu":
+        pairs = torch.from_numpy(np.sort(pairs.numpy()))  # vectorised, unlike torch's
+    once = pairs.unique_consecutive() if pairs.device.type == "cpu" else pairs.unique()
+    return torch.stack([once // n, once % n])
 
 
 class Transactions:
@@ -66,7 +72,14 @@ def holders_of(pairs: Tensor, split: GraphSplit, c: int, least: float) -> dict[i
     members = split.of_class(c)
     position = torch.zeros_like(split.labels)
     position[members] = torch.arange(len(members), device=members.device)
+    named, row = tree[kept].unique_consecutive(return_inverse=True)  # the trees come in order
+    bit = position[graph[kept]].cpu()
     table: dict[int, int] = {}
-    for item, bit in zip(tree[kept].tolist(), position[graph[kept]].tolist(), strict=True):
-        table[item] = table.get(item, 0) | (1 << bit)
+    rows = max(1, TABLE // max(1, len(members)))
+    for first, some in enumerate(named.cpu().split(rows)):
+        mine = (row >= first * rows) & (row < (first + 1) * rows)
+        held = torch.zeros(len(some), len(members), dtype=torch.bool)
+        held[row[mine].cpu() - first * rows, bit[mine.cpu()]] = True
+        packed = np.packbits(held.numpy(), axis=1, bitorder="little")
+        table |= {int(t): int.from_bytes(b.tobytes(), "little") for t, b in zip(some, packed, strict=True)}
     return table
