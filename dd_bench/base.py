@@ -206,6 +206,8 @@ class Evaluator(ABC):
     """Measures a synthetic set by fresh networks."""
 
     main_metric: str
+    smoke: ClassVar[tuple[str, ...]] = ()
+    """Hydra overrides under which it measures a tiny set in a second; the conformance suite uses them."""
 
     def refuses(self, protocol: Protocol) -> str | None:
         """Returns why networks cannot be measured under this protocol, or None; asked before anything is distilled."""

@@ -47,6 +47,27 @@ class Accuracy(Evaluator):
         return {i: ctx.seed_for("evaluate", i) for i in range(self.num_networks) if i not in ctx.finished}
 
 
+def scores_of_each(
+    examinations: dict[str, Examination], seeds: dict[int, int], of: int
+) -> Iterator[list[Score]]:
+    """Yields the scores of network after network: one of each examination, by its name, from the network's seed.
+
+    Where `of` networks are trained several at a time they are, examination after examination, before the first yield.
+    """
+    done: dict[str, dict[int, float]] = {}
+    if any(examination.side_by_side(of) for examination in examinations.values()):
+        done = {name: dict(e.scores(seeds, of)) for name, e in examinations.items()}
+    for network, seed in seeds.items():
+        values = {
+            name: done[name][network] if done else e.score(seed, e.compiles(of))
+            for name, e in examinations.items()
+        }
+        yield [
+            Score(metric=name, value=value, set=0, network=network, seed=seed)
+            for name, value in values.items()
+        ]
+
+
 def examination_of(syn: SyntheticSet, real: RealSet, ctx: Context) -> Examination:
     """Returns what examines networks on a set under the run's protocol, and says in `ctx` who teaches them."""
     assert isinstance(syn, SyntheticImages), "an evaluator of images says what it does not support"

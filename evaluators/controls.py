@@ -11,7 +11,7 @@ from dd_bench.real import RealSet
 from dd_bench.record import Score
 from dd_bench.synthetic import ImageSet, SyntheticSet
 
-from .accuracy import Accuracy, examination_of
+from .accuracy import Accuracy, examination_of, scores_of_each
 
 
 class Controls(Accuracy):
@@ -40,19 +40,8 @@ class Controls(Accuracy):
             for name, control in self._controls(syn, real, ctx).items()
         }
         examinations[self.main_metric] = examination
-        seeds = self.seeds(ctx)
-        done: dict[str, dict[int, float]] = {}
-        if examination.side_by_side(self.num_networks):  # then all networks of a set at a time, set after set
-            done = {name: dict(e.scores(seeds, self.num_networks)) for name, e in examinations.items()}
-        for network, seed in seeds.items():
-            values = {
-                name: done[name][network] if done else e.score(seed, e.compiles(self.num_networks))
-                for name, e in reversed(examinations.items())
-            }
-            yield [
-                Score(metric=name, value=value, set=0, network=network, seed=seed)
-                for name, value in values.items()
-            ]
+        own_first = dict(reversed(examinations.items()))
+        yield from scores_of_each(own_first, self.seeds(ctx), self.num_networks)
 
     def _controls(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> dict[str, SyntheticSet]:
         """Returns the sets to score beside `syn`; none where nobody can label them."""

@@ -9,11 +9,12 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dd_bench.record import Record, write_atomic
+from dd_bench.record import write_atomic
 from dd_bench.shipped import changed
 
 from .architectures import architecture_tables
 from .boards import REFERENCE, Board, Cell, boards
+from .cross_arch import cross_arch_tables
 from .entries import ACCURACY, load_entries
 from .figures import beside, csv_text, every_entry, networks, number
 from .labels import label_tables
@@ -32,7 +33,7 @@ _LATEX = _MARKDOWN.overlay("<%", "%>", "<<", ">>", "<#", "#>")
 def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     """Writes every board as `<slug>.md`, `.csv` and `.tex`, and the pages that are of all boards.
 
-    Those are `index.md`, `labels.md`, `architectures.md`, `published.md` and `records.csv`.
+    Those are `index.md`, `labels.md`, `architectures.md`, `cross_arch.md`, `published.md` and `records.csv`.
 
     Returns:
         The files written. Nothing else in `out_dir` is touched.
@@ -46,8 +47,9 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     files = {
         "index.md": _index(made),
         "published.md": _published(published),
-        "labels.md": _labels(entries),
-        "architectures.md": _architectures(entries),
+        "labels.md": _page("labels", label_tables(entries)),
+        "architectures.md": _page("architectures", architecture_tables(entries)),
+        "cross_arch.md": _page("cross_arch", cross_arch_tables(entries)),
         "records.csv": csv_text((board, record) for board in made for record in board.records),
     }
     for board in made:
@@ -115,14 +117,10 @@ def _published(published: Sequence[PublishedSet]) -> str:
     return _MARKDOWN.get_template("published.md.j2").render(tables=tables)
 
 
-def _labels(entries: Sequence[Record]) -> str:
-    tables = [(MARKDOWN.escape(title), table) for title, table in label_tables(entries)]
-    return _MARKDOWN.get_template("labels.md.j2").render(tables=tables)
-
-
-def _architectures(entries: Sequence[Record]) -> str:
-    tables = [(MARKDOWN.escape(title), table) for title, table in architecture_tables(entries)]
-    return _MARKDOWN.get_template("architectures.md.j2").render(tables=tables)
+def _page(name: str, tables: Sequence[tuple[str, str]]) -> str:
+    """Returns a page of titles and their tables."""
+    told = [(MARKDOWN.escape(title), table) for title, table in tables]
+    return _MARKDOWN.get_template(f"{name}.md.j2").render(tables=told)
 
 
 def _context(board: Board, markup: Markup) -> dict[str, Any]:

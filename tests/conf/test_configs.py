@@ -52,10 +52,19 @@ def test_composes(path, composed):
         return  # several are composed side by side, see below
     part = OmegaConf.to_container(cfg[path.parent.name], resolve=True)
     said = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    for choice in said.pop("defaults", []):  # what a dataset of graphs brings along
-        if choice != "_self_":
-            group, chosen = next((k.partition("@")[2].rpartition(".")[2], v) for k, v in choice.items())
-            assert cfg[group] == composed(f"{group}={chosen}")[group]
+    for choice in said.pop("defaults", []):
+        if choice == "_self_":
+            continue
+        (where, chosen), *_ = choice.items()
+        group, _, place = where.removeprefix("override ").removeprefix("/").partition("@")
+        wanted = OmegaConf.to_container(composed(f"{group}={chosen}")[group], resolve=True)
+        if place.startswith("_global_"):  # what a dataset of graphs brings along
+            assert cfg[group] == wanted
+        else:  # what is put inside, as other networks are
+            inner, _, key = place.rpartition(".")
+            assert (part if key else {}).get(inner, part).pop(key) == wanted
+            if not part.get(inner, True):
+                del part[inner]
     assert part == said, "no defaults in two places"
     if "_target_" in part:
         assert callable(get_object(part["_target_"]))

@@ -8,14 +8,22 @@ import pytest
 import torch
 from hydra import compose, initialize_config_module
 from hydra.utils import get_class, instantiate
-from omegaconf import OmegaConf
 
 from dd_bench.base import Context, Evaluator
 from dd_bench.cache import Cache
 from dd_bench.selection import selected
 
 FILES = sorted(Path(str(files("dd_bench.conf") / "evaluator")).glob("*.yaml"))
-CONFIGS = {file.stem: OmegaConf.load(file) for file in FILES}
+
+
+def composed(name, *overrides):
+    """The evaluator's configuration as Hydra makes it, networks and all."""
+    with initialize_config_module("dd_bench.conf", version_base="1.3"):
+        return compose("config", overrides=[f"evaluator={name}", *overrides]).evaluator
+
+
+CONFIGS = {file.stem: composed(file.stem) for file in FILES}
+SMOKE = {name: composed(name, *get_class(config._target_).smoke) for name, config in CONFIGS.items()}
 OF_GRAPHS = ("graph",)
 each_evaluator = pytest.mark.parametrize("name", list(CONFIGS))
 
@@ -25,7 +33,7 @@ def measure(blobs, motifs, convnet, gin, runtime, protocol, recipe, tmp_path):
     """Runs an evaluator on two samples a class, of what it measures; returns what it yields for each network."""
 
     def run(name, seed=0, finished=()):
-        evaluator = instantiate(CONFIGS[name], _convert_="all")
+        evaluator = instantiate(SMOKE[name], _convert_="all")
         real, network = (motifs, gin(motifs)) if name in OF_GRAPHS else (blobs, convnet(blobs))
         index = real.train.draw(2, torch.Generator().manual_seed(0)).flatten()
         syn = selected(real.train_only(), index)
@@ -57,9 +65,7 @@ def test_the_file_says_what_it_is_and_gives_every_knob(name):
 
 @each_evaluator
 def test_it_composes(name):
-    with initialize_config_module("dd_bench.conf", version_base="1.3"):
-        config = compose("config", overrides=[f"evaluator={name}"])
-    assert isinstance(instantiate(config.evaluator, _convert_="all"), Evaluator)
+    assert isinstance(instantiate(CONFIGS[name], _convert_="all"), Evaluator)
 
 
 @each_evaluator

@@ -1,0 +1,84 @@
+"""Accuracy on other networks than the one a set was distilled with: what the set has of the data, not of a network."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+from dd_bench.architecture import Architecture
+from dd_bench.base import Context
+from dd_bench.models.network import Network
+from dd_bench.protocol import Protocol
+from dd_bench.real import RealSet
+from dd_bench.record import Score
+from dd_bench.synthetic import SyntheticSet
+
+from .accuracy import Accuracy, examination_of, scores_of_each
+
+
+class CrossArch(Accuracy):
+    """`accuracy` of the run's own network, and `accuracy:NAME` of each of `networks`, all under the run's protocol.
+
+    The run's network is the one to distil with; how much less the others reach is for tables to say (the papers'
+    drop). Network i of every architecture has one seed, so that differences between architectures are of pairs.
+
+    A learned rate is of the network that it was distilled with, and so may a protocol's be: `lr` gives single
+    networks their own, which is then said in the notes.
+    """
+
+    smoke = (
+        *(f"~evaluator.networks.{name}" for name in ("alexnet", "vgg11", "resnet18", "lenet")),
+        "+evaluator.lr.mlp=0.05",
+    )
+
+    def __init__(self, *, num_networks: int, networks: dict[str, partial[Network]], lr: dict[str, float]):
+        """Takes the number of fresh networks of each kind, the other networks by name, and rates of some of them.
+
+        Raises:
+            ValueError: there is no other network, or a rate is not positive or names none.
+        """
+        super().__init__(num_networks=num_networks)
+        if not networks:
+            raise ValueError("evaluator.networks names none. Use +model@evaluator.networks.vgg11=vgg11")
+        for name, rate in lr.items():
+            if name not in networks:
+                raise ValueError(f"evaluator.lr.{name}={rate}: evaluator.networks has {', '.join(networks)}")
+            if rate <= 0:
+                raise ValueError(f"evaluator.lr.{name}={rate}: wanted a rate above 0")
+        self.networks, self.lr = networks, lr
+
+    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+        """See `Evaluator`; a network that cannot take the images is named with the way to leave it out."""
+        if reason := super().unsupported(syn, real):
+            return reason
+        for name, architecture in self._architectures(real).items():
+            if reason := architecture.unfit():
+                return f"{reason}. To leave it out: ~evaluator.networks.{name}"
+        return None
+
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+        """See `Evaluator`; one network of each architecture at a time."""
+        examinations = {self.main_metric: examination_of(syn, real, ctx)}
+        for name, architecture in self._architectures(real).items():
+            protocol = self._protocol(name, ctx)
+            other = replace(ctx, architecture=architecture, protocol=protocol)
+            examinations[f"{self.main_metric}:{name}"] = examination_of(syn, real, other)
+        yield from scores_of_each(examinations, self.seeds(ctx), self.num_networks)
+
+    def _architectures(self, real: RealSet) -> dict[str, Architecture]:
+        def bound(name: str, model: partial[Network]) -> Architecture:
+            knobs: dict[str, Any] = dict(model.keywords)
+            return Architecture(model.func, knobs, real.shape, real.num_classes, name)
+
+        return {name: bound(name, model) for name, model in self.networks.items()}
+
+    def _protocol(self, name: str, ctx: Context) -> Protocol:
+        """Returns the run's protocol, at the network's own rate if it has one."""
+        if name not in self.lr:
+            return ctx.protocol
+        rate = self.lr[name]
+        ctx.note(f"{name} was trained at its own rate {rate:g}")
+        recipe = ctx.protocol.recipe.model_copy(update={"lr": rate})
+        return ctx.protocol.model_copy(update={"recipe": recipe, "learned_lr": False, "lr_grid": ()})

@@ -1,0 +1,58 @@
+"""What a set is worth to other networks, measured side by side: one table a track, the drop in brackets.
+
+Entries of `evaluator=cross_arch` hold a value of each architecture for every network number, from one seed, so that
+drops are means of pairs.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+
+from dd_bench.record import Record
+
+from .entries import Track
+from .figures import networks, number
+from .markup import MARKDOWN, markdown_table
+from .variants import side_by_side
+
+
+def cross_arch_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Returns a title and a Markdown table for each track with values of several architectures."""
+    groups: dict[Track, list[Record]] = defaultdict(list)
+    for record in records:
+        if record.status == "done" and others(record):
+            groups[Track.of(record)].append(record)
+    tables = []
+    for track, found in sorted(groups.items()):
+        names = list(dict.fromkeys(name for r in found for name in others(r)))
+        title = f"{track.dataset}: {track.metric}, {track.protocol} v{track.version}, {track.selection}, "
+        title += f"{track.label_mode} labels" + (f" of {track.teachers}" if track.teachers else "")
+        header = ["Method", "IPC", "n", f"{track.model} (its own)", *names]
+        tables.append((title, markdown_table(header, list(_rows(found, names)), left=1)))
+    return tables
+
+
+def others(record: Record) -> list[str]:
+    """Returns the architectures beside the record's own that it has values of."""
+    prefix = f"{record.main_metric}:"
+    return [metric.removeprefix(prefix) for metric in record.metrics if metric.startswith(prefix)]
+
+
+def drop(record: Record, name: str) -> float:
+    """Returns how much less than the record's own network the architecture reaches, on average over pairs."""
+    return record.summary().mean - record.summary(f"{record.main_metric}:{name}").mean
+
+
+def _rows(records: Sequence[Record], names: Sequence[str]) -> Iterator[list[str]]:
+    for ipc, method, of_one in side_by_side(records, lambda _: ""):
+        record = of_one[""]
+        main, own = record.main_metric, record.summary()
+        row = [method, str(ipc), networks(record), number([own.mean, own.std], main)]
+        for name in names:
+            if name not in others(record):
+                row.append("")
+                continue
+            s = record.summary(f"{main}:{name}")
+            row.append(f"{number([s.mean, s.std], main)} ({number([-drop(record, name)], main)})")
+        yield [MARKDOWN.escape(x) for x in row]

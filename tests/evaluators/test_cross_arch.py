@@ -1,0 +1,84 @@
+"""Other networks than a set was distilled with: which, from which seeds, at which rates."""
+
+from functools import partial
+
+import pytest
+import torch
+
+from dd_bench import examination
+from dd_bench.architecture import Architecture
+from dd_bench.base import Context
+from dd_bench.cache import Cache
+from dd_bench.evaluators.accuracy import Accuracy
+from dd_bench.evaluators.cross_arch import CrossArch
+from dd_bench.models.lenet import LeNet
+from dd_bench.models.mlp import MLP
+from dd_bench.synthetic import ImageSet
+
+NETWORKS = {"small": partial(MLP, width=4, depth=1), "deep": partial(MLP, width=8, depth=3)}
+
+
+@pytest.fixture
+def make_ctx(convnet, blobs, runtime, protocol, recipe, tmp_path):
+    def make(architecture=None, **changes):
+        short = protocol(recipe=recipe(epochs=3), **changes)
+        return Context(0, runtime, architecture or convnet(blobs), Cache(tmp_path / "cache"), None, short)
+
+    return make
+
+
+@pytest.fixture
+def syn(blobs):
+    return ImageSet.coreset(blobs, blobs.train.draw(2, torch.Generator().manual_seed(0)).flatten())
+
+
+@pytest.fixture
+def rates(monkeypatch):
+    """The networks and rates that an evaluation trains, in their order."""
+    seen, plain = [], examination.train
+
+    def spy(net, fetch, n, recipe, **how):
+        seen.append((type(net).__name__, sum(p.numel() for p in net.parameters()), recipe.lr))
+        return plain(net, fetch, n, recipe, **how)
+
+    monkeypatch.setattr(examination, "train", spy)
+    return seen
+
+
+def values(evaluator, syn, real, ctx):
+    return {
+        (s.metric, s.network): (s.value, s.seed) for found in evaluator.run(syn, real, ctx) for s in found
+    }
+
+
+def test_each_architecture_is_scored_as_if_it_were_the_runs(blobs, syn, make_ctx):
+    """Network i of each has one seed, and what `accuracy` gives it."""
+    found = values(CrossArch(num_networks=2, networks=NETWORKS, lr={}), syn, blobs, make_ctx())
+    plain = Accuracy(num_networks=2)
+    assert {k: v for k, v in found.items() if k[0] == "accuracy"} == values(plain, syn, blobs, make_ctx())
+    for name, model in NETWORKS.items():
+        own = Architecture(model.func, dict(model.keywords), blobs.shape, blobs.num_classes, name)
+        alone = values(plain, syn, blobs, make_ctx(own))
+        assert {("accuracy", k[1]): v for k, v in found.items() if k[0] == f"accuracy:{name}"} == alone
+    assert len(found) == 6
+
+
+def test_rates_of_single_networks_are_theirs_and_said(blobs, syn, make_ctx, rates):
+    ctx = make_ctx(learned_lr=True)
+    evaluator = CrossArch(num_networks=1, networks=NETWORKS, lr={"deep": 0.2})
+    values(evaluator, type(syn)(**{**vars(syn), "lr": 0.03}), blobs, ctx)
+    assert [rate for *_, rate in rates] == [0.03, 0.03, 0.2]
+    assert len({size for _, size, _ in rates}) == 3
+    assert "deep was trained at its own rate 0.2" in ctx.notes
+    assert sum("learned rate" in note for note in ctx.notes) == 1
+
+
+def test_what_cannot_be_is_said(blobs, syn):
+    with pytest.raises(ValueError, match=r"names none. Use \+model@evaluator"):
+        CrossArch(num_networks=1, networks={}, lr={})
+    with pytest.raises(ValueError, match=r"evaluator\.lr\.vit=0\.1: evaluator\.networks has small, deep"):
+        CrossArch(num_networks=1, networks=NETWORKS, lr={"vit": 0.1})
+    with pytest.raises(ValueError, match="wanted a rate above 0"):
+        CrossArch(num_networks=1, networks=NETWORKS, lr={"deep": 0.0})
+    reason = CrossArch(num_networks=1, networks={"lenet": partial(LeNet)}, lr={}).unsupported(syn, blobs)
+    assert reason is not None and reason.endswith("To leave it out: ~evaluator.networks.lenet")
