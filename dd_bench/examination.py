@@ -15,6 +15,7 @@ from torch import Tensor
 
 from dd_bench.architecture import Architecture
 from dd_bench.inputs import Inputs
+from dd_bench.models.network import Network
 from dd_bench.processes import Tick, spread
 from dd_bench.protocol import Protocol, Recipe
 from dd_bench.real import Split
@@ -71,6 +72,30 @@ class Examination:
             for network, seed in seeds.items():
                 yield network, self.score(seed, compiled)
 
+    def networks(self, seeds: dict[int, int], of: int) -> Iterator[tuple[int, Network]]:
+        """Yields `(network, trained network)` for the networks in `seeds`, as they finish: for more than accuracy.
+
+        Raises:
+            ValueError: the protocol selects on test data, which is a score and not a network.
+            Diverged: a network is not finite.
+        """
+        if self.protocol.selection == "best_on_test":
+            raise ValueError(
+                f"protocol {self.protocol.name} selects on test data. Use one with selection=last or best_on_val"
+            )
+        compiled, how = self.compiles(of), self.side_by_side(of)
+        if how == "together":
+            nets = zip(seeds, self._lock_step(seeds), strict=True)
+        elif how == "spread":
+            lent, jobs = self._lent(), [(network, seed, compiled) for network, seed in seeds.items()]
+            found = spread(_trained, lent, jobs, min(self.runtime.workers, of))
+            nets = ((network, net) for (network, _, _), net in found)  # type: ignore[assignment]
+        else:
+            nets = ((n, self._fitted(seed, compiled)[0]) for n, seed in seeds.items())  # type: ignore[assignment]
+        for network, net in nets:
+            self._check(net)
+            yield network, net
+
     def side_by_side(self, of: int) -> Literal["together", "spread"] | None:
         """Returns how several of the `of` networks are trained at a time, or None: one after the other."""
         in_step = self.protocol.selection == "last" and self.protocol.recipe.views is None
@@ -94,6 +119,11 @@ class Examination:
         Raises:
             Diverged: the network that counts is not finite.
         """
+        net, best = self._fitted(seed, compiled)
+        return best if self.protocol.selection == "best_on_test" else self._test(net)
+
+    def _fitted(self, seed: int, compiled: bool) -> tuple[Network, float]:
+        """Trains one fresh network from `seed`; returns the one that counts, and its accuracy where it was picked."""
         best, kept = -1.0, {}
         for recipe in (r.lasting(len(self.images)) for r in self.protocol.rates()):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
@@ -122,25 +152,30 @@ class Examination:
                 on_epoch=None if self.protocol.selection == "last" else look,
                 lessons=None if self.course is None else self.course.lessons(seed_for(seed, "train")),
             )
-        if self.protocol.selection == "best_on_test":
-            return best
         if self.protocol.selection == "best_on_val":
             net.load_state_dict(kept)
-        return self._test(net)
+        return net, best
 
     def _test(self, net: torch.nn.Module) -> float:
         """Returns the test accuracy; that of a network without finite weights says nothing of the set."""
+        self._check(net)
+        return accuracy(net, self.test.batches(1000), self.runtime)
+
+    def _check(self, net: torch.nn.Module) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
             raise Diverged(
                 "a fresh network is not finite after its training. Try a smaller protocol.recipe.lr than "
                 f"{self.protocol.recipe.lr}, or look at the images of the set"
             )
-        return accuracy(net, self.test.batches(1000), self.runtime)
 
     def _together(self, seeds: dict[int, int]) -> Iterator[tuple[int, float]]:
+        for network, net in zip(seeds, self._lock_step(seeds), strict=True):
+            yield network, self._test(net)
+
+    def _lock_step(self, seeds: dict[int, int]) -> list[Network]:
         recipe = self.protocol.recipe
         nets = [self.architecture.fresh(seed_for(s, "init"), self.runtime.device) for s in seeds.values()]
-        train_together(
+        return train_together(
             nets,
             fetch_from(self.images, self.labels),
             len(self.images),
@@ -149,14 +184,21 @@ class Examination:
             runtime=self.runtime,
             flip=self.flip,
         )
-        for network, net in zip(seeds, nets, strict=True):
-            yield network, self._test(net)
 
     def _spread(self, seeds: dict[int, int], workers: int, compiled: bool) -> Iterator[tuple[int, float]]:
-        lent = replace(self, images=self.images.clone(), labels=self.labels.clone())
+        lent = self._lent()
         jobs = [(network, seed, compiled) for network, seed in seeds.items()]
         for (network, _, _), value in spread(_score, lent, jobs, workers):
             yield network, value
+
+    def _lent(self) -> Examination:
+        """Returns what another process is given: tensors of its own, which are shared."""
+        return replace(self, images=self.images.clone(), labels=self.labels.clone())
+
+
+def _trained(examination: Examination, job: tuple[int, int, bool], tick: Tick) -> Network:
+    _, seed, compiled = job
+    return examination._fitted(seed, compiled)[0]
 
 
 def _score(examination: Examination, job: tuple[int, int, bool], tick: Tick) -> float:

@@ -22,6 +22,10 @@ SHARES = ("accuracy", "auc", "balanced_accuracy")
 """Main metrics that are shares in [0, 1]; so are the controls beside them."""
 
 
+DIFFERENCES = ("forgetting", "hlr", "ior")
+"""Metrics beside them that are differences of shares, in [-1, 1]."""
+
+
 class _Frozen(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 

@@ -234,6 +234,23 @@ def accuracy(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: 
     return int(right) / seen
 
 
+@torch.no_grad()
+def right_by_class(
+    net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], k: int, runtime: Runtime
+) -> tuple[Tensor, Tensor]:
+    """Returns how many images of each class are classified right, and how many there are, `(k,)` each, on the CPU."""
+    training = net.training
+    net.eval()
+    right, seen = (torch.zeros(k, dtype=torch.int64, device=runtime.device) for _ in range(2))
+    for x, y in batches:
+        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.autocast):
+            logits = net(x)
+        right += torch.bincount(y[logits.argmax(1) == y], minlength=k)
+        seen += torch.bincount(y, minlength=k)
+    net.train(training)
+    return right.cpu(), seen.cpu()
+
+
 def repays_compilation(images: int, shape: tuple[int, int, int] | GraphShape, runtime: Runtime) -> bool:
     """Whether passing `images` images `(c, h, w)` through networks is worth the compiler's warm-up.
 

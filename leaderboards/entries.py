@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dd_bench.record import SHARES, Record, load_record
+from dd_bench.record import DIFFERENCES, SHARES, Record, load_record
 
 ACCURACY = "accuracy"
 """The metric that is a fraction in [0, 1] and that tables print in percent, and its evaluator."""
@@ -109,7 +109,8 @@ def check_record(record: Record) -> None:
         where = f"{what}: {score.metric}={score.value} of set {score.set}, network {score.network}"
         if not math.isfinite(score.value):
             raise ValueError(f"{where} is not finite. A run without a finite value has status=diverged")
-        if record.main_metric in SHARES and not 0 <= score.value <= 1:
+        least = -1 if score.metric in DIFFERENCES else 0
+        if record.main_metric in SHARES and not least <= score.value <= 1:
             raise ValueError(f"{where} is no share: wanted a fraction in [0, 1], not a percentage")
     for (metric, a, b), count in Counter((s.metric, s.set, s.network) for s in record.scores).items():
         if count > 1:

@@ -9,6 +9,7 @@ import torch
 from dd_bench import examination
 from dd_bench.examination import Examination
 from dd_bench.initial import class_labels
+from dd_bench.training import accuracy
 
 CPU = torch.device("cpu")
 SEEDS = {0: 11, 1: 12, 2: 13}
@@ -180,6 +181,25 @@ class TestHow:
         e = replace(e, test=e.test.split, val=e.val.split)
         assert dict(e.scores(SEEDS, of=3)) == pytest.approx(whole, abs=0.035)
         assert dict(e.scores({1: 12}, of=3)) == pytest.approx({1: whole[1]}, abs=0.035)
+
+    @pytest.mark.parametrize(
+        "how",
+        [{}, {"vmap": True}, pytest.param({"workers": 2}, marks=pytest.mark.slow)],
+        ids=["one", "vmap", "two"],
+    )
+    def test_trained_networks_are_those_that_are_scored(self, exam, runtime, how):
+        e = exam(how=replace(runtime, **how))
+        e = replace(e, test=e.test.split, val=e.val.split)
+        scores = dict(e.scores(SEEDS, of=3))
+        nets = dict(e.networks(SEEDS, of=3))
+        assert {n: accuracy(net, e.test.batches(9), runtime) for n, net in nets.items()} == pytest.approx(
+            scores
+        )
+
+    def test_there_is_no_network_that_test_data_chose(self, exam, recipe):
+        e = exam(selection="best_on_test", eval_every=1, recipe=recipe(epochs=3))
+        with pytest.raises(ValueError, match="selects on test data. Use one with selection=last"):
+            next(e.networks(SEEDS, of=3))
 
     def test_compiling_depends_on_the_whole_measurement(self, exam, runtime, monkeypatch):
         """Not on what a resumed run has left to do: it must give the same values."""

@@ -1,0 +1,143 @@
+"""Class-incremental learning with a memory of synthetic images alone: what a set is worth as rehearsal."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd_bench.base import Context, Evaluator
+from dd_bench.examination import Examination
+from dd_bench.protocol import Protocol
+from dd_bench.real import RealSet
+from dd_bench.record import Score
+from dd_bench.seeding import seed_for
+from dd_bench.synthetic import SyntheticImages, SyntheticSet
+from dd_bench.training import right_by_class
+
+from .accuracy import examination_of
+
+
+class Continual(Evaluator):
+    """The GDumb-style protocol of DM (Zhao and Bilen, WACV 2023), which DataDAM follows.
+
+    Classes arrive in `steps` equal parts; at each step a fresh network with a head for all classes is trained from
+    scratch on the set's images of the classes seen so far, and tested on the test images of those classes.
+    Order o of the classes is `numpy.random.RandomState(o).permutation(k)`, as in DM's code, whatever the run's seed.
+
+    Network number `o * num_networks + i` is network i of order o. Of each:
+
+    - `step S`: accuracy after S steps on the classes seen so far; `accuracy`: after the last, on all of them;
+    - `average`: the mean over the steps (the incremental accuracy of the continual-learning literature);
+    - `forgetting`: the mean over the parts that came before the last of the best accuracy on that part so far, less
+      the one after the last step (Chaudhry et al., ECCV 2018).
+
+    The papers distil each step's classes apart, from the real images of these classes alone. Here every step takes its
+    classes out of one set. That is the same for methods that treat classes apart (random, dc, dm, datadam and the
+    like, whose random numbers differ), and not for those that look at all of them at once: herding in the features of a
+    network of all classes, trajectories of such networks, teachers. They know of classes that have not come yet.
+    """
+
+    main_metric = "accuracy"
+    smoke = ("evaluator.steps=3", "evaluator.orders=2", "evaluator.num_networks=1")
+
+    def __init__(self, *, steps: int, orders: int, num_networks: int):
+        """Takes the number of steps, of orders of the classes, and of networks an order.
+
+        Raises:
+            ValueError: one of them is less than one, or there is one step alone.
+        """
+        for name, value, least in (
+            ("steps", steps, 2),
+            ("orders", orders, 1),
+            ("num_networks", num_networks, 1),
+        ):
+            if value < least:
+                raise ValueError(f"evaluator.{name}={value}: wanted at least {least}")
+        self.steps, self.orders, self.num_networks = steps, orders, num_networks
+
+    def refuses(self, protocol: Protocol) -> str | None:
+        """See `Evaluator`: teachers know classes that have not come yet, and so do test data that select."""
+        if protocol.labels is not None:
+            return (
+                f"protocol {protocol.name} has labels of teachers or views, and teachers know the classes to come. "
+                "Use protocol=dsa-1000 or dc-300"
+            )
+        if protocol.selection != "last":
+            return f"protocol {protocol.name} selects on {protocol.selection}; wanted the last step. Use dsa-1000"
+        return None
+
+    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+        """See `Evaluator`."""
+        if not isinstance(syn, SyntheticImages):
+            return f"evaluator continual measures images, this set holds {syn.kind}. Use evaluator=graph"
+        if real.num_classes % self.steps:
+            known = [s for s in range(2, real.num_classes + 1) if real.num_classes % s == 0]
+            return (
+                f"{real.num_classes} classes are not {self.steps} equal parts. Use evaluator.steps="
+                f"{' or '.join(map(str, known))}"
+            )
+        return None
+
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+        """See `Evaluator`; all steps of one order and network at a time, or of one order where networks share work."""
+        examination = examination_of(syn, real, ctx)
+        of = examination.labels if examination.labels.ndim == 1 else examination.labels.argmax(1)
+        for order in range(self.orders):
+            numbers = {order * self.num_networks + i for i in range(self.num_networks)} - set(ctx.finished)
+            if not numbers:
+                continue
+            parts = class_parts(order, real.num_classes, self.steps).to(of.device)
+            seeds = {number: ctx.seed_for("evaluate", number) for number in sorted(numbers)}
+            if examination.side_by_side(self.num_networks):
+                tables = self._tables(examination, of, parts, seeds)
+                yield from (_scores(number, seed, tables[number]) for number, seed in seeds.items())
+                continue
+            for number, seed in seeds.items():
+                table = self._tables(examination, of, parts, {number: seed})[number]
+                yield _scores(number, seed, table)
+
+    def _tables(
+        self, examination: Examination, of: Tensor, parts: Tensor, seeds: dict[int, int]
+    ) -> dict[int, Tensor]:
+        """Returns for each network the accuracy after each step on each part, `(steps, steps)`, nan above it.
+
+        A last column holds the accuracy on all parts so far: where classes differ in size it is not their mean.
+        """
+        tables = {number: torch.full((self.steps, self.steps + 1), torch.nan) for number in seeds}
+        for step in range(self.steps):
+            seen = parts[: step + 1]
+            now = _taught_of(examination, of, seen.flatten())
+            own = {number: seed_for(seed, "step", step) for number, seed in seeds.items()}
+            for number, net in now.networks(own, self.num_networks):
+                right, count = right_by_class(net, now.test.batches(1000), parts.numel(), now.runtime)
+                row = tables[number][step]
+                row[: step + 1] = right[seen.cpu()].sum(1) / count[seen.cpu()].sum(1)
+                row[-1] = right.sum() / count.sum()
+        return tables
+
+
+def _taught_of(examination: Examination, of: Tensor, classes: Tensor) -> Examination:
+    """Returns the examination on the images of some classes alone; `of (n,)` says which class each image is of."""
+    index, test = torch.isin(of, classes).nonzero().flatten(), examination.test
+    near = torch.isin(test.labels, classes.to(test.labels.device)).nonzero().flatten()
+    images, labels = examination.images[index], examination.labels[index]
+    return replace(examination, images=images, labels=labels, test=test.subset(near))
+
+
+def class_parts(order: int, k: int, steps: int) -> Tensor:
+    """Returns the classes of each step, int64 `(steps, k / steps)`, of order number `order`."""
+    return torch.from_numpy(np.random.RandomState(order).permutation(k)).view(steps, -1)
+
+
+def _scores(number: int, seed: int, table: Tensor) -> list[Score]:
+    """Returns the scores of one network from `_tables`."""
+    after, of_part = table[:, -1].tolist(), table[:, :-1]
+    values = {f"step {s + 1}": value for s, value in enumerate(after)}
+    values |= {"accuracy": after[-1], "average": sum(after) / len(after)}
+    best = torch.stack([of_part[s:-1, s].max() for s in range(len(after) - 1)])
+    values["forgetting"] = float((best - of_part[-1, :-1]).mean())
+    return [Score(metric=m, value=v, set=0, network=number, seed=seed) for m, v in values.items()]
