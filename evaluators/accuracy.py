@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 
 from dd_bench.base import Context, Evaluator, Told
 from dd_bench.examination import Examination
@@ -66,6 +67,21 @@ def scores_of_each(
             Score(metric=name, value=value, set=0, network=network, seed=seed)
             for name, value in values.items()
         ]
+
+
+def beside(control: SyntheticSet, of: Examination, ctx: Context, steps: bool) -> Context:
+    """Returns the context of a control: labelled by the run's teachers, and trained for as many steps, or epochs.
+
+    Sets of other sizes take other numbers of steps in the same epochs.
+    """
+    protocol = ctx.protocol
+    if protocol.labels is not None:
+        own = protocol.labels.model_copy(update={"source": None})
+        protocol = protocol.model_copy(update={"labels": own})
+    if steps:
+        recipe = protocol.recipe.in_step_with(len(control.labels), len(of.images))
+        protocol = protocol.model_copy(update={"recipe": recipe})
+    return replace(ctx, protocol=protocol)
 
 
 def examination_of(syn: SyntheticSet, real: RealSet, ctx: Context) -> Examination:

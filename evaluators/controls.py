@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import replace
 
 from dd_bench.base import Context
-from dd_bench.examination import Examination
 from dd_bench.real import RealSet
 from dd_bench.record import Score
 from dd_bench.synthetic import ImageSet, SyntheticSet
 
-from .accuracy import Accuracy, examination_of, scores_of_each
+from .accuracy import Accuracy, beside, examination_of, scores_of_each
 
 
 class Controls(Accuracy):
@@ -36,7 +34,9 @@ class Controls(Accuracy):
         """See `Evaluator`; all scores of one network at a time."""
         examination = examination_of(syn, real, ctx)
         examinations = {
-            name: examination_of(control, real, self._as_long(control, examination, ctx))
+            name: examination_of(
+                control, real, beside(control, examination, ctx, steps=self.equal == "steps")
+            )
             for name, control in self._controls(syn, real, ctx).items()
         }
         examinations[self.main_metric] = examination
@@ -58,14 +58,3 @@ class Controls(Accuracy):
             ctx.note(f"the random control has {per_class} images a class, as many as the smallest class")
         index = real.train.draw(per_class, ctx.generator("random control")).flatten()
         return {"random": ImageSet.coreset(real, index), **syn.controls()}
-
-    def _as_long(self, control: SyntheticSet, of: Examination, ctx: Context) -> Context:
-        """Returns the context of a control: labelled by the run's teachers, and trained for as long as the set."""
-        protocol = ctx.protocol
-        if protocol.labels is not None:
-            own = protocol.labels.model_copy(update={"source": None})
-            protocol = protocol.model_copy(update={"labels": own})
-        if self.equal == "steps":
-            recipe = protocol.recipe.in_step_with(len(control.labels), len(of.images))
-            protocol = protocol.model_copy(update={"recipe": recipe})
-        return replace(ctx, protocol=protocol)

@@ -198,7 +198,7 @@ class TestHow:
 
     def test_there_is_no_network_that_test_data_chose(self, exam, recipe):
         e = exam(selection="best_on_test", eval_every=1, recipe=recipe(epochs=3))
-        with pytest.raises(ValueError, match="selects on test data. Use one with selection=last"):
+        with pytest.raises(ValueError, match=r"selects on test data\. Use one with selection=last"):
             next(e.networks(SEEDS, of=3))
 
     def test_compiling_depends_on_the_whole_measurement(self, exam, runtime, monkeypatch):

@@ -1,0 +1,137 @@
+"""DD-Ranking's scores: how far hard labels fall short of real data, and what the images add to random ones."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import replace
+
+from dd_bench.base import Context
+from dd_bench.examination import Examination
+from dd_bench.protocol import Protocol
+from dd_bench.real import RealSet
+from dd_bench.record import Score
+from dd_bench.synthetic import ImageSet, SyntheticSet
+
+from .accuracy import Accuracy, beside, examination_of, scores_of_each
+from .references import Reference, of_length
+
+
+class DDRanking(Accuracy):
+    """HLR, IOR, LRS and ARS (Li et al., DD-Ranking: Rethinking the Evaluation of Dataset Distillation, 2025).
+
+    Of network i, from one seed, accuracies as fractions:
+
+    - `hlr` (hard-label recovery, lower is better): of the whole training set, less that of the set with its classes
+      alone;
+    - `ior` (improvement over random): of the set under the run's protocol, less that of as many random images a class
+      under the same protocol and number of steps, drawn anew for every network;
+    - `lrs`: see `lrs`, with the weight `lrs_weight` of IOR;
+    - `ars`: see `ars`, the same difference with and without augmentation, `ars_weight` the share of the first.
+
+    Beside them what they are made of: `real`, `syn_hard`, `syn`, `random`, `syn_plain`, `random_plain`.
+
+    The whole training set is trained on for `real_epochs` epochs under the protocol's recipe, its milestones and
+    warm-up at the same shares, once for all sets of a dataset, network and recipe: it is cached.
+
+    Otherwise than the released package (0.2.0): accuracies are of the last step, or of what was picked on data cut
+    from train, and not the best on test; random images get no search of a learning rate of their own; and the
+    exponentials take fractions. The package puts percentages into them, with which its scores leave [0, 1].
+    """
+
+    main_metric = "lrs"
+    smoke = ("evaluator.num_networks=2", "evaluator.real_epochs=2")
+
+    def __init__(self, *, num_networks: int, real_epochs: int, lrs_weight: float, ars_weight: float):
+        """Takes the number of fresh networks, the epochs on the whole training set, and the weights of the scores.
+
+        Raises:
+            ValueError: one of them is out of range.
+        """
+        super().__init__(num_networks=num_networks)
+        if real_epochs < 1:
+            raise ValueError(f"evaluator.real_epochs={real_epochs}: wanted at least one")
+        for name, weight in (("lrs_weight", lrs_weight), ("ars_weight", ars_weight)):
+            if not 0 <= weight <= 1:
+                raise ValueError(f"evaluator.{name}={weight}: wanted a share in [0, 1]")
+        self.real_epochs, self.lrs_weight, self.ars_weight = real_epochs, lrs_weight, ars_weight
+
+    def refuses(self, protocol: Protocol) -> str | None:
+        """See `Evaluator`: labels of stored views know no other images, nor the same without augmentation."""
+        if protocol.labels is not None and protocol.labels.source is not None:
+            return (
+                "protocol.labels.source labels the views of one set, and these scores need labels of random images "
+                "too. Use a teacher, and protocol.labels.source=null"
+            )
+        return None
+
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+        """See `Evaluator`; all trainings of one network at a time."""
+        own = examination_of(syn, real, ctx)
+        hard = _of_classes(own, syn, real, ctx)
+        reference = Reference(
+            real, of_length(ctx.protocol.recipe, self.real_epochs), ctx.runtime, ctx.cache.root
+        )
+        here = replace(ctx, protocol=own.protocol)  # at the set's learned rate, if that is the rule
+        per_class = min(ctx.ipc, int(real.train.counts.min()))
+        for network, seed in self.seeds(ctx).items():
+            index = real.train.draw(per_class, ctx.generator("random images", network)).flatten()
+            drawn = ImageSet.coreset(real, index)
+            there = beside(drawn, own, here, steps=True)
+            examinations = {
+                "syn": own,
+                "syn_plain": examination_of(syn, real, _plain(here)),
+                "random": examination_of(drawn, real, there),
+                "random_plain": examination_of(drawn, real, _plain(there)),
+            } | ({} if hard is own else {"syn_hard": hard})
+            (scores,) = scores_of_each(examinations, {network: seed}, of=self.num_networks)
+            values = {s.metric: s.value for s in scores}
+            values.setdefault("syn_hard", values["syn"])
+            values["real"] = reference.of(ctx.architecture, seed, ctx.cache)["test"]
+            values |= self._summed_up(values)
+            yield [Score(metric=m, value=v, set=0, network=network, seed=seed) for m, v in values.items()]
+
+    def _summed_up(self, of: dict[str, float]) -> dict[str, float]:
+        hlr, ior = of["real"] - of["syn_hard"], of["syn"] - of["random"]
+        return {
+            "hlr": hlr,
+            "ior": ior,
+            "lrs": lrs(hlr, ior, self.lrs_weight),
+            "ars": ars(ior, of["syn_plain"] - of["random_plain"], self.ars_weight),
+        }
+
+
+def _of_classes(own: Examination, syn: SyntheticSet, real: RealSet, ctx: Context) -> Examination:
+    """Returns the examination of the same images with their classes alone; `own` itself where it has no more."""
+    labels = own.protocol.labels
+    if labels is not None and labels.kind != "hard":
+        told = own.protocol.model_copy(update={"labels": labels.model_copy(update={"kind": "hard"})})
+        return examination_of(syn, real, replace(ctx, protocol=told, told=None))
+    return replace(own, labels=own.labels.argmax(1)) if own.labels.ndim == 2 else own
+
+
+def _plain(ctx: Context) -> Context:
+    """Returns the context of a training without augmentation, on the same labels."""
+    recipe = ctx.protocol.recipe.model_copy(update={"augment": "none", "cutmix": 0.0})
+    if recipe.views is not None:
+        still = {"patches": 1, "pad": 0, "scale": None, "flip": False, "mix": "none"}
+        recipe = recipe.model_copy(update={"views": recipe.views.model_copy(update=still)})
+    return replace(ctx, protocol=ctx.protocol.model_copy(update={"recipe": recipe}))
+
+
+def lrs(hlr: float, ior: float, weight: float = 0.5) -> float:
+    """Returns the label-robust score in [0, 1] of HLR and IOR as fractions.
+
+    `(exp(a) - exp(-1)) / (exp(1) - exp(-1))` of `a = weight * ior - (1 - weight) * hlr`. At equal weights it cannot
+    exceed 0.545, and a set that is as good as random and as real data has 0.269: read the parts with it.
+    """
+    return _scaled(weight * ior - (1 - weight) * hlr)
+
+
+def ars(augmented: float, plain: float, weight: float = 0.5) -> float:
+    """Returns the augmentation-robust score in [0, 1] of the improvements over random with and without augmentation."""
+    return _scaled(weight * augmented + (1 - weight) * plain)
+
+
+def _scaled(x: float) -> float:
+    return (math.exp(x) - math.exp(-1)) / (math.exp(1) - math.exp(-1))

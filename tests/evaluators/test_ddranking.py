@@ -1,0 +1,114 @@
+"""DD-Ranking's scores: the published arithmetic, what is trained on what, and what real data cost once."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dd_bench import examination
+from dd_bench.base import Context
+from dd_bench.cache import Cache
+from dd_bench.evaluators import references
+from dd_bench.evaluators.ddranking import DDRanking, ars, lrs
+from dd_bench.evaluators.references import of_length
+from dd_bench.synthetic import ImageSet
+
+KNOBS = {"num_networks": 2, "real_epochs": 2, "lrs_weight": 0.5, "ars_weight": 0.5}
+
+
+@pytest.fixture
+def make_ctx(convnet, blobs, runtime, protocol, recipe, tmp_path):
+    def make(seed=0, finished=(), **changes):
+        short = protocol(recipe=recipe(epochs=4, milestones=(2,), augment="flip_crop"), **changes)
+        cache = Cache(tmp_path / "cache")
+        return Context(seed, runtime, convnet(blobs), cache, None, short, finished=frozenset(finished), ipc=2)
+
+    return make
+
+
+@pytest.fixture
+def syn(blobs):
+    return ImageSet.coreset(blobs, blobs.train.draw(2, torch.Generator().manual_seed(0)).flatten())
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    seen, plain = [], examination.train
+
+    def spy(net, fetch, n, recipe, **how):
+        seen.append((n, recipe.augment, recipe.epochs, fetch(torch.arange(2))[1].ndim))
+        return plain(net, fetch, n, recipe, **how)
+
+    monkeypatch.setattr(examination, "train", spy)
+    return seen
+
+
+class TestArithmetic:
+    def test_the_golden_value(self):
+        """MTT's row of the board at IPC 10: HLR 23.73 and IOR 30.90 percent."""
+        assert lrs(0.2373, 0.3090) == pytest.approx(0.28447, abs=5e-6)
+
+    def test_its_ends(self):
+        assert lrs(0, 0) == ars(0, 0) == pytest.approx((1 - math.exp(-1)) / (math.e - math.exp(-1)))
+        assert lrs(-1, 1) == ars(1, 1) == pytest.approx(1) and lrs(1, -1) == ars(-1, -1) == pytest.approx(0)
+        assert lrs(0, 1) == pytest.approx(0.545, abs=5e-4), "what it cannot exceed with HLR 0"
+        assert round(lrs(0, 0), 3) == 0.269 and round(lrs(0.5, 0), 3) == 0.175
+
+    def test_the_weights(self):
+        assert lrs(0.3, 0.1, weight=1) == lrs(0.9, 0.1, weight=1) and lrs(0.3, 0.1, 0) == lrs(0.3, 0.9, 0)
+        assert ars(0.3, 0.1, weight=1) == ars(0.3, 0.9, weight=1)
+
+    def test_percentages_leave_the_unit_interval(self):
+        """What the released package computes."""
+        assert lrs(23.73, 30.90) > 1
+
+
+def test_the_scores_are_of_their_parts(blobs, syn, make_ctx, trained):
+    found = list(DDRanking(**KNOBS).run(syn, blobs, make_ctx()))
+    assert [s[0].network for s in found] == [0, 1]
+    for scores in found:
+        v = {s.metric: s.value for s in scores}
+        assert v["hlr"] == v["real"] - v["syn_hard"] and v["ior"] == v["syn"] - v["random"]
+        assert v["lrs"] == lrs(v["hlr"], v["ior"]) and v["syn_hard"] == v["syn"], "its labels are classes"
+        assert v["ars"] == ars(v["ior"], v["syn_plain"] - v["random_plain"])
+    assert trained == 2 * [
+        (6, "flip_crop", 4, 1),
+        (6, "none", 4, 1),
+        (6, "flip_crop", 4, 1),
+        (6, "none", 4, 1),
+    ]
+
+
+def test_a_set_of_soft_labels_is_trained_on_its_classes_too(blobs, syn, make_ctx, trained):
+    soft = ImageSet(**{**vars(syn), "labels": F.one_hot(syn.labels, 3) * 0.7 + 0.1, "source": None})
+    (scores, _) = DDRanking(**KNOBS).run(soft, blobs, make_ctx())
+    assert [ndim for *_, ndim in trained[:5]] == [2, 2, 1, 1, 1]
+    assert {"syn", "syn_hard"} <= {s.metric for s in scores}
+
+
+def test_the_whole_training_set_is_trained_on_once(blobs, syn, make_ctx, monkeypatch):
+    seen, plain = [], references.train
+    monkeypatch.setattr(references, "train", lambda *a, **k: seen.append(a[2:4]) or plain(*a, **k))
+    whole = list(DDRanking(**KNOBS).run(syn, blobs, make_ctx()))
+    assert [n for n, _ in seen] == [len(blobs.train)] * 2
+    assert {(r.epochs, r.milestones, r.augment) for _, r in seen} == {(2, (1,), "flip_crop")}
+    assert list(DDRanking(**KNOBS).run(syn, blobs, make_ctx())) == whole and len(seen) == 2
+    list(DDRanking(**KNOBS | {"real_epochs": 3}).run(syn, blobs, make_ctx(finished=[1])))
+    assert len(seen) == 3, "another recipe is another reference"
+
+
+def test_a_recipe_of_another_length(recipe):
+    long = recipe(epochs=300, milestones=(100, 200), schedule="milestones")
+    assert of_length(long, 30).milestones == (10, 20)
+    assert of_length(long, 1).milestones == (1,) and of_length(long, 1).epochs == 1
+    warm = recipe(epochs=100, milestones=(), schedule="cosine", warmup=10)
+    assert (of_length(warm, 10).warmup, of_length(warm, 1).warmup) == (1, 0)
+    stepped = recipe(epochs=1, milestones=(), schedule="cosine", steps=500)
+    assert of_length(stepped, 3).steps is None and of_length(stepped, 3).epochs == 3
+
+
+@pytest.mark.parametrize("change", [{"real_epochs": 0}, {"lrs_weight": 1.5}, {"ars_weight": -0.1}])
+def test_what_is_out_of_range_is_named(change):
+    with pytest.raises(ValueError, match=f"evaluator.{next(iter(change))}="):
+        DDRanking(**KNOBS | change)
