@@ -1,9 +1,12 @@
-"""What networks reach on the whole training set: cached, because every set of a dataset is compared with it."""
+"""What fresh networks reach after a training, cached: on the whole training set, or on images that stand for it.
+
+Every set of a dataset is compared with the same reference, and a search over hundreds of networks survives a kill.
+"""
 
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ from torch import Tensor
 from dd_bench import checkpoint
 from dd_bench.architecture import Architecture
 from dd_bench.cache import Cache
+from dd_bench.inputs import Inputs
 from dd_bench.protocol import Recipe
 from dd_bench.real import RealSet
 from dd_bench.record import write_atomic
@@ -24,57 +28,82 @@ _FILE = "accuracy.json"
 
 @dataclass(frozen=True)
 class Reference:
-    """How networks are trained on the whole training set; the last step counts.
+    """How networks are trained, and on what; the last step counts.
 
     Attributes:
+        real: what they are tested on, and trained on unless there are images.
         recipe: of the training; the classes are what is told.
         cache: the folder of the cache. A killed training goes on from its last epoch.
+        images: `(n, c, h, w)`, with labels `(n,)` or `(n, k)`, instead of the training set.
+        identity: of these images, in the cache.
     """
 
     real: RealSet
     recipe: Recipe
     runtime: Runtime
     cache: Path
+    images: Inputs | None = None
+    labels: Tensor | None = None
+    identity: str | None = None
 
     def of(self, architecture: Architecture, seed: int, store: Cache | None = None) -> dict[str, float]:
-        """Returns the accuracy on `test`, and on `val` if the dataset holds some out, of the network of this seed."""
-        real, cache = self.real, store or Cache(self.cache)
+        """Returns the accuracy on `test`, and on `val` if the dataset holds some out, of the network of this seed.
+
+        Raises:
+            ValueError: there are images without an identity to cache them by.
+        """
+        if (self.images is None) != (self.identity is None):
+            raise ValueError("images are cached by their identity, and the training set has its own")
+        real, runtime = self.real, self.runtime
         depends_on: dict[str, Any] = {
             "real": [real.digest, len(real.train), real.preprocess.digest, real.flip],
             "architecture": architecture.describe(),
             "recipe": self.recipe.identity(),
             "seed": seed,
-            "autocast": self.runtime.autocast,
-        }
+            "autocast": runtime.autocast,
+        } | ({} if self.identity is None else {"images": self.identity})
 
         def build(folder: Path) -> float:
-            net = architecture.fresh(seed_for(seed, "init"), self.runtime.device)
-            images = self.recipe.lasting(len(real.train)).samples(len(real.train))
+            net = architecture.fresh(seed_for(seed, "init"), runtime.device)
+            samples = self.recipe.lasting(self.size).samples(self.size)
             kept = folder / "training.checkpoint.safetensors"
             before = checkpoint.spent(kept)[1]
             train(
                 net,
                 self._fetch,
-                len(real.train),
+                self.size,
                 self.recipe,
                 seed=seed_for(seed, "train"),
-                runtime=self.runtime,
+                runtime=runtime,
                 flip=real.flip,
-                compiled=repays_compilation(images, architecture.shape, self.runtime),
-                kept=kept,
+                compiled=repays_compilation(samples, architecture.shape, runtime),
+                kept=kept if self.images is None else None,  # that of a few images is short
             )
             splits = {"test": real.test} | ({} if real.val is None else {"val": real.val})
-            found = {name: accuracy(net, split.batches(1000), self.runtime) for name, split in splits.items()}
+            found = {name: accuracy(net, split.batches(1000), runtime) for name, split in splits.items()}
             write_atomic(folder / _FILE, json.dumps(found).encode())
             kept.unlink(missing_ok=True)
             return before
 
-        path = cache.entry("reference", depends_on, build) / _FILE
+        path = (store or Cache(self.cache)).entry("reference", depends_on, build) / _FILE
         found: dict[str, float] = json.loads(path.read_text())
         return found
 
+    def lent(self) -> Reference:
+        """Returns what another process is given: images of its own, which are shared."""
+        if self.images is None or self.labels is None:
+            return self
+        return replace(self, images=self.images.clone(), labels=self.labels.clone())
+
+    @property
+    def size(self) -> int:
+        """Number of images that are trained on."""
+        return len(self.real.train) if self.images is None else len(self.images)
+
     def _fetch(self, index: Tensor) -> tuple[Tensor, Tensor]:
-        return self.real.train.inputs(index), self.real.train.labels[index]
+        if self.images is None or self.labels is None:
+            return self.real.train.inputs(index), self.real.train.labels[index]
+        return self.images[index], self.labels[index]
 
 
 def of_length(recipe: Recipe, epochs: int) -> Recipe:

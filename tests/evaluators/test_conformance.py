@@ -29,12 +29,13 @@ each_evaluator = pytest.mark.parametrize("name", list(CONFIGS))
 
 
 @pytest.fixture
-def measure(blobs, motifs, convnet, gin, runtime, protocol, recipe, tmp_path):
+def measure(real_set, motifs, convnet, gin, runtime, protocol, recipe, tmp_path):
     """Runs an evaluator on two samples a class, of what it measures; returns what it yields for each network."""
 
     def run(name, seed=0, finished=()):
         evaluator = instantiate(SMOKE[name], _convert_="all")
-        real, network = (motifs, gin(motifs)) if name in OF_GRAPHS else (blobs, convnet(blobs))
+        real = motifs if name in OF_GRAPHS else real_set(val_fraction=0.25)
+        network = gin(real) if name in OF_GRAPHS else convnet(real)
         index = real.train.draw(2, torch.Generator().manual_seed(0)).flatten()
         syn = selected(real.train_only(), index)
         short = protocol(recipe=recipe(epochs=2))

@@ -1,0 +1,163 @@
+"""Architecture search: the space, the correlations, what each search trains on, and that a killed one goes on."""
+
+import numpy as np
+import pytest
+import torch
+
+from dd_bench.base import Context
+from dd_bench.cache import Cache
+from dd_bench.evaluators import nas, references
+from dd_bench.evaluators.nas import NAS
+from dd_bench.evaluators.references import Reference
+from dd_bench.runtime import Runtime
+from dd_bench.synthetic import ImageSet
+
+FULL = {
+    "width": [32, 64, 128, 256],
+    "depth": [1, 2, 3, 4],
+    "norm": ["none", "batchnorm", "layernorm", "instancenorm", "groupnorm"],
+    "activation": ["sigmoid", "relu", "leakyrelu"],
+    "pooling": ["none", "max", "avg"],
+}
+SMALL = {"width": [2, 4], "depth": [1], "pooling": ["avg", "max"]}
+KNOBS = {"sample": None, "num_repeats": 2, "whole_epochs": 3, "whole_networks": 1, "top": 0.75}
+
+
+@pytest.fixture
+def held_out(real_set):
+    return real_set(val_fraction=0.25)
+
+
+@pytest.fixture
+def make_ctx(convnet, held_out, runtime, protocol, recipe, tmp_path):
+    def make(seed=0, finished=(), how: Runtime = runtime):
+        short = protocol(recipe=recipe(epochs=2, milestones=(1,)))
+        cache = Cache(tmp_path / "cache")
+        return Context(seed, how, convnet(held_out), cache, None, short, finished=frozenset(finished), ipc=2)
+
+    return make
+
+
+@pytest.fixture
+def syn(held_out):
+    return ImageSet.coreset(held_out, held_out.train.draw(2, torch.Generator().manual_seed(0)).flatten())
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    seen, plain = [], references.train
+
+    def spy(net, fetch, n, recipe, **how):
+        seen.append((n, recipe.steps, recipe.epochs, recipe.milestones))
+        return plain(net, fetch, n, recipe, **how)
+
+    monkeypatch.setattr(references, "train", spy)
+    return seen
+
+
+def make(space=SMALL, **changes):
+    return NAS(space=space, **KNOBS | changes)
+
+
+class TestSpace:
+    def test_it_is_the_papers(self):
+        assert len(make(FULL, sample=None).chosen()) == 720
+
+    def test_a_sample_is_balanced_and_the_same_every_time(self):
+        chosen = make(FULL, sample=72).chosen()
+        assert chosen == make(FULL, sample=72).chosen()
+        assert len({tuple(c.values()) for c in chosen}) == 72
+        for knob, values in FULL.items():
+            counts = [sum(c[knob] == v for c in chosen) for v in values]
+            assert max(counts) - min(counts) <= 1, knob
+
+    def test_nearly_all_of_it_can_be_no_balanced_sample(self):
+        chosen = make(SMALL, sample=3, top=1.0).chosen()
+        assert len({tuple(c.values()) for c in chosen}) == 3
+
+
+class TestAgreement:
+    def test_the_same_order_and_the_opposite(self):
+        reference = np.array([0.1, 0.5, 0.9, 0.7])
+        same, opposite = make().agreement(reference**2, reference), make().agreement(-reference, reference)
+        for name in ("spearman", "kendall", "spearman_top", "kendall_top"):
+            assert same[name] == pytest.approx(1) and opposite[name] == pytest.approx(-1)
+        assert same["performance"] == 0.9 and opposite["performance"] == 0.1
+
+    def test_the_top_is_the_references(self):
+        """The worst network is ranked first, and is not among the three best."""
+        found = make().agreement(np.array([0.99, 0.2, 0.4, 0.3]), np.array([0.1, 0.5, 0.9, 0.7]))
+        assert found["spearman_top"] == pytest.approx(1) and found["spearman"] == pytest.approx(-0.2)
+        assert found["performance"] == 0.1
+
+    def test_what_ranks_nothing_has_no_correlation(self):
+        assert make().agreement(np.full(4, 0.1), np.array([0.1, 0.5, 0.9, 0.7]))["spearman"] == 0
+
+    def test_the_interval_covers(self, monkeypatch):
+        """Of twenty samples of 60 networks with a known correlation, nearly all intervals hold it."""
+        monkeypatch.setattr(nas, "DRAWS", 200)
+        evaluator, hits = make(FULL, sample=60), 0
+        truth = 6 / np.pi * np.arcsin(0.7 / 2)  # Spearman's of a normal pair with correlation 0.7
+        for seed in range(20):
+            x, y = np.random.default_rng(seed).multivariate_normal([0, 0], [[1, 0.7], [0.7, 1]], 60).T
+            ends = evaluator._intervals(x, y, seed)
+            hits += ends["spearman_low"] <= truth <= ends["spearman_high"]
+        assert hits >= 17
+
+
+def test_proxies_see_the_set_and_the_reference_the_whole_training_set(held_out, syn, make_ctx, trained):
+    found = list(make().run(syn, held_out, make_ctx()))
+    n = len(held_out.train)
+    whole, per_repeat = [(n, None, 3, (2,))] * 4, [(6, None, 2, (1,))] * 8 + [(n, 2, 1, ())] * 4
+    assert trained == whole + 2 * per_repeat, "as many steps: two epochs of one batch"
+    for repeat, scores in enumerate(found):
+        v = {s.metric: s.value for s in scores}
+        assert {s.network for s in scores} == {repeat}
+        assert {
+            "spearman",
+            "random spearman",
+            "early spearman",
+            "whole performance",
+            "kendall_top_low",
+        } <= set(v)
+        assert all(-1 <= v[f"{name}spearman"] <= 1 for name in ("", "random ", "early "))
+        assert v["spearman_low"] <= v["spearman_high"]
+
+
+def test_a_killed_search_goes_on_where_it_was(held_out, syn, make_ctx, trained, monkeypatch):
+    whole = list(make().run(syn, held_out, make_ctx()))
+    count = len(trained)
+    assert list(make().run(syn, held_out, make_ctx())) == whole and len(trained) == count
+    assert list(make().run(syn, held_out, make_ctx(finished=[0]))) == whole[1:]
+
+
+@pytest.mark.slow
+def test_processes_give_the_same_search(held_out, syn, make_ctx, runtime, tmp_path):
+    from dataclasses import replace
+
+    alone = list(make(num_repeats=1).run(syn, held_out, make_ctx()))
+    other = make_ctx(how=replace(runtime, workers=2))
+    other.cache = Cache(tmp_path / "other")
+    (scores,) = make(num_repeats=1).run(syn, held_out, other)
+    assert [s.metric for s in scores] == [s.metric for s in alone[0]]
+    assert [s.value for s in scores] == pytest.approx([s.value for s in alone[0]], abs=0.5)
+
+
+def test_the_reference_is_accuracy_on_held_out_and_test_images(held_out, convnet, runtime, recipe, tmp_path):
+    found = Reference(held_out, recipe(epochs=2), runtime, tmp_path).of(convnet(held_out), 3)
+    assert set(found) == {"test", "val"} and all(0 <= v <= 1 for v in found.values())
+    with pytest.raises(ValueError, match="cached by their identity"):
+        Reference(held_out, recipe(), runtime, tmp_path, identity="x").of(convnet(held_out), 3)
+
+
+def test_what_cannot_be_is_said(blobs, syn, protocol, recipe):
+    assert "Use dataset.val_fraction=0.1" in make().unsupported(syn, blobs)
+    for change, told in (
+        ({"num_repeats": 0}, "num_repeats=0"),
+        ({"sample": 5}, "sample=5: wanted 3 to 4"),
+        ({"top": 0.5}, "top=0.5 of 4 networks"),
+    ):
+        with pytest.raises(ValueError, match=told):
+            make(**change)
+    rule = protocol(recipe=recipe(), selection="best_on_test", eval_every=1)
+    assert "Use protocol=nas-200" in make().refuses(rule)
