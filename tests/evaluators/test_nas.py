@@ -23,6 +23,11 @@ SMALL = {"width": [2, 4], "depth": [1], "pooling": ["avg", "max"]}
 KNOBS = {"sample": None, "num_repeats": 2, "whole_epochs": 3, "whole_networks": 1, "top": 0.75}
 
 
+@pytest.fixture(autouse=True)
+def few_draws(monkeypatch):
+    monkeypatch.setattr(nas, "DRAWS", 100)
+
+
 @pytest.fixture
 def held_out(real_set):
     return real_set(val_fraction=0.25)
@@ -93,9 +98,8 @@ class TestAgreement:
     def test_what_ranks_nothing_has_no_correlation(self):
         assert make().agreement(np.full(4, 0.1), np.array([0.1, 0.5, 0.9, 0.7]))["spearman"] == 0
 
-    def test_the_interval_covers(self, monkeypatch):
+    def test_the_interval_covers(self):
         """Of twenty samples of 60 networks with a known correlation, nearly all intervals hold it."""
-        monkeypatch.setattr(nas, "DRAWS", 200)
         evaluator, hits = make(FULL, sample=60), 0
         truth = 6 / np.pi * np.arcsin(0.7 / 2)  # Spearman's of a normal pair with correlation 0.7
         for seed in range(20):

@@ -1,0 +1,152 @@
+"""Membership inference: does a network that learned from a set betray which real images the set was distilled from?"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+
+import torch
+from sklearn.metrics import roc_auc_score, roc_curve
+from torch import Tensor, nn
+
+from dd_bench.base import Context
+from dd_bench.examination import Examination
+from dd_bench.labels import at_least_float32
+from dd_bench.protocol import Protocol
+from dd_bench.real import RealSet, Split
+from dd_bench.record import Score
+from dd_bench.seeding import seed_for
+from dd_bench.synthetic import ImageSet, SyntheticSet
+
+from .accuracy import Accuracy, examination_of
+
+
+class Privacy(Accuracy):
+    """Offline LiRA in small (Carlini et al., S&P 2022), against fresh networks trained on the set.
+
+    The attacker asks of a real image whether it was among the training images that the set was made of. It has
+    `references` networks of its own, trained under the same protocol on as many images a class, drawn from a half of
+    the test images that it is never asked about; they say how confident a network is in an image that it has not seen.
+    The score of an image is how far above that the attacked network is, in standard deviations of the references.
+    Members are `candidates` training images, others as many of the other half of the test images.
+
+    - `auc`: area under the curve of that score, 0.5 for an attacker who knows nothing; `tpr`: true positives at 1 % of
+      false ones;
+    - `chance`: the same area with membership dealt out at random;
+    - `auc_kept`: of a set that is a selection of real images: the same with these images as members. It shows what the
+      attack finds where there is something to find.
+
+    A set of n images can betray little of 60,000: `auc` near 0.5 says that this attack finds nothing, not that none
+    would.
+    """
+
+    main_metric = "auc"
+    smoke = ("evaluator.num_networks=2", "evaluator.candidates=12", "evaluator.references=3")
+
+    def __init__(self, *, num_networks: int, candidates: int, references: int):
+        """Takes the number of attacked networks, of images on each side, and of the attacker's own networks.
+
+        Raises:
+            ValueError: one of them is too small.
+        """
+        super().__init__(num_networks=num_networks)
+        if candidates < 2 or references < 2:
+            raise ValueError(
+                f"evaluator.candidates={candidates}, evaluator.references={references}: wanted at least two"
+            )
+        self.candidates, self.references = candidates, references
+
+    def refuses(self, protocol: Protocol) -> str | None:
+        """See `Evaluator`: the attacker has no teachers, and test data do not choose what is attacked with them."""
+        if protocol.selection == "best_on_test" or (
+            protocol.labels is not None and protocol.labels.kind != "hard"
+        ):
+            return (
+                f"protocol {protocol.name} has teachers or selects on test data, which the attacker does not have. "
+                "Use protocol=dsa-1000 or dc-300"
+            )
+        return None
+
+    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+        """See `Evaluator`."""
+        if reason := super().unsupported(syn, real):
+            return reason
+        least = min(len(real.train), len(real.test) // 2)
+        if self.candidates > least:
+            return f"evaluator.candidates={self.candidates}, {real.name} has {least} for each side. Use fewer"
+        return None
+
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+        """See `Evaluator`."""
+        exam = examination_of(syn, real, ctx)
+        draws = torch.Generator().manual_seed(seed_for(ctx.seed, "candidates"))
+        shadow, asked = torch.randperm(len(real.test), generator=draws).to(ctx.device).chunk(2)
+        members = torch.randperm(len(real.train), generator=draws)[: self.candidates].to(ctx.device)
+        others = (real.test, asked[: self.candidates])
+        groups = {"auc": (real.train, members)}
+        if isinstance(syn, ImageSet) and syn.source is not None:
+            groups["auc_kept"] = (real.train, torch.tensor(sorted(set(syn.source)), device=ctx.device))
+        mine = self._attackers(exam, real.test.subset(shadow), ctx)
+        unseen = {name: _usual(mine, *group) for name, group in [*groups.items(), ("others", others)]}
+        seeds = self.seeds(ctx)
+        for network, net in exam.networks(seeds, self.num_networks):
+            outside = _surprise(net, *others, *unseen["others"])
+            values = {}
+            for name, group in groups.items():
+                inside = _surprise(net, *group, *unseen[name])
+                truth = torch.cat([torch.ones(len(inside)), torch.zeros(len(outside))])
+                scores = torch.cat([inside, outside])
+                values[name] = float(roc_auc_score(truth, scores))
+                if name == "auc":
+                    false, true, _ = roc_curve(truth, scores)
+                    values["tpr"] = float(true[false <= 0.01].max())
+                    deal = torch.Generator().manual_seed(seed_for(seeds[network], "dealt"))
+                    values["chance"] = float(
+                        roc_auc_score(truth[torch.randperm(len(truth), generator=deal)], scores)
+                    )
+            yield [
+                Score(metric=m, value=v, set=0, network=network, seed=seeds[network])
+                for m, v in values.items()
+            ]
+
+    def _attackers(self, exam: Examination, shadow: Split, ctx: Context) -> list[nn.Module]:
+        """Returns the attacker's own networks, each trained on its own draw from the shadow images."""
+        per_class, nets = min(ctx.ipc, int(shadow.counts.min())), list[nn.Module]()
+        for i in range(self.references):
+            index = shadow.draw(per_class, ctx.generator("shadow", i)).flatten()
+            own = replace(exam, images=shadow.inputs(index), labels=shadow.labels[index], course=None)
+            recipe = exam.protocol.recipe.in_step_with(len(index), len(exam.images))
+            own = replace(own, protocol=exam.protocol.model_copy(update={"recipe": recipe, "labels": None}))
+            nets += [net for _, net in own.networks({0: ctx.seed_for("shadow network", i)}, of=1)]
+        return nets
+
+
+def _usual(nets: list[nn.Module], split: Split, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Returns mean and standard deviation over networks that have not seen the images of their confidence in each."""
+    each = torch.stack([confidence(net, split, index) for net in nets])
+    return each.mean(0), each.std(0).mean().expand(
+        len(index)
+    )  # one spread for all: a few networks cannot say each's
+
+
+def _surprise(net: nn.Module, split: Split, index: Tensor, mean: Tensor, std: Tensor) -> Tensor:
+    """Returns how far the network's confidence in each image is above the usual, in standard deviations, on the CPU."""
+    return ((confidence(net, split, index) - mean) / std.clamp_min(1e-12)).cpu()
+
+
+@torch.no_grad()
+def confidence(net: nn.Module, split: Split, index: Tensor) -> Tensor:
+    """Returns log(p / (1 - p)) of the right class of the images `index (b,)`, float64 `(b,)`.
+
+    Of logits z it is z_y less the logarithm of the summed exponentials of the others, without a difference of
+    near-equal numbers.
+    """
+    training, found = net.training, []
+    net.eval()
+    for part in index.split(1000):
+        logits = at_least_float32(net(split.inputs(part))).double()
+        right = split.labels[part][:, None]
+        others = logits.scatter(1, right, -torch.inf).logsumexp(1)
+        found.append(logits.gather(1, right)[:, 0] - others)
+    net.train(training)
+    return torch.cat(found)

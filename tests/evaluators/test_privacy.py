@@ -1,0 +1,76 @@
+"""Membership inference: it finds what is there, is blind where there is nothing, and computes confidence as it says."""
+
+import pytest
+import torch
+from torch import nn
+
+from dd_bench.base import Context
+from dd_bench.cache import Cache
+from dd_bench.evaluators.privacy import Privacy, confidence
+from dd_bench.synthetic import ImageSet
+
+KNOBS = {"num_networks": 2, "candidates": 30, "references": 4}
+
+
+@pytest.fixture
+def noisy(real_set):
+    """Classes that can only be learned by heart."""
+    return real_set(noise=400.0)
+
+
+@pytest.fixture
+def make_ctx(convnet, noisy, runtime, protocol, recipe, tmp_path):
+    def make(seed=0, epochs=60):
+        short = protocol(recipe=recipe(epochs=epochs, lr=0.05, milestones=()))
+        return Context(seed, runtime, convnet(noisy, width=16), Cache(tmp_path / "cache"), None, short, ipc=5)
+
+    return make
+
+
+@pytest.fixture
+def syn(noisy):
+    return ImageSet.coreset(noisy, noisy.train.draw(5, torch.Generator().manual_seed(0)).flatten())
+
+
+def test_images_that_were_learned_by_heart_are_found_and_others_are_not(noisy, syn, make_ctx):
+    """Twelve of a hundred candidates are in the set, so that all of them are told apart little."""
+    for scores in Privacy(**KNOBS).run(syn, noisy, make_ctx()):
+        v = {s.metric: s.value for s in scores}
+        assert v["auc_kept"] > 0.9
+        assert 0.3 < v["auc"] < 0.8 and 0.3 < v["chance"] < 0.7 and 0 <= v["tpr"] <= 1
+
+
+def test_a_set_that_is_no_selection_names_no_kept_images(noisy, syn, make_ctx):
+    made = ImageSet(**{**vars(syn), "source": None})
+    (scores, _) = Privacy(**KNOBS).run(made, noisy, make_ctx(epochs=2))
+    assert {s.metric for s in scores} == {"auc", "tpr", "chance"}
+
+
+def test_chance_is_chance(noisy, syn, make_ctx):
+    """On average over many deals, whatever the network has learned."""
+    found = Privacy(**KNOBS | {"num_networks": 12}).run(syn, noisy, make_ctx(epochs=2))
+    values = [s.value for scores in found for s in scores if s.metric == "chance"]
+    assert len(values) == 12 and abs(sum(values) / 12 - 0.5) < 0.07
+
+
+def test_confidence_is_the_log_odds(noisy):
+    net, index = nn.Sequential(nn.Flatten(), nn.Linear(64, 3)).eval(), torch.arange(7)
+    p = net(noisy.train.inputs(index)).double().softmax(1).gather(1, noisy.train.labels[index][:, None])[:, 0]
+    torch.testing.assert_close(confidence(net, noisy.train, index), (p / (1 - p)).log(), rtol=1e-5, atol=1e-5)
+
+
+def test_it_does_not_overflow(noisy):
+    class Sure(nn.Module):
+        def forward(self, x):
+            return torch.tensor([[1e4, 0.0, -1e4]]).expand(len(x), 3)
+
+    assert torch.isfinite(confidence(Sure(), noisy.train, torch.arange(9))).all()
+
+
+def test_what_cannot_be_is_said(noisy, syn, protocol, recipe):
+    reason = Privacy(**KNOBS | {"candidates": 1000}).unsupported(syn, noisy)
+    assert "has 30 for each side" in reason
+    with pytest.raises(ValueError, match="wanted at least two"):
+        Privacy(**KNOBS | {"references": 1})
+    rule = protocol(recipe=recipe(), selection="best_on_test", eval_every=1)
+    assert "selects on test data" in Privacy(**KNOBS).refuses(rule)
