@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -91,7 +92,8 @@ class Robustness(Accuracy):
                 each = [_right(victim, moved, y) for moved in images]
                 values[f"corrupted:{kind}"] = sum(each) / len(each)
             values["corrupted"] = sum(values[f"corrupted:{kind}"] for kind in changed) / len(changed)
-            with seeded(ctx.device, seed_for(seeds[network], "attack")):
+            attack_seed = seed_for(seeds[network], "attack")
+            with seeded(ctx.device, attack_seed), _numpy_seeded(attack_seed):
                 classifier = art.classifier(victim, x, real.num_classes)
                 for name, attack in self._attacks(art, classifier).items():
                     moved = art.moved(attack, x, y)
@@ -183,6 +185,17 @@ def toolbox() -> Toolbox:
         raise ImportError(
             "evaluator robustness needs the adversarial-robustness-toolbox. Use: pip install 'dd-bench[robustness]'"
         ) from error
+
+
+@contextmanager
+def _numpy_seeded(seed: int) -> Iterator[None]:
+    """Seeds numpy's global generator, which the toolbox draws starts from, and puts it back."""
+    state = np.random.get_state()  # noqa: NPY002  not ours to choose
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    try:
+        yield
+    finally:
+        np.random.set_state(state)  # noqa: NPY002
 
 
 @torch.no_grad()
