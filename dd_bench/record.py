@@ -15,7 +15,8 @@ from statistics import fmean, stdev, variance
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
-from scipy.special import stdtrit  # scipy.stats takes most of a second to import
+
+from dd_bench.intervals import t_interval
 
 SCHEMA_VERSION = 1
 SHARES = ("accuracy", "auc", "balanced_accuracy")
@@ -149,8 +150,7 @@ class Record(_Frozen):
         sample = self.sample(metric)
         low = high = None
         if len(sample) > 1:
-            half = float(stdtrit(len(sample) - 1, 0.975)) * stdev(sample) / len(sample) ** 0.5
-            low, high = fmean(sample) - half, fmean(sample) + half
+            low, high = t_interval(sample)
             if self.main_metric in SHARES:
                 low, high = max(0.0, low), min(1.0, high)
         return Summary(

@@ -1,4 +1,4 @@
-"""`dd-bench leaderboard build|add|check`."""
+"""`dd-bench leaderboard build|add|check|compare`."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from pathlib import Path
 from dd_bench.record import Record, load_record
 
 from .entries import check_record, duplicates, entry_name, load_entries
+from .pairs import compare, pairs_table
 from .tables import build
 
 _HERE = Path(__file__).parent
@@ -23,6 +24,8 @@ def main(argv: Sequence[str]) -> int:
             _build(args.entries, args.published, args.out)
         elif args.verb == "add":
             _add(args.record, args.entries)
+        elif args.verb == "compare":
+            _say(pairs_table(compare([load_record(path) for path in args.record])))
         else:
             _say(f"{len(load_entries(args.entries))} entries in {args.entries}: all as they were added")
     except (ValueError, OSError) as error:
@@ -69,6 +72,10 @@ def _parser() -> argparse.ArgumentParser:
         "add": verbs.add_parser("add", help="check records and copy them to the entries"),
         "check": verbs.add_parser("check", help="check that no entry was changed, broken or added twice"),
     }
+    pairs = verbs.add_parser(
+        "compare", help="paired t tests of records whose networks share seeds, with Holm"
+    )
+    pairs.add_argument("record", nargs="+", type=Path, help="records or entries of one protocol")
     verb["add"].add_argument("record", nargs="+", type=Path, help="record.json of a run")
     for sub in verb.values():
         sub.add_argument(

@@ -1,0 +1,45 @@
+"""Comparisons of records network by network, and the command."""
+
+import pytest
+
+from dd_bench.leaderboards.cli import main
+from dd_bench.leaderboards.entries import entry_name
+from dd_bench.leaderboards.pairs import compare, pairs_table
+from dd_bench.leaderboards.statistics import holm
+
+
+@pytest.fixture
+def three(record):
+    return [
+        record("dm", 10, [[0.70, 0.72, 0.74, 0.71]]),
+        record("mtt", 10, [[0.71, 0.735, 0.75, 0.72]]),
+        record("dc", 10, [[0.60, 0.62, 0.65, 0.61]]),
+    ]
+
+
+def test_pairs_are_of_the_same_seeds(three):
+    pairs = compare(three)
+    assert [(p.first.method, p.second.method) for p in pairs] == [("dm", "mtt"), ("dm", "dc"), ("mtt", "dc")]
+    assert pairs[0].difference.mean == pytest.approx(-0.01125) and pairs[0].difference.n == 4
+    assert [p.adjusted for p in pairs] == holm([p.difference.p for p in pairs])
+
+
+def test_seeds_that_one_side_has_alone_are_left_out(record):
+    a, b = record("dm", 10, [[0.7, 0.72, 0.9]]), record("dc", 10, [[0.6, 0.65]])
+    (pair,) = compare([a, b])
+    assert pair.difference.n == 2 and pair.difference.mean == pytest.approx(0.085)
+
+
+def test_like_is_compared_with_like(record, three):
+    with pytest.raises(ValueError, match="of 2 tracks"):
+        compare([three[0], record("dm", 10, [[0.5, 0.6]], dataset="digits")])
+    with pytest.raises(ValueError, match=r"share 1 seed\(s\)"):
+        compare([three[0], record("dm", 10, [[0.5]])])
+
+
+def test_the_command(three, tmp_path, capsys):
+    paths = [str(r.save(tmp_path / entry_name(r))) for r in three]
+    assert main(["compare", *paths]) == 0
+    out = capsys.readouterr().out
+    assert out.strip() == pairs_table(compare(three)).strip() and "p (Holm)" in out
+    assert main(["compare", str(tmp_path / "none.json")]) == 1
