@@ -1,4 +1,4 @@
-"""`dd-bench leaderboard build|add|check|compare`."""
+"""`dd-bench leaderboard build|plot|add|check|compare`."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from dd_bench.record import Record, load_record
 
 from .entries import check_record, duplicates, entry_name, load_entries
 from .pairs import compare, pairs_table
+from .plots import draw
 from .tables import build
 
 _HERE = Path(__file__).parent
@@ -22,13 +23,16 @@ def main(argv: Sequence[str]) -> int:
     try:
         if args.verb == "build":
             _build(args.entries, args.published, args.out)
+        elif args.verb == "plot":
+            written = draw(args.entries, args.out)
+            _say(f"{len(written)} drawings in {args.out}")
         elif args.verb == "add":
             _add(args.record, args.entries)
         elif args.verb == "compare":
             _say(pairs_table(compare([load_record(path) for path in args.record])))
         else:
             _say(f"{len(load_entries(args.entries))} entries in {args.entries}: all as they were added")
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"{error}\n")
         return 1
     return 0
@@ -69,6 +73,9 @@ def _parser() -> argparse.ArgumentParser:
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = {
         "build": verbs.add_parser("build", help="write every board as Markdown, CSV and LaTeX"),
+        "plot": verbs.add_parser(
+            "plot", help="draw accuracy against cost, and class-incremental learning, as SVG"
+        ),
         "add": verbs.add_parser("add", help="check records and copy them to the entries"),
         "check": verbs.add_parser("check", help="check that no entry was changed, broken or added twice"),
     }
@@ -84,9 +91,8 @@ def _parser() -> argparse.ArgumentParser:
     verb["build"].add_argument(
         "--published", type=Path, default=_HERE / "published", help="folder of paper numbers"
     )
-    verb["build"].add_argument(
-        "--out", type=Path, default=root / "tables", help="folder (default: %(default)s)"
-    )
+    for name, default in (("build", root / "tables"), ("plot", root / "plots")):
+        verb[name].add_argument("--out", type=Path, default=default, help="folder (default: %(default)s)")
     return parser
 
 

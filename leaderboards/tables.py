@@ -14,6 +14,8 @@ from dd_bench.shipped import changed
 
 from .architectures import architecture_tables
 from .boards import REFERENCE, Board, Cell, boards
+from .continual import continual_tables
+from .cost import cost_tables
 from .cross_arch import cross_arch_tables
 from .entries import ACCURACY, load_entries
 from .figures import beside, csv_text, every_entry, networks, number
@@ -33,7 +35,8 @@ _LATEX = _MARKDOWN.overlay("<%", "%>", "<<", ">>", "<#", "#>")
 def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     """Writes every board as `<slug>.md`, `.csv` and `.tex`, and the pages that are of all boards.
 
-    Those are `index.md`, `labels.md`, `architectures.md`, `cross_arch.md`, `published.md` and `records.csv`.
+    Those are `index.md`, `labels.md`, `architectures.md`, `cross_arch.md`, `continual.md`, `cost.md`, `published.md`
+    and `records.csv`.
 
     Returns:
         The files written. Nothing else in `out_dir` is touched.
@@ -50,6 +53,8 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
         "labels.md": _page("labels", label_tables(entries)),
         "architectures.md": _page("architectures", architecture_tables(entries)),
         "cross_arch.md": _page("cross_arch", cross_arch_tables(entries)),
+        "continual.md": _page("continual", continual_tables(entries)),
+        "cost.md": _page("cost", cost_tables(entries)),
         "records.csv": csv_text((board, record) for board in made for record in board.records),
     }
     for board in made:

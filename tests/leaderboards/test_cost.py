@@ -1,0 +1,89 @@
+"""What is on a Pareto front, what a set costs, and the drawings."""
+
+import xml.etree.ElementTree as ET
+from itertools import product
+
+import pytest
+
+from dd_bench.leaderboards.cli import main
+from dd_bench.leaderboards.continual import continual_tables
+from dd_bench.leaderboards.cost import cost_tables, front, points
+from dd_bench.leaderboards.plots import draw
+from dd_bench.record import Score
+
+
+def cells(line):
+    return [cell.strip() for cell in line.split("|")[1:-1]]
+
+
+def test_the_front_against_its_definition():
+    grid = list(product((1.0, 2.0, 3.0), (0.1, 0.2)))
+    for chosen in product(grid, repeat=3):
+        costs, values = zip(*chosen, strict=True)
+        for i, holds in enumerate(front(costs, values)):
+            dominated = any(
+                costs[j] <= costs[i]
+                and values[j] >= values[i]
+                and (costs[j], values[j]) != (costs[i], values[i])
+                for j in range(3)
+            )
+            assert holds != dominated
+
+
+@pytest.fixture
+def entries(record):
+    return [
+        record(
+            "random", 1, [[0.5, 0.52], [0.54, 0.5]], stored_bytes={"images": 100}, seconds={"evaluate": 40.0}
+        ),
+        record("dm", 1, [[0.7, 0.72]], stored_bytes={"images": 100, "labels": 10}),
+        record(
+            "mtt", 1, [[0.73, 0.75]], stored_bytes={"images": 100}, seconds={"prepare": 90, "distill": 10}
+        ),
+        record("full", 1, [[0.9, 0.9]], stored_bytes={"images": 10**6}),
+    ]
+
+
+def test_cost_is_of_one_set_and_one_network(entries):
+    (found,) = points(entries).values()
+    assert {p.label: (p.size, p.making, p.training) for p in found} == {
+        "random": (100, 0.0, 10.0), "dm": (110, 12.5, 1.625), "mtt": (100, 100.0, 0.0),
+    }  # fmt: skip
+
+
+def test_the_table(entries):
+    ((title, table),) = cost_tables(entries)
+    assert title.startswith("fashion_mnist: accuracy, hard v1")
+    assert {cells(row)[0]: cells(row)[-1] for row in table.splitlines()[2:]} == {
+        "random": "making", "dm": "making", "mtt": "bytes and making",
+    }  # fmt: skip
+
+
+def incremental(record, method, steps):
+    made = record(method, 10, [[steps[-1]] * 2], evaluator="continual")
+    values = {f"step {s}": v for s, v in enumerate(steps, 1)} | {"average": 0.7, "forgetting": -0.01}
+    more = [Score(metric=m, value=v, set=0, network=n, seed=n) for m, v in values.items() for n in range(2)]
+    return made.model_copy(update={"scores": [*made.scores, *more]})
+
+
+def test_steps_are_columns(record):
+    found = [incremental(record, "dm", [0.9, 0.8, 0.6]), incremental(record, "random", [0.8, 0.7, 0.5])]
+    ((title, table),) = continual_tables([*found, record("dm", 10, [[0.5, 0.5]])])
+    assert "in 3 steps" in title
+    head, _, first, second = table.splitlines()
+    assert cells(head)[3:] == ["Step 1", "Step 2", "Step 3", "Average", "Forgetting"]
+    assert cells(first)[0] == "random" and cells(second)[3:] == [
+        "90.0 ± 0.0", "80.0 ± 0.0", "60.0 ± 0.0", "70.0 ± 0.0", "-1.0 ± 0.0",
+    ]  # fmt: skip
+
+
+def test_drawings_are_whole_and_the_same_every_time(entries, record, put, tmp_path):
+    folder = put(*entries, incremental(record, "dm", [0.9, 0.8, 0.6]))
+    written = draw(folder, tmp_path / "plots")
+    assert [p.name.partition("--")[0] for p in written] == ["cost", "continual"]
+    first = [p.read_bytes() for p in written]
+    for text in first:
+        assert ET.fromstring(text).tag.endswith("svg")
+        assert b"dm" in text
+    assert [p.read_bytes() for p in draw(folder, tmp_path / "plots")] == first
+    assert main(["plot", "--entries", str(folder), "--out", str(tmp_path / "more")]) == 0
