@@ -213,6 +213,10 @@ class Evaluator(ABC):
         """Returns why networks cannot be measured under this protocol, or None; asked before anything is distilled."""
         return None
 
+    def unfit(self, real: RealSet) -> str | None:
+        """Returns why no set of this dataset can be measured, or None; asked before anything is distilled."""
+        return None
+
     def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """Returns why this set cannot be measured, or None."""
         return None

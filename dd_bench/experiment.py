@@ -84,6 +84,7 @@ class Experiment:
             or self.method.unteachable(real, self.ipc, self.teachers)
             or self._no_teacher()
             or self.evaluator.refuses(self.protocol)
+            or self.evaluator.unfit(self.real)
         )
 
     def set_key(self, index: int) -> str:

@@ -166,7 +166,12 @@ def evaluate(cfg: DictConfig) -> Record:
     experiment = compose(cfg)
     if reason := artifact.fits(card, experiment.real):
         raise ValueError(f"{folder} cannot be scored on this dataset: {reason}")
-    if reason := experiment.architecture.unfit() or experiment.evaluator.refuses(experiment.protocol):
+    evaluator = experiment.evaluator
+    if reason := (
+        experiment.architecture.unfit()
+        or evaluator.refuses(experiment.protocol)
+        or evaluator.unfit(experiment.real)
+    ):
         raise Unsupported(reason)
     experiment.ipc, experiment.method_name = card.ipc, card.method
     experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}))

@@ -72,8 +72,12 @@ class Continual(Evaluator):
 
     def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """See `Evaluator`."""
-        if not isinstance(syn, SyntheticImages):
-            return f"evaluator continual measures images, this set holds {syn.kind}. Use evaluator=graph"
+        if isinstance(syn, SyntheticImages):
+            return None
+        return f"evaluator continual measures images, this set holds {syn.kind}. Use evaluator=graph"
+
+    def unfit(self, real: RealSet) -> str | None:
+        """See `Evaluator`."""
         if real.num_classes % self.steps:
             known = [s for s in range(2, real.num_classes + 1) if real.num_classes % s == 0]
             return (

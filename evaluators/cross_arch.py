@@ -49,10 +49,10 @@ class CrossArch(Accuracy):
                 raise ValueError(f"evaluator.lr.{name}={rate}: wanted a rate above 0")
         self.networks, self.lr = networks, lr
 
-    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+    def unfit(self, real: RealSet) -> str | None:
         """See `Evaluator`; a network that cannot take the images is named with the way to leave it out."""
-        if reason := super().unsupported(syn, real):
-            return reason
+        if real.modality != "image":
+            return None  # no set of theirs is measured
         for name, architecture in self._architectures(real).items():
             if reason := architecture.unfit():
                 return f"{reason}. To leave it out: ~evaluator.networks.{name}"

@@ -109,8 +109,12 @@ class NAS(Evaluator):
 
     def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """See `Evaluator`."""
-        if not isinstance(syn, SyntheticImages):
-            return f"evaluator nas measures images, this set holds {syn.kind}. Use evaluator=graph"
+        if isinstance(syn, SyntheticImages):
+            return None
+        return f"evaluator nas measures images, this set holds {syn.kind}. Use evaluator=graph"
+
+    def unfit(self, real: RealSet) -> str | None:
+        """See `Evaluator`."""
         if real.val is None:
             return "networks are ranked on images held out of train, and there are none. Use dataset.val_fraction=0.1"
         return None

@@ -67,10 +67,8 @@ class Privacy(Accuracy):
             )
         return None
 
-    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+    def unfit(self, real: RealSet) -> str | None:
         """See `Evaluator`."""
-        if reason := super().unsupported(syn, real):
-            return reason
         least = min(len(real.train), len(real.test) // 2)
         if self.candidates > least:
             return f"evaluator.candidates={self.candidates}, {real.name} has {least} for each side. Use fewer"

@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_network_by_network(blobs, syn, make_ctx):
 
 
 def test_what_cannot_be_is_said(blobs, syn, protocol, recipe):
-    assert "Use evaluator.steps=3" in Continual(steps=2, orders=1, num_networks=1).unsupported(syn, blobs)
+    assert "Use evaluator.steps=3" in Continual(steps=2, orders=1, num_networks=1).unfit(blobs)
     for name, values in (("steps", (1, 1, 1)), ("orders", (2, 0, 1)), ("num_networks", (2, 1, 0))):
         with pytest.raises(ValueError, match=f"evaluator.{name}="):
             Continual(steps=values[0], orders=values[1], num_networks=values[2])

@@ -155,7 +155,7 @@ def test_the_reference_is_accuracy_on_held_out_and_test_images(held_out, convnet
 
 
 def test_what_cannot_be_is_said(blobs, syn, protocol, recipe):
-    assert "Use dataset.val_fraction=0.1" in make().unsupported(syn, blobs)
+    assert "Use dataset.val_fraction=0.1" in make().unfit(blobs)
     for change, told in (
         ({"num_repeats": 0}, "num_repeats=0"),
         ({"sample": 5}, "sample=5: wanted 3 to 4"),

@@ -68,7 +68,7 @@ def test_it_does_not_overflow(noisy):
 
 
 def test_what_cannot_be_is_said(noisy, syn, protocol, recipe):
-    reason = Privacy(**KNOBS | {"candidates": 1000}).unsupported(syn, noisy)
+    reason = Privacy(**KNOBS | {"candidates": 1000}).unfit(noisy)
     assert "has 30 for each side" in reason
     with pytest.raises(ValueError, match="wanted at least two"):
         Privacy(**KNOBS | {"references": 1})
