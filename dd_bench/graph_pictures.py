@@ -13,10 +13,14 @@ from torch import Tensor
 from dd_bench.graphs import Graphs
 
 SIDE, SCALE, DOT = 112, 4, 4  # pixels of a picture; drawn larger and shrunk; a node's radius
+MOST = 300  # nodes that can be seen on so few pixels, and laid out in a second
 
 
 def draw(graphs: Graphs) -> Tensor:
-    """Returns one picture a graph, pixels in [0, 1] `(n, 3, 112, 112)`: nodes by label, roots ringed in black."""
+    """Returns one picture a graph, pixels in [0, 1] `(n, 3, 112, 112)`: nodes by label, roots ringed in black.
+
+    Of more than `MOST` nodes the first are drawn, with the edges between them: of trees the levels near the root.
+    """
     return torch.stack([_picture(graphs[torch.tensor([i])]) for i in range(len(graphs))])
 
 
@@ -24,8 +28,9 @@ def _picture(graph: Graphs) -> Tensor:
     import networkx as nx  # takes a fifth of a second, which no run on images should pay
 
     net = nx.Graph()
-    net.add_nodes_from(range(len(graph.nodes)))
-    net.add_edges_from(graph.edges.t().tolist())
+    shown = min(len(graph.nodes), MOST)
+    net.add_nodes_from(range(shown))
+    net.add_edges_from(graph.edges[:, (graph.edges < shown).all(0)].t().tolist())
     size = SIDE * SCALE
     canvas = Image.new("RGB", (size, size), "white")
     pen = ImageDraw.Draw(canvas)
@@ -33,7 +38,7 @@ def _picture(graph: Graphs) -> Tensor:
     for a, b in net.edges:
         pen.line([*at[a], *at[b]], fill=(150, 150, 150), width=SCALE)
     kinds = graph.nodes.argmax(1) if graph.nodes.is_floating_point() else graph.nodes[:, 0]
-    for node, kind in enumerate(kinds.tolist()):
+    for node, kind in enumerate(kinds[:shown].tolist()):
         x, y = at[node]
         r = DOT * SCALE
         ring = "black" if graph.roots is not None and bool(graph.roots[node]) else None

@@ -193,11 +193,19 @@ def coalesced(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     edges, labels = edges[:, keep], labels[keep]
     if not edges.numel():
         return edges, labels
+    first = first_mention(edges).unique()
+    order = (edges[0, first] * (int(edges.max()) + 1) + edges[1, first]).argsort()
+    return edges[:, first[order]], labels[first[order]]
+
+
+def first_mention(edges: Tensor) -> Tensor:
+    """Returns for each of the edges `(2, e)` the number of the first that is equal to it, `(e,)`."""
+    if not edges.numel():
+        return edges.new_zeros(0)
     key = edges[0] * (int(edges.max()) + 1) + edges[1]
     _, back = key.unique(return_inverse=True)
     first = torch.full((int(back.max()) + 1,), len(key), dtype=torch.int64)
-    first.scatter_reduce_(0, back, torch.arange(len(key)), "amin")
-    return edges[:, first], labels[first]
+    return first.scatter_reduce_(0, back, torch.arange(len(key)), "amin")[back]
 
 
 def stretches(ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:

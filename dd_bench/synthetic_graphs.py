@@ -47,16 +47,20 @@ class SyntheticGraphs(SyntheticSet):
         return torch.ones(len(self.labels))
 
     def paper_bytes(self) -> int:
-        """Returns the size as papers on graphs count it: two bytes a node label and an edge's end.
+        """Returns the size as papers on graphs count it: two bytes a node label and an edge's end, an edge once.
 
         Edge labels are counted where there is more than one of them. Mirage's 318 bytes on NCI1 are 59 labels and 50
         edges; at its thresholds there are 51 and 43 here, 274 bytes.
         """
         graphs, _ = self.materialise(torch.device("cpu"))
-        marks = (
-            graphs.edge_labels.numel() if bool((graphs.edge_labels != graphs.edge_labels[:1]).any()) else 0
+        once = (
+            graphs.edges[0] < graphs.edges[1]
+            if graphs.roots is None
+            else torch.ones_like(graphs.edges[0]).bool()
         )
-        return 2 * (graphs.nodes.numel() + graphs.edges.numel() + marks)
+        labels = graphs.edge_labels[once]
+        marks = labels.numel() if bool((labels != labels[:1]).any()) else 0
+        return 2 * (graphs.nodes.numel() + 2 * int(once.sum()) + marks)
 
     def told_sizes(self) -> dict[str, int]:
         """See `SyntheticSet`: samples, nodes and `paper_bytes` of the whole set."""
@@ -90,7 +94,10 @@ class SyntheticGraphs(SyntheticSet):
         counts = torch.bincount(self.labels, minlength=len(self.class_names))
         c = int(counts.argmax())
         if int(counts[c]) > ipc:
-            raise ValueError(f"ipc={ipc}, but class {self.class_names[c]!r} has {int(counts[c])} samples")
+            raise ValueError(
+                f"ipc={ipc}, but class {self.class_names[c]!r} has {int(counts[c])} samples. Use ipc={int(counts[c])}, "
+                "which bounds the samples of a class"
+            )
 
     def pictures(self) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`: drawings of the first ten of each class."""
@@ -210,6 +217,7 @@ class TreeSet(SyntheticGraphs):
         pattern_sizes: number of trees of each set, `(n,)`.
         support: real graphs of its class that hold all trees of a set, `(n,)`.
         labels: int64 `(n,)`.
+        class_graphs: real graphs of each class, of which weights are fractions; None: weights are the supports.
     """
 
     kind: ClassVar[str] = "trees"
@@ -227,6 +235,7 @@ class TreeSet(SyntheticGraphs):
     shape: GraphShape
     class_names: tuple[str, ...]
     weighting: Weighting = "none"
+    class_graphs: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
         """Raises ValueError unless trees and sets are whole and every label names something."""
@@ -251,13 +260,19 @@ class TreeSet(SyntheticGraphs):
                 "it in its tree"
             )
         if not len(self.patterns):
-            raise ValueError("there are no sets of trees: every class needs one")
+            raise ValueError("there are no sets of trees")
         if int(self.pattern_sizes.sum()) != len(self.patterns) or bool((self.pattern_sizes < 1).any()):
             raise ValueError(f"sets of {int(self.pattern_sizes.sum())} trees, {len(self.patterns)} are named")
         if not 0 <= int(self.patterns.min()) <= int(self.patterns.max()) < len(self.sizes):
             raise ValueError(f"a set names a tree outside 0..{len(self.sizes) - 1}")
         if len(self.support) != len(self.pattern_sizes) or bool((self.support < 1).any()):
             raise ValueError("every set has a support of one or more")
+        if self.class_graphs is not None and (
+            len(self.class_graphs) != len(self.class_names) or min(self.class_graphs) < 1
+        ):
+            raise ValueError(
+                f"{len(self.class_names)} classes have graphs, one or more each: {self.class_graphs}"
+            )
         check_labels(self.labels, len(self.pattern_sizes), len(self.class_names))
         self._trees.check(self.shape)
 
@@ -314,10 +329,13 @@ class TreeSet(SyntheticGraphs):
         return forest.to(device), self.labels.to(device)
 
     def weights(self) -> Tensor:
-        """See `SyntheticGraphs`: the supports, unless `weighting` is none."""
+        """See `SyntheticGraphs`: the shares of their classes that hold them, unless `weighting` is none."""
         if self.weighting == "none":
             return super().weights()
-        return self.support / self.support.float().mean()
+        weight = self.support.float()
+        if self.class_graphs is not None:
+            weight = weight / torch.tensor(self.class_graphs)[self.labels]
+        return weight / weight.mean()
 
     def tensors(self) -> dict[str, Tensor]:
         """See `SyntheticSet`; in the shortest integers that hold them."""
@@ -343,7 +361,8 @@ number of real graphs of its class that hold them all."""
 
     def config(self) -> dict[str, Any]:
         """See `SyntheticSet`."""
-        return {"shape": [list(column) for column in self.shape], "weighting": self.weighting}
+        of = {} if self.class_graphs is None else {"class_graphs": list(self.class_graphs)}
+        return {"shape": [list(column) for column in self.shape], "weighting": self.weighting, **of}
 
     @classmethod
     def restore(
@@ -371,6 +390,7 @@ number of real graphs of its class that hold them all."""
             shape,
             class_names,
             config["weighting"],
+            tuple(config["class_graphs"]) if "class_graphs" in config else None,
         )
 
 

@@ -111,16 +111,26 @@ class Graph(Evaluator):
         net = ctx.architecture.fresh(seed_for(seed, "init"), ctx.device)
         n, recipe = len(syn.labels), ctx.protocol.recipe
         steps = recipe.steps or recipe.epochs * recipe.steps_an_epoch(n)
-        first = score(self.metric, *_answers(net, splits.test))
+
+        def answers(batches: list[tuple[object, Tensor]]) -> tuple[Tensor, Tensor]:
+            logits, labels = _answers(net, batches)
+            if not bool(torch.isfinite(logits).all()):
+                raise Diverged(
+                    "the answers of a fresh network are not finite. Try a smaller protocol.recipe.lr than "
+                    f"{recipe.lr}"
+                )
+            return logits, labels
+
+        first = score(self.metric, *answers(splits.test))
         best = (-1.0, first)
 
         def look(step: int) -> None:
             nonlocal best
             if step % math.ceil(steps / self.looks) and step != steps:
                 return
-            value = score(self.metric, *_answers(net, splits.val))
+            value = score(self.metric, *answers(splits.val))
             if value > best[0]:
-                best = (value, score(self.metric, *_answers(net, splits.test)))
+                best = (value, score(self.metric, *answers(splits.test)))
 
         fetch, lessons = _lessons(syn, recipe.batch_size, seed_for(seed, "train"), ctx.device)
         train(
@@ -134,12 +144,7 @@ class Graph(Evaluator):
             on_step=look if splits.val else None,
             lessons=lessons,
         )
-        if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
-            raise Diverged(
-                "a fresh network is not finite after its training. Try a smaller protocol.recipe.lr than "
-                f"{recipe.lr}"
-            )
-        logits, labels = _answers(net, splits.test)
+        logits, labels = answers(splits.test)
         values = {metric: score(metric, logits, labels) for metric in METRICS}
         return values | ({"best_val": best[1]} if splits.val else {}) | {"untrained": first}
 

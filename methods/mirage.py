@@ -33,16 +33,18 @@ class Mirage(Method):
     set of its trees. No network, no gradient and no randomness: the data decide the set.
 
     Thresholds are `theta`, one number of graphs (or share of the class) a class. Without them a budget decides: the
-    largest set of one common share that fits `bytes`, or, where that is null, the `ipc` most frequent sets of each
-    class; of `cross_class=drop` and `itemsets=maximal`, which need thresholds to mean anything, the largest set of one
-    common share that leaves no class more than `ipc`.
+    largest set of one common share that fits `bytes` and leaves no class more than `ipc`; or, where `bytes` is null,
+    the `ipc` most frequent sets of each class; of `cross_class=drop` and `itemsets=maximal`, which need thresholds to
+    mean anything, the largest set of one common share that leaves no class more than `ipc`. Shares are whole
+    thousandths.
 
     Deviations from the released code:
 
     - Trees are compared by colour refinement, exactly (`mirage_colours`); the canonical strings of the released
       results split equal trees, and its FP-growth package loses frequent sets.
-    - Networks are trained with sets drawn in proportion to their support if `weighting=sampling`, as the paper
-      says; the released code computes that and overwrites it: `weighting=none`.
+    - Networks are trained with sets drawn in proportion to the share of their class's graphs that hold them if
+      `weighting=sampling` and `frequency=fraction`, as the paper says. `frequency=count` draws by numbers of graphs,
+      and so larger classes more often. The released code computes counts and overwrites them: `weighting=none`.
     - Any number of classes; `cross_class=drop` drops a set that is frequent in another class too, in all of them.
     - `degrees` stores how many neighbours a node had, without which GCN is not exact at the leaves. With them it is
       exact for the node that a tree was cut from; others of the same tree may have leaves of other degrees (on NCI1 at
@@ -70,6 +72,7 @@ class Mirage(Method):
         degrees: bool,
         multiplicity: str,
         weighting: Weighting,
+        frequency: str,
     ):
         """Takes the hyper-parameters; see `conf/method/mirage.yaml`.
 
@@ -82,6 +85,7 @@ class Mirage(Method):
             ("isolated", isolated, ("keep", "drop")),
             ("multiplicity", multiplicity, ("one", "mean")),
             ("weighting", weighting, ("none", "sampling", "loss")),
+            ("frequency", frequency, ("fraction", "count")),
         ):
             if value not in known:
                 raise ValueError(f"method.{knob}={value}: wanted one of {', '.join(known)}")
@@ -98,7 +102,7 @@ class Mirage(Method):
         self.depth, self.theta, self.bytes = depth, theta, bytes
         self.itemsets, self.most, self.cross_class = itemsets, most, cross_class
         self.isolated, self.edge_labels, self.degrees = isolated, edge_labels, degrees
-        self.multiplicity, self.weighting = multiplicity, weighting
+        self.multiplicity, self.weighting, self.frequency = multiplicity, weighting, frequency
 
     def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
@@ -168,7 +172,7 @@ class Mirage(Method):
                 mined = self._mined(held, least)
                 if mined == before:
                     continue
-                if self.bytes is None:
+                if self.bytes is None or any(len(found) > ipc for found in mined):
                     large = sum(map(len, mined)) if all(map(len, mined)) else 0
                     fits = all(len(found) <= ipc for found in mined)
                 elif BYTES_A_SET * sum(map(len, mined)) > self.bytes:  # whatever its trees are
@@ -269,6 +273,7 @@ class Mirage(Method):
             split.spec,
             real.class_names,
             self.weighting,
+            tuple(split.counts.tolist()) if self.frequency == "fraction" else None,
         )
 
     def _held(self, used: Sequence[int], graphs: Graphs, colour: Tensor) -> dict[int, Tensor]:

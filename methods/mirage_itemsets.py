@@ -47,7 +47,7 @@ def frequent(holders: dict[int, int], least: int, most: int, kind: str = "all") 
     """
     often = {item: has for item, has in holders.items() if has.bit_count() >= least}
     if kind == "all":
-        grown = _grow((), None, sorted(often.items()), least)
+        grown = _grow(sorted(often.items()), least)
     else:
         grown = takewhile(lambda s: s.support >= least, ranked_closed(often))
     found = list(islice(grown, most + 1))
@@ -112,16 +112,19 @@ def is_frequent(items: tuple[int, ...], holders: dict[int, int], least: int) -> 
     return reduce(and_, (holders[item] for item in items)).bit_count() >= least
 
 
-def _grow(
-    prefix: tuple[int, ...], holders: int | None, candidates: list[tuple[int, int]], least: int
-) -> Iterator[Itemset]:
-    """Yields every frequent itemset that continues `prefix` with some of the candidates."""
-    for position, (item, has) in enumerate(candidates):
+def _grow(candidates: list[tuple[int, int]], least: int) -> Iterator[Itemset]:
+    """Yields every frequent itemset, each after the one that it continues: depth first, on a stack of our own."""
+    stack: list[tuple[tuple[int, ...], int | None, int]] = [((), None, 0)] if candidates else []
+    while stack:
+        prefix, holders, position = stack.pop()
+        if position + 1 < len(candidates):
+            stack.append((prefix, holders, position + 1))
+        item, has = candidates[position]
         both = has if holders is None else holders & has
-        if both.bit_count() < least:
-            continue
-        yield Itemset((*prefix, item), both)
-        yield from _grow((*prefix, item), both, candidates[position + 1 :], least)
+        if both.bit_count() >= least:
+            yield Itemset((*prefix, item), both)
+            if position + 1 < len(candidates):
+                stack.append(((*prefix, item), both, position + 1))
 
 
 def _continues(s: Itemset, often: dict[int, int], least: int) -> bool:

@@ -1,9 +1,11 @@
 """Graphs end to end, and their parts: batches, files, sets, scores, and the command."""
 
+import gzip
 import json
 import math
 import subprocess
 import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -13,7 +15,7 @@ from sklearn.metrics import roc_auc_score
 from dd_bench import artifact, training
 from dd_bench.data import smiles
 from dd_bench.data.ogb_mol import ogb_mol
-from dd_bench.data.tu import tu
+from dd_bench.data.tu import both_ways, tu
 from dd_bench.evaluators import graph as graph_evaluator
 from dd_bench.evaluators.graph import _lessons
 from dd_bench.graph_pictures import draw
@@ -108,6 +110,37 @@ class TestGraphs:
         with pytest.raises(ValueError, match=told):
             Graphs(**good | change).check(GraphShape((2,), (1,)))
 
+    def test_papers_count_an_edge_once(self):
+        """Two nodes and an edge are four numbers of two bytes, a third for its label where labels differ."""
+        two = Graphs(
+            torch.zeros(4, 1).long(),
+            torch.tensor([[0, 1, 2, 3], [1, 0, 3, 2]]),
+            torch.tensor([[0], [0], [1], [1]]),
+            torch.tensor([0, 2, 4]),
+        )
+        shape, labels = GraphShape((1,), (2,)), torch.tensor([0, 1])
+        assert GraphSet(two, labels, shape, ("a", "b")).paper_bytes() == 2 * (4 + 4 + 2)
+        same = replace(two, edge_labels=torch.zeros(4, 1).long())
+        assert GraphSet(same, labels, shape, ("a", "b")).paper_bytes() == 2 * (4 + 4)
+
+    def test_two_directions_that_are_labelled_apart_are_one_edge(self):
+        edges, labels = both_ways(torch.tensor([[1, 0, 2], [0, 1, 1]]), torch.tensor([[4], [3], [5]]))
+        assert edges.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
+        assert labels.flatten().tolist() == [4, 4, 5, 5]
+
+    def test_a_large_graph_is_drawn_in_part(self):
+        v = 2000
+        chain = torch.stack([torch.arange(v - 1), torch.arange(1, v)])
+        long = Graphs(
+            torch.zeros(v, 1).long(),
+            torch.cat([chain, chain.flip(0)], 1),
+            torch.zeros(2 * v - 2, 0).long(),
+            torch.tensor([0, v]),
+        )
+        began = time.monotonic()
+        assert draw(long).shape == (1, 3, 112, 112)
+        assert time.monotonic() - began < 60, "thousands of nodes took minutes"
+
     def test_coalesced(self):
         edges = torch.tensor([[0, 1, 0, 2, 1], [1, 0, 1, 2, 0]])
         once, labels = coalesced(edges, torch.tensor([[3], [4], [5], [6], [7]]))
@@ -199,6 +232,8 @@ class TestTU:
             ({"A": "1, x\n"}, "TOY_A.txt: wanted whole numbers"),
             ({"graph_labels": "1\n"}, "TOY_graph_labels.txt has 1 lines, there are 30 graphs"),
             ({"graph_indicator": "2\n1\n"}, "numbered from 1 on"),
+            ({"graph_indicator": "-1\n1\n"}, "numbered from 1 on"),
+            ({"graph_indicator": "1\n1\n999999999999\n"}, "numbered from 1 on"),
             ({"node_labels": "1\n"}, "TOY_node_labels.txt has 1 lines, there are 80 nodes"),
             ({"edge_labels": "1\n"}, "TOY_edge_labels.txt has 1 lines"),
             ({"A": "1, 2\n2, 1\n1, 4\n"}, "TOY_A.txt, line 3: an edge from graph 1 into graph 2"),
@@ -322,6 +357,15 @@ class TestWeights:
         torch.testing.assert_close(share, torch.tensor([1, 3, 8, 4]) / 16, atol=0.02, rtol=0)
         again = next(iter(_lessons(syn, 8, 0, CPU)[1](3)))
         assert torch.equal(next(iter(lessons(3)))[2], again[2]), "drawn by seed and epoch"
+
+    def test_a_larger_class_is_not_drawn_more_often_for_its_size(self, weighed):
+        """Supports of 1 and 3 of ten graphs, of 8 and 4 of forty."""
+        syn = replace(weighed("sampling"), class_graphs=(10, 40))
+        torch.testing.assert_close(syn.weights() / 4, torch.tensor([0.1, 0.3, 0.2, 0.1]) / 0.7)
+        again = TreeSet.restore(syn.config(), syn.tensors(), syn.class_names, syn.preprocess)
+        assert again.class_graphs == (10, 40) and torch.equal(again.weights(), syn.weights())
+        with pytest.raises(ValueError, match="2 classes have graphs"):
+            replace(syn, class_graphs=(10,))
 
     def test_the_loss_is_weighed(self, weighed):
         syn = weighed("loss")
@@ -541,3 +585,21 @@ def test_the_rate_falls_by_step_whatever_the_size_of_the_set(recipe, convnet, bl
         training.train(convnet(blobs).fresh(0, CPU), fetch, n, plan, seed=0, runtime=runtime, flip=False)
         by_step = list(dict.fromkeys(round(r, 6) for r in rates))
         assert by_step == [round(0.5 * (1 + math.cos(math.pi * s / 10)), 6) for s in range(10)]
+
+
+def test_a_network_that_diverges_leaves_a_record_that_says_so(dd_bench, tmp_path):
+    how = ["protocol.recipe.steps=12", "protocol.recipe.lr=1e30", "evaluator.looks=4"]
+    done = dd_bench("run", "method=random", "ipc=3", *TINY, *how, "evaluator.num_networks=1")
+    assert done.code != 0 and "diverged" in done.text and "smaller protocol.recipe.lr than 1e+30" in done.text
+    (path,) = (tmp_path / "runs" / "records").glob("*.json")
+    assert load_record(path).status == "diverged"
+
+
+def test_numbers_that_are_none_name_their_file(tmp_path):
+    raw = tmp_path / "m" / "raw"
+    raw.mkdir(parents=True)
+    for name in ("node-feat", "edge", "edge-feat", "graph-label", "num-node-list", "num-edge-list"):
+        with gzip.open(raw / f"{name}.csv.gz", "wt") as file:
+            file.write("1,2\nx,3\n")
+    with pytest.raises(ValueError, match=r"node-feat\.csv\.gz is damaged"):
+        ogb_mol(name="m", root=str(tmp_path), kept=None, device=CPU)

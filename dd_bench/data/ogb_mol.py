@@ -46,8 +46,8 @@ def ogb_mol(*, name: str, root: str | None, kept: str | None, device: torch.devi
         graphs, labels, split = smiles.molecules(folder, Path(kept or "data/featurised"))
     else:
         raise FileNotFoundError(
-            f"neither raw/node-feat.csv.gz nor smiles.csv in {folder}. Use dataset.root=FOLDER for the folder that "
-            f"holds {name}/"
+            f"neither raw/node-feat.csv.gz nor smiles.csv in {folder}. Unpack OGB's archive of {name} there, or write "
+            f"smiles.csv (columns smiles, label). Use dataset.root=FOLDER for the folder that holds {name}/"
         )
     return graph_set(
         name,
@@ -93,7 +93,7 @@ def _read(path: Path) -> Tensor:
 
     try:
         with gzip.open(path, "rt") as file:
-            values = pd.read_csv(file, header=None).to_numpy()
+            values = pd.read_csv(file, header=None, dtype="float64").to_numpy()
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing beside OGB's other files") from error
     except (ValueError, EOFError, OSError) as error:

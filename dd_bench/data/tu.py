@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dd_bench.graphs import Graphs, GraphShape, coalesced
+from dd_bench.graphs import Graphs, GraphShape, coalesced, first_mention
 from dd_bench.pyg import pyg
 from dd_bench.real import RealSet
 from dd_bench.real_graphs import graph_set, random_split
@@ -50,11 +50,12 @@ def tu(
         part: _read(folder, name, part) for part in OPTIONAL if (folder / f"{name}_{part}.txt").exists()
     }
     graph_of = table["graph_indicator"][:, 0]
-    v, sizes = len(graph_of), torch.bincount(graph_of)[1:]
-    if bool((graph_of.diff() < 0).any()) or int(graph_of.min()) != 1 or bool((sizes == 0).any()):
+    v, step = len(graph_of), graph_of.diff()
+    if not v or int(graph_of[0]) != 1 or bool(((step < 0) | (step > 1)).any()):
         raise ValueError(
             f"{folder / name}_graph_indicator.txt: graphs have to be numbered from 1 on, in order, each with nodes"
         )
+    sizes = torch.bincount(graph_of)[1:]
     if len(table["graph_labels"]) != len(sizes):
         raise ValueError(
             f"{folder / name}_graph_labels.txt has {len(table['graph_labels'])} lines, there are {len(sizes)} graphs"
@@ -93,6 +94,7 @@ def tu(
 
 def both_ways(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Returns each undirected edge in both directions once, without loops; the first mention says its label."""
+    labels = labels[first_mention(edges.sort(0).values)]  # by pair: two directions may be labelled apart
     return coalesced(torch.cat([edges, edges.flip(0)], 1), torch.cat([labels, labels]))
 
 

@@ -3,6 +3,7 @@
 import itertools
 import os
 from collections import Counter
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,6 +20,7 @@ from dd_bench.methods.mirage_colours import colours, dense
 from dd_bench.methods.mirage_itemsets import TooMany, frequent, is_frequent, ranked, ranked_closed
 from dd_bench.methods.mirage_transactions import graphs_in, holders_of, trees_of
 from dd_bench.methods.mirage_trees import unfolded
+from dd_bench.real_graphs import GraphSplit
 
 CPU = torch.device("cpu")
 DATA = Path(
@@ -186,6 +188,8 @@ class TestItemsets:
     def test_too_many_is_said_and_not_waited_for(self):
         with pytest.raises(TooMany, match="more than 50 frequent itemsets at a support of 1"):
             frequent({i: 1 for i in range(40)}, 1, 50)
+        with pytest.raises(TooMany):  # and not the depth of Python's stack
+            frequent(dict.fromkeys(range(1500), 7), 1, 1000)
 
 
 def itemsets_of(syn, c):
@@ -301,6 +305,33 @@ class TestBudgets:
         """A thousand sets of one support hide behind twelve trees that always stand together."""
         holders = bits([set(range(12))] * 4)
         assert [s.items for s in islice(ranked(holders), 2)] == [(0,), (1,)]
+
+    def test_bytes_leave_no_class_more_than_ipc(self, tree_set):
+        many, few = tree_set(10**6, bytes=600), tree_set(4, bytes=600)
+        assert torch.bincount(many.labels).max() > 4 >= torch.bincount(few.labels).max()
+
+    def test_three_classes(self, make_method, motifs):
+        """A set that is frequent in two classes is dropped in all, one that is in one class alone stays."""
+        split = motifs.train
+        labels = torch.arange(len(split)) % 3
+        three = replace(
+            motifs,
+            train=GraphSplit(split.graphs, labels, 3, split.spec),
+            class_names=("a", "b", "c"),
+            val=None,
+        )
+        pairs = trees_of(three.train, colours(split.graphs, 1), isolated=True)
+        named = [
+            {s.items for s in frequent(holders_of(pairs, three.train, c, 3), 3, 10**6)} for c in range(3)
+        ]
+        wanted = [
+            len(of - set().union(*(named[d] for d in range(3) if d != c))) for c, of in enumerate(named)
+        ]
+        assert all(wanted) and sum(wanted) < sum(map(len, named))
+        syn = make_method("mirage", depth=1, cross_class="drop", theta=[3, 3, 3]).tree_set(three, 10**6)
+        assert torch.bincount(syn.labels).tolist() == wanted
+        weights = syn.support / torch.bincount(labels)[syn.labels]
+        assert torch.allclose(syn.weights(), weights / weights.mean())
 
     def test_nothing_fits(self, tree_set):
         with pytest.raises(ValueError, match=r"method\.bytes=3 does not hold .* Use more"):
