@@ -208,13 +208,15 @@ class Evaluator(ABC):
     main_metric: str
     smoke: ClassVar[tuple[str, ...]] = ()
     """Hydra overrides under which it measures a tiny set in a second; the conformance suite uses them."""
+    repeats: ClassVar[tuple[str, ...]] = ("num_networks",)
+    """Knobs that say how often is measured, not what: records that differ in them alone share a ranking."""
 
     def refuses(self, protocol: Protocol) -> str | None:
         """Returns why networks cannot be measured under this protocol, or None; asked before anything is distilled."""
         return None
 
-    def unfit(self, real: RealSet) -> str | None:
-        """Returns why no set of this dataset can be measured, or None; asked before anything is distilled."""
+    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
+        """Returns why no set of this dataset can be measured with this network, or None; asked before distilling."""
         return None
 
     def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:

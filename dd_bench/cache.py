@@ -52,8 +52,8 @@ class Cache:
             ValueError: the entry is damaged.
             Exception: whatever `build` raises; the entry is then still missing, and the next run tries again.
         """
-        identity = {"kind": kind, "numbers": NUMBERS_VERSION, **depends_on}
-        folder = self.root / f"{kind}-{content_key(identity)}"
+        identity = _identity(kind, depends_on)
+        folder = self._folder(identity)
         if not folder.exists():
             with locked(folder.with_name(folder.name + ".lock")):
                 if not folder.exists():
@@ -66,6 +66,13 @@ class Cache:
             ) from error
         return folder
 
+    def has(self, kind: str, depends_on: dict[str, Any]) -> bool:
+        """Whether the entry is there, whole."""
+        return self._folder(_identity(kind, depends_on)).exists()
+
+    def _folder(self, identity: dict[str, Any]) -> Path:
+        return self.root / f"{identity['kind']}-{content_key(identity)}"
+
     def _build(self, folder: Path, identity: dict[str, Any], build: Callable[[Path], float | None]) -> None:
         partial = folder.with_name(folder.name + ".partial")
         partial.mkdir(exist_ok=True)
@@ -77,6 +84,10 @@ class Cache:
         entry = {"depends_on": identity, "seconds": round(before + time.monotonic() - began, 3)}
         write_atomic(partial / _ENTRY, (canonical(entry, indent=2) + "\n").encode())
         partial.replace(folder)
+
+
+def _identity(kind: str, depends_on: dict[str, Any]) -> dict[str, Any]:
+    return {"kind": kind, "numbers": NUMBERS_VERSION, **depends_on}
 
 
 @contextmanager

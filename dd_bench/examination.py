@@ -87,7 +87,7 @@ class Examination:
         if how == "together":
             nets = zip(seeds, self._lock_step(seeds), strict=True)
         elif how == "spread":
-            lent, jobs = self._lent(), [(network, seed, compiled) for network, seed in seeds.items()]
+            lent, jobs = self.lent(), [(network, seed, compiled) for network, seed in seeds.items()]
             found = spread(_trained, lent, jobs, min(self.runtime.workers, of))
             nets = ((network, net) for (network, _, _), net in found)  # type: ignore[assignment]
         else:
@@ -186,12 +186,12 @@ class Examination:
         )
 
     def _spread(self, seeds: dict[int, int], workers: int, compiled: bool) -> Iterator[tuple[int, float]]:
-        lent = self._lent()
+        lent = self.lent()
         jobs = [(network, seed, compiled) for network, seed in seeds.items()]
         for (network, _, _), value in spread(_score, lent, jobs, workers):
             yield network, value
 
-    def _lent(self) -> Examination:
+    def lent(self) -> Examination:
         """Returns what another process is given: tensors of its own, which are shared."""
         return replace(self, images=self.images.clone(), labels=self.labels.clone())
 

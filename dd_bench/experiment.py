@@ -65,6 +65,7 @@ class Experiment:
     evaluator: Evaluator
     logger: Several
     teachers: tuple[TeacherSpec, ...] = ()
+    remarks: tuple[str, ...] = ()  # of the run, for the notes of its record
 
     def __post_init__(self) -> None:
         """Names the output folder, and remembers the revision of the code before anybody commits another."""
@@ -84,7 +85,7 @@ class Experiment:
             or self.method.unteachable(real, self.ipc, self.teachers)
             or self._no_teacher()
             or self.evaluator.refuses(self.protocol)
-            or self.evaluator.unfit(self.real)
+            or self.evaluator.unfit(self.real, self.architecture)
         )
 
     def set_key(self, index: int) -> str:
@@ -266,7 +267,7 @@ class Experiment:
         return record, path
 
     def _measure(self, key: str, sets: Callable[[], list[Path]], journal: Journal) -> Record:
-        stages, notes, told = environment.Stages(self.runtime.device), list[str](), None
+        stages, notes, told = environment.Stages(self.runtime.device), list(self.remarks), None
         try:
             folders = sets()
         except Diverged as error:
@@ -284,8 +285,12 @@ class Experiment:
                 return self._as_record(key, "diverged", str(error), stages, folders=folders, notes=notes)
             told = ctx.told
             stages.seconds["evaluate"] -= ctx.cache.spent
-            if told is not None:  # the whole price of labels and teachers, also of what was cached
-                stages.seconds["relabel"] = round(sum(ctx.cache.seconds.values()), 3)
+            priced = ctx.cache.seconds.items()  # the whole price, also of what was cached
+            if reference := sum(s for name, s in priced if name.startswith("reference-")):
+                stages.seconds["reference"] = round(reference, 3)
+            if told is not None:  # of labels and teachers
+                labels = sum(s for name, s in priced if not name.startswith("reference-"))
+                stages.seconds["relabel"] = round(labels, 3)
         stages.seconds["evaluate"] = round(stages.seconds["evaluate"] + journal.seconds_before, 3)
         return self._as_record(
             key, "done", None, stages, scores=journal.scores, folders=folders, notes=notes, told=told
@@ -355,7 +360,11 @@ class Experiment:
             protocol=ProtocolId(
                 name=describe("protocol", self.protocol.name, recipe), version=self.protocol.version
             ),
-            evaluator=self.evaluator_name,
+            evaluator=describe(
+                "evaluator",
+                self.evaluator_name,
+                {k: v for k, v in self.config["evaluator"].items() if k not in self.evaluator.repeats},
+            ),
             selection=self.protocol.selection,
             label_mode=labels.kind
             if labels

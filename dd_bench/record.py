@@ -19,12 +19,12 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from dd_bench.intervals import t_interval
 
 SCHEMA_VERSION = 1
-SHARES = ("accuracy", "auc", "balanced_accuracy")
-"""Main metrics that are shares in [0, 1]; so are the controls beside them."""
+SHARES = ("accuracy", "auc", "balanced_accuracy", "robust_accuracy", "hidden", "lrs", "ars")
+"""Main metrics that are shares in [0, 1]; so is what stands beside them."""
 
 
 DIFFERENCES = ("forgetting", "hlr", "ior")
-"""Metrics beside them that are differences of shares, in [-1, 1]."""
+"""But for these, which are differences of shares, in [-1, 1]."""
 
 
 class _Frozen(BaseModel):
@@ -39,6 +39,9 @@ class Score(_Frozen):
     set: int = Field(ge=0, description="which synthetic set, 0-based")
     network: int = Field(ge=0, description="which fresh network on that set, 0-based")
     seed: int = Field(ge=0, description="seed of that network")
+    unit: int | None = Field(
+        default=None, description="what networks share beside the set; None: nothing, each stands for itself"
+    )
 
 
 class ProtocolId(_Frozen):
@@ -72,8 +75,8 @@ class Summary(_Frozen):
 
     `std` is the sample standard deviation over all networks of all sets, `std_networks` the pooled one within a
     set, `std_sets` that of the set means (None with one set). The 95 % interval of the mean is Student's t over
-    independent units: the set means if there are several sets, else the networks of the one set; None with n=1.
-    That of a share ends at 0 and 1.
+    independent units: the set means if there are several sets, else the networks of the one set, or the means of
+    those that share a unit (an order of the classes); None with n=1. That of a share ends at 0 and 1.
     """
 
     mean: float
@@ -130,9 +133,20 @@ class Record(_Frozen):
     notes: list[str] = []
 
     def sample(self, metric: str | None = None) -> list[float]:
-        """Returns the independent values of a metric: set means if there are several sets, else the networks'."""
-        by_set = self._by_set(metric or self.main_metric)
-        return [fmean(v) for v in by_set] if len(by_set) > 1 else [x for v in by_set for x in v]
+        """Returns the independent values of a metric: set means if there are several sets, else the networks'.
+
+        Networks of the one set that share a unit are one value, their mean.
+        """
+        metric = metric or self.main_metric
+        by_set = self._by_set(metric)
+        if len(by_set) > 1:
+            return [fmean(v) for v in by_set]
+        units: dict[tuple[str, int], list[float]] = defaultdict(list)
+        for score in sorted(self.scores, key=lambda s: s.network):
+            if score.metric == metric:
+                alone = ("network", score.network)
+                units[alone if score.unit is None else ("unit", score.unit)].append(score.value)
+        return [fmean(v) for v in units.values()]
 
     def summary(self, metric: str | None = None) -> Summary:
         """Summarises one metric, `main_metric` by default.
@@ -151,7 +165,7 @@ class Record(_Frozen):
         low = high = None
         if len(sample) > 1:
             low, high = t_interval(sample)
-            if self.main_metric in SHARES:
+            if self.main_metric in SHARES and metric not in DIFFERENCES:
                 low, high = max(0.0, low), min(1.0, high)
         return Summary(
             mean=fmean(sample),
@@ -179,7 +193,11 @@ class Record(_Frozen):
     def text(self) -> str:
         """Returns the canonical JSON: sorted keys, two-space indent, a newline at the end."""
         # a key that came later is written only where it says something: older records keep their digest
-        later = {name for name in ("teacher_forwards", "teachers", "sizes") if not getattr(self, name)}
+        later: dict[str, Any] = {
+            name: True for name in ("teacher_forwards", "teachers", "sizes") if not getattr(self, name)
+        }
+        if all(score.unit is None for score in self.scores):
+            later["scores"] = {"__all__": {"unit"}}
         return canonical(self.model_dump(mode="json", exclude=later), indent=2) + "\n"
 
     @property

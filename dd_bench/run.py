@@ -170,10 +170,13 @@ def evaluate(cfg: DictConfig) -> Record:
     if reason := (
         experiment.architecture.unfit()
         or evaluator.refuses(experiment.protocol)
-        or evaluator.unfit(experiment.real)
+        or evaluator.unfit(experiment.real, experiment.architecture)
     ):
         raise Unsupported(reason)
     experiment.ipc, experiment.method_name = card.ipc, card.method
+    made_with = card.config.get("model")
+    if made_with and made_with != experiment.config["model"]:
+        experiment.remarks = (f"the set was distilled with another network: {canonical(made_with)}",)
     experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}))
     return _report(*experiment.record(experiment.record_key([artifact.digest(folder)]), lambda: [folder]))
 

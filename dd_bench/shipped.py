@@ -15,6 +15,17 @@ def shipped_config(group: str, name: str) -> dict[str, Any]:
     if not path.is_file():
         return {}
     values: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(path.read_text()))  # type: ignore[assignment]
+    for choice in values.pop("defaults", []):
+        if not isinstance(choice, dict):
+            continue
+        ((where, chosen),) = choice.items()
+        inner, _, place = where.removeprefix("override ").removeprefix("/").partition("@")
+        if place and not place.startswith("_global_"):  # another group's file, put inside this one
+            *parents, last = place.split(".")
+            into = values
+            for parent in parents:
+                into = into.setdefault(parent, {})
+            into[last] = shipped_config(inner, chosen)
     return values
 
 

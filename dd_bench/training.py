@@ -334,6 +334,8 @@ def _compiled_loss() -> Callable[..., Tensor]:
     """The compiled loss; one compilation serves every network of an architecture."""
     global _COMPILED
     if _COMPILED is None:
+        # else the ninth architecture or shape of batch of a run would be left to the interpreter
+        torch._dynamo.config.recompile_limit = max(1024, torch._dynamo.config.recompile_limit)
         _COMPILED = torch.compile(_loss, dynamic=False)
     return _COMPILED
 

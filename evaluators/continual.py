@@ -9,8 +9,10 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dd_bench.architecture import Architecture
 from dd_bench.base import Context, Evaluator
 from dd_bench.examination import Examination
+from dd_bench.processes import Tick, spread
 from dd_bench.protocol import Protocol
 from dd_bench.real import RealSet
 from dd_bench.record import Score
@@ -38,10 +40,14 @@ class Continual(Evaluator):
     The papers distil each step's classes apart, from the real images of these classes alone. Here every step takes its
     classes out of one set. That is the same for methods that treat classes apart (random, dc, dm, datadam and the
     like, whose random numbers differ), and not for those that look at all of them at once: herding in the features of a
-    network of all classes, trajectories of such networks, teachers. They know of classes that have not come yet.
+    network of all classes, trajectories of such networks, teachers. They know of classes that have not come yet, and so
+    do soft labels, which a set keeps.
+
+    Networks of one order share it, and count as one value where an interval is taken.
     """
 
     main_metric = "accuracy"
+    repeats = ("orders", "num_networks")
     smoke = ("evaluator.steps=3", "evaluator.orders=2", "evaluator.num_networks=1")
 
     def __init__(self, *, steps: int, orders: int, num_networks: int):
@@ -76,9 +82,9 @@ class Continual(Evaluator):
             return None
         return f"evaluator continual measures images, this set holds {syn.kind}. Use evaluator=graph"
 
-    def unfit(self, real: RealSet) -> str | None:
+    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
         """See `Evaluator`."""
-        if real.num_classes % self.steps:
+        if real.modality == "image" and real.num_classes % self.steps:
             known = [s for s in range(2, real.num_classes + 1) if real.num_classes % s == 0]
             return (
                 f"{real.num_classes} classes are not {self.steps} equal parts. Use evaluator.steps="
@@ -88,36 +94,43 @@ class Continual(Evaluator):
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
         """See `Evaluator`; all steps of one order and network at a time, or of one order where networks share work."""
-        examination = examination_of(syn, real, ctx)
-        of = examination.labels if examination.labels.ndim == 1 else examination.labels.argmax(1)
-        for order in range(self.orders):
-            numbers = {order * self.num_networks + i for i in range(self.num_networks)} - set(ctx.finished)
-            if not numbers:
-                continue
-            parts = class_parts(order, real.num_classes, self.steps).to(of.device)
-            seeds = {number: ctx.seed_for("evaluate", number) for number in sorted(numbers)}
-            if examination.side_by_side(self.num_networks):
-                tables = self._tables(examination, of, parts, seeds)
-                yield from (_scores(number, seed, tables[number]) for number, seed in seeds.items())
-                continue
-            for number, seed in seeds.items():
-                table = self._tables(examination, of, parts, {number: seed})[number]
-                yield _scores(number, seed, table)
+        exam, every = examination_of(syn, real, ctx), self.orders * self.num_networks
+        lessons = [
+            (order, {n: ctx.seed_for("evaluate", n) for n in self._numbers(order) if n not in ctx.finished})
+            for order in range(self.orders)
+        ]
+        how = exam.side_by_side(every)
+        if how == "spread":
+            jobs = [(order, n, seed) for order, seeds in lessons for n, seed in seeds.items()]
+            for (order, n, seed), table in spread(
+                _apart, (self, exam.lent()), jobs, min(exam.runtime.workers, every)
+            ):
+                yield _scores(n, order, seed, torch.tensor(table))
+            return
+        for order, seeds in lessons:
+            for some in [seeds] if how == "together" else [{n: seed} for n, seed in seeds.items()]:
+                tables = self.tables(exam, order, some)
+                yield from (_scores(n, order, seed, tables[n]) for n, seed in some.items())
 
-    def _tables(
-        self, examination: Examination, of: Tensor, parts: Tensor, seeds: dict[int, int]
-    ) -> dict[int, Tensor]:
+    def _numbers(self, order: int) -> range:
+        """Returns the numbers of the networks of an order."""
+        return range(order * self.num_networks, (order + 1) * self.num_networks)
+
+    def tables(self, examination: Examination, order: int, seeds: dict[int, int]) -> dict[int, Tensor]:
         """Returns for each network the accuracy after each step on each part, `(steps, steps)`, nan above it.
 
         A last column holds the accuracy on all parts so far: where classes differ in size it is not their mean.
         """
+        of = examination.labels if examination.labels.ndim == 1 else examination.labels.argmax(1)
+        k = examination.architecture.num_classes
+        parts = class_parts(order, k, self.steps).to(of.device)
         tables = {number: torch.full((self.steps, self.steps + 1), torch.nan) for number in seeds}
         for step in range(self.steps):
             seen = parts[: step + 1]
             now = _taught_of(examination, of, seen.flatten())
             own = {number: seed_for(seed, "step", step) for number, seed in seeds.items()}
-            for number, net in now.networks(own, self.num_networks):
-                right, count = right_by_class(net, now.test.batches(1000), parts.numel(), now.runtime)
+            for number, net in now.networks(own, len(own)):
+                right, count = right_by_class(net, now.test.batches(1000), k, now.runtime)
                 row = tables[number][step]
                 row[: step + 1] = right[seen.cpu()].sum(1) / count[seen.cpu()].sum(1)
                 row[-1] = right.sum() / count.sum()
@@ -137,11 +150,18 @@ def class_parts(order: int, k: int, steps: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(order).permutation(k)).view(steps, -1)
 
 
-def _scores(number: int, seed: int, table: Tensor) -> list[Score]:
+def _apart(lent: tuple[Continual, Examination], job: tuple[int, int, int], tick: Tick) -> list[list[float]]:
+    """Returns the table of one network, trained in a process of its own."""
+    (evaluator, examination), (order, number, seed) = lent, job
+    alone = replace(examination, runtime=replace(examination.runtime, workers=1))
+    return evaluator.tables(alone, order, {number: seed})[number].tolist()
+
+
+def _scores(number: int, order: int, seed: int, table: Tensor) -> list[Score]:
     """Returns the scores of one network from `_tables`."""
     after, of_part = table[:, -1].tolist(), table[:, :-1]
     values = {f"step {s + 1}": value for s, value in enumerate(after)}
     values |= {"accuracy": after[-1], "average": sum(after) / len(after)}
     best = torch.stack([of_part[s:-1, s].max() for s in range(len(after) - 1)])
     values["forgetting"] = float((best - of_part[-1, :-1]).mean())
-    return [Score(metric=m, value=v, set=0, network=number, seed=seed) for m, v in values.items()]
+    return [Score(metric=m, value=v, set=0, network=number, seed=seed, unit=order) for m, v in values.items()]

@@ -49,12 +49,12 @@ class CrossArch(Accuracy):
                 raise ValueError(f"evaluator.lr.{name}={rate}: wanted a rate above 0")
         self.networks, self.lr = networks, lr
 
-    def unfit(self, real: RealSet) -> str | None:
+    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
         """See `Evaluator`; a network that cannot take the images is named with the way to leave it out."""
         if real.modality != "image":
             return None  # no set of theirs is measured
-        for name, architecture in self._architectures(real).items():
-            if reason := architecture.unfit():
+        for name, other in self._architectures(real).items():
+            if reason := other.unfit():
                 return f"{reason}. To leave it out: ~evaluator.networks.{name}"
         return None
 

@@ -11,6 +11,7 @@ from dd_bench.examination import Examination
 from dd_bench.protocol import Protocol
 from dd_bench.real import RealSet
 from dd_bench.record import Score
+from dd_bench.steps import Diverged
 from dd_bench.synthetic import ImageSet, SyntheticSet
 
 from .accuracy import Accuracy, beside, examination_of, scores_of_each
@@ -34,9 +35,12 @@ class DDRanking(Accuracy):
     The whole training set is trained on for `real_epochs` epochs under the protocol's recipe, its milestones and
     warm-up at the same shares, once for all sets of a dataset, network and recipe: it is cached.
 
-    Otherwise than the released package (0.2.0): accuracies are of the last step, or of what was picked on data cut
-    from train, and not the best on test; random images get no search of a learning rate of their own; and the
-    exponentials take fractions. The package puts percentages into them, with which its scores leave [0, 1].
+    Random images have their classes as labels, unless the protocol's teachers speak, and are trained at the rate that a
+    set has learned, if the protocol asks for that; where a class is smaller than `ipc` there are fewer of all.
+
+    Otherwise than the released package (0.2.0): accuracies are of the last step, and not the best on test; random
+    images get no search of a learning rate of their own; and the exponentials take fractions. The package puts
+    percentages into them, with which its scores leave [0, 1].
     """
 
     main_metric = "lrs"
@@ -57,7 +61,15 @@ class DDRanking(Accuracy):
         self.real_epochs, self.lrs_weight, self.ars_weight = real_epochs, lrs_weight, ars_weight
 
     def refuses(self, protocol: Protocol) -> str | None:
-        """See `Evaluator`: labels of stored views know no other images, nor the same without augmentation."""
+        """See `Evaluator`: the whole training set is trained on to the last step, and so is what it is compared with.
+
+        Labels of stored views know no other images, nor the same without augmentation.
+        """
+        if protocol.selection != "last" or protocol.lr_grid:
+            return (
+                f"protocol {protocol.name} selects ({protocol.selection}, lr_grid={list(protocol.lr_grid)}), and HLR "
+                "compares last steps. Use protocol=dsa-1000 or dc-300"
+            )
         if protocol.labels is not None and protocol.labels.source is not None:
             return (
                 "protocol.labels.source labels the views of one set, and these scores need labels of random images "
@@ -74,20 +86,22 @@ class DDRanking(Accuracy):
         )
         here = replace(ctx, protocol=own.protocol)  # at the set's learned rate, if that is the rule
         per_class = min(ctx.ipc, int(real.train.counts.min()))
-        for network, seed in self.seeds(ctx).items():
+        if per_class < ctx.ipc:
+            ctx.note(f"random images are {per_class} a class, as many as the smallest class has")
+        seeds = self.seeds(ctx)
+        of_set = {"syn": own, "syn_plain": examination_of(syn, real, _plain(here))}
+        of_set |= {} if hard is own else {"syn_hard": hard}
+        for scores in scores_of_each(of_set, seeds, of=self.num_networks):
+            network, seed = scores[0].network, scores[0].seed
             index = real.train.draw(per_class, ctx.generator("random images", network)).flatten()
             drawn = ImageSet.coreset(real, index)
             there = beside(drawn, own, here, steps=True)
-            examinations = {
-                "syn": own,
-                "syn_plain": examination_of(syn, real, _plain(here)),
-                "random": examination_of(drawn, real, there),
-                "random_plain": examination_of(drawn, real, _plain(there)),
-            } | ({} if hard is own else {"syn_hard": hard})
-            (scores,) = scores_of_each(examinations, {network: seed}, of=self.num_networks)
             values = {s.metric: s.value for s in scores}
             values.setdefault("syn_hard", values["syn"])
-            values["real"] = reference.of(ctx.architecture, seed, ctx.cache)["test"]
+            for name, context in (("random", there), ("random_plain", _plain(there))):
+                exam = examination_of(drawn, real, context)
+                values[name] = exam.score(seed, exam.compiles(self.num_networks))
+            values["real"] = _of_reals(reference.of(ctx.architecture, seed, ctx.cache))
             values |= self._summed_up(values)
             yield [Score(metric=m, value=v, set=0, network=network, seed=seed) for m, v in values.items()]
 
@@ -99,6 +113,19 @@ class DDRanking(Accuracy):
             "lrs": lrs(hlr, ior, self.lrs_weight),
             "ars": ars(ior, of["syn_plain"] - of["random_plain"], self.ars_weight),
         }
+
+
+def _of_reals(found: dict[str, float]) -> float:
+    """Returns the accuracy after training on the whole set.
+
+    Raises:
+        Diverged: that training did not end in finite weights.
+    """
+    if not found["finite"]:
+        raise Diverged(
+            "the reference on the whole training set is not finite. Try a smaller protocol.recipe.lr"
+        )
+    return found["test"]
 
 
 def _of_classes(own: Examination, syn: SyntheticSet, real: RealSet, ctx: Context) -> Examination:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import os
+import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
-from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr
 from torch import Tensor
 
 from dd_bench.architecture import Architecture
@@ -19,16 +19,14 @@ from dd_bench.processes import Tick, spread
 from dd_bench.protocol import Protocol, Recipe
 from dd_bench.real import RealSet
 from dd_bench.record import Score
+from dd_bench.seeding import seed_for
 from dd_bench.synthetic import ImageSet, SyntheticImages, SyntheticSet
 
+from .rankings import Array, agreement, intervals
 from .references import Reference, of_length
 
-DRAWS = 1000
-"""Resamples of a bootstrap interval."""
 DESIGNS = 10_000
 """Balanced samples of the space that are tried for one without a repetition."""
-
-Array = NDArray[np.float64]
 
 
 class NAS(Evaluator):
@@ -46,15 +44,19 @@ class NAS(Evaluator):
     (`random ...`) and for the whole training set stopped after as many steps, at the first rate (`early ...`):
 
     - `spearman`, `kendall`: rank correlation with the reference over the space; `spearman_top` and `kendall_top` over
-      the top;
-    - `performance`: reference accuracy of the network that is ranked first.
+      the top, with the ends of their bootstrap intervals over networks (`_low`, `_high`), and of how much better the
+      set does than the other two (`over random spearman_low`);
+    - `performance`: reference accuracy of the network that is ranked first, beside `whole performance`, of the one that
+      is best on the held-out images after the whole training;
+    - `seconds` of all trainings, and how many networks were `not finite` at their end: these answer by chance.
 
-    `spearman_low` and `_high` (and so on) bound the 95 % bootstrap interval over networks of the set's correlations;
-    `whole performance` is of the network that is best on the held-out images after the whole training.
+    One training a network blurs a ranking: `mean of repeats: ...`, beside the last repeat, ranks by the mean accuracy
+    over all of them, which is what is frozen for three or more. The reference is the same whatever the run's seed.
     Every training is cached on its own: a killed search goes on where it was.
     """
 
     main_metric = "spearman"
+    repeats = ("num_repeats",)
     smoke = (
         "evaluator.space={width:[2,4],depth:[1],norm:[none],activation:[relu],pooling:[avg,max]}",
         "evaluator.sample=null",
@@ -113,47 +115,70 @@ class NAS(Evaluator):
             return None
         return f"evaluator nas measures images, this set holds {syn.kind}. Use evaluator=graph"
 
-    def unfit(self, real: RealSet) -> str | None:
-        """See `Evaluator`."""
+    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
+        """See `Evaluator`; the first network of the space that cannot take the images is named.
+
+        Raises:
+            ValueError: the run's network lacks a knob of the space.
+        """
+        if real.modality != "image":
+            return None  # no set of theirs is measured
         if real.val is None:
             return "networks are ranked on images held out of train, and there are none. Use dataset.val_fraction=0.1"
+        for knobs in self.chosen():
+            if reason := architecture.override(**knobs).unfit():
+                return f"of the space, {knobs}: {reason}. Use a smaller evaluator.space"
         return None
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
         """See `Evaluator`; one repeat of the whole search at a time."""
         assert isinstance(syn, SyntheticImages)
         networks = [ctx.architecture.override(**knobs) for knobs in self.chosen()]
-        whole = _Search(
-            Reference(real, of_length(ctx.protocol.recipe, self.whole_epochs), ctx.runtime, ctx.cache.root)
-        )
-        found = [
-            whole.accuracies(networks, ctx.seed_for("whole", i), ctx) for i in range(self.whole_networks)
-        ]
+        recipe = ctx.protocol.recipe
+        whole = _Search(Reference(real, of_length(recipe, self.whole_epochs), ctx.runtime, ctx.cache.root))
+        found = [whole.measured(networks, seed_for(0, "whole", i), ctx) for i in range(self.whole_networks)]
         reference, held_out = (np.mean([f[split] for f in found], 0) for split in ("test", "val"))
+        done: dict[str, list[Array]] = {}  # the accuracies of each repeat, for their mean
+        for repeat in range(self.num_repeats):
+            last = repeat == self.num_repeats - 1
+            if repeat in ctx.finished and (last or self.num_repeats - 1 in ctx.finished):
+                continue
+            seed, values, rankings = ctx.seed_for("evaluate", repeat), dict[str, float](), dict[str, Array]()
+            for name, search in self._searches(whole, syn, real, repeat, ctx).items():
+                each = search.measured(networks, seed, ctx)
+                rankings[name] = each["val"]
+                done.setdefault(name, []).append(each["val"])
+                values |= {f"{name}{k}": v for k, v in agreement(each["val"], reference, self.top).items()}
+                values[f"{name}seconds"] = float(each["seconds"].sum())
+                values[f"{name}not finite"] = float((1 - each["finite"]).sum())
+            if repeat in ctx.finished:
+                continue
+            values |= intervals(rankings, reference, self.top, seed)
+            values["whole performance"] = float(reference[held_out.argmax()])
+            values["whole seconds"] = float(sum(f["seconds"].sum() for f in found))
+            if last:
+                for name, repeats in done.items():
+                    mean = agreement(np.mean(repeats, 0), reference, self.top)
+                    values |= {f"mean of repeats: {name}{k}": v for k, v in mean.items()}
+            yield [Score(metric=m, value=v, set=0, network=repeat, seed=seed) for m, v in values.items()]
+
+    def _searches(
+        self, whole: _Search, syn: SyntheticImages, real: RealSet, repeat: int, ctx: Context
+    ) -> dict[str, _Search]:
+        """Returns the search on the set, on random images, and on the whole training set for as many steps."""
         images, labels = syn.shown(ctx.device)
         recipe = ctx.protocol.at_rate(syn.lr).recipe
         steps = recipe.steps or recipe.epochs * recipe.steps_an_epoch(len(images))
-        for repeat in range(self.num_repeats):
-            if repeat in ctx.finished:
-                continue
-            seed = ctx.seed_for("evaluate", repeat)
-            index = real.train.draw(
-                self._per_class(real, ctx), ctx.generator("random images", repeat)
-            ).flatten()
-            drawn = ImageSet.coreset(real, index)
-            beside = recipe.in_step_with(len(drawn.labels), len(images))
-            proxies = {
-                "": whole.on(recipe, images, labels, syn.identity()),
-                "random ": whole.on(beside, *drawn.shown(ctx.device), drawn.identity()),
-                "early ": _Search(replace(whole.reference, recipe=_stopped(recipe, steps))),
-            }
-            values = {"whole performance": float(reference[held_out.argmax()])}
-            for name, search in proxies.items():
-                ranked = search.accuracies(networks, seed, ctx)["val"]
-                values |= {f"{name}{k}": v for k, v in self.agreement(ranked, reference).items()}
-                if not name:
-                    values |= self._intervals(ranked, reference, seed)
-            yield [Score(metric=m, value=v, set=0, network=repeat, seed=seed) for m, v in values.items()]
+        per_class = min(ctx.ipc, int(real.train.counts.min()))
+        drawn = ImageSet.coreset(
+            real, real.train.draw(per_class, ctx.generator("random images", repeat)).flatten()
+        )
+        beside = recipe.in_step_with(len(drawn.labels), len(images))
+        return {
+            "": whole.on(recipe, images, labels, syn.identity()),
+            "random ": whole.on(beside, *drawn.shown(ctx.device), drawn.identity()),
+            "early ": _Search(replace(whole.reference, recipe=_stopped(recipe, steps))),
+        }
 
     def chosen(self) -> list[dict[str, Any]]:
         """Returns the knobs of the networks that are searched: all, or a balanced sample that no seed changes."""
@@ -170,35 +195,6 @@ class NAS(Evaluator):
         names, values = list(self.space), list(self.space.values())
         return [dict(zip(names, (values[k][i] for k, i in enumerate(row)), strict=True)) for row in rows]
 
-    def agreement(self, ranked: Array, reference: Array) -> dict[str, float]:
-        """Returns the rank correlations of two accuracies a network, and the reference's of the one ranked first."""
-        best = np.argsort(-reference, kind="stable")[: round(self.top * len(reference))]
-        return {
-            "spearman": _spearman(ranked, reference),
-            "kendall": _kendall(ranked, reference),
-            "spearman_top": _spearman(ranked[best], reference[best]),
-            "kendall_top": _kendall(ranked[best], reference[best]),
-            "performance": float(reference[ranked.argmax()]),
-        }
-
-    def _intervals(self, ranked: Array, reference: Array, seed: int) -> dict[str, float]:
-        """Returns the ends of 95 % bootstrap intervals over networks, of the space and of the top."""
-        draws, n, found = np.random.default_rng(seed), len(reference), dict[str, list[float]]()
-        for _ in range(DRAWS):
-            again = draws.integers(n, size=n)
-            for name, value in self.agreement(ranked[again], reference[again]).items():
-                if name != "performance":
-                    found.setdefault(name, []).append(value)
-        ends = {name: np.quantile(values, (0.025, 0.975)) for name, values in found.items()}
-        return {
-            f"{name}_{end}": float(v)
-            for name, pair in ends.items()
-            for end, v in zip(("low", "high"), pair, strict=True)
-        }
-
-    def _per_class(self, real: RealSet, ctx: Context) -> int:
-        return min(ctx.ipc, int(real.train.counts.min()))
-
 
 @dataclass(frozen=True)
 class _Search:
@@ -212,15 +208,22 @@ class _Search:
             replace(self.reference, recipe=recipe, images=images, labels=labels, identity=identity)
         )
 
-    def accuracies(self, networks: Sequence[Architecture], seed: int, ctx: Context) -> dict[str, Array]:
-        """Returns the accuracy of each network on `test` and `val`, training what is not in the cache."""
-        jobs, workers = [(i, seed) for i in range(len(networks))], min(ctx.runtime.workers, len(networks))
+    def measured(self, networks: Sequence[Architecture], seed: int, ctx: Context) -> dict[str, Array]:
+        """Returns what `Reference.of` says of each network, training what is not in the cache.
+
+        Several runs that want one reference begin at different networks, so that they share the work.
+        """
+        n = len(networks)
+        order = [(os.getpid() + i) % n for i in range(n)]
+        missing = [i for i in order if not self.reference.known(networks[i], seed)]
+        workers, began = min(ctx.runtime.workers, len(missing)), time.monotonic()
         if workers > 1:
-            lent = (self.reference.lent(), list(networks))
-            found = {i: value for (i, _), value in spread(_trained, lent, jobs, workers)}
-        else:
-            found = {i: self.reference.of(networks[i], seed, ctx.cache) for i, _ in jobs}
-        return {split: np.array([found[i][split] for i, _ in jobs]) for split in found[0]}
+            lent, jobs = (self.reference.lent(), list(networks)), [(i, seed) for i in missing]
+            for _ in spread(_trained, lent, jobs, workers):
+                pass
+            ctx.cache.spent += time.monotonic() - began
+        found = {i: self.reference.of(networks[i], seed, ctx.cache) for i in order}
+        return {name: np.array([found[i][name] for i in range(n)]) for name in found[0]}
 
 
 def _trained(
@@ -235,13 +238,3 @@ def _stopped(recipe: Recipe, steps: int) -> Recipe:
     return recipe.model_copy(
         update={"steps": steps, "epochs": 1, "milestones": (), "warmup": 0, "schedule": "milestones"}
     )
-
-
-def _spearman(a: Array, b: Array) -> float:
-    """Returns Spearman's rank correlation; 0 where one side ranks nothing."""
-    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(spearmanr(a, b).statistic)
-
-
-def _kendall(a: Array, b: Array) -> float:
-    """Returns Kendall's tau-b; 0 where one side ranks nothing."""
-    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(kendalltau(a, b).statistic)

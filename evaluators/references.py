@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from dd_bench import checkpoint
@@ -23,7 +24,7 @@ from dd_bench.runtime import Runtime
 from dd_bench.seeding import seed_for
 from dd_bench.training import accuracy, repays_compilation, train
 
-_FILE = "accuracy.json"
+_KIND, _FILE = "reference", "accuracy.json"
 
 
 @dataclass(frozen=True)
@@ -49,19 +50,14 @@ class Reference:
     def of(self, architecture: Architecture, seed: int, store: Cache | None = None) -> dict[str, float]:
         """Returns the accuracy on `test`, and on `val` if the dataset holds some out, of the network of this seed.
 
+        Beside them `finite`, 1 or 0: one that diverged answers by chance; and the `seconds` that it took.
+
         Raises:
             ValueError: there are images without an identity to cache them by.
         """
         if (self.images is None) != (self.identity is None):
             raise ValueError("images are cached by their identity, and the training set has its own")
         real, runtime = self.real, self.runtime
-        depends_on: dict[str, Any] = {
-            "real": [real.digest, len(real.train), real.preprocess.digest, real.flip],
-            "architecture": architecture.describe(),
-            "recipe": self.recipe.identity(),
-            "seed": seed,
-            "autocast": runtime.autocast,
-        } | ({} if self.identity is None else {"images": self.identity})
 
         def build(folder: Path) -> float:
             net = architecture.fresh(seed_for(seed, "init"), runtime.device)
@@ -81,13 +77,29 @@ class Reference:
             )
             splits = {"test": real.test} | ({} if real.val is None else {"val": real.val})
             found = {name: accuracy(net, split.batches(1000), runtime) for name, split in splits.items()}
+            found["finite"] = float(all(bool(torch.isfinite(p).all()) for p in net.parameters()))
             write_atomic(folder / _FILE, json.dumps(found).encode())
             kept.unlink(missing_ok=True)
             return before
 
-        path = (store or Cache(self.cache)).entry("reference", depends_on, build) / _FILE
-        found: dict[str, float] = json.loads(path.read_text())
-        return found
+        store = store or Cache(self.cache)
+        folder = store.entry(_KIND, self._identity(architecture, seed), build)
+        found: dict[str, float] = json.loads((folder / _FILE).read_text())
+        return found | {"seconds": store.seconds[folder.name]}
+
+    def known(self, architecture: Architecture, seed: int) -> bool:
+        """Whether `of` has its answer in the cache."""
+        return Cache(self.cache).has(_KIND, self._identity(architecture, seed))
+
+    def _identity(self, architecture: Architecture, seed: int) -> dict[str, Any]:
+        real = self.real
+        return {
+            "real": [real.digest, len(real.train), real.preprocess.digest, real.flip],
+            "architecture": architecture.describe(),
+            "recipe": self.recipe.identity(),
+            "seed": seed,
+            "autocast": self.runtime.autocast,
+        } | ({} if self.identity is None else {"images": self.identity})
 
     def lent(self) -> Reference:
         """Returns what another process is given: images of its own, which are shared."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from importlib import import_module
 from typing import Any
@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from dd_bench.architecture import Architecture
 from dd_bench.base import Context
 from dd_bench.preprocess import Preprocess
 from dd_bench.protocol import Protocol
@@ -74,6 +75,15 @@ class Robustness(Accuracy):
             return f"protocol {protocol.name} selects on test data. Use one with selection=last"
         return None
 
+    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
+        """See `Evaluator`.
+
+        Raises:
+            ImportError: the toolbox is not installed.
+        """
+        toolbox()
+        return None
+
     def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
         """See `Evaluator`."""
         exam, art = examination_of(syn, real, ctx), toolbox()
@@ -93,7 +103,7 @@ class Robustness(Accuracy):
                 values[f"corrupted:{kind}"] = sum(each) / len(each)
             values["corrupted"] = sum(values[f"corrupted:{kind}"] for kind in changed) / len(changed)
             attack_seed = seed_for(seeds[network], "attack")
-            with seeded(ctx.device, attack_seed), _numpy_seeded(attack_seed):
+            with seeded(ctx.device, attack_seed), _numpy_seeded(attack_seed), _current(ctx.device):
                 classifier = art.classifier(victim, x, real.num_classes)
                 for name, attack in self._attacks(art, classifier).items():
                     moved = art.moved(attack, x, y)
@@ -185,6 +195,11 @@ def toolbox() -> Toolbox:
         raise ImportError(
             "evaluator robustness needs the adversarial-robustness-toolbox. Use: pip install 'dd-bench[robustness]'"
         ) from error
+
+
+def _current(device: torch.device) -> AbstractContextManager[object]:
+    """Makes a GPU the current one: the toolbox asks for no other."""
+    return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 
 @contextmanager

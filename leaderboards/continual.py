@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 from dd_bench.record import Record
 
 from .entries import Track
-from .figures import networks, number
+from .figures import interval, networks
 from .markup import MARKDOWN, markdown_table
 from .variants import side_by_side
 
@@ -47,7 +47,5 @@ def _rows(found: Sequence[Record]) -> Iterator[list[str]]:
     for ipc, method, of_one in side_by_side(found, lambda _: ""):
         record = of_one[""]
         row = [method, str(ipc), networks(record)]
-        for metric in (*steps_of(record), "average", "forgetting"):
-            s = record.summary(metric)
-            row.append(number([s.mean, s.std], record.main_metric))
+        row += [interval(record, metric) for metric in (*steps_of(record), "average", "forgetting")]
         yield [MARKDOWN.escape(x) for x in row]

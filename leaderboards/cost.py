@@ -15,6 +15,9 @@ from .markup import MARKDOWN, markdown_table
 from .variants import knobs as knobs_of
 from .variants import told_apart
 
+MEASURED = ("accuracy", "controls", "graph")
+"""Evaluators of how well networks learn; what others measure is no worth of a set to set against its cost."""
+
 
 class Point(NamedTuple):
     """One entry: how good, and what it costs."""
@@ -25,14 +28,15 @@ class Point(NamedTuple):
     value: float
     size: int  # bytes of a set, labels and fitted transforms included
     making: float  # seconds: preparation (teachers, experts), distillation and labelling
-    training: float  # seconds of a fresh network
+    measuring: float  # seconds of a fresh network, with its controls
 
 
 def points(records: Sequence[Record]) -> dict[Track, list[Point]]:
     """Returns the points of each track, the smallest first; the whole training set is none."""
     groups: dict[Track, list[Record]] = defaultdict(list)
     for record in records:
-        if record.status == "done" and record.method != REFERENCE and record.stored_bytes:
+        plain = record.evaluator.partition("(")[0] in MEASURED
+        if plain and record.status == "done" and record.method != REFERENCE and record.stored_bytes:
             groups[Track.of(record)].append(record)
     found = {}
     for track, group in sorted(groups.items()):
@@ -58,7 +62,7 @@ def front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
 
 def cost_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Returns a title and a Markdown table for each track with two entries or more."""
-    header = ["Method", "IPC", "Mean ± std", "n", "Bytes", "Making, s", "Training one, s", "Front"]
+    header = ["Method", "IPC", "Mean ± std", "n", "Bytes", "Making, s", "Measuring one, s", "Front"]
     tables = []
     for track, found in points(records).items():
         if len(found) > 1:
@@ -81,13 +85,14 @@ def _rows(found: Sequence[Point]) -> Iterator[list[str]]:
             number([s.mean, s.std], point.record.main_metric),
             networks(point.record),
         ]
-        row += [f"{point.size:,}", f"{point.making:,.2f}", f"{point.training:,.2f}", on]
+        row += [f"{point.size:,}", f"{point.making:,.2f}", f"{point.measuring:,.2f}", on]
         yield [MARKDOWN.escape(x) for x in row]
 
 
 def _point(record: Record, label: str) -> Point:
     seconds, summary = record.seconds, record.summary()
-    making = sum(seconds.get(stage, 0.0) for stage in ("prepare", "distill", "relabel")) / summary.num_sets
+    making = sum(seconds.get(stage, 0.0) for stage in ("prepare", "relabel"))  # of one set already
+    making += seconds.get("distill", 0.0) / summary.num_sets
     return Point(
         label,
         record.ipc,

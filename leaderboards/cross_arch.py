@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
+from statistics import fmean
 
+from dd_bench.intervals import paired_difference
 from dd_bench.record import Record
 
 from .entries import Track
@@ -39,9 +41,16 @@ def others(record: Record) -> list[str]:
     return [metric.removeprefix(prefix) for metric in record.metrics if metric.startswith(prefix)]
 
 
-def drop(record: Record, name: str) -> float:
-    """Returns how much less than the record's own network the architecture reaches, on average over pairs."""
-    return record.summary().mean - record.summary(f"{record.main_metric}:{name}").mean
+def change(record: Record, name: str) -> tuple[float, float | None]:
+    """Returns how far from the record's own network the architecture is, and half of its 95 % interval, over pairs.
+
+    Pairs are networks of one number; with several sets the means of the sets.
+    """
+    own, other = record.sample(), record.sample(f"{record.main_metric}:{name}")
+    if len(own) < 2 or len(own) != len(other):
+        return fmean(other) - fmean(own), None
+    d = paired_difference(other, own)
+    return d.mean, (d.high - d.low) / 2
 
 
 def _rows(records: Sequence[Record], names: Sequence[str]) -> Iterator[list[str]]:
@@ -54,5 +63,5 @@ def _rows(records: Sequence[Record], names: Sequence[str]) -> Iterator[list[str]
                 row.append("")
                 continue
             s = record.summary(f"{main}:{name}")
-            row.append(f"{number([s.mean, s.std], main)} ({number([-drop(record, name)], main)})")
+            row.append(f"{number([s.mean, s.std], main)} ({number(change(record, name), main)})")
         yield [MARKDOWN.escape(x) for x in row]

@@ -15,13 +15,21 @@ from .boards import Board
 from .entries import ACCURACY
 from .markup import MARKDOWN, markdown_table
 
-STAGES = ("prepare", "distill", "relabel", "evaluate")
+STAGES = ("prepare", "distill", "relabel", "reference", "evaluate")
 
 
 def number(values: Sequence[float | None], metric: str) -> str:
     """Returns `mean ± std`, or `mean` where std is None; an accuracy in percent with one decimal."""
     scale, digits = (100, 1) if metric == ACCURACY else (1, 4)
     return " ± ".join(f"{scale * x:.{digits}f}" for x in values if x is not None)
+
+
+def interval(record: Record, metric: str) -> str:
+    """Returns e.g. `60.1 (58.9–61.3)`: the mean and its 95 % interval, where there is one."""
+    s, main = record.summary(metric), record.main_metric
+    if s.ci_low is None or s.ci_high is None:
+        return number([s.mean], main)
+    return f"{number([s.mean], main)} ({number([s.ci_low], main)}–{number([s.ci_high], main)})"
 
 
 def networks(record: Record) -> str:

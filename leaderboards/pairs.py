@@ -27,8 +27,8 @@ class Pair(NamedTuple):
 def compare(records: Sequence[Record]) -> list[Pair]:
     """Returns every pair of records with the difference of their main metric over the networks that share seeds.
 
-    With one set a record the claim is about these sets, not about the methods: another set of the same method may
-    come out otherwise.
+    The claim is about the sets that were measured (of several, about their mean), not about the methods: another set
+    of the same method may come out otherwise.
 
     Raises:
         ValueError: records of several tracks, without a value, or with fewer than two networks of one seed.

@@ -60,9 +60,10 @@ def _cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
     marks = dict(zip(dict.fromkeys(p.label for p in found), _styles(), strict=False))
     for axis, name, costs in (
         (axes[0], "bytes of the set", [float(p.size) for p in found]),
-        (axes[1], "seconds to make it, teachers and experts too", [max(p.making, 0.01) for p in found]),
+        (axes[1], "seconds to make it, teachers and experts too", [p.making for p in found]),
     ):
         on = front(costs, [p.value for p in found])
+        costs = [max(cost, 0.01) for cost in costs]  # a logarithm has no zero
         best = sorted((c, p.value * scale) for c, p, holds in zip(costs, found, on, strict=True) if holds)
         axis.plot(*zip(*best, strict=True), color="0.7", drawstyle="steps-post", zorder=0)
         for label, (colour, shape) in marks.items():
@@ -97,14 +98,21 @@ def _curve(plt: Any, found: Sequence[Record]) -> Any:
     ):
         sums = [record.summary(metric) for metric in steps_of(record)]
         at = list(range(1, len(sums) + 1))
-        low = [100 * (s.mean - (s.ci_low if s.ci_low is not None else s.mean)) for s in sums]
+        below = [0.0 if s.ci_low is None else 100 * (s.mean - s.ci_low) for s in sums]
+        above = [0.0 if s.ci_high is None else 100 * (s.ci_high - s.mean) for s in sums]
         label = f"{record.method}, IPC {record.ipc}"
         axis.errorbar(
-            at, [100 * s.mean for s in sums], low, fmt=f"{shape}-", color=colour, label=label, capsize=2
+            at,
+            [100 * s.mean for s in sums],
+            [below, above],
+            fmt=f"{shape}-",
+            color=colour,
+            label=label,
+            capsize=2,
         )
     axis.set_xticks(at)
     axis.set_xlabel("steps")
-    axis.set_ylabel("accuracy on the classes seen so far, %")
+    axis.set_ylabel("accuracy on the classes seen so far, %\n(95 % intervals)")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
 

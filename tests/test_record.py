@@ -224,3 +224,37 @@ def test_content_keys():
     assert content_key({"a": [1, 2]}) != content_key({"a": [2, 1]}) and len(content_key({})) == 16
     # Held by value: a key that changes makes every stored set and record unfindable.
     assert content_key({"a": 1, "numbers": 1}) == "3d497bd9b964de9d"
+
+
+class TestUnits:
+    """Networks that share more than their set, and metrics that are no shares."""
+
+    def test_networks_of_a_unit_are_one_value(self):
+        values = {0: (0.5, 0.7), 1: (0.6, 0.8), 2: (0.1, 0.3)}
+        scores = [
+            Score(metric="accuracy", value=v, set=0, network=2 * unit + i, seed=i, unit=unit)
+            for unit, pair in values.items()
+            for i, v in enumerate(pair)
+        ]
+        made = record([], scores=scores)
+        assert made.sample() == pytest.approx([0.6, 0.7, 0.2])
+        s = made.summary()
+        assert s.num_networks == 6 and (s.ci_low, s.ci_high) == pytest.approx((0.0, 1.0)), (
+            "three values, far apart"
+        )
+
+    def test_records_without_units_keep_their_text(self):
+        plain = record([], scores=[Score(metric="accuracy", value=0.5, set=0, network=0, seed=1)])
+        assert "unit" not in plain.text()
+        assert Record.model_validate_json(plain.text()) == plain
+        shared = record([], scores=[Score(metric="accuracy", value=0.5, set=0, network=0, seed=1, unit=3)])
+        assert Record.model_validate_json(shared.text()) == shared
+
+    def test_a_difference_of_shares_may_be_negative(self):
+        scores = [
+            Score(metric=m, value=v, set=0, network=i, seed=i)
+            for m, values in (("accuracy", (0.9, 0.9, 0.9)), ("forgetting", (-0.02, -0.01, 0.0)))
+            for i, v in enumerate(values)
+        ]
+        s = record([], scores=scores).summary("forgetting")
+        assert s.ci_low < s.mean < 0 < s.ci_high

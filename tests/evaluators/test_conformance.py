@@ -41,7 +41,7 @@ def measure(real_set, motifs, convnet, gin, runtime, protocol, recipe, tmp_path)
         short = protocol(recipe=recipe(epochs=2))
         cache = Cache(tmp_path / "cache")
         ctx = Context(seed, runtime, network, cache, None, short, finished=frozenset(finished), ipc=2)
-        assert evaluator.unfit(real) is None and evaluator.unsupported(syn, real) is None
+        assert evaluator.unfit(real, network) is None and evaluator.unsupported(syn, real) is None
         return list(evaluator.run(syn, real, ctx))
 
     return run

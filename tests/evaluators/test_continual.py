@@ -40,7 +40,7 @@ def test_orders_are_those_of_the_papers():
 def test_scores_are_of_the_table():
     nan = float("nan")
     table = torch.tensor([[0.9, nan, nan, 0.9], [0.6, 0.8, nan, 0.7], [0.5, 0.9, 0.4, 0.6]])
-    values = {s.metric: s.value for s in _scores(4, 7, table)}
+    values = {s.metric: s.value for s in _scores(4, 1, 7, table)}
     assert values == pytest.approx({
         "step 1": 0.9, "step 2": 0.7, "step 3": 0.6, "accuracy": 0.6, "average": 2.2 / 3,
         "forgetting": ((0.9 - 0.5) + (0.8 - 0.9)) / 2,
@@ -89,7 +89,7 @@ def test_a_killed_run_goes_on_network_by_network(blobs, syn, make_ctx):
 
 
 def test_what_cannot_be_is_said(blobs, syn, protocol, recipe):
-    assert "Use evaluator.steps=3" in Continual(steps=2, orders=1, num_networks=1).unfit(blobs)
+    assert "Use evaluator.steps=3" in Continual(steps=2, orders=1, num_networks=1).unfit(blobs, None)
     for name, values in (("steps", (1, 1, 1)), ("orders", (2, 0, 1)), ("num_networks", (2, 1, 0))):
         with pytest.raises(ValueError, match=f"evaluator.{name}="):
             Continual(steps=values[0], orders=values[1], num_networks=values[2])

@@ -80,5 +80,5 @@ def test_what_cannot_be_is_said(blobs, syn):
         CrossArch(num_networks=1, networks=NETWORKS, lr={"vit": 0.1})
     with pytest.raises(ValueError, match="wanted a rate above 0"):
         CrossArch(num_networks=1, networks=NETWORKS, lr={"deep": 0.0})
-    reason = CrossArch(num_networks=1, networks={"lenet": partial(LeNet)}, lr={}).unfit(blobs)
+    reason = CrossArch(num_networks=1, networks={"lenet": partial(LeNet)}, lr={}).unfit(blobs, None)
     assert reason is not None and reason.endswith("To leave it out: ~evaluator.networks.lenet")

@@ -12,6 +12,7 @@ from dd_bench.cache import Cache
 from dd_bench.evaluators import references
 from dd_bench.evaluators.ddranking import DDRanking, ars, lrs
 from dd_bench.evaluators.references import of_length
+from dd_bench.steps import Diverged
 from dd_bench.synthetic import ImageSet
 
 KNOBS = {"num_networks": 2, "real_epochs": 2, "lrs_weight": 0.5, "ars_weight": 0.5}
@@ -112,3 +113,23 @@ def test_a_recipe_of_another_length(recipe):
 def test_what_is_out_of_range_is_named(change):
     with pytest.raises(ValueError, match=f"evaluator.{next(iter(change))}="):
         DDRanking(**KNOBS | change)
+
+
+def test_protocols_that_select_are_refused(protocol, recipe):
+    """The reference on real data is of the last step."""
+    for name in ("best_on_test", "best_on_val"):
+        reason = DDRanking(**KNOBS).refuses(protocol(recipe=recipe(), selection=name, eval_every=1))
+        assert reason is not None and "HLR compares last steps" in reason
+
+
+def test_a_reference_that_diverged_is_no_chance_level(blobs, syn, make_ctx, monkeypatch):
+    plain = references.train
+
+    def ruined(net, *a, **k):
+        out = plain(net, *a, **k)
+        next(out.parameters()).data.fill_(torch.nan)
+        return out
+
+    monkeypatch.setattr(references, "train", ruined)
+    with pytest.raises(Diverged, match="reference on the whole training set is not finite"):
+        list(DDRanking(**KNOBS).run(syn, blobs, make_ctx()))

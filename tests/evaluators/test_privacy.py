@@ -2,11 +2,13 @@
 
 import pytest
 import torch
+from sklearn.metrics import roc_auc_score
 from torch import nn
 
 from dd_bench.base import Context
 from dd_bench.cache import Cache
-from dd_bench.evaluators.privacy import Privacy, confidence
+from dd_bench.evaluators import privacy
+from dd_bench.evaluators.privacy import Privacy, _surprise, _usual, confidence
 from dd_bench.synthetic import ImageSet
 
 KNOBS = {"num_networks": 2, "candidates": 30, "references": 4}
@@ -43,7 +45,7 @@ def test_images_that_were_learned_by_heart_are_found_and_others_are_not(noisy, s
 def test_a_set_that_is_no_selection_names_no_kept_images(noisy, syn, make_ctx):
     made = ImageSet(**{**vars(syn), "source": None})
     (scores, _) = Privacy(**KNOBS).run(made, noisy, make_ctx(epochs=2))
-    assert {s.metric for s in scores} == {"auc", "tpr", "chance"}
+    assert {s.metric for s in scores} == {"hidden", "auc", "tpr", "chance"}
 
 
 def test_chance_is_chance(noisy, syn, make_ctx):
@@ -51,6 +53,33 @@ def test_chance_is_chance(noisy, syn, make_ctx):
     found = Privacy(**KNOBS | {"num_networks": 12}).run(syn, noisy, make_ctx(epochs=2))
     values = [s.value for scores in found for s in scores if s.metric == "chance"]
     assert len(values) == 12 and abs(sum(values) / 12 - 0.5) < 0.07
+
+
+def test_a_network_that_is_less_sure_of_everything_betrays_nothing(monkeypatch):
+    """Members and others alike; spreads of their own for each group would turn the offset into a difference."""
+    areas = []
+    for seed in range(40):
+        g = torch.Generator().manual_seed(seed)
+        groups = {"members": (None, torch.arange(300)), "others": (None, torch.arange(300, 600))}
+        own, common = torch.randn(9, 600, generator=g), torch.randn(600, generator=g)
+        monkeypatch.setattr(
+            privacy, "confidence", lambda net, split, index, v=own + common: v[net, index].double()
+        )
+        usual = _usual(list(range(8)), groups)
+        own[8] -= 5  # the attacked network
+        monkeypatch.setattr(
+            privacy, "confidence", lambda net, split, index, v=own + common: v[net, index].double()
+        )
+        scores = torch.cat([_surprise(8, *groups[name], *usual[name]) for name in groups])
+        areas.append(roc_auc_score([1] * 300 + [0] * 300, scores))
+    assert abs(sum(areas) / 40 - 0.5) < 0.02 and torch.tensor(areas).std() < 0.045
+
+
+def test_kept_images_of_another_split_are_not_looked_for(noisy, syn, make_ctx):
+    moved = ImageSet(**{**vars(syn), "source": tuple((i + 1) % len(noisy.train) for i in syn.source)})
+    ctx = make_ctx(epochs=2)
+    (scores, _) = Privacy(**KNOBS).run(moved, noisy, ctx)
+    assert "auc_kept" not in {s.metric for s in scores} and any("another split" in note for note in ctx.notes)
 
 
 def test_confidence_is_the_log_odds(noisy):
@@ -68,7 +97,7 @@ def test_it_does_not_overflow(noisy):
 
 
 def test_what_cannot_be_is_said(noisy, syn, protocol, recipe):
-    reason = Privacy(**KNOBS | {"candidates": 1000}).unfit(noisy)
+    reason = Privacy(**KNOBS | {"candidates": 1000}).unfit(noisy, None)
     assert "has 30 for each side" in reason
     with pytest.raises(ValueError, match="wanted at least two"):
         Privacy(**KNOBS | {"references": 1})

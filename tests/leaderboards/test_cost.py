@@ -46,9 +46,17 @@ def entries(record):
 
 def test_cost_is_of_one_set_and_one_network(entries):
     (found,) = points(entries).values()
-    assert {p.label: (p.size, p.making, p.training) for p in found} == {
+    assert {p.label: (p.size, p.making, p.measuring) for p in found} == {
         "random": (100, 0.0, 10.0), "dm": (110, 12.5, 1.625), "mtt": (100, 100.0, 0.0),
     }  # fmt: skip
+
+
+def test_what_sets_share_is_paid_once_and_what_is_no_worth_is_left_out(record):
+    shared = {"prepare": 90.0, "relabel": 9.0, "distill": 20.0}
+    two = record("mtt", 1, [[0.7, 0.7], [0.7, 0.7]], seconds=shared)
+    leaks = record("dm", 1, [[0.9, 0.9]], evaluator="privacy", main_metric="hidden")
+    (found,) = points([two, leaks]).values()
+    assert [p.making for p in found] == [90 + 9 + 20 / 2]
 
 
 def test_the_table(entries):
@@ -73,7 +81,7 @@ def test_steps_are_columns(record):
     head, _, first, second = table.splitlines()
     assert cells(head)[3:] == ["Step 1", "Step 2", "Step 3", "Average", "Forgetting"]
     assert cells(first)[0] == "random" and cells(second)[3:] == [
-        "90.0 ± 0.0", "80.0 ± 0.0", "60.0 ± 0.0", "70.0 ± 0.0", "-1.0 ± 0.0",
+        "90.0 (90.0–90.0)", "80.0 (80.0–80.0)", "60.0 (60.0–60.0)", "70.0 (70.0–70.0)", "-1.0 (-1.0–-1.0)",
     ]  # fmt: skip
 
 
