@@ -1,11 +1,14 @@
 """What holds for every conf/evaluator/*.yaml."""
 
 import inspect
+import math
+from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from hydra import compose, initialize_config_module
 from hydra.utils import get_class, instantiate
 
@@ -32,12 +35,12 @@ each_evaluator = pytest.mark.parametrize("name", list(CONFIGS))
 def measure(real_set, motifs, convnet, gin, runtime, protocol, recipe, tmp_path):
     """Runs an evaluator on two samples a class, of what it measures; returns what it yields for each network."""
 
-    def run(name, seed=0, finished=()):
+    def run(name, seed=0, finished=(), change=lambda syn: syn):
         evaluator = instantiate(SMOKE[name], _convert_="all")
         real = motifs if name in OF_GRAPHS else real_set(val_fraction=0.25)
         network = gin(real) if name in OF_GRAPHS else convnet(real)
         index = real.train.draw(2, torch.Generator().manual_seed(0)).flatten()
-        syn = selected(real.train_only(), index)
+        syn = change(selected(real.train_only(), index))
         short = protocol(recipe=recipe(epochs=2))
         cache = Cache(tmp_path / "cache")
         ctx = Context(seed, runtime, network, cache, None, short, finished=frozenset(finished), ipc=2)
@@ -93,3 +96,22 @@ def test_the_other_modality_is_refused_with_its_name(blobs, motifs, name):
     syn = selected(real.train_only(), real.train.of_class(0)[:1])
     reason = instantiate(CONFIGS[name], _convert_="all").unsupported(syn, real)
     assert reason is not None and f"this set holds {syn.kind}" in reason
+
+
+def mosaic(syn):
+    """Four images on each stored one."""
+    return replace(syn, images=syn.images.float() / 255, space="unit", factor=2, source=None)
+
+
+def softened(syn):
+    """Labels of its own, and a learned rate."""
+    soft = F.one_hot(syn.labels, len(syn.class_names)) * 0.7 + 0.1
+    return replace(syn, labels=soft, lr=0.02, source=None)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("change", [mosaic, softened])
+@pytest.mark.parametrize("name", [name for name in CONFIGS if name not in OF_GRAPHS])
+def test_every_kind_of_set_is_measured(measure, name, change):
+    for scores in measure(name, change=change):
+        assert all(math.isfinite(s.value) for s in scores)
