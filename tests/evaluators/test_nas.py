@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 
+from dd_bench import checkpoint
 from dd_bench.base import Context
 from dd_bench.cache import Cache
 from dd_bench.evaluators import rankings, references
@@ -177,3 +178,28 @@ def test_what_cannot_be_is_said(blobs, held_out, convnet, syn, protocol, recipe)
             make(**change)
     rule = protocol(recipe=recipe(), selection="best_on_test", eval_every=1)
     assert "Use protocol=nas-200" in make().refuses(rule)
+
+
+def test_a_reference_that_was_killed_goes_on_from_its_last_epoch(
+    held_out, convnet, runtime, recipe, tmp_path, monkeypatch
+):
+    """Killed in its third epoch, it trains the rest alone, and ends as it would have."""
+    whole = Reference(held_out, recipe(epochs=4, milestones=(2,)), runtime, tmp_path / "whole").of(
+        convnet(held_out), 3
+    )
+    reference = Reference(held_out, recipe(epochs=4, milestones=(2,)), runtime, tmp_path / "killed")
+    plain, saved = checkpoint.save, []
+
+    def dying(path, step, *rest):
+        plain(path, step, *rest)
+        saved.append(step)
+        if saved == [1, 2]:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", dying)
+    with pytest.raises(KeyboardInterrupt):
+        reference.of(convnet(held_out), 3)
+    assert not reference.known(convnet(held_out), 3)
+    found = reference.of(convnet(held_out), 3)
+    assert saved == [1, 2, 3, 4] and reference.known(convnet(held_out), 3)
+    assert {k: found[k] for k in ("test", "val")} == {k: whole[k] for k in ("test", "val")}
