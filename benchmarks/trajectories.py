@@ -2,8 +2,9 @@
 
     python benchmarks/trajectories.py mtt=EXPERTS:SET ftd=EXPERTS:SET ast=EXPERTS:SET --momentum ast=0.9
 
-EXPERTS is a folder of the cache (`dd-bench prepare` names it), SET the synthetic set distilled on them. All experts
-are of the same network on Fashion-MNIST, and measured on the same 1000 training images, without augmentation.
+EXPERTS is a folder of the cache (`dd-bench prepare` names it), SET a synthetic set distilled on them, or on others of
+the same recipe. All experts are of the same network on Fashion-MNIST, and measured on the same 1000 training images,
+without augmentation. Lengths of a way are of all epochs of a buffer: those of shorter buffers are of less of it.
 
 - **Sharpness** (FTD, equation 13): loss after one ascent step of relative radius rho (adaptive, as in its training),
   less the loss; and the largest eigenvalue of the Hessian by power iteration (200 images).
