@@ -132,7 +132,8 @@ def compare(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[st
 def whole(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[str, Any]:
     """The distillation as a run does it, without files."""
     knobs = {"bytes": None, "itemsets": "all", "most": 1000, "cross_class": "keep", "isolated": "keep"}
-    knobs |= {"edge_labels": True, "degrees": True, "multiplicity": "one", "weighting": "sampling"}
+    knobs |= {"edge_labels": True, "degrees": True, "multiplicity": "one"}
+    knobs |= {"weighting": "sampling", "frequency": "fraction"}
     method = Mirage(depth=depth, theta=list(theta), **knobs)  # type: ignore[arg-type]
     real = load(name, root).train_only()
     took, syn = best_of(3, method.tree_set, real, 1000)
