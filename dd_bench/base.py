@@ -209,7 +209,7 @@ class Evaluator(ABC):
     smoke: ClassVar[tuple[str, ...]] = ()
     """Hydra overrides under which it measures a tiny set in a second; the conformance suite uses them."""
     repeats: ClassVar[tuple[str, ...]] = ("num_networks",)
-    """Knobs that say how often is measured, not what: records that differ in them alone share a ranking."""
+    """Knobs that say how often is measured or looked, not what: records that differ in them alone share a ranking."""
 
     def refuses(self, protocol: Protocol) -> str | None:
         """Returns why networks cannot be measured under this protocol, or None; asked before anything is distilled."""

@@ -49,6 +49,8 @@ class Graph(Evaluator):
       saying the most frequent class. They are the same for every network.
     """
 
+    repeats = ("num_networks", "looks")
+
     def __init__(self, *, num_networks: int, metric: str, looks: int):
         """Takes the number of fresh networks a set, what ranks, and how often to look at the validation graphs."""
         if num_networks < 1:
