@@ -20,6 +20,7 @@ from dd_bench.real import RealSet
 from dd_bench.record import Score
 from dd_bench.seeding import seed_for, seeded
 from dd_bench.synthetic import SyntheticSet
+from dd_bench.training import accuracy
 
 from .accuracy import Accuracy, examination_of
 
@@ -94,12 +95,16 @@ class Robustness(Accuracy):
             kind: [corrupted(x, kind, severity, seed_for(ctx.seed, kind, severity)) for severity in range(5)]
             for kind in CORRUPTIONS
         }
-        seeds = self.seeds(ctx)
+        seeds, exact = self.seeds(ctx), ctx.runtime.exact()
+
+        def right(net: nn.Module, pixels: Tensor) -> float:
+            return accuracy(net, zip(pixels.split(1000), y.split(1000), strict=True), exact)
+
         for network, net in exam.networks(seeds, self.num_networks):
             victim = FromPixels(net, real.preprocess).eval()
-            values = {"clean": _right(victim, x, y)}
+            values = {"clean": right(victim, x)}
             for kind, images in changed.items():
-                each = [_right(victim, moved, y) for moved in images]
+                each = [right(victim, moved) for moved in images]
                 values[f"corrupted:{kind}"] = sum(each) / len(each)
             values["corrupted"] = sum(values[f"corrupted:{kind}"] for kind in changed) / len(changed)
             attack_seed = seed_for(seeds[network], "attack")
@@ -107,7 +112,7 @@ class Robustness(Accuracy):
                 classifier = art.classifier(victim, x, real.num_classes)
                 for name, attack in self._attacks(art, classifier).items():
                     moved = art.moved(attack, x, y)
-                    values[name] = _right(victim, moved.to(x.device), y)
+                    values[name] = right(victim, moved.to(x.device))
             yield [
                 Score(metric=m, value=v, set=0, network=network, seed=seeds[network])
                 for m, v in values.items()
@@ -211,10 +216,3 @@ def _numpy_seeded(seed: int) -> Iterator[None]:
         yield
     finally:
         np.random.set_state(state)  # noqa: NPY002
-
-
-@torch.no_grad()
-def _right(net: nn.Module, x: Tensor, y: Tensor) -> float:
-    """Returns the accuracy on pixels in [0, 1]."""
-    right = sum(int((net(a).argmax(1) == b).sum()) for a, b in zip(x.split(1000), y.split(1000), strict=True))
-    return right / len(y)

@@ -33,10 +33,8 @@ def architecture_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     for track, found in sorted(groups.items()):
         models = sorted({r.model for r in found})
         if len(models) > 1:
-            labels = f"{track.label_mode} labels" + (f" of {track.teachers}" if track.teachers else "")
-            title = f"{track.dataset}: {track.metric}, {track.protocol} v{track.version}, {track.selection}, {labels}"
             header = ["Method", "IPC", "Bytes", "Sets", *models]
-            tables.append((title, markdown_table(header, list(_rows(found, models)), left=1)))
+            tables.append((track.title, markdown_table(header, list(_rows(found, models)), left=1)))
     return tables
 
 

@@ -12,8 +12,7 @@ from .boards import REFERENCE
 from .entries import Track
 from .figures import networks, number
 from .markup import MARKDOWN, markdown_table
-from .variants import knobs as knobs_of
-from .variants import told_apart
+from .variants import labelled
 
 MEASURED = ("accuracy", "controls", "graph")
 """Evaluators of how well networks learn; what others measure is no worth of a set to set against its cost."""
@@ -40,10 +39,8 @@ def points(records: Sequence[Record]) -> dict[Track, list[Point]]:
             groups[Track.of(record)].append(record)
     found = {}
     for track, group in sorted(groups.items()):
-        namesakes = defaultdict(list)
-        for record in group:
-            namesakes[record.ipc, record.method].append(knobs_of(record))
-        made = [_point(r, told_apart(r, namesakes[r.ipc, r.method])) for r in group]
+        label_of = labelled(group)
+        made = [_point(r, label_of[r.key]) for r in group]
         found[track] = sorted(made, key=lambda p: (p.size, p.making, p.label, p.record.key))
     return found
 

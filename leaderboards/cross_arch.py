@@ -28,10 +28,8 @@ def cross_arch_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     tables = []
     for track, found in sorted(groups.items()):
         names = list(dict.fromkeys(name for r in found for name in others(r)))
-        title = f"{track.dataset}: {track.metric}, {track.protocol} v{track.version}, {track.selection}, "
-        title += f"{track.label_mode} labels" + (f" of {track.teachers}" if track.teachers else "")
         header = ["Method", "IPC", "n", f"{track.model} (its own)", *names]
-        tables.append((title, markdown_table(header, list(_rows(found, names)), left=1)))
+        tables.append((track.title, markdown_table(header, list(_rows(found, names)), left=1)))
     return tables
 
 

@@ -49,6 +49,12 @@ class Track(NamedTuple):
         )
 
     @property
+    def title(self) -> str:
+        """The track in words, but for its network, which a table of several has in its columns."""
+        labels = f"{self.label_mode} labels" + (f" of {self.teachers}" if self.teachers else "")
+        return f"{self.dataset}: {self.metric}, {self.protocol} v{self.version}, {self.selection}, {labels}"
+
+    @property
     def slug(self) -> str:
         """The track as a file name without suffix."""
         parts = [self.dataset, f"{self.protocol}-v{self.version}", self.selection, self.label_mode]

@@ -19,19 +19,24 @@ def side_by_side(
     records: Sequence[Record], column: Callable[[Record], str]
 ) -> Iterator[tuple[int, str, dict[str, Record]]]:
     """Yields the IPC, the label and the records by column of each row, the baselines first; of two, the latest."""
-    namesakes: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
-    for record in records:
-        namesakes[record.ipc, record.method].append(knobs(record))
+    label_of = labelled(records)
     cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r.created, r.key)):
-        label = told_apart(record, namesakes[record.ipc, record.method])
-        cells[record.ipc, label][column(record)] = record
+        cells[record.ipc, label_of[record.key]][column(record)] = record
 
     def order(key: tuple[int, str]) -> tuple[int, int, str]:
         return key[0], BASELINES.index(key[1]) if key[1] in BASELINES else len(BASELINES), key[1]
 
     for ipc, label in sorted(cells, key=order):
         yield ipc, label, cells[ipc, label]
+
+
+def labelled(records: Sequence[Record]) -> dict[str, str]:
+    """Returns the label of each record by its key: what tells it from the others of its method and IPC."""
+    namesakes: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    for record in records:
+        namesakes[record.ipc, record.method].append(knobs(record))
+    return {r.key: told_apart(r, namesakes[r.ipc, r.method]) for r in records}
 
 
 def knobs(record: Record) -> dict[str, Any]:
