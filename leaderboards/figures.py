@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -66,23 +67,30 @@ def every_entry(board: Board) -> str:
 
 
 def beside(board: Board) -> str:
-    """Returns every metric of the board's entries, its own first, as a Markdown table; nothing where there is one.
+    """Returns every metric of the board's entries with its 95 % interval, its own first; nothing where there is one.
 
-    Controls are among them: without them nobody can tell a set's worth from that of its labels or its sizes.
+    A Markdown table, of a row an entry, or a row a metric where these are more. Controls are among them: without them
+    nobody can tell a set's worth from that of its labels or its sizes.
     """
     main = board.track.metric
     done = [r for r in board.records if r.status == "done"]
-    others = sorted({metric for r in done for metric in r.metrics} - {main})
+    others = sorted({metric for r in done for metric in r.metrics} - {main}, key=_natural)
     if not others:
         return ""
-    rows = []
-    for r in done:
-        row = [r.method, str(r.ipc), r.digest[:16]]
-        for metric in (main, *others):
-            s = r.summary(metric) if metric in r.metrics else None
-            row.append(number([s.mean, s.std], main) if s else "")
-        rows.append([MARKDOWN.escape(x) for x in row])
-    return markdown_table(["Method", "IPC", "Entry", main, *others], rows, left=1)
+    header = ["Method", "IPC", "Entry", "n", main, *others]
+    rows = [
+        [r.method, str(r.ipc), r.digest[:16], networks(r)]
+        + [interval(r, metric) if metric in r.metrics else "" for metric in header[4:]]
+        for r in done
+    ]
+    if len(others) > len(done):
+        header, *rows = map(list, zip(header, *rows, strict=True))
+    return markdown_table(header, [[MARKDOWN.escape(x) for x in row] for row in rows], left=1)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Returns a key by which `step 10` comes after `step 9`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split("([0-9]+)", name)]
 
 
 def csv_text(items: Iterable[tuple[Board, Record]]) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from itertools import combinations
 from typing import NamedTuple
 
-from dd_bench.intervals import Difference, paired_difference
+from dd_bench.intervals import Difference, bootstrap_interval, paired_difference
 from dd_bench.record import Record
 
 from .entries import Track
@@ -16,11 +16,15 @@ from .statistics import holm
 
 
 class Pair(NamedTuple):
-    """The difference between two records, the first less the second, and its p after Holm's correction."""
+    """The difference between two records, the first less the second, and its p after Holm's correction.
+
+    Its interval is Student's t, and beside it the ends of the bootstrap's, which assumes no distribution.
+    """
 
     first: Record
     second: Record
     difference: Difference
+    bootstrap: tuple[float, float]
     adjusted: float
 
 
@@ -46,19 +50,21 @@ def compare(records: Sequence[Record]) -> list[Pair]:
                 f"{name(a)} and {name(b)} share {len(shared)} seed(s) of networks, and pairs need two. Measure both "
                 "with the same seed, and one set each"
             )
-        found.append((a, b, paired_difference([mine[s] for s in shared], [other[s] for s in shared])))
-    adjusted = holm([difference.p for *_, difference in found])
-    return [Pair(a, b, difference, p) for (a, b, difference), p in zip(found, adjusted, strict=True)]
+        first, second = [mine[s] for s in shared], [other[s] for s in shared]
+        ends = bootstrap_interval([x - y for x, y in zip(first, second, strict=True)])
+        found.append((a, b, paired_difference(first, second), ends))
+    adjusted = holm([difference.p for *_, difference, _ in found])
+    return [Pair(*one, p) for one, p in zip(found, adjusted, strict=True)]
 
 
 def pairs_table(pairs: Sequence[Pair]) -> str:
     """Returns the pairs as a Markdown table."""
-    header = ["First", "Second", "Difference", "95 % CI", "n", "p", "p (Holm)"]
+    header = ["First", "Second", "Difference", "95 % CI", "Bootstrap", "n", "p", "p (Holm)"]
     rows = []
     for pair in pairs:
         d, metric = pair.difference, pair.first.main_metric
-        ends = " to ".join(number([x], metric) for x in (d.low, d.high))
-        row = [name(pair.first), name(pair.second), number([d.mean], metric), ends, str(d.n)]
+        ends = [" to ".join(number([x], metric) for x in both) for both in ((d.low, d.high), pair.bootstrap)]
+        row = [name(pair.first), name(pair.second), number([d.mean], metric), *ends, str(d.n)]
         rows.append([MARKDOWN.escape(x) for x in [*row, f"{d.p:.2g}", f"{pair.adjusted:.2g}"]])
     return markdown_table(header, rows, left=2)
 

@@ -21,6 +21,8 @@ def test_pairs_are_of_the_same_seeds(three):
     pairs = compare(three)
     assert [(p.first.method, p.second.method) for p in pairs] == [("dm", "mtt"), ("dm", "dc"), ("mtt", "dc")]
     assert pairs[0].difference.mean == pytest.approx(-0.01125) and pairs[0].difference.n == 4
+    low, high = pairs[0].bootstrap
+    assert -0.015 <= low < -0.01125 < high <= -0.01, "means of resamples stay within the differences"
     assert [p.adjusted for p in pairs] == holm([p.difference.p for p in pairs])
 
 

@@ -1,0 +1,36 @@
+"""A record's figures as text."""
+
+from dd_bench.leaderboards.boards import boards
+from dd_bench.leaderboards.figures import beside
+from dd_bench.record import Score
+
+
+def _with(record, method, metrics):
+    scores = [
+        Score(metric=m, value=v, set=0, network=i, seed=i)
+        for m, vs in metrics.items()
+        for i, v in enumerate(vs)
+    ]
+    return record(method, 1, [], scores=scores)
+
+
+def test_other_metrics_have_their_intervals(record):
+    """t(0.975, 1) = 12.7062 times the standard error of two values, cut at 0 and 1."""
+    two = [_with(record, m, {"accuracy": [0.5, 0.502], "random": [0.4, 0.9]}) for m in ("dm", "dc")]
+    (board,) = boards(two, [])
+    header, _, *rows = (line.split("|")[1:-1] for line in beside(board).splitlines())
+    assert [x.strip() for x in header] == ["Method", "IPC", "Entry", "n", "accuracy", "random"]
+    assert [x.strip() for x in rows[0]][3:] == ["2", "50.1 (48.8–51.4)", "65.0 (0.0–100.0)"]
+
+
+def test_many_metrics_are_rows(record):
+    steps = {f"step {s}": [0.5] for s in (10, 9, 1)}
+    (board,) = boards([_with(record, "dm", {"accuracy": [0.5], **steps})], [])
+    names = [line.split("|")[1].strip() for line in beside(board).splitlines()]
+    assert names[0] == "Method" and set(names.pop(1)) == {"-"}
+    assert names[1:] == ["IPC", "Entry", "n", "accuracy", "step 1", "step 9", "step 10"]
+
+
+def test_an_own_metric_alone_needs_no_table(record):
+    (board,) = boards([record("dm", 1, [[0.5, 0.6]])], [])
+    assert beside(board) == ""
