@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -127,20 +128,29 @@ def read_card(folder: Path) -> Card:
     """Reads and checks `card.json`.
 
     Raises:
-        ValueError: missing, not JSON, of another schema version, or not valid.
+        ValueError: missing, or refused by `parse_card`.
     """
     path = folder / CARD
     if not path.is_file():
         raise ValueError(f"{folder} is no synthetic set: it has no {CARD}")
+    return parse_card(path.read_bytes(), str(path))
+
+
+def parse_card(content: bytes, where: str) -> Card:
+    """Reads and checks the bytes of a card; `where` names them in messages.
+
+    Raises:
+        ValueError: not JSON, of another schema version, or not valid.
+    """
     try:
-        data = json.loads(path.read_text())
+        data = json.loads(content)
         if data.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
-                f"{path}: schema_version={data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
+                f"{where}: schema_version={data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
             )
         return Card.model_validate(data)
     except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, AttributeError) as error:
-        raise ValueError(f"{path} is not a valid card: {error}") from error
+        raise ValueError(f"{where} is not a valid card: {error}") from error
 
 
 def load(folder: Path) -> tuple[SyntheticSet, Card]:
@@ -233,9 +243,12 @@ def _readme(card: Card, syn: SyntheticSet) -> str:
     total = sum(card.stored_bytes.values())
     parts = ", ".join(f"{name} {size:,}" for name, size in card.stored_bytes.items())
     citations = "\n".join(f"- {c}" for c in card.citations)
+    licence = (
+        re.sub(r"[^a-z0-9.]+", "-", card.licence.lower()).strip("-.") or "see-the-text"
+    )  # as the hub has names
     return f"""---
 license: other
-license_name: {card.licence!r}
+license_name: {licence}
 task_categories: [{syn.task}]
 tags: [dataset-distillation, dd-bench, {card.method}, {card.dataset}, ipc-{card.ipc}]
 ---

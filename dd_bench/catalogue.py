@@ -31,10 +31,14 @@ def choices(group: str) -> dict[str, str]:
 
 
 def list_choices(arguments: list[str]) -> int:
-    """`dd-bench list [GROUP ...]`: prints the choices of all or some groups."""
+    """`dd-bench list [GROUP ...]`: prints the choices of all or some groups, or with --remote the sets at a URL."""
     parser = argparse.ArgumentParser("dd-bench list", description=list_choices.__doc__)
     parser.add_argument("group", nargs="*", help=f"one of {', '.join(GROUPS)}; all without")
-    groups = parser.parse_args(arguments).group or list(GROUPS)
+    parser.add_argument("--remote", metavar="URL", help="a synthetic set, or a folder of sets, to pull")
+    args = parser.parse_args(arguments)
+    if args.remote:
+        return _list_remote(args.remote)
+    groups = args.group or list(GROUPS)
     for group in groups:
         if group not in GROUPS:
             parser.error(f"there is no group {group!r}; the groups are {', '.join(GROUPS)}")
@@ -44,6 +48,24 @@ def list_choices(arguments: list[str]) -> int:
         for name, text in choices(group).items():
             table.add_row(name, text)
         _out.print(table)
+    return 0
+
+
+def _list_remote(url: str) -> int:
+    from dd_bench.sharing import sets_at  # loads torch
+
+    try:
+        found = sets_at(url)
+    except (ValueError, OSError, ImportError) as error:
+        _err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
+        return 1
+    table = Table(
+        *(Column(name, overflow="fold") for name in ("method", "dataset", "ipc", "bytes", "digest", "URL"))
+    )
+    for url, digest, card in sorted(found, key=lambda f: (f.card.dataset, f.card.ipc, f.card.method, f.url)):
+        size = f"{sum(card.stored_bytes.values()):,}"
+        table.add_row(*map(escape, (card.method, card.dataset, str(card.ipc), size, digest[:16], url)))
+    _out.print(table)
     return 0
 
 

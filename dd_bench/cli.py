@@ -1,4 +1,4 @@
-"""`dd-bench VERB ...`: four verbs that Hydra composes, and a few that read what they left behind."""
+"""`dd-bench VERB ...`: four verbs that Hydra composes, and a few for what they left behind."""
 
 from __future__ import annotations
 
@@ -11,10 +11,14 @@ HYDRA_VERBS = {
     "distill": "distil and save the synthetic set, and stop",
     "evaluate": "score a saved set: dd-bench evaluate set=FOLDER",
 }
-READING_VERBS = {
+OTHER_VERBS = {
     "list": ("dd_bench.catalogue.list_choices", "what there is: methods, datasets, models, protocols, ..."),
     "show": ("dd_bench.catalogue.show", "print a record, or a synthetic set with its pictures"),
     "verify": ("dd_bench.catalogue.verify", "check every hash, shape and range of sets and records"),
+    "push": ("dd_bench.sharing.push_verb", "copy a set to a folder elsewhere: dd-bench push SET URL"),
+    "pull": ("dd_bench.sharing.pull_verb", "fetch a set, and check it: dd-bench pull URL"),
+    "import": ("dd_bench.released.import_verb", "make a set of files that others released"),
+    "export": ("dd_bench.export.export_verb", "write a set as PNG files or Parquet"),
     "leaderboard": (
         "dd_bench.leaderboards.cli.main",
         "build tables from records, add a record, check entries",
@@ -25,7 +29,7 @@ USAGE = (
     "usage: dd-bench VERB ...\n\n"
     + "\n".join(
         f"  {verb:<12} {text}"
-        for verb, text in [*HYDRA_VERBS.items(), *((v, t) for v, (_, t) in READING_VERBS.items())]
+        for verb, text in [*HYDRA_VERBS.items(), *((v, t) for v, (_, t) in OTHER_VERBS.items())]
     )
     + """
 
@@ -52,10 +56,10 @@ def main() -> None:
 
         sys.stdout.write(f"dd-bench {__version__}\n")
         return
-    if verb in READING_VERBS:
+    if verb in OTHER_VERBS:
         from hydra.utils import get_method  # plug-ins are reached by name alone
 
-        sys.exit(get_method(READING_VERBS[verb][0])(arguments[1:]))
+        sys.exit(get_method(OTHER_VERBS[verb][0])(arguments[1:]))
     if verb in HYDRA_VERBS:
         sys.argv = [f"dd-bench {verb}", *arguments[1:]]
         return _hydra(verb)

@@ -7,14 +7,16 @@ was killed does only what is missing.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
+from hydra import compose as compose_config
+from hydra import initialize_config_module
 from hydra.core.hydra_config import HydraConfig
-from hydra.errors import InstantiationException
+from hydra.errors import ConfigCompositionException, InstantiationException, OverrideParseException
 from hydra.types import RunMode
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
@@ -89,6 +91,23 @@ def compose(cfg: DictConfig) -> Experiment:
         logger=logger,
         teachers=tuple(_teacher(cfg, name, real) for name in config.get("teachers") or {}),
     )
+
+
+def real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:
+    """Loads a real set without a run; returns it and its configuration.
+
+    Raises:
+        ValueError, FileNotFoundError: an override is wrong, or the data are missing.
+    """
+    try:
+        with initialize_config_module("dd_bench.conf", version_base="1.3"):
+            cfg = compose_config("config", list(overrides))
+    except (ConfigCompositionException, OverrideParseException) as error:
+        raise ValueError(f"{' '.join(overrides)}: {error}") from error
+    with _named("dataset"):
+        real = _build(cfg, "dataset")(device=torch.device("cpu"))
+    config: dict[str, Any] = OmegaConf.to_container(cfg.dataset, resolve=True)  # type: ignore[assignment]
+    return real, config
 
 
 def _teacher(cfg: DictConfig, name: str, real: RealSet) -> TeacherSpec:

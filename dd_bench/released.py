@@ -1,0 +1,242 @@
+"""Distilled sets as the field publishes them, made into artifacts: `dd-bench import`. Nothing in them is run.
+
+    images.pt + labels.pt    MTT, FTD, TESLA, DATM: network inputs, classes or soft labels
+    res_*.pt                 DC, DSA, DM: a dictionary whose `data` is a list of [images, labels]
+    a folder of class folders    SRe2L, RDED and the like: image files
+
+Files `.pt` are pickles; `torch.load(weights_only=True)` makes tensors of them and refuses all that would run code.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import sys
+import warnings
+from collections.abc import Sequence
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd_bench import artifact
+from dd_bench.data.folder import Decoder, decode_all, find_images
+from dd_bench.real import RealSet
+from dd_bench.shipped import shipped_config
+from dd_bench.synthetic import ImageSet
+
+HARMLESS = [np.dtype, np.ndarray, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
+"""Classes beside tensors that files of the field hold: accuracies as numpy's numbers."""
+
+
+def read_pair(images: Path, labels: Path, real: RealSet, *, logits: bool, lr: float | None) -> ImageSet:
+    """Returns the set of two files of tensors: network inputs `(n, c, h, w)`, and classes `(n,)` or rows `(n, k)`.
+
+    Args:
+        images: the inputs, preprocessed as `real` is.
+        labels: of them.
+        real: what they were distilled from.
+        logits: rows of labels are logits, as DATM stores them, and become probabilities.
+        lr: the learning rate that was distilled along.
+
+    Raises:
+        ValueError: a file is not of tensors, or they do not fit each other or `real`.
+    """
+    x, y = _tensor(images), _tensor(labels)
+    return _of(real, x, y.softmax(1) if logits and y.ndim == 2 else y, lr)
+
+
+def read_list(path: Path, index: int | None, real: RealSet) -> ImageSet:
+    """Returns set number `index` of the file of DC, DSA or DM; it may be None where there is one alone.
+
+    Raises:
+        ValueError: the file is another, or which of several sets is not said.
+    """
+    content = _loaded(path)
+    data = content.get("data") if isinstance(content, dict) else None
+    if not isinstance(data, list) or not data:
+        raise ValueError(f"{path} is no result of DC, DSA or DM: these hold a dictionary with a list `data`")
+    if index is None and len(data) > 1:
+        raise ValueError(f"{path} holds {len(data)} sets. Use --index 0 to --index {len(data) - 1}")
+    if not -len(data) <= (index or 0) < len(data):
+        raise ValueError(f"--index {index}: {path} holds {len(data)} sets")
+    pair = data[index or 0]
+    if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(t, Tensor) for t in pair)):
+        raise ValueError(f"{path}: set {index or 0} is no pair of images and labels")
+    return _of(real, pair[0], pair[1], None)
+
+
+def read_folder(folder: Path, real: RealSet) -> ImageSet:
+    """Returns the set of a folder with one folder of images a class.
+
+    Folders named as the classes are theirs; else, as these releases number them, the sorted folders are the classes in
+    label order, and there must be as many.
+
+    Raises:
+        ValueError: the folders are not the classes, or images are not of the size of `real`.
+    """
+    found = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    names = list(real.class_names)
+    if set(found) != set(names) and len(found) != len(names):
+        raise ValueError(f"{folder} has {len(found)} class folders, {real.name} has {len(names)} classes")
+    order = names if set(found) == set(names) else found
+    paths, labels = find_images(folder, {name: label for label, name in enumerate(order)})
+    c, h, w = real.shape
+    if h != w:
+        raise ValueError(f"images of {h}x{w} in folders are not read; wanted square ones")
+    pixels = decode_all(paths, _Exact(h, "squash"))
+    if c == 1:
+        if not all(torch.equal(pixels[:, 0], pixels[:, i]) for i in (1, 2)):
+            raise ValueError(f"{folder} holds coloured images, and those of {real.name} are grey")
+        pixels = pixels[:, :1]
+    return ImageSet(pixels, labels, "pixel", real.class_names, real.preprocess)
+
+
+class _Exact(Decoder):
+    """Reads images of the wanted size only: a set that was resized is another set."""
+
+    def __call__(self, path: Path) -> Tensor:
+        from PIL import Image
+
+        with Image.open(path) as image:
+            if image.size != (self.size, self.size):
+                raise ValueError(
+                    f"{path} has {image.size[0]}x{image.size[1]} pixels, wanted {self.size}x{self.size}"
+                )
+        return super().__call__(path)
+
+
+def outside(syn: ImageSet) -> float:
+    """Returns the share of pixels beyond [0, 1] by more than a half: many of them tell of another preprocessing."""
+    if syn.space != "input":
+        return 0.0
+    pixels = syn.preprocess.inverse(syn.images)
+    return float(((pixels < -0.5) | (pixels > 1.5)).float().mean())
+
+
+def import_verb(arguments: Sequence[str]) -> int:
+    """`dd-bench import SOURCE dataset=...`: makes of a released set an artifact like any other."""
+    from dd_bench.run import MENDABLE
+
+    parser = argparse.ArgumentParser("dd-bench import", description=import_verb.__doc__)
+    parser.add_argument("source", type=Path, help="images.pt, res_*.pt, or a folder of class folders")
+    parser.add_argument(
+        "overrides", nargs="*", help="what it was distilled from: dataset=cifar10 dataset.preprocess=zca"
+    )
+    parser.add_argument("--labels", type=Path, help="labels.pt, beside images.pt")
+    parser.add_argument("--logits", action="store_true", help="soft labels are logits (DATM)")
+    parser.add_argument("--lr", type=float, help="the learning rate that was distilled along, if one was")
+    parser.add_argument("--index", type=int, help="which of the sets in res_*.pt")
+    parser.add_argument("--name", required=True, help="of the method on boards, e.g. mtt-authors")
+    parser.add_argument("--ipc", type=int, required=True, help="images per class")
+    parser.add_argument(
+        "--citation", action="append", default=[], help="of the paper, or where the files are from"
+    )
+    parser.add_argument("--to", type=Path, required=True, help="folder to make")
+    args = parser.parse_intermixed_args(arguments)
+    try:
+        folder, share = _imported(args)
+    except MENDABLE as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    if share > 0.1:
+        sys.stderr.write(
+            f"warning: {100 * share:.1f} % of the pixels are far outside [0, 1] once the preprocessing is undone. "
+            "Was the set distilled under another? Use dataset.preprocess=zca, or dataset.mean and dataset.std\n"
+        )
+    sys.stdout.write(f"{folder}\n")
+    return 0
+
+
+def _imported(args: argparse.Namespace) -> tuple[Path, float]:
+    from dd_bench.run import real_set
+
+    if shipped_config("method", args.name):
+        raise ValueError(
+            f"--name {args.name} is a method of this suite, which did not make this set. Use --name {args.name}-authors"
+        )
+    real, config = real_set(args.overrides)
+    if real.modality != "image":
+        raise ValueError(f"{real.name} is of {real.modality}s, and released sets are of images")
+    files = [args.source]
+    if args.source.is_dir():
+        syn = read_folder(args.source, real)
+        files = sorted(p for p in args.source.rglob("*") if p.is_file())
+    elif args.labels is not None:
+        syn = read_pair(args.source, args.labels, real, logits=args.logits, lr=args.lr)
+        files += [args.labels]
+    else:
+        syn = read_list(args.source, args.index, real)
+    syn.check_ipc(args.ipc)
+    of = {str(f.relative_to(args.source)) if args.source.is_dir() else f.name: _sha256(f) for f in files}
+    told = {
+        "dataset": config,
+        "released": {"files": of} if len(of) < 9 else {"files": len(of), "sha256": _both(of)},
+    }
+    folder = artifact.save(
+        syn,
+        args.to,
+        real=real,
+        method=args.name,
+        ipc=args.ipc,
+        seed=0,
+        config=told,
+        citations=[*args.citation, real.citation],
+        provenance={"notes": [f"imported from {args.source.name}, which others made"]},
+    )
+    return folder, outside(syn)
+
+
+def _of(real: RealSet, images: Tensor, labels: Tensor, lr: float | None) -> ImageSet:
+    if tuple(images.shape[1:]) != tuple(real.shape):
+        raise ValueError(
+            f"images are {tuple(images.shape)}, those of {real.name} are (n, {', '.join(map(str, real.shape))})"
+        )
+    labels = labels.float() if labels.is_floating_point() else labels.long()
+    return ImageSet.of(real, images.float(), labels, "input", lr=lr)
+
+
+def _tensor(path: Path) -> Tensor:
+    content = _loaded(path)
+    if not isinstance(content, Tensor):
+        raise ValueError(f"{path} holds a {type(content).__name__}, wanted a tensor")
+    return content
+
+
+def _loaded(path: Path) -> Any:
+    """Returns what a file of `torch.save` holds, if that is data alone.
+
+    Raises:
+        ValueError: it is no such file, or wants code to be run.
+    """
+    try:
+        with torch.serialization.safe_globals([*HARMLESS, *_numpy_makers()]), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of files that are none: the error says it
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever a stranger's bytes make the reader stumble over
+        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        raise ValueError(
+            f"{path} is not loaded: it is no file of tensors, or wants to run code ({first})"
+        ) from error
+
+
+def _numpy_makers() -> list[Any]:
+    """Returns the functions by which pickles name numpy's numbers and arrays: they make data of bytes."""
+    core = import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
+    makers: list[Any] = [core.scalar, core._reconstruct]
+    homes = ("numpy.core.multiarray", "numpy._core.multiarray")  # before numpy 2, and since
+    return [(maker, f"{home}.{maker.__name__}") for maker in makers for home in homes]
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _both(of: dict[str, str]) -> str:
+    return hashlib.sha256(
+        "\n".join(f"{name} {digest}" for name, digest in sorted(of.items())).encode()
+    ).hexdigest()

@@ -1,0 +1,249 @@
+"""Synthetic sets that come from elsewhere and go there: `dd-bench push`, `pull`, `list --remote`, and `dd_bench.load`.
+
+A set is complete where its card is: pushing writes the card last, and a pulled set appears whole, after every hash and
+shape was checked, or not at all. Pulled sets are kept by the digest of their card.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import os
+import re
+import shutil
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import NamedTuple
+
+from dd_bench import artifact
+from dd_bench.artifact import CARD, PROVENANCE, Card
+from dd_bench.cache import locked
+from dd_bench.record import write_atomic
+from dd_bench.remote import Remote
+from dd_bench.synthetic import SyntheticSet
+
+
+def home() -> Path:
+    """Returns the folder of pulled sets: `sets` in `$DD_BENCH_HOME`, which is `~/.cache/dd_bench` if unset."""
+    return Path(os.environ.get("DD_BENCH_HOME") or "~/.cache/dd_bench").expanduser() / "sets"
+
+
+def load(where: str | Path, digest: str | None = None) -> SyntheticSet:
+    """Returns the synthetic set in a folder or at a URL, checked; from a URL it is pulled once.
+
+    Args:
+        where: a folder, or a URL that fsspec opens: `hf://datasets/USER/NAME@REVISION`, `s3://`, `https://`.
+        digest: of the set, or its first digits, if no other will do. A set that is here already is then not asked for.
+
+    Raises:
+        ValueError: the set is damaged, or another.
+        OSError: it could not be had.
+    """
+    if "://" in str(where):
+        return artifact.load(pull(str(where), digest=digest))[0]
+    syn, _ = artifact.load(Path(where))
+    _wanted(artifact.digest(Path(where)), digest, str(where))
+    return syn
+
+
+def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
+    """Fetches a set and returns its folder: `to`, or one named by its digest under `home()`.
+
+    A transfer that was cut goes on where it ended. With a `digest`, a set that is here already needs no connection.
+
+    Raises:
+        ValueError: what came is damaged or another set; what was wrong is thrown away.
+        FileExistsError: there is something else at `to`.
+        OSError: it could not be had, or nothing more can be written.
+    """
+    if digest and to is None and (kept := _kept(digest)):
+        return kept
+    there = Remote.at(url)
+    card = there.read(CARD)
+    found = hashlib.sha256(card).hexdigest()
+    _wanted(found, digest, url)
+    with locked(home() / f".{found[:16]}.lock"):
+        if to is None and (kept := _kept(found)):
+            return kept
+        if to is not None and to.exists():
+            if (to / CARD).is_file() and artifact.digest(to) == found:
+                artifact.load(to)
+                return to
+            raise FileExistsError(f"{to} exists. Remove it first, or choose another place")
+        partial = (home() if to is None else to.parent) / f".{found[:16]}.partial"
+        partial.mkdir(parents=True, exist_ok=True)
+        write_atomic(partial / CARD, card)
+        told = artifact.read_card(partial)
+        _fetch(there, partial, told)
+        folder = to if to is not None else home() / _name(told, found)
+        partial.replace(folder)
+    return folder
+
+
+def push(folder: Path, url: str, replace: bool = False) -> str:
+    """Copies a set there, checked, and returns its digest. What is there already is not sent again.
+
+    Raises:
+        ValueError: the set is damaged, or another one is there and is not to be replaced.
+        OSError: it could not be written; a set that is not complete has no card.
+    """
+    card = artifact.load(folder)[1]
+    mine = artifact.digest(folder)
+    files = [*card.sha256, *([PROVENANCE] if (folder / PROVENANCE).is_file() else [])]
+    if url.startswith("hf://"):
+        _to_hub(folder, url, [*files, CARD])
+        return mine
+    there = Remote.at(url)
+    theirs = there.digest(CARD)
+    if theirs not in (None, mine):
+        if not replace:
+            raise ValueError(f"{url} holds another set ({str(theirs)[:16]}). Use another URL, or --replace")
+        there.remove(CARD)  # or the old card would stand beside new files
+    for name in files:
+        if there.digest(name) != _sha256(folder / name):
+            there.write(name, folder / name)
+    if theirs != mine:
+        there.write(CARD, folder / CARD)
+    return mine
+
+
+class Found(NamedTuple):
+    """A set that lies somewhere else."""
+
+    url: str
+    digest: str
+    card: Card
+
+
+def sets_at(url: str) -> list[Found]:
+    """Returns the set at a URL, or those in its folders.
+
+    Raises:
+        ValueError: there is none, or a card is not valid.
+        OSError: it could not be read.
+    """
+    there = Remote.at(url)
+    names = [f"{name}/{CARD}" for name in there.folders()]
+    found = []
+    for name, content in there.read_all([CARD, *names]).items():
+        where = f"{there.url}/{name}".removesuffix(f"/{CARD}")
+        found.append(Found(where, hashlib.sha256(content).hexdigest(), artifact.parse_card(content, where)))
+    if not found:
+        raise ValueError(f"{url} holds no synthetic set, and none of its {len(names)} folders does")
+    return found
+
+
+def push_verb(arguments: Sequence[str]) -> int:
+    """`dd-bench push SET URL`: copies a synthetic set to a folder elsewhere, its card last."""
+    parser = argparse.ArgumentParser("dd-bench push", description=push_verb.__doc__)
+    parser.add_argument("set", type=Path, help="folder of the set")
+    parser.add_argument("url", help="s3://BUCKET/FOLDER, hf://datasets/USER/NAME[/FOLDER], file:///FOLDER")
+    parser.add_argument("--replace", action="store_true", help="another set that is there")
+    args = parser.parse_args(arguments)
+    return _told(lambda: f"{args.url}: {push(args.set, args.url, args.replace)}")
+
+
+def pull_verb(arguments: Sequence[str]) -> int:
+    """`dd-bench pull URL`: fetches a synthetic set, checks every hash, and prints its folder."""
+    parser = argparse.ArgumentParser("dd-bench pull", description=pull_verb.__doc__)
+    parser.add_argument("url", help="hf://datasets/USER/NAME[@REVISION][/FOLDER], s3://, https://, file://")
+    parser.add_argument(
+        "--to", type=Path, help="folder to make (default: one named by the digest, in the cache)"
+    )
+    parser.add_argument("--digest", help="of the set, or its first digits: no other will do")
+    args = parser.parse_args(arguments)
+    return _told(lambda: str(pull(args.url, args.to, args.digest)))
+
+
+def _told(act: Callable[[], str]) -> int:
+    """Prints what an act returns; what the user can mend is one line on stderr, and exit status 1."""
+    try:
+        sys.stdout.write(f"{act()}\n")
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"error: {error}\n")
+        return 1
+    return 0
+
+
+def _fetch(there: Remote, partial: Path, card: Card) -> None:
+    """Fills a folder with the files of a card and checks all; a file that is wrong is thrown away."""
+    for name, wanted in card.sha256.items():
+        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
+            raise ValueError(f"{there.url}/{CARD} names a file outside its folder: {name!r}")
+        if _sha256(partial / name) != wanted:
+            there.fetch(name, partial / name)
+        if (found := _sha256(partial / name)) != wanted:
+            (partial / name).unlink()
+            raise ValueError(
+                f"{there.url}/{name} is not what its card says: sha256 {str(found)[:12]}, wanted {wanted[:12]}. "
+                "Nothing of it was kept: pull again, or ask whoever published it"
+            )
+    with suppress(FileNotFoundError):  # it may be absent
+        write_atomic(partial / PROVENANCE, there.read(PROVENANCE))
+    artifact.load(partial)
+
+
+def _sha256(path: Path) -> str | None:
+    """Returns the sha256 of a file, None if there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _kept(digest: str) -> Path | None:
+    """Returns the pulled set of a digest, if it is here; one that was damaged since is thrown away."""
+    for folder in sorted(home().glob(f"*-{digest[:16]}*")):
+        if (folder / CARD).is_file() and artifact.digest(folder).startswith(digest):
+            try:
+                artifact.load(folder)
+            except ValueError:
+                shutil.rmtree(folder)
+                continue
+            return folder
+    return None
+
+
+def _wanted(found: str, digest: str | None, where: str) -> None:
+    if digest and not found.startswith(digest):
+        raise ValueError(f"the set at {where} has digest {found[:16]}, wanted {digest}")
+
+
+def _name(card: Card, digest: str) -> str:
+    """Returns the name of a folder; a stranger's card does not choose where it lies."""
+    method, dataset = (re.sub(r"[^A-Za-z0-9_]+", "_", word) for word in (card.method, card.dataset))
+    return f"{method}-{dataset}-ipc{card.ipc}-{digest[:16]}"
+
+
+def _to_hub(folder: Path, url: str, files: list[str]) -> None:
+    """Uploads files as one commit, so that a set on the hub is whole or not there.
+
+    Raises:
+        ValueError: the URL is not of a dataset.
+        OSError: the hub refused.
+    """
+    from huggingface_hub import HfApi
+    from huggingface_hub.errors import HfHubHTTPError
+
+    match = re.fullmatch(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+?))?/?", url)
+    if not match:
+        raise ValueError(
+            f"{url} names no dataset of the hub. Use hf://datasets/USER/NAME[@REVISION][/FOLDER]"
+        )
+    name, revision, inside = match.groups()
+    api = HfApi()
+    try:
+        api.create_repo(name, repo_type="dataset", exist_ok=True)
+        api.upload_folder(
+            repo_id=name,
+            repo_type="dataset",
+            folder_path=folder,
+            path_in_repo=inside or ".",
+            revision=revision,
+            allow_patterns=files,
+            commit_message=f"Add {folder.name}",
+        )
+    except HfHubHTTPError as error:
+        raise OSError(f"{url}: the hub refused: {error}. Are you logged in? hf auth login") from error
