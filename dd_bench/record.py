@@ -10,10 +10,13 @@ import json
 import os
 import tempfile
 from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
-from statistics import fmean, stdev, variance
-from typing import Any, Literal
+from statistics import fmean
+from typing import Any, Literal, Self
 
+import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from dd_bench.intervals import t_interval
@@ -155,12 +158,17 @@ class Record(_Frozen):
             ValueError: the record has no score of that metric.
         """
         metric = metric or self.main_metric
+        if metric not in self._summaries:
+            self._summaries[metric] = self._summarised(metric)
+        return self._summaries[metric]
+
+    def _summarised(self, metric: str) -> Summary:
         by_set = self._by_set(metric)
         if not by_set:
             raise ValueError(f"record {self.digest[:12]} ({self.status}) has no score {metric!r}")
         values = [x for v in by_set for x in v]
         freedom = sum(len(v) - 1 for v in by_set)
-        squares = sum((len(v) - 1) * variance(v) for v in by_set if len(v) > 1)
+        squares = sum((len(v) - 1) * _std(v) ** 2 for v in by_set if len(v) > 1)
         sample = self.sample(metric)
         low = high = None
         if len(sample) > 1:
@@ -169,9 +177,9 @@ class Record(_Frozen):
                 low, high = max(0.0, low), min(1.0, high)
         return Summary(
             mean=fmean(sample),
-            std=stdev(values) if len(values) > 1 else None,
+            std=_std(values) if len(values) > 1 else None,
             std_networks=(squares / freedom) ** 0.5 if freedom else None,
-            std_sets=stdev([fmean(v) for v in by_set]) if len(by_set) > 1 else None,
+            std_sets=_std([fmean(v) for v in by_set]) if len(by_set) > 1 else None,
             ci_low=low,
             ci_high=high,
             num_sets=len(by_set),
@@ -192,6 +200,10 @@ class Record(_Frozen):
 
     def text(self) -> str:
         """Returns the canonical JSON: sorted keys, two-space indent, a newline at the end."""
+        return self._text
+
+    @cached_property
+    def _text(self) -> str:
         # a key that came later is written only where it says something: older records keep their digest
         later: dict[str, Any] = {
             name: True for name in ("teacher_forwards", "teachers", "sizes") if not getattr(self, name)
@@ -200,7 +212,18 @@ class Record(_Frozen):
             later["scores"] = {"__all__": {"unit"}}
         return canonical(self.model_dump(mode="json", exclude=later), indent=2) + "\n"
 
-    @property
+    @cached_property
+    def _summaries(self) -> dict[str, Summary]:
+        return {}
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Returns a copy that remembers nothing of what was computed from the original."""
+        copied = super().model_copy(update=update, deep=deep)
+        for name in ("digest", "_text", "_summaries"):
+            copied.__dict__.pop(name, None)
+        return copied
+
+    @cached_property
     def digest(self) -> str:
         """Sha256 of `text()`; its first 16 hex digits name the file of an entry."""
         return hashlib.sha256(self.text().encode()).hexdigest()
@@ -209,6 +232,11 @@ class Record(_Frozen):
         """Writes the record atomically and returns `path`."""
         write_atomic(path, self.text().encode())
         return path
+
+
+def _std(values: Sequence[float]) -> float:
+    """Returns the sample standard deviation."""
+    return float(np.std(values, ddof=1))
 
 
 def load_record(path: Path) -> Record:

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import cache
 from importlib import resources
 from typing import Any
 
 from omegaconf import OmegaConf
 
 
+@cache
 def shipped_config(group: str, name: str) -> dict[str, Any]:
-    """Returns the YAML `conf/<group>/<name>.yaml` of this package as plain data, empty if it has none."""
+    """Returns the YAML `conf/<group>/<name>.yaml` of this package as plain data, to read only; empty if it has none."""
     path = resources.files("dd_bench.conf") / group / f"{name}.yaml"
     if not path.is_file():
         return {}
@@ -25,8 +27,17 @@ def shipped_config(group: str, name: str) -> dict[str, Any]:
             into = values
             for parent in parents:
                 into = into.setdefault(parent, {})
-            into[last] = shipped_config(inner, chosen)
+            into[last] = _merged(shipped_config(inner, chosen), into.get(last) or {})
     return values
+
+
+def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
+    """Returns both, the second's values where they have a key in common."""
+    both = dict(below)
+    for key, value in above.items():
+        deeper = isinstance(value, dict) and isinstance(both.get(key), dict)
+        both[key] = _merged(both[key], value) if deeper else value
+    return both
 
 
 def changed(group: str, name: str, values: dict[str, Any]) -> list[str]:

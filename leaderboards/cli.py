@@ -12,17 +12,24 @@ from dd_bench.record import Record, load_record
 from .entries import check_record, duplicates, entry_name, load_entries
 from .pairs import compare, pairs_table
 from .plots import draw
+from .site import build_site
 from .tables import build
 
 _HERE = Path(__file__).parent
+# In a checkout the boards live beside this file; in an installed wheel, under the working directory.
+_ROOT = _HERE if (_HERE.parent / "pyproject.toml").exists() else Path("leaderboards")
 
 
 def main(argv: Sequence[str]) -> int:
     """Runs one verb and returns the exit status: 0, or 1 after saying on stderr what was refused and why."""
     args = _parser().parse_args(argv)
     try:
-        if args.verb == "build":
-            _build(args.entries, args.published, args.out)
+        if args.verb == "build" and args.site:
+            out = args.out or _ROOT / "site"
+            count = build_site(args.entries, args.published, args.sets, out)
+            _say(f"{count} files in {out}; start with {out / 'index.html'}")
+        elif args.verb == "build":
+            _build(args.entries, args.published, args.out or _ROOT / "tables")
         elif args.verb == "plot":
             written = draw(args.entries, args.out)
             _say(f"{len(written)} drawings in {args.out}")
@@ -67,12 +74,10 @@ def _add(paths: list[Path], folder: Path) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    # In a checkout the boards live beside this file; in an installed wheel, under the working directory.
-    root = _HERE if (_HERE.parent / "pyproject.toml").exists() else Path("leaderboards")
     parser = argparse.ArgumentParser(prog="dd-bench leaderboard", description="Records in, tables out.")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verb = {
-        "build": verbs.add_parser("build", help="write every board as Markdown, CSV and LaTeX"),
+        "build": verbs.add_parser("build", help="write every board as Markdown, CSV and LaTeX, or as a site"),
         "plot": verbs.add_parser(
             "plot", help="draw accuracy against cost, and class-incremental learning, as SVG"
         ),
@@ -86,13 +91,23 @@ def _parser() -> argparse.ArgumentParser:
     verb["add"].add_argument("record", nargs="+", type=Path, help="record.json of a run")
     for sub in verb.values():
         sub.add_argument(
-            "--entries", type=Path, default=root / "entries", help="folder (default: %(default)s)"
+            "--entries", type=Path, default=_ROOT / "entries", help="folder (default: %(default)s)"
         )
     verb["build"].add_argument(
         "--published", type=Path, default=_HERE / "published", help="folder of paper numbers"
     )
-    for name, default in (("build", root / "tables"), ("plot", root / "plots")):
-        verb[name].add_argument("--out", type=Path, default=default, help="folder (default: %(default)s)")
+    verb["build"].add_argument(
+        "--site", action="store_true", help="as static pages, to open from a folder or publish"
+    )
+    verb["build"].add_argument(
+        "--sets", type=Path, default=_ROOT / "sets", help="folder of sets, for their pictures"
+    )
+    verb["build"].add_argument(
+        "--out", type=Path, help="folder (default: tables, or site, beside the entries' folder)"
+    )
+    verb["plot"].add_argument(
+        "--out", type=Path, default=_ROOT / "plots", help="folder (default: %(default)s)"
+    )
     return parser
 
 

@@ -15,6 +15,7 @@ from dd_bench.record import Record
 from .boards import Board
 from .entries import ACCURACY
 from .markup import MARKDOWN, markdown_table
+from .published import Published
 
 STAGES = ("prepare", "distill", "relabel", "reference", "evaluate")
 
@@ -40,6 +41,11 @@ def networks(record: Record) -> str:
         return str(by_set.total())
     sizes = set(by_set.values())
     return f"{len(by_set)}×{sizes.pop()}" if len(sizes) == 1 else f"{by_set.total()} in {len(by_set)} sets"
+
+
+def printed(published: Published) -> str:
+    """Returns a number of a paper as it is printed there, in percent."""
+    return " ± ".join(f"{x:.1f}" for x in (published.mean, published.std) if x is not None)
 
 
 def every_entry(board: Board) -> str:

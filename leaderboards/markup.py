@@ -53,6 +53,7 @@ _LATEX = str.maketrans(
     | {"–": "--", "±": r"$\pm$", "×": r"$\times$", "≈": r"$\approx$", "†": r"\dag{}", "‡": r"\ddag{}"}
 )
 
+PLAIN = Markup(lambda text: text, best="{} ★", tied="{} ≈", count=" ({})", mark=" [{}]")
 MARKDOWN = Markup(escape_markdown, best="**{}**", tied="≈ {}", count=" ({})", mark=" [{}]")
 LATEX = Markup(
     escape_latex,

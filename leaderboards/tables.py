@@ -18,10 +18,10 @@ from .continual import continual_tables
 from .cost import cost_tables
 from .cross_arch import cross_arch_tables
 from .entries import ACCURACY, load_entries
-from .figures import beside, csv_text, every_entry, networks, number
+from .figures import beside, csv_text, every_entry, networks, number, printed
 from .labels import label_tables
 from .markup import LATEX, MARKDOWN, Markup, markdown_table
-from .published import Published, PublishedSet, load_published
+from .published import PublishedSet, load_published
 
 _MARKDOWN = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -65,10 +65,15 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
             )
         files[f"{slug}.md"] = _board_markdown(board)
         files[f"{slug}.csv"] = csv_text((board, record) for record in board.records)
-        files[f"{slug}.tex"] = _LATEX.get_template("board.tex.j2").render(_context(board, LATEX))
+        files[f"{slug}.tex"] = latex(board)
     for name, text in files.items():
         write_atomic(out_dir / name, text.encode())
     return [out_dir / name for name in files]
+
+
+def latex(board: Board) -> str:
+    """Returns a board as a LaTeX table."""
+    return _LATEX.get_template("board.tex.j2").render(_context(board, LATEX))
 
 
 def _board_markdown(board: Board) -> str:
@@ -113,7 +118,7 @@ def _published(published: Sequence[PublishedSet]) -> str:
     tables = []
     for s in published:
         rows = [
-            [c.method, str(c.ipc or "all"), _printed(c) + "†" * (not c.verified), c.protocol, c.source]
+            [c.method, str(c.ipc or "all"), printed(c) + "†" * (not c.verified), c.protocol, c.source]
             for c in s.cells
         ]
         rows = [[MARKDOWN.escape(x) for x in row] for row in rows]
@@ -142,7 +147,7 @@ def _context(board: Board, markup: Markup) -> dict[str, Any]:
         "place": markup.escape(place),
         "header": [markup.escape(x) for x in header],
         "rows": rows,
-        "legend": _legend(board, markup),
+        "legend": legend_of(board, markup),
         "warnings": [markup.escape(x) for x in board.warnings],
         "slug": t.slug,
     }
@@ -178,15 +183,11 @@ def _quoted(cell: Cell, markup: Markup) -> str:
     marks = [q.letter + "†" * (not q.number.verified) for q in cell.quotes]
     pairs = zip(cell.quotes, marks, strict=True)
     return " / ".join(
-        markup.escape(_printed(q.number)) + markup.mark.format(markup.escape(mark)) for q, mark in pairs
+        markup.escape(printed(q.number)) + markup.mark.format(markup.escape(mark)) for q, mark in pairs
     )
 
 
-def _printed(published: Published) -> str:
-    return " ± ".join(f"{x:.1f}" for x in (published.mean, published.std) if x is not None)
-
-
-def _changed_knobs(board: Board) -> list[str]:
+def changed_knobs(board: Board) -> list[str]:
     """Returns a line for each method whose entries were not made with the hyper-parameters of its YAML."""
     found: dict[tuple[str, str], list[int]] = defaultdict(list)
     for record in board.records:
@@ -198,7 +199,7 @@ def _changed_knobs(board: Board) -> list[str]:
     ]
 
 
-def _legend(board: Board, markup: Markup) -> list[str]:
+def legend_of(board: Board, markup: Markup) -> list[str]:
     """Returns the lines under the table: only those that this table needs."""
     places = set(board.places.values())
     escape = markup.escape
@@ -221,7 +222,7 @@ def _legend(board: Board, markup: Markup) -> list[str]:
                 "its networks: that says nothing of how another run of the method would come out"
             )
         )
-    lines += [escape(text) for text in _changed_knobs(board)]
+    lines += [escape(text) for text in changed_knobs(board)]
     lines += [escape(text) for text in board.variants]
     lines += [note(str(i), text) for i, text in enumerate(board.reasons, 1)]
     if board.sources:

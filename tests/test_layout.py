@@ -126,7 +126,7 @@ def test_boards_render_without_torch(module):
 
 @pytest.mark.parametrize("path", MODULES, ids=dotted)
 def test_nothing_unpickles(path):
-    """A set from a stranger must not run code: no pickle, and no torch.load but of data alone, where releases are read."""
+    """A set from a stranger must not run code: no pickle, and no torch.load but of data, where releases are read."""
     for name, _ in imports(path):
         assert name.split(".")[0] not in ("pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal"), (
             name

@@ -1,0 +1,138 @@
+"""The page of one entry: everything that is known of it, and how to make it again."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+from dd_bench.record import Record
+
+from .boards import Board
+from .citations import bibtex, cited
+from .commands import distill_command, evaluate_command, run_command
+from .figures import networks, number
+
+_STANDING = {
+    "best": "The best of its column.",
+    "tied": "Not told from the best of its column.",
+    "behind": "Behind the best of its column (Welch's t test, Holm over all pairs, family-wise 5 %).",
+    "untested": "Not ranked: no spread to test with, or nothing to be tested against.",
+}
+
+
+class KnownSet(NamedTuple):
+    """A set whose files lie beside the entries."""
+
+    folder: str  # as a command names it
+    card: Mapping[str, Any]
+    picture: str | None  # file on the site
+
+
+def entry_page(
+    record: Record, board: Board, sets: Mapping[str, KnownSet], verdict: str | None
+) -> dict[str, Any]:
+    """Returns what the template of an entry's page shows."""
+    main, place = record.main_metric, board.places.get(record.key)
+    known = [sets[d] for d in record.set_digests if d in sets]
+    score: str = record.status
+    if record.status == "done":
+        s = record.summary()
+        score = f"{number([s.mean, s.std], main)} {'% ' if main == 'accuracy' else ''}{main}, n={networks(record)}"
+    citations = {d: list(k.card.get("citations", [])) for d, k in sets.items()}
+    return {
+        "title": f"{record.method} on {record.dataset}, IPC {record.ipc}",
+        "board": f"boards/{board.track.slug}.html",
+        "board_title": board.track.title,
+        "score": score,
+        "standing": _STANDING.get(place or "", record.reason or "") + (f" {verdict}" if verdict else ""),
+        "notes": record.notes,
+        "picture": known[0].picture if known else None,
+        "commands": list(_commands(record, known)),
+        "metrics": [_metric(record, name) for name in record.metrics],
+        "facts": [(name, value) for name, value in _facts(record) if value],
+        "config": json.dumps(record.config, indent=2, sort_keys=True),
+        "bibtex": bibtex(cited([record], citations)),
+        "digest": record.digest[:16],
+    }
+
+
+def _commands(record: Record, known: list[KnownSet]) -> list[tuple[str, str]]:
+    told = []
+    revision = f" at revision {record.code.revision[:12]}" if record.code.revision else ""
+    distilled_here = record.config.get("set") is None
+    command = run_command(record)
+    if command and distilled_here:
+        told.append((f"Distil and measure it{revision}:", command))
+    for one in known[:1]:
+        made = distill_command(one.card["config"], one.card["method"], one.card["dataset"])
+        if made and not distilled_here:
+            told.append(("Distil the set:", made))
+        if len(record.set_digests) == 1:
+            told.append(
+                ("Measure the published set anew, with all networks:", evaluate_command(record, one.folder))
+            )
+            told.append(
+                (
+                    "Train two of its networks anew and compare:",
+                    f"dd-bench verify leaderboards/entries/{_name(record)}",
+                )
+            )
+    return told
+
+
+def _name(record: Record) -> str:
+    from .entries import entry_name
+
+    return entry_name(record)
+
+
+def _metric(record: Record, name: str) -> dict[str, str]:
+    s, main = record.summary(name), record.main_metric
+    by_set: dict[int, list[float]] = {}
+    for score in record.scores:
+        if score.metric == name:
+            by_set.setdefault(score.set, []).append(score.value)
+    values = "; ".join(" ".join(number([v], main) for v in vs) for vs in by_set.values())
+    ends = "" if s.ci_low is None else f"{number([s.ci_low], main)}–{number([s.ci_high], main)}"
+    std = "" if s.std is None else number([s.std], main)
+    return {
+        "name": name,
+        "mean": number([s.mean], main),
+        "ci": ends,
+        "std": std,
+        "n": str(s.num_networks),
+        "each": values,
+    }
+
+
+def _facts(record: Record) -> list[tuple[str, str]]:
+    code, p = record.code, record.protocol
+    revision = f"{code.revision or 'unknown'}{' (changed)' if code.dirty else ''}"
+    parts = ", ".join(f"{k} {v:,}" for k, v in record.stored_bytes.items())
+    return [
+        ("Protocol", f"{p.name} v{p.version}, selection {record.selection}, labels {record.label_mode}"),
+        ("Network", record.model),
+        ("Evaluator", record.evaluator),
+        ("Measured", record.created),
+        ("Device", record.device),
+        (
+            "Code",
+            f"dd_bench {code.version}, revision {revision}, numbers {code.numbers}",
+        ),
+        ("Seconds", ", ".join(f"{k} {v:,.1f}" for k, v in record.seconds.items())),
+        ("Peak memory", ", ".join(f"{k} {v / 2**20:,.0f} MiB" for k, v in record.peak_memory.items())),
+        ("Stored bytes of a set", parts and f"{sum(record.stored_bytes.values()):,} ({parts})"),
+        ("Sizes", ", ".join(f"{k} {v:,}" for k, v in record.sizes.items())),
+        ("Teachers", ", ".join(f"{t.name} {(t.digest or '')[:8]} ({t.accuracy})" for t in record.teachers)),
+        (
+            "Images through teachers a network",
+            f"{record.teacher_forwards:,}" if record.teacher_forwards else "",
+        ),
+        ("Seeds", json.dumps(record.seeds)),
+        ("Content key", record.key),
+        ("Record, sha256", record.digest),
+        ("Real set", record.real_digest),
+        ("Synthetic sets", " ".join(record.set_digests)),
+        ("Libraries", ", ".join(f"{k} {v}" for k, v in record.versions.items())),
+    ]

@@ -1,0 +1,151 @@
+// Tables that sort, filter and remember both in the address; plots that follow the reader's colours. No request leaves.
+"use strict";
+(() => {
+  const PAGE = 100;
+  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const element = (name, values = {}, ...inside) => {
+    const made = Object.assign(document.createElement(name), values);
+    made.append(...inside);
+    return made;
+  };
+  const base = (cell) => (cell !== null && typeof cell === "object" ? cell.sort ?? cell.text : cell);
+  const shown = (cell) => (cell === null ? "" : typeof cell === "object" ? cell.text : String(cell));
+
+  function whisker(cell, low, high) {
+    const ns = "http://www.w3.org/2000/svg", at = (x) => 2 + (108 * (x - low)) / (high - low || 1);
+    const svg = document.createElementNS(ns, "svg"), line = document.createElementNS(ns, "line"), dot = document.createElementNS(ns, "circle");
+    svg.setAttribute("class", "whisker"); svg.setAttribute("viewBox", "0 0 112 12"); svg.setAttribute("aria-hidden", "true");
+    Object.entries({ x1: at(cell.low), x2: at(cell.high), y1: 6, y2: 6 }).forEach(([k, v]) => line.setAttribute(k, v));
+    Object.entries({ cx: at(cell.sort), cy: 6, r: 3.2 }).forEach(([k, v]) => dot.setAttribute(k, v));
+    svg.append(line, dot);
+    return svg;
+  }
+
+  function board(section) {
+    const name = section.dataset.table, { columns, rows } = read(name);
+    const [form, count, head, body, more] = ["form", ".count", "thead", "tbody", ".more"].map((s) => section.querySelector(s));
+    const state = { sort: null, down: false, limit: PAGE, filters: {} }, inputs = {};
+    const spans = columns.map((column, i) => {
+      const cells = rows.map((row) => row.cells[i]).filter((c) => c && typeof c === "object" && "low" in c);
+      return cells.length ? [Math.min(...cells.map((c) => c.low)), Math.max(...cells.map((c) => c.high))] : null;
+    });
+    const key = (word) => (name === "rows" || name === "boards" ? word : `${name}.${word}`);
+
+    function matches(row) {
+      return Object.entries(state.filters).every(([id, wanted]) => {
+        if (id === "q") return wanted.toLowerCase().split(/\s+/).every((word) => row.text.includes(word));
+        const i = columns.findIndex((c) => c.id === id);
+        return row.control && row.cells[i] === null ? true : shown(row.cells[i]) === wanted;
+      });
+    }
+    function ordered(found) {
+      const i = columns.findIndex((c) => c.id === state.sort);
+      if (i < 0) return found;
+      const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
+      return [...found].sort((x, y) => {
+        const a = base(x.cells[i]), b = base(y.cells[i]);
+        if (a === null || b === null) return (a === null) - (b === null); // what is not there comes last either way
+        return (state.down ? -1 : 1) * compare(a, b);
+      });
+    }
+    function cellOf(cell, column, i) {
+      const made = element(i === 0 ? "th" : "td", { className: [column.kind === "text" ? "text" : "", column.wide ? "wide" : ""].join(" ").trim() });
+      if (i === 0) made.scope = "row";
+      let inside = shown(cell);
+      if (cell && typeof cell === "object" && cell.href) inside = element("a", { href: cell.href }, inside);
+      if (cell && typeof cell === "object" && cell.mark) inside = element("span", { className: cell.mark, title: cell.mark }, inside);
+      if (cell && typeof cell === "object" && cell.title) made.title = cell.title;
+      made.append(inside);
+      if (spans[i] && cell && "low" in cell) made.append(whisker(cell, ...spans[i]));
+      return made;
+    }
+    function show() {
+      for (const row of rows) row.text ??= row.cells.map(shown).join(" ").toLowerCase();
+      const found = ordered(rows.filter(matches));
+      body.replaceChildren(...found.slice(0, state.limit).map((row) => element("tr", { className: row.control ? "control" : "" }, ...row.cells.map((cell, i) => cellOf(cell, columns[i], i)))));
+      count.textContent = `${found.length} of ${rows.length} rows` + (found.length > state.limit ? `, ${state.limit} shown` : "");
+      more.hidden = found.length <= state.limit;
+      for (const cell of head.querySelectorAll("th")) {
+        const on = cell.dataset.id === state.sort;
+        cell.setAttribute("aria-sort", on ? (state.down ? "descending" : "ascending") : "none");
+      }
+    }
+    function remember() {
+      const words = new URLSearchParams(location.hash.slice(1));
+      for (const id of [...Object.keys(inputs), "sort", "down"]) words.delete(key(id));
+      for (const [id, value] of Object.entries(state.filters)) words.set(key(id), value);
+      if (state.sort) words.set(key("sort"), state.sort);
+      if (state.down) words.set(key("down"), "1");
+      history.replaceState(null, "", words.size ? `#${words}` : location.pathname + location.search);
+    }
+    function recall() {
+      const words = new URLSearchParams(location.hash.slice(1));
+      state.filters = {};
+      for (const [id, input] of Object.entries(inputs)) {
+        input.value = words.get(key(id)) ?? "";
+        if (input.value) state.filters[id] = input.value;
+      }
+      [state.sort, state.down, state.limit] = [words.get(key("sort")), words.has(key("down")), PAGE];
+    }
+    function changed() { state.limit = PAGE; remember(); show(); }
+
+    head.append(element("tr", {}, ...columns.map((column) => {
+      const cell = element("th", { scope: "col", className: [column.kind === "text" ? "text" : "", column.wide ? "wide" : ""].join(" ").trim() });
+      cell.dataset.id = column.id;
+      const press = element("button", { type: "button" }, column.label);
+      if (column.title) press.title = column.title;
+      press.addEventListener("click", () => {
+        state.down = state.sort === column.id ? !state.down : column.kind !== "text";
+        state.sort = column.id;
+        changed();
+      });
+      cell.append(press);
+      return cell;
+    })));
+    const filter = (id, label, input) => {
+      input.addEventListener(input.tagName === "SELECT" ? "change" : "input", () => {
+        if (input.value) state.filters[id] = input.value; else delete state.filters[id];
+        changed();
+      });
+      inputs[id] = input;
+      form.append(element("label", {}, label, input));
+    };
+    if (rows.length > 3) filter("q", "Search", element("input", { type: "search", autocomplete: "off" }));
+    columns.forEach((column, i) => {
+      if (!column.filter) return;
+      const values = [...new Set(rows.map((row) => shown(row.cells[i])))].filter(Boolean).sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
+      if (values.length < 2) return;
+      filter(column.id, column.label, element("select", {}, element("option", { value: "" }, "all"), ...values.map((v) => element("option", { value: v }, v))));
+    });
+    form.addEventListener("submit", (event) => event.preventDefault());
+    more.addEventListener("click", () => { state.limit += 10 * PAGE; show(); });
+    window.addEventListener("hashchange", () => { recall(); show(); });
+    recall();
+    show();
+  }
+
+  function plot(place) {
+    const { traces, axes, fronts } = read(place.dataset.plot), select = document.querySelector("[data-axis]");
+    const draw = () => {
+      const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+      const axis = select ? select.value : "x", grid = colour("--line");
+      const lines = traces.map((t) => ({ ...t, x: t[axis], type: "scatter" }));
+      if (fronts) lines.unshift({ x: fronts[axis].x, y: fronts[axis].y, mode: "lines", line: { shape: "hv", color: colour("--quiet"), width: 1 }, hoverinfo: "skip", showlegend: false });
+      const layout = {
+        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink") }, margin: { t: 10, r: 10, l: 60, b: 50 }, hovermode: "closest",
+        xaxis: { title: { text: axes[axis].title }, type: axes[axis].type, gridcolor: grid, zeroline: false, ...(axes[axis].ticks ? { tickvals: axes[axis].ticks } : {}) },
+        yaxis: { title: { text: axes.y.title }, gridcolor: grid, zeroline: false },
+        legend: window.innerWidth < 640 ? { orientation: "h", y: -0.25 } : {},
+      };
+      Plotly.react(place, lines, layout, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+    };
+    draw();
+    place.on("plotly_click", ({ points }) => { const to = points[0].customdata; if (to) location.href = to; });
+    if (select) select.addEventListener("change", draw);
+    matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
+  }
+
+  document.querySelectorAll("[data-table]").forEach(board);
+  document.querySelectorAll("[data-plot]").forEach(plot);
+  document.documentElement.dataset.ready = "yes";
+})();

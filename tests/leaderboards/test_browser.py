@@ -1,0 +1,209 @@
+"""The site in a real browser, from a folder on the disk: what its readers click, and that nothing leaves the page."""
+
+import json
+import os
+import shutil
+import time
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+
+pytest.importorskip("plotly")
+webdriver = pytest.importorskip("selenium.webdriver")
+from selenium.webdriver.chrome.options import Options
+from selenium.webdriver.chrome.service import Service
+from selenium.webdriver.common.by import By
+from selenium.webdriver.common.keys import Keys
+from selenium.webdriver.support.select import Select
+from selenium.webdriver.support.wait import WebDriverWait
+
+from dd_bench.leaderboards.entries import entry_name
+from dd_bench.leaderboards.site import build_site
+
+from .conftest import make_record
+
+BROWSER, DRIVER = shutil.which("chromium"), shutil.which("chromedriver")
+ROOT = Path(__file__).parents[2] / "leaderboards"
+QUIET = (
+    "--headless=new",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+)
+pytestmark = pytest.mark.skipif(
+    not (BROWSER and DRIVER),
+    reason="needs chromium and chromedriver: apt-get install chromium chromium-driver",
+)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory):
+    """A board of 250 entries, and a picture."""
+    root = tmp_path_factory.mktemp("site")
+    for i in range(250):
+        value = 0.3 + i / 500
+        r = make_record(f"m{i:03d}", (1, 10)[i % 2], [[value, value + 0.01, value + 0.02]])
+        r.save(root / "entries" / entry_name(r))
+    build_site(root / "entries", ROOT / "published", ROOT / "sets", root / "out")
+    return root / "out"
+
+
+@pytest.fixture(scope="module")
+def chrome(tmp_path_factory):
+    options = Options()
+    options.binary_location = BROWSER
+    folder = tmp_path_factory.mktemp("downloads")
+    for word in (*QUIET, f"--user-data-dir={tmp_path_factory.mktemp('profile')}"):
+        options.add_argument(word)
+    if os.geteuid() == 0:
+        options.add_argument("--no-sandbox")
+    options.add_experimental_option("prefs", {"download.default_directory": str(folder)})
+    options.set_capability("goog:loggingPrefs", {"browser": "ALL", "performance": "ALL"})
+    driver = webdriver.Chrome(options=options, service=Service(DRIVER))
+    driver.folder = folder
+    yield driver
+    driver.quit()
+
+
+@pytest.fixture
+def page(chrome, site):
+    """Opens a page of the site; afterwards the console is silent and nothing was asked from elsewhere."""
+
+    def open_(name, width=1280, dark=False):
+        phone = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
+        chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        for log in ("browser", "performance"):
+            chrome.get_log(log)  # of what came before
+        chrome.get("about:blank")  # or a new address would differ in its hash alone
+        file, _, hash_ = name.partition("#")
+        chrome.get((site / file).as_uri() + (f"#{hash_}" if hash_ else ""))
+        return chrome
+
+    yield open_
+    assert [e for e in chrome.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
+    events = [json.loads(e["message"])["message"] for e in chrome.get_log("performance")]
+    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert asked and {urlsplit(url).scheme for url in asked} <= {"file", "data", "about", "blob"}
+
+
+@pytest.fixture(scope="module")
+def board(site):
+    (path,) = (site / "boards").glob("*.html")
+    return f"boards/{path.name}"
+
+
+def column(driver, number):
+    return [
+        e.text.splitlines()[0]
+        for e in driver.find_elements(By.CSS_SELECTOR, f"tbody tr > :nth-child({number})")
+    ]
+
+
+def test_sorting(page, board):
+    driver = page(board)
+    head = driver.find_element(By.CSS_SELECTOR, "th[data-id=mean]")
+    head.find_element(By.TAG_NAME, "button").click()
+    assert head.get_attribute("aria-sort") == "descending" and column(driver, 1)[:2] == ["m249", "m248"]
+    head.find_element(By.TAG_NAME, "button").click()
+    assert head.get_attribute("aria-sort") == "ascending" and column(driver, 1)[:2] == ["m000", "m001"]
+    assert driver.current_url.endswith("#sort=mean")
+
+
+def test_the_keyboard_is_enough(page, board):
+    driver = page(board)
+    driver.switch_to.active_element.send_keys(Keys.TAB)
+    assert driver.switch_to.active_element.text == "Skip to the content"
+    button = driver.find_element(By.CSS_SELECTOR, "th[data-id=method] button")
+    for _ in range(40):
+        if driver.switch_to.active_element == button:
+            break
+        driver.switch_to.active_element.send_keys(Keys.TAB)
+    else:
+        pytest.fail("the header is not to be reached with the tabulator")
+    driver.switch_to.active_element.send_keys(Keys.ENTER)
+    assert (
+        driver.find_element(By.CSS_SELECTOR, "th[data-id=method]").get_attribute("aria-sort") == "ascending"
+    )
+
+
+def test_filters_and_the_address_that_remembers_them(page, board):
+    driver = page(board)
+    driver.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("m01")
+    assert len(column(driver, 1)) == 10 and "10 of 250" in driver.find_element(By.CSS_SELECTOR, ".count").text
+    Select(driver.find_element(By.CSS_SELECTOR, "form select")).select_by_visible_text("10")
+    found = column(driver, 1)
+    assert len(found) == 5 and set(column(driver, 2)) == {"10"}
+    address = driver.current_url
+    hash_ = address.partition("#")[2]
+    assert hash_ == "q=m01&ipc=10"
+    again = page(f"{board}#{hash_}")
+    assert (
+        column(again, 1) == found
+        and again.find_element(By.CSS_SELECTOR, "input").get_attribute("value") == "m01"
+    )
+    again.find_element(By.CSS_SELECTOR, "input").send_keys("nothing like it")
+    assert column(again, 1) == []
+
+
+def test_long_tables_come_in_parts(page, board):
+    driver = page(board)
+    assert len(column(driver, 1)) == 100
+    driver.find_element(By.CSS_SELECTOR, ".more").click()
+    assert len(column(driver, 1)) == 250 and not driver.find_element(By.CSS_SELECTOR, ".more").is_displayed()
+
+
+def test_from_the_front_page_to_an_entry(page, site):
+    driver = page("index.html")
+    driver.find_element(By.CSS_SELECTOR, "tbody th a").click()
+    driver.find_element(By.LINK_TEXT, "m248").click()
+    assert (
+        "/entries/" in driver.current_url
+        and "m248 on fashion_mnist" in driver.find_element(By.TAG_NAME, "h1").text
+    )
+    assert Path(urlsplit(driver.current_url).path).stem in driver.find_element(By.TAG_NAME, "main").text
+
+
+def test_drawings(page, board):
+    driver = page(board)
+    points = driver.find_elements(By.CSS_SELECTOR, ".plot .point")
+    assert len(points) >= 250
+    title = ".plot .xtitle"
+    assert "bytes" in driver.find_element(By.CSS_SELECTOR, title).text
+    Select(driver.find_element(By.CSS_SELECTOR, "[data-axis]")).select_by_value("making")
+    WebDriverWait(driver, 10).until(lambda d: "seconds" in d.find_element(By.CSS_SELECTOR, title).text)
+
+
+@pytest.mark.parametrize("name", ["index.html", "entries.html", "published.html", "cross_arch.html", None])
+def test_a_phone_scrolls_down_alone(page, board, name):
+    driver = page(name or board, width=390)
+    assert driver.execute_script("return document.documentElement.scrollWidth") == 390
+    assert driver.find_element(By.TAG_NAME, "h1").is_displayed()
+
+
+def test_dark_mode(page, board):
+    def shades(driver):
+        body = driver.find_element(By.TAG_NAME, "body")
+        values = [body.value_of_css_property(p) for p in ("background-color", "color")]
+        return [sum(map(int, v.strip("rgba()").split(",")[:3])) for v in values]
+
+    paper, ink = shades(page(board))
+    assert paper > 700 > 150 > ink
+    paper, ink = shades(page(board, dark=True))
+    assert paper < 150 < 600 < ink
+
+
+def test_a_download(page, site, board):
+    driver = page(board)
+    driver.find_element(By.LINK_TEXT, "CSV").click()
+    wanted = site / "data" / f"{Path(board).stem}.csv"
+    for _ in range(50):
+        if (found := driver.folder / wanted.name).is_file():
+            break
+        time.sleep(0.1)
+    assert found.read_bytes() == wanted.read_bytes()

@@ -1,0 +1,101 @@
+"""The command of an entry composes to the configuration that the entry was measured with."""
+
+import shlex
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+from omegaconf import OmegaConf
+
+from dd_bench.leaderboards.commands import _grammar, distill_command, evaluate_command, run_command
+from dd_bench.leaderboards.entries import load_entries
+from dd_bench.record import load_record
+
+ENTRIES = Path(__file__).parents[2] / "leaderboards" / "entries"
+ELSEWHERE = ("out", "cache", "logger", "log_every", "checkpoint_seconds", "runtime", "set", "teachers")
+LATER = {"method.frequency", "method.experts.precision", "evaluator.equal"}
+"""Keys that came after some entries were measured; their defaults are what these entries had."""
+
+
+def flat(values, path=""):
+    for key, value in values.items():
+        here = f"{path}.{key}" if path else str(key)
+        if isinstance(value, dict) and value:
+            yield from flat(value, here)
+        else:
+            yield here, value
+
+
+def composed(command):
+    words = shlex.split(command)
+    assert words[0] == "dd-bench"
+    with initialize_config_module("dd_bench.conf", version_base="1.3"):
+        return OmegaConf.to_container(compose("config", words[2:]), resolve=True)
+
+
+def one_of_each():
+    """An entry of each method, protocol and evaluator: those that differ most from the defaults."""
+    best = {}
+    for path in sorted(ENTRIES.glob("*.json")):
+        record = load_record(path)
+        key = (record.method, record.protocol.name, record.evaluator)
+        if key not in best or len(run_command(record) or "") > len(run_command(best[key]) or ""):
+            best[key] = record
+    return list(best.values())
+
+
+@pytest.mark.parametrize("record", one_of_each(), ids=lambda r: f"{r.method}-{r.protocol.name}-{r.evaluator}")
+def test_a_command_composes_to_its_entry(record):
+    found = composed(run_command(record))
+    mine, its = (
+        dict(flat({k: v for k, v in c.items() if k not in ELSEWHERE})) for c in (found, record.config)
+    )
+    assert {k for k in mine.keys() | its.keys() if mine.get(k) != its.get(k)} <= LATER
+    if record.teachers:
+        assert [t.name for t in record.teachers] == list(found["teachers"])
+        theirs = {t.name: record.config["teachers"][t.name] for t in record.teachers}
+        assert dict(flat(found["teachers"])) == dict(flat(theirs))
+
+
+@pytest.mark.slow
+def test_all_commands_compose():
+    for record in load_entries(ENTRIES):
+        composed(run_command(record))
+
+
+def test_the_evaluation_of_a_set():
+    record = next(r for r in load_entries(ENTRIES) if r.method == "mtt")
+    command = evaluate_command(record, "sets/a b")
+    assert "'set=sets/a b'" in command and "method" not in command
+    assert composed(command)["protocol"] == record.config["protocol"]
+
+
+def test_a_method_of_elsewhere_has_no_command(record):
+    assert run_command(record("mine", 10, [[0.5]])) is None
+    assert distill_command({"method": {}, "model": {}}, "mine", "digits") is None
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        None,
+        True,
+        3,
+        -0.5,
+        1e-7,
+        "word",
+        "a/b.c",
+        "with space",
+        'a "quoted" \\ text',
+        "null",
+        "1",
+        "a,b",
+        [1, [2, "x y"]],
+        {"a": 1},
+    ],
+)
+def test_values_survive_the_grammar_of_overrides(value):
+    with initialize_config_module("dd_bench.conf", version_base="1.3"):
+        cfg = compose("config", [f"+method.extra={_grammar(value)}"])
+    found = cfg.method.extra
+    assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value

@@ -1,0 +1,170 @@
+"""The site as files: whole or not there, the same bytes, every link leads somewhere, nothing foreign in a page."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+pytest.importorskip("plotly")
+
+from dd_bench.leaderboards.cli import main
+from dd_bench.leaderboards.entries import entry_name
+from dd_bench.leaderboards.site import build_site
+from dd_bench.record import ProtocolId, Score
+
+ROOT = Path(__file__).parents[2] / "leaderboards"
+
+
+@pytest.fixture
+def entries(record, put):
+    """A board of five entries with a control that diverged, one of a graph, and one of steps."""
+    hard = {"evaluator": "graph", "dataset": "NCI1", "main_metric": "auc", "model": "gin"}
+
+    def scores(**metrics):
+        return [
+            Score(metric=m, value=v + i / 100, set=0, network=i, seed=i)
+            for m, v in metrics.items()
+            for i in (0, 1, 2)
+        ]
+
+    steps = {"step 1": 0.9, "step 2": 0.7, "accuracy": 0.7, "average": 0.8, "forgetting": 0.1}
+    return put(
+        record("random", 10, [[0.50, 0.52, 0.54]]),
+        record("dm", 10, [[0.70, 0.72, 0.74]]),
+        record("dm", 1, [[0.60, 0.62, 0.64]], notes=["</script><script>alert(1)</script>"]),
+        record("mtt", 10, [[0.71, 0.735, 0.75]]),
+        record("dc", 10, [], status="diverged", reason="loss is <b>nan</b>", scores=[]),
+        record("mirage", 10, [], scores=scores(auc=0.6, size_only=0.68, permuted=0.5), **hard),
+        record(
+            "dm",
+            10,
+            [],
+            scores=scores(**steps),
+            evaluator="continual",
+            protocol=ProtocolId(name="x", version=1),
+        ),
+    )
+
+
+@pytest.fixture
+def site(entries, tmp_path):
+    out = tmp_path / "site"
+    assert build_site(entries, ROOT / "published", tmp_path / "sets", out) > 20
+    return out
+
+
+def table(page: Path, name="rows"):
+    match = re.search(
+        f'<script type="application/json" id="{name}">(.*?)</script>', page.read_text(), re.DOTALL
+    )
+    return json.loads(match[1])
+
+
+def test_every_link_leads_somewhere(site):
+    broken = []
+    for page in site.rglob("*.html"):
+        text = page.read_text()
+        found = re.findall(r'(?:href|src)="([^"#]+)(?:#[^"]*)?"', text)
+        for match in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL):
+            found += re.findall(r'"(?:href|customdata)":"?\[?"([^"]+)"', match)
+        links = [link for link in found if not link.startswith("data:")]
+        broken += [(page.name, link) for link in links if not (page.parent / link).is_file()]
+    assert broken == []
+
+
+def test_nothing_is_asked_from_elsewhere(site):
+    for page in [*site.rglob("*.html"), site / "site.js", site / "site.css"]:
+        addresses = set(re.findall(r"https?://[^\s\"'<)]+", page.read_text()))
+        assert addresses <= {"http://www.w3.org/2000/svg"}, page
+
+
+def test_foreign_text_is_text(site):
+    """A note of a stranger's record ends no script and starts no element."""
+    pages = "".join(p.read_text() for p in site.rglob("*.html"))
+    assert "<script>alert" not in pages and "<b>nan" not in pages
+    assert "&lt;script&gt;alert(1)" in pages and "loss is &lt;b&gt;nan" in pages
+
+
+def test_rows_of_a_board(site):
+    (page,) = (site / "boards").glob("fashion_mnist--hard-*.html")
+    made = table(page)
+    names = [c["id"] for c in made["columns"]]
+    rows = [dict(zip(names, row["cells"], strict=True)) for row in made["rows"]]
+    assert [(r["method"]["text"], r["ipc"]) for r in rows] == [
+        ("dm", 1),
+        ("mtt", 10),
+        ("dm", 10),
+        ("random", 10),
+        ("dc", 10),
+    ]
+    assert (
+        rows[1]["mean"]["mark"] == "best"
+        and rows[2]["mean"]["mark"] == "tied"
+        and rows[3]["mean"]["mark"] == "behind"
+    )
+    assert rows[1]["mean"]["text"] == "73.2 ± 2.0" and rows[1]["ci"]["low"] < 0.7317 < rows[1]["ci"]["high"]
+    assert rows[4]["mean"]["text"] == "diverged" and rows[0]["bytes"]["sort"] == 31440
+
+
+def test_control_rows_of_graphs(site):
+    (page,) = (site / "boards").glob("NCI1--*.html")
+    made = table(page)
+    assert [r["cells"][0] for r in made["rows"] if r.get("control")] == ["size_only (no set)"]
+    assert "permuted" in [c["id"] for c in made["columns"]]
+
+
+def test_curves_of_steps(site):
+    made = table(site / "continual.html", "plot1")
+    assert made["traces"][0]["x"] == [1, 2] and made["traces"][0]["y"] == pytest.approx([91, 71])
+
+
+def test_an_entry_keeps_its_address(site, entries):
+    for path in entries.glob("*.json"):
+        digest = path.stem.rpartition("-")[2]
+        assert (site / "entries" / f"{digest}.json").read_bytes() == path.read_bytes()
+        assert f"entries/{digest}.html" in (site / "entries" / f"{digest}.html").read_text()
+
+
+def test_downloads(site, entries):
+    assert len(json.loads((site / "data" / "records.json").read_text())) == 7
+    assert len((site / "data" / "records.csv").read_text().splitlines()) == 8
+    assert "@software{dd_bench" in (site / "data" / "records.bib").read_text()
+    (tex,) = (site / "data").glob("NCI1--*.tex")
+    assert "tabular" in tex.read_text()
+
+
+def test_the_same_entries_give_the_same_bytes(site, entries, tmp_path):
+    before = {p.relative_to(site): p.read_bytes() for p in site.rglob("*") if p.is_file()}
+    build_site(entries, ROOT / "published", tmp_path / "sets", site)
+    assert {p.relative_to(site): p.read_bytes() for p in site.rglob("*") if p.is_file()} == before
+
+
+def test_it_is_whole_or_the_old_one(site, entries, tmp_path, record):
+    before = sorted(site.rglob("*"))
+    broken = record("dm", 50, [[7.0]])
+    broken.save(entries / entry_name(broken))
+    with pytest.raises(ValueError, match="is no share"):
+        build_site(entries, ROOT / "published", tmp_path / "sets", site)
+    assert sorted(site.rglob("*")) == before and not list(tmp_path.glob(".site*"))
+
+
+def test_another_folder_is_left_alone(entries, tmp_path):
+    (tmp_path / "mine").mkdir()
+    (tmp_path / "mine" / "thesis.tex").write_text("years of work")
+    with pytest.raises(FileExistsError, match="holds something else"):
+        build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "mine")
+    assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+def test_the_command(entries, tmp_path, capsys):
+    how = ["--entries", str(entries), "--sets", str(ROOT / "sets"), "--out", str(tmp_path / "s")]
+    assert main(["build", "--site", *how]) == 0
+    assert f"start with {tmp_path / 's' / 'index.html'}" in capsys.readouterr().out
+    assert list((tmp_path / "s" / "pictures").glob("*.png"))
+
+
+def test_the_extra_is_named(entries, tmp_path, monkeypatch):
+    monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
+    with pytest.raises(ImportError, match=r"pip install 'dd-bench\[site\]'"):
+        build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s")
