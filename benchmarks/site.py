@@ -2,8 +2,8 @@
 
     python benchmarks/site.py [ENTRIES]
 
-The entries are the committed ones over and over, each under a key of its own, with values moved by a little. The time of
-a page is from the navigation to the last line of its script, in headless Chromium, the median of five.
+The entries are the committed ones over and over, each under a key of its own, with values moved by a little. The time
+of a page is from the navigation to the last line of its script, in headless Chromium, the median of five.
 """
 
 import json

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import NamedTuple
 
 import numpy as np
@@ -25,6 +25,11 @@ class Difference(NamedTuple):
     n: int
 
 
+def std(sample: Sequence[float]) -> float:
+    """Returns the sample standard deviation."""
+    return float(np.std(sample, ddof=1))
+
+
 def t_interval(sample: Sequence[float]) -> tuple[float, float]:
     """Returns the ends of the 95 % interval of the mean by Student's t.
 
@@ -32,7 +37,7 @@ def t_interval(sample: Sequence[float]) -> tuple[float, float]:
         ValueError: fewer than two values.
     """
     _enough(sample)
-    half = float(stdtrit(len(sample) - 1, (1 + LEVEL) / 2)) * stdev(sample) / len(sample) ** 0.5
+    half = float(stdtrit(len(sample) - 1, (1 + LEVEL) / 2)) * std(sample) / len(sample) ** 0.5
     return fmean(sample) - half, fmean(sample) + half
 
 
@@ -65,7 +70,7 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     differences = [x - y for x, y in zip(a, b, strict=True)]
     low, high = t_interval(differences)
     mean, n = fmean(differences), len(differences)
-    error = stdev(differences) / n**0.5
+    error = std(differences) / n**0.5
     if error <= 1e-12 * max(map(abs, [*a, *b])):
         return Difference(mean, low, high, 1.0 if abs(mean) <= 1e-12 else 0.0, n)
     return Difference(mean, low, high, 2 * float(stdtr(n - 1, -abs(mean) / error)), n)

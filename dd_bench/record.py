@@ -10,16 +10,15 @@ import json
 import os
 import tempfile
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
 from typing import Any, Literal, Self
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from dd_bench.intervals import t_interval
+from dd_bench.intervals import std, t_interval
 
 SCHEMA_VERSION = 1
 SHARES = ("accuracy", "auc", "balanced_accuracy", "robust_accuracy", "hidden", "lrs", "ars")
@@ -168,7 +167,7 @@ class Record(_Frozen):
             raise ValueError(f"record {self.digest[:12]} ({self.status}) has no score {metric!r}")
         values = [x for v in by_set for x in v]
         freedom = sum(len(v) - 1 for v in by_set)
-        squares = sum((len(v) - 1) * _std(v) ** 2 for v in by_set if len(v) > 1)
+        squares = sum((len(v) - 1) * std(v) ** 2 for v in by_set if len(v) > 1)
         sample = self.sample(metric)
         low = high = None
         if len(sample) > 1:
@@ -177,9 +176,9 @@ class Record(_Frozen):
                 low, high = max(0.0, low), min(1.0, high)
         return Summary(
             mean=fmean(sample),
-            std=_std(values) if len(values) > 1 else None,
+            std=std(values) if len(values) > 1 else None,
             std_networks=(squares / freedom) ** 0.5 if freedom else None,
-            std_sets=_std([fmean(v) for v in by_set]) if len(by_set) > 1 else None,
+            std_sets=std([fmean(v) for v in by_set]) if len(by_set) > 1 else None,
             ci_low=low,
             ci_high=high,
             num_sets=len(by_set),
@@ -201,6 +200,11 @@ class Record(_Frozen):
     def text(self) -> str:
         """Returns the canonical JSON: sorted keys, two-space indent, a newline at the end."""
         return self._text
+
+    def stored_as(self, text: str) -> Self:
+        """Remembers the text that the record was read from, and returns it: an old entry keeps its bytes and digest."""
+        self.__dict__["_text"] = text
+        return self
 
     @cached_property
     def _text(self) -> str:
@@ -232,11 +236,6 @@ class Record(_Frozen):
         """Writes the record atomically and returns `path`."""
         write_atomic(path, self.text().encode())
         return path
-
-
-def _std(values: Sequence[float]) -> float:
-    """Returns the sample standard deviation."""
-    return float(np.std(values, ddof=1))
 
 
 def load_record(path: Path) -> Record:

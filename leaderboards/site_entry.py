@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 from dd_bench.record import Record
+from dd_bench.shipped import leaves
 
 from .boards import Board
 from .citations import bibtex, cited
@@ -51,7 +52,7 @@ def entry_page(
         "commands": list(_commands(record, known)),
         "metrics": [_metric(record, name) for name in record.metrics],
         "facts": [(name, value) for name, value in _facts(record) if value],
-        "config": json.dumps(record.config, indent=2, sort_keys=True),
+        "config": "\n".join(f"{k}: {v}" for k, v in sorted(leaves(record.config))),
         "bibtex": bibtex(cited([record], citations)),
         "digest": record.digest[:16],
     }
