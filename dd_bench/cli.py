@@ -14,7 +14,10 @@ HYDRA_VERBS = {
 OTHER_VERBS = {
     "list": ("dd_bench.catalogue.list_choices", "what there is: methods, datasets, models, protocols, ..."),
     "show": ("dd_bench.catalogue.show", "print a record, or a synthetic set with its pictures"),
-    "verify": ("dd_bench.catalogue.verify", "check every hash, shape and range of sets and records"),
+    "verify": (
+        "dd_bench.leaderboards.verify.main",
+        "check sets, records and entries, and train networks of an entry anew",
+    ),
     "push": ("dd_bench.sharing.push_verb", "copy a set to a folder elsewhere: dd-bench push SET URL"),
     "pull": ("dd_bench.sharing.pull_verb", "fetch a set, and check it: dd-bench pull URL"),
     "import": ("dd_bench.released.import_verb", "make a set of files that others released"),

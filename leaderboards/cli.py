@@ -13,6 +13,7 @@ from .entries import check_record, duplicates, entry_name, load_entries
 from .pairs import compare, pairs_table
 from .plots import draw
 from .site import build_site
+from .submission import check_baselines, check_protocol, check_sets
 from .tables import build
 
 _HERE = Path(__file__).parent
@@ -34,7 +35,7 @@ def main(argv: Sequence[str]) -> int:
             written = draw(args.entries, args.out)
             _say(f"{len(written)} drawings in {args.out}")
         elif args.verb == "add":
-            _add(args.record, args.entries)
+            _add(args.record, args.entries, args.sets, args.no_baseline)
         elif args.verb == "compare":
             _say(pairs_table(compare([load_record(path) for path in args.record])))
         else:
@@ -53,13 +54,14 @@ def _build(entries: Path, published: Path, out: Path) -> None:
         _say(f"{path} is of an earlier build and no board of this one")
 
 
-def _add(paths: list[Path], folder: Path) -> None:
+def _add(paths: list[Path], folder: Path, sets: Path, alone: bool) -> None:
     """Adds all of the records or none; one that is there already, to the byte, stays as it is."""
     new: list[tuple[Path, Record]] = []
     for path in paths:
         record = load_record(path)
         try:
             check_record(record)
+            check_protocol(record)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         if (folder / entry_name(record)).exists():
@@ -69,7 +71,11 @@ def _add(paths: list[Path], folder: Path) -> None:
     old = [(folder / entry_name(r), r) for r in load_entries(folder)] if folder.exists() else []
     if twice := duplicates(old + new):
         raise ValueError("\n".join(twice))
+    if not alone:
+        check_baselines([r for _, r in new], [r for _, r in old + new])
     for _, record in new:
+        for remark in check_sets(record, sets):
+            _say(remark)
         _say(f"added {record.save(folder / entry_name(record))}")
 
 
@@ -99,9 +105,11 @@ def _parser() -> argparse.ArgumentParser:
     verb["build"].add_argument(
         "--site", action="store_true", help="as static pages, to open from a folder or publish"
     )
-    verb["build"].add_argument(
-        "--sets", type=Path, default=_ROOT / "sets", help="folder of sets, for their pictures"
-    )
+    verb["add"].add_argument("--no-baseline", action="store_true", help="though its board has no random row")
+    for name in ("build", "add"):
+        verb[name].add_argument(
+            "--sets", type=Path, default=_ROOT / "sets", help="folder of sets (default: %(default)s)"
+        )
     verb["build"].add_argument(
         "--out", type=Path, help="folder (default: tables, or site, beside the entries' folder)"
     )

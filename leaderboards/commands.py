@@ -34,6 +34,14 @@ def evaluate_command(record: Record, folder: str) -> str:
     return _line("evaluate", [f"set={folder}", *_measured(record)])
 
 
+def control_command(record: Record) -> str:
+    """Returns the command of the row of random images that belongs beside an entry: five draws, a network each."""
+    words = ["method=random"] + ([f"ipc={record.ipc}"] if record.ipc != _ALONE["ipc"] else [])
+    return _line(
+        "run", [*words, *(w for w in _measured(record) if not w.startswith("num_sets=")), "num_sets=5"]
+    )
+
+
 def distill_command(config: Mapping[str, Any], method: str, dataset: str) -> str | None:
     """Returns the `dd-bench distill ...` of the configuration in a set's card, or None if it is of another origin."""
     if not shipped_config("method", method) or "model" not in config:

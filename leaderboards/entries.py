@@ -92,7 +92,7 @@ def load_entries(folder: Path) -> list[Record]:
     found: list[tuple[Path, Record]] = []
     for path in sorted(folder.glob("*.json")):
         try:
-            found.append((path, _load_entry(path)))
+            found.append((path, load_entry(path)))
         except ValueError as error:
             problems.append(str(error))
     problems += duplicates(found)
@@ -136,7 +136,8 @@ def duplicates(found: Sequence[tuple[Path, Record]]) -> list[str]:
     return messages
 
 
-def _load_entry(path: Path) -> Record:
+def load_entry(path: Path) -> Record:
+    """Reads one entry, and refuses it if it was changed after it was added, or a board cannot show it honestly."""
     match = re.search(r"-([0-9a-f]{16})\.json$", path.name)
     if not match:
         raise ValueError(

@@ -6,7 +6,7 @@ import pytest
 
 from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.entries import check_record, entry_name, load_entries
-from dd_bench.record import Score
+from dd_bench.record import ProtocolId, Score
 
 
 @pytest.fixture
@@ -14,14 +14,15 @@ def saved(record, tmp_path):
     """Saves a record as a run does, outside the entries."""
 
     def save(name="record.json", **kwargs):
-        r = record(**{"method": "dc", "ipc": 1, "sets": [[0.7, 0.71]]} | kwargs)
+        known = {"protocol": ProtocolId(name="dc-300", version=1)}
+        r = record(**{"method": "random", "ipc": 1, "sets": [[0.7, 0.71]]} | known | kwargs)
         return r, r.save(tmp_path / name)
 
     return save
 
 
 def test_add_check_build(saved, tmp_path, capsys):
-    (a, first), (b, second) = saved("a.json"), saved("b.json", method="random")
+    (a, first), (b, second) = saved("a.json", method="dc"), saved("b.json")
     entries, out = tmp_path / "entries", tmp_path / "out"
     assert main(["add", str(first), str(second), "--entries", str(entries)]) == 0
     assert sorted(p.name for p in entries.iterdir()) == sorted([entry_name(a), entry_name(b)])
@@ -64,7 +65,7 @@ def test_every_bad_file_is_named(put, record, capsys):
 
 def test_duplicates_are_refused_and_both_named(saved, put, record, tmp_path, capsys):
     entries = put(record("dc", 1, [[0.7, 0.71]], key="same"))
-    _, again = saved("again.json", sets=[[0.8, 0.81]], key="same")
+    _, again = saved("again.json", method="dc", sets=[[0.8, 0.81]], key="same")
     assert main(["add", str(again), "--entries", str(entries)]) == 1
     message = capsys.readouterr().err
     assert "again.json" in message and "fashion_mnist-dc-ipc1-" in message and "same experiment" in message
