@@ -3,7 +3,12 @@
 from __future__ import annotations
 
 import logging
+import os
 import sys
+from pathlib import Path
+
+SWEEP = "DD_BENCH_SWEEP"
+"""Variable of the environment with the file of the sweep that runs: jobs in other processes inherit it."""
 
 HYDRA_VERBS = {
     "run": "distil, evaluate with fresh networks, record",
@@ -12,6 +17,7 @@ HYDRA_VERBS = {
     "evaluate": "score a saved set: dd-bench evaluate set=FOLDER",
 }
 OTHER_VERBS = {
+    "progress": ("dd_bench.sweeps.progress_verb", "how far sweeps are, and what failed"),
     "list": ("dd_bench.catalogue.list_choices", "what there is: methods, datasets, models, protocols, ..."),
     "show": ("dd_bench.catalogue.show", "print a record, or a synthetic set with its pictures"),
     "verify": (
@@ -38,6 +44,7 @@ USAGE = (
 
   dd-bench run method=dm dataset=fashion_mnist model.width=32 ipc=10 protocol=dc-300
   dd-bench run -m method=random,dm ipc=1,10       a sweep; started again, it does only what is missing
+  dd-bench run -m --only-missing ...              the same, and launches nothing else
   dd-bench run --help                             every group and key; --cfg job shows the composed configuration
 
 HYDRA_FULL_ERROR=1 in the environment shows where an error comes from.
@@ -64,10 +71,33 @@ def main() -> None:
 
         sys.exit(get_method(OTHER_VERBS[verb][0])(arguments[1:]))
     if verb in HYDRA_VERBS:
-        sys.argv = [f"dd-bench {verb}", *arguments[1:]]
-        return _hydra(verb)
+        sys.argv = [f"dd-bench {verb}", *_prepared(verb, arguments[1:])]
+        try:
+            return _hydra(verb)
+        finally:
+            _report()
     sys.stderr.write(f"dd-bench: there is no verb {verb!r}\n\n{USAGE}")
     sys.exit(2)
+
+
+def _prepared(verb: str, arguments: list[str]) -> list[str]:
+    """Returns the arguments for Hydra, which knows the verb as the name of its job; `--only-missing` is not for it."""
+    os.environ.pop(SWEEP, None)  # of a sweep that started this command
+    words = [a for a in arguments if a != "--only-missing"]
+    if len(words) < len(arguments):
+        from dd_bench.sweeps import launch_only_missing
+
+        out = [a.partition("=")[2] for a in words if a.startswith("out=")]
+        launch_only_missing(Path(out[-1] if out else "runs"), verb)
+    return [*words, f"hydra.job.name={verb}"]
+
+
+def _report() -> None:
+    """Says at the end of a sweep what became of its jobs, also where some failed."""
+    if sweep := os.environ.get(SWEEP):
+        from dd_bench.sweeps import report
+
+        sys.stderr.write(report(Path(sweep)) + "\n")
 
 
 def _hydra(verb: str) -> None:

@@ -27,6 +27,7 @@ class SyntheticGraphs(SyntheticSet):
     Attributes:
         shape: values of the labels of nodes and edges.
         weighting: what `weights()` do: nothing, draw the batches, or weigh the loss.
+        whole: this is the whole training set, and its ipc only names a column.
     """
 
     modality = "graph"
@@ -35,6 +36,7 @@ class SyntheticGraphs(SyntheticSet):
     main_tensors = "nodes, edges, sizes, labels"
     shape: GraphShape
     weighting: Weighting = "none"
+    whole: bool = False
     lr = None
     preprocess = Nothing()
 

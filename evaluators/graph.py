@@ -44,7 +44,8 @@ class Graph(Evaluator):
     - `best_val`: `metric` at the look that was best on the validation graphs, one of `looks`, or of a few less where
       they do not divide the steps;
     - `untrained`: `metric` of the network before its first step;
-    - `permuted`: `metric` of the network trained on the same set with its labels shuffled among its samples;
+    - `permuted`: `metric` of the network trained on the same set with its labels shuffled among its samples. The whole
+      training set is no distilled set, and as dear as all else: it has no such control;
     - `size_only` and `majority`: of logistic regression on the number of nodes of the training graphs, and of always
       saying the most frequent class. They are the same for every network.
     """
@@ -101,8 +102,9 @@ class Graph(Evaluator):
                 continue
             seed = ctx.seed_for("evaluate", network)
             values = self._scores(syn, seed, splits, ctx)
-            shuffled = syn.permuted(generator("cpu", seed, "permuted"))
-            values["permuted"] = self._scores(shuffled, seed, replace(splits, val=[]), ctx)[self.metric]
+            if not syn.whole:
+                shuffled = syn.permuted(generator("cpu", seed, "permuted"))
+                values["permuted"] = self._scores(shuffled, seed, replace(splits, val=[]), ctx)[self.metric]
             yield [
                 Score(metric=name, value=value, set=0, network=network, seed=seed)
                 for name, value in {**values, **constant}.items()

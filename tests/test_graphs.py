@@ -395,6 +395,12 @@ class TestCommand:
         again = dd_bench("evaluate", f"set={folder}", "model=gcn", *TINY, *SHORT)
         assert again.code == 0, again.text
 
+    def test_the_whole_training_set_has_no_permuted_twin(self, dd_bench, tmp_path):
+        done = dd_bench("run", "method=full", *TINY, *SHORT)
+        assert done.code == 0, done.text
+        (path,) = (tmp_path / "runs" / "records").glob("*.json")
+        assert "permuted" not in load_record(path).metrics
+
     def test_pairs_that_cannot_be_are_skipped_with_their_reason(self, dd_bench):
         for how, told in (
             (["method=dm", *TINY], "DM distils images, dataset 'motifs' holds graphs"),

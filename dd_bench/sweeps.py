@@ -1,0 +1,214 @@
+"""What becomes of every job of a sweep, on whatever process or machine it runs: `out/sweeps`.
+
+    sweeps/<id>.json        the jobs of a sweep, by their overrides
+    sweeps/jobs/<id>.json   of each job: running, done, skipped or failed, with its reason and seconds
+
+Hydra tells of the jobs by its callbacks. A sweep that is started again does what is missing, since sets and records are
+found by their content; `--only-missing` does not even launch the others.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import socket
+import sys
+import time
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.utils import JobReturn, JobStatus
+from hydra.experimental.callback import Callback
+from hydra.types import RunMode
+from omegaconf import DictConfig
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from dd_bench.cli import SWEEP
+from dd_bench.record import Record, canonical, content_key, write_atomic
+
+State = Literal["running", "done", "skipped", "diverged", "failed", "died", "waiting"]
+
+
+class Job(BaseModel):
+    """`sweeps/jobs/<id>.json`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    verb: str
+    overrides: list[str]
+    state: State
+    reason: str | None = None
+    began: float  # seconds since 1970
+    seconds: float | None = None
+    host: str
+    pid: int
+    left: list[str] = []  # files and folders that a done job left behind
+
+    def now(self) -> State:
+        """Returns its state as far as can be told from here: a process of this machine that is gone has died."""
+        if self.state == "running" and self.host == socket.gethostname() and not _alive(self.pid):
+            return "died"
+        return self.state
+
+    def finished(self) -> bool:
+        """Whether nothing is to be done: it is done, and what it left is there."""
+        return self.state == "done" and all(Path(p).exists() for p in self.left)
+
+
+class Ledger(Callback):
+    """Hydra's callbacks, which write the files; they are called in the process that runs a job."""
+
+    def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Writes down the jobs of the sweep."""
+        verb, out = str(config.hydra.job.name), Path(str(config.out))
+        overrides = list(config.hydra.overrides.task)
+        jobs = expand(overrides)
+        table = {"verb": verb, "overrides": overrides, "jobs": jobs}
+        path = out / "sweeps" / f"{content_key([job_id(verb, words) for words in jobs])}.json"
+        write_atomic(path, (canonical(table, indent=2) + "\n").encode())
+        os.environ[SWEEP] = str(path)
+
+    def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
+        """Says that a job runs."""
+        if config.hydra.mode == RunMode.MULTIRUN:
+            self.began = time.time()
+            self._write(config, state="running")
+
+    def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
+        """Says what became of a job, and how far its sweep is."""
+        if config.hydra.mode != RunMode.MULTIRUN:
+            return
+        state, reason, left = _outcome(job_return, Path(str(config.out)))
+        seconds = round(time.time() - self.began, 3)
+        self._write(config, state=state, reason=reason, seconds=seconds, left=left)
+        if sweep := os.environ.get(SWEEP):
+            sys.stderr.write(f"{headline(Path(sweep))}\n")
+
+    def _write(self, config: DictConfig, **values: Any) -> None:
+        verb, words = str(config.hydra.job.name), list(config.hydra.overrides.task)
+        job = Job(
+            verb=verb, overrides=words, began=self.began, host=socket.gethostname(), pid=os.getpid(), **values
+        )
+        path = Path(str(config.out)) / "sweeps" / "jobs" / f"{job_id(verb, words)}.json"
+        write_atomic(path, (canonical(job.model_dump(mode="json"), indent=2) + "\n").encode())
+
+
+def job_id(verb: str, overrides: Sequence[str]) -> str:
+    """Returns the name of a job: the same for the same overrides in any order."""
+    return content_key([verb, sorted(overrides)])
+
+
+def expand(overrides: Sequence[str]) -> list[list[str]]:
+    """Returns the overrides of each job that Hydra's basic sweeper makes of those of a sweep."""
+    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    (jobs,) = _all_jobs(parsed, None)
+    return [[word for word in job if not word.startswith("hydra")] for job in jobs]
+
+
+_all_jobs = BasicSweeper.split_arguments
+
+
+def launch_only_missing(out: Path, verb: str) -> None:
+    """From now on, sweeps leave out the jobs that are finished.
+
+    Hydra takes sweepers from a package of its own alone, so that its basic one is told, and not replaced.
+    """
+
+    def missing(overrides: list[Any], size: int | None) -> list[list[list[str]]]:
+        (jobs,) = _all_jobs(overrides, None)
+        left = [job for job in jobs if not _job_of(out, verb, job)]
+        sys.stderr.write(f"{len(jobs) - len(left)} of {len(jobs)} jobs are finished; {len(left)} to do\n")
+        return [left[i : i + (size or len(left))] for i in range(0, len(left), size or len(left) or 1)]
+
+    BasicSweeper.split_arguments = staticmethod(missing)  # type: ignore[assignment, method-assign]
+
+
+def _job_of(out: Path, verb: str, words: Sequence[str]) -> bool:
+    job = read_job(out, job_id(verb, [w for w in words if not w.startswith("hydra")]))
+    return job is not None and job.finished()
+
+
+def read_job(out: Path, ident: str) -> Job | None:
+    """Returns what is known of a job; None if it never began, or its file is not whole."""
+    try:
+        return Job.model_validate_json((out / "sweeps" / "jobs" / f"{ident}.json").read_bytes())
+    except (OSError, ValidationError):
+        return None
+
+
+def jobs_of(sweep: Path) -> Iterator[tuple[list[str], Job | None]]:
+    """Yields the overrides of every job of a sweep, and what is known of it."""
+    table = json.loads(sweep.read_text())
+    for words in table["jobs"]:
+        yield words, read_job(sweep.parent.parent, job_id(table["verb"], words))
+
+
+def headline(sweep: Path) -> str:
+    """Returns e.g. `sweep: 3 of 12 done, 2 running, 1 failed, about 14 min to go`."""
+    jobs = [job for _, job in jobs_of(sweep)]
+    states = Counter(job.now() if job else "waiting" for job in jobs)
+    over = sum(states[s] for s in ("done", "skipped", "diverged", "failed"))
+    text = [f"{states[s]} {s}" for s in ("running", "skipped", "diverged", "failed", "died") if states[s]]
+    took = [job.seconds for job in jobs if job and job.seconds and job.state == "done"]
+    if took and over < len(jobs):
+        rest = sum(took) / len(took) * (len(jobs) - over) / max(1, states["running"])
+        text.append(f"about {max(1, round(rest / 60))} min to go")
+    return ", ".join([f"sweep: {states['done']} of {len(jobs)} done", *text])
+
+
+def report(sweep: Path) -> str:
+    """Returns the headline and what failed, each with its reason."""
+    lines = [headline(sweep)]
+    for words, job in jobs_of(sweep):
+        if job and (state := job.now()) in ("failed", "died", "diverged", "skipped"):
+            lines.append(f"  {state}: {' '.join(words)}\n      {job.reason or 'its process is gone'}")
+    return "\n".join(lines)
+
+
+def progress_verb(arguments: Sequence[str]) -> int:
+    """`dd-bench progress [OUT]`: how far the sweeps of a folder are, and what failed; 1 if something did."""
+    parser = argparse.ArgumentParser("dd-bench progress", description=progress_verb.__doc__)
+    parser.add_argument(
+        "out", nargs="?", type=Path, default=Path("runs"), help="`out` of the sweeps (default: runs)"
+    )
+    out = parser.parse_args(arguments).out
+    sweeps = sorted((out / "sweeps").glob("*.json"), key=lambda p: p.stat().st_mtime)
+    if not sweeps:
+        sys.stderr.write(
+            f"error: {out} has no sweep. Start one with: dd-bench run -m method=random,dm ipc=1,10\n"
+        )
+        return 1
+    failed = False
+    for sweep in sweeps:
+        table = json.loads(sweep.read_text())
+        sys.stdout.write(f"dd-bench {table['verb']} -m {' '.join(table['overrides'])}\n{report(sweep)}\n")
+        failed |= any(job and job.now() in ("failed", "died") for _, job in jobs_of(sweep))
+    return int(failed)
+
+
+def _outcome(ended: JobReturn, out: Path) -> tuple[State, str | None, list[str]]:
+    """Returns the state, the reason and what was left behind."""
+    if ended.status != JobStatus.COMPLETED:
+        error = ended._return_value
+        return "failed", f"{type(error).__name__}: {error}".removeprefix("CompactHydraException: error: "), []
+    value = ended._return_value
+    if isinstance(value, Record):
+        if value.status != "done":
+            return value.status, value.reason, []
+        return "done", None, [str((out / "records" / f"{value.key}.json").resolve())]
+    return "done", None, [str(p.resolve()) for p in value] if isinstance(value, list) else []
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
