@@ -17,11 +17,13 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Literal
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
@@ -125,7 +127,8 @@ def launch_only_missing(out: Path, verb: str) -> None:
         sys.stderr.write(f"{len(jobs) - len(left)} of {len(jobs)} jobs are finished; {len(left)} to do\n")
         return [left[i : i + (size or len(left))] for i in range(0, len(left), size or len(left) or 1)]
 
-    BasicSweeper.split_arguments = staticmethod(missing)  # type: ignore[assignment, method-assign]
+    Plugins.instance()  # which loads the sweeper's module anew, once
+    import_module(BasicSweeper.__module__).BasicSweeper.split_arguments = staticmethod(missing)
 
 
 def _job_of(out: Path, verb: str, words: Sequence[str]) -> bool:
