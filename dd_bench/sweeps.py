@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
@@ -107,7 +108,9 @@ def job_id(verb: str, overrides: Sequence[str]) -> str:
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
     """Returns the overrides of each job that Hydra's basic sweeper makes of those of a sweep."""
-    parsed = OverridesParser.create().parse_overrides(list(overrides))
+    known = GlobalHydra.instance()  # whose files glob(...) asks for
+    loader = known.config_loader() if known.is_initialized() else None
+    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     (jobs,) = _all_jobs(parsed, None)
     return [[word for word in job if not word.startswith("hydra")] for job in jobs]
 

@@ -1,0 +1,91 @@
+#!/usr/bin/env bash
+# The shipped board from nothing, on two cores, over a few nights.
+#
+#     bash leaderboards/campaign.sh OUT [PART ...]
+#
+# Parts: selection, matching, trajectories, labels, uses, graphs; each is hours on two cores (by the costs that the
+# experiments name: 1, 2, 7, 5, 6 and 7), and no one has run them all in one go yet.
+# Without a part: all of them. Killed and started again, it goes on where it was; a job that fails is listed at the end
+# and stops nothing. `dd-bench progress OUT` says how far it is. The last step adds the records to OUT/entries and writes
+# OUT/tables and OUT/site.
+#
+# Fashion-MNIST is where dataset-fashion-mnist puts it, or use DATASET='dataset.root=FOLDER'; graphs are in data/.
+set -uo pipefail
+out=${1:?bash leaderboards/campaign.sh OUT [PART ...]}
+shift
+parts=${*:-selection matching trajectories labels uses graphs}
+common=(out="$out" runtime=one_thread hydra/launcher=cores ${DATASET:-})
+failed=0
+
+sweep() { # dd-bench run, a job a core
+    echo "== $*"
+    dd-bench run -m --only-missing "${common[@]}" "$@" || failed=1
+}
+
+sets() { # the folders of some methods at an IPC, newest last
+    for method in $1; do ls -td "$out"/sets/"$method"-fashion_mnist-ipc"$2"-* 2>/dev/null | head -1; done | paste -sd, -
+}
+
+selection() {
+    sweep 'experiment=glob([fashion_w32_herding,fashion_w32_kcenter,fashion_w32_kmeans])' ipc=1,10,50
+    sweep experiment=fashion_w32_random ipc=1,10,50 protocol=dc-300,mtt-1000
+    sweep method=random,herding,kcenter,kmeans dataset=digits model.width=32 ipc=1,10,50 protocol=dc-300
+}
+
+matching() {
+    sweep 'experiment=glob([fashion_w32_dc,fashion_w32_dsa,fashion_w32_dm,fashion_w32_datadam,fashion_w32_ncfm])' ipc=1,10
+    sweep experiment=fashion_w32_dm,fashion_w32_datadam ipc=50
+    sweep experiment=fashion_w32_dm,fashion_w32_datadam ipc=1,10,50 protocol=mtt-1000
+    sweep method=dm,datadam method.iterations=1000 method.batch_real=64 dataset=digits model.width=32 ipc=1,10,50 protocol=dc-300
+}
+
+trajectories() {
+    sweep 'experiment=glob(fashion_w32_*_ipc1)'
+    sweep 'experiment=glob(fashion_w32_*_ipc10)'
+}
+
+labels() {
+    sweep experiment=fashion_kd_random,fashion_kd_rded,fashion_kd_sre2l,fashion_kd_cda,fashion_kd_infer ipc=1,10 \
+        protocol=sre2l-kd-400,sre2l-kd-400-static,sre2l-kd-400-replay,sre2l-kd-400-hard
+    sweep experiment=fashion_kd_infer_dyn ipc=10 protocol=infer-dyn-80,infer-dyn-80-hard
+}
+
+uses() { # of the sets that the parts above made
+    local on=(dataset=fashion_mnist model.width=32)
+    local some="random herding dm datadam mtt ftd cda rded"
+    evaluate() {
+        echo "== evaluate $*"
+        dd-bench evaluate -m "${common[@]}" "${on[@]}" "$@" || failed=1
+    }
+    evaluate set="$(sets "$some" 1)" protocol=mtt-1000 evaluator=ddranking,robustness,privacy
+    evaluate set="$(sets "$some" 1)" protocol=mtt-1000 evaluator=cross_arch evaluator.num_networks=3
+    evaluate set="$(sets "$some" 10)" protocol=dsa-1000 protocol.recipe.epochs=301 'protocol.recipe.milestones=[152]' \
+        evaluator=continual evaluator.num_networks=1 evaluator.steps=2,5
+    evaluate set="$(sets "$some" 10)" protocol=nas-200 dataset.val_fraction=0.1 evaluator=nas evaluator.sample=36 \
+        evaluator.whole_epochs=2 evaluator.space.width=[8,16,32] evaluator.space.depth=[1,2,3]
+}
+
+graphs() {
+    local gnn=gcn,gat,gin,sage name
+    for name in MUTAG NCI1 PROTEINS ogbg_molbace ogbg_molbbbp; do
+        local data=(dataset=tu dataset.name="$name")
+        case $name in ogbg_*) data=(dataset=ogb_mol dataset.name="$name") ;; esac
+        sweep method=mirage,mirage_released,herding_graphs,full "${data[@]}" model=$gnn
+        sweep method=random num_sets=10 evaluator.num_networks=1 "${data[@]}" model=$gnn
+        dd-bench run "${common[@]:0:2}" method=doscond "${data[@]}" model=gcn || failed=1
+        dd-bench evaluate -m "${common[@]}" "${data[@]}" model=gat,gin,sage \
+            set="$(ls -td "$out"/sets/doscond-"$name"-ipc10-* | head -1)" || failed=1
+    done
+}
+
+for part in $parts; do
+    declare -F "$part" >/dev/null || { echo "there is no part $part" >&2; exit 2; }
+done
+for part in $parts; do "$part"; done
+done_records=$(grep -l '"status": "done"' "$out"/records/*.json)
+# shellcheck disable=SC2086
+dd-bench leaderboard add $done_records --entries "$out/entries" --sets "$out/sets" --no-baseline || failed=1
+dd-bench leaderboard build --entries "$out/entries" --out "$out/tables" || failed=1
+dd-bench leaderboard build --site --entries "$out/entries" --sets "$out/sets" --out "$out/site" || failed=1
+dd-bench progress "$out" | tail -40
+exit $failed

@@ -1,0 +1,76 @@
+"""The script that makes the shipped board: every job of it composes, and it knows no part but its own."""
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+from hydra import compose, initialize_config_module
+
+from dd_bench.sweeps import expand
+
+SCRIPT = Path(__file__).parents[2] / "leaderboards" / "campaign.sh"
+STUB = """#!/bin/sh
+for word in "$@"; do printf '%s\\001' "$word"; done >> "$CALLS"; printf '\\002' >> "$CALLS"
+"""
+
+
+@pytest.fixture
+def calls(tmp_path):
+    """Runs the script with a `dd-bench` that only writes down what it is asked, and returns that."""
+    (tmp_path / "bin").mkdir()
+    (tmp_path / "bin" / "dd-bench").write_text(STUB)
+    (tmp_path / "bin" / "dd-bench").chmod(0o755)
+    for method in ["random", "herding", "dm", "datadam", "mtt", "ftd", "cda", "rded"]:
+        for ipc in (1, 10):
+            (tmp_path / "out" / "sets" / f"{method}-fashion_mnist-ipc{ipc}-0").mkdir(parents=True)
+    for name in ("MUTAG", "NCI1", "PROTEINS", "ogbg_molbace", "ogbg_molbbbp"):
+        (tmp_path / "out" / "sets" / f"doscond-{name}-ipc10-0").mkdir()
+    (tmp_path / "out" / "records").mkdir()
+    (tmp_path / "out" / "records" / "a.json").write_text('{"status": "done"}')
+
+    def run(*parts):
+        world = os.environ | {
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "CALLS": str(tmp_path / "calls"),
+        }
+        done = subprocess.run(
+            ["bash", str(SCRIPT), str(tmp_path / "out"), *parts], env=world, capture_output=True, text=True
+        )
+        found = (tmp_path / "calls").read_text() if (tmp_path / "calls").exists() else ""
+        return done, [call.split("\001")[:-1] for call in found.split("\002")[:-1]]
+
+    return run
+
+
+@pytest.mark.slow
+def test_every_job_composes(calls):
+    done, asked = calls()
+    assert done.returncode == 0, done.stderr
+    hydra = [words for words in asked if words[0] in ("run", "evaluate")]
+    assert len(hydra) > 20
+    jobs = 0
+    with initialize_config_module("dd_bench.conf", version_base="1.3"):
+        for words in hydra:
+            overrides = [
+                w for w in words[1:] if w not in ("-m", "--only-missing") and not w.startswith("hydra")
+            ]
+            found = expand(overrides)
+            jobs += len(found)
+            for job in {found[0][0]: found[0], found[-1][-1]: found[-1]}.values():
+                cfg = compose("config", job)
+                assert cfg.runtime.threads == 1 and str(cfg.out).endswith("/out")
+                assert words[0] == "run" or Path(str(cfg.set)).is_dir()
+    assert jobs > 150
+    assert [words[:2] for words in asked[-4:]] == [
+        ["leaderboard", "add"],
+        ["leaderboard", "build"],
+        ["leaderboard", "build"],
+        ["progress", asked[-1][1]],
+    ]
+
+
+def test_a_part_that_is_none(calls):
+    done, asked = calls("selection", "nonsense")
+    assert done.returncode == 2 and "there is no part nonsense" in done.stderr
+    assert asked == [], "nothing is begun before every part is known"
