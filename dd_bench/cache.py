@@ -12,13 +12,13 @@ import shutil
 import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock, Timeout
 
-from dd_bench import NUMBERS_VERSION
+from dd_bench import NUMBERS_VERSION, parallel
 from dd_bench.record import canonical, content_key, write_atomic
 
 _log = logging.getLogger(__name__)
@@ -54,7 +54,9 @@ class Cache:
         """
         identity = _identity(kind, depends_on)
         folder = self._folder(identity)
-        if not folder.exists():
+        if parallel.world() > 1:
+            self._build_together(folder, identity, build)
+        elif not folder.exists():
             with locked(folder.with_name(folder.name + ".lock")):
                 if not folder.exists():
                     self._build(folder, identity, build)
@@ -81,9 +83,30 @@ class Cache:
             before = build(partial) or 0.0
         finally:
             self.spent += time.monotonic() - began
-        entry = {"depends_on": identity, "seconds": round(before + time.monotonic() - began, 3)}
+        self._publish(partial, folder, identity, before + time.monotonic() - began)
+
+    def _publish(self, partial: Path, folder: Path, identity: dict[str, Any], seconds: float) -> None:
+        entry = {"depends_on": identity, "seconds": round(seconds, 3)}
         write_atomic(partial / _ENTRY, (canonical(entry, indent=2) + "\n").encode())
         partial.replace(folder)
+
+    def _build_together(
+        self, folder: Path, identity: dict[str, Any], build: Callable[[Path], float | None]
+    ) -> None:
+        """Builds an entry by several processes, if it is missing: the first one holds the lock, and writes."""
+        lock = locked(folder.with_name(folder.name + ".lock")) if parallel.rank() == 0 else nullcontext()
+        with lock:
+            if parallel.shared(folder.exists()):
+                return
+            partial = folder.with_name(folder.name + ".partial")
+            if parallel.rank() == 0:
+                partial.mkdir(exist_ok=True)
+            began = time.monotonic()
+            with parallel.own_copy(partial) as mine:
+                before = build(mine) or 0.0
+                self.spent += time.monotonic() - began
+                if parallel.rank() == 0:
+                    self._publish(partial, folder, identity, before + time.monotonic() - began)
 
 
 def _identity(kind: str, depends_on: dict[str, Any]) -> dict[str, Any]:

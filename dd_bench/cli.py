@@ -115,6 +115,11 @@ def _hydra(verb: str) -> None:
     def guarded(cfg: DictConfig) -> object:
         from dd_bench import run  # loads torch, which --help, --cfg and a misspelt key do without
 
+        if verb != "prepare" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+            raise CompactHydraException(
+                "error: torchrun trains teachers and experts alone: torchrun -m dd_bench prepare ... Then "
+                f"dd-bench {verb} without it"
+            )
         try:
             return getattr(run, verb)(cfg)
         except run.MENDABLE as error:

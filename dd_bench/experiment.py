@@ -21,7 +21,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from dd_bench import NUMBERS_VERSION, artifact, environment
+from dd_bench import NUMBERS_VERSION, artifact, environment, parallel
 from dd_bench.architecture import Architecture
 from dd_bench.base import Context, Evaluator, Method, Told
 from dd_bench.cache import Cache, locked
@@ -195,6 +195,8 @@ class Experiment:
             yield ctx, made() or folder
 
     def _lock(self, key: str) -> AbstractContextManager[None]:
+        if parallel.rank() > 0:
+            return nullcontext()  # the first process holds it for all
         return locked(self.out / "work" / f"{key}.lock")
 
     @contextmanager

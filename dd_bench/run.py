@@ -22,7 +22,7 @@ from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
-from dd_bench import artifact
+from dd_bench import artifact, parallel
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
 from dd_bench.arguments import check_arguments
@@ -151,8 +151,11 @@ def prepare(cfg: DictConfig) -> None:
     experiment = compose(cfg)
     if reason := experiment.unsupported():
         raise Unsupported(reason)
-    for folder, seconds in experiment.prepare().items():
-        _log.info("prepared: %s (%.0f s)", folder, seconds)
+    with parallel.group(experiment.runtime.device):
+        made = experiment.prepare()
+        if parallel.rank() == 0:
+            for folder, seconds in made.items():
+                _log.info("prepared: %s (%.0f s)", folder, seconds)
 
 
 def distill(cfg: DictConfig) -> list[Path]:

@@ -16,6 +16,8 @@ from typing import Annotated, Literal
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
+from dd_bench import parallel
+
 _THREADS = torch.get_num_threads()  # torch's own choice, before a job of a sweep made another
 Positive = Annotated[int, Field(ge=1)]
 
@@ -89,6 +91,7 @@ def resolve(config: RuntimeConfig) -> Runtime:
         raise ValueError(
             f"runtime.device={name}, but torch sees {count} CUDA device(s). Use runtime.device=cpu"
         )
+    device = parallel.own_device(device)
     torch.set_num_threads(_THREADS if config.threads == "auto" else config.threads)
     if config.deterministic != torch.are_deterministic_algorithms_enabled():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -104,6 +107,8 @@ def resolve(config: RuntimeConfig) -> Runtime:
         )
     after = {"never": None, "always": 0, "auto": config.compile_after if compiler else None}[config.compile]
     workers = (torch.get_num_threads() if on_cpu else 1) if config.workers == "auto" else config.workers
+    if parallel.asked() > 1:
+        workers = 1  # the processes are there already
     return Runtime(device, bf16, after, workers, config.spread_after, vmap=not on_cpu)
 
 

@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, stack_module_state
 
-from dd_bench import checkpoint
+from dd_bench import checkpoint, parallel
 from dd_bench.augment import Augment, cutmix
 from dd_bench.graphs import GraphShape
 from dd_bench.inputs import Inputs
@@ -29,7 +29,7 @@ from dd_bench.protocol import Recipe
 from dd_bench.real import Split
 from dd_bench.runtime import Runtime
 from dd_bench.seeding import Generators, Stream, seed_for, seeded, stream
-from dd_bench.views import Views
+from dd_bench.views import ViewRecipe, Views
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps indices `(b,)` on the device to network inputs `(b, c, h, w)` and labels."""
@@ -94,17 +94,22 @@ def train(
             same. It stays when the training is done.
         lessons: what is shown and what is to be answered, instead of `fetch` under the recipe.
 
+    Several processes that `torchrun` has started train it together, see `parallel`.
+
     Raises:
         Unusable: the checkpoint is damaged, or of another network or optimiser.
+        ValueError: several processes cannot train this together.
     """
     device, recipe = runtime.device, recipe.lasting(n)
     streams = [stream(device, seed, role) for role in ("order", "augment", "cutmix")]
+    lessons_of_others = lessons is not None
     lessons = lessons or _lessons(fetch, n, recipe, streams, seed, flip)
     optimizer = make_optimizer(net.parameters(), recipe, device)
     loss_of = partial(_compiled_loss() if compiled else _loss, autocast=runtime.autocast)
     if compiled:
         net = net.to(memory_format=torch.channels_last)
     net.train()
+    called = _by_several(net, descent, lessons_of_others, device) if parallel.world() > 1 else net
     with seeded(device, seed_for(seed, "dropout")):
         state: checkpoint.State = {"net": net, "optimizer": optimizer, "streams": Generators(streams, device)}
         done, before = checkpoint.restore(kept, state) if kept is not None else (0, 0.0)
@@ -118,7 +123,10 @@ def train(
                 if compiled:
                     x = x.contiguous(memory_format=torch.channels_last)
                 optimizer.zero_grad(set_to_none=True)
-                if descent is None:
+                if called is not net:
+                    size = min(recipe.batch_size, n - (step - first) * recipe.batch_size)
+                    _part_of_loss(called, loss_of, x, target, size, _parted(recipe.views)).backward()
+                elif descent is None:
                     loss_of(net, x, target).backward()
                 else:
                     descent(net, loss_of, x, target, raw, epoch)
@@ -131,6 +139,31 @@ def train(
             if kept is not None:
                 checkpoint.save(kept, epoch + 1, before + time.monotonic() - began, state)
     return net
+
+
+def _by_several(net: Network, descent: Descent | None, taught: bool, device: torch.device) -> nn.Module:
+    """Returns the network as several processes call it."""
+    if descent is not None or taught:
+        raise ValueError(
+            "several processes train by the gradient and on the recipe's own batches alone; another descent, or "
+            "lessons of teachers, take one process. Use dd-bench instead of torchrun"
+        )
+    return parallel.spread_over_batch(net, device)
+
+
+def _parted(views: ViewRecipe | None) -> bool:
+    """Whether lessons of these views are a process's part of a batch already."""
+    return views is not None and views.mix == "none"
+
+
+def _part_of_loss(
+    net: nn.Module, loss_of: Loss, x: Tensor, target: Target, size: int, parted: bool
+) -> Tensor:
+    """Returns the loss of this process's part of a batch of `size`, weighed so that the average is the batch's."""
+    mine = len(range(parallel.rank(), size, parallel.world()))
+    if mine and not parted:  # with none, all go through the network, or the other processes would wait
+        x, target = parallel.part_of((x, target), size)
+    return parallel.weight_of(mine, size) * loss_of(net, x, target)
 
 
 def _lessons(fetch: Fetch, n: int, recipe: Recipe, streams: list[Stream], seed: int, flip: bool) -> Lessons:
@@ -156,7 +189,9 @@ def _lessons(fetch: Fetch, n: int, recipe: Recipe, streams: list[Stream], seed: 
 def _viewed(
     fetch: Fetch, views: Views, device: torch.device, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor, Target]]:
-    for index, show in views.batches(epoch, device):
+    # of several processes each decodes its own part of a batch, unless images are mixed with others of it
+    part = (parallel.rank(), parallel.world()) if _parted(views.recipe) else (0, 1)
+    for index, show in views.batches(epoch, device, part):
         raw, y = fetch(index)
         view = show(raw)
         yield raw, view.x, view.told(y)

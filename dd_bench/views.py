@@ -103,12 +103,20 @@ class Views:
         for index, show_batch in self.batches(epoch, images.device):
             yield show_batch(images[index])
 
-    def batches(self, epoch: int, device: torch.device) -> Iterator[tuple[Tensor, Callable[[Tensor], View]]]:
-        """Yields the indices `(b,)` of each batch, and what makes of its images `(b, c, h, w)` their view."""
+    def batches(
+        self, epoch: int, device: torch.device, part: tuple[int, int] = (0, 1)
+    ) -> Iterator[tuple[Tensor, Callable[[Tensor], View]]]:
+        """Yields the indices `(b,)` of each batch, and what makes of its images `(b, c, h, w)` their view.
+
+        Of `part` (i, m) every m-th image from the i-th alone, or the first where that is none; mixed images need whole
+        batches.
+        """
+        assert part[1] == 1 or self.recipe.mix == "none"
         order = torch.randperm(self.n, generator=generator(CPU, self.seed, "order", epoch))
         numbers = sent(drawn(self.n, self.seed, epoch)[order], device).split(self.batch_size)
         for number, index in enumerate(sent(order, device).split(self.batch_size)):
-            yield index, partial(self._view, epoch, number, index, numbers[number])
+            rows = slice(part[0], None, part[1]) if part[0] < len(index) else slice(1)
+            yield index[rows], partial(self._view, epoch, number, index[rows], numbers[number][rows])
 
     def _view(self, epoch: int, number: int, index: Tensor, u: Tensor, x: Tensor) -> View:
         x, mixture = show(x, u, self.recipe), None

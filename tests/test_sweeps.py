@@ -177,3 +177,24 @@ def test_two_launchers_do_not_collide(tmp_path):
         and len(list((tmp_path / "sets").iterdir())) == 4
     )
     assert all("4 of 4 done" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "target", "knob"),
+    [
+        ("cores", "JoblibLauncher", ("n_jobs", -1)),
+        ("processes", "LocalLauncher", ("cpus_per_task", 1)),
+        ("slurm", "SlurmLauncher", ("gpus_per_node", 1)),
+        ("cluster", "RayLauncher", ("ray.remote.num_cpus", 1)),
+        ("gpus", "RayLauncher", ("ray.remote.num_gpus", 1)),
+    ],
+)
+def test_launchers_compose(launcher, target, knob):
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    with initialize_config_module("dd_bench.conf", version_base="1.3"):
+        cfg = compose("config", [f"hydra/launcher={launcher}"], return_hydra_config=True)
+    assert cfg.hydra.launcher._target_.endswith(target)
+    assert OmegaConf.select(cfg.hydra.launcher, knob[0]) == knob[1]
