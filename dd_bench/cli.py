@@ -88,8 +88,12 @@ def _prepared(verb: str, arguments: list[str]) -> list[str]:
         from dd_bench.sweeps import launch_only_missing
 
         out = [a.partition("=")[2] for a in words if a.startswith("out=")]
+        if not {"-m", "--multirun"} & set(words):
+            raise SystemExit("dd-bench: --only-missing is of sweeps. Use it with -m")
         launch_only_missing(Path(out[-1] if out else "runs"), verb)
-    return [*words, f"hydra.job.name={verb}"]
+    # beside the other overrides: Hydra's parser wants them in one piece
+    last = max((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), default=-1)
+    return [*words[: last + 1], f"hydra.job.name={verb}", *words[last + 1 :]]
 
 
 def _report() -> None:

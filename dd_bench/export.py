@@ -79,7 +79,10 @@ def parquet(syn: SyntheticSet, path: Path) -> Written:
     Raises:
         ImportError: `datasets` is not installed.
         ValueError: see `png_folder`.
+        FileExistsError: there is something at `path`.
     """
+    if path.exists():
+        raise FileExistsError(f"{path} exists. Remove it first, or choose another place")
     try:
         from datasets import ClassLabel, Dataset, Features, Value, disable_progress_bars
         from datasets import Image as ImageFeature

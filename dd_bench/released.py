@@ -11,14 +11,13 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import re
 import sys
 import warnings
 from collections.abc import Sequence
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -28,8 +27,22 @@ from dd_bench.real import RealSet
 from dd_bench.shipped import shipped_config
 from dd_bench.synthetic import ImageSet
 
-HARMLESS = [np.dtype, np.ndarray, np.dtypes.Float64DType, np.dtypes.Float32DType, np.dtypes.Int64DType]
-"""Classes beside tensors that files of the field hold: accuracies as numpy's numbers."""
+
+class Ignored:
+    """Stands for what files of the field hold beside tensors, accuracies as numpy's numbers: nobody reads it."""
+
+    def __init__(self, *_: Any):
+        """Takes anything."""
+
+    def __setstate__(self, _: Any) -> None:
+        """Takes anything."""
+
+
+IGNORED = [
+    *(f"numpy.{core}.multiarray.{name}" for core in ("core", "_core") for name in ("scalar", "_reconstruct")),
+    *(f"numpy.{name}" for name in ("dtype", "ndarray", "float64", "float32", "int64")),
+    *(f"numpy.dtypes.{name}" for name in ("Float64DType", "Float32DType", "Int64DType")),
+]
 
 
 def read_pair(images: Path, labels: Path, real: RealSet, *, logits: bool, lr: float | None) -> ImageSet:
@@ -58,7 +71,14 @@ def read_list(path: Path, index: int | None, real: RealSet) -> ImageSet:
     content = _loaded(path)
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:
-        raise ValueError(f"{path} is no result of DC, DSA or DM: these hold a dictionary with a list `data`")
+        what = (
+            "a tensor: with it belongs --labels labels.pt"
+            if isinstance(content, Tensor)
+            else "something else"
+        )
+        raise ValueError(
+            f"{path} is no result of DC, DSA or DM, which hold a dictionary with a list `data`. It holds {what}"
+        )
     if index is None and len(data) > 1:
         raise ValueError(f"{path} holds {len(data)} sets. Use --index 0 to --index {len(data) - 1}")
     if not -len(data) <= (index or 0) < len(data):
@@ -72,17 +92,13 @@ def read_list(path: Path, index: int | None, real: RealSet) -> ImageSet:
 def read_folder(folder: Path, real: RealSet) -> ImageSet:
     """Returns the set of a folder with one folder of images a class.
 
-    Folders named as the classes are theirs; else, as these releases number them, the sorted folders are the classes in
-    label order, and there must be as many.
+    Folders named as the classes are theirs, also where a sign of a name cannot be one of a folder's; numbered ones are
+    the classes in label order; others are refused.
 
     Raises:
         ValueError: the folders are not the classes, or images are not of the size of `real`.
     """
-    found = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    names = list(real.class_names)
-    if set(found) != set(names) and len(found) != len(names):
-        raise ValueError(f"{folder} has {len(found)} class folders, {real.name} has {len(names)} classes")
-    order = names if set(found) == set(names) else found
+    order = _in_label_order(folder, real)
     paths, labels = find_images(folder, {name: label for label, name in enumerate(order)})
     c, h, w = real.shape
     if h != w:
@@ -93,6 +109,32 @@ def read_folder(folder: Path, real: RealSet) -> ImageSet:
             raise ValueError(f"{folder} holds coloured images, and those of {real.name} are grey")
         pixels = pixels[:, :1]
     return ImageSet(pixels, labels, "pixel", real.class_names, real.preprocess)
+
+
+def _in_label_order(folder: Path, real: RealSet) -> list[str]:
+    """Returns the names of the class folders, by label."""
+    found = [p.name for p in folder.iterdir() if p.is_dir()]
+    if len(found) != len(real.class_names):
+        raise ValueError(
+            f"{folder} has {len(found)} class folders, {real.name} has {len(real.class_names)} classes"
+        )
+    by_name = {_plain(name): name for name in found}
+    wanted = [_plain(name) for name in real.class_names]
+    if set(by_name) == set(wanted):
+        return [by_name[name] for name in wanted]
+    numbers = {name: re.search(r"[0-9]+$", name) for name in found}
+    if all(numbers.values()):
+        return sorted(found, key=lambda name: int(numbers[name][0]))  # type: ignore[index]
+    others = sorted(by_name[name] for name in set(by_name) - set(wanted))
+    raise ValueError(
+        f"{folder} has the class folders {others[:5]}, which are no classes of {real.name} and no numbers. Name them "
+        f"as the classes ({', '.join(real.class_names[:5])}, ...), or by their labels: 0, 1, ..."
+    )
+
+
+def _plain(name: str) -> str:
+    """Returns a name without the signs that a folder's cannot have, or that people write in two ways."""
+    return re.sub(r"^[0-9]+_(?=[A-Za-z])|[^a-z0-9]", "", name.lower())
 
 
 class _Exact(Decoder):
@@ -145,7 +187,7 @@ def import_verb(arguments: Sequence[str]) -> int:
     if share > 0.1:
         sys.stderr.write(
             f"warning: {100 * share:.1f} % of the pixels are far outside [0, 1] once the preprocessing is undone. "
-            "Was the set distilled under another? Use dataset.preprocess=zca, or dataset.mean and dataset.std\n"
+            "Was the set distilled under another? Use dataset.preprocess=zca, if it was whitened\n"
         )
     sys.stdout.write(f"{folder}\n")
     return 0
@@ -162,6 +204,12 @@ def _imported(args: argparse.Namespace) -> tuple[Path, float]:
     if real.modality != "image":
         raise ValueError(f"{real.name} is of {real.modality}s, and released sets are of images")
     files = [args.source]
+    pair = args.labels is not None
+    for flag, given in (("--lr", args.lr is not None), ("--logits", args.logits)):
+        if given and not pair:
+            raise ValueError(f"{flag} is of a pair of tensors. Use it with --labels labels.pt")
+    if args.index is not None and (pair or args.source.is_dir()):
+        raise ValueError("--index is of res_*.pt, which hold several sets")
     if args.source.is_dir():
         syn = read_folder(args.source, real)
         files = sorted(p for p in args.source.rglob("*") if p.is_file())
@@ -201,8 +249,8 @@ def _of(real: RealSet, images: Tensor, labels: Tensor, lr: float | None) -> Imag
 
 def _tensor(path: Path) -> Tensor:
     content = _loaded(path)
-    if not isinstance(content, Tensor):
-        raise ValueError(f"{path} holds a {type(content).__name__}, wanted a tensor")
+    if not isinstance(content, Tensor) or content.is_sparse or content.is_meta or content.is_complex():
+        raise ValueError(f"{path} holds a {type(content).__name__}, wanted a dense tensor of real numbers")
     return content
 
 
@@ -212,8 +260,13 @@ def _loaded(path: Path) -> Any:
     Raises:
         ValueError: it is no such file, or wants code to be run.
     """
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
     try:
-        with torch.serialization.safe_globals([*HARMLESS, *_numpy_makers()]), warnings.catch_warnings():
+        with (
+            torch.serialization.safe_globals([(Ignored, name) for name in IGNORED]),
+            warnings.catch_warnings(),
+        ):
             warnings.simplefilter("ignore")  # of files that are none: the error says it
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a stranger's bytes make the reader stumble over
@@ -221,14 +274,6 @@ def _loaded(path: Path) -> Any:
         raise ValueError(
             f"{path} is not loaded: it is no file of tensors, or wants to run code ({first})"
         ) from error
-
-
-def _numpy_makers() -> list[Any]:
-    """Returns the functions by which pickles name numpy's numbers and arrays: they make data of bytes."""
-    core = import_module("numpy._core.multiarray" if hasattr(np, "_core") else "numpy.core.multiarray")
-    makers: list[Any] = [core.scalar, core._reconstruct]
-    homes = ("numpy.core.multiarray", "numpy._core.multiarray")  # before numpy 2, and since
-    return [(maker, f"{home}.{maker.__name__}") for maker in makers for home in homes]
 
 
 def _sha256(path: Path) -> str:

@@ -44,6 +44,8 @@ class Remote:
         scheme, found, _ = url.partition("://")
         if not found:
             raise ValueError(f"{url!r} is no URL. Use e.g. file:///absolute/folder, s3://, hf:// or https://")
+        if "?" in url or "#" in url:
+            raise ValueError(f"{url!r} has a query: wanted the folder of a set, as https://HOST/sets/NAME")
         try:
             # a cached system remembers listings that others have changed since
             system, path = fsspec.core.url_to_fs(url.rstrip("/"), skip_instance_cache=True)
@@ -74,13 +76,22 @@ class Remote:
         return bytes(content)
 
     def read_all(self, names: list[str]) -> dict[str, bytes]:
-        """Returns those of several small files that are there, asking for all at once."""
+        """Returns those of several small files that are there, asking for all at once.
+
+        Raises:
+            OSError: one could not be read, for another reason than that it is not there.
+        """
         at = {self._of(name): name for name in names}
         if not at:
             return {}
         with self._reached(""):
-            found = self.system.cat(list(at), on_error="omit")
-        return {at[path]: content for path, content in found.items() if path in at}
+            found = self.system.cat(list(at), on_error="return")
+        for path, content in found.items():
+            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
+                raise OSError(f"{self.url}/{at.get(path, path)} could not be reached: {content}") from content
+        return {
+            at[path]: content for path, content in found.items() if path in at and isinstance(content, bytes)
+        }
 
     def fetch(self, name: str, to: Path) -> None:
         """Copies a file to `to`, going on where an earlier attempt ended, if the server can.
@@ -108,14 +119,17 @@ class Remote:
         return self._copy(name, to, have)
 
     def _copy(self, name: str, to: Path, have: int) -> None:
-        with self._opened(name, have) as source, to.open("ab") as sink:
+        with self._opened(name, have) as source:
             block = source.read(BLOCK)  # before what is there is cut off
-            sink.truncate(have)
-            while block:
-                with _written(to):
-                    sink.write(block)
-                    sink.flush()
-                block = source.read(BLOCK)
+            with _written(to):
+                sink = to.open("ab")
+                sink.truncate(have)
+            with sink:
+                while block:
+                    with _written(to):
+                        sink.write(block)
+                        sink.flush()
+                    block = source.read(BLOCK)
 
     @contextmanager
     def _opened(self, name: str, start: int = 0) -> Iterator[Any]:

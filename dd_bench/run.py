@@ -146,8 +146,8 @@ def _named(group: str) -> Iterator[None]:
         raise ValueError(f"configuration group {group!r}: {error}") from error
 
 
-def prepare(cfg: DictConfig) -> None:
-    """Builds teachers and buffers, and stops there."""
+def prepare(cfg: DictConfig) -> list[Path]:
+    """Builds teachers and buffers, and stops there; returns their folders."""
     experiment = compose(cfg)
     if reason := experiment.unsupported():
         raise Unsupported(reason)
@@ -156,6 +156,7 @@ def prepare(cfg: DictConfig) -> None:
         if parallel.rank() == 0:
             for folder, seconds in made.items():
                 _log.info("prepared: %s (%.0f s)", folder, seconds)
+    return list(made)
 
 
 def distill(cfg: DictConfig) -> list[Path]:

@@ -58,6 +58,7 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
         FileExistsError: there is something else at `to`.
         OSError: it could not be had, or nothing more can be written.
     """
+    digest = digest.lower() if digest else None
     if digest and to is None and (kept := _kept(digest)):
         return kept
     there = Remote.at(url)
@@ -72,12 +73,14 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
                 artifact.load(to)
                 return to
             raise FileExistsError(f"{to} exists. Remove it first, or choose another place")
+        told = artifact.parse_card(card, f"{url}/{CARD}")
         partial = (home() if to is None else to.parent) / f".{found[:16]}.partial"
         partial.mkdir(parents=True, exist_ok=True)
         write_atomic(partial / CARD, card)
-        told = artifact.read_card(partial)
         _fetch(there, partial, told)
         folder = to if to is not None else home() / _name(told, found)
+        if to is None and folder.exists():
+            shutil.rmtree(folder)  # what `_kept` did not take for a set
         partial.replace(folder)
     return folder
 
@@ -92,15 +95,18 @@ def push(folder: Path, url: str, replace: bool = False) -> str:
     card = artifact.load(folder)[1]
     mine = artifact.digest(folder)
     files = [*card.sha256, *([PROVENANCE] if (folder / PROVENANCE).is_file() else [])]
-    if url.startswith("hf://"):
-        _to_hub(folder, url, [*files, CARD])
-        return mine
     there = Remote.at(url)
     theirs = there.digest(CARD)
+    if theirs not in (None, mine) and not replace:
+        raise ValueError(f"{url} holds another set ({str(theirs)[:16]}). Use another URL, or --replace")
+    if url.startswith("hf://"):
+        if theirs != mine:
+            _to_hub(folder, url, [*files, CARD])
+        return mine
     if theirs not in (None, mine):
-        if not replace:
-            raise ValueError(f"{url} holds another set ({str(theirs)[:16]}). Use another URL, or --replace")
-        there.remove(CARD)  # or the old card would stand beside new files
+        there.remove(CARD)  # first: or the old card would stand beside new files
+        if PROVENANCE not in files:
+            there.remove(PROVENANCE)  # of the making of another set
     for name in files:
         if there.digest(name) != _sha256(folder / name):
             there.write(name, folder / name)
@@ -125,11 +131,19 @@ def sets_at(url: str) -> list[Found]:
         OSError: it could not be read.
     """
     there = Remote.at(url)
-    names = [f"{name}/{CARD}" for name in there.folders()]
+    own = there.read_all([CARD])
+    names = [] if own else [f"{name}/{CARD}" for name in there.folders()]
     found = []
-    for name, content in there.read_all([CARD, *names]).items():
+    for name, content in (own or there.read_all(names)).items():
         where = f"{there.url}/{name}".removesuffix(f"/{CARD}")
-        found.append(Found(where, hashlib.sha256(content).hexdigest(), artifact.parse_card(content, where)))
+        try:
+            card = artifact.parse_card(content, where)
+        except ValueError as error:
+            if own:
+                raise
+            sys.stderr.write(f"left out: {error}\n")  # of somebody else, or of a later version
+            continue
+        found.append(Found(where, hashlib.sha256(content).hexdigest(), card))
     if not found:
         raise ValueError(f"{url} holds no synthetic set, and none of its {len(names)} folders does")
     return found
@@ -225,7 +239,6 @@ def _to_hub(folder: Path, url: str, files: list[str]) -> None:
         OSError: the hub refused.
     """
     from huggingface_hub import HfApi
-    from huggingface_hub.errors import HfHubHTTPError
 
     match = re.fullmatch(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+?))?/?", url)
     if not match:
@@ -245,5 +258,5 @@ def _to_hub(folder: Path, url: str, files: list[str]) -> None:
             allow_patterns=files,
             commit_message=f"Add {folder.name}",
         )
-    except HfHubHTTPError as error:
-        raise OSError(f"{url}: the hub refused: {error}. Are you logged in? hf auth login") from error
+    except Exception as error:  # of the hub, or of the connection
+        raise OSError(f"{url}: the hub did not take it: {error}. Are you logged in? hf auth login") from error

@@ -4,7 +4,7 @@
     sweeps/jobs/<id>.json   of each job: running, done, skipped or failed, with its reason and seconds
 
 Hydra tells of the jobs by its callbacks. A sweep that is started again does what is missing, since sets and records are
-found by their content; `--only-missing` does not even launch the others.
+found by their content; `--only-missing` does not even launch those that were told the same and left their record.
 """
 
 from __future__ import annotations
@@ -28,9 +28,10 @@ from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
-from omegaconf import DictConfig
+from omegaconf import DictConfig, OmegaConf
 from pydantic import BaseModel, ConfigDict, ValidationError
 
+from dd_bench import NUMBERS_VERSION
 from dd_bench.cli import SWEEP
 from dd_bench.record import Record, canonical, content_key, write_atomic
 
@@ -51,6 +52,7 @@ class Job(BaseModel):
     host: str
     pid: int
     left: list[str] = []  # files and folders that a done job left behind
+    config: str = ""  # digest of the composed configuration and of the version of the numbers
 
     def now(self) -> State:
         """Returns its state as far as can be told from here: a process of this machine that is gone has died."""
@@ -58,9 +60,9 @@ class Job(BaseModel):
             return "died"
         return self.state
 
-    def finished(self) -> bool:
-        """Whether nothing is to be done: it is done, and what it left is there."""
-        return self.state == "done" and all(Path(p).exists() for p in self.left)
+    def finished(self, config: str) -> bool:
+        """Whether nothing is to be done: the same was done, and what it left is there."""
+        return self.state == "done" and self.config == config and all(Path(p).exists() for p in self.left)
 
 
 class Ledger(Callback):
@@ -101,6 +103,14 @@ class Ledger(Callback):
         write_atomic(path, (canonical(job.model_dump(mode="json"), indent=2) + "\n").encode())
 
 
+def identity(config: DictConfig) -> str:
+    """Returns the digest of what a job was told and of the version of the numbers, not of the files that it reads."""
+    told = OmegaConf.to_container(
+        OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]), resolve=True
+    )
+    return content_key([NUMBERS_VERSION, told])
+
+
 def job_id(verb: str, overrides: Sequence[str]) -> str:
     """Returns the name of a job: the same for the same overrides in any order."""
     return content_key([verb, sorted(overrides)])
@@ -126,7 +136,7 @@ def launch_only_missing(out: Path, verb: str) -> None:
 
     def missing(overrides: list[Any], size: int | None) -> list[list[list[str]]]:
         (jobs,) = _all_jobs(overrides, None)
-        left = [job for job in jobs if not _job_of(out, verb, job)]
+        left = [job for job in jobs if not _finished(out, verb, job)]
         sys.stderr.write(f"{len(jobs) - len(left)} of {len(jobs)} jobs are finished; {len(left)} to do\n")
         return [left[i : i + (size or len(left))] for i in range(0, len(left), size or len(left) or 1)]
 
@@ -134,9 +144,13 @@ def launch_only_missing(out: Path, verb: str) -> None:
     import_module(BasicSweeper.__module__).BasicSweeper.split_arguments = staticmethod(missing)
 
 
-def _job_of(out: Path, verb: str, words: Sequence[str]) -> bool:
-    job = read_job(out, job_id(verb, [w for w in words if not w.startswith("hydra")]))
-    return job is not None and job.finished()
+def _finished(out: Path, verb: str, words: Sequence[str]) -> bool:
+    told = [w for w in words if not w.startswith("hydra")]
+    job = read_job(out, job_id(verb, told))
+    if job is None or job.state != "done":
+        return False
+    loader = GlobalHydra.instance().config_loader()
+    return job.finished(identity(loader.load_configuration("config", told, RunMode.RUN)))
 
 
 def read_job(out: Path, ident: str) -> Job | None:

@@ -9,12 +9,12 @@
 # and stops nothing. `dd-bench progress OUT` says how far it is. The last step adds the records to OUT/entries and writes
 # OUT/tables and OUT/site.
 #
-# Fashion-MNIST is where dataset-fashion-mnist puts it, or use DATASET='dataset.root=FOLDER'; graphs are in data/.
+# Fashion-MNIST is where dataset-fashion-mnist puts it; graphs are in data/.
 set -uo pipefail
 out=${1:?bash leaderboards/campaign.sh OUT [PART ...]}
 shift
 parts=${*:-selection matching trajectories labels uses graphs}
-common=(out="$out" runtime=one_thread hydra/launcher=cores ${DATASET:-})
+common=(out="$out" runtime=one_thread hydra/launcher=cores)
 failed=0
 
 sweep() { # dd-bench run, a job a core
@@ -82,9 +82,8 @@ for part in $parts; do
     declare -F "$part" >/dev/null || { echo "there is no part $part" >&2; exit 2; }
 done
 for part in $parts; do "$part"; done
-done_records=$(grep -l '"status": "done"' "$out"/records/*.json)
-# shellcheck disable=SC2086
-dd-bench leaderboard add $done_records --entries "$out/entries" --sets "$out/sets" --no-baseline || failed=1
+mapfile -t records < <(grep -lE '"status": "(done|diverged)"' "$out"/records/*.json) # a divergence is a result
+dd-bench leaderboard add "${records[@]}" --entries "$out/entries" --sets "$out/sets" --no-baseline || failed=1
 dd-bench leaderboard build --entries "$out/entries" --out "$out/tables" || failed=1
 dd-bench leaderboard build --site --entries "$out/entries" --sets "$out/sets" --out "$out/site" || failed=1
 dd-bench progress "$out" | tail -40

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
+from itertools import count
+from typing import Any
 
 from dd_bench import __version__
 from dd_bench.record import Record
@@ -15,27 +17,30 @@ _SUITE = f"""@software{{dd_bench,
 """
 
 
-def cited(records: Iterable[Record], of_sets: Mapping[str, Sequence[str]]) -> dict[str, str]:
-    """Returns the citations of records by a key for BibTeX: `method` or `dataset`, with a letter where there are two.
+def cited(records: Iterable[Record], cards: Iterable[Mapping[str, Any]]) -> dict[str, str]:
+    """Returns the citations of records by a key for BibTeX: method or dataset, with a number where there are two.
 
     Args:
         records: whose.
-        of_sets: the citations in the cards of sets, by digest of the set; of one method all sets cite the same.
+        cards: of the sets that lie beside the entries: of one method all cite the same, and of one dataset.
     """
-    by_method: dict[str, Sequence[str]] = {}
+    of_methods: dict[str, list[str]] = {}
+    of_data: dict[str, list[str]] = {}
+    for card in cards:
+        texts = [t for t in card.get("citations", []) if isinstance(t, str)]
+        if texts:
+            of_methods.setdefault(str(card.get("method")), texts[:-1])
+            of_data.setdefault(str(card.get("dataset")), texts[-1:])
     found: dict[str, str] = {}
-    records = list(records)
-    for record in records:
-        for digest in record.set_digests:
-            if digest in of_sets:
-                by_method.setdefault(record.method, of_sets[digest])
     for record in records:
         own = record.config.get("method", {}).get("citation")
-        texts = [own] if own else list(by_method.get(record.method, [])[:1])
-        data = [text for text in by_method.get(record.method, [])[1:]]
-        for name, text in [(record.method, t) for t in texts] + [(record.dataset, t) for t in data]:
-            if text not in found.values():
-                found[_free(name, found)] = text
+        for name, texts in (
+            (record.method, [own] if isinstance(own, str) else of_methods.get(record.method, [])),
+            (record.dataset, of_data.get(record.dataset, [])),
+        ):
+            for text in texts:
+                if text not in found.values():
+                    found[_free(name, found)] = text
     return dict(sorted(found.items()))
 
 
@@ -45,16 +50,12 @@ def bibtex(citations: Mapping[str, str]) -> str:
 
 
 def _entry(key: str, text: str) -> str:
-    year = re.findall(r"\b(?:19|20)[0-9]{2}\b", text)
-    safe = re.sub(r"([&%$#_])", r"\\\1", text)
+    year = re.findall(r"(?<![.:/0-9])(?:19|20)[0-9]{2}(?![.:/0-9])", text)  # not those of an arXiv number
+    safe = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", ""))
     when = f",\n  year = {{{year[-1]}}}" if year else ""
     return f"@misc{{{key},\n  note = {{{safe}}}{when}\n}}\n"
 
 
 def _free(name: str, taken: Mapping[str, str]) -> str:
     key = re.sub(r"[^A-Za-z0-9_-]", "", name) or "it"
-    letters = iter("bcdefghijklmnopqrstuvwxyz")
-    tried = key
-    while tried in taken:
-        tried = f"{key}-{next(letters)}"
-    return tried
+    return key if key not in taken else next(f"{key}-{i}" for i in count(2) if f"{key}-{i}" not in taken)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 from dd_bench.record import Record, load_record
 
-from .entries import check_record, duplicates, entry_name, load_entries
+from .entries import ROOT, check_record, duplicates, entry_name, load_entries
 from .pairs import compare, pairs_table
 from .plots import draw
 from .site import build_site
@@ -17,8 +17,6 @@ from .submission import check_baselines, check_protocol, check_sets
 from .tables import build
 
 _HERE = Path(__file__).parent
-# In a checkout the boards live beside this file; in an installed wheel, under the working directory.
-_ROOT = _HERE if (_HERE.parent / "pyproject.toml").exists() else Path("leaderboards")
 
 
 def main(argv: Sequence[str]) -> int:
@@ -26,11 +24,11 @@ def main(argv: Sequence[str]) -> int:
     args = _parser().parse_args(argv)
     try:
         if args.verb == "build" and args.site:
-            out = args.out or _ROOT / "site"
+            out = args.out or ROOT / "site"
             count = build_site(args.entries, args.published, args.sets, out)
             _say(f"{count} files in {out}; start with {out / 'index.html'}")
         elif args.verb == "build":
-            _build(args.entries, args.published, args.out or _ROOT / "tables")
+            _build(args.entries, args.published, args.out or ROOT / "tables")
         elif args.verb == "plot":
             written = draw(args.entries, args.out)
             _say(f"{len(written)} drawings in {args.out}")
@@ -73,10 +71,11 @@ def _add(paths: list[Path], folder: Path, sets: Path, alone: bool) -> None:
         raise ValueError("\n".join(twice))
     if not alone:
         check_baselines([r for _, r in new], [r for _, r in old + new])
+    remarks = [remark for _, record in new for remark in check_sets(record, sets)]
     for _, record in new:
-        for remark in check_sets(record, sets):
-            _say(remark)
         _say(f"added {record.save(folder / entry_name(record))}")
+    for remark in remarks:
+        _say(remark)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -97,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     verb["add"].add_argument("record", nargs="+", type=Path, help="record.json of a run")
     for sub in verb.values():
         sub.add_argument(
-            "--entries", type=Path, default=_ROOT / "entries", help="folder (default: %(default)s)"
+            "--entries", type=Path, default=ROOT / "entries", help="folder (default: %(default)s)"
         )
     verb["build"].add_argument(
         "--published", type=Path, default=_HERE / "published", help="folder of paper numbers"
@@ -108,13 +107,13 @@ def _parser() -> argparse.ArgumentParser:
     verb["add"].add_argument("--no-baseline", action="store_true", help="though its board has no random row")
     for name in ("build", "add"):
         verb[name].add_argument(
-            "--sets", type=Path, default=_ROOT / "sets", help="folder of sets (default: %(default)s)"
+            "--sets", type=Path, default=ROOT / "sets", help="folder of sets (default: %(default)s)"
         )
     verb["build"].add_argument(
-        "--out", type=Path, help="folder (default: tables, or site, beside the entries' folder)"
+        "--out", type=Path, help="folder (default: leaderboards/tables, or leaderboards/site)"
     )
     verb["plot"].add_argument(
-        "--out", type=Path, default=_ROOT / "plots", help="folder (default: %(default)s)"
+        "--out", type=Path, default=ROOT / "plots", help="folder (default: %(default)s)"
     )
     return parser
 

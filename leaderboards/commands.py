@@ -12,6 +12,7 @@ from dd_bench.record import Record
 from dd_bench.shipped import shipped_config
 
 from .entries import TAUGHT
+from .variants import PLACES
 
 _ALONE = {"ipc": 10, "seed": 0, "num_sets": 1}
 """Keys outside of any group, with their values in `conf/config.yaml`."""
@@ -21,8 +22,11 @@ def run_command(record: Record) -> str | None:
     """Returns the `dd-bench run ...` that distils and measures anew, or None if the method is not of this suite.
 
     A set that was distilled with another network than it was measured with is not made by it: see `evaluate_command`.
+
+    Raises:
+        ValueError: the configuration of the record is more than changed values of the YAML files.
     """
-    if not shipped_config("method", record.method):
+    if not shipped_config("method", _name(record.method)):
         return None
     words = [f"method={record.method}", *_changes("method", record.method, record.config.get("method", {}))]
     words += [f"ipc={record.ipc}"] if record.ipc != _ALONE["ipc"] else []
@@ -35,7 +39,7 @@ def evaluate_command(record: Record, folder: str) -> str:
 
 
 def control_command(record: Record) -> str:
-    """Returns the command of the row of random images that belongs beside an entry: five draws, a network each."""
+    """Returns the command of the row of random images that belongs beside an entry: five draws."""
     words = ["method=random"] + ([f"ipc={record.ipc}"] if record.ipc != _ALONE["ipc"] else [])
     return _line(
         "run", [*words, *(w for w in _measured(record) if not w.startswith("num_sets=")), "num_sets=5"]
@@ -56,11 +60,11 @@ def _measured(record: Record) -> list[str]:
     """Returns the words of everything but the method: data, network, protocol, evaluator, teachers, seeds."""
     config = record.config
     words = _dataset(config.get("dataset", {}), record.dataset)
-    model = record.model.partition("(")[0]
+    model = _name(record.model)
     words += [f"model={model}", *_changes("model", model, config.get("model", {}))]
-    protocol = record.protocol.name.partition("(")[0]
+    protocol = _name(record.protocol.name)
     words += [f"protocol={protocol}", *_changes("protocol", protocol, config.get("protocol", {}))]
-    evaluator = record.evaluator.partition("(")[0]
+    evaluator = _name(record.evaluator)
     words += [f"evaluator={evaluator}", *_changes("evaluator", evaluator, config.get("evaluator", {}))]
     if record.teachers or record.label_mode in TAUGHT:
         words += _teachers(config, [t.name for t in record.teachers])
@@ -81,15 +85,22 @@ def _teachers(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
 
 
 def _dataset(values: Mapping[str, Any], name: str) -> list[str]:
-    """Returns the choice of `conf/dataset`, and what differs: of several with one loader the one that differs least."""
-    return _chosen("dataset", values, prefer=name)
+    """Returns the choice of `conf/dataset`, and what differs; where the data lay is nobody else's."""
+    return _chosen("dataset", {k: v for k, v in values.items() if k not in PLACES}, prefer=name)
 
 
 def _chosen(group: str, values: Mapping[str, Any], prefer: str = "") -> list[str]:
+    """Returns the choice of a group that has these values' target, and what differs from it.
+
+    Raises:
+        ValueError: no choice has it.
+    """
+    if "_target_" not in values and prefer:
+        return [f"{group}={_name(prefer)}"]
     names = [p.name.removesuffix(".yaml") for p in (resources.files("dd_bench.conf") / group).iterdir()]
     same = [n for n in names if shipped_config(group, n).get("_target_") == values.get("_target_")]
     if not same:
-        return [f"{group}={prefer}"] if prefer else []
+        raise ValueError(f"{values.get('_target_')!r} is no {group} of this suite")
     best = min(same, key=lambda n: (len(_changes(group, n, values)), n != prefer, n))
     return [f"{group}={best}", *_changes(group, best, values)]
 
@@ -100,39 +111,67 @@ def _changes(group: str, name: str, values: Mapping[str, Any]) -> list[str]:
 
 
 def _against(shipped: Mapping[str, Any], values: Mapping[str, Any], path: str) -> list[str]:
-    """Returns overrides that make the values out of the shipped ones: changed, added (`+`) and left out (`~`)."""
+    """Returns overrides that make the values out of the shipped ones: changed, added (`+`), left out (`~`).
+
+    Raises:
+        ValueError: the values name something to be called that the shipped ones do not, or ask for the environment.
+    """
     return list(_differences(shipped, values, path))
 
 
 def _differences(shipped: Mapping[str, Any], values: Mapping[str, Any], path: str) -> Iterator[str]:
     for key, value in values.items():
-        if str(key).startswith("_"):
-            continue
         here = f"{path}.{key}"
-        if key not in shipped:
-            yield f"+{here}={_grammar(value)}"
+        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(key)):
+            raise ValueError(f"{here!r} is no key of a configuration")
+        if str(key).startswith("_"):
+            if shipped.get(key) != value:
+                raise ValueError(
+                    f"{here}={value!r}: a record may not say what is called; the YAML has {shipped.get(key)!r}"
+                )
+        elif key not in shipped and isinstance(value, dict) and "_target_" in value:
+            yield from _another_network(value, here)
+        elif key not in shipped:
+            yield f"+{here}={_grammar(value, here)}"
         elif isinstance(value, dict) and isinstance(shipped[key], dict) and value:
             yield from _differences(shipped[key], value, here)
         elif value != shipped[key] and not _same_number(value, shipped[key]):
-            yield f"{here}={_grammar(value)}"
+            yield f"{here}={_grammar(value, here)}"
+    # a key that is missing otherwise is younger than the record, and its default is what the record had
+    yield from (
+        f"~{path}.{k}"
+        for k, v in shipped.items()
+        if k not in values and isinstance(v, dict) and "_target_" in v
+    )
+
+
+def _another_network(value: Mapping[str, Any], here: str) -> Iterator[str]:
+    """Yields the words that put a shipped network where the YAML has none."""
+    choice, *changes = _chosen("model", value)
+    yield f"+model@{here}={choice.partition('=')[2]}"
+    yield from (word.replace("model.", f"{here}.", 1) for word in changes)
 
 
 def _same_number(a: Any, b: Any) -> bool:
     return type(a) in (int, float) and type(b) in (int, float) and a == b
 
 
-def _grammar(value: Any) -> str:
-    """Returns a value as Hydra's override grammar reads it."""
+def _grammar(value: Any, here: str) -> str:
+    """Returns a value as Hydra's override grammar reads it, if it is plain data."""
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(map(_grammar, value))}]"
+        return f"[{','.join(_grammar(v, here) for v in value)}]"
     if isinstance(value, dict):
-        return "{" + ",".join(f"{k}:{_grammar(v)}" for k, v in value.items()) + "}"
+        if bad := [k for k in value if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", str(k))]:
+            raise ValueError(f"{here} has a key {bad[0]!r}, which is none of a configuration")
+        return "{" + ",".join(f"{k}:{_grammar(v, here)}" for k, v in value.items()) + "}"
     if not isinstance(value, str):
         return repr(value)
+    if "${" in value:
+        raise ValueError(f"{here}={value!r}: a record holds values, and nothing to be looked up")
     if re.fullmatch(r"[A-Za-z_/][\w./:-]*", value) and value.lower() not in (
         "null",
         "true",
@@ -143,6 +182,14 @@ def _grammar(value: Any) -> str:
         return value
     # backslashes are escaped before a quote alone
     return '"' + re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" + m[2] if m[2] else ""), value) + '"'
+
+
+def _name(described: str) -> str:
+    """Returns the choice of `convnet(width=32)`."""
+    name = described.partition("(")[0]
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
+        raise ValueError(f"{name!r} is no name of a choice")
+    return name
 
 
 def _line(verb: str, words: Sequence[str]) -> str:

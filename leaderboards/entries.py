@@ -10,12 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dd_bench.record import DIFFERENCES, SHARES, Record, load_record
+from dd_bench.record import DIFFERENCES, SHARES, Record, content_key, load_record
 
 ACCURACY = "accuracy"
 """The metric that is a fraction in [0, 1] and that tables print in percent, and its evaluator."""
 
 
+_HERE = Path(__file__).parent
+ROOT = _HERE if (_HERE.parent / "pyproject.toml").exists() else Path("leaderboards")
+"""Where boards live: beside this file in a checkout, of an installed wheel under the working directory."""
+LONGEST = 200
+"""Characters of a slug, which is a file's name; of a longer one the end is a digest of it."""
 TAUGHT = ("static", "replay", "online")
 """Label modes in which teachers say what the answers are."""
 
@@ -60,7 +65,8 @@ class Track(NamedTuple):
         parts = [self.dataset, f"{self.protocol}-v{self.version}", self.selection, self.label_mode]
         parts += [self.evaluator, self.model] + [self.metric] * (self.metric != self.evaluator)
         parts += [self.teachers] * bool(self.teachers)
-        return "--".join(_slug(part) for part in parts)
+        whole = "--".join(_slug(part) for part in parts)
+        return whole if len(whole) <= LONGEST else f"{whole[: LONGEST - 9]}-{content_key(whole)[:8]}"
 
 
 def taught_by(record: Record) -> str:

@@ -37,14 +37,16 @@ from .verified import verdicts
 
 _TEMPLATES = Path(__file__).parent / "templates"
 PAGES = (("cross_arch", "Other networks"), ("continual", "Continual learning"), ("published", "Published"))
+MARKER = ".dd_bench-site"
+"""File that lists what a build wrote: the next one removes that and nothing else."""
 MOST_PICTURES = 60
 """Pictures on the page of a board; the others are on the pages of their entries."""
 
 
 def build_site(entries_dir: Path, published_dir: Path, sets_dir: Path, out: Path) -> int:
-    """Writes the site to `out`, whole or not at all, and returns the number of files.
+    """Writes the site to `out` and returns the number of files; where an entry is refused, the old site stays.
 
-    A folder that an earlier build made is replaced; any other is left alone.
+    What an earlier build wrote is replaced, and what others put beside it stays; another folder is left alone.
 
     Raises:
         ImportError: plotly is not installed.
@@ -55,8 +57,7 @@ def build_site(entries_dir: Path, published_dir: Path, sets_dir: Path, out: Path
         plotly = import_module("plotly.offline").get_plotlyjs()
     except ImportError as error:
         raise ImportError("the site needs plotly. Use: pip install 'dd-bench[site]'") from error
-    if out.exists() and any(out.iterdir()) and not (out / "site.js").is_file():
-        raise FileExistsError(f"{out} holds something else. Use another --out")
+    old = _written_before(out)
     entries, published = load_entries(entries_dir), load_published(published_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
@@ -67,15 +68,43 @@ def build_site(entries_dir: Path, published_dir: Path, sets_dir: Path, out: Path
         for name in ("site.css", "site.js"):
             shutil.copy(_TEMPLATES / "site" / name, scratch / name)
         (scratch / "plotly.min.js").write_text(plotly)
-        count = sum(1 for p in scratch.rglob("*") if p.is_file())
+        files = sorted(str(p.relative_to(scratch)) for p in scratch.rglob("*") if p.is_file())
+        (scratch / MARKER).write_text("\n".join(files) + "\n")
         scratch.chmod(0o755)
-        if out.exists():
-            shutil.rmtree(out)
-        scratch.replace(out)
+        _replace(out, scratch, old)
     except BaseException:
         shutil.rmtree(scratch, ignore_errors=True)
         raise
-    return count
+    return len(files)
+
+
+def _written_before(out: Path) -> list[str] | None:
+    """Returns the files of the build that is at `out`, None if nothing is there.
+
+    Raises:
+        FileExistsError: there is something that no build wrote.
+    """
+    if not out.exists() or not any(out.iterdir()):
+        return None
+    if not (out / MARKER).is_file():
+        raise FileExistsError(f"{out} holds something else. Use another --out")
+    return [MARKER, *(out / MARKER).read_text().splitlines()]
+
+
+def _replace(out: Path, scratch: Path, old: list[str] | None) -> None:
+    """Puts the new build where the old one is; what others have put beside it (.git, CNAME) stays."""
+    if old is None:
+        if out.exists():
+            out.rmdir()
+        scratch.replace(out)
+        return
+    for name in old:
+        if not Path(name).is_absolute() and ".." not in Path(name).parts:
+            (out / name).unlink(missing_ok=True)
+    for path in sorted(scratch.rglob("*")):
+        to = out / path.relative_to(scratch)
+        to.mkdir(exist_ok=True) if path.is_dir() else path.replace(to)
+    shutil.rmtree(scratch)
 
 
 class _Site:
@@ -112,10 +141,13 @@ class _Site:
             try:
                 content = (folder / "card.json").read_bytes()
                 card = json.loads(content)
-            except (OSError, ValueError):
+                pictured = card["sha256"]["preview.png"]
+                card["config"], card["method"], card["dataset"]
+            except (OSError, ValueError, KeyError, TypeError):
                 continue  # `dd-bench verify` says what is wrong with it
             digest, picture = hashlib.sha256(content).hexdigest(), None
-            if (folder / "preview.png").is_file():
+            preview = folder / "preview.png"
+            if preview.is_file() and hashlib.sha256(preview.read_bytes()).hexdigest() == pictured:
                 picture = f"pictures/{digest[:16]}.png"
                 (self.folder / "pictures").mkdir(exist_ok=True)
                 shutil.copy(folder / "preview.png", self.folder / picture)
@@ -178,16 +210,27 @@ class _Site:
         template = self.jinja.get_template("site/entry.html.j2")
         (self.folder / "entries").mkdir()
         for board, record in everything:
-            page = entry_page(record, board, self._sets_of(record), self.verdicts.get(record.digest))
+            page = entry_page(
+                record, board, self._sets_of(record), self.cards, self.verdicts.get(record.digest)
+            )
             text = template.render(page, up="../", pages=PAGES, about=self.about, here=lambda _: "")
             (self.folder / entry_at(record)).write_text(text)
             (self.folder / entry_at(record)).with_suffix(".json").write_text(record.text())
+
+    @property
+    def cards(self) -> list[Mapping[str, Any]]:
+        """The cards of the sets beside the entries."""
+        return [known.card for known in self.sets.values()]
 
     def _sets_of(self, record: Record) -> dict[str, KnownSet]:
         return {d: self.sets[d] for d in record.set_digests if d in self.sets}
 
     def _board(self, board: Board) -> None:
         t, slug = board.track, board.track.slug
+        if (self.folder / "boards" / f"{slug}.html").exists():
+            raise ValueError(
+                f"two boards would be written to {slug}.html: their names differ in punctuation alone"
+            )
         found = self.costs.get(t, [])
         facts = [
             ("Dataset", t.dataset),
@@ -230,8 +273,7 @@ class _Site:
         folder.mkdir(exist_ok=True)
         (folder / f"{name}.csv").write_text(csv_text(of))
         (folder / f"{name}.json").write_text("[\n" + ",\n".join(record.text() for _, record in of) + "]\n")
-        cites = {d: list(k.card.get("citations", [])) for d, k in self.sets.items()}
-        (folder / f"{name}.bib").write_text(bibtex(cited((record for _, record in of), cites)))
+        (folder / f"{name}.bib").write_text(bibtex(cited((record for _, record in of), self.cards)))
 
     def _page(self, name: str, template: str, **values: Any) -> None:
         path = self.folder / f"{name}.html"

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 from dd_bench.record import Record
@@ -12,6 +13,7 @@ from dd_bench.shipped import leaves
 from .boards import Board
 from .citations import bibtex, cited
 from .commands import distill_command, evaluate_command, run_command
+from .entries import entry_name
 from .figures import networks, number
 
 _STANDING = {
@@ -31,7 +33,11 @@ class KnownSet(NamedTuple):
 
 
 def entry_page(
-    record: Record, board: Board, sets: Mapping[str, KnownSet], verdict: str | None
+    record: Record,
+    board: Board,
+    sets: Mapping[str, KnownSet],
+    cards: Sequence[Mapping[str, Any]],
+    verdict: str | None,
 ) -> dict[str, Any]:
     """Returns what the template of an entry's page shows."""
     main, place = record.main_metric, board.places.get(record.key)
@@ -40,7 +46,6 @@ def entry_page(
     if record.status == "done":
         s = record.summary()
         score = f"{number([s.mean, s.std], main)} {'% ' if main == 'accuracy' else ''}{main}, n={networks(record)}"
-    citations = {d: list(k.card.get("citations", [])) for d, k in sets.items()}
     return {
         "title": f"{record.method} on {record.dataset}, IPC {record.ipc}",
         "board": f"boards/{board.track.slug}.html",
@@ -53,39 +58,28 @@ def entry_page(
         "metrics": [_metric(record, name) for name in record.metrics],
         "facts": [(name, value) for name, value in _facts(record) if value],
         "config": "\n".join(f"{k}: {v}" for k, v in sorted(leaves(record.config))),
-        "bibtex": bibtex(cited([record], citations)),
+        "bibtex": bibtex(cited([record], cards)),
         "digest": record.digest[:16],
     }
 
 
-def _commands(record: Record, known: list[KnownSet]) -> list[tuple[str, str]]:
-    told = []
+def _commands(record: Record, known: list[KnownSet]) -> Iterator[tuple[str, str]]:
+    """Yields what to say and to paste; nothing of a configuration that is not one of this suite."""
     revision = f" at revision {record.code.revision[:12]}" if record.code.revision else ""
-    distilled_here = record.config.get("set") is None
-    command = run_command(record)
-    if command and distilled_here:
-        told.append((f"Distil and measure it{revision}:", command))
-    for one in known[:1]:
-        made = distill_command(one.card["config"], one.card["method"], one.card["dataset"])
-        if made and not distilled_here:
-            told.append(("Distil the set:", made))
-        if len(record.set_digests) == 1:
-            told.append(
-                ("Measure the published set anew, with all networks:", evaluate_command(record, one.folder))
-            )
-            told.append(
-                (
-                    "Train two of its networks anew and compare:",
-                    f"dd-bench verify leaderboards/entries/{_name(record)}",
+    here = record.config.get("set") is None
+    with suppress(ValueError):
+        if here and (command := run_command(record)):
+            yield f"Distil and measure it{revision}:", command
+        for one in known[:1]:
+            made = distill_command(one.card["config"], one.card["method"], one.card["dataset"])
+            if made and not here:
+                yield "Distil the set:", made
+            if len(record.set_digests) == 1:
+                yield "Measure the published set anew:", evaluate_command(record, one.folder)
+                yield (
+                    "Train its networks anew, compare and mark it:",
+                    f"dd-bench verify leaderboards/entries/{entry_name(record)}",
                 )
-            )
-    return told
-
-
-def _name(record: Record) -> str:
-    from .entries import entry_name
-
-    return entry_name(record)
 
 
 def _metric(record: Record, name: str) -> dict[str, str]:

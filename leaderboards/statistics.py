@@ -90,7 +90,10 @@ def welch(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[floa
 
     Each sample needs two values, and one of each pair a spread.
     """
-    mean, std, size = (np.array([[f(a), f(b)] for a, b in pairs]).T for f in (fmean, stdev, len))
+    of = {
+        id(x): (fmean(x), stdev(x), len(x)) for pair in pairs for x in pair
+    }  # once a sample, not once a pair
+    mean, std, size = np.array([[of[id(a)], of[id(b)]] for a, b in pairs]).transpose(2, 1, 0)
     test = stats.ttest_ind_from_stats(mean[0], std[0], size[0], mean[1], std[1], size[1], equal_var=False)
     return [float(p) for p in test.pvalue]
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dd_bench.record import Record
-from dd_bench.shipped import shipped_config
+from dd_bench.shipped import describe, shipped_config
 
 from .boards import CONTROL, REFERENCE
 from .commands import control_command
@@ -17,23 +17,29 @@ from .entries import Track
 
 
 def check_protocol(record: Record) -> None:
-    """Refuses a protocol that nobody else can follow; a changed one is known, and has a board of its own.
+    """Refuses a protocol that nobody else can follow, and names that their configuration belies.
+
+    A protocol with changed keys is known, says so in its name, and has a board of its own.
 
     Raises:
-        ValueError: no such protocol is shipped, or its version is still to come.
+        ValueError: no such protocol is shipped, its version is still to come, or a name is not that of its values.
     """
     name = record.protocol.name.partition("(")[0]
-    shipped = shipped_config("protocol", name)
-    if not shipped:
+    shipped = shipped_config("protocol", name) if re.fullmatch("[A-Za-z0-9_-]{1,100}", name) else {}
+    if "version" not in shipped:
         raise ValueError(
             f"protocol {name!r} is none of conf/protocol, and its numbers compare with nothing. Measure under one of "
             "`dd-bench list protocol`, or add yours there first"
         )
     if record.protocol.version > shipped["version"]:
         raise ValueError(
-            f"protocol {name} v{record.protocol.version}: this version of dd_bench "
-            f"knows v{shipped['version']}. Update it"
+            f"protocol {name} v{record.protocol.version}: this version of dd_bench knows v{shipped['version']}. "
+            "Update it"
         )
+    if (values := record.config.get("protocol")) and record.protocol.version == shipped["version"]:
+        recipe = {k: v for k, v in values.items() if k not in ("name", "version")}
+        if (wanted := describe("protocol", name, recipe)) != record.protocol.name:
+            raise ValueError(f"protocol {record.protocol.name!r} has the configuration of {wanted!r}")
 
 
 def check_baselines(new: Sequence[Record], all_of_them: Sequence[Record]) -> None:
@@ -45,8 +51,11 @@ def check_baselines(new: Sequence[Record], all_of_them: Sequence[Record]) -> Non
     have = {(Track.of(r), r.ipc) for r in all_of_them if r.method == CONTROL and r.status == "done"}
     missing: dict[tuple[Track, int], Record] = {}
     for record in new:
-        if record.method not in (CONTROL, REFERENCE) and (Track.of(record), record.ipc) not in have:
-            missing.setdefault((Track.of(record), record.ipc), record)
+        track = Track.of(record)
+        if track.label_mode == "soft":  # labels of the set's own: random images have their classes
+            track = track._replace(label_mode="hard")
+        if record.method not in (CONTROL, REFERENCE) and (track, record.ipc) not in have:
+            missing.setdefault((track, record.ipc), record)
     if missing:
         lines = [
             f"{track.title}, IPC {ipc}:\n    {control_command(r)}"
@@ -64,26 +73,35 @@ def check_sets(record: Record, folder: Path) -> list[str]:
     Raises:
         ValueError: a set is damaged, or not what the record says that it measured.
     """
-    remarks = []
     known = {hashlib.sha256(p.read_bytes()).hexdigest(): p.parent for p in folder.glob("*/card.json")}
     for digest in record.set_digests:
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(f"record {record.key}: {digest!r} is no digest of a set")
-        if digest not in known:
-            remarks.append(
-                f"set {digest[:16]} is not in {folder}: nobody can verify it. Copy its folder there, or push it"
-            )
-            continue
-        card = json.loads((known[digest] / "card.json").read_text())
-        for name, wanted in card["sha256"].items():
-            path = known[digest] / name
-            if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
-                raise ValueError(f"{path} is missing or was changed: its card says sha256 {wanted[:12]}")
-        if (card["ipc"], card["dataset"]) != (record.ipc, record.dataset):
-            raise ValueError(
-                f"record {record.key} says {record.dataset} at IPC {record.ipc}, its set {known[digest]} is of "
-                f"{card['dataset']} at IPC {card['ipc']}"
-            )
-    if len(remarks) > 1:
-        remarks = [f"{len(remarks)} sets of {record.method} are not in {folder}: nobody can verify them"]
-    return remarks
+        if digest in known:
+            _check_set(record, known[digest])
+    missing = [digest for digest in record.set_digests if digest not in known]
+    if record.status == "done" and not record.set_digests:
+        return [f"{record.method} on {record.dataset} names no set: nobody can verify it"]
+    if not missing:
+        return []
+    return [
+        f"{len(missing)} set(s) of {record.method} on {record.dataset} are not in {folder}, the first "
+        f"{missing[0][:16]}: nobody can verify it. Copy the folder there, or push it"
+    ]
+
+
+def _check_set(record: Record, folder: Path) -> None:
+    try:
+        card = json.loads((folder / "card.json").read_text())
+        files = dict(card["sha256"])
+        said = {k: card[k] for k in ("ipc", "dataset", "dataset_digest")}
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{folder / 'card.json'} is not a valid card: {error!r}") from error
+    for name, wanted in files.items():
+        path = folder / Path(name).name
+        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+            raise ValueError(f"{path} is missing or was changed: its card says sha256 {str(wanted)[:12]}")
+    wants = {"ipc": record.ipc, "dataset": record.dataset, "dataset_digest": record.real_digest}
+    for key, value in wants.items():
+        if said[key] != value:
+            raise ValueError(f"record {record.key} says {key} {value}, its set {folder} is of {said[key]}")

@@ -11,7 +11,7 @@ from dd_bench.shipped import leaves
 
 from .boards import BASELINES
 
-_PLACES = ("root", "download", "kept", "stream")
+PLACES = ("root", "download", "kept", "stream")
 """Keys of a dataset that say where it lies, not what it is."""
 
 
@@ -48,7 +48,7 @@ def knobs(record: Record) -> dict[str, Any]:
         for name, spec in (config.get("teachers") or {}).items()
     }
     order = {"teachers": "+".join(t.name for t in record.teachers)} if record.teachers else {}
-    data = {k: v for k, v in config.get("dataset", {}).items() if k not in _PLACES}
+    data = {k: v for k, v in config.get("dataset", {}).items() if k not in PLACES}
     weights = {"weights": {t.name: t.digest[:8] for t in record.teachers if t.digest}}
     others = {
         "seed": config.get("seed"),

@@ -10,10 +10,14 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 from scipy.special import stdtrit
 
+from dd_bench.intervals import std
 from dd_bench.record import Code, Record, canonical, write_atomic
 
 LEVEL = 0.99
 """Confidence of the interval that a mean of networks trained anew is to lie in."""
+LEAST = 5
+"""Networks, of the entry and anew, below which other values than the entry's own say too little."""
+Word = Literal["verified", "verified in part", "too few networks to tell", "out of tolerance"]
 
 
 class Verdict(BaseModel):
@@ -22,32 +26,33 @@ class Verdict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     entry: str  # sha256 of the record
+    of: int  # networks that the entry has
     networks: list[int]  # which were trained anew
     before: list[float]
     again: list[float]
     low: float  # ends of the interval for their mean
     high: float
     same: bool  # to the last digit
-    verdict: Literal["verified", "out of tolerance"]
+    verdict: Word
     code: Code
     device: str
     created: str
 
     def told(self) -> str:
         """Returns it in a line."""
-        how = (
-            "to the last digit" if self.same else f"mean {fmean(self.again):.4f} of {fmean(self.before):.4f}"
-        )
         n = len(self.networks)
-        return f"{self.verdict}: {n} network{'s' * (n > 1)} trained anew, {how} ({self.created[:10]}, {self.device})"
+        how = f"the same to the last digit ({fmean(self.before):.4f})"
+        if not self.same:
+            how = f"mean {fmean(self.again):.4f}, where {self.low:.4f} to {self.high:.4f} was to be expected"
+        return f"{self.verdict}: {n} of {self.of} networks trained anew, {how} ({self.created[:10]}, {self.device})"
 
 
-def tolerance(values: list[float], count: int) -> tuple[float, float]:
+def tolerance(values: list[float], count: int, spread: float | None = None) -> tuple[float, float]:
     """Returns the 99 % prediction interval for the mean of `count` more networks of the entry's population.
 
-    Student's t of the entry's values with their standard error and that of the new mean. Another machine trains other
-    networks from the same seeds, as sums are rounded otherwise: it draws from the same population, and no more can be
-    asked of it.
+    Student's t of the entry's values with their standard error and that of the new mean; `spread` instead of their
+    standard deviation, if it is smaller. Another machine trains other networks from the same seeds, as sums are rounded
+    otherwise: it draws from the same population, and no more can be asked of it.
 
     Raises:
         ValueError: fewer than two values have no spread.
@@ -55,35 +60,49 @@ def tolerance(values: list[float], count: int) -> tuple[float, float]:
     n = len(values)
     if n < 2:
         raise ValueError("an entry of one network has no spread to tell a tolerance from")
-    mean = fmean(values)
-    spread = (sum((v - mean) ** 2 for v in values) / (n - 1)) ** 0.5
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * spread * (1 / n + 1 / count) ** 0.5
-    return mean - half, mean + half
+    own = std(values) if spread is None else min(std(values), spread)
+    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * own * (1 / n + 1 / count) ** 0.5
+    return fmean(values) - half, fmean(values) + half
 
 
 def judge(record: Record, again: dict[int, float], code: Code, device: str, created: str) -> Verdict:
     """Compares networks trained anew, by number, with the entry's own of the same numbers.
 
+    - *verified*: all of them, the same to the last digit or with a mean in the tolerance. So that a forged spread does
+      not widen it, the tolerance takes twice the spread of the new values, if that is less;
+    - *verified in part*: some of them; the others may be anything;
+    - *too few networks to tell*: other values, of fewer than `LEAST` networks, and not beyond the tolerance. What an
+      entry of three networks allows is wider than what methods differ by.
+
     Raises:
-        ValueError: the entry has no such networks, or no spread and other values.
+        ValueError: the entry has no such networks, or one alone with another value.
     """
     values = {s.network: s.value for s in record.scores if s.metric == record.main_metric and s.set == 0}
     if missing := again.keys() - values.keys():
         raise ValueError(f"entry {record.digest[:16]} has no network {min(missing)}")
     numbers = sorted(again)
     before, new = [values[n] for n in numbers], [again[n] for n in numbers]
-    same = before == new
-    low, high = (min(new), max(new)) if same else tolerance(list(values.values()), len(new))
-    good = same or low <= fmean(new) <= high
+    same, whole = before == new, len(numbers) == len(values)
+    if same:
+        low, high = min(new), max(new)
+    else:
+        seen = 2 * std(new) if len(new) >= LEAST else None
+        low, high = tolerance(list(values.values()), len(new), seen)
+    verdict: Word = "verified" if whole else "verified in part"
+    if not same and not low <= fmean(new) <= high:
+        verdict = "out of tolerance"
+    elif not same and min(len(values), len(new)) < LEAST:
+        verdict = "too few networks to tell"
     return Verdict(
         entry=record.digest,
+        of=len(values),
         networks=numbers,
         before=before,
         again=new,
         low=low,
         high=high,
         same=same,
-        verdict="verified" if good else "out of tolerance",
+        verdict=verdict,
         code=code,
         device=device,
         created=created,

@@ -18,20 +18,21 @@ from pathlib import Path
 from dd_bench.record import Record, load_record
 
 from .commands import evaluate_command
-from .entries import load_entry
+from .entries import ROOT, load_entry
 from .verified import Verdict, judge, save_verdict
-
-_HERE = Path(__file__).parent
 
 
 def main(arguments: Sequence[str]) -> int:
     """`dd-bench verify PATH ...`: checks sets, records and entries; of entries, trains networks anew and compares."""
     parser = argparse.ArgumentParser("dd-bench verify", description=main.__doc__)
     parser.add_argument("path", nargs="+", type=Path, help="sets' folders, records, entries")
-    parser.add_argument("--networks", type=int, default=2, help="of an entry to train anew; 0: check it only")
-    parser.add_argument("--sets", default=str(_HERE / "sets"), help="folder or URL with the sets of entries")
+    parser.add_argument(
+        "--networks", type=int, help="of an entry to train anew (default: all); 0: check it only"
+    )
+    parser.add_argument("--sets", default=str(ROOT / "sets"), help="folder or URL with the sets of entries")
+    parser.add_argument("--cache", default="runs/cache", help="folder with teachers of earlier runs")
     args = parser.parse_args(arguments)
-    if args.networks < 0:
+    if args.networks is not None and args.networks < 0:
         parser.error(f"--networks {args.networks}: wanted 0 or more")
     failed = 0
     for path in args.path:
@@ -43,9 +44,15 @@ def main(arguments: Sequence[str]) -> int:
         try:
             record = load_entry(path)
             sys.stdout.write(f"ok  {path}: {record.status}, as it was added\n")
-            if args.networks and record.status == "done":
-                failed |= _again(record, path, args.networks, args.sets)
-        except (ValueError, OSError) as error:
+            if args.networks == 0 or record.status != "done":
+                continue
+            if len(record.set_digests) != 1:
+                sys.stdout.write(
+                    f"    not trained anew: it is of {len(record.set_digests)} sets, which are not kept\n"
+                )
+                continue
+            failed |= _again(record, path.resolve(), args)
+        except (ValueError, OSError, ImportError) as error:
             sys.stderr.write(f"refused: {error}\n")
             failed = 1
     return failed
@@ -55,32 +62,32 @@ def _is_entry(path: Path) -> bool:
     return path.is_file() and re.search(r"-ipc[0-9]+-[0-9a-f]{16}\.json$", path.name) is not None
 
 
-def _again(record: Record, path: Path, count: int, sets: str) -> int:
-    folder = _set_of(record, sets)
-    verdict = retrain(record, folder, count)
+def _again(record: Record, path: Path, args: argparse.Namespace) -> int:
+    folder = _set_of(record, args.sets)
+    verdict = retrain(record, folder, args.networks, args.cache)
     written = save_verdict(verdict, path.parent.parent / "verified")
     sys.stdout.write(f"{verdict.told()}\n    {written}\n")
-    return int(verdict.verdict != "verified")
+    return int(verdict.verdict == "out of tolerance")
 
 
-def retrain(record: Record, folder: Path, count: int) -> Verdict:
-    """Trains the first `count` networks of an entry anew on its set, in a process of its own, and compares.
+def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verdict:
+    """Trains the first `count` networks of an entry, or all, anew on its set, in a process of its own, and compares.
 
     Raises:
-        ValueError: its evaluator has no number of networks, or the run failed; the message has its last lines.
+        ValueError: its evaluator has no number of networks, its configuration is none of this suite, or the run failed.
     """
     if "num_networks" not in record.config.get("evaluator", {}):
         raise ValueError(f"evaluator {record.evaluator} has no number of networks, and is not trained anew")
-    count = min(count, record.summary().num_networks)
+    every = record.summary().num_networks
+    count = min(count or every, every)
     words = shlex.split(evaluate_command(record, str(folder.resolve())))[1:]
     words = [w for w in words if not w.startswith("evaluator.num_networks=")]
     with tempfile.TemporaryDirectory() as out:
-        command = [sys.executable, "-m", "dd_bench", *words, f"evaluator.num_networks={count}", f"out={out}"]
-        done = subprocess.run(command, capture_output=True, text=True)
+        words += [f"evaluator.num_networks={count}", f"out={out}", f"cache={Path(cache).resolve()}"]
+        done = subprocess.run([sys.executable, "-m", "dd_bench", *words])
         found = list((Path(out) / "records").glob("*.json"))
         if done.returncode or not found:
-            last = "\n".join(f"{done.stdout}{done.stderr}".strip().splitlines()[-6:])
-            raise ValueError(f"training anew failed: {shlex.join(command[2:])}\n{last}")
+            raise ValueError(f"training anew failed, see above: dd-bench {shlex.join(words)}")
         again = load_record(found[0])
     values = {s.network: s.value for s in again.scores if s.metric == again.main_metric}
     now = datetime.now(UTC).isoformat(timespec="seconds")
@@ -92,8 +99,6 @@ def _set_of(record: Record, sets: str) -> Path:
     from dd_bench import artifact
     from dd_bench.sharing import pull, sets_at
 
-    if len(record.set_digests) != 1:
-        raise ValueError(f"the entry is of {len(record.set_digests)} sets, and one alone is trained on anew")
     (wanted,) = record.set_digests
     if "://" in sets:
         for found in sets_at(sets):
@@ -113,9 +118,8 @@ def _fitting(record: Record, folder: Path) -> Path:
     from dd_bench import artifact
 
     _, card = artifact.load(folder)
-    for name in ("method", "dataset", "ipc"):
-        if getattr(card, name) != getattr(record, name):
-            raise ValueError(
-                f"the entry says {name} {getattr(record, name)}, its set {folder} {getattr(card, name)}"
-            )
+    said = {"dataset": record.dataset, "ipc": record.ipc, "dataset_digest": record.real_digest}
+    for name, value in said.items():
+        if getattr(card, name) != value:
+            raise ValueError(f"the entry says {name} {value}, its set {folder} {getattr(card, name)}")
     return folder

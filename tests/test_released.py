@@ -107,10 +107,25 @@ class TestFolder:
         assert np.array_equal(syn.images[2, 0].numpy(), np.asarray(Image.open(root / "00001" / "0.png")))
 
     def test_folders_with_the_names_of_classes_are_theirs(self, real_set, tmp_path):
-        real = real_set(names=("cod", "ape", "bee"))
-        root = self.fill(tmp_path / "s", ["ape", "bee", "cod"])
-        first = read_folder(root, real).images[0, 0].numpy()
-        assert np.array_equal(first, np.asarray(Image.open(root / "cod" / "0.png")))
+        """Also those that `export` writes, and where a sign of a name cannot be one of a folder's."""
+        real = real_set(names=("cod", "T-shirt/top", "bee"))
+        for i, names in enumerate((["T-shirt_top", "bee", "cod"], ["0_cod", "1_T-shirt_top", "2_bee"])):
+            root = self.fill(tmp_path / str(i), names)
+            first = read_folder(root, real).images[0, 0].numpy()
+            (own,) = (n for n in names if n.endswith("cod"))
+            assert np.array_equal(first, np.asarray(Image.open(root / own / "0.png")))
+
+    def test_numbers_are_ordered_as_numbers(self, real_set, tmp_path):
+        real = real_set(classes=11, names=tuple("abcdefghijk"))
+        root = self.fill(tmp_path / "s", [f"new{i}" for i in range(11)])
+        images = read_folder(root, real).images[:, 0].numpy()
+        assert np.array_equal(images[4], np.asarray(Image.open(root / "new2" / "0.png")))
+
+    def test_other_names_are_refused(self, blobs, tmp_path):
+        with pytest.raises(
+            ValueError, match=r"\['dog', 'eel'\], which are no classes of blobs and no numbers"
+        ):
+            read_folder(self.fill(tmp_path / "s", ["ape", "dog", "eel"]), blobs)
 
     def test_what_does_not_fit(self, blobs, tmp_path):
         with pytest.raises(ValueError, match="has 2 class folders, blobs has 3 classes"):
@@ -119,6 +134,16 @@ class TestFolder:
             read_folder(self.fill(tmp_path / "b", ["0", "1", "2"], side=9), blobs)
         with pytest.raises(ValueError, match="coloured"):
             read_folder(self.fill(tmp_path / "c", ["0", "1", "2"], mode="RGB"), blobs)
+
+
+def test_flags_that_say_nothing_here_are_refused(dd_bench, tmp_path):
+    saved(tmp_path, "res.pt", {"data": [[torch.zeros(10, 1, 8, 8), torch.arange(10)]]})
+    how = ["import", "res.pt", "dataset=digits", "--ipc", "1", "--name", "x", "--to", "set"]
+    assert "--lr is of a pair" in dd_bench(*how, "--lr", "0.1").text
+    assert "there is no file nothere.pt" in dd_bench("import", "nothere.pt", *how[2:]).text
+    saved(tmp_path, "images.pt", torch.zeros(10, 1, 8, 8))
+    assert "with it belongs --labels labels.pt" in dd_bench("import", "images.pt", *how[2:]).text
+    assert dd_bench(*how).code == 0
 
 
 class Evil:

@@ -160,8 +160,9 @@ class TestFolder:
         with pytest.raises(ValueError, match=r"holds another set .* Use another URL, or --replace"):
             push(made("b", first=5), url)
         assert same(tmp_path / "a", tmp_path / "there")
+        (tmp_path / "b" / "provenance.json").unlink()
         push(tmp_path / "b", url, replace=True)
-        assert same(tmp_path / "b", tmp_path / "there")
+        assert same(tmp_path / "b", tmp_path / "there"), "nor does the provenance of the old one stay"
 
     def test_a_damaged_set_is_not_sent(self, made, tmp_path):
         folder = made()
@@ -191,8 +192,9 @@ class TestFolder:
     def test_a_copy_that_was_damaged_is_fetched_again(self, made):
         folder = made()
         kept = pull(f"file://{folder}")
-        (kept / "synthetic.safetensors").write_bytes(b"")
-        assert same(pull(f"file://{folder}"), folder)
+        for name in ("synthetic.safetensors", "card.json"):
+            (kept / name).write_bytes(b"")
+            assert same(pull(f"file://{folder}"), folder)
 
     def test_a_card_does_not_choose_where_it_lies(self, made, tmp_path):
         folder = made()
@@ -215,8 +217,11 @@ class TestWeb:
         folder, url = made("sets/a"), web.url + "/sets"
         made("sets/b", first=7)
         (tmp_path / "sets" / "no_set").mkdir()
+        (tmp_path / "sets" / "later").mkdir()
+        (tmp_path / "sets" / "later" / "card.json").write_text('{"schema_version": 9}')
         assert same(pull(f"{url}/a/"), folder)
         assert [f.url for f in sets_at(url)] == [f"{url}/a", f"{url}/b"]
+        assert "left out: " in capsys.readouterr().err, "a card of a later version hides no other"
         assert sets_at(f"{url}/a")[0].digest == artifact.digest(folder)
         assert (
             list_choices(["--remote", url]) == 0 and artifact.digest(folder)[:16] in capsys.readouterr().out
@@ -430,7 +435,9 @@ from dd_bench.sharing import load, pull, push
 url = "hf://datasets/me/mine/a"
 print(push(__import__("pathlib").Path(sys.argv[1]), url))
 print(pull(url))
-try: push(__import__("pathlib").Path(sys.argv[1]), "hf://me/model")
+try: push(__import__("pathlib").Path(sys.argv[2]), url)
+except ValueError as error: print(error)
+try: push(__import__("pathlib").Path(sys.argv[1]), "hf://datasets/me")
 except ValueError as error: print(error)
 """
 
@@ -443,11 +450,17 @@ def test_the_hub(made, tmp_path):
     folder = made()
     endpoint = f"http://127.0.0.1:{server.server_port}"
     world = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_x"}
-    done = subprocess.run([sys.executable, "-c", HUB, str(folder)], capture_output=True, text=True, env=world)
+    done = subprocess.run(
+        [sys.executable, "-c", HUB, str(folder), str(made("other", first=9))],
+        capture_output=True,
+        text=True,
+        env=world,
+    )
     server.shutdown()
     server.server_close()
     assert done.returncode == 0, done.stderr
-    digest, pulled, refused = done.stdout.strip().splitlines()
+    digest, pulled, another, refused = done.stdout.strip().splitlines()
+    assert "holds another set" in another
     assert digest == artifact.digest(folder) and same(Path(pulled), folder)
     assert kind.commits == [f"Add {folder.name}"], "one commit: a set on the hub is whole or not there"
     assert set(kind.files) == {f"a/{p.name}" for p in folder.iterdir()}

@@ -113,6 +113,16 @@ def test_only_what_is_missing_is_launched(dd_bench, tmp_path, monkeypatch):
     again = dd_bench(*how, "ipc=1,2", "--only-missing")
     assert "1 of 2 jobs are finished; 1 to do" in again.text, "its record is gone, and it is made again"
     assert "0 to do" in dd_bench(*how, "ipc=1,2", "--only-missing").text
+    monkeypatch.setattr("dd_bench.sweeps.NUMBERS_VERSION", 99)
+    assert "2 to do" in dd_bench(*how, "ipc=1,2", "--only-missing").text, "what was done gave other numbers"
+
+
+def test_flags_may_come_last(dd_bench):
+    done = dd_bench("run", "ipc=1", "--cfg", "job")
+    assert done.code == 0 and "ipc: 1" in done.text
+    done = dd_bench("run", "method=random,herding", "ipc=1", *SMALL, "-m")
+    assert done.code == 0 and "2 of 2 done" in done.text
+    assert "--only-missing is of sweeps" in str(dd_bench("run", "ipc=1", "--only-missing").code)
 
 
 def command(out, *words):

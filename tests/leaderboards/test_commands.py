@@ -96,6 +96,6 @@ def test_a_method_of_elsewhere_has_no_command(record):
 )
 def test_values_survive_the_grammar_of_overrides(value):
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
-        cfg = compose("config", [f"+method.extra={_grammar(value)}"])
+        cfg = compose("config", [f"+method.extra={_grammar(value, 'x')}"])
     found = cfg.method.extra
     assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value

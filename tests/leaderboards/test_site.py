@@ -8,6 +8,7 @@ import pytest
 
 pytest.importorskip("plotly")
 
+from dd_bench.leaderboards.citations import bibtex, cited
 from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.entries import entry_name
 from dd_bench.leaderboards.site import build_site
@@ -33,6 +34,7 @@ def entries(record, put):
         record("random", 10, [[0.50, 0.52, 0.54]]),
         record("dm", 10, [[0.70, 0.72, 0.74]]),
         record("dm", 1, [[0.60, 0.62, 0.64]], notes=["</script><script>alert(1)</script>"]),
+        record("</script><script>alert(2)", 5, [[0.60, 0.62, 0.64]]),
         record("mtt", 10, [[0.71, 0.735, 0.75]]),
         record("dc", 10, [], status="diverged", reason="loss is <b>nan</b>", scores=[]),
         record("mirage", 10, [], scores=scores(auc=0.6, size_only=0.68, permuted=0.5), **hard),
@@ -93,18 +95,19 @@ def test_rows_of_a_board(site):
     rows = [dict(zip(names, row["cells"], strict=True)) for row in made["rows"]]
     assert [(r["method"]["text"], r["ipc"]) for r in rows] == [
         ("dm", 1),
+        ("</script><script>alert(2)", 5),
         ("mtt", 10),
         ("dm", 10),
         ("random", 10),
         ("dc", 10),
     ]
     assert (
-        rows[1]["mean"]["mark"] == "best"
-        and rows[2]["mean"]["mark"] == "tied"
-        and rows[3]["mean"]["mark"] == "behind"
+        rows[2]["mean"]["mark"] == "best"
+        and rows[3]["mean"]["mark"] == "tied"
+        and rows[4]["mean"]["mark"] == "behind"
     )
-    assert rows[1]["mean"]["text"] == "73.2 ± 2.0" and rows[1]["ci"]["low"] < 0.7317 < rows[1]["ci"]["high"]
-    assert rows[4]["mean"]["text"] == "diverged" and rows[0]["bytes"]["sort"] == 31440
+    assert rows[2]["mean"]["text"] == "73.2 ± 2.0" and rows[2]["ci"]["low"] < 0.7317 < rows[2]["ci"]["high"]
+    assert rows[5]["mean"]["text"] == "diverged" and rows[0]["bytes"]["sort"] == 31440
 
 
 def test_control_rows_of_graphs(site):
@@ -127,8 +130,8 @@ def test_an_entry_keeps_its_address(site, entries):
 
 
 def test_downloads(site, entries):
-    assert len(json.loads((site / "data" / "records.json").read_text())) == 7
-    assert len((site / "data" / "records.csv").read_text().splitlines()) == 8
+    assert len(json.loads((site / "data" / "records.json").read_text())) == 8
+    assert len((site / "data" / "records.csv").read_text().splitlines()) == 9
     assert "@software{dd_bench" in (site / "data" / "records.bib").read_text()
     (tex,) = (site / "data").glob("NCI1--*.tex")
     assert "tabular" in tex.read_text()
@@ -155,6 +158,59 @@ def test_another_folder_is_left_alone(entries, tmp_path):
     with pytest.raises(FileExistsError, match="holds something else"):
         build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
+
+
+def test_what_others_put_beside_it_stays(site, entries, tmp_path):
+    (site / ".git").mkdir()
+    (site / "CNAME").write_text("board.example")
+    (site / "entries" / "old.html").write_text("of nobody")
+    (site / "site.css").write_text("changed")
+    gone = next((site / "entries").glob("*.json"))
+    next(entries.glob(f"*{gone.stem}.json")).unlink()
+    build_site(entries, ROOT / "published", tmp_path / "sets", site)
+    assert (site / "CNAME").read_text() == "board.example" and (site / ".git").is_dir()
+    assert (site / "entries" / "old.html").is_file() and not gone.exists()
+    assert (site / "site.css").read_text() != "changed"
+
+
+def test_two_boards_of_one_address_are_refused(put, record, tmp_path):
+    entries = put(*(record("dm", 1, [[0.5, 0.6]], dataset=name) for name in ("a b", "a_b")))
+    with pytest.raises(ValueError, match="differ in punctuation alone"):
+        build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s")
+
+
+def test_a_long_name_is_cut(put, record, tmp_path):
+    entries = put(record("dm", 1, [[0.5, 0.6]], protocol=ProtocolId(name="x" * 400, version=1)))
+    build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s")
+    (page,) = (tmp_path / "s" / "boards").iterdir()
+    assert len(page.name) < 210
+
+
+def test_sets_that_are_none_are_left_out(entries, tmp_path):
+    for name, text in (("a", "[]"), ("b", "{"), ("c", '{"sha256": {}, "citations": [1, null]}')):
+        (tmp_path / "sets" / name).mkdir(parents=True)
+        (tmp_path / "sets" / name / "card.json").write_text(text)
+    build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s")
+    assert not (tmp_path / "s" / "pictures").exists()
+
+
+def test_citations_are_of_their_method_and_data(record):
+    cards = [
+        {"method": "random", "dataset": "digits", "citations": ["randomly chosen", "Digits, 1998"]},
+        {
+            "method": "dm",
+            "dataset": "fashion_mnist",
+            "citations": ["DM & co, arXiv:2006.05929, ICLR 2021", "Fashion, 2017"],
+        },
+    ]
+    found = cited([record("random", 1, [[0.5]]), record("dm", 1, [[0.5]])], cards)
+    assert found == {
+        "dm": "DM & co, arXiv:2006.05929, ICLR 2021",
+        "fashion_mnist": "Fashion, 2017",
+        "random": "randomly chosen",
+    }
+    text = bibtex(found)
+    assert "year = {2021}" in text and "DM \\& co" in text and "year = {2017}" in text
 
 
 def test_the_command(entries, tmp_path, capsys):

@@ -35,6 +35,7 @@
       return Object.entries(state.filters).every(([id, wanted]) => {
         if (id === "q") return wanted.toLowerCase().split(/\s+/).every((word) => row.text.includes(word));
         const i = columns.findIndex((c) => c.id === id);
+        if (id === "ipc" && shown(row.cells[i]) === "all") return true; // the whole training set stands beside every IPC
         return row.control && row.cells[i] === null ? true : shown(row.cells[i]) === wanted;
       });
     }
@@ -76,7 +77,7 @@
       for (const [id, value] of Object.entries(state.filters)) words.set(key(id), value);
       if (state.sort) words.set(key("sort"), state.sort);
       if (state.down) words.set(key("down"), "1");
-      history.replaceState(null, "", words.size ? `#${words}` : location.pathname + location.search);
+      history.replaceState(null, "", words.toString() ? `#${words}` : location.pathname + location.search);
     }
     function recall() {
       const words = new URLSearchParams(location.hash.slice(1));
@@ -119,7 +120,7 @@
     });
     form.addEventListener("submit", (event) => event.preventDefault());
     more.addEventListener("click", () => { state.limit += 10 * PAGE; show(); });
-    window.addEventListener("hashchange", () => { recall(); show(); });
+    window.addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) { recall(); show(); } });
     recall();
     show();
   }
