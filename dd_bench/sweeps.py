@@ -96,9 +96,8 @@ class Ledger(Callback):
 
     def _write(self, config: DictConfig, **values: Any) -> None:
         verb, words = str(config.hydra.job.name), list(config.hydra.overrides.task)
-        job = Job(
-            verb=verb, overrides=words, began=self.began, host=socket.gethostname(), pid=os.getpid(), **values
-        )
+        me: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "config": identity(config)}
+        job = Job(verb=verb, overrides=words, began=self.began, **me, **values)
         path = Path(str(config.out)) / "sweeps" / "jobs" / f"{job_id(verb, words)}.json"
         write_atomic(path, (canonical(job.model_dump(mode="json"), indent=2) + "\n").encode())
 

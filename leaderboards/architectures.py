@@ -63,6 +63,6 @@ def _cell(record: Record) -> str:
     s, notes = record.summary(), [f"n={networks(record)}"]
     for name in BESIDE:
         values = [score.value for score in record.scores if score.metric == name]
-        if values:
+        if len(values) == s.num_networks:
             notes.append(f"{name} {number([fmean(values)], record.main_metric)}")
     return f"{number([s.mean, s.std], record.main_metric)} ({'; '.join(notes)})"
