@@ -150,7 +150,7 @@ def test_a_killed_sweep_goes_on(tmp_path):
 @pytest.mark.parametrize(
     "launcher",
     [
-        "cores",
+        pytest.param("cores", marks=pytest.mark.slow),
         pytest.param("processes", marks=pytest.mark.slow),
         pytest.param("cluster", marks=pytest.mark.slow),
     ],

@@ -83,6 +83,9 @@ def page(chrome, site):
         chrome.get("about:blank")  # or a new address would differ in its hash alone
         file, _, hash_ = name.partition("#")
         chrome.get((site / file).as_uri() + (f"#{hash_}" if hash_ else ""))
+        if chrome.find_elements(By.CSS_SELECTOR, "[data-table]"):
+            ready = "return document.documentElement.dataset.ready === 'yes'"
+            WebDriverWait(chrome, 20).until(lambda d: d.execute_script(ready))
         return chrome
 
     yield open_

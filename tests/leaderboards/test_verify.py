@@ -105,6 +105,7 @@ def test_an_entry_is_verified(own, capsys, monkeypatch):
     assert digest == load_record(entry).digest and told.startswith("verified")
 
 
+@pytest.mark.slow
 def test_scores_that_are_too_good(own, capsys):
     """The name fits the content: only training anew can tell."""
     entry, sets = own
