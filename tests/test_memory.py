@@ -30,6 +30,7 @@ print(peaks[259] - peaks[60])
 """
 
 
+@pytest.mark.slow
 def test_two_hundred_more_steps_add_nothing(tmp_path):
     import subprocess
 

@@ -205,6 +205,7 @@ def test_killed_while_training_experts(start, dd_bench, tmp_path, workers):
     assert price > 0.3 * wanted, "what the killed run did is in the price"
 
 
+@pytest.mark.slow
 def test_killed_while_training_a_teacher(start, dd_bench, tmp_path):
     """Squeeze: in the middle of an epoch, after an early one was kept and measured."""
     cache = tmp_path / "runs" / "cache"
@@ -319,6 +320,7 @@ SRE2L = [
 ]
 
 
+@pytest.mark.slow
 def test_two_processes_make_one_set_and_one_is_killed(start, dd_bench, tmp_path):
     """Each takes pieces that the other is not at; what was killed in a piece goes on in it; the bytes are the same."""
     runs = tmp_path / "runs"
