@@ -13,6 +13,8 @@ from dd_bench.loggers import Jsonl
 from dd_bench.models.convnet import ConvNet
 from dd_bench.steps import OuterLoop
 
+import pytest
+
 work = Path(tempfile.mkdtemp())
 loop = OuterLoop(work, Jsonl(work / "log.jsonl"), log_every=10, checkpoint_seconds=0.05)
 images = torch.randn(60, 1, 28, 28, requires_grad=True)
