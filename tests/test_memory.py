@@ -2,6 +2,8 @@
 
 import sys
 
+import pytest
+
 LOOP = """
 import sys, tempfile, torch
 from pathlib import Path
@@ -12,8 +14,6 @@ from dd_bench.environment import peak_resident
 from dd_bench.loggers import Jsonl
 from dd_bench.models.convnet import ConvNet
 from dd_bench.steps import OuterLoop
-
-import pytest
 
 work = Path(tempfile.mkdtemp())
 loop = OuterLoop(work, Jsonl(work / "log.jsonl"), log_every=10, checkpoint_seconds=0.05)
