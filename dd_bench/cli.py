@@ -117,9 +117,9 @@ def _hydra(verb: str) -> None:
     from omegaconf import DictConfig
 
     def guarded(cfg: DictConfig) -> object:
-        from dd_bench import run  # loads torch, which --help, --cfg and a misspelt key do without
+        from dd_bench import parallel, run  # loads torch, which --help, --cfg and a misspelt key do without
 
-        if verb != "prepare" and int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        if verb != "prepare" and parallel.asked() > 1:
             raise CompactHydraException(
                 "error: torchrun trains teachers and experts alone: torchrun -m dd_bench prepare ... Then "
                 f"dd-bench {verb} without it"

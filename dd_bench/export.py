@@ -8,7 +8,6 @@ from __future__ import annotations
 import argparse
 import csv
 import io
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -104,25 +103,19 @@ def parquet(syn: SyntheticSet, path: Path) -> Written:
 
 def export_verb(arguments: Sequence[str]) -> int:
     """`dd-bench export SET TO`: writes a set as a folder of PNG files, or as Parquet if TO ends in .parquet."""
-    from dd_bench.sharing import load
+    from dd_bench.sharing import answered, load
 
     parser = argparse.ArgumentParser("dd-bench export", description=export_verb.__doc__)
     parser.add_argument("set", help="folder or URL of the set")
     parser.add_argument("to", type=Path, help="a new folder, or a file .parquet")
     args = parser.parse_args(arguments)
-    try:
-        write = parquet if args.to.suffix == ".parquet" else png_folder
-        made = write(load(args.set), args.to)
-    except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"error: {error}\n")
-        return 1
-    cut = (
-        f"; {100 * made.outside:.2f} % of the pixels lay outside [0, 1] and were cut off"
-        if made.outside
-        else ""
-    )
-    sys.stdout.write(f"{made.path}: {made.images} images{cut}\n")
-    return 0
+
+    def written() -> str:
+        made = (parquet if args.to.suffix == ".parquet" else png_folder)(load(args.set), args.to)
+        share = f"{100 * made.outside:.2f} % of the pixels lay outside [0, 1] and were cut off"
+        return f"{made.path}: {made.images} images" + (f"; {share}" if made.outside else "")
+
+    return answered(written)
 
 
 def _images(syn: SyntheticSet) -> SyntheticImages:

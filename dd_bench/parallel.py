@@ -1,6 +1,6 @@
 """Several processes that train one network: teachers and experts too large for one GPU's patience, under `torchrun`.
 
-    torchrun --nproc_per_node 8 -m dd_bench prepare method=sre2l teacher=resnet18 dataset=tiny_imagenet
+    torchrun --nproc_per_node 8 -m dd_bench prepare method=METHOD teacher=resnet18 dataset=tiny_imagenet
 
 Each process takes a part of every batch, and torch's DistributedDataParallel averages the gradients: up to rounding it
 is the training of one process, and it has the same name in the cache (dropout draws other masks). All other work is

@@ -140,7 +140,7 @@ class Record(_Frozen):
         Networks of the one set that share a unit are one value, their mean.
         """
         metric = metric or self.main_metric
-        by_set = self._by_set(metric)
+        by_set = self.by_set(metric)
         if len(by_set) > 1:
             return [fmean(v) for v in by_set]
         units: dict[tuple[str, int], list[float]] = defaultdict(list)
@@ -162,7 +162,7 @@ class Record(_Frozen):
         return self._summaries[metric]
 
     def _summarised(self, metric: str) -> Summary:
-        by_set = self._by_set(metric)
+        by_set = self.by_set(metric)
         if not by_set:
             raise ValueError(f"record {self.digest[:12]} ({self.status}) has no score {metric!r}")
         values = [x for v in by_set for x in v]
@@ -185,7 +185,8 @@ class Record(_Frozen):
             num_networks=len(values),
         )
 
-    def _by_set(self, metric: str) -> list[list[float]]:
+    def by_set(self, metric: str) -> list[list[float]]:
+        """Returns every network's value of a metric, set by set."""
         by_set: dict[int, list[float]] = defaultdict(list)
         for score in sorted(self.scores, key=lambda s: (s.set, s.network)):
             if score.metric == metric:
@@ -265,6 +266,14 @@ def canonical(data: Any, indent: int | None = None) -> str:
 def content_key(data: Any) -> str:
     """Returns the first 16 hex digits of the sha256 of `data`'s canonical JSON."""
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:16]
+
+
+def file_sha256(path: Path) -> str | None:
+    """Returns the sha256 of a file, None if there is none."""
+    if not path.is_file():
+        return None
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -24,6 +24,7 @@ from torch import Tensor
 from dd_bench import artifact
 from dd_bench.data.folder import Decoder, decode_all, find_images
 from dd_bench.real import RealSet
+from dd_bench.record import file_sha256
 from dd_bench.shipped import shipped_config
 from dd_bench.synthetic import ImageSet
 
@@ -219,7 +220,10 @@ def _imported(args: argparse.Namespace) -> tuple[Path, float]:
     else:
         syn = read_list(args.source, args.index, real)
     syn.check_ipc(args.ipc)
-    of = {str(f.relative_to(args.source)) if args.source.is_dir() else f.name: _sha256(f) for f in files}
+    of = {
+        str(f.relative_to(args.source)) if args.source.is_dir() else f.name: str(file_sha256(f))
+        for f in files
+    }
     told = {
         "dataset": config,
         "released": {"files": of} if len(of) < 9 else {"files": len(of), "sha256": _both(of)},
@@ -274,11 +278,6 @@ def _loaded(path: Path) -> Any:
         raise ValueError(
             f"{path} is not loaded: it is no file of tensors, or wants to run code ({first})"
         ) from error
-
-
-def _sha256(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _both(of: dict[str, str]) -> str:

@@ -20,7 +20,7 @@ from typing import NamedTuple
 from dd_bench import artifact
 from dd_bench.artifact import CARD, PROVENANCE, Card
 from dd_bench.cache import locked
-from dd_bench.record import write_atomic
+from dd_bench.record import file_sha256, write_atomic
 from dd_bench.remote import Remote
 from dd_bench.synthetic import SyntheticSet
 
@@ -108,7 +108,7 @@ def push(folder: Path, url: str, replace: bool = False) -> str:
         if PROVENANCE not in files:
             there.remove(PROVENANCE)  # of the making of another set
     for name in files:
-        if there.digest(name) != _sha256(folder / name):
+        if there.digest(name) != file_sha256(folder / name):
             there.write(name, folder / name)
     if theirs != mine:
         there.write(CARD, folder / CARD)
@@ -156,7 +156,7 @@ def push_verb(arguments: Sequence[str]) -> int:
     parser.add_argument("url", help="s3://BUCKET/FOLDER, hf://datasets/USER/NAME[/FOLDER], file:///FOLDER")
     parser.add_argument("--replace", action="store_true", help="another set that is there")
     args = parser.parse_args(arguments)
-    return _told(lambda: f"{args.url}: {push(args.set, args.url, args.replace)}")
+    return answered(lambda: f"{args.url}: {push(args.set, args.url, args.replace)}")
 
 
 def pull_verb(arguments: Sequence[str]) -> int:
@@ -168,10 +168,10 @@ def pull_verb(arguments: Sequence[str]) -> int:
     )
     parser.add_argument("--digest", help="of the set, or its first digits: no other will do")
     args = parser.parse_args(arguments)
-    return _told(lambda: str(pull(args.url, args.to, args.digest)))
+    return answered(lambda: str(pull(args.url, args.to, args.digest)))
 
 
-def _told(act: Callable[[], str]) -> int:
+def answered(act: Callable[[], str]) -> int:
     """Prints what an act returns; what the user can mend is one line on stderr, and exit status 1."""
     try:
         sys.stdout.write(f"{act()}\n")
@@ -186,9 +186,9 @@ def _fetch(there: Remote, partial: Path, card: Card) -> None:
     for name, wanted in card.sha256.items():
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
             raise ValueError(f"{there.url}/{CARD} names a file outside its folder: {name!r}")
-        if _sha256(partial / name) != wanted:
+        if file_sha256(partial / name) != wanted:
             there.fetch(name, partial / name)
-        if (found := _sha256(partial / name)) != wanted:
+        if (found := file_sha256(partial / name)) != wanted:
             (partial / name).unlink()
             raise ValueError(
                 f"{there.url}/{name} is not what its card says: sha256 {str(found)[:12]}, wanted {wanted[:12]}. "
@@ -197,14 +197,6 @@ def _fetch(there: Remote, partial: Path, card: Card) -> None:
     with suppress(FileNotFoundError):  # it may be absent
         write_atomic(partial / PROVENANCE, there.read(PROVENANCE))
     artifact.load(partial)
-
-
-def _sha256(path: Path) -> str | None:
-    """Returns the sha256 of a file, None if there is none."""
-    if not path.is_file():
-        return None
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _kept(digest: str) -> Path | None:

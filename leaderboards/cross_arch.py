@@ -21,16 +21,21 @@ from .variants import side_by_side
 
 def cross_arch_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Returns a title and a Markdown table for each track with values of several architectures."""
+    tables = []
+    for track, found, names in matrices(records):
+        header = ["Method", "IPC", "n", f"{track.model} (its own)", *names]
+        tables.append((track.title, markdown_table(header, list(_rows(found, names)), left=1)))
+    return tables
+
+
+def matrices(records: Sequence[Record]) -> Iterator[tuple[Track, list[Record], list[str]]]:
+    """Yields each track with values of several architectures, its records, and the names of the architectures."""
     groups: dict[Track, list[Record]] = defaultdict(list)
     for record in records:
         if record.status == "done" and others(record):
             groups[Track.of(record)].append(record)
-    tables = []
     for track, found in sorted(groups.items()):
-        names = list(dict.fromkeys(name for r in found for name in others(r)))
-        header = ["Method", "IPC", "n", f"{track.model} (its own)", *names]
-        tables.append((track.title, markdown_table(header, list(_rows(found, names)), left=1)))
-    return tables
+        yield track, found, list(dict.fromkeys(name for r in found for name in others(r)))
 
 
 def others(record: Record) -> list[str]:

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from dd_bench.record import DIFFERENCES, SHARES, Record, content_key, load_record
+from dd_bench.record import DIFFERENCES, SHARES, Record, content_key, file_sha256, load_record
 
 ACCURACY = "accuracy"
 """The metric that is a fraction in [0, 1] and that tables print in percent, and its evaluator."""
@@ -105,6 +105,11 @@ def load_entries(folder: Path) -> list[Record]:
     if problems:
         raise ValueError("\n".join(problems))
     return sorted((record for _, record in found), key=lambda r: r.key)
+
+
+def sets_in(folder: Path) -> dict[str, Path]:
+    """Returns the folders of the synthetic sets in a folder by their digest, the sha256 of a card."""
+    return {str(file_sha256(card)): card.parent for card in sorted(folder.glob("*/card.json"))}
 
 
 def check_record(record: Record) -> None:

@@ -28,10 +28,14 @@ def number(values: Sequence[float | None], metric: str) -> str:
 
 def interval(record: Record, metric: str) -> str:
     """Returns e.g. `60.1 (58.9–61.3)`: the mean and its 95 % interval, where there is one."""
-    s, main = record.summary(metric), record.main_metric
-    if s.ci_low is None or s.ci_high is None:
-        return number([s.mean], main)
-    return f"{number([s.mean], main)} ({number([s.ci_low], main)}–{number([s.ci_high], main)})"
+    mean, told = number([record.summary(metric).mean], record.main_metric), ends(record, metric)
+    return f"{mean} ({told})" if told else mean
+
+
+def ends(record: Record, metric: str) -> str:
+    """Returns e.g. `58.9–61.3`: the ends of the 95 % interval, nothing where there is none."""
+    s = record.summary(metric)
+    return "–".join(number([x], record.main_metric) for x in (s.ci_low, s.ci_high) if x is not None)
 
 
 def networks(record: Record) -> str:
@@ -61,8 +65,7 @@ def every_entry(board: Board) -> str:
         row = [r.method, str(r.ipc), r.status, "", ""]
         if r.status == "done":
             s = r.summary()
-            interval = [number([x], r.main_metric) for x in (s.ci_low, s.ci_high) if x is not None]
-            row[2:] = [number([s.mean, s.std], r.main_metric), networks(r), "–".join(interval)]
+            row[2:] = [number([s.mean, s.std], r.main_metric), networks(r), ends(r, r.main_metric)]
         row.append(r.label_mode)
         row.append(f"{sum(r.stored_bytes.values()):,}" if r.stored_bytes else "")
         row += [f"{r.sizes[name]:,}" if name in r.sizes else "" for name in sizes]

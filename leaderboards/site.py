@@ -8,7 +8,6 @@ The same entries give the same bytes. A page of an entry keeps its address for a
 
 from __future__ import annotations
 
-import hashlib
 import json
 import shutil
 import tempfile
@@ -20,12 +19,12 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from dd_bench.record import Record
+from dd_bench.record import Record, file_sha256
 
 from .boards import Board, boards
 from .citations import bibtex, cited
 from .cost import Point, points
-from .entries import load_entries
+from .entries import load_entries, sets_in
 from .figures import csv_text, printed
 from .markup import PLAIN
 from .published import PublishedSet, load_published
@@ -137,17 +136,15 @@ class _Site:
 
     def pictures(self, sets_dir: Path) -> None:
         """Copies the pictures of the sets beside the entries, and remembers their cards."""
-        for folder in sorted(sets_dir.glob("*/")) if sets_dir.is_dir() else []:
+        for digest, folder in sets_in(sets_dir).items():
             try:
-                content = (folder / "card.json").read_bytes()
-                card = json.loads(content)
+                card = json.loads((folder / "card.json").read_bytes())
                 pictured = card["sha256"]["preview.png"]
                 card["config"], card["method"], card["dataset"]
             except (OSError, ValueError, KeyError, TypeError):
                 continue  # `dd-bench verify` says what is wrong with it
-            digest, picture = hashlib.sha256(content).hexdigest(), None
-            preview = folder / "preview.png"
-            if preview.is_file() and hashlib.sha256(preview.read_bytes()).hexdigest() == pictured:
+            picture = None
+            if pictured and file_sha256(folder / "preview.png") == pictured:
                 picture = f"pictures/{digest[:16]}.png"
                 (self.folder / "pictures").mkdir(exist_ok=True)
                 shutil.copy(folder / "preview.png", self.folder / picture)

@@ -14,7 +14,7 @@ from .boards import Board
 from .citations import bibtex, cited
 from .commands import distill_command, evaluate_command, run_command
 from .entries import entry_name
-from .figures import networks, number
+from .figures import ends, networks, number
 
 _STANDING = {
     "best": "The best of its column.",
@@ -84,17 +84,12 @@ def _commands(record: Record, known: list[KnownSet]) -> Iterator[tuple[str, str]
 
 def _metric(record: Record, name: str) -> dict[str, str]:
     s, main = record.summary(name), record.main_metric
-    by_set: dict[int, list[float]] = {}
-    for score in record.scores:
-        if score.metric == name:
-            by_set.setdefault(score.set, []).append(score.value)
-    values = "; ".join(" ".join(number([v], main) for v in vs) for vs in by_set.values())
-    ends = "" if s.ci_low is None else f"{number([s.ci_low], main)}–{number([s.ci_high], main)}"
+    values = "; ".join(" ".join(number([v], main) for v in vs) for vs in record.by_set(name))
     std = "" if s.std is None else number([s.std], main)
     return {
         "name": name,
         "mean": number([s.mean], main),
-        "ci": ends,
+        "ci": ends(record, name),
         "std": std,
         "n": str(s.num_networks),
         "each": values,

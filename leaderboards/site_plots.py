@@ -10,8 +10,8 @@ from dd_bench.record import Record
 from .boards import Board
 from .continual import courses, steps_of
 from .cost import Point, front
-from .cross_arch import change, others
-from .entries import ACCURACY, Track
+from .cross_arch import change, matrices, others
+from .entries import ACCURACY
 from .figures import interval, number
 from .site_rows import Cells, column, entry_at
 from .variants import labelled
@@ -55,13 +55,8 @@ def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
 
 def cross_arch_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
     """Returns the matrices of methods and networks, one a track, the drop from the set's own network in brackets."""
-    groups: dict[Track, list[Record]] = {}
-    for record in records:
-        if record.status == "done" and others(record):
-            groups.setdefault(Track.of(record), []).append(record)
     parts = []
-    for track, found in sorted(groups.items()):
-        names = list(dict.fromkeys(name for r in found for name in others(r)))
+    for track, found, names in matrices(records):
         columns = [
             column("method", "Method", "text"),
             column("ipc", "IPC", filter=True),

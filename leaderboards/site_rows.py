@@ -11,7 +11,7 @@ from dd_bench.record import Record
 from .boards import REFERENCE, Board, Cell
 from .cost import Point
 from .entries import ACCURACY
-from .figures import interval, networks, number, printed
+from .figures import ends, interval, networks, number, printed
 
 CONTROLS = ("size_only", "majority")
 """Metrics that do not depend on the set: the same for every entry of a board, and a row of it."""
@@ -108,13 +108,8 @@ def _entry_cells(
         s = record.summary()
         shown = {"text": number([s.mean, s.std], metric), "sort": s.mean}
         cells.append(shown | ({"mark": cell.place} if cell.place else {}))
-        ends = s.ci_low is not None and s.ci_high is not None
-        cells.append(
-            {"text": "", "sort": s.mean, "low": s.ci_low, "high": s.ci_high}
-            | {"text": f"{number([s.ci_low], metric)}–{number([s.ci_high], metric)}"}
-            if ends
-            else None
-        )
+        span = {"text": ends(record, metric), "sort": s.mean, "low": s.ci_low, "high": s.ci_high}
+        cells.append(None if s.ci_low is None else span)
         cells.append({"text": networks(record), "sort": s.num_networks})
     else:
         cells += [{"text": record.status, "sort": None, "mark": record.status}, None, None]

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from dd_bench.record import Record
+from dd_bench.record import Record, file_sha256
 from dd_bench.shipped import describe, shipped_config
 
 from .boards import CONTROL, REFERENCE
 from .commands import control_command
-from .entries import Track
+from .entries import Track, sets_in
 
 
 def check_protocol(record: Record) -> None:
@@ -73,7 +72,7 @@ def check_sets(record: Record, folder: Path) -> list[str]:
     Raises:
         ValueError: a set is damaged, or not what the record says that it measured.
     """
-    known = {hashlib.sha256(p.read_bytes()).hexdigest(): p.parent for p in folder.glob("*/card.json")}
+    known = sets_in(folder)
     for digest in record.set_digests:
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(f"record {record.key}: {digest!r} is no digest of a set")
@@ -99,7 +98,7 @@ def _check_set(record: Record, folder: Path) -> None:
         raise ValueError(f"{folder / 'card.json'} is not a valid card: {error!r}") from error
     for name, wanted in files.items():
         path = folder / Path(name).name
-        if not path.is_file() or hashlib.sha256(path.read_bytes()).hexdigest() != wanted:
+        if (found := file_sha256(path)) is None or found != wanted:
             raise ValueError(f"{path} is missing or was changed: its card says sha256 {str(wanted)[:12]}")
     wants = {"ipc": record.ipc, "dataset": record.dataset, "dataset_digest": record.real_digest}
     for key, value in wants.items():

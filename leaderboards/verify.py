@@ -18,7 +18,7 @@ from pathlib import Path
 from dd_bench.record import Record, load_record
 
 from .commands import evaluate_command
-from .entries import ROOT, load_entry
+from .entries import ROOT, load_entry, sets_in
 from .verified import Verdict, judge, save_verdict
 
 
@@ -96,7 +96,6 @@ def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verd
 
 def _set_of(record: Record, sets: str) -> Path:
     """Returns the folder of the one set of an entry, pulled first if it is elsewhere."""
-    from dd_bench import artifact
     from dd_bench.sharing import pull, sets_at
 
     (wanted,) = record.set_digests
@@ -104,10 +103,8 @@ def _set_of(record: Record, sets: str) -> Path:
         for found in sets_at(sets):
             if found.digest == wanted:
                 return _fitting(record, pull(found.url, digest=wanted))
-    else:
-        for folder in sorted(p.parent for p in Path(sets).glob("*/card.json")):
-            if artifact.digest(folder) == wanted:
-                return _fitting(record, folder)
+    elif folder := sets_in(Path(sets)).get(wanted):
+        return _fitting(record, folder)
     raise ValueError(
         f"set {wanted[:16]} of the entry is not in {sets}. Use --sets FOLDER, or the URL where it was pushed"
     )
