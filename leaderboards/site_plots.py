@@ -34,8 +34,9 @@ def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
     )
     values = [scale * p.value for p in found]
     traces = []
-    for label in dict.fromkeys(p.label for p in found):
-        mine = [i for i, p in enumerate(found) if p.label == label]
+    row_of = {c.record.key: label for label, cells in board.rows.items() for c in cells if c.record}
+    for label in dict.fromkeys(row_of[p.record.key] for p in found):  # short, and as the table has them
+        mine = [i for i, p in enumerate(found) if row_of[p.record.key] == label]
         spread = [scale * (found[i].record.summary().std or 0) for i in mine]
         traces.append(
             {axis: [costs[axis][i] for i in mine] for axis in costs}
