@@ -144,10 +144,9 @@ class Record(_Frozen):
         if len(by_set) > 1:
             return [fmean(v) for v in by_set]
         units: dict[tuple[str, int], list[float]] = defaultdict(list)
-        for score in sorted(self.scores, key=lambda s: s.network):
-            if score.metric == metric:
-                alone = ("network", score.network)
-                units[alone if score.unit is None else ("unit", score.unit)].append(score.value)
+        for score in sorted(self._scores.get(metric, ()), key=lambda s: s.network):
+            alone = ("network", score.network)
+            units[alone if score.unit is None else ("unit", score.unit)].append(score.value)
         return [fmean(v) for v in units.values()]
 
     def summary(self, metric: str | None = None) -> Summary:
@@ -166,8 +165,13 @@ class Record(_Frozen):
         if not by_set:
             raise ValueError(f"record {self.digest[:12]} ({self.status}) has no score {metric!r}")
         values = [x for v in by_set for x in v]
+        spread = std(values) if len(values) > 1 else None
         freedom = sum(len(v) - 1 for v in by_set)
-        squares = sum((len(v) - 1) * std(v) ** 2 for v in by_set if len(v) > 1)
+        if len(by_set) == 1:
+            within = spread
+        else:
+            squares = sum((len(v) - 1) * std(v) ** 2 for v in by_set if len(v) > 1)
+            within = (squares / freedom) ** 0.5 if freedom else None
         sample = self.sample(metric)
         low = high = None
         if len(sample) > 1:
@@ -176,8 +180,8 @@ class Record(_Frozen):
                 low, high = max(0.0, low), min(1.0, high)
         return Summary(
             mean=fmean(sample),
-            std=std(values) if len(values) > 1 else None,
-            std_networks=(squares / freedom) ** 0.5 if freedom else None,
+            std=spread,
+            std_networks=within,
             std_sets=std([fmean(v) for v in by_set]) if len(by_set) > 1 else None,
             ci_low=low,
             ci_high=high,
@@ -188,15 +192,14 @@ class Record(_Frozen):
     def by_set(self, metric: str) -> list[list[float]]:
         """Returns every network's value of a metric, set by set."""
         by_set: dict[int, list[float]] = defaultdict(list)
-        for score in sorted(self.scores, key=lambda s: (s.set, s.network)):
-            if score.metric == metric:
-                by_set[score.set].append(score.value)
-        return [by_set[s] for s in sorted(by_set)]
+        for score in self._scores.get(metric, ()):
+            by_set[score.set].append(score.value)
+        return list(by_set.values())
 
     @property
     def metrics(self) -> list[str]:
         """Names of the metrics measured, in order of first appearance."""
-        return list(dict.fromkeys(s.metric for s in self.scores))
+        return list(self._scores)
 
     def text(self) -> str:
         """Returns the canonical JSON: sorted keys, two-space indent, a newline at the end."""
@@ -218,13 +221,21 @@ class Record(_Frozen):
         return canonical(self.model_dump(mode="json", exclude=later), indent=2) + "\n"
 
     @cached_property
+    def _scores(self) -> dict[str, list[Score]]:
+        """Scores by metric, in order of first appearance; of one, set by set and network by network."""
+        scores: dict[str, list[Score]] = defaultdict(list)
+        for score in self.scores:
+            scores[score.metric].append(score)
+        return {metric: sorted(of, key=lambda s: (s.set, s.network)) for metric, of in scores.items()}
+
+    @cached_property
     def _summaries(self) -> dict[str, Summary]:
         return {}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
         """Returns a copy that remembers nothing of what was computed from the original."""
         copied = super().model_copy(update=update, deep=deep)
-        for name in ("digest", "_text", "_summaries"):
+        for name in ("digest", "_text", "_scores", "_summaries"):
             copied.__dict__.pop(name, None)
         return copied
 

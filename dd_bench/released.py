@@ -1,8 +1,8 @@
 """Distilled sets as the field publishes them, made into artifacts: `dd-bench import`. Nothing in them is run.
 
-    images.pt + labels.pt    MTT, FTD, TESLA, DATM: network inputs, classes or soft labels
-    res_*.pt                 DC, DSA, DM: a dictionary whose `data` is a list of [images, labels]
-    a folder of class folders    SRe2L, RDED and the like: image files
+    images.pt + labels.pt        two tensors: network inputs, and classes or soft labels
+    res_*.pt                     a dictionary whose `data` is a list of [images, labels], a set each
+    a folder of class folders    image files
 
 Files `.pt` are pickles; `torch.load(weights_only=True)` makes tensors of them and refuses all that would run code.
 """
@@ -53,7 +53,7 @@ def read_pair(images: Path, labels: Path, real: RealSet, *, logits: bool, lr: fl
         images: the inputs, preprocessed as `real` is.
         labels: of them.
         real: what they were distilled from.
-        logits: rows of labels are logits, as DATM stores them, and become probabilities.
+        logits: rows of labels are logits, and become probabilities.
         lr: the learning rate that was distilled along.
 
     Raises:
@@ -64,7 +64,7 @@ def read_pair(images: Path, labels: Path, real: RealSet, *, logits: bool, lr: fl
 
 
 def read_list(path: Path, index: int | None, real: RealSet) -> ImageSet:
-    """Returns set number `index` of the file of DC, DSA or DM; it may be None where there is one alone.
+    """Returns set number `index` of a file of several; it may be None where there is one alone.
 
     Raises:
         ValueError: the file is another, or which of several sets is not said.
@@ -78,7 +78,7 @@ def read_list(path: Path, index: int | None, real: RealSet) -> ImageSet:
             else "something else"
         )
         raise ValueError(
-            f"{path} is no result of DC, DSA or DM, which hold a dictionary with a list `data`. It holds {what}"
+            f"{path} holds no list of sets, which is a dictionary with a list `data`. It holds {what}"
         )
     if index is None and len(data) > 1:
         raise ValueError(f"{path} holds {len(data)} sets. Use --index 0 to --index {len(data) - 1}")
@@ -170,7 +170,7 @@ def import_verb(arguments: Sequence[str]) -> int:
         "overrides", nargs="*", help="what it was distilled from: dataset=cifar10 dataset.preprocess=zca"
     )
     parser.add_argument("--labels", type=Path, help="labels.pt, beside images.pt")
-    parser.add_argument("--logits", action="store_true", help="soft labels are logits (DATM)")
+    parser.add_argument("--logits", action="store_true", help="soft labels are logits, not probabilities")
     parser.add_argument("--lr", type=float, help="the learning rate that was distilled along, if one was")
     parser.add_argument("--index", type=int, help="which of the sets in res_*.pt")
     parser.add_argument("--name", required=True, help="of the method on boards, e.g. mtt-authors")

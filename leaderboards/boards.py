@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 from dd_bench.record import Record
+from dd_bench.shipped import changed
 
 from .entries import Track
 from .published import Published, PublishedSet, find
@@ -61,6 +63,18 @@ class Board:
     sources: dict[str, Published]  # letter -> a number from it
     variants: list[str]
     warnings: list[str]
+
+    @cached_property
+    def changed_knobs(self) -> list[str]:
+        """A line for each method whose entries were not made with the hyper-parameters of its YAML."""
+        found: dict[tuple[str, str], list[int]] = defaultdict(list)
+        for record in self.records:
+            if knobs := changed("method", record.method, record.config.get("method", {})):
+                found[record.method, ", ".join(knobs)].append(record.ipc)
+        return [
+            f"{method} at IPC {', '.join(map(str, sorted(set(ipcs))))} with {knobs} instead of the defaults in its YAML"
+            for (method, knobs), ipcs in sorted(found.items())
+        ]
 
     def quoted(self, column: int) -> bool:
         """Whether any row has a published number in a column."""
@@ -120,11 +134,12 @@ def _rows(records: list[Record]) -> tuple[dict[str, dict[int, Record]], list[str
     """Gives each record a row; a second experiment of one method at one IPC gets its own row and a note."""
     rows: dict[str, dict[int, Record]] = defaultdict(dict)
     notes = []
+    numbers: Counter[tuple[str, int]] = Counter()
     for record in records:
-        label, number = record.method, 1
-        while record.ipc in rows[label]:
-            number += 1
-            label = f"{record.method} #{number}"
+        here = record.method, record.ipc
+        numbers[here] += 1
+        number = numbers[here]
+        label = record.method if number == 1 else f"{record.method} #{number}"
         rows[label][record.ipc] = record
         if number > 1:
             changes = _changes(rows[record.method][record.ipc], record)
@@ -139,28 +154,28 @@ _PLACES = ("out", "cache", "logger", "log_every", "checkpoint_seconds")
 def _changes(first: Record, other: Record) -> str:
     """Says what a second experiment of one method changes."""
     a, b = (
-        dict(
-            _leaves(
-                {
-                    "config": {k: v for k, v in r.config.items() if k not in _PLACES},
-                    "seeds": r.seeds,
-                    "numbers": r.code.numbers,
-                }
-            )
-        )
+        {
+            "config": {k: v for k, v in r.config.items() if k not in _PLACES},
+            "seeds": r.seeds,
+            "numbers": r.code.numbers,
+        }
         for r in (first, other)
     )
-    found = [f"{k.removeprefix('config.')}={b.get(k)}" for k in sorted(a | b) if a.get(k) != b.get(k)]
+    found = [f"{k.removeprefix('config.')}={v}" for k, v in sorted(_differences(a, b))]
     more = f" and {len(found) - 6} more" if len(found) > 6 else ""
     return "with " + ", ".join(found[:6]) + more if found else "with the same configuration and seeds"
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    if isinstance(value, dict):
-        for key in value:
-            yield from _leaves(value[key], f"{path}.{key}" if path else str(key))
-    else:
-        yield path, value
+def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yields the dotted keys below which two configurations differ, with the second's values; none is None."""
+    if a == b:
+        return
+    inner = [x if isinstance(x, dict) else {} for x in (a, b)]
+    value, other = (None if isinstance(x, dict) else x for x in (a, b))
+    if value != other:
+        yield path, other
+    for key in inner[0] | inner[1]:
+        yield from _differences(inner[0].get(key), inner[1].get(key), f"{path}.{key}" if path else str(key))
 
 
 def _warnings(track: Track, ipcs: list[int], records: list[Record]) -> list[str]:

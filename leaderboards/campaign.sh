@@ -26,22 +26,32 @@ sets() { # the folders of some methods at an IPC, newest last
     for method in $1; do ls -td "$out"/sets/"$method"-fashion_mnist-ipc"$2"-* 2>/dev/null | head -1; done | paste -sd, -
 }
 
+stored_bytes() { # of the set in a folder, with its labels
+    python3 -c 'import json, sys; print(sum(json.load(open(sys.argv[1] + "/card.json"))["stored_bytes"].values()))' "$1"
+}
+
 selection() {
     sweep 'experiment=glob([fashion_w32_herding,fashion_w32_kcenter,fashion_w32_kmeans])' ipc=1,10,50
     sweep experiment=fashion_w32_random ipc=1,10,50 protocol=dc-300,mtt-1000
-    sweep method=random,herding,kcenter,kmeans dataset=digits model.width=32 ipc=1,10,50 protocol=dc-300
+    sweep method=random num_sets=10 evaluator.num_networks=1 dataset=digits model.width=32 ipc=1,10,50 \
+        protocol=dc-300,mtt-1000
+    sweep method=herding,kcenter,kmeans dataset=digits model.width=32 ipc=1,10,50 protocol=dc-300
 }
 
 matching() {
     sweep 'experiment=glob([fashion_w32_dc,fashion_w32_dsa,fashion_w32_dm,fashion_w32_datadam,fashion_w32_ncfm])' ipc=1,10
     sweep experiment=fashion_w32_dm,fashion_w32_datadam ipc=50
     sweep experiment=fashion_w32_dm,fashion_w32_datadam ipc=1,10,50 protocol=mtt-1000
-    sweep method=dm,datadam method.iterations=1000 method.batch_real=64 dataset=digits model.width=32 ipc=1,10,50 protocol=dc-300
+    sweep 'experiment=glob([fashion_w32_dc,fashion_w32_dsa,fashion_w32_ncfm])' dataset=digits ipc=1,10
+    sweep experiment=fashion_w32_dm,fashion_w32_datadam dataset=digits ipc=1,10,50
 }
 
 trajectories() {
     sweep 'experiment=glob(fashion_w32_*_ipc1)'
     sweep 'experiment=glob(fashion_w32_*_ipc10)'
+    # an epoch of digits is six steps: experts learn for 48, as long as those of Fashion-MNIST do in one
+    sweep 'experiment=glob([fashion_w32_mtt_ipc1,fashion_w32_ftd_ipc1,fashion_w32_tesla_ipc1])' dataset=digits \
+        method.experts.recipe.epochs=48 method.expert_epochs=8 method.window.stop=16
 }
 
 labels() {
@@ -66,13 +76,17 @@ uses() { # of the sets that the parts above made
 }
 
 graphs() {
-    local gnn=gcn,gat,gin,sage name
+    local gnn=gcn,gat,gin,sage name rate size
     for name in MUTAG NCI1 PROTEINS ogbg_molbace ogbg_molbbbp; do
         local data=(dataset=tu dataset.name="$name")
         case $name in ogbg_*) data=(dataset=ogb_mol dataset.name="$name") ;; esac
         sweep method=mirage,mirage_released,herding_graphs,full "${data[@]}" model=$gnn
         sweep method=random num_sets=10 evaluator.num_networks=1 "${data[@]}" model=$gnn
-        dd-bench run "${common[@]:0:2}" method=doscond "${data[@]}" model=gcn || failed=1
+        size=$(stored_bytes "$(ls -td "$out"/sets/mirage-"$name"-ipc10-* | head -1)")
+        sweep method=random_graphs method.budget=bytes method.amount="$size" num_sets=10 evaluator.num_networks=1 \
+            "${data[@]}" model=$gnn
+        case $name in MUTAG) rate=0.1 ;; ogbg_molbbbp) rate=2 ;; ogbg_molbace) rate=0.01 ;; *) rate=1 ;; esac
+        dd-bench run "${common[@]:0:2}" method=doscond method.lr_edges=$rate "${data[@]}" model=gcn || failed=1
         dd-bench evaluate -m "${common[@]}" "${data[@]}" model=gat,gin,sage \
             set="$(ls -td "$out"/sets/doscond-"$name"-ipc10-* | head -1)" || failed=1
     done

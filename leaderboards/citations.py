@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 from dd_bench import __version__
 from dd_bench.record import Record
@@ -17,31 +17,39 @@ _SUITE = f"""@software{{dd_bench,
 """
 
 
-def cited(records: Iterable[Record], cards: Iterable[Mapping[str, Any]]) -> dict[str, str]:
-    """Returns the citations of records by a key for BibTeX: method or dataset, with a number where there are two.
+class Cards(NamedTuple):
+    """What the sets that lie beside the entries cite: of one method all cite the same, and of one dataset."""
 
-    Args:
-        records: whose.
-        cards: of the sets that lie beside the entries: of one method all cite the same, and of one dataset.
-    """
-    of_methods: dict[str, list[str]] = {}
-    of_data: dict[str, list[str]] = {}
-    for card in cards:
-        texts = [t for t in card.get("citations", []) if isinstance(t, str)]
-        if texts:
-            of_methods.setdefault(str(card.get("method")), texts[:-1])
-            of_data.setdefault(str(card.get("dataset")), texts[-1:])
-    found: dict[str, str] = {}
+    methods: dict[str, list[str]]
+    data: dict[str, list[str]]
+
+    @classmethod
+    def of(cls, cards: Iterable[Mapping[str, Any]]) -> Cards:
+        """Returns what cards cite, the first of each method and dataset."""
+        found = cls({}, {})
+        for card in cards:
+            texts = [t for t in card.get("citations", []) if isinstance(t, str)]
+            if texts:
+                found.methods.setdefault(str(card.get("method")), texts[:-1])
+                found.data.setdefault(str(card.get("dataset")), texts[-1:])
+        return found
+
+
+def cited(records: Iterable[Record], cards: Cards) -> dict[str, str]:
+    """Returns the citations of records by a key for BibTeX: method or dataset, with a number where there are two."""
+    of: dict[str, str] = {}  # citation -> its key
+    taken: set[str] = set()
     for record in records:
         own = record.config.get("method", {}).get("citation")
         for name, texts in (
-            (record.method, [own] if isinstance(own, str) else of_methods.get(record.method, [])),
-            (record.dataset, of_data.get(record.dataset, [])),
+            (record.method, [own] if isinstance(own, str) else cards.methods.get(record.method, [])),
+            (record.dataset, cards.data.get(record.dataset, [])),
         ):
             for text in texts:
-                if text not in found.values():
-                    found[_free(name, found)] = text
-    return dict(sorted(found.items()))
+                if text not in of:
+                    of[text] = _free(name, taken)
+                    taken.add(of[text])
+    return dict(sorted((key, text) for text, key in of.items()))
 
 
 def bibtex(citations: Mapping[str, str]) -> str:
@@ -56,6 +64,6 @@ def _entry(key: str, text: str) -> str:
     return f"@misc{{{key},\n  note = {{{safe}}}{when}\n}}\n"
 
 
-def _free(name: str, taken: Mapping[str, str]) -> str:
+def _free(name: str, taken: Container[str]) -> str:
     key = re.sub(r"[^A-Za-z0-9_-]", "", name) or "it"
     return key if key not in taken else next(f"{key}-{i}" for i in count(2) if f"{key}-{i}" not in taken)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -97,12 +98,17 @@ def _chosen(group: str, values: Mapping[str, Any], prefer: str = "") -> list[str
     """
     if "_target_" not in values and prefer:
         return [f"{group}={_name(prefer)}"]
-    names = [p.name.removesuffix(".yaml") for p in (resources.files("dd_bench.conf") / group).iterdir()]
-    same = [n for n in names if shipped_config(group, n).get("_target_") == values.get("_target_")]
+    same = [n for n in _choices(group) if shipped_config(group, n).get("_target_") == values.get("_target_")]
     if not same:
         raise ValueError(f"{values.get('_target_')!r} is no {group} of this suite")
     best = min(same, key=lambda n: (len(_changes(group, n, values)), n != prefer, n))
     return [f"{group}={best}", *_changes(group, best, values)]
+
+
+@cache
+def _choices(group: str) -> list[str]:
+    """Returns the names of the YAML files of a group."""
+    return [p.name.removesuffix(".yaml") for p in (resources.files("dd_bench.conf") / group).iterdir()]
 
 
 def _changes(group: str, name: str, values: Mapping[str, Any]) -> list[str]:
@@ -122,7 +128,7 @@ def _against(shipped: Mapping[str, Any], values: Mapping[str, Any], path: str) -
 def _differences(shipped: Mapping[str, Any], values: Mapping[str, Any], path: str) -> Iterator[str]:
     for key, value in values.items():
         here = f"{path}.{key}"
-        if not re.fullmatch(r"[A-Za-z0-9_-]+", str(key)):
+        if key not in shipped and not re.fullmatch(r"[A-Za-z0-9_-]+", str(key)):
             raise ValueError(f"{here!r} is no key of a configuration")
         if str(key).startswith("_"):
             if shipped.get(key) != value:

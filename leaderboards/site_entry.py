@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from typing import Any, NamedTuple
 
@@ -11,8 +11,8 @@ from dd_bench.record import Record
 from dd_bench.shipped import leaves
 
 from .boards import Board
-from .citations import bibtex, cited
-from .commands import distill_command, evaluate_command, run_command
+from .citations import Cards, bibtex, cited
+from .commands import evaluate_command, run_command
 from .entries import entry_name
 from .figures import ends, networks, number
 
@@ -30,13 +30,14 @@ class KnownSet(NamedTuple):
     folder: str  # as a command names it
     card: Mapping[str, Any]
     picture: str | None  # file on the site
+    made: str | None  # the command that distils it, if this suite does
 
 
 def entry_page(
     record: Record,
     board: Board,
     sets: Mapping[str, KnownSet],
-    cards: Sequence[Mapping[str, Any]],
+    cards: Cards,
     verdict: str | None,
 ) -> dict[str, Any]:
     """Returns what the template of an entry's page shows."""
@@ -71,9 +72,8 @@ def _commands(record: Record, known: list[KnownSet]) -> Iterator[tuple[str, str]
         if here and (command := run_command(record)):
             yield f"Distil and measure it{revision}:", command
         for one in known[:1]:
-            made = distill_command(one.card["config"], one.card["method"], one.card["dataset"])
-            if made and not here:
-                yield "Distil the set:", made
+            if one.made and not here:
+                yield "Distil the set:", one.made
             if len(record.set_digests) == 1:
                 yield "Measure the published set anew:", evaluate_command(record, one.folder)
                 yield (

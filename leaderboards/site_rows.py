@@ -12,6 +12,7 @@ from .boards import REFERENCE, Board, Cell
 from .cost import Point
 from .entries import ACCURACY
 from .figures import ends, interval, networks, number, printed
+from .published import PublishedSet
 
 CONTROLS = ("size_only", "majority")
 """Metrics that do not depend on the set: the same for every entry of a board, and a row of it."""
@@ -195,3 +196,28 @@ def every_row(made: Sequence[Board]) -> dict[str, Any]:
             cells += [r.protocol.name, r.label_mode, r.model, r.created[:10], r.status]
             found.append((r.created, r.key, {"cells": cells}))
     return {"columns": columns, "rows": [row for *_, row in sorted(found, key=lambda f: f[:2], reverse=True)]}
+
+
+def published_rows(published: Sequence[PublishedSet]) -> dict[str, Any]:
+    """Returns the table of published numbers."""
+    columns = [
+        column("dataset", "Dataset", "text", filter=True),
+        column("network", "Network", "text", filter=True),
+    ]
+    columns += [
+        column("method", "Method", "text", filter=True),
+        column("ipc", "IPC", filter=True),
+        column("number", "Published, %"),
+    ]
+    columns += [
+        column("protocol", "Protocol", "text", wide=True),
+        column("source", "Source", "text", wide=True),
+    ]
+    rows = []
+    for s in published:
+        for c in s.cells:
+            value = {"text": printed(c) + "†" * (not c.verified), "sort": c.mean}
+            rows.append(
+                {"cells": [s.dataset, s.model, c.method, c.ipc or "all", value, c.protocol, c.source]}
+            )
+    return {"columns": columns, "rows": rows}

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from itertools import combinations
-from statistics import fmean, stdev
+from statistics import fmean
 from typing import Literal, NamedTuple
 
 import numpy as np
 from scipy import stats
 
+from dd_bench.intervals import std
 from dd_bench.record import Record
 
 from .entries import Track
@@ -90,11 +91,12 @@ def welch(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[floa
 
     Each sample needs two values, and one of each pair a spread.
     """
-    of = {
-        id(x): (fmean(x), stdev(x), len(x)) for pair in pairs for x in pair
-    }  # once a sample, not once a pair
-    mean, std, size = np.array([[of[id(a)], of[id(b)]] for a, b in pairs]).transpose(2, 1, 0)
-    test = stats.ttest_ind_from_stats(mean[0], std[0], size[0], mean[1], std[1], size[1], equal_var=False)
+    every = {id(x): x for pair in pairs for x in pair}  # once a sample, not once a pair
+    of = {name: (fmean(x), std(x), len(x)) for name, x in every.items()}
+    mean, spread, size = np.array([[of[id(a)], of[id(b)]] for a, b in pairs]).transpose(2, 1, 0)
+    test = stats.ttest_ind_from_stats(
+        mean[0], spread[0], size[0], mean[1], spread[1], size[1], equal_var=False
+    )
     return [float(p) for p in test.pvalue]
 
 

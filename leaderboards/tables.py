@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +9,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from dd_bench.record import write_atomic
-from dd_bench.shipped import changed
 
 from .architectures import architecture_tables
 from .boards import REFERENCE, Board, Cell, boards
@@ -187,18 +185,6 @@ def _quoted(cell: Cell, markup: Markup) -> str:
     )
 
 
-def changed_knobs(board: Board) -> list[str]:
-    """Returns a line for each method whose entries were not made with the hyper-parameters of its YAML."""
-    found: dict[tuple[str, str], list[int]] = defaultdict(list)
-    for record in board.records:
-        if knobs := changed("method", record.method, record.config.get("method", {})):
-            found[record.method, ", ".join(knobs)].append(record.ipc)
-    return [
-        f"{method} at IPC {', '.join(map(str, sorted(set(ipcs))))} with {knobs} instead of the defaults in its YAML"
-        for (method, knobs), ipcs in sorted(found.items())
-    ]
-
-
 def legend_of(board: Board, markup: Markup) -> list[str]:
     """Returns the lines under the table: only those that this table needs."""
     places = set(board.places.values())
@@ -222,7 +208,7 @@ def legend_of(board: Board, markup: Markup) -> list[str]:
                 "its networks: that says nothing of how another run of the method would come out"
             )
         )
-    lines += [escape(text) for text in changed_knobs(board)]
+    lines += [escape(text) for text in board.changed_knobs]
     lines += [escape(text) for text in board.variants]
     lines += [note(str(i), text) for i, text in enumerate(board.reasons, 1)]
     if board.sources:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from dd_bench.record import Record
@@ -33,10 +33,16 @@ def side_by_side(
 
 def labelled(records: Sequence[Record]) -> dict[str, str]:
     """Returns the label of each record by its key: what tells it from the others of its method and IPC."""
-    namesakes: dict[tuple[int, str], list[dict[str, Any]]] = defaultdict(list)
+    namesakes: dict[tuple[int, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for record in records:
-        namesakes[record.ipc, record.method].append(knobs(record))
-    return {r.key: told_apart(r, namesakes[r.ipc, r.method]) for r in records}
+        namesakes[record.ipc, record.method][record.key] = knobs(record)
+    labels = {}
+    for (_, method), of in namesakes.items():
+        differ = _differing(of.values())
+        for key, mine in of.items():
+            told = ", ".join(f"{k}={mine[k]}" for k in differ if k in mine)
+            labels[key] = f"{method} ({told})" if told else method
+    return labels
 
 
 def knobs(record: Record) -> dict[str, Any]:
@@ -61,8 +67,10 @@ def knobs(record: Record) -> dict[str, Any]:
     return dict(leaves(config.get("method", {}))) | dict(leaves(others)) | order
 
 
-def told_apart(record: Record, namesakes: Sequence[dict[str, Any]]) -> str:
-    """Returns the method, with the knobs by which it differs from its namesakes; one that is unsaid is none."""
-    mine = knobs(record)
-    differ = [k for k in sorted(mine) if any(k in other and other[k] != mine[k] for other in namesakes)]
-    return f"{record.method} ({', '.join(f'{k}={mine[k]}' for k in differ)})" if differ else record.method
+def _differing(namesakes: Iterable[dict[str, Any]]) -> list[str]:
+    """Returns the knobs that have two values or more among the records of a method; one that is unsaid is none."""
+    first: dict[str, Any] = {}
+    differ = set()
+    for mine in namesakes:
+        differ |= {k for k, v in mine.items() if first.setdefault(k, v) != v}
+    return sorted(differ)

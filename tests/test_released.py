@@ -84,7 +84,7 @@ class TestList:
         "content", [{"a": 1}, [1], {"data": []}, {"data": [[1, 2]]}, {"data": [torch.ones(2)]}]
     )
     def test_another_file(self, blobs, tmp_path, content):
-        with pytest.raises(ValueError, match=r"is no result of DC|is no pair"):
+        with pytest.raises(ValueError, match=r"holds no list of sets|is no pair"):
             read_list(saved(tmp_path, "res.pt", content), None, blobs)
 
 

@@ -26,6 +26,9 @@ def calls(tmp_path):
             (tmp_path / "out" / "sets" / f"{method}-fashion_mnist-ipc{ipc}-0").mkdir(parents=True)
     for name in ("MUTAG", "NCI1", "PROTEINS", "ogbg_molbace", "ogbg_molbbbp"):
         (tmp_path / "out" / "sets" / f"doscond-{name}-ipc10-0").mkdir()
+        mined = tmp_path / "out" / "sets" / f"mirage-{name}-ipc10-0"
+        mined.mkdir()
+        (mined / "card.json").write_text('{"stored_bytes": {"labels": 20, "nodes": 300}}')
     (tmp_path / "out" / "records").mkdir()
     (tmp_path / "out" / "records" / "a.json").write_text('{"status": "done"}')
 
@@ -49,6 +52,7 @@ def test_every_job_composes(calls):
     assert done.returncode == 0, done.stderr
     hydra = [words for words in asked if words[0] in ("run", "evaluate")]
     assert len(hydra) > 20
+    assert sum("method.amount=320" in words for words in hydra) == 5, "as many bytes as the mined set has"
     jobs = 0
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
         for words in hydra:

@@ -2,13 +2,15 @@
 
 import json
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 pytest.importorskip("plotly")
 
-from dd_bench.leaderboards.citations import bibtex, cited
+from dd_bench.leaderboards.citations import Cards, bibtex, cited
 from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.entries import entry_name
 from dd_bench.leaderboards.site import build_site
@@ -194,6 +196,41 @@ def test_sets_that_are_none_are_left_out(entries, tmp_path):
     assert not (tmp_path / "s" / "pictures").exists()
 
 
+FORKED = """
+import sys
+from pathlib import Path
+from dd_bench.leaderboards import forks, site, site_pages
+assert "torch" not in sys.modules, "processes with threads at work are not forked"
+forks.cores = lambda: 2
+site_pages.MANY = 0
+if sys.argv[5:]:
+    site_pages.latex = None  # a defect, in a process of its own
+site.build_site(*map(Path, sys.argv[1:5]))
+"""
+
+
+def forked(*arguments):
+    return subprocess.run(
+        [sys.executable, "-c", FORKED, *map(str, arguments)], capture_output=True, text=True
+    )
+
+
+def test_processes_write_the_same_bytes(site, entries, tmp_path):
+    other = tmp_path / "other"
+    done = forked(entries, ROOT / "published", tmp_path / "sets", other)
+    assert done.returncode == 0, done.stderr
+    one, many = (
+        {p.relative_to(at): p.read_bytes() for p in at.rglob("*") if p.is_file()} for at in (site, other)
+    )
+    assert one == many
+
+
+def test_a_process_that_fails_leaves_no_site(entries, tmp_path):
+    done = forked(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s", "broken")
+    assert done.returncode != 0 and "'NoneType' object is not callable" in done.stderr
+    assert not (tmp_path / "s").exists() and not list(tmp_path.glob(".s.*"))
+
+
 def test_citations_are_of_their_method_and_data(record):
     cards = [
         {"method": "random", "dataset": "digits", "citations": ["randomly chosen", "Digits, 1998"]},
@@ -203,7 +240,7 @@ def test_citations_are_of_their_method_and_data(record):
             "citations": ["DM & co, arXiv:2006.05929, ICLR 2021", "Fashion, 2017"],
         },
     ]
-    found = cited([record("random", 1, [[0.5]]), record("dm", 1, [[0.5]])], cards)
+    found = cited([record("random", 1, [[0.5]]), record("dm", 1, [[0.5]])], Cards.of(cards))
     assert found == {
         "dm": "DM & co, arXiv:2006.05929, ICLR 2021",
         "fashion_mnist": "Fashion, 2017",

@@ -1,0 +1,49 @@
+"""Work on what is in memory already, in a process a core."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Sequence
+from typing import TypeVar
+
+Piece = TypeVar("Piece")
+
+_here: tuple[Callable[..., None], Sequence[object]] | None = None
+
+
+def spread(work: Callable[[Piece], None], pieces: Sequence[Piece], *, forked: bool) -> None:
+    """Calls `work(piece)` for every piece, which leaves its result in files.
+
+    Args:
+        work: what to do; it sees everything that this process holds, and what it changes of that stays with it.
+        pieces: of the work.
+        forked: in as many processes as this one may use cores, where the system can fork; else one after another. Not
+            from a process with threads at work.
+
+    Raises:
+        Exception: the first that a piece raises.
+    """
+    global _here
+    if not forked or cores() < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        for piece in pieces:
+            work(piece)
+        return
+    _here = work, pieces  # sent to nobody: a forked process has it
+    try:
+        with multiprocessing.get_context("fork").Pool(cores()) as pool:
+            for _ in pool.imap_unordered(_one, range(len(pieces))):
+                pass
+    finally:
+        _here = None
+
+
+def cores() -> int:
+    """Returns how many cores this process may use, where the system says so."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
+
+
+def _one(index: int) -> None:
+    assert _here is not None
+    work, pieces = _here
+    work(pieces[index])
