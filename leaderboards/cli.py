@@ -9,9 +9,12 @@ from pathlib import Path
 
 from dd_bench.record import Record, load_record
 
+from .boards import boards
+from .embed import embed
 from .entries import ROOT, check_record, duplicates, entry_name, load_entries
 from .pairs import compare, pairs_table
 from .plots import draw
+from .published import load_published
 from .site import build_site
 from .submission import check_baselines, check_protocol, check_sets
 from .tables import build
@@ -29,6 +32,9 @@ def main(argv: Sequence[str]) -> int:
             _say(f"{count} files in {out}; start with {out / 'index.html'}")
         elif args.verb == "build":
             _build(args.entries, args.published, args.out or ROOT / "tables")
+            for document in args.into:
+                made = boards(load_entries(args.entries), load_published(args.published))
+                _say(f"{embed(document, made)} tables in {document}")
         elif args.verb == "plot":
             written = draw(args.entries, args.out)
             _say(f"{len(written)} drawings in {args.out}")
@@ -103,6 +109,14 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb["build"].add_argument(
         "--site", action="store_true", help="as static pages, to open from a folder or publish"
+    )
+    verb["build"].add_argument(
+        "--into",
+        type=Path,
+        action="append",
+        default=[],
+        metavar="DOCUMENT",
+        help="Markdown whose blocks <!-- table NAME --> are to be filled in; may be given again",
     )
     verb["add"].add_argument("--no-baseline", action="store_true", help="though its board has no random row")
     for name in ("build", "add"):

@@ -8,7 +8,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from dd_bench.record import write_atomic
+from dd_bench.record import Record, write_atomic
 
 from .architectures import architecture_tables
 from .boards import REFERENCE, Board, Cell, boards
@@ -48,11 +48,7 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     files = {
         "index.md": _index(made),
         "published.md": _published(published),
-        "labels.md": _page("labels", label_tables(entries)),
-        "architectures.md": _page("architectures", architecture_tables(entries)),
-        "cross_arch.md": _page("cross_arch", cross_arch_tables(entries)),
-        "continual.md": _page("continual", continual_tables(entries)),
-        "cost.md": _page("cost", cost_tables(entries)),
+        **{f"{name}.md": _page(name, tables) for name, tables in pages(entries).items()},
         "records.csv": csv_text((board, record) for board in made for record in board.records),
     }
     for board in made:
@@ -67,6 +63,22 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     for name, text in files.items():
         write_atomic(out_dir / name, text.encode())
     return [out_dir / name for name in files]
+
+
+def pages(entries: Sequence[Record]) -> dict[str, list[tuple[str, str]]]:
+    """Returns the titles and tables, as Markdown, of the pages that are of several boards."""
+    return {
+        "labels": label_tables(entries),
+        "architectures": architecture_tables(entries),
+        "cross_arch": cross_arch_tables(entries),
+        "continual": continual_tables(entries),
+        "cost": cost_tables(entries),
+    }
+
+
+def table_of(board: Board) -> str:
+    """Returns the table of a board, methods by IPC, as Markdown."""
+    return markdown_table(*_rows(board, MARKDOWN))
 
 
 def latex(board: Board) -> str:

@@ -1,0 +1,72 @@
+"""Tables in a document of one's own: what stands between two marks is kept as the entries have it.
+
+    <!-- table fashion_mnist--dc-300-v1--last--hard--accuracy--convnet_width=32 -->
+    ...
+    <!-- table end -->
+
+The name is a board's, as its files have it, for methods by IPC; `NAME all-metrics` for what was measured beside; or
+`cross_arch`, `continual`, `cost`, `labels` or `architectures` for all tables of that page.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from dd_bench.record import write_atomic
+
+from .boards import Board
+from .figures import beside
+from .markup import MARKDOWN
+from .tables import pages, table_of
+
+_BLOCK = re.compile(
+    r"^(?P<begin>[ \t]*<!-- table (?!end -->)(?P<name>.+?) -->\n)(?P<old>.*?)(?P<end>^[ \t]*<!-- table end -->)",
+    re.DOTALL | re.MULTILINE,
+)
+
+
+def embed(document: Path, made: Sequence[Board]) -> int:
+    """Writes the tables that a document asks for into it, and returns how many; all or none.
+
+    Raises:
+        ValueError: it asks for none, or for one that there is not, or a block has no end.
+        OSError: it could not be read or written.
+    """
+    text = document.read_text()
+    new, count = embedded(text, made, str(document))
+    if new != text:
+        write_atomic(document, new.encode())
+    return count
+
+
+def embedded(text: str, made: Sequence[Board], where: str = "the document") -> tuple[str, int]:
+    """Returns a text with its tables, and how many these are; see `embed`."""
+    marks = re.findall(r"^[ \t]*<!-- table (.+?) -->", text, re.MULTILINE)
+    names = [mark for mark in marks if mark != "end"]
+    if marks != [word for name in names for word in (name, "end")]:
+        raise ValueError(
+            f"{where}: each <!-- table NAME --> wants an <!-- table end --> after it, and it alone"
+        )
+    if not names:
+        raise ValueError(
+            f"{where} asks for no table. Put in: <!-- table NAME --> and <!-- table end -->, a line each"
+        )
+    known = _tables(made)
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, 3, 0.3)
+            raise ValueError(f"{where}: there is no table {name!r}. Near to it: {', '.join(near) or 'none'}")
+    new = _BLOCK.sub(lambda m: f"{m['begin']}{known[m['name']].strip()}\n{m['end']}", text)
+    return new, len(names)
+
+
+def _tables(made: Sequence[Board]) -> dict[str, str]:
+    """Returns every table by its name, as Markdown."""
+    found = {board.track.slug: table_of(board) for board in made}
+    found |= {f"{board.track.slug} all-metrics": table for board in made if (table := beside(board))}
+    for name, of in pages([record for board in made for record in board.records]).items():
+        found[name] = "\n\n".join(f"**{MARKDOWN.escape(title)}**\n\n{table}" for title, table in of)
+    return found

@@ -1,0 +1,71 @@
+"""Tables inside a document: those of the README are what the entries say, and nothing else of a document changes."""
+
+from pathlib import Path
+
+import pytest
+
+from dd_bench.leaderboards.boards import boards
+from dd_bench.leaderboards.cli import main
+from dd_bench.leaderboards.embed import embedded
+from dd_bench.leaderboards.entries import load_entries
+from dd_bench.leaderboards.published import load_published
+from dd_bench.leaderboards.tables import table_of
+
+ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def made(record, put):
+    """One board of two methods."""
+    entries = put(record("random", 10, [[0.50, 0.52, 0.54]]), record("dm", 10, [[0.70, 0.72, 0.74]]))
+    return boards(load_entries(entries), [])
+
+
+def test_the_readme_says_what_the_entries_say():
+    entries = load_entries(ROOT / "leaderboards" / "entries")
+    text = (ROOT / "README.md").read_text()
+    found, count = embedded(text, boards(entries, load_published(ROOT / "leaderboards" / "published")))
+    assert count > 0
+    assert found == text, "run: dd-bench leaderboard build --into README.md"
+
+
+def test_what_is_outside_stays(made):
+    slug = made[0].track.slug
+    text = f"before\n<!-- table {slug} -->\nold\n\nolder\n<!-- table end -->\nafter\n"
+    new, count = embedded(text, made)
+    assert new == f"before\n<!-- table {slug} -->\n{table_of(made[0])}\n<!-- table end -->\nafter\n"
+    assert "72.0 ± 2.0" in new and count == 1
+    assert embedded(new, made) == (new, 1), "a second time changes nothing"
+
+
+def test_a_block_without_content(made):
+    text = "<!-- table continual -->\n<!-- table end -->\n<!-- table cost -->\n<!-- table end -->"
+    new, count = embedded(text, made)
+    assert count == 2 and new.count("<!-- table end -->") == 2 and "| dm" in new
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("nothing", "asks for no table"),
+        ("<!-- table cost -->\n", "wants an <!-- table end -->"),
+        ("<!-- table end -->\n<!-- table cost -->\n", "wants an <!-- table end -->"),
+        ("<!-- table cost -->\n<!-- table cost -->\n<!-- table end -->\n<!-- table end -->\n", "wants an"),
+        ("<!-- table costs -->\n<!-- table end -->\n", "no table 'costs'. Near to it: cost"),
+    ],
+)
+def test_what_cannot_be_filled_in_is_refused(made, text, message):
+    with pytest.raises(ValueError, match=message):
+        embedded(text, made)
+
+
+def test_the_command(record, put, tmp_path, capsys):
+    entries = put(record("random", 10, [[0.50, 0.52, 0.54]]), record("dm", 10, [[0.70, 0.72, 0.74]]))
+    document = tmp_path / "paper.md"
+    document.write_text("<!-- table cost -->\n<!-- table end -->\n")
+    words = ["build", "--entries", str(entries), "--out", str(tmp_path / "tables"), "--into", str(document)]
+    assert main(words) == 0 and "1 tables in" in capsys.readouterr().out
+    assert "| dm" in document.read_text()
+    document.write_text("plain")
+    assert main(words) == 1 and "asks for no table" in capsys.readouterr().err
+    assert document.read_text() == "plain"
