@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from itertools import combinations
 from statistics import fmean
 from typing import Literal, NamedTuple
 
 import numpy as np
+from numpy.typing import NDArray
 from scipy import stats
 
 from dd_bench.intervals import std
@@ -18,6 +18,7 @@ from .entries import Track
 ALPHA = 0.05
 """Family-wise error rate of one ranking (one track, one IPC)."""
 
+Indices = Sequence[int] | NDArray[np.intp]
 Place = Literal["best", "tied", "behind", "untested"]
 
 
@@ -75,39 +76,37 @@ def rank_samples(samples: Sequence[Sequence[float]], alpha: float = ALPHA) -> li
     standings = [Standing("untested", None)] * len(samples)
     if len(tested) < 2:
         return standings
-    pairs = list(combinations(tested, 2))
-    adjusted = dict(zip(pairs, holm(welch([(samples[i], samples[j]) for i, j in pairs])), strict=True))
+    first, second = np.triu_indices(len(tested), 1)  # of all pairs
+    adjusted = np.ones((len(tested), len(tested)))
+    adjusted[first, second] = holm(welch([samples[i] for i in tested], first, second))
+    adjusted = np.minimum(adjusted, adjusted.T)
     means = {i: fmean(samples[i]) for i in tested}
     top = max(tested, key=lambda i: (means[i], sorted(samples[i])))  # the same whatever the order of equals
-    for i in tested:
-        p = 1.0 if i == top else adjusted[min(i, top), max(i, top)]
+    for i, p in zip(tested, adjusted[tested.index(top)].tolist(), strict=True):
         place: Place = "best" if means[i] == means[top] else "tied" if p >= alpha else "behind"
         standings[i] = Standing(place, p)
     return standings
 
 
-def welch(pairs: Sequence[tuple[Sequence[float], Sequence[float]]]) -> list[float]:
-    """Returns the two-sided p of Welch's t test for each pair of samples.
+def welch(samples: Sequence[Sequence[float]], first: Indices, second: Indices) -> NDArray[np.float64]:
+    """Returns the two-sided p of Welch's t test of pairs of samples: number `first[i]` and number `second[i]`.
 
     Each sample needs two values, and one of each pair a spread.
     """
-    every = {id(x): x for pair in pairs for x in pair}  # once a sample, not once a pair
-    of = {name: (fmean(x), std(x), len(x)) for name, x in every.items()}
-    mean, spread, size = np.array([[of[id(a)], of[id(b)]] for a, b in pairs]).transpose(2, 1, 0)
-    test = stats.ttest_ind_from_stats(
-        mean[0], spread[0], size[0], mean[1], spread[1], size[1], equal_var=False
-    )
-    return [float(p) for p in test.pvalue]
+    mean, spread, size = np.array([(fmean(x), std(x), len(x)) for x in samples]).T
+    a, b = ((mean[i], spread[i], size[i]) for i in (np.asarray(first), np.asarray(second)))
+    p: NDArray[np.float64] = stats.ttest_ind_from_stats(*a, *b, equal_var=False).pvalue
+    return p
 
 
-def holm(p: Sequence[float]) -> list[float]:
+def holm(p: Sequence[float] | NDArray[np.float64]) -> list[float]:
     """Returns p values adjusted by Holm's step-down procedure (Holm 1979), in the order given."""
-    adjusted = [0.0] * len(p)
-    largest = 0.0
-    for step, i in enumerate(sorted(range(len(p)), key=lambda i: p[i])):
-        largest = max(largest, min(1.0, (len(p) - step) * p[i]))
-        adjusted[i] = largest
-    return adjusted
+    values = np.asarray(p, float)
+    order = np.argsort(values, kind="stable")
+    adjusted = np.empty(len(values))
+    adjusted[order] = np.maximum.accumulate(np.minimum(1, np.arange(len(values), 0, -1) * values[order]))
+    found: list[float] = adjusted.tolist()
+    return found
 
 
 def _has_spread(sample: Sequence[float]) -> bool:

@@ -11,7 +11,7 @@ def test_welch_is_scipy_s_and_matches_a_case_by_hand():
     # Means 3 and 5, variances 2.5 and 10, n = 5: t = 2 / sqrt(2.5), df = 2.5^2 / ((0.5^2 + 2^2) / 4).
     a, b = [1.0, 2.0, 3.0, 4.0, 5.0], [1.0, 3.0, 5.0, 7.0, 9.0]
     t, df = 2 / 2.5**0.5, 2.5**2 / ((0.5**2 + 2**2) / 4)
-    [p, q] = welch([(a, b), (b, a)])
+    [p, q] = welch([a, b], [0, 1], [1, 0])
     assert p == pytest.approx(2 * stats.t.sf(t, df), rel=1e-12)
     assert p == q == pytest.approx(float(stats.ttest_ind(a, b, equal_var=False).pvalue), rel=1e-12)
 
@@ -28,7 +28,7 @@ def test_places_of_a_clear_case():
     best, near, far = ((m + spread).tolist() for m in (0.8, 0.795, 0.6))
     standings = rank_samples([far, best, near, [0.9], [0.99, 0.99]])
     assert [s.place for s in standings] == ["behind", "best", "tied", "untested", "untested"]
-    pairs = welch([(best, near), (best, far), (near, far)])
+    pairs = welch([best, near, far], [0, 0, 1], [1, 2, 2])
     assert standings[2].p == pytest.approx(holm(pairs)[0])
     assert standings[0].p == pytest.approx(holm(pairs)[1])
     assert standings[1].p == 1.0
@@ -56,7 +56,7 @@ def test_several_sets_are_compared_by_their_means(record):
     a = record("a", 1, [[0.70] * 15, [0.72] * 15])
     b = record("b", 1, [[0.68] * 15, [0.70] * 15])
     assert [s.place for s in rank([a, b])] == ["best", "tied"]
-    assert rank([a, b])[1].p == pytest.approx(welch([([0.70, 0.72], [0.68, 0.70])])[0])
+    assert rank([a, b])[1].p == pytest.approx(welch([[0.70, 0.72], [0.68, 0.70]], [0], [1])[0])
 
 
 @pytest.mark.parametrize(
