@@ -1,6 +1,6 @@
-"""The site of 10,000 entries: seconds to build it, and until its largest page can be used in a browser.
+"""The site of 10,000 entries, and that of one board of 2,000: seconds to build it, and until a page can be used.
 
-    python benchmarks/site.py [ENTRIES]
+    python benchmarks/site.py [ENTRIES [OF_ONE_BOARD]]
 
 The entries are the committed ones over and over, each under a key of its own, with values moved by a little. The time
 of a page is from the navigation to the last line of its script, in headless Chromium, the median of five.
@@ -13,9 +13,10 @@ import statistics
 import sys
 import tempfile
 import time
+from collections import Counter
 from pathlib import Path
 
-from dd_bench.leaderboards.entries import entry_name, load_entries
+from dd_bench.leaderboards.entries import Track, entry_name, load_entries
 from dd_bench.leaderboards.site import build_site
 from dd_bench.record import content_key
 
@@ -23,10 +24,13 @@ HERE = Path(__file__).parent
 BOARDS = HERE.parent / "leaderboards"
 
 
-def many(count: int, folder: Path) -> None:
-    """Writes so many entries."""
+def many(count: int, folder: Path, *, one_board: bool = False) -> None:
+    """Writes so many entries: of all boards, on six datasets for each, or of the largest board alone."""
     folder.mkdir()
     originals, draw = load_entries(BOARDS / "entries"), random.Random(0)
+    if one_board:
+        tracks = Counter(Track.of(r) for r in originals)
+        originals = [r for r in originals if Track.of(r) == tracks.most_common(1)[0][0]]
     for i in range(count):
         old = originals[i % len(originals)]
         moved = [
@@ -36,7 +40,7 @@ def many(count: int, folder: Path) -> None:
         changes = {
             "key": content_key([old.key, i]),
             "scores": moved,
-            "dataset": f"{old.dataset}-{i // 165 % 6}",
+            "dataset": old.dataset if one_board else f"{old.dataset}-{i // len(originals) % 6}",
         }
         new = old.model_copy(update=changes)
         (folder / entry_name(new)).write_text(new.text())
@@ -47,6 +51,7 @@ def usable(page: Path) -> float:
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service
+    from selenium.webdriver.support.ui import WebDriverWait
 
     options = Options()
     options.binary_location = shutil.which("chromium") or "chromium"
@@ -57,7 +62,9 @@ def usable(page: Path) -> float:
     for _ in range(5):
         driver.get("about:blank")
         driver.get(page.as_uri())
-        assert driver.execute_script("return document.documentElement.dataset.ready") == "yes"
+        WebDriverWait(driver, 60).until(
+            lambda d: d.execute_script("return document.documentElement.dataset.ready") == "yes"
+        )
         took.append(
             driver.execute_script(
                 "return performance.timing.loadEventEnd - performance.timing.navigationStart"
@@ -67,16 +74,16 @@ def usable(page: Path) -> float:
     return statistics.median(took) / 1000
 
 
-def main() -> None:
-    count = int(sys.argv[1]) if len(sys.argv) > 1 else 10_000
+def measured(count: int, *, one_board: bool) -> dict[str, float]:
+    """Returns what the site of so many entries takes."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        many(count, root / "entries")
+        many(count, root / "entries", one_board=one_board)
         began = time.monotonic()
         files = build_site(root / "entries", BOARDS / "published", BOARDS / "sets", root / "site")
         built = time.monotonic() - began
         largest = max((root / "site" / "boards").iterdir(), key=lambda p: p.stat().st_size)
-        found = {
+        return {
             "entries": count,
             "files": files,
             "build_seconds": round(built, 1),
@@ -84,6 +91,14 @@ def main() -> None:
             "largest_board_seconds": round(usable(largest), 2),
             "largest_board_entries": largest.read_text().count('"href":"../entries/') // 2,
         }
+
+
+def main() -> None:
+    counts = [int(word) for word in sys.argv[1:]] + [10_000, 2_000][len(sys.argv) - 1 :]
+    found = {
+        "all_boards": measured(counts[0], one_board=False),
+        "one_board": measured(counts[1], one_board=True),
+    }
     print(json.dumps(found, indent=2))
     (HERE / "results" / "site.json").write_text(json.dumps(found, indent=2) + "\n")
 

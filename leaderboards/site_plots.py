@@ -35,14 +35,15 @@ def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
     values = [scale * p.value for p in found]
     traces = []
     row_of = {c.record.key: label for label, cells in board.rows.items() for c in cells if c.record}
-    for label in dict.fromkeys(row_of[p.record.key] for p in found):  # short, and as the table has them
-        mine = [i for i, p in enumerate(found) if row_of[p.record.key] == label]
+    for method in dict.fromkeys(p.record.method for p in found):  # a colour each, however many entries it has
+        mine = [i for i, p in enumerate(found) if p.record.method == method]
         spread = [scale * (found[i].record.summary().std or 0) for i in mine]
         traces.append(
             {axis: [costs[axis][i] for i in mine] for axis in costs}
             | {"y": [values[i] for i in mine], "error_y": {"array": spread, "thickness": 1}}
             | {"customdata": [f"../{entry_at(found[i].record)}" for i in mine]}
-            | {"text": [f"{label}, IPC {found[i].ipc}" for i in mine], "name": label, "mode": "markers"}
+            | {"text": [f"{row_of[found[i].record.key]}, IPC {found[i].ipc}" for i in mine]}
+            | {"name": method, "mode": "markers"}
             | {"hovertemplate": "%{text}: %{y:.4~g}<br>%{x:,.4~g}<extra></extra>"}
         )
     fronts = {}
