@@ -250,7 +250,7 @@ def _readme(card: Card, syn: SyntheticSet) -> str:
 license: other
 license_name: {licence}
 task_categories: [{syn.task}]
-tags: [dataset-distillation, dd-bench, {card.method}, {card.dataset}, ipc-{card.ipc}]
+tags: [dataset-distillation, dd-bench, {_tag(card.method)}, {_tag(card.dataset)}, ipc-{card.ipc}]
 ---
 
 # {card.method} on {card.dataset}, {card.ipc} {syn.modality}(s) per class
@@ -276,6 +276,11 @@ Licence of the {syn.modality}s: {card.licence}.
 
 {citations}
 """
+
+
+def _tag(text: str) -> str:
+    """Returns a word as YAML has it, in quotes where it could be taken for something else."""
+    return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.+-]*", text) else json.dumps(text)
 
 
 def _dataset(card: Card) -> str:

@@ -197,6 +197,14 @@ def import_verb(arguments: Sequence[str]) -> int:
 def _imported(args: argparse.Namespace) -> tuple[Path, float]:
     from dd_bench.run import real_set
 
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", args.name):
+        raise ValueError(
+            f"--name {args.name!r}: wanted letters, digits, _ . + and -, to name folders and boards, as mtt-authors"
+        )
+    if not any(word.startswith("dataset=") for word in args.overrides):
+        raise ValueError("what was it distilled from? Use e.g. dataset=cifar10 dataset.preprocess=zca")
+    if other := [word for word in args.overrides if not re.match(r"[+~]{0,2}dataset[=.]", word)]:
+        raise ValueError(f"{other[0]} says nothing of the dataset, which is all that is asked for here")
     if shipped_config("method", args.name):
         raise ValueError(
             f"--name {args.name} is a method of this suite, which did not make this set. Use --name {args.name}-authors"
@@ -254,7 +262,8 @@ def _of(real: RealSet, images: Tensor, labels: Tensor, lr: float | None) -> Imag
 def _tensor(path: Path) -> Tensor:
     content = _loaded(path)
     if not isinstance(content, Tensor) or content.is_sparse or content.is_meta or content.is_complex():
-        raise ValueError(f"{path} holds a {type(content).__name__}, wanted a dense tensor of real numbers")
+        kind = "NumPy value" if isinstance(content, Ignored) else type(content).__name__
+        raise ValueError(f"{path} holds a {kind}, wanted a dense tensor of real numbers")
     return content
 
 
@@ -274,9 +283,10 @@ def _loaded(path: Path) -> Any:
             warnings.simplefilter("ignore")  # of files that are none: the error says it
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # whatever a stranger's bytes make the reader stumble over
-        first = (str(error).strip() or type(error).__name__).splitlines()[0]
+        wants = re.search(r"GLOBAL ([\w.]+)", str(error))
+        why = f"it wants {wants[1]} to be called" if wants else "torch.save wrote no such file"
         raise ValueError(
-            f"{path} is not loaded: it is no file of tensors, or wants to run code ({first})"
+            f"{path} is not loaded: {why}. Wanted a file of tensors alone; save them with torch.save(tensor, FILE)"
         ) from error
 
 

@@ -7,6 +7,7 @@ from library to library; here all are OSError, and say which URL could not be ha
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,6 +24,7 @@ SMALL = 16 << 20
 """Bytes above which a file that is read at once (a card) is no such file."""
 EXTRAS = {"s3": "s3", "s3a": "s3"}
 """Extra of this package that brings the library of a scheme."""
+EXAMPLES = "file:///absolute/folder, s3://BUCKET/FOLDER, hf://datasets/USER/NAME, https://HOST/FOLDER"
 
 
 @dataclass(frozen=True)
@@ -41,19 +43,28 @@ class Remote:
             ValueError: no library knows such URLs.
             ImportError: the library that does is not installed.
         """
-        scheme, found, _ = url.partition("://")
-        if not found:
-            raise ValueError(f"{url!r} is no URL. Use e.g. file:///absolute/folder, s3://, hf:// or https://")
+        scheme, found, rest = url.partition("://")
+        rest = rest.rstrip("/")
+        if not found or not rest:
+            raise ValueError(f"{url!r} is no URL of a folder. Use e.g. {EXAMPLES}")
         if "?" in url or "#" in url:
             raise ValueError(f"{url!r} has a query: wanted the folder of a set, as https://HOST/sets/NAME")
+        url = f"{scheme}://{rest}"
         try:
             # a cached system remembers listings that others have changed since
-            system, path = fsspec.core.url_to_fs(url.rstrip("/"), skip_instance_cache=True)
+            system, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
         except ImportError as error:
-            extra = EXTRAS.get(scheme)
-            how = f"pip install 'dd-bench[{extra}]'" if extra else str(error)
-            raise ImportError(f"{scheme}:// needs a library that is not installed. Use: {how}") from error
-        return cls(url.rstrip("/"), system, str(path))
+            extra, named = EXTRAS.get(scheme), re.search(r"[Ii]nstall ([A-Za-z0-9_-]+)", str(error))
+            how = f"'dd-bench[{extra}]'" if extra else named[1] if named else str(error)
+            raise ImportError(
+                f"{scheme}:// needs a library that is not installed. Use: pip install {how}"
+            ) from error
+        except ValueError as error:
+            raise ValueError(f"{url}: no library knows such URLs ({error}). Use e.g. {EXAMPLES}") from error
+        known = [system.protocol] if isinstance(system.protocol, str) else system.protocol
+        if scheme not in known:
+            raise ValueError(f"{url} would be opened as {known[0]}://. Use e.g. {EXAMPLES}")
+        return cls(url, system, str(path))
 
     @property
     def web(self) -> bool:
@@ -165,7 +176,8 @@ class Remote:
             if (
                 "file" in self.system.protocol
             ):  # stores have no folders, and would make a bucket of a misspelling
-                self.system.makedirs(self.path, exist_ok=True)
+                with _made(self.url):
+                    self.system.makedirs(self.path, exist_ok=True)
             self.system.put_file(str(file), self._of(name))
 
     def remove(self, name: str) -> None:
@@ -190,6 +202,8 @@ class Remote:
         try:
             yield
         except FileNotFoundError as error:
+            if lost := _lost(error):
+                raise OSError(f"{where} could not be reached: {lost}") from error
             raise FileNotFoundError(f"there is no {where}") from error
         except (_Unwritable, MemoryError):
             raise
@@ -199,6 +213,26 @@ class Remote:
             raise OSError(f"{where} could not be read: {error}") from error
         except Exception as error:  # every library has classes of its own
             raise OSError(f"{where} could not be reached: {str(error) or type(error).__name__}") from error
+
+
+def _lost(error: FileNotFoundError) -> BaseException | None:
+    """Returns the lost connection that a library takes for a file that is not there; None where a server said so."""
+    cause = error.__cause__
+    while cause is not None:
+        answer = getattr(cause, "status", None) or getattr(cause, "response", None)
+        broken = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
+        if broken and answer is None and not isinstance(cause, FileNotFoundError):
+            return cause
+        cause = cause.__cause__
+    return None
+
+
+@contextmanager
+def _made(url: str) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _Unwritable(error.errno, f"{error.strerror}; no folder can be made there", url) from error
 
 
 class _Unseekable(OSError):

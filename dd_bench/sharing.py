@@ -62,7 +62,13 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
     if digest and to is None and (kept := _kept(digest)):
         return kept
     there = Remote.at(url)
-    card = there.read(CARD)
+    try:
+        card = there.read(CARD)
+    except FileNotFoundError as error:
+        raise FileNotFoundError(
+            f"{url} is no synthetic set: there is no {there.url}/{CARD}. Sets in its folders: "
+            f"dd-bench list --remote {there.url.removesuffix(f'/{CARD}')}"
+        ) from error
     found = hashlib.sha256(card).hexdigest()
     _wanted(found, digest, url)
     with locked(home() / f".{found[:16]}.lock"):

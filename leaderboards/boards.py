@@ -137,9 +137,12 @@ def _rows(records: list[Record]) -> tuple[dict[str, dict[int, Record]], list[str
     numbers: Counter[tuple[str, int]] = Counter()
     for record in records:
         here = record.method, record.ipc
-        numbers[here] += 1
-        number = numbers[here]
+        number = numbers[here] + 1
         label = record.method if number == 1 else f"{record.method} #{number}"
+        while record.ipc in rows[label]:  # a method may be named so
+            number += 1
+            label = f"{record.method} #{number}"
+        numbers[here] = number
         rows[label][record.ipc] = record
         if number > 1:
             changes = _changes(rows[record.method][record.ipc], record)

@@ -28,7 +28,8 @@ class Cards(NamedTuple):
         """Returns what cards cite, the first of each method and dataset."""
         found = cls({}, {})
         for card in cards:
-            texts = [t for t in card.get("citations", []) if isinstance(t, str)]
+            citations = card.get("citations")
+            texts = [t for t in citations if isinstance(t, str)] if isinstance(citations, list) else []
             if texts:
                 found.methods.setdefault(str(card.get("method")), texts[:-1])
                 found.data.setdefault(str(card.get("dataset")), texts[-1:])

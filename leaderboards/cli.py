@@ -16,7 +16,7 @@ from .pairs import compare, pairs_table
 from .plots import draw
 from .published import load_published
 from .site import build_site
-from .submission import check_baselines, check_protocol, check_sets
+from .submission import check_baselines, check_configuration, check_protocol, check_sets, check_twins
 from .tables import build
 
 _HERE = Path(__file__).parent
@@ -24,7 +24,10 @@ _HERE = Path(__file__).parent
 
 def main(argv: Sequence[str]) -> int:
     """Runs one verb and returns the exit status: 0, or 1 after saying on stderr what was refused and why."""
-    args = _parser().parse_args(argv)
+    parser = _parser()
+    args = parser.parse_args(argv)
+    if args.verb == "build" and args.site and args.into:
+        parser.error("--into writes tables into a document, and --site pages: one at a time")
     try:
         if args.verb == "build" and args.site:
             out = args.out or ROOT / "site"
@@ -66,15 +69,22 @@ def _add(paths: list[Path], folder: Path, sets: Path, alone: bool) -> None:
         try:
             check_record(record)
             check_protocol(record)
+            check_configuration(record)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
-        if (folder / entry_name(record)).exists():
-            _say(f"already there: {folder / entry_name(record)}")
-        else:
-            new.append((path, record))
+        new.append((path, record))
     old = [(folder / entry_name(r), r) for r in load_entries(folder)] if folder.exists() else []
+    failed = {r.key: path for path, r in old if r.status != "done"}
+    for path, record in list(new):
+        there = folder / entry_name(record)
+        if record.status != "done" and record.key in failed:  # it was tried again, and came to nothing again
+            there = failed[record.key]
+        if there.exists():
+            _say(f"already there: {there}")
+            new.remove((path, record))
     if twice := duplicates(old + new):
         raise ValueError("\n".join(twice))
+    check_twins([r for _, r in new], [r for _, r in old])
     if not alone:
         check_baselines([r for _, r in new], [r for _, r in old + new])
     remarks = [remark for _, record in new for remark in check_sets(record, sets)]

@@ -29,7 +29,7 @@ def run_command(record: Record) -> str | None:
     """
     if not shipped_config("method", _name(record.method)):
         return None
-    words = [f"method={record.method}", *_changes("method", record.method, record.config.get("method", {}))]
+    words = [f"method={record.method}", *changes("method", record.method, record.config.get("method", {}))]
     words += [f"ipc={record.ipc}"] if record.ipc != _ALONE["ipc"] else []
     return _line("run", [*words, *_measured(record)])
 
@@ -51,7 +51,7 @@ def distill_command(config: Mapping[str, Any], method: str, dataset: str) -> str
     """Returns the `dd-bench distill ...` of the configuration in a set's card, or None if it is of another origin."""
     if not shipped_config("method", method) or "model" not in config:
         return None
-    words = [f"method={method}", *_changes("method", method, config["method"])]
+    words = [f"method={method}", *changes("method", method, config["method"])]
     words += [f"{k}={config[k]}" for k in ("ipc", "seed") if config.get(k, _ALONE[k]) != _ALONE[k]]
     words += _dataset(config["dataset"], dataset) + _chosen("model", config["model"])
     return _line("distill", [*words, *_teachers(config, [])])
@@ -62,11 +62,11 @@ def _measured(record: Record) -> list[str]:
     config = record.config
     words = _dataset(config.get("dataset", {}), record.dataset)
     model = _name(record.model)
-    words += [f"model={model}", *_changes("model", model, config.get("model", {}))]
+    words += [f"model={model}", *changes("model", model, config.get("model", {}))]
     protocol = _name(record.protocol.name)
-    words += [f"protocol={protocol}", *_changes("protocol", protocol, config.get("protocol", {}))]
+    words += [f"protocol={protocol}", *changes("protocol", protocol, config.get("protocol", {}))]
     evaluator = _name(record.evaluator)
-    words += [f"evaluator={evaluator}", *_changes("evaluator", evaluator, config.get("evaluator", {}))]
+    words += [f"evaluator={evaluator}", *changes("evaluator", evaluator, config.get("evaluator", {}))]
     if record.teachers or record.label_mode in TAUGHT:
         words += _teachers(config, [t.name for t in record.teachers])
     return words + [f"{k}={config[k]}" for k in ("seed", "num_sets") if config.get(k, _ALONE[k]) != _ALONE[k]]
@@ -101,8 +101,8 @@ def _chosen(group: str, values: Mapping[str, Any], prefer: str = "") -> list[str
     same = [n for n in _choices(group) if shipped_config(group, n).get("_target_") == values.get("_target_")]
     if not same:
         raise ValueError(f"{values.get('_target_')!r} is no {group} of this suite")
-    best = min(same, key=lambda n: (len(_changes(group, n, values)), n != prefer, n))
-    return [f"{group}={best}", *_changes(group, best, values)]
+    best = min(same, key=lambda n: (len(changes(group, n, values)), n != prefer, n))
+    return [f"{group}={best}", *changes(group, best, values)]
 
 
 @cache
@@ -111,7 +111,12 @@ def _choices(group: str) -> list[str]:
     return [p.name.removesuffix(".yaml") for p in (resources.files("dd_bench.conf") / group).iterdir()]
 
 
-def _changes(group: str, name: str, values: Mapping[str, Any]) -> list[str]:
+def changes(group: str, name: str, values: Mapping[str, Any]) -> list[str]:
+    """Returns the overrides that make the values of a group out of its YAML; none if it has none of that name.
+
+    Raises:
+        ValueError: the values name something to be called that the YAML does not, or ask for the environment.
+    """
     shipped = shipped_config(group, name)
     return _against(shipped, values, group) if shipped else []
 

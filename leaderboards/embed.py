@@ -22,10 +22,7 @@ from .figures import beside
 from .markup import MARKDOWN
 from .tables import pages, table_of
 
-_BLOCK = re.compile(
-    r"^(?P<begin>[ \t]*<!-- table (?!end -->)(?P<name>.+?) -->\n)(?P<old>.*?)(?P<end>^[ \t]*<!-- table end -->)",
-    re.DOTALL | re.MULTILINE,
-)
+_MARK = re.compile(r"^[ \t]*<!-- table (.+?) -->[ \t]*(?:\r?\n|$)", re.MULTILINE)
 
 
 def embed(document: Path, made: Sequence[Board]) -> int:
@@ -35,7 +32,8 @@ def embed(document: Path, made: Sequence[Board]) -> int:
         ValueError: it asks for none, or for one that there is not, or a block has no end.
         OSError: it could not be read or written.
     """
-    text = document.read_text()
+    with document.open(newline="") as file:
+        text = file.read()
     new, count = embedded(text, made, str(document))
     if new != text:
         write_atomic(document, new.encode())
@@ -44,23 +42,27 @@ def embed(document: Path, made: Sequence[Board]) -> int:
 
 def embedded(text: str, made: Sequence[Board], where: str = "the document") -> tuple[str, int]:
     """Returns a text with its tables, and how many these are; see `embed`."""
-    marks = re.findall(r"^[ \t]*<!-- table (.+?) -->", text, re.MULTILINE)
-    names = [mark for mark in marks if mark != "end"]
-    if marks != [word for name in names for word in (name, "end")]:
+    marks = list(_MARK.finditer(text))
+    names = [mark[1] for mark in marks if mark[1] != "end"]
+    if [mark[1] for mark in marks] != [word for name in names for word in (name, "end")]:
         raise ValueError(
             f"{where}: each <!-- table NAME --> wants an <!-- table end --> after it, and it alone"
         )
     if not names:
         raise ValueError(
-            f"{where} asks for no table. Put in: <!-- table NAME --> and <!-- table end -->, a line each"
+            f"{where} asks for no table. Put in, a line each: <!-- table NAME --> and <!-- table end -->"
         )
     known = _tables(made)
     for name in names:
         if name not in known:
             near = difflib.get_close_matches(name, known, 3, 0.3)
             raise ValueError(f"{where}: there is no table {name!r}. Near to it: {', '.join(near) or 'none'}")
-    new = _BLOCK.sub(lambda m: f"{m['begin']}{known[m['name']].strip()}\n{m['end']}", text)
-    return new, len(names)
+    line = "\r\n" if "\r\n" in text else "\n"
+    new, last = "", 0
+    for begin, end in zip(marks[::2], marks[1::2], strict=True):
+        new += text[last : begin.end()] + known[begin[1]].strip().replace("\n", line) + line
+        last = end.start()
+    return new + text[last:], len(names)
 
 
 def _tables(made: Sequence[Board]) -> dict[str, str]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 from collections.abc import Callable, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import TypeVar
 
 Piece = TypeVar("Piece")
@@ -22,7 +24,8 @@ def spread(work: Callable[[Piece], None], pieces: Sequence[Piece], *, forked: bo
             from a process with threads at work.
 
     Raises:
-        Exception: the first that a piece raises.
+        Exception: the first that a piece raises; what was not begun by then is not done.
+        OSError: a process was killed.
     """
     global _here
     if not forked or cores() < 2 or "fork" not in multiprocessing.get_all_start_methods():
@@ -30,11 +33,14 @@ def spread(work: Callable[[Piece], None], pieces: Sequence[Piece], *, forked: bo
             work(piece)
         return
     _here = work, pieces  # sent to nobody: a forked process has it
+    pool = ProcessPoolExecutor(cores(), mp_context=multiprocessing.get_context("fork"))
     try:
-        with multiprocessing.get_context("fork").Pool(cores()) as pool:
-            for _ in pool.imap_unordered(_one, range(len(pieces))):
-                pass
+        for _ in pool.map(_one, range(len(pieces))):
+            pass
+    except BrokenProcessPool as error:
+        raise OSError("a process that wrote pages was killed. Is there memory enough?") from error
     finally:
+        pool.shutdown(cancel_futures=True)
         _here = None
 
 

@@ -24,6 +24,19 @@ MARKER = ".dd_bench-site"
 """File that lists what a build wrote: the next one removes that and nothing else."""
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    """Leaves garbage alone: a collection looks through all entries, in a build of ten thousand a third of its time."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
+
+
+@_uncollected()
 def build_site(entries_dir: Path, published_dir: Path, sets_dir: Path, out: Path) -> int:
     """Writes the site to `out` and returns the number of files; where an entry is refused, the old site stays.
 
@@ -39,14 +52,13 @@ def build_site(entries_dir: Path, published_dir: Path, sets_dir: Path, out: Path
     except ImportError as error:
         raise ImportError("the site needs plotly. Use: pip install 'dd-bench[site]'") from error
     old = _written_before(out)
+    entries, published = load_entries(entries_dir), load_published(published_dir)
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
-        with _uncollected():
-            entries, published = load_entries(entries_dir), load_published(published_dir)
-            pages = Pages(scratch, entries, published, verified=entries_dir.parent / "verified")
-            pages.pictures(sets_dir)
-            pages.write()
+        pages = Pages(scratch, entries, published, verified=entries_dir.parent / "verified")
+        pages.pictures(sets_dir)
+        pages.write()
         for name in ("site.css", "site.js"):
             shutil.copy(TEMPLATES / "site" / name, scratch / name)
         (scratch / "plotly.min.js").write_text(plotly)
@@ -87,15 +99,3 @@ def _replace(out: Path, scratch: Path, old: list[str] | None) -> None:
         to = out / path.relative_to(scratch)
         to.mkdir(exist_ok=True) if path.is_dir() else path.replace(to)
     shutil.rmtree(scratch)
-
-
-@contextmanager
-def _uncollected() -> Iterator[None]:
-    """Leaves garbage alone: a collection looks through all entries, in a build of ten thousand a third of its time."""
-    was_on = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if was_on:
-            gc.enable()

@@ -68,17 +68,14 @@ class Pages:
             try:
                 card = json.loads((folder / "card.json").read_bytes())
                 pictured = card["sha256"]["preview.png"]
-                card["config"], card["method"], card["dataset"]
-            except (OSError, ValueError, KeyError, TypeError):
+                made = _made(card)
+            except (OSError, ValueError, KeyError, TypeError, AttributeError):
                 continue  # `dd-bench verify` says what is wrong with it
             picture = None
             if pictured and file_sha256(folder / "preview.png") == pictured:
                 picture = f"pictures/{digest[:16]}.png"
                 (self.folder / "pictures").mkdir(exist_ok=True)
                 shutil.copy(folder / "preview.png", self.folder / picture)
-            made = None
-            with suppress(ValueError):  # a configuration that is not one of this suite
-                made = distill_command(card["config"], card["method"], card["dataset"])
             self.sets[digest] = KnownSet(f"leaderboards/sets/{folder.name}", card, picture, made)
 
     def write(self) -> None:
@@ -212,9 +209,10 @@ class Pages:
     def _every_record(self) -> None:
         """Writes the data of all boards: their lines one after the other, and each citation once."""
         data, records = self.folder / "data", [r for board in self.made for r in board.records]
-        with (data / "records.csv").open("w") as file:
+        with (data / "records.csv").open("w", newline="") as file:
+            file.write("" if self.made else csv_text([]))
             for i, board in enumerate(self.made):
-                with (data / f"{board.track.slug}.csv").open() as lines:
+                with (data / f"{board.track.slug}.csv").open(newline="") as lines:
                     file.writelines(islice(lines, min(i, 1), None))  # one header
         (data / "records.json").write_text(_list(record.text() for record in records))
         (data / "records.bib").write_text(bibtex(cited(records, self.cards)))
@@ -231,6 +229,13 @@ class Pages:
             values, up=up, pages=PAGES, about=self.about, here=here
         )
         path.write_text(text)
+
+
+def _made(card: Mapping[str, Any]) -> str | None:
+    """Returns the command that makes a set, None if its configuration is not one of this suite."""
+    with suppress(ValueError):
+        return distill_command(card["config"], card["method"], card["dataset"])
+    return None
 
 
 def _list(texts: Iterable[str]) -> str:

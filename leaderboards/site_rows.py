@@ -133,7 +133,7 @@ def _entry_cells(
 def _quoted(cell: Cell) -> dict[str, Any] | None:
     if not cell.quotes:
         return None
-    told = [printed(q.number) + "†" * (not q.number.verified) for q in cell.quotes]
+    told = [f"{printed(q.number)} [{q.letter}{'†' * (not q.number.verified)}]" for q in cell.quotes]
     return {"text": " / ".join(told), "sort": cell.quotes[0].number.mean}
 
 

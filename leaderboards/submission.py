@@ -6,13 +6,16 @@ import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
+
+from hydra.utils import get_class
 
 from dd_bench.record import Record, file_sha256
 from dd_bench.shipped import describe, shipped_config
 
 from .boards import CONTROL, REFERENCE
-from .commands import control_command
-from .entries import Track, sets_in
+from .commands import changes, control_command
+from .entries import Track, entry_name, sets_in
 
 
 def check_protocol(record: Record) -> None:
@@ -39,6 +42,57 @@ def check_protocol(record: Record) -> None:
         recipe = {k: v for k, v in values.items() if k not in ("name", "version")}
         if (wanted := describe("protocol", name, recipe)) != record.protocol.name:
             raise ValueError(f"protocol {record.protocol.name!r} has the configuration of {wanted!r}")
+
+
+def check_configuration(record: Record) -> None:
+    """Refuses a record whose names are not those of its own configuration: they choose its board.
+
+    Raises:
+        ValueError: which name, and what the configuration has; or something is called that the YAML does not call.
+    """
+    config = record.config
+    for group, described in (
+        ("method", record.method),
+        ("model", record.model),
+        ("evaluator", record.evaluator),
+    ):
+        name, values = described.partition("(")[0], config.get(group)
+        if not isinstance(values, dict) or not re.fullmatch("[A-Za-z0-9_-]{1,100}", name):
+            continue  # of another package
+        changes(group, name, values)
+        if not shipped_config(group, name) or group == "method":
+            continue
+        if group == "evaluator":
+            values = {k: v for k, v in values.items() if k not in _repeats(name)}
+        if (wanted := describe(group, name, values)) != described:
+            raise ValueError(f"{group} {described!r} has the configuration of {wanted!r}")
+    labels = (config.get("protocol") or {}).get("labels")
+    told = (labels["kind"],) if isinstance(labels, dict) and "kind" in labels else ("hard", "soft", "unknown")
+    if config.get("protocol") and record.label_mode not in told:
+        raise ValueError(f"label_mode {record.label_mode!r}: its protocol has {' or '.join(told)} labels")
+
+
+def _repeats(evaluator: str) -> tuple[str, ...]:
+    """Returns the knobs of an evaluator that say how often it measures, and not what."""
+    kind: Any = get_class(shipped_config("evaluator", evaluator)["_target_"])
+    repeats: tuple[str, ...] = kind.repeats
+    return repeats
+
+
+def check_twins(new: Sequence[Record], old: Sequence[Record]) -> None:
+    """Refuses what is measured already under another key: the same values of the same sets on one board.
+
+    Raises:
+        ValueError: which entry it is.
+    """
+    known: dict[Any, Record] = {}
+    for record in [*old, *new]:
+        what = (Track.of(record), record.method, record.ipc, tuple(record.set_digests), tuple(record.scores))
+        other = known.setdefault(what, record)
+        if record.status == "done" and record.set_digests and other.key != record.key:
+            raise ValueError(
+                f"record {record.key} has the values of {entry_name(other)}, of the same sets, under another key"
+            )
 
 
 def check_baselines(new: Sequence[Record], all_of_them: Sequence[Record]) -> None:
@@ -83,10 +137,18 @@ def check_sets(record: Record, folder: Path) -> list[str]:
         return [f"{record.method} on {record.dataset} names no set: nobody can verify it"]
     if not missing:
         return []
+    changed = changed_card(record, folder)
+    hint = f". Was {changed} changed, which is of its method, dataset and IPC?" if changed else ""
     return [
         f"{len(missing)} set(s) of {record.method} on {record.dataset} are not in {folder}, the first "
-        f"{missing[0][:16]}: nobody can verify it. Copy the folder there, or push it"
+        f"{missing[0][:16]}: nobody can verify it. Copy the folder there, or push it{hint}"
     ]
+
+
+def changed_card(record: Record, folder: Path) -> Path | None:
+    """Returns the card of the one set that may be a record's and is not: of its method, dataset and IPC alone."""
+    found = list(folder.glob(f"{record.method}-{record.dataset}-ipc{record.ipc}-*/card.json"))
+    return found[0] if len(found) == 1 and len(record.set_digests) == 1 else None
 
 
 def _check_set(record: Record, folder: Path) -> None:
@@ -94,6 +156,7 @@ def _check_set(record: Record, folder: Path) -> None:
         card = json.loads((folder / "card.json").read_text())
         files = dict(card["sha256"])
         said = {k: card[k] for k in ("ipc", "dataset", "dataset_digest")}
+        made = card["config"].get("method")
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'card.json'} is not a valid card: {error!r}") from error
     for name, wanted in files.items():
@@ -104,3 +167,9 @@ def _check_set(record: Record, folder: Path) -> None:
     for key, value in wants.items():
         if said[key] != value:
             raise ValueError(f"record {record.key} says {key} {value}, its set {folder} is of {said[key]}")
+    asked = record.config.get("method") if record.config.get("set") is None else None
+    if asked and made and asked != made:
+        keys = sorted(k for k in asked | made if asked.get(k) != made.get(k))
+        raise ValueError(
+            f"record {record.key} says it made its set with other {', '.join(keys)} than the card of {folder}"
+        )

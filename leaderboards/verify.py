@@ -19,6 +19,7 @@ from dd_bench.record import Record, load_record
 
 from .commands import evaluate_command
 from .entries import ROOT, load_entry, sets_in
+from .submission import changed_card
 from .verified import Verdict, judge, save_verdict
 
 
@@ -44,14 +45,23 @@ def main(arguments: Sequence[str]) -> int:
         try:
             record = load_entry(path)
             sys.stdout.write(f"ok  {path}: {record.status}, as it was added\n")
-            if args.networks == 0 or record.status != "done":
+            if record.status != "done":
                 continue
             if len(record.set_digests) != 1:
                 sys.stdout.write(
                     f"    not trained anew: it is of {len(record.set_digests)} sets, which are not kept\n"
                 )
                 continue
-            failed |= _again(record, path.resolve(), args)
+            try:
+                folder = _set_of(record, args.sets)
+            except _NotThere as error:
+                if args.networks != 0:
+                    raise
+                sys.stdout.write(f"    not looked at: {error}\n")
+                continue
+            sys.stdout.write(f"ok  {folder}\n")
+            if args.networks != 0:
+                failed |= _again(record, folder, path.resolve(), args)
         except (ValueError, OSError, ImportError) as error:
             sys.stderr.write(f"refused: {error}\n")
             failed = 1
@@ -59,11 +69,11 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _is_entry(path: Path) -> bool:
-    return path.is_file() and re.search(r"-ipc[0-9]+-[0-9a-f]{16}\.json$", path.name) is not None
+    named = re.search(r"-ipc[0-9]+-[0-9a-f]{16}\.json$", path.name) is not None
+    return path.is_file() and (named or (path.suffix == ".json" and path.resolve().parent.name == "entries"))
 
 
-def _again(record: Record, path: Path, args: argparse.Namespace) -> int:
-    folder = _set_of(record, args.sets)
+def _again(record: Record, folder: Path, path: Path, args: argparse.Namespace) -> int:
     verdict = retrain(record, folder, args.networks, args.cache)
     written = save_verdict(verdict, path.parent.parent / "verified")
     sys.stdout.write(f"{verdict.told()}\n    {written}\n")
@@ -94,6 +104,10 @@ def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verd
     return judge(record, values, again.code, again.device, now)
 
 
+class _NotThere(ValueError):
+    """The set of an entry is not where it was looked for."""
+
+
 def _set_of(record: Record, sets: str) -> Path:
     """Returns the folder of the one set of an entry, pulled first if it is elsewhere."""
     from dd_bench.sharing import pull, sets_at
@@ -105,8 +119,10 @@ def _set_of(record: Record, sets: str) -> Path:
                 return _fitting(record, pull(found.url, digest=wanted))
     elif folder := sets_in(Path(sets)).get(wanted):
         return _fitting(record, folder)
-    raise ValueError(
+    changed = None if "://" in sets else changed_card(record, Path(sets))
+    raise _NotThere(
         f"set {wanted[:16]} of the entry is not in {sets}. Use --sets FOLDER, or the URL where it was pushed"
+        + (f". {changed} is of its method, dataset and IPC: was that card changed?" if changed else "")
     )
 
 

@@ -290,7 +290,25 @@ class TestWeb:
         assert f"there is no {web.url}/none/card.json" in capsys.readouterr().err
         assert push_verb([str(folder), f"file://{tmp_path}/b"]) == 0
         assert artifact.digest(folder) in capsys.readouterr().out
-        assert push_verb([str(folder), "b"]) == 1 and "'b' is no URL" in capsys.readouterr().err
+        for url in ("b", "s3://", "s3:////", "hf://", "https://", "file://", "file:///", ""):
+            assert push_verb([str(folder), url]) == 1
+            assert f"{url!r} is no URL of a folder. Use e.g. file:///" in capsys.readouterr().err
+        assert push_verb([str(folder), "s4://a/b"]) == 1
+        assert "s4://a/b: no library knows such URLs" in capsys.readouterr().err
+        assert push_verb([str(folder), "file:///proc/x"]) == 1
+        assert "no folder can be made there" in capsys.readouterr().err
+        assert pull_verb([f"{web.url}/a/card.json"]) == 1
+        assert f"dd-bench list --remote {web.url}/a\n" in capsys.readouterr().err
+
+    def test_a_server_that_is_not_there_is_no_missing_file(self, web, monkeypatch):
+        monkeypatch.setattr(remote, "ATTEMPTS", 1)
+        url = web.url
+        web.shutdown()
+        web.server_close()
+        for act in (pull, sets_at):
+            with pytest.raises(OSError, match="could not be reached") as told:
+                act(f"{url}/a")
+            assert not isinstance(told.value, FileNotFoundError)
 
 
 FULL = """
@@ -485,5 +503,5 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
     monkeypatch.setattr(fsspec.core, "url_to_fs", missing)
     with pytest.raises(ImportError, match=r"pip install 'dd-bench\[s3\]'"):
         pull("s3://sets/a")
-    with pytest.raises(ImportError, match="Install s3fs"):
+    with pytest.raises(ImportError, match="Use: pip install s3fs"):
         pull("gs://sets/a")

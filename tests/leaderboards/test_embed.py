@@ -44,6 +44,13 @@ def test_a_block_without_content(made):
     assert count == 2 and new.count("<!-- table end -->") == 2 and "| dm" in new
 
 
+def test_ends_of_lines_are_kept(made):
+    text = "a\r\n<!-- table cost --> \r\nold\r\n<!-- table end -->\r\nb"
+    new, _ = embedded(text, made)
+    assert "old" not in new and new.startswith("a\r\n<!-- table cost --> \r\n") and new.endswith("-->\r\nb")
+    assert new.count("\n") == new.count("\r\n") > 5
+
+
 @pytest.mark.parametrize(
     ("text", "message"),
     [
@@ -69,3 +76,8 @@ def test_the_command(record, put, tmp_path, capsys):
     document.write_text("plain")
     assert main(words) == 1 and "asks for no table" in capsys.readouterr().err
     assert document.read_text() == "plain"
+    document.write_bytes(b"<!-- table cost -->\r\n<!-- table end -->\r\n")
+    assert main(words) == 0 and document.read_bytes().count(b"\r\n") > 4
+    with pytest.raises(SystemExit):
+        main([*words, "--site"])
+    assert "one at a time" in capsys.readouterr().err

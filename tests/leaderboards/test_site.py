@@ -189,7 +189,16 @@ def test_a_long_name_is_cut(put, record, tmp_path):
 
 
 def test_sets_that_are_none_are_left_out(entries, tmp_path):
-    for name, text in (("a", "[]"), ("b", "{"), ("c", '{"sha256": {}, "citations": [1, null]}')):
+    whole = {"sha256": {"preview.png": ""}, "config": {"model": {}, "method": {}, "dataset": {}, "ipc": 1}}
+    whole |= {"method": "dm", "dataset": "digits"}
+    broken = [
+        {"config": {"model": {}}}, {"config": "a"}, {"config": None}, {"method": []},
+        {"dataset": None}, {"citations": None},
+        {"config": whole["config"] | {"teachers": []}},
+    ]  # fmt: skip
+    texts = ["[]", "{", '{"sha256": {}, "citations": [1, null]}', *(json.dumps(whole | b) for b in broken)]
+    for name, text in enumerate(texts):
+        name = str(name)
         (tmp_path / "sets" / name).mkdir(parents=True)
         (tmp_path / "sets" / name / "card.json").write_text(text)
     build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s")
@@ -223,6 +232,33 @@ def test_processes_write_the_same_bytes(site, entries, tmp_path):
         {p.relative_to(at): p.read_bytes() for p in at.rglob("*") if p.is_file()} for at in (site, other)
     )
     assert one == many
+
+
+def test_a_process_that_is_killed_is_told():
+    code = "import os; from dd_bench.leaderboards import forks; forks.cores = lambda: 2\n"
+    code += "forks.spread(lambda i: os._exit(9) if i == 3 else None, range(9), forked=True)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    assert "a process that wrote pages was killed" in done.stderr
+
+
+def test_a_method_may_be_named_as_a_label_is(record, put, tmp_path):
+    entries = put(
+        *(
+            record(name, 10, [[0.5, 0.6 + i / 100]])
+            for i, name in enumerate(["dm #2", "dm", "dm", "dm", "random"])
+        )
+    )
+    assert build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "site")
+    (page,) = (tmp_path / "site" / "boards").glob("*.html")
+    assert len(table(page)["rows"]) == 5
+
+
+def test_no_entries(tmp_path, put):
+    build_site(put(), ROOT / "published", tmp_path / "sets", tmp_path / "site")
+    assert (tmp_path / "site" / "data" / "records.csv").read_text() == "key\n"
+    with pytest.raises(ValueError, match="no such folder"):
+        build_site(tmp_path / "none", ROOT / "published", tmp_path / "sets", tmp_path / "a" / "b" / "site")
+    assert not (tmp_path / "a").exists()
 
 
 def test_a_process_that_fails_leaves_no_site(entries, tmp_path):

@@ -8,8 +8,15 @@ from pathlib import Path
 import pytest
 
 from dd_bench.leaderboards.cli import main
-from dd_bench.leaderboards.submission import check_baselines, check_protocol, check_sets
-from dd_bench.record import ProtocolId
+from dd_bench.leaderboards.entries import load_entries
+from dd_bench.leaderboards.submission import (
+    check_baselines,
+    check_configuration,
+    check_protocol,
+    check_sets,
+    check_twins,
+)
+from dd_bench.record import ProtocolId, content_key
 
 SETS = Path(__file__).parents[2] / "leaderboards" / "sets"
 
@@ -64,20 +71,20 @@ def sets(tmp_path):
 
 def test_sets_are_what_the_record_says(record, sets):
     folder, one, digest = sets
-    assert check_sets(record("dm", 10, [[0.5]], **digest), folder) == []
+    assert check_sets(record("dm", 10, [[0.5]], config={}, **digest), folder) == []
     (remark,) = check_sets(record("dm", 10, [[0.5]], set_digests=["a" * 64]), folder)
     assert "nobody can verify it" in remark
     with pytest.raises(ValueError, match=r"says ipc 1, its set .* is of 10"):
-        check_sets(record("dm", 1, [[0.5]], **digest), folder)
+        check_sets(record("dm", 1, [[0.5]], config={}, **digest), folder)
     with pytest.raises(ValueError, match="says dataset_digest 5eed"):
-        check_sets(record("dm", 10, [[0.5]], set_digests=digest["set_digests"]), folder)
+        check_sets(record("dm", 10, [[0.5]], config={}, set_digests=digest["set_digests"]), folder)
     (remark,) = check_sets(record("dm", 10, [[0.5]]), folder)
     assert "names no set" in remark
     with pytest.raises(ValueError, match="'nonsense' is no digest"):
         check_sets(record("dm", 10, [[0.5]], set_digests=["nonsense"]), folder)
     (one / "synthetic.safetensors").write_bytes(b"another")
     with pytest.raises(ValueError, match=r"synthetic\.safetensors is missing or was changed"):
-        check_sets(record("dm", 10, [[0.5]], **digest), folder)
+        check_sets(record("dm", 10, [[0.5]], config={}, **digest), folder)
     (one / "card.json").write_text("{}")
     empty = hashlib.sha256(b"{}").hexdigest()
     with pytest.raises(ValueError, match="is not a valid card"):
@@ -105,3 +112,86 @@ def test_the_command_asks_all_of_it(record, sets, tmp_path, capsys):
     ]
     assert main(["add", *both, *how]) == 0, "a record and its baseline may come together"
     assert len(json.loads(path.read_text())["set_digests"]) == 1
+
+
+@pytest.fixture(scope="module")
+def shipped():
+    """A committed entry of DM, as a stranger would hand it in."""
+    entries = load_entries(SETS.parent / "entries")
+    return next(
+        r
+        for r in entries
+        if (r.method, r.ipc, r.protocol.name) == ("dm", 10, "dc-300") and r.model == "convnet(width=32)"
+    )
+
+
+def with_config(record, group, **values):
+    return record.model_copy(update={"config": record.config | {group: record.config[group] | values}})
+
+
+def test_names_are_those_of_the_configuration(shipped):
+    check_configuration(shipped)
+    for changed, message in (
+        (
+            shipped.model_copy(update={"model": "convnet"}),
+            r"model 'convnet' has the configuration of 'convnet\(width=32",
+        ),
+        (with_config(shipped, "model", width=128), r"has the configuration of 'convnet'"),
+        (with_config(shipped, "method", _target_="os.system"), "a record may not say what is called"),
+        (with_config(shipped, "evaluator", _target_="os.system"), "a record may not say what is called"),
+        (
+            shipped.model_copy(update={"label_mode": "online"}),
+            "its protocol has hard or soft or unknown labels",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_configuration(changed)
+    check_configuration(with_config(shipped, "evaluator", num_networks=9))
+    check_configuration(
+        shipped.model_copy(update={"method": "mine", "config": {"method": {"_target_": "mine.Mine"}}})
+    )
+
+
+def test_knobs_of_an_evaluator_are_in_its_name(record):
+    config = {
+        "evaluator": {
+            "_target_": "dd_bench.evaluators.continual.Continual",
+            "steps": 2,
+            "orders": 5,
+            "num_networks": 1,
+        }
+    }
+    check_configuration(record("dm", 1, [[0.5]], evaluator="continual(steps=2)", config=config))
+    with pytest.raises(
+        ValueError, match=r"evaluator 'continual' has the configuration of 'continual\(steps=2\)'"
+    ):
+        check_configuration(record("dm", 1, [[0.5]], evaluator="continual", config=config))
+
+
+def test_one_measurement_has_one_key(shipped):
+    check_twins([shipped], [shipped])
+    again = shipped.model_copy(update={"key": content_key("another")})
+    with pytest.raises(ValueError, match=r"has the values of fashion_mnist-dm-ipc10-.*under another key"):
+        check_twins([again], [shipped])
+    with pytest.raises(ValueError, match="under another key"):
+        check_twins([shipped, again], [])
+    check_twins([again.model_copy(update={"scores": again.scores[:3]})], [shipped])
+
+
+def test_a_set_was_made_as_the_record_says(shipped):
+    check_sets(shipped, SETS)
+    with pytest.raises(ValueError, match="made its set with other iterations than the card"):
+        check_sets(with_config(shipped, "method", iterations=1), SETS)
+
+
+def test_a_failure_that_was_tried_again_stops_nobody(record, tmp_path, capsys):
+    failed = {"scores": [], "status": "diverged", "reason": "loss is nan", "key": "a" * 16} | of("dc-300")
+    first = record("dc", 10, [], **failed).save(tmp_path / "first.json")
+    again = record("dc", 10, [], **failed | {"created": "2026-02-03T04:05:06Z"}).save(tmp_path / "again.json")
+    random = record("random", 10, [[0.5]], **of("dc-300")).save(tmp_path / "random.json")
+    how = ["--entries", str(tmp_path / "entries"), "--sets", str(tmp_path)]
+    assert main(["add", str(random), str(first), *how]) == 0
+    other = record("dm", 10, [[0.6]], **of("dc-300")).save(tmp_path / "dm.json")
+    assert main(["add", str(again), str(other), *how]) == 0
+    assert "already there" in capsys.readouterr().out
+    assert len(list((tmp_path / "entries").iterdir())) == 3

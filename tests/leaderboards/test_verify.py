@@ -145,7 +145,7 @@ def test_draws_are_not_trained_anew(own, capsys):
         ("score", r"was changed after it was added"),
         ("config", r"was changed after it was added"),
         ("tensor", r"synthetic.safetensors was changed or cut"),
-        ("card", r"is not in "),
+        ("card", r"is not in .*card\.json is of its method, dataset and IPC: was that card changed"),
         ("ipc", r"the entry says ipc 2, its set .* 1"),
         ("data", r"the entry says dataset_digest aaaa"),
     ],
@@ -178,6 +178,15 @@ def test_what_was_tampered_with_is_refused(own, capsys, what, message):
 
 
 def test_checked_and_not_trained(own, capsys):
-    entry, _ = own
+    entry, sets = own
     assert main([str(entry), "--networks", "0"]) == 0
-    assert "trained anew" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "trained anew" not in out and "not looked at: set" in out
+    assert main([str(entry), "--networks", "0", "--sets", str(sets)]) == 0
+    assert "ok  " + str(next(sets.iterdir())) in capsys.readouterr().out
+    (next(sets.iterdir()) / "synthetic.safetensors").write_bytes(b"another")
+    assert main([str(entry), "--networks", "0", "--sets", str(sets)]) == 1
+    assert "was changed or cut" in capsys.readouterr().err
+    renamed = entry.rename(entry.with_name("best.json"))
+    assert main([str(renamed), "--networks", "0"]) == 1
+    assert "is not named as an entry is" in capsys.readouterr().err
