@@ -1,4 +1,4 @@
-"""The script that makes the shipped board: every job of it composes, and it knows no part but its own."""
+"""The script that makes a board like the shipped one: every job of it composes, and it knows no part but its own."""
 
 import os
 import subprocess
@@ -48,7 +48,7 @@ def calls(tmp_path):
 
 @pytest.mark.slow
 def test_every_job_composes(calls):
-    done, asked = calls()
+    done, asked = calls(*"selection matching trajectories labels uses graphs digits fifty".split())
     assert done.returncode == 0, done.stderr
     hydra = [words for words in asked if words[0] in ("run", "evaluate")]
     assert len(hydra) > 20
@@ -65,7 +65,7 @@ def test_every_job_composes(calls):
                 cfg = compose("config", job)
                 assert cfg.runtime.threads == 1 and str(cfg.out).endswith("/out")
                 assert words[0] == "run" or Path(str(cfg.set)).is_dir()
-    assert jobs > 150
+    assert jobs > 300
     assert [words[:2] for words in asked[-4:]] == [
         ["leaderboard", "add"],
         ["leaderboard", "build"],
