@@ -6,6 +6,7 @@ as one batched network on a GPU, or one after the other, and give the same score
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Literal
@@ -37,6 +38,7 @@ class Examination:
         val: a slice cut from train, for `best_on_val`.
         flip: whether a horizontal flip keeps the class.
         course: what networks are shown and told, where that is not the images under the recipe with their labels.
+        lenient: a network that is not finite at its end scores NaN, instead of ending the measurement.
     """
 
     architecture: Architecture
@@ -48,6 +50,7 @@ class Examination:
     flip: bool
     runtime: Runtime
     course: Course | None = None
+    lenient: bool = False
 
     def __post_init__(self) -> None:
         """Raises ValueError if the selection rule needs a validation split that is not there."""
@@ -58,7 +61,7 @@ class Examination:
             )
 
     def scores(self, seeds: dict[int, int], of: int) -> Iterator[tuple[int, float]]:
-        """Yields `(network, accuracy in [0, 1])` for the networks in `seeds` (index to seed), as they finish.
+        """Yields `(network, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed), as they finish.
 
         `of` is the number of networks of the whole measurement: how to compute depends on it, not on how many a
         resumed run still has to do.
@@ -158,11 +161,13 @@ class Examination:
 
     def _test(self, net: torch.nn.Module) -> float:
         """Returns the test accuracy; that of a network without finite weights says nothing of the set."""
+        if self.lenient and not _finite(net):
+            return math.nan
         self._check(net)
         return accuracy(net, self.test.batches(1000), self.runtime)
 
     def _check(self, net: torch.nn.Module) -> None:
-        if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+        if not _finite(net):
             raise Diverged(
                 "a fresh network is not finite after its training. Try a smaller protocol.recipe.lr than "
                 f"{self.protocol.recipe.lr}, or look at the images of the set"
@@ -194,6 +199,10 @@ class Examination:
     def lent(self) -> Examination:
         """Returns what another process is given: tensors of its own, which are shared."""
         return replace(self, images=self.images.clone(), labels=self.labels.clone())
+
+
+def _finite(net: torch.nn.Module) -> bool:
+    return all(bool(torch.isfinite(p).all()) for p in net.parameters())
 
 
 def _trained(examination: Examination, job: tuple[int, int, bool], tick: Tick) -> Network:

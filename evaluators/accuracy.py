@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import math
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 
 from dd_bench.base import Context, Evaluator, Told
@@ -49,11 +50,15 @@ class Accuracy(Evaluator):
 
 
 def scores_of_each(
-    examinations: dict[str, Examination], seeds: dict[int, int], of: int
+    examinations: dict[str, Examination],
+    seeds: dict[int, int],
+    of: int,
+    instead: Callable[[str, int], float] | None = None,
 ) -> Iterator[list[Score]]:
     """Yields the scores of network after network: one of each examination, by its name, from the network's seed.
 
-    Where `of` networks are trained several at a time they are, examination after examination, before the first yield.
+    What a lenient examination scores NaN is `instead(name, network)`. Where `of` networks are trained several at a time
+    they are, examination after examination, before the first yield.
     """
     done: dict[str, dict[int, float]] = {}
     if any(examination.side_by_side(of) for examination in examinations.values()):
@@ -63,6 +68,8 @@ def scores_of_each(
             name: done[name][network] if done else e.score(seed, e.compiles(of))
             for name, e in examinations.items()
         }
+        if instead is not None:
+            values = {n: instead(n, network) if math.isnan(v) else v for n, v in values.items()}
         yield [
             Score(metric=name, value=value, set=0, network=network, seed=seed)
             for name, value in values.items()

@@ -155,7 +155,7 @@ class Evil:
 def test_code_is_not_run(blobs, tensors, tmp_path, capsys, how):
     path = tmp_path / "images.pt"
     how(Evil(), path)
-    with pytest.raises(ValueError, match="wants print to be called|wrote no such file"):
+    with pytest.raises(ValueError, match=r"wants print to be called|wrote no such file"):
         read_pair(path, saved(tmp_path, "labels.pt", tensors[1]), blobs, logits=False, lr=None)
     assert "it ran" not in capsys.readouterr().out
 

@@ -13,6 +13,7 @@ from dd_bench.evaluators.accuracy import Accuracy
 from dd_bench.evaluators.cross_arch import CrossArch
 from dd_bench.models.lenet import LeNet
 from dd_bench.models.mlp import MLP
+from dd_bench.steps import Diverged
 from dd_bench.synthetic import ImageSet
 
 NETWORKS = {"small": partial(MLP, width=4, depth=1), "deep": partial(MLP, width=8, depth=3)}
@@ -20,8 +21,8 @@ NETWORKS = {"small": partial(MLP, width=4, depth=1), "deep": partial(MLP, width=
 
 @pytest.fixture
 def make_ctx(convnet, blobs, runtime, protocol, recipe, tmp_path):
-    def make(architecture=None, **changes):
-        short = protocol(recipe=recipe(epochs=3), **changes)
+    def make(architecture=None, lr=0.01, **changes):
+        short = protocol(recipe=recipe(epochs=3, lr=lr), **changes)
         return Context(0, runtime, architecture or convnet(blobs), Cache(tmp_path / "cache"), None, short)
 
     return make
@@ -71,6 +72,21 @@ def test_rates_of_single_networks_are_theirs_and_said(blobs, syn, make_ctx, rate
     assert len({size for _, size, _ in rates}) == 3
     assert "deep was trained at its own rate 0.2" in ctx.notes
     assert sum("learned rate" in note for note in ctx.notes) == 1
+
+
+def test_another_network_that_is_not_finite_is_scored_as_chance(blobs, syn, make_ctx):
+    """One rate suits not every architecture: the others keep their values. The run's own is the measurement."""
+    ctx, networks = make_ctx(), {"small": NETWORKS["small"], "deep": NETWORKS["deep"]}
+    found = values(CrossArch(num_networks=2, networks=networks, lr={"deep": 1e30}), syn, blobs, ctx)
+    fine = values(
+        CrossArch(num_networks=2, networks={"small": NETWORKS["small"]}, lr={}), syn, blobs, make_ctx()
+    )
+    assert [found["accuracy:deep", i][0] for i in (0, 1)] == [1 / 3, 1 / 3]
+    assert {k: v for k, v in found.items() if k[0] != "accuracy:deep"} == fine
+    said = [note for note in ctx.notes if "not finite" in note]
+    assert said == [f"deep: network {i} is not finite at its end, and scored as chance" for i in (0, 1)]
+    with pytest.raises(Diverged):
+        values(Accuracy(num_networks=1), syn, blobs, make_ctx(lr=1e30))
 
 
 def test_what_cannot_be_is_said(blobs, syn):

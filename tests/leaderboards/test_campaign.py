@@ -1,6 +1,7 @@
 """The script that makes a board like the shipped one: every job of it composes, and it knows no part but its own."""
 
 import os
+import re
 import subprocess
 from pathlib import Path
 
@@ -48,7 +49,8 @@ def calls(tmp_path):
 
 @pytest.mark.slow
 def test_every_job_composes(calls):
-    done, asked = calls(*"selection matching trajectories labels uses graphs digits fifty".split())
+    parts = re.findall(r"^(\w+)\(\) \{", SCRIPT.read_text(), re.MULTILINE)
+    done, asked = calls(*(p for p in parts if p not in ("sweep", "sets", "stored_bytes")))
     assert done.returncode == 0, done.stderr
     hydra = [words for words in asked if words[0] in ("run", "evaluate")]
     assert len(hydra) > 20
