@@ -78,7 +78,8 @@ def cross_arch_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
                 less = number(change(r, name), r.main_metric)
                 cells.append({"text": f"{number([o.mean, o.std], r.main_metric)} ({less})", "sort": o.mean})
             rows.append({"cells": cells})
-        parts.append({"title": track.title, "anchor": track.slug, "rows": {"columns": columns, "rows": rows}})
+        table = {"columns": columns, "rows": rows}
+        parts.append({"title": track.title, "anchor": track.slug, "rows": table, "plot": None})
     return parts
 
 

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parents[2] / "leaderboards"
 
 @pytest.fixture
 def entries(record, put):
-    """A board of five entries with a control that diverged, one of a graph, and one of steps."""
+    """A board of five entries with a control that diverged, one of a graph, one of other networks, one of steps."""
     hard = {"evaluator": "graph", "dataset": "NCI1", "main_metric": "auc", "model": "gin"}
 
     def scores(**metrics):
@@ -40,6 +40,14 @@ def entries(record, put):
         record("mtt", 10, [[0.71, 0.735, 0.75]]),
         record("dc", 10, [], status="diverged", reason="loss is <b>nan</b>", scores=[]),
         record("mirage", 10, [], scores=scores(auc=0.6, size_only=0.68, permuted=0.5), **hard),
+        record(
+            "dm",
+            10,
+            [],
+            scores=scores(accuracy=0.7) + scores(**{"accuracy:mlp": 0.6, "accuracy:vgg11": 0.4}),
+            evaluator="cross_arch",
+            dataset="digits",
+        ),
         record(
             "dm",
             10,
@@ -63,6 +71,12 @@ def table(page: Path, name="rows"):
         f'<script type="application/json" id="{name}">(.*?)</script>', page.read_text(), re.DOTALL
     )
     return json.loads(match[1])
+
+
+def test_other_networks_stand_beside_the_own(site):
+    (columns, rows) = table(site / "cross_arch.html", "rows1").values()
+    assert [c["label"] for c in columns][2:] == ["convnet(width=32)", "mlp", "vgg11"]
+    assert "(-10.0 ± 0.0)" in rows[0]["cells"][3]["text"] and "(-30.0 ± 0.0)" in rows[0]["cells"][4]["text"]
 
 
 def test_every_link_leads_somewhere(site):
@@ -132,8 +146,8 @@ def test_an_entry_keeps_its_address(site, entries):
 
 
 def test_downloads(site, entries):
-    assert len(json.loads((site / "data" / "records.json").read_text())) == 8
-    assert len((site / "data" / "records.csv").read_text().splitlines()) == 9
+    assert len(json.loads((site / "data" / "records.json").read_text())) == 9
+    assert len((site / "data" / "records.csv").read_text().splitlines()) == 10
     assert "@software{dd_bench" in (site / "data" / "records.bib").read_text()
     (tex,) = (site / "data").glob("NCI1--*.tex")
     assert "tabular" in tex.read_text()
