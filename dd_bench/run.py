@@ -201,9 +201,8 @@ def evaluate(cfg: DictConfig) -> Record:
     if made_with and made_with != experiment.config["model"]:
         experiment.remarks = (f"the set was distilled with another network: {canonical(made_with)}",)
     experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}))
-    experiment.config["set"] = (
-        folder.resolve().name
-    )  # where it lay is of this machine; its digest is in the record
+    # where it lay is of this machine; its digest is in the record
+    experiment.config["set"] = folder.resolve().name
     return _report(*experiment.record(experiment.record_key([artifact.digest(folder)]), lambda: [folder]))
 
 

@@ -34,8 +34,21 @@ def interval(record: Record, metric: str) -> str:
 
 def ends(record: Record, metric: str) -> str:
     """Returns e.g. `58.9–61.3`: the ends of the 95 % interval, nothing where there is none."""
+    return "–".join(number([x], record.main_metric) for x in span(record, metric) or ())
+
+
+def span(record: Record, metric: str) -> tuple[float, float] | None:
+    """Returns the ends of the 95 % interval of a mean; of a single value those that were measured with it, if any.
+
+    So a rank correlation has an interval: the bootstrap's over the networks that are ranked.
+    """
     s = record.summary(metric)
-    return "–".join(number([x], record.main_metric) for x in (s.ci_low, s.ci_high) if x is not None)
+    if s.ci_low is not None and s.ci_high is not None:
+        return s.ci_low, s.ci_high
+    low, high = (f"{metric}_{end}" for end in ("low", "high"))
+    if s.num_networks == 1 and {low, high} <= set(record.metrics):
+        return record.summary(low).mean, record.summary(high).mean
+    return None
 
 
 def networks(record: Record) -> str:

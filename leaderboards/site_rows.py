@@ -11,7 +11,7 @@ from dd_bench.record import Record
 from .boards import REFERENCE, Board, Cell
 from .cost import Point
 from .entries import ACCURACY
-from .figures import ends, interval, networks, number, printed
+from .figures import ends, interval, networks, number, printed, span
 from .published import PublishedSet
 
 CONTROLS = ("size_only", "majority")
@@ -109,8 +109,8 @@ def _entry_cells(
         s = record.summary()
         shown = {"text": number([s.mean, s.std], metric), "sort": s.mean}
         cells.append(shown | ({"mark": cell.place} if cell.place else {}))
-        span = {"text": ends(record, metric), "sort": s.mean, "low": s.ci_low, "high": s.ci_high}
-        cells.append(None if s.ci_low is None else span)
+        of = span(record, metric)
+        cells.append(of and {"text": ends(record, metric), "sort": s.mean, "low": of[0], "high": of[1]})
         cells.append({"text": networks(record), "sort": s.num_networks})
     else:
         cells += [{"text": record.status, "sort": None, "mark": record.status}, None, None]

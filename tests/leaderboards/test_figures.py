@@ -1,7 +1,7 @@
 """A record's figures as text."""
 
 from dd_bench.leaderboards.boards import boards
-from dd_bench.leaderboards.figures import beside
+from dd_bench.leaderboards.figures import beside, interval, span
 from dd_bench.record import Score
 
 
@@ -34,3 +34,14 @@ def test_many_metrics_are_rows(record):
 def test_an_own_metric_alone_needs_no_table(record):
     (board,) = boards([record("dm", 1, [[0.5, 0.6]])], [])
     assert beside(board) == ""
+
+
+def test_a_single_search_has_the_intervals_that_it_brought(record):
+    found = {"spearman": [0.8], "spearman_low": [0.6], "spearman_high": [0.9], "other": [0.5]}
+    scores = [Score(metric=m, value=v[0], set=0, network=0, seed=0) for m, v in found.items()]
+    one = record("dm", 1, [], scores=scores, main_metric="spearman")
+    assert span(one, "spearman") == (0.6, 0.9) and interval(one, "spearman") == "0.8000 (0.6000–0.9000)"
+    assert span(one, "other") is None and interval(one, "other") == "0.5000"
+    more = [s.model_copy(update={"network": 1}) for s in scores]
+    low, high = span(one.model_copy(update={"scores": scores + more}), "spearman")
+    assert low == high == 0.8, "of two searches it is Student's"

@@ -134,10 +134,10 @@
       const lines = traces.map((t, i) => ({ ...t, x: t[axis], type: "scatter", marker: { symbol: symbols[Math.floor(i / 10) % symbols.length], size: 8 } }));
       if (fronts) lines.unshift({ x: fronts[axis].x, y: fronts[axis].y, mode: "lines", line: { shape: "hv", color: colour("--quiet"), width: 1 }, hoverinfo: "skip", showlegend: false });
       const layout = {
-        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink") }, margin: { t: 36, r: 10, l: 60, b: 50 }, hovermode: "closest",
+        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink") }, margin: { t: 36, r: 10, l: 60, b: 50 }, hovermode: "closest", modebar: { bgcolor: "rgba(0,0,0,0)" },
         xaxis: { title: { text: axes[axis].title }, type: axes[axis].type, gridcolor: grid, zeroline: false, ...(axes[axis].ticks ? { tickvals: axes[axis].ticks } : {}) },
         yaxis: { title: { text: axes.y.title }, gridcolor: grid, zeroline: false },
-        legend: window.innerWidth < 640 ? { orientation: "h", y: -0.25 } : {},
+        legend: window.innerWidth < 640 ? { orientation: "h", y: -0.45 } : {},
       };
       Plotly.react(place, lines, layout, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
     };
