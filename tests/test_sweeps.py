@@ -117,6 +117,7 @@ def test_only_what_is_missing_is_launched(dd_bench, tmp_path, monkeypatch):
     assert "2 to do" in dd_bench(*how, "ipc=1,2", "--only-missing").text, "what was done gave other numbers"
 
 
+@pytest.mark.slow
 def test_flags_may_come_last(dd_bench):
     done = dd_bench("run", "ipc=1", "--cfg", "job")
     assert done.code == 0 and "ipc: 1" in done.text

@@ -92,6 +92,7 @@ def changed(entry: Path, **values) -> Path:
     return record.save(entry.parent / entry_name(record))
 
 
+@pytest.mark.slow
 def test_an_entry_is_verified(own, capsys, monkeypatch):
     entry, sets = own
     monkeypatch.chdir(entry.parent)
