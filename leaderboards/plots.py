@@ -54,10 +54,10 @@ def _costs(entries: Sequence[Record]) -> Iterator[tuple[str, Paint]]:
 
 
 def _cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
-    room = 0.08 * max(len(p.label) for p in found)  # inches, for the legend
+    room = 0.08 * max(len(p.record.method) for p in found)  # inches, for the legend
     figure, axes = plt.subplots(1, 2, figsize=(7.5 + room, 3.6), sharey=True, layout="constrained")
     scale = 100 if metric == ACCURACY else 1
-    marks = dict(zip(dict.fromkeys(p.label for p in found), _styles(), strict=False))
+    marks = dict(zip(dict.fromkeys(p.record.method for p in found), _styles(), strict=False))
     for axis, name, costs in (
         (axes[0], "bytes of the set", [float(p.size) for p in found]),
         (axes[1], "seconds to make it, teachers and experts too", [p.making for p in found]),
@@ -66,15 +66,15 @@ def _cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
         costs = [max(cost, 0.01) for cost in costs]  # a logarithm has no zero
         best = sorted((c, p.value * scale) for c, p, holds in zip(costs, found, on, strict=True) if holds)
         axis.plot(*zip(*best, strict=True), color="0.7", drawstyle="steps-post", zorder=0)
-        for label, (colour, shape) in marks.items():
-            mine = [(c, p) for c, p in zip(costs, found, strict=True) if p.label == label]
+        for method, (colour, shape) in marks.items():  # variants of one share it; cost.md tells them apart
+            mine = [(c, p) for c, p in zip(costs, found, strict=True) if p.record.method == method]
             axis.errorbar(
                 [c for c, _ in mine],
                 [p.value * scale for _, p in mine],
                 [(p.record.summary().std or 0) * scale for _, p in mine],
                 fmt=shape,
                 color=colour,
-                label=label,
+                label=method,
                 capsize=2,
                 markersize=5,
             )
