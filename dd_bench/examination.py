@@ -161,13 +161,16 @@ class Examination:
 
     def _test(self, net: torch.nn.Module) -> float:
         """Returns the test accuracy; that of a network without finite weights says nothing of the set."""
-        if self.lenient and not _finite(net):
-            return math.nan
-        self._check(net)
+        try:
+            self._check(net)
+        except Diverged:
+            if self.lenient:
+                return math.nan
+            raise
         return accuracy(net, self.test.batches(1000), self.runtime)
 
     def _check(self, net: torch.nn.Module) -> None:
-        if not _finite(net):
+        if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
             raise Diverged(
                 "a fresh network is not finite after its training. Try a smaller protocol.recipe.lr than "
                 f"{self.protocol.recipe.lr}, or look at the images of the set"
@@ -199,10 +202,6 @@ class Examination:
     def lent(self) -> Examination:
         """Returns what another process is given: tensors of its own, which are shared."""
         return replace(self, images=self.images.clone(), labels=self.labels.clone())
-
-
-def _finite(net: torch.nn.Module) -> bool:
-    return all(bool(torch.isfinite(p).all()) for p in net.parameters())
 
 
 def _trained(examination: Examination, job: tuple[int, int, bool], tick: Tick) -> Network:

@@ -35,8 +35,8 @@ def main(argv: Sequence[str]) -> int:
             _say(f"{count} files in {out}; start with {out / 'index.html'}")
         elif args.verb == "build":
             _build(args.entries, args.published, args.out or ROOT / "tables")
+            made = boards(load_entries(args.entries), load_published(args.published)) if args.into else []
             for document in args.into:
-                made = boards(load_entries(args.entries), load_published(args.published))
                 _say(f"{embed(document, made)} tables in {document}")
         elif args.verb == "plot":
             written = draw(args.entries, args.out)
