@@ -22,7 +22,7 @@ ATTEMPTS = 3
 """Times that a transfer which breaks is taken up again before it is given up; what has arrived is kept."""
 SMALL = 16 << 20
 """Bytes above which a file that is read at once (a card) is no such file."""
-EXTRAS = {"s3": "s3", "s3a": "s3"}
+EXTRAS = {"s3": "'dd-bench[s3]'", "s3a": "'dd-bench[s3]'"}
 """Extra of this package that brings the library of a scheme."""
 EXAMPLES = "file:///absolute/folder, s3://BUCKET/FOLDER, hf://datasets/USER/NAME, https://HOST/FOLDER"
 
@@ -54,11 +54,9 @@ class Remote:
             # a cached system remembers listings that others have changed since
             system, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
         except ImportError as error:
-            extra, named = EXTRAS.get(scheme), re.search(r"[Ii]nstall ([A-Za-z0-9_-]+)", str(error))
-            how = f"'dd-bench[{extra}]'" if extra else named[1] if named else str(error)
-            raise ImportError(
-                f"{scheme}:// needs a library that is not installed. Use: pip install {how}"
-            ) from error
+            named = EXTRAS.get(scheme) or re.search(r"[Ii]nstall ['\"]?([A-Za-z0-9_-]+)", str(error))
+            how = f". Use: pip install {named if isinstance(named, str) else named[1]}" if named else ""
+            raise ImportError(f"{scheme}:// needs a library that is not installed ({error}){how}") from error
         except ValueError as error:
             raise ValueError(f"{url}: no library knows such URLs ({error}). Use e.g. {EXAMPLES}") from error
         known = [system.protocol] if isinstance(system.protocol, str) else system.protocol

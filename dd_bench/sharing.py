@@ -83,7 +83,11 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
         partial = (home() if to is None else to.parent) / f".{found[:16]}.partial"
         partial.mkdir(parents=True, exist_ok=True)
         write_atomic(partial / CARD, card)
-        _fetch(there, partial, told)
+        try:
+            _fetch(there, partial, told)
+        except ValueError:  # it is not what was wanted, and will not be
+            shutil.rmtree(partial)
+            raise
         folder = to if to is not None else home() / _name(told, found)
         if to is None and folder.exists():
             shutil.rmtree(folder)  # what `_kept` did not take for a set
@@ -188,14 +192,18 @@ def answered(act: Callable[[], str]) -> int:
 
 
 def _fetch(there: Remote, partial: Path, card: Card) -> None:
-    """Fills a folder with the files of a card and checks all; a file that is wrong is thrown away."""
+    """Fills a folder with the files of a card and checks all.
+
+    Raises:
+        ValueError: a file is not what the card says, or they are no set.
+        OSError: a file could not be had; what has arrived is kept.
+    """
     for name, wanted in card.sha256.items():
         if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
             raise ValueError(f"{there.url}/{CARD} names a file outside its folder: {name!r}")
         if file_sha256(partial / name) != wanted:
             there.fetch(name, partial / name)
         if (found := file_sha256(partial / name)) != wanted:
-            (partial / name).unlink()
             raise ValueError(
                 f"{there.url}/{name} is not what its card says: sha256 {str(found)[:12]}, wanted {wanted[:12]}. "
                 "Nothing of it was kept: pull again, or ask whoever published it"

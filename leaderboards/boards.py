@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -30,6 +30,8 @@ REFERENCE = "full"
 """The whole training set: an upper bound without an IPC, shown in every column and never ranked."""
 CONTROL = "random"
 """Without this row, nobody can tell what a method adds to its labels and its protocol."""
+BORROWED = f"{CONTROL}, hard labels"
+"""This row on a board of soft labels, which belong to the sets: random images have their classes alone."""
 
 
 @dataclass(frozen=True)
@@ -57,7 +59,7 @@ class Board:
     track: Track
     ipcs: list[int]
     rows: dict[str, list[Cell]]  # label -> one cell an IPC
-    records: list[Record]  # in the order of the rows
+    records: list[Record]  # of its track, in the order of the rows
     places: dict[str, Place]  # by key of the record
     reasons: list[str]
     sources: dict[str, Published]  # letter -> a number from it
@@ -86,10 +88,26 @@ def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list
     tracks: dict[Track, list[Record]] = defaultdict(list)
     for record in records:
         tracks[Track.of(record)].append(record)
-    return [_board(track, tracks[track], find(published, track)) for track in sorted(tracks)]
+    return [
+        _board(track, tracks[track], _borrowed(track, tracks), find(published, track))
+        for track in sorted(tracks)
+    ]
 
 
-def _board(track: Track, records: list[Record], published: PublishedSet | None) -> Board:
+def _borrowed(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[int, Record]:
+    """Returns the random images that a board of soft labels shows without ranking them, by IPC."""
+    if track.label_mode != "soft":
+        return {}
+    hard = tracks.get(track._replace(label_mode="hard"), [])
+    found = [r for r in hard if r.method == CONTROL and r.status == "done"]
+    return {
+        r.ipc: r for r in sorted(found, key=lambda r: (r.created, r.key), reverse=True)
+    }  # the first, as there
+
+
+def _board(
+    track: Track, records: list[Record], borrowed: Mapping[int, Record], published: PublishedSet | None
+) -> Board:
     records = sorted(records, key=lambda r: (*_order(r.method), r.ipc, r.created, r.key))
     ipcs = sorted({r.ipc for r in records if r.method != REFERENCE} or {r.ipc for r in records})
     places = {key: place for ipc in ipcs for key, place in _ranked([r for r in records if r.ipc == ipc])}
@@ -103,7 +121,8 @@ def _board(track: Track, records: list[Record], published: PublishedSet | None) 
         sources.setdefault(letter, number)
         return Quote(number, letter)
 
-    rows = {}
+    shown = [Cell(borrowed.get(ipc)) for ipc in ipcs]
+    rows = {BORROWED: shown} if any(cell.record for cell in shown) else {}
     for label, by_ipc in by_row.items():
         cells = []
         for ipc in ipcs:
@@ -119,9 +138,8 @@ def _board(track: Track, records: list[Record], published: PublishedSet | None) 
             place = places.get(record.key) if record else None
             cells.append(Cell(record, place, reason, tuple(quote(n) for n in numbers)))
         rows[label] = cells
-    return Board(
-        track, ipcs, rows, records, places, reasons, sources, variants, _warnings(track, ipcs, records)
-    )
+    warnings = _warnings(track, ipcs, records, set(borrowed))
+    return Board(track, ipcs, rows, records, places, reasons, sources, variants, warnings)
 
 
 def _ranked(records: list[Record]) -> Iterator[tuple[str, Place]]:
@@ -181,9 +199,9 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from _differences(inner[0].get(key), inner[1].get(key), f"{path}.{key}" if path else str(key))
 
 
-def _warnings(track: Track, ipcs: list[int], records: list[Record]) -> list[str]:
+def _warnings(track: Track, ipcs: list[int], records: list[Record], borrowed: set[int]) -> list[str]:
     warnings = []
-    have = {r.ipc for r in records if r.method == CONTROL and r.status == "done"}
+    have = {r.ipc for r in records if r.method == CONTROL and r.status == "done"} | borrowed
     if not have:
         warnings.append(f"no {CONTROL} baseline on this board")
     elif missing := [str(ipc) for ipc in ipcs if ipc not in have]:

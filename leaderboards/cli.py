@@ -87,7 +87,7 @@ def _add(paths: list[Path], folder: Path, sets: Path, alone: bool) -> None:
     check_twins([r for _, r in new], [r for _, r in old])
     if not alone:
         check_baselines([r for _, r in new], [r for _, r in old + new])
-    remarks = [remark for _, record in new for remark in check_sets(record, sets)]
+    remarks = check_sets([record for _, record in new], sets)
     for _, record in new:
         _say(f"added {record.save(folder / entry_name(record))}")
     for remark in remarks:

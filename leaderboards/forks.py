@@ -14,7 +14,7 @@ Piece = TypeVar("Piece")
 _here: tuple[Callable[..., None], Sequence[object]] | None = None
 
 
-def spread(work: Callable[[Piece], None], pieces: Sequence[Piece], *, forked: bool) -> None:
+def in_forks(work: Callable[[Piece], None], pieces: Sequence[Piece], *, forked: bool) -> None:
     """Calls `work(piece)` for every piece, which leaves its result in files.
 
     Args:

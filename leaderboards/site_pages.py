@@ -23,7 +23,7 @@ from .commands import distill_command
 from .cost import Point, points
 from .entries import sets_in
 from .figures import csv_text
-from .forks import spread
+from .forks import in_forks
 from .markup import PLAIN
 from .published import PublishedSet
 from .site_entry import KnownSet, entry_page
@@ -91,7 +91,7 @@ class Pages:
             )
         for name in ("boards", "data", "entries"):
             (self.folder / name).mkdir()
-        spread(self._board_and_entries, self.made, forked=len(self.entries) > MANY)
+        in_forks(self._board_and_entries, self.made, forked=len(self.entries) > MANY)
         self._every_record()
         self._of_all_boards()
 

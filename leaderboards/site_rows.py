@@ -8,7 +8,7 @@ from typing import Any
 
 from dd_bench.record import Record
 
-from .boards import REFERENCE, Board, Cell
+from .boards import BORROWED, REFERENCE, Board, Cell
 from .cost import Point
 from .entries import ACCURACY
 from .figures import ends, interval, networks, number, printed, span
@@ -70,9 +70,8 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
         for cell in cells:
             if cell.record is not None and cell.record.key not in seen:
                 seen.add(cell.record.key)
-                rows.append(
-                    {"cells": _entry_cells(label, cell, board, beside, quoted, points, verdicts, told)}
-                )
+                row: Cells = _entry_cells(label, cell, board, beside, quoted, points, verdicts, told)
+                rows.append({"cells": row} | ({"control": True} if label == BORROWED else {}))
     for name in controls:
         for ipc in board.ipcs:
             of = [r.summary(name) for r in done if name in r.metrics and r.ipc == ipc]

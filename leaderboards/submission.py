@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -120,13 +120,17 @@ def check_baselines(new: Sequence[Record], all_of_them: Sequence[Record]) -> Non
         )
 
 
-def check_sets(record: Record, folder: Path) -> list[str]:
-    """Checks those of its sets that lie in a folder, hash by hash; returns remarks on those that do not.
+def check_sets(records: Sequence[Record], folder: Path) -> list[str]:
+    """Checks those of their sets that lie in a folder, hash by hash; returns remarks on those that do not.
 
     Raises:
-        ValueError: a set is damaged, or not what the record says that it measured.
+        ValueError: a set is damaged, or not what its record says that it measured.
     """
     known = sets_in(folder)
+    return [remark for record in records for remark in _sets_of(record, known, folder)]
+
+
+def _sets_of(record: Record, known: Mapping[str, Path], folder: Path) -> list[str]:
     for digest in record.set_digests:
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(f"record {record.key}: {digest!r} is no digest of a set")

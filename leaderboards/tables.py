@@ -11,7 +11,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dd_bench.record import Record, write_atomic
 
 from .architectures import architecture_tables
-from .boards import REFERENCE, Board, Cell, boards
+from .boards import BORROWED, REFERENCE, Board, Cell, boards
 from .continual import continual_tables
 from .cost import cost_tables
 from .cross_arch import cross_arch_tables
@@ -213,6 +213,8 @@ def legend_of(board: Board, markup: Markup) -> list[str]:
         lines.append(note("‡", "not ranked: no spread to test with, or nothing to be tested against"))
     if REFERENCE in board.rows:
         lines.append(escape(f"{REFERENCE}: the whole training set, not ranked; it has no IPC"))
+    if BORROWED in board.rows:
+        lines.append(escape(f"{BORROWED}: from the board of hard labels under the same protocol, not ranked"))
     if len({r.summary().num_sets for r in board.records if r.status == "done"} | {1}) > 1:
         lines.append(
             escape(

@@ -271,6 +271,7 @@ class TestWeb:
         with pytest.raises(ValueError, match=r"is not what its card says.*pull again, or ask"):
             pull(f"{web.url}/a")
         assert there(tmp_path) == []
+        assert not list((tmp_path / "home" / "sets").glob(".*.partial")), "nothing of it was kept"
         web.how.wrong.clear()
         assert same(pull(f"{web.url}/a"), folder)
 
@@ -504,4 +505,11 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
     with pytest.raises(ImportError, match=r"pip install 'dd-bench\[s3\]'"):
         pull("s3://sets/a")
     with pytest.raises(ImportError, match="Use: pip install s3fs"):
+        pull("gs://sets/a")
+
+    def nameless(*_, **__):
+        raise ImportError("no module of that kind")
+
+    monkeypatch.setattr(fsspec.core, "url_to_fs", nameless)
+    with pytest.raises(ImportError, match=r"a library that is not installed \(no module of that kind\)$"):
         pull("gs://sets/a")

@@ -71,24 +71,24 @@ def sets(tmp_path):
 
 def test_sets_are_what_the_record_says(record, sets):
     folder, one, digest = sets
-    assert check_sets(record("dm", 10, [[0.5]], config={}, **digest), folder) == []
-    (remark,) = check_sets(record("dm", 10, [[0.5]], set_digests=["a" * 64]), folder)
+    assert check_sets([record("dm", 10, [[0.5]], config={}, **digest)], folder) == []
+    (remark,) = check_sets([record("dm", 10, [[0.5]], set_digests=["a" * 64])], folder)
     assert "nobody can verify it" in remark
     with pytest.raises(ValueError, match=r"says ipc 1, its set .* is of 10"):
-        check_sets(record("dm", 1, [[0.5]], config={}, **digest), folder)
+        check_sets([record("dm", 1, [[0.5]], config={}, **digest)], folder)
     with pytest.raises(ValueError, match="says dataset_digest 5eed"):
-        check_sets(record("dm", 10, [[0.5]], config={}, set_digests=digest["set_digests"]), folder)
-    (remark,) = check_sets(record("dm", 10, [[0.5]]), folder)
+        check_sets([record("dm", 10, [[0.5]], config={}, set_digests=digest["set_digests"])], folder)
+    (remark,) = check_sets([record("dm", 10, [[0.5]])], folder)
     assert "names no set" in remark
     with pytest.raises(ValueError, match="'nonsense' is no digest"):
-        check_sets(record("dm", 10, [[0.5]], set_digests=["nonsense"]), folder)
+        check_sets([record("dm", 10, [[0.5]], set_digests=["nonsense"])], folder)
     (one / "synthetic.safetensors").write_bytes(b"another")
     with pytest.raises(ValueError, match=r"synthetic\.safetensors is missing or was changed"):
-        check_sets(record("dm", 10, [[0.5]], config={}, **digest), folder)
+        check_sets([record("dm", 10, [[0.5]], config={}, **digest)], folder)
     (one / "card.json").write_text("{}")
     empty = hashlib.sha256(b"{}").hexdigest()
     with pytest.raises(ValueError, match="is not a valid card"):
-        check_sets(record("dm", 10, [[0.5]], set_digests=[empty]), folder)
+        check_sets([record("dm", 10, [[0.5]], set_digests=[empty])], folder)
 
 
 def test_the_command_asks_all_of_it(record, sets, tmp_path, capsys):
@@ -179,9 +179,9 @@ def test_one_measurement_has_one_key(shipped):
 
 
 def test_a_set_was_made_as_the_record_says(shipped):
-    check_sets(shipped, SETS)
+    check_sets([shipped], SETS)
     with pytest.raises(ValueError, match="made its set with other iterations than the card"):
-        check_sets(with_config(shipped, "method", iterations=1), SETS)
+        check_sets([with_config(shipped, "method", iterations=1)], SETS)
 
 
 def test_a_failure_that_was_tried_again_stops_nobody(record, tmp_path, capsys):

@@ -84,6 +84,21 @@ def test_boards_part_label_modes_and_datasets(board, put):
     ]
 
 
+def test_a_board_of_soft_labels_shows_random_images_of_the_hard_one(board, put, papers, tmp_path):
+    """Beside what is ranked, and not in it: other labels are another track."""
+    hard, soft, _ = boards(board, [])
+    assert soft.rows["random, hard labels"][0].record is hard.rows["random"][1].record
+    assert soft.rows["random, hard labels"][0].place is None
+    assert [r.method for r in soft.records] == ["dm"] and soft.warnings == []
+    build(put(*board), papers, tmp_path / "out")
+    text = (tmp_path / "out" / f"{SLUG.replace('hard--accuracy', 'soft--accuracy')}.md").read_text()
+    assert re.search(r"\| random, hard labels \| +71\.2 ± 1\.1 \(n=5 in 2 sets\) \|", text)
+    assert "- random, hard labels: from the board of hard labels under the same protocol, not ranked" in text
+    other = [r for r in board if r.method != "random"]
+    assert "random, hard labels" not in boards(other, [])[1].rows
+    assert boards(other, [])[1].warnings == ["no random baseline on this board"]
+
+
 def test_rows_baselines_first_then_by_name(record):
     methods = ["zeta", "kmeans", "alpha", "kcenter", "full", "herding", "random"]
     [made] = boards([record(m, 1, [[0.1, 0.2]]) for m in methods], [])
