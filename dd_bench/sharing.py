@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import hashlib
+import json
 import os
 import re
 import shutil
@@ -23,6 +24,10 @@ from dd_bench.cache import locked
 from dd_bench.record import file_sha256, write_atomic
 from dd_bench.remote import Remote
 from dd_bench.synthetic import SyntheticSet
+
+INDEX = "index.json"
+"""Names the sets in a folder of a web server, many of which list nothing: `{"sets": [...]}`. The site has one."""
+_NAME = r"[A-Za-z0-9_][A-Za-z0-9._+=-]*"
 
 
 def home() -> Path:
@@ -142,7 +147,7 @@ def sets_at(url: str) -> list[Found]:
     """
     there = Remote.at(url)
     own = there.read_all([CARD])
-    names = [] if own else [f"{name}/{CARD}" for name in there.folders()]
+    names = [] if own else [f"{name}/{CARD}" for name in _folders(there)]
     found = []
     for name, content in (own or there.read_all(names)).items():
         where = f"{there.url}/{name}".removesuffix(f"/{CARD}")
@@ -157,6 +162,24 @@ def sets_at(url: str) -> list[Found]:
     if not found:
         raise ValueError(f"{url} holds no synthetic set, and none of its {len(names)} folders does")
     return found
+
+
+def _folders(there: Remote) -> list[str]:
+    """Returns the names of the folders in a folder: those of its index, or of its listing if it has none.
+
+    Raises:
+        ValueError: the index is none.
+    """
+    index = there.read_all([INDEX]).get(INDEX) if there.web else None  # whatever else has folders lists them
+    if index is None:
+        return there.folders()
+    try:
+        names = json.loads(index)["sets"]
+        if not all(isinstance(name, str) and re.fullmatch(_NAME, name) for name in names):
+            raise ValueError("a name is none of a folder")
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f'{there.url}/{INDEX} is not {{"sets": [names of folders]}}: {error}') from error
+    return sorted(names)
 
 
 def push_verb(arguments: Sequence[str]) -> int:

@@ -31,7 +31,7 @@ def main(argv: Sequence[str]) -> int:
     try:
         if args.verb == "build" and args.site:
             out = args.out or ROOT / "site"
-            count = build_site(args.entries, args.published, args.sets, out)
+            count = build_site(args.entries, args.published, args.sets, out, args.sets_at)
             _say(f"{count} files in {out}; start with {out / 'index.html'}")
         elif args.verb == "build":
             _build(args.entries, args.published, args.out or ROOT / "tables")
@@ -119,6 +119,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     verb["build"].add_argument(
         "--site", action="store_true", help="as static pages, to open from a folder or publish"
+    )
+    verb["build"].add_argument(
+        "--sets-at",
+        metavar="URL",
+        help="folder where the sets were pushed under their names: the site leads there, and has pictures alone",
     )
     verb["build"].add_argument(
         "--into",

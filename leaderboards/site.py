@@ -1,7 +1,7 @@
 """The site: boards, entries, drawings and files as static pages that need no server, also from a folder on a disk.
 
-    index.html  entries.html  cross_arch.html  continual.html  published.html
-    boards/<track>.html   entries/<digest>.html, .json   data/   pictures/   site.css  site.js  plotly.min.js
+    index.html  entries.html  sets.html  cross_arch.html  continual.html  published.html
+    boards/<track>.html   entries/<digest>.html, .json   data/   sets/   site.css  site.js  plotly.min.js
 
 The same entries give the same bytes. A page of an entry keeps its address for as long as the entry is not changed.
 """
@@ -37,10 +37,19 @@ def _uncollected() -> Iterator[None]:
 
 
 @_uncollected()
-def build_site(entries_dir: Path, published_dir: Path, sets_dir: Path, out: Path) -> int:
+def build_site(
+    entries_dir: Path, published_dir: Path, sets_dir: Path, out: Path, sets_at: str | None = None
+) -> int:
     """Writes the site to `out` and returns the number of files; where an entry is refused, the old site stays.
 
     What an earlier build wrote is replaced, and what others put beside it stays; another folder is left alone.
+
+    Args:
+        entries_dir: folder of entries.
+        published_dir: folder of papers' numbers.
+        sets_dir: folder of sets, which become part of the site.
+        out: folder of the site.
+        sets_at: URL of a folder where these sets were pushed; the site then has their pictures alone.
 
     Raises:
         ImportError: plotly is not installed.
@@ -57,7 +66,7 @@ def build_site(entries_dir: Path, published_dir: Path, sets_dir: Path, out: Path
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         pages = Pages(scratch, entries, published, verified=entries_dir.parent / "verified")
-        pages.pictures(sets_dir)
+        pages.offer(sets_dir, sets_at)
         pages.write()
         for name in ("site.css", "site.js"):
             shutil.copy(TEMPLATES / "site" / name, scratch / name)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 from dd_bench.record import Record
 from dd_bench.shipped import leaves
@@ -15,6 +15,7 @@ from .citations import Cards, bibtex, cited
 from .commands import evaluate_command, run_command
 from .entries import entry_name
 from .figures import ends, networks, number
+from .site_sets import KnownSet, pull_commands
 
 _STANDING = {
     "best": "The best of its column.",
@@ -22,15 +23,6 @@ _STANDING = {
     "behind": "Behind the best of its column (Welch's t test, Holm over all pairs, family-wise 5 %).",
     "untested": "Not ranked: no spread to test with, or nothing to be tested against.",
 }
-
-
-class KnownSet(NamedTuple):
-    """A set whose files lie beside the entries."""
-
-    folder: str  # as a command names it
-    card: Mapping[str, Any]
-    picture: str | None  # file on the site
-    made: str | None  # the command that distils it, if this suite does
 
 
 def entry_page(
@@ -56,6 +48,8 @@ def entry_page(
         "notes": record.notes,
         "picture": known[0].picture if known else None,
         "commands": list(_commands(record, known)),
+        "pulls": pull_commands(known[0]) if known else [],
+        "files": known[0].files if known else {},
         "metrics": [_metric(record, name) for name in record.metrics],
         "facts": [(name, value) for name, value in _facts(record) if value],
         "config": "\n".join(f"{k}: {v}" for k, v in sorted(leaves(record.config))),
@@ -75,7 +69,10 @@ def _commands(record: Record, known: list[KnownSet]) -> Iterator[tuple[str, str]
             if one.made and not here:
                 yield "Distil the set:", one.made
             if len(record.set_digests) == 1:
-                yield "Measure the published set anew:", evaluate_command(record, one.folder)
+                yield (
+                    "Measure the published set anew:",
+                    evaluate_command(record, f"leaderboards/sets/{one.name}"),
+                )
                 yield (
                     "Train its networks anew, compare and mark it:",
                     f"dd-bench verify leaderboards/entries/{entry_name(record)}",

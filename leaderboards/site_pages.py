@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import json
-import shutil
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import suppress
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -15,25 +13,29 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
-from dd_bench.record import Record, file_sha256
+from dd_bench.record import Record
 
 from .boards import Board, boards
 from .citations import Cards, bibtex, cited
-from .commands import distill_command
 from .cost import Point, points
-from .entries import sets_in
 from .figures import csv_text
 from .forks import in_forks
 from .markup import PLAIN
 from .published import PublishedSet
-from .site_entry import KnownSet, entry_page
+from .site_entry import entry_page
 from .site_plots import continual_parts, cost_plot, cross_arch_parts
 from .site_rows import board_rows, entry_at, every_row, published_rows, track_rows
+from .site_sets import KnownSet, offer, set_rows
 from .tables import latex, legend_of
 from .verified import verdicts
 
 TEMPLATES = Path(__file__).parent / "templates"
-PAGES = (("cross_arch", "Other networks"), ("continual", "Continual learning"), ("published", "Published"))
+PAGES = (
+    ("sets", "Sets"),
+    ("cross_arch", "Other networks"),
+    ("continual", "Continual learning"),
+    ("published", "Published"),
+)
 MANY = 500
 """Entries from which on more processes write more than they cost."""
 MOST_PICTURES = 60
@@ -62,21 +64,9 @@ class Pages:
         )
         self.jinja.filters["script"] = _script
 
-    def pictures(self, sets_dir: Path) -> None:
-        """Copies the pictures of the sets beside the entries, and remembers their cards."""
-        for digest, folder in sets_in(sets_dir).items():
-            try:
-                card = json.loads((folder / "card.json").read_bytes())
-                pictured = card["sha256"]["preview.png"]
-                made = _made(card)
-            except (OSError, ValueError, KeyError, TypeError, AttributeError):
-                continue  # `dd-bench verify` says what is wrong with it
-            picture = None
-            if pictured and file_sha256(folder / "preview.png") == pictured:
-                picture = f"pictures/{digest[:16]}.png"
-                (self.folder / "pictures").mkdir(exist_ok=True)
-                shutil.copy(folder / "preview.png", self.folder / picture)
-            self.sets[digest] = KnownSet(f"leaderboards/sets/{folder.name}", card, picture, made)
+    def offer(self, sets_dir: Path, elsewhere: str | None) -> None:
+        """Takes in the sets beside the entries: see `offer` of `site_sets`."""
+        self.sets = offer(sets_dir, self.folder, elsewhere)
 
     def write(self) -> None:
         """Writes every page and file.
@@ -116,6 +106,8 @@ class Pages:
                 "Those marked † are from memory, not re-read."
             ),
         )
+        sets = list(self.sets.values())
+        self._page("sets", "site/sets.html.j2", title="Sets", rows=set_rows(sets, self.entries), sets=sets)
         parts = cross_arch_parts(self.entries)
         lead = (
             "What a set is worth to other networks than its own, from the same seeds; in brackets the difference ± "
@@ -229,13 +221,6 @@ class Pages:
             values, up=up, pages=PAGES, about=self.about, here=here
         )
         path.write_text(text)
-
-
-def _made(card: Mapping[str, Any]) -> str | None:
-    """Returns the command that makes a set, None if its configuration is not one of this suite."""
-    with suppress(ValueError):
-        return distill_command(card["config"], card["method"], card["dataset"])
-    return None
 
 
 def _list(texts: Iterable[str]) -> str:

@@ -182,7 +182,9 @@ def test_drawings(page, board):
     WebDriverWait(driver, 10).until(lambda d: "seconds" in d.find_element(By.CSS_SELECTOR, title).text)
 
 
-@pytest.mark.parametrize("name", ["index.html", "entries.html", "published.html", "cross_arch.html", None])
+@pytest.mark.parametrize(
+    "name", ["index.html", "entries.html", "sets.html", "published.html", "cross_arch.html", None]
+)
 def test_a_phone_scrolls_down_alone(page, board, name):
     driver = page(name or board, width=390)
     assert driver.execute_script("return document.documentElement.scrollWidth") == 390
@@ -199,6 +201,20 @@ def test_dark_mode(page, board):
     assert paper > 700 > 150 > ink
     paper, ink = shades(page(board, dark=True))
     assert paper < 150 < 600 < ink
+
+
+def test_a_set_is_pulled_as_its_page_says(page, site, tmp_path, monkeypatch):
+    """What is to be pasted has the address of the page that is read, here a folder on a disk."""
+    from dd_bench.sharing import pull, sets_at
+
+    monkeypatch.setenv("DD_BENCH_HOME", str(tmp_path))
+    driver = page("sets.html")
+    listing, pulling = driver.find_element(By.TAG_NAME, "pre").text.splitlines()
+    assert listing == f"dd-bench list --remote {site.as_uri()}/sets"
+    assert len(sets_at(listing.split()[-1])) == len(list((site / "sets").iterdir())) - 1  # and the index
+    *_, url, option, digest = pulling.split()
+    assert option == "--digest" and pull(url, digest=digest).name.endswith(digest)
+    assert "SITE" not in driver.find_element(By.TAG_NAME, "main").text
 
 
 def test_a_download(page, site, board):

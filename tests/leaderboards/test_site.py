@@ -1,9 +1,14 @@
 """The site as files: whole or not there, the same bytes, every link leads somewhere, nothing foreign in a page."""
 
+import hashlib
 import json
 import re
+import shutil
 import subprocess
 import sys
+import threading
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
@@ -216,7 +221,85 @@ def test_sets_that_are_none_are_left_out(entries, tmp_path):
         (tmp_path / "sets" / name).mkdir(parents=True)
         (tmp_path / "sets" / name / "card.json").write_text(text)
     build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s")
-    assert not (tmp_path / "s" / "pictures").exists()
+    assert not (tmp_path / "s" / "sets").exists()
+    assert (
+        "dd-bench pull" in (tmp_path / "s" / "sets.html").read_text()
+        and "SITE" not in (tmp_path / "s" / "sets.html").read_text()
+    )
+
+
+@pytest.fixture
+def some_sets(tmp_path):
+    """Two committed sets, a third that was changed, and one whose name is none for a URL."""
+    names = ["dm-fashion_mnist-ipc1-*", "dm-fashion_mnist-ipc10-*", "mirage-MUTAG-ipc10-*"]
+    found = [sorted((ROOT / "sets").glob(name))[0] for name in names]
+    for folder in found:
+        shutil.copytree(folder, tmp_path / "some" / folder.name)
+    (tmp_path / "some" / found[1].name / "preview.png").write_bytes(b"changed")
+    shutil.copytree(found[0], tmp_path / "some" / "a name; rm")
+    return tmp_path / "some"
+
+
+def test_sets_of_the_site_can_be_pulled(entries, some_sets, tmp_path, monkeypatch, capsys):
+    """As its pages say: whole ones, each with all of its files, from a server that lists nothing."""
+    from dd_bench.catalogue import list_choices
+    from dd_bench.sharing import pull, sets_at
+
+    monkeypatch.setenv("DD_BENCH_HOME", str(tmp_path / "home"))
+    build_site(entries, ROOT / "published", some_sets, tmp_path / "s")
+    whole = sorted(
+        p.name for p in some_sets.iterdir() if p.name.startswith(("dm-fashion_mnist-ipc1-", "mirage"))
+    )
+    assert json.loads((tmp_path / "s" / "sets" / "index.json").read_text()) == {"sets": whole}
+    rows = table(tmp_path / "s" / "sets.html")["rows"]
+    assert [(r["cells"][0], r["cells"][2]) for r in rows] == [("mirage", 10), ("dm", 1)]
+    with silent(tmp_path / "s") as url:
+        assert [Path(f.url).name for f in sets_at(f"{url}/sets")] == whole
+        for name in whole:
+            kept = pull(f"{url}/sets/{name}")
+            theirs = {p.name: p.read_bytes() for p in (some_sets / name).iterdir()}
+            assert {p.name: p.read_bytes() for p in kept.iterdir()} == theirs
+        (tmp_path / "s" / "sets" / "index.json").write_text('{"sets": ["../boards"]}')
+        assert list_choices(["--remote", f"{url}/sets"]) == 1
+        assert 'index.json is not {"sets": [names of folders]}' in " ".join(capsys.readouterr().err.split())
+
+
+@contextmanager
+def silent(folder):
+    """A web server of static files that lists no folder, as those of pages are."""
+
+    class Handler(SimpleHTTPRequestHandler):
+        def __init__(self, *args):
+            super().__init__(*args, directory=str(folder))
+
+        def list_directory(self, path):
+            self.send_error(404)
+
+        def log_message(self, *args):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}"
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+def test_an_entry_leads_to_its_set(record, put, some_sets, tmp_path):
+    (folder,) = some_sets.glob("dm-fashion_mnist-ipc1-*")
+    digest = hashlib.sha256((folder / "card.json").read_bytes()).hexdigest()
+    made = put(record("dm", 1, [[0.6, 0.7]], set_digests=[digest]))
+    build_site(made, ROOT / "published", some_sets, tmp_path / "s")
+    (page,) = (tmp_path / "s" / "entries").glob("*.html")
+    text = page.read_text()
+    assert f"dd-bench pull SITE/sets/{folder.name} --digest {digest[:16]}" in text
+    for file in folder.iterdir():
+        assert f'href="../sets/{folder.name}/{file.name}" download' in text
+    (row,) = [r for r in table(tmp_path / "s" / "sets.html")["rows"] if r["cells"][2] == 1]
+    assert row["cells"][0]["href"] == f"entries/{page.name}" and row["cells"][4] == 1
+    assert test_every_link_leads_somewhere(tmp_path / "s") is None
 
 
 FORKED = """
@@ -304,7 +387,12 @@ def test_the_command(entries, tmp_path, capsys):
     how = ["--entries", str(entries), "--sets", str(ROOT / "sets"), "--out", str(tmp_path / "s")]
     assert main(["build", "--site", *how]) == 0
     assert f"start with {tmp_path / 's' / 'index.html'}" in capsys.readouterr().out
-    assert list((tmp_path / "s" / "pictures").glob("*.png"))
+    assert list((tmp_path / "s" / "sets").glob("*/preview.png"))
+    assert main(["build", "--site", *how, "--sets-at", "s3://b/ours/"]) == 0
+    page = (tmp_path / "s" / "sets.html").read_text()
+    assert "dd-bench list --remote s3://b/ours\n" in page and "SITE" not in page
+    assert {p.name for p in (tmp_path / "s" / "sets").glob("*/*")} == {"preview.png"}
+    assert not (tmp_path / "s" / "sets" / "index.json").exists()
 
 
 def test_the_extra_is_named(entries, tmp_path, monkeypatch):

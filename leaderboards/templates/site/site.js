@@ -147,6 +147,10 @@
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   }
 
+  // a command is pasted somewhere else: there it needs the address of this site, which only its reader's browser knows
+  const site = document.querySelector("nav .home").href.replace(/\/index\.html$/, "");
+  const address = site.startsWith("file:") ? decodeURI(site) : site;
+  for (const code of document.querySelectorAll("code")) if (code.textContent.includes("SITE/sets")) code.textContent = code.textContent.replaceAll("SITE/sets", () => `${address}/sets`);
   document.querySelectorAll("[data-table]").forEach(board);
   document.querySelectorAll("[data-plot]").forEach(plot);
   document.documentElement.dataset.ready = "yes";
