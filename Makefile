@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+SPREAD := -n auto --maxprocesses 8 --dist loadfile   # a process a core, of one thread each; a file's fixtures are made once
 
 .PHONY: demo test test-all lint type golden tables benchmark clean
 
@@ -20,10 +21,10 @@ test: $(STAMP)          ## lint, types, and the tests that take seconds
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -q
+	$(BIN)/python -m pytest -q $(SPREAD)
 
 test-all: $(STAMP)      ## also the slow ones
-	$(BIN)/python -m pytest -q -m "not gpu"
+	$(BIN)/python -m pytest -q $(SPREAD) -m "not gpu"
 
 lint: $(STAMP)
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .

@@ -9,7 +9,7 @@ import torch
 from dd_bench import checkpoint
 from dd_bench.base import Context
 from dd_bench.cache import Cache
-from dd_bench.evaluators import rankings, references
+from dd_bench.evaluators import references
 from dd_bench.evaluators.nas import NAS
 from dd_bench.evaluators.rankings import agreement, intervals
 from dd_bench.evaluators.references import Reference
@@ -25,11 +25,6 @@ FULL = {
 }
 SMALL = {"width": [2, 4], "depth": [1], "pooling": ["avg", "max"]}
 KNOBS = {"sample": None, "num_repeats": 2, "whole_epochs": 3, "whole_networks": 1, "top": 0.75}
-
-
-@pytest.fixture(autouse=True)
-def few_draws(monkeypatch):
-    monkeypatch.setattr(rankings, "DRAWS", 100)
 
 
 @pytest.fixture
