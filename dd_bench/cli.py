@@ -84,13 +84,18 @@ def _prepared(verb: str, arguments: list[str]) -> list[str]:
     """Returns the arguments for Hydra, which knows the verb as the name of its job; `--only-missing` is not for it."""
     os.environ.pop(SWEEP, None)  # of a sweep that started this command
     words = [a for a in arguments if a != "--only-missing"]
+    sweep = bool({"-m", "--multirun"} & set(words))
     if len(words) < len(arguments):
         from dd_bench.sweeps import launch_only_missing
 
         out = [a.partition("=")[2] for a in words if a.startswith("out=")]
-        if not {"-m", "--multirun"} & set(words):
+        if not sweep:
             raise SystemExit("dd-bench: --only-missing is of sweeps. Use it with -m")
         launch_only_missing(Path(out[-1] if out else "runs"), verb)
+    if sweep:
+        from dd_bench.sweeps import for_the_jobs
+
+        words = for_the_jobs(words)
     # beside the other overrides: Hydra's parser wants them in one piece
     last = max((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), default=-1)
     return [*words[: last + 1], f"hydra.job.name={verb}", *words[last + 1 :]]

@@ -26,6 +26,7 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
+from hydra.errors import HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
@@ -122,6 +123,28 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
     (jobs,) = _all_jobs(parsed, None)
     return [[word for word in job if not word.startswith("hydra")] for job in jobs]
+
+
+def for_the_jobs(words: Sequence[str]) -> list[str]:
+    """Returns the arguments of a sweep with the values of what is swept made choices of one.
+
+    Hydra gives a plain value to the defaults too, before there is any job: `method=mtt,ftd method.syn_steps=30` would
+    end at a default method without that key.
+    """
+    told = [w for w in words if "=" in w and not w.startswith("-")]
+    try:
+        parsed = dict(zip(told, OverridesParser.create().parse_overrides(told), strict=True))
+    except HydraException:
+        return list(words)  # Hydra says what is wrong with them
+    swept = {o.key_or_group for o in parsed.values() if o.is_sweep_override()}
+
+    def chosen(word: str) -> str:
+        group, dot, _ = (o := parsed[word]).key_or_group.partition(".")
+        key, _, value = word.partition("=")
+        plain = dot and value and "(" not in value and not (o.is_sweep_override() or o.is_hydra_override())
+        return f"{key}=choice({value})" if plain and {group, "experiment"} & swept else word
+
+    return [chosen(w) if w in parsed else w for w in words]
 
 
 _all_jobs = BasicSweeper.split_arguments

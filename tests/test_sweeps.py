@@ -10,7 +10,7 @@ import time
 import pytest
 
 from dd_bench.record import load_record
-from dd_bench.sweeps import Job, expand, headline, job_id, jobs_of, read_job, report
+from dd_bench.sweeps import Job, expand, for_the_jobs, headline, job_id, jobs_of, read_job, report
 
 SMALL = ["model.width=8", "protocol.recipe.epochs=2", "evaluator.num_networks=1", "runtime=one_thread"]
 
@@ -24,6 +24,36 @@ def test_a_sweep_is_spelt_out():
     jobs = expand(["method=random,dm", "ipc=1,10", "hydra/launcher=joblib", "model.width=8"])
     assert jobs == [[f"method={m}", f"ipc={i}", "model.width=8"] for m in ("random", "dm") for i in (1, 10)]
     assert job_id("run", jobs[0]) == job_id("run", jobs[0][::-1]) != job_id("distill", jobs[0])
+
+
+def test_a_key_of_what_is_swept_is_for_the_jobs_alone():
+    """The default method has no `syn_steps`, and Hydra composes the defaults before any job."""
+    told = [
+        "-m",
+        "method=mtt,ftd",
+        "method.syn_steps=3",
+        "ipc=1",
+        "model.width=8",
+        "out=a,b",
+        "--config-dir=x",
+    ]
+    assert for_the_jobs(told) == [w.replace("=3", "=choice(3)") for w in told]
+    assert expand(["method=mtt,ftd", "method.syn_steps=choice(3)"])[1] == ["method=ftd", "method.syn_steps=3"]
+    told = [
+        "experiment=glob(a*)",
+        "protocol.recipe.milestones=[1,2]",
+        "dataset.name=null",
+        "hydra.verbose=true",
+    ]
+    words = ["protocol.recipe.milestones=choice([1,2])", "dataset.name=choice(null)"]
+    assert for_the_jobs(told) == [told[0], *words, told[3]]
+    for same in (["method=mtt", "method.syn_steps=3"], ["method=mtt,ftd", "method.a=1,2"], ["a=[", "b.c=1"]):
+        assert for_the_jobs(same) == same
+
+
+def test_a_sweep_over_methods_takes_a_key_that_the_default_lacks(dd_bench):
+    done = dd_bench("run", "-m", "method=mtt,ftd", "method.syn_steps=3", "dataset=motifs", "model=gin")
+    assert done.code == 0 and "sweep: 0 of 2 done, 2 skipped" in done.text, done.text
 
 
 @pytest.fixture

@@ -7,10 +7,12 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dd_bench.sweeps import expand
+from dd_bench.sweeps import expand, for_the_jobs
 
 SCRIPT = Path(__file__).parents[2] / "leaderboards" / "campaign.sh"
+PARSER = OverridesParser.create()
 STUB = """#!/bin/sh
 for word in "$@"; do printf '%s\\001' "$word"; done >> "$CALLS"; printf '\\002' >> "$CALLS"
 """
@@ -62,6 +64,10 @@ def test_every_job_composes(calls):
                 w for w in words[1:] if w not in ("-m", "--only-missing") and not w.startswith("hydra")
             ]
             found = expand(overrides)
+            swept = [o.is_sweep_override() for o in PARSER.parse_overrides(for_the_jobs(overrides))]
+            compose(
+                "config", [w for w, s in zip(overrides, swept, strict=True) if not s]
+            )  # as Hydra does first
             jobs += len(found)
             for job in {found[0][0]: found[0], found[-1][-1]: found[-1]}.values():
                 cfg = compose("config", job)
