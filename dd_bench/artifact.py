@@ -17,61 +17,22 @@ import re
 from pathlib import Path
 from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from safetensors import SafetensorError
 from safetensors.torch import load as from_safetensors
 from safetensors.torch import save as to_safetensors
 
-from dd_bench import __version__, preprocess
+from dd_bench import preprocess
 from dd_bench.cache import publish
+from dd_bench.card import CARD, PREVIEW, PROVENANCE, README, TENSORS, TRANSFORM, Card, read_card
 from dd_bench.preview import preview_png
 from dd_bench.real import RealSet
-from dd_bench.record import Code, TeacherId, canonical, write_atomic
+from dd_bench.record import canonical, write_atomic
 from dd_bench.synthetic import CompensatedSet, ImageSet, SyntheticSet
 from dd_bench.synthetic_graphs import GraphSet, TreeSet
 
-SCHEMA_VERSION = 1
-CARD, PROVENANCE = "card.json", "provenance.json"
-TENSORS, TRANSFORM = "synthetic.safetensors", "preprocess.safetensors"
 KINDS: dict[str, type[SyntheticSet]] = {
     kind.kind: kind for kind in (ImageSet, CompensatedSet, GraphSet, TreeSet)
 }
-
-
-class Card(BaseModel):
-    """`card.json`."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: int = SCHEMA_VERSION
-    kind: str
-    method: str
-    dataset: str
-    dataset_digest: str
-    class_names: list[str]
-    ipc: int = Field(ge=1)
-    seed: int
-    set: dict[str, Any]
-    preprocess: dict[str, Any]
-    preprocess_digest: str
-    stored_bytes: dict[str, int]
-    config: dict[str, Any]
-    dd_bench: str = __version__
-    licence: str
-    citations: list[str]
-    sha256: dict[str, str]
-
-
-class Provenance(BaseModel):
-    """`provenance.json`; every field may be absent."""
-
-    seconds: dict[str, float] = {}
-    peak_memory: dict[str, int] = {}
-    notes: list[str] = []
-    device: str = ""
-    versions: dict[str, str] = {}
-    code: Code | None = None
-    teachers: list[TeacherId] = []
 
 
 def save(
@@ -92,7 +53,7 @@ def save(
         FileExistsError: the folder exists.
         OSError: it could not be written; nothing is left behind.
     """
-    files = {TENSORS: to_safetensors(syn.tensors()), "preview.png": preview_png(syn)}
+    files = {TENSORS: to_safetensors(syn.tensors()), PREVIEW: preview_png(syn)}
     if syn.preprocess.tensors():
         files[TRANSFORM] = to_safetensors(syn.preprocess.tensors())
     card = Card(
@@ -112,7 +73,7 @@ def save(
         citations=citations,
         sha256={},
     )
-    files["README.md"] = _readme(card, syn).encode()
+    files[README] = _readme(card, syn).encode()
     card = card.model_copy(update={"sha256": {name: _sha256(data) for name, data in sorted(files.items())}})
     files[CARD] = (canonical(card.model_dump(mode="json"), indent=2) + "\n").encode()
     files[PROVENANCE] = (canonical(provenance, indent=2) + "\n").encode()
@@ -122,35 +83,6 @@ def save(
             write_atomic(scratch / name, data)
 
     return publish(folder, fill)
-
-
-def read_card(folder: Path) -> Card:
-    """Reads and checks `card.json`.
-
-    Raises:
-        ValueError: missing, or refused by `parse_card`.
-    """
-    path = folder / CARD
-    if not path.is_file():
-        raise ValueError(f"{folder} is no synthetic set: it has no {CARD}")
-    return parse_card(path.read_bytes(), str(path))
-
-
-def parse_card(content: bytes, where: str) -> Card:
-    """Reads and checks the bytes of a card; `where` names them in messages.
-
-    Raises:
-        ValueError: not JSON, of another schema version, or not valid.
-    """
-    try:
-        data = json.loads(content)
-        if data.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(
-                f"{where}: schema_version={data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
-            )
-        return Card.model_validate(data)
-    except (json.JSONDecodeError, UnicodeDecodeError, ValidationError, AttributeError) as error:
-        raise ValueError(f"{where} is not a valid card: {error}") from error
 
 
 def load(folder: Path) -> tuple[SyntheticSet, Card]:
@@ -189,15 +121,6 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
 def digest(folder: Path) -> str:
     """Returns the set's digest: the sha256 of its card, which holds the hashes of all else."""
     return _sha256((folder / CARD).read_bytes())
-
-
-def read_provenance(folder: Path) -> dict[str, Any]:
-    """Returns the fields of `Provenance` that a set gives; none where the file is absent or says something else."""
-    try:
-        made = Provenance.model_validate_json((folder / PROVENANCE).read_bytes())
-    except (OSError, ValidationError):
-        return {}
-    return made.model_dump(exclude_unset=True)
 
 
 def fits(card: Card, real: RealSet) -> str | None:

@@ -8,14 +8,30 @@ from importlib import resources
 from pathlib import Path
 
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Column, Table
+from rich.text import Text
 
+from dd_bench.card import read_card, read_provenance
 from dd_bench.record import Record, load_record
 
 GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "teacher", "runtime", "logger", "experiment")
 _WIDTH = None if sys.stdout.isatty() else 200  # a file or a pipe has no width of its own
 _out, _err = Console(soft_wrap=True, width=_WIDTH), Console(stderr=True, soft_wrap=True)
+
+
+class _Table(Table):
+    """A table of plain text: what a stranger wrote is neither markup nor an order to the terminal."""
+
+    def add_row(self, *cells: str) -> None:  # type: ignore[override]
+        super().add_row(*map(_plain, cells))
+
+
+def _plain(text: str) -> Text:
+    return Text("".join(c if c.isprintable() or c == "\n" else "�" for c in text))
+
+
+def _error(kind: str, error: Exception) -> None:
+    _err.print(Text.assemble((f"{kind}:", "red"), " ", _plain(str(error))))
 
 
 def choices(group: str) -> dict[str, str]:
@@ -42,7 +58,7 @@ def list_choices(arguments: list[str]) -> int:
     for group in groups:
         if group not in GROUPS:
             parser.error(f"there is no group {group!r}; the groups are {', '.join(GROUPS)}")
-        table = Table(title=f"{group}=", title_justify="left", box=None, show_header=False, padding=(0, 2))
+        table = _Table(title=f"{group}=", title_justify="left", box=None, show_header=False, padding=(0, 2))
         table.add_column(no_wrap=True, style="bold")
         table.add_column(overflow="fold")
         for name, text in choices(group).items():
@@ -57,14 +73,14 @@ def _list_remote(url: str) -> int:
     try:
         found = sets_at(url)
     except (ValueError, OSError, ImportError) as error:
-        _err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
+        _error("error", error)
         return 1
-    table = Table(
+    table = _Table(
         *(Column(name, overflow="fold") for name in ("method", "dataset", "ipc", "bytes", "digest", "URL"))
     )
     for url, digest, card in sorted(found, key=lambda f: (f.card.dataset, f.card.ipc, f.card.method, f.url)):
         size = f"{sum(card.stored_bytes.values()):,}"
-        table.add_row(*map(escape, (card.method, card.dataset, str(card.ipc), size, digest[:16], url)))
+        table.add_row(card.method, card.dataset, str(card.ipc), size, digest[:16], url)
     _out.print(table)
     return 0
 
@@ -83,7 +99,7 @@ def show(arguments: list[str]) -> int:
             else:
                 _show_record(load_record(path))
         except (ValueError, OSError) as error:
-            _err.print(f"[red]error:[/red] {escape(str(error))}", highlight=False)
+            _error("error", error)
             failed = 1
     return failed
 
@@ -100,14 +116,13 @@ def verify(arguments: list[str]) -> int:
             if path.is_dir():
                 syn, card = artifact.load(path)
                 size = sum(syn.stored_bytes().values())
-                _out.print(f"ok  {path}: {card.method} on {card.dataset}, ipc={card.ipc}, {size:,} bytes")
+                what = f"{card.method} on {card.dataset}, ipc={card.ipc}, {size:,} bytes"
             else:
                 record = load_record(path)
-                _out.print(
-                    f"ok  {path}: {record.status}, {len(record.scores)} score(s), digest {record.digest[:16]}"
-                )
+                what = f"{record.status}, {len(record.scores)} score(s), digest {record.digest[:16]}"
+            _out.print(_plain(f"ok  {path}: {what}"))
         except (ValueError, OSError) as error:
-            _err.print(f"[red]damaged:[/red] {escape(str(error))}", highlight=False)
+            _error("damaged", error)
             damaged = 1
     return damaged
 
@@ -119,7 +134,7 @@ def _show_records(folder: Path) -> None:
     if not records:
         raise ValueError(f"{folder} holds no record and is no synthetic set")
     names = ("method", "dataset", "ipc", "model", "protocol", "score", "n", "bytes", "key")
-    table = Table(*(Column(name, overflow="fold") for name in names))
+    table = _Table(*(Column(name, overflow="fold") for name in names))
     for r in sorted(records, key=lambda r: (r.dataset, r.protocol.name, r.model, r.ipc, r.method)):
         size = f"{sum(r.stored_bytes.values()):,}"
         n = f"{r.summary().num_sets}x{len(r.scores) // r.summary().num_sets}" if r.scores else ""
@@ -135,7 +150,7 @@ def _score(record: Record) -> str:
 
 
 def _show_record(record: Record) -> None:
-    table = Table(show_header=False, box=None)
+    table = _Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("status", record.status + (f": {record.reason}" if record.reason else ""))
@@ -171,11 +186,9 @@ def _show_record(record: Record) -> None:
 
 
 def _show_set(folder: Path) -> None:
-    from dd_bench import artifact  # loads torch
-
-    card = artifact.read_card(folder)
-    provenance = artifact.read_provenance(folder)
-    table = Table(show_header=False, box=None)
+    card = read_card(folder)
+    provenance = read_provenance(folder)
+    table = _Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("what", f"{card.method} on {card.dataset}, ipc={card.ipc}, seed {card.seed}")

@@ -25,6 +25,7 @@ from dd_bench import NUMBERS_VERSION, artifact, environment, parallel
 from dd_bench.architecture import Architecture
 from dd_bench.base import Context, Evaluator, Method, Told
 from dd_bench.cache import Cache, locked
+from dd_bench.card import read_provenance
 from dd_bench.journal import Journal
 from dd_bench.label_store import LabelStore
 from dd_bench.labels import label_mode
@@ -340,7 +341,7 @@ class Experiment:
     ) -> Record:
         labels = self.protocol.labels
         first = artifact.load(folders[0])[0] if folders else None
-        made = [artifact.read_provenance(folder) for folder in folders]
+        made = [read_provenance(folder) for folder in folders]
         seconds, memory = dict(stages.seconds), dict(stages.peak_memory)
         for stage in ("prepare", "distill"):
             spent = [m["seconds"][stage] for m in made if stage in m.get("seconds", {})]

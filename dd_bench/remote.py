@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +23,10 @@ ATTEMPTS = 3
 """Times that a transfer which breaks is taken up again before it is given up; what has arrived is kept."""
 SMALL = 16 << 20
 """Bytes above which a file that is read at once (a card) is no such file."""
+AT_ONCE = 16
+"""Small files that are asked for at a time."""
+GONE = (404, 410)
+"""Answers of a server that say that a file is not there; all others say that it could not be had."""
 EXTRAS = {"s3": "'dd-bench[s3]'", "s3a": "'dd-bench[s3]'"}
 """Extra of this package that brings the library of a scheme."""
 EXAMPLES = "file:///absolute/folder, s3://BUCKET/FOLDER, hf://datasets/USER/NAME, https://HOST/FOLDER"
@@ -88,19 +93,18 @@ class Remote:
         """Returns those of several small files that are there, asking for all at once.
 
         Raises:
-            OSError: one could not be read, for another reason than that it is not there.
+            OSError: one could not be read, for another reason than that it is not there; or is not small.
         """
-        at = {self._of(name): name for name in names}
-        if not at:
-            return {}
-        with self._reached(""):
-            found = self.system.cat(list(at), on_error="return")
-        for path, content in found.items():
-            if isinstance(content, Exception) and not isinstance(content, FileNotFoundError):
-                raise OSError(f"{self.url}/{at.get(path, path)} could not be reached: {content}") from content
-        return {
-            at[path]: content for path, content in found.items() if path in at and isinstance(content, bytes)
-        }
+
+        def one(name: str) -> bytes | None:
+            try:
+                return self.read(name)
+            except FileNotFoundError:
+                return None
+
+        with ThreadPoolExecutor(AT_ONCE) as pool:
+            found = dict(zip(names, pool.map(one, names), strict=True))
+        return {name: content for name, content in found.items() if content is not None}
 
     def fetch(self, name: str, to: Path) -> None:
         """Copies a file to `to`, going on where an earlier attempt ended, if the server can.
@@ -214,12 +218,13 @@ class Remote:
 
 
 def _lost(error: FileNotFoundError) -> BaseException | None:
-    """Returns the lost connection that a library takes for a file that is not there; None where a server said so."""
+    """Returns the trouble that a library takes for a file that is not there; None where a server said so."""
     cause = error.__cause__
     while cause is not None:
-        answer = getattr(cause, "status", None) or getattr(cause, "response", None)
+        status = getattr(cause, "status", None)
         broken = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
-        if broken and answer is None and not isinstance(cause, FileNotFoundError):
+        told = isinstance(cause, FileNotFoundError) or getattr(cause, "response", None) or status in GONE
+        if broken and not told:
             return cause
         cause = cause.__cause__
     return None

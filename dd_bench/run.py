@@ -26,6 +26,7 @@ from dd_bench import artifact, parallel
 from dd_bench.allocator import keep_freed_memory
 from dd_bench.architecture import Architecture
 from dd_bench.arguments import check_arguments
+from dd_bench.card import read_card
 from dd_bench.checkpoint import Unusable
 from dd_bench.experiment import Experiment
 from dd_bench.protocol import Protocol, parse
@@ -185,7 +186,7 @@ def evaluate(cfg: DictConfig) -> Record:
     if cfg.set is None:
         raise ValueError("which set? Name its folder: dd-bench evaluate set=FOLDER dataset=... protocol=...")
     folder = Path(str(cfg.set))
-    card = artifact.read_card(folder)
+    card = read_card(folder)
     experiment = compose(cfg)
     if reason := artifact.fits(card, experiment.real):
         raise ValueError(f"{folder} cannot be scored on this dataset: {reason}")

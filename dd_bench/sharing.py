@@ -19,15 +19,11 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dd_bench import artifact
-from dd_bench.artifact import CARD, PROVENANCE, Card
 from dd_bench.cache import locked
+from dd_bench.card import CARD, INDEX, NAME, PROVENANCE, Card, parse_card, read_provenance
 from dd_bench.record import file_sha256, write_atomic
 from dd_bench.remote import Remote
 from dd_bench.synthetic import SyntheticSet
-
-INDEX = "index.json"
-"""Names the sets in a folder of a web server, many of which list nothing: `{"sets": [...]}`. The site has one."""
-_NAME = r"[A-Za-z0-9_][A-Za-z0-9._+=-]*"
 
 
 def home() -> Path:
@@ -40,7 +36,8 @@ def load(where: str | Path, digest: str | None = None) -> SyntheticSet:
 
     Args:
         where: a folder, or a URL that fsspec opens: `hf://datasets/USER/NAME@REVISION`, `s3://`, `https://`.
-        digest: of the set, or its first digits, if no other will do. A set that is here already is then not asked for.
+        digest: of the set, or its first eight digits or more, if no other will do. A set that is here already is
+            then not asked for.
 
     Raises:
         ValueError: the set is damaged, or another.
@@ -48,6 +45,7 @@ def load(where: str | Path, digest: str | None = None) -> SyntheticSet:
     """
     if "://" in str(where):
         return artifact.load(pull(str(where), digest=digest))[0]
+    digest = _asked(digest)
     syn, _ = artifact.load(Path(where))
     _wanted(artifact.digest(Path(where)), digest, str(where))
     return syn
@@ -63,7 +61,7 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
         FileExistsError: there is something else at `to`.
         OSError: it could not be had, or nothing more can be written.
     """
-    digest = digest.lower() if digest else None
+    digest = _asked(digest)
     if digest and to is None and (kept := _kept(digest)):
         return kept
     there = Remote.at(url)
@@ -84,15 +82,15 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
                 artifact.load(to)
                 return to
             raise FileExistsError(f"{to} exists. Remove it first, or choose another place")
-        told = artifact.parse_card(card, f"{url}/{CARD}")
+        told = parse_card(card, f"{url}/{CARD}")
         partial = (home() if to is None else to.parent) / f".{found[:16]}.partial"
         partial.mkdir(parents=True, exist_ok=True)
         write_atomic(partial / CARD, card)
         try:
             _fetch(there, partial, told)
-        except ValueError:  # it is not what was wanted, and will not be
+        except ValueError as error:  # it is not what was wanted, and will not be
             shutil.rmtree(partial)
-            raise
+            raise ValueError(str(error).replace(str(partial), there.url)) from error
         folder = to if to is not None else home() / _name(told, found)
         if to is None and folder.exists():
             shutil.rmtree(folder)  # what `_kept` did not take for a set
@@ -109,7 +107,7 @@ def push(folder: Path, url: str, replace: bool = False) -> str:
     """
     card = artifact.load(folder)[1]
     mine = artifact.digest(folder)
-    files = [*card.sha256, *([PROVENANCE] if (folder / PROVENANCE).is_file() else [])]
+    files = [*card.sha256, *([PROVENANCE] if read_provenance(folder) else [])]
     there = Remote.at(url)
     theirs = there.digest(CARD)
     if theirs not in (None, mine) and not replace:
@@ -146,13 +144,18 @@ def sets_at(url: str) -> list[Found]:
         OSError: it could not be read.
     """
     there = Remote.at(url)
-    own = there.read_all([CARD])
-    names = [] if own else [f"{name}/{CARD}" for name in _folders(there)]
+    index = _index(there)
+    own = there.read_all([CARD]) if index is None else {}
+    names = [] if own else there.folders() if index is None else index
+    cards = own or there.read_all([f"{name}/{CARD}" for name in names])
+    for name in index or []:
+        if f"{name}/{CARD}" not in cards:
+            sys.stderr.write(f"left out: {there.url}/{INDEX} names {name}, which has no {CARD}\n")
     found = []
-    for name, content in (own or there.read_all(names)).items():
+    for name, content in cards.items():
         where = f"{there.url}/{name}".removesuffix(f"/{CARD}")
         try:
-            card = artifact.parse_card(content, where)
+            card = parse_card(content, where)
         except ValueError as error:
             if own:
                 raise
@@ -160,26 +163,26 @@ def sets_at(url: str) -> list[Found]:
             continue
         found.append(Found(where, hashlib.sha256(content).hexdigest(), card))
     if not found:
-        raise ValueError(f"{url} holds no synthetic set, and none of its {len(names)} folders does")
+        hint = f". If it is a site of dd_bench, its sets are in {there.url}/sets" if there.web else ""
+        raise ValueError(f"{url} holds no synthetic set, and none of its {len(names)} folders does{hint}")
     return found
 
 
-def _folders(there: Remote) -> list[str]:
-    """Returns the names of the folders in a folder: those of its index, or of its listing if it has none.
+def _index(there: Remote) -> list[str] | None:
+    """Returns the names of the folders in the index of a web server; None if it has none, or another one.
 
     Raises:
-        ValueError: the index is none.
+        ValueError: it names what is no folder.
     """
-    index = there.read_all([INDEX]).get(INDEX) if there.web else None  # whatever else has folders lists them
-    if index is None:
-        return there.folders()
+    if not there.web:
+        return None  # whatever else has folders lists them
     try:
-        names = json.loads(index)["sets"]
-        if not all(isinstance(name, str) and re.fullmatch(_NAME, name) for name in names):
-            raise ValueError("a name is none of a folder")
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f'{there.url}/{INDEX} is not {{"sets": [names of folders]}}: {error}') from error
-    return sorted(names)
+        names = json.loads(there.read(INDEX))["sets"]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return None  # who asks next is told what is wrong with the server
+    if not isinstance(names, list) or not all(isinstance(n, str) and re.fullmatch(NAME, n) for n in names):
+        raise ValueError(f'{there.url}/{INDEX} is not {{"sets": [names of folders]}}')
+    return sorted(set(names))
 
 
 def push_verb(arguments: Sequence[str]) -> int:
@@ -222,8 +225,6 @@ def _fetch(there: Remote, partial: Path, card: Card) -> None:
         OSError: a file could not be had; what has arrived is kept.
     """
     for name, wanted in card.sha256.items():
-        if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", name):
-            raise ValueError(f"{there.url}/{CARD} names a file outside its folder: {name!r}")
         if file_sha256(partial / name) != wanted:
             there.fetch(name, partial / name)
         if (found := file_sha256(partial / name)) != wanted:
@@ -249,6 +250,17 @@ def _kept(digest: str) -> Path | None:
     return None
 
 
+def _asked(digest: str | None) -> str | None:
+    """Returns a digest as it is compared.
+
+    Raises:
+        ValueError: it is none, or too short to tell sets apart.
+    """
+    if digest is not None and not re.fullmatch("[0-9a-f]{8,64}", digest.lower()):
+        raise ValueError(f"{digest!r} is no digest of a set: wanted its first 8 hexadecimal digits or more")
+    return digest.lower() if digest else None
+
+
 def _wanted(found: str, digest: str | None, where: str) -> None:
     if digest and not found.startswith(digest):
         raise ValueError(f"the set at {where} has digest {found[:16]}, wanted {digest}")
@@ -256,7 +268,7 @@ def _wanted(found: str, digest: str | None, where: str) -> None:
 
 def _name(card: Card, digest: str) -> str:
     """Returns the name of a folder; a stranger's card does not choose where it lies."""
-    method, dataset = (re.sub(r"[^A-Za-z0-9_]+", "_", word) for word in (card.method, card.dataset))
+    method, dataset = (re.sub(r"[^A-Za-z0-9_]+", "_", word)[:60] for word in (card.method, card.dataset))
     return f"{method}-{dataset}-ipc{card.ipc}-{digest[:16]}"
 
 

@@ -12,6 +12,7 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
 from dd_bench import artifact
+from dd_bench.card import read_card, read_provenance
 from dd_bench.inputs import Made
 from dd_bench.preprocess import ZCA
 from dd_bench.record import canonical
@@ -345,7 +346,7 @@ def test_a_set_without_rate_and_canvas_says_nothing_of_them(tmp_path, blobs):
     soft = labels_of(blobs, "soft", 6)
     syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), soft, "unit", 2)
     plain = {"space": "unit", "factor": 2, "image_shape": [1, 8, 8], "source": None}
-    assert syn.config() == plain and artifact.read_card(put(syn, tmp_path / "a", blobs)).set == plain
+    assert syn.config() == plain and read_card(put(syn, tmp_path / "a", blobs)).set == plain
     assert ImageSet.coreset(blobs, torch.arange(3)).config() == {
         "space": "pixel",
         "factor": 1,
@@ -409,13 +410,13 @@ class TestDamage:
                 artifact.load(folder)
 
     def test_provenance_is_not_hashed_and_may_say_anything(self, folder):
-        assert artifact.read_provenance(folder) == {}
+        assert read_provenance(folder) == {}
         good = {"seconds": {"distill": 1.5}, "notes": ["x"]}
         (folder / "provenance.json").write_text(json.dumps(good))
-        assert artifact.read_provenance(folder) == good
+        assert read_provenance(folder) == good
         for text in ("", "[]", '{"seconds": "fast"}', '{"seconds": {"distill": "soon"}}', '{"notes": 5}'):
             (folder / "provenance.json").write_text(text)
-            assert artifact.read_provenance(folder) == {}
+            assert read_provenance(folder) == {}
         (folder / "provenance.json").unlink()
         artifact.load(folder)
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from dd_bench import artifact
+from dd_bench.card import read_provenance
 from dd_bench.record import load_record
 from dd_bench.run import MENDABLE
 
@@ -49,7 +50,7 @@ class TestOneRun:
             "lr_img"
         ] == 1.0
         assert card.dataset_digest == r.real_digest and len(syn.labels) == 10
-        assert artifact.read_provenance(folder)["seconds"]["distill"] == r.seconds["distill"]
+        assert read_provenance(folder)["seconds"]["distill"] == r.seconds["distill"]
 
         work = tmp_path / "runs" / "work"
         (log,) = work.glob("*/*")

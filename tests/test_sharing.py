@@ -16,7 +16,8 @@ import torch
 
 import dd_bench
 from dd_bench import artifact, remote, sharing
-from dd_bench.catalogue import list_choices
+from dd_bench.card import read_provenance
+from dd_bench.catalogue import list_choices, show, verify
 from dd_bench.sharing import load, pull, pull_verb, push, push_verb, sets_at
 from dd_bench.synthetic import ImageSet
 
@@ -63,11 +64,17 @@ class Handler(SimpleHTTPRequestHandler):
     ranges = True
     cut: dict[str, int] = {}  # noqa: RUF012  file -> bytes after which the connection ends, once
     wrong: set[str] = set()  # noqa: RUF012  files whose first byte is another
+    status: dict[str, int] = {}  # noqa: RUF012  answers instead of a file
+    lists, missing = True, 404
     asked: list[tuple[str, str, str]] = []  # noqa: RUF012
 
     def do_GET(self):
         path = Path(self.translate_path(self.path))
         self.asked.append((self.command, path.name, self.headers.get("Range", "")))
+        if trouble := self.status.get(path.name):
+            return self.send_error(trouble)
+        if not (path.is_file() or (self.lists and path.is_dir())):
+            return self.send_error(self.missing)
         if not path.is_file():
             return super().do_GET() if self.command == "GET" else super().do_HEAD()
         content = path.read_bytes()
@@ -105,7 +112,7 @@ class Handler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def web(tmp_path):
     """A web server of the temporary folder; its handler can be told to misbehave."""
-    kind = type("OfThisTest", (Handler,), {"cut": {}, "wrong": set(), "asked": []})
+    kind = type("OfThisTest", (Handler,), {"cut": {}, "wrong": set(), "asked": [], "status": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(kind, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.url, server.how = f"http://127.0.0.1:{server.server_port}", kind
@@ -182,10 +189,13 @@ class TestFolder:
     def test_the_digest_that_is_wanted(self, made, tmp_path):
         folder = made()
         digest = artifact.digest(folder)
-        with pytest.raises(ValueError, match=f"has digest {digest[:16]}, wanted abc"):
-            pull(f"file://{folder}", digest="abc")
-        with pytest.raises(ValueError, match="wanted abc"):
-            load(folder, digest="abc")
+        with pytest.raises(ValueError, match=f"has digest {digest[:16]}, wanted {'abc' * 3}"):
+            pull(f"file://{folder}", digest="abc" * 3)
+        with pytest.raises(ValueError, match="wanted abcabcabc"):
+            load(folder, digest="ABC" * 3)
+        for none in ("abc", "*" * 8, ""):
+            with pytest.raises(ValueError, match="is no digest of a set: wanted its first 8 hexadecimal"):
+                pull(f"file://{folder}", digest=none)
         kept = pull(f"file://{folder}", digest=digest[:8])
         assert pull("https://nowhere.invalid/set", digest=digest[:16]) == kept, "no connection is needed"
 
@@ -211,8 +221,93 @@ class TestFolder:
             else:
                 assert pull(f"file://{folder}").parent == sharing.home()
 
+    def test_a_stranger_s_card(self, made, tmp_path, capsys):
+        """Whatever it says: it is refused with its address, nothing is left, and other sets are listed as before."""
+        whole, folder = made("sets/a"), made("sets/b", first=5)
+        card = json.loads((folder / "card.json").read_text())
+        deep = "[" * 100_000
+        for text in (
+            *(json.dumps(card | c) for c in (
+                {"stored_bytes": 5}, {"stored_bytes": {"images": -1}}, {"stored_bytes": {"images": 10**30}},
+                {"ipc": 10**30}, {"seed": 10**30}, {"method": "x" * 201}, {"sha256": {"y" * 300: "0"}},
+                {"method": "a\ud800b"}, {"config": [1]}, {"dataset": None},
+            )),
+            "[]", "5", "{", deep,
+        ):  # fmt: skip
+            (folder / "card.json").write_text(text)
+            with pytest.raises(ValueError, match=r"sets/b/card\.json is not a valid card"):
+                pull(f"file://{folder}")
+            assert [f.url for f in sets_at(f"file://{folder.parent}")] == [f"file://{whole}"]
+            assert "b is not a valid card" in capsys.readouterr().err
+        (folder / "card.json").write_text(json.dumps(card | {"set": card["set"] | {"factor": "x"}}))
+        with pytest.raises(ValueError, match=rf"^file://{folder} is damaged"):
+            pull(f"file://{folder}")
+        assert there(tmp_path) == [] and not list((tmp_path / "home" / "sets").glob(".*.partial"))
+
+    def test_a_stranger_s_words_are_words(self, made, capsys):
+        folder = made()
+        card = json.loads((folder / "card.json").read_text())
+        words = {"method": "[bold]x[/bold] [/]", "licence": "\x1b]0;pwn\x07\x1b[31m"}
+        (folder / "card.json").write_text(json.dumps(card | words))
+        assert show([str(folder)]) == list_choices(["--remote", f"file://{folder}"]) == 0
+        assert verify([str(folder)]) == 0
+        said = capsys.readouterr().out
+        assert said.count("[bold]x[/bold] [/]") == 3 and "\x1b" not in said and "\x07" not in said
+
+    def test_a_link_is_not_sent(self, made, tmp_path):
+        """No hash covers the provenance; git keeps links, and one may lead anywhere on the machine that publishes."""
+        folder = made()
+        (folder / "provenance.json").unlink()
+        (tmp_path / "secret").write_text('{"device": "mine"}')
+        (folder / "provenance.json").symlink_to(tmp_path / "secret")
+        push(folder, f"file://{tmp_path}/b")
+        assert sorted(p.name for p in (tmp_path / "b").iterdir()) == sorted(
+            p.name for p in folder.iterdir() if not p.is_symlink()
+        )
+
 
 class TestWeb:
+    @pytest.mark.parametrize("status", [503, 500, 401, 403, 429])
+    def test_a_server_in_trouble_is_no_missing_file(self, made, web, status, monkeypatch):
+        monkeypatch.setattr(remote, "ATTEMPTS", 1)
+        made("a")
+        web.how.status["card.json"] = status
+        for act in (pull, sets_at):
+            with pytest.raises(OSError, match=f"could not be reached: {status}") as told:
+                act(f"{web.url}/a")
+            assert not isinstance(told.value, FileNotFoundError)
+
+    def test_an_index_where_nothing_is_listed(self, made, web, tmp_path, capsys):
+        """Of pages, or of an object store over https, which forbids what is not there."""
+        made("sets/a")
+        made("sets/b", first=5)
+        web.how.lists = False
+        (index := tmp_path / "sets" / "index.json").write_text('{"sets": ["b", "gone", "a"]}')
+        assert [f.url[-1] for f in sets_at(f"{web.url}/sets")] == ["a", "b"]
+        assert "index.json names gone, which has no card.json" in capsys.readouterr().err
+        index.write_text('{"sets": ["b", "a"]}')
+        web.how.missing = 403
+        assert [f.url[-1] for f in sets_at(f"{web.url}/sets")] == ["a", "b"]
+        web.how.missing = 404
+        for names in ('"abc"', '["../a"]', "[1]", '{"a": 1}'):
+            index.write_text(f'{{"sets": {names}}}')
+            with pytest.raises(ValueError, match=r'index\.json is not \{"sets": \[names of folders\]\}'):
+                sets_at(f"{web.url}/sets")
+        web.how.lists = True
+        for other in ("<html>", '["a"]', '{"pages": []}', "[" * 100_000):  # of somebody else
+            index.write_text(other)
+            assert [f.url[-1] for f in sets_at(f"{web.url}/sets")] == ["a", "b"]
+        index.unlink()
+        with pytest.raises(ValueError, match=f"If it is a site of dd_bench, its sets are in {web.url}/sets"):
+            sets_at(web.url)
+
+    def test_a_card_is_small(self, made, web, tmp_path, monkeypatch):
+        monkeypatch.setattr(remote, "SMALL", 100_000)
+        (made("a") / "card.json").write_bytes(b" " * 200_000)
+        for act in (pull, sets_at):
+            with pytest.raises(OSError, match="larger than 100,000 bytes"):
+                act(f"{web.url}/a")
+
     def test_pull_and_list(self, made, web, tmp_path, capsys):
         folder, url = made("sets/a"), web.url + "/sets"
         made("sets/b", first=7)
@@ -281,7 +376,7 @@ class TestWeb:
 
     def test_provenance_may_be_absent(self, made, web):
         (made("a") / "provenance.json").unlink()
-        assert artifact.read_provenance(pull(f"{web.url}/a")) == {}
+        assert read_provenance(pull(f"{web.url}/a")) == {}
 
     def test_the_commands(self, made, web, tmp_path, capsys):
         folder = made("a")

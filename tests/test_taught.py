@@ -8,6 +8,7 @@ import torchvision
 from PIL import Image
 
 from dd_bench import artifact, examination
+from dd_bench.card import read_card
 from dd_bench.data.digits import digits
 from dd_bench.label_store import LabelStore
 from dd_bench.leaderboards.entries import taught_by
@@ -280,5 +281,5 @@ class TestImageNet:
         r = load_record(only(tmp_path / "runs" / "records", "*.json"))
         assert r.label_mode == "replay" and "random" in r.metrics
         assert r.stored_bytes["teacher labels"] == 2 * n * 3 * 2  # epochs, images, classes, float16
-        card = artifact.read_card(only(tmp_path / "runs" / "sets", "*-*"))
+        card = read_card(only(tmp_path / "runs" / "sets", "*-*"))
         assert card.class_names == list(self.WNIDS)
