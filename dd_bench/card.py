@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from dd_bench import __version__
-from dd_bench.record import Code, TeacherId
+from dd_bench.record import Code, Count, TeacherId
 
 SCHEMA_VERSION = 1
 CARD, PROVENANCE = "card.json", "provenance.json"
@@ -26,7 +26,6 @@ NAME = r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,199}"
 
 Word = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=10_000)]
-Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Card(BaseModel):

@@ -11,12 +11,13 @@ import os
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
-from typing import Any, Literal, Self
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from dd_bench.intervals import std, t_interval
 
@@ -27,6 +28,9 @@ SHARES = ("accuracy", "auc", "balanced_accuracy", "robust_accuracy", "hidden", "
 
 DIFFERENCES = ("forgetting", "hlr", "ior")
 """But for these, which are differences of shares, in [-1, 1]."""
+
+Count = Annotated[int, Field(ge=0, lt=2**63)]
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 
 
 class _Frozen(BaseModel):
@@ -103,7 +107,7 @@ class Record(_Frozen):
     method: str
     dataset: str
     model: str = Field(description="network evaluated on, with the knobs that differ from its YAML")
-    ipc: int = Field(ge=1)
+    ipc: int = Field(ge=1, lt=2**31)
     protocol: ProtocolId
     evaluator: str
     selection: Literal["last", "best_on_val", "best_on_test"]
@@ -113,18 +117,18 @@ class Record(_Frozen):
     scores: list[Score] = []
     config: dict[str, Any]
     seeds: dict[str, int]
-    seconds: dict[str, float] = Field(default={}, description="wall-clock by stage")
-    peak_memory: dict[str, int] = Field(
+    seconds: dict[str, Seconds] = Field(default={}, description="wall-clock by stage")
+    peak_memory: dict[str, Count] = Field(
         default={}, description="bytes by stage: resident (CPU) or allocated (CUDA)"
     )
-    stored_bytes: dict[str, int] = Field(default={}, description="one synthetic set, by part")
-    teacher_forwards: int = Field(
+    stored_bytes: dict[str, Count] = Field(default={}, description="one synthetic set, by part")
+    teacher_forwards: Count = Field(
         default=0, description="images through teachers while one network is trained"
     )
     teachers: list[TeacherId] = Field(
         default=[], description="that guided the set or labelled it, in their order"
     )
-    sizes: dict[str, int] = Field(
+    sizes: dict[str, Count] = Field(
         default={}, description="of one set of graphs: samples, nodes, bytes as papers count"
     )
     real_digest: str
@@ -133,6 +137,12 @@ class Record(_Frozen):
     device: str
     versions: dict[str, str]
     notes: list[str] = []
+
+    @field_validator("created")
+    @classmethod
+    def _a_time(cls, created: str) -> str:
+        datetime.fromisoformat(created)
+        return created
 
     def sample(self, metric: str | None = None) -> list[float]:
         """Returns the independent values of a metric: set means if there are several sets, else the networks'.
@@ -258,7 +268,8 @@ def load_record(path: Path) -> Record:
     """
     try:
         data = json.loads(path.read_text())
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError) as error:
+        json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair is no text
+    except (OSError, ValueError, RecursionError) as error:
         raise ValueError(f"{path} is not a record: {error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:

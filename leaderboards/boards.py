@@ -11,7 +11,7 @@ from typing import Any
 from dd_bench.record import Record
 from dd_bench.shipped import changed
 
-from .entries import Track
+from .entries import BORROWED, Track
 from .published import Published, PublishedSet, find
 from .statistics import Place, rank
 
@@ -30,8 +30,6 @@ REFERENCE = "full"
 """The whole training set: an upper bound without an IPC, shown in every column and never ranked."""
 CONTROL = "random"
 """Without this row, nobody can tell what a method adds to its labels and its protocol."""
-BORROWED = f"{CONTROL}, hard labels"
-"""This row on a board of soft labels, which belong to the sets: random images have their classes alone."""
 
 
 @dataclass(frozen=True)

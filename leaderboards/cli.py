@@ -16,7 +16,14 @@ from .pairs import compare, pairs_table
 from .plots import draw
 from .published import load_published
 from .site import build_site
-from .submission import check_baselines, check_configuration, check_protocol, check_sets, check_twins
+from .submission import (
+    check_baselines,
+    check_configuration,
+    check_protocol,
+    check_sets,
+    check_twins,
+    check_whole,
+)
 from .tables import build
 
 _HERE = Path(__file__).parent
@@ -69,6 +76,7 @@ def _add(paths: list[Path], folder: Path, sets: Path, alone: bool) -> None:
         try:
             check_record(record)
             check_protocol(record)
+            check_whole(record)
             check_configuration(record)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error

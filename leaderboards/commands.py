@@ -146,6 +146,8 @@ def _differences(shipped: Mapping[str, Any], values: Mapping[str, Any], path: st
             yield f"+{here}={_grammar(value, here)}"
         elif isinstance(value, dict) and isinstance(shipped[key], dict) and value:
             yield from _differences(shipped[key], value, here)
+        elif isinstance(shipped[key], dict) and value is not None and not isinstance(value, dict):
+            raise ValueError(f"{here}={value!r}: wanted keys and values, as the YAML has")
         elif value != shipped[key] and not _same_number(value, shipped[key]):
             yield f"{here}={_grammar(value, here)}"
     # a key that is missing otherwise is younger than the record, and its default is what the record had

@@ -8,7 +8,7 @@ import re
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from dd_bench.record import DIFFERENCES, SHARES, Record, content_key, file_sha256, load_record
 
@@ -21,6 +21,10 @@ ROOT = _HERE if (_HERE.parent / "pyproject.toml").exists() else Path("leaderboar
 """Where boards live: beside this file in a checkout, of an installed wheel under the working directory."""
 LONGEST = 200
 """Characters of a slug, which is a file's name; of a longer one the end is a digest of it."""
+GROUPS = ("method", "dataset", "model", "protocol", "evaluator")
+"""Groups of the configuration that every run composes."""
+BORROWED = "random, hard labels"
+"""The row of random images on a board of soft labels, which belong to the sets: random images have their classes."""
 TAUGHT = ("static", "replay", "online")
 """Label modes in which teachers say what the answers are."""
 
@@ -117,9 +121,19 @@ def check_record(record: Record) -> None:
 
     Raises:
         ValueError: done without a value of its main metric, a value that is not finite, a share outside
-            [0, 1], or two values for one network.
+            [0, 1], two values for one network, sets that are not those of the values, or a configuration of another
+            shape.
     """
     what = f"record {record.key} ({record.method} on {record.dataset})"
+    if record.method == BORROWED:
+        raise ValueError(f"{what} has the name of a row that boards of soft labels borrow")
+    parts = {**{g: record.config.get(g, {}) for g in GROUPS}, "teachers": record.config.get("teachers") or {}}
+    for name, part in [*parts.items(), *((f"teachers.{t}", v or {}) for t, v in _items(parts["teachers"]))]:
+        if not isinstance(part, dict):
+            raise ValueError(f"{what}: its config.{name} is {part!r}, wanted keys and values")
+    sets = len({s.set for s in record.scores})
+    if record.status == "done" and record.set_digests and len(set(record.set_digests)) != sets:
+        raise ValueError(f"{what} has values of {sets} sets and names {len(set(record.set_digests))}")
     if record.status == "done" and record.main_metric not in record.metrics:
         raise ValueError(f"{what} is done but has no value of its main metric {record.main_metric!r}")
     for score in record.scores:
@@ -132,6 +146,10 @@ def check_record(record: Record) -> None:
     for (metric, a, b), count in Counter((s.metric, s.set, s.network) for s in record.scores).items():
         if count > 1:
             raise ValueError(f"{what} has {count} values of {metric} for set {a}, network {b}; wanted one")
+
+
+def _items(part: Any) -> list[tuple[Any, Any]]:
+    return list(part.items()) if isinstance(part, dict) else []
 
 
 def duplicates(found: Sequence[tuple[Path, Record]]) -> list[str]:

@@ -24,7 +24,7 @@ def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         if record.status == "done" and record.config.get("protocol", {}).get("labels"):
-            recipe = canonical(record.config["protocol"]["recipe"])
+            recipe = canonical(record.config["protocol"].get("recipe"))
             told = {k: v for k, v in record.config["protocol"]["labels"].items() if k != "kind"}
             teachers = "+".join(
                 sorted(record.config.get("teachers") or {})

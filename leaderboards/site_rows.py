@@ -8,9 +8,9 @@ from typing import Any
 
 from dd_bench.record import Record
 
-from .boards import BORROWED, REFERENCE, Board, Cell
+from .boards import REFERENCE, Board, Cell
 from .cost import Point
-from .entries import ACCURACY
+from .entries import ACCURACY, BORROWED
 from .figures import ends, interval, networks, number, printed, span
 from .published import PublishedSet
 

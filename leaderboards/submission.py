@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from hydra.utils import get_class
+from safetensors import SafetensorError, safe_open
 
+from dd_bench.card import TENSORS
 from dd_bench.record import Record, file_sha256
 from dd_bench.shipped import describe, shipped_config
 
 from .boards import CONTROL, REFERENCE
 from .commands import changes, control_command
-from .entries import Track, entry_name, sets_in
+from .entries import GROUPS, Track, entry_name, sets_in
 
 
 def check_protocol(record: Record) -> None:
@@ -44,6 +46,18 @@ def check_protocol(record: Record) -> None:
             raise ValueError(f"protocol {record.protocol.name!r} has the configuration of {wanted!r}")
 
 
+def check_whole(record: Record) -> None:
+    """Refuses a record that leaves out how it came about: then nothing belies what it says of itself.
+
+    Raises:
+        ValueError: which part of its configuration is missing.
+    """
+    if missing := [group for group in GROUPS if not record.config.get(group)]:
+        raise ValueError(
+            f"its configuration has no {', '.join(missing)}: hand in the record as the run wrote it"
+        )
+
+
 def check_configuration(record: Record) -> None:
     """Refuses a record whose names are not those of its own configuration: they choose its board.
 
@@ -66,9 +80,14 @@ def check_configuration(record: Record) -> None:
             values = {k: v for k, v in values.items() if k not in _repeats(name)}
         if (wanted := describe(group, name, values)) != described:
             raise ValueError(f"{group} {described!r} has the configuration of {wanted!r}")
-    labels = (config.get("protocol") or {}).get("labels")
+    protocol = config.get("protocol") or {}
+    if known := re.fullmatch("[A-Za-z0-9_-]{1,100}", record.protocol.name.partition("(")[0]):
+        changes("protocol", known[0], protocol)
+    if (selection := protocol.get("selection", record.selection)) != record.selection:
+        raise ValueError(f"selection {record.selection!r}: its protocol has {selection!r}")
+    labels = protocol.get("labels")
     told = (labels["kind"],) if isinstance(labels, dict) and "kind" in labels else ("hard", "soft", "unknown")
-    if config.get("protocol") and record.label_mode not in told:
+    if protocol and record.label_mode not in told:
         raise ValueError(f"label_mode {record.label_mode!r}: its protocol has {' or '.join(told)} labels")
 
 
@@ -105,10 +124,11 @@ def check_baselines(new: Sequence[Record], all_of_them: Sequence[Record]) -> Non
     missing: dict[tuple[Track, int], Record] = {}
     for record in new:
         track = Track.of(record)
+        fitting = [track]
         if track.label_mode == "soft":  # labels of the set's own: random images have their classes
-            track = track._replace(label_mode="hard")
-        if record.method not in (CONTROL, REFERENCE) and (track, record.ipc) not in have:
-            missing.setdefault((track, record.ipc), record)
+            fitting.append(track._replace(label_mode="hard"))
+        if record.method not in (CONTROL, REFERENCE) and not any((t, record.ipc) in have for t in fitting):
+            missing.setdefault((fitting[-1], record.ipc), record)
     if missing:
         lines = [
             f"{track.title}, IPC {ipc}:\n    {control_command(r)}"
@@ -161,6 +181,7 @@ def _check_set(record: Record, folder: Path) -> None:
         files = dict(card["sha256"])
         said = {k: card[k] for k in ("ipc", "dataset", "dataset_digest")}
         made = card["config"].get("method")
+        size = dict(card["stored_bytes"])
     except (ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{folder / 'card.json'} is not a valid card: {error!r}") from error
     for name, wanted in files.items():
@@ -171,9 +192,26 @@ def _check_set(record: Record, folder: Path) -> None:
     for key, value in wants.items():
         if said[key] != value:
             raise ValueError(f"record {record.key} says {key} {value}, its set {folder} is of {said[key]}")
+    if wrong := [f"{k} {v}" for k, v in size.items() if record.stored_bytes.get(k) != v]:
+        raise ValueError(
+            f"record {record.key} stores {record.stored_bytes} bytes, its set {folder} {', '.join(wrong)}"
+        )
+    if record.label_mode in ("hard", "soft") and (kind := _labels_in(folder)) != record.label_mode:
+        raise ValueError(
+            f"record {record.key} says label_mode {record.label_mode!r}, its set {folder} has {kind} labels"
+        )
     asked = record.config.get("method") if record.config.get("set") is None else None
     if asked and made and asked != made:
         keys = sorted(k for k in asked | made if asked.get(k) != made.get(k))
         raise ValueError(
             f"record {record.key} says it made its set with other {', '.join(keys)} than the card of {folder}"
         )
+
+
+def _labels_in(folder: Path) -> str:
+    """Returns the kind of labels in a set's file: a class is a whole number, and a distribution is not."""
+    try:
+        with safe_open(folder / TENSORS, framework="numpy") as tensors:
+            return "hard" if tensors.get_slice("labels").get_dtype() == "I64" else "soft"
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder / TENSORS} is damaged: {error}") from error

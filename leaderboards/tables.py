@@ -11,11 +11,11 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dd_bench.record import Record, write_atomic
 
 from .architectures import architecture_tables
-from .boards import BORROWED, REFERENCE, Board, Cell, boards
+from .boards import REFERENCE, Board, Cell, boards
 from .continual import continual_tables
 from .cost import cost_tables
 from .cross_arch import cross_arch_tables
-from .entries import ACCURACY, load_entries
+from .entries import ACCURACY, BORROWED, load_entries
 from .figures import beside, csv_text, every_entry, networks, number, printed
 from .labels import label_tables
 from .markup import LATEX, MARKDOWN, Markup, markdown_table

@@ -18,7 +18,7 @@ from pathlib import Path
 from dd_bench.record import Record, load_record
 
 from .commands import evaluate_command
-from .entries import ROOT, load_entry, sets_in
+from .entries import ROOT, Track, load_entry, sets_in
 from .submission import changed_card
 from .verified import Verdict, judge, save_verdict
 
@@ -99,6 +99,10 @@ def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verd
         if done.returncode or not found:
             raise ValueError(f"training anew failed, see above: dd-bench {shlex.join(words)}")
         again = load_record(found[0])
+    if Track.of(again) != Track.of(record):
+        raise ValueError(
+            f"trained anew it is on another board: {Track.of(again).title}; the entry says {Track.of(record).title}"
+        )
     values = {s.network: s.value for s in again.scores if s.metric == again.main_metric}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return judge(record, values, again.code, again.device, now)

@@ -6,6 +6,7 @@ import pytest
 
 from dd_bench.leaderboards.entries import entry_name
 from dd_bench.record import Code, ProtocolId, Record, Score, content_key
+from dd_bench.shipped import shipped_config
 
 
 def make_record(method: str, ipc: int, sets: list[list[float]], **changes: Any) -> Record:
@@ -40,6 +41,16 @@ def make_record(method: str, ipc: int, sets: list[list[float]], **changes: Any) 
         for n, value in enumerate(values)
     ]
     return Record(**{"scores": scores, **fields})
+
+
+def composed(method: str, protocol: str = "dc-300") -> dict[str, Any]:
+    """The protocol and configuration of a run on Fashion-MNIST, as the record of one has them."""
+    chosen = {"method": method, "dataset": "fashion_mnist", "model": "convnet", "protocol": protocol}
+    config = {
+        group: shipped_config(group, name) for group, name in (chosen | {"evaluator": "accuracy"}).items()
+    }
+    config["model"] = config["model"] | {"width": 32}
+    return {"protocol": ProtocolId(name=protocol, version=1), "config": config}
 
 
 @pytest.fixture

@@ -6,7 +6,9 @@ import pytest
 
 from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.entries import check_record, entry_name, load_entries
-from dd_bench.record import ProtocolId, Score
+from dd_bench.record import Score, load_record
+
+from .conftest import composed
 
 
 @pytest.fixture
@@ -14,7 +16,7 @@ def saved(record, tmp_path):
     """Saves a record as a run does, outside the entries."""
 
     def save(name="record.json", **kwargs):
-        known = {"protocol": ProtocolId(name="dc-300", version=1)}
+        known = composed(kwargs.get("method", "random"))
         r = record(**{"method": "random", "ipc": 1, "sets": [[0.7, 0.71]]} | known | kwargs)
         return r, r.save(tmp_path / name)
 
@@ -95,6 +97,35 @@ def test_what_is_no_record_is_refused(tmp_path, capsys, text):
     path.write_text(text)
     assert main(["add", str(path), "--entries", str(tmp_path / "entries")]) == 1
     assert "record.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        *(({"config": {g: v}}, f"config.{g} is ") for g in ("method", "dataset") for v in ([1], "x", 5, None)),
+        ({"config": {"teachers": [1]}}, "config.teachers is "),
+        ({"config": {"teachers": {"a": 5}}}, "config.teachers.a is 5"),
+        ({"method": "random, hard labels"}, "the name of a row that boards of soft labels borrow"),
+        ({"set_digests": ["a" * 64, "b" * 64]}, "has values of 1 sets and names 2"),
+    ],
+)  # fmt: skip
+def test_records_of_another_shape(record, changes, message):
+    with pytest.raises(ValueError, match=message):
+        check_record(record("dc", 1, [[0.5]]).model_copy(update=changes))
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"peak_memory": {"a": 10**400}}, {"stored_bytes": {"a": -5}}, {"teacher_forwards": -5}, {"created": "<b>"},
+        {"ipc": 10**30}, {"seconds": {"a": -1.0}}, {"notes": ["\ud800"]}, {"sizes": {"a": 2**63}},
+    ],
+)  # fmt: skip
+def test_numbers_that_cannot_be(record, tmp_path, changes):
+    data = json.loads(record("dc", 1, [[0.5]]).text()) | changes
+    (tmp_path / "r.json").write_text(json.dumps(data))
+    with pytest.raises(ValueError, match=r"r\.json is not a (valid )?record"):
+        load_record(tmp_path / "r.json")
 
 
 def test_records_that_a_board_cannot_show(record):

@@ -15,8 +15,11 @@ from dd_bench.leaderboards.submission import (
     check_protocol,
     check_sets,
     check_twins,
+    check_whole,
 )
 from dd_bench.record import ProtocolId, content_key
+
+from .conftest import composed
 
 SETS = Path(__file__).parents[2] / "leaderboards" / "sets"
 
@@ -55,6 +58,7 @@ def test_a_baseline_is_there(record):
 def test_soft_labels_are_compared_with_hard_random_images(record):
     datm = record("datm", 10, [[0.7]], label_mode="soft")
     check_baselines([datm], [datm, record("random", 10, [[0.5]])])
+    check_baselines([datm], [datm, record("random", 10, [[0.5]], label_mode="soft")])
     with pytest.raises(ValueError, match="method=random"):
         check_baselines([datm], [datm])
 
@@ -93,8 +97,10 @@ def test_sets_are_what_the_record_says(record, sets):
 
 def test_the_command_asks_all_of_it(record, sets, tmp_path, capsys):
     folder, _, digest = sets
-    dm = record("dm", 10, [[0.5]], **digest, **of("dc-300"))
-    wrong = record("random", 7, [[0.5]], **digest, **of("dc-300")).save(tmp_path / "wrong.json")
+    measured = composed("dm")
+    measured["config"]["set"] = "the set"  # it was made elsewhere
+    dm = record("dm", 10, [[0.5]], **digest, **measured)
+    wrong = record("random", 7, [[0.5]], **digest, **composed("random")).save(tmp_path / "wrong.json")
     path = dm.save(tmp_path / "dm.json")
     how = ["--entries", str(tmp_path / "entries"), "--sets", str(folder)]
     assert main(["add", str(path), *how]) == 1
@@ -105,9 +111,9 @@ def test_the_command_asks_all_of_it(record, sets, tmp_path, capsys):
     assert main(["add", str(path), str(wrong), *how, "--no-baseline"]) == 1
     assert "says ipc 7" in capsys.readouterr().err and not (tmp_path / "entries").exists(), "all or none"
     assert main(["add", str(path), *how, "--no-baseline"]) == 0
-    random = record("random", 1, [[0.5]], set_digests=["b" * 64], **of("dc-300"))
+    random = record("random", 1, [[0.5]], set_digests=["b" * 64], **composed("random"))
     both = [
-        str(record("dm", 1, [[0.6]], **of("dc-300")).save(tmp_path / "dm1.json")),
+        str(record("dm", 1, [[0.6]], **composed("dm")).save(tmp_path / "dm1.json")),
         str(random.save(tmp_path / "r.json")),
     ]
     assert main(["add", *both, *how]) == 0, "a record and its baseline may come together"
@@ -184,14 +190,43 @@ def test_a_set_was_made_as_the_record_says(shipped):
         check_sets([with_config(shipped, "method", iterations=1)], SETS)
 
 
+def test_nothing_of_its_making_may_be_left_out(shipped):
+    """What is not there cannot belie what the record says of itself."""
+    check_whole(shipped)
+    for group in ("method", "dataset", "model", "protocol", "evaluator"):
+        for empty in ({group: {}}, {group: None}):
+            with pytest.raises(
+                ValueError, match=f"its configuration has no {group}: hand in the record as the run"
+            ):
+                check_whole(shipped.model_copy(update={"config": shipped.config | empty}))
+
+
+def test_labels_bytes_and_selection_are_those_of_set_and_protocol(shipped):
+    """Soft labels on the board of hard ones, fewer bytes than there are, a pick on test data called the last."""
+    check_sets([shipped], SETS)
+    datm = next(r for r in load_entries(SETS.parent / "entries") if (r.method, r.ipc) == ("datm", 10))
+    check_sets([datm], SETS)
+    with pytest.raises(
+        ValueError, match=r"label_mode 'hard', its set .*datm-fashion_mnist-ipc10-.* has soft labels"
+    ):
+        check_sets([datm.model_copy(update={"label_mode": "hard"})], SETS)
+    for size in ({"images": 1, "labels": 800}, {}):
+        with pytest.raises(ValueError, match=r"stores .* bytes, its set .* images 313600|images 313600"):
+            check_sets([shipped.model_copy(update={"stored_bytes": size})], SETS)
+    with pytest.raises(ValueError, match="selection 'last': its protocol has 'best_on_test'"):
+        check_configuration(with_config(shipped, "protocol", selection="best_on_test"))
+    with pytest.raises(ValueError, match=r"protocol.recipe=5: wanted keys and values"):
+        check_configuration(with_config(shipped, "protocol", recipe=5))
+
+
 def test_a_failure_that_was_tried_again_stops_nobody(record, tmp_path, capsys):
-    failed = {"scores": [], "status": "diverged", "reason": "loss is nan", "key": "a" * 16} | of("dc-300")
+    failed = {"scores": [], "status": "diverged", "reason": "loss is nan", "key": "a" * 16} | composed("dc")
     first = record("dc", 10, [], **failed).save(tmp_path / "first.json")
     again = record("dc", 10, [], **failed | {"created": "2026-02-03T04:05:06Z"}).save(tmp_path / "again.json")
-    random = record("random", 10, [[0.5]], **of("dc-300")).save(tmp_path / "random.json")
+    random = record("random", 10, [[0.5]], **composed("random")).save(tmp_path / "random.json")
     how = ["--entries", str(tmp_path / "entries"), "--sets", str(tmp_path)]
     assert main(["add", str(random), str(first), *how]) == 0
-    other = record("dm", 10, [[0.6]], **of("dc-300")).save(tmp_path / "dm.json")
+    other = record("dm", 10, [[0.6]], **composed("dm")).save(tmp_path / "dm.json")
     assert main(["add", str(again), str(other), *how]) == 0
     assert "already there" in capsys.readouterr().out
     assert len(list((tmp_path / "entries").iterdir())) == 3

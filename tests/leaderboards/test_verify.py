@@ -136,7 +136,8 @@ def test_a_record_calls_nothing(own, capsys, tmp_path):
 
 
 def test_draws_are_not_trained_anew(own, capsys):
-    entry = changed(own[0], set_digests=["a" * 64, "b" * 64])
+    draws = [s.model_copy(update={"set": i}) for i in (0, 1) for s in load_record(own[0]).scores]
+    entry = changed(own[0], set_digests=["a" * 64, "b" * 64], scores=draws)
     assert main([str(entry)]) == 0 and "it is of 2 sets, which are not kept" in capsys.readouterr().out
 
 
