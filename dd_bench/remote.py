@@ -48,13 +48,8 @@ class Remote:
             ValueError: no library knows such URLs.
             ImportError: the library that does is not installed.
         """
-        scheme, found, rest = url.partition("://")
-        rest = rest.rstrip("/")
-        if not found or not rest:
-            raise ValueError(f"{url!r} is no URL of a folder. Use e.g. {EXAMPLES}")
-        if "?" in url or "#" in url:
-            raise ValueError(f"{url!r} has a query: wanted the folder of a set, as https://HOST/sets/NAME")
-        url = f"{scheme}://{rest}"
+        url = folder_url(url)
+        scheme = url.partition("://")[0]
         try:
             # a cached system remembers listings that others have changed since
             system, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
@@ -228,6 +223,21 @@ def _lost(error: FileNotFoundError) -> BaseException | None:
             return cause
         cause = cause.__cause__
     return None
+
+
+def folder_url(url: str) -> str:
+    """Returns the URL of a folder without a slash at its end.
+
+    Raises:
+        ValueError: it is none that a library could know.
+    """
+    scheme, found, rest = url.partition("://")
+    rest = rest.rstrip("/")
+    if not found or not rest:
+        raise ValueError(f"{url!r} is no URL of a folder. Use e.g. {EXAMPLES}")
+    if scheme != "file" and ("?" in url or "#" in url):  # a folder may be named so
+        raise ValueError(f"{url!r} has a query: wanted the folder of a set, as https://HOST/sets/NAME")
+    return f"{scheme}://{rest}"
 
 
 @contextmanager

@@ -207,6 +207,11 @@ def report(sweep: Path) -> str:
     """Returns the headline and what failed, each with its reason."""
     lines = [headline(sweep)]
     for words, job in jobs_of(sweep):
+        if (
+            job and job.now() == "running" and job.host != socket.gethostname()
+        ):  # none can tell from here if it lives
+            hours = (time.time() - job.began) / 3600
+            lines.append(f"  running on {job.host} for {hours:.1f} h: {' '.join(words)}")
         if job and (state := job.now()) in ("failed", "died", "diverged", "skipped"):
             lines.append(f"  {state}: {' '.join(words)}\n      {job.reason or 'its process is gone'}")
     return "\n".join(lines)
@@ -227,7 +232,11 @@ def progress_verb(arguments: Sequence[str]) -> int:
         return 1
     failed = False
     for sweep in sweeps:
-        table = json.loads(sweep.read_text())
+        try:
+            table = json.loads(sweep.read_text())
+        except ValueError as error:
+            sys.stderr.write(f"left out: {sweep} is not of a sweep: {error}\n")
+            continue
         sys.stdout.write(f"dd-bench {table['verb']} -m {' '.join(table['overrides'])}\n{report(sweep)}\n")
         failed |= any(job and job.now() in ("failed", "died") for _, job in jobs_of(sweep))
     return int(failed)

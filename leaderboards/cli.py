@@ -35,6 +35,8 @@ def main(argv: Sequence[str]) -> int:
     args = parser.parse_args(argv)
     if args.verb == "build" and args.site and args.into:
         parser.error("--into writes tables into a document, and --site pages: one at a time")
+    if args.verb == "build" and args.sets_at is not None and not args.site:
+        parser.error("--sets-at is of --site")
     try:
         if args.verb == "build" and args.site:
             out = args.out or ROOT / "site"

@@ -16,6 +16,8 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
+from dd_bench.remote import folder_url
+
 from .entries import load_entries
 from .published import load_published
 from .site_pages import TEMPLATES, Pages
@@ -53,13 +55,14 @@ def build_site(
 
     Raises:
         ImportError: plotly is not installed.
-        ValueError: an entry or a file of published numbers is refused.
+        ValueError: an entry or a file of published numbers is refused; `sets_at` is no URL of a folder.
         FileExistsError: `out` holds something else.
     """
     try:
         plotly = import_module("plotly.offline").get_plotlyjs()
     except ImportError as error:
         raise ImportError("the site needs plotly. Use: pip install 'dd-bench[site]'") from error
+    sets_at = None if sets_at is None else folder_url(sets_at)
     old = _written_before(out)
     entries, published = load_entries(entries_dir), load_published(published_dir)
     out.parent.mkdir(parents=True, exist_ok=True)

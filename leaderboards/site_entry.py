@@ -50,6 +50,8 @@ def entry_page(
         "commands": list(_commands(record, known)),
         "pulls": pull_commands(known[0]) if known else [],
         "files": known[0].files if known else {},
+        "unkept": "" if known or not record.set_digests else _unkept(len(record.set_digests)),
+        "file": entry_name(record),
         "metrics": [_metric(record, name) for name in record.metrics],
         "facts": [(name, value) for name, value in _facts(record) if value],
         "config": "\n".join(f"{k}: {v}" for k, v in sorted(leaves(record.config))),
@@ -70,13 +72,18 @@ def _commands(record: Record, known: list[KnownSet]) -> Iterator[tuple[str, str]
                 yield "Distil the set:", one.made
             if len(record.set_digests) == 1:
                 yield (
-                    "Measure the published set anew:",
+                    "Measure the published set anew, in a checkout:",
                     evaluate_command(record, f"leaderboards/sets/{one.name}"),
                 )
                 yield (
-                    "Train its networks anew, compare and mark it:",
+                    "Train its networks anew, compare and mark it, in a checkout:",
                     f"dd-bench verify leaderboards/entries/{entry_name(record)}",
                 )
+
+
+def _unkept(count: int) -> str:
+    which = f"None of its {count} sets is" if count > 1 else "Its set is not"
+    return f"{which} kept here, so there is no picture and nothing to download: the command above makes it again."
 
 
 def _metric(record: Record, name: str) -> dict[str, str]:

@@ -24,8 +24,8 @@ from .markup import PLAIN
 from .published import PublishedSet
 from .site_entry import entry_page
 from .site_plots import continual_parts, cost_plot, cross_arch_parts
-from .site_rows import board_rows, entry_at, every_row, published_rows, track_rows
-from .site_sets import KnownSet, offer, set_rows
+from .site_rows import board_rows, entry_at, every_row, listed, published_rows, track_rows
+from .site_sets import KnownSet, in_python, in_shell, listing, offer, set_rows
 from .tables import latex, legend_of
 from .verified import verdicts
 
@@ -62,7 +62,7 @@ class Pages:
         self.jinja = Environment(
             loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, autoescape=True
         )
-        self.jinja.filters["script"] = _script
+        self.jinja.filters |= {"script": _script, "listed": listed}
 
     def offer(self, sets_dir: Path, elsewhere: str | None) -> None:
         """Takes in the sets beside the entries: see `offer` of `site_sets`."""
@@ -107,7 +107,10 @@ class Pages:
             ),
         )
         sets = list(self.sets.values())
-        self._page("sets", "site/sets.html.j2", title="Sets", rows=set_rows(sets, self.entries), sets=sets)
+        ways = [f"{listing(sets)}\n{in_shell(sets[0])}", in_python(sets[0])] if sets else []
+        local = bool(sets and sets[0].files)
+        rows = set_rows(sets, self.entries)
+        self._page("sets", "site/sets.html.j2", title="Sets", rows=rows, ways=ways, local=local)
         parts = cross_arch_parts(self.entries)
         lead = (
             "What a set is worth to other networks than its own, from the same seeds; in brackets the difference ± "
@@ -151,7 +154,7 @@ class Pages:
     @cached_property
     def cards(self) -> Cards:
         """What the sets beside the entries cite."""
-        return Cards.of(known.card for known in self.sets.values())
+        return Cards.of(known.card.model_dump() for known in self.sets.values())
 
     def _sets_of(self, record: Record) -> dict[str, KnownSet]:
         return {d: self.sets[d] for d in record.set_digests if d in self.sets}

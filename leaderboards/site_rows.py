@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from markupsafe import Markup, escape
+
 from dd_bench.record import Record
 
 from .boards import REFERENCE, Board, Cell
@@ -195,6 +197,21 @@ def every_row(made: Sequence[Board]) -> dict[str, Any]:
             cells += [r.protocol.name, r.label_mode, r.model, r.created[:10], r.status]
             found.append((r.created, r.key, {"cells": cells}))
     return {"columns": columns, "rows": [row for *_, row in sorted(found, key=lambda f: f[:2], reverse=True)]}
+
+
+def listed(rows: Mapping[str, Any]) -> Markup:
+    """Returns the rows of a table as a list with their links, for a browser that runs no script."""
+    shown = []
+    for row in rows["rows"]:
+        first, *others = (
+            cell if isinstance(cell, dict) else {"text": cell} for cell in row["cells"] if cell is not None
+        )
+        name = escape(first["text"])
+        if "href" in first:
+            name = Markup('<a href="{}">{}</a>').format(first["href"], name)
+        told = escape(", ".join(str(cell["text"]) for cell in others if cell["text"] != ""))
+        shown.append(f"<li>{name}: {told}</li>")
+    return Markup(f"<ul>{''.join(shown)}</ul>")
 
 
 def published_rows(published: Sequence[PublishedSet]) -> dict[str, Any]:

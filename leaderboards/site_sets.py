@@ -4,24 +4,38 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 import shutil
+import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, NamedTuple
-from urllib.parse import quote
 
+from dd_bench.card import (
+    CARD,
+    INDEX,
+    NAME,
+    PREVIEW,
+    PROVENANCE,
+    README,
+    TENSORS,
+    TRANSFORM,
+    Card,
+    read_card,
+    read_provenance,
+)
 from dd_bench.record import Record, file_sha256
+from dd_bench.shipped import changed
 
 from .commands import distill_command
-from .entries import sets_in
 from .site_rows import Cells, column, entry_at
 
 HERE = "SITE"
 """The address of the site in a command: its pages put in where they are read."""
-INDEX = "index.json"
-"""What `dd-bench list --remote` reads from a web server that lists nothing: the names of the folders."""
+FILES = (TENSORS, TRANSFORM, README, PREVIEW)
+"""Files of a set that a site has beside its card: a stranger's may not be a page of it."""
 
 
 class KnownSet(NamedTuple):
@@ -29,7 +43,7 @@ class KnownSet(NamedTuple):
 
     digest: str
     name: str
-    card: Mapping[str, Any]
+    card: Card
     picture: str | None  # file on the site
     made: str | None  # the command that distils it, if this suite does
     where: str  # URL to pull it from
@@ -39,53 +53,63 @@ class KnownSet(NamedTuple):
 def offer(sets_dir: Path, site: Path, elsewhere: str | None) -> dict[str, KnownSet]:
     """Copies the sets beside the entries to a site, or their pictures alone, and returns them by their digest.
 
-    A set that is not whole is left out: `dd-bench verify` says what is wrong with it.
+    A set that is not whole, or has what no set of this suite has, is left out; stderr says why.
 
     Args:
         sets_dir: folder of sets.
         site: folder of the site; they come to lie in `sets` in it.
         elsewhere: URL of a folder where they were pushed under the same names, if that is where to pull them from.
     """
-    known = {}
-    for digest, folder in sets_in(sets_dir).items():
+    known: dict[str, KnownSet] = {}
+    for folder in sorted(path.parent for path in sets_dir.glob(f"*/{CARD}")):
         try:
-            card = json.loads((folder / "card.json").read_bytes())
-            hashes = dict(card["sha256"])
-            made = _made(card)
-        except (OSError, ValueError, KeyError, TypeError, AttributeError):
+            card = _card(folder)
+        except (OSError, ValueError) as error:
+            sys.stderr.write(f"left out of the site: {folder}: {error}\n")
             continue
-        if not (_safe(folder.name) and hashes and _whole(folder, hashes)):
+        digest = str(file_sha256(folder / CARD))
+        if digest in known:
+            sys.stderr.write(f"left out of the site: {folder} is {known[digest].name} once more\n")
             continue
-        names = [*hashes, "card.json", "provenance.json"] if elsewhere is None else ["preview.png"]
-        files = {}
-        to = site / "sets" / folder.name
-        for name in names:
-            if (folder / name).is_file():
-                to.mkdir(parents=True, exist_ok=True)
-                shutil.copyfile(folder / name, to / name)
-                files[f"sets/{folder.name}/{name}"] = (to / name).stat().st_size
-        picture = f"sets/{folder.name}/preview.png" if "preview.png" in hashes else None
-        where = f"{elsewhere.rstrip('/') if elsewhere else HERE + '/sets'}/{folder.name}"
+        files = [*card.sha256, CARD, *([PROVENANCE] if read_provenance(folder) else [])]
+        sizes = _copy(folder, site, files if elsewhere is None else [n for n in files if n == PREVIEW])
         known[digest] = KnownSet(
-            digest, folder.name, card, picture, made, where, files if elsewhere is None else {}
+            digest=digest,
+            name=folder.name,
+            card=card,
+            picture=f"sets/{folder.name}/{PREVIEW}" if PREVIEW in card.sha256 else None,
+            made=_made(card),
+            where=f"{HERE + '/sets' if elsewhere is None else elsewhere.rstrip('/')}/{folder.name}",
+            files=sizes if elsewhere is None else {},
         )
     if known and elsewhere is None:
-        names = sorted(k.name for k in known.values())
+        names = sorted(one.name for one in known.values())
         (site / "sets" / INDEX).write_text(json.dumps({"sets": names}, indent=1) + "\n")
     return known
 
 
 def pull_commands(known: KnownSet) -> list[tuple[str, str]]:
     """Returns what fetches a set, for a shell and for Python."""
-    digest = known.digest[:16]
-    return [
-        ("Download its set, checked:", f"dd-bench pull {known.where} --digest {digest}"),
-        (
-            "Or in Python:",
-            f'import dd_bench\nsyn = dd_bench.load("{known.where}", digest="{digest}")\n'
-            "train = dd_bench.tensor_dataset(syn)",
-        ),
+    return [("Download its set, checked:", in_shell(known)), ("Or in Python:", in_python(known))]
+
+
+def in_shell(known: KnownSet) -> str:
+    """Returns the command that pulls a set."""
+    return f"dd-bench pull {shlex.quote(known.where)} --digest {known.digest[:16]}"
+
+
+def in_python(known: KnownSet) -> str:
+    """Returns three lines that load a set."""
+    lines = [
+        "import dd_bench",
+        f'syn = dd_bench.load({json.dumps(known.where)}, digest="{known.digest[:16]}")',
     ]
+    return "\n".join([*lines, "train = dd_bench.tensor_dataset(syn)"])
+
+
+def listing(known: Sequence[KnownSet]) -> str:
+    """Returns the command that lists all sets."""
+    return f"dd-bench list --remote {shlex.quote(known[0].where.rpartition('/')[0])}"
 
 
 def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, Any]:
@@ -95,52 +119,73 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
         for digest in record.set_digests:
             of[digest].append(record)
     columns = [
-        column("method", "Method", "text", filter=True, title="leads to its first entry"),
-        column("dataset", "Dataset", "text", filter=True),
+        column("set", "Set", "text", title="leads to its first entry"),
+        column("method", "Method", "text", filter=True, wide=True),
+        column("dataset", "Dataset", "text", filter=True, wide=True),
         column("ipc", "IPC", filter=True),
+        column(
+            "knobs",
+            "Not the defaults",
+            "text",
+            wide=True,
+            title="hyper-parameters that differ from the YAML's",
+        ),
         column("bytes", "Bytes", title="of images or graphs, labels and what decodes them"),
+        column("tensors", "Tensors", "text"),
+        column("card", "Card", "text", title="named by its digest; it has the hashes of all other files"),
         column("entries", "Entries", wide=True, title="that were measured on it"),
         column("licence", "Licence of the data", "text", wide=True, filter=True),
-        column("digest", "Digest", "text", title="of its card, which has the hashes of all its files"),
     ]
     rows = []
-    for one in sorted(
-        known, key=lambda k: (str(k.card.get("dataset")), _ipc(k), str(k.card.get("method")), k.name)
-    ):
+    for one in sorted(known, key=lambda k: (k.card.dataset, k.card.ipc, k.card.method, k.name)):
         on = sorted(of[one.digest], key=lambda r: (r.created, r.key))
-        size = sum(v for v in dict(one.card.get("stored_bytes") or {}).values() if isinstance(v, int))
-        method: Any = str(one.card.get("method"))
-        at = f"sets/{quote(one.name)}"
-        cells: Cells = [{"text": method, "href": entry_at(on[0])} if on else method]
-        cells += [str(one.card.get("dataset")), _ipc(one)]
-        tensors = f"{at}/synthetic.safetensors"
-        shown = {"text": f"{size:,}", "sort": size}
-        cells.append(
-            shown | ({"href": tensors} if f"sets/{one.name}/synthetic.safetensors" in one.files else {})
-        )
-        cells += [len(on), str(one.card.get("licence") or "")]
-        card = {"text": one.digest[:16], "title": one.where}
-        cells.append(card | ({"href": f"{at}/card.json"} if one.files else {}))
+        method = one.card.config.get("method")
+        knobs = changed("method", one.card.method, method) if isinstance(method, dict) else []
+        size = sum(one.card.stored_bytes.values())
+        tensors, card = f"sets/{one.name}/{TENSORS}", f"sets/{one.name}/{CARD}"
+        cells: Cells = [{"text": one.name, "href": entry_at(on[0])} if on else one.name]
+        cells += [one.card.method, one.card.dataset, one.card.ipc, ", ".join(knobs)]
+        cells.append({"text": f"{size:,}", "sort": size})
+        cells.append({"text": "download", "href": tensors} if tensors in one.files else None)
+        cells.append({"text": one.digest[:16]} | ({"href": card} if card in one.files else {}))
+        cells += [len(on), one.card.licence]
         rows.append({"cells": cells})
     return {"columns": columns, "rows": rows}
 
 
-def _ipc(known: KnownSet) -> int:
-    ipc = known.card.get("ipc")
-    return ipc if isinstance(ipc, int) else 0
+def _card(folder: Path) -> Card:
+    """Returns the card of a set that can be published as it is.
+
+    Raises:
+        ValueError: why it cannot.
+    """
+    if not re.fullmatch(NAME, folder.name) or folder.name == INDEX:
+        raise ValueError("its name cannot stand in an address")
+    card = read_card(folder)
+    if TENSORS not in card.sha256 or (others := sorted(set(card.sha256) - set(FILES))):
+        raise ValueError(f"its card names {', '.join(others) if TENSORS in card.sha256 else f'no {TENSORS}'}")
+    for path in (folder, *(folder / name for name in [CARD, *card.sha256])):
+        if path.is_symlink():
+            raise ValueError(f"{path.name} is a link, which may lead anywhere")
+    for name, wanted in card.sha256.items():
+        if file_sha256(folder / name) != wanted:
+            raise ValueError(f"{name} is missing or was changed")
+    return card
 
 
-def _safe(name: str) -> bool:
-    """Whether a name can stand in a URL and in a command as it is."""
-    return re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._+=-]*", name) is not None
+def _copy(folder: Path, site: Path, names: Sequence[str]) -> dict[str, int]:
+    """Copies files of a set to the site and returns their bytes, by their place there."""
+    sizes = {}
+    for name in names:
+        to = site / "sets" / folder.name / name
+        to.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / name, to)
+        sizes[f"sets/{folder.name}/{name}"] = to.stat().st_size
+    return sizes
 
 
-def _whole(folder: Path, hashes: Mapping[str, str]) -> bool:
-    return all(_safe(str(name)) and file_sha256(folder / name) == wanted for name, wanted in hashes.items())
-
-
-def _made(card: Mapping[str, Any]) -> str | None:
+def _made(card: Card) -> str | None:
     """Returns the command that makes a set, None if its configuration is not one of this suite."""
-    with suppress(ValueError):
-        return distill_command(card["config"], card["method"], card["dataset"])
+    with suppress(ValueError, KeyError, TypeError, AttributeError):
+        return distill_command(card.config, card.method, card.dataset)
     return None

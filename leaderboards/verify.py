@@ -41,6 +41,12 @@ def main(arguments: Sequence[str]) -> int:
             from dd_bench import catalogue
 
             failed |= catalogue.verify([str(path)])
+            if path.is_file() and (args.networks is not None or args.sets != parser.get_default("sets")):
+                sys.stderr.write(
+                    f"{path} is no entry, so its set was not looked at and nothing trained. As an entry it is named "
+                    "DATASET-METHOD-ipcN-DIGEST.json, as `dd-bench leaderboard add` and the site do\n"
+                )
+                failed = 1
             continue
         try:
             record = load_entry(path)

@@ -89,7 +89,9 @@ def test_the_headline_counts_and_guesses(known):
         j2={"state": "failed", "reason": "why"},
     )
     assert headline(path) == "sweep: 1 of 4 done, 1 running, 1 failed, about 20 min to go"
-    assert report(path).splitlines()[1:] == ["  failed: ipc=2", "      why"]
+    running, *failed = report(path).splitlines()[1:]
+    assert running.startswith("  running on elsewhere for ") and running.endswith(" h: ipc=1")
+    assert failed == ["  failed: ipc=2", "      why"]
 
 
 def test_a_process_that_is_gone_has_died(known):

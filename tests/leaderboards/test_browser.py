@@ -1,7 +1,9 @@
 """The site in a real browser, from a folder on the disk: what its readers click, and that nothing leaves the page."""
 
+import ast
 import json
 import os
+import shlex
 import shutil
 import time
 from pathlib import Path
@@ -178,6 +180,10 @@ def test_drawings(page, board):
     assert len(points) >= 250
     title = ".plot .xtitle"
     assert "bytes" in driver.find_element(By.CSS_SELECTOR, title).text
+    buttons = [b.get_attribute("data-title") for b in driver.find_elements(By.CSS_SELECTOR, ".modebar-btn")]
+    assert len(buttons) > 3 and not [
+        b for b in buttons if not b or "cloud" in b.lower() or "share" in b.lower()
+    ]
     Select(driver.find_element(By.CSS_SELECTOR, "[data-axis]")).select_by_value("making")
     WebDriverWait(driver, 10).until(lambda d: "seconds" in d.find_element(By.CSS_SELECTOR, title).text)
 
@@ -215,6 +221,22 @@ def test_a_set_is_pulled_as_its_page_says(page, site, tmp_path, monkeypatch):
     *_, url, option, digest = pulling.split()
     assert option == "--digest" and pull(url, digest=digest).name.endswith(digest)
     assert "SITE" not in driver.find_element(By.TAG_NAME, "main").text
+
+
+def test_an_address_with_spaces_and_quotes_can_be_pasted(page, site, tmp_path):
+    """As it is read, a shell and Python give back the address that the browser has."""
+    from dd_bench.sharing import sets_at
+
+    there = tmp_path / "it's a (site) 100% #1"
+    shutil.copytree(site, there)
+    driver = page("sets.html")
+    driver.get((there / "sets.html").as_uri())
+    shell, python = (e.text for e in driver.find_elements(By.TAG_NAME, "pre"))
+    assert shlex.split(shell)[3] == f"file://{there}/sets" and sets_at(f"file://{there}/sets")
+    code = python.splitlines()[1]
+    assert ast.literal_eval(code[code.index("(") + 1 : code.index(", digest")]).startswith(
+        f"file://{there}/sets/"
+    )
 
 
 def test_a_download(page, site, board):

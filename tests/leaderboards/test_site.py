@@ -207,7 +207,7 @@ def test_a_long_name_is_cut(put, record, tmp_path):
     assert len(page.name) < 210
 
 
-def test_sets_that_are_none_are_left_out(entries, tmp_path):
+def test_sets_that_are_none_are_left_out(entries, tmp_path, capsys):
     whole = {"sha256": {"preview.png": ""}, "config": {"model": {}, "method": {}, "dataset": {}, "ipc": 1}}
     whole |= {"method": "dm", "dataset": "digits"}
     broken = [
@@ -222,10 +222,10 @@ def test_sets_that_are_none_are_left_out(entries, tmp_path):
         (tmp_path / "sets" / name / "card.json").write_text(text)
     build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s")
     assert not (tmp_path / "s" / "sets").exists()
-    assert (
-        "dd-bench pull" in (tmp_path / "s" / "sets.html").read_text()
-        and "SITE" not in (tmp_path / "s" / "sets.html").read_text()
-    )
+    page = (tmp_path / "s" / "sets.html").read_text()
+    assert "dd-bench pull" in page and "SITE" not in page
+    said = capsys.readouterr().err.splitlines()
+    assert len(said) == len(texts) and all("is not a valid card" in line for line in said)
 
 
 @pytest.fixture
@@ -252,7 +252,10 @@ def test_sets_of_the_site_can_be_pulled(entries, some_sets, tmp_path, monkeypatc
     )
     assert json.loads((tmp_path / "s" / "sets" / "index.json").read_text()) == {"sets": whole}
     rows = table(tmp_path / "s" / "sets.html")["rows"]
-    assert [(r["cells"][0], r["cells"][2]) for r in rows] == [("mirage", 10), ("dm", 1)]
+    assert [r["cells"][:4] for r in rows] == [
+        [whole[1], "mirage", "MUTAG", 10],
+        [whole[0], "dm", "fashion_mnist", 1],
+    ]
     with silent(tmp_path / "s") as url:
         assert [Path(f.url).name for f in sets_at(f"{url}/sets")] == whole
         for name in whole:
@@ -262,6 +265,80 @@ def test_sets_of_the_site_can_be_pulled(entries, some_sets, tmp_path, monkeypatc
         (tmp_path / "s" / "sets" / "index.json").write_text('{"sets": ["../boards"]}')
         assert list_choices(["--remote", f"{url}/sets"]) == 1
         assert 'index.json is not {"sets": [names of folders]}' in " ".join(capsys.readouterr().err.split())
+
+
+def test_a_stranger_s_set_brings_no_file_of_its_own(entries, some_sets, tmp_path, capsys):
+    """Neither a page that would run at the address of the site, nor what lies elsewhere where it is built."""
+    (whole,) = some_sets.glob("dm-fashion_mnist-ipc1-*")
+    for folder in some_sets.iterdir():
+        if folder != whole:
+            shutil.rmtree(folder)
+    for name in ("a_page", "linked", "linked_folder", "z_changed", "z_twice", "index.json"):
+        shutil.copytree(whole, some_sets / name)
+    card = json.loads((whole / "card.json").read_text())
+    (some_sets / "a_page" / "index.html").write_text("<script>alert(1)</script>")
+    page = hashlib.sha256(b"<script>alert(1)</script>").hexdigest()
+    text = json.dumps(card | {"sha256": card["sha256"] | {"index.html": page}})
+    (some_sets / "a_page" / "card.json").write_text(text)
+    (tmp_path / "secret").write_bytes((whole / "preview.png").read_bytes())
+    (some_sets / "linked" / "preview.png").unlink()
+    (some_sets / "linked" / "preview.png").symlink_to(tmp_path / "secret")
+    shutil.move(some_sets / "linked_folder", tmp_path / "elsewhere")
+    (some_sets / "linked_folder").symlink_to(tmp_path / "elsewhere")
+    (some_sets / "z_changed" / "preview.png").write_bytes(b"")
+    (tmp_path / "device").write_text('{"device": "mine"}')
+    (whole / "provenance.json").unlink()
+    (whole / "provenance.json").symlink_to(tmp_path / "device")
+    build_site(entries, ROOT / "published", some_sets, tmp_path / "s")
+    assert {p.name for p in (tmp_path / "s" / "sets").iterdir()} == {whole.name, "index.json"}
+    assert not (tmp_path / "s" / "sets" / whole.name / "provenance.json").exists()
+    said = capsys.readouterr().err
+    for name, why in (
+        ("a_page", "its card names index.html"),
+        ("linked", "preview.png is a link"),
+        ("linked_folder", "linked_folder is a link"),
+        ("z_changed", "preview.png is missing or was changed"),
+        ("z_twice", f"is {whole.name} once more"),
+        ("index.json", "its name cannot stand in an address"),
+    ):
+        assert re.search(rf"left out of the site: \S+/{re.escape(name)}:? {re.escape(why)}", said), (
+            name,
+            said,
+        )
+
+
+def test_where_the_sets_were_pushed_is_a_url(entries, tmp_path, capsys):
+    how = ["--entries", str(entries), "--sets", str(ROOT / "sets"), "--out", str(tmp_path / "s")]
+    for url in ("", "/", "foo", "javascript:alert(1)", "https://h/sets?token=1", "https://h/sets#x"):
+        assert main(["build", "--site", *how, "--sets-at", url]) == 1
+        assert f"{url!r}" in capsys.readouterr().err and not (tmp_path / "s").exists()
+    with pytest.raises(SystemExit):
+        main(["build", "--sets-at", "s3://b/sets"])
+    assert main(["build", "--site", *how, "--sets-at", "s3://b/our sets"]) == 0
+    assert "dd-bench list --remote &#39;s3://b/our sets&#39;\n" in (tmp_path / "s" / "sets.html").read_text()
+
+
+def test_without_a_script_the_rows_are_a_list(entries, some_sets, tmp_path):
+    build_site(entries, ROOT / "published", some_sets, tmp_path / "s")
+
+    def links(name):
+        (inside,) = re.findall(
+            "<noscript><p>Sorting.*?</noscript>", (tmp_path / "s" / name).read_text(), re.DOTALL
+        )
+        return re.findall('<li><a href="([^"]+)">', inside)
+
+    assert len(links("index.html")) == len(list((tmp_path / "s" / "boards").iterdir()))
+    (board,) = (tmp_path / "s" / "boards").glob("fashion_mnist--hard-*accuracy*.html")
+    for link in (*links("index.html"), *(f"boards/{at}" for at in links(f"boards/{board.name}"))):
+        assert (tmp_path / "s" / link).is_file()
+
+
+def test_an_entry_without_its_sets_says_so(record, put, tmp_path):
+    draws = record("random", 1, [[0.5], [0.6]], set_digests=["a" * 64, "b" * 64])
+    build_site(put(draws), ROOT / "published", tmp_path / "none", tmp_path / "s")
+    (page,) = (tmp_path / "s" / "entries").glob("*.html")
+    assert "None of its 2 sets is kept here" in page.read_text() and "SITE" not in page.read_text()
+    assert f'download="{entry_name(draws)}"' in page.read_text()
 
 
 @contextmanager
@@ -297,8 +374,8 @@ def test_an_entry_leads_to_its_set(record, put, some_sets, tmp_path):
     assert f"dd-bench pull SITE/sets/{folder.name} --digest {digest[:16]}" in text
     for file in folder.iterdir():
         assert f'href="../sets/{folder.name}/{file.name}" download' in text
-    (row,) = [r for r in table(tmp_path / "s" / "sets.html")["rows"] if r["cells"][2] == 1]
-    assert row["cells"][0]["href"] == f"entries/{page.name}" and row["cells"][4] == 1
+    (row,) = [r for r in table(tmp_path / "s" / "sets.html")["rows"] if r["cells"][3] == 1]
+    assert row["cells"][0]["href"] == f"entries/{page.name}" and row["cells"][8] == 1
     assert test_every_link_leads_somewhere(tmp_path / "s") is None
 
 

@@ -135,6 +135,13 @@ def test_a_record_calls_nothing(own, capsys, tmp_path):
     assert "is no dataset of this suite" in capsys.readouterr().err and not (tmp_path / "called").exists()
 
 
+def test_a_record_is_no_entry(own, tmp_path, capsys):
+    shutil.copy(own[0], tmp_path / "record.json")
+    assert main([str(tmp_path / "record.json")]) == 0
+    assert main([str(tmp_path / "record.json"), "--networks", "0"]) == 1
+    assert "is no entry, so its set was not looked at" in capsys.readouterr().err
+
+
 def test_draws_are_not_trained_anew(own, capsys):
     draws = [s.model_copy(update={"set": i}) for i in (0, 1) for s in load_record(own[0]).scores]
     entry = changed(own[0], set_digests=["a" * 64, "b" * 64], scores=draws)

@@ -139,7 +139,7 @@
         yaxis: { title: { text: axes.y.title }, gridcolor: grid, zeroline: false },
         legend: window.innerWidth < 640 ? { orientation: "h", y: -0.45 } : {},
       };
-      Plotly.react(place, lines, layout, { displaylogo: false, responsive: true, modeBarButtonsToRemove: ["lasso2d", "select2d"] });
+      Plotly.react(place, lines, layout, { displaylogo: false, responsive: true, showSendToCloud: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "sendDataToCloud"] });
     };
     draw();
     place.on("plotly_click", ({ points }) => { const to = points[0].customdata; if (to) location.href = to; });
@@ -149,8 +149,12 @@
 
   // a command is pasted somewhere else: there it needs the address of this site, which only its reader's browser knows
   const site = document.querySelector("nav .home").href.replace(/\/index\.html$/, "");
-  const address = site.startsWith("file:") ? decodeURI(site) : site;
-  for (const code of document.querySelectorAll("code")) if (code.textContent.includes("SITE/sets")) code.textContent = code.textContent.replaceAll("SITE/sets", () => `${address}/sets`);
+  const address = site.startsWith("file:") ? decodeURIComponent(site) : site;
+  const quoted = (text) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`); // for a shell
+  for (const code of document.querySelectorAll("pre code")) {
+    const text = code.textContent.replace(/"SITE(\/sets[^"]*)"/g, (_, rest) => JSON.stringify(address + rest));
+    code.textContent = text.replace(/\bSITE(\/sets\S*)/g, (_, rest) => quoted(address + rest));
+  }
   document.querySelectorAll("[data-table]").forEach(board);
   document.querySelectorAll("[data-plot]").forEach(plot);
   document.documentElement.dataset.ready = "yes";
