@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from html import escape
 from typing import Any
 
-from markupsafe import Markup, escape
+from markupsafe import Markup
 
 from dd_bench.record import Record
 
@@ -203,14 +204,12 @@ def listed(rows: Mapping[str, Any]) -> Markup:
     """Returns the rows of a table as a list with their links, for a browser that runs no script."""
     shown = []
     for row in rows["rows"]:
-        first, *others = (
-            cell if isinstance(cell, dict) else {"text": cell} for cell in row["cells"] if cell is not None
-        )
-        name = escape(first["text"])
+        there = [cell for cell in row["cells"] if cell is not None]
+        first, *others = (cell if isinstance(cell, dict) else {"text": cell} for cell in there)
+        name, told = escape(str(first["text"])), ", ".join(str(c["text"]) for c in others if c["text"] != "")
         if "href" in first:
-            name = Markup('<a href="{}">{}</a>').format(first["href"], name)
-        told = escape(", ".join(str(cell["text"]) for cell in others if cell["text"] != ""))
-        shown.append(f"<li>{name}: {told}</li>")
+            name = f'<a href="{escape(first["href"])}">{name}</a>'
+        shown.append(f"<li>{name}: {escape(told)}</li>")
     return Markup(f"<ul>{''.join(shown)}</ul>")
 
 
