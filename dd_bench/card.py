@@ -5,7 +5,6 @@ A card may be a stranger's: what is read here is of the right kind, of a size th
 
 from __future__ import annotations
 
-import json
 import re
 from pathlib import Path
 from typing import Annotated, Any
@@ -13,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from dd_bench import __version__
-from dd_bench.record import Code, Count, TeacherId
+from dd_bench.record import Code, Count, Seconds, TeacherId, Word, parse_json
 
 SCHEMA_VERSION = 1
 CARD, PROVENANCE = "card.json", "provenance.json"
@@ -24,7 +23,6 @@ INDEX = "index.json"
 NAME = r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,199}"
 """Names of folders and files that stand in a URL and in a command as they are."""
 
-Word = Annotated[str, StringConstraints(max_length=200)]
 Text = Annotated[str, StringConstraints(max_length=10_000)]
 
 
@@ -62,8 +60,8 @@ class Card(BaseModel):
 class Provenance(BaseModel):
     """`provenance.json`; every field may be absent."""
 
-    seconds: dict[str, float] = {}
-    peak_memory: dict[str, int] = {}
+    seconds: dict[str, Seconds] = {}
+    peak_memory: dict[str, Count] = {}
     notes: list[str] = []
     device: str = ""
     versions: dict[str, str] = {}
@@ -90,8 +88,7 @@ def parse_card(content: bytes, where: str) -> Card:
         ValueError: not JSON, of another schema version, or not valid.
     """
     try:
-        data = json.loads(content)
-        json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair is no text
+        data = parse_json(content)
         if data.get("schema_version") != SCHEMA_VERSION:
             raise ValueError(
                 f"schema_version={data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
@@ -100,19 +97,23 @@ def parse_card(content: bytes, where: str) -> Card:
     except ValidationError as error:
         told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
         raise ValueError(f"{where} is not a valid card: {told}") from error
-    except (ValueError, AttributeError, RecursionError) as error:
+    except (ValueError, AttributeError) as error:
         raise ValueError(f"{where} is not a valid card: {error}") from error
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Returns the fields of `Provenance` that a set gives; none where the file is absent or says something else.
+    """Returns the fields of `Provenance` that a set gives; none where the file is absent or says something else."""
+    try:
+        return Provenance.model_validate_json((folder / PROVENANCE).read_bytes()).model_dump(
+            exclude_unset=True
+        )
+    except (OSError, ValidationError):
+        return {}
+
+
+def tells_its_making(folder: Path) -> bool:
+    """Whether the provenance of a set can go elsewhere with it.
 
     No hash covers this file: a link, which may lead anywhere on this machine, is not followed.
     """
-    path = folder / PROVENANCE
-    try:
-        if path.is_symlink():
-            return {}
-        return Provenance.model_validate_json(path.read_bytes()).model_dump(exclude_unset=True)
-    except (OSError, ValidationError):
-        return {}
+    return not (folder / PROVENANCE).is_symlink() and read_provenance(folder) != {}

@@ -12,6 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from dd_bench.card import read_card, read_provenance
+from dd_bench.plain import plain
 from dd_bench.record import Record, load_record
 
 GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "teacher", "runtime", "logger", "experiment")
@@ -27,7 +28,7 @@ class _Table(Table):
 
 
 def _plain(text: str) -> Text:
-    return Text("".join(c if c.isprintable() or c == "\n" else "�" for c in text))
+    return Text(plain(text))
 
 
 def _error(kind: str, error: Exception) -> None:

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from dd_bench.intervals import std, t_interval
 
@@ -29,8 +29,12 @@ SHARES = ("accuracy", "auc", "balanced_accuracy", "robust_accuracy", "hidden", "
 DIFFERENCES = ("forgetting", "hlr", "ior")
 """But for these, which are differences of shares, in [-1, 1]."""
 
+Word = Annotated[str, StringConstraints(max_length=200)]
+Described = Annotated[str, StringConstraints(max_length=2000)]  # a choice, with every key that differs
 Count = Annotated[int, Field(ge=0, lt=2**63)]
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Seconds = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
+DEEPEST = 50
+"""Lists and objects of JSON inside each other."""
 
 
 class _Frozen(BaseModel):
@@ -40,8 +44,8 @@ class _Frozen(BaseModel):
 class Score(_Frozen):
     """One fresh network's value of one metric."""
 
-    metric: str
-    value: float = Field(allow_inf_nan=False)
+    metric: Word
+    value: float = Field(gt=-1e15, lt=1e15, allow_inf_nan=False)
     set: int = Field(ge=0, description="which synthetic set, 0-based")
     network: int = Field(ge=0, description="which fresh network on that set, 0-based")
     seed: int = Field(ge=0, description="seed of that network")
@@ -53,7 +57,7 @@ class Score(_Frozen):
 class ProtocolId(_Frozen):
     """Which protocol trained the fresh networks."""
 
-    name: str
+    name: Described
     version: int = Field(ge=1)
 
 
@@ -69,11 +73,13 @@ class Code(_Frozen):
 class TeacherId(_Frozen):
     """One teacher of a run; in a list, the order says which guides what."""
 
-    name: str
+    name: Word
     digest: str | None = Field(
         default=None, description="sha256 of weights and class names; None: not loaded"
     )
-    accuracy: float | None = Field(default=None, description="on the test data, if it was measured")
+    accuracy: float | None = Field(
+        default=None, ge=0, le=1, description="on the test data, if it was measured"
+    )
 
 
 class Summary(_Frozen):
@@ -104,15 +110,15 @@ class Record(_Frozen):
     reason: str | None = None
     created: str = Field(description="UTC, ISO 8601")
 
-    method: str
-    dataset: str
-    model: str = Field(description="network evaluated on, with the knobs that differ from its YAML")
+    method: Word
+    dataset: Word
+    model: Described = Field(description="network evaluated on, with the knobs that differ from its YAML")
     ipc: int = Field(ge=1, lt=2**31)
     protocol: ProtocolId
-    evaluator: str
+    evaluator: Described
     selection: Literal["last", "best_on_val", "best_on_test"]
-    label_mode: str
-    main_metric: str
+    label_mode: Word
+    main_metric: Word
 
     scores: list[Score] = []
     config: dict[str, Any]
@@ -267,9 +273,8 @@ def load_record(path: Path) -> Record:
         ValueError: not JSON, of another schema version, or a field missing, unknown or out of range.
     """
     try:
-        data = json.loads(path.read_text())
-        json.dumps(data, ensure_ascii=False).encode()  # half a surrogate pair is no text
-    except (OSError, ValueError, RecursionError) as error:
+        data = parse_json(path.read_bytes())
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a record: {error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
@@ -278,6 +283,27 @@ def load_record(path: Path) -> Record:
         return Record.model_validate(data)
     except ValidationError as error:
         raise ValueError(f"{path} is not a valid record:\n{error}") from error
+
+
+def parse_json(content: bytes) -> Any:
+    """Returns what JSON says that may be a stranger's.
+
+    Raises:
+        ValueError: it is none, holds half a surrogate pair, which is no text, or is nested deeper than `DEEPEST`.
+    """
+    try:
+        data = json.loads(content)
+        json.dumps(data, ensure_ascii=False).encode()
+    except RecursionError as error:
+        raise ValueError(f"nested deeper than {DEEPEST}") from error
+    if not _within(data, DEEPEST):
+        raise ValueError(f"nested deeper than {DEEPEST}")
+    return data
+
+
+def _within(data: Any, depth: int) -> bool:
+    inside = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
+    return depth > 0 and all(_within(x, depth - 1) for x in inside if isinstance(x, dict | list))
 
 
 def canonical(data: Any, indent: int | None = None) -> str:

@@ -200,10 +200,13 @@ class Remote:
             yield
         except FileNotFoundError as error:
             if lost := _lost(error):
-                raise OSError(f"{where} could not be reached: {lost}") from error
+                kind = PermissionError if _answer(lost) in (401, 403) else OSError
+                raise kind(f"{where} could not be reached: {lost}") from error
             raise FileNotFoundError(f"there is no {where}") from error
         except (_Unwritable, MemoryError):
             raise
+        except PermissionError as error:
+            raise PermissionError(f"{where} could not be reached: {error}") from error
         except ValueError as error:
             if "range" in str(error) or "seek" in str(error):
                 raise _Unseekable(f"{where} can only be read from its beginning") from error
@@ -216,10 +219,8 @@ def _lost(error: FileNotFoundError) -> BaseException | None:
     """Returns the trouble that a library takes for a file that is not there; None where a server said so."""
     cause = error.__cause__
     while cause is not None:
-        status = getattr(cause, "status", None)
         broken = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
-        told = isinstance(cause, FileNotFoundError) or getattr(cause, "response", None) or status in GONE
-        if broken and not told:
+        if broken and not isinstance(cause, FileNotFoundError) and _answer(cause) not in GONE:
             return cause
         cause = cause.__cause__
     return None
@@ -229,15 +230,27 @@ def folder_url(url: str) -> str:
     """Returns the URL of a folder without a slash at its end.
 
     Raises:
-        ValueError: it is none that a library could know.
+        ValueError: it is none that a library knows.
     """
     scheme, found, rest = url.partition("://")
     rest = rest.rstrip("/")
+    if found and scheme not in fsspec.available_protocols():
+        raise ValueError(f"{url}: no library knows such URLs. Use e.g. {EXAMPLES}")
     if not found or not rest:
         raise ValueError(f"{url!r} is no URL of a folder. Use e.g. {EXAMPLES}")
     if scheme != "file" and ("?" in url or "#" in url):  # a folder may be named so
         raise ValueError(f"{url!r} has a query: wanted the folder of a set, as https://HOST/sets/NAME")
     return f"{scheme}://{rest}"
+
+
+def _answer(error: BaseException) -> int | None:
+    """Returns the status that a server answered with, as aiohttp, requests and botocore tell it; None without one."""
+    response = getattr(error, "response", None)
+    if isinstance(response, dict):
+        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
+    else:
+        status = getattr(error, "status", None) or getattr(response, "status_code", None)
+    return status if isinstance(status, int) else None
 
 
 @contextmanager

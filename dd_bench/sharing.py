@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from dd_bench import artifact
 from dd_bench.cache import locked
-from dd_bench.card import CARD, INDEX, NAME, PROVENANCE, Card, parse_card, read_provenance
+from dd_bench.card import CARD, INDEX, NAME, PROVENANCE, Card, parse_card, tells_its_making
+from dd_bench.plain import plain
 from dd_bench.record import file_sha256, write_atomic
 from dd_bench.remote import Remote
 from dd_bench.synthetic import SyntheticSet
@@ -107,7 +108,7 @@ def push(folder: Path, url: str, replace: bool = False) -> str:
     """
     card = artifact.load(folder)[1]
     mine = artifact.digest(folder)
-    files = [*card.sha256, *([PROVENANCE] if read_provenance(folder) else [])]
+    files = [*card.sha256, *([PROVENANCE] if tells_its_making(folder) else [])]
     there = Remote.at(url)
     theirs = there.digest(CARD)
     if theirs not in (None, mine) and not replace:
@@ -159,7 +160,7 @@ def sets_at(url: str) -> list[Found]:
         except ValueError as error:
             if own:
                 raise
-            sys.stderr.write(f"left out: {error}\n")  # of somebody else, or of a later version
+            sys.stderr.write(f"left out: {plain(str(error))}\n")  # of somebody else, or of a later version
             continue
         found.append(Found(where, hashlib.sha256(content).hexdigest(), card))
     if not found:
@@ -202,7 +203,7 @@ def pull_verb(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--to", type=Path, help="folder to make (default: one named by the digest, in the cache)"
     )
-    parser.add_argument("--digest", help="of the set, or its first digits: no other will do")
+    parser.add_argument("--digest", help="of the set, or its first eight digits or more: no other will do")
     args = parser.parse_args(arguments)
     return answered(lambda: str(pull(args.url, args.to, args.digest)))
 
@@ -210,9 +211,9 @@ def pull_verb(arguments: Sequence[str]) -> int:
 def answered(act: Callable[[], str]) -> int:
     """Prints what an act returns; what the user can mend is one line on stderr, and exit status 1."""
     try:
-        sys.stdout.write(f"{act()}\n")
+        sys.stdout.write(f"{plain(act())}\n")
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {plain(str(error))}\n")
         return 1
     return 0
 
@@ -232,7 +233,7 @@ def _fetch(there: Remote, partial: Path, card: Card) -> None:
                 f"{there.url}/{name} is not what its card says: sha256 {str(found)[:12]}, wanted {wanted[:12]}. "
                 "Nothing of it was kept: pull again, or ask whoever published it"
             )
-    with suppress(FileNotFoundError):  # it may be absent
+    with suppress(FileNotFoundError, PermissionError):  # it may be absent, which some stores call forbidden
         write_atomic(partial / PROVENANCE, there.read(PROVENANCE))
     artifact.load(partial)
 

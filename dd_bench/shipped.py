@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from functools import cache
 from importlib import resources
+from operator import itemgetter
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -13,6 +15,8 @@ from omegaconf import OmegaConf
 @cache
 def shipped_config(group: str, name: str) -> dict[str, Any]:
     """Returns the YAML `conf/<group>/<name>.yaml` of this package as plain data, to read only; empty if it has none."""
+    if not re.fullmatch("[A-Za-z0-9_-]{1,100}", name):
+        return {}
     path = resources.files("dd_bench.conf") / group / f"{name}.yaml"
     if not path.is_file():
         return {}
@@ -48,7 +52,11 @@ def changed(group: str, name: str, values: dict[str, Any]) -> list[str]:
     shipped = dict(leaves(shipped_config(group, name)))
     if not shipped and group != "model":
         return []
-    return [f"{k}={v}" for k, v in sorted(leaves(values)) if k not in shipped or shipped[k] != v]
+    return [
+        f"{k}={v}"
+        for k, v in sorted(leaves(values), key=itemgetter(0))
+        if k not in shipped or shipped[k] != v
+    ]
 
 
 def describe(group: str, name: str, values: dict[str, Any]) -> str:

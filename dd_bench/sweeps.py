@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import re
 import socket
 import sys
 import time
@@ -129,7 +130,7 @@ def for_the_jobs(words: Sequence[str]) -> list[str]:
     """Returns the arguments of a sweep with the values of what is swept made choices of one.
 
     Hydra gives a plain value to the defaults too, before there is any job: `method=mtt,ftd method.syn_steps=30` would
-    end at a default method without that key.
+    end at a default method without that key. What Hydra reads otherwise inside of a choice (null, quotes, calls) stays.
     """
     told = [w for w in words if "=" in w and not w.startswith("-")]
     try:
@@ -141,12 +142,14 @@ def for_the_jobs(words: Sequence[str]) -> list[str]:
     def chosen(word: str) -> str:
         group, dot, _ = (o := parsed[word]).key_or_group.partition(".")
         key, _, value = word.partition("=")
-        plain = dot and value and "(" not in value and not (o.is_sweep_override() or o.is_hydra_override())
-        return f"{key}=choice({value})" if plain and {group, "experiment"} & swept else word
+        if not dot or o.is_sweep_override() or o.is_hydra_override() or not {group, "experiment"} & swept:
+            return word
+        return f"{key}=choice({value})" if _ONE.fullmatch(value) else word
 
     return [chosen(w) if w in parsed else w for w in words]
 
 
+_ONE = re.compile(r"(?!.*\bnull\b)[\w.+\-/:\[\]{}, ]+", re.IGNORECASE)
 _all_jobs = BasicSweeper.split_arguments
 
 
@@ -234,10 +237,11 @@ def progress_verb(arguments: Sequence[str]) -> int:
     for sweep in sweeps:
         try:
             table = json.loads(sweep.read_text())
-        except ValueError as error:
-            sys.stderr.write(f"left out: {sweep} is not of a sweep: {error}\n")
+            told = f"dd-bench {table['verb']} -m {' '.join(table['overrides'])}\n{report(sweep)}\n"
+        except (ValueError, TypeError, KeyError) as error:
+            sys.stderr.write(f"left out: {sweep} is not of a sweep: {error!r}\n")
             continue
-        sys.stdout.write(f"dd-bench {table['verb']} -m {' '.join(table['overrides'])}\n{report(sweep)}\n")
+        sys.stdout.write(told)
         failed |= any(job and job.now() in ("failed", "died") for _, job in jobs_of(sweep))
     return int(failed)
 

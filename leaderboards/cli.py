@@ -7,6 +7,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
+from dd_bench.plain import plain
 from dd_bench.record import Record, load_record
 
 from .boards import boards
@@ -57,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             _say(f"{len(load_entries(args.entries))} entries in {args.entries}: all as they were added")
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"{error}\n")
+        sys.stderr.write(f"{plain(str(error))}\n")
         return 1
     return 0
 
@@ -158,4 +159,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(line + "\n")
+    sys.stdout.write(plain(line) + "\n")

@@ -6,7 +6,7 @@ import hashlib
 import math
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -127,8 +127,7 @@ def check_record(record: Record) -> None:
     what = f"record {record.key} ({record.method} on {record.dataset})"
     if record.method == BORROWED:
         raise ValueError(f"{what} has the name of a row that boards of soft labels borrow")
-    parts = {**{g: record.config.get(g, {}) for g in GROUPS}, "teachers": record.config.get("teachers") or {}}
-    for name, part in [*parts.items(), *((f"teachers.{t}", v or {}) for t, v in _items(parts["teachers"]))]:
+    for name, part in _parts(record.config):
         if not isinstance(part, dict):
             raise ValueError(f"{what}: its config.{name} is {part!r}, wanted keys and values")
     sets = len({s.set for s in record.scores})
@@ -148,8 +147,16 @@ def check_record(record: Record) -> None:
             raise ValueError(f"{what} has {count} values of {metric} for set {a}, network {b}; wanted one")
 
 
-def _items(part: Any) -> list[tuple[Any, Any]]:
-    return list(part.items()) if isinstance(part, dict) else []
+def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yields the parts of a configuration that have keys and values."""
+    yield from ((group, config[group]) for group in GROUPS if group in config)
+    for group, inner in (("protocol", "labels"), ("protocol", "recipe")):
+        if isinstance(config.get(group), dict) and config[group].get(inner) is not None:
+            yield f"{group}.{inner}", config[group][inner]
+    teachers = config.get("teachers") or {}
+    yield "teachers", teachers
+    if isinstance(teachers, dict):
+        yield from ((f"teachers.{name}", spec) for name, spec in teachers.items() if spec is not None)
 
 
 def duplicates(found: Sequence[tuple[Path, Record]]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
+from operator import itemgetter
 from typing import Any
 
 from dd_bench.record import Record
@@ -54,7 +55,7 @@ def entry_page(
         "file": entry_name(record),
         "metrics": [_metric(record, name) for name in record.metrics],
         "facts": [(name, value) for name, value in _facts(record) if value],
-        "config": "\n".join(f"{k}: {v}" for k, v in sorted(leaves(record.config))),
+        "config": "\n".join(f"{k}: {v}" for k, v in sorted(leaves(record.config), key=itemgetter(0))),
         "bibtex": bibtex(cited([record], cards)),
         "digest": record.digest[:16],
     }

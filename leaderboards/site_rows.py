@@ -201,15 +201,17 @@ def every_row(made: Sequence[Board]) -> dict[str, Any]:
 
 
 def listed(rows: Mapping[str, Any]) -> Markup:
-    """Returns the rows of a table as a list with their links, for a browser that runs no script."""
+    """Returns the rows of a table as a list, each value with its column and its link, for a browser without scripts."""
     shown = []
     for row in rows["rows"]:
-        there = [cell for cell in row["cells"] if cell is not None]
-        first, *others = (cell if isinstance(cell, dict) else {"text": cell} for cell in there)
-        name, told = escape(str(first["text"])), ", ".join(str(c["text"]) for c in others if c["text"] != "")
-        if "href" in first:
-            name = f'<a href="{escape(first["href"])}">{name}</a>'
-        shown.append(f"<li>{name}: {escape(told)}</li>")
+        told: list[str] = []
+        for at, cell in zip(rows["columns"], row["cells"], strict=True):
+            parts = cell if isinstance(cell, dict) else {"text": cell}
+            if parts["text"] not in (None, ""):
+                text = escape(str(parts["text"]) + (f" ({parts['mark']})" if "mark" in parts else ""))
+                link = f'<a href="{escape(parts["href"])}">{text}</a>' if "href" in parts else text
+                told.append(link if not told else f"{escape(at['label'])} {link}")
+        shown.append(f"<li>{'; '.join(told)}</li>")
     return Markup(f"<ul>{''.join(shown)}</ul>")
 
 

@@ -24,8 +24,9 @@ from dd_bench.card import (
     TRANSFORM,
     Card,
     read_card,
-    read_provenance,
+    tells_its_making,
 )
+from dd_bench.plain import plain
 from dd_bench.record import Record, file_sha256
 from dd_bench.shipped import changed
 
@@ -46,6 +47,7 @@ class KnownSet(NamedTuple):
     card: Card
     picture: str | None  # file on the site
     made: str | None  # the command that distils it, if this suite does
+    knobs: Sequence[str]  # of its method that are not the defaults
     where: str  # URL to pull it from
     files: Mapping[str, int]  # files on the site, and their bytes
 
@@ -64,26 +66,35 @@ def offer(sets_dir: Path, site: Path, elsewhere: str | None) -> dict[str, KnownS
     for folder in sorted(path.parent for path in sets_dir.glob(f"*/{CARD}")):
         try:
             card = _card(folder)
-        except (OSError, ValueError) as error:
-            sys.stderr.write(f"left out of the site: {folder}: {error}\n")
+            knobs, made = _knobs(card), _made(card)
+        except (
+            OSError,
+            ValueError,
+            TypeError,
+            KeyError,
+            AttributeError,
+        ) as error:  # of a configuration of any shape
+            sys.stderr.write(f"left out of the site: {folder}: {plain(str(error))}\n")
             continue
         digest = str(file_sha256(folder / CARD))
         if digest in known:
             sys.stderr.write(f"left out of the site: {folder} is {known[digest].name} once more\n")
             continue
-        files = [*card.sha256, CARD, *([PROVENANCE] if read_provenance(folder) else [])]
+        files = [*card.sha256, CARD, *([PROVENANCE] if tells_its_making(folder) else [])]
         sizes = _copy(folder, site, files if elsewhere is None else [n for n in files if n == PREVIEW])
         known[digest] = KnownSet(
             digest=digest,
             name=folder.name,
             card=card,
             picture=f"sets/{folder.name}/{PREVIEW}" if PREVIEW in card.sha256 else None,
-            made=_made(card),
+            made=made,
+            knobs=knobs,
             where=f"{HERE + '/sets' if elsewhere is None else elsewhere.rstrip('/')}/{folder.name}",
             files=sizes if elsewhere is None else {},
         )
     if known and elsewhere is None:
         names = sorted(one.name for one in known.values())
+        (site / ".nojekyll").touch()  # GitHub would make pages of README.md, and leave names with _ out
         (site / "sets" / INDEX).write_text(json.dumps({"sets": names}, indent=1) + "\n")
     return known
 
@@ -139,12 +150,10 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
     rows = []
     for one in sorted(known, key=lambda k: (k.card.dataset, k.card.ipc, k.card.method, k.name)):
         on = sorted(of[one.digest], key=lambda r: (r.created, r.key))
-        method = one.card.config.get("method")
-        knobs = changed("method", one.card.method, method) if isinstance(method, dict) else []
         size = sum(one.card.stored_bytes.values())
         tensors, card = f"sets/{one.name}/{TENSORS}", f"sets/{one.name}/{CARD}"
         cells: Cells = [{"text": one.name, "href": entry_at(on[0])} if on else one.name]
-        cells += [one.card.method, one.card.dataset, one.card.ipc, ", ".join(knobs)]
+        cells += [one.card.method, one.card.dataset, one.card.ipc, ", ".join(one.knobs)]
         cells.append({"text": f"{size:,}", "sort": size})
         cells.append({"text": "download", "href": tensors} if tensors in one.files else None)
         cells.append({"text": one.digest[:16]} | ({"href": card} if card in one.files else {}))
@@ -184,8 +193,13 @@ def _copy(folder: Path, site: Path, names: Sequence[str]) -> dict[str, int]:
     return sizes
 
 
+def _knobs(card: Card) -> list[str]:
+    method = card.config.get("method")
+    return changed("method", card.method, method) if isinstance(method, dict) else []
+
+
 def _made(card: Card) -> str | None:
     """Returns the command that makes a set, None if its configuration is not one of this suite."""
-    with suppress(ValueError, KeyError, TypeError, AttributeError):
+    with suppress(ValueError, KeyError):
         return distill_command(card.config, card.method, card.dataset)
     return None

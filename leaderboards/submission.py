@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 from hydra.utils import get_class
 from safetensors import SafetensorError, safe_open
 
-from dd_bench.card import TENSORS
+from dd_bench.card import TENSORS, read_card
 from dd_bench.record import Record, file_sha256
 from dd_bench.shipped import describe, shipped_config
 
@@ -80,9 +79,11 @@ def check_configuration(record: Record) -> None:
             values = {k: v for k, v in values.items() if k not in _repeats(name)}
         if (wanted := describe(group, name, values)) != described:
             raise ValueError(f"{group} {described!r} has the configuration of {wanted!r}")
-    protocol = config.get("protocol") or {}
-    if known := re.fullmatch("[A-Za-z0-9_-]{1,100}", record.protocol.name.partition("(")[0]):
-        changes("protocol", known[0], protocol)
+    name = record.protocol.name.partition("(")[0]
+    changes("protocol", name, config.get("protocol") or {})
+    protocol = shipped_config("protocol", name) | (
+        config.get("protocol") or {}
+    )  # what is left out is as it is shipped
     if (selection := protocol.get("selection", record.selection)) != record.selection:
         raise ValueError(f"selection {record.selection!r}: its protocol has {selection!r}")
     labels = protocol.get("labels")
@@ -155,7 +156,7 @@ def _sets_of(record: Record, known: Mapping[str, Path], folder: Path) -> list[st
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(f"record {record.key}: {digest!r} is no digest of a set")
         if digest in known:
-            _check_set(record, known[digest])
+            _check_set(record, digest, known[digest])
     missing = [digest for digest in record.set_digests if digest not in known]
     if record.status == "done" and not record.set_digests:
         return [f"{record.method} on {record.dataset} names no set: nobody can verify it"]
@@ -175,23 +176,19 @@ def changed_card(record: Record, folder: Path) -> Path | None:
     return found[0] if len(found) == 1 and len(record.set_digests) == 1 else None
 
 
-def _check_set(record: Record, folder: Path) -> None:
-    try:
-        card = json.loads((folder / "card.json").read_text())
-        files = dict(card["sha256"])
-        said = {k: card[k] for k in ("ipc", "dataset", "dataset_digest")}
-        made = card["config"].get("method")
-        size = dict(card["stored_bytes"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder / 'card.json'} is not a valid card: {error!r}") from error
-    for name, wanted in files.items():
-        path = folder / Path(name).name
+def _check_set(record: Record, digest: str, folder: Path) -> None:
+    card = read_card(folder)
+    for name, wanted in card.sha256.items():
+        path = folder / name
         if (found := file_sha256(path)) is None or found != wanted:
             raise ValueError(f"{path} is missing or was changed: its card says sha256 {str(wanted)[:12]}")
     wants = {"ipc": record.ipc, "dataset": record.dataset, "dataset_digest": record.real_digest}
     for key, value in wants.items():
-        if said[key] != value:
-            raise ValueError(f"record {record.key} says {key} {value}, its set {folder} is of {said[key]}")
+        if (said := getattr(card, key)) != value:
+            raise ValueError(f"record {record.key} says {key} {value}, its set {folder} is of {said}")
+    size = (
+        card.stored_bytes if digest == record.set_digests[0] else {}
+    )  # a record has the bytes of its first set
     if wrong := [f"{k} {v}" for k, v in size.items() if record.stored_bytes.get(k) != v]:
         raise ValueError(
             f"record {record.key} stores {record.stored_bytes} bytes, its set {folder} {', '.join(wrong)}"
@@ -200,8 +197,8 @@ def _check_set(record: Record, folder: Path) -> None:
         raise ValueError(
             f"record {record.key} says label_mode {record.label_mode!r}, its set {folder} has {kind} labels"
         )
-    asked = record.config.get("method") if record.config.get("set") is None else None
-    if asked and made and asked != made:
+    asked, made = record.config.get("method"), card.config.get("method")
+    if record.config.get("set") is None and isinstance(made, dict) and asked and asked != made:
         keys = sorted(k for k in asked | made if asked.get(k) != made.get(k))
         raise ValueError(
             f"record {record.key} says it made its set with other {', '.join(keys)} than the card of {folder}"
@@ -209,9 +206,9 @@ def _check_set(record: Record, folder: Path) -> None:
 
 
 def _labels_in(folder: Path) -> str:
-    """Returns the kind of labels in a set's file: a class is a whole number, and a distribution is not."""
+    """Returns the kind of labels in a set's file: a class is a whole number of whatever size, a distribution is not."""
     try:
         with safe_open(folder / TENSORS, framework="numpy") as tensors:
-            return "hard" if tensors.get_slice("labels").get_dtype() == "I64" else "soft"
+            return "soft" if "F" in tensors.get_slice("labels").get_dtype() else "hard"
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder / TENSORS} is damaged: {error}") from error

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dd_bench.plain import plain
 from dd_bench.record import Record, load_record
 
 from .commands import evaluate_command
@@ -63,13 +64,13 @@ def main(arguments: Sequence[str]) -> int:
             except _NotThere as error:
                 if args.networks != 0:
                     raise
-                sys.stdout.write(f"    not looked at: {error}\n")
+                sys.stdout.write(f"    not looked at: {plain(str(error))}\n")
                 continue
             sys.stdout.write(f"ok  {folder}\n")
             if args.networks != 0:
                 failed |= _again(record, folder, path.resolve(), args)
         except (ValueError, OSError, ImportError) as error:
-            sys.stderr.write(f"refused: {error}\n")
+            sys.stderr.write(f"refused: {plain(str(error))}\n")
             failed = 1
     return failed
 

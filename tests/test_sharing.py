@@ -245,7 +245,7 @@ class TestFolder:
         assert there(tmp_path) == [] and not list((tmp_path / "home" / "sets").glob(".*.partial"))
 
     def test_a_stranger_s_words_are_words(self, made, capsys):
-        folder = made()
+        folder = made("sets/a")
         card = json.loads((folder / "card.json").read_text())
         words = {"method": "[bold]x[/bold] [/]", "licence": "\x1b]0;pwn\x07\x1b[31m"}
         (folder / "card.json").write_text(json.dumps(card | words))
@@ -253,6 +253,10 @@ class TestFolder:
         assert verify([str(folder)]) == 0
         said = capsys.readouterr().out
         assert said.count("[bold]x[/bold] [/]") == 3 and "\x1b" not in said and "\x07" not in said
+        (folder / "card.json").write_text(json.dumps(card | {"\x1b]0;pwn\x07": 1}))
+        assert pull_verb([f"file://{folder}"]) == list_choices(["--remote", f"file://{folder.parent}"]) == 1
+        said = capsys.readouterr().err
+        assert said.count("pwn") > 1 and "\x1b" not in said and "\x07" not in said
 
     def test_a_link_is_not_sent(self, made, tmp_path):
         """No hash covers the provenance; git keeps links, and one may lead anywhere on the machine that publishes."""
@@ -261,6 +265,7 @@ class TestFolder:
         (tmp_path / "secret").write_text('{"device": "mine"}')
         (folder / "provenance.json").symlink_to(tmp_path / "secret")
         push(folder, f"file://{tmp_path}/b")
+        assert read_provenance(folder) == {"device": "mine"}, "here it is known"
         assert sorted(p.name for p in (tmp_path / "b").iterdir()) == sorted(
             p.name for p in folder.iterdir() if not p.is_symlink()
         )
@@ -288,6 +293,8 @@ class TestWeb:
         index.write_text('{"sets": ["b", "a"]}')
         web.how.missing = 403
         assert [f.url[-1] for f in sets_at(f"{web.url}/sets")] == ["a", "b"]
+        (tmp_path / "sets" / "a" / "provenance.json").unlink()
+        assert same(pull(f"{web.url}/sets/a"), tmp_path / "sets" / "a"), "it may be absent"
         web.how.missing = 404
         for names in ('"abc"', '["../a"]', "[1]", '{"a": 1}'):
             index.write_text(f'{{"sets": {names}}}')

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dd_bench.record import load_record
 from dd_bench.sweeps import Job, expand, for_the_jobs, headline, job_id, jobs_of, read_job, report
@@ -45,10 +46,23 @@ def test_a_key_of_what_is_swept_is_for_the_jobs_alone():
         "dataset.name=null",
         "hydra.verbose=true",
     ]
-    words = ["protocol.recipe.milestones=choice([1,2])", "dataset.name=choice(null)"]
-    assert for_the_jobs(told) == [told[0], *words, told[3]]
+    assert for_the_jobs(told) == [told[0], "protocol.recipe.milestones=choice([1,2])", *told[2:]]
     for same in (["method=mtt", "method.syn_steps=3"], ["method=mtt,ftd", "method.a=1,2"], ["a=[", "b.c=1"]):
         assert for_the_jobs(same) == same
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["3", "-1.5e-3", "true", "word", "a/b:c-d", "[1,2]", "[a,[b]]", "{a:1,b:[2]}", "null", "[1,null]", "'3'", '"a,b"',
+     "'null'", '"it\'s"', "int(3)", "${seed}", "", "[]", "{}"],
+)  # fmt: skip
+def test_what_a_job_is_told_is_what_was_written(value):
+    """A choice of one is the value itself; what Hydra reads otherwise inside of one stays as it was."""
+    told = ["method=mtt,ftd", f"method.x={value}"]
+    parse = OverridesParser.create().parse_overrides
+    (_, job) = parse(expand(for_the_jobs(told))[1])
+    (alone,) = parse(told[1:])
+    assert job.value() == alone.value() and type(job.value()) is type(alone.value())
 
 
 def test_a_sweep_over_methods_takes_a_key_that_the_default_lacks(dd_bench):

@@ -105,6 +105,7 @@ def test_what_is_no_record_is_refused(tmp_path, capsys, text):
         *(({"config": {g: v}}, f"config.{g} is ") for g in ("method", "dataset") for v in ([1], "x", 5, None)),
         ({"config": {"teachers": [1]}}, "config.teachers is "),
         ({"config": {"teachers": {"a": 5}}}, "config.teachers.a is 5"),
+        ({"config": {"protocol": {"labels": 5}}}, "config.protocol.labels is 5"),
         ({"method": "random, hard labels"}, "the name of a row that boards of soft labels borrow"),
         ({"set_digests": ["a" * 64, "b" * 64]}, "has values of 1 sets and names 2"),
     ],
@@ -114,11 +115,16 @@ def test_records_of_another_shape(record, changes, message):
         check_record(record("dc", 1, [[0.5]]).model_copy(update=changes))
 
 
+def deep(levels):
+    return {"a": deep(levels - 1)} if levels else {}
+
+
 @pytest.mark.parametrize(
     "changes",
     [
         {"peak_memory": {"a": 10**400}}, {"stored_bytes": {"a": -5}}, {"teacher_forwards": -5}, {"created": "<b>"},
-        {"ipc": 10**30}, {"seconds": {"a": -1.0}}, {"notes": ["\ud800"]}, {"sizes": {"a": 2**63}},
+        {"ipc": 10**30}, {"seconds": {"a": -1.0}}, {"seconds": {"a": 1.7e308}}, {"method": "é" * 201},
+        {"config": deep(60)}, {"notes": ["\ud800"]}, {"sizes": {"a": 2**63}},
     ],
 )  # fmt: skip
 def test_numbers_that_cannot_be(record, tmp_path, changes):

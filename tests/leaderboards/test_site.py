@@ -273,9 +273,11 @@ def test_a_stranger_s_set_brings_no_file_of_its_own(entries, some_sets, tmp_path
     for folder in some_sets.iterdir():
         if folder != whole:
             shutil.rmtree(folder)
-    for name in ("a_page", "linked", "linked_folder", "z_changed", "z_twice", "index.json"):
+    for name in ("a_page", "linked", "linked_folder", "odd", "z_changed", "z_twice", "index.json"):
         shutil.copytree(whole, some_sets / name)
     card = json.loads((whole / "card.json").read_text())
+    odd = card["config"] | {"method": card["config"]["method"] | {"iterations": 1, "x": {"y": 1}, "x.y": "z"}}
+    (some_sets / "odd" / "card.json").write_text(json.dumps(card | {"config": odd}))
     (some_sets / "a_page" / "index.html").write_text("<script>alert(1)</script>")
     page = hashlib.sha256(b"<script>alert(1)</script>").hexdigest()
     text = json.dumps(card | {"sha256": card["sha256"] | {"index.html": page}})
@@ -290,7 +292,8 @@ def test_a_stranger_s_set_brings_no_file_of_its_own(entries, some_sets, tmp_path
     (whole / "provenance.json").unlink()
     (whole / "provenance.json").symlink_to(tmp_path / "device")
     build_site(entries, ROOT / "published", some_sets, tmp_path / "s")
-    assert {p.name for p in (tmp_path / "s" / "sets").iterdir()} == {whole.name, "index.json"}
+    assert {p.name for p in (tmp_path / "s" / "sets").iterdir()} == {whole.name, "odd", "index.json"}
+    assert (tmp_path / "s" / ".nojekyll").is_file(), "or README.md of a stranger would be a page"
     assert not (tmp_path / "s" / "sets" / whole.name / "provenance.json").exists()
     said = capsys.readouterr().err
     for name, why in (
@@ -309,9 +312,17 @@ def test_a_stranger_s_set_brings_no_file_of_its_own(entries, some_sets, tmp_path
 
 def test_where_the_sets_were_pushed_is_a_url(entries, tmp_path, capsys):
     how = ["--entries", str(entries), "--sets", str(ROOT / "sets"), "--out", str(tmp_path / "s")]
-    for url in ("", "/", "foo", "javascript:alert(1)", "https://h/sets?token=1", "https://h/sets#x"):
+    for url in (
+        "",
+        "/",
+        "foo",
+        "javascript:alert(1)",
+        "htps://h/sets",
+        "https://h/sets?token=1",
+        "https://h/sets#x",
+    ):
         assert main(["build", "--site", *how, "--sets-at", url]) == 1
-        assert f"{url!r}" in capsys.readouterr().err and not (tmp_path / "s").exists()
+        assert url in capsys.readouterr().err and not (tmp_path / "s").exists()
     with pytest.raises(SystemExit):
         main(["build", "--sets-at", "s3://b/sets"])
     assert main(["build", "--site", *how, "--sets-at", "s3://b/our sets"]) == 0
@@ -325,6 +336,7 @@ def test_without_a_script_the_rows_are_a_list(entries, some_sets, tmp_path):
         (inside,) = re.findall(
             "<noscript><p>Sorting.*?</noscript>", (tmp_path / "s" / name).read_text(), re.DOTALL
         )
+        assert "<li><a href" in inside and re.search("; (Entries|IPC) ", inside)
         return re.findall('<li><a href="([^"]+)">', inside)
 
     assert len(links("index.html")) == len(list((tmp_path / "s" / "boards").iterdir()))

@@ -190,6 +190,17 @@ def test_a_set_was_made_as_the_record_says(shipped):
         check_sets([with_config(shipped, "method", iterations=1)], SETS)
 
 
+def test_every_entry_passes_what_is_asked_today():
+    """Of images and graphs, of one set and several, of all methods and protocols."""
+    entries = load_entries(SETS.parent / "entries")
+    check_sets(entries, SETS)
+    check_twins(entries, [])
+    for entry in entries:
+        check_protocol(entry)
+        check_whole(entry)
+        check_configuration(entry)
+
+
 def test_nothing_of_its_making_may_be_left_out(shipped):
     """What is not there cannot belie what the record says of itself."""
     check_whole(shipped)
@@ -213,6 +224,20 @@ def test_labels_bytes_and_selection_are_those_of_set_and_protocol(shipped):
     for size in ({"images": 1, "labels": 800}, {}):
         with pytest.raises(ValueError, match=r"stores .* bytes, its set .* images 313600|images 313600"):
             check_sets([shipped.model_copy(update={"stored_bytes": size})], SETS)
+    kept = [g for g in shipped.config["protocol"] if g not in ("selection", "labels")]
+    less = with_config(shipped, "protocol").model_copy(
+        update={"config": shipped.config | {"protocol": {k: shipped.config["protocol"][k] for k in kept}}}
+    )
+    with pytest.raises(ValueError, match="selection 'best_on_val': its protocol has 'last'"):
+        check_configuration(less.model_copy(update={"selection": "best_on_val"}))
+    static = next(
+        r for r in load_entries(SETS.parent / "entries") if r.protocol.name == "sre2l-kd-400-static"
+    )
+    silent = {k: v for k, v in static.config["protocol"].items() if k != "labels"}
+    with pytest.raises(ValueError, match="label_mode 'hard': its protocol has static labels"):
+        check_configuration(
+            static.model_copy(update={"label_mode": "hard", "config": static.config | {"protocol": silent}})
+        )
     with pytest.raises(ValueError, match="selection 'last': its protocol has 'best_on_test'"):
         check_configuration(with_config(shipped, "protocol", selection="best_on_test"))
     with pytest.raises(ValueError, match=r"protocol.recipe=5: wanted keys and values"):

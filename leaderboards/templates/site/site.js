@@ -152,8 +152,7 @@
   const address = site.startsWith("file:") ? decodeURIComponent(site) : site;
   const quoted = (text) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`); // for a shell
   for (const code of document.querySelectorAll("pre code")) {
-    const text = code.textContent.replace(/"SITE(\/sets[^"]*)"/g, (_, rest) => JSON.stringify(address + rest));
-    code.textContent = text.replace(/\bSITE(\/sets\S*)/g, (_, rest) => quoted(address + rest));
+    code.textContent = code.textContent.replace(/"SITE(\/sets[^"]*)"|\bSITE(\/sets\S*)/g, (_, python, shell) => (python ? JSON.stringify(address + python) : quoted(address + shell)));
   }
   document.querySelectorAll("[data-table]").forEach(board);
   document.querySelectorAll("[data-plot]").forEach(plot);
