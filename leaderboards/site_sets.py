@@ -130,9 +130,8 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
         for digest in record.set_digests:
             of[digest].append(record)
     columns = [
-        column("set", "Set", "text", title="leads to its first entry"),
-        column("method", "Method", "text", filter=True, wide=True),
-        column("dataset", "Dataset", "text", filter=True, wide=True),
+        column("method", "Method", "text", filter=True, title="leads to its first entry"),
+        column("dataset", "Dataset", "text", filter=True),
         column("ipc", "IPC", filter=True),
         column(
             "knobs",
@@ -142,8 +141,10 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
             title="hyper-parameters that differ from the YAML's",
         ),
         column("bytes", "Bytes", title="of images or graphs, labels and what decodes them"),
-        column("tensors", "Tensors", "text"),
-        column("card", "Card", "text", title="named by its digest; it has the hashes of all other files"),
+        column("tensors", "Tensors"),
+        column(
+            "folder", "Folder", "text", title="leads to its card, which has the hashes of all other files"
+        ),
         column("entries", "Entries", wide=True, title="that were measured on it"),
         column("licence", "Licence of the data", "text", wide=True, filter=True),
     ]
@@ -152,11 +153,11 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
         on = sorted(of[one.digest], key=lambda r: (r.created, r.key))
         size = sum(one.card.stored_bytes.values())
         tensors, card = f"sets/{one.name}/{TENSORS}", f"sets/{one.name}/{CARD}"
-        cells: Cells = [{"text": one.name, "href": entry_at(on[0])} if on else one.name]
-        cells += [one.card.method, one.card.dataset, one.card.ipc, ", ".join(one.knobs)]
+        method: Any = {"text": one.card.method, "href": entry_at(on[0])} if on else one.card.method
+        cells: Cells = [method, one.card.dataset, one.card.ipc, ", ".join(one.knobs)]
         cells.append({"text": f"{size:,}", "sort": size})
         cells.append({"text": "download", "href": tensors} if tensors in one.files else None)
-        cells.append({"text": one.digest[:16]} | ({"href": card} if card in one.files else {}))
+        cells.append({"text": one.name, "title": one.digest} | ({"href": card} if card in one.files else {}))
         cells += [len(on), one.card.licence]
         rows.append({"cells": cells})
     return {"columns": columns, "rows": rows}
