@@ -143,7 +143,11 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
         column("bytes", "Bytes", title="of images or graphs, labels and what decodes them"),
         column("tensors", "Tensors"),
         column(
-            "folder", "Folder", "text", title="leads to its card, which has the hashes of all other files"
+            "folder",
+            "Folder",
+            "text",
+            wide=True,
+            title="leads to its card, which has the hashes of all other files",
         ),
         column("entries", "Entries", wide=True, title="that were measured on it"),
         column("licence", "Licence of the data", "text", wide=True, filter=True),
