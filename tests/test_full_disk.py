@@ -59,15 +59,16 @@ JOURNAL = """
 from dd_bench.journal import Journal
 from dd_bench.record import Score
 path = folder / "scores.jsonl"
-score = Score(metric="m" * 900, value=0.5, set=0, network=0, seed=0)
+scores = [Score(metric=letter * 150, value=0.5, set=0, network=0, seed=0) for letter in "abcde"]
 journal = Journal(path)
 full()
 try:
-    for network in range(9): journal.add([score.model_copy(update={"network": network})], 1.0)
+    for network in range(9): journal.add([s.model_copy(update={"network": network}) for s in scores], 1.0)
 except OSError as error: print(error)
 free()
-assert Journal(path).finished(0) == set(range(len(journal.scores))) != set()
-assert len(path.read_text().splitlines()) == len(journal.scores)
+networks, rest = divmod(len(journal.scores), len(scores))
+assert Journal(path).finished(0) == set(range(networks)) != set() and rest == 0
+assert len(path.read_text().splitlines()) == networks
 """
 
 
