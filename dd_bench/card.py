@@ -12,7 +12,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
 
 from dd_bench import __version__
-from dd_bench.record import Code, Count, Seconds, TeacherId, Word, parse_json
+from dd_bench.record import Code, Count, Seconds, TeacherId, Word, file_sha256, parse_json
 
 SCHEMA_VERSION = 1
 CARD, PROVENANCE = "card.json", "provenance.json"
@@ -99,6 +99,14 @@ def parse_card(content: bytes, where: str) -> Card:
         raise ValueError(f"{where} is not a valid card: {told}") from error
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{where} is not a valid card: {error}") from error
+
+
+def damaged(folder: Path, card: Card) -> tuple[Path, str] | None:
+    """Returns the first file of a set that is missing or is not what its card says, with the sha256 that was wanted."""
+    for name, wanted in card.sha256.items():
+        if file_sha256(folder / name) != wanted:
+            return folder / name, wanted
+    return None
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:

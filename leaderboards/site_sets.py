@@ -23,6 +23,7 @@ from dd_bench.card import (
     TENSORS,
     TRANSFORM,
     Card,
+    damaged,
     read_card,
     tells_its_making,
 )
@@ -176,14 +177,15 @@ def _card(folder: Path) -> Card:
     if not re.fullmatch(NAME, folder.name) or folder.name == INDEX:
         raise ValueError("its name cannot stand in an address")
     card = read_card(folder)
-    if TENSORS not in card.sha256 or (others := sorted(set(card.sha256) - set(FILES))):
-        raise ValueError(f"its card names {', '.join(others) if TENSORS in card.sha256 else f'no {TENSORS}'}")
+    if TENSORS not in card.sha256:
+        raise ValueError(f"its card names no {TENSORS}")
+    if others := sorted(set(card.sha256) - set(FILES)):
+        raise ValueError(f"its card names {', '.join(others)}")
     for path in (folder, *(folder / name for name in [CARD, *card.sha256])):
         if path.is_symlink():
             raise ValueError(f"{path.name} is a link, which may lead anywhere")
-    for name, wanted in card.sha256.items():
-        if file_sha256(folder / name) != wanted:
-            raise ValueError(f"{name} is missing or was changed")
+    if wrong := damaged(folder, card):
+        raise ValueError(f"{wrong[0].name} is missing or was changed")
     return card
 
 

@@ -10,8 +10,8 @@ from typing import Any
 from hydra.utils import get_class
 from safetensors import SafetensorError, safe_open
 
-from dd_bench.card import TENSORS, read_card
-from dd_bench.record import Record, file_sha256
+from dd_bench.card import TENSORS, damaged, read_card
+from dd_bench.record import Record
 from dd_bench.shipped import describe, shipped_config
 
 from .boards import CONTROL, REFERENCE
@@ -178,10 +178,9 @@ def changed_card(record: Record, folder: Path) -> Path | None:
 
 def _check_set(record: Record, digest: str, folder: Path) -> None:
     card = read_card(folder)
-    for name, wanted in card.sha256.items():
-        path = folder / name
-        if (found := file_sha256(path)) is None or found != wanted:
-            raise ValueError(f"{path} is missing or was changed: its card says sha256 {str(wanted)[:12]}")
+    if wrong_file := damaged(folder, card):
+        path, wanted = wrong_file
+        raise ValueError(f"{path} is missing or was changed: its card says sha256 {wanted[:12]}")
     wants = {"ipc": record.ipc, "dataset": record.dataset, "dataset_digest": record.real_digest}
     for key, value in wants.items():
         if (said := getattr(card, key)) != value:
