@@ -8,6 +8,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import tempfile
 from collections import defaultdict
 from collections.abc import Mapping
@@ -35,6 +36,7 @@ Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
 DEEPEST = 50
 """Lists and objects of JSON inside each other."""
+_NESTED = (dict, list)
 
 
 class _Frozen(BaseModel):
@@ -273,8 +275,17 @@ def load_record(path: Path) -> Record:
         ValueError: not JSON, of another schema version, or a field missing, unknown or out of range.
     """
     try:
-        data = parse_json(path.read_bytes())
-    except (OSError, ValueError) as error:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path} is not a record: {error}") from error
+    return parse_record(content, path)
+
+
+def parse_record(content: bytes, path: Path) -> Record:
+    """Returns the record that a file holds; `path` is for the messages of what `load_record` refuses."""
+    try:
+        data = parse_json(content)
+    except ValueError as error:
         raise ValueError(f"{path} is not a record: {error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
@@ -291,19 +302,21 @@ def parse_json(content: bytes) -> Any:
     Raises:
         ValueError: it is none, holds half a surrogate pair, which is no text, or is nested deeper than `DEEPEST`.
     """
+    text = content.decode(json.detect_encoding(content))  # a half in plain bytes ends here
     try:
-        data = json.loads(content)
-        json.dumps(data, ensure_ascii=False).encode()
+        data = json.loads(text)
     except RecursionError as error:
         raise ValueError(f"nested deeper than {DEEPEST}") from error
-    if not _within(data, DEEPEST):
-        raise ValueError(f"nested deeper than {DEEPEST}")
+    level, depth = [data] if isinstance(data, _NESTED) else [], 0
+    while level:
+        depth += 1
+        if depth > DEEPEST:
+            raise ValueError(f"nested deeper than {DEEPEST}")
+        inside = (x.values() if isinstance(x, dict) else x for x in level)
+        level = [x for part in inside for x in part if isinstance(x, _NESTED)]
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # the escape of a half: with its other one beside it, or not
+        json.dumps(data, ensure_ascii=False).encode()
     return data
-
-
-def _within(data: Any, depth: int) -> bool:
-    inside = data.values() if isinstance(data, dict) else data if isinstance(data, list) else ()
-    return depth > 0 and all(_within(x, depth - 1) for x in inside if isinstance(x, dict | list))
 
 
 def canonical(data: Any, indent: int | None = None) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from operator import itemgetter
@@ -35,6 +34,11 @@ def shipped_config(group: str, name: str) -> dict[str, Any]:
     return values
 
 
+@cache
+def _shipped_leaves(group: str, name: str) -> dict[str, Any]:
+    return dict(leaves(shipped_config(group, name)))
+
+
 def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     """Returns both, the second's values where they have a key in common."""
     both = dict(below)
@@ -49,7 +53,7 @@ def changed(group: str, name: str, values: dict[str, Any]) -> list[str]:
 
     A choice of another package has no YAML here to differ from; of a network, every knob then counts.
     """
-    shipped = dict(leaves(shipped_config(group, name)))
+    shipped = _shipped_leaves(group, name)
     if not shipped and group != "model":
         return []
     return [
@@ -68,10 +72,12 @@ def describe(group: str, name: str, values: dict[str, Any]) -> str:
     return f"{name}({', '.join(found)})" if found else name
 
 
-def leaves(values: dict[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the values of a nested configuration with their dotted keys, leaving out Hydra's own."""
+def leaves(values: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
+    """Returns the values of a nested configuration with their dotted keys, leaving out Hydra's own."""
+    found: list[tuple[str, Any]] = []
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            yield from leaves(value, f"{path}{key}.")
+            found += leaves(value, f"{path}{key}.")
         elif not key.startswith("_"):
-            yield f"{path}{key}", value
+            found.append((f"{path}{key}", value))
+    return found

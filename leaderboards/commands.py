@@ -101,8 +101,9 @@ def _chosen(group: str, values: Mapping[str, Any], prefer: str = "") -> list[str
     same = [n for n in _choices(group) if shipped_config(group, n).get("_target_") == values.get("_target_")]
     if not same:
         raise ValueError(f"{values.get('_target_')!r} is no {group} of this suite")
-    best = min(same, key=lambda n: (len(changes(group, n, values)), n != prefer, n))
-    return [f"{group}={best}", *changes(group, best, values)]
+    changed = {n: changes(group, n, values) for n in same}
+    best = min(same, key=lambda n: (len(changed[n]), n != prefer, n))
+    return [f"{group}={best}", *changed[best]]
 
 
 @cache

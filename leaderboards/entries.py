@@ -5,12 +5,12 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dd_bench.record import DIFFERENCES, SHARES, Record, content_key, file_sha256, load_record
+from dd_bench.record import DIFFERENCES, SHARES, Record, Score, content_key, file_sha256, parse_record
 
 ACCURACY = "accuracy"
 """The metric that is a fraction in [0, 1] and that tables print in percent, and its evaluator."""
@@ -100,7 +100,7 @@ def load_entries(folder: Path) -> list[Record]:
         )
     problems: list[str] = []
     found: list[tuple[Path, Record]] = []
-    for path in sorted(folder.glob("*.json")):
+    for path in sorted(folder.glob("*.json"), key=attrgetter("name")):
         try:
             found.append((path, load_entry(path)))
         except ValueError as error:
@@ -135,16 +135,26 @@ def check_record(record: Record) -> None:
         raise ValueError(f"{what} has values of {sets} sets and names {len(set(record.set_digests))}")
     if record.status == "done" and record.main_metric not in record.metrics:
         raise ValueError(f"{what} is done but has no value of its main metric {record.main_metric!r}")
+    least_of = {name: -1 if name in DIFFERENCES else 0 for name in record.metrics}
+    share = record.main_metric in SHARES
+    seen: set[tuple[str, int, int]] = set()
     for score in record.scores:
-        where = f"{what}: {score.metric}={score.value} of set {score.set}, network {score.network}"
         if not math.isfinite(score.value):
-            raise ValueError(f"{where} is not finite. A run without a finite value has status=diverged")
-        least = -1 if score.metric in DIFFERENCES else 0
-        if record.main_metric in SHARES and not least <= score.value <= 1:
-            raise ValueError(f"{where} is no share: wanted a fraction in [0, 1], not a percentage")
-    for (metric, a, b), count in Counter((s.metric, s.set, s.network) for s in record.scores).items():
-        if count > 1:
-            raise ValueError(f"{what} has {count} values of {metric} for set {a}, network {b}; wanted one")
+            raise ValueError(
+                f"{_where(what, score)} is not finite. A run without a finite value has status=diverged"
+            )
+        if share and not least_of[score.metric] <= score.value <= 1:
+            raise ValueError(
+                f"{_where(what, score)} is no share: wanted a fraction in [0, 1], not a percentage"
+            )
+        place = score.metric, score.set, score.network
+        if place in seen:
+            raise ValueError(f"{_where(what, score)} is one of two values of that network; wanted one")
+        seen.add(place)
+
+
+def _where(what: str, score: Score) -> str:
+    return f"{what}: {score.metric}={score.value} of set {score.set}, network {score.network}"
 
 
 def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -184,7 +194,7 @@ def load_entry(path: Path) -> Record:
     digest = hashlib.sha256(content).hexdigest()
     if digest[:16] != match[1]:
         raise ValueError(f"{path} was changed after it was added: its content has digest {digest[:16]}")
-    record = load_record(path).stored_as(content.decode())
+    record = parse_record(content, path).stored_as(content.decode())
     try:
         check_record(record)
     except ValueError as error:

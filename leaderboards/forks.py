@@ -7,19 +7,19 @@ import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from typing import TypeVar
 
-Piece = TypeVar("Piece")
+from dd_bench.allocator import keep_freed_memory
 
-_here: tuple[Callable[..., None], Sequence[object]] | None = None
+Piece = Callable[[], None]
+
+_here: Sequence[Piece] = ()
 
 
-def in_forks(work: Callable[[Piece], None], pieces: Sequence[Piece], *, forked: bool) -> None:
-    """Calls `work(piece)` for every piece, which leaves its result in files.
+def in_forks(pieces: Sequence[Piece], *, forked: bool) -> None:
+    """Calls every piece of work, which leaves its result in files.
 
     Args:
-        work: what to do; it sees everything that this process holds, and what it changes of that stays with it.
-        pieces: of the work.
+        pieces: of the work. One sees everything that this process holds, and what it changes of that stays with it.
         forked: in as many processes as this one may use cores, where the system can fork; else one after another. Not
             from a process with threads at work.
 
@@ -30,10 +30,11 @@ def in_forks(work: Callable[[Piece], None], pieces: Sequence[Piece], *, forked: 
     global _here
     if not forked or cores() < 2 or "fork" not in multiprocessing.get_all_start_methods():
         for piece in pieces:
-            work(piece)
+            piece()
         return
-    _here = work, pieces  # sent to nobody: a forked process has it
-    pool = ProcessPoolExecutor(cores(), mp_context=multiprocessing.get_context("fork"))
+    _here = pieces  # sent to nobody: a forked process has them
+    fork = multiprocessing.get_context("fork")
+    pool = ProcessPoolExecutor(cores(), mp_context=fork, initializer=keep_freed_memory)
     try:
         for _ in pool.map(_one, range(len(pieces))):
             pass
@@ -41,7 +42,7 @@ def in_forks(work: Callable[[Piece], None], pieces: Sequence[Piece], *, forked: 
         raise OSError("a process that wrote pages was killed. Is there memory enough?") from error
     finally:
         pool.shutdown(cancel_futures=True)
-        _here = None
+        _here = ()
 
 
 def cores() -> int:
@@ -50,6 +51,4 @@ def cores() -> int:
 
 
 def _one(index: int) -> None:
-    assert _here is not None
-    work, pieces = _here
-    work(pieces[index])
+    _here[index]()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property
+from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ from .boards import Board, boards
 from .citations import Cards, bibtex, cited
 from .cost import Point, points
 from .figures import csv_text
-from .forks import in_forks
+from .forks import Piece, in_forks
 from .markup import PLAIN
 from .published import PublishedSet
 from .site_entry import entry_page
@@ -81,9 +81,10 @@ class Pages:
             )
         for name in ("boards", "data", "entries"):
             (self.folder / name).mkdir()
-        in_forks(self._board_and_entries, self.made, forked=len(self.entries) > MANY)
+        pieces: list[Piece] = [self._of_all_boards]
+        pieces += [partial(self._board_and_entries, board) for board in self.made]
+        in_forks(pieces, forked=len(self.entries) > MANY)
         self._every_record()
-        self._of_all_boards()
 
     def _of_all_boards(self) -> None:
         self._page(

@@ -7,6 +7,7 @@ import pytest
 from scipy import stats
 
 from dd_bench.record import (
+    DEEPEST,
     Code,
     ProtocolId,
     Record,
@@ -14,6 +15,7 @@ from dd_bench.record import (
     canonical,
     content_key,
     load_record,
+    parse_json,
     write_atomic,
 )
 
@@ -258,3 +260,23 @@ class TestUnits:
         ]
         s = record([], scores=scores).summary("forgetting")
         assert s.ci_low < s.mean < 0 < s.ci_high
+
+
+class TestStrangersJson:
+    def test_depth(self):
+        for opening, closing in (("[", "]"), ('{"a":', "}")):
+            deepest = opening * DEEPEST + "1" + closing * DEEPEST
+            parse_json(deepest.encode())
+            for deeper in (f"[{deepest}]", "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "[" * 10**5):
+                with pytest.raises(ValueError):
+                    parse_json(deeper.encode())
+        assert parse_json(b'"[[[["') == "[[[["
+
+    def test_half_a_surrogate_pair_is_no_text(self):
+        assert parse_json(b'"\\ud83d\\ude00 \\u00e9"') == "\U0001f600 \u00e9"
+        for text in (b'"\\ud83d"', b'"\\uDE00\\ud83d"', b'{"\\udfff": 1}', b'"\xed\xa0\xbd"', b'"\xff"'):
+            with pytest.raises(ValueError):
+                parse_json(text)
+
+    def test_a_mark_of_the_byte_order_is_read_over(self):
+        assert parse_json("\ufeff[1]".encode()) == parse_json("[1]".encode("utf-16")) == [1]
