@@ -163,11 +163,16 @@ class Experiment:
         )
 
     def prepare(self) -> dict[Path, float]:
-        """Builds what the method shares between runs; returns what each entry of the cache has cost in seconds."""
+        """Builds what is shared between runs: the method's experts, and teachers, the protocol's too.
+
+        Returns what each entry of the cache has cost in seconds.
+        """
         made: dict[Path, float] = {}
         for index in range(self.num_sets):
             with self._working_on(index) as (ctx, _), self._logging(index):
                 self.method.prepare(self.real.train_only(), ctx)
+                if self.protocol.taught and self.teachers:
+                    ctx.teachers_of(self.real.train_only())
             made |= {ctx.cache.root / name: seconds for name, seconds in ctx.cache.seconds.items()}
         return made
 

@@ -157,6 +157,8 @@ def prepare(cfg: DictConfig) -> list[Path]:
         if parallel.rank() == 0:
             for folder, seconds in made.items():
                 _log.info("prepared: %s (%.0f s)", folder, seconds)
+            if not made:
+                _log.info("nothing to prepare: %s shares nothing between runs", experiment.method_name)
     return list(made)
 
 

@@ -15,7 +15,7 @@
 # the same commands one by one, and differ: KD tracks have three networks an entry and not five; some rows are variants
 # that answered a question (a weight of the statistics, parts of AST, twenty networks at IPC 1 under mtt-1000); of 50
 # images a class there are selections, DM and DataDAM, beside five random draws with one network each instead of ten
-# with two; no entry is of `fifty`, nor of MTT and TESLA on digits.
+# with two; no entry is of `fifty`.
 #
 # Fashion-MNIST is where dataset-fashion-mnist puts it; graphs are in data/.
 set -uo pipefail

@@ -59,6 +59,17 @@ def test_who_taught_is_recorded_and_what_it_costs(dd_bench, tmp_path, protocol, 
         assert met.name == "convnet_bn" and len(met.digest) == 64 and 0 < met.accuracy < 1
 
 
+def test_prepare_trains_the_teachers_that_a_protocol_asks(dd_bench, tmp_path, monkeypatch):
+    how = ["method=random", "ipc=2", *TAUGHT]
+    done = dd_bench("prepare", *how, "protocol=sre2l-kd-400-hard")
+    assert done.code == 0 and "nothing to prepare: random shares nothing between runs" in done.text
+    done = dd_bench("prepare", *how, "protocol=sre2l-kd-400")
+    assert done.code == 0 and "prepared: runs/cache/squeeze-" in done.text
+    monkeypatch.setattr("dd_bench.teachers.train", lambda *a, **k: pytest.fail("trained again"))
+    done = dd_bench("run", *how, "protocol=sre2l-kd-400")
+    assert done.code == 0, done.text
+
+
 @pytest.mark.parametrize("order", [["convnet_w32_bn", "convnet_bn"], ["convnet_bn", "convnet_w32_bn"]])
 def test_the_order_of_teachers_is_in_the_record(dd_bench, tmp_path, order):
     """The first guides SRe2L. A mapping in JSON has no order, so a list says it; a second run reads it from the set."""
