@@ -26,7 +26,10 @@ Cells = list[Any]
 
 
 def column(ident: str, label: str, kind: str = "number", **more: Any) -> dict[str, Any]:
-    """Returns a column: `kind` is `text` or `number`, `wide` hides it on a phone, `filter` gives it a menu."""
+    """Returns a column: `kind` is `text` or `number`.
+
+    `wide` hides it on a phone, `long` gives room to long words, `filter` gives it a menu.
+    """
     return {"id": ident, "label": label, "kind": kind, **more}
 
 
@@ -140,20 +143,20 @@ def _quoted(cell: Cell) -> dict[str, Any] | None:
 
 
 def board_rows(made: Sequence[Board]) -> dict[str, Any]:
-    """Returns the table of all boards."""
+    """Returns the table of all boards, those with most entries first."""
     columns = [
         column("dataset", "Dataset", "text", filter=True),
         column("protocol", "Protocol", "text", filter=True),
-        column("labels", "Labels", "text", filter=True),
-        column("evaluator", "Evaluator", "text", filter=True),
-        column("network", "Network", "text", filter=True, wide=True),
+        column("labels", "Labels", "text", filter=True, long=True),
+        column("evaluator", "Evaluator", "text", filter=True, wide=True),
+        column("network", "Network", "text", filter=True, wide=True, long=True),
         column("metric", "Metric", "text", wide=True),
         column("entries", "Entries"),
-        column("best", "Best, by IPC", "text", wide=True),
+        column("best", "Best, by IPC", "text", wide=True, long=True),
         column("warnings", "Warnings", "text", wide=True),
     ]
     rows = []
-    for board in made:
+    for board in sorted(made, key=lambda board: -len(board.records)):
         t = board.track
         protocol = f"{t.protocol} v{t.version}" + (f", {t.selection}" if t.selection != "last" else "")
         best = [
@@ -163,7 +166,7 @@ def board_rows(made: Sequence[Board]) -> dict[str, Any]:
         ]
         cells: Cells = [{"text": t.dataset, "href": f"boards/{t.slug}.html"}, protocol]
         cells += [
-            f"{t.label_mode} of {t.teachers}" if t.teachers else t.label_mode,
+            f"{t.label_mode} of {t.teachers.replace('+', ' + ')}" if t.teachers else t.label_mode,
             t.evaluator,
             t.model,
             t.metric,

@@ -11,6 +11,8 @@
   const base = (cell) => (cell !== null && typeof cell === "object" ? cell.sort ?? cell.text : cell);
   const shown = (cell) => (cell === null ? "" : typeof cell === "object" ? cell.text : String(cell));
 
+  const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long"].filter(Boolean).join(" ");
+
   function whisker(cell, low, high) {
     const ns = "http://www.w3.org/2000/svg", at = (x) => 2 + (108 * (x - low)) / (high - low || 1);
     const svg = document.createElementNS(ns, "svg"), line = document.createElementNS(ns, "line"), dot = document.createElementNS(ns, "circle");
@@ -50,7 +52,7 @@
       });
     }
     function cellOf(cell, column, i) {
-      const made = element(i === 0 ? "th" : "td", { className: [column.kind === "text" ? "text" : "", column.wide ? "wide" : ""].join(" ").trim() });
+      const made = element(i === 0 ? "th" : "td", { className: classesOf(column) });
       if (i === 0) made.scope = "row";
       let inside = shown(cell);
       if (cell && typeof cell === "object" && cell.href) inside = element("a", { href: cell.href }, inside);
@@ -91,7 +93,7 @@
     function changed() { state.limit = PAGE; remember(); show(); }
 
     head.append(element("tr", {}, ...columns.map((column) => {
-      const cell = element("th", { scope: "col", className: [column.kind === "text" ? "text" : "", column.wide ? "wide" : ""].join(" ").trim() });
+      const cell = element("th", { scope: "col", className: classesOf(column) });
       cell.dataset.id = column.id;
       const press = element("button", { type: "button" }, column.label);
       if (column.title) press.title = column.title;
