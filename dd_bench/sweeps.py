@@ -20,6 +20,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from importlib import import_module
 from pathlib import Path
+from statistics import median
 from typing import Any, Literal
 
 from hydra._internal.core_plugins.basic_sweeper import BasicSweeper
@@ -149,6 +150,13 @@ def for_the_jobs(words: Sequence[str]) -> list[str]:
     return [chosen(w) if w in parsed else w for w in words]
 
 
+def as_typed(word: str) -> str:
+    """Returns an argument as it was before `for_the_jobs`."""
+    key, _, value = word.partition("=choice(")
+    alone = value.endswith(")") and "," not in re.sub(r"\[.*\]|\{.*\}", "", value)
+    return f"{key}={value[:-1]}" if alone else word
+
+
 _ONE = re.compile(r"(?!.*\bnull\b)[\w.+\-/:\[\]{}, ]+", re.IGNORECASE)
 _all_jobs = BasicSweeper.split_arguments
 
@@ -201,7 +209,8 @@ def headline(sweep: Path) -> str:
     text = [f"{states[s]} {s}" for s in ("running", "skipped", "diverged", "failed", "died") if states[s]]
     took = [job.seconds for job in jobs if job and job.seconds and job.state == "done"]
     if took and over < len(jobs):
-        rest = sum(took) / len(took) * (len(jobs) - over) / max(1, states["running"])
+        # the median: the first job makes the teachers of all, and others wait for it
+        rest = median(took) * (len(jobs) - over) / max(1, states["running"])
         text.append(f"about {max(1, round(rest / 60))} min to go")
     return ", ".join([f"sweep: {states['done']} of {len(jobs)} done", *text])
 
@@ -237,7 +246,7 @@ def progress_verb(arguments: Sequence[str]) -> int:
     for sweep in sweeps:
         try:
             table = json.loads(sweep.read_text())
-            told = f"dd-bench {table['verb']} -m {' '.join(table['overrides'])}\n{report(sweep)}\n"
+            told = f"dd-bench {table['verb']} -m {' '.join(map(as_typed, table['overrides']))}\n{report(sweep)}\n"
         except (ValueError, TypeError, KeyError) as error:
             sys.stderr.write(f"left out: {sweep} is not of a sweep: {error!r}\n")
             continue

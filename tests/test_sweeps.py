@@ -11,7 +11,7 @@ import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dd_bench.record import load_record
-from dd_bench.sweeps import Job, expand, for_the_jobs, headline, job_id, jobs_of, read_job, report
+from dd_bench.sweeps import Job, as_typed, expand, for_the_jobs, headline, job_id, jobs_of, read_job, report
 
 SMALL = ["model.width=8", "protocol.recipe.epochs=2", "evaluator.num_networks=1", "runtime=one_thread"]
 
@@ -39,6 +39,7 @@ def test_a_key_of_what_is_swept_is_for_the_jobs_alone():
         "--config-dir=x",
     ]
     assert for_the_jobs(told) == [w.replace("=3", "=choice(3)") for w in told]
+    assert [as_typed(w) for w in for_the_jobs(told)] == told
     assert expand(["method=mtt,ftd", "method.syn_steps=choice(3)"])[1] == ["method=ftd", "method.syn_steps=3"]
     told = [
         "experiment=glob(a*)",
@@ -47,6 +48,8 @@ def test_a_key_of_what_is_swept_is_for_the_jobs_alone():
         "hydra.verbose=true",
     ]
     assert for_the_jobs(told) == [told[0], "protocol.recipe.milestones=choice([1,2])", *told[2:]]
+    assert [as_typed(w) for w in for_the_jobs(told)] == told
+    assert as_typed("ipc=choice(1,[2,3])") == "ipc=choice(1,[2,3])"
     for same in (["method=mtt", "method.syn_steps=3"], ["method=mtt,ftd", "method.a=1,2"], ["a=[", "b.c=1"]):
         assert for_the_jobs(same) == same
 
@@ -103,6 +106,9 @@ def test_the_headline_counts_and_guesses(known):
         j2={"state": "failed", "reason": "why"},
     )
     assert headline(path) == "sweep: 1 of 4 done, 1 running, 1 failed, about 20 min to go"
+    path = known(**{f"j{i}": {"state": "done", "seconds": s} for i, s in enumerate([3600.0, 60.0, 60.0])})
+    assert headline(path) == "sweep: 3 of 4 done, about 1 min to go", "not by the one that made the teachers"
+    path = known(j0={"state": "done"}, j1={"state": "running"}, j2={"state": "failed", "reason": "why"})
     running, *failed = report(path).splitlines()[1:]
     assert running.startswith("  running on elsewhere for ") and running.endswith(" h: ipc=1")
     assert failed == ["  failed: ipc=2", "      why"]
