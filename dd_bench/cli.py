@@ -5,10 +5,14 @@ from __future__ import annotations
 import logging
 import os
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 SWEEP = "DD_BENCH_SWEEP"
 """Variable of the environment with the file of the sweep that runs: jobs in other processes inherit it."""
+
+LAUNCHERS = {"cores": "joblib", "processes": "submitit", "slurm": "submitit", "cluster": "ray", "gpus": "ray"}
+"""Libraries of the launchers in `conf/hydra/launcher`, which the extra `launchers` brings."""
 
 HYDRA_VERBS = {
     "run": "distil, evaluate with fresh networks, record",
@@ -73,9 +77,12 @@ def main() -> None:
     if verb in HYDRA_VERBS:
         sys.argv = [f"dd-bench {verb}", *_prepared(verb, arguments[1:])]
         try:
-            return _hydra(verb)
+            _hydra(verb)
         finally:
-            _report()
+            failed = _report()
+        if failed:
+            sys.exit(1)
+        return
     sys.stderr.write(f"dd-bench: there is no verb {verb!r}\n\n{USAGE}")
     sys.exit(2)
 
@@ -85,28 +92,41 @@ def _prepared(verb: str, arguments: list[str]) -> list[str]:
     os.environ.pop(SWEEP, None)  # of a sweep that started this command
     words = [a for a in arguments if a != "--only-missing"]
     sweep = bool({"-m", "--multirun"} & set(words))
-    if len(words) < len(arguments):
-        from dd_bench.sweeps import launch_only_missing
-
-        out = [a.partition("=")[2] for a in words if a.startswith("out=")]
-        if not sweep:
-            raise SystemExit("dd-bench: --only-missing is of sweeps. Use it with -m")
-        launch_only_missing(Path(out[-1] if out else "runs"), verb)
+    only_missing = len(words) < len(arguments)
+    if only_missing and not sweep:
+        raise SystemExit("dd-bench: --only-missing is of sweeps. Use it with -m")
+    for word in words:
+        key, _, launcher = word.partition("=")
+        if key == "hydra/launcher" and (library := _missing(launcher)):
+            raise SystemExit(
+                f"dd-bench: {word} needs {library}, which is not installed. Use: pip install 'dd-bench[launchers]'"
+            )
     if sweep:
-        from dd_bench.sweeps import for_the_jobs
+        from dd_bench.sweeps import choose_jobs, for_the_jobs
 
+        choose_jobs(verb, only_missing)
         words = for_the_jobs(words)
     # beside the other overrides: Hydra's parser wants them in one piece
     last = max((i for i, w in enumerate(words) if "=" in w and not w.startswith("-")), default=-1)
     return [*words[: last + 1], f"hydra.job.name={verb}", *words[last + 1 :]]
 
 
-def _report() -> None:
-    """Says at the end of a sweep what became of its jobs, also where some failed."""
+def _missing(launcher: str) -> str | None:
+    """Returns the library that a launcher needs and that is not installed."""
+    library = LAUNCHERS.get(launcher, launcher.partition("_")[0])
+    plugin = f"hydra_{library}_launcher"
+    there = find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{plugin}")
+    return plugin.replace("_", "-") if library in LAUNCHERS.values() and not there else None
+
+
+def _report() -> int:
+    """Says at the end of a sweep what became of its jobs, also where some failed; returns 1 if some did."""
     if sweep := os.environ.get(SWEEP):
-        from dd_bench.sweeps import report
+        from dd_bench.sweeps import broken, report
 
         sys.stderr.write(report(Path(sweep)) + "\n")
+        return int(broken(Path(sweep)))
+    return 0
 
 
 def _hydra(verb: str) -> None:

@@ -13,6 +13,7 @@ import argparse
 import json
 import os
 import re
+import shlex
 import socket
 import sys
 import time
@@ -28,10 +29,11 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import HydraException
+from hydra.errors import CompactHydraException, HydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dd_bench import NUMBERS_VERSION
@@ -63,9 +65,9 @@ class Job(BaseModel):
             return "died"
         return self.state
 
-    def finished(self, config: str) -> bool:
-        """Whether nothing is to be done: the same was done, and what it left is there."""
-        return self.state == "done" and self.config == config and all(Path(p).exists() for p in self.left)
+    def finished(self) -> bool:
+        """Whether it was done, and what it left is there."""
+        return self.state == "done" and all(Path(p).exists() for p in self.left)
 
 
 class Ledger(Callback):
@@ -76,6 +78,9 @@ class Ledger(Callback):
         verb, out = str(config.hydra.job.name), Path(str(config.out))
         overrides = list(config.hydra.overrides.task)
         jobs = expand(overrides)
+        overrides += [
+            w for w in config.hydra.overrides.hydra if not w.startswith(("hydra.mode", "hydra.job.name"))
+        ]
         table = {"verb": verb, "overrides": overrides, "jobs": jobs}
         path = out / "sweeps" / f"{content_key([job_id(verb, words) for words in jobs])}.json"
         write_atomic(path, (canonical(table, indent=2) + "\n").encode())
@@ -99,16 +104,15 @@ class Ledger(Callback):
 
     def _write(self, config: DictConfig, **values: Any) -> None:
         verb, words = str(config.hydra.job.name), list(config.hydra.overrides.task)
-        me: dict[str, Any] = {"host": socket.gethostname(), "pid": os.getpid(), "config": identity(config)}
-        job = Job(verb=verb, overrides=words, began=self.began, **me, **values)
-        path = Path(str(config.out)) / "sweeps" / "jobs" / f"{job_id(verb, words)}.json"
-        write_atomic(path, (canonical(job.model_dump(mode="json"), indent=2) + "\n").encode())
+        job = _job(verb, words, began=self.began, config=identity(config), **values)
+        _save(Path(str(config.out)), job)
 
 
 def identity(config: DictConfig) -> str:
     """Returns the digest of what a job was told and of the version of the numbers, not of the files that it reads."""
+    elsewhere = ("hydra", "out", "cache")  # where things lie
     told = OmegaConf.to_container(
-        OmegaConf.masked_copy(config, [str(k) for k in config if k != "hydra"]), resolve=True
+        OmegaConf.masked_copy(config, [str(k) for k in config if k not in elsewhere]), resolve=True
     )
     return content_key([NUMBERS_VERSION, told])
 
@@ -161,29 +165,60 @@ _ONE = re.compile(r"(?!.*\bnull\b)[\w.+\-/:\[\]{}, ]+", re.IGNORECASE)
 _all_jobs = BasicSweeper.split_arguments
 
 
-def launch_only_missing(out: Path, verb: str) -> None:
-    """From now on, sweeps leave out the jobs that are finished.
+def choose_jobs(verb: str, only_missing: bool) -> None:
+    """From now on a sweep launches the jobs that compose, and of these, if so told, those that are not finished.
 
-    Hydra takes sweepers from a package of its own alone, so that its basic one is told, and not replaced.
+    What does not compose is written down as failed, with Hydra's reason. Hydra takes sweepers from a package of its own
+    alone, so that its basic one is told, and not replaced.
     """
 
-    def missing(overrides: list[Any], size: int | None) -> list[list[list[str]]]:
+    def chosen(overrides: list[Any], size: int | None) -> list[list[list[str]]]:
         (jobs,) = _all_jobs(overrides, None)
-        left = [job for job in jobs if not _finished(out, verb, job)]
-        sys.stderr.write(f"{len(jobs) - len(left)} of {len(jobs)} jobs are finished; {len(left)} to do\n")
+        if not jobs:
+            raise CompactHydraException(
+                f"error: there is no job in {' '.join(o.input_line for o in overrides)}: is there a file that each "
+                "glob(...) matches?"
+            )
+        out = Path(os.environ[SWEEP]).parent.parent  # which the ledger has written by now
+        known = _finished(out, verb) if only_missing else {}
+        loader, left, finished = GlobalHydra.instance().config_loader(), [], 0
+        for job in jobs:
+            words = [w for w in job if not w.startswith("hydra")]
+            try:
+                config = loader.load_configuration("config", words, RunMode.RUN)
+            except (HydraException, OmegaConfBaseException) as error:
+                _save(
+                    out, _job(verb, words, state="failed", reason=str(error), began=time.time(), seconds=0.0)
+                )
+                continue
+            if done := known.get(identity(config)):
+                _save(
+                    out, done.model_copy(update={"overrides": words})
+                )  # it may have been told in other words
+                finished += 1
+            else:
+                left.append(job)
+        if only_missing:
+            sys.stderr.write(f"{finished} of {len(jobs)} jobs are finished; {len(left)} to do\n")
         return [left[i : i + (size or len(left))] for i in range(0, len(left), size or len(left) or 1)]
 
     Plugins.instance()  # which loads the sweeper's module anew, once
-    import_module(BasicSweeper.__module__).BasicSweeper.split_arguments = staticmethod(missing)
+    import_module(BasicSweeper.__module__).BasicSweeper.split_arguments = staticmethod(chosen)
 
 
-def _finished(out: Path, verb: str, words: Sequence[str]) -> bool:
-    told = [w for w in words if not w.startswith("hydra")]
-    job = read_job(out, job_id(verb, told))
-    if job is None or job.state != "done":
-        return False
-    loader = GlobalHydra.instance().config_loader()
-    return job.finished(identity(loader.load_configuration("config", told, RunMode.RUN)))
+def _job(verb: str, words: Sequence[str], **values: Any) -> Job:
+    return Job(verb=verb, overrides=list(words), host=socket.gethostname(), pid=os.getpid(), **values)
+
+
+def _save(out: Path, job: Job) -> None:
+    path = out / "sweeps" / "jobs" / f"{job_id(job.verb, job.overrides)}.json"
+    write_atomic(path, (canonical(job.model_dump(mode="json"), indent=2) + "\n").encode())
+
+
+def _finished(out: Path, verb: str) -> dict[str, Job]:
+    """Returns the jobs that left what they made, by the digest of their configuration."""
+    jobs = [read_job(out, path.stem) for path in (out / "sweeps" / "jobs").glob("*.json")]
+    return {job.config: job for job in jobs if job is not None and job.verb == verb and job.finished()}
 
 
 def read_job(out: Path, ident: str) -> Job | None:
@@ -229,6 +264,11 @@ def report(sweep: Path) -> str:
     return "\n".join(lines)
 
 
+def broken(sweep: Path) -> bool:
+    """Whether a job of a sweep failed, or died."""
+    return any(job is not None and job.now() in ("failed", "died") for _, job in jobs_of(sweep))
+
+
 def progress_verb(arguments: Sequence[str]) -> int:
     """`dd-bench progress [OUT]`: how far the sweeps of a folder are, and what failed; 1 if something did."""
     parser = argparse.ArgumentParser("dd-bench progress", description=progress_verb.__doc__)
@@ -246,12 +286,12 @@ def progress_verb(arguments: Sequence[str]) -> int:
     for sweep in sweeps:
         try:
             table = json.loads(sweep.read_text())
-            told = f"dd-bench {table['verb']} -m {' '.join(map(as_typed, table['overrides']))}\n{report(sweep)}\n"
+            told = f"dd-bench {table['verb']} -m {shlex.join(map(as_typed, table['overrides']))}\n{report(sweep)}\n"
         except (ValueError, TypeError, KeyError) as error:
             sys.stderr.write(f"left out: {sweep} is not of a sweep: {error!r}\n")
             continue
         sys.stdout.write(told)
-        failed |= any(job and job.now() in ("failed", "died") for _, job in jobs_of(sweep))
+        failed |= broken(sweep)
     return int(failed)
 
 

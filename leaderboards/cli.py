@@ -11,20 +11,14 @@ from dd_bench.plain import plain
 from dd_bench.record import Record, load_record
 
 from .boards import boards
+from .claims import check_configuration, check_protocol, check_repeats, check_whole
 from .embed import embed
 from .entries import ROOT, check_record, duplicates, entry_name, load_entries
 from .pairs import compare, pairs_table
 from .plots import draw
 from .published import load_published
 from .site import build_site
-from .submission import (
-    check_baselines,
-    check_configuration,
-    check_protocol,
-    check_sets,
-    check_twins,
-    check_whole,
-)
+from .submission import check_baselines, check_sets, check_twins
 from .tables import build
 
 _HERE = Path(__file__).parent
@@ -81,6 +75,7 @@ def _add(paths: list[Path], folder: Path, sets: Path, alone: bool) -> None:
             check_protocol(record)
             check_whole(record)
             check_configuration(record)
+            check_repeats(record)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         new.append((path, record))

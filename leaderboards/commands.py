@@ -30,7 +30,7 @@ def run_command(record: Record) -> str | None:
     if not shipped_config("method", _name(record.method)):
         return None
     words = [f"method={record.method}", *changes("method", record.method, record.config.get("method", {}))]
-    words += [f"ipc={record.ipc}"] if record.ipc != _ALONE["ipc"] else []
+    words += _alone({"ipc": record.ipc}, "ipc")
     return _line("run", [*words, *_measured(record)])
 
 
@@ -52,15 +52,15 @@ def distill_command(config: Mapping[str, Any], method: str, dataset: str) -> str
     if not shipped_config("method", method) or "model" not in config:
         return None
     words = [f"method={method}", *changes("method", method, config["method"])]
-    words += [f"{k}={config[k]}" for k in ("ipc", "seed") if config.get(k, _ALONE[k]) != _ALONE[k]]
-    words += _dataset(config["dataset"], dataset) + _chosen("model", config["model"])
+    words += _alone(config, "ipc", "seed")
+    words += dataset_words(config["dataset"], dataset) + _chosen("model", config["model"])
     return _line("distill", [*words, *_teachers(config, [])])
 
 
 def _measured(record: Record) -> list[str]:
     """Returns the words of everything but the method: data, network, protocol, evaluator, teachers, seeds."""
     config = record.config
-    words = _dataset(config.get("dataset", {}), record.dataset)
+    words = dataset_words(config.get("dataset", {}), record.dataset)
     model = _name(record.model)
     words += [f"model={model}", *changes("model", model, config.get("model", {}))]
     protocol = _name(record.protocol.name)
@@ -69,7 +69,18 @@ def _measured(record: Record) -> list[str]:
     words += [f"evaluator={evaluator}", *changes("evaluator", evaluator, config.get("evaluator", {}))]
     if record.teachers or record.label_mode in TAUGHT:
         words += _teachers(config, [t.name for t in record.teachers])
-    return words + [f"{k}={config[k]}" for k in ("seed", "num_sets") if config.get(k, _ALONE[k]) != _ALONE[k]]
+    return words + _alone(config, "seed", "num_sets")
+
+
+def _alone(config: Mapping[str, Any], *keys: str) -> list[str]:
+    """Returns the words of keys outside of any group that have other values than the defaults."""
+    words = []
+    for key in keys:
+        value = config.get(key, _ALONE[key])
+        if type(value) is not int:
+            raise ValueError(f"{key}={value!r}: wanted a whole number")
+        words += [f"{key}={value}"] if value != _ALONE[key] else []
+    return words
 
 
 def _teachers(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
@@ -85,8 +96,12 @@ def _teachers(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
     return words
 
 
-def _dataset(values: Mapping[str, Any], name: str) -> list[str]:
-    """Returns the choice of `conf/dataset`, and what differs; where the data lay is nobody else's."""
+def dataset_words(values: Mapping[str, Any], name: str) -> list[str]:
+    """Returns the choice of `conf/dataset`, and what differs; where the data lay is nobody else's.
+
+    Raises:
+        ValueError: no choice is made so, or more than values differ.
+    """
     return _chosen("dataset", {k: v for k, v in values.items() if k not in PLACES}, prefer=name)
 
 
@@ -104,6 +119,11 @@ def _chosen(group: str, values: Mapping[str, Any], prefer: str = "") -> list[str
     changed = {n: changes(group, n, values) for n in same}
     best = min(same, key=lambda n: (len(changed[n]), n != prefer, n))
     return [f"{group}={best}", *changed[best]]
+
+
+def targets(group: str) -> set[str | None]:
+    """Returns what the choices of a group call."""
+    return {shipped_config(group, name).get("_target_") for name in _choices(group)}
 
 
 @cache

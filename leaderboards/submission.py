@@ -1,4 +1,4 @@
-"""What is asked of a record before it becomes an entry, beside its schema: a known protocol, sets, a baseline."""
+"""What is asked of a record among others before it becomes an entry: its sets, a baseline, no twin."""
 
 from __future__ import annotations
 
@@ -7,96 +7,14 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from hydra.utils import get_class
 from safetensors import SafetensorError, safe_open
 
 from dd_bench.card import TENSORS, damaged, read_card
 from dd_bench.record import Record
-from dd_bench.shipped import describe, shipped_config
 
 from .boards import CONTROL, REFERENCE
-from .commands import changes, control_command
-from .entries import GROUPS, Track, entry_name, sets_in
-
-
-def check_protocol(record: Record) -> None:
-    """Refuses a protocol that nobody else can follow, and names that their configuration belies.
-
-    A protocol with changed keys is known, says so in its name, and has a board of its own.
-
-    Raises:
-        ValueError: no such protocol is shipped, its version is still to come, or a name is not that of its values.
-    """
-    name = record.protocol.name.partition("(")[0]
-    shipped = shipped_config("protocol", name) if re.fullmatch("[A-Za-z0-9_-]{1,100}", name) else {}
-    if "version" not in shipped:
-        raise ValueError(
-            f"protocol {name!r} is none of conf/protocol, and its numbers compare with nothing. Measure under one of "
-            "`dd-bench list protocol`, or add yours there first"
-        )
-    if record.protocol.version > shipped["version"]:
-        raise ValueError(
-            f"protocol {name} v{record.protocol.version}: this version of dd_bench knows v{shipped['version']}. "
-            "Update it"
-        )
-    if (values := record.config.get("protocol")) and record.protocol.version == shipped["version"]:
-        recipe = {k: v for k, v in values.items() if k not in ("name", "version")}
-        if (wanted := describe("protocol", name, recipe)) != record.protocol.name:
-            raise ValueError(f"protocol {record.protocol.name!r} has the configuration of {wanted!r}")
-
-
-def check_whole(record: Record) -> None:
-    """Refuses a record that leaves out how it came about: then nothing belies what it says of itself.
-
-    Raises:
-        ValueError: which part of its configuration is missing.
-    """
-    if missing := [group for group in GROUPS if not record.config.get(group)]:
-        raise ValueError(
-            f"its configuration has no {', '.join(missing)}: hand in the record as the run wrote it"
-        )
-
-
-def check_configuration(record: Record) -> None:
-    """Refuses a record whose names are not those of its own configuration: they choose its board.
-
-    Raises:
-        ValueError: which name, and what the configuration has; or something is called that the YAML does not call.
-    """
-    config = record.config
-    for group, described in (
-        ("method", record.method),
-        ("model", record.model),
-        ("evaluator", record.evaluator),
-    ):
-        name, values = described.partition("(")[0], config.get(group)
-        if not isinstance(values, dict) or not re.fullmatch("[A-Za-z0-9_-]{1,100}", name):
-            continue  # of another package
-        changes(group, name, values)
-        if not shipped_config(group, name) or group == "method":
-            continue
-        if group == "evaluator":
-            values = {k: v for k, v in values.items() if k not in _repeats(name)}
-        if (wanted := describe(group, name, values)) != described:
-            raise ValueError(f"{group} {described!r} has the configuration of {wanted!r}")
-    name = record.protocol.name.partition("(")[0]
-    changes("protocol", name, config.get("protocol") or {})
-    protocol = shipped_config("protocol", name) | (
-        config.get("protocol") or {}
-    )  # what is left out is as it is shipped
-    if (selection := protocol.get("selection", record.selection)) != record.selection:
-        raise ValueError(f"selection {record.selection!r}: its protocol has {selection!r}")
-    labels = protocol.get("labels")
-    told = (labels["kind"],) if isinstance(labels, dict) and "kind" in labels else ("hard", "soft", "unknown")
-    if protocol and record.label_mode not in told:
-        raise ValueError(f"label_mode {record.label_mode!r}: its protocol has {' or '.join(told)} labels")
-
-
-def _repeats(evaluator: str) -> tuple[str, ...]:
-    """Returns the knobs of an evaluator that say how often it measures, and not what."""
-    kind: Any = get_class(shipped_config("evaluator", evaluator)["_target_"])
-    repeats: tuple[str, ...] = kind.repeats
-    return repeats
+from .commands import control_command
+from .entries import Track, entry_name, sets_in
 
 
 def check_twins(new: Sequence[Record], old: Sequence[Record]) -> None:
@@ -185,6 +103,11 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
     for key, value in wants.items():
         if (said := getattr(card, key)) != value:
             raise ValueError(f"record {record.key} says {key} {value}, its set {folder} is of {said}")
+    if card.set.get("whole") and record.method != REFERENCE:
+        raise ValueError(
+            f"record {record.key}: its set {folder} is the whole training set, and its method {record.method!r} at "
+            f"IPC {record.ipc} is not {REFERENCE!r}"
+        )
     size = (
         card.stored_bytes if digest == record.set_digests[0] else {}
     )  # a record has the bytes of its first set

@@ -145,10 +145,40 @@ def test_failures_are_listed_and_stop_nothing(dd_bench, tmp_path):
     progress = dd_bench("progress", "runs")
     assert progress.code == 0 and "dd-bench run -m method=random,herding" in progress.text
 
+    typo = dd_bench("run", "-m", "method=random,nosuch,herding", "ipc=1", *SMALL, "seed=0", "out=my runs")
+    assert (
+        typo.code == 1 and "2 of 3 done, 1 failed" in typo.text and "failed: method=nosuch ipc=1" in typo.text
+    )
+    assert "Could not find 'method/nosuch'" in typo.text, "its reason"
+    progress = dd_bench("progress", "my runs")
+    assert progress.code == 1 and "'out=my runs'" in progress.text
+    quoted = dd_bench(
+        "run", "-m", "--only-missing", "method=random,herding", "ipc=1", *SMALL, "seed=0", "out='my runs'"
+    )
+    assert quoted.code == 0 and "2 of 2 jobs are finished; 0 to do" in quoted.text
+    assert "sweep: 2 of 2 done" in quoted.text
+    nothing = dd_bench("run", "-m", "experiment=glob(nosuch_*)", "out=empty")
+    assert nothing.code == 1 and "there is no job in experiment=glob(nosuch_*)" in nothing.text
+
     broken = dd_bench(*[w.replace("ipc=1,999", "ipc=1,zero") for w in how])
     assert broken.code == 1 and broken.text.count("wanted a whole number") >= 2
     assert "failed: method=random ipc=zero" in broken.text and "2 of 4 done, 2 failed" in broken.text
     assert dd_bench("progress", "runs").code == 1
+
+
+def test_a_launcher_that_is_not_installed_says_how(dd_bench, monkeypatch):
+    monkeypatch.setattr("dd_bench.cli.find_spec", lambda name: None)
+    for launcher, library in (
+        ("cores", "joblib"),
+        ("slurm", "submitit"),
+        ("gpus", "ray"),
+        ("submitit_local", "submitit"),
+    ):
+        done = dd_bench("run", "-m", f"hydra/launcher={launcher}", "ipc=1,2")
+        assert f"needs hydra-{library}-launcher" in str(done.code) and "'dd-bench[launchers]'" in str(
+            done.code
+        )
+    assert dd_bench("run", "-m", "hydra/launcher=basic", "method=random", "ipc=1", *SMALL).code == 0
 
 
 def test_only_what_is_missing_is_launched(dd_bench, tmp_path, monkeypatch):

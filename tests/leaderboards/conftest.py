@@ -34,6 +34,10 @@ def make_record(method: str, ipc: int, sets: list[list[float]], **changes: Any) 
         "versions": {"torch": "2.13.0"},
     }
     fields |= changes
+    evaluator = fields["config"].get("evaluator", {})
+    if "num_networks" in evaluator and sets:  # as many as there are values
+        asked = {"evaluator": evaluator | {"num_networks": len(sets[0])}, "num_sets": len(sets)}
+        fields["config"] = fields["config"] | asked
     metric = fields["main_metric"]
     scores = [
         Score(metric=metric, value=value, set=s, network=n, seed=n)

@@ -7,16 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from dd_bench.leaderboards.claims import check_configuration, check_protocol, check_repeats, check_whole
 from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.entries import load_entries
-from dd_bench.leaderboards.submission import (
-    check_baselines,
-    check_configuration,
-    check_protocol,
-    check_sets,
-    check_twins,
-    check_whole,
-)
+from dd_bench.leaderboards.submission import check_baselines, check_sets, check_twins
 from dd_bench.record import ProtocolId, content_key
 
 from .conftest import composed
@@ -156,6 +150,62 @@ def test_names_are_those_of_the_configuration(shipped):
     check_configuration(
         shipped.model_copy(update={"method": "mine", "config": {"method": {"_target_": "mine.Mine"}}})
     )
+
+
+def test_data_and_teachers_are_those_of_the_configuration(shipped):
+    digits = {"_target_": "dd_bench.data.digits.digits"}
+    teachers = {"convnet_bn": {"model": {"_target_": "os.system"}}}
+    for changed, message in (
+        (
+            shipped.model_copy(update={"dataset": "cifar10"}),
+            "dataset 'cifar10' is made by 'dd_bench.data.fash",
+        ),
+        (shipped.model_copy(update={"dataset": "mine"}), None),  # a name that no YAML has, and none is told
+        (with_config(shipped, "dataset", **digits), "is made by 'dd_bench.data.digits"),
+        (with_config(shipped, "dataset", _target_="os.system"), "is made by 'os.system'"),
+        (with_config(shipped, "dataset", _target_=["os.system"]), "is made by"),
+        (
+            with_config(shipped, "dataset", preprocess={"_target_": "os.system"}),
+            "has a key '_target_', which is none",
+        ),
+        (
+            shipped.model_copy(update={"config": shipped.config | {"teachers": teachers}}),
+            "may not say what is called",
+        ),
+    ):
+        if message is None:
+            check_configuration(changed)
+        else:
+            with pytest.raises(ValueError, match=message):
+                check_configuration(changed)
+
+
+def test_values_are_of_the_networks_that_were_asked(shipped):
+    check_repeats(shipped)
+    for update, message in (
+        (
+            {"scores": shipped.scores[:-1]},
+            r"networks \(set 0: 0, 1, 2, 3\), and its configuration asks 5 networks of 1",
+        ),
+        (
+            {"scores": [s.model_copy(update={"network": s.network + 10}) for s in shipped.scores]},
+            "10, 11, 12",
+        ),
+        ({"scores": [s.model_copy(update={"set": 1}) for s in shipped.scores]}, "set 1: 0, 1"),
+        ({"config": shipped.config | {"num_sets": 2}}, r"asks 5 networks of 2 set\(s\)"),
+        ({"config": shipped.config | {"num_sets": "${oc.env:HOME}"}}, "num_sets '.*': its configuration has"),
+        ({"config": shipped.config | {"ipc": 50}}, "ipc 10: its configuration has 50"),
+        ({"config": shipped.config | {"seed": 3}}, "seed 0: its configuration has 3"),
+        ({"config": shipped.config | {"seed": "${oc.env:HOME}"}}, "seed 0: its configuration has"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            check_repeats(shipped.model_copy(update=update))
+
+
+def test_every_entry_says_what_its_configuration_does():
+    for record in load_entries(SETS.parent / "entries"):
+        check_configuration(record)
+        check_repeats(record)
 
 
 def test_knobs_of_an_evaluator_are_in_its_name(record):
