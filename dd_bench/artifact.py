@@ -113,7 +113,12 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
             raise ValueError(f"it stores {syn.stored_bytes()} bytes, the card says {card.stored_bytes}")
     except KeyError as error:
         raise ValueError(f"{folder} is damaged: {error} is missing in its card or tensors") from error
-    except (SafetensorError, ValueError, TypeError) as error:
+    except (
+        SafetensorError,
+        ValueError,
+        TypeError,
+        RuntimeError,
+    ) as error:  # the last: of a rare type
         raise ValueError(f"{folder} is damaged: {error}") from error
     return syn, card
 

@@ -50,7 +50,8 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     bad = (~fair).nonzero()
     if len(bad):
         raise ValueError(
-            f"the soft label of image {int(bad[0])} is no distribution: {labels[int(bad[0])].tolist()}"
+            f"the soft label of image {int(bad[0])} is no distribution: {labels[int(bad[0])].tolist()}. Logits become "
+            "one by softmax: `dd-bench import ... --logits`"
         )
 
 

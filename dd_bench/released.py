@@ -108,7 +108,7 @@ def read_folder(folder: Path, real: RealSet) -> ImageSet:
     if c == 1:
         if not all(torch.equal(pixels[:, 0], pixels[:, i]) for i in (1, 2)):
             raise ValueError(f"{folder} holds coloured images, and those of {real.name} are grey")
-        pixels = pixels[:, :1]
+        pixels = pixels[:, :1].contiguous()
     return ImageSet(pixels, labels, "pixel", real.class_names, real.preprocess)
 
 

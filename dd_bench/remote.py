@@ -59,6 +59,8 @@ class Remote:
             raise ImportError(f"{scheme}:// needs a library that is not installed ({error}){how}") from error
         except ValueError as error:
             raise ValueError(f"{url}: no library knows such URLs ({error}). Use e.g. {EXAMPLES}") from error
+        except OSError as error:
+            raise OSError(f"{url} could not be reached: {error}") from error
         known = [system.protocol] if isinstance(system.protocol, str) else system.protocol
         if scheme not in known:
             raise ValueError(f"{url} would be opened as {known[0]}://. Use e.g. {EXAMPLES}")

@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import re
+import shlex
 import shutil
 import sys
 from collections.abc import Callable, Sequence
@@ -69,9 +70,12 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
     try:
         card = there.read(CARD)
     except FileNotFoundError as error:
+        here = there.url.removesuffix(f"/{CARD}")
+        above = here.rpartition("/")[0]
+        more = [above] if re.search(r"://.*[^/]", above) else []
         raise FileNotFoundError(
-            f"{url} is no synthetic set: there is no {there.url}/{CARD}. Sets in its folders: "
-            f"dd-bench list --remote {there.url.removesuffix(f'/{CARD}')}"
+            f"{url} is no synthetic set: there is no {there.url}/{CARD}. What is beside it, and in it:"
+            + "".join(f"\n    dd-bench list --remote {shlex.quote(place)}" for place in [*more, here])
         ) from error
     found = hashlib.sha256(card).hexdigest()
     _wanted(found, digest, url)
@@ -164,7 +168,7 @@ def sets_at(url: str) -> list[Found]:
             continue
         found.append(Found(where, hashlib.sha256(content).hexdigest(), card))
     if not found:
-        hint = f". If it is a site of dd_bench, its sets are in {there.url}/sets" if there.web else ""
+        hint = f". If it is a site of dd_bench, its sets are in {there.url}/sets"
         raise ValueError(f"{url} holds no synthetic set, and none of its {len(names)} folders does{hint}")
     return found
 
@@ -227,7 +231,11 @@ def _fetch(there: Remote, partial: Path, card: Card) -> None:
     """
     for name, wanted in card.sha256.items():
         if file_sha256(partial / name) != wanted:
+            resumed = (partial / name).exists()
             there.fetch(name, partial / name)
+            if resumed and file_sha256(partial / name) != wanted:  # what was here was not its beginning
+                (partial / name).unlink()
+                there.fetch(name, partial / name)
         if (found := file_sha256(partial / name)) != wanted:
             raise ValueError(
                 f"{there.url}/{name} is not what its card says: sha256 {str(found)[:12]}, wanted {wanted[:12]}. "
@@ -273,6 +281,10 @@ def _name(card: Card, digest: str) -> str:
     return f"{method}-{dataset}-ipc{card.ipc}-{digest[:16]}"
 
 
+_REFS = "refs(?:/|%2F)(?:pr|convert)(?:/|%2F)[^/]+"
+"""Revisions of the hub that have slashes."""
+
+
 def _to_hub(folder: Path, url: str, files: list[str]) -> None:
     """Uploads files as one commit, so that a set on the hub is whole or not there.
 
@@ -282,12 +294,13 @@ def _to_hub(folder: Path, url: str, files: list[str]) -> None:
     """
     from huggingface_hub import HfApi
 
-    match = re.fullmatch(r"hf://datasets/([^/@]+/[^/@]+)(?:@([^/]+))?(?:/(.+?))?/?", url)
+    match = re.fullmatch(rf"hf://datasets/([^/@]+/[^/@]+)(?:@({_REFS}|[^/]+))?(?:/(.+?))?/?", url)
     if not match:
         raise ValueError(
             f"{url} names no dataset of the hub. Use hf://datasets/USER/NAME[@REVISION][/FOLDER]"
         )
     name, revision, inside = match.groups()
+    revision = revision and revision.replace("%2F", "/")
     api = HfApi()
     try:
         api.create_repo(name, repo_type="dataset", exist_ok=True)
@@ -298,6 +311,9 @@ def _to_hub(folder: Path, url: str, files: list[str]) -> None:
             path_in_repo=inside or ".",
             revision=revision,
             allow_patterns=files,
+            delete_patterns=[
+                PROVENANCE
+            ],  # of the making of another set; this one's own comes with the commit
             commit_message=f"Add {folder.name}",
         )
     except Exception as error:  # of the hub, or of the connection

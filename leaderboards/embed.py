@@ -55,8 +55,11 @@ def embedded(text: str, made: Sequence[Board], where: str = "the document") -> t
     known = _tables(made)
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, 3, 0.3)
-            raise ValueError(f"{where}: there is no table {name!r}. Near to it: {', '.join(near) or 'none'}")
+            near = [k for k in known if name in k][:5] or difflib.get_close_matches(name, known, 3, 0.3)
+            raise ValueError(
+                f"{where}: there is no table {name!r}. Near to it: {', '.join(near) or 'none'}. Names are those of the "
+                "files in leaderboards/tables"
+            )
     line = "\r\n" if "\r\n" in text else "\n"
     new, last = "", 0
     for begin, end in zip(marks[::2], marks[1::2], strict=True):

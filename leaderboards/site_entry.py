@@ -11,7 +11,7 @@ from typing import Any
 from dd_bench.record import Record
 from dd_bench.shipped import leaves
 
-from .boards import Board
+from .boards import REFERENCE, Board
 from .citations import Cards, bibtex, cited
 from .commands import evaluate_command, run_command
 from .entries import entry_name
@@ -41,7 +41,8 @@ def entry_page(
         s = record.summary()
         score = f"{number([s.mean, s.std], main)} {'% ' if main == 'accuracy' else ''}{main}, n={networks(record)}"
     return {
-        "title": f"{record.method} on {record.dataset}, IPC {record.ipc}",
+        "title": f"{record.method} on {record.dataset}, "
+        + ("whole" if record.method == REFERENCE else f"IPC {record.ipc}"),
         "board": f"boards/{board.track.slug}.html",
         "board_title": board.track.title,
         "score": score,

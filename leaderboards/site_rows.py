@@ -108,8 +108,7 @@ def _entry_cells(
     record, point = cell.record, points.get(cell.record.key if cell.record else "")
     assert record is not None
     metric, up = board.track.metric, f"../{entry_at(record)}"
-    ipc: Any = {"text": "all", "sort": 1e9} if record.method == REFERENCE else record.ipc
-    cells: Cells = [{"text": label, "href": up}, ipc]
+    cells: Cells = [{"text": label, "href": up}, _ipc(record)]
     if record.status == "done":
         s = record.summary()
         shown = {"text": number([s.mean, s.std], metric), "sort": s.mean}
@@ -133,6 +132,10 @@ def _entry_cells(
         cells.append({"text": said.partition(":")[0], "title": said} if said else None)
     cells.append({"text": record.digest[:8], "href": up})
     return cells
+
+
+def _ipc(record: Record) -> Any:
+    return {"text": "all", "sort": 1e9} if record.method == REFERENCE else record.ipc
 
 
 def _quoted(cell: Cell) -> dict[str, Any] | None:
@@ -197,7 +200,7 @@ def every_row(made: Sequence[Board]) -> dict[str, Any]:
         for r in board.records:
             s = r.summary() if r.status == "done" else None
             value = {"text": number([s.mean, s.std], r.main_metric), "sort": s.mean} if s else None
-            cells: Cells = [{"text": r.method, "href": entry_at(r)}, r.dataset, r.ipc, value, r.main_metric]
+            cells: Cells = [{"text": r.method, "href": entry_at(r)}, r.dataset, _ipc(r), value, r.main_metric]
             cells += [r.protocol.name, r.label_mode, r.model, r.created[:10], r.status]
             found.append((r.created, r.key, {"cells": cells}))
     return {"columns": columns, "rows": [row for *_, row in sorted(found, key=lambda f: f[:2], reverse=True)]}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -84,7 +85,8 @@ def _sets_of(record: Record, known: Mapping[str, Path], folder: Path) -> list[st
     hint = f". Was {changed} changed, which is of its method, dataset and IPC?" if changed else ""
     return [
         f"{len(missing)} set(s) of {record.method} on {record.dataset} are not in {folder}, the first "
-        f"{missing[0][:16]}: nobody can verify it. Copy the folder there, or push it{hint}"
+        f"{missing[0][:16]}: nobody can verify it, and the site shows no picture. Copy the folder of the run there:\n"
+        f"    cp -r runs/sets/{record.method}-{record.dataset}-ipc{record.ipc}-* {shlex.quote(str(folder))}{hint}"
     ]
 
 

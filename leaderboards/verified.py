@@ -109,9 +109,17 @@ def judge(record: Record, again: dict[int, float], code: Code, device: str, crea
     )
 
 
-def save_verdict(verdict: Verdict, folder: Path) -> Path:
-    """Writes it as `<first digits of the entry's digest>.json`; a later one replaces it."""
+def save_verdict(verdict: Verdict, folder: Path, replace: bool = False) -> Path:
+    """Writes it as `<first digits of the entry's digest>.json`.
+
+    Raises:
+        FileExistsError: there is one of more networks, or one out of tolerance, and it is not to be replaced.
+        ValueError: what is there is no verdict.
+    """
     path = folder / f"{verdict.entry[:16]}.json"
+    old = _read(path) if path.exists() and not replace else None
+    if old and (len(old.networks) > len(verdict.networks) or old.verdict == "out of tolerance"):
+        raise FileExistsError(f"{path} stays, of {old.told()}. With --replace it would not")
     write_atomic(path, (canonical(verdict.model_dump(mode="json"), indent=2) + "\n").encode())
     return path
 
@@ -124,9 +132,13 @@ def verdicts(folder: Path) -> dict[str, str]:
     """
     found = {}
     for path in sorted(folder.glob("*.json")):
-        try:
-            verdict = Verdict.model_validate(json.loads(path.read_text()))
-        except (OSError, ValueError, ValidationError) as error:
-            raise ValueError(f"{path} is no verdict: {error}") from error
+        verdict = _read(path)
         found[verdict.entry] = verdict.told()
     return found
+
+
+def _read(path: Path) -> Verdict:
+    try:
+        return Verdict.model_validate(json.loads(path.read_text()))
+    except (OSError, ValueError, ValidationError) as error:
+        raise ValueError(f"{path} is no verdict: {error}") from error

@@ -18,7 +18,7 @@ from pathlib import Path
 from dd_bench.plain import plain
 from dd_bench.record import Record, load_record
 
-from .commands import evaluate_command
+from .commands import evaluate_command, run_command
 from .entries import ROOT, Track, load_entry, sets_in
 from .submission import changed_card
 from .verified import Verdict, judge, save_verdict
@@ -32,6 +32,9 @@ def main(arguments: Sequence[str]) -> int:
         "--networks", type=int, help="of an entry to train anew (default: all); 0: check it only"
     )
     parser.add_argument("--sets", default=str(ROOT / "sets"), help="folder or URL with the sets of entries")
+    parser.add_argument(
+        "--replace", action="store_true", help="also a verdict of more networks, or one out of tolerance"
+    )
     parser.add_argument("--cache", default="runs/cache", help="folder with teachers of earlier runs")
     args = parser.parse_args(arguments)
     if args.networks is not None and args.networks < 0:
@@ -55,9 +58,7 @@ def main(arguments: Sequence[str]) -> int:
             if record.status != "done":
                 continue
             if len(record.set_digests) != 1:
-                sys.stdout.write(
-                    f"    not trained anew: it is of {len(record.set_digests)} sets, which are not kept\n"
-                )
+                failed |= _of_several(record, args.networks)
                 continue
             try:
                 folder = _set_of(record, args.sets)
@@ -80,10 +81,26 @@ def _is_entry(path: Path) -> bool:
     return path.is_file() and (named or (path.suffix == ".json" and path.resolve().parent.name == "entries"))
 
 
+def _of_several(record: Record, networks: int | None) -> int:
+    """Says how an entry of several sets, which are not kept, is measured again; returns 1 if that was to be done."""
+    command = run_command(record) if record.config.get("set") is None else None
+    sys.stdout.write(
+        f"    not trained anew: it is of {len(record.set_digests)} sets, which are not kept"
+        + (f". They and its networks are made again by:\n    {command}\n" if command else "\n")
+    )
+    return int(networks != 0)
+
+
 def _again(record: Record, folder: Path, path: Path, args: argparse.Namespace) -> int:
     verdict = retrain(record, folder, args.networks, args.cache)
-    written = save_verdict(verdict, path.parent.parent / "verified")
-    sys.stdout.write(f"{verdict.told()}\n    {written}\n")
+    sys.stdout.write(f"{verdict.told()}\n")
+    try:
+        written = str(save_verdict(verdict, path.parent.parent / "verified", args.replace))
+    except (
+        FileExistsError
+    ) as error:  # said by more networks than these, or worse: nobody is to lose it by a short look
+        written = str(error)
+    sys.stdout.write(f"    {written}\n")
     return int(verdict.verdict == "out of tolerance")
 
 

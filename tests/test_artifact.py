@@ -447,6 +447,12 @@ class TestAStranger:
         self.forge(folder)
         artifact.load(folder)
 
+    def test_labels_of_a_type_that_nothing_compares(self, folder):
+        labels = torch.zeros(6, 3).to(torch.float8_e4m3fn)
+        self.forge(folder, tensors={"labels": labels})
+        with pytest.raises(ValueError, match="is damaged"):
+            artifact.load(folder)
+
     @pytest.mark.parametrize("name", ["../other.txt", "/etc/hostname", "..", "", "a/b", "."])
     def test_a_path_out_of_the_folder(self, folder, name):
         (folder.parent / "other.txt").write_text("x")

@@ -193,6 +193,17 @@ def test_from_their_files_to_a_record(dd_bench, tmp_path):
     assert record.method == "mtt-authors" and record.ipc == 1 and record.status == "done"
 
 
+def test_what_was_exported_comes_back(dd_bench, tmp_path):
+    """Grey images in colourless PNG files, through the commands."""
+    done = dd_bench("distill", "method=random", "dataset=digits", "ipc=1", "model.width=8")
+    assert done.code == 0, done.text
+    (folder,) = (tmp_path / "runs" / "sets").iterdir()
+    assert dd_bench("export", str(folder), "images").code == 0
+    done = dd_bench("import", "images", "--name", "theirs", "--ipc", "1", "--to", "back", "dataset=digits")
+    assert done.code == 0, done.text
+    assert artifact.load(tmp_path / "back")[0].images.equal(artifact.load(folder)[0].images)
+
+
 @pytest.mark.parametrize(
     ("changed", "message"),
     [

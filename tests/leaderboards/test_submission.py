@@ -80,6 +80,16 @@ def test_sets_are_what_the_record_says(record, sets):
     assert "names no set" in remark
     with pytest.raises(ValueError, match="'nonsense' is no digest"):
         check_sets([record("dm", 10, [[0.5]], set_digests=["nonsense"])], folder)
+    card = json.loads((one / "card.json").read_text())
+    card["set"]["whole"] = True
+    (one / "card.json").write_text(json.dumps(card))
+    whole = digest | {"set_digests": [hashlib.sha256((one / "card.json").read_bytes()).hexdigest()]}
+    with pytest.raises(
+        ValueError, match=r"is the whole training set, and its method 'dm' at IPC 10 is not 'full'"
+    ):
+        check_sets([record("dm", 10, [[0.5]], config={}, **whole)], folder)
+    card["set"].pop("whole")
+    shutil.copy(next(SETS.glob("dm-fashion_mnist-ipc10-*")) / "card.json", one / "card.json")
     (one / "synthetic.safetensors").write_bytes(b"another")
     with pytest.raises(ValueError, match=r"synthetic\.safetensors is missing or was changed"):
         check_sets([record("dm", 10, [[0.5]], config={}, **digest)], folder)

@@ -9,7 +9,7 @@ import pytest
 
 from dd_bench.leaderboards.cli import main as leaderboard
 from dd_bench.leaderboards.entries import entry_name
-from dd_bench.leaderboards.verified import judge, tolerance, verdicts
+from dd_bench.leaderboards.verified import judge, save_verdict, tolerance, verdicts
 from dd_bench.leaderboards.verify import main
 from dd_bench.record import Code, load_record
 
@@ -53,6 +53,24 @@ def test_what_a_forger_changes_is_not_verified(record):
     assert first.verdict == "verified in part"
     every = judge(lifted, dict(enumerate([0.70, 0.72, 0.71, 0.73, 0.69])), CODE, "here", "2026")
     assert every.verdict == "out of tolerance"
+
+
+def test_a_short_look_does_not_replace_a_long_one(record, tmp_path):
+    values = [0.70, 0.72, 0.71, 0.73, 0.69]
+
+    def of(*again):
+        entry = record("dm", 10, [values])
+        return judge(entry, dict(enumerate(again)), CODE, "here", "2026-01-01T00:00:00+00:00")
+
+    long, short, far = of(*values), of(*values[:2]), of(0.5, 0.51)
+    path = save_verdict(short, tmp_path)
+    assert save_verdict(long, tmp_path) == path and "5 of 5" in verdicts(tmp_path)[long.entry]
+    for other in (short, far):
+        with pytest.raises(FileExistsError, match=r"stays, of verified: 5 of 5 .* With --replace"):
+            save_verdict(other, tmp_path)
+    save_verdict(far, tmp_path, replace=True)
+    with pytest.raises(FileExistsError, match="stays, of out of tolerance"):
+        save_verdict(long, tmp_path)
 
 
 @pytest.fixture(scope="module")
@@ -145,7 +163,11 @@ def test_a_record_is_no_entry(own, tmp_path, capsys):
 def test_draws_are_not_trained_anew(own, capsys):
     draws = [s.model_copy(update={"set": i}) for i in (0, 1) for s in load_record(own[0]).scores]
     entry = changed(own[0], set_digests=["a" * 64, "b" * 64], scores=draws)
-    assert main([str(entry)]) == 0 and "it is of 2 sets, which are not kept" in capsys.readouterr().out
+    assert main([str(entry)]) == 1, "asked for, and not done"
+    told = capsys.readouterr().out
+    assert "it is of 2 sets, which are not kept. They and its networks are made again by:" in told
+    assert "dd-bench run method=herding" in told
+    assert main([str(entry), "--networks", "0"]) == 0
 
 
 @pytest.mark.parametrize(
