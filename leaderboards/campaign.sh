@@ -12,7 +12,7 @@
 # OUT/tables and OUT/site.
 #
 # The committed entries of digits are this script's. Those of Fashion-MNIST and of graphs were measured over weeks, with
-# the same commands one by one, and differ: KD tracks have three networks an entry and not five; some rows are variants
+# the same commands one by one, and differ: KD tracks have three networks an entry at IPC 10 and not five; some are variants
 # that answered a question (a weight of the statistics, parts of AST, twenty networks at IPC 1 under mtt-1000); of 50
 # images a class there are selections, DM and DataDAM, beside five random draws with one network each instead of ten
 # with two; no entry is of `fifty`.
