@@ -152,6 +152,7 @@ def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path,
     )
 
 
+@pytest.mark.slow
 def test_graphs_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path):
     runs = tmp_path / "runs"
     process = start("run", *GRAPHS)
@@ -254,6 +255,7 @@ def test_killed_while_matching_trajectories(start, dd_bench, tmp_path):
     assert content(only(runs, "sets/[!.]*")) == content(only(whole, "sets/[!.]*"))
 
 
+@pytest.mark.slow
 def test_a_sweep_that_was_killed_does_only_what_is_missing(start, dd_bench, tmp_path):
     records = tmp_path / "runs" / "records"
     sweep = ["-m", "method=random", "seed=0,1,2,3,4,5", *DM[3:]]
