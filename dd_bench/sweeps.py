@@ -187,9 +187,8 @@ def choose_jobs(verb: str, only_missing: bool) -> None:
             try:
                 config = loader.load_configuration("config", words, RunMode.RUN)
             except (HydraException, OmegaConfBaseException) as error:
-                _save(
-                    out, _job(verb, words, state="failed", reason=str(error), began=time.time(), seconds=0.0)
-                )
+                reason = " ".join(str(error).partition("Config search path:")[0].split())
+                _save(out, _job(verb, words, state="failed", reason=reason, began=time.time(), seconds=0.0))
                 continue
             if done := known.get(identity(config)):
                 _save(
