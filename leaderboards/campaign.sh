@@ -40,6 +40,7 @@ stored_bytes() { # of the set in a folder, with its labels
 
 selection() {
     sweep 'experiment=glob([fashion_w32_herding,fashion_w32_kcenter,fashion_w32_kmeans])' ipc=1,10,50
+    sweep 'experiment=glob([fashion_w32_herding,fashion_w32_kcenter,fashion_w32_kmeans])' ipc=1,10 protocol=mtt-1000
     sweep experiment=fashion_w32_random ipc=1,10,50 protocol=dc-300,mtt-1000
     sweep experiment=fashion_w32_random model.width=128 ipc=1,10
 }
@@ -69,6 +70,7 @@ digits() { # 8x8 pixels: the experiments of Fashion-MNIST on them
     sweep method=random num_sets=10 evaluator.num_networks=1 dataset=digits model.width=32 ipc=1,10,50 \
         protocol=dc-300,mtt-1000
     sweep method=herding,kcenter,kmeans dataset=digits model.width=32 ipc=1,10,50 protocol=dc-300
+    sweep method=herding,kcenter,kmeans dataset=digits model.width=32 ipc=1,10 protocol=mtt-1000
     sweep 'experiment=glob([fashion_w32_dc,fashion_w32_dsa,fashion_w32_ncfm])' dataset=digits ipc=1,10
     sweep experiment=fashion_w32_dm,fashion_w32_datadam dataset=digits ipc=1,10,50
     sweep experiment=fashion_w32_dm,fashion_w32_datadam dataset=digits ipc=1,10 protocol=mtt-1000
