@@ -118,7 +118,7 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
         ValueError,
         TypeError,
         RuntimeError,
-    ) as error:  # the last: of a rare type
+    ) as error:  # the last by labels of rare types
         raise ValueError(f"{folder} is damaged: {error}") from error
     return syn, card
 

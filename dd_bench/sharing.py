@@ -230,13 +230,15 @@ def _fetch(there: Remote, partial: Path, card: Card) -> None:
         OSError: a file could not be had; what has arrived is kept.
     """
     for name, wanted in card.sha256.items():
-        if file_sha256(partial / name) != wanted:
-            resumed = (partial / name).exists()
+        before = found = file_sha256(partial / name)
+        if found != wanted:
             there.fetch(name, partial / name)
-            if resumed and file_sha256(partial / name) != wanted:  # what was here was not its beginning
-                (partial / name).unlink()
-                there.fetch(name, partial / name)
-        if (found := file_sha256(partial / name)) != wanted:
+            found = file_sha256(partial / name)
+        if found != wanted and before is not None:  # what was here was not its beginning
+            (partial / name).unlink()
+            there.fetch(name, partial / name)
+            found = file_sha256(partial / name)
+        if found != wanted:
             raise ValueError(
                 f"{there.url}/{name} is not what its card says: sha256 {str(found)[:12]}, wanted {wanted[:12]}. "
                 "Nothing of it was kept: pull again, or ask whoever published it"
@@ -311,9 +313,8 @@ def _to_hub(folder: Path, url: str, files: list[str]) -> None:
             path_in_repo=inside or ".",
             revision=revision,
             allow_patterns=files,
-            delete_patterns=[
-                PROVENANCE
-            ],  # of the making of another set; this one's own comes with the commit
+            # of the making of another set; this one's own comes with the commit
+            delete_patterns=[PROVENANCE],
             commit_message=f"Add {folder.name}",
         )
     except Exception as error:  # of the hub, or of the connection

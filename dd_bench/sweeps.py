@@ -191,9 +191,8 @@ def choose_jobs(verb: str, only_missing: bool) -> None:
                 _save(out, _job(verb, words, state="failed", reason=reason, began=time.time(), seconds=0.0))
                 continue
             if done := known.get(identity(config)):
-                _save(
-                    out, done.model_copy(update={"overrides": words})
-                )  # it may have been told in other words
+                # it may have been told in other words
+                _save(out, done.model_copy(update={"overrides": words}))
                 finished += 1
             else:
                 left.append(job)

@@ -106,9 +106,7 @@ def _check_dataset(record: Record) -> None:
     if not shipped and values.get("name", name) != name:
         raise ValueError(f"dataset {name!r}: its configuration has the name {values['name']!r}")
     if isinstance(target, str) and target in targets("dataset"):
-        dataset_words(
-            values, name
-        )  # which refuses more than changed values; what another package makes is its own
+        dataset_words(values, name)  # it refuses more than changed values; another package's are its own
 
 
 def check_repeats(record: Record) -> None:

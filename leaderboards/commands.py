@@ -41,7 +41,7 @@ def evaluate_command(record: Record, folder: str) -> str:
 
 def control_command(record: Record) -> str:
     """Returns the command of the row of random images that belongs beside an entry: five draws."""
-    words = ["method=random"] + ([f"ipc={record.ipc}"] if record.ipc != _ALONE["ipc"] else [])
+    words = ["method=random", *_alone({"ipc": record.ipc}, "ipc")]
     return _line(
         "run", [*words, *(w for w in _measured(record) if not w.startswith("num_sets=")), "num_sets=5"]
     )

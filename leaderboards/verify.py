@@ -96,9 +96,7 @@ def _again(record: Record, folder: Path, path: Path, args: argparse.Namespace) -
     sys.stdout.write(f"{verdict.told()}\n")
     try:
         written = str(save_verdict(verdict, path.parent.parent / "verified", args.replace))
-    except (
-        FileExistsError
-    ) as error:  # said by more networks than these, or worse: nobody is to lose it by a short look
+    except FileExistsError as error:  # nobody is to lose by a short look what more networks said, or worse
         written = str(error)
     sys.stdout.write(f"    {written}\n")
     return int(verdict.verdict == "out of tolerance")
