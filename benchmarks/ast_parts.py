@@ -24,17 +24,17 @@ import report
 import torch
 from trajectories import CPU, error, flat_network, less, shown, spread, stops
 
-from dd_bench import artifact
-from dd_bench.allocator import keep_freed_memory
-from dd_bench.buffer import Buffer
-from dd_bench.methods.mtt_segments import perturbed
-from dd_bench.seeding import generator
+from dd_bench.methods._trajectory.segments import perturbed
+from dd_bench.runtime.allocator import keep_freed_memory
+from dd_bench.runtime.seeding import generator
+from dd_bench.synthetic import storage
+from dd_bench.teachers.expert_buffer import Buffer
 
 
 def of_set(
     buffer: Buffer, folder: Path, steps: int, epochs: int, stop: int, momentum: float
 ) -> dict[str, Any]:
-    flat, (syn, _) = flat_network(buffer), artifact.load(folder)
+    flat, (syn, _) = flat_network(buffer), storage.load(folder)
     images, labels, rate = shown(syn)
     after = [steps // epochs * j for j in range(1, epochs)] + [steps]
     values: dict[str, list[float]] = {}

@@ -19,15 +19,15 @@ from typing import Any
 import report
 import torch
 
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.graph_dataset import GraphSplit, graphs_of
+from dd_bench.data.graphs import Graphs
 from dd_bench.data.ogb_mol import ogb_mol
 from dd_bench.data.tu import tu
-from dd_bench.graphs import Graphs
+from dd_bench.methods._mirage.colour_refinement import colours
+from dd_bench.methods._mirage.itemsets import frequent
+from dd_bench.methods._mirage.transactions import holders_of, trees_of
 from dd_bench.methods.mirage import Mirage
-from dd_bench.methods.mirage_colours import colours
-from dd_bench.methods.mirage_itemsets import frequent
-from dd_bench.methods.mirage_transactions import holders_of, trees_of
-from dd_bench.real import RealSet
-from dd_bench.real_graphs import GraphSplit, graphs_of
 
 CPU = torch.device("cpu")
 CASES = (("NCI1", 2, (440, 570)), ("ogbg_molbace", 3, (150, 104)))

@@ -18,8 +18,8 @@ matplotlib.use("Agg")
 import matplotlib.pyplot as plt
 import numpy as np
 
-from dd_bench import artifact
-from dd_bench.methods.recover_views import RecoverViews
+from dd_bench.methods._recovery.views import RecoverViews
+from dd_bench.synthetic import storage
 
 ITERATIONS = 500
 CURVES = (("const", 1.0), ("step", 0.5), ("linear", 1.0), ("cosine", 1.0), ("cosine", 0.5))
@@ -32,7 +32,7 @@ def areas(curriculum: str, milestone: float) -> list[float]:
 
 def first_of_each_class(folder: Path) -> np.ndarray:
     """The first image of each class in one row, `(h, k w)` or `(h, k w, 3)`."""
-    syn, card = artifact.load(folder)
+    syn, card = storage.load(folder)
     pixels, classes = syn.pictures()
     picked = [pixels[classes == c][0].permute(1, 2, 0).numpy() for c in range(len(card.class_names))]
     return np.concatenate(picked, 1).squeeze()

@@ -16,13 +16,13 @@ import report
 import torch
 from torch import Tensor
 
-from dd_bench.architecture import Architecture
 from dd_bench.data.fashion_mnist import fashion_mnist
-from dd_bench.flat import FlatNetwork, flatten
-from dd_bench.labels import classification_loss
+from dd_bench.distill.unroll import GRADIENTS, Eager, Inner, Step, Target
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
-from dd_bench.seeding import generator
-from dd_bench.unroll import GRADIENTS, Eager, Inner, Step, Target
+from dd_bench.runtime.seeding import generator
+from dd_bench.training.losses import classification_loss
+from dd_bench.training.parameter_vector import FlatNetwork, flatten
 
 KNOBS = {"depth": 3, "width": 32, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
 CPU = torch.device("cpu")

@@ -19,21 +19,23 @@ from typing import Any
 import report
 import torch
 
-from dd_bench.allocator import keep_freed_memory
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context
-from dd_bench.cache import Cache
+from dd_bench.api import Context
+from dd_bench.data.dataset import RealSet
 from dd_bench.data.fashion_mnist import fashion_mnist
-from dd_bench.experts import experts
-from dd_bench.loggers import Several
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
-from dd_bench.protocol import Protocol, Recipe
-from dd_bench.real import RealSet
-from dd_bench.runtime import Runtime, RuntimeConfig, resolve
-from dd_bench.seeding import generator
-from dd_bench.shipped import shipped_config
-from dd_bench.steps import OuterLoop
-from dd_bench.training import fetch_split, train
+from dd_bench.records.config_diff import shipped_config
+from dd_bench.runtime.allocator import keep_freed_memory
+from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.loggers import Several
+from dd_bench.runtime.outer_loop import OuterLoop
+from dd_bench.runtime.runtime import Runtime, RuntimeConfig, resolve
+from dd_bench.runtime.seeding import generator
+from dd_bench.teachers.experts import experts
+from dd_bench.training.batches import fetch_split
+from dd_bench.training.loop import train
+from dd_bench.training.protocol import Protocol
+from dd_bench.training.recipe import Recipe
 
 
 def seconds_of(work: Any) -> float:

@@ -29,14 +29,14 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from dd_bench.allocator import keep_freed_memory
-from dd_bench.architecture import Architecture
-from dd_bench.augment import Augment
-from dd_bench.flat import FlatNetwork, flatten
-from dd_bench.labels import classification_loss
+from dd_bench.distill.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner, Step, Target
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
-from dd_bench.seeding import generator, stream
-from dd_bench.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner, Step, Target
+from dd_bench.runtime.allocator import keep_freed_memory
+from dd_bench.runtime.seeding import generator, stream
+from dd_bench.training.augment import Augment
+from dd_bench.training.losses import classification_loss
+from dd_bench.training.parameter_vector import FlatNetwork, flatten
 
 KNOBS = {"depth": 3, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
 AUGMENT = Augment("color_crop_cutout_flip_scale_rotate", align_corners=True)

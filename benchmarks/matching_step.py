@@ -22,15 +22,15 @@ import report
 import torch
 from torch import Tensor
 
-from dd_bench.allocator import keep_freed_memory
-from dd_bench.architecture import Architecture
-from dd_bench.augment import Augment
-from dd_bench.matching import mean_match
+from dd_bench.distill.matching import mean_match
 from dd_bench.methods.datadam import DataDAM, spatial_attention
 from dd_bench.methods.dm import DM
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
-from dd_bench.seeding import generator, stream
-from dd_bench.shipped import shipped_config
+from dd_bench.records.config_diff import shipped_config
+from dd_bench.runtime.allocator import keep_freed_memory
+from dd_bench.runtime.seeding import generator, stream
+from dd_bench.training.augment import Augment
 
 KNOBS = {"depth": 3, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
 CLASSES = 10

@@ -17,15 +17,15 @@ from pathlib import Path
 import report
 import torch
 
-from dd_bench.allocator import keep_freed_memory
-from dd_bench.architecture import Architecture
 from dd_bench.data.fashion_mnist import fashion_mnist
-from dd_bench.examination import Examination
+from dd_bench.evaluation.fresh_networks import Examination
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
-from dd_bench.protocol import Protocol
-from dd_bench.runtime import RuntimeConfig, resolve
-from dd_bench.seeding import generator
-from dd_bench.shipped import shipped_config
+from dd_bench.records.config_diff import shipped_config
+from dd_bench.runtime.allocator import keep_freed_memory
+from dd_bench.runtime.runtime import RuntimeConfig, resolve
+from dd_bench.runtime.seeding import generator
+from dd_bench.training.protocol import Protocol
 
 
 def main() -> None:

@@ -17,9 +17,9 @@ import time
 from collections import Counter
 from pathlib import Path
 
-from dd_bench.leaderboards.entries import Track, entry_name, load_entries
-from dd_bench.leaderboards.site import build_site
-from dd_bench.record import content_key
+from dd_bench.leaderboards.core.entries import Track, entry_name, load_entries
+from dd_bench.leaderboards.website.site import build_site
+from dd_bench.runtime.files import content_key
 
 HERE = Path(__file__).parent
 BOARDS = HERE.parent / "leaderboards"

@@ -24,16 +24,18 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
-from dd_bench.allocator import keep_freed_memory
-from dd_bench.architecture import Architecture
-from dd_bench.augment import Augment
 from dd_bench.data.fashion_mnist import fashion_mnist
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
-from dd_bench.protocol import Recipe
-from dd_bench.runtime import Runtime, RuntimeConfig, resolve
-from dd_bench.seeding import generator, seeded, stream
-from dd_bench.shipped import shipped_config
-from dd_bench.training import accuracy, fetch_from, train
+from dd_bench.records.config_diff import shipped_config
+from dd_bench.runtime.allocator import keep_freed_memory
+from dd_bench.runtime.runtime import Runtime, RuntimeConfig, resolve
+from dd_bench.runtime.seeding import generator, seeded, stream
+from dd_bench.training.augment import Augment
+from dd_bench.training.batches import fetch_from
+from dd_bench.training.loop import train
+from dd_bench.training.recipe import Recipe
+from dd_bench.training.scoring import accuracy
 
 KNOBS = {"depth": 3, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
 DSA = "color_crop_cutout_flip_scale_rotate"

@@ -37,16 +37,17 @@ import report
 import torch
 from torch import Tensor
 
-from dd_bench import artifact
-from dd_bench.allocator import keep_freed_memory
-from dd_bench.augment import Augment
-from dd_bench.buffer import Buffer
 from dd_bench.data.fashion_mnist import fashion_mnist
-from dd_bench.flat import FlatNetwork
-from dd_bench.labels import classification_loss
 from dd_bench.models.convnet import ConvNet
-from dd_bench.seeding import generator, stream
-from dd_bench.synthetic import ImageSet, SyntheticSet
+from dd_bench.runtime.allocator import keep_freed_memory
+from dd_bench.runtime.seeding import generator, stream
+from dd_bench.synthetic import storage
+from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.teachers.expert_buffer import Buffer
+from dd_bench.training.augment import Augment
+from dd_bench.training.losses import classification_loss
+from dd_bench.training.parameter_vector import FlatNetwork
 
 CPU = torch.device("cpu")
 AUGMENT = Augment("color_crop_cutout_flip_scale_rotate", align_corners=True)
@@ -177,7 +178,7 @@ def of_experts(buffer: Buffer, count: int, x: Tensor, y: Tensor, common: int) ->
 def of_set(
     buffer: Buffer, count: int, folder: Path, steps: int, stretch: int, momentum: float
 ) -> dict[str, Any]:
-    flat, (syn, card) = flat_network(buffer), artifact.load(folder)
+    flat, (syn, card) = flat_network(buffer), storage.load(folder)
     images, labels, rate = shown(syn)
     found: dict[str, Any] = {
         "set": folder.name,

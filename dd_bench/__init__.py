@@ -15,11 +15,11 @@ It is part of every content key, so old results are never mistaken for new ones.
 def __getattr__(name: str) -> object:
     """`dd_bench.load` and `dd_bench.tensor_dataset`, which load torch, are imported when they are asked for."""
     if name == "load":
-        from dd_bench.sharing import load
+        from dd_bench.hub.hub import load
 
         return load
     if name == "tensor_dataset":
-        from dd_bench.export import tensor_dataset
+        from dd_bench.hub.export import tensor_dataset
 
         return tensor_dataset
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

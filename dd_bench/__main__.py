@@ -1,6 +1,6 @@
 """`python -m dd_bench` is `dd-bench`."""
 
-from dd_bench.cli import main
+from dd_bench.cli.main import main
 
 if __name__ == "__main__":  # worker processes import this module again
     main()

@@ -6,12 +6,12 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 
-from dd_bench.base import Context, Evaluator, Told
-from dd_bench.examination import Examination
-from dd_bench.real import RealSet
-from dd_bench.record import Score
-from dd_bench.relabel import course
-from dd_bench.synthetic import SyntheticImages, SyntheticSet
+from dd_bench.api import Context, Evaluator, Told
+from dd_bench.data.dataset import RealSet
+from dd_bench.evaluation.fresh_networks import Examination
+from dd_bench.records.record import Score
+from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
+from dd_bench.teachers.soft_labels import course
 
 
 class Accuracy(Evaluator):

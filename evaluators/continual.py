@@ -9,16 +9,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context, Evaluator
-from dd_bench.examination import Examination
-from dd_bench.processes import Tick, spread
-from dd_bench.protocol import Protocol
-from dd_bench.real import RealSet
-from dd_bench.record import Score
-from dd_bench.seeding import seed_for
-from dd_bench.synthetic import SyntheticImages, SyntheticSet
-from dd_bench.training import right_by_class
+from dd_bench.api import Context, Evaluator
+from dd_bench.data.dataset import RealSet
+from dd_bench.evaluation.fresh_networks import Examination
+from dd_bench.models.architecture import Architecture
+from dd_bench.records.record import Score
+from dd_bench.runtime.seeding import seed_for
+from dd_bench.runtime.workers import Tick, spread
+from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
+from dd_bench.training.protocol import Protocol
+from dd_bench.training.scoring import right_by_class
 
 from .accuracy import examination_of
 

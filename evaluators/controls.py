@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dd_bench.base import Context
-from dd_bench.real import RealSet
-from dd_bench.record import Score
-from dd_bench.synthetic import ImageSet, SyntheticSet
+from dd_bench.api import Context
+from dd_bench.data.dataset import RealSet
+from dd_bench.records.record import Score
+from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.synthetic.images import ImageSet
 
 from .accuracy import Accuracy, beside, examination_of, scores_of_each
 

@@ -7,13 +7,13 @@ from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context
+from dd_bench.api import Context
+from dd_bench.data.dataset import RealSet
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
-from dd_bench.protocol import Protocol
-from dd_bench.real import RealSet
-from dd_bench.record import Score
-from dd_bench.synthetic import SyntheticSet
+from dd_bench.records.record import Score
+from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.training.protocol import Protocol
 
 from .accuracy import Accuracy, examination_of, scores_of_each
 

@@ -6,16 +6,17 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dd_bench.base import Context
-from dd_bench.examination import Examination
-from dd_bench.protocol import Protocol
-from dd_bench.real import RealSet
-from dd_bench.record import Score
-from dd_bench.steps import Diverged
-from dd_bench.synthetic import ImageSet, SyntheticSet
+from dd_bench.api import Context
+from dd_bench.data.dataset import RealSet
+from dd_bench.evaluation.fresh_networks import Examination
+from dd_bench.records.record import Score
+from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.training.protocol import Protocol
 
+from ._references import Reference, of_length
 from .accuracy import Accuracy, beside, examination_of, scores_of_each
-from .references import Reference, of_length
 
 
 class DDRanking(Accuracy):

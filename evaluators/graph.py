@@ -13,18 +13,19 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dd_bench.base import Context, Evaluator
-from dd_bench.graph_scores import METRICS, Metric, majority, score, size_only
-from dd_bench.labels import Weighted
-from dd_bench.protocol import Protocol
-from dd_bench.real import RealSet
-from dd_bench.real_graphs import GraphSplit, graphs_of
-from dd_bench.record import Score
-from dd_bench.seeding import generator, seed_for
-from dd_bench.steps import Diverged
-from dd_bench.synthetic import SyntheticSet
-from dd_bench.synthetic_graphs import SyntheticGraphs
-from dd_bench.training import Lessons, Target, train
+from dd_bench.api import Context, Evaluator
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.graph_dataset import GraphSplit, graphs_of
+from dd_bench.evaluation.graph_metrics import METRICS, Metric, majority, score, size_only
+from dd_bench.records.record import Score
+from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.runtime.seeding import generator, seed_for
+from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.synthetic.graphs import SyntheticGraphs
+from dd_bench.training.batches import Lessons
+from dd_bench.training.loop import train
+from dd_bench.training.losses import Target, Weighted
+from dd_bench.training.protocol import Protocol
 
 BATCH = 1000  # graphs scored at once
 

@@ -12,18 +12,20 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context, Evaluator
-from dd_bench.inputs import Inputs
-from dd_bench.processes import Tick, spread
-from dd_bench.protocol import Protocol, Recipe
-from dd_bench.real import RealSet
-from dd_bench.record import Score
-from dd_bench.seeding import seed_for
-from dd_bench.synthetic import ImageSet, SyntheticImages, SyntheticSet
+from dd_bench.api import Context, Evaluator
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.inputs import Inputs
+from dd_bench.models.architecture import Architecture
+from dd_bench.records.record import Score
+from dd_bench.runtime.seeding import seed_for
+from dd_bench.runtime.workers import Tick, spread
+from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.training.protocol import Protocol
+from dd_bench.training.recipe import Recipe
 
-from .rankings import Array, agreement, intervals
-from .references import Reference, of_length
+from ._rank_agreement import Array, agreement, intervals
+from ._references import Reference, of_length
 
 DESIGNS = 10_000
 """Balanced samples of the space that are tried for one without a repetition."""

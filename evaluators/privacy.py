@@ -9,15 +9,16 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context
-from dd_bench.examination import Examination
-from dd_bench.labels import at_least_float32
-from dd_bench.protocol import Protocol
-from dd_bench.real import RealSet, Split
-from dd_bench.record import Score
-from dd_bench.seeding import seed_for
-from dd_bench.synthetic import ImageSet, SyntheticSet
+from dd_bench.api import Context
+from dd_bench.data.dataset import RealSet, Split
+from dd_bench.evaluation.fresh_networks import Examination
+from dd_bench.models.architecture import Architecture
+from dd_bench.records.record import Score
+from dd_bench.runtime.seeding import seed_for
+from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.training.losses import at_least_float32
+from dd_bench.training.protocol import Protocol
 
 from .accuracy import Accuracy, examination_of
 

@@ -12,15 +12,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context
-from dd_bench.preprocess import Preprocess
-from dd_bench.protocol import Protocol
-from dd_bench.real import RealSet
-from dd_bench.record import Score
-from dd_bench.seeding import seed_for, seeded
-from dd_bench.synthetic import SyntheticSet
-from dd_bench.training import accuracy
+from dd_bench.api import Context
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.preprocess import Preprocess
+from dd_bench.models.architecture import Architecture
+from dd_bench.records.record import Score
+from dd_bench.runtime.seeding import seed_for, seeded
+from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.training.protocol import Protocol
+from dd_bench.training.scoring import accuracy
 
 from .accuracy import Accuracy, examination_of
 

@@ -7,19 +7,19 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from dd_bench.plain import plain
-from dd_bench.record import Record, load_record
+from dd_bench.records.record import Record, load_record
+from dd_bench.runtime.terminal import plain
 
-from .boards import boards
-from .claims import check_configuration, check_protocol, check_repeats, check_whole
-from .embed import embed
-from .entries import ROOT, check_record, duplicates, entry_name, load_entries
-from .pairs import compare, pairs_table
-from .plots import draw
-from .published import load_published
-from .site import build_site
-from .submission import check_baselines, check_sets, check_twins
-from .tables import build
+from .admission.consistency import check_configuration, check_protocol, check_repeats, check_whole
+from .admission.submission import check_baselines, check_sets, check_twins
+from .core.boards import boards
+from .core.entries import ROOT, check_record, duplicates, entry_name, load_entries
+from .core.published import load_published
+from .render.markdown_blocks import embed
+from .render.paired_tests import compare, pairs_table
+from .render.plots import draw
+from .render.tables import build
+from .website.site import build_site
 
 _HERE = Path(__file__).parent
 

@@ -8,10 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd_bench.architecture import Architecture
-from dd_bench.matching import mean_match
+from dd_bench.data.dataset import RealSet
+from dd_bench.distill.matching import mean_match
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
-from dd_bench.real import RealSet
 
 from .dm import DM
 

@@ -8,17 +8,18 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from dd_bench.architecture import Architecture
-from dd_bench.augment import Augment
-from dd_bench.base import Context, Method, too_few_images
-from dd_bench.initial import class_labels, initial_images
-from dd_bench.labels import classification_loss
-from dd_bench.matching import class_chunks, real_batch, without_norm
+from dd_bench.api import Context, Method, too_few_images
+from dd_bench.data.dataset import RealSet
+from dd_bench.distill.init import class_labels, initial_images
+from dd_bench.distill.matching import class_chunks, real_batch, without_norm
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network, batch_coupled
-from dd_bench.protocol import Recipe
-from dd_bench.real import RealSet
-from dd_bench.synthetic import ImageSet
-from dd_bench.training import fetch_from, train
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.training.augment import Augment
+from dd_bench.training.batches import fetch_from
+from dd_bench.training.loop import train
+from dd_bench.training.losses import classification_loss
+from dd_bench.training.recipe import Recipe
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """The paper's (outer, inner epochs) by ipc."""

@@ -7,14 +7,14 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.architecture import Architecture
-from dd_bench.augment import Augment
-from dd_bench.base import Context, Method, too_few_images
-from dd_bench.initial import class_labels, initial_images
-from dd_bench.matching import class_chunks, mean_match, real_batch, without_norm
+from dd_bench.api import Context, Method, too_few_images
+from dd_bench.data.dataset import RealSet
+from dd_bench.distill.init import class_labels, initial_images
+from dd_bench.distill.matching import class_chunks, mean_match, real_batch, without_norm
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
-from dd_bench.real import RealSet
-from dd_bench.synthetic import ImageSet
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.training.augment import Augment
 
 
 class DM(Method):

@@ -8,13 +8,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context, Method
-from dd_bench.graphs import Graphs, coalesced
-from dd_bench.labels import classification_loss
-from dd_bench.real import RealSet
-from dd_bench.real_graphs import GraphSplit, graphs_of
-from dd_bench.synthetic_graphs import GraphSet
+from dd_bench.api import Context, Method
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.graph_dataset import GraphSplit, graphs_of
+from dd_bench.data.graphs import Graphs, coalesced
+from dd_bench.models.architecture import Architecture
+from dd_bench.synthetic.graphs import GraphSet
+from dd_bench.training.losses import classification_loss
 
 LOGIT = 5.0  # of an edge that is there at the start; of one that is not, minus this
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import torch
 
-from dd_bench.base import Context, Method
-from dd_bench.real import RealSet
-from dd_bench.selection import selected
-from dd_bench.synthetic import SyntheticSet
+from dd_bench.api import Context, Method
+from dd_bench.data.dataset import RealSet
+from dd_bench.distill.coreset import selected
+from dd_bench.synthetic.base import SyntheticSet
 
 
 class Full(Method):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from .coreset import FeatureCoreset
+from ._coreset import FeatureCoreset
 
 
 class Herding(FeatureCoreset):

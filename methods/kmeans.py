@@ -6,9 +6,9 @@ from typing import Any
 
 from torch import Tensor
 
-from dd_bench.clusters import representatives
+from dd_bench.distill.clusters import representatives
 
-from .coreset import FeatureCoreset
+from ._coreset import FeatureCoreset
 
 
 class KMeans(FeatureCoreset):

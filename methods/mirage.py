@@ -10,17 +10,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context, Method
-from dd_bench.graphs import Graphs
-from dd_bench.real import RealSet
-from dd_bench.real_graphs import GraphSplit, graphs_of
-from dd_bench.synthetic_graphs import TreeSet, Weighting
+from dd_bench.api import Context, Method
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.graph_dataset import GraphSplit, graphs_of
+from dd_bench.data.graphs import Graphs
+from dd_bench.models.architecture import Architecture
+from dd_bench.synthetic.graphs import TreeSet, Weighting
 
-from .mirage_colours import colours
-from .mirage_itemsets import KINDS, Itemset, TooMany, frequent, is_frequent, ranked, ranked_closed
-from .mirage_transactions import Transactions, graphs_in
-from .mirage_trees import unfolded
+from ._mirage.colour_refinement import colours
+from ._mirage.itemsets import KINDS, Itemset, TooMany, frequent, is_frequent, ranked, ranked_closed
+from ._mirage.transactions import Transactions, graphs_in
+from ._mirage.trees import unfolded
 
 THOUSANDTHS = 1000  # steps in which a budget is searched
 BYTES_A_SET = 4  # at the least: a tree's number, how many there are, support and class

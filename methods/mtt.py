@@ -8,26 +8,26 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.architecture import Architecture
-from dd_bench.augment import Augment
-from dd_bench.base import Context, Method, too_few_images
-from dd_bench.buffer import Buffer
-from dd_bench.decode import tile
-from dd_bench.flat import FlatNetwork
-from dd_bench.initial import class_labels, initial_images, random_index
-from dd_bench.labels import classification_loss
+from dd_bench.api import Context, Method, too_few_images
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.decode import tile
+from dd_bench.distill.init import class_labels, initial_images, random_index
+from dd_bench.distill.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import batch_coupled
-from dd_bench.protocol import parse
-from dd_bench.real import RealSet
-from dd_bench.steps import Diverged
-from dd_bench.synthetic import ImageSet
-from dd_bench.training import repays_compilation
-from dd_bench.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner
+from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.teachers.expert_buffer import Buffer
+from dd_bench.training.augment import Augment
+from dd_bench.training.compilation import repays_compilation
+from dd_bench.training.losses import classification_loss
+from dd_bench.training.parameter_vector import FlatNetwork
+from dd_bench.training.recipe import parse
 
-from .mtt_experts import ExpertSettings
-from .mtt_segments import Segment, Window, balance, draw_segment, perturbed
-from .mtt_start import INITS, LABELS, cluster_index, correct_index, mean_logits
-from .mtt_views import Views
+from ._trajectory.experts import ExpertSettings
+from ._trajectory.init import INITS, LABELS, cluster_index, correct_index, mean_logits
+from ._trajectory.segments import Segment, Window, balance, draw_segment, perturbed
+from ._trajectory.views import Views
 
 SMALLEST_RATE = 1e-6
 SKIPS = 100  # in a row, after which nothing will come of it

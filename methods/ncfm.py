@@ -10,20 +10,20 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dd_bench.architecture import Architecture
-from dd_bench.augment import Augment
-from dd_bench.base import Context, Method, too_few_images
-from dd_bench.decode import decode, encode
-from dd_bench.initial import class_labels, random_index
-from dd_bench.labels import classification_loss
-from dd_bench.matching import real_batch
+from dd_bench.api import Context, Method, too_few_images
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.decode import decode, encode
+from dd_bench.distill.init import class_labels, random_index
+from dd_bench.distill.matching import real_batch
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
-from dd_bench.protocol import Recipe, parse
-from dd_bench.real import RealSet
-from dd_bench.synthetic import ImageSet
-from dd_bench.teachers import teacher, teacher_start
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.teachers.feature_networks import teacher, teacher_start
+from dd_bench.training.augment import Augment
+from dd_bench.training.losses import classification_loss
+from dd_bench.training.recipe import Recipe, parse
 
-from .ncfm_frequencies import REPEATS, FrequencySampler
+from ._ncfm.frequencies import REPEATS, FrequencySampler
 
 
 class NCFM(Method):

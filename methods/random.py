@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context, Method, too_few_images
-from dd_bench.initial import random_index
-from dd_bench.real import RealSet
-from dd_bench.selection import selected
-from dd_bench.synthetic import SyntheticSet
+from dd_bench.api import Context, Method, too_few_images
+from dd_bench.data.dataset import RealSet
+from dd_bench.distill.coreset import selected
+from dd_bench.distill.init import random_index
+from dd_bench.models.architecture import Architecture
+from dd_bench.synthetic.base import SyntheticSet
 
 
 class Random(Method):

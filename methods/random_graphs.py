@@ -6,11 +6,11 @@ from typing import Literal
 
 import torch
 
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context, Method
-from dd_bench.real import RealSet
-from dd_bench.real_graphs import graphs_of
-from dd_bench.synthetic_graphs import GraphSet
+from dd_bench.api import Context, Method
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.graph_dataset import graphs_of
+from dd_bench.models.architecture import Architecture
+from dd_bench.synthetic.graphs import GraphSet
 
 
 class RandomGraphs(Method):

@@ -10,19 +10,21 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context, Method, too_few_images
-from dd_bench.pieces import Piece
-from dd_bench.protocol import parse
-from dd_bench.real import RealSet
-from dd_bench.statistics import Tapped
-from dd_bench.synthetic import CompensatedSet, ImageSet, SyntheticSet
-from dd_bench.training import repays_compilation
-from dd_bench.zoo import Teacher, TeacherSpec, executed_norms
+from dd_bench.api import Context, Method, too_few_images
+from dd_bench.data.dataset import RealSet
+from dd_bench.distill.batchnorm_statistics import Tapped
+from dd_bench.models.architecture import Architecture
+from dd_bench.runtime.shards import Piece
+from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.synthetic.compensated import CompensatedSet
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.teachers.teachers import Teacher, TeacherSpec, executed_norms
+from dd_bench.training.compilation import repays_compilation
+from dd_bench.training.recipe import parse
 
-from .recover_engine import Engine
-from .recover_patches import Patches, composites
-from .recover_views import RecoverViews
+from ._recovery.engine import Engine
+from ._recovery.patches import Patches, composites
+from ._recovery.views import RecoverViews
 
 Start = Callable[[int, Tensor], Tensor]
 VARIABLES, INITS, TEACHERS = (

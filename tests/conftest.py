@@ -6,22 +6,32 @@ import subprocess
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
+from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
+from hydra.utils import get_class
+from omegaconf import OmegaConf
 
-torch.set_num_threads(1)  # before dd_bench.runtime remembers torch's own choice
+torch.set_num_threads(1)  # before dd_bench.runtime.runtime remembers torch's own choice
 
-from dd_bench.architecture import Architecture
+from dd_bench.api import Context
+from dd_bench.data.dataset import RealSet, tensor_set
+from dd_bench.data.graphs import GraphShape
 from dd_bench.data.motifs import motifs as make_motifs
-from dd_bench.graphs import GraphShape
+from dd_bench.data.preprocess import Normalise
 from dd_bench.models import gnn
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
-from dd_bench.preprocess import Normalise
-from dd_bench.protocol import Protocol, Recipe
-from dd_bench.real import RealSet, tensor_set
-from dd_bench.runtime import Runtime
+from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.loggers import Logger
+from dd_bench.runtime.outer_loop import OuterLoop
+from dd_bench.runtime.runtime import Runtime
+from dd_bench.teachers.teachers import TeacherConfig, TeacherSpec
+from dd_bench.training.protocol import Protocol
+from dd_bench.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 
@@ -183,7 +193,7 @@ def dd_bench(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
     """Runs `dd-bench ...` in this process, with `out` in `runs` of the test's folder."""
     from hydra.core.global_hydra import GlobalHydra
 
-    from dd_bench import cli
+    from dd_bench.cli import main
 
     monkeypatch.chdir(tmp_path)
     root = logging.getLogger()
@@ -195,7 +205,7 @@ def dd_bench(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
         capfd.readouterr()
         code: Any = 0
         try:
-            cli.main()
+            main.main()
         except SystemExit as end:
             code = end.code
         finally:
@@ -215,13 +225,13 @@ def dd_bench(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
 
 @pytest.fixture
 def job(tmp_path) -> Callable[..., Any]:
-    """Calls `dd_bench.run.run` on a composed configuration: what the command does, without Hydra's own second."""
+    """Calls `pipeline.run.run` on a composed configuration: the command without the second that Hydra takes."""
     from hydra import compose, initialize_config_module
     from hydra.core.global_hydra import GlobalHydra
     from hydra.core.hydra_config import HydraConfig
     from omegaconf import OmegaConf, open_dict
 
-    from dd_bench.run import run
+    from dd_bench.pipeline.run import run
 
     def call(*overrides: str) -> Any:
         GlobalHydra.instance().clear()
@@ -272,3 +282,149 @@ def small() -> Callable[..., list[str]]:
         return [f"method={method}", *SMALL, *(SHORT if method in ("dm", "datadam") else []), *more]
 
     return overrides
+
+
+class Rows(Logger):
+    """Keeps what is logged; raises KeyboardInterrupt at the step `killed_at`, before it is checkpointed."""
+
+    def __init__(self, killed_at=None):
+        self.rows, self.started, self.killed_at = [], [], killed_at
+
+    def resume(self, *what):
+        self.started.append(what[-1])
+
+    @property
+    def started_at(self):
+        return self.started[-1] if self.started else None
+
+    def log(self, *what):
+        step, values = what[-2:]
+        if step == self.killed_at:
+            raise KeyboardInterrupt
+        self.rows.append((step, values))
+
+    @property
+    def losses(self):
+        return [values["loss"] for _, values in self.rows]
+
+
+@pytest.fixture(scope="session")
+def make_blobs():
+    """Builds a real set: noisy images about a pattern of their class, `counts` training images of each."""
+
+    def make(counts=(20, 17, 22), shape=(1, 8, 8), flip=False, seed=0):
+        generator = torch.Generator().manual_seed(seed)
+        k = len(counts)
+        patterns = torch.rand(k, *shape, generator=generator)
+
+        def split(sizes):
+            labels = torch.repeat_interleave(torch.arange(k), torch.tensor(sizes))
+            labels = labels[torch.randperm(len(labels), generator=generator)]
+            noise = torch.randn(len(labels), *shape, generator=generator)
+            return ((0.7 * patterns[labels] + 0.15 + 0.1 * noise).clamp(0, 1) * 255).to(torch.uint8), labels
+
+        return tensor_set(
+            "blobs",
+            split(counts),
+            split([8] * k),
+            class_names=tuple("abcdefgh"[:k]),
+            preprocess=Normalise([0.5] * shape[0], [0.25] * shape[0]),
+            flip=flip,
+            licence="none",
+            citation="none",
+            device=CPU,
+            val_fraction=0.0,
+        )
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def train_blobs(make_blobs):
+    """Three unequal classes, and no test split: what a method sees."""
+    return make_blobs().train_only()
+
+
+@pytest.fixture(scope="session")
+def make_architecture():
+    """Binds a small ConvNet, or another network, to a shape."""
+
+    def make(cls=ConvNet, shape=(1, 8, 8), num_classes=3, **knobs):
+        if cls is ConvNet:
+            small = {"depth": 2, "width": 8, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
+            knobs = small | knobs
+        return Architecture(cls, knobs, shape, num_classes, cls.__name__.lower())
+
+    return make
+
+
+@pytest.fixture
+def make_net(make_architecture):
+    """Builds a small ConvNet in float64, in train mode."""
+
+    def make(seed=0, **knobs):
+        return make_architecture(**knobs).fresh(seed, CPU).double()
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def cache_folder(tmp_path_factory):
+    """One cache for the session: teachers are trained once."""
+    return tmp_path_factory.mktemp("cache")
+
+
+@pytest.fixture(scope="session")
+def make_teacher(make_architecture, recipe):
+    """Builds the specification of a small ConvNet with BatchNorm that is trained for three epochs."""
+
+    def make(name="tiny", shape=(1, 8, 8), num_classes=3, epochs=3, keep=(), epoch=None, **knobs):
+        architecture = make_architecture(
+            shape=shape, num_classes=num_classes, **{"norm": "batchnorm"} | knobs
+        )
+        plain = recipe(epochs=epochs, milestones=(), lr=0.1)
+        config = TeacherConfig(weights="squeeze", classes=None, keep=keep, epoch=epoch, recipe=plain)
+        return TeacherSpec(name, architecture, config)
+
+    return make
+
+
+@pytest.fixture
+def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime, protocol):
+    """Builds a context; a `work` folder is a run, checkpointed after every step. `ctx.rows` is its log."""
+
+    def make(seed=0, work="run", architecture=None, killed_at=None, fresh_cache=False, teachers=None):
+        rows = Rows(killed_at)
+        network = architecture or make_architecture()
+        like = {"activation": network.knobs["activation"]} if "activation" in network.knobs else {}
+        ctx = Context(
+            seed,
+            runtime,
+            network,
+            Cache(tmp_path / work / "cache" if fresh_cache else cache_folder),
+            OuterLoop(tmp_path / work, rows, log_every=1, checkpoint_seconds=0.0),
+            protocol(),
+            teachers=(make_teacher(shape=network.shape, num_classes=network.num_classes, **like),)
+            if teachers is None
+            else teachers,
+        )
+        ctx.rows = rows
+        return ctx
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_method():
+    """Builds the method of `conf/method/<name>.yaml`, under its `smoke` overrides and `changes`."""
+
+    def make(name, smoke=True, **changes):
+        config = OmegaConf.load(Path(str(files("dd_bench.conf") / "method" / f"{name}.yaml")))
+        OmegaConf.set_struct(config, True)
+        cls = get_class(config._target_)
+        for key, value in ((cls.smoke if smoke else {}) | changes).items():
+            OmegaConf.update(config, key, value)
+        knobs = OmegaConf.to_container(config)
+        return cls(**{key: value for key, value in knobs.items() if key != "_target_"})
+
+    return make

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from dd_bench.data.dataset import RealSet, tensor_set
 from dd_bench.data.locate import base_folder, verify_files
-from dd_bench.preprocess import fit_preprocess
-from dd_bench.real import RealSet, tensor_set
+from dd_bench.data.preprocess import fit_preprocess
 
 CIFAR10_MEAN, CIFAR10_STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
 

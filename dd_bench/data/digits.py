@@ -5,8 +5,8 @@ from __future__ import annotations
 import torch
 from sklearn.datasets import load_digits
 
-from dd_bench.preprocess import fit_preprocess
-from dd_bench.real import RealSet, tensor_set
+from dd_bench.data.dataset import RealSet, tensor_set
+from dd_bench.data.preprocess import fit_preprocess
 
 # Of the training split's pixels in [0, 1].
 MEAN, STD = [0.3049], [0.3756]

@@ -7,9 +7,9 @@ from pathlib import Path
 import torch
 from torchvision import datasets
 
+from dd_bench.data.dataset import RealSet, tensor_set
 from dd_bench.data.idx import load_idx
-from dd_bench.preprocess import fit_preprocess
-from dd_bench.real import RealSet, tensor_set
+from dd_bench.data.preprocess import fit_preprocess
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
 MEAN, STD = [0.2861], [0.3530]

@@ -16,8 +16,8 @@ from torch import Tensor
 from torchvision.datasets.folder import IMG_EXTENSIONS, make_dataset
 from torchvision.transforms import functional as transforms
 
-from dd_bench.preprocess import Preprocess
-from dd_bench.real import Split
+from dd_bench.data.dataset import Split
+from dd_bench.data.preprocess import Preprocess
 
 
 @dataclass(frozen=True)

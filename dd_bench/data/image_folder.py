@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 
+from dd_bench.data.dataset import RealSet, real_set, tensor_set
 from dd_bench.data.folder import Decoder, FolderSplit, decode_all, digest_of, find_images
 from dd_bench.data.locate import base_folder, not_found
-from dd_bench.preprocess import Normalise, fit_preprocess
-from dd_bench.real import RealSet, real_set, tensor_set
+from dd_bench.data.preprocess import Normalise, fit_preprocess
 
 
 def image_folder(

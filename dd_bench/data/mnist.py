@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torchvision import datasets
 
+from dd_bench.data.dataset import RealSet, tensor_set
 from dd_bench.data.idx import load_idx
-from dd_bench.preprocess import fit_preprocess
-from dd_bench.real import RealSet, tensor_set
+from dd_bench.data.preprocess import fit_preprocess
 
 MEAN, STD = [0.1307], [0.3081]
 

@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.graph_dataset import graph_set, random_split
+from dd_bench.data.graphs import Graphs, GraphShape, joined
+from dd_bench.data.pyg import pyg
 from dd_bench.data.tu import both_ways
-from dd_bench.graphs import Graphs, GraphShape, joined
-from dd_bench.pyg import pyg
-from dd_bench.real import RealSet
-from dd_bench.real_graphs import graph_set, random_split
-from dd_bench.seeding import seed_for, seeded
+from dd_bench.runtime.seeding import seed_for, seeded
 
 CLASSES = ("house", "cycle")
 

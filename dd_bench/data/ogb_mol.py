@@ -9,9 +9,9 @@ import torch
 from torch import Tensor
 
 from dd_bench.data import smiles
-from dd_bench.graphs import Graphs, GraphShape
-from dd_bench.real import RealSet
-from dd_bench.real_graphs import graph_set
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.graph_dataset import graph_set
+from dd_bench.data.graphs import Graphs, GraphShape
 
 ATOM = (119, 5, 12, 12, 10, 6, 6, 2, 2)
 """Values of OGB's nine atom features: number, chirality, degree, charge, hydrogens, radicals, orbitals, two flags."""

@@ -13,8 +13,8 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor
 
-from dd_bench.graphs import Graphs
-from dd_bench.record import write_atomic
+from dd_bench.data.graphs import Graphs
+from dd_bench.runtime.files import write_atomic
 
 
 def molecules(folder: Path, kept: Path) -> tuple[Graphs, Tensor, tuple[Tensor, Tensor, Tensor]]:

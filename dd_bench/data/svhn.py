@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torchvision import datasets
 
+from dd_bench.data.dataset import RealSet, tensor_set
 from dd_bench.data.locate import base_folder, verify_files
-from dd_bench.preprocess import fit_preprocess
-from dd_bench.real import RealSet, tensor_set
+from dd_bench.data.preprocess import fit_preprocess
 
 MEAN, STD = [0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]
 

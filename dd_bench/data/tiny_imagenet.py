@@ -8,10 +8,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from dd_bench.data.dataset import RealSet, tensor_set
 from dd_bench.data.folder import Decoder, decode_all, digest_of, find_images
 from dd_bench.data.locate import base_folder, not_found
-from dd_bench.preprocess import fit_preprocess
-from dd_bench.real import RealSet, tensor_set
+from dd_bench.data.preprocess import fit_preprocess
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as every paper uses here
 

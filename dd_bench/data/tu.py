@@ -7,10 +7,10 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dd_bench.graphs import Graphs, GraphShape, coalesced, first_mention
-from dd_bench.pyg import pyg
-from dd_bench.real import RealSet
-from dd_bench.real_graphs import graph_set, random_split
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.graph_dataset import graph_set, random_split
+from dd_bench.data.graphs import Graphs, GraphShape, coalesced, first_mention
+from dd_bench.data.pyg import pyg
 
 NEEDED = ("A", "graph_indicator", "graph_labels")
 OPTIONAL = ("node_labels", "edge_labels")

@@ -13,9 +13,9 @@ from typing import ClassVar, Literal
 import torch
 from torch import Tensor, nn
 
-from dd_bench.graphs import Graphs, GraphShape
+from dd_bench.data.graphs import Graphs, GraphShape
+from dd_bench.data.pyg import pyg
 from dd_bench.models.network import Network
-from dd_bench.pyg import pyg
 
 
 class GNN(Network):

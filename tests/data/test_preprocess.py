@@ -7,7 +7,7 @@ import torch
 from kornia.enhance import ZCAWhitening
 from safetensors.torch import load, save
 
-from dd_bench.preprocess import ZCA, Normalise, fit_preprocess, restore
+from dd_bench.data.preprocess import ZCA, Normalise, fit_preprocess, restore
 
 CPU = torch.device("cpu")
 

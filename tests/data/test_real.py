@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from dd_bench.preprocess import Normalise
-from dd_bench.real import RealSet, TensorSplit, content_digest, cut_validation, tensor_set
+from dd_bench.data.dataset import RealSet, TensorSplit, content_digest, cut_validation, tensor_set
+from dd_bench.data.preprocess import Normalise
 
 CPU = torch.device("cpu")
 COUNTS = (7, 3, 12)

@@ -2,10 +2,10 @@
 
 import pytest
 
-from dd_bench.evaluators import rankings
+from dd_bench.evaluators import _rank_agreement
 
 
 @pytest.fixture(autouse=True)
 def few_draws(monkeypatch):
     """Ends of a bootstrap interval from 100 resamples: enough to see that they are there."""
-    monkeypatch.setattr(rankings, "DRAWS", 100)
+    monkeypatch.setattr(_rank_agreement, "DRAWS", 100)

@@ -6,15 +6,17 @@ from statistics import mean
 import pytest
 import torch
 
-from dd_bench import examination
-from dd_bench.base import Context
-from dd_bench.cache import Cache
-from dd_bench.decode import tile
+from dd_bench.api import Context
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.decode import tile
+from dd_bench.evaluation import fresh_networks
 from dd_bench.evaluators.accuracy import Accuracy
-from dd_bench.real import RealSet
-from dd_bench.seeding import seed_for
-from dd_bench.synthetic import ImageSet
-from dd_bench.training import accuracy, fetch_from, train
+from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.seeding import seed_for
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.training.batches import fetch_from
+from dd_bench.training.loop import train
+from dd_bench.training.scoring import accuracy
 
 
 @pytest.fixture
@@ -82,14 +84,14 @@ class TestLearnedRate:
     @pytest.fixture
     def trained(self, monkeypatch):
         """The rate and the end of every network that an evaluation trains."""
-        seen, plain = [], examination.train
+        seen, plain = [], fresh_networks.train
 
         def spy(net, fetch, n, recipe, **how):
             net = plain(net, fetch, n, recipe, **how)
             seen.append((recipe.lr, torch.cat([p.detach().flatten() for p in net.parameters()])))
             return net
 
-        monkeypatch.setattr(examination, "train", spy)
+        monkeypatch.setattr(fresh_networks, "train", spy)
         return seen
 
     @pytest.mark.parametrize(("learned_lr", "lr", "used"), RATES)

@@ -4,13 +4,15 @@ import numpy as np
 import pytest
 import torch
 
-from dd_bench import examination
-from dd_bench.base import Context
-from dd_bench.cache import Cache
+from dd_bench.api import Context
+from dd_bench.evaluation import fresh_networks
 from dd_bench.evaluators.continual import Continual, _scores, class_parts
-from dd_bench.seeding import seed_for
-from dd_bench.synthetic import ImageSet
-from dd_bench.training import accuracy, fetch_from, right_by_class, train
+from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.seeding import seed_for
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.training.batches import fetch_from
+from dd_bench.training.loop import train
+from dd_bench.training.scoring import accuracy, right_by_class
 
 
 @pytest.fixture
@@ -48,13 +50,13 @@ def test_scores_are_of_the_table():
 
 
 def test_each_step_trains_on_what_was_seen_and_is_tested_on_it(blobs, syn, make_ctx, monkeypatch):
-    seen, plain = [], examination.train
+    seen, plain = [], fresh_networks.train
 
     def spy(net, fetch, n, recipe, **how):
         seen.append(sorted(fetch(torch.arange(n))[1].tolist()))
         return plain(net, fetch, n, recipe, **how)
 
-    monkeypatch.setattr(examination, "train", spy)
+    monkeypatch.setattr(fresh_networks, "train", spy)
     ctx = make_ctx()
     (scores,) = Continual(steps=3, orders=1, num_networks=1).run(syn, blobs, ctx)
     order = class_parts(0, 3, 3).flatten().tolist()

@@ -5,16 +5,16 @@ from functools import partial
 import pytest
 import torch
 
-from dd_bench import examination
-from dd_bench.architecture import Architecture
-from dd_bench.base import Context
-from dd_bench.cache import Cache
+from dd_bench.api import Context
+from dd_bench.evaluation import fresh_networks
 from dd_bench.evaluators.accuracy import Accuracy
 from dd_bench.evaluators.cross_arch import CrossArch
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.lenet import LeNet
 from dd_bench.models.mlp import MLP
-from dd_bench.steps import Diverged
-from dd_bench.synthetic import ImageSet
+from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.synthetic.images import ImageSet
 
 NETWORKS = {"small": partial(MLP, width=4, depth=1), "deep": partial(MLP, width=8, depth=3)}
 
@@ -36,13 +36,13 @@ def syn(blobs):
 @pytest.fixture
 def rates(monkeypatch):
     """The networks and rates that an evaluation trains, in their order."""
-    seen, plain = [], examination.train
+    seen, plain = [], fresh_networks.train
 
     def spy(net, fetch, n, recipe, **how):
         seen.append((type(net).__name__, sum(p.numel() for p in net.parameters()), recipe.lr))
         return plain(net, fetch, n, recipe, **how)
 
-    monkeypatch.setattr(examination, "train", spy)
+    monkeypatch.setattr(fresh_networks, "train", spy)
     return seen
 
 

@@ -6,14 +6,14 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dd_bench import examination
-from dd_bench.base import Context
-from dd_bench.cache import Cache
-from dd_bench.evaluators import references
+from dd_bench.api import Context
+from dd_bench.evaluation import fresh_networks
+from dd_bench.evaluators import _references
+from dd_bench.evaluators._references import of_length
 from dd_bench.evaluators.ddranking import DDRanking, ars, lrs
-from dd_bench.evaluators.references import of_length
-from dd_bench.steps import Diverged
-from dd_bench.synthetic import ImageSet
+from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.synthetic.images import ImageSet
 
 KNOBS = {"num_networks": 2, "real_epochs": 2, "lrs_weight": 0.5, "ars_weight": 0.5}
 
@@ -35,13 +35,13 @@ def syn(blobs):
 
 @pytest.fixture
 def trained(monkeypatch):
-    seen, plain = [], examination.train
+    seen, plain = [], fresh_networks.train
 
     def spy(net, fetch, n, recipe, **how):
         seen.append((n, recipe.augment, recipe.epochs, fetch(torch.arange(2))[1].ndim))
         return plain(net, fetch, n, recipe, **how)
 
-    monkeypatch.setattr(examination, "train", spy)
+    monkeypatch.setattr(fresh_networks, "train", spy)
     return seen
 
 
@@ -89,8 +89,8 @@ def test_a_set_of_soft_labels_is_trained_on_its_classes_too(blobs, syn, make_ctx
 
 
 def test_the_whole_training_set_is_trained_on_once(blobs, syn, make_ctx, monkeypatch):
-    seen, plain = [], references.train
-    monkeypatch.setattr(references, "train", lambda *a, **k: seen.append(a[2:4]) or plain(*a, **k))
+    seen, plain = [], _references.train
+    monkeypatch.setattr(_references, "train", lambda *a, **k: seen.append(a[2:4]) or plain(*a, **k))
     whole = list(DDRanking(**KNOBS).run(syn, blobs, make_ctx()))
     assert [n for n, _ in seen] == [len(blobs.train)] * 2
     assert {(r.epochs, r.milestones, r.augment) for _, r in seen} == {(2, (1,), "flip_crop")}
@@ -123,13 +123,13 @@ def test_protocols_that_select_are_refused(protocol, recipe):
 
 
 def test_a_reference_that_diverged_is_no_chance_level(blobs, syn, make_ctx, monkeypatch):
-    plain = references.train
+    plain = _references.train
 
     def ruined(net, *a, **k):
         out = plain(net, *a, **k)
         next(out.parameters()).data.fill_(torch.nan)
         return out
 
-    monkeypatch.setattr(references, "train", ruined)
+    monkeypatch.setattr(_references, "train", ruined)
     with pytest.raises(Diverged, match="reference on the whole training set is not finite"):
         list(DDRanking(**KNOBS).run(syn, blobs, make_ctx()))

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 import torch
 
-from dd_bench import checkpoint
-from dd_bench.base import Context
-from dd_bench.cache import Cache
-from dd_bench.evaluators import references
+from dd_bench.api import Context
+from dd_bench.evaluators import _references
+from dd_bench.evaluators._rank_agreement import agreement, intervals
+from dd_bench.evaluators._references import Reference
 from dd_bench.evaluators.nas import NAS
-from dd_bench.evaluators.rankings import agreement, intervals
-from dd_bench.evaluators.references import Reference
-from dd_bench.runtime import Runtime
-from dd_bench.synthetic import ImageSet
+from dd_bench.runtime import checkpoint
+from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.runtime import Runtime
+from dd_bench.synthetic.images import ImageSet
 
 FULL = {
     "width": [32, 64, 128, 256],
@@ -49,13 +49,13 @@ def syn(held_out):
 
 @pytest.fixture
 def trained(monkeypatch):
-    seen, plain = [], references.train
+    seen, plain = [], _references.train
 
     def spy(net, fetch, n, recipe, **how):
         seen.append((n, recipe.steps, recipe.epochs, recipe.milestones))
         return plain(net, fetch, n, recipe, **how)
 
-    monkeypatch.setattr(references, "train", spy)
+    monkeypatch.setattr(_references, "train", spy)
     return seen
 
 

@@ -5,11 +5,11 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from dd_bench.base import Context
-from dd_bench.cache import Cache
+from dd_bench.api import Context
 from dd_bench.evaluators import privacy
 from dd_bench.evaluators.privacy import Privacy, _surprise, _usual, confidence
-from dd_bench.synthetic import ImageSet
+from dd_bench.runtime.cache import Cache
+from dd_bench.synthetic.images import ImageSet
 
 KNOBS = {"num_networks": 2, "candidates": 30, "references": 4}
 

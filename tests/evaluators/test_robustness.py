@@ -4,11 +4,11 @@ import pytest
 import torch
 from torch import nn
 
-from dd_bench.base import Context
-from dd_bench.cache import Cache
+from dd_bench.api import Context
 from dd_bench.evaluators import robustness
 from dd_bench.evaluators.robustness import CORRUPTIONS, FromPixels, Robustness, corrupted, toolbox
-from dd_bench.synthetic import ImageSet
+from dd_bench.runtime.cache import Cache
+from dd_bench.synthetic.images import ImageSet
 
 KNOBS = {"num_networks": 1, "images": 30, "eps": 0.1, "steps": 10, "autoattack": False}
 

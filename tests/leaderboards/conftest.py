@@ -4,9 +4,10 @@ from typing import Any
 
 import pytest
 
-from dd_bench.leaderboards.entries import entry_name
-from dd_bench.record import Code, ProtocolId, Record, Score, content_key
-from dd_bench.shipped import shipped_config
+from dd_bench.leaderboards.core.entries import entry_name
+from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.record import Code, ProtocolId, Record, Score
+from dd_bench.runtime.files import content_key
 
 
 def make_record(method: str, ipc: int, sets: list[list[float]], **changes: Any) -> Record:

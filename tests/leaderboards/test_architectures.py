@@ -1,7 +1,7 @@
 """The page that shows one track on several networks."""
 
-from dd_bench.leaderboards.architectures import architecture_tables
-from dd_bench.record import Score
+from dd_bench.leaderboards.render.architectures import architecture_tables
+from dd_bench.records.record import Score
 
 
 def on(record, method, model, values, digest, ipc=10, **controls):

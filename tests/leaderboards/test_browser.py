@@ -20,8 +20,8 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from dd_bench.leaderboards.entries import entry_name
-from dd_bench.leaderboards.site import build_site
+from dd_bench.leaderboards.core.entries import entry_name
+from dd_bench.leaderboards.website.site import build_site
 
 from .conftest import make_record
 
@@ -211,7 +211,7 @@ def test_dark_mode(page, board):
 
 def test_a_set_is_pulled_as_its_page_says(page, site, tmp_path, monkeypatch):
     """What is to be pasted has the address of the page that is read, here a folder on a disk."""
-    from dd_bench.sharing import pull, sets_at
+    from dd_bench.hub.hub import pull, sets_at
 
     monkeypatch.setenv("DD_BENCH_HOME", str(tmp_path))
     driver = page("sets.html")
@@ -225,7 +225,7 @@ def test_a_set_is_pulled_as_its_page_says(page, site, tmp_path, monkeypatch):
 
 def test_an_address_with_spaces_and_quotes_can_be_pasted(page, site, tmp_path):
     """As it is read, a shell and Python give back the address that the browser has."""
-    from dd_bench.sharing import sets_at
+    from dd_bench.hub.hub import sets_at
 
     there = tmp_path / "it's a (site) 100% #1"
     shutil.copytree(site, there)

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dd_bench.sweeps import expand, for_the_jobs
+from dd_bench.cli.sweeps import expand, for_the_jobs
 
 SCRIPT = Path(__file__).parents[2] / "leaderboards" / "campaign.sh"
 PARSER = OverridesParser.create()

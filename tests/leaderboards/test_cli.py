@@ -5,8 +5,8 @@ import sys
 import pytest
 
 from dd_bench.leaderboards.cli import main
-from dd_bench.leaderboards.entries import check_record, entry_name, load_entries
-from dd_bench.record import Score, load_record
+from dd_bench.leaderboards.core.entries import check_record, entry_name, load_entries
+from dd_bench.records.record import Score, load_record
 
 from .conftest import composed
 

@@ -7,9 +7,9 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf
 
-from dd_bench.leaderboards.commands import _grammar, distill_command, evaluate_command, run_command
-from dd_bench.leaderboards.entries import load_entries
-from dd_bench.record import load_record
+from dd_bench.leaderboards.core.commands import _grammar, distill_command, evaluate_command, run_command
+from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.records.record import load_record
 
 ENTRIES = Path(__file__).parents[2] / "leaderboards" / "entries"
 ELSEWHERE = ("out", "cache", "logger", "log_every", "checkpoint_seconds", "runtime", "set", "teachers")

@@ -6,10 +6,10 @@ from itertools import product
 import pytest
 
 from dd_bench.leaderboards.cli import main
-from dd_bench.leaderboards.continual import continual_tables
-from dd_bench.leaderboards.cost import cost_tables, front, points
-from dd_bench.leaderboards.plots import draw
-from dd_bench.record import Score
+from dd_bench.leaderboards.render.continual import continual_tables
+from dd_bench.leaderboards.render.cost import cost_tables, front, points
+from dd_bench.leaderboards.render.plots import draw
+from dd_bench.records.record import Score
 
 
 def cells(line):

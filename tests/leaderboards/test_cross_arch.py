@@ -2,8 +2,8 @@
 
 import pytest
 
-from dd_bench.leaderboards.cross_arch import change, cross_arch_tables
-from dd_bench.record import Score
+from dd_bench.leaderboards.render.cross_arch import change, cross_arch_tables
+from dd_bench.records.record import Score
 
 
 def cells(line):

@@ -4,12 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from dd_bench.leaderboards.boards import boards
 from dd_bench.leaderboards.cli import main
-from dd_bench.leaderboards.embed import embedded
-from dd_bench.leaderboards.entries import load_entries
-from dd_bench.leaderboards.published import load_published
-from dd_bench.leaderboards.tables import table_of
+from dd_bench.leaderboards.core.boards import boards
+from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.leaderboards.core.published import load_published
+from dd_bench.leaderboards.render.markdown_blocks import embedded
+from dd_bench.leaderboards.render.tables import table_of
 
 ROOT = Path(__file__).parents[2]
 

@@ -1,8 +1,8 @@
 """A record's figures as text."""
 
-from dd_bench.leaderboards.boards import boards
-from dd_bench.leaderboards.figures import beside, interval, span
-from dd_bench.record import Score
+from dd_bench.leaderboards.core.boards import boards
+from dd_bench.leaderboards.render.formatting import beside, interval, span
+from dd_bench.records.record import Score
 
 
 def _with(record, method, metrics):

@@ -1,9 +1,9 @@
 """The page that shows one recipe under several kinds of labels."""
 
-from dd_bench.leaderboards.entries import Track
-from dd_bench.leaderboards.labels import label_tables
-from dd_bench.leaderboards.tables import build
-from dd_bench.record import ProtocolId, Score, TeacherId
+from dd_bench.leaderboards.core.entries import Track
+from dd_bench.leaderboards.render.labels import label_tables
+from dd_bench.leaderboards.render.tables import build
+from dd_bench.records.record import ProtocolId, Score, TeacherId
 
 RECIPE = {"epochs": 400, "lr": 0.001}
 

@@ -3,9 +3,9 @@
 import pytest
 
 from dd_bench.leaderboards.cli import main
-from dd_bench.leaderboards.entries import entry_name
-from dd_bench.leaderboards.pairs import compare, pairs_table
-from dd_bench.leaderboards.statistics import holm
+from dd_bench.leaderboards.core.entries import entry_name
+from dd_bench.leaderboards.core.ranking import holm
+from dd_bench.leaderboards.render.paired_tests import compare, pairs_table
 
 
 @pytest.fixture

@@ -3,10 +3,10 @@ from pathlib import Path
 
 import pytest
 
-from dd_bench.leaderboards import published as module
-from dd_bench.leaderboards.published import Published, load_published
+from dd_bench.leaderboards.core import published as module
+from dd_bench.leaderboards.core.published import Published, load_published
 
-FOLDER = Path(module.__file__).parent / "published"
+FOLDER = Path(module.__file__).parents[1] / "published"
 CHOSEN = {"full", "random", "herding", "kcenter", "kmeans"}
 MATCHED = {"dc", "dsa", "dm", "datadam", "ncfm", "mtt", "ftd", "tesla", "datm"}
 RECOVERED = {"sre2l", "cda", "rded", "infer", "infer_dyn", "sre2l++", "dwa", "g_vbsm", "edc"}

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import pytest
 
-from dd_bench import artifact
-from dd_bench.record import load_record
+from dd_bench.records.record import load_record
+from dd_bench.synthetic import storage
 
 ROOT = Path(__file__).parents[2] / "leaderboards"
 SETS = sorted(p for p in (ROOT / "sets").iterdir() if p.is_dir())
@@ -18,7 +18,7 @@ def scored():
 
 @pytest.mark.parametrize("folder", SETS, ids=lambda p: p.name)
 def test_a_committed_set_is_the_one_that_was_scored(folder, scored):
-    syn, card = artifact.load(folder)
+    syn, card = storage.load(folder)
     syn.check_ipc(card.ipc)
     assert len(syn.pictures()[0]) >= len(card.class_names)
-    assert artifact.digest(folder) in scored
+    assert storage.digest(folder) in scored

@@ -15,11 +15,11 @@ import pytest
 
 pytest.importorskip("plotly")
 
-from dd_bench.leaderboards.citations import Cards, bibtex, cited
 from dd_bench.leaderboards.cli import main
-from dd_bench.leaderboards.entries import entry_name
-from dd_bench.leaderboards.site import build_site
-from dd_bench.record import ProtocolId, Score
+from dd_bench.leaderboards.core.citations import Cards, bibtex, cited
+from dd_bench.leaderboards.core.entries import entry_name
+from dd_bench.leaderboards.website.site import build_site
+from dd_bench.records.record import ProtocolId, Score
 
 ROOT = Path(__file__).parents[2] / "leaderboards"
 
@@ -242,8 +242,8 @@ def some_sets(tmp_path):
 
 def test_sets_of_the_site_can_be_pulled(entries, some_sets, tmp_path, monkeypatch, capsys):
     """As its pages say: whole ones, each with all of its files, from a server that lists nothing."""
-    from dd_bench.catalogue import list_choices
-    from dd_bench.sharing import pull, sets_at
+    from dd_bench.cli.inspect import list_choices
+    from dd_bench.hub.hub import pull, sets_at
 
     monkeypatch.setenv("DD_BENCH_HOME", str(tmp_path / "home"))
     build_site(entries, ROOT / "published", some_sets, tmp_path / "s")

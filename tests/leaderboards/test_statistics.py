@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dd_bench.leaderboards.statistics import holm, rank, rank_samples, welch
+from dd_bench.leaderboards.core.ranking import holm, rank, rank_samples, welch
 
 
 def test_welch_is_scipy_s_and_matches_a_case_by_hand():

@@ -7,11 +7,17 @@ from pathlib import Path
 
 import pytest
 
-from dd_bench.leaderboards.claims import check_configuration, check_protocol, check_repeats, check_whole
+from dd_bench.leaderboards.admission.consistency import (
+    check_configuration,
+    check_protocol,
+    check_repeats,
+    check_whole,
+)
+from dd_bench.leaderboards.admission.submission import check_baselines, check_sets, check_twins
 from dd_bench.leaderboards.cli import main
-from dd_bench.leaderboards.entries import load_entries
-from dd_bench.leaderboards.submission import check_baselines, check_sets, check_twins
-from dd_bench.record import ProtocolId, content_key
+from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.records.record import ProtocolId
+from dd_bench.runtime.files import content_key
 
 from .conftest import composed
 

@@ -10,13 +10,13 @@ from pathlib import Path
 
 import pytest
 
-from dd_bench.leaderboards import boards as boards_module
-from dd_bench.leaderboards.boards import boards
-from dd_bench.leaderboards.entries import load_entries
-from dd_bench.leaderboards.markup import LATEX, MARKDOWN, escape_latex, escape_markdown, markdown_table
-from dd_bench.leaderboards.published import Published, PublishedSet
-from dd_bench.leaderboards.tables import build
-from dd_bench.record import Code
+from dd_bench.leaderboards.core import boards as boards_module
+from dd_bench.leaderboards.core.boards import boards
+from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.leaderboards.core.published import Published, PublishedSet
+from dd_bench.leaderboards.render.markup import LATEX, MARKDOWN, escape_latex, escape_markdown, markdown_table
+from dd_bench.leaderboards.render.tables import build
+from dd_bench.records.record import Code
 
 GOLDEN = Path(__file__).parent / "golden"
 SLUG = "fashion_mnist--hard-v1--last--hard--accuracy--convnet_width=32"

@@ -7,11 +7,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from dd_bench.leaderboards.admission.verify import main
 from dd_bench.leaderboards.cli import main as leaderboard
-from dd_bench.leaderboards.entries import entry_name
-from dd_bench.leaderboards.verified import judge, save_verdict, tolerance, verdicts
-from dd_bench.leaderboards.verify import main
-from dd_bench.record import Code, load_record
+from dd_bench.leaderboards.core.entries import entry_name
+from dd_bench.leaderboards.core.verified import judge, save_verdict, tolerance, verdicts
+from dd_bench.records.record import Code, load_record
 
 CODE = Code(version="0", numbers=1, revision=None, dirty=None)
 

@@ -7,10 +7,10 @@ import pytest
 import torch
 from omegaconf import OmegaConf
 
-from dd_bench.architecture import Architecture
-from dd_bench.initial import initial_images
-from dd_bench.protocol import Recipe
-from dd_bench.teachers import class_embeddings, teacher
+from dd_bench.distill.init import initial_images
+from dd_bench.models.architecture import Architecture
+from dd_bench.teachers.feature_networks import class_embeddings, teacher
+from dd_bench.training.recipe import Recipe
 
 GNN = {"layers": 3, "hidden": 128, "dropout": 0.0, "norm": "none", "readout": "sum", "jk": "last"}
 SELECTIONS = ("herding", "kcenter", "kmeans")
@@ -98,7 +98,7 @@ def test_kmeans_keeps_the_image_nearest_to_each_centroid(make_method):
 
 
 def test_kmeans_gives_the_second_of_two_equal_centroids_its_next_nearest(make_method, monkeypatch):
-    from dd_bench import clusters
+    from dd_bench.distill import clusters
 
     class Clustering:
         def __init__(self, n, **how):
@@ -120,57 +120,59 @@ def test_the_seed_matters_to_kmeans_alone(make_method):
 
 
 @pytest.mark.parametrize("name", ["random", "full", *SELECTIONS])
-def test_images_are_training_images_bit_by_bit(make_method, make_ctx, blobs, name):
-    syn = make_method(name).distill(blobs, 4, make_ctx())
+def test_images_are_training_images_bit_by_bit(make_method, make_ctx, train_blobs, name):
+    syn = make_method(name).distill(train_blobs, 4, make_ctx())
     assert syn.space == "pixel"
     assert syn.images.dtype == torch.uint8
     index = torch.tensor(syn.source)
     assert len(index.unique()) == len(index) == len(syn.images)
-    assert torch.equal(syn.images, blobs.train.pixels(index))
-    assert torch.equal(syn.labels, blobs.train.labels[index])
+    assert torch.equal(syn.images, train_blobs.train.pixels(index))
+    assert torch.equal(syn.labels, train_blobs.train.labels[index])
     images, _ = syn.materialise(torch.device("cpu"))
-    assert torch.equal(images, blobs.train.inputs(index))
+    assert torch.equal(images, train_blobs.train.inputs(index))
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_selection_is_by_the_embedding_of_the_trained_network_class_by_class(
-    make_method, make_ctx, blobs, name
+    make_method, make_ctx, train_blobs, name
 ):
     ctx, method = make_ctx(), make_method(name)
-    method.prepare(blobs, ctx)
-    syn = method.distill(blobs, 4, ctx)
-    net = teacher(blobs, ctx.architecture, method.recipe, 0, ctx)
+    method.prepare(train_blobs, ctx)
+    syn = method.distill(train_blobs, 4, ctx)
+    net = teacher(train_blobs, ctx.architecture, method.recipe, 0, ctx)
     assert not net.training
     for c in range(3):
-        x = class_embeddings(net, blobs, c)
-        assert torch.equal(x, net.embed(blobs.train.inputs(blobs.train.of_class(c))).detach())
-        wanted = blobs.train.of_class(c)[method.select(x.double(), 4, ctx.seed_for("select", c))]
+        x = class_embeddings(net, train_blobs, c)
+        assert torch.equal(x, net.embed(train_blobs.train.inputs(train_blobs.train.of_class(c))).detach())
+        wanted = train_blobs.train.of_class(c)[method.select(x.double(), 4, ctx.seed_for("select", c))]
         assert list(syn.source[4 * c : 4 * c + 4]) == wanted.tolist()
 
 
-def test_a_damaged_feature_network_says_how_to_train_it_anew(make_method, make_ctx, blobs):
+def test_a_damaged_feature_network_says_how_to_train_it_anew(make_method, make_ctx, train_blobs):
     method, ctx = make_method("herding"), make_ctx(fresh_cache=True)
-    method.prepare(blobs, ctx)
+    method.prepare(train_blobs, ctx)
     (file,) = ctx.cache.root.glob("teacher-*/network.safetensors")
     for kept in (0, 100, -1):
         file.write_bytes(file.read_bytes()[:kept])
         with pytest.raises(ValueError, match=rf"is damaged .* rm -r {file.parent}"):
-            method.distill(blobs, 1, ctx)
+            method.distill(train_blobs, 1, ctx)
 
 
-def test_random_is_where_methods_with_real_init_start(make_method, make_ctx, blobs):
+def test_random_is_where_methods_with_real_init_start(make_method, make_ctx, train_blobs):
     for seed in (0, 1):
-        images, _ = make_method("random").distill(blobs, 4, make_ctx(seed)).materialise(torch.device("cpu"))
-        assert torch.equal(images, initial_images("real", blobs, 4, make_ctx(seed)).flatten(0, 1))
-        start = make_method("dm", iterations=0).distill(blobs, 4, make_ctx(seed, work=f"dm{seed}"))
+        images, _ = (
+            make_method("random").distill(train_blobs, 4, make_ctx(seed)).materialise(torch.device("cpu"))
+        )
+        assert torch.equal(images, initial_images("real", train_blobs, 4, make_ctx(seed)).flatten(0, 1))
+        start = make_method("dm", iterations=0).distill(train_blobs, 4, make_ctx(seed, work=f"dm{seed}"))
         assert torch.equal(images, start.images)
 
 
-def test_a_smaller_ipc_is_the_beginning_of_a_larger_one(make_method, make_ctx, blobs):
+def test_a_smaller_ipc_is_the_beginning_of_a_larger_one(make_method, make_ctx, train_blobs):
     """So IPC columns of one seed are nested, for random and for the greedy rules."""
     for name in ("random", "herding", "kcenter"):
         few, many = (
-            torch.tensor(make_method(name).distill(blobs, ipc, make_ctx()).source).view(3, ipc)
+            torch.tensor(make_method(name).distill(train_blobs, ipc, make_ctx()).source).view(3, ipc)
             for ipc in (2, 5)
         )
         assert torch.equal(few, many[:, :2]), name
@@ -178,23 +180,23 @@ def test_a_smaller_ipc_is_the_beginning_of_a_larger_one(make_method, make_ctx, b
 
 @pytest.mark.parametrize("name", ["random", *SELECTIONS])
 def test_more_images_than_a_class_has_is_a_reason_with_advice_that_works(
-    make_method, make_architecture, blobs, name
+    make_method, make_architecture, train_blobs, name
 ):
-    reason = make_method(name).unsupported(blobs, 18, make_architecture())
+    reason = make_method(name).unsupported(train_blobs, 18, make_architecture())
     assert reason == (
-        "ipc=18 exceeds class 'b' of blobs (17 images), and this method samples without replacement. "
+        "ipc=18 exceeds class 'b' of train_blobs (17 images), and this method samples without replacement. "
         "Use ipc<=17"
     )
-    assert make_method(name).unsupported(blobs, 17, make_architecture()) is None
+    assert make_method(name).unsupported(train_blobs, 17, make_architecture()) is None
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_images_and_graphs_have_a_recipe_each_and_name_the_other(
-    make_method, blobs, motifs, gin, make_architecture, name
+    make_method, train_blobs, motifs, gin, make_architecture, name
 ):
     graphs = make_method(name).unsupported(motifs, 2, gin(motifs))
     assert graphs.endswith(f"holds graphs. Use method={name}_graphs")
-    images = make_method(f"{name}_graphs").unsupported(blobs, 2, make_architecture())
+    images = make_method(f"{name}_graphs").unsupported(train_blobs, 2, make_architecture())
     assert images.endswith(f"holds images. Use method={name}")
     assert make_method(f"{name}_graphs").unsupported(motifs, 2, gin(motifs)) is None
 

@@ -144,7 +144,7 @@ def test_at_power_one_attention_weighs_little(make_method, make_net):
 
 @pytest.mark.parametrize(("name", "norm"), [("datadam", "GroupNorm"), ("datadam_released", "BatchNorm2d")])
 def test_the_variant_chooses_the_norm_distilled_on_and_leaves_the_evaluated_network_alone(
-    monkeypatch, make_method, make_ctx, make_architecture, blobs, name, norm
+    monkeypatch, make_method, make_ctx, make_architecture, train_blobs, name, norm
 ):
     seen, loss = [], DataDAM.loss
 
@@ -155,7 +155,7 @@ def test_the_variant_chooses_the_norm_distilled_on_and_leaves_the_evaluated_netw
     monkeypatch.setattr(DataDAM, "loss", spy)
     architecture = make_architecture(norm="none")
     ctx = make_ctx(architecture=architecture)
-    make_method(name, iterations=2).distill(blobs, 2, ctx)
+    make_method(name, iterations=2).distill(train_blobs, 2, ctx)
     assert seen == [(norm, True, 8)] * 2
     assert ctx.architecture is architecture
     assert architecture.knobs["norm"] == "none"
@@ -173,13 +173,13 @@ def test_the_two_variants_say_what_they_are(make_method):
     )
 
 
-def test_networks_without_attention_are_refused_with_a_reason(make_method, make_architecture, blobs):
+def test_networks_without_attention_are_refused_with_a_reason(make_method, make_architecture, train_blobs):
     mlp = make_architecture(MLP, width=8, depth=1)
     vit = make_architecture(ViT, patch=4, dim=8, depth=1, heads=2, mlp_dim=8, dropout=0.0, emb_dropout=0.0)
     flat = make_architecture(depth=1)
     for architecture in (mlp, vit):
-        assert "has not. Use" in make_method("datadam").unsupported(blobs, 1, architecture)
+        assert "has not. Use" in make_method("datadam").unsupported(train_blobs, 1, architecture)
     for architecture in (mlp, vit, flat):
-        reason = make_method("datadam", norm=None).unsupported(blobs, 1, architecture)
+        reason = make_method("datadam", norm=None).unsupported(train_blobs, 1, architecture)
         assert reason.startswith("attention needs two layers of activation maps")
-    assert make_method("datadam").unsupported(blobs, 1, make_architecture()) is None
+    assert make_method("datadam").unsupported(train_blobs, 1, make_architecture()) is None

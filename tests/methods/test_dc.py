@@ -6,14 +6,15 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dd_bench.augment import Augment
-from dd_bench.initial import initial_images
+from dd_bench.distill.init import initial_images
 from dd_bench.methods import dc
 from dd_bench.methods.dc import DC, LOOPS, class_gradients, freeze_batch_norm, gradient_match
 from dd_bench.models.mlp import MLP
 from dd_bench.models.network import batch_coupled
 from dd_bench.models.vit import ViT
-from dd_bench.training import fetch_from, train
+from dd_bench.training.augment import Augment
+from dd_bench.training.batches import fetch_from
+from dd_bench.training.loop import train
 
 NORMS = ("instancenorm", "none", "groupnorm", "layernorm", "batchnorm")
 
@@ -211,7 +212,7 @@ def test_no_loop_is_empty(make_method, key):
     ("name", "augment"), [("dc", "none"), ("dsa", "color_crop_cutout_flip_scale_rotate")]
 )
 def test_between_updates_the_network_learns_the_images_by_plain_sgd(
-    monkeypatch, make_method, make_ctx, blobs, name, augment
+    monkeypatch, make_method, make_ctx, train_blobs, name, augment
 ):
     calls = []
 
@@ -224,7 +225,7 @@ def test_between_updates_the_network_learns_the_images_by_plain_sgd(
 
     monkeypatch.setattr(dc, "train", spy)
     method = make_method(name, iterations=2, outer=3, inner_epochs=4, batch_train=256)
-    method.distill(blobs, 2, make_ctx())
+    method.distill(train_blobs, 2, make_ctx())
     assert len(calls) == 2 * (3 - 1)  # none after the last update
     for net, n, recipe, how, images, labels, moved in calls:
         assert (n, images.shape) == (6, (6, 1, 8, 8))
@@ -258,23 +259,26 @@ def test_the_inner_loop_agrees_with_higher(make_method, make_net, make_ctx):
 
 @pytest.mark.parametrize("name", ["dc", "dsa"])
 @pytest.mark.parametrize("norm", ["instancenorm", "batchnorm"])
-def test_chunks_of_classes_equal_the_whole(make_method, make_ctx, blobs, name, norm):
+def test_chunks_of_classes_equal_the_whole(make_method, make_ctx, train_blobs, name, norm):
     """With BatchNorm too: its statistics are frozen while gradients are matched."""
     sets = []
     for work, chunk in (("whole", None), ("pairs", 2), ("single", 1)):
         method = make_method(name, class_chunk=chunk, norm=norm, iterations=2, outer=1)
-        sets.append(method.distill(blobs, 2, make_ctx(work=work)).images)
+        sets.append(method.distill(train_blobs, 2, make_ctx(work=work)).images)
     for other in sets[1:]:
         torch.testing.assert_close(other, sets[0], rtol=1e-4, atol=1e-5)
 
 
-def test_an_update_is_one_step_of_sgd_with_momentum(monkeypatch, make_method, make_ctx, blobs):
+def test_an_update_is_one_step_of_sgd_with_momentum(monkeypatch, make_method, make_ctx, train_blobs):
     """A loss whose gradient is 1 at every pixel: after 3 steps, lr * (1 + 1.5 + 1.75)."""
     gradients = lambda net, images, first_class: {"x": images}  # noqa: E731
     monkeypatch.setattr(dc, "class_gradients", gradients)
     monkeypatch.setattr(dc, "gradient_match", lambda real, syn: syn["x"].sum())
     method = make_method("dc", iterations=1, outer=3, lr_img=0.1)
-    syn, start = method.distill(blobs, 2, make_ctx()), initial_images("noise", blobs, 2, make_ctx())
+    syn, start = (
+        method.distill(train_blobs, 2, make_ctx()),
+        initial_images("noise", train_blobs, 2, make_ctx()),
+    )
     wanted = start.flatten(0, 1) - 0.1 * (1 + 1.5 + 1.75)
     torch.testing.assert_close(syn.images, wanted)
 
@@ -307,7 +311,7 @@ def test_freezing_moves_the_statistics_once_and_stops(make_net):
 
 
 def test_batchnorm_is_frozen_before_every_update_from_sixteen_images_a_class(
-    monkeypatch, make_method, make_ctx, blobs
+    monkeypatch, make_method, make_ctx, train_blobs
 ):
     seen = []
 
@@ -316,15 +320,17 @@ def test_batchnorm_is_frozen_before_every_update_from_sixteen_images_a_class(
         freeze_batch_norm(net, images)
 
     monkeypatch.setattr(dc, "freeze_batch_norm", spy)
-    make_method("dc", norm="batchnorm", iterations=2, outer=2).distill(blobs, 1, make_ctx())
+    make_method("dc", norm="batchnorm", iterations=2, outer=2).distill(train_blobs, 1, make_ctx())
     assert seen == [(3 * 16, True)] * 4
 
 
-def test_no_reason_to_crash_on_a_network_without_the_knob(make_method, make_architecture, blobs):
+def test_no_reason_to_crash_on_a_network_without_the_knob(make_method, make_architecture, train_blobs):
     mlp = make_architecture(MLP, width=8, depth=1)
-    assert make_method("dc").unsupported(blobs, 1, mlp) is None
-    assert "method.norm=batchnorm needs" in make_method("dc", norm="batchnorm").unsupported(blobs, 1, mlp)
-    reason = make_method("dsa", norm="batchnorm").unsupported(blobs, 1, mlp)
+    assert make_method("dc").unsupported(train_blobs, 1, mlp) is None
+    assert "method.norm=batchnorm needs" in make_method("dc", norm="batchnorm").unsupported(
+        train_blobs, 1, mlp
+    )
+    reason = make_method("dsa", norm="batchnorm").unsupported(train_blobs, 1, mlp)
     assert "MLP has not" in reason
 
 
@@ -336,7 +342,7 @@ def test_dsa_is_dc_with_augmentation(make_method):
 
 @pytest.mark.parametrize("name", ["dsa", "dm", "datadam"])
 def test_both_batches_of_a_class_share_one_record_fresh_at_each_update(
-    monkeypatch, make_method, make_ctx, blobs, name
+    monkeypatch, make_method, make_ctx, train_blobs, name
 ):
     seen, apply = [], Augment.apply
 
@@ -347,18 +353,18 @@ def test_both_batches_of_a_class_share_one_record_fresh_at_each_update(
 
     monkeypatch.setattr(Augment, "apply", spy)
     changes = {"outer": 2} if name == "dsa" else {}
-    make_method(name, iterations=2, batch_real=8, **changes).distill(blobs, 4, make_ctx())
+    make_method(name, iterations=2, batch_real=8, **changes).distill(train_blobs, 4, make_ctx())
     updates = 4 if name == "dsa" else 2
     assert len(seen) == 2 * updates
     for (real, draw, augment), (syn, same, _) in zip(seen[::2], seen[1::2], strict=True):
         assert (real, syn) == ((3, 8), (3, 4))
         assert draw is same
         assert draw.op.shape == (3,)
-        assert "flip" not in augment.choices  # digits-like: blobs say so
+        assert "flip" not in augment.choices  # digits-like: train_blobs say so
     assert len({tuple(draw.values.flatten().tolist()) for _, draw, _ in seen}) == updates
 
 
-def test_dsa_learns_with_values_per_image(monkeypatch, make_method, make_ctx, blobs):
+def test_dsa_learns_with_values_per_image(monkeypatch, make_method, make_ctx, train_blobs):
     seen, apply = [], Augment.apply
 
     def spy(self, x, draw):
@@ -366,7 +372,7 @@ def test_dsa_learns_with_values_per_image(monkeypatch, make_method, make_ctx, bl
         return apply(self, x, draw)
 
     monkeypatch.setattr(Augment, "apply", spy)
-    make_method("dsa", iterations=1, outer=2, inner_epochs=3).distill(blobs, 4, make_ctx())
+    make_method("dsa", iterations=1, outer=2, inner_epochs=3).distill(train_blobs, 4, make_ctx())
     assert seen.count((1, 12, 3)) == 3  # one mini-batch of 12 images in each of 3 epochs
 
 

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dd_bench.initial import initial_images
+from dd_bench.distill.init import initial_images
 from dd_bench.methods.dm import DM
 from dd_bench.models.mlp import MLP
 
@@ -43,14 +43,14 @@ def test_classes_together_equal_classes_one_by_one(make_method, make_net, norm, 
     assert float((whole_grad - loop_grad).norm() / loop_grad.norm()) < tolerance
 
 
-def test_with_batchnorm_they_differ(make_method, make_net, make_ctx, blobs):
+def test_with_batchnorm_they_differ(make_method, make_net, make_ctx, train_blobs):
     """So splitting the classes of a BatchNorm network is an error, not a choice."""
     net = make_net(norm="batchnorm").requires_grad_(False)
     real, syn = randn(3, 9, 1, 8, 8), randn(3, 2, 1, 8, 8, seed=1)
     (_, whole), (_, loop) = both(make_method("dm").loss, net, real, syn)
     assert float((whole - loop).norm() / loop.norm()) > 0.01
     with pytest.raises(ValueError, match="would change the batch statistics of a BatchNorm network"):
-        make_method("dm", norm="batchnorm", class_chunk=1).distill(blobs, 2, make_ctx())
+        make_method("dm", norm="batchnorm", class_chunk=1).distill(train_blobs, 2, make_ctx())
 
 
 def test_closed_form_on_a_linear_embedding(make_method):
@@ -82,7 +82,7 @@ def test_the_real_side_gets_no_graph(make_method, make_net):
 
 
 def test_each_iteration_draws_a_fresh_untrained_network_in_train_mode(
-    monkeypatch, make_method, make_ctx, blobs
+    monkeypatch, make_method, make_ctx, train_blobs
 ):
     seen, loss = [], DM.loss
 
@@ -92,59 +92,61 @@ def test_each_iteration_draws_a_fresh_untrained_network_in_train_mode(
         return loss(self, net, real, syn)
 
     monkeypatch.setattr(DM, "loss", spy)
-    make_method("dm", iterations=3, batch_real=9).distill(blobs, 2, make_ctx())
+    make_method("dm", iterations=3, batch_real=9).distill(train_blobs, 2, make_ctx())
     assert [(train, grad, shape) for train, grad, _, shape in seen] == [(True, False, (3, 9, 1, 8, 8))] * 3
     assert len({w[0] for w in torch.stack([w for _, _, w, _ in seen])[:, :1].tolist()}) == 3
 
 
-def test_a_step_is_sgd_with_momentum(monkeypatch, make_method, make_ctx, blobs):
+def test_a_step_is_sgd_with_momentum(monkeypatch, make_method, make_ctx, train_blobs):
     """A loss whose gradient is 1 at every pixel: after 3 steps, lr * (1 + 1.5 + 1.75)."""
     monkeypatch.setattr(DM, "loss", lambda self, net, real, syn: syn.sum())
-    syn = make_method("dm", iterations=3, augment="none", lr_img=1.0).distill(blobs, 2, make_ctx()).images
-    start = initial_images("real", blobs, 2, make_ctx()).flatten(0, 1)
+    syn = (
+        make_method("dm", iterations=3, augment="none", lr_img=1.0).distill(train_blobs, 2, make_ctx()).images
+    )
+    start = initial_images("real", train_blobs, 2, make_ctx()).flatten(0, 1)
     torch.testing.assert_close(syn, start - (1 + 1.5 + 1.75))
 
 
-def test_chunks_of_classes_equal_the_whole(make_method, make_ctx, blobs):
+def test_chunks_of_classes_equal_the_whole(make_method, make_ctx, train_blobs):
     sets = [
-        make_method("dm", class_chunk=chunk).distill(blobs, 3, make_ctx(work=str(chunk))).images
+        make_method("dm", class_chunk=chunk).distill(train_blobs, 3, make_ctx(work=str(chunk))).images
         for chunk in (None, 2, 1)
     ]
     for other in sets[1:]:
         torch.testing.assert_close(other, sets[0], rtol=1e-4, atol=1e-6)
 
 
-def test_the_logged_loss_is_a_class_s(make_method, make_ctx, blobs, make_architecture):
+def test_the_logged_loss_is_a_class_s(make_method, make_ctx, train_blobs, make_architecture):
     ctx, method = make_ctx(), make_method("dm", iterations=1, augment="none", batch_real=17)
-    method.distill(blobs, 2, ctx)
+    method.distill(train_blobs, 2, ctx)
     again = make_ctx(work="again")
     net = again.network(make_architecture(), 0).requires_grad_(False)
-    index = blobs.train.draw(17, again.generator("real", 0))
-    real = blobs.train.inputs(index.flatten()).view(3, 17, 1, 8, 8)
-    wanted = method.loss(net, real, initial_images("real", blobs, 2, again)) / 3
+    index = train_blobs.train.draw(17, again.generator("real", 0))
+    real = train_blobs.train.inputs(index.flatten()).view(3, 17, 1, 8, 8)
+    wanted = method.loss(net, real, initial_images("real", train_blobs, 2, again)) / 3
     assert ctx.rows.losses == pytest.approx([float(wanted)], rel=1e-5)
 
 
-def test_distilling_brings_the_means_closer(make_method, make_ctx, make_net, blobs):
+def test_distilling_brings_the_means_closer(make_method, make_ctx, make_net, train_blobs):
     method = make_method("dm", iterations=30, batch_real=17)
     net = make_net(width=32).float()
-    real = torch.stack([blobs.train.inputs(blobs.train.of_class(c)[:17]) for c in range(3)])
+    real = torch.stack([train_blobs.train.inputs(train_blobs.train.of_class(c)[:17]) for c in range(3)])
     losses = []
     for work, m in (("start", make_method("dm", iterations=0)), ("end", method)):
-        syn = m.distill(blobs, 1, make_ctx(work=work)).images.view(3, 1, 1, 8, 8)
+        syn = m.distill(train_blobs, 1, make_ctx(work=work)).images.view(3, 1, 1, 8, 8)
         losses.append(float(method.loss(net, real, syn).detach()))
     assert losses[1] < 0.6 * losses[0]
 
 
-def test_reasons(make_method, make_architecture, blobs):
+def test_reasons(make_method, make_architecture, train_blobs):
     mlp = make_architecture(MLP, width=8, depth=1)
-    assert make_method("dm").unsupported(blobs, 2, mlp) is None
+    assert make_method("dm").unsupported(train_blobs, 2, mlp) is None
     assert "MLP has not. Use method.norm=null" in make_method("dm", norm="batchnorm").unsupported(
-        blobs, 2, mlp
+        train_blobs, 2, mlp
     )
-    reason = make_method("dm").unsupported(blobs, 18, make_architecture())
+    reason = make_method("dm").unsupported(train_blobs, 18, make_architecture())
     assert reason == (
-        "ipc=18 exceeds class 'b' of blobs (17 images), and init=real samples without replacement. "
+        "ipc=18 exceeds class 'b' of train_blobs (17 images), and init=real samples without replacement. "
         "Use method.init=noise or ipc<=17"
     )
-    assert make_method("dm", init="noise").unsupported(blobs, 18, make_architecture()) is None
+    assert make_method("dm", init="noise").unsupported(train_blobs, 18, make_architecture()) is None

@@ -21,11 +21,11 @@ STEPS = 5
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_first_losses(make_method, make_ctx, make_architecture, gin, motifs, blobs, name):
+def test_first_losses(make_method, make_ctx, make_architecture, gin, motifs, train_blobs, name):
     """On a smooth network of images: a ReLU at its kink would turn another CPU's rounding into another loss."""
     method = make_method(name, iterations=STEPS)
     if "image" in type(method).modalities:
-        real, network = blobs, make_architecture(activation="swish")
+        real, network = train_blobs, make_architecture(activation="swish")
     else:
         real, network = motifs.train_only(), dataclasses.replace(gin(motifs), make=GCN)
     ctx = make_ctx(architecture=network)

@@ -11,16 +11,16 @@ import pandas as pd
 import pytest
 import torch
 
+from dd_bench.data.graph_dataset import GraphSplit
+from dd_bench.data.graphs import Graphs, GraphShape, joined
 from dd_bench.data.ogb_mol import ogb_mol
 from dd_bench.data.smiles import scaffold_split
 from dd_bench.data.tu import tu
-from dd_bench.graph_scores import size_only
-from dd_bench.graphs import Graphs, GraphShape, joined
-from dd_bench.methods.mirage_colours import colours, dense
-from dd_bench.methods.mirage_itemsets import TooMany, frequent, is_frequent, ranked, ranked_closed
-from dd_bench.methods.mirage_transactions import graphs_in, holders_of, trees_of
-from dd_bench.methods.mirage_trees import unfolded
-from dd_bench.real_graphs import GraphSplit
+from dd_bench.evaluation.graph_metrics import size_only
+from dd_bench.methods._mirage.colour_refinement import colours, dense
+from dd_bench.methods._mirage.itemsets import TooMany, frequent, is_frequent, ranked, ranked_closed
+from dd_bench.methods._mirage.transactions import graphs_in, holders_of, trees_of
+from dd_bench.methods._mirage.trees import unfolded
 
 CPU = torch.device("cpu")
 DATA = Path(

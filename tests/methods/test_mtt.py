@@ -12,21 +12,21 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from dd_bench import buffer as buffers
-from dd_bench.buffer import Buffer, Header
-from dd_bench.clusters import representatives
-from dd_bench.decode import tile
-from dd_bench.flat import FlatNetwork, flatten
-from dd_bench.initial import random_index
+from dd_bench.data.decode import tile
+from dd_bench.data.preprocess import ZCA, Normalise
+from dd_bench.distill.clusters import representatives
+from dd_bench.distill.init import random_index
+from dd_bench.distill.unroll import GRADIENTS, Gradients, Inner
 from dd_bench.methods import mtt
+from dd_bench.methods._trajectory.init import INITS, LABELS, cluster_index, correct_index, mean_logits
+from dd_bench.methods._trajectory.segments import Window, balance, draw_segment, perturbed
 from dd_bench.methods.mtt import MTT, SKIPS, SMALLEST_RATE
-from dd_bench.methods.mtt_segments import Window, balance, draw_segment, perturbed
-from dd_bench.methods.mtt_start import INITS, LABELS, cluster_index, correct_index, mean_logits
 from dd_bench.models.mlp import MLP
-from dd_bench.preprocess import ZCA, Normalise
-from dd_bench.protocol import parse
-from dd_bench.steps import Diverged
-from dd_bench.unroll import GRADIENTS, Gradients, Inner
+from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.teachers import expert_buffer as buffers
+from dd_bench.teachers.expert_buffer import Buffer, Header
+from dd_bench.training.parameter_vector import FlatNetwork, flatten
+from dd_bench.training.recipe import parse
 
 CPU = torch.device("cpu")
 LONGER = {"experts.recipe.epochs": 4, "window.stop": 3, "expert_epochs": 2}
@@ -94,11 +94,11 @@ def coded(tmp_path):
 
 
 @pytest.fixture
-def stubborn(tmp_path, make_method, make_ctx, blobs):
+def stubborn(tmp_path, make_method, make_ctx, train_blobs):
     """A buffer of the run's network whose experts each call everything one class, whatever they see."""
 
     def make(*classes, epochs=(0, 1)):
-        like = make_method("mtt").buffer(blobs, make_ctx()).header
+        like = make_method("mtt").buffer(train_blobs, make_ctx()).header
         header = dataclasses.replace(like, experts=len(classes), epochs=epochs)
         buffers.create(tmp_path, header)
         for (expert, c), epoch in itertools.product(enumerate(classes), epochs):
@@ -249,14 +249,14 @@ def test_only_convolutions_are_perturbed(make_architecture, scale):
 
 
 def test_the_perturbed_start_is_where_the_student_starts_and_what_its_loss_is_relative_to(
-    watch, make_method, make_ctx, blobs
+    watch, make_method, make_ctx, train_blobs
 ):
     ctx, calls, changes = make_ctx(), watch(), {**LONGER, "perturb": 1.0, "intermediate": "ramp"}
     method = make_method("mtt", **changes)
-    method.distill(blobs, 2, ctx)
+    method.distill(train_blobs, 2, ctx)
     flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
     for step, call in enumerate(calls):
-        segment = draw_segment(method.buffer(blobs, ctx), method.window, step, 3, 2, "ramp", ctx)
+        segment = draw_segment(method.buffer(train_blobs, ctx), method.window, step, 3, 2, "ramp", ctx)
         start = perturbed(segment.start, flat, 1.0, ctx.generator("perturb", step))
         assert torch.equal(call.inner.start, start)
         assert not torch.equal(start, segment.start)
@@ -267,10 +267,12 @@ def test_the_perturbed_start_is_where_the_student_starts_and_what_its_loss_is_re
 # The student
 
 
-def test_a_student_s_batches_come_in_shuffled_rounds_without_a_remainder(watch, make_method, make_ctx, blobs):
+def test_a_student_s_batches_come_in_shuffled_rounds_without_a_remainder(
+    watch, make_method, make_ctx, train_blobs
+):
     """Of 9 images in fours, a round is two batches, and the ninth waits for the next."""
     calls = watch()
-    make_method("mtt", batch_syn=4, syn_steps=8).distill(blobs, 3, make_ctx())
+    make_method("mtt", batch_syn=4, syn_steps=8).distill(train_blobs, 3, make_ctx())
     left_out = set()
     for call in calls:
         index = [step.index.tolist() for step in call.inner.steps]
@@ -286,15 +288,15 @@ def test_a_student_s_batches_come_in_shuffled_rounds_without_a_remainder(watch, 
 
 
 @pytest.mark.parametrize("batch_syn", [None, 6, 100])
-def test_all_images_are_one_batch_where_they_fit(watch, make_method, make_ctx, blobs, batch_syn):
+def test_all_images_are_one_batch_where_they_fit(watch, make_method, make_ctx, train_blobs, batch_syn):
     calls = watch()
-    make_method("mtt", batch_syn=batch_syn).distill(blobs, 2, make_ctx())
+    make_method("mtt", batch_syn=batch_syn).distill(train_blobs, 2, make_ctx())
     assert all(s.index.tolist() == list(range(6)) for call in calls for s in call.inner.steps)
 
 
-def test_each_step_has_its_own_augmentation_which_can_be_replayed(watch, make_method, make_ctx, blobs):
+def test_each_step_has_its_own_augmentation_which_can_be_replayed(watch, make_method, make_ctx, train_blobs):
     calls = watch()
-    make_method("mtt", syn_steps=6).distill(blobs, 2, make_ctx())
+    make_method("mtt", syn_steps=6).distill(train_blobs, 2, make_ctx())
     images, seen = calls[0].images, set()
     for step in (step for call in calls for step in call.inner.steps):
         assert torch.equal(step.view(images), step.view(images))
@@ -303,45 +305,45 @@ def test_each_step_has_its_own_augmentation_which_can_be_replayed(watch, make_me
     assert len(seen) == 12
 
 
-def test_each_image_of_a_batch_has_its_own_values(watch, make_method, make_ctx, blobs):
+def test_each_image_of_a_batch_has_its_own_values(watch, make_method, make_ctx, train_blobs):
     """Of the op that the batch shares: six copies of an image are scaled in six ways."""
     calls = watch()
-    make_method("mtt", augment="scale").distill(blobs, 2, make_ctx())
+    make_method("mtt", augment="scale").distill(train_blobs, 2, make_ctx())
     copies = calls[0].images[:1].expand(6, -1, -1, -1)
     for step in calls[0].inner.steps:
         assert len({key(x) for x in step.view(copies)}) == 6
 
 
-def test_without_augmentation_the_student_sees_the_images(watch, make_method, make_ctx, blobs):
+def test_without_augmentation_the_student_sees_the_images(watch, make_method, make_ctx, train_blobs):
     calls = watch()
-    make_method("mtt", augment="none").distill(blobs, 2, make_ctx())
+    make_method("mtt", augment="none").distill(train_blobs, 2, make_ctx())
     assert all(step.view(c.images) is c.images for c in calls for step in c.inner.steps)
 
 
-def test_the_student_follows_the_knobs(watch, make_method, make_ctx, blobs):
+def test_the_student_follows_the_knobs(watch, make_method, make_ctx, train_blobs):
     calls, ctx = watch(), make_ctx()
     changes = {**LONGER, "window.first": 1, "balance": True, "momentum_syn": 0.9, "lr_lr": 1e-8}
     method = make_method("mtt", syn_steps=5, iterations=8, **changes)
-    method.distill(blobs, 2, ctx)
+    method.distill(train_blobs, 2, ctx)
     weights = set()
     for step, call in enumerate(calls):
-        epoch = draw_segment(method.buffer(blobs, ctx), method.window, step, 5, 2, "none", ctx).epoch
+        epoch = draw_segment(method.buffer(train_blobs, ctx), method.window, step, 5, 2, "none", ctx).epoch
         assert call.inner.weight == balance(epoch, 3)
         assert (len(call.inner.steps), call.inner.momentum) == (5, 0.9)
         weights.add(call.inner.weight)
     assert len(weights) == 2  # epochs 1 and 2
     calls = watch()
-    make_method("mtt").distill(blobs, 2, make_ctx(work="plain"))
+    make_method("mtt").distill(train_blobs, 2, make_ctx(work="plain"))
     assert {(call.inner.weight, call.inner.momentum) for call in calls} == {(1.0, 0.0)}
 
 
 def test_the_loss_is_that_of_a_student_trained_by_the_optimiser_of_everyone(
-    watch, make_method, make_ctx, make_architecture, blobs
+    watch, make_method, make_ctx, make_architecture, train_blobs
 ):
     """`torch.optim.SGD` on the network itself, from the snapshot, with the momentum and the factor of the loss."""
     calls, ctx = watch(), make_ctx()
     changes = {**LONGER, "momentum_syn": 0.9, "balance": True, "syn_steps": 6, "batch_syn": 4, "lr_lr": 1e-8}
-    make_method("mtt", iterations=2, **changes).distill(blobs, 2, ctx)
+    make_method("mtt", iterations=2, **changes).distill(train_blobs, 2, ctx)
     for call in calls:
         net, inner = make_architecture().fresh(0, CPU), call.inner
         net.load_state_dict(FlatNetwork(make_architecture().fresh(0, CPU)).split(inner.start))
@@ -360,18 +362,18 @@ def test_the_loss_is_that_of_a_student_trained_by_the_optimiser_of_everyone(
 # What is learned
 
 
-def test_the_loss_falls(make_method, make_ctx, blobs):
+def test_the_loss_falls(make_method, make_ctx, train_blobs):
     ctx = make_ctx()
-    make_method("mtt", iterations=60, lr_img=100.0).distill(blobs, 2, ctx)
+    make_method("mtt", iterations=60, lr_img=100.0).distill(train_blobs, 2, ctx)
     losses = ctx.rows.losses
     assert sum(losses[-10:]) < 0.75 * sum(losses[:10])
 
 
-def test_images_and_step_size_move_by_sgd_with_momentum(watch, make_method, make_ctx, blobs):
+def test_images_and_step_size_move_by_sgd_with_momentum(watch, make_method, make_ctx, train_blobs):
     """Three steps, written out from the gradients found."""
     calls = watch()
     changes = {"iterations": 3, "lr_img": 100.0, "momentum_img": 0.5, "lr_lr": 1e-5, "momentum_lr": 0.7}
-    syn = make_method("mtt", **changes).distill(blobs, 2, make_ctx())
+    syn = make_method("mtt", **changes).distill(train_blobs, 2, make_ctx())
     images, speed = calls[0].images, torch.zeros_like(calls[0].images)
     lr, pace = float(calls[0].lr), 0.0
     assert lr == pytest.approx(0.01)
@@ -387,8 +389,8 @@ def test_images_and_step_size_move_by_sgd_with_momentum(watch, make_method, make
     assert syn.lr == pytest.approx(lr, rel=1e-5)
 
 
-def test_the_set_carries_the_step_size_it_learned(make_method, make_ctx, blobs):
-    syn = make_method("mtt", iterations=3).distill(blobs, 2, make_ctx())
+def test_the_set_carries_the_step_size_it_learned(make_method, make_ctx, train_blobs):
+    syn = make_method("mtt", iterations=3).distill(train_blobs, 2, make_ctx())
     assert syn.space == "input"
     assert syn.lr > 0
     assert syn.lr != pytest.approx(0.01, rel=1e-5)
@@ -397,66 +399,68 @@ def test_the_set_carries_the_step_size_it_learned(make_method, make_ctx, blobs):
 
 @pytest.mark.parametrize("lr", [0.05, 0.1, 1.0, 5.0])
 def test_a_falling_step_size_stays_positive_and_goes_as_the_plain_one_to_first_order(
-    given, make_method, make_ctx, blobs, lr
+    given, make_method, make_ctx, train_blobs, lr
 ):
     """From 0.01 by lr in percent: by a factor, which differs from the plain step in second order only."""
     given(lr=lr)
-    got = make_method("mtt", iterations=1, lr_lr=0.01).distill(blobs, 2, make_ctx()).lr
+    got = make_method("mtt", iterations=1, lr_lr=0.01).distill(train_blobs, 2, make_ctx()).lr
     assert got == pytest.approx(0.01 * math.exp(-lr), rel=1e-6)
     assert 0 <= got - 0.01 * (1 - lr) <= 0.01 * lr**2 / 2
 
 
-def test_a_rising_step_size_takes_the_plain_step(given, make_method, make_ctx, blobs):
+def test_a_rising_step_size_takes_the_plain_step(given, make_method, make_ctx, train_blobs):
     given(lr=-3.0)
-    got = make_method("mtt", iterations=1, lr_lr=0.01).distill(blobs, 2, make_ctx()).lr
+    got = make_method("mtt", iterations=1, lr_lr=0.01).distill(train_blobs, 2, make_ctx()).lr
     assert got == pytest.approx(0.01 + 0.03, rel=1e-6)
 
 
 @pytest.mark.parametrize("lr", [10.0, 1e4, math.nan, -math.inf, math.inf], ids=str)
-def test_a_step_size_that_vanishes_or_is_no_number_is_refused(given, make_method, make_ctx, blobs, lr):
+def test_a_step_size_that_vanishes_or_is_no_number_is_refused(given, make_method, make_ctx, train_blobs, lr):
     given(lr=lr)
     with pytest.raises(Diverged, match=r"step size went from 0.01 to .* Use method.lr_lr=0.001, or another"):
-        make_method("mtt", lr_lr=0.01).distill(blobs, 2, make_ctx())
+        make_method("mtt", lr_lr=0.01).distill(train_blobs, 2, make_ctx())
     assert 0.01 * math.exp(-10.0) < SMALLEST_RATE
 
 
-def test_unroll_and_adjoint_make_the_same_set_and_truncated_another(make_method, make_ctx, blobs):
+def test_unroll_and_adjoint_make_the_same_set_and_truncated_another(make_method, make_ctx, train_blobs):
     sets = {
         name: make_method("mtt", gradient=name, syn_steps=6, lr_img=100.0).distill(
-            blobs, 2, make_ctx(work=name)
+            train_blobs, 2, make_ctx(work=name)
         )
         for name in GRADIENTS
     }
     exact = sets["unroll"]
-    start = make_method("mtt", iterations=0).distill(blobs, 2, make_ctx(work="start"))
+    start = make_method("mtt", iterations=0).distill(train_blobs, 2, make_ctx(work="start"))
     moved = float((exact.images - start.images).norm())
     assert float((sets["adjoint"].images - exact.images).norm()) < 1e-4 * moved
     assert sets["adjoint"].lr == pytest.approx(exact.lr, rel=1e-4)
     assert float((sets["truncated"].images - exact.images).norm()) > 1e-2 * moved
 
 
-def test_tesla_is_mtt_by_the_truncated_gradient(make_method, make_ctx, blobs):
-    ours = make_method("mtt", gradient="truncated").distill(blobs, 2, make_ctx(work="mtt"))
-    tesla = make_method("tesla").distill(blobs, 2, make_ctx(work="tesla"))
+def test_tesla_is_mtt_by_the_truncated_gradient(make_method, make_ctx, train_blobs):
+    ours = make_method("mtt", gradient="truncated").distill(train_blobs, 2, make_ctx(work="mtt"))
+    tesla = make_method("tesla").distill(train_blobs, 2, make_ctx(work="tesla"))
     assert torch.equal(ours.images, tesla.images)
 
 
-def test_the_average_is_an_exponential_one_from_the_first_images(make_method, make_ctx, blobs):
+def test_the_average_is_an_exponential_one_from_the_first_images(make_method, make_ctx, train_blobs):
     """0.9^3 x0 + 0.1 (0.9^2 x1 + 0.9 x2 + x3), without a correction of its start; the step size is not averaged."""
-    plain = [make_method("mtt", iterations=i).distill(blobs, 2, make_ctx(work=f"plain{i}")) for i in range(4)]
+    plain = [
+        make_method("mtt", iterations=i).distill(train_blobs, 2, make_ctx(work=f"plain{i}")) for i in range(4)
+    ]
     x = [syn.images for syn in plain]
-    averaged = make_method("mtt", iterations=3, ema=0.9).distill(blobs, 2, make_ctx(work="ema"))
+    averaged = make_method("mtt", iterations=3, ema=0.9).distill(train_blobs, 2, make_ctx(work="ema"))
     wanted = 0.9**3 * x[0] + 0.1 * (0.9**2 * x[1] + 0.9 * x[2] + x[3])
     torch.testing.assert_close(averaged.images, wanted, rtol=1e-5, atol=1e-5)
     assert float((averaged.images - x[3]).abs().max()) > 0.1
     assert averaged.lr == plain[3].lr
 
 
-def test_ftd_keeps_the_average(make_method, make_ctx, blobs):
+def test_ftd_keeps_the_average(make_method, make_ctx, train_blobs):
     assert make_method("ftd", smoke=False).ema == 0.9995
-    still = make_method("ftd", iterations=2, ema=0.9999).distill(blobs, 2, make_ctx(work="still"))
-    start = make_method("ftd", iterations=0).distill(blobs, 2, make_ctx(work="start"))
-    last = make_method("ftd", iterations=2, ema=0.0).distill(blobs, 2, make_ctx(work="last"))
+    still = make_method("ftd", iterations=2, ema=0.9999).distill(train_blobs, 2, make_ctx(work="still"))
+    start = make_method("ftd", iterations=0).distill(train_blobs, 2, make_ctx(work="start"))
+    last = make_method("ftd", iterations=2, ema=0.0).distill(train_blobs, 2, make_ctx(work="last"))
     moved = float((last.images - start.images).norm())
     assert 0 < float((still.images - start.images).norm()) < 1e-3 * moved
 
@@ -466,16 +470,16 @@ def test_ftd_keeps_the_average(make_method, make_ctx, blobs):
 
 @pytest.mark.parametrize("loss", [1.001, 1e30, math.nan, math.inf], ids=str)
 def test_a_step_of_a_loss_above_the_threshold_moves_nothing(
-    watch, tmp_path, make_method, make_ctx, blobs, loss
+    watch, tmp_path, make_method, make_ctx, train_blobs, loss
 ):
     """Not images, labels, step size, average, nor any optimiser's momentum, to the last bit."""
     changes = {"skip_above": 1.0, "labels": "learned", "lr_label": 5.0, "momentum_label": 0.9, "ema": 0.5}
     changes |= {"momentum_img": 0.5, "momentum_lr": 0.5, "lr_img": 1.0, "lr_teacher": 1e-3}
     watch(change=lambda step, found: found._replace(loss=torch.tensor(loss)) if step in (2, 3) else found)
-    make_method("mtt", iterations=2, **changes).distill(blobs, 2, make_ctx(work="two"))
+    make_method("mtt", iterations=2, **changes).distill(train_blobs, 2, make_ctx(work="two"))
     watch(change=lambda step, found: found._replace(loss=torch.tensor(loss)) if step in (2, 3) else found)
     ctx = make_ctx(work="four")
-    make_method("mtt", iterations=4, **changes).distill(blobs, 2, ctx)
+    make_method("mtt", iterations=4, **changes).distill(train_blobs, 2, ctx)
     two, four = carried(tmp_path, "two"), carried(tmp_path, "four")
     momenta = [name for name in two if "momentum_buffer" in name]
     assert len(momenta) == 3
@@ -486,48 +490,48 @@ def test_a_step_of_a_loss_above_the_threshold_moves_nothing(
     assert ctx.rows.losses[2:] == [pytest.approx(min(loss, 1e6) if math.isfinite(loss) else 1e6)] * 2
 
 
-def test_without_the_rule_it_moves(watch, tmp_path, make_method, make_ctx, blobs):
+def test_without_the_rule_it_moves(watch, tmp_path, make_method, make_ctx, train_blobs):
     """So the test above can tell."""
     for iterations in (2, 3):
         watch(change=lambda step, found: found._replace(loss=torch.tensor(50.0)) if step == 2 else found)
         method = make_method("mtt", iterations=iterations, lr_img=1.0)
-        method.distill(blobs, 2, make_ctx(work=str(iterations)))
+        method.distill(train_blobs, 2, make_ctx(work=str(iterations)))
     two, three = carried(tmp_path, "2"), carried(tmp_path, "3")
     assert not any(torch.equal(two[name], three[name]) for name in ("images", "average", "lr"))
 
 
-def test_a_hundred_skips_in_a_row_are_an_error(given, make_method, make_ctx, blobs):
+def test_a_hundred_skips_in_a_row_are_an_error(given, make_method, make_ctx, train_blobs):
     assert SKIPS == 100
     given(loss=lambda step: 1.5)
     ctx = make_ctx()
     with pytest.raises(
         Diverged, match=r"above method.skip_above=1.0 for 100 iterations up to 99. Use method"
     ):
-        make_method("mtt", iterations=150, skip_above=1.0).distill(blobs, 2, ctx)
+        make_method("mtt", iterations=150, skip_above=1.0).distill(train_blobs, 2, ctx)
     assert len(ctx.rows.rows) == 99
 
 
-def test_a_loss_below_it_ends_the_row(given, monkeypatch, make_method, make_ctx, blobs):
+def test_a_loss_below_it_ends_the_row(given, monkeypatch, make_method, make_ctx, train_blobs):
     monkeypatch.setattr(mtt, "SKIPS", 4)
     given(loss=lambda step: 1.0 if step % 4 == 3 else 1.1)  # the threshold itself is no skip
-    make_method("mtt", iterations=16, skip_above=1.0).distill(blobs, 2, make_ctx())
+    make_method("mtt", iterations=16, skip_above=1.0).distill(train_blobs, 2, make_ctx())
 
 
 # Labels
 
 
-def test_hard_labels_are_the_classes(watch, make_method, make_ctx, blobs):
+def test_hard_labels_are_the_classes(watch, make_method, make_ctx, train_blobs):
     calls = watch()
-    syn = make_method("mtt").distill(blobs, 2, make_ctx())
+    syn = make_method("mtt").distill(train_blobs, 2, make_ctx())
     assert syn.labels.tolist() == [0, 0, 1, 1, 2, 2]
     assert all(call.found.labels is None for call in calls)
 
 
-def test_the_target_labels_the_images_in_each_iteration(watch, make_method, make_ctx, blobs):
+def test_the_target_labels_the_images_in_each_iteration(watch, make_method, make_ctx, train_blobs):
     """The last ones are stored: the probabilities of the last segment's end, of the images as they were then."""
     calls, ctx = watch("truncated"), make_ctx()
     changes = {**LONGER, "intermediate": "constant"}
-    syn = make_method("tesla", labels="target", iterations=3, **changes).distill(blobs, 2, ctx)
+    syn = make_method("tesla", labels="target", iterations=3, **changes).distill(train_blobs, 2, ctx)
     flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
     for call in calls:
         end = call.inner.targets[-1]
@@ -537,10 +541,10 @@ def test_the_target_labels_the_images_in_each_iteration(watch, make_method, make
     assert not torch.equal(calls[0].labels, calls[1].labels)
 
 
-def test_learned_labels_are_stored_as_probabilities_that_moved(make_method, make_ctx, blobs):
+def test_learned_labels_are_stored_as_probabilities_that_moved(make_method, make_ctx, train_blobs):
     changes = {"labels": "learned", "lr_label": 10.0, "momentum_label": 0.9}
     start, end = (
-        make_method("mtt", iterations=i, **changes).distill(blobs, 2, make_ctx(work=str(i))).labels
+        make_method("mtt", iterations=i, **changes).distill(train_blobs, 2, make_ctx(work=str(i))).labels
         for i in (0, 4)
     )
     for labels in (start, end):
@@ -550,11 +554,11 @@ def test_learned_labels_are_stored_as_probabilities_that_moved(make_method, make
     assert float((start - end).abs().max(1).values.min()) > 1e-5, "each row"
 
 
-def test_labels_are_learned_as_logits_with_the_softmax_in_the_loss(watch, make_method, make_ctx, blobs):
+def test_labels_are_learned_as_logits_with_the_softmax_in_the_loss(watch, make_method, make_ctx, train_blobs):
     """A softmax does not see a constant, so a row of the derivative sums to 0; and the step is that of SGD."""
     calls = watch()
     changes = {"labels": "learned", "lr_label": 10.0, "momentum_label": 0.9, "iterations": 3}
-    syn = make_method("mtt", **changes).distill(blobs, 2, make_ctx())
+    syn = make_method("mtt", **changes).distill(train_blobs, 2, make_ctx())
     logits, speed = calls[0].labels, torch.zeros(6, 3)
     for call in calls:
         torch.testing.assert_close(call.labels, logits)
@@ -565,25 +569,29 @@ def test_labels_are_learned_as_logits_with_the_softmax_in_the_loss(watch, make_m
     torch.testing.assert_close(syn.labels, logits.softmax(1))
 
 
-def test_frozen_labels_are_where_learned_ones_start_and_stay(watch, make_method, make_ctx, blobs):
+def test_frozen_labels_are_where_learned_ones_start_and_stay(watch, make_method, make_ctx, train_blobs):
     calls = watch()
     frozen = [
-        make_method("mtt", labels="frozen", iterations=i).distill(blobs, 2, make_ctx(work=str(i))).labels
+        make_method("mtt", labels="frozen", iterations=i)
+        .distill(train_blobs, 2, make_ctx(work=str(i)))
+        .labels
         for i in (0, 3)
     ]
-    learned = make_method("mtt", labels="learned", iterations=0).distill(blobs, 2, make_ctx(work="l")).labels
+    learned = (
+        make_method("mtt", labels="learned", iterations=0).distill(train_blobs, 2, make_ctx(work="l")).labels
+    )
     assert torch.equal(frozen[0], frozen[1])
     torch.testing.assert_close(frozen[0], learned)
     assert len(calls) == 3
     assert all(torch.equal(call.labels, frozen[0]) and call.found.labels is None for call in calls)
 
 
-def test_labels_start_at_the_mean_of_the_experts_that_are_right(make_method, make_ctx, blobs):
+def test_labels_start_at_the_mean_of_the_experts_that_are_right(make_method, make_ctx, train_blobs):
     """Of all, where none is: untrained experts leave such images."""
     ctx = make_ctx()
-    buffer = make_method("mtt", **{"experts.count": 3}).buffer(blobs, ctx)
+    buffer = make_method("mtt", **{"experts.count": 3}).buffer(train_blobs, ctx)
     flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
-    images, labels = blobs.train.inputs(torch.arange(59)), blobs.train.labels
+    images, labels = train_blobs.train.inputs(torch.arange(59)), train_blobs.train.labels
     got, kinds = mean_logits(images, labels, flat, buffer, 0, ctx), set()
     for i in range(59):
         said = [flat(buffer.snapshot(e, 0, CPU), images[i : i + 1])[0] for e in range(3)]
@@ -596,47 +604,53 @@ def test_labels_start_at_the_mean_of_the_experts_that_are_right(make_method, mak
 # Where images start
 
 
-def test_real_and_noise_starts_are_those_of_other_methods(make_method, make_ctx, blobs):
+def test_real_and_noise_starts_are_those_of_other_methods(make_method, make_ctx, train_blobs):
     for init in ("real", "noise"):
-        ours = make_method("mtt", iterations=0, init=init).distill(blobs, 3, make_ctx(work=f"mtt{init}"))
-        theirs = make_method("dsa", iterations=0, init=init).distill(blobs, 3, make_ctx(work=f"dsa{init}"))
+        ours = make_method("mtt", iterations=0, init=init).distill(
+            train_blobs, 3, make_ctx(work=f"mtt{init}")
+        )
+        theirs = make_method("dsa", iterations=0, init=init).distill(
+            train_blobs, 3, make_ctx(work=f"dsa{init}")
+        )
         assert torch.equal(ours.images, theirs.images)
         assert ours.lr == pytest.approx(0.01)
 
 
-def test_correct_images_are_ones_that_an_expert_gets_right(make_method, make_ctx, blobs):
+def test_correct_images_are_ones_that_an_expert_gets_right(make_method, make_ctx, train_blobs):
     changes = {"init": "correct", "experts.recipe.epochs": 5, "experts.init_epoch": 5}
     ctx, method = make_ctx(), make_method("mtt", iterations=0, **changes)
-    syn, buffer = method.distill(blobs, 5, ctx), method.buffer(blobs, ctx)
+    syn, buffer = method.distill(train_blobs, 5, ctx), method.buffer(train_blobs, ctx)
     flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
     assert not [note for note in ctx.notes if "correctly" in note]
     right = [flat(buffer.snapshot(e, 5, CPU), syn.images).argmax(1) == syn.labels for e in range(2)]
     assert bool((right[0] | right[1]).all())
     assert len({key(x) for x in syn.images}) == 15
-    assert {key(x) for x in syn.images} <= real_images(blobs)
-    other = make_method("mtt", iterations=0, **changes).distill(blobs, 5, make_ctx(1, work="other"))
+    assert {key(x) for x in syn.images} <= real_images(train_blobs)
+    other = make_method("mtt", iterations=0, **changes).distill(train_blobs, 5, make_ctx(1, work="other"))
     assert not torch.equal(syn.images, other.images)
 
 
-def test_expert_after_expert_is_asked_for_the_classes_still_short(stubborn, make_ctx, blobs):
+def test_expert_after_expert_is_asked_for_the_classes_still_short(stubborn, make_ctx, train_blobs):
     """Each is right about one class only; in some order, all images of all classes are."""
     ctx = make_ctx()
     flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
-    index = correct_index(blobs, 4, flat, stubborn(2, 0, 1), 1, ctx)
-    assert torch.equal(blobs.train.labels[index], torch.arange(3)[:, None].expand(3, 4))
+    index = correct_index(train_blobs, 4, flat, stubborn(2, 0, 1), 1, ctx)
+    assert torch.equal(train_blobs.train.labels[index], torch.arange(3)[:, None].expand(3, 4))
     assert all(len(set(row.tolist())) == 4 for row in index)
     assert ctx.notes == []
 
 
-def test_no_image_is_passed_over_for_one_that_only_a_later_expert_gets_right(make_method, make_ctx, blobs):
+def test_no_image_is_passed_over_for_one_that_only_a_later_expert_gets_right(
+    make_method, make_ctx, train_blobs
+):
     """Untrained experts, each right about some images of a class."""
     ctx = make_ctx()
-    buffer = make_method("mtt", **{"experts.count": 3}).buffer(blobs, ctx)
+    buffer = make_method("mtt", **{"experts.count": 3}).buffer(train_blobs, ctx)
     flat, kinds = FlatNetwork(ctx.architecture.fresh(0, CPU)), set()
-    for c, row in enumerate(correct_index(blobs, 12, flat, buffer, 0, ctx)):
-        members, first = blobs.train.of_class(c), {}
+    for c, row in enumerate(correct_index(train_blobs, 12, flat, buffer, 0, ctx)):
+        members, first = train_blobs.train.of_class(c), {}
         for expert in (2, 1, 0):
-            said = flat(buffer.snapshot(expert, 0, CPU), blobs.train.inputs(members)).argmax(1)
+            said = flat(buffer.snapshot(expert, 0, CPU), train_blobs.train.inputs(members)).argmax(1)
             first |= {i: expert for i in members[said == c].tolist()}
         chosen = [first.get(i, 3) for i in row.tolist()]
         left = [first.get(i, 3) for i in members.tolist() if i not in row.tolist()]
@@ -646,12 +660,14 @@ def test_no_image_is_passed_over_for_one_that_only_a_later_expert_gets_right(mak
     assert any(len(k) > 1 for k in kinds)
 
 
-def test_a_class_that_no_expert_gets_right_is_filled_up_and_noted(stubborn, make_method, make_ctx, blobs):
+def test_a_class_that_no_expert_gets_right_is_filled_up_and_noted(
+    stubborn, make_method, make_ctx, train_blobs
+):
     ctx, source = make_ctx(work="stubborn"), folder(stubborn(0, 2))
     method = make_method("mtt", iterations=0, init="correct", **{"experts.source": source})
-    syn = method.distill(blobs, 3, ctx)
+    syn = method.distill(train_blobs, 3, ctx)
     assert len({key(x) for x in syn.images}) == 9
-    own = {key(x) for x in blobs.train.inputs(blobs.train.of_class(1))}
+    own = {key(x) for x in train_blobs.train.inputs(train_blobs.train.of_class(1))}
     assert {key(x) for x in syn.images[3:6]} <= own
     assert [n for n in ctx.notes if "correctly" in n] == [
         "the experts classify only 0 images of class 'b' correctly; others fill it up"
@@ -659,26 +675,26 @@ def test_a_class_that_no_expert_gets_right_is_filled_up_and_noted(stubborn, make
 
 
 @pytest.mark.parametrize("ipc", [1, 3, 12])
-def test_clusters_start_from_distinct_images_at_any_ipc(make_method, make_ctx, blobs, ipc):
-    syn = make_method("mtt", iterations=0, init="clusters").distill(blobs, ipc, make_ctx())
+def test_clusters_start_from_distinct_images_at_any_ipc(make_method, make_ctx, train_blobs, ipc):
+    syn = make_method("mtt", iterations=0, init="clusters").distill(train_blobs, ipc, make_ctx())
     assert len({key(x) for x in syn.images}) == 3 * ipc
     for c in range(3):
-        own = {key(x) for x in blobs.train.inputs(blobs.train.of_class(c))}
+        own = {key(x) for x in train_blobs.train.inputs(train_blobs.train.of_class(c))}
         assert {key(x) for x in syn.images[c * ipc : (c + 1) * ipc]} <= own
 
 
-def test_clusters_are_of_one_random_expert_s_logits_of_a_class(make_method, make_ctx, blobs):
-    buffer, used = make_method("mtt").buffer(blobs, make_ctx()), set()
+def test_clusters_are_of_one_random_expert_s_logits_of_a_class(make_method, make_ctx, train_blobs):
+    buffer, used = make_method("mtt").buffer(train_blobs, make_ctx()), set()
     for seed in range(6):
         ctx = make_ctx(seed)
         flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
-        index = cluster_index(blobs, 4, flat, buffer, 1, ctx)
+        index = cluster_index(train_blobs, 4, flat, buffer, 1, ctx)
         for expert in range(2):
             rows = []
             for c in range(3):
-                members = blobs.train.of_class(c)
+                members = train_blobs.train.of_class(c)
                 with torch.no_grad():
-                    logits = flat(buffer.snapshot(expert, 1, CPU), blobs.train.inputs(members)).double()
+                    logits = flat(buffer.snapshot(expert, 1, CPU), train_blobs.train.inputs(members)).double()
                 rows.append(members[representatives(logits, 4, 3, ctx.seed_for("clusters", c))])
             if torch.equal(index, torch.stack(rows)):
                 used.add((seed, expert))
@@ -713,24 +729,26 @@ def test_representatives_are_one_of_each_group_and_all_different():
     ],
     ids=str,
 )
-def test_experts_are_kept_at_the_epochs_that_can_be_asked_for(make_method, make_ctx, blobs, changes, epochs):
+def test_experts_are_kept_at_the_epochs_that_can_be_asked_for(
+    make_method, make_ctx, train_blobs, changes, epochs
+):
     """And trained no further."""
     method = make_method("mtt", **{**LONGER, "experts.count": 1, "experts.recipe.epochs": 6, **changes})
-    header = method.buffer(blobs, make_ctx()).header
+    header = method.buffer(train_blobs, make_ctx()).header
     assert header.epochs == epochs
     assert header.recipe["epochs"] == epochs[-1]
 
 
-def test_half_precision_experts_are_the_same_rounded(make_method, make_ctx, blobs):
+def test_half_precision_experts_are_the_same_rounded(make_method, make_ctx, train_blobs):
     whole, half = (make_method("mtt", **{"experts.dtype": d}) for d in ("float32", "float16"))
-    a, b = whole.buffer(blobs, make_ctx()), half.buffer(blobs, make_ctx())
+    a, b = whole.buffer(train_blobs, make_ctx()), half.buffer(train_blobs, make_ctx())
     assert b.path.stat().st_size < 0.6 * a.path.stat().st_size
     for expert, epoch in itertools.product(range(2), range(2)):
         assert torch.equal(a.snapshot(expert, epoch, CPU).half().float(), b.snapshot(expert, epoch, CPU))
     losses = []
     for method, work in ((whole, "whole"), (half, "half")):
         ctx = make_ctx(work=work)
-        method.distill(blobs, 2, ctx)
+        method.distill(train_blobs, 2, ctx)
         losses.append(ctx.rows.losses[0])
     assert losses[0] != losses[1]
     assert losses[0] == pytest.approx(losses[1], rel=0.05)
@@ -747,9 +765,9 @@ def test_half_precision_experts_are_the_same_rounded(make_method, make_ctx, blob
     ],
     ids=str,
 )
-def test_another_descent_makes_other_experts(make_method, make_ctx, blobs, changes):
-    plain = make_method("mtt", **{"experts.count": 1}).buffer(blobs, make_ctx())
-    other = make_method("mtt", **{"experts.count": 1, **changes}).buffer(blobs, make_ctx())
+def test_another_descent_makes_other_experts(make_method, make_ctx, train_blobs, changes):
+    plain = make_method("mtt", **{"experts.count": 1}).buffer(train_blobs, make_ctx())
+    other = make_method("mtt", **{"experts.count": 1, **changes}).buffer(train_blobs, make_ctx())
     assert plain.path != other.path
     assert torch.equal(plain.snapshot(0, 0, CPU), other.snapshot(0, 0, CPU))
     moved = (plain.snapshot(0, 1, CPU) - plain.snapshot(0, 0, CPU)).norm()
@@ -759,29 +777,29 @@ def test_another_descent_makes_other_experts(make_method, make_ctx, blobs, chang
 # The canvas
 
 
-def test_a_canvas_holds_larger_images_that_are_cut_into_tiles(make_method, make_ctx, blobs):
+def test_a_canvas_holds_larger_images_that_are_cut_into_tiles(make_method, make_ctx, train_blobs):
     ctx = make_ctx()
-    syn = make_method("mtt", iterations=0, canvas=2).distill(blobs, 3, ctx)
-    index = random_index(blobs, 3 * 4, make_ctx())
-    assert torch.equal(syn.images, tile(blobs.train.inputs(index.flatten()), 2))
+    syn = make_method("mtt", iterations=0, canvas=2).distill(train_blobs, 3, ctx)
+    index = random_index(train_blobs, 3 * 4, make_ctx())
+    assert torch.equal(syn.images, tile(train_blobs.train.inputs(index.flatten()), 2))
     assert syn.images.shape == (9, 1, 16, 16)
     assert syn.canvas == 2
     images, labels = syn.materialise(CPU)
-    assert torch.equal(images, blobs.train.inputs(index.flatten()))
+    assert torch.equal(images, train_blobs.train.inputs(index.flatten()))
     assert labels.tolist() == [0] * 12 + [1] * 12 + [2] * 12
 
 
-def test_a_canvas_of_noise(make_method, make_ctx, blobs):
-    syn = make_method("mtt", iterations=0, canvas=3, init="noise").distill(blobs, 20, make_ctx())
+def test_a_canvas_of_noise(make_method, make_ctx, train_blobs):
+    syn = make_method("mtt", iterations=0, canvas=3, init="noise").distill(train_blobs, 20, make_ctx())
     assert syn.images.shape == (60, 1, 24, 24)
     assert abs(float(syn.images.mean())) < 5 / syn.images.numel() ** 0.5
     assert abs(float(syn.images.std()) - 1) < 5 / (2 * syn.images.numel()) ** 0.5
 
 
-def test_the_student_sees_one_window_of_a_canvas_that_goes_round(watch, make_method, make_ctx, blobs):
+def test_the_student_sees_one_window_of_a_canvas_that_goes_round(watch, make_method, make_ctx, train_blobs):
     """The same for the batch, anywhere, another at each step."""
     calls = watch()
-    make_method("mtt", canvas=2, augment="none", syn_steps=20).distill(blobs, 2, make_ctx())
+    make_method("mtt", canvas=2, augment="none", syn_steps=20).distill(train_blobs, 2, make_ctx())
     place = torch.arange(256.0).view(1, 1, 16, 16).repeat(5, 1, 1, 1)
     corners = set()
     for step in (step for call in calls for step in call.inner.steps):
@@ -796,9 +814,9 @@ def test_the_student_sees_one_window_of_a_canvas_that_goes_round(watch, make_met
     }
 
 
-def test_all_of_the_canvas_is_learned(make_method, make_ctx, blobs):
+def test_all_of_the_canvas_is_learned(make_method, make_ctx, train_blobs):
     start, end = (
-        make_method("mtt", iterations=i, canvas=2, syn_steps=5).distill(blobs, 2, make_ctx(work=str(i)))
+        make_method("mtt", iterations=i, canvas=2, syn_steps=5).distill(train_blobs, 2, make_ctx(work=str(i)))
         for i in (0, 12)
     )
     assert bool((start.images != end.images).all())
@@ -808,42 +826,42 @@ def test_all_of_the_canvas_is_learned(make_method, make_ctx, blobs):
 
 
 @pytest.fixture
-def elsewhere(make_method, make_ctx, blobs):
-    """The folder of a buffer of epochs 0 to 3 of the blobs."""
+def elsewhere(make_method, make_ctx, train_blobs):
+    """The folder of a buffer of epochs 0 to 3 of the train_blobs."""
     changes = {"experts.recipe.epochs": 3, "window.stop": 3}
-    return folder(make_method("mtt", **changes).buffer(blobs, make_ctx()))
+    return folder(make_method("mtt", **changes).buffer(train_blobs, make_ctx()))
 
 
-def test_the_experts_of_a_folder_are_followed_as_one_s_own(elsewhere, make_method, make_ctx, blobs):
+def test_the_experts_of_a_folder_are_followed_as_one_s_own(elsewhere, make_method, make_ctx, train_blobs):
     changes = {"experts.recipe.epochs": 3, "window.stop": 3}
-    own = make_method("mtt", **changes).distill(blobs, 2, make_ctx(work="own"))
+    own = make_method("mtt", **changes).distill(train_blobs, 2, make_ctx(work="own"))
     ctx = make_ctx(work="theirs")
     method = make_method("mtt", **changes, **{"experts.source": elsewhere})
-    assert torch.equal(method.distill(blobs, 2, ctx).images, own.images)
+    assert torch.equal(method.distill(train_blobs, 2, ctx).images, own.images)
     assert [n for n in ctx.notes if "method.experts.source" in n]
 
 
-def test_a_shorter_window_of_theirs_is_fine(elsewhere, make_method, make_ctx, blobs):
+def test_a_shorter_window_of_theirs_is_fine(elsewhere, make_method, make_ctx, train_blobs):
     changes = {"experts.recipe.epochs": 3, "window.first": 1, "window.stop": 2}
-    make_method("mtt", **changes, **{"experts.source": elsewhere}).prepare(blobs, make_ctx())
+    make_method("mtt", **changes, **{"experts.source": elsewhere}).prepare(train_blobs, make_ctx())
 
 
 @pytest.mark.parametrize(
     ("knobs", "cls"), [({"width": 4}, None), ({"norm": "none"}, None), ({"width": 8, "depth": 1}, MLP)]
 )
 def test_experts_of_another_network_are_refused(
-    elsewhere, make_method, make_ctx, make_architecture, blobs, knobs, cls
+    elsewhere, make_method, make_ctx, make_architecture, train_blobs, knobs, cls
 ):
     architecture = make_architecture(**({"cls": cls} if cls else {}), **knobs)
     method = make_method("mtt", **{"experts.source": elsewhere})
     with pytest.raises(ValueError, match=r"Use their network \(model=...\), or method.experts.source=null"):
-        method.prepare(blobs, make_ctx(architecture=architecture))
+        method.prepare(train_blobs, make_ctx(architecture=architecture))
 
 
-def test_experts_of_another_preprocessing_are_refused(elsewhere, make_method, make_ctx, blobs):
-    other = dataclasses.replace(blobs, preprocess=Normalise([0.5], [0.3]))
+def test_experts_of_another_preprocessing_are_refused(elsewhere, make_method, make_ctx, train_blobs):
+    other = dataclasses.replace(train_blobs, preprocess=Normalise([0.5], [0.3]))
     method = make_method("mtt", **{"experts.source": elsewhere})
-    theirs, ours = blobs.preprocess.config(), other.preprocess.config()
+    theirs, ours = train_blobs.preprocess.config(), other.preprocess.config()
     told = rf"{re.escape(str(theirs))}, this run's is {re.escape(str(ours))}. Use dataset.preprocess=normalise .*null"
     with pytest.raises(ValueError, match=told):
         method.prepare(other, make_ctx())
@@ -851,28 +869,30 @@ def test_experts_of_another_preprocessing_are_refused(elsewhere, make_method, ma
 
 def test_experts_of_another_dataset_are_refused(elsewhere, make_method, make_ctx, make_blobs):
     method = make_method("mtt", **{"experts.source": elsewhere})
-    with pytest.raises(ValueError, match=r"other data than blobs with 59 images. .* method.experts.source="):
+    with pytest.raises(
+        ValueError, match=r"other data than train_blobs with 59 images. .* method.experts.source="
+    ):
         method.prepare(make_blobs(seed=7).train_only(), make_ctx())
 
 
-def test_epochs_that_theirs_have_not_are_refused(elsewhere, make_method, make_ctx, blobs):
+def test_epochs_that_theirs_have_not_are_refused(elsewhere, make_method, make_ctx, train_blobs):
     changes = {"experts.recipe.epochs": 5, "window.stop": 5, "experts.source": elsewhere}
     with pytest.raises(
         ValueError, match=r"asks for epoch 4, .* holds \[0, 1, 2, 3\]. Use .*method.window.stop"
     ):
-        make_method("mtt", **changes).prepare(blobs, make_ctx())
+        make_method("mtt", **changes).prepare(train_blobs, make_ctx())
 
 
-def test_a_first_epoch_that_theirs_have_not_is_refused(elsewhere, make_method, make_ctx, blobs):
+def test_a_first_epoch_that_theirs_have_not_is_refused(elsewhere, make_method, make_ctx, train_blobs):
     changes = {"experts.recipe.epochs": 5, "init": "correct", "experts.init_epoch": 5}
     with pytest.raises(ValueError, match=r"epoch 5.*method.experts.init_epoch"):
-        make_method("mtt", **changes, **{"experts.source": elsewhere}).prepare(blobs, make_ctx())
+        make_method("mtt", **changes, **{"experts.source": elsewhere}).prepare(train_blobs, make_ctx())
 
 
-def test_a_folder_without_experts_is_refused(tmp_path, make_method, make_ctx, blobs):
+def test_a_folder_without_experts_is_refused(tmp_path, make_method, make_ctx, train_blobs):
     method = make_method("mtt", **{"experts.source": str(tmp_path / "nowhere")})
     with pytest.raises(ValueError, match="nowhere is no expert buffer"):
-        method.prepare(blobs, make_ctx())
+        method.prepare(train_blobs, make_ctx())
 
 
 # Refusals
@@ -954,21 +974,21 @@ def test_an_unknown_key_of_the_window_is_refused():
         parse(Window, values, "method.window")
 
 
-def test_networks_with_batchnorm_are_refused(make_method, make_architecture, blobs):
+def test_networks_with_batchnorm_are_refused(make_method, make_architecture, train_blobs):
     """Their running statistics are in no snapshot."""
     for name in ("mtt", "ftd", "tesla", "datm", "ast"):
-        reason = make_method(name).unsupported(blobs, 2, make_architecture(norm="batchnorm"))
+        reason = make_method(name).unsupported(train_blobs, 2, make_architecture(norm="batchnorm"))
         assert reason == (
             "ConvNet has BatchNorm, whose running statistics no expert's snapshot holds. "
             "Use model.norm=instancenorm"
         )
 
 
-def test_a_canvas_is_not_whitened(make_method, make_architecture, blobs):
-    pixels = blobs.train.pixels(torch.arange(59)).float() / 255
-    white, architecture = dataclasses.replace(blobs, preprocess=ZCA.fit(pixels)), make_architecture()
+def test_a_canvas_is_not_whitened(make_method, make_architecture, train_blobs):
+    pixels = train_blobs.train.pixels(torch.arange(59)).float() / 255
+    white, architecture = dataclasses.replace(train_blobs, preprocess=ZCA.fit(pixels)), make_architecture()
     assert make_method("mtt").unsupported(white, 2, architecture) is None
-    assert make_method("mtt", canvas=2).unsupported(blobs, 2, architecture) is None
+    assert make_method("mtt", canvas=2).unsupported(train_blobs, 2, architecture) is None
     assert make_method("mtt", canvas=2).unsupported(white, 2, architecture) == (
         "method.canvas=2 shows crops of a larger image, and ZCA whitens images of one size. "
         "Use dataset.preprocess=normalise or method.canvas=1"
@@ -980,10 +1000,12 @@ def test_a_canvas_is_not_whitened(make_method, make_architecture, blobs):
     [{"labels": kind} for kind in LABELS[1:]] + [{"init": kind} for kind in ("correct", "clusters")],
     ids=str,
 )
-def test_a_canvas_goes_with_hard_labels_and_plain_starts(make_method, make_architecture, blobs, changes):
-    reason = make_method("mtt", canvas=2, **changes).unsupported(blobs, 2, make_architecture())
+def test_a_canvas_goes_with_hard_labels_and_plain_starts(
+    make_method, make_architecture, train_blobs, changes
+):
+    reason = make_method("mtt", canvas=2, **changes).unsupported(train_blobs, 2, make_architecture())
     assert reason == "method.canvas > 1 goes with method.labels=hard and method.init=real or noise"
-    assert make_method("mtt", **changes).unsupported(blobs, 2, make_architecture()) is None
+    assert make_method("mtt", **changes).unsupported(train_blobs, 2, make_architecture()) is None
 
 
 @pytest.mark.parametrize(
@@ -997,13 +1019,13 @@ def test_a_canvas_goes_with_hard_labels_and_plain_starts(make_method, make_archi
     ids=str,
 )
 def test_more_images_than_a_class_has_are_refused(
-    make_method, make_architecture, blobs, changes, most, instead
+    make_method, make_architecture, train_blobs, changes, most, instead
 ):
     method, architecture = make_method("mtt", **changes), make_architecture()
-    assert method.unsupported(blobs, most, architecture) is None
-    assert method.unsupported(blobs, most + 1, architecture).endswith(instead)
+    assert method.unsupported(train_blobs, most, architecture) is None
+    assert method.unsupported(train_blobs, most + 1, architecture).endswith(instead)
     noise = {**changes, "init": "noise"}
-    assert make_method("mtt", **noise).unsupported(blobs, 1000, architecture) is None
+    assert make_method("mtt", **noise).unsupported(train_blobs, 1000, architecture) is None
 
 
 def test_the_presets_differ_by_their_knobs_alone(make_method):

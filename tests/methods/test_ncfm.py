@@ -5,12 +5,12 @@ import math
 import pytest
 import torch
 
-from dd_bench.decode import encode
-from dd_bench.initial import random_index
+from dd_bench.data.decode import encode
+from dd_bench.distill.init import random_index
 from dd_bench.methods import ncfm
+from dd_bench.methods._ncfm.frequencies import REPEATS, FrequencySampler
 from dd_bench.methods.ncfm import characteristic, lerp, unit_embedding
-from dd_bench.methods.ncfm_frequencies import REPEATS, FrequencySampler
-from dd_bench.teachers import teacher, teacher_start
+from dd_bench.teachers.feature_networks import teacher, teacher_start
 
 IDENTICAL = 300 * math.sqrt(2e-12) * 1.01  # what the floors under the roots leave of a class
 
@@ -111,7 +111,7 @@ def test_the_blend_goes_from_trained_to_untrained(make_net):
 
 
 def test_each_iteration_blends_one_pair_of_the_pool_at_a_uniform_place(
-    monkeypatch, make_method, make_ctx, make_architecture, blobs
+    monkeypatch, make_method, make_ctx, make_architecture, train_blobs
 ):
     seen = []
 
@@ -121,12 +121,12 @@ def test_each_iteration_blends_one_pair_of_the_pool_at_a_uniform_place(
 
     monkeypatch.setattr(ncfm, "lerp", spy)
     ctx, method = make_ctx(), make_method("ncfm", num_teachers=2, iterations=30)
-    method.prepare(blobs, ctx)
-    method.distill(blobs, 1, ctx)
+    method.prepare(train_blobs, ctx)
+    method.distill(train_blobs, 1, ctx)
     assert 0 <= min(u for *_, u in seen) < 0.2
     assert 0.8 < max(u for *_, u in seen) < 1
     starts = [teacher_start(ctx.architecture, i, ctx) for i in range(2)]
-    ends = [teacher(blobs, ctx.architecture, method.recipe, i, ctx) for i in range(2)]
+    ends = [teacher(train_blobs, ctx.architecture, method.recipe, i, ctx) for i in range(2)]
     used = set()
     for start, end, _ in seen:
         i = next(i for i in range(2) if same(start, starts[i]))
@@ -193,20 +193,22 @@ def test_too_few_frequencies_for_the_sampling_network(make_method):
 
 
 @pytest.mark.parametrize("update", ["per_class", "joint"])
-def test_the_min_max_runs_and_resumes(make_method, make_ctx, blobs, update):
+def test_the_min_max_runs_and_resumes(make_method, make_ctx, train_blobs, update):
     changes = {"frequencies": "network", "iterations": 3, "lr_frequencies": 0.1, "update": update}
     method = lambda **more: make_method("ncfm", **changes, **more)  # noqa: E731
-    whole = method().distill(blobs, 2, make_ctx(work="whole")).images
+    whole = method().distill(train_blobs, 2, make_ctx(work="whole")).images
     with pytest.raises(KeyboardInterrupt):
-        method().distill(blobs, 2, make_ctx(work="killed", killed_at=2))
+        method().distill(train_blobs, 2, make_ctx(work="killed", killed_at=2))
     ctx = make_ctx(work="killed")
-    assert torch.equal(whole, method().distill(blobs, 2, ctx).images)
+    assert torch.equal(whole, method().distill(train_blobs, 2, ctx).images)
     assert ctx.rows.started_at == 2
-    gaussian = make_method("ncfm", iterations=3, update=update).distill(blobs, 2, make_ctx(work="g")).images
+    gaussian = (
+        make_method("ncfm", iterations=3, update=update).distill(train_blobs, 2, make_ctx(work="g")).images
+    )
     assert not torch.equal(whole, gaussian)
 
 
-def test_number_of_steps_an_iteration(monkeypatch, make_method, make_ctx, blobs):
+def test_number_of_steps_an_iteration(monkeypatch, make_method, make_ctx, train_blobs):
     for update, wanted in (("per_class", 2 * 3), ("joint", 2)):
         steps, descend = [], ncfm.descend
 
@@ -217,14 +219,14 @@ def test_number_of_steps_an_iteration(monkeypatch, make_method, make_ctx, blobs)
 
         with monkeypatch.context() as patch:
             patch.setattr(ncfm, "descend", spy)
-            make_method("ncfm", iterations=2, update=update).distill(blobs, 2, make_ctx(work=update))
+            make_method("ncfm", iterations=2, update=update).distill(train_blobs, 2, make_ctx(work=update))
         assert len(steps) == 2 * wanted
         # one tensor of all classes: AdamW's moments move every class at every step, after the first
         moved = [(a != b).flatten(1).any(1).tolist() for a, b in steps]
         assert all(all(row) for row in moved[1:])
 
 
-def test_the_image_optimizer_is_adamw_halved_on_a_plateau(monkeypatch, make_method, make_ctx, blobs):
+def test_the_image_optimizer_is_adamw_halved_on_a_plateau(monkeypatch, make_method, make_ctx, train_blobs):
     made, kind = [], torch.optim.AdamW
 
     def spy(*args, **how):
@@ -233,21 +235,21 @@ def test_the_image_optimizer_is_adamw_halved_on_a_plateau(monkeypatch, make_meth
 
     with monkeypatch.context() as patch:
         patch.setattr(ncfm.torch.optim, "AdamW", spy)
-        make_method("ncfm", scale=0.0, iterations=7, plateau_patience=1).distill(blobs, 1, make_ctx())
+        make_method("ncfm", scale=0.0, iterations=7, plateau_patience=1).distill(train_blobs, 1, make_ctx())
     group = made[-1].param_groups[0]
     assert group["weight_decay"] == 5e-4
     assert group["betas"] == (0.9, 0.999)
     assert group["lr"] == pytest.approx(1e-3 * 0.5**3)  # a loss of 0 is never beaten: halved at every second
 
 
-def test_pixels_stay_in_the_unit_interval(make_method, make_ctx, blobs):
-    syn = make_method("ncfm", lr_img=0.5).distill(blobs, 2, make_ctx())
+def test_pixels_stay_in_the_unit_interval(make_method, make_ctx, train_blobs):
+    syn = make_method("ncfm", lr_img=0.5).distill(train_blobs, 2, make_ctx())
     assert syn.space == "unit"
     assert float(syn.images.min()) == 0.0
     assert float(syn.images.max()) == 1.0
 
 
-def test_a_class_is_matched_to_its_own_real_images(monkeypatch, make_method, make_ctx, blobs):
+def test_a_class_is_matched_to_its_own_real_images(monkeypatch, make_method, make_ctx, train_blobs):
     seen = []
 
     def spy(net, images):
@@ -255,16 +257,16 @@ def test_a_class_is_matched_to_its_own_real_images(monkeypatch, make_method, mak
         return unit_embedding(net, images)
 
     monkeypatch.setattr(ncfm, "unit_embedding", spy)
-    make_method("ncfm", iterations=1, augment="none").distill(blobs, 2, make_ctx())
+    make_method("ncfm", iterations=1, augment="none").distill(train_blobs, 2, make_ctx())
     assert len(seen) == 6  # real, synthetic, for each class in turn
     for c, batch in enumerate(seen[::2]):
         assert batch.shape == (1, 8, 1, 8, 8)
-        own = {tuple(x.flatten().tolist()) for x in blobs.train.inputs(blobs.train.of_class(c))}
+        own = {tuple(x.flatten().tolist()) for x in train_blobs.train.inputs(train_blobs.train.of_class(c))}
         assert all(tuple(x.flatten().tolist()) in own for x in batch[0])
 
 
 def test_both_batches_of_a_class_share_one_record_and_calibration_has_its_own(
-    monkeypatch, make_method, make_ctx, blobs
+    monkeypatch, make_method, make_ctx, train_blobs
 ):
     seen, apply = [], ncfm.Augment.apply
 
@@ -275,7 +277,7 @@ def test_both_batches_of_a_class_share_one_record_and_calibration_has_its_own(
         return apply(self, x, draw)
 
     monkeypatch.setattr(ncfm.Augment, "apply", spy)
-    make_method("ncfm", iterations=1).distill(blobs, 2, make_ctx())
+    make_method("ncfm", iterations=1).distill(train_blobs, 2, make_ctx())
     (shape, real), rest = seen[0], seen[1:]
     assert shape == (3, 8)
     for c, ((shape, matched), (_, calibrated)) in enumerate(zip(rest[::2], rest[1::2], strict=True)):
@@ -297,7 +299,7 @@ def test_calibration_alone_teaches_the_trained_network_s_classes(make_method, ma
     assert losses[1] < 0.8 * losses[0]
 
 
-def test_the_trained_networks_collect_no_gradients(monkeypatch, make_method, make_ctx, blobs):
+def test_the_trained_networks_collect_no_gradients(monkeypatch, make_method, make_ctx, train_blobs):
     nets, make = [], ncfm.teacher
 
     def spy(*args):
@@ -305,16 +307,16 @@ def test_the_trained_networks_collect_no_gradients(monkeypatch, make_method, mak
         return nets[-1]
 
     monkeypatch.setattr(ncfm, "teacher", spy)
-    make_method("ncfm").distill(blobs, 1, make_ctx())
+    make_method("ncfm").distill(train_blobs, 1, make_ctx())
     assert nets
     assert all(p.grad is None for net in nets for p in net.parameters())
 
 
-def test_it_starts_from_mosaics_of_random_real_images(make_method, make_ctx, blobs):
+def test_it_starts_from_mosaics_of_random_real_images(make_method, make_ctx, train_blobs):
     ctx = make_ctx()
-    syn = make_method("ncfm", iterations=0, factor=2).distill(blobs, 3, ctx)
-    index = random_index(blobs, 3 * 4, make_ctx())
-    pixels = blobs.train.pixels(index.flatten()).float() / 255
+    syn = make_method("ncfm", iterations=0, factor=2).distill(train_blobs, 3, ctx)
+    index = random_index(train_blobs, 3 * 4, make_ctx())
+    pixels = train_blobs.train.pixels(index.flatten()).float() / 255
     assert torch.equal(syn.images, encode(pixels, 2))
     assert syn.images.shape == (9, 1, 8, 8)
     images, labels = syn.materialise(ctx.device)
@@ -322,22 +324,22 @@ def test_it_starts_from_mosaics_of_random_real_images(make_method, make_ctx, blo
     assert labels.tolist() == [0] * 12 + [1] * 12 + [2] * 12
 
 
-def test_factor_two_distils(make_method, make_ctx, blobs):
+def test_factor_two_distils(make_method, make_ctx, train_blobs):
     for update in ("per_class", "joint"):
         start, end = (
             make_method("ncfm", iterations=i, factor=2, update=update).distill(
-                blobs, 2, make_ctx(work=f"{update}{i}")
+                train_blobs, 2, make_ctx(work=f"{update}{i}")
             )
             for i in (0, 2)
         )
         assert not torch.equal(start.images, end.images)
 
 
-def test_reasons(make_method, make_architecture, blobs):
+def test_reasons(make_method, make_architecture, train_blobs):
     architecture = make_architecture()
-    assert make_method("ncfm", factor=2).unsupported(blobs, 4, architecture) is None
-    assert make_method("ncfm", factor=2).unsupported(blobs, 5, architecture) == (
-        "ipc=5 (20 real images a class) exceeds class 'b' of blobs (17 images), "
+    assert make_method("ncfm", factor=2).unsupported(train_blobs, 4, architecture) is None
+    assert make_method("ncfm", factor=2).unsupported(train_blobs, 5, architecture) == (
+        "ipc=5 (20 real images a class) exceeds class 'b' of train_blobs (17 images), "
         "and this method samples without replacement. Use ipc<=4"
     )
 

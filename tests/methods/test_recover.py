@@ -8,26 +8,27 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from dd_bench.data.dataset import TensorSplit
+from dd_bench.data.preprocess import ZCA
+from dd_bench.distill.batchnorm_statistics import Tapped
+from dd_bench.methods._recovery.engine import Engine, recover_loss
+from dd_bench.methods._recovery.patches import Patches, arranged, composites
+from dd_bench.methods._recovery.views import RecoverViews
 from dd_bench.methods.recover import Recover
-from dd_bench.methods.recover_engine import Engine, recover_loss
-from dd_bench.methods.recover_patches import Patches, arranged, composites
-from dd_bench.methods.recover_views import RecoverViews
-from dd_bench.preprocess import ZCA
-from dd_bench.real import TensorSplit
-from dd_bench.statistics import Tapped
-from dd_bench.synthetic import CompensatedSet, ImageSet
-from dd_bench.zoo import executed_norms, teacher_of
+from dd_bench.synthetic.compensated import CompensatedSet
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.teachers.teachers import executed_norms, teacher_of
 
 CPU = torch.device("cpu")
 
 
 @pytest.fixture
-def tiny(make_teacher, make_ctx, blobs):
-    """A trained teacher of the blobs, in float64."""
+def tiny(make_teacher, make_ctx, train_blobs):
+    """A trained teacher of the train_blobs, in float64."""
 
     def make(**knobs):
         ctx = make_ctx()
-        teacher = teacher_of(make_teacher(**knobs), blobs, ctx.cache, ctx.runtime, None)
+        teacher = teacher_of(make_teacher(**knobs), train_blobs, ctx.cache, ctx.runtime, None)
         teacher.net.double()
         return teacher
 
@@ -79,24 +80,24 @@ class TestStatistics:
             up, down = (float(tapped(x + s * 1e-5 * v)[1].sum()) for s in (1, -1))
         assert float((x.grad * v).sum()) == pytest.approx((up - down) / 2e-5, rel=1e-6)
 
-    def test_the_loss_weighs_the_first_layer_and_all_of_them(self, make_teacher, make_ctx, blobs):
+    def test_the_loss_weighs_the_first_layer_and_all_of_them(self, make_teacher, make_ctx, train_blobs):
         """CE + weight (10 d_1 + d_2), a number and not a sign."""
         ctx = make_ctx()
-        teacher = teacher_of(make_teacher(), blobs, ctx.cache, ctx.runtime, None)
-        x, y = blobs.train.inputs(torch.arange(6)), torch.arange(6) % 3
+        teacher = teacher_of(make_teacher(), train_blobs, ctx.cache, ctx.runtime, None)
+        x, y = train_blobs.train.inputs(torch.arange(6)), torch.arange(6) % 3
         logits, d = Tapped(teacher)(x)
-        engine = Engine(blobs, [Tapped(teacher)], None, 1, 0.1, (0.5, 0.9), 0.3, 10.0, False)
+        engine = Engine(train_blobs, [Tapped(teacher)], None, 1, 0.1, (0.5, 0.9), 0.3, 10.0, False)
         layers = engine._layers(engine.teachers[0], CPU)
         loss, distances = recover_loss(engine.teachers[0], x, y, layers, weight=0.3, autocast=False)
         nll = -logits.log_softmax(1)[torch.arange(6), y].mean()
         assert float(loss) == pytest.approx(float(nll + 0.3 * (10 * d[0] + d[1])), rel=1e-5)
         assert torch.equal(distances, d)
 
-    def test_in_bfloat16_networks_they_are_of_float32(self, make_teacher, make_ctx, blobs):
+    def test_in_bfloat16_networks_they_are_of_float32(self, make_teacher, make_ctx, train_blobs):
         """Activations are rounded, the sums over them are not: a mean of thousands of values keeps its digits."""
         ctx = make_ctx()
-        teacher = teacher_of(make_teacher(), blobs, ctx.cache, ctx.runtime, None)
-        x = blobs.train.inputs(torch.arange(40))
+        teacher = teacher_of(make_teacher(), train_blobs, ctx.cache, ctx.runtime, None)
+        x = train_blobs.train.inputs(torch.arange(40))
         tapped, inputs = Tapped(teacher), []
         for m in teacher.net.modules():
             if isinstance(m, torch.nn.BatchNorm2d):
@@ -174,59 +175,59 @@ class TestCurriculum:
 
 
 class TestImages:
-    def test_one_step_is_adam_on_the_stated_loss(self, make_method, make_ctx, blobs, make_teacher):
+    def test_one_step_is_adam_on_the_stated_loss(self, make_method, make_ctx, train_blobs, make_teacher):
         """A single iteration moves each pixel by the rate, against the sign of the gradient of CE + 0.5 L_BN."""
         method = make_method(
             "sre2l", iterations=1, lr_img=0.05, statistics=0.5, init="real", **{"views.roll": [0, 0]}
         )
         ctx = make_ctx()
-        syn = method.distill(blobs, 1, ctx)
-        (teacher,) = ctx.teachers_of(blobs)
-        index = blobs.train.draw(1, ctx.generator("init"))[:, 0]
-        x = blobs.train.inputs(index).requires_grad_()
+        syn = method.distill(train_blobs, 1, ctx)
+        (teacher,) = ctx.teachers_of(train_blobs)
+        index = train_blobs.train.draw(1, ctx.generator("init"))[:, 0]
+        x = train_blobs.train.inputs(index).requires_grad_()
         logits, distances = Tapped(teacher)(x)
         weights = torch.tensor([10.0, 1.0])
         (F.cross_entropy(logits, torch.arange(3)) + 0.5 * (weights * distances).sum()).backward()
-        moved = (blobs.preprocess.inverse(x - 0.05 * x.grad.sign()).clamp(0, 1) * 255).round()
+        moved = (train_blobs.preprocess.inverse(x - 0.05 * x.grad.sign()).clamp(0, 1) * 255).round()
         clear = x.grad.abs() > 1e-5  # Adam's first step is the sign, but for tiny gradients
         assert torch.equal(syn.images.float()[clear], moved[clear])
 
-    def test_pixels_stay_in_the_range_of_pixels(self, make_method, make_ctx, blobs):
-        syn = make_method("sre2l", iterations=3, lr_img=100.0).distill(blobs, 1, make_ctx())
+    def test_pixels_stay_in_the_range_of_pixels(self, make_method, make_ctx, train_blobs):
+        syn = make_method("sre2l", iterations=3, lr_img=100.0).distill(train_blobs, 1, make_ctx())
         inputs, _ = syn.materialise(CPU)
         assert float(inputs.min()) >= -2 - 1e-6 and float(inputs.max()) <= 2 + 1e-6  # (0 or 1 - .5) / .25
         assert syn.space == "pixel"
 
-    def test_chunks_of_classes_are_other_batches_of_the_same_start(self, make_method, make_ctx, blobs):
+    def test_chunks_of_classes_are_other_batches_of_the_same_start(self, make_method, make_ctx, train_blobs):
         whole, parts = (
             make_method("sre2l", iterations=0, init="real", classes=c).distill(
-                blobs, 2, make_ctx(work=str(c))
+                train_blobs, 2, make_ctx(work=str(c))
             )
             for c in (None, 1)
         )
         assert torch.equal(whole.images, parts.images)
 
-    def test_or_the_first_alone_guides(self, make_method, make_ctx, blobs, make_teacher):
+    def test_or_the_first_alone_guides(self, make_method, make_ctx, train_blobs, make_teacher):
         two = (make_teacher("one"), make_teacher("two", width=4))
         both, one = (
-            make_method("sre2l").distill(blobs, 1, make_ctx(teachers=t, work=str(len(t))))
+            make_method("sre2l").distill(train_blobs, 1, make_ctx(teachers=t, work=str(len(t))))
             for t in (two, two[:1])
         )
         assert torch.equal(both.images, one.images)
 
-    def test_teachers_take_turns(self, make_method, make_ctx, blobs, make_teacher, monkeypatch):
+    def test_teachers_take_turns(self, make_method, make_ctx, train_blobs, make_teacher, monkeypatch):
         asked = []
         plain = Tapped.forward
         monkeypatch.setattr(Tapped, "forward", lambda s, x: asked.append(s.teacher.name) or plain(s, x))
         teachers = (make_teacher("one"), make_teacher("two", width=4))
         ctx = make_ctx(teachers=teachers)
-        make_method("sre2l_multi", iterations=5).distill(blobs, 1, ctx)
+        make_method("sre2l_multi", iterations=5).distill(train_blobs, 1, ctx)
         assert asked == ["one", "two", "one", "two", "one"]
 
-    def test_who_made_which_piece_changes_nothing(self, make_method, make_ctx, blobs, tmp_path):
+    def test_who_made_which_piece_changes_nothing(self, make_method, make_ctx, train_blobs, tmp_path):
         """A shard makes the last piece first, and dies; another run makes the rest."""
         method = make_method("sre2l", classes=1)
-        whole = method.distill(blobs, 2, make_ctx(work="whole"))
+        whole = method.distill(train_blobs, 2, make_ctx(work="whole"))
         ctx = make_ctx(work="shards")
         plain = ctx.pieces
 
@@ -236,9 +237,9 @@ class TestImages:
 
         ctx.pieces = shard
         with pytest.raises(KeyboardInterrupt):
-            method.distill(blobs, 2, ctx)
+            method.distill(train_blobs, 2, ctx)
         assert len(list((tmp_path / "shards" / "pieces").glob("*.safetensors"))) == 3
-        again = method.distill(blobs, 2, make_ctx(work="shards"))
+        again = method.distill(train_blobs, 2, make_ctx(work="shards"))
         assert torch.equal(again.images, whole.images)
 
 
@@ -266,10 +267,10 @@ class TestCompensators:
     def two(self, make_teacher):
         return make_teacher("one"), make_teacher("two", width=4)
 
-    def test_the_set(self, make_method, make_ctx, blobs, make_teacher):
+    def test_the_set(self, make_method, make_ctx, train_blobs, make_teacher):
         """ipc=4 of 3 classes, two teachers: 12 images pay for K=2 natural sets of 3 and 4 compensators."""
         ctx = make_ctx(teachers=self.two(make_teacher))
-        syn = make_method("infer").distill(blobs, 4, ctx)
+        syn = make_method("infer").distill(train_blobs, 4, ctx)
         assert isinstance(syn, CompensatedSet)
         assert syn.images.shape == (6, 1, 8, 8) and syn.compensators.shape == (2, 2, 1, 8, 8)
         syn.check_ipc(4)
@@ -281,22 +282,24 @@ class TestCompensators:
         assert (sizes["images"], sizes["compensators"]) == (6 * 64, 4 * 64 * 2)
 
     def test_one_compensator_is_added_to_every_class_and_the_sum_is_clamped(
-        self, make_method, make_ctx, blobs
+        self, make_method, make_ctx, train_blobs
     ):
-        syn = make_method("infer", iterations=3, lr_img=0.1).distill(blobs, 2, make_ctx())
+        syn = make_method("infer", iterations=3, lr_img=0.1).distill(train_blobs, 2, make_ctx())
         images, _ = syn.materialise(CPU)
         natural, compensated = images.chunk(2)
         u = syn.compensators[0, 0].float()
         assert float(u.abs().max()) > 0.01
         assert torch.allclose(compensated, (natural + u).clamp(-2, 2))
 
-    def test_one_step_is_adam_on_the_sum_over_the_classes(self, make_method, make_ctx, blobs):
+    def test_one_step_is_adam_on_the_sum_over_the_classes(self, make_method, make_ctx, train_blobs):
         """Every class pulls at the one compensator; its first step is the sign of the sum of their gradients."""
         method = make_method("infer", iterations=1, lr_img=0.05, statistics=0.5, **{"views.roll": [0, 0]})
         ctx = make_ctx()
-        syn = method.distill(blobs, 2, ctx)  # K=1, M=1
-        (teacher,) = ctx.teachers_of(blobs)
-        each = blobs.train.inputs(blobs.train.draw(1, ctx.generator("init"))[:, 0]).requires_grad_()
+        syn = method.distill(train_blobs, 2, ctx)  # K=1, M=1
+        (teacher,) = ctx.teachers_of(train_blobs)
+        each = train_blobs.train.inputs(
+            train_blobs.train.draw(1, ctx.generator("init"))[:, 0]
+        ).requires_grad_()
         logits, distances = Tapped(teacher)(each)
         (F.cross_entropy(logits, torch.arange(3)) + 0.5 * distances @ torch.tensor([10.0, 1.0])).backward()
         pull = each.grad.sum(0)
@@ -306,27 +309,27 @@ class TestCompensators:
         assert torch.allclose(syn.compensators[0, 0].float()[clear], -0.05 * pull.sign()[clear], atol=1e-4)
         assert bool((each.grad.sign() != pull.sign()).any()), "one class alone would pull elsewhere"
 
-    def test_each_follows_its_own_teacher(self, make_method, make_ctx, blobs, make_teacher):
+    def test_each_follows_its_own_teacher(self, make_method, make_ctx, train_blobs, make_teacher):
         one, two = self.two(make_teacher)
-        both = make_method("infer").distill(blobs, 4, make_ctx(teachers=(one, two), work="both"))
-        alone = make_method("infer").distill(blobs, 4, make_ctx(teachers=(one,), work="alone"))
+        both = make_method("infer").distill(train_blobs, 4, make_ctx(teachers=(one, two), work="both"))
+        alone = make_method("infer").distill(train_blobs, 4, make_ctx(teachers=(one,), work="alone"))
         assert alone.compensators.shape[:2] == (3, 1)
         assert torch.equal(both.compensators[:, 0], alone.compensators[:2, 0])
-        swapped = make_method("infer").distill(blobs, 4, make_ctx(teachers=(two, one), work="swapped"))
+        swapped = make_method("infer").distill(train_blobs, 4, make_ctx(teachers=(two, one), work="swapped"))
         assert not torch.equal(both.compensators[:, 0], swapped.compensators[:, 0]), (
             "the teacher alone differs"
         )
 
-    def test_the_natural_images_alone_are_its_control(self, make_method, make_ctx, blobs):
-        syn = make_method("infer").distill(blobs, 2, make_ctx())
+    def test_the_natural_images_alone_are_its_control(self, make_method, make_ctx, train_blobs):
+        syn = make_method("infer").distill(train_blobs, 2, make_ctx())
         (natural,) = syn.controls().values()
         assert list(syn.controls()) == ["natural"]
         assert torch.equal(natural.materialise(CPU)[0], syn.materialise(CPU)[0][:3])
 
-    def test_a_budget_without_room_is_a_reason(self, make_method, blobs, make_teacher):
-        reason = make_method("infer").unteachable(blobs, 1, self.two(make_teacher))
+    def test_a_budget_without_room_is_a_reason(self, make_method, train_blobs, make_teacher):
+        reason = make_method("infer").unteachable(train_blobs, 1, self.two(make_teacher))
         assert "ipc=1 of 3 classes is 3 images" in reason and reason.endswith("Use ipc=2 or more")
-        assert make_method("infer").unteachable(blobs, 2, self.two(make_teacher)) is None
+        assert make_method("infer").unteachable(train_blobs, 2, self.two(make_teacher)) is None
 
     def test_it_asks_for_as_many_images_as_there_are_natural_sets(
         self, make_method, make_blobs, make_teacher, make_architecture
@@ -339,8 +342,8 @@ class TestCompensators:
             reason = method.unteachable(real, 4, self.two(make_teacher))
             assert reason is told or told in reason
 
-    def test_a_batch_of_fewer_classes_is_a_reason(self, make_method, blobs, make_architecture):
-        reason = make_method("infer", classes=2).unsupported(blobs, 2, make_architecture())
+    def test_a_batch_of_fewer_classes_is_a_reason(self, make_method, train_blobs, make_architecture):
+        reason = make_method("infer", classes=2).unsupported(train_blobs, 2, make_architecture())
         assert "shared by all 3 classes" in reason and "method.classes=2" in reason
 
 
@@ -357,13 +360,13 @@ class TestPatches:
         assert arranged(torch.rand(4, 1, 3, 3), 1, 2, (1, 7, 7)).shape == (1, 1, 7, 7)
 
     @pytest.mark.parametrize("factor", [1, 2])
-    def test_ranks_by_a_scorer_that_likes_bright_images(self, make_ctx, blobs, factor):
+    def test_ranks_by_a_scorer_that_likes_bright_images(self, make_ctx, train_blobs, factor):
         """Images of one grey each: their crops are of that grey, so the brightest images are the set, best first."""
         n, side = 12, 8
         grey = torch.randperm(n, generator=torch.Generator().manual_seed(0)) * 20
         pixels = grey.view(n, 1, 1, 1).expand(n, 1, side, side).to(torch.uint8)
-        split = TensorSplit(pixels.contiguous(), torch.zeros(n, dtype=torch.int64), 1, blobs.preprocess)
-        real = dataclasses.replace(blobs, train=split)
+        split = TensorSplit(pixels.contiguous(), torch.zeros(n, dtype=torch.int64), 1, train_blobs.preprocess)
+        real = dataclasses.replace(train_blobs, train=split)
         observer = SimpleNamespace(
             logits=lambda x, exact: torch.stack([x.mean((1, 2, 3)), torch.zeros(len(x))], 1)
         )
@@ -373,22 +376,22 @@ class TestPatches:
         seen = found[:, 0, ::cell, ::cell].flatten(1).T.flatten()  # cell by cell, the images within
         assert seen.tolist() == sorted(grey.tolist(), reverse=True)[: 2 * factor**2]
 
-    def test_the_most_realistic_are_taken(self, make_method, make_ctx, blobs):
+    def test_the_most_realistic_are_taken(self, make_method, make_ctx, train_blobs):
         """The set's images score better with the observer than most random crops of the class."""
         ctx = make_ctx()
         method = make_method("rded", iterations=0, **{"patches.images": 17, "patches.crops": 5})
-        syn = method.distill(blobs, 2, ctx)
-        (observer,) = ctx.teachers_of(blobs)
+        syn = method.distill(train_blobs, 2, ctx)
+        (observer,) = ctx.teachers_of(train_blobs)
         images, labels = syn.materialise(CPU)
         ours = F.cross_entropy(observer.logits(images), labels, reduction="none")
         loose = make_method("rded", iterations=0, **{"patches.images": 2, "patches.crops": 1})
-        images, labels = loose.distill(blobs, 2, make_ctx(work="loose")).materialise(CPU)
+        images, labels = loose.distill(train_blobs, 2, make_ctx(work="loose")).materialise(CPU)
         theirs = F.cross_entropy(observer.logits(images), labels, reduction="none")
         assert isinstance(syn, ImageSet) and float(ours.mean()) < float(theirs.mean())
 
-    def test_too_few_images_to_cut_from(self, make_method, blobs, make_architecture):
+    def test_too_few_images_to_cut_from(self, make_method, train_blobs, make_architecture):
         method = make_method("rded", **{"patches.images": 3, "patches.factor": 2})
-        assert "ipc=1 is 4 patches a class" in method.unsupported(blobs, 1, make_architecture())
+        assert "ipc=1 is 4 patches a class" in method.unsupported(train_blobs, 1, make_architecture())
 
 
 class TestRefusals:
@@ -411,21 +414,21 @@ class TestRefusals:
             make_method(name, **changes)
         assert told in str(error.value)
 
-    def test_a_teacher_without_batchnorm(self, make_method, make_teacher, make_ctx, blobs):
+    def test_a_teacher_without_batchnorm(self, make_method, make_teacher, make_ctx, train_blobs):
         bare = make_teacher("bare", norm="instancenorm")
-        reason = make_method("sre2l").unteachable(blobs, 1, (bare,))
+        reason = make_method("sre2l").unteachable(train_blobs, 1, (bare,))
         assert "teacher bare (ConvNet) has no BatchNorm layer" in reason and "teacher=convnet_bn" in reason
-        assert make_method("sre2l", iterations=0).unteachable(blobs, 1, (bare,)) is None
+        assert make_method("sre2l", iterations=0).unteachable(train_blobs, 1, (bare,)) is None
         with pytest.raises(ValueError, match="no BatchNorm layer"):
-            Tapped(make_ctx(teachers=(bare,)).teachers_of(blobs)[0])
+            Tapped(make_ctx(teachers=(bare,)).teachers_of(train_blobs)[0])
 
     @pytest.mark.parametrize("init", ["noise", "patches"])
     def test_a_compensator_of_no_real_images(self, make_method, init):
         with pytest.raises(ValueError, match=f"method.init={init}: a compensator is added to real images"):
             make_method("infer", init=init)
 
-    def test_no_teacher(self, make_method, blobs):
-        assert make_method("sre2l").unteachable(blobs, 1, ()).endswith("Use teacher=convnet_bn")
+    def test_no_teacher(self, make_method, train_blobs):
+        assert make_method("sre2l").unteachable(train_blobs, 1, ()).endswith("Use teacher=convnet_bn")
 
     def test_whitened_images(self, make_method, make_blobs, make_architecture):
         real = make_blobs()

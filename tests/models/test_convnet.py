@@ -6,7 +6,7 @@ from torch.func import functional_call, grad, stack_module_state, vmap
 
 from dd_bench.models.convnet import ConvNet, default_depth
 from dd_bench.models.network import batch_coupled, num_parameters
-from dd_bench.seeding import seeded
+from dd_bench.runtime.seeding import seeded
 
 PAPER = {"depth": None, "width": 128, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
 NORMS = ["none", "batchnorm", "layernorm", "instancenorm", "groupnorm"]

@@ -9,8 +9,8 @@ import torch
 from hydra.utils import get_class, instantiate
 from omegaconf import OmegaConf
 
-from dd_bench.architecture import Architecture
-from dd_bench.graphs import Graphs, GraphShape
+from dd_bench.data.graphs import Graphs, GraphShape
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 
 FILES = {

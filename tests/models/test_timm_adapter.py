@@ -4,7 +4,7 @@ import torch
 
 from dd_bench.models.network import batch_coupled
 from dd_bench.models.timm_adapter import TimmNet
-from dd_bench.seeding import seeded
+from dd_bench.runtime.seeding import seeded
 
 
 def make(name, shape=(3, 32, 32), drop_rate=0.0, **options):

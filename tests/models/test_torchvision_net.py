@@ -5,7 +5,7 @@ import torch
 import torchvision
 
 from dd_bench.models.torchvision_net import TorchvisionNet
-from dd_bench.seeding import seeded
+from dd_bench.runtime.seeding import seeded
 
 
 def make(name, shape=(3, 32, 32), keep_size=0, weights=None, k=7):

@@ -1,0 +1,212 @@
+"""The verbs that read: what there is to choose from, what a run left behind, and whether it is intact."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from importlib import resources
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Column, Table
+from rich.text import Text
+
+from dd_bench.records.record import Record, load_record
+from dd_bench.runtime.terminal import plain
+from dd_bench.synthetic.card import read_card, read_provenance
+
+GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "teacher", "runtime", "logger", "experiment")
+_WIDTH = None if sys.stdout.isatty() else 200  # a file or a pipe has no width of its own
+_out, _err = Console(soft_wrap=True, width=_WIDTH), Console(stderr=True, soft_wrap=True)
+
+
+class _Table(Table):
+    """A table of plain text: what a stranger wrote is neither markup nor an order to the terminal."""
+
+    def add_row(self, *cells: str) -> None:  # type: ignore[override]
+        super().add_row(*map(_plain, cells))
+
+
+def _plain(text: str) -> Text:
+    return Text(plain(text))
+
+
+def _error(kind: str, error: Exception) -> None:
+    _err.print(Text.assemble((f"{kind}:", "red"), " ", _plain(str(error))))
+
+
+def choices(group: str) -> dict[str, str]:
+    """Returns the YAML names of a configuration group, each with the first line that describes it."""
+    folder = resources.files("dd_bench.conf") / group
+    found = {}
+    for path in sorted(folder.iterdir(), key=lambda p: p.name):
+        if path.name.endswith(".yaml"):
+            comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
+            first = next(comments, "")
+            found[path.name.removesuffix(".yaml")] = first.removeprefix("#").strip()
+    return found
+
+
+def list_choices(arguments: list[str]) -> int:
+    """`dd-bench list [GROUP ...]`: prints the choices of all or some groups, or with --remote the sets at a URL."""
+    parser = argparse.ArgumentParser("dd-bench list", description=list_choices.__doc__)
+    parser.add_argument("group", nargs="*", help=f"one of {', '.join(GROUPS)}; all without")
+    parser.add_argument("--remote", metavar="URL", help="a synthetic set, or a folder of sets, to pull")
+    args = parser.parse_args(arguments)
+    if args.remote:
+        return _list_remote(args.remote)
+    groups = args.group or list(GROUPS)
+    for group in groups:
+        if group not in GROUPS:
+            parser.error(f"there is no group {group!r}; the groups are {', '.join(GROUPS)}")
+        table = _Table(title=f"{group}=", title_justify="left", box=None, show_header=False, padding=(0, 2))
+        table.add_column(no_wrap=True, style="bold")
+        table.add_column(overflow="fold")
+        for name, text in choices(group).items():
+            table.add_row(name, text)
+        _out.print(table)
+    return 0
+
+
+def _list_remote(url: str) -> int:
+    from dd_bench.hub.hub import sets_at  # loads torch
+
+    try:
+        found = sets_at(url)
+    except (ValueError, OSError, ImportError) as error:
+        _error("error", error)
+        return 1
+    table = _Table(
+        *(Column(name, overflow="fold") for name in ("method", "dataset", "ipc", "bytes", "digest", "URL"))
+    )
+    for url, digest, card in sorted(found, key=lambda f: (f.card.dataset, f.card.ipc, f.card.method, f.url)):
+        size = f"{sum(card.stored_bytes.values()):,}"
+        table.add_row(card.method, card.dataset, str(card.ipc), size, digest[:16], url)
+    _out.print(table)
+    return 0
+
+
+def show(arguments: list[str]) -> int:
+    """`dd-bench show PATH ...`: prints records (.json) and synthetic sets (folders)."""
+    parser = argparse.ArgumentParser("dd-bench show", description=show.__doc__)
+    parser.add_argument("path", nargs="+", type=Path, help="a record, a set's folder, or a folder of either")
+    failed = 0
+    for path in parser.parse_args(arguments).path:
+        try:
+            if (path / "card.json").is_file():
+                _show_set(path)
+            elif path.is_dir():
+                _show_records(path)
+            else:
+                _show_record(load_record(path))
+        except (ValueError, OSError) as error:
+            _error("error", error)
+            failed = 1
+    return failed
+
+
+def verify(arguments: list[str]) -> int:
+    """`dd-bench verify PATH ...`: checks sets (hashes, shapes, ranges) and records (schema); 1 if one is damaged."""
+    from dd_bench.synthetic import storage  # loads torch, which the other verbs do without
+
+    parser = argparse.ArgumentParser("dd-bench verify", description=verify.__doc__)
+    parser.add_argument("path", nargs="+", type=Path, help="sets' folders and records")
+    damaged = 0
+    for path in parser.parse_args(arguments).path:
+        try:
+            if path.is_dir():
+                syn, card = storage.load(path)
+                size = sum(syn.stored_bytes().values())
+                what = f"{card.method} on {card.dataset}, ipc={card.ipc}, {size:,} bytes"
+            else:
+                record = load_record(path)
+                what = f"{record.status}, {len(record.scores)} score(s), digest {record.digest[:16]}"
+            _out.print(_plain(f"ok  {path}: {what}"))
+        except (ValueError, OSError) as error:
+            _error("damaged", error)
+            damaged = 1
+    return damaged
+
+
+def _show_records(folder: Path) -> None:
+    if (folder / "records").is_dir():  # the `out` of runs
+        folder = folder / "records"
+    records = [load_record(path) for path in sorted(folder.glob("*.json"))]
+    if not records:
+        raise ValueError(f"{folder} holds no record and is no synthetic set")
+    names = ("method", "dataset", "ipc", "model", "protocol", "score", "n", "bytes", "key")
+    table = _Table(*(Column(name, overflow="fold") for name in names))
+    for r in sorted(records, key=lambda r: (r.dataset, r.protocol.name, r.model, r.ipc, r.method)):
+        size = f"{sum(r.stored_bytes.values()):,}"
+        n = f"{r.summary().num_sets}x{len(r.scores) // r.summary().num_sets}" if r.scores else ""
+        table.add_row(r.method, r.dataset, str(r.ipc), r.model, r.protocol.name, _score(r), n, size, r.key)
+    _out.print(table)
+
+
+def _score(record: Record) -> str:
+    if record.status != "done":
+        return record.status
+    s = record.summary()
+    return f"{100 * s.mean:.2f}" if s.std is None else f"{100 * s.mean:.2f} ± {100 * s.std:.2f}"
+
+
+def _show_record(record: Record) -> None:
+    table = _Table(show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("status", record.status + (f": {record.reason}" if record.reason else ""))
+    table.add_row("what", f"{record.method} on {record.dataset}, ipc={record.ipc}, {record.model}")
+    table.add_row(
+        "protocol", f"{record.protocol.name} v{record.protocol.version}, selection {record.selection}"
+    )
+    for metric in record.metrics:
+        s = record.summary(metric)
+        interval = (
+            "" if s.ci_low is None or s.ci_high is None else f", 95 % CI {s.ci_low:.4f} to {s.ci_high:.4f}"
+        )
+        spread = "".join(
+            f", {name} {value:.4f}"
+            for name, value in (("std", s.std), ("within sets", s.std_networks), ("between sets", s.std_sets))
+            if value is not None
+        )
+        table.add_row(
+            metric, f"{s.mean:.4f}{spread}{interval} ({s.num_networks} networks on {s.num_sets} set(s))"
+        )
+        values = [f"{score.value:.4f}" for score in record.scores if score.metric == metric]
+        table.add_row("", " ".join(values))
+    table.add_row("labels", f"{record.label_mode}; stored bytes {record.stored_bytes}")
+    table.add_row("seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in record.seconds.items()))
+    table.add_row("peak memory", ", ".join(f"{s} {v / 2**20:.0f} MiB" for s, v in record.peak_memory.items()))
+    code = record.code
+    table.add_row("code", f"{code.version}, revision {code.revision}{' (changed)' if code.dirty else ''}")
+    table.add_row("device", record.device)
+    for note in record.notes:
+        table.add_row("note", note)
+    table.add_row("key", record.key)
+    _out.print(table)
+
+
+def _show_set(folder: Path) -> None:
+    card = read_card(folder)
+    provenance = read_provenance(folder)
+    table = _Table(show_header=False, box=None)
+    table.add_column(style="bold", no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("what", f"{card.method} on {card.dataset}, ipc={card.ipc}, seed {card.seed}")
+    table.add_row(
+        "images",
+        f"{card.set.get('image_shape')} in space {card.set.get('space')!r}, factor {card.set.get('factor')}",
+    )
+    table.add_row(
+        "classes", ", ".join(card.class_names[:20]) + (" ..." if len(card.class_names) > 20 else "")
+    )
+    table.add_row("stored bytes", ", ".join(f"{k} {v:,}" for k, v in card.stored_bytes.items()))
+    table.add_row("preprocess", str(card.preprocess))
+    table.add_row("licence", card.licence)
+    if "seconds" in provenance:
+        table.add_row(
+            "seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in provenance["seconds"].items())
+        )
+        table.add_row("made on", provenance.get("device", ""))
+    table.add_row("pictures", str(folder / "preview.png"))
+    _out.print(table)

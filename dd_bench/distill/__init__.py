@@ -1,0 +1,1 @@
+"""What several methods share: initial images, coresets, matching losses, unrolled inner loops."""

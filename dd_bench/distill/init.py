@@ -1,0 +1,37 @@
+"""Where synthetic images start. Methods that start from real images start from the same ones at a seed."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dd_bench.api import Context
+from dd_bench.data.dataset import RealSet
+
+INITS = ("real", "noise")
+
+
+def random_index(real: RealSet, per_class: int, ctx: Context) -> Tensor:
+    """Draws `per_class` training images of each class without replacement: indices `(k, per_class)`."""
+    return real.train.draw(per_class, ctx.generator("init"))
+
+
+def initial_images(init: str, real: RealSet, ipc: int, ctx: Context) -> Tensor:
+    """Returns starting images as network inputs, `(k, ipc, c, h, w)`: real ones, or N(0, 1) noise.
+
+    Raises:
+        ValueError: an unknown `init`.
+    """
+    if init == "real":
+        index = random_index(real, ipc, ctx)
+        images = real.train.inputs(index.flatten())
+        return images.view(*index.shape, *images.shape[1:]).clone()
+    if init == "noise":
+        shape = (real.num_classes, ipc, *real.shape)
+        return torch.randn(shape, generator=ctx.generator("init"), device=ctx.device)
+    raise ValueError(f"method.init={init!r} is unknown; take one of {', '.join(INITS)}")
+
+
+def class_labels(real: RealSet, ipc: int, device: torch.device) -> Tensor:
+    """Returns hard labels of a class-major set, `(k * ipc,)`."""
+    return torch.arange(real.num_classes, device=device).repeat_interleave(ipc)

@@ -1,0 +1,1 @@
+"""Fresh networks trained on a synthetic set, and metrics of graph classification."""

@@ -1,0 +1,219 @@
+"""An examination: train a fresh network on a synthetic set under a protocol, and score it on held-out real data.
+
+The unit of work of every evaluator. One examination is a function of its seed; several run as processes on a CPU,
+as one batched network on a GPU, or one after the other, and give the same scores up to rounding.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from dd_bench.data.dataset import Split
+from dd_bench.data.inputs import Inputs
+from dd_bench.models.architecture import Architecture
+from dd_bench.models.network import Network
+from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.runtime.runtime import Runtime
+from dd_bench.runtime.seeding import seed_for
+from dd_bench.runtime.workers import Tick, spread
+from dd_bench.teachers.soft_labels import Course
+from dd_bench.training.batches import fetch_from
+from dd_bench.training.compilation import repays_compilation
+from dd_bench.training.loop import train
+from dd_bench.training.protocol import Protocol
+from dd_bench.training.recipe import Recipe
+from dd_bench.training.scoring import accuracy
+from dd_bench.training.together import train_together
+
+
+@dataclass(frozen=True)
+class Examination:
+    """What is the same for every fresh network of a measurement.
+
+    Attributes:
+        images: inputs to train on, `(n, c, h, w)`.
+        labels: hard `(n,)` or soft `(n, k)`.
+        test: scored once a network with `last` and `best_on_val`.
+        val: a slice cut from train, for `best_on_val`.
+        flip: whether a horizontal flip keeps the class.
+        course: what networks are shown and told, where that is not the images under the recipe with their labels.
+        lenient: a network that is not finite at its end scores NaN, instead of ending the measurement.
+    """
+
+    architecture: Architecture
+    protocol: Protocol
+    images: Inputs
+    labels: Tensor
+    test: Split
+    val: Split | None
+    flip: bool
+    runtime: Runtime
+    course: Course | None = None
+    lenient: bool = False
+
+    def __post_init__(self) -> None:
+        """Raises ValueError if the selection rule needs a validation split that is not there."""
+        if self.protocol.selection == "best_on_val" and self.val is None:
+            raise ValueError(
+                f"protocol {self.protocol.name} selects on validation data and there are none. "
+                "Cut some from train: dataset.val_fraction=0.1"
+            )
+
+    def scores(self, seeds: dict[int, int], of: int) -> Iterator[tuple[int, float]]:
+        """Yields `(network, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed), as they finish.
+
+        `of` is the number of networks of the whole measurement: how to compute depends on it, not on how many a
+        resumed run still has to do.
+        """
+        compiled, how = self.compiles(of), self.side_by_side(of)
+        if how == "together":
+            yield from self._together(seeds)
+        elif how == "spread":
+            yield from self._spread(seeds, min(self.runtime.workers, of), compiled)
+        else:
+            for network, seed in seeds.items():
+                yield network, self.score(seed, compiled)
+
+    def networks(self, seeds: dict[int, int], of: int) -> Iterator[tuple[int, Network]]:
+        """Yields `(network, trained network)` for the networks in `seeds`, as they finish: for more than accuracy.
+
+        Raises:
+            ValueError: the protocol selects on test data, which is a score and not a network.
+            Diverged: a network is not finite.
+        """
+        if self.protocol.selection == "best_on_test":
+            raise ValueError(
+                f"protocol {self.protocol.name} selects on test data. Use one with selection=last or best_on_val"
+            )
+        compiled, how = self.compiles(of), self.side_by_side(of)
+        if how == "together":
+            nets = zip(seeds, self._lock_step(seeds), strict=True)
+        elif how == "spread":
+            lent, jobs = self.lent(), [(network, seed, compiled) for network, seed in seeds.items()]
+            found = spread(_trained, lent, jobs, min(self.runtime.workers, of))
+            nets = ((network, net) for (network, _, _), net in found)  # type: ignore[assignment]
+        else:
+            nets = ((n, self._fitted(seed, compiled)[0]) for n, seed in seeds.items())  # type: ignore[assignment]
+        for network, net in nets:
+            self._check(net)
+            yield network, net
+
+    def side_by_side(self, of: int) -> Literal["together", "spread"] | None:
+        """Returns how several of the `of` networks are trained at a time, or None: one after the other."""
+        in_step = self.protocol.selection == "last" and self.protocol.recipe.views is None
+        if self.runtime.vmap and in_step and of > 1:
+            return "together"
+        many = min(self.runtime.workers, of) > 1 and self.runtime.repays_processes(self._work(of))
+        return "spread" if many else None
+
+    def _work(self, of: int) -> int:
+        """Returns how many images the training of `of` networks passes."""
+        n = len(self.images)
+        return of * sum(r.lasting(n).samples(n) for r in self.protocol.rates())
+
+    def compiles(self, of: int) -> bool:
+        """Whether the training of `of` networks repays the compiler's warm-up."""
+        return repays_compilation(self._work(of), self.architecture.shape, self.runtime)
+
+    def score(self, seed: int, compiled: bool) -> float:
+        """Trains one fresh network from `seed` and returns the accuracy that the selection rule picks.
+
+        Raises:
+            Diverged: the network that counts is not finite.
+        """
+        net, best = self._fitted(seed, compiled)
+        return best if self.protocol.selection == "best_on_test" else self._test(net)
+
+    def _fitted(self, seed: int, compiled: bool) -> tuple[Network, float]:
+        """Trains one fresh network from `seed`; returns the one that counts, and its accuracy where it was picked."""
+        best, kept = -1.0, {}
+        for recipe in (r.lasting(len(self.images)) for r in self.protocol.rates()):
+            net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
+
+            def look(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:
+                nonlocal best, kept
+                protocol = self.protocol
+                if epoch < protocol.eval_from or (epoch % protocol.eval_every and epoch != recipe.epochs):
+                    return
+                on = self.val if self.protocol.selection == "best_on_val" else self.test
+                assert on is not None
+                value = accuracy(net, on.batches(1000), self.runtime)
+                if value > best:
+                    best = value
+                    kept = {k: v.clone() for k, v in net.state_dict().items()}
+
+            train(
+                net,
+                fetch_from(self.images, self.labels),
+                len(self.images),
+                recipe,
+                seed=seed_for(seed, "train"),
+                runtime=self.runtime,
+                flip=self.flip,
+                compiled=compiled,
+                on_epoch=None if self.protocol.selection == "last" else look,
+                lessons=None if self.course is None else self.course.lessons(seed_for(seed, "train")),
+            )
+        if self.protocol.selection == "best_on_val":
+            net.load_state_dict(kept)
+        return net, best
+
+    def _test(self, net: torch.nn.Module) -> float:
+        """Returns the test accuracy; that of a network without finite weights says nothing of the set."""
+        try:
+            self._check(net)
+        except Diverged:
+            if self.lenient:
+                return math.nan
+            raise
+        return accuracy(net, self.test.batches(1000), self.runtime)
+
+    def _check(self, net: torch.nn.Module) -> None:
+        if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+            raise Diverged(
+                "a fresh network is not finite after its training. Try a smaller protocol.recipe.lr than "
+                f"{self.protocol.recipe.lr}, or look at the images of the set"
+            )
+
+    def _together(self, seeds: dict[int, int]) -> Iterator[tuple[int, float]]:
+        for network, net in zip(seeds, self._lock_step(seeds), strict=True):
+            yield network, self._test(net)
+
+    def _lock_step(self, seeds: dict[int, int]) -> list[Network]:
+        recipe = self.protocol.recipe
+        nets = [self.architecture.fresh(seed_for(s, "init"), self.runtime.device) for s in seeds.values()]
+        return train_together(
+            nets,
+            fetch_from(self.images, self.labels),
+            len(self.images),
+            recipe,
+            seeds=[seed_for(s, "train") for s in seeds.values()],
+            runtime=self.runtime,
+            flip=self.flip,
+        )
+
+    def _spread(self, seeds: dict[int, int], workers: int, compiled: bool) -> Iterator[tuple[int, float]]:
+        lent = self.lent()
+        jobs = [(network, seed, compiled) for network, seed in seeds.items()]
+        for (network, _, _), value in spread(_score, lent, jobs, workers):
+            yield network, value
+
+    def lent(self) -> Examination:
+        """Returns what another process is given: tensors of its own, which are shared."""
+        return replace(self, images=self.images.clone(), labels=self.labels.clone())
+
+
+def _trained(examination: Examination, job: tuple[int, int, bool], tick: Tick) -> Network:
+    _, seed, compiled = job
+    return examination._fitted(seed, compiled)[0]
+
+
+def _score(examination: Examination, job: tuple[int, int, bool], tick: Tick) -> float:
+    _, seed, compiled = job
+    return examination.score(seed, compiled)

@@ -1,0 +1,53 @@
+"""What is said of a classifier of graphs, and what the sizes of the graphs alone would say."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import torch
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
+from torch import Tensor
+
+from dd_bench.data.graph_dataset import GraphSplit
+
+Metric = Literal["auc", "accuracy", "balanced_accuracy"]
+METRICS: tuple[Metric, ...] = ("auc", "accuracy", "balanced_accuracy")
+
+
+def score(metric: Metric, logits: Tensor, labels: Tensor) -> float:
+    """Returns a metric in [0, 1] of logits `(n, k)`.
+
+    `auc` is the area under the ROC curve, of more than two classes the mean over one against the rest, over the
+    classes that have positives and negatives; 0.5 for logits that say nothing.
+    """
+    y, k = labels.cpu(), logits.shape[1]
+    if metric == "accuracy":
+        return float((logits.argmax(1).cpu() == y).float().mean())
+    if metric == "balanced_accuracy":
+        return float(balanced_accuracy_score(y.numpy(), logits.argmax(1).cpu().numpy()))
+    p = logits.double().softmax(1).cpu() if k > 2 else (logits[:, 1] - logits[:, 0]).double().cpu()[:, None]
+    areas = []
+    for column, c in enumerate(range(k) if k > 2 else [1]):
+        is_c = y == c
+        if 0 < int(is_c.sum()) < len(y):
+            areas.append(float(roc_auc_score(is_c.numpy(), p[:, column].numpy())))
+    return sum(areas) / len(areas)
+
+
+def size_only(metric: Metric, train: GraphSplit, test: GraphSplit) -> float:
+    """Returns the score of logistic regression on the number of nodes and nothing else."""
+    sizes = [split.graphs.num_nodes[:, None].double().cpu() for split in (train, test)]
+    mean, std = sizes[0].mean(), sizes[0].std().clamp_min(1e-9)
+    x, x_test = (((size - mean) / std).numpy() for size in sizes)
+    logits = LogisticRegression(max_iter=1000).fit(x, train.labels.cpu().numpy()).decision_function(x_test)
+    z = torch.from_numpy(logits)
+    z = torch.stack([torch.zeros_like(z), z], 1) if z.ndim == 1 else z
+    return score(metric, z, test.labels)
+
+
+def majority(metric: Metric, train: GraphSplit, test: GraphSplit) -> float:
+    """Returns the score of always saying the most frequent training class."""
+    z = torch.zeros(len(test), train.num_classes)
+    z[:, int(train.counts.argmax())] = 1.0
+    return score(metric, z, test.labels)

@@ -1,0 +1,1 @@
+"""One run: compose the configuration, distil, evaluate, write the record."""

@@ -1,0 +1,1 @@
+"""How to compute and how to store: files, cache, checkpoints, seeds, devices, processes."""

@@ -1,0 +1,100 @@
+"""One process a core: small networks scale better over processes than over threads."""
+
+from __future__ import annotations
+
+import logging
+import os
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from typing import Any, TypeVar
+
+import torch
+import torch.multiprocessing
+
+from dd_bench.runtime.allocator import keep_freed_memory
+
+Lent = TypeVar("Lent")
+Job = TypeVar("Job")
+Result = TypeVar("Result")
+Tick = Callable[[], None]
+_LOOK_EVERY = 0.5  # seconds between two looks at the workers' progress
+
+
+def spread(
+    work: Callable[[Lent, Job, Tick], Result],
+    lent: Lent,
+    jobs: Sequence[Job],
+    workers: int,
+    on_tick: Callable[[int], None] = lambda ticks: None,
+) -> Iterator[tuple[Job, Result]]:
+    """Yields `(job, work(lent, job, tick))` as the jobs finish, in worker processes of one thread each.
+
+    Args:
+        work: a function of a module, so that it can be named to another process.
+        lent: what all jobs need; sent once to each process, its tensors in shared memory.
+        jobs: the pieces of work.
+        workers: number of processes.
+        on_tick: told how often the workers have called `tick`, once or twice a second.
+
+    Raises:
+        Exception: what a job raises; the others end at their next `tick`.
+    """
+    context = torch.multiprocessing.get_context("spawn")  # forking after torch's threads began can hang
+    ticks, stopped = context.Value("i", 0), context.Value("b", 0)
+    with ProcessPoolExecutor(
+        workers, mp_context=context, initializer=_start_worker, initargs=(work, lent, ticks, stopped)
+    ) as pool:
+        waiting = {pool.submit(_work, job): job for job in jobs}
+        try:
+            while waiting:
+                done, _ = wait(waiting, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+                on_tick(ticks.value)
+                for future in sorted(
+                    done, key=lambda f: f.exception() is not None
+                ):  # what is done is not lost
+                    yield waiting.pop(future), future.result()
+        finally:
+            stopped.value = 1  # jobs that run end at their next tick
+            for future in waiting:
+                future.cancel()
+
+
+class _Stopped(Exception):
+    """Another job failed."""
+
+
+_HERE: tuple[Any, Any, Any, Any] | None = None
+
+
+def _start_worker(work: Any, lent: Any, ticks: Any, stopped: Any) -> None:
+    global _HERE
+    _HERE = work, lent, ticks, stopped
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+    keep_freed_memory()
+    torch.set_num_threads(1)
+    logging.getLogger("torch").setLevel(logging.ERROR)
+
+
+def _end_with_parent() -> None:
+    """A parent that is killed cannot stop its workers, and they would wait for work for ever."""
+    parent = torch.multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os._exit(1)
+
+
+def _work(job: Any) -> Any:
+    assert _HERE is not None
+    work, lent, ticks, stopped = _HERE
+
+    def tick() -> None:
+        if stopped.value:
+            raise _Stopped
+        with ticks.get_lock():
+            ticks.value += 1
+
+    if stopped.value:  # was fetched before it could be cancelled
+        raise _Stopped
+
+    return work(lent, job, tick)

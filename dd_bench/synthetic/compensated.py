@@ -1,0 +1,154 @@
+"""Natural images with compensators: the sets of INFER."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, ClassVar, Self
+
+import torch
+from torch import Tensor
+
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.inputs import Made
+from dd_bench.data.labels import check_labels
+from dd_bench.data.preprocess import Preprocess
+from dd_bench.synthetic.base import SyntheticImages, SyntheticSet, check_shape, require
+from dd_bench.synthetic.images import ImageSet
+
+
+@dataclass(frozen=True)
+class CompensatedSet(SyntheticImages):
+    """Natural images, and compensators that are added to them: INFER's sets (Zhang et al., ICLR 2025).
+
+    A natural set is one image of each class; each of its compensators makes of it another image of every class. K
+    natural sets of C classes with M compensators each store K C + K M images and train on (M + 1) K C.
+
+    Attributes:
+        images: the natural images, uint8 `(K C, c, h, w)`, set by set.
+        labels: int64 `(K C,)`.
+        compensators: added to network inputs, float16 `(K, M, c, h, w)`.
+        source: indices of the natural images in the training split.
+    """
+
+    kind: ClassVar[str] = "compensated"
+    main_tensors = "images, labels, compensators"
+
+    images: Tensor
+    labels: Tensor
+    compensators: Tensor
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    source: tuple[int, ...]
+    lr: float | None = None
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless shapes, dtypes, ranges and labels agree."""
+        if self.images.dtype != torch.uint8 or self.images.ndim != 4:
+            raise ValueError(
+                f"natural images are uint8 (n, c, h, w); got {self.images.dtype} {tuple(self.images.shape)}"
+            )
+        u, k = self.compensators, len(self.class_names)
+        if u.dtype != torch.float16 or u.ndim != 5 or u.shape[2:] != self.images.shape[1:]:
+            raise ValueError(
+                f"compensators are float16 (K, M, c, h, w) of images {tuple(self.images.shape[1:])}; "
+                f"got {u.dtype} {tuple(u.shape)}"
+            )
+        if len(self.images) != len(u) * k or not len(u):
+            raise ValueError(
+                f"{len(u)} natural sets of {k} classes are {len(u) * k} images; there are {len(self.images)}"
+            )
+        if not bool(torch.isfinite(u).all()):
+            raise ValueError("some values of the compensators are not finite")
+        check_labels(self.labels, len(self.images), k)
+        for number, labels in enumerate(self.labels.view(len(u), k)):
+            if len(labels.unique()) != k:
+                raise ValueError(f"natural set {number} has not one image of each of the {k} classes")
+        if len(self.source) != len(self.images):
+            raise ValueError(f"{len(self.images)} natural images, but {len(self.source)} sources")
+
+    @classmethod
+    def of(cls, real: RealSet, index: Tensor, compensators: Tensor) -> CompensatedSet:
+        """Builds the set of the training images `index (K C,)` and `compensators (K, M, c, h, w)`."""
+        pixels, labels = real.train.pixels(index).cpu(), real.train.labels[index].cpu()
+        half = compensators.detach().cpu().half().contiguous()
+        source = tuple(index.tolist())
+        return cls(pixels, labels, half, real.class_names, real.preprocess, source)
+
+    def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See `SyntheticSet`: the natural images, then those of each compensator, clamped to what pixels can be."""
+        inputs, labels = self.made(device)
+        return inputs[torch.arange(len(inputs), device=device)], labels
+
+    def made(self, device: torch.device) -> tuple[Made, Tensor]:
+        """See `SyntheticSet`."""
+        m = self.compensators.shape[1]
+        labels = self.labels.to(device).repeat(m + 1)
+        pick = partial(self._pick, self.images.to(device), self.compensators.to(device))
+        return Made(len(labels), device, pick), labels
+
+    def _pick(self, images: Tensor, compensators: Tensor, index: Tensor) -> Tensor:
+        added, which = index // len(images) - 1, index % len(images)  # -1: none is added
+        x = self.preprocess(images[which].float() / 255)
+        low, high = (self.preprocess(torch.full_like(x[:1], v)) for v in (0.0, 1.0))
+        u = compensators[which // len(self.class_names), added.clamp_min(0)].float()
+        made = torch.minimum(torch.maximum(x + u, low), high)
+        return torch.where((added < 0).view(-1, 1, 1, 1), x, made)
+
+    def controls(self) -> dict[str, SyntheticSet]:
+        """See `SyntheticSet`: the natural images alone."""
+        natural = ImageSet(self.images, self.labels, "pixel", self.class_names, self.preprocess)
+        return {"natural": natural}
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `SyntheticSet`."""
+        return {"images": self.images, "labels": self.labels, "compensators": self.compensators}
+
+    def explained(self) -> str:
+        """See `SyntheticSet`."""
+        k, m = self.compensators.shape[:2]
+        return f"""Images are {list(self.images.shape[1:])}, uint8: {k} sets of one image a class. `compensators[i, j]`
+is added to the images of set i after `card.json`'s `preprocess`, and the sum clamped to what black and white become:
+{m} more images of each."""
+
+    def config(self) -> dict[str, Any]:
+        """See `SyntheticSet`."""
+        return {"image_shape": list(self.images.shape[1:]), "source": list(self.source)}
+
+    def check_ipc(self, ipc: int) -> None:
+        """See `SyntheticSet`; a compensator costs as much as an image."""
+        k, m = self.compensators.shape[:2]
+        c = len(self.class_names)
+        if k * (c + m) > ipc * c:
+            raise ValueError(
+                f"ipc={ipc} of {c} classes is {ipc * c} images; {k} natural sets with {m} compensators each are "
+                f"{k * (c + m)}"
+            )
+
+    @classmethod
+    def restore(
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        class_names: tuple[str, ...],
+        preprocess: Preprocess,
+    ) -> Self:
+        """See `SyntheticSet`."""
+        require(tensors, "images", "labels", "compensators")
+        shape = list(tensors["images"].shape[1:])
+        check_shape(shape, config, preprocess)
+        return cls(
+            tensors["images"],
+            tensors["labels"],
+            tensors["compensators"],
+            class_names,
+            preprocess,
+            tuple(config["source"]),
+        )
+
+    def pictures(self) -> tuple[Tensor, Tensor]:
+        """See `SyntheticSet`; each natural image is followed by what its compensators make of it."""
+        m = self.compensators.shape[1]
+        inputs, labels = self.materialise(torch.device("cpu"))
+        pixels = self.preprocess.inverse(inputs).clamp(0, 1).unflatten(0, (m + 1, -1))
+        return pixels.transpose(0, 1).flatten(0, 1), labels[: len(self.images)].repeat_interleave(m + 1)

@@ -1,0 +1,207 @@
+"""The synthetic sets: what a method returns, what is stored, and what an evaluator trains on."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, ClassVar, Self, get_args
+
+import torch
+from torch import Tensor
+
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.decode import cut, decode, tile
+from dd_bench.data.inputs import Made
+from dd_bench.data.labels import check_labels
+from dd_bench.data.preprocess import Preprocess
+from dd_bench.synthetic.base import Space, SyntheticImages, check_shape, require
+
+
+@dataclass(frozen=True)
+class ImageSet(SyntheticImages):
+    """Images with labels.
+
+    Attributes:
+        images: `(n, c, h, w)`: uint8 in space "pixel", float32 in [0, 1] in "unit", network inputs in "input".
+        labels: int64 `(n,)` or float32 `(n, k)`.
+        space: what the values of `images` are.
+        factor: multi-formation factor; each stored image is factor^2 training images (spaces pixel and unit).
+        source: for a coreset, the indices of its images in the training split.
+        whole: this is the whole training set, and its ipc only names a column.
+        lr: a learning rate that was distilled along with the images.
+        canvas: each stored image is canvas^2 training images, cut from it side by side (spaces unit and input).
+    """
+
+    kind: ClassVar[str] = "images"
+
+    images: Tensor
+    labels: Tensor
+    space: Space
+    class_names: tuple[str, ...]
+    preprocess: Preprocess
+    factor: int = 1
+    source: tuple[int, ...] | None = field(default=None)
+    whole: bool = False
+    lr: float | None = None
+    canvas: int = 1
+
+    def __post_init__(self) -> None:
+        """Raises ValueError unless shapes, dtypes, ranges and labels agree."""
+        if self.space not in get_args(Space):
+            raise ValueError(f"space {self.space!r} is unknown; it is one of {', '.join(get_args(Space))}")
+        if self.images.ndim != 4 or len(self.images) == 0:
+            raise ValueError(f"images are (n, c, h, w) with n >= 1; got {tuple(self.images.shape)}")
+        wanted = torch.uint8 if self.space == "pixel" else torch.float32
+        if self.images.dtype != wanted:
+            raise ValueError(f"space {self.space!r} stores {wanted} images; got {self.images.dtype}")
+        if self.space != "pixel" and not bool(torch.isfinite(self.images).all()):
+            raise ValueError("some pixels are not finite")
+        if self.space == "unit":
+            low, high = float(self.images.min()), float(self.images.max())
+            if low < -1e-6 or high > 1 + 1e-6:
+                raise ValueError(f"space 'unit' means pixels in [0, 1]; these span [{low:.4g}, {high:.4g}]")
+        if type(self.factor) is not int or self.factor < 1 or (self.factor > 1 and self.space == "input"):
+            raise ValueError(
+                f"factor={self.factor!r} in space {self.space!r}: decoding needs pixels and a factor >= 1"
+            )
+        if self.lr is not None and not (type(self.lr) is float and 0 < self.lr < float("inf")):
+            raise ValueError(f"lr={self.lr!r}: a learning rate is a positive number")
+        canvas, sides = self.canvas, self.images.shape[2:]
+        if (
+            type(canvas) is not int
+            or canvas < 1
+            or (canvas > 1 and (self.factor > 1 or self.space == "pixel"))
+        ):
+            raise ValueError(f"canvas={canvas!r} with factor={self.factor} in space {self.space!r}")
+        if any(side % canvas for side in sides):
+            raise ValueError(f"canvas={canvas} does not divide images of {tuple(sides)}")
+        check_labels(self.labels, len(self.images), len(self.class_names))
+
+    @classmethod
+    def of(
+        cls,
+        real: RealSet,
+        images: Tensor,
+        labels: Tensor,
+        space: Space,
+        factor: int = 1,
+        *,
+        lr: float | None = None,
+        canvas: int = 1,
+    ) -> ImageSet:
+        """Builds the set that a method distilled from `real`; tensors move to the CPU."""
+        images, labels = images.detach().cpu().contiguous(), labels.detach().cpu().contiguous()
+        names, preprocess = real.class_names, real.preprocess
+        return cls(images, labels, space, names, preprocess, factor, lr=lr, canvas=canvas)
+
+    @classmethod
+    def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> ImageSet:
+        """Builds the set of the training images `index (n,)`, stored losslessly as they are, 8 bits a value."""
+        pixels, labels = real.train.pixels(index).cpu(), real.train.labels[index].cpu()
+        source = tuple(index.tolist())
+        return cls(pixels, labels, "pixel", real.class_names, real.preprocess, 1, source, whole)
+
+    def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """See `SyntheticSet`."""
+        return self._train_images(self.images.to(device)), self._train_labels(device)
+
+    def made(self, device: torch.device) -> tuple[Made, Tensor]:
+        """See `SyntheticSet`."""
+        labels = self._train_labels(device)
+        return Made(len(labels), device, partial(self._pick, self.images.to(device))), labels
+
+    def _train_images(self, images: Tensor) -> Tensor:
+        """Returns the inputs that stored images `(b, c, h, w)` are: factor^2 canvas^2 of each, side by side."""
+        images = cut(images, self.canvas)
+        return images if self.space == "input" else self.preprocess(decode(self._unit(images), self.factor))
+
+    def _train_labels(self, device: torch.device) -> Tensor:
+        return self.labels.to(device).repeat_interleave(self.factor**2 * self.canvas**2, dim=0)
+
+    def _pick(self, images: Tensor, index: Tensor) -> Tensor:
+        cells = self.factor**2 * self.canvas**2
+        of_each: Tensor = self._train_images(images[index // cells]).unflatten(0, (-1, cells))
+        return of_each[torch.arange(len(index), device=index.device), index % cells]
+
+    def _unit(self, images: Tensor) -> Tensor:
+        return images.float() / 255 if self.space == "pixel" else images
+
+    def tensors(self) -> dict[str, Tensor]:
+        """See `SyntheticSet`."""
+        return {"images": self.images, "labels": self.labels}
+
+    def explained(self) -> str:
+        """See `SyntheticSet`."""
+        size = f"{self.config()['image_shape']}"
+        if (side := self.canvas) > 1:
+            size = f"{list(self.images.shape[1:])}, {side} x {side} training images of {size} side by side,"
+        return f"""Images are {size} in space {self.space!r}.
+Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `card.json`'s `preprocess`."""
+
+    def config(self) -> dict[str, Any]:
+        """See `SyntheticSet`."""
+        return {
+            "space": self.space,
+            "factor": self.factor,
+            "image_shape": [self.images.shape[1], *(side // self.canvas for side in self.images.shape[2:])],
+            "source": None if self.source is None else list(self.source),
+            **({"whole": True} if self.whole else {}),
+            **({"lr": self.lr} if self.lr is not None else {}),
+            **({"canvas": self.canvas} if self.canvas > 1 else {}),
+        }
+
+    def check_ipc(self, ipc: int) -> None:
+        """See `SyntheticSet`; soft labels name no class, so only their number is checked."""
+        if self.whole:
+            return
+        k = len(self.class_names)
+        if self.labels.ndim == 2 and len(self.images) != ipc * k:
+            raise ValueError(
+                f"ipc={ipc} of {k} classes is {ipc * k} images, the set holds {len(self.images)}"
+            )
+        if self.labels.ndim == 1:
+            counts = torch.bincount(self.labels, minlength=k)
+            wrong = (counts != ipc).nonzero().flatten().tolist()
+            if wrong:
+                c = wrong[0]
+                raise ValueError(f"ipc={ipc}, but class {self.class_names[c]!r} has {int(counts[c])} images")
+
+    @classmethod
+    def restore(
+        cls,
+        config: dict[str, Any],
+        tensors: dict[str, Tensor],
+        class_names: tuple[str, ...],
+        preprocess: Preprocess,
+    ) -> Self:
+        """See `SyntheticSet`."""
+        require(tensors, "images", "labels")
+        canvas = config.get("canvas", 1)
+        if type(canvas) is not int or canvas < 1:
+            raise ValueError(f"canvas={canvas!r}: wanted a whole number >= 1")
+        channels, *sides = tensors["images"].shape[1:]
+        shape = [channels, *(side // canvas for side in sides)]
+        check_shape(shape, config, preprocess)
+        source = None if config["source"] is None else tuple(config["source"])
+        space, factor = config["space"], config["factor"]
+        whole = bool(config.get("whole", False))
+        return cls(
+            tensors["images"],
+            tensors["labels"],
+            space,
+            class_names,
+            preprocess,
+            factor,
+            source,
+            whole,
+            config.get("lr"),
+            canvas,
+        )
+
+    def pictures(self) -> tuple[Tensor, Tensor]:
+        """See `SyntheticSet`."""
+        if self.space == "input":  # tile by tile: a whitening is of one size
+            images = tile(self.preprocess.inverse(cut(self.images, self.canvas)), self.canvas)
+        else:
+            images = self._unit(self.images)
+        return images.clamp(0, 1), self.labels if self.labels.ndim == 1 else self.labels.argmax(1)

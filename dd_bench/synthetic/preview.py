@@ -1,0 +1,31 @@
+"""A picture of a synthetic set: one row a class, up to ten images each."""
+
+from __future__ import annotations
+
+import io
+
+import torch
+from PIL import Image
+
+from dd_bench.synthetic.base import SyntheticSet
+
+_COLUMNS, _ROWS, _SIDE = 10, 20, 56  # at most; images below _SIDE pixels are enlarged by a whole factor
+
+
+def preview_png(syn: SyntheticSet) -> bytes:
+    """Returns the PNG of the first images of the first classes."""
+    from torchvision.utils import make_grid  # takes a second to import
+
+    pictures, classes = syn.pictures()
+    rows = []
+    columns = min(_COLUMNS, int(torch.bincount(classes).max()))
+    for c in classes.unique().tolist()[:_ROWS]:
+        row = pictures[classes == c][:columns]
+        rows.append(torch.cat([row, torch.ones(columns - len(row), *row.shape[1:])]))
+    images = torch.cat(rows)
+    scale = max(1, _SIDE // images.shape[-1])
+    images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
+    grid = make_grid(images, nrow=columns, padding=2, pad_value=1.0)
+    buffer = io.BytesIO()
+    Image.fromarray((grid * 255).round().byte().permute(1, 2, 0).numpy()).save(buffer, format="PNG")
+    return buffer.getvalue()

@@ -1,0 +1,158 @@
+"""The expert buffer: snapshots of networks during their training, in one array that is mapped, not loaded.
+
+`experts.safetensors` holds `parameters`, float32 or float16 `(experts, snapshots, p)`. Its header says of which
+network and epochs, in which order the parameters lie in p, under which preprocessing and by which recipe.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from dd_bench.runtime import mmap_file
+from dd_bench.runtime.outer_loop import Diverged
+
+FILE = "experts.safetensors"
+Storage = Literal["float32", "float16"]
+_DTYPES = {"float32": ("F32", np.float32), "float16": ("F16", np.float16)}
+
+
+@dataclass(frozen=True)
+class Header:
+    """What the numbers of a buffer are.
+
+    Attributes:
+        architecture: `Architecture.describe()`.
+        order: name and shape of each parameter, in the order of p.
+        epochs: the epochs whose snapshots are stored, ascending; 0 is the initialisation.
+        real: digest of the dataset, and its number of training images.
+        preprocess: digest of the preprocessing.
+        recipe: how the experts were trained.
+        preprocessing: the preprocessing in words, for a person to read; empty in buffers of before it was written.
+    """
+
+    experts: int
+    epochs: tuple[int, ...]
+    order: tuple[tuple[str, tuple[int, ...]], ...]
+    dtype: Storage
+    architecture: dict[str, Any]
+    real: tuple[str, int]
+    preprocess: str
+    recipe: dict[str, Any]
+    preprocessing: dict[str, Any] = field(default_factory=dict)
+
+    @property
+    def p(self) -> int:
+        """Number of parameters."""
+        return sum(torch.Size(shape).numel() for _, shape in self.order)
+
+    @property
+    def size(self) -> int:
+        """Bytes of one snapshot."""
+        return self.p * np.dtype(_DTYPES[self.dtype][1]).itemsize
+
+    @property
+    def layout(self) -> mmap_file.Layout:
+        """How the file is laid out."""
+        shape = (self.experts, len(self.epochs), self.p)
+        return mmap_file.Layout("buffer", self.__dict__, {"parameters": (_DTYPES[self.dtype][0], shape)})
+
+
+class Buffer:
+    """A buffer on the disk, read a snapshot at a time.
+
+    Attributes:
+        header: what the numbers are.
+    """
+
+    def __init__(self, folder: Path):
+        """Opens the buffer in `folder`.
+
+        Raises:
+            ValueError: it is missing, or damaged.
+        """
+        self.path = folder / FILE
+        if not self.path.is_file():
+            raise ValueError(f"{folder} is no expert buffer: it has no {FILE}")
+        try:
+            self.header, offset = _read_header(self.path)
+        except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
+            raise ValueError(f"the expert buffer {self.path} is damaged: {error}") from error
+        self._array = mmap_file.array(self.path, self.header.layout, "parameters", offset)
+
+    def __len__(self) -> int:
+        return self.header.experts
+
+    def snapshot(self, expert: int, epoch: int, device: torch.device) -> Tensor:
+        """Returns the parameters of an expert after `epoch` epochs, float32 `(p,)`.
+
+        Raises:
+            ValueError: that epoch is not stored.
+        """
+        if epoch not in self.header.epochs:
+            raise ValueError(
+                f"epoch {epoch} is not in the expert buffer, which holds {list(self.header.epochs)} ({self.path})"
+            )
+        row = np.array(self._array[expert, self.header.epochs.index(epoch)], dtype=np.float32)  # a copy
+        return torch.from_numpy(row).to(device)
+
+
+def create(folder: Path, header: Header) -> bool:
+    """Lays out the file of a buffer, its numbers not yet written, unless it is there; returns whether it was there."""
+    return mmap_file.create(folder / FILE, header.layout)
+
+
+def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Tensor) -> None:
+    """Stores one snapshot, parameters `(p,)`, for good. Several processes may write different ones at a time.
+
+    Raises:
+        ValueError: there are not p parameters.
+        Diverged: a value is not finite, or too large for the stored type.
+        OSError: the disk is full.
+    """
+    if parameters.shape != (header.p,):
+        raise ValueError(f"a snapshot is ({header.p},), got {tuple(parameters.shape)}")
+    with np.errstate(over="ignore"):  # what does not fit is infinite, and refused
+        values = parameters.detach().cpu().numpy().astype(_DTYPES[header.dtype][1])
+    if not np.isfinite(values).all():
+        raise Diverged(
+            f"expert {expert} is not finite as {header.dtype} after epoch {epoch}. Use a smaller "
+            "method.experts.recipe.lr, or method.experts.dtype=float32"
+        )
+    row = expert * len(header.epochs) + header.epochs.index(epoch)
+    mmap_file.write(folder / FILE, header.layout, "parameters", row, values)
+
+
+def _read_header(path: Path) -> tuple[Header, int]:
+    """Returns the header, and where the array begins; raises ValueError unless the file is just that long."""
+    said, entries, begin = mmap_file.read_head(path, "buffer")
+    entry = entries["parameters"]
+    order = tuple((str(name), tuple(shape)) for name, shape in said["order"])
+    header = Header(
+        said["experts"],
+        tuple(said["epochs"]),
+        order,
+        said["dtype"],
+        said["architecture"],
+        (said["real"][0], said["real"][1]),
+        said["preprocess"],
+        said["recipe"],
+        said.get("preprocessing", {}),
+    )
+    counts = [header.experts, *header.epochs, *(side for _, shape in order for side in shape)]
+    if any(type(count) is not int or count < 0 for count in counts):
+        raise ValueError(f"experts, epochs and shapes are whole numbers, not {counts}")
+    if list(header.epochs) != sorted(set(header.epochs)):
+        raise ValueError(f"epochs {list(header.epochs)} do not ascend")
+    if header.dtype not in _DTYPES:
+        raise ValueError(f"dtype {header.dtype!r}; a buffer is one of {sorted(_DTYPES)}")
+    wanted = header.layout.entries()["parameters"]
+    if entry != wanted:
+        raise ValueError(f"its array is {tuple(entry['shape'])}, {entry}; its header says {wanted}")
+    mmap_file.check_size(path, header.layout, begin)
+    return header, begin

@@ -1,0 +1,200 @@
+"""Relabelling: from a synthetic set, a label recipe and the run's teachers to what fresh networks are told.
+
+Stored labels are a cached artifact. Killed, their making goes on from the last whole epoch, with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from dd_bench.api import Context
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.inputs import Inputs, in_parts
+from dd_bench.records.record import TeacherId
+from dd_bench.runtime.progress import Progress
+from dd_bench.teachers.label_store import LabelStore, StoreHeader, fill, views_of
+from dd_bench.teachers.labelers import Hard, Labeler, OnlineTeacher, Replay, StaticSoft, ensemble, lessons
+from dd_bench.teachers.teachers import Teacher
+from dd_bench.training.batches import Lessons
+from dd_bench.training.losses import LabelRecipe
+from dd_bench.training.recipe import Recipe
+from dd_bench.training.views import View, Views, without_flip
+
+
+@dataclass(frozen=True)
+class Course:
+    """What a network is shown of a set, and told: the same views for every network where labels are stored.
+
+    Attributes:
+        images: network inputs `(n, c, h, w)`.
+        labeler: who tells.
+        recipe: of the training, with its views.
+        flip: whether a horizontal flip keeps the class.
+        taught_by: the teachers whose answers these are, in order; none for the classes.
+    """
+
+    images: Inputs
+    labeler: Labeler
+    recipe: Recipe
+    flip: bool
+    taught_by: tuple[TeacherId, ...] = ()
+
+    def lessons(self, seed: int) -> Lessons:
+        """Returns the lessons of the network whose training has this seed."""
+        assert self.recipe.views is not None
+        if isinstance(self.labeler, Replay):
+            return partial(lessons, self.images, views_of(self.labeler.store.header), self.labeler)
+        views = Views(
+            self.recipe.views,
+            len(self.images),
+            seed=seed,
+            batch_size=self.recipe.batch_size,
+            flip_allowed=self.flip,
+        )
+        return partial(lessons, self.images, views, self.labeler)
+
+
+def course(
+    images: Inputs,
+    labels: Tensor,
+    identity: str,
+    recipe: Recipe,
+    how: LabelRecipe,
+    real: RealSet,
+    ctx: Context,
+) -> Course:
+    """Returns the course of a set, labelling it first where labels are stored.
+
+    Args:
+        images: what networks train on, `(n, c, h, w)`.
+        labels: their classes, int64 `(n,)`.
+        identity: of the stored set; of what a device made of it the last bits differ.
+        recipe: how a network is trained.
+        how: who tells it what.
+        real: names the classes, and whether a flip keeps them.
+        ctx: of the run; its teachers speak.
+
+    Raises:
+        ValueError: the labels named by `how.source` are of other images, classes or views.
+    """
+    labeler: Labeler
+    recipe = recipe.lasting(len(images))
+    if how.kind == "hard":
+        return Course(images, Hard(labels), recipe, real.flip)
+    if how.kind == "replay" and how.source is not None:
+        store = LabelStore(Path(how.source), ctx.device)
+        spoke = _spoke(store.header)
+        wanted = _header(identity, len(images), recipe, how, spoke, real, store.header.seed)
+        if reason := unlike(store, wanted):
+            raise ValueError(reason)
+        return Course(images, Replay(how, labels, store), recipe, real.flip, spoke)
+    teachers = ctx.teachers_of(real)
+    spoke = tuple(ctx.met)
+    if how.kind == "online":
+        forwards = len(teachers) * recipe.samples(len(images))
+        labeler = OnlineTeacher(how, labels, teachers, forwards)
+    elif how.kind == "static":
+        parts = [ensemble(teachers, images[part], how.teacher_mode) for part in in_parts(images, 500)]
+        labeler = StaticSoft(how, labels, torch.cat(parts).half())
+    else:
+        seed = ctx.seed_for("labels")
+        header = _header(identity, len(images), recipe, how, spoke, real, seed)
+        labeler = Replay(how, labels, LabelStore(_stored(images, header, how, teachers, ctx), ctx.device))
+    return Course(images, labeler, recipe, real.flip, spoke)
+
+
+def _spoke(header: StoreHeader) -> tuple[TeacherId, ...]:
+    """Returns the teachers of stored labels."""
+    names = header.teacher_names or ("?",) * len(header.teachers)
+    return tuple(TeacherId(name=n, digest=d) for n, d in zip(names, header.teachers, strict=True))
+
+
+def _header(
+    identity: str,
+    n: int,
+    recipe: Recipe,
+    how: LabelRecipe,
+    spoke: Sequence[TeacherId],
+    real: RealSet,
+    seed: int,
+) -> StoreHeader:
+    assert recipe.views is not None
+    packed = how.top is not None and how.top < real.num_classes
+    return StoreHeader(
+        images=identity,
+        n=n,
+        k=real.num_classes,
+        epochs=-(-recipe.epochs // how.pool),
+        seed=seed,
+        batch_size=recipe.batch_size,
+        views=without_flip(recipe.views, real.flip).model_dump(mode="json"),
+        teachers=tuple(t.digest or "" for t in spoke),
+        class_names=real.class_names,
+        teacher_mode=how.teacher_mode,
+        top=how.top,
+        temperature=how.temperature if packed and how.loss == "kl" else None,
+        teacher_names=tuple(t.name for t in spoke),
+    )
+
+
+def _stored(
+    images: Inputs, header: StoreHeader, how: LabelRecipe, teachers: Sequence[Teacher], ctx: Context
+) -> Path:
+    def build(folder: Path) -> None:
+        def say(view: View) -> Tensor:
+            return ensemble(teachers, view.x, how.teacher_mode)
+
+        with Progress("labels", header.epochs, 0) as progress:
+            fill(folder, header, images, say, lambda done: progress.advance_to(done, {}))
+
+    depends_on = {**header.layout.said, "autocast": ctx.runtime.autocast, "device": ctx.device.type}
+    return ctx.cache.entry("labels", depends_on, build)
+
+
+def unlike(store: LabelStore, wanted: StoreHeader) -> str | None:
+    """Returns why stored labels are not those of a training, and what to change, or None."""
+    has = store.header
+    for name, what, advice in (
+        ("class_names", "classes", "labels of this dataset"),
+        ("images", "images", "the labels of this set"),
+        ("views", "views", "the views of the labels, protocol.recipe.views"),
+        ("batch_size", "batches", f"protocol.recipe.batch_size={has.batch_size}"),
+        ("top", "stored logits", f"protocol.labels.top={has.top}"),
+        (
+            "temperature",
+            "temperature of what is not stored",
+            "protocol.labels.loss=mse"
+            if has.temperature is None
+            else f"protocol.labels.loss=kl protocol.labels.temperature={has.temperature}",
+        ),
+        ("teacher_mode", "teacher mode", f"protocol.labels.teacher_mode={has.teacher_mode}"),
+    ):
+        there, here = _difference(getattr(has, name), getattr(wanted, name))
+        if there != here:
+            return (
+                f"the labels {store.path} are of other {what} ({there}) than this training "
+                f"({here}). Use {advice}, or protocol.labels.source=null to make labels of its own"
+            )
+    if has.epochs < wanted.epochs:
+        return (
+            f"the labels {store.path} are of {has.epochs} epochs, this training wants {wanted.epochs}. "
+            f"Use protocol.recipe.epochs={has.epochs}"
+        )
+    return None
+
+
+def _difference(a: object, b: object) -> tuple[str, str]:
+    """Returns two values as text: of mappings and sequences the first part that differs."""
+    if isinstance(a, dict) and isinstance(b, dict):
+        key = next((k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)), None)
+        return (f"{key}={a.get(key)}", f"{key}={b.get(key)}") if key is not None else ("", "")
+    if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
+        at = next((i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), None)
+        return (f"number {at}: {a[at]}", f"number {at}: {b[at]}") if at is not None else ("", "")
+    return str(a), str(b)

@@ -1,0 +1,231 @@
+"""Batched, differentiable image augmentation on the device: the DSA family (Zhao and Bilen, ICML 2021).
+
+What is drawn and what is done with it are two functions. `draw` returns an explicit record of one op and its
+values a group; `apply` is a pure function of images and record. So "the same augmentation for the real and the
+synthetic batch of a class" is the same record applied twice, and no generator is ever rewound.
+
+Images are network inputs: zero fill is the mean colour, not black.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from dd_bench.runtime.seeding import Stream
+
+OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
+DIALECT_ALWAYS = ("flip", "color", "cutout")
+
+
+@dataclass(frozen=True)
+class Draw:
+    """What was drawn for `g` groups of images: which op, and its values in [0, 1).
+
+    Attributes:
+        op: index into `Augment.choices`, `(g,)`, on the CPU: the op decides which kernels run.
+        values: uniform numbers, `(g, 3)` or `(g, b, 3)` when each image has its own; on the device.
+        always: as `values`, one record an op that is applied whatever was chosen (the IDC dialect), by name.
+    """
+
+    op: Tensor
+    values: Tensor
+    always: dict[str, Tensor]
+
+    def __getitem__(self, groups: slice) -> Draw:
+        """Returns the records of some of the groups."""
+        return Draw(self.op[groups], self.values[groups], {k: v[groups] for k, v in self.always.items()})
+
+
+class Augment:
+    """One of the listed ops a group, drawn uniformly.
+
+    The strategy is an underscore list such as `color_crop_cutout_flip_scale_rotate`. In the plain family (DC,
+    DSA, DM, MTT) exactly one op is applied. In the `dialect` of IDC and NCFM, flip, colour and cutout, when
+    listed, are all applied (in this order, cutout last) and one op is drawn among the others.
+
+    Source: DSA's released strategy, mode S. Deviation: none known in distribution; the random numbers come from
+    explicit records instead of a global seed.
+    """
+
+    def __init__(
+        self, strategy: str, *, flip_allowed: bool = True, dialect: bool = False, align_corners: bool = False
+    ):
+        """Takes the strategy ("none" or "" for no augmentation); `flip` is dropped where it changes the class.
+
+        Raises:
+            ValueError: the strategy names an unknown op.
+        """
+        names = [] if strategy in ("", "none") else strategy.split("_")
+        unknown = [n for n in names if n not in OPS]
+        if unknown:
+            raise ValueError(
+                f"unknown augmentation {unknown[0]!r} in {strategy!r}; known: {'_'.join(OPS)} or none"
+            )
+        names = [n for n in names if n != "flip" or flip_allowed]
+        self.always = tuple(n for n in DIALECT_ALWAYS if n in names) if dialect else ()
+        self.choices = tuple(n for n in names if n not in self.always)
+        self.align_corners = align_corners
+
+    def __bool__(self) -> bool:
+        return bool(self.choices or self.always)
+
+    def draw(self, groups: int, stream: Stream, per_image: int | None = None) -> Draw:
+        """Draws one record for each of `groups` groups; values are shared by a group, or `per_image` of them."""
+        shape = (groups, 3) if per_image is None else (groups, per_image, 3)
+        op = torch.randint(max(1, len(self.choices)), (groups,), generator=stream.host)
+        values = [
+            torch.rand(shape, generator=stream.device, device=stream.device.device)
+            for _ in range(1 + len(self.always))
+        ]
+        return Draw(op, values[0], dict(zip(self.always, values[1:], strict=True)))
+
+    def apply(self, x: Tensor, draw: Draw) -> Tensor:
+        """Augments groups of images `(g, b, c, h, w)`; differentiable in `x`.
+
+        Groups that drew the same op run as one kernel chain: at most one chain an op, whatever g is.
+        """
+        g, b = x.shape[:2]
+        for name in ("flip", "color"):
+            if name in draw.always:
+                x = self._one(name, x.flatten(0, 1), _spread(draw.always[name], g, b)).view_as(x)
+        if self.choices:
+            x = self._chosen(x, draw)
+        if "cutout" in draw.always:
+            x = self._one("cutout", x.flatten(0, 1), _spread(draw.always["cutout"], g, b)).view_as(x)
+        return x
+
+    def _chosen(self, x: Tensor, draw: Draw) -> Tensor:
+        g, b = x.shape[:2]
+        present = draw.op.unique().tolist()
+        if len(present) == 1:
+            return self._one(self.choices[present[0]], x.flatten(0, 1), _spread(draw.values, g, b)).view_as(x)
+        parts, order = [], []
+        for op in present:
+            groups = (draw.op == op).nonzero().flatten()
+            index = groups.to(x.device)
+            part = x[index]  # (g', b, c, h, w)
+            values = _spread(draw.values[index], len(groups), b)
+            parts.append(self._one(self.choices[op], part.flatten(0, 1), values).view_as(part))
+            order.append(groups)
+        return torch.cat(parts)[torch.cat(order).argsort().to(x.device)]
+
+    def _one(self, name: str, x: Tensor, u: Tensor) -> Tensor:
+        """Applies op `name` to images `(n, c, h, w)` with uniform numbers `(n, 3)`."""
+        if name in ("scale", "rotate"):
+            return _affine(x, _scale(u) if name == "scale" else _rotation(u), self.align_corners)
+        return {"color": _color, "crop": _crop, "cutout": _cutout, "flip": _flip}[name](x, u)
+
+    def batch(self, x: Tensor, stream: Stream) -> Tensor:
+        """Augments one mini-batch `(n, c, h, w)` as network training does: one op, values per image."""
+        if not self:
+            return x
+        return self.apply(x[None], self.draw(1, stream, per_image=len(x)))[0]
+
+
+def _spread(values: Tensor, g: int, b: int) -> Tensor:
+    """Brings values `(g, 3)` or `(g, b, 3)` to one row an image, `(g * b, 3)`."""
+    return (values[:, None].expand(g, b, 3) if values.ndim == 2 else values).reshape(g * b, 3)
+
+
+def _color(x: Tensor, u: Tensor) -> Tensor:
+    """Brightness, saturation, contrast, in this order.
+
+    Adds U(-.5, .5); scales the deviation from the pixel's channel mean by U(0, 2), that from the image's by U(.5, 1.5).
+    """
+    brightness, saturation, contrast = (u[:, i].view(-1, 1, 1, 1).to(x.dtype) for i in range(3))
+    x = x + (brightness - 0.5)
+    if x.shape[1] > 1:  # saturation of one channel is the identity
+        mean = x.mean(1, keepdim=True)
+        x = (x - mean) * (2 * saturation) + mean
+    mean = x.mean((1, 2, 3), keepdim=True)
+    return (x - mean) * (contrast + 0.5) + mean
+
+
+def _crop(x: Tensor, u: Tensor) -> Tensor:
+    """Integer shift by up to round(size / 8) each way, independent in both directions, zero fill."""
+    rows, cols = (shifted(side, int(side * 0.125 + 0.5), u[:, i]) for i, side in enumerate(x.shape[2:]))
+    return gathered(x, rows, cols)
+
+
+def shifted(size: int, reach: int, u: Tensor) -> Tensor:
+    """Returns the source of each row after shifts of up to `reach` each way, `(n, size)`; `size` is outside."""
+    shift = (u * (2 * reach + 1)).floor().long().clamp_(max=2 * reach) - reach
+    source = torch.arange(size, device=u.device)[None] + shift[:, None]
+    return source.masked_fill((source < 0) | (source >= size), size)
+
+
+def gathered(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    """Puts together images `(n, c, h, w)` of the rows `(n, h)` and columns `(n, w)` named; h or w reads a zero."""
+    padded = F.pad(x, (0, 1, 0, 1))
+    n = torch.arange(len(x), device=x.device)[:, None, None]
+    return padded.permute(0, 2, 3, 1)[n, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
+
+
+def _cutout(x: Tensor, u: Tensor) -> Tensor:
+    """Zeroes a square of half the image's side, its centre uniform over the image, clipped at the borders."""
+    _, _, h, w = x.shape
+    inside = _span(h, u[:, 0])[:, :, None] & _span(w, u[:, 1])[:, None, :]
+    return x.masked_fill(inside[:, None], 0.0)
+
+
+def _span(size: int, u: Tensor) -> Tensor:
+    side = int(size * 0.5 + 0.5)
+    centres = size + 1 - side % 2  # an even side may be centred on the far border
+    centre = (u * centres).floor().long().clamp_(max=centres - 1)
+    position = torch.arange(size, device=u.device)[None]
+    start = (centre - side // 2)[:, None]
+    return (position >= start) & (position < start + side)
+
+
+def _flip(x: Tensor, u: Tensor) -> Tensor:
+    """Mirrors each image with probability one half."""
+    return torch.where((u[:, 0] < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
+
+
+def _scale(u: Tensor) -> Tensor:
+    """Independent factors U(1/1.2, 1.2) of the sampling grid; above 1 shrinks the content."""
+    factor = u[:, :2] * (1.2 - 1 / 1.2) + 1 / 1.2
+    zero = torch.zeros_like(factor[:, 0])
+    return torch.stack([factor[:, 0], zero, zero, zero, factor[:, 1], zero], 1).view(-1, 2, 3)
+
+
+def _rotation(u: Tensor) -> Tensor:
+    """Rotation by U(-15, 15) degrees."""
+    angle = (u[:, 0] - 0.5) * (2 * 15 * torch.pi / 180)
+    cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
+    return torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
+
+
+def _affine(x: Tensor, theta: Tensor, align_corners: bool) -> Tensor:
+    grid = F.affine_grid(theta.to(x.dtype), list(x.shape), align_corners=align_corners)
+    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=align_corners)
+
+
+def cutmix(x: Tensor, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+    """CutMix (Yun et al., 2019): pastes one random box of a shuffled batch into the batch `(n, c, h, w)`.
+
+    Returns:
+        The mixed images, the partner of each image `(n,)`, and the share of the own image, 0-d in [0, 1].
+    """
+    n, _, h, w = x.shape
+    device = generator.device
+    partner = torch.randperm(n, generator=generator, device=device)
+    keep = beta_sample(beta, generator)
+    centre = torch.rand(2, generator=generator, device=device)
+    half = (1 - keep).sqrt() / 2
+    rows = torch.arange(h, device=device) + 0.5
+    cols = torch.arange(w, device=device) + 0.5
+    inside = ((rows / h - centre[0]).abs() < half)[:, None] & ((cols / w - centre[1]).abs() < half)[None]
+    return torch.where(inside, x[partner], x), partner, 1 - inside.float().mean()
+
+
+def beta_sample(beta: float, generator: torch.Generator) -> Tensor:
+    """Draws Beta(beta, beta) with an explicit generator; U(0, 1) for beta = 1."""
+    if beta == 1:
+        return torch.rand((), generator=generator, device=generator.device)
+    pair = torch._standard_gamma(torch.full((2,), beta, device=generator.device), generator=generator)
+    return pair[0] / pair.sum()

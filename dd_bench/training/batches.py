@@ -1,0 +1,89 @@
+"""Labelled batches: where they come from, and how a recipe shuffles, augments and mixes them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from functools import partial
+
+import torch
+from torch import Tensor
+
+from dd_bench.data.dataset import Split
+from dd_bench.data.inputs import Inputs
+from dd_bench.runtime import distributed
+from dd_bench.runtime.seeding import Stream
+from dd_bench.training.augment import Augment, cutmix
+from dd_bench.training.losses import Target
+from dd_bench.training.recipe import Recipe
+from dd_bench.training.views import ViewRecipe, Views
+
+Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Maps indices `(b,)` on the device to network inputs `(b, c, h, w)` and labels."""
+
+
+Lessons = Callable[[int], Iterator[tuple[Tensor, Tensor, Target]]]
+"""Maps an epoch to its batches: images before they are augmented, network inputs, and their target."""
+
+
+def fetch_from(images: Inputs, labels: Tensor) -> Fetch:
+    """Returns the `Fetch` of images `(n, c, h, w)` and labels that lie on the device."""
+    return lambda index: (images[index], labels[index])
+
+
+def fetch_split(split: Split) -> Fetch:
+    """Returns the `Fetch` of a split of real images."""
+    return lambda index: (split.inputs(index), split.labels[index])
+
+
+def is_partitioned(views: ViewRecipe | None) -> bool:
+    """Whether lessons of these views are a process's part of a batch already."""
+    return views is not None and views.mix == "none"
+
+
+def recipe_batches(
+    fetch: Fetch, n: int, recipe: Recipe, streams: list[Stream], seed: int, flip: bool
+) -> Lessons:
+    """Returns the lessons of the recipe: augmented batches in a shuffled order, with their own labels."""
+    order, draws, mixing = streams
+    device = order.device.device
+    if recipe.views is not None:
+        views = Views(recipe.views, n, seed=seed, batch_size=recipe.batch_size, flip_allowed=flip)
+        return partial(_viewed, fetch, views, device)
+    augment = Augment(
+        recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
+    )
+
+    def lessons(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:
+        for index in batches(n, recipe.batch_size, order, device):
+            raw, y = fetch(index)
+            x, target = maybe_mix(augment.batch(raw, draws), y, recipe, mixing)
+            yield raw, x, target
+
+    return lessons
+
+
+def _viewed(
+    fetch: Fetch, views: Views, device: torch.device, epoch: int
+) -> Iterator[tuple[Tensor, Tensor, Target]]:
+    # of several processes each decodes its own part of a batch, unless images are mixed with others of it
+    part = (distributed.rank(), distributed.world()) if is_partitioned(views.recipe) else (0, 1)
+    for index, show in views.batches(epoch, device, part):
+        raw, y = fetch(index)
+        view = show(raw)
+        yield raw, view.x, view.told(y)
+
+
+def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[Tensor]:
+    """Yields the indices of one shuffled epoch; a set that fits one batch needs no shuffling."""
+    if n <= size:
+        yield torch.arange(n, device=device)
+    else:
+        yield from torch.randperm(n, generator=order.device, device=device).split(size)
+
+
+def maybe_mix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Target]:
+    """Returns inputs and their target: labels, or what `mixed_loss` takes where CutMix struck."""
+    if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
+        x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta)
+        return x, (y, partner, keep)
+    return x, y

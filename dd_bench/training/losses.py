@@ -1,0 +1,154 @@
+"""The losses of fresh networks: hard labels, soft labels, mixed batches, and distillation from teachers."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Literal, NamedTuple, Self
+
+import torch
+import torch.nn.functional as F
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+from torch import Tensor, nn
+
+
+def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Mean cross-entropy of logits `(n, k)` against hard or soft labels, in float32 at least; 0-d."""
+    return F.cross_entropy(at_least_float32(logits), labels)
+
+
+def mixed_loss(logits: Tensor, labels: Tensor, partner: Tensor, keep: Tensor) -> Tensor:
+    """Cross-entropy of CutMix images: `keep` of the own label, the rest of the partner's; 0-d."""
+    logits = at_least_float32(logits)
+    return keep * F.cross_entropy(logits, labels) + (1 - keep) * F.cross_entropy(logits, labels[partner])
+
+
+class Weighted(NamedTuple):
+    """Hard labels `(b,)` and the weight of each sample `(b,)`."""
+
+    labels: Tensor
+    weights: Tensor
+
+
+def weighted_loss(logits: Tensor, target: Weighted) -> Tensor:
+    """Mean of the samples' cross-entropies, each times its weight; 0-d."""
+    each = F.cross_entropy(at_least_float32(logits), target.labels, reduction="none")
+    return (each * target.weights).mean()
+
+
+def at_least_float32(logits: Tensor) -> Tensor:
+    """Returns float32 for what a network computed in a shorter type, else the tensor itself."""
+    return logits.float() if logits.dtype.itemsize < 4 else logits
+
+
+class LabelRecipe(BaseModel):
+    """How fresh networks are told what to answer.
+
+    Attributes:
+        kind: who says it.
+        loss: `kl` of tempered distributions, or `mse` of the logits themselves.
+        temperature: of both sides of `kl`.
+        scaled: multiply `kl` by the squared temperature.
+        hard_weight: weight of the cross-entropy with the class beside the soft loss.
+        mix_space: of `static`: what a mixture interpolates, `logits` or `probabilities`.
+        teacher_mode: `eval`, or `train`: by the statistics of the batch shown, as the released CIFAR code of SRe2L
+            labels by accident; running statistics stay as they are.
+        pool: of `replay`: epochs are drawn from so many times fewer stored ones (LPLD).
+        top: of `replay`: store so many logits a view, and one for the rest, with which they keep their share at the
+            loss's temperature (`mse`: their mean); null: all.
+        source: of `replay`: the folder of labels made elsewhere; null: make them.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    kind: Literal["hard", "static", "replay", "online"]
+    loss: Literal["kl", "mse"]
+    temperature: float = Field(gt=0)
+    scaled: bool
+    hard_weight: float = Field(ge=0)
+    mix_space: Literal["logits", "probabilities"]
+    teacher_mode: Literal["eval", "train"]
+    pool: int = Field(ge=1)
+    top: int | None = Field(ge=1)
+    source: str | None
+
+    @model_validator(mode="after")
+    def _of_views(self) -> Self:
+        if self.kind == "static" and self.teacher_mode == "train":
+            raise ValueError(
+                "kind=static with teacher_mode=train: an image that is labelled once is in no batch, whose statistics "
+                "these would be. Use teacher_mode=eval, or kind=replay"
+            )
+        return self
+
+
+class Taught(NamedTuple):
+    """A soft target: what the teachers say, logits `(b, k)`, beside the classes of the images shown."""
+
+    logits: Tensor
+    hard: Tensor
+    partner: Tensor | None
+    keep: Tensor | None
+    recipe: LabelRecipe
+
+
+def taught_loss(logits: Tensor, target: Taught) -> Tensor:
+    """Loss of logits `(b, k)` against a soft target; 0-d.
+
+    `kl` is KL(softmax(teacher / T) || softmax(student / T)), a mean over images; times T^2 if `scaled`. `mse` is the
+    mean squared difference of all logits. Both plus `hard_weight` times the cross-entropy with the classes.
+    """
+    how, student, teacher = target.recipe, at_least_float32(logits), target.logits
+    if how.loss == "kl":
+        t = how.temperature
+        loss = F.kl_div(
+            (student / t).log_softmax(1), (teacher / t).log_softmax(1), reduction="batchmean", log_target=True
+        )
+        loss = loss * t**2 if how.scaled else loss
+    else:
+        loss = F.mse_loss(student, teacher)
+    if how.hard_weight:
+        loss = loss + how.hard_weight * _hard_loss(student, target)
+    return loss
+
+
+def _hard_loss(logits: Tensor, target: Taught) -> Tensor:
+    if target.partner is None or target.keep is None:
+        return classification_loss(logits, target.hard)
+    return mixed_loss(logits, target.hard, target.partner, target.keep)
+
+
+Target = Any
+"""Labels, `(labels, partner, keep)` of a mixed batch, `Taught` or `Weighted`."""
+
+
+Loss = Callable[[nn.Module, Tensor, Target], Tensor]
+"""`(net, inputs, target) -> ` 0-d."""
+
+
+def target_loss(logits: Tensor, y: Target) -> Tensor:
+    """Returns the loss of logits `(b, k)` against any kind of target; 0-d."""
+    if isinstance(y, Taught):
+        return taught_loss(logits, y)
+    if isinstance(y, Weighted):
+        return weighted_loss(logits, y)
+    return mixed_loss(logits, *y) if isinstance(y, tuple) else classification_loss(logits, y)
+
+
+def network_loss(net: nn.Module, x: Tensor, y: Target, autocast: bool) -> Tensor:
+    """Returns the loss of a network on inputs `x (b, c, h, w)` with their target; 0-d."""
+    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
+        logits = net(x)
+    return target_loss(logits, y)
+
+
+def compiled_loss() -> Callable[..., Tensor]:
+    """The compiled loss; one compilation serves every network of an architecture."""
+    global _COMPILED
+    if _COMPILED is None:
+        # else the ninth architecture or shape of batch of a run would be left to the interpreter
+        torch._dynamo.config.recompile_limit = max(1024, torch._dynamo.config.recompile_limit)
+        _COMPILED = torch.compile(network_loss, dynamic=False)
+    return _COMPILED
+
+
+_COMPILED: Callable[..., Tensor] | None = None

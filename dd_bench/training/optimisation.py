@@ -1,0 +1,47 @@
+"""Optimisers and learning-rate schedules of a recipe."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import torch
+
+from dd_bench.training.recipe import Recipe
+
+
+def make_optimizer(
+    parameters: Any, recipe: Recipe, device: torch.device, stacked: int = 0
+) -> torch.optim.Optimizer:
+    """Builds the recipe's optimiser, fused where torch has it; `stacked` dimensions are of networks side by side."""
+    parameters = list(parameters)
+    if recipe.decay == "matrices":
+        flat = [p for p in parameters if p.ndim - stacked < 2]
+        parameters = [
+            {"params": [p for p in parameters if p.ndim - stacked >= 2]},
+            {"params": flat, "weight_decay": 0.0},
+        ]
+    if recipe.optimizer == "sgd":
+        return torch.optim.SGD(
+            parameters, recipe.lr, momentum=recipe.momentum, weight_decay=recipe.weight_decay, fused=True
+        )
+    kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
+    return kind(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+
+
+def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
+    """Sets the learning rate after so many epochs, and forgets momentum at a milestone if the recipe says so."""
+    if epoch in recipe.milestones and recipe.reset_optimizer:
+        optimizer.state.clear()
+    for group in optimizer.param_groups:
+        group["lr"] = recipe.lr * _share(recipe, epoch)
+
+
+def _share(recipe: Recipe, epoch: float) -> float:
+    """Returns the share of the learning rate that is left after so many epochs."""
+    if epoch < recipe.warmup:
+        return 0.01 + 0.99 * epoch / recipe.warmup
+    if recipe.schedule == "milestones":
+        return recipe.gamma ** sum(epoch >= m for m in recipe.milestones)
+    length = (recipe.epochs - recipe.warmup) * (2 if recipe.schedule == "half_cosine" else 1)
+    return 0.5 * (1 + math.cos(math.pi * (epoch - recipe.warmup) / length))

@@ -1,0 +1,75 @@
+"""Train several networks of one architecture in lock step as one batched network (`torch.func.vmap`)."""
+
+from __future__ import annotations
+
+from itertools import islice
+
+import torch
+from torch import Tensor
+from torch.func import functional_call, stack_module_state
+
+from dd_bench.models.network import Network
+from dd_bench.runtime.runtime import Runtime
+from dd_bench.runtime.seeding import seed_for, seeded, stream
+from dd_bench.training.augment import Augment
+from dd_bench.training.batches import Fetch, batches, maybe_mix
+from dd_bench.training.losses import target_loss
+from dd_bench.training.optimisation import make_optimizer, set_rate
+from dd_bench.training.recipe import Recipe
+
+
+def train_together(
+    nets: list[Network],
+    fetch: Fetch,
+    n: int,
+    recipe: Recipe,
+    *,
+    seeds: list[int],
+    runtime: Runtime,
+    flip: bool,
+) -> list[Network]:
+    """Trains r networks of one architecture in lock step as one batched network, and returns them.
+
+    Each has its own batch order and augmentation, drawn from its seed as `train` draws them; dropout masks differ
+    from those of `train`.
+    """
+    device, recipe = runtime.device, recipe.lasting(n)
+    augment = Augment(
+        recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
+    )
+    streams = [[stream(device, s, role) for role in ("order", "augment", "cutmix")] for s in seeds]
+    parameters, buffers = stack_module_state(nets)  # type: ignore[arg-type]  # each (r, ...)
+    leaves = {k: v.detach().clone().requires_grad_() for k, v in parameters.items()}
+    optimizer = make_optimizer(leaves.values(), recipe, device, stacked=1)
+    skeleton = nets[0].train()
+
+    def logits_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
+        out: Tensor = functional_call(skeleton, (parameters, buffers), (x,))
+        return out
+
+    together = torch.vmap(logits_of, randomness="different")
+    with seeded(device, seed_for(seeds[0], "dropout")):
+        for epoch in range(recipe.epochs):
+            set_rate(optimizer, recipe, epoch)
+            orders = [batches(n, recipe.batch_size, o, device) for o, _, _ in streams]
+            first = epoch * recipe.steps_an_epoch(n)
+            for step, indices in enumerate(
+                islice(zip(*orders, strict=True), recipe.steps_of(epoch, n)), first
+            ):
+                if recipe.steps is not None:
+                    set_rate(optimizer, recipe, recipe.epochs * step / recipe.steps)
+                inputs, targets = [], []
+                for index, (_, draws, mixing) in zip(indices, streams, strict=True):
+                    x, y = fetch(index)
+                    x, target = maybe_mix(augment.batch(x, draws), y, recipe, mixing)
+                    inputs.append(x)
+                    targets.append(target)
+                with torch.autocast(device.type, torch.bfloat16, enabled=runtime.autocast):
+                    logits = together(leaves, buffers, torch.stack(inputs))  # (r, b, k)
+                loss = sum(target_loss(out, y) for out, y in zip(logits, targets, strict=True))
+                optimizer.zero_grad(set_to_none=True)
+                loss.backward()  # type: ignore[union-attr]
+                optimizer.step()
+    for i, net in enumerate(nets):
+        net.load_state_dict({k: v[i] for k, v in {**leaves, **buffers}.items()}, strict=True)
+    return nets

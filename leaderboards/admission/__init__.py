@@ -1,0 +1,1 @@
+"""Checks of records and sets before they become entries, and retraining of entries."""

@@ -1,0 +1,1 @@
+"""Entries, boards, ranks, published numbers: data without markup."""

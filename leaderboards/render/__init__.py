@@ -1,0 +1,1 @@
+"""Boards as Markdown, CSV, LaTeX and drawings."""

@@ -1,0 +1,171 @@
+"""A record's figures as text: rounded for a table's cell, and raw for CSV, one line a record."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import re
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from dd_bench.records.record import Record
+
+from ..core.boards import Board
+from ..core.entries import ACCURACY
+from ..core.published import Published
+from .markup import MARKDOWN, markdown_table
+
+STAGES = ("prepare", "distill", "relabel", "reference", "evaluate")
+
+
+def number(values: Sequence[float | None], metric: str) -> str:
+    """Returns `mean ± std`, or `mean` where std is None; an accuracy in percent with one decimal."""
+    scale, digits = (100, 1) if metric == ACCURACY else (1, 4)
+    return " ± ".join(f"{scale * x:.{digits}f}" for x in values if x is not None)
+
+
+def interval(record: Record, metric: str) -> str:
+    """Returns e.g. `60.1 (58.9–61.3)`: the mean and its 95 % interval, where there is one."""
+    mean, told = number([record.summary(metric).mean], record.main_metric), ends(record, metric)
+    return f"{mean} ({told})" if told else mean
+
+
+def ends(record: Record, metric: str) -> str:
+    """Returns e.g. `58.9–61.3`: the ends of the 95 % interval, nothing where there is none."""
+    return "–".join(number([x], record.main_metric) for x in span(record, metric) or ())
+
+
+def span(record: Record, metric: str) -> tuple[float, float] | None:
+    """Returns the ends of the 95 % interval of a mean; of a single value those that were measured with it, if any.
+
+    So a rank correlation has an interval: the bootstrap's over the networks that are ranked.
+    """
+    s = record.summary(metric)
+    if s.ci_low is not None and s.ci_high is not None:
+        return s.ci_low, s.ci_high
+    low, high = (f"{metric}_{end}" for end in ("low", "high"))
+    if s.num_networks == 1 and {low, high} <= set(record.metrics):
+        return record.summary(low).mean, record.summary(high).mean
+    return None
+
+
+def networks(record: Record) -> str:
+    """Returns how many fresh networks: `5`, `3×5` (sets × networks), or `14 in 3 sets` where those differ."""
+    by_set = Counter(s.set for s in record.scores if s.metric == record.main_metric)
+    if len(by_set) < 2:
+        return str(by_set.total())
+    sizes = set(by_set.values())
+    return f"{len(by_set)}×{sizes.pop()}" if len(sizes) == 1 else f"{by_set.total()} in {len(by_set)} sets"
+
+
+def printed(published: Published) -> str:
+    """Returns a number of a paper as it is printed there, in percent."""
+    return " ± ".join(f"{x:.1f}" for x in (published.mean, published.std) if x is not None)
+
+
+def every_entry(board: Board) -> str:
+    """Returns the board in long form, as a Markdown table: one row a record."""
+    stages = [stage for stage in STAGES if any(stage in r.seconds for r in board.records)]
+    header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Labels", "Bytes"]
+    sizes = list(dict.fromkeys(name for r in board.records for name in r.sizes))
+    header += [name.capitalize() for name in sizes]
+    header += [f"{s}, s" for s in stages]
+    header += ["Device", "Revision", "Entry"]
+    rows = []
+    for r in board.records:
+        row = [r.method, str(r.ipc), r.status, "", ""]
+        if r.status == "done":
+            s = r.summary()
+            row[2:] = [number([s.mean, s.std], r.main_metric), networks(r), ends(r, r.main_metric)]
+        row.append(r.label_mode)
+        row.append(f"{sum(r.stored_bytes.values()):,}" if r.stored_bytes else "")
+        row += [f"{r.sizes[name]:,}" if name in r.sizes else "" for name in sizes]
+        row += [f"{r.seconds[stage]:,.1f}" if stage in r.seconds else "" for stage in stages]
+        row += [r.device, (r.code.revision or "")[:8] + "+" * bool(r.code.dirty), r.digest[:16]]
+        rows.append([MARKDOWN.escape(x) for x in row])
+    return markdown_table(header, rows)
+
+
+def beside(board: Board) -> str:
+    """Returns every metric of the board's entries with its 95 % interval, its own first; nothing where there is one.
+
+    A Markdown table, of a row an entry, or a row a metric where these are more. Controls are among them: without them
+    nobody can tell a set's worth from that of its labels or its sizes.
+    """
+    main = board.track.metric
+    done = [r for r in board.records if r.status == "done"]
+    others = sorted({metric for r in done for metric in r.metrics} - {main}, key=_natural)
+    if not others:
+        return ""
+    header = ["Method", "IPC", "Entry", "n", main, *others]
+    rows = [
+        [r.method, str(r.ipc), r.digest[:16], networks(r)]
+        + [interval(r, metric) if metric in r.metrics else "" for metric in header[4:]]
+        for r in done
+    ]
+    if len(others) > len(done):
+        header, *rows = map(list, zip(header, *rows, strict=True))
+    return markdown_table(header, [[MARKDOWN.escape(x) for x in row] for row in rows], left=1)
+
+
+def _natural(name: str) -> list[tuple[int, str]]:
+    """Returns a key by which `step 10` comes after `step 9`."""
+    return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split("([0-9]+)", name)]
+
+
+def csv_text(items: Iterable[tuple[Board, Record]]) -> str:
+    """Returns CSV, one line a record: every field of its track and the figures of its main metric.
+
+    Nothing is scaled: an accuracy stays a fraction. `values` are all networks' values by set and network, as
+    they are; figures computed from them have 12 significant digits, so that no machine's last bit shows.
+    `config`, `controls`, `stored_bytes` and `seconds` are JSON. Empty means none.
+    """
+    lines = [_line(board, record) for board, record in items]
+    text = io.StringIO()
+    writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else ["key"], lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(lines)
+    return text.getvalue()
+
+
+def _digits(x: float | None) -> str | None:
+    return None if x is None else f"{x:.12g}"
+
+
+def _controls(r: Record) -> dict[str, str | None]:
+    """Returns the mean of each metric that was measured beside the main one."""
+    return {m: _digits(r.summary(m).mean) for m in r.metrics if m != r.main_metric}
+
+
+def _line(board: Board, r: Record) -> dict[str, Any]:
+    done = r.summary() if r.status == "done" else None
+    figures = ("mean", "std", "std_networks", "std_sets", "ci_low", "ci_high", "num_sets", "num_networks")
+    scores = sorted((s for s in r.scores if s.metric == r.main_metric), key=lambda s: (s.set, s.network))
+    return {
+        **board.track._asdict(),
+        "ipc": r.ipc,
+        "method": r.method,
+        "status": r.status,
+        "reason": r.reason,
+        "place": board.places.get(r.key),
+        **{figure: _digits(getattr(done, figure)) if done else None for figure in figures},
+        "values": " ".join(repr(s.value) for s in scores),
+        "controls": json.dumps(_controls(r), sort_keys=True),
+        "teachers_met": " ".join(f"{t.name}:{(t.digest or '?')[:16]}:{t.accuracy}" for t in r.teachers),
+        "teacher_forwards": r.teacher_forwards or None,
+        "stored_bytes": json.dumps(r.stored_bytes, sort_keys=True),
+        "sizes": json.dumps(r.sizes, sort_keys=True) if r.sizes else None,
+        "seconds": json.dumps(r.seconds, sort_keys=True),
+        "device": r.device,
+        "revision": r.code.revision,
+        "dirty": r.code.dirty,
+        "numbers": r.code.numbers,
+        "real_digest": r.real_digest,
+        "set_digests": " ".join(r.set_digests),
+        "created": r.created,
+        "key": r.key,
+        "digest": r.digest,
+        "config": json.dumps(r.config, sort_keys=True),
+    }

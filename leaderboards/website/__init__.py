@@ -1,0 +1,1 @@
+"""Boards, entries and sets as static pages."""

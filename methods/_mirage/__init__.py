@@ -1,0 +1,1 @@
+"""Mirage: computation trees, their transactions, and frequent itemsets."""

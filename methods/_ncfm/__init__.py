@@ -1,0 +1,1 @@
+"""NCFM: the sampler of frequencies."""

@@ -1,0 +1,1 @@
+"""Recovery of images from teachers: the optimisation loop, views and patches."""

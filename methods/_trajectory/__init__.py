@@ -1,0 +1,1 @@
+"""Trajectory matching: experts, segments, initial images and views of the student."""

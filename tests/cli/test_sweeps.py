@@ -1,0 +1,303 @@
+"""Sweeps: what became of every job, what is left to do, and the launchers that spread them."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from dd_bench.cli.sweeps import (
+    Job,
+    as_typed,
+    expand,
+    for_the_jobs,
+    headline,
+    job_id,
+    jobs_of,
+    read_job,
+    report,
+)
+from dd_bench.records.record import load_record
+
+SMALL = ["model.width=8", "protocol.recipe.epochs=2", "evaluator.num_networks=1", "runtime=one_thread"]
+
+
+def sweep_in(folder):
+    (path,) = (folder / "sweeps").glob("*.json")
+    return path
+
+
+def test_a_sweep_is_spelt_out():
+    jobs = expand(["method=random,dm", "ipc=1,10", "hydra/launcher=joblib", "model.width=8"])
+    assert jobs == [[f"method={m}", f"ipc={i}", "model.width=8"] for m in ("random", "dm") for i in (1, 10)]
+    assert job_id("run", jobs[0]) == job_id("run", jobs[0][::-1]) != job_id("distill", jobs[0])
+
+
+def test_a_key_of_what_is_swept_is_for_the_jobs_alone():
+    """The default method has no `syn_steps`, and Hydra composes the defaults before any job."""
+    told = [
+        "-m",
+        "method=mtt,ftd",
+        "method.syn_steps=3",
+        "ipc=1",
+        "model.width=8",
+        "out=a,b",
+        "--config-dir=x",
+    ]
+    assert for_the_jobs(told) == [w.replace("=3", "=choice(3)") for w in told]
+    assert [as_typed(w) for w in for_the_jobs(told)] == told
+    assert expand(["method=mtt,ftd", "method.syn_steps=choice(3)"])[1] == ["method=ftd", "method.syn_steps=3"]
+    told = [
+        "experiment=glob(a*)",
+        "protocol.recipe.milestones=[1,2]",
+        "dataset.name=null",
+        "hydra.verbose=true",
+    ]
+    assert for_the_jobs(told) == [told[0], "protocol.recipe.milestones=choice([1,2])", *told[2:]]
+    assert [as_typed(w) for w in for_the_jobs(told)] == told
+    assert as_typed("ipc=choice(1,[2,3])") == "ipc=choice(1,[2,3])"
+    for same in (["method=mtt", "method.syn_steps=3"], ["method=mtt,ftd", "method.a=1,2"], ["a=[", "b.c=1"]):
+        assert for_the_jobs(same) == same
+
+
+@pytest.mark.parametrize(
+    "value",
+    ["3", "-1.5e-3", "true", "word", "a/b:c-d", "[1,2]", "[a,[b]]", "{a:1,b:[2]}", "null", "[1,null]", "'3'", '"a,b"',
+     "'null'", '"it\'s"', "int(3)", "${seed}", "", "[]", "{}"],
+)  # fmt: skip
+def test_what_a_job_is_told_is_what_was_written(value):
+    """A choice of one is the value itself; what Hydra reads otherwise inside of one stays as it was."""
+    told = ["method=mtt,ftd", f"method.x={value}"]
+    parse = OverridesParser.create().parse_overrides
+    (_, job) = parse(expand(for_the_jobs(told))[1])
+    (alone,) = parse(told[1:])
+    assert job.value() == alone.value() and type(job.value()) is type(alone.value())
+
+
+def test_a_sweep_over_methods_takes_a_key_that_the_default_lacks(dd_bench):
+    done = dd_bench("run", "-m", "method=mtt,ftd", "method.syn_steps=3", "dataset=motifs", "model=gin")
+    assert done.code == 0 and "sweep: 0 of 2 done, 2 skipped" in done.text, done.text
+
+
+@pytest.fixture
+def known(tmp_path):
+    """Writes a sweep of four jobs, and what is known of some."""
+
+    def write(**states):
+        words = [[f"ipc={i}"] for i in range(4)]
+        (tmp_path / "sweeps" / "jobs").mkdir(parents=True, exist_ok=True)
+        path = tmp_path / "sweeps" / "x.json"
+        path.write_text(json.dumps({"verb": "run", "overrides": ["ipc=0,1,2,3"], "jobs": words}))
+        for name, values in states.items():
+            word = f"ipc={name[1:]}"
+            fields = {
+                "verb": "run",
+                "overrides": [word],
+                "began": 0.0,
+                "host": "elsewhere",
+                "pid": 1,
+            } | values
+            job = Job(**fields)
+            (tmp_path / "sweeps" / "jobs" / f"{job_id('run', [word])}.json").write_text(job.model_dump_json())
+        return path
+
+    return write
+
+
+def test_the_headline_counts_and_guesses(known):
+    assert headline(known()) == "sweep: 0 of 4 done"
+    path = known(
+        j0={"state": "done", "seconds": 600.0},
+        j1={"state": "running"},
+        j2={"state": "failed", "reason": "why"},
+    )
+    assert headline(path) == "sweep: 1 of 4 done, 1 running, 1 failed, about 20 min to go"
+    path = known(**{f"j{i}": {"state": "done", "seconds": s} for i, s in enumerate([3600.0, 60.0, 60.0])})
+    assert headline(path) == "sweep: 3 of 4 done, about 1 min to go", "not by the one that made the teachers"
+    path = known(j0={"state": "done"}, j1={"state": "running"}, j2={"state": "failed", "reason": "why"})
+    running, *failed = report(path).splitlines()[1:]
+    assert running.startswith("  running on elsewhere for ") and running.endswith(" h: ipc=1")
+    assert failed == ["  failed: ipc=2", "      why"]
+
+
+def test_a_process_that_is_gone_has_died(known):
+    import socket
+
+    gone = subprocess.Popen([sys.executable, "-c", ""])
+    gone.wait()
+    path = known(j0={"state": "running", "host": socket.gethostname(), "pid": gone.pid})
+    assert "1 died" in headline(path) and "its process is gone" in report(path)
+    assert "1 running" in headline(
+        known(j0={"state": "running", "host": socket.gethostname(), "pid": os.getpid()})
+    )
+
+
+def test_a_file_that_is_not_whole_is_of_no_job(known, tmp_path):
+    path = known(j0={"state": "done"})
+    (tmp_path / "sweeps" / "jobs" / f"{job_id('run', ['ipc=0'])}.json").write_text('{"verb"')
+    assert [job for _, job in jobs_of(path)] == [None] * 4
+
+
+def test_failures_are_listed_and_stop_nothing(dd_bench, tmp_path):
+    """An impossible job, one that breaks, and two that do not; then the same again, launching what is missing alone."""
+    how = ["run", "-m", "method=random,herding", "ipc=1,999", *SMALL]
+    done = dd_bench(*how, "seed=0")
+    assert done.code == 0, done.text
+    path = sweep_in(tmp_path / "runs")
+    states = {tuple(w[:2]): job.state for w, job in jobs_of(path)}
+    assert states[("method=random", "ipc=1")] == states[("method=herding", "ipc=1")] == "done"
+    assert states[("method=random", "ipc=999")] == "skipped"
+    assert "sweep: 2 of 4 done, 2 skipped" in done.text and "ipc=999 exceeds class" in done.text
+    progress = dd_bench("progress", "runs")
+    assert progress.code == 0 and "dd-bench run -m method=random,herding" in progress.text
+
+    typo = dd_bench("run", "-m", "method=random,nosuch,herding", "ipc=1", *SMALL, "seed=0", "out=my runs")
+    assert (
+        typo.code == 1 and "2 of 3 done, 1 failed" in typo.text and "failed: method=nosuch ipc=1" in typo.text
+    )
+    assert "Could not find 'method/nosuch'" in typo.text, "its reason"
+    progress = dd_bench("progress", "my runs")
+    assert progress.code == 1 and "'out=my runs'" in progress.text
+    quoted = dd_bench(
+        "run", "-m", "--only-missing", "method=random,herding", "ipc=1", *SMALL, "seed=0", "out='my runs'"
+    )
+    assert quoted.code == 0 and "2 of 2 jobs are finished; 0 to do" in quoted.text
+    assert "sweep: 2 of 2 done" in quoted.text
+    nothing = dd_bench("run", "-m", "experiment=glob(nosuch_*)", "out=empty")
+    assert nothing.code == 1 and "there is no job in experiment=glob(nosuch_*)" in nothing.text
+
+    broken = dd_bench(*[w.replace("ipc=1,999", "ipc=1,zero") for w in how])
+    assert broken.code == 1 and broken.text.count("wanted a whole number") >= 2
+    assert "failed: method=random ipc=zero" in broken.text and "2 of 4 done, 2 failed" in broken.text
+    assert dd_bench("progress", "runs").code == 1
+
+
+def test_a_launcher_that_is_not_installed_says_how(dd_bench, monkeypatch):
+    monkeypatch.setattr("dd_bench.cli.main.find_spec", lambda name: None)
+    for launcher, library in (
+        ("cores", "joblib"),
+        ("slurm", "submitit"),
+        ("gpus", "ray"),
+        ("submitit_local", "submitit"),
+    ):
+        done = dd_bench("run", "-m", f"hydra/launcher={launcher}", "ipc=1,2")
+        assert f"needs hydra-{library}-launcher" in str(done.code) and "'dd-bench[launchers]'" in str(
+            done.code
+        )
+    assert dd_bench("run", "-m", "hydra/launcher=basic", "method=random", "ipc=1", *SMALL).code == 0
+
+
+def test_only_what_is_missing_is_launched(dd_bench, tmp_path, monkeypatch):
+    from hydra.core.plugins import Plugins
+
+    Plugins.instance()
+    sweeper = sys.modules["hydra._internal.core_plugins.basic_sweeper"].BasicSweeper
+    monkeypatch.setattr(sweeper, "split_arguments", staticmethod(sweeper.split_arguments))
+    how = ["run", "-m", "method=random", *SMALL]
+    assert dd_bench(*how, "ipc=1").code == 0
+    both = dd_bench(*how, "ipc=1,2", "--only-missing")
+    assert both.code == 0 and "1 of 2 jobs are finished; 1 to do" in both.text and "#1" not in both.text
+    (tmp_path / "runs" / "records").glob("*.json").__next__().unlink()
+    again = dd_bench(*how, "ipc=1,2", "--only-missing")
+    assert "1 of 2 jobs are finished; 1 to do" in again.text, "its record is gone, and it is made again"
+    assert "0 to do" in dd_bench(*how, "ipc=1,2", "--only-missing").text
+    monkeypatch.setattr("dd_bench.cli.sweeps.NUMBERS_VERSION", 99)
+    assert "2 to do" in dd_bench(*how, "ipc=1,2", "--only-missing").text, "what was done gave other numbers"
+
+
+@pytest.mark.slow
+def test_flags_may_come_last(dd_bench):
+    done = dd_bench("run", "ipc=1", "--cfg", "job")
+    assert done.code == 0 and "ipc: 1" in done.text
+    done = dd_bench("run", "method=random,herding", "ipc=1", *SMALL, "-m")
+    assert done.code == 0 and "2 of 2 done" in done.text
+    assert "--only-missing is of sweeps" in str(dd_bench("run", "ipc=1", "--only-missing").code)
+
+
+def command(out, *words):
+    return [sys.executable, "-m", "dd_bench", "run", "-m", *SMALL, f"out={out}", *words]
+
+
+@pytest.mark.slow
+def test_a_killed_sweep_goes_on(tmp_path):
+    """Killed in the middle, with everything it started; the second run does not do again what was done."""
+    words = ["method=random,herding", "ipc=1,2,3"]
+    first = subprocess.Popen(command(tmp_path, *words), start_new_session=True, stderr=subprocess.DEVNULL)
+    while len(list((tmp_path / "records").glob("*.json"))) < 2:
+        time.sleep(0.1)
+        assert first.poll() is None
+    os.killpg(first.pid, signal.SIGKILL)
+    first.wait()
+    before = {p: p.stat().st_mtime_ns for p in (tmp_path / "records").glob("*.json")}
+    done = subprocess.run([*command(tmp_path, *words), "--only-missing"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    after = {p: p.stat().st_mtime_ns for p in (tmp_path / "records").glob("*.json")}
+    assert len(after) == 6 and before.items() <= after.items()
+    assert "sweep: 6 of 6 done" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        pytest.param("cores", marks=pytest.mark.slow),
+        pytest.param("processes", marks=pytest.mark.slow),
+        pytest.param("cluster", marks=pytest.mark.slow),
+    ],
+)
+def test_launchers(tmp_path, launcher):
+    """Two jobs at a time, one of them impossible: records, states and the report are as without a launcher."""
+    pytest.importorskip({"cores": "joblib", "processes": "submitit", "cluster": "ray"}[launcher])
+    words = [f"hydra/launcher={launcher}", "method=random,herding", "ipc=1,999"]
+    if launcher == "cluster":
+        words += ["+hydra.launcher.ray.init.num_cpus=2"]
+    done = subprocess.run(command(tmp_path, *words), capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    records = [load_record(p) for p in (tmp_path / "records").glob("*.json")]
+    assert sorted((r.method, r.status) for r in records) == [
+        ("herding", "done"),
+        ("herding", "skipped"),
+        ("random", "done"),
+        ("random", "skipped"),
+    ]
+    assert "sweep: 2 of 4 done, 2 skipped" in done.stderr and "ipc=999 exceeds class" in done.stderr
+    pids = {read_job(tmp_path, job_id("run", words)).pid for words, _ in jobs_of(sweep_in(tmp_path))}
+    assert os.getpid() not in pids and len(pids) > 1, "in several processes"
+
+
+@pytest.mark.slow
+def test_two_launchers_do_not_collide(tmp_path):
+    """The same sweep twice at once on one file system: every record once, and both succeed."""
+    words = ["hydra/launcher=cores", "method=random,herding", "ipc=1,2"]
+    both = [subprocess.Popen(command(tmp_path, *words), stderr=subprocess.PIPE, text=True) for _ in range(2)]
+    texts = [p.communicate()[1] for p in both]
+    assert [p.returncode for p in both] == [0, 0], texts
+    assert (
+        len(list((tmp_path / "records").glob("*.json"))) == 4
+        and len(list((tmp_path / "sets").iterdir())) == 4
+    )
+    assert all("4 of 4 done" in text for text in texts)
+
+
+@pytest.mark.parametrize(
+    ("launcher", "target", "knob"),
+    [
+        ("cores", "JoblibLauncher", ("n_jobs", -1)),
+        ("processes", "LocalLauncher", ("cpus_per_task", 1)),
+        ("slurm", "SlurmLauncher", ("gpus_per_node", 1)),
+        ("cluster", "RayLauncher", ("ray.remote.num_cpus", 1)),
+        ("gpus", "RayLauncher", ("ray.remote.num_gpus", 1)),
+    ],
+)
+def test_launchers_compose(launcher, target, knob):
+    from hydra import compose, initialize_config_module
+    from omegaconf import OmegaConf
+
+    pytest.importorskip("hydra_plugins.hydra_joblib_launcher")
+    with initialize_config_module("dd_bench.conf", version_base="1.3"):
+        cfg = compose("config", [f"hydra/launcher={launcher}"], return_hydra_config=True)
+    assert cfg.hydra.launcher._target_.endswith(target)
+    assert OmegaConf.select(cfg.hydra.launcher, knob[0]) == knob[1]

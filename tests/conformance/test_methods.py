@@ -1,0 +1,273 @@
+"""What holds for every conf/method/*.yaml: a new method is tested by being there."""
+
+import dataclasses
+import inspect
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+from hydra import compose, initialize_config_module
+from hydra.utils import get_class, instantiate
+from omegaconf import OmegaConf
+
+from dd_bench.api import Method
+from dd_bench.data.dataset import RealSet, TensorSplit
+from dd_bench.models.mlp import MLP
+from dd_bench.models.vit import ViT
+from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.synthetic.compensated import CompensatedSet
+from dd_bench.synthetic.images import ImageSet
+
+FILES = sorted(Path(str(files("dd_bench.conf") / "method")).glob("*.yaml"))
+EVERY = {file.stem: OmegaConf.load(file) for file in FILES}
+CONFIGS = {  # of images; those of graphs are in test_graph_conformance.py
+    name: config for name, config in EVERY.items() if "image" in get_class(config._target_).modalities
+}
+OPTIMISED = [name for name, config in CONFIGS.items() if "iterations" in config]
+IPC = 2
+
+each_file = pytest.mark.parametrize("name", list(EVERY))
+each_method = pytest.mark.parametrize("name", list(CONFIGS))
+each_optimised = pytest.mark.parametrize("name", OPTIMISED)
+
+
+def bytes_of(syn: SyntheticSet) -> bytes:
+    return b"".join(t.contiguous().numpy().tobytes() for _, t in sorted(syn.tensors().items()))
+
+
+def constructor_arguments(cls: type) -> set[str]:
+    """Keyword arguments of the constructor; one that takes `**knobs` passes them on to the next in line."""
+    names: set[str] = set()
+    for base in cls.__mro__:
+        if not inspect.isfunction(vars(base).get("__init__")):
+            continue
+        parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
+        keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
+        assert all(p.default is p.empty for p in keywords), "defaults are in the YAML"
+        assert {p.kind for p in parameters} <= {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
+        names |= {p.name for p in keywords}
+        if not any(p.kind is p.VAR_KEYWORD for p in parameters):
+            break
+    return names
+
+
+def test_the_catalogue_is_there():
+    names = (
+        "ast cda datadam datadam_released datm dc dm dsa ftd full herding infer infer_dyn kcenter kmeans mtt ncfm "
+        "random rded sre2l sre2l_multi tesla"
+    )
+    assert set(CONFIGS) >= set(names.split())
+
+
+@each_file
+def test_the_file_says_what_it_is_and_gives_every_knob(name):
+    assert (Path(str(files("dd_bench.conf") / "method")) / f"{name}.yaml").read_text().startswith("# ")
+    cls = get_class(EVERY[name]._target_)
+    assert issubclass(cls, Method)
+    assert set(EVERY[name]) - {"_target_"} == constructor_arguments(cls)
+
+
+@each_file
+def test_it_is_cited_and_described(name):
+    cls = get_class(EVERY[name]._target_)
+    said = EVERY[name].get("citation") or vars(cls).get("citation", "")
+    assert len(said) > 10, "a class or its file says what it comes from, it does not inherit that"
+    assert vars(cls).get("__doc__")
+    assert inspect.getmodule(cls).__doc__
+
+
+@each_file
+def test_it_composes_and_its_smoke_overrides_apply(name):
+    cls = get_class(EVERY[name]._target_)
+    smoke = [f"method.{key}={value}" for key, value in cls.smoke.items()]
+    with initialize_config_module("dd_bench.conf", version_base="1.3"):
+        config = compose("config", overrides=[f"method={name}", *smoke])
+    assert isinstance(instantiate(config.method, _convert_="all"), cls)
+    for key, value in cls.smoke.items():
+        assert OmegaConf.select(config.method, key) == value
+
+
+@each_method
+def test_the_set_is_well_formed(make_method, make_ctx, train_blobs, name):
+    ctx, method = make_ctx(), make_method(name)
+    assert method.unsupported(train_blobs, IPC, ctx.architecture) is None
+    method.prepare(train_blobs, ctx)
+    syn = method.distill(train_blobs, IPC, ctx)
+    syn.check_ipc(IPC)
+    n = len(train_blobs.train) if name == "full" else 3 if isinstance(syn, CompensatedSet) else IPC * 3
+    assert syn.images.shape == (n, 1, 8, 8)
+    assert syn.labels.device == syn.images.device == torch.device("cpu")
+    assert not syn.images.requires_grad
+    if name != "full" and isinstance(syn, ImageSet) and syn.labels.ndim == 1:
+        assert syn.labels.tolist() == [0, 0, 1, 1, 2, 2]  # class-major
+    assert syn.class_names == train_blobs.class_names
+    assert syn.preprocess.digest == train_blobs.preprocess.digest
+    images, labels = syn.materialise(ctx.device)
+    assert images.dtype == torch.float32
+    assert bool(images.isfinite().all())
+    assert len(images) == len(labels)
+    again = type(syn).restore(syn.config(), syn.tensors(), syn.class_names, syn.preprocess)
+    assert bytes_of(again) == bytes_of(syn)
+
+
+@each_method
+def test_one_seed_is_one_set(make_method, make_ctx, make_blobs, name):
+    """The same bytes at one seed, whatever ran before; others at another, unless data alone decide."""
+    real = make_blobs(seed=3).train_only()
+    first = bytes_of(make_method(name).distill(real, IPC, make_ctx(0, work="first")))
+    torch.rand(7)  # the state of the global generator is nobody's business
+    state = torch.get_rng_state()
+    assert bytes_of(make_method(name).distill(real, IPC, make_ctx(0, work="again"))) == first
+    assert torch.equal(torch.get_rng_state(), state)
+    others = [bytes_of(make_method(name).distill(real, IPC, make_ctx(s, work=f"other{s}"))) for s in (1, 2)]
+    deterministic = get_class(CONFIGS[name]._target_).deterministic
+    assert all(other == first for other in others) == deterministic
+
+
+@each_method
+def test_it_prepares_in_the_cache_and_then_builds_nothing(make_method, make_ctx, train_blobs, name):
+    """So that the price of teachers is `prepare`'s, and several runs share them."""
+    ctx, method = make_ctx(fresh_cache=True), make_method(name)
+    method.prepare(train_blobs, ctx)
+    built = sorted(ctx.cache.root.glob("*-*")) if ctx.cache.root.exists() else []
+    method.distill(train_blobs, IPC, ctx)
+    assert (sorted(ctx.cache.root.glob("*-*")) if ctx.cache.root.exists() else []) == built
+
+
+@each_optimised
+def test_it_moves_the_images_of_every_class(make_method, make_ctx, train_blobs, name):
+    start = make_method(name, iterations=0).distill(train_blobs, IPC, make_ctx(work="start"))
+    end = make_method(name).distill(train_blobs, IPC, make_ctx(work="end"))
+    (before, _), (after, labels) = (syn.materialise(torch.device("cpu")) for syn in (start, end))
+    moved = (before != after).flatten(1).any(1)
+    assert set(end.labels.argmax(1).tolist() if labels.ndim == 2 else labels[moved].tolist()) == {0, 1, 2}
+
+
+@each_optimised
+def test_it_logs_its_loss_at_every_step(make_method, make_ctx, train_blobs, name):
+    ctx, method = make_ctx(), make_method(name)
+    method.distill(train_blobs, IPC, ctx)
+    pieces = len(ctx.rows.rows) // method.iterations
+    assert pieces == 1 or method.in_pieces
+    assert [step for step, _ in ctx.rows.rows] == list(range(method.iterations)) * pieces
+    assert all(loss > 0 for loss in ctx.rows.losses)
+
+
+@each_optimised
+@pytest.mark.parametrize("stop", [1, 2, 3])
+def test_killed_and_resumed_is_the_same_bytes(make_method, make_ctx, train_blobs, name, stop):
+    whole = bytes_of(make_method(name, iterations=4).distill(train_blobs, IPC, make_ctx(work="whole")))
+    with pytest.raises(KeyboardInterrupt):
+        make_method(name, iterations=4).distill(train_blobs, IPC, make_ctx(work="killed", killed_at=stop))
+    ctx = make_ctx(work="killed")
+    assert bytes_of(make_method(name, iterations=4).distill(train_blobs, IPC, ctx)) == whole
+    assert ctx.rows.started[0] == stop
+    assert [step for step, _ in ctx.rows.rows][: 4 - stop] == list(range(stop, 4))
+
+
+@each_method
+def test_it_never_sees_the_test_split(make_method, make_ctx, make_blobs, name, monkeypatch):
+    real = make_blobs()
+    with pytest.raises(RuntimeError, match="the test split of 'blobs' is for evaluators"):
+        _ = real.train_only().test
+    assert real.train_only().val is None
+
+    def refuse(self):
+        raise AssertionError("a method asked for test data")
+
+    monkeypatch.setattr(RealSet, "test", property(refuse))
+    ctx, method, view = make_ctx(fresh_cache=True), make_method(name), real.train_only()
+    method.unsupported(view, IPC, ctx.architecture)
+    method.prepare(view, ctx)
+    method.distill(view, IPC, ctx)
+
+
+@each_method
+def test_it_leaves_the_real_set_as_it_was(make_method, make_ctx, make_blobs, name):
+    real, kept = make_blobs(), make_blobs()
+    assert isinstance(real.train, TensorSplit)
+    everything = torch.arange(len(real.train))
+    make_method(name).distill(real.train_only(), IPC, make_ctx())
+    assert torch.equal(real.train.pixels(everything), kept.train.pixels(everything))
+    assert torch.equal(real.train.inputs(everything), kept.train.inputs(everything))
+    assert torch.equal(real.train.labels, kept.train.labels)
+
+
+@each_method
+def test_impossible_pairs_have_a_reason(make_method, make_architecture, make_blobs, name):
+    method, architecture = make_method(name), make_architecture()
+    for real, ipc in (
+        (dataclasses.replace(make_blobs(), modality="graph"), IPC),
+        (make_blobs(counts=(20, 3, 9)), 4),
+        (make_blobs(), 10_000),
+    ):
+        reason = method.unsupported(real.train_only(), ipc, architecture)
+        if real.modality == "graph":
+            both = "graph" in type(method).modalities
+            assert reason is None if both else "distils images, dataset 'blobs' holds graphs" in reason
+        elif reason is not None:
+            assert f"ipc={ipc}" in reason and ("'b'" in reason)
+        else:
+            # a compensator's number of images depends on its teachers, which are asked by `unteachable`
+            assert name == "full" or "infer" in name or method.init == "noise"
+
+
+@each_method
+@pytest.mark.parametrize(
+    ("cls", "knobs"),
+    [
+        (None, {"norm": "batchnorm"}),
+        (None, {"norm": "none", "depth": 1}),
+        (MLP, {"width": 8, "depth": 1}),
+        (
+            ViT,
+            {"patch": 4, "dim": 8, "depth": 1, "heads": 2, "mlp_dim": 8, "dropout": 0.2, "emb_dropout": 0.2},
+        ),
+    ],
+    ids=["batchnorm", "one layer", "mlp", "vit with dropout"],
+)
+def test_another_network_is_distilled_on_or_refused(
+    make_method, make_ctx, make_architecture, train_blobs, name, cls, knobs
+):
+    """Never a crash; and with dropout too one seed is one set, resumed or not."""
+    architecture = make_architecture(**({"cls": cls} if cls else {}), **knobs)
+    method = make_method(name)
+    reason = method.unsupported(train_blobs, IPC, architecture)
+    if reason is not None:
+        assert len(reason) > 20
+        return
+    ctx = make_ctx(architecture=architecture, work="first")
+    method.prepare(train_blobs, ctx)
+    first = bytes_of(method.distill(train_blobs, IPC, ctx))
+    if name in OPTIMISED:
+        with pytest.raises(KeyboardInterrupt):
+            method.distill(train_blobs, IPC, make_ctx(architecture=architecture, work="again", killed_at=1))
+    assert (
+        bytes_of(
+            make_method(name).distill(train_blobs, IPC, make_ctx(architecture=architecture, work="again"))
+        )
+        == first
+    )
+
+
+@each_method
+def test_a_small_class_does_not_crash_it(make_method, make_ctx, make_blobs, name):
+    """Real batches are cut to the smallest class, and the record says so."""
+    real, ctx = make_blobs(counts=(12, 2, 30)).train_only(), make_ctx()
+    method = make_method(name)
+    assert method.unsupported(real, IPC, ctx.architecture) is None
+    method.prepare(real, ctx)
+    method.distill(real, IPC, ctx)
+    cut = [note for note in ctx.notes if "smallest class" in note]
+    assert bool(cut) == ("batch_real" in CONFIGS[name])
+
+
+@each_method
+def test_three_channels_and_flips(make_method, make_ctx, make_blobs, make_architecture, name):
+    real = make_blobs(counts=(8, 9), shape=(3, 8, 10), flip=True).train_only()
+    ctx = make_ctx(architecture=make_architecture(shape=(3, 8, 10), num_classes=2))
+    method = make_method(name)
+    method.prepare(real, ctx)
+    syn = method.distill(real, IPC, ctx)
+    assert syn.images.shape[1:] == (3, 8, 10)

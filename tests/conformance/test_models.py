@@ -1,0 +1,124 @@
+"""What holds for every conf/model/*.yaml."""
+
+import inspect
+from importlib.resources import files
+from pathlib import Path
+
+import hydra
+import pytest
+import torch
+from omegaconf import OmegaConf
+
+from dd_bench.models.network import Network, batch_coupled, check_maps
+from dd_bench.runtime.seeding import seeded
+
+EVERY = sorted(Path(str(files("dd_bench.conf") / "model")).glob("*.yaml"))
+FILES = [  # of images; those of graphs are in test_gnn.py
+    file for file in EVERY if hydra.utils.get_class(OmegaConf.load(file)._target_).modality == "image"
+]
+SHAPES = [(1, 28, 28), (3, 32, 32)]
+
+each_file = pytest.mark.parametrize("file", FILES, ids=lambda file: file.stem)
+each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
+
+
+def make(file, shape, seed=0):
+    with seeded("cpu", seed):
+        return hydra.utils.instantiate(OmegaConf.load(file))(shape, 7)
+
+
+def test_the_catalogue_is_there():
+    names = (
+        "alexnet convnet efficientnet_b0 lenet mlp mobilenet_v2 resnet18 resnet18_ap resnet18_bn shufflenet_v2 timm "
+        "vgg11 vit"
+    )
+    assert {file.stem for file in FILES} >= set(names.split())
+
+
+@each_file
+def test_the_file_says_what_it_is_and_gives_every_knob(file):
+    assert file.read_text().startswith("# ")
+    config = OmegaConf.load(file)
+    cls = hydra.utils.get_class(config._target_)
+    assert issubclass(cls, Network)
+    assert config._partial_ is True
+    parameters = inspect.signature(cls.__init__).parameters.values()
+    assert [p.name for p in parameters][:3] == ["self", "image_shape", "num_classes"]
+    assert all(p.default is p.empty for p in parameters)
+    knobs = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    assert len(knobs) == len(parameters) - 3
+    assert knobs == set(config) - {"_target_", "_partial_"}
+
+
+@each_file
+@each_shape
+def test_network_contract(file, shape):
+    net = make(file, shape)
+    x = torch.randn(3, *shape)
+
+    with seeded("cpu", 1):
+        logits = net(x)
+    with seeded("cpu", 1):  # dropout
+        maps, embedding = net.activations(x)
+    assert net.training
+    assert logits.shape == (3, 7)
+    assert embedding.ndim == 2
+    assert all(m.ndim == 4 and len(m) == 3 for m in maps)
+    torch.testing.assert_close(net.classifier(embedding), logits)
+
+    torch.nn.functional.cross_entropy(logits, torch.tensor([0, 1, 2])).backward()
+    for name, parameter in net.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+
+
+@each_file
+def test_the_seed_makes_the_weights(file):
+    first, again, other = (make(file, SHAPES[0], seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], again[name]) for name in first)
+    assert not all(torch.equal(first[name], other[name]) for name in first)
+
+
+@each_file
+def test_gradients_of_gradients_reach_the_images(file):
+    net = make(file, SHAPES[0])
+    if file.stem == "timm":
+        net.eval()  # BatchNorm of two samples on 1x1 maps is plus or minus one, whatever the images
+    x = torch.randn(2, *SHAPES[0], requires_grad=True)
+    loss = torch.nn.functional.cross_entropy(net(x), torch.tensor([0, 1]))
+    grads = torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
+    (again,) = torch.autograd.grad(sum(g.square().sum() for g in grads), x)
+    assert again.isfinite().all()
+    assert again.abs().max() > 0
+
+
+@each_file
+def test_vmap_over_two_networks_equals_a_loop(file):
+    nets = [make(file, SHAPES[0], seed).eval() for seed in (0, 1)]
+    params, buffers = torch.func.stack_module_state(nets)
+    x = torch.randn(2, *SHAPES[0])
+    with torch.no_grad():
+        mapped = torch.func.vmap(lambda p, b: torch.func.functional_call(nets[0], (p, b), (x,)))(
+            params, buffers
+        )
+        torch.testing.assert_close(mapped, torch.stack([net(x) for net in nets]), atol=1e-4, rtol=1e-4)
+
+
+@each_file
+def test_batch_coupled_is_what_happens(file):
+    net = make(file, SHAPES[1])
+    for module in net.modules():
+        if isinstance(module, torch.nn.Dropout):
+            module.p = 0.0
+    x = torch.randn(4, *SHAPES[1])
+    with torch.no_grad():
+        coupled = not torch.allclose(net(x)[:2], net(x[:2]), atol=1e-3)
+    assert coupled == batch_coupled(net)
+
+
+def test_a_map_of_one_value_is_enough_without_instancenorm():
+    check_maps("Net", (3, 8, 8), (1, 1), "batchnorm", "nothing")
+    check_maps("Net", (3, 8, 8), (1, 2), "instancenorm", "nothing")
+    for smallest, norm in [((0, 4), "none"), ((-1, -1), "none"), ((1, 1), "instancenorm")]:
+        with pytest.raises(ValueError, match="Net shrinks 8x8 images"):
+            check_maps("Net", (3, 8, 8), smallest, norm, "another")

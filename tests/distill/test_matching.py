@@ -1,0 +1,131 @@
+"""Distances and groupings shared by matching methods."""
+
+import pytest
+import torch
+
+from dd_bench.api import Context
+from dd_bench.data.dataset import tensor_set
+from dd_bench.data.preprocess import Normalise
+from dd_bench.distill.matching import class_chunks, mean_match, real_batch, without_norm
+from dd_bench.models.architecture import Architecture
+from dd_bench.models.convnet import ConvNet
+from dd_bench.models.mlp import MLP
+from dd_bench.runtime.runtime import Runtime
+
+CPU = torch.device("cpu")
+KNOBS = {"depth": 1, "width": 4, "activation": "relu", "pooling": "avg"}
+
+
+def features(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+
+
+def net(norm):
+    return ConvNet((3, 8, 8), 5, norm=norm, **KNOBS)
+
+
+def coded(counts=(9, 5, 12)):
+    """Image i of the training set holds the value i everywhere."""
+    labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).flip(0)
+    pixels = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4)
+    return tensor_set(
+        "coded",
+        (pixels, labels),
+        (pixels, labels),
+        class_names=tuple("abcdef"[: len(counts)]),
+        preprocess=Normalise([0.0], [1 / 255]),
+        flip=False,
+        licence="none",
+        citation="none",
+        device=CPU,
+        val_fraction=0.0,
+    )
+
+
+def context(seed=0):
+    runtime = Runtime(CPU, False, None, 1, 0, False)
+    architecture = Architecture(ConvNet, {**KNOBS, "norm": "none"}, (1, 4, 4), 3)
+    return Context(seed, runtime, architecture, None, None, None)
+
+
+def test_mean_match_closed_form():
+    real, syn = features(3, 7, 4), features(3, 2, 4, seed=1)
+    wanted = 0.0
+    for c in range(3):
+        for d in range(4):
+            difference = sum(real[c, :, d]) / 7 - sum(syn[c, :, d]) / 2
+            wanted = wanted + difference**2
+    torch.testing.assert_close(mean_match(real, syn), wanted)
+
+
+def test_mean_match_is_zero_for_equal_means_and_not_divided_by_anything():
+    real = features(2, 6, 5)
+    torch.testing.assert_close(
+        mean_match(real, real[:, torch.randperm(6)]), torch.zeros((), dtype=torch.float64)
+    )
+    torch.testing.assert_close(
+        mean_match(real, real.mean(1, keepdim=True) + 1), torch.tensor(10.0, dtype=torch.float64)
+    )
+
+
+def test_mean_match_gradient():
+    real, syn = features(2, 3, 4), features(2, 2, 4, seed=1).requires_grad_()
+    assert torch.autograd.gradcheck(lambda s: mean_match(real, s), (syn,))
+    mean_match(real, syn).backward()
+    wanted = (syn.mean(1, keepdim=True) - real.mean(1, keepdim=True)).expand_as(syn)  # 2 / ipc, ipc = 2
+    torch.testing.assert_close(syn.grad, wanted.detach())
+
+
+@pytest.mark.parametrize("size", [None, 1, 2, 3, 5, 9])
+def test_class_chunks_cover_every_class_once(size):
+    parts = list(class_chunks(5, size, net("instancenorm")))
+    assert [c for part in parts for c in range(5)[part]] == list(range(5))
+    assert all(part.stop - part.start <= (size or 5) for part in parts)
+    assert len(parts) == -(-5 // min(size or 5, 5))
+
+
+def test_batchnorm_is_never_split_in_train_mode():
+    coupled = net("batchnorm")
+    assert list(class_chunks(5, None, coupled)) == [slice(0, 5)]
+    assert list(class_chunks(5, 5, coupled)) == [slice(0, 5)]
+    with pytest.raises(ValueError, match=r"method.class_chunk=2 would change the batch statistics"):
+        list(class_chunks(5, 2, coupled))
+    assert len(list(class_chunks(5, 2, coupled.eval()))) == 3  # frozen statistics couple nothing
+
+
+@pytest.mark.parametrize("size", [0, -1])
+def test_a_chunk_holds_a_class(size):
+    with pytest.raises(ValueError, match=f"method.class_chunk={size}"):
+        list(class_chunks(5, size, net("none")))
+
+
+def test_without_norm():
+    has = Architecture(ConvNet, {**KNOBS, "norm": "none"}, (3, 8, 8), 5)
+    lacks = Architecture(MLP, {"width": 4, "depth": 1}, (3, 8, 8), 5)
+    assert without_norm(None, has) is without_norm(None, lacks) is without_norm("batchnorm", has) is None
+    assert "MLP has not" in without_norm("batchnorm", lacks)
+
+
+def test_real_batches_are_of_their_class_without_replacement_and_fresh():
+    real, ctx = coded(), context()
+    first = real_batch(real, 5, ctx, 0)
+    assert first.shape == (3, 5, 1, 4, 4)
+    for c in range(3):
+        drawn = first[c, :, 0, 0, 0].round().long()
+        assert len(drawn.unique()) == 5
+        assert bool((real.train.labels[drawn] == c).all())
+    assert ctx.notes == []
+    assert torch.equal(first, real_batch(real, 5, context(), 0))
+    for other in (
+        real_batch(real, 5, ctx, 1),
+        real_batch(real, 5, ctx, 0, 1),
+        real_batch(real, 5, context(1), 0),
+    ):
+        assert not torch.equal(first, other)
+
+
+def test_a_small_class_cuts_the_batch_and_the_record_says_so():
+    real, ctx = coded(), context()
+    assert real_batch(real, 8, ctx, 0).shape[1] == 5
+    assert real_batch(real, 8, ctx, 1).shape[1] == 5
+    assert ctx.notes == ["batches of 8 real images a class were cut to 5, the smallest class of coded"]

@@ -1,0 +1,114 @@
+"""A disk that is full, for real: the kernel refuses the bytes. What was there stays, and the message says so."""
+
+import subprocess
+import sys
+
+import pytest
+
+PRELUDE = """
+import resource, sys
+from pathlib import Path
+folder = Path(sys.argv[1])
+def full(): resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
+def free(): resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
+"""
+# Python ignores SIGXFSZ, so a file above the limit is an OSError (EFBIG), as a full disk is (ENOSPC).
+
+CHECKPOINT = """
+import torch
+from dd_bench import checkpoint
+path = folder / "c.safetensors"
+checkpoint.save(path, 1, 0.0, {"x": torch.ones(9000)})
+full()
+try: checkpoint.save(path, 2, 0.0, {"x": torch.zeros(9000)})
+except OSError as error: print(error)
+free()
+x = torch.zeros(9000)
+assert checkpoint.restore(path, {"x": x}) == (1, 0.0) and x.sum() == 9000
+"""
+RECORD = """
+from dd_bench.record import write_atomic
+path = folder / "r.json"
+write_atomic(path, b"old")
+full()
+try: write_atomic(path, b"x" * 5000)
+except OSError as error: print(error)
+free()
+assert path.read_bytes() == b"old"
+"""
+ARTIFACT = """
+import torch
+from dd_bench import artifact
+from dd_bench.preprocess import Normalise
+from dd_bench.real import tensor_set
+from dd_bench.synthetic import ImageSet
+pixels, labels = torch.zeros(12, 1, 32, 32, dtype=torch.uint8), torch.arange(12) % 2
+real = tensor_set("tiny", (pixels, labels), (pixels, labels), class_names=("a", "b"),
+    preprocess=Normalise([0.5], [0.5]), flip=False, licence="", citation="", device=torch.device("cpu"), val_fraction=0)
+def save(name):
+    artifact.save(ImageSet.coreset(real, torch.arange(12)), folder / name, real=real, method="m", ipc=6, seed=0,
+        config={}, citations=[], provenance={})
+save("old")
+full()
+try: save("new")
+except OSError as error: print(error)
+free()
+artifact.load(folder / "old")
+"""
+JOURNAL = """
+from dd_bench.journal import Journal
+from dd_bench.record import Score
+path = folder / "scores.jsonl"
+scores = [Score(metric=letter * 150, value=0.5, set=0, network=0, seed=0) for letter in "abcde"]
+journal = Journal(path)
+full()
+try:
+    for network in range(9): journal.add([s.model_copy(update={"network": network}) for s in scores], 1.0)
+except OSError as error: print(error)
+free()
+networks, rest = divmod(len(journal.scores), len(scores))
+assert Journal(path).finished(0) == set(range(networks)) != set() and rest == 0
+assert len(path.read_text().splitlines()) == networks
+"""
+
+
+@pytest.mark.parametrize(
+    ("code", "left"),
+    [
+        (CHECKPOINT, ["c.safetensors"]),
+        (RECORD, ["r.json"]),
+        (ARTIFACT, ["old"]),
+        (JOURNAL, ["scores.jsonl"]),
+    ],
+    ids=["checkpoint", "record", "artifact", "journal"],
+)
+def test_what_was_there_is_untouched(tmp_path, code, left):
+    done = subprocess.run(
+        [sys.executable, "-c", PRELUDE + code, str(tmp_path)], capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    assert "File too large" in done.stdout
+    if code is not JOURNAL:  # which appends, and drops a cut line when it is read again
+        assert "what was there is untouched" in done.stdout and str(tmp_path) in done.stdout
+    assert [p.name for p in tmp_path.iterdir()] == left, "no stray file"
+
+
+@pytest.mark.parametrize("call", ["fsync", "write"])
+def test_a_run_on_a_full_disk_says_so_and_goes_on_later(dd_bench, small, tmp_path, monkeypatch, call):
+    """The checkpoint cannot be written: the run ends with a message, and a later one finishes."""
+
+    def no_space(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        if call == "fsync":
+            full.setattr("dd_bench.runtime.files.os.fsync", no_space)
+        else:
+            full.setattr("dd_bench.runtime.files.tempfile.mkstemp", no_space)
+        done = dd_bench("run", *small("dm"))
+    assert done.code == 1 and "Traceback" not in done.text
+    assert "No space left on device; what was there is untouched: " in done.text
+    assert not [p for p in (tmp_path / "runs").rglob(".*") if p.name != ".hydra"]
+    assert not list((tmp_path / "runs").glob("records/*")) and not list((tmp_path / "runs").glob("sets/*"))
+    assert dd_bench("run", *small("dm")).code == 0
+    assert len(list((tmp_path / "runs").glob("records/*.json"))) == 1

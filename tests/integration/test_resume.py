@@ -1,0 +1,371 @@
+"""kill -9, for real: a run that goes on ends with the bytes of one that was never interrupted."""
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from dd_bench.evaluation import fresh_networks
+from dd_bench.pipeline.score_log import Journal
+from dd_bench.records.record import load_record
+from dd_bench.runtime.checkpoint import spent
+
+DM = [
+    "method=dm",
+    "method.iterations=250",
+    "method.batch_real=8",
+    "model.width=8",
+    "ipc=1",
+    "protocol.recipe.epochs=150",  # a network takes longer than a look of a busy machine
+    "evaluator.num_networks=8",
+    "runtime=one_thread",
+    "runtime.precision=fp32",
+    "runtime.compile=never",
+    "checkpoint_seconds=0",
+    "log_every=1",
+]
+
+EXPERTS = [
+    "model.width=8",
+    "ipc=1",
+    "method.experts.count=2",
+    "method.experts.recipe.momentum=0.5",
+    "method.experts.recipe.batch_size=700",
+    "method.experts.recipe.epochs=8",
+    "method.expert_epochs=1",
+    "runtime=one_thread",
+    "runtime.precision=fp32",
+    "runtime.compile=never",
+]
+MTT = [
+    "method=mtt",
+    *EXPERTS,
+    "method.window.stop=2",
+    "method.iterations=150",
+    "method.syn_steps=4",
+    "method.lr_img=10",
+    "method.momentum_img=0.9",
+    "checkpoint_seconds=0",
+    "log_every=1",
+]
+
+GRAPHS = [
+    "method=doscond",
+    "method.iterations=120",
+    "method.batch_real=4",
+    "dataset=motifs",
+    "dataset.graphs=40",
+    "dataset.base=6",
+    "model=gcn",
+    "model.hidden=8",
+    "model.layers=2",
+    "ipc=2",
+    "protocol.recipe.steps=150",
+    "evaluator.num_networks=6",
+    "evaluator.looks=1",
+    "runtime=one_thread",
+    "checkpoint_seconds=0",
+    "log_every=1",
+]
+
+
+def wait_until(process, happened: Callable[[], object]) -> None:
+    """Polls until it happened; the process must still be at work."""
+    deadline = time.monotonic() + 120
+    while not happened():
+        assert process.poll() is None, f"it ended with {process.returncode} before anything could be killed"
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.005)
+
+
+def kill(process) -> None:
+    process.kill()
+    process.wait()
+    assert process.returncode == -9
+
+
+def kill_while_distilling(process, runs: Path) -> None:
+    """In the middle of a step: checkpoints are written after each, and the process is always within one."""
+    wait_until(
+        process, lambda: any(len(p.read_text().splitlines()) > 5 for p in runs.glob("work/*/log.jsonl"))
+    )
+    kill(process)
+
+
+def content(folder: Path) -> dict[str, bytes]:
+    return {p.name: p.read_bytes() for p in folder.iterdir() if p.name != "provenance.json"}  # seconds
+
+
+def sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
+
+
+def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path, monkeypatch):
+    runs = tmp_path / "runs"
+
+    process = start("run", *DM)
+    kill_while_distilling(process, runs)
+    assert not list(runs.glob("sets/[!.]*")) and not list(runs.glob("records/*")), (
+        "killed too late to tell anything"
+    )
+    checkpoint = only(runs, "work/*/distill.checkpoint.safetensors")
+    steps = len((checkpoint.parent / "log.jsonl").read_text().splitlines())
+    assert 0 < steps < 250
+
+    process = start("run", *DM)
+    wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
+    kill(process)
+    assert not list(runs.glob("records/*"))
+    folder, journal = only(runs, "sets/[!.]*"), only(runs, "work/*/scores.jsonl")
+    finished = Journal(journal).finished(0)
+    assert 0 < len(finished) < 8
+    assert "distill resumes at step" in (tmp_path / "printed.txt").read_text()
+    rows = [json.loads(line)["step"] for line in (checkpoint.parent / "log.jsonl").read_text().splitlines()]
+    assert rows == list(range(250)), "each step once, though some were done twice"
+
+    trained = []
+    plain = fresh_networks.train
+    monkeypatch.setattr(fresh_networks, "train", lambda *a, **k: trained.append(k["seed"]) or plain(*a, **k))
+    done = dd_bench("run", *DM)
+    assert done.code == 0, done.text
+    assert len(trained) == 8 - len(finished), "finished networks are not trained again"
+    assert not journal.exists() and not checkpoint.exists(), "what they led to is kept"
+    assert not [p for p in runs.rglob(".*") if p.name != ".hydra"], "nor what the kills left of them"
+    record = load_record(only(runs, "records/*.json"))
+
+    whole = tmp_path / "whole"
+    assert dd_bench("run", *DM, f"out={whole}").code == 0
+    assert content(folder) == content(only(whole, "sets/[!.]*"))
+    uninterrupted = load_record(only(whole, "records/*.json"))
+    assert record.scores == uninterrupted.scores and record.set_digests == uninterrupted.set_digests
+    assert (
+        record.key == uninterrupted.key and record.seconds["distill"] > 0.2 * uninterrupted.seconds["distill"]
+    )
+
+
+@pytest.mark.slow
+def test_graphs_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path):
+    runs = tmp_path / "runs"
+    process = start("run", *GRAPHS)
+    kill_while_distilling(process, runs)
+    assert not list(runs.glob("sets/[!.]*")), "killed too late to tell anything"
+    process = start("run", *GRAPHS)
+    wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
+    kill(process)
+    assert not list(runs.glob("records/*"))
+    assert 0 < len(Journal(only(runs, "work/*/scores.jsonl")).finished(0)) < 6
+    assert "distill resumes at step" in (tmp_path / "printed.txt").read_text()
+    done = dd_bench("run", *GRAPHS)
+    assert done.code == 0, done.text
+    whole = tmp_path / "whole"
+    assert dd_bench("run", *GRAPHS, f"out={whole}").code == 0
+    assert content(only(runs, "sets/[!.]*")) == content(only(whole, "sets/[!.]*"))
+    record, uninterrupted = (load_record(only(out, "records/*.json")) for out in (runs, whole))
+    assert record.scores == uninterrupted.scores and record.set_digests == uninterrupted.set_digests
+
+
+@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+def test_killed_while_training_experts(start, dd_bench, tmp_path, workers):
+    """In the middle of an epoch; then in one process, whatever the killed run had."""
+    cache = tmp_path / "runs" / "cache"
+    prepare = ["prepare", "method=ftd", *EXPERTS, "method.window.stop=8"]
+
+    def done(expert):
+        return sum(spent(p)[0] for p in cache.glob(f"*.partial/expert{expert}.checkpoint.safetensors"))
+
+    process = start(*prepare, f"runtime.workers={workers}")
+    wait_until(process, lambda: done(1) >= 2)
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    kill(process)
+    wait_until_dead(children)
+    trained = done(0) + done(1)
+    assert 2 <= done(1) < 8 and (done(0) == 8 or workers == 2), "killed too late to tell anything"
+    assert not list(cache.glob("*/entry.json")), "half a buffer is none"
+
+    again = dd_bench(*prepare)
+    assert again.code == 0, again.text
+    assert f"experts resumes at step {trained} of 16" in again.text
+    entry = only(cache, "*/entry.json").parent
+    assert not list(cache.glob("*.partial")) and not list(entry.glob("*.checkpoint.safetensors"))
+
+    whole = tmp_path / "whole"
+    assert dd_bench(*prepare, f"out={whole}").code == 0
+    uninterrupted = only(whole / "cache", "*/entry.json").parent
+    assert entry.name == uninterrupted.name
+    assert sha256(entry / "experts.safetensors") == sha256(uninterrupted / "experts.safetensors")
+    price, wanted = (json.loads((e / "entry.json").read_text())["seconds"] for e in (entry, uninterrupted))
+    assert price > 0.3 * wanted, "what the killed run did is in the price"
+
+
+@pytest.mark.slow
+def test_killed_while_training_a_teacher(start, dd_bench, tmp_path):
+    """Squeeze: in the middle of an epoch, after an early one was kept and measured."""
+    cache = tmp_path / "runs" / "cache"
+    prepare = ["prepare", "method=sre2l", "ipc=1", "runtime=plain", "teachers.convnet_bn.model.width=8"]
+    prepare += ["teachers.convnet_bn.recipe.epochs=12", "teachers.convnet_bn.keep=[2,9]"]
+
+    def epochs():
+        return sum(spent(p)[0] for p in cache.glob("*.partial/training.checkpoint.safetensors"))
+
+    process = start(*prepare)
+    wait_until(process, lambda: epochs() >= 3)
+    kill(process)
+    assert 3 <= epochs() < 12 and not list(cache.glob("*/entry.json"))
+    done = dd_bench(*prepare)
+    assert done.code == 0, done.text
+    assert "teacher convnet_bn resumes at step" in done.text
+    whole = tmp_path / "whole"
+    assert dd_bench(*prepare, f"out={whole}").code == 0
+    ours, theirs = (only(c, "*/entry.json").parent for c in (cache, whole / "cache"))
+    assert ours.name == theirs.name
+    files = {"network.safetensors", "epoch2.safetensors", "epoch9.safetensors", "teacher.json"}
+    assert {p.name for p in ours.iterdir()} == files | {"entry.json"}
+    assert all(sha256(ours / name) == sha256(theirs / name) for name in files)
+
+
+@pytest.mark.slow
+def test_killed_while_matching_trajectories(start, dd_bench, tmp_path):
+    runs = tmp_path / "runs"
+    process = start("distill", *MTT)
+    kill_while_distilling(process, runs)
+    assert not list(runs.glob("sets/[!.]*")), "killed too late to tell anything"
+    log = only(runs, "work/*/log.jsonl")
+    assert 5 < len(log.read_text().splitlines()) < 150
+    buffer = only(runs, "cache/*/experts.safetensors")
+    before = buffer.stat().st_mtime_ns
+
+    done = dd_bench("distill", *MTT)
+    assert done.code == 0, done.text
+    assert "distill resumes at step" in done.text and buffer.stat().st_mtime_ns == before
+    assert [json.loads(line)["step"] for line in log.read_text().splitlines()] == list(range(150))
+    assert not list(runs.glob("work/*/*.checkpoint.safetensors"))
+
+    whole = tmp_path / "whole"
+    assert dd_bench("distill", *MTT, f"out={whole}").code == 0
+    assert sha256(buffer) == sha256(only(whole, "cache/*/experts.safetensors"))
+    assert content(only(runs, "sets/[!.]*")) == content(only(whole, "sets/[!.]*"))
+
+
+@pytest.mark.slow
+def test_a_sweep_that_was_killed_does_only_what_is_missing(start, dd_bench, tmp_path):
+    records = tmp_path / "runs" / "records"
+    sweep = ["-m", "method=random", "seed=0,1,2,3,4,5", *DM[3:]]
+    process = start("run", *sweep)
+    wait_until(process, lambda: len(list(records.glob("*.json"))) >= 2)
+    kill(process)
+    before = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in records.glob("*.json")}
+    assert 2 <= len(before) < 6
+
+    done = dd_bench("run", *sweep)
+    assert done.code == 0, done.text
+    after = {p: (p.stat().st_mtime_ns, p.read_bytes()) for p in records.glob("*.json")}
+    assert len(after) == 6 and before.items() <= after.items()
+    assert done.text.count("already measured") == len(before)
+    assert {load_record(p).seeds["run"] for p in after} == set(range(6))
+
+
+@pytest.mark.slow
+def test_workers_end_with_a_killed_run(start, tmp_path):
+    """Nothing is left that eats memory and cores, and the next run finishes the rest."""
+    spread = [*DM, "method=random", "runtime.workers=2", "protocol.recipe.epochs=300"]
+    spread = [o for o in spread if not o.startswith("method.") and o != "method=dm"]
+    process = start("run", *spread)
+    wait_until(
+        process, lambda: any("\n" in p.read_text() for p in (tmp_path / "runs").glob("work/*/scores.jsonl"))
+    )
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+    assert len(children) >= 2
+    kill(process)
+    wait_until_dead(children)
+    again = start("run", *spread)
+    assert again.wait(timeout=200) == 0
+    assert len(load_record(only(tmp_path / "runs", "records/*.json")).scores) == 8
+
+
+def wait_until_dead(pids: list[str]) -> None:
+    deadline = time.monotonic() + 30
+    while any(alive(int(pid)) for pid in pids):
+        assert time.monotonic() < deadline, "a worker outlived its run"
+        time.sleep(0.05)
+
+
+def alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+        return "Z" not in Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0]
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+SRE2L = [
+    "method=sre2l",
+    "ipc=3",
+    "method.classes=5",
+    "method.iterations=150",
+    "teachers.convnet_bn.recipe.epochs=2",
+    "teachers.convnet_bn.model.width=8",
+    "model.width=8",
+    "runtime=one_thread",
+    "runtime.precision=fp32",
+    "runtime.compile=never",
+    "checkpoint_seconds=0",
+    "log_every=1",
+]
+
+
+@pytest.mark.slow
+def test_two_processes_make_one_set_and_one_is_killed(start, dd_bench, tmp_path):
+    """Each takes pieces that the other is not at; what was killed in a piece goes on in it; the bytes are the same."""
+    runs = tmp_path / "runs"
+    assert dd_bench("prepare", *SRE2L).code == 0  # the teacher is there before anybody shares anything
+    one, two = start("distill", *SRE2L), start("distill", *SRE2L)
+
+    def logs() -> list[Path]:
+        return [p for p in runs.glob("work/*/pieces/*/log.jsonl") if len(p.read_text().splitlines()) > 5]
+
+    wait_until(one, lambda: len(logs()) >= 2)  # both are at work
+    kill(one)
+    two.wait(timeout=240)
+    assert two.returncode == 0, (tmp_path / "printed.txt").read_text()
+    shared = content(only(runs, "sets/[!.]*"))
+    assert not list(runs.glob("work/*/pieces")), "what they led to is kept"
+    assert "resumes at step" in (tmp_path / "printed.txt").read_text(), "the killed piece was begun anew"
+    done = dd_bench("distill", *SRE2L, "out=alone", "cache=runs/cache")
+    assert done.code == 0, done.text
+    assert content(only(tmp_path / "alone", "sets/[!.]*")) == shared
+
+
+def test_killed_while_labelling(start, dd_bench, tmp_path):
+    """The replayed labels of a set go on after the last whole epoch, and are the same file."""
+    how = [
+        "method=random",
+        "ipc=20",
+        "protocol=sre2l-kd-400-replay",
+        "protocol.recipe.epochs=120",
+        *SRE2L[4:10],
+        "evaluator=accuracy",  # its controls would be labelled too
+        "evaluator.num_networks=1",
+    ]
+    runs = tmp_path / "runs"
+    process = start("run", *how)
+    wait_until(
+        process, lambda: any(int(p.read_text()) > 3 for p in runs.glob("cache/labels-*.partial/done.json"))
+    )
+    kill(process)
+    done = [int(p.read_text()) for p in runs.glob("cache/labels-*.partial/done.json")]
+    assert 0 < done[0] < 120
+    again = dd_bench("run", *how)
+    assert again.code == 0, again.text
+    whole = dd_bench("run", *how, "out=alone")
+    assert whole.code == 0, whole.text
+    a, b = (only(tmp_path / out, "cache/labels-*/labels.safetensors") for out in ("runs", "alone"))
+    assert sha256(a) == sha256(b)

@@ -1,0 +1,463 @@
+"""The main job through the command: what it leaves behind, and what it says when it cannot."""
+
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from dd_bench.pipeline.run import MENDABLE
+from dd_bench.records.record import load_record
+from dd_bench.synthetic import storage
+from dd_bench.synthetic.card import read_provenance
+
+
+def records(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "runs" / "records").glob("*.json"))
+
+
+def sets(tmp_path: Path) -> list[Path]:
+    return sorted((tmp_path / "runs" / "sets").glob("[!.]*"))
+
+
+class TestOneRun:
+    def test_what_it_leaves_behind(self, dd_bench, small, tmp_path):
+        done = dd_bench("run", *small("dm", "seed=3"))
+        assert done.code == 0, done.text
+        (path,), (folder,) = records(tmp_path), sets(tmp_path)
+        assert str(path.relative_to(tmp_path)) in done.text and "accuracy" in done.text
+
+        r = load_record(path)
+        assert (r.status, r.method, r.dataset, r.ipc, r.evaluator) == ("done", "dm", "digits", 1, "accuracy")
+        assert (r.protocol.name, r.selection, r.label_mode, r.model) == (
+            "quick(recipe.epochs=3)",
+            "last",
+            "hard",
+            "convnet(width=8)",
+        )
+        assert [(s.set, s.network, s.metric) for s in r.scores] == [(0, 0, "accuracy"), (0, 1, "accuracy")]
+        assert len({s.seed for s in r.scores}) == 2 and all(0 <= s.value <= 1 for s in r.scores)
+        assert set(r.seconds) == {"prepare", "distill", "evaluate"} == set(r.peak_memory)
+        assert r.seconds["evaluate"] > 0 and r.peak_memory["evaluate"] > 2**20
+        assert r.stored_bytes == {"images": 10 * 64 * 4, "labels": 80}
+        assert r.config["seed"] == 3 and r.config["method"]["iterations"] == 3 and r.seeds == {"run": 3}
+        assert r.set_digests == [storage.digest(folder)]
+        assert {"python", "torch", "kornia"} <= set(r.versions) and r.device
+        assert r.code.version and path.stem == r.key
+
+        syn, card = storage.load(folder)
+        assert (card.method, card.dataset, card.ipc) == ("dm", "digits", 1) and card.config["method"][
+            "lr_img"
+        ] == 1.0
+        assert card.dataset_digest == r.real_digest and len(syn.labels) == 10
+        assert read_provenance(folder)["seconds"]["distill"] == r.seconds["distill"]
+
+        work = tmp_path / "runs" / "work"
+        (log,) = work.glob("*/*")
+        rows = [json.loads(line) for line in log.read_text().splitlines()]
+        assert log.name == "log.jsonl" and [(row["loop"], row["step"]) for row in rows] == [
+            ("distill", s) for s in range(3)
+        ]
+
+    def test_one_seed_gives_the_same_bytes(self, dd_bench, small, tmp_path):
+        values = []
+        for out, seed in (("a", 0), ("b", 0), ("c", 1)):
+            assert dd_bench("run", *small("dm", f"out={out}", f"seed={seed}")).code == 0
+            (folder,) = (tmp_path / out / "sets").iterdir()
+            (path,) = (tmp_path / out / "records").iterdir()
+            files = {
+                p.name: p.read_bytes() for p in folder.iterdir() if p.name != "provenance.json"
+            }  # seconds
+            values.append((folder.name, files, [s.value for s in load_record(path).scores]))
+        assert values[0] == values[1]
+        assert values[0][1]["synthetic.safetensors"] != values[2][1]["synthetic.safetensors"]
+
+    def test_twice_does_nothing_twice(self, dd_bench, small, tmp_path, monkeypatch):
+        dd_bench("run", *small("dm"))
+        before = {p: p.stat().st_mtime_ns for p in (*records(tmp_path), *sets(tmp_path)[0].iterdir())}
+        monkeypatch.setattr(
+            "dd_bench.evaluation.fresh_networks.train", lambda *a, **k: pytest.fail("trained again")
+        )
+        done = dd_bench("run", *small("dm"))
+        assert done.code == 0 and "already measured" in done.text and "accuracy" in done.text
+        assert before == {p: p.stat().st_mtime_ns for p in (*records(tmp_path), *sets(tmp_path)[0].iterdir())}
+
+    def test_how_to_compute_is_not_what(self, dd_bench, small, tmp_path):
+        """Another way of computing, or of logging, finds what is there."""
+        dd_bench("run", *small("random"))
+        for other in ("runtime=one_thread", "log_every=3", "checkpoint_seconds=5"):
+            assert "already measured" in dd_bench("run", *small("random", other)).text
+        assert len(records(tmp_path)) == 1
+
+    def test_another_protocol_reuses_the_set(self, dd_bench, small, tmp_path, monkeypatch):
+        dd_bench("run", *small("dm"))
+        monkeypatch.setattr("dd_bench.methods.dm.DM.distill", lambda *a: pytest.fail("distilled again"))
+        changed = ("protocol=dc-300", "protocol.recipe.epochs=2", "protocol.recipe.milestones=[]")
+        assert dd_bench("run", *small("dm", *changed)).code == 0
+        assert dd_bench("run", *small("dm", "evaluator.num_networks=1")).code == 0
+        assert len(sets(tmp_path)) == 1 and len(records(tmp_path)) == 3
+        assert {load_record(p).protocol.name for p in records(tmp_path)} == {
+            "quick(recipe.epochs=3)",
+            "dc-300(recipe.epochs=2, recipe.milestones=[])",  # not what is called dc-300, so on no board of it
+        }
+
+    def test_several_sets_keep_their_variance_apart(self, dd_bench, small, tmp_path):
+        done = dd_bench("run", *small("random", "num_sets=2"))
+        assert done.code == 0 and "n=4 networks on 2 sets" in done.text
+        (path,) = records(tmp_path)
+        r = load_record(path)
+        assert [(s.set, s.network) for s in r.scores] == [(0, 0), (0, 1), (1, 0), (1, 1)]
+        assert [s.seed for s in r.scores[:2]] == [s.seed for s in r.scores[2:]], (
+            "the same networks on each set"
+        )
+        assert len(set(r.set_digests)) == 2 == len(sets(tmp_path)) and r.summary().std_sets is not None
+        first = {f.name for f in sets(tmp_path)}
+        dd_bench("run", *small("random"))
+        assert {f.name for f in sets(tmp_path)} == first, (
+            "the first of several sets is the set of a single one"
+        )
+
+    def test_distill_then_evaluate(self, dd_bench, small, tmp_path):
+        """In two steps, through the folder, a set gets the score of the one-step run."""
+        done = dd_bench("distill", *small("dm", "out=a"))
+        assert done.code == 0 and not (tmp_path / "a" / "records").exists()
+        (folder,) = (tmp_path / "a" / "sets").iterdir()
+        evaluate = [o for o in small("random") if not o.startswith(("method", "ipc"))]
+        done = dd_bench("evaluate", f"set={folder}", *evaluate, "out=b")
+        assert done.code == 0, done.text
+        (path,) = (tmp_path / "b" / "records").iterdir()
+        scored = load_record(path)
+        assert (scored.method, scored.ipc, scored.config["method"]["iterations"]) == ("dm", 1, 3)
+        dd_bench("run", *small("dm", "out=a"))
+        (path,) = (tmp_path / "a" / "records").iterdir()
+        assert load_record(path).scores == scored.scores
+
+    def test_a_set_that_says_nothing_of_its_making(self, dd_bench, small, tmp_path):
+        dd_bench("distill", *small("dm"))
+        (folder,) = sets(tmp_path)
+        for text in (None, '{"seconds": {}}', '{"seconds": {"distill": 1.5}}', "nonsense"):
+            (folder / "provenance.json").unlink(missing_ok=True)
+            if text is not None:
+                (folder / "provenance.json").write_text(text)
+            done = dd_bench("evaluate", f"set={folder}", *small("random")[1:], f"out={abs(hash(text))}")
+            assert done.code == 0, done.text
+
+    def test_prepare_builds_what_run_uses(self, dd_bench, small, tmp_path, monkeypatch):
+        teacher = ("method.teacher.epochs=1", "num_sets=2")
+        done = dd_bench("prepare", *small("herding", *teacher))
+        assert done.code == 0 and "prepared: " in done.text
+        (entry,) = [p for p in (tmp_path / "runs" / "cache").iterdir() if p.is_dir()]
+        assert not records(tmp_path) and not sets(tmp_path)
+        monkeypatch.setattr(
+            "dd_bench.teachers.feature_networks.train", lambda *a, **k: pytest.fail("trained again")
+        )
+        assert dd_bench("run", *small("herding", *teacher)).code == 0
+        cost = json.loads((entry / "entry.json").read_text())["seconds"]
+        assert load_record(records(tmp_path)[0]).seconds["prepare"] == cost, "the whole price, though cached"
+
+
+class TestRefusals:
+    """Exit status 1, the words that help, no traceback, nothing half done."""
+
+    @staticmethod
+    def refused(done, *words):
+        assert done.code == 1, done.text
+        assert "Traceback" not in done.text
+        for word in words:
+            assert re.search(word, done.text, re.M), f"{word!r} is not in:\n{done.text}"
+
+    @pytest.mark.parametrize(
+        ("overrides", "words"),
+        [
+            (["nope=1"], ["'nope'", "not in struct"]),
+            (["method.nope=1"], ["nope", "not in struct"]),
+            (["+method.nope=1"], ["group 'method'", "unexpected keyword argument 'nope'"]),
+            (["method=nope"], ["nope", "Available options", "dm"]),
+            (["ipc=0"], ["^error: ipc=0: wanted a whole number >= 1"]),
+            (
+                ["ipc=600"],
+                [r"ipc=600 exceeds class '8' of digits \(131 images\)", "method.init=noise or ipc<=131"],
+            ),
+            (
+                ["dataset=cifar10"],
+                ["cifar10: no data_batch_1", "dataset.download=true", "dataset.root=FOLDER"],
+            ),
+        ],
+        ids=lambda v: " ".join(v) if v and "=" in v[0] else "",
+    )
+    def test_through_the_command(self, dd_bench, small, tmp_path, overrides, words):
+        self.refused(dd_bench("run", *small("dm"), *overrides), *words)
+        assert not sets(tmp_path)
+
+    @pytest.mark.parametrize(
+        ("overrides", "words"),
+        [
+            (["+dataset.nope=1"], ["group 'dataset'", "unexpected keyword argument 'nope'"]),
+            (["+model.nope=1"], ["ConvNet cannot be built", "unexpected keyword argument 'nope'"]),
+            (["+evaluator.nope=1"], ["group 'evaluator'", "unexpected keyword argument 'nope'"]),
+            (["+protocol.recipe.nope=1"], [r"protocol\.recipe\.nope=1: Extra inputs"]),
+            (["ipc=ten"], ["ipc='ten': wanted a whole number"]),
+            (["ipc=1.5"], ["ipc=1.5: wanted a whole number"]),
+            (["ipc=true"], ["ipc=True: wanted a whole number"]),
+            (["num_sets=0"], ["num_sets=0"]),
+            (["seed=-1"], ["seed=-1: wanted a whole number >= 0"]),
+            (["log_every=0"], ["log_every=0"]),
+            (["checkpoint_seconds=-1"], ["checkpoint_seconds=-1: wanted a number >= 0"]),
+            (["checkpoint_seconds=soon"], ["checkpoint_seconds='soon'"]),
+            (["method.lr_img=nan"], ["nan or infinite"]),
+            (["method.iterations=-3"], ["-3 iterations, wanted a whole number >= 0"]),
+            (["method.iterations=2.5"], [r"method\.iterations=2\.5: .*valid integer"]),
+            (["method=random", "ipc=132"], ["ipc=132 exceeds class '8'", "ipc<=131"]),
+            (["method.init=nothing"], ["method.init='nothing' is unknown; take one of real, noise"]),
+            (["method.augment=blur"], ["unknown augmentation 'blur'"]),
+            (["model.width=wide"], [r"model\.width='wide': .*valid integer"]),
+            (["model.norm=nonorm"], ["nonorm", "instancenorm"]),
+            (["model=lenet"], ["LeNet shrinks 8x8 images to nothing. Take model=convnet"]),
+            (
+                ["method=datadam_released", "model=mlp"],
+                ["method.norm=batchnorm needs", "MLP", "method.norm=null"],
+            ),
+            (
+                ["method=datadam", "method.norm=null", "model=mlp"],
+                ["attention needs two layers", "model=convnet"],
+            ),
+            (["method.norm=batchnorm", "method.class_chunk=2"], ["class_chunk=2", "BatchNorm"]),
+            (["method.lr_img=abc"], [r"method\.lr_img='abc': .*valid number"]),
+            (["method.batch_real=0"], ["batch_real=0: wanted at least one"]),
+            (["evaluator.num_networks=0"], ["num_networks=0: at least one network"]),
+            (["evaluator.num_networks=few"], [r"evaluator\.num_networks='few': .*valid integer"]),
+            (["protocol.recipe.lr=0"], [r"protocol\.recipe\.lr=0: Input should be greater than 0"]),
+            (["protocol.recipe.optimizer=lion"], [r"optimizer='lion': .*'sgd', 'adam' or 'adamw'"]),
+            (["protocol.selection=best_on_val", "protocol.eval_every=1"], ["dataset.val_fraction=0.1"]),
+            (["protocol=ddranking-compat", "protocol.recipe.epochs=3"], ["eval_from=242 with epochs=3"]),
+            (["runtime.device=gpu"], ["runtime.device='gpu' is none of auto, cpu, cuda"]),
+            (
+                ["runtime.threads=0"],
+                [r"runtime\.threads=0: Input should be greater than or equal to 1 or .*'auto'"],
+            ),
+            (["runtime.precision=fp8"], [r"runtime\.precision='fp8'"]),
+            (["dataset.val_fraction=1"], ["dataset.val_fraction=1 is outside"]),
+            (["dataset.preprocess=log"], ["unknown preprocessing 'log'", "dataset.preprocess=zca"]),
+            (["dataset=imagenette"], ["data/imagenet"]),
+        ],
+        ids=lambda v: " ".join(v) if v and "=" in v[0] else "",
+    )
+    def test_messages(self, job, small, tmp_path, overrides, words):
+        groups = {o.split("=")[0] for o in overrides}
+        base = [o for o in small("dm") if not ("model" in groups and o.startswith("model."))]
+        if "method" in groups:
+            base = [o for o in base if not o.startswith("method")]
+        with pytest.raises(MENDABLE) as raised:
+            job(*base, *overrides)
+        for word in words:
+            assert re.search(word, str(raised.value)), f"{word!r} is not in: {raised.value}"
+        assert not sets(tmp_path) or "best_on_val" in overrides[0]
+        assert all(load_record(p).status == "skipped" for p in records(tmp_path))
+
+    @pytest.mark.gpu
+    def test_a_card_that_is_not_there(self, dd_bench, small):
+        self.refused(dd_bench("run", *small("dm", "runtime.device=cuda:99")), "cuda:99, but torch sees")
+
+    def test_cuda_without_a_card(self, dd_bench, small, monkeypatch):
+        monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
+        self.refused(
+            dd_bench("run", *small("dm", "runtime.device=cuda")), "sees 0 CUDA", "runtime.device=cpu"
+        )
+
+    def test_compiling_without_a_compiler(self, dd_bench, small, monkeypatch):
+        monkeypatch.setattr("dd_bench.runtime.runtime.shutil.which", lambda _: None)
+        self.refused(
+            dd_bench("run", *small("dm", "runtime.compile=always")),
+            "needs a C++ compiler".replace("+", r"\+"),
+        )
+
+    def test_a_skip_is_recorded_with_its_reason(self, dd_bench, small, tmp_path):
+        self.refused(dd_bench("run", *small("dm", "ipc=600")), "skipped")
+        (path,) = records(tmp_path)
+        r = load_record(path)
+        assert r.status == "skipped" and r.reason.startswith("ipc=600 exceeds") and r.scores == []
+
+    def test_divergence_is_recorded_and_tried_again(self, dd_bench, small, tmp_path):
+        wild = small("dm", "method.lr_img=1e30", "log_every=1", "checkpoint_seconds=0")
+        for _ in range(2):
+            self.refused(
+                dd_bench("run", *wild), "diverged: dm on digits", "loss is", "The last finite state is kept"
+            )
+        (path,) = records(tmp_path)
+        assert load_record(path).status == "diverged" and "lr_img" in load_record(path).reason
+        assert not sets(tmp_path)
+        self.refused(dd_bench("distill", *wild), "error: loss is")
+
+    @pytest.mark.parametrize("workers", [1, 2])
+    def test_a_fresh_network_that_diverges_is_no_score(self, dd_bench, small, tmp_path, workers):
+        """Its accuracy is chance, and a board would take it for the set's."""
+        wild = small("random", "protocol.recipe.lr=1e30", f"runtime.workers={workers}")
+        self.refused(dd_bench("run", *wild), "diverged: random", "smaller protocol.recipe.lr than 1e.30")
+        (path,) = records(tmp_path)
+        assert load_record(path).status == "diverged" and load_record(path).scores == []
+        assert len(sets(tmp_path)) == 1, "the set is kept"
+
+    def test_a_teacher_that_diverges(self, dd_bench, small, tmp_path):
+        wild = small("herding", "method.teacher.lr=1e30", "method.teacher.epochs=2")
+        self.refused(dd_bench("run", *wild), "diverged", "smaller method.teacher.lr")
+        assert not list((tmp_path / "runs").glob("cache/*/entry.json"))
+
+    def test_a_damaged_checkpoint(self, dd_bench, small, tmp_path):
+        wild = small("dm", "method.lr_img=1e30", "log_every=1", "checkpoint_seconds=0")
+        dd_bench("run", *wild)
+        (path,) = (tmp_path / "runs").glob("work/*/*.safetensors")
+        path.write_bytes(path.read_bytes()[:50])
+        self.refused(dd_bench("run", *wild), "checkpoint .* is damaged", f"rm {path.relative_to(tmp_path)}")
+
+    def test_a_damaged_record(self, dd_bench, small, tmp_path):
+        dd_bench("run", *small("random"))
+        (path,) = records(tmp_path)
+        path.write_text("{")
+        self.refused(
+            dd_bench("run", *small("random")),
+            "is not a record",
+            f"To measure anew: rm runs/records/{path.name}",
+        )
+
+    def test_a_damaged_set(self, dd_bench, small, tmp_path):
+        dd_bench("distill", *small("random"))
+        (folder,) = sets(tmp_path)
+        data = bytearray((folder / "synthetic.safetensors").read_bytes())
+        data[-1] ^= 1
+        (folder / "synthetic.safetensors").write_bytes(data)
+        self.refused(dd_bench("run", *small("random")), r"synthetic\.safetensors was changed or cut")
+
+
+class TestEvaluateRefusals:
+    refused = staticmethod(TestRefusals.refused)
+
+    @pytest.fixture
+    def folder(self, dd_bench, small, tmp_path):
+        dd_bench("distill", *small("random"))
+        return sets(tmp_path)[0]
+
+    @pytest.fixture
+    def evaluate(self, dd_bench, small):
+        return lambda *more: dd_bench(
+            "evaluate", *(o for o in small("random")[1:] if not o.startswith("ipc")), *more
+        )
+
+    def test_which_set(self, evaluate):
+        self.refused(evaluate(), "which set", "dd-bench evaluate set=FOLDER")
+
+    def test_no_set(self, evaluate, tmp_path):
+        self.refused(evaluate("set=missing"), r"missing is no synthetic set: it has no card\.json")
+        (tmp_path / "empty").mkdir()
+        self.refused(evaluate("set=empty"), "empty is no synthetic set")
+        self.refused(evaluate("set=5"), "5 is no synthetic set")
+
+    def test_other_preprocessing(self, evaluate, folder):
+        self.refused(
+            evaluate(f"set={folder}", "dataset.preprocess=zca"),
+            "cannot be scored",
+            "dataset.preprocess=normalise",
+        )
+
+    def test_other_data(self, evaluate, folder, tmp_path, monkeypatch):
+        """Three-channel data under a one-channel set: refused before a network meets them."""
+        from PIL import Image
+
+        for split in ("train", "val"):
+            for c in range(10):
+                (tmp_path / "colour" / split / str(c)).mkdir(parents=True)
+                Image.new("RGB", (8, 8), (25 * c, 9, 9)).save(tmp_path / "colour" / split / str(c) / "a.png")
+        colour = ("dataset=image_folder", "dataset.root=colour", "dataset.size=8")
+        self.refused(
+            evaluate(f"set={folder}", *colour), "was distilled from 'digits'", "this is 'image_folder'"
+        )
+
+    def test_a_network_that_cannot(self, evaluate, dd_bench, folder):
+        done = dd_bench("evaluate", f"set={folder}", "model=lenet", "runtime=plain")
+        self.refused(done, "LeNet shrinks 8x8 images to nothing")
+
+    def test_a_changed_set(self, evaluate, folder):
+        (folder / "README.md").write_text("better")
+        self.refused(evaluate(f"set={folder}"), r"README\.md was changed or cut")
+
+
+class TestSweep:
+    def test_a_skip_is_recorded_and_the_sweep_goes_on(self, dd_bench, small, tmp_path):
+        done = dd_bench("run", "-m", *small("random", "ipc=600,1"))
+        assert done.code == 0, done.text
+        by_status = {load_record(p).status: load_record(p) for p in records(tmp_path)}
+        assert set(by_status) == {"skipped", "done"} and "ipc=600 exceeds" in by_status["skipped"].reason
+        assert "skipped: random on digits, ipc=600" in done.text
+        # Started again, only what is missing runs: nothing.
+        before = {p: p.stat().st_mtime_ns for p in records(tmp_path) if load_record(p).status == "done"}
+        assert dd_bench("run", "-m", *small("random", "ipc=600,1")).code == 0
+        assert all(p.stat().st_mtime_ns == t for p, t in before.items())
+
+    def test_a_network_that_does_not_fit_is_a_skip(self, dd_bench, small, tmp_path):
+        overrides = [o for o in small("random") if not o.startswith("model")]
+        done = dd_bench("run", "-m", *overrides, "model=lenet,mlp")
+        assert done.code == 0, done.text
+        assert {load_record(p).model.split("(")[0]: load_record(p).status for p in records(tmp_path)} == {
+            "lenet": "skipped",
+            "mlp": "done",
+        }
+
+    def test_an_error_does_not_stop_the_others(self, dd_bench, small, tmp_path):
+        """The sweep ends with the error, after all else was done."""
+        done = dd_bench("run", "-m", *small("random", "dataset=cifar10,digits"))
+        TestRefusals.refused(done, "cifar10: no data_batch_1", "method=random .*dataset=cifar10.*: cifar10")
+        assert [load_record(p).dataset for p in records(tmp_path)] == ["digits"]
+
+    def test_threads_of_one_job_are_not_the_next_one_s(self, dd_bench, small, monkeypatch):
+        import torch
+
+        monkeypatch.setattr("dd_bench.runtime.runtime._THREADS", 2)
+        seen = []
+        monkeypatch.setattr(
+            "dd_bench.pipeline.experiment.Experiment.synthetic_set",
+            lambda *_: seen.append(torch.get_num_threads()) or 1 / 0,
+        )
+        for threads in ("1", "auto"):
+            dd_bench("run", *small("random", f"runtime.threads={threads}"))
+        torch.set_num_threads(1)
+        assert seen == [1, 2]
+
+
+class TestBugsAreShown:
+    def test_with_their_traceback(self, dd_bench, small, monkeypatch):
+        """Only what the user can mend is a bare message."""
+        monkeypatch.setattr("dd_bench.methods.random.Random.distill", lambda *_: {}["bug"])
+        done = dd_bench("run", *small("random"))
+        assert done.code == 1 and "Traceback" in done.text and "KeyError: 'bug'" in done.text
+
+    def test_and_on_request_so_is_the_rest(self, dd_bench, small, monkeypatch):
+        monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
+        with pytest.raises(Exception, match="ipc=0: wanted"):
+            dd_bench("run", *small("random", "ipc=0"))
+
+
+class TestCommand:
+    def test_usage(self, dd_bench):
+        done = dd_bench("--help")
+        assert done.code == 0 and "usage: dd-bench VERB" in done.text and "HYDRA_FULL_ERROR" in done.text
+        for verb in ("run", "prepare", "distill", "evaluate", "list", "show", "verify", "leaderboard"):
+            assert re.search(rf"^  {verb} ", done.text, re.M)
+        assert dd_bench().code == 2
+
+    def test_unknown_verb(self, dd_bench):
+        done = dd_bench("train")
+        assert done.code == 2 and "there is no verb 'train'" in done.text and "usage" in done.text
+
+    def test_version(self, dd_bench):
+        assert re.fullmatch(r"dd-bench \d+\.\d+\.\d+\n", dd_bench("--version").text)
+
+    def test_composition_loads_no_torch(self, tmp_path):
+        import subprocess
+        import sys
+
+        code = (
+            "import sys; sys.argv = ['dd-bench', 'run', '--cfg', 'job']; from dd_bench.cli.main import main; main(); "
+            "sys.exit(3 if 'torch' in sys.modules else 0)"
+        )
+        done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        assert "num_networks: 5" in done.stdout and "checkpoint_seconds: 60" in done.stdout

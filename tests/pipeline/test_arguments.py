@@ -1,0 +1,30 @@
+"""A configured value of the wrong type is named before anything is built."""
+
+import pytest
+
+from dd_bench.methods.datadam import DataDAM
+from dd_bench.pipeline.arguments import check_arguments
+from dd_bench.runtime.loggers import Several
+
+
+def reader(*, root: str | None, size: int, device: object) -> None: ...
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [
+        ({"lr_img": "abc"}, r"method.lr_img='abc': .*valid number"),
+        ({"iterations": 1.5}, r"method.iterations=1.5: .*integer"),
+        ({"power": None}, r"method.power=None"),  # DataDAM's own
+        ({"norm": 3}, r"method.norm=3: .*string"),  # passed on to DM
+    ],
+)
+def test_a_value_of_another_type_is_named(values, message):
+    with pytest.raises(ValueError, match=message):
+        check_arguments(DataDAM, values, "method")
+
+
+def test_right_values_and_unknown_keys_pass():
+    check_arguments(DataDAM, {"lr_img": 1, "norm": None, "power": 4.0, "nobody": "x"}, "method")
+    check_arguments(reader, {"root": None, "size": 32}, "dataset")
+    check_arguments(Several, {"loggers": [{"_target_": "a.Logger"}]}, "logger")  # built later

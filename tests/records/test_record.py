@@ -1,0 +1,272 @@
+"""The record: its arithmetic against numpy and scipy, its text, and what it refuses."""
+
+import json
+
+import numpy as np
+import pytest
+from scipy import stats
+
+from dd_bench.records.record import Code, ProtocolId, Record, Score, load_record
+from dd_bench.runtime.files import DEEPEST, canonical, content_key, parse_json, write_atomic
+
+
+def record(sets: list[list[float]], **changes) -> Record:
+    """A record with one list of networks' values for each set."""
+    scores = [
+        Score(metric="accuracy", value=v, set=s, network=n, seed=n)
+        for s, values in enumerate(sets)
+        for n, v in enumerate(values)
+    ]
+    fields = {
+        "key": "k",
+        "status": "done",
+        "created": "2026-01-02T03:04:05+00:00",
+        "method": "m",
+        "dataset": "digits",
+        "model": "convnet",
+        "ipc": 1,
+        "protocol": ProtocolId(name="quick", version=1),
+        "evaluator": "accuracy",
+        "selection": "last",
+        "label_mode": "hard",
+        "main_metric": "accuracy",
+        "scores": scores,
+        "config": {"ipc": 1},
+        "seeds": {"run": 0},
+        "real_digest": "d",
+        "code": Code(version="0", numbers=1, revision=None, dirty=None),
+        "device": "cpu",
+        "versions": {},
+    }
+    return Record(**fields | changes)
+
+
+class TestSummary:
+    def test_networks_of_one_set(self):
+        values = [0.5, 0.52, 0.55, 0.49, 0.61]
+        s = record([values]).summary()
+        assert s.mean == pytest.approx(np.mean(values))
+        assert [s.std, s.std_networks] == pytest.approx([np.std(values, ddof=1)] * 2)
+        assert s.std_sets is None and (s.num_sets, s.num_networks) == (1, 5)
+        low, high = stats.t.interval(0.95, 4, loc=np.mean(values), scale=stats.sem(values))
+        assert (s.ci_low, s.ci_high) == pytest.approx((low, high), rel=1e-12)
+
+    def test_sets_are_the_independent_units(self):
+        """Networks on one set share its luck: the interval is over set means, and both spreads are kept apart."""
+        sets = [[0.5, 0.52, 0.54], [0.6, 0.63, 0.6], [0.4, 0.45, 0.41], [0.52, 0.5, 0.57]]
+        s, means = record(sets).summary(), [np.mean(v) for v in sets]
+        assert s.mean == pytest.approx(np.mean(means))
+        assert s.std == pytest.approx(np.std(np.ravel(sets), ddof=1))
+        assert s.std_networks == pytest.approx(np.sqrt(np.mean([np.var(v, ddof=1) for v in sets])))
+        assert s.std_sets == pytest.approx(np.std(means, ddof=1))
+        low, high = stats.t.interval(0.95, 3, loc=np.mean(means), scale=stats.sem(means))
+        assert (s.ci_low, s.ci_high) == pytest.approx((low, high))
+        assert (s.num_sets, s.num_networks) == (4, 12)
+
+    def test_sets_of_unequal_size(self):
+        sets = [[0.5], [0.6, 0.63, 0.7], [0.4, 0.45]]
+        s = record(sets).summary()
+        assert s.mean == pytest.approx(np.mean([np.mean(v) for v in sets])), "each set counts once"
+        squares = sum(np.sum((np.array(v) - np.mean(v)) ** 2) for v in sets)
+        assert s.std_networks == pytest.approx(np.sqrt(squares / 3)), "pooled over n_i - 1"
+
+    def test_one_network_has_no_spread(self):
+        s = record([[0.7]]).summary()
+        assert (s.mean, s.std, s.std_networks, s.std_sets, s.ci_low, s.ci_high) == (
+            0.7,
+            None,
+            None,
+            None,
+            None,
+            None,
+        )
+        s = record([[0.7], [0.8]]).summary()
+        assert s.std_networks is None and s.std_sets == s.std and s.ci_low is not None
+
+    def test_the_interval_of_a_share_ends_at_zero_and_one(self):
+        s = record([[0.7, 0.99]]).summary()
+        assert (s.ci_low, s.ci_high) == (0.0, 1.0), "Student's t with one degree of freedom is wide"
+        s = record([[0.7, 0.99]], main_metric="loss").summary("accuracy")
+        assert s.ci_low < 0 and s.ci_high > 1, "nobody knows where a loss ends"
+
+    def test_the_order_of_scores_does_not_matter(self):
+        a = record([[0.1, 0.2], [0.3, 0.5]])
+        assert a.model_copy(update={"scores": a.scores[::-1]}).summary() == a.summary()
+
+    def test_metrics_apart(self):
+        r = record([[0.1, 0.2]])
+        extra = [Score(metric="robust", value=0.05, set=0, network=n, seed=n) for n in range(2)]
+        r = r.model_copy(update={"scores": [*r.scores, *extra]})
+        assert r.metrics == ["accuracy", "robust"] and r.summary("robust").mean == 0.05
+        assert r.summary().mean == pytest.approx(0.15)
+
+    def test_a_record_without_scores(self):
+        with pytest.raises(ValueError, match=r"\(skipped\) has no score 'accuracy'"):
+            record([], status="skipped", reason="no").summary()
+
+
+class TestText:
+    def test_round_trip(self, tmp_path):
+        r = record([[0.1, 1 / 3], [0.2, 2 / 3]], notes=["naïve ±"], reason=None)
+        assert load_record(r.save(tmp_path / "a" / "r.json")) == r
+        assert load_record(tmp_path / "a" / "r.json").digest == r.digest
+
+    def test_digest_is_of_the_content(self):
+        a = record([[0.1]], config={"x": 1, "ipc": 1})
+        assert a.digest == record([[0.1]], config={"ipc": 1, "x": 1}).digest and len(a.digest) == 64
+        assert a.digest != a.model_copy(update={"notes": ["x"]}).digest
+
+    def test_text_is_stable(self):
+        text = record([[0.1]]).text()
+        keys = list(json.loads(text))
+        assert keys == sorted(keys) and text.endswith("}\n") and text == record([[0.1]]).text()
+
+    def test_nan_is_no_value(self):
+        with pytest.raises(ValueError, match="finite"):
+            record([[float("nan")]])
+        with pytest.raises(ValueError, match="JSON"):
+            canonical({"lr": float("inf")})
+
+
+class TestRefused:
+    @pytest.fixture
+    def path(self, tmp_path):
+        return record([[0.1, 0.2]]).save(tmp_path / "r.json")
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"surprise": 1}, "surprise"),
+            ({"published": 0.9}, "published"),
+            ({"status": "great"}, "status"),
+            ({"selection": "best"}, "selection"),
+            ({"ipc": 0}, "ipc"),
+            ({"ipc": "many"}, "ipc"),
+            ({"scores": [{"metric": "a", "value": "high", "set": 0, "network": 0, "seed": 0}]}, "value"),
+            ({"scores": [{"metric": "a", "value": 0.5, "set": -1, "network": 0, "seed": 0}]}, "set"),
+            ({"scores": [{"metric": "a", "value": 0.5, "set": 0, "network": 0, "seed": 0, "x": 1}]}, "x"),
+            ({"protocol": {"name": "quick"}}, "version"),
+            ({"code": None}, "code"),
+            ({"schema_version": 2}, "schema_version=2, this version reads 1"),
+            ({"schema_version": None}, "schema_version=None"),
+        ],
+    )
+    def test_tampered(self, path, change, told):
+        path.write_text(json.dumps(json.loads(path.read_text()) | change))
+        with pytest.raises(ValueError, match=f"{path}.*(\n.*)*{told}"):
+            load_record(path)
+
+    def test_a_field_less(self, path):
+        for field in ("method", "scores", "code", "real_digest", "config"):
+            data = json.loads(path.read_text())
+            del data[field]
+            (path.parent / "less.json").write_text(json.dumps(data))
+            if field == "scores":
+                assert load_record(path.parent / "less.json").scores == []
+            else:
+                with pytest.raises(ValueError, match=f"{field}\n.*[Ff]ield required"):
+                    load_record(path.parent / "less.json")
+
+    @pytest.mark.parametrize(
+        "content", [b"", b"{", b"[]", b"5", b"null", b"\xff\xfe", b'{"schema_version": 1}']
+    )
+    def test_no_record(self, path, content):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=str(path)):
+            load_record(path)
+        with pytest.raises(ValueError, match="is not a record"):
+            load_record(path.parent / "nowhere.json")
+
+    def test_a_cut_record(self, path):
+        data = path.read_bytes()
+        for keep in range(0, len(data) - 2, 97):
+            path.write_bytes(data[:keep])
+            with pytest.raises(ValueError, match="is not a record"):
+                load_record(path)
+
+
+class TestWriteAtomic:
+    def test_new_and_old(self, tmp_path):
+        path = tmp_path / "deep" / "file"
+        write_atomic(path, b"old")
+        write_atomic(path, b"new")
+        assert path.read_bytes() == b"new" and len(list(path.parent.iterdir())) == 1
+        assert path.stat().st_mode & 0o777 == 0o644, "others may read it; a temporary file is private"
+
+    @pytest.mark.parametrize("step", ["fsync", "fdopen", "mkstemp", "replace", "chmod"])
+    @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=type)
+    def test_whatever_fails_leaves_the_old_file_alone(self, tmp_path, monkeypatch, step, error):
+        write_atomic(tmp_path / "file", b"old")
+
+        def fails(*_, **__):
+            raise error
+
+        where = {"mkstemp": "tempfile.mkstemp", "replace": "Path.replace", "chmod": "Path.chmod"}
+        monkeypatch.setattr(f"dd_bench.records.record.{where.get(step, f'os.{step}')}", fails)
+        with pytest.raises(type(error)) as raised:
+            write_atomic(tmp_path / "file", b"new")
+        monkeypatch.undo()
+        assert (tmp_path / "file").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
+        if isinstance(error, OSError):
+            assert "what was there is untouched" in str(raised.value) and "file" in str(raised.value)
+
+
+def test_content_keys():
+    assert content_key({"b": 1, "a": [1, 2]}) == content_key({"a": [1, 2], "b": 1})
+    assert content_key({"a": [1, 2]}) != content_key({"a": [2, 1]}) and len(content_key({})) == 16
+    # Held by value: a key that changes makes every stored set and record unfindable.
+    assert content_key({"a": 1, "numbers": 1}) == "3d497bd9b964de9d"
+
+
+class TestUnits:
+    """Networks that share more than their set, and metrics that are no shares."""
+
+    def test_networks_of_a_unit_are_one_value(self):
+        values = {0: (0.5, 0.7), 1: (0.6, 0.8), 2: (0.1, 0.3)}
+        scores = [
+            Score(metric="accuracy", value=v, set=0, network=2 * unit + i, seed=i, unit=unit)
+            for unit, pair in values.items()
+            for i, v in enumerate(pair)
+        ]
+        made = record([], scores=scores)
+        assert made.sample() == pytest.approx([0.6, 0.7, 0.2])
+        s = made.summary()
+        assert s.num_networks == 6 and (s.ci_low, s.ci_high) == pytest.approx((0.0, 1.0)), (
+            "three values, far apart"
+        )
+
+    def test_records_without_units_keep_their_text(self):
+        plain = record([], scores=[Score(metric="accuracy", value=0.5, set=0, network=0, seed=1)])
+        assert "unit" not in plain.text()
+        assert Record.model_validate_json(plain.text()) == plain
+        shared = record([], scores=[Score(metric="accuracy", value=0.5, set=0, network=0, seed=1, unit=3)])
+        assert Record.model_validate_json(shared.text()) == shared
+
+    def test_a_difference_of_shares_may_be_negative(self):
+        scores = [
+            Score(metric=m, value=v, set=0, network=i, seed=i)
+            for m, values in (("accuracy", (0.9, 0.9, 0.9)), ("forgetting", (-0.02, -0.01, 0.0)))
+            for i, v in enumerate(values)
+        ]
+        s = record([], scores=scores).summary("forgetting")
+        assert s.ci_low < s.mean < 0 < s.ci_high
+
+
+class TestStrangersJson:
+    def test_depth(self):
+        for opening, closing in (("[", "]"), ('{"a":', "}")):
+            deepest = opening * DEEPEST + "1" + closing * DEEPEST
+            parse_json(deepest.encode())
+            for deeper in (f"[{deepest}]", "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "[" * 10**5):
+                with pytest.raises(ValueError):
+                    parse_json(deeper.encode())
+        assert parse_json(b'"[[[["') == "[[[["
+
+    def test_half_a_surrogate_pair_is_no_text(self):
+        assert parse_json(b'"\\ud83d\\ude00 \\u00e9"') == "\U0001f600 \u00e9"
+        for text in (b'"\\ud83d"', b'"\\uDE00\\ud83d"', b'{"\\udfff": 1}', b'"\xed\xa0\xbd"', b'"\xff"'):
+            with pytest.raises(ValueError):
+                parse_json(text)
+
+    def test_a_mark_of_the_byte_order_is_read_over(self):
+        assert parse_json("\ufeff[1]".encode()) == parse_json("[1]".encode("utf-16")) == [1]

@@ -1,0 +1,148 @@
+"""How to compute: `auto` is decided by the machine alone, and what cannot be is refused."""
+
+from dataclasses import replace
+
+import pytest
+import torch
+
+from dd_bench.cli.inspect import choices
+from dd_bench.pipeline import provenance
+from dd_bench.pipeline.experiment import describe
+from dd_bench.records.config_diff import shipped_config
+from dd_bench.runtime import runtime
+from dd_bench.runtime.allocator import keep_freed_memory
+from dd_bench.runtime.runtime import RuntimeConfig, resolve
+from dd_bench.training.recipe import parse
+
+
+@pytest.fixture
+def config():
+    plain = {
+        "device": "cpu", "precision": "auto", "compile": "auto", "compile_after": 100, "workers": "auto",
+        "spread_after": 50, "threads": 1, "deterministic": False,
+    }  # fmt: skip
+    return lambda **values: parse(RuntimeConfig, {**plain, **values}, "runtime")
+
+
+def test_auto_on_a_cpu(config, monkeypatch):
+    for bf16 in (True, False):
+        monkeypatch.setattr(runtime, "cpu_has_bf16", lambda bf16=bf16: bf16)
+        assert resolve(config()).autocast is bf16, "emulated bfloat16 is slower than float32"
+    assert resolve(config(precision="bf16")).autocast and not resolve(config(precision="fp32")).autocast
+    r = resolve(config())
+    assert (r.device.type, r.vmap, r.workers, r.compile_after) == ("cpu", False, 1, 100)
+    assert not r.repays_processes(49) and r.repays_processes(50)
+    assert not r.exact().autocast and replace(r.exact(), autocast=r.autocast) == r
+
+
+def test_auto_compiles_only_where_there_is_a_compiler(config, monkeypatch):
+    monkeypatch.setattr("dd_bench.runtime.runtime.shutil.which", lambda _: None)
+    assert resolve(config()).compile_after is None
+    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler"):
+        resolve(config(compile="always"))
+    monkeypatch.setattr("dd_bench.runtime.runtime.shutil.which", lambda name: name)
+    assert resolve(config()).compile_after == 100
+    assert resolve(config(compile="always")).compile_after == 0
+    assert resolve(config(compile="never")).compile_after is None
+
+
+def test_threads_and_determinism_are_of_this_job_alone(config, monkeypatch):
+    monkeypatch.setattr(runtime, "_THREADS", 2)
+    resolve(config(threads=1, deterministic=True))
+    assert torch.get_num_threads() == 1 and torch.are_deterministic_algorithms_enabled()
+    resolve(config(threads="auto"))
+    assert torch.get_num_threads() == 2 and not torch.are_deterministic_algorithms_enabled()
+    torch.set_num_threads(1)
+
+
+@pytest.mark.parametrize(
+    ("values", "told"),
+    [
+        ({"device": "gpu"}, "runtime.device='gpu' is none of auto, cpu, cuda"),
+        ({"device": "cuda:99"}, "CUDA device"),
+        (
+            {"workers": 0},
+            "runtime.workers=0: Input should be greater than or equal to 1 or Input should be 'auto'",
+        ),
+        ({"threads": -1}, "runtime.threads=-1"),
+        ({"threads": "many"}, "runtime.threads='many'"),
+        ({"compile": True}, "runtime.compile=True"),
+        ({"nope": 1}, "runtime.nope=1: Extra inputs are not permitted"),
+        ({"spread_after": None}, "runtime.spread_after=None"),
+    ],
+)
+def test_what_cannot_be(config, values, told):
+    with pytest.raises(ValueError, match=told):
+        resolve(config(**values))
+
+
+def test_a_key_that_is_missing(config):
+    with pytest.raises(ValueError, match=r"runtime\.device=.*Field required"):
+        parse(RuntimeConfig, {}, "runtime")
+
+
+def test_describe(config):
+    assert "cores" in runtime.cpu_name() and "worker" in resolve(config()).describe()
+
+
+def test_stages_add_up():
+    stages = provenance.Stages(torch.device("cpu"))
+    with stages.measure("distill"):
+        block = torch.ones(30 * 2**20)  # 120 MiB
+    first = stages.seconds["distill"]
+    with pytest.raises(KeyError), stages.measure("distill"):
+        raise KeyError
+    assert stages.seconds["distill"] >= first and block.sum() > 0
+    assert provenance.peak_resident() > 120 * 2**20 and stages.peak_memory["distill"] > 120 * 2**20
+
+
+def test_code_and_versions():
+    code = provenance.code()
+    assert code.version and code.numbers == 1 and (code.revision is None) == (code.dirty is None)
+    assert {"python", *provenance.LIBRARIES} == set(provenance.versions())
+    assert shipped_config("model", "convnet")["width"] == 128
+    assert shipped_config("model", "nope") == {}
+
+
+@pytest.mark.parametrize(
+    ("group", "values", "name"),
+    [
+        ("model", {"_target_": "x", "width": 8}, "convnet(width=8)"),
+        ("model", {"width": 128}, "convnet"),
+        ("protocol", {"recipe": {"epochs": 60, "lr": 0.01}, "selection": "last"}, "quick"),
+        (
+            "protocol",
+            {"recipe": {"epochs": 9, "milestones": []}},
+            "quick(recipe.epochs=9, recipe.milestones=[])",
+        ),
+    ],
+)
+def test_a_choice_is_named_with_what_was_changed(group, values, name):
+    assert describe(group, name.partition("(")[0], values) == name
+
+
+def test_a_protocol_of_another_package_has_its_own_name():
+    assert describe("protocol", "theirs-1", {"recipe": {"epochs": 9}}) == "theirs-1"
+
+
+def test_every_shipped_choice_is_named_by_its_name_alone():
+    for group in ("model", "protocol"):
+        for name in choices(group):
+            values = shipped_config(group, name)
+            assert describe(group, name, values) == name
+
+
+def test_the_allocator_leaves_a_user_s_choice(monkeypatch):
+    monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
+    assert keep_freed_memory() is False
+
+
+def test_the_allocator_needs_glibc(monkeypatch):
+    class Musl:
+        def __getattr__(self, name):
+            raise AttributeError(name)
+
+    for name in ("MALLOC_ARENA_MAX", "MALLOC_TRIM_THRESHOLD_"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr("dd_bench.runtime.allocator.ctypes.CDLL", lambda _: Musl())
+    assert keep_freed_memory() is False

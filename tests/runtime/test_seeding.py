@@ -1,0 +1,100 @@
+"""Seeds: a stream is its name, whatever else was drawn, and nothing leaks into the global generators."""
+
+import pytest
+import torch
+
+from dd_bench.runtime import checkpoint
+from dd_bench.runtime.seeding import Generators, generator, seed_for, seeded, stream
+
+
+def test_held_by_value():
+    """Every result depends on these; a change is a new NUMBERS_VERSION."""
+    assert seed_for(0, "augment", 3) == 3248100074690797057
+    assert seed_for(0) == 3456079177858693020
+
+
+def test_names_do_not_run_into_each_other():
+    names = [(), ("a",), ("a", "b"), ("ab",), ("a", 1), ("a1",), ("a", "1", ""), (1,), (11,), (1, 1)]
+    seeds = {seed_for(base, *name) for base in (0, 1) for name in names}
+    assert len(seeds) == 2 * len(names) and all(0 <= s < 2**63 for s in seeds)
+
+
+def test_a_stream_is_its_name():
+    torch.rand(5)
+    a = torch.rand(3, generator=generator("cpu", 7, "real", 4))
+    torch.rand(2)
+    assert torch.equal(a, torch.rand(3, generator=generator("cpu", 7, "real", 4)))
+    assert not torch.equal(a, torch.rand(3, generator=generator("cpu", 7, "real", 5)))
+
+
+def test_on_the_cpu_both_sides_of_a_stream_are_one():
+    """So that a choice and a tensor drawn one after the other are not the same numbers."""
+    s = stream("cpu", 0, "augment")
+    assert s.host is s.device
+
+
+def test_seeded_restores_the_global_generator():
+    torch.manual_seed(1)
+    wanted = torch.rand(4)
+    torch.manual_seed(1)
+    with seeded("cpu", 9):
+        inside = torch.rand(4)
+    assert torch.equal(torch.rand(4), wanted)
+    torch.manual_seed(1)
+    with pytest.raises(KeyError), seeded("cpu", 9):
+        assert torch.equal(torch.rand(4), inside)
+        raise KeyError
+    assert torch.equal(torch.rand(4), wanted), "after an error too"
+
+
+class TestGenerators:
+    """The state of streams in a checkpoint: what is drawn after it is what would have been drawn."""
+
+    CPU = torch.device("cpu")
+
+    @staticmethod
+    def streams(base=3):
+        return [stream("cpu", base, role) for role in ("order", "augment")]
+
+    @staticmethod
+    def draw(streams):
+        numbers = [torch.rand(3, generator=g) for s in streams for g in (s.host, s.device)]
+        return torch.stack([*numbers, torch.rand(3), torch.randn(3)])
+
+    def test_round_trip_through_a_checkpoint(self, tmp_path):
+        with seeded("cpu", 1):
+            streams = self.streams()
+            self.draw(streams)
+            torch.randn(1)  # which leaves half of a pair behind
+            checkpoint.save(tmp_path / "c", 1, 0.0, {"streams": Generators(streams, self.CPU)})
+            wanted = [self.draw(streams) for _ in range(2)]
+            assert not torch.equal(*wanted)
+        with seeded("cpu", 2):
+            other = self.streams(base=4)
+            self.draw(other)
+            checkpoint.restore(tmp_path / "c", {"streams": Generators(other, self.CPU)})
+            assert all(torch.equal(self.draw(other), w) for w in wanted)
+
+    def test_the_streams_are_told_apart(self):
+        first, second = self.streams()
+        torch.rand(5, generator=second.host)
+        state = Generators([first, second], self.CPU).state_dict()
+        fresh = self.streams()
+        with seeded("cpu", 0):
+            Generators(fresh, self.CPU).load_state_dict(state)
+        for a, b in zip(fresh, (first, second), strict=True):
+            assert torch.equal(torch.rand(4, generator=a.host), torch.rand(4, generator=b.host))
+
+    def test_a_state_is_a_copy(self):
+        streams = self.streams()
+        state = Generators(streams, self.CPU).state_dict()
+        before = {k: v.clone() for k, v in state.items()}
+        self.draw(streams)
+        assert all(torch.equal(v, before[k]) for k, v in state.items())
+        assert set(state) == {"0.host", "0.device", "1.host", "1.device", "global"}
+
+    def test_a_checkpoint_of_fewer_streams_is_refused(self, tmp_path):
+        streams = self.streams()
+        checkpoint.save(tmp_path / "c", 1, 0.0, {"streams": Generators(streams[:1], self.CPU)})
+        with pytest.raises(checkpoint.Unusable, match=r"'streams' of checkpoint .*1\.host"):
+            checkpoint.restore(tmp_path / "c", {"streams": Generators(streams, self.CPU)})

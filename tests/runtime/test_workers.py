@@ -1,0 +1,128 @@
+"""One process a core: every job comes back, an error too, and nobody outlives who started it."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from pathlib import Path
+
+import pytest
+import torch
+
+from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.runtime.workers import spread
+
+JOBS = """
+import os, time
+from pathlib import Path
+import torch
+from dd_bench.steps import Diverged
+
+def square(lent, job, tick):
+    for _ in range(job):
+        tick()
+    offset, table = lent["offset"], lent["table"]
+    return job**2 + offset, table[job] * 2, (os.getpid(), torch.get_num_threads(), table.is_shared())
+
+def second_fails(folder, job, tick):
+    (Path(folder) / f"{job}").touch()
+    if job == 1:
+        raise Diverged("expert 1 is not finite. Use a smaller method.experts.recipe.lr")
+    time.sleep(0.05)
+
+def waits(folder, job, tick):
+    (Path(folder) / f"{os.getpid()}.worker").touch()
+    time.sleep(600)
+"""
+PARENT = """
+import sys
+sys.path.insert(0, sys.argv[1])
+from jobs_of_a_test import waits
+from dd_bench.processes import spread
+if __name__ == "__main__":
+    list(spread(waits, sys.argv[1], range(4), 2))
+"""
+
+
+@pytest.fixture
+def jobs(tmp_path, monkeypatch):
+    """A module that worker processes find too."""
+    (tmp_path / "jobs_of_a_test.py").write_text(JOBS)
+    monkeypatch.syspath_prepend(tmp_path)
+    import jobs_of_a_test
+
+    yield jobs_of_a_test
+    del sys.modules["jobs_of_a_test"]
+
+
+def test_every_job_comes_back(jobs):
+    """With what it was lent and gave, what it ticked, from processes of one thread each."""
+    table = torch.randn(9, 1000, dtype=torch.float64).to(torch.bfloat16)
+    kept, ticks = table.clone(), []
+    work = [7, 3, 8, 0, 5, 1]
+    found = dict(spread(jobs.square, {"offset": 0.5, "table": table}, work, 2, ticks.append))
+    assert sorted(found) == sorted(work)
+    for job, (value, row, _) in found.items():
+        assert value == job**2 + 0.5
+        assert row.dtype == torch.bfloat16 and torch.equal(row, kept[job] * 2)
+    pids, threads, shared = zip(*(how for _, _, how in found.values()), strict=True)
+    assert os.getpid() not in pids and len(set(pids)) <= 2
+    assert set(threads) == {1} and set(shared) == {True}, "the table is there once"
+    assert torch.equal(table, kept)
+    assert ticks == sorted(ticks) and ticks[-1] == sum(work), "none is lost between processes"
+    assert not any(alive(pid) for pid in pids), "and none of them is left"
+
+
+def test_an_error_ends_the_others(jobs, tmp_path):
+    """It arrives as it was raised; what has not begun never begins."""
+    started = []
+    with pytest.raises(
+        Diverged, match=r"^expert 1 is not finite\. Use a smaller method\.experts\.recipe\.lr$"
+    ):
+        for job, nothing in spread(jobs.second_fails, str(tmp_path), range(200), 1):
+            started.append((job, nothing))
+    assert started == [(0, None)]
+    begun = [p for p in tmp_path.iterdir() if p.name.isdigit()]
+    assert 2 <= len(begun) < 10, "the few that lay in the pool's own queue were done"
+    assert not [c for c in children(os.getpid()) if b"spawn_main" in command(c)]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_end_with_a_killed_parent(jobs, tmp_path, how):
+    """Though they are in the middle of a job and nobody tells them."""
+    script = tmp_path / "parent.py"
+    script.write_text(PARENT)
+    parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
+    try:
+        wait_until(lambda: len(list(tmp_path.glob("*.worker"))) == 2)
+        workers = [int(p.stem) for p in tmp_path.glob("*.worker")]
+        assert all(alive(pid) for pid in workers)
+    finally:
+        parent.send_signal(how)
+        parent.wait()
+    wait_until(lambda: not any(alive(pid) for pid in workers))
+
+
+def wait_until(happened):
+    deadline = time.monotonic() + 60
+    while not happened():
+        assert time.monotonic() < deadline, "nothing happened"
+        time.sleep(0.02)
+
+
+def alive(pid):
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except (ProcessLookupError, FileNotFoundError):
+        return False
+
+
+def children(pid):
+    return Path(f"/proc/{pid}/task/{threading.get_native_id()}/children").read_text().split()
+
+
+def command(pid):
+    return Path(f"/proc/{pid}/cmdline").read_bytes()

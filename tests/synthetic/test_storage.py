@@ -1,0 +1,627 @@
+"""The artifact: what is saved comes back, and what was changed, cut or made up is refused with its name."""
+
+import dataclasses
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+from safetensors.torch import save as to_safetensors
+
+from dd_bench.data.inputs import Made
+from dd_bench.data.preprocess import ZCA
+from dd_bench.runtime.files import canonical
+from dd_bench.synthetic import storage
+from dd_bench.synthetic.card import read_card, read_provenance
+from dd_bench.synthetic.compensated import CompensatedSet
+from dd_bench.synthetic.images import ImageSet
+
+CPU = torch.device("cpu")
+
+
+def put(syn, folder: Path, real, **changes) -> Path:
+    fields = {
+        "method": "m",
+        "ipc": len(syn.images) // real.num_classes,
+        "seed": 0,
+        "config": {},
+        "citations": ["somebody"],
+        "provenance": {},
+    }
+    return storage.save(syn, folder, real=real, **fields | changes)
+
+
+@pytest.fixture(scope="module")
+def white(real_set):
+    """Blobs under a fitted ZCA."""
+    plain = real_set()
+    pixels = plain.train.pixels(torch.arange(len(plain.train))) / 255
+    return real_set(preprocess=ZCA.fit(pixels))
+
+
+def images_of(real, space, n):
+    draw = torch.Generator().manual_seed(0)
+    if space == "pixel":
+        return torch.randint(0, 256, (n, *real.shape), generator=draw, dtype=torch.uint8)
+    if space == "unit":
+        return torch.rand(n, *real.shape, generator=draw)
+    return 3 * torch.randn(n, *real.shape, generator=draw)
+
+
+def labels_of(real, mode, n):
+    if mode == "hard":
+        return torch.arange(n) % real.num_classes
+    return torch.rand(n, real.num_classes, generator=torch.Generator().manual_seed(1)).softmax(1)
+
+
+@pytest.mark.parametrize("mode", ["hard", "soft"])
+@pytest.mark.parametrize(
+    ("space", "factor"), [("pixel", 1), ("pixel", 2), ("unit", 1), ("unit", 2), ("input", 1)]
+)
+@pytest.mark.parametrize("which", ["blobs", "blobs3", "white"])
+def test_round_trip(tmp_path, request, which, space, factor, mode):
+    real = request.getfixturevalue(which)
+    n = 2 * real.num_classes
+    syn = ImageSet.of(real, images_of(real, space, n), labels_of(real, mode, n), space, factor)
+    back, card = storage.load(put(syn, tmp_path / "set", real))
+    assert isinstance(back, ImageSet)
+    assert torch.equal(back.images, syn.images) and back.images.dtype == syn.images.dtype
+    assert torch.equal(back.labels, syn.labels) and back.labels.dtype == syn.labels.dtype
+    assert (back.space, back.factor, back.source) == (space, factor, None)
+    assert (back.class_names, card.ipc) == (real.class_names, 2)
+    assert back.preprocess.digest == real.preprocess.digest
+    for mine, theirs in zip(syn.materialise(CPU), back.materialise(CPU), strict=True):
+        assert torch.equal(mine, theirs)
+    inputs, labels = back.materialise(CPU)
+    assert len(inputs) == len(labels) == n * factor**2 and inputs.dtype == torch.float32
+    assert storage.fits(card, real) is None
+    with Image.open(tmp_path / "set" / "preview.png") as picture:
+        assert picture.format == "PNG" and picture.mode == "RGB"
+
+
+def test_zca_travels(tmp_path, white):
+    """A set in whitened space is scored and shown by the matrices that it brings along."""
+    folder = put(
+        ImageSet.of(white, images_of(white, "input", 3), torch.arange(3), "input"), tmp_path / "set", white
+    )
+    assert set(load_file(folder / "preprocess.safetensors")) == {"mean", "transform", "transform_inverse"}
+    back, _ = storage.load(folder)
+    x = white.train.inputs(torch.arange(5))
+    pixels = white.train.pixels(torch.arange(5)) / 255
+    assert torch.equal(back.preprocess(pixels), x)
+    torch.testing.assert_close(back.preprocess.inverse(x), pixels, atol=1e-4, rtol=0)
+
+
+def compensated(real, sets=2, teachers=3):
+    index = torch.cat([real.train.of_class(c)[:sets, None] for c in range(real.num_classes)], 1).flatten()
+    u = torch.randn(sets, teachers, *real.shape, generator=torch.Generator().manual_seed(0))
+    return CompensatedSet.of(real, index, u)
+
+
+class TestCompensated:
+    @pytest.mark.parametrize("which", ["blobs", "blobs3"])
+    def test_round_trip(self, tmp_path, request, which):
+        """What is rebuilt at load is what was there: natural images, and each with its compensators, clamped."""
+        real = request.getfixturevalue(which)
+        syn = compensated(real)
+        back, card = storage.load(put(syn, tmp_path / "set", real, ipc=4))
+        assert isinstance(back, CompensatedSet) and card.kind == "compensated"
+        for mine, theirs in zip(syn.materialise(CPU), back.materialise(CPU), strict=True):
+            assert torch.equal(mine, theirs)
+        inputs, labels = back.materialise(CPU)
+        k = real.num_classes
+        assert len(inputs) == len(labels) == 4 * 2 * k
+        natural = real.train.inputs(torch.tensor(back.source))
+        assert torch.equal(inputs[: 2 * k], natural)
+        u = back.compensators.float()
+        first = real.preprocess.inverse(natural[:k] + u[0, 1]).clamp(0, 1)
+        assert torch.allclose(real.preprocess.inverse(inputs[4 * k : 5 * k]), first, atol=1e-5)
+        assert card.stored_bytes["compensators"] == 2 * u.numel()
+        assert (tmp_path / "set" / "preview.png").stat().st_size > 100
+
+    @pytest.mark.parametrize(
+        ("change", "told"),
+        [
+            ({"compensators": torch.zeros(2, 3, 1, 8, 8)}, "compensators are float16"),
+            ({"compensators": torch.zeros(2, 3, 1, 4, 4).half()}, r"of images \(1, 8, 8\)"),
+            ({"compensators": torch.zeros(3, 3, 1, 8, 8).half()}, "3 natural sets of 3 classes are 9 images"),
+            ({"compensators": torch.full((2, 3, 1, 8, 8), torch.inf).half()}, "not finite"),
+            ({"labels": torch.tensor([0, 1, 2, 0, 1, 1])}, "natural set 1 has not one image of each"),
+            ({"images": torch.zeros(6, 1, 8, 8)}, "natural images are uint8"),
+            ({"source": (1, 2)}, "6 natural images, but 2 sources"),
+        ],
+    )
+    def test_what_does_not_fit_together_is_refused(self, blobs, change, told):
+        with pytest.raises(ValueError, match=told):
+            dataclasses.replace(compensated(blobs), **change)
+
+    def test_another_budget_is_refused(self, tmp_path, blobs):
+        with pytest.raises(ValueError, match="ipc=3 of 3 classes is 9 images; 2 natural sets"):
+            storage.load(put(compensated(blobs), tmp_path / "set", blobs, ipc=3))
+
+
+@pytest.mark.parametrize("which", ["blobs", "blobs3", "white"])
+@pytest.mark.parametrize("kind", ["pixel", "factor", "canvas", "input", "soft", "compensated"])
+def test_inputs_made_when_asked_for_are_those_laid_out(request, monkeypatch, which, kind):
+    """A set that no device holds at once is made batch by batch, from what is stored."""
+    real = request.getfixturevalue(which)
+    syn = {
+        "pixel": lambda: ImageSet.coreset(real, torch.tensor([5, 0, 1])),
+        "factor": lambda: ImageSet.of(real, images_of(real, "unit", 3), torch.arange(3), "unit", 2),
+        "canvas": lambda: on_canvas(real, "unit"),
+        "input": lambda: ImageSet.of(real, images_of(real, "input", 3), torch.arange(3), "input"),
+        "soft": lambda: ImageSet.of(real, images_of(real, "unit", 3), labels_of(real, "soft", 3), "unit"),
+        "compensated": lambda: compensated(real),
+    }[kind]()
+    inputs, labels = syn.materialise(CPU)
+    size = inputs.numel() * 4
+    monkeypatch.setattr("dd_bench.synthetic.base.LAID_OUT", size)
+    assert isinstance(syn.shown(CPU)[0], torch.Tensor)
+    monkeypatch.setattr("dd_bench.synthetic.base.LAID_OUT", size - 1)
+    made, told = syn.shown(CPU)
+    assert isinstance(made, Made) and len(made) == len(inputs) and torch.equal(told, labels)
+    index = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[: len(inputs) // 2 + 1]
+    torch.testing.assert_close(made[index], inputs[index], rtol=0, atol=1e-5 if which == "white" else 0)
+
+
+def test_a_coreset_keeps_pixels_and_indices(tmp_path, blobs):
+    syn = ImageSet.coreset(blobs, torch.tensor([5, 0, 1]))
+    back, _ = storage.load(put(syn, tmp_path / "set", blobs))
+    assert back.source == (5, 0, 1) and back.images.dtype == torch.uint8
+    assert torch.equal(back.materialise(CPU)[0], blobs.train.inputs(torch.tensor([5, 0, 1])))
+
+
+@pytest.mark.parametrize("mode", ["hard", "soft"])
+def test_a_set_that_claims_another_ipc_is_refused(tmp_path, blobs, mode):
+    syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), labels_of(blobs, mode, 6), "unit")
+    with pytest.raises(ValueError, match=r"ipc=7.*(has 2|holds 6)"):
+        storage.load(put(syn, tmp_path / "set", blobs, ipc=7))
+
+
+def test_the_whole_training_set_has_no_ipc(tmp_path, blobs):
+    syn = ImageSet.coreset(blobs, torch.arange(len(blobs.train)), whole=True)
+    back, _ = storage.load(put(syn, tmp_path / "set", blobs, ipc=1))
+    assert back.whole and len(back.images) == len(blobs.train)
+
+
+def test_stored_bytes(real_set, white):
+    """At the stored dtype, all of it: by hand."""
+    real = real_set()
+
+    def size(images, labels):
+        return ImageSet(images, labels, "pixel", tuple("0123456789"), real.preprocess).stored_bytes()
+
+    ten = torch.zeros(10, 1, 28, 28, dtype=torch.uint8)
+    assert size(ten, torch.arange(10)) == {"images": 7840, "labels": 80}
+    assert size(ten, torch.full((10, 10), 0.1)) == {"images": 7840, "labels": 400}
+    floats = ImageSet(torch.zeros(3, 1, 8, 8), torch.arange(3), "input", white.class_names, white.preprocess)
+    assert floats.stored_bytes() == {
+        "images": 768,
+        "labels": 24,
+        "preprocess.mean": 4 * 64,
+        "preprocess.transform": 4 * 64 * 64,
+        "preprocess.transform_inverse": 4 * 64 * 64,
+    }
+
+
+def test_one_seed_gives_the_same_bytes(tmp_path, blobs):
+    syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), labels_of(blobs, "soft", 6), "unit")
+    first, second = (put(syn, tmp_path / name, blobs) for name in "ab")
+    for path in first.iterdir():
+        assert path.read_bytes() == (second / path.name).read_bytes(), path.name
+    assert storage.digest(first) == storage.digest(second)
+
+
+def test_an_existing_folder_is_left(tmp_path, blobs):
+    syn = ImageSet.coreset(blobs, torch.arange(3))
+    put(syn, tmp_path / "set", blobs)
+    before = storage.digest(tmp_path / "set")
+    with pytest.raises(FileExistsError, match="Remove it first"):
+        put(syn, tmp_path / "set", blobs, seed=1)
+    assert storage.digest(tmp_path / "set") == before and len(list(tmp_path.iterdir())) == 1
+
+
+def on_canvas(real, space, mode="hard", n=None, side=2, **more):
+    """A set whose stored images are canvases of side x side training images."""
+    n = n or 2 * real.num_classes
+    c, h, w = real.shape
+    draw = torch.Generator().manual_seed(2)
+    images = torch.rand(n, c, side * h, side * w, generator=draw)
+    images = images if space == "unit" else 3 * images - 1
+    return ImageSet.of(real, images, labels_of(real, mode, n), space, canvas=side, **more)
+
+
+class TestLearnedRate:
+    """The step size that was distilled along with the images."""
+
+    @pytest.mark.parametrize("lr", [0.01, 1e-6, 0.1 + 0.2, float(torch.tensor(0.0123)), 3e38, 5e-324])
+    def test_round_trip(self, tmp_path, blobs, lr):
+        syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), labels_of(blobs, "soft", 6), "unit", lr=lr)
+        back, card = storage.load(put(syn, tmp_path / "set", blobs))
+        assert back.lr == lr and type(back.lr) is float and card.set["lr"] == lr
+        assert storage.fits(card, blobs) is None
+
+    @pytest.mark.parametrize(
+        "lr", [0.0, -0.01, torch.nan, torch.inf, 1, 0, True, "0.1", torch.tensor(0.1)], ids=repr
+    )
+    def test_what_is_none(self, blobs, lr):
+        with pytest.raises(ValueError, match=r"lr=.*: a learning rate is a positive number"):
+            ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit", lr=lr)
+
+    def test_none_was_learned(self, tmp_path, blobs):
+        for syn in (
+            ImageSet.coreset(blobs, torch.arange(3)),
+            ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit"),
+        ):
+            assert syn.lr is None and syn.canvas == 1
+
+    def test_it_changes_the_digest(self, tmp_path, blobs):
+        digests = set()
+        for lr in (None, 0.01, 0.02):
+            syn = ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit", lr=lr)
+            digests.add(storage.digest(put(syn, tmp_path / f"{lr}", blobs)))
+        assert len(digests) == 3
+
+
+class TestCanvas:
+    """Each stored image is canvas^2 training images side by side."""
+
+    @pytest.mark.parametrize("mode", ["hard", "soft"])
+    @pytest.mark.parametrize("side", [2, 3])
+    @pytest.mark.parametrize("space", ["unit", "input"])
+    def test_round_trip(self, tmp_path, blobs3, space, side, mode):
+        syn = on_canvas(blobs3, space, mode, side=side, lr=0.02)
+        folder = put(syn, tmp_path / "set", blobs3)
+        back, card = storage.load(folder)
+        assert (back.canvas, back.lr, back.space) == (side, 0.02, space)
+        assert torch.equal(back.images, syn.images) and torch.equal(back.labels, syn.labels)
+        assert card.set["image_shape"] == [3, 8, 8] and card.set["canvas"] == side
+        assert storage.fits(card, blobs3) is None
+        back.check_ipc(2)
+        assert card.stored_bytes["images"] == 8 * 3 * 64 * side**2 * 4, (
+            "of what is stored, not of what is seen"
+        )
+        for mine, theirs in zip(syn.materialise(CPU), back.materialise(CPU), strict=True):
+            assert torch.equal(mine, theirs)
+        with Image.open(folder / "preview.png") as picture:
+            assert picture.format == "PNG"
+
+    @pytest.mark.parametrize("mode", ["hard", "soft"])
+    @pytest.mark.parametrize("space", ["unit", "input"])
+    def test_a_network_sees_the_tiles_with_the_label_of_each(self, blobs3, space, mode):
+        syn = on_canvas(blobs3, space, mode, side=3)
+        inputs, labels = syn.materialise(CPU)
+        assert inputs.shape == (8 * 9, 3, 8, 8) and len(labels) == 8 * 9
+        for n in range(8):
+            for i in range(3):
+                for j in range(3):
+                    piece = syn.images[n : n + 1, :, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
+                    wanted = piece if space == "input" else blobs3.preprocess(piece)
+                    assert torch.equal(inputs[9 * n + 3 * i + j], wanted[0])
+                    assert torch.equal(labels[9 * n + 3 * i + j], syn.labels[n])
+
+    def test_under_zca_each_tile_is_whitened(self, white):
+        """A transform of 8x8 knows nothing of 16x16."""
+        syn = on_canvas(white, "unit", n=3)
+        inputs, _ = syn.materialise(CPU)
+        torch.testing.assert_close(inputs[1:2], white.preprocess(syn.images[:1, :, :8, 8:]))
+
+    def test_under_zca_it_can_be_looked_at(self, tmp_path, white):
+        storage.load(put(on_canvas(white, "input", n=3), tmp_path / "set", white))
+
+    def test_its_readme_says_what_is_stored(self, tmp_path, blobs):
+        folder = put(on_canvas(blobs, "unit"), tmp_path / "set", blobs)
+        assert "[1, 16, 16]" in (folder / "README.md").read_text()
+
+    @pytest.mark.parametrize(
+        ("space", "canvas", "factor"),
+        [
+            ("pixel", 2, 1),
+            ("unit", 2, 2),
+            ("unit", 0, 1),
+            ("input", -1, 1),
+            ("unit", "2", 1),
+            ("unit", 2.0, 1),
+            ("unit", True, 1),
+            ("input", None, 1),
+        ],
+    )
+    def test_what_is_none(self, blobs, space, canvas, factor):
+        told = rf"canvas={canvas!r} with factor={factor} in space '{space}'"
+        with pytest.raises(ValueError, match=told):
+            ImageSet.of(blobs, images_of(blobs, space, 3), torch.arange(3), space, factor, canvas=canvas)
+
+    @pytest.mark.parametrize("shape", [(8, 9), (9, 8), (7, 7)])
+    def test_one_that_does_not_divide(self, blobs, shape):
+        with pytest.raises(
+            ValueError, match=rf"canvas=2 does not divide images of \({shape[0]}, {shape[1]}\)"
+        ):
+            ImageSet.of(blobs, torch.zeros(3, 1, *shape), torch.arange(3), "unit", canvas=2)
+
+
+def test_a_set_without_rate_and_canvas_says_nothing_of_them(tmp_path, blobs):
+    """So its digest is that of the sets that were made before there were any."""
+    soft = labels_of(blobs, "soft", 6)
+    syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), soft, "unit", 2)
+    plain = {"space": "unit", "factor": 2, "image_shape": [1, 8, 8], "source": None}
+    assert syn.config() == plain and read_card(put(syn, tmp_path / "a", blobs)).set == plain
+    assert ImageSet.coreset(blobs, torch.arange(3)).config() == {
+        "space": "pixel",
+        "factor": 1,
+        "image_shape": [1, 8, 8],
+        "source": [0, 1, 2],
+    }
+    explicit = ImageSet.of(blobs, syn.images, soft, "unit", 2, lr=None, canvas=1)
+    assert storage.digest(put(explicit, tmp_path / "b", blobs)) == storage.digest(tmp_path / "a")
+
+
+class TestDamage:
+    @pytest.fixture
+    def folder(self, tmp_path, white):
+        syn = ImageSet.of(white, images_of(white, "unit", 6), labels_of(white, "hard", 6), "unit")
+        return put(syn, tmp_path / "set", white)
+
+    HASHED = ("synthetic.safetensors", "preprocess.safetensors", "preview.png", "README.md")
+
+    def test_every_file_is_hashed(self, folder):
+        assert {p.name for p in folder.iterdir()} == {*self.HASHED, "card.json", "provenance.json"}
+
+    @pytest.mark.parametrize("name", HASHED)
+    @pytest.mark.parametrize("where", [0, 0.5, -1])
+    def test_a_flipped_bit(self, folder, name, where):
+        data = bytearray((folder / name).read_bytes())
+        data[int(where * len(data)) if where > 0 else where] ^= 1
+        (folder / name).write_bytes(data)
+        with pytest.raises(ValueError, match=f"{folder / name} was changed or cut: sha256"):
+            storage.load(folder)
+
+    @pytest.mark.parametrize("name", HASHED)
+    def test_a_cut_file(self, folder, name):
+        (folder / name).write_bytes((folder / name).read_bytes()[:-7])
+        with pytest.raises(ValueError, match=f"{name} was changed or cut"):
+            storage.load(folder)
+
+    @pytest.mark.parametrize("name", HASHED)
+    def test_a_missing_file(self, folder, name):
+        (folder / name).unlink()
+        with pytest.raises(ValueError, match=f"is incomplete: '{name}' is missing"):
+            storage.load(folder)
+
+    def test_no_card(self, folder):
+        (folder / "card.json").unlink()
+        with pytest.raises(ValueError, match=r"is no synthetic set: it has no card\.json"):
+            storage.load(folder)
+        with pytest.raises(ValueError, match=r"is no synthetic set"):
+            storage.load(folder / "nowhere")
+
+    @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '"card"', "\udcff", "{}"])
+    def test_a_card_that_is_none(self, folder, text):
+        (folder / "card.json").write_bytes(text.encode(errors="surrogateescape"))
+        with pytest.raises(ValueError, match=r"card\.json"):
+            storage.load(folder)
+
+    def test_a_cut_card(self, folder):
+        data = (folder / "card.json").read_bytes()
+        for where in range(0, len(data) - 2, 23):
+            (folder / "card.json").write_bytes(data[:where])
+            with pytest.raises(ValueError, match=r"card\.json is not a valid card"):
+                storage.load(folder)
+
+    def test_provenance_is_not_hashed_and_may_say_anything(self, folder):
+        assert read_provenance(folder) == {}
+        good = {"seconds": {"distill": 1.5}, "notes": ["x"]}
+        (folder / "provenance.json").write_text(json.dumps(good))
+        assert read_provenance(folder) == good
+        for text in ("", "[]", '{"seconds": "fast"}', '{"seconds": {"distill": "soon"}}', '{"notes": 5}'):
+            (folder / "provenance.json").write_text(text)
+            assert read_provenance(folder) == {}
+        (folder / "provenance.json").unlink()
+        storage.load(folder)
+
+
+class TestAStranger:
+    """A folder whose hashes are right, as a liar would make it: contents are checked all the same."""
+
+    @pytest.fixture
+    def folder(self, tmp_path, white):
+        syn = ImageSet.of(white, images_of(white, "unit", 6), labels_of(white, "hard", 6), "unit")
+        return put(syn, tmp_path / "set", white)
+
+    @staticmethod
+    def forge(folder: Path, tensors=None, transform=None, **card) -> None:
+        path = folder / "card.json"
+        data = json.loads(path.read_text())
+        for name, values in (("synthetic.safetensors", tensors), ("preprocess.safetensors", transform)):
+            if values is not None:
+                (folder / name).write_bytes(to_safetensors({**load_file(folder / name), **values}))
+                data["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
+        if tensors is not None:
+            data["stored_bytes"] |= {k: v.numel() * v.element_size() for k, v in tensors.items()}
+        for key, value in card.items():
+            data[key] = {**data[key], **value} if isinstance(value, dict) else value
+        path.write_text(canonical(data))
+
+    def test_forge_alone_changes_nothing(self, folder):
+        self.forge(folder)
+        storage.load(folder)
+
+    def test_labels_of_a_type_that_nothing_compares(self, folder):
+        labels = torch.zeros(6, 3).to(torch.float8_e4m3fn)
+        self.forge(folder, tensors={"labels": labels})
+        with pytest.raises(ValueError, match="is damaged"):
+            storage.load(folder)
+
+    @pytest.mark.parametrize("name", ["../other.txt", "/etc/hostname", "..", "", "a/b", "."])
+    def test_a_path_out_of_the_folder(self, folder, name):
+        (folder.parent / "other.txt").write_text("x")
+        self.forge(folder, sha256={name: hashlib.sha256(b"x").hexdigest()})
+        with pytest.raises(ValueError, match=r"names a file outside its folder|is missing"):
+            storage.load(folder)
+
+    @pytest.mark.parametrize(
+        ("tensors", "told"),
+        [
+            (
+                {"images": torch.zeros(6, 1, 8, 8, dtype=torch.float64)},
+                r"stores torch.float32 images; got torch.float64",
+            ),
+            (
+                {"images": torch.zeros(6, 1, 8, 8, dtype=torch.uint8)},
+                r"stores torch.float32 images; got torch.uint8",
+            ),
+            ({"images": torch.full((6, 1, 8, 8), torch.nan)}, "some pixels are not finite"),
+            ({"images": torch.full((6, 1, 8, 8), torch.inf)}, "some pixels are not finite"),
+            ({"images": torch.full((6, 1, 8, 8), 1.5)}, r"means pixels in \[0, 1\]; these span \[1.5, 1.5\]"),
+            ({"images": torch.full((6, 1, 8, 8), -0.1)}, r"these span \[-0.1, -0.1\]"),
+            ({"images": torch.zeros(6, 3, 8, 8)}, r"images are \[3, 8, 8\], the card says \[1, 8, 8\]"),
+            ({"images": torch.zeros(6, 64)}, r"images are \[64\]"),
+            ({"images": torch.zeros(5, 1, 8, 8)}, "5 images but 6 labels"),
+            ({"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0).long()}, "n >= 1"),
+            ({"labels": torch.tensor([0, 1, 2, 3, 0, 0])}, r"label 3 of image 3 is outside 0\.\.2"),
+            ({"labels": torch.tensor([0, 1, 2, -1, 0, 0])}, r"label -1 of image 3"),
+            ({"labels": torch.zeros(6, dtype=torch.int32)}, "labels are int64"),
+            ({"labels": torch.full((6, 4), 0.25)}, "soft labels have 4 columns, the dataset has 3 classes"),
+            ({"labels": torch.full((6, 3), 0.5)}, "the soft label of image 0 is no distribution"),
+            ({"labels": torch.full((6, 3), torch.nan)}, "the soft label of image 0 is no distribution"),
+            ({"labels": torch.tensor([[1.5, -0.5, 0.0]] * 6)}, "no distribution"),
+        ],
+    )
+    def test_tensors(self, folder, tensors, told):
+        self.forge(folder, tensors)
+        with pytest.raises(ValueError, match=f"{folder} is damaged: .*{told}"):
+            storage.load(folder)
+
+    def test_a_missing_tensor(self, folder):
+        data = to_safetensors({"images": torch.zeros(6, 1, 8, 8)})
+        (folder / "synthetic.safetensors").write_bytes(data)
+        self.forge(folder, sha256={"synthetic.safetensors": hashlib.sha256(data).hexdigest()})
+        with pytest.raises(ValueError, match=r"tensor 'labels' is missing; the file holds \['images'\]"):
+            storage.load(folder)
+
+    @pytest.mark.parametrize(
+        ("transform", "told"),
+        [
+            ({"transform": torch.zeros(64, 63)}, r"ZCA wants finite float32 \(64, 64\)"),
+            ({"transform": torch.full((64, 64), torch.nan)}, "ZCA wants finite"),
+            ({"mean": torch.zeros(1, 60), "transform": torch.zeros(60, 60)}, r"\(60, 60\)"),
+            ({"mean": torch.zeros(())}, r"\(1, 0\)"),
+            (
+                {
+                    k: torch.zeros(9 if k != "mean" else 1, 9)
+                    for k in ("mean", "transform", "transform_inverse")
+                },
+                "does not take images",
+            ),
+        ],
+    )
+    def test_a_transform(self, folder, transform, told):
+        self.forge(folder, transform=transform)
+        with pytest.raises(ValueError, match=told):
+            storage.load(folder)
+
+    @pytest.mark.parametrize(
+        ("card", "told"),
+        [
+            ({"set": {"space": "log"}}, "space 'log' is unknown; it is one of pixel, unit, input"),
+            ({"set": {"space": "pixel"}}, "space 'pixel' stores torch.uint8"),
+            ({"set": {"factor": 0}}, "factor=0"),
+            ({"set": {"factor": "2"}}, "factor='2'"),
+            ({"set": {"source": 5}}, "damaged"),
+            ({"set": {"lr": 0.0}}, r"lr=0\.0: a learning rate is a positive number"),
+            ({"set": {"lr": -0.1}}, r"lr=-0\.1: a learning rate"),
+            ({"set": {"lr": 1}}, "lr=1: a learning rate"),
+            ({"set": {"lr": "fast"}}, "lr='fast': a learning rate"),
+            ({"set": {"lr": [0.1]}}, r"lr=\[0\.1\]: a learning rate"),
+            ({"set": {"canvas": 0}}, "canvas=0: wanted a whole number >= 1"),
+            ({"set": {"canvas": "2"}}, "canvas='2': wanted a whole number >= 1"),
+            ({"set": {"canvas": True}}, "canvas=True: wanted"),
+            ({"set": {"canvas": 2}}, r"images are \[1, 4, 4\], the card says \[1, 8, 8\]"),
+            ({"set": {"canvas": 3, "image_shape": [1, 2, 2]}}, "does not take images|does not divide"),
+            ({"set": {"canvas": 2, "factor": 2}}, r"\[1, 4, 4\]"),
+            (
+                {"kind": "tree"},
+                r"kind 'tree' is unknown; this version reads \['compensated', 'graphs', 'images', 'trees'\]",
+            ),
+            ({"preprocess": {"kind": "log"}}, "preprocessing 'log'"),
+            ({"preprocess": {"eps": 0.2}}, "is not the card's"),
+            ({"preprocess_digest": "0"}, "is not the card's 0"),
+            ({"stored_bytes": {"images": 1}}, "the card says .*'images': 1,"),
+            ({"class_names": ["ape", "bee"]}, "outside 0..1"),
+            ({"schema_version": 99}, "schema_version=99, this version reads 1"),
+            ({"ipc": 0}, "ipc"),
+            ({"surprise": 1}, "surprise"),
+            ({"sha256": []}, "sha256"),
+        ],
+    )
+    def test_cards(self, folder, card, told):
+        self.forge(folder, **card)
+        with pytest.raises(ValueError, match=told):
+            storage.load(folder)
+
+    @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1e-999"])
+    def test_a_rate_that_is_no_number(self, folder, number):
+        path = folder / "card.json"
+        path.write_text(path.read_text().replace('"space": "unit"', f'"lr": {number}, "space": "unit"'))
+        with pytest.raises(ValueError, match=r"lr=.*: a learning rate is a positive number"):
+            storage.load(folder)
+
+    def test_a_canvas_that_does_not_divide(self, tmp_path, blobs):
+        """Though the card's shape is what is left when it is rounded down."""
+        syn = ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit")
+        folder = put(syn, tmp_path / "other", blobs)
+        self.forge(folder, {"images": torch.zeros(3, 1, 17, 16)}, set={"canvas": 2})
+        with pytest.raises(ValueError, match=r"canvas=2 does not divide images of \(17, 16\)"):
+            storage.load(folder)
+
+    @pytest.mark.parametrize("key", ["space", "factor", "image_shape", "source"])
+    def test_a_card_that_leaves_something_out(self, folder, key):
+        data = json.loads((folder / "card.json").read_text())
+        del data["set"][key]
+        (folder / "card.json").write_text(canonical(data))
+        with pytest.raises(ValueError, match=f"'{key}' is missing"):
+            storage.load(folder)
+
+    def test_a_card_without_tensors(self, folder):
+        data = json.loads((folder / "card.json").read_text())
+        del data["sha256"]["synthetic.safetensors"]
+        (folder / "card.json").write_text(canonical(data))
+        with pytest.raises(ValueError, match=r"names no synthetic\.safetensors"):
+            storage.load(folder)
+
+
+class TestFits:
+    """Why a set cannot be scored on a dataset: nothing crashes under a wrong one, the number is just wrong."""
+
+    @pytest.fixture
+    def card(self, tmp_path, blobs):
+        return storage.load(put(ImageSet.coreset(blobs, torch.arange(3)), tmp_path / "set", blobs))[1]
+
+    def test_its_own(self, card, blobs):
+        assert storage.fits(card, blobs) is None
+
+    def test_a_held_out_slice_does_not_matter(self, card, real_set):
+        assert storage.fits(card, real_set(val_fraction=0.2)) is None
+
+    def test_other_data(self, card, real_set):
+        reason = storage.fits(card, real_set(noise=30))
+        assert "was distilled from 'blobs'" in reason
+
+    def test_other_preprocessing(self, card, white):
+        reason = storage.fits(card, white)
+        assert (
+            "lives under preprocessing {'kind': 'normalise'" in reason
+            and "dataset.preprocess=normalise" in reason
+        )
+
+    def test_other_class_order(self, card, blobs):
+        swapped = card.model_copy(update={"class_names": ["bee", "ape", "cod"]})
+        assert "class order differs" in storage.fits(swapped, blobs)
+        fewer = card.model_copy(update={"class_names": ["ape", "bee"]})
+        assert "class order differs" in storage.fits(fewer, blobs)
+
+    def test_other_shape(self, card, blobs):
+        bigger = card.model_copy(update={"set": {**card.set, "image_shape": [1, 16, 16]}})
+        assert storage.fits(bigger, blobs) == "the set holds images [1, 16, 16], the dataset [1, 8, 8]"

@@ -1,0 +1,300 @@
+"""Teachers and labels through the command: who taught is recorded, and what it costs; controls stand beside."""
+
+from pathlib import Path
+
+import pytest
+import torch
+import torchvision
+from PIL import Image
+
+from dd_bench.data.digits import digits
+from dd_bench.evaluation import fresh_networks
+from dd_bench.leaderboards.core.entries import taught_by
+from dd_bench.records.record import load_record
+from dd_bench.synthetic import storage
+from dd_bench.synthetic.card import read_card
+from dd_bench.synthetic.compensated import CompensatedSet
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.teachers.label_store import LabelStore
+
+TAUGHT = [
+    "model.width=8",
+    "model.norm=batchnorm",
+    "runtime=plain",
+    "teachers.convnet_bn.recipe.epochs=2",
+    "teachers.convnet_bn.model.width=8",
+    "protocol.recipe.epochs=4",
+    "evaluator.num_networks=2",
+]
+SHORT = ["method.iterations=2"]
+OTHER = ["teachers.convnet_w32_bn.recipe.epochs=1", "teachers.convnet_w32_bn.model.width=8"]
+
+
+def only(folder: Path, pattern: str) -> Path:
+    (path,) = folder.glob(pattern)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("protocol", "mode", "label_bytes", "forwards"),
+    [
+        ("sre2l-kd-400", "online", None, 4 * 20),
+        ("sre2l-kd-400-static", "static", 20 * 10 * 2, 0),
+        ("sre2l-kd-400-replay", "replay", 4 * 20 * 10 * 2, 0),
+        ("sre2l-kd-400-hard", "hard", None, 0),
+    ],
+)
+def test_who_taught_is_recorded_and_what_it_costs(dd_bench, tmp_path, protocol, mode, label_bytes, forwards):
+    done = dd_bench("run", "method=random", "ipc=2", f"protocol={protocol}", *TAUGHT)
+    assert done.code == 0, done.text
+    r = load_record(only(tmp_path / "runs" / "records", "*.json"))
+    assert (r.label_mode, r.teacher_forwards) == (mode, forwards)
+    assert r.stored_bytes.get("teacher labels") == label_bytes
+    squeezed = list((tmp_path / "runs" / "cache").glob("squeeze-*[0-9a-f]"))
+    assert bool(squeezed) == (mode != "hard"), "no teacher is trained that nobody asks"
+    assert ("relabel" in r.seconds) and (r.seconds["relabel"] > 0) == (mode != "hard")
+    assert r.seconds["evaluate"] > 0
+    if mode == "hard":
+        assert r.teachers == []
+    else:
+        (met,) = r.teachers
+        assert met.name == "convnet_bn" and len(met.digest) == 64 and 0 < met.accuracy < 1
+
+
+def test_prepare_trains_the_teachers_that_a_protocol_asks(dd_bench, tmp_path, monkeypatch):
+    how = ["method=random", "ipc=2", *TAUGHT]
+    done = dd_bench("prepare", *how, "protocol=sre2l-kd-400-hard")
+    assert done.code == 0 and "nothing to prepare: random shares nothing between runs" in done.text
+    done = dd_bench("prepare", *how, "protocol=sre2l-kd-400")
+    assert done.code == 0 and "prepared: runs/cache/squeeze-" in done.text
+    monkeypatch.setattr(
+        "dd_bench.teachers.feature_networks.train", lambda *a, **k: pytest.fail("trained again")
+    )
+    done = dd_bench("run", *how, "protocol=sre2l-kd-400")
+    assert done.code == 0, done.text
+
+
+@pytest.mark.parametrize("order", [["convnet_w32_bn", "convnet_bn"], ["convnet_bn", "convnet_w32_bn"]])
+def test_the_order_of_teachers_is_in_the_record(dd_bench, tmp_path, order):
+    """The first guides SRe2L. A mapping in JSON has no order, so a list says it; a second run reads it from the set."""
+    how = ["run", "method=sre2l", "ipc=1", f"teacher=[{','.join(order)}]", *TAUGHT, *OTHER, *SHORT]
+    for protocol in ("dc-300", "mtt-1000"):
+        done = dd_bench(*how, f"protocol={protocol}")
+        assert done.code == 0, done.text
+    records = [load_record(p) for p in (tmp_path / "runs" / "records").glob("*.json")]
+    assert [[t.name for t in r.teachers] for r in records] == [order, order]
+    assert records[0].teachers == records[1].teachers and all(t.digest for t in records[0].teachers)
+
+
+def test_controls_stand_beside(dd_bench, tmp_path):
+    """A second label kind takes the same set; the natural images alone are scored where there are compensators."""
+    done = dd_bench(
+        "run", "method=infer", "ipc=2", "protocol=infer-400", "evaluator=controls", *TAUGHT, *SHORT
+    )
+    assert done.code == 0, done.text
+    r = load_record(only(tmp_path / "runs" / "records", "*.json"))
+    assert r.metrics == ["accuracy", "natural", "random"] and r.main_metric == "accuracy"
+    assert len(r.scores) == 6
+    folder = only(tmp_path / "runs" / "sets", "infer-*")
+    syn, card = storage.load(folder)
+    assert isinstance(syn, CompensatedSet) and card.kind == "compensated" and "teachers" in card.config
+
+    done = dd_bench("run", "method=infer_dyn", "ipc=2", "protocol=infer-dyn-80", *TAUGHT, *SHORT)
+    assert done.code == 0, done.text
+    assert only(tmp_path / "runs" / "sets", "*-*") == folder, "infer_dyn is the same set under other labels"
+    assert {load_record(p).method for p in (tmp_path / "runs" / "records").glob("*")} == {
+        "infer",
+        "infer_dyn",
+    }
+
+
+@pytest.mark.parametrize("equal", ["steps", "epochs"])
+def test_controls_take_as_many_steps_as_the_set(dd_bench, monkeypatch, equal):
+    """INFER's set is more images than the random and the natural ones it is compared with."""
+    seen, plain = [], fresh_networks.train
+
+    def spy(net, fetch, n, recipe, **how):
+        seen.append((n, recipe.epochs))
+        return plain(net, fetch, n, recipe, **how)
+
+    monkeypatch.setattr(fresh_networks, "train", spy)
+    how = ["method=infer", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *TAUGHT, *SHORT]
+    how += ["protocol.recipe.batch_size=5", f"evaluator.equal={equal}", "evaluator.num_networks=1"]
+    done = dd_bench("run", *how)
+    assert done.code == 0, done.text
+    sizes = dict(seen)
+    largest = max(sizes)
+    for n, e in sizes.items():
+        steps = 4 * -(-largest // 5)
+        assert e == (-(-steps // -(-n // 5)) if equal == "steps" else 4)
+    assert len(sizes) >= 2
+
+
+@pytest.mark.parametrize(
+    "protocol", ["infer-400", "sre2l-kd-400-replay", "sre2l-kd-400", "sre2l-kd-400-hard"]
+)
+def test_a_set_too_large_to_be_laid_out_gets_the_same_scores(dd_bench, tmp_path, monkeypatch, protocol):
+    how = ["method=infer", "ipc=2", f"protocol={protocol}", "evaluator=controls", *TAUGHT, *SHORT]
+    for out, limit in (("laid", 2 << 30), ("made", 0)):
+        monkeypatch.setattr("dd_bench.synthetic.base.LAID_OUT", limit)
+        done = dd_bench("run", f"out={out}", *how)
+        assert done.code == 0, done.text
+    laid, made = (load_record(only(tmp_path / out / "records", "*.json")) for out in ("laid", "made"))
+    assert laid.scores == made.scores and laid.teacher_forwards == made.teacher_forwards
+
+
+def test_a_set_of_other_teachers_is_another_set(dd_bench, tmp_path):
+    how = ["method=sre2l", "ipc=1", *TAUGHT[:5], *SHORT]
+    assert dd_bench("distill", *how).code == 0
+    assert dd_bench("distill", *how, "teachers.convnet_bn.recipe.lr=0.05").code == 0
+    assert dd_bench("distill", *how, "teachers.convnet_bn.recipe.lr=0.05").code == 0
+    assert len(list((tmp_path / "runs" / "sets").iterdir())) == 2
+    assert dd_bench("distill", "method=random", "ipc=1").code == 0
+    assert dd_bench("distill", "method=random", "ipc=1", "teachers.convnet_bn.recipe.lr=0.05").code == 0
+    assert len(list((tmp_path / "runs" / "sets").iterdir())) == 3, "random asks no teacher"
+
+
+def test_the_order_of_teachers_is_another_set(dd_bench, tmp_path):
+    """The first guides."""
+    small = [
+        f"teachers.{t}.{k}"
+        for t in ("convnet_bn", "convnet_w32_bn")
+        for k in ("recipe.epochs=1", "model.width=8")
+    ]
+    for order in ("[convnet_bn,convnet_w32_bn]", "[convnet_w32_bn,convnet_bn]"):
+        how = ["method=sre2l", "ipc=1", f"teacher={order}", *small, *TAUGHT[:3], *SHORT]
+        assert dd_bench("distill", *how).code == 0
+    assert len(list((tmp_path / "runs" / "sets").iterdir())) == 2
+
+
+def test_controls_beside_labels_made_elsewhere(dd_bench, tmp_path):
+    """Those are of the set alone; its controls are labelled by the run's teachers, or left out."""
+    how = ["method=random", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *TAUGHT]
+    assert dd_bench("run", *how).code == 0
+    stores = {
+        p.parent: LabelStore(p.parent, torch.device("cpu"))
+        for p in tmp_path.glob("runs/cache/labels-*/*.safe*")
+    }
+    syn, _ = storage.load(only(tmp_path / "runs" / "sets", "random-*"))
+    source = next(folder for folder, store in stores.items() if store.header.images == syn.identity())
+    for teachers, metrics in (
+        (["teacher=convnet_w32_bn", *OTHER], ["accuracy", "random"]),
+        (["teacher=[]"], ["accuracy"]),
+    ):
+        kept = [k for k in how if not k.startswith("teachers.")]
+        done = dd_bench("run", *kept, *teachers, f"protocol.labels.source={source}", f"out=o{len(metrics)}")
+        assert done.code == 0, done.text
+        r = load_record(only(tmp_path / f"o{len(metrics)}" / "records", "*.json"))
+        assert r.metrics == metrics
+        assert [t.name for t in r.teachers] == ["convnet_bn"], "who spoke, not who was asked for the controls"
+        assert [t.digest for t in r.teachers] == list(stores[source].header.teachers)
+        assert taught_by(r) == "labels of convnet_bn"
+
+
+class TestRefusals:
+    def test_a_set_with_soft_labels_of_its_own(self, dd_bench, tmp_path):
+        real = digits(preprocess="normalise", val_fraction=0.0, device=torch.device("cpu"))
+        soft = ImageSet.of(real, torch.rand(10, 1, 8, 8), torch.full((10, 10), 0.1), "unit")
+        storage.save(
+            soft,
+            tmp_path / "soft",
+            real=real,
+            method="m",
+            ipc=1,
+            seed=0,
+            config={},
+            citations=["x"],
+            provenance={},
+        )
+        done = dd_bench("evaluate", f"set={tmp_path / 'soft'}", "protocol=sre2l-kd-400", *TAUGHT)
+        assert done.code != 0 and "has soft labels of its own" in done.text, done.text
+
+    @pytest.mark.parametrize(
+        ("overrides", "told"),
+        [
+            (
+                ["method=sre2l", "teacher=[]"],
+                "follows a teacher, and the run has none. Use teacher=convnet_bn",
+            ),
+            (["method=random", "teacher=[]", "protocol=rded-300"], "needs a teacher. Use teacher=convnet_bn"),
+            (["method=infer", "ipc=1"], "ipc=1 of 10 classes is 10 images"),
+            (["method=sre2l", "teachers.convnet_bn.model.norm=instancenorm"], "has no BatchNorm layer"),
+            (["method=sre2l", "teachers.convnet_bn.epoch=1"], "epoch=1 is not kept"),
+            (["method=sre2l", "teachers.convnet_bn.epoch=77"], "epoch=77, the training has"),
+            (["method=sre2l", "teachers.convnet_bn.weights=bought"], "teachers.convnet_bn.weights='bought'"),
+            (["protocol=rded-300", "protocol.recipe.augment=flip"], "both say how images are shown"),
+            (["protocol=rded-300", "protocol.recipe.views=null"], "recipe.views says how images are shown"),
+            (
+                [
+                    "method=random",
+                    "protocol=rded-300",
+                    "protocol.labels.source=nowhere",
+                    "protocol.labels.kind=replay",
+                ],
+                "holds no labels",
+            ),
+        ],
+    )
+    def test_messages(self, dd_bench, overrides, told):
+        done = dd_bench("run", "ipc=2", *overrides)
+        assert done.code != 0 and told in " ".join(done.text.split()), done.text
+        assert "Traceback" not in done.text
+
+
+class TestImageNet:
+    """The large path on a tiny folder in the true layout: streamed files, pretrained weights, chunks, stored labels."""
+
+    WNIDS = ("n01440764", "n02102040", "n03417042")  # tench, English springer, gas pump
+
+    @pytest.fixture
+    def folder(self, tmp_path):
+        draw = torch.Generator().manual_seed(0)
+        for part, count in (("train", 5), ("val", 2)):
+            for wnid in self.WNIDS:
+                (tmp_path / "imagenet" / part / wnid).mkdir(parents=True)
+                for i in range(count):
+                    pixels = torch.randint(0, 256, (40, 52, 3), generator=draw, dtype=torch.uint8).numpy()
+                    Image.fromarray(pixels).save(tmp_path / "imagenet" / part / wnid / f"{wnid}_{i}.JPEG")
+        return tmp_path / "imagenet"
+
+    @pytest.fixture
+    def how(self, folder, monkeypatch):
+        state = torchvision.models.resnet18().state_dict()
+        monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **_: state)
+        return [
+            "dataset=image_folder",
+            f"dataset.root={folder}",
+            "dataset.name=imagenet",
+            "dataset.size=32",
+            "dataset.resize=crop",
+            "dataset.stream=true",
+            "teacher=imagenet_resnet18",
+            "model.width=8",
+            "model.norm=batchnorm",
+            "protocol=fkd-300",
+            "protocol.recipe.epochs=2",
+            "protocol.recipe.batch_size=4",
+            "evaluator=controls",
+            "evaluator.num_networks=1",
+            "runtime=plain",
+            "ipc=2",
+        ]
+
+    @pytest.mark.parametrize(
+        ("method", "n"),
+        [
+            (["method=cda", *SHORT, "method.classes=2"], 6),
+            (["method=cda", *SHORT, "method.classes=2", "dataset.size=224"], 6),
+            (["method=rded", "method.patches.factor=2", "method.patches.images=5", "ipc=1"], 3),
+            (["method=infer", *SHORT], 6),  # one natural set of three, and its compensator
+        ],
+        ids=["cda", "cda at 224 pixels", "rded", "infer"],
+    )
+    def test_from_files_to_a_record(self, dd_bench, how, tmp_path, method, n):
+        done = dd_bench("run", *how, *method)
+        assert done.code == 0, done.text
+        r = load_record(only(tmp_path / "runs" / "records", "*.json"))
+        assert r.label_mode == "replay" and "random" in r.metrics
+        assert r.stored_bytes["teacher labels"] == 2 * n * 3 * 2  # epochs, images, classes, float16
+        card = read_card(only(tmp_path / "runs" / "sets", "*-*"))
+        assert card.class_names == list(self.WNIDS)

@@ -1,0 +1,276 @@
+"""The teacher zoo: trained once, early epochs for free, told apart by class names, resumed after a kill."""
+
+import dataclasses
+import json
+
+import pytest
+import timm
+import torch
+
+from dd_bench.data.preprocess import Normalise
+from dd_bench.models.architecture import Architecture
+from dd_bench.models.timm_adapter import TimmNet
+from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.runtime import Runtime
+from dd_bench.runtime.seeding import seed_for
+from dd_bench.teachers.teachers import (
+    TeacherConfig,
+    TeacherSpec,
+    _frozen,
+    class_names_of,
+    executed_norms,
+    teacher_of,
+)
+from dd_bench.training.batches import fetch_split
+from dd_bench.training.loop import train
+from dd_bench.training.scoring import accuracy
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def squeeze(make_teacher, make_blobs, runtime, tmp_path):
+    """Trains a teacher of the train_blobs, or takes it from the cache `work`."""
+
+    def run(work="cache", real=None, measure=None, **knobs):
+        cache = Cache(tmp_path / work)
+        return teacher_of(make_teacher(**knobs), real or make_blobs().train_only(), cache, runtime, measure)
+
+    return run
+
+
+def weights(teacher):
+    return torch.cat([v.flatten().double() for v in teacher.net.state_dict().values()])
+
+
+def test_it_is_the_network_that_anybody_would_train(squeeze, make_teacher, make_blobs, runtime):
+    spec, real, seed = make_teacher(), make_blobs(), seed_for(0, "squeeze", "tiny")
+    net = spec.architecture.fresh(seed_for(seed, "init"), CPU)
+    how = {"seed": seed_for(seed, "train"), "runtime": runtime, "flip": real.flip}
+    train(net, fetch_split(real.train), len(real.train), spec.config.recipe, **how)
+    found = squeeze().net.state_dict()
+    assert all(torch.equal(v, found[k]) for k, v in net.state_dict().items())
+
+
+def test_it_is_trained_once_and_frozen(squeeze, monkeypatch):
+    first = squeeze()
+    monkeypatch.setattr("dd_bench.teachers.teachers.train", lambda *a, **k: pytest.fail("trained again"))
+    again = squeeze()
+    assert torch.equal(weights(first), weights(again)) and first.digest == again.digest
+    assert not again.net.training and not any(p.requires_grad for p in again.net.parameters())
+
+
+def test_early_epochs_come_for_free(squeeze):
+    """One training; the epoch that teaches is no part of its key."""
+    early, last = squeeze(keep=(1, 2), epoch=1), squeeze(keep=(1, 2))
+    alone = squeeze("alone", epochs=1)
+    assert not torch.equal(weights(early), weights(last))
+    assert torch.equal(weights(early), weights(alone)), (
+        "a constant rate: its first epoch is a training of one"
+    )
+
+
+def test_the_card(squeeze, make_blobs, tmp_path, runtime):
+    real = make_blobs()
+    measured = []
+
+    def measure(net):
+        measured.append(accuracy(net, real.test.batches(1000), runtime))
+        return measured[-1]
+
+    teacher = squeeze(measure=measure, keep=(2,), real=real.train_only())
+    (path,) = tmp_path.glob("cache/squeeze-*/teacher.json")
+    card = json.loads(path.read_text())
+    assert card["class_names"] == list("abc") and card["preprocess"]["kind"] == "normalise"
+    assert card["accuracy"] == {"2": measured[0], "3": measured[1]} and teacher.accuracy == measured[1]
+    assert card["norms"] == list(teacher.norms) and len(teacher.norms) == 2
+    assert card["recipe"]["epochs"] == 3
+
+
+def test_logits_are_of_the_running_statistics_or_of_the_batch(squeeze):
+    teacher, x = squeeze(), torch.randn(6, 1, 8, 8)
+    before = {k: v.clone() for k, v in teacher.net.named_buffers()}
+    alone = torch.cat([teacher.logits(part) for part in x.split(1)])
+    assert torch.allclose(teacher.logits(x), alone, atol=1e-5)
+    by_batch = teacher.logits(x, "train")
+    assert not torch.allclose(by_batch, alone, atol=1e-2)
+    teacher.net.train()
+    assert torch.allclose(teacher.net(x), by_batch, atol=1e-5)
+    teacher.net.eval()
+    fresh = squeeze()
+    fresh.logits(x, "train")
+    assert all(torch.equal(v, before[k]) for k, v in fresh.net.named_buffers()), "running statistics moved"
+    assert not fresh.net.training
+
+
+def test_killed_and_gone_on_is_the_same_bytes(squeeze, make_blobs, monkeypatch, tmp_path):
+    whole = squeeze("whole", keep=(1,))
+    real = make_blobs().train_only()
+    calls = []
+
+    def fetch(split):
+        plain = fetch_split(split)
+
+        def one(index):
+            calls.append(0)
+            if len(calls) == 4:  # in the second epoch of two batches
+                raise KeyboardInterrupt
+            return plain(index)
+
+        return one
+
+    with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
+        killed.setattr("dd_bench.teachers.teachers.fetch_split", fetch)
+        squeeze("killed", keep=(1,), real=real)
+    again = squeeze("killed", keep=(1,))
+    assert again.digest == whole.digest
+    names = {p.name for p in next((tmp_path / "killed").glob("squeeze-*[0-9a-f]")).iterdir()}
+    assert names == {"network.safetensors", "epoch1.safetensors", "teacher.json", "entry.json"}
+
+
+class TestClasses:
+    def test_columns_follow_names(self, squeeze, make_blobs):
+        """The dataset lists its classes in another order than the teacher learned them."""
+        teacher = squeeze()
+        real = dataclasses.replace(make_blobs(), class_names=("c", "a", "b"))
+        other = _frozen("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
+        x = torch.randn(4, 1, 8, 8)
+        assert torch.equal(other.logits(x), teacher.logits(x)[:, [2, 0, 1]])
+
+    def test_a_teacher_of_other_classes_is_refused(self, squeeze, make_blobs):
+        teacher = squeeze()
+        real = dataclasses.replace(make_blobs(), class_names=("a", "b", "zebra"))
+        with pytest.raises(
+            ValueError, match="does not know class 'zebra' of train_blobs: it knows a, b, c, the dataset"
+        ):
+            _frozen("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
+
+
+def _runtime(teacher):
+    return Runtime(CPU, teacher.autocast, None, 1, 0, False)
+
+
+class TestPretrained:
+    """Weights of elsewhere, here of a file: nothing is downloaded."""
+
+    @pytest.fixture
+    def spec(self, tmp_path):
+        torch.manual_seed(0)
+        whole = timm.create_model("resnet10t", num_classes=1000)
+        path = tmp_path / "weights.pth"
+        torch.save(whole.state_dict(), path)
+        knobs = {
+            "name": "resnet10t",
+            "pretrained": True,
+            "drop_rate": 0.0,
+            "options": {"pretrained_cfg_overlay": {"file": str(path), "num_classes": 1000}},
+        }
+        architecture = Architecture(TimmNet, knobs, (3, 32, 32), 2, "timm")
+        config = TeacherConfig(weights="pretrained", classes="imagenet", keep=(), epoch=None, recipe=None)
+        return TeacherSpec("imagenet", architecture, config), whole.eval()
+
+    def test_logits_of_the_dataset_s_classes_by_wordnet_id(self, spec, make_blobs, runtime, tmp_path):
+        spec, whole = spec
+        names = class_names_of(spec)
+        assert len(names) == 1000 and names[:2] == ("n01440764", "n01443537")  # tench, goldfish
+        real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
+        theirs = Normalise([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        real = dataclasses.replace(real, class_names=("n01443537", "n01440764"), preprocess=theirs)
+        teacher = teacher_of(spec, real, Cache(tmp_path / "cache"), runtime, None)
+        x = torch.randn(2, 3, 32, 32)
+        with torch.no_grad():
+            assert torch.allclose(teacher.logits(x), whole(x)[:, [1, 0]], atol=1e-4)
+
+    def test_under_another_preprocessing_they_say_nothing(self, spec, make_blobs, runtime, tmp_path):
+        real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
+        with pytest.raises(
+            ValueError, match=r"was trained under .*0\.485.*, train_blobs is preprocessed by .*0\.5"
+        ):
+            teacher_of(spec[0], real, Cache(tmp_path / "cache"), runtime, None)
+
+    def test_a_list_of_classes_says_their_normalisation(self, spec, make_blobs, runtime, tmp_path):
+        spec, _ = spec
+        config = spec.config.model_copy(update={"classes": tuple(class_names_of(spec))})
+        with pytest.raises(ValueError, match=r"imagenet\.mean=None .* Use '\+teachers\.imagenet\.mean="):
+            dataclasses.replace(spec, config=config)
+        half = config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)})
+        said = dataclasses.replace(spec, config=half)
+        real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
+        real = dataclasses.replace(real, class_names=("n01443537", "n01440764"))
+        with pytest.raises(ValueError, match=r"was trained under .*0\.2, .* is preprocessed by"):
+            teacher_of(said, real, Cache(tmp_path / "cache"), runtime, None)
+        real = dataclasses.replace(real, preprocess=Normalise(half.mean, half.std))
+        assert (
+            teacher_of(said, real, Cache(tmp_path / "cache"), runtime, None).class_names == real.class_names
+        )
+        assert said.describe()["mean"] == [0.5, 0.5, 0.5] and "mean" not in spec.describe()
+
+    def test_one_std_too_few(self, spec):
+        config = spec[0].config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.5,)})
+        with pytest.raises(ValueError, match=r"teachers\.imagenet\.mean and .*std: .*as many means"):
+            dataclasses.replace(spec[0], config=config)
+
+    def test_of_which_classes_must_be_said(self, spec):
+        silent = spec[0].config.model_copy(update={"classes": None})
+        with pytest.raises(ValueError, match=r"teachers\.imagenet\.classes=null: which logit is which class"):
+            class_names_of(dataclasses.replace(spec[0], config=silent))
+
+
+@pytest.mark.parametrize(
+    ("knobs", "told"),
+    [
+        ({"epoch": 9}, "epoch=9, the training has 3"),
+        ({"epoch": 2}, r"epoch=2 is not kept. Use teachers\.tiny\.keep=\[2\]"),
+    ],
+)
+def test_specifications_that_contradict_themselves(make_teacher, knobs, told):
+    with pytest.raises(ValueError, match=told):
+        make_teacher(**knobs)
+
+
+def test_a_teacher_trained_here_has_the_normalisation_of_its_data(make_teacher):
+    spec = make_teacher()
+    config = spec.config.model_copy(update={"mean": (0.5,), "std": (0.5,)})
+    with pytest.raises(ValueError, match=r"teachers\.tiny\.mean and \.std are of pretrained weights"):
+        dataclasses.replace(spec, config=config)
+
+
+def test_early_epochs_are_no_part_of_what_a_teacher_is(squeeze, make_teacher, tmp_path):
+    """So a sweep that wants one finds the teachers of before; one that was not kept says which were."""
+    assert make_teacher(keep=(1,)).describe() == make_teacher().describe()
+    squeeze(keep=(1, 77))
+    entry = next(tmp_path.glob("*/squeeze-*[0-9a-f]"))
+    assert {p.name for p in entry.glob("epoch*")} == {"epoch1.safetensors"}, "77 is past the end"
+    assert json.loads((entry / "teacher.json").read_text())["keep"] == [1]
+    assert squeeze(keep=(2,)).digest and len(list(tmp_path.glob("*/squeeze-*[0-9a-f]"))) == 1
+    with pytest.raises(ValueError, match=r"before epoch 2 was to be kept: .* has \[1\]. Use .*rm -r"):
+        squeeze(keep=(2,), epoch=2)
+
+
+def test_a_damaged_teacher_says_what_to_remove(squeeze, tmp_path):
+    squeeze()
+    (path,) = tmp_path.glob("cache/squeeze-*/network.safetensors")
+    path.write_bytes(b"no")
+    with pytest.raises(ValueError, match=r"is damaged .* rm -r"):
+        squeeze()
+
+
+def test_two_names_of_one_recipe_are_two_networks(squeeze):
+    """The name seeds the training, and so it is in the key."""
+    assert squeeze(name="one").digest != squeeze(name="two").digest == squeeze("alone", name="two").digest
+
+
+def test_train_mode_is_of_the_statistics_alone(squeeze):
+    """Dropout would draw from nobody's seed."""
+    teacher, x = squeeze(), torch.randn(6, 1, 8, 8)
+    teacher.net.classifier = torch.nn.Sequential(torch.nn.Dropout(0.5), teacher.net.classifier)
+    teacher.net.eval()
+    assert torch.equal(teacher.logits(x, "train"), teacher.logits(x, "train"))
+
+
+def test_only_layers_of_maps_are_matched():
+    """A BatchNorm1d behind the pooling has no map whose statistics could be taken."""
+    net = torch.nn.Sequential(
+        torch.nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Flatten(), torch.nn.BatchNorm1d(108)
+    )
+    assert executed_norms(net, (1, 8, 8)) == ("1",)

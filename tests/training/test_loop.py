@@ -1,0 +1,539 @@
+"""The one training loop: it is the SGD that papers write, together equals alone, and it learns."""
+
+import math
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.func import functional_call
+
+from dd_bench.models.architecture import Architecture
+from dd_bench.models.vit import ViT
+from dd_bench.runtime.checkpoint import Unusable, spent
+from dd_bench.runtime.seeding import stream
+from dd_bench.training.augment import cutmix
+from dd_bench.training.batches import batches, fetch_from
+from dd_bench.training.loop import train
+from dd_bench.training.losses import classification_loss, mixed_loss
+from dd_bench.training.optimisation import make_optimizer, set_rate
+from dd_bench.training.scoring import accuracy
+from dd_bench.training.together import train_together
+
+CPU = torch.device("cpu")
+DSA = "color_crop_cutout_flip_scale_rotate"
+
+
+@pytest.fixture(scope="module")
+def data(blobs):
+    return blobs.train.inputs(torch.arange(60)), blobs.train.labels[:60]
+
+
+def parameters(net):
+    return torch.cat([p.detach().flatten() for p in net.parameters()])
+
+
+class TestAgainstPlainSGD:
+    """`train` against the update rule written out, in float32, with nothing of `torch.optim`."""
+
+    @pytest.mark.parametrize("reset", [True, False])
+    @pytest.mark.parametrize("momentum", [0.0, 0.9])
+    def test_schedule_momentum_and_weight_decay(self, data, blobs, convnet, recipe, runtime, reset, momentum):
+        images, labels = data[0][:24], data[1][:24]  # one batch, so that the order is known
+        plan = recipe(
+            epochs=6,
+            milestones=(2, 4),
+            gamma=0.5,
+            momentum=momentum,
+            weight_decay=0.01,
+            reset_optimizer=reset,
+        )
+        net = convnet(blobs).fresh(3, CPU)
+        weights = {k: v.detach().clone() for k, v in net.named_parameters()}
+        speed = {k: torch.zeros_like(v) for k, v in weights.items()}
+        for epoch in range(6):
+            rate = 0.01 * (1 if epoch < 2 else 0.5 if epoch < 4 else 0.25)
+            leaves = {k: v.requires_grad_() for k, v in weights.items()}
+            loss = F.cross_entropy(functional_call(net, leaves, (images,)), labels)
+            slopes = torch.autograd.grad(loss, list(leaves.values()))
+            for (k, w), slope in zip(list(weights.items()), slopes, strict=True):
+                slope = slope + 0.01 * w.detach()
+                first = epoch == 0 or (reset and epoch in (2, 4))
+                speed[k] = slope if first else momentum * speed[k] + slope
+                weights[k] = w.detach() - rate * speed[k]
+        train(net, fetch_from(images, labels), 24, plan, seed=0, runtime=runtime, flip=False)
+        for k, w in net.named_parameters():
+            torch.testing.assert_close(w.detach(), weights[k], rtol=1e-5, atol=1e-6)
+
+    def test_a_reset_makes_a_difference(self, data, blobs, convnet, recipe, runtime):
+        """So the test above can tell."""
+        ends = []
+        for reset in (True, False):
+            net = convnet(blobs).fresh(3, CPU)
+            plan = recipe(epochs=6, milestones=(2, 4), reset_optimizer=reset)
+            train(net, fetch_from(*data), 60, plan, seed=0, runtime=runtime, flip=False)
+            ends.append(parameters(net))
+        assert (ends[0] - ends[1]).abs().max() > 1e-3
+
+    def test_rates(self, recipe):
+        plan = recipe(lr=0.1, milestones=(2, 5), gamma=0.1, epochs=7)
+        optimizer = make_optimizer([torch.zeros(1, requires_grad=True)], plan, CPU)
+        rates = []
+        for epoch in range(7):
+            set_rate(optimizer, plan, epoch)
+            rates.append(optimizer.param_groups[0]["lr"])
+        assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001])
+
+    @pytest.mark.parametrize(("kind", "wanted"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+    def test_other_optimisers(self, data, blobs, convnet, recipe, runtime, kind, wanted):
+        plan = recipe(optimizer=kind, lr=0.01, epochs=4, milestones=(2,), weight_decay=0.1, batch_size=60)
+        # without a norm: Adam turns the rounding of a bias that InstanceNorm cancels into whole steps
+        net, plain = (convnet(blobs, norm="none").fresh(3, CPU) for _ in range(2))
+        train(net, fetch_from(*data), 60, plan, seed=0, runtime=runtime, flip=False)
+        for epoch in range(4):
+            if epoch in (0, 2):  # the reset
+                optimizer = wanted(plain.parameters(), lr=0.01 * (1 if epoch < 2 else 0.1), weight_decay=0.1)
+            optimizer.zero_grad()
+            F.cross_entropy(plain(data[0]), data[1]).backward()
+            optimizer.step()
+        torch.testing.assert_close(parameters(net), parameters(plain), rtol=1e-4, atol=1e-5)
+
+
+class TestBatches:
+    def test_each_index_once_an_epoch(self):
+        order = stream(CPU, 0, "order")
+        first, second = (list(batches(50, 16, order, CPU)) for _ in range(2))
+        assert [len(b) for b in first] == [16, 16, 16, 2]
+        for epoch in (first, second):
+            assert torch.cat(epoch).sort().values.tolist() == list(range(50))
+        assert not torch.equal(torch.cat(first), torch.cat(second)), "each epoch has an order of its own"
+
+    def test_one_batch_needs_no_order(self):
+        assert [b.tolist() for b in batches(5, 5, stream(CPU, 0, "order"), CPU)] == [[0, 1, 2, 3, 4]]
+
+    def test_what_train_fetches(self, data, blobs, convnet, recipe, runtime):
+        seen = []
+
+        def fetch(index):
+            seen.append(index)
+            return data[0][index], data[1][index]
+
+        net = convnet(blobs).fresh(0, CPU)
+        train(net, fetch, 60, recipe(epochs=2, batch_size=25), seed=5, runtime=runtime, flip=False)
+        assert [len(i) for i in seen] == [25, 25, 10] * 2
+        assert torch.cat(seen[:3]).sort().values.tolist() == torch.cat(seen[3:]).sort().values.tolist()
+
+
+class TestSeeds:
+    @pytest.mark.parametrize(
+        "more", [{}, {"augment": DSA}, {"cutmix": 0.5}], ids=lambda m: "+".join(m) or "plain"
+    )
+    def test_one_seed_one_network(self, data, blobs, convnet, recipe, runtime, more):
+        def end(seed):
+            net = convnet(blobs).fresh(0, CPU)
+            return parameters(
+                train(net, fetch_from(*data), 60, recipe(**more), seed=seed, runtime=runtime, flip=True)
+            )
+
+        torch.rand(7)  # the global generator must not matter
+        first = end(1)
+        torch.rand(3)
+        assert torch.equal(first, end(1)) and not torch.equal(first, end(2))
+
+    def test_the_global_generator_is_left_alone(self, data, blobs, convnet, recipe, runtime):
+        before = torch.get_rng_state()
+        net = convnet(blobs).fresh(0, CPU)
+        train(net, fetch_from(*data), 60, recipe(augment=DSA, cutmix=0.5), seed=1, runtime=runtime, flip=True)
+        assert torch.equal(before, torch.get_rng_state())
+
+    def test_looking_at_it_does_not_change_it(self, data, blobs, convnet, recipe, runtime):
+        """A protocol that looks every epoch trains the network that one that looks once trains."""
+        ends = []
+        for look in (None, lambda epoch: accuracy(net, blobs.test.batches(7), runtime)):  # noqa: B023
+            net = convnet(blobs, norm="batchnorm").fresh(0, CPU)
+            train(net, fetch_from(*data), 60, recipe(), seed=1, runtime=runtime, flip=False, on_epoch=look)
+            assert net.training
+            ends.append(parameters(net))
+        assert torch.equal(*ends)
+
+
+VARIANTS = {
+    "momentum": {},
+    "milestones": {"milestones": (2, 4), "gamma": 0.5, "reset_optimizer": False},
+    "reset": {"milestones": (2, 4), "gamma": 0.5, "reset_optimizer": True},
+    "no momentum": {"momentum": 0.0},
+    "adam": {"optimizer": "adam", "milestones": (2,), "reset_optimizer": False},
+    "adamw, reset": {"optimizer": "adamw", "milestones": (2, 3), "reset_optimizer": True},
+    "dsa": {"augment": DSA},
+    "dialect": {"augment": "flip_color_cutout_crop", "dialect": True},
+    "cutmix": {"cutmix": 0.5, "cutmix_beta": 0.3},
+    "batchnorm": {"norm": "batchnorm"},
+    "dropout": {"vit": True},
+}
+
+
+class TestKept:
+    """A training that is killed goes on from its last epoch, and ends with the bytes of one that was not."""
+
+    @pytest.fixture
+    def run(self, data, blobs, convnet, recipe, runtime):
+        """Trains and returns the network and the number of batches; killed before batch `killed_at`."""
+
+        def run(kept, seed=1, killed_at=None, norm="instancenorm", vit=False, on_epoch=None, **values):
+            given = 0
+
+            def fetch(index):
+                nonlocal given
+                if given == killed_at:
+                    raise KeyboardInterrupt
+                given += 1
+                return data[0][index], data[1][index]
+
+            architecture = convnet(blobs, norm=norm)
+            if vit:
+                knobs = {"patch": 4, "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 8, "dropout": 0.3}
+                architecture = Architecture(ViT, knobs | {"emb_dropout": 0.3}, blobs.shape, 3)
+            net, how = architecture.fresh(0, CPU), {"runtime": runtime, "flip": True, "on_epoch": on_epoch}
+            plan = recipe(batch_size=25, **values)
+            return train(net, fetch, 60, plan, seed=seed, kept=kept, **how), given
+
+        return run
+
+    @pytest.mark.parametrize("name", VARIANTS)
+    @pytest.mark.parametrize("epochs", [1, 2, 4])
+    def test_it_goes_on_with_the_same_bytes(self, run, tmp_path, name, epochs):
+        whole, steps = run(None, **VARIANTS[name])
+        kept = tmp_path / "kept"
+        with pytest.raises(KeyboardInterrupt):
+            run(kept, killed_at=3 * epochs + 1, **VARIANTS[name])
+        assert spent(kept)[0] == epochs
+        torch.rand(3)  # the global generator must not matter
+        before = torch.get_rng_state()
+        net, rest = run(kept, **VARIANTS[name])
+        assert (steps, rest) == (15, 15 - 3 * epochs)
+        for (key, a), b in zip(net.state_dict().items(), whole.state_dict().values(), strict=True):
+            assert torch.equal(a, b), key
+        assert torch.equal(torch.get_rng_state(), before) and net.training
+
+    def test_keeping_changes_nothing(self, run, tmp_path):
+        assert torch.equal(parameters(run(None)[0]), parameters(run(tmp_path / "kept")[0]))
+
+    def test_a_finished_one_is_read_and_not_trained(self, run, tmp_path):
+        told = []
+        net, _ = run(tmp_path / "kept", on_epoch=told.append)
+        again, steps = run(tmp_path / "kept", on_epoch=told.append)
+        assert torch.equal(parameters(net), parameters(again)) and steps == 0
+        assert told == [1, 2, 3, 4, 5] and (tmp_path / "kept").exists()
+
+    def test_each_epoch_is_told_once(self, run, tmp_path):
+        """`on_epoch` comes before the checkpoint: what it wrote is there whenever an epoch counts as done."""
+        told = []
+
+        def tell(epoch):
+            told.append((epoch, spent(tmp_path / "kept")[0]))
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "kept", killed_at=7, on_epoch=tell)
+        run(tmp_path / "kept", on_epoch=tell)
+        assert told == [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]
+
+    def test_killed_twice(self, run, tmp_path):
+        for killed_at in (4, 4):
+            with pytest.raises(KeyboardInterrupt):
+                run(tmp_path / "kept", killed_at=killed_at)
+        net, steps = run(tmp_path / "kept")
+        assert torch.equal(parameters(net), parameters(run(None)[0])) and steps == 9
+
+    def test_seconds_add_up(self, run, tmp_path):
+        def slow(epoch):
+            time.sleep(0.05)
+
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "kept", killed_at=9, on_epoch=slow)
+        assert spent(tmp_path / "kept")[1] >= 0.15
+        run(tmp_path / "kept", on_epoch=slow)
+        assert spent(tmp_path / "kept")[1] >= 0.25
+
+    @pytest.mark.parametrize("kept", [0, 60, -1])
+    def test_a_damaged_one_says_how_to_start_anew(self, run, tmp_path, kept):
+        path = tmp_path / "kept"
+        run(path, epochs=1, milestones=())
+        path.write_bytes(path.read_bytes()[:kept])
+        with pytest.raises(Unusable, match=rf"checkpoint {path} is damaged .*To start anew: rm {path}"):
+            run(path)
+
+    @pytest.mark.parametrize("other", [{"vit": True}, {"norm": "batchnorm"}, {"norm": "none"}], ids=str)
+    def test_one_of_another_network_is_refused(self, run, tmp_path, other):
+        run(tmp_path / "kept", epochs=1, milestones=())
+        with pytest.raises(Unusable, match=r"(?s)'net' of checkpoint .*To start anew: rm "):
+            run(tmp_path / "kept", **other)
+
+
+class TestDescent:
+    """Another direction than the gradient of the loss."""
+
+    @pytest.mark.parametrize(
+        "more",
+        [{}, {"augment": DSA}, {"cutmix": 0.5}, {"optimizer": "adam"}],
+        ids=lambda m: "+".join(m) or "plain",
+    )
+    def test_the_gradient_itself_is_bitwise_none(self, data, blobs, convnet, recipe, runtime, more):
+        def backward(net, loss, x, target, raw, epoch):
+            loss(net, x, target).backward()
+
+        ends = []
+        for descent in (None, backward):
+            net = convnet(blobs).fresh(0, CPU)
+            how = {"seed": 1, "runtime": runtime, "flip": True, "descent": descent}
+            train(net, fetch_from(*data), 60, recipe(batch_size=25, **more), **how)
+            ends.append(parameters(net))
+        assert torch.equal(*ends)
+
+    def test_what_it_is_given(self, data, blobs, convnet, recipe, runtime):
+        """The batch as fetched and as augmented, the epoch, and no gradient of the step before."""
+        seen = []
+
+        def look(net, loss, x, target, raw, epoch):
+            assert net.training and all(p.grad is None for p in net.parameters())
+            assert raw.shape == x.shape and not torch.equal(raw, x)
+            assert torch.equal(target, data[1]) and torch.equal(raw, data[0])
+            assert loss(net, x, target).shape == ()
+            for p in net.parameters():
+                p.grad = torch.ones_like(p)
+            seen.append(epoch)
+
+        net = convnet(blobs).fresh(0, CPU)
+        before = parameters(net)
+        plan = recipe(batch_size=60, augment=DSA, momentum=0.0, weight_decay=0.0, epochs=3, milestones=(2,))
+        train(net, fetch_from(*data), 60, plan, seed=1, runtime=runtime, flip=True, descent=look)
+        assert seen == [0, 1, 2]
+        torch.testing.assert_close(before - parameters(net), torch.full_like(before, 0.01 + 0.01 + 0.001))
+
+    def test_it_is_called_with_the_loss_of_the_precision(self, data, blobs, convnet, recipe, runtime):
+        kinds = []
+
+        def look(net, loss, x, target, raw, epoch):
+            handle = net.classifier.register_forward_hook(lambda m, i, o: kinds.append(o.dtype))
+            loss(net, x, target).backward()
+            handle.remove()
+
+        for autocast in (False, True):
+            net, how = convnet(blobs).fresh(0, CPU), replace(runtime, autocast=autocast)
+            plan = recipe(epochs=1, milestones=(), batch_size=60)
+            train(net, fetch_from(*data), 60, plan, seed=1, runtime=how, flip=False, descent=look)
+        assert kinds == [torch.float32, torch.bfloat16]
+
+
+class TestTogether:
+    """r networks as one batched network are the r networks trained one after the other."""
+
+    @pytest.mark.parametrize(
+        "more",
+        [{}, {"augment": DSA}, {"augment": "flip_color_cutout_crop", "dialect": True}, {"cutmix": 0.5}],
+        ids=["plain", "dsa", "dialect", "cutmix"],
+    )
+    @pytest.mark.parametrize("norm", ["instancenorm", "batchnorm"])
+    @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+    def test_equals_alone(self, data, blobs, convnet, recipe, runtime, more, norm, soft):
+        images, labels = data
+        if soft:
+            labels = F.one_hot(labels, 3) * 0.7 + 0.1
+        plan, seeds = recipe(epochs=4, batch_size=25, **more), [11, 12, 13]
+        architecture = convnet(blobs, norm=norm)
+        alone = [architecture.fresh(s, CPU) for s in seeds]
+        for net, seed in zip(alone, seeds, strict=True):
+            train(net, fetch_from(images, labels), 60, plan, seed=seed, runtime=runtime, flip=True)
+        together = [architecture.fresh(s, CPU) for s in seeds]
+        train_together(
+            together, fetch_from(images, labels), 60, plan, seeds=seeds, runtime=runtime, flip=True
+        )
+        for a, b in zip(alone, together, strict=True):
+            for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
+                torch.testing.assert_close(
+                    y, x, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
+                )
+        assert (parameters(together[0]) - parameters(together[1])).abs().max() > 0.01
+
+    @pytest.mark.parametrize("schedule", ["cosine", "milestones"])
+    def test_a_recipe_of_steps(self, data, blobs, convnet, recipe, runtime, schedule):
+        """Seven steps of three an epoch, at rates that fall by step."""
+        plan = recipe(epochs=1, milestones=(), batch_size=25, steps=7, schedule=schedule)
+        net, other = (convnet(blobs).fresh(0, CPU) for _ in range(2))
+        train(net, fetch_from(*data), 60, plan, seed=4, runtime=runtime, flip=False)
+        train_together([other], fetch_from(*data), 60, plan, seeds=[4], runtime=runtime, flip=False)
+        torch.testing.assert_close(parameters(net), parameters(other), rtol=1e-4, atol=1e-4)
+
+    def test_one_network(self, data, blobs, convnet, recipe, runtime):
+        net, other = (convnet(blobs).fresh(0, CPU) for _ in range(2))
+        train(net, fetch_from(*data), 60, recipe(), seed=4, runtime=runtime, flip=False)
+        train_together([other], fetch_from(*data), 60, recipe(), seeds=[4], runtime=runtime, flip=False)
+        torch.testing.assert_close(parameters(net), parameters(other), rtol=1e-4, atol=1e-4)
+
+
+class TestLoss:
+    def test_hard_and_one_hot_agree(self):
+        logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
+        torch.testing.assert_close(
+            classification_loss(logits, labels), classification_loss(logits, F.one_hot(labels, 3).float())
+        )
+
+    def test_half_precision_logits_are_scored_in_float32(self):
+        logits = torch.randn(5, 3).bfloat16()
+        loss = classification_loss(logits, torch.zeros(5, dtype=torch.int64))
+        assert loss.dtype == torch.float32
+        assert torch.equal(loss, F.cross_entropy(logits.float(), torch.zeros(5, dtype=torch.int64)))
+
+    def test_cutmix_is_the_loss_of_mixed_labels(self):
+        """keep * CE(y) + (1 - keep) * CE(partner) is the cross-entropy against the mixed label."""
+        x = torch.randn(6, 1, 8, 8)
+        logits, labels = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 0, 1])
+        mixed, partner, keep = cutmix(x, torch.Generator().manual_seed(3), 1.0)
+        target = keep * F.one_hot(labels, 4) + (1 - keep) * F.one_hot(labels[partner], 4)
+        torch.testing.assert_close(mixed_loss(logits, labels, partner, keep), F.cross_entropy(logits, target))
+        own = (mixed == x).flatten(1).float().mean(1)
+        fixed = partner == torch.arange(6)
+        assert torch.allclose(own[~fixed], keep) and bool((own[fixed] == 1).all())
+        assert 0 < float(keep) < 1
+
+
+class TestLearning:
+    @pytest.mark.parametrize("more", [{}, {"augment": "color_crop_scale_rotate"}, {"cutmix": 0.5}], ids=str)
+    def test_blobs(self, blobs, convnet, recipe, runtime, more):
+        index = torch.arange(len(blobs.train))
+        fetch = fetch_from(blobs.train.inputs(index), blobs.train.labels)
+        net = convnet(blobs).fresh(0, CPU)
+        assert accuracy(net, blobs.test.batches(100), runtime) < 0.75
+        plan = recipe(lr=0.05, epochs=15, milestones=(10,), **more)
+        train(net, fetch, len(index), plan, seed=0, runtime=runtime, flip=False)
+        assert accuracy(net, blobs.test.batches(100), runtime) > 0.9
+
+    def test_accuracy_counts(self, runtime):
+        class Fixed(torch.nn.Module):
+            def forward(self, x):
+                return F.one_hot(x.long(), 3).float()
+
+        net = Fixed()
+        parts = iter(
+            [(torch.tensor([0, 1, 2]), torch.tensor([0, 1, 1])), (torch.tensor([2]), torch.tensor([2]))]
+        )
+        assert accuracy(net, parts, runtime) == 0.75 and net.training
+
+    def test_accuracy_looks_in_eval_mode(self, blobs, convnet, runtime):
+        """BatchNorm uses its running statistics, and keeps them."""
+        net = convnet(blobs, norm="batchnorm").fresh(0, CPU)
+        before = {k: v.clone() for k, v in net.state_dict().items()}
+        a = accuracy(net, blobs.test.batches(60), runtime)
+        assert a == accuracy(net, blobs.test.batches(7), runtime), "the batch size does not matter"
+        assert all(torch.equal(v, before[k]) for k, v in net.state_dict().items())
+
+
+class TestFastPaths:
+    def test_autocast_trains_in_bfloat16(self, data, blobs, convnet, recipe, runtime):
+        seen = set()
+        net = convnet(blobs).fresh(0, CPU)
+        net.classifier.register_forward_hook(lambda m, i, o: seen.add(o.dtype))
+        before = parameters(net)
+        half = replace(runtime, autocast=True)
+        train(net, fetch_from(*data), 60, recipe(), seed=0, runtime=half, flip=False)
+        assert seen == {torch.bfloat16} and {p.dtype for p in net.parameters()} == {torch.float32}
+        assert bool(torch.isfinite(parameters(net)).all()) and not torch.equal(before, parameters(net))
+        full = convnet(blobs).fresh(0, CPU)
+        train(full, fetch_from(*data), 60, recipe(), seed=0, runtime=runtime, flip=False)
+        moved = (parameters(full) - before).norm()
+        assert (parameters(full) - parameters(net)).norm() < 0.2 * moved, "bfloat16 goes the same way"
+        assert math.isclose(
+            accuracy(net, blobs.test.batches(60), half),
+            accuracy(net, blobs.test.batches(60), runtime),
+            abs_tol=0.05,
+        )
+
+    @pytest.mark.slow
+    @pytest.mark.parametrize("more", [{}, {"cutmix": 0.5}], ids=["plain", "cutmix"])
+    def test_compiled_equals_eager(self, data, blobs, convnet, recipe, runtime, more):
+        ends = []
+        for compiled in (False, True):
+            net = convnet(blobs).fresh(0, CPU)
+            plan = recipe(batch_size=25, **more)  # 25, 25, 10: the last batch of an epoch is another graph
+            train(net, fetch_from(*data), 60, plan, seed=0, runtime=runtime, flip=False, compiled=compiled)
+            ends.append(parameters(net))
+        moved = (ends[0] - parameters(convnet(blobs).fresh(0, CPU))).norm()
+        assert (ends[0] - ends[1]).norm() < 1e-3 * moved
+
+
+class TestSchedules:
+    def rates(self, recipe, **values):
+        how = recipe(milestones=(), lr=2.0, **values)
+        optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], how, torch.device("cpu"))
+        found = []
+        for epoch in range(how.epochs):
+            set_rate(optimizer, how, epoch)
+            found.append(optimizer.param_groups[0]["lr"])
+        return found
+
+    def test_cosine_falls_to_zero_after_the_last_epoch(self, recipe):
+        found = self.rates(recipe, epochs=4, schedule="cosine")
+        assert found == pytest.approx([1 + math.cos(math.pi * e / 4) for e in range(4)])
+
+    def test_half_cosine_falls_to_half(self, recipe):
+        found = self.rates(recipe, epochs=100, schedule="half_cosine")
+        assert found[0] == 2.0 and found[-1] == pytest.approx(1.0, abs=0.02) and found[-1] > 1.0
+
+    def test_warm_up_comes_before_the_cosine(self, recipe):
+        found = self.rates(recipe, epochs=10, warmup=5, schedule="cosine")
+        assert found[:6] == pytest.approx([0.02, 0.416, 0.812, 1.208, 1.604, 2.0])
+        assert found[6:] == pytest.approx([1 + math.cos(math.pi * e / 5) for e in range(1, 5)])
+
+    def test_matrices_alone_decay(self, recipe, convnet, blobs):
+        net = convnet(blobs).fresh(0, torch.device("cpu"))
+        how = recipe(milestones=(), decay="matrices", weight_decay=0.1)
+        groups = make_optimizer(net.parameters(), how, CPU).param_groups
+        assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
+        assert all(p.ndim >= 2 for p in groups[0]["params"]) and all(p.ndim < 2 for p in groups[1]["params"])
+        assert sum(len(g["params"]) for g in groups) == len(list(net.parameters()))
+
+    @pytest.mark.parametrize(
+        ("n", "other", "epochs", "milestones"),
+        [(10, 10, 8, (4,)), (40, 10, 2, (1,)), (10, 40, 32, (16,)), (7, 25, 24, (12,)), (25, 40, 11, (5,))],
+    )
+    def test_as_many_steps_as_another_set_takes(self, recipe, n, other, epochs, milestones):
+        plain = recipe(batch_size=10, epochs=8, milestones=(4,))
+        found = plain.in_step_with(n, other)
+        assert (found.epochs, found.milestones) == (epochs, milestones)
+        fixed = recipe(epochs=1, milestones=(), steps=30)
+        assert fixed.in_step_with(n, other) == fixed
+
+    def test_keys_that_came_later_are_no_part_of_what_does_not_use_them(self, recipe):
+        assert set(recipe().identity()) == set(recipe().model_dump()) - {
+            "schedule",
+            "warmup",
+            "decay",
+            "views",
+            "steps",
+        }
+        assert recipe(milestones=(), schedule="cosine").identity()["schedule"] == "cosine"
+
+    @pytest.mark.parametrize(
+        ("values", "told"),
+        [
+            ({"schedule": "cosine"}, "has no milestones"),
+            ({"warmup": 5}, "leaves nothing of epochs=5"),
+        ],
+    )
+    def test_contradictions(self, recipe, values, told):
+        with pytest.raises(ValueError, match=told):
+            recipe(**values)
+
+
+@pytest.mark.parametrize(("steps", "n"), [(1, 10), (3, 10), (7, 10), (9, 10), (4, 3), (None, 10)])
+def test_the_samples_of_a_recipe_are_those_that_training_passes(recipe, convnet, blobs, runtime, steps, n):
+    """What a teacher beside the training has to look at."""
+    plan = recipe(epochs=1 if steps else 2, batch_size=4, milestones=(), steps=steps).lasting(n)
+    x, seen = blobs.train.inputs(torch.arange(n)), []
+
+    def fetch(index):
+        seen.append(len(index))
+        return x[index], blobs.train.labels[index]
+
+    train(convnet(blobs).fresh(0, runtime.device), fetch, n, plan, seed=0, runtime=runtime, flip=False)
+    assert sum(seen) == plan.samples(n)
