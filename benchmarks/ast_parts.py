@@ -28,11 +28,11 @@ from dd_bench.methods._trajectory.segments import perturbed
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.seeding import generator
 from dd_bench.synthetic import storage
-from dd_bench.teachers.expert_buffer import Buffer
+from dd_bench.teachers.expert_buffer import ExpertBuffer
 
 
 def of_set(
-    buffer: Buffer, folder: Path, steps: int, epochs: int, stop: int, momentum: float
+    buffer: ExpertBuffer, folder: Path, steps: int, epochs: int, stop: int, momentum: float
 ) -> dict[str, Any]:
     flat, (syn, _) = flat_network(buffer), storage.load(folder)
     images, labels, rate = shown(syn)
@@ -71,7 +71,7 @@ def main() -> None:
     args = parser.parse_args()
     keep_freed_memory()
     torch.set_num_threads(1)
-    buffer, results = Buffer(args.experts), {}
+    buffer, results = ExpertBuffer(args.experts), {}
     for pair in args.sets:
         name, _, folder = pair.rpartition("=")
         results[name] = of_set(buffer, Path(folder), args.steps, args.epochs, args.stop, args.momentum)

@@ -17,12 +17,12 @@ import torch
 from torch import Tensor
 
 from dd_bench.data.fashion_mnist import fashion_mnist
-from dd_bench.distill.unroll import GRADIENTS, Eager, Inner, Step, Target
+from dd_bench.distill.unroll import GRADIENTS, EagerDifferentiator, EpochTarget, InnerLoop, InnerStep
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
 from dd_bench.runtime.seeding import generator
 from dd_bench.training.losses import classification_loss
-from dd_bench.training.parameter_vector import FlatNetwork, flatten
+from dd_bench.training.parameter_vector import FunctionalNetwork, flatten
 
 KNOBS = {"depth": 3, "width": 32, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
 CPU = torch.device("cpu")
@@ -41,7 +41,7 @@ def exactness() -> list[dict[str, Any]]:
             classification_loss(net(x[batch]), y[batch]).backward()
             optimizer.step()
         snapshots.append(flatten(net))
-    flat, rows = FlatNetwork(net), []
+    flat, rows = FunctionalNetwork(net), []
 
     def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return classification_loss(flat(theta, x), y.softmax(1))
@@ -62,10 +62,15 @@ def exactness() -> list[dict[str, Any]]:
         )
         size = min(50, len(index))
         plan = [
-            Step(torch.randperm(len(index), generator=generator(CPU, i, "batch"))[:size], lambda b: b)
+            InnerStep(torch.randperm(len(index), generator=generator(CPU, i, "batch"))[:size], lambda b: b)
             for i in range(steps)
         ]
-        inner = Inner(Eager(loss, True), snapshots[epoch], plan, [Target(steps, snapshots[epoch + 2])])
+        inner = InnerLoop(
+            EagerDifferentiator(loss, True),
+            snapshots[epoch],
+            plan,
+            [EpochTarget(steps, snapshots[epoch + 2])],
+        )
         rate = torch.tensor(0.01, dtype=torch.float64)
         exact, ours, cut = (
             GRADIENTS[g](inner, syn, logits.double(), rate) for g in ("unroll", "adjoint", "truncated")

@@ -19,7 +19,6 @@ from typing import Any
 import report
 import torch
 
-from dd_bench.api import Context
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.fashion_mnist import fashion_mnist
 from dd_bench.models.architecture import Architecture
@@ -27,14 +26,11 @@ from dd_bench.models.convnet import ConvNet
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.cache import Cache
-from dd_bench.runtime.loggers import Several
-from dd_bench.runtime.outer_loop import OuterLoop
 from dd_bench.runtime.runtime import Runtime, RuntimeConfig, resolve
 from dd_bench.runtime.seeding import generator
 from dd_bench.teachers.experts import experts
 from dd_bench.training.batches import fetch_split
 from dd_bench.training.loop import train
-from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe
 
 
@@ -44,16 +40,13 @@ def seconds_of(work: Any) -> float:
     return time.perf_counter() - began
 
 
-def make(
-    real: RealSet, network: Architecture, recipe: Recipe, runtime: Runtime, count: int, protocol: Protocol
-) -> None:
+def make(real: RealSet, network: Architecture, recipe: Recipe, runtime: Runtime, count: int) -> None:
     """Trains the experts in a cache that is thrown away."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
-        loop = OuterLoop(work / "run", Several([]), log_every=10, checkpoint_seconds=60)
-        ctx = Context(0, runtime, network, Cache(work / "cache"), loop, protocol)
+        ctx = RunContext(seed=0, runtime=runtime, cache=Cache(work / "cache"))
         epochs = tuple(range(recipe.epochs + 1))
-        experts(real, recipe, ctx, count=count, epochs=epochs, dtype="float32", descent=None)
+        experts(real, network, recipe, ctx, count=count, epochs=epochs, dtype="float32", gradient_rule=None)
 
 
 def main() -> None:
@@ -70,7 +63,6 @@ def main() -> None:
     keep_freed_memory()
     config = shipped_config("runtime", "auto") | {"device": "cpu", "compile": "never"}
     runtime = resolve(RuntimeConfig.model_validate(config))
-    protocol = Protocol.model_validate(shipped_config("protocol", "quick"))
     real = fashion_mnist(
         root=None, download=False, preprocess="normalise", val_fraction=0.0, device=runtime.device
     )
@@ -93,8 +85,8 @@ def main() -> None:
     cores = replace(runtime, workers=torch.get_num_threads(), spread_after=0)
     sides = {
         "plain training loop": loop,
-        "experts, one after the other": lambda: make(real, network, recipe, alone, args.experts, protocol),
-        "experts, one process a core": lambda: make(real, network, recipe, cores, args.experts, protocol),
+        "experts, one after the other": lambda: make(real, network, recipe, alone, args.experts),
+        "experts, one process a core": lambda: make(real, network, recipe, cores, args.experts),
     }
     loop()  # warm
     took: dict[str, list[float]] = {name: [] for name in sides}

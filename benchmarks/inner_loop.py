@@ -29,14 +29,22 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from dd_bench.distill.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner, Step, Target
+from dd_bench.distill.unroll import (
+    GRADIENTS,
+    CompiledDifferentiator,
+    Differentiator,
+    EagerDifferentiator,
+    EpochTarget,
+    InnerLoop,
+    InnerStep,
+)
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.seeding import generator, stream
 from dd_bench.training.augment import Augment
 from dd_bench.training.losses import classification_loss
-from dd_bench.training.parameter_vector import FlatNetwork, flatten
+from dd_bench.training.parameter_vector import FunctionalNetwork, flatten
 
 KNOBS = {"depth": 3, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
 AUGMENT = Augment("color_crop_cutout_flip_scale_rotate", align_corners=True)
@@ -46,19 +54,19 @@ ROUNDINGS = 8
 
 
 @cache
-def student(width: int, compiled: bool) -> tuple[FlatNetwork, Calculus]:
+def student(width: int, compiled: bool) -> tuple[FunctionalNetwork, Differentiator]:
     """One for all N, as one compilation serves a whole run."""
-    flat = FlatNetwork(Architecture(ConvNet, {**KNOBS, "width": width}, (3, 32, 32), 10).fresh(0, CPU))
+    flat = FunctionalNetwork(Architecture(ConvNet, {**KNOBS, "width": width}, (3, 32, 32), 10).fresh(0, CPU))
 
     def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return classification_loss(flat(theta, x), y)
 
-    return flat, Compiled(loss, False) if compiled else Eager(loss, False)
+    return flat, CompiledDifferentiator(loss, False) if compiled else EagerDifferentiator(loss, False)
 
 
 def problem(
     width: int, images: int, steps: int, compiled: bool = False
-) -> tuple[Inner, Tensor, Tensor, Tensor]:
+) -> tuple[InnerLoop, Tensor, Tensor, Tensor]:
     """A student of random weights and a target nearby; every call gives the same."""
     flat, calculus = student(width, compiled)
     start = flatten(flat.net)
@@ -69,11 +77,11 @@ def problem(
     everything, plan = torch.arange(images), []
     for i in range(steps):
         record = AUGMENT.draw(1, stream(CPU, 0, "augment", i), per_image=images)
-        plan.append(Step(everything, lambda b, record=record: AUGMENT.apply(b[None], record)[0]))
-    return Inner(calculus, start, plan, [Target(steps, target)]), x, y, torch.tensor(0.01)
+        plan.append(InnerStep(everything, lambda b, record=record: AUGMENT.apply(b[None], record)[0]))
+    return InnerLoop(calculus, start, plan, [EpochTarget(steps, target)]), x, y, torch.tensor(0.01)
 
 
-def run(side: str, parts: tuple[Inner, Tensor, Tensor, Tensor]) -> Any:
+def run(side: str, parts: tuple[InnerLoop, Tensor, Tensor, Tensor]) -> Any:
     return GRADIENTS["adjoint" if side == "compiled" else side](*parts)
 
 

@@ -26,7 +26,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from dd_bench.distill.batchnorm_statistics import Tapped
+from dd_bench.distill.batchnorm_statistics import HookedTeacher
 from dd_bench.methods._recovery.engine import recover_loss
 from dd_bench.methods._recovery.views import RecoverViews
 from dd_bench.models.architecture import Architecture
@@ -92,7 +92,7 @@ def our_loss(net: Network, compiled: bool, autocast: bool) -> Any:
     teacher = Teacher("t", net.requires_grad_(False), tuple("abcdefghij"), norms, "", None, None, False)
     multipliers = torch.ones(len(norms))
     multipliers[0] = 10.0
-    tapped, one = Tapped(teacher), partial(recover_loss, weight=WEIGHT, autocast=autocast)
+    tapped, one = HookedTeacher(teacher), partial(recover_loss, weight=WEIGHT, autocast=autocast)
     fast = torch.compile(one, dynamic=False) if compiled else one
     return lambda x, y: fast(tapped, x, y, multipliers)[0]
 

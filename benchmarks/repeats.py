@@ -2,7 +2,7 @@
 
     python benchmarks/repeats.py            # Fashion-MNIST, ConvNet-3, IPC 10, dc-300, width 32
 
-Both sides are `Examination.scores` in one process, in turn; starting the workers is inside the clock. The figures
+Both sides are `FreshNetworks.scores` in one process, in turn; starting the workers is inside the clock. The figures
 back `workers` and `spread_after` in `conf/runtime/auto.yaml`.
 """
 
@@ -18,7 +18,7 @@ import report
 import torch
 
 from dd_bench.data.fashion_mnist import fashion_mnist
-from dd_bench.evaluation.fresh_networks import Examination
+from dd_bench.evaluation.fresh_networks import FreshNetworks
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
 from dd_bench.records.config_diff import shipped_config
@@ -48,7 +48,7 @@ def main() -> None:
     index = real.train.draw(args.ipc, generator("cpu", 0, "init")).flatten()
     knobs = shipped_config("model", "convnet") | {"width": args.width}
     knobs = {k: v for k, v in knobs.items() if not k.startswith("_")}
-    serial = Examination(
+    serial = FreshNetworks(
         Architecture(ConvNet, knobs, real.shape, 10, "convnet"),
         protocol,
         real.train.inputs(index),
@@ -61,12 +61,12 @@ def main() -> None:
     spread = replace(serial, runtime=replace(runtime, workers=torch.get_num_threads(), spread_after=0))
     seconds: dict[str, list[float]] = {"serial": [], "spread": []}
     scores: dict[str, list[float]] = {}
-    list(serial.scores({0: 0}, of=args.networks))  # the compiler's warm-up
+    list(serial.scores({0: 0}, total=args.networks))  # the compiler's warm-up
     for i in range(args.rounds):
         for side in ("serial", "spread") if i % 2 == 0 else ("spread", "serial"):
             began = time.perf_counter()
             examination = serial if side == "serial" else spread
-            found = dict(examination.scores({n: n for n in range(args.networks)}, of=args.networks))
+            found = dict(examination.scores({n: n for n in range(args.networks)}, total=args.networks))
             seconds[side].append(time.perf_counter() - began)
             scores[side] = [found[n] for n in sorted(found)]
     ratio = statistics.median(a / b for a, b in zip(seconds["serial"], seconds["spread"], strict=True))

@@ -44,10 +44,10 @@ from dd_bench.runtime.seeding import generator, stream
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import SyntheticSet
 from dd_bench.synthetic.images import ImageSet
-from dd_bench.teachers.expert_buffer import Buffer
+from dd_bench.teachers.expert_buffer import ExpertBuffer
 from dd_bench.training.augment import Augment
 from dd_bench.training.losses import classification_loss
-from dd_bench.training.parameter_vector import FlatNetwork
+from dd_bench.training.parameter_vector import FunctionalNetwork
 
 CPU = torch.device("cpu")
 AUGMENT = Augment("color_crop_cutout_flip_scale_rotate", align_corners=True)
@@ -71,11 +71,11 @@ def less(ours: Any, theirs: Any) -> Any:
     }
 
 
-def flat_network(buffer: Buffer) -> FlatNetwork:
+def flat_network(buffer: ExpertBuffer) -> FunctionalNetwork:
     said = dict(buffer.header.architecture)
     shape, k = tuple(said.pop("shape")), said.pop("num_classes")
     said.pop("network")
-    return FlatNetwork(ConvNet(shape, k, **said))  # type: ignore[arg-type]
+    return FunctionalNetwork(ConvNet(shape, k, **said))  # type: ignore[arg-type]
 
 
 def shown(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
@@ -84,7 +84,7 @@ def shown(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
     return *syn.materialise(CPU), syn.lr
 
 
-def sharpness(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor, rho: float) -> float:
+def sharpness(flat: FunctionalNetwork, theta: Tensor, x: Tensor, y: Tensor, rho: float) -> float:
     """The rise of the loss after an adaptive ascent step of radius `rho`."""
     at = theta.clone().requires_grad_()
     loss = classification_loss(flat(at, x), y)
@@ -94,7 +94,7 @@ def sharpness(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor, rho: float
         return float(classification_loss(flat(theta + step, x), y) - loss)
 
 
-def top_eigenvalue(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor, rounds: int = 20) -> float:
+def top_eigenvalue(flat: FunctionalNetwork, theta: Tensor, x: Tensor, y: Tensor, rounds: int = 20) -> float:
     at = theta.clone().requires_grad_()
     (g,) = torch.autograd.grad(classification_loss(flat(at, x), y), at, create_graph=True)
     v = torch.randn(len(theta), generator=generator(CPU, 0, "power"))
@@ -107,7 +107,7 @@ def top_eigenvalue(flat: FlatNetwork, theta: Tensor, x: Tensor, y: Tensor, round
 
 
 def student(
-    flat: FlatNetwork,
+    flat: FunctionalNetwork,
     theta: Tensor,
     images: Tensor,
     labels: Tensor,
@@ -121,7 +121,7 @@ def student(
 
 
 def stops(
-    flat: FlatNetwork,
+    flat: FunctionalNetwork,
     theta: Tensor,
     images: Tensor,
     labels: Tensor,
@@ -148,7 +148,7 @@ def error(student: Tensor, start: Tensor, target: Tensor) -> float:
     return float((student - target).square().sum() / (start - target).square().sum())
 
 
-def of_experts(buffer: Buffer, count: int, x: Tensor, y: Tensor, common: int) -> dict[str, Any]:
+def of_experts(buffer: ExpertBuffer, count: int, x: Tensor, y: Tensor, common: int) -> dict[str, Any]:
     flat, epochs = flat_network(buffer), buffer.header.epochs
     found: dict[str, Any] = {"sharpness": {}, "eigenvalue": {}, "loss": {}, "change_rate": {}}
     thetas = [[buffer.snapshot(i, e, CPU) for e in epochs] for i in range(count)]
@@ -176,7 +176,7 @@ def of_experts(buffer: Buffer, count: int, x: Tensor, y: Tensor, common: int) ->
 
 
 def of_set(
-    buffer: Buffer, count: int, folder: Path, steps: int, stretch: int, momentum: float
+    buffer: ExpertBuffer, count: int, folder: Path, steps: int, stretch: int, momentum: float
 ) -> dict[str, Any]:
     flat, (syn, card) = flat_network(buffer), storage.load(folder)
     images, labels, rate = shown(syn)
@@ -246,11 +246,11 @@ def main() -> None:
     results: dict[str, Any] = {}
     first = None
     folders = [pair.partition("=")[2].split(":")[0] for pair in args.pairs]
-    common = min(Buffer(Path(folder)).header.epochs[-1] for folder in folders)
+    common = min(ExpertBuffer(Path(folder)).header.epochs[-1] for folder in folders)
     for pair in args.pairs:
         name, _, named = pair.partition("=")
         experts, *sets = named.split(":")
-        buffer = Buffer(Path(experts))
+        buffer = ExpertBuffer(Path(experts))
         count = min(len(buffer), args.experts or len(buffer))
         results[name] = {"experts": of_experts(buffer, count, x, y, common), "recipe": buffer.header.recipe}
         results[name]["sets"] = [

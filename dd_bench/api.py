@@ -1,4 +1,6 @@
-"""The contracts: a method makes synthetic sets, an evaluator measures them, a context serves both.
+"""What a plug-in author imports: the contracts of methods and evaluators, their contexts, and the tools they share.
+
+A method makes synthetic sets from a `DistillContext`; an evaluator measures them from an `EvaluationContext`.
 
 Shapes throughout: `n` samples, `c` channels, `h w` height and width, `k` classes, `b` images of a class in a
 batch, `d` embedding, `p` flat parameters, `r` repeats. `ipc` is images per class.
@@ -6,7 +8,6 @@ batch, `d` embedding, `p` flat parameters, `r` repeats. `ipc` is images per clas
 
 from __future__ import annotations
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -16,103 +17,192 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from dd_bench.data.dataset import RealSet
+from dd_bench.data.dataset import RealSet, Split
+from dd_bench.data.decode import decode, encode, tile
+from dd_bench.data.graph_dataset import GraphSplit, graphs_of
+from dd_bench.data.graphs import Graphs, GraphShape, coalesced, stretches
+from dd_bench.data.inputs import Inputs
+from dd_bench.data.preprocess import Preprocess
+from dd_bench.distill.batchnorm_statistics import HookedTeacher
+from dd_bench.distill.clusters import representatives
+from dd_bench.distill.coreset import selected
+from dd_bench.distill.init import check_class_sizes, class_labels, initial_images, random_index
+from dd_bench.distill.matching import check_norm, class_chunks, mean_match, real_batch
+from dd_bench.distill.unroll import (
+    GRADIENTS,
+    CompiledDifferentiator,
+    Differentiator,
+    EagerDifferentiator,
+    EpochTarget,
+    InnerLoop,
+    InnerStep,
+)
+from dd_bench.evaluation.fresh_networks import FreshNetworks, LabelCost
+from dd_bench.evaluation.graph_metrics import GRAPH_METRICS, GraphMetric, graph_score, majority, size_only
 from dd_bench.models.architecture import Architecture
-from dd_bench.models.network import Network
-from dd_bench.records.record import Score, TeacherId
+from dd_bench.models.network import Network, batch_coupled
+from dd_bench.records.record import Score
 from dd_bench.runtime import seeding
 from dd_bench.runtime.cache import Cache
-from dd_bench.runtime.checkpoint import State
-from dd_bench.runtime.outer_loop import OuterLoop
+from dd_bench.runtime.checkpoint import State, Stateful, spent
+from dd_bench.runtime.context import NotedContext
+from dd_bench.runtime.files import write_atomic
+from dd_bench.runtime.outer_loop import Diverged, OuterLoop
 from dd_bench.runtime.runtime import Runtime
-from dd_bench.runtime.shards import Piece, make_all
-from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.teachers.teachers import Measure, Teacher, TeacherSpec, teacher_of
+from dd_bench.runtime.seeding import generator, seed_for, seeded
+from dd_bench.runtime.shards import Shard, build_shards
+from dd_bench.runtime.workers import Tick, run_in_processes
+from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
+from dd_bench.synthetic.compensated import CompensatedSet
+from dd_bench.synthetic.graphs import GraphSet, SyntheticGraphs, TreeSet, Weighting
+from dd_bench.synthetic.images import ImageSet
+from dd_bench.teachers.context import TeacherContext
+from dd_bench.teachers.expert_buffer import ExpertBuffer, Storage
+from dd_bench.teachers.experts import experts, released_experts
+from dd_bench.teachers.feature_networks import class_embeddings, feature_network, untrained_feature_network
+from dd_bench.teachers.soft_labels import labelled_data
+from dd_bench.teachers.teachers import Teacher, TeacherSpec, executed_norms
+from dd_bench.training.augment import Augment, Draw
+from dd_bench.training.batches import LabelledBatches, fetch_from, fetch_split
 from dd_bench.training.compilation import repays_compilation
+from dd_bench.training.loop import train
+from dd_bench.training.losses import Loss, Target, Weighted, at_least_float32, classification_loss
+from dd_bench.training.parameter_vector import FunctionalNetwork
 from dd_bench.training.protocol import Protocol
+from dd_bench.training.recipe import Recipe, parse
+from dd_bench.training.scoring import accuracy, right_by_class
+from dd_bench.training.views import boxes
 
-_log = logging.getLogger(__name__)
+__all__ = [
+    "GRADIENTS",
+    "GRAPH_METRICS",
+    "Architecture",
+    "Augment",
+    "Cache",
+    "CompensatedSet",
+    "CompiledDifferentiator",
+    "Differentiator",
+    "DistillContext",
+    "Diverged",
+    "Draw",
+    "EagerDifferentiator",
+    "EpochTarget",
+    "EvaluationContext",
+    "Evaluator",
+    "ExpertBuffer",
+    "FreshNetworks",
+    "FunctionalNetwork",
+    "GraphMetric",
+    "GraphSet",
+    "GraphShape",
+    "GraphSplit",
+    "Graphs",
+    "HookedTeacher",
+    "ImageSet",
+    "InnerLoop",
+    "InnerStep",
+    "Inputs",
+    "LabelCost",
+    "LabelledBatches",
+    "Loss",
+    "Measurement",
+    "Method",
+    "Network",
+    "Preprocess",
+    "Protocol",
+    "RealSet",
+    "Recipe",
+    "Runtime",
+    "Score",
+    "Shard",
+    "Split",
+    "Stateful",
+    "Storage",
+    "SyntheticGraphs",
+    "SyntheticImages",
+    "SyntheticSet",
+    "Target",
+    "Teacher",
+    "TeacherSpec",
+    "Tick",
+    "TreeSet",
+    "Weighted",
+    "Weighting",
+    "accuracy",
+    "at_least_float32",
+    "batch_coupled",
+    "boxes",
+    "check_class_sizes",
+    "check_norm",
+    "class_chunks",
+    "class_embeddings",
+    "class_labels",
+    "classification_loss",
+    "coalesced",
+    "decode",
+    "encode",
+    "executed_norms",
+    "experts",
+    "feature_network",
+    "fetch_from",
+    "fetch_split",
+    "generator",
+    "graph_score",
+    "graphs_of",
+    "initial_images",
+    "labelled_data",
+    "majority",
+    "mean_match",
+    "parse",
+    "random_index",
+    "real_batch",
+    "released_experts",
+    "repays_compilation",
+    "representatives",
+    "right_by_class",
+    "run_in_processes",
+    "seed_for",
+    "seeded",
+    "selected",
+    "size_only",
+    "spent",
+    "stretches",
+    "tile",
+    "train",
+    "untrained_feature_network",
+    "write_atomic",
+]
 
 
-class Told(NamedTuple):
-    """How networks are taught, the bytes of labels and the teacher forwards that training one costs, and by whom."""
-
-    mode: str
-    label_bytes: int
-    teacher_forwards: int
-    teachers: tuple[TeacherId, ...] = ()
-
-
-@dataclass
-class Context:
-    """What a method or an evaluator may use of the world: seeds, networks, the outer loop, the cache.
+@dataclass(kw_only=True)
+class DistillContext(NotedContext, TeacherContext):
+    """What a method may use: seeds, networks, teachers, the outer loop, the cache.
 
     Attributes:
-        seed: of this synthetic set (methods) or of this run (evaluators).
-        runtime: device and precision.
         architecture: the network of the run, bound to the dataset.
-        cache: content-addressed, shared between runs.
         loop: the outer loop.
-        protocol: how fresh networks are trained; for evaluators.
-        finished: for evaluators, the networks whose scores a killed run has left behind.
-        notes: remarks for the record.
-        teachers: the zoo of the run; see `teachers_of`.
-        measure: accuracy of a network on held-out data, for the card of a teacher and nothing else.
-        over: whether another process has finished the set meanwhile.
-        ipc: images per class of the run.
-        told: what an evaluator's networks were told, if not the set's own labels.
-        met: the teachers that `teachers_of` has given, in their order; for the record.
+        is_done: whether another process has finished the set meanwhile.
     """
 
-    seed: int
-    runtime: Runtime
     architecture: Architecture
-    cache: Cache
     loop: OuterLoop
-    protocol: Protocol
-    finished: frozenset[int] = frozenset()
-    notes: list[str] = field(default_factory=list)
-    teachers: tuple[TeacherSpec, ...] = ()
-    measure: Measure | None = None
-    over: Callable[[], bool] = lambda: False
-    ipc: int = 0
-    told: Told | None = None
-    met: list[TeacherId] = field(default_factory=list)
+    is_done: Callable[[], bool] = lambda: False
 
-    def teachers_of(self, real: RealSet) -> list[Teacher]:
-        """Returns the teachers that `teacher=[...]` names, training those that are missing.
-
-        Raises:
-            ValueError: it names none.
-        """
-        if not self.teachers:
-            raise ValueError(
-                "this needs a teacher, and the run has none. Use teacher=convnet_bn, or several: [a,b]"
-            )
-        found = [teacher_of(spec, real, self.cache, self.runtime, self.measure) for spec in self.teachers]
-        self.met[:] = [TeacherId(name=t.name, digest=t.digest, accuracy=t.accuracy) for t in found]
-        return found
-
-    def pieces(self, builds: Mapping[str, Callable[[Context], Piece]]) -> dict[str, Piece]:
-        """Returns the named pieces of a set, making what is missing; several processes may share the work.
+    def shards(self, builds: Mapping[str, Callable[[DistillContext], Shard]]) -> dict[str, Shard]:
+        """Returns the named shards of a set, building what is missing; several processes may share the work.
 
         A build gets a context with its own loop, and draws all its randomness by its own name.
         """
 
-        def make(name: str) -> tuple[Piece, float, Callable[[], None]]:
-            ctx = replace(self, loop=self.loop.branch(f"pieces/{name}"))
-            piece = builds[name](ctx)
-            return piece, ctx.loop.seconds_before, ctx.loop.forget
+        def make(name: str) -> tuple[Shard, float, Callable[[], None]]:
+            ctx = replace(self, loop=self.loop.branch(f"shards/{name}"))
+            shard = builds[name](ctx)
+            return shard, ctx.loop.seconds_before, ctx.loop.forget
 
         makes = {name: partial(make, name) for name in builds}
-        pieces, before = make_all(self.loop.pieces, makes, self.over)
+        shards, before = build_shards(self.loop.shards, makes, self.is_done)
         self.loop.seconds_before += before
-        return pieces
-
-    @property
-    def device(self) -> torch.device:
-        """Where tensors live."""
-        return self.runtime.device
+        return shards
 
     def steps(self, iterations: int, state: State, name: str = "distill") -> Iterator[int]:
         """Yields the steps of an outer loop; `state` is everything that survives a step. See `OuterLoop`.
@@ -126,18 +216,6 @@ class Context:
     def log(self, **values: Tensor | float) -> None:
         """Logs scalars of the current step; costs no synchronisation."""
         self.loop.log(**values)
-
-    def generator(self, *name: str | int) -> torch.Generator:
-        """Returns the generator of the stream `name`, e.g. `("real", step)`."""
-        return seeding.generator(self.device, self.seed, *name)
-
-    def stream(self, *name: str | int) -> seeding.Stream:
-        """Returns the stream `name` for augmentation."""
-        return seeding.stream(self.device, self.seed, *name)
-
-    def seed_for(self, *name: str | int) -> int:
-        """Returns the seed of the stream `name`."""
-        return seeding.seed_for(self.seed, *name)
 
     def network(self, architecture: Architecture, *name: str | int) -> Network:
         """Returns a fresh, randomly initialised network of the stream `name`."""
@@ -158,11 +236,36 @@ class Context:
 
         return call
 
-    def note(self, text: str) -> None:
-        """Keeps a remark for the record, and shows it."""
-        if text not in self.notes:
-            self.notes.append(text)
-            _log.warning(text)
+
+@dataclass(kw_only=True)
+class EvaluationContext(TeacherContext):
+    """What an evaluator may use. Whatever it finds, it yields; nothing is written into the context.
+
+    Attributes:
+        architecture: the network of the run, bound to the dataset.
+        protocol: how fresh networks are trained.
+        ipc: images per class of the set.
+        finished: the networks whose scores a killed run has left behind.
+    """
+
+    architecture: Architecture
+    protocol: Protocol
+    ipc: int
+    finished: frozenset[int] = field(default=frozenset())
+
+
+class Measurement(NamedTuple):
+    """What an evaluator yields.
+
+    Attributes:
+        scores: all scores of one fresh network, one for each metric; empty for remarks on the whole set.
+        notes: remarks for the record.
+        label_cost: what the labels of the networks cost, where these are not the set's own.
+    """
+
+    scores: Sequence[Score] = ()
+    notes: Sequence[str] = ()
+    label_cost: LabelCost | None = None
 
 
 class Method(ABC):
@@ -178,27 +281,27 @@ class Method(ABC):
     """Overrides that make a run take a second on a tiny set; the conformance suite uses them."""
     deterministic: ClassVar[bool] = False
     """Whether the data alone decide the set: at every seed it is the same."""
-    taught: ClassVar[bool] = False
+    uses_teachers: ClassVar[bool] = False
     """Whether the set depends on the run's teachers."""
-    in_pieces: ClassVar[bool] = False
-    """Whether several processes may make one set together, by `ctx.pieces`."""
+    in_shards: ClassVar[bool] = False
+    """Whether several processes may make one set together, by `ctx.shards`."""
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """Returns why this method cannot distil `real` at this `ipc`, or None."""
         if real.modality not in self.modalities:
             name, known = type(self).__name__, " and ".join(f"{kind}s" for kind in self.modalities)
             return f"{name} distils {known}, dataset {real.name!r} holds {real.modality}s"
         return None
 
-    def unteachable(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
+    def check_teachers(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
         """Returns why these teachers cannot guide this method, or None; asked before any of them is trained."""
         return None
 
-    def prepare(self, real: RealSet, ctx: Context) -> None:  # noqa: B027  most methods prepare nothing
+    def prepare(self, real: RealSet, ctx: DistillContext) -> None:  # noqa: B027  most methods prepare nothing
         """Builds what `distill` needs and several runs share, in `ctx.cache`."""
 
     @abstractmethod
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> SyntheticSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
         """Returns the synthetic set. `real` is the training split alone."""
 
 
@@ -211,40 +314,22 @@ class Evaluator(ABC):
     repeats: ClassVar[tuple[str, ...]] = ("num_networks",)
     """Knobs that say how often is measured or looked, not what: records that differ in them alone share a ranking."""
 
-    def refuses(self, protocol: Protocol) -> str | None:
+    def check_protocol(self, protocol: Protocol) -> str | None:
         """Returns why networks cannot be measured under this protocol, or None; asked before anything is distilled."""
         return None
 
-    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
         """Returns why no set of this dataset can be measured with this network, or None; asked before distilling."""
         return None
 
-    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+    def check_set(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """Returns why this set cannot be measured, or None."""
         return None
 
     @abstractmethod
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
-        """Yields one fresh network after the other, leaving out `ctx.finished`: all its scores, one a metric.
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
+        """Yields the measurement of one fresh network after the other, leaving out those in `ctx.finished`.
 
-        `Score.set` is filled in by the runner.
+        The first measurement may have no scores: remarks and label cost of the set, which a resumed run yields again.
+        `Score.set` is filled in by the pipeline.
         """
-
-
-def too_few_images(real: RealSet, ipc: int, images: int, init: str | None = None) -> str | None:
-    """Returns why `images` images of every class cannot be drawn from `real` without replacement, or None.
-
-    `init` is the method's choice of that name, if it has one: then noise is the way out.
-    """
-    counts = real.train.counts
-    c = int(counts.argmin())
-    if images <= int(counts[c]):
-        return None
-    each = "" if images == ipc else f" ({images} real images a class)"
-    most = int(counts[c]) * ipc // images
-    instead = (["method.init=noise"] if init else []) + ([f"ipc<={most}"] if most else ["more real images"])
-    who = f"init={init}" if init else "this method"
-    return (
-        f"ipc={ipc}{each} exceeds class {real.class_names[c]!r} of {real.name} ({int(counts[c])} images), "
-        f"and {who} samples without replacement. Use {' or '.join(instead)}"
-    )

@@ -13,18 +13,20 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from dd_bench.data.dataset import RealSet
-from dd_bench.data.inputs import Inputs
-from dd_bench.models.architecture import Architecture
-from dd_bench.runtime import checkpoint
-from dd_bench.runtime.cache import Cache
-from dd_bench.runtime.files import write_atomic
-from dd_bench.runtime.runtime import Runtime
-from dd_bench.runtime.seeding import seed_for
-from dd_bench.training.compilation import repays_compilation
-from dd_bench.training.loop import train
-from dd_bench.training.recipe import Recipe
-from dd_bench.training.scoring import accuracy
+from dd_bench.api import (
+    Architecture,
+    Cache,
+    Inputs,
+    RealSet,
+    Recipe,
+    Runtime,
+    accuracy,
+    repays_compilation,
+    seed_for,
+    spent,
+    train,
+    write_atomic,
+)
 
 _KIND, _FILE = "reference", "accuracy.json"
 
@@ -65,7 +67,7 @@ class Reference:
             net = architecture.fresh(seed_for(seed, "init"), runtime.device)
             samples = self.recipe.lasting(self.size).samples(self.size)
             kept = folder / "training.checkpoint.safetensors"
-            before = checkpoint.spent(kept)[1]
+            before = spent(kept)[1]
             train(
                 net,
                 self._fetch,
@@ -75,7 +77,7 @@ class Reference:
                 runtime=runtime,
                 flip=real.flip,
                 compiled=repays_compilation(samples, architecture.shape, runtime),
-                kept=kept if self.images is None else None,  # that of a few images is short
+                checkpoint=kept if self.images is None else None,  # that of a few images is short
             )
             splits = {"test": real.test} | ({} if real.val is None else {"val": real.val})
             found = {name: accuracy(net, split.batches(1000), runtime) for name, split in splits.items()}
@@ -103,7 +105,7 @@ class Reference:
             "autocast": self.runtime.autocast,
         } | ({} if self.identity is None else {"images": self.identity})
 
-    def lent(self) -> Reference:
+    def shared(self) -> Reference:
         """Returns what another process is given: images of its own, which are shared."""
         if self.images is None or self.labels is None:
             return self

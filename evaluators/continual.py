@@ -4,23 +4,28 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import groupby
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from dd_bench.api import Context, Evaluator
-from dd_bench.data.dataset import RealSet
-from dd_bench.evaluation.fresh_networks import Examination
-from dd_bench.models.architecture import Architecture
-from dd_bench.records.record import Score
-from dd_bench.runtime.seeding import seed_for
-from dd_bench.runtime.workers import Tick, spread
-from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
-from dd_bench.training.protocol import Protocol
-from dd_bench.training.scoring import right_by_class
+from dd_bench.api import (
+    Architecture,
+    EvaluationContext,
+    Evaluator,
+    FreshNetworks,
+    Measurement,
+    Protocol,
+    RealSet,
+    SyntheticImages,
+    SyntheticSet,
+    right_by_class,
+    seed_for,
+)
 
-from .accuracy import examination_of
+from ._scoring import fresh_networks_on, measurement, remarks
 
 
 class Continual(Evaluator):
@@ -65,7 +70,7 @@ class Continual(Evaluator):
                 raise ValueError(f"evaluator.{name}={value}: wanted at least {least}")
         self.steps, self.orders, self.num_networks = steps, orders, num_networks
 
-    def refuses(self, protocol: Protocol) -> str | None:
+    def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`: teachers know classes that have not come yet, and so do test data that select."""
         if protocol.labels is not None:
             return (
@@ -76,13 +81,13 @@ class Continual(Evaluator):
             return f"protocol {protocol.name} selects on {protocol.selection}; wanted the last step. Use dsa-1000"
         return None
 
-    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+    def check_set(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """See `Evaluator`."""
         if isinstance(syn, SyntheticImages):
             return None
         return f"evaluator continual measures images, this set holds {syn.kind}. Use evaluator=graph"
 
-    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
         """See `Evaluator`."""
         if real.modality == "image" and real.num_classes % self.steps:
             known = [s for s in range(2, real.num_classes + 1) if real.num_classes % s == 0]
@@ -92,42 +97,30 @@ class Continual(Evaluator):
             )
         return None
 
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`; all steps of one order and network at a time, or of one order where networks share work."""
-        exam, every = examination_of(syn, real, ctx), self.orders * self.num_networks
-        lessons = [
-            (order, {n: ctx.seed_for("evaluate", n) for n in self._numbers(order) if n not in ctx.finished})
-            for order in range(self.orders)
-        ]
-        how = exam.side_by_side(every)
-        if how == "spread":
-            jobs = [(order, n, seed) for order, seeds in lessons for n, seed in seeds.items()]
-            for (order, n, seed), table in spread(
-                _apart, (self, exam.lent()), jobs, min(exam.runtime.workers, every)
-            ):
-                yield _scores(n, order, seed, torch.tensor(table))
-            return
-        for order, seeds in lessons:
-            for some in [seeds] if how == "together" else [{n: seed} for n, seed in seeds.items()]:
-                tables = self.tables(exam, order, some)
-                yield from (_scores(n, order, seed, tables[n]) for n, seed in some.items())
+        fresh, total = fresh_networks_on(syn, real, ctx), self.orders * self.num_networks
+        yield remarks(fresh)
+        seeds = {n: ctx.seed_for("evaluate", n) for n in range(total) if n not in ctx.finished}
+        for n, table in fresh.each(seeds, total, partial(_table, self), partial(_tables_together, self)):
+            yield _measured(n, self.order_of(n), seeds[n], torch.tensor(table))
 
-    def _numbers(self, order: int) -> range:
-        """Returns the numbers of the networks of an order."""
-        return range(order * self.num_networks, (order + 1) * self.num_networks)
+    def order_of(self, network: int) -> int:
+        """Returns the number of the order of classes that a network sees."""
+        return network // self.num_networks
 
-    def tables(self, examination: Examination, order: int, seeds: dict[int, int]) -> dict[int, Tensor]:
+    def tables(self, fresh: FreshNetworks, order: int, seeds: dict[int, int]) -> dict[int, Tensor]:
         """Returns for each network the accuracy after each step on each part, `(steps, steps)`, nan above it.
 
         A last column holds the accuracy on all parts so far: where classes differ in size it is not their mean.
         """
-        of = examination.labels if examination.labels.ndim == 1 else examination.labels.argmax(1)
-        k = examination.architecture.num_classes
+        of = fresh.labels if fresh.labels.ndim == 1 else fresh.labels.argmax(1)
+        k = fresh.architecture.num_classes
         parts = class_parts(order, k, self.steps).to(of.device)
         tables = {number: torch.full((self.steps, self.steps + 1), torch.nan) for number in seeds}
         for step in range(self.steps):
             seen = parts[: step + 1]
-            now = _taught_of(examination, of, seen.flatten())
+            now = _on_classes(fresh, of, seen.flatten())
             own = {number: seed_for(seed, "step", step) for number, seed in seeds.items()}
             for number, net in now.networks(own, len(own)):
                 right, count = right_by_class(net, now.test.batches(1000), k, now.runtime)
@@ -137,12 +130,12 @@ class Continual(Evaluator):
         return tables
 
 
-def _taught_of(examination: Examination, of: Tensor, classes: Tensor) -> Examination:
-    """Returns the examination on the images of some classes alone; `of (n,)` says which class each image is of."""
-    index, test = torch.isin(of, classes).nonzero().flatten(), examination.test
+def _on_classes(fresh: FreshNetworks, of: Tensor, classes: Tensor) -> FreshNetworks:
+    """Returns fresh networks on the images of some classes alone; `of (n,)` is the class of each image."""
+    index, test = torch.isin(of, classes).nonzero().flatten(), fresh.test
     near = torch.isin(test.labels, classes.to(test.labels.device)).nonzero().flatten()
-    images, labels = examination.images[index], examination.labels[index]
-    return replace(examination, images=images, labels=labels, test=test.subset(near))
+    images, labels = fresh.images[index], fresh.labels[index]
+    return replace(fresh, images=images, labels=labels, test=test.subset(near))
 
 
 def class_parts(order: int, k: int, steps: int) -> Tensor:
@@ -150,18 +143,30 @@ def class_parts(order: int, k: int, steps: int) -> Tensor:
     return torch.from_numpy(np.random.RandomState(order).permutation(k)).view(steps, -1)
 
 
-def _apart(lent: tuple[Continual, Examination], job: tuple[int, int, int], tick: Tick) -> list[list[float]]:
-    """Returns the table of one network, trained in a process of its own."""
-    (evaluator, examination), (order, number, seed) = lent, job
-    alone = replace(examination, runtime=replace(examination.runtime, workers=1))
-    return evaluator.tables(alone, order, {number: seed})[number].tolist()
+def _table(
+    evaluator: Continual, fresh: FreshNetworks, network: int, seed: int, compiled: bool
+) -> list[list[float]]:
+    """Returns the table of one network; whether it is compiled depends on the images of each step."""
+    table: list[list[float]] = evaluator.tables(fresh, evaluator.order_of(network), {network: seed})[
+        network
+    ].tolist()
+    return table
 
 
-def _scores(number: int, order: int, seed: int, table: Tensor) -> list[Score]:
-    """Returns the scores of one network from `_tables`."""
+def _tables_together(
+    evaluator: Continual, fresh: FreshNetworks, seeds: dict[int, int]
+) -> Iterator[tuple[int, list[list[float]]]]:
+    """Yields the tables of all networks, order by order: those of one order are trained in lock step."""
+    for order, numbers in groupby(seeds, evaluator.order_of):
+        for n, table in evaluator.tables(fresh, order, {n: seeds[n] for n in numbers}).items():
+            yield n, table.tolist()
+
+
+def _measured(number: int, order: int, seed: int, table: Tensor) -> Measurement:
+    """Returns the measurement of one network from its table, see `Continual.tables`."""
     after, of_part = table[:, -1].tolist(), table[:, :-1]
     values = {f"step {s + 1}": value for s, value in enumerate(after)}
     values |= {"accuracy": after[-1], "average": sum(after) / len(after)}
     best = torch.stack([of_part[s:-1, s].max() for s in range(len(after) - 1)])
     values["forgetting"] = float((best - of_part[-1, :-1]).mean())
-    return [Score(metric=m, value=v, set=0, network=number, seed=seed, unit=order) for m, v in values.items()]
+    return measurement(number, seed, values, unit=order)

@@ -4,13 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from dd_bench.api import Context
-from dd_bench.data.dataset import RealSet
-from dd_bench.records.record import Score
-from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.synthetic.images import ImageSet
+from dd_bench.api import EvaluationContext, Measurement, RealSet, SyntheticSet
 
-from .accuracy import Accuracy, beside, examination_of, scores_of_each
+from ._scoring import (
+    control_context,
+    control_size,
+    fresh_networks_on,
+    measurement,
+    random_control,
+    remarks,
+    scores_of_each,
+)
+from .accuracy import Accuracy
 
 
 class Controls(Accuracy):
@@ -31,31 +36,33 @@ class Controls(Accuracy):
             raise ValueError(f"evaluator.equal={equal}: wanted steps or epochs")
         self.equal = equal
 
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`; all scores of one network at a time."""
-        examination = examination_of(syn, real, ctx)
-        examinations = {
-            name: examination_of(
-                control, real, beside(control, examination, ctx, steps=self.equal == "steps")
-            )
-            for name, control in self._controls(syn, real, ctx).items()
+        own, seeds = fresh_networks_on(syn, real, ctx), self.seeds(ctx)
+        equal_steps = self.equal == "steps"
+        controls, notes = self._controls(syn, real, ctx)
+        of_controls = {
+            name: fresh_networks_on(control, real, control_context(control, own, ctx, equal_steps))
+            for name, control in controls.items()
         }
-        examinations[self.main_metric] = examination
-        own_first = dict(reversed(examinations.items()))
-        yield from scores_of_each(own_first, self.seeds(ctx), self.num_networks)
+        yield remarks(own, *notes)
+        own_first = {self.main_metric: own} | dict(reversed(of_controls.items()))
+        for network, values in scores_of_each(own_first, seeds, self.num_networks):
+            yield measurement(network, seeds[network], values)
 
-    def _controls(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> dict[str, SyntheticSet]:
-        """Returns the sets to score beside `syn`; none where nobody can label them."""
-        labels = ctx.protocol.labels
+    def _controls(
+        self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext
+    ) -> tuple[dict[str, SyntheticSet], list[str]]:
+        """Returns the sets to score beside `syn`, none where nobody can label them, and remarks."""
+        labels, notes = ctx.protocol.labels, []
         if labels is not None and labels.source is not None:  # those are of the set alone
             if not ctx.teachers:
-                ctx.note(
+                return {}, [
                     "no controls: protocol.labels.source labels the set alone, and the run has no teacher"
-                )
-                return {}
-            ctx.note("the controls are labelled by this run's teachers, the set by protocol.labels.source")
-        per_class = min(ctx.ipc, int(real.train.counts.min()))
-        if per_class < ctx.ipc:
-            ctx.note(f"the random control has {per_class} images a class, as many as the smallest class")
-        index = real.train.draw(per_class, ctx.generator("random control")).flatten()
-        return {"random": ImageSet.coreset(real, index), **syn.controls()}
+                ]
+            notes.append(
+                "the controls are labelled by this run's teachers, the set by protocol.labels.source"
+            )
+        if (size := control_size(real, ctx)) < ctx.ipc:
+            notes.append(f"the random control has {size} images a class, as many as the smallest class")
+        return {"random": random_control(real, ctx, "random control"), **syn.controls()}, notes

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
 from typing import Any
 
-from dd_bench.api import Context
-from dd_bench.data.dataset import RealSet
-from dd_bench.models.architecture import Architecture
-from dd_bench.models.network import Network
-from dd_bench.records.record import Score
-from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.training.protocol import Protocol
+from dd_bench.api import (
+    Architecture,
+    EvaluationContext,
+    Measurement,
+    Network,
+    Protocol,
+    RealSet,
+    SyntheticSet,
+)
 
-from .accuracy import Accuracy, examination_of, scores_of_each
+from ._scoring import fresh_networks_on, measurement, remarks, scores_of_each
+from .accuracy import Accuracy
 
 
 class CrossArch(Accuracy):
@@ -52,32 +56,31 @@ class CrossArch(Accuracy):
                 raise ValueError(f"evaluator.lr.{name}={rate}: wanted a rate above 0")
         self.networks, self.lr = networks, lr
 
-    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
         """See `Evaluator`; a network that cannot take the images is named with the way to leave it out."""
         if real.modality != "image":
             return None  # no set of theirs is measured
         for name, other in self._architectures(real).items():
-            if reason := other.unfit():
+            if reason := other.check_shape():
                 return f"{reason}. To leave it out: ~evaluator.networks.{name}"
         return None
 
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`; one network of each architecture at a time."""
-        examinations = {self.main_metric: examination_of(syn, real, ctx)}
+        fresh, seeds = {self.main_metric: fresh_networks_on(syn, real, ctx)}, self.seeds(ctx)
         for name, architecture in self._architectures(real).items():
-            protocol = self._protocol(name, ctx)
-            other = replace(ctx, architecture=architecture, protocol=protocol)
-            examinations[f"{self.main_metric}:{name}"] = replace(
-                examination_of(syn, real, other), lenient=True
-            )
-
-        def chance(metric: str, network: int) -> float:
-            ctx.note(
-                f"{metric.partition(':')[2]}: network {network} is not finite at its end, and scored as chance"
-            )
-            return 1 / real.num_classes
-
-        yield from scores_of_each(examinations, self.seeds(ctx), self.num_networks, chance)
+            there = replace(ctx, architecture=architecture, protocol=self._protocol(name, ctx))
+            fresh[f"{self.main_metric}:{name}"] = replace(fresh_networks_on(syn, real, there), lenient=True)
+        rates = [f"{name} was trained at its own rate {rate:g}" for name, rate in self.lr.items()]
+        yield remarks(fresh[self.main_metric], *(note for f in fresh.values() for note in f.notes), *rates)
+        for network, values in scores_of_each(fresh, seeds, self.num_networks):
+            failed = [name for name, value in values.items() if math.isnan(value)]
+            scored = values | dict.fromkeys(failed, 1 / real.num_classes)
+            notes = [
+                f"{name.partition(':')[2]}: network {network} is not finite at its end, and scored as chance"
+                for name in failed
+            ]
+            yield measurement(network, seeds[network], scored)._replace(notes=notes)
 
     def _architectures(self, real: RealSet) -> dict[str, Architecture]:
         def bound(name: str, model: partial[Network]) -> Architecture:
@@ -86,11 +89,9 @@ class CrossArch(Accuracy):
 
         return {name: bound(name, model) for name, model in self.networks.items()}
 
-    def _protocol(self, name: str, ctx: Context) -> Protocol:
+    def _protocol(self, name: str, ctx: EvaluationContext) -> Protocol:
         """Returns the run's protocol, at the network's own rate if it has one."""
         if name not in self.lr:
             return ctx.protocol
-        rate = self.lr[name]
-        ctx.note(f"{name} was trained at its own rate {rate:g}")
-        recipe = ctx.protocol.recipe.model_copy(update={"lr": rate})
+        recipe = ctx.protocol.recipe.model_copy(update={"lr": self.lr[name]})
         return ctx.protocol.model_copy(update={"recipe": recipe, "learned_lr": False, "lr_grid": ()})

@@ -6,17 +6,27 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 
-from dd_bench.api import Context
-from dd_bench.data.dataset import RealSet
-from dd_bench.evaluation.fresh_networks import Examination
-from dd_bench.records.record import Score
-from dd_bench.runtime.outer_loop import Diverged
-from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.synthetic.images import ImageSet
-from dd_bench.training.protocol import Protocol
+from dd_bench.api import (
+    Diverged,
+    EvaluationContext,
+    FreshNetworks,
+    Measurement,
+    Protocol,
+    RealSet,
+    SyntheticSet,
+)
 
 from ._references import Reference, of_length
-from .accuracy import Accuracy, beside, examination_of, scores_of_each
+from ._scoring import (
+    control_context,
+    control_size,
+    fresh_networks_on,
+    measurement,
+    random_control,
+    remarks,
+    scores_of_each,
+)
+from .accuracy import Accuracy
 
 
 class DDRanking(Accuracy):
@@ -61,7 +71,7 @@ class DDRanking(Accuracy):
                 raise ValueError(f"evaluator.{name}={weight}: wanted a share in [0, 1]")
         self.real_epochs, self.lrs_weight, self.ars_weight = real_epochs, lrs_weight, ars_weight
 
-    def refuses(self, protocol: Protocol) -> str | None:
+    def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`: the whole training set is trained on to the last step, and so is what it is compared with.
 
         Labels of stored views know no other images, nor the same without augmentation.
@@ -78,33 +88,29 @@ class DDRanking(Accuracy):
             )
         return None
 
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`; all trainings of one network at a time."""
-        own = examination_of(syn, real, ctx)
+        own = fresh_networks_on(syn, real, ctx)
         hard = _of_classes(own, syn, real, ctx)
         reference = Reference(
             real, of_length(ctx.protocol.recipe, self.real_epochs), ctx.runtime, ctx.cache.root
         )
         here = replace(ctx, protocol=own.protocol)  # at the set's learned rate, if that is the rule
-        per_class = min(ctx.ipc, int(real.train.counts.min()))
-        if per_class < ctx.ipc:
-            ctx.note(f"random images are {per_class} a class, as many as the smallest class has")
+        size = control_size(real, ctx)
+        few = [f"random images are {size} a class, as many as the smallest class has"] * (size < ctx.ipc)
+        yield remarks(own, *few)
         seeds = self.seeds(ctx)
-        of_set = {"syn": own, "syn_plain": examination_of(syn, real, _plain(here))}
+        of_set = {"syn": own, "syn_plain": fresh_networks_on(syn, real, _plain(here))}
         of_set |= {} if hard is own else {"syn_hard": hard}
-        for scores in scores_of_each(of_set, seeds, of=self.num_networks):
-            network, seed = scores[0].network, scores[0].seed
-            index = real.train.draw(per_class, ctx.generator("random images", network)).flatten()
-            drawn = ImageSet.coreset(real, index)
-            there = beside(drawn, own, here, steps=True)
-            values = {s.metric: s.value for s in scores}
+        for network, values in scores_of_each(of_set, seeds, self.num_networks):
+            seed, drawn = seeds[network], random_control(real, ctx, "random images", network)
+            there = control_context(drawn, own, here, equal_steps=True)
             values.setdefault("syn_hard", values["syn"])
             for name, context in (("random", there), ("random_plain", _plain(there))):
-                exam = examination_of(drawn, real, context)
-                values[name] = exam.score(seed, exam.compiles(self.num_networks))
+                fresh = fresh_networks_on(drawn, real, context)
+                values[name] = fresh.score(seed, fresh.compiles(self.num_networks))
             values["real"] = _of_reals(reference.of(ctx.architecture, seed, ctx.cache))
-            values |= self._summed_up(values)
-            yield [Score(metric=m, value=v, set=0, network=network, seed=seed) for m, v in values.items()]
+            yield measurement(network, seed, values | self._summed_up(values))
 
     def _summed_up(self, of: dict[str, float]) -> dict[str, float]:
         hlr, ior = of["real"] - of["syn_hard"], of["syn"] - of["random"]
@@ -129,16 +135,18 @@ def _of_reals(found: dict[str, float]) -> float:
     return found["test"]
 
 
-def _of_classes(own: Examination, syn: SyntheticSet, real: RealSet, ctx: Context) -> Examination:
+def _of_classes(
+    own: FreshNetworks, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext
+) -> FreshNetworks:
     """Returns the examination of the same images with their classes alone; `own` itself where it has no more."""
     labels = own.protocol.labels
     if labels is not None and labels.kind != "hard":
-        told = own.protocol.model_copy(update={"labels": labels.model_copy(update={"kind": "hard"})})
-        return examination_of(syn, real, replace(ctx, protocol=told, told=None))
+        hard = own.protocol.model_copy(update={"labels": labels.model_copy(update={"kind": "hard"})})
+        return fresh_networks_on(syn, real, replace(ctx, protocol=hard))
     return replace(own, labels=own.labels.argmax(1)) if own.labels.ndim == 2 else own
 
 
-def _plain(ctx: Context) -> Context:
+def _plain(ctx: EvaluationContext) -> EvaluationContext:
     """Returns the context of a training without augmentation, on the same labels."""
     recipe = ctx.protocol.recipe.model_copy(update={"augment": "none", "cutmix": 0.0})
     if recipe.views is not None:

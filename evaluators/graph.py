@@ -13,19 +13,31 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from dd_bench.api import Context, Evaluator
-from dd_bench.data.dataset import RealSet
-from dd_bench.data.graph_dataset import GraphSplit, graphs_of
-from dd_bench.evaluation.graph_metrics import METRICS, Metric, majority, score, size_only
-from dd_bench.records.record import Score
-from dd_bench.runtime.outer_loop import Diverged
-from dd_bench.runtime.seeding import generator, seed_for
-from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.synthetic.graphs import SyntheticGraphs
-from dd_bench.training.batches import Lessons
-from dd_bench.training.loop import train
-from dd_bench.training.losses import Target, Weighted
-from dd_bench.training.protocol import Protocol
+from dd_bench.api import (
+    GRAPH_METRICS,
+    Diverged,
+    EvaluationContext,
+    Evaluator,
+    GraphMetric,
+    GraphSplit,
+    LabelledBatches,
+    Measurement,
+    Protocol,
+    RealSet,
+    SyntheticGraphs,
+    SyntheticSet,
+    Target,
+    Weighted,
+    generator,
+    graph_score,
+    graphs_of,
+    majority,
+    seed_for,
+    size_only,
+    train,
+)
+
+from ._scoring import measurement
 
 BATCH = 1000  # graphs scored at once
 
@@ -57,15 +69,15 @@ class Graph(Evaluator):
         """Takes the number of fresh networks a set, what ranks, and how often to look at the validation graphs."""
         if num_networks < 1:
             raise ValueError(f"evaluator.num_networks={num_networks}: at least one network must be trained")
-        if metric not in METRICS:
-            raise ValueError(f"evaluator.metric={metric}: wanted one of {', '.join(METRICS)}")
+        if metric not in GRAPH_METRICS:
+            raise ValueError(f"evaluator.metric={metric}: wanted one of {', '.join(GRAPH_METRICS)}")
         if looks < 1:
             raise ValueError(f"evaluator.looks={looks}: wanted at least one")
         self.num_networks, self.looks = num_networks, looks
         self.main_metric = metric
-        self.metric: Metric = metric  # type: ignore[assignment]  # it is one of them
+        self.metric: GraphMetric = metric  # type: ignore[assignment]  # it is one of them
 
-    def refuses(self, protocol: Protocol) -> str | None:
+    def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`: the last step is scored, and graphs are shown as they are."""
         recipe = protocol.recipe
         for knob, value, wanted in (
@@ -83,18 +95,17 @@ class Graph(Evaluator):
                 )
         return None
 
-    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+    def check_set(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """See `Evaluator`."""
         if isinstance(syn, SyntheticGraphs):
             return None
         return f"evaluator graph measures graphs, this set holds {syn.kind}. Use evaluator=accuracy"
 
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`."""
         assert isinstance(syn, SyntheticGraphs) and isinstance(real.test, GraphSplit)
         train_split = graphs_of(real)
-        for note in syn.caveats(ctx.architecture):
-            ctx.note(note)
+        yield Measurement(notes=tuple(syn.caveats(ctx.architecture)))
         constant = {f.__name__: f(self.metric, train_split, real.test) for f in (size_only, majority)}
         val = [] if real.val is None else list(real.val.batches(BATCH))
         splits = Splits(val, list(real.test.batches(BATCH)))  # type: ignore[arg-type]
@@ -106,12 +117,11 @@ class Graph(Evaluator):
             if not syn.whole:
                 shuffled = syn.permuted(generator("cpu", seed, "permuted"))
                 values["permuted"] = self._scores(shuffled, seed, replace(splits, val=[]), ctx)[self.metric]
-            yield [
-                Score(metric=name, value=value, set=0, network=network, seed=seed)
-                for name, value in {**values, **constant}.items()
-            ]
+            yield measurement(network, seed, {**values, **constant})
 
-    def _scores(self, syn: SyntheticGraphs, seed: int, splits: Splits, ctx: Context) -> dict[str, float]:
+    def _scores(
+        self, syn: SyntheticGraphs, seed: int, splits: Splits, ctx: EvaluationContext
+    ) -> dict[str, float]:
         """Trains one network from `seed`; the same seed starts and orders the same, whatever the labels."""
         net = ctx.architecture.fresh(seed_for(seed, "init"), ctx.device)
         n, recipe = len(syn.labels), ctx.protocol.recipe
@@ -126,18 +136,20 @@ class Graph(Evaluator):
                 )
             return logits, labels
 
-        first = score(self.metric, *answers(splits.test))
+        first = graph_score(self.metric, *answers(splits.test))
         best = (-1.0, first)
 
         def look(step: int) -> None:
             nonlocal best
             if step % math.ceil(steps / self.looks) and step != steps:
                 return
-            value = score(self.metric, *answers(splits.val))
+            value = graph_score(self.metric, *answers(splits.val))
             if value > best[0]:
-                best = (value, score(self.metric, *answers(splits.test)))
+                best = (value, graph_score(self.metric, *answers(splits.test)))
 
-        fetch, lessons = _lessons(syn, recipe.batch_size, seed_for(seed, "train"), ctx.device)
+        fetch, labelled_batches = _labelled_batches(
+            syn, recipe.batch_size, seed_for(seed, "train"), ctx.device
+        )
         train(
             net,
             fetch,  # type: ignore[arg-type]  # graphs instead of a tensor
@@ -147,16 +159,16 @@ class Graph(Evaluator):
             runtime=ctx.runtime.exact(),
             flip=False,
             on_step=look if splits.val else None,
-            lessons=lessons,
+            labelled_batches=labelled_batches,
         )
         logits, labels = answers(splits.test)
-        values = {metric: score(metric, logits, labels) for metric in METRICS}
+        values = {metric: graph_score(metric, logits, labels) for metric in GRAPH_METRICS}
         return values | ({"best_val": best[1]} if splits.val else {}) | {"untrained": first}
 
 
-def _lessons(
+def _labelled_batches(
     syn: SyntheticGraphs, batch_size: int, seed: int, device: torch.device
-) -> tuple[object, Lessons | None]:
+) -> tuple[object, LabelledBatches | None]:
     """Returns where batches come from, and how they are drawn if that is not the plain shuffle."""
     graphs, labels = syn.materialise(device)
     weights = syn.weights().to(device)

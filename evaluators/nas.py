@@ -12,20 +12,25 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from dd_bench.api import Context, Evaluator
-from dd_bench.data.dataset import RealSet
-from dd_bench.data.inputs import Inputs
-from dd_bench.models.architecture import Architecture
-from dd_bench.records.record import Score
-from dd_bench.runtime.seeding import seed_for
-from dd_bench.runtime.workers import Tick, spread
-from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
-from dd_bench.synthetic.images import ImageSet
-from dd_bench.training.protocol import Protocol
-from dd_bench.training.recipe import Recipe
+from dd_bench.api import (
+    Architecture,
+    EvaluationContext,
+    Evaluator,
+    Inputs,
+    Measurement,
+    Protocol,
+    RealSet,
+    Recipe,
+    SyntheticImages,
+    SyntheticSet,
+    Tick,
+    run_in_processes,
+    seed_for,
+)
 
 from ._rank_agreement import Array, agreement, intervals
 from ._references import Reference, of_length
+from ._scoring import measurement, random_control
 
 DESIGNS = 10_000
 """Balanced samples of the space that are tried for one without a repetition."""
@@ -102,7 +107,7 @@ class NAS(Evaluator):
         self.space, self.sample, self.num_repeats = space, sample, num_repeats
         self.whole_epochs, self.whole_networks, self.top = whole_epochs, whole_networks, top
 
-    def refuses(self, protocol: Protocol) -> str | None:
+    def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`."""
         if protocol.labels is not None or protocol.selection != "last" or protocol.lr_grid:
             return (
@@ -111,13 +116,13 @@ class NAS(Evaluator):
             )
         return None
 
-    def unsupported(self, syn: SyntheticSet, real: RealSet) -> str | None:
+    def check_set(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """See `Evaluator`."""
         if isinstance(syn, SyntheticImages):
             return None
         return f"evaluator nas measures images, this set holds {syn.kind}. Use evaluator=graph"
 
-    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
         """See `Evaluator`; the first network of the space that cannot take the images is named.
 
         Raises:
@@ -128,11 +133,11 @@ class NAS(Evaluator):
         if real.val is None:
             return "networks are ranked on images held out of train, and there are none. Use dataset.val_fraction=0.1"
         for knobs in self.chosen():
-            if reason := architecture.override(**knobs).unfit():
+            if reason := architecture.override(**knobs).check_shape():
                 return f"of the space, {knobs}: {reason}. Use a smaller evaluator.space"
         return None
 
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`; one repeat of the whole search at a time."""
         assert isinstance(syn, SyntheticImages)
         networks = [ctx.architecture.override(**knobs) for knobs in self.chosen()]
@@ -162,23 +167,20 @@ class NAS(Evaluator):
                 for name, repeats in done.items():
                     mean = agreement(np.mean(repeats, 0), reference, self.top)
                     values |= {f"mean of repeats: {name}{k}": v for k, v in mean.items()}
-            yield [Score(metric=m, value=v, set=0, network=repeat, seed=seed) for m, v in values.items()]
+            yield measurement(repeat, seed, values)
 
     def _searches(
-        self, whole: _Search, syn: SyntheticImages, real: RealSet, repeat: int, ctx: Context
+        self, whole: _Search, syn: SyntheticImages, real: RealSet, repeat: int, ctx: EvaluationContext
     ) -> dict[str, _Search]:
         """Returns the search on the set, on random images, and on the whole training set for as many steps."""
-        images, labels = syn.shown(ctx.device)
+        images, labels = syn.network_inputs(ctx.device)
         recipe = ctx.protocol.at_rate(syn.lr).recipe
         steps = recipe.steps or recipe.epochs * recipe.steps_an_epoch(len(images))
-        per_class = min(ctx.ipc, int(real.train.counts.min()))
-        drawn = ImageSet.coreset(
-            real, real.train.draw(per_class, ctx.generator("random images", repeat)).flatten()
-        )
-        beside = recipe.in_step_with(len(drawn.labels), len(images))
+        drawn = random_control(real, ctx, "random images", repeat)
+        as_long = recipe.in_step_with(len(drawn.labels), len(images))
         return {
             "": whole.on(recipe, images, labels, syn.identity()),
-            "random ": whole.on(beside, *drawn.shown(ctx.device), drawn.identity()),
+            "random ": whole.on(as_long, *drawn.network_inputs(ctx.device), drawn.identity()),
             "early ": _Search(replace(whole.reference, recipe=_stopped(recipe, steps))),
         }
 
@@ -210,7 +212,9 @@ class _Search:
             replace(self.reference, recipe=recipe, images=images, labels=labels, identity=identity)
         )
 
-    def measured(self, networks: Sequence[Architecture], seed: int, ctx: Context) -> dict[str, Array]:
+    def measured(
+        self, networks: Sequence[Architecture], seed: int, ctx: EvaluationContext
+    ) -> dict[str, Array]:
         """Returns what `Reference.of` says of each network, training what is not in the cache.
 
         Several runs that want one reference begin at different networks, so that they share the work.
@@ -220,8 +224,8 @@ class _Search:
         missing = [i for i in order if not self.reference.known(networks[i], seed)]
         workers, began = min(ctx.runtime.workers, len(missing)), time.monotonic()
         if workers > 1:
-            lent, jobs = (self.reference.lent(), list(networks)), [(i, seed) for i in missing]
-            for _ in spread(_trained, lent, jobs, workers):
+            shared, jobs = (self.reference.shared(), list(networks)), [(i, seed) for i in missing]
+            for _ in run_in_processes(_trained, shared, jobs, workers):
                 pass
             ctx.cache.spent += time.monotonic() - began
         found = {i: self.reference.of(networks[i], seed, ctx.cache) for i in order}
@@ -229,9 +233,9 @@ class _Search:
 
 
 def _trained(
-    lent: tuple[Reference, list[Architecture]], job: tuple[int, int], tick: Tick
+    shared: tuple[Reference, list[Architecture]], job: tuple[int, int], tick: Tick
 ) -> dict[str, float]:
-    (reference, networks), (i, seed) = lent, job
+    (reference, networks), (i, seed) = shared, job
     return reference.of(networks[i], seed)
 
 

@@ -9,18 +9,22 @@ import torch
 from sklearn.metrics import roc_auc_score, roc_curve
 from torch import Tensor, nn
 
-from dd_bench.api import Context
-from dd_bench.data.dataset import RealSet, Split
-from dd_bench.evaluation.fresh_networks import Examination
-from dd_bench.models.architecture import Architecture
-from dd_bench.records.record import Score
-from dd_bench.runtime.seeding import seed_for
-from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.synthetic.images import ImageSet
-from dd_bench.training.losses import at_least_float32
-from dd_bench.training.protocol import Protocol
+from dd_bench.api import (
+    Architecture,
+    EvaluationContext,
+    FreshNetworks,
+    ImageSet,
+    Measurement,
+    Protocol,
+    RealSet,
+    Split,
+    SyntheticSet,
+    at_least_float32,
+    seed_for,
+)
 
-from .accuracy import Accuracy, examination_of
+from ._scoring import fresh_networks_on, measurement, remarks
+from .accuracy import Accuracy
 
 
 class Privacy(Accuracy):
@@ -59,7 +63,7 @@ class Privacy(Accuracy):
             )
         self.candidates, self.references = candidates, references
 
-    def refuses(self, protocol: Protocol) -> str | None:
+    def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`: the attacker has no teachers, and test data do not choose what is attacked with them."""
         if protocol.selection == "best_on_test" or (
             protocol.labels is not None and protocol.labels.kind != "hard"
@@ -70,7 +74,7 @@ class Privacy(Accuracy):
             )
         return None
 
-    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
         """See `Evaluator`."""
         if real.modality != "image":
             return None  # no set of theirs is measured
@@ -79,20 +83,31 @@ class Privacy(Accuracy):
             return f"evaluator.candidates={self.candidates}, {real.name} has {least} for each side. Use fewer"
         return None
 
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`."""
-        exam = examination_of(syn, real, ctx)
+        fresh = fresh_networks_on(syn, real, ctx)
         draws = torch.Generator().manual_seed(seed_for(ctx.seed, "candidates"))
         shadow, asked = torch.randperm(len(real.test), generator=draws).to(ctx.device).chunk(2)
         members = torch.randperm(len(real.train), generator=draws)[: self.candidates].to(ctx.device)
         others = (real.test, asked[: self.candidates])
         groups = {"auc": (real.train, members)}
-        if (kept := _kept(syn, real, ctx)) is not None:
-            groups["auc_kept"] = (real.train, kept)
-        mine = self._attackers(exam, real.test.subset(shadow), ctx)
+        notes, source = [], _source(syn, ctx)
+        if source is not None and _is_selection(syn, real, source):
+            groups["auc_kept"] = (real.train, source.unique())
+        elif source is not None:
+            notes.append(
+                "the set names training images of another split, as dataset.val_fraction makes: no auc_kept"
+            )
+        shadows = real.test.subset(shadow)
+        if (size := min(ctx.ipc, int(shadows.counts.min()))) < ctx.ipc:
+            notes.append(
+                f"the attacker's networks see {size} images a class: no class has more shadow images"
+            )
+        yield remarks(fresh, *notes)
+        mine = self._attackers(fresh, shadows, size, ctx)
         unseen = _usual(mine, {**groups, "others": others})
         seeds = self.seeds(ctx)
-        for network, net in exam.networks(seeds, self.num_networks):
+        for network, net in fresh.networks(seeds, self.num_networks):
             outside = _surprise(net, *others, *unseen["others"])
             values = {}
             for name, group in groups.items():
@@ -108,39 +123,35 @@ class Privacy(Accuracy):
                     values["chance"] = float(
                         roc_auc_score(truth[torch.randperm(len(truth), generator=deal)], scores)
                     )
-            yield [
-                Score(metric=m, value=v, set=0, network=network, seed=seeds[network])
-                for m, v in values.items()
-            ]
+            yield measurement(network, seeds[network], values)
 
-    def _attackers(self, exam: Examination, shadow: Split, ctx: Context) -> list[nn.Module]:
+    def _attackers(
+        self, fresh: FreshNetworks, shadow: Split, per_class: int, ctx: EvaluationContext
+    ) -> list[nn.Module]:
         """Returns the attacker's own networks, each trained on its own draw from the shadow images."""
-        per_class, nets = min(ctx.ipc, int(shadow.counts.min())), list[nn.Module]()
-        if per_class < ctx.ipc:
-            ctx.note(
-                f"the attacker's networks see {per_class} images a class: no class has more shadow images"
-            )
+        nets: list[nn.Module] = []
         for i in range(self.references):
             index = shadow.draw(per_class, ctx.generator("shadow", i)).flatten()
-            own = replace(exam, images=shadow.inputs(index), labels=shadow.labels[index], course=None)
-            recipe = exam.protocol.recipe.in_step_with(len(index), len(exam.images))
-            own = replace(own, protocol=exam.protocol.model_copy(update={"recipe": recipe, "labels": None}))
-            nets += [net for _, net in own.networks({0: ctx.seed_for("shadow network", i)}, of=1)]
+            own = replace(fresh, images=shadow.inputs(index), labels=shadow.labels[index], labelled=None)
+            recipe = fresh.protocol.recipe.in_step_with(len(index), len(fresh.images))
+            own = replace(own, protocol=fresh.protocol.model_copy(update={"recipe": recipe, "labels": None}))
+            nets += [net for _, net in own.networks({0: ctx.seed_for("shadow network", i)}, total=1)]
         return nets
 
 
-def _kept(syn: SyntheticSet, real: RealSet, ctx: Context) -> Tensor | None:
-    """Returns the training images that the set is a selection of, if it is one of these."""
+def _source(syn: SyntheticSet, ctx: EvaluationContext) -> Tensor | None:
+    """Returns the indices of the training images that the set says it is a selection of, or None."""
     if not isinstance(syn, ImageSet) or syn.source is None or syn.space != "pixel":
         return None
-    index = torch.tensor(syn.source, device=ctx.device)
-    if int(index.max()) >= len(real.train) or not torch.equal(
-        real.train.pixels(index).cpu(), syn.images.cpu()
-    ):
-        ctx.note("the set names training images of another split, as dataset.val_fraction makes: no auc_kept")
-        return None
-    unique: Tensor = index.unique()
-    return unique
+    return torch.tensor(syn.source, device=ctx.device)
+
+
+def _is_selection(syn: SyntheticSet, real: RealSet, source: Tensor) -> bool:
+    """Whether the images of the set are the training images `source (n,)`."""
+    assert isinstance(syn, ImageSet)
+    return int(source.max()) < len(real.train) and torch.equal(
+        real.train.pixels(source).cpu(), syn.images.cpu()
+    )
 
 
 Groups = dict[str, tuple[Split, Tensor]]

@@ -12,17 +12,21 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from dd_bench.api import Context
-from dd_bench.data.dataset import RealSet
-from dd_bench.data.preprocess import Preprocess
-from dd_bench.models.architecture import Architecture
-from dd_bench.records.record import Score
-from dd_bench.runtime.seeding import seed_for, seeded
-from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.training.protocol import Protocol
-from dd_bench.training.scoring import accuracy
+from dd_bench.api import (
+    Architecture,
+    EvaluationContext,
+    Measurement,
+    Preprocess,
+    Protocol,
+    RealSet,
+    SyntheticSet,
+    accuracy,
+    seed_for,
+    seeded,
+)
 
-from .accuracy import Accuracy, examination_of
+from ._scoring import fresh_networks_on, measurement, remarks
+from .accuracy import Accuracy
 
 CORRUPTIONS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
     "noise": ("RandomGaussianNoise", tuple({"std": s} for s in (0.04, 0.06, 0.08, 0.09, 0.10))),
@@ -70,13 +74,13 @@ class Robustness(Accuracy):
             raise ValueError(f"evaluator.eps={eps}: wanted a part of the pixels' range, as 0.0314 for 8/255")
         self.images, self.eps, self.steps, self.autoattack = images, eps, steps, autoattack
 
-    def refuses(self, protocol: Protocol) -> str | None:
+    def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`: a network that test data chose is none to attack with them."""
         if protocol.selection == "best_on_test":
             return f"protocol {protocol.name} selects on test data. Use one with selection=last"
         return None
 
-    def unfit(self, real: RealSet, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
         """See `Evaluator`.
 
         Raises:
@@ -85,9 +89,10 @@ class Robustness(Accuracy):
         toolbox()
         return None
 
-    def run(self, syn: SyntheticSet, real: RealSet, ctx: Context) -> Iterator[list[Score]]:
+    def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`."""
-        exam, art = examination_of(syn, real, ctx), toolbox()
+        fresh, art = fresh_networks_on(syn, real, ctx), toolbox()
+        yield remarks(fresh)
         draws = torch.Generator().manual_seed(seed_for(ctx.seed, "attacked"))
         index = torch.randperm(len(real.test), generator=draws)[: self.images].sort().values.to(ctx.device)
         x, y = real.test.pixels(index).float() / 255, real.test.labels[index]
@@ -100,7 +105,7 @@ class Robustness(Accuracy):
         def right(net: nn.Module, pixels: Tensor) -> float:
             return accuracy(net, zip(pixels.split(1000), y.split(1000), strict=True), exact)
 
-        for network, net in exam.networks(seeds, self.num_networks):
+        for network, net in fresh.networks(seeds, self.num_networks):
             victim = FromPixels(net, real.preprocess).eval()
             values = {"clean": right(victim, x)}
             for kind, images in changed.items():
@@ -113,10 +118,7 @@ class Robustness(Accuracy):
                 for name, attack in self._attacks(art, classifier).items():
                     moved = art.moved(attack, x, y)
                     values[name] = right(victim, moved.to(x.device))
-            yield [
-                Score(metric=m, value=v, set=0, network=network, seed=seeds[network])
-                for m, v in values.items()
-            ]
+            yield measurement(network, seeds[network], values)
 
     def _attacks(self, art: Toolbox, classifier: Any) -> dict[str, Any]:
         evasion, most = art.evasion, self.images

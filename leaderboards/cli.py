@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from dd_bench.records.record import Record, load_record
-from dd_bench.runtime.terminal import plain
+from dd_bench.runtime.terminal import sanitize
 
 from .admission.consistency import check_configuration, check_protocol, check_repeats, check_whole
 from .admission.submission import check_baselines, check_sets, check_twins
@@ -52,7 +52,7 @@ def main(argv: Sequence[str]) -> int:
         else:
             _say(f"{len(load_entries(args.entries))} entries in {args.entries}: all as they were added")
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"{plain(str(error))}\n")
+        sys.stderr.write(f"{sanitize(str(error))}\n")
         return 1
     return 0
 
@@ -154,4 +154,4 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _say(line: str) -> None:
-    sys.stdout.write(plain(line) + "\n")
+    sys.stdout.write(sanitize(line) + "\n")

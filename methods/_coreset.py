@@ -8,13 +8,19 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.api import Context, Method, too_few_images
-from dd_bench.data.dataset import RealSet
-from dd_bench.distill.coreset import selected
-from dd_bench.models.architecture import Architecture
-from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.teachers.feature_networks import class_embeddings, teacher
-from dd_bench.training.recipe import Recipe, parse
+from dd_bench.api import (
+    Architecture,
+    DistillContext,
+    Method,
+    RealSet,
+    Recipe,
+    SyntheticSet,
+    check_class_sizes,
+    class_embeddings,
+    feature_network,
+    parse,
+    selected,
+)
 
 
 class FeatureCoreset(Method):
@@ -29,21 +35,21 @@ class FeatureCoreset(Method):
         """Takes the recipe by which the feature network is trained."""
         self.recipe = parse(Recipe, teacher, "method.teacher")
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        if reason := super().unsupported(real, ipc, architecture):
+        if reason := super().check_dataset(real, ipc, architecture):
             name = type(self).__name__.lower()
             instead = f"{name}_graphs" if real.modality == "graph" else name.removeprefix("graph")
             return f"{reason}. Use method={instead}"
-        return too_few_images(real, ipc, ipc)
+        return check_class_sizes(real, ipc, ipc)
 
-    def prepare(self, real: RealSet, ctx: Context) -> None:
+    def prepare(self, real: RealSet, ctx: DistillContext) -> None:
         """Trains the feature network."""
-        teacher(real, ctx.architecture, self.recipe, 0, ctx)
+        feature_network(real, ctx.architecture, self.recipe, 0, ctx)
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> SyntheticSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
         """See `Method`."""
-        net = teacher(real, ctx.architecture, self.recipe, 0, ctx)
+        net = feature_network(real, ctx.architecture, self.recipe, 0, ctx)
         chosen = []
         for c in range(real.num_classes):
             features = class_embeddings(net, real, c).double()  # (n_c, d)

@@ -8,10 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd_bench.data.dataset import RealSet
-from dd_bench.distill.matching import mean_match
-from dd_bench.models.architecture import Architecture
-from dd_bench.models.network import Network
+from dd_bench.api import Architecture, Network, RealSet, mean_match
 
 from .dm import DM
 
@@ -36,9 +33,9 @@ class DataDAM(DM):
         super().__init__(**knobs)
         self.power, self.lambda_mmd, self.scale = power, lambda_mmd, scale
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        reason = super().unsupported(real, ipc, architecture)
+        reason = super().check_dataset(real, ipc, architecture)
         if reason is None and not has_attention(architecture):
             few = f"{architecture.title} has fewer. Use model=convnet"
             reason = f"attention needs two layers of activation maps, {few}"

@@ -8,18 +8,26 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call, grad, vmap
 
-from dd_bench.api import Context, Method, too_few_images
-from dd_bench.data.dataset import RealSet
-from dd_bench.distill.init import class_labels, initial_images
-from dd_bench.distill.matching import class_chunks, real_batch, without_norm
-from dd_bench.models.architecture import Architecture
-from dd_bench.models.network import Network, batch_coupled
-from dd_bench.synthetic.images import ImageSet
-from dd_bench.training.augment import Augment
-from dd_bench.training.batches import fetch_from
-from dd_bench.training.loop import train
-from dd_bench.training.losses import classification_loss
-from dd_bench.training.recipe import Recipe
+from dd_bench.api import (
+    Architecture,
+    Augment,
+    DistillContext,
+    ImageSet,
+    Method,
+    Network,
+    RealSet,
+    Recipe,
+    batch_coupled,
+    check_class_sizes,
+    check_norm,
+    class_chunks,
+    class_labels,
+    classification_loss,
+    fetch_from,
+    initial_images,
+    real_batch,
+    train,
+)
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
 """The paper's (outer, inner epochs) by ipc."""
@@ -67,12 +75,12 @@ class DC(Method):
         self.batch_real, self.batch_train = batch_real, batch_train
         self.init, self.augment, self.norm, self.class_chunk = init, augment, norm, class_chunk
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        reason = super().unsupported(real, ipc, architecture) or without_norm(self.norm, architecture)
-        return reason or (too_few_images(real, ipc, ipc, "real") if self.init == "real" else None)
+        reason = super().check_dataset(real, ipc, architecture) or check_norm(self.norm, architecture)
+        return reason or (check_class_sizes(real, ipc, ipc, "real") if self.init == "real" else None)
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> ImageSet:
         """See `Method`."""
         outer, inner = self.loops(ipc)
         architecture, k = ctx.architecture.override(norm=self.norm), real.num_classes

@@ -7,14 +7,22 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.api import Context, Method, too_few_images
-from dd_bench.data.dataset import RealSet
-from dd_bench.distill.init import class_labels, initial_images
-from dd_bench.distill.matching import class_chunks, mean_match, real_batch, without_norm
-from dd_bench.models.architecture import Architecture
-from dd_bench.models.network import Network
-from dd_bench.synthetic.images import ImageSet
-from dd_bench.training.augment import Augment
+from dd_bench.api import (
+    Architecture,
+    Augment,
+    DistillContext,
+    ImageSet,
+    Method,
+    Network,
+    RealSet,
+    check_class_sizes,
+    check_norm,
+    class_chunks,
+    class_labels,
+    initial_images,
+    mean_match,
+    real_batch,
+)
 
 
 class DM(Method):
@@ -49,12 +57,12 @@ class DM(Method):
         self.batch_real, self.init, self.augment = batch_real, init, augment
         self.norm, self.class_chunk = norm, class_chunk
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        reason = super().unsupported(real, ipc, architecture) or without_norm(self.norm, architecture)
-        return reason or (too_few_images(real, ipc, ipc, "real") if self.init == "real" else None)
+        reason = super().check_dataset(real, ipc, architecture) or check_norm(self.norm, architecture)
+        return reason or (check_class_sizes(real, ipc, ipc, "real") if self.init == "real" else None)
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> ImageSet:
         """See `Method`."""
         architecture, k = ctx.architecture.override(norm=self.norm), real.num_classes
         augment = Augment(self.augment, flip_allowed=real.flip)

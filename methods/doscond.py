@@ -8,13 +8,18 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor, nn
 
-from dd_bench.api import Context, Method
-from dd_bench.data.dataset import RealSet
-from dd_bench.data.graph_dataset import GraphSplit, graphs_of
-from dd_bench.data.graphs import Graphs, coalesced
-from dd_bench.models.architecture import Architecture
-from dd_bench.synthetic.graphs import GraphSet
-from dd_bench.training.losses import classification_loss
+from dd_bench.api import (
+    Architecture,
+    DistillContext,
+    Graphs,
+    GraphSet,
+    GraphSplit,
+    Method,
+    RealSet,
+    classification_loss,
+    coalesced,
+    graphs_of,
+)
 
 LOGIT = 5.0  # of an edge that is there at the start; of one that is not, minus this
 
@@ -63,9 +68,9 @@ class DosCond(Method):
         self.decay_after, self.batch_real = decay_after, batch_real
         self.temperature, self.cool_over, self.sparsity, self.joint = temperature, cool_over, sparsity, joint
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        if reason := super().unsupported(real, ipc, architecture):
+        if reason := super().check_dataset(real, ipc, architecture):
             return reason
         if not getattr(architecture.make, "weighs_edges", False):
             return f"DosCond learns weights of edges, which {architecture.title} does not take. Use model=gcn"
@@ -76,7 +81,7 @@ class DosCond(Method):
             return f"ipc={ipc}: class {name!r} has fewer graphs of {size} nodes or less to start from"
         return None
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> GraphSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> GraphSet:
         """See `Method`."""
         split = graphs_of(real)
         nodes, logits, labels = self._start(split, ipc, ctx)
@@ -101,7 +106,13 @@ class DosCond(Method):
         return _discrete(nodes.detach().cpu(), _symmetric(logits.detach()).cpu(), labels.cpu(), real)
 
     def _match(
-        self, net: nn.Module, split: GraphSplit, graphs: Graphs, labels: Tensor, step: int, ctx: Context
+        self,
+        net: nn.Module,
+        split: GraphSplit,
+        graphs: Graphs,
+        labels: Tensor,
+        step: int,
+        ctx: DistillContext,
     ) -> Tensor:
         """Returns the squared distance of the gradients over that of the real one from zero, summed over classes."""
         parameters = [p for p in net.parameters() if p.requires_grad]
@@ -118,7 +129,12 @@ class DosCond(Method):
         return loss
 
     def _relaxed(
-        self, nodes: Tensor, logits: Tensor, complete: tuple[Tensor, Tensor, Tensor], step: int, ctx: Context
+        self,
+        nodes: Tensor,
+        logits: Tensor,
+        complete: tuple[Tensor, Tensor, Tensor],
+        step: int,
+        ctx: DistillContext,
     ) -> Graphs:
         """Returns the graphs with a relaxed draw of every edge (Maddison et al., ICLR 2017)."""
         pairs, edges, ptr = complete
@@ -133,7 +149,7 @@ class DosCond(Method):
         # a label of the edges, which GCN does not see
         return Graphs(nodes.flatten(0, 1), edges, edges.new_zeros(edges.shape[1], 0), ptr, weights=weights)
 
-    def _start(self, split: GraphSplit, ipc: int, ctx: Context) -> tuple[Tensor, Tensor, Tensor]:
+    def _start(self, split: GraphSplit, ipc: int, ctx: DistillContext) -> tuple[Tensor, Tensor, Tensor]:
         """Returns node weights `(n, size, values)`, edge logits `(n, size, size)` and labels of random real graphs."""
         size, values = self._size(split), split.spec.nodes
         chosen, of = [], ctx.generator("init")

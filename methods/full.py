@@ -4,10 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dd_bench.api import Context, Method
-from dd_bench.data.dataset import RealSet
-from dd_bench.distill.coreset import selected
-from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.api import DistillContext, Method, RealSet, SyntheticSet, selected
 
 
 class Full(Method):
@@ -17,6 +14,6 @@ class Full(Method):
     citation = "the whole training set"
     deterministic = True
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> SyntheticSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
         """See `Method`."""
         return selected(real, torch.arange(len(real.train), device=ctx.device), whole=True)

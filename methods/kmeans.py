@@ -6,7 +6,7 @@ from typing import Any
 
 from torch import Tensor
 
-from dd_bench.distill.clusters import representatives
+from dd_bench.api import representatives
 
 from ._coreset import FeatureCoreset
 

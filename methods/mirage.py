@@ -10,12 +10,17 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.api import Context, Method
-from dd_bench.data.dataset import RealSet
-from dd_bench.data.graph_dataset import GraphSplit, graphs_of
-from dd_bench.data.graphs import Graphs
-from dd_bench.models.architecture import Architecture
-from dd_bench.synthetic.graphs import TreeSet, Weighting
+from dd_bench.api import (
+    Architecture,
+    DistillContext,
+    Graphs,
+    GraphSplit,
+    Method,
+    RealSet,
+    TreeSet,
+    Weighting,
+    graphs_of,
+)
 
 from ._mirage.colour_refinement import colours
 from ._mirage.itemsets import KINDS, Itemset, TooMany, frequent, is_frequent, ranked, ranked_closed
@@ -104,9 +109,9 @@ class Mirage(Method):
         self.isolated, self.edge_labels, self.degrees = isolated, edge_labels, degrees
         self.multiplicity, self.weighting, self.frequency = multiplicity, weighting, frequency
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        if reason := super().unsupported(real, ipc, architecture):
+        if reason := super().check_dataset(real, ipc, architecture):
             return reason
         if self.theta is None:
             return None
@@ -120,7 +125,7 @@ class Mirage(Method):
                 )
         return None
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> TreeSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> TreeSet:
         """See `Method`."""
         syn = self.tree_set(real, ipc, ctx.note)
         for note in syn.caveats(ctx.architecture):

@@ -8,21 +8,31 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.api import Context, Method, too_few_images
-from dd_bench.data.dataset import RealSet
-from dd_bench.data.decode import tile
-from dd_bench.distill.init import class_labels, initial_images, random_index
-from dd_bench.distill.unroll import GRADIENTS, Calculus, Compiled, Eager, Inner
-from dd_bench.models.architecture import Architecture
-from dd_bench.models.network import batch_coupled
-from dd_bench.runtime.outer_loop import Diverged
-from dd_bench.synthetic.images import ImageSet
-from dd_bench.teachers.expert_buffer import Buffer
-from dd_bench.training.augment import Augment
-from dd_bench.training.compilation import repays_compilation
-from dd_bench.training.losses import classification_loss
-from dd_bench.training.parameter_vector import FlatNetwork
-from dd_bench.training.recipe import parse
+from dd_bench.api import (
+    GRADIENTS,
+    Architecture,
+    Augment,
+    CompiledDifferentiator,
+    Differentiator,
+    DistillContext,
+    Diverged,
+    EagerDifferentiator,
+    ExpertBuffer,
+    FunctionalNetwork,
+    ImageSet,
+    InnerLoop,
+    Method,
+    RealSet,
+    batch_coupled,
+    check_class_sizes,
+    class_labels,
+    classification_loss,
+    initial_images,
+    parse,
+    random_index,
+    repays_compilation,
+    tile,
+)
 
 from ._trajectory.experts import ExpertSettings
 from ._trajectory.init import INITS, LABELS, cluster_index, correct_index, mean_logits
@@ -145,9 +155,9 @@ class MTT(Method):
         self.last_epoch = self.window.stop - 1 + expert_epochs
         self.experts.check(self.last_epoch, self._init_epoch())
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        if reason := super().unsupported(real, ipc, architecture):
+        if reason := super().check_dataset(real, ipc, architecture):
             return reason
         if batch_coupled(architecture.fresh(0, torch.device("cpu"))):
             return (
@@ -163,13 +173,13 @@ class MTT(Method):
             return "method.canvas > 1 goes with method.labels=hard and method.init=real or noise"
         if self.init == "noise":
             return None
-        return too_few_images(real, ipc, ipc * self.canvas**2, self.init if self.init == "real" else None)
+        return check_class_sizes(real, ipc, ipc * self.canvas**2, self.init if self.init == "real" else None)
 
-    def prepare(self, real: RealSet, ctx: Context) -> None:
+    def prepare(self, real: RealSet, ctx: DistillContext) -> None:
         """Trains the experts."""
         self.buffer(real, ctx)
 
-    def buffer(self, real: RealSet, ctx: Context) -> Buffer:
+    def buffer(self, real: RealSet, ctx: DistillContext) -> ExpertBuffer:
         """Returns the experts."""
         return self.experts.buffer(real, self.window.first, self.last_epoch, self._init_epoch(), ctx)
 
@@ -178,9 +188,9 @@ class MTT(Method):
             return self.last_epoch if self.experts.init_epoch is None else self.experts.init_epoch
         return None
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> ImageSet:
         """See `Method`."""
-        buffer, flat = self.buffer(real, ctx), FlatNetwork(ctx.network(ctx.architecture, "student"))
+        buffer, flat = self.buffer(real, ctx), FunctionalNetwork(ctx.network(ctx.architecture, "student"))
         images, labels = self._start(real, ipc, flat, buffer, ctx)  # (n, c, h, w), (n,) or (n, k)
         average, lr = images.clone(), torch.tensor(self.lr_teacher, device=ctx.device)
         learned = {
@@ -208,7 +218,7 @@ class MTT(Method):
             taught = self._taught(flat, segment, images, labels)
             weight = balance(segment.epoch, self.window.stop) if self.balance else 1.0
             plan = views.plan(len(images), step, ctx)
-            inner = Inner(calculus, start, plan, segment.targets, self.momentum_syn, weight)
+            inner = InnerLoop(calculus, start, plan, segment.targets, self.momentum_syn, weight)
             found = gradients(inner, images, taught, lr)
 
             loss = float(found.loss)  # the one wait in N steps of a student
@@ -236,7 +246,7 @@ class MTT(Method):
         return ImageSet.of(real, kept, self._final(labels), "input", lr=float(lr), canvas=self.canvas)
 
     def _start(
-        self, real: RealSet, ipc: int, flat: FlatNetwork, buffer: Buffer, ctx: Context
+        self, real: RealSet, ipc: int, flat: FunctionalNetwork, buffer: ExpertBuffer, ctx: DistillContext
     ) -> tuple[Tensor, Tensor]:
         """Returns the first images `(n, c, h, w)` and labels: classes, logits or probabilities."""
         hard, epoch = class_labels(real, ipc, ctx.device), self._init_epoch()
@@ -262,7 +272,7 @@ class MTT(Method):
         return images, logits if self.labels == "learned" else logits.softmax(1)
 
     @torch.no_grad()
-    def _taught(self, flat: FlatNetwork, segment: Segment, images: Tensor, labels: Tensor) -> Tensor:
+    def _taught(self, flat: FunctionalNetwork, segment: Segment, images: Tensor, labels: Tensor) -> Tensor:
         """Returns what the student learns: the labels, or what the end of its segment says of the images."""
         if self.labels != "target":
             return labels
@@ -271,7 +281,9 @@ class MTT(Method):
     def _final(self, labels: Tensor) -> Tensor:
         return labels.softmax(1) if self.labels == "learned" else labels
 
-    def _calculus(self, flat: FlatNetwork, n: int, shape: tuple[int, int, int], ctx: Context) -> Calculus:
+    def _calculus(
+        self, flat: FunctionalNetwork, n: int, shape: tuple[int, int, int], ctx: DistillContext
+    ) -> Differentiator:
         """Returns how the student is differentiated; compiled, if the run passes enough images to repay that."""
         learned = self.labels == "learned"
 
@@ -280,7 +292,7 @@ class MTT(Method):
 
         images = self.iterations * self.syn_steps * min(n, self.batch_syn or n)
         compile = self.gradient != "unroll" and repays_compilation(images, shape, ctx.runtime)
-        return Compiled(loss, learned) if compile else Eager(loss, learned)
+        return CompiledDifferentiator(loss, learned) if compile else EagerDifferentiator(loss, learned)
 
     def _keep_positive(self, lr: Tensor, before: Tensor, step: int) -> None:
         """Turns a falling step of the rate into a factor, and refuses a rate that is as good as zero."""

@@ -10,18 +10,26 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import ReduceLROnPlateau
 
-from dd_bench.api import Context, Method, too_few_images
-from dd_bench.data.dataset import RealSet
-from dd_bench.data.decode import decode, encode
-from dd_bench.distill.init import class_labels, random_index
-from dd_bench.distill.matching import real_batch
-from dd_bench.models.architecture import Architecture
-from dd_bench.models.network import Network
-from dd_bench.synthetic.images import ImageSet
-from dd_bench.teachers.feature_networks import teacher, teacher_start
-from dd_bench.training.augment import Augment
-from dd_bench.training.losses import classification_loss
-from dd_bench.training.recipe import Recipe, parse
+from dd_bench.api import (
+    Architecture,
+    Augment,
+    DistillContext,
+    ImageSet,
+    Method,
+    Network,
+    RealSet,
+    Recipe,
+    check_class_sizes,
+    class_labels,
+    classification_loss,
+    decode,
+    encode,
+    feature_network,
+    parse,
+    random_index,
+    real_batch,
+    untrained_feature_network,
+)
 
 from ._ncfm.frequencies import REPEATS, FrequencySampler
 
@@ -93,22 +101,24 @@ class NCFM(Method):
         self.alpha, self.scale, self.calibration = alpha, scale, calibration
         self.update, self.factor, self.augment = update, factor, augment
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        reason = super().unsupported(real, ipc, architecture)
-        return reason or too_few_images(real, ipc, ipc * self.factor**2)
+        reason = super().check_dataset(real, ipc, architecture)
+        return reason or check_class_sizes(real, ipc, ipc * self.factor**2)
 
-    def prepare(self, real: RealSet, ctx: Context) -> None:
+    def prepare(self, real: RealSet, ctx: DistillContext) -> None:
         """Trains the pool of teachers."""
         for i in range(self.num_teachers):
-            teacher(real, ctx.architecture, self.recipe, i, ctx)
+            feature_network(real, ctx.architecture, self.recipe, i, ctx)
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> ImageSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> ImageSet:
         """See `Method`."""
         k, tiles, pool = real.num_classes, self.factor**2, range(self.num_teachers)
-        trained = [teacher(real, ctx.architecture, self.recipe, i, ctx).requires_grad_(False) for i in pool]
-        untrained = [teacher_start(ctx.architecture, i, ctx).requires_grad_(False) for i in pool]
-        blend = teacher_start(ctx.architecture, 0, ctx).requires_grad_(False)
+        trained = [
+            feature_network(real, ctx.architecture, self.recipe, i, ctx).requires_grad_(False) for i in pool
+        ]
+        untrained = [untrained_feature_network(ctx.architecture, i, ctx).requires_grad_(False) for i in pool]
+        blend = untrained_feature_network(ctx.architecture, 0, ctx).requires_grad_(False)
         augment = Augment(self.augment, flip_allowed=real.flip, dialect=True)
         syn = self._mosaics(real, ipc, ctx).requires_grad_()  # (k, ipc, c, h, w), pixels in [0, 1]
         optimizer = torch.optim.AdamW([syn], lr=self.lr_img, weight_decay=self.weight_decay_img)
@@ -149,7 +159,7 @@ class NCFM(Method):
         images = syn.flatten(0, 1)
         return ImageSet.of(real, images, class_labels(real, ipc, ctx.device), "unit", self.factor)
 
-    def _mosaics(self, real: RealSet, ipc: int, ctx: Context) -> Tensor:
+    def _mosaics(self, real: RealSet, ipc: int, ctx: DistillContext) -> Tensor:
         """Returns starting images `(k, ipc, c, h, w)`: factor x factor mosaics of random real ones."""
         index = random_index(real, ipc * self.factor**2, ctx)
         pixels = real.train.pixels(index.flatten()).float() / 255

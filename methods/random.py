@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from dd_bench.api import Context, Method, too_few_images
-from dd_bench.data.dataset import RealSet
-from dd_bench.distill.coreset import selected
-from dd_bench.distill.init import random_index
-from dd_bench.models.architecture import Architecture
-from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.api import (
+    Architecture,
+    DistillContext,
+    Method,
+    RealSet,
+    SyntheticSet,
+    check_class_sizes,
+    random_index,
+    selected,
+)
 
 
 class Random(Method):
@@ -19,10 +23,10 @@ class Random(Method):
     modalities = ("image", "graph")
     citation = "uniform random selection"
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        return super().unsupported(real, ipc, architecture) or too_few_images(real, ipc, ipc)
+        return super().check_dataset(real, ipc, architecture) or check_class_sizes(real, ipc, ipc)
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> SyntheticSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
         """See `Method`."""
         return selected(real, random_index(real, ipc, ctx).flatten())

@@ -6,11 +6,7 @@ from typing import Literal
 
 import torch
 
-from dd_bench.api import Context, Method
-from dd_bench.data.dataset import RealSet
-from dd_bench.data.graph_dataset import graphs_of
-from dd_bench.models.architecture import Architecture
-from dd_bench.synthetic.graphs import GraphSet
+from dd_bench.api import Architecture, DistillContext, GraphSet, Method, RealSet, graphs_of
 
 
 class RandomGraphs(Method):
@@ -35,9 +31,9 @@ class RandomGraphs(Method):
             )
         self.budget, self.amount = budget, amount
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        if reason := super().unsupported(real, ipc, architecture):
+        if reason := super().check_dataset(real, ipc, architecture):
             return reason
         split, adds = graphs_of(real), self._least(real)
         smallest = [min(split.of_class(c).tolist(), key=adds.__getitem__) for c in range(real.num_classes)]
@@ -46,7 +42,7 @@ class RandomGraphs(Method):
             return f"method.amount={self.amount} {self.budget} is less than one graph of each class ({least})"
         return None
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> GraphSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> GraphSet:
         """See `Method`."""
         split = graphs_of(real)
         least = self._least(real)

@@ -10,17 +10,23 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.api import Context, Method, too_few_images
-from dd_bench.data.dataset import RealSet
-from dd_bench.distill.batchnorm_statistics import Tapped
-from dd_bench.models.architecture import Architecture
-from dd_bench.runtime.shards import Piece
-from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.synthetic.compensated import CompensatedSet
-from dd_bench.synthetic.images import ImageSet
-from dd_bench.teachers.teachers import Teacher, TeacherSpec, executed_norms
-from dd_bench.training.compilation import repays_compilation
-from dd_bench.training.recipe import parse
+from dd_bench.api import (
+    Architecture,
+    CompensatedSet,
+    DistillContext,
+    HookedTeacher,
+    ImageSet,
+    Method,
+    RealSet,
+    Shard,
+    SyntheticSet,
+    Teacher,
+    TeacherSpec,
+    check_class_sizes,
+    executed_norms,
+    parse,
+    repays_compilation,
+)
 
 from ._recovery.engine import Engine
 from ._recovery.patches import Patches, composites
@@ -55,8 +61,8 @@ class Recover(Method):
     averaged matching, densification and flatness term are not.
     """
 
-    taught = True
-    in_pieces = True
+    uses_teachers = True
+    in_shards = True
     smoke: ClassVar[dict[str, Any]] = {"iterations": 2, "patches.images": 4, "patches.crops": 2}
 
     def __init__(
@@ -103,9 +109,9 @@ class Recover(Method):
         self.views = parse(RecoverViews, views, "method.views")
         self.patches = parse(Patches, patches, "method.patches")
 
-    def unsupported(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
-        if reason := super().unsupported(real, ipc, architecture):
+        if reason := super().check_dataset(real, ipc, architecture):
             return reason
         if real.preprocess.kind != "normalise":
             return "pixels are clamped channel by channel, which whitening mixes. Use dataset.preprocess=normalise"
@@ -117,9 +123,9 @@ class Recover(Method):
         if self.variable == "compensator":  # how many natural sets there are, the teachers decide
             return None
         if self.init != "patches":
-            return None if self.init == "noise" else too_few_images(real, ipc, ipc, self.init)
+            return None if self.init == "noise" else check_class_sizes(real, ipc, ipc, self.init)
         cells = ipc * self.patches.factor**2
-        if reason := too_few_images(real, ipc, cells):
+        if reason := check_class_sizes(real, ipc, cells):
             return reason
         if cells > self.patches.images:
             return (
@@ -128,7 +134,7 @@ class Recover(Method):
             )
         return None
 
-    def unteachable(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
+    def check_teachers(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
         """See `Method`."""
         if not teachers:
             return "it follows a teacher, and the run has none. Use teacher=convnet_bn"
@@ -140,7 +146,7 @@ class Recover(Method):
                     f"ipc={ipc} of {c} classes is {ipc * c} images, and one natural image of each class with a "
                     f"compensator of each of {m} teachers is {c + m}. Use ipc={-(-(c + m) // c)} or more"
                 )
-            if reason := too_few_images(real, ipc, k):
+            if reason := check_class_sizes(real, ipc, k):
                 return reason
         if self.iterations == 0:
             return None
@@ -159,11 +165,11 @@ class Recover(Method):
         """Returns K: natural sets that leave room for a compensator of each teacher, K (C + M) <= ipc C."""
         return ipc * num_classes // (num_classes + teachers)
 
-    def prepare(self, real: RealSet, ctx: Context) -> None:
+    def prepare(self, real: RealSet, ctx: DistillContext) -> None:
         """Trains the teachers."""
         ctx.teachers_of(real)
 
-    def distill(self, real: RealSet, ipc: int, ctx: Context) -> SyntheticSet:
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
         """See `Method`."""
         teachers = ctx.teachers_of(real)
         if self.variable == "compensator":
@@ -178,13 +184,13 @@ class Recover(Method):
             for slot in range(ipc)
             for chunk in chunks
         }
-        pieces = ctx.pieces(units)
-        pixels = torch.cat([pieces[name]["pixels"] for name in units])  # slot by slot
+        shards = ctx.shards(units)
+        pixels = torch.cat([shards[name]["pixels"] for name in units])  # slot by slot
         classes = torch.arange(real.num_classes).repeat(ipc)
         order = classes.argsort(stable=True)
         return ImageSet.of(real, pixels[order], classes[order], "pixel")
 
-    def _images(self, engine: Engine, start: Start, slot: int, chunk: Tensor, ctx: Context) -> Piece:
+    def _images(self, engine: Engine, start: Start, slot: int, chunk: Tensor, ctx: DistillContext) -> Shard:
         """Recovers the images of a slot and a chunk of classes `(b,)`."""
         x = start(slot, chunk).clone()
         engine.optimise(x, lambda: x, chunk, f"slot{slot}-class{int(chunk[0])}", ctx, clamped=True)
@@ -192,7 +198,7 @@ class Recover(Method):
         return {"pixels": (pixels * 255).round().to(torch.uint8)}
 
     def _compensated(
-        self, real: RealSet, ipc: int, teachers: Sequence[Teacher], ctx: Context
+        self, real: RealSet, ipc: int, teachers: Sequence[Teacher], ctx: DistillContext
     ) -> CompensatedSet:
         k, m = self.natural_sets(ipc, real.num_classes, len(teachers)), len(teachers)
         engines = [self._engine(real, [teacher], k * m * real.num_classes, ctx) for teacher in teachers]
@@ -202,20 +208,20 @@ class Recover(Method):
             for i in range(k)
             for j in range(m)
         }
-        pieces = ctx.pieces(units)
-        compensators = torch.stack([pieces[name]["compensator"] for name in units])  # (K M, c, h, w)
+        shards = ctx.shards(units)
+        compensators = torch.stack([shards[name]["compensator"] for name in units])  # (K M, c, h, w)
         return CompensatedSet.of(real, index.flatten(), compensators.unflatten(0, (k, m)))
 
-    def _compensator(self, engine: Engine, index: Tensor, name: str, ctx: Context) -> Piece:
+    def _compensator(self, engine: Engine, index: Tensor, name: str, ctx: DistillContext) -> Shard:
         """Recovers what is added to the natural images `index (C,)`."""
         train = engine.real.train
         natural, u = train.inputs(index), torch.zeros(1, *engine.real.shape, device=ctx.device)
         engine.optimise(u, lambda: natural + u, train.labels[index], name, ctx, clamped=False)
         return {"compensator": u[0].half()}
 
-    def _engine(self, real: RealSet, teachers: Sequence[Teacher], images: int, ctx: Context) -> Engine:
+    def _engine(self, real: RealSet, teachers: Sequence[Teacher], images: int, ctx: DistillContext) -> Engine:
         compiled = repays_compilation(self.iterations * images, real.shape, ctx.runtime)
-        tapped = [Tapped(teacher) for teacher in teachers] if self.iterations else []
+        tapped = [HookedTeacher(teacher) for teacher in teachers] if self.iterations else []
         return Engine(
             real,
             tapped,
@@ -228,7 +234,7 @@ class Recover(Method):
             compiled,
         )
 
-    def _start(self, real: RealSet, ipc: int, observer: Teacher, ctx: Context) -> Start:
+    def _start(self, real: RealSet, ipc: int, observer: Teacher, ctx: DistillContext) -> Start:
         """Returns what gives the first images of a slot and of classes `(b,)`: inputs `(b, c, h, w)`."""
         if self.init == "noise":
 
@@ -244,6 +250,6 @@ class Recover(Method):
             f"patches{c}": partial(composites, real, ipc, c, observer, self.patches)
             for c in range(real.num_classes)
         }
-        made = ctx.pieces(units)
+        made = ctx.shards(units)
         pixels = torch.stack([made[name]["pixels"] for name in units]).to(ctx.device)  # (k, ipc, c, h, w)
         return lambda slot, chunk: real.preprocess(pixels[chunk, slot].float() / 255)

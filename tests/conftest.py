@@ -17,7 +17,7 @@ from omegaconf import OmegaConf
 
 torch.set_num_threads(1)  # before dd_bench.runtime.runtime remembers torch's own choice
 
-from dd_bench.api import Context
+from dd_bench.api import DistillContext
 from dd_bench.data.dataset import RealSet, tensor_set
 from dd_bench.data.graphs import GraphShape
 from dd_bench.data.motifs import motifs as make_motifs
@@ -390,20 +390,19 @@ def make_teacher(make_architecture, recipe):
 
 
 @pytest.fixture
-def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime, protocol):
+def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime):
     """Builds a context; a `work` folder is a run, checkpointed after every step. `ctx.rows` is its log."""
 
     def make(seed=0, work="run", architecture=None, killed_at=None, fresh_cache=False, teachers=None):
         rows = Rows(killed_at)
         network = architecture or make_architecture()
         like = {"activation": network.knobs["activation"]} if "activation" in network.knobs else {}
-        ctx = Context(
-            seed,
-            runtime,
-            network,
-            Cache(tmp_path / work / "cache" if fresh_cache else cache_folder),
-            OuterLoop(tmp_path / work, rows, log_every=1, checkpoint_seconds=0.0),
-            protocol(),
+        ctx = DistillContext(
+            seed=seed,
+            runtime=runtime,
+            architecture=network,
+            cache=Cache(tmp_path / work / "cache" if fresh_cache else cache_folder),
+            loop=OuterLoop(tmp_path / work, rows, log_every=1, checkpoint_seconds=0.0),
             teachers=(make_teacher(shape=network.shape, num_classes=network.num_classes, **like),)
             if teachers is None
             else teachers,

@@ -12,7 +12,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from dd_bench.records.record import Record, load_record
-from dd_bench.runtime.terminal import plain
+from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic.card import read_card, read_provenance
 
 GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "teacher", "runtime", "logger", "experiment")
@@ -28,7 +28,7 @@ class _Table(Table):
 
 
 def _plain(text: str) -> Text:
-    return Text(plain(text))
+    return Text(sanitize(text))
 
 
 def _error(kind: str, error: Exception) -> None:

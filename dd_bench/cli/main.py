@@ -142,10 +142,9 @@ def _hydra(verb: str) -> None:
     from omegaconf import DictConfig
 
     def guarded(cfg: DictConfig) -> object:
-        from dd_bench.pipeline import run
-        from dd_bench.runtime import (
-            distributed,  # loads torch, which --help, --cfg and a misspelt key do without
-        )
+        from dd_bench.pipeline import run  # loads torch, which --help, --cfg and a misspelt key do without
+        from dd_bench.pipeline.compose import USER_ERRORS
+        from dd_bench.runtime import distributed
 
         if verb != "prepare" and distributed.asked() > 1:
             raise CompactHydraException(
@@ -154,7 +153,7 @@ def _hydra(verb: str) -> None:
             )
         try:
             return getattr(run, verb)(cfg)
-        except run.MENDABLE as error:
+        except USER_ERRORS as error:
             if HydraConfig.get().mode == RunMode.MULTIRUN:
                 _log.error("%s: %s", " ".join(HydraConfig.get().overrides.task), error)
             raise CompactHydraException(f"error: {error}") from error

@@ -71,7 +71,7 @@ class Job(BaseModel):
         return self.state == "done" and all(Path(p).exists() for p in self.left)
 
 
-class Ledger(Callback):
+class SweepCallback(Callback):
     """Hydra's callbacks, which write the files; they are called in the process that runs a job."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:

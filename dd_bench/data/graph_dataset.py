@@ -27,7 +27,7 @@ class GraphSplit(Split):
         return self.graphs[index]
 
     def pixels(self, index: Tensor) -> Tensor:
-        """Raises RuntimeError: a method of images asks for them, and `Method.unsupported` has not kept it away."""
+        """Raises RuntimeError: a method of images asks for them, and `Method.check_dataset` has not kept it away."""
         raise RuntimeError("graphs have no pixels")
 
     def batches(self, size: int) -> Iterator[tuple[Graphs, Tensor]]:  # type: ignore[override]

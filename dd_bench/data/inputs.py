@@ -12,7 +12,7 @@ from typing import Any, Protocol, Self
 import torch
 from torch import Tensor
 
-LAID_OUT = 2 << 30
+MATERIALISE_LIMIT = 2 << 30
 """Bytes of network inputs up to which they are laid out: making them anew each epoch costs time."""
 
 
@@ -34,7 +34,7 @@ class Inputs(Protocol):
 
 
 @dataclass(frozen=True)
-class Made:
+class LazyInputs:
     """Inputs that are made when they are asked for.
 
     Attributes:
@@ -55,7 +55,7 @@ class Made:
         """See `Inputs`."""
         return self.make(index)
 
-    def clone(self) -> Made:
+    def clone(self) -> LazyInputs:
         """See `Inputs`; what they are made from is whole already."""
         return self
 

@@ -17,7 +17,7 @@ from dd_bench.teachers.teachers import Teacher
 from dd_bench.training.losses import at_least_float32
 
 
-class Tap(nn.Module):
+class HookedNorm(nn.Module):
     """A BatchNorm layer that reports how far its input is from its running statistics, and passes on its output."""
 
     def __init__(self, name: str, norm: _BatchNorm, report: dict[str, Tensor]):
@@ -37,7 +37,7 @@ class Tap(nn.Module):
         return out
 
 
-class Tapped(nn.Module):
+class HookedTeacher(nn.Module):
     """A teacher that answers a batch with logits and, layer by layer, its distance from the running statistics."""
 
     def __init__(self, teacher: Teacher):
@@ -60,7 +60,7 @@ class Tapped(nn.Module):
             parent, _, child = name.rpartition(".")
             norm = self.net.get_submodule(name)
             assert isinstance(norm, _BatchNorm)
-            setattr(self.net.get_submodule(parent), child, Tap(name, norm, self.report))
+            setattr(self.net.get_submodule(parent), child, HookedNorm(name, norm, self.report))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns logits `(b, k)` and the distance at each of `teacher.norms`, `(layers,)`, in float32 at least."""

@@ -6,9 +6,9 @@ from collections.abc import Iterator
 
 from torch import Tensor, nn
 
-from dd_bench.api import Context
 from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
+from dd_bench.runtime.context import NotedContext
 
 
 def mean_match(real: Tensor, syn: Tensor) -> Tensor:
@@ -48,14 +48,14 @@ def class_chunks(num_classes: int, size: int | None, net: nn.Module) -> Iterator
         yield slice(start, min(start + size, num_classes))
 
 
-def without_norm(norm: str | None, architecture: Architecture) -> str | None:
+def check_norm(norm: str | None, architecture: Architecture) -> str | None:
     """Returns why a method cannot have its network's norm replaced by `norm`, or None."""
     if norm is None or "norm" in architecture.knobs:
         return None
     return f"method.norm={norm} needs a knob that {architecture.title} has not. Use method.norm=null"
 
 
-def real_batch(real: RealSet, size: int, ctx: Context, *name: str | int) -> Tensor:
+def real_batch(real: RealSet, size: int, ctx: NotedContext, *name: str | int) -> Tensor:
     """Draws `size` real images of each class for the stream `name`: inputs `(k, b, c, h, w)`.
 
     Without replacement within a batch, a fresh draw each time. A class with fewer images bounds b for all,

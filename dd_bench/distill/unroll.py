@@ -37,7 +37,7 @@ View = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Step:
+class InnerStep:
     """One step of the student: the images `index (b,)` it takes, and how it sees them."""
 
     index: Tensor
@@ -45,7 +45,7 @@ class Step:
 
 
 @dataclass(frozen=True)
-class Target:
+class EpochTarget:
     """Where the student should be after so many steps: parameters `(p,)`, and the weight of the distance."""
 
     after: int
@@ -54,7 +54,7 @@ class Target:
 
 
 @dataclass(frozen=True)
-class Inner:
+class InnerLoop:
     """A student's training.
 
     Attributes:
@@ -65,10 +65,10 @@ class Inner:
         weight: factor of the student's loss.
     """
 
-    calculus: Calculus
+    calculus: Differentiator
     start: Tensor
-    steps: Sequence[Step]
-    targets: Sequence[Target]
+    steps: Sequence[InnerStep]
+    targets: Sequence[EpochTarget]
     momentum: float = 0.0
     weight: float = 1.0
 
@@ -86,7 +86,7 @@ class Gradients(NamedTuple):
     lr: Tensor
 
 
-class Calculus(ABC):
+class Differentiator(ABC):
     """Derivatives of a student's loss in its parameters, and the pullback through them."""
 
     def __init__(self, loss: Loss, learn_labels: bool):
@@ -102,16 +102,16 @@ class Calculus(ABC):
         """Returns g, and the derivatives of `<g, nu>` in theta, x and, where they are learned, y."""
 
 
-class Eager(Calculus):
+class EagerDifferentiator(Differentiator):
     """Automatic differentiation twice."""
 
     def gradient(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """See `Calculus`."""
+        """See `Differentiator`."""
         theta = theta.detach().requires_grad_()
         return torch.autograd.grad(self.loss(theta, x, y), theta)[0]
 
     def pullback(self, theta: Tensor, x: Tensor, y: Tensor, nu: Tensor) -> tuple[Tensor, ...]:
-        """See `Calculus`; one backward call gives all of them."""
+        """See `Differentiator`; one backward call gives all of them."""
         theta, x = theta.detach().requires_grad_(), x.detach().requires_grad_()
         y = y.detach().requires_grad_(self.learn_labels)
         at = (theta, x, y) if self.learn_labels else (theta, x)
@@ -119,14 +119,14 @@ class Eager(Calculus):
         return g.detach(), *torch.autograd.grad(g, at, nu)
 
 
-class Compiled(Calculus):
+class CompiledDifferentiator(Differentiator):
     """The same through `torch.func`, compiled: the compiler takes no double backward of the other form.
 
     Shapes must not change between steps.
     """
 
     def __init__(self, loss: Loss, learn_labels: bool):
-        """See `Calculus`."""
+        """See `Differentiator`."""
         super().__init__(loss, learn_labels)
         first: Callable[..., Tensor] = torch.func.grad(loss)
 
@@ -140,19 +140,19 @@ class Compiled(Calculus):
         self._pullback = torch.compile(pullback, dynamic=False)
 
     def gradient(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """See `Calculus`."""
+        """See `Differentiator`."""
         with torch.no_grad():
             g: Tensor = self._gradient(theta, x, y)
             return g
 
     def pullback(self, theta: Tensor, x: Tensor, y: Tensor, nu: Tensor) -> tuple[Tensor, ...]:
-        """See `Calculus`."""
+        """See `Differentiator`."""
         with torch.no_grad():
             pulled: tuple[Tensor, ...] = self._pullback(theta, x, y, nu)
             return pulled
 
 
-def unroll(inner: Inner, images: Tensor, labels: Tensor, lr: Tensor) -> Gradients:
+def unroll(inner: InnerLoop, images: Tensor, labels: Tensor, lr: Tensor) -> Gradients:
     """See the head of this module.
 
     Args:
@@ -180,24 +180,24 @@ def unroll(inner: Inner, images: Tensor, labels: Tensor, lr: Tensor) -> Gradient
     return Gradients(loss.detach(), found[0], found[2] if learn else None, found[1])
 
 
-def adjoint(inner: Inner, images: Tensor, labels: Tensor, lr: Tensor) -> Gradients:
+def adjoint(inner: InnerLoop, images: Tensor, labels: Tensor, lr: Tensor) -> Gradients:
     """The gradient of `unroll` in the memory of one step; see there for the arguments."""
     return _two_passes(inner, images, labels, lr, exact=True)
 
 
-def truncated(inner: Inner, images: Tensor, labels: Tensor, lr: Tensor) -> Gradients:
+def truncated(inner: InnerLoop, images: Tensor, labels: Tensor, lr: Tensor) -> Gradients:
     """The loss of `unroll`, and an approximation of its gradient; see there for the arguments."""
     return _two_passes(inner, images, labels, lr, exact=False)
 
 
-GRADIENTS: dict[str, Callable[[Inner, Tensor, Tensor, Tensor], Gradients]] = {
+GRADIENTS: dict[str, Callable[[InnerLoop, Tensor, Tensor, Tensor], Gradients]] = {
     "adjoint": adjoint,
     "unroll": unroll,
     "truncated": truncated,
 }
 
 
-def _two_passes(inner: Inner, images: Tensor, labels: Tensor, lr: Tensor, exact: bool) -> Gradients:
+def _two_passes(inner: InnerLoop, images: Tensor, labels: Tensor, lr: Tensor, exact: bool) -> Gradients:
     images, labels, lr = images.detach(), labels.detach(), lr.detach()
     thetas, velocities = _trajectory(inner, images, labels, lr)
     distances = inner.distances()
@@ -229,7 +229,7 @@ def _two_passes(inner: Inner, images: Tensor, labels: Tensor, lr: Tensor, exact:
 
 
 def _trajectory(
-    inner: Inner, images: Tensor, labels: Tensor, lr: Tensor
+    inner: InnerLoop, images: Tensor, labels: Tensor, lr: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
     """Trains the student without a graph: theta_0..theta_N, and b_1..b_N, which without momentum are not kept."""
     thetas, velocities = [inner.start.detach()], list[Tensor]()

@@ -1,15 +1,16 @@
-"""An examination: train a fresh network on a synthetic set under a protocol, and score it on held-out real data.
+"""Fresh networks: train one on a synthetic set under a protocol, and score it on held-out real data.
 
-The unit of work of every evaluator. One examination is a function of its seed; several run as processes on a CPU,
-as one batched network on a GPU, or one after the other, and give the same scores up to rounding.
+The unit of work of every evaluator. What a network becomes is a function of its seed; several run as processes on a
+CPU, as one batched network on a GPU, or one after the other, and give the same scores up to rounding.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
-from typing import Literal
+from functools import partial
+from typing import Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -18,11 +19,12 @@ from dd_bench.data.dataset import Split
 from dd_bench.data.inputs import Inputs
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
+from dd_bench.records.record import TeacherId
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
-from dd_bench.runtime.workers import Tick, spread
-from dd_bench.teachers.soft_labels import Course
+from dd_bench.runtime.workers import Tick, run_in_processes
+from dd_bench.teachers.soft_labels import LabelledData
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.compilation import repays_compilation
 from dd_bench.training.loop import train
@@ -31,10 +33,21 @@ from dd_bench.training.recipe import Recipe
 from dd_bench.training.scoring import accuracy
 from dd_bench.training.together import train_together
 
+Result = TypeVar("Result")
+
+
+class LabelCost(NamedTuple):
+    """Label mode, label bytes and teacher forwards per trained network, and the teachers used."""
+
+    mode: str
+    label_bytes: int
+    teacher_forwards: int
+    teachers: tuple[TeacherId, ...] = ()
+
 
 @dataclass(frozen=True)
-class Examination:
-    """What is the same for every fresh network of a measurement.
+class FreshNetworks:
+    """The training and test data, protocol and device that all fresh networks of a measurement share.
 
     Attributes:
         images: inputs to train on, `(n, c, h, w)`.
@@ -42,8 +55,10 @@ class Examination:
         test: scored once a network with `last` and `best_on_val`.
         val: a slice cut from train, for `best_on_val`.
         flip: whether a horizontal flip keeps the class.
-        course: what networks are shown and told, where that is not the images under the recipe with their labels.
+        labelled: views and labels to train on, instead of the images under the recipe with their own labels.
         lenient: a network that is not finite at its end scores NaN, instead of ending the measurement.
+        label_cost: of the labels that networks learn, where these are not the set's own.
+        notes: remarks on the training, for the record.
     """
 
     architecture: Architecture
@@ -54,8 +69,10 @@ class Examination:
     val: Split | None
     flip: bool
     runtime: Runtime
-    course: Course | None = None
+    labelled: LabelledData | None = None
     lenient: bool = False
+    label_cost: LabelCost | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Raises ValueError if the selection rule needs a validation split that is not there."""
@@ -65,22 +82,15 @@ class Examination:
                 "Cut some from train: dataset.val_fraction=0.1"
             )
 
-    def scores(self, seeds: dict[int, int], of: int) -> Iterator[tuple[int, float]]:
+    def scores(self, seeds: dict[int, int], total: int) -> Iterator[tuple[int, float]]:
         """Yields `(network, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed), as they finish.
 
-        `of` is the number of networks of the whole measurement: how to compute depends on it, not on how many a
-        resumed run still has to do.
+        `total` is the number of networks of the whole measurement: how to compute depends on it, not on how many a
+        resumed run still has to train.
         """
-        compiled, how = self.compiles(of), self.side_by_side(of)
-        if how == "together":
-            yield from self._together(seeds)
-        elif how == "spread":
-            yield from self._spread(seeds, min(self.runtime.workers, of), compiled)
-        else:
-            for network, seed in seeds.items():
-                yield network, self.score(seed, compiled)
+        yield from self.each(seeds, total, _score, FreshNetworks._scores_together)
 
-    def networks(self, seeds: dict[int, int], of: int) -> Iterator[tuple[int, Network]]:
+    def networks(self, seeds: dict[int, int], total: int) -> Iterator[tuple[int, Network]]:
         """Yields `(network, trained network)` for the networks in `seeds`, as they finish: for more than accuracy.
 
         Raises:
@@ -91,35 +101,54 @@ class Examination:
             raise ValueError(
                 f"protocol {self.protocol.name} selects on test data. Use one with selection=last or best_on_val"
             )
-        compiled, how = self.compiles(of), self.side_by_side(of)
-        if how == "together":
-            nets = zip(seeds, self._lock_step(seeds), strict=True)
-        elif how == "spread":
-            lent, jobs = self.lent(), [(network, seed, compiled) for network, seed in seeds.items()]
-            found = spread(_trained, lent, jobs, min(self.runtime.workers, of))
-            nets = ((network, net) for (network, _, _), net in found)  # type: ignore[assignment]
-        else:
-            nets = ((n, self._fitted(seed, compiled)[0]) for n, seed in seeds.items())  # type: ignore[assignment]
-        for network, net in nets:
+        for network, net in self.each(seeds, total, _trained, FreshNetworks._networks_together):
             self._check(net)
             yield network, net
 
-    def side_by_side(self, of: int) -> Literal["together", "spread"] | None:
-        """Returns how several of the `of` networks are trained at a time, or None: one after the other."""
+    def each(
+        self,
+        seeds: dict[int, int],
+        total: int,
+        one: Callable[[FreshNetworks, int, int, bool], Result],
+        together: Callable[[FreshNetworks, dict[int, int]], Iterable[tuple[int, Result]]],
+    ) -> Iterator[tuple[int, Result]]:
+        """Yields `(network, result)` for the networks in `seeds`: the one place that decides how several are trained.
+
+        Args:
+            seeds: seed of each network that is still to be trained, by its number.
+            total: number of networks of the whole measurement, see `scores`.
+            one: `one(fresh, network, seed, compiled)` trains one network; it may run in another process.
+            together: `together(fresh, seeds)` trains all of them in lock step.
+        """
+        compiled, mode = self.compiles(total), self.parallelism(total)
+        if mode == "together":
+            yield from together(self, seeds)
+        elif mode == "processes":
+            jobs, workers = list(seeds.items()), min(self.runtime.workers, total)
+            for (network, _), result in run_in_processes(
+                partial(_job, one, compiled), self.shared(), jobs, workers
+            ):
+                yield network, result
+        else:
+            for network, seed in seeds.items():
+                yield network, one(self, network, seed, compiled)
+
+    def parallelism(self, total: int) -> Literal["together", "processes"] | None:
+        """Returns how several of `total` networks are trained at a time, or None: one after the other."""
         in_step = self.protocol.selection == "last" and self.protocol.recipe.views is None
-        if self.runtime.vmap and in_step and of > 1:
+        if self.runtime.vmap and in_step and total > 1:
             return "together"
-        many = min(self.runtime.workers, of) > 1 and self.runtime.repays_processes(self._work(of))
-        return "spread" if many else None
+        many = min(self.runtime.workers, total) > 1 and self.runtime.repays_processes(self._work(total))
+        return "processes" if many else None
 
-    def _work(self, of: int) -> int:
-        """Returns how many images the training of `of` networks passes."""
+    def _work(self, total: int) -> int:
+        """Returns how many images the training of `total` networks passes."""
         n = len(self.images)
-        return of * sum(r.lasting(n).samples(n) for r in self.protocol.rates())
+        return total * sum(r.lasting(n).samples(n) for r in self.protocol.rates())
 
-    def compiles(self, of: int) -> bool:
-        """Whether the training of `of` networks repays the compiler's warm-up."""
-        return repays_compilation(self._work(of), self.architecture.shape, self.runtime)
+    def compiles(self, total: int) -> bool:
+        """Whether the training of `total` networks repays the compiler's warm-up."""
+        return repays_compilation(self._work(total), self.architecture.shape, self.runtime)
 
     def score(self, seed: int, compiled: bool) -> float:
         """Trains one fresh network from `seed` and returns the accuracy that the selection rule picks.
@@ -136,7 +165,7 @@ class Examination:
         for recipe in (r.lasting(len(self.images)) for r in self.protocol.rates()):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
-            def look(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:
+            def evaluate_epoch(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:
                 nonlocal best, kept
                 protocol = self.protocol
                 if epoch < protocol.eval_from or (epoch % protocol.eval_every and epoch != recipe.epochs):
@@ -157,8 +186,10 @@ class Examination:
                 runtime=self.runtime,
                 flip=self.flip,
                 compiled=compiled,
-                on_epoch=None if self.protocol.selection == "last" else look,
-                lessons=None if self.course is None else self.course.lessons(seed_for(seed, "train")),
+                on_epoch=None if self.protocol.selection == "last" else evaluate_epoch,
+                labelled_batches=None
+                if self.labelled is None
+                else self.labelled.batches(seed_for(seed, "train")),
             )
         if self.protocol.selection == "best_on_val":
             net.load_state_dict(kept)
@@ -181,9 +212,12 @@ class Examination:
                 f"{self.protocol.recipe.lr}, or look at the images of the set"
             )
 
-    def _together(self, seeds: dict[int, int]) -> Iterator[tuple[int, float]]:
-        for network, net in zip(seeds, self._lock_step(seeds), strict=True):
+    def _scores_together(self, seeds: dict[int, int]) -> Iterator[tuple[int, float]]:
+        for network, net in self._networks_together(seeds):
             yield network, self._test(net)
+
+    def _networks_together(self, seeds: dict[int, int]) -> Iterator[tuple[int, Network]]:
+        return zip(seeds, self._lock_step(seeds), strict=True)
 
     def _lock_step(self, seeds: dict[int, int]) -> list[Network]:
         recipe = self.protocol.recipe
@@ -198,22 +232,24 @@ class Examination:
             flip=self.flip,
         )
 
-    def _spread(self, seeds: dict[int, int], workers: int, compiled: bool) -> Iterator[tuple[int, float]]:
-        lent = self.lent()
-        jobs = [(network, seed, compiled) for network, seed in seeds.items()]
-        for (network, _, _), value in spread(_score, lent, jobs, workers):
-            yield network, value
-
-    def lent(self) -> Examination:
+    def shared(self) -> FreshNetworks:
         """Returns what another process is given: tensors of its own, which are shared."""
         return replace(self, images=self.images.clone(), labels=self.labels.clone())
 
 
-def _trained(examination: Examination, job: tuple[int, int, bool], tick: Tick) -> Network:
-    _, seed, compiled = job
-    return examination._fitted(seed, compiled)[0]
+def _job(
+    one: Callable[[FreshNetworks, int, int, bool], Result],
+    compiled: bool,
+    fresh: FreshNetworks,
+    job: tuple[int, int],
+    tick: Tick,
+) -> Result:
+    return one(fresh, *job, compiled)
 
 
-def _score(examination: Examination, job: tuple[int, int, bool], tick: Tick) -> float:
-    _, seed, compiled = job
-    return examination.score(seed, compiled)
+def _trained(fresh: FreshNetworks, network: int, seed: int, compiled: bool) -> Network:
+    return fresh._fitted(seed, compiled)[0]
+
+
+def _score(fresh: FreshNetworks, network: int, seed: int, compiled: bool) -> float:
+    return fresh.score(seed, compiled)

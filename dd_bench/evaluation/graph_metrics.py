@@ -11,11 +11,11 @@ from torch import Tensor
 
 from dd_bench.data.graph_dataset import GraphSplit
 
-Metric = Literal["auc", "accuracy", "balanced_accuracy"]
-METRICS: tuple[Metric, ...] = ("auc", "accuracy", "balanced_accuracy")
+GraphMetric = Literal["auc", "accuracy", "balanced_accuracy"]
+GRAPH_METRICS: tuple[GraphMetric, ...] = ("auc", "accuracy", "balanced_accuracy")
 
 
-def score(metric: Metric, logits: Tensor, labels: Tensor) -> float:
+def graph_score(metric: GraphMetric, logits: Tensor, labels: Tensor) -> float:
     """Returns a metric in [0, 1] of logits `(n, k)`.
 
     `auc` is the area under the ROC curve, of more than two classes the mean over one against the rest, over the
@@ -35,7 +35,7 @@ def score(metric: Metric, logits: Tensor, labels: Tensor) -> float:
     return sum(areas) / len(areas)
 
 
-def size_only(metric: Metric, train: GraphSplit, test: GraphSplit) -> float:
+def size_only(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float:
     """Returns the score of logistic regression on the number of nodes and nothing else."""
     sizes = [split.graphs.num_nodes[:, None].double().cpu() for split in (train, test)]
     mean, std = sizes[0].mean(), sizes[0].std().clamp_min(1e-9)
@@ -43,11 +43,11 @@ def size_only(metric: Metric, train: GraphSplit, test: GraphSplit) -> float:
     logits = LogisticRegression(max_iter=1000).fit(x, train.labels.cpu().numpy()).decision_function(x_test)
     z = torch.from_numpy(logits)
     z = torch.stack([torch.zeros_like(z), z], 1) if z.ndim == 1 else z
-    return score(metric, z, test.labels)
+    return graph_score(metric, z, test.labels)
 
 
-def majority(metric: Metric, train: GraphSplit, test: GraphSplit) -> float:
+def majority(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float:
     """Returns the score of always saying the most frequent training class."""
     z = torch.zeros(len(test), train.num_classes)
     z[:, int(train.counts.argmax())] = 1.0
-    return score(metric, z, test.labels)
+    return graph_score(metric, z, test.labels)

@@ -22,7 +22,7 @@ from typing import NamedTuple
 from dd_bench.hub.remote import Remote
 from dd_bench.runtime.cache import locked
 from dd_bench.runtime.files import file_sha256, write_atomic
-from dd_bench.runtime.terminal import plain
+from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import SyntheticSet
 from dd_bench.synthetic.card import CARD, INDEX, NAME, PROVENANCE, Card, parse_card, tells_its_making
@@ -164,7 +164,7 @@ def sets_at(url: str) -> list[Found]:
         except ValueError as error:
             if own:
                 raise
-            sys.stderr.write(f"left out: {plain(str(error))}\n")  # of somebody else, or of a later version
+            sys.stderr.write(f"left out: {sanitize(str(error))}\n")  # of somebody else, or of a later version
             continue
         found.append(Found(where, hashlib.sha256(content).hexdigest(), card))
     if not found:
@@ -215,9 +215,9 @@ def pull_verb(arguments: Sequence[str]) -> int:
 def answered(act: Callable[[], str]) -> int:
     """Prints what an act returns; what the user can mend is one line on stderr, and exit status 1."""
     try:
-        sys.stdout.write(f"{plain(act())}\n")
+        sys.stdout.write(f"{sanitize(act())}\n")
     except (ValueError, OSError, ImportError) as error:
-        sys.stderr.write(f"error: {plain(str(error))}\n")
+        sys.stderr.write(f"error: {sanitize(str(error))}\n")
         return 1
     return 0
 

@@ -162,7 +162,7 @@ def outside(syn: ImageSet) -> float:
 
 def import_verb(arguments: Sequence[str]) -> int:
     """`dd-bench import SOURCE dataset=...`: makes of a released set an artifact like any other."""
-    from dd_bench.pipeline.run import MENDABLE
+    from dd_bench.pipeline.compose import USER_ERRORS
 
     parser = argparse.ArgumentParser("dd-bench import", description=import_verb.__doc__)
     parser.add_argument("source", type=Path, help="images.pt, res_*.pt, or a folder of class folders")
@@ -182,7 +182,7 @@ def import_verb(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)
     try:
         folder, share = _imported(args)
-    except MENDABLE as error:
+    except USER_ERRORS as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     if share > 0.1:
@@ -195,7 +195,7 @@ def import_verb(arguments: Sequence[str]) -> int:
 
 
 def _imported(args: argparse.Namespace) -> tuple[Path, float]:
-    from dd_bench.pipeline.run import real_set
+    from dd_bench.pipeline.compose import real_set
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", args.name):
         raise ValueError(

@@ -40,7 +40,7 @@ class Architecture:
             net = self.make(self.shape, self.num_classes, **self.knobs)
         return net.to(device).train()
 
-    def unfit(self) -> str | None:
+    def check_shape(self) -> str | None:
         """Returns why the network cannot take images of this shape, or graphs, or None.
 
         Raises:

@@ -14,7 +14,7 @@ from dd_bench.models.network import Network
 class TorchvisionNet(Network):
     """A torchvision model, cut before its last linear layer.
 
-    Made for 224 pixels, they halve the map five times, to one value of 32. The first `keep_size` layers that would
+    Designed for 224 pixels, they halve the map five times, to one value of 32. The first `keep_size` layers that would
     shrink it keep it: a convolution gets stride 1, a pooling goes. 1 for EfficientNet, 2 for MobileNetV2, ShuffleNetV2
     and ResNets is what the CIFAR variants of these papers have. The embedding is what the last layer is given;
     activation maps are not offered.

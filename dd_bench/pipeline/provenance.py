@@ -12,11 +12,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from dd_bench import NUMBERS_VERSION, __version__
-from dd_bench.records.record import Code
+from dd_bench.records.record import Code, TeacherId
+from dd_bench.runtime.runtime import Runtime
 
 LIBRARIES = ("torch", "torchvision", "kornia", "timm", "numpy", "scikit-learn", "hydra-core")
 
@@ -97,3 +99,18 @@ def peak_resident() -> int:
         return int(match[1]) * 1024
     unit = 1 if platform.system() == "Darwin" else 1024
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+
+
+def of_set(
+    stages: Stages, seconds: dict[str, float], notes: list[str], runtime: Runtime, teachers: list[TeacherId]
+) -> dict[str, Any]:
+    """Returns the content of `provenance.json`: how a synthetic set was made."""
+    made = {
+        "seconds": seconds,
+        "peak_memory": stages.peak_memory,
+        "notes": notes,
+        "device": runtime.describe(),
+        "versions": versions(),
+        "code": code().model_dump(),
+    }
+    return made | ({"teachers": [t.model_dump() for t in teachers]} if teachers else {})

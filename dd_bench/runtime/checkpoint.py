@@ -15,7 +15,7 @@ from torch import Tensor
 from dd_bench.runtime.files import write_atomic
 
 
-class Unusable(RuntimeError):
+class CheckpointError(RuntimeError):
     """A checkpoint is damaged, or of something else."""
 
 
@@ -74,7 +74,7 @@ def restore(path: Path, state: State) -> tuple[int, float]:
     """Fills `state` in place from a checkpoint; returns the steps and seconds done, zeros if there is none.
 
     Raises:
-        Unusable: the file is damaged or belongs to other state.
+        CheckpointError: the file is damaged or belongs to other state.
     """
     if not path.exists():
         return 0, 0.0
@@ -86,16 +86,18 @@ def restore(path: Path, state: State) -> tuple[int, float]:
         step, seconds, plain = int(header["step"]), float(header["seconds"]), json.loads(header["plain"])
         values = {name: _unflatten(value, tensors) for name, value in plain.items()}
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-        raise Unusable(f"checkpoint {path} is damaged ({error}). {anew}") from error
+        raise CheckpointError(f"checkpoint {path} is damaged ({error}). {anew}") from error
     if set(values) != set(state):
-        raise Unusable(
+        raise CheckpointError(
             f"checkpoint {path} holds {sorted(values)}, the method carries {sorted(state)}. {anew}"
         )
     for name, part in state.items():
         try:
             _fill(part, values[name])
         except (ValueError, KeyError, RuntimeError) as error:
-            raise Unusable(f"{name!r} of checkpoint {path} is not the method's: {error}. {anew}") from error
+            raise CheckpointError(
+                f"{name!r} of checkpoint {path} is not the method's: {error}. {anew}"
+            ) from error
     return step, seconds
 
 

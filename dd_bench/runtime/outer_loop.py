@@ -46,7 +46,7 @@ class OuterLoop:
         Raises:
             ValueError: `iterations` is no whole number >= 0.
             Diverged: a logged value or a tensor of `state` is not finite; the last checkpoint is.
-            Unusable: the checkpoint is damaged or of other state.
+            CheckpointError: the checkpoint is damaged or of other state.
         """
         if type(iterations) is not int or iterations < 0:
             raise ValueError(f"{name}: {iterations!r} iterations, wanted a whole number >= 0")
@@ -77,7 +77,7 @@ class OuterLoop:
         ]
 
     def branch(self, name: str) -> OuterLoop:
-        """Returns the outer loop of the piece `name`, with its own folder for checkpoints and log."""
+        """Returns the outer loop of the shard `name`, with its own folder for checkpoints and log."""
         return OuterLoop(
             self._workdir / name,
             self._logger.branch(name),
@@ -86,17 +86,17 @@ class OuterLoop:
         )
 
     @property
-    def pieces(self) -> Path:
-        """Where finished pieces of the work lie until they are put together."""
-        return self._workdir / "pieces"
+    def shards(self) -> Path:
+        """Where finished shards of the work lie until they are put together."""
+        return self._workdir / "shards"
 
     def forget(self) -> None:
-        """Removes checkpoints and pieces, and what a killed run left of one: what they led to is kept."""
-        logs = sorted(self.pieces.glob("*/log.jsonl"))
-        if logs:  # each loop has the name of its piece
+        """Removes checkpoints and shards, and what a killed run left of one: what they led to is kept."""
+        logs = sorted(self.shards.glob("*/log.jsonl"))
+        if logs:  # each loop has the name of its shard
             with (self._workdir / "log.jsonl").open("a") as file:
                 file.writelines(log.read_text() for log in logs)
-        shutil.rmtree(self.pieces, ignore_errors=True)
+        shutil.rmtree(self.shards, ignore_errors=True)
         for path in self._checkpoints:
             path.unlink(missing_ok=True)
             for part in path.parent.glob(f".{path.name}.*"):

@@ -3,6 +3,6 @@
 from __future__ import annotations
 
 
-def plain(text: str) -> str:
+def sanitize(text: str) -> str:
     """Returns text without characters that a terminal would obey; lines stay lines."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)

@@ -14,25 +14,25 @@ import torch.multiprocessing
 
 from dd_bench.runtime.allocator import keep_freed_memory
 
-Lent = TypeVar("Lent")
+Shared = TypeVar("Shared")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Tick = Callable[[], None]
 _LOOK_EVERY = 0.5  # seconds between two looks at the workers' progress
 
 
-def spread(
-    work: Callable[[Lent, Job, Tick], Result],
-    lent: Lent,
+def run_in_processes(
+    work: Callable[[Shared, Job, Tick], Result],
+    shared: Shared,
     jobs: Sequence[Job],
     workers: int,
     on_tick: Callable[[int], None] = lambda ticks: None,
 ) -> Iterator[tuple[Job, Result]]:
-    """Yields `(job, work(lent, job, tick))` as the jobs finish, in worker processes of one thread each.
+    """Yields `(job, work(shared, job, tick))` as the jobs finish, in worker processes of one thread each.
 
     Args:
         work: a function of a module, so that it can be named to another process.
-        lent: what all jobs need; sent once to each process, its tensors in shared memory.
+        shared: what all jobs need; sent once to each process, its tensors in shared memory.
         jobs: the pieces of work.
         workers: number of processes.
         on_tick: told how often the workers have called `tick`, once or twice a second.
@@ -43,7 +43,7 @@ def spread(
     context = torch.multiprocessing.get_context("spawn")  # forking after torch's threads began can hang
     ticks, stopped = context.Value("i", 0), context.Value("b", 0)
     with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(work, lent, ticks, stopped)
+        workers, mp_context=context, initializer=_start_worker, initargs=(work, shared, ticks, stopped)
     ) as pool:
         waiting = {pool.submit(_work, job): job for job in jobs}
         try:
@@ -67,9 +67,9 @@ class _Stopped(Exception):
 _HERE: tuple[Any, Any, Any, Any] | None = None
 
 
-def _start_worker(work: Any, lent: Any, ticks: Any, stopped: Any) -> None:
+def _start_worker(work: Any, shared: Any, ticks: Any, stopped: Any) -> None:
     global _HERE
-    _HERE = work, lent, ticks, stopped
+    _HERE = work, shared, ticks, stopped
     threading.Thread(target=_end_with_parent, daemon=True).start()
     keep_freed_memory()
     torch.set_num_threads(1)
@@ -86,7 +86,7 @@ def _end_with_parent() -> None:
 
 def _work(job: Any) -> Any:
     assert _HERE is not None
-    work, lent, ticks, stopped = _HERE
+    work, shared, ticks, stopped = _HERE
 
     def tick() -> None:
         if stopped.value:
@@ -97,4 +97,4 @@ def _work(job: Any) -> Any:
     if stopped.value:  # was fetched before it could be cancelled
         raise _Stopped
 
-    return work(lent, job, tick)
+    return work(shared, job, tick)

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.data.dataset import content_digest
-from dd_bench.data.inputs import LAID_OUT, Inputs, Made
+from dd_bench.data.inputs import MATERIALISE_LIMIT, Inputs, LazyInputs
 from dd_bench.data.preprocess import Preprocess
 
 Space = Literal["pixel", "unit", "input"]
@@ -69,7 +69,7 @@ class SyntheticSet(ABC):
         """Returns the sets that say what a part of this one is worth, by name: each is to be scored beside it."""
         return {}
 
-    def told_sizes(self) -> dict[str, int]:
+    def size_metrics(self) -> dict[str, int]:
         """Returns the sizes, beside the bytes, by which papers call sets of this kind equal."""
         return {}
 
@@ -93,14 +93,14 @@ class SyntheticImages(SyntheticSet):
         """See `SyntheticSet`."""
 
     @abstractmethod
-    def made(self, device: torch.device) -> tuple[Made, Tensor]:
-        """Returns what `materialise` does, the inputs to be made from the stored tensors as they are asked for."""
+    def materialise_lazily(self, device: torch.device) -> tuple[LazyInputs, Tensor]:
+        """Like `materialise`, but decodes inputs lazily, batch by batch."""
 
-    def shown(self, device: torch.device) -> tuple[Inputs, Tensor]:
-        """Returns what a network trains on, laid out unless that takes more than `LAID_OUT` bytes."""
-        inputs, labels = self.made(device)
+    def network_inputs(self, device: torch.device) -> tuple[Inputs, Tensor]:
+        """Returns inputs and labels; inputs of more than `MATERIALISE_LIMIT` bytes are decoded lazily."""
+        inputs, labels = self.materialise_lazily(device)
         one = inputs[torch.zeros(1, dtype=torch.int64, device=device)]
-        if len(inputs) * one.numel() * one.element_size() > LAID_OUT:
+        if len(inputs) * one.numel() * one.element_size() > MATERIALISE_LIMIT:
             return inputs, labels
         return self.materialise(device)
 

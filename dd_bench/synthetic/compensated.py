@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.data.dataset import RealSet
-from dd_bench.data.inputs import Made
+from dd_bench.data.inputs import LazyInputs
 from dd_bench.data.labels import check_labels
 from dd_bench.data.preprocess import Preprocess
 from dd_bench.synthetic.base import SyntheticImages, SyntheticSet, check_shape, require
@@ -77,15 +77,15 @@ class CompensatedSet(SyntheticImages):
 
     def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`: the natural images, then those of each compensator, clamped to what pixels can be."""
-        inputs, labels = self.made(device)
+        inputs, labels = self.materialise_lazily(device)
         return inputs[torch.arange(len(inputs), device=device)], labels
 
-    def made(self, device: torch.device) -> tuple[Made, Tensor]:
+    def materialise_lazily(self, device: torch.device) -> tuple[LazyInputs, Tensor]:
         """See `SyntheticSet`."""
         m = self.compensators.shape[1]
         labels = self.labels.to(device).repeat(m + 1)
         pick = partial(self._pick, self.images.to(device), self.compensators.to(device))
-        return Made(len(labels), device, pick), labels
+        return LazyInputs(len(labels), device, pick), labels
 
     def _pick(self, images: Tensor, compensators: Tensor, index: Tensor) -> Tensor:
         added, which = index // len(images) - 1, index % len(images)  # -1: none is added

@@ -64,7 +64,7 @@ class SyntheticGraphs(SyntheticSet):
         marks = labels.numel() if bool((labels != labels[:1]).any()) else 0
         return 2 * (graphs.nodes.numel() + 2 * int(once.sum()) + marks)
 
-    def told_sizes(self) -> dict[str, int]:
+    def size_metrics(self) -> dict[str, int]:
         """See `SyntheticSet`: samples, nodes and `paper_bytes` of the whole set."""
         graphs, labels = self.materialise(torch.device("cpu"))
         return {"samples": len(labels), "nodes": len(graphs.nodes), "paper bytes": self.paper_bytes()}

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.decode import cut, decode, tile
-from dd_bench.data.inputs import Made
+from dd_bench.data.inputs import LazyInputs
 from dd_bench.data.labels import check_labels
 from dd_bench.data.preprocess import Preprocess
 from dd_bench.synthetic.base import Space, SyntheticImages, check_shape, require
@@ -105,10 +105,10 @@ class ImageSet(SyntheticImages):
         """See `SyntheticSet`."""
         return self._train_images(self.images.to(device)), self._train_labels(device)
 
-    def made(self, device: torch.device) -> tuple[Made, Tensor]:
+    def materialise_lazily(self, device: torch.device) -> tuple[LazyInputs, Tensor]:
         """See `SyntheticSet`."""
         labels = self._train_labels(device)
-        return Made(len(labels), device, partial(self._pick, self.images.to(device))), labels
+        return LazyInputs(len(labels), device, partial(self._pick, self.images.to(device))), labels
 
     def _train_images(self, images: Tensor) -> Tensor:
         """Returns the inputs that stored images `(b, c, h, w)` are: factor^2 canvas^2 of each, side by side."""

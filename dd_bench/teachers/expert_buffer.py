@@ -63,7 +63,7 @@ class Header:
         return mmap_file.Layout("buffer", self.__dict__, {"parameters": (_DTYPES[self.dtype][0], shape)})
 
 
-class Buffer:
+class ExpertBuffer:
     """A buffer on the disk, read a snapshot at a time.
 
     Attributes:

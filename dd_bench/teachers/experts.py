@@ -13,64 +13,66 @@ from typing import Any, Protocol
 
 import torch
 
-from dd_bench.api import Context
 from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
 from dd_bench.runtime import checkpoint
+from dd_bench.runtime.context import RunContext
 from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
-from dd_bench.runtime.workers import spread
+from dd_bench.runtime.workers import run_in_processes
 from dd_bench.teachers import expert_buffer
-from dd_bench.teachers.expert_buffer import Buffer, Header, Storage
+from dd_bench.teachers.expert_buffer import ExpertBuffer, Header, Storage
 from dd_bench.training.batches import fetch_split
 from dd_bench.training.compilation import repays_compilation
-from dd_bench.training.loop import Descent, train
-from dd_bench.training.parameter_vector import FlatNetwork, flatten
+from dd_bench.training.loop import GradientRule, train
+from dd_bench.training.parameter_vector import FunctionalNetwork, flatten
 from dd_bench.training.recipe import Recipe
 
 
-class ExpertDescent(Descent, Protocol):
+class ExpertGradientRule(GradientRule, Protocol):
     """How experts descend, where it is not the gradient of the loss."""
 
     def describe(self) -> dict[str, Any]:
         """Returns what identifies it in a cache key."""
 
-    def compiled(self) -> ExpertDescent:
+    def compiled(self) -> ExpertGradientRule:
         """Returns the same for a run that repays compilation."""
 
 
 def experts(
     real: RealSet,
+    architecture: Architecture,
     recipe: Recipe,
-    ctx: Context,
+    ctx: RunContext,
     *,
     count: int,
     epochs: tuple[int, ...],
     dtype: Storage,
-    descent: ExpertDescent | None,
+    gradient_rule: ExpertGradientRule | None,
     exact: bool = False,
-) -> Buffer:
-    """Returns the buffer of `count` experts of the run's network, training those that are missing.
+) -> ExpertBuffer:
+    """Returns the buffer of `count` experts of a network, training those that are missing.
 
     Args:
         real: trained on its training split.
+        architecture: the network of the experts.
         recipe: by which they are trained, up to the last of `epochs`.
         ctx: of the run; its seed does not matter, so that all seeds of a sweep share the experts.
         count: number of experts.
         epochs: whose snapshots are kept, ascending; 0 is the initialisation.
         dtype: of the snapshots on the disk.
-        descent: instead of the gradient of the loss.
+        gradient_rule: instead of the gradient of the loss.
         exact: in float32 whatever the runtime; a bfloat16 network does not see a perturbation of a thousandth.
 
     Raises:
         Diverged: an expert is not finite.
         ValueError: the entry of the cache is damaged.
     """
-    architecture, runtime = ctx.architecture, ctx.runtime.exact() if exact else ctx.runtime
+    runtime = ctx.runtime.exact() if exact else ctx.runtime
     recipe = recipe.model_copy(update={"epochs": max(1, *epochs)})
-    said = {**recipe.identity(), "descent": descent.describe() if descent else None}
-    order = tuple(FlatNetwork(architecture.fresh(0, ctx.device)).order)
+    said = {**recipe.identity(), "gradient_rule": gradient_rule.describe() if gradient_rule else None}
+    order = tuple(FunctionalNetwork(architecture.fresh(0, ctx.device)).order)
     header = Header(
         count,
         epochs,
@@ -86,7 +88,7 @@ def experts(
     def build(folder: Path) -> float:
         images = count * recipe.epochs * len(real.train)
         compiled = repays_compilation(images, real.shape, runtime)
-        how = descent.compiled() if descent is not None and compiled else descent
+        how = gradient_rule.compiled() if gradient_rule is not None and compiled else gradient_rule
         training = Training(real.train_only(), architecture, recipe, header, how, runtime, compiled, folder)
         return _train_all(training)
 
@@ -105,7 +107,7 @@ def experts(
     entry = ctx.cache.entry("experts", depends_on, build)
     checkpoint.remove(entry)  # only now: a kill before this costs nothing
     try:
-        return Buffer(entry)
+        return ExpertBuffer(entry)
     except ValueError as error:
         raise ValueError(f"{error}. To build it anew: rm -r {entry}") from error
 
@@ -118,7 +120,7 @@ class Training:
     architecture: Architecture
     recipe: Recipe
     header: Header
-    descent: ExpertDescent | None
+    gradient_rule: ExpertGradientRule | None
     runtime: Runtime
     compiled: bool
     folder: Path
@@ -139,7 +141,7 @@ def _train_all(training: Training) -> float:
     start = sum(done for done, _ in state)
     with Progress("experts", count * epochs, start) as progress:
         if workers > 1 and training.runtime.repays_processes(len(jobs) * epochs * len(training.real.train)):
-            for _ in spread(
+            for _ in run_in_processes(
                 _train, training, jobs, workers, lambda ticks: progress.advance_to(start + ticks, {})
             ):
                 pass
@@ -179,39 +181,40 @@ def _train(training: Training, expert: int, tick: Callable[[], None]) -> None:
         flip=training.real.flip,
         compiled=training.compiled,
         on_epoch=after,
-        descent=training.descent,
-        kept=training.kept(expert),
+        gradient_rule=training.gradient_rule,
+        checkpoint=training.kept(expert),
     )
 
 
-def made_elsewhere(
-    folder: str, real: RealSet, ctx: Context, window: Iterable[int], init_epoch: int | None
-) -> Buffer:
+def released_experts(
+    folder: str, real: RealSet, architecture: Architecture, window: Iterable[int], init_epoch: int | None
+) -> ExpertBuffer:
     """Returns the buffer in a folder that the user names, after asking whether this run can follow it.
 
     Args:
         folder: where it lies.
         real: what the run distils.
-        ctx: of the run.
+        architecture: the network of the run.
         window: the epochs that are matched.
         init_epoch: the epoch that images or labels start from, or None.
 
     Raises:
         ValueError: it is no buffer, or does not fit this run.
     """
-    found = Buffer(Path(folder))
-    if reason := refusal(found, real, ctx.architecture, window):
+    found = ExpertBuffer(Path(folder))
+    if reason := check_buffer(found, real, architecture, window):
         raise ValueError(reason)
     if init_epoch is not None and init_epoch not in found.header.epochs:
         raise ValueError(
             f"the start asks for epoch {init_epoch}, the buffer {found.path} holds "
             f"{list(found.header.epochs)}. Use method.experts.init_epoch={found.header.epochs[-1]}"
         )
-    ctx.note("the experts come from method.experts.source: recipe and number are theirs")
     return found
 
 
-def refusal(found: Buffer, real: RealSet, architecture: Architecture, epochs: Iterable[int]) -> str | None:
+def check_buffer(
+    found: ExpertBuffer, real: RealSet, architecture: Architecture, epochs: Iterable[int]
+) -> str | None:
     """Returns why a buffer made elsewhere cannot be followed in this run, and what to change, or None."""
     header = found.header
     if header.architecture != architecture.describe():
@@ -219,7 +222,7 @@ def refusal(found: Buffer, real: RealSet, architecture: Architecture, epochs: It
             f"the experts of {found.path} are {header.architecture}, this run distils with "
             f"{architecture.describe()}. Use their network (model=...), or method.experts.source=null"
         )
-    order = tuple(FlatNetwork(architecture.fresh(0, torch.device("cpu"))).order)
+    order = tuple(FunctionalNetwork(architecture.fresh(0, torch.device("cpu"))).order)
     if tuple(map(_as_tuples, header.order)) != tuple(map(_as_tuples, order)):
         return (
             f"the experts of {found.path} hold their parameters in another order than this network. Use "

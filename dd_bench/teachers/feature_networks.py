@@ -9,11 +9,11 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from dd_bench.api import Context
 from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 from dd_bench.runtime.checkpoint import remove, spent
+from dd_bench.runtime.context import RunContext
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.seeding import seed_for
@@ -23,7 +23,9 @@ from dd_bench.training.loop import train
 from dd_bench.training.recipe import Recipe
 
 
-def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: int, ctx: Context) -> Network:
+def feature_network(
+    real: RealSet, architecture: Architecture, recipe: Recipe, index: int, ctx: RunContext
+) -> Network:
     """Returns network number `index` of `architecture`, trained on `real.train` by `recipe`, in eval mode.
 
     Built once: the cache entry depends on the data, their preprocessing, the architecture, the recipe, the index
@@ -34,7 +36,7 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
         Diverged: the trained network is not finite.
     """
     seed = seed_for(0, "teacher", index)
-    net = teacher_start(architecture, index, ctx)
+    net = untrained_feature_network(architecture, index, ctx)
 
     def build(folder: Path) -> float:
         kept = folder / "training.checkpoint.safetensors"
@@ -55,7 +57,7 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
                 flip=real.flip,
                 compiled=compiled,
                 on_epoch=lambda epoch: progress.advance_to(epoch, {}),
-                kept=kept,
+                checkpoint=kept,
             )
         state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
         if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
@@ -90,7 +92,7 @@ def teacher(real: RealSet, architecture: Architecture, recipe: Recipe, index: in
     return net.to(memory_format=torch.contiguous_format).eval()
 
 
-def teacher_start(architecture: Architecture, index: int, ctx: Context) -> Network:
+def untrained_feature_network(architecture: Architecture, index: int, ctx: RunContext) -> Network:
     """Returns the untrained network that teacher `index` started from."""
     return architecture.fresh(seed_for(seed_for(0, "teacher", index), "init"), ctx.device)
 

@@ -1,4 +1,4 @@
-"""Who says what a network should answer to a view: the class, one soft label, stored ones, or a teacher beside it.
+"""Labelers give the target of a view: its class, a stored soft label, or the answer of a teacher.
 
 Four answers to one question, so that a reader can see what the *data* give and what the *labels* give:
 
@@ -19,7 +19,7 @@ from torch import Tensor
 from dd_bench.data.inputs import Inputs
 from dd_bench.teachers.label_store import LabelStore
 from dd_bench.teachers.teachers import Teacher
-from dd_bench.training.losses import LabelRecipe, Target, Taught
+from dd_bench.training.losses import LabelRecipe, SoftTarget, Target
 from dd_bench.training.views import View, Views
 
 
@@ -58,17 +58,17 @@ class Hard(Labeler):
 
     def target(self, view: View) -> Target:
         """See `Labeler`."""
-        return view.told(self.labels[view.index])
+        return view.target(self.labels[view.index])
 
 
 class _Soft(Labeler):
     def __init__(self, recipe: LabelRecipe, labels: Tensor):
         self.recipe, self.labels = recipe, labels
 
-    def _taught(self, view: View, logits: Tensor) -> Taught:
+    def _taught(self, view: View, logits: Tensor) -> SoftTarget:
         mixture = view.mixture
         partner, keep = (None, None) if mixture is None else (mixture.partner, mixture.keep)
-        return Taught(logits, self.labels[view.index], partner, keep, self.recipe)
+        return SoftTarget(logits, self.labels[view.index], partner, keep, self.recipe)
 
 
 class StaticSoft(_Soft):
@@ -80,7 +80,7 @@ class StaticSoft(_Soft):
         self.logits = logits
         self.label_bytes = logits.numel() * logits.element_size()
 
-    def target(self, view: View) -> Taught:
+    def target(self, view: View) -> SoftTarget:
         """See `Labeler`."""
         z = self.logits[view.index].float()
         if view.mixture is not None:
@@ -105,7 +105,7 @@ class Replay(_Soft):
         """See `Labeler`; of a pool, one of the stored epochs."""
         return self.store.stored_epoch(epoch)
 
-    def target(self, view: View) -> Taught:
+    def target(self, view: View) -> SoftTarget:
         """See `Labeler`."""
         return self._taught(view, self.store.logits(view.epoch, view.index))
 
@@ -118,12 +118,12 @@ class OnlineTeacher(_Soft):
         super().__init__(recipe, labels)
         self.teachers, self.forwards = list(teachers), forwards
 
-    def target(self, view: View) -> Taught:
+    def target(self, view: View) -> SoftTarget:
         """See `Labeler`."""
         return self._taught(view, ensemble(self.teachers, view.x, self.recipe.teacher_mode))
 
 
-def lessons(
+def labelled_batches(
     images: Inputs, views: Views, labeler: Labeler, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor, Target]]:
     """Yields the batches of an epoch: images as they are, as they are shown, and the target."""

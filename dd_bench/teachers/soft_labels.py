@@ -1,4 +1,4 @@
-"""Relabelling: from a synthetic set, a label recipe and the run's teachers to what fresh networks are told.
+"""Relabelling: from a synthetic set, a label recipe and the run's teachers to labelled training batches.
 
 Stored labels are a cached artifact. Killed, their making goes on from the last whole epoch, with the same bytes.
 """
@@ -13,43 +13,51 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dd_bench.api import Context
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.inputs import Inputs, in_parts
 from dd_bench.records.record import TeacherId
 from dd_bench.runtime.progress import Progress
+from dd_bench.teachers.context import TeacherContext
 from dd_bench.teachers.label_store import LabelStore, StoreHeader, fill, views_of
-from dd_bench.teachers.labelers import Hard, Labeler, OnlineTeacher, Replay, StaticSoft, ensemble, lessons
+from dd_bench.teachers.labelers import (
+    Hard,
+    Labeler,
+    OnlineTeacher,
+    Replay,
+    StaticSoft,
+    ensemble,
+    labelled_batches,
+)
 from dd_bench.teachers.teachers import Teacher
-from dd_bench.training.batches import Lessons
+from dd_bench.training.batches import LabelledBatches
 from dd_bench.training.losses import LabelRecipe
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.views import View, Views, without_flip
 
 
 @dataclass(frozen=True)
-class Course:
-    """What a network is shown of a set, and told: the same views for every network where labels are stored.
+class LabelledData:
+    """Views of a set and their targets; where labels are stored, every network gets the same views.
 
     Attributes:
         images: network inputs `(n, c, h, w)`.
-        labeler: who tells.
+        labeler: gives the target of each view.
         recipe: of the training, with its views.
         flip: whether a horizontal flip keeps the class.
-        taught_by: the teachers whose answers these are, in order; none for the classes.
+        teachers: the teachers that label the views, in order; empty for hard labels.
     """
 
     images: Inputs
     labeler: Labeler
     recipe: Recipe
     flip: bool
-    taught_by: tuple[TeacherId, ...] = ()
+    teachers: tuple[TeacherId, ...] = ()
 
-    def lessons(self, seed: int) -> Lessons:
-        """Returns the lessons of the network whose training has this seed."""
+    def batches(self, seed: int) -> LabelledBatches:
+        """Returns the labelled batches of the network whose training has this seed."""
         assert self.recipe.views is not None
         if isinstance(self.labeler, Replay):
-            return partial(lessons, self.images, views_of(self.labeler.store.header), self.labeler)
+            return partial(labelled_batches, self.images, views_of(self.labeler.store.header), self.labeler)
         views = Views(
             self.recipe.views,
             len(self.images),
@@ -57,59 +65,63 @@ class Course:
             batch_size=self.recipe.batch_size,
             flip_allowed=self.flip,
         )
-        return partial(lessons, self.images, views, self.labeler)
+        return partial(labelled_batches, self.images, views, self.labeler)
 
 
-def course(
+def labelled_data(
     images: Inputs,
     labels: Tensor,
     identity: str,
     recipe: Recipe,
-    how: LabelRecipe,
+    label_recipe: LabelRecipe,
     real: RealSet,
-    ctx: Context,
-) -> Course:
-    """Returns the course of a set, labelling it first where labels are stored.
+    ctx: TeacherContext,
+) -> LabelledData:
+    """Returns the labelled data of a set; labels it first where labels are stored.
 
     Args:
         images: what networks train on, `(n, c, h, w)`.
         labels: their classes, int64 `(n,)`.
         identity: of the stored set; of what a device made of it the last bits differ.
-        recipe: how a network is trained.
-        how: who tells it what.
+        recipe: label_recipe a network is trained.
+        label_recipe: which labels, and their loss.
         real: names the classes, and whether a flip keeps them.
-        ctx: of the run; its teachers speak.
+        ctx: of the run, with its teachers.
 
     Raises:
-        ValueError: the labels named by `how.source` are of other images, classes or views.
+        ValueError: the labels named by `label_recipe.source` are of other images, classes or views.
     """
     labeler: Labeler
     recipe = recipe.lasting(len(images))
-    if how.kind == "hard":
-        return Course(images, Hard(labels), recipe, real.flip)
-    if how.kind == "replay" and how.source is not None:
-        store = LabelStore(Path(how.source), ctx.device)
-        spoke = _spoke(store.header)
-        wanted = _header(identity, len(images), recipe, how, spoke, real, store.header.seed)
-        if reason := unlike(store, wanted):
+    if label_recipe.kind == "hard":
+        return LabelledData(images, Hard(labels), recipe, real.flip)
+    if label_recipe.kind == "replay" and label_recipe.source is not None:
+        store = LabelStore(Path(label_recipe.source), ctx.device)
+        teacher_ids = _teachers_of_store(store.header)
+        wanted = _header(identity, len(images), recipe, label_recipe, teacher_ids, real, store.header.seed)
+        if reason := check_store(store, wanted):
             raise ValueError(reason)
-        return Course(images, Replay(how, labels, store), recipe, real.flip, spoke)
+        return LabelledData(images, Replay(label_recipe, labels, store), recipe, real.flip, teacher_ids)
     teachers = ctx.teachers_of(real)
-    spoke = tuple(ctx.met)
-    if how.kind == "online":
+    teacher_ids = tuple(ctx.used_teachers)
+    if label_recipe.kind == "online":
         forwards = len(teachers) * recipe.samples(len(images))
-        labeler = OnlineTeacher(how, labels, teachers, forwards)
-    elif how.kind == "static":
-        parts = [ensemble(teachers, images[part], how.teacher_mode) for part in in_parts(images, 500)]
-        labeler = StaticSoft(how, labels, torch.cat(parts).half())
+        labeler = OnlineTeacher(label_recipe, labels, teachers, forwards)
+    elif label_recipe.kind == "static":
+        parts = [
+            ensemble(teachers, images[part], label_recipe.teacher_mode) for part in in_parts(images, 500)
+        ]
+        labeler = StaticSoft(label_recipe, labels, torch.cat(parts).half())
     else:
         seed = ctx.seed_for("labels")
-        header = _header(identity, len(images), recipe, how, spoke, real, seed)
-        labeler = Replay(how, labels, LabelStore(_stored(images, header, how, teachers, ctx), ctx.device))
-    return Course(images, labeler, recipe, real.flip, spoke)
+        header = _header(identity, len(images), recipe, label_recipe, teacher_ids, real, seed)
+        labeler = Replay(
+            label_recipe, labels, LabelStore(_stored(images, header, label_recipe, teachers, ctx), ctx.device)
+        )
+    return LabelledData(images, labeler, recipe, real.flip, teacher_ids)
 
 
-def _spoke(header: StoreHeader) -> tuple[TeacherId, ...]:
+def _teachers_of_store(header: StoreHeader) -> tuple[TeacherId, ...]:
     """Returns the teachers of stored labels."""
     names = header.teacher_names or ("?",) * len(header.teachers)
     return tuple(TeacherId(name=n, digest=d) for n, d in zip(names, header.teachers, strict=True))
@@ -119,36 +131,40 @@ def _header(
     identity: str,
     n: int,
     recipe: Recipe,
-    how: LabelRecipe,
-    spoke: Sequence[TeacherId],
+    label_recipe: LabelRecipe,
+    teacher_ids: Sequence[TeacherId],
     real: RealSet,
     seed: int,
 ) -> StoreHeader:
     assert recipe.views is not None
-    packed = how.top is not None and how.top < real.num_classes
+    packed = label_recipe.top is not None and label_recipe.top < real.num_classes
     return StoreHeader(
         images=identity,
         n=n,
         k=real.num_classes,
-        epochs=-(-recipe.epochs // how.pool),
+        epochs=-(-recipe.epochs // label_recipe.pool),
         seed=seed,
         batch_size=recipe.batch_size,
         views=without_flip(recipe.views, real.flip).model_dump(mode="json"),
-        teachers=tuple(t.digest or "" for t in spoke),
+        teachers=tuple(t.digest or "" for t in teacher_ids),
         class_names=real.class_names,
-        teacher_mode=how.teacher_mode,
-        top=how.top,
-        temperature=how.temperature if packed and how.loss == "kl" else None,
-        teacher_names=tuple(t.name for t in spoke),
+        teacher_mode=label_recipe.teacher_mode,
+        top=label_recipe.top,
+        temperature=label_recipe.temperature if packed and label_recipe.loss == "kl" else None,
+        teacher_names=tuple(t.name for t in teacher_ids),
     )
 
 
 def _stored(
-    images: Inputs, header: StoreHeader, how: LabelRecipe, teachers: Sequence[Teacher], ctx: Context
+    images: Inputs,
+    header: StoreHeader,
+    label_recipe: LabelRecipe,
+    teachers: Sequence[Teacher],
+    ctx: TeacherContext,
 ) -> Path:
     def build(folder: Path) -> None:
         def say(view: View) -> Tensor:
-            return ensemble(teachers, view.x, how.teacher_mode)
+            return ensemble(teachers, view.x, label_recipe.teacher_mode)
 
         with Progress("labels", header.epochs, 0) as progress:
             fill(folder, header, images, say, lambda done: progress.advance_to(done, {}))
@@ -157,7 +173,7 @@ def _stored(
     return ctx.cache.entry("labels", depends_on, build)
 
 
-def unlike(store: LabelStore, wanted: StoreHeader) -> str | None:
+def check_store(store: LabelStore, wanted: StoreHeader) -> str | None:
     """Returns why stored labels are not those of a training, and what to change, or None."""
     has = store.header
     for name, what, advice in (

@@ -245,7 +245,7 @@ def _squeeze(
             flip=real.flip,
             compiled=repays_compilation(recipe.epochs * len(real.train), real.shape, runtime),
             on_epoch=after,
-            kept=kept,
+            checkpoint=kept,
         )
     card = {
         "name": spec.name,

@@ -21,7 +21,7 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps indices `(b,)` on the device to network inputs `(b, c, h, w)` and labels."""
 
 
-Lessons = Callable[[int], Iterator[tuple[Tensor, Tensor, Target]]]
+LabelledBatches = Callable[[int], Iterator[tuple[Tensor, Tensor, Target]]]
 """Maps an epoch to its batches: images before they are augmented, network inputs, and their target."""
 
 
@@ -36,14 +36,14 @@ def fetch_split(split: Split) -> Fetch:
 
 
 def is_partitioned(views: ViewRecipe | None) -> bool:
-    """Whether lessons of these views are a process's part of a batch already."""
+    """Whether batches of these views are a process's part of a batch already."""
     return views is not None and views.mix == "none"
 
 
 def recipe_batches(
     fetch: Fetch, n: int, recipe: Recipe, streams: list[Stream], seed: int, flip: bool
-) -> Lessons:
-    """Returns the lessons of the recipe: augmented batches in a shuffled order, with their own labels."""
+) -> LabelledBatches:
+    """Returns the labelled batches of the recipe: augmented batches in a shuffled order, with their own labels."""
     order, draws, mixing = streams
     device = order.device.device
     if recipe.views is not None:
@@ -53,13 +53,13 @@ def recipe_batches(
         recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
     )
 
-    def lessons(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:
+    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:
         for index in batches(n, recipe.batch_size, order, device):
             raw, y = fetch(index)
             x, target = maybe_mix(augment.batch(raw, draws), y, recipe, mixing)
             yield raw, x, target
 
-    return lessons
+    return epoch_batches
 
 
 def _viewed(
@@ -70,7 +70,7 @@ def _viewed(
     for index, show in views.batches(epoch, device, part):
         raw, y = fetch(index)
         view = show(raw)
-        yield raw, view.x, view.told(y)
+        yield raw, view.x, view.target(y)
 
 
 def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[Tensor]:

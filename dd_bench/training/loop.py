@@ -18,17 +18,18 @@ import torch
 from torch import Tensor, nn
 
 from dd_bench.models.network import Network
-from dd_bench.runtime import checkpoint, distributed
+from dd_bench.runtime import distributed
+from dd_bench.runtime.checkpoint import State, restore, save
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import Generators, seed_for, seeded, stream
-from dd_bench.training.batches import Fetch, Lessons, is_partitioned, recipe_batches
+from dd_bench.training.batches import Fetch, LabelledBatches, is_partitioned, recipe_batches
 from dd_bench.training.losses import Loss, Target, compiled_loss, network_loss
 from dd_bench.training.optimisation import make_optimizer, set_rate
 from dd_bench.training.recipe import Recipe
 
 
-class Descent(Protocol):
-    """Another descent direction than the gradient of the loss."""
+class GradientRule(Protocol):
+    """Fills the gradients of a step by another rule than the gradient of the loss."""
 
     def __call__(
         self, net: nn.Module, loss: Loss, x: Tensor, target: Target, raw: Tensor, epoch: int
@@ -48,9 +49,9 @@ def train(
     compiled: bool = False,
     on_epoch: Callable[[int], None] | None = None,
     on_step: Callable[[int], None] | None = None,
-    descent: Descent | None = None,
-    kept: Path | None = None,
-    lessons: Lessons | None = None,
+    gradient_rule: GradientRule | None = None,
+    checkpoint: Path | None = None,
+    labelled_batches: LabelledBatches | None = None,
 ) -> Network:
     """Trains `net` in place on `n` images and returns it, in train mode.
 
@@ -65,35 +66,37 @@ def train(
         compiled: use `torch.compile`, see `repays_compilation`.
         on_epoch: called with the number of epochs done after each of them.
         on_step: called with the number of steps done after each of them.
-        descent: instead of the gradient of the loss.
-        kept: file of a checkpoint, written after every epoch and gone on from if it is there; the result is the
+        gradient_rule: instead of the gradient of the loss.
+        checkpoint: file of a checkpoint, written after every epoch and gone on from if it is there; the result is the
             same. It stays when the training is done.
-        lessons: what is shown and what is to be answered, instead of `fetch` under the recipe.
+        labelled_batches: what is shown and what is to be answered, instead of `fetch` under the recipe.
 
     Several processes that `torchrun` has started train it together, see `parallel`.
 
     Raises:
-        Unusable: the checkpoint is damaged, or of another network or optimiser.
+        CheckpointError: the checkpoint is damaged, or of another network or optimiser.
         ValueError: several processes cannot train this together.
     """
     device, recipe = runtime.device, recipe.lasting(n)
     streams = [stream(device, seed, role) for role in ("order", "augment", "cutmix")]
-    lessons_of_others = lessons is not None
-    lessons = lessons or recipe_batches(fetch, n, recipe, streams, seed, flip)
+    custom_batches = labelled_batches is not None
+    labelled_batches = labelled_batches or recipe_batches(fetch, n, recipe, streams, seed, flip)
     optimizer = make_optimizer(net.parameters(), recipe, device)
     loss_of = partial(compiled_loss() if compiled else network_loss, autocast=runtime.autocast)
     if compiled:
         net = net.to(memory_format=torch.channels_last)
     net.train()
-    called = _by_several(net, descent, lessons_of_others, device) if distributed.world() > 1 else net
+    called = _by_several(net, gradient_rule, custom_batches, device) if distributed.world() > 1 else net
     with seeded(device, seed_for(seed, "dropout")):
-        state: checkpoint.State = {"net": net, "optimizer": optimizer, "streams": Generators(streams, device)}
-        done, before = checkpoint.restore(kept, state) if kept is not None else (0, 0.0)
+        state: State = {"net": net, "optimizer": optimizer, "streams": Generators(streams, device)}
+        done, before = restore(checkpoint, state) if checkpoint is not None else (0, 0.0)
         began = time.monotonic()
         for epoch in range(done, recipe.epochs):
             set_rate(optimizer, recipe, epoch)
             first = epoch * recipe.steps_an_epoch(n)
-            for step, (raw, x, target) in enumerate(islice(lessons(epoch), recipe.steps_of(epoch, n)), first):
+            for step, (raw, x, target) in enumerate(
+                islice(labelled_batches(epoch), recipe.steps_of(epoch, n)), first
+            ):
                 if recipe.steps is not None:  # the rate falls by step too, whatever the size of the set
                     set_rate(optimizer, recipe, recipe.epochs * step / recipe.steps)
                 if compiled:
@@ -102,27 +105,29 @@ def train(
                 if called is not net:
                     size = min(recipe.batch_size, n - (step - first) * recipe.batch_size)
                     _part_of_loss(called, loss_of, x, target, size, is_partitioned(recipe.views)).backward()
-                elif descent is None:
+                elif gradient_rule is None:
                     loss_of(net, x, target).backward()
                 else:
-                    descent(net, loss_of, x, target, raw, epoch)
+                    gradient_rule(net, loss_of, x, target, raw, epoch)
                 optimizer.step()
                 if on_step is not None:
                     on_step(step + 1)
             if on_epoch is not None:
                 on_epoch(epoch + 1)
                 net.train()
-            if kept is not None:
-                checkpoint.save(kept, epoch + 1, before + time.monotonic() - began, state)
+            if checkpoint is not None:
+                save(checkpoint, epoch + 1, before + time.monotonic() - began, state)
     return net
 
 
-def _by_several(net: Network, descent: Descent | None, taught: bool, device: torch.device) -> nn.Module:
+def _by_several(
+    net: Network, gradient_rule: GradientRule | None, taught: bool, device: torch.device
+) -> nn.Module:
     """Returns the network as several processes call it."""
-    if descent is not None or taught:
+    if gradient_rule is not None or taught:
         raise ValueError(
-            "several processes train by the gradient and on the recipe's own batches alone; another descent, or "
-            "lessons of teachers, take one process. Use dd-bench instead of torchrun"
+            "several processes train by the gradient and on the recipe's own batches alone; another gradient_rule, or "
+            "labelled_batches of teachers, take one process. Use dd-bench instead of torchrun"
         )
     return distributed.spread_over_batch(net, device)
 

@@ -81,7 +81,7 @@ class LabelRecipe(BaseModel):
         return self
 
 
-class Taught(NamedTuple):
+class SoftTarget(NamedTuple):
     """A soft target: what the teachers say, logits `(b, k)`, beside the classes of the images shown."""
 
     logits: Tensor
@@ -91,7 +91,7 @@ class Taught(NamedTuple):
     recipe: LabelRecipe
 
 
-def taught_loss(logits: Tensor, target: Taught) -> Tensor:
+def distillation_loss(logits: Tensor, target: SoftTarget) -> Tensor:
     """Loss of logits `(b, k)` against a soft target; 0-d.
 
     `kl` is KL(softmax(teacher / T) || softmax(student / T)), a mean over images; times T^2 if `scaled`. `mse` is the
@@ -111,14 +111,14 @@ def taught_loss(logits: Tensor, target: Taught) -> Tensor:
     return loss
 
 
-def _hard_loss(logits: Tensor, target: Taught) -> Tensor:
+def _hard_loss(logits: Tensor, target: SoftTarget) -> Tensor:
     if target.partner is None or target.keep is None:
         return classification_loss(logits, target.hard)
     return mixed_loss(logits, target.hard, target.partner, target.keep)
 
 
 Target = Any
-"""Labels, `(labels, partner, keep)` of a mixed batch, `Taught` or `Weighted`."""
+"""Labels, `(labels, partner, keep)` of a mixed batch, `SoftTarget` or `Weighted`."""
 
 
 Loss = Callable[[nn.Module, Tensor, Target], Tensor]
@@ -127,8 +127,8 @@ Loss = Callable[[nn.Module, Tensor, Target], Tensor]
 
 def target_loss(logits: Tensor, y: Target) -> Tensor:
     """Returns the loss of logits `(b, k)` against any kind of target; 0-d."""
-    if isinstance(y, Taught):
-        return taught_loss(logits, y)
+    if isinstance(y, SoftTarget):
+        return distillation_loss(logits, y)
     if isinstance(y, Weighted):
         return weighted_loss(logits, y)
     return mixed_loss(logits, *y) if isinstance(y, tuple) else classification_loss(logits, y)

@@ -9,7 +9,7 @@ from torch.func import functional_call
 from dd_bench.models.network import Network
 
 
-class FlatNetwork:
+class FunctionalNetwork:
     """`f(theta (p,), x (n, c, h, w)) -> logits (n, k)` of a network whose own parameters are left alone.
 
     The network is in eval mode: a step that is computed twice must not draw another dropout mask.
@@ -38,7 +38,7 @@ class FlatNetwork:
 
 
 def flatten(net: torch.nn.Module) -> Tensor:
-    """Returns a copy of the parameters as one vector `(p,)`, in the order of `FlatNetwork`.
+    """Returns a copy of the parameters as one vector `(p,)`, in the order of `FunctionalNetwork`.
 
     A copy, also of a network on the CPU: a view would follow the training, and every snapshot would be the last.
     """

@@ -63,7 +63,7 @@ class Protocol(BaseModel):
         return self
 
     @property
-    def taught(self) -> bool:
+    def uses_teachers(self) -> bool:
         """Whether a network's answers are compared with those of the run's teachers."""
         return self.labels is not None and self.labels.kind != "hard"
 

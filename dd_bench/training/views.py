@@ -85,7 +85,7 @@ class View:
     x: Tensor
     mixture: Mixture | None
 
-    def told(self, y: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
+    def target(self, y: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Returns the labels `y (b,)` as a loss takes them: with the partner and the kept share of a mixture."""
         return y if self.mixture is None else (y, self.mixture.partner, self.mixture.keep)
 

@@ -34,13 +34,13 @@ def check_twins(new: Sequence[Record], old: Sequence[Record]) -> None:
             )
 
 
-def check_baselines(new: Sequence[Record], all_of_them: Sequence[Record]) -> None:
+def check_baselines(new: Sequence[Record], every_record: Sequence[Record]) -> None:
     """Refuses records on a board that has no row of random images at their IPC.
 
     Raises:
         ValueError: which row is missing, and the command that makes it.
     """
-    have = {(Track.of(r), r.ipc) for r in all_of_them if r.method == CONTROL and r.status == "done"}
+    have = {(Track.of(r), r.ipc) for r in every_record if r.method == CONTROL and r.status == "done"}
     missing: dict[tuple[Track, int], Record] = {}
     for record in new:
         track = Track.of(record)

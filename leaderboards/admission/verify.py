@@ -16,7 +16,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from dd_bench.records.record import Record, load_record
-from dd_bench.runtime.terminal import plain
+from dd_bench.runtime.terminal import sanitize
 
 from ..core.commands import evaluate_command, run_command
 from ..core.entries import ROOT, Track, load_entry, sets_in
@@ -65,13 +65,13 @@ def main(arguments: Sequence[str]) -> int:
             except _NotThere as error:
                 if args.networks != 0:
                     raise
-                sys.stdout.write(f"    not looked at: {plain(str(error))}\n")
+                sys.stdout.write(f"    not looked at: {sanitize(str(error))}\n")
                 continue
             sys.stdout.write(f"ok  {folder}\n")
             if args.networks != 0:
                 failed |= _again(record, folder, path.resolve(), args)
         except (ValueError, OSError, ImportError) as error:
-            sys.stderr.write(f"refused: {plain(str(error))}\n")
+            sys.stderr.write(f"refused: {sanitize(str(error))}\n")
             failed = 1
     return failed
 

@@ -33,7 +33,7 @@ CONTROL = "random"
 
 
 @dataclass(frozen=True)
-class Quote:
+class PublishedNumber:
     """A published number and the letter of its source."""
 
     number: Published
@@ -47,7 +47,7 @@ class Cell:
     record: Record | None = None
     place: Place | None = None  # None: not ranked
     reason: int | None = None  # footnote of a record without a number, 1-based
-    quotes: tuple[Quote, ...] = ()
+    quotes: tuple[PublishedNumber, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -114,10 +114,10 @@ def _board(
     letters: dict[tuple[str, str], str] = {}
     sources: dict[str, Published] = {}
 
-    def quote(number: Published) -> Quote:
+    def quote(number: Published) -> PublishedNumber:
         letter = letters.setdefault((number.source, number.protocol), _letter(len(letters)))
         sources.setdefault(letter, number)
-        return Quote(number, letter)
+        return PublishedNumber(number, letter)
 
     shown = [Cell(borrowed.get(ipc)) for ipc in ipcs]
     rows = {BORROWED: shown} if any(cell.record for cell in shown) else {}

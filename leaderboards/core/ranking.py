@@ -22,14 +22,14 @@ Indices = Sequence[int] | NDArray[np.intp]
 Place = Literal["best", "tied", "behind", "untested"]
 
 
-class Standing(NamedTuple):
+class Rank(NamedTuple):
     """The place of one entry, and the Holm-adjusted p of its difference from the best (None if untested)."""
 
     place: Place
     p: float | None
 
 
-def rank(records: Sequence[Record]) -> list[Standing]:
+def rank(records: Sequence[Record]) -> list[Rank]:
     """Ranks the records of one track and one IPC by their main metric; see `rank_samples`.
 
     With one synthetic set a sample is its networks, so the claim is about that set; with several it is the
@@ -45,7 +45,7 @@ def rank(records: Sequence[Record]) -> list[Standing]:
     return rank_samples([r.sample() for r in records])
 
 
-def rank_samples(samples: Sequence[Sequence[float]], alpha: float = ALPHA) -> list[Standing]:
+def rank_samples(samples: Sequence[Sequence[float]], alpha: float = ALPHA) -> list[Rank]:
     """Ranks samples by their mean, higher is better.
 
     Best is the highest mean of those tested; tied is whatever has an adjusted p >= `alpha` against it. Holm
@@ -73,7 +73,7 @@ def rank_samples(samples: Sequence[Sequence[float]], alpha: float = ALPHA) -> li
         One standing for each sample, in the same order.
     """
     tested = [i for i, sample in enumerate(samples) if _has_spread(sample)]
-    standings = [Standing("untested", None)] * len(samples)
+    standings = [Rank("untested", None)] * len(samples)
     if len(tested) < 2:
         return standings
     first, second = np.triu_indices(len(tested), 1)  # of all pairs
@@ -84,7 +84,7 @@ def rank_samples(samples: Sequence[Sequence[float]], alpha: float = ALPHA) -> li
     top = max(tested, key=lambda i: (means[i], sorted(samples[i])))  # the same whatever the order of equals
     for i, p in zip(tested, adjusted[tested.index(top)].tolist(), strict=True):
         place: Place = "best" if means[i] == means[top] else "tied" if p >= alpha else "behind"
-        standings[i] = Standing(place, p)
+        standings[i] = Rank(place, p)
     return standings
 
 

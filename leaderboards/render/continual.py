@@ -13,13 +13,13 @@ from ..core.row_labels import side_by_side
 from .formatting import interval, networks
 from .markup import MARKDOWN, markdown_table
 
-Course = tuple[Track, int]
+LabelledData = tuple[Track, int]
 """A track and a number of steps."""
 
 
-def courses(records: Sequence[Record]) -> dict[Course, list[Record]]:
+def courses(records: Sequence[Record]) -> dict[LabelledData, list[Record]]:
     """Returns the records of each track and number of steps."""
-    found: dict[Course, list[Record]] = defaultdict(list)
+    found: dict[LabelledData, list[Record]] = defaultdict(list)
     for record in records:
         if record.status == "done" and (steps := len(steps_of(record))):
             found[Track.of(record), steps].append(record)

@@ -65,7 +65,7 @@ def printed(published: Published) -> str:
     return " ± ".join(f"{x:.1f}" for x in (published.mean, published.std) if x is not None)
 
 
-def every_entry(board: Board) -> str:
+def entries_table(board: Board) -> str:
     """Returns the board in long form, as a Markdown table: one row a record."""
     stages = [stage for stage in STAGES if any(stage in r.seconds for r in board.records)]
     header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Labels", "Bytes"]
@@ -88,7 +88,7 @@ def every_entry(board: Board) -> str:
     return markdown_table(header, rows)
 
 
-def beside(board: Board) -> str:
+def all_metrics_table(board: Board) -> str:
     """Returns every metric of the board's entries with its 95 % interval, its own first; nothing where there is one.
 
     A Markdown table, of a row an entry, or a row a metric where these are more. Controls are among them: without them
@@ -135,7 +135,7 @@ def _digits(x: float | None) -> str | None:
 
 
 def _controls(r: Record) -> dict[str, str | None]:
-    """Returns the mean of each metric that was measured beside the main one."""
+    """Returns the mean of each metric that was measured all_metrics_table the main one."""
     return {m: _digits(r.summary(m).mean) for m in r.metrics if m != r.main_metric}
 
 

@@ -4,8 +4,8 @@
     ...
     <!-- table end -->
 
-The name is a board's, as its files have it, for methods by IPC; `NAME all-metrics` for what was measured beside; or
-`cross_arch`, `continual`, `cost`, `labels` or `architectures` for all tables of that page.
+The name is a board's, as its files have it, for methods by IPC; `NAME all-metrics` for all metrics of its
+records; or `cross_arch`, `continual`, `cost`, `labels` or `architectures` for all tables of that page.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from pathlib import Path
 from dd_bench.runtime.files import write_atomic
 
 from ..core.boards import Board
-from .formatting import beside
+from .formatting import all_metrics_table
 from .markup import MARKDOWN
 from .tables import pages, table_of
 
@@ -71,7 +71,9 @@ def embedded(text: str, made: Sequence[Board], where: str = "the document") -> t
 def _tables(made: Sequence[Board]) -> dict[str, str]:
     """Returns every table by its name, as Markdown."""
     found = {board.track.slug: table_of(board) for board in made}
-    found |= {f"{board.track.slug} all-metrics": table for board in made if (table := beside(board))}
+    found |= {
+        f"{board.track.slug} all-metrics": table for board in made if (table := all_metrics_table(board))
+    }
     for name, of in pages([record for board in made for record in board.records]).items():
         found[name] = "\n\n".join(f"**{MARKDOWN.escape(title)}**\n\n{table}" for title, table in of)
     return found

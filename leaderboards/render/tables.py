@@ -18,7 +18,7 @@ from .architectures import architecture_tables
 from .continual import continual_tables
 from .cost import cost_tables
 from .cross_arch import cross_arch_tables
-from .formatting import beside, csv_text, every_entry, networks, number, printed
+from .formatting import all_metrics_table, csv_text, entries_table, networks, number, printed
 from .labels import label_tables
 from .markup import LATEX, MARKDOWN, Markup, markdown_table
 
@@ -90,7 +90,7 @@ def latex(board: Board) -> str:
 def _board_markdown(board: Board) -> str:
     context = _context(board, MARKDOWN)
     context["table"] = markdown_table(context["header"], context["rows"])
-    pages = {"beside": beside(board), "every_entry": every_entry(board)}
+    pages = {"all_metrics_table": all_metrics_table(board), "entries_table": entries_table(board)}
     return _MARKDOWN.get_template("board.md.j2").render(context, **pages)
 
 

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 from dd_bench.records.config_diff import changed
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import file_sha256
-from dd_bench.runtime.terminal import plain
+from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic.card import (
     CARD,
     INDEX,
@@ -76,7 +76,7 @@ def offer(sets_dir: Path, site: Path, elsewhere: str | None) -> dict[str, KnownS
             KeyError,
             AttributeError,
         ) as error:  # of a configuration of any shape
-            sys.stderr.write(f"left out of the site: {folder}: {plain(str(error))}\n")
+            sys.stderr.write(f"left out of the site: {folder}: {sanitize(str(error))}\n")
             continue
         digest = str(file_sha256(folder / CARD))
         if digest in known:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd_bench.data.graphs import Graphs
+from dd_bench.api import Graphs
 
 _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685  # of splitmix64
 
@@ -58,7 +58,7 @@ def dense(values: Tensor) -> Tensor:
     if values.device.type != "cpu":
         numbers: Tensor = values.unique(return_inverse=True)[1]
         return numbers
-    keys = values.numpy()  # whose sort is vectorised, unlike torch's
+    keys = values.numpy()  # whose sort is vectorised, check_store torch's
     order = keys.argsort()
     sorted_keys = keys[order]
     out = np.empty_like(keys)

@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from dd_bench.data.graph_dataset import GraphSplit
+from dd_bench.api import GraphSplit
 
 TABLE = 2**24  # pairs of tree and graph that are looked up at once
 
@@ -33,7 +33,7 @@ def trees_of(split: GraphSplit, colour: Tensor, isolated: bool) -> Tensor:
         graph, colour = graph[linked], colour[linked]
     pairs = colour * n + graph
     if pairs.device.type == "cpu":
-        pairs = torch.from_numpy(np.sort(pairs.numpy()))  # vectorised, unlike torch's
+        pairs = torch.from_numpy(np.sort(pairs.numpy()))  # vectorised, check_store torch's
     once = pairs.unique_consecutive() if pairs.device.type == "cpu" else pairs.unique()
     return torch.stack([once // n, once % n])
 

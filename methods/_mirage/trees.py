@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dd_bench.data.graphs import Graphs, stretches
+from dd_bench.api import Graphs, stretches
 
 
 @dataclass(frozen=True)

@@ -7,9 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from dd_bench.api import Context
-from dd_bench.runtime.checkpoint import Stateful
-from dd_bench.runtime.seeding import seeded
+from dd_bench.api import DistillContext, Stateful, seeded
 
 REPEATS = 16  # frequencies that share one scale vector, as the paper's K/16 components
 
@@ -23,7 +21,7 @@ class FrequencySampler:
     imitated.
     """
 
-    def __init__(self, m: int, d: int, learned: bool, lr: float, ctx: Context):
+    def __init__(self, m: int, d: int, learned: bool, lr: float, ctx: DistillContext):
         """Takes psi's Adam rate `lr`: our choice, the paper gives none."""
         self._m, self._d, self._ctx, self._psi = m, d, ctx, None
         if learned:

@@ -10,9 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd_bench.api import Context
-from dd_bench.data.dataset import RealSet
-from dd_bench.distill.batchnorm_statistics import Tapped
+from dd_bench.api import DistillContext, HookedTeacher, RealSet
 
 from .views import RecoverViews
 
@@ -30,7 +28,7 @@ class Engine:
     def __init__(
         self,
         real: RealSet,
-        teachers: Sequence[Tapped],
+        teachers: Sequence[HookedTeacher],
         views: RecoverViews,
         iterations: int,
         lr: float,
@@ -50,7 +48,7 @@ class Engine:
         batch: Callable[[], Tensor],
         y: Tensor,
         name: str,
-        ctx: Context,
+        ctx: DistillContext,
         *,
         clamped: bool,
     ) -> None:
@@ -97,7 +95,7 @@ class Engine:
                 )
         variable.requires_grad_(False)
 
-    def _layers(self, teacher: Tapped, device: torch.device) -> Tensor:
+    def _layers(self, teacher: HookedTeacher, device: torch.device) -> Tensor:
         """Returns the weight of each layer's distance, `(layers,)`."""
         weights = torch.ones(len(teacher.teacher.norms), device=device)
         weights[0] = self.first_layer
@@ -105,7 +103,7 @@ class Engine:
 
 
 def recover_loss(
-    teacher: Tapped, x: Tensor, y: Tensor, layers: Tensor, *, weight: float, autocast: bool
+    teacher: HookedTeacher, x: Tensor, y: Tensor, layers: Tensor, *, weight: float, autocast: bool
 ) -> tuple[Tensor, Tensor]:
     """Returns the loss of a batch `(b, c, h, w)` of classes `y (b,)`, and its distances by layer; 0-d, `(layers,)`."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):

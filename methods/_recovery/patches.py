@@ -8,11 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torchvision.transforms.v2.functional import resized_crop
 
-from dd_bench.api import Context
-from dd_bench.data.dataset import RealSet
-from dd_bench.runtime.shards import Piece
-from dd_bench.teachers.teachers import Teacher
-from dd_bench.training.views import boxes
+from dd_bench.api import DistillContext, RealSet, Shard, Teacher, boxes
 
 
 class Patches(BaseModel):
@@ -31,7 +27,9 @@ class Patches(BaseModel):
     crops: int = Field(ge=1)
 
 
-def composites(real: RealSet, ipc: int, c: int, observer: Teacher, how: Patches, ctx: Context) -> Piece:
+def composites(
+    real: RealSet, ipc: int, c: int, observer: Teacher, how: Patches, ctx: DistillContext
+) -> Shard:
     """Returns `ipc` images of class `c` as `pixels`, uint8 `(ipc, channels, h, w)`.
 
     Of each real image the crop of the smallest cross-entropy; of those the best ipc factor^2, dealt out so that

@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from dd_bench.training.views import boxes
+from dd_bench.api import boxes
 
 
 class RecoverViews(BaseModel):

@@ -6,13 +6,9 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from dd_bench.api import Context
-from dd_bench.data.dataset import RealSet
-from dd_bench.teachers.expert_buffer import Buffer, Storage
-from dd_bench.teachers.experts import experts, made_elsewhere
-from dd_bench.training.recipe import Recipe
+from dd_bench.api import DistillContext, ExpertBuffer, RealSet, Recipe, Storage, experts, released_experts
 
-from .gradient_rules import ExpertDescent, Flat, Penalty
+from .gradient_rules import GSAM, ExpertGradient, GradientPenalty
 
 
 class ExpertSettings(BaseModel):
@@ -26,9 +22,9 @@ class ExpertSettings(BaseModel):
     dtype: Storage
     precision: Literal["auto", "fp32"]
     source: str | None
-    flat: Flat
+    flat: GSAM
     loss_scale: tuple[Annotated[float, Field(ge=0, allow_inf_nan=False)], ...]
-    gradient_penalty: Penalty
+    gradient_penalty: GradientPenalty
     recipe: Recipe
 
     def check(self, last: int, init_epoch: int | None) -> None:
@@ -50,7 +46,9 @@ class ExpertSettings(BaseModel):
                 f"{self.recipe.epochs} epochs. Use method.experts.init_epoch=null"
             )
 
-    def buffer(self, real: RealSet, first: int, last: int, init_epoch: int | None, ctx: Context) -> Buffer:
+    def buffer(
+        self, real: RealSet, first: int, last: int, init_epoch: int | None, ctx: DistillContext
+    ) -> ExpertBuffer:
         """Returns the buffer, training it if it is missing.
 
         Args:
@@ -64,17 +62,19 @@ class ExpertSettings(BaseModel):
             ValueError: the buffer named by `source` does not fit this run.
         """
         if self.source is not None:
-            return made_elsewhere(self.source, real, ctx, range(first, last + 1), init_epoch)
+            ctx.note("the experts come from method.experts.source: recipe and number are theirs")
+            return released_experts(self.source, real, ctx.architecture, range(first, last + 1), init_epoch)
         wanted = {*range(first, last + 1), *([] if init_epoch is None else [init_epoch])}
         epochs = tuple(sorted(wanted))
-        descent = ExpertDescent(self.flat, self.loss_scale, self.gradient_penalty)
+        gradient_rule = ExpertGradient(self.flat, self.loss_scale, self.gradient_penalty)
         return experts(
             real,
+            ctx.architecture,
             self.recipe,
             ctx,
             count=self.count,
             epochs=tuple(range(self.recipe.epochs + 1)) if self.keep == "all" else epochs,
             dtype=self.dtype,
-            descent=descent or None,
+            gradient_rule=gradient_rule or None,
             exact=self.precision == "fp32",
         )

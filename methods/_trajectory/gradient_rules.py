@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor, nn
 from torch.func import functional_call, grad
 
-from dd_bench.training.losses import Loss
+from dd_bench.api import Loss
 
 
-class Flat(BaseModel):
+class GSAM(BaseModel):
     """Adaptive GSAM (Zhuang et al., ICLR 2022; FTD, equation 13): `rho` = 0 is a plain step."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -23,7 +23,7 @@ class Flat(BaseModel):
     alpha: float = Field(ge=0)
 
 
-class Penalty(BaseModel):
+class GradientPenalty(BaseModel):
     """The input gradient of the summed logits is to have norm 1, over channels or over the image; AST's code."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -33,7 +33,7 @@ class Penalty(BaseModel):
 
 
 @dataclass(frozen=True)
-class ExpertDescent:
+class ExpertGradient:
     """A training step's gradient for experts.
 
     Attributes:
@@ -43,9 +43,9 @@ class ExpertDescent:
         fast: the penalty is compiled; the same up to rounding.
     """
 
-    flat: Flat
+    flat: GSAM
     loss_scale: tuple[float, ...]
-    penalty: Penalty
+    penalty: GradientPenalty
     fast: bool = False
 
     def __bool__(self) -> bool:
@@ -60,7 +60,7 @@ class ExpertDescent:
             "penalty": self.penalty.model_dump() if self.penalty.weight else None,
         }
 
-    def compiled(self) -> ExpertDescent:
+    def compiled(self) -> ExpertGradient:
         """Returns the same for a run that repays compilation."""
         return replace(self, fast=True)
 
@@ -75,10 +75,10 @@ class ExpertDescent:
 
         backward()
         if self.flat.rho:
-            sharpness_aware(net, backward, self.flat)
+            gsam(net, backward, self.flat)
 
 
-def sharpness_aware(net: nn.Module, backward: Callable[[], None], flat: Flat) -> None:
+def gsam(net: nn.Module, backward: Callable[[], None], flat: GSAM) -> None:
     """Turns the gradient g in `.grad` into adaptive GSAM's; the parameters come back bit by bit.
 
     With `eps = rho theta^2 g / | |theta| g |` and g' the gradient at theta + eps: `g' - alpha v`, where v is the
@@ -104,7 +104,7 @@ def sharpness_aware(net: nn.Module, backward: Callable[[], None], flat: Flat) ->
             p.grad.sub_(flat.alpha * orthogonal)
 
 
-def add_penalty_gradient(net: nn.Module, x: Tensor, penalty: Penalty, fast: bool = False) -> None:
+def add_penalty_gradient(net: nn.Module, x: Tensor, penalty: GradientPenalty, fast: bool = False) -> None:
     """Adds the gradient of `weight mean((|J| - 1)^2)`, `J = d sum_k f_k / dx`, to `.grad`."""
     parameters = dict(net.named_parameters())
     with torch.no_grad():

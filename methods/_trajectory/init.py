@@ -5,11 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from dd_bench.api import Context
-from dd_bench.data.dataset import RealSet
-from dd_bench.distill.clusters import representatives
-from dd_bench.teachers.expert_buffer import Buffer
-from dd_bench.training.parameter_vector import FlatNetwork
+from dd_bench.api import DistillContext, ExpertBuffer, FunctionalNetwork, RealSet, representatives
 
 INITS = ("real", "noise", "correct", "clusters")
 LABELS = ("hard", "learned", "frozen", "target")
@@ -17,7 +13,7 @@ _RESTARTS = 3  # of k-means
 
 
 def correct_index(
-    real: RealSet, ipc: int, flat: FlatNetwork, buffer: Buffer, epoch: int, ctx: Context
+    real: RealSet, ipc: int, flat: FunctionalNetwork, buffer: ExpertBuffer, epoch: int, ctx: DistillContext
 ) -> Tensor:
     """Returns random training images that an expert classifies correctly, `(k, ipc)` (DATM).
 
@@ -44,7 +40,7 @@ def correct_index(
 
 
 def cluster_index(
-    real: RealSet, ipc: int, flat: FlatNetwork, buffer: Buffer, epoch: int, ctx: Context
+    real: RealSet, ipc: int, flat: FunctionalNetwork, buffer: ExpertBuffer, epoch: int, ctx: DistillContext
 ) -> Tensor:
     """Returns the training images nearest to the centroids of k-means on an expert's logits, `(k, ipc)` (AST).
 
@@ -62,7 +58,12 @@ def cluster_index(
 
 @torch.no_grad()
 def mean_logits(
-    images: Tensor, labels: Tensor, flat: FlatNetwork, buffer: Buffer, epoch: int, ctx: Context
+    images: Tensor,
+    labels: Tensor,
+    flat: FunctionalNetwork,
+    buffer: ExpertBuffer,
+    epoch: int,
+    ctx: DistillContext,
 ) -> Tensor:
     """Returns the mean logits `(n, k)` of the experts that classify an image correctly; of all, where none does."""
     right, every = torch.zeros((), device=ctx.device), torch.zeros((), device=ctx.device)
@@ -76,6 +77,6 @@ def mean_logits(
 
 
 @torch.no_grad()
-def _logits(flat: FlatNetwork, theta: Tensor, real: RealSet, index: Tensor) -> Tensor:
+def _logits(flat: FunctionalNetwork, theta: Tensor, real: RealSet, index: Tensor) -> Tensor:
     parts = [flat(theta, real.train.inputs(part)) for part in index.split(256)]
     return torch.cat(parts) if parts else torch.zeros(0, real.num_classes, device=theta.device)

@@ -10,10 +10,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor
 
-from dd_bench.api import Context
-from dd_bench.distill.unroll import Target
-from dd_bench.teachers.expert_buffer import Buffer
-from dd_bench.training.parameter_vector import FlatNetwork
+from dd_bench.api import DistillContext, EpochTarget, ExpertBuffer, FunctionalNetwork
 
 
 class Window(BaseModel):
@@ -61,11 +58,17 @@ class Segment:
 
     epoch: int
     start: Tensor
-    targets: list[Target]
+    targets: list[EpochTarget]
 
 
 def draw_segment(
-    buffer: Buffer, window: Window, iteration: int, steps: int, epochs: int, intermediate: str, ctx: Context
+    buffer: ExpertBuffer,
+    window: Window,
+    iteration: int,
+    steps: int,
+    epochs: int,
+    intermediate: str,
+    ctx: DistillContext,
 ) -> Segment:
     """Draws the segment of an iteration: experts in shuffled rounds, the start uniform in the window.
 
@@ -82,9 +85,10 @@ def draw_segment(
 
     between = range(1, epochs) if intermediate != "none" else ()
     targets = [
-        Target(steps // epochs * j, at(j), 1.0 if intermediate == "constant" else j / epochs) for j in between
+        EpochTarget(steps // epochs * j, at(j), 1.0 if intermediate == "constant" else j / epochs)
+        for j in between
     ]
-    return Segment(epoch, at(0), [*targets, Target(steps, at(epochs))])
+    return Segment(epoch, at(0), [*targets, EpochTarget(steps, at(epochs))])
 
 
 def balance(epoch: int, stop: int) -> float:
@@ -94,7 +98,7 @@ def balance(epoch: int, stop: int) -> float:
     return factor if epoch >= half else 1 / factor
 
 
-def perturbed(start: Tensor, flat: FlatNetwork, scale: float, generator: torch.Generator) -> Tensor:
+def perturbed(start: Tensor, flat: FunctionalNetwork, scale: float, generator: torch.Generator) -> Tensor:
     """Returns `w + scale d / |d| w` for each convolution w, with d of N(0, 1); other parameters as they are."""
     moved = start.clone()
     for part in flat.split(moved).values():  # views

@@ -7,9 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dd_bench.api import Context
-from dd_bench.distill.unroll import Step
-from dd_bench.training.augment import Augment, Draw
+from dd_bench.api import Augment, DistillContext, Draw, InnerStep
 
 
 @dataclass(frozen=True)
@@ -30,7 +28,7 @@ class Views:
     shape: tuple[int, int, int]
     canvas: int
 
-    def plan(self, n: int, iteration: int, ctx: Context) -> list[Step]:
+    def plan(self, n: int, iteration: int, ctx: DistillContext) -> list[InnerStep]:
         """Returns the steps of an iteration on n images; a batch that the images do not fill is left out."""
         size = min(n, self.batch or n)
         everything, steps = torch.arange(n, device=ctx.device), []
@@ -49,7 +47,7 @@ class Views:
                 x = self._crop(x, corners)
                 return x if draw is None else self.augment.apply(x[None], draw)[0]
 
-            steps.append(Step(index, view))
+            steps.append(InnerStep(index, view))
         return steps
 
     def _crop(self, x: Tensor, corners: Tensor) -> Tensor:

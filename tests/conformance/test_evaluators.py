@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from hydra import compose, initialize_config_module
 from hydra.utils import get_class, instantiate
 
-from dd_bench.api import Context, Evaluator
+from dd_bench.api import EvaluationContext, Evaluator
 from dd_bench.distill.coreset import selected
 from dd_bench.runtime.cache import Cache
 
@@ -43,9 +43,12 @@ def measure(real_set, motifs, convnet, gin, runtime, protocol, recipe, tmp_path)
         syn = change(selected(real.train_only(), index))
         short = protocol(recipe=recipe(epochs=2))
         cache = Cache(tmp_path / "cache")
-        ctx = Context(seed, runtime, network, cache, None, short, finished=frozenset(finished), ipc=2)
-        assert evaluator.unfit(real, network) is None and evaluator.unsupported(syn, real) is None
-        return list(evaluator.run(syn, real, ctx))
+        ctx = EvaluationContext(
+            seed=seed, runtime=runtime, architecture=network, cache=cache, protocol=short,
+            finished=frozenset(finished), ipc=2,
+        )  # fmt: skip
+        assert evaluator.check_dataset(real, network) is None and evaluator.check_set(syn, real) is None
+        return [list(found.scores) for found in evaluator.run(syn, real, ctx) if found.scores]
 
     return run
 
@@ -94,7 +97,7 @@ def test_scores_come_by_network_repeat_with_the_seed_and_go_on_where_they_stoppe
 def test_the_other_modality_is_refused_with_its_name(blobs, motifs, name):
     real = blobs if name in OF_GRAPHS else motifs
     syn = selected(real.train_only(), real.train.of_class(0)[:1])
-    reason = instantiate(CONFIGS[name], _convert_="all").unsupported(syn, real)
+    reason = instantiate(CONFIGS[name], _convert_="all").check_set(syn, real)
     assert reason is not None and f"this set holds {syn.kind}" in reason
 
 

@@ -116,7 +116,7 @@ def test_it_never_sees_the_test_split(distilled, name, monkeypatch):
 @each_method
 def test_images_are_refused_where_it_takes_graphs_alone(make_method, make_architecture, train_blobs, name):
     method = make_method(name)
-    reason = method.unsupported(train_blobs, 2, make_architecture())
+    reason = method.check_dataset(train_blobs, 2, make_architecture())
     if "image" in type(method).modalities:
         assert reason is None
     else:

@@ -91,7 +91,7 @@ def test_it_composes_and_its_smoke_overrides_apply(name):
 @each_method
 def test_the_set_is_well_formed(make_method, make_ctx, train_blobs, name):
     ctx, method = make_ctx(), make_method(name)
-    assert method.unsupported(train_blobs, IPC, ctx.architecture) is None
+    assert method.check_dataset(train_blobs, IPC, ctx.architecture) is None
     method.prepare(train_blobs, ctx)
     syn = method.distill(train_blobs, IPC, ctx)
     syn.check_ipc(IPC)
@@ -148,9 +148,9 @@ def test_it_moves_the_images_of_every_class(make_method, make_ctx, train_blobs, 
 def test_it_logs_its_loss_at_every_step(make_method, make_ctx, train_blobs, name):
     ctx, method = make_ctx(), make_method(name)
     method.distill(train_blobs, IPC, ctx)
-    pieces = len(ctx.rows.rows) // method.iterations
-    assert pieces == 1 or method.in_pieces
-    assert [step for step, _ in ctx.rows.rows] == list(range(method.iterations)) * pieces
+    shards = len(ctx.rows.rows) // method.iterations
+    assert shards == 1 or method.in_shards
+    assert [step for step, _ in ctx.rows.rows] == list(range(method.iterations)) * shards
     assert all(loss > 0 for loss in ctx.rows.losses)
 
 
@@ -178,7 +178,7 @@ def test_it_never_sees_the_test_split(make_method, make_ctx, make_blobs, name, m
 
     monkeypatch.setattr(RealSet, "test", property(refuse))
     ctx, method, view = make_ctx(fresh_cache=True), make_method(name), real.train_only()
-    method.unsupported(view, IPC, ctx.architecture)
+    method.check_dataset(view, IPC, ctx.architecture)
     method.prepare(view, ctx)
     method.distill(view, IPC, ctx)
 
@@ -202,14 +202,14 @@ def test_impossible_pairs_have_a_reason(make_method, make_architecture, make_blo
         (make_blobs(counts=(20, 3, 9)), 4),
         (make_blobs(), 10_000),
     ):
-        reason = method.unsupported(real.train_only(), ipc, architecture)
+        reason = method.check_dataset(real.train_only(), ipc, architecture)
         if real.modality == "graph":
             both = "graph" in type(method).modalities
             assert reason is None if both else "distils images, dataset 'blobs' holds graphs" in reason
         elif reason is not None:
             assert f"ipc={ipc}" in reason and ("'b'" in reason)
         else:
-            # a compensator's number of images depends on its teachers, which are asked by `unteachable`
+            # a compensator's number of images depends on its teachers, which are asked by `check_teachers`
             assert name == "full" or "infer" in name or method.init == "noise"
 
 
@@ -233,7 +233,7 @@ def test_another_network_is_distilled_on_or_refused(
     """Never a crash; and with dropout too one seed is one set, resumed or not."""
     architecture = make_architecture(**({"cls": cls} if cls else {}), **knobs)
     method = make_method(name)
-    reason = method.unsupported(train_blobs, IPC, architecture)
+    reason = method.check_dataset(train_blobs, IPC, architecture)
     if reason is not None:
         assert len(reason) > 20
         return
@@ -256,7 +256,7 @@ def test_a_small_class_does_not_crash_it(make_method, make_ctx, make_blobs, name
     """Real batches are cut to the smallest class, and the record says so."""
     real, ctx = make_blobs(counts=(12, 2, 30)).train_only(), make_ctx()
     method = make_method(name)
-    assert method.unsupported(real, IPC, ctx.architecture) is None
+    assert method.check_dataset(real, IPC, ctx.architecture) is None
     method.prepare(real, ctx)
     method.distill(real, IPC, ctx)
     cut = [note for note in ctx.notes if "smallest class" in note]

@@ -18,9 +18,9 @@ from dd_bench.data.graphs import Graphs, GraphShape, coalesced, joined
 from dd_bench.data.ogb_mol import ogb_mol
 from dd_bench.data.pyg import pyg
 from dd_bench.data.tu import both_ways, tu
-from dd_bench.evaluation.graph_metrics import majority, score, size_only
+from dd_bench.evaluation.graph_metrics import graph_score, majority, size_only
 from dd_bench.evaluators import graph as graph_evaluator
-from dd_bench.evaluators.graph import _lessons
+from dd_bench.evaluators.graph import _labelled_batches
 from dd_bench.models.gnn import GCN
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
@@ -258,13 +258,13 @@ class TestScores:
         g = torch.Generator().manual_seed(0)
         logits, y = torch.randn(50, 2, generator=g), torch.randint(2, (50,), generator=g)
         p = logits.softmax(1)[:, 1]
-        assert score("auc", logits, y) == pytest.approx(roc_auc_score(y.numpy(), p.numpy()))
+        assert graph_score("auc", logits, y) == pytest.approx(roc_auc_score(y.numpy(), p.numpy()))
         many, y3 = torch.randn(60, 3, generator=g), torch.randint(3, (60,), generator=g)
         wanted = roc_auc_score(
             y3.numpy(), many.double().softmax(1).numpy(), multi_class="ovr", average="macro"
         )
-        assert score("auc", many, y3) == pytest.approx(wanted)
-        assert score("auc", torch.zeros(50, 2), y) == 0.5
+        assert graph_score("auc", many, y3) == pytest.approx(wanted)
+        assert graph_score("auc", torch.zeros(50, 2), y) == 0.5
 
     def test_controls_of_size(self, motifs):
         """House and cycle graphs have equally many nodes: size says nothing."""
@@ -303,7 +303,7 @@ class TestSets:
     def test_sizes_are_told_three_ways(self, motifs):
         syn = GraphSet.coreset(motifs, torch.arange(4))
         nodes = int(motifs.train.graphs.num_nodes[:4].sum())
-        assert syn.told_sizes() == {"samples": 4, "nodes": nodes, "paper bytes": syn.paper_bytes()}
+        assert syn.size_metrics() == {"samples": 4, "nodes": nodes, "paper bytes": syn.paper_bytes()}
 
     def test_the_shortest_integers(self):
         for most, kind in (
@@ -346,17 +346,17 @@ class TestWeights:
 
     def test_none(self, weighed):
         syn = weighed("none")
-        assert syn.weights().tolist() == [1.0] * 4 and _lessons(syn, 8, 0, CPU)[1] is None
+        assert syn.weights().tolist() == [1.0] * 4 and _labelled_batches(syn, 8, 0, CPU)[1] is None
 
     def test_batches_are_drawn_in_proportion(self, weighed):
         syn = weighed("sampling")
-        _, lessons = _lessons(syn, 8, 0, CPU)
+        _, lessons = _labelled_batches(syn, 8, 0, CPU)
         sizes = syn.materialise(CPU)[0].num_nodes.tolist()
         assert len(set(sizes)) == 4
         seen = torch.cat([x.num_nodes for epoch in range(1500) for _, x, _ in lessons(epoch)])
         share = torch.tensor([(seen == size).float().mean() for size in sizes])
         torch.testing.assert_close(share, torch.tensor([1, 3, 8, 4]) / 16, atol=0.02, rtol=0)
-        again = next(iter(_lessons(syn, 8, 0, CPU)[1](3)))
+        again = next(iter(_labelled_batches(syn, 8, 0, CPU)[1](3)))
         assert torch.equal(next(iter(lessons(3)))[2], again[2]), "drawn by seed and epoch"
 
     def test_a_larger_class_is_not_drawn_more_often_for_its_size(self, weighed):
@@ -370,7 +370,7 @@ class TestWeights:
 
     def test_the_loss_is_weighed(self, weighed):
         syn = weighed("loss")
-        _, lessons = _lessons(syn, 8, 0, CPU)
+        _, lessons = _labelled_batches(syn, 8, 0, CPU)
         ((_, x, target),) = lessons(0)
         assert isinstance(target, Weighted) and float(target.weights.mean()) == pytest.approx(1.0)
         logits = torch.randn(4, 2, generator=torch.Generator().manual_seed(0))

@@ -3,10 +3,10 @@
 import pytest
 import torch
 
-from dd_bench.api import Context
+from dd_bench.api import DistillContext
 from dd_bench.data.dataset import tensor_set
 from dd_bench.data.preprocess import Normalise
-from dd_bench.distill.matching import class_chunks, mean_match, real_batch, without_norm
+from dd_bench.distill.matching import check_norm, class_chunks, mean_match, real_batch
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
 from dd_bench.models.mlp import MLP
@@ -45,7 +45,7 @@ def coded(counts=(9, 5, 12)):
 def context(seed=0):
     runtime = Runtime(CPU, False, None, 1, 0, False)
     architecture = Architecture(ConvNet, {**KNOBS, "norm": "none"}, (1, 4, 4), 3)
-    return Context(seed, runtime, architecture, None, None, None)
+    return DistillContext(seed=seed, runtime=runtime, architecture=architecture, cache=None, loop=None)
 
 
 def test_mean_match_closed_form():
@@ -102,8 +102,8 @@ def test_a_chunk_holds_a_class(size):
 def test_without_norm():
     has = Architecture(ConvNet, {**KNOBS, "norm": "none"}, (3, 8, 8), 5)
     lacks = Architecture(MLP, {"width": 4, "depth": 1}, (3, 8, 8), 5)
-    assert without_norm(None, has) is without_norm(None, lacks) is without_norm("batchnorm", has) is None
-    assert "MLP has not" in without_norm("batchnorm", lacks)
+    assert check_norm(None, has) is check_norm(None, lacks) is check_norm("batchnorm", has) is None
+    assert "MLP has not" in check_norm("batchnorm", lacks)
 
 
 def test_real_batches_are_of_their_class_without_replacement_and_fresh():

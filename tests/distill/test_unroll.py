@@ -13,11 +13,11 @@ import torch.nn.functional as F
 from dd_bench.data.digits import digits
 from dd_bench.distill.unroll import (
     GRADIENTS,
-    Compiled,
-    Eager,
-    Inner,
-    Step,
-    Target,
+    CompiledDifferentiator,
+    EagerDifferentiator,
+    EpochTarget,
+    InnerLoop,
+    InnerStep,
     adjoint,
     truncated,
     unroll,
@@ -29,7 +29,7 @@ from dd_bench.training.augment import OPS, Augment
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.losses import classification_loss
-from dd_bench.training.parameter_vector import FlatNetwork, flatten
+from dd_bench.training.parameter_vector import FunctionalNetwork, flatten
 
 CPU = torch.device("cpu")
 SHAPE, CLASSES, IMAGES = (3, 8, 8), 3, 6
@@ -85,20 +85,20 @@ def loss_on(flat, learned=False):
 def student(kind="convnet", *, steps=6, batches=None, learned=False, augmented=False, between=False, **how):
     """A student's training in float64, images, labels and lr."""
     net = network(kind)
-    flat, start = FlatNetwork(net), flatten(net)
+    flat, start = FunctionalNetwork(net), flatten(net)
     indices = [torch.tensor(b) for b in batches] if batches else [EVERYTHING] * steps
     views = all_six_ops(len(indices[0])) if augmented else [same]
-    targets = [Target(len(indices), start + 0.1 * randn(flat.p, seed=1))]
+    targets = [EpochTarget(len(indices), start + 0.1 * randn(flat.p, seed=1))]
     if between:
         targets = [
-            Target(2, start + 0.05 * randn(flat.p, seed=2), 0.5),
-            Target(4, start + 0.07 * randn(flat.p, seed=3), 1.5),
+            EpochTarget(2, start + 0.05 * randn(flat.p, seed=2), 0.5),
+            EpochTarget(4, start + 0.07 * randn(flat.p, seed=3), 1.5),
             *targets,
         ]
-    inner = Inner(
-        Eager(loss_on(flat, learned), learned),
+    inner = InnerLoop(
+        EagerDifferentiator(loss_on(flat, learned), learned),
         start,
-        [Step(index, view) for index, view in zip(indices, itertools.cycle(views), strict=False)],
+        [InnerStep(index, view) for index, view in zip(indices, itertools.cycle(views), strict=False)],
         targets,
         **how,
     )
@@ -247,8 +247,13 @@ def quadratic(n=5, p=4, d=3):
         return theta @ a @ theta / 2 - theta @ b @ x.sum((0, 2, 3))
 
     start, target = randn(p, seed=3), randn(p, seed=4)
-    steps = [Step(torch.tensor([i]), same) for i in range(n)]
-    return Inner(Eager(loss, False), start, steps, [Target(n, target)]), a, b, randn(n, d, 1, 1, seed=5)
+    steps = [InnerStep(torch.tensor([i]), same) for i in range(n)]
+    return (
+        InnerLoop(EagerDifferentiator(loss, False), start, steps, [EpochTarget(n, target)]),
+        a,
+        b,
+        randn(n, d, 1, 1, seed=5),
+    )
 
 
 def test_on_a_quadratic_loss_an_image_acts_through_the_steps_after_its_own():
@@ -274,9 +279,11 @@ def linear(momentum=0.0):
     def loss(theta, x, y):
         return theta @ b @ x.mean((0, 2, 3)).tanh() + 0 * theta.square().sum()
 
-    steps = [Step(torch.tensor(i), same) for i in ([0, 1], [1, 2], [2, 0])]
+    steps = [InnerStep(torch.tensor(i), same) for i in ([0, 1], [1, 2], [2, 0])]
     start = randn(4, seed=3)
-    inner = Inner(Eager(loss, False), start, steps, [Target(3, start + randn(4, seed=4))], momentum)
+    inner = InnerLoop(
+        EagerDifferentiator(loss, False), start, steps, [EpochTarget(3, start + randn(4, seed=4))], momentum
+    )
     return inner, randn(3, 3, 2, 2, seed=5), torch.zeros(3), torch.tensor(0.2, dtype=torch.float64)
 
 
@@ -306,7 +313,7 @@ def test_weights_that_neither_move_nor_should_do_not_matter(gradient):
     """The number of parameters is in no denominator."""
     inner, images, labels, lr = student(momentum=0.9)
     plain, p = inner.calculus.loss, len(inner.start)
-    calculus = Eager(lambda theta, x, y: plain(theta[:p], x, y), False)
+    calculus = EagerDifferentiator(lambda theta, x, y: plain(theta[:p], x, y), False)
     more = randn(10 * p, seed=8)
     (target,) = inner.targets
     target = replace(target, parameters=torch.cat([target.parameters, more]))
@@ -336,7 +343,7 @@ def test_nothing_is_left_of_it_where_the_target_is_the_student_s_own_end(gradien
         g = inner.calculus.gradient(theta, step.view(images[step.index]), labels[step.index])
         velocity = 0.9 * velocity + g
         theta = theta - lr * velocity
-    found = gradient(replace(inner, targets=[Target(6, theta)]), images, labels, lr)
+    found = gradient(replace(inner, targets=[EpochTarget(6, theta)]), images, labels, lr)
     assert float(found.loss) < 1e-28
     assert all(float(d.abs().max()) < 1e-13 for d in found[1:])
 
@@ -348,7 +355,7 @@ def test_an_image_of_several_batches_collects_from_each(gradient):
     inner, images, labels, lr = student(batches=batches, learned=True, momentum=0.5)
     shared = gradient(inner, images, labels, lr)
     flat = torch.tensor(batches).flatten()
-    own = [Step(torch.arange(3 * i, 3 * i + 3), same) for i in range(3)]
+    own = [InnerStep(torch.arange(3 * i, 3 * i + 3), same) for i in range(3)]
     copies = gradient(replace(inner, steps=own), images[flat], labels[flat], lr)
     assert close(copies.loss, shared.loss)
     for name in ("images", "labels"):
@@ -438,14 +445,14 @@ def stretch(recipe, runtime):
         on_epoch=lambda epoch: ends.append(flatten(net).double()),
     )
     index = torch.stack([real.train.of_class(c)[0] for c in range(10)])
-    return FlatNetwork(net.double()), ends, images[index].double()
+    return FunctionalNetwork(net.double()), ends, images[index].double()
 
 
 def test_truncated_points_roughly_the_way_of_the_gradient(stretch):
     """Twenty steps on digits: the paper calls it exact."""
     flat, (start, _, end), images = stretch
-    steps = [Step(torch.arange(10), same) for _ in range(20)]
-    inner = Inner(Eager(loss_on(flat), False), start, steps, [Target(20, end)])
+    steps = [InnerStep(torch.arange(10), same) for _ in range(20)]
+    inner = InnerLoop(EagerDifferentiator(loss_on(flat), False), start, steps, [EpochTarget(20, end)])
     at = inner, images, torch.arange(10), torch.tensor(0.01, dtype=torch.float64)
     exact, cut = adjoint(*at), truncated(*at)
     assert float(exact.loss) < 0.8, "the student follows"
@@ -460,6 +467,6 @@ def test_compiled_equals_eager(learned, momentum):
     inner, *at = student(
         "convnet", batches=RECURRING, learned=learned, augmented=True, between=True, momentum=momentum
     )
-    fast = replace(inner, calculus=Compiled(inner.calculus.loss, learned))
+    fast = replace(inner, calculus=CompiledDifferentiator(inner.calculus.loss, learned))
     for gradient in (adjoint, truncated):
         everything_agrees(gradient(fast, *at), gradient(inner, *at))

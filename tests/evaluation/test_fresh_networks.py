@@ -8,7 +8,7 @@ import torch
 
 from dd_bench.distill.init import class_labels
 from dd_bench.evaluation import fresh_networks
-from dd_bench.evaluation.fresh_networks import Examination
+from dd_bench.evaluation.fresh_networks import FreshNetworks
 from dd_bench.training.scoring import accuracy
 
 CPU = torch.device("cpu")
@@ -39,7 +39,7 @@ def exam(real_set, convnet, protocol, runtime):
         images, labels = real.train.inputs(index), real.train.labels[index]
         val = Counted(real.val) if real.val is not None else None
         net = convnet(real, norm=norm)
-        return Examination(net, protocol(**rule), images, labels, Counted(real.test), val, real.flip, how)
+        return FreshNetworks(net, protocol(**rule), images, labels, Counted(real.test), val, real.flip, how)
 
     return make
 
@@ -47,13 +47,13 @@ def exam(real_set, convnet, protocol, runtime):
 class TestSelection:
     def test_last_touches_test_once_a_network(self, exam):
         e = exam()
-        values = dict(e.scores(SEEDS, of=3))
+        values = dict(e.scores(SEEDS, total=3))
         assert set(values) == set(SEEDS) and e.test.reads == 3 and e.val.reads == 0
         assert all(0 <= v <= 1 and math.isclose(v * 60, round(v * 60)) for v in values.values())
 
     def test_best_on_val_looks_at_val_and_touches_test_once(self, exam, recipe):
         e = exam(selection="best_on_val", eval_every=2, recipe=recipe(epochs=5))
-        list(e.scores(SEEDS, of=3))
+        list(e.scores(SEEDS, total=3))
         assert e.test.reads == 3 and e.val.reads == 3 * 3, "after epochs 2, 4 and the last"
 
     def test_best_on_val_needs_val(self, exam):
@@ -150,14 +150,14 @@ class TestSelection:
 class TestHow:
     def test_some_networks_are_the_same_as_among_all(self, exam):
         """A resumed evaluation trains the missing networks, and they come out as they would have."""
-        whole = dict(exam().scores(SEEDS, of=3))
-        assert dict(exam().scores({2: 13}, of=3)) == {2: whole[2]}
-        assert dict(exam().scores({1: 12, 0: 11}, of=3)) == {1: whole[1], 0: whole[0]}
+        whole = dict(exam().scores(SEEDS, total=3))
+        assert dict(exam().scores({2: 13}, total=3)) == {2: whole[2]}
+        assert dict(exam().scores({1: 12, 0: 11}, total=3)) == {1: whole[1], 0: whole[0]}
 
     def test_vmapped_gives_the_same_scores(self, exam, runtime):
-        whole = dict(exam().scores(SEEDS, of=3))
+        whole = dict(exam().scores(SEEDS, total=3))
         together = exam(how=replace(runtime, vmap=True))
-        values = dict(together.scores(SEEDS, of=3))
+        values = dict(together.scores(SEEDS, total=3))
         assert together.test.reads == 3
         assert values == pytest.approx(whole, abs=0.035), "up to two of sixty images"
 
@@ -166,21 +166,21 @@ class TestHow:
         e = exam(
             how=replace(runtime, vmap=True), selection="best_on_test", eval_every=1, recipe=recipe(epochs=3)
         )
-        assert len(dict(e.scores(SEEDS, of=3))) == 3
+        assert len(dict(e.scores(SEEDS, total=3))) == 3
 
     def test_a_single_network_needs_no_process(self, exam, runtime, monkeypatch):
-        monkeypatch.setattr(Examination, "_spread", lambda *a: pytest.fail("spread"))
+        monkeypatch.setattr(FreshNetworks, "_spread", lambda *a: pytest.fail("spread"))
         busy = replace(runtime, workers=2)
-        assert len(dict(exam(how=busy).scores({0: 11}, of=1))) == 1
-        assert len(dict(exam(how=replace(busy, spread_after=10**6)).scores(SEEDS, of=3))) == 3
+        assert len(dict(exam(how=busy).scores({0: 11}, total=1))) == 1
+        assert len(dict(exam(how=replace(busy, spread_after=10**6)).scores(SEEDS, total=3))) == 3
 
     @pytest.mark.slow
     def test_processes_give_the_same_scores(self, exam, runtime, real_set):
-        whole = dict(exam().scores(SEEDS, of=3))
+        whole = dict(exam().scores(SEEDS, total=3))
         e = exam(how=replace(runtime, workers=2))
         e = replace(e, test=e.test.split, val=e.val.split)
-        assert dict(e.scores(SEEDS, of=3)) == pytest.approx(whole, abs=0.035)
-        assert dict(e.scores({1: 12}, of=3)) == pytest.approx({1: whole[1]}, abs=0.035)
+        assert dict(e.scores(SEEDS, total=3)) == pytest.approx(whole, abs=0.035)
+        assert dict(e.scores({1: 12}, total=3)) == pytest.approx({1: whole[1]}, abs=0.035)
 
     @pytest.mark.parametrize(
         "how",
@@ -190,8 +190,8 @@ class TestHow:
     def test_trained_networks_are_those_that_are_scored(self, exam, runtime, how):
         e = exam(how=replace(runtime, **how))
         e = replace(e, test=e.test.split, val=e.val.split)
-        scores = dict(e.scores(SEEDS, of=3))
-        nets = dict(e.networks(SEEDS, of=3))
+        scores = dict(e.scores(SEEDS, total=3))
+        nets = dict(e.networks(SEEDS, total=3))
         assert {n: accuracy(net, e.test.batches(9), runtime) for n, net in nets.items()} == pytest.approx(
             scores
         )
@@ -199,12 +199,12 @@ class TestHow:
     def test_there_is_no_network_that_test_data_chose(self, exam, recipe):
         e = exam(selection="best_on_test", eval_every=1, recipe=recipe(epochs=3))
         with pytest.raises(ValueError, match=r"selects on test data\. Use one with selection=last"):
-            next(e.networks(SEEDS, of=3))
+            next(e.networks(SEEDS, total=3))
 
     def test_compiling_depends_on_the_whole_measurement(self, exam, runtime, monkeypatch):
         """Not on what a resumed run has left to do: it must give the same values."""
         told = []
-        monkeypatch.setattr(Examination, "score", lambda self, seed, compiled: told.append(compiled) or 0.5)
+        monkeypatch.setattr(FreshNetworks, "score", lambda self, seed, compiled: told.append(compiled) or 0.5)
         for answer in (True, False):
             asked = []
             monkeypatch.setattr(
@@ -212,7 +212,7 @@ class TestHow:
                 "repays_compilation",
                 lambda *a, asked=asked, answer=answer: (asked.append(a[0]), answer)[1],
             )
-            list(exam().scores({2: 13}, of=3))
+            list(exam().scores({2: 13}, total=3))
             assert asked == [3 * 5 * 9], "networks, epochs, images"
         assert told == [True, False]
 
@@ -222,8 +222,8 @@ def test_more_data_score_higher(blobs, convnet, protocol, recipe, runtime):
 
     def mean(images, labels):
         plan = protocol(recipe=recipe(epochs=20, lr=0.02))
-        e = Examination(convnet(blobs), plan, images, labels, blobs.test, None, False, runtime)
-        return sum(v for _, v in e.scores(SEEDS, of=3)) / 3
+        e = FreshNetworks(convnet(blobs), plan, images, labels, blobs.test, None, False, runtime)
+        return sum(v for _, v in e.scores(SEEDS, total=3)) / 3
 
     everything = torch.arange(len(blobs.train))
     full = mean(blobs.train.inputs(everything), blobs.train.labels)

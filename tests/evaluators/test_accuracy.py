@@ -6,7 +6,7 @@ from statistics import mean
 import pytest
 import torch
 
-from dd_bench.api import Context
+from dd_bench.api import EvaluationContext
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.decode import tile
 from dd_bench.evaluation import fresh_networks
@@ -18,15 +18,18 @@ from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.scoring import accuracy
 
+from .conftest import notes_of, scores_by_network
+
 
 @pytest.fixture
 def make_ctx(convnet, runtime, protocol, recipe, tmp_path):
     def make(real, seed=0, finished=(), epochs=3, learned_lr=False, **knobs):
         short = protocol(recipe=recipe(epochs=epochs), learned_lr=learned_lr)
         cache = Cache(tmp_path / "cache")
-        return Context(
-            seed, runtime, convnet(real, **knobs), cache, None, short, finished=frozenset(finished)
-        )
+        return EvaluationContext(
+            seed=seed, runtime=runtime, architecture=convnet(real, **knobs), cache=cache, protocol=short,
+            finished=frozenset(finished), ipc=2,
+        )  # fmt: skip
 
     return make
 
@@ -36,7 +39,7 @@ def coreset(real, per_class, seed=0):
 
 
 def scores_of(evaluator, syn, real, ctx):
-    return [score for network in evaluator.run(syn, real, ctx) for score in network]
+    return [score for network in scores_by_network(evaluator, syn, real, ctx) for score in network]
 
 
 def test_one_score_a_network(blobs, make_ctx):
@@ -109,7 +112,7 @@ class TestLearnedRate:
             assert torch.equal(torch.cat([p.detach().flatten() for p in net.parameters()]), end)
             assert score.value == accuracy(net, real.test.batches(1000), ctx.runtime)
         said = ["fresh networks were trained at the set's learned rate 0.05"] if used == 0.05 else []
-        assert ctx.notes == said
+        assert notes_of(Accuracy(num_networks=2), syn, real, ctx) == said
 
     def test_it_makes_a_difference(self, real_set, make_ctx, trained):
         """So the test above can tell."""
@@ -132,8 +135,8 @@ class TestLearnedRate:
 
     def test_a_rate_that_is_the_recipes_needs_no_word(self, blobs, make_ctx):
         ctx = make_ctx(blobs, learned_lr=True)
-        scores_of(Accuracy(num_networks=1), replace(coreset(blobs, 2), lr=0.01), blobs, ctx)
-        assert ctx.notes == []
+        syn = replace(coreset(blobs, 2), lr=0.01)
+        assert notes_of(Accuracy(num_networks=1), syn, blobs, ctx) == []
 
     def test_tiles_of_a_canvas_are_trained_on_one_by_one(self, blobs, make_ctx):
         """A set on canvases scores what the set of its tiles scores."""

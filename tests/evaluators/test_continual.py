@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from dd_bench.api import Context
+from dd_bench.api import EvaluationContext
 from dd_bench.evaluation import fresh_networks
-from dd_bench.evaluators.continual import Continual, _scores, class_parts
+from dd_bench.evaluators.continual import Continual, _measured, class_parts
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.seeding import seed_for
 from dd_bench.synthetic.images import ImageSet
@@ -14,13 +14,23 @@ from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.scoring import accuracy, right_by_class
 
+from .conftest import scores_by_network
+
 
 @pytest.fixture
 def make_ctx(convnet, blobs, runtime, protocol, recipe, tmp_path):
     def make(seed=0, finished=(), **changes):
         short = protocol(recipe=recipe(epochs=2), **changes)
         cache = Cache(tmp_path / "cache")
-        return Context(seed, runtime, convnet(blobs), cache, None, short, finished=frozenset(finished))
+        return EvaluationContext(
+            seed=seed,
+            runtime=runtime,
+            architecture=convnet(blobs),
+            cache=cache,
+            protocol=short,
+            finished=frozenset(finished),
+            ipc=2,
+        )
 
     return make
 
@@ -42,7 +52,7 @@ def test_orders_are_those_of_the_papers():
 def test_scores_are_of_the_table():
     nan = float("nan")
     table = torch.tensor([[0.9, nan, nan, 0.9], [0.6, 0.8, nan, 0.7], [0.5, 0.9, 0.4, 0.6]])
-    values = {s.metric: s.value for s in _scores(4, 1, 7, table)}
+    values = {s.metric: s.value for s in _measured(4, 1, 7, table).scores}
     assert values == pytest.approx({
         "step 1": 0.9, "step 2": 0.7, "step 3": 0.6, "accuracy": 0.6, "average": 2.2 / 3,
         "forgetting": ((0.9 - 0.5) + (0.8 - 0.9)) / 2,
@@ -58,7 +68,7 @@ def test_each_step_trains_on_what_was_seen_and_is_tested_on_it(blobs, syn, make_
 
     monkeypatch.setattr(fresh_networks, "train", spy)
     ctx = make_ctx()
-    (scores,) = Continual(steps=3, orders=1, num_networks=1).run(syn, blobs, ctx)
+    (scores,) = scores_by_network(Continual(steps=3, orders=1, num_networks=1), syn, blobs, ctx)
     order = class_parts(0, 3, 3).flatten().tolist()
     assert seen == [sorted(c for c in order[: s + 1] for _ in range(3)) for s in range(3)]
     values, seed = {s.metric: s.value for s in scores}, scores[0].seed
@@ -84,16 +94,16 @@ def test_right_by_class_adds_up_to_accuracy(blobs, convnet, runtime):
 
 def test_a_killed_run_goes_on_network_by_network(blobs, syn, make_ctx):
     evaluator = Continual(steps=3, orders=2, num_networks=2)
-    whole = list(evaluator.run(syn, blobs, make_ctx()))
+    whole = scores_by_network(evaluator, syn, blobs, make_ctx())
     assert [s[0].network for s in whole] == [0, 1, 2, 3]
-    rest = list(evaluator.run(syn, blobs, make_ctx(finished=[0, 1, 3])))
+    rest = scores_by_network(evaluator, syn, blobs, make_ctx(finished=[0, 1, 3]))
     assert rest == [whole[2]]
 
 
 def test_what_cannot_be_is_said(blobs, syn, protocol, recipe):
-    assert "Use evaluator.steps=3" in Continual(steps=2, orders=1, num_networks=1).unfit(blobs, None)
+    assert "Use evaluator.steps=3" in Continual(steps=2, orders=1, num_networks=1).check_dataset(blobs, None)
     for name, values in (("steps", (1, 1, 1)), ("orders", (2, 0, 1)), ("num_networks", (2, 1, 0))):
         with pytest.raises(ValueError, match=f"evaluator.{name}="):
             Continual(steps=values[0], orders=values[1], num_networks=values[2])
     rule = protocol(recipe=recipe(), selection="best_on_test", eval_every=1)
-    assert "selects on best_on_test" in Continual(steps=3, orders=1, num_networks=1).refuses(rule)
+    assert "selects on best_on_test" in Continual(steps=3, orders=1, num_networks=1).check_protocol(rule)

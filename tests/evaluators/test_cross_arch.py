@@ -5,7 +5,7 @@ from functools import partial
 import pytest
 import torch
 
-from dd_bench.api import Context
+from dd_bench.api import EvaluationContext
 from dd_bench.evaluation import fresh_networks
 from dd_bench.evaluators.accuracy import Accuracy
 from dd_bench.evaluators.cross_arch import CrossArch
@@ -16,6 +16,8 @@ from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.synthetic.images import ImageSet
 
+from .conftest import notes_of, scores_by_network
+
 NETWORKS = {"small": partial(MLP, width=4, depth=1), "deep": partial(MLP, width=8, depth=3)}
 
 
@@ -23,7 +25,14 @@ NETWORKS = {"small": partial(MLP, width=4, depth=1), "deep": partial(MLP, width=
 def make_ctx(convnet, blobs, runtime, protocol, recipe, tmp_path):
     def make(architecture=None, lr=0.01, **changes):
         short = protocol(recipe=recipe(epochs=3, lr=lr), **changes)
-        return Context(0, runtime, architecture or convnet(blobs), Cache(tmp_path / "cache"), None, short)
+        return EvaluationContext(
+            seed=0,
+            runtime=runtime,
+            architecture=architecture or convnet(blobs),
+            cache=Cache(tmp_path / "cache"),
+            protocol=short,
+            ipc=2,
+        )
 
     return make
 
@@ -48,7 +57,9 @@ def rates(monkeypatch):
 
 def values(evaluator, syn, real, ctx):
     return {
-        (s.metric, s.network): (s.value, s.seed) for found in evaluator.run(syn, real, ctx) for s in found
+        (s.metric, s.network): (s.value, s.seed)
+        for found in scores_by_network(evaluator, syn, real, ctx)
+        for s in found
     }
 
 
@@ -67,23 +78,24 @@ def test_each_architecture_is_scored_as_if_it_were_the_runs(blobs, syn, make_ctx
 def test_rates_of_single_networks_are_theirs_and_said(blobs, syn, make_ctx, rates):
     ctx = make_ctx(learned_lr=True)
     evaluator = CrossArch(num_networks=1, networks=NETWORKS, lr={"deep": 0.2})
-    values(evaluator, type(syn)(**{**vars(syn), "lr": 0.03}), blobs, ctx)
+    notes = notes_of(evaluator, type(syn)(**{**vars(syn), "lr": 0.03}), blobs, ctx)
     assert [rate for *_, rate in rates] == [0.03, 0.03, 0.2]
     assert len({size for _, size, _ in rates}) == 3
-    assert "deep was trained at its own rate 0.2" in ctx.notes
-    assert sum("learned rate" in note for note in ctx.notes) == 1
+    assert "deep was trained at its own rate 0.2" in notes
+    assert sum("learned rate" in note for note in notes) == 1
 
 
 def test_another_network_that_is_not_finite_is_scored_as_chance(blobs, syn, make_ctx):
     """One rate suits not every architecture: the others keep their values. The run's own is the measurement."""
     ctx, networks = make_ctx(), {"small": NETWORKS["small"], "deep": NETWORKS["deep"]}
-    found = values(CrossArch(num_networks=2, networks=networks, lr={"deep": 1e30}), syn, blobs, ctx)
+    evaluator = CrossArch(num_networks=2, networks=networks, lr={"deep": 1e30})
+    found = values(evaluator, syn, blobs, ctx)
     fine = values(
         CrossArch(num_networks=2, networks={"small": NETWORKS["small"]}, lr={}), syn, blobs, make_ctx()
     )
     assert [found["accuracy:deep", i][0] for i in (0, 1)] == [1 / 3, 1 / 3]
     assert {k: v for k, v in found.items() if k[0] != "accuracy:deep"} == fine
-    said = [note for note in ctx.notes if "not finite" in note]
+    said = [note for note in notes_of(evaluator, syn, blobs, ctx) if "not finite" in note]
     assert said == [f"deep: network {i} is not finite at its end, and scored as chance" for i in (0, 1)]
     with pytest.raises(Diverged):
         values(Accuracy(num_networks=1), syn, blobs, make_ctx(lr=1e30))
@@ -96,5 +108,5 @@ def test_what_cannot_be_is_said(blobs, syn):
         CrossArch(num_networks=1, networks=NETWORKS, lr={"vit": 0.1})
     with pytest.raises(ValueError, match="wanted a rate above 0"):
         CrossArch(num_networks=1, networks=NETWORKS, lr={"deep": 0.0})
-    reason = CrossArch(num_networks=1, networks={"lenet": partial(LeNet)}, lr={}).unfit(blobs, None)
+    reason = CrossArch(num_networks=1, networks={"lenet": partial(LeNet)}, lr={}).check_dataset(blobs, None)
     assert reason is not None and reason.endswith("To leave it out: ~evaluator.networks.lenet")

@@ -6,7 +6,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dd_bench.api import Context
+from dd_bench.api import EvaluationContext
 from dd_bench.evaluation import fresh_networks
 from dd_bench.evaluators import _references
 from dd_bench.evaluators._references import of_length
@@ -14,6 +14,8 @@ from dd_bench.evaluators.ddranking import DDRanking, ars, lrs
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.synthetic.images import ImageSet
+
+from .conftest import scores_by_network
 
 KNOBS = {"num_networks": 2, "real_epochs": 2, "lrs_weight": 0.5, "ars_weight": 0.5}
 
@@ -23,7 +25,15 @@ def make_ctx(convnet, blobs, runtime, protocol, recipe, tmp_path):
     def make(seed=0, finished=(), **changes):
         short = protocol(recipe=recipe(epochs=4, milestones=(2,), augment="flip_crop"), **changes)
         cache = Cache(tmp_path / "cache")
-        return Context(seed, runtime, convnet(blobs), cache, None, short, finished=frozenset(finished), ipc=2)
+        return EvaluationContext(
+            seed=seed,
+            runtime=runtime,
+            architecture=convnet(blobs),
+            cache=cache,
+            protocol=short,
+            finished=frozenset(finished),
+            ipc=2,
+        )
 
     return make
 
@@ -66,7 +76,7 @@ class TestArithmetic:
 
 
 def test_the_scores_are_of_their_parts(blobs, syn, make_ctx, trained):
-    found = list(DDRanking(**KNOBS).run(syn, blobs, make_ctx()))
+    found = scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx())
     assert [s[0].network for s in found] == [0, 1]
     for scores in found:
         v = {s.metric: s.value for s in scores}
@@ -83,7 +93,7 @@ def test_the_scores_are_of_their_parts(blobs, syn, make_ctx, trained):
 
 def test_a_set_of_soft_labels_is_trained_on_its_classes_too(blobs, syn, make_ctx, trained):
     soft = ImageSet(**{**vars(syn), "labels": F.one_hot(syn.labels, 3) * 0.7 + 0.1, "source": None})
-    (scores, _) = DDRanking(**KNOBS).run(soft, blobs, make_ctx())
+    (scores, _) = scores_by_network(DDRanking(**KNOBS), soft, blobs, make_ctx())
     assert [ndim for *_, ndim in trained[:5]] == [2, 2, 1, 1, 1]
     assert {"syn", "syn_hard"} <= {s.metric for s in scores}
 
@@ -91,11 +101,11 @@ def test_a_set_of_soft_labels_is_trained_on_its_classes_too(blobs, syn, make_ctx
 def test_the_whole_training_set_is_trained_on_once(blobs, syn, make_ctx, monkeypatch):
     seen, plain = [], _references.train
     monkeypatch.setattr(_references, "train", lambda *a, **k: seen.append(a[2:4]) or plain(*a, **k))
-    whole = list(DDRanking(**KNOBS).run(syn, blobs, make_ctx()))
+    whole = scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx())
     assert [n for n, _ in seen] == [len(blobs.train)] * 2
     assert {(r.epochs, r.milestones, r.augment) for _, r in seen} == {(2, (1,), "flip_crop")}
-    assert list(DDRanking(**KNOBS).run(syn, blobs, make_ctx())) == whole and len(seen) == 2
-    list(DDRanking(**KNOBS | {"real_epochs": 3}).run(syn, blobs, make_ctx(finished=[1])))
+    assert scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx()) == whole and len(seen) == 2
+    scores_by_network(DDRanking(**KNOBS | {"real_epochs": 3}), syn, blobs, make_ctx(finished=[1]))
     assert len(seen) == 3, "another recipe is another reference"
 
 
@@ -118,7 +128,7 @@ def test_what_is_out_of_range_is_named(change):
 def test_protocols_that_select_are_refused(protocol, recipe):
     """The reference on real data is of the last step."""
     for name in ("best_on_test", "best_on_val"):
-        reason = DDRanking(**KNOBS).refuses(protocol(recipe=recipe(), selection=name, eval_every=1))
+        reason = DDRanking(**KNOBS).check_protocol(protocol(recipe=recipe(), selection=name, eval_every=1))
         assert reason is not None and "HLR compares last steps" in reason
 
 
@@ -132,4 +142,4 @@ def test_a_reference_that_diverged_is_no_chance_level(blobs, syn, make_ctx, monk
 
     monkeypatch.setattr(_references, "train", ruined)
     with pytest.raises(Diverged, match="reference on the whole training set is not finite"):
-        list(DDRanking(**KNOBS).run(syn, blobs, make_ctx()))
+        scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx())

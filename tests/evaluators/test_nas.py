@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from dd_bench.api import Context
+from dd_bench.api import EvaluationContext
 from dd_bench.evaluators import _references
 from dd_bench.evaluators._rank_agreement import agreement, intervals
 from dd_bench.evaluators._references import Reference
@@ -15,6 +15,8 @@ from dd_bench.runtime import checkpoint
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.synthetic.images import ImageSet
+
+from .conftest import scores_by_network
 
 FULL = {
     "width": [32, 64, 128, 256],
@@ -37,7 +39,15 @@ def make_ctx(convnet, held_out, runtime, protocol, recipe, tmp_path):
     def make(seed=0, finished=(), how: Runtime = runtime):
         short = protocol(recipe=recipe(epochs=2, milestones=(1,)))
         cache = Cache(tmp_path / "cache")
-        return Context(seed, how, convnet(held_out), cache, None, short, finished=frozenset(finished), ipc=2)
+        return EvaluationContext(
+            seed=seed,
+            runtime=how,
+            architecture=convnet(held_out),
+            cache=cache,
+            protocol=short,
+            finished=frozenset(finished),
+            ipc=2,
+        )
 
     return make
 
@@ -111,7 +121,7 @@ class TestAgreement:
 
 
 def test_proxies_see_the_set_and_the_reference_the_whole_training_set(held_out, syn, make_ctx, trained):
-    found = list(make().run(syn, held_out, make_ctx()))
+    found = scores_by_network(make(), syn, held_out, make_ctx())
     n = len(held_out.train)
     whole, per_repeat = [(n, None, 3, (2,))] * 4, [(6, None, 2, (1,))] * 8 + [(n, 2, 1, ())] * 4
     assert trained == whole + 2 * per_repeat, "as many steps: two epochs of one batch"
@@ -130,21 +140,24 @@ def test_proxies_see_the_set_and_the_reference_the_whole_training_set(held_out, 
 
 
 def test_a_killed_search_goes_on_where_it_was(held_out, syn, make_ctx, trained, monkeypatch):
-    whole = list(make().run(syn, held_out, make_ctx()))
+    whole = scores_by_network(make(), syn, held_out, make_ctx())
     count = len(trained)
-    assert list(make().run(syn, held_out, make_ctx())) == whole and len(trained) == count
-    assert list(make().run(syn, held_out, make_ctx(finished=[0]))) == whole[1:], (
+    assert scores_by_network(make(), syn, held_out, make_ctx()) == whole and len(trained) == count
+    assert scores_by_network(make(), syn, held_out, make_ctx(finished=[0])) == whole[1:], (
         "the mean over both repeats too"
     )
-    assert list(make().run(syn, held_out, make_ctx(finished=[1]))) == whole[:1] and len(trained) == count
+    assert (
+        scores_by_network(make(), syn, held_out, make_ctx(finished=[1])) == whole[:1]
+        and len(trained) == count
+    )
 
 
 @pytest.mark.slow
 def test_processes_give_the_same_search(held_out, syn, make_ctx, runtime, tmp_path):
-    alone = list(make(num_repeats=1).run(syn, held_out, make_ctx()))
+    alone = scores_by_network(make(num_repeats=1), syn, held_out, make_ctx())
     other = make_ctx(how=replace(runtime, workers=2))
     other.cache = Cache(tmp_path / "other")
-    (scores,) = make(num_repeats=1).run(syn, held_out, other)
+    (scores,) = scores_by_network(make(num_repeats=1), syn, held_out, other)
     assert [s.metric for s in scores] == [s.metric for s in alone[0]]
     of_accuracy = {s.metric: s.value for s in alone[0] if "performance" in s.metric}
     assert {s.metric: s.value for s in scores if s.metric in of_accuracy} == pytest.approx(
@@ -161,8 +174,8 @@ def test_the_reference_is_accuracy_on_held_out_and_test_images(held_out, convnet
 
 
 def test_what_cannot_be_is_said(blobs, held_out, convnet, syn, protocol, recipe):
-    assert "Use dataset.val_fraction=0.1" in make().unfit(blobs, convnet(blobs))
-    deep = make(SMALL | {"depth": [1, 9]}).unfit(held_out, convnet(held_out))
+    assert "Use dataset.val_fraction=0.1" in make().check_dataset(blobs, convnet(blobs))
+    deep = make(SMALL | {"depth": [1, 9]}).check_dataset(held_out, convnet(held_out))
     assert deep is not None and "'depth': 9" in deep and "smaller evaluator.space" in deep
     for change, told in (
         ({"num_repeats": 0}, "num_repeats=0"),
@@ -172,7 +185,7 @@ def test_what_cannot_be_is_said(blobs, held_out, convnet, syn, protocol, recipe)
         with pytest.raises(ValueError, match=told):
             make(**change)
     rule = protocol(recipe=recipe(), selection="best_on_test", eval_every=1)
-    assert "Use protocol=nas-200" in make().refuses(rule)
+    assert "Use protocol=nas-200" in make().check_protocol(rule)
 
 
 def test_a_reference_that_was_killed_goes_on_from_its_last_epoch(

@@ -5,11 +5,13 @@ import torch
 from sklearn.metrics import roc_auc_score
 from torch import nn
 
-from dd_bench.api import Context
+from dd_bench.api import EvaluationContext
 from dd_bench.evaluators import privacy
 from dd_bench.evaluators.privacy import Privacy, _surprise, _usual, confidence
 from dd_bench.runtime.cache import Cache
 from dd_bench.synthetic.images import ImageSet
+
+from .conftest import notes_of, scores_by_network
 
 KNOBS = {"num_networks": 2, "candidates": 30, "references": 4}
 
@@ -24,7 +26,14 @@ def noisy(real_set):
 def make_ctx(convnet, noisy, runtime, protocol, recipe, tmp_path):
     def make(seed=0, epochs=60):
         short = protocol(recipe=recipe(epochs=epochs, lr=0.05, milestones=()))
-        return Context(seed, runtime, convnet(noisy, width=16), Cache(tmp_path / "cache"), None, short, ipc=5)
+        return EvaluationContext(
+            seed=seed,
+            runtime=runtime,
+            architecture=convnet(noisy, width=16),
+            cache=Cache(tmp_path / "cache"),
+            protocol=short,
+            ipc=5,
+        )
 
     return make
 
@@ -36,7 +45,7 @@ def syn(noisy):
 
 def test_images_that_were_learned_by_heart_are_found_and_others_are_not(noisy, syn, make_ctx):
     """Twelve of a hundred candidates are in the set, so that all of them are told apart little."""
-    for scores in Privacy(**KNOBS).run(syn, noisy, make_ctx()):
+    for scores in scores_by_network(Privacy(**KNOBS), syn, noisy, make_ctx()):
         v = {s.metric: s.value for s in scores}
         assert v["auc_kept"] > 0.9
         assert 0.3 < v["auc"] < 0.8 and 0.3 < v["chance"] < 0.7 and 0 <= v["tpr"] <= 1
@@ -44,13 +53,13 @@ def test_images_that_were_learned_by_heart_are_found_and_others_are_not(noisy, s
 
 def test_a_set_that_is_no_selection_names_no_kept_images(noisy, syn, make_ctx):
     made = ImageSet(**{**vars(syn), "source": None})
-    (scores, _) = Privacy(**KNOBS).run(made, noisy, make_ctx(epochs=2))
+    (scores, _) = scores_by_network(Privacy(**KNOBS), made, noisy, make_ctx(epochs=2))
     assert {s.metric for s in scores} == {"hidden", "auc", "tpr", "chance"}
 
 
 def test_chance_is_chance(noisy, syn, make_ctx):
     """On average over many deals, whatever the network has learned."""
-    found = Privacy(**KNOBS | {"num_networks": 12}).run(syn, noisy, make_ctx(epochs=2))
+    found = scores_by_network(Privacy(**KNOBS | {"num_networks": 12}), syn, noisy, make_ctx(epochs=2))
     values = [s.value for scores in found for s in scores if s.metric == "chance"]
     assert len(values) == 12 and abs(sum(values) / 12 - 0.5) < 0.07
 
@@ -78,8 +87,10 @@ def test_a_network_that_is_less_sure_of_everything_betrays_nothing(monkeypatch):
 def test_kept_images_of_another_split_are_not_looked_for(noisy, syn, make_ctx):
     moved = ImageSet(**{**vars(syn), "source": tuple((i + 1) % len(noisy.train) for i in syn.source)})
     ctx = make_ctx(epochs=2)
-    (scores, _) = Privacy(**KNOBS).run(moved, noisy, ctx)
-    assert "auc_kept" not in {s.metric for s in scores} and any("another split" in note for note in ctx.notes)
+    (scores, _) = scores_by_network(Privacy(**KNOBS), moved, noisy, ctx)
+    assert "auc_kept" not in {s.metric for s in scores} and any(
+        "another split" in note for note in notes_of(Privacy(**KNOBS), moved, noisy, ctx)
+    )
 
 
 def test_confidence_is_the_log_odds(noisy):
@@ -97,9 +108,9 @@ def test_it_does_not_overflow(noisy):
 
 
 def test_what_cannot_be_is_said(noisy, syn, protocol, recipe):
-    reason = Privacy(**KNOBS | {"candidates": 1000}).unfit(noisy, None)
+    reason = Privacy(**KNOBS | {"candidates": 1000}).check_dataset(noisy, None)
     assert "has 30 for each side" in reason
     with pytest.raises(ValueError, match="wanted at least two"):
         Privacy(**KNOBS | {"references": 1})
     rule = protocol(recipe=recipe(), selection="best_on_test", eval_every=1)
-    assert "selects on test data" in Privacy(**KNOBS).refuses(rule)
+    assert "selects on test data" in Privacy(**KNOBS).check_protocol(rule)

@@ -4,11 +4,13 @@ import pytest
 import torch
 from torch import nn
 
-from dd_bench.api import Context
+from dd_bench.api import EvaluationContext
 from dd_bench.evaluators import robustness
 from dd_bench.evaluators.robustness import CORRUPTIONS, FromPixels, Robustness, corrupted, toolbox
 from dd_bench.runtime.cache import Cache
 from dd_bench.synthetic.images import ImageSet
+
+from .conftest import scores_by_network
 
 KNOBS = {"num_networks": 1, "images": 30, "eps": 0.1, "steps": 10, "autoattack": False}
 
@@ -17,7 +19,14 @@ KNOBS = {"num_networks": 1, "images": 30, "eps": 0.1, "steps": 10, "autoattack":
 def make_ctx(convnet, blobs, runtime, protocol, recipe, tmp_path):
     def make(seed=0, epochs=30):
         short = protocol(recipe=recipe(epochs=epochs))
-        return Context(seed, runtime, convnet(blobs), Cache(tmp_path / "cache"), None, short)
+        return EvaluationContext(
+            seed=seed,
+            runtime=runtime,
+            architecture=convnet(blobs),
+            cache=Cache(tmp_path / "cache"),
+            protocol=short,
+            ipc=2,
+        )
 
     return make
 
@@ -28,7 +37,7 @@ def syn(blobs):
 
 
 def test_attacks_hurt_and_pgd_hurts_more_than_fgsm(blobs, syn, make_ctx):
-    (scores,) = Robustness(**KNOBS).run(syn, blobs, make_ctx())
+    (scores,) = scores_by_network(Robustness(**KNOBS), syn, blobs, make_ctx())
     v = {s.metric: s.value for s in scores}
     assert v["robust_accuracy"] <= v["fgsm"] < v["clean"]
     assert v["corrupted"] == pytest.approx(
@@ -46,7 +55,7 @@ def test_they_stay_within_their_bound_and_the_range_of_pixels(blobs, syn, make_c
         return out
 
     monkeypatch.setattr(robustness.Toolbox, "moved", staticmethod(spy))
-    list(Robustness(**KNOBS).run(syn, blobs, make_ctx(epochs=2)))
+    scores_by_network(Robustness(**KNOBS), syn, blobs, make_ctx(epochs=2))
     assert len(seen) == 2
     for before, after in seen:
         assert 0 < (after - before).abs().max() <= 0.1 + 1e-5
@@ -76,15 +85,17 @@ def test_corruptions_grow_stay_in_range_and_come_back(kind):
 
 def test_one_network_as_in_a_whole_run(blobs, syn, make_ctx):
     evaluator = Robustness(**KNOBS | {"num_networks": 2})
-    whole = list(evaluator.run(syn, blobs, make_ctx(epochs=2)))
+    whole = scores_by_network(evaluator, syn, blobs, make_ctx(epochs=2))
     ctx = make_ctx(epochs=2)
     ctx.finished = frozenset({0})
-    assert list(evaluator.run(syn, blobs, ctx)) == whole[1:]
+    assert scores_by_network(evaluator, syn, blobs, ctx) == whole[1:]
 
 
 @pytest.mark.slow
 def test_autoattack_is_at_least_as_strong(blobs, syn, make_ctx):
-    (scores,) = Robustness(**KNOBS | {"autoattack": True, "images": 12}).run(syn, blobs, make_ctx())
+    (scores,) = scores_by_network(
+        Robustness(**KNOBS | {"autoattack": True, "images": 12}), syn, blobs, make_ctx()
+    )
     v = {s.metric: s.value for s in scores}
     assert v["autoattack"] <= v["robust_accuracy"] + 1 / 12
 

@@ -551,7 +551,7 @@ class Hub(BaseHTTPRequestHandler):
 
 HUB = """
 import sys
-from dd_bench.sharing import load, pull, push
+from dd_bench.hub.hub import load, pull, push
 url = "hf://datasets/me/mine/a"
 print(push(__import__("pathlib").Path(sys.argv[1]), url))
 print(pull(url))

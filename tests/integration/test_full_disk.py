@@ -1,4 +1,4 @@
-"""A disk that is full, for real: the kernel refuses the bytes. What was there stays, and the message says so."""
+"""A disk that is full, for real: the kernel check_protocol the bytes. What was there stays, and the message says so."""
 
 import subprocess
 import sys
@@ -27,7 +27,7 @@ x = torch.zeros(9000)
 assert checkpoint.restore(path, {"x": x}) == (1, 0.0) and x.sum() == 9000
 """
 RECORD = """
-from dd_bench.record import write_atomic
+from dd_bench.runtime.files import write_atomic
 path = folder / "r.json"
 write_atomic(path, b"old")
 full()
@@ -39,9 +39,9 @@ assert path.read_bytes() == b"old"
 ARTIFACT = """
 import torch
 from dd_bench import artifact
-from dd_bench.preprocess import Normalise
-from dd_bench.real import tensor_set
-from dd_bench.synthetic import ImageSet
+from dd_bench.data.preprocess import Normalise
+from dd_bench.data.dataset import tensor_set
+from dd_bench.synthetic.images import ImageSet
 pixels, labels = torch.zeros(12, 1, 32, 32, dtype=torch.uint8), torch.arange(12) % 2
 real = tensor_set("tiny", (pixels, labels), (pixels, labels), class_names=("a", "b"),
     preprocess=Normalise([0.5], [0.5]), flip=False, licence="", citation="", device=torch.device("cpu"), val_fraction=0)
@@ -56,18 +56,18 @@ free()
 artifact.load(folder / "old")
 """
 JOURNAL = """
-from dd_bench.journal import Journal
-from dd_bench.record import Score
+from dd_bench.pipeline.score_log import ScoreLog
+from dd_bench.records.record import Score
 path = folder / "scores.jsonl"
 scores = [Score(metric=letter * 150, value=0.5, set=0, network=0, seed=0) for letter in "abcde"]
-journal = Journal(path)
+journal = ScoreLog(path)
 full()
 try:
     for network in range(9): journal.add([s.model_copy(update={"network": network}) for s in scores], 1.0)
 except OSError as error: print(error)
 free()
 networks, rest = divmod(len(journal.scores), len(scores))
-assert Journal(path).finished(0) == set(range(networks)) != set() and rest == 0
+assert ScoreLog(path).finished(0) == set(range(networks)) != set() and rest == 0
 assert len(path.read_text().splitlines()) == networks
 """
 

@@ -6,7 +6,7 @@ pytest -m gpu tests/test_gpu.py
 import pytest
 import torch
 
-from dd_bench.evaluation.fresh_networks import Examination
+from dd_bench.evaluation.fresh_networks import FreshNetworks
 from dd_bench.runtime.runtime import RuntimeConfig, resolve
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
@@ -80,8 +80,8 @@ def test_an_examination_scores_several_networks_at_once(real_set, convnet, proto
     for split in (real.train, real.test):
         split._pixels, split.labels = split._pixels.to(runtime.device), split.labels.to(runtime.device)
         split.__dict__.pop("_inputs", None)
-    examination = Examination(convnet(real), protocol(), x, y, real.test, None, False, runtime)
-    scores = dict(examination.scores({0: 10, 1: 11, 2: 12}, of=3))
+    examination = FreshNetworks(convnet(real), protocol(), x, y, real.test, None, False, runtime)
+    scores = dict(examination.scores({0: 10, 1: 11, 2: 12}, total=3))
     assert sorted(scores) == [0, 1, 2]
     assert all(0 <= v <= 1 for v in scores.values())
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from dd_bench.evaluation import fresh_networks
-from dd_bench.pipeline.score_log import Journal
+from dd_bench.pipeline.score_log import ScoreLog
 from dd_bench.records.record import load_record
 from dd_bench.runtime.checkpoint import spent
 
@@ -126,7 +126,7 @@ def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path,
     kill(process)
     assert not list(runs.glob("records/*"))
     folder, journal = only(runs, "sets/[!.]*"), only(runs, "work/*/scores.jsonl")
-    finished = Journal(journal).finished(0)
+    finished = ScoreLog(journal).finished(0)
     assert 0 < len(finished) < 8
     assert "distill resumes at step" in (tmp_path / "printed.txt").read_text()
     rows = [json.loads(line)["step"] for line in (checkpoint.parent / "log.jsonl").read_text().splitlines()]
@@ -162,7 +162,7 @@ def test_graphs_killed_while_distilling_and_while_evaluating(start, dd_bench, tm
     wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
     kill(process)
     assert not list(runs.glob("records/*"))
-    assert 0 < len(Journal(only(runs, "work/*/scores.jsonl")).finished(0)) < 6
+    assert 0 < len(ScoreLog(only(runs, "work/*/scores.jsonl")).finished(0)) < 6
     assert "distill resumes at step" in (tmp_path / "printed.txt").read_text()
     done = dd_bench("run", *GRAPHS)
     assert done.code == 0, done.text
@@ -324,20 +324,20 @@ SRE2L = [
 
 @pytest.mark.slow
 def test_two_processes_make_one_set_and_one_is_killed(start, dd_bench, tmp_path):
-    """Each takes pieces that the other is not at; what was killed in a piece goes on in it; the bytes are the same."""
+    """Each takes shards that the other is not at; what was killed in a piece goes on in it; the bytes are the same."""
     runs = tmp_path / "runs"
     assert dd_bench("prepare", *SRE2L).code == 0  # the teacher is there before anybody shares anything
     one, two = start("distill", *SRE2L), start("distill", *SRE2L)
 
     def logs() -> list[Path]:
-        return [p for p in runs.glob("work/*/pieces/*/log.jsonl") if len(p.read_text().splitlines()) > 5]
+        return [p for p in runs.glob("work/*/shards/*/log.jsonl") if len(p.read_text().splitlines()) > 5]
 
     wait_until(one, lambda: len(logs()) >= 2)  # both are at work
     kill(one)
     two.wait(timeout=240)
     assert two.returncode == 0, (tmp_path / "printed.txt").read_text()
     shared = content(only(runs, "sets/[!.]*"))
-    assert not list(runs.glob("work/*/pieces")), "what they led to is kept"
+    assert not list(runs.glob("work/*/shards")), "what they led to is kept"
     assert "resumes at step" in (tmp_path / "printed.txt").read_text(), "the killed piece was begun anew"
     done = dd_bench("distill", *SRE2L, "out=alone", "cache=runs/cache")
     assert done.code == 0, done.text

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from dd_bench.pipeline.run import MENDABLE
+from dd_bench.pipeline.compose import USER_ERRORS
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.card import read_provenance
@@ -247,7 +247,7 @@ class TestRefusals:
         base = [o for o in small("dm") if not ("model" in groups and o.startswith("model."))]
         if "method" in groups:
             base = [o for o in base if not o.startswith("method")]
-        with pytest.raises(MENDABLE) as raised:
+        with pytest.raises(USER_ERRORS) as raised:
             job(*base, *overrides)
         for word in words:
             assert re.search(word, str(raised.value)), f"{word!r} is not in: {raised.value}"
@@ -455,7 +455,7 @@ class TestCommand:
         import sys
 
         code = (
-            "import sys; sys.argv = ['dd-bench', 'run', '--cfg', 'job']; from dd_bench.cli.main import main; main(); "
+            "import sys; sys.argv = ['dd-bench', 'run', '--cfg', 'job']; from dd_bench.cli import main; main(); "
             "sys.exit(3 if 'torch' in sys.modules else 0)"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

@@ -1,7 +1,7 @@
 """A record's figures as text."""
 
 from dd_bench.leaderboards.core.boards import boards
-from dd_bench.leaderboards.render.formatting import beside, interval, span
+from dd_bench.leaderboards.render.formatting import all_metrics_table, interval, span
 from dd_bench.records.record import Score
 
 
@@ -18,7 +18,7 @@ def test_other_metrics_have_their_intervals(record):
     """t(0.975, 1) = 12.7062 times the standard error of two values, cut at 0 and 1."""
     two = [_with(record, m, {"accuracy": [0.5, 0.502], "random": [0.4, 0.9]}) for m in ("dm", "dc")]
     (board,) = boards(two, [])
-    header, _, *rows = (line.split("|")[1:-1] for line in beside(board).splitlines())
+    header, _, *rows = (line.split("|")[1:-1] for line in all_metrics_table(board).splitlines())
     assert [x.strip() for x in header] == ["Method", "IPC", "Entry", "n", "accuracy", "random"]
     assert [x.strip() for x in rows[0]][3:] == ["2", "50.1 (48.8–51.4)", "65.0 (0.0–100.0)"]
 
@@ -26,14 +26,14 @@ def test_other_metrics_have_their_intervals(record):
 def test_many_metrics_are_rows(record):
     steps = {f"step {s}": [0.5] for s in (10, 9, 1)}
     (board,) = boards([_with(record, "dm", {"accuracy": [0.5], **steps})], [])
-    names = [line.split("|")[1].strip() for line in beside(board).splitlines()]
+    names = [line.split("|")[1].strip() for line in all_metrics_table(board).splitlines()]
     assert names[0] == "Method" and set(names.pop(1)) == {"-"}
     assert names[1:] == ["IPC", "Entry", "n", "accuracy", "step 1", "step 9", "step 10"]
 
 
 def test_an_own_metric_alone_needs_no_table(record):
     (board,) = boards([record("dm", 1, [[0.5, 0.6]])], [])
-    assert beside(board) == ""
+    assert all_metrics_table(board) == ""
 
 
 def test_a_single_search_has_the_intervals_that_it_brought(record):

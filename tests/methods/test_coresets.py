@@ -9,7 +9,7 @@ from omegaconf import OmegaConf
 
 from dd_bench.distill.init import initial_images
 from dd_bench.models.architecture import Architecture
-from dd_bench.teachers.feature_networks import class_embeddings, teacher
+from dd_bench.teachers.feature_networks import class_embeddings, feature_network
 from dd_bench.training.recipe import Recipe
 
 GNN = {"layers": 3, "hidden": 128, "dropout": 0.0, "norm": "none", "readout": "sum", "jk": "last"}
@@ -139,7 +139,7 @@ def test_selection_is_by_the_embedding_of_the_trained_network_class_by_class(
     ctx, method = make_ctx(), make_method(name)
     method.prepare(train_blobs, ctx)
     syn = method.distill(train_blobs, 4, ctx)
-    net = teacher(train_blobs, ctx.architecture, method.recipe, 0, ctx)
+    net = feature_network(train_blobs, ctx.architecture, method.recipe, 0, ctx)
     assert not net.training
     for c in range(3):
         x = class_embeddings(net, train_blobs, c)
@@ -182,23 +182,23 @@ def test_a_smaller_ipc_is_the_beginning_of_a_larger_one(make_method, make_ctx, t
 def test_more_images_than_a_class_has_is_a_reason_with_advice_that_works(
     make_method, make_architecture, train_blobs, name
 ):
-    reason = make_method(name).unsupported(train_blobs, 18, make_architecture())
+    reason = make_method(name).check_dataset(train_blobs, 18, make_architecture())
     assert reason == (
-        "ipc=18 exceeds class 'b' of train_blobs (17 images), and this method samples without replacement. "
+        "ipc=18 exceeds class 'b' of blobs (17 images), and this method samples without replacement. "
         "Use ipc<=17"
     )
-    assert make_method(name).unsupported(train_blobs, 17, make_architecture()) is None
+    assert make_method(name).check_dataset(train_blobs, 17, make_architecture()) is None
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
 def test_images_and_graphs_have_a_recipe_each_and_name_the_other(
     make_method, train_blobs, motifs, gin, make_architecture, name
 ):
-    graphs = make_method(name).unsupported(motifs, 2, gin(motifs))
+    graphs = make_method(name).check_dataset(motifs, 2, gin(motifs))
     assert graphs.endswith(f"holds graphs. Use method={name}_graphs")
-    images = make_method(f"{name}_graphs").unsupported(train_blobs, 2, make_architecture())
+    images = make_method(f"{name}_graphs").check_dataset(train_blobs, 2, make_architecture())
     assert images.endswith(f"holds images. Use method={name}")
-    assert make_method(f"{name}_graphs").unsupported(motifs, 2, gin(motifs)) is None
+    assert make_method(f"{name}_graphs").check_dataset(motifs, 2, gin(motifs)) is None
 
 
 @pytest.mark.parametrize("model", ["gcn", "gin"])
@@ -209,7 +209,7 @@ def test_the_embedding_of_graphs_is_trained(make_ctx, make_gnn, motifs, model):
     net = make_gnn(model, motifs.shape)
     architecture = Architecture(type(net), GNN, motifs.shape, 2, model)
     ctx = make_ctx(architecture=architecture, fresh_cache=True)
-    net = teacher(motifs.train_only(), architecture, plan, 0, ctx)
+    net = feature_network(motifs.train_only(), architecture, plan, 0, ctx)
     ((x, y),) = motifs.train.batches(100)
     loss = torch.nn.functional.cross_entropy(net(x), y).detach()
     share = y.float().mean()

@@ -178,8 +178,8 @@ def test_networks_without_attention_are_refused_with_a_reason(make_method, make_
     vit = make_architecture(ViT, patch=4, dim=8, depth=1, heads=2, mlp_dim=8, dropout=0.0, emb_dropout=0.0)
     flat = make_architecture(depth=1)
     for architecture in (mlp, vit):
-        assert "has not. Use" in make_method("datadam").unsupported(train_blobs, 1, architecture)
+        assert "has not. Use" in make_method("datadam").check_dataset(train_blobs, 1, architecture)
     for architecture in (mlp, vit, flat):
-        reason = make_method("datadam", norm=None).unsupported(train_blobs, 1, architecture)
+        reason = make_method("datadam", norm=None).check_dataset(train_blobs, 1, architecture)
         assert reason.startswith("attention needs two layers of activation maps")
-    assert make_method("datadam").unsupported(train_blobs, 1, make_architecture()) is None
+    assert make_method("datadam").check_dataset(train_blobs, 1, make_architecture()) is None

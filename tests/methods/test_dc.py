@@ -326,11 +326,11 @@ def test_batchnorm_is_frozen_before_every_update_from_sixteen_images_a_class(
 
 def test_no_reason_to_crash_on_a_network_without_the_knob(make_method, make_architecture, train_blobs):
     mlp = make_architecture(MLP, width=8, depth=1)
-    assert make_method("dc").unsupported(train_blobs, 1, mlp) is None
-    assert "method.norm=batchnorm needs" in make_method("dc", norm="batchnorm").unsupported(
+    assert make_method("dc").check_dataset(train_blobs, 1, mlp) is None
+    assert "method.norm=batchnorm needs" in make_method("dc", norm="batchnorm").check_dataset(
         train_blobs, 1, mlp
     )
-    reason = make_method("dsa", norm="batchnorm").unsupported(train_blobs, 1, mlp)
+    reason = make_method("dsa", norm="batchnorm").check_dataset(train_blobs, 1, mlp)
     assert "MLP has not" in reason
 
 

@@ -140,13 +140,13 @@ def test_distilling_brings_the_means_closer(make_method, make_ctx, make_net, tra
 
 def test_reasons(make_method, make_architecture, train_blobs):
     mlp = make_architecture(MLP, width=8, depth=1)
-    assert make_method("dm").unsupported(train_blobs, 2, mlp) is None
-    assert "MLP has not. Use method.norm=null" in make_method("dm", norm="batchnorm").unsupported(
+    assert make_method("dm").check_dataset(train_blobs, 2, mlp) is None
+    assert "MLP has not. Use method.norm=null" in make_method("dm", norm="batchnorm").check_dataset(
         train_blobs, 2, mlp
     )
-    reason = make_method("dm").unsupported(train_blobs, 18, make_architecture())
+    reason = make_method("dm").check_dataset(train_blobs, 18, make_architecture())
     assert reason == (
-        "ipc=18 exceeds class 'b' of train_blobs (17 images), and init=real samples without replacement. "
+        "ipc=18 exceeds class 'b' of blobs (17 images), and init=real samples without replacement. "
         "Use method.init=noise or ipc<=17"
     )
-    assert make_method("dm", init="noise").unsupported(train_blobs, 18, make_architecture()) is None
+    assert make_method("dm", init="noise").check_dataset(train_blobs, 18, make_architecture()) is None

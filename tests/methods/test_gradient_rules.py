@@ -9,17 +9,17 @@ import torch
 import torch.nn.functional as F
 
 from dd_bench.methods._trajectory.gradient_rules import (
-    ExpertDescent,
-    Flat,
-    Penalty,
+    GSAM,
+    ExpertGradient,
+    GradientPenalty,
     add_penalty_gradient,
-    sharpness_aware,
+    gsam,
 )
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.parameter_vector import flatten
 
-NONE = Penalty(weight=0.0, norm="pixel")
+NONE = GradientPenalty(weight=0.0, norm="pixel")
 LABELS = torch.tensor([0, 1, 2, 0, 1])
 NORMS = ("pixel", "image")
 each_norm = pytest.mark.parametrize("norm", NORMS)
@@ -33,8 +33,8 @@ def images(channels=1):
     return randn(5, channels, 8, 8)
 
 
-def descent(rho=0.0, alpha=0.0, scale=(), weight=0.0, norm="pixel"):
-    return ExpertDescent(Flat(rho=rho, alpha=alpha), scale, Penalty(weight=weight, norm=norm))
+def gradient_rule(rho=0.0, alpha=0.0, scale=(), weight=0.0, norm="pixel"):
+    return ExpertGradient(GSAM(rho=rho, alpha=alpha), scale, GradientPenalty(weight=weight, norm=norm))
 
 
 def loss(net, x, y):
@@ -58,7 +58,7 @@ def norm_of(x):
     return math.sqrt(sum(float(v) ** 2 for v in x))
 
 
-def gsam(net, x, rho, alpha, of=loss):
+def gsam_by_hand(net, x, rho, alpha, of=loss):
     """Section 3 of the specification, number by number: the direction, g, g', and what is taken off."""
     theta, g = flatten(net), plain_gradient(net, x, of)
     n = norm_of(theta.abs() * g)
@@ -76,8 +76,8 @@ def gsam(net, x, rho, alpha, of=loss):
 def test_gsam_is_the_closed_form(make_net, rho, alpha, channels):
     net = make_net(width=4, activation="swish", shape=(channels, 8, 8))
     x = images(channels)
-    wanted, *_ = gsam(net, x, rho, alpha)
-    descent(rho, alpha)(net, loss, x, LABELS, x, 0)
+    wanted, *_ = gsam_by_hand(net, x, rho, alpha)
+    gradient_rule(rho, alpha)(net, loss, x, LABELS, x, 0)
     assert float((gradient(net) - wanted).norm()) < 1e-9 * float(wanted.norm())
 
 
@@ -86,7 +86,7 @@ def test_without_a_radius_it_is_the_gradient(make_net):
     wanted = plain_gradient(net, x)
     for alpha in (0.0, 0.7):
         net.zero_grad()
-        descent(0.0, alpha)(net, loss, x, LABELS, x, 0)
+        gradient_rule(0.0, alpha)(net, loss, x, LABELS, x, 0)
         torch.testing.assert_close(gradient(net), wanted)
 
 
@@ -98,7 +98,7 @@ def test_as_the_radius_goes_to_nothing_it_goes_to_the_gradient(make_net):
         apart = []
         for rho in (1e-4, 1e-5):
             net.zero_grad()
-            descent(rho, alpha)(net, loss, x, LABELS, x, 0)
+            gradient_rule(rho, alpha)(net, loss, x, LABELS, x, 0)
             apart.append(float((gradient(net) - wanted).norm() / wanted.norm()))
         assert apart[0] < 1e-3
         assert apart[1] == pytest.approx(apart[0] / 10, rel=0.05)
@@ -110,7 +110,7 @@ def test_what_is_taken_off_is_orthogonal_to_the_gradient_of_the_neighbour(make_n
     g = plain_gradient(net, x)
     for alpha in (0.0, 1.0):
         net.zero_grad()
-        descent(1.0, alpha)(net, loss, x, LABELS, x, 0)
+        gradient_rule(1.0, alpha)(net, loss, x, LABELS, x, 0)
         found.append(gradient(net))
     there, across = found[0], found[0] - found[1]
     assert float(across.norm()) > 1e-2 * float(g.norm())
@@ -131,7 +131,7 @@ def test_the_step_to_the_neighbour_has_the_adaptive_norm(make_net):
         loss(net, x, LABELS).backward()
 
     backward()
-    sharpness_aware(net, backward, Flat(rho=0.7, alpha=0.0))
+    gsam(net, backward, GSAM(rho=0.7, alpha=0.0))
     here, there = seen
     assert torch.equal(here, theta)
     moved = (there - here)[theta != 0] / theta.abs()[theta != 0]
@@ -145,7 +145,7 @@ def test_the_weights_come_back_to_the_last_bit(make_net, dtype):
     """From a step so long that taking it back would round."""
     net, x = make_net().to(dtype), images().to(dtype)
     before = flatten(net)
-    descent(1e4, 0.3, weight=2.0)(net, loss, x, LABELS, x, 0)
+    gradient_rule(1e4, 0.3, weight=2.0)(net, loss, x, LABELS, x, 0)
     assert torch.equal(flatten(net), before)
     assert bool(gradient(net).isfinite().all())
 
@@ -153,15 +153,15 @@ def test_the_weights_come_back_to_the_last_bit(make_net, dtype):
 def test_where_nothing_slopes_it_stays(make_net):
     """No division by a gradient of zero."""
     net, x = make_net(), images()
-    descent(0.5, 0.3)(net, lambda net, x, y: 0 * loss(net, x, y), x, LABELS, x, 0)
+    gradient_rule(0.5, 0.3)(net, lambda net, x, y: 0 * loss(net, x, y), x, LABELS, x, 0)
     assert not gradient(net).any()
 
 
 def test_the_neighbour_s_gradient_is_of_the_penalty_and_the_factor_too(make_net):
     net, x, raw = make_net(width=4, activation="swish"), images(), randn(5, 1, 8, 8, seed=9)
     whole = lambda net, x, y: 0.6 * loss(net, x, y) + slow_penalty(net, raw, 2.0, "image")  # noqa: E731
-    wanted, *_ = gsam(net, x, 0.4, 0.3, whole)
-    descent(0.4, 0.3, (0.6,), 2.0, "image")(net, loss, x, LABELS, raw, 0)
+    wanted, *_ = gsam_by_hand(net, x, 0.4, 0.3, whole)
+    gradient_rule(0.4, 0.3, (0.6,), 2.0, "image")(net, loss, x, LABELS, raw, 0)
     torch.testing.assert_close(gradient(net), wanted, rtol=1e-8, atol=1e-11)
 
 
@@ -188,7 +188,7 @@ def test_the_penalty_is_that_of_a_jacobian_a_sample(make_net, norm, channels):
     net = make_net(width=4, activation="swish", shape=(channels, 8, 8))
     x = images(channels)
     wanted = torch.autograd.grad(slow_penalty(net, x, 2.0, norm), list(net.parameters()), allow_unused=True)
-    add_penalty_gradient(net, x, Penalty(weight=2.0, norm=norm))
+    add_penalty_gradient(net, x, GradientPenalty(weight=2.0, norm=norm))
     for p, g in zip(net.parameters(), wanted, strict=True):
         g = torch.zeros_like(p) if g is None else g  # the classifier's bias is in no slope
         torch.testing.assert_close(p.grad, g, rtol=1e-9, atol=1e-12)
@@ -198,7 +198,7 @@ def test_the_penalty_is_that_of_a_jacobian_a_sample(make_net, norm, channels):
 @each_norm
 def test_the_penalty_s_gradient_against_finite_differences(make_net, norm):
     net, x, h = make_net(width=4, activation="swish", shape=(3, 8, 8)), images(3), 1e-6
-    add_penalty_gradient(net, x, Penalty(weight=1.5, norm=norm))
+    add_penalty_gradient(net, x, GradientPenalty(weight=1.5, norm=norm))
     theta, found = flatten(net), gradient(net)
     for direction in (randn(len(theta), seed=1), randn(len(theta), seed=2)):
         values = []
@@ -214,7 +214,7 @@ def test_over_one_channel_a_pixel_s_norm_is_its_absolute_value(make_net):
     found = {}
     for norm in NORMS:
         net.zero_grad()
-        add_penalty_gradient(net, x, Penalty(weight=1.0, norm=norm))
+        add_penalty_gradient(net, x, GradientPenalty(weight=1.0, norm=norm))
         found[norm] = gradient(net)
     assert float((found["pixel"] - found["image"]).norm()) > 0.1 * float(found["pixel"].norm())
 
@@ -224,10 +224,10 @@ def test_it_is_added_to_the_gradient_of_the_augmented_batch_and_is_of_the_raw_on
     net, x, raw = make_net(), images(), randn(5, 1, 8, 8, seed=7)
     plain = plain_gradient(net, x)
     net.zero_grad()
-    add_penalty_gradient(net, raw, Penalty(weight=2.0, norm=norm))
+    add_penalty_gradient(net, raw, GradientPenalty(weight=2.0, norm=norm))
     alone = gradient(net)
     net.zero_grad()
-    descent(weight=2.0, norm=norm)(net, loss, x, LABELS, raw, 0)
+    gradient_rule(weight=2.0, norm=norm)(net, loss, x, LABELS, raw, 0)
     torch.testing.assert_close(gradient(net), plain + alone)
     assert not raw.requires_grad
 
@@ -239,7 +239,7 @@ def test_a_network_without_a_slope_has_a_finite_gradient(make_net, norm):
     with torch.no_grad():
         for p in net.parameters():
             p.zero_()
-    add_penalty_gradient(net, images(), Penalty(weight=2.0, norm=norm))
+    add_penalty_gradient(net, images(), GradientPenalty(weight=2.0, norm=norm))
     assert bool(gradient(net).isfinite().all())
 
 
@@ -249,7 +249,7 @@ def test_in_training_it_pulls_the_norm_to_one(make_net, norm):
     optimizer, before = torch.optim.SGD(net.parameters(), lr=0.01), slow_penalty(net, x, 1.0, norm).detach()
     for _ in range(20):
         optimizer.zero_grad()
-        add_penalty_gradient(net, x, Penalty(weight=1.0, norm=norm))
+        add_penalty_gradient(net, x, GradientPenalty(weight=1.0, norm=norm))
         optimizer.step()
     assert bool(slow_penalty(net, x, 1.0, norm) < before)
 
@@ -259,7 +259,7 @@ def test_in_training_it_pulls_the_norm_to_one(make_net, norm):
 def test_the_compiled_penalty_is_the_same(make_net, norm):
     net, x = make_net(activation="swish", width=4), images()
     found = []
-    for how in (descent(weight=2.0, norm=norm), descent(weight=2.0, norm=norm).compiled()):
+    for how in (gradient_rule(weight=2.0, norm=norm), gradient_rule(weight=2.0, norm=norm).compiled()):
         net.zero_grad()
         how(net, loss, x, LABELS, x, 0)
         found.append(gradient(net))
@@ -274,29 +274,29 @@ def test_the_loss_has_a_factor_in_the_first_epochs(make_net):
     plain = plain_gradient(net, x)
     for epoch, factor in enumerate([0.5, 0.75, 0.95, 1.0, 1.0]):
         net.zero_grad()
-        descent(scale=(0.5, 0.75, 0.95))(net, loss, x, LABELS, x, epoch)
+        gradient_rule(scale=(0.5, 0.75, 0.95))(net, loss, x, LABELS, x, epoch)
         torch.testing.assert_close(gradient(net), factor * plain)
 
 
 def test_the_penalty_has_no_factor(make_net):
     net, x = make_net(), images()
-    add_penalty_gradient(net, x, Penalty(weight=2.0, norm="pixel"))
+    add_penalty_gradient(net, x, GradientPenalty(weight=2.0, norm="pixel"))
     alone = gradient(net)
     net.zero_grad()
-    descent(scale=(0.25,), weight=2.0)(net, loss, x, LABELS, x, 0)
+    gradient_rule(scale=(0.25,), weight=2.0)(net, loss, x, LABELS, x, 0)
     got = gradient(net)
     net.zero_grad()
     torch.testing.assert_close(got, 0.25 * plain_gradient(net, x) + alone)
 
 
 def test_what_was_in_the_gradient_of_a_step_is_not_in_the_next(make_architecture, recipe, runtime):
-    """`train` with a plain descent is `train` without one, and a factor is a factor of the learning rate."""
+    """`train` with a plain gradient_rule is `train` without one, and a factor is a factor of the learning rate."""
     x = images().float()
     ends = []
-    for how, lr in ((None, 0.05), (descent(1e-9), 0.05), (descent(scale=(0.5,) * 4), 0.1)):
+    for how, lr in ((None, 0.05), (gradient_rule(1e-9), 0.05), (gradient_rule(scale=(0.5,) * 4), 0.1)):
         net = make_architecture(activation="swish").fresh(0, torch.device("cpu"))
         plan = recipe(epochs=4, lr=lr, momentum=0.0, weight_decay=0.0, milestones=(), batch_size=2)
-        train(net, fetch_from(x, LABELS), 5, plan, seed=0, runtime=runtime, flip=False, descent=how)
+        train(net, fetch_from(x, LABELS), 5, plan, seed=0, runtime=runtime, flip=False, gradient_rule=how)
         ends.append(flatten(net))
     for other in ends[1:]:
         torch.testing.assert_close(other, ends[0], rtol=1e-4, atol=1e-5)
@@ -305,10 +305,10 @@ def test_what_was_in_the_gradient_of_a_step_is_not_in_the_next(make_architecture
 def test_an_epoch_of_training_has_its_factor(make_architecture, recipe, runtime):
     """The second epoch of two is as without one: the first has a factor of zero, and moves nothing."""
     x, ends = images().float(), []
-    for epochs, how in ((1, None), (2, descent(scale=(0.0,)))):
+    for epochs, how in ((1, None), (2, gradient_rule(scale=(0.0,)))):
         net = make_architecture().fresh(0, torch.device("cpu"))
         plan = recipe(epochs=epochs, lr=0.05, momentum=0.0, weight_decay=0.0, milestones=(), batch_size=5)
-        train(net, fetch_from(x, LABELS), 5, plan, seed=0, runtime=runtime, flip=False, descent=how)
+        train(net, fetch_from(x, LABELS), 5, plan, seed=0, runtime=runtime, flip=False, gradient_rule=how)
         ends.append(flatten(net))
     torch.testing.assert_close(*ends)
 
@@ -316,13 +316,13 @@ def test_an_epoch_of_training_has_its_factor(make_architecture, recipe, runtime)
 @pytest.mark.parametrize(
     ("how", "wanted"),
     [
-        (descent(), False),
-        (descent(alpha=0.3), False),  # of nothing
-        (descent(scale=(1.0, 1.0)), False),
-        (descent(norm="image"), False),
-        (descent(rho=0.01), True),
-        (descent(scale=(1.0, 0.5)), True),
-        (descent(weight=0.1), True),
+        (gradient_rule(), False),
+        (gradient_rule(alpha=0.3), False),  # of nothing
+        (gradient_rule(scale=(1.0, 1.0)), False),
+        (gradient_rule(norm="image"), False),
+        (gradient_rule(rho=0.01), True),
+        (gradient_rule(scale=(1.0, 0.5)), True),
+        (gradient_rule(weight=0.1), True),
     ],
     ids=lambda value: "" if isinstance(value, bool) else str(value.describe()),
 )
@@ -332,24 +332,24 @@ def test_a_plain_one_is_none(how, wanted):
 
 def test_the_description_tells_descents_apart():
     different = [
-        descent(0.01, 0.3),
-        descent(0.02, 0.3),
-        descent(0.01, 0.4),
-        descent(0.01, 0.3, (0.5,)),
-        descent(0.01, 0.3, (0.5, 0.6)),
-        descent(0.01, 0.3, (0.6, 0.5)),
-        descent(weight=1.0),
-        descent(weight=2.0),
-        descent(weight=2.0, norm="image"),
-        descent(0.01, 0.3, weight=2.0),
+        gradient_rule(0.01, 0.3),
+        gradient_rule(0.02, 0.3),
+        gradient_rule(0.01, 0.4),
+        gradient_rule(0.01, 0.3, (0.5,)),
+        gradient_rule(0.01, 0.3, (0.5, 0.6)),
+        gradient_rule(0.01, 0.3, (0.6, 0.5)),
+        gradient_rule(weight=1.0),
+        gradient_rule(weight=2.0),
+        gradient_rule(weight=2.0, norm="image"),
+        gradient_rule(0.01, 0.3, weight=2.0),
     ]
     said = [how.describe() for how in different]
     assert all(a != b for a, b in itertools.combinations(said, 2))
-    assert descent(0.01, 0.3).describe() == descent(0.01, 0.3).describe()
+    assert gradient_rule(0.01, 0.3).describe() == gradient_rule(0.01, 0.3).describe()
 
 
 def test_what_is_not_used_and_how_it_is_computed_are_not_described():
     """So that runs which differ in these alone share their experts."""
-    assert descent(weight=2.0, alpha=0.3).describe() == descent(weight=2.0).describe()
-    assert descent(0.01, norm="image").describe() == descent(0.01).describe()
-    assert replace(descent(weight=2.0), fast=True).describe() == descent(weight=2.0).describe()
+    assert gradient_rule(weight=2.0, alpha=0.3).describe() == gradient_rule(weight=2.0).describe()
+    assert gradient_rule(0.01, norm="image").describe() == gradient_rule(0.01).describe()
+    assert replace(gradient_rule(weight=2.0), fast=True).describe() == gradient_rule(weight=2.0).describe()

@@ -16,7 +16,7 @@ from dd_bench.data.decode import tile
 from dd_bench.data.preprocess import ZCA, Normalise
 from dd_bench.distill.clusters import representatives
 from dd_bench.distill.init import random_index
-from dd_bench.distill.unroll import GRADIENTS, Gradients, Inner
+from dd_bench.distill.unroll import GRADIENTS, Gradients, InnerLoop
 from dd_bench.methods import mtt
 from dd_bench.methods._trajectory.init import INITS, LABELS, cluster_index, correct_index, mean_logits
 from dd_bench.methods._trajectory.segments import Window, balance, draw_segment, perturbed
@@ -24,8 +24,8 @@ from dd_bench.methods.mtt import MTT, SKIPS, SMALLEST_RATE
 from dd_bench.models.mlp import MLP
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.teachers import expert_buffer as buffers
-from dd_bench.teachers.expert_buffer import Buffer, Header
-from dd_bench.training.parameter_vector import FlatNetwork, flatten
+from dd_bench.teachers.expert_buffer import ExpertBuffer, Header
+from dd_bench.training.parameter_vector import FunctionalNetwork, flatten
 from dd_bench.training.recipe import parse
 
 CPU = torch.device("cpu")
@@ -35,7 +35,7 @@ LONGER = {"experts.recipe.epochs": 4, "window.stop": 3, "expert_epochs": 2}
 class Call(NamedTuple):
     """One call of the gradient: what it was given, as it was then, and what it found."""
 
-    inner: Inner
+    inner: InnerLoop
     images: Tensor
     labels: Tensor
     lr: Tensor
@@ -88,7 +88,7 @@ def coded(tmp_path):
         buffers.create(tmp_path, header)
         for expert, epoch in itertools.product(range(experts), epochs):
             buffers.write(tmp_path, header, expert, epoch, torch.full((2,), 100.0 * expert + epoch))
-        return Buffer(tmp_path)
+        return ExpertBuffer(tmp_path)
 
     return make
 
@@ -105,7 +105,7 @@ def stubborn(tmp_path, make_method, make_ctx, train_blobs):
             theta = torch.zeros(header.p)
             theta[-3 + c] = 1.0  # the classifier's bias lies at the end
             buffers.write(tmp_path, header, expert, epoch, theta)
-        return Buffer(tmp_path)
+        return ExpertBuffer(tmp_path)
 
     return make
 
@@ -228,7 +228,7 @@ def test_balance_weighs_late_segments_more():
 def test_only_convolutions_are_perturbed(make_architecture, scale):
     """By exactly scale d / |d| w, of d that the generator gives."""
     net = make_architecture().fresh(0, CPU)
-    flat, start = FlatNetwork(net), flatten(net)
+    flat, start = FunctionalNetwork(net), flatten(net)
     kept = start.clone()
     moved = perturbed(start, flat, scale, torch.Generator().manual_seed(3))
     assert torch.equal(start, kept)
@@ -254,7 +254,7 @@ def test_the_perturbed_start_is_where_the_student_starts_and_what_its_loss_is_re
     ctx, calls, changes = make_ctx(), watch(), {**LONGER, "perturb": 1.0, "intermediate": "ramp"}
     method = make_method("mtt", **changes)
     method.distill(train_blobs, 2, ctx)
-    flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
+    flat = FunctionalNetwork(ctx.architecture.fresh(0, CPU))
     for step, call in enumerate(calls):
         segment = draw_segment(method.buffer(train_blobs, ctx), method.window, step, 3, 2, "ramp", ctx)
         start = perturbed(segment.start, flat, 1.0, ctx.generator("perturb", step))
@@ -346,7 +346,7 @@ def test_the_loss_is_that_of_a_student_trained_by_the_optimiser_of_everyone(
     make_method("mtt", iterations=2, **changes).distill(train_blobs, 2, ctx)
     for call in calls:
         net, inner = make_architecture().fresh(0, CPU), call.inner
-        net.load_state_dict(FlatNetwork(make_architecture().fresh(0, CPU)).split(inner.start))
+        net.load_state_dict(FunctionalNetwork(make_architecture().fresh(0, CPU)).split(inner.start))
         optimizer = torch.optim.SGD(net.parameters(), float(call.lr), momentum=0.9)
         for step in inner.steps:
             x, y = step.view(call.images[step.index]), call.labels[step.index]
@@ -532,7 +532,7 @@ def test_the_target_labels_the_images_in_each_iteration(watch, make_method, make
     calls, ctx = watch("truncated"), make_ctx()
     changes = {**LONGER, "intermediate": "constant"}
     syn = make_method("tesla", labels="target", iterations=3, **changes).distill(train_blobs, 2, ctx)
-    flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
+    flat = FunctionalNetwork(ctx.architecture.fresh(0, CPU))
     for call in calls:
         end = call.inner.targets[-1]
         assert end.after == 3
@@ -590,7 +590,7 @@ def test_labels_start_at_the_mean_of_the_experts_that_are_right(make_method, mak
     """Of all, where none is: untrained experts leave such images."""
     ctx = make_ctx()
     buffer = make_method("mtt", **{"experts.count": 3}).buffer(train_blobs, ctx)
-    flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
+    flat = FunctionalNetwork(ctx.architecture.fresh(0, CPU))
     images, labels = train_blobs.train.inputs(torch.arange(59)), train_blobs.train.labels
     got, kinds = mean_logits(images, labels, flat, buffer, 0, ctx), set()
     for i in range(59):
@@ -620,7 +620,7 @@ def test_correct_images_are_ones_that_an_expert_gets_right(make_method, make_ctx
     changes = {"init": "correct", "experts.recipe.epochs": 5, "experts.init_epoch": 5}
     ctx, method = make_ctx(), make_method("mtt", iterations=0, **changes)
     syn, buffer = method.distill(train_blobs, 5, ctx), method.buffer(train_blobs, ctx)
-    flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
+    flat = FunctionalNetwork(ctx.architecture.fresh(0, CPU))
     assert not [note for note in ctx.notes if "correctly" in note]
     right = [flat(buffer.snapshot(e, 5, CPU), syn.images).argmax(1) == syn.labels for e in range(2)]
     assert bool((right[0] | right[1]).all())
@@ -633,7 +633,7 @@ def test_correct_images_are_ones_that_an_expert_gets_right(make_method, make_ctx
 def test_expert_after_expert_is_asked_for_the_classes_still_short(stubborn, make_ctx, train_blobs):
     """Each is right about one class only; in some order, all images of all classes are."""
     ctx = make_ctx()
-    flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
+    flat = FunctionalNetwork(ctx.architecture.fresh(0, CPU))
     index = correct_index(train_blobs, 4, flat, stubborn(2, 0, 1), 1, ctx)
     assert torch.equal(train_blobs.train.labels[index], torch.arange(3)[:, None].expand(3, 4))
     assert all(len(set(row.tolist())) == 4 for row in index)
@@ -646,7 +646,7 @@ def test_no_image_is_passed_over_for_one_that_only_a_later_expert_gets_right(
     """Untrained experts, each right about some images of a class."""
     ctx = make_ctx()
     buffer = make_method("mtt", **{"experts.count": 3}).buffer(train_blobs, ctx)
-    flat, kinds = FlatNetwork(ctx.architecture.fresh(0, CPU)), set()
+    flat, kinds = FunctionalNetwork(ctx.architecture.fresh(0, CPU)), set()
     for c, row in enumerate(correct_index(train_blobs, 12, flat, buffer, 0, ctx)):
         members, first = train_blobs.train.of_class(c), {}
         for expert in (2, 1, 0):
@@ -687,7 +687,7 @@ def test_clusters_are_of_one_random_expert_s_logits_of_a_class(make_method, make
     buffer, used = make_method("mtt").buffer(train_blobs, make_ctx()), set()
     for seed in range(6):
         ctx = make_ctx(seed)
-        flat = FlatNetwork(ctx.architecture.fresh(0, CPU))
+        flat = FunctionalNetwork(ctx.architecture.fresh(0, CPU))
         index = cluster_index(train_blobs, 4, flat, buffer, 1, ctx)
         for expert in range(2):
             rows = []
@@ -869,9 +869,7 @@ def test_experts_of_another_preprocessing_are_refused(elsewhere, make_method, ma
 
 def test_experts_of_another_dataset_are_refused(elsewhere, make_method, make_ctx, make_blobs):
     method = make_method("mtt", **{"experts.source": elsewhere})
-    with pytest.raises(
-        ValueError, match=r"other data than train_blobs with 59 images. .* method.experts.source="
-    ):
+    with pytest.raises(ValueError, match=r"other data than blobs with 59 images. .* method.experts.source="):
         method.prepare(make_blobs(seed=7).train_only(), make_ctx())
 
 
@@ -977,7 +975,7 @@ def test_an_unknown_key_of_the_window_is_refused():
 def test_networks_with_batchnorm_are_refused(make_method, make_architecture, train_blobs):
     """Their running statistics are in no snapshot."""
     for name in ("mtt", "ftd", "tesla", "datm", "ast"):
-        reason = make_method(name).unsupported(train_blobs, 2, make_architecture(norm="batchnorm"))
+        reason = make_method(name).check_dataset(train_blobs, 2, make_architecture(norm="batchnorm"))
         assert reason == (
             "ConvNet has BatchNorm, whose running statistics no expert's snapshot holds. "
             "Use model.norm=instancenorm"
@@ -987,9 +985,9 @@ def test_networks_with_batchnorm_are_refused(make_method, make_architecture, tra
 def test_a_canvas_is_not_whitened(make_method, make_architecture, train_blobs):
     pixels = train_blobs.train.pixels(torch.arange(59)).float() / 255
     white, architecture = dataclasses.replace(train_blobs, preprocess=ZCA.fit(pixels)), make_architecture()
-    assert make_method("mtt").unsupported(white, 2, architecture) is None
-    assert make_method("mtt", canvas=2).unsupported(train_blobs, 2, architecture) is None
-    assert make_method("mtt", canvas=2).unsupported(white, 2, architecture) == (
+    assert make_method("mtt").check_dataset(white, 2, architecture) is None
+    assert make_method("mtt", canvas=2).check_dataset(train_blobs, 2, architecture) is None
+    assert make_method("mtt", canvas=2).check_dataset(white, 2, architecture) == (
         "method.canvas=2 shows crops of a larger image, and ZCA whitens images of one size. "
         "Use dataset.preprocess=normalise or method.canvas=1"
     )
@@ -1003,9 +1001,9 @@ def test_a_canvas_is_not_whitened(make_method, make_architecture, train_blobs):
 def test_a_canvas_goes_with_hard_labels_and_plain_starts(
     make_method, make_architecture, train_blobs, changes
 ):
-    reason = make_method("mtt", canvas=2, **changes).unsupported(train_blobs, 2, make_architecture())
+    reason = make_method("mtt", canvas=2, **changes).check_dataset(train_blobs, 2, make_architecture())
     assert reason == "method.canvas > 1 goes with method.labels=hard and method.init=real or noise"
-    assert make_method("mtt", **changes).unsupported(train_blobs, 2, make_architecture()) is None
+    assert make_method("mtt", **changes).check_dataset(train_blobs, 2, make_architecture()) is None
 
 
 @pytest.mark.parametrize(
@@ -1022,10 +1020,10 @@ def test_more_images_than_a_class_has_are_refused(
     make_method, make_architecture, train_blobs, changes, most, instead
 ):
     method, architecture = make_method("mtt", **changes), make_architecture()
-    assert method.unsupported(train_blobs, most, architecture) is None
-    assert method.unsupported(train_blobs, most + 1, architecture).endswith(instead)
+    assert method.check_dataset(train_blobs, most, architecture) is None
+    assert method.check_dataset(train_blobs, most + 1, architecture).endswith(instead)
     noise = {**changes, "init": "noise"}
-    assert make_method("mtt", **noise).unsupported(train_blobs, 1000, architecture) is None
+    assert make_method("mtt", **noise).check_dataset(train_blobs, 1000, architecture) is None
 
 
 def test_the_presets_differ_by_their_knobs_alone(make_method):

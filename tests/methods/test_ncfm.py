@@ -10,7 +10,7 @@ from dd_bench.distill.init import random_index
 from dd_bench.methods import ncfm
 from dd_bench.methods._ncfm.frequencies import REPEATS, FrequencySampler
 from dd_bench.methods.ncfm import characteristic, lerp, unit_embedding
-from dd_bench.teachers.feature_networks import teacher, teacher_start
+from dd_bench.teachers.feature_networks import feature_network, untrained_feature_network
 
 IDENTICAL = 300 * math.sqrt(2e-12) * 1.01  # what the floors under the roots leave of a class
 
@@ -125,8 +125,8 @@ def test_each_iteration_blends_one_pair_of_the_pool_at_a_uniform_place(
     method.distill(train_blobs, 1, ctx)
     assert 0 <= min(u for *_, u in seen) < 0.2
     assert 0.8 < max(u for *_, u in seen) < 1
-    starts = [teacher_start(ctx.architecture, i, ctx) for i in range(2)]
-    ends = [teacher(train_blobs, ctx.architecture, method.recipe, i, ctx) for i in range(2)]
+    starts = [untrained_feature_network(ctx.architecture, i, ctx) for i in range(2)]
+    ends = [feature_network(train_blobs, ctx.architecture, method.recipe, i, ctx) for i in range(2)]
     used = set()
     for start, end, _ in seen:
         i = next(i for i in range(2) if same(start, starts[i]))
@@ -290,7 +290,7 @@ def test_calibration_alone_teaches_the_trained_network_s_classes(make_method, ma
     real = make_blobs(counts=(40, 40, 40)).train_only()
     changes = {"scale": 0.0, "lr_img": 0.02, "augment": "none", "teacher.epochs": 20}
     ctx = make_ctx()
-    net = teacher(real, ctx.architecture, make_method("ncfm", **changes).recipe, 0, ctx)
+    net = feature_network(real, ctx.architecture, make_method("ncfm", **changes).recipe, 0, ctx)
     losses = []
     for iterations in (0, 15):
         method = make_method("ncfm", **changes, iterations=iterations)
@@ -337,9 +337,9 @@ def test_factor_two_distils(make_method, make_ctx, train_blobs):
 
 def test_reasons(make_method, make_architecture, train_blobs):
     architecture = make_architecture()
-    assert make_method("ncfm", factor=2).unsupported(train_blobs, 4, architecture) is None
-    assert make_method("ncfm", factor=2).unsupported(train_blobs, 5, architecture) == (
-        "ipc=5 (20 real images a class) exceeds class 'b' of train_blobs (17 images), "
+    assert make_method("ncfm", factor=2).check_dataset(train_blobs, 4, architecture) is None
+    assert make_method("ncfm", factor=2).check_dataset(train_blobs, 5, architecture) == (
+        "ipc=5 (20 real images a class) exceeds class 'b' of blobs (17 images), "
         "and this method samples without replacement. Use ipc<=4"
     )
 

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from dd_bench.data.dataset import TensorSplit
 from dd_bench.data.preprocess import ZCA
-from dd_bench.distill.batchnorm_statistics import Tapped
+from dd_bench.distill.batchnorm_statistics import HookedTeacher
 from dd_bench.methods._recovery.engine import Engine, recover_loss
 from dd_bench.methods._recovery.patches import Patches, arranged, composites
 from dd_bench.methods._recovery.views import RecoverViews
@@ -40,7 +40,7 @@ class TestStatistics:
         """|var - running var| + |mean - running mean| of the inputs of both BatchNorm layers."""
         teacher = tiny()
         x = torch.randn(6, 1, 8, 8, dtype=torch.float64)
-        logits, distances = Tapped(teacher)(x)
+        logits, distances = HookedTeacher(teacher)(x)
         inputs = []
         hooks = [
             m.register_forward_pre_hook(lambda m, z: inputs.append((m, z[0])))
@@ -69,10 +69,10 @@ class TestStatistics:
         var, mean = torch.var_mean(seen[0], (0, 2, 3), correction=0)
         norm.running_var.copy_(var)
         norm.running_mean.copy_(mean)
-        assert float(Tapped(teacher)(x)[1]) < 1e-10
+        assert float(HookedTeacher(teacher)(x)[1]) < 1e-10
 
     def test_its_gradient_is_that_of_finite_differences(self, tiny):
-        tapped, x = Tapped(tiny(activation="swish")), torch.randn(3, 1, 8, 8, dtype=torch.float64)
+        tapped, x = HookedTeacher(tiny(activation="swish")), torch.randn(3, 1, 8, 8, dtype=torch.float64)
         x.requires_grad_()
         tapped(x)[1].sum().backward()
         v = torch.randn_like(x)
@@ -85,8 +85,8 @@ class TestStatistics:
         ctx = make_ctx()
         teacher = teacher_of(make_teacher(), train_blobs, ctx.cache, ctx.runtime, None)
         x, y = train_blobs.train.inputs(torch.arange(6)), torch.arange(6) % 3
-        logits, d = Tapped(teacher)(x)
-        engine = Engine(train_blobs, [Tapped(teacher)], None, 1, 0.1, (0.5, 0.9), 0.3, 10.0, False)
+        logits, d = HookedTeacher(teacher)(x)
+        engine = Engine(train_blobs, [HookedTeacher(teacher)], None, 1, 0.1, (0.5, 0.9), 0.3, 10.0, False)
         layers = engine._layers(engine.teachers[0], CPU)
         loss, distances = recover_loss(engine.teachers[0], x, y, layers, weight=0.3, autocast=False)
         nll = -logits.log_softmax(1)[torch.arange(6), y].mean()
@@ -98,7 +98,7 @@ class TestStatistics:
         ctx = make_ctx()
         teacher = teacher_of(make_teacher(), train_blobs, ctx.cache, ctx.runtime, None)
         x = train_blobs.train.inputs(torch.arange(40))
-        tapped, inputs = Tapped(teacher), []
+        tapped, inputs = HookedTeacher(teacher), []
         for m in teacher.net.modules():
             if isinstance(m, torch.nn.BatchNorm2d):
                 m.register_forward_pre_hook(lambda m, z: inputs.append((m, z[0])))
@@ -125,7 +125,7 @@ class TestStatistics:
         assert list(executed_norms(teacher.net, (1, 8, 8))) == names
 
     def test_teachers_are_frozen(self, tiny):
-        tapped = Tapped(tiny())
+        tapped = HookedTeacher(tiny())
         assert not any(p.requires_grad for p in tapped.parameters())
         before = {k: v.clone() for k, v in tapped.named_buffers()}
         tapped(torch.randn(3, 1, 8, 8, dtype=torch.float64))
@@ -185,7 +185,7 @@ class TestImages:
         (teacher,) = ctx.teachers_of(train_blobs)
         index = train_blobs.train.draw(1, ctx.generator("init"))[:, 0]
         x = train_blobs.train.inputs(index).requires_grad_()
-        logits, distances = Tapped(teacher)(x)
+        logits, distances = HookedTeacher(teacher)(x)
         weights = torch.tensor([10.0, 1.0])
         (F.cross_entropy(logits, torch.arange(3)) + 0.5 * (weights * distances).sum()).backward()
         moved = (train_blobs.preprocess.inverse(x - 0.05 * x.grad.sign()).clamp(0, 1) * 255).round()
@@ -217,8 +217,10 @@ class TestImages:
 
     def test_teachers_take_turns(self, make_method, make_ctx, train_blobs, make_teacher, monkeypatch):
         asked = []
-        plain = Tapped.forward
-        monkeypatch.setattr(Tapped, "forward", lambda s, x: asked.append(s.teacher.name) or plain(s, x))
+        plain = HookedTeacher.forward
+        monkeypatch.setattr(
+            HookedTeacher, "forward", lambda s, x: asked.append(s.teacher.name) or plain(s, x)
+        )
         teachers = (make_teacher("one"), make_teacher("two", width=4))
         ctx = make_ctx(teachers=teachers)
         make_method("sre2l_multi", iterations=5).distill(train_blobs, 1, ctx)
@@ -229,16 +231,16 @@ class TestImages:
         method = make_method("sre2l", classes=1)
         whole = method.distill(train_blobs, 2, make_ctx(work="whole"))
         ctx = make_ctx(work="shards")
-        plain = ctx.pieces
+        plain = ctx.shards
 
         def shard(builds):
             plain(dict(list(builds.items())[::-2]))
             raise KeyboardInterrupt
 
-        ctx.pieces = shard
+        ctx.shards = shard
         with pytest.raises(KeyboardInterrupt):
             method.distill(train_blobs, 2, ctx)
-        assert len(list((tmp_path / "shards" / "pieces").glob("*.safetensors"))) == 3
+        assert len(list((tmp_path / "shards" / "shards").glob("*.safetensors"))) == 3
         again = method.distill(train_blobs, 2, make_ctx(work="shards"))
         assert torch.equal(again.images, whole.images)
 
@@ -300,7 +302,7 @@ class TestCompensators:
         each = train_blobs.train.inputs(
             train_blobs.train.draw(1, ctx.generator("init"))[:, 0]
         ).requires_grad_()
-        logits, distances = Tapped(teacher)(each)
+        logits, distances = HookedTeacher(teacher)(each)
         (F.cross_entropy(logits, torch.arange(3)) + 0.5 * distances @ torch.tensor([10.0, 1.0])).backward()
         pull = each.grad.sum(0)
         assert syn.compensators.shape == (1, 1, 1, 8, 8)
@@ -327,9 +329,9 @@ class TestCompensators:
         assert torch.equal(natural.materialise(CPU)[0], syn.materialise(CPU)[0][:3])
 
     def test_a_budget_without_room_is_a_reason(self, make_method, train_blobs, make_teacher):
-        reason = make_method("infer").unteachable(train_blobs, 1, self.two(make_teacher))
+        reason = make_method("infer").check_teachers(train_blobs, 1, self.two(make_teacher))
         assert "ipc=1 of 3 classes is 3 images" in reason and reason.endswith("Use ipc=2 or more")
-        assert make_method("infer").unteachable(train_blobs, 2, self.two(make_teacher)) is None
+        assert make_method("infer").check_teachers(train_blobs, 2, self.two(make_teacher)) is None
 
     def test_it_asks_for_as_many_images_as_there_are_natural_sets(
         self, make_method, make_blobs, make_teacher, make_architecture
@@ -338,12 +340,12 @@ class TestCompensators:
         method = make_method("infer")
         for counts, told in (((5, 2, 5), None), ((5, 1, 5), "(2 real images a class) exceeds class")):
             real = make_blobs(counts=counts).train_only()
-            assert method.unsupported(real, 4, make_architecture()) is None
-            reason = method.unteachable(real, 4, self.two(make_teacher))
+            assert method.check_dataset(real, 4, make_architecture()) is None
+            reason = method.check_teachers(real, 4, self.two(make_teacher))
             assert reason is told or told in reason
 
     def test_a_batch_of_fewer_classes_is_a_reason(self, make_method, train_blobs, make_architecture):
-        reason = make_method("infer", classes=2).unsupported(train_blobs, 2, make_architecture())
+        reason = make_method("infer", classes=2).check_dataset(train_blobs, 2, make_architecture())
         assert "shared by all 3 classes" in reason and "method.classes=2" in reason
 
 
@@ -391,7 +393,7 @@ class TestPatches:
 
     def test_too_few_images_to_cut_from(self, make_method, train_blobs, make_architecture):
         method = make_method("rded", **{"patches.images": 3, "patches.factor": 2})
-        assert "ipc=1 is 4 patches a class" in method.unsupported(train_blobs, 1, make_architecture())
+        assert "ipc=1 is 4 patches a class" in method.check_dataset(train_blobs, 1, make_architecture())
 
 
 class TestRefusals:
@@ -416,11 +418,11 @@ class TestRefusals:
 
     def test_a_teacher_without_batchnorm(self, make_method, make_teacher, make_ctx, train_blobs):
         bare = make_teacher("bare", norm="instancenorm")
-        reason = make_method("sre2l").unteachable(train_blobs, 1, (bare,))
+        reason = make_method("sre2l").check_teachers(train_blobs, 1, (bare,))
         assert "teacher bare (ConvNet) has no BatchNorm layer" in reason and "teacher=convnet_bn" in reason
-        assert make_method("sre2l", iterations=0).unteachable(train_blobs, 1, (bare,)) is None
+        assert make_method("sre2l", iterations=0).check_teachers(train_blobs, 1, (bare,)) is None
         with pytest.raises(ValueError, match="no BatchNorm layer"):
-            Tapped(make_ctx(teachers=(bare,)).teachers_of(train_blobs)[0])
+            HookedTeacher(make_ctx(teachers=(bare,)).teachers_of(train_blobs)[0])
 
     @pytest.mark.parametrize("init", ["noise", "patches"])
     def test_a_compensator_of_no_real_images(self, make_method, init):
@@ -428,11 +430,11 @@ class TestRefusals:
             make_method("infer", init=init)
 
     def test_no_teacher(self, make_method, train_blobs):
-        assert make_method("sre2l").unteachable(train_blobs, 1, ()).endswith("Use teacher=convnet_bn")
+        assert make_method("sre2l").check_teachers(train_blobs, 1, ()).endswith("Use teacher=convnet_bn")
 
     def test_whitened_images(self, make_method, make_blobs, make_architecture):
         real = make_blobs()
         whitened = dataclasses.replace(real, preprocess=ZCA.fit(torch.rand(20, 1, 8, 8)))
-        assert "dataset.preprocess=normalise" in make_method("sre2l").unsupported(
+        assert "dataset.preprocess=normalise" in make_method("sre2l").check_dataset(
             whitened, 1, make_architecture()
         )

@@ -96,13 +96,13 @@ def test_edge_labels_reach_gin_alone(make_gnn):
 @each_model
 def test_images_are_refused(name):
     made = instantiate(OmegaConf.load(FILES[name]))
-    reason = Architecture(made.func, dict(made.keywords), (1, 28, 28), 10, name).unfit()
+    reason = Architecture(made.func, dict(made.keywords), (1, 28, 28), 10, name).check_shape()
     assert reason.endswith("takes graphs, the dataset holds images. Use model=convnet")
 
 
 def test_graphs_are_refused_by_a_network_of_images(convnet, blobs, motifs):
     other = convnet(blobs)
-    reason = Architecture(other.make, other.knobs, motifs.shape, 2, "convnet").unfit()
+    reason = Architecture(other.make, other.knobs, motifs.shape, 2, "convnet").check_shape()
     assert reason == "ConvNet takes images, the dataset holds graphs. Use model=gin"
 
 

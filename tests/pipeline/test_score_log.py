@@ -2,7 +2,7 @@
 
 import pytest
 
-from dd_bench.pipeline.score_log import Journal
+from dd_bench.pipeline.score_log import ScoreLog
 from dd_bench.records.record import Score
 
 
@@ -15,7 +15,7 @@ def scores(of_set: int, network: int) -> list[Score]:
 
 @pytest.fixture
 def path(tmp_path):
-    journal = Journal(tmp_path / "work" / "scores.jsonl")
+    journal = ScoreLog(tmp_path / "work" / "scores.jsonl")
     journal.add(scores(0, 0), 1.25)
     journal.add(scores(0, 2), 1.5)
     journal.add(scores(1, 1), 0.5)
@@ -23,7 +23,7 @@ def path(tmp_path):
 
 
 def test_round_trip(path):
-    journal = Journal(path)
+    journal = ScoreLog(path)
     assert journal.scores == [*scores(0, 0), *scores(0, 2), *scores(1, 1)], "floats to the last bit"
     assert (journal.finished(0), journal.finished(1), journal.finished(2)) == ({0, 2}, {1}, set())
     assert journal.seconds_before == 3.25
@@ -33,24 +33,24 @@ def test_round_trip(path):
 def test_a_cut_line_is_a_network_to_train_again(path, lost):
     """All metrics of a network stand or fall together."""
     path.write_bytes(path.read_bytes()[:-lost])
-    journal = Journal(path)
+    journal = ScoreLog(path)
     complete = lost == 1  # the line is whole but for its end
     assert journal.finished(1) == ({1} if complete else set()) and journal.finished(0) == {0, 2}
     journal.add(scores(1, 5), 1.0)
-    again = Journal(path)
+    again = ScoreLog(path)
     assert again.finished(1) == ({1, 5} if complete else {5})
 
 
 def test_bytes_that_are_no_text(path):
     with path.open("ab") as file:
         file.write(b"\x00\xff\xfe broken")
-    assert len(Journal(path).scores) == 6 and b"broken" not in path.read_bytes()
+    assert len(ScoreLog(path).scores) == 6 and b"broken" not in path.read_bytes()
 
 
 def test_remove(path):
-    Journal(path).remove()
+    ScoreLog(path).remove()
     assert not path.exists()
-    Journal(path).remove()
+    ScoreLog(path).remove()
 
 
 def test_a_score_that_is_not_finite_is_no_score():

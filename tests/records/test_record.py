@@ -202,7 +202,7 @@ class TestWriteAtomic:
             raise error
 
         where = {"mkstemp": "tempfile.mkstemp", "replace": "Path.replace", "chmod": "Path.chmod"}
-        monkeypatch.setattr(f"dd_bench.records.record.{where.get(step, f'os.{step}')}", fails)
+        monkeypatch.setattr(f"dd_bench.runtime.files.{where.get(step, f'os.{step}')}", fails)
         with pytest.raises(type(error)) as raised:
             write_atomic(tmp_path / "file", b"new")
         monkeypatch.undo()

@@ -13,7 +13,7 @@ from dd_bench.runtime.cache import Cache, locked, publish
 BUILDER = """
 import os, sys, time
 from pathlib import Path
-from dd_bench.cache import Cache
+from dd_bench.runtime.cache import Cache
 root, how = Path(sys.argv[1]), sys.argv[2]
 def build(folder):
     with (root.parent / "built.txt").open("a") as file:

@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnPlateau
 
 from dd_bench.runtime import checkpoint
-from dd_bench.runtime.checkpoint import Unusable, restore, save, spent
+from dd_bench.runtime.checkpoint import CheckpointError, restore, save, spent
 
 
 def descend(images, optimizer, steps, scheduler=None):
@@ -132,23 +132,23 @@ class TestUnusable:
     @pytest.mark.parametrize("keep", [0, 5, 60, -1])
     def test_cut(self, path, keep):
         path.write_bytes(path.read_bytes()[:keep])
-        with pytest.raises(Unusable, match=rf"checkpoint {path} is damaged.*rm {path}"):
+        with pytest.raises(CheckpointError, match=rf"checkpoint {path} is damaged.*rm {path}"):
             restore(path, {"images": torch.zeros(4, 3)})
 
     def test_overwritten(self, path):
         path.write_bytes(b"not a checkpoint at all, and quite long for one")
-        with pytest.raises(Unusable, match="damaged"):
+        with pytest.raises(CheckpointError, match="damaged"):
             restore(path, {"images": torch.zeros(4, 3)})
 
     @pytest.mark.parametrize("header", [None, {}, {"step": "1", "seconds": "x", "plain": "{}"}])
     def test_another_safetensors_file(self, path, header):
         save_file({"images": torch.ones(4, 3)}, path, metadata=header)
-        with pytest.raises(Unusable, match="damaged"):
+        with pytest.raises(CheckpointError, match="damaged"):
             restore(path, {"images": torch.zeros(4, 3)})
 
     def test_other_names(self, path):
         with pytest.raises(
-            Unusable, match=r"holds \['images'\], the method carries \['images', 'optimizer'\]"
+            CheckpointError, match=r"holds \['images'\], the method carries \['images', 'optimizer'\]"
         ):
             x = torch.zeros(4, 3, requires_grad=True)
             restore(path, {"images": x, "optimizer": torch.optim.SGD([x], 0.1)})
@@ -157,27 +157,29 @@ class TestUnusable:
     def test_other_shape_or_dtype(self, path, other):
         """Not even one that would broadcast."""
         with pytest.raises(
-            Unusable, match=r"wanted torch.float\d\d \(.*it holds torch.float32 \(4, 3\).*rm "
+            CheckpointError, match=r"wanted torch.float\d\d \(.*it holds torch.float32 \(4, 3\).*rm "
         ):
             restore(path, {"images": other})
         save(path, 1, 0.0, {"images": torch.ones(1, 3)})
-        with pytest.raises(Unusable, match=r"wanted torch.float32 \(4, 3\), it holds torch.float32 \(1, 3\)"):
+        with pytest.raises(
+            CheckpointError, match=r"wanted torch.float32 \(4, 3\), it holds torch.float32 \(1, 3\)"
+        ):
             restore(path, {"images": torch.zeros(4, 3)})
 
     def test_other_optimiser(self, path):
         x, y = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
         save(path, 1, 0.0, {"optimizer": torch.optim.SGD([x], 0.1)})
-        with pytest.raises(Unusable, match="'optimizer' of checkpoint"):
+        with pytest.raises(CheckpointError, match="'optimizer' of checkpoint"):
             restore(path, {"optimizer": torch.optim.SGD([x, y], 0.1)})
 
     def test_other_network(self, path):
         save(path, 1, 0.0, {"net": nn.Linear(2, 2)})
-        with pytest.raises(Unusable, match="'net' of checkpoint"):
+        with pytest.raises(CheckpointError, match="'net' of checkpoint"):
             restore(path, {"net": nn.Linear(3, 2)})
 
     def test_a_tensor_where_an_optimiser_was(self, path):
         save(path, 1, 0.0, {"images": torch.optim.SGD([torch.zeros(1)], 0.1)})
-        with pytest.raises(Unusable, match="no tensor"):
+        with pytest.raises(CheckpointError, match="no tensor"):
             restore(path, {"images": torch.zeros(1)})
 
 

@@ -8,12 +8,12 @@ LOOP = """
 import sys, tempfile, torch
 from pathlib import Path
 torch.set_num_threads(1)
-from dd_bench.allocator import keep_freed_memory
+from dd_bench.runtime.allocator import keep_freed_memory
 keep_freed_memory()
-from dd_bench.environment import peak_resident
-from dd_bench.loggers import Jsonl
+from dd_bench.pipeline.provenance import peak_resident
+from dd_bench.runtime.loggers import Jsonl
 from dd_bench.models.convnet import ConvNet
-from dd_bench.steps import OuterLoop
+from dd_bench.runtime.outer_loop import OuterLoop
 
 work = Path(tempfile.mkdtemp())
 loop = OuterLoop(work, Jsonl(work / "log.jsonl"), log_every=10, checkpoint_seconds=0.05)

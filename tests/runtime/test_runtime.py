@@ -7,8 +7,7 @@ import torch
 
 from dd_bench.cli.inspect import choices
 from dd_bench.pipeline import provenance
-from dd_bench.pipeline.experiment import describe
-from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.config_diff import describe, shipped_config
 from dd_bench.runtime import runtime
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.runtime import RuntimeConfig, resolve

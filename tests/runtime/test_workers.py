@@ -12,18 +12,18 @@ import pytest
 import torch
 
 from dd_bench.runtime.outer_loop import Diverged
-from dd_bench.runtime.workers import spread
+from dd_bench.runtime.workers import run_in_processes
 
 JOBS = """
 import os, time
 from pathlib import Path
 import torch
-from dd_bench.steps import Diverged
+from dd_bench.runtime.outer_loop import Diverged
 
-def square(lent, job, tick):
+def square(shared, job, tick):
     for _ in range(job):
         tick()
-    offset, table = lent["offset"], lent["table"]
+    offset, table = shared["offset"], shared["table"]
     return job**2 + offset, table[job] * 2, (os.getpid(), torch.get_num_threads(), table.is_shared())
 
 def second_fails(folder, job, tick):
@@ -40,9 +40,9 @@ PARENT = """
 import sys
 sys.path.insert(0, sys.argv[1])
 from jobs_of_a_test import waits
-from dd_bench.processes import spread
+from dd_bench.runtime.workers import run_in_processes
 if __name__ == "__main__":
-    list(spread(waits, sys.argv[1], range(4), 2))
+    list(run_in_processes(waits, sys.argv[1], range(4), 2))
 """
 
 
@@ -58,11 +58,11 @@ def jobs(tmp_path, monkeypatch):
 
 
 def test_every_job_comes_back(jobs):
-    """With what it was lent and gave, what it ticked, from processes of one thread each."""
+    """With what it was shared and gave, what it ticked, from processes of one thread each."""
     table = torch.randn(9, 1000, dtype=torch.float64).to(torch.bfloat16)
     kept, ticks = table.clone(), []
     work = [7, 3, 8, 0, 5, 1]
-    found = dict(spread(jobs.square, {"offset": 0.5, "table": table}, work, 2, ticks.append))
+    found = dict(run_in_processes(jobs.square, {"offset": 0.5, "table": table}, work, 2, ticks.append))
     assert sorted(found) == sorted(work)
     for job, (value, row, _) in found.items():
         assert value == job**2 + 0.5
@@ -81,7 +81,7 @@ def test_an_error_ends_the_others(jobs, tmp_path):
     with pytest.raises(
         Diverged, match=r"^expert 1 is not finite\. Use a smaller method\.experts\.recipe\.lr$"
     ):
-        for job, nothing in spread(jobs.second_fails, str(tmp_path), range(200), 1):
+        for job, nothing in run_in_processes(jobs.second_fails, str(tmp_path), range(200), 1):
             started.append((job, nothing))
     assert started == [(0, None)]
     begun = [p for p in tmp_path.iterdir() if p.name.isdigit()]

@@ -11,7 +11,7 @@ from PIL import Image
 from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
-from dd_bench.data.inputs import Made
+from dd_bench.data.inputs import LazyInputs
 from dd_bench.data.preprocess import ZCA
 from dd_bench.runtime.files import canonical
 from dd_bench.synthetic import storage
@@ -158,11 +158,11 @@ def test_inputs_made_when_asked_for_are_those_laid_out(request, monkeypatch, whi
     }[kind]()
     inputs, labels = syn.materialise(CPU)
     size = inputs.numel() * 4
-    monkeypatch.setattr("dd_bench.synthetic.base.LAID_OUT", size)
-    assert isinstance(syn.shown(CPU)[0], torch.Tensor)
-    monkeypatch.setattr("dd_bench.synthetic.base.LAID_OUT", size - 1)
-    made, told = syn.shown(CPU)
-    assert isinstance(made, Made) and len(made) == len(inputs) and torch.equal(told, labels)
+    monkeypatch.setattr("dd_bench.synthetic.base.MATERIALISE_LIMIT", size)
+    assert isinstance(syn.network_inputs(CPU)[0], torch.Tensor)
+    monkeypatch.setattr("dd_bench.synthetic.base.MATERIALISE_LIMIT", size - 1)
+    made, told = syn.network_inputs(CPU)
+    assert isinstance(made, LazyInputs) and len(made) == len(inputs) and torch.equal(told, labels)
     index = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[: len(inputs) // 2 + 1]
     torch.testing.assert_close(made[index], inputs[index], rtol=0, atol=1e-5 if which == "white" else 0)
 

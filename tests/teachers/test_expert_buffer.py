@@ -15,7 +15,7 @@ from safetensors.torch import load_file, save_file
 from dd_bench.pipeline.provenance import peak_resident
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.teachers import expert_buffer
-from dd_bench.teachers.expert_buffer import FILE, Buffer, Header
+from dd_bench.teachers.expert_buffer import FILE, ExpertBuffer, Header
 
 CPU = torch.device("cpu")
 EPOCHS = (0, 3, 5)
@@ -27,7 +27,7 @@ HEADER = Header(
     architecture={"network": "ConvNet", "width": 3},
     real=("digest of é", 60),
     preprocess="digest",
-    recipe={"lr": 0.01, "milestones": [3], "descent": None},
+    recipe={"lr": 0.01, "milestones": [3], "gradient_rule": None},
 )
 HALF = replace(HEADER, dtype="float16")
 
@@ -73,12 +73,12 @@ def test_safetensors_writes_it(tmp_path):
     """A buffer made elsewhere, from an array in memory."""
     said = {"buffer": json.dumps(HEADER.__dict__)}
     save_file({"parameters": torch.arange(90.0).view(2, 3, 15)}, tmp_path / FILE, metadata=said)
-    assert Buffer(tmp_path).header == HEADER
-    assert torch.equal(Buffer(tmp_path).snapshot(1, 3, CPU), torch.arange(60.0, 75.0))
+    assert ExpertBuffer(tmp_path).header == HEADER
+    assert torch.equal(ExpertBuffer(tmp_path).snapshot(1, 3, CPU), torch.arange(60.0, 75.0))
 
 
 def test_what_is_written_comes_back(full):
-    found = Buffer(full())
+    found = ExpertBuffer(full())
     assert found.header == HEADER and len(found) == 2
     for expert in range(2):
         for epoch in EPOCHS:
@@ -92,12 +92,12 @@ def test_to_the_last_bit(tmp_path):
     values = torch.tensor([0.0, -0.0, info.tiny / 2, -info.max, info.eps] * 3)
     expert_buffer.create(tmp_path, HEADER)
     expert_buffer.write(tmp_path, HEADER, 1, 5, values)
-    back = Buffer(tmp_path).snapshot(1, 5, CPU)
+    back = ExpertBuffer(tmp_path).snapshot(1, 5, CPU)
     assert torch.equal(back.view(torch.int32), values.view(torch.int32))
 
 
 def test_half_precision_rounds(full):
-    found = Buffer(full(HALF))
+    found = ExpertBuffer(full(HALF))
     for expert in range(2):
         for epoch in EPOCHS:
             back, wanted = found.snapshot(expert, epoch, CPU), numbers(expert, epoch)
@@ -109,13 +109,13 @@ def test_half_precision_rounds(full):
 def test_a_graph_and_another_dtype_are_left_behind(tmp_path):
     expert_buffer.create(tmp_path, HEADER)
     expert_buffer.write(tmp_path, HEADER, 0, 0, numbers(0, 0).double().requires_grad_())
-    back = Buffer(tmp_path).snapshot(0, 0, CPU)
+    back = ExpertBuffer(tmp_path).snapshot(0, 0, CPU)
     assert torch.equal(back, numbers(0, 0)) and not back.requires_grad
 
 
 def test_a_snapshot_is_a_copy(full):
     """Who steps on it in place changes neither the file nor the next one who asks."""
-    found = Buffer(full())
+    found = ExpertBuffer(full())
     before = (found.path).read_bytes()
     found.snapshot(0, 3, CPU).zero_()
     assert torch.equal(found.snapshot(0, 3, CPU), numbers(0, 3)) and found.path.read_bytes() == before
@@ -136,7 +136,7 @@ def read_one_of(folder, header):
     assert path.stat().st_size > header.experts * len(EPOCHS) * header.size
     assert path.stat().st_blocks * 512 < 2**22, "the file is sparse: nothing but what was written is stored"
     before = peak_resident()
-    found = Buffer(folder)
+    found = ExpertBuffer(folder)
     assert torch.equal(found.snapshot(header.experts - 1, 5, CPU), values)
     assert int(found.snapshot(0, 0, CPU).count_nonzero()) == 0
     return peak_resident() - before
@@ -155,7 +155,7 @@ class TestRefusals:
     """Each says what is wrong, and of which file."""
 
     def test_an_epoch_that_is_not_stored(self, full):
-        found = Buffer(full())
+        found = ExpertBuffer(full())
         told = rf"epoch 4 is not in the expert buffer, which holds \[0, 3, 5\] \({found.path}\)"
         with pytest.raises(ValueError, match=told):
             found.snapshot(0, 4, CPU)
@@ -163,23 +163,23 @@ class TestRefusals:
     def test_no_file(self, tmp_path):
         for folder in (tmp_path, tmp_path / "nowhere"):
             with pytest.raises(ValueError, match=rf"{folder} is no expert buffer: it has no {FILE}"):
-                Buffer(folder)
+                ExpertBuffer(folder)
         (tmp_path / FILE).mkdir()
         with pytest.raises(ValueError, match="is no expert buffer"):
-            Buffer(tmp_path)
+            ExpertBuffer(tmp_path)
 
     @pytest.mark.parametrize("kept", [0, 7, 8, 100, -60, -1])
     def test_a_file_that_was_cut(self, full, kept):
         path = full() / FILE
         path.write_bytes(path.read_bytes()[:kept])
         with pytest.raises(ValueError, match=rf"the expert buffer {path} is damaged: "):
-            Buffer(path.parent)
+            ExpertBuffer(path.parent)
 
     def test_a_file_that_grew(self, full):
         path = full() / FILE
         path.write_bytes(path.read_bytes() + b"0" * 60)
         with pytest.raises(ValueError, match=rf"the expert buffer {path} is damaged: "):
-            Buffer(path.parent)
+            ExpertBuffer(path.parent)
 
     @pytest.mark.parametrize(
         ("key", "value"),
@@ -208,7 +208,7 @@ class TestRefusals:
         folder = full()
         said = {k: v for k, v in HEADER.__dict__.items() if k != "preprocessing"}
         save_file({"parameters": torch.zeros(2, 3, 15)}, folder / FILE, metadata={"buffer": json.dumps(said)})
-        assert Buffer(folder).header.preprocessing == {}
+        assert ExpertBuffer(folder).header.preprocessing == {}
 
     @pytest.mark.parametrize("said", [[], 5, None, "text"])
     def test_a_header_that_is_none(self, full, said):
@@ -218,16 +218,16 @@ class TestRefusals:
         for metadata in (None, {}, {"buffer": "{"}, {"buffer": ""}):
             save_file({"parameters": torch.zeros(2, 3, 15)}, tmp_path / FILE, metadata=metadata)
             with pytest.raises(ValueError, match=rf"the expert buffer {tmp_path / FILE} is damaged: "):
-                Buffer(tmp_path)
+                ExpertBuffer(tmp_path)
         save_file({"weights": torch.zeros(2, 3, 15)}, tmp_path / FILE, metadata=said_of(HEADER))
         with pytest.raises(ValueError, match=r"is damaged: .*parameters"):
-            Buffer(tmp_path)
+            ExpertBuffer(tmp_path)
 
     def test_an_array_of_other_dimensions(self, tmp_path):
         for shape in ((2, 3, 3, 5), (6, 15), (2, 3, 14)):
             save_file({"parameters": torch.zeros(shape)}, tmp_path / FILE, metadata=said_of(HEADER))
             with pytest.raises(ValueError, match=re.escape(f"is damaged: its array is {shape}, ")):
-                Buffer(tmp_path)
+                ExpertBuffer(tmp_path)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int32])
     def test_an_array_of_another_dtype(self, tmp_path, dtype):
@@ -235,7 +235,7 @@ class TestRefusals:
             {"parameters": torch.zeros(2, 3, 15, dtype=dtype)}, tmp_path / FILE, metadata=said_of(HEADER)
         )
         with pytest.raises(ValueError, match=rf"the expert buffer {tmp_path / FILE} is damaged: "):
-            Buffer(tmp_path)
+            ExpertBuffer(tmp_path)
 
     def test_a_dtype_that_there_is_not(self, full):
         self.changed(full(), {**HEADER.__dict__, "dtype": "float64"})
@@ -245,10 +245,10 @@ class TestRefusals:
         tensors = load_file(folder / FILE)
         save_file(tensors, folder / FILE, metadata={"buffer": json.dumps(said)})
         if inner:
-            Buffer(folder)
+            ExpertBuffer(folder)
             return
         with pytest.raises(ValueError, match=rf"the expert buffer {folder / FILE} is damaged: "):
-            Buffer(folder)
+            ExpertBuffer(folder)
 
 
 def said_of(header):
@@ -271,7 +271,7 @@ class TestDiverged:
         before = (folder / FILE).read_bytes()
         values[0] = 65504.0
         expert_buffer.write(folder, HALF, 0, 5, values)
-        assert Buffer(folder).snapshot(0, 5, CPU)[0] == 65504
+        assert ExpertBuffer(folder).snapshot(0, 5, CPU)[0] == 65504
         values[0] = 70000.0
         told = r"not finite as float16 after epoch 5\. .*recipe\.lr, or method\.experts\.dtype=float32"
         with pytest.raises(Diverged, match=told):
@@ -279,13 +279,13 @@ class TestDiverged:
         assert (folder / FILE).read_bytes() != before
         expert_buffer.create(folder, HEADER)
         expert_buffer.write(folder, HEADER, 0, 5, values)
-        assert Buffer(folder).snapshot(0, 5, CPU)[0] == 70000
+        assert ExpertBuffer(folder).snapshot(0, 5, CPU)[0] == 70000
 
 
 class TestCreate:
     def test_it_lays_out_zeros(self, tmp_path):
         expert_buffer.create(tmp_path, HEADER)
-        assert Buffer(tmp_path).header == HEADER
+        assert ExpertBuffer(tmp_path).header == HEADER
         assert int(load_file(tmp_path / FILE)["parameters"].count_nonzero()) == 0
 
     def test_what_is_written_stays(self, full):
@@ -303,7 +303,7 @@ class TestCreate:
         header = replace(HEADER, **other)
         folder = full()
         expert_buffer.create(folder, header)
-        assert Buffer(folder).header == header
+        assert ExpertBuffer(folder).header == header
         assert int(load_file(folder / FILE)["parameters"].count_nonzero()) == 0, (
             "its numbers are of something else"
         )
@@ -313,7 +313,7 @@ class TestCreate:
         path = full() / FILE
         path.write_bytes(path.read_bytes()[:kept])
         expert_buffer.create(path.parent, HEADER)
-        assert Buffer(path.parent).header == HEADER
+        assert ExpertBuffer(path.parent).header == HEADER
 
     def test_one_that_was_killed_after_its_header_grows(self, full):
         """Between the header and the truncate: the numbers that are written lengthen it."""
@@ -321,15 +321,15 @@ class TestCreate:
         head = len(path.read_bytes()) - 2 * 3 * HEADER.size
         path.write_bytes(path.read_bytes()[:head])
         full()
-        assert torch.equal(Buffer(path.parent).snapshot(1, 0, CPU), numbers(1, 0))
+        assert torch.equal(ExpertBuffer(path.parent).snapshot(1, 0, CPU), numbers(1, 0))
 
 
 WRITER = """
 import sys, torch
 from pathlib import Path
-from dd_bench.buffer import Buffer, write
+from dd_bench.teachers.expert_buffer import ExpertBuffer, write
 folder = Path(sys.argv[1])
-header = Buffer(folder).header
+header = ExpertBuffer(folder).header
 rows = {e: torch.randn(header.p, generator=torch.Generator().manual_seed(10 + e)) for e in header.epochs}
 print("ready", flush=True)
 for _ in range(300):
@@ -355,7 +355,7 @@ def test_processes_write_their_rows_at_once(tmp_path):
         for epoch, values in mine.items():
             expert_buffer.write(tmp_path, header, 0, epoch, values)
     assert other.communicate("\n", timeout=60)[0] == "done\n"
-    found = Buffer(tmp_path)
+    found = ExpertBuffer(tmp_path)
     for expert in range(2):
         for epoch in EPOCHS:
             wanted = numbers(expert, epoch, header.p).half().float()

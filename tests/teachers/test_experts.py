@@ -13,15 +13,15 @@ import torch
 
 import dd_bench.teachers.experts
 from dd_bench.data.preprocess import Normalise
-from dd_bench.methods._trajectory.gradient_rules import ExpertDescent, Flat, Penalty
+from dd_bench.methods._trajectory.gradient_rules import GSAM, ExpertGradient, GradientPenalty
 from dd_bench.models.vit import ViT
 from dd_bench.runtime import cache, checkpoint
-from dd_bench.runtime.checkpoint import Unusable
+from dd_bench.runtime.checkpoint import CheckpointError
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.seeding import seed_for
-from dd_bench.teachers.expert_buffer import FILE, Buffer
-from dd_bench.teachers.experts import experts, refusal
-from dd_bench.teachers.feature_networks import teacher
+from dd_bench.teachers.expert_buffer import FILE, ExpertBuffer
+from dd_bench.teachers.experts import check_buffer, experts
+from dd_bench.teachers.feature_networks import feature_network
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.parameter_vector import flatten
@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 DSA = "color_crop_cutout_flip_scale_rotate"
 STEPS = 2  # of an epoch: 59 images, 32 a batch
 EPOCHS = 4
-FLAT = ExpertDescent(Flat(rho=0.05, alpha=0.3), (0.5, 1.5), Penalty(weight=0.0, norm="pixel"))
+FLAT = ExpertGradient(GSAM(rho=0.05, alpha=0.3), (0.5, 1.5), GradientPenalty(weight=0.0, norm="pixel"))
 VIT = {"patch": 4, "dim": 16, "depth": 2, "heads": 2, "mlp_dim": 8, "dropout": 0.3, "emb_dropout": 0.3}
 
 
@@ -70,11 +70,11 @@ def make_experts(train_blobs, recipe, make_ctx):
     ):
         ctx = ctx or make_ctx(work=work, architecture=architecture, fresh_cache=True)
         ctx.runtime = dataclasses.replace(ctx.runtime, workers=workers)
-        settings = {"count": 2, "epochs": tuple(range(EPOCHS + 1)), "dtype": "float32", "descent": None}
+        settings = {"count": 2, "epochs": tuple(range(EPOCHS + 1)), "dtype": "float32", "gradient_rule": None}
         settings["exact"] = False
         plan = {k: changes.pop(k) for k in list(changes) if k not in settings}
         plan = recipe(epochs=recipe_epochs, **plan)
-        return experts(real, plan, ctx, **settings | changes)
+        return experts(real, ctx.architecture, plan, ctx, **settings | changes)
 
     return make
 
@@ -104,9 +104,11 @@ def test_processes_start_from_so_many_images_on(
     make_experts, make_ctx, train_blobs, monkeypatch, missing, started
 ):
     """Images of all epochs of all experts; one image too few, and they are trained one after the other."""
-    spread, calls = dd_bench.teachers.experts.spread, []
+    run_in_processes, calls = dd_bench.teachers.experts.run_in_processes, []
     monkeypatch.setattr(
-        dd_bench.teachers.experts, "spread", lambda *args: calls.append(args) or spread(*args)
+        dd_bench.teachers.experts,
+        "run_in_processes",
+        lambda *args: calls.append(args) or run_in_processes(*args),
     )
     images = 2 * EPOCHS * len(train_blobs.train)
     ctx = make_ctx(fresh_cache=True)
@@ -137,7 +139,7 @@ class TestSnapshots:
             {},
             {"milestones": (2,), "reset_optimizer": False, "augment": DSA},
             {"optimizer": "adam", "cutmix": 0.5},
-            {"descent": FLAT},
+            {"gradient_rule": FLAT},
         ],
         ids=["sgd", "augmented", "adam+cutmix", "flat"],
     )
@@ -148,8 +150,8 @@ class TestSnapshots:
         found = make_experts(**changes)
         everything = torch.arange(len(train_blobs.train))
         fetch = fetch_from(train_blobs.train.inputs(everything), train_blobs.train.labels)
-        how = {"runtime": runtime, "flip": train_blobs.flip, "descent": changes.get("descent")}
-        plan = {k: v for k, v in changes.items() if k != "descent"}
+        how = {"runtime": runtime, "flip": train_blobs.flip, "gradient_rule": changes.get("gradient_rule")}
+        plan = {k: v for k, v in changes.items() if k != "gradient_rule"}
         for i in range(2):
             seed = seed_for(0, "expert", i)
             for epochs in range(1, EPOCHS + 1):
@@ -181,13 +183,13 @@ class TestSnapshots:
             assert torch.equal(few.snapshot(0, e, CPU), many.snapshot(0, e, CPU))
 
     def test_the_header_says_what_they_are(self, make_experts, make_architecture, train_blobs):
-        header = make_experts(descent=FLAT, lr=0.02).header
+        header = make_experts(gradient_rule=FLAT, lr=0.02).header
         assert header.architecture == make_architecture().describe()
         assert (header.real, header.preprocess) == ((train_blobs.digest, 59), train_blobs.preprocess.digest)
         assert header.order == tuple(
             (n, tuple(p.shape)) for n, p in make_architecture().fresh(0, CPU).named_parameters()
         )
-        assert header.recipe["lr"] == 0.02 and header.recipe["descent"] == json.loads(
+        assert header.recipe["lr"] == 0.02 and header.recipe["gradient_rule"] == json.loads(
             json.dumps(FLAT.describe())
         )
 
@@ -225,9 +227,9 @@ class TestCache:
             {"epochs": (1,)},
             {"epochs": (0, 1, 2)},
             {"dtype": "float16"},
-            {"descent": FLAT},
-            {"descent": dataclasses.replace(FLAT, flat=Flat(rho=0.05, alpha=0.0))},
-            {"descent": dataclasses.replace(FLAT, loss_scale=(0.5,))},
+            {"gradient_rule": FLAT},
+            {"gradient_rule": dataclasses.replace(FLAT, flat=GSAM(rho=0.05, alpha=0.0))},
+            {"gradient_rule": dataclasses.replace(FLAT, loss_scale=(0.5,))},
             {"architecture": make_architecture(width=4)},
             {"architecture": make_architecture(norm="none")},
             {"real": other},
@@ -262,7 +264,7 @@ class TestCache:
 class TestProcesses:
     @pytest.mark.slow
     def test_they_give_the_same_bytes(self, make_experts, tmp_path):
-        changes = {"count": 3, "descent": FLAT, "augment": DSA, "milestones": (2,)}
+        changes = {"count": 3, "gradient_rule": FLAT, "augment": DSA, "milestones": (2,)}
         alone = make_experts(work="alone", **changes)
         spread = make_experts(work="spread", workers=2, **changes)
         assert spread.path.parent.name == alone.path.parent.name and sha256(spread) == sha256(alone)
@@ -277,7 +279,7 @@ VARIANTS = {
     "adam": {"optimizer": "adam", "milestones": (2,), "reset_optimizer": False},
     "adamw, augmented": {"optimizer": "adamw", "augment": DSA},
     "cutmix": {"cutmix": 0.5, "augment": "flip_color_cutout_crop", "dialect": True},
-    "flat": {"descent": FLAT},
+    "flat": {"gradient_rule": FLAT},
     "dropout": {"architecture": (ViT, VIT)},
 }
 EXPERT = EPOCHS * STEPS  # steps of one
@@ -407,7 +409,9 @@ class TestKilled:
             self.make(watched(killed_at=EXPERT + 2 * STEPS))
         path = entries(tmp_path)[1][0] / "expert1.checkpoint.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(Unusable, match=rf"checkpoint {path} is damaged .*To start anew: rm {path}"):
+        with pytest.raises(
+            CheckpointError, match=rf"checkpoint {path} is damaged .*To start anew: rm {path}"
+        ):
             self.make()
         path.unlink()
         real = watched()
@@ -464,21 +468,21 @@ class TestRefusal:
         return make_experts(epochs=(1, 2, 3))
 
     def test_its_own(self, found, train_blobs, make_architecture):
-        assert refusal(found, train_blobs, make_architecture(), (1, 3)) is None
-        assert refusal(Buffer(found.path.parent), train_blobs, make_architecture(), ()) is None
+        assert check_buffer(found, train_blobs, make_architecture(), (1, 3)) is None
+        assert check_buffer(ExpertBuffer(found.path.parent), train_blobs, make_architecture(), ()) is None
 
     def test_another_network(self, found, train_blobs, make_architecture):
-        told = refusal(found, train_blobs, make_architecture(width=4), (1,))
+        told = check_buffer(found, train_blobs, make_architecture(width=4), (1,))
         assert str(found.path) in told and "'width': 8" in told and "'width': 4" in told and "model=" in told
 
     def test_another_order_of_parameters(self, found, train_blobs, make_architecture):
         header = dataclasses.replace(found.header, order=tuple(reversed(found.header.order)))
         other = SimpleNamespace(header=header, path=found.path)
-        assert "in another order" in refusal(other, train_blobs, make_architecture(), (1,))
+        assert "in another order" in check_buffer(other, train_blobs, make_architecture(), (1,))
 
     def test_another_preprocessing(self, found, train_blobs, make_architecture):
         other = dataclasses.replace(train_blobs, preprocess=Normalise([0.4], [0.3]))
-        told = refusal(found, other, make_architecture(), (1,))
+        told = check_buffer(found, other, make_architecture(), (1,))
         assert f"{train_blobs.preprocess.config()}, this run's is {other.preprocess.config()}" in told
         assert "dataset.preprocess=normalise and" in told
 
@@ -488,19 +492,19 @@ class TestRefusal:
         """Buffers of before the header said it in words."""
         found.header = dataclasses.replace(found.header, preprocessing={})
         other = dataclasses.replace(train_blobs, preprocess=Normalise([0.4], [0.3]))
-        assert refusal(found, train_blobs, make_architecture(), (1,)) is None
-        assert f"preprocessing {train_blobs.preprocess.digest}" in refusal(
+        assert check_buffer(found, train_blobs, make_architecture(), (1,)) is None
+        assert f"preprocessing {train_blobs.preprocess.digest}" in check_buffer(
             found, other, make_architecture(), (1,)
         )
 
     def test_other_data(self, found, make_blobs, make_architecture):
         for real in (make_blobs(seed=1), make_blobs(counts=(20, 17, 21))):
-            told = refusal(found, real.train_only(), make_architecture(), (1,))
-            assert f"on other data than train_blobs with {len(real.train)} images" in told
+            told = check_buffer(found, real.train_only(), make_architecture(), (1,))
+            assert f"on other data than blobs with {len(real.train)} images" in told
 
     @pytest.mark.parametrize(("epochs", "missing"), [((0, 1), 0), ((3, 4, 5), 4)])
     def test_epochs_that_it_does_not_hold(self, found, train_blobs, make_architecture, epochs, missing):
-        told = refusal(found, train_blobs, make_architecture(), epochs)
+        told = check_buffer(found, train_blobs, make_architecture(), epochs)
         assert f"asks for epoch {missing}, the buffer {found.path} holds [1, 2, 3]" in told
         assert "method.window.first>=1" in told and "<= 3" in told
 
@@ -518,7 +522,7 @@ class TestTeachers:
         plan = recipe(epochs=EPOCHS, **changes)
 
         def make(real, work="cache"):
-            return teacher(real, architecture, plan, 1, make_ctx(work=work, fresh_cache=True))
+            return feature_network(real, architecture, plan, 1, make_ctx(work=work, fresh_cache=True))
 
         whole = make(watched(), "whole")
         with pytest.raises(KeyboardInterrupt):
@@ -541,7 +545,7 @@ class TestTeachers:
     ):
         def make(real):
             ctx = make_ctx(work="cache", fresh_cache=True)
-            teacher(real, make_architecture(), recipe(epochs=EPOCHS), 0, ctx)
+            feature_network(real, make_architecture(), recipe(epochs=EPOCHS), 0, ctx)
             return ctx.cache.seconds
 
         with pytest.raises(KeyboardInterrupt):
@@ -555,13 +559,15 @@ class TestTeachers:
         self, watched, train_blobs, recipe, make_ctx, make_architecture, tmp_path
     ):
         def make(real):
-            teacher(real, make_architecture(), recipe(epochs=2), 0, make_ctx(work="cache", fresh_cache=True))
+            feature_network(
+                real, make_architecture(), recipe(epochs=2), 0, make_ctx(work="cache", fresh_cache=True)
+            )
 
         with pytest.raises(KeyboardInterrupt):
             make(watched(killed_at=STEPS))
         path = entries(tmp_path)[1][0] / "training.checkpoint.safetensors"
         path.write_bytes(path.read_bytes()[:40])
-        with pytest.raises(Unusable, match=rf"checkpoint {path} is damaged .*rm {path}"):
+        with pytest.raises(CheckpointError, match=rf"checkpoint {path} is damaged .*rm {path}"):
             make(train_blobs)
         path.unlink()
         make(train_blobs)

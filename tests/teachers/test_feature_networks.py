@@ -136,7 +136,7 @@ def test_controls_take_as_many_steps_as_the_set(dd_bench, monkeypatch, equal):
 def test_a_set_too_large_to_be_laid_out_gets_the_same_scores(dd_bench, tmp_path, monkeypatch, protocol):
     how = ["method=infer", "ipc=2", f"protocol={protocol}", "evaluator=controls", *TAUGHT, *SHORT]
     for out, limit in (("laid", 2 << 30), ("made", 0)):
-        monkeypatch.setattr("dd_bench.synthetic.base.LAID_OUT", limit)
+        monkeypatch.setattr("dd_bench.synthetic.base.MATERIALISE_LIMIT", limit)
         done = dd_bench("run", f"out={out}", *how)
         assert done.code == 0, done.text
     laid, made = (load_record(only(tmp_path / out / "records", "*.json")) for out in ("laid", "made"))

@@ -9,9 +9,9 @@ import torch.nn.functional as F
 
 from dd_bench.teachers.label_store import LabelStore
 from dd_bench.teachers.labelers import Hard, StaticSoft, ensemble
-from dd_bench.teachers.soft_labels import course
+from dd_bench.teachers.soft_labels import labelled_data
 from dd_bench.training.loop import train
-from dd_bench.training.losses import LabelRecipe, Taught, taught_loss
+from dd_bench.training.losses import LabelRecipe, SoftTarget, distillation_loss
 from dd_bench.training.views import Mixture, View, ViewRecipe
 
 VIEWS = {"patches": 1, "pad": 1, "scale": (0.5, 1.0), "flip": True, "mix": "mixup", "alpha": 0.8}
@@ -53,7 +53,7 @@ def the_set(train_blobs):
 def make_course(make_ctx, train_blobs, the_set, taught):
     def make(kind, work="run", seed=0, views=None, epochs=3, teachers=None, **values):
         ctx = make_ctx(seed, work=work, fresh_cache=True, teachers=teachers)
-        return course(
+        return labelled_data(
             *the_set, "this set", taught(epochs, **views or {}), how(kind=kind, **values), train_blobs, ctx
         )
 
@@ -73,7 +73,7 @@ class TestReplay:
         seed = make_ctx().seed_for("labels")
         for e in range(3):
             for (_, x, said), (_, seen, stored) in zip(
-                online.lessons(seed)(e), replay.lessons(99)(e), strict=True
+                online.batches(seed)(e), replay.batches(99)(e), strict=True
             ):
                 assert torch.equal(x, seen)
                 assert torch.allclose(said.logits, stored.logits, rtol=1e-3, atol=1e-3)  # float16
@@ -100,8 +100,8 @@ class TestReplay:
                 seed=1,
                 runtime=runtime,
                 flip=False,
-                lessons=made.lessons(seed),
-                descent=watch,
+                labelled_batches=made.batches(seed),
+                gradient_rule=watch,
             )
             losses[kind] = seen
         assert losses["online"] == pytest.approx(losses["replay"], rel=2e-3)
@@ -109,10 +109,10 @@ class TestReplay:
 
     def test_every_network_sees_the_same_views(self, make_course):
         replay = make_course("replay")
-        one, two = ([x for _, x, _ in replay.lessons(seed)(1)] for seed in (1, 2))
+        one, two = ([x for _, x, _ in replay.batches(seed)(1)] for seed in (1, 2))
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
         online = make_course("online")
-        one, two = ([x for _, x, _ in online.lessons(seed)(1)] for seed in (1, 2))
+        one, two = ([x for _, x, _ in online.batches(seed)(1)] for seed in (1, 2))
         assert not torch.equal(one[0], two[0])
 
     def test_its_bytes_are_those_of_the_arrays(self, make_course):
@@ -126,8 +126,8 @@ class TestReplay:
         assert pooled.labeler.store.header.epochs == 3
         used = [pooled.labeler.viewed_epoch(e) for e in range(12)]
         assert used[:3] == [0, 1, 2] and set(used) <= {0, 1, 2} and len(set(used[3:])) > 1
-        stored = logits_of(pooled.lessons(0))
-        later = [t.logits for _, _, t in pooled.lessons(0)(7)]
+        stored = logits_of(pooled.batches(0))
+        later = [t.logits for _, _, t in pooled.batches(0)(7)]
         at = used[7] * len(later)
         assert all(torch.equal(a, b) for a, b in zip(later, stored[at : at + len(later)], strict=True))
 
@@ -136,7 +136,7 @@ class TestReplay:
         """The largest as they are; the rest keep their share of the probability at the temperature of the loss."""
         whole = make_course("replay", work="whole", temperature=temperature)
         top = make_course("replay", work="top", top=1, temperature=temperature)
-        for full, cut in zip(logits_of(whole.lessons(0)), logits_of(top.lessons(0)), strict=True):
+        for full, cut in zip(logits_of(whole.batches(0)), logits_of(top.batches(0)), strict=True):
             assert torch.equal(full.argmax(1), cut.argmax(1))
             share = [(z / temperature).softmax(1).amax(1) for z in (full, cut)]
             assert torch.allclose(*share, atol=2e-3 / temperature)
@@ -147,7 +147,7 @@ class TestReplay:
         whole = make_course("replay", work="whole", loss="mse")
         top = make_course("replay", work="top", top=1, loss="mse")
         assert top.labeler.store.header.temperature is None
-        for full, cut in zip(logits_of(whole.lessons(0)), logits_of(top.lessons(0)), strict=True):
+        for full, cut in zip(logits_of(whole.batches(0)), logits_of(top.batches(0)), strict=True):
             assert torch.allclose(full.mean(1), cut.mean(1), atol=2e-3)
 
     def test_killed_and_gone_on_is_the_same_bytes(self, make_course, monkeypatch, tmp_path):
@@ -175,10 +175,10 @@ class TestReplay:
     def test_labels_of_elsewhere(self, make_course):
         made = make_course("replay")
         taken = make_course("replay", work="other", source=str(made.labeler.store.path.parent), teachers=())
-        for a, b in zip(logits_of(made.lessons(0)), logits_of(taken.lessons(0)), strict=True):
+        for a, b in zip(logits_of(made.batches(0)), logits_of(taken.batches(0)), strict=True):
             assert torch.equal(a, b)
-        assert taken.taught_by == tuple(t.model_copy(update={"accuracy": None}) for t in made.taught_by)
-        assert [len(t.digest) for t in made.taught_by] == [64] * len(made.taught_by)
+        assert taken.teachers == tuple(t.model_copy(update={"accuracy": None}) for t in made.teachers)
+        assert [len(t.digest) for t in made.teachers] == [64] * len(made.teachers)
 
     def test_another_process_opens_the_file_itself(self, make_course):
         store = make_course("replay").labeler.store
@@ -215,7 +215,7 @@ class TestStoresOfOthersAreRefused:
         with pytest.raises(
             ValueError, match=r"are of other images \(this set\) than this training \(another set"
         ):
-            course(
+            labelled_data(
                 images,
                 labels,
                 "another set",
@@ -231,7 +231,9 @@ class TestStoresOfOthersAreRefused:
         with pytest.raises(
             ValueError, match=r"other classes \(number 0: a\) than this training \(number 0: b\)"
         ):
-            course(*the_set, "this set", taught(), how(kind="replay", source=source), other, make_ctx())
+            labelled_data(
+                *the_set, "this set", taught(), how(kind="replay", source=source), other, make_ctx()
+            )
 
     def test_no_labels_and_damaged_ones(self, make_course, tmp_path):
         with pytest.raises(ValueError, match="holds no labels"):
@@ -284,7 +286,7 @@ class TestEnsemble:
 class TestHard:
     def test_it_needs_no_teacher_and_mixes_both_classes(self, make_course, the_set):
         made = make_course("hard", teachers=())
-        (_, _, (y, partner, keep)) = next(made.lessons(0)(0))
+        (_, _, (y, partner, keep)) = next(made.batches(0)(0))
         assert isinstance(made.labeler, Hard) and y.dtype == torch.int64
         assert len(y) == len(partner) == 4 and 0 <= float(keep) <= 1
 
@@ -295,7 +297,7 @@ class TestLoss:
     y = torch.tensor([2, 0])
 
     def loss(self, **values):
-        return float(taught_loss(self.out, Taught(self.z, self.y, None, None, how(**values))))
+        return float(distillation_loss(self.out, SoftTarget(self.z, self.y, None, None, how(**values))))
 
     def test_divergence_of_tempered_distributions(self):
         p, q = (self.z / 4).softmax(1), (self.out / 4).softmax(1)
@@ -310,12 +312,14 @@ class TestLoss:
         assert self.loss(loss="mse", hard_weight=0.1) == pytest.approx(wanted + 0.1 * hard)
 
     def test_the_class_of_a_mixture_is_both(self):
-        target = Taught(self.z, self.y, torch.tensor([1, 0]), torch.tensor(0.25), how(hard_weight=1.0))
+        target = SoftTarget(self.z, self.y, torch.tensor([1, 0]), torch.tensor(0.25), how(hard_weight=1.0))
         hard = 0.25 * F.cross_entropy(self.out, self.y) + 0.75 * F.cross_entropy(self.out, self.y[[1, 0]])
-        assert float(taught_loss(self.out, target)) == pytest.approx(self.loss() + float(hard), rel=1e-5)
+        assert float(distillation_loss(self.out, target)) == pytest.approx(
+            self.loss() + float(hard), rel=1e-5
+        )
 
     def test_equal_answers_cost_nothing(self):
         for loss in ("kl", "mse"):
             assert float(
-                taught_loss(self.z, Taught(self.z, self.y, None, None, how(loss=loss)))
+                distillation_loss(self.z, SoftTarget(self.z, self.y, None, None, how(loss=loss)))
             ) == pytest.approx(0)

@@ -141,7 +141,7 @@ class TestClasses:
         teacher = squeeze()
         real = dataclasses.replace(make_blobs(), class_names=("a", "b", "zebra"))
         with pytest.raises(
-            ValueError, match="does not know class 'zebra' of train_blobs: it knows a, b, c, the dataset"
+            ValueError, match="does not know class 'zebra' of blobs: it knows a, b, c, the dataset"
         ):
             _frozen("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
 

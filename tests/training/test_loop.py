@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.vit import ViT
-from dd_bench.runtime.checkpoint import Unusable, spent
+from dd_bench.runtime.checkpoint import CheckpointError, spent
 from dd_bench.runtime.seeding import stream
 from dd_bench.training.augment import cutmix
 from dd_bench.training.batches import batches, fetch_from
@@ -196,7 +196,7 @@ class TestKept:
                 architecture = Architecture(ViT, knobs | {"emb_dropout": 0.3}, blobs.shape, 3)
             net, how = architecture.fresh(0, CPU), {"runtime": runtime, "flip": True, "on_epoch": on_epoch}
             plan = recipe(batch_size=25, **values)
-            return train(net, fetch, 60, plan, seed=seed, kept=kept, **how), given
+            return train(net, fetch, 60, plan, seed=seed, checkpoint=kept, **how), given
 
         return run
 
@@ -260,13 +260,15 @@ class TestKept:
         path = tmp_path / "kept"
         run(path, epochs=1, milestones=())
         path.write_bytes(path.read_bytes()[:kept])
-        with pytest.raises(Unusable, match=rf"checkpoint {path} is damaged .*To start anew: rm {path}"):
+        with pytest.raises(
+            CheckpointError, match=rf"checkpoint {path} is damaged .*To start anew: rm {path}"
+        ):
             run(path)
 
     @pytest.mark.parametrize("other", [{"vit": True}, {"norm": "batchnorm"}, {"norm": "none"}], ids=str)
     def test_one_of_another_network_is_refused(self, run, tmp_path, other):
         run(tmp_path / "kept", epochs=1, milestones=())
-        with pytest.raises(Unusable, match=r"(?s)'net' of checkpoint .*To start anew: rm "):
+        with pytest.raises(CheckpointError, match=r"(?s)'net' of checkpoint .*To start anew: rm "):
             run(tmp_path / "kept", **other)
 
 
@@ -283,9 +285,9 @@ class TestDescent:
             loss(net, x, target).backward()
 
         ends = []
-        for descent in (None, backward):
+        for gradient_rule in (None, backward):
             net = convnet(blobs).fresh(0, CPU)
-            how = {"seed": 1, "runtime": runtime, "flip": True, "descent": descent}
+            how = {"seed": 1, "runtime": runtime, "flip": True, "gradient_rule": gradient_rule}
             train(net, fetch_from(*data), 60, recipe(batch_size=25, **more), **how)
             ends.append(parameters(net))
         assert torch.equal(*ends)
@@ -306,7 +308,7 @@ class TestDescent:
         net = convnet(blobs).fresh(0, CPU)
         before = parameters(net)
         plan = recipe(batch_size=60, augment=DSA, momentum=0.0, weight_decay=0.0, epochs=3, milestones=(2,))
-        train(net, fetch_from(*data), 60, plan, seed=1, runtime=runtime, flip=True, descent=look)
+        train(net, fetch_from(*data), 60, plan, seed=1, runtime=runtime, flip=True, gradient_rule=look)
         assert seen == [0, 1, 2]
         torch.testing.assert_close(before - parameters(net), torch.full_like(before, 0.01 + 0.01 + 0.001))
 
@@ -321,7 +323,7 @@ class TestDescent:
         for autocast in (False, True):
             net, how = convnet(blobs).fresh(0, CPU), replace(runtime, autocast=autocast)
             plan = recipe(epochs=1, milestones=(), batch_size=60)
-            train(net, fetch_from(*data), 60, plan, seed=1, runtime=how, flip=False, descent=look)
+            train(net, fetch_from(*data), 60, plan, seed=1, runtime=how, flip=False, gradient_rule=look)
         assert kinds == [torch.float32, torch.bfloat16]
 
 

@@ -11,7 +11,7 @@ from dd_bench.models.network import num_parameters
 from dd_bench.models.vit import ViT
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
-from dd_bench.training.parameter_vector import FlatNetwork, flatten
+from dd_bench.training.parameter_vector import FunctionalNetwork, flatten
 
 SHAPE, CLASSES = (3, 8, 8), 4
 CONVNET = {"depth": 2, "width": 8, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
@@ -35,14 +35,14 @@ def test_it_computes_what_the_network_computes(kind):
     net = network(kind).eval()
     with torch.no_grad():
         wanted = net(images())
-    torch.testing.assert_close(FlatNetwork(net)(flatten(net), images()), wanted, rtol=0, atol=0)
+    torch.testing.assert_close(FunctionalNetwork(net)(flatten(net), images()), wanted, rtol=0, atol=0)
 
 
 @each_network
 def test_it_computes_what_another_network_computes_at_its_vector(kind):
     """And its own parameters are left alone."""
     net, other = network(kind), network(kind, seed=1).eval()
-    flat, kept = FlatNetwork(net), flatten(net)
+    flat, kept = FunctionalNetwork(net), flatten(net)
     with torch.no_grad():
         torch.testing.assert_close(flat(flatten(other), images()), other(images()), rtol=0, atol=0)
     assert torch.equal(flatten(net), kept)
@@ -51,14 +51,14 @@ def test_it_computes_what_another_network_computes_at_its_vector(kind):
 @each_network
 def test_a_step_that_is_computed_twice_is_the_same(kind):
     """Dropout is off."""
-    flat, theta = FlatNetwork(network(kind).train()), flatten(network(kind))
+    flat, theta = FunctionalNetwork(network(kind).train()), flatten(network(kind))
     assert torch.equal(flat(theta, images()), flat(theta, images()))
 
 
 @each_network
 def test_the_order_is_that_of_the_network(kind):
     net = network(kind)
-    flat, theta = FlatNetwork(net), flatten(net)
+    flat, theta = FunctionalNetwork(net), flatten(net)
     assert flat.order == [(name, tuple(p.shape)) for name, p in net.named_parameters()]
     assert theta.shape == (flat.p,) == (num_parameters(network(kind)),)
     place = 0
@@ -71,7 +71,7 @@ def test_the_order_is_that_of_the_network(kind):
 @each_network
 def test_split_undoes_flatten(kind):
     net = network(kind)
-    parts = FlatNetwork(net).split(flatten(net))
+    parts = FunctionalNetwork(net).split(flatten(net))
     assert parts.keys() == dict(net.named_parameters()).keys()
     assert all(torch.equal(parts[name], p) for name, p in net.named_parameters())
     assert torch.equal(torch.cat([part.flatten() for part in parts.values()]), flatten(net))
@@ -81,7 +81,7 @@ def test_split_undoes_flatten(kind):
 def test_split_is_views():
     net = network("convnet")
     theta = flatten(net)
-    for part in FlatNetwork(net).split(theta).values():
+    for part in FunctionalNetwork(net).split(theta).values():
         assert part.untyped_storage().data_ptr() == theta.untyped_storage().data_ptr()
         part.fill_(7.0)
     assert bool((theta == 7).all())
@@ -116,7 +116,7 @@ def test_gradients_arrive_in_the_vector_and_not_in_the_network():
     wanted = torch.cat(
         [g.flatten() for g in torch.autograd.grad(net(images()).sum(), list(net.parameters()))]
     )
-    flat, theta = FlatNetwork(net), flatten(net).requires_grad_()
+    flat, theta = FunctionalNetwork(net), flatten(net).requires_grad_()
     flat(theta, images()).sum().backward()
     torch.testing.assert_close(theta.grad, wanted)
     assert all(p.grad is None for p in net.parameters())

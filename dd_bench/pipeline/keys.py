@@ -1,0 +1,86 @@
+"""Content keys: what a synthetic set and a record depend on, and nothing else.
+
+A key holds configuration names and hyper-parameters, never the Python path of a class. A plug-in from another package
+counts by its source. The device and its precision move the last bits and are left out; so is the code of the plug-ins
+shipped here, whose changes raise `NUMBERS_VERSION`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from dd_bench import NUMBERS_VERSION
+from dd_bench.api import Evaluator, Method
+from dd_bench.data.dataset import RealSet
+from dd_bench.models.architecture import Architecture
+from dd_bench.records.identity import foreign_source
+from dd_bench.runtime.files import content_key
+from dd_bench.runtime.runtime import Runtime
+from dd_bench.teachers.label_store import LabelStore
+from dd_bench.teachers.teachers import TeacherSpec
+from dd_bench.training.protocol import Protocol
+
+
+@dataclass(frozen=True)
+class Keys:
+    """The parts of a run that its keys depend on; see `Experiment`."""
+
+    config: Mapping[str, Any]
+    real: RealSet
+    architecture: Architecture
+    teachers: Sequence[TeacherSpec]
+    runtime: Runtime
+
+    def synthetic_set(self, method: Method, ipc: int, seed: int, index: int) -> str:
+        """Returns the content key of synthetic set number `index`."""
+        return content_key(
+            {
+                "numbers": NUMBERS_VERSION,
+                "method": self.config["method"],
+                **foreign_source(type(method)),
+                **self._teachers(method.uses_teachers),
+                "real": self._real(),
+                "architecture": self.architecture.describe(),
+                "ipc": ipc,
+                "seed": seed,
+                "set": index,
+            }
+        )
+
+    def record(self, sets: Sequence[str], evaluator: Evaluator, protocol: Protocol, seed: int) -> str:
+        """Returns the content key of a record: the sets (keys, or digests of folders) and how they are measured."""
+        return content_key(
+            {
+                "numbers": NUMBERS_VERSION,
+                "sets": list(sets),
+                "real": self._real(),
+                "architecture": self.architecture.describe(),
+                "evaluator": self.config["evaluator"],
+                **foreign_source(type(evaluator)),
+                "protocol": self.config["protocol"],
+                **self._teachers(protocol.uses_teachers),
+                **self._stored_labels(protocol),
+                "seed": seed,
+            }
+        )
+
+    def _teachers(self, used: bool) -> dict[str, Any]:
+        """Returns the teachers in their order, which decides who guides what, and their precision."""
+        if not used:
+            return {}
+        teachers = [[t.name, t.describe()] for t in self.teachers]
+        return {"teachers": teachers, "autocast": self.runtime.autocast}
+
+    def _stored_labels(self, protocol: Protocol) -> dict[str, str]:
+        """Returns the digest of labels made elsewhere, whose header names images, views and teachers."""
+        labels = protocol.labels
+        if labels is None or labels.kind != "replay" or labels.source is None:
+            return {}
+        return {"stored labels": LabelStore(Path(labels.source), self.runtime.device).digest}
+
+    def _real(self) -> list[Any]:
+        real = self.real
+        return [real.digest, len(real.train), real.preprocess.digest, real.flip]

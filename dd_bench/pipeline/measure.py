@@ -1,0 +1,73 @@
+"""Measuring: every synthetic set of a run, network by network, each score on disk as soon as it is there."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+from dd_bench.api import Diverged, EvaluationContext, SyntheticSet
+from dd_bench.pipeline import provenance
+from dd_bench.pipeline.parts import RunParts
+from dd_bench.pipeline.report import Outcome
+from dd_bench.pipeline.score_log import ScoreLog
+from dd_bench.synthetic import storage
+
+_log = logging.getLogger(__name__)
+
+
+def measure(run: RunParts, sets: Callable[[], list[Path]], log: ScoreLog) -> Outcome:
+    """Measures every set by fresh networks, going on where a killed run stopped.
+
+    Args:
+    run: the parts of the run.
+    sets: returns the folders of the sets, distilling them first.
+    log: the scores so far.
+    """
+    outcome = Outcome(provenance.Stages(run.runtime.device), notes=list(run.remarks))
+    stages = outcome.stages
+    try:
+        outcome.folders = sets()
+        for index, folder in enumerate(outcome.folders):
+            syn, _ = storage.load(folder)
+            if reason := run.evaluator.check_set(syn, run.real) or run.check_labels(syn):
+                return outcome.ended("skipped", reason)
+            ctx = EvaluationContext(
+                seed=run.seed,
+                runtime=run.runtime,
+                cache=run.cache(),
+                architecture=run.architecture,
+                protocol=run.protocol,
+                ipc=run.ipc,
+                teachers=run.teachers,
+                measure=run.test_accuracy,
+                finished=log.finished(index),
+            )
+            with stages.measure("evaluate"):
+                _score(run, index, syn, ctx, log, outcome)
+            outcome.add_cached(ctx.cache)
+    except Diverged as error:
+        return outcome.ended("diverged", str(error))
+    stages.seconds["evaluate"] = round(stages.seconds["evaluate"] + log.seconds_before, 3)
+    outcome.scores = log.scores
+    return outcome.ended("done", None)
+
+
+def _score(
+    run: RunParts, index: int, syn: SyntheticSet, ctx: EvaluationContext, log: ScoreLog, outcome: Outcome
+) -> None:
+    for note in log.notes(index):
+        outcome.note(note)
+    began = time.monotonic()
+    for measured in run.evaluator.run(syn, run.real, ctx):
+        outcome.label_cost = measured.label_cost or outcome.label_cost
+        for note in measured.notes:
+            outcome.note(note)
+        if not measured.scores:
+            continue
+        scores = [s.model_copy(update={"set": index}) for s in measured.scores]
+        log.add(scores, time.monotonic() - began, measured.notes)
+        began = time.monotonic()
+        values = ", ".join(f"{s.metric} {s.value:.4f}" for s in scores)
+        _log.info("set %d, network %d: %s", index, scores[0].network, values)
