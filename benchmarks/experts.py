@@ -26,6 +26,7 @@ from dd_bench.models.convnet import ConvNet
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.context import RunContext
 from dd_bench.runtime.runtime import Runtime, RuntimeConfig, resolve
 from dd_bench.runtime.seeding import generator
 from dd_bench.teachers.experts import experts
