@@ -146,7 +146,7 @@ def recipe() -> Callable[..., Recipe]:
             "gamma": 0.1,
             "reset_optimizer": True,
             "augment": "none",
-            "dialect": False,
+            "augment_style": "dsa",
             "align_corners": False,
             "cutmix": 0.0,
             "cutmix_beta": 1.0,

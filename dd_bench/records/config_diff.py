@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import re
 from functools import cache
 from importlib import resources
@@ -10,17 +11,38 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+CHOICE = "_choice_"
+"""Key of a part of a run that names its YAML, see `identity`."""
+
 
 @cache
-def shipped_config(group: str, name: str) -> dict[str, Any]:
-    """Returns the YAML `conf/<group>/<name>.yaml` of this package as plain data, to read only; empty if it has none."""
+def _yaml(group: str, name: str) -> dict[str, Any]:
     if not re.fullmatch("[A-Za-z0-9_-]{1,100}", name):
         return {}
     path = resources.files("dd_bench.conf") / group / f"{name}.yaml"
     if not path.is_file():
         return {}
     values: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(path.read_text()))  # type: ignore[assignment]
-    for choice in values.pop("defaults", []):
+    return values
+
+
+def shipped_target(group: str, name: str) -> str | None:
+    """Returns what `conf/<group>/<name>.yaml` of this package calls, or None."""
+    target: str | None = _yaml(group, name).get("_target_")
+    return target
+
+
+@cache
+def shipped_config(group: str, name: str) -> dict[str, Any]:
+    """Returns the YAML `conf/<group>/<name>.yaml` of this package as plain data, to read only; empty if it has none.
+
+    As in records, `_choice_` stands in the place of `_target_`.
+    """
+    raw = _yaml(group, name)
+    values = {k: v for k, v in copy.deepcopy(raw).items() if k not in ("defaults", "_target_", "_partial_")}
+    if "_target_" in raw:
+        values = {CHOICE: name, **values}
+    for choice in raw.get("defaults", []):
         if not isinstance(choice, dict):
             continue
         ((where, chosen),) = choice.items()
@@ -69,6 +91,8 @@ def describe(group: str, name: str, values: dict[str, Any]) -> str:
     A protocol with a changed key is another protocol, and must not share a ranking with the named one.
     """
     found = changed(group, name, values)
+    if source := values.get("_source_"):  # of another package, whose name has no version
+        found = [f"source={source}", *found]
     return f"{name}({', '.join(found)})" if found else name
 
 

@@ -86,13 +86,15 @@ def _sets_of(record: Record, known: Mapping[str, Path], folder: Path) -> list[st
     return [
         f"{len(missing)} set(s) of {record.method} on {record.dataset} are not in {folder}, the first "
         f"{missing[0][:16]}: nobody can verify it, and the site shows no picture. Copy the folder of the run there:\n"
-        f"    cp -r runs/sets/{record.method}-{record.dataset}-ipc{record.ipc}-* {shlex.quote(str(folder))}{hint}"
+        f"    cp -r runs/sets/{record.method}-{record.dataset}-ipc{record.ipc}-* "
+        f"{shlex.quote(str(folder / record.dataset))}{hint}"
     ]
 
 
 def changed_card(record: Record, folder: Path) -> Path | None:
     """Returns the card of the one set that may be a record's and is not: of its method, dataset and IPC alone."""
-    found = list(folder.glob(f"{record.method}-{record.dataset}-ipc{record.ipc}-*/card.json"))
+    name = f"{record.method}-{record.dataset}-ipc{record.ipc}-*/card.json"
+    found = [*folder.glob(name), *folder.glob(f"*/{name}")]
     return found[0] if len(found) == 1 and len(record.set_digests) == 1 else None
 
 

@@ -60,7 +60,7 @@ PAPERS = {
         "teacher.milestones": [40, 50],
         "teacher.gamma": 0.2,
         "teacher.augment": "color_crop",
-        "teacher.dialect": True,
+        "teacher.augment_style": "idc",
         "teacher.cutmix": 0.5,
         "teacher.cutmix_beta": 1.0,
     },
