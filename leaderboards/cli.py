@@ -60,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
 def _build(entries: Path, published: Path, out: Path) -> None:
     written = build(entries, published, out)
     _say(f"{len(written)} files in {out}; start with {out / 'index.md'}")
-    stale = sorted({p for suffix in ("md", "csv", "tex") for p in out.glob(f"*/*.{suffix}")} - set(written))
+    files = [p for p in (*out.glob("*--*"), *out.glob("*/*--*")) if p.suffix in (".md", ".csv", ".tex")]
+    stale = sorted(set(files) - set(written))
     for path in stale:
         _say(f"{path} is of an earlier build and no board of this one")
 
