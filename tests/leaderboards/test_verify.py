@@ -151,7 +151,7 @@ def test_a_record_calls_nothing(own, capsys, tmp_path):
     target = data["dataset"] | {"_target_": "pathlib.Path.touch"}
     entry = changed(entry, config=data | {"dataset": target})
     assert main([str(entry), "--sets", str(sets)]) == 1
-    assert "is no dataset of this suite" in capsys.readouterr().err and not (tmp_path / "called").exists()
+    assert "a record holds names and values" in capsys.readouterr().err and not (tmp_path / "called").exists()
 
 
 def test_a_record_is_no_entry(own, tmp_path, capsys):

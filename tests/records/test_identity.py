@@ -114,7 +114,7 @@ def test_moving_and_renaming_plug_ins_orphans_nothing(tmp_path):
     entry = min((ROOT / "leaderboards" / "entries" / "digits").glob("digits-random-ipc1-*.json"))
     printed = []
     for moved in (False, True):
-        site = tmp_path / ("moved" if moved else "as it is")
+        site = tmp_path / ("moved" if moved else "there")
         package = site / "dd_bench"
         shutil.copytree(ROOT / "dd_bench", package, ignore=shutil.ignore_patterns("__pycache__"))
         for name in ("conf", "methods", "evaluators"):
