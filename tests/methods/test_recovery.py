@@ -14,7 +14,7 @@ from dd_bench.distill.batchnorm_statistics import HookedTeacher
 from dd_bench.methods._recovery.engine import Engine, recover_loss
 from dd_bench.methods._recovery.patches import Patches, arranged, composites
 from dd_bench.methods._recovery.views import RecoverViews
-from dd_bench.methods.recover import Recover
+from dd_bench.methods.sre2l import Recover
 from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.teachers.teachers import executed_norms, teacher_of
