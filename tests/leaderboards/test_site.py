@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ pytest.importorskip("plotly")
 from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.core.citations import Cards, bibtex, cited
 from dd_bench.leaderboards.core.entries import entry_name
+from dd_bench.leaderboards.website.pages import Pages
 from dd_bench.leaderboards.website.site import build_site
 from dd_bench.records.record import ProtocolId, Score
 
@@ -472,6 +474,15 @@ def test_citations_are_of_their_method_and_data(record):
     }
     text = bibtex(found)
     assert "year = {2021}" in text and "DM \\& co" in text and "year = {2017}" in text
+
+
+def test_a_method_measured_on_the_set_of_another_cites_its_paper(record, tmp_path):
+    """INFER+Dyn is INFER's set under other labels; the card of the set names `infer`."""
+    card = {"method": "infer", "dataset": "fashion_mnist", "citations": ["INFER, 2025", "Fashion, 2017"]}
+    entries = [record("infer_dyn", 10, [[0.5]], set_digests=["5e7"]), record("dm", 10, [[0.5]])]
+    pages = Pages(tmp_path, entries, [], tmp_path)
+    pages.sets = {"5e7": SimpleNamespace(card=SimpleNamespace(model_dump=lambda: dict(card)))}
+    assert cited(entries, pages.cards) == {"infer_dyn": "INFER, 2025", "fashion_mnist": "Fashion, 2017"}
 
 
 def test_the_command(entries, tmp_path, capsys):
