@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from dd_bench.data.dataset import RealSet
 from dd_bench.records.record import TeacherId
 from dd_bench.runtime.context import RunContext
-from dd_bench.teachers.teachers import Measure, Teacher, TeacherSpec, teacher_of
+from dd_bench.teachers.squeeze import Measure
+from dd_bench.teachers.teacher_spec import TeacherSpec
+from dd_bench.teachers.teachers import Teacher, teacher_of
 
 
 @dataclass(kw_only=True)

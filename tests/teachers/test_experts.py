@@ -20,8 +20,10 @@ from dd_bench.runtime.checkpoint import CheckpointError
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.seeding import seed_for
 from dd_bench.teachers.expert_buffer import FILE, ExpertBuffer
-from dd_bench.teachers.experts import check_buffer, experts
+from dd_bench.teachers.experts import experts
 from dd_bench.teachers.feature_networks import feature_network
+from dd_bench.teachers.released_experts import check_buffer
+from dd_bench.training import loop
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.parameter_vector import flatten
@@ -255,7 +257,7 @@ class TestCache:
         path.unlink()
         if kept is not None:
             path.write_bytes(before[:kept])
-        with pytest.raises(ValueError, match=rf"{path.parent}.*\. To build it anew: rm -r {path.parent}$"):
+        with pytest.raises(ValueError, match=rf"{path.parent}.*\. To rebuild it: rm -r {path.parent}$"):
             make_experts(epochs=(0, 1))
         shutil.rmtree(path.parent)
         assert make_experts(epochs=(0, 1)).path.read_bytes() == before, "and that is true"
@@ -348,7 +350,7 @@ class TestKilled:
                     raise KeyboardInterrupt
                 save(*what)
 
-            killed.setattr(checkpoint, "save", kill)
+            killed.setattr(loop, "save", kill)
             with pytest.raises(KeyboardInterrupt):
                 self.make()
         real = watched()

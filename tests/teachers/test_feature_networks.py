@@ -68,7 +68,7 @@ def test_prepare_trains_the_teachers_that_a_protocol_asks(dd_bench, tmp_path, mo
     done = dd_bench("prepare", *how, "protocol=sre2l-kd-400")
     assert done.code == 0 and "prepared: runs/cache/squeeze-" in done.text
     monkeypatch.setattr(
-        "dd_bench.teachers.feature_networks.train", lambda *a, **k: pytest.fail("trained again")
+        "dd_bench.teachers.trained_network.train", lambda *a, **k: pytest.fail("trained again")
     )
     done = dd_bench("run", *how, "protocol=sre2l-kd-400")
     assert done.code == 0, done.text

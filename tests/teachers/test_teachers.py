@@ -9,18 +9,13 @@ import torch
 
 from dd_bench.data.preprocess import Normalise
 from dd_bench.models.architecture import Architecture
+from dd_bench.models.network import executed_norms
 from dd_bench.models.timm_adapter import TimmNet
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
-from dd_bench.teachers.teachers import (
-    TeacherConfig,
-    TeacherSpec,
-    _frozen,
-    class_names_of,
-    executed_norms,
-    teacher_of,
-)
+from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
+from dd_bench.teachers.teachers import frozen_teacher, teacher_of
 from dd_bench.training.batches import fetch_split
 from dd_bench.training.loop import train
 from dd_bench.training.scoring import accuracy
@@ -52,9 +47,11 @@ def test_it_is_the_network_that_anybody_would_train(squeeze, make_teacher, make_
     assert all(torch.equal(v, found[k]) for k, v in net.state_dict().items())
 
 
-def test_it_is_trained_once_and_frozen(squeeze, monkeypatch):
+def test_it_is_trained_once_andfrozen_teacher(squeeze, monkeypatch):
     first = squeeze()
-    monkeypatch.setattr("dd_bench.teachers.teachers.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "dd_bench.teachers.trained_network.train", lambda *a, **k: pytest.fail("trained again")
+    )
     again = squeeze()
     assert torch.equal(weights(first), weights(again)) and first.digest == again.digest
     assert not again.net.training and not any(p.requires_grad for p in again.net.parameters())
@@ -120,7 +117,7 @@ def test_killed_and_gone_on_is_the_same_bytes(squeeze, make_blobs, monkeypatch, 
         return one
 
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-        killed.setattr("dd_bench.teachers.teachers.fetch_split", fetch)
+        killed.setattr("dd_bench.teachers.trained_network.fetch_split", fetch)
         squeeze("killed", keep=(1,), real=real)
     again = squeeze("killed", keep=(1,))
     assert again.digest == whole.digest
@@ -133,7 +130,7 @@ class TestClasses:
         """The dataset lists its classes in another order than the teacher learned them."""
         teacher = squeeze()
         real = dataclasses.replace(make_blobs(), class_names=("c", "a", "b"))
-        other = _frozen("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
+        other = frozen_teacher("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
         x = torch.randn(4, 1, 8, 8)
         assert torch.equal(other.logits(x), teacher.logits(x)[:, [2, 0, 1]])
 
@@ -143,7 +140,7 @@ class TestClasses:
         with pytest.raises(
             ValueError, match="does not know class 'zebra' of blobs: it knows a, b, c, the dataset"
         ):
-            _frozen("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
+            frozen_teacher("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
 
 
 def _runtime(teacher):
@@ -171,7 +168,7 @@ class TestPretrained:
 
     def test_logits_of_the_dataset_s_classes_by_wordnet_id(self, spec, make_blobs, runtime, tmp_path):
         spec, whole = spec
-        names = class_names_of(spec)
+        names = spec.logit_names()
         assert len(names) == 1000 and names[:2] == ("n01440764", "n01443537")  # tench, goldfish
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
         theirs = Normalise([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -184,13 +181,13 @@ class TestPretrained:
     def test_under_another_preprocessing_they_say_nothing(self, spec, make_blobs, runtime, tmp_path):
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
         with pytest.raises(
-            ValueError, match=r"was trained under .*0\.485.*, train_blobs is preprocessed by .*0\.5"
+            ValueError, match=r"was trained under .*0\.485.*, blobs is preprocessed by .*0\.5"
         ):
             teacher_of(spec[0], real, Cache(tmp_path / "cache"), runtime, None)
 
     def test_a_list_of_classes_says_their_normalisation(self, spec, make_blobs, runtime, tmp_path):
         spec, _ = spec
-        config = spec.config.model_copy(update={"classes": tuple(class_names_of(spec))})
+        config = spec.config.model_copy(update={"classes": tuple(spec.logit_names())})
         with pytest.raises(ValueError, match=r"imagenet\.mean=None .* Use '\+teachers\.imagenet\.mean="):
             dataclasses.replace(spec, config=config)
         half = config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)})
@@ -213,7 +210,7 @@ class TestPretrained:
     def test_of_which_classes_must_be_said(self, spec):
         silent = spec[0].config.model_copy(update={"classes": None})
         with pytest.raises(ValueError, match=r"teachers\.imagenet\.classes=null: which logit is which class"):
-            class_names_of(dataclasses.replace(spec[0], config=silent))
+            dataclasses.replace(spec[0], config=silent).logit_names()
 
 
 @pytest.mark.parametrize(
@@ -243,7 +240,7 @@ def test_early_epochs_are_no_part_of_what_a_teacher_is(squeeze, make_teacher, tm
     assert {p.name for p in entry.glob("epoch*")} == {"epoch1.safetensors"}, "77 is past the end"
     assert json.loads((entry / "teacher.json").read_text())["keep"] == [1]
     assert squeeze(keep=(2,)).digest and len(list(tmp_path.glob("*/squeeze-*[0-9a-f]"))) == 1
-    with pytest.raises(ValueError, match=r"before epoch 2 was to be kept: .* has \[1\]. Use .*rm -r"):
+    with pytest.raises(ValueError, match=r"without keeping epoch 2: .* has \[1\]. Use .*rm -r"):
         squeeze(keep=(2,), epoch=2)
 
 
