@@ -1,4 +1,4 @@
-"""The context of a run that has teachers: methods are guided by them, and networks learn their labels."""
+"""The context of a run with teachers, which guide methods and label the training data of networks."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ class TeacherContext(RunContext):
 
     Attributes:
         teachers: the teachers that `teacher=[...]` names, in order.
-        measure: accuracy of a network on held-out data, for the card of a teacher and nothing else.
+        measure: accuracy of a network on held-out data, for the card of a teacher only.
         used_teachers: the teachers that `teachers_of` has returned, in order; for the record.
     """
 

@@ -17,70 +17,70 @@ from dd_bench.training.parameter_vector import FunctionalNetwork
 def released_experts(
     folder: str, real: RealSet, architecture: Architecture, window: Iterable[int], init_epoch: int | None
 ) -> ExpertBuffer:
-    """Returns the buffer in a folder that the user names, after asking whether this run can follow it.
+    """Returns the buffer in a folder of the user, after checking that it fits this run.
 
     Args:
-        folder: where it lies.
-        real: what the run distils.
+        folder: of the buffer.
+        real: the dataset of the run.
         architecture: the network of the run.
         window: the epochs that are matched.
         init_epoch: the epoch that images or labels start from, or None.
 
     Raises:
-        ValueError: it is no buffer, or does not fit this run.
+        ValueError: there is no buffer, or it does not fit this run.
     """
-    found = ExpertBuffer(Path(folder))
-    if reason := check_buffer(found, real, architecture, window):
+    buffer = ExpertBuffer(Path(folder))
+    if reason := check_buffer(buffer, real, architecture, window):
         raise ValueError(reason)
-    if init_epoch is not None and init_epoch not in found.header.epochs:
+    if init_epoch is not None and init_epoch not in buffer.header.epochs:
         raise ValueError(
-            f"the start asks for epoch {init_epoch}, the buffer {found.path} holds "
-            f"{list(found.header.epochs)}. Use method.experts.init_epoch={found.header.epochs[-1]}"
+            f"the start asks for epoch {init_epoch}, the buffer {buffer.path} holds "
+            f"{list(buffer.header.epochs)}. Use method.experts.init_epoch={buffer.header.epochs[-1]}"
         )
-    return found
+    return buffer
 
 
 def check_buffer(
-    found: ExpertBuffer, real: RealSet, architecture: Architecture, epochs: Iterable[int]
+    buffer: ExpertBuffer, real: RealSet, architecture: Architecture, epochs: Iterable[int]
 ) -> str | None:
-    """Returns why a buffer made elsewhere cannot be followed in this run, and what to change, or None."""
-    header = found.header
+    """Returns why a buffer made elsewhere does not fit this run, and what to change, or None."""
+    header = buffer.header
     if header.architecture != architecture.describe():
         return (
-            f"the experts of {found.path} are {header.architecture}, this run distils with "
+            f"the experts of {buffer.path} are {header.architecture}, this run distils with "
             f"{architecture.describe()}. Use their network (model=...), or method.experts.source=null"
         )
     order = tuple(FunctionalNetwork(architecture.fresh(0, torch.device("cpu"))).order)
     if tuple(map(_as_tuples, header.order)) != tuple(map(_as_tuples, order)):
         return (
-            f"the experts of {found.path} hold their parameters in another order than this network. Use "
+            f"the experts of {buffer.path} hold their parameters in another order than this network. Use "
             "method.experts.source=null"
         )
     if header.preprocess != real.preprocess.digest:
-        theirs = header.preprocessing.get("kind")
+        kind = header.preprocessing.get("kind")
         return (
-            f"the experts of {found.path} were trained under the preprocessing "
+            f"the experts of {buffer.path} were trained under the preprocessing "
             f"{header.preprocessing or header.preprocess}, this run's is {real.preprocess.config()}. Use "
-            + (f"dataset.preprocess={theirs} and the data they were fitted to" if theirs else "theirs")
+            + (f"dataset.preprocess={kind} and the data it was fitted to" if kind else "theirs")
             + ", or method.experts.source=null"
         )
     if header.real != (real.digest, len(real.train)):
         return (
-            f"the experts of {found.path} were trained on other data than {real.name} with "
+            f"the experts of {buffer.path} were trained on other data than {real.name} with "
             f"{len(real.train)} images. Use their dataset, or method.experts.source=null"
         )
     missing = sorted(set(epochs) - set(header.epochs))
     if missing:
         first, last = _longest_run(header.epochs)
         return (
-            f"the window asks for epoch {missing[0]}, the buffer {found.path} holds {list(header.epochs)}. "
+            f"the window asks for epoch {missing[0]}, the buffer {buffer.path} holds {list(header.epochs)}. "
             f"Use method.window.first>={first} and method.window.stop - 1 + method.expert_epochs <= {last}"
         )
     return None
 
 
 def _as_tuples(value: Any) -> Any:
-    """Returns nested lists as tuples: JSON knows no tuples."""
+    """Returns nested lists as tuples, since JSON has no tuples."""
     return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 

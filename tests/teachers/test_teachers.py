@@ -1,4 +1,4 @@
-"""The teacher zoo: trained once, early epochs for free, told apart by class names, resumed after a kill."""
+"""Teachers: trained once, early epochs at no cost, logits matched by class names, resumed after a kill."""
 
 import dataclasses
 import json
@@ -38,7 +38,7 @@ def weights(teacher):
     return torch.cat([v.flatten().double() for v in teacher.net.state_dict().values()])
 
 
-def test_it_is_the_network_that_anybody_would_train(squeeze, make_teacher, make_blobs, runtime):
+def test_it_is_a_plain_training(squeeze, make_teacher, make_blobs, runtime):
     spec, real, seed = make_teacher(), make_blobs(), seed_for(0, "squeeze", "tiny")
     net = spec.architecture.fresh(seed_for(seed, "init"), CPU)
     how = {"seed": seed_for(seed, "train"), "runtime": runtime, "flip": real.flip}
@@ -57,7 +57,7 @@ def test_it_is_trained_once_andfrozen_teacher(squeeze, monkeypatch):
     assert not again.net.training and not any(p.requires_grad for p in again.net.parameters())
 
 
-def test_early_epochs_come_for_free(squeeze):
+def test_early_epochs_of_one_training(squeeze):
     """One training; the epoch that teaches is no part of its key."""
     early, last = squeeze(keep=(1, 2), epoch=1), squeeze(keep=(1, 2))
     alone = squeeze("alone", epochs=1)
@@ -100,7 +100,7 @@ def test_logits_are_of_the_running_statistics_or_of_the_batch(squeeze):
     assert not fresh.net.training
 
 
-def test_killed_and_gone_on_is_the_same_bytes(squeeze, make_blobs, monkeypatch, tmp_path):
+def test_killed_and_resumed_has_the_same_bytes(squeeze, make_blobs, monkeypatch, tmp_path):
     whole = squeeze("whole", keep=(1,))
     real = make_blobs().train_only()
     calls = []
@@ -178,50 +178,51 @@ class TestPretrained:
         with torch.no_grad():
             assert torch.allclose(teacher.logits(x), whole(x)[:, [1, 0]], atol=1e-4)
 
-    def test_under_another_preprocessing_they_say_nothing(self, spec, make_blobs, runtime, tmp_path):
+    def test_another_preprocessing_is_refused(self, spec, make_blobs, runtime, tmp_path):
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
         with pytest.raises(
             ValueError, match=r"was trained under .*0\.485.*, blobs is preprocessed by .*0\.5"
         ):
             teacher_of(spec[0], real, Cache(tmp_path / "cache"), runtime, None)
 
-    def test_a_list_of_classes_says_their_normalisation(self, spec, make_blobs, runtime, tmp_path):
+    def test_a_list_of_classes_needs_a_normalisation(self, spec, make_blobs, runtime, tmp_path):
         spec, _ = spec
         config = spec.config.model_copy(update={"classes": tuple(spec.logit_names())})
         with pytest.raises(ValueError, match=r"imagenet\.mean=None .* Use '\+teachers\.imagenet\.mean="):
             dataclasses.replace(spec, config=config)
         half = config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)})
-        said = dataclasses.replace(spec, config=half)
+        complete = dataclasses.replace(spec, config=half)
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
         real = dataclasses.replace(real, class_names=("n01443537", "n01440764"))
         with pytest.raises(ValueError, match=r"was trained under .*0\.2, .* is preprocessed by"):
-            teacher_of(said, real, Cache(tmp_path / "cache"), runtime, None)
+            teacher_of(complete, real, Cache(tmp_path / "cache"), runtime, None)
         real = dataclasses.replace(real, preprocess=Normalise(half.mean, half.std))
         assert (
-            teacher_of(said, real, Cache(tmp_path / "cache"), runtime, None).class_names == real.class_names
+            teacher_of(complete, real, Cache(tmp_path / "cache"), runtime, None).class_names
+            == real.class_names
         )
-        assert said.describe()["mean"] == [0.5, 0.5, 0.5] and "mean" not in spec.describe()
+        assert complete.describe()["mean"] == [0.5, 0.5, 0.5] and "mean" not in spec.describe()
 
     def test_one_std_too_few(self, spec):
         config = spec[0].config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.5,)})
         with pytest.raises(ValueError, match=r"teachers\.imagenet\.mean and .*std: .*as many means"):
             dataclasses.replace(spec[0], config=config)
 
-    def test_of_which_classes_must_be_said(self, spec):
-        silent = spec[0].config.model_copy(update={"classes": None})
+    def test_classes_are_required(self, spec):
+        unnamed = spec[0].config.model_copy(update={"classes": None})
         with pytest.raises(ValueError, match=r"teachers\.imagenet\.classes=null: which logit is which class"):
-            dataclasses.replace(spec[0], config=silent).logit_names()
+            dataclasses.replace(spec[0], config=unnamed).logit_names()
 
 
 @pytest.mark.parametrize(
-    ("knobs", "told"),
+    ("knobs", "message"),
     [
         ({"epoch": 9}, "epoch=9, the training has 3"),
         ({"epoch": 2}, r"epoch=2 is not kept. Use teachers\.tiny\.keep=\[2\]"),
     ],
 )
-def test_specifications_that_contradict_themselves(make_teacher, knobs, told):
-    with pytest.raises(ValueError, match=told):
+def test_specifications_that_contradict_themselves(make_teacher, knobs, message):
+    with pytest.raises(ValueError, match=message):
         make_teacher(**knobs)
 
 
@@ -233,7 +234,7 @@ def test_a_teacher_trained_here_has_the_normalisation_of_its_data(make_teacher):
 
 
 def test_early_epochs_are_no_part_of_what_a_teacher_is(squeeze, make_teacher, tmp_path):
-    """So a sweep that wants one finds the teachers of before; one that was not kept says which were."""
+    """So a sweep that keeps more finds the teachers that exist; a missing epoch is an error that lists those kept."""
     assert make_teacher(keep=(1,)).describe() == make_teacher().describe()
     squeeze(keep=(1, 77))
     entry = next(tmp_path.glob("*/squeeze-*[0-9a-f]"))
@@ -244,7 +245,7 @@ def test_early_epochs_are_no_part_of_what_a_teacher_is(squeeze, make_teacher, tm
         squeeze(keep=(2,), epoch=2)
 
 
-def test_a_damaged_teacher_says_what_to_remove(squeeze, tmp_path):
+def test_a_damaged_teacher_names_the_line_to_rebuild_it(squeeze, tmp_path):
     squeeze()
     (path,) = tmp_path.glob("cache/squeeze-*/network.safetensors")
     path.write_bytes(b"no")
@@ -258,7 +259,7 @@ def test_two_names_of_one_recipe_are_two_networks(squeeze):
 
 
 def test_train_mode_is_of_the_statistics_alone(squeeze):
-    """Dropout would draw from nobody's seed."""
+    """Dropout would draw from a generator that nothing seeds."""
     teacher, x = squeeze(), torch.randn(6, 1, 8, 8)
     teacher.net.classifier = torch.nn.Sequential(torch.nn.Dropout(0.5), teacher.net.classifier)
     teacher.net.eval()
