@@ -36,7 +36,7 @@ from dd_bench.pipeline.keys import Keys
 from dd_bench.records.config_diff import describe, shipped_config, shipped_target
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import canonical
-from dd_bench.teachers.teachers import TeacherConfig, TeacherSpec
+from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
 from dd_bench.training.protocol import Protocol
 
 HERE = Path(__file__).resolve().parent

@@ -10,7 +10,7 @@ from hydra.utils import get_object
 from omegaconf import OmegaConf
 
 from dd_bench.runtime.runtime import RuntimeConfig
-from dd_bench.teachers.teachers import TeacherConfig
+from dd_bench.teachers.teacher_spec import TeacherConfig
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
 

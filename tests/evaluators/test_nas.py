@@ -7,14 +7,14 @@ import pytest
 import torch
 
 from dd_bench.api import EvaluationContext
-from dd_bench.evaluators import _references
 from dd_bench.evaluators._rank_agreement import agreement, intervals
 from dd_bench.evaluators._references import Reference
 from dd_bench.evaluators.nas import NAS
-from dd_bench.runtime import checkpoint
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.teachers import trained_network
+from dd_bench.training import loop
 
 from .conftest import scores_by_network
 
@@ -59,13 +59,13 @@ def syn(held_out):
 
 @pytest.fixture
 def trained(monkeypatch):
-    seen, plain = [], _references.train
+    seen, plain = [], trained_network.train
 
     def spy(net, fetch, n, recipe, **how):
         seen.append((n, recipe.steps, recipe.epochs, recipe.milestones))
         return plain(net, fetch, n, recipe, **how)
 
-    monkeypatch.setattr(_references, "train", spy)
+    monkeypatch.setattr(trained_network, "train", spy)
     return seen
 
 
@@ -196,7 +196,7 @@ def test_a_reference_that_was_killed_goes_on_from_its_last_epoch(
         convnet(held_out), 3
     )
     reference = Reference(held_out, recipe(epochs=4, milestones=(2,)), runtime, tmp_path / "killed")
-    plain, saved = checkpoint.save, []
+    plain, saved = loop.save, []
 
     def dying(path, step, *rest):
         plain(path, step, *rest)
@@ -204,7 +204,7 @@ def test_a_reference_that_was_killed_goes_on_from_its_last_epoch(
         if saved == [1, 2]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save", dying)
+    monkeypatch.setattr(loop, "save", dying)
     with pytest.raises(KeyboardInterrupt):
         reference.of(convnet(held_out), 3)
     assert not reference.known(convnet(held_out), 3)
