@@ -5,8 +5,10 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from dd_bench.api import EvaluationContext
+from dd_bench.evaluators import _rank_agreement
 from dd_bench.evaluators._rank_agreement import agreement, intervals
 from dd_bench.evaluators._references import Reference
 from dd_bench.evaluators.nas import NAS
@@ -106,6 +108,31 @@ class TestAgreement:
 
     def test_what_ranks_nothing_has_no_correlation(self):
         assert agreement(np.full(4, 0.1), np.array([0.1, 0.5, 0.9, 0.7]), 0.75)["spearman"] == 0
+
+    @pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")  # a resample that ranks nothing
+    def test_correlations_are_scipys_on_the_same_resamples(self, monkeypatch):
+        """With ties, and the ends of the intervals from each resample alone."""
+        monkeypatch.setattr(_rank_agreement, "DRAWS", 40)
+        draws, n = np.random.default_rng(0), 12
+        reference, a, b = draws.integers(6, size=(3, n)) / 6
+        ends = intervals({"": a, "random ": b}, reference, 0.5, 3)
+        again, found = np.random.default_rng(3), []
+        for _ in range(40):
+            index = again.integers(n, size=n)
+            top = index[np.argsort(-reference[index], kind="stable")[:6]]
+            found.append([])
+            for chosen in (index, top):
+                for correlation in (stats.spearmanr, stats.kendalltau):
+                    pairs = [correlation(x[chosen], reference[chosen]).statistic for x in (a, b)]
+                    found[-1] += np.nan_to_num([*pairs, pairs[0] - pairs[1]]).tolist()
+        names = [
+            f"{x}{kind}" for kind in _rank_agreement.CORRELATIONS for x in ("", "random ", "over random ")
+        ]
+        assert {name.rpartition("_")[0] for name in ends} == set(names)
+        for name, column in zip(names, np.transpose(found), strict=True):
+            assert (ends[f"{name}_low"], ends[f"{name}_high"]) == pytest.approx(
+                np.quantile(column, (0.025, 0.975)), abs=1e-12
+            )
 
     def test_the_interval_covers(self):
         """Of twenty samples of 60 networks with a known correlation, nearly all intervals hold it."""

@@ -1,4 +1,4 @@
-"""The method of CONTRIBUTING.md runs as it is printed there, in a package of its own; it imports `dd_bench.api` alone."""
+"""The method of CONTRIBUTING.md runs as it is printed, in a package of its own; it imports `dd_bench.api` alone."""
 
 import ast
 import re
