@@ -1,5 +1,6 @@
 """Every YAML describes itself, composes, and says what its group's schema wants; experiments say what they cost."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -140,7 +141,7 @@ def test_runtimes_are_valid(path):
     parse(RuntimeConfig, OmegaConf.to_container(OmegaConf.load(path)), "runtime")
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: str(p.relative_to(CONF / "experiment")))
 def test_experiments_say_what_they_cost_and_gave(path, composed):
     lines = path.read_text().splitlines()
     header = "\n".join(line for line in lines if line.startswith("#")).lower()
@@ -154,7 +155,18 @@ def test_experiments_say_what_they_cost_and_gave(path, composed):
     own, whole = dict(leaves(shipped_config("experiment", choice))), dict(leaves(plain(cfg)))
     assert own and own == {key: whole.get(key) for key in own}
     assert "experiment" not in cfg, "`# @package _global_` is missing"
-    assert f"experiment={choice}" in header, "the command of the header is of another experiment"
+    assert re.search(rf"experiment={choice}(?!\S)", header), (
+        "the command of the header is of another experiment"
+    )
+    never_run = re.search("# measured +not run here", header) is not None
+    assert never_run == choice.startswith("paper/"), (
+        "what was never run here is in paper/, and nothing else is"
+    )
+    if never_run:
+        chosen = {k: v for entry in OmegaConf.load(path).defaults for k, v in entry.items()}
+        dataset = cfg.dataset.get("name", chosen["override /dataset"]).removesuffix("_64")
+        dataset = dataset.replace("imagenette", "imagenet10")
+        assert choice == f"paper/{dataset}/{chosen['override /method']}_ipc{cfg.ipc}"
 
 
 def test_the_root_says_what_each_key_is():
