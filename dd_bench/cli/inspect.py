@@ -1,10 +1,13 @@
-"""The verbs that read: what there is to choose from, what a run left behind, and whether it is intact."""
+"""`dd-bench list`, `show` and `verify`: list configuration choices, print records and sets, check their integrity."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections import Counter
+from collections.abc import Iterator
 from importlib import resources
+from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from rich.console import Console
@@ -16,12 +19,12 @@ from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic.card import read_card, read_provenance
 
 GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "teacher", "runtime", "logger", "experiment")
-_WIDTH = None if sys.stdout.isatty() else 200  # a file or a pipe has no width of its own
+_WIDTH = None if sys.stdout.isatty() else 200  # columns of output that goes to a file or a pipe
 _out, _err = Console(soft_wrap=True, width=_WIDTH), Console(stderr=True, soft_wrap=True)
 
 
 class _Table(Table):
-    """A table of plain text: what a stranger wrote is neither markup nor an order to the terminal."""
+    """A table of untrusted text: markup and control characters in a cell have no effect."""
 
     def add_row(self, *cells: str) -> None:  # type: ignore[override]
         super().add_row(*map(_plain, cells))
@@ -36,40 +39,58 @@ def _error(kind: str, error: Exception) -> None:
 
 
 def choices(group: str) -> dict[str, str]:
-    """Returns the YAML names of a configuration group, each with the first line that describes it."""
-    folder = resources.files("dd_bench.conf") / group
+    """Returns the YAML names of a configuration group, each with the first line of its file, which describes it.
+
+    A name in a nested folder includes the folder, e.g. `paper/cifar10/mtt_ipc1`; these follow the others.
+    """
     found = {}
-    for path in sorted(folder.iterdir(), key=lambda p: p.name):
-        if path.name.endswith(".yaml"):
-            comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
-            first = next(comments, "")
-            found[path.name.removesuffix(".yaml")] = first.removeprefix("#").strip()
-    return found
+    for name, path in _yaml_files(resources.files("dd_bench.conf") / group):
+        comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
+        found[name] = next(comments, "").removeprefix("#").strip()
+    return dict(sorted(found.items(), key=lambda choice: (choice[0].count("/"), choice[0])))
+
+
+def _yaml_files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
+    """Yields the YAML files of a folder and of its subfolders, with their names without suffix."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _yaml_files(path, f"{prefix}{path.name}/")
+        elif path.name.endswith(".yaml"):
+            yield prefix + path.name.removesuffix(".yaml"), path
 
 
 def list_choices(arguments: list[str]) -> int:
-    """`dd-bench list [GROUP ...]`: prints the choices of all or some groups, or with --remote the sets at a URL."""
+    """`dd-bench list [GROUP ...]`: prints the choices of all or some groups, or with --remote the sets at a URL.
+
+    Without a group, the choices of a nested folder are counted and not listed.
+    """
     parser = argparse.ArgumentParser("dd-bench list", description=list_choices.__doc__)
-    parser.add_argument("group", nargs="*", help=f"one of {', '.join(GROUPS)}; all without")
+    parser.add_argument("group", nargs="*", help=f"one of {', '.join(GROUPS)} (default: all)")
     parser.add_argument("--remote", metavar="URL", help="a synthetic set, or a folder of sets, to pull")
     args = parser.parse_args(arguments)
     if args.remote:
         return _list_remote(args.remote)
-    groups = args.group or list(GROUPS)
-    for group in groups:
+    for group in args.group or GROUPS:
         if group not in GROUPS:
             parser.error(f"there is no group {group!r}; the groups are {', '.join(GROUPS)}")
-        table = _Table(title=f"{group}=", title_justify="left", box=None, show_header=False, padding=(0, 2))
+        found = choices(group)
+        title = f"{group}= ({len(found)})"
+        table = _Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2))
         table.add_column(no_wrap=True, style="bold")
         table.add_column(overflow="fold")
-        for name, text in choices(group).items():
-            table.add_row(name, text)
+        for name, text in found.items():
+            if args.group or "/" not in name:
+                table.add_row(name, text)
+        if not args.group:
+            folders = Counter(name.rpartition("/")[0] for name in found if "/" in name)
+            for folder, count in folders.items():
+                table.add_row(f"{folder}/", f"{count} more, shown by: dd-bench list {group}")
         _out.print(table)
     return 0
 
 
 def _list_remote(url: str) -> int:
-    from dd_bench.hub.hub import sets_at  # loads torch
+    from dd_bench.hub.hub import sets_at  # imports torch
 
     try:
         found = sets_at(url)
@@ -87,9 +108,11 @@ def _list_remote(url: str) -> int:
 
 
 def show(arguments: list[str]) -> int:
-    """`dd-bench show PATH ...`: prints records (.json) and synthetic sets (folders)."""
+    """`dd-bench show PATH ...`: prints records (.json files) and synthetic sets (folders)."""
     parser = argparse.ArgumentParser("dd-bench show", description=show.__doc__)
-    parser.add_argument("path", nargs="+", type=Path, help="a record, a set's folder, or a folder of either")
+    parser.add_argument(
+        "path", nargs="+", type=Path, help="a record, the folder of a set, or a folder of records"
+    )
     failed = 0
     for path in parser.parse_args(arguments).path:
         try:
@@ -106,11 +129,11 @@ def show(arguments: list[str]) -> int:
 
 
 def verify(arguments: list[str]) -> int:
-    """`dd-bench verify PATH ...`: checks sets (hashes, shapes, ranges) and records (schema); 1 if one is damaged."""
-    from dd_bench.synthetic import storage  # loads torch, which the other verbs do without
+    """`dd-bench verify PATH ...`: checks sets (hashes, shapes, ranges) and records (schema); 1 if any is damaged."""
+    from dd_bench.synthetic import storage  # imports torch, which the other verbs do not need
 
     parser = argparse.ArgumentParser("dd-bench verify", description=verify.__doc__)
-    parser.add_argument("path", nargs="+", type=Path, help="sets' folders and records")
+    parser.add_argument("path", nargs="+", type=Path, help="folders of sets, and records")
     damaged = 0
     for path in parser.parse_args(arguments).path:
         try:
@@ -129,11 +152,11 @@ def verify(arguments: list[str]) -> int:
 
 
 def _show_records(folder: Path) -> None:
-    if (folder / "records").is_dir():  # the `out` of runs
+    if (folder / "records").is_dir():  # the value of `out=`
         folder = folder / "records"
     records = [load_record(path) for path in sorted(folder.glob("*.json"))]
     if not records:
-        raise ValueError(f"{folder} holds no record and is no synthetic set")
+        raise ValueError(f"{folder} is neither a synthetic set nor a folder of records")
     names = ("method", "dataset", "ipc", "model", "protocol", "score", "n", "bytes", "key")
     table = _Table(*(Column(name, overflow="fold") for name in names))
     for r in sorted(records, key=lambda r: (r.dataset, r.protocol.name, r.model, r.ipc, r.method)):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from functools import cache
 from importlib import resources
@@ -16,44 +15,51 @@ CHOICE = "_choice_"
 
 
 @cache
-def _yaml(group: str, name: str) -> dict[str, Any]:
-    if not re.fullmatch("[A-Za-z0-9_-]{1,100}", name):
+def shipped_yaml(group: str, name: str) -> dict[str, Any]:
+    """Returns `conf/<group>/<name>.yaml` of this package as plain data, to read only; empty if there is no such file.
+
+    Of its defaults list it follows files of the same group (`- mtt`) and files of another group that are placed inside
+    (`/model@model: convnet`), in the order in which Hydra merges them. Overrides of other groups are left out.
+    """
+    if len(name) > 100 or not re.fullmatch("[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", name):
         return {}
     path = resources.files("dd_bench.conf") / group / f"{name}.yaml"
     if not path.is_file():
         return {}
-    values: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(path.read_text()))  # type: ignore[assignment]
+    own: dict[str, Any] = OmegaConf.to_container(OmegaConf.create(path.read_text()))  # type: ignore[assignment]
+    defaults = own.pop("defaults", [])
+    values: dict[str, Any] = {}
+    for choice in defaults if "_self_" in defaults else [*defaults, "_self_"]:
+        values = _merged(values, own if choice == "_self_" else _included(group, choice))
+    return values
+
+
+def _included(group: str, choice: str | dict[str, str]) -> dict[str, Any]:
+    """Returns what an entry of the defaults list of a file in `conf/<group>` adds to the file."""
+    if isinstance(choice, str):  # another file of the group, e.g. `mtt` or `convnet_bn@_here_`
+        return shipped_yaml(group, choice.removesuffix("@_here_"))
+    ((where, chosen),) = choice.items()
+    inner, _, place = where.removeprefix("/").partition("@")
+    if where.startswith("override ") or place.partition(".")[0] in ("", "_global_"):
+        return {}
+    values = shipped_config(inner, chosen)
+    for key in reversed(place.split(".")):  # e.g. `networks.mlp`
+        values = {key: values}
     return values
 
 
 def shipped_target(group: str, name: str) -> str | None:
     """Returns what `conf/<group>/<name>.yaml` of this package calls, or None."""
-    target: str | None = _yaml(group, name).get("_target_")
+    target: str | None = shipped_yaml(group, name).get("_target_")
     return target
 
 
 @cache
 def shipped_config(group: str, name: str) -> dict[str, Any]:
-    """Returns the YAML `conf/<group>/<name>.yaml` of this package as plain data, to read only; empty if it has none.
-
-    As in records, `_choice_` stands in the place of `_target_`.
-    """
-    raw = _yaml(group, name)
-    values = {k: v for k, v in copy.deepcopy(raw).items() if k not in ("defaults", "_target_", "_partial_")}
-    if "_target_" in raw:
-        values = {CHOICE: name, **values}
-    for choice in raw.get("defaults", []):
-        if not isinstance(choice, dict):
-            continue
-        ((where, chosen),) = choice.items()
-        inner, _, place = where.removeprefix("override ").removeprefix("/").partition("@")
-        if place and not place.startswith("_global_"):  # another group's file, put inside this one
-            *parents, last = place.split(".")
-            into = values
-            for parent in parents:
-                into = into.setdefault(parent, {})
-            into[last] = _merged(shipped_config(inner, chosen), into.get(last) or {})
-    return values
+    """Returns `shipped_yaml` as in records: `_choice_` stands in the place of `_target_`."""
+    raw = shipped_yaml(group, name)
+    values = {k: v for k, v in raw.items() if k not in ("_target_", "_partial_")}
+    return {CHOICE: name, **values} if "_target_" in raw else values
 
 
 @cache

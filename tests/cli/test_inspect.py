@@ -1,5 +1,8 @@
 """The verbs that read: list, show and verify say what there is, and exit with 1 where something is damaged."""
 
+from importlib.resources import files
+from pathlib import Path
+
 import pytest
 
 
@@ -18,6 +21,13 @@ def test_list(dd_bench):
         assert text in everything.text
     one = dd_bench("list", "protocol")
     assert one.code == 0 and "dc-300" in one.text and "digits" not in one.text
+    experiments = Path(str(files("dd_bench.conf") / "experiment"))
+    assert f"experiment= ({len(list(experiments.rglob('*.yaml')))})" in everything.text
+    nested = len(list((experiments / "paper" / "cifar10").iterdir()))
+    assert "paper/cifar10/ " in everything.text and "paper/cifar10/mtt_ipc1" not in everything.text
+    assert f"{nested} more, shown by: dd-bench list experiment" in everything.text
+    one = dd_bench("list", "experiment")
+    assert "paper/cifar10/mtt_ipc1 " in one.text and "MTT on CIFAR-10, IPC 1" in one.text
     wrong = dd_bench("list", "colours")
     assert wrong.code == 2 and "there is no group 'colours'" in wrong.text
 

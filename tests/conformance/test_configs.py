@@ -1,14 +1,17 @@
 """Every YAML describes itself, composes, and says what its group's schema wants; experiments say what they cost."""
 
+import re
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
-from omegaconf import OmegaConf
+from omegaconf import DictConfig, OmegaConf
 
+from dd_bench.records.config_diff import changed, leaves, shipped_config
 from dd_bench.runtime.runtime import RuntimeConfig
 from dd_bench.teachers.teacher_spec import TeacherConfig
 from dd_bench.training.protocol import Protocol
@@ -22,6 +25,10 @@ EXPERIMENTS = sorted((CONF / "experiment").rglob("*.yaml"))
 
 def name(path: Path) -> str:
     return f"{path.parent.name}={path.stem}"
+
+
+def plain(config: DictConfig) -> dict[str, Any]:
+    return OmegaConf.to_container(config, resolve=True)
 
 
 @pytest.fixture(scope="module")
@@ -47,28 +54,33 @@ def test_describes_itself(path):
 
 @pytest.mark.parametrize("path", CHOICES, ids=name)
 def test_composes(path, composed):
-    cfg = composed(f"{path.parent.name}={path.stem}")
+    """To what `shipped_config` reads without Hydra, and with the choices of other groups that it brings along."""
+    group = path.parent.name
+    cfg = composed(f"{group}={path.stem}")
     assert not OmegaConf.missing_keys(cfg)
-    if path.parent.name == "teacher":
-        return  # several are composed side by side, see below
-    part = OmegaConf.to_container(cfg[path.parent.name], resolve=True)
-    said = OmegaConf.to_container(OmegaConf.load(path), resolve=True)
-    for choice in said.pop("defaults", []):
-        if choice == "_self_":
-            continue
-        (where, chosen), *_ = choice.items()
-        group, _, place = where.removeprefix("override ").removeprefix("/").partition("@")
-        wanted = OmegaConf.to_container(composed(f"{group}={chosen}")[group], resolve=True)
-        if place.startswith("_global_"):  # what a dataset of graphs brings along
-            assert cfg[group] == wanted
-        else:  # what is put inside, as other networks are
-            inner, _, key = place.rpartition(".")
-            assert (part if key else {}).get(inner, part).pop(key) == wanted
-            if not part.get(inner, True):
-                del part[inner]
-    assert part == said, "no defaults in two places"
+    if group == "teacher":
+        assert plain(cfg.teachers[path.stem]) == shipped_config(group, path.stem)
+        return  # several are composed together, see below
+    part = plain(cfg[group])
+    assert part == shipped_config(group, path.stem)
+    for choice in OmegaConf.load(path).get("defaults", []):
+        for where, chosen in dict(choice).items() if OmegaConf.is_dict(choice) else ():
+            other, _, place = where.removeprefix("override ").removeprefix("/").partition("@")
+            if place.startswith("_global_"):  # as a dataset of graphs brings its network
+                assert plain(cfg[other]) == shipped_config(other, chosen)
     if "_target_" in part:
         assert callable(get_object(part["_target_"]))
+
+
+@pytest.mark.parametrize("path", CHOICES, ids=name)
+def test_a_file_repeats_nothing_of_the_file_it_builds_on(path):
+    own = OmegaConf.to_container(OmegaConf.load(path))
+    bases = [
+        c.removesuffix("@_here_") for c in own.pop("defaults", []) if isinstance(c, str) and c != "_self_"
+    ]
+    for base in bases:
+        known = dict(leaves(shipped_config(path.parent.name, base)))
+        assert {k: v for k, v in leaves(own) if k in known and known[k] == v} == {}, f"as in {base}.yaml"
 
 
 @pytest.mark.parametrize("path", [p for p in CHOICES if p.parent.name == "teacher"], ids=name)
@@ -83,12 +95,11 @@ def test_teachers_are_valid_and_stand_side_by_side(path, composed):
 
 
 @pytest.mark.parametrize("path", [p for p in CHOICES if p.parent.name == "protocol"], ids=name)
-def test_protocols_are_valid_and_named_after_their_file(path):
-    values = OmegaConf.to_container(OmegaConf.load(path))
-    brought = values.pop("defaults", [])
-    protocol = parse(Protocol, values, "protocol")
-    assert ("override /evaluator@_global_.evaluator" in str(brought)) == (protocol.labels is not None), (
-        "where labels are told, random images are told them too"
+def test_protocols_are_valid_and_named_after_their_file(path, composed):
+    protocol = parse(Protocol, shipped_config("protocol", path.stem), "protocol")
+    evaluator = "controls" if protocol.labels else "accuracy"
+    assert plain(composed(f"protocol={path.stem}").evaluator) == shipped_config("evaluator", evaluator), (
+        "where teachers label, random images are evaluated under the same labels"
     )
     assert protocol.name == path.stem
     assert all(0 < m < protocol.recipe.epochs for m in protocol.recipe.milestones)
@@ -97,38 +108,32 @@ def test_protocols_are_valid_and_named_after_their_file(path):
 @pytest.mark.parametrize(
     "twin", [p for p in CHOICES if p.stem.endswith(("-hard", "-static", "-replay"))], ids=name
 )
-def test_a_twin_differs_in_who_tells_the_answers_and_nothing_else(twin):
+def test_a_twin_differs_in_the_kind_of_labels_and_nothing_else(twin):
     """Else a table would compare recipes and call them labels."""
-    stem, _, kind = twin.stem.rpartition("-")
-    ours, theirs = (OmegaConf.to_container(OmegaConf.load(p)) for p in (twin, twin.with_name(f"{stem}.yaml")))
-    assert (ours.pop("name"), ours["labels"].pop("kind")) == (twin.stem, kind)
-    assert (theirs.pop("name"), theirs["labels"].pop("kind") != kind) == (stem, True)
-    assert ours == theirs
+    base, _, kind = twin.stem.rpartition("-")
+    assert changed("protocol", base, shipped_config("protocol", twin.stem)) == [
+        f"labels.kind={kind}",
+        f"name={twin.stem}",
+    ]
 
 
 def test_published_protocols_are_what_they_were():
     """Their numbers are compared with papers: whoever changes one adds a new name or version."""
-    by_name = {p.stem: OmegaConf.load(p) for p in CHOICES if p.parent.name == "protocol"}
-    steps = {
-        n: (p.recipe.epochs, list(p.recipe.milestones), p.recipe.reset_optimizer) for n, p in by_name.items()
+    by_name = {
+        n: Protocol.model_validate(shipped_config("protocol", n)) for n in ("dc-300", "dsa-1000", "mtt-1000")
     }
-    assert steps["dc-300"] == (301, [152], True)
-    assert steps["dsa-1000"] == steps["mtt-1000"] == (1001, [502], True)
-    for p in (by_name[n] for n in ("dc-300", "dsa-1000", "mtt-1000")):
+    steps = {n: (p.recipe.epochs, p.recipe.milestones, p.recipe.reset_optimizer) for n, p in by_name.items()}
+    assert steps["dc-300"] == (301, (152,), True)
+    assert steps["dsa-1000"] == steps["mtt-1000"] == (1001, (502,), True)
+    for p in by_name.values():
         r = p.recipe
         assert (p.version, p.selection) == (1, "last")
-        assert (r.optimizer, r.lr, r.momentum, r.weight_decay, r.batch_size, r.gamma) == (
-            "sgd",
-            0.01,
-            0.9,
-            5e-4,
-            256,
-            0.1,
-        )
+        assert (r.optimizer, r.lr, r.momentum, r.weight_decay) == ("sgd", 0.01, 0.9, 5e-4)
+        assert (r.batch_size, r.gamma) == (256, 0.1)
     assert by_name["dc-300"].recipe.augment == "none"
     for n in ("dsa-1000", "mtt-1000"):
         assert by_name[n].recipe.augment == "color_crop_cutout_flip_scale_rotate"
-        assert by_name[n].recipe.align_corners is (n == "mtt-1000")
+        assert by_name[n].recipe.align_corners is by_name[n].learned_lr is (n == "mtt-1000")
 
 
 @pytest.mark.parametrize("path", [p for p in CHOICES if p.parent.name == "runtime"], ids=name)
@@ -136,7 +141,7 @@ def test_runtimes_are_valid(path):
     parse(RuntimeConfig, OmegaConf.to_container(OmegaConf.load(path)), "runtime")
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: p.stem)
+@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: str(p.relative_to(CONF / "experiment")))
 def test_experiments_say_what_they_cost_and_gave(path, composed):
     lines = path.read_text().splitlines()
     header = "\n".join(line for line in lines if line.startswith("#")).lower()
@@ -146,9 +151,22 @@ def test_experiments_say_what_they_cost_and_gave(path, composed):
     choice = path.relative_to(CONF / "experiment").with_suffix("").as_posix()
     cfg = composed(f"experiment={choice}")
     assert not OmegaConf.missing_keys(cfg)
-    parse(Protocol, OmegaConf.to_container(cfg.protocol, resolve=True), "protocol")
+    parse(Protocol, plain(cfg.protocol), "protocol")
+    own, whole = dict(leaves(shipped_config("experiment", choice))), dict(leaves(plain(cfg)))
+    assert own and own == {key: whole.get(key) for key in own}
     assert "experiment" not in cfg, "`# @package _global_` is missing"
-    assert f"experiment={choice}" in header, "the command of the header is of another experiment"
+    assert re.search(rf"experiment={choice}(?!\S)", header), (
+        "the command of the header is of another experiment"
+    )
+    never_run = re.search("# measured +not run here", header) is not None
+    assert never_run == choice.startswith("paper/"), (
+        "what was never run here is in paper/, and nothing else is"
+    )
+    if never_run:
+        chosen = {k: v for entry in OmegaConf.load(path).defaults for k, v in entry.items()}
+        dataset = cfg.dataset.get("name", chosen["override /dataset"]).removesuffix("_64")
+        dataset = dataset.replace("imagenette", "imagenet10")
+        assert choice == f"paper/{dataset}/{chosen['override /method']}_ipc{cfg.ipc}"
 
 
 def test_the_root_says_what_each_key_is():

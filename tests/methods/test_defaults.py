@@ -1,10 +1,9 @@
 """The YAML defaults are the papers' or their released code's, written down here a second time."""
 
-from importlib.resources import files
-from pathlib import Path
-
 import pytest
 from omegaconf import OmegaConf
+
+from dd_bench.records.config_diff import shipped_config
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 DC = {
@@ -69,5 +68,5 @@ PAPERS = {
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_defaults_are_the_paper_s(name):
-    config = OmegaConf.load(Path(str(files("dd_bench.conf") / "method")) / f"{name}.yaml")
+    config = OmegaConf.create(shipped_config("method", name))
     assert {key: OmegaConf.select(config, key) for key in PAPERS[name]} == PAPERS[name]

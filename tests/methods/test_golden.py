@@ -10,13 +10,15 @@ from importlib.resources import files
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
 
 from dd_bench.models.gnn import GCN
+from dd_bench.records.config_diff import shipped_config
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "methods.json"
 FOLDER = Path(str(files("dd_bench.conf") / "method"))
-NAMES = [file.stem for file in sorted(FOLDER.glob("*.yaml")) if "iterations" in OmegaConf.load(file)]
+NAMES = [
+    file.stem for file in sorted(FOLDER.glob("*.yaml")) if "iterations" in shipped_config("method", file.stem)
+]
 STEPS = 5
 
 

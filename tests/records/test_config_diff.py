@@ -1,0 +1,50 @@
+"""A YAML file read without Hydra is what Hydra composes; conformance/test_configs.py compares every shipped file."""
+
+from types import SimpleNamespace
+
+import pytest
+from hydra import compose, initialize_config_dir
+from omegaconf import OmegaConf
+
+from dd_bench.records import config_diff
+from dd_bench.records.config_diff import shipped_config
+
+
+def test_a_name_without_a_file_gives_nothing():
+    for name in ("nosuch", "../config", "/etc/passwd", "mtt.yaml", "", "a" * 101, "a/", "a//b"):
+        assert shipped_config("method", name) == {}
+
+
+@pytest.mark.parametrize(
+    ("defaults", "own"),
+    [
+        ("[base, _self_]", "{a: 2, deep: {x: [3]}}"),
+        ("[base]", "{a: 2, deep: {y: null}}"),
+        ("[_self_, base]", "{a: 2, deep: {x: [3], z: 4}, own: 5}"),
+        ("[middle, _self_]", "{deep: {x: []}, b: 7}"),
+        ("[base, middle, _self_]", "{own: {p: 1}}"),
+        ("[middle, /other@deep.inner: one, _self_]", "{deep: {inner: {k: 9}}}"),
+        ("[/other@deep.inner: one, base, override /other@_global_.other: two, _self_]", "{a: 2}"),
+    ],
+)
+def test_defaults_lists_are_merged_in_hydra_s_order(tmp_path, monkeypatch, defaults, own):
+    for name, text in {
+        "config": "defaults: [other: one, group: base]",
+        "group/base": "{a: 1, deep: {x: [1, 2], y: 1}, plain: true}",
+        "group/middle": "{defaults: [base, _self_], deep: {y: 2, z: 3}, b: 6}",
+        "group/nested/base": "{only: nested, a: 0}",  # not the one that nested/top names
+        "group/nested/top": f"defaults: {defaults}\n",
+        "group/top": f"defaults: {defaults}\n",
+        "other/one": "{k: 1, l: 2}",
+        "other/two": "{k: 3}",
+    }.items():
+        path = tmp_path / f"{name}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text + (OmegaConf.to_yaml(OmegaConf.create(own)) if name.endswith("top") else ""))
+    monkeypatch.setattr(config_diff, "resources", SimpleNamespace(files=lambda _: tmp_path))
+    shipped_config.cache_clear()
+    with initialize_config_dir(str(tmp_path), version_base="1.3"):
+        for name in ("top", "nested/top"):
+            theirs = OmegaConf.to_container(compose("config", [f"group={name}"]).group)
+            assert shipped_config("group", name) == theirs
+    shipped_config.cache_clear()
