@@ -25,7 +25,7 @@ OTHER_VERBS = {
     "list": ("dd_bench.cli.inspect.list_choices", "what there is: methods, datasets, models, protocols, ..."),
     "show": ("dd_bench.cli.inspect.show", "print a record, or a synthetic set with its pictures"),
     "verify": (
-        "dd_bench.leaderboards.verify.main",
+        "dd_bench.leaderboards.admission.verify.main",
         "check sets, records and entries, and train networks of an entry anew",
     ),
     "push": ("dd_bench.hub.hub.push_verb", "copy a set to a folder elsewhere: dd-bench push SET URL"),
