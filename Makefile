@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPREAD := -n auto --maxprocesses 8 --dist loadfile   # a process a core, of one thread each; a file's fixtures are made once
 
-.PHONY: demo test test-all lint type golden tables benchmark clean
+.PHONY: demo test test-all lint type golden tables architecture benchmark clean
 
 demo: $(STAMP)          ## distil the embedded digits with DM, train fresh networks, make a table
 	$(BIN)/dd-bench run method=random dataset=digits model.width=32 ipc=1 num_sets=5 evaluator.num_networks=2 out=runs/demo
@@ -37,6 +37,9 @@ golden: $(STAMP)        ## write the golden losses and tables anew; look at the 
 
 tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables
 	$(BIN)/dd-bench leaderboard build
+
+architecture: $(STAMP)  ## imports -> docs/architecture.md
+	$(BIN)/python docs/architecture.py
 
 benchmark: $(STAMP)     ## our training loop, matching and recovery steps, inner loops against the plain ones
 	$(BIN)/python benchmarks/training_loop.py

@@ -38,7 +38,7 @@ SIDES = ("plain", "grouped", "compiled")
 
 
 def method_of(name: str) -> DM:
-    knobs = {k: v for k, v in shipped_config("method", name).items() if k != "_target_"}
+    knobs = {k: v for k, v in shipped_config("method", name).items() if not k.startswith("_")}
     return DM(**knobs) if name == "dm" else DataDAM(**knobs)
 
 

@@ -45,7 +45,7 @@ def recipe_for(images: int, n: int, augment: str) -> Recipe:
     epochs = max(2, images // n)
     return Recipe(
         optimizer="sgd", lr=0.01, momentum=0.9, weight_decay=5e-4, batch_size=256, epochs=epochs,
-        milestones=(epochs // 2 + 1,), gamma=0.1, reset_optimizer=True, augment=augment, dialect=False,
+        milestones=(epochs // 2 + 1,), gamma=0.1, reset_optimizer=True, augment=augment, augment_style="dsa",
         align_corners=False, cutmix=0.0, cutmix_beta=1.0,
     )  # fmt: skip
 

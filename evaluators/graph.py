@@ -54,8 +54,8 @@ class Graph(Evaluator):
     """Trains `num_networks` fresh networks under the run's protocol, and scores each of them on the test graphs.
 
     - `auc`, `accuracy`, `balanced_accuracy` after the last step; `metric` says which of them is ranked;
-    - `best_val`: `metric` at the look that was best on the validation graphs, one of `looks`, or of a few less where
-      they do not divide the steps;
+    - `best_val`: `metric` at the step that was best on the validation graphs, one of `eval_points`, or of a
+      few less where they do not divide the steps;
     - `untrained`: `metric` of the network before its first step;
     - `permuted`: `metric` of the network trained on the same set with its labels shuffled among its samples. The whole
       training set is no distilled set, and as dear as all else: it has no such control;
@@ -63,17 +63,17 @@ class Graph(Evaluator):
       saying the most frequent class. They are the same for every network.
     """
 
-    repeats = ("num_networks", "looks")
+    repeats = ("num_networks", "eval_points")
 
-    def __init__(self, *, num_networks: int, metric: str, looks: int):
+    def __init__(self, *, num_networks: int, metric: str, eval_points: int):
         """Takes the number of fresh networks a set, what ranks, and how often to look at the validation graphs."""
         if num_networks < 1:
             raise ValueError(f"evaluator.num_networks={num_networks}: at least one network must be trained")
         if metric not in GRAPH_METRICS:
             raise ValueError(f"evaluator.metric={metric}: wanted one of {', '.join(GRAPH_METRICS)}")
-        if looks < 1:
-            raise ValueError(f"evaluator.looks={looks}: wanted at least one")
-        self.num_networks, self.looks = num_networks, looks
+        if eval_points < 1:
+            raise ValueError(f"evaluator.eval_points={eval_points}: wanted at least one")
+        self.num_networks, self.eval_points = num_networks, eval_points
         self.main_metric = metric
         self.metric: GraphMetric = metric  # type: ignore[assignment]  # it is one of them
 
@@ -139,9 +139,9 @@ class Graph(Evaluator):
         first = graph_score(self.metric, *answers(splits.test))
         best = (-1.0, first)
 
-        def look(step: int) -> None:
+        def evaluate_step(step: int) -> None:
             nonlocal best
-            if step % math.ceil(steps / self.looks) and step != steps:
+            if step % math.ceil(steps / self.eval_points) and step != steps:
                 return
             value = graph_score(self.metric, *answers(splits.val))
             if value > best[0]:
@@ -158,7 +158,7 @@ class Graph(Evaluator):
             seed=seed_for(seed, "train"),
             runtime=ctx.runtime.exact(),
             flip=False,
-            on_step=look if splits.val else None,
+            on_step=evaluate_step if splits.val else None,
             labelled_batches=labelled_batches,
         )
         logits, labels = answers(splits.test)

@@ -13,7 +13,7 @@ from dd_bench.runtime.terminal import sanitize
 from .admission.consistency import check_configuration, check_protocol, check_repeats, check_whole
 from .admission.submission import check_baselines, check_sets, check_twins
 from .core.boards import boards
-from .core.entries import ROOT, check_record, duplicates, entry_name, load_entries
+from .core.entries import ROOT, check_record, duplicates, entry_path, load_entries
 from .core.published import load_published
 from .render.markdown_blocks import embed
 from .render.paired_tests import compare, pairs_table
@@ -60,7 +60,8 @@ def main(argv: Sequence[str]) -> int:
 def _build(entries: Path, published: Path, out: Path) -> None:
     written = build(entries, published, out)
     _say(f"{len(written)} files in {out}; start with {out / 'index.md'}")
-    stale = sorted({p for suffix in ("md", "csv", "tex") for p in out.glob(f"*--*.{suffix}")} - set(written))
+    files = [p for p in (*out.glob("*--*"), *out.glob("*/*--*")) if p.suffix in (".md", ".csv", ".tex")]
+    stale = sorted(set(files) - set(written))
     for path in stale:
         _say(f"{path} is of an earlier build and no board of this one")
 
@@ -79,10 +80,10 @@ def _add(paths: list[Path], folder: Path, sets: Path, alone: bool) -> None:
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         new.append((path, record))
-    old = [(folder / entry_name(r), r) for r in load_entries(folder)] if folder.exists() else []
+    old = [(folder / entry_path(r), r) for r in load_entries(folder)] if folder.exists() else []
     failed = {r.key: path for path, r in old if r.status != "done"}
     for path, record in list(new):
-        there = folder / entry_name(record)
+        there = folder / entry_path(record)
         if record.status != "done" and record.key in failed:  # it was tried again, and came to nothing again
             there = failed[record.key]
         if there.exists():
@@ -95,7 +96,7 @@ def _add(paths: list[Path], folder: Path, sets: Path, alone: bool) -> None:
         check_baselines([r for _, r in new], [r for _, r in old + new])
     remarks = check_sets([record for _, record in new], sets)
     for _, record in new:
-        _say(f"added {record.save(folder / entry_name(record))}")
+        _say(f"added {record.save(folder / entry_path(record))}")
     for remark in remarks:
         _say(remark)
 

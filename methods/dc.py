@@ -133,7 +133,7 @@ class DC(Method):
             gamma=1.0,
             reset_optimizer=False,
             augment=self.augment,
-            dialect=False,
+            augment_style="dsa",
             align_corners=False,
             cutmix=0.0,
             cutmix_beta=1.0,

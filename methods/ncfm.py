@@ -119,7 +119,7 @@ class NCFM(Method):
         ]
         untrained = [untrained_feature_network(ctx.architecture, i, ctx).requires_grad_(False) for i in pool]
         blend = untrained_feature_network(ctx.architecture, 0, ctx).requires_grad_(False)
-        augment = Augment(self.augment, flip_allowed=real.flip, dialect=True)
+        augment = Augment(self.augment, flip_allowed=real.flip, style="idc")
         syn = self._mosaics(real, ipc, ctx).requires_grad_()  # (k, ipc, c, h, w), pixels in [0, 1]
         optimizer = torch.optim.AdamW([syn], lr=self.lr_img, weight_decay=self.weight_decay_img)
         plateau = ReduceLROnPlateau(optimizer, factor=0.5, patience=self.plateau_patience)

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 
 from dd_bench.data.graphs import GraphShape
 from dd_bench.models.network import Network
+from dd_bench.records.identity import foreign_source
 from dd_bench.runtime.seeding import seeded
 
 
@@ -23,13 +23,14 @@ class Architecture:
         knobs: the keys of `conf/model/*.yaml`.
         shape: (c, h, w), or a `GraphShape`.
         num_classes: k.
+        name: of its YAML in `conf/model/`; with the knobs it identifies the network.
     """
 
     make: Callable[..., Network]
     knobs: dict[str, Any]
     shape: tuple[int, int, int]  # of graphs a GraphShape; a constructor knows which it takes
     num_classes: int
-    name: str = field(default="")
+    name: str
 
     def fresh(self, seed: int, device: torch.device) -> Network:
         """Returns a randomly initialised network in train mode on `device`, a function of `seed`.
@@ -78,5 +79,10 @@ class Architecture:
 
     def describe(self) -> dict[str, Any]:
         """Returns what identifies the network in a cache key."""
-        source = f"{inspect.getmodule(self.make).__name__}.{self.title}"  # type: ignore[union-attr]
-        return {"network": source, **self.knobs, "shape": list(self.shape), "num_classes": self.num_classes}
+        return {
+            "network": self.name,
+            **foreign_source(self.make),
+            **self.knobs,
+            "shape": list(self.shape),
+            "num_classes": self.num_classes,
+        }

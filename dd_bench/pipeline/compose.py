@@ -21,6 +21,8 @@ from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
 from dd_bench.pipeline.arguments import check_arguments
 from dd_bench.pipeline.experiment import Experiment
+from dd_bench.records.config_diff import CHOICE
+from dd_bench.records.identity import identified
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.checkpoint import CheckpointError
 from dd_bench.runtime.files import canonical
@@ -63,12 +65,13 @@ def compose(cfg: DictConfig) -> Experiment:
     method, evaluator, load, model, logger = (
         _build(cfg, group) for group in ("method", "evaluator", "dataset", "model", "logger")
     )
+    named = identified(config, choices)
     with _named("dataset"):
         real = load(device=runtime.device)
     if real.modality == "graph":
         runtime = runtime.exact()  # its networks are, on every machine, and a record says what was
     return Experiment(
-        config=config,
+        config=named,
         method_name=choices["method"],
         evaluator_name=choices["evaluator"],
         runtime=runtime,
@@ -80,7 +83,10 @@ def compose(cfg: DictConfig) -> Experiment:
         method=method,
         evaluator=evaluator,
         logger=logger,
-        teachers=tuple(_teacher(cfg, name, real) for name in config.get("teachers") or {}),
+        teachers=tuple(
+            _teacher(cfg, name, spec["model"][CHOICE], real)
+            for name, spec in (named.get("teachers") or {}).items()
+        ),
     )
 
 
@@ -92,23 +98,24 @@ def real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:
     """
     try:
         with initialize_config_module("dd_bench.conf", version_base="1.3"):
-            cfg = compose_config("config", list(overrides))
+            cfg = compose_config("config", list(overrides), return_hydra_config=True)
     except (ConfigCompositionException, OverrideParseException) as error:
         raise ValueError(f"{' '.join(overrides)}: {error}") from error
     with _named("dataset"):
         real = _build(cfg, "dataset")(device=torch.device("cpu"))
-    config: dict[str, Any] = OmegaConf.to_container(cfg.dataset, resolve=True)  # type: ignore[assignment]
+    values = OmegaConf.to_container(cfg.dataset, resolve=True)
+    config: dict[str, Any] = identified({"dataset": values}, cfg.hydra.runtime.choices)["dataset"]
     return real, config
 
 
-def _teacher(cfg: DictConfig, name: str, real: RealSet) -> TeacherSpec:
+def _teacher(cfg: DictConfig, name: str, network: str, real: RealSet) -> TeacherSpec:
     values = OmegaConf.to_container(cfg.teachers[name], resolve=True)
     assert isinstance(values, dict)
     model = instantiate(cfg.teachers[name].model, _convert_="all")
     check_arguments(model.func, dict(model.keywords), f"teachers.{name}.model")
     config = parse(TeacherConfig, {str(k): v for k, v in values.items() if k != "model"}, f"teachers.{name}")
     return TeacherSpec(
-        name, Architecture(model.func, dict(model.keywords), real.shape, real.num_classes, name), config
+        name, Architecture(model.func, dict(model.keywords), real.shape, real.num_classes, network), config
     )
 
 

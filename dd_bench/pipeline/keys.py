@@ -1,8 +1,8 @@
 """Content keys: what a synthetic set and a record depend on, and nothing else.
 
-A key holds configuration names and hyper-parameters, never the Python path of a class. A plug-in from another package
-counts by its source. The device and its precision move the last bits and are left out; so is the code of the plug-ins
-shipped here, whose changes raise `NUMBERS_VERSION`.
+A key holds configuration names and hyper-parameters, never the Python path of a class, see `identity`. The device and
+its precision move the last bits and are left out; so is the code of the plug-ins shipped here, whose changes raise
+`NUMBERS_VERSION`.
 """
 
 from __future__ import annotations
@@ -13,10 +13,8 @@ from pathlib import Path
 from typing import Any
 
 from dd_bench import NUMBERS_VERSION
-from dd_bench.api import Evaluator, Method
 from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
-from dd_bench.records.identity import foreign_source
 from dd_bench.runtime.files import content_key
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.teachers.label_store import LabelStore
@@ -34,14 +32,13 @@ class Keys:
     teachers: Sequence[TeacherSpec]
     runtime: Runtime
 
-    def synthetic_set(self, method: Method, ipc: int, seed: int, index: int) -> str:
+    def synthetic_set(self, uses_teachers: bool, ipc: int, seed: int, index: int) -> str:
         """Returns the content key of synthetic set number `index`."""
         return content_key(
             {
                 "numbers": NUMBERS_VERSION,
                 "method": self.config["method"],
-                **foreign_source(type(method)),
-                **self._teachers(method.uses_teachers),
+                **self._teachers(uses_teachers),
                 "real": self._real(),
                 "architecture": self.architecture.describe(),
                 "ipc": ipc,
@@ -50,7 +47,7 @@ class Keys:
             }
         )
 
-    def record(self, sets: Sequence[str], evaluator: Evaluator, protocol: Protocol, seed: int) -> str:
+    def record(self, sets: Sequence[str], protocol: Protocol, seed: int) -> str:
         """Returns the content key of a record: the sets (keys, or digests of folders) and how they are measured."""
         return content_key(
             {
@@ -59,7 +56,6 @@ class Keys:
                 "real": self._real(),
                 "architecture": self.architecture.describe(),
                 "evaluator": self.config["evaluator"],
-                **foreign_source(type(evaluator)),
                 "protocol": self.config["protocol"],
                 **self._teachers(protocol.uses_teachers),
                 **self._stored_labels(protocol),

@@ -74,11 +74,11 @@ class RunParts:
 
     def set_key(self, index: int) -> str:
         """Returns the content key of synthetic set number `index`."""
-        return self.keys.synthetic_set(self.method, self.ipc, self.seed, index)
+        return self.keys.synthetic_set(self.method.uses_teachers, self.ipc, self.seed, index)
 
     def record_key(self, sets: list[str]) -> str:
         """Returns the content key of a record of `sets`: keys, or digests of folders."""
-        return self.keys.record(sets, self.evaluator, self.protocol, self.seed)
+        return self.keys.record(sets, self.protocol, self.seed)
 
     def check_labels(self, syn: SyntheticSet) -> str | None:
         """Returns why the protocol's teachers cannot label a set, or None."""

@@ -10,13 +10,16 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
+CHOICE = "_choice_"
+"""Key of a part of a run that names its YAML, see `identity`."""
+
 
 @cache
-def shipped_config(group: str, name: str) -> dict[str, Any]:
+def shipped_yaml(group: str, name: str) -> dict[str, Any]:
     """Returns `conf/<group>/<name>.yaml` of this package as plain data, to read only; empty if there is no such file.
 
     Of its defaults list it follows files of the same group (`- mtt`) and files of another group that are placed inside
-    (`/model@model: convnet`), in the order that Hydra merges them. Overrides of other groups are not part of a file.
+    (`/model@model: convnet`), in the order in which Hydra merges them. Overrides of other groups are left out.
     """
     if len(name) > 100 or not re.fullmatch("[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", name):
         return {}
@@ -34,7 +37,7 @@ def shipped_config(group: str, name: str) -> dict[str, Any]:
 def _included(group: str, choice: str | dict[str, str]) -> dict[str, Any]:
     """Returns what an entry of the defaults list of a file in `conf/<group>` adds to the file."""
     if isinstance(choice, str):  # another file of the group, e.g. `mtt` or `convnet_bn@_here_`
-        return shipped_config(group, choice.removesuffix("@_here_"))
+        return shipped_yaml(group, choice.removesuffix("@_here_"))
     ((where, chosen),) = choice.items()
     inner, _, place = where.removeprefix("/").partition("@")
     if where.startswith("override ") or place.partition(".")[0] in ("", "_global_"):
@@ -43,6 +46,20 @@ def _included(group: str, choice: str | dict[str, str]) -> dict[str, Any]:
     for key in reversed(place.split(".")):  # e.g. `networks.mlp`
         values = {key: values}
     return values
+
+
+def shipped_target(group: str, name: str) -> str | None:
+    """Returns what `conf/<group>/<name>.yaml` of this package calls, or None."""
+    target: str | None = shipped_yaml(group, name).get("_target_")
+    return target
+
+
+@cache
+def shipped_config(group: str, name: str) -> dict[str, Any]:
+    """Returns `shipped_yaml` as in records: `_choice_` stands in the place of `_target_`."""
+    raw = shipped_yaml(group, name)
+    values = {k: v for k, v in raw.items() if k not in ("_target_", "_partial_")}
+    return {CHOICE: name, **values} if "_target_" in raw else values
 
 
 @cache
@@ -80,6 +97,8 @@ def describe(group: str, name: str, values: dict[str, Any]) -> str:
     A protocol with a changed key is another protocol, and must not share a ranking with the named one.
     """
     found = changed(group, name, values)
+    if source := values.get("_source_"):  # of another package, whose name has no version
+        found = [f"source={source}", *found]
     return f"{name}({', '.join(found)})" if found else name
 
 

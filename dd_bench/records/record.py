@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from dd_bench.records.intervals import std, t_interval
 from dd_bench.runtime.files import canonical, parse_json, write_atomic
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 SHARES = ("accuracy", "auc", "balanced_accuracy", "robust_accuracy", "hidden", "lrs", "ars")
 """Main metrics that are shares in [0, 1]; so is what stands beside them."""
 

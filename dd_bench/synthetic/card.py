@@ -15,7 +15,7 @@ from dd_bench import __version__
 from dd_bench.records.record import Code, Count, Seconds, TeacherId, Word
 from dd_bench.runtime.files import file_sha256, parse_json
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 CARD, PROVENANCE = "card.json", "provenance.json"
 TENSORS, TRANSFORM = "synthetic.safetensors", "preprocess.safetensors"
 PREVIEW, README = "preview.png", "README.md"

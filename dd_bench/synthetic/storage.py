@@ -216,4 +216,4 @@ def _dataset(card: Card) -> str:
     how = card.config.get("dataset", {})
     if how.get("name") != card.dataset:
         return f"dataset={card.dataset}"
-    return f"dataset={str(how.get('_target_')).rpartition('.')[2]} dataset.name={card.dataset}"
+    return f"dataset={how.get('_choice_')} dataset.name={card.dataset}"

@@ -18,7 +18,7 @@ from torch import Tensor
 from dd_bench.runtime.seeding import Stream
 
 OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
-DIALECT_ALWAYS = ("flip", "color", "cutout")
+IDC_ALWAYS = ("flip", "color", "cutout")
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Draw:
     Attributes:
         op: index into `Augment.choices`, `(g,)`, on the CPU: the op decides which kernels run.
         values: uniform numbers, `(g, 3)` or `(g, b, 3)` when each image has its own; on the device.
-        always: as `values`, one record an op that is applied whatever was chosen (the IDC dialect), by name.
+        always: as `values`, one record an op that is applied whatever was chosen (style `idc`), by name.
     """
 
     op: Tensor
@@ -44,7 +44,7 @@ class Augment:
     """One of the listed ops a group, drawn uniformly.
 
     The strategy is an underscore list such as `color_crop_cutout_flip_scale_rotate`. In the plain family (DC,
-    DSA, DM, MTT) exactly one op is applied. In the `dialect` of IDC and NCFM, flip, colour and cutout, when
+    DSA, DM, MTT) exactly one op is applied. In the style `idc` of IDC and NCFM, flip, colour and cutout, when
     listed, are all applied (in this order, cutout last) and one op is drawn among the others.
 
     Source: DSA's released strategy, mode S. Deviation: none known in distribution; the random numbers come from
@@ -52,7 +52,7 @@ class Augment:
     """
 
     def __init__(
-        self, strategy: str, *, flip_allowed: bool = True, dialect: bool = False, align_corners: bool = False
+        self, strategy: str, *, flip_allowed: bool = True, style: str = "dsa", align_corners: bool = False
     ):
         """Takes the strategy ("none" or "" for no augmentation); `flip` is dropped where it changes the class.
 
@@ -66,7 +66,7 @@ class Augment:
                 f"unknown augmentation {unknown[0]!r} in {strategy!r}; known: {'_'.join(OPS)} or none"
             )
         names = [n for n in names if n != "flip" or flip_allowed]
-        self.always = tuple(n for n in DIALECT_ALWAYS if n in names) if dialect else ()
+        self.always = tuple(n for n in IDC_ALWAYS if n in names) if style == "idc" else ()
         self.choices = tuple(n for n in names if n not in self.always)
         self.align_corners = align_corners
 

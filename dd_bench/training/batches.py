@@ -50,7 +50,7 @@ def recipe_batches(
         views = Views(recipe.views, n, seed=seed, batch_size=recipe.batch_size, flip_allowed=flip)
         return partial(_viewed, fetch, views, device)
     augment = Augment(
-        recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
+        recipe.augment, flip_allowed=flip, style=recipe.augment_style, align_corners=recipe.align_corners
     )
 
     def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:

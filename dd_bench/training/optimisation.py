@@ -15,7 +15,7 @@ def make_optimizer(
 ) -> torch.optim.Optimizer:
     """Builds the recipe's optimiser, fused where torch has it; `stacked` dimensions are of networks side by side."""
     parameters = list(parameters)
-    if recipe.decay == "matrices":
+    if recipe.decay_filter == "weights_only":
         flat = [p for p in parameters if p.ndim - stacked < 2]
         parameters = [
             {"params": [p for p in parameters if p.ndim - stacked >= 2]},

@@ -19,11 +19,11 @@ class Recipe(BaseModel):
         milestones: the learning rate is multiplied by `gamma` after this many epochs.
         reset_optimizer: forget momentum at a milestone, as DC's released evaluation does by re-creating SGD.
         augment: an underscore list of ops (`dd_bench.training.augment`), or none.
-        dialect: the IDC/NCFM reading of that list.
+        augment_style: how that list is read: `dsa`, one of its ops; `idc`, as IDC and NCFM do.
         cutmix: probability of mixing a batch; `cutmix_beta` is the parameter of Beta(b, b).
         schedule: `milestones`; `cosine` to zero over the epochs; `half_cosine`, to half of the rate (RDED).
         warmup: epochs over which the rate rises linearly from a hundredth, before the cosine begins.
-        decay: which parameters decay: `all`, or `matrices`, those of two dimensions or more.
+        decay_filter: which parameters decay: `all`, or `weights_only`, those of two dimensions or more.
         views: how images are shown, instead of `augment` and `cutmix`.
         steps: train for so many steps, whatever the size of the set, instead of `epochs`.
     """
@@ -40,13 +40,13 @@ class Recipe(BaseModel):
     gamma: float = Field(gt=0, le=1)
     reset_optimizer: bool
     augment: str
-    dialect: bool
+    augment_style: Literal["dsa", "idc"]
     align_corners: bool
     cutmix: float = Field(ge=0, le=1)
     cutmix_beta: float = Field(gt=0)
     schedule: Literal["milestones", "cosine", "half_cosine"] = "milestones"  # defaults from here on, so that
     warmup: int = Field(default=0, ge=0)  # what was made before there were these keys keeps its own
-    decay: Literal["all", "matrices"] = "all"
+    decay_filter: Literal["all", "weights_only"] = "all"
     views: ViewRecipe | None = None
     steps: int | None = Field(default=None, ge=1)
 
@@ -103,7 +103,7 @@ class Recipe(BaseModel):
 
     def identity(self) -> dict[str, Any]:
         """Returns what identifies it in a key: the keys that came later only where they say something."""
-        later = {"schedule": "milestones", "warmup": 0, "decay": "all", "views": None, "steps": None}
+        later = {"schedule": "milestones", "warmup": 0, "decay_filter": "all", "views": None, "steps": None}
         said = self.model_dump(mode="json")
         return {k: v for k, v in said.items() if k not in later or v != later[k]}
 

@@ -35,7 +35,7 @@ def train_together(
     """
     device, recipe = runtime.device, recipe.lasting(n)
     augment = Augment(
-        recipe.augment, flip_allowed=flip, dialect=recipe.dialect, align_corners=recipe.align_corners
+        recipe.augment, flip_allowed=flip, style=recipe.augment_style, align_corners=recipe.align_corners
     )
     streams = [[stream(device, s, role) for role in ("order", "augment", "cutmix")] for s in seeds]
     parameters, buffers = stack_module_state(nets)  # type: ignore[arg-type]  # each (r, ...)

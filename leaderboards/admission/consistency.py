@@ -8,10 +8,10 @@ from typing import Any
 
 from hydra.utils import get_class
 
-from dd_bench.records.config_diff import describe, shipped_config
+from dd_bench.records.config_diff import CHOICE, describe, shipped_config, shipped_target
 from dd_bench.records.record import Record
 
-from ..core.commands import changes, dataset_words, targets
+from ..core.commands import changes, dataset_words
 from ..core.entries import GROUPS
 
 
@@ -93,19 +93,19 @@ def check_configuration(record: Record) -> None:
 
 def _repeats(evaluator: str) -> tuple[str, ...]:
     """Returns the knobs of an evaluator that say how often it measures, and not what."""
-    kind: Any = get_class(shipped_config("evaluator", evaluator)["_target_"])
+    kind: Any = get_class(str(shipped_target("evaluator", evaluator)))
     repeats: tuple[str, ...] = kind.repeats
     return repeats
 
 
 def _check_dataset(record: Record) -> None:
     values, name = record.config.get("dataset") or {}, record.dataset
-    target, shipped = values.get("_target_"), shipped_config("dataset", name) if values else {}
-    if (own := shipped.get("_target_")) is not None and own != target:
-        raise ValueError(f"dataset {name!r} is made by {target!r}; its YAML has {own!r}")
+    choice, shipped = values.get(CHOICE), shipped_config("dataset", name) if values else {}
+    if shipped and choice != name:
+        raise ValueError(f"dataset {name!r}: its configuration is that of {choice!r}")
     if not shipped and values.get("name", name) != name:
         raise ValueError(f"dataset {name!r}: its configuration has the name {values['name']!r}")
-    if isinstance(target, str) and target in targets("dataset"):
+    if isinstance(choice, str) and shipped_config("dataset", choice):
         dataset_words(values, name)  # it refuses more than changed values; another package's are its own
 
 

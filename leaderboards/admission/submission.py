@@ -10,6 +10,7 @@ from typing import Any
 
 from safetensors import SafetensorError, safe_open
 
+from dd_bench.records.config_diff import CHOICE, shipped_target
 from dd_bench.records.record import Record
 from dd_bench.synthetic.card import TENSORS, damaged, read_card
 
@@ -86,13 +87,15 @@ def _sets_of(record: Record, known: Mapping[str, Path], folder: Path) -> list[st
     return [
         f"{len(missing)} set(s) of {record.method} on {record.dataset} are not in {folder}, the first "
         f"{missing[0][:16]}: nobody can verify it, and the site shows no picture. Copy the folder of the run there:\n"
-        f"    cp -r runs/sets/{record.method}-{record.dataset}-ipc{record.ipc}-* {shlex.quote(str(folder))}{hint}"
+        f"    cp -r runs/sets/{record.method}-{record.dataset}-ipc{record.ipc}-* "
+        f"{shlex.quote(str(folder / record.dataset))}{hint}"
     ]
 
 
 def changed_card(record: Record, folder: Path) -> Path | None:
     """Returns the card of the one set that may be a record's and is not: of its method, dataset and IPC alone."""
-    found = list(folder.glob(f"{record.method}-{record.dataset}-ipc{record.ipc}-*/card.json"))
+    name = f"{record.method}-{record.dataset}-ipc{record.ipc}-*/card.json"
+    found = [*folder.glob(name), *folder.glob(f"*/{name}")]
     return found[0] if len(found) == 1 and len(record.set_digests) == 1 else None
 
 
@@ -122,11 +125,24 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
             f"record {record.key} says label_mode {record.label_mode!r}, its set {folder} has {kind} labels"
         )
     asked, made = record.config.get("method"), card.config.get("method")
-    if record.config.get("set") is None and isinstance(made, dict) and asked and asked != made:
+    if (
+        record.config.get("set") is None
+        and isinstance(made, dict)
+        and asked
+        and not _same_method(asked, made)
+    ):
         keys = sorted(k for k in asked | made if asked.get(k) != made.get(k))
         raise ValueError(
             f"record {record.key} says it made its set with other {', '.join(keys)} than the card of {folder}"
         )
+
+
+def _same_method(asked: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
+    """Whether two configurations make the same set: the same values, and YAML files that call the same method."""
+    names = [str(values.get(CHOICE)) for values in (asked, made)]
+    values = [{k: v for k, v in found.items() if k != CHOICE} for found in (asked, made)]
+    same = names[0] == names[1] or len({shipped_target("method", name) or name for name in names}) == 1
+    return same and values[0] == values[1]
 
 
 def _labels_in(folder: Path) -> str:

@@ -78,7 +78,15 @@ def main(arguments: Sequence[str]) -> int:
 
 def _is_entry(path: Path) -> bool:
     named = re.search(r"-ipc[0-9]+-[0-9a-f]{16}\.json$", path.name) is not None
-    return path.is_file() and (named or (path.suffix == ".json" and path.resolve().parent.name == "entries"))
+    return path.is_file() and (
+        named or (path.suffix == ".json" and "entries" in (p.name for p in path.resolve().parents[:2]))
+    )
+
+
+def _verified_beside(path: Path) -> Path:
+    """Returns the folder of verdicts of the entries that an entry is one of."""
+    inside = next((p for p in path.parents[:2] if p.name == "entries"), path.parent)
+    return inside.parent / "verified"
 
 
 def _of_several(record: Record, networks: int | None) -> int:
@@ -95,7 +103,7 @@ def _again(record: Record, folder: Path, path: Path, args: argparse.Namespace) -
     verdict = retrain(record, folder, args.networks, args.cache)
     sys.stdout.write(f"{verdict.told()}\n")
     try:
-        written = str(save_verdict(verdict, path.parent.parent / "verified", args.replace))
+        written = str(save_verdict(verdict, _verified_beside(path), args.replace))
     except FileExistsError as error:  # nobody is to lose by a short look what more networks said, or worse
         written = str(error)
     sys.stdout.write(f"    {written}\n")

@@ -5,11 +5,9 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
-from importlib import resources
 from typing import Any
 
-from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.config_diff import CHOICE, shipped_config
 from dd_bench.records.record import Record
 
 from .entries import TAUGHT
@@ -106,30 +104,17 @@ def dataset_words(values: Mapping[str, Any], name: str) -> list[str]:
 
 
 def _chosen(group: str, values: Mapping[str, Any], prefer: str = "") -> list[str]:
-    """Returns the choice of a group that has these values' target, and what differs from it.
+    """Returns the choice of a group that these values name, and what differs from it.
 
     Raises:
-        ValueError: no choice has it.
+        ValueError: no choice has that name.
     """
-    if "_target_" not in values and prefer:
+    if CHOICE not in values and prefer:
         return [f"{group}={_name(prefer)}"]
-    same = [n for n in _choices(group) if shipped_config(group, n).get("_target_") == values.get("_target_")]
-    if not same:
-        raise ValueError(f"{values.get('_target_')!r} is no {group} of this suite")
-    changed = {n: changes(group, n, values) for n in same}
-    best = min(same, key=lambda n: (len(changed[n]), n != prefer, n))
-    return [f"{group}={best}", *changed[best]]
-
-
-def targets(group: str) -> set[str | None]:
-    """Returns what the choices of a group call."""
-    return {shipped_config(group, name).get("_target_") for name in _choices(group)}
-
-
-@cache
-def _choices(group: str) -> list[str]:
-    """Returns the names of the YAML files of a group."""
-    return [p.name.removesuffix(".yaml") for p in (resources.files("dd_bench.conf") / group).iterdir()]
+    choice = values.get(CHOICE)
+    if not isinstance(choice, str) or not shipped_config(group, choice):
+        raise ValueError(f"{choice!r} is no {group} of this suite")
+    return [f"{group}={choice}", *changes(group, choice, values)]
 
 
 def changes(group: str, name: str, values: Mapping[str, Any]) -> list[str]:
@@ -159,9 +144,9 @@ def _differences(shipped: Mapping[str, Any], values: Mapping[str, Any], path: st
         if str(key).startswith("_"):
             if shipped.get(key) != value:
                 raise ValueError(
-                    f"{here}={value!r}: a record may not say what is called; the YAML has {shipped.get(key)!r}"
+                    f"{here}={value!r}: a record holds names and values; the YAML has {shipped.get(key)!r}"
                 )
-        elif key not in shipped and isinstance(value, dict) and "_target_" in value:
+        elif key not in shipped and isinstance(value, dict) and CHOICE in value:
             yield from _another_network(value, here)
         elif key not in shipped:
             yield f"+{here}={_grammar(value, here)}"
@@ -173,9 +158,7 @@ def _differences(shipped: Mapping[str, Any], values: Mapping[str, Any], path: st
             yield f"{here}={_grammar(value, here)}"
     # a key that is missing otherwise is younger than the record, and its default is what the record had
     yield from (
-        f"~{path}.{k}"
-        for k, v in shipped.items()
-        if k not in values and isinstance(v, dict) and "_target_" in v
+        f"~{path}.{k}" for k, v in shipped.items() if k not in values and isinstance(v, dict) and CHOICE in v
     )
 
 

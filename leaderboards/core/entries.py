@@ -20,8 +20,8 @@ ACCURACY = "accuracy"
 _HERE = Path(__file__).resolve().parents[1]
 ROOT = _HERE if (_HERE.parent / "pyproject.toml").exists() else Path("leaderboards")
 """Where boards live: beside this file in a checkout, of an installed wheel under the working directory."""
-LONGEST = 200
-"""Characters of a slug, which is a file's name; of a longer one the end is a digest of it."""
+LONGEST = 80
+"""Characters of the name of a board; of a longer one the end is a digest of it."""
 GROUPS = ("method", "dataset", "model", "protocol", "evaluator")
 """Groups of the configuration that every run composes."""
 BORROWED = "random, hard labels"
@@ -65,13 +65,28 @@ class Track(NamedTuple):
         return f"{self.dataset}: {self.metric}, {self.protocol} v{self.version}, {self.selection}, {labels}"
 
     @property
-    def slug(self) -> str:
-        """The track as a file name without suffix."""
-        parts = [self.dataset, f"{self.protocol}-v{self.version}", self.selection, self.label_mode]
-        parts += [self.evaluator, self.model] + [self.metric] * (self.metric != self.evaluator)
-        parts += [self.teachers] * bool(self.teachers)
+    def name(self) -> str:
+        """The track without its dataset as a file name without suffix; what every track has is left out."""
+        parts = [f"{self.protocol}-v{self.version}"] + [self.selection] * (self.selection != "last")
+        parts += [self.label_mode] + [self.evaluator] * (self.evaluator != ACCURACY) + [self.model]
+        parts += [self.metric] * (self.metric != self.evaluator) + [self.teachers] * bool(self.teachers)
         whole = "--".join(_slug(part) for part in parts)
         return whole if len(whole) <= LONGEST else f"{whole[: LONGEST - 9]}-{content_key(whole)[:8]}"
+
+    @property
+    def folder(self) -> str:
+        """The dataset as the name of a folder."""
+        return _slug(self.dataset)
+
+    @property
+    def path(self) -> str:
+        """The track as a path without suffix, `<dataset>/<name>`: the name of a board."""
+        return f"{self.folder}/{self.name}"
+
+    @property
+    def slug(self) -> str:
+        """The track as a file name without suffix, where all datasets share a folder."""
+        return f"{self.folder}--{self.name}"
 
 
 def taught_by(record: Record) -> str:
@@ -88,8 +103,13 @@ def entry_name(record: Record) -> str:
     return f"{_slug(record.dataset)}-{_slug(record.method)}-ipc{record.ipc}-{record.digest[:16]}.json"
 
 
+def entry_path(record: Record) -> str:
+    """Returns the path of an entry below the folder of entries: `<dataset>/<name>`."""
+    return f"{_slug(record.dataset)}/{entry_name(record)}"
+
+
 def load_entries(folder: Path) -> list[Record]:
-    """Reads every `*.json` of `folder`, in an order that does not depend on the file system.
+    """Reads every `*.json` of `folder` and of the folders in it, in an order that does not depend on the file system.
 
     Raises:
         ValueError: the folder is missing, or some files are unreadable, tampered with, out of range or two
@@ -101,7 +121,7 @@ def load_entries(folder: Path) -> list[Record]:
         )
     problems: list[str] = []
     found: list[tuple[Path, Record]] = []
-    for path in sorted(folder.glob("*.json"), key=attrgetter("name")):
+    for path in sorted((*folder.glob("*.json"), *folder.glob("*/*.json")), key=attrgetter("name")):
         try:
             found.append((path, load_entry(path)))
         except ValueError as error:
@@ -113,8 +133,9 @@ def load_entries(folder: Path) -> list[Record]:
 
 
 def sets_in(folder: Path) -> dict[str, Path]:
-    """Returns the folders of the synthetic sets in a folder by their digest, the sha256 of a card."""
-    return {str(file_sha256(card)): card.parent for card in sorted(folder.glob("*/card.json"))}
+    """Returns the synthetic sets in a folder, or in a folder of each dataset, by the sha256 of their card."""
+    cards = sorted((*folder.glob("*/card.json"), *folder.glob("*/*/card.json")))
+    return {str(file_sha256(card)): card.parent for card in cards}
 
 
 def check_record(record: Record) -> None:

@@ -36,15 +36,16 @@ def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     for (dataset, model, teachers, *_), found in sorted(groups.items()):
         kinds = [kind for kind in KINDS if any(r.label_mode == kind for r in found)]
         names = sorted({r.protocol.name for r in found}, key=lambda name: (len(name), name))
-        title = f"{dataset}, {model}, taught by {_told_by(found) or teachers}: {', '.join(names)}"
+        title = f"{dataset}, {model}, taught by {_teachers_of(found) or teachers}: {', '.join(names)}"
         tables.append((title, markdown_table(["Method", "IPC", *kinds], list(_rows(found, kinds)), left=1)))
     return tables
 
 
-def _told_by(records: Sequence[Record]) -> str:
-    """Returns the teachers in their order, with their test accuracy; nothing where no record says them."""
-    said = next((r.teachers for r in records if r.teachers), [])
-    return ", ".join(t.name if t.accuracy is None else f"{t.name} ({100 * t.accuracy:.1f} %)" for t in said)
+def _teachers_of(records: Sequence[Record]) -> str:
+    """Returns the teachers of the latest record that names them, in their order, with their test accuracy; or ''."""
+    named = [r for r in records if r.teachers]
+    latest = max(named, key=lambda r: (r.created, r.key)).teachers if named else []
+    return ", ".join(t.name if t.accuracy is None else f"{t.name} ({100 * t.accuracy:.1f} %)" for t in latest)
 
 
 def _rows(records: Sequence[Record], kinds: Sequence[str]) -> Iterator[list[str]]:

@@ -70,9 +70,9 @@ def embedded(text: str, made: Sequence[Board], where: str = "the document") -> t
 
 def _tables(made: Sequence[Board]) -> dict[str, str]:
     """Returns every table by its name, as Markdown."""
-    found = {board.track.slug: table_of(board) for board in made}
+    found = {board.track.path: table_of(board) for board in made}
     found |= {
-        f"{board.track.slug} all-metrics": table for board in made if (table := all_metrics_table(board))
+        f"{board.track.path} all-metrics": table for board in made if (table := all_metrics_table(board))
     }
     for name, of in pages([record for board in made for record in board.records]).items():
         found[name] = "\n\n".join(f"**{MARKDOWN.escape(title)}**\n\n{table}" for title, table in of)

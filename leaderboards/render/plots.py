@@ -21,7 +21,7 @@ from .cost import Point, front, points
 
 
 def draw(entries_dir: Path, out_dir: Path) -> list[Path]:
-    """Writes `cost--<board>.svg` and `continual--<board>-<steps>.svg`, and returns the files.
+    """Writes `<dataset>/cost--<board>.svg` and `<dataset>/continual--<board>-<steps>.svg`, and returns the files.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -51,7 +51,7 @@ Paint = Callable[[Any], Any]
 def _costs(entries: Sequence[Record]) -> Iterator[tuple[str, Paint]]:
     for track, found in points(entries).items():
         if len(found) > 2:
-            yield f"cost--{track.slug}", partial(_cost, found=found, metric=track.metric)
+            yield f"{track.folder}/cost--{track.name}", partial(_cost, found=found, metric=track.metric)
 
 
 def _cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
@@ -88,7 +88,7 @@ def _cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
 
 def _curves(entries: Sequence[Record]) -> Iterator[tuple[str, Paint]]:
     for (track, steps), found in courses(entries).items():
-        yield f"continual--{track.slug}-{steps}", partial(_curve, found=found)
+        yield f"{track.folder}/continual--{track.name}-{steps}", partial(_curve, found=found)
 
 
 def _curve(plt: Any, found: Sequence[Record]) -> Any:

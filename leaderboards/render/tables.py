@@ -32,7 +32,7 @@ _LATEX = _MARKDOWN.overlay("<%", "%>", "<<", ">>", "<#", "#>")
 
 
 def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
-    """Writes every board as `<slug>.md`, `.csv` and `.tex`, and the pages that are of all boards.
+    """Writes every board as `<dataset>/<name>.md`, `.csv` and `.tex`, and the pages that are of all boards.
 
     Those are `index.md`, `labels.md`, `architectures.md`, `cross_arch.md`, `continual.md`, `cost.md`, `published.md`
     and `records.csv`.
@@ -53,7 +53,7 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
         "records.csv": csv_text((board, record) for board in made for record in board.records),
     }
     for board in made:
-        slug = board.track.slug
+        slug = board.track.path
         if f"{slug}.md" in files:
             raise ValueError(
                 f"two boards would be written to {slug}.md: their names differ in punctuation alone"
@@ -108,7 +108,7 @@ def _index(made: Sequence[Board]) -> str:
     ]
     rows = []
     for board in made:
-        t, slug = board.track, board.track.slug
+        t, slug = board.track, board.track.path
         row = [
             t.dataset,
             f"{t.protocol} v{t.version}",
@@ -161,6 +161,7 @@ def _context(board: Board, markup: Markup) -> dict[str, Any]:
         "legend": legend_of(board, markup),
         "warnings": [markup.escape(x) for x in board.warnings],
         "slug": t.slug,
+        "name": t.name,
     }
 
 

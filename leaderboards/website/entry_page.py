@@ -14,7 +14,7 @@ from dd_bench.records.record import Record
 from ..core.boards import REFERENCE, Board
 from ..core.citations import Cards, bibtex, cited
 from ..core.commands import evaluate_command, run_command
-from ..core.entries import entry_name
+from ..core.entries import entry_name, entry_path
 from ..render.formatting import ends, networks, number
 from .sets import KnownSet, pull_commands
 
@@ -79,7 +79,7 @@ def _commands(record: Record, known: list[KnownSet]) -> Iterator[tuple[str, str]
                 )
                 yield (
                     "Train its networks anew, compare and mark it, in a checkout:",
-                    f"dd-bench verify leaderboards/entries/{entry_name(record)}",
+                    f"dd-bench verify leaderboards/entries/{entry_path(record)}",
                 )
 
 

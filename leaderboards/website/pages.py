@@ -154,8 +154,21 @@ class Pages:
 
     @cached_property
     def cards(self) -> Cards:
-        """What the sets beside the entries cite."""
-        return Cards.of(known.card.model_dump() for known in self.sets.values())
+        """Citations in the cards of the known sets, by method and dataset.
+
+        Several methods may be measured on one set, whose card names one of them (`infer`, `infer_dyn`).
+        """
+        cards = [known.card.model_dump() for known in self.sets.values()]
+        named = {card["method"] for card in cards}
+        others = {
+            r.method: digest
+            for r in self.entries
+            if r.method not in named
+            for digest in r.set_digests
+            if digest in self.sets
+        }
+        cards += [self.sets[digest].card.model_dump() | {"method": name} for name, digest in others.items()]
+        return Cards.of(cards)
 
     def _sets_of(self, record: Record) -> dict[str, KnownSet]:
         return {d: self.sets[d] for d in record.set_digests if d in self.sets}

@@ -10,6 +10,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -65,7 +66,8 @@ def offer(sets_dir: Path, site: Path, elsewhere: str | None) -> dict[str, KnownS
         elsewhere: URL of a folder where they were pushed under the same names, if that is where to pull them from.
     """
     known: dict[str, KnownSet] = {}
-    for folder in sorted(path.parent for path in sets_dir.glob(f"*/{CARD}")):
+    cards = (*sets_dir.glob(f"*/{CARD}"), *sets_dir.glob(f"*/*/{CARD}"))
+    for folder in sorted((path.parent for path in cards), key=attrgetter("name")):
         try:
             card = _card(folder)
             knobs, made = _knobs(card), _made(card)

@@ -1,4 +1,4 @@
-"""The loop of recovery: Adam on pixels under frozen teachers, whatever the pixels are part of."""
+"""The loop of recovery: Adam on images, or on what is added to images, under frozen teachers."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ from dd_bench.api import DistillContext, HookedTeacher, RealSet
 from .views import RecoverViews
 
 LAYERS_EVERY = 100
-"""Steps between two logs of each layer's distance: which layer the statistics are about."""
+"""Steps between two logs of the distance of each layer."""
 
 
 class Engine:
-    """What all units of a set share.
+    """The optimisation that all units of a set share.
 
     Attributes:
-        real: gives shape, range of pixels and whether a flip keeps the class.
+        real: its shape, its range of pixels, and whether a flip keeps the class.
     """
 
     def __init__(
@@ -37,7 +37,7 @@ class Engine:
         first_layer: float,
         compiled: bool,
     ):
-        """Takes the teachers, which take turns, and the keys of `conf/method/sre2l.yaml`."""
+        """Takes the teachers, which take turns, and the keys of `Recovery`; `weight` is `statistics`."""
         self.real, self.teachers, self.views, self.iterations = real, list(teachers), views, iterations
         self.lr, self.betas, self.weight, self.first_layer = lr, betas, weight, first_layer
         self.compiled = compiled

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torchvision.transforms.v2.functional import resized_crop
 
-from dd_bench.api import DistillContext, RealSet, Shard, Teacher, boxes
+from dd_bench.api import DistillContext, RealSet, Shard, Teacher, boxes, check_class_sizes
 
 
 class Patches(BaseModel):
@@ -26,14 +28,35 @@ class Patches(BaseModel):
     images: int = Field(ge=1)
     crops: int = Field(ge=1)
 
+    def check(self, real: RealSet, ipc: int) -> str | None:
+        """Returns why `ipc` images of patches cannot be cut from each class of `real`, or None."""
+        cells = ipc * self.factor**2
+        if reason := check_class_sizes(real, ipc, cells):
+            return reason
+        if cells > self.images:
+            return (
+                f"ipc={ipc} is {cells} patches a class, cut from method.patches.images={self.images}. "
+                f"Use method.patches.images={cells} or more"
+            )
+        return None
 
-def composites(
+
+def composites(real: RealSet, ipc: int, observer: Teacher, how: Patches, ctx: DistillContext) -> Tensor:
+    """Returns `ipc` images of patches of every class, uint8 `(k, ipc, c, h, w)`; a class is a shard."""
+    units = {
+        f"patches{c}": partial(class_composites, real, ipc, c, observer, how) for c in range(real.num_classes)
+    }
+    shards = ctx.shards(units)
+    return torch.stack([shards[name]["pixels"] for name in units])
+
+
+def class_composites(
     real: RealSet, ipc: int, c: int, observer: Teacher, how: Patches, ctx: DistillContext
 ) -> Shard:
     """Returns `ipc` images of class `c` as `pixels`, uint8 `(ipc, channels, h, w)`.
 
-    Of each real image the crop of the smallest cross-entropy; of those the best ipc factor^2, dealt out so that
-    the best fill the first cell of all images. A patch is judged in the middle of an empty image.
+    Keeps the crop of the smallest cross-entropy of each real image, and of those the best ipc factor^2; the best of
+    them fill the first cell of all images. The observer sees a patch in the middle of an empty image.
     """
     index, of = real.train.of_class(c), ctx.stream("patches", c).host
     index = index[torch.randperm(len(index), generator=of)[: how.images].to(index.device)]

@@ -1,4 +1,4 @@
-"""What a teacher sees of a batch that is being recovered: one crop, flip and roll for all its images.
+"""Views of a batch that is being recovered: one crop, flip and roll for all its images.
 
 The curriculum (CDA, Yin and Shen, TMLR 2024) moves the smallest area of a crop from the whole image to `smallest`.
 """

@@ -38,7 +38,7 @@ TINY = [
     "model.layers=2",
     "runtime=plain",
 ]
-SHORT = ["protocol.recipe.steps=4", "evaluator.num_networks=2", "evaluator.looks=2"]
+SHORT = ["protocol.recipe.steps=4", "evaluator.num_networks=2", "evaluator.eval_points=2"]
 
 
 @pytest.fixture
@@ -564,7 +564,7 @@ def test_looks_are_by_step_and_the_twin_is_not_looked_at(dd_bench, tmp_path, mon
     """A set of several batches is looked at as often as one of one."""
     asked, plain = [], graph_evaluator._answers
     monkeypatch.setattr(graph_evaluator, "_answers", lambda *a: asked.append(0) or plain(*a))
-    how = ["protocol.recipe.steps=10", f"protocol.recipe.batch_size={batch}", "evaluator.looks=4"]
+    how = ["protocol.recipe.steps=10", f"protocol.recipe.batch_size={batch}", "evaluator.eval_points=4"]
     done = dd_bench("run", "method=random", "ipc=8", *TINY, *how, "evaluator.num_networks=1")
     assert done.code == 0, done.text
     (path,) = (tmp_path / "runs" / "records").glob("*.json")
@@ -595,7 +595,7 @@ def test_the_rate_falls_by_step_whatever_the_size_of_the_set(recipe, convnet, bl
 
 
 def test_a_network_that_diverges_leaves_a_record_that_says_so(dd_bench, tmp_path):
-    how = ["protocol.recipe.steps=12", "protocol.recipe.lr=1e30", "evaluator.looks=4"]
+    how = ["protocol.recipe.steps=12", "protocol.recipe.lr=1e30", "evaluator.eval_points=4"]
     done = dd_bench("run", "method=random", "ipc=3", *TINY, *how, "evaluator.num_networks=1")
     assert done.code != 0 and "diverged" in done.text and "smaller protocol.recipe.lr than 1e+30" in done.text
     (path,) = (tmp_path / "runs" / "records").glob("*.json")

@@ -99,12 +99,14 @@ TAUGHT = [
 ]
 
 
-@pytest.mark.parametrize("method", ["method=cda", "method=infer", "method=rded"])
+@pytest.mark.parametrize(
+    "method",
+    [["method=cda", "method.iterations=3"], ["method=infer", "method.iterations=3"], ["method=rded"]],
+    ids=["cda", "infer", "rded"],
+)
 @pytest.mark.parametrize("protocol", ["sre2l-kd-400", "sre2l-kd-400-replay", "infer-400"])
 def test_recovery_and_soft_labels_run_on_the_device(dd_bench, method, protocol):
-    done = dd_bench(
-        "run", method, f"protocol={protocol}", "evaluator=controls", "method.iterations=3", *TAUGHT
-    )
+    done = dd_bench("run", *method, f"protocol={protocol}", "evaluator=controls", *TAUGHT)
     assert done.code == 0, done.text
 
 

@@ -425,7 +425,7 @@ class TestSweep:
 class TestBugsAreShown:
     def test_with_their_traceback(self, dd_bench, small, monkeypatch):
         """Only what the user can mend is a bare message."""
-        monkeypatch.setattr("dd_bench.methods.random.Random.distill", lambda *_: {}["bug"])
+        monkeypatch.setattr("dd_bench.methods.random_selection.Random.distill", lambda *_: {}["bug"])
         done = dd_bench("run", *small("random"))
         assert done.code == 1 and "Traceback" in done.text and "KeyError: 'bug'" in done.text
 

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from omegaconf import OmegaConf
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ("methods", "evaluators", "leaderboards")
@@ -17,23 +18,6 @@ PACKAGES = ("dd_bench", "conf", *PLUGINS)
 MODULES = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))]
 CORE = sorted((ROOT / "dd_bench").rglob("*.py"))
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
-# Helper modules of methods: anything else that a method imports from another is the base class it varies.
-HELPERS = {
-    "coreset",
-    "expert_descent",
-    "mirage_colours",
-    "mirage_itemsets",
-    "mirage_transactions",
-    "mirage_trees",
-    "mtt_experts",
-    "mtt_segments",
-    "mtt_start",
-    "mtt_views",
-    "ncfm_frequencies",
-    "recover_engine",
-    "recover_patches",
-    "recover_views",
-}
 
 
 def imports(path: Path) -> Iterator[tuple[str, ast.stmt]]:
@@ -99,10 +83,17 @@ def test_a_method_imports_only_its_base_class_and_its_helpers(path):
     for name, _ in imports(path):
         assert not name.startswith(("dd_bench.evaluators", "dd_bench.leaderboards", "methods", "evaluators"))
         if name.startswith("dd_bench.methods."):
-            module, what = name.split(".")[2:]
-            assert module in HELPERS or what in bases, (
+            module, *_, what = name.split(".")[2:]
+            assert module.startswith("_") or what in bases, (
                 f"{dotted(path)} imports {what} of {module} and is no variant"
             )
+
+
+def test_the_modules_of_methods_are_the_targets_of_their_configurations():
+    """Modules with a leading underscore are helpers."""
+    files = (ROOT / "conf" / "method").glob("*.yaml")
+    targets = {OmegaConf.load(file)._target_.rpartition(".")[0] for file in files}
+    assert {dotted(p) for p in (ROOT / "methods").glob("*.py") if not p.name.startswith("_")} == targets
 
 
 @pytest.mark.parametrize("package", ["evaluators", "leaderboards"])

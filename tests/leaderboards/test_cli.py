@@ -27,12 +27,12 @@ def test_add_check_build(saved, tmp_path, capsys):
     (a, first), (b, second) = saved("a.json", method="dc"), saved("b.json")
     entries, out = tmp_path / "entries", tmp_path / "out"
     assert main(["add", str(first), str(second), "--entries", str(entries)]) == 0
-    assert sorted(p.name for p in entries.iterdir()) == sorted([entry_name(a), entry_name(b)])
+    assert sorted(p.name for p in entries.glob("fashion_mnist/*")) == sorted([entry_name(a), entry_name(b)])
     assert entry_name(a) == f"fashion_mnist-dc-ipc1-{a.digest[:16]}.json"
-    assert (entries / entry_name(a)).read_bytes() == a.text().encode()
+    assert (entries / "fashion_mnist" / entry_name(a)).read_bytes() == a.text().encode()
     assert main(["check", "--entries", str(entries)]) == 0
     assert main(["build", "--entries", str(entries), "--out", str(out)]) == 0
-    assert "| dc" in next(out.glob("fashion*.md")).read_text()
+    assert "| dc" in next(out.glob("fashion*/*.md")).read_text()
     assert "index.md" in capsys.readouterr().out
 
 

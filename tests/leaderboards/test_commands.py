@@ -36,7 +36,7 @@ def composed(command):
 def one_of_each():
     """An entry of each method, protocol and evaluator: those that differ most from the defaults."""
     best = {}
-    for path in sorted(ENTRIES.glob("*.json")):
+    for path in sorted(ENTRIES.glob("*/*.json")):
         record = load_record(path)
         key = (record.method, record.protocol.name, record.evaluator)
         if key not in best or len(run_command(record) or "") > len(run_command(best[key]) or ""):

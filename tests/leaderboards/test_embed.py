@@ -30,7 +30,7 @@ def test_the_readme_says_what_the_entries_say():
 
 
 def test_what_is_outside_stays(made):
-    slug = made[0].track.slug
+    slug = made[0].track.path
     text = f"before\n<!-- table {slug} -->\nold\n\nolder\n<!-- table end -->\nafter\n"
     new, count = embedded(text, made)
     assert new == f"before\n<!-- table {slug} -->\n{table_of(made[0])}\n<!-- table end -->\nafter\n"

@@ -8,12 +8,14 @@ from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
 
 ROOT = Path(__file__).parents[2] / "leaderboards"
-SETS = sorted(p for p in (ROOT / "sets").iterdir() if p.is_dir())
+SETS = sorted(p for p in (ROOT / "sets").glob("*/*") if p.is_dir())
 
 
 @pytest.fixture(scope="module")
 def scored():
-    return {digest for path in (ROOT / "entries").glob("*.json") for digest in load_record(path).set_digests}
+    return {
+        digest for path in (ROOT / "entries").glob("*/*.json") for digest in load_record(path).set_digests
+    }
 
 
 @pytest.mark.parametrize("folder", SETS, ids=lambda p: p.name)

@@ -10,6 +10,7 @@ import threading
 from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -18,6 +19,7 @@ pytest.importorskip("plotly")
 from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.core.citations import Cards, bibtex, cited
 from dd_bench.leaderboards.core.entries import entry_name
+from dd_bench.leaderboards.website.pages import Pages
 from dd_bench.leaderboards.website.site import build_site
 from dd_bench.records.record import ProtocolId, Score
 
@@ -232,7 +234,7 @@ def test_sets_that_are_none_are_left_out(entries, tmp_path, capsys):
 def some_sets(tmp_path):
     """Two committed sets, a third that was changed, and one whose name is none for a URL."""
     names = ["dm-fashion_mnist-ipc1-*", "dm-fashion_mnist-ipc10-*", "mirage-MUTAG-ipc10-*"]
-    found = [sorted((ROOT / "sets").glob(name))[0] for name in names]
+    found = [sorted((ROOT / "sets").glob(f"*/{name}"))[0] for name in names]
     for folder in found:
         shutil.copytree(folder, tmp_path / "some" / folder.name)
     (tmp_path / "some" / found[1].name / "preview.png").write_bytes(b"changed")
@@ -340,7 +342,7 @@ def test_without_a_script_the_rows_are_a_list(entries, some_sets, tmp_path):
         return re.findall('<li><a href="([^"]+)">', inside)
 
     assert len(links("index.html")) == len(list((tmp_path / "s" / "boards").iterdir()))
-    (board,) = (tmp_path / "s" / "boards").glob("fashion_mnist--hard-*accuracy*.html")
+    (board,) = (tmp_path / "s" / "boards").glob("fashion_mnist--hard-*.html")
     for link in (*links("index.html"), *(f"boards/{at}" for at in links(f"boards/{board.name}"))):
         assert (tmp_path / "s" / link).is_file()
 
@@ -394,12 +396,12 @@ def test_an_entry_leads_to_its_set(record, put, some_sets, tmp_path):
 FORKED = """
 import sys
 from pathlib import Path
-from dd_bench.leaderboards import forks, site, site_pages
+from dd_bench.leaderboards.website import fork_pool, pages, site
 assert "torch" not in sys.modules, "processes with threads at work are not forked"
-forks.cores = lambda: 2
-site_pages.MANY = 0
+fork_pool.cores = lambda: 2
+pages.MANY = 0
 if sys.argv[5:]:
-    site_pages.latex = None  # a defect, in a process of its own
+    pages.latex = None  # a defect, in a process of its own
 site.build_site(*map(Path, sys.argv[1:5]))
 """
 
@@ -421,7 +423,9 @@ def test_processes_write_the_same_bytes(site, entries, tmp_path):
 
 
 def test_a_process_that_is_killed_is_told():
-    code = "import os; from dd_bench.leaderboards import forks; forks.cores = lambda: 2\n"
+    code = (
+        "import os; from dd_bench.leaderboards.website import fork_pool as forks; forks.cores = lambda: 2\n"
+    )
     code += "forks.in_forks([lambda: None] * 3 + [lambda: os._exit(9)] + [lambda: None] * 5, forked=True)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "a process that wrote pages was killed" in done.stderr
@@ -470,6 +474,15 @@ def test_citations_are_of_their_method_and_data(record):
     }
     text = bibtex(found)
     assert "year = {2021}" in text and "DM \\& co" in text and "year = {2017}" in text
+
+
+def test_a_method_measured_on_the_set_of_another_cites_its_paper(record, tmp_path):
+    """INFER+Dyn is INFER's set under other labels; the card of the set names `infer`."""
+    card = {"method": "infer", "dataset": "fashion_mnist", "citations": ["INFER, 2025", "Fashion, 2017"]}
+    entries = [record("infer_dyn", 10, [[0.5]], set_digests=["5e7"]), record("dm", 10, [[0.5]])]
+    pages = Pages(tmp_path, entries, [], tmp_path)
+    pages.sets = {"5e7": SimpleNamespace(card=SimpleNamespace(model_dump=lambda: dict(card)))}
+    assert cited(entries, pages.cards) == {"infer_dyn": "INFER, 2025", "fashion_mnist": "Fashion, 2017"}
 
 
 def test_the_command(entries, tmp_path, capsys):

@@ -19,7 +19,7 @@ from dd_bench.leaderboards.render.tables import build
 from dd_bench.records.record import Code
 
 GOLDEN = Path(__file__).parent / "golden"
-SLUG = "fashion_mnist--hard-v1--last--hard--accuracy--convnet_width=32"
+SLUG = "fashion_mnist/hard-v1--hard--convnet_width=32"
 PUBLISHED = PublishedSet(
     dataset="Fashion-MNIST",
     model="convnet",
@@ -48,7 +48,7 @@ def papers(tmp_path):
 
 
 def read(folder):
-    return {path.name: path.read_bytes() for path in folder.iterdir()}
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
 @pytest.mark.parametrize("suffix", ["md", "csv", "tex"])
@@ -91,7 +91,7 @@ def test_a_board_of_soft_labels_shows_random_images_of_the_hard_one(board, put, 
     assert soft.rows["random, hard labels"][0].place is None
     assert [r.method for r in soft.records] == ["dm"] and soft.warnings == []
     build(put(*board), papers, tmp_path / "out")
-    text = (tmp_path / "out" / f"{SLUG.replace('hard--accuracy', 'soft--accuracy')}.md").read_text()
+    text = (tmp_path / "out" / f"{SLUG.replace('hard--convnet', 'soft--convnet')}.md").read_text()
     assert re.search(r"\| random, hard labels \| +71\.2 ± 1\.1 \(n=5 in 2 sets\) \|", text)
     assert "- random, hard labels: from the board of hard labels under the same protocol, not ranked" in text
     other = [r for r in board if r.method != "random"]
@@ -142,7 +142,7 @@ def test_warnings(record, put, papers, tmp_path, control, method, warning):
     method = record(**{"method": "dm", "ipc": 1, "sets": [[0.7, 0.6]]} | method)
     out = tmp_path / "out"
     build(put(control, method), papers, out)
-    [table] = out.glob("*--*.md")
+    [table] = out.glob("*/*--*.md")
     assert re.search(rf"> \*\*Warning:\*\* .*{warning}", table.read_text())
     assert warning in table.with_suffix(".tex").read_text()
     assert warning in (out / "index.md").read_text()
@@ -171,7 +171,7 @@ def test_published_numbers_stand_apart_with_their_source(board, put, papers, tmp
     assert "mtt" not in cells  # a row needs something measured
     assert "- [b] README; 300 epochs" in text
     assert "- [†] from memory, not re-read" in text
-    soft = (tmp_path / "out" / f"{SLUG.replace('hard--accuracy', 'soft--accuracy')}.md").read_text()
+    soft = (tmp_path / "out" / f"{SLUG.replace('hard--convnet', 'soft--convnet')}.md").read_text()
     assert "†" not in soft  # no mark without a number that needs it
     page = (tmp_path / "out" / "published.md").read_text()
     assert "75.1 ± 0.9†" in page and "70.5 ± 0.6 " in page
@@ -202,7 +202,7 @@ def test_csv_is_raw_and_complete(board, put, papers, tmp_path):
 
 def test_an_accuracy_is_in_percent_and_another_metric_is_not(board, put, papers, tmp_path):
     build(put(*board), papers, tmp_path / "out")
-    [text] = [path.read_text() for path in (tmp_path / "out").glob("mutag*.md")]
+    [text] = [path.read_text() for path in (tmp_path / "out").glob("mutag/*.md")]
     assert "# mutag: auc\n" in text and "0.6050 ± 0.0071 (n=2)" in text
 
 

@@ -91,7 +91,7 @@ def board(tmp_path_factory):
     subprocess.run([*command, f"out={root}", "runtime=one_thread"], check=True, capture_output=True)
     (path,) = (root / "records").glob("*.json")
     assert leaderboard(["add", str(path), "--entries", str(root / "entries"), "--no-baseline"]) == 0
-    (entry,) = (root / "entries").glob("*.json")
+    (entry,) = (root / "entries").glob("*/*.json")
     return entry, root / "sets"
 
 
@@ -99,8 +99,9 @@ def board(tmp_path_factory):
 def own(board, tmp_path):
     """A copy of it, to change."""
     shutil.copytree(board[1], tmp_path / "sets")
-    (tmp_path / "entries").mkdir()
-    return Path(shutil.copy(board[0], tmp_path / "entries")), tmp_path / "sets"
+    folder = tmp_path / "entries" / "digits"
+    folder.mkdir(parents=True)
+    return Path(shutil.copy(board[0], folder)), tmp_path / "sets"
 
 
 def changed(entry: Path, **values) -> Path:
@@ -120,7 +121,7 @@ def test_an_entry_is_verified(own, capsys, monkeypatch):
         "as it was added" in out
         and "verified: 3 of 3 networks trained anew, the same to the last digit" in out
     )
-    ((digest, told),) = verdicts(entry.parent.parent / "verified").items()
+    ((digest, told),) = verdicts(entry.parents[2] / "verified").items()
     assert digest == load_record(entry).digest and told.startswith("verified")
 
 
@@ -150,7 +151,7 @@ def test_a_record_calls_nothing(own, capsys, tmp_path):
     target = data["dataset"] | {"_target_": "pathlib.Path.touch"}
     entry = changed(entry, config=data | {"dataset": target})
     assert main([str(entry), "--sets", str(sets)]) == 1
-    assert "is no dataset of this suite" in capsys.readouterr().err and not (tmp_path / "called").exists()
+    assert "a record holds names and values" in capsys.readouterr().err and not (tmp_path / "called").exists()
 
 
 def test_a_record_is_no_entry(own, tmp_path, capsys):
@@ -205,7 +206,7 @@ def test_what_was_tampered_with_is_refused(own, capsys, what, message):
     assert main([str(entry), "--sets", str(sets)]) == 1
     err = capsys.readouterr().err
     assert "refused" in err and re.search(message, err), err
-    assert not (entry.parent.parent / "verified").exists(), "nothing was trained"
+    assert not (entry.parents[2] / "verified").exists(), "nothing was trained"
 
 
 def test_checked_and_not_trained(own, capsys):

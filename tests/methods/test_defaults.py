@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.config_diff import shipped_yaml
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 DC = {
@@ -59,7 +59,7 @@ PAPERS = {
         "teacher.milestones": [40, 50],
         "teacher.gamma": 0.2,
         "teacher.augment": "color_crop",
-        "teacher.dialect": True,
+        "teacher.augment_style": "idc",
         "teacher.cutmix": 0.5,
         "teacher.cutmix_beta": 1.0,
     },
@@ -68,5 +68,5 @@ PAPERS = {
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_defaults_are_the_paper_s(name):
-    config = OmegaConf.create(shipped_config("method", name))
+    config = OmegaConf.create(shipped_yaml("method", name))
     assert {key: OmegaConf.select(config, key) for key in PAPERS[name]} == PAPERS[name]

@@ -147,7 +147,7 @@ class TestRefused:
             ({"scores": [{"metric": "a", "value": 0.5, "set": 0, "network": 0, "seed": 0, "x": 1}]}, "x"),
             ({"protocol": {"name": "quick"}}, "version"),
             ({"code": None}, "code"),
-            ({"schema_version": 2}, "schema_version=2, this version reads 1"),
+            ({"schema_version": 99}, "schema_version=99, this version reads 2"),
             ({"schema_version": None}, "schema_version=None"),
         ],
     )
@@ -168,7 +168,7 @@ class TestRefused:
                     load_record(path.parent / "less.json")
 
     @pytest.mark.parametrize(
-        "content", [b"", b"{", b"[]", b"5", b"null", b"\xff\xfe", b'{"schema_version": 1}']
+        "content", [b"", b"{", b"[]", b"5", b"null", b"\xff\xfe", b'{"schema_version": 2}']
     )
     def test_no_record(self, path, content):
         path.write_bytes(content)

@@ -550,7 +550,7 @@ class TestAStranger:
             ({"preprocess_digest": "0"}, "is not the card's 0"),
             ({"stored_bytes": {"images": 1}}, "the card says .*'images': 1,"),
             ({"class_names": ["ape", "bee"]}, "outside 0..1"),
-            ({"schema_version": 99}, "schema_version=99, this version reads 1"),
+            ({"schema_version": 99}, "schema_version=99, this version reads 2"),
             ({"ipc": 0}, "ipc"),
             ({"surprise": 1}, "surprise"),
             ({"sha256": []}, "sha256"),

@@ -278,7 +278,7 @@ VARIANTS = {
     "milestone, no reset": {"milestones": (3,), "reset_optimizer": False},
     "adam": {"optimizer": "adam", "milestones": (2,), "reset_optimizer": False},
     "adamw, augmented": {"optimizer": "adamw", "augment": DSA},
-    "cutmix": {"cutmix": 0.5, "augment": "flip_color_cutout_crop", "dialect": True},
+    "cutmix": {"cutmix": 0.5, "augment": "flip_color_cutout_crop", "augment_style": "idc"},
     "flat": {"gradient_rule": FLAT},
     "dropout": {"architecture": (ViT, VIT)},
 }

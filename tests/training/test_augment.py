@@ -311,10 +311,10 @@ def test_a_mini_batch_draws_one_op():
     assert draw.values.shape == (1, 16, 3)
 
 
-@pytest.mark.parametrize("dialect", [False, True])
+@pytest.mark.parametrize("style", ["dsa", "idc"])
 @pytest.mark.parametrize("per_image", [None, 4])
-def test_groups_together_equal_each_group_alone(dialect, per_image):
-    augment, k = Augment(STRATEGY, dialect=dialect), 20
+def test_groups_together_equal_each_group_alone(style, per_image):
+    augment, k = Augment(STRATEGY, style=style), 20
     x = images(k, 4, 3, 8, 8)
     draw = augment.draw(k, stream_of(), per_image=per_image)
     whole = augment.apply(x, draw)
@@ -323,7 +323,7 @@ def test_groups_together_equal_each_group_alone(dialect, per_image):
 
 
 def test_draws_repeat_with_the_stream():
-    augment = Augment(STRATEGY, dialect=True)
+    augment = Augment(STRATEGY, style="idc")
     first, again, other = (augment.draw(50, stream_of(seed)) for seed in (5, 5, 6))
     assert torch.equal(first.op, again.op)
     assert torch.equal(first.values, again.values)
@@ -341,7 +341,7 @@ def test_differentiable_in_the_pixels(op):
 
 
 def test_the_dialect_is_differentiable_too():
-    augment = Augment(STRATEGY, dialect=True)
+    augment = Augment(STRATEGY, style="idc")
     x = images(2, 1, 2, 5, 5).requires_grad_()
     draw = augment.draw(2, stream_of())
     assert torch.autograd.gradcheck(lambda x: augment.apply(x, draw), (x,))
@@ -356,7 +356,7 @@ def test_dtype_is_kept():
 
 def test_flip_is_dropped_where_it_changes_the_class():
     assert Augment(STRATEGY, flip_allowed=False).choices == ("color", "crop", "cutout", "scale", "rotate")
-    assert "flip" not in Augment(STRATEGY, flip_allowed=False, dialect=True).always
+    assert "flip" not in Augment(STRATEGY, flip_allowed=False, style="idc").always
     assert not Augment("flip", flip_allowed=False)
 
 
@@ -374,7 +374,7 @@ def test_an_unknown_op_is_refused():
 
 
 def test_the_dialect_applies_flip_color_one_other_and_cutout_last():
-    augment, k = Augment(STRATEGY, dialect=True), 60
+    augment, k = Augment(STRATEGY, style="idc"), 60
     assert augment.always == ("flip", "color", "cutout")
     assert augment.choices == ("crop", "scale", "rotate")
     x = images(k, 2, 3, 8, 8)
@@ -392,9 +392,9 @@ def test_the_dialect_applies_flip_color_one_other_and_cutout_last():
 
 
 def test_the_dialect_applies_only_what_is_listed():
-    assert Augment("color_crop_cutout", dialect=True).always == ("color", "cutout")
-    assert Augment("color_crop_cutout", dialect=True).choices == ("crop",)
-    only = Augment("color", dialect=True)
+    assert Augment("color_crop_cutout", style="idc").always == ("color", "cutout")
+    assert Augment("color_crop_cutout", style="idc").choices == ("crop",)
+    only = Augment("color", style="idc")
     x = images(2, 2, 3, 4, 4)
     draw = only.draw(2, stream_of())
     torch.testing.assert_close(only.apply(x, draw), Augment("color").apply(x, record(draw.always["color"])))

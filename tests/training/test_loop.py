@@ -166,7 +166,7 @@ VARIANTS = {
     "adam": {"optimizer": "adam", "milestones": (2,), "reset_optimizer": False},
     "adamw, reset": {"optimizer": "adamw", "milestones": (2, 3), "reset_optimizer": True},
     "dsa": {"augment": DSA},
-    "dialect": {"augment": "flip_color_cutout_crop", "dialect": True},
+    "idc": {"augment": "flip_color_cutout_crop", "augment_style": "idc"},
     "cutmix": {"cutmix": 0.5, "cutmix_beta": 0.3},
     "batchnorm": {"norm": "batchnorm"},
     "dropout": {"vit": True},
@@ -332,8 +332,13 @@ class TestTogether:
 
     @pytest.mark.parametrize(
         "more",
-        [{}, {"augment": DSA}, {"augment": "flip_color_cutout_crop", "dialect": True}, {"cutmix": 0.5}],
-        ids=["plain", "dsa", "dialect", "cutmix"],
+        [
+            {},
+            {"augment": DSA},
+            {"augment": "flip_color_cutout_crop", "augment_style": "idc"},
+            {"cutmix": 0.5},
+        ],
+        ids=["plain", "dsa", "idc", "cutmix"],
     )
     @pytest.mark.parametrize("norm", ["instancenorm", "batchnorm"])
     @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
@@ -488,7 +493,7 @@ class TestSchedules:
 
     def test_matrices_alone_decay(self, recipe, convnet, blobs):
         net = convnet(blobs).fresh(0, torch.device("cpu"))
-        how = recipe(milestones=(), decay="matrices", weight_decay=0.1)
+        how = recipe(milestones=(), decay_filter="weights_only", weight_decay=0.1)
         groups = make_optimizer(net.parameters(), how, CPU).param_groups
         assert [g["weight_decay"] for g in groups] == [0.1, 0.0]
         assert all(p.ndim >= 2 for p in groups[0]["params"]) and all(p.ndim < 2 for p in groups[1]["params"])

@@ -1,0 +1,484 @@
+"""One migration: names instead of Python paths in committed entries and sets, renamed keys, a folder for each dataset.
+
+    git worktree add OLD ba3093c
+    python leaderboards/migrations/second_edition.py OLD [--data FOLDER]
+    dd-bench leaderboard build && dd-bench leaderboard plot
+    python leaderboards/migrations/second_edition.py OLD --check
+
+The first run writes `leaderboards/entries`, `sets` and `verified` from those of OLD, and the map of old to new keys
+and digests beside this file. The second proves that nothing else changed: every score, interval, note and size of every
+entry, the sha256 of every file of every set, and every cell of every table are those of OLD; it prints what it compared.
+`--data` is the folder of the graph collections.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import csv
+import hashlib
+import json
+import re
+import shutil
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import get_object
+from omegaconf import OmegaConf
+
+from dd_bench.data.dataset import RealSet
+from dd_bench.leaderboards.core.entries import Track, entry_path
+from dd_bench.models.architecture import Architecture
+from dd_bench.pipeline.keys import Keys
+from dd_bench.records.config_diff import describe, shipped_config, shipped_target
+from dd_bench.records.record import Record
+from dd_bench.runtime.files import canonical
+from dd_bench.teachers.teachers import TeacherConfig, TeacherSpec
+from dd_bench.training.protocol import Protocol
+
+HERE = Path(__file__).resolve().parent
+BOARDS = HERE.parent
+MAP = HERE / "second_edition.json"
+PLACES = ("root", "download", "kept", "stream")
+RENAMED = {"dialect": ("augment_style", {True: "idc", False: "dsa"}), "looks": ("eval_points", None)}
+DECAY = {"all": "all", "matrices": "weights_only"}
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+@cache
+def old_yaml(old: Path, group: str) -> dict[str, dict[str, Any]]:
+    """Returns the YAML files of a group at the old revision, by name."""
+    files = (old / "conf" / group).glob("*.yaml")
+    found: dict[str, Any] = {f.stem: OmegaConf.to_container(OmegaConf.load(f)) for f in files}
+    return found
+
+
+def best_choice(old: Path, group: str, values: dict[str, Any], prefer: str) -> str:
+    """Returns the YAML that calls what `values` call and differs least from them; as the commands of boards did."""
+    same = {n: y for n, y in old_yaml(old, group).items() if y.get("_target_") == values["_target_"]}
+    assert same, (group, values["_target_"])
+
+    def changes(name: str) -> int:
+        return sum(same[name].get(k, v) != v for k, v in values.items() if k not in PLACES)
+
+    return min(same, key=lambda n: (changes(n), n != prefer, n))
+
+
+def renamed(value: Any) -> Any:
+    """Returns a configuration under the new names of its keys."""
+    if isinstance(value, list):
+        return [renamed(v) for v in value]
+    if not isinstance(value, dict):
+        return value
+    found: dict[str, Any] = {}
+    for key, inner in value.items():
+        if key in RENAMED:
+            name, values = RENAMED[key]
+            found[name] = inner if values is None else values[inner]  # type: ignore[index]
+        elif key == "decay" and inner in DECAY:
+            found["decay_filter"] = DECAY[inner]
+        else:
+            found[key] = renamed(inner)
+    return found
+
+
+def named(choice: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of a part with its name in the place of what it calls."""
+    return {"_choice_": choice, **{k: v for k, v in values.items() if not k.startswith("_")}}
+
+
+def new_config(
+    old: Path, config: dict[str, Any], method: str, dataset: str, names: dict[str, str]
+) -> dict[str, Any]:
+    """Returns the configuration of a record or card, each part with its name and its new keys."""
+    found: dict[str, Any] = copy.deepcopy(config)
+    if found.get("method"):
+        found["method"] = named(method, dropped(old, method, found["method"]))
+    for group, prefer in (
+        ("dataset", dataset),
+        ("model", names.get("model", "")),
+        ("evaluator", names.get("evaluator", "")),
+    ):
+        if found.get(group):
+            choice = names.get(group) or best_choice(old, group, found[group], prefer)
+            values = found[group]
+            for name, network in (values.get("networks") or {}).items() if group == "evaluator" else ():
+                values["networks"][name] = named(best_choice(old, "model", network, name), network)
+            found[group] = named(choice, values)
+    for name, spec in (found.get("teachers") or {}).items():
+        (choice,) = (
+            n for d in old_yaml(old, "teacher")[name]["defaults"] if isinstance(d, dict) for n in d.values()
+        )
+        assert old_yaml(old, "model")[choice]["_target_"] == spec["model"]["_target_"]
+        spec["model"] = named(choice, spec["model"])
+    if "logger" in found:
+        found["logger"] = {k: v for k, v in found["logger"].items() if not k.startswith("_")}
+    new: dict[str, Any] = renamed(found)
+    return new
+
+
+def dropped(old: Path, method: str, values: dict[str, Any]) -> dict[str, Any]:
+    """Returns the values of a method without the keys that its module has as constants now."""
+    new, before = shipped_config("method", method), old_yaml(old, "method").get(method, {})
+    gone = [k for k in values if k not in new and not k.startswith("_")]
+    for key in gone:
+        assert values[key] == before.get(key), f"{method}.{key}={values[key]!r} is no constant of its module"
+    return {k: v for k, v in values.items() if k not in gone}
+
+
+# --- keys ------------------------------------------------------------------------------------------------------------
+
+
+class Data:
+    """The real sets of the entries, each loaded once."""
+
+    def __init__(self, graphs: Path | None):
+        self.graphs, self.sets = graphs, dict[str, RealSet]()
+
+    def load(self, config: dict[str, Any]) -> RealSet:
+        """Returns the real set of a configuration."""
+        knobs = {k: v for k, v in config.items() if not k.startswith("_") and k not in ("kept",)}
+        where = canonical({k: v for k, v in knobs.items() if k not in PLACES} | {"is": config["_choice_"]})
+        if where not in self.sets:
+            if "root" in knobs:
+                own = config["_choice_"] in ("tu", "ogb_mol")
+                knobs["root"] = str(self.graphs) if own and self.graphs else None
+            load = get_object(str(shipped_target("dataset", config["_choice_"])))
+            if "kept" in config:
+                knobs["kept"] = None
+            self.sets[where] = load(**knobs, device=torch.device("cpu"))
+        return self.sets[where]
+
+
+def architecture(values: dict[str, Any], real: RealSet) -> Architecture:
+    """Returns the network of a configuration."""
+    make = get_object(str(shipped_target("model", values["_choice_"])))
+    knobs = {k: v for k, v in values.items() if not k.startswith("_")}
+    return Architecture(make, knobs, real.shape, real.num_classes, values["_choice_"])
+
+
+def teachers(config: dict[str, Any], real: RealSet) -> list[TeacherSpec]:
+    """Returns the teachers of a configuration."""
+    return [
+        TeacherSpec(
+            name,
+            architecture(spec["model"], real),
+            TeacherConfig.model_validate({k: v for k, v in spec.items() if k != "model"}),
+        )
+        for name, spec in (config.get("teachers") or {}).items()
+    ]
+
+
+class Runtime:
+    """What a key has of the runtime that the record ran on."""
+
+    def __init__(self, device: str):
+        self.autocast, self.device = "bf16" in device, torch.device("cpu")
+
+
+def keys_of(config: dict[str, Any], device: str, data: Data) -> Keys:
+    """Returns the keys of a run."""
+    real = data.load(config["dataset"])
+    return Keys(config, real, architecture(config["model"], real), teachers(config, real), Runtime(device))  # type: ignore[arg-type]
+
+
+# --- the migration ---------------------------------------------------------------------------------------------------
+
+
+def migrate(old: Path, data: Data) -> None:
+    """Writes entries, sets and verdicts anew."""
+    table: dict[str, dict[str, str]] = {
+        "set folders": {},
+        "set digests": {},
+        "record keys": {},
+        "entries": {},
+    }
+    for name in ("entries", "sets", "verified"):
+        shutil.rmtree(BOARDS / name)
+    for folder in sorted(p.parent for p in (old / "leaderboards" / "sets").glob("*/card.json")):
+        _migrate_set(old, folder, data, table)
+    for path in sorted((old / "leaderboards" / "entries").glob("*.json")):
+        _migrate_entry(old, path, data, table)
+    for path in sorted((old / "leaderboards" / "verified").glob("*.json")):
+        verdict = json.loads(path.read_text())
+        verdict["entry"] = table["entries"][verdict["entry"]]
+        _write(BOARDS / "verified" / f"{verdict['entry'][:16]}.json", verdict)
+    _write(MAP, table)
+    sys.stdout.write(
+        f"{len(table['set digests'])} sets, {len(table['entries'])} entries migrated; map in {MAP}\n"
+    )
+
+
+def _migrate_set(old: Path, folder: Path, data: Data, table: dict[str, dict[str, str]]) -> None:
+    text = (folder / "card.json").read_text()
+    card = json.loads(text)
+    assert canonical(card, indent=2) + "\n" == text
+    config = card["config"]
+    stem, key, twin = re.fullmatch(r"(.*)-([0-9a-f]{16})(-[0-9a-f]{8})?", folder.name).groups()  # type: ignore[union-attr]
+    card["schema_version"] = 2
+    card["config"] = new_config(old, config, card["method"], card["dataset"], {})
+    if "model" in config:
+        provenance = json.loads((folder / "provenance.json").read_text())
+        device = provenance.get("device", "")
+        keys = keys_of(card["config"], device, data)
+        kind = get_object(str(shipped_target("method", card["method"])))
+        index = _index_of(keys, config["seed"], card["seed"])
+        key = keys.synthetic_set(kind.uses_teachers, card["ipc"], config["seed"], index)
+    name = f"{stem}-{key}{twin or ''}"  # two machines made other tensors of one key
+    to = BOARDS / "sets" / re.sub(r"[^A-Za-z0-9+=.-]+", "_", card["dataset"]) / name
+    assert not to.exists(), f"{folder.name} and another set are {name}"
+    shutil.copytree(folder, to)
+    _write(to / "card.json", card)
+    table["set folders"][folder.name] = f"{to.parent.name}/{name}"
+    table["set digests"][_sha256(folder / "card.json")] = _sha256(to / "card.json")
+
+
+def _index_of(keys: Keys, run_seed: int, seed: int) -> int:
+    from dd_bench.runtime.seeding import seed_for
+
+    return next(i for i in range(100) if seed_for(run_seed, "set", i) == seed)
+
+
+def _migrate_entry(old: Path, path: Path, data: Data, table: dict[str, dict[str, str]]) -> None:
+    text = path.read_text()
+    record = json.loads(text)
+    assert canonical(record, indent=2) + "\n" == text
+    before = record["key"]
+    names = {g: record[g].partition("(")[0] for g in ("model", "evaluator")}
+    config = record["config"] = new_config(old, record["config"], record["method"], record["dataset"], names)
+    record["schema_version"] = 2
+    sets = [table["set digests"].get(d, d) for d in record["set_digests"]]
+    known = all(d in table["set digests"] for d in record["set_digests"])
+    record["set_digests"] = sets
+    for group in ("model", "evaluator"):
+        record[group] = new_words(record[group])
+    record["protocol"]["name"] = new_words(record["protocol"]["name"])
+    _check_names(record)
+    keys = keys_of(config, record["device"], data)
+    seed, real = record["seeds"]["run"], data.load(config["dataset"])
+    assert real.digest == record["real_digest"] or record["status"] != "done", path.name
+    if config.get("set") is not None:
+        names_of_sets = sets
+        if not known:
+            sys.stderr.write(f"{path.name}: its set is not committed, and keeps its digest\n")
+    else:
+        kind = get_object(str(shipped_target("method", record["method"])))
+        names_of_sets = [
+            keys.synthetic_set(kind.uses_teachers, record["ipc"], seed, i) for i in range(config["num_sets"])
+        ]
+    record["key"] = keys.record(names_of_sets, Protocol.model_validate(config["protocol"]), seed)
+    assert before not in table["record keys"] and record["key"] not in table["record keys"].values(), (
+        path.name
+    )
+    table["record keys"][before] = record["key"]
+    parsed = Record.model_validate(record)
+    content = canonical(record, indent=2) + "\n"
+    digest = hashlib.sha256(content.encode()).hexdigest()
+    to = BOARDS / "entries" / entry_path(parsed.stored_as(content))
+    to.parent.mkdir(parents=True, exist_ok=True)
+    to.write_text(content)
+    table["entries"][hashlib.sha256(text.encode()).hexdigest()] = digest
+
+
+def new_words(text: str) -> str:
+    """Returns a name with its changed keys, e.g. `graph(looks=10)`, under the new names of the keys."""
+    text = re.sub(r"\blooks=", "eval_points=", text)
+    text = text.replace("dialect=True", "augment_style=idc").replace("dialect=False", "augment_style=dsa")
+    text = re.sub(r"\bdecay=matrices", "decay_filter=weights_only", text)
+    return re.sub(r"\bdecay=all", "decay_filter=all", text)
+
+
+def _check_names(record: dict[str, Any]) -> None:
+    """Sees that the names which choose the board are those of the new configuration."""
+    config = record["config"]
+    for group in ("model", "evaluator"):
+        name, values = record[group].partition("(")[0], config[group]
+        if group == "evaluator":
+            repeats = get_object(str(shipped_target("evaluator", name))).repeats
+            values = {k: v for k, v in values.items() if k not in repeats}
+        assert describe(group, name, values) == record[group], (
+            record["key"],
+            describe(group, name, values),
+            record[group],
+        )
+
+
+def _write(path: Path, data: Any) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(canonical(data, indent=2) + "\n")
+
+
+def _sha256(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+# --- the proof -------------------------------------------------------------------------------------------------------
+
+
+def check(old: Path) -> int:
+    """Compares with the old revision; returns 1 if anything differs."""
+    table = json.loads(MAP.read_text())
+    differences = [*_check_entries(old, table), *_check_sets(old, table), *_check_tables(old, table)]
+    for line in differences:
+        sys.stdout.write(f"DIFFERS: {line}\n")
+    return int(bool(differences))
+
+
+def _check_entries(old: Path, table: dict[str, dict[str, str]]) -> list[str]:
+    new = {_sha256(p): json.loads(p.read_text()) for p in (BOARDS / "entries").glob("*/*.json")}
+    wrong, scores, intervals = [], 0, 0
+    changed = {"config", "key", "schema_version", "set_digests", "model", "evaluator", "protocol"}
+    for path in sorted((old / "leaderboards" / "entries").glob("*.json")):
+        before, after = json.loads(path.read_text()), new[table["entries"][_sha256(path)]]
+        fields = (before.keys() | after.keys()) - changed
+        wrong += [f"{path.name}: {key}" for key in fields if before.get(key) != after.get(key)]
+        scores += len(before["scores"])
+        if before["status"] == "done":
+            a, b = (Record.model_validate({**r, "schema_version": 2}) for r in (before, after))
+            for metric in a.metrics:
+                intervals += 1
+                if a.summary(metric) != b.summary(metric):
+                    wrong.append(f"{path.name}: interval of {metric}")
+        digests = [table["set digests"].get(d, d) for d in before["set_digests"]]
+        if digests != after["set_digests"]:
+            wrong.append(f"{path.name}: set_digests")
+        if _leaves(before["config"]) != _leaves(after["config"]) and (gone := _gone(before, after)):
+            wrong.append(f"{path.name}: configuration: {gone}")
+    sys.stdout.write(
+        f"{len(new)} entries: {scores} scores, {intervals} means with their intervals, and all else but the names are "
+        f"{'the same' if not wrong else 'NOT the same'}\n"
+    )
+    return wrong
+
+
+def _leaves(value: Any) -> list[Any]:
+    """Returns the values of a configuration, without keys and without what is called."""
+    if isinstance(value, dict):
+        inner = [(k, v) for k, v in value.items() if not str(k).startswith("_")]
+        return sorted((x for _, v in inner for x in _leaves(v)), key=repr)
+    if isinstance(value, list):
+        return [x for v in value for x in _leaves(v)]
+    return [
+        {True: "idc", False: "dsa"}.get(value, value)
+        if isinstance(value, bool)
+        else DECAY.get(str(value), value)
+    ]
+
+
+def _gone(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
+    """Returns the changed parts of a configuration beside keys of a method that are constants now."""
+    strip = {k: v for k, v in before["config"].items() if k != "method"}
+    kept = {k: v for k, v in after["config"].items() if k != "method"}
+    found = [] if _flags(renamed(strip)) == _flags(kept) else ["beside the method"]
+    method = renamed(before["config"].get("method", {}))
+    for key, value in after["config"].get("method", {}).items():
+        if not key.startswith("_") and method.get(key) != value:
+            found.append(f"method.{key}")
+    return found
+
+
+def _flags(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {k: _flags(v) for k, v in value.items() if not str(k).startswith("_")}
+    return [_flags(v) for v in value] if isinstance(value, list) else value
+
+
+def _check_sets(old: Path, table: dict[str, dict[str, str]]) -> list[str]:
+    wrong, files = [], 0
+    for before, after in table["set folders"].items():
+        a, b = old / "leaderboards" / "sets" / before, BOARDS / "sets" / after
+        for path in sorted(a.iterdir()):
+            if path.name == "card.json":
+                one, two = (json.loads((f / path.name).read_text()) for f in (a, b))
+                if any(one[k] != two[k] for k in one if k not in ("config", "schema_version")):
+                    wrong.append(f"{after}: card")
+                continue
+            files += 1
+            if _sha256(path) != _sha256(b / path.name):
+                wrong.append(f"{after}/{path.name}")
+    sys.stdout.write(f"{len(table['set folders'])} sets: {files} files have the same sha256\n")
+    return wrong
+
+
+def _check_tables(old: Path, table: dict[str, dict[str, str]]) -> list[str]:
+    """Compares every table after the old keys, digests and names of files in it are replaced by the new ones."""
+    words = {b[:16]: a[:16] for part in ("entries", "set digests") for b, a in table[part].items()}
+    words |= dict(table["record keys"])
+    whole = {b: a for part in ("entries", "set digests") for b, a in table[part].items()}
+    records = [json.loads(p.read_text()) for p in (BOARDS / "entries").glob("*/*.json")]
+    tracks = {Track.of(Record.model_validate(r)) for r in records}
+    names = {old_slug(t): t for t in tracks}
+    wrong, count, cells = [], 0, 0
+    for path in sorted((old / "leaderboards" / "tables").iterdir()):
+        track = names.get(path.stem)
+        to = BOARDS / "tables" / (f"{track.path}{path.suffix}" if track else path.name)
+        text = path.read_text()
+        text = re.sub(r"\b[0-9a-f]{64}\b", lambda m: whole.get(m[0], m[0]), text)
+        text = re.sub(r"\b[0-9a-f]{16}\b", lambda m: words.get(m[0], m[0]), text)
+        for slug, t in names.items():
+            text = text.replace(f"tab:{slug}", f"tab:{t.slug}").replace(
+                f"({slug}.", f"({t.name if track else t.path}."
+            )
+            text = text.replace(f"[{slug}.", f"[{t.name if track else t.path}.")
+        got = to.read_text() if to.exists() else ""
+        count += 1
+        cells += text.count("|") + text.count("&") + (text.count(",") if path.suffix == ".csv" else 0)
+        if path.suffix == ".csv":
+            lost = sum(a != b for a, b in zip(_rows(new_words(text)), _rows(got), strict=True))
+            wrong += [f"{to.relative_to(BOARDS)}: {lost} rows"] * bool(lost)
+        elif _lines(new_words(text)) != _lines(got):
+            a, b = set(_lines(new_words(text))), set(_lines(got))
+            wrong.append(
+                f"{to.relative_to(BOARDS)}: {len(a - b)} lines, the first {sorted(a - b)[:1]} {sorted(b - a)[:1]}"
+            )
+    sys.stdout.write(f"{count} tables with some {cells} cells are compared\n")
+    return wrong
+
+
+def _rows(text: str) -> list[dict[str, str]]:
+    """Returns the rows of a CSV by their digest, without the configuration, which `_check_entries` compares."""
+    rows = list(csv.DictReader(text.splitlines()))
+    return sorted(({k: v for k, v in r.items() if k != "config"} for r in rows), key=lambda r: r["digest"])
+
+
+def _lines(text: str) -> list[str]:
+    """Returns the lines of a text without the width of the columns of its tables."""
+    return sorted(re.sub(r" +", " ", re.sub(r"-{3,}", "---", line)) for line in text.splitlines())
+
+
+def old_slug(t: Track) -> str:
+    """Returns the file name that a board had."""
+
+    def slug(word: str) -> str:
+        return re.sub(r"[^A-Za-z0-9+=.-]+", "_", word).strip("_.-") or "_"
+
+    parts = [t.dataset, f"{t.protocol}-v{t.version}", t.selection, t.label_mode, t.evaluator, t.model]
+    parts += [t.metric] * (t.metric != t.evaluator) + [t.teachers] * bool(t.teachers)
+    whole = "--".join(map(slug, parts))
+    if len(whole) <= 200:
+        return whole
+    return f"{whole[:191]}-{hashlib.sha256(canonical(whole).encode()).hexdigest()[:8]}"
+
+
+def main() -> int:
+    """Runs the command."""
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("old", type=Path, help="checkout of the old revision")
+    parser.add_argument("--data", type=Path, help="folder of graph collections")
+    parser.add_argument("--check", action="store_true", help="compare with the old revision")
+    args = parser.parse_args()
+    if args.check:
+        return check(args.old)
+    migrate(args.old, Data(args.data))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

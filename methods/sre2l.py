@@ -1,0 +1,115 @@
+"""SRe2L: images recovered from a frozen teacher and its BatchNorm statistics (Yin et al., NeurIPS 2023)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from dd_bench.api import (
+    Architecture,
+    DistillContext,
+    ImageSet,
+    RealSet,
+    Shard,
+    Teacher,
+    check_class_sizes,
+    parse,
+)
+
+from ._recovery.base import Recovery
+from ._recovery.engine import Engine
+from ._recovery.patches import Patches, composites
+
+Start = Callable[[int, Tensor], Tensor]
+INITS = ("noise", "real", "patches")
+TEACHERS = ("first", "cycle")
+
+
+class SRe2L(Recovery):
+    """Per slot and chunk of classes: Adam on the images `x`, one per class `y`, under a frozen teacher `f`.
+
+        x ~ N(0, 1)
+        for step in range(iterations):
+            loss = CE(f(A(x)), y) + statistics * sum_l m_l (|var_l - running_var_l| + |mean_l - running_mean_l|)
+            x = clamp(x - Adam(grad loss)), at a rate that falls from lr_img to zero as a cosine
+
+    `A` is one crop, flip and roll for the whole batch. `var_l` and `mean_l` are those of the inputs of BatchNorm
+    layer `l`; `m_l` is `first_layer` for the first layer and 1 for the others. The last iterate is stored. A slot
+    and a chunk of classes draw all randomness by their name, so the result does not depend on which process
+    computes them, or when.
+
+    Deviations from the released code: images are stored as 8-bit pixels, not JPEG; BatchNorm layers that the
+    forward pass skips are left out; the total-variation and L2 priors, zero in every released script, are not
+    offered.
+    """
+
+    citation = (
+        "Yin et al., Squeeze, Recover and Relabel: Dataset Condensation at ImageNet Scale From A New Perspective, "
+        "NeurIPS 2023"
+    )
+    smoke: ClassVar[dict[str, Any]] = {**Recovery.smoke, "patches.images": 4, "patches.crops": 2}
+
+    def __init__(
+        self, *, init: str, classes: int | None, teachers: str, patches: dict[str, Any], **knobs: Any
+    ):
+        """Takes the keys of `conf/method/sre2l.yaml`, which describes them."""
+        for name, choice, choices in (("init", init, INITS), ("teachers", teachers, TEACHERS)):
+            if choice not in choices:
+                raise ValueError(f"method.{name}={choice!r} is unknown; take one of {', '.join(choices)}")
+        if classes is not None and classes < 1:
+            raise ValueError(f"method.classes={classes}: wanted at least 1 class a batch, or null for all")
+        super().__init__(**knobs)
+        self.init, self.classes, self.teachers = init, classes, teachers
+        self.patches = parse(Patches, patches, "method.patches")
+
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+        """See `Method`."""
+        if reason := super().check_dataset(real, ipc, architecture):
+            return reason
+        if self.init == "patches":
+            return self.patches.check(real, ipc)
+        return check_class_sizes(real, ipc, ipc, self.init) if self.init == "real" else None
+
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> ImageSet:
+        """See `Method`."""
+        teachers = ctx.teachers_of(real)
+        guides = teachers if self.teachers == "cycle" else teachers[:1]
+        engine = self.engine(real, guides, ipc * real.num_classes, ctx)
+        start = self._start(real, ipc, teachers[0], ctx)
+        chunks = torch.arange(real.num_classes, device=ctx.device).split(self.classes or real.num_classes)
+        units = {
+            f"slot{slot}-class{int(chunk[0])}": partial(self._recover, engine, start, slot, chunk)
+            for slot in range(ipc)
+            for chunk in chunks
+        }
+        shards = ctx.shards(units)
+        pixels = torch.cat([shards[name]["pixels"] for name in units])  # slot by slot
+        classes = torch.arange(real.num_classes).repeat(ipc)
+        order = classes.argsort(stable=True)
+        return ImageSet.of(real, pixels[order], classes[order], "pixel")
+
+    def _recover(self, engine: Engine, start: Start, slot: int, chunk: Tensor, ctx: DistillContext) -> Shard:
+        """Returns the images of a slot and a chunk of classes `(b,)`: `pixels`, uint8 `(b, c, h, w)`."""
+        x = start(slot, chunk).clone()
+        engine.optimise(x, lambda: x, chunk, f"slot{slot}-class{int(chunk[0])}", ctx, clamped=True)
+        pixels = engine.real.preprocess.inverse(x).clamp(0, 1)
+        return {"pixels": (pixels * 255).round().to(torch.uint8)}
+
+    def _start(self, real: RealSet, ipc: int, observer: Teacher, ctx: DistillContext) -> Start:
+        """Returns a function that makes the first images of a slot and of classes `(b,)`: `(b, c, h, w)`."""
+        if self.init == "noise":
+
+            def noise(slot: int, chunk: Tensor) -> Tensor:
+                of = ctx.generator("noise", slot, int(chunk[0]))
+                return torch.randn((len(chunk), *real.shape), generator=of, device=ctx.device)
+
+            return noise
+        if self.init == "real":
+            index = real.train.draw(ipc, ctx.generator("init"))  # (k, ipc)
+            return lambda slot, chunk: real.train.inputs(index[chunk, slot])
+        pixels = composites(real, ipc, observer, self.patches, ctx).to(ctx.device)  # (k, ipc, c, h, w)
+        return lambda slot, chunk: real.preprocess(pixels[chunk, slot].float() / 255)

@@ -1,0 +1,153 @@
+"""Names, not Python paths, identify the parts of a run: a plug-in file can be moved and nothing is orphaned."""
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from dd_bench.records.identity import foreign_source, identified
+
+ROOT = Path(__file__).resolve().parents[2]
+CHOICES = {
+    "method": "ftd",
+    "model": "convnet",
+    "dataset": "digits",
+    "model@teachers.a.model": "resnet18",
+    "protocol": "quick",
+    "logger": "console",
+}
+
+
+def config(**changes):
+    return {
+        "method": {"_target_": "dd_bench.methods.ftd.FTD", "ema": 0.9, "window": {"first": 0}},
+        "model": {"_target_": "dd_bench.models.convnet.ConvNet", "_partial_": True, "width": 8},
+        "teachers": {
+            "a": {"model": {"_target_": "dd_bench.models.resnet.ResNet18", "norm": "x"}, "epoch": 1}
+        },
+        "protocol": {"name": "quick", "labels": None},
+        "logger": {"_target_": "dd_bench.runtime.loggers.Several", "loggers": [{"_target_": "a.B", "x": 1}]},
+        "ipc": 1,
+    } | changes
+
+
+class TestIdentified:
+    def test_names_stand_where_classes_were(self):
+        ours = config()
+        ours["teachers"]["a"]["model"]["_target_"] = json.loads(json.dumps(target_of("model", "resnet18")))
+        found = identified(ours, CHOICES)
+        assert found["method"] == {"_choice_": "ftd", "ema": 0.9, "window": {"first": 0}}
+        assert found["model"] == {"_choice_": "convnet", "width": 8}
+        assert found["teachers"]["a"] == {"model": {"_choice_": "resnet18", "norm": "x"}, "epoch": 1}
+        assert found["protocol"] == ours["protocol"] and found["ipc"] == 1
+        assert found["logger"] == {"loggers": [{"x": 1}]}
+        assert "_target_" not in json.dumps(found) and "dd_bench." not in json.dumps(found)
+
+    def test_a_shipped_name_stands_for_nothing_else(self):
+        with pytest.raises(
+            ValueError, match=r"method=ftd is the name of dd_bench.* Use a YAML of another name"
+        ):
+            identified(config(method={"_target_": "dd_bench.methods.dm.DM"}), CHOICES)
+
+    def test_what_no_choice_names_is_refused(self):
+        with pytest.raises(
+            ValueError, match=r"Use a file of conf/, e\.g\. \+model@teachers\.b\.model=convnet"
+        ):
+            identified({"teachers": {"b": {"model": {"_target_": "x.Y"}}}}, CHOICES)
+
+    def test_a_plug_in_from_elsewhere_counts_by_its_source(self, tmp_path, monkeypatch):
+        monkeypatch.syspath_prepend(tmp_path)
+        keys = []
+        for name, text in (
+            ("one", "class Mine: pass\n"),
+            ("two", "class Mine: pass\n"),
+            ("three", "class Mine: x = 1\n"),
+        ):
+            (tmp_path / f"plugin_{name}.py").write_text(text)
+            method = {"_target_": f"plugin_{name}.Mine", "x": 1}
+            keys.append(identified({"method": method}, {"method": "mine"})["method"])
+        assert keys[0] == keys[1], "moved and renamed, it is the same"
+        assert keys[0]["_source_"] != keys[2]["_source_"] and keys[0]["_choice_"] == "mine"
+
+    def test_ours_have_no_source(self):
+        from dd_bench.methods.ftd import FTD
+
+        assert foreign_source(FTD) == {}
+
+
+def target_of(group, name):
+    from dd_bench.records.config_diff import shipped_target
+
+    return shipped_target(group, name)
+
+
+MOVED = """
+import sys
+sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in repr(f)]
+sys.path.insert(0, sys.argv[1])
+from pathlib import Path
+from hydra import compose, initialize_config_module
+from hydra.core.hydra_config import HydraConfig
+from omegaconf import open_dict
+from dd_bench.leaderboards.cli import main
+from dd_bench.pipeline.compose import compose as build
+import dd_bench
+assert Path(dd_bench.__file__).is_relative_to(sys.argv[1])
+with initialize_config_module("dd_bench.conf", version_base="1.3"):
+    words = ["method=random", "model.width=8", f"out={sys.argv[1]}/runs", "runtime=plain"]
+    cfg = compose("config", words, return_hydra_config=True)
+    HydraConfig.instance().set_config(cfg)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    run = build(cfg)
+    print(run.set_key(0), run.record_key([run.set_key(0)]), run.architecture.describe())
+folders = ["--entries", f"{sys.argv[1]}/entries", "--sets", f"{sys.argv[1]}/sets"]
+assert main(["add", sys.argv[2], "--no-baseline", *folders]) == 0
+"""
+
+
+def test_moving_and_renaming_plug_ins_orphans_nothing(tmp_path):
+    """A method, a network, a dataset and an evaluator move: keys are the same, and a committed entry is accepted."""
+    entry = min((ROOT / "leaderboards" / "entries" / "digits").glob("digits-random-ipc1-*.json"))
+    printed = []
+    for moved in (False, True):
+        site = tmp_path / ("moved" if moved else "there")
+        package = site / "dd_bench"
+        shutil.copytree(ROOT / "dd_bench", package, ignore=shutil.ignore_patterns("__pycache__"))
+        for name in ("conf", "methods", "evaluators"):
+            shutil.copytree(ROOT / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
+        data = shutil.ignore_patterns(
+            "__pycache__", "entries", "sets", "tables", "plots", "verified", "migrations"
+        )
+        shutil.copytree(ROOT / "leaderboards", package / "leaderboards", ignore=data)
+        if moved:
+            for old, new, yaml in (
+                ("methods/random_selection.py", "methods/other/drawn.py", "method/random.yaml"),
+                ("models/convnet.py", "models/nets.py", "model/convnet.yaml"),
+                ("data/digits.py", "data/numerals.py", "dataset/digits.yaml"),
+                ("evaluators/accuracy.py", "evaluators/test_score.py", "evaluator/accuracy.yaml"),
+            ):
+                _move(package, old, new, package / "conf" / yaml)
+        words = [sys.executable, "-c", MOVED, str(site), str(entry)]
+        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+        assert done.returncode == 0, done.stderr
+        printed.append(done.stdout.replace(str(site), ""))
+    assert printed[0] == printed[1] and len(printed[0].split()[0]) == 16
+
+
+def _move(package, old, new, yaml):
+    (package / new).parent.mkdir(exist_ok=True)
+    (package / new).parent.joinpath("__init__.py").touch()
+    before, after = (p.removesuffix(".py").replace("/", ".") for p in (old, new))
+    (package / old).rename(package / new)
+    for path in [*package.rglob("*.py"), yaml]:  # whoever imports it, and the one YAML that calls it
+        text = path.read_text()
+        text = text.replace(f"dd_bench.{before}", f"dd_bench.{after}")
+        if path.parent == (package / old).parent:
+            text = text.replace(
+                f"from .{before.rpartition('.')[2]} import", f"from .{after.rpartition('.')[2]} import"
+            )
+        path.write_text(text)
