@@ -31,11 +31,11 @@ from dd_bench.methods._recovery.engine import recover_loss
 from dd_bench.methods._recovery.views import RecoverViews
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
-from dd_bench.models.network import Network
+from dd_bench.models.network import Network, executed_norms
 from dd_bench.models.resnet import ResNet18
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.seeding import generator
-from dd_bench.teachers.teachers import Teacher, executed_norms
+from dd_bench.teachers.teachers import Teacher
 
 SHAPE = (3, 32, 32)
 NETWORKS: dict[str, tuple[type[Network], dict[str, Any]]] = {

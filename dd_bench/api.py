@@ -40,11 +40,11 @@ from dd_bench.distill.unroll import (
 from dd_bench.evaluation.fresh_networks import FreshNetworks, LabelCost
 from dd_bench.evaluation.graph_metrics import GRAPH_METRICS, GraphMetric, graph_score, majority, size_only
 from dd_bench.models.architecture import Architecture
-from dd_bench.models.network import Network, batch_coupled
+from dd_bench.models.network import Network, batch_coupled, executed_norms
 from dd_bench.records.record import Score
 from dd_bench.runtime import seeding
 from dd_bench.runtime.cache import Cache
-from dd_bench.runtime.checkpoint import State, Stateful, spent
+from dd_bench.runtime.checkpoint import State, Stateful
 from dd_bench.runtime.context import NotedContext
 from dd_bench.runtime.files import write_atomic
 from dd_bench.runtime.outer_loop import Diverged, OuterLoop
@@ -58,10 +58,19 @@ from dd_bench.synthetic.graphs import GraphSet, SyntheticGraphs, TreeSet, Weight
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.teachers.context import TeacherContext
 from dd_bench.teachers.expert_buffer import ExpertBuffer, Storage
-from dd_bench.teachers.experts import experts, released_experts
+from dd_bench.teachers.experts import experts
 from dd_bench.teachers.feature_networks import class_embeddings, feature_network, untrained_feature_network
+from dd_bench.teachers.released_experts import released_experts
 from dd_bench.teachers.soft_labels import labelled_data
-from dd_bench.teachers.teachers import Teacher, TeacherSpec, executed_norms
+from dd_bench.teachers.teacher_spec import TeacherSpec
+from dd_bench.teachers.teachers import Teacher
+from dd_bench.teachers.trained_network import (
+    RealTraining,
+    cache_entry,
+    checkpoint_in,
+    reading_entry,
+    trained_network,
+)
 from dd_bench.training.augment import Augment, Draw
 from dd_bench.training.batches import LabelledBatches, fetch_from, fetch_split
 from dd_bench.training.compilation import repays_compilation
@@ -111,6 +120,7 @@ __all__ = [
     "Preprocess",
     "Protocol",
     "RealSet",
+    "RealTraining",
     "Recipe",
     "Runtime",
     "Score",
@@ -132,8 +142,10 @@ __all__ = [
     "at_least_float32",
     "batch_coupled",
     "boxes",
+    "cache_entry",
     "check_class_sizes",
     "check_norm",
+    "checkpoint_in",
     "class_chunks",
     "class_embeddings",
     "class_labels",
@@ -155,6 +167,7 @@ __all__ = [
     "mean_match",
     "parse",
     "random_index",
+    "reading_entry",
     "real_batch",
     "released_experts",
     "repays_compilation",
@@ -165,10 +178,10 @@ __all__ = [
     "seeded",
     "selected",
     "size_only",
-    "spent",
     "stretches",
     "tile",
     "train",
+    "trained_network",
     "untrained_feature_network",
     "write_atomic",
 ]

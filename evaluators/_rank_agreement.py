@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy.stats import kendalltau, spearmanr
 
 Array = NDArray[np.float64]
 DRAWS = 1000
@@ -17,14 +16,9 @@ def agreement(ranked: Array, reference: Array, top: float) -> dict[str, float]:
 
     `_top` is over the best share `top` by the reference.
     """
-    best = np.argsort(-reference, kind="stable")[: round(top * len(reference))]
-    return {
-        "spearman": _spearman(ranked, reference),
-        "kendall": _kendall(ranked, reference),
-        "spearman_top": _spearman(ranked[best], reference[best]),
-        "kendall_top": _kendall(ranked[best], reference[best]),
-        "performance": float(reference[ranked.argmax()]),
-    }
+    once = np.arange(len(reference))[None]
+    found = {name: float(values[0]) for name, values in _by_sample(ranked, reference, top, once).items()}
+    return found | {"performance": float(reference[ranked.argmax()])}
 
 
 def intervals(rankings: dict[str, Array], reference: Array, top: float, seed: int) -> dict[str, float]:
@@ -33,16 +27,13 @@ def intervals(rankings: dict[str, Array], reference: Array, top: float, seed: in
     And of the first ranking less each of the others, as `over NAME`: on the same resamples, so that what all of them
     owe to the space is not counted twice.
     """
-    draws, n, found = np.random.default_rng(seed), len(reference), dict[str, list[float]]()
+    n, found = len(reference), dict[str, Array]()
+    samples = np.random.default_rng(seed).integers(n, size=(DRAWS, n))
+    each = {name: _by_sample(ranked, reference, top, samples) for name, ranked in rankings.items()}
     first, *others = rankings
-    for _ in range(DRAWS):
-        again = draws.integers(n, size=n)
-        each = {name: agreement(r[again], reference[again], top) for name, r in rankings.items()}
-        for kind in CORRELATIONS:
-            for name, values in each.items():
-                found.setdefault(f"{name}{kind}", []).append(values[kind])
-            for name in others:
-                found.setdefault(f"over {name}{kind}", []).append(each[first][kind] - each[name][kind])
+    for kind in CORRELATIONS:
+        found |= {f"{name}{kind}": values[kind] for name, values in each.items()}
+        found |= {f"over {name}{kind}": each[first][kind] - each[name][kind] for name in others}
     ends = {name: np.quantile(values, (0.025, 0.975)) for name, values in found.items()}
     return {
         f"{name}_{end}": float(v)
@@ -51,11 +42,33 @@ def intervals(rankings: dict[str, Array], reference: Array, top: float, seed: in
     }
 
 
-def _spearman(a: Array, b: Array) -> float:
-    """Returns Spearman's rank correlation; 0 where one side ranks nothing."""
-    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(spearmanr(a, b).statistic)
+def _by_sample(ranked: Array, reference: Array, top: float, samples: NDArray[np.int64]) -> dict[str, Array]:
+    """Returns each of `CORRELATIONS`, `(m,)`, of m samples of n networks, given as indices `(m, n)`."""
+    order = np.argsort(-reference[samples], axis=1, kind="stable")[:, : round(top * samples.shape[1])]
+    found = {}
+    for part, chosen in (("", samples), ("_top", np.take_along_axis(samples, order, axis=1))):
+        counts = np.zeros((len(samples), len(reference)))
+        np.add.at(counts, (np.arange(len(samples))[:, None], chosen), 1)
+        found["spearman" + part], found["kendall" + part] = _rank_correlations(ranked, reference, counts)
+    return found
 
 
-def _kendall(a: Array, b: Array) -> float:
-    """Returns Kendall's tau-b; 0 where one side ranks nothing."""
-    return 0.0 if np.ptp(a) == 0 or np.ptp(b) == 0 else float(kendalltau(a, b).statistic)
+def _rank_correlations(a: Array, b: Array, counts: Array) -> tuple[Array, Array]:
+    """Returns Spearman's correlation and Kendall's tau-b, `(m,)` each, of m samples at once.
+
+    Sample k holds the pair `(a[i], b[i])` `counts[k, i]` times. Both are sums over pairs of `sign(x[i] - x[j])`: half
+    of its sum over j is the midrank of i less the mean rank. scipy.stats takes a millisecond for each sample. 0 where
+    one side ranks nothing.
+    """
+    sign_a, sign_b = np.sign(a[:, None] - a), np.sign(b[:, None] - b)
+    rank_a, rank_b = counts @ sign_a.T, counts @ sign_b.T  # (m, n)
+
+    over_pairs = [(counts @ s) * counts for s in (sign_a * sign_b, np.abs(sign_a), np.abs(sign_b))]
+    return _ratio(counts * rank_a * rank_b, counts * rank_a**2, counts * rank_b**2), _ratio(*over_pairs)
+
+
+def _ratio(product: Array, square_a: Array, square_b: Array) -> Array:
+    """Returns the row sums `product / sqrt(square_a * square_b)`; 0 where that is 0 / 0."""
+    above: Array = product.sum(1)
+    below: Array = np.sqrt(square_a.sum(1) * square_b.sum(1))
+    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)

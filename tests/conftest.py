@@ -28,7 +28,7 @@ from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import Logger
 from dd_bench.runtime.outer_loop import OuterLoop
 from dd_bench.runtime.runtime import Runtime
-from dd_bench.teachers.teachers import TeacherConfig, TeacherSpec
+from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe
 

@@ -12,7 +12,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
-from kornia.enhance import ZCAWhitening
 from torch import Tensor
 
 
@@ -129,6 +128,8 @@ class ZCA(Preprocess):
 
         `d = c h w` decides the cost: 28x28x1 takes seconds, 32x32x3 a minute on a CPU, 64x64x3 gigabytes.
         """
+        from kornia.enhance import ZCAWhitening  # a second to import
+
         stored = (pixels * 255).round().to(torch.uint8).cpu().contiguous()
         fitted_on = hashlib.sha256(f"{tuple(stored.shape)}".encode() + stored.numpy().tobytes()).hexdigest()
         fitted = ZCAWhitening(eps=eps, compute_inv=True).fit(pixels.flatten(1).double())

@@ -65,6 +65,6 @@ class HookedTeacher(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Returns logits `(b, k)` and the distance at each of `teacher.norms`, `(layers,)`, in float32 at least."""
         logits = self.net(x)
-        return self.teacher.ours(at_least_float32(logits)), torch.stack(
+        return self.teacher.select_columns(at_least_float32(logits)), torch.stack(
             [self.report[name] for name in self.teacher.norms]
         )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 
@@ -13,6 +12,8 @@ def representatives(features: Tensor, count: int, restarts: int, seed: int) -> T
     k-means++ by scikit-learn, the best of `restarts`; a sample nearest to two centroids is taken once, and the
     second takes its next nearest.
     """
+    from sklearn.cluster import KMeans  # seconds to import, and few methods need it
+
     clustering = KMeans(count, n_init=restarts, random_state=seed % 2**32)
     clustering.fit(features.cpu().numpy())
     centroids = torch.as_tensor(clustering.cluster_centers_, device=features.device)

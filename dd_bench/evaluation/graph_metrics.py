@@ -5,8 +5,6 @@ from __future__ import annotations
 from typing import Literal
 
 import torch
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from torch import Tensor
 
 from dd_bench.data.graph_dataset import GraphSplit
@@ -21,6 +19,8 @@ def graph_score(metric: GraphMetric, logits: Tensor, labels: Tensor) -> float:
     `auc` is the area under the ROC curve, of more than two classes the mean over one against the rest, over the
     classes that have positives and negatives; 0.5 for logits that say nothing.
     """
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score  # seconds to import
+
     y, k = labels.cpu(), logits.shape[1]
     if metric == "accuracy":
         return float((logits.argmax(1).cpu() == y).float().mean())
@@ -37,6 +37,8 @@ def graph_score(metric: GraphMetric, logits: Tensor, labels: Tensor) -> float:
 
 def size_only(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float:
     """Returns the score of logistic regression on the number of nodes and nothing else."""
+    from sklearn.linear_model import LogisticRegression
+
     sizes = [split.graphs.num_nodes[:, None].double().cpu() for split in (train, test)]
     mean, std = sizes[0].mean(), sizes[0].std().clamp_min(1e-9)
     x, x_test = (((size - mean) / std).numpy() for size in sizes)

@@ -88,3 +88,24 @@ def check_maps(
 def flat(x: Tensor) -> Tensor:
     """Flattens `(n, ...)` to `(n, d)`."""
     return torch.flatten(x, 1)
+
+
+def executed_norms(net: nn.Module, shape: tuple[int, int, int]) -> tuple[str, ...]:
+    """Returns the names of the BatchNorm layers that an image `(c, h, w)` passes, in order of registration.
+
+    Only layers of maps (`BatchNorm2d`) with running statistics count.
+    """
+    passed: set[str] = set()
+    hooks = [
+        module.register_forward_hook(lambda *_, name=name: passed.add(name))
+        for name, module in net.named_modules()
+        if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
+    ]
+    training = net.training
+    net.eval()
+    with torch.no_grad():
+        net(next(net.parameters()).new_zeros(1, *shape))
+    net.train(training)
+    for hook in hooks:
+        hook.remove()
+    return tuple(name for name, _ in net.named_modules() if name in passed)

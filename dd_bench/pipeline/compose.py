@@ -28,7 +28,7 @@ from dd_bench.runtime.checkpoint import CheckpointError
 from dd_bench.runtime.files import canonical
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.runtime import RuntimeConfig, resolve
-from dd_bench.teachers.teachers import TeacherConfig, TeacherSpec
+from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
 

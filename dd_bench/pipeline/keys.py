@@ -18,7 +18,7 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.runtime.files import content_key
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.teachers.label_store import LabelStore
-from dd_bench.teachers.teachers import TeacherSpec
+from dd_bench.teachers.teacher_spec import TeacherSpec
 from dd_bench.training.protocol import Protocol
 
 

@@ -16,7 +16,7 @@ from dd_bench.pipeline.keys import Keys
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import Several
 from dd_bench.runtime.runtime import Runtime
-from dd_bench.teachers.teachers import TeacherSpec
+from dd_bench.teachers.teacher_spec import TeacherSpec
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.scoring import accuracy
 

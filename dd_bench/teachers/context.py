@@ -1,4 +1,4 @@
-"""The context of a run that has teachers: methods are guided by them, and networks learn their labels."""
+"""The context of a run with teachers, which guide methods and label the training data of networks."""
 
 from __future__ import annotations
 
@@ -7,7 +7,9 @@ from dataclasses import dataclass, field
 from dd_bench.data.dataset import RealSet
 from dd_bench.records.record import TeacherId
 from dd_bench.runtime.context import RunContext
-from dd_bench.teachers.teachers import Measure, Teacher, TeacherSpec, teacher_of
+from dd_bench.teachers.squeeze import Measure
+from dd_bench.teachers.teacher_spec import TeacherSpec
+from dd_bench.teachers.teachers import Teacher, teacher_of
 
 
 @dataclass(kw_only=True)
@@ -16,7 +18,7 @@ class TeacherContext(RunContext):
 
     Attributes:
         teachers: the teachers that `teacher=[...]` names, in order.
-        measure: accuracy of a network on held-out data, for the card of a teacher and nothing else.
+        measure: accuracy of a network on held-out data, for the card of a teacher only.
         used_teachers: the teachers that `teachers_of` has returned, in order; for the record.
     """
 

@@ -1,7 +1,7 @@
-"""The expert buffer: snapshots of networks during their training, in one array that is mapped, not loaded.
+"""The expert buffer: snapshots of networks during their training, in one array that is memory-mapped, not loaded.
 
-`experts.safetensors` holds `parameters`, float32 or float16 `(experts, snapshots, p)`. Its header says of which
-network and epochs, in which order the parameters lie in p, under which preprocessing and by which recipe.
+`experts.safetensors` holds `parameters`, float32 or float16 `(experts, snapshots, p)`. Its header holds the network,
+the stored epochs, the order of the parameters in p, the preprocessing and the recipe.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _DTYPES = {"float32": ("F32", np.float32), "float16": ("F16", np.float16)}
 
 @dataclass(frozen=True)
 class Header:
-    """What the numbers of a buffer are.
+    """The metadata of a buffer.
 
     Attributes:
         architecture: `Architecture.describe()`.
@@ -33,7 +33,7 @@ class Header:
         real: digest of the dataset, and its number of training images.
         preprocess: digest of the preprocessing.
         recipe: how the experts were trained.
-        preprocessing: the preprocessing in words, for a person to read; empty in buffers of before it was written.
+        preprocessing: configuration of the preprocessing, for error messages; empty in buffers of older versions.
     """
 
     experts: int
@@ -58,7 +58,7 @@ class Header:
 
     @property
     def layout(self) -> mmap_file.Layout:
-        """How the file is laid out."""
+        """Layout of the file."""
         shape = (self.experts, len(self.epochs), self.p)
         return mmap_file.Layout("buffer", self.__dict__, {"parameters": (_DTYPES[self.dtype][0], shape)})
 
@@ -67,7 +67,7 @@ class ExpertBuffer:
     """A buffer on the disk, read a snapshot at a time.
 
     Attributes:
-        header: what the numbers are.
+        header: metadata.
     """
 
     def __init__(self, folder: Path):
@@ -103,12 +103,12 @@ class ExpertBuffer:
 
 
 def create(folder: Path, header: Header) -> bool:
-    """Lays out the file of a buffer, its numbers not yet written, unless it is there; returns whether it was there."""
+    """Creates the file of a buffer, filled with zeros, unless it exists; returns whether it existed."""
     return mmap_file.create(folder / FILE, header.layout)
 
 
 def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Tensor) -> None:
-    """Stores one snapshot, parameters `(p,)`, for good. Several processes may write different ones at a time.
+    """Writes one snapshot, parameters `(p,)`, through to the disk; several processes may write different ones at once.
 
     Raises:
         ValueError: there are not p parameters.
@@ -117,7 +117,7 @@ def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Ten
     """
     if parameters.shape != (header.p,):
         raise ValueError(f"a snapshot is ({header.p},), got {tuple(parameters.shape)}")
-    with np.errstate(over="ignore"):  # what does not fit is infinite, and refused
+    with np.errstate(over="ignore"):  # a value that does not fit becomes infinite: an error below
         values = parameters.detach().cpu().numpy().astype(_DTYPES[header.dtype][1])
     if not np.isfinite(values).all():
         raise Diverged(
@@ -129,20 +129,20 @@ def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Ten
 
 
 def _read_header(path: Path) -> tuple[Header, int]:
-    """Returns the header, and where the array begins; raises ValueError unless the file is just that long."""
-    said, entries, begin = mmap_file.read_head(path, "buffer")
+    """Returns the header and the offset of the array; raises ValueError if the file has another size."""
+    metadata, entries, begin = mmap_file.read_head(path, "buffer")
     entry = entries["parameters"]
-    order = tuple((str(name), tuple(shape)) for name, shape in said["order"])
+    order = tuple((str(name), tuple(shape)) for name, shape in metadata["order"])
     header = Header(
-        said["experts"],
-        tuple(said["epochs"]),
+        metadata["experts"],
+        tuple(metadata["epochs"]),
         order,
-        said["dtype"],
-        said["architecture"],
-        (said["real"][0], said["real"][1]),
-        said["preprocess"],
-        said["recipe"],
-        said.get("preprocessing", {}),
+        metadata["dtype"],
+        metadata["architecture"],
+        (metadata["real"][0], metadata["real"][1]),
+        metadata["preprocess"],
+        metadata["recipe"],
+        metadata.get("preprocessing", {}),
     )
     counts = [header.experts, *header.epochs, *(side for _, shape in order for side in shape)]
     if any(type(count) is not int or count < 0 for count in counts):
@@ -153,6 +153,6 @@ def _read_header(path: Path) -> tuple[Header, int]:
         raise ValueError(f"dtype {header.dtype!r}; a buffer is one of {sorted(_DTYPES)}")
     wanted = header.layout.entries()["parameters"]
     if entry != wanted:
-        raise ValueError(f"its array is {tuple(entry['shape'])}, {entry}; its header says {wanted}")
+        raise ValueError(f"its array is {tuple(entry['shape'])}, {entry}; its header declares {wanted}")
     mmap_file.check_size(path, header.layout, begin)
     return header, begin

@@ -1,25 +1,26 @@
-"""Networks trained on the real training set: feature extractors and teachers, cached for every run that wants them."""
+"""Networks trained on the real training set as feature extractors, cached for every run that uses them."""
 
 from __future__ import annotations
 
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
-from dd_bench.runtime.checkpoint import remove, spent
 from dd_bench.runtime.context import RunContext
-from dd_bench.runtime.outer_loop import Diverged
-from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.seeding import seed_for
-from dd_bench.training.batches import fetch_split
-from dd_bench.training.compilation import repays_compilation
-from dd_bench.training.loop import train
+from dd_bench.teachers.trained_network import (
+    WEIGHTS,
+    RealTraining,
+    cache_entry,
+    checkpoint_in,
+    load_weights,
+    save_weights,
+    trained_network,
+)
 from dd_bench.training.recipe import Recipe
 
 
@@ -32,69 +33,35 @@ def feature_network(
     and the precision, not on the run's seed, so that all methods and seeds of a sweep share it.
 
     Raises:
-        ValueError: the entry of the cache is damaged.
+        ValueError: the cache entry is damaged.
         Diverged: the trained network is not finite.
     """
-    seed = seed_for(0, "teacher", index)
-    net = untrained_feature_network(architecture, index, ctx)
+    training = RealTraining(real, architecture, recipe, ctx.runtime)
+    title = f"teacher {index}"
 
     def build(folder: Path) -> float:
-        kept = folder / "training.checkpoint.safetensors"
-        done, before = spent(kept)
-        split, compiled = (
-            real.train,
-            repays_compilation(recipe.epochs * len(real.train), real.shape, ctx.runtime),
+        net, seconds = trained_network(training, _seed(index), checkpoint_in(folder), title=title)
+        save_weights(
+            net,
+            folder / WEIGHTS,
+            title=title,
+            epoch=training.epochs,
+            knob="method.teacher.lr",
+            lr=recipe.lr,
         )
+        return seconds
 
-        with Progress(f"teacher {index}", recipe.epochs, done) as progress:
-            train(
-                net,
-                fetch_split(split),
-                len(split),
-                recipe,
-                seed=seed_for(seed, "train"),
-                runtime=ctx.runtime,
-                flip=real.flip,
-                compiled=compiled,
-                on_epoch=lambda epoch: progress.advance_to(epoch, {}),
-                checkpoint=kept,
-            )
-        state = {k: v.detach().cpu().contiguous() for k, v in net.state_dict().items()}
-        if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
-            raise Diverged(
-                f"teacher {index} is not finite after its last epoch. Try a smaller method.teacher.lr than {recipe.lr}"
-            )
-        save_file(state, folder / "network.safetensors")
-        return before
-
-    entry = ctx.cache.entry(
-        "teacher",
-        {
-            "real": real.digest,
-            "images": len(real.train),
-            "preprocess": real.preprocess.digest,
-            "flip": real.flip,
-            "architecture": architecture.describe(),
-            "recipe": recipe.identity(),
-            "index": index,
-            "autocast": ctx.runtime.autocast,
-            "device": ctx.device.type,
-        },
-        build,
-    )
-    remove(entry)
-    try:
-        net.load_state_dict(load_file(entry / "network.safetensors", device=str(ctx.device)))
-    except (SafetensorError, OSError, RuntimeError) as error:
-        raise ValueError(
-            f"cache entry {entry} is damaged ({error}). To build it anew: rm -r {entry}"
-        ) from error
-    return net.to(memory_format=torch.contiguous_format).eval()
+    entry = cache_entry(ctx.cache, "teacher", training.identity() | {"index": index}, build)
+    return load_weights(untrained_feature_network(architecture, index, ctx), entry / WEIGHTS)
 
 
 def untrained_feature_network(architecture: Architecture, index: int, ctx: RunContext) -> Network:
-    """Returns the untrained network that teacher `index` started from."""
-    return architecture.fresh(seed_for(seed_for(0, "teacher", index), "init"), ctx.device)
+    """Returns the untrained network that feature network `index` started from."""
+    return architecture.fresh(seed_for(_seed(index), "init"), ctx.device)
+
+
+def _seed(index: int) -> int:
+    return seed_for(0, "teacher", index)
 
 
 @torch.no_grad()

@@ -1,9 +1,9 @@
-"""Stored soft labels: what teachers said of every view of a synthetic set, epoch by epoch, in mapped arrays.
+"""Stored soft labels: the teachers' logits of every view of a synthetic set, epoch by epoch, in memory-mapped arrays.
 
-`labels.safetensors` holds float16 `logits (epochs, n, k)`; or, of the `top` classes of each view alone, their
-logits and indices `(epochs, n, top)`, and `rest (epochs, n)`, the logit that all others share: with it they keep
-their share of the probability at the temperature of the loss. Views are not stored: they follow from the seed
-(`dd_bench.training.views`). The head says of which images, views and teachers they are.
+`labels.safetensors` holds float16 `logits (epochs, n, k)`; or only the logits and indices of the `top` classes of each
+view, `(epochs, n, top)`, and `rest (epochs, n)`, one logit for all other classes: with it these keep their share of
+the probability at the temperature of the loss. Views are not stored: they follow from the seed
+(`dd_bench.training.views`). The header identifies the images, views and teachers.
 """
 
 from __future__ import annotations
@@ -25,28 +25,28 @@ from dd_bench.runtime import mmap_file
 from dd_bench.runtime.files import write_atomic
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.seeding import seed_for
-from dd_bench.training.views import View, ViewRecipe, Views, sent
+from dd_bench.training.views import View, ViewRecipe, Views, to_device
 
 FILE, DONE = "labels.safetensors", "done.json"
 
 
 @dataclass(frozen=True)
 class StoreHeader:
-    """What stored labels are of.
+    """The images, views and teachers of stored labels.
 
     Attributes:
         images: identity of the synthetic set, see `SyntheticSet.identity`.
         n, k: images and classes.
-        epochs: stored epochs.
+        epochs: number of stored epochs.
         seed: of the views.
-        batch_size: of the batches in which images were mixed.
-        views: the recipe of the views, with its flip dropped where it was.
-        teachers: digests, in the order of the mean.
+        batch_size: of the batches in which images are mixed.
+        views: the recipe of the views; without the flip if that changes the class.
+        teachers: digests of the teachers, in order.
         class_names: of the k columns, in order.
         teacher_mode: see `LabelRecipe`.
         top: logits stored a view; None for all.
-        temperature: at which `rest` keeps the others' share; None: `rest` is their mean, or all logits are stored.
-        teacher_names: of the teachers, as their digests; none in labels of before they were written.
+        temperature: of the probabilities that `rest` preserves; None: `rest` is a mean, or all logits are stored.
+        teacher_names: in the order of their digests; empty in labels of older versions.
     """
 
     images: str
@@ -65,7 +65,7 @@ class StoreHeader:
 
     @property
     def layout(self) -> mmap_file.Layout:
-        """How the file is laid out."""
+        """Layout of the file."""
         e, n, k, t = self.epochs, self.n, self.k, self.top
         arrays: dict[str, tuple[str, tuple[int, ...]]]
         if t is None or t >= k:
@@ -73,15 +73,20 @@ class StoreHeader:
         else:
             index = "I16" if k < 2**15 else "I32"
             arrays = {"values": ("F16", (e, n, t)), "indices": (index, (e, n, t)), "rest": ("F16", (e, n))}
-        said = json.loads(json.dumps(asdict(self)))
-        return mmap_file.Layout("labels", said, arrays)
+        return mmap_file.Layout("labels", self.metadata, arrays)
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The fields as JSON."""
+        fields: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return fields
 
 
 class LabelStore:
     """Stored labels on the disk, read an epoch at a time."""
 
     def __init__(self, folder: Path, device: torch.device):
-        """Opens the labels in `folder`; what is read goes to `device`.
+        """Opens the labels in `folder`, to be read to `device`.
 
         Raises:
             ValueError: they are missing, or damaged.
@@ -90,12 +95,12 @@ class LabelStore:
         if not self.path.is_file():
             raise ValueError(f"{folder} holds no labels: it has no {FILE}")
         try:
-            said, entries, begin = mmap_file.read_head(self.path, "labels")
-            said |= {k: tuple(said.get(k, ())) for k in ("teachers", "class_names", "teacher_names")}
-            self.header = StoreHeader(**said)
+            metadata, entries, begin = mmap_file.read_head(self.path, "labels")
+            metadata |= {k: tuple(metadata.get(k, ())) for k in ("teachers", "class_names", "teacher_names")}
+            self.header = StoreHeader(**metadata)
             layout = self.header.layout
             if entries != layout.entries():
-                raise ValueError(f"its arrays are {entries}, its head says {layout.entries()}")
+                raise ValueError(f"its arrays are {entries}, its header declares {layout.entries()}")
             mmap_file.check_size(self.path, layout, begin)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"the labels {self.path} are damaged: {error}") from error
@@ -103,28 +108,28 @@ class LabelStore:
         self._read: tuple[int, Tensor] | None = None
 
     def __reduce__(self) -> tuple[type[LabelStore], tuple[Path, torch.device]]:
-        """Another process maps the file itself."""
+        """Pickles the path: another process maps the file itself."""
         return LabelStore, (self.path.parent, self.device)
 
     @property
     def digest(self) -> str:
-        """Sha256 of the head: of which images, views and teachers they are."""
+        """Sha256 of the header, which identifies the images, views and teachers."""
         return hashlib.sha256(self.header.layout.head()).hexdigest()
 
     @property
     def label_bytes(self) -> int:
-        """Bytes of the arrays; the head is not counted."""
+        """Bytes of the arrays, without the header."""
         return self.header.layout.size
 
     def stored_epoch(self, epoch: int) -> int:
-        """Returns which stored epoch the training's epoch number `epoch` is: itself, as long as there are enough."""
+        """Returns the stored epoch to use in epoch `epoch` of a training: the same, or a random one past the stored."""
         pool = self.header.epochs
         return epoch if epoch < pool else seed_for(self.header.seed, "pool", epoch) % pool
 
     def logits(self, epoch: int, index: Tensor) -> Tensor:
         """Returns the logits of the views `index (b,)` of a stored epoch, float32 `(b, k)`."""
         if self._read is None or self._read[0] != epoch:
-            self._read = (epoch, sent(self._epoch(epoch), self.device))
+            self._read = (epoch, to_device(self._epoch(epoch), self.device))
         return self._read[1][index].float()
 
     def _epoch(self, epoch: int) -> Tensor:
@@ -139,44 +144,44 @@ def fill(
     folder: Path,
     header: StoreHeader,
     images: Inputs,
-    say: Callable[[View], Tensor],
-    tick: Callable[[int], None],
+    teacher_logits: Callable[[View], Tensor],
+    on_epoch: Callable[[int], None],
 ) -> None:
-    """Writes the labels of all epochs, going on from the last whole epoch that a killed attempt has left.
+    """Writes the labels of all epochs, resuming after the last complete epoch of a killed attempt.
 
     Args:
-        folder: where.
-        header: of which images, views and teachers.
+        folder: of the labels.
+        header: images, views and teachers.
         images: inputs `(n, c, h, w)`.
-        say: what the teachers say of a view, `(b, k)`.
-        tick: told the number of epochs done.
+        teacher_logits: maps a view to the logits of the teachers, `(b, k)`.
+        on_epoch: called with the number of epochs done.
 
     Raises:
         Diverged: a logit is not finite as float16.
         OSError: the disk is full.
     """
     path, layout = folder / FILE, header.layout
-    there = mmap_file.create(path, layout)
-    done = json.loads((folder / DONE).read_text()) if there and (folder / DONE).exists() else 0
+    existed = mmap_file.create(path, layout)
+    done = json.loads((folder / DONE).read_text()) if existed and (folder / DONE).exists() else 0
     views = views_of(header)
     for epoch in range(done, header.epochs):
-        said = torch.empty(header.n, header.k, device=images.device)
+        logits = torch.empty(header.n, header.k, device=images.device)
         for view in views.epoch(images, epoch):
-            said[view.index] = say(view)
-        for name, rows in _packed(said.cpu(), header).items():
+            logits[view.index] = teacher_logits(view)
+        for name, rows in _packed(logits.cpu(), header).items():
             mmap_file.write(path, layout, name, epoch, rows)
         write_atomic(folder / DONE, json.dumps(epoch + 1).encode())
-        tick(epoch + 1)
+        on_epoch(epoch + 1)
 
 
 def views_of(header: StoreHeader) -> Views:
-    """Returns the views that the labels are of."""
+    """Returns the views of stored labels."""
     recipe = ViewRecipe.model_validate(header.views)
     return Views(recipe, header.n, seed=header.seed, batch_size=header.batch_size, flip_allowed=True)
 
 
 def _packed(logits: Tensor, header: StoreHeader) -> dict[str, np.ndarray[Any, Any]]:
-    """Returns the rows of an epoch, `(n, k)`, as they are stored."""
+    """Returns the logits of an epoch, `(n, k)`, as the rows of the stored arrays, by name."""
     half = logits.half()
     if not bool(torch.isfinite(half).all()):
         raise Diverged(

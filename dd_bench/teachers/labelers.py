@@ -1,11 +1,11 @@
-"""Labelers give the target of a view: its class, a stored soft label, or the answer of a teacher.
+"""Labelers give the target of a view: its class, a stored soft label, or the logits of a teacher.
 
-Four answers to one question, so that a reader can see what the *data* give and what the *labels* give:
+There are four kinds, so that the effect of the *data* can be told from the effect of the *labels*:
 
 - `hard`: the classes. Costs nothing.
-- `static`: what the teachers say of each image, unaugmented, once. One soft label an image.
-- `replay`: what they say of each view of each epoch, stored (FKD, Shen and Xing, ECCV 2022). Same seed, same views.
-- `online`: what they say of each view while the network trains. Nothing stored, but the teachers must come along.
+- `static`: the teachers' logits of each unaugmented image. One soft label an image.
+- `replay`: their logits of each view of each epoch, stored (FKD, Shen and Xing, ECCV 2022). Same seed, same views.
+- `online`: their logits of each view, computed while the network trains. Nothing is stored; the teachers are needed.
 """
 
 from __future__ import annotations
@@ -33,24 +33,24 @@ class Labeler(ABC):
     """Gives the target of a view.
 
     Attributes:
-        label_bytes: what a user has to store beside the images, in bytes.
-        forwards: teacher forwards, in images, that training one network costs.
+        label_bytes: bytes of labels that a user stores in addition to the images.
+        forwards: teacher forwards, in images, for the training of one network.
     """
 
     label_bytes: int = 0
     forwards: int = 0
 
     def viewed_epoch(self, epoch: int) -> int:
-        """Returns the epoch whose views are shown in a training's epoch number `epoch`."""
+        """Returns the epoch whose views are used in epoch `epoch` of a training."""
         return epoch
 
     @abstractmethod
     def target(self, view: View) -> Target:
-        """Returns what the network's answer to the view is compared with."""
+        """Returns the target of the network's logits for the view."""
 
 
 class Hard(Labeler):
-    """The classes, in a mixture both."""
+    """The classes; both classes of a mixture."""
 
     def __init__(self, labels: Tensor):
         """Takes the classes, int64 `(n,)`."""
@@ -65,17 +65,17 @@ class _Soft(Labeler):
     def __init__(self, recipe: LabelRecipe, labels: Tensor):
         self.recipe, self.labels = recipe, labels
 
-    def _taught(self, view: View, logits: Tensor) -> SoftTarget:
+    def _soft_target(self, view: View, logits: Tensor) -> SoftTarget:
         mixture = view.mixture
         partner, keep = (None, None) if mixture is None else (mixture.partner, mixture.keep)
         return SoftTarget(logits, self.labels[view.index], partner, keep, self.recipe)
 
 
 class StaticSoft(_Soft):
-    """One soft label an image, of the image as it is; a mixture interpolates two of them (INFER)."""
+    """One soft label an image, of the unaugmented image; a mixture interpolates two of them (INFER)."""
 
     def __init__(self, recipe: LabelRecipe, labels: Tensor, logits: Tensor):
-        """Takes the classes `(n,)` and what the teachers say, float16 logits `(n, k)`."""
+        """Takes the classes `(n,)` and the teachers' logits, float16 `(n, k)`."""
         super().__init__(recipe, labels)
         self.logits = logits
         self.label_bytes = logits.numel() * logits.element_size()
@@ -90,11 +90,11 @@ class StaticSoft(_Soft):
                 t = self.recipe.temperature
                 mixed = view.mixture.labels((z / t).softmax(1))
                 z = t * mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
-        return self._taught(view, z)
+        return self._soft_target(view, z)
 
 
 class Replay(_Soft):
-    """What the teachers said of just these views, read back."""
+    """The teachers' logits of the same views, read from the store."""
 
     def __init__(self, recipe: LabelRecipe, labels: Tensor, store: LabelStore):
         """Takes the classes `(n,)` and the stored labels."""
@@ -102,30 +102,30 @@ class Replay(_Soft):
         self.store, self.label_bytes = store, store.label_bytes
 
     def viewed_epoch(self, epoch: int) -> int:
-        """See `Labeler`; of a pool, one of the stored epochs."""
+        """See `Labeler`; with a pool, one of the stored epochs."""
         return self.store.stored_epoch(epoch)
 
     def target(self, view: View) -> SoftTarget:
         """See `Labeler`."""
-        return self._taught(view, self.store.logits(view.epoch, view.index))
+        return self._soft_target(view, self.store.logits(view.epoch, view.index))
 
 
 class OnlineTeacher(_Soft):
-    """What the teachers say of the view now."""
+    """The teachers' logits of the view, computed when the network trains on it."""
 
     def __init__(self, recipe: LabelRecipe, labels: Tensor, teachers: Sequence[Teacher], forwards: int):
-        """Takes the classes `(n,)`, the teachers, and how many forwards they will do for one network."""
+        """Takes the classes `(n,)`, the teachers, and the number of their forwards for one network."""
         super().__init__(recipe, labels)
         self.teachers, self.forwards = list(teachers), forwards
 
     def target(self, view: View) -> SoftTarget:
         """See `Labeler`."""
-        return self._taught(view, ensemble(self.teachers, view.x, self.recipe.teacher_mode))
+        return self._soft_target(view, ensemble(self.teachers, view.x, self.recipe.teacher_mode))
 
 
 def labelled_batches(
     images: Inputs, views: Views, labeler: Labeler, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor, Target]]:
-    """Yields the batches of an epoch: images as they are, as they are shown, and the target."""
+    """Yields the batches of an epoch: unaugmented images, views, and their target."""
     for view in views.epoch(images, labeler.viewed_epoch(epoch)):
         yield images[view.index], view.x, labeler.target(view)

@@ -1,6 +1,6 @@
-"""Relabelling: from a synthetic set, a label recipe and the run's teachers to labelled training batches.
+"""Relabelling: labelled training batches from a synthetic set, a label recipe and the run's teachers.
 
-Stored labels are a cached artifact. Killed, their making goes on from the last whole epoch, with the same bytes.
+Stored labels are cached. When killed, labelling resumes after the last complete epoch and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -37,13 +37,13 @@ from dd_bench.training.views import View, Views, without_flip
 
 @dataclass(frozen=True)
 class LabelledData:
-    """Views of a set and their targets; where labels are stored, every network gets the same views.
+    """Views of a set and their targets; with stored labels, every network gets the same views.
 
     Attributes:
         images: network inputs `(n, c, h, w)`.
         labeler: gives the target of each view.
         recipe: of the training, with its views.
-        flip: whether a horizontal flip keeps the class.
+        flip: whether a horizontal flip preserves the class.
         teachers: the teachers that label the views, in order; empty for hard labels.
     """
 
@@ -77,19 +77,19 @@ def labelled_data(
     real: RealSet,
     ctx: TeacherContext,
 ) -> LabelledData:
-    """Returns the labelled data of a set; labels it first where labels are stored.
+    """Returns the labelled data of a set, computing the labels first where they are stored.
 
     Args:
-        images: what networks train on, `(n, c, h, w)`.
+        images: inputs that networks train on, `(n, c, h, w)`.
         labels: their classes, int64 `(n,)`.
-        identity: of the stored set; of what a device made of it the last bits differ.
-        recipe: label_recipe a network is trained.
+        identity: of the stored set, as the last bits of decoded inputs depend on the device.
+        recipe: how a network is trained.
         label_recipe: which labels, and their loss.
-        real: names the classes, and whether a flip keeps them.
+        real: the dataset: its class names, and whether a flip preserves the class.
         ctx: of the run, with its teachers.
 
     Raises:
-        ValueError: the labels named by `label_recipe.source` are of other images, classes or views.
+        ValueError: the labels in `label_recipe.source` belong to other images, classes or views.
     """
     labeler: Labeler
     recipe = recipe.lasting(len(images))
@@ -163,18 +163,18 @@ def _stored(
     ctx: TeacherContext,
 ) -> Path:
     def build(folder: Path) -> None:
-        def say(view: View) -> Tensor:
+        def teacher_logits(view: View) -> Tensor:
             return ensemble(teachers, view.x, label_recipe.teacher_mode)
 
         with Progress("labels", header.epochs, 0) as progress:
-            fill(folder, header, images, say, lambda done: progress.advance_to(done, {}))
+            fill(folder, header, images, teacher_logits, lambda done: progress.advance_to(done, {}))
 
-    depends_on = {**header.layout.said, "autocast": ctx.runtime.autocast, "device": ctx.device.type}
+    depends_on = {**header.metadata, "autocast": ctx.runtime.autocast, "device": ctx.device.type}
     return ctx.cache.entry("labels", depends_on, build)
 
 
 def check_store(store: LabelStore, wanted: StoreHeader) -> str | None:
-    """Returns why stored labels are not those of a training, and what to change, or None."""
+    """Returns why stored labels do not fit a training, and what to change, or None."""
     has = store.header
     for name, what, advice in (
         ("class_names", "classes", "labels of this dataset"),
@@ -184,18 +184,18 @@ def check_store(store: LabelStore, wanted: StoreHeader) -> str | None:
         ("top", "stored logits", f"protocol.labels.top={has.top}"),
         (
             "temperature",
-            "temperature of what is not stored",
+            "temperature of the logits that are not stored",
             "protocol.labels.loss=mse"
             if has.temperature is None
             else f"protocol.labels.loss=kl protocol.labels.temperature={has.temperature}",
         ),
         ("teacher_mode", "teacher mode", f"protocol.labels.teacher_mode={has.teacher_mode}"),
     ):
-        there, here = _difference(getattr(has, name), getattr(wanted, name))
-        if there != here:
+        stored, ours = _difference(getattr(has, name), getattr(wanted, name))
+        if stored != ours:
             return (
-                f"the labels {store.path} are of other {what} ({there}) than this training "
-                f"({here}). Use {advice}, or protocol.labels.source=null to make labels of its own"
+                f"the labels {store.path} are of other {what} ({stored}) than this training "
+                f"({ours}). Use {advice}, or protocol.labels.source=null to compute new labels"
             )
     if has.epochs < wanted.epochs:
         return (
@@ -206,7 +206,7 @@ def check_store(store: LabelStore, wanted: StoreHeader) -> str | None:
 
 
 def _difference(a: object, b: object) -> tuple[str, str]:
-    """Returns two values as text: of mappings and sequences the first part that differs."""
+    """Returns two values as text; of mappings and sequences only the first item that differs."""
     if isinstance(a, dict) and isinstance(b, dict):
         key = next((k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)), None)
         return (f"{key}={a.get(key)}", f"{key}={b.get(key)}") if key is not None else ("", "")

@@ -1,8 +1,8 @@
 """Batched, differentiable image augmentation on the device: the DSA family (Zhao and Bilen, ICML 2021).
 
-What is drawn and what is done with it are two functions. `draw` returns an explicit record of one op and its
-values a group; `apply` is a pure function of images and record. So "the same augmentation for the real and the
-synthetic batch of a class" is the same record applied twice, and no generator is ever rewound.
+Drawing and applying are two functions. `draw` returns an explicit record of one op and its values for each group;
+`apply` is a pure function of images and record. So "the same augmentation for the real and the synthetic batch of a
+class" is the same record applied twice, and no generator has to be reset.
 
 Images are network inputs: zero fill is the mean colour, not black.
 """
@@ -23,12 +23,12 @@ IDC_ALWAYS = ("flip", "color", "cutout")
 
 @dataclass(frozen=True)
 class Draw:
-    """What was drawn for `g` groups of images: which op, and its values in [0, 1).
+    """The augmentation of `g` groups of images: the op of each, and its random values in [0, 1).
 
     Attributes:
         op: index into `Augment.choices`, `(g,)`, on the CPU: the op decides which kernels run.
         values: uniform numbers, `(g, 3)` or `(g, b, 3)` when each image has its own; on the device.
-        always: as `values`, one record an op that is applied whatever was chosen (style `idc`), by name.
+        always: as `values`, by name, for each op that is always applied (style `idc`).
     """
 
     op: Tensor
@@ -86,29 +86,31 @@ class Augment:
     def apply(self, x: Tensor, draw: Draw) -> Tensor:
         """Augments groups of images `(g, b, c, h, w)`; differentiable in `x`.
 
-        Groups that drew the same op run as one kernel chain: at most one chain an op, whatever g is.
+        Groups with the same op run together: at most one sequence of kernels an op, whatever g is.
         """
         g, b = x.shape[:2]
         for name in ("flip", "color"):
             if name in draw.always:
-                x = self._one(name, x.flatten(0, 1), _spread(draw.always[name], g, b)).view_as(x)
+                x = self._one(name, x.flatten(0, 1), _per_image(draw.always[name], g, b)).view_as(x)
         if self.choices:
             x = self._chosen(x, draw)
         if "cutout" in draw.always:
-            x = self._one("cutout", x.flatten(0, 1), _spread(draw.always["cutout"], g, b)).view_as(x)
+            x = self._one("cutout", x.flatten(0, 1), _per_image(draw.always["cutout"], g, b)).view_as(x)
         return x
 
     def _chosen(self, x: Tensor, draw: Draw) -> Tensor:
         g, b = x.shape[:2]
         present = draw.op.unique().tolist()
         if len(present) == 1:
-            return self._one(self.choices[present[0]], x.flatten(0, 1), _spread(draw.values, g, b)).view_as(x)
+            return self._one(
+                self.choices[present[0]], x.flatten(0, 1), _per_image(draw.values, g, b)
+            ).view_as(x)
         parts, order = [], []
         for op in present:
             groups = (draw.op == op).nonzero().flatten()
             index = groups.to(x.device)
             part = x[index]  # (g', b, c, h, w)
-            values = _spread(draw.values[index], len(groups), b)
+            values = _per_image(draw.values[index], len(groups), b)
             parts.append(self._one(self.choices[op], part.flatten(0, 1), values).view_as(part))
             order.append(groups)
         return torch.cat(parts)[torch.cat(order).argsort().to(x.device)]
@@ -126,8 +128,8 @@ class Augment:
         return self.apply(x[None], self.draw(1, stream, per_image=len(x)))[0]
 
 
-def _spread(values: Tensor, g: int, b: int) -> Tensor:
-    """Brings values `(g, 3)` or `(g, b, 3)` to one row an image, `(g * b, 3)`."""
+def _per_image(values: Tensor, g: int, b: int) -> Tensor:
+    """Returns values `(g, 3)` or `(g, b, 3)` as one row an image, `(g * b, 3)`."""
     return (values[:, None].expand(g, b, 3) if values.ndim == 2 else values).reshape(g * b, 3)
 
 
@@ -152,14 +154,14 @@ def _crop(x: Tensor, u: Tensor) -> Tensor:
 
 
 def shifted(size: int, reach: int, u: Tensor) -> Tensor:
-    """Returns the source of each row after shifts of up to `reach` each way, `(n, size)`; `size` is outside."""
+    """Returns the source of each row after shifts of up to `reach` each way, `(n, size)`; `size` marks an empty row."""
     shift = (u * (2 * reach + 1)).floor().long().clamp_(max=2 * reach) - reach
     source = torch.arange(size, device=u.device)[None] + shift[:, None]
     return source.masked_fill((source < 0) | (source >= size), size)
 
 
 def gathered(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """Puts together images `(n, c, h, w)` of the rows `(n, h)` and columns `(n, w)` named; h or w reads a zero."""
+    """Returns images `(n, c, h, w)` of the source rows `(n, h)` and columns `(n, w)`; index h or w reads a zero."""
     padded = F.pad(x, (0, 1, 0, 1))
     n = torch.arange(len(x), device=x.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[n, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)

@@ -1,4 +1,4 @@
-"""Labelled batches: where they come from, and how a recipe shuffles, augments and mixes them."""
+"""Labelled batches: how a recipe fetches, shuffles, augments and mixes them."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 LabelledBatches = Callable[[int], Iterator[tuple[Tensor, Tensor, Target]]]
-"""Maps an epoch to its batches: images before they are augmented, network inputs, and their target."""
+"""Maps an epoch to its batches: unaugmented images, network inputs, and their target."""
 
 
 def fetch_from(images: Inputs, labels: Tensor) -> Fetch:
-    """Returns the `Fetch` of images `(n, c, h, w)` and labels that lie on the device."""
+    """Returns the `Fetch` of images `(n, c, h, w)` and labels on the device."""
     return lambda index: (images[index], labels[index])
 
 
@@ -36,7 +36,7 @@ def fetch_split(split: Split) -> Fetch:
 
 
 def is_partitioned(views: ViewRecipe | None) -> bool:
-    """Whether batches of these views are a process's part of a batch already."""
+    """Whether each of several processes fetches only its part of a batch of these views."""
     return views is not None and views.mix == "none"
 
 
@@ -65,7 +65,7 @@ def recipe_batches(
 def _viewed(
     fetch: Fetch, views: Views, device: torch.device, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor, Target]]:
-    # of several processes each decodes its own part of a batch, unless images are mixed with others of it
+    # each of several processes decodes only its part of a batch, unless images are mixed within the batch
     part = (distributed.rank(), distributed.world()) if is_partitioned(views.recipe) else (0, 1)
     for index, show in views.batches(epoch, device, part):
         raw, y = fetch(index)
@@ -74,7 +74,7 @@ def _viewed(
 
 
 def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[Tensor]:
-    """Yields the indices of one shuffled epoch; a set that fits one batch needs no shuffling."""
+    """Yields the indices of one shuffled epoch; a set that fits in one batch is not shuffled."""
     if n <= size:
         yield torch.arange(n, device=device)
     else:
@@ -82,7 +82,7 @@ def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[
 
 
 def maybe_mix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Target]:
-    """Returns inputs and their target: labels, or what `mixed_loss` takes where CutMix struck."""
+    """Returns inputs and their target: labels, or the arguments of `mixed_loss` if CutMix was applied."""
     if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
         x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta)
         return x, (y, partner, keep)

@@ -1,4 +1,4 @@
-"""When `torch.compile` is worth its warm-up."""
+"""When `torch.compile` saves more time than its warm-up takes."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from dd_bench.runtime.runtime import Runtime
 
 
 def repays_compilation(images: int, shape: tuple[int, int, int] | GraphShape, runtime: Runtime) -> bool:
-    """Whether passing `images` images `(c, h, w)` through networks is worth the compiler's warm-up.
+    """Whether compiling saves more than its warm-up takes, for `images` images of `shape` passed through networks.
 
-    `compile_after` counts images of 28x28; larger ones count for more, by their area.
+    `compile_after` counts images of 28x28; larger images count by their area.
     """
     if (
         isinstance(shape, GraphShape) or runtime.compile_after is None

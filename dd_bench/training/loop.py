@@ -1,7 +1,7 @@
 """The one train-from-scratch loop: evaluators train fresh networks with it, methods their teachers and experts.
 
-The data lie on the device, a batch is an index, and no step waits for the device. `train` runs one network;
-`train_together` runs several as one batched network (`torch.func.vmap`), the fast way on a GPU. Both draw the
+The data are on the device, a batch is an index, and no step waits for the device. `train` trains one network;
+`train_together` trains several as one batched network (`torch.func.vmap`), which is faster on a GPU. Both draw the
 same batches and augmentations for a network's seed.
 """
 
@@ -29,7 +29,7 @@ from dd_bench.training.recipe import Recipe
 
 
 class GradientRule(Protocol):
-    """Fills the gradients of a step by another rule than the gradient of the loss."""
+    """Fills the gradients of a step, where they are not the gradient of the loss."""
 
     def __call__(
         self, net: nn.Module, loss: Loss, x: Tensor, target: Target, raw: Tensor, epoch: int
@@ -57,25 +57,25 @@ def train(
 
     Args:
         net: on `runtime.device`.
-        fetch: where batches come from.
+        fetch: maps indices to inputs and labels.
         n: number of training images.
         recipe: optimiser, schedule, epochs, augmentation.
         seed: of batch order, augmentation, mixing and dropout.
         runtime: device and precision.
-        flip: whether a horizontal flip keeps the class.
+        flip: whether a horizontal flip preserves the class.
         compiled: use `torch.compile`, see `repays_compilation`.
         on_epoch: called with the number of epochs done after each of them.
         on_step: called with the number of steps done after each of them.
         gradient_rule: instead of the gradient of the loss.
-        checkpoint: file of a checkpoint, written after every epoch and gone on from if it is there; the result is the
-            same. It stays when the training is done.
-        labelled_batches: what is shown and what is to be answered, instead of `fetch` under the recipe.
+        checkpoint: file of a checkpoint, written after every epoch and resumed from if it exists, with the same result.
+            It is not removed when the training is done.
+        labelled_batches: inputs and targets, instead of those of `fetch` and the recipe.
 
-    Several processes that `torchrun` has started train it together, see `parallel`.
+    Several processes started by `torchrun` train it together, see `dd_bench.runtime.distributed`.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or of another network or optimiser.
-        ValueError: several processes cannot train this together.
+        ValueError: this cannot be trained by several processes.
     """
     device, recipe = runtime.device, recipe.lasting(n)
     streams = [stream(device, seed, role) for role in ("order", "augment", "cutmix")]
@@ -86,7 +86,7 @@ def train(
     if compiled:
         net = net.to(memory_format=torch.channels_last)
     net.train()
-    called = _by_several(net, gradient_rule, custom_batches, device) if distributed.world() > 1 else net
+    model = _distributed(net, gradient_rule, custom_batches, device) if distributed.world() > 1 else net
     with seeded(device, seed_for(seed, "dropout")):
         state: State = {"net": net, "optimizer": optimizer, "streams": Generators(streams, device)}
         done, before = restore(checkpoint, state) if checkpoint is not None else (0, 0.0)
@@ -97,14 +97,14 @@ def train(
             for step, (raw, x, target) in enumerate(
                 islice(labelled_batches(epoch), recipe.steps_of(epoch, n)), first
             ):
-                if recipe.steps is not None:  # the rate falls by step too, whatever the size of the set
+                if recipe.steps is not None:  # the learning rate changes by step
                     set_rate(optimizer, recipe, recipe.epochs * step / recipe.steps)
                 if compiled:
                     x = x.contiguous(memory_format=torch.channels_last)
                 optimizer.zero_grad(set_to_none=True)
-                if called is not net:
+                if model is not net:
                     size = min(recipe.batch_size, n - (step - first) * recipe.batch_size)
-                    _part_of_loss(called, loss_of, x, target, size, is_partitioned(recipe.views)).backward()
+                    _part_of_loss(model, loss_of, x, target, size, is_partitioned(recipe.views)).backward()
                 elif gradient_rule is None:
                     loss_of(net, x, target).backward()
                 else:
@@ -120,23 +120,23 @@ def train(
     return net
 
 
-def _by_several(
-    net: Network, gradient_rule: GradientRule | None, taught: bool, device: torch.device
+def _distributed(
+    net: Network, gradient_rule: GradientRule | None, custom_batches: bool, device: torch.device
 ) -> nn.Module:
-    """Returns the network as several processes call it."""
-    if gradient_rule is not None or taught:
+    """Returns the module that each of several processes calls instead of `net`."""
+    if gradient_rule is not None or custom_batches:
         raise ValueError(
-            "several processes train by the gradient and on the recipe's own batches alone; another gradient_rule, or "
-            "labelled_batches of teachers, take one process. Use dd-bench instead of torchrun"
+            "several processes support only the gradient of the loss and the recipe's own batches; a gradient_rule, or "
+            "labelled_batches of teachers, need one process. Use dd-bench instead of torchrun"
         )
     return distributed.spread_over_batch(net, device)
 
 
 def _part_of_loss(
-    net: nn.Module, loss_of: Loss, x: Tensor, target: Target, size: int, parted: bool
+    net: nn.Module, loss_of: Loss, x: Tensor, target: Target, size: int, partitioned: bool
 ) -> Tensor:
-    """Returns the loss of this process's part of a batch of `size`, weighed so that the average is the batch's."""
+    """Returns the loss of this process's part of a batch of `size`, weighted so that the mean is the batch's loss."""
     mine = len(range(distributed.rank(), size, distributed.world()))
-    if mine and not parted:  # with none, all go through the network, or the other processes would wait
+    if mine and not partitioned:  # without a part it runs the whole batch, or the other processes would wait
         x, target = distributed.part_of((x, target), size)
     return distributed.weight_of(mine, size) * loss_of(net, x, target)

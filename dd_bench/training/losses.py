@@ -36,26 +36,26 @@ def weighted_loss(logits: Tensor, target: Weighted) -> Tensor:
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """Returns float32 for what a network computed in a shorter type, else the tensor itself."""
+    """Returns logits of a shorter type as float32, others unchanged."""
     return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
 class LabelRecipe(BaseModel):
-    """How fresh networks are told what to answer.
+    """The labels that fresh networks are trained on, and their loss.
 
     Attributes:
-        kind: who says it.
+        kind: where they come from, see `dd_bench.teachers.labelers`.
         loss: `kl` of tempered distributions, or `mse` of the logits themselves.
         temperature: of both sides of `kl`.
         scaled: multiply `kl` by the squared temperature.
-        hard_weight: weight of the cross-entropy with the class beside the soft loss.
-        mix_space: of `static`: what a mixture interpolates, `logits` or `probabilities`.
-        teacher_mode: `eval`, or `train`: by the statistics of the batch shown, as the released CIFAR code of SRe2L
-            labels by accident; running statistics stay as they are.
-        pool: of `replay`: epochs are drawn from so many times fewer stored ones (LPLD).
-        top: of `replay`: store so many logits a view, and one for the rest, with which they keep their share at the
-            loss's temperature (`mse`: their mean); null: all.
-        source: of `replay`: the folder of labels made elsewhere; null: make them.
+        hard_weight: weight of the cross-entropy with the class, added to the soft loss.
+        mix_space: of `static`: a mixture interpolates `logits` or `probabilities`.
+        teacher_mode: `eval`, or `train`: with the statistics of the batch, as the released CIFAR code of SRe2L labels
+            by accident; running statistics do not change.
+        pool: of `replay`: store this many times fewer epochs than are trained, and draw from them (LPLD).
+        top: of `replay`: number of logits stored a view, and one for the rest, which preserves their share of the
+            probability at the loss's temperature (`mse`: their mean); null: all.
+        source: of `replay`: the folder of labels made elsewhere; null: compute them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -72,17 +72,17 @@ class LabelRecipe(BaseModel):
     source: str | None
 
     @model_validator(mode="after")
-    def _of_views(self) -> Self:
+    def _consistent(self) -> Self:
         if self.kind == "static" and self.teacher_mode == "train":
             raise ValueError(
-                "kind=static with teacher_mode=train: an image that is labelled once is in no batch, whose statistics "
-                "these would be. Use teacher_mode=eval, or kind=replay"
+                "kind=static with teacher_mode=train: images are labelled once, and not in the batches whose "
+                "statistics teacher_mode=train uses. Use teacher_mode=eval, or kind=replay"
             )
         return self
 
 
 class SoftTarget(NamedTuple):
-    """A soft target: what the teachers say, logits `(b, k)`, beside the classes of the images shown."""
+    """A soft target: the teachers' logits `(b, k)`, the classes of the images, and how they are mixed."""
 
     logits: Tensor
     hard: Tensor
@@ -97,17 +97,17 @@ def distillation_loss(logits: Tensor, target: SoftTarget) -> Tensor:
     `kl` is KL(softmax(teacher / T) || softmax(student / T)), a mean over images; times T^2 if `scaled`. `mse` is the
     mean squared difference of all logits. Both plus `hard_weight` times the cross-entropy with the classes.
     """
-    how, student, teacher = target.recipe, at_least_float32(logits), target.logits
-    if how.loss == "kl":
-        t = how.temperature
+    recipe, student, teacher = target.recipe, at_least_float32(logits), target.logits
+    if recipe.loss == "kl":
+        t = recipe.temperature
         loss = F.kl_div(
             (student / t).log_softmax(1), (teacher / t).log_softmax(1), reduction="batchmean", log_target=True
         )
-        loss = loss * t**2 if how.scaled else loss
+        loss = loss * t**2 if recipe.scaled else loss
     else:
         loss = F.mse_loss(student, teacher)
-    if how.hard_weight:
-        loss = loss + how.hard_weight * _hard_loss(student, target)
+    if recipe.hard_weight:
+        loss = loss + recipe.hard_weight * _hard_loss(student, target)
     return loss
 
 
@@ -145,7 +145,7 @@ def compiled_loss() -> Callable[..., Tensor]:
     """The compiled loss; one compilation serves every network of an architecture."""
     global _COMPILED
     if _COMPILED is None:
-        # else the ninth architecture or shape of batch of a run would be left to the interpreter
+        # else the ninth architecture or batch shape of a run would not be compiled
         torch._dynamo.config.recompile_limit = max(1024, torch._dynamo.config.recompile_limit)
         _COMPILED = torch.compile(network_loss, dynamic=False)
     return _COMPILED

@@ -13,7 +13,7 @@ from dd_bench.training.recipe import Recipe
 def make_optimizer(
     parameters: Any, recipe: Recipe, device: torch.device, stacked: int = 0
 ) -> torch.optim.Optimizer:
-    """Builds the recipe's optimiser, fused where torch has it; `stacked` dimensions are of networks side by side."""
+    """Builds the recipe's optimiser, fused; the first `stacked` dimensions of a parameter number the networks."""
     parameters = list(parameters)
     if recipe.decay_filter == "weights_only":
         flat = [p for p in parameters if p.ndim - stacked < 2]
@@ -30,15 +30,15 @@ def make_optimizer(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
-    """Sets the learning rate after so many epochs, and forgets momentum at a milestone if the recipe says so."""
+    """Sets the learning rate after `epoch` epochs; resets the optimiser at a milestone if `reset_optimizer` is set."""
     if epoch in recipe.milestones and recipe.reset_optimizer:
         optimizer.state.clear()
     for group in optimizer.param_groups:
-        group["lr"] = recipe.lr * _share(recipe, epoch)
+        group["lr"] = recipe.lr * _factor(recipe, epoch)
 
 
-def _share(recipe: Recipe, epoch: float) -> float:
-    """Returns the share of the learning rate that is left after so many epochs."""
+def _factor(recipe: Recipe, epoch: float) -> float:
+    """Returns the factor of the learning rate after `epoch` epochs."""
     if epoch < recipe.warmup:
         return 0.01 + 0.99 * epoch / recipe.warmup
     if recipe.schedule == "milestones":

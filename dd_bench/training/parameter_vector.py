@@ -1,4 +1,4 @@
-"""A network as a function of one flat vector of its parameters: what inner loops step, and experts store."""
+"""A network as a function of one flat vector of its parameters: inner loops update it, expert buffers store it."""
 
 from __future__ import annotations
 
@@ -10,12 +10,12 @@ from dd_bench.models.network import Network
 
 
 class FunctionalNetwork:
-    """`f(theta (p,), x (n, c, h, w)) -> logits (n, k)` of a network whose own parameters are left alone.
+    """`f(theta (p,), x (n, c, h, w)) -> logits (n, k)` of a network whose own parameters do not change.
 
-    The network is in eval mode: a step that is computed twice must not draw another dropout mask.
+    The network is in eval mode: a step that is recomputed must not draw another dropout mask.
 
     Attributes:
-        order: name and shape of each parameter, in the order in which they lie in the vector.
+        order: name and shape of each parameter, in the order of the vector.
         p: number of parameters.
     """
 
@@ -40,6 +40,6 @@ class FunctionalNetwork:
 def flatten(net: torch.nn.Module) -> Tensor:
     """Returns a copy of the parameters as one vector `(p,)`, in the order of `FunctionalNetwork`.
 
-    A copy, also of a network on the CPU: a view would follow the training, and every snapshot would be the last.
+    Always a copy: a view would change as training continues.
     """
     return torch.cat([p.detach().flatten() for p in net.parameters()])

@@ -1,4 +1,4 @@
-"""A protocol: how fresh networks are trained and which of their scores counts. Named and versioned.
+"""A protocol: how fresh networks are trained and which score is reported. Named and versioned.
 
 Anything that changes results is a new name or a new version; rankings never mix two protocols.
 """
@@ -21,11 +21,11 @@ class Protocol(BaseModel):
     Attributes:
         selection: `last` scores the network after its last step; `best_on_val` the epoch that is best on a slice
             cut from *train*; `best_on_test` is a labelled legacy rule of reproductions.
-        eval_every: epochs between two looks, for the two `best` rules; 0 with `last`.
-        eval_from: no look before this many epochs.
-        lr_grid: train once a rate and keep the best by the selection rule; empty for `recipe.lr` alone.
-        learned_lr: train at the rate that was distilled along with the set; `recipe.lr` for a set without one.
-        labels: who says what to answer; null: the set's own labels. Needs `recipe.views`.
+        eval_every: epochs between two evaluations, for the two `best` rules; 0 with `last`.
+        eval_from: the first epoch that may be evaluated.
+        lr_grid: train once for each learning rate and select the best by the selection rule; empty: only `recipe.lr`.
+        learned_lr: train at the learning rate that was distilled with the set; `recipe.lr` for a set without one.
+        labels: soft labels of teachers; null: the set's own labels. Needs `recipe.views`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,31 +44,33 @@ class Protocol(BaseModel):
     def _consistent(self) -> Self:
         if (self.selection == "last") != (self.eval_every == 0):
             raise ValueError(
-                f"selection={self.selection} with eval_every={self.eval_every}: `last` looks once (eval_every=0), "
+                f"selection={self.selection} with eval_every={self.eval_every}: `last` evaluates once (eval_every=0), "
                 "the best_* rules need eval_every >= 1"
             )
         if self.eval_from > self.recipe.epochs:
             raise ValueError(
-                f"eval_from={self.eval_from} with epochs={self.recipe.epochs}: no epoch would be looked at. "
+                f"eval_from={self.eval_from} with epochs={self.recipe.epochs}: no epoch would be evaluated. "
                 f"Use protocol.eval_from={self.recipe.epochs} or less"
             )
         if self.labels is not None and self.recipe.views is None:
-            raise ValueError("labels are of views: recipe.views says how images are shown")
+            raise ValueError(
+                "labels are given to views, and recipe.views=null. Set protocol.recipe.views, as protocol=rded-300 does"
+            )
         if self.lr_grid and self.learned_lr:
-            raise ValueError("lr_grid and learned_lr both say at which rate to train. Use one of them")
+            raise ValueError("lr_grid and learned_lr both set the learning rate. Use one of them")
         if self.lr_grid and self.selection == "last":
             raise ValueError(
-                "lr_grid picks a rate by score, so it needs selection=best_on_val or best_on_test"
+                "lr_grid selects a learning rate by score, so it needs selection=best_on_val or best_on_test"
             )
         return self
 
     @property
     def uses_teachers(self) -> bool:
-        """Whether a network's answers are compared with those of the run's teachers."""
+        """Whether networks are trained on labels of the run's teachers."""
         return self.labels is not None and self.labels.kind != "hard"
 
     def at_rate(self, lr: float | None) -> Protocol:
-        """Returns the protocol for a set with the learned rate `lr`."""
+        """Returns the protocol for a set with the learned learning rate `lr`."""
         if not self.learned_lr or lr is None:
             return self
         return self.model_copy(update={"recipe": self.recipe.model_copy(update={"lr": lr})})

@@ -24,8 +24,8 @@ class Recipe(BaseModel):
         schedule: `milestones`; `cosine` to zero over the epochs; `half_cosine`, to half of the rate (RDED).
         warmup: epochs over which the rate rises linearly from a hundredth, before the cosine begins.
         decay_filter: which parameters decay: `all`, or `weights_only`, those of two dimensions or more.
-        views: how images are shown, instead of `augment` and `cutmix`.
-        steps: train for so many steps, whatever the size of the set, instead of `epochs`.
+        views: augmentation by views, instead of `augment` and `cutmix`.
+        steps: number of training steps, whatever the size of the set, instead of `epochs`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,8 +44,9 @@ class Recipe(BaseModel):
     align_corners: bool
     cutmix: float = Field(ge=0, le=1)
     cutmix_beta: float = Field(gt=0)
-    schedule: Literal["milestones", "cosine", "half_cosine"] = "milestones"  # defaults from here on, so that
-    warmup: int = Field(default=0, ge=0)  # what was made before there were these keys keeps its own
+    # keys from here on were added later: at their defaults, the keys of older results do not change
+    schedule: Literal["milestones", "cosine", "half_cosine"] = "milestones"
+    warmup: int = Field(default=0, ge=0)
     decay_filter: Literal["all", "weights_only"] = "all"
     views: ViewRecipe | None = None
     steps: int | None = Field(default=None, ge=1)
@@ -54,58 +55,58 @@ class Recipe(BaseModel):
     def _consistent(self) -> Self:
         if self.views is not None and (self.augment != "none" or self.cutmix):
             raise ValueError(
-                "views and augment or cutmix both say how images are shown. Use augment=none, cutmix=0"
+                "views and augment or cutmix both set the augmentation. Use augment=none, cutmix=0"
             )
         if self.schedule != "milestones" and self.milestones:
             raise ValueError(f"schedule={self.schedule} has no milestones. Use milestones=[]")
         if self.warmup >= self.epochs and self.warmup:
-            raise ValueError(f"warmup={self.warmup} leaves nothing of epochs={self.epochs}")
+            raise ValueError(f"warmup={self.warmup} leaves no epoch of epochs={self.epochs} after it")
         if self.steps is not None and (self.epochs != 1 or self.milestones or self.warmup):
             raise ValueError(
-                "steps says how long to train: epochs, milestones and warmup cannot too. "
+                "steps sets the length of the training, so epochs, milestones and warmup must not. "
                 "Use epochs=1, milestones=[], warmup=0"
             )
         return self
 
     def lasting(self, n: int) -> Recipe:
-        """Returns the recipe for `n` samples: its epochs are those that its steps take."""
+        """Returns the recipe for `n` samples, with the number of epochs that its steps take."""
         if self.steps is None:
             return self
         return self.model_copy(update={"epochs": math.ceil(self.steps / self.steps_an_epoch(n))})
 
     def samples(self, n: int) -> int:
-        """Returns how many samples a training on `n` passes; `self` lasts as long as its steps, see `lasting`."""
+        """Returns the number of samples that a training on `n` samples processes in all."""
         if self.steps is None:
             return self.epochs * n
         whole, left = divmod(self.steps, self.steps_an_epoch(n))
         return whole * n + min(n, left * self.batch_size)
 
     def in_step_with(self, n: int, other: int) -> Recipe:
-        """Returns the recipe under which `n` samples take as many steps as `other` samples do under this one."""
-        mine, theirs = self.steps_an_epoch(n), self.steps_an_epoch(other)
-        if self.steps is not None or mine == theirs:
+        """Returns the recipe that trains on `n` samples for as many steps as this one does on `other` samples."""
+        steps, wanted = self.steps_an_epoch(n), self.steps_an_epoch(other)
+        if self.steps is not None or steps == wanted:
             return self
         return self.model_copy(
             update={
-                "epochs": math.ceil(self.epochs * theirs / mine),
-                "milestones": tuple(round(m * theirs / mine) for m in self.milestones),
-                "warmup": round(self.warmup * theirs / mine),
+                "epochs": math.ceil(self.epochs * wanted / steps),
+                "milestones": tuple(round(m * wanted / steps) for m in self.milestones),
+                "warmup": round(self.warmup * wanted / steps),
             }
         )
 
     def steps_of(self, epoch: int, n: int) -> int | None:
-        """Returns how many steps there are in `epoch` (0-based) of `n` samples; None: all."""
+        """Returns the number of steps left at the start of `epoch` (0-based) of `n` samples; None: whole epochs."""
         return None if self.steps is None else self.steps - epoch * self.steps_an_epoch(n)
 
     def steps_an_epoch(self, n: int) -> int:
-        """Returns how many batches `n` samples are."""
+        """Returns the number of batches in `n` samples."""
         return math.ceil(n / self.batch_size)
 
     def identity(self) -> dict[str, Any]:
-        """Returns what identifies it in a key: the keys that came later only where they say something."""
+        """Returns what identifies it in a key; keys that were added later are left out at their default."""
         later = {"schedule": "milestones", "warmup": 0, "decay_filter": "all", "views": None, "steps": None}
-        said = self.model_dump(mode="json")
-        return {k: v for k, v in said.items() if k not in later or v != later[k]}
+        values = self.model_dump(mode="json")
+        return {k: v for k, v in values.items() if k not in later or v != later[k]}
 
 
 def parse(model: type[Schema], values: dict[str, Any], group: str) -> Schema:
@@ -117,16 +118,16 @@ def parse(model: type[Schema], values: dict[str, Any], group: str) -> Schema:
     try:
         return model.model_validate(values)
     except ValidationError as error:
-        lines: dict[str, list[str]] = {}
+        problems: dict[str, list[str]] = {}
         for e in error.errors():
             where = _path(values, e["loc"])
-            lines.setdefault(f"  {group}.{where}={e['input']!r}: " if where else "  ", []).append(e["msg"])
-        told = [where + " or ".join(what) for where, what in lines.items()]
-        raise ValueError("\n".join([f"configuration group {group!r} is not valid:", *told])) from None
+            problems.setdefault(f"  {group}.{where}={e['input']!r}: " if where else "  ", []).append(e["msg"])
+        lines = [where + " or ".join(what) for where, what in problems.items()]
+        raise ValueError("\n".join([f"configuration group {group!r} is not valid:", *lines])) from None
 
 
 def _path(values: Any, location: tuple[str | int, ...]) -> str:
-    """The keys of an error's location; pydantic appends the tried branches of a union."""
+    """Returns the keys of an error's location, without the tried branches of a union that pydantic appends."""
     keys = []
     for key in location:
         if not isinstance(values, dict | list | tuple):

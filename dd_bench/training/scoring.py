@@ -29,7 +29,7 @@ def accuracy(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: 
 def right_by_class(
     net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], k: int, runtime: Runtime
 ) -> tuple[Tensor, Tensor]:
-    """Returns how many images of each class are classified right, and how many there are, `(k,)` each, on the CPU."""
+    """Returns the number of correctly classified images and of all images of each class, `(k,)` each, on the CPU."""
     training = net.training
     net.eval()
     right, seen = (torch.zeros(k, dtype=torch.int64, device=runtime.device) for _ in range(2))

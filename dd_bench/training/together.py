@@ -47,7 +47,7 @@ def train_together(
         out: Tensor = functional_call(skeleton, (parameters, buffers), (x,))
         return out
 
-    together = torch.vmap(logits_of, randomness="different")
+    batched = torch.vmap(logits_of, randomness="different")
     with seeded(device, seed_for(seeds[0], "dropout")):
         for epoch in range(recipe.epochs):
             set_rate(optimizer, recipe, epoch)
@@ -65,7 +65,7 @@ def train_together(
                     inputs.append(x)
                     targets.append(target)
                 with torch.autocast(device.type, torch.bfloat16, enabled=runtime.autocast):
-                    logits = together(leaves, buffers, torch.stack(inputs))  # (r, b, k)
+                    logits = batched(leaves, buffers, torch.stack(inputs))  # (r, b, k)
                 loss = sum(target_loss(out, y) for out, y in zip(logits, targets, strict=True))
                 optimizer.zero_grad(set_to_none=True)
                 loss.backward()  # type: ignore[union-attr]

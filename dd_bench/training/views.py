@@ -1,10 +1,10 @@
-"""Views: what a network sees of each image in an epoch, drawn by counter and not by turn.
+"""Views: the augmented images of an epoch, as a function of seed, epoch and image.
 
-The numbers of image `i` in epoch `e` depend on the seed, `e` and `i` alone: not on the batch it came in, on who
-asked before, or on the device. So soft labels computed once can be replayed by anybody who knows the seed, and
-nothing of the views has to be stored. A mixture belongs to a batch, and depends on seed, epoch and batch number.
+The random numbers of image `i` in epoch `e` depend only on the seed, `e` and `i`: not on its batch, on earlier calls,
+or on the device. So soft labels that were computed once can be replayed from the seed, and views are never stored. A
+mixture belongs to a batch, and depends on seed, epoch and batch number.
 
-Images are network inputs: what a crop leaves empty is the mean colour, not black.
+Images are network inputs: pixels outside of a crop are the mean colour, not black.
 """
 
 from __future__ import annotations
@@ -30,15 +30,15 @@ CPU = torch.device("cpu")
 
 
 class ViewRecipe(BaseModel):
-    """How images are shown, in this order.
+    """The augmentation of views, in this order.
 
     Attributes:
-        patches: strips a side that are shuffled, rows and columns apart (RDED); 1: none.
-        pad: an integer shift of up to so many pixels each way; 0: none.
+        patches: number of strips a side, shuffled separately for rows and columns (RDED); 1: none.
+        pad: largest integer shift each way, in pixels; 0: none.
         scale: range of the area of a random resized crop; null: none.
-        flip: mirror half of the images, where that keeps the class.
-        mix: what two images of a batch become: none, mixup, cutmix.
-        alpha: both parameters of the Beta distribution of the share that an image keeps.
+        flip: mirror half of the images, if that preserves the class.
+        mix: how two images of a batch are mixed: none, mixup, cutmix.
+        alpha: both parameters of the Beta distribution of an image's own share.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -61,8 +61,8 @@ class Mixture:
 
     def to(self, device: torch.device) -> Mixture:
         """Returns it on `device`."""
-        box = None if self.box is None else sent(self.box, device)
-        return Mixture(sent(self.partner, device), sent(self.keep, device), box)
+        box = None if self.box is None else to_device(self.box, device)
+        return Mixture(to_device(self.partner, device), to_device(self.keep, device), box)
 
     def images(self, x: Tensor) -> Tensor:
         """Returns the mixed images of `(b, c, h, w)`."""
@@ -72,13 +72,13 @@ class Mixture:
         return self.keep * x + (1 - self.keep) * other
 
     def labels(self, y: Tensor) -> Tensor:
-        """Returns the mixed labels of `(b, k)`: logits or probabilities, whichever they are."""
+        """Returns the mixed labels of `(b, k)`, logits or probabilities."""
         return self.keep * y + (1 - self.keep) * y[self.partner]
 
 
 @dataclass(frozen=True)
 class View:
-    """A batch as it is shown: which images, the images `(b, c, h, w)`, and how they are mixed, if they are."""
+    """An augmented batch: the indices of its images, the images `(b, c, h, w)`, and how they are mixed, if they are."""
 
     epoch: int
     index: Tensor
@@ -86,7 +86,7 @@ class View:
     mixture: Mixture | None
 
     def target(self, y: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Returns the labels `y (b,)` as a loss takes them: with the partner and the kept share of a mixture."""
+        """Returns the labels `y (b,)` as a loss takes them: with the partner and the own share of a mixture."""
         return y if self.mixture is None else (y, self.mixture.partner, self.mixture.keep)
 
 
@@ -106,46 +106,46 @@ class Views:
     def batches(
         self, epoch: int, device: torch.device, part: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Tensor, Callable[[Tensor], View]]]:
-        """Yields the indices `(b,)` of each batch, and what makes of its images `(b, c, h, w)` their view.
+        """Yields the indices `(b,)` of each batch, and a function from its images `(b, c, h, w)` to their view.
 
-        Of `part` (i, m) every m-th image from the i-th alone, or the first where that is none; mixed images need whole
+        With `part` (i, m) only every m-th image from the i-th, or the first if there is none; mixed images need whole
         batches.
         """
         assert part[1] == 1 or self.recipe.mix == "none"
         order = torch.randperm(self.n, generator=generator(CPU, self.seed, "order", epoch))
-        numbers = sent(drawn(self.n, self.seed, epoch)[order], device).split(self.batch_size)
-        for number, index in enumerate(sent(order, device).split(self.batch_size)):
+        numbers = to_device(view_numbers(self.n, self.seed, epoch)[order], device).split(self.batch_size)
+        for number, index in enumerate(to_device(order, device).split(self.batch_size)):
             rows = slice(part[0], None, part[1]) if part[0] < len(index) else slice(1)
             yield index[rows], partial(self._view, epoch, number, index[rows], numbers[number][rows])
 
     def _view(self, epoch: int, number: int, index: Tensor, u: Tensor, x: Tensor) -> View:
         x, mixture = show(x, u, self.recipe), None
         if self.recipe.mix != "none":
-            of = generator(CPU, self.seed, "mix", epoch, number)
+            rng = generator(CPU, self.seed, "mix", epoch, number)
             size = (int(x.shape[2]), int(x.shape[3]))
-            mixture = draw_mixture(len(index), size, self.recipe, of).to(x.device)
+            mixture = draw_mixture(len(index), size, self.recipe, rng).to(x.device)
             x = mixture.images(x)
         return View(epoch, index, x, mixture)
 
 
 def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:
-    """Returns the recipe without its flip where that changes the class."""
+    """Returns the recipe, without its flip if that changes the class."""
     return recipe if allowed else recipe.model_copy(update={"flip": False})
 
 
-def sent(x: Tensor, device: torch.device) -> Tensor:
-    """Returns a tensor of the CPU on `device`, without waiting for the work that the device has been given."""
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Returns a tensor of the CPU on `device`, without waiting for the device."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 @lru_cache(maxsize=2)
-def drawn(n: int, seed: int, epoch: int) -> Tensor:
-    """Returns the uniform numbers of an epoch, `(n, 33)` on the CPU; row i is of image i."""
+def view_numbers(n: int, seed: int, epoch: int) -> Tensor:
+    """Returns the uniform random numbers of an epoch, `(n, 33)` on the CPU; row i belongs to image i."""
     return torch.rand(n, 33, generator=generator(CPU, seed, "views", epoch))
 
 
 def show(x: Tensor, u: Tensor, recipe: ViewRecipe) -> Tensor:
-    """Returns the images `(b, c, h, w)` as the numbers `u (b, 33)` say, not mixed; differentiable in `x`."""
+    """Returns the images `(b, c, h, w)` augmented by the numbers `u (b, 33)`, not mixed; differentiable in `x`."""
     h, w = x.shape[2:]
     if recipe.patches > 1:
         x = gathered(x, strips(h, recipe.patches, u[:, 25:29]), strips(w, recipe.patches, u[:, 29:33]))
@@ -162,7 +162,7 @@ def strips(size: int, count: int, u: Tensor) -> Tensor:
     """Returns the source row of each row after `count` equal strips were shuffled, `(b, size)`.
 
     Raises:
-        ValueError: they are not equal, or more than the four that there are numbers for.
+        ValueError: the strips are not equal, or there are more than four, the most that `u` has numbers for.
     """
     if size % count or count > u.shape[1]:
         raise ValueError(f"{count} strips of {size} pixels: wanted up to {u.shape[1]} of equal width")
@@ -211,21 +211,21 @@ def crop(x: Tensor, box: Tensor) -> Tensor:
 
 
 def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Returns where the pixels of an enlarged stretch lie in [-1, 1], `(b, size)`; never beyond its outer pixels."""
+    """Returns the positions of the pixels of an enlarged range in [-1, 1], `(b, size)`, clamped to its outer pixels."""
     at = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * (length[:, None] / size)
     at = torch.maximum(at, start[:, None] + 0.5)
     at = torch.minimum(at, start[:, None] + length[:, None] - 0.5)
     return 2 * at / size - 1
 
 
-def draw_mixture(b: int, size: tuple[int, int], recipe: ViewRecipe, of: torch.Generator) -> Mixture:
+def draw_mixture(b: int, size: tuple[int, int], recipe: ViewRecipe, rng: torch.Generator) -> Mixture:
     """Draws how the `b` images of a batch are mixed: random partners, one share and one box for all."""
     h, w = size
-    partner = torch.randperm(b, generator=of)
-    keep = beta_sample(recipe.alpha, of)
+    partner = torch.randperm(b, generator=rng)
+    keep = beta_sample(recipe.alpha, rng)
     if recipe.mix == "mixup":
         return Mixture(partner, keep, None)
-    centre = torch.rand(2, generator=of)
+    centre = torch.rand(2, generator=rng)
     half = (1 - keep).sqrt() / 2
     rows, cols = (torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w
     box = ((rows - centre[0]).abs() < half)[:, None] & ((cols - centre[1]).abs() < half)[None]

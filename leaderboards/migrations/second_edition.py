@@ -7,7 +7,7 @@
 
 The first run writes `leaderboards/entries`, `sets` and `verified` from those of OLD, and the map of old to new keys
 and digests beside this file. The second proves that nothing else changed: every score, interval, note and size of every
-entry, the sha256 of every file of every set, and every cell of every table are those of OLD; it prints what it compared.
+entry, the sha256 of every file of every set, and every cell of every table are those of OLD. It prints the counts.
 `--data` is the folder of the graph collections.
 """
 
@@ -36,7 +36,7 @@ from dd_bench.pipeline.keys import Keys
 from dd_bench.records.config_diff import describe, shipped_config, shipped_target
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import canonical
-from dd_bench.teachers.teachers import TeacherConfig, TeacherSpec
+from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
 from dd_bench.training.protocol import Protocol
 
 HERE = Path(__file__).resolve().parent

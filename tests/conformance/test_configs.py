@@ -14,7 +14,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from dd_bench.records.config_diff import changed, leaves, shipped_config, shipped_target, shipped_yaml
 from dd_bench.records.identity import identified
 from dd_bench.runtime.runtime import RuntimeConfig
-from dd_bench.teachers.teachers import TeacherConfig
+from dd_bench.teachers.teacher_spec import TeacherConfig
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
 

@@ -97,21 +97,21 @@ class TestSelection:
         assert e.test.reads == 3
 
     def test_an_epoch_that_never_comes_is_refused(self, protocol, recipe):
-        with pytest.raises(ValueError, match=r"eval_from=7 with epochs=6: no epoch would be looked at"):
+        with pytest.raises(ValueError, match=r"eval_from=7 with epochs=6: no epoch would be evaluated"):
             protocol(selection="best_on_test", eval_every=1, eval_from=7, recipe=recipe(epochs=6))
 
     @pytest.mark.parametrize("rule", [("last", 1), ("best_on_val", 0), ("best_on_test", 0)])
     def test_rules_that_contradict_themselves(self, protocol, rule):
-        with pytest.raises(ValueError, match="looks once"):
+        with pytest.raises(ValueError, match="evaluates once"):
             protocol(selection=rule[0], eval_every=rule[1])
 
     def test_a_grid_needs_a_rule(self, protocol):
-        with pytest.raises(ValueError, match="lr_grid picks a rate by score"):
+        with pytest.raises(ValueError, match="lr_grid selects a learning rate by score"):
             protocol(lr_grid=(0.1, 0.01))
 
     def test_a_grid_and_a_learned_rate_contradict_each_other(self, protocol):
         rule = {"selection": "best_on_val", "eval_every": 1, "lr_grid": (0.1, 0.01)}
-        with pytest.raises(ValueError, match="lr_grid and learned_lr both say at which rate to train"):
+        with pytest.raises(ValueError, match="lr_grid and learned_lr both set the learning rate"):
             protocol(**rule, learned_lr=True)
         assert protocol(**rule, learned_lr=False).lr_grid == (0.1, 0.01)
         assert protocol(**rule | {"lr_grid": ()}, learned_lr=True).learned_lr

@@ -8,12 +8,12 @@ import torch.nn.functional as F
 
 from dd_bench.api import EvaluationContext
 from dd_bench.evaluation import fresh_networks
-from dd_bench.evaluators import _references
 from dd_bench.evaluators._references import of_length
 from dd_bench.evaluators.ddranking import DDRanking, ars, lrs
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.teachers import trained_network
 
 from .conftest import scores_by_network
 
@@ -99,8 +99,8 @@ def test_a_set_of_soft_labels_is_trained_on_its_classes_too(blobs, syn, make_ctx
 
 
 def test_the_whole_training_set_is_trained_on_once(blobs, syn, make_ctx, monkeypatch):
-    seen, plain = [], _references.train
-    monkeypatch.setattr(_references, "train", lambda *a, **k: seen.append(a[2:4]) or plain(*a, **k))
+    seen, plain = [], trained_network.train
+    monkeypatch.setattr(trained_network, "train", lambda *a, **k: seen.append(a[2:4]) or plain(*a, **k))
     whole = scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx())
     assert [n for n, _ in seen] == [len(blobs.train)] * 2
     assert {(r.epochs, r.milestones, r.augment) for _, r in seen} == {(2, (1,), "flip_crop")}
@@ -133,13 +133,13 @@ def test_protocols_that_select_are_refused(protocol, recipe):
 
 
 def test_a_reference_that_diverged_is_no_chance_level(blobs, syn, make_ctx, monkeypatch):
-    plain = _references.train
+    plain = trained_network.train
 
     def ruined(net, *a, **k):
         out = plain(net, *a, **k)
         next(out.parameters()).data.fill_(torch.nan)
         return out
 
-    monkeypatch.setattr(_references, "train", ruined)
+    monkeypatch.setattr(trained_network, "train", ruined)
     with pytest.raises(Diverged, match="reference on the whole training set is not finite"):
         scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx())

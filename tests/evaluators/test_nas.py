@@ -5,16 +5,18 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 
 from dd_bench.api import EvaluationContext
-from dd_bench.evaluators import _references
+from dd_bench.evaluators import _rank_agreement
 from dd_bench.evaluators._rank_agreement import agreement, intervals
 from dd_bench.evaluators._references import Reference
 from dd_bench.evaluators.nas import NAS
-from dd_bench.runtime import checkpoint
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.teachers import trained_network
+from dd_bench.training import loop
 
 from .conftest import scores_by_network
 
@@ -59,13 +61,13 @@ def syn(held_out):
 
 @pytest.fixture
 def trained(monkeypatch):
-    seen, plain = [], _references.train
+    seen, plain = [], trained_network.train
 
     def spy(net, fetch, n, recipe, **how):
         seen.append((n, recipe.steps, recipe.epochs, recipe.milestones))
         return plain(net, fetch, n, recipe, **how)
 
-    monkeypatch.setattr(_references, "train", spy)
+    monkeypatch.setattr(trained_network, "train", spy)
     return seen
 
 
@@ -106,6 +108,31 @@ class TestAgreement:
 
     def test_what_ranks_nothing_has_no_correlation(self):
         assert agreement(np.full(4, 0.1), np.array([0.1, 0.5, 0.9, 0.7]), 0.75)["spearman"] == 0
+
+    @pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")  # a resample that ranks nothing
+    def test_correlations_are_scipys_on_the_same_resamples(self, monkeypatch):
+        """With ties, and the ends of the intervals from each resample alone."""
+        monkeypatch.setattr(_rank_agreement, "DRAWS", 40)
+        draws, n = np.random.default_rng(0), 12
+        reference, a, b = draws.integers(6, size=(3, n)) / 6
+        ends = intervals({"": a, "random ": b}, reference, 0.5, 3)
+        again, found = np.random.default_rng(3), []
+        for _ in range(40):
+            index = again.integers(n, size=n)
+            top = index[np.argsort(-reference[index], kind="stable")[:6]]
+            found.append([])
+            for chosen in (index, top):
+                for correlation in (stats.spearmanr, stats.kendalltau):
+                    pairs = [correlation(x[chosen], reference[chosen]).statistic for x in (a, b)]
+                    found[-1] += np.nan_to_num([*pairs, pairs[0] - pairs[1]]).tolist()
+        names = [
+            f"{x}{kind}" for kind in _rank_agreement.CORRELATIONS for x in ("", "random ", "over random ")
+        ]
+        assert {name.rpartition("_")[0] for name in ends} == set(names)
+        for name, column in zip(names, np.transpose(found), strict=True):
+            assert (ends[f"{name}_low"], ends[f"{name}_high"]) == pytest.approx(
+                np.quantile(column, (0.025, 0.975)), abs=1e-12
+            )
 
     def test_the_interval_covers(self):
         """Of twenty samples of 60 networks with a known correlation, nearly all intervals hold it."""
@@ -196,7 +223,7 @@ def test_a_reference_that_was_killed_goes_on_from_its_last_epoch(
         convnet(held_out), 3
     )
     reference = Reference(held_out, recipe(epochs=4, milestones=(2,)), runtime, tmp_path / "killed")
-    plain, saved = checkpoint.save, []
+    plain, saved = loop.save, []
 
     def dying(path, step, *rest):
         plain(path, step, *rest)
@@ -204,7 +231,7 @@ def test_a_reference_that_was_killed_goes_on_from_its_last_epoch(
         if saved == [1, 2]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(checkpoint, "save", dying)
+    monkeypatch.setattr(loop, "save", dying)
     with pytest.raises(KeyboardInterrupt):
         reference.of(convnet(held_out), 3)
     assert not reference.known(convnet(held_out), 3)

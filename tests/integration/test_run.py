@@ -149,7 +149,7 @@ class TestOneRun:
         (entry,) = [p for p in (tmp_path / "runs" / "cache").iterdir() if p.is_dir()]
         assert not records(tmp_path) and not sets(tmp_path)
         monkeypatch.setattr(
-            "dd_bench.teachers.feature_networks.train", lambda *a, **k: pytest.fail("trained again")
+            "dd_bench.teachers.trained_network.train", lambda *a, **k: pytest.fail("trained again")
         )
         assert dd_bench("run", *small("herding", *teacher)).code == 0
         cost = json.loads((entry / "entry.json").read_text())["seconds"]

@@ -9,7 +9,8 @@ from dd_bench.data.preprocess import ZCA
 from dd_bench.distill.batchnorm_statistics import HookedTeacher
 from dd_bench.methods._recovery.engine import Engine, recover_loss
 from dd_bench.methods._recovery.views import RecoverViews
-from dd_bench.teachers.teachers import executed_norms, teacher_of
+from dd_bench.models.network import executed_norms
+from dd_bench.teachers.teachers import teacher_of
 
 CPU = torch.device("cpu")
 

@@ -1,4 +1,4 @@
-"""The expert buffer: any safetensors reader reads it, one snapshot costs one snapshot, and damage is told."""
+"""The expert buffer: any safetensors reader reads it, reading a snapshot reads only that, and damage is an error."""
 
 import json
 import os
@@ -61,8 +61,8 @@ def test_safetensors_reads_it(full, header):
     with safe_open(path, framework="pt") as file:
         assert list(file.keys()) == ["parameters"]
         assert file.get_slice("parameters").get_shape() == [2, 3, 15]
-        said = json.loads(file.metadata()["buffer"])
-    assert said == json.loads(json.dumps(header.__dict__)), "everything that the numbers are"
+        fields = json.loads(file.metadata()["buffer"])
+    assert fields == json.loads(json.dumps(header.__dict__)), "the whole header"
     whole = load_file(path)["parameters"]
     wanted = torch.stack([torch.stack([numbers(i, e) for e in EPOCHS]) for i in range(2)])
     assert whole.dtype == dtype and torch.equal(whole, wanted.to(dtype))
@@ -71,8 +71,8 @@ def test_safetensors_reads_it(full, header):
 
 def test_safetensors_writes_it(tmp_path):
     """A buffer made elsewhere, from an array in memory."""
-    said = {"buffer": json.dumps(HEADER.__dict__)}
-    save_file({"parameters": torch.arange(90.0).view(2, 3, 15)}, tmp_path / FILE, metadata=said)
+    fields = {"buffer": json.dumps(HEADER.__dict__)}
+    save_file({"parameters": torch.arange(90.0).view(2, 3, 15)}, tmp_path / FILE, metadata=fields)
     assert ExpertBuffer(tmp_path).header == HEADER
     assert torch.equal(ExpertBuffer(tmp_path).snapshot(1, 3, CPU), torch.arange(60.0, 75.0))
 
@@ -152,12 +152,12 @@ def test_a_buffer_may_be_larger_than_the_memory(tmp_path):
 
 
 class TestRefusals:
-    """Each says what is wrong, and of which file."""
+    """Each error names the problem and the file."""
 
     def test_an_epoch_that_is_not_stored(self, full):
         found = ExpertBuffer(full())
-        told = rf"epoch 4 is not in the expert buffer, which holds \[0, 3, 5\] \({found.path}\)"
-        with pytest.raises(ValueError, match=told):
+        message = rf"epoch 4 is not in the expert buffer, which holds \[0, 3, 5\] \({found.path}\)"
+        with pytest.raises(ValueError, match=message):
             found.snapshot(0, 4, CPU)
 
     def test_no_file(self, tmp_path):
@@ -168,10 +168,10 @@ class TestRefusals:
         with pytest.raises(ValueError, match="is no expert buffer"):
             ExpertBuffer(tmp_path)
 
-    @pytest.mark.parametrize("kept", [0, 7, 8, 100, -60, -1])
-    def test_a_file_that_was_cut(self, full, kept):
+    @pytest.mark.parametrize("length", [0, 7, 8, 100, -60, -1])
+    def test_a_file_that_was_cut(self, full, length):
         path = full() / FILE
-        path.write_bytes(path.read_bytes()[:kept])
+        path.write_bytes(path.read_bytes()[:length])
         with pytest.raises(ValueError, match=rf"the expert buffer {path} is damaged: "):
             ExpertBuffer(path.parent)
 
@@ -204,35 +204,37 @@ class TestRefusals:
         with pytest.raises(ValueError, match=f"is damaged: '{key}'"):
             self.changed(full(), {k: v for k, v in HEADER.__dict__.items() if k != key}, inner=True)
 
-    def test_a_header_of_before_the_preprocessing_was_said_in_words(self, full):
+    def test_a_header_without_the_preprocessing_configuration(self, full):
         folder = full()
-        said = {k: v for k, v in HEADER.__dict__.items() if k != "preprocessing"}
-        save_file({"parameters": torch.zeros(2, 3, 15)}, folder / FILE, metadata={"buffer": json.dumps(said)})
+        fields = {k: v for k, v in HEADER.__dict__.items() if k != "preprocessing"}
+        save_file(
+            {"parameters": torch.zeros(2, 3, 15)}, folder / FILE, metadata={"buffer": json.dumps(fields)}
+        )
         assert ExpertBuffer(folder).header.preprocessing == {}
 
-    @pytest.mark.parametrize("said", [[], 5, None, "text"])
-    def test_a_header_that_is_none(self, full, said):
-        self.changed(full(), said)
+    @pytest.mark.parametrize("fields", [[], 5, None, "text"])
+    def test_a_header_of_another_type(self, full, fields):
+        self.changed(full(), fields)
 
     def test_another_safetensors_file(self, tmp_path):
         for metadata in (None, {}, {"buffer": "{"}, {"buffer": ""}):
             save_file({"parameters": torch.zeros(2, 3, 15)}, tmp_path / FILE, metadata=metadata)
             with pytest.raises(ValueError, match=rf"the expert buffer {tmp_path / FILE} is damaged: "):
                 ExpertBuffer(tmp_path)
-        save_file({"weights": torch.zeros(2, 3, 15)}, tmp_path / FILE, metadata=said_of(HEADER))
+        save_file({"weights": torch.zeros(2, 3, 15)}, tmp_path / FILE, metadata=metadata_of(HEADER))
         with pytest.raises(ValueError, match=r"is damaged: .*parameters"):
             ExpertBuffer(tmp_path)
 
     def test_an_array_of_other_dimensions(self, tmp_path):
         for shape in ((2, 3, 3, 5), (6, 15), (2, 3, 14)):
-            save_file({"parameters": torch.zeros(shape)}, tmp_path / FILE, metadata=said_of(HEADER))
+            save_file({"parameters": torch.zeros(shape)}, tmp_path / FILE, metadata=metadata_of(HEADER))
             with pytest.raises(ValueError, match=re.escape(f"is damaged: its array is {shape}, ")):
                 ExpertBuffer(tmp_path)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int32])
     def test_an_array_of_another_dtype(self, tmp_path, dtype):
         save_file(
-            {"parameters": torch.zeros(2, 3, 15, dtype=dtype)}, tmp_path / FILE, metadata=said_of(HEADER)
+            {"parameters": torch.zeros(2, 3, 15, dtype=dtype)}, tmp_path / FILE, metadata=metadata_of(HEADER)
         )
         with pytest.raises(ValueError, match=rf"the expert buffer {tmp_path / FILE} is damaged: "):
             ExpertBuffer(tmp_path)
@@ -241,9 +243,9 @@ class TestRefusals:
         self.changed(full(), {**HEADER.__dict__, "dtype": "float64"})
 
     @staticmethod
-    def changed(folder, said, inner=False):
+    def changed(folder, fields, inner=False):
         tensors = load_file(folder / FILE)
-        save_file(tensors, folder / FILE, metadata={"buffer": json.dumps(said)})
+        save_file(tensors, folder / FILE, metadata={"buffer": json.dumps(fields)})
         if inner:
             ExpertBuffer(folder)
             return
@@ -251,18 +253,20 @@ class TestRefusals:
             ExpertBuffer(folder)
 
 
-def said_of(header):
+def metadata_of(header):
     return {"buffer": json.dumps(header.__dict__)}
 
 
 class TestDiverged:
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-    def test_a_number_that_is_none(self, full, bad):
+    def test_a_number_that_is_not_finite(self, full, bad):
         folder = full()
         before, values = (folder / FILE).read_bytes(), numbers(1, 3)
         values[7] = bad
-        told = r"expert 1 is not finite as float32 after epoch 3\. Use a smaller method\.experts\.recipe\.lr"
-        with pytest.raises(Diverged, match=told):
+        message = (
+            r"expert 1 is not finite as float32 after epoch 3\. Use a smaller method\.experts\.recipe\.lr"
+        )
+        with pytest.raises(Diverged, match=message):
             expert_buffer.write(folder, HEADER, 1, 3, values)
         assert (folder / FILE).read_bytes() == before, "and nothing is written"
 
@@ -273,8 +277,8 @@ class TestDiverged:
         expert_buffer.write(folder, HALF, 0, 5, values)
         assert ExpertBuffer(folder).snapshot(0, 5, CPU)[0] == 65504
         values[0] = 70000.0
-        told = r"not finite as float16 after epoch 5\. .*recipe\.lr, or method\.experts\.dtype=float32"
-        with pytest.raises(Diverged, match=told):
+        message = r"not finite as float16 after epoch 5\. .*recipe\.lr, or method\.experts\.dtype=float32"
+        with pytest.raises(Diverged, match=message):
             expert_buffer.write(folder, HALF, 0, 5, values)
         assert (folder / FILE).read_bytes() != before
         expert_buffer.create(folder, HEADER)
@@ -308,10 +312,10 @@ class TestCreate:
             "its numbers are of something else"
         )
 
-    @pytest.mark.parametrize("kept", [0, 8, 200])
-    def test_one_that_was_killed_in_its_header_is_replaced(self, full, kept):
+    @pytest.mark.parametrize("length", [0, 8, 200])
+    def test_one_that_was_killed_in_its_header_is_replaced(self, full, length):
         path = full() / FILE
-        path.write_bytes(path.read_bytes()[:kept])
+        path.write_bytes(path.read_bytes()[:length])
         expert_buffer.create(path.parent, HEADER)
         assert ExpertBuffer(path.parent).header == HEADER
 

@@ -1,4 +1,4 @@
-"""Experts and teachers: they are trained as anybody would train them, kept epoch by epoch, once, whatever kills."""
+"""Experts and feature networks: plain trainings, stored epoch by epoch, once, and resumed after a kill."""
 
 import dataclasses
 import hashlib
@@ -20,8 +20,10 @@ from dd_bench.runtime.checkpoint import CheckpointError
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.seeding import seed_for
 from dd_bench.teachers.expert_buffer import FILE, ExpertBuffer
-from dd_bench.teachers.experts import check_buffer, experts
+from dd_bench.teachers.experts import experts
 from dd_bench.teachers.feature_networks import feature_network
+from dd_bench.teachers.released_experts import check_buffer
+from dd_bench.training import loop
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.parameter_vector import flatten
@@ -63,7 +65,7 @@ def watched(train_blobs):
 
 @pytest.fixture
 def make_experts(train_blobs, recipe, make_ctx):
-    """Two experts of four epochs, all of them kept; `work` names the cache."""
+    """Two experts of four epochs, all of them stored; `work` names the cache."""
 
     def make(
         real=train_blobs, work="cache", *, ctx=None, architecture=None, workers=1, recipe_epochs=5, **changes
@@ -120,7 +122,7 @@ def test_processes_start_from_so_many_images_on(
 
 class TestSnapshots:
     def test_each_is_another(self, make_experts):
-        """No view of a network that goes on: every expert and every epoch has numbers of its own."""
+        """A snapshot is not a view of a network that is still trained: every expert and epoch has its own numbers."""
         found = make_experts()
         rows = [found.snapshot(i, e, CPU) for i in range(2) for e in range(EPOCHS + 1)]
         assert len({tuple(row.tolist()) for row in rows}) == 2 * (EPOCHS + 1)
@@ -165,10 +167,10 @@ class TestSnapshots:
         for e in range(EPOCHS + 1):
             assert torch.equal(rounded.snapshot(1, e, CPU), exact.snapshot(1, e, CPU).half().float())
 
-    def test_only_what_is_asked_for_is_trained_and_kept(self, make_experts, watched, tmp_path):
+    def test_only_the_epochs_asked_for_are_trained_and_stored(self, make_experts, watched, tmp_path):
         whole, real = make_experts(work="whole"), watched()
         found = make_experts(real, epochs=(1, 3))
-        assert real.train.given == 2 * 3 * STEPS, "the recipe's fifth epoch, and the fourth, are nobody's"
+        assert real.train.given == 2 * 3 * STEPS, "epochs after the last snapshot are not trained"
         assert found.header.epochs == (1, 3) and found.header.recipe["epochs"] == 3
         assert found.path.stat().st_size < 2 * 2 * found.header.size + 4000
         for i in range(2):
@@ -182,7 +184,7 @@ class TestSnapshots:
         for e in (0, 2):
             assert torch.equal(few.snapshot(0, e, CPU), many.snapshot(0, e, CPU))
 
-    def test_the_header_says_what_they_are(self, make_experts, make_architecture, train_blobs):
+    def test_the_header_describes_them(self, make_experts, make_architecture, train_blobs):
         header = make_experts(gradient_rule=FLAT, lr=0.02).header
         assert header.architecture == make_architecture().describe()
         assert (header.real, header.preprocess) == ((train_blobs.digest, 59), train_blobs.preprocess.digest)
@@ -201,7 +203,7 @@ class TestCache:
         ctx = make_ctx(7, work="cache", fresh_cache=True)
         again = make_experts(real, ctx=ctx)
         assert again.path == first.path and sha256(again) == before
-        assert list(ctx.cache.seconds) == [first.path.parent.name], "the price is told to who uses them"
+        assert list(ctx.cache.seconds) == [first.path.parent.name], "a run that uses them knows their cost"
         (entry,), partial = entries(tmp_path)
         assert sorted(p.name for p in entry.iterdir()) == ["entry.json", FILE] and partial == []
 
@@ -248,14 +250,14 @@ class TestCache:
         ctx.runtime = dataclasses.replace(ctx.runtime, autocast=True)
         assert make_experts(ctx=ctx, epochs=(1,)).path != make_experts(epochs=(1,)).path
 
-    @pytest.mark.parametrize("kept", [None, 0, 100, -1])
-    def test_a_damaged_one_says_how_to_train_it_anew(self, make_experts, kept):
+    @pytest.mark.parametrize("length", [None, 0, 100, -1])
+    def test_a_damaged_one_names_the_line_to_rebuild_it(self, make_experts, length):
         path = make_experts(epochs=(0, 1)).path
         before = path.read_bytes()
         path.unlink()
-        if kept is not None:
-            path.write_bytes(before[:kept])
-        with pytest.raises(ValueError, match=rf"{path.parent}.*\. To build it anew: rm -r {path.parent}$"):
+        if length is not None:
+            path.write_bytes(before[:length])
+        with pytest.raises(ValueError, match=rf"{path.parent}.*\. To rebuild it: rm -r {path.parent}$"):
             make_experts(epochs=(0, 1))
         shutil.rmtree(path.parent)
         assert make_experts(epochs=(0, 1)).path.read_bytes() == before, "and that is true"
@@ -338,7 +340,7 @@ class TestKilled:
 
     @pytest.mark.parametrize("epoch", [1, EPOCHS, EPOCHS + 2, 2 * EPOCHS])
     def test_between_a_snapshot_and_its_checkpoint(self, watched, monkeypatch, epoch):
-        """The row is there and nobody knows: it is written again, with the same numbers."""
+        """The row was written but not its checkpoint: it is written again, with the same numbers."""
         whole, saved, save = self.make(work="whole"), [], checkpoint.save
         with monkeypatch.context() as killed:
 
@@ -348,7 +350,7 @@ class TestKilled:
                     raise KeyboardInterrupt
                 save(*what)
 
-            killed.setattr(checkpoint, "save", kill)
+            killed.setattr(loop, "save", kill)
             with pytest.raises(KeyboardInterrupt):
                 self.make()
         real = watched()
@@ -383,7 +385,7 @@ class TestKilled:
         assert sha256(self.make()) == sha256(whole)
 
     def test_what_a_kill_left_of_a_checkpoint_goes(self, watched, tmp_path):
-        """`write_atomic` writes beside it, and nobody tidies up after kill -9."""
+        """`write_atomic` leaves a temporary file behind after kill -9."""
         with pytest.raises(KeyboardInterrupt):
             self.make(watched(killed_at=EXPERT + 2 * STEPS))
         (entries(tmp_path)[1][0] / ".expert1.checkpoint.safetensors.ab12cd").write_bytes(b"half")
@@ -395,15 +397,15 @@ class TestKilled:
             self.make(watched(killed_at=EXPERT + 2 * STEPS))
         (partial,) = entries(tmp_path)[1]
         for i, done in enumerate((EPOCHS, 2)):
-            told = partial / f"expert{i}.checkpoint.safetensors"
-            assert checkpoint.spent(told)[0] == done and checkpoint.spent(told)[1] > 0
-            header = told.read_bytes().replace(*(f'"seconds":"{s}"'.encode() for s in seconds(told)))
-            told.write_bytes(header)
+            path = partial / f"expert{i}.checkpoint.safetensors"
+            assert checkpoint.spent(path)[0] == done and checkpoint.spent(path)[1] > 0
+            header = path.read_bytes().replace(*(f'"seconds":"{s}"'.encode() for s in seconds(path)))
+            path.write_bytes(header)
         found = self.make()
         entry = json.loads((found.path.parent / "entry.json").read_text())
         assert 2 * 1000 < entry["seconds"] < 2 * 1000 + 60
 
-    def test_a_damaged_checkpoint_says_how_to_start_anew(self, watched, tmp_path):
+    def test_a_damaged_checkpoint_names_the_line_to_start_again(self, watched, tmp_path):
         whole = self.make(work="whole")
         with pytest.raises(KeyboardInterrupt):
             self.make(watched(killed_at=EXPERT + 2 * STEPS))
@@ -443,9 +445,9 @@ class TestKilled:
 
 
 def seconds(path):
-    """How a checkpoint says its seconds, and as many characters that say a thousand."""
-    told = str(checkpoint.spent(path)[1])
-    return told, "1000." + "0" * (len(told) - 5)
+    """The seconds in a checkpoint as text, and a thousand seconds as text of the same length."""
+    text = str(checkpoint.spent(path)[1])
+    return text, "1000." + "0" * (len(text) - 5)
 
 
 class TestDiverged:
@@ -460,8 +462,8 @@ class TestDiverged:
             make_experts(lr=1e8, momentum=0.0, weight_decay=0.0, dtype="float16")
 
 
-class TestRefusal:
-    """Of a buffer that was made elsewhere."""
+class TestCheckBuffer:
+    """A buffer that was made elsewhere."""
 
     @pytest.fixture
     def found(self, make_experts):
@@ -472,8 +474,13 @@ class TestRefusal:
         assert check_buffer(ExpertBuffer(found.path.parent), train_blobs, make_architecture(), ()) is None
 
     def test_another_network(self, found, train_blobs, make_architecture):
-        told = check_buffer(found, train_blobs, make_architecture(width=4), (1,))
-        assert str(found.path) in told and "'width': 8" in told and "'width': 4" in told and "model=" in told
+        reason = check_buffer(found, train_blobs, make_architecture(width=4), (1,))
+        assert (
+            str(found.path) in reason
+            and "'width': 8" in reason
+            and "'width': 4" in reason
+            and "model=" in reason
+        )
 
     def test_another_order_of_parameters(self, found, train_blobs, make_architecture):
         header = dataclasses.replace(found.header, order=tuple(reversed(found.header.order)))
@@ -482,14 +489,12 @@ class TestRefusal:
 
     def test_another_preprocessing(self, found, train_blobs, make_architecture):
         other = dataclasses.replace(train_blobs, preprocess=Normalise([0.4], [0.3]))
-        told = check_buffer(found, other, make_architecture(), (1,))
-        assert f"{train_blobs.preprocess.config()}, this run's is {other.preprocess.config()}" in told
-        assert "dataset.preprocess=normalise and" in told
+        reason = check_buffer(found, other, make_architecture(), (1,))
+        assert f"{train_blobs.preprocess.config()}, this run's is {other.preprocess.config()}" in reason
+        assert "dataset.preprocess=normalise and" in reason
 
-    def test_another_preprocessing_of_which_only_the_digest_is_known(
-        self, found, train_blobs, make_architecture
-    ):
-        """Buffers of before the header said it in words."""
+    def test_another_preprocessing_with_only_a_digest(self, found, train_blobs, make_architecture):
+        """Buffers of older versions."""
         found.header = dataclasses.replace(found.header, preprocessing={})
         other = dataclasses.replace(train_blobs, preprocess=Normalise([0.4], [0.3]))
         assert check_buffer(found, train_blobs, make_architecture(), (1,)) is None
@@ -499,21 +504,21 @@ class TestRefusal:
 
     def test_other_data(self, found, make_blobs, make_architecture):
         for real in (make_blobs(seed=1), make_blobs(counts=(20, 17, 21))):
-            told = check_buffer(found, real.train_only(), make_architecture(), (1,))
-            assert f"on other data than blobs with {len(real.train)} images" in told
+            reason = check_buffer(found, real.train_only(), make_architecture(), (1,))
+            assert f"on other data than blobs with {len(real.train)} images" in reason
 
     @pytest.mark.parametrize(("epochs", "missing"), [((0, 1), 0), ((3, 4, 5), 4)])
     def test_epochs_that_it_does_not_hold(self, found, train_blobs, make_architecture, epochs, missing):
-        told = check_buffer(found, train_blobs, make_architecture(), epochs)
-        assert f"asks for epoch {missing}, the buffer {found.path} holds [1, 2, 3]" in told
-        assert "method.window.first>=1" in told and "<= 3" in told
+        reason = check_buffer(found, train_blobs, make_architecture(), epochs)
+        assert f"asks for epoch {missing}, the buffer {found.path} holds [1, 2, 3]" in reason
+        assert "method.window.first>=1" in reason and "<= 3" in reason
 
 
-class TestTeachers:
-    """The same of the networks that methods learn features from."""
+class TestFeatureNetworks:
+    """The same for feature networks."""
 
     @pytest.mark.parametrize("name", ["momentum", "milestone, reset", "cutmix", "dropout"])
-    def test_killed_and_gone_on_is_the_same_bytes(
+    def test_killed_and_resumed_has_the_same_bytes(
         self, watched, recipe, make_ctx, make_architecture, tmp_path, name
     ):
         changes = dict(VARIANTS[name])
@@ -555,7 +560,7 @@ class TestTeachers:
         (price,) = make(train_blobs).values()
         assert 1000 < price < 1060
 
-    def test_a_damaged_checkpoint_says_how_to_start_anew(
+    def test_a_damaged_checkpoint_names_the_line_to_start_again(
         self, watched, train_blobs, recipe, make_ctx, make_architecture, tmp_path
     ):
         def make(real):

@@ -1,4 +1,4 @@
-"""Teachers and labels through the command: who taught is recorded, and what it costs; controls stand beside."""
+"""Teachers and labels through the command: records of teachers and label costs, and controls."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.teachers.label_store import LabelStore
 
-TAUGHT = [
+SMALL = [
     "model.width=8",
     "model.norm=batchnorm",
     "runtime=plain",
@@ -44,14 +44,16 @@ def only(folder: Path, pattern: str) -> Path:
         ("sre2l-kd-400-hard", "hard", None, 0),
     ],
 )
-def test_who_taught_is_recorded_and_what_it_costs(dd_bench, tmp_path, protocol, mode, label_bytes, forwards):
-    done = dd_bench("run", "method=random", "ipc=2", f"protocol={protocol}", *TAUGHT)
+def test_the_record_has_the_teachers_and_the_label_cost(
+    dd_bench, tmp_path, protocol, mode, label_bytes, forwards
+):
+    done = dd_bench("run", "method=random", "ipc=2", f"protocol={protocol}", *SMALL)
     assert done.code == 0, done.text
     r = load_record(only(tmp_path / "runs" / "records", "*.json"))
     assert (r.label_mode, r.teacher_forwards) == (mode, forwards)
     assert r.stored_bytes.get("teacher labels") == label_bytes
     squeezed = list((tmp_path / "runs" / "cache").glob("squeeze-*[0-9a-f]"))
-    assert bool(squeezed) == (mode != "hard"), "no teacher is trained that nobody asks"
+    assert bool(squeezed) == (mode != "hard"), "only teachers that are used are trained"
     assert ("relabel" in r.seconds) and (r.seconds["relabel"] > 0) == (mode != "hard")
     assert r.seconds["evaluate"] > 0
     if mode == "hard":
@@ -61,14 +63,14 @@ def test_who_taught_is_recorded_and_what_it_costs(dd_bench, tmp_path, protocol, 
         assert met.name == "convnet_bn" and len(met.digest) == 64 and 0 < met.accuracy < 1
 
 
-def test_prepare_trains_the_teachers_that_a_protocol_asks(dd_bench, tmp_path, monkeypatch):
-    how = ["method=random", "ipc=2", *TAUGHT]
+def test_prepare_trains_the_teachers_of_a_protocol(dd_bench, tmp_path, monkeypatch):
+    how = ["method=random", "ipc=2", *SMALL]
     done = dd_bench("prepare", *how, "protocol=sre2l-kd-400-hard")
     assert done.code == 0 and "nothing to prepare: random shares nothing between runs" in done.text
     done = dd_bench("prepare", *how, "protocol=sre2l-kd-400")
     assert done.code == 0 and "prepared: runs/cache/squeeze-" in done.text
     monkeypatch.setattr(
-        "dd_bench.teachers.feature_networks.train", lambda *a, **k: pytest.fail("trained again")
+        "dd_bench.teachers.trained_network.train", lambda *a, **k: pytest.fail("trained again")
     )
     done = dd_bench("run", *how, "protocol=sre2l-kd-400")
     assert done.code == 0, done.text
@@ -76,8 +78,8 @@ def test_prepare_trains_the_teachers_that_a_protocol_asks(dd_bench, tmp_path, mo
 
 @pytest.mark.parametrize("order", [["convnet_w32_bn", "convnet_bn"], ["convnet_bn", "convnet_w32_bn"]])
 def test_the_order_of_teachers_is_in_the_record(dd_bench, tmp_path, order):
-    """The first guides SRe2L. A mapping in JSON has no order, so a list says it; a second run reads it from the set."""
-    how = ["run", "method=sre2l", "ipc=1", f"teacher=[{','.join(order)}]", *TAUGHT, *OTHER, *SHORT]
+    """The first guides SRe2L. JSON objects have no order, so a list holds it; a second run reads it from the set."""
+    how = ["run", "method=sre2l", "ipc=1", f"teacher=[{','.join(order)}]", *SMALL, *OTHER, *SHORT]
     for protocol in ("dc-300", "mtt-1000"):
         done = dd_bench(*how, f"protocol={protocol}")
         assert done.code == 0, done.text
@@ -86,10 +88,10 @@ def test_the_order_of_teachers_is_in_the_record(dd_bench, tmp_path, order):
     assert records[0].teachers == records[1].teachers and all(t.digest for t in records[0].teachers)
 
 
-def test_controls_stand_beside(dd_bench, tmp_path):
+def test_controls_are_scored_with_the_set(dd_bench, tmp_path):
     """A second label kind takes the same set; the natural images alone are scored where there are compensators."""
     done = dd_bench(
-        "run", "method=infer", "ipc=2", "protocol=infer-400", "evaluator=controls", *TAUGHT, *SHORT
+        "run", "method=infer", "ipc=2", "protocol=infer-400", "evaluator=controls", *SMALL, *SHORT
     )
     assert done.code == 0, done.text
     r = load_record(only(tmp_path / "runs" / "records", "*.json"))
@@ -99,7 +101,7 @@ def test_controls_stand_beside(dd_bench, tmp_path):
     syn, card = storage.load(folder)
     assert isinstance(syn, CompensatedSet) and card.kind == "compensated" and "teachers" in card.config
 
-    done = dd_bench("run", "method=infer_dyn", "ipc=2", "protocol=infer-dyn-80", *TAUGHT, *SHORT)
+    done = dd_bench("run", "method=infer_dyn", "ipc=2", "protocol=infer-dyn-80", *SMALL, *SHORT)
     assert done.code == 0, done.text
     assert only(tmp_path / "runs" / "sets", "*-*") == folder, "infer_dyn is the same set under other labels"
     assert {load_record(p).method for p in (tmp_path / "runs" / "records").glob("*")} == {
@@ -118,7 +120,7 @@ def test_controls_take_as_many_steps_as_the_set(dd_bench, monkeypatch, equal):
         return plain(net, fetch, n, recipe, **how)
 
     monkeypatch.setattr(fresh_networks, "train", spy)
-    how = ["method=infer", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *TAUGHT, *SHORT]
+    how = ["method=infer", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *SMALL, *SHORT]
     how += ["protocol.recipe.batch_size=5", f"evaluator.equal={equal}", "evaluator.num_networks=1"]
     done = dd_bench("run", *how)
     assert done.code == 0, done.text
@@ -134,7 +136,7 @@ def test_controls_take_as_many_steps_as_the_set(dd_bench, monkeypatch, equal):
     "protocol", ["infer-400", "sre2l-kd-400-replay", "sre2l-kd-400", "sre2l-kd-400-hard"]
 )
 def test_a_set_too_large_to_be_laid_out_gets_the_same_scores(dd_bench, tmp_path, monkeypatch, protocol):
-    how = ["method=infer", "ipc=2", f"protocol={protocol}", "evaluator=controls", *TAUGHT, *SHORT]
+    how = ["method=infer", "ipc=2", f"protocol={protocol}", "evaluator=controls", *SMALL, *SHORT]
     for out, limit in (("laid", 2 << 30), ("made", 0)):
         monkeypatch.setattr("dd_bench.synthetic.base.MATERIALISE_LIMIT", limit)
         done = dd_bench("run", f"out={out}", *how)
@@ -144,14 +146,14 @@ def test_a_set_too_large_to_be_laid_out_gets_the_same_scores(dd_bench, tmp_path,
 
 
 def test_a_set_of_other_teachers_is_another_set(dd_bench, tmp_path):
-    how = ["method=sre2l", "ipc=1", *TAUGHT[:5], *SHORT]
+    how = ["method=sre2l", "ipc=1", *SMALL[:5], *SHORT]
     assert dd_bench("distill", *how).code == 0
     assert dd_bench("distill", *how, "teachers.convnet_bn.recipe.lr=0.05").code == 0
     assert dd_bench("distill", *how, "teachers.convnet_bn.recipe.lr=0.05").code == 0
     assert len(list((tmp_path / "runs" / "sets").iterdir())) == 2
     assert dd_bench("distill", "method=random", "ipc=1").code == 0
     assert dd_bench("distill", "method=random", "ipc=1", "teachers.convnet_bn.recipe.lr=0.05").code == 0
-    assert len(list((tmp_path / "runs" / "sets").iterdir())) == 3, "random asks no teacher"
+    assert len(list((tmp_path / "runs" / "sets").iterdir())) == 3, "random uses no teacher"
 
 
 def test_the_order_of_teachers_is_another_set(dd_bench, tmp_path):
@@ -162,14 +164,14 @@ def test_the_order_of_teachers_is_another_set(dd_bench, tmp_path):
         for k in ("recipe.epochs=1", "model.width=8")
     ]
     for order in ("[convnet_bn,convnet_w32_bn]", "[convnet_w32_bn,convnet_bn]"):
-        how = ["method=sre2l", "ipc=1", f"teacher={order}", *small, *TAUGHT[:3], *SHORT]
+        how = ["method=sre2l", "ipc=1", f"teacher={order}", *small, *SMALL[:3], *SHORT]
         assert dd_bench("distill", *how).code == 0
     assert len(list((tmp_path / "runs" / "sets").iterdir())) == 2
 
 
-def test_controls_beside_labels_made_elsewhere(dd_bench, tmp_path):
-    """Those are of the set alone; its controls are labelled by the run's teachers, or left out."""
-    how = ["method=random", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *TAUGHT]
+def test_controls_with_labels_made_elsewhere(dd_bench, tmp_path):
+    """Such labels are only of the set; its controls are labelled by the run's teachers, or left out."""
+    how = ["method=random", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *SMALL]
     assert dd_bench("run", *how).code == 0
     stores = {
         p.parent: LabelStore(p.parent, torch.device("cpu"))
@@ -181,12 +183,14 @@ def test_controls_beside_labels_made_elsewhere(dd_bench, tmp_path):
         (["teacher=convnet_w32_bn", *OTHER], ["accuracy", "random"]),
         (["teacher=[]"], ["accuracy"]),
     ):
-        kept = [k for k in how if not k.startswith("teachers.")]
-        done = dd_bench("run", *kept, *teachers, f"protocol.labels.source={source}", f"out=o{len(metrics)}")
+        others = [k for k in how if not k.startswith("teachers.")]
+        done = dd_bench("run", *others, *teachers, f"protocol.labels.source={source}", f"out=o{len(metrics)}")
         assert done.code == 0, done.text
         r = load_record(only(tmp_path / f"o{len(metrics)}" / "records", "*.json"))
         assert r.metrics == metrics
-        assert [t.name for t in r.teachers] == ["convnet_bn"], "who spoke, not who was asked for the controls"
+        assert [t.name for t in r.teachers] == ["convnet_bn"], (
+            "the teachers of the labels, not those of the controls"
+        )
         assert [t.digest for t in r.teachers] == list(stores[source].header.teachers)
         assert taught_by(r) == "labels of convnet_bn"
 
@@ -206,11 +210,11 @@ class TestRefusals:
             citations=["x"],
             provenance={},
         )
-        done = dd_bench("evaluate", f"set={tmp_path / 'soft'}", "protocol=sre2l-kd-400", *TAUGHT)
+        done = dd_bench("evaluate", f"set={tmp_path / 'soft'}", "protocol=sre2l-kd-400", *SMALL)
         assert done.code != 0 and "has soft labels of its own" in done.text, done.text
 
     @pytest.mark.parametrize(
-        ("overrides", "told"),
+        ("overrides", "message"),
         [
             (
                 ["method=sre2l", "teacher=[]"],
@@ -222,8 +226,11 @@ class TestRefusals:
             (["method=sre2l", "teachers.convnet_bn.epoch=1"], "epoch=1 is not kept"),
             (["method=sre2l", "teachers.convnet_bn.epoch=77"], "epoch=77, the training has"),
             (["method=sre2l", "teachers.convnet_bn.weights=bought"], "teachers.convnet_bn.weights='bought'"),
-            (["protocol=rded-300", "protocol.recipe.augment=flip"], "both say how images are shown"),
-            (["protocol=rded-300", "protocol.recipe.views=null"], "recipe.views says how images are shown"),
+            (["protocol=rded-300", "protocol.recipe.augment=flip"], "both set the augmentation"),
+            (
+                ["protocol=rded-300", "protocol.recipe.views=null"],
+                "labels are given to views, and recipe.views=null",
+            ),
             (
                 [
                     "method=random",
@@ -235,9 +242,9 @@ class TestRefusals:
             ),
         ],
     )
-    def test_messages(self, dd_bench, overrides, told):
+    def test_messages(self, dd_bench, overrides, message):
         done = dd_bench("run", "ipc=2", *overrides)
-        assert done.code != 0 and told in " ".join(done.text.split()), done.text
+        assert done.code != 0 and message in " ".join(done.text.split()), done.text
         assert "Traceback" not in done.text
 
 

@@ -1,4 +1,4 @@
-"""Labels: what each labeler says of a view, that replay is the online teacher, and what stored labels refuse."""
+"""Labels: the target of each labeler, replay equals the online teacher, and stored labels that do not fit."""
 
 import dataclasses
 import pickle
@@ -34,7 +34,7 @@ def how(**values):
 
 
 @pytest.fixture
-def taught(recipe):
+def views_recipe(recipe):
     def make(epochs=3, **values):
         return recipe(
             epochs=epochs, batch_size=4, milestones=(), views=ViewRecipe(**VIEWS | values), schedule="cosine"
@@ -50,41 +50,46 @@ def the_set(train_blobs):
 
 
 @pytest.fixture
-def make_course(make_ctx, train_blobs, the_set, taught):
+def make_labelled(make_ctx, train_blobs, the_set, views_recipe):
     def make(kind, work="run", seed=0, views=None, epochs=3, teachers=None, **values):
         ctx = make_ctx(seed, work=work, fresh_cache=True, teachers=teachers)
         return labelled_data(
-            *the_set, "this set", taught(epochs, **views or {}), how(kind=kind, **values), train_blobs, ctx
+            *the_set,
+            "this set",
+            views_recipe(epochs, **views or {}),
+            how(kind=kind, **values),
+            train_blobs,
+            ctx,
         )
 
     return make
 
 
-def logits_of(lessons, epochs=3):
-    return [target.logits for e in range(epochs) for _, _, target in lessons(e)]
+def logits_of(batches, epochs=3):
+    return [target.logits for e in range(epochs) for _, _, target in batches(e)]
 
 
 class TestReplay:
     @pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
     @pytest.mark.parametrize("mode", ["eval", "train"])
-    def test_it_is_the_online_teacher_at_the_seed_of_the_labels(self, make_course, make_ctx, mix, mode):
-        online = make_course("online", views={"mix": mix}, teacher_mode=mode)
-        replay = make_course("replay", views={"mix": mix}, teacher_mode=mode)
+    def test_it_is_the_online_teacher_at_the_seed_of_the_labels(self, make_labelled, make_ctx, mix, mode):
+        online = make_labelled("online", views={"mix": mix}, teacher_mode=mode)
+        replay = make_labelled("replay", views={"mix": mix}, teacher_mode=mode)
         seed = make_ctx().seed_for("labels")
         for e in range(3):
-            for (_, x, said), (_, seen, stored) in zip(
+            for (_, x, now), (_, seen, stored) in zip(
                 online.batches(seed)(e), replay.batches(99)(e), strict=True
             ):
                 assert torch.equal(x, seen)
-                assert torch.allclose(said.logits, stored.logits, rtol=1e-3, atol=1e-3)  # float16
-                assert torch.equal(said.hard, stored.hard)
+                assert torch.allclose(now.logits, stored.logits, rtol=1e-3, atol=1e-3)  # float16
+                assert torch.equal(now.hard, stored.hard)
 
     def test_a_network_trained_by_either_has_the_same_losses(
-        self, make_course, make_ctx, convnet, train_blobs, runtime, taught
+        self, make_labelled, make_ctx, convnet, train_blobs, runtime, views_recipe
     ):
         seed, losses = make_ctx().seed_for("labels"), {}
         for kind in ("online", "replay"):
-            made, seen = make_course(kind), []
+            made, seen = make_labelled(kind), []
             net = convnet(train_blobs).fresh(0, runtime.device)
 
             def watch(net, loss_of, x, target, raw, epoch, seen=seen):
@@ -96,7 +101,7 @@ class TestReplay:
                 net,
                 None,
                 9,
-                taught(),
+                views_recipe(),
                 seed=1,
                 runtime=runtime,
                 flip=False,
@@ -107,22 +112,22 @@ class TestReplay:
         assert losses["online"] == pytest.approx(losses["replay"], rel=2e-3)
         assert len(losses["online"]) == 9
 
-    def test_every_network_sees_the_same_views(self, make_course):
-        replay = make_course("replay")
+    def test_every_network_sees_the_same_views(self, make_labelled):
+        replay = make_labelled("replay")
         one, two = ([x for _, x, _ in replay.batches(seed)(1)] for seed in (1, 2))
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
-        online = make_course("online")
+        online = make_labelled("online")
         one, two = ([x for _, x, _ in online.batches(seed)(1)] for seed in (1, 2))
         assert not torch.equal(one[0], two[0])
 
-    def test_its_bytes_are_those_of_the_arrays(self, make_course):
-        store = make_course("replay").labeler
+    def test_its_bytes_are_those_of_the_arrays(self, make_labelled):
+        store = make_labelled("replay").labeler
         assert store.label_bytes == 2 * 9 * 3 * 3 and store.forwards == 0  # fp16, images, epochs, classes
-        assert make_course("replay", work="pool", pool=3).labeler.label_bytes == 2 * 9 * 3
-        assert make_course("replay", work="top", top=1).labeler.label_bytes == (2 + 2 + 2) * 9 * 3
+        assert make_labelled("replay", work="pool", pool=3).labeler.label_bytes == 2 * 9 * 3
+        assert make_labelled("replay", work="top", top=1).labeler.label_bytes == (2 + 2 + 2) * 9 * 3
 
-    def test_a_pool_draws_its_stored_epochs(self, make_course):
-        pooled = make_course("replay", epochs=12, pool=4)
+    def test_a_pool_draws_its_stored_epochs(self, make_labelled):
+        pooled = make_labelled("replay", epochs=12, pool=4)
         assert pooled.labeler.store.header.epochs == 3
         used = [pooled.labeler.viewed_epoch(e) for e in range(12)]
         assert used[:3] == [0, 1, 2] and set(used) <= {0, 1, 2} and len(set(used[3:])) > 1
@@ -132,10 +137,10 @@ class TestReplay:
         assert all(torch.equal(a, b) for a, b in zip(later, stored[at : at + len(later)], strict=True))
 
     @pytest.mark.parametrize("temperature", [1.0, 20.0])
-    def test_top_logits_and_what_the_others_share(self, make_course, temperature):
+    def test_top_logits_and_what_the_others_share(self, make_labelled, temperature):
         """The largest as they are; the rest keep their share of the probability at the temperature of the loss."""
-        whole = make_course("replay", work="whole", temperature=temperature)
-        top = make_course("replay", work="top", top=1, temperature=temperature)
+        whole = make_labelled("replay", work="whole", temperature=temperature)
+        top = make_labelled("replay", work="top", top=1, temperature=temperature)
         for full, cut in zip(logits_of(whole.batches(0)), logits_of(top.batches(0)), strict=True):
             assert torch.equal(full.argmax(1), cut.argmax(1))
             share = [(z / temperature).softmax(1).amax(1) for z in (full, cut)]
@@ -143,14 +148,14 @@ class TestReplay:
             low = cut.sort(1).values
             assert torch.equal(low[:, 0], low[:, 1])
 
-    def test_of_squared_differences_the_others_share_their_mean(self, make_course):
-        whole = make_course("replay", work="whole", loss="mse")
-        top = make_course("replay", work="top", top=1, loss="mse")
+    def test_of_squared_differences_the_others_share_their_mean(self, make_labelled):
+        whole = make_labelled("replay", work="whole", loss="mse")
+        top = make_labelled("replay", work="top", top=1, loss="mse")
         assert top.labeler.store.header.temperature is None
         for full, cut in zip(logits_of(whole.batches(0)), logits_of(top.batches(0)), strict=True):
             assert torch.allclose(full.mean(1), cut.mean(1), atol=2e-3)
 
-    def test_killed_and_gone_on_is_the_same_bytes(self, make_course, monkeypatch, tmp_path):
+    def test_killed_and_resumed_has_the_same_bytes(self, make_labelled, monkeypatch, tmp_path):
         calls = []
         plain = ensemble
 
@@ -162,26 +167,26 @@ class TestReplay:
 
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr("dd_bench.teachers.soft_labels.ensemble", killed)
-            make_course("replay", work="killed")
+            make_labelled("replay", work="killed")
         counted = []
         monkeypatch.setattr(
             "dd_bench.teachers.soft_labels.ensemble", lambda *w: counted.append(0) or plain(*w)
         )
-        again, whole = make_course("replay", work="killed"), make_course("replay", work="whole")
+        again, whole = make_labelled("replay", work="killed"), make_labelled("replay", work="whole")
         assert len(counted) == 6 + 9, "the first epoch was not labelled again"
         a, b = (c.labeler.store.path.read_bytes() for c in (again, whole))
         assert a == b
 
-    def test_labels_of_elsewhere(self, make_course):
-        made = make_course("replay")
-        taken = make_course("replay", work="other", source=str(made.labeler.store.path.parent), teachers=())
+    def test_labels_of_elsewhere(self, make_labelled):
+        made = make_labelled("replay")
+        taken = make_labelled("replay", work="other", source=str(made.labeler.store.path.parent), teachers=())
         for a, b in zip(logits_of(made.batches(0)), logits_of(taken.batches(0)), strict=True):
             assert torch.equal(a, b)
         assert taken.teachers == tuple(t.model_copy(update={"accuracy": None}) for t in made.teachers)
         assert [len(t.digest) for t in made.teachers] == [64] * len(made.teachers)
 
-    def test_another_process_opens_the_file_itself(self, make_course):
-        store = make_course("replay").labeler.store
+    def test_another_process_opens_the_file_itself(self, make_labelled):
+        store = make_labelled("replay").labeler.store
         data = pickle.dumps(store)
         assert len(data) < 500
         assert torch.equal(pickle.loads(data).logits(1, torch.arange(9)), store.logits(1, torch.arange(9)))
@@ -189,7 +194,7 @@ class TestReplay:
 
 class TestStoresOfOthersAreRefused:
     @pytest.mark.parametrize(
-        ("change", "told"),
+        ("change", "message"),
         [
             ({"views": {"mix": "cutmix"}}, "are of other views"),
             ({"top": 1}, r"are of other stored logits \(None\) than this training \(1\)"),
@@ -197,20 +202,20 @@ class TestStoresOfOthersAreRefused:
             ({"epochs": 5}, r"are of 3 epochs, this training wants 5. Use protocol\.recipe\.epochs=3"),
         ],
     )
-    def test_another_training(self, make_course, change, told):
-        source = str(make_course("replay").labeler.store.path.parent)
-        with pytest.raises(ValueError, match=told):
-            make_course("replay", work="other", source=source, **change)
+    def test_another_training(self, make_labelled, change, message):
+        source = str(make_labelled("replay").labeler.store.path.parent)
+        with pytest.raises(ValueError, match=message):
+            make_labelled("replay", work="other", source=source, **change)
 
-    def test_what_is_not_stored_is_of_one_temperature(self, make_course):
-        source = str(make_course("replay", top=1, temperature=4.0).labeler.store.path.parent)
+    def test_what_is_not_stored_is_of_one_temperature(self, make_labelled):
+        source = str(make_labelled("replay", top=1, temperature=4.0).labeler.store.path.parent)
         with pytest.raises(
             ValueError, match=r"Use protocol\.labels\.loss=kl protocol\.labels\.temperature=4\.0"
         ):
-            make_course("replay", work="other", source=source, top=1, temperature=20.0)
+            make_labelled("replay", work="other", source=source, top=1, temperature=20.0)
 
-    def test_another_set(self, make_course, the_set, make_ctx, train_blobs, taught):
-        source = str(make_course("replay").labeler.store.path.parent)
+    def test_another_set(self, make_labelled, the_set, make_ctx, train_blobs, views_recipe):
+        source = str(make_labelled("replay").labeler.store.path.parent)
         images, labels = the_set
         with pytest.raises(
             ValueError, match=r"are of other images \(this set\) than this training \(another set"
@@ -219,36 +224,36 @@ class TestStoresOfOthersAreRefused:
                 images,
                 labels,
                 "another set",
-                taught(),
+                views_recipe(),
                 how(kind="replay", source=source),
                 train_blobs,
                 make_ctx(),
             )
 
-    def test_other_classes(self, make_course, the_set, make_ctx, train_blobs, taught):
-        source = str(make_course("replay").labeler.store.path.parent)
+    def test_other_classes(self, make_labelled, the_set, make_ctx, train_blobs, views_recipe):
+        source = str(make_labelled("replay").labeler.store.path.parent)
         other = dataclasses.replace(train_blobs, class_names=("b", "a", "c"))
         with pytest.raises(
             ValueError, match=r"other classes \(number 0: a\) than this training \(number 0: b\)"
         ):
             labelled_data(
-                *the_set, "this set", taught(), how(kind="replay", source=source), other, make_ctx()
+                *the_set, "this set", views_recipe(), how(kind="replay", source=source), other, make_ctx()
             )
 
-    def test_no_labels_and_damaged_ones(self, make_course, tmp_path):
+    def test_no_labels_and_damaged_ones(self, make_labelled, tmp_path):
         with pytest.raises(ValueError, match="holds no labels"):
             LabelStore(tmp_path, torch.device("cpu"))
-        path = make_course("replay").labeler.store.path
+        path = make_labelled("replay").labeler.store.path
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(ValueError, match="are damaged: it is"):
             LabelStore(path.parent, torch.device("cpu"))
 
 
 class TestStatic:
-    def test_it_is_what_the_teachers_say_of_the_images_as_they_are(
-        self, make_course, make_ctx, the_set, train_blobs
+    def test_it_is_the_teachers_logits_of_unaugmented_images(
+        self, make_labelled, make_ctx, the_set, train_blobs
     ):
-        made = make_course("static")
+        made = make_labelled("static")
         (teacher,) = make_ctx(fresh_cache=True).teachers_of(train_blobs)
         assert torch.allclose(made.labeler.logits.float(), teacher.logits(the_set[0]), rtol=1e-3, atol=1e-3)
         assert made.labeler.label_bytes == 9 * 3 * 2
@@ -259,15 +264,15 @@ class TestStatic:
 
     def test_a_mixture_is_linear_in_logits(self):
         z = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 4.0]])
-        said = StaticSoft(how(kind="static"), torch.tensor([2, 2]), z.half()).target(self.view()).logits
-        assert torch.allclose(said, 0.3 * z + 0.7 * z[[1, 0]], atol=1e-3)
+        logits = StaticSoft(how(kind="static"), torch.tensor([2, 2]), z.half()).target(self.view()).logits
+        assert torch.allclose(logits, 0.3 * z + 0.7 * z[[1, 0]], atol=1e-3)
 
     def test_or_in_the_tempered_probabilities(self):
         z = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 4.0]])
         recipe = how(kind="static", mix_space="probabilities")
-        said = StaticSoft(recipe, torch.tensor([2, 2]), z.half()).target(self.view()).logits
+        logits = StaticSoft(recipe, torch.tensor([2, 2]), z.half()).target(self.view()).logits
         p = (z / 4).softmax(1)
-        assert torch.allclose((said / 4).softmax(1), 0.3 * p + 0.7 * p[[1, 0]], atol=1e-3)
+        assert torch.allclose((logits / 4).softmax(1), 0.3 * p + 0.7 * p[[1, 0]], atol=1e-3)
 
 
 class TestEnsemble:
@@ -277,15 +282,15 @@ class TestEnsemble:
         x = the_set[0]
         assert torch.allclose(ensemble([one, two], x, "eval"), (one.logits(x) + two.logits(x)) / 2)
 
-    def test_the_online_teachers_count_their_forwards(self, make_course, make_teacher):
+    def test_the_online_teachers_count_their_forwards(self, make_labelled, make_teacher):
         two = (make_teacher("one"), make_teacher("two", width=4))
-        assert make_course("online", teachers=two).labeler.forwards == 2 * 3 * 9
-        assert make_course("online").labeler.label_bytes == 0
+        assert make_labelled("online", teachers=two).labeler.forwards == 2 * 3 * 9
+        assert make_labelled("online").labeler.label_bytes == 0
 
 
 class TestHard:
-    def test_it_needs_no_teacher_and_mixes_both_classes(self, make_course, the_set):
-        made = make_course("hard", teachers=())
+    def test_it_needs_no_teacher_and_mixes_both_classes(self, make_labelled, the_set):
+        made = make_labelled("hard", teachers=())
         (_, _, (y, partner, keep)) = next(made.batches(0)(0))
         assert isinstance(made.labeler, Hard) and y.dtype == torch.int64
         assert len(y) == len(partner) == 4 and 0 <= float(keep) <= 1
@@ -305,7 +310,7 @@ class TestLoss:
         assert self.loss() == pytest.approx(wanted, rel=1e-5)
         assert self.loss(scaled=True) == pytest.approx(16 * wanted, rel=1e-5)
 
-    def test_squared_difference_and_the_class_beside(self):
+    def test_squared_difference_and_the_class(self):
         wanted = float(((self.z - self.out) ** 2).mean())
         assert self.loss(loss="mse") == pytest.approx(wanted)
         hard = float(F.cross_entropy(self.out, self.y))

@@ -1,4 +1,4 @@
-"""The teacher zoo: trained once, early epochs for free, told apart by class names, resumed after a kill."""
+"""Teachers: trained once, early epochs at no cost, logits matched by class names, resumed after a kill."""
 
 import dataclasses
 import json
@@ -9,18 +9,13 @@ import torch
 
 from dd_bench.data.preprocess import Normalise
 from dd_bench.models.architecture import Architecture
+from dd_bench.models.network import executed_norms
 from dd_bench.models.timm_adapter import TimmNet
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
-from dd_bench.teachers.teachers import (
-    TeacherConfig,
-    TeacherSpec,
-    _frozen,
-    class_names_of,
-    executed_norms,
-    teacher_of,
-)
+from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
+from dd_bench.teachers.teachers import frozen_teacher, teacher_of
 from dd_bench.training.batches import fetch_split
 from dd_bench.training.loop import train
 from dd_bench.training.scoring import accuracy
@@ -43,7 +38,7 @@ def weights(teacher):
     return torch.cat([v.flatten().double() for v in teacher.net.state_dict().values()])
 
 
-def test_it_is_the_network_that_anybody_would_train(squeeze, make_teacher, make_blobs, runtime):
+def test_it_is_a_plain_training(squeeze, make_teacher, make_blobs, runtime):
     spec, real, seed = make_teacher(), make_blobs(), seed_for(0, "squeeze", "tiny")
     net = spec.architecture.fresh(seed_for(seed, "init"), CPU)
     how = {"seed": seed_for(seed, "train"), "runtime": runtime, "flip": real.flip}
@@ -52,15 +47,17 @@ def test_it_is_the_network_that_anybody_would_train(squeeze, make_teacher, make_
     assert all(torch.equal(v, found[k]) for k, v in net.state_dict().items())
 
 
-def test_it_is_trained_once_and_frozen(squeeze, monkeypatch):
+def test_it_is_trained_once_andfrozen_teacher(squeeze, monkeypatch):
     first = squeeze()
-    monkeypatch.setattr("dd_bench.teachers.teachers.train", lambda *a, **k: pytest.fail("trained again"))
+    monkeypatch.setattr(
+        "dd_bench.teachers.trained_network.train", lambda *a, **k: pytest.fail("trained again")
+    )
     again = squeeze()
     assert torch.equal(weights(first), weights(again)) and first.digest == again.digest
     assert not again.net.training and not any(p.requires_grad for p in again.net.parameters())
 
 
-def test_early_epochs_come_for_free(squeeze):
+def test_early_epochs_of_one_training(squeeze):
     """One training; the epoch that teaches is no part of its key."""
     early, last = squeeze(keep=(1, 2), epoch=1), squeeze(keep=(1, 2))
     alone = squeeze("alone", epochs=1)
@@ -103,7 +100,7 @@ def test_logits_are_of_the_running_statistics_or_of_the_batch(squeeze):
     assert not fresh.net.training
 
 
-def test_killed_and_gone_on_is_the_same_bytes(squeeze, make_blobs, monkeypatch, tmp_path):
+def test_killed_and_resumed_has_the_same_bytes(squeeze, make_blobs, monkeypatch, tmp_path):
     whole = squeeze("whole", keep=(1,))
     real = make_blobs().train_only()
     calls = []
@@ -120,7 +117,7 @@ def test_killed_and_gone_on_is_the_same_bytes(squeeze, make_blobs, monkeypatch, 
         return one
 
     with monkeypatch.context() as killed, pytest.raises(KeyboardInterrupt):
-        killed.setattr("dd_bench.teachers.teachers.fetch_split", fetch)
+        killed.setattr("dd_bench.teachers.trained_network.fetch_split", fetch)
         squeeze("killed", keep=(1,), real=real)
     again = squeeze("killed", keep=(1,))
     assert again.digest == whole.digest
@@ -133,7 +130,7 @@ class TestClasses:
         """The dataset lists its classes in another order than the teacher learned them."""
         teacher = squeeze()
         real = dataclasses.replace(make_blobs(), class_names=("c", "a", "b"))
-        other = _frozen("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
+        other = frozen_teacher("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
         x = torch.randn(4, 1, 8, 8)
         assert torch.equal(other.logits(x), teacher.logits(x)[:, [2, 0, 1]])
 
@@ -143,7 +140,7 @@ class TestClasses:
         with pytest.raises(
             ValueError, match="does not know class 'zebra' of blobs: it knows a, b, c, the dataset"
         ):
-            _frozen("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
+            frozen_teacher("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
 
 
 def _runtime(teacher):
@@ -171,7 +168,7 @@ class TestPretrained:
 
     def test_logits_of_the_dataset_s_classes_by_wordnet_id(self, spec, make_blobs, runtime, tmp_path):
         spec, whole = spec
-        names = class_names_of(spec)
+        names = spec.logit_names()
         assert len(names) == 1000 and names[:2] == ("n01440764", "n01443537")  # tench, goldfish
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
         theirs = Normalise([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
@@ -181,50 +178,51 @@ class TestPretrained:
         with torch.no_grad():
             assert torch.allclose(teacher.logits(x), whole(x)[:, [1, 0]], atol=1e-4)
 
-    def test_under_another_preprocessing_they_say_nothing(self, spec, make_blobs, runtime, tmp_path):
+    def test_another_preprocessing_is_refused(self, spec, make_blobs, runtime, tmp_path):
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
         with pytest.raises(
-            ValueError, match=r"was trained under .*0\.485.*, train_blobs is preprocessed by .*0\.5"
+            ValueError, match=r"was trained under .*0\.485.*, blobs is preprocessed by .*0\.5"
         ):
             teacher_of(spec[0], real, Cache(tmp_path / "cache"), runtime, None)
 
-    def test_a_list_of_classes_says_their_normalisation(self, spec, make_blobs, runtime, tmp_path):
+    def test_a_list_of_classes_needs_a_normalisation(self, spec, make_blobs, runtime, tmp_path):
         spec, _ = spec
-        config = spec.config.model_copy(update={"classes": tuple(class_names_of(spec))})
+        config = spec.config.model_copy(update={"classes": tuple(spec.logit_names())})
         with pytest.raises(ValueError, match=r"imagenet\.mean=None .* Use '\+teachers\.imagenet\.mean="):
             dataclasses.replace(spec, config=config)
         half = config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)})
-        said = dataclasses.replace(spec, config=half)
+        complete = dataclasses.replace(spec, config=half)
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
         real = dataclasses.replace(real, class_names=("n01443537", "n01440764"))
         with pytest.raises(ValueError, match=r"was trained under .*0\.2, .* is preprocessed by"):
-            teacher_of(said, real, Cache(tmp_path / "cache"), runtime, None)
+            teacher_of(complete, real, Cache(tmp_path / "cache"), runtime, None)
         real = dataclasses.replace(real, preprocess=Normalise(half.mean, half.std))
         assert (
-            teacher_of(said, real, Cache(tmp_path / "cache"), runtime, None).class_names == real.class_names
+            teacher_of(complete, real, Cache(tmp_path / "cache"), runtime, None).class_names
+            == real.class_names
         )
-        assert said.describe()["mean"] == [0.5, 0.5, 0.5] and "mean" not in spec.describe()
+        assert complete.describe()["mean"] == [0.5, 0.5, 0.5] and "mean" not in spec.describe()
 
     def test_one_std_too_few(self, spec):
         config = spec[0].config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.5,)})
         with pytest.raises(ValueError, match=r"teachers\.imagenet\.mean and .*std: .*as many means"):
             dataclasses.replace(spec[0], config=config)
 
-    def test_of_which_classes_must_be_said(self, spec):
-        silent = spec[0].config.model_copy(update={"classes": None})
+    def test_classes_are_required(self, spec):
+        unnamed = spec[0].config.model_copy(update={"classes": None})
         with pytest.raises(ValueError, match=r"teachers\.imagenet\.classes=null: which logit is which class"):
-            class_names_of(dataclasses.replace(spec[0], config=silent))
+            dataclasses.replace(spec[0], config=unnamed).logit_names()
 
 
 @pytest.mark.parametrize(
-    ("knobs", "told"),
+    ("knobs", "message"),
     [
         ({"epoch": 9}, "epoch=9, the training has 3"),
         ({"epoch": 2}, r"epoch=2 is not kept. Use teachers\.tiny\.keep=\[2\]"),
     ],
 )
-def test_specifications_that_contradict_themselves(make_teacher, knobs, told):
-    with pytest.raises(ValueError, match=told):
+def test_specifications_that_contradict_themselves(make_teacher, knobs, message):
+    with pytest.raises(ValueError, match=message):
         make_teacher(**knobs)
 
 
@@ -236,18 +234,18 @@ def test_a_teacher_trained_here_has_the_normalisation_of_its_data(make_teacher):
 
 
 def test_early_epochs_are_no_part_of_what_a_teacher_is(squeeze, make_teacher, tmp_path):
-    """So a sweep that wants one finds the teachers of before; one that was not kept says which were."""
+    """So a sweep that keeps more finds the teachers that exist; a missing epoch is an error that lists those kept."""
     assert make_teacher(keep=(1,)).describe() == make_teacher().describe()
     squeeze(keep=(1, 77))
     entry = next(tmp_path.glob("*/squeeze-*[0-9a-f]"))
     assert {p.name for p in entry.glob("epoch*")} == {"epoch1.safetensors"}, "77 is past the end"
     assert json.loads((entry / "teacher.json").read_text())["keep"] == [1]
     assert squeeze(keep=(2,)).digest and len(list(tmp_path.glob("*/squeeze-*[0-9a-f]"))) == 1
-    with pytest.raises(ValueError, match=r"before epoch 2 was to be kept: .* has \[1\]. Use .*rm -r"):
+    with pytest.raises(ValueError, match=r"without keeping epoch 2: .* has \[1\]. Use .*rm -r"):
         squeeze(keep=(2,), epoch=2)
 
 
-def test_a_damaged_teacher_says_what_to_remove(squeeze, tmp_path):
+def test_a_damaged_teacher_names_the_line_to_rebuild_it(squeeze, tmp_path):
     squeeze()
     (path,) = tmp_path.glob("cache/squeeze-*/network.safetensors")
     path.write_bytes(b"no")
@@ -261,7 +259,7 @@ def test_two_names_of_one_recipe_are_two_networks(squeeze):
 
 
 def test_train_mode_is_of_the_statistics_alone(squeeze):
-    """Dropout would draw from nobody's seed."""
+    """Dropout would draw from a generator that nothing seeds."""
     teacher, x = squeeze(), torch.randn(6, 1, 8, 8)
     teacher.net.classifier = torch.nn.Sequential(torch.nn.Dropout(0.5), teacher.net.classifier)
     teacher.net.eval()

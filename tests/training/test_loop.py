@@ -148,7 +148,7 @@ class TestSeeds:
         assert torch.equal(before, torch.get_rng_state())
 
     def test_looking_at_it_does_not_change_it(self, data, blobs, convnet, recipe, runtime):
-        """A protocol that looks every epoch trains the network that one that looks once trains."""
+        """Evaluating every epoch does not change the trained network."""
         ends = []
         for look in (None, lambda epoch: accuracy(net, blobs.test.batches(7), runtime)):  # noqa: B023
             net = convnet(blobs, norm="batchnorm").fresh(0, CPU)
@@ -174,13 +174,13 @@ VARIANTS = {
 
 
 class TestKept:
-    """A training that is killed goes on from its last epoch, and ends with the bytes of one that was not."""
+    """A training that is killed resumes from its last epoch, and ends with the bytes of one that was not."""
 
     @pytest.fixture
     def run(self, data, blobs, convnet, recipe, runtime):
         """Trains and returns the network and the number of batches; killed before batch `killed_at`."""
 
-        def run(kept, seed=1, killed_at=None, norm="instancenorm", vit=False, on_epoch=None, **values):
+        def run(checkpoint, seed=1, killed_at=None, norm="instancenorm", vit=False, on_epoch=None, **values):
             given = 0
 
             def fetch(index):
@@ -193,10 +193,10 @@ class TestKept:
             architecture = convnet(blobs, norm=norm)
             if vit:
                 knobs = {"patch": 4, "dim": 16, "depth": 1, "heads": 2, "mlp_dim": 8, "dropout": 0.3}
-                architecture = Architecture(ViT, knobs | {"emb_dropout": 0.3}, blobs.shape, 3)
+                architecture = Architecture(ViT, knobs | {"emb_dropout": 0.3}, blobs.shape, 3, "vit")
             net, how = architecture.fresh(0, CPU), {"runtime": runtime, "flip": True, "on_epoch": on_epoch}
             plan = recipe(batch_size=25, **values)
-            return train(net, fetch, 60, plan, seed=seed, checkpoint=kept, **how), given
+            return train(net, fetch, 60, plan, seed=seed, checkpoint=checkpoint, **how), given
 
         return run
 
@@ -204,45 +204,45 @@ class TestKept:
     @pytest.mark.parametrize("epochs", [1, 2, 4])
     def test_it_goes_on_with_the_same_bytes(self, run, tmp_path, name, epochs):
         whole, steps = run(None, **VARIANTS[name])
-        kept = tmp_path / "kept"
+        checkpoint = tmp_path / "checkpoint"
         with pytest.raises(KeyboardInterrupt):
-            run(kept, killed_at=3 * epochs + 1, **VARIANTS[name])
-        assert spent(kept)[0] == epochs
+            run(checkpoint, killed_at=3 * epochs + 1, **VARIANTS[name])
+        assert spent(checkpoint)[0] == epochs
         torch.rand(3)  # the global generator must not matter
         before = torch.get_rng_state()
-        net, rest = run(kept, **VARIANTS[name])
+        net, rest = run(checkpoint, **VARIANTS[name])
         assert (steps, rest) == (15, 15 - 3 * epochs)
         for (key, a), b in zip(net.state_dict().items(), whole.state_dict().values(), strict=True):
             assert torch.equal(a, b), key
         assert torch.equal(torch.get_rng_state(), before) and net.training
 
     def test_keeping_changes_nothing(self, run, tmp_path):
-        assert torch.equal(parameters(run(None)[0]), parameters(run(tmp_path / "kept")[0]))
+        assert torch.equal(parameters(run(None)[0]), parameters(run(tmp_path / "checkpoint")[0]))
 
     def test_a_finished_one_is_read_and_not_trained(self, run, tmp_path):
-        told = []
-        net, _ = run(tmp_path / "kept", on_epoch=told.append)
-        again, steps = run(tmp_path / "kept", on_epoch=told.append)
+        called = []
+        net, _ = run(tmp_path / "checkpoint", on_epoch=called.append)
+        again, steps = run(tmp_path / "checkpoint", on_epoch=called.append)
         assert torch.equal(parameters(net), parameters(again)) and steps == 0
-        assert told == [1, 2, 3, 4, 5] and (tmp_path / "kept").exists()
+        assert called == [1, 2, 3, 4, 5] and (tmp_path / "checkpoint").exists()
 
-    def test_each_epoch_is_told_once(self, run, tmp_path):
+    def test_on_epoch_is_called_once_an_epoch(self, run, tmp_path):
         """`on_epoch` comes before the checkpoint: what it wrote is there whenever an epoch counts as done."""
-        told = []
+        calls = []
 
         def tell(epoch):
-            told.append((epoch, spent(tmp_path / "kept")[0]))
+            calls.append((epoch, spent(tmp_path / "checkpoint")[0]))
 
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "kept", killed_at=7, on_epoch=tell)
-        run(tmp_path / "kept", on_epoch=tell)
-        assert told == [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]
+            run(tmp_path / "checkpoint", killed_at=7, on_epoch=tell)
+        run(tmp_path / "checkpoint", on_epoch=tell)
+        assert calls == [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]
 
     def test_killed_twice(self, run, tmp_path):
         for killed_at in (4, 4):
             with pytest.raises(KeyboardInterrupt):
-                run(tmp_path / "kept", killed_at=killed_at)
-        net, steps = run(tmp_path / "kept")
+                run(tmp_path / "checkpoint", killed_at=killed_at)
+        net, steps = run(tmp_path / "checkpoint")
         assert torch.equal(parameters(net), parameters(run(None)[0])) and steps == 9
 
     def test_seconds_add_up(self, run, tmp_path):
@@ -250,16 +250,16 @@ class TestKept:
             time.sleep(0.05)
 
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "kept", killed_at=9, on_epoch=slow)
-        assert spent(tmp_path / "kept")[1] >= 0.15
-        run(tmp_path / "kept", on_epoch=slow)
-        assert spent(tmp_path / "kept")[1] >= 0.25
+            run(tmp_path / "checkpoint", killed_at=9, on_epoch=slow)
+        assert spent(tmp_path / "checkpoint")[1] >= 0.15
+        run(tmp_path / "checkpoint", on_epoch=slow)
+        assert spent(tmp_path / "checkpoint")[1] >= 0.25
 
-    @pytest.mark.parametrize("kept", [0, 60, -1])
-    def test_a_damaged_one_says_how_to_start_anew(self, run, tmp_path, kept):
-        path = tmp_path / "kept"
+    @pytest.mark.parametrize("length", [0, 60, -1])
+    def test_a_damaged_one_names_the_line_to_start_again(self, run, tmp_path, length):
+        path = tmp_path / "checkpoint"
         run(path, epochs=1, milestones=())
-        path.write_bytes(path.read_bytes()[:kept])
+        path.write_bytes(path.read_bytes()[:length])
         with pytest.raises(
             CheckpointError, match=rf"checkpoint {path} is damaged .*To start anew: rm {path}"
         ):
@@ -267,9 +267,9 @@ class TestKept:
 
     @pytest.mark.parametrize("other", [{"vit": True}, {"norm": "batchnorm"}, {"norm": "none"}], ids=str)
     def test_one_of_another_network_is_refused(self, run, tmp_path, other):
-        run(tmp_path / "kept", epochs=1, milestones=())
+        run(tmp_path / "checkpoint", epochs=1, milestones=())
         with pytest.raises(CheckpointError, match=r"(?s)'net' of checkpoint .*To start anew: rm "):
-            run(tmp_path / "kept", **other)
+            run(tmp_path / "checkpoint", **other)
 
 
 class TestDescent:
@@ -514,27 +514,27 @@ class TestSchedules:
         assert set(recipe().identity()) == set(recipe().model_dump()) - {
             "schedule",
             "warmup",
-            "decay",
+            "decay_filter",
             "views",
             "steps",
         }
         assert recipe(milestones=(), schedule="cosine").identity()["schedule"] == "cosine"
 
     @pytest.mark.parametrize(
-        ("values", "told"),
+        ("values", "message"),
         [
             ({"schedule": "cosine"}, "has no milestones"),
-            ({"warmup": 5}, "leaves nothing of epochs=5"),
+            ({"warmup": 5}, "leaves no epoch of epochs=5"),
         ],
     )
-    def test_contradictions(self, recipe, values, told):
-        with pytest.raises(ValueError, match=told):
+    def test_contradictions(self, recipe, values, message):
+        with pytest.raises(ValueError, match=message):
             recipe(**values)
 
 
 @pytest.mark.parametrize(("steps", "n"), [(1, 10), (3, 10), (7, 10), (9, 10), (4, 3), (None, 10)])
 def test_the_samples_of_a_recipe_are_those_that_training_passes(recipe, convnet, blobs, runtime, steps, n):
-    """What a teacher beside the training has to look at."""
+    """The images that an online teacher labels during the training."""
     plan = recipe(epochs=1 if steps else 2, batch_size=4, milestones=(), steps=steps).lasting(n)
     x, seen = blobs.train.inputs(torch.arange(n)), []
 

@@ -1,4 +1,4 @@
-"""A network of one flat vector: the order, copies where a snapshot is kept, views where a step splits it."""
+"""A network of one flat vector: the order, copies for snapshots, views for the parameters of a step."""
 
 from itertools import pairwise
 
@@ -42,10 +42,10 @@ def test_it_computes_what_the_network_computes(kind):
 def test_it_computes_what_another_network_computes_at_its_vector(kind):
     """And its own parameters are left alone."""
     net, other = network(kind), network(kind, seed=1).eval()
-    flat, kept = FunctionalNetwork(net), flatten(net)
+    flat, before = FunctionalNetwork(net), flatten(net)
     with torch.no_grad():
         torch.testing.assert_close(flat(flatten(other), images()), other(images()), rtol=0, atol=0)
-    assert torch.equal(flatten(net), kept)
+    assert torch.equal(flatten(net), before)
 
 
 @each_network
@@ -104,11 +104,11 @@ def test_flatten_shares_no_memory_and_no_graph():
     for net in (network("mlp"), torch.nn.Linear(3, 2, bias=False)):
         theta = flatten(net)
         assert not theta.requires_grad
-        kept = theta.clone()
+        before = theta.clone()
         with torch.no_grad():
             for p in net.parameters():
                 p.add_(1)
-        assert torch.equal(theta, kept)
+        assert torch.equal(theta, before)
 
 
 def test_gradients_arrive_in_the_vector_and_not_in_the_network():

@@ -1,10 +1,10 @@
-"""Views: drawn by counter, what torchvision does with the same box, and mixtures that say how they were mixed."""
+"""Views: numbers by seed, epoch and image, crops as in torchvision, and mixtures with their partners and shares."""
 
 import pytest
 import torch
 from torchvision.transforms.v2.functional import resized_crop
 
-from dd_bench.training.views import ViewRecipe, Views, boxes, crop, draw_mixture, drawn, show, strips
+from dd_bench.training.views import ViewRecipe, Views, boxes, crop, draw_mixture, show, strips, view_numbers
 
 PLAIN = {"patches": 1, "pad": 0, "scale": None, "flip": False, "mix": "none", "alpha": 1.0}
 
@@ -64,7 +64,7 @@ def test_flip_is_dropped_where_it_changes_the_class():
 
 
 def test_a_crop_is_torchvisions():
-    """Cut first, then enlarged: no pixel beyond the box has a say."""
+    """Cut first, then enlarged: no pixel outside of the box contributes."""
     x, box = images(6, 9), boxes((9, 9), (0.1, 1.0), torch.rand(6, 22))
     ours = crop(x, box)
     theirs = [resized_crop(i, *b, [9, 9], antialias=False) for i, b in zip(x, box.tolist(), strict=True)]
@@ -99,7 +99,7 @@ def test_strips_are_a_permutation_of_strips():
 
 def test_a_shift_moves_by_whole_pixels_and_fills_with_zero():
     x = images(200)
-    shown = show(x, drawn(200, 0, 0), recipe(pad=2))
+    shown = show(x, view_numbers(200, 0, 0), recipe(pad=2))
     found = 0
     for before, after in zip(x, shown, strict=True):
         padded = torch.nn.functional.pad(before, (2, 2, 2, 2))
@@ -109,12 +109,12 @@ def test_a_shift_moves_by_whole_pixels_and_fills_with_zero():
 
 def test_showing_is_differentiable():
     x = images(2, 4).double().requires_grad_()
-    u = drawn(2, 0, 0).double()
+    u = view_numbers(2, 0, 0).double()
     assert torch.autograd.gradcheck(lambda x: show(x, u, recipe(**ALL)), (x,), atol=1e-6)
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
-def test_a_mixture_is_what_it_says(mix):
+def test_a_mixture_matches_its_description(mix):
     x, how = images(6), recipe(mix=mix, alpha=0.8)
     mixture = draw_mixture(6, (8, 8), how, torch.Generator().manual_seed(2))
     mixed, keep = mixture.images(x), float(mixture.keep)

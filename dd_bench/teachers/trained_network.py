@@ -1,0 +1,199 @@
+"""Networks trained once on the real training set and cached: feature networks, teachers, experts, references.
+
+One place for what they share: the identity in a cache key, the seeds, the decision to compile, checkpoint and resume,
+the file of weights and its checks. A training that is killed resumes from its last epoch and ends with the same bytes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.inputs import Inputs
+from dd_bench.models.architecture import Architecture
+from dd_bench.models.network import Network
+from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.checkpoint import remove, spent
+from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.runtime.progress import Progress
+from dd_bench.runtime.runtime import Runtime
+from dd_bench.runtime.seeding import seed_for
+from dd_bench.training.batches import fetch_from, fetch_split
+from dd_bench.training.compilation import repays_compilation
+from dd_bench.training.loop import GradientRule, train
+from dd_bench.training.recipe import Recipe
+
+WEIGHTS = "network.safetensors"
+
+
+@dataclass(frozen=True)
+class RealTraining:
+    """How networks are trained on the real training set; picklable, so that several processes can share it.
+
+    Attributes:
+        real: its training split is trained on.
+        architecture: of the networks.
+        recipe: optimiser, schedule, epochs and augmentation.
+        runtime: device and precision.
+    """
+
+    real: RealSet
+    architecture: Architecture
+    recipe: Recipe
+    runtime: Runtime
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs on the training split, also of a recipe that counts steps."""
+        return self.recipe.lasting(len(self.real.train)).epochs
+
+    def identity(self) -> dict[str, Any]:
+        """Returns everything that the weights depend on except their seed, for a cache key."""
+        real = self.real
+        return {
+            "real": [real.digest, len(real.train)],
+            "preprocess": real.preprocess.digest,
+            "flip": real.flip,
+            "architecture": self.architecture.describe(),
+            "recipe": self.recipe.identity(),
+            "autocast": self.runtime.autocast,
+            "device": self.runtime.device.type,
+        }
+
+    def untrained(self, seed: int) -> Network:
+        """Returns the network that the training of `seed` starts from."""
+        return self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
+
+    def compiles(self, networks: int = 1, n: int | None = None) -> bool:
+        """Whether training `networks` networks on `n` images (default: the training split) repays compilation."""
+        samples = networks * self.recipe.samples(len(self.real.train) if n is None else n)
+        return repays_compilation(samples, self.architecture.shape, self.runtime)
+
+
+def trained_network(
+    training: RealTraining,
+    seed: int,
+    checkpoint: Path | None,
+    *,
+    title: str | None = None,
+    on_epoch: Callable[[int, Network], None] | None = None,
+    gradient_rule: GradientRule | None = None,
+    data: tuple[Inputs, Tensor] | None = None,
+    networks: int = 1,
+) -> tuple[Network, float]:
+    """Trains the network of `seed`, from its last checkpoint if there is one.
+
+    Args:
+        training: data, architecture, recipe and runtime.
+        seed: of the initialisation (stream `init`) and of the training (stream `train`).
+        checkpoint: written after every epoch; None for trainings too short to resume.
+        title: shown with a progress bar; None for no bar.
+        on_epoch: called with the number of finished epochs and the network, before the checkpoint is written.
+        gradient_rule: replaces the gradient of the loss.
+        data: images `(n, c, h, w)` and labels to train on instead of the training split.
+        networks: number of networks trained in all, which share the cost of compilation.
+
+    Returns:
+        The network, in train mode, and the seconds that earlier, killed attempts took.
+
+    Raises:
+        CheckpointError: the checkpoint is damaged, or of another network or optimiser.
+    """
+    real, recipe, net = training.real, training.recipe, training.untrained(seed)
+    n = len(real.train) if data is None else len(data[0])
+    done, seconds = (0, 0.0) if checkpoint is None else spent(checkpoint)
+    bar: AbstractContextManager[Progress | None] = nullcontext()
+    if title is not None:
+        bar = Progress(title, recipe.lasting(n).epochs, done)
+    with bar as progress:
+
+        def after_epoch(epoch: int) -> None:
+            if on_epoch is not None:
+                on_epoch(epoch, net)
+            if progress is not None:
+                progress.advance_to(epoch, {})
+
+        train(
+            net,
+            fetch_split(real.train) if data is None else fetch_from(*data),
+            n,
+            recipe,
+            seed=seed_for(seed, "train"),
+            runtime=training.runtime,
+            flip=real.flip,
+            compiled=training.compiles(networks, n),
+            on_epoch=after_epoch,
+            gradient_rule=gradient_rule,
+            checkpoint=checkpoint,
+        )
+    return net, seconds
+
+
+def cache_entry(cache: Cache, kind: str, key: dict[str, Any], build: Callable[[Path], float]) -> Path:
+    """Returns the folder of a cache entry, building it first if it is missing; see `Cache.entry`.
+
+    Checkpoints are removed once the entry is complete and not before, so that a kill at any point loses no epoch.
+    """
+    entry = cache.entry(kind, key, build)
+    remove(entry)
+    return entry
+
+
+def checkpoint_in(folder: Path, name: str = "training") -> Path:
+    """Returns the path of a checkpoint in the folder of a cache entry."""
+    return folder / f"{name}.checkpoint.safetensors"  # as `remove` knows them
+
+
+def save_weights(net: Network, path: Path, *, title: str, epoch: int, knob: str, lr: float) -> None:
+    """Writes the state of `net` to `path`, atomically.
+
+    Args:
+        net: on any device, in any memory format.
+        path: of a safetensors file.
+        title: what the network is, for the error.
+        epoch: number of finished epochs, for the error.
+        knob: the setting of the learning rate, for the error.
+        lr: its value, for the error.
+
+    Raises:
+        Diverged: a value is not finite.
+    """
+    state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
+    if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
+        raise Diverged(f"{title} is not finite after epoch {epoch}. Try a smaller {knob} than {lr}")
+    scratch = path.with_name(f".{path.name}")  # one name: a resumed attempt overwrites what a kill left
+    save_file(state, scratch)
+    scratch.replace(path)
+
+
+def load_weights(net: Network, path: Path) -> Network:
+    """Fills `net` from a file of a cache entry and returns it in eval mode.
+
+    Raises:
+        ValueError: the entry is damaged.
+    """
+    with reading_entry(path.parent):
+        net.load_state_dict(load_file(path, device=str(next(net.parameters()).device)))
+    return net.eval()
+
+
+@contextmanager
+def reading_entry(entry: Path) -> Iterator[None]:
+    """Turns errors while reading a cache entry into one that names the entry and how to rebuild it.
+
+    Raises:
+        ValueError: the entry is damaged.
+    """
+    try:
+        yield
+    except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"cache entry {entry} is damaged ({error}). To rebuild it: rm -r {entry}") from error
