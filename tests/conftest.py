@@ -23,7 +23,7 @@ from dd_bench.data.preprocess import Normalise
 from dd_bench.models import gnn
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
-from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.config_diff import shipped_yaml
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import Logger
 from dd_bench.runtime.outer_loop import OuterLoop
@@ -417,7 +417,7 @@ def make_method():
     """Builds the method of `conf/method/<name>.yaml`, under its `smoke` overrides and `changes`."""
 
     def make(name, smoke=True, **changes):
-        config = OmegaConf.create(shipped_config("method", name))
+        config = OmegaConf.create(shipped_yaml("method", name))
         OmegaConf.set_struct(config, True)
         cls = get_class(config._target_)
         for key, value in ((cls.smoke if smoke else {}) | changes).items():

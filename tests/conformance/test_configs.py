@@ -3,15 +3,16 @@
 import re
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dd_bench.records.config_diff import changed, leaves, shipped_config
+from dd_bench.records.config_diff import changed, leaves, shipped_config, shipped_target, shipped_yaml
+from dd_bench.records.identity import identified
 from dd_bench.runtime.runtime import RuntimeConfig
 from dd_bench.teachers.teacher_spec import TeacherConfig
 from dd_bench.training.protocol import Protocol
@@ -27,6 +28,13 @@ def name(path: Path) -> str:
     return f"{path.parent.name}={path.stem}"
 
 
+class Composed(NamedTuple):
+    """As Hydra composes it, and as records have it."""
+
+    cfg: DictConfig
+    named: dict[str, Any]
+
+
 def plain(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)
 
@@ -34,8 +42,16 @@ def plain(config: DictConfig) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def composed():
     GlobalHydra.instance().clear()
+
+    def composed(*overrides: str) -> Composed:
+        cfg = compose("config", list(overrides), return_hydra_config=True)
+        choices = cfg.hydra.runtime.choices
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return Composed(cfg, identified(plain(cfg), choices))
+
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
-        yield lambda *overrides: compose("config", overrides=list(overrides))
+        yield composed
     GlobalHydra.instance().clear()
 
 
@@ -54,22 +70,22 @@ def test_describes_itself(path):
 
 @pytest.mark.parametrize("path", CHOICES, ids=name)
 def test_composes(path, composed):
-    """To what `shipped_config` reads without Hydra, and with the choices of other groups that it brings along."""
+    """To what `shipped_yaml` reads without Hydra, and with the choices of other groups that it brings along."""
     group = path.parent.name
-    cfg = composed(f"{group}={path.stem}")
+    cfg, named = composed(f"{group}={path.stem}")
     assert not OmegaConf.missing_keys(cfg)
     if group == "teacher":
-        assert plain(cfg.teachers[path.stem]) == shipped_config(group, path.stem)
+        assert named["teachers"][path.stem] == shipped_config(group, path.stem)
         return  # several are composed together, see below
-    part = plain(cfg[group])
-    assert part == shipped_config(group, path.stem)
+    assert named[group] == (shipped_yaml if group == "logger" else shipped_config)(group, path.stem)
+    assert shipped_target(group, path.stem) == cfg[group].get("_target_")
     for choice in OmegaConf.load(path).get("defaults", []):
         for where, chosen in dict(choice).items() if OmegaConf.is_dict(choice) else ():
             other, _, place = where.removeprefix("override ").removeprefix("/").partition("@")
             if place.startswith("_global_"):  # as a dataset of graphs brings its network
-                assert plain(cfg[other]) == shipped_config(other, chosen)
-    if "_target_" in part:
-        assert callable(get_object(part["_target_"]))
+                assert named[other] == shipped_config(other, chosen)
+    if "_target_" in cfg[group]:
+        assert callable(get_object(cfg[group]._target_))
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=name)
@@ -85,7 +101,7 @@ def test_a_file_repeats_nothing_of_the_file_it_builds_on(path):
 
 @pytest.mark.parametrize("path", [p for p in CHOICES if p.parent.name == "teacher"], ids=name)
 def test_teachers_are_valid_and_stand_side_by_side(path, composed):
-    cfg = composed(f"teacher=[{path.stem},convnet_bn]") if path.stem != "convnet_bn" else composed()
+    cfg, _ = composed(f"teacher=[{path.stem},convnet_bn]") if path.stem != "convnet_bn" else composed()
     values = OmegaConf.to_container(cfg.teachers[path.stem], resolve=True)
     assert "convnet_bn" in cfg.teachers
     model = values.pop("model")
@@ -98,7 +114,7 @@ def test_teachers_are_valid_and_stand_side_by_side(path, composed):
 def test_protocols_are_valid_and_named_after_their_file(path, composed):
     protocol = parse(Protocol, shipped_config("protocol", path.stem), "protocol")
     evaluator = "controls" if protocol.labels else "accuracy"
-    assert plain(composed(f"protocol={path.stem}").evaluator) == shipped_config("evaluator", evaluator), (
+    assert composed(f"protocol={path.stem}").named["evaluator"] == shipped_config("evaluator", evaluator), (
         "where teachers label, random images are evaluated under the same labels"
     )
     assert protocol.name == path.stem
@@ -149,10 +165,10 @@ def test_experiments_say_what_they_cost_and_gave(path, composed):
     for word in ("command", "cost", "published", "measured"):
         assert word in header, f"the header of {path.name} has no {word!r}"
     choice = path.relative_to(CONF / "experiment").with_suffix("").as_posix()
-    cfg = composed(f"experiment={choice}")
+    cfg, named = composed(f"experiment={choice}")
     assert not OmegaConf.missing_keys(cfg)
     parse(Protocol, plain(cfg.protocol), "protocol")
-    own, whole = dict(leaves(shipped_config("experiment", choice))), dict(leaves(plain(cfg)))
+    own, whole = dict(leaves(shipped_config("experiment", choice))), dict(leaves(named))
     assert own and own == {key: whole.get(key) for key in own}
     assert "experiment" not in cfg, "`# @package _global_` is missing"
     assert re.search(rf"experiment={choice}(?!\S)", header), (

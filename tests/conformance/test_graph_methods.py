@@ -13,7 +13,7 @@ from dd_bench.data.graph_dataset import GraphSplit
 from dd_bench.data.graphs import Graphs, GraphShape
 from dd_bench.methods.doscond import _complete
 from dd_bench.models.gnn import GCN
-from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.config_diff import shipped_yaml
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.graphs import GraphSet, SyntheticGraphs, TreeSet
 
@@ -21,7 +21,7 @@ FILES = sorted(Path(str(files("dd_bench.conf") / "method")).glob("*.yaml"))
 CONFIGS = {
     file.stem: config
     for file in FILES
-    if "graph" in get_class((config := shipped_config("method", file.stem))["_target_"]).modalities
+    if "graph" in get_class((config := shipped_yaml("method", file.stem))["_target_"]).modalities
 }
 DRAWN = ("doscond", "random", "random_graphs")  # others may choose the same graphs from any seed
 IPC = 3

@@ -15,13 +15,13 @@ from dd_bench.api import Method
 from dd_bench.data.dataset import RealSet, TensorSplit
 from dd_bench.models.mlp import MLP
 from dd_bench.models.vit import ViT
-from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.config_diff import shipped_yaml
 from dd_bench.synthetic.base import SyntheticSet
 from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.images import ImageSet
 
 FILES = sorted(Path(str(files("dd_bench.conf") / "method")).glob("*.yaml"))
-EVERY = {file.stem: OmegaConf.create(shipped_config("method", file.stem)) for file in FILES}
+EVERY = {file.stem: OmegaConf.create(shipped_yaml("method", file.stem)) for file in FILES}
 CONFIGS = {  # of images; those of graphs are in test_graph_conformance.py
     name: config for name, config in EVERY.items() if "image" in get_class(config._target_).modalities
 }

@@ -7,7 +7,7 @@ import torch
 
 from dd_bench.distill.init import initial_images
 from dd_bench.models.architecture import Architecture
-from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.config_diff import shipped_yaml
 from dd_bench.teachers.feature_networks import class_embeddings, feature_network
 from dd_bench.training.recipe import Recipe
 
@@ -203,7 +203,7 @@ def test_images_and_graphs_have_a_recipe_each_and_name_the_other(
 @pytest.mark.parametrize("model", ["gcn", "gin"])
 def test_the_embedding_of_graphs_is_trained(make_ctx, make_gnn, motifs, model):
     """The recipe as it is shipped fits the training graphs of every network: houses and cycles differ by degrees."""
-    plan = Recipe(**shipped_config("method", "herding_graphs")["teacher"])
+    plan = Recipe(**shipped_yaml("method", "herding_graphs")["teacher"])
     net = make_gnn(model, motifs.shape)
     architecture = Architecture(type(net), GNN, motifs.shape, 2, model)
     ctx = make_ctx(architecture=architecture, fresh_cache=True)

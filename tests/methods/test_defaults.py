@@ -3,7 +3,7 @@
 import pytest
 from omegaconf import OmegaConf
 
-from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.config_diff import shipped_yaml
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
 DC = {
@@ -68,5 +68,5 @@ PAPERS = {
 
 @pytest.mark.parametrize("name", PAPERS)
 def test_defaults_are_the_paper_s(name):
-    config = OmegaConf.create(shipped_config("method", name))
+    config = OmegaConf.create(shipped_yaml("method", name))
     assert {key: OmegaConf.select(config, key) for key in PAPERS[name]} == PAPERS[name]

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from dd_bench.models.gnn import GCN
-from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.config_diff import shipped_yaml
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "methods.json"
 FOLDER = Path(str(files("dd_bench.conf") / "method"))
 NAMES = [
-    file.stem for file in sorted(FOLDER.glob("*.yaml")) if "iterations" in shipped_config("method", file.stem)
+    file.stem for file in sorted(FOLDER.glob("*.yaml")) if "iterations" in shipped_yaml("method", file.stem)
 ]
 STEPS = 5
 

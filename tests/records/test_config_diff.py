@@ -1,5 +1,6 @@
 """A YAML file read without Hydra is what Hydra composes; conformance/test_configs.py compares every shipped file."""
 
+from functools import cache
 from types import SimpleNamespace
 
 import pytest
@@ -7,12 +8,21 @@ from hydra import compose, initialize_config_dir
 from omegaconf import OmegaConf
 
 from dd_bench.records import config_diff
-from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.config_diff import shipped_config, shipped_target, shipped_yaml
 
 
 def test_a_name_without_a_file_gives_nothing():
     for name in ("nosuch", "../config", "/etc/passwd", "mtt.yaml", "", "a" * 101, "a/", "a//b"):
-        assert shipped_config("method", name) == {}
+        assert shipped_yaml("method", name) == shipped_config("method", name) == {}
+
+
+def test_a_choice_has_its_name_in_the_place_of_what_it_calls():
+    mtt, ftd = shipped_config("method", "mtt"), shipped_config("method", "ftd")
+    assert ftd == mtt | {"_choice_": "ftd"} | {k: ftd[k] for k in ("lr_img", "lr_teacher", "ema", "experts")}
+    assert (shipped_target("method", "ftd"), shipped_yaml("method", "ftd")["_target_"]) == 2 * (
+        "dd_bench.methods.ftd.FTD",
+    )
+    assert shipped_config("teacher", "convnet_d2_w32_bn")["model"]["_choice_"] == "convnet"
 
 
 @pytest.mark.parametrize(
@@ -42,9 +52,9 @@ def test_defaults_lists_are_merged_in_hydra_s_order(tmp_path, monkeypatch, defau
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(text + (OmegaConf.to_yaml(OmegaConf.create(own)) if name.endswith("top") else ""))
     monkeypatch.setattr(config_diff, "resources", SimpleNamespace(files=lambda _: tmp_path))
-    shipped_config.cache_clear()
+    for reader in (shipped_yaml, shipped_config):
+        monkeypatch.setattr(config_diff, reader.__name__, cache(reader.__wrapped__))
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         for name in ("top", "nested/top"):
             theirs = OmegaConf.to_container(compose("config", [f"group={name}"]).group)
-            assert shipped_config("group", name) == theirs
-    shipped_config.cache_clear()
+            assert config_diff.shipped_yaml("group", name) == theirs
