@@ -11,7 +11,8 @@ from functools import cache
 from pathlib import Path
 
 import pytest
-from omegaconf import OmegaConf
+
+from dd_bench.records.config_diff import shipped_target
 
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ("methods", "evaluators", "leaderboards")
@@ -114,7 +115,7 @@ def test_a_method_imports_only_its_base_class_and_its_helpers():
 def test_the_modules_of_methods_are_the_targets_of_their_configurations():
     """Modules with a leading underscore are helpers."""
     files = (ROOT / "conf" / "method").glob("*.yaml")
-    targets = {OmegaConf.load(file)._target_.rpartition(".")[0] for file in files}
+    targets = {str(shipped_target("method", file.stem)).rpartition(".")[0] for file in files}
     assert {dotted(p) for p in (ROOT / "methods").glob("*.py") if not p.name.startswith("_")} == targets
 
 
