@@ -6,6 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPREAD := -n auto --maxprocesses 8 --dist loadfile   # a process a core, of one thread each; a file's fixtures are made once
 
+export PYTHONDONTWRITEBYTECODE :=   # tests start dozens of processes: compile the modules once
+
 .PHONY: demo test test-all lint type golden tables benchmark clean
 
 demo: $(STAMP)          ## distil the embedded digits with DM, train fresh networks, make a table
