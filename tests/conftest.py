@@ -1,15 +1,24 @@
 """What all tests share: one thread, a tiny real set, a recipe, and the command in this process or in another."""
 
+import copy
 import logging
-import os
+import multiprocessing
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+<<<<<<< HEAD
+=======
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+>>>>>>> wt-b
 from typing import Any
 
 import pytest
 import torch
+from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
+from hydra._internal.hydra import Hydra
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
@@ -23,7 +32,11 @@ from dd_bench.data.preprocess import Normalise
 from dd_bench.models import gnn
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
+<<<<<<< HEAD
 from dd_bench.records.config_diff import shipped_yaml
+=======
+from dd_bench.runtime import workers
+>>>>>>> wt-b
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import Logger
 from dd_bench.runtime.outer_loop import OuterLoop
@@ -70,6 +83,36 @@ def make_real(
         device=CPU,
         val_fraction=val_fraction,
     )
+
+
+# There is one server of a process, whoever starts it.
+workers.PRELOAD = (
+    *workers.PRELOAD,
+    "pytest",
+    "dd_bench.cli.main",
+    "dd_bench.pipeline.run",
+    "sklearn.datasets",
+)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def hydra_does_nothing_twice() -> Iterator[None]:
+    """Else it parses 25 YAML files in every composition, and every command composes once more to find hydra.mode.
+
+    That no configuration sets, and the suite composes a thousand times.
+    """
+    read, parsed = ImportlibResourcesConfigSource.load_config, {}
+
+    def load_config(self: Any, config_path: str) -> Any:
+        key = self.path, config_path
+        if key not in parsed:
+            parsed[key] = read(self, config_path)
+        return copy.deepcopy(parsed[key])  # Hydra takes the list of defaults out of it
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(ImportlibResourcesConfigSource, "load_config", load_config)
+        patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
+        yield
 
 
 @pytest.fixture(scope="session")
@@ -248,29 +291,71 @@ def job(tmp_path) -> Callable[..., Any]:
     HydraConfig.instance().cfg = None
 
 
+class Forked:
+    """The part of `subprocess.Popen` that tests need, for a process that executes `code` with `names` as globals.
+
+    Forked from a server process that has already imported torch and what a command needs: several seconds less
+    than a new interpreter, and as separate from this process. What it prints is appended to the file `printed`.
+    """
+
+    _CONTEXT = multiprocessing.get_context("forkserver")
+    _REDIRECT = "import os\nfor _s in (1, 2): os.dup2(os.open(printed, os.O_WRONLY | os.O_APPEND), _s)\n"
+
+    def __init__(self, code: str, printed: Path, **names: Any):
+        printed.touch()
+        self._CONTEXT.set_forkserver_preload([*workers.PRELOAD])
+        names["printed"] = str(printed)
+        self._process = self._CONTEXT.Process(target=exec, args=(self._REDIRECT + code, names))
+        with pytest.MonkeyPatch.context() as patch:  # the first start is that of the server
+            patch.setenv("OMP_NUM_THREADS", "1")
+            self._process.start()
+        self.pid, self.kill = self._process.pid, self._process.kill
+
+    @property
+    def returncode(self) -> int | None:
+        return self._process.exitcode
+
+    def poll(self) -> int | None:
+        return self._process.exitcode
+
+    def wait(self, timeout: float | None = None) -> int:
+        self._process.join(timeout)
+        if self.returncode is None:
+            raise subprocess.TimeoutExpired(str(self.pid), timeout or 0.0)
+        return self.returncode
+
+
 @pytest.fixture
-def start(tmp_path) -> Callable[..., subprocess.Popen[str]]:
-    """Starts `dd-bench ...` as a process of its own; what is still alive after the test is killed."""
+def fork(tmp_path) -> Iterator[Callable[..., Forked]]:
+    """Executes code in a process of its own; what is still alive after the test is killed.
+
+    What it prints is appended to `printed.txt` in the test's folder.
+    """
     started = []
 
-    def run(*arguments: str) -> subprocess.Popen[str]:
-        with (tmp_path / "printed.txt").open("a") as file:
-            process = subprocess.Popen(
-                [sys.executable, "-m", "dd_bench", *arguments],
-                cwd=tmp_path,
-                env={**os.environ, "OMP_NUM_THREADS": "1"},
-                stdout=file,
-                stderr=file,
-                text=True,
-            )
-        started.append(process)
-        return process
+    def run(code: str, **names: Any) -> Forked:
+        started.append(Forked(code, tmp_path / "printed.txt", **names))
+        return started[-1]
 
     yield run
     for process in started:
         if process.poll() is None:
             process.kill()
             process.wait()
+
+
+@pytest.fixture
+def start(tmp_path, fork) -> Callable[..., Forked]:
+    """Starts `dd-bench ...` in the test's folder as a process of its own, which executes the code `first`."""
+    command = (
+        "import os, runpy, sys; os.chdir(folder); sys.argv = ['dd-bench', *arguments]\n"
+        "runpy.run_module('dd_bench', run_name='__main__', alter_sys=True)"
+    )
+
+    def run(*arguments: str, first: str = "") -> Forked:
+        return fork(first + command, folder=str(tmp_path), arguments=arguments)
+
+    return run
 
 
 @pytest.fixture(scope="session")
@@ -416,8 +501,16 @@ def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime):
 def make_method():
     """Builds the method of `conf/method/<name>.yaml`, under its `smoke` overrides and `changes`."""
 
+    @cache
+    def load(name):
+        return OmegaConf.load(Path(str(files("dd_bench.conf") / "method" / f"{name}.yaml")))
+
     def make(name, smoke=True, **changes):
+<<<<<<< HEAD
         config = OmegaConf.create(shipped_yaml("method", name))
+=======
+        config = copy.deepcopy(load(name))
+>>>>>>> wt-b
         OmegaConf.set_struct(config, True)
         cls = get_class(config._target_)
         for key, value in ((cls.smoke if smoke else {}) | changes).items():

@@ -19,6 +19,8 @@ Job = TypeVar("Job")
 Result = TypeVar("Result")
 Tick = Callable[[], None]
 _LOOK_EVERY = 0.5  # seconds between two looks at the workers' progress
+PRELOAD = ("torch._dynamo",)  # torch.optim imports it
+"""Modules that all workers need beside that of their work; importing them takes seconds."""
 
 
 def run_in_processes(
@@ -40,7 +42,7 @@ def run_in_processes(
     Raises:
         Exception: what a job raises; the others end at their next `tick`.
     """
-    context = torch.multiprocessing.get_context("spawn")  # forking after torch's threads began can hang
+    context = _context(work.__module__)
     ticks, stopped = context.Value("i", 0), context.Value("b", 0)
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(work, shared, ticks, stopped)
@@ -58,6 +60,19 @@ def run_in_processes(
             stopped.value = 1  # jobs that run end at their next tick
             for future in waiting:
                 future.cancel()
+
+
+def _context(module: str) -> Any:
+    """Returns the way to start workers: forked from a server that has imported the modules they need, and nothing else.
+
+    Forking this process could hang, because torch has started threads in it, and CUDA cannot be used after a fork.
+    Without a server (on Windows) each worker imports on its own.
+    """
+    if "forkserver" not in torch.multiprocessing.get_all_start_methods():
+        return torch.multiprocessing.get_context("spawn")
+    context = torch.multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload([*PRELOAD, module])  # of the first call: the server stays
+    return context
 
 
 class _Stopped(Exception):

@@ -61,6 +61,13 @@ def test_the_catalogue_is_there():
     assert set(CONFIGS) >= set(names.split())
 
 
+@pytest.fixture(scope="module")
+def hydra():
+    """Hydra, started for all compositions of this module."""
+    with initialize_config_module("dd_bench.conf", version_base="1.3"):
+        yield
+
+
 @each_file
 def test_the_file_says_what_it_is_and_gives_every_knob(name):
     assert (Path(str(files("dd_bench.conf") / "method")) / f"{name}.yaml").read_text().startswith("# ")
@@ -78,11 +85,10 @@ def test_it_is_cited_and_described(name):
 
 
 @each_file
-def test_it_composes_and_its_smoke_overrides_apply(name):
+def test_it_composes_and_its_smoke_overrides_apply(hydra, name):
     cls = get_class(EVERY[name]._target_)
     smoke = [f"method.{key}={value}" for key, value in cls.smoke.items()]
-    with initialize_config_module("dd_bench.conf", version_base="1.3"):
-        config = compose("config", overrides=[f"method={name}", *smoke])
+    config = compose("config", overrides=[f"method={name}", *smoke])
     assert isinstance(instantiate(config.method, _convert_="all"), cls)
     for key, value in cls.smoke.items():
         assert OmegaConf.select(config.method, key) == value
@@ -155,15 +161,16 @@ def test_it_logs_its_loss_at_every_step(make_method, make_ctx, train_blobs, name
 
 
 @each_optimised
-@pytest.mark.parametrize("stop", [1, 2, 3])
-def test_killed_and_resumed_is_the_same_bytes(make_method, make_ctx, train_blobs, name, stop):
+def test_killed_and_resumed_is_the_same_bytes(make_method, make_ctx, train_blobs, name):
     whole = bytes_of(make_method(name, iterations=4).distill(train_blobs, IPC, make_ctx(work="whole")))
-    with pytest.raises(KeyboardInterrupt):
-        make_method(name, iterations=4).distill(train_blobs, IPC, make_ctx(work="killed", killed_at=stop))
-    ctx = make_ctx(work="killed")
-    assert bytes_of(make_method(name, iterations=4).distill(train_blobs, IPC, ctx)) == whole
-    assert ctx.rows.started[0] == stop
-    assert [step for step, _ in ctx.rows.rows][: 4 - stop] == list(range(stop, 4))
+    for stop in (1, 2, 3):
+        ctx = make_ctx(work=f"killed{stop}", killed_at=stop)
+        with pytest.raises(KeyboardInterrupt):
+            make_method(name, iterations=4).distill(train_blobs, IPC, ctx)
+        ctx = make_ctx(work=f"killed{stop}")
+        assert bytes_of(make_method(name, iterations=4).distill(train_blobs, IPC, ctx)) == whole, stop
+        assert ctx.rows.started[0] == stop
+        assert [step for step, _ in ctx.rows.rows][: 4 - stop] == list(range(stop, 4))
 
 
 @each_method

@@ -16,18 +16,17 @@ from dd_bench.runtime.checkpoint import spent
 
 DM = [
     "method=dm",
-    "method.iterations=250",
     "method.batch_real=8",
     "model.width=8",
     "ipc=1",
-    "protocol.recipe.epochs=150",  # a network takes longer than a look of a busy machine
-    "evaluator.num_networks=8",
     "runtime=one_thread",
     "runtime.precision=fp32",
     "runtime.compile=never",
     "checkpoint_seconds=0",
     "log_every=1",
 ]
+# A network takes longer than a look of a busy machine.
+LONG = ["protocol.recipe.epochs=150", "evaluator.num_networks=8"]
 
 EXPERTS = [
     "model.width=8",
@@ -88,6 +87,27 @@ def kill(process) -> None:
     assert process.returncode == -9
 
 
+DYING = """
+import os, pkgutil, signal
+calls, owner = 0, pkgutil.resolve_name(function.rpartition(".")[0])
+plain = getattr(owner, function.rpartition(".")[2])
+def dying(first, *rest, **named):
+    global calls
+    calls += not pattern or pattern in os.readlink(f"/proc/self/fd/{first}")
+    if calls == number:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return plain(first, *rest, **named)
+setattr(owner, function.rpartition(".")[2], dying)
+"""
+
+
+def killed_at(start, function: str, number: int, pattern: str, *arguments: str) -> None:
+    """Runs a command that is killed in its so-manieth call of a function, of a file whose name holds the pattern."""
+    first = f"function, number, pattern = {function!r}, {number}, {pattern!r}\n{DYING}"
+    process = start(*arguments, first=first)
+    assert process.wait(timeout=120) == -9, "it ended before it could be killed"
+
+
 def kill_while_distilling(process, runs: Path) -> None:
     """In the middle of a step: checkpoints are written after each, and the process is always within one."""
     wait_until(
@@ -109,41 +129,51 @@ def only(folder: Path, pattern: str) -> Path:
     return path
 
 
-def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path, monkeypatch):
+@pytest.mark.parametrize("at_random", [False, pytest.param(True, marks=pytest.mark.slow)])
+def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path, monkeypatch, at_random):
+    """In the middle of writing a checkpoint and of training a network, or whenever the kill arrives."""
     runs = tmp_path / "runs"
+    iterations, networks, epochs = (250, 8, 150) if at_random else (12, 3, 5)
+    sizes = (f"protocol.recipe.epochs={epochs}", f"evaluator.num_networks={networks}")
+    how = ["run", *DM, f"method.iterations={iterations}", *sizes]
 
-    process = start("run", *DM)
-    kill_while_distilling(process, runs)
+    if at_random:
+        kill_while_distilling(start(*how), runs)
+    else:
+        killed_at(start, "os.fsync", 7, "distill.checkpoint", *how)
     assert not list(runs.glob("sets/[!.]*")) and not list(runs.glob("records/*")), (
         "killed too late to tell anything"
     )
     checkpoint = only(runs, "work/*/distill.checkpoint.safetensors")
     steps = len((checkpoint.parent / "log.jsonl").read_text().splitlines())
-    assert 0 < steps < 250
+    assert 0 < steps < iterations
 
-    process = start("run", *DM)
-    wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
-    kill(process)
+    if at_random:
+        process = start(*how)
+        wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
+        kill(process)
+    else:  # in the third step of the second network
+        killed_at(start, "torch.optim.SGD.step", iterations - spent(checkpoint)[0] + epochs + 3, "", *how)
     assert not list(runs.glob("records/*"))
     folder, journal = only(runs, "sets/[!.]*"), only(runs, "work/*/scores.jsonl")
     finished = ScoreLog(journal).finished(0)
-    assert 0 < len(finished) < 8
+    assert 0 < len(finished) < networks
     assert "distill resumes at step" in (tmp_path / "printed.txt").read_text()
     rows = [json.loads(line)["step"] for line in (checkpoint.parent / "log.jsonl").read_text().splitlines()]
-    assert rows == list(range(250)), "each step once, though some were done twice"
+    assert rows == list(range(iterations)), "each step once, though some were done twice"
 
     trained = []
     plain = fresh_networks.train
     monkeypatch.setattr(fresh_networks, "train", lambda *a, **k: trained.append(k["seed"]) or plain(*a, **k))
-    done = dd_bench("run", *DM)
+    done = dd_bench(*how)
     assert done.code == 0, done.text
-    assert len(trained) == 8 - len(finished), "finished networks are not trained again"
+    assert len(trained) == networks - len(finished), "finished networks are not trained again"
     assert not journal.exists() and not checkpoint.exists(), "what they led to is kept"
     assert not [p for p in runs.rglob(".*") if p.name != ".hydra"], "nor what the kills left of them"
     record = load_record(only(runs, "records/*.json"))
 
     whole = tmp_path / "whole"
-    assert dd_bench("run", *DM, f"out={whole}").code == 0
+    assert dd_bench(*how, f"out={whole}").code == 0
     assert content(folder) == content(only(whole, "sets/[!.]*"))
     uninterrupted = load_record(only(whole, "records/*.json"))
     assert record.scores == uninterrupted.scores and record.set_digests == uninterrupted.set_digests
@@ -177,23 +207,29 @@ def test_graphs_killed_while_distilling_and_while_evaluating(start, dd_bench, tm
 def test_killed_while_training_experts(start, dd_bench, tmp_path, workers):
     """In the middle of an epoch; then in one process, whatever the killed run had."""
     cache = tmp_path / "runs" / "cache"
-    prepare = ["prepare", "method=ftd", *EXPERTS, "method.window.stop=8"]
+    epochs = 8 if workers > 1 else 4
+    prepare = ["prepare", "method=ftd", *EXPERTS, f"method.window.stop={epochs}"]
+    prepare += [f"method.experts.recipe.epochs={epochs}"]
 
     def done(expert):
         return sum(spent(p)[0] for p in cache.glob(f"*.partial/expert{expert}.checkpoint.safetensors"))
 
-    process = start(*prepare, f"runtime.workers={workers}")
-    wait_until(process, lambda: done(1) >= 2)
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    kill(process)
-    wait_until_dead(children)
+    if workers == 1:
+        killed_at(start, "os.fsync", 3, "expert1.checkpoint", *prepare)
+    else:
+        process = start(*prepare, f"runtime.workers={workers}")
+        wait_until(process, lambda: done(1) >= 2)
+        workers_of_it = descendants(process.pid)
+        assert len(workers_of_it) >= workers
+        kill(process)
+        wait_until_dead(workers_of_it)
     trained = done(0) + done(1)
-    assert 2 <= done(1) < 8 and (done(0) == 8 or workers == 2), "killed too late to tell anything"
+    assert 2 <= done(1) < epochs and (done(0) == epochs or workers == 2), "killed too late to tell anything"
     assert not list(cache.glob("*/entry.json")), "half a buffer is none"
 
     again = dd_bench(*prepare)
     assert again.code == 0, again.text
-    assert f"experts resumes at step {trained} of 16" in again.text
+    assert f"experts resumes at step {trained} of {2 * epochs}" in again.text
     entry = only(cache, "*/entry.json").parent
     assert not list(cache.glob("*.partial")) and not list(entry.glob("*.checkpoint.safetensors"))
 
@@ -258,7 +294,7 @@ def test_killed_while_matching_trajectories(start, dd_bench, tmp_path):
 @pytest.mark.slow
 def test_a_sweep_that_was_killed_does_only_what_is_missing(start, dd_bench, tmp_path):
     records = tmp_path / "runs" / "records"
-    sweep = ["-m", "method=random", "seed=0,1,2,3,4,5", *DM[3:]]
+    sweep = ["-m", "method=random", "seed=0,1,2,3,4,5", *DM[2:], *LONG]
     process = start("run", *sweep)
     wait_until(process, lambda: len(list(records.glob("*.json"))) >= 2)
     kill(process)
@@ -276,24 +312,30 @@ def test_a_sweep_that_was_killed_does_only_what_is_missing(start, dd_bench, tmp_
 @pytest.mark.slow
 def test_workers_end_with_a_killed_run(start, tmp_path):
     """Nothing is left that eats memory and cores, and the next run finishes the rest."""
-    spread = [*DM, "method=random", "runtime.workers=2", "protocol.recipe.epochs=300"]
+    spread = [*DM, *LONG, "method=random", "runtime.workers=2", "protocol.recipe.epochs=300"]
     spread = [o for o in spread if not o.startswith("method.") and o != "method=dm"]
     process = start("run", *spread)
     wait_until(
         process, lambda: any("\n" in p.read_text() for p in (tmp_path / "runs").glob("work/*/scores.jsonl"))
     )
-    children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
-    assert len(children) >= 2
+    workers_of_it = descendants(process.pid)
+    assert len(workers_of_it) >= 2
     kill(process)
-    wait_until_dead(children)
+    wait_until_dead(workers_of_it)
     again = start("run", *spread)
     assert again.wait(timeout=200) == 0
     assert len(load_record(only(tmp_path / "runs", "records/*.json")).scores) == 8
 
 
-def wait_until_dead(pids: list[str]) -> None:
+def descendants(pid: int) -> list[int]:
+    """Children and theirs: workers are forked from a server."""
+    children = [int(c) for p in Path(f"/proc/{pid}/task").glob("*/children") for c in p.read_text().split()]
+    return children + [d for child in children for d in descendants(child)]
+
+
+def wait_until_dead(pids: list[int]) -> None:
     deadline = time.monotonic() + 30
-    while any(alive(int(pid)) for pid in pids):
+    while any(alive(pid) for pid in pids):
         assert time.monotonic() < deadline, "a worker outlived its run"
         time.sleep(0.05)
 
@@ -348,21 +390,17 @@ def test_killed_while_labelling(start, dd_bench, tmp_path):
     """The replayed labels of a set go on after the last whole epoch, and are the same file."""
     how = [
         "method=random",
-        "ipc=20",
+        "ipc=2",
         "protocol=sre2l-kd-400-replay",
-        "protocol.recipe.epochs=120",
+        "protocol.recipe.epochs=12",
         *SRE2L[4:10],
         "evaluator=accuracy",  # its controls would be labelled too
         "evaluator.num_networks=1",
     ]
     runs = tmp_path / "runs"
-    process = start("run", *how)
-    wait_until(
-        process, lambda: any(int(p.read_text()) > 3 for p in runs.glob("cache/labels-*.partial/done.json"))
-    )
-    kill(process)
+    killed_at(start, "os.fsync", 5, "done.json", "run", *how)
     done = [int(p.read_text()) for p in runs.glob("cache/labels-*.partial/done.json")]
-    assert 0 < done[0] < 120
+    assert 0 < done[0] < 12
     again = dd_bench("run", *how)
     assert again.code == 0, again.text
     whole = dd_bench("run", *how, "out=alone")

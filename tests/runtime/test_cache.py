@@ -1,8 +1,6 @@
 """The cache: an entry is built once, by one process, and is there whole or not at all."""
 
 import json
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -11,10 +9,10 @@ import pytest
 from dd_bench.runtime.cache import Cache, locked, publish
 
 BUILDER = """
-import os, sys, time
+import os, time
 from pathlib import Path
 from dd_bench.runtime.cache import Cache
-root, how = Path(sys.argv[1]), sys.argv[2]
+root = Path(root)
 def build(folder):
     with (root.parent / "built.txt").open("a") as file:
         file.write(f"{os.getpid()}\\n")
@@ -28,10 +26,9 @@ print((Cache(root).entry("teacher", {"index": 0}, build) / "value").read_text())
 """
 
 
-def builder(root: Path, how: str = "lives") -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", BUILDER, str(root), how], stdout=subprocess.PIPE, text=True
-    )
+@pytest.fixture
+def builder(fork):
+    return lambda root, how="lives": fork(BUILDER, root=str(root), how=how)
 
 
 def wait_for(path: Path) -> None:
@@ -42,20 +39,21 @@ def wait_for(path: Path) -> None:
     raise AssertionError(f"{path} did not appear")
 
 
-def test_processes_at_once_build_one_entry_once(tmp_path):
+def test_processes_at_once_build_one_entry_once(tmp_path, builder):
     processes = [builder(tmp_path / "cache") for _ in range(3)]
-    assert [p.communicate(timeout=60)[0] for p in processes] == ["whole\n"] * 3
+    assert [p.wait(timeout=60) for p in processes] == [0] * 3
+    assert (tmp_path / "printed.txt").read_text() == "whole\n" * 3
     assert len((tmp_path / "built.txt").read_text().splitlines()) == 1
 
 
-def test_a_builder_that_is_killed_leaves_nothing_visible(tmp_path):
+def test_a_builder_that_is_killed_leaves_nothing_visible(tmp_path, builder):
     root = tmp_path / "cache"
     dying = builder(root, "dies")
     wait_for(tmp_path / "began")
     waiting = builder(root)  # while the lock is held
     dying.kill()
-    dying.communicate()
-    assert waiting.communicate(timeout=60)[0] == "whole\n", "a dead process holds no lock"
+    assert dying.wait() == -9 and waiting.wait(timeout=60) == 0
+    assert (tmp_path / "printed.txt").read_text() == "whole\n", "a dead process holds no lock"
     assert len((tmp_path / "built.txt").read_text().splitlines()) == 2
     assert [p.name for p in root.iterdir() if p.is_dir()] == [e.name for e in entries(root)]
 

@@ -39,6 +39,9 @@ def test_seeded_restores_the_global_generator():
     torch.manual_seed(1)
     with seeded("cpu", 9):
         inside = torch.rand(4)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(9)
+        assert torch.equal(torch.rand(4), inside)
     assert torch.equal(torch.rand(4), wanted)
     torch.manual_seed(1)
     with pytest.raises(KeyError), seeded("cpu", 9):
