@@ -6,20 +6,16 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 SPREAD := -n auto --maxprocesses 8 --dist loadfile   # a process a core, of one thread each; a file's fixtures are made once
 
-<<<<<<< HEAD
-.PHONY: demo test test-all lint type golden tables architecture benchmark clean
-=======
 export PYTHONDONTWRITEBYTECODE :=   # tests start dozens of processes: compile the modules once
 
-.PHONY: demo test test-all lint type golden tables benchmark clean
->>>>>>> wt-b
+.PHONY: demo test test-all lint type golden tables architecture benchmark clean
 
 demo: $(STAMP)          ## distil the embedded digits with DM, train fresh networks, make a table
 	$(BIN)/dd-bench run method=random dataset=digits model.width=32 ipc=1 num_sets=5 evaluator.num_networks=2 out=runs/demo
 	$(BIN)/dd-bench run experiment=demo out=runs/demo
 	$(BIN)/dd-bench leaderboard add runs/demo/records/*.json --entries runs/demo/entries
 	$(BIN)/dd-bench leaderboard build --entries runs/demo/entries --out runs/demo/tables
-	@cat runs/demo/tables/digits-*.md
+	@cat runs/demo/tables/digits/*.md
 	@echo "record:  $$(grep -l '"method": "dm"' runs/demo/records/*.json)"
 	@echo "preview: $$(ls runs/demo/sets/dm-*/preview.png)"
 

@@ -7,12 +7,9 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-<<<<<<< HEAD
-=======
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
->>>>>>> wt-b
 from typing import Any
 
 import pytest
@@ -32,11 +29,8 @@ from dd_bench.data.preprocess import Normalise
 from dd_bench.models import gnn
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
-<<<<<<< HEAD
 from dd_bench.records.config_diff import shipped_yaml
-=======
 from dd_bench.runtime import workers
->>>>>>> wt-b
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import Logger
 from dd_bench.runtime.outer_loop import OuterLoop
@@ -506,11 +500,8 @@ def make_method():
         return OmegaConf.load(Path(str(files("dd_bench.conf") / "method" / f"{name}.yaml")))
 
     def make(name, smoke=True, **changes):
-<<<<<<< HEAD
         config = OmegaConf.create(shipped_yaml("method", name))
-=======
         config = copy.deepcopy(load(name))
->>>>>>> wt-b
         OmegaConf.set_struct(config, True)
         cls = get_class(config._target_)
         for key, value in ((cls.smoke if smoke else {}) | changes).items():
