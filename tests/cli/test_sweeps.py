@@ -10,17 +10,9 @@ import time
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dd_bench.cli.sweeps import (
-    Job,
-    as_typed,
-    expand,
-    for_the_jobs,
-    headline,
-    job_id,
-    jobs_of,
-    read_job,
-    report,
-)
+from dd_bench.cli.jobs import Job, job_id, jobs_of, read_job
+from dd_bench.cli.progress import headline, report
+from dd_bench.cli.sweep_overrides import defer_to_jobs, expand, typed_argument
 from dd_bench.records.record import load_record
 
 SMALL = ["model.width=8", "protocol.recipe.epochs=2", "evaluator.num_networks=1", "runtime=one_thread"]
@@ -37,7 +29,7 @@ def test_a_sweep_is_spelt_out():
     assert job_id("run", jobs[0]) == job_id("run", jobs[0][::-1]) != job_id("distill", jobs[0])
 
 
-def test_a_key_of_what_is_swept_is_for_the_jobs_alone():
+def test_a_key_of_what_is_swept_is_defer_to_jobs_alone():
     """The default method has no `syn_steps`, and Hydra composes the defaults before any job."""
     told = [
         "-m",
@@ -48,8 +40,8 @@ def test_a_key_of_what_is_swept_is_for_the_jobs_alone():
         "out=a,b",
         "--config-dir=x",
     ]
-    assert for_the_jobs(told) == [w.replace("=3", "=choice(3)") for w in told]
-    assert [as_typed(w) for w in for_the_jobs(told)] == told
+    assert defer_to_jobs(told) == [w.replace("=3", "=choice(3)") for w in told]
+    assert [typed_argument(w) for w in defer_to_jobs(told)] == told
     assert expand(["method=mtt,ftd", "method.syn_steps=choice(3)"])[1] == ["method=ftd", "method.syn_steps=3"]
     told = [
         "experiment=glob(a*)",
@@ -57,11 +49,11 @@ def test_a_key_of_what_is_swept_is_for_the_jobs_alone():
         "dataset.name=null",
         "hydra.verbose=true",
     ]
-    assert for_the_jobs(told) == [told[0], "protocol.recipe.milestones=choice([1,2])", *told[2:]]
-    assert [as_typed(w) for w in for_the_jobs(told)] == told
-    assert as_typed("ipc=choice(1,[2,3])") == "ipc=choice(1,[2,3])"
+    assert defer_to_jobs(told) == [told[0], "protocol.recipe.milestones=choice([1,2])", *told[2:]]
+    assert [typed_argument(w) for w in defer_to_jobs(told)] == told
+    assert typed_argument("ipc=choice(1,[2,3])") == "ipc=choice(1,[2,3])"
     for same in (["method=mtt", "method.syn_steps=3"], ["method=mtt,ftd", "method.a=1,2"], ["a=[", "b.c=1"]):
-        assert for_the_jobs(same) == same
+        assert defer_to_jobs(same) == same
 
 
 @pytest.mark.parametrize(
@@ -73,7 +65,7 @@ def test_what_a_job_is_told_is_what_was_written(value):
     """A choice of one is the value itself; what Hydra reads otherwise inside of one stays as it was."""
     told = ["method=mtt,ftd", f"method.x={value}"]
     parse = OverridesParser.create().parse_overrides
-    (_, job) = parse(expand(for_the_jobs(told))[1])
+    (_, job) = parse(expand(defer_to_jobs(told))[1])
     (alone,) = parse(told[1:])
     assert job.value() == alone.value() and type(job.value()) is type(alone.value())
 
@@ -97,7 +89,7 @@ def known(tmp_path):
             fields = {
                 "verb": "run",
                 "overrides": [word],
-                "began": 0.0,
+                "started": 0.0,
                 "host": "elsewhere",
                 "pid": 1,
             } | values
@@ -130,7 +122,7 @@ def test_a_process_that_is_gone_has_died(known):
     gone = subprocess.Popen([sys.executable, "-c", ""])
     gone.wait()
     path = known(j0={"state": "running", "host": socket.gethostname(), "pid": gone.pid})
-    assert "1 died" in headline(path) and "its process is gone" in report(path)
+    assert "1 died" in headline(path) and "its process no longer exists" in report(path)
     assert "1 running" in headline(
         known(j0={"state": "running", "host": socket.gethostname(), "pid": os.getpid()})
     )
@@ -168,7 +160,7 @@ def test_failures_are_listed_and_stop_nothing(dd_bench, tmp_path):
     assert quoted.code == 0 and "2 of 2 jobs are finished; 0 to do" in quoted.text
     assert "sweep: 2 of 2 done" in quoted.text
     nothing = dd_bench("run", "-m", "experiment=glob(nosuch_*)", "out=empty")
-    assert nothing.code == 1 and "there is no job in experiment=glob(nosuch_*)" in nothing.text
+    assert nothing.code == 1 and "no job in experiment=glob(nosuch_*)" in nothing.text
 
     broken = dd_bench(*[w.replace("ipc=1,999", "ipc=1,zero") for w in how])
     assert broken.code == 1 and broken.text.count("wanted a whole number") >= 2
@@ -215,7 +207,7 @@ def test_flags_may_come_last(dd_bench):
     assert done.code == 0 and "ipc: 1" in done.text
     done = dd_bench("run", "method=random,herding", "ipc=1", *SMALL, "-m")
     assert done.code == 0 and "2 of 2 done" in done.text
-    assert "--only-missing is of sweeps" in str(dd_bench("run", "ipc=1", "--only-missing").code)
+    assert "--only-missing requires a sweep" in str(dd_bench("run", "ipc=1", "--only-missing").code)
 
 
 def command(out, *words):

@@ -445,7 +445,7 @@ class TestCommand:
 
     def test_unknown_verb(self, dd_bench):
         done = dd_bench("train")
-        assert done.code == 2 and "there is no verb 'train'" in done.text and "usage" in done.text
+        assert done.code == 2 and "unknown verb 'train'" in done.text and "usage" in done.text
 
     def test_version(self, dd_bench):
         assert re.fullmatch(r"dd-bench \d+\.\d+\.\d+\n", dd_bench("--version").text)

@@ -9,7 +9,7 @@ import pytest
 from hydra import compose, initialize_config_module
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dd_bench.cli.sweeps import expand, for_the_jobs
+from dd_bench.cli.sweep_overrides import defer_to_jobs, expand
 
 SCRIPT = Path(__file__).parents[2] / "leaderboards" / "campaign.sh"
 PARSER = OverridesParser.create()
@@ -64,7 +64,7 @@ def test_every_job_composes(calls):
                 w for w in words[1:] if w not in ("-m", "--only-missing") and not w.startswith("hydra")
             ]
             found = expand(overrides)
-            swept = [o.is_sweep_override() for o in PARSER.parse_overrides(for_the_jobs(overrides))]
+            swept = [o.is_sweep_override() for o in PARSER.parse_overrides(defer_to_jobs(overrides))]
             compose(
                 "config", [w for w, s in zip(overrides, swept, strict=True) if not s]
             )  # as Hydra does first

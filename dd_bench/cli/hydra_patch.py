@@ -1,0 +1,93 @@
+"""The private parts of Hydra 1.3 that sweeps need; no other module imports `hydra._internal`.
+
+Hydra offers no hook between expanding the overrides of a sweep and launching its jobs, and accepts sweepers only from
+its own packages. So `BasicSweeper.split_arguments` is replaced, after a check that it is the function known from 1.3.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable
+from dataclasses import fields
+from functools import cache
+from importlib import import_module
+from typing import Any
+
+import hydra
+from hydra.core.override_parser.types import Override
+from hydra.core.plugins import Plugins
+from hydra.core.utils import JobReturn
+
+SUPPORTED = "1.3"
+_SWEEPER = "hydra._internal.core_plugins.basic_sweeper"
+_PARAMETERS = ["overrides", "max_batch_size"]
+
+Jobs = list[list[str]]
+"""The overrides of each job of a sweep."""
+
+
+class UnsupportedHydraError(RuntimeError):
+    """The installed Hydra is not the one whose private parts are known."""
+
+
+def check_hydra() -> None:
+    """Checks the version of Hydra and what this module uses of its private parts.
+
+    Raises:
+        UnsupportedHydraError: names what differs, and how to install a supported version.
+    """
+    found = f"hydra-core {hydra.__version__}"
+    install = f"Use: pip install 'hydra-core=={SUPPORTED}.*'"
+    if not hydra.__version__.startswith(f"{SUPPORTED}."):
+        raise UnsupportedHydraError(f"sweeps need hydra-core {SUPPORTED}, found {found}. {install}")
+    try:
+        split = inspect.getattr_static(_basic_sweeper(), "split_arguments")
+    except (ImportError, AttributeError) as error:
+        raise UnsupportedHydraError(
+            f"{found} has no BasicSweeper.split_arguments: {error}. {install}"
+        ) from error
+    if not isinstance(split, staticmethod) or list(inspect.signature(split).parameters) != _PARAMETERS:
+        raise UnsupportedHydraError(
+            f"BasicSweeper.split_arguments of {found} is not a static method of ({', '.join(_PARAMETERS)}). {install}"
+        )
+    if "_return_value" not in {field.name for field in fields(JobReturn)}:
+        raise UnsupportedHydraError(f"JobReturn of {found} has no _return_value. {install}")
+
+
+def split_jobs(overrides: list[Override]) -> Jobs:
+    """Returns the overrides of every job, as Hydra's basic sweeper expands them."""
+    (jobs,) = _hydra_s_split()(overrides, None)
+    return jobs
+
+
+def select_jobs(select: Callable[[list[str], Jobs], Jobs]) -> None:
+    """Makes every later sweep of this process launch only the jobs that `select(overrides, jobs)` returns."""
+    check_hydra()
+    _hydra_s_split()  # before it is replaced
+
+    def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[Jobs]:
+        selected = select([str(o.input_line) for o in overrides], split_jobs(overrides))
+        size = max_batch_size or len(selected) or 1
+        return [selected[i : i + size] for i in range(0, len(selected), size)]
+
+    Plugins.instance()  # executes the module of the sweeper again, the first time
+    _basic_sweeper().split_arguments = staticmethod(split_arguments)
+
+
+def task_result(job: JobReturn) -> Any:
+    """Returns what the task returned, or the exception that it raised.
+
+    The public `JobReturn.return_value` raises the exception, and prints the overrides before.
+    """
+    return job._return_value
+
+
+def _basic_sweeper() -> Any:
+    return import_module(_SWEEPER).BasicSweeper
+
+
+@cache
+def _hydra_s_split() -> Callable[[list[Override], int | None], list[Jobs]]:
+    check_hydra()
+    split: Callable[[list[Override], int | None], list[Jobs]] = _basic_sweeper().split_arguments
+    return split
