@@ -7,8 +7,6 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -495,13 +493,8 @@ def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime):
 def make_method():
     """Builds the method of `conf/method/<name>.yaml`, under its `smoke` overrides and `changes`."""
 
-    @cache
-    def load(name):
-        return OmegaConf.load(Path(str(files("dd_bench.conf") / "method" / f"{name}.yaml")))
-
     def make(name, smoke=True, **changes):
         config = OmegaConf.create(shipped_yaml("method", name))
-        config = copy.deepcopy(load(name))
         OmegaConf.set_struct(config, True)
         cls = get_class(config._target_)
         for key, value in ((cls.smoke if smoke else {}) | changes).items():
