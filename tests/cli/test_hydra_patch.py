@@ -53,7 +53,9 @@ def longer(overrides, max_batch_size, loader):
 
 
 @pytest.mark.parametrize(
-    "changed", [staticmethod(renamed), staticmethod(longer), longer, classmethod(longer)], ids=repr
+    "changed",
+    [staticmethod(renamed), staticmethod(longer), longer, classmethod(longer)],
+    ids=["renamed", "longer", "plain", "of the class"],
 )
 def test_a_changed_signature_is_refused(sweeper, monkeypatch, changed):
     monkeypatch.setattr(sweeper, "split_arguments", changed)
