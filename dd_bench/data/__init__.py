@@ -1,1 +1,1 @@
-"""One real dataset (family) a module; each a function that returns a `RealSet`."""
+"""Real sets: splits, preprocessing and labels, and one module a dataset family that returns a `RealSet`."""
