@@ -27,6 +27,7 @@ from dd_bench.synthetic import storage
 from dd_bench.synthetic.graph_pictures import draw
 from dd_bench.synthetic.graphs import GraphSet, TreeSet, shortest
 from dd_bench.training import loop
+from dd_bench.training.batches import fetch_from
 from dd_bench.training.losses import Weighted, weighted_loss
 
 CPU = torch.device("cpu")
@@ -588,7 +589,7 @@ def test_the_rate_falls_by_step_whatever_the_size_of_the_set(recipe, convnet, bl
         rates.clear()
         plan = recipe(epochs=1, steps=10, batch_size=4, milestones=(), schedule="cosine", lr=1.0)
         x = blobs.train.inputs(torch.arange(n))
-        fetch = loop.fetch_from(x, blobs.train.labels[:n])
+        fetch = fetch_from(x, blobs.train.labels[:n])
         loop.train(convnet(blobs).fresh(0, CPU), fetch, n, plan, seed=0, runtime=runtime, flip=False)
         by_step = list(dict.fromkeys(round(r, 6) for r in rates))
         assert by_step == [round(0.5 * (1 + math.cos(math.pi * s / 10)), 6) for s in range(10)]

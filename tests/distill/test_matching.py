@@ -44,7 +44,7 @@ def coded(counts=(9, 5, 12)):
 
 def context(seed=0):
     runtime = Runtime(CPU, False, None, 1, 0, False)
-    architecture = Architecture(ConvNet, {**KNOBS, "norm": "none"}, (1, 4, 4), 3)
+    architecture = Architecture(ConvNet, {**KNOBS, "norm": "none"}, (1, 4, 4), 3, "convnet")
     return DistillContext(seed=seed, runtime=runtime, architecture=architecture, cache=None, loop=None)
 
 
@@ -100,8 +100,8 @@ def test_a_chunk_holds_a_class(size):
 
 
 def test_without_norm():
-    has = Architecture(ConvNet, {**KNOBS, "norm": "none"}, (3, 8, 8), 5)
-    lacks = Architecture(MLP, {"width": 4, "depth": 1}, (3, 8, 8), 5)
+    has = Architecture(ConvNet, {**KNOBS, "norm": "none"}, (3, 8, 8), 5, "convnet")
+    lacks = Architecture(MLP, {"width": 4, "depth": 1}, (3, 8, 8), 5, "mlp")
     assert check_norm(None, has) is check_norm(None, lacks) is check_norm("batchnorm", has) is None
     assert "MLP has not" in check_norm("batchnorm", lacks)
 

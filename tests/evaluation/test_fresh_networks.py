@@ -169,7 +169,7 @@ class TestHow:
         assert len(dict(e.scores(SEEDS, total=3))) == 3
 
     def test_a_single_network_needs_no_process(self, exam, runtime, monkeypatch):
-        monkeypatch.setattr(FreshNetworks, "_spread", lambda *a: pytest.fail("spread"))
+        monkeypatch.setattr(fresh_networks, "run_in_processes", lambda *a: pytest.fail("in processes"))
         busy = replace(runtime, workers=2)
         assert len(dict(exam(how=busy).scores({0: 11}, total=1))) == 1
         assert len(dict(exam(how=replace(busy, spread_after=10**6)).scores(SEEDS, total=3))) == 3

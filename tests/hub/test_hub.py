@@ -415,7 +415,7 @@ class TestWeb:
 
 FULL = """
 import resource, sys
-from dd_bench import remote, sharing
+from dd_bench.hub import hub, remote
 remote.BLOCK = 65_536
 resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
 try: hub.pull(sys.argv[1])

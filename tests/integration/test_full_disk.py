@@ -16,7 +16,7 @@ def free(): resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, r
 
 CHECKPOINT = """
 import torch
-from dd_bench import checkpoint
+from dd_bench.runtime import checkpoint
 path = folder / "c.safetensors"
 checkpoint.save(path, 1, 0.0, {"x": torch.ones(9000)})
 full()
@@ -38,7 +38,7 @@ assert path.read_bytes() == b"old"
 """
 ARTIFACT = """
 import torch
-from dd_bench import artifact
+from dd_bench.synthetic import storage
 from dd_bench.data.preprocess import Normalise
 from dd_bench.data.dataset import tensor_set
 from dd_bench.synthetic.images import ImageSet
@@ -46,14 +46,14 @@ pixels, labels = torch.zeros(12, 1, 32, 32, dtype=torch.uint8), torch.arange(12)
 real = tensor_set("tiny", (pixels, labels), (pixels, labels), class_names=("a", "b"),
     preprocess=Normalise([0.5], [0.5]), flip=False, licence="", citation="", device=torch.device("cpu"), val_fraction=0)
 def save(name):
-    artifact.save(ImageSet.coreset(real, torch.arange(12)), folder / name, real=real, method="m", ipc=6, seed=0,
+    storage.save(ImageSet.coreset(real, torch.arange(12)), folder / name, real=real, method="m", ipc=6, seed=0,
         config={}, citations=[], provenance={})
 save("old")
 full()
 try: save("new")
 except OSError as error: print(error)
 free()
-artifact.load(folder / "old")
+storage.load(folder / "old")
 """
 JOURNAL = """
 from dd_bench.pipeline.score_log import ScoreLog

@@ -455,7 +455,7 @@ class TestCommand:
         import sys
 
         code = (
-            "import sys; sys.argv = ['dd-bench', 'run', '--cfg', 'job']; from dd_bench.cli import main; main(); "
+            "import sys; sys.argv = ['dd-bench', 'run', '--cfg', 'job']; from dd_bench.cli.main import main; main(); "
             "sys.exit(3 if 'torch' in sys.modules else 0)"
         )
         done = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True)

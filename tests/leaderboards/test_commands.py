@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 from hydra import compose, initialize_config_module
-from omegaconf import OmegaConf
+from omegaconf import OmegaConf, open_dict
 
 from dd_bench.leaderboards.core.commands import _grammar, distill_command, evaluate_command, run_command
 from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.records.identity import identified
 from dd_bench.records.record import load_record
 
 ENTRIES = Path(__file__).parents[2] / "leaderboards" / "entries"
@@ -30,7 +31,11 @@ def composed(command):
     words = shlex.split(command)
     assert words[0] == "dd-bench"
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
-        return OmegaConf.to_container(compose("config", words[2:]), resolve=True)
+        cfg = compose("config", words[2:], return_hydra_config=True)
+    choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
+    with open_dict(cfg):
+        del cfg["hydra"]
+    return identified(OmegaConf.to_container(cfg, resolve=True), choices)
 
 
 def one_of_each():

@@ -97,7 +97,6 @@ def test_kmeans_keeps_the_image_nearest_to_each_centroid(make_method):
 
 
 def test_kmeans_gives_the_second_of_two_equal_centroids_its_next_nearest(make_method, monkeypatch):
-    from dd_bench.distill import clusters
 
     class Clustering:
         def __init__(self, n, **how):
@@ -106,7 +105,7 @@ def test_kmeans_gives_the_second_of_two_equal_centroids_its_next_nearest(make_me
         def fit(self, x):
             self.cluster_centers_ = x[[0] * self.n]
 
-    monkeypatch.setattr(clusters, "KMeans", Clustering)
+    monkeypatch.setattr("sklearn.cluster.KMeans", Clustering)
     x = torch.arange(5.0, dtype=torch.float64)[:, None]
     assert make_method("kmeans").select(x, 3, seed=0).tolist() == [0, 1, 2]
 

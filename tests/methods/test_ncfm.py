@@ -300,13 +300,13 @@ def test_calibration_alone_teaches_the_trained_network_s_classes(make_method, ma
 
 
 def test_the_trained_networks_collect_no_gradients(monkeypatch, make_method, make_ctx, train_blobs):
-    nets, make = [], ncfm.teacher
+    nets, make = [], ncfm.feature_network
 
     def spy(*args):
         nets.append(make(*args))
         return nets[-1]
 
-    monkeypatch.setattr(ncfm, "teacher", spy)
+    monkeypatch.setattr(ncfm, "feature_network", spy)
     make_method("ncfm").distill(train_blobs, 1, make_ctx())
     assert nets
     assert all(p.grad is None for net in nets for p in net.parameters())
