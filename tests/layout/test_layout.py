@@ -211,6 +211,14 @@ def test_the_wheel_is_whole(tmp_path):
     assert len(yamls) > 30
     assert {f"dd_bench/conf/{p.relative_to(ROOT / 'conf').as_posix()}" for p in yamls} <= names
     assert not [n for n in names if n.startswith(("tests/", "methods/", "conf/", "benchmarks/"))]
+    data = {n for n in names if n.startswith("dd_bench/leaderboards/") and not n.endswith(".py")}
+    wanted = {p for p in (ROOT / "leaderboards").glob("published/*.json")}
+    wanted |= {
+        p for folder in ("render", "website") for p in (ROOT / "leaderboards" / folder).glob("templates/*")
+    }
+    assert data == {
+        f"dd_bench/leaderboards/{p.relative_to(ROOT / 'leaderboards').as_posix()}" for p in wanted
+    }
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (
         "import sys; sys.meta_path[:] = [f for f in sys.meta_path if '__editable__' not in repr(f)]; "
