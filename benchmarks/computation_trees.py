@@ -20,7 +20,7 @@ import report
 import torch
 
 from dd_bench.data.dataset import RealSet
-from dd_bench.data.graph_dataset import GraphSplit, graphs_of
+from dd_bench.data.graph_dataset import GraphSplit, training_graphs
 from dd_bench.data.graphs import Graphs
 from dd_bench.data.ogb_mol import ogb_mol
 from dd_bench.data.tu import tu
@@ -108,7 +108,7 @@ def best_of(rounds: int, function: Any, *arguments: Any) -> tuple[float, Any]:
 
 
 def compare(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[str, Any]:
-    split = graphs_of(load(name, root))
+    split = training_graphs(load(name, root))
     ours(split, depth, theta)  # warm
     fast, (colour, mined) = best_of(5, ours, split, depth, theta)
     slow, (trees, others) = best_of(1, plainly, split, depth, theta)

@@ -19,8 +19,8 @@ from torch import Tensor
 
 from dd_bench.data.dataset import RealSet, Split
 from dd_bench.data.decode import decode, encode, tile
-from dd_bench.data.graph_dataset import GraphSplit, graphs_of
-from dd_bench.data.graphs import Graphs, GraphShape, coalesced, stretches
+from dd_bench.data.graph_dataset import GraphSplit, training_graphs
+from dd_bench.data.graphs import Graphs, GraphShape, coalesce, segment_indices
 from dd_bench.data.inputs import Inputs
 from dd_bench.data.preprocess import Preprocess
 from dd_bench.distill.batchnorm_statistics import HookedTeacher
@@ -45,7 +45,7 @@ from dd_bench.records.record import Score
 from dd_bench.runtime import seeding
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.checkpoint import State, Stateful
-from dd_bench.runtime.context import NotedContext
+from dd_bench.runtime.context import ContextWithNotes
 from dd_bench.runtime.files import write_atomic
 from dd_bench.runtime.outer_loop import Diverged, OuterLoop
 from dd_bench.runtime.runtime import Runtime
@@ -150,7 +150,7 @@ __all__ = [
     "class_embeddings",
     "class_labels",
     "classification_loss",
-    "coalesced",
+    "coalesce",
     "decode",
     "encode",
     "executed_norms",
@@ -160,7 +160,6 @@ __all__ = [
     "fetch_split",
     "generator",
     "graph_score",
-    "graphs_of",
     "initial_images",
     "labelled_data",
     "majority",
@@ -176,19 +175,20 @@ __all__ = [
     "run_in_processes",
     "seed_for",
     "seeded",
+    "segment_indices",
     "selected",
     "size_only",
-    "stretches",
     "tile",
     "train",
     "trained_network",
+    "training_graphs",
     "untrained_feature_network",
     "write_atomic",
 ]
 
 
 @dataclass(kw_only=True)
-class DistillContext(NotedContext, TeacherContext):
+class DistillContext(ContextWithNotes, TeacherContext):
     """What a method may use: seeds, networks, teachers, the outer loop, the cache.
 
     Attributes:
@@ -210,7 +210,7 @@ class DistillContext(NotedContext, TeacherContext):
         def make(name: str) -> tuple[Shard, float, Callable[[], None]]:
             ctx = replace(self, loop=self.loop.branch(f"shards/{name}"))
             shard = builds[name](ctx)
-            return shard, ctx.loop.seconds_before, ctx.loop.forget
+            return shard, ctx.loop.seconds_before, ctx.loop.clean_up
 
         makes = {name: partial(make, name) for name in builds}
         shards, before = build_shards(self.loop.shards, makes, self.is_done)

@@ -30,11 +30,11 @@ from dd_bench.api import (
     Weighted,
     generator,
     graph_score,
-    graphs_of,
     majority,
     seed_for,
     size_only,
     train,
+    training_graphs,
 )
 
 from ._scoring import measurement
@@ -104,7 +104,7 @@ class Graph(Evaluator):
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`."""
         assert isinstance(syn, SyntheticGraphs) and isinstance(real.test, GraphSplit)
-        train_split = graphs_of(real)
+        train_split = training_graphs(real)
         yield Measurement(notes=tuple(syn.caveats(ctx.architecture)))
         constant = {f.__name__: f(self.metric, train_split, real.test) for f in (size_only, majority)}
         val = [] if real.val is None else list(real.val.batches(BATCH))
@@ -156,7 +156,7 @@ class Graph(Evaluator):
             n,
             recipe,
             seed=seed_for(seed, "train"),
-            runtime=ctx.runtime.exact(),
+            runtime=ctx.runtime.in_float32(),
             flip=False,
             on_step=evaluate_step if splits.val else None,
             labelled_batches=labelled_batches,

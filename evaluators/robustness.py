@@ -100,7 +100,7 @@ class Robustness(Accuracy):
             kind: [corrupted(x, kind, severity, seed_for(ctx.seed, kind, severity)) for severity in range(5)]
             for kind in CORRUPTIONS
         }
-        seeds, exact = self.seeds(ctx), ctx.runtime.exact()
+        seeds, exact = self.seeds(ctx), ctx.runtime.in_float32()
 
         def right(net: nn.Module, pixels: Tensor) -> float:
             return accuracy(net, zip(pixels.split(1000), y.split(1000), strict=True), exact)

@@ -85,7 +85,7 @@ class DC(Method):
         outer, inner = self.loops(ipc)
         architecture, k = ctx.architecture.override(norm=self.norm), real.num_classes
         augment = Augment(self.augment, flip_allowed=real.flip)
-        recipe, exact = self._inner_recipe(inner), ctx.runtime.exact()
+        recipe, exact = self._inner_recipe(inner), ctx.runtime.in_float32()
         syn = initial_images(self.init, real, ipc, ctx).requires_grad_()  # (k, ipc, c, h, w)
         labels = class_labels(real, ipc, ctx.device)
         optimizer = torch.optim.SGD([syn], lr=self.lr_img, momentum=self.momentum_img)

@@ -17,8 +17,8 @@ from dd_bench.api import (
     Method,
     RealSet,
     classification_loss,
-    coalesced,
-    graphs_of,
+    coalesce,
+    training_graphs,
 )
 
 LOGIT = 5.0  # of an edge that is there at the start; of one that is not, minus this
@@ -74,7 +74,7 @@ class DosCond(Method):
             return reason
         if not getattr(architecture.make, "weighs_edges", False):
             return f"DosCond learns weights of edges, which {architecture.title} does not take. Use model=gcn"
-        size = self._size(graphs_of(real))
+        size = self._size(training_graphs(real))
         few = [c for c in range(real.num_classes) if int((self._sizes(real, c) <= size).sum()) < ipc]
         if few:
             name = real.class_names[few[0]]
@@ -83,7 +83,7 @@ class DosCond(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> GraphSet:
         """See `Method`."""
-        split = graphs_of(real)
+        split = training_graphs(real)
         nodes, logits, labels = self._start(split, ipc, ctx)
         nodes.requires_grad_(), logits.requires_grad_()
         density = logits.detach().sigmoid().mean()
@@ -176,7 +176,7 @@ class DosCond(Method):
 
     @staticmethod
     def _sizes(real: RealSet, c: int) -> Tensor:
-        split = graphs_of(real)
+        split = training_graphs(real)
         return split.graphs.num_nodes[split.of_class(c)]
 
 
@@ -214,7 +214,7 @@ def _gradient(
 
 def _discrete(nodes: Tensor, logits: Tensor, labels: Tensor, real: RealSet) -> GraphSet:
     """Returns the set with the edges that are more likely than not, without the lonely nodes at a graph's end."""
-    spec, rows, edges, sizes, shift = graphs_of(real).spec, [], [], [], 0
+    spec, rows, edges, sizes, shift = training_graphs(real).spec, [], [], [], 0
     for x, a in zip(nodes, logits, strict=True):
         there = (a > 0).fill_diagonal_(False)
         linked = there.any(1).nonzero().flatten()
@@ -225,7 +225,7 @@ def _discrete(nodes: Tensor, logits: Tensor, labels: Tensor, real: RealSet) -> G
         sizes.append(size)
         shift += size
     count = torch.tensor(sizes)
-    both, _ = coalesced(torch.cat(edges, 1), torch.zeros(sum(e.shape[1] for e in edges), 0).long())
+    both, _ = coalesce(torch.cat(edges, 1), torch.zeros(sum(e.shape[1] for e in edges), 0).long())
     marks = torch.zeros(both.shape[1], len(spec.edges), dtype=torch.int64)
     ptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
     graphs = Graphs(torch.cat(rows).contiguous(), both, marks, ptr)

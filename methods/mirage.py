@@ -19,7 +19,7 @@ from dd_bench.api import (
     RealSet,
     TreeSet,
     Weighting,
-    graphs_of,
+    training_graphs,
 )
 
 from ._mirage.colour_refinement import colours
@@ -130,7 +130,7 @@ class Mirage(Method):
         syn = self.tree_set(real, ipc, ctx.note)
         for note in syn.caveats(ctx.architecture):
             ctx.note(note)
-        if not self.edge_labels and graphs_of(real).spec.edges:
+        if not self.edge_labels and training_graphs(real).spec.edges:
             ctx.note(
                 "trees are told apart without their edge labels, and show those of the first graph that holds them"
             )
@@ -141,7 +141,7 @@ class Mirage(Method):
 
     def tree_set(self, real: RealSet, ipc: int, note: Callable[[str], None] = lambda _: None) -> TreeSet:
         """Returns the set; it needs nothing but the data. `note` is told where a search ended early."""
-        split = graphs_of(real)
+        split = training_graphs(real)
         colour = colours(split.graphs, self.depth, self.edge_labels)
         held = Transactions(split, colour, isolated=self.isolated == "keep")
         counts = split.counts.tolist()

@@ -6,7 +6,7 @@ from typing import Literal
 
 import torch
 
-from dd_bench.api import Architecture, DistillContext, GraphSet, Method, RealSet, graphs_of
+from dd_bench.api import Architecture, DistillContext, GraphSet, Method, RealSet, training_graphs
 
 
 class RandomGraphs(Method):
@@ -35,7 +35,7 @@ class RandomGraphs(Method):
         """See `Method`."""
         if reason := super().check_dataset(real, ipc, architecture):
             return reason
-        split, adds = graphs_of(real), self._least(real)
+        split, adds = training_graphs(real), self._least(real)
         smallest = [min(split.of_class(c).tolist(), key=adds.__getitem__) for c in range(real.num_classes)]
         least = self._cost(real, torch.tensor(smallest))
         if least > self.amount:
@@ -44,7 +44,7 @@ class RandomGraphs(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> GraphSet:
         """See `Method`."""
-        split = graphs_of(real)
+        split = training_graphs(real)
         least = self._least(real)
         queues = []
         for c in range(real.num_classes):
@@ -81,7 +81,7 @@ class RandomGraphs(Method):
 
     def _least(self, real: RealSet) -> list[int]:
         """Returns of each training graph its nodes, or the bytes that it adds to a set at the least."""
-        split = graphs_of(real)
+        split = training_graphs(real)
         nodes = split.graphs.num_nodes
         if self.budget == "nodes":
             return nodes.tolist()
@@ -92,5 +92,5 @@ class RandomGraphs(Method):
     def _cost(self, real: RealSet, index: torch.Tensor) -> int:
         """Returns the nodes or the stored bytes of the training graphs `index`."""
         if self.budget == "nodes":
-            return int(graphs_of(real).graphs.num_nodes[index].sum())
+            return int(training_graphs(real).graphs.num_nodes[index].sum())
         return sum(GraphSet.coreset(real, index).stored_bytes().values())

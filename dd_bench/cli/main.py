@@ -154,7 +154,7 @@ def _hydra(verb: str) -> None:
         from dd_bench.pipeline.compose import USER_ERRORS
         from dd_bench.runtime import distributed
 
-        if verb != "prepare" and distributed.asked() > 1:
+        if verb != "prepare" and distributed.num_launched() > 1:
             raise CompactHydraException(
                 "error: only prepare runs under torchrun. Use: torchrun -m dd_bench prepare ..., then "
                 f"dd-bench {verb} ..."

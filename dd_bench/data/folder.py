@@ -140,7 +140,7 @@ def find_images(folder: Path, label_of: Mapping[str, int]) -> tuple[list[Path], 
     return [Path(path) for path, _ in found], torch.tensor([label for _, label in found])
 
 
-def digest_of(facts: Iterable[object]) -> str:
+def digest_lines(facts: Iterable[object]) -> str:
     """Returns the sha256 of the facts, one a line. A dataset says which facts make it what it is."""
     digest = hashlib.sha256()
     for fact in facts:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from dd_bench.data.dataset import RealSet, Split, content_digest
 from dd_bench.data.graphs import Graphs, GraphShape
-from dd_bench.data.preprocess import Nothing
+from dd_bench.data.preprocess import Identity
 from dd_bench.runtime.seeding import published_order
 
 
@@ -40,7 +40,7 @@ class GraphSplit(Split):
         return GraphSplit(self.graphs[index], self.labels[index], self.num_classes, self.spec)
 
 
-def graphs_of(real: RealSet) -> GraphSplit:
+def training_graphs(real: RealSet) -> GraphSplit:
     """Returns the training graphs of a real set.
 
     Raises:
@@ -101,7 +101,7 @@ def graph_set(
         (*class_names, repr(tuple(shape))),
     )
     return RealSet(
-        name, parts[0], class_names, Nothing(), False, digest, licence, citation, parts[1], parts[2], "graph"
+        name, parts[0], class_names, Identity(), False, digest, licence, citation, parts[1], parts[2], "graph"
     )
 
 

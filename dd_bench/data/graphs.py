@@ -136,9 +136,9 @@ class Graphs:
 
     def __getitem__(self, index: Tensor) -> Graphs:
         """Returns the graphs `index (b,)`, in that order."""
-        nodes, ptr = stretches(self.ptr, index)
+        nodes, ptr = segment_indices(self.ptr, index)
         by_graph, start = self._edges_by_graph
-        at, edge_ptr = stretches(start, index)
+        at, edge_ptr = segment_indices(start, index)
         edges = by_graph[at]
         moved = torch.repeat_interleave(ptr[:-1] - self.ptr[index], edge_ptr.diff())
         return Graphs(
@@ -169,7 +169,7 @@ class Graphs:
         return self
 
 
-def joined(parts: Sequence[Graphs]) -> Graphs:
+def concatenate(parts: Sequence[Graphs]) -> Graphs:
     """Returns the graphs of all parts, one after the other; the parts have the same columns."""
     shift, ptr, edges = 0, [parts[0].ptr[:1]], []
     for part in parts:
@@ -187,18 +187,18 @@ def joined(parts: Sequence[Graphs]) -> Graphs:
     )
 
 
-def coalesced(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def coalesce(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Returns directed edges `(2, e)` once each, without loops, and the labels `(e, g)` of their first mention."""
     keep = (edges[0] != edges[1]).nonzero().flatten()
     edges, labels = edges[:, keep], labels[keep]
     if not edges.numel():
         return edges, labels
-    first = first_mention(edges).unique()
+    first = first_occurrence(edges).unique()
     order = (edges[0, first] * (int(edges.max()) + 1) + edges[1, first]).argsort()
     return edges[:, first[order]], labels[first[order]]
 
 
-def first_mention(edges: Tensor) -> Tensor:
+def first_occurrence(edges: Tensor) -> Tensor:
     """Returns for each of the edges `(2, e)` the number of the first that is equal to it, `(e,)`."""
     if not edges.numel():
         return edges.new_zeros(0)
@@ -208,8 +208,8 @@ def first_mention(edges: Tensor) -> Tensor:
     return first.scatter_reduce_(0, back, torch.arange(len(key)), "amin")[back]
 
 
-def stretches(ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns the positions of the stretches `index` of those that begin at `ptr`, and where each begins there."""
+def segment_indices(ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the positions of the segments `index`, which begin at `ptr`, and where each one begins in the result."""
     length = (ptr[1:] - ptr[:-1])[index]
     start = torch.cat([length.new_zeros(1), length.cumsum(0)])
     shift = torch.repeat_interleave(ptr[index] - start[:-1], length)

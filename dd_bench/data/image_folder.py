@@ -8,7 +8,7 @@ from pathlib import Path
 import torch
 
 from dd_bench.data.dataset import RealSet, real_set, tensor_set
-from dd_bench.data.folder import Decoder, FolderSplit, decode_all, digest_of, find_images
+from dd_bench.data.folder import Decoder, FolderSplit, decode_all, digest_lines, find_images
 from dd_bench.data.locate import base_folder, not_found
 from dd_bench.data.preprocess import Normalise, fit_preprocess
 
@@ -80,7 +80,7 @@ def image_folder(
         find_images(folder / p, label_of) for p in ("train", test_folder)
     )
     sizes = (f"{path.relative_to(folder).as_posix()} {path.stat().st_size}" for path in [*train, *test])
-    digest = digest_of([size, resize, *class_names, *sizes])
+    digest = digest_lines([size, resize, *class_names, *sizes])
     if not stream:
         pixels = decode_all(train, decoder)
         return tensor_set(

@@ -60,6 +60,6 @@ class LazyInputs:
         return self
 
 
-def in_parts(inputs: Inputs, size: int) -> list[Tensor]:
+def index_batches(inputs: Inputs, size: int) -> list[Tensor]:
     """Returns the indices of consecutive parts of up to `size` images."""
     return list(torch.arange(len(inputs), device=inputs.device).split(size))

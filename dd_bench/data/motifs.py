@@ -12,9 +12,9 @@ from torch import Tensor
 
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.graph_dataset import graph_set, random_split
-from dd_bench.data.graphs import Graphs, GraphShape, joined
-from dd_bench.data.pyg import pyg
-from dd_bench.data.tu import both_ways
+from dd_bench.data.graphs import Graphs, GraphShape, concatenate
+from dd_bench.data.pyg import import_pyg
+from dd_bench.data.tu import to_undirected
 from dd_bench.runtime.seeding import seed_for, seeded
 
 CLASSES = ("house", "cycle")
@@ -46,7 +46,7 @@ def motifs(
         raise ValueError(f"dataset.node_labels={node_labels}: wanted degree or one")
     labels = torch.arange(graphs) % 2
     parts = _generated(labels, base, seed)
-    every = joined(parts)
+    every = concatenate(parts)
     if node_labels == "degree":
         degree = torch.bincount(every.edges[1], minlength=len(every.nodes))[:, None]
         every = Graphs(degree, every.edges, every.edge_labels, every.ptr)
@@ -65,7 +65,7 @@ def motifs(
 
 def _generated(labels: Tensor, base: int, seed: int) -> list[Graphs]:
     explained, bases, motif = (
-        pyg(f"datasets{part}") for part in ("", ".graph_generator", ".motif_generator")
+        import_pyg(f"datasets{part}") for part in ("", ".graph_generator", ".motif_generator")
     )
     kinds = (motif.HouseMotif(), motif.CycleMotif(5))
     parts = []
@@ -74,7 +74,7 @@ def _generated(labels: Tensor, base: int, seed: int) -> list[Graphs]:
             made = explained.ExplainerDataset(
                 bases.BAGraph(base, 1), kinds[label], num_motifs=1, num_graphs=1
             )[0]
-        edges, marks = both_ways(made.edge_index, torch.zeros(made.edge_index.shape[1], 0).long())
+        edges, marks = to_undirected(made.edge_index, torch.zeros(made.edge_index.shape[1], 0).long())
         n = base + 5
         parts.append(Graphs(torch.zeros(n, 1).long(), edges, marks, torch.tensor([0, n])))
     return parts

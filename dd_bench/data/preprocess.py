@@ -39,7 +39,7 @@ class Preprocess(ABC):
         """Returns the fitted arrays, empty for a transform that is all in `config()`."""
         return {}
 
-    def takes(self, shape: Sequence[int]) -> bool:
+    def accepts(self, shape: Sequence[int]) -> bool:
         """Whether the transform is of images `(c, h, w)`."""
         try:
             return self(torch.zeros(1, *shape)).shape[1:] == torch.Size(shape)
@@ -87,8 +87,8 @@ class Normalise(Preprocess):
         return {"kind": self.kind, "mean": self.mean, "std": self.std}
 
 
-class Nothing(Preprocess):
-    """What graphs go through: their labels are what a network takes."""
+class Identity(Preprocess):
+    """What graphs go through: their labels are what a network accepts."""
 
     kind = "none"
 
@@ -126,7 +126,7 @@ class ZCA(Preprocess):
     def fit(cls, pixels: Tensor, eps: float = 0.1) -> ZCA:
         """Fits the whitening to training images `(n, c, h, w)` with values in [0, 1], in float64.
 
-        `d = c h w` decides the cost: 28x28x1 takes seconds, 32x32x3 a minute on a CPU, 64x64x3 gigabytes.
+        `d = c h w` decides the cost: 28x28x1 accepts seconds, 32x32x3 a minute on a CPU, 64x64x3 gigabytes.
         """
         from kornia.enhance import ZCAWhitening  # a second to import
 
@@ -170,7 +170,7 @@ def fit_preprocess(
 ) -> Preprocess:
     """Builds the transform `dataset.preprocess` for the training images `pixels`, uint8 `(n, c, h, w)`.
 
-    `normalise` takes the constants `mean` and `std` of the literature; `zca` is fitted on `device` to the
+    `normalise` accepts the constants `mean` and `std` of the literature; `zca` is fitted on `device` to the
     whole training split, a validation slice included: one dataset has one whitening, whatever is held out.
 
     Raises:
@@ -194,8 +194,8 @@ def restore(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Preproc
     """
     if config["kind"] == Normalise.kind:
         return Normalise(config["mean"], config["std"])
-    if config["kind"] == Nothing.kind:
-        return Nothing()
+    if config["kind"] == Identity.kind:
+        return Identity()
     if config["kind"] == ZCA.kind:
         fitted = tensors["mean"], tensors["transform"], tensors["transform_inverse"]
         d = fitted[0].shape[-1] if fitted[0].ndim else 0

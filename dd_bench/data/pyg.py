@@ -7,7 +7,7 @@ from importlib import import_module
 from typing import Any
 
 
-def pyg(part: str) -> Any:
+def import_pyg(part: str) -> Any:
     """Returns the module `torch_geometric.<part>`.
 
     Raises:

@@ -36,7 +36,7 @@ def molecules(folder: Path, kept: Path) -> tuple[Graphs, Tensor, tuple[Tensor, T
     digest = hashlib.sha256("\n".join(written).encode()).hexdigest()
     stored = kept / f"{folder.name}-{digest[:16]}.safetensors"
     if not stored.exists():
-        graphs = featurised(written)
+        graphs = featurise(written)
         parts = {
             "nodes": graphs.nodes,
             "edges": graphs.edges,
@@ -62,7 +62,7 @@ def molecules(folder: Path, kept: Path) -> tuple[Graphs, Tensor, tuple[Tensor, T
     return graphs, labels, scaffold_split(written)
 
 
-def featurised(written: Sequence[str]) -> Graphs:
+def featurise(written: Sequence[str]) -> Graphs:
     """Returns one graph a SMILES, with OGB's nine atom and three bond features.
 
     Raises:

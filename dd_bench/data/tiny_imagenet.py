@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.data.dataset import RealSet, tensor_set
-from dd_bench.data.folder import Decoder, decode_all, digest_of, find_images
+from dd_bench.data.folder import Decoder, decode_all, digest_lines, find_images
 from dd_bench.data.locate import base_folder, not_found
 from dd_bench.data.preprocess import fit_preprocess
 
@@ -44,7 +44,7 @@ def tiny_imagenet(*, root: str | None, preprocess: str, val_fraction: float, dev
         for part, (paths, labels) in (("train", train), ("test", test))
         for path, label in zip(paths, labels.tolist(), strict=True)
     )
-    digest = digest_of([*wnids, *facts])
+    digest = digest_lines([*wnids, *facts])
     decoder = Decoder(64, "squash")
     pixels = decode_all(train[0], decoder)
     return tensor_set(

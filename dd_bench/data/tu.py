@@ -9,8 +9,8 @@ from torch import Tensor
 
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.graph_dataset import graph_set, random_split
-from dd_bench.data.graphs import Graphs, GraphShape, coalesced, first_mention
-from dd_bench.data.pyg import pyg
+from dd_bench.data.graphs import Graphs, GraphShape, coalesce, first_occurrence
+from dd_bench.data.pyg import import_pyg
 
 NEEDED = ("A", "graph_indicator", "graph_labels")
 OPTIONAL = ("node_labels", "edge_labels")
@@ -75,7 +75,7 @@ def tu(
             f"{folder / name}_edge_labels.txt has {len(marks)} lines, there are {edges.shape[1]} edges"
         )
     edge_labels, edge_values = _columns(marks if marks is not None else torch.zeros(edges.shape[1], 0).long())
-    edges, edge_labels = both_ways(edges, edge_labels)
+    edges, edge_labels = to_undirected(edges, edge_labels)
     nodes, values = _node_labels(table.get("node_labels"), edges, v, node_labels, folder / name)
     classes, labels = table["graph_labels"][:, 0].unique(return_inverse=True)
     ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
@@ -92,16 +92,16 @@ def tu(
     )
 
 
-def both_ways(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
+def to_undirected(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
     """Returns each undirected edge in both directions once, without loops; the first mention says its label."""
-    labels = labels[first_mention(edges.sort(0).values)]  # by pair: two directions may be labelled apart
-    return coalesced(torch.cat([edges, edges.flip(0)], 1), torch.cat([labels, labels]))
+    labels = labels[first_occurrence(edges.sort(0).values)]  # by pair: two directions may be labelled apart
+    return coalesce(torch.cat([edges, edges.flip(0)], 1), torch.cat([labels, labels]))
 
 
 def _folder(root: Path, name: str, download: bool) -> Path:
     places = (root / name / "raw", root / name)
     if download and not any((place / f"{name}_A.txt").exists() for place in places):
-        pyg("datasets").TUDataset(str(root), name)
+        import_pyg("datasets").TUDataset(str(root), name)
     for place in places:
         missing = [part for part in NEEDED if not (place / f"{name}_{part}.txt").exists()]
         if not missing:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
-from dd_bench.runtime.context import NotedContext
+from dd_bench.runtime.context import ContextWithNotes
 
 
 def mean_match(real: Tensor, syn: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ def check_norm(norm: str | None, architecture: Architecture) -> str | None:
     return f"method.norm={norm} needs a knob that {architecture.title} has not. Use method.norm=null"
 
 
-def real_batch(real: RealSet, size: int, ctx: NotedContext, *name: str | int) -> Tensor:
+def real_batch(real: RealSet, size: int, ctx: ContextWithNotes, *name: str | int) -> Tensor:
     """Draws `size` real images of each class for the stream `name`: inputs `(k, b, c, h, w)`.
 
     Without replacement within a batch, a fresh draw each time. A class with fewer images bounds b for all,

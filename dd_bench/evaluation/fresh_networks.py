@@ -138,7 +138,7 @@ class FreshNetworks:
         in_step = self.protocol.selection == "last" and self.protocol.recipe.views is None
         if self.runtime.vmap and in_step and total > 1:
             return "together"
-        many = min(self.runtime.workers, total) > 1 and self.runtime.repays_processes(self._work(total))
+        many = min(self.runtime.workers, total) > 1 and self.runtime.uses_processes(self._work(total))
         return "processes" if many else None
 
     def _work(self, total: int) -> int:

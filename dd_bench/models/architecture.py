@@ -10,7 +10,7 @@ import torch
 
 from dd_bench.data.graphs import GraphShape
 from dd_bench.models.network import Network
-from dd_bench.records.identity import foreign_source
+from dd_bench.records.identity import plugin_source
 from dd_bench.runtime.seeding import seeded
 
 
@@ -81,7 +81,7 @@ class Architecture:
         """Returns what identifies the network in a cache key."""
         return {
             "network": self.name,
-            **foreign_source(self.make),
+            **plugin_source(self.make),
             **self.knobs,
             "shape": list(self.shape),
             "num_classes": self.num_classes,

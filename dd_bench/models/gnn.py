@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from dd_bench.data.graphs import Graphs, GraphShape
-from dd_bench.data.pyg import pyg
+from dd_bench.data.pyg import import_pyg
 from dd_bench.models.network import Network
 
 
@@ -148,7 +148,7 @@ class GCN(GNN):
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
-        return pyg("nn").GCNConv(hidden, hidden, normalize=False)  # type: ignore[no-any-return]
+        return import_pyg("nn").GCNConv(hidden, hidden, normalize=False)  # type: ignore[no-any-return]
 
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
         """See `GNN`; the degrees are those of the graph that a node comes from."""
@@ -162,7 +162,7 @@ class GAT(GNN):
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
-        return pyg("nn").GATConv(hidden, hidden)  # type: ignore[no-any-return]
+        return import_pyg("nn").GATConv(hidden, hidden)  # type: ignore[no-any-return]
 
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
         """See `GNN`."""
@@ -175,7 +175,7 @@ class SAGE(GNN):
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
-        return pyg("nn").SAGEConv(hidden, hidden)  # type: ignore[no-any-return]
+        return import_pyg("nn").SAGEConv(hidden, hidden)  # type: ignore[no-any-return]
 
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
         """See `GNN`."""
@@ -189,7 +189,7 @@ class GIN(GNN):
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
         mlp = nn.Sequential(nn.Linear(hidden, hidden), nn.ReLU(), nn.Linear(hidden, hidden))
-        kind = pyg("nn").GINEConv if self.shape.edges else pyg("nn").GINConv
+        kind = import_pyg("nn").GINEConv if self.shape.edges else import_pyg("nn").GINConv
         return kind(mlp, train_eps=True)  # type: ignore[no-any-return]
 
     def edge_encoder(self, hidden: int) -> nn.Module:

@@ -22,7 +22,7 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.pipeline.arguments import check_arguments
 from dd_bench.pipeline.experiment import Experiment
 from dd_bench.records.config_diff import CHOICE
-from dd_bench.records.identity import identified
+from dd_bench.records.identity import identify
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.checkpoint import CheckpointError
 from dd_bench.runtime.files import canonical
@@ -65,11 +65,11 @@ def compose(cfg: DictConfig) -> Experiment:
     method, evaluator, load, model, logger = (
         _build(cfg, group) for group in ("method", "evaluator", "dataset", "model", "logger")
     )
-    named = identified(config, choices)
+    named = identify(config, choices)
     with _named("dataset"):
         real = load(device=runtime.device)
     if real.modality == "graph":
-        runtime = runtime.exact()  # its networks are, on every machine, and a record says what was
+        runtime = runtime.in_float32()  # its networks are, on every machine, and a record says what was
     return Experiment(
         config=named,
         method_name=choices["method"],
@@ -104,7 +104,7 @@ def real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:
     with _named("dataset"):
         real = _build(cfg, "dataset")(device=torch.device("cpu"))
     values = OmegaConf.to_container(cfg.dataset, resolve=True)
-    config: dict[str, Any] = identified({"dataset": values}, cfg.hydra.runtime.choices)["dataset"]
+    config: dict[str, Any] = identify({"dataset": values}, cfg.hydra.runtime.choices)["dataset"]
     return real, config
 
 

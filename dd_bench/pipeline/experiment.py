@@ -24,7 +24,7 @@ from dd_bench.pipeline.score_log import ScoreLog
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime import distributed
 from dd_bench.runtime.cache import locked
-from dd_bench.runtime.loggers import Jsonl, Several
+from dd_bench.runtime.loggers import Jsonl, MultiLogger
 from dd_bench.runtime.outer_loop import OuterLoop
 from dd_bench.runtime.seeding import seed_for
 from dd_bench.runtime.shards import AlreadyBuilt
@@ -73,7 +73,7 @@ class Experiment(RunParts):
             architecture=self.architecture,
             loop=OuterLoop(
                 work,
-                Several([Jsonl(work / "log.jsonl"), self.logger]),
+                MultiLogger([Jsonl(work / "log.jsonl"), self.logger]),
                 log_every=self.config["log_every"],
                 checkpoint_seconds=self.config["checkpoint_seconds"],
             ),
@@ -127,7 +127,7 @@ class Experiment(RunParts):
             if ctx.is_done():
                 raise AlreadyBuilt
             save()
-            ctx.loop.forget()
+            ctx.loop.clean_up()
 
     def record(self, key: str, sets: Callable[[], list[Path]]) -> tuple[Record, Path]:
         """Returns the record of `key` and its file, measuring it first unless it is there.

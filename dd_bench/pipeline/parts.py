@@ -14,7 +14,7 @@ from dd_bench.models.network import Network
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.keys import Keys
 from dd_bench.runtime.cache import Cache
-from dd_bench.runtime.loggers import Several
+from dd_bench.runtime.loggers import MultiLogger
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.teachers.teacher_spec import TeacherSpec
 from dd_bench.training.protocol import Protocol
@@ -41,7 +41,7 @@ class RunParts:
     architecture: Architecture
     method: Method
     evaluator: Evaluator
-    logger: Several
+    logger: MultiLogger
     teachers: tuple[TeacherSpec, ...] = ()
     remarks: tuple[str, ...] = ()
 

@@ -76,7 +76,7 @@ def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
     return both
 
 
-def changed(group: str, name: str, values: dict[str, Any]) -> list[str]:
+def changed_keys(group: str, name: str, values: dict[str, Any]) -> list[str]:
     """Returns the keys of `values` that differ from the YAML, as `key=value`, sorted.
 
     A choice of another package has no YAML here to differ from; of a network, every knob then counts.
@@ -96,7 +96,7 @@ def describe(group: str, name: str, values: dict[str, Any]) -> str:
 
     A protocol with a changed key is another protocol, and must not share a ranking with the named one.
     """
-    found = changed(group, name, values)
+    found = changed_keys(group, name, values)
     if source := values.get("_source_"):  # of another package, whose name has no version
         found = [f"source={source}", *found]
     return f"{name}({', '.join(found)})" if found else name

@@ -18,7 +18,7 @@ SOURCE = "_source_"
 OURS = "dd_bench."
 
 
-def identified(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:
+def identify(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:
     """Returns a resolved configuration with the name of each choice in the place of what it calls.
 
     Args:
@@ -29,15 +29,15 @@ def identified(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> 
         ValueError: something is called that no choice names, or a shipped name stands for something else.
     """
     named = {where.rpartition("@")[2]: (where.partition("@")[0], name) for where, name in choices.items()}
-    return {key: _identified(value, str(key), named) for key, value in config.items()}
+    return {key: _identify(value, str(key), named) for key, value in config.items()}
 
 
-def _identified(value: Any, path: str, named: Mapping[str, tuple[str, str | None]]) -> Any:
+def _identify(value: Any, path: str, named: Mapping[str, tuple[str, str | None]]) -> Any:
     if isinstance(value, list):
-        return [_identified(v, f"{path}[{i}]", named) for i, v in enumerate(value)]
+        return [_identify(v, f"{path}[{i}]", named) for i, v in enumerate(value)]
     if not isinstance(value, Mapping):
         return value
-    inner = {k: _identified(v, f"{path}.{k}", named) for k, v in value.items() if not str(k).startswith("_")}
+    inner = {k: _identify(v, f"{path}.{k}", named) for k, v in value.items() if not str(k).startswith("_")}
     if "_target_" not in value or path.startswith("logger"):  # where losses go is no part of a result
         return inner
     target, (group, name) = str(value["_target_"]), named.get(path, ("", None))
@@ -59,10 +59,10 @@ def _identified(value: Any, path: str, named: Mapping[str, tuple[str, str | None
 def _source(target: str) -> dict[str, str]:
     from hydra.utils import get_object  # imports the plug-in
 
-    return foreign_source(get_object(target))
+    return plugin_source(get_object(target))
 
 
-def foreign_source(target: Any) -> dict[str, str]:
+def plugin_source(target: Any) -> dict[str, str]:
     """Returns the hash of the module of a class or function of another package, as `_source_`; empty for ours."""
     module: Any = inspect.getmodule(target)
     if module is not None and module.__name__.startswith(OURS):

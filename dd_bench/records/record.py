@@ -217,7 +217,7 @@ class Record(_Frozen):
         """Returns the canonical JSON: sorted keys, two-space indent, a newline at the end."""
         return self._text
 
-    def stored_as(self, text: str) -> Self:
+    def with_text(self, text: str) -> Self:
         """Remembers the text that the record was read from, and returns it: an old entry keeps its bytes and digest."""
         self.__dict__["_text"] = text
         return self

@@ -55,7 +55,7 @@ class Cache:
         """
         identity = _identity(kind, depends_on)
         folder = self._folder(identity)
-        if distributed.world() > 1:
+        if distributed.world_size() > 1:
             self._build_together(folder, identity, build)
         elif not folder.exists():
             with locked(folder.with_name(folder.name + ".lock")):
@@ -97,13 +97,13 @@ class Cache:
         """Builds an entry by several processes, if it is missing: the first one holds the lock, and writes."""
         lock = locked(folder.with_name(folder.name + ".lock")) if distributed.rank() == 0 else nullcontext()
         with lock:
-            if distributed.shared(folder.exists()):
+            if distributed.broadcast(folder.exists()):
                 return
             partial = folder.with_name(folder.name + ".partial")
             if distributed.rank() == 0:
                 partial.mkdir(exist_ok=True)
             began = time.monotonic()
-            with distributed.own_copy(partial) as mine:
+            with distributed.private_copy(partial) as mine:
                 before = build(mine) or 0.0
                 self.spent += time.monotonic() - began
                 if distributed.rank() == 0:

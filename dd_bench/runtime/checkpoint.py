@@ -32,7 +32,7 @@ class Stateful(Protocol):
 State = Mapping[str, Tensor | Stateful]
 
 
-def tensors_of(state: State) -> dict[str, Tensor]:
+def tensors_in(state: State) -> dict[str, Tensor]:
     """Returns every tensor that `state` carries, by its path in it."""
     return _flattened(state)[1]
 
@@ -52,7 +52,7 @@ def save(path: Path, step: int, seconds: float, state: State) -> None:
     write_atomic(path, to_safetensors(stored, metadata=header))
 
 
-def spent(path: Path) -> tuple[int, float]:
+def saved_progress(path: Path) -> tuple[int, float]:
     """Returns the steps and seconds that a checkpoint holds; zeros if there is none or it cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:

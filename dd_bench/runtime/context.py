@@ -47,7 +47,7 @@ class RunContext:
 
 
 @dataclass(kw_only=True)
-class NotedContext(RunContext):
+class ContextWithNotes(RunContext):
     """A context that keeps remarks for the record.
 
     Attributes:

@@ -24,24 +24,24 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 
-def asked() -> int:
+def num_launched() -> int:
     """Returns how many processes `torchrun` has started; 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
-def world() -> int:
+def world_size() -> int:
     """Returns how many processes work together now."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
     """Returns the number of this process among them."""
-    return dist.get_rank() if world() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
-def own_device(device: torch.device) -> torch.device:
+def local_device(device: torch.device) -> torch.device:
     """Returns the device of this process: of several with CUDA, each has the one of its local rank."""
-    if asked() > 1 and device.type == "cuda" and device.index is None:
+    if num_launched() > 1 and device.type == "cuda" and device.index is None:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
 
@@ -49,7 +49,7 @@ def own_device(device: torch.device) -> torch.device:
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
     """Joins the processes that `torchrun` started, for as long as the body runs; does nothing without it."""
-    if asked() == 1:
+    if num_launched() == 1:
         yield
         return
     if device.type == "cuda":
@@ -62,16 +62,16 @@ def group(device: torch.device) -> Iterator[None]:
         dist.destroy_process_group()
 
 
-def shared(value: Any) -> Any:
+def broadcast(value: Any) -> Any:
     """Returns the value of the first process, on all of them."""
     box = [value]
-    if world() > 1:
+    if world_size() > 1:
         dist.broadcast_object_list(box, src=0)
     return box[0]
 
 
 @contextmanager
-def own_copy(folder: Path) -> Iterator[Path]:
+def private_copy(folder: Path) -> Iterator[Path]:
     """Gives the first process a folder, and each of the others a copy: what they write there is thrown away."""
     dist.barrier()  # the first one has made it
     if rank() == 0:
@@ -87,7 +87,7 @@ def own_copy(folder: Path) -> Iterator[Path]:
         dist.barrier()
 
 
-def spread_over_batch(net: nn.Module, device: torch.device) -> nn.Module:
+def data_parallel(net: nn.Module, device: torch.device) -> nn.Module:
     """Returns the network as it is called: gradients are averaged over the processes, BatchNorm sees whole batches.
 
     Raises:
@@ -103,17 +103,17 @@ def spread_over_batch(net: nn.Module, device: torch.device) -> nn.Module:
     return DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
 
 
-def part_of(value: Any, size: int) -> Any:
+def local_part(value: Any, size: int) -> Any:
     """Returns this process's part of a batch of `size`: of every tensor in it that has a row an image."""
     if isinstance(value, Tensor):
-        return value[rank() :: world()] if value.ndim and len(value) == size else value
+        return value[rank() :: world_size()] if value.ndim and len(value) == size else value
     if isinstance(value, tuple):
-        return tuple(part_of(v, size) for v in value)
+        return tuple(local_part(v, size) for v in value)
     if is_dataclass(value) and not isinstance(value, type):
-        return replace(value, **{f.name: part_of(getattr(value, f.name), size) for f in fields(value)})
+        return replace(value, **{f.name: local_part(getattr(value, f.name), size) for f in fields(value)})
     return value
 
 
-def weight_of(mine: int, size: int) -> float:
+def loss_weight(mine: int, size: int) -> float:
     """Returns what the mean loss of `mine` images counts, so that the average over processes is that of `size`."""
-    return mine * world() / size
+    return mine * world_size() / size

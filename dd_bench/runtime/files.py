@@ -10,7 +10,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-DEEPEST = 50
+MAX_DEPTH = 50
 """Lists and objects of JSON inside each other."""
 
 
@@ -21,18 +21,18 @@ def parse_json(content: bytes) -> Any:
     """Returns what JSON says that may be a stranger's.
 
     Raises:
-        ValueError: it is none, holds half a surrogate pair, which is no text, or is nested deeper than `DEEPEST`.
+        ValueError: it is none, holds half a surrogate pair, which is no text, or is nested deeper than `MAX_DEPTH`.
     """
     text = content.decode(json.detect_encoding(content))  # a half in plain bytes ends here
     try:
         data = json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"nested deeper than {DEEPEST}") from error
+        raise ValueError(f"nested deeper than {MAX_DEPTH}") from error
     level, depth = [data] if isinstance(data, _NESTED) else [], 0
     while level:
         depth += 1
-        if depth > DEEPEST:
-            raise ValueError(f"nested deeper than {DEEPEST}")
+        if depth > MAX_DEPTH:
+            raise ValueError(f"nested deeper than {MAX_DEPTH}")
         inside = (x.values() if isinstance(x, dict) else x for x in level)
         level = [x for part in inside for x in part if isinstance(x, _NESTED)]
     if re.search(r"\\u[dD][89a-fA-F]", text):  # the escape of a half: with its other one beside it, or not

@@ -112,7 +112,7 @@ class Wandb(Logger):
             self._run = None
 
 
-class Several(Logger):
+class MultiLogger(Logger):
     """Passes everything on to each of its loggers."""
 
     def __init__(self, loggers: list[Logger]):
@@ -141,4 +141,4 @@ class Several(Logger):
 
     def branch(self, name: str) -> Logger:
         """See `Logger`."""
-        return Several([logger.branch(name) for logger in self._loggers])
+        return MultiLogger([logger.branch(name) for logger in self._loggers])

@@ -46,7 +46,7 @@ class Layout:
         """Bytes of all arrays."""
         return max((e["data_offsets"][1] for e in self.entries().values()), default=0)
 
-    def head(self) -> bytes:
+    def header(self) -> bytes:
         """Returns the head of the file: the length of its JSON, and the JSON, padded to 8 bytes."""
         said = json.dumps(self.said, sort_keys=True)
         text = json.dumps({"__metadata__": {self.kind: said}, **self.entries()}, sort_keys=True).encode()
@@ -56,7 +56,7 @@ class Layout:
 
 def create(path: Path, layout: Layout) -> bool:
     """Lays out the file, its numbers not yet written, unless it is there; returns whether it was there."""
-    head = layout.head()
+    head = layout.header()
     size = len(head) + layout.size
     if path.exists() and path.stat().st_size == size:
         with path.open("rb") as file:
@@ -75,7 +75,7 @@ def write(path: Path, layout: Layout, name: str, row: int, values: np.ndarray[An
         OSError: the disk is full.
     """
     dtype, _ = layout.arrays[name]
-    begin = len(layout.head()) + layout.entries()[name]["data_offsets"][0]
+    begin = len(layout.header()) + layout.entries()[name]["data_offsets"][0]
     data = np.ascontiguousarray(values, DTYPES[dtype])
     with path.open("r+b") as file:  # not mapped: on a full disk that would be a signal, no error
         file.seek(begin + row * data.nbytes)
@@ -84,7 +84,7 @@ def write(path: Path, layout: Layout, name: str, row: int, values: np.ndarray[An
         os.fsync(file.fileno())  # before anybody says that it is there
 
 
-def read_head(path: Path, kind: str) -> tuple[Any, dict[str, Any], int]:
+def read_header(path: Path, kind: str) -> tuple[Any, dict[str, Any], int]:
     """Returns what is said, the entries of the arrays, and where they begin.
 
     Raises:

@@ -90,7 +90,7 @@ class OuterLoop:
         """Where finished shards of the work lie until they are put together."""
         return self._workdir / "shards"
 
-    def forget(self) -> None:
+    def clean_up(self) -> None:
         """Removes checkpoints and shards, and what a killed run left of one: what they led to is kept."""
         logs = sorted(self.shards.glob("*/log.jsonl"))
         if logs:  # each loop has the name of its shard
@@ -122,7 +122,7 @@ class OuterLoop:
         return row
 
     def _check_finite(self, state: checkpoint.State, path: Path) -> None:
-        for name, tensor in checkpoint.tensors_of(state).items():
+        for name, tensor in checkpoint.tensors_in(state).items():
             if not bool(torch.isfinite(tensor).all()):
                 raise Diverged(f"{name} is not finite after step {self._step}. {_kept(path)}")
 

@@ -57,11 +57,11 @@ class Runtime:
     spread_after: int
     vmap: bool
 
-    def repays_processes(self, images: int) -> bool:
+    def uses_processes(self, images: int) -> bool:
         """Whether training on `images` images in all is worth starting worker processes."""
         return images >= self.spread_after
 
-    def exact(self) -> Runtime:
+    def in_float32(self) -> Runtime:
         """Returns the same runtime in float32: distillation subtracts near-equal means."""
         return replace(self, autocast=False)
 
@@ -91,7 +91,7 @@ def resolve(config: RuntimeConfig) -> Runtime:
         raise ValueError(
             f"runtime.device={name}, but torch sees {count} CUDA device(s). Use runtime.device=cpu"
         )
-    device = distributed.own_device(device)
+    device = distributed.local_device(device)
     torch.set_num_threads(_THREADS if config.threads == "auto" else config.threads)
     if config.deterministic != torch.are_deterministic_algorithms_enabled():
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
@@ -107,7 +107,7 @@ def resolve(config: RuntimeConfig) -> Runtime:
         )
     after = {"never": None, "always": 0, "auto": config.compile_after if compiler else None}[config.compile]
     workers = (torch.get_num_threads() if on_cpu else 1) if config.workers == "auto" else config.workers
-    if distributed.asked() > 1:
+    if distributed.num_launched() > 1:
         workers = 1  # the processes are there already
     return Runtime(device, bf16, after, workers, config.spread_after, vmap=not on_cpu)
 

@@ -115,5 +115,5 @@ def check_shape(shape: list[int], config: dict[str, Any], preprocess: Preprocess
     """Raises ValueError unless images `(c, h, w)` are what the card says, and what its preprocessing takes."""
     if shape != config["image_shape"]:
         raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
-    if not preprocess.takes(shape):
+    if not preprocess.accepts(shape):
         raise ValueError(f"its preprocessing {preprocess.config()} does not take images {shape}")

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 
 from dd_bench.data.dataset import RealSet
-from dd_bench.data.graph_dataset import graphs_of
+from dd_bench.data.graph_dataset import training_graphs
 from dd_bench.data.graphs import Graphs, GraphShape
 from dd_bench.data.labels import check_labels
-from dd_bench.data.preprocess import Nothing, Preprocess
+from dd_bench.data.preprocess import Identity, Preprocess
 from dd_bench.models.architecture import Architecture
 from dd_bench.synthetic.base import SyntheticSet, require
 from dd_bench.synthetic.graph_pictures import draw
@@ -38,7 +38,7 @@ class SyntheticGraphs(SyntheticSet):
     weighting: Weighting = "none"
     whole: bool = False
     lr = None
-    preprocess = Nothing()
+    preprocess = Identity()
 
     @abstractmethod
     def materialise(self, device: torch.device) -> tuple[Graphs, Tensor]:
@@ -136,7 +136,7 @@ class GraphSet(SyntheticGraphs):
     @classmethod
     def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> GraphSet:
         """Builds the set of the training graphs `index (n,)`."""
-        train = graphs_of(real)
+        train = training_graphs(real)
         graphs, labels = train.graphs[index].to(torch.device("cpu")), train.labels[index].cpu()
         return cls(graphs, labels, train.spec, real.class_names, tuple(index.tolist()), whole)
 

@@ -130,7 +130,7 @@ def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Ten
 
 def _read_header(path: Path) -> tuple[Header, int]:
     """Returns the header and the offset of the array; raises ValueError if the file has another size."""
-    metadata, entries, begin = mmap_file.read_head(path, "buffer")
+    metadata, entries, begin = mmap_file.read_header(path, "buffer")
     entry = entries["parameters"]
     order = tuple((str(name), tuple(shape)) for name, shape in metadata["order"])
     header = Header(

@@ -72,7 +72,7 @@ def experts(
         ValueError: the cache entry is damaged.
     """
     recipe = recipe.model_copy(update={"epochs": max(1, *epochs)})
-    runtime = ctx.runtime.exact() if exact else ctx.runtime
+    runtime = ctx.runtime.in_float32() if exact else ctx.runtime
     training = RealTraining(real.train_only(), architecture, recipe, runtime)
     rule_identity = gradient_rule.describe() if gradient_rule else None
     header = Header(
@@ -117,13 +117,13 @@ def _train_all(shared: ExpertTraining) -> float:
     training, count, epochs = shared.training, shared.header.experts, shared.training.recipe.epochs
     if not expert_buffer.create(shared.folder, shared.header):
         checkpoint.remove(shared.folder)  # of snapshots that are gone
-    state = [checkpoint.spent(shared.checkpoint(i)) for i in range(count)]
+    state = [checkpoint.saved_progress(shared.checkpoint(i)) for i in range(count)]
     jobs = [i for i, (done, _) in enumerate(state) if done < epochs]
     workers = min(training.runtime.workers, len(jobs))
     images = len(jobs) * epochs * len(training.real.train)
     start = sum(done for done, _ in state)
     with Progress("experts", count * epochs, start) as progress:
-        if workers > 1 and training.runtime.repays_processes(images):
+        if workers > 1 and training.runtime.uses_processes(images):
             for _ in run_in_processes(
                 _train, shared, jobs, workers, lambda ticks: progress.advance_to(start + ticks, {})
             ):

@@ -95,7 +95,7 @@ class LabelStore:
         if not self.path.is_file():
             raise ValueError(f"{folder} holds no labels: it has no {FILE}")
         try:
-            metadata, entries, begin = mmap_file.read_head(self.path, "labels")
+            metadata, entries, begin = mmap_file.read_header(self.path, "labels")
             metadata |= {k: tuple(metadata.get(k, ())) for k in ("teachers", "class_names", "teacher_names")}
             self.header = StoreHeader(**metadata)
             layout = self.header.layout
@@ -114,7 +114,7 @@ class LabelStore:
     @property
     def digest(self) -> str:
         """Sha256 of the header, which identifies the images, views and teachers."""
-        return hashlib.sha256(self.header.layout.head()).hexdigest()
+        return hashlib.sha256(self.header.layout.header()).hexdigest()
 
     @property
     def label_bytes(self) -> int:

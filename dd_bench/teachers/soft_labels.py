@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.data.dataset import RealSet
-from dd_bench.data.inputs import Inputs, in_parts
+from dd_bench.data.inputs import Inputs, index_batches
 from dd_bench.records.record import TeacherId
 from dd_bench.runtime.progress import Progress
 from dd_bench.teachers.context import TeacherContext
@@ -109,7 +109,7 @@ def labelled_data(
         labeler = OnlineTeacher(label_recipe, labels, teachers, forwards)
     elif label_recipe.kind == "static":
         parts = [
-            ensemble(teachers, images[part], label_recipe.teacher_mode) for part in in_parts(images, 500)
+            ensemble(teachers, images[part], label_recipe.teacher_mode) for part in index_batches(images, 500)
         ]
         labeler = StaticSoft(label_recipe, labels, torch.cat(parts).half())
     else:

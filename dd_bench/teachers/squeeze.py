@@ -15,7 +15,7 @@ from typing import NamedTuple
 from dd_bench.data.dataset import RealSet
 from dd_bench.models.network import Network, executed_norms
 from dd_bench.runtime.cache import Cache
-from dd_bench.runtime.checkpoint import spent
+from dd_bench.runtime.checkpoint import saved_progress
 from dd_bench.runtime.files import canonical, write_atomic
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
@@ -97,7 +97,7 @@ def _train(spec: TeacherSpec, training: RealTraining, folder: Path, measure: Mea
     """Trains the teacher and writes its weights and card; returns the seconds that killed attempts took."""
     real, epochs, title = training.real, training.recipe.epochs, f"teacher {spec.name}"
     checkpoint, measured = checkpoint_in(folder), folder / "measured.json"
-    resumes = spent(checkpoint)[0] > 0 and measured.exists()
+    resumes = saved_progress(checkpoint)[0] > 0 and measured.exists()
     accuracy: dict[str, float] = json.loads(measured.read_text()) if resumes else {}
 
     def after_epoch(epoch: int, net: Network) -> None:

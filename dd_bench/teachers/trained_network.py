@@ -22,7 +22,7 @@ from dd_bench.data.inputs import Inputs
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 from dd_bench.runtime.cache import Cache
-from dd_bench.runtime.checkpoint import remove, spent
+from dd_bench.runtime.checkpoint import remove, saved_progress
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.runtime import Runtime
@@ -110,7 +110,7 @@ def trained_network(
     """
     real, recipe, net = training.real, training.recipe, training.untrained(seed)
     n = len(real.train) if data is None else len(data[0])
-    done, seconds = (0, 0.0) if checkpoint is None else spent(checkpoint)
+    done, seconds = (0, 0.0) if checkpoint is None else saved_progress(checkpoint)
     bar: AbstractContextManager[Progress | None] = nullcontext()
     if title is not None:
         bar = Progress(title, recipe.lasting(n).epochs, done)

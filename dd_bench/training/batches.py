@@ -66,7 +66,7 @@ def _viewed(
     fetch: Fetch, views: Views, device: torch.device, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor, Target]]:
     # each of several processes decodes only its part of a batch, unless images are mixed within the batch
-    part = (distributed.rank(), distributed.world()) if is_partitioned(views.recipe) else (0, 1)
+    part = (distributed.rank(), distributed.world_size()) if is_partitioned(views.recipe) else (0, 1)
     for index, show in views.batches(epoch, device, part):
         raw, y = fetch(index)
         view = show(raw)

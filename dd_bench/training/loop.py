@@ -86,7 +86,7 @@ def train(
     if compiled:
         net = net.to(memory_format=torch.channels_last)
     net.train()
-    model = _distributed(net, gradient_rule, custom_batches, device) if distributed.world() > 1 else net
+    model = _distributed(net, gradient_rule, custom_batches, device) if distributed.world_size() > 1 else net
     with seeded(device, seed_for(seed, "dropout")):
         state: State = {"net": net, "optimizer": optimizer, "streams": Generators(streams, device)}
         done, before = restore(checkpoint, state) if checkpoint is not None else (0, 0.0)
@@ -129,14 +129,14 @@ def _distributed(
             "several processes support only the gradient of the loss and the recipe's own batches; a gradient_rule, or "
             "labelled_batches of teachers, need one process. Use dd-bench instead of torchrun"
         )
-    return distributed.spread_over_batch(net, device)
+    return distributed.data_parallel(net, device)
 
 
 def _part_of_loss(
     net: nn.Module, loss_of: Loss, x: Tensor, target: Target, size: int, partitioned: bool
 ) -> Tensor:
     """Returns the loss of this process's part of a batch of `size`, weighted so that the mean is the batch's loss."""
-    mine = len(range(distributed.rank(), size, distributed.world()))
+    mine = len(range(distributed.rank(), size, distributed.world_size()))
     if mine and not partitioned:  # without a part it runs the whole batch, or the other processes would wait
-        x, target = distributed.part_of((x, target), size)
-    return distributed.weight_of(mine, size) * loss_of(net, x, target)
+        x, target = distributed.local_part((x, target), size)
+    return distributed.loss_weight(mine, size) * loss_of(net, x, target)

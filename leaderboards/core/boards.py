@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from dd_bench.records.config_diff import changed
+from dd_bench.records.config_diff import changed_keys
 from dd_bench.records.record import Record
 
 from .entries import BORROWED, Track
@@ -69,7 +69,7 @@ class Board:
         """A line for each method whose entries were not made with the hyper-parameters of its YAML."""
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         for record in self.records:
-            if knobs := changed("method", record.method, record.config.get("method", {})):
+            if knobs := changed_keys("method", record.method, record.config.get("method", {})):
                 found[record.method, ", ".join(knobs)].append(record.ipc)
         return [
             f"{method} at IPC {', '.join(map(str, sorted(set(ipcs))))} with {knobs} instead of the defaults in its YAML"

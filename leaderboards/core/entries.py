@@ -216,7 +216,7 @@ def load_entry(path: Path) -> Record:
     digest = hashlib.sha256(content).hexdigest()
     if digest[:16] != match[1]:
         raise ValueError(f"{path} was changed after it was added: its content has digest {digest[:16]}")
-    record = parse_record(content, path).stored_as(content.decode())
+    record = parse_record(content, path).with_text(content.decode())
     try:
         check_record(record)
     except ValueError as error:

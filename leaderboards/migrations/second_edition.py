@@ -279,7 +279,7 @@ def _migrate_entry(old: Path, path: Path, data: Data, table: dict[str, dict[str,
     parsed = Record.model_validate(record)
     content = canonical(record, indent=2) + "\n"
     digest = hashlib.sha256(content.encode()).hexdigest()
-    to = BOARDS / "entries" / entry_path(parsed.stored_as(content))
+    to = BOARDS / "entries" / entry_path(parsed.with_text(content))
     to.parent.mkdir(parents=True, exist_ok=True)
     to.write_text(content)
     table["entries"][hashlib.sha256(text.encode()).hexdigest()] = digest

@@ -14,7 +14,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dd_bench.records.config_diff import changed
+from dd_bench.records.config_diff import changed_keys
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import file_sha256
 from dd_bench.runtime.terminal import sanitize
@@ -205,7 +205,7 @@ def _copy(folder: Path, site: Path, names: Sequence[str]) -> dict[str, int]:
 
 def _knobs(card: Card) -> list[str]:
     method = card.config.get("method")
-    return changed("method", card.method, method) if isinstance(method, dict) else []
+    return changed_keys("method", card.method, method) if isinstance(method, dict) else []
 
 
 def _made(card: Card) -> str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from dd_bench.api import Graphs, stretches
+from dd_bench.api import Graphs, segment_indices
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ def unfolded(graphs: Graphs, root: int, depth: int) -> Tree:
     before = 0  # nodes above the level that is unfolded
     for _ in range(depth):
         level = shown[-1]
-        at, ptr = stretches(start, level)
+        at, ptr = segment_indices(start, level)
         edges = incoming[at]
         shown.append(graphs.edges[0, edges])
         parents.append(torch.repeat_interleave(torch.arange(len(level)), ptr.diff()) + before)

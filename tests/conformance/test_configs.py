@@ -11,8 +11,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.utils import get_object
 from omegaconf import DictConfig, OmegaConf, open_dict
 
-from dd_bench.records.config_diff import changed, leaves, shipped_config, shipped_target, shipped_yaml
-from dd_bench.records.identity import identified
+from dd_bench.records.config_diff import changed_keys, leaves, shipped_config, shipped_target, shipped_yaml
+from dd_bench.records.identity import identify
 from dd_bench.runtime.runtime import RuntimeConfig
 from dd_bench.teachers.teacher_spec import TeacherConfig
 from dd_bench.training.protocol import Protocol
@@ -48,7 +48,7 @@ def composed():
         choices = cfg.hydra.runtime.choices
         with open_dict(cfg):
             del cfg["hydra"]
-        return Composed(cfg, identified(plain(cfg), choices))
+        return Composed(cfg, identify(plain(cfg), choices))
 
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
         yield composed
@@ -130,7 +130,7 @@ def test_protocols_are_valid_and_named_after_their_file(path, composed):
 def test_a_twin_differs_in_the_kind_of_labels_and_nothing_else(twin):
     """Else a table would compare recipes and call them labels."""
     base, _, kind = twin.stem.rpartition("-")
-    assert changed("protocol", base, shipped_config("protocol", twin.stem)) == [
+    assert changed_keys("protocol", base, shipped_config("protocol", twin.stem)) == [
         f"labels.kind={kind}",
         f"name={twin.stem}",
     ]

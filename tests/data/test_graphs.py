@@ -14,10 +14,10 @@ from sklearn.metrics import roc_auc_score
 
 from dd_bench.data import smiles
 from dd_bench.data.graph_dataset import graph_set, random_split
-from dd_bench.data.graphs import Graphs, GraphShape, coalesced, joined
+from dd_bench.data.graphs import Graphs, GraphShape, coalesce, concatenate
 from dd_bench.data.ogb_mol import ogb_mol
-from dd_bench.data.pyg import pyg
-from dd_bench.data.tu import both_ways, tu
+from dd_bench.data.pyg import import_pyg
+from dd_bench.data.tu import to_undirected, tu
 from dd_bench.evaluation.graph_metrics import graph_score, majority, size_only
 from dd_bench.evaluators import graph as graph_evaluator
 from dd_bench.evaluators.graph import _labelled_batches
@@ -77,7 +77,7 @@ class TestGraphs:
             one, same = graphs[torch.tensor([i])], batch[torch.tensor([position])]
             assert torch.equal(one.nodes, same.nodes)
             assert sorted(one.edges.t().tolist()) == sorted(same.edges.t().tolist())
-        whole = joined([graphs[torch.tensor([i])] for i in range(len(graphs))])
+        whole = concatenate([graphs[torch.tensor([i])] for i in range(len(graphs))])
         assert torch.equal(whole.nodes, graphs.nodes) and torch.equal(whole.ptr, graphs.ptr)
 
     def test_degrees_roots_and_weights_come_along(self, motifs):
@@ -126,7 +126,7 @@ class TestGraphs:
         assert GraphSet(same, labels, shape, ("a", "b")).paper_bytes() == 2 * (4 + 4)
 
     def test_two_directions_that_are_labelled_apart_are_one_edge(self):
-        edges, labels = both_ways(torch.tensor([[1, 0, 2], [0, 1, 1]]), torch.tensor([[4], [3], [5]]))
+        edges, labels = to_undirected(torch.tensor([[1, 0, 2], [0, 1, 1]]), torch.tensor([[4], [3], [5]]))
         assert edges.tolist() == [[0, 1, 1, 2], [1, 0, 2, 1]]
         assert labels.flatten().tolist() == [4, 4, 5, 5]
 
@@ -145,7 +145,7 @@ class TestGraphs:
 
     def test_coalesced(self):
         edges = torch.tensor([[0, 1, 0, 2, 1], [1, 0, 1, 2, 0]])
-        once, labels = coalesced(edges, torch.tensor([[3], [4], [5], [6], [7]]))
+        once, labels = coalesce(edges, torch.tensor([[3], [4], [5], [6], [7]]))
         assert once.t().tolist() == [[0, 1], [1, 0]] and labels.flatten().tolist() == [3, 4]
 
     def test_the_published_split(self):
@@ -428,12 +428,12 @@ def test_without_pyg_the_message_says_how_to_get_it(monkeypatch):
     monkeypatch.setitem(sys.modules, "torch_geometric", None)
     monkeypatch.delitem(sys.modules, "torch_geometric.nn", raising=False)
     with pytest.raises(ImportError, match=r"pip install 'dd-bench\[graph\]'"):
-        pyg("nn")
+        import_pyg("nn")
 
 
 def test_a_command_on_graphs_prints_no_warning_of_others():
     """PyG's import warns of torch's deprecations, which no user of ours can mend."""
-    code = "from dd_bench.data.pyg import pyg; pyg('nn')"
+    code = "from dd_bench.data.pyg import import_pyg; import_pyg('nn')"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=120)
     assert done.returncode == 0 and "Warning" not in done.stderr
 
@@ -517,7 +517,7 @@ class TestWhatCannotBe:
 
     def test_a_class_that_is_no_number(self, tmp_path, monkeypatch):
         (tmp_path / "m").mkdir()
-        monkeypatch.setattr(smiles, "featurised", lambda written: joined([Graphs(
+        monkeypatch.setattr(smiles, "featurise", lambda written: concatenate([Graphs(
             torch.zeros(2, 9).long(), torch.tensor([[0, 1], [1, 0]]), torch.zeros(2, 3).long(), torch.tensor([0, 2])
         )] * len(written)))  # fmt: skip
         for label in ("active", "", "0.5"):

@@ -12,7 +12,7 @@ import pytest
 from dd_bench.evaluation import fresh_networks
 from dd_bench.pipeline.score_log import ScoreLog
 from dd_bench.records.record import load_record
-from dd_bench.runtime.checkpoint import spent
+from dd_bench.runtime.checkpoint import saved_progress
 
 DM = [
     "method=dm",
@@ -153,7 +153,9 @@ def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path,
         wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
         kill(process)
     else:  # in the third step of the second network
-        killed_at(start, "torch.optim.SGD.step", iterations - spent(checkpoint)[0] + epochs + 3, "", *how)
+        killed_at(
+            start, "torch.optim.SGD.step", iterations - saved_progress(checkpoint)[0] + epochs + 3, "", *how
+        )
     assert not list(runs.glob("records/*"))
     folder, journal = only(runs, "sets/[!.]*"), only(runs, "work/*/scores.jsonl")
     finished = ScoreLog(journal).finished(0)
@@ -212,7 +214,9 @@ def test_killed_while_training_experts(start, dd_bench, tmp_path, workers):
     prepare += [f"method.experts.recipe.epochs={epochs}"]
 
     def done(expert):
-        return sum(spent(p)[0] for p in cache.glob(f"*.partial/expert{expert}.checkpoint.safetensors"))
+        return sum(
+            saved_progress(p)[0] for p in cache.glob(f"*.partial/expert{expert}.checkpoint.safetensors")
+        )
 
     if workers == 1:
         killed_at(start, "os.fsync", 3, "expert1.checkpoint", *prepare)
@@ -250,7 +254,7 @@ def test_killed_while_training_a_teacher(start, dd_bench, tmp_path):
     prepare += ["teachers.convnet_bn.recipe.epochs=12", "teachers.convnet_bn.keep=[2,9]"]
 
     def epochs():
-        return sum(spent(p)[0] for p in cache.glob("*.partial/training.checkpoint.safetensors"))
+        return sum(saved_progress(p)[0] for p in cache.glob("*.partial/training.checkpoint.safetensors"))
 
     process = start(*prepare)
     wait_until(process, lambda: epochs() >= 3)

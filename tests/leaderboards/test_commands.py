@@ -9,7 +9,7 @@ from omegaconf import OmegaConf, open_dict
 
 from dd_bench.leaderboards.core.commands import _grammar, distill_command, evaluate_command, run_command
 from dd_bench.leaderboards.core.entries import load_entries
-from dd_bench.records.identity import identified
+from dd_bench.records.identity import identify
 from dd_bench.records.record import load_record
 
 ENTRIES = Path(__file__).parents[2] / "leaderboards" / "entries"
@@ -35,7 +35,7 @@ def composed(command):
     choices = OmegaConf.to_container(cfg.hydra.runtime.choices)
     with open_dict(cfg):
         del cfg["hydra"]
-    return identified(OmegaConf.to_container(cfg, resolve=True), choices)
+    return identify(OmegaConf.to_container(cfg, resolve=True), choices)
 
 
 def one_of_each():

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from dd_bench.data.graph_dataset import GraphSplit
-from dd_bench.data.graphs import Graphs, GraphShape, joined
+from dd_bench.data.graphs import Graphs, GraphShape, concatenate
 from dd_bench.data.ogb_mol import ogb_mol
 from dd_bench.data.smiles import scaffold_split
 from dd_bench.data.tu import tu
@@ -50,7 +50,7 @@ def random_graphs(seed, count=6, labels=2, marks=2, loops=False):
         edges = torch.cat([one, one[:, off].flip(0)], 1)
         nodes = torch.randint(labels, (v, 1), generator=g)
         parts.append(Graphs(nodes, edges, torch.cat([mark, mark[off]]), torch.tensor([0, v])))
-    return joined(parts)
+    return concatenate(parts)
 
 
 def canonical(graphs, v, depth):
@@ -86,7 +86,7 @@ class TestColours:
             edges, ptr = torch.cat([out, out.flip(0)], 1), torch.tensor([0, n + 1])
             return Graphs(torch.zeros(n + 1, 1).long(), edges, torch.zeros(2 * n, 0).long(), ptr)
 
-        both = joined([star(2), star(3)])
+        both = concatenate([star(2), star(3)])
         c = colours(both, 1)
         assert c[0] != c[3] and c[1] == c[4]
 

@@ -4,7 +4,7 @@ import pytest
 
 from dd_bench.methods.datadam import DataDAM
 from dd_bench.pipeline.arguments import check_arguments
-from dd_bench.runtime.loggers import Several
+from dd_bench.runtime.loggers import MultiLogger
 
 
 def reader(*, root: str | None, size: int, device: object) -> None: ...
@@ -27,4 +27,4 @@ def test_a_value_of_another_type_is_named(values, message):
 def test_right_values_and_unknown_keys_pass():
     check_arguments(DataDAM, {"lr_img": 1, "norm": None, "power": 4.0, "nobody": "x"}, "method")
     check_arguments(reader, {"root": None, "size": 32}, "dataset")
-    check_arguments(Several, {"loggers": [{"_target_": "a.Logger"}]}, "logger")  # built later
+    check_arguments(MultiLogger, {"loggers": [{"_target_": "a.Logger"}]}, "logger")  # built later

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from dd_bench.records.identity import foreign_source, identified
+from dd_bench.records.identity import identify, plugin_source
 
 ROOT = Path(__file__).resolve().parents[2]
 CHOICES = {
@@ -29,7 +29,10 @@ def config(**changes):
             "a": {"model": {"_target_": "dd_bench.models.resnet.ResNet18", "norm": "x"}, "epoch": 1}
         },
         "protocol": {"name": "quick", "labels": None},
-        "logger": {"_target_": "dd_bench.runtime.loggers.Several", "loggers": [{"_target_": "a.B", "x": 1}]},
+        "logger": {
+            "_target_": "dd_bench.runtime.loggers.MultiLogger",
+            "loggers": [{"_target_": "a.B", "x": 1}],
+        },
         "ipc": 1,
     } | changes
 
@@ -38,7 +41,7 @@ class TestIdentified:
     def test_names_stand_where_classes_were(self):
         ours = config()
         ours["teachers"]["a"]["model"]["_target_"] = json.loads(json.dumps(target_of("model", "resnet18")))
-        found = identified(ours, CHOICES)
+        found = identify(ours, CHOICES)
         assert found["method"] == {"_choice_": "ftd", "ema": 0.9, "window": {"first": 0}}
         assert found["model"] == {"_choice_": "convnet", "width": 8}
         assert found["teachers"]["a"] == {"model": {"_choice_": "resnet18", "norm": "x"}, "epoch": 1}
@@ -50,13 +53,13 @@ class TestIdentified:
         with pytest.raises(
             ValueError, match=r"method=ftd is the name of dd_bench.* Use a YAML of another name"
         ):
-            identified(config(method={"_target_": "dd_bench.methods.dm.DM"}), CHOICES)
+            identify(config(method={"_target_": "dd_bench.methods.dm.DM"}), CHOICES)
 
     def test_what_no_choice_names_is_refused(self):
         with pytest.raises(
             ValueError, match=r"Use a file of conf/, e\.g\. \+model@teachers\.b\.model=convnet"
         ):
-            identified({"teachers": {"b": {"model": {"_target_": "x.Y"}}}}, CHOICES)
+            identify({"teachers": {"b": {"model": {"_target_": "x.Y"}}}}, CHOICES)
 
     def test_a_plug_in_from_elsewhere_counts_by_its_source(self, tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(tmp_path)
@@ -68,14 +71,14 @@ class TestIdentified:
         ):
             (tmp_path / f"plugin_{name}.py").write_text(text)
             method = {"_target_": f"plugin_{name}.Mine", "x": 1}
-            keys.append(identified({"method": method}, {"method": "mine"})["method"])
+            keys.append(identify({"method": method}, {"method": "mine"})["method"])
         assert keys[0] == keys[1], "moved and renamed, it is the same"
         assert keys[0]["_source_"] != keys[2]["_source_"] and keys[0]["_choice_"] == "mine"
 
     def test_ours_have_no_source(self):
         from dd_bench.methods.ftd import FTD
 
-        assert foreign_source(FTD) == {}
+        assert plugin_source(FTD) == {}
 
 
 def target_of(group, name):

@@ -7,7 +7,7 @@ import pytest
 from scipy import stats
 
 from dd_bench.records.record import Code, ProtocolId, Record, Score, load_record
-from dd_bench.runtime.files import DEEPEST, canonical, content_key, parse_json, write_atomic
+from dd_bench.runtime.files import MAX_DEPTH, canonical, content_key, parse_json, write_atomic
 
 
 def record(sets: list[list[float]], **changes) -> Record:
@@ -255,9 +255,9 @@ class TestUnits:
 class TestStrangersJson:
     def test_depth(self):
         for opening, closing in (("[", "]"), ('{"a":', "}")):
-            deepest = opening * DEEPEST + "1" + closing * DEEPEST
+            deepest = opening * MAX_DEPTH + "1" + closing * MAX_DEPTH
             parse_json(deepest.encode())
-            for deeper in (f"[{deepest}]", "[" * (DEEPEST + 1) + "]" * (DEEPEST + 1), "[" * 10**5):
+            for deeper in (f"[{deepest}]", "[" * (MAX_DEPTH + 1) + "]" * (MAX_DEPTH + 1), "[" * 10**5):
                 with pytest.raises(ValueError):
                     parse_json(deeper.encode())
         assert parse_json(b'"[[[["') == "[[[["

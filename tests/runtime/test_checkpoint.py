@@ -10,7 +10,7 @@ from torch import nn
 from torch.optim.lr_scheduler import CosineAnnealingLR, MultiStepLR, ReduceLROnPlateau
 
 from dd_bench.runtime import checkpoint
-from dd_bench.runtime.checkpoint import CheckpointError, restore, save, spent
+from dd_bench.runtime.checkpoint import CheckpointError, restore, save, saved_progress
 
 
 def descend(images, optimizer, steps, scheduler=None):
@@ -198,7 +198,7 @@ def test_tensors_of():
     optimizer = torch.optim.SGD([x], 0.1, momentum=0.9)
     x.sum().backward()
     optimizer.step()
-    assert set(checkpoint.tensors_of({"x": x, "optimizer": optimizer})) == {
+    assert set(checkpoint.tensors_in({"x": x, "optimizer": optimizer})) == {
         "x",
         "optimizer.state.0.momentum_buffer",
     }
@@ -209,20 +209,20 @@ class TestSpent:
 
     def test_steps_and_seconds(self, tmp_path):
         save(tmp_path / "c", 7, 1.25, {"x": torch.ones(3)})
-        assert spent(tmp_path / "c") == (7, 1.25)
+        assert saved_progress(tmp_path / "c") == (7, 1.25)
         save(tmp_path / "c", 8, 0.1 + 0.2, {"x": torch.ones(3)})
-        assert spent(tmp_path / "c") == (8, 0.1 + 0.2), "to the last bit"
+        assert saved_progress(tmp_path / "c") == (8, 0.1 + 0.2), "to the last bit"
 
     def test_nothing(self, tmp_path):
-        assert spent(tmp_path / "none") == (0, 0.0) == spent(tmp_path)
+        assert saved_progress(tmp_path / "none") == (0, 0.0) == saved_progress(tmp_path)
 
     @pytest.mark.parametrize("keep", [0, 5, 60, -1])
     def test_of_one_that_restore_refuses(self, tmp_path, keep):
         save(tmp_path / "c", 7, 1.25, {"x": torch.ones(3)})
         (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:keep])
-        assert spent(tmp_path / "c") == (0, 0.0)
+        assert saved_progress(tmp_path / "c") == (0, 0.0)
 
     @pytest.mark.parametrize("header", [None, {}, {"step": "1"}, {"step": "x", "seconds": "1"}])
     def test_of_another_file(self, tmp_path, header):
         save_file({"x": torch.ones(3)}, tmp_path / "c", metadata=header)
-        assert spent(tmp_path / "c") == (0, 0.0)
+        assert saved_progress(tmp_path / "c") == (0, 0.0)

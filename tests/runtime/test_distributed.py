@@ -8,7 +8,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from dd_bench.runtime.distributed import part_of, weight_of
+from dd_bench.runtime.distributed import local_part, loss_weight
 from dd_bench.training.views import ViewRecipe, Views
 
 TEACHER = [
@@ -70,13 +70,13 @@ def compared(tmp_path, words, pattern):
 
 
 def test_parts_of_a_batch(monkeypatch):
-    monkeypatch.setattr("dd_bench.runtime.distributed.world", lambda: 3)
+    monkeypatch.setattr("dd_bench.runtime.distributed.world_size", lambda: 3)
     monkeypatch.setattr("dd_bench.runtime.distributed.rank", lambda: 1)
     x, y = torch.arange(7), torch.arange(14).view(7, 2)
     keep = torch.tensor(0.5)
-    mine, (labels, kept) = part_of((x, (y, keep)), 7)
+    mine, (labels, kept) = local_part((x, (y, keep)), 7)
     assert mine.tolist() == [1, 4] and labels.tolist() == [[2, 3], [8, 9]] and kept is keep
-    assert sum(weight_of(len(range(r, 7, 3)), 7) for r in range(3)) == pytest.approx(3)
+    assert sum(loss_weight(len(range(r, 7, 3)), 7) for r in range(3)) == pytest.approx(3)
 
 
 def test_parts_of_views_are_those_of_whole_batches():

@@ -5,7 +5,7 @@ from unittest.mock import create_autospec
 
 import pytest
 
-from dd_bench.runtime.loggers import Jsonl, Logger, Several, Wandb
+from dd_bench.runtime.loggers import Jsonl, Logger, MultiLogger, Wandb
 
 
 def rows(path):
@@ -72,7 +72,7 @@ def test_several_pass_everything_on():
         def close(self):
             calls.append(("close",))
 
-    logger = Several([Spy(), Spy()])
+    logger = MultiLogger([Spy(), Spy()])
     logger.open("folder", "id", {})
     logger.resume("distill", 3)
     logger.log("distill", 3, {"loss": 1.0})

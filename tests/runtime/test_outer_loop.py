@@ -127,7 +127,7 @@ def test_forget_removes_checkpoints_and_what_kills_left(tmp_path):
     loop = outer(tmp_path)
     toy(loop)
     (tmp_path / ".distill.checkpoint.safetensors.x1y2").write_bytes(b"half")
-    loop.forget()
+    loop.clean_up()
     assert [p.name for p in tmp_path.iterdir()] == ["log.jsonl"]
 
 

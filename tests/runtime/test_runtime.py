@@ -30,8 +30,8 @@ def test_auto_on_a_cpu(config, monkeypatch):
     assert resolve(config(precision="bf16")).autocast and not resolve(config(precision="fp32")).autocast
     r = resolve(config())
     assert (r.device.type, r.vmap, r.workers, r.compile_after) == ("cpu", False, 1, 100)
-    assert not r.repays_processes(49) and r.repays_processes(50)
-    assert not r.exact().autocast and replace(r.exact(), autocast=r.autocast) == r
+    assert not r.uses_processes(49) and r.uses_processes(50)
+    assert not r.in_float32().autocast and replace(r.in_float32(), autocast=r.autocast) == r
 
 
 def test_auto_compiles_only_where_there_is_a_compiler(config, monkeypatch):

@@ -307,7 +307,9 @@ class TestKilled:
             self.make(watched(killed_at=EXPERT + 2 * STEPS + 1), **VARIANTS[name])
         shown, (partial,) = entries(tmp_path)
         assert shown == [], "nothing is there before all is there"
-        assert [checkpoint.spent(partial / f"expert{i}.checkpoint.safetensors")[0] for i in (0, 1)] == [4, 2]
+        assert [
+            checkpoint.saved_progress(partial / f"expert{i}.checkpoint.safetensors")[0] for i in (0, 1)
+        ] == [4, 2]
 
         torch.rand(3)  # the global generator must not matter
         real = watched()
@@ -398,7 +400,7 @@ class TestKilled:
         (partial,) = entries(tmp_path)[1]
         for i, done in enumerate((EPOCHS, 2)):
             path = partial / f"expert{i}.checkpoint.safetensors"
-            assert checkpoint.spent(path)[0] == done and checkpoint.spent(path)[1] > 0
+            assert checkpoint.saved_progress(path)[0] == done and checkpoint.saved_progress(path)[1] > 0
             header = path.read_bytes().replace(*(f'"seconds":"{s}"'.encode() for s in seconds(path)))
             path.write_bytes(header)
         found = self.make()
@@ -446,7 +448,7 @@ class TestKilled:
 
 def seconds(path):
     """The seconds in a checkpoint as text, and a thousand seconds as text of the same length."""
-    text = str(checkpoint.spent(path)[1])
+    text = str(checkpoint.saved_progress(path)[1])
     return text, "1000." + "0" * (len(text) - 5)
 
 

@@ -11,7 +11,7 @@ from torch.func import functional_call
 
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.vit import ViT
-from dd_bench.runtime.checkpoint import CheckpointError, spent
+from dd_bench.runtime.checkpoint import CheckpointError, saved_progress
 from dd_bench.runtime.seeding import stream
 from dd_bench.training.augment import cutmix
 from dd_bench.training.batches import batches, fetch_from
@@ -207,7 +207,7 @@ class TestKept:
         checkpoint = tmp_path / "checkpoint"
         with pytest.raises(KeyboardInterrupt):
             run(checkpoint, killed_at=3 * epochs + 1, **VARIANTS[name])
-        assert spent(checkpoint)[0] == epochs
+        assert saved_progress(checkpoint)[0] == epochs
         torch.rand(3)  # the global generator must not matter
         before = torch.get_rng_state()
         net, rest = run(checkpoint, **VARIANTS[name])
@@ -231,7 +231,7 @@ class TestKept:
         calls = []
 
         def tell(epoch):
-            calls.append((epoch, spent(tmp_path / "checkpoint")[0]))
+            calls.append((epoch, saved_progress(tmp_path / "checkpoint")[0]))
 
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "checkpoint", killed_at=7, on_epoch=tell)
@@ -251,9 +251,9 @@ class TestKept:
 
         with pytest.raises(KeyboardInterrupt):
             run(tmp_path / "checkpoint", killed_at=9, on_epoch=slow)
-        assert spent(tmp_path / "checkpoint")[1] >= 0.15
+        assert saved_progress(tmp_path / "checkpoint")[1] >= 0.15
         run(tmp_path / "checkpoint", on_epoch=slow)
-        assert spent(tmp_path / "checkpoint")[1] >= 0.25
+        assert saved_progress(tmp_path / "checkpoint")[1] >= 0.25
 
     @pytest.mark.parametrize("length", [0, 60, -1])
     def test_a_damaged_one_names_the_line_to_start_again(self, run, tmp_path, length):
