@@ -1,4 +1,4 @@
-"""Checks configured values against the annotations of the constructor they are for, before anything is built."""
+"""Check configured values against a constructor's type hints, before anything is built."""
 
 from __future__ import annotations
 
@@ -11,35 +11,36 @@ from pydantic.errors import PydanticSchemaGenerationError
 
 
 def check_arguments(target: Any, values: dict[str, Any], group: str) -> None:
-    """Checks `values` against the type hints of a function, or of a class and its bases.
+    """Check `values` against the type hints of a function, or of a class and its bases.
 
     Raises:
-        ValueError: a value is of another type than its parameter; names the key, what came and what was wanted.
+        ValueError: a value does not have the type of its parameter. The message gives the key, the value and the
+            expected type.
     """
-    wanted = {name: hint for callee in _callees(target) for name, hint in _hints(callee).items()}
+    expected = {name: hint for function in _constructors(target) for name, hint in _hints(function).items()}
     for name, value in values.items():
-        if name not in wanted:
-            continue  # an unknown key is the constructor's to refuse, by its name
+        if name not in expected:
+            continue  # the constructor itself rejects an unknown key
         try:
-            TypeAdapter(wanted[name]).validate_python(value)
+            TypeAdapter(expected[name]).validate_python(value)
         except PydanticSchemaGenerationError:
-            continue  # an object of ours, which is still a configuration here
+            continue  # the parameter is an object of dd_bench; the value is still its configuration
         except ValidationError as error:
             raise ValueError(f"{group}.{name}={value!r}: {error.errors()[0]['msg']}") from None
 
 
-def _callees(target: Any) -> Iterator[Any]:
-    """Yields what takes the arguments, bases first: a class passes on what it does not name itself."""
+def _constructors(target: Any) -> Iterator[Any]:
+    """Yield the functions that receive the arguments: of a class, every `__init__` of its bases, bases first."""
     if not inspect.isclass(target):
         yield target
         return
-    for kind in reversed(target.__mro__):
-        if "__init__" in vars(kind) and kind is not object:
-            yield vars(kind)["__init__"]
+    for cls in reversed(target.__mro__):
+        if "__init__" in vars(cls) and cls is not object:
+            yield vars(cls)["__init__"]
 
 
-def _hints(callee: Any) -> dict[str, Any]:
+def _hints(function: Any) -> dict[str, Any]:
     try:
-        return get_type_hints(callee)
-    except (NameError, TypeError):  # an annotation that only a type checker can see
+        return get_type_hints(function)
+    except (NameError, TypeError):  # an annotation that is imported under TYPE_CHECKING only
         return {}

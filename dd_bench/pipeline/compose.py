@@ -1,8 +1,7 @@
-"""From a composed configuration to the parts of a run. The only module that reads a DictConfig."""
+"""Build the parts of a run from its composed configuration. All later stages read plain data, not a DictConfig."""
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -32,52 +31,54 @@ from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
 
-_log = logging.getLogger(__name__)
-
-
 USER_ERRORS = (ValueError, OSError, ImportError, Diverged, CheckpointError, OmegaConfBaseException)
-"""What the user can mend: the command shows these as one message. Anything else is a bug and keeps its traceback."""
+"""Errors caused by user input. The command prints them without a traceback; any other error is a bug and keeps it."""
 
 
 def compose(cfg: DictConfig) -> Experiment:
-    """Builds all parts of an experiment from its configuration.
+    """Build all parts of an experiment from its configuration.
 
     Raises:
-        ValueError, FileNotFoundError: a value is wrong, or the data are missing; the message says what to do.
+        ValueError, FileNotFoundError: a value is wrong, or the data are missing. The message gives the correction.
     """
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     choices = HydraConfig.get().runtime.choices
-    for name, least in (("ipc", 1), ("num_sets", 1), ("seed", 0), ("log_every", 1)):
-        if type(config[name]) is not int or config[name] < least:
-            raise ValueError(f"{name}={config[name]!r}: wanted a whole number >= {least}")
-    if type(config["checkpoint_seconds"]) not in (int, float) or not config["checkpoint_seconds"] >= 0:
-        raise ValueError(f"checkpoint_seconds={config['checkpoint_seconds']!r}: wanted a number >= 0")
+    for name, minimum, example in (("ipc", 1, 10), ("num_sets", 1, 3), ("seed", 0, 0), ("log_every", 1, 10)):
+        if type(config[name]) is not int or config[name] < minimum:
+            raise ValueError(
+                f"{name} must be an integer >= {minimum}, got {config[name]!r}. Example: {name}={example}"
+            )
+    seconds = config["checkpoint_seconds"]
+    if type(seconds) not in (int, float) or not seconds >= 0:
+        raise ValueError(
+            f"checkpoint_seconds must be a number >= 0, got {seconds!r}. Example: checkpoint_seconds=60"
+        )
     try:
         canonical(config)
     except ValueError as error:
         raise ValueError(
-            f"a value of the configuration is nan or infinite ({error}); look at --cfg job"
+            f"a configuration value is nan or infinite ({error}). Add --cfg job to print the configuration"
         ) from error
     keep_freed_memory()
-    torch.compiler.reset()  # a sweep's jobs share a process, and dynamo keeps only a few versions of a function
+    torch.compiler.reset()  # the jobs of a sweep share a process, and dynamo caches few versions of a function
     runtime = resolve(parse(RuntimeConfig, config["runtime"], "runtime"))
     protocol = parse(Protocol, config["protocol"], "protocol")
     method, evaluator, load, model, logger = (
         _build(cfg, group) for group in ("method", "evaluator", "dataset", "model", "logger")
     )
-    named = identify(config, choices)
-    with _named("dataset"):
+    identity = identify(config, choices)
+    with _user_errors("dataset"):
         real = load(device=runtime.device)
     if real.modality == "graph":
-        runtime = runtime.in_float32()  # its networks are, on every machine, and a record says what was
+        runtime = runtime.in_float32()  # graph networks never use autocast; the record states the precision
     return Experiment(
-        config=named,
+        config=identity,
         method_name=choices["method"],
         evaluator_name=choices["evaluator"],
         runtime=runtime,
         protocol=protocol,
         real=real,
-        architecture=Architecture(  # `model` is a partial: class and knobs
+        architecture=Architecture(  # `model` is a functools.partial of the class
             model.func, dict(model.keywords), real.shape, real.num_classes, choices["model"]
         ),
         method=method,
@@ -85,13 +86,13 @@ def compose(cfg: DictConfig) -> Experiment:
         logger=logger,
         teachers=tuple(
             _teacher(cfg, name, spec["model"][CHOICE], real)
-            for name, spec in (named.get("teachers") or {}).items()
+            for name, spec in (identity.get("teachers") or {}).items()
         ),
     )
 
 
 def real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:
-    """Loads a real set without a run; returns it and its configuration.
+    """Load a real set without a run; return it and its configuration.
 
     Raises:
         ValueError, FileNotFoundError: an override is wrong, or the data are missing.
@@ -101,7 +102,7 @@ def real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:
             cfg = compose_config("config", list(overrides), return_hydra_config=True)
     except (ConfigCompositionException, OverrideParseException) as error:
         raise ValueError(f"{' '.join(overrides)}: {error}") from error
-    with _named("dataset"):
+    with _user_errors("dataset"):
         real = _build(cfg, "dataset")(device=torch.device("cpu"))
     values = OmegaConf.to_container(cfg.dataset, resolve=True)
     config: dict[str, Any] = identify({"dataset": values}, cfg.hydra.runtime.choices)["dataset"]
@@ -120,7 +121,7 @@ def _teacher(cfg: DictConfig, name: str, network: str, real: RealSet) -> Teacher
 
 
 def _build(cfg: DictConfig, group: str) -> Any:
-    with _named(group):
+    with _user_errors(group):
         values = OmegaConf.to_container(cfg[group], resolve=True)
         if isinstance(values, dict) and "_target_" in values:
             keys = {str(k): v for k, v in values.items() if not str(k).startswith("_")}
@@ -129,8 +130,8 @@ def _build(cfg: DictConfig, group: str) -> Any:
 
 
 @contextmanager
-def _named(group: str) -> Iterator[None]:
-    """Passes on what a constructor says of a user's value, without Hydra's wrapping; unknown keys name the group."""
+def _user_errors(group: str) -> Iterator[None]:
+    """Re-raise a constructor's error without Hydra's wrapper; add the group to the message of a TypeError."""
     try:
         yield
     except InstantiationException as error:
@@ -145,11 +146,13 @@ def _named(group: str) -> Iterator[None]:
 
 
 def set_folder(cfg: DictConfig) -> Path:
-    """Returns the folder of the set that `dd-bench evaluate` is to measure.
+    """Return the folder of the set to evaluate.
 
     Raises:
-        ValueError: none is named.
+        ValueError: `set` is not given.
     """
     if cfg.set is None:
-        raise ValueError("which set? Name its folder: dd-bench evaluate set=FOLDER dataset=... protocol=...")
+        raise ValueError(
+            "set is missing. Example: dd-bench evaluate set=FOLDER dataset=digits protocol=quick"
+        )
     return Path(str(cfg.set))

@@ -1,10 +1,10 @@
-"""An experiment: its parts, and how each set and record is made if it is not there yet.
+"""An experiment: build its synthetic sets and its record, unless they exist already.
 
-What it leaves under `out`:
+Files written under `out`:
 
 - `sets/<method>-<dataset>-ipc<N>-<key>/`: a synthetic set, see `storage`.
-- `records/<key>.json`: what was measured, see `record`.
-- `work/<key>/`: log.jsonl; checkpoints and scores of what is not finished yet.
+- `records/<key>.json`: the measured scores, see `record`.
+- `work/<key>/`: log.jsonl, and the checkpoints and scores of an unfinished set or record.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dd_bench.api import DistillContext
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.measure import measure
 from dd_bench.pipeline.parts import RunParts
-from dd_bench.pipeline.report import Outcome, record_of
+from dd_bench.pipeline.report import Outcome, build_record
 from dd_bench.pipeline.score_log import ScoreLog
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime import distributed
@@ -34,35 +34,39 @@ _log = logging.getLogger(__name__)
 
 
 class Experiment(RunParts):
-    """What a run makes of its parts: shared teachers and experts, synthetic sets, a record."""
+    """Build the outputs of a run: shared teachers and experts, synthetic sets, and the record."""
 
     def prepare(self) -> dict[Path, float]:
-        """Builds what is shared between runs: the method's experts, and teachers, the protocol's too.
+        """Build the experts of the method and the teachers of the method and protocol; other runs share them.
 
-        Returns what each entry of the cache has cost in seconds.
+        Returns:
+            The seconds that each cache entry took to build, by folder.
         """
-        made: dict[Path, float] = {}
+        built: dict[Path, float] = {}
         for index in range(self.num_sets):
             with self._working_on(index) as (ctx, _), self._logging(index):
                 self.method.prepare(self.real.train_only(), ctx)
                 if self.protocol.uses_teachers and self.teachers:
                     ctx.teachers_of(self.real.train_only())
-            made |= {ctx.cache.root / name: seconds for name, seconds in ctx.cache.seconds.items()}
-        return made
+            built |= {ctx.cache.root / name: seconds for name, seconds in ctx.cache.seconds.items()}
+        return built
 
     def synthetic_set(self, index: int) -> Path:
-        """Returns the folder of set number `index`, distilling it first unless it is there."""
-        with self._working_on(index) as (ctx, folder):
+        """Return the folder of set number `index`; distill the set if it does not exist."""
+        with self._set_context(index) as (ctx, folder):
             if folder.exists():
                 return folder
             with self._logging(index), suppress(AlreadyBuilt):
                 self._distill(folder, ctx)
-        with self._working_on(index) as (_, folder):  # where it is now, whoever made it
+        with self._set_context(index) as (_, folder):  # where another process may have saved the set
             return folder
 
     @contextmanager
-    def _working_on(self, index: int) -> Iterator[tuple[DistillContext, Path]]:
-        """Yields the context and the folder of set number `index`; a second run that wants the set waits, or helps."""
+    def _set_context(self, index: int) -> Iterator[tuple[DistillContext, Path]]:
+        """Yield the context and the folder of set number `index`, holding the lock of the set.
+
+        Methods with `in_shards` take no lock, so several processes can work on one set.
+        """
         key = self.set_key(index)
         folder = self.out / "sets" / f"{self.method_name}-{self.real.name}-ipc{self.ipc}-{key}"
         work = self.out / "work" / key
@@ -86,7 +90,7 @@ class Experiment(RunParts):
 
     def _lock(self, key: str) -> AbstractContextManager[None]:
         if distributed.rank() > 0:
-            return nullcontext()  # the first process holds it for all
+            return nullcontext()  # process 0 holds the lock for all processes
         return locked(self.out / "work" / f"{key}.lock")
 
     @contextmanager
@@ -106,7 +110,7 @@ class Experiment(RunParts):
             syn = self.method.distill(real, self.ipc, ctx)
         syn.check_ipc(self.ipc)
         seconds = {
-            "prepare": round(sum(ctx.cache.seconds.values()), 3),  # the whole price, also of what was cached
+            "prepare": round(sum(ctx.cache.seconds.values()), 3),  # includes the build time of cached entries
             "distill": round(stages.seconds["distill"] + ctx.loop.seconds_before, 3),
         }
         used = self.method.uses_teachers
@@ -121,7 +125,7 @@ class Experiment(RunParts):
             config={k: self.config[k] for k in ("method", "dataset", "model", "ipc", "seed")}
             | ({"teachers": self.config["teachers"]} if used else {}),
             citations=[self.method.citation, self.real.citation],
-            provenance=provenance.of_set(stages, seconds, ctx.notes, self.runtime, ctx.used_teachers),
+            provenance=provenance.set_provenance(stages, seconds, ctx.notes, self.runtime, ctx.used_teachers),
         )
         with self._lock(folder.name.rpartition("-")[2]) if self.method.in_shards else nullcontext():
             if ctx.is_done():
@@ -130,36 +134,36 @@ class Experiment(RunParts):
             ctx.loop.clean_up()
 
     def record(self, key: str, sets: Callable[[], list[Path]]) -> tuple[Record, Path]:
-        """Returns the record of `key` and its file, measuring it first unless it is there.
+        """Return the record of `key` and its file; measure the sets if no finished record exists.
 
-        A record with status `skipped` or `diverged` is tried again.
+        A record with status `skipped` or `diverged` is measured again.
         """
         path = self.out / "records" / f"{key}.json"
         with locked(self.out / "work" / f"{key}.lock"):
-            if path.exists() and (found := _left_behind(path)).status == "done":
-                _log.info("already measured, nothing to do")
+            if path.exists() and (found := _existing_record(path)).status == "done":
+                _log.info("already measured: the record exists")
                 if found.code != provenance.code():
                     _log.warning(
-                        "it was measured by revision %s, this is another. To measure anew: rm %s, and rm -r its set",
+                        "the record comes from another code revision, %s. To measure again: rm %s, and rm -r its set",
                         found.code.revision, path,
                     )  # fmt: skip
                 return found, path
             log = ScoreLog(self.out / "work" / key / "scores.jsonl")
-            record = record_of(self, key, measure(self, sets, log))
+            record = build_record(self, key, measure(self, sets, log))
             record.save(path)
             if record.status == "done":
                 log.remove()
         return record, path
 
     def skipped(self, key: str, reason: str) -> tuple[Record, Path]:
-        """Records why this experiment cannot be."""
+        """Write a record with status `skipped` and the reason; return it and its file."""
         outcome = Outcome(provenance.Stages(self.runtime.device))
-        record = record_of(self, key, outcome.ended("skipped", reason))
+        record = build_record(self, key, outcome.finish("skipped", reason))
         return record, record.save(self.out / "records" / f"{key}.json")
 
 
-def _left_behind(path: Path) -> Record:
+def _existing_record(path: Path) -> Record:
     try:
         return load_record(path)
     except ValueError as error:
-        raise ValueError(f"{error}\nTo measure anew: rm {path}") from error
+        raise ValueError(f"{error}\nTo measure again: rm {path}") from error

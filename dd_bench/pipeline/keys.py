@@ -1,8 +1,8 @@
-"""Content keys: what a synthetic set and a record depend on, and nothing else.
+"""Content keys: hashes of everything that a synthetic set or a record depends on.
 
-A key holds configuration names and hyper-parameters, never the Python path of a class, see `identity`. The device and
-its precision move the last bits and are left out; so is the code of the plug-ins shipped here, whose changes raise
-`NUMBERS_VERSION`.
+A key is computed from configuration names and hyper-parameters, never from the Python path of a class; see `identity`.
+The device is left out because it changes only the last bits. The code of the shipped plug-ins is left out too: a change
+to it that affects results raises `NUMBERS_VERSION`. If teachers are used, the key contains their precision.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from dd_bench.training.protocol import Protocol
 
 @dataclass(frozen=True)
 class Keys:
-    """The parts of a run that its keys depend on; see `Experiment`."""
+    """The parts of a run that its keys depend on; see `RunParts`."""
 
     config: Mapping[str, Any]
     real: RealSet
@@ -33,7 +33,7 @@ class Keys:
     runtime: Runtime
 
     def synthetic_set(self, uses_teachers: bool, ipc: int, seed: int, index: int) -> str:
-        """Returns the content key of synthetic set number `index`."""
+        """Return the content key of synthetic set number `index`."""
         return content_key(
             {
                 "numbers": NUMBERS_VERSION,
@@ -48,7 +48,7 @@ class Keys:
         )
 
     def record(self, sets: Sequence[str], protocol: Protocol, seed: int) -> str:
-        """Returns the content key of a record: the sets (keys, or digests of folders) and how they are measured."""
+        """Return the content key of a record, from the keys or folder digests of its sets and the measurement."""
         return content_key(
             {
                 "numbers": NUMBERS_VERSION,
@@ -64,14 +64,14 @@ class Keys:
         )
 
     def _teachers(self, used: bool) -> dict[str, Any]:
-        """Returns the teachers in their order, which decides who guides what, and their precision."""
+        """Return the teachers and their precision. The order counts: it decides which teacher guides which images."""
         if not used:
             return {}
         teachers = [[t.name, t.describe()] for t in self.teachers]
         return {"teachers": teachers, "autocast": self.runtime.autocast}
 
     def _stored_labels(self, protocol: Protocol) -> dict[str, str]:
-        """Returns the digest of labels made elsewhere, whose header names images, views and teachers."""
+        """Return the digest of stored labels that the protocol replays."""
         labels = protocol.labels
         if labels is None or labels.kind != "replay" or labels.source is None:
             return {}

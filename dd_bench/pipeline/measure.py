@@ -1,4 +1,4 @@
-"""Measuring: every synthetic set of a run, network by network, each score on disk as soon as it is there."""
+"""Measure the synthetic sets of a run, network by network. Each score is written to disk at once."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ _log = logging.getLogger(__name__)
 
 
 def measure(run: RunParts, sets: Callable[[], list[Path]], log: ScoreLog) -> Outcome:
-    """Measures every set by fresh networks, going on where a killed run stopped.
+    """Measure every set with fresh networks, continuing where a killed run stopped.
 
     Args:
-    run: the parts of the run.
-    sets: returns the folders of the sets, distilling them first.
-    log: the scores so far.
+        run: the parts of the run.
+        sets: returns the folders of the sets, distilling them first.
+        log: the scores measured so far.
     """
-    outcome = Outcome(provenance.Stages(run.runtime.device), notes=list(run.remarks))
+    outcome = Outcome(provenance.Stages(run.runtime.device), notes=list(run.notes))
     stages = outcome.stages
     try:
         outcome.folders = sets()
         for index, folder in enumerate(outcome.folders):
             syn, _ = storage.load(folder)
             if reason := run.evaluator.check_set(syn, run.real) or run.check_labels(syn):
-                return outcome.ended("skipped", reason)
+                return outcome.finish("skipped", reason)
             ctx = EvaluationContext(
                 seed=run.seed,
                 runtime=run.runtime,
@@ -48,10 +48,10 @@ def measure(run: RunParts, sets: Callable[[], list[Path]], log: ScoreLog) -> Out
                 _score(run, index, syn, ctx, log, outcome)
             outcome.add_cached(ctx.cache)
     except Diverged as error:
-        return outcome.ended("diverged", str(error))
+        return outcome.finish("diverged", str(error))
     stages.seconds["evaluate"] = round(stages.seconds["evaluate"] + log.seconds_before, 3)
     outcome.scores = log.scores
-    return outcome.ended("done", None)
+    return outcome.finish("done", None)
 
 
 def _score(
@@ -60,14 +60,14 @@ def _score(
     for note in log.notes(index):
         outcome.note(note)
     began = time.monotonic()
-    for measured in run.evaluator.run(syn, run.real, ctx):
-        outcome.label_cost = measured.label_cost or outcome.label_cost
-        for note in measured.notes:
+    for measurement in run.evaluator.run(syn, run.real, ctx):
+        outcome.label_cost = measurement.label_cost or outcome.label_cost
+        for note in measurement.notes:
             outcome.note(note)
-        if not measured.scores:
+        if not measurement.scores:
             continue
-        scores = [s.model_copy(update={"set": index}) for s in measured.scores]
-        log.add(scores, time.monotonic() - began, measured.notes)
+        scores = [s.model_copy(update={"set": index}) for s in measurement.scores]
+        log.add(scores, time.monotonic() - began, measurement.notes)
         began = time.monotonic()
         values = ", ".join(f"{s.metric} {s.value:.4f}" for s in scores)
         _log.info("set %d, network %d: %s", index, scores[0].network, values)

@@ -1,4 +1,4 @@
-"""The parts of a run, built from its configuration: what goes with what, and the keys of what they make."""
+"""The parts of a run: compatibility checks, and the keys of its sets and its record."""
 
 from __future__ import annotations
 
@@ -23,13 +23,13 @@ from dd_bench.training.scoring import accuracy
 
 @dataclass
 class RunParts:
-    """The parts of a run, and the resolved configuration they came from.
+    """The parts of a run, and the resolved configuration they were built from.
 
     Attributes:
-        config: resolved, plain data.
-        method_name: the choice in `conf/method/`, or the method that the card of a set from elsewhere names.
-        logger: a logger beside log.jsonl.
-        remarks: on the run, for the notes of its record.
+        config: the resolved configuration as plain data.
+        method_name: the choice in `conf/method/`; for `dd-bench evaluate`, the method in the card of the set.
+        logger: a logger in addition to log.jsonl.
+        notes: notes on the run for its record.
     """
 
     config: dict[str, Any]
@@ -43,20 +43,20 @@ class RunParts:
     evaluator: Evaluator
     logger: MultiLogger
     teachers: tuple[TeacherSpec, ...] = ()
-    remarks: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Names the output folder, and remembers the revision of the code before anybody commits another."""
-        provenance.code()
-        if not getattr(self.method, "citation", ""):  # every card has it, and hours of distilling come before
+        """Check the method's citation and set the fields that are derived from `config`."""
+        provenance.code()  # cached at the start of the run, before a new commit can change the revision
+        if not getattr(self.method, "citation", ""):  # cards require it; fail before hours of distillation
             who = type(self.method).__name__
             raise ValueError(f"{who} has no citation. Add: citation = 'Authors, Title, Venue'")
-        self.out = Path(str(self.config["out"]))  # out=5 is a number to Hydra
+        self.out = Path(str(self.config["out"]))  # Hydra parses out=5 as a number
         self.ipc, self.seed, self.num_sets = (int(self.config[k]) for k in ("ipc", "seed", "num_sets"))
         self.keys = Keys(self.config, self.real, self.architecture, self.teachers, self.runtime)
 
     def check(self) -> str | None:
-        """Returns why these parts do not go together, or None."""
+        """Return why these parts cannot be combined, or None."""
         real = self.real.train_only()
         return (
             self.architecture.check_shape()
@@ -67,21 +67,21 @@ class RunParts:
         )
 
     def check_evaluation(self) -> str | None:
-        """Returns why networks cannot be measured under this protocol on this dataset, or None."""
+        """Return why networks cannot be measured under this protocol on this dataset, or None."""
         return self.evaluator.check_protocol(self.protocol) or self.evaluator.check_dataset(
             self.real, self.architecture
         )
 
     def set_key(self, index: int) -> str:
-        """Returns the content key of synthetic set number `index`."""
+        """Return the content key of synthetic set number `index`."""
         return self.keys.synthetic_set(self.method.uses_teachers, self.ipc, self.seed, index)
 
     def record_key(self, sets: list[str]) -> str:
-        """Returns the content key of a record of `sets`: keys, or digests of folders."""
+        """Return the content key of a record of `sets`, given as content keys or as digests of folders."""
         return self.keys.record(sets, self.protocol, self.seed)
 
     def check_labels(self, syn: SyntheticSet) -> str | None:
-        """Returns why the protocol's teachers cannot label a set, or None."""
+        """Return why the protocol's labels cannot be used for a set, or None."""
         if self.protocol.labels is not None and label_mode(syn.labels) == "soft":
             return (
                 f"the set has soft labels of its own, and protocol {self.protocol.name} has others "
@@ -96,9 +96,9 @@ class RunParts:
         return f"protocol {self.protocol.name} needs a teacher. Use teacher=convnet_bn"
 
     def cache(self) -> Cache:
-        """Returns the cache, with no seconds spent in it yet."""
+        """Return the cache, with its counters of seconds at zero."""
         return Cache(Path(str(self.config["cache"])))
 
     def test_accuracy(self, net: Network) -> float:
-        """Returns the accuracy of a network on the test data, for the card of a teacher alone."""
+        """Return the accuracy of a network on the test data; only written to the cards of teachers."""
         return accuracy(net, self.real.test.batches(1000), self.runtime)

@@ -1,4 +1,4 @@
-"""What a record says of the world it was measured in: code revision, library versions, memory by stage."""
+"""The environment of a measurement for its record: code revision, library versions, time and memory by stage."""
 
 from __future__ import annotations
 
@@ -25,31 +25,31 @@ LIBRARIES = ("torch", "torchvision", "kornia", "timm", "numpy", "scikit-learn", 
 
 @cache
 def code() -> Code:
-    """Returns the revision of the checkout that runs; None for an installed wheel.
+    """Return the version and the git revision of the running code; the revision is None for an installed wheel.
 
-    Asked once a process, at its start: what runs is what was imported, whatever is committed meanwhile.
+    Computed once per process, at its start. A commit during the run does not change the code that was imported.
     """
     root = Path(__file__).resolve().parents[2]
     revision = dirty = None
     if (root / ".git").exists():
         revision = _git(root, "rev-parse", "HEAD") or None
-        # a method that is not committed yet is a change too; a table or the README is none
+        # untracked methods count as changes; tables and documentation do not
         dirty = bool(_git(root, "status", "--porcelain", "--", "dd_bench", "conf", "methods", "evaluators"))
     return Code(version=__version__, numbers=NUMBERS_VERSION, revision=revision, dirty=dirty)
 
 
 def _git(root: Path, *arguments: str) -> str:
     try:
-        done = subprocess.run(
+        result = subprocess.run(
             ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10
         )
     except (OSError, subprocess.TimeoutExpired):
         return ""
-    return done.stdout.strip() if done.returncode == 0 else ""
+    return result.stdout.strip() if result.returncode == 0 else ""
 
 
 def versions() -> dict[str, str]:
-    """Returns the versions of Python and of the libraries that touch numbers."""
+    """Return the versions of Python and of the libraries that affect results."""
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in LIBRARIES},
@@ -57,17 +57,17 @@ def versions() -> dict[str, str]:
 
 
 class Stages:
-    """Wall-clock seconds and peak memory of each stage of a run."""
+    """Wall-clock seconds and peak memory in bytes of each stage of a run."""
 
     def __init__(self, device: torch.device):
-        """Takes the device whose memory counts."""
+        """Measure the memory of `device`."""
         self.seconds: dict[str, float] = {}
         self.peak_memory: dict[str, int] = {}
         self._device = device
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Adds the time of the block to the stage and keeps its peak memory: resident (CPU) or allocated (CUDA)."""
+        """Add the time of the block to the stage and update its peak memory: resident (CPU) or allocated (CUDA)."""
         cuda = self._device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self._device)
@@ -85,7 +85,7 @@ class Stages:
 
 
 def _reset_peak_resident() -> None:
-    """Sets Linux's high-water mark of this process to its present size; elsewhere the mark is of the whole run."""
+    """Reset the peak resident memory of this process (Linux only; elsewhere the peak covers the whole process)."""
     try:
         Path("/proc/self/clear_refs").write_text("5")
     except OSError:
@@ -93,7 +93,7 @@ def _reset_peak_resident() -> None:
 
 
 def peak_resident() -> int:
-    """Returns the high-water mark of resident memory in bytes; worker processes are not in it."""
+    """Return the peak resident memory of this process in bytes, without its worker processes."""
     status = Path("/proc/self/status")
     if status.exists() and (match := re.search(r"VmHWM:\s+(\d+) kB", status.read_text())):
         return int(match[1]) * 1024
@@ -101,11 +101,11 @@ def peak_resident() -> int:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
-def of_set(
+def set_provenance(
     stages: Stages, seconds: dict[str, float], notes: list[str], runtime: Runtime, teachers: list[TeacherId]
 ) -> dict[str, Any]:
-    """Returns the content of `provenance.json`: how a synthetic set was made."""
-    made = {
+    """Return the content of `provenance.json`, which describes how a synthetic set was distilled."""
+    content = {
         "seconds": seconds,
         "peak_memory": stages.peak_memory,
         "notes": notes,
@@ -113,4 +113,4 @@ def of_set(
         "versions": versions(),
         "code": code().model_dump(),
     }
-    return made | ({"teachers": [t.model_dump() for t in teachers]} if teachers else {})
+    return content | ({"teachers": [t.model_dump() for t in teachers]} if teachers else {})

@@ -1,4 +1,4 @@
-"""The record of a run: what was measured, with seconds, memory, sizes and provenance."""
+"""Build the record of a run: scores, seconds, memory, sizes and provenance."""
 
 from __future__ import annotations
 
@@ -25,13 +25,14 @@ Status = Literal["done", "skipped", "diverged"]
 
 @dataclass
 class Outcome:
-    """What measuring the sets of a run has found so far.
+    """The results of measuring the sets of a run.
 
     Attributes:
         stages: seconds and peak memory by stage.
-        folders: of the synthetic sets.
-        notes: remarks, each once, in order.
-        label_cost: of the labels that networks learned, where these are not the sets' own.
+        folders: folders of the synthetic sets.
+        scores: scores of all networks; empty unless the status is `done`.
+        notes: notes for the record, in order, without duplicates.
+        label_cost: cost of the training labels, where these are not the labels stored in the sets.
     """
 
     stages: provenance.Stages
@@ -42,21 +43,21 @@ class Outcome:
     status: Status = "done"
     reason: str | None = None
 
-    def ended(self, status: Status, reason: str | None) -> Outcome:
-        """Sets how the run ended, and returns the outcome."""
+    def finish(self, status: Status, reason: str | None) -> Outcome:
+        """Set the final status and its reason, and return the outcome."""
         self.status, self.reason = status, reason
         return self
 
     def note(self, text: str) -> None:
-        """Keeps a remark, and logs it as a warning."""
+        """Add a note, and log it as a warning, unless it is already there."""
         if text not in self.notes:
             self.notes.append(text)
             _log.warning(text)
 
     def add_cached(self, cache: Cache) -> None:
-        """Moves the seconds of teachers, labels and references from the evaluation to stages of their own.
+        """Move the seconds of teachers, labels and references from `evaluate` to their own stages.
 
-        Those are the whole price, also of what was cached.
+        The stages `relabel` and `reference` include the build time of entries that were already cached.
         """
         seconds = self.stages.seconds
         seconds["evaluate"] -= cache.spent
@@ -67,14 +68,14 @@ class Outcome:
             seconds["relabel"] = round(labels, 3)
 
 
-def record_of(run: RunParts, key: str, outcome: Outcome) -> Record:
-    """Returns the record of a run that ended."""
+def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
+    """Return the record of a run that ended with `outcome`."""
     labels, cost = run.protocol.labels, outcome.label_cost
     first = storage.load(outcome.folders[0])[0] if outcome.folders else None
-    made = [read_provenance(folder) for folder in outcome.folders]
-    own_labels = label_mode(first.labels) if first is not None else "unknown"
+    provenances = [read_provenance(folder) for folder in outcome.folders]
+    stored_mode = label_mode(first.labels) if first is not None else "unknown"
     recipe = {k: v for k, v in run.config["protocol"].items() if k not in ("name", "version")}
-    measured = {k: v for k, v in run.config["evaluator"].items() if k not in run.evaluator.repeats}
+    evaluator = {k: v for k, v in run.config["evaluator"].items() if k not in run.evaluator.repeats}
     return Record(
         key=key,
         status=outcome.status,
@@ -87,43 +88,51 @@ def record_of(run: RunParts, key: str, outcome: Outcome) -> Record:
         protocol=ProtocolId(
             name=describe("protocol", run.protocol.name, recipe), version=run.protocol.version
         ),
-        evaluator=describe("evaluator", run.evaluator_name, measured),
+        evaluator=describe("evaluator", run.evaluator_name, evaluator),
         selection=run.protocol.selection,
-        label_mode=labels.kind if labels else own_labels,
+        label_mode=labels.kind if labels else stored_mode,
         main_metric=run.evaluator.main_metric,
         scores=sorted(outcome.scores, key=lambda s: (s.set, s.network, s.metric)),
         config=run.config,
         seeds={"run": run.seed},
-        seconds=_of_stages(dict(outcome.stages.seconds), made, "seconds"),
-        peak_memory=_of_stages(dict(outcome.stages.peak_memory), made, "peak_memory"),
+        seconds=_with_set_stages(outcome.stages.seconds, provenances, "seconds"),
+        peak_memory=_with_set_stages(outcome.stages.peak_memory, provenances, "peak_memory"),
         stored_bytes=(first.stored_bytes() if first is not None else {})
         | ({"teacher labels": cost.label_bytes} if cost and cost.label_bytes else {}),
         teacher_forwards=cost.teacher_forwards if cost else 0,
-        teachers=list(cost.teachers) if cost and cost.teachers else _guides(run, made),
+        teachers=list(cost.teachers) if cost and cost.teachers else _guiding_teachers(run, provenances),
         sizes=first.size_metrics() if first is not None else {},
         real_digest=run.real.digest,
         set_digests=[storage.digest(folder) for folder in outcome.folders],
         code=provenance.code(),
         device=run.runtime.describe(),
         versions=provenance.versions(),
-        notes=list(dict.fromkeys([*(note for m in made for note in m.get("notes", [])), *outcome.notes])),
+        notes=list(
+            dict.fromkeys([*(note for p in provenances for note in p.get("notes", [])), *outcome.notes])
+        ),
     )
 
 
-def _of_stages(values: dict[str, Any], made: Sequence[dict[str, Any]], what: str) -> dict[str, Any]:
-    """Adds the stages in which the sets were made: sets of one run share what was prepared, each is distilled apart."""
+def _with_set_stages(
+    stages: dict[str, Any], provenances: Sequence[dict[str, Any]], field: str
+) -> dict[str, Any]:
+    """Return `stages` with the stages `prepare` and `distill` of the sets.
+
+    The seconds of `distill` are summed over the sets. Sets of one run share the prepared entries, so `prepare` is the
+    maximum over the sets, and so is peak memory.
+    """
+    stages = dict(stages)
     for stage in ("prepare", "distill"):
-        if found := [m[what][stage] for m in made if stage in m.get(what, {})]:
-            total = what == "seconds" and stage == "distill"
-            values[stage] = sum(found) if total else max(found)
-            if what == "seconds":
-                values[stage] = round(values[stage], 3)
-    return values
+        if values := [p[field][stage] for p in provenances if stage in p.get(field, {})]:
+            stages[stage] = sum(values) if (field, stage) == ("seconds", "distill") else max(values)
+            if field == "seconds":
+                stages[stage] = round(stages[stage], 3)
+    return stages
 
 
-def _guides(run: RunParts, made: Sequence[dict[str, Any]]) -> list[TeacherId]:
-    """Returns the teachers that guided the sets; where a set does not name them, those that this run names."""
-    named = next((m["teachers"] for m in made if "teachers" in m), None)
-    if named is not None:
-        return [TeacherId(**t) for t in named]
+def _guiding_teachers(run: RunParts, provenances: Sequence[dict[str, Any]]) -> list[TeacherId]:
+    """Return the teachers that guided the sets: from their provenance, or else from this run's configuration."""
+    stored = next((p["teachers"] for p in provenances if "teachers" in p), None)
+    if stored is not None:
+        return [TeacherId(**t) for t in stored]
     return [TeacherId(name=t.name) for t in run.teachers] if run.method.uses_teachers else []

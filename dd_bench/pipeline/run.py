@@ -1,7 +1,7 @@
-"""The verbs that Hydra composes: prepare, distill, evaluate, run.
+"""The commands `dd-bench prepare`, `distill`, `evaluate` and `run`.
 
-What each leaves behind is named by a hash of what it depends on: a run that was killed goes on, and a sweep that
-was killed does only what is missing.
+Every output is named by a hash of everything it depends on. So a killed run continues where it stopped, and a killed
+sweep runs only the missing jobs.
 """
 
 from __future__ import annotations
@@ -24,26 +24,26 @@ _log = logging.getLogger(__name__)
 
 
 class Unsupported(ValueError):
-    """This pair of method and dataset cannot be; a sweep goes on without it."""
+    """The parts of the run cannot be combined, or a single run was skipped or diverged; a sweep continues."""
 
 
 def prepare(cfg: DictConfig) -> list[Path]:
-    """Builds teachers and buffers, and stops there; returns their folders."""
+    """Build teachers and expert buffers without distilling; return their folders."""
     experiment = compose(cfg)
     if reason := experiment.check():
         raise Unsupported(reason)
     with distributed.group(experiment.runtime.device):
-        made = experiment.prepare()
+        built = experiment.prepare()
         if distributed.rank() == 0:
-            for folder, seconds in made.items():
+            for folder, seconds in built.items():
                 _log.info("prepared: %s (%.0f s)", folder, seconds)
-            if not made:
-                _log.info("nothing to prepare: %s shares nothing between runs", experiment.method_name)
-    return list(made)
+            if not built:
+                _log.info("nothing to prepare: %s uses no teachers or experts", experiment.method_name)
+    return list(built)
 
 
 def distill(cfg: DictConfig) -> list[Path]:
-    """Distils the sets that are missing; returns the folders of all."""
+    """Distill the missing sets; return the folders of all sets."""
     experiment = compose(cfg)
     if reason := experiment.check():
         raise Unsupported(reason)
@@ -54,7 +54,7 @@ def distill(cfg: DictConfig) -> list[Path]:
 
 
 def run(cfg: DictConfig) -> Record:
-    """Distils and evaluates; returns the record, which is also on the disk."""
+    """Distill and evaluate; return the record, which is also written to disk."""
     experiment = compose(cfg)
     sets = range(experiment.num_sets)
     key = experiment.record_key([experiment.set_key(i) for i in sets])
@@ -64,26 +64,26 @@ def run(cfg: DictConfig) -> Record:
 
 
 def evaluate(cfg: DictConfig) -> Record:
-    """Evaluates the set in the folder `set`, whoever made it."""
+    """Evaluate the existing set in the folder `set`; return the record, which is also written to disk."""
     folder = set_folder(cfg)
     card = read_card(folder)
     experiment = compose(cfg)
     if reason := storage.fits(card, experiment.real):
-        raise ValueError(f"{folder} cannot be scored on this dataset: {reason}")
+        raise ValueError(f"{folder} cannot be evaluated on this dataset: {reason}")
     if reason := experiment.architecture.check_shape() or experiment.check_evaluation():
         raise Unsupported(reason)
     experiment.ipc, experiment.method_name = card.ipc, card.method
-    made_with = card.config.get("model")
-    if made_with and made_with != experiment.config["model"]:
-        experiment.remarks = (f"the set was distilled with another network: {canonical(made_with)}",)
+    model = card.config.get("model")
+    if model and model != experiment.config["model"]:
+        experiment.notes = (f"the set was distilled with another network: {canonical(model)}",)
     experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}))
-    # where it lay is of this machine; its digest is in the record
+    # the record contains the digest of the set; its parent folders exist only on this machine
     experiment.config["set"] = folder.resolve().name
     return _report(*experiment.record(experiment.record_key([storage.digest(folder)]), lambda: [folder]))
 
 
 def _report(record: Record, path: Path) -> Record:
-    """Shows what came out; a single run that was skipped or diverged ends with an error, a sweep goes on."""
+    """Log the result. A skipped or diverged run raises an error, except in a sweep, which continues."""
     if record.status != "done":
         message = f"{record.status}: {record.method} on {record.dataset}, ipc={record.ipc}: {record.reason}"
         if HydraConfig.get().mode != RunMode.MULTIRUN:

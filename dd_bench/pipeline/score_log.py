@@ -1,4 +1,4 @@
-"""The scores of an evaluation as they come in, a line a network, so that a killed run goes on where it stopped."""
+"""A log of scores with one line per network, so that a killed evaluation continues where it stopped."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from dd_bench.runtime.files import write_atomic
 
 
 class _Line(BaseModel):
-    """All scores of one network, the wall-clock since the line before, and remarks on the network."""
+    """All scores of one network, the wall-clock seconds since the previous line, and notes on the network."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -23,38 +23,37 @@ class _Line(BaseModel):
 
 
 class ScoreLog:
-    """One file of lines, each a network.
+    """A JSON Lines file with the scores of an evaluation, one line per network.
 
     Attributes:
-        scores: what is there, what was added included.
-        seconds_before: wall-clock that earlier, killed parts of this evaluation spent on what is there.
+        scores: all scores read from the file or added since.
+        seconds_before: wall-clock seconds that earlier, killed attempts spent on the scores in the file.
     """
 
-    def __init__(self, path: Path | None):
-        """Reads what is there; a line that a crash cut short is dropped. None: nothing is kept."""
+    def __init__(self, path: Path):
+        """Read the file if it exists, and remove lines that a crash has cut off."""
         self._path = path
         self.scores: list[Score] = []
         self._notes: list[tuple[int, str]] = []
         self.seconds_before = 0.0
-        if path is None or not path.exists():
+        if not path.exists():
             return
         text = path.read_text(errors="replace")
-        whole = [(text, line) for text in text.splitlines() if (line := _parse(text)) is not None]
-        for _, line in whole:
+        valid = [(raw, line) for raw in text.splitlines() if (line := _parse(raw)) is not None]
+        for _, line in valid:
             self.scores += line.scores
             self._notes += [(line.scores[0].set, note) for note in line.notes if line.scores]
             self.seconds_before += line.seconds
-        kept = "".join(text + "\n" for text, _ in whole)
-        if kept != text:  # also where nothing but the end of the last line is missing
-            write_atomic(path, kept.encode())
+        repaired = "".join(raw + "\n" for raw, _ in valid)
+        if repaired != text:  # also if only the last newline is missing
+            write_atomic(path, repaired.encode())
 
     def add(self, scores: list[Score], seconds: float, notes: Sequence[str] = ()) -> None:
-        """Writes all scores of a network through to the disk.
+        """Append all scores of a network and flush them to disk.
 
         Raises:
-            OSError: they could not be written.
+            OSError: the scores could not be written.
         """
-        assert self._path is not None
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.open("a") as file:
             file.write(
@@ -65,17 +64,16 @@ class ScoreLog:
         self.scores += scores
 
     def notes(self, of_set: int) -> list[str]:
-        """Returns the remarks on the networks of a set whose scores are there."""
+        """Return the notes on the networks of a set that were read from the file."""
         return [note for index, note in self._notes if index == of_set]
 
     def finished(self, of_set: int) -> frozenset[int]:
-        """Returns the networks of a set whose scores are there."""
+        """Return the networks of a set that have scores."""
         return frozenset(s.network for s in self.scores if s.set == of_set)
 
     def remove(self) -> None:
-        """Removes the file: the record holds the scores now."""
-        if self._path is not None:
-            self._path.unlink(missing_ok=True)
+        """Delete the file, once the record contains the scores."""
+        self._path.unlink(missing_ok=True)
 
 
 def _parse(text: str) -> _Line | None:

@@ -173,7 +173,7 @@ class TestRefusals:
             (["method.nope=1"], ["nope", "not in struct"]),
             (["+method.nope=1"], ["group 'method'", "unexpected keyword argument 'nope'"]),
             (["method=nope"], ["nope", "Available options", "dm"]),
-            (["ipc=0"], ["^error: ipc=0: wanted a whole number >= 1"]),
+            (["ipc=0"], ["^error: ipc must be an integer >= 1, got 0"]),
             (
                 ["ipc=600"],
                 [r"ipc=600 exceeds class '8' of digits \(131 images\)", "method.init=noise or ipc<=131"],
@@ -196,14 +196,14 @@ class TestRefusals:
             (["+model.nope=1"], ["ConvNet cannot be built", "unexpected keyword argument 'nope'"]),
             (["+evaluator.nope=1"], ["group 'evaluator'", "unexpected keyword argument 'nope'"]),
             (["+protocol.recipe.nope=1"], [r"protocol\.recipe\.nope=1: Extra inputs"]),
-            (["ipc=ten"], ["ipc='ten': wanted a whole number"]),
-            (["ipc=1.5"], ["ipc=1.5: wanted a whole number"]),
-            (["ipc=true"], ["ipc=True: wanted a whole number"]),
-            (["num_sets=0"], ["num_sets=0"]),
-            (["seed=-1"], ["seed=-1: wanted a whole number >= 0"]),
-            (["log_every=0"], ["log_every=0"]),
-            (["checkpoint_seconds=-1"], ["checkpoint_seconds=-1: wanted a number >= 0"]),
-            (["checkpoint_seconds=soon"], ["checkpoint_seconds='soon'"]),
+            (["ipc=ten"], ["ipc must be an integer >= 1, got 'ten'"]),
+            (["ipc=1.5"], ["ipc must be an integer >= 1, got 1.5"]),
+            (["ipc=true"], ["ipc must be an integer >= 1, got True"]),
+            (["num_sets=0"], ["num_sets must be an integer >= 1, got 0"]),
+            (["seed=-1"], ["seed must be an integer >= 0, got -1"]),
+            (["log_every=0"], ["log_every must be an integer >= 1, got 0"]),
+            (["checkpoint_seconds=-1"], ["checkpoint_seconds must be a number >= 0, got -1"]),
+            (["checkpoint_seconds=soon"], ["checkpoint_seconds must be a number >= 0, got 'soon'"]),
             (["method.lr_img=nan"], ["nan or infinite"]),
             (["method.iterations=-3"], ["-3 iterations, wanted a whole number >= 0"]),
             (["method.iterations=2.5"], [r"method\.iterations=2\.5: .*valid integer"]),
@@ -316,7 +316,7 @@ class TestRefusals:
         self.refused(
             dd_bench("run", *small("random")),
             "is not a record",
-            f"To measure anew: rm runs/records/{path.name}",
+            f"To measure again: rm runs/records/{path.name}",
         )
 
     def test_a_damaged_set(self, dd_bench, small, tmp_path):
@@ -343,7 +343,7 @@ class TestEvaluateRefusals:
         )
 
     def test_which_set(self, evaluate):
-        self.refused(evaluate(), "which set", "dd-bench evaluate set=FOLDER")
+        self.refused(evaluate(), "set is missing", "dd-bench evaluate set=FOLDER")
 
     def test_no_set(self, evaluate, tmp_path):
         self.refused(evaluate("set=missing"), r"missing is no synthetic set: it has no card\.json")
@@ -354,7 +354,7 @@ class TestEvaluateRefusals:
     def test_other_preprocessing(self, evaluate, folder):
         self.refused(
             evaluate(f"set={folder}", "dataset.preprocess=zca"),
-            "cannot be scored",
+            "cannot be evaluated",
             "dataset.preprocess=normalise",
         )
 

@@ -1,4 +1,4 @@
-"""A configured value of the wrong type is named before anything is built."""
+"""Configured values are checked against type hints before anything is built."""
 
 import pytest
 
@@ -15,16 +15,16 @@ def reader(*, root: str | None, size: int, device: object) -> None: ...
     [
         ({"lr_img": "abc"}, r"method.lr_img='abc': .*valid number"),
         ({"iterations": 1.5}, r"method.iterations=1.5: .*integer"),
-        ({"power": None}, r"method.power=None"),  # DataDAM's own
-        ({"norm": 3}, r"method.norm=3: .*string"),  # passed on to DM
+        ({"power": None}, r"method.power=None"),  # a parameter of DataDAM
+        ({"norm": 3}, r"method.norm=3: .*string"),  # a parameter of its base class DM
     ],
 )
-def test_a_value_of_another_type_is_named(values, message):
+def test_wrong_type_is_rejected(values, message):
     with pytest.raises(ValueError, match=message):
         check_arguments(DataDAM, values, "method")
 
 
-def test_right_values_and_unknown_keys_pass():
-    check_arguments(DataDAM, {"lr_img": 1, "norm": None, "power": 4.0, "nobody": "x"}, "method")
+def test_valid_values_and_unknown_keys_pass():
+    check_arguments(DataDAM, {"lr_img": 1, "norm": None, "power": 4.0, "unknown": "x"}, "method")
     check_arguments(reader, {"root": None, "size": 32}, "dataset")
-    check_arguments(MultiLogger, {"loggers": [{"_target_": "a.Logger"}]}, "logger")  # built later
+    check_arguments(MultiLogger, {"loggers": [{"_target_": "a.Logger"}]}, "logger")  # still a configuration

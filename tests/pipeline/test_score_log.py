@@ -1,4 +1,4 @@
-"""The journal of an evaluation: a network's scores are there whole, or the network is trained again."""
+"""The score log: all scores of a network are stored, or none are and the network is trained again."""
 
 import pytest
 
@@ -6,53 +6,53 @@ from dd_bench.pipeline.score_log import ScoreLog
 from dd_bench.records.record import Score
 
 
-def scores(of_set: int, network: int) -> list[Score]:
+def scores(set_index: int, network: int) -> list[Score]:
     return [
-        Score(metric=metric, value=value, set=of_set, network=network, seed=2**62 + network)
+        Score(metric=metric, value=value, set=set_index, network=network, seed=2**62 + network)
         for metric, value in (("accuracy", 0.1 + network / 3), ("calibration", 0.25))
     ]
 
 
 @pytest.fixture
 def path(tmp_path):
-    journal = ScoreLog(tmp_path / "work" / "scores.jsonl")
-    journal.add(scores(0, 0), 1.25)
-    journal.add(scores(0, 2), 1.5)
-    journal.add(scores(1, 1), 0.5)
-    return tmp_path / "work" / "scores.jsonl"
+    path = tmp_path / "work" / "scores.jsonl"
+    log = ScoreLog(path)
+    log.add(scores(0, 0), 1.25)
+    log.add(scores(0, 2), 1.5)
+    log.add(scores(1, 1), 0.5)
+    return path
 
 
 def test_round_trip(path):
-    journal = ScoreLog(path)
-    assert journal.scores == [*scores(0, 0), *scores(0, 2), *scores(1, 1)], "floats to the last bit"
-    assert (journal.finished(0), journal.finished(1), journal.finished(2)) == ({0, 2}, {1}, set())
-    assert journal.seconds_before == 3.25
+    log = ScoreLog(path)
+    assert log.scores == [*scores(0, 0), *scores(0, 2), *scores(1, 1)], "floats must be exact"
+    assert (log.finished(0), log.finished(1), log.finished(2)) == ({0, 2}, {1}, set())
+    assert log.seconds_before == 3.25
 
 
 @pytest.mark.parametrize("lost", [1, 30, 120])
-def test_a_cut_line_is_a_network_to_train_again(path, lost):
-    """All metrics of a network stand or fall together."""
+def test_cut_line_is_dropped(path, lost):
+    """A network with a cut line has no scores at all, so it is trained again."""
     path.write_bytes(path.read_bytes()[:-lost])
-    journal = ScoreLog(path)
-    complete = lost == 1  # the line is whole but for its end
-    assert journal.finished(1) == ({1} if complete else set()) and journal.finished(0) == {0, 2}
-    journal.add(scores(1, 5), 1.0)
-    again = ScoreLog(path)
-    assert again.finished(1) == ({1, 5} if complete else {5})
+    log = ScoreLog(path)
+    complete = lost == 1  # only the newline is missing
+    assert log.finished(1) == ({1} if complete else set()) and log.finished(0) == {0, 2}
+    log.add(scores(1, 5), 1.0)
+    assert ScoreLog(path).finished(1) == ({1, 5} if complete else {5})
 
 
-def test_bytes_that_are_no_text(path):
+def test_invalid_bytes_are_dropped(path):
     with path.open("ab") as file:
         file.write(b"\x00\xff\xfe broken")
     assert len(ScoreLog(path).scores) == 6 and b"broken" not in path.read_bytes()
 
 
-def test_remove(path):
+def test_remove_twice(path):
     ScoreLog(path).remove()
     assert not path.exists()
     ScoreLog(path).remove()
 
 
-def test_a_score_that_is_not_finite_is_no_score():
+def test_non_finite_score_is_rejected():
     with pytest.raises(ValueError, match="finite"):
         Score(metric="accuracy", value=float("nan"), set=0, network=0, seed=0)

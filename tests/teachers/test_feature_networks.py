@@ -66,7 +66,7 @@ def test_the_record_has_the_teachers_and_the_label_cost(
 def test_prepare_trains_the_teachers_of_a_protocol(dd_bench, tmp_path, monkeypatch):
     how = ["method=random", "ipc=2", *SMALL]
     done = dd_bench("prepare", *how, "protocol=sre2l-kd-400-hard")
-    assert done.code == 0 and "nothing to prepare: random shares nothing between runs" in done.text
+    assert done.code == 0 and "nothing to prepare: random uses no teachers or experts" in done.text
     done = dd_bench("prepare", *how, "protocol=sre2l-kd-400")
     assert done.code == 0 and "prepared: runs/cache/squeeze-" in done.text
     monkeypatch.setattr(
