@@ -44,7 +44,7 @@ class Experiment(RunParts):
         """
         built: dict[Path, float] = {}
         for index in range(self.num_sets):
-            with self._working_on(index) as (ctx, _), self._logging(index):
+            with self._set_context(index) as (ctx, _), self._logging(index):
                 self.method.prepare(self.real.train_only(), ctx)
                 if self.protocol.uses_teachers and self.teachers:
                     ctx.teachers_of(self.real.train_only())
