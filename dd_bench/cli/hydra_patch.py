@@ -1,7 +1,7 @@
-"""The private parts of Hydra 1.3 that sweeps need; no other module imports `hydra._internal`.
+"""Access to the private API of Hydra 1.3 that sweeps need. No other module imports `hydra._internal`.
 
-Hydra offers no hook between expanding the overrides of a sweep and launching its jobs, and accepts sweepers only from
-its own packages. So `BasicSweeper.split_arguments` is replaced, after a check that it is the function known from 1.3.
+Hydra has no hook between expanding the overrides of a sweep and launching its jobs, and it accepts sweepers only from
+its own packages. So `BasicSweeper.split_arguments` is replaced, after a check that its signature is that of Hydra 1.3.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ Jobs = list[list[str]]
 
 
 class UnsupportedHydraError(RuntimeError):
-    """The installed Hydra is not the one whose private parts are known."""
+    """The private API of the installed Hydra differs from that of Hydra 1.3."""
 
 
 def check_hydra() -> None:
-    """Checks the version of Hydra and what this module uses of its private parts.
+    """Check the version of Hydra and the private functions and fields that this module uses.
 
     Raises:
-        UnsupportedHydraError: names what differs, and how to install a supported version.
+        UnsupportedHydraError: something differs. The message describes it and how to install a supported version.
     """
     found = f"hydra-core {hydra.__version__}"
     install = f"Use: pip install 'hydra-core=={SUPPORTED}.*'"
@@ -48,36 +48,37 @@ def check_hydra() -> None:
         ) from error
     if not isinstance(split, staticmethod) or list(inspect.signature(split).parameters) != _PARAMETERS:
         raise UnsupportedHydraError(
-            f"BasicSweeper.split_arguments of {found} is not a static method of ({', '.join(_PARAMETERS)}). {install}"
+            f"BasicSweeper.split_arguments of {found} must be a static method with the parameters "
+            f"{', '.join(_PARAMETERS)}. {install}"
         )
     if "_return_value" not in {field.name for field in fields(JobReturn)}:
         raise UnsupportedHydraError(f"JobReturn of {found} has no _return_value. {install}")
 
 
 def split_jobs(overrides: list[Override]) -> Jobs:
-    """Returns the overrides of every job, as Hydra's basic sweeper expands them."""
-    (jobs,) = _hydra_s_split()(overrides, None)
+    """Return the overrides of every job, as Hydra's basic sweeper expands them."""
+    (jobs,) = _original_split()(overrides, None)
     return jobs
 
 
 def select_jobs(select: Callable[[list[str], Jobs], Jobs]) -> None:
-    """Makes every later sweep of this process launch only the jobs that `select(overrides, jobs)` returns."""
+    """Make later sweeps of this process launch only the jobs that `select(overrides, jobs)` returns."""
     check_hydra()
-    _hydra_s_split()  # before it is replaced
+    _original_split()  # caches Hydra's function before it is replaced below
 
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[Jobs]:
         selected = select([str(o.input_line) for o in overrides], split_jobs(overrides))
         size = max_batch_size or len(selected) or 1
         return [selected[i : i + size] for i in range(0, len(selected), size)]
 
-    Plugins.instance()  # executes the module of the sweeper again, the first time
+    Plugins.instance()  # the first call imports the sweeper's module again, which would undo the replacement
     _basic_sweeper().split_arguments = staticmethod(split_arguments)
 
 
 def task_result(job: JobReturn) -> Any:
-    """Returns what the task returned, or the exception that it raised.
+    """Return the result of the task, or the exception that it raised.
 
-    The public `JobReturn.return_value` raises the exception, and prints the overrides before.
+    The public `JobReturn.return_value` would print the overrides and raise the exception.
     """
     return job._return_value
 
@@ -87,7 +88,7 @@ def _basic_sweeper() -> Any:
 
 
 @cache
-def _hydra_s_split() -> Callable[[list[Override], int | None], list[Jobs]]:
+def _original_split() -> Callable[[list[Override], int | None], list[Jobs]]:
     check_hydra()
     split: Callable[[list[Override], int | None], list[Jobs]] = _basic_sweeper().split_arguments
     return split

@@ -19,7 +19,7 @@ from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic.card import read_card, read_provenance
 
 GROUPS = ("method", "dataset", "model", "evaluator", "protocol", "teacher", "runtime", "logger", "experiment")
-_WIDTH = None if sys.stdout.isatty() else 200  # columns of output that goes to a file or a pipe
+_WIDTH = None if sys.stdout.isatty() else 200  # columns, if the output is a file or a pipe
 _out, _err = Console(soft_wrap=True, width=_WIDTH), Console(stderr=True, soft_wrap=True)
 
 
@@ -39,9 +39,9 @@ def _error(kind: str, error: Exception) -> None:
 
 
 def choices(group: str) -> dict[str, str]:
-    """Returns the YAML names of a configuration group, each with the first line of its file, which describes it.
+    """Return the YAML names of a configuration group, each with its description, the first line of the file.
 
-    A name in a nested folder includes the folder, e.g. `paper/cifar10/mtt_ipc1`; these follow the others.
+    Files in subfolders come last. Their names include the subfolder, e.g. `paper/cifar10/mtt_ipc1`.
     """
     found = {}
     for name, path in _yaml_files(resources.files("dd_bench.conf") / group):
@@ -51,7 +51,7 @@ def choices(group: str) -> dict[str, str]:
 
 
 def _yaml_files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
-    """Yields the YAML files of a folder and of its subfolders, with their names without suffix."""
+    """Yield the YAML files of a folder and its subfolders, each with its name without suffix."""
     for path in folder.iterdir():
         if path.is_dir():
             yield from _yaml_files(path, f"{prefix}{path.name}/")
@@ -60,19 +60,23 @@ def _yaml_files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Tr
 
 
 def list_choices(arguments: list[str]) -> int:
-    """`dd-bench list [GROUP ...]`: prints the choices of all or some groups, or with --remote the sets at a URL.
+    """Print the choices of configuration groups, or with --remote the synthetic sets at a URL.
 
-    Without a group, the choices of a nested folder are counted and not listed.
+    Without GROUP, choices in subfolders are only counted.
     """
     parser = argparse.ArgumentParser("dd-bench list", description=list_choices.__doc__)
-    parser.add_argument("group", nargs="*", help=f"one of {', '.join(GROUPS)} (default: all)")
-    parser.add_argument("--remote", metavar="URL", help="a synthetic set, or a folder of sets, to pull")
+    parser.add_argument("group", nargs="*", help=f"one or several of {', '.join(GROUPS)} (default: all)")
+    parser.add_argument(
+        "--remote", metavar="URL", help="list the synthetic set at this URL, or the sets in its subfolders"
+    )
     args = parser.parse_args(arguments)
     if args.remote:
         return _list_remote(args.remote)
     for group in args.group or GROUPS:
         if group not in GROUPS:
-            parser.error(f"there is no group {group!r}; the groups are {', '.join(GROUPS)}")
+            parser.error(
+                f"GROUP must be one of {', '.join(GROUPS)}, got {group!r}. Example: dd-bench list method"
+            )
         found = choices(group)
         title = f"{group}= ({len(found)})"
         table = _Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2))
@@ -84,7 +88,7 @@ def list_choices(arguments: list[str]) -> int:
         if not args.group:
             folders = Counter(name.rpartition("/")[0] for name in found if "/" in name)
             for folder, count in folders.items():
-                table.add_row(f"{folder}/", f"{count} more, shown by: dd-bench list {group}")
+                table.add_row(f"{folder}/", f"{count} more; to list them: dd-bench list {group}")
         _out.print(table)
     return 0
 
@@ -108,7 +112,7 @@ def _list_remote(url: str) -> int:
 
 
 def show(arguments: list[str]) -> int:
-    """`dd-bench show PATH ...`: prints records (.json files) and synthetic sets (folders)."""
+    """Print records (.json files) and synthetic sets (folders)."""
     parser = argparse.ArgumentParser("dd-bench show", description=show.__doc__)
     parser.add_argument(
         "path", nargs="+", type=Path, help="a record, the folder of a set, or a folder of records"
@@ -129,22 +133,22 @@ def show(arguments: list[str]) -> int:
 
 
 def verify(arguments: list[str]) -> int:
-    """`dd-bench verify PATH ...`: checks sets (hashes, shapes, ranges) and records (schema); 1 if any is damaged."""
-    from dd_bench.synthetic import storage  # imports torch, which the other verbs do not need
+    """Check sets (hashes, shapes, ranges) and records (schema); exit with status 1 if one is damaged."""
+    from dd_bench.synthetic import storage  # imports torch, which the other commands do not need
 
     parser = argparse.ArgumentParser("dd-bench verify", description=verify.__doc__)
-    parser.add_argument("path", nargs="+", type=Path, help="folders of sets, and records")
+    parser.add_argument("path", nargs="+", type=Path, help="the folder of a set, or a record")
     damaged = 0
     for path in parser.parse_args(arguments).path:
         try:
             if path.is_dir():
                 syn, card = storage.load(path)
                 size = sum(syn.stored_bytes().values())
-                what = f"{card.method} on {card.dataset}, ipc={card.ipc}, {size:,} bytes"
+                summary = f"{card.method} on {card.dataset}, ipc={card.ipc}, {size:,} bytes"
             else:
                 record = load_record(path)
-                what = f"{record.status}, {len(record.scores)} score(s), digest {record.digest[:16]}"
-            _out.print(_plain(f"ok  {path}: {what}"))
+                summary = f"{record.status}, {len(record.scores)} score(s), digest {record.digest[:16]}"
+            _out.print(_plain(f"ok  {path}: {summary}"))
         except (ValueError, OSError) as error:
             _error("damaged", error)
             damaged = 1
@@ -156,7 +160,9 @@ def _show_records(folder: Path) -> None:
         folder = folder / "records"
     records = [load_record(path) for path in sorted(folder.glob("*.json"))]
     if not records:
-        raise ValueError(f"{folder} is neither a synthetic set nor a folder of records")
+        raise ValueError(
+            f"{folder} is neither a synthetic set nor a folder of records. Example: dd-bench show runs"
+        )
     names = ("method", "dataset", "ipc", "model", "protocol", "score", "n", "bytes", "key")
     table = _Table(*(Column(name, overflow="fold") for name in names))
     for r in sorted(records, key=lambda r: (r.dataset, r.protocol.name, r.model, r.ipc, r.method)):
@@ -178,7 +184,7 @@ def _show_record(record: Record) -> None:
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     table.add_row("status", record.status + (f": {record.reason}" if record.reason else ""))
-    table.add_row("what", f"{record.method} on {record.dataset}, ipc={record.ipc}, {record.model}")
+    table.add_row("run", f"{record.method} on {record.dataset}, ipc={record.ipc}, {record.model}")
     table.add_row(
         "protocol", f"{record.protocol.name} v{record.protocol.version}, selection {record.selection}"
     )
@@ -215,7 +221,7 @@ def _show_set(folder: Path) -> None:
     table = _Table(show_header=False, box=None)
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
-    table.add_row("what", f"{card.method} on {card.dataset}, ipc={card.ipc}, seed {card.seed}")
+    table.add_row("set", f"{card.method} on {card.dataset}, ipc={card.ipc}, seed {card.seed}")
     table.add_row(
         "images",
         f"{card.set.get('image_shape')} in space {card.set.get('space')!r}, factor {card.set.get('factor')}",
@@ -230,6 +236,6 @@ def _show_set(folder: Path) -> None:
         table.add_row(
             "seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in provenance["seconds"].items())
         )
-        table.add_row("made on", provenance.get("device", ""))
-    table.add_row("pictures", str(folder / "preview.png"))
+        table.add_row("device", provenance.get("device", ""))
+    table.add_row("preview", str(folder / "preview.png"))
     _out.print(table)

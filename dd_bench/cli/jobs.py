@@ -1,9 +1,9 @@
-"""The files of sweeps, whichever process or machine runs the jobs.
+"""Files with the state of sweeps, shared by all processes and machines that run their jobs.
 
-    sweeps/<id>.json        the jobs of a sweep, by their overrides
-    sweeps/jobs/<id>.json   the state of each job, with its reason and seconds
+    sweeps/<id>.json        the overrides of each job of a sweep
+    sweeps/jobs/<id>.json   the state of a job, with its reason and seconds
 
-Both lie under the `out` of a run.
+Both are under the folder `out` of the runs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from dd_bench.runtime.files import canonical, content_key, write_atomic
 
 SWEEP = "DD_BENCH_SWEEP"
-"""Environment variable with the path of the running sweep's file; processes of its jobs inherit it."""
+"""Environment variable with the path of the running sweep's file. The processes of its jobs inherit it."""
 
 State = Literal["running", "done", "skipped", "diverged", "failed", "died", "waiting"]
 
@@ -29,8 +29,9 @@ class Job(BaseModel):
     """`sweeps/jobs/<id>.json`.
 
     Attributes:
-        started: seconds since 1970.
-        outputs: files and folders that a done job wrote.
+        verb: the command, e.g. `run`.
+        started: Unix time in seconds.
+        outputs: files and folders written by a job with state `done`.
         config: digest of the composed configuration and of `NUMBERS_VERSION`.
     """
 
@@ -48,33 +49,33 @@ class Job(BaseModel):
     config: str = ""
 
     def current_state(self) -> State:
-        """Returns its state, or `died` if its process on this machine no longer exists."""
+        """Return the state, or `died` if the job ran on this machine and its process no longer exists."""
         if self.state == "running" and self.host == socket.gethostname() and not _is_alive(self.pid):
             return "died"
         return self.state
 
     def is_complete(self) -> bool:
-        """Whether it is done and its outputs exist."""
+        """Return whether the state is `done` and all outputs exist."""
         return self.state == "done" and all(Path(p).exists() for p in self.outputs)
 
 
 def job_id(verb: str, overrides: Sequence[str]) -> str:
-    """Returns the name of a job: the same for the same overrides in any order."""
+    """Return the id of a job, which does not depend on the order of the overrides."""
     return content_key([verb, sorted(overrides)])
 
 
 def new_job(verb: str, overrides: Sequence[str], **values: Any) -> Job:
-    """Returns a job of this process."""
+    """Return a job that runs in this process."""
     return Job(verb=verb, overrides=list(overrides), host=socket.gethostname(), pid=os.getpid(), **values)
 
 
 def save_job(out: Path, job: Job) -> None:
-    """Writes `sweeps/jobs/<id>.json`."""
+    """Write `sweeps/jobs/<id>.json`."""
     _write(out / "sweeps" / "jobs" / f"{job_id(job.verb, job.overrides)}.json", job.model_dump(mode="json"))
 
 
 def read_job(out: Path, ident: str) -> Job | None:
-    """Returns a job; None if it never started, or its file is incomplete."""
+    """Return a job, or None if it has not started or its file is not valid."""
     try:
         return Job.model_validate_json((out / "sweeps" / "jobs" / f"{ident}.json").read_bytes())
     except (OSError, ValidationError):
@@ -82,23 +83,23 @@ def read_job(out: Path, ident: str) -> Job | None:
 
 
 def complete_jobs(out: Path, verb: str) -> dict[str, Job]:
-    """Returns the jobs that are done and whose outputs exist, by the digest of their configuration."""
+    """Return the complete jobs of a command, by the digest of their configuration."""
     jobs = [read_job(out, path.stem) for path in (out / "sweeps" / "jobs").glob("*.json")]
     return {job.config: job for job in jobs if job is not None and job.verb == verb and job.is_complete()}
 
 
 def save_sweep(out: Path, verb: str, overrides: list[str], jobs: list[list[str]]) -> Path:
-    """Writes `sweeps/<id>.json` and returns its path."""
-    path = out / "sweeps" / f"{content_key([job_id(verb, words) for words in jobs])}.json"
+    """Write `sweeps/<id>.json` and return its path."""
+    path = out / "sweeps" / f"{content_key([job_id(verb, job) for job in jobs])}.json"
     _write(path, {"verb": verb, "overrides": overrides, "jobs": jobs})
     return path
 
 
 def jobs_of(sweep: Path) -> Iterator[tuple[list[str], Job | None]]:
-    """Yields the overrides of every job of a sweep, and its file's content if it started."""
-    table = json.loads(sweep.read_text())
-    for words in table["jobs"]:
-        yield words, read_job(sweep.parent.parent, job_id(table["verb"], words))
+    """Yield the overrides of every job of a sweep, and the job itself if it has started."""
+    content = json.loads(sweep.read_text())
+    for overrides in content["jobs"]:
+        yield overrides, read_job(sweep.parent.parent, job_id(content["verb"], overrides))
 
 
 def _write(path: Path, content: Any) -> None:

@@ -1,4 +1,4 @@
-"""The overrides of a sweep: its jobs, and how a key of a swept group is kept from the default choice."""
+"""Expand the overrides of a sweep, and apply overrides of a swept group only to its jobs."""
 
 from __future__ import annotations
 
@@ -15,25 +15,26 @@ _SINGLE_VALUE = re.compile(r"(?!.*\bnull\b)[\w.+\-/:\[\]{}, ]+", re.IGNORECASE)
 
 
 def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """Returns the overrides of each job that Hydra's basic sweeper makes from those of a sweep."""
-    instance = GlobalHydra.instance()  # its loader lists the files that glob(...) matches
-    loader = instance.config_loader() if instance.is_initialized() else None
+    """Return the overrides of each job of a sweep, as Hydra's basic sweeper expands them."""
+    instance = GlobalHydra.instance()
+    loader = instance.config_loader() if instance.is_initialized() else None  # needed to resolve glob(...)
     parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
-    return [[word for word in job if not word.startswith("hydra")] for job in split_jobs(parsed)]
+    return [[override for override in job if not override.startswith("hydra")] for job in split_jobs(parsed)]
 
 
 def defer_to_jobs(arguments: Sequence[str]) -> list[str]:
-    """Returns the arguments of a sweep; the value of a key in a swept group becomes a choice of one: `k=choice(30)`.
+    """Return the arguments of a sweep, with the values of keys in swept groups replaced, e.g. `30` by `choice(30)`.
 
-    Hydra applies a plain value to the default choice too, before there is any job, so that
-    `method=mtt,ftd method.syn_steps=30` would fail at a default method without that key. Values that Hydra reads
-    differently inside `choice` (null, quotes, function calls) are not changed.
+    Before it starts the jobs, Hydra composes the defaults with all overrides that are not swept. So
+    `method=mtt,ftd method.syn_steps=30` would fail, because the default method has no such key. `choice(30)` counts as
+    a sweep over one value. Values that Hydra parses differently inside `choice` (null, quotes, function calls) are not
+    replaced.
     """
     overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
     try:
         parsed = dict(zip(overrides, OverridesParser.create().parse_overrides(overrides), strict=True))
     except HydraException:
-        return list(arguments)  # Hydra reports what is wrong with them
+        return list(arguments)  # Hydra reports the error
     swept = {o.key_or_group for o in parsed.values() if o.is_sweep_override()}
 
     def deferred(argument: str) -> str:
@@ -50,7 +51,7 @@ def defer_to_jobs(arguments: Sequence[str]) -> list[str]:
 
 
 def typed_argument(argument: str) -> str:
-    """Returns an argument as it was typed, before `defer_to_jobs`."""
+    """Return an argument as the user typed it, undoing `defer_to_jobs`."""
     key, _, value = argument.partition("=choice(")
     single = value.endswith(")") and "," not in re.sub(r"\[.*\]|\{.*\}", "", value)
     return f"{key}={value[:-1]}" if single else argument

@@ -1,7 +1,7 @@
-"""Sweeps: writes the state of every job (see `jobs`), and selects which jobs are launched.
+"""Sweeps: write the state of every job (see `jobs`) and select the jobs to launch.
 
-A sweep that is started again repeats nothing, as sets and records are found by their content. `--only-missing` does
-not even launch the jobs whose composed configuration is that of a complete one.
+A restarted sweep repeats no work, because sets and records are found by their content key. With `--only-missing`, jobs
+with the same composed configuration as a complete job are not launched.
 """
 
 from __future__ import annotations
@@ -29,30 +29,30 @@ from dd_bench.records.record import Record
 from dd_bench.runtime.files import content_key
 
 _LOCATIONS = ("hydra", "out", "cache")
-"""Keys of the configuration that are not part of what a job computes."""
+"""Configuration keys that do not affect the results of a job."""
 
 
 class SweepCallback(Callback):
-    """Hydra's callbacks, which write the files; Hydra calls them in the process that runs a job."""
+    """Hydra callbacks that write the files of a sweep. Hydra calls those of a job in the process that runs it."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Writes the jobs of the sweep."""
+        """Write the file of the sweep."""
         overrides = list(config.hydra.overrides.task)
         jobs = expand(overrides)
         overrides += [
-            w for w in config.hydra.overrides.hydra if not w.startswith(("hydra.mode", "hydra.job.name"))
+            o for o in config.hydra.overrides.hydra if not o.startswith(("hydra.mode", "hydra.job.name"))
         ]
         path = save_sweep(Path(str(config.out)), str(config.hydra.job.name), overrides, jobs)
         os.environ[SWEEP] = str(path)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
-        """Writes that a job is running."""
+        """Write the state `running` of a job."""
         if config.hydra.mode == RunMode.MULTIRUN:
             self.started = time.time()
             self._save(config, state="running")
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
-        """Writes how a job ended, and prints the progress of its sweep."""
+        """Write the final state of a job, and print the progress of its sweep."""
         if config.hydra.mode != RunMode.MULTIRUN:
             return
         state, reason, outputs = _outcome(job_return, Path(str(config.out)))
@@ -62,13 +62,13 @@ class SweepCallback(Callback):
             sys.stderr.write(f"{headline(Path(sweep))}\n")
 
     def _save(self, config: DictConfig, **values: Any) -> None:
-        verb, words = str(config.hydra.job.name), list(config.hydra.overrides.task)
-        job = new_job(verb, words, started=self.started, config=config_digest(config), **values)
+        verb, overrides = str(config.hydra.job.name), list(config.hydra.overrides.task)
+        job = new_job(verb, overrides, started=self.started, config=config_digest(config), **values)
         save_job(Path(str(config.out)), job)
 
 
 def config_digest(config: DictConfig) -> str:
-    """Returns the digest of a job's configuration without locations, and of the version of the numbers."""
+    """Return the digest of `NUMBERS_VERSION` and of a job's configuration without `_LOCATIONS`."""
     keys = [str(k) for k in config if k not in _LOCATIONS]
     return content_key(
         [NUMBERS_VERSION, OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)]
@@ -76,51 +76,53 @@ def config_digest(config: DictConfig) -> str:
 
 
 def select_jobs(verb: str, only_missing: bool) -> None:
-    """Makes later sweeps of this process launch only jobs that compose, and with `only_missing` only incomplete ones.
+    """Make later sweeps of this process launch only jobs that compose, and with `only_missing` only incomplete ones.
 
-    A job that does not compose is written as failed, with Hydra's reason.
+    A job whose configuration does not compose is saved as failed, with Hydra's reason.
     """
 
     def select(overrides: list[str], jobs: list[list[str]]) -> list[list[str]]:
         if not jobs:
             raise CompactHydraException(
-                f"error: no job in {' '.join(overrides)}: a glob(...) matches no file. Look at: dd-bench list"
+                f"error: the sweep has no job: a glob(...) in {' '.join(overrides)} matches no file. "
+                "To list the files: dd-bench list"
             )
         out = Path(os.environ[SWEEP]).parent.parent  # set by on_multirun_start
         complete = complete_jobs(out, verb) if only_missing else {}
         selected, skipped = [], 0
         for job in jobs:
-            words = [w for w in job if not w.startswith("hydra")]
-            config = _composed(out, verb, words)
+            task_overrides = [o for o in job if not o.startswith("hydra")]
+            config = _compose(out, verb, task_overrides)
             if config is None:
                 continue
             if found := complete.get(config_digest(config)):
-                save_job(
-                    out, found.model_copy(update={"overrides": words})
-                )  # other words may give the same config
+                # different overrides can compose the same configuration
+                save_job(out, found.model_copy(update={"overrides": task_overrides}))
                 skipped += 1
             else:
                 selected.append(job)
         if only_missing:
-            sys.stderr.write(f"{skipped} of {len(jobs)} jobs are finished; {len(selected)} to do\n")
+            sys.stderr.write(f"{skipped} of {len(jobs)} jobs are finished, {len(selected)} to run\n")
         return selected
 
     hydra_patch.select_jobs(select)
 
 
-def _composed(out: Path, verb: str, words: list[str]) -> DictConfig | None:
-    """Returns the configuration of a job; None, after saving the job as failed, if it does not compose."""
+def _compose(out: Path, verb: str, overrides: list[str]) -> DictConfig | None:
+    """Return the configuration of a job. If it does not compose, save the job as failed and return None."""
     loader = GlobalHydra.instance().config_loader()
     try:
-        return loader.load_configuration("config", words, RunMode.RUN)
+        return loader.load_configuration("config", overrides, RunMode.RUN)
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).partition("Config search path:")[0].split())
-        save_job(out, new_job(verb, words, state="failed", reason=reason, started=time.time(), seconds=0.0))
+        save_job(
+            out, new_job(verb, overrides, state="failed", reason=reason, started=time.time(), seconds=0.0)
+        )
         return None
 
 
 def _outcome(job: JobReturn, out: Path) -> tuple[State, str | None, list[str]]:
-    """Returns the state, the reason and the output files of a job that ended."""
+    """Return the state, the reason and the output files of a job that ended."""
     result = hydra_patch.task_result(job)
     if job.status != JobStatus.COMPLETED:
         reason = f"{type(result).__name__}: {result}".removeprefix("CompactHydraException: error: ")

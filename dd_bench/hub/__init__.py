@@ -1,1 +1,1 @@
-"""Synthetic sets from elsewhere and for elsewhere: push, pull, import, export."""
+"""Push, pull, import and export synthetic sets."""

@@ -1,6 +1,7 @@
-"""A synthetic set for other people's code: a plain `TensorDataset`, a folder of PNG files, or a Parquet file.
+"""Export a synthetic set as a `TensorDataset`, a folder of PNG files, or a Parquet file.
 
-Every training image is written, also where a set stores several in one (multi-formation, canvases, compensators).
+All training images are exported, even if the set stores several of them as one tensor (multi-formation, canvases,
+compensators).
 """
 
 from __future__ import annotations
@@ -23,33 +24,37 @@ from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 
 
 def tensor_dataset(syn: SyntheticSet, device: str | torch.device = "cpu") -> TensorDataset:
-    """Returns what a network trains on: preprocessed float32 images `(n, c, h, w)` and labels `(n,)` or `(n, k)`.
+    """Return the training data: preprocessed float32 images `(n, c, h, w)` and labels `(n,)` or `(n, k)`.
 
     Raises:
-        ValueError: the set is no images.
+        ValueError: the set does not contain images.
     """
     return TensorDataset(*_images(syn).materialise(torch.device(device)))
 
 
-class Written(NamedTuple):
-    """What was exported."""
+class Exported(NamedTuple):
+    """The exported folder or file.
+
+    Attributes:
+        clipped: fraction of the pixels outside [0, 1], which were clipped because 8 bits cannot represent them.
+    """
 
     path: Path
     images: int
-    outside: float  # share of pixels beyond [0, 1], which 8 bits cannot hold: they were cut off
+    clipped: float
 
 
-def png_folder(syn: SyntheticSet, folder: Path) -> Written:
-    """Writes `<class>/<number>.png`, and `labels.csv` with the soft labels, if the set has such.
+def png_folder(syn: SyntheticSet, folder: Path) -> Exported:
+    """Write `<class>/<number>.png`, and `labels.csv` if the set has soft labels.
 
-    Classes are folders in label order, `03_dress`. Eight bits a pixel: exact for selections of real images, rounded
-    and cut off at 0 and 1 for others.
+    The names of the class folders begin with the label, e.g. `03_dress`. Pixels are stored in 8 bits. This is exact for
+    selected real images; other images are rounded and clipped to [0, 1].
 
     Raises:
-        ValueError: the set is no images, or they are neither grey nor RGB.
-        FileExistsError: there is something at `folder`.
+        ValueError: the set does not contain images, or they are neither grey nor RGB.
+        FileExistsError: `folder` exists.
     """
-    pixels, labels, outside = _eight_bits(syn)
+    pixels, labels, clipped = _to_uint8(syn)
     classes = labels if labels.ndim == 1 else labels.argmax(1)
     names = [f"{c:0{len(str(len(syn.class_names) - 1))}d}_{name}" for c, name in enumerate(syn.class_names)]
     names = ["".join(x if x.isalnum() or x in "_-" else "_" for x in name) for name in names]
@@ -67,74 +72,78 @@ def png_folder(syn: SyntheticSet, folder: Path) -> Written:
                 rows.writerow(["file", *syn.class_names])
                 rows.writerows([name, *row] for name, row in zip(files, labels.tolist(), strict=True))
 
-    return Written(publish(folder, fill), len(pixels), outside)
+    return Exported(publish(folder, fill), len(pixels), clipped)
 
 
-def parquet(syn: SyntheticSet, path: Path) -> Written:
-    """Writes one Parquet file with columns `image` and `label` that Hugging Face `datasets` reads back as they are.
+def parquet(syn: SyntheticSet, path: Path) -> Exported:
+    """Write one Parquet file that Hugging Face `datasets` loads as an image and a class label per row.
 
-    Soft labels are a column `soft_label` of lists beside the class of the largest. Pixels as in `png_folder`.
+    The columns are `image` and `label`. A set with soft labels also has a column `soft_label` with lists of
+    probabilities, and `label` is their argmax. Pixels are stored as in `png_folder`.
 
     Raises:
         ImportError: `datasets` is not installed.
         ValueError: see `png_folder`.
-        FileExistsError: there is something at `path`.
+        FileExistsError: `path` exists.
     """
     if path.exists():
-        raise FileExistsError(f"{path} exists. Remove it first, or choose another place")
+        raise FileExistsError(f"{path} exists. Remove it first, or choose another path")
     try:
         from datasets import ClassLabel, Dataset, Features, Value, disable_progress_bars
         from datasets import Image as ImageFeature
-        from datasets import List as Many
+        from datasets import List as ListFeature
     except ImportError as error:
-        raise ImportError("Parquet needs datasets. Use: pip install 'dd-bench[parquet]'") from error
-    pixels, labels, outside = _eight_bits(syn)
+        raise ImportError(
+            "Parquet export requires datasets, which is not installed. Use: pip install 'dd-bench[parquet]'"
+        ) from error
+    pixels, labels, clipped = _to_uint8(syn)
     columns = {"image": [{"bytes": _png(image), "path": None} for image in pixels]}
     features = {"image": ImageFeature(), "label": ClassLabel(names=list(syn.class_names))}
     columns["label"] = (labels if labels.ndim == 1 else labels.argmax(1)).tolist()
     if labels.ndim == 2:
-        features["soft_label"], columns["soft_label"] = Many(Value("float32")), labels.tolist()
+        features["soft_label"], columns["soft_label"] = ListFeature(Value("float32")), labels.tolist()
     disable_progress_bars()
     content = io.BytesIO()
     Dataset.from_dict(columns, features=Features(features)).to_parquet(content)
     write_atomic(path, content.getvalue())
-    return Written(path, len(pixels), outside)
+    return Exported(path, len(pixels), clipped)
 
 
-def export_verb(arguments: Sequence[str]) -> int:
-    """`dd-bench export SET TO`: writes a set as a folder of PNG files, or as Parquet if TO ends in .parquet."""
-    from dd_bench.hub.hub import answered, load
+def export_command(arguments: Sequence[str]) -> int:
+    """Write a synthetic set as a folder of PNG files, or as a Parquet file if TO ends in .parquet."""
+    from dd_bench.hub.hub import load, print_result
 
-    parser = argparse.ArgumentParser("dd-bench export", description=export_verb.__doc__)
+    parser = argparse.ArgumentParser("dd-bench export", description=export_command.__doc__)
     parser.add_argument("set", help="folder or URL of the set")
-    parser.add_argument("to", type=Path, help="a new folder, or a file .parquet")
+    parser.add_argument("to", type=Path, help="a folder or a .parquet file; must not exist")
     args = parser.parse_args(arguments)
 
-    def written() -> str:
-        made = (parquet if args.to.suffix == ".parquet" else png_folder)(load(args.set), args.to)
-        share = f"{100 * made.outside:.2f} % of the pixels lay outside [0, 1] and were cut off"
-        return f"{made.path}: {made.images} images" + (f"; {share}" if made.outside else "")
+    def export() -> str:
+        exported = (parquet if args.to.suffix == ".parquet" else png_folder)(load(args.set), args.to)
+        clipped = f"; {100 * exported.clipped:.2f} % of the pixels were outside [0, 1] and were clipped"
+        return f"{exported.path}: {exported.images} images" + (clipped if exported.clipped else "")
 
-    return answered(written)
+    return print_result(export)
 
 
 def _images(syn: SyntheticSet) -> SyntheticImages:
     if not isinstance(syn, SyntheticImages):
         raise ValueError(
-            f"the set holds {syn.kind}, and only images can be exported. Its tensors are safetensors"
+            f"only sets of images can be exported, got a set of kind {syn.kind!r}. "
+            "Read the tensors in its synthetic.safetensors instead"
         )
     return syn
 
 
-def _eight_bits(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
-    """Returns all training images as uint8 `(n, c, h, w)`, their labels, and the share of pixels beyond [0, 1]."""
+def _to_uint8(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
+    """Return all training images as uint8 `(n, c, h, w)`, their labels, and the fraction of pixels outside [0, 1]."""
     inputs, labels = _images(syn).materialise(torch.device("cpu"))
     pixels = syn.preprocess.inverse(inputs)
     if pixels.shape[1] not in (1, 3):
-        raise ValueError(f"images of {pixels.shape[1]} channels are neither grey nor RGB")
-    slack = 1e-4  # of undoing the preprocessing in float32
-    outside = ((pixels < -slack) | (pixels > 1 + slack)).float().mean()
-    return (pixels.clamp(0, 1) * 255).round().byte(), labels, float(outside)
+        raise ValueError(f"images must have 1 or 3 channels (grey or RGB), got {pixels.shape[1]}")
+    tolerance = 1e-4  # rounding error of inverting the preprocessing in float32
+    clipped = ((pixels < -tolerance) | (pixels > 1 + tolerance)).float().mean()
+    return (pixels.clamp(0, 1) * 255).round().byte(), labels, float(clipped)
 
 
 def _png(image: Tensor) -> bytes:

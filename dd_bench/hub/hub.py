@@ -1,7 +1,7 @@
-"""Synthetic sets that come from elsewhere and go there: `dd-bench push`, `pull`, `list --remote`, and `dd_bench.load`.
+"""Upload and download synthetic sets: `dd-bench push`, `pull`, `list --remote`, and `dd_bench.load`.
 
-A set is complete where its card is: pushing writes the card last, and a pulled set appears whole, after every hash and
-shape was checked, or not at all. Pulled sets are kept by the digest of their card.
+A set is complete if its card exists. `push` writes the card last. `pull` moves a set to its final folder only after it
+has checked every hash and shape. Pulled sets are cached by the digest of their card.
 """
 
 from __future__ import annotations
@@ -29,227 +29,227 @@ from dd_bench.synthetic.card import CARD, INDEX, NAME, PROVENANCE, Card, parse_c
 
 
 def home() -> Path:
-    """Returns the folder of pulled sets: `sets` in `$DD_BENCH_HOME`, which is `~/.cache/dd_bench` if unset."""
+    """Return the cache folder of pulled sets, `$DD_BENCH_HOME/sets`. The variable defaults to `~/.cache/dd_bench`."""
     return Path(os.environ.get("DD_BENCH_HOME") or "~/.cache/dd_bench").expanduser() / "sets"
 
 
 def load(where: str | Path, digest: str | None = None) -> SyntheticSet:
-    """Returns the synthetic set in a folder or at a URL, checked; from a URL it is pulled once.
+    """Load and check the synthetic set in a folder or at a URL. A set at a URL is downloaded once and cached.
 
     Args:
-        where: a folder, or a URL that fsspec opens: `hf://datasets/USER/NAME@REVISION`, `s3://`, `https://`.
-        digest: of the set, or its first eight digits or more, if no other will do. A set that is here already is
-            then not asked for.
+        where: a folder, or a URL that fsspec can open: `hf://datasets/USER/NAME@REVISION`, `s3://`, `https://`.
+        digest: the required digest of the set, or at least its first 8 digits. A cached set with this digest is loaded
+            without a connection.
 
     Raises:
-        ValueError: the set is damaged, or another.
-        OSError: it could not be had.
+        ValueError: the set is damaged or has another digest.
+        OSError: the set could not be read.
     """
     if "://" in str(where):
         return storage.load(pull(str(where), digest=digest))[0]
-    digest = _asked(digest)
+    digest = _parse_digest(digest)
     syn, _ = storage.load(Path(where))
-    _wanted(storage.digest(Path(where)), digest, str(where))
+    _check_digest(storage.digest(Path(where)), digest, str(where))
     return syn
 
 
 def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
-    """Fetches a set and returns its folder: `to`, or one named by its digest under `home()`.
+    """Download a set and return its folder: `to`, or a folder under `home()` that is named by the digest.
 
-    A transfer that was cut goes on where it ended. With a `digest`, a set that is here already needs no connection.
+    An interrupted download continues where it stopped. With `digest`, a cached set needs no connection.
 
     Raises:
-        ValueError: what came is damaged or another set; what was wrong is thrown away.
-        FileExistsError: there is something else at `to`.
-        OSError: it could not be had, or nothing more can be written.
+        ValueError: the downloaded set is damaged, and was deleted; or the set has another digest.
+        FileExistsError: `to` exists and is not this set.
+        OSError: the set could not be downloaded or written.
     """
-    digest = _asked(digest)
-    if digest and to is None and (kept := _kept(digest)):
-        return kept
-    there = Remote.at(url)
+    digest = _parse_digest(digest)
+    if digest and to is None and (cached := _cached(digest)):
+        return cached
+    remote = Remote.at(url)
     try:
-        card = there.read(CARD)
+        content = remote.read(CARD)
     except FileNotFoundError as error:
-        here = there.url.removesuffix(f"/{CARD}")
-        above = here.rpartition("/")[0]
-        more = [above] if re.search(r"://.*[^/]", above) else []
+        folder_url = remote.url.removesuffix(f"/{CARD}")
+        parent = folder_url.rpartition("/")[0]
+        parents = [parent] if re.search(r"://.*[^/]", parent) else []
         raise FileNotFoundError(
-            f"{url} is no synthetic set: there is no {there.url}/{CARD}. What is beside it, and in it:"
-            + "".join(f"\n    dd-bench list --remote {shlex.quote(place)}" for place in [*more, here])
+            f"{url} is not a synthetic set: {remote.url}/{CARD} does not exist. To find sets near it:"
+            + "".join(f"\n    dd-bench list --remote {shlex.quote(u)}" for u in [*parents, folder_url])
         ) from error
-    found = hashlib.sha256(card).hexdigest()
-    _wanted(found, digest, url)
-    with locked(home() / f".{found[:16]}.lock"):
-        if to is None and (kept := _kept(found)):
-            return kept
+    actual = hashlib.sha256(content).hexdigest()
+    _check_digest(actual, digest, url)
+    with locked(home() / f".{actual[:16]}.lock"):
+        if to is None and (cached := _cached(actual)):
+            return cached
         if to is not None and to.exists():
-            if (to / CARD).is_file() and storage.digest(to) == found:
+            if (to / CARD).is_file() and storage.digest(to) == actual:
                 storage.load(to)
                 return to
-            raise FileExistsError(f"{to} exists. Remove it first, or choose another place")
-        told = parse_card(card, f"{url}/{CARD}")
-        partial = (home() if to is None else to.parent) / f".{found[:16]}.partial"
+            raise FileExistsError(f"{to} exists. Remove it first, or choose another folder")
+        card = parse_card(content, f"{url}/{CARD}")
+        partial = (home() if to is None else to.parent) / f".{actual[:16]}.partial"
         partial.mkdir(parents=True, exist_ok=True)
-        write_atomic(partial / CARD, card)
+        write_atomic(partial / CARD, content)
         try:
-            _fetch(there, partial, told)
-        except ValueError as error:  # it is not what was wanted, and will not be
+            _fetch(remote, partial, card)
+        except ValueError as error:  # continuing the download would fail again
             shutil.rmtree(partial)
-            raise ValueError(str(error).replace(str(partial), there.url)) from error
-        folder = to if to is not None else home() / _name(told, found)
+            raise ValueError(str(error).replace(str(partial), remote.url)) from error
+        folder = to if to is not None else home() / _folder_name(card, actual)
         if to is None and folder.exists():
-            shutil.rmtree(folder)  # what `_kept` did not take for a set
+            shutil.rmtree(folder)  # `_cached` did not accept it as this set
         partial.replace(folder)
     return folder
 
 
 def push(folder: Path, url: str, replace: bool = False) -> str:
-    """Copies a set there, checked, and returns its digest. What is there already is not sent again.
+    """Check a set, upload it to a URL, and return its digest. Files that are already at the URL are not sent again.
 
     Raises:
-        ValueError: the set is damaged, or another one is there and is not to be replaced.
-        OSError: it could not be written; a set that is not complete has no card.
+        ValueError: the set is damaged, or the URL contains another set and `replace` is False.
+        OSError: the upload failed. The card is written last, so an incomplete set has no card.
     """
     card = storage.load(folder)[1]
-    mine = storage.digest(folder)
+    local = storage.digest(folder)
     files = [*card.sha256, *([PROVENANCE] if tells_its_making(folder) else [])]
-    there = Remote.at(url)
-    theirs = there.digest(CARD)
-    if theirs not in (None, mine) and not replace:
-        raise ValueError(f"{url} holds another set ({str(theirs)[:16]}). Use another URL, or --replace")
+    remote = Remote.at(url)
+    existing = remote.digest(CARD)
+    if existing not in (None, local) and not replace:
+        raise ValueError(f"{url} contains another set ({str(existing)[:16]}). Use another URL, or --replace")
     if url.startswith("hf://"):
-        if theirs != mine:
-            _to_hub(folder, url, [*files, CARD])
-        return mine
-    if theirs not in (None, mine):
-        there.remove(CARD)  # first: or the old card would stand beside new files
+        if existing != local:
+            _upload_to_hub(folder, url, [*files, CARD])
+        return local
+    if existing not in (None, local):
+        remote.remove(CARD)  # first, so that the old card never describes new files
         if PROVENANCE not in files:
-            there.remove(PROVENANCE)  # of the making of another set
+            remote.remove(PROVENANCE)  # belongs to the old set
     for name in files:
-        if there.digest(name) != file_sha256(folder / name):
-            there.write(name, folder / name)
-    if theirs != mine:
-        there.write(CARD, folder / CARD)
-    return mine
+        if remote.digest(name) != file_sha256(folder / name):
+            remote.write(name, folder / name)
+    if existing != local:
+        remote.write(CARD, folder / CARD)
+    return local
 
 
-class Found(NamedTuple):
-    """A set that lies somewhere else."""
+class RemoteSet(NamedTuple):
+    """A synthetic set at a URL."""
 
     url: str
     digest: str
     card: Card
 
 
-def sets_at(url: str) -> list[Found]:
-    """Returns the set at a URL, or those in its folders.
+def sets_at(url: str) -> list[RemoteSet]:
+    """Return the set at a URL, or the sets in its subfolders. Invalid cards in subfolders are skipped with a warning.
 
     Raises:
-        ValueError: there is none, or a card is not valid.
-        OSError: it could not be read.
+        ValueError: there is no set, or the card at the URL itself is not valid.
+        OSError: the URL could not be read.
     """
-    there = Remote.at(url)
-    index = _index(there)
-    own = there.read_all([CARD]) if index is None else {}
-    names = [] if own else there.folders() if index is None else index
-    cards = own or there.read_all([f"{name}/{CARD}" for name in names])
+    remote = Remote.at(url)
+    index = _index(remote)
+    own_card = remote.read_all([CARD]) if index is None else {}
+    names = [] if own_card else remote.folders() if index is None else index
+    cards = own_card or remote.read_all([f"{name}/{CARD}" for name in names])
     for name in index or []:
         if f"{name}/{CARD}" not in cards:
-            sys.stderr.write(f"left out: {there.url}/{INDEX} names {name}, which has no {CARD}\n")
-    found = []
+            sys.stderr.write(
+                f"warning: skipped {name}: listed in {remote.url}/{INDEX}, but it has no {CARD}\n"
+            )
+    sets = []
     for name, content in cards.items():
-        where = f"{there.url}/{name}".removesuffix(f"/{CARD}")
+        where = f"{remote.url}/{name}".removesuffix(f"/{CARD}")
         try:
             card = parse_card(content, where)
         except ValueError as error:
-            if own:
+            if own_card:
                 raise
-            sys.stderr.write(f"left out: {sanitize(str(error))}\n")  # of somebody else, or of a later version
+            sys.stderr.write(f"warning: skipped a set: {sanitize(str(error))}\n")
             continue
-        found.append(Found(where, hashlib.sha256(content).hexdigest(), card))
-    if not found:
-        hint = f". If it is a site of dd_bench, its sets are in {there.url}/sets"
-        raise ValueError(f"{url} holds no synthetic set, and none of its {len(names)} folders does{hint}")
-    return found
+        sets.append(RemoteSet(where, hashlib.sha256(content).hexdigest(), card))
+    if not sets:
+        hint = f"The sets of a dd_bench site are in {remote.url}/sets"
+        raise ValueError(f"{url} contains no synthetic set, nor does any of its {len(names)} folders. {hint}")
+    return sets
 
 
-def _index(there: Remote) -> list[str] | None:
-    """Returns the names of the folders in the index of a web server; None if it has none, or another one.
+def _index(remote: Remote) -> list[str] | None:
+    """Return the folder names in the index file of a web server, or None if there is no readable index file.
 
     Raises:
-        ValueError: it names what is no folder.
+        ValueError: the index contains an invalid folder name.
     """
-    if not there.web:
-        return None  # whatever else has folders lists them
+    if not remote.web:
+        return None  # all other file systems can list folders
     try:
-        names = json.loads(there.read(INDEX))["sets"]
+        names = json.loads(remote.read(INDEX))["sets"]
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # who asks next is told what is wrong with the server
+        return None  # if the server is unreachable, the next request reports it
     if not isinstance(names, list) or not all(isinstance(n, str) and re.fullmatch(NAME, n) for n in names):
-        raise ValueError(f'{there.url}/{INDEX} is not {{"sets": [names of folders]}}')
+        raise ValueError(f'{remote.url}/{INDEX} must contain {{"sets": [folder names]}}')
     return sorted(set(names))
 
 
-def push_verb(arguments: Sequence[str]) -> int:
-    """`dd-bench push SET URL`: copies a synthetic set to a folder elsewhere, its card last."""
-    parser = argparse.ArgumentParser("dd-bench push", description=push_verb.__doc__)
+def push_command(arguments: Sequence[str]) -> int:
+    """Upload a synthetic set to a URL and print its digest."""
+    parser = argparse.ArgumentParser("dd-bench push", description=push_command.__doc__)
     parser.add_argument("set", type=Path, help="folder of the set")
     parser.add_argument("url", help="s3://BUCKET/FOLDER, hf://datasets/USER/NAME[/FOLDER], file:///FOLDER")
-    parser.add_argument("--replace", action="store_true", help="another set that is there")
+    parser.add_argument("--replace", action="store_true", help="replace another set at URL")
     args = parser.parse_args(arguments)
-    return answered(lambda: f"{args.url}: {push(args.set, args.url, args.replace)}")
+    return print_result(lambda: f"{args.url}: {push(args.set, args.url, args.replace)}")
 
 
-def pull_verb(arguments: Sequence[str]) -> int:
-    """`dd-bench pull URL`: fetches a synthetic set, checks every hash, and prints its folder."""
-    parser = argparse.ArgumentParser("dd-bench pull", description=pull_verb.__doc__)
+def pull_command(arguments: Sequence[str]) -> int:
+    """Download a synthetic set, check every hash, and print its folder."""
+    parser = argparse.ArgumentParser("dd-bench pull", description=pull_command.__doc__)
     parser.add_argument("url", help="hf://datasets/USER/NAME[@REVISION][/FOLDER], s3://, https://, file://")
-    parser.add_argument(
-        "--to", type=Path, help="folder to make (default: one named by the digest, in the cache)"
-    )
-    parser.add_argument("--digest", help="of the set, or its first eight digits or more: no other will do")
+    parser.add_argument("--to", type=Path, help="folder to create (default: a folder of the cache)")
+    parser.add_argument("--digest", help="required digest of the set, or at least its first 8 digits")
     args = parser.parse_args(arguments)
-    return answered(lambda: str(pull(args.url, args.to, args.digest)))
+    return print_result(lambda: str(pull(args.url, args.to, args.digest)))
 
 
-def answered(act: Callable[[], str]) -> int:
-    """Prints what an act returns; what the user can mend is one line on stderr, and exit status 1."""
+def print_result(function: Callable[[], str]) -> int:
+    """Print the result of `function` and return 0; print a user error to stderr and return 1."""
     try:
-        sys.stdout.write(f"{sanitize(act())}\n")
+        sys.stdout.write(f"{sanitize(function())}\n")
     except (ValueError, OSError, ImportError) as error:
         sys.stderr.write(f"error: {sanitize(str(error))}\n")
         return 1
     return 0
 
 
-def _fetch(there: Remote, partial: Path, card: Card) -> None:
-    """Fills a folder with the files of a card and checks all.
+def _fetch(remote: Remote, partial: Path, card: Card) -> None:
+    """Download the files listed in a card and check them.
 
     Raises:
-        ValueError: a file is not what the card says, or they are no set.
-        OSError: a file could not be had; what has arrived is kept.
+        ValueError: a file does not have the sha256 in the card, or the files are not a valid set.
+        OSError: a file could not be downloaded. Data received so far is kept.
     """
-    for name, wanted in card.sha256.items():
-        before = found = file_sha256(partial / name)
-        if found != wanted:
-            there.fetch(name, partial / name)
-            found = file_sha256(partial / name)
-        if found != wanted and before is not None:  # what was here was not its beginning
+    for name, expected in card.sha256.items():
+        before = actual = file_sha256(partial / name)
+        if actual != expected:
+            remote.fetch(name, partial / name)
+            actual = file_sha256(partial / name)
+        if actual != expected and before is not None:  # the data from an earlier attempt was wrong
             (partial / name).unlink()
-            there.fetch(name, partial / name)
-            found = file_sha256(partial / name)
-        if found != wanted:
+            remote.fetch(name, partial / name)
+            actual = file_sha256(partial / name)
+        if actual != expected:
             raise ValueError(
-                f"{there.url}/{name} is not what its card says: sha256 {str(found)[:12]}, wanted {wanted[:12]}. "
-                "Nothing of it was kept: pull again, or ask whoever published it"
+                f"{remote.url}/{name} must have sha256 {expected[:12]} as in its card, got {str(actual)[:12]}. "
+                "The download was deleted. Pull again, or contact the publisher of the set"
             )
-    with suppress(FileNotFoundError, PermissionError):  # it may be absent, which some stores call forbidden
-        write_atomic(partial / PROVENANCE, there.read(PROVENANCE))
+    with suppress(FileNotFoundError, PermissionError):  # optional; some stores answer 403 for a missing file
+        write_atomic(partial / PROVENANCE, remote.read(PROVENANCE))
     storage.load(partial)
 
 
-def _kept(digest: str) -> Path | None:
-    """Returns the pulled set of a digest, if it is here; one that was damaged since is thrown away."""
+def _cached(digest: str) -> Path | None:
+    """Return the folder of the pulled set with a digest, or None. A damaged set is deleted."""
     for folder in sorted(home().glob(f"*-{digest[:16]}*")):
         if (folder / CARD).is_file() and storage.digest(folder).startswith(digest):
             try:
@@ -261,46 +261,46 @@ def _kept(digest: str) -> Path | None:
     return None
 
 
-def _asked(digest: str | None) -> str | None:
-    """Returns a digest as it is compared.
+def _parse_digest(digest: str | None) -> str | None:
+    """Return a digest, or the beginning of one, in lower case.
 
     Raises:
-        ValueError: it is none, or too short to tell sets apart.
+        ValueError: the digest is not hexadecimal, or has fewer than 8 or more than 64 digits.
     """
     if digest is not None and not re.fullmatch("[0-9a-f]{8,64}", digest.lower()):
-        raise ValueError(f"{digest!r} is no digest of a set: wanted its first 8 hexadecimal digits or more")
+        raise ValueError(
+            f"the digest must be at least 8 hexadecimal digits, got {digest!r}. Example: 1a2b3c4d"
+        )
     return digest.lower() if digest else None
 
 
-def _wanted(found: str, digest: str | None, where: str) -> None:
-    if digest and not found.startswith(digest):
-        raise ValueError(f"the set at {where} has digest {found[:16]}, wanted {digest}")
+def _check_digest(actual: str, digest: str | None, where: str) -> None:
+    if digest and not actual.startswith(digest):
+        raise ValueError(f"the set at {where} must have digest {digest}, got {actual[:16]}")
 
 
-def _name(card: Card, digest: str) -> str:
-    """Returns the name of a folder; a stranger's card does not choose where it lies."""
+def _folder_name(card: Card, digest: str) -> str:
+    """Return the folder name of a set, without special characters: an untrusted card must not choose a path."""
     method, dataset = (re.sub(r"[^A-Za-z0-9_]+", "_", word)[:60] for word in (card.method, card.dataset))
     return f"{method}-{dataset}-ipc{card.ipc}-{digest[:16]}"
 
 
 _REFS = "refs(?:/|%2F)(?:pr|convert)(?:/|%2F)[^/]+"
-"""Revisions of the hub that have slashes."""
+"""Regular expression of the hub's revisions that contain slashes."""
 
 
-def _to_hub(folder: Path, url: str, files: list[str]) -> None:
-    """Uploads files as one commit, so that a set on the hub is whole or not there.
+def _upload_to_hub(folder: Path, url: str, files: list[str]) -> None:
+    """Upload files in one commit, so that a set on the Hugging Face hub is never incomplete.
 
     Raises:
-        ValueError: the URL is not of a dataset.
-        OSError: the hub refused.
+        ValueError: the URL is not the URL of a dataset.
+        OSError: the upload failed.
     """
     from huggingface_hub import HfApi
 
     match = re.fullmatch(rf"hf://datasets/([^/@]+/[^/@]+)(?:@({_REFS}|[^/]+))?(?:/(.+?))?/?", url)
     if not match:
-        raise ValueError(
-            f"{url} names no dataset of the hub. Use hf://datasets/USER/NAME[@REVISION][/FOLDER]"
-        )
+        raise ValueError(f"the URL must be hf://datasets/USER/NAME[@REVISION][/FOLDER], got {url}")
     name, revision, inside = match.groups()
     revision = revision and revision.replace("%2F", "/")
     api = HfApi()
@@ -313,9 +313,8 @@ def _to_hub(folder: Path, url: str, files: list[str]) -> None:
             path_in_repo=inside or ".",
             revision=revision,
             allow_patterns=files,
-            # of the making of another set; this one's own comes with the commit
-            delete_patterns=[PROVENANCE],
+            delete_patterns=[PROVENANCE],  # of a replaced set; that of this set is part of `files`
             commit_message=f"Add {folder.name}",
         )
-    except Exception as error:  # of the hub, or of the connection
-        raise OSError(f"{url}: the hub did not take it: {error}. Are you logged in? hf auth login") from error
+    except Exception as error:  # errors of the hub and of the connection have no common class
+        raise OSError(f"upload to {url} failed: {error}. To log in: hf auth login") from error

@@ -1,10 +1,10 @@
-"""Distilled sets as the field publishes them, made into artifacts: `dd-bench import`. Nothing in them is run.
+"""`dd-bench import`: convert distilled sets in the formats that papers publish to synthetic sets of dd_bench.
 
     images.pt + labels.pt        two tensors: network inputs, and classes or soft labels
-    res_*.pt                     a dictionary whose `data` is a list of [images, labels], a set each
+    res_*.pt                     a dictionary; `data` is a list of sets, each a pair [images, labels]
     a folder of class folders    image files
 
-Files `.pt` are pickles; `torch.load(weights_only=True)` makes tensors of them and refuses all that would run code.
+`.pt` files are pickles. They are read with `torch.load(weights_only=True)`, which never runs code from the file.
 """
 
 from __future__ import annotations
@@ -30,13 +30,13 @@ from dd_bench.synthetic.images import ImageSet
 
 
 class Ignored:
-    """Stands for what files of the field hold beside tensors, accuracies as numpy's numbers: nobody reads it."""
+    """Placeholder for NumPy values in a file, such as accuracies, which are not used."""
 
     def __init__(self, *_: Any):
-        """Takes anything."""
+        """Ignore all arguments."""
 
     def __setstate__(self, _: Any) -> None:
-        """Takes anything."""
+        """Ignore the state."""
 
 
 IGNORED = [
@@ -47,99 +47,96 @@ IGNORED = [
 
 
 def read_pair(images: Path, labels: Path, real: RealSet, *, logits: bool, lr: float | None) -> ImageSet:
-    """Returns the set of two files of tensors: network inputs `(n, c, h, w)`, and classes `(n,)` or rows `(n, k)`.
+    """Read a set from two files with one tensor each.
 
     Args:
-        images: the inputs, preprocessed as `real` is.
-        labels: of them.
-        real: what they were distilled from.
-        logits: rows of labels are logits, and become probabilities.
-        lr: the learning rate that was distilled along.
+        images: file with network inputs `(n, c, h, w)`, preprocessed like `real`.
+        labels: file with classes `(n,)` or soft labels `(n, k)`.
+        real: the real set from which the images were distilled.
+        logits: whether soft labels are logits. They are converted to probabilities.
+        lr: the learning rate that was distilled with the images, or None.
 
     Raises:
-        ValueError: a file is not of tensors, or they do not fit each other or `real`.
+        ValueError: a file does not contain a tensor, or the tensors do not match each other or `real`.
     """
     x, y = _tensor(images), _tensor(labels)
-    return _of(real, x, y.softmax(1) if logits and y.ndim == 2 else y, lr)
+    return _image_set(real, x, y.softmax(1) if logits and y.ndim == 2 else y, lr)
 
 
 def read_list(path: Path, index: int | None, real: RealSet) -> ImageSet:
-    """Returns set number `index` of a file of several; it may be None where there is one alone.
+    """Read set number `index` from a file with a list of sets. `index` may be None if there is only one set.
 
     Raises:
-        ValueError: the file is another, or which of several sets is not said.
+        ValueError: the file has another format, or `index` is missing or out of range.
     """
-    content = _loaded(path)
+    content = _load(path)
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:
-        what = (
-            "a tensor: with it belongs --labels labels.pt"
-            if isinstance(content, Tensor)
-            else "something else"
-        )
+        hint = ". Example: --labels labels.pt" if isinstance(content, Tensor) else ""
         raise ValueError(
-            f"{path} holds no list of sets, which is a dictionary with a list `data`. It holds {what}"
+            f"{path} must contain a dictionary with a list `data` of sets, got {type(content).__name__}{hint}"
         )
     if index is None and len(data) > 1:
-        raise ValueError(f"{path} holds {len(data)} sets. Use --index 0 to --index {len(data) - 1}")
+        raise ValueError(f"{path} contains {len(data)} sets. Use one of --index 0 to --index {len(data) - 1}")
     if not -len(data) <= (index or 0) < len(data):
-        raise ValueError(f"--index {index}: {path} holds {len(data)} sets")
+        raise ValueError(f"--index must be less than {len(data)}, the number of sets in {path}, got {index}")
     pair = data[index or 0]
     if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(t, Tensor) for t in pair)):
-        raise ValueError(f"{path}: set {index or 0} is no pair of images and labels")
-    return _of(real, pair[0], pair[1], None)
+        raise ValueError(f"{path}: set {index or 0} must be a pair of tensors [images, labels]")
+    return _image_set(real, pair[0], pair[1], None)
 
 
 def read_folder(folder: Path, real: RealSet) -> ImageSet:
-    """Returns the set of a folder with one folder of images a class.
+    """Read a set from a folder with one subfolder of images per class.
 
-    Folders named as the classes are theirs, also where a sign of a name cannot be one of a folder's; numbered ones are
-    the classes in label order; others are refused.
+    Subfolders are matched to classes by name, ignoring case and special characters. If all names end in numbers, their
+    numerical order is the label order.
 
     Raises:
-        ValueError: the folders are not the classes, or images are not of the size of `real`.
+        ValueError: the subfolders do not match the classes, or the images do not have the size of `real`.
     """
-    order = _in_label_order(folder, real)
-    paths, labels = find_images(folder, {name: label for label, name in enumerate(order)})
+    names = _in_label_order(folder, real)
+    paths, labels = find_images(folder, {name: label for label, name in enumerate(names)})
     c, h, w = real.shape
     if h != w:
-        raise ValueError(f"images of {h}x{w} in folders are not read; wanted square ones")
-    pixels = decode_all(paths, _Exact(h, "squash"))
+        raise ValueError(f"{folder}: only square images can be read, and those of {real.name} are {h}x{w}")
+    pixels = decode_all(paths, _ExactDecoder(h, "squash"))
     if c == 1:
         if not all(torch.equal(pixels[:, 0], pixels[:, i]) for i in (1, 2)):
-            raise ValueError(f"{folder} holds coloured images, and those of {real.name} are grey")
+            raise ValueError(f"{folder} must contain grey images like {real.name}, got colour images")
         pixels = pixels[:, :1].contiguous()
     return ImageSet(pixels, labels, "pixel", real.class_names, real.preprocess)
 
 
 def _in_label_order(folder: Path, real: RealSet) -> list[str]:
-    """Returns the names of the class folders, by label."""
-    found = [p.name for p in folder.iterdir() if p.is_dir()]
-    if len(found) != len(real.class_names):
+    """Return the names of the class folders in label order."""
+    folders = [p.name for p in folder.iterdir() if p.is_dir()]
+    if len(folders) != len(real.class_names):
         raise ValueError(
-            f"{folder} has {len(found)} class folders, {real.name} has {len(real.class_names)} classes"
+            f"{folder} must have a folder for each of the {len(real.class_names)} classes of {real.name}, "
+            f"got {len(folders)} folders"
         )
-    by_name = {_plain(name): name for name in found}
-    wanted = [_plain(name) for name in real.class_names]
-    if set(by_name) == set(wanted):
-        return [by_name[name] for name in wanted]
-    numbers = {name: re.search(r"[0-9]+$", name) for name in found}
+    by_name = {_normalise(name): name for name in folders}
+    classes = [_normalise(name) for name in real.class_names]
+    if set(by_name) == set(classes):
+        return [by_name[name] for name in classes]
+    numbers = {name: re.search(r"[0-9]+$", name) for name in folders}
     if all(numbers.values()):
-        return sorted(found, key=lambda name: int(numbers[name][0]))  # type: ignore[index]
-    others = sorted(by_name[name] for name in set(by_name) - set(wanted))
+        return sorted(folders, key=lambda name: int(numbers[name][0]))  # type: ignore[index]
+    others = sorted(by_name[name] for name in set(by_name) - set(classes))
     raise ValueError(
-        f"{folder} has the class folders {others[:5]}, which are no classes of {real.name} and no numbers. Name them "
-        f"as the classes ({', '.join(real.class_names[:5])}, ...), or by their labels: 0, 1, ..."
+        f"{folder}: class folders must be named like the classes of {real.name} "
+        f"({', '.join(real.class_names[:5])}, ...) or by their labels (0, 1, ...), got {others[:5]}"
     )
 
 
-def _plain(name: str) -> str:
-    """Returns a name without the signs that a folder's cannot have, or that people write in two ways."""
+def _normalise(name: str) -> str:
+    """Return a class name in lower case, without a label prefix such as `03_` and without special characters."""
     return re.sub(r"^[0-9]+_(?=[A-Za-z])|[^a-z0-9]", "", name.lower())
 
 
-class _Exact(Decoder):
-    """Reads images of the wanted size only: a set that was resized is another set."""
+class _ExactDecoder(Decoder):
+    """Read only images of the expected size, because resizing would change the set."""
 
     def __call__(self, path: Path) -> Tensor:
         from PIL import Image
@@ -147,95 +144,92 @@ class _Exact(Decoder):
         with Image.open(path) as image:
             if image.size != (self.size, self.size):
                 raise ValueError(
-                    f"{path} has {image.size[0]}x{image.size[1]} pixels, wanted {self.size}x{self.size}"
+                    f"{path} must have {self.size}x{self.size} pixels, got {image.size[0]}x{image.size[1]}"
                 )
         return super().__call__(path)
 
 
-def outside(syn: ImageSet) -> float:
-    """Returns the share of pixels beyond [0, 1] by more than a half: many of them tell of another preprocessing."""
+def far_outside(syn: ImageSet) -> float:
+    """Return the fraction of pixels outside [-0.5, 1.5]. A large value indicates another preprocessing."""
     if syn.space != "input":
         return 0.0
     pixels = syn.preprocess.inverse(syn.images)
     return float(((pixels < -0.5) | (pixels > 1.5)).float().mean())
 
 
-def import_verb(arguments: Sequence[str]) -> int:
-    """`dd-bench import SOURCE dataset=...`: makes of a released set an artifact like any other."""
+def import_command(arguments: Sequence[str]) -> int:
+    """Convert a released synthetic set to a set of dd_bench. Example: dd-bench import SOURCE dataset=cifar10 ..."""
     from dd_bench.pipeline.compose import USER_ERRORS
 
-    parser = argparse.ArgumentParser("dd-bench import", description=import_verb.__doc__)
+    parser = argparse.ArgumentParser("dd-bench import", description=import_command.__doc__)
     parser.add_argument("source", type=Path, help="images.pt, res_*.pt, or a folder of class folders")
     parser.add_argument(
-        "overrides", nargs="*", help="what it was distilled from: dataset=cifar10 dataset.preprocess=zca"
+        "overrides", nargs="*", help="the real set, e.g. dataset=cifar10 dataset.preprocess=zca"
     )
-    parser.add_argument("--labels", type=Path, help="labels.pt, beside images.pt")
+    parser.add_argument("--labels", type=Path, help="labels.pt, if SOURCE is images.pt")
     parser.add_argument("--logits", action="store_true", help="soft labels are logits, not probabilities")
-    parser.add_argument("--lr", type=float, help="the learning rate that was distilled along, if one was")
-    parser.add_argument("--index", type=int, help="which of the sets in res_*.pt")
-    parser.add_argument("--name", required=True, help="of the method on boards, e.g. mtt-authors")
+    parser.add_argument("--lr", type=float, help="learning rate that was distilled with the images")
+    parser.add_argument("--index", type=int, help="number of the set in res_*.pt, from 0")
+    parser.add_argument("--name", required=True, help="name of the method on leaderboards, e.g. mtt-authors")
     parser.add_argument("--ipc", type=int, required=True, help="images per class")
     parser.add_argument(
-        "--citation", action="append", default=[], help="of the paper, or where the files are from"
+        "--citation", action="append", default=[], help="the paper or the source of the files; repeatable"
     )
-    parser.add_argument("--to", type=Path, required=True, help="folder to make")
+    parser.add_argument("--to", type=Path, required=True, help="folder to create")
     args = parser.parse_intermixed_args(arguments)
     try:
-        folder, share = _imported(args)
+        folder, share = _import(args)
     except USER_ERRORS as error:
         sys.stderr.write(f"error: {error}\n")
         return 1
     if share > 0.1:
         sys.stderr.write(
-            f"warning: {100 * share:.1f} % of the pixels are far outside [0, 1] once the preprocessing is undone. "
-            "Was the set distilled under another? Use dataset.preprocess=zca, if it was whitened\n"
+            f"warning: after inverting the preprocessing, {100 * share:.1f} % of the pixels are far outside [0, 1]. "
+            "The set may have another preprocessing. If it was ZCA-whitened, use dataset.preprocess=zca\n"
         )
     sys.stdout.write(f"{folder}\n")
     return 0
 
 
-def _imported(args: argparse.Namespace) -> tuple[Path, float]:
+def _import(args: argparse.Namespace) -> tuple[Path, float]:
     from dd_bench.pipeline.compose import real_set
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", args.name):
         raise ValueError(
-            f"--name {args.name!r}: wanted letters, digits, _ . + and -, to name folders and boards, as mtt-authors"
+            f"--name must contain only letters, digits, _ . + and -, got {args.name!r}. Example: --name mtt-authors"
         )
     if not any(word.startswith("dataset=") for word in args.overrides):
-        raise ValueError("what was it distilled from? Use e.g. dataset=cifar10 dataset.preprocess=zca")
+        raise ValueError("the real set is missing. Example: dataset=cifar10 dataset.preprocess=zca")
     if other := [word for word in args.overrides if not re.match(r"[+~]{0,2}dataset[=.]", word)]:
-        raise ValueError(f"{other[0]} says nothing of the dataset, which is all that is asked for here")
+        raise ValueError(f"only overrides of dataset are allowed, got {other[0]}. Example: dataset=cifar10")
     if shipped_config("method", args.name):
         raise ValueError(
-            f"--name {args.name} is a method of this suite, which did not make this set. Use --name {args.name}-authors"
+            f"--name must not be a method of dd_bench, got {args.name}. Example: --name {args.name}-authors"
         )
     real, config = real_set(args.overrides)
     if real.modality != "image":
-        raise ValueError(f"{real.name} is of {real.modality}s, and released sets are of images")
+        raise ValueError(f"only sets of images can be imported, and {real.name} consists of {real.modality}s")
     files = [args.source]
     pair = args.labels is not None
     for flag, given in (("--lr", args.lr is not None), ("--logits", args.logits)):
         if given and not pair:
-            raise ValueError(f"{flag} is of a pair of tensors. Use it with --labels labels.pt")
+            raise ValueError(f"{flag} requires a file of labels. Example: --labels labels.pt")
     if args.index is not None and (pair or args.source.is_dir()):
-        raise ValueError("--index is of res_*.pt, which hold several sets")
+        raise ValueError("--index requires a file with a list of sets, res_*.pt")
     if args.source.is_dir():
         syn = read_folder(args.source, real)
         files = sorted(p for p in args.source.rglob("*") if p.is_file())
-    elif args.labels is not None:
+    elif pair:
         syn = read_pair(args.source, args.labels, real, logits=args.logits, lr=args.lr)
         files += [args.labels]
     else:
         syn = read_list(args.source, args.index, real)
     syn.check_ipc(args.ipc)
-    of = {
+    digests = {
         str(f.relative_to(args.source)) if args.source.is_dir() else f.name: str(file_sha256(f))
         for f in files
     }
-    told = {
-        "dataset": config,
-        "released": {"files": of} if len(of) < 9 else {"files": len(of), "sha256": _both(of)},
-    }
+    released = {"files": digests} if len(digests) < 9 else {"files": len(digests), "sha256": _digest(digests)}
     folder = storage.save(
         syn,
         args.to,
@@ -243,54 +237,53 @@ def _imported(args: argparse.Namespace) -> tuple[Path, float]:
         method=args.name,
         ipc=args.ipc,
         seed=0,
-        config=told,
+        config={"dataset": config, "released": released},
         citations=[*args.citation, real.citation],
         provenance={"notes": [f"imported from {args.source.name}, which others made"]},
     )
-    return folder, outside(syn)
+    return folder, far_outside(syn)
 
 
-def _of(real: RealSet, images: Tensor, labels: Tensor, lr: float | None) -> ImageSet:
+def _image_set(real: RealSet, images: Tensor, labels: Tensor, lr: float | None) -> ImageSet:
     if tuple(images.shape[1:]) != tuple(real.shape):
         raise ValueError(
-            f"images are {tuple(images.shape)}, those of {real.name} are (n, {', '.join(map(str, real.shape))})"
+            f"images must have shape (n, {', '.join(map(str, real.shape))}) as {real.name}, got {tuple(images.shape)}"
         )
     labels = labels.float() if labels.is_floating_point() else labels.long()
     return ImageSet.of(real, images.float(), labels, "input", lr=lr)
 
 
 def _tensor(path: Path) -> Tensor:
-    content = _loaded(path)
+    content = _load(path)
     if not isinstance(content, Tensor) or content.is_sparse or content.is_meta or content.is_complex():
         kind = "NumPy value" if isinstance(content, Ignored) else type(content).__name__
-        raise ValueError(f"{path} holds a {kind}, wanted a dense tensor of real numbers")
+        raise ValueError(f"{path} must contain a dense tensor of real numbers, got {kind}")
     return content
 
 
-def _loaded(path: Path) -> Any:
-    """Returns what a file of `torch.save` holds, if that is data alone.
+def _load(path: Path) -> Any:
+    """Load a file of `torch.save` that contains only data.
 
     Raises:
-        ValueError: it is no such file, or wants code to be run.
+        ValueError: the file was not written by `torch.save`, or loading it would run code.
     """
     if not path.is_file():
-        raise ValueError(f"there is no file {path}")
+        raise ValueError(f"the file {path} does not exist")
     try:
         with (
             torch.serialization.safe_globals([(Ignored, name) for name in IGNORED]),
             warnings.catch_warnings(),
         ):
-            warnings.simplefilter("ignore")  # of files that are none: the error says it
+            warnings.simplefilter("ignore")  # for an invalid file, the error below is enough
             return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # whatever a stranger's bytes make the reader stumble over
-        wants = re.search(r"GLOBAL ([\w.]+)", str(error))
-        why = f"it wants {wants[1]} to be called" if wants else "torch.save wrote no such file"
+    except Exception as error:  # an untrusted file can cause any error
+        called = re.search(r"GLOBAL ([\w.]+)", str(error))
+        reason = f"it calls {called[1]}" if called else "it is not a file of torch.save"
         raise ValueError(
-            f"{path} is not loaded: {why}. Wanted a file of tensors alone; save them with torch.save(tensor, FILE)"
+            f"{path} was not loaded: {reason}. The file must contain only tensors. Example: torch.save(tensor, FILE)"
         ) from error
 
 
-def _both(of: dict[str, str]) -> str:
-    return hashlib.sha256(
-        "\n".join(f"{name} {digest}" for name, digest in sorted(of.items())).encode()
-    ).hexdigest()
+def _digest(files: dict[str, str]) -> str:
+    lines = [f"{name} {digest}" for name, digest in sorted(files.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()

@@ -1,7 +1,7 @@
-"""A folder somewhere else: on a web server, in an object store, on the Hugging Face hub, on another disk.
+"""Read and write a folder at a URL: on a web server, in an object store, on the Hugging Face hub, or on a disk.
 
-Whatever fsspec opens: `https://`, `s3://`, `hf://datasets/USER/NAME[@REVISION]`, `file://`. Classes of errors differ
-from library to library; here all are OSError, and say which URL could not be had.
+Supports every URL that fsspec can open, e.g. `https://`, `s3://`, `hf://datasets/USER/NAME[@REVISION]`, `file://`. The
+libraries behind fsspec raise different classes of errors. `Remote` converts them to OSError and adds the URL.
 """
 
 from __future__ import annotations
@@ -18,17 +18,17 @@ from typing import Any
 import fsspec
 
 BLOCK = 1 << 20
-"""Bytes that are read at a time."""
+"""Number of bytes per read."""
 ATTEMPTS = 3
-"""Times that a transfer which breaks is taken up again before it is given up; what has arrived is kept."""
-SMALL = 16 << 20
-"""Bytes above which a file that is read at once (a card) is no such file."""
-AT_ONCE = 16
-"""Small files that are asked for at a time."""
-GONE = (404, 410)
-"""Answers of a server that say that a file is not there; all others say that it could not be had."""
+"""Number of attempts at a download. Each attempt continues where the previous one failed."""
+MAX_READ = 16 << 20
+"""Maximum size in bytes of a file that is read into memory, such as a card."""
+THREADS = 16
+"""Number of files that are read in parallel."""
+NOT_FOUND = (404, 410)
+"""HTTP statuses of a missing file. All other error statuses mean that it could not be read."""
 EXTRAS = {"s3": "'dd-bench[s3]'", "s3a": "'dd-bench[s3]'"}
-"""Extra of this package that brings the library of a scheme."""
+"""Optional dependency of dd-bench that installs the library for a URL scheme."""
 EXAMPLES = "file:///absolute/folder, s3://BUCKET/FOLDER, hf://datasets/USER/NAME, https://HOST/FOLDER"
 
 
@@ -42,73 +42,78 @@ class Remote:
 
     @classmethod
     def at(cls, url: str) -> Remote:
-        """Opens a URL; nothing is transferred yet.
+        """Create the file system of a URL without transferring data.
 
         Raises:
-            ValueError: no library knows such URLs.
-            ImportError: the library that does is not installed.
+            ValueError: fsspec does not support the URL.
+            ImportError: the library for the URL scheme is not installed.
+            OSError: the file system could not be reached.
         """
         url = folder_url(url)
         scheme = url.partition("://")[0]
         try:
-            # a cached system remembers listings that others have changed since
+            # a cached file system could return outdated listings
             system, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
         except ImportError as error:
-            named = EXTRAS.get(scheme) or re.search(r"[Ii]nstall ['\"]?([A-Za-z0-9_-]+)", str(error))
-            how = f". Use: pip install {named if isinstance(named, str) else named[1]}" if named else ""
-            raise ImportError(f"{scheme}:// needs a library that is not installed ({error}){how}") from error
+            package = EXTRAS.get(scheme) or re.search(r"[Ii]nstall ['\"]?([A-Za-z0-9_-]+)", str(error))
+            hint = (
+                f". Use: pip install {package if isinstance(package, str) else package[1]}" if package else ""
+            )
+            raise ImportError(
+                f"{scheme}:// requires a library that is not installed ({error}){hint}"
+            ) from error
         except ValueError as error:
-            raise ValueError(f"{url}: no library knows such URLs ({error}). Use e.g. {EXAMPLES}") from error
+            raise ValueError(f"the URL {url} is not supported ({error}). Examples: {EXAMPLES}") from error
         except OSError as error:
             raise OSError(f"{url} could not be reached: {error}") from error
-        known = [system.protocol] if isinstance(system.protocol, str) else system.protocol
-        if scheme not in known:
-            raise ValueError(f"{url} would be opened as {known[0]}://. Use e.g. {EXAMPLES}")
+        schemes = [system.protocol] if isinstance(system.protocol, str) else system.protocol
+        if scheme not in schemes:
+            raise ValueError(f"{url} would be opened as {schemes[0]}://. Examples: {EXAMPLES}")
         return cls(url, system, str(path))
 
     @property
     def web(self) -> bool:
-        """Whether it is a web server, which can be read and not written."""
+        """Whether the URL is on a web server, which is read-only."""
         return self.url.startswith(("http://", "https://"))
 
     def read(self, name: str) -> bytes:
-        """Returns a small file.
+        """Return the content of a file of at most `MAX_READ` bytes.
 
         Raises:
-            FileNotFoundError: there is none.
-            OSError: it could not be read, or is not small.
+            FileNotFoundError: the file does not exist.
+            OSError: the file could not be read or is too large.
         """
-        with self._opened(name) as source:
+        with self._open(name) as source:
             content = bytearray()
-            while block := source.read(BLOCK):  # a web server's come as they arrive
+            while block := source.read(BLOCK):  # a web server may return fewer bytes
                 content += block
-                if len(content) > SMALL:
-                    raise OSError(f"larger than {SMALL:,} bytes, which no such file is")
+                if len(content) > MAX_READ:
+                    raise OSError(f"the file must have at most {MAX_READ:,} bytes, and it is larger")
         return bytes(content)
 
     def read_all(self, names: list[str]) -> dict[str, bytes]:
-        """Returns those of several small files that are there, asking for all at once.
+        """Read several files in parallel, see `read`; return the contents of those that exist.
 
         Raises:
-            OSError: one could not be read, for another reason than that it is not there; or is not small.
+            OSError: an existing file could not be read or is too large.
         """
 
-        def one(name: str) -> bytes | None:
+        def read_one(name: str) -> bytes | None:
             try:
                 return self.read(name)
             except FileNotFoundError:
                 return None
 
-        with ThreadPoolExecutor(AT_ONCE) as pool:
-            found = dict(zip(names, pool.map(one, names), strict=True))
-        return {name: content for name, content in found.items() if content is not None}
+        with ThreadPoolExecutor(THREADS) as pool:
+            contents = dict(zip(names, pool.map(read_one, names), strict=True))
+        return {name: content for name, content in contents.items() if content is not None}
 
     def fetch(self, name: str, to: Path) -> None:
-        """Copies a file to `to`, going on where an earlier attempt ended, if the server can.
+        """Download a file to `to`. Continue an earlier attempt if the server supports it.
 
         Raises:
-            FileNotFoundError: there is no such file.
-            OSError: the transfer broke, several times; or nothing more could be written. What arrived is kept.
+            FileNotFoundError: the file does not exist.
+            OSError: `ATTEMPTS` attempts failed, or `to` could not be written. Data received so far is kept.
         """
         for attempt in range(ATTEMPTS):
             try:
@@ -120,133 +125,136 @@ class Remote:
                     raise
 
     def _fetch(self, name: str, to: Path) -> None:
-        have = to.stat().st_size if to.exists() else 0
-        if have:
+        if start := to.stat().st_size if to.exists() else 0:
             try:
-                return self._copy(name, to, have)
+                return self._copy(name, to, start)
             except _Unseekable:
-                have = 0
-        return self._copy(name, to, have)
+                pass
+        return self._copy(name, to, 0)
 
-    def _copy(self, name: str, to: Path, have: int) -> None:
-        with self._opened(name, have) as source:
-            block = source.read(BLOCK)  # before what is there is cut off
-            with _written(to):
+    def _copy(self, name: str, to: Path, start: int) -> None:
+        with self._open(name, start) as source:
+            block = source.read(BLOCK)  # before the truncation below, so that a failure loses no data
+            with _local_writes(to):
                 sink = to.open("ab")
-                sink.truncate(have)
+                sink.truncate(start)
             with sink:
                 while block:
-                    with _written(to):
+                    with _local_writes(to):
                         sink.write(block)
                         sink.flush()
                     block = source.read(BLOCK)
 
     @contextmanager
-    def _opened(self, name: str, start: int = 0) -> Iterator[Any]:
-        """Opens a file for reading from a byte on, which not every web server can."""
-        how = {"block_size": 0} if self.web and not start else {}  # else each block is a request
-        with self._reached(name), self.system.open(self._of(name), "rb", **how) as source:
+    def _open(self, name: str, start: int = 0) -> Iterator[Any]:
+        """Open a file for reading at byte `start`, which not every web server supports."""
+        options = (
+            {"block_size": 0} if self.web and not start else {}
+        )  # stream; otherwise one request per block
+        with self._errors(name), self.system.open(self._path(name), "rb", **options) as source:
             if start:
                 source.seek(start)
             yield source
 
     def digest(self, name: str) -> str | None:
-        """Returns the sha256 of a file, or None if it is not there."""
-        found = hashlib.sha256()
+        """Return the sha256 of a file, or None if it does not exist."""
+        sha256 = hashlib.sha256()
         try:
-            with self._opened(name) as source:
+            with self._open(name) as source:
                 while block := source.read(BLOCK):
-                    found.update(block)
+                    sha256.update(block)
         except FileNotFoundError:
             return None
-        return found.hexdigest()
+        return sha256.hexdigest()
 
     def write(self, name: str, file: Path) -> None:
-        """Copies a file there.
+        """Upload a local file.
 
         Raises:
-            OSError: it could not be written.
+            OSError: the file could not be written.
         """
         if self.web:
-            raise OSError(
-                f"{self.url} can be read and not written. Use file://, s3:// or hf://datasets/USER/NAME"
-            )
-        with self._reached(name):
-            if (
-                "file" in self.system.protocol
-            ):  # stores have no folders, and would make a bucket of a misspelling
-                with _made(self.url):
+            raise OSError(f"{self.url} is read-only. Use file://, s3:// or hf://datasets/USER/NAME")
+        with self._errors(name):
+            # object stores have no folders, and there makedirs would create a bucket if its name is misspelt
+            if "file" in self.system.protocol:
+                with _folder_creation(self.url):
                     self.system.makedirs(self.path, exist_ok=True)
-            self.system.put_file(str(file), self._of(name))
+            self.system.put_file(str(file), self._path(name))
 
     def remove(self, name: str) -> None:
-        """Removes a file, if it is there."""
-        with self._reached(name):
-            if self.system.exists(self._of(name)):
-                self.system.rm_file(self._of(name))
+        """Delete a file if it exists."""
+        with self._errors(name):
+            if self.system.exists(self._path(name)):
+                self.system.rm_file(self._path(name))
 
     def folders(self) -> list[str]:
-        """Returns the names of what lies in this folder and may be a folder itself, sorted."""
-        with self._reached(""):
-            found = self.system.ls(self.path, detail=True)
-        names = {str(f["name"]).rstrip("/").rpartition("/")[2] for f in found if f.get("type") == "directory"}
+        """Return the sorted names of the subfolders."""
+        with self._errors(""):
+            listing = self.system.ls(self.path, detail=True)
+        names = {
+            str(f["name"]).rstrip("/").rpartition("/")[2] for f in listing if f.get("type") == "directory"
+        }
         return sorted(names)
 
-    def _of(self, name: str) -> str:
+    def _path(self, name: str) -> str:
         return f"{self.path}/{name}"
 
     @contextmanager
-    def _reached(self, name: str) -> Iterator[None]:
+    def _errors(self, name: str) -> Iterator[None]:
+        """Convert the errors of all libraries to OSError and add the URL of the file."""
         where = f"{self.url}/{name}".rstrip("/")
         try:
             yield
         except FileNotFoundError as error:
-            if lost := _lost(error):
-                kind = PermissionError if _answer(lost) in (401, 403) else OSError
-                raise kind(f"{where} could not be reached: {lost}") from error
-            raise FileNotFoundError(f"there is no {where}") from error
+            if cause := _other_cause(error):
+                kind = PermissionError if _http_status(cause) in (401, 403) else OSError
+                raise kind(f"{where} could not be reached: {cause}") from error
+            raise FileNotFoundError(f"{where} does not exist") from error
         except (_Unwritable, MemoryError):
             raise
         except PermissionError as error:
             raise PermissionError(f"{where} could not be reached: {error}") from error
         except ValueError as error:
             if "range" in str(error) or "seek" in str(error):
-                raise _Unseekable(f"{where} can only be read from its beginning") from error
+                raise _Unseekable(f"{where} can only be read from the beginning") from error
             raise OSError(f"{where} could not be read: {error}") from error
-        except Exception as error:  # every library has classes of its own
+        except Exception as error:  # every library has its own error classes
             raise OSError(f"{where} could not be reached: {str(error) or type(error).__name__}") from error
 
 
-def _lost(error: FileNotFoundError) -> BaseException | None:
-    """Returns the trouble that a library takes for a file that is not there; None where a server said so."""
+def _other_cause(error: FileNotFoundError) -> BaseException | None:
+    """Return the network error that a library reports as a missing file, or None if the file is really missing."""
     cause = error.__cause__
     while cause is not None:
-        broken = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
-        if broken and not isinstance(cause, FileNotFoundError) and _answer(cause) not in GONE:
+        failed = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
+        if failed and not isinstance(cause, FileNotFoundError) and _http_status(cause) not in NOT_FOUND:
             return cause
         cause = cause.__cause__
     return None
 
 
 def folder_url(url: str) -> str:
-    """Returns the URL of a folder without a slash at its end.
+    """Return the URL of a folder without trailing slashes.
 
     Raises:
-        ValueError: it is none that a library knows.
+        ValueError: the URL is not supported, or has no scheme or path, or has a query.
     """
-    scheme, found, rest = url.partition("://")
-    rest = rest.rstrip("/")
-    if found and scheme not in fsspec.available_protocols():
-        raise ValueError(f"{url}: no library knows such URLs. Use e.g. {EXAMPLES}")
-    if not found or not rest:
-        raise ValueError(f"{url!r} is no URL of a folder. Use e.g. {EXAMPLES}")
-    if scheme != "file" and ("?" in url or "#" in url):  # a folder may be named so
-        raise ValueError(f"{url!r} has a query: wanted the folder of a set, as https://HOST/sets/NAME")
-    return f"{scheme}://{rest}"
+    scheme, separator, path = url.partition("://")
+    path = path.rstrip("/")
+    if separator and scheme not in fsspec.available_protocols():
+        raise ValueError(f"the URL {url} is not supported. Examples: {EXAMPLES}")
+    if not separator or not path:
+        raise ValueError(f"expected the URL of a folder, got {url!r}. Examples: {EXAMPLES}")
+    if scheme != "file" and ("?" in url or "#" in url):  # in a file:// URL they can be part of a name
+        raise ValueError(
+            f"the URL must have no query or fragment, got {url!r}. Example: https://HOST/sets/NAME"
+        )
+    return f"{scheme}://{path}"
 
 
-def _answer(error: BaseException) -> int | None:
-    """Returns the status that a server answered with, as aiohttp, requests and botocore tell it; None without one."""
+def _http_status(error: BaseException) -> int | None:
+    """Return the HTTP status in an error of aiohttp, requests or botocore, or None."""
     response = getattr(error, "response", None)
     if isinstance(response, dict):
         status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
@@ -255,25 +263,25 @@ def _answer(error: BaseException) -> int | None:
     return status if isinstance(status, int) else None
 
 
-@contextmanager
-def _made(url: str) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _Unwritable(error.errno, f"{error.strerror}; no folder can be made there", url) from error
-
-
 class _Unseekable(OSError):
-    """A server sends the whole of a file or nothing."""
+    """The server cannot send a part of a file."""
 
 
 class _Unwritable(OSError):
-    """Nothing more could be written here: another attempt would end the same."""
+    """A file or folder cannot be written, so that another attempt would fail too."""
 
 
 @contextmanager
-def _written(to: Path) -> Iterator[None]:
+def _folder_creation(url: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _Unwritable(error.errno, f"{error.strerror}; what has arrived is kept", str(to)) from error
+        raise _Unwritable(error.errno, f"{error.strerror}; the folder could not be created", url) from error
+
+
+@contextmanager
+def _local_writes(to: Path) -> Iterator[None]:
+    try:
+        yield
+    except OSError as error:
+        raise _Unwritable(error.errno, f"{error.strerror}; data received so far is kept", str(to)) from error

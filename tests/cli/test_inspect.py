@@ -1,4 +1,4 @@
-"""The verbs that read: list, show and verify say what there is, and exit with 1 where something is damaged."""
+"""The commands list, show and verify, and their exit status 1 if a file is damaged."""
 
 from importlib.resources import files
 from pathlib import Path
@@ -8,28 +8,28 @@ import pytest
 
 @pytest.fixture
 def finished(dd_bench, small, tmp_path):
-    """A set's folder and a record, as a run leaves them."""
+    """The folder of a set and the record of a finished run."""
     assert dd_bench("run", *small("random")).code == 0
     (folder,), (record,) = (tmp_path / "runs" / "sets").iterdir(), (tmp_path / "runs" / "records").iterdir()
     return folder, record
 
 
 def test_list(dd_bench):
-    everything = dd_bench("list")
-    assert everything.code == 0
+    full = dd_bench("list")
+    assert full.code == 0
     for text in ("method=", "dataset=", "protocol=", "dm", "digits", "Gradient matching"):
-        assert text in everything.text
+        assert text in full.text
     one = dd_bench("list", "protocol")
     assert one.code == 0 and "dc-300" in one.text and "digits" not in one.text
     experiments = Path(str(files("dd_bench.conf") / "experiment"))
-    assert f"experiment= ({len(list(experiments.rglob('*.yaml')))})" in everything.text
+    assert f"experiment= ({len(list(experiments.rglob('*.yaml')))})" in full.text
     nested = len(list((experiments / "paper" / "cifar10").iterdir()))
-    assert "paper/cifar10/ " in everything.text and "paper/cifar10/mtt_ipc1" not in everything.text
-    assert f"{nested} more, shown by: dd-bench list experiment" in everything.text
+    assert "paper/cifar10/ " in full.text and "paper/cifar10/mtt_ipc1" not in full.text
+    assert f"{nested} more; to list them: dd-bench list experiment" in full.text
     one = dd_bench("list", "experiment")
     assert "paper/cifar10/mtt_ipc1 " in one.text and "MTT on CIFAR-10, IPC 1" in one.text
     wrong = dd_bench("list", "colours")
-    assert wrong.code == 2 and "there is no group 'colours'" in wrong.text
+    assert wrong.code == 2 and "got 'colours'" in wrong.text
 
 
 def test_show(dd_bench, finished):
@@ -42,16 +42,16 @@ def test_show(dd_bench, finished):
         done = dd_bench("show", str(path))
         assert done.code == 0, done.text
         assert all(word in done.text for word in words), done.text
-        assert "…" not in done.text, "a path is there to be copied"
+        assert "…" not in done.text, "paths must not be shortened, so that they can be copied"
 
 
-def test_show_a_set_that_says_little_of_its_making(dd_bench, finished):
+def test_show_set_with_incomplete_provenance(dd_bench, finished):
     (finished[0] / "provenance.json").write_text('{"seconds": {"distill": 1.5}}')
     assert dd_bench("show", str(finished[0])).code == 0
 
 
 @pytest.mark.parametrize("path", ["nowhere", "nowhere.json", "."])
-def test_show_nothing(dd_bench, path):
+def test_show_missing_path(dd_bench, path):
     done = dd_bench("show", path)
     assert done.code == 1 and "error:" in done.text and "Traceback" not in done.text
 
@@ -69,8 +69,8 @@ def test_verify(dd_bench, finished):
     assert done.text.count("damaged:") == 2 and "preview.png was changed or cut" in done.text
 
 
-def test_brackets_in_a_message_are_not_markup(dd_bench, tmp_path):
-    """`pip install 'dd-bench[graph]'` would lose its end."""
+def test_brackets_are_not_markup(dd_bench, tmp_path):
+    """As markup, `pip install 'dd-bench[graph]'` would lose the extra."""
     folder = tmp_path / "sets[red]"
     folder.mkdir()
     assert "sets[red] is no synthetic set" in dd_bench("verify", str(folder)).text

@@ -1,4 +1,4 @@
-"""Sweeps: what became of every job, what is left to do, and the launchers that spread them."""
+"""Sweeps: the state of every job, the selection of missing jobs, and the launchers."""
 
 import json
 import os
@@ -18,20 +18,20 @@ from dd_bench.records.record import load_record
 SMALL = ["model.width=8", "protocol.recipe.epochs=2", "evaluator.num_networks=1", "runtime=one_thread"]
 
 
-def sweep_in(folder):
+def sweep_file(folder):
     (path,) = (folder / "sweeps").glob("*.json")
     return path
 
 
-def test_a_sweep_is_spelt_out():
+def test_expand():
     jobs = expand(["method=random,dm", "ipc=1,10", "hydra/launcher=joblib", "model.width=8"])
     assert jobs == [[f"method={m}", f"ipc={i}", "model.width=8"] for m in ("random", "dm") for i in (1, 10)]
     assert job_id("run", jobs[0]) == job_id("run", jobs[0][::-1]) != job_id("distill", jobs[0])
 
 
-def test_a_key_of_what_is_swept_is_defer_to_jobs_alone():
-    """The default method has no `syn_steps`, and Hydra composes the defaults before any job."""
-    told = [
+def test_keys_of_swept_groups_are_deferred_to_jobs():
+    """The default method has no `syn_steps`, and Hydra composes the defaults before the jobs."""
+    arguments = [
         "-m",
         "method=mtt,ftd",
         "method.syn_steps=3",
@@ -40,20 +40,28 @@ def test_a_key_of_what_is_swept_is_defer_to_jobs_alone():
         "out=a,b",
         "--config-dir=x",
     ]
-    assert defer_to_jobs(told) == [w.replace("=3", "=choice(3)") for w in told]
-    assert [typed_argument(w) for w in defer_to_jobs(told)] == told
+    assert defer_to_jobs(arguments) == [w.replace("=3", "=choice(3)") for w in arguments]
+    assert [typed_argument(w) for w in defer_to_jobs(arguments)] == arguments
     assert expand(["method=mtt,ftd", "method.syn_steps=choice(3)"])[1] == ["method=ftd", "method.syn_steps=3"]
-    told = [
+    arguments = [
         "experiment=glob(a*)",
         "protocol.recipe.milestones=[1,2]",
         "dataset.name=null",
         "hydra.verbose=true",
     ]
-    assert defer_to_jobs(told) == [told[0], "protocol.recipe.milestones=choice([1,2])", *told[2:]]
-    assert [typed_argument(w) for w in defer_to_jobs(told)] == told
+    assert defer_to_jobs(arguments) == [
+        arguments[0],
+        "protocol.recipe.milestones=choice([1,2])",
+        *arguments[2:],
+    ]
+    assert [typed_argument(w) for w in defer_to_jobs(arguments)] == arguments
     assert typed_argument("ipc=choice(1,[2,3])") == "ipc=choice(1,[2,3])"
-    for same in (["method=mtt", "method.syn_steps=3"], ["method=mtt,ftd", "method.a=1,2"], ["a=[", "b.c=1"]):
-        assert defer_to_jobs(same) == same
+    for unchanged in (
+        ["method=mtt", "method.syn_steps=3"],
+        ["method=mtt,ftd", "method.a=1,2"],
+        ["a=[", "b.c=1"],
+    ):
+        assert defer_to_jobs(unchanged) == unchanged
 
 
 @pytest.mark.parametrize(
@@ -61,23 +69,23 @@ def test_a_key_of_what_is_swept_is_defer_to_jobs_alone():
     ["3", "-1.5e-3", "true", "word", "a/b:c-d", "[1,2]", "[a,[b]]", "{a:1,b:[2]}", "null", "[1,null]", "'3'", '"a,b"',
      "'null'", '"it\'s"', "int(3)", "${seed}", "", "[]", "{}"],
 )  # fmt: skip
-def test_what_a_job_is_told_is_what_was_written(value):
-    """A choice of one is the value itself; what Hydra reads otherwise inside of one stays as it was."""
-    told = ["method=mtt,ftd", f"method.x={value}"]
+def test_deferred_value_is_unchanged(value):
+    """`choice(x)` has the value of `x`. Values that Hydra parses differently inside `choice` are not deferred."""
+    arguments = ["method=mtt,ftd", f"method.x={value}"]
     parse = OverridesParser.create().parse_overrides
-    (_, job) = parse(expand(defer_to_jobs(told))[1])
-    (alone,) = parse(told[1:])
-    assert job.value() == alone.value() and type(job.value()) is type(alone.value())
+    (_, job) = parse(expand(defer_to_jobs(arguments))[1])
+    (plain,) = parse(arguments[1:])
+    assert job.value() == plain.value() and type(job.value()) is type(plain.value())
 
 
-def test_a_sweep_over_methods_takes_a_key_that_the_default_lacks(dd_bench):
+def test_sweep_over_methods_with_a_key_missing_in_the_default(dd_bench):
     done = dd_bench("run", "-m", "method=mtt,ftd", "method.syn_steps=3", "dataset=motifs", "model=gin")
     assert done.code == 0 and "sweep: 0 of 2 done, 2 skipped" in done.text, done.text
 
 
 @pytest.fixture
-def known(tmp_path):
-    """Writes a sweep of four jobs, and what is known of some."""
+def write_sweep(tmp_path):
+    """Write a sweep of four jobs, and the states of some of them."""
 
     def write(**states):
         words = [[f"ipc={i}"] for i in range(4)]
@@ -100,46 +108,50 @@ def known(tmp_path):
     return write
 
 
-def test_the_headline_counts_and_guesses(known):
-    assert headline(known()) == "sweep: 0 of 4 done"
-    path = known(
+def test_headline(write_sweep):
+    assert headline(write_sweep()) == "sweep: 0 of 4 done"
+    path = write_sweep(
         j0={"state": "done", "seconds": 600.0},
         j1={"state": "running"},
         j2={"state": "failed", "reason": "why"},
     )
     assert headline(path) == "sweep: 1 of 4 done, 1 running, 1 failed, about 20 min to go"
-    path = known(**{f"j{i}": {"state": "done", "seconds": s} for i, s in enumerate([3600.0, 60.0, 60.0])})
-    assert headline(path) == "sweep: 3 of 4 done, about 1 min to go", "not by the one that made the teachers"
-    path = known(j0={"state": "done"}, j1={"state": "running"}, j2={"state": "failed", "reason": "why"})
+    path = write_sweep(
+        **{f"j{i}": {"state": "done", "seconds": s} for i, s in enumerate([3600.0, 60.0, 60.0])}
+    )
+    assert headline(path) == "sweep: 3 of 4 done, about 1 min to go", (
+        "the first job builds the teachers and must not count"
+    )
+    path = write_sweep(j0={"state": "done"}, j1={"state": "running"}, j2={"state": "failed", "reason": "why"})
     running, *failed = report(path).splitlines()[1:]
     assert running.startswith("  running on elsewhere for ") and running.endswith(" h: ipc=1")
     assert failed == ["  failed: ipc=2", "      why"]
 
 
-def test_a_process_that_is_gone_has_died(known):
+def test_job_whose_process_is_gone_has_died(write_sweep):
     import socket
 
-    gone = subprocess.Popen([sys.executable, "-c", ""])
-    gone.wait()
-    path = known(j0={"state": "running", "host": socket.gethostname(), "pid": gone.pid})
+    process = subprocess.Popen([sys.executable, "-c", ""])
+    process.wait()
+    path = write_sweep(j0={"state": "running", "host": socket.gethostname(), "pid": process.pid})
     assert "1 died" in headline(path) and "its process no longer exists" in report(path)
     assert "1 running" in headline(
-        known(j0={"state": "running", "host": socket.gethostname(), "pid": os.getpid()})
+        write_sweep(j0={"state": "running", "host": socket.gethostname(), "pid": os.getpid()})
     )
 
 
-def test_a_file_that_is_not_whole_is_of_no_job(known, tmp_path):
-    path = known(j0={"state": "done"})
+def test_incomplete_job_file_is_ignored(write_sweep, tmp_path):
+    path = write_sweep(j0={"state": "done"})
     (tmp_path / "sweeps" / "jobs" / f"{job_id('run', ['ipc=0'])}.json").write_text('{"verb"')
     assert [job for _, job in jobs_of(path)] == [None] * 4
 
 
-def test_failures_are_listed_and_stop_nothing(dd_bench, tmp_path):
-    """An impossible job, one that breaks, and two that do not; then the same again, launching what is missing alone."""
-    how = ["run", "-m", "method=random,herding", "ipc=1,999", *SMALL]
-    done = dd_bench(*how, "seed=0")
+def test_failed_jobs_are_listed_and_do_not_stop_the_sweep(dd_bench, tmp_path):
+    """Sweeps with skipped jobs, with jobs that do not compose, and with failing jobs; also with --only-missing."""
+    command_line = ["run", "-m", "method=random,herding", "ipc=1,999", *SMALL]
+    done = dd_bench(*command_line, "seed=0")
     assert done.code == 0, done.text
-    path = sweep_in(tmp_path / "runs")
+    path = sweep_file(tmp_path / "runs")
     states = {tuple(w[:2]): job.state for w, job in jobs_of(path)}
     assert states[("method=random", "ipc=1")] == states[("method=herding", "ipc=1")] == "done"
     assert states[("method=random", "ipc=999")] == "skipped"
@@ -151,24 +163,26 @@ def test_failures_are_listed_and_stop_nothing(dd_bench, tmp_path):
     assert (
         typo.code == 1 and "2 of 3 done, 1 failed" in typo.text and "failed: method=nosuch ipc=1" in typo.text
     )
-    assert "Could not find 'method/nosuch'" in typo.text, "its reason"
+    assert "Could not find 'method/nosuch'" in typo.text, "the reason must be shown"
     progress = dd_bench("progress", "my runs")
     assert progress.code == 1 and "'out=my runs'" in progress.text
     quoted = dd_bench(
         "run", "-m", "--only-missing", "method=random,herding", "ipc=1", *SMALL, "seed=0", "out='my runs'"
     )
-    assert quoted.code == 0 and "2 of 2 jobs are finished; 0 to do" in quoted.text
+    assert quoted.code == 0 and "2 of 2 jobs are finished, 0 to run" in quoted.text
     assert "sweep: 2 of 2 done" in quoted.text
-    nothing = dd_bench("run", "-m", "experiment=glob(nosuch_*)", "out=empty")
-    assert nothing.code == 1 and "no job in experiment=glob(nosuch_*)" in nothing.text
+    empty = dd_bench("run", "-m", "experiment=glob(nosuch_*)", "out=empty")
+    assert (
+        empty.code == 1 and "a glob(...) in experiment=glob(nosuch_*) out=empty matches no file" in empty.text
+    )
 
-    broken = dd_bench(*[w.replace("ipc=1,999", "ipc=1,zero") for w in how])
+    broken = dd_bench(*[w.replace("ipc=1,999", "ipc=1,zero") for w in command_line])
     assert broken.code == 1 and broken.text.count("must be an integer") >= 2
     assert "failed: method=random ipc=zero" in broken.text and "2 of 4 done, 2 failed" in broken.text
     assert dd_bench("progress", "runs").code == 1
 
 
-def test_a_launcher_that_is_not_installed_says_how(dd_bench, monkeypatch):
+def test_missing_launcher_library(dd_bench, monkeypatch):
     monkeypatch.setattr("dd_bench.cli.main.find_spec", lambda name: None)
     for launcher, library in (
         ("cores", "joblib"),
@@ -177,32 +191,34 @@ def test_a_launcher_that_is_not_installed_says_how(dd_bench, monkeypatch):
         ("submitit_local", "submitit"),
     ):
         done = dd_bench("run", "-m", f"hydra/launcher={launcher}", "ipc=1,2")
-        assert f"needs hydra-{library}-launcher" in str(done.code) and "'dd-bench[launchers]'" in str(
+        assert f"requires hydra-{library}-launcher" in str(done.code) and "'dd-bench[launchers]'" in str(
             done.code
         )
     assert dd_bench("run", "-m", "hydra/launcher=basic", "method=random", "ipc=1", *SMALL).code == 0
 
 
-def test_only_what_is_missing_is_launched(dd_bench, tmp_path, monkeypatch):
+def test_only_missing_jobs_are_launched(dd_bench, tmp_path, monkeypatch):
     from hydra.core.plugins import Plugins
 
     Plugins.instance()
     sweeper = sys.modules["hydra._internal.core_plugins.basic_sweeper"].BasicSweeper
     monkeypatch.setattr(sweeper, "split_arguments", staticmethod(sweeper.split_arguments))
-    how = ["run", "-m", "method=random", *SMALL]
-    assert dd_bench(*how, "ipc=1").code == 0
-    both = dd_bench(*how, "ipc=1,2", "--only-missing")
-    assert both.code == 0 and "1 of 2 jobs are finished; 1 to do" in both.text and "#1" not in both.text
+    command_line = ["run", "-m", "method=random", *SMALL]
+    assert dd_bench(*command_line, "ipc=1").code == 0
+    both = dd_bench(*command_line, "ipc=1,2", "--only-missing")
+    assert both.code == 0 and "1 of 2 jobs are finished, 1 to run" in both.text and "#1" not in both.text
     (tmp_path / "runs" / "records").glob("*.json").__next__().unlink()
-    again = dd_bench(*how, "ipc=1,2", "--only-missing")
-    assert "1 of 2 jobs are finished; 1 to do" in again.text, "its record is gone, and it is made again"
-    assert "0 to do" in dd_bench(*how, "ipc=1,2", "--only-missing").text
+    again = dd_bench(*command_line, "ipc=1,2", "--only-missing")
+    assert "1 of 2 jobs are finished, 1 to run" in again.text, "a job with a deleted record must run again"
+    assert "0 to run" in dd_bench(*command_line, "ipc=1,2", "--only-missing").text
     monkeypatch.setattr("dd_bench.cli.sweeps.NUMBERS_VERSION", 99)
-    assert "2 to do" in dd_bench(*how, "ipc=1,2", "--only-missing").text, "what was done gave other numbers"
+    assert "2 to run" in dd_bench(*command_line, "ipc=1,2", "--only-missing").text, (
+        "jobs of another NUMBERS_VERSION must run again"
+    )
 
 
 @pytest.mark.slow
-def test_flags_may_come_last(dd_bench):
+def test_flags_after_overrides(dd_bench):
     done = dd_bench("run", "ipc=1", "--cfg", "job")
     assert done.code == 0 and "ipc: 1" in done.text
     done = dd_bench("run", "method=random,herding", "ipc=1", *SMALL, "-m")
@@ -215,8 +231,8 @@ def command(out, *words):
 
 
 @pytest.mark.slow
-def test_a_killed_sweep_goes_on(tmp_path):
-    """Killed in the middle, with everything it started; the second run does not do again what was done."""
+def test_killed_sweep_is_resumed(tmp_path):
+    """The sweep and its processes are killed. The second run does not repeat finished jobs."""
     words = ["method=random,herding", "ipc=1,2,3"]
     first = subprocess.Popen(command(tmp_path, *words), start_new_session=True, stderr=subprocess.DEVNULL)
     while len(list((tmp_path / "records").glob("*.json"))) < 2:
@@ -241,7 +257,7 @@ def test_a_killed_sweep_goes_on(tmp_path):
     ],
 )
 def test_launchers(tmp_path, launcher):
-    """Two jobs at a time, one of them impossible: records, states and the report are as without a launcher."""
+    """Records, states and the report are the same as without a launcher."""
     pytest.importorskip({"cores": "joblib", "processes": "submitit", "cluster": "ray"}[launcher])
     words = [f"hydra/launcher={launcher}", "method=random,herding", "ipc=1,999"]
     if launcher == "cluster":
@@ -256,13 +272,13 @@ def test_launchers(tmp_path, launcher):
         ("random", "skipped"),
     ]
     assert "sweep: 2 of 4 done, 2 skipped" in done.stderr and "ipc=999 exceeds class" in done.stderr
-    pids = {read_job(tmp_path, job_id("run", words)).pid for words, _ in jobs_of(sweep_in(tmp_path))}
-    assert os.getpid() not in pids and len(pids) > 1, "in several processes"
+    pids = {read_job(tmp_path, job_id("run", words)).pid for words, _ in jobs_of(sweep_file(tmp_path))}
+    assert os.getpid() not in pids and len(pids) > 1, "jobs must run in several processes"
 
 
 @pytest.mark.slow
 def test_two_launchers_do_not_collide(tmp_path):
-    """The same sweep twice at once on one file system: every record once, and both succeed."""
+    """The same sweep runs twice at the same time: every record is written once, and both succeed."""
     words = ["hydra/launcher=cores", "method=random,herding", "ipc=1,2"]
     both = [subprocess.Popen(command(tmp_path, *words), stderr=subprocess.PIPE, text=True) for _ in range(2)]
     texts = [p.communicate()[1] for p in both]

@@ -1,4 +1,4 @@
-"""Sets that travel: to a folder, over HTTP, to an object store and to a hub, and what goes wrong on the way."""
+"""Push and pull sets to a folder, over HTTP, to an object store and to a hub, also with failing connections."""
 
 import base64
 import json
@@ -17,25 +17,25 @@ import torch
 import dd_bench
 from dd_bench.cli.inspect import list_choices, show, verify
 from dd_bench.hub import hub, remote
-from dd_bench.hub.hub import load, pull, pull_verb, push, push_verb, sets_at
+from dd_bench.hub.hub import load, pull, pull_command, push, push_command, sets_at
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.card import read_provenance
 from dd_bench.synthetic.images import ImageSet
 
 MANY = 5000
-"""Images a class of a set of a megabyte: what a broken connection leaves in buffers is lost, and that is less."""
+"""Images per class of a set of 1 MB, which is larger than the buffers that a broken connection loses."""
 
 
 @pytest.fixture(autouse=True)
-def at_home(tmp_path, monkeypatch):
+def dd_bench_home(tmp_path, monkeypatch):
     monkeypatch.setenv("DD_BENCH_HOME", str(tmp_path / "home"))
 
 
 @pytest.fixture
-def made(real_set, tmp_path):
-    """Writes the set of the first images of a real set of blobs; many make files of several blocks."""
+def make_set(real_set, tmp_path):
+    """Write a set of the first images of a real set of blobs. With many images, the file has several blocks."""
 
-    def make(name="set", per_class=2, first=0):
+    def write(name="set", per_class=2, first=0):
         real = real_set(per_class=max(40, first + per_class))
         index = torch.cat(
             [(real.train.labels == c).nonzero()[first : first + per_class, 0] for c in range(3)]
@@ -48,11 +48,11 @@ def made(real_set, tmp_path):
             ipc=per_class,
             seed=0,
             config={},
-            citations=["nobody"],
+            citations=["Authors"],
             provenance={"device": "here"},
         )
 
-    return make
+    return write
 
 
 def same(a: Path, b: Path) -> bool:
@@ -60,20 +60,20 @@ def same(a: Path, b: Path) -> bool:
 
 
 class Handler(SimpleHTTPRequestHandler):
-    """A web server of files with ranges, that can be told to misbehave."""
+    """A web server of files that supports ranges and can simulate failures."""
 
     ranges = True
     cut: dict[str, int] = {}  # noqa: RUF012  file -> bytes after which the connection ends, once
-    wrong: set[str] = set()  # noqa: RUF012  files whose first byte is another
-    status: dict[str, int] = {}  # noqa: RUF012  answers instead of a file
+    wrong: set[str] = set()  # noqa: RUF012  files sent with a wrong first byte
+    status: dict[str, int] = {}  # noqa: RUF012  file -> HTTP error status
     lists, missing = True, 404
-    asked: list[tuple[str, str, str]] = []  # noqa: RUF012
+    requests: list[tuple[str, str, str]] = []  # noqa: RUF012
 
     def do_GET(self):
         path = Path(self.translate_path(self.path))
-        self.asked.append((self.command, path.name, self.headers.get("Range", "")))
-        if trouble := self.status.get(path.name):
-            return self.send_error(trouble)
+        self.requests.append((self.command, path.name, self.headers.get("Range", "")))
+        if status := self.status.get(path.name):
+            return self.send_error(status)
         if not (path.is_file() or (self.lists and path.is_dir())):
             return self.send_error(self.missing)
         if not path.is_file():
@@ -81,13 +81,13 @@ class Handler(SimpleHTTPRequestHandler):
         content = path.read_bytes()
         if path.name in self.wrong:
             content = bytes([content[0] ^ 1]) + content[1:]
-        start, whole = 0, len(content)
-        wanted = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.ranges else None
-        if wanted:
-            start, end = int(wanted[1]), int(wanted[2] or whole - 1)
+        start, size = 0, len(content)
+        requested = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range", "")) if self.ranges else None
+        if requested:
+            start, end = int(requested[1]), int(requested[2] or size - 1)
             content = content[start : end + 1]
             self.send_response(206)
-            self.send_header("Content-Range", f"bytes {start}-{start + len(content) - 1}/{whole}")
+            self.send_header("Content-Range", f"bytes {start}-{start + len(content) - 1}/{size}")
         else:
             self.send_response(200)
         if self.ranges:
@@ -112,8 +112,8 @@ class Handler(SimpleHTTPRequestHandler):
 
 @pytest.fixture
 def web(tmp_path):
-    """A web server of the temporary folder; its handler can be told to misbehave."""
-    kind = type("OfThisTest", (Handler,), {"cut": {}, "wrong": set(), "asked": [], "status": {}})
+    """A web server of the temporary folder; `server.how` is its handler class."""
+    kind = type("OfThisTest", (Handler,), {"cut": {}, "wrong": set(), "requests": [], "status": {}})
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(kind, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.url, server.how = f"http://127.0.0.1:{server.server_port}", kind
@@ -122,93 +122,95 @@ def web(tmp_path):
     server.server_close()
 
 
-def there(tmp_path: Path) -> list[str]:
-    """What a user sees in the folder of pulled sets."""
+def visible_sets(tmp_path: Path) -> list[str]:
+    """The names of complete sets in the folder of pulled sets."""
     return sorted(p.name for p in (tmp_path / "home" / "sets").glob("[!.]*"))
 
 
 class TestFolder:
-    def test_there_and_back(self, made, tmp_path):
-        folder = made()
+    def test_push_and_pull(self, make_set, tmp_path):
+        folder = make_set()
         url = f"file://{tmp_path}/there"
         digest = push(folder, url)
         assert same(folder, tmp_path / "there") and digest == storage.digest(folder)
-        assert same(pull(url), folder) and there(tmp_path) == [f"random-blobs-ipc2-{digest[:16]}"]
+        assert same(pull(url), folder) and visible_sets(tmp_path) == [f"random-blobs-ipc2-{digest[:16]}"]
         assert load(url).identity() == load(folder).identity() == dd_bench.load(str(folder)).identity()
 
-    def test_what_is_there_is_not_sent_again(self, made, tmp_path, monkeypatch):
-        folder, url = made(), f"file://{tmp_path}/there"
+    def test_existing_files_are_not_sent_again(self, make_set, tmp_path, monkeypatch):
+        folder, url = make_set(), f"file://{tmp_path}/there"
         push(folder, url)
-        monkeypatch.setattr(remote.Remote, "write", lambda *_: pytest.fail("it was sent again"))
+        monkeypatch.setattr(remote.Remote, "write", lambda *_: pytest.fail("a file was sent again"))
         push(folder, url)
 
-    def test_a_set_that_was_sent_in_part_is_completed(self, made, tmp_path, monkeypatch):
-        """The card comes last: until then nobody sees a set."""
-        folder, url, write = made(), f"file://{tmp_path}/there", remote.Remote.write
+    def test_interrupted_push_is_completed(self, make_set, tmp_path, monkeypatch):
+        """The card is written last, so an incomplete set is not visible."""
+        folder, url, write = make_set(), f"file://{tmp_path}/there", remote.Remote.write
         sent = []
 
         def broken(self, name, file):
             if len(sent) == 2:
-                raise OSError("the line is dead")
+                raise OSError("connection lost")
             sent.append(name)
             write(self, name, file)
 
         monkeypatch.setattr(remote.Remote, "write", broken)
-        with pytest.raises(OSError, match="the line is dead"):
+        with pytest.raises(OSError, match="connection lost"):
             push(folder, url)
-        with pytest.raises(FileNotFoundError, match=r"there is no .*card\.json"):
+        with pytest.raises(FileNotFoundError, match=r"card\.json does not exist"):
             pull(url)
         monkeypatch.setattr(remote.Remote, "write", lambda *a: (sent.append(a[1]), write(*a)))
         push(folder, url)
         assert len(sent) == len(set(sent)) and sent[-1] == "card.json" and same(folder, tmp_path / "there")
 
-    def test_another_set_stays_unless_told(self, made, tmp_path):
+    def test_another_set_is_only_replaced_on_request(self, make_set, tmp_path):
         url = f"file://{tmp_path}/there"
-        push(made("a"), url)
-        with pytest.raises(ValueError, match=r"holds another set .* Use another URL, or --replace"):
-            push(made("b", first=5), url)
+        push(make_set("a"), url)
+        with pytest.raises(ValueError, match=r"contains another set .* Use another URL, or --replace"):
+            push(make_set("b", first=5), url)
         assert same(tmp_path / "a", tmp_path / "there")
         (tmp_path / "b" / "provenance.json").unlink()
         push(tmp_path / "b", url, replace=True)
-        assert same(tmp_path / "b", tmp_path / "there"), "nor does the provenance of the old one stay"
+        assert same(tmp_path / "b", tmp_path / "there"), "the provenance of the old set must be removed"
 
-    def test_a_damaged_set_is_not_sent(self, made, tmp_path):
-        folder = made()
-        (folder / "preview.png").write_bytes(b"no picture")
+    def test_damaged_set_is_not_pushed(self, make_set, tmp_path):
+        folder = make_set()
+        (folder / "preview.png").write_bytes(b"not an image")
         with pytest.raises(ValueError, match="was changed or cut"):
             push(folder, f"file://{tmp_path}/there")
         assert not (tmp_path / "there").exists()
 
-    def test_to_a_place_of_ones_own(self, made, tmp_path):
-        folder, to = made(), tmp_path / "mine"
+    def test_pull_to_a_given_folder(self, make_set, tmp_path):
+        folder, to = make_set(), tmp_path / "mine"
         assert pull(f"file://{folder}", to=to) == to and same(folder, to)
-        assert pull(f"file://{folder}", to=to) == to, "it is there already"
+        assert pull(f"file://{folder}", to=to) == to, "pulling again must succeed"
         with pytest.raises(FileExistsError, match="Remove it first"):
-            pull(f"file://{made('b', first=5)}", to=to)
+            pull(f"file://{make_set('b', first=5)}", to=to)
         assert same(folder, to)
 
-    def test_the_digest_that_is_wanted(self, made, tmp_path):
-        folder = made()
+    def test_required_digest(self, make_set, tmp_path):
+        folder = make_set()
         digest = storage.digest(folder)
-        with pytest.raises(ValueError, match=f"has digest {digest[:16]}, wanted {'abc' * 3}"):
+        with pytest.raises(ValueError, match=f"must have digest {'abc' * 3}, got {digest[:16]}"):
             pull(f"file://{folder}", digest="abc" * 3)
-        with pytest.raises(ValueError, match="wanted abcabcabc"):
+        with pytest.raises(ValueError, match="must have digest abcabcabc"):
             load(folder, digest="ABC" * 3)
-        for none in ("abc", "*" * 8, ""):
-            with pytest.raises(ValueError, match="is no digest of a set: wanted its first 8 hexadecimal"):
-                pull(f"file://{folder}", digest=none)
-        kept = pull(f"file://{folder}", digest=digest[:8])
-        assert pull("https://nowhere.invalid/set", digest=digest[:16]) == kept, "no connection is needed"
+        for invalid in ("abc", "*" * 8, ""):
+            with pytest.raises(ValueError, match="the digest must be at least 8 hexadecimal digits"):
+                pull(f"file://{folder}", digest=invalid)
+        cached = pull(f"file://{folder}", digest=digest[:8])
+        assert pull("https://nowhere.invalid/set", digest=digest[:16]) == cached, (
+            "a cached set must need no connection"
+        )
 
-    def test_a_copy_that_was_damaged_is_fetched_again(self, made):
-        folder = made()
-        kept = pull(f"file://{folder}")
+    def test_damaged_cached_set_is_pulled_again(self, make_set):
+        folder = make_set()
+        cached = pull(f"file://{folder}")
         for name in ("synthetic.safetensors", "card.json"):
-            (kept / name).write_bytes(b"")
+            (cached / name).write_bytes(b"")
             assert same(pull(f"file://{folder}"), folder)
 
-    def test_a_card_does_not_choose_where_it_lies(self, made, tmp_path):
-        folder = made()
+    def test_card_cannot_choose_the_folder(self, make_set, tmp_path):
+        folder = make_set()
         card = json.loads((folder / "card.json").read_text())
         for changes, message in (
             ({"sha256": card["sha256"] | {"../evil": "0" * 64}}, "names a file outside its folder"),
@@ -218,13 +220,13 @@ class TestFolder:
             if message:
                 with pytest.raises(ValueError, match=message):
                     pull(f"file://{folder}")
-                assert there(tmp_path) == []
+                assert visible_sets(tmp_path) == []
             else:
                 assert pull(f"file://{folder}").parent == hub.home()
 
-    def test_a_stranger_s_card(self, made, tmp_path, capsys):
-        """Whatever it says: it is refused with its address, nothing is left, and other sets are listed as before."""
-        whole, folder = made("sets/a"), made("sets/b", first=5)
+    def test_untrusted_card(self, make_set, tmp_path, capsys):
+        """An invalid card is rejected with its URL, leaves no file, and does not hide other sets."""
+        valid, folder = make_set("sets/a"), make_set("sets/b", first=5)
         card = json.loads((folder / "card.json").read_text())
         deep = "[" * 100_000
         for text in (
@@ -238,35 +240,37 @@ class TestFolder:
             (folder / "card.json").write_text(text)
             with pytest.raises(ValueError, match=r"sets/b/card\.json is not a valid card"):
                 pull(f"file://{folder}")
-            assert [f.url for f in sets_at(f"file://{folder.parent}")] == [f"file://{whole}"]
+            assert [f.url for f in sets_at(f"file://{folder.parent}")] == [f"file://{valid}"]
             assert "b is not a valid card" in capsys.readouterr().err
         (folder / "card.json").write_text(json.dumps(card | {"set": card["set"] | {"factor": "x"}}))
         with pytest.raises(ValueError, match=rf"^file://{folder} is damaged"):
             pull(f"file://{folder}")
-        assert there(tmp_path) == [] and not list((tmp_path / "home" / "sets").glob(".*.partial"))
+        assert visible_sets(tmp_path) == [] and not list((tmp_path / "home" / "sets").glob(".*.partial"))
 
-    def test_a_stranger_s_words_are_words(self, made, capsys):
-        folder = made("sets/a")
+    def test_markup_and_control_characters_are_removed(self, make_set, capsys):
+        folder = make_set("sets/a")
         card = json.loads((folder / "card.json").read_text())
         words = {"method": "[bold]x[/bold] [/]", "licence": "\x1b]0;pwn\x07\x1b[31m"}
         (folder / "card.json").write_text(json.dumps(card | words))
         assert show([str(folder)]) == list_choices(["--remote", f"file://{folder}"]) == 0
         assert verify([str(folder)]) == 0
-        said = capsys.readouterr().out
-        assert said.count("[bold]x[/bold] [/]") == 3 and "\x1b" not in said and "\x07" not in said
+        output = capsys.readouterr().out
+        assert output.count("[bold]x[/bold] [/]") == 3 and "\x1b" not in output and "\x07" not in output
         (folder / "card.json").write_text(json.dumps(card | {"\x1b]0;pwn\x07": 1}))
-        assert pull_verb([f"file://{folder}"]) == list_choices(["--remote", f"file://{folder.parent}"]) == 1
-        said = capsys.readouterr().err
-        assert said.count("pwn") > 1 and "\x1b" not in said and "\x07" not in said
+        assert (
+            pull_command([f"file://{folder}"]) == list_choices(["--remote", f"file://{folder.parent}"]) == 1
+        )
+        output = capsys.readouterr().err
+        assert output.count("pwn") > 1 and "\x1b" not in output and "\x07" not in output
 
-    def test_a_link_is_not_sent(self, made, tmp_path):
-        """No hash covers the provenance; git keeps links, and one may lead anywhere on the machine that publishes."""
-        folder = made()
+    def test_symbolic_link_is_not_pushed(self, make_set, tmp_path):
+        """The provenance has no hash. If it is a link, it could point to a private file of the publisher."""
+        folder = make_set()
         (folder / "provenance.json").unlink()
         (tmp_path / "secret").write_text('{"device": "mine"}')
         (folder / "provenance.json").symlink_to(tmp_path / "secret")
         push(folder, f"file://{tmp_path}/b")
-        assert read_provenance(folder) == {"device": "mine"}, "here it is known"
+        assert read_provenance(folder) == {"device": "mine"}, "a link can still be read locally"
         assert sorted(p.name for p in (tmp_path / "b").iterdir()) == sorted(
             p.name for p in folder.iterdir() if not p.is_symlink()
         )
@@ -274,143 +278,151 @@ class TestFolder:
 
 class TestWeb:
     @pytest.mark.parametrize("status", [503, 500, 401, 403, 429])
-    def test_a_server_in_trouble_is_no_missing_file(self, made, web, status, monkeypatch):
+    def test_server_error_is_not_a_missing_file(self, make_set, web, status, monkeypatch):
         monkeypatch.setattr(remote, "ATTEMPTS", 1)
-        made("a")
+        make_set("a")
         web.how.status["card.json"] = status
         for act in (pull, sets_at):
-            with pytest.raises(OSError, match=f"could not be reached: {status}") as told:
+            with pytest.raises(OSError, match=f"could not be reached: {status}") as error:
                 act(f"{web.url}/a")
-            assert not isinstance(told.value, FileNotFoundError)
+            assert not isinstance(error.value, FileNotFoundError)
 
-    def test_an_index_where_nothing_is_listed(self, made, web, tmp_path, capsys):
-        """Of pages, or of an object store over https, which forbids what is not there."""
-        made("sets/a")
-        made("sets/b", first=5)
+    def test_index_file_of_a_server_without_listings(self, make_set, web, tmp_path, capsys):
+        """Such as GitHub Pages, or an object store over https, which returns 403 for missing files."""
+        make_set("sets/a")
+        make_set("sets/b", first=5)
         web.how.lists = False
         (index := tmp_path / "sets" / "index.json").write_text('{"sets": ["b", "gone", "a"]}')
         assert [f.url[-1] for f in sets_at(f"{web.url}/sets")] == ["a", "b"]
-        assert "index.json names gone, which has no card.json" in capsys.readouterr().err
+        assert (
+            f"skipped gone: listed in {web.url}/sets/index.json, but it has no card.json"
+            in capsys.readouterr().err
+        )
         index.write_text('{"sets": ["b", "a"]}')
         web.how.missing = 403
         assert [f.url[-1] for f in sets_at(f"{web.url}/sets")] == ["a", "b"]
         (tmp_path / "sets" / "a" / "provenance.json").unlink()
-        assert same(pull(f"{web.url}/sets/a"), tmp_path / "sets" / "a"), "it may be absent"
+        assert same(pull(f"{web.url}/sets/a"), tmp_path / "sets" / "a"), "provenance.json is optional"
         web.how.missing = 404
         for names in ('"abc"', '["../a"]', "[1]", '{"a": 1}'):
             index.write_text(f'{{"sets": {names}}}')
-            with pytest.raises(ValueError, match=r'index\.json is not \{"sets": \[names of folders\]\}'):
+            with pytest.raises(ValueError, match=r'index\.json must contain \{"sets": \[folder names\]\}'):
                 sets_at(f"{web.url}/sets")
         web.how.lists = True
-        for other in ("<html>", '["a"]', '{"pages": []}', "[" * 100_000):  # of somebody else
+        for other in ("<html>", '["a"]', '{"pages": []}', "[" * 100_000):  # not an index of sets
             index.write_text(other)
             assert [f.url[-1] for f in sets_at(f"{web.url}/sets")] == ["a", "b"]
         index.unlink()
-        with pytest.raises(ValueError, match=f"If it is a site of dd_bench, its sets are in {web.url}/sets"):
+        with pytest.raises(ValueError, match=f"The sets of a dd_bench site are in {web.url}/sets"):
             sets_at(web.url)
 
-    def test_a_card_is_small(self, made, web, tmp_path, monkeypatch):
-        monkeypatch.setattr(remote, "SMALL", 100_000)
-        (made("a") / "card.json").write_bytes(b" " * 200_000)
+    def test_card_has_a_maximum_size(self, make_set, web, tmp_path, monkeypatch):
+        monkeypatch.setattr(remote, "MAX_READ", 100_000)
+        (make_set("a") / "card.json").write_bytes(b" " * 200_000)
         for act in (pull, sets_at):
-            with pytest.raises(OSError, match="larger than 100,000 bytes"):
+            with pytest.raises(OSError, match="at most 100,000 bytes"):
                 act(f"{web.url}/a")
 
-    def test_pull_and_list(self, made, web, tmp_path, capsys):
-        folder, url = made("sets/a"), web.url + "/sets"
-        made("sets/b", first=7)
+    def test_pull_and_list(self, make_set, web, tmp_path, capsys):
+        folder, url = make_set("sets/a"), web.url + "/sets"
+        make_set("sets/b", first=7)
         (tmp_path / "sets" / "no_set").mkdir()
         (tmp_path / "sets" / "later").mkdir()
         (tmp_path / "sets" / "later" / "card.json").write_text('{"schema_version": 9}')
         assert same(pull(f"{url}/a/"), folder)
         assert [f.url for f in sets_at(url)] == [f"{url}/a", f"{url}/b"]
-        assert "left out: " in capsys.readouterr().err, "a card of a later version hides no other"
+        assert "warning: skipped" in capsys.readouterr().err, "an unreadable card must not hide other sets"
         assert sets_at(f"{url}/a")[0].digest == storage.digest(folder)
         assert list_choices(["--remote", url]) == 0 and storage.digest(folder)[:16] in capsys.readouterr().out
         assert list_choices(["--remote", f"{url}/no_set"]) == 1
-        assert "holds no synthetic set" in capsys.readouterr().err
+        assert "contains no synthetic set" in capsys.readouterr().err
 
-    def test_a_pulled_set_is_not_asked_for_again(self, made, web):
-        made("a")
+    def test_pulled_set_is_not_downloaded_again(self, make_set, web):
+        make_set("a")
         pull(f"{web.url}/a")
-        web.how.asked.clear()
+        web.how.requests.clear()
         pull(f"{web.url}/a")
-        assert {name for _, name, _ in web.how.asked} == {"card.json"}
+        assert {name for _, name, _ in web.how.requests} == {"card.json"}
 
     @pytest.mark.parametrize("ranges", [True, False])
-    def test_a_cut_connection_is_taken_up_again(self, made, web, monkeypatch, ranges):
+    def test_interrupted_download_is_resumed(self, make_set, web, monkeypatch, ranges):
         monkeypatch.setattr(remote, "BLOCK", 65_536)
         web.how.ranges = ranges
-        folder = made("a", per_class=MANY)
+        folder = make_set("a", per_class=MANY)
         web.how.cut["synthetic.safetensors"] = 700_000
         assert same(pull(f"{web.url}/a"), folder)
-        asked = [r for c, name, r in web.how.asked if name == "synthetic.safetensors" and c == "GET"]
-        starts = [int(r[6:].split("-")[0]) for r in asked if r]
-        assert min(starts) > 0 if ranges else asked.count("") == 2
+        ranges_requested = [
+            r for c, name, r in web.how.requests if name == "synthetic.safetensors" and c == "GET"
+        ]
+        starts = [int(r[6:].split("-")[0]) for r in ranges_requested if r]
+        assert min(starts) > 0 if ranges else ranges_requested.count("") == 2
 
-    def test_a_dead_connection_leaves_nothing_to_see(self, made, web, tmp_path, monkeypatch):
-        """What arrived is kept out of sight, and the next pull goes on from there."""
+    def test_failed_download_is_not_visible(self, make_set, web, tmp_path, monkeypatch):
+        """The received data is kept in a hidden folder, and the next pull continues there."""
         monkeypatch.setattr(remote, "BLOCK", 65_536)
-        folder = made("a", per_class=MANY)
+        folder = make_set("a", per_class=MANY)
         monkeypatch.setattr(remote, "ATTEMPTS", 1)
         web.how.cut["synthetic.safetensors"] = 700_000
         with pytest.raises(OSError, match=r"a/synthetic\.safetensors could not be reached"):
             pull(f"{web.url}/a")
-        assert there(tmp_path) == []
-        (part,) = (tmp_path / "home" / "sets").glob(".*.partial/synthetic.safetensors")
-        have = part.stat().st_size
-        assert 0 < have <= 700_000 and part.read_bytes() == (folder / part.name).read_bytes()[:have]
-        web.how.asked.clear()
+        assert visible_sets(tmp_path) == []
+        (partial_file,) = (tmp_path / "home" / "sets").glob(".*.partial/synthetic.safetensors")
+        size = partial_file.stat().st_size
+        assert (
+            0 < size <= 700_000
+            and partial_file.read_bytes() == (folder / partial_file.name).read_bytes()[:size]
+        )
+        web.how.requests.clear()
         assert same(pull(f"{web.url}/a"), folder)
-        starts = [int(r[6:].split("-")[0]) for _, n, r in web.how.asked if n == part.name and r]
-        assert min(starts) == have, "from where it ended"
+        starts = [int(r[6:].split("-")[0]) for _, n, r in web.how.requests if n == partial_file.name and r]
+        assert min(starts) == size, "the download must continue where it stopped"
         assert not list((tmp_path / "home" / "sets").glob(".*.partial"))
 
-    def test_wrong_bytes_are_thrown_away(self, made, web, tmp_path):
-        folder = made("a")
+    def test_wrong_bytes_are_deleted(self, make_set, web, tmp_path):
+        folder = make_set("a")
         web.how.wrong.add("synthetic.safetensors")
-        with pytest.raises(ValueError, match=r"is not what its card says.*pull again, or ask"):
+        with pytest.raises(ValueError, match=r"must have sha256 .* as in its card.*Pull again"):
             pull(f"{web.url}/a")
-        assert there(tmp_path) == []
-        assert not list((tmp_path / "home" / "sets").glob(".*.partial")), "nothing of it was kept"
+        assert visible_sets(tmp_path) == []
+        assert not list((tmp_path / "home" / "sets").glob(".*.partial")), "wrong data must be deleted"
         web.how.wrong.clear()
         assert same(pull(f"{web.url}/a"), folder)
 
-    def test_it_cannot_be_written(self, made, web):
-        with pytest.raises(OSError, match="can be read and not written"):
-            push(made("a"), f"{web.url}/b")
+    def test_web_server_is_read_only(self, make_set, web):
+        with pytest.raises(OSError, match="is read-only"):
+            push(make_set("a"), f"{web.url}/b")
 
-    def test_provenance_may_be_absent(self, made, web):
-        (made("a") / "provenance.json").unlink()
+    def test_provenance_is_optional(self, make_set, web):
+        (make_set("a") / "provenance.json").unlink()
         assert read_provenance(pull(f"{web.url}/a")) == {}
 
-    def test_the_commands(self, made, web, tmp_path, capsys):
-        folder = made("a")
-        assert pull_verb([f"{web.url}/a"]) == 0
+    def test_commands(self, make_set, web, tmp_path, capsys):
+        folder = make_set("a")
+        assert pull_command([f"{web.url}/a"]) == 0
         assert same(Path(capsys.readouterr().out.strip()), folder)
-        assert pull_verb([f"{web.url}/none"]) == 1
-        assert f"there is no {web.url}/none/card.json" in capsys.readouterr().err
-        assert push_verb([str(folder), f"file://{tmp_path}/b"]) == 0
+        assert pull_command([f"{web.url}/none"]) == 1
+        assert f"{web.url}/none/card.json does not exist" in capsys.readouterr().err
+        assert push_command([str(folder), f"file://{tmp_path}/b"]) == 0
         assert storage.digest(folder) in capsys.readouterr().out
         for url in ("b", "s3://", "s3:////", "hf://", "https://", "file://", "file:///", ""):
-            assert push_verb([str(folder), url]) == 1
-            assert f"{url!r} is no URL of a folder. Use e.g. file:///" in capsys.readouterr().err
-        assert push_verb([str(folder), "s4://a/b"]) == 1
-        assert "s4://a/b: no library knows such URLs" in capsys.readouterr().err
-        assert push_verb([str(folder), "file:///proc/x"]) == 1
-        assert "no folder can be made there" in capsys.readouterr().err
-        assert pull_verb([f"{web.url}/a/card.json"]) == 1
+            assert push_command([str(folder), url]) == 1
+            assert f"expected the URL of a folder, got {url!r}. Examples: file:///" in capsys.readouterr().err
+        assert push_command([str(folder), "s4://a/b"]) == 1
+        assert "the URL s4://a/b is not supported" in capsys.readouterr().err
+        assert push_command([str(folder), "file:///proc/x"]) == 1
+        assert "the folder could not be created" in capsys.readouterr().err
+        assert pull_command([f"{web.url}/a/card.json"]) == 1
         assert f"dd-bench list --remote {web.url}/a\n" in capsys.readouterr().err
 
-    def test_a_server_that_is_not_there_is_no_missing_file(self, web, monkeypatch):
+    def test_unreachable_server_is_not_a_missing_file(self, web, monkeypatch):
         monkeypatch.setattr(remote, "ATTEMPTS", 1)
         url = web.url
         web.shutdown()
         web.server_close()
         for act in (pull, sets_at):
-            with pytest.raises(OSError, match="could not be reached") as told:
+            with pytest.raises(OSError, match="could not be reached") as error:
                 act(f"{url}/a")
-            assert not isinstance(told.value, FileNotFoundError)
+            assert not isinstance(error.value, FileNotFoundError)
 
 
 FULL = """
@@ -420,26 +432,26 @@ remote.BLOCK = 65_536
 resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
 try: hub.pull(sys.argv[1])
 except OSError as error: print(error)
-assert not list(hub.home().glob("[!.]*")), "a part of a set is to be seen"
+assert not list(hub.home().glob("[!.]*")), "an incomplete set is visible"
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 print(hub.pull(sys.argv[1]))
 """
 
 
-def test_a_full_disk_leaves_nothing_to_see(made, web, tmp_path):
-    """The kernel refuses the bytes; with room again, the same command ends what it began."""
-    folder = made("a", per_class=MANY)
+def test_full_disk(make_set, web, tmp_path):
+    """A failed write leaves no visible set, and the same command continues when there is space again."""
+    folder = make_set("a", per_class=MANY)
     done = subprocess.run(
         [sys.executable, "-c", FULL, f"{web.url}/a"], capture_output=True, text=True, env=os.environ
     )
     assert done.returncode == 0, done.stderr
-    message, kept = done.stdout.strip().splitlines()
-    assert "what has arrived is kept" in message and "synthetic.safetensors" in message
-    assert same(Path(kept), folder)
+    message, pulled = done.stdout.strip().splitlines()
+    assert "data received so far is kept" in message and "synthetic.safetensors" in message
+    assert same(Path(pulled), folder)
 
 
 class TestObjectStore:
-    """A server that speaks S3, in this process."""
+    """An S3 server in this process."""
 
     @pytest.fixture(scope="class")
     def s3(self):
@@ -460,22 +472,22 @@ class TestObjectStore:
             yield "s3://sets"
         server.stop()
 
-    def test_there_and_back(self, made, s3):
-        folder = made(per_class=MANY)
+    def test_push_and_pull(self, make_set, s3):
+        folder = make_set(per_class=MANY)
         push(folder, f"{s3}/x/a")
         push(folder, f"{s3}/x/a")
         assert same(pull(f"{s3}/x/a"), folder)
         assert [f.digest for f in sets_at(f"{s3}/x")] == [storage.digest(folder)]
 
-    def test_no_such_set_or_bucket(self, made, s3):
-        with pytest.raises(FileNotFoundError, match=r"there is no s3://sets/none/card\.json"):
+    def test_missing_set_or_bucket(self, make_set, s3):
+        with pytest.raises(FileNotFoundError, match=r"s3://sets/none/card\.json does not exist"):
             pull(f"{s3}/none")
         with pytest.raises(OSError, match="s3://no-bucket"):
-            push(made(), "s3://no-bucket/a")
+            push(make_set(), "s3://no-bucket/a")
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the Hugging Face hub as one commit and its reading need."""
+    """The endpoints of the Hugging Face hub that one commit and its download need."""
 
     files: dict[str, bytes] = {}  # noqa: RUF012
     commits: list[str] = []  # noqa: RUF012
@@ -500,15 +512,15 @@ class Hub(BaseHTTPRequestHandler):
                 return self._send({"error": "Entry not found"}, 404, X_Error_Code="EntryNotFound")
             how = {"ETag": '"x"', "X_Repo_Commit": "1" * 40, "Accept_Ranges": "bytes"}
             content = self.files[match[1]]
-            if wanted := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
-                return self._send(content[int(wanted[1]) : int(wanted[2]) + 1], 206, **how)
+            if requested := re.fullmatch(r"bytes=(\d+)-(\d+)", self.headers.get("Range", "")):
+                return self._send(content[int(requested[1]) : int(requested[2]) + 1], 206, **how)
             return self._send(content, **how)
         if re.fullmatch("/api/datasets/me/mine(/revision/[^/]+)?", path):
             return self._send({"id": "me/mine", "sha": "1" * 40, "siblings": [], "tags": []})
         if match := re.fullmatch("/api/datasets/me/mine/tree/[^/]+/?(.*)", path):
             inside = f"{match[1]}/" if match[1] else ""
             return self._send([self._entry(n) for n in self.files if n.startswith(inside)])
-        return self._send({"error": "nothing here"}, 404, X_Error_Code="RepoNotFound")
+        return self._send({"error": "not found"}, 404, X_Error_Code="RepoNotFound")
 
     do_HEAD = do_GET
 
@@ -519,11 +531,11 @@ class Hub(BaseHTTPRequestHandler):
         if self.path == "/api/validate-yaml":
             return self._send({"errors": [], "warnings": []})
         if "/preupload/" in self.path:
-            asked = json.loads(body)["files"]
+            files = json.loads(body)["files"]
             return self._send(
                 {
                     "files": [
-                        {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in asked
+                        {"path": f["path"], "uploadMode": "regular", "shouldIgnore": False} for f in files
                     ]
                 }
             )
@@ -541,8 +553,8 @@ class Hub(BaseHTTPRequestHandler):
                 }
             )
         if "/paths-info/" in self.path:
-            asked = json.loads(body)["paths"]
-            return self._send([self._entry(n) for n in asked if n in self.files])
+            paths = json.loads(body)["paths"]
+            return self._send([self._entry(n) for n in paths if n in self.files])
         return self._send({}, 404)
 
     def log_message(self, *_):
@@ -562,41 +574,41 @@ except ValueError as error: print(error)
 """
 
 
-def test_the_hub(made, tmp_path):
-    """In another process: the address of the hub is read when its library is imported."""
+def test_hugging_face_hub(make_set, tmp_path):
+    """Runs in another process, because the hub's library reads its endpoint when it is imported."""
     kind = type("OfThisTest", (Hub,), {"files": {}, "commits": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    folder = made()
+    folder = make_set()
     endpoint = f"http://127.0.0.1:{server.server_port}"
-    world = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_x"}
+    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_x"}
     done = subprocess.run(
-        [sys.executable, "-c", HUB, str(folder), str(made("other", first=9))],
+        [sys.executable, "-c", HUB, str(folder), str(make_set("other", first=9))],
         capture_output=True,
         text=True,
-        env=world,
+        env=environment,
     )
     server.shutdown()
     server.server_close()
     assert done.returncode == 0, done.stderr
-    digest, pulled, another, refused = done.stdout.strip().splitlines()
-    assert "holds another set" in another
+    digest, pulled, replaced, invalid_url = done.stdout.strip().splitlines()
+    assert "contains another set" in replaced
     assert digest == storage.digest(folder) and same(Path(pulled), folder)
-    assert kind.commits == [f"Add {folder.name}"], "one commit: a set on the hub is whole or not there"
+    assert kind.commits == [f"Add {folder.name}"], "a set must be uploaded in one commit"
     assert set(kind.files) == {f"a/{p.name}" for p in folder.iterdir()}
-    assert "names no dataset of the hub. Use hf://datasets/USER/NAME" in refused
+    assert "the URL must be hf://datasets/USER/NAME" in invalid_url
 
 
-def test_the_card_is_one_of_the_hub(made):
-    """Its front matter is what the hub's own library reads."""
+def test_readme_is_a_dataset_card_of_the_hub(make_set):
+    """The hub's library can read its front matter."""
     from huggingface_hub import DatasetCard
 
-    data = DatasetCard((made() / "README.md").read_text()).data
+    data = DatasetCard((make_set() / "README.md").read_text()).data
     assert data.license == "other" and re.fullmatch("[a-z0-9.-]+", data.license_name)
     assert {"dataset-distillation", "ipc-2", "random", "blobs"} <= set(data.tags)
 
 
-def test_a_library_that_is_missing_is_named(monkeypatch):
+def test_missing_library(monkeypatch):
     import fsspec
 
     def missing(*_, **__):
@@ -608,9 +620,9 @@ def test_a_library_that_is_missing_is_named(monkeypatch):
     with pytest.raises(ImportError, match="Use: pip install s3fs"):
         pull("gs://sets/a")
 
-    def nameless(*_, **__):
-        raise ImportError("no module of that kind")
+    def without_name(*_, **__):
+        raise ImportError("no such module")
 
-    monkeypatch.setattr(fsspec.core, "url_to_fs", nameless)
-    with pytest.raises(ImportError, match=r"a library that is not installed \(no module of that kind\)$"):
+    monkeypatch.setattr(fsspec.core, "url_to_fs", without_name)
+    with pytest.raises(ImportError, match=r"a library that is not installed \(no such module\)$"):
         pull("gs://sets/a")

@@ -1,4 +1,4 @@
-"""Sets as the field releases them: read as they are, or refused with the reason, and nothing in them is run."""
+"""Released sets are imported unchanged or rejected with a reason, and no code in them is run."""
 
 import pickle
 
@@ -7,89 +7,89 @@ import pytest
 import torch
 from PIL import Image
 
-from dd_bench.hub.importers import import_verb, outside, read_folder, read_list, read_pair
+from dd_bench.hub.importers import far_outside, import_command, read_folder, read_list, read_pair
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
 
 
 @pytest.fixture
 def tensors(blobs):
-    """Network inputs of two images a class, and their classes."""
+    """Network inputs of two images per class, and their classes."""
     index = torch.cat([(blobs.train.labels == c).nonzero()[:2, 0] for c in range(3)])
     return blobs.train.inputs(index), blobs.train.labels[index]
 
 
-def saved(tmp_path, name, content):
+def save(tmp_path, name, content):
     torch.save(content, tmp_path / name)
     return tmp_path / name
 
 
 class TestPair:
-    """MTT, FTD, TESLA, DATM."""
+    """The format of MTT, FTD, TESLA and DATM."""
 
     def test_images_and_classes(self, blobs, tensors, tmp_path):
         images, labels = (
-            saved(tmp_path, n, t) for n, t in zip(("images.pt", "labels.pt"), tensors, strict=True)
+            save(tmp_path, n, t) for n, t in zip(("images.pt", "labels.pt"), tensors, strict=True)
         )
         syn = read_pair(images, labels, blobs, logits=False, lr=0.02)
         assert torch.equal(syn.materialise(torch.device("cpu"))[0], tensors[0]) and syn.lr == 0.02
-        assert torch.equal(syn.labels, tensors[1]) and syn.space == "input" and outside(syn) == 0
+        assert torch.equal(syn.labels, tensors[1]) and syn.space == "input" and far_outside(syn) == 0
 
     def test_soft_labels(self, blobs, tensors, tmp_path):
         logits = torch.randn(6, 3, generator=torch.Generator().manual_seed(0)).double()
-        images, labels = saved(tmp_path, "images.pt", tensors[0]), saved(tmp_path, "labels.pt", logits)
+        images, labels = save(tmp_path, "images.pt", tensors[0]), save(tmp_path, "labels.pt", logits)
         syn = read_pair(images, labels, blobs, logits=True, lr=None)
         assert torch.allclose(syn.labels, logits.softmax(1).float()) and syn.labels.dtype == torch.float32
         with pytest.raises(ValueError, match="is no distribution"):
             read_pair(images, labels, blobs, logits=False, lr=None)
 
-    def test_parameters_are_tensors_too(self, blobs, tensors, tmp_path):
-        images = saved(tmp_path, "images.pt", torch.nn.Parameter(tensors[0]))
-        labels = saved(tmp_path, "labels.pt", tensors[1].int())
+    def test_parameters_become_tensors(self, blobs, tensors, tmp_path):
+        images = save(tmp_path, "images.pt", torch.nn.Parameter(tensors[0]))
+        labels = save(tmp_path, "labels.pt", tensors[1].int())
         assert not read_pair(images, labels, blobs, logits=False, lr=None).images.requires_grad
 
     def test_images_of_another_dataset(self, blobs, tensors, tmp_path):
-        images = saved(tmp_path, "images.pt", tensors[0].expand(6, 3, 8, 8).clone())
-        labels = saved(tmp_path, "labels.pt", tensors[1])
-        with pytest.raises(ValueError, match=r"images are \(6, 3, 8, 8\), those of blobs are \(n, 1, 8, 8\)"):
+        images = save(tmp_path, "images.pt", tensors[0].expand(6, 3, 8, 8).clone())
+        labels = save(tmp_path, "labels.pt", tensors[1])
+        with pytest.raises(ValueError, match=r"must have shape \(n, 1, 8, 8\) as blobs, got \(6, 3, 8, 8\)"):
             read_pair(images, labels, blobs, logits=False, lr=None)
 
-    def test_another_preprocessing_shows(self, blobs, tensors, tmp_path):
-        images, labels = saved(tmp_path, "i.pt", tensors[0] * 9), saved(tmp_path, "l.pt", tensors[1])
-        assert outside(read_pair(images, labels, blobs, logits=False, lr=None)) > 0.1
+    def test_another_preprocessing_is_detected(self, blobs, tensors, tmp_path):
+        images, labels = save(tmp_path, "i.pt", tensors[0] * 9), save(tmp_path, "l.pt", tensors[1])
+        assert far_outside(read_pair(images, labels, blobs, logits=False, lr=None)) > 0.1
 
 
 class TestList:
-    """DC, DSA, DM."""
+    """The format of DC, DSA and DM."""
 
     def content(self, tensors, count):
         accuracies = {"ConvNet": [np.float64(0.5), np.float32(0.25)]}
         return {"data": [[t.clone() for t in tensors] for _ in range(count)], "accs_all_exps": accuracies}
 
     def test_one_set(self, blobs, tensors, tmp_path):
-        syn = read_list(saved(tmp_path, "res_DM_x.pt", self.content(tensors, 1)), None, blobs)
+        syn = read_list(save(tmp_path, "res_DM_x.pt", self.content(tensors, 1)), None, blobs)
         assert torch.equal(syn.images, tensors[0]) and torch.equal(syn.labels, tensors[1])
 
-    def test_several(self, blobs, tensors, tmp_path):
+    def test_several_sets(self, blobs, tensors, tmp_path):
         content = self.content(tensors, 3)
         content["data"][1][0] += 1
-        path = saved(tmp_path, "res.pt", content)
+        path = save(tmp_path, "res.pt", content)
         assert torch.equal(read_list(path, 1, blobs).images, tensors[0] + 1)
-        with pytest.raises(ValueError, match=r"holds 3 sets\. Use --index 0 to --index 2"):
+        with pytest.raises(ValueError, match=r"contains 3 sets\. Use one of --index 0 to --index 2"):
             read_list(path, None, blobs)
-        with pytest.raises(ValueError, match="--index 3"):
+        with pytest.raises(ValueError, match="--index must be less than 3"):
             read_list(path, 3, blobs)
 
     @pytest.mark.parametrize(
         "content", [{"a": 1}, [1], {"data": []}, {"data": [[1, 2]]}, {"data": [torch.ones(2)]}]
     )
-    def test_another_file(self, blobs, tmp_path, content):
-        with pytest.raises(ValueError, match=r"holds no list of sets|is no pair"):
-            read_list(saved(tmp_path, "res.pt", content), None, blobs)
+    def test_other_formats_are_rejected(self, blobs, tmp_path, content):
+        with pytest.raises(ValueError, match=r"must contain a dictionary with a list|must be a pair"):
+            read_list(save(tmp_path, "res.pt", content), None, blobs)
 
 
 class TestFolder:
-    """SRe2L, RDED."""
+    """The format of SRe2L and RDED."""
 
     def fill(self, root, names, side=8, mode="L"):
         draw = np.random.default_rng(0)
@@ -100,90 +100,100 @@ class TestFolder:
                 Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8)).save(root / name / f"{i}.png")
         return root
 
-    def test_numbered_folders_are_classes_in_order(self, blobs, tmp_path):
+    def test_numbered_folders_are_in_label_order(self, blobs, tmp_path):
         root = self.fill(tmp_path / "s", ["00000", "00001", "00002"])
         syn = read_folder(root, blobs)
         assert syn.labels.tolist() == [0, 0, 1, 1, 2, 2] and syn.space == "pixel"
         assert np.array_equal(syn.images[2, 0].numpy(), np.asarray(Image.open(root / "00001" / "0.png")))
 
-    def test_folders_with_the_names_of_classes_are_theirs(self, real_set, tmp_path):
-        """Also those that `export` writes, and where a sign of a name cannot be one of a folder's."""
+    def test_folders_are_matched_by_class_name(self, real_set, tmp_path):
+        """Also folders written by `export`, and class names with characters that a folder name cannot contain."""
         real = real_set(names=("cod", "T-shirt/top", "bee"))
         for i, names in enumerate((["T-shirt_top", "bee", "cod"], ["0_cod", "1_T-shirt_top", "2_bee"])):
             root = self.fill(tmp_path / str(i), names)
             first = read_folder(root, real).images[0, 0].numpy()
-            (own,) = (n for n in names if n.endswith("cod"))
-            assert np.array_equal(first, np.asarray(Image.open(root / own / "0.png")))
+            (cod,) = (n for n in names if n.endswith("cod"))
+            assert np.array_equal(first, np.asarray(Image.open(root / cod / "0.png")))
 
-    def test_numbers_are_ordered_as_numbers(self, real_set, tmp_path):
+    def test_numbers_are_sorted_numerically(self, real_set, tmp_path):
         real = real_set(classes=11, names=tuple("abcdefghijk"))
         root = self.fill(tmp_path / "s", [f"new{i}" for i in range(11)])
         images = read_folder(root, real).images[:, 0].numpy()
         assert np.array_equal(images[4], np.asarray(Image.open(root / "new2" / "0.png")))
 
-    def test_other_names_are_refused(self, blobs, tmp_path):
+    def test_other_names_are_rejected(self, blobs, tmp_path):
         with pytest.raises(
-            ValueError, match=r"\['dog', 'eel'\], which are no classes of blobs and no numbers"
+            ValueError, match=r"must be named like the classes of blobs .* got \['dog', 'eel'\]"
         ):
             read_folder(self.fill(tmp_path / "s", ["ape", "dog", "eel"]), blobs)
 
-    def test_what_does_not_fit(self, blobs, tmp_path):
-        with pytest.raises(ValueError, match="has 2 class folders, blobs has 3 classes"):
+    def test_wrong_numbers_and_sizes_are_rejected(self, blobs, tmp_path):
+        with pytest.raises(ValueError, match="a folder for each of the 3 classes of blobs, got 2"):
             read_folder(self.fill(tmp_path / "a", ["0", "1"]), blobs)
-        with pytest.raises(ValueError, match="has 9x9 pixels, wanted 8x8"):
+        with pytest.raises(ValueError, match="must have 8x8 pixels, got 9x9"):
             read_folder(self.fill(tmp_path / "b", ["0", "1", "2"], side=9), blobs)
-        with pytest.raises(ValueError, match="coloured"):
+        with pytest.raises(ValueError, match="got colour images"):
             read_folder(self.fill(tmp_path / "c", ["0", "1", "2"], mode="RGB"), blobs)
 
 
-def test_flags_that_say_nothing_here_are_refused(dd_bench, tmp_path):
-    saved(tmp_path, "res.pt", {"data": [[torch.zeros(10, 1, 8, 8), torch.arange(10)]]})
-    how = ["import", "res.pt", "dataset=digits", "--ipc", "1", "--name", "x", "--to", "set"]
-    assert "--lr is of a pair" in dd_bench(*how, "--lr", "0.1").text
-    assert "there is no file nothere.pt" in dd_bench("import", "nothere.pt", *how[2:]).text
-    saved(tmp_path, "images.pt", torch.zeros(10, 1, 8, 8))
-    assert "with it belongs --labels labels.pt" in dd_bench("import", "images.pt", *how[2:]).text
-    assert dd_bench(*how).code == 0
+def test_flags_of_other_formats_are_rejected(dd_bench, tmp_path):
+    save(tmp_path, "res.pt", {"data": [[torch.zeros(10, 1, 8, 8), torch.arange(10)]]})
+    arguments = ["import", "res.pt", "dataset=digits", "--ipc", "1", "--name", "x", "--to", "set"]
+    assert "--lr requires a file of labels" in dd_bench(*arguments, "--lr", "0.1").text
+    assert "the file missing.pt does not exist" in dd_bench("import", "missing.pt", *arguments[2:]).text
+    save(tmp_path, "images.pt", torch.zeros(10, 1, 8, 8))
+    assert "got Tensor. Example: --labels labels.pt" in dd_bench("import", "images.pt", *arguments[2:]).text
+    assert dd_bench(*arguments).code == 0
 
 
-class Evil:
+class Malicious:
     def __reduce__(self):
-        return (print, ("it ran",))
+        return (print, ("code was run",))
 
 
-@pytest.mark.parametrize("how", [torch.save, lambda x, p: p.write_bytes(pickle.dumps(x))])
-def test_code_is_not_run(blobs, tensors, tmp_path, capsys, how):
+@pytest.mark.parametrize("write", [torch.save, lambda x, p: p.write_bytes(pickle.dumps(x))])
+def test_code_is_not_run(blobs, tensors, tmp_path, capsys, write):
     path = tmp_path / "images.pt"
-    how(Evil(), path)
-    with pytest.raises(ValueError, match=r"wants print to be called|wrote no such file"):
-        read_pair(path, saved(tmp_path, "labels.pt", tensors[1]), blobs, logits=False, lr=None)
-    assert "it ran" not in capsys.readouterr().out
+    write(Malicious(), path)
+    with pytest.raises(ValueError, match=r"it calls print|it is not a file of torch.save"):
+        read_pair(path, save(tmp_path, "labels.pt", tensors[1]), blobs, logits=False, lr=None)
+    assert "code was run" not in capsys.readouterr().out
 
 
-def test_files_that_are_none(blobs, tensors, tmp_path):
-    labels = saved(tmp_path, "labels.pt", tensors[1])
-    for content in (b"", b"no file of tensors", (tmp_path / "labels.pt").read_bytes()[:100]):
+def test_invalid_files_are_rejected(blobs, tensors, tmp_path):
+    labels = save(tmp_path, "labels.pt", tensors[1])
+    for content in (b"", b"not a file of tensors", (tmp_path / "labels.pt").read_bytes()[:100]):
         (tmp_path / "images.pt").write_bytes(content)
-        with pytest.raises(ValueError, match="is not loaded"):
+        with pytest.raises(ValueError, match="was not loaded"):
             read_pair(tmp_path / "images.pt", labels, blobs, logits=False, lr=None)
 
 
-def test_from_their_files_to_a_record(dd_bench, tmp_path):
-    """As its users do: import what somebody released, and score it with fresh networks."""
+def test_from_released_files_to_a_record(dd_bench, tmp_path):
+    """Import a released set and evaluate it with fresh networks."""
     images = torch.randn(10, 1, 8, 8, generator=torch.Generator().manual_seed(0))
     source, labels = (
-        saved(tmp_path, "images_best.pt", images),
-        saved(tmp_path, "labels_best.pt", torch.arange(10)),
+        save(tmp_path, "images_best.pt", images),
+        save(tmp_path, "labels_best.pt", torch.arange(10)),
     )
-    how = ["import", str(source), "dataset=digits", "--labels", str(labels), "--ipc", "1", "--lr", "0.02"]
-    how += ["--to", "set", "--citation", "They (2022)", "--name"]
-    done = dd_bench(*how, "mtt")
+    arguments = [
+        "import",
+        str(source),
+        "dataset=digits",
+        "--labels",
+        str(labels),
+        "--ipc",
+        "1",
+        "--lr",
+        "0.02",
+    ]
+    arguments += ["--to", "set", "--citation", "Authors (2022)", "--name"]
+    done = dd_bench(*arguments, "mtt")
     assert done.code == 1
-    assert "is a method of this suite, which did not make this set. Use --name mtt-authors" in done.text
-    done = dd_bench(*how, "mtt-authors")
+    assert "must not be a method of dd_bench, got mtt. Example: --name mtt-authors" in done.text
+    done = dd_bench(*arguments, "mtt-authors")
     assert (done.code, done.text) == (0, "set\n")
     syn, card = storage.load(tmp_path / "set")
-    assert card.method == "mtt-authors" and "They (2022)" in card.citations and syn.lr == 0.02
+    assert card.method == "mtt-authors" and "Authors (2022)" in card.citations and syn.lr == 0.02
     assert set(card.config["released"]["files"]) == {"images_best.pt", "labels_best.pt"}
     short = ["model.width=8", "protocol.recipe.epochs=2", "evaluator.num_networks=1"]
     done = dd_bench("evaluate", "set=set", *short)
@@ -193,13 +203,13 @@ def test_from_their_files_to_a_record(dd_bench, tmp_path):
     assert record.method == "mtt-authors" and record.ipc == 1 and record.status == "done"
 
 
-def test_what_was_exported_comes_back(dd_bench, tmp_path):
-    """Grey images in colourless PNG files, through the commands."""
+def test_exported_set_is_imported_unchanged(dd_bench, tmp_path):
+    """Grey PNG files, with the commands export and import."""
     done = dd_bench("distill", "method=random", "dataset=digits", "ipc=1", "model.width=8")
     assert done.code == 0, done.text
     (folder,) = (tmp_path / "runs" / "sets").iterdir()
     assert dd_bench("export", str(folder), "images").code == 0
-    done = dd_bench("import", "images", "--name", "theirs", "--ipc", "1", "--to", "back", "dataset=digits")
+    done = dd_bench("import", "images", "--name", "authors", "--ipc", "1", "--to", "back", "dataset=digits")
     assert done.code == 0, done.text
     assert storage.load(tmp_path / "back")[0].images.equal(storage.load(folder)[0].images)
 
@@ -209,17 +219,17 @@ def test_what_was_exported_comes_back(dd_bench, tmp_path):
     [
         (["dataset=nothing"], "nothing"),
         (["dataset=digits", "dataset.root"], "dataset.root"),
-        ([], "what was it distilled from?"),
-        (["dataset=digits", "ipc=7"], "ipc=7 says nothing of the dataset"),
-        (["dataset=digits", "--name", "a: b] #2"], "wanted letters, digits"),
-        (["dataset=digits", "--name", "../up"], "wanted letters, digits"),
-        (["dataset=digits", "--name", ""], "wanted letters, digits"),
+        ([], "the real set is missing"),
+        (["dataset=digits", "ipc=7"], "only overrides of dataset are allowed, got ipc=7"),
+        (["dataset=digits", "--name", "a: b] #2"], "must contain only letters, digits"),
+        (["dataset=digits", "--name", "../up"], "must contain only letters, digits"),
+        (["dataset=digits", "--name", ""], "must contain only letters, digits"),
         (["dataset=digits", "--ipc", "2"], "ipc=2, but class"),
-        (["dataset=motifs"], "is of graphs"),
+        (["dataset=motifs"], "consists of graphs"),
     ],
 )
-def test_what_the_command_refuses(tmp_path, capsys, changed, message):
-    saved(tmp_path, "i.pt", torch.zeros(10, 1, 8, 8)), saved(tmp_path, "l.pt", torch.arange(10))
-    how = [str(tmp_path / "i.pt"), "--labels", str(tmp_path / "l.pt"), "--ipc", "1", "--name", "x"]
-    assert import_verb([*how, "--to", str(tmp_path / "set"), *changed]) == 1
+def test_command_rejects_wrong_arguments(tmp_path, capsys, changed, message):
+    save(tmp_path, "i.pt", torch.zeros(10, 1, 8, 8)), save(tmp_path, "l.pt", torch.arange(10))
+    arguments = [str(tmp_path / "i.pt"), "--labels", str(tmp_path / "l.pt"), "--ipc", "1", "--name", "x"]
+    assert import_command([*arguments, "--to", str(tmp_path / "set"), *changed]) == 1
     assert message in capsys.readouterr().err and not (tmp_path / "set").exists()
