@@ -1,4 +1,4 @@
-"""The context of a run with teachers, which guide methods and label the training data of networks."""
+"""The context of a run with teachers. Teachers guide methods and label training data."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class TeacherContext(RunContext):
     """A context with the teachers of the run.
 
     Attributes:
-        teachers: the teachers that `teacher=[...]` names, in order.
-        measure: accuracy of a network on held-out data, for the card of a teacher only.
+        teachers: the teachers selected by `teacher=[...]`, in order.
+        measure: returns the accuracy of a network on held-out data; only written to the card of a teacher.
         used_teachers: the teachers that `teachers_of` has returned, in order; for the record.
     """
 
@@ -27,15 +27,17 @@ class TeacherContext(RunContext):
     used_teachers: list[TeacherId] = field(default_factory=list)
 
     def teachers_of(self, real: RealSet) -> list[Teacher]:
-        """Returns the teachers that `teacher=[...]` names, training those that are missing.
+        """Return the teachers selected by `teacher=[...]`, training those that are not cached.
 
         Raises:
-            ValueError: it names none.
+            ValueError: no teacher is selected.
         """
         if not self.teachers:
             raise ValueError(
-                "this needs a teacher, and the run has none. Use teacher=convnet_bn, or several: [a,b]"
+                "the run requires a teacher, and none is selected. Example: teacher=convnet_bn, or teacher=[a,b]"
             )
-        found = [teacher_of(spec, real, self.cache, self.runtime, self.measure) for spec in self.teachers]
-        self.used_teachers[:] = [TeacherId(name=t.name, digest=t.digest, accuracy=t.accuracy) for t in found]
-        return found
+        teachers = [teacher_of(spec, real, self.cache, self.runtime, self.measure) for spec in self.teachers]
+        self.used_teachers[:] = [
+            TeacherId(name=t.name, digest=t.digest, accuracy=t.accuracy) for t in teachers
+        ]
+        return teachers

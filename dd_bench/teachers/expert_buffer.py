@@ -1,7 +1,7 @@
-"""The expert buffer: snapshots of networks during their training, in one array that is memory-mapped, not loaded.
+"""The expert buffer: snapshots of networks during their training, in one memory-mapped array.
 
-`experts.safetensors` holds `parameters`, float32 or float16 `(experts, snapshots, p)`. Its header holds the network,
-the stored epochs, the order of the parameters in p, the preprocessing and the recipe.
+`experts.safetensors` contains `parameters`, float32 or float16 `(experts, snapshots, p)`. Its header contains the
+network, the stored epochs, the order of the parameters in p, the preprocessing and the recipe.
 """
 
 from __future__ import annotations
@@ -28,8 +28,10 @@ class Header:
 
     Attributes:
         architecture: `Architecture.describe()`.
+        experts: number of experts.
+        epochs: epochs with a stored snapshot, ascending; 0 is the initialisation.
         order: name and shape of each parameter, in the order of p.
-        epochs: the epochs whose snapshots are stored, ascending; 0 is the initialisation.
+        dtype: data type of the stored parameters.
         real: digest of the dataset, and its number of training images.
         preprocess: digest of the preprocessing.
         recipe: how the experts were trained.
@@ -48,7 +50,7 @@ class Header:
 
     @property
     def p(self) -> int:
-        """Number of parameters."""
+        """Number of parameters of a network."""
         return sum(torch.Size(shape).numel() for _, shape in self.order)
 
     @property
@@ -64,21 +66,21 @@ class Header:
 
 
 class ExpertBuffer:
-    """A buffer on the disk, read a snapshot at a time.
+    """An expert buffer on disk; snapshots are read one at a time.
 
     Attributes:
-        header: metadata.
+        header: metadata of the buffer.
     """
 
     def __init__(self, folder: Path):
-        """Opens the buffer in `folder`.
+        """Open the buffer in `folder`.
 
         Raises:
-            ValueError: it is missing, or damaged.
+            ValueError: the buffer is missing or damaged.
         """
         self.path = folder / FILE
         if not self.path.is_file():
-            raise ValueError(f"{folder} is no expert buffer: it has no {FILE}")
+            raise ValueError(f"{folder} is not an expert buffer: {FILE} is missing")
         try:
             self.header, offset = _read_header(self.path)
         except (OSError, ValueError, KeyError, TypeError, IndexError) as error:
@@ -89,35 +91,35 @@ class ExpertBuffer:
         return self.header.experts
 
     def snapshot(self, expert: int, epoch: int, device: torch.device) -> Tensor:
-        """Returns the parameters of an expert after `epoch` epochs, float32 `(p,)`.
+        """Return the parameters of an expert after `epoch` epochs, float32 `(p,)`.
 
         Raises:
-            ValueError: that epoch is not stored.
+            ValueError: the epoch is not stored.
         """
         if epoch not in self.header.epochs:
             raise ValueError(
-                f"epoch {epoch} is not in the expert buffer, which holds {list(self.header.epochs)} ({self.path})"
+                f"the epoch must be one of those in {self.path}, {list(self.header.epochs)}, got {epoch}"
             )
         row = np.array(self._array[expert, self.header.epochs.index(epoch)], dtype=np.float32)  # a copy
         return torch.from_numpy(row).to(device)
 
 
 def create(folder: Path, header: Header) -> bool:
-    """Creates the file of a buffer, filled with zeros, unless it exists; returns whether it existed."""
+    """Create the file of a buffer, filled with zeros, unless it exists; return whether it existed."""
     return mmap_file.create(folder / FILE, header.layout)
 
 
 def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Tensor) -> None:
-    """Writes one snapshot, parameters `(p,)`, through to the disk; several processes may write different ones at once.
+    """Write one snapshot, parameters `(p,)`, and flush it to disk. Several processes can write different snapshots.
 
     Raises:
-        ValueError: there are not p parameters.
-        Diverged: a value is not finite, or too large for the stored type.
-        OSError: the disk is full.
+        ValueError: the shape of `parameters` is not `(p,)`.
+        Diverged: a value is not finite, or is too large for the stored type.
+        OSError: the file could not be written.
     """
     if parameters.shape != (header.p,):
-        raise ValueError(f"a snapshot is ({header.p},), got {tuple(parameters.shape)}")
-    with np.errstate(over="ignore"):  # a value that does not fit becomes infinite: an error below
+        raise ValueError(f"a snapshot must have shape ({header.p},), got {tuple(parameters.shape)}")
+    with np.errstate(over="ignore"):  # values that are too large become infinite and raise an error below
         values = parameters.detach().cpu().numpy().astype(_DTYPES[header.dtype][1])
     if not np.isfinite(values).all():
         raise Diverged(
@@ -129,7 +131,11 @@ def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Ten
 
 
 def _read_header(path: Path) -> tuple[Header, int]:
-    """Returns the header and the offset of the array; raises ValueError if the file has another size."""
+    """Return the header and the offset of the array.
+
+    Raises:
+        ValueError: the header is not valid, or the file does not have the size given by it.
+    """
     metadata, entries, begin = mmap_file.read_header(path, "buffer")
     entry = entries["parameters"]
     order = tuple((str(name), tuple(shape)) for name, shape in metadata["order"])
@@ -146,13 +152,13 @@ def _read_header(path: Path) -> tuple[Header, int]:
     )
     counts = [header.experts, *header.epochs, *(side for _, shape in order for side in shape)]
     if any(type(count) is not int or count < 0 for count in counts):
-        raise ValueError(f"experts, epochs and shapes are whole numbers, not {counts}")
+        raise ValueError(f"experts, epochs and shapes must be integers >= 0, got {counts}")
     if list(header.epochs) != sorted(set(header.epochs)):
-        raise ValueError(f"epochs {list(header.epochs)} do not ascend")
+        raise ValueError(f"epochs must be ascending, got {list(header.epochs)}")
     if header.dtype not in _DTYPES:
-        raise ValueError(f"dtype {header.dtype!r}; a buffer is one of {sorted(_DTYPES)}")
-    wanted = header.layout.entries()["parameters"]
-    if entry != wanted:
-        raise ValueError(f"its array is {tuple(entry['shape'])}, {entry}; its header declares {wanted}")
+        raise ValueError(f"dtype must be one of {sorted(_DTYPES)}, got {header.dtype!r}")
+    expected = header.layout.entries()["parameters"]
+    if entry != expected:
+        raise ValueError(f"the array must be {expected} as in the metadata, got {entry}")
     mmap_file.check_size(path, header.layout, begin)
     return header, begin

@@ -1,7 +1,7 @@
-"""Experts: networks trained on the real training set, with a snapshot of their parameters after every epoch to keep.
+"""Experts: networks trained on the real training set, with snapshots of their parameters after selected epochs.
 
-Cached for every run that wants the same. On a CPU one process a core trains them where that is faster. When killed,
-the training of each expert resumes from its last epoch, and the buffer has the same bytes.
+Experts are cached and shared between runs. On a CPU several processes train them if that is faster. After a kill, the
+training of each expert resumes from its last epoch, and the resulting buffer has the same bytes.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from dd_bench.training.recipe import Recipe
 
 
 class ExpertGradientRule(GradientRule, Protocol):
-    """The gradient of an expert's step, where it is not the gradient of the loss."""
+    """A gradient rule of an expert, which replaces the gradient of the loss."""
 
     def describe(self) -> dict[str, Any]:
-        """Returns what identifies it in a cache key."""
+        """Return the identity of the rule for cache keys."""
 
     def compiled(self) -> ExpertGradientRule:
-        """Returns the same rule for a training that repays compilation."""
+        """Return the compiled rule, for trainings that are long enough to repay compilation."""
 
 
 def experts(
@@ -54,18 +54,18 @@ def experts(
     gradient_rule: ExpertGradientRule | None,
     exact: bool = False,
 ) -> ExpertBuffer:
-    """Returns the buffer of `count` experts of a network, training those that are missing.
+    """Return a buffer of `count` experts, training them if the buffer is not cached.
 
     Args:
-        real: trained on its training split.
+        real: the real set; experts are trained on its training split.
         architecture: the network of the experts.
-        recipe: how they are trained, up to the last of `epochs`.
-        ctx: of the run; its seed does not matter, so that all seeds of a sweep share the experts.
+        recipe: how experts are trained. The number of epochs is replaced by the last of `epochs`.
+        ctx: the context of the run. Its seed is not used, so that all seeds of a sweep share the experts.
         count: number of experts.
-        epochs: epochs whose snapshots are stored, ascending; 0 is the initialisation.
-        dtype: of the snapshots on the disk.
-        gradient_rule: instead of the gradient of the loss.
-        exact: in float32 whatever the runtime; bfloat16 rounds away a perturbation of a thousandth of a weight.
+        epochs: epochs with a stored snapshot, ascending; 0 is the initialisation.
+        dtype: data type of the stored snapshots.
+        gradient_rule: replaces the gradient of the loss.
+        exact: train in float32 regardless of the runtime. bfloat16 would round away weight perturbations of 0.1 %.
 
     Raises:
         Diverged: an expert is not finite.
@@ -100,7 +100,7 @@ def experts(
 
 @dataclass(frozen=True)
 class ExpertTraining:
-    """What the trainings of all experts share."""
+    """The arguments shared by the trainings of all experts."""
 
     training: RealTraining
     header: Header
@@ -108,15 +108,15 @@ class ExpertTraining:
     folder: Path
 
     def checkpoint(self, expert: int) -> Path:
-        """Returns the checkpoint of an expert; it stays until the buffer is in the cache."""
+        """Return the checkpoint of an expert. It is kept until the buffer is in the cache."""
         return checkpoint_in(self.folder, f"expert{expert}")
 
 
 def _train_all(shared: ExpertTraining) -> float:
-    """Trains the experts that are not finished; returns the seconds that killed attempts took."""
+    """Train the unfinished experts; return the seconds that killed attempts took."""
     training, count, epochs = shared.training, shared.header.experts, shared.training.recipe.epochs
     if not expert_buffer.create(shared.folder, shared.header):
-        checkpoint.remove(shared.folder)  # of snapshots that are gone
+        checkpoint.remove(shared.folder)  # of snapshots that no longer exist
     state = [checkpoint.saved_progress(shared.checkpoint(i)) for i in range(count)]
     jobs = [i for i, (done, _) in enumerate(state) if done < epochs]
     workers = min(training.runtime.workers, len(jobs))
@@ -142,7 +142,7 @@ def _train_all(shared: ExpertTraining) -> float:
 
 
 def _train(shared: ExpertTraining, expert: int, tick: Tick) -> None:
-    """Trains an expert, writing its snapshots; calls `tick` after every epoch."""
+    """Train an expert and write its snapshots; call `tick` after every epoch."""
     header, seed = shared.header, seed_for(0, "expert", expert)
 
     def store(epoch: int, net: Network) -> None:

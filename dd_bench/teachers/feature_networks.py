@@ -1,4 +1,4 @@
-"""Networks trained on the real training set as feature extractors, cached for every run that uses them."""
+"""Feature networks: networks trained on the real training set as feature extractors, cached between runs."""
 
 from __future__ import annotations
 
@@ -27,10 +27,10 @@ from dd_bench.training.recipe import Recipe
 def feature_network(
     real: RealSet, architecture: Architecture, recipe: Recipe, index: int, ctx: RunContext
 ) -> Network:
-    """Returns network number `index` of `architecture`, trained on `real.train` by `recipe`, in eval mode.
+    """Return feature network number `index`, trained on `real.train` with `recipe`, in eval mode.
 
-    Built once: the cache entry depends on the data, their preprocessing, the architecture, the recipe, the index
-    and the precision, not on the run's seed, so that all methods and seeds of a sweep share it.
+    The cache key contains the data, their preprocessing, the architecture, the recipe, the index and the precision. It
+    does not contain the seed of the run, so all methods and seeds of a sweep share the network.
 
     Raises:
         ValueError: the cache entry is damaged.
@@ -56,7 +56,7 @@ def feature_network(
 
 
 def untrained_feature_network(architecture: Architecture, index: int, ctx: RunContext) -> Network:
-    """Returns the untrained network that feature network `index` started from."""
+    """Return the initialisation of feature network `index`."""
     return architecture.fresh(seed_for(_seed(index), "init"), ctx.device)
 
 
@@ -66,7 +66,7 @@ def _seed(index: int) -> int:
 
 @torch.no_grad()
 def class_embeddings(net: Network, real: RealSet, c: int) -> Tensor:
-    """Returns the embeddings of all training images of class `c`, `(n_c, d)`, in the order of `of_class(c)`."""
+    """Return the embeddings of all training images of class `c`, `(n_c, d)`, in the order of `of_class(c)`."""
     return torch.cat(
         [net.embed(real.train.inputs(part)) for part in torch.split(real.train.of_class(c), 1000)]
     )

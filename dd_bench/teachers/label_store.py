@@ -1,9 +1,9 @@
-"""Stored soft labels: the teachers' logits of every view of a synthetic set, epoch by epoch, in memory-mapped arrays.
+"""Stored soft labels: the teachers' logits for every view of a synthetic set and every epoch, memory-mapped.
 
-`labels.safetensors` holds float16 `logits (epochs, n, k)`; or only the logits and indices of the `top` classes of each
-view, `(epochs, n, top)`, and `rest (epochs, n)`, one logit for all other classes: with it these keep their share of
-the probability at the temperature of the loss. Views are not stored: they follow from the seed
-(`dd_bench.training.views`). The header identifies the images, views and teachers.
+`labels.safetensors` contains float16 `logits (epochs, n, k)`. With `top` it contains only the largest logits and their
+indices, `values` and `indices (epochs, n, top)`, and `rest (epochs, n)`, one logit for all other classes, which
+preserves their total probability at the temperature of the loss. Views are not stored, because they can be computed
+from the seed (`dd_bench.training.views`). The header identifies the images, views and teachers.
 """
 
 from __future__ import annotations
@@ -36,17 +36,18 @@ class StoreHeader:
 
     Attributes:
         images: identity of the synthetic set, see `SyntheticSet.identity`.
-        n, k: images and classes.
+        n, k: number of images and of classes.
         epochs: number of stored epochs.
-        seed: of the views.
-        batch_size: of the batches in which images are mixed.
+        seed: seed of the views.
+        batch_size: size of the batches in which images are mixed.
         views: the recipe of the views; without the flip if that changes the class.
         teachers: digests of the teachers, in order.
-        class_names: of the k columns, in order.
+        class_names: names of the k classes, in order.
         teacher_mode: see `LabelRecipe`.
-        top: logits stored a view; None for all.
-        temperature: of the probabilities that `rest` preserves; None: `rest` is a mean, or all logits are stored.
-        teacher_names: in the order of their digests; empty in labels of older versions.
+        top: number of logits stored per view; None for all.
+        temperature: temperature at which `rest` preserves the probability. None: `rest` is the mean of the other
+            logits, or all logits are stored.
+        teacher_names: names of the teachers, in the order of their digests; empty in labels of older versions.
     """
 
     images: str
@@ -83,24 +84,24 @@ class StoreHeader:
 
 
 class LabelStore:
-    """Stored labels on the disk, read an epoch at a time."""
+    """Stored labels on disk; they are read one epoch at a time."""
 
     def __init__(self, folder: Path, device: torch.device):
-        """Opens the labels in `folder`, to be read to `device`.
+        """Open the labels in `folder`; `logits` returns tensors on `device`.
 
         Raises:
-            ValueError: they are missing, or damaged.
+            ValueError: the labels are missing or damaged.
         """
         self.path, self.device = folder / FILE, device
         if not self.path.is_file():
-            raise ValueError(f"{folder} holds no labels: it has no {FILE}")
+            raise ValueError(f"{folder} is not a folder of stored labels: {FILE} is missing")
         try:
             metadata, entries, begin = mmap_file.read_header(self.path, "labels")
             metadata |= {k: tuple(metadata.get(k, ())) for k in ("teachers", "class_names", "teacher_names")}
             self.header = StoreHeader(**metadata)
             layout = self.header.layout
             if entries != layout.entries():
-                raise ValueError(f"its arrays are {entries}, its header declares {layout.entries()}")
+                raise ValueError(f"the arrays must be {layout.entries()} as in the metadata, got {entries}")
             mmap_file.check_size(self.path, layout, begin)
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(f"the labels {self.path} are damaged: {error}") from error
@@ -108,26 +109,26 @@ class LabelStore:
         self._read: tuple[int, Tensor] | None = None
 
     def __reduce__(self) -> tuple[type[LabelStore], tuple[Path, torch.device]]:
-        """Pickles the path: another process maps the file itself."""
+        """Pickle the path instead of the arrays, so that another process maps the file itself."""
         return LabelStore, (self.path.parent, self.device)
 
     @property
     def digest(self) -> str:
-        """Sha256 of the header, which identifies the images, views and teachers."""
+        """SHA-256 of the header, which identifies the images, views and teachers."""
         return hashlib.sha256(self.header.layout.header()).hexdigest()
 
     @property
     def label_bytes(self) -> int:
-        """Bytes of the arrays, without the header."""
+        """Size of the arrays in bytes, without the header."""
         return self.header.layout.size
 
     def stored_epoch(self, epoch: int) -> int:
-        """Returns the stored epoch to use in epoch `epoch` of a training: the same, or a random one past the stored."""
+        """Return the stored epoch for epoch `epoch` of a training: the same, or a random one after the last stored."""
         pool = self.header.epochs
         return epoch if epoch < pool else seed_for(self.header.seed, "pool", epoch) % pool
 
     def logits(self, epoch: int, index: Tensor) -> Tensor:
-        """Returns the logits of the views `index (b,)` of a stored epoch, float32 `(b, k)`."""
+        """Return the logits of the views `index (b,)` of a stored epoch, float32 `(b, k)`."""
         if self._read is None or self._read[0] != epoch:
             self._read = (epoch, to_device(self._epoch(epoch), self.device))
         return self._read[1][index].float()
@@ -147,18 +148,18 @@ def fill(
     teacher_logits: Callable[[View], Tensor],
     on_epoch: Callable[[int], None],
 ) -> None:
-    """Writes the labels of all epochs, resuming after the last complete epoch of a killed attempt.
+    """Compute and write the labels of all epochs, resuming after the last complete epoch of a killed attempt.
 
     Args:
-        folder: of the labels.
+        folder: folder of the labels.
         header: images, views and teachers.
-        images: inputs `(n, c, h, w)`.
+        images: network inputs `(n, c, h, w)`.
         teacher_logits: maps a view to the logits of the teachers, `(b, k)`.
-        on_epoch: called with the number of epochs done.
+        on_epoch: called with the number of finished epochs.
 
     Raises:
         Diverged: a logit is not finite as float16.
-        OSError: the disk is full.
+        OSError: the file could not be written.
     """
     path, layout = folder / FILE, header.layout
     existed = mmap_file.create(path, layout)
@@ -168,24 +169,25 @@ def fill(
         logits = torch.empty(header.n, header.k, device=images.device)
         for view in views.epoch(images, epoch):
             logits[view.index] = teacher_logits(view)
-        for name, rows in _packed(logits.cpu(), header).items():
+        for name, rows in _pack(logits.cpu(), header).items():
             mmap_file.write(path, layout, name, epoch, rows)
         write_atomic(folder / DONE, json.dumps(epoch + 1).encode())
         on_epoch(epoch + 1)
 
 
 def views_of(header: StoreHeader) -> Views:
-    """Returns the views of stored labels."""
+    """Return the views of stored labels."""
     recipe = ViewRecipe.model_validate(header.views)
     return Views(recipe, header.n, seed=header.seed, batch_size=header.batch_size, flip_allowed=True)
 
 
-def _packed(logits: Tensor, header: StoreHeader) -> dict[str, np.ndarray[Any, Any]]:
-    """Returns the logits of an epoch, `(n, k)`, as the rows of the stored arrays, by name."""
+def _pack(logits: Tensor, header: StoreHeader) -> dict[str, np.ndarray[Any, Any]]:
+    """Convert the logits of an epoch, `(n, k)`, to the stored arrays of that epoch, by name."""
     half = logits.half()
     if not bool(torch.isfinite(half).all()):
         raise Diverged(
-            f"a teacher's logit of {float(logits.abs().max()):g} does not fit float16. Train it again"
+            f"the teachers' logits must be finite in float16, got up to {float(logits.abs().max()):g}. "
+            "Use other teachers, or train them with a smaller learning rate"
         )
     if header.top is None or header.top >= header.k:
         return {"logits": half.numpy()}

@@ -1,11 +1,12 @@
-"""Labelers give the target of a view: its class, a stored soft label, or the logits of a teacher.
+"""Labelers return the target of a view: its class, a stored soft label, or the logits of teachers.
 
-There are four kinds, so that the effect of the *data* can be told from the effect of the *labels*:
+There are four kinds, which separate the effect of the *data* from the effect of the *labels*:
 
-- `hard`: the classes. Costs nothing.
-- `static`: the teachers' logits of each unaugmented image. One soft label an image.
-- `replay`: their logits of each view of each epoch, stored (FKD, Shen and Xing, ECCV 2022). Same seed, same views.
-- `online`: their logits of each view, computed while the network trains. Nothing is stored; the teachers are needed.
+- `hard`: the classes, at no cost.
+- `static`: the teachers' logits of each unaugmented image, one soft label per image.
+- `replay`: the teachers' logits of each view of each epoch, stored (FKD, Shen and Xing, ECCV 2022). The views are
+  reproduced from their seed.
+- `online`: the teachers' logits of each view, computed during training. Nothing is stored, but the teachers are needed.
 """
 
 from __future__ import annotations
@@ -25,35 +26,35 @@ from dd_bench.training.views import View, Views
 
 @torch.no_grad()
 def ensemble(teachers: Sequence[Teacher], x: Tensor, mode: str) -> Tensor:
-    """Returns the mean of the teachers' logits of inputs `(b, c, h, w)`, float32 `(b, k)`."""
+    """Return the mean of the teachers' logits for inputs `(b, c, h, w)`, float32 `(b, k)`."""
     return torch.stack([teacher.logits(x, mode) for teacher in teachers]).mean(0)
 
 
 class Labeler(ABC):
-    """Gives the target of a view.
+    """Abstract class for the targets of views.
 
     Attributes:
         label_bytes: bytes of labels that a user stores in addition to the images.
-        forwards: teacher forwards, in images, for the training of one network.
+        forwards: number of images that pass through a teacher while one network is trained.
     """
 
     label_bytes: int = 0
     forwards: int = 0
 
     def viewed_epoch(self, epoch: int) -> int:
-        """Returns the epoch whose views are used in epoch `epoch` of a training."""
+        """Return the epoch whose views are used in epoch `epoch` of a training."""
         return epoch
 
     @abstractmethod
     def target(self, view: View) -> Target:
-        """Returns the target of the network's logits for the view."""
+        """Return the target of a network's logits for a view."""
 
 
 class Hard(Labeler):
-    """The classes; both classes of a mixture."""
+    """Hard labels: the class of an image, or both classes of a mixture."""
 
     def __init__(self, labels: Tensor):
-        """Takes the classes, int64 `(n,)`."""
+        """Use the classes `labels`, int64 `(n,)`."""
         self.labels = labels
 
     def target(self, view: View) -> Target:
@@ -72,10 +73,10 @@ class _Soft(Labeler):
 
 
 class StaticSoft(_Soft):
-    """One soft label an image, of the unaugmented image; a mixture interpolates two of them (INFER)."""
+    """One soft label per unaugmented image. The label of a mixture interpolates two of them (INFER)."""
 
     def __init__(self, recipe: LabelRecipe, labels: Tensor, logits: Tensor):
-        """Takes the classes `(n,)` and the teachers' logits, float16 `(n, k)`."""
+        """Use the classes `(n,)` and the teachers' logits, float16 `(n, k)`."""
         super().__init__(recipe, labels)
         self.logits = logits
         self.label_bytes = logits.numel() * logits.element_size()
@@ -86,7 +87,7 @@ class StaticSoft(_Soft):
         if view.mixture is not None:
             if self.recipe.mix_space == "logits":
                 z = view.mixture.labels(z)
-            else:  # at the temperature of the loss, whose softmax then gives back the mixed probabilities
+            else:  # mix at the temperature of the loss, whose softmax then returns the mixed probabilities
                 t = self.recipe.temperature
                 mixed = view.mixture.labels((z / t).softmax(1))
                 z = t * mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
@@ -94,15 +95,15 @@ class StaticSoft(_Soft):
 
 
 class Replay(_Soft):
-    """The teachers' logits of the same views, read from the store."""
+    """Stored logits of the teachers for the same views."""
 
     def __init__(self, recipe: LabelRecipe, labels: Tensor, store: LabelStore):
-        """Takes the classes `(n,)` and the stored labels."""
+        """Use the classes `(n,)` and the stored labels."""
         super().__init__(recipe, labels)
         self.store, self.label_bytes = store, store.label_bytes
 
     def viewed_epoch(self, epoch: int) -> int:
-        """See `Labeler`; with a pool, one of the stored epochs."""
+        """See `Labeler`. After the last stored epoch, returns a random stored epoch."""
         return self.store.stored_epoch(epoch)
 
     def target(self, view: View) -> SoftTarget:
@@ -111,10 +112,10 @@ class Replay(_Soft):
 
 
 class OnlineTeacher(_Soft):
-    """The teachers' logits of the view, computed when the network trains on it."""
+    """The teachers' logits of a view, computed when the network trains on it."""
 
     def __init__(self, recipe: LabelRecipe, labels: Tensor, teachers: Sequence[Teacher], forwards: int):
-        """Takes the classes `(n,)`, the teachers, and the number of their forwards for one network."""
+        """Use the classes `(n,)` and the teachers; `forwards` is the number of teacher forwards for one network."""
         super().__init__(recipe, labels)
         self.teachers, self.forwards = list(teachers), forwards
 
@@ -126,6 +127,6 @@ class OnlineTeacher(_Soft):
 def labelled_batches(
     images: Inputs, views: Views, labeler: Labeler, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor, Target]]:
-    """Yields the batches of an epoch: unaugmented images, views, and their target."""
+    """Yield the batches of an epoch: unaugmented images, views, and their target."""
     for view in views.epoch(images, labeler.viewed_epoch(epoch)):
         yield images[view.index], view.x, labeler.target(view)

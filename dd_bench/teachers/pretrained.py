@@ -1,4 +1,4 @@
-"""Pretrained weights: the class of each logit, and the normalisation of the pixels that they were trained on."""
+"""Metadata of pretrained weights: the class name of each logit, and the normalisation of the inputs."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ Classes = Literal["imagenet"] | tuple[str, ...] | None
 
 
 def logit_names(classes: Classes, where: str) -> tuple[str, ...]:
-    """Returns the class names of the logits, in order; those of ImageNet are WordNet ids, in the usual order.
+    """Return the class names of the logits, in order. The names of ImageNet classes are WordNet ids.
 
     Args:
-        classes: `imagenet`, the names, or None if the configuration has none.
-        where: the teacher's key in the configuration, for the error.
+        classes: `imagenet`, the names, or None if they are not configured.
+        where: the teacher's configuration key, for the error message.
 
     Raises:
         ValueError: the configuration has no class names.
@@ -25,7 +25,8 @@ def logit_names(classes: Classes, where: str) -> tuple[str, ...]:
         return tuple(info.label_names())
     if classes is None:
         raise ValueError(
-            f"{where}.classes=null: which logit is which class? Use classes=imagenet, or a list of names"
+            f"{where}.classes must give the class name of each logit, got null. Use {where}.classes=imagenet or a list "
+            "of names"
         )
     return classes
 
@@ -33,24 +34,24 @@ def logit_names(classes: Classes, where: str) -> tuple[str, ...]:
 def normalisation(
     classes: Classes, mean: tuple[float, ...] | None, std: tuple[float, ...] | None, where: str
 ) -> Normalise:
-    """Returns the normalisation of the pixels that the weights were trained on.
+    """Return the normalisation with which the weights were trained.
 
     Args:
-        classes: `imagenet` has a known normalisation.
-        mean: one value a channel, or None for that of `imagenet`.
-        std: likewise.
-        where: the teacher's key in the configuration, for the errors.
+        classes: the normalisation is known for `imagenet`.
+        mean: one value per channel, or None for the known normalisation.
+        std: one value per channel, or None for the known normalisation.
+        where: the teacher's configuration key, for error messages.
 
     Raises:
-        ValueError: it is not known, or mean and std do not fit together.
+        ValueError: the normalisation is not known, or mean and std have different lengths.
     """
     if mean is None and std is None and classes == "imagenet":
-        known = importlib.import_module("timm.data.constants")  # here: timm takes a second to import
+        known = importlib.import_module("timm.data.constants")  # here: importing timm takes a second
         return Normalise(known.IMAGENET_DEFAULT_MEAN, known.IMAGENET_DEFAULT_STD)
     if mean is None or std is None:
         raise ValueError(
-            f"{where}.mean={mean} and {where}.std={std}: which normalisation were its weights trained with? "
-            f"Use '+{where}.mean=[0.5,0.5,0.5]' '+{where}.std=[0.5,0.5,0.5]' with their values, one a channel"
+            f"{where}.mean and {where}.std must be those with which the weights were trained, one value per channel, "
+            f"got {mean} and {std}. Example: '+{where}.mean=[0.5,0.5,0.5]' '+{where}.std=[0.5,0.5,0.5]'"
         )
     try:
         return Normalise(mean, std)

@@ -1,4 +1,4 @@
-"""Expert buffers made elsewhere: opened from a folder and compared with what the run needs."""
+"""Open an expert buffer that another run created, and check that it matches this run."""
 
 from __future__ import annotations
 
@@ -17,25 +17,25 @@ from dd_bench.training.parameter_vector import FunctionalNetwork
 def released_experts(
     folder: str, real: RealSet, architecture: Architecture, window: Iterable[int], init_epoch: int | None
 ) -> ExpertBuffer:
-    """Returns the buffer in a folder of the user, after checking that it fits this run.
+    """Open the buffer in `folder` and check that it matches this run.
 
     Args:
-        folder: of the buffer.
+        folder: folder of the buffer.
         real: the dataset of the run.
         architecture: the network of the run.
         window: the epochs that are matched.
-        init_epoch: the epoch that images or labels start from, or None.
+        init_epoch: the epoch whose network initialises images or labels, or None.
 
     Raises:
-        ValueError: there is no buffer, or it does not fit this run.
+        ValueError: the buffer is missing, is damaged, or does not match this run.
     """
     buffer = ExpertBuffer(Path(folder))
     if reason := check_buffer(buffer, real, architecture, window):
         raise ValueError(reason)
     if init_epoch is not None and init_epoch not in buffer.header.epochs:
         raise ValueError(
-            f"the start asks for epoch {init_epoch}, the buffer {buffer.path} holds "
-            f"{list(buffer.header.epochs)}. Use method.experts.init_epoch={buffer.header.epochs[-1]}"
+            f"method.experts.init_epoch must be one of the epochs in {buffer.path}, {list(buffer.header.epochs)}, "
+            f"got {init_epoch}. Example: method.experts.init_epoch={buffer.header.epochs[-1]}"
         )
     return buffer
 
@@ -43,49 +43,49 @@ def released_experts(
 def check_buffer(
     buffer: ExpertBuffer, real: RealSet, architecture: Architecture, epochs: Iterable[int]
 ) -> str | None:
-    """Returns why a buffer made elsewhere does not fit this run, and what to change, or None."""
+    """Return why a buffer does not match this run and what to change, or None."""
     header = buffer.header
     if header.architecture != architecture.describe():
         return (
-            f"the experts of {buffer.path} are {header.architecture}, this run distils with "
-            f"{architecture.describe()}. Use their network (model=...), or method.experts.source=null"
+            f"the experts in {buffer.path} are networks {header.architecture}, but the model of this run is "
+            f"{architecture.describe()}. Use the network of the experts (model=...), or method.experts.source=null"
         )
     order = tuple(FunctionalNetwork(architecture.fresh(0, torch.device("cpu"))).order)
     if tuple(map(_as_tuples, header.order)) != tuple(map(_as_tuples, order)):
         return (
-            f"the experts of {buffer.path} hold their parameters in another order than this network. Use "
+            f"the experts in {buffer.path} store their parameters in another order than the model of this run. Use "
             "method.experts.source=null"
         )
     if header.preprocess != real.preprocess.digest:
         kind = header.preprocessing.get("kind")
         return (
-            f"the experts of {buffer.path} were trained under the preprocessing "
-            f"{header.preprocessing or header.preprocess}, this run's is {real.preprocess.config()}. Use "
-            + (f"dataset.preprocess={kind} and the data it was fitted to" if kind else "theirs")
+            f"the experts in {buffer.path} were trained with the preprocessing "
+            f"{header.preprocessing or header.preprocess}, but this run uses {real.preprocess.config()}. Use "
+            + (f"dataset.preprocess={kind} and the data it was fitted to" if kind else "their preprocessing")
             + ", or method.experts.source=null"
         )
     if header.real != (real.digest, len(real.train)):
         return (
-            f"the experts of {buffer.path} were trained on other data than {real.name} with "
+            f"the experts in {buffer.path} were trained on other data than {real.name} with "
             f"{len(real.train)} images. Use their dataset, or method.experts.source=null"
         )
     missing = sorted(set(epochs) - set(header.epochs))
     if missing:
         first, last = _longest_run(header.epochs)
         return (
-            f"the window asks for epoch {missing[0]}, the buffer {buffer.path} holds {list(header.epochs)}. "
+            f"the window contains epoch {missing[0]}, but {buffer.path} contains only {list(header.epochs)}. "
             f"Use method.window.first>={first} and method.window.stop - 1 + method.expert_epochs <= {last}"
         )
     return None
 
 
 def _as_tuples(value: Any) -> Any:
-    """Returns nested lists as tuples, since JSON has no tuples."""
+    """Convert nested lists, as read from JSON, to tuples."""
     return tuple(map(_as_tuples, value)) if isinstance(value, list | tuple) else value
 
 
 def _longest_run(epochs: tuple[int, ...]) -> tuple[int, int]:
-    """Returns the ends of the longest run of consecutive epochs."""
+    """Return the first and last epoch of the longest run of consecutive epochs."""
     best = start = end = epochs[0]
     length = 0
     for epoch in epochs:

@@ -1,6 +1,6 @@
-"""Relabelling: labelled training batches from a synthetic set, a label recipe and the run's teachers.
+"""Relabelling: create labelled training batches from a synthetic set, a label recipe and the run's teachers.
 
-Stored labels are cached. When killed, labelling resumes after the last complete epoch and gives the same bytes.
+Stored labels are cached. After a kill, labelling resumes after the last complete epoch and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ from dd_bench.training.views import View, Views, without_flip
 
 @dataclass(frozen=True)
 class LabelledData:
-    """Views of a set and their targets; with stored labels, every network gets the same views.
+    """Views of a set and their targets. With stored labels, every network is trained on the same views.
 
     Attributes:
         images: network inputs `(n, c, h, w)`.
-        labeler: gives the target of each view.
-        recipe: of the training, with its views.
+        labeler: returns the target of each view.
+        recipe: the training recipe, with its views.
         flip: whether a horizontal flip preserves the class.
         teachers: the teachers that label the views, in order; empty for hard labels.
     """
@@ -54,7 +54,7 @@ class LabelledData:
     teachers: tuple[TeacherId, ...] = ()
 
     def batches(self, seed: int) -> LabelledBatches:
-        """Returns the labelled batches of the network whose training has this seed."""
+        """Return the labelled batches for the training with this seed."""
         assert self.recipe.views is not None
         if isinstance(self.labeler, Replay):
             return partial(labelled_batches, self.images, views_of(self.labeler.store.header), self.labeler)
@@ -77,16 +77,17 @@ def labelled_data(
     real: RealSet,
     ctx: TeacherContext,
 ) -> LabelledData:
-    """Returns the labelled data of a set, computing the labels first where they are stored.
+    """Return the labelled data of a set, computing and storing labels first if `label_recipe` requires it.
 
     Args:
-        images: inputs that networks train on, `(n, c, h, w)`.
-        labels: their classes, int64 `(n,)`.
-        identity: of the stored set, as the last bits of decoded inputs depend on the device.
+        images: network inputs `(n, c, h, w)`.
+        labels: classes, int64 `(n,)`.
+        identity: identity of the stored set. The decoded inputs do not identify it, because their last bits depend on
+            the device.
         recipe: how a network is trained.
-        label_recipe: which labels, and their loss.
-        real: the dataset: its class names, and whether a flip preserves the class.
-        ctx: of the run, with its teachers.
+        label_recipe: kind of labels, and their loss.
+        real: the dataset, for its class names and whether a flip preserves the class.
+        ctx: the context of the run, with its teachers.
 
     Raises:
         ValueError: the labels in `label_recipe.source` belong to other images, classes or views.
@@ -98,8 +99,8 @@ def labelled_data(
     if label_recipe.kind == "replay" and label_recipe.source is not None:
         store = LabelStore(Path(label_recipe.source), ctx.device)
         teacher_ids = _teachers_of_store(store.header)
-        wanted = _header(identity, len(images), recipe, label_recipe, teacher_ids, real, store.header.seed)
-        if reason := check_store(store, wanted):
+        expected = _header(identity, len(images), recipe, label_recipe, teacher_ids, real, store.header.seed)
+        if reason := check_store(store, expected):
             raise ValueError(reason)
         return LabelledData(images, Replay(label_recipe, labels, store), recipe, real.flip, teacher_ids)
     teachers = ctx.teachers_of(real)
@@ -116,13 +117,13 @@ def labelled_data(
         seed = ctx.seed_for("labels")
         header = _header(identity, len(images), recipe, label_recipe, teacher_ids, real, seed)
         labeler = Replay(
-            label_recipe, labels, LabelStore(_stored(images, header, label_recipe, teachers, ctx), ctx.device)
+            label_recipe, labels, LabelStore(_store(images, header, label_recipe, teachers, ctx), ctx.device)
         )
     return LabelledData(images, labeler, recipe, real.flip, teacher_ids)
 
 
 def _teachers_of_store(header: StoreHeader) -> tuple[TeacherId, ...]:
-    """Returns the teachers of stored labels."""
+    """Return the teachers of stored labels."""
     names = header.teacher_names or ("?",) * len(header.teachers)
     return tuple(TeacherId(name=n, digest=d) for n, d in zip(names, header.teachers, strict=True))
 
@@ -155,7 +156,7 @@ def _header(
     )
 
 
-def _stored(
+def _store(
     images: Inputs,
     header: StoreHeader,
     label_recipe: LabelRecipe,
@@ -173,44 +174,44 @@ def _stored(
     return ctx.cache.entry("labels", depends_on, build)
 
 
-def check_store(store: LabelStore, wanted: StoreHeader) -> str | None:
-    """Returns why stored labels do not fit a training, and what to change, or None."""
-    has = store.header
-    for name, what, advice in (
-        ("class_names", "classes", "labels of this dataset"),
+def check_store(store: LabelStore, expected: StoreHeader) -> str | None:
+    """Return why stored labels do not match a training and what to change, or None."""
+    header = store.header
+    for field, title, advice in (
+        ("class_names", "class names", "labels of this dataset"),
         ("images", "images", "the labels of this set"),
-        ("views", "views", "the views of the labels, protocol.recipe.views"),
-        ("batch_size", "batches", f"protocol.recipe.batch_size={has.batch_size}"),
-        ("top", "stored logits", f"protocol.labels.top={has.top}"),
+        ("views", "views", "the protocol.recipe.views of the labels"),
+        ("batch_size", "batch size", f"protocol.recipe.batch_size={header.batch_size}"),
+        ("top", "number of stored logits per view", f"protocol.labels.top={header.top}"),
         (
             "temperature",
             "temperature of the logits that are not stored",
             "protocol.labels.loss=mse"
-            if has.temperature is None
-            else f"protocol.labels.loss=kl protocol.labels.temperature={has.temperature}",
+            if header.temperature is None
+            else f"protocol.labels.loss=kl protocol.labels.temperature={header.temperature}",
         ),
-        ("teacher_mode", "teacher mode", f"protocol.labels.teacher_mode={has.teacher_mode}"),
+        ("teacher_mode", "teacher mode", f"protocol.labels.teacher_mode={header.teacher_mode}"),
     ):
-        stored, ours = _difference(getattr(has, name), getattr(wanted, name))
-        if stored != ours:
+        stored, required = _difference(getattr(header, field), getattr(expected, field))
+        if stored != required:
             return (
-                f"the labels {store.path} are of other {what} ({stored}) than this training "
-                f"({ours}). Use {advice}, or protocol.labels.source=null to compute new labels"
+                f"the {title} of the labels {store.path} must match this training: expected {required}, got {stored}. "
+                f"Use {advice}, or protocol.labels.source=null to compute new labels"
             )
-    if has.epochs < wanted.epochs:
+    if header.epochs < expected.epochs:
         return (
-            f"the labels {store.path} are of {has.epochs} epochs, this training wants {wanted.epochs}. "
-            f"Use protocol.recipe.epochs={has.epochs}"
+            f"the labels {store.path} must cover {expected.epochs} epochs, got {header.epochs}. "
+            f"Use protocol.recipe.epochs={header.epochs}"
         )
     return None
 
 
 def _difference(a: object, b: object) -> tuple[str, str]:
-    """Returns two values as text; of mappings and sequences only the first item that differs."""
+    """Return two values as text; for mappings and sequences, only the first item that differs."""
     if isinstance(a, dict) and isinstance(b, dict):
         key = next((k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)), None)
         return (f"{key}={a.get(key)}", f"{key}={b.get(key)}") if key is not None else ("", "")
     if isinstance(a, tuple) and isinstance(b, tuple) and len(a) == len(b):
         at = next((i for i, (x, y) in enumerate(zip(a, b, strict=True)) if x != y), None)
-        return (f"number {at}: {a[at]}", f"number {at}: {b[at]}") if at is not None else ("", "")
+        return (f"item {at}: {a[at]}", f"item {at}: {b[at]}") if at is not None else ("", "")
     return str(a), str(b)

@@ -1,8 +1,8 @@
-"""Squeeze: teachers trained on the real set, cached with the weights of early epochs and a card.
+"""Squeeze: teachers trained on the real set, cached with the weights of selected early epochs and a card.
 
-An entry of the cache holds `network.safetensors` (the last epoch), `epoch<e>.safetensors` of each early epoch to keep,
-and `teacher.json`: class names in order, preprocessing, test accuracy, and the BatchNorm layers in order of
-registration.
+A cache entry contains `network.safetensors` (weights of the last epoch), `epoch<e>.safetensors` for each early epoch in
+`keep`, and `teacher.json` with the class names in order, the preprocessing, the test accuracy, and the BatchNorm layers
+in order of registration.
 """
 
 from __future__ import annotations
@@ -46,23 +46,23 @@ class Squeezed(NamedTuple):
 def squeezed_network(
     spec: TeacherSpec, real: RealSet, cache: Cache, runtime: Runtime, measure: Measure | None
 ) -> Squeezed:
-    """Returns the network of a teacher with `weights: squeeze`, training it unless it is in the cache.
+    """Return the network of a teacher with `weights: squeeze`, training it if it is not cached.
 
     Args:
-        spec: which teacher.
-        real: trained on its training split.
-        cache: holds the entry.
+        spec: the teacher.
+        real: the real set; the teacher is trained on its training split.
+        cache: cache of trained networks.
         runtime: device and precision.
-        measure: accuracy on held-out data, for the card only; nothing is selected by it.
+        measure: returns the accuracy on held-out data. It is only written to the card; nothing is selected by it.
 
     Raises:
-        ValueError: the entry is damaged, or was trained without keeping the epoch asked for.
-        Diverged: its weights are not finite.
+        ValueError: the cache entry is damaged, or does not contain the weights of the requested epoch.
+        Diverged: the weights are not finite.
     """
     assert spec.config.recipe is not None
     training = RealTraining(real, spec.architecture, spec.config.recipe, runtime)
     key = training.identity() | {
-        "name": spec.name,  # seeds the training: two names with one recipe are two networks
+        "name": spec.name,  # it seeds the training, so two names with the same recipe give two networks
         "class_names": list(real.class_names),
         "classes": spec.config.classes,
     }
@@ -78,7 +78,7 @@ def squeezed_network(
 
 
 def _weights_of(spec: TeacherSpec, entry: Path) -> Path:
-    """Returns the file of the weights of the epoch that the teacher asks for."""
+    """Return the file with the weights of the configured epoch."""
     assert spec.config.recipe is not None
     epoch = spec.config.epoch
     if epoch in (None, spec.config.recipe.epochs):
@@ -87,14 +87,14 @@ def _weights_of(spec: TeacherSpec, entry: Path) -> Path:
     if not path.exists():
         found = sorted(int(p.stem.removeprefix("epoch")) for p in entry.glob("epoch*.safetensors"))
         raise ValueError(
-            f"teacher {spec.name} was trained without keeping epoch {epoch}: {entry} has {found}. Use one of them, "
-            f"{spec.where}.epoch=null for the last, or train it again: rm -r {entry}"
+            f"{spec.where}.epoch must be one of the epochs saved in {entry}, {found}, got {epoch}. Use one of them, "
+            f"{spec.where}.epoch=null for the last epoch, or train the teacher again: rm -r {entry}"
         )
     return path
 
 
 def _train(spec: TeacherSpec, training: RealTraining, folder: Path, measure: Measure | None) -> float:
-    """Trains the teacher and writes its weights and card; returns the seconds that killed attempts took."""
+    """Train the teacher and write its weights and card; return the seconds that killed attempts took."""
     real, epochs, title = training.real, training.recipe.epochs, f"teacher {spec.name}"
     checkpoint, measured = checkpoint_in(folder), folder / "measured.json"
     resumes = saved_progress(checkpoint)[0] > 0 and measured.exists()

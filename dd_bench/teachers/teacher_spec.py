@@ -1,4 +1,4 @@
-"""Which teacher a run asks for: the keys of its configuration, bound to a dataset."""
+"""The configuration of a teacher."""
 
 from __future__ import annotations
 
@@ -17,13 +17,14 @@ class TeacherConfig(BaseModel):
     """The keys of `conf/teacher/*.yaml` except `model`.
 
     Attributes:
-        weights: `squeeze`: trained here by `recipe`; `pretrained`: downloaded by the network's constructor.
-        classes: of pretrained weights, the class names in the order of their logits: `imagenet` or a list.
-        keep: early epochs whose weights are saved as well as the last; each costs its bytes and one evaluation on the
-            test data, and does not change the identity of the teacher. Epochs past the last are ignored.
-        epoch: the epoch whose weights are used; null: the last.
-        recipe: of the training; null for pretrained weights.
-        mean, std: normalisation of the pixels that pretrained weights were trained on, one value a channel; null for
+        weights: `squeeze` trains the network with `recipe`. `pretrained` uses the weights that the constructor of the
+            network downloads.
+        classes: class names of pretrained weights in the order of the logits: `imagenet` or a list. null for `squeeze`.
+        keep: early epochs whose weights are saved in addition to the last. Each needs disk space and one evaluation on
+            the test data. `keep` is not part of the teacher's identity. Epochs after the last are ignored.
+        epoch: the epoch whose weights are used; null for the last.
+        recipe: the training recipe; null for pretrained weights.
+        mean, std: normalisation with which pretrained weights were trained, one value per channel. null for
             `classes: imagenet`, whose values are known.
     """
 
@@ -40,14 +41,14 @@ class TeacherConfig(BaseModel):
 
 @dataclass(frozen=True)
 class TeacherSpec:
-    """A teacher that a run asks for, bound to the dataset."""
+    """A configured teacher, with its network bound to the dataset."""
 
     name: str
     architecture: Architecture
     config: TeacherConfig
 
     def __post_init__(self) -> None:
-        """Raises ValueError if the configuration contradicts itself."""
+        """Raise ValueError if the configuration is inconsistent."""
         config, where = self.config, self.where
         if config.weights == "pretrained":
             if config.classes is not None:
@@ -55,25 +56,28 @@ class TeacherSpec:
             return
         if (config.mean, config.std) != (None, None):
             raise ValueError(
-                f"{where}.mean and .std are of pretrained weights, and weights=squeeze. Use null"
+                f"{where}.mean and {where}.std must be null with weights=squeeze, got {config.mean} and {config.std}"
             )
         if config.recipe is None:
-            raise ValueError(f"{where}.recipe=null: weights=squeeze needs a recipe to train by")
+            raise ValueError(f"{where}.recipe must be a training recipe with weights=squeeze, got null")
         epochs = config.recipe.epochs
         if config.epoch is not None and config.epoch > epochs:
-            raise ValueError(f"{where}.epoch={config.epoch}, the training has {epochs}")
+            raise ValueError(
+                f"{where}.epoch must be at most {where}.recipe.epochs={epochs}, got {config.epoch}"
+            )
         if config.epoch not in (None, epochs, *config.keep):
             raise ValueError(
-                f"{where}.epoch={config.epoch} is not kept. Use {where}.keep={[*config.keep, config.epoch]}"
+                f"{where}.epoch must be null or one of {where}.keep={list(config.keep)}, got {config.epoch}. "
+                f"Use {where}.keep={[*config.keep, config.epoch]}"
             )
 
     @property
     def where(self) -> str:
-        """The teacher's key in the configuration."""
+        """Configuration key of the teacher."""
         return f"teachers.{self.name}"
 
     def describe(self) -> dict[str, Any]:
-        """Returns what identifies the teacher, except the data it is trained on."""
+        """Return the identity of the teacher, without the data it is trained on."""
         recipe, known = self.config.recipe, {"mean", "std"} if self.config.mean is None else set()
         return {
             "architecture": self.architecture.describe(),
@@ -83,7 +87,7 @@ class TeacherSpec:
         }
 
     def logit_names(self) -> tuple[str, ...]:
-        """Returns the class names of the logits of pretrained weights, in order.
+        """Return the class names of the logits of pretrained weights, in order.
 
         Raises:
             ValueError: the configuration has no class names.
@@ -91,9 +95,9 @@ class TeacherSpec:
         return pretrained.logit_names(self.config.classes, self.where)
 
     def normalisation(self) -> Normalise:
-        """Returns the normalisation of the pixels that pretrained weights were trained on.
+        """Return the normalisation with which pretrained weights were trained.
 
         Raises:
-            ValueError: it is not known, or mean and std do not fit together.
+            ValueError: the normalisation is not known, or mean and std have different lengths.
         """
         return pretrained.normalisation(self.config.classes, self.config.mean, self.config.std, self.where)

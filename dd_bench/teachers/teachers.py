@@ -1,7 +1,7 @@
-"""Teachers: frozen networks trained on real data, which guide recovery and give soft labels.
+"""Teachers: frozen networks trained on real data. They guide recovery and compute soft labels.
 
-A teacher is trained here (`dd_bench.teachers.squeeze`) or comes with pretrained weights. Its logits are matched with
-the classes of a dataset by class *name*, never by the index of a folder.
+A teacher is trained by `dd_bench.teachers.squeeze` or has pretrained weights. Its logits are matched with the classes
+of a dataset by class *name*, never by index.
 """
 
 from __future__ import annotations
@@ -27,14 +27,14 @@ class Teacher:
     """A trained network, frozen.
 
     Attributes:
-        name: of its file in `conf/teacher/`.
-        net: in eval mode, its parameters without gradients.
-        class_names: of its logits, after the columns were put in the order of the run's dataset.
-        norms: names of its BatchNorm layers that an image passes, in order of registration.
-        digest: sha256 of its weights and class names.
-        accuracy: on the test data, in [0, 1]; None if it was not measured.
-        columns: indices of the dataset's classes among the network's logits; None if they are the same.
-        autocast: bfloat16 where the machine has it.
+        name: name of its file in `conf/teacher/`.
+        net: the network, in eval mode, with parameters that require no gradient.
+        class_names: class names of the logits that `logits` returns, in the order of the run's dataset.
+        norms: names of the BatchNorm layers that are executed for an image, in order of registration.
+        digest: SHA-256 of the weights and of the class names of the network's own logits.
+        accuracy: accuracy on the test data, in [0, 1]; None if it was not measured.
+        columns: index of each class of the dataset among the network's logits; None if they are the same.
+        autocast: whether to compute in bfloat16.
     """
 
     name: str
@@ -47,16 +47,16 @@ class Teacher:
     autocast: bool
 
     def logits(self, x: Tensor, mode: str = "eval", *, exact: bool = False) -> Tensor:
-        """Returns the logits of inputs `(b, c, h, w)`, float32 `(b, k)`, no gradient.
+        """Return the logits of inputs `(b, c, h, w)`, float32 `(b, k)`, without gradient.
 
         Args:
-            x: inputs.
-            mode: `train` normalises by the batch's own statistics; the running ones do not change.
-            exact: in float32 on every machine, for logits that are ranked.
+            x: network inputs.
+            mode: `eval`, or `train` to normalise with the statistics of the batch. Running statistics do not change.
+            exact: compute in float32 on every machine, for logits that are ranked.
         """
         norms = [m for m in self.net.modules() if isinstance(m, _BatchNorm)] if mode == "train" else []
         before = {k: v.clone() for k, v in self.net.named_buffers()} if norms else {}
-        for norm in norms:  # only these: dropout would draw from a generator that nothing seeds
+        for norm in norms:  # only BatchNorm: dropout would draw from an unseeded generator
             norm.train()
         with (
             torch.no_grad(),
@@ -70,25 +70,25 @@ class Teacher:
         return self.select_columns(logits)
 
     def select_columns(self, logits: Tensor) -> Tensor:
-        """Returns the columns of the dataset's classes, in its order."""
+        """Return the columns of the dataset's classes, in the order of the dataset."""
         return logits if self.columns is None else logits[:, self.columns]
 
 
 def teacher_of(
     spec: TeacherSpec, real: RealSet, cache: Cache, runtime: Runtime, measure: Measure | None
 ) -> Teacher:
-    """Returns a teacher for `real`, training it first unless it is pretrained or in the cache.
+    """Return a teacher for `real`. Train it first unless it is pretrained or cached.
 
     Args:
-        spec: which teacher.
-        real: trained on its training split; its classes are those of the logits.
-        cache: holds trained teachers.
+        spec: the teacher.
+        real: the real set; the teacher is trained on its training split, and its logits follow its classes.
+        cache: cache of trained teachers.
         runtime: device and precision.
-        measure: accuracy on held-out data, for the card only; nothing is selected by it.
+        measure: returns the accuracy on held-out data. It is only written to the card; nothing is selected by it.
 
     Raises:
-        ValueError: the cache entry is damaged, or the teacher lacks a class of `real`.
-        Diverged: its weights are not finite.
+        ValueError: the cache entry is damaged, or the teacher has no logit for a class of `real`.
+        Diverged: the weights are not finite.
     """
     if spec.config.weights == "pretrained":
         names = spec.logit_names()
@@ -97,12 +97,16 @@ def teacher_of(
 
 
 def _pretrained(spec: TeacherSpec, names: Sequence[str], real: RealSet, runtime: Runtime) -> Network:
-    """Returns the network with its pretrained weights; raises ValueError if it needs another preprocessing."""
-    trained_with = spec.normalisation()
-    if real.preprocess.config() != trained_with.config():
+    """Return the network with its pretrained weights.
+
+    Raises:
+        ValueError: the weights were trained with another preprocessing than that of `real`.
+    """
+    normalisation = spec.normalisation()
+    if real.preprocess.config() != normalisation.config():
         raise ValueError(
-            f"teacher {spec.name} was trained under {trained_with.config()}, {real.name} is preprocessed by "
-            f"{real.preprocess.config()}. Use dataset.preprocess=normalise with that mean and std"
+            f"the preprocessing of {real.name} must be that of teacher {spec.name}, {normalisation.config()}, got "
+            f"{real.preprocess.config()}. Use dataset.preprocess=normalise with this mean and std"
         )
     return replace(spec.architecture, num_classes=len(names)).fresh(0, runtime.device)
 
@@ -115,13 +119,13 @@ def frozen_teacher(
     real: RealSet,
     runtime: Runtime,
 ) -> Teacher:
-    """Returns a trained network as a teacher of the classes of `real`.
+    """Create a teacher for the classes of `real` from a trained network.
 
     Args:
-        name: of the teacher.
-        net: its network, frozen in place.
-        class_names: of its logits, in order.
-        accuracy: on test data, in [0, 1], or None.
+        name: name of the teacher.
+        net: the network, which is frozen in place.
+        class_names: class names of its logits, in order.
+        accuracy: accuracy on the test data, in [0, 1], or None.
         real: the dataset.
         runtime: device and precision.
 
@@ -132,9 +136,9 @@ def frozen_teacher(
     missing = [c for c in real.class_names if c not in class_names]
     if missing:
         raise ValueError(
-            f"teacher {name} does not know class {missing[0]!r} of {real.name}: it knows {_some(class_names)}, "
-            f"the dataset has {_some(real.class_names)}. Use a teacher of this dataset, or dataset.classes of the "
-            "teacher's names"
+            f"teacher {name} has no logit for class {missing[0]!r} of {real.name}. Its classes are "
+            f"{_shorten(class_names)}; the dataset has {_shorten(real.class_names)}. Use a teacher of this dataset, or "
+            "set dataset.classes to the names of the teacher's classes"
         )
     columns = None
     if class_names != real.class_names:
@@ -148,5 +152,5 @@ def frozen_teacher(
     )
 
 
-def _some(names: Sequence[str]) -> str:
+def _shorten(names: Sequence[str]) -> str:
     return ", ".join(names[:3]) + (f" and {len(names) - 3} others" if len(names) > 3 else "")

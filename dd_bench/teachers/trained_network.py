@@ -1,7 +1,7 @@
-"""Networks trained once on the real training set and cached: feature networks, teachers, experts, references.
+"""Train networks on the real training set and cache them: feature networks, teachers, experts, references.
 
-One place for what they share: the identity in a cache key, the seeds, the decision to compile, checkpoint and resume,
-the file of weights and its checks. A training that is killed resumes from its last epoch and ends with the same bytes.
+This module contains what they share: cache keys, seeds, the decision to compile, checkpoint and resume, and the file of
+weights with its checks. A killed training resumes from its last epoch and ends with the same bytes.
 """
 
 from __future__ import annotations
@@ -37,11 +37,11 @@ WEIGHTS = "network.safetensors"
 
 @dataclass(frozen=True)
 class RealTraining:
-    """How networks are trained on the real training set; picklable, so that several processes can share it.
+    """How networks are trained on the real training set. Picklable, so that several processes can share it.
 
     Attributes:
-        real: its training split is trained on.
-        architecture: of the networks.
+        real: the real set; networks are trained on its training split.
+        architecture: architecture of the networks.
         recipe: optimiser, schedule, epochs and augmentation.
         runtime: device and precision.
     """
@@ -53,11 +53,11 @@ class RealTraining:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs on the training split, also of a recipe that counts steps."""
+        """Number of epochs on the training split, also if the recipe gives a number of steps."""
         return self.recipe.lasting(len(self.real.train)).epochs
 
     def identity(self) -> dict[str, Any]:
-        """Returns everything that the weights depend on except their seed, for a cache key."""
+        """Return everything that the weights depend on except their seed, for a cache key."""
         real = self.real
         return {
             "real": [real.digest, len(real.train)],
@@ -70,11 +70,11 @@ class RealTraining:
         }
 
     def untrained(self, seed: int) -> Network:
-        """Returns the network that the training of `seed` starts from."""
+        """Return the initial network of the training with `seed`."""
         return self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
     def compiles(self, networks: int = 1, n: int | None = None) -> bool:
-        """Whether training `networks` networks on `n` images (default: the training split) repays compilation."""
+        """Return whether training `networks` networks on `n` images (None: the training split) repays compilation."""
         samples = networks * self.recipe.samples(len(self.real.train) if n is None else n)
         return repays_compilation(samples, self.architecture.shape, self.runtime)
 
@@ -90,23 +90,23 @@ def trained_network(
     data: tuple[Inputs, Tensor] | None = None,
     networks: int = 1,
 ) -> tuple[Network, float]:
-    """Trains the network of `seed`, from its last checkpoint if there is one.
+    """Train a network, resuming from its last checkpoint if there is one.
 
     Args:
         training: data, architecture, recipe and runtime.
-        seed: of the initialisation (stream `init`) and of the training (stream `train`).
-        checkpoint: written after every epoch; None for trainings too short to resume.
-        title: shown with a progress bar; None for no bar.
+        seed: seed of the initialisation (stream `init`) and of the training (stream `train`).
+        checkpoint: file that is written after every epoch; None to train without checkpoints.
+        title: title of the progress bar; None for no progress bar.
         on_epoch: called with the number of finished epochs and the network, before the checkpoint is written.
         gradient_rule: replaces the gradient of the loss.
         data: images `(n, c, h, w)` and labels to train on instead of the training split.
-        networks: number of networks trained in all, which share the cost of compilation.
+        networks: total number of networks that are trained and share the cost of compilation.
 
     Returns:
         The network, in train mode, and the seconds that earlier, killed attempts took.
 
     Raises:
-        CheckpointError: the checkpoint is damaged, or of another network or optimiser.
+        CheckpointError: the checkpoint is damaged, or belongs to another network or optimiser.
     """
     real, recipe, net = training.real, training.recipe, training.untrained(seed)
     n = len(real.train) if data is None else len(data[0])
@@ -139,9 +139,9 @@ def trained_network(
 
 
 def cache_entry(cache: Cache, kind: str, key: dict[str, Any], build: Callable[[Path], float]) -> Path:
-    """Returns the folder of a cache entry, building it first if it is missing; see `Cache.entry`.
+    """Return the folder of a cache entry, building it first if it is missing; see `Cache.entry`.
 
-    Checkpoints are removed once the entry is complete and not before, so that a kill at any point loses no epoch.
+    Checkpoints are removed only after the entry is complete, so that a kill at any point loses no epoch.
     """
     entry = cache.entry(kind, key, build)
     remove(entry)
@@ -149,34 +149,35 @@ def cache_entry(cache: Cache, kind: str, key: dict[str, Any], build: Callable[[P
 
 
 def checkpoint_in(folder: Path, name: str = "training") -> Path:
-    """Returns the path of a checkpoint in the folder of a cache entry."""
-    return folder / f"{name}.checkpoint.safetensors"  # as `remove` knows them
+    """Return the path of a checkpoint in the folder of a cache entry."""
+    return folder / f"{name}.checkpoint.safetensors"  # the suffix that `remove` looks for
 
 
 def save_weights(net: Network, path: Path, *, title: str, epoch: int, knob: str, lr: float) -> None:
-    """Writes the state of `net` to `path`, atomically.
+    """Write the state of `net` to `path` atomically.
 
     Args:
-        net: on any device, in any memory format.
-        path: of a safetensors file.
-        title: what the network is, for the error.
-        epoch: number of finished epochs, for the error.
-        knob: the setting of the learning rate, for the error.
-        lr: its value, for the error.
+        net: a network on any device, in any memory format.
+        path: path of the safetensors file.
+        title: name of the network, for the error message.
+        epoch: number of finished epochs, for the error message.
+        knob: configuration key of the learning rate, for the error message.
+        lr: the learning rate, for the error message.
 
     Raises:
         Diverged: a value is not finite.
     """
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
-        raise Diverged(f"{title} is not finite after epoch {epoch}. Try a smaller {knob} than {lr}")
-    scratch = path.with_name(f".{path.name}")  # one name: a resumed attempt overwrites what a kill left
+        raise Diverged(f"{title} is not finite after epoch {epoch}. Use a smaller {knob} than {lr}")
+    # a fixed name, so that a resumed attempt overwrites the file of a killed one
+    scratch = path.with_name(f".{path.name}")
     save_file(state, scratch)
     scratch.replace(path)
 
 
 def load_weights(net: Network, path: Path) -> Network:
-    """Fills `net` from a file of a cache entry and returns it in eval mode.
+    """Load the weights of `net` from a file of a cache entry, and return it in eval mode.
 
     Raises:
         ValueError: the entry is damaged.
@@ -188,7 +189,7 @@ def load_weights(net: Network, path: Path) -> Network:
 
 @contextmanager
 def reading_entry(entry: Path) -> Iterator[None]:
-    """Turns errors while reading a cache entry into one that names the entry and how to rebuild it.
+    """Convert errors while reading a cache entry to a ValueError with the command to rebuild the entry.
 
     Raises:
         ValueError: the entry is damaged.

@@ -876,20 +876,20 @@ def test_experts_of_another_dataset_are_refused(elsewhere, make_method, make_ctx
 def test_epochs_that_theirs_have_not_are_refused(elsewhere, make_method, make_ctx, train_blobs):
     changes = {"experts.recipe.epochs": 5, "window.stop": 5, "experts.source": elsewhere}
     with pytest.raises(
-        ValueError, match=r"asks for epoch 4, .* holds \[0, 1, 2, 3\]. Use .*method.window.stop"
+        ValueError, match=r"contains epoch 4, .* contains only \[0, 1, 2, 3\]. Use .*method.window.stop"
     ):
         make_method("mtt", **changes).prepare(train_blobs, make_ctx())
 
 
 def test_a_first_epoch_that_theirs_have_not_is_refused(elsewhere, make_method, make_ctx, train_blobs):
     changes = {"experts.recipe.epochs": 5, "init": "correct", "experts.init_epoch": 5}
-    with pytest.raises(ValueError, match=r"epoch 5.*method.experts.init_epoch"):
+    with pytest.raises(ValueError, match=r"method.experts.init_epoch must be one of .*, got 5"):
         make_method("mtt", **changes, **{"experts.source": elsewhere}).prepare(train_blobs, make_ctx())
 
 
 def test_a_folder_without_experts_is_refused(tmp_path, make_method, make_ctx, train_blobs):
     method = make_method("mtt", **{"experts.source": str(tmp_path / "nowhere")})
-    with pytest.raises(ValueError, match="nowhere is no expert buffer"):
+    with pytest.raises(ValueError, match="nowhere is not an expert buffer"):
         method.prepare(train_blobs, make_ctx())
 
 

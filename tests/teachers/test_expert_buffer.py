@@ -156,16 +156,16 @@ class TestRefusals:
 
     def test_an_epoch_that_is_not_stored(self, full):
         found = ExpertBuffer(full())
-        message = rf"epoch 4 is not in the expert buffer, which holds \[0, 3, 5\] \({found.path}\)"
+        message = rf"must be one of those in {found.path}, \[0, 3, 5\], got 4"
         with pytest.raises(ValueError, match=message):
             found.snapshot(0, 4, CPU)
 
     def test_no_file(self, tmp_path):
         for folder in (tmp_path, tmp_path / "nowhere"):
-            with pytest.raises(ValueError, match=rf"{folder} is no expert buffer: it has no {FILE}"):
+            with pytest.raises(ValueError, match=rf"{folder} is not an expert buffer: {FILE} is missing"):
                 ExpertBuffer(folder)
         (tmp_path / FILE).mkdir()
-        with pytest.raises(ValueError, match="is no expert buffer"):
+        with pytest.raises(ValueError, match="is not an expert buffer"):
             ExpertBuffer(tmp_path)
 
     @pytest.mark.parametrize("length", [0, 7, 8, 100, -60, -1])
@@ -228,7 +228,7 @@ class TestRefusals:
     def test_an_array_of_other_dimensions(self, tmp_path):
         for shape in ((2, 3, 3, 5), (6, 15), (2, 3, 14)):
             save_file({"parameters": torch.zeros(shape)}, tmp_path / FILE, metadata=metadata_of(HEADER))
-            with pytest.raises(ValueError, match=re.escape(f"is damaged: its array is {shape}, ")):
+            with pytest.raises(ValueError, match=re.escape(f"'shape': {shape}}}")):
                 ExpertBuffer(tmp_path)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int32])

@@ -176,7 +176,7 @@ class TestSnapshots:
         for i in range(2):
             for e in (1, 3):
                 assert torch.equal(found.snapshot(i, e, CPU), whole.snapshot(i, e, CPU))
-        with pytest.raises(ValueError, match=r"epoch 2 is not in the expert buffer, which holds \[1, 3\]"):
+        with pytest.raises(ValueError, match=r"must be one of those in .*, \[1, 3\], got 2"):
             found.snapshot(0, 2, CPU)
 
     def test_a_larger_buffer_begins_with_the_smaller_one(self, make_experts):
@@ -492,7 +492,7 @@ class TestCheckBuffer:
     def test_another_preprocessing(self, found, train_blobs, make_architecture):
         other = dataclasses.replace(train_blobs, preprocess=Normalise([0.4], [0.3]))
         reason = check_buffer(found, other, make_architecture(), (1,))
-        assert f"{train_blobs.preprocess.config()}, this run's is {other.preprocess.config()}" in reason
+        assert f"{train_blobs.preprocess.config()}, but this run uses {other.preprocess.config()}" in reason
         assert "dataset.preprocess=normalise and" in reason
 
     def test_another_preprocessing_with_only_a_digest(self, found, train_blobs, make_architecture):
@@ -512,7 +512,7 @@ class TestCheckBuffer:
     @pytest.mark.parametrize(("epochs", "missing"), [((0, 1), 0), ((3, 4, 5), 4)])
     def test_epochs_that_it_does_not_hold(self, found, train_blobs, make_architecture, epochs, missing):
         reason = check_buffer(found, train_blobs, make_architecture(), epochs)
-        assert f"asks for epoch {missing}, the buffer {found.path} holds [1, 2, 3]" in reason
+        assert f"contains epoch {missing}, but {found.path} contains only [1, 2, 3]" in reason
         assert "method.window.first>=1" in reason and "<= 3" in reason
 
 

@@ -226,8 +226,14 @@ class TestRefusals:
             (["method=random", "teacher=[]", "protocol=rded-300"], "needs a teacher. Use teacher=convnet_bn"),
             (["method=infer", "ipc=1"], "ipc=1 of 10 classes is 10 images"),
             (["method=sre2l", "teachers.convnet_bn.model.norm=instancenorm"], "has no BatchNorm layer"),
-            (["method=sre2l", "teachers.convnet_bn.epoch=1"], "epoch=1 is not kept"),
-            (["method=sre2l", "teachers.convnet_bn.epoch=77"], "epoch=77, the training has"),
+            (
+                ["method=sre2l", "teachers.convnet_bn.epoch=1"],
+                "teachers.convnet_bn.epoch must be null or one of",
+            ),
+            (
+                ["method=sre2l", "teachers.convnet_bn.epoch=77"],
+                "epoch must be at most teachers.convnet_bn.recipe.epochs=",
+            ),
             (["method=sre2l", "teachers.convnet_bn.weights=bought"], "teachers.convnet_bn.weights='bought'"),
             (["protocol=rded-300", "protocol.recipe.augment=flip"], "both set the augmentation"),
             (
@@ -241,7 +247,7 @@ class TestRefusals:
                     "protocol.labels.source=nowhere",
                     "protocol.labels.kind=replay",
                 ],
-                "holds no labels",
+                "is not a folder of stored labels",
             ),
         ],
     )

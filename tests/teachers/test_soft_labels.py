@@ -196,10 +196,10 @@ class TestStoresOfOthersAreRefused:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"views": {"mix": "cutmix"}}, "are of other views"),
-            ({"top": 1}, r"are of other stored logits \(None\) than this training \(1\)"),
+            ({"views": {"mix": "cutmix"}}, "the views of the labels .* must match this training"),
+            ({"top": 1}, r"number of stored logits per view .* expected 1, got None"),
             ({"teacher_mode": "train"}, r"protocol\.labels\.teacher_mode=eval"),
-            ({"epochs": 5}, r"are of 3 epochs, this training wants 5. Use protocol\.recipe\.epochs=3"),
+            ({"epochs": 5}, r"must cover 5 epochs, got 3. Use protocol\.recipe\.epochs=3"),
         ],
     )
     def test_another_training(self, make_labelled, change, message):
@@ -218,7 +218,7 @@ class TestStoresOfOthersAreRefused:
         source = str(make_labelled("replay").labeler.store.path.parent)
         images, labels = the_set
         with pytest.raises(
-            ValueError, match=r"are of other images \(this set\) than this training \(another set"
+            ValueError, match=r"the images of the labels .* expected another set.*, got this set"
         ):
             labelled_data(
                 images,
@@ -234,14 +234,14 @@ class TestStoresOfOthersAreRefused:
         source = str(make_labelled("replay").labeler.store.path.parent)
         other = dataclasses.replace(train_blobs, class_names=("b", "a", "c"))
         with pytest.raises(
-            ValueError, match=r"other classes \(number 0: a\) than this training \(number 0: b\)"
+            ValueError, match=r"the class names of the labels .* expected item 0: b, got item 0: a"
         ):
             labelled_data(
                 *the_set, "this set", views_recipe(), how(kind="replay", source=source), other, make_ctx()
             )
 
     def test_no_labels_and_damaged_ones(self, make_labelled, tmp_path):
-        with pytest.raises(ValueError, match="holds no labels"):
+        with pytest.raises(ValueError, match="is not a folder of stored labels"):
             LabelStore(tmp_path, torch.device("cpu"))
         path = make_labelled("replay").labeler.store.path
         path.write_bytes(path.read_bytes()[:-1])

@@ -138,7 +138,7 @@ class TestClasses:
         teacher = squeeze()
         real = dataclasses.replace(make_blobs(), class_names=("a", "b", "zebra"))
         with pytest.raises(
-            ValueError, match="does not know class 'zebra' of blobs: it knows a, b, c, the dataset"
+            ValueError, match=r"has no logit for class 'zebra' of blobs. Its classes are a, b, c; the dataset"
         ):
             frozen_teacher("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
 
@@ -181,20 +181,23 @@ class TestPretrained:
     def test_another_preprocessing_is_refused(self, spec, make_blobs, runtime, tmp_path):
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
         with pytest.raises(
-            ValueError, match=r"was trained under .*0\.485.*, blobs is preprocessed by .*0\.5"
+            ValueError, match=r"preprocessing of blobs must be that of teacher .*0\.485.*, got .*0\.5"
         ):
             teacher_of(spec[0], real, Cache(tmp_path / "cache"), runtime, None)
 
     def test_a_list_of_classes_needs_a_normalisation(self, spec, make_blobs, runtime, tmp_path):
         spec, _ = spec
         config = spec.config.model_copy(update={"classes": tuple(spec.logit_names())})
-        with pytest.raises(ValueError, match=r"imagenet\.mean=None .* Use '\+teachers\.imagenet\.mean="):
+        with pytest.raises(
+            ValueError,
+            match=r"imagenet\.mean and .* got None and None. Example: '\+teachers\.imagenet\.mean=",
+        ):
             dataclasses.replace(spec, config=config)
         half = config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.2, 0.2, 0.2)})
         complete = dataclasses.replace(spec, config=half)
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
         real = dataclasses.replace(real, class_names=("n01443537", "n01440764"))
-        with pytest.raises(ValueError, match=r"was trained under .*0\.2, .* is preprocessed by"):
+        with pytest.raises(ValueError, match=r"must be that of teacher .*0\.2, .*, got"):
             teacher_of(complete, real, Cache(tmp_path / "cache"), runtime, None)
         real = dataclasses.replace(real, preprocess=Normalise(half.mean, half.std))
         assert (
@@ -210,15 +213,17 @@ class TestPretrained:
 
     def test_classes_are_required(self, spec):
         unnamed = spec[0].config.model_copy(update={"classes": None})
-        with pytest.raises(ValueError, match=r"teachers\.imagenet\.classes=null: which logit is which class"):
+        with pytest.raises(
+            ValueError, match=r"teachers\.imagenet\.classes must give the class name of each logit, got null"
+        ):
             dataclasses.replace(spec[0], config=unnamed).logit_names()
 
 
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"epoch": 9}, "epoch=9, the training has 3"),
-        ({"epoch": 2}, r"epoch=2 is not kept. Use teachers\.tiny\.keep=\[2\]"),
+        ({"epoch": 9}, r"epoch must be at most teachers\.tiny\.recipe\.epochs=3, got 9"),
+        ({"epoch": 2}, r"epoch must be null or one of .*, got 2. Use teachers\.tiny\.keep=\[2\]"),
     ],
 )
 def test_specifications_that_contradict_themselves(make_teacher, knobs, message):
@@ -229,7 +234,9 @@ def test_specifications_that_contradict_themselves(make_teacher, knobs, message)
 def test_a_teacher_trained_here_has_the_normalisation_of_its_data(make_teacher):
     spec = make_teacher()
     config = spec.config.model_copy(update={"mean": (0.5,), "std": (0.5,)})
-    with pytest.raises(ValueError, match=r"teachers\.tiny\.mean and \.std are of pretrained weights"):
+    with pytest.raises(
+        ValueError, match=r"teachers\.tiny\.mean and teachers\.tiny\.std must be null with weights=squeeze"
+    ):
         dataclasses.replace(spec, config=config)
 
 
@@ -241,7 +248,7 @@ def test_early_epochs_are_no_part_of_what_a_teacher_is(squeeze, make_teacher, tm
     assert {p.name for p in entry.glob("epoch*")} == {"epoch1.safetensors"}, "77 is past the end"
     assert json.loads((entry / "teacher.json").read_text())["keep"] == [1]
     assert squeeze(keep=(2,)).digest and len(list(tmp_path.glob("*/squeeze-*[0-9a-f]"))) == 1
-    with pytest.raises(ValueError, match=r"without keeping epoch 2: .* has \[1\]. Use .*rm -r"):
+    with pytest.raises(ValueError, match=r"must be one of the epochs saved in .*, \[1\], got 2. Use .*rm -r"):
         squeeze(keep=(2,), epoch=2)
 
 

@@ -146,7 +146,7 @@ class TestWeights:
     def test_values_that_are_not_finite_name_the_learning_rate(self, make_training, tmp_path, bad):
         net = make_training().untrained(0)
         dict(net.named_buffers())["blocks.0.1.running_var"][0] = bad
-        message = r"teacher 1 is not finite after epoch 3\. Try a smaller method\.teacher\.lr than 0\.5$"
+        message = r"teacher 1 is not finite after epoch 3\. Use a smaller method\.teacher\.lr than 0\.5$"
         with pytest.raises(Diverged, match=message):
             save_weights(net, tmp_path / "network.safetensors", **DIVERGED)
         assert list(tmp_path.iterdir()) == []
