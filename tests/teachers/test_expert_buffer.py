@@ -1,4 +1,4 @@
-"""The expert buffer: any safetensors reader reads it, reading a snapshot reads only that, and damage is an error."""
+"""The expert buffer is a valid safetensors file, snapshots are read one at a time, and damage is an error."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def numbers(expert, epoch, p=HEADER.p):
 
 @pytest.fixture
 def full(tmp_path):
-    """A buffer with every snapshot written, in no particular order."""
+    """A buffer with all snapshots, written in another order than stored."""
 
     def make(header=HEADER):
         expert_buffer.create(tmp_path, header)
@@ -50,117 +50,117 @@ def full(tmp_path):
     return make
 
 
-def test_the_sizes_of_a_header():
+def test_header_sizes():
     assert (HEADER.p, HEADER.size, HALF.size) == (15, 60, 30)
 
 
 @pytest.mark.parametrize("header", [HEADER, HALF], ids=lambda h: h.dtype)
-def test_safetensors_reads_it(full, header):
+def test_safetensors_can_read_it(full, header):
     path = full(header) / FILE
     dtype = {"float32": torch.float32, "float16": torch.float16}[header.dtype]
     with safe_open(path, framework="pt") as file:
         assert list(file.keys()) == ["parameters"]
         assert file.get_slice("parameters").get_shape() == [2, 3, 15]
         fields = json.loads(file.metadata()["buffer"])
-    assert fields == json.loads(json.dumps(header.__dict__)), "the whole header"
-    whole = load_file(path)["parameters"]
-    wanted = torch.stack([torch.stack([numbers(i, e) for e in EPOCHS]) for i in range(2)])
-    assert whole.dtype == dtype and torch.equal(whole, wanted.to(dtype))
-    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0, "the numbers are aligned"
+    assert fields == json.loads(json.dumps(header.__dict__)), "the header must have all fields"
+    array = load_file(path)["parameters"]
+    expected = torch.stack([torch.stack([numbers(i, e) for e in EPOCHS]) for i in range(2)])
+    assert array.dtype == dtype and torch.equal(array, expected.to(dtype))
+    assert int.from_bytes(path.read_bytes()[:8], "little") % 8 == 0, "the array must be aligned"
 
 
-def test_safetensors_writes_it(tmp_path):
-    """A buffer made elsewhere, from an array in memory."""
+def test_file_written_by_safetensors(tmp_path):
+    """A buffer written from an array in memory."""
     fields = {"buffer": json.dumps(HEADER.__dict__)}
     save_file({"parameters": torch.arange(90.0).view(2, 3, 15)}, tmp_path / FILE, metadata=fields)
     assert ExpertBuffer(tmp_path).header == HEADER
     assert torch.equal(ExpertBuffer(tmp_path).snapshot(1, 3, CPU), torch.arange(60.0, 75.0))
 
 
-def test_what_is_written_comes_back(full):
-    found = ExpertBuffer(full())
-    assert found.header == HEADER and len(found) == 2
+def test_write_and_read(full):
+    buffer = ExpertBuffer(full())
+    assert buffer.header == HEADER and len(buffer) == 2
     for expert in range(2):
         for epoch in EPOCHS:
-            back = found.snapshot(expert, epoch, CPU)
-            assert back.dtype == torch.float32 and torch.equal(back, numbers(expert, epoch))
+            snapshot = buffer.snapshot(expert, epoch, CPU)
+            assert snapshot.dtype == torch.float32 and torch.equal(snapshot, numbers(expert, epoch))
 
 
-def test_to_the_last_bit(tmp_path):
-    """Signed zeros, the smallest and the largest float32 too."""
+def test_all_float32_values_are_exact(tmp_path):
+    """Including signed zeros and subnormal and maximal values."""
     info = torch.finfo(torch.float32)
     values = torch.tensor([0.0, -0.0, info.tiny / 2, -info.max, info.eps] * 3)
     expert_buffer.create(tmp_path, HEADER)
     expert_buffer.write(tmp_path, HEADER, 1, 5, values)
-    back = ExpertBuffer(tmp_path).snapshot(1, 5, CPU)
-    assert torch.equal(back.view(torch.int32), values.view(torch.int32))
+    snapshot = ExpertBuffer(tmp_path).snapshot(1, 5, CPU)
+    assert torch.equal(snapshot.view(torch.int32), values.view(torch.int32))
 
 
 def test_half_precision_rounds(full):
-    found = ExpertBuffer(full(HALF))
+    buffer = ExpertBuffer(full(HALF))
     for expert in range(2):
         for epoch in EPOCHS:
-            back, wanted = found.snapshot(expert, epoch, CPU), numbers(expert, epoch)
-            assert back.dtype == torch.float32 and torch.equal(back, wanted.half().float())
-            torch.testing.assert_close(back, wanted, rtol=2**-11, atol=2**-25)
-            assert not torch.equal(back, wanted)
+            snapshot, expected = buffer.snapshot(expert, epoch, CPU), numbers(expert, epoch)
+            assert snapshot.dtype == torch.float32 and torch.equal(snapshot, expected.half().float())
+            torch.testing.assert_close(snapshot, expected, rtol=2**-11, atol=2**-25)
+            assert not torch.equal(snapshot, expected)
 
 
-def test_a_graph_and_another_dtype_are_left_behind(tmp_path):
+def test_gradients_and_other_dtypes_are_dropped(tmp_path):
     expert_buffer.create(tmp_path, HEADER)
     expert_buffer.write(tmp_path, HEADER, 0, 0, numbers(0, 0).double().requires_grad_())
-    back = ExpertBuffer(tmp_path).snapshot(0, 0, CPU)
-    assert torch.equal(back, numbers(0, 0)) and not back.requires_grad
+    snapshot = ExpertBuffer(tmp_path).snapshot(0, 0, CPU)
+    assert torch.equal(snapshot, numbers(0, 0)) and not snapshot.requires_grad
 
 
-def test_a_snapshot_is_a_copy(full):
-    """Who steps on it in place changes neither the file nor the next one who asks."""
-    found = ExpertBuffer(full())
-    before = (found.path).read_bytes()
-    found.snapshot(0, 3, CPU).zero_()
-    assert torch.equal(found.snapshot(0, 3, CPU), numbers(0, 3)) and found.path.read_bytes() == before
+def test_snapshot_is_a_copy(full):
+    """An in-place change affects neither the file nor later snapshots."""
+    buffer = ExpertBuffer(full())
+    before = (buffer.path).read_bytes()
+    buffer.snapshot(0, 3, CPU).zero_()
+    assert torch.equal(buffer.snapshot(0, 3, CPU), numbers(0, 3)) and buffer.path.read_bytes() == before
 
 
 def large(gigabytes, p=250_000):
-    """A header whose array takes that much."""
+    """A header whose array has this size."""
     rows = gigabytes * 2**30 // (4 * p * len(EPOCHS))
     return replace(HEADER, experts=rows, order=(("weight", (p,)),))
 
 
-def read_one_of(folder, header):
-    """Writes and reads the last snapshot; returns what that added to the peak of resident memory."""
+def memory_of_one_snapshot(folder, header):
+    """Write and read the last snapshot; return the increase of peak resident memory."""
     expert_buffer.create(folder, header)
     values = numbers(0, 0, header.p)
     expert_buffer.write(folder, header, header.experts - 1, 5, values)
     path = folder / FILE
     assert path.stat().st_size > header.experts * len(EPOCHS) * header.size
-    assert path.stat().st_blocks * 512 < 2**22, "the file is sparse: nothing but what was written is stored"
+    assert path.stat().st_blocks * 512 < 2**22, "the file must be sparse"
     before = peak_resident()
-    found = ExpertBuffer(folder)
-    assert torch.equal(found.snapshot(header.experts - 1, 5, CPU), values)
-    assert int(found.snapshot(0, 0, CPU).count_nonzero()) == 0
+    buffer = ExpertBuffer(folder)
+    assert torch.equal(buffer.snapshot(header.experts - 1, 5, CPU), values)
+    assert int(buffer.snapshot(0, 0, CPU).count_nonzero()) == 0
     return peak_resident() - before
 
 
-def test_one_snapshot_is_read_and_not_the_file(tmp_path):
-    assert read_one_of(tmp_path, large(2)) < 32 * 2**20
+def test_only_one_snapshot_is_read(tmp_path):
+    assert memory_of_one_snapshot(tmp_path, large(2)) < 32 * 2**20
 
 
-def test_a_buffer_may_be_larger_than_the_memory(tmp_path):
+def test_buffer_larger_than_memory(tmp_path):
     gigabytes = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // 2**30
-    assert read_one_of(tmp_path, large(2 * gigabytes + 1)) < 32 * 2**20
+    assert memory_of_one_snapshot(tmp_path, large(2 * gigabytes + 1)) < 32 * 2**20
 
 
-class TestRefusals:
-    """Each error names the problem and the file."""
+class TestErrors:
+    """Each error contains the problem and the file."""
 
-    def test_an_epoch_that_is_not_stored(self, full):
-        found = ExpertBuffer(full())
-        message = rf"must be one of those in {found.path}, \[0, 3, 5\], got 4"
+    def test_missing_epoch(self, full):
+        buffer = ExpertBuffer(full())
+        message = rf"must be one of those in {buffer.path}, \[0, 3, 5\], got 4"
         with pytest.raises(ValueError, match=message):
-            found.snapshot(0, 4, CPU)
+            buffer.snapshot(0, 4, CPU)
 
-    def test_no_file(self, tmp_path):
+    def test_missing_file(self, tmp_path):
         for folder in (tmp_path, tmp_path / "nowhere"):
             with pytest.raises(ValueError, match=rf"{folder} is not an expert buffer: {FILE} is missing"):
                 ExpertBuffer(folder)
@@ -169,13 +169,13 @@ class TestRefusals:
             ExpertBuffer(tmp_path)
 
     @pytest.mark.parametrize("length", [0, 7, 8, 100, -60, -1])
-    def test_a_file_that_was_cut(self, full, length):
+    def test_truncated_file(self, full, length):
         path = full() / FILE
         path.write_bytes(path.read_bytes()[:length])
         with pytest.raises(ValueError, match=rf"the expert buffer {path} is damaged: "):
             ExpertBuffer(path.parent)
 
-    def test_a_file_that_grew(self, full):
+    def test_extended_file(self, full):
         path = full() / FILE
         path.write_bytes(path.read_bytes() + b"0" * 60)
         with pytest.raises(ValueError, match=rf"the expert buffer {path} is damaged: "):
@@ -196,15 +196,15 @@ class TestRefusals:
             ("real", None),
         ],
     )
-    def test_a_header_that_is_not_of_the_array(self, full, key, value):
-        self.changed(full(), {**HEADER.__dict__, key: value})
+    def test_header_that_does_not_match_the_array(self, full, key, value):
+        self.open_with_header(full(), {**HEADER.__dict__, key: value})
 
     @pytest.mark.parametrize("key", [k for k in HEADER.__dict__ if k != "preprocessing"])
-    def test_a_header_that_leaves_something_out(self, full, key):
+    def test_header_with_a_missing_field(self, full, key):
         with pytest.raises(ValueError, match=f"is damaged: '{key}'"):
-            self.changed(full(), {k: v for k, v in HEADER.__dict__.items() if k != key}, inner=True)
+            self.open_with_header(full(), {k: v for k, v in HEADER.__dict__.items() if k != key}, inner=True)
 
-    def test_a_header_without_the_preprocessing_configuration(self, full):
+    def test_header_without_preprocessing_configuration(self, full):
         folder = full()
         fields = {k: v for k, v in HEADER.__dict__.items() if k != "preprocessing"}
         save_file(
@@ -213,8 +213,8 @@ class TestRefusals:
         assert ExpertBuffer(folder).header.preprocessing == {}
 
     @pytest.mark.parametrize("fields", [[], 5, None, "text"])
-    def test_a_header_of_another_type(self, full, fields):
-        self.changed(full(), fields)
+    def test_header_of_another_type(self, full, fields):
+        self.open_with_header(full(), fields)
 
     def test_another_safetensors_file(self, tmp_path):
         for metadata in (None, {}, {"buffer": "{"}, {"buffer": ""}):
@@ -225,25 +225,25 @@ class TestRefusals:
         with pytest.raises(ValueError, match=r"is damaged: .*parameters"):
             ExpertBuffer(tmp_path)
 
-    def test_an_array_of_other_dimensions(self, tmp_path):
+    def test_array_of_another_shape(self, tmp_path):
         for shape in ((2, 3, 3, 5), (6, 15), (2, 3, 14)):
             save_file({"parameters": torch.zeros(shape)}, tmp_path / FILE, metadata=metadata_of(HEADER))
             with pytest.raises(ValueError, match=re.escape(f"'shape': {shape}}}")):
                 ExpertBuffer(tmp_path)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float64, torch.int32])
-    def test_an_array_of_another_dtype(self, tmp_path, dtype):
+    def test_array_of_another_dtype(self, tmp_path, dtype):
         save_file(
             {"parameters": torch.zeros(2, 3, 15, dtype=dtype)}, tmp_path / FILE, metadata=metadata_of(HEADER)
         )
         with pytest.raises(ValueError, match=rf"the expert buffer {tmp_path / FILE} is damaged: "):
             ExpertBuffer(tmp_path)
 
-    def test_a_dtype_that_there_is_not(self, full):
-        self.changed(full(), {**HEADER.__dict__, "dtype": "float64"})
+    def test_unknown_dtype(self, full):
+        self.open_with_header(full(), {**HEADER.__dict__, "dtype": "float64"})
 
     @staticmethod
-    def changed(folder, fields, inner=False):
+    def open_with_header(folder, fields, inner=False):
         tensors = load_file(folder / FILE)
         save_file(tensors, folder / FILE, metadata={"buffer": json.dumps(fields)})
         if inner:
@@ -259,7 +259,7 @@ def metadata_of(header):
 
 class TestDiverged:
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf, -torch.inf])
-    def test_a_number_that_is_not_finite(self, full, bad):
+    def test_non_finite_value(self, full, bad):
         folder = full()
         before, values = (folder / FILE).read_bytes(), numbers(1, 3)
         values[7] = bad
@@ -268,9 +268,9 @@ class TestDiverged:
         )
         with pytest.raises(Diverged, match=message):
             expert_buffer.write(folder, HEADER, 1, 3, values)
-        assert (folder / FILE).read_bytes() == before, "and nothing is written"
+        assert (folder / FILE).read_bytes() == before, "nothing must be written"
 
-    def test_a_number_too_large_for_half_precision(self, full):
+    def test_value_too_large_for_half_precision(self, full):
         folder, values = full(HALF), numbers(0, 5)
         before = (folder / FILE).read_bytes()
         values[0] = 65504.0
@@ -287,12 +287,12 @@ class TestDiverged:
 
 
 class TestCreate:
-    def test_it_lays_out_zeros(self, tmp_path):
+    def test_new_file_contains_zeros(self, tmp_path):
         expert_buffer.create(tmp_path, HEADER)
         assert ExpertBuffer(tmp_path).header == HEADER
         assert int(load_file(tmp_path / FILE)["parameters"].count_nonzero()) == 0
 
-    def test_what_is_written_stays(self, full):
+    def test_existing_file_is_kept(self, full):
         path = full() / FILE
         before, inode = path.read_bytes(), path.stat().st_ino
         expert_buffer.create(path.parent, HEADER)
@@ -303,24 +303,24 @@ class TestCreate:
         [{"experts": 3}, {"epochs": (0, 3, 6)}, {"dtype": "float16"}, {"recipe": {"lr": 0.02}}],
         ids=lambda o: "".join(o),
     )
-    def test_a_file_of_another_header_is_replaced(self, full, other):
+    def test_file_with_another_header_is_replaced(self, full, other):
         header = replace(HEADER, **other)
         folder = full()
         expert_buffer.create(folder, header)
         assert ExpertBuffer(folder).header == header
         assert int(load_file(folder / FILE)["parameters"].count_nonzero()) == 0, (
-            "its numbers are of something else"
+            "the old values must be removed"
         )
 
     @pytest.mark.parametrize("length", [0, 8, 200])
-    def test_one_that_was_killed_in_its_header_is_replaced(self, full, length):
+    def test_file_with_an_incomplete_header_is_replaced(self, full, length):
         path = full() / FILE
         path.write_bytes(path.read_bytes()[:length])
         expert_buffer.create(path.parent, HEADER)
         assert ExpertBuffer(path.parent).header == HEADER
 
-    def test_one_that_was_killed_after_its_header_grows(self, full):
-        """Between the header and the truncate: the numbers that are written lengthen it."""
+    def test_file_without_array_is_extended(self, full):
+        """Killed between writing the header and setting the file size: later writes extend the file."""
         path = full() / FILE
         head = len(path.read_bytes()) - 2 * 3 * HEADER.size
         path.write_bytes(path.read_bytes()[:head])
@@ -344,8 +344,8 @@ sys.stdin.readline()
 """
 
 
-def test_processes_write_their_rows_at_once(tmp_path):
-    header = replace(HALF, order=(("weight", (10007,)),))  # no multiple of a page
+def test_processes_write_at_the_same_time(tmp_path):
+    header = replace(HALF, order=(("weight", (10007,)),))  # not a multiple of a page
     expert_buffer.create(tmp_path, header)
     other = subprocess.Popen(
         [sys.executable, "-c", WRITER, str(tmp_path)],
@@ -354,13 +354,13 @@ def test_processes_write_their_rows_at_once(tmp_path):
         text=True,
     )
     assert other.stdout.readline() == "ready\n"
-    mine = {e: numbers(0, e, header.p) for e in EPOCHS}
+    rows = {e: numbers(0, e, header.p) for e in EPOCHS}
     for _ in range(300):
-        for epoch, values in mine.items():
+        for epoch, values in rows.items():
             expert_buffer.write(tmp_path, header, 0, epoch, values)
     assert other.communicate("\n", timeout=60)[0] == "done\n"
-    found = ExpertBuffer(tmp_path)
+    buffer = ExpertBuffer(tmp_path)
     for expert in range(2):
         for epoch in EPOCHS:
-            wanted = numbers(expert, epoch, header.p).half().float()
-            assert torch.equal(found.snapshot(expert, epoch, CPU), wanted)
+            expected = numbers(expert, epoch, header.p).half().float()
+            assert torch.equal(buffer.snapshot(expert, epoch, CPU), expected)

@@ -1,4 +1,4 @@
-"""Teachers and labels through the command: records of teachers and label costs, and controls."""
+"""Teachers and labels in runs of the command: records of teachers and label costs, and controls."""
 
 from pathlib import Path
 
@@ -44,52 +44,50 @@ def only(folder: Path, pattern: str) -> Path:
         ("sre2l-kd-400-hard", "hard", None, 0),
     ],
 )
-def test_the_record_has_the_teachers_and_the_label_cost(
-    dd_bench, tmp_path, protocol, mode, label_bytes, forwards
-):
+def test_record_of_teachers_and_label_cost(dd_bench, tmp_path, protocol, mode, label_bytes, forwards):
     done = dd_bench("run", "method=random", "ipc=2", f"protocol={protocol}", *SMALL)
     assert done.code == 0, done.text
     r = load_record(only(tmp_path / "runs" / "records", "*.json"))
     assert (r.label_mode, r.teacher_forwards) == (mode, forwards)
     assert r.stored_bytes.get("teacher labels") == label_bytes
     squeezed = list((tmp_path / "runs" / "cache").glob("squeeze-*[0-9a-f]"))
-    assert bool(squeezed) == (mode != "hard"), "only teachers that are used are trained"
+    assert bool(squeezed) == (mode != "hard"), "only used teachers must be trained"
     assert ("relabel" in r.seconds) and (r.seconds["relabel"] > 0) == (mode != "hard")
     assert r.seconds["evaluate"] > 0
     if mode == "hard":
         assert r.teachers == []
     else:
-        (met,) = r.teachers
-        assert met.name == "convnet_bn" and len(met.digest) == 64 and 0 < met.accuracy < 1
+        (teacher,) = r.teachers
+        assert teacher.name == "convnet_bn" and len(teacher.digest) == 64 and 0 < teacher.accuracy < 1
 
 
 def test_prepare_trains_the_teachers_of_a_protocol(dd_bench, tmp_path, monkeypatch):
-    how = ["method=random", "ipc=2", *SMALL]
-    done = dd_bench("prepare", *how, "protocol=sre2l-kd-400-hard")
+    overrides = ["method=random", "ipc=2", *SMALL]
+    done = dd_bench("prepare", *overrides, "protocol=sre2l-kd-400-hard")
     assert done.code == 0 and "nothing to prepare: random uses no teachers or experts" in done.text
-    done = dd_bench("prepare", *how, "protocol=sre2l-kd-400")
+    done = dd_bench("prepare", *overrides, "protocol=sre2l-kd-400")
     assert done.code == 0 and "prepared: runs/cache/squeeze-" in done.text
     monkeypatch.setattr(
         "dd_bench.teachers.trained_network.train", lambda *a, **k: pytest.fail("trained again")
     )
-    done = dd_bench("run", *how, "protocol=sre2l-kd-400")
+    done = dd_bench("run", *overrides, "protocol=sre2l-kd-400")
     assert done.code == 0, done.text
 
 
 @pytest.mark.parametrize("order", [["convnet_w32_bn", "convnet_bn"], ["convnet_bn", "convnet_w32_bn"]])
-def test_the_order_of_teachers_is_in_the_record(dd_bench, tmp_path, order):
-    """The first guides SRe2L. JSON objects have no order, so a list holds it; a second run reads it from the set."""
-    how = ["run", "method=sre2l", "ipc=1", f"teacher=[{','.join(order)}]", *SMALL, *OTHER, *SHORT]
+def test_record_has_the_order_of_teachers(dd_bench, tmp_path, order):
+    """The first teacher guides SRe2L. The second run reads the order from the set."""
+    overrides = ["run", "method=sre2l", "ipc=1", f"teacher=[{','.join(order)}]", *SMALL, *OTHER, *SHORT]
     for protocol in ("dc-300", "mtt-1000"):
-        done = dd_bench(*how, f"protocol={protocol}")
+        done = dd_bench(*overrides, f"protocol={protocol}")
         assert done.code == 0, done.text
     records = [load_record(p) for p in (tmp_path / "runs" / "records").glob("*.json")]
     assert [[t.name for t in r.teachers] for r in records] == [order, order]
     assert records[0].teachers == records[1].teachers and all(t.digest for t in records[0].teachers)
 
 
-def test_controls_are_scored_with_the_set(dd_bench, tmp_path):
-    """A second label kind takes the same set; the natural images alone are scored where there are compensators."""
+def test_controls_are_scored(dd_bench, tmp_path):
+    """The natural images of a compensated set are scored alone. Another label mode gives the same tensors."""
     done = dd_bench(
         "run", "method=infer", "ipc=2", "protocol=infer-400", "evaluator=controls", *SMALL, *SHORT
     )
@@ -115,19 +113,26 @@ def test_controls_are_scored_with_the_set(dd_bench, tmp_path):
 
 @pytest.mark.parametrize("equal", ["steps", "epochs"])
 def test_controls_take_as_many_steps_as_the_set(dd_bench, monkeypatch, equal):
-    """INFER's set is more images than the random and the natural ones it is compared with."""
-    seen, plain = [], fresh_networks.train
+    """INFER's set has more images than the random and the natural images to which it is compared."""
+    calls, train = [], fresh_networks.train
 
-    def spy(net, fetch, n, recipe, **how):
-        seen.append((n, recipe.epochs))
-        return plain(net, fetch, n, recipe, **how)
+    def spy(net, fetch, n, recipe, **options):
+        calls.append((n, recipe.epochs))
+        return train(net, fetch, n, recipe, **options)
 
     monkeypatch.setattr(fresh_networks, "train", spy)
-    how = ["method=infer", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *SMALL, *SHORT]
-    how += ["protocol.recipe.batch_size=5", f"evaluator.equal={equal}", "evaluator.num_networks=1"]
-    done = dd_bench("run", *how)
+    overrides = [
+        "method=infer",
+        "ipc=2",
+        "protocol=sre2l-kd-400-replay",
+        "evaluator=controls",
+        *SMALL,
+        *SHORT,
+    ]
+    overrides += ["protocol.recipe.batch_size=5", f"evaluator.equal={equal}", "evaluator.num_networks=1"]
+    done = dd_bench("run", *overrides)
     assert done.code == 0, done.text
-    sizes = dict(seen)
+    sizes = dict(calls)
     largest = max(sizes)
     for n, e in sizes.items():
         steps = 4 * -(-largest // 5)
@@ -138,44 +143,46 @@ def test_controls_take_as_many_steps_as_the_set(dd_bench, monkeypatch, equal):
 @pytest.mark.parametrize(
     "protocol", ["infer-400", "sre2l-kd-400-replay", "sre2l-kd-400", "sre2l-kd-400-hard"]
 )
-def test_a_set_too_large_to_be_laid_out_gets_the_same_scores(dd_bench, tmp_path, monkeypatch, protocol):
-    how = ["method=infer", "ipc=2", f"protocol={protocol}", "evaluator=controls", *SMALL, *SHORT]
-    for out, limit in (("laid", 2 << 30), ("made", 0)):
+def test_set_that_is_not_materialised_has_the_same_scores(dd_bench, tmp_path, monkeypatch, protocol):
+    overrides = ["method=infer", "ipc=2", f"protocol={protocol}", "evaluator=controls", *SMALL, *SHORT]
+    for out, limit in (("materialised", 2 << 30), ("lazy", 0)):
         monkeypatch.setattr("dd_bench.synthetic.base.MATERIALISE_LIMIT", limit)
-        done = dd_bench("run", f"out={out}", *how)
+        done = dd_bench("run", f"out={out}", *overrides)
         assert done.code == 0, done.text
-    laid, made = (load_record(only(tmp_path / out / "records", "*.json")) for out in ("laid", "made"))
-    assert laid.scores == made.scores and laid.teacher_forwards == made.teacher_forwards
+    materialised, lazy = (
+        load_record(only(tmp_path / out / "records", "*.json")) for out in ("materialised", "lazy")
+    )
+    assert materialised.scores == lazy.scores and materialised.teacher_forwards == lazy.teacher_forwards
 
 
-def test_a_set_of_other_teachers_is_another_set(dd_bench, tmp_path):
-    how = ["method=sre2l", "ipc=1", *SMALL[:5], *SHORT]
-    assert dd_bench("distill", *how).code == 0
-    assert dd_bench("distill", *how, "teachers.convnet_bn.recipe.lr=0.05").code == 0
-    assert dd_bench("distill", *how, "teachers.convnet_bn.recipe.lr=0.05").code == 0
+def test_teachers_are_part_of_the_set_key(dd_bench, tmp_path):
+    overrides = ["method=sre2l", "ipc=1", *SMALL[:5], *SHORT]
+    assert dd_bench("distill", *overrides).code == 0
+    assert dd_bench("distill", *overrides, "teachers.convnet_bn.recipe.lr=0.05").code == 0
+    assert dd_bench("distill", *overrides, "teachers.convnet_bn.recipe.lr=0.05").code == 0
     assert len(list((tmp_path / "runs" / "sets").iterdir())) == 2
     assert dd_bench("distill", "method=random", "ipc=1").code == 0
     assert dd_bench("distill", "method=random", "ipc=1", "teachers.convnet_bn.recipe.lr=0.05").code == 0
     assert len(list((tmp_path / "runs" / "sets").iterdir())) == 3, "random uses no teacher"
 
 
-def test_the_order_of_teachers_is_another_set(dd_bench, tmp_path):
-    """The first guides."""
+def test_order_of_teachers_is_part_of_the_set_key(dd_bench, tmp_path):
+    """The first teacher guides the method."""
     small = [
         f"teachers.{t}.{k}"
         for t in ("convnet_bn", "convnet_w32_bn")
         for k in ("recipe.epochs=1", "model.width=8")
     ]
     for order in ("[convnet_bn,convnet_w32_bn]", "[convnet_w32_bn,convnet_bn]"):
-        how = ["method=sre2l", "ipc=1", f"teacher={order}", *small, *SMALL[:3], *SHORT]
-        assert dd_bench("distill", *how).code == 0
+        overrides = ["method=sre2l", "ipc=1", f"teacher={order}", *small, *SMALL[:3], *SHORT]
+        assert dd_bench("distill", *overrides).code == 0
     assert len(list((tmp_path / "runs" / "sets").iterdir())) == 2
 
 
-def test_controls_with_labels_made_elsewhere(dd_bench, tmp_path):
-    """Such labels are only of the set; its controls are labelled by the run's teachers, or left out."""
-    how = ["method=random", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *SMALL]
-    assert dd_bench("run", *how).code == 0
+def test_controls_with_stored_labels_of_another_run(dd_bench, tmp_path):
+    """The stored labels cover only the set. Its controls are labelled by the run's teachers, or are left out."""
+    overrides = ["method=random", "ipc=2", "protocol=sre2l-kd-400-replay", "evaluator=controls", *SMALL]
+    assert dd_bench("run", *overrides).code == 0
     stores = {
         p.parent: LabelStore(p.parent, torch.device("cpu"))
         for p in tmp_path.glob("runs/cache/labels-*/*.safe*")
@@ -186,20 +193,20 @@ def test_controls_with_labels_made_elsewhere(dd_bench, tmp_path):
         (["teacher=convnet_w32_bn", *OTHER], ["accuracy", "random"]),
         (["teacher=[]"], ["accuracy"]),
     ):
-        others = [k for k in how if not k.startswith("teachers.")]
+        others = [k for k in overrides if not k.startswith("teachers.")]
         done = dd_bench("run", *others, *teachers, f"protocol.labels.source={source}", f"out=o{len(metrics)}")
         assert done.code == 0, done.text
         r = load_record(only(tmp_path / f"o{len(metrics)}" / "records", "*.json"))
         assert r.metrics == metrics
         assert [t.name for t in r.teachers] == ["convnet_bn"], (
-            "the teachers of the labels, not those of the controls"
+            "the record must have the teachers of the stored labels"
         )
         assert [t.digest for t in r.teachers] == list(stores[source].header.teachers)
         assert taught_by(r) == "labels of convnet_bn"
 
 
-class TestRefusals:
-    def test_a_set_with_soft_labels_of_its_own(self, dd_bench, tmp_path):
+class TestErrors:
+    def test_set_with_its_own_soft_labels(self, dd_bench, tmp_path):
         real = digits(preprocess="normalise", val_fraction=0.0, device=torch.device("cpu"))
         soft = ImageSet.of(real, torch.rand(10, 1, 8, 8), torch.full((10, 10), 0.1), "unit")
         storage.save(
@@ -258,7 +265,7 @@ class TestRefusals:
 
 
 class TestImageNet:
-    """The large path on a tiny folder in the true layout: streamed files, pretrained weights, chunks, stored labels."""
+    """Streamed files, pretrained weights, chunks and stored labels, on a tiny folder in ImageNet's layout."""
 
     WNIDS = ("n01440764", "n02102040", "n03417042")  # tench, English springer, gas pump
 
@@ -274,7 +281,7 @@ class TestImageNet:
         return tmp_path / "imagenet"
 
     @pytest.fixture
-    def how(self, folder, monkeypatch):
+    def overrides(self, folder, monkeypatch):
         state = torchvision.models.resnet18().state_dict()
         monkeypatch.setattr("torchvision.models._api.load_state_dict_from_url", lambda url, **_: state)
         return [
@@ -302,12 +309,12 @@ class TestImageNet:
             (["method=cda", *SHORT, "method.classes=2"], 6),
             (["method=cda", *SHORT, "method.classes=2", "dataset.size=224"], 6),
             (["method=rded", "method.patches.factor=2", "method.patches.images=5", "ipc=1"], 3),
-            (["method=infer", *SHORT], 6),  # one natural set of three, and its compensator
+            (["method=infer", *SHORT], 6),  # three natural images, and one more for each with the compensator
         ],
         ids=["cda", "cda at 224 pixels", "rded", "infer"],
     )
-    def test_from_files_to_a_record(self, dd_bench, how, tmp_path, method, n):
-        done = dd_bench("run", *how, *method)
+    def test_from_files_to_a_record(self, dd_bench, overrides, tmp_path, method, n):
+        done = dd_bench("run", *overrides, *method)
         assert done.code == 0, done.text
         r = load_record(only(tmp_path / "runs" / "records", "*.json"))
         assert r.label_mode == "replay" and "random" in r.metrics

@@ -1,4 +1,4 @@
-"""Labels: the target of each labeler, replay equals the online teacher, and stored labels that do not fit."""
+"""Soft labels: the targets of each labeler, replay equals the online teacher, and mismatching stored labels."""
 
 import dataclasses
 import pickle
@@ -29,7 +29,7 @@ PLAIN = {
 }
 
 
-def how(**values):
+def label_recipe(**values):
     return LabelRecipe(**PLAIN | values)
 
 
@@ -44,20 +44,20 @@ def views_recipe(recipe):
 
 
 @pytest.fixture
-def the_set(train_blobs):
+def syn(train_blobs):
     index = torch.cat([train_blobs.train.of_class(c)[:3] for c in range(3)])
     return train_blobs.train.inputs(index), train_blobs.train.labels[index]
 
 
 @pytest.fixture
-def make_labelled(make_ctx, train_blobs, the_set, views_recipe):
+def make_labelled(make_ctx, train_blobs, syn, views_recipe):
     def make(kind, work="run", seed=0, views=None, epochs=3, teachers=None, **values):
         ctx = make_ctx(seed, work=work, fresh_cache=True, teachers=teachers)
         return labelled_data(
-            *the_set,
+            *syn,
             "this set",
             views_recipe(epochs, **views or {}),
-            how(kind=kind, **values),
+            label_recipe(kind=kind, **values),
             train_blobs,
             ctx,
         )
@@ -72,7 +72,7 @@ def logits_of(batches, epochs=3):
 class TestReplay:
     @pytest.mark.parametrize("mix", ["none", "mixup", "cutmix"])
     @pytest.mark.parametrize("mode", ["eval", "train"])
-    def test_it_is_the_online_teacher_at_the_seed_of_the_labels(self, make_labelled, make_ctx, mix, mode):
+    def test_equals_the_online_teacher_with_the_seed_of_the_labels(self, make_labelled, make_ctx, mix, mode):
         online = make_labelled("online", views={"mix": mix}, teacher_mode=mode)
         replay = make_labelled("replay", views={"mix": mix}, teacher_mode=mode)
         seed = make_ctx().seed_for("labels")
@@ -84,12 +84,12 @@ class TestReplay:
                 assert torch.allclose(now.logits, stored.logits, rtol=1e-3, atol=1e-3)  # float16
                 assert torch.equal(now.hard, stored.hard)
 
-    def test_a_network_trained_by_either_has_the_same_losses(
+    def test_training_has_the_same_losses_as_online(
         self, make_labelled, make_ctx, convnet, train_blobs, runtime, views_recipe
     ):
         seed, losses = make_ctx().seed_for("labels"), {}
         for kind in ("online", "replay"):
-            made, seen = make_labelled(kind), []
+            labelled, seen = make_labelled(kind), []
             net = convnet(train_blobs).fresh(0, runtime.device)
 
             def watch(net, loss_of, x, target, raw, epoch, seen=seen):
@@ -105,14 +105,14 @@ class TestReplay:
                 seed=1,
                 runtime=runtime,
                 flip=False,
-                labelled_batches=made.batches(seed),
+                labelled_batches=labelled.batches(seed),
                 gradient_rule=watch,
             )
             losses[kind] = seen
         assert losses["online"] == pytest.approx(losses["replay"], rel=2e-3)
         assert len(losses["online"]) == 9
 
-    def test_every_network_sees_the_same_views(self, make_labelled):
+    def test_all_networks_have_the_same_views(self, make_labelled):
         replay = make_labelled("replay")
         one, two = ([x for _, x, _ in replay.batches(seed)(1)] for seed in (1, 2))
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
@@ -120,13 +120,13 @@ class TestReplay:
         one, two = ([x for _, x, _ in online.batches(seed)(1)] for seed in (1, 2))
         assert not torch.equal(one[0], two[0])
 
-    def test_its_bytes_are_those_of_the_arrays(self, make_labelled):
+    def test_label_bytes(self, make_labelled):
         store = make_labelled("replay").labeler
         assert store.label_bytes == 2 * 9 * 3 * 3 and store.forwards == 0  # fp16, images, epochs, classes
         assert make_labelled("replay", work="pool", pool=3).labeler.label_bytes == 2 * 9 * 3
         assert make_labelled("replay", work="top", top=1).labeler.label_bytes == (2 + 2 + 2) * 9 * 3
 
-    def test_a_pool_draws_its_stored_epochs(self, make_labelled):
+    def test_pool_repeats_stored_epochs(self, make_labelled):
         pooled = make_labelled("replay", epochs=12, pool=4)
         assert pooled.labeler.store.header.epochs == 3
         used = [pooled.labeler.viewed_epoch(e) for e in range(12)]
@@ -137,8 +137,8 @@ class TestReplay:
         assert all(torch.equal(a, b) for a, b in zip(later, stored[at : at + len(later)], strict=True))
 
     @pytest.mark.parametrize("temperature", [1.0, 20.0])
-    def test_top_logits_and_what_the_others_share(self, make_labelled, temperature):
-        """The largest as they are; the rest keep their share of the probability at the temperature of the loss."""
+    def test_top_logits_preserve_probabilities(self, make_labelled, temperature):
+        """The largest logits are exact. The others keep their total probability at the temperature of the loss."""
         whole = make_labelled("replay", work="whole", temperature=temperature)
         top = make_labelled("replay", work="top", top=1, temperature=temperature)
         for full, cut in zip(logits_of(whole.batches(0)), logits_of(top.batches(0)), strict=True):
@@ -148,7 +148,7 @@ class TestReplay:
             low = cut.sort(1).values
             assert torch.equal(low[:, 0], low[:, 1])
 
-    def test_of_squared_differences_the_others_share_their_mean(self, make_labelled):
+    def test_top_logits_preserve_the_mean_with_mse(self, make_labelled):
         whole = make_labelled("replay", work="whole", loss="mse")
         top = make_labelled("replay", work="top", top=1, loss="mse")
         assert top.labeler.store.header.temperature is None
@@ -161,38 +161,40 @@ class TestReplay:
 
         def killed(*what):
             calls.append(0)
-            if len(calls) == 5:  # of three batches an epoch
+            if len(calls) == 5:  # in the second epoch of three batches
                 raise KeyboardInterrupt
             return plain(*what)
 
         with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
             patched.setattr("dd_bench.teachers.soft_labels.ensemble", killed)
             make_labelled("replay", work="killed")
-        counted = []
+        resumed_calls = []
         monkeypatch.setattr(
-            "dd_bench.teachers.soft_labels.ensemble", lambda *w: counted.append(0) or plain(*w)
+            "dd_bench.teachers.soft_labels.ensemble", lambda *w: resumed_calls.append(0) or plain(*w)
         )
         again, whole = make_labelled("replay", work="killed"), make_labelled("replay", work="whole")
-        assert len(counted) == 6 + 9, "the first epoch was not labelled again"
+        assert len(resumed_calls) == 6 + 9, "the first epoch must not be labelled again"
         a, b = (c.labeler.store.path.read_bytes() for c in (again, whole))
         assert a == b
 
-    def test_labels_of_elsewhere(self, make_labelled):
-        made = make_labelled("replay")
-        taken = make_labelled("replay", work="other", source=str(made.labeler.store.path.parent), teachers=())
-        for a, b in zip(logits_of(made.batches(0)), logits_of(taken.batches(0)), strict=True):
+    def test_labels_of_another_run(self, make_labelled):
+        original = make_labelled("replay")
+        loaded = make_labelled(
+            "replay", work="other", source=str(original.labeler.store.path.parent), teachers=()
+        )
+        for a, b in zip(logits_of(original.batches(0)), logits_of(loaded.batches(0)), strict=True):
             assert torch.equal(a, b)
-        assert taken.teachers == tuple(t.model_copy(update={"accuracy": None}) for t in made.teachers)
-        assert [len(t.digest) for t in made.teachers] == [64] * len(made.teachers)
+        assert loaded.teachers == tuple(t.model_copy(update={"accuracy": None}) for t in original.teachers)
+        assert [len(t.digest) for t in original.teachers] == [64] * len(original.teachers)
 
-    def test_another_process_opens_the_file_itself(self, make_labelled):
+    def test_pickle_contains_only_the_path(self, make_labelled):
         store = make_labelled("replay").labeler.store
         data = pickle.dumps(store)
         assert len(data) < 500
         assert torch.equal(pickle.loads(data).logits(1, torch.arange(9)), store.logits(1, torch.arange(9)))
 
 
-class TestStoresOfOthersAreRefused:
+class TestMismatchingStores:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
@@ -207,16 +209,16 @@ class TestStoresOfOthersAreRefused:
         with pytest.raises(ValueError, match=message):
             make_labelled("replay", work="other", source=source, **change)
 
-    def test_what_is_not_stored_is_of_one_temperature(self, make_labelled):
+    def test_another_temperature(self, make_labelled):
         source = str(make_labelled("replay", top=1, temperature=4.0).labeler.store.path.parent)
         with pytest.raises(
             ValueError, match=r"Use protocol\.labels\.loss=kl protocol\.labels\.temperature=4\.0"
         ):
             make_labelled("replay", work="other", source=source, top=1, temperature=20.0)
 
-    def test_another_set(self, make_labelled, the_set, make_ctx, train_blobs, views_recipe):
+    def test_another_set(self, make_labelled, syn, make_ctx, train_blobs, views_recipe):
         source = str(make_labelled("replay").labeler.store.path.parent)
-        images, labels = the_set
+        images, labels = syn
         with pytest.raises(
             ValueError, match=r"the images of the labels .* expected another set.*, got this set"
         ):
@@ -225,22 +227,27 @@ class TestStoresOfOthersAreRefused:
                 labels,
                 "another set",
                 views_recipe(),
-                how(kind="replay", source=source),
+                label_recipe(kind="replay", source=source),
                 train_blobs,
                 make_ctx(),
             )
 
-    def test_other_classes(self, make_labelled, the_set, make_ctx, train_blobs, views_recipe):
+    def test_other_classes(self, make_labelled, syn, make_ctx, train_blobs, views_recipe):
         source = str(make_labelled("replay").labeler.store.path.parent)
         other = dataclasses.replace(train_blobs, class_names=("b", "a", "c"))
         with pytest.raises(
             ValueError, match=r"the class names of the labels .* expected item 0: b, got item 0: a"
         ):
             labelled_data(
-                *the_set, "this set", views_recipe(), how(kind="replay", source=source), other, make_ctx()
+                *syn,
+                "this set",
+                views_recipe(),
+                label_recipe(kind="replay", source=source),
+                other,
+                make_ctx(),
             )
 
-    def test_no_labels_and_damaged_ones(self, make_labelled, tmp_path):
+    def test_missing_and_damaged_labels(self, make_labelled, tmp_path):
         with pytest.raises(ValueError, match="is not a folder of stored labels"):
             LabelStore(tmp_path, torch.device("cpu"))
         path = make_labelled("replay").labeler.store.path
@@ -250,49 +257,49 @@ class TestStoresOfOthersAreRefused:
 
 
 class TestStatic:
-    def test_it_is_the_teachers_logits_of_unaugmented_images(
-        self, make_labelled, make_ctx, the_set, train_blobs
-    ):
-        made = make_labelled("static")
+    def test_logits_of_unaugmented_images(self, make_labelled, make_ctx, syn, train_blobs):
+        labelled = make_labelled("static")
         (teacher,) = make_ctx(fresh_cache=True).teachers_of(train_blobs)
-        assert torch.allclose(made.labeler.logits.float(), teacher.logits(the_set[0]), rtol=1e-3, atol=1e-3)
-        assert made.labeler.label_bytes == 9 * 3 * 2
+        assert torch.allclose(labelled.labeler.logits.float(), teacher.logits(syn[0]), rtol=1e-3, atol=1e-3)
+        assert labelled.labeler.label_bytes == 9 * 3 * 2
 
     def view(self, keep=0.3):
         mixture = Mixture(torch.tensor([1, 0]), torch.tensor(keep), None)
         return View(0, torch.tensor([0, 1]), torch.zeros(2, 1, 1, 1), mixture)
 
-    def test_a_mixture_is_linear_in_logits(self):
+    def test_mixture_of_logits(self):
         z = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 4.0]])
-        logits = StaticSoft(how(kind="static"), torch.tensor([2, 2]), z.half()).target(self.view()).logits
+        logits = (
+            StaticSoft(label_recipe(kind="static"), torch.tensor([2, 2]), z.half()).target(self.view()).logits
+        )
         assert torch.allclose(logits, 0.3 * z + 0.7 * z[[1, 0]], atol=1e-3)
 
-    def test_or_in_the_tempered_probabilities(self):
+    def test_mixture_of_tempered_probabilities(self):
         z = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 4.0]])
-        recipe = how(kind="static", mix_space="probabilities")
+        recipe = label_recipe(kind="static", mix_space="probabilities")
         logits = StaticSoft(recipe, torch.tensor([2, 2]), z.half()).target(self.view()).logits
         p = (z / 4).softmax(1)
         assert torch.allclose((logits / 4).softmax(1), 0.3 * p + 0.7 * p[[1, 0]], atol=1e-3)
 
 
 class TestEnsemble:
-    def test_it_is_the_mean_of_logits(self, make_ctx, train_blobs, make_teacher, the_set):
+    def test_mean_of_logits(self, make_ctx, train_blobs, make_teacher, syn):
         ctx = make_ctx(teachers=(make_teacher("one"), make_teacher("two", width=4)))
         one, two = ctx.teachers_of(train_blobs)
-        x = the_set[0]
+        x = syn[0]
         assert torch.allclose(ensemble([one, two], x, "eval"), (one.logits(x) + two.logits(x)) / 2)
 
-    def test_the_online_teachers_count_their_forwards(self, make_labelled, make_teacher):
+    def test_online_teachers_count_forwards(self, make_labelled, make_teacher):
         two = (make_teacher("one"), make_teacher("two", width=4))
         assert make_labelled("online", teachers=two).labeler.forwards == 2 * 3 * 9
         assert make_labelled("online").labeler.label_bytes == 0
 
 
 class TestHard:
-    def test_it_needs_no_teacher_and_mixes_both_classes(self, make_labelled, the_set):
-        made = make_labelled("hard", teachers=())
-        (_, _, (y, partner, keep)) = next(made.batches(0)(0))
-        assert isinstance(made.labeler, Hard) and y.dtype == torch.int64
+    def test_no_teacher_and_both_classes_of_a_mixture(self, make_labelled, syn):
+        labelled = make_labelled("hard", teachers=())
+        (_, _, (y, partner, keep)) = next(labelled.batches(0)(0))
+        assert isinstance(labelled.labeler, Hard) and y.dtype == torch.int64
         assert len(y) == len(partner) == 4 and 0 <= float(keep) <= 1
 
 
@@ -302,29 +309,33 @@ class TestLoss:
     y = torch.tensor([2, 0])
 
     def loss(self, **values):
-        return float(distillation_loss(self.out, SoftTarget(self.z, self.y, None, None, how(**values))))
+        return float(
+            distillation_loss(self.out, SoftTarget(self.z, self.y, None, None, label_recipe(**values)))
+        )
 
-    def test_divergence_of_tempered_distributions(self):
+    def test_kl_divergence_of_tempered_distributions(self):
         p, q = (self.z / 4).softmax(1), (self.out / 4).softmax(1)
-        wanted = float((p * (p / q).log()).sum(1).mean())
-        assert self.loss() == pytest.approx(wanted, rel=1e-5)
-        assert self.loss(scaled=True) == pytest.approx(16 * wanted, rel=1e-5)
+        expected = float((p * (p / q).log()).sum(1).mean())
+        assert self.loss() == pytest.approx(expected, rel=1e-5)
+        assert self.loss(scaled=True) == pytest.approx(16 * expected, rel=1e-5)
 
-    def test_squared_difference_and_the_class(self):
-        wanted = float(((self.z - self.out) ** 2).mean())
-        assert self.loss(loss="mse") == pytest.approx(wanted)
+    def test_mse_and_hard_label(self):
+        expected = float(((self.z - self.out) ** 2).mean())
+        assert self.loss(loss="mse") == pytest.approx(expected)
         hard = float(F.cross_entropy(self.out, self.y))
-        assert self.loss(loss="mse", hard_weight=0.1) == pytest.approx(wanted + 0.1 * hard)
+        assert self.loss(loss="mse", hard_weight=0.1) == pytest.approx(expected + 0.1 * hard)
 
-    def test_the_class_of_a_mixture_is_both(self):
-        target = SoftTarget(self.z, self.y, torch.tensor([1, 0]), torch.tensor(0.25), how(hard_weight=1.0))
+    def test_hard_label_of_a_mixture(self):
+        target = SoftTarget(
+            self.z, self.y, torch.tensor([1, 0]), torch.tensor(0.25), label_recipe(hard_weight=1.0)
+        )
         hard = 0.25 * F.cross_entropy(self.out, self.y) + 0.75 * F.cross_entropy(self.out, self.y[[1, 0]])
         assert float(distillation_loss(self.out, target)) == pytest.approx(
             self.loss() + float(hard), rel=1e-5
         )
 
-    def test_equal_answers_cost_nothing(self):
+    def test_loss_of_equal_logits_is_zero(self):
         for loss in ("kl", "mse"):
             assert float(
-                distillation_loss(self.z, SoftTarget(self.z, self.y, None, None, how(loss=loss)))
+                distillation_loss(self.z, SoftTarget(self.z, self.y, None, None, label_recipe(loss=loss)))
             ) == pytest.approx(0)

@@ -1,4 +1,4 @@
-"""Teachers: trained once, early epochs at no cost, logits matched by class names, resumed after a kill."""
+"""Teachers: cached training, weights of early epochs, logits matched by class names, resume after a kill."""
 
 import dataclasses
 import json
@@ -25,7 +25,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture
 def squeeze(make_teacher, make_blobs, runtime, tmp_path):
-    """Trains a teacher of the train_blobs, or takes it from the cache `work`."""
+    """Train a teacher on blobs, or load it from the cache `work`."""
 
     def run(work="cache", real=None, measure=None, **knobs):
         cache = Cache(tmp_path / work)
@@ -38,16 +38,16 @@ def weights(teacher):
     return torch.cat([v.flatten().double() for v in teacher.net.state_dict().values()])
 
 
-def test_it_is_a_plain_training(squeeze, make_teacher, make_blobs, runtime):
+def test_training_is_a_plain_training(squeeze, make_teacher, make_blobs, runtime):
     spec, real, seed = make_teacher(), make_blobs(), seed_for(0, "squeeze", "tiny")
     net = spec.architecture.fresh(seed_for(seed, "init"), CPU)
-    how = {"seed": seed_for(seed, "train"), "runtime": runtime, "flip": real.flip}
-    train(net, fetch_split(real.train), len(real.train), spec.config.recipe, **how)
-    found = squeeze().net.state_dict()
-    assert all(torch.equal(v, found[k]) for k, v in net.state_dict().items())
+    options = {"seed": seed_for(seed, "train"), "runtime": runtime, "flip": real.flip}
+    train(net, fetch_split(real.train), len(real.train), spec.config.recipe, **options)
+    state = squeeze().net.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
 
 
-def test_it_is_trained_once_andfrozen_teacher(squeeze, monkeypatch):
+def test_teacher_is_trained_once_and_frozen(squeeze, monkeypatch):
     first = squeeze()
     monkeypatch.setattr(
         "dd_bench.teachers.trained_network.train", lambda *a, **k: pytest.fail("trained again")
@@ -58,16 +58,16 @@ def test_it_is_trained_once_andfrozen_teacher(squeeze, monkeypatch):
 
 
 def test_early_epochs_of_one_training(squeeze):
-    """One training; the epoch that teaches is no part of its key."""
+    """One training saves the weights of several epochs; `epoch` is not part of the cache key."""
     early, last = squeeze(keep=(1, 2), epoch=1), squeeze(keep=(1, 2))
     alone = squeeze("alone", epochs=1)
     assert not torch.equal(weights(early), weights(last))
     assert torch.equal(weights(early), weights(alone)), (
-        "a constant rate: its first epoch is a training of one"
+        "with a constant learning rate, epoch 1 is a training of one epoch"
     )
 
 
-def test_the_card(squeeze, make_blobs, tmp_path, runtime):
+def test_card(squeeze, make_blobs, tmp_path, runtime):
     real = make_blobs()
     measured = []
 
@@ -84,7 +84,7 @@ def test_the_card(squeeze, make_blobs, tmp_path, runtime):
     assert card["recipe"]["epochs"] == 3
 
 
-def test_logits_are_of_the_running_statistics_or_of_the_batch(squeeze):
+def test_logits_with_running_and_with_batch_statistics(squeeze):
     teacher, x = squeeze(), torch.randn(6, 1, 8, 8)
     before = {k: v.clone() for k, v in teacher.net.named_buffers()}
     alone = torch.cat([teacher.logits(part) for part in x.split(1)])
@@ -96,12 +96,14 @@ def test_logits_are_of_the_running_statistics_or_of_the_batch(squeeze):
     teacher.net.eval()
     fresh = squeeze()
     fresh.logits(x, "train")
-    assert all(torch.equal(v, before[k]) for k, v in fresh.net.named_buffers()), "running statistics moved"
+    assert all(torch.equal(v, before[k]) for k, v in fresh.net.named_buffers()), (
+        "running statistics must not change"
+    )
     assert not fresh.net.training
 
 
 def test_killed_and_resumed_has_the_same_bytes(squeeze, make_blobs, monkeypatch, tmp_path):
-    whole = squeeze("whole", keep=(1,))
+    uninterrupted = squeeze("uninterrupted", keep=(1,))
     real = make_blobs().train_only()
     calls = []
 
@@ -120,21 +122,21 @@ def test_killed_and_resumed_has_the_same_bytes(squeeze, make_blobs, monkeypatch,
         killed.setattr("dd_bench.teachers.trained_network.fetch_split", fetch)
         squeeze("killed", keep=(1,), real=real)
     again = squeeze("killed", keep=(1,))
-    assert again.digest == whole.digest
+    assert again.digest == uninterrupted.digest
     names = {p.name for p in next((tmp_path / "killed").glob("squeeze-*[0-9a-f]")).iterdir()}
     assert names == {"network.safetensors", "epoch1.safetensors", "teacher.json", "entry.json"}
 
 
 class TestClasses:
     def test_columns_follow_names(self, squeeze, make_blobs):
-        """The dataset lists its classes in another order than the teacher learned them."""
+        """The classes of the dataset have another order than those of the teacher."""
         teacher = squeeze()
         real = dataclasses.replace(make_blobs(), class_names=("c", "a", "b"))
         other = frozen_teacher("tiny", teacher.net, ("a", "b", "c"), None, real, _runtime(teacher))
         x = torch.randn(4, 1, 8, 8)
         assert torch.equal(other.logits(x), teacher.logits(x)[:, [2, 0, 1]])
 
-    def test_a_teacher_of_other_classes_is_refused(self, squeeze, make_blobs):
+    def test_missing_class_is_rejected(self, squeeze, make_blobs):
         teacher = squeeze()
         real = dataclasses.replace(make_blobs(), class_names=("a", "b", "zebra"))
         with pytest.raises(
@@ -148,14 +150,14 @@ def _runtime(teacher):
 
 
 class TestPretrained:
-    """Weights of elsewhere, here of a file: nothing is downloaded."""
+    """Pretrained weights, loaded from a file instead of a download."""
 
     @pytest.fixture
     def spec(self, tmp_path):
         torch.manual_seed(0)
-        whole = timm.create_model("resnet10t", num_classes=1000)
+        network = timm.create_model("resnet10t", num_classes=1000)
         path = tmp_path / "weights.pth"
-        torch.save(whole.state_dict(), path)
+        torch.save(network.state_dict(), path)
         knobs = {
             "name": "resnet10t",
             "pretrained": True,
@@ -164,28 +166,28 @@ class TestPretrained:
         }
         architecture = Architecture(TimmNet, knobs, (3, 32, 32), 2, "timm")
         config = TeacherConfig(weights="pretrained", classes="imagenet", keep=(), epoch=None, recipe=None)
-        return TeacherSpec("imagenet", architecture, config), whole.eval()
+        return TeacherSpec("imagenet", architecture, config), network.eval()
 
-    def test_logits_of_the_dataset_s_classes_by_wordnet_id(self, spec, make_blobs, runtime, tmp_path):
-        spec, whole = spec
+    def test_logits_are_selected_by_wordnet_id(self, spec, make_blobs, runtime, tmp_path):
+        spec, network = spec
         names = spec.logit_names()
         assert len(names) == 1000 and names[:2] == ("n01440764", "n01443537")  # tench, goldfish
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
-        theirs = Normalise([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
-        real = dataclasses.replace(real, class_names=("n01443537", "n01440764"), preprocess=theirs)
+        normalise = Normalise([0.485, 0.456, 0.406], [0.229, 0.224, 0.225])
+        real = dataclasses.replace(real, class_names=("n01443537", "n01440764"), preprocess=normalise)
         teacher = teacher_of(spec, real, Cache(tmp_path / "cache"), runtime, None)
         x = torch.randn(2, 3, 32, 32)
         with torch.no_grad():
-            assert torch.allclose(teacher.logits(x), whole(x)[:, [1, 0]], atol=1e-4)
+            assert torch.allclose(teacher.logits(x), network(x)[:, [1, 0]], atol=1e-4)
 
-    def test_another_preprocessing_is_refused(self, spec, make_blobs, runtime, tmp_path):
+    def test_another_preprocessing_is_rejected(self, spec, make_blobs, runtime, tmp_path):
         real = make_blobs(counts=(4, 4), shape=(3, 32, 32))
         with pytest.raises(
             ValueError, match=r"preprocessing of blobs must be that of teacher .*0\.485.*, got .*0\.5"
         ):
             teacher_of(spec[0], real, Cache(tmp_path / "cache"), runtime, None)
 
-    def test_a_list_of_classes_needs_a_normalisation(self, spec, make_blobs, runtime, tmp_path):
+    def test_list_of_classes_requires_a_normalisation(self, spec, make_blobs, runtime, tmp_path):
         spec, _ = spec
         config = spec.config.model_copy(update={"classes": tuple(spec.logit_names())})
         with pytest.raises(
@@ -206,7 +208,7 @@ class TestPretrained:
         )
         assert complete.describe()["mean"] == [0.5, 0.5, 0.5] and "mean" not in spec.describe()
 
-    def test_one_std_too_few(self, spec):
+    def test_mean_and_std_of_different_length(self, spec):
         config = spec[0].config.model_copy(update={"mean": (0.5, 0.5, 0.5), "std": (0.5,)})
         with pytest.raises(ValueError, match=r"teachers\.imagenet\.mean and .*std: .*as many means"):
             dataclasses.replace(spec[0], config=config)
@@ -226,12 +228,12 @@ class TestPretrained:
         ({"epoch": 2}, r"epoch must be null or one of .*, got 2. Use teachers\.tiny\.keep=\[2\]"),
     ],
 )
-def test_specifications_that_contradict_themselves(make_teacher, knobs, message):
+def test_inconsistent_configuration_is_rejected(make_teacher, knobs, message):
     with pytest.raises(ValueError, match=message):
         make_teacher(**knobs)
 
 
-def test_a_teacher_trained_here_has_the_normalisation_of_its_data(make_teacher):
+def test_mean_and_std_are_only_for_pretrained_weights(make_teacher):
     spec = make_teacher()
     config = spec.config.model_copy(update={"mean": (0.5,), "std": (0.5,)})
     with pytest.raises(
@@ -240,19 +242,19 @@ def test_a_teacher_trained_here_has_the_normalisation_of_its_data(make_teacher):
         dataclasses.replace(spec, config=config)
 
 
-def test_early_epochs_are_no_part_of_what_a_teacher_is(squeeze, make_teacher, tmp_path):
-    """So a sweep that keeps more finds the teachers that exist; a missing epoch is an error that lists those kept."""
+def test_keep_is_not_part_of_the_identity(squeeze, make_teacher, tmp_path):
+    """Existing teachers are found with another `keep`. A missing epoch is an error that lists the saved epochs."""
     assert make_teacher(keep=(1,)).describe() == make_teacher().describe()
     squeeze(keep=(1, 77))
     entry = next(tmp_path.glob("*/squeeze-*[0-9a-f]"))
-    assert {p.name for p in entry.glob("epoch*")} == {"epoch1.safetensors"}, "77 is past the end"
+    assert {p.name for p in entry.glob("epoch*")} == {"epoch1.safetensors"}, "epoch 77 is after the last"
     assert json.loads((entry / "teacher.json").read_text())["keep"] == [1]
     assert squeeze(keep=(2,)).digest and len(list(tmp_path.glob("*/squeeze-*[0-9a-f]"))) == 1
     with pytest.raises(ValueError, match=r"must be one of the epochs saved in .*, \[1\], got 2. Use .*rm -r"):
         squeeze(keep=(2,), epoch=2)
 
 
-def test_a_damaged_teacher_names_the_line_to_rebuild_it(squeeze, tmp_path):
+def test_error_of_a_damaged_teacher(squeeze, tmp_path):
     squeeze()
     (path,) = tmp_path.glob("cache/squeeze-*/network.safetensors")
     path.write_bytes(b"no")
@@ -260,21 +262,21 @@ def test_a_damaged_teacher_names_the_line_to_rebuild_it(squeeze, tmp_path):
         squeeze()
 
 
-def test_two_names_of_one_recipe_are_two_networks(squeeze):
-    """The name seeds the training, and so it is in the key."""
+def test_name_changes_the_network(squeeze):
+    """The name seeds the training, so it is part of the cache key."""
     assert squeeze(name="one").digest != squeeze(name="two").digest == squeeze("alone", name="two").digest
 
 
-def test_train_mode_is_of_the_statistics_alone(squeeze):
-    """Dropout would draw from a generator that nothing seeds."""
+def test_train_mode_does_not_enable_dropout(squeeze):
+    """Dropout would draw from an unseeded generator."""
     teacher, x = squeeze(), torch.randn(6, 1, 8, 8)
     teacher.net.classifier = torch.nn.Sequential(torch.nn.Dropout(0.5), teacher.net.classifier)
     teacher.net.eval()
     assert torch.equal(teacher.logits(x, "train"), teacher.logits(x, "train"))
 
 
-def test_only_layers_of_maps_are_matched():
-    """A BatchNorm1d behind the pooling has no map whose statistics could be taken."""
+def test_executed_norms_are_2d():
+    """A BatchNorm1d after the pooling has no feature map with statistics to match."""
     net = torch.nn.Sequential(
         torch.nn.Conv2d(1, 3, 3), torch.nn.BatchNorm2d(3), torch.nn.Flatten(), torch.nn.BatchNorm1d(108)
     )

@@ -1,4 +1,4 @@
-"""The training that feature networks, teachers, experts and references share: seeds, resume, keys and files."""
+"""The training shared by feature networks, teachers, experts and references: seeds, resume, keys and files."""
 
 import dataclasses
 
@@ -39,14 +39,14 @@ def equal(a, b):
 
 
 def plain(training, seed, fetch, n):
-    """The training without anything of this module."""
+    """The same training, without the tested module."""
     net = training.architecture.fresh(seed_for(seed, "init"), CPU)
-    how = {"seed": seed_for(seed, "train"), "runtime": training.runtime, "flip": training.real.flip}
-    return train(net, fetch, n, training.recipe, **how)
+    options = {"seed": seed_for(seed, "train"), "runtime": training.runtime, "flip": training.real.flip}
+    return train(net, fetch, n, training.recipe, **options)
 
 
 class TestTraining:
-    def test_it_is_a_plain_training_from_the_streams_init_and_train(self, make_training, tmp_path):
+    def test_seeds_are_the_streams_init_and_train(self, make_training, tmp_path):
         training, seen = make_training(), []
         split = training.real.train
         net, seconds = trained_network(
@@ -56,16 +56,16 @@ class TestTraining:
         assert seen == [(epoch, id(net)) for epoch in (1, 2, 3)]
         assert equal(training.untrained(7), training.architecture.fresh(seed_for(7, "init"), CPU))
 
-    def test_on_images_in_place_of_the_training_split(self, make_training):
+    def test_training_on_given_images(self, make_training):
         training = make_training()
         images, labels = training.real.train.inputs(torch.arange(9)), training.real.train.labels[:9]
         net, _ = trained_network(training, 7, None, data=(images, labels))
         assert equal(net, plain(training, 7, fetch_from(images, labels), 9))
 
     @pytest.mark.parametrize("killed_in", [1, 2, 3])
-    def test_killed_and_resumed_it_is_the_same_network(self, make_training, tmp_path, killed_in):
+    def test_killed_and_resumed_network_is_the_same(self, make_training, tmp_path, killed_in):
         training, path = make_training(augment="color_crop", cutmix=0.5), checkpoint_in(tmp_path)
-        whole, _ = trained_network(training, 7, None)
+        uninterrupted, _ = trained_network(training, 7, None)
 
         def kill(epoch, net):
             if epoch == killed_in:
@@ -75,20 +75,20 @@ class TestTraining:
             trained_network(training, 7, path, on_epoch=kill)
         epochs = []
         net, seconds = trained_network(training, 7, path, on_epoch=lambda epoch, _: epochs.append(epoch))
-        assert equal(net, whole) and epochs == list(range(killed_in, 4))
-        assert (seconds > 0) == (killed_in > 1), "the first epoch has a checkpoint once it is finished"
+        assert equal(net, uninterrupted) and epochs == list(range(killed_in, 4))
+        assert (seconds > 0) == (killed_in > 1), "there is no checkpoint before the end of the first epoch"
 
-    def test_all_networks_share_the_cost_of_compilation(self, make_training, train_blobs, runtime):
+    def test_networks_share_the_cost_of_compilation(self, make_training, train_blobs, runtime):
         samples = 3 * len(train_blobs.train) * 64 / 28**2  # three epochs, counted as images of 28 x 28
         training = make_training(rt=dataclasses.replace(runtime, compile_after=int(2 * samples)))
         assert (training.compiles(), training.compiles(2), training.compiles(2, n=9)) == (False, True, False)
 
-    def test_the_epochs_of_a_recipe_of_steps(self, make_training):
+    def test_epochs_of_a_recipe_with_steps(self, make_training):
         assert make_training().epochs == 3
         assert make_training(epochs=1, steps=5, milestones=()).epochs == 3, "59 images are two batches of 32"
 
 
-def test_the_identity_distinguishes_what_the_weights_depend_on(
+def test_identity_contains_everything_the_weights_depend_on(
     make_training, make_blobs, make_architecture, train_blobs, runtime
 ):
     variants = [
@@ -102,14 +102,14 @@ def test_the_identity_distinguishes_what_the_weights_depend_on(
         make_training(rt=dataclasses.replace(runtime, autocast=True)),
         make_training(rt=dataclasses.replace(runtime, device=torch.device("meta"))),
     ]
-    found = [training.identity() for training in variants]
-    assert all(a != b for i, a in enumerate(found) for b in found[:i])
-    assert make_training(rt=dataclasses.replace(runtime, workers=2)).identity() == found[0]
-    assert make_training(real=make_blobs()).identity() == found[0], "the test split is not trained on"
+    identities = [training.identity() for training in variants]
+    assert all(a != b for i, a in enumerate(identities) for b in identities[:i])
+    assert make_training(rt=dataclasses.replace(runtime, workers=2)).identity() == identities[0]
+    assert make_training(real=make_blobs()).identity() == identities[0], "the test split must not matter"
 
 
 class TestEntry:
-    def test_checkpoints_are_removed_once_it_is_complete(self, tmp_path):
+    def test_checkpoints_are_removed_when_complete(self, tmp_path):
         cache = Cache(tmp_path)
 
         def build(folder, fails):
@@ -128,22 +128,22 @@ class TestEntry:
         assert sorted(p.name for p in entry.iterdir()) == ["entry.json", "result"]
 
     @pytest.mark.parametrize("error", [OSError("x"), KeyError("x"), ValueError("x"), TypeError("x")])
-    def test_a_damaged_one_names_the_line_to_rebuild_it(self, tmp_path, error):
+    def test_error_of_a_damaged_entry(self, tmp_path, error):
         line = rf"cache entry {tmp_path} is damaged \(.*x.*\)\. To rebuild it: rm -r {tmp_path}$"
         with pytest.raises(ValueError, match=line), reading_entry(tmp_path):
             raise error
 
 
 class TestWeights:
-    def test_they_come_back(self, make_training, tmp_path):
+    def test_save_and_load(self, make_training, tmp_path):
         net, path = make_training().untrained(0), tmp_path / "network.safetensors"
         save_weights(net.to(memory_format=torch.channels_last), path, **DIVERGED)
         assert [p.name for p in tmp_path.iterdir()] == [path.name]
-        found = load_weights(make_training().untrained(1), path)
-        assert equal(found, net) and not found.training
+        loaded = load_weights(make_training().untrained(1), path)
+        assert equal(loaded, net) and not loaded.training
 
     @pytest.mark.parametrize("bad", [torch.nan, torch.inf])
-    def test_values_that_are_not_finite_name_the_learning_rate(self, make_training, tmp_path, bad):
+    def test_non_finite_values(self, make_training, tmp_path, bad):
         net = make_training().untrained(0)
         dict(net.named_buffers())["blocks.0.1.running_var"][0] = bad
         message = r"teacher 1 is not finite after epoch 3\. Use a smaller method\.teacher\.lr than 0\.5$"
@@ -152,9 +152,7 @@ class TestWeights:
         assert list(tmp_path.iterdir()) == []
 
     @pytest.mark.parametrize("damage", ["missing", "cut", "another network"])
-    def test_damaged_ones_name_the_line_to_rebuild_the_entry(
-        self, make_training, make_architecture, tmp_path, damage
-    ):
+    def test_damaged_file(self, make_training, make_architecture, tmp_path, damage):
         path = tmp_path / "network.safetensors"
         if damage == "another network":
             save_weights(make_architecture(width=4).fresh(0, CPU), path, **DIVERGED)
