@@ -59,14 +59,14 @@ class Job(BaseModel):
         return self.state == "done" and all(Path(p).exists() for p in self.outputs)
 
 
-def job_id(verb: str, overrides: Sequence[str]) -> str:
+def job_id(command: str, overrides: Sequence[str]) -> str:
     """Return the id of a job, which does not depend on the order of the overrides."""
-    return content_key([verb, sorted(overrides)])
+    return content_key([command, sorted(overrides)])
 
 
-def new_job(verb: str, overrides: Sequence[str], **values: Any) -> Job:
+def new_job(command: str, overrides: Sequence[str], **values: Any) -> Job:
     """Return a job that runs in this process."""
-    return Job(verb=verb, overrides=list(overrides), host=socket.gethostname(), pid=os.getpid(), **values)
+    return Job(verb=command, overrides=list(overrides), host=socket.gethostname(), pid=os.getpid(), **values)
 
 
 def save_job(out: Path, job: Job) -> None:
@@ -82,16 +82,16 @@ def read_job(out: Path, ident: str) -> Job | None:
         return None
 
 
-def complete_jobs(out: Path, verb: str) -> dict[str, Job]:
+def complete_jobs(out: Path, command: str) -> dict[str, Job]:
     """Return the complete jobs of a command, by the digest of their configuration."""
     jobs = [read_job(out, path.stem) for path in (out / "sweeps" / "jobs").glob("*.json")]
-    return {job.config: job for job in jobs if job is not None and job.verb == verb and job.is_complete()}
+    return {job.config: job for job in jobs if job is not None and job.verb == command and job.is_complete()}
 
 
-def save_sweep(out: Path, verb: str, overrides: list[str], jobs: list[list[str]]) -> Path:
+def save_sweep(out: Path, command: str, overrides: list[str], jobs: list[list[str]]) -> Path:
     """Write `sweeps/<id>.json` and return its path."""
-    path = out / "sweeps" / f"{content_key([job_id(verb, job) for job in jobs])}.json"
-    _write(path, {"verb": verb, "overrides": overrides, "jobs": jobs})
+    path = out / "sweeps" / f"{content_key([job_id(command, job) for job in jobs])}.json"
+    _write(path, {"verb": command, "overrides": overrides, "jobs": jobs})
     return path
 
 

@@ -62,8 +62,8 @@ class SweepCallback(Callback):
             sys.stderr.write(f"{headline(Path(sweep))}\n")
 
     def _save(self, config: DictConfig, **values: Any) -> None:
-        verb, overrides = str(config.hydra.job.name), list(config.hydra.overrides.task)
-        job = new_job(verb, overrides, started=self.started, config=config_digest(config), **values)
+        command, overrides = str(config.hydra.job.name), list(config.hydra.overrides.task)
+        job = new_job(command, overrides, started=self.started, config=config_digest(config), **values)
         save_job(Path(str(config.out)), job)
 
 
@@ -75,7 +75,7 @@ def config_digest(config: DictConfig) -> str:
     )
 
 
-def select_jobs(verb: str, only_missing: bool) -> None:
+def select_jobs(command: str, only_missing: bool) -> None:
     """Make later sweeps of this process launch only jobs that compose, and with `only_missing` only incomplete ones.
 
     A job whose configuration does not compose is saved as failed, with Hydra's reason.
@@ -88,11 +88,11 @@ def select_jobs(verb: str, only_missing: bool) -> None:
                 "To list the files: dd-bench list"
             )
         out = Path(os.environ[SWEEP]).parent.parent  # set by on_multirun_start
-        complete = complete_jobs(out, verb) if only_missing else {}
+        complete = complete_jobs(out, command) if only_missing else {}
         selected, skipped = [], 0
         for job in jobs:
             task_overrides = [o for o in job if not o.startswith("hydra")]
-            config = _compose(out, verb, task_overrides)
+            config = _compose(out, command, task_overrides)
             if config is None:
                 continue
             if found := complete.get(config_digest(config)):
@@ -108,7 +108,7 @@ def select_jobs(verb: str, only_missing: bool) -> None:
     hydra_patch.select_jobs(select)
 
 
-def _compose(out: Path, verb: str, overrides: list[str]) -> DictConfig | None:
+def _compose(out: Path, command: str, overrides: list[str]) -> DictConfig | None:
     """Return the configuration of a job. If it does not compose, save the job as failed and return None."""
     loader = GlobalHydra.instance().config_loader()
     try:
@@ -116,7 +116,7 @@ def _compose(out: Path, verb: str, overrides: list[str]) -> DictConfig | None:
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).partition("Config search path:")[0].split())
         save_job(
-            out, new_job(verb, overrides, state="failed", reason=reason, started=time.time(), seconds=0.0)
+            out, new_job(command, overrides, state="failed", reason=reason, started=time.time(), seconds=0.0)
         )
         return None
 
