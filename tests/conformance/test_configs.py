@@ -91,14 +91,15 @@ def test_composes(path, composed):
         assert callable(get_object(cfg[group]._target_))
 
 
-@pytest.mark.parametrize("path", CHOICES, ids=name)
+@pytest.mark.parametrize("path", CHOICES + EXPERIMENTS, ids=name)
 def test_a_file_repeats_nothing_of_the_file_it_builds_on(path):
+    group = path.relative_to(CONF).parts[0]
     own = OmegaConf.to_container(OmegaConf.load(path))
     bases = [
         c.removesuffix("@_here_") for c in own.pop("defaults", []) if isinstance(c, str) and c != "_self_"
     ]
     for base in bases:
-        known = dict(leaves(shipped_config(path.parent.name, base)))
+        known = dict(leaves(shipped_config(group, base)))
         assert {k: v for k, v in leaves(own) if k in known and known[k] == v} == {}, f"as in {base}.yaml"
 
 
@@ -182,10 +183,9 @@ def test_experiments_say_what_they_cost_and_gave(path, composed):
         "what was never run here is in paper/, and nothing else is"
     )
     if never_run:
-        chosen = {k: v for entry in OmegaConf.load(path).defaults for k, v in entry.items()}
-        dataset = cfg.dataset.get("name", chosen["override /dataset"]).removesuffix("_64")
+        dataset = cfg.dataset.get("name", named["dataset"]["_choice_"]).removesuffix("_64")
         dataset = dataset.replace("imagenette", "imagenet10")
-        assert choice == f"paper/{dataset}/{chosen['override /method']}_ipc{cfg.ipc}"
+        assert choice == f"paper/{dataset}/{named['method']['_choice_']}_ipc{cfg.ipc}"
 
 
 def test_the_root_says_what_each_key_is():
