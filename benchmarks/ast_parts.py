@@ -1,17 +1,17 @@
-"""What AST's intermediate loss and perturbed start do for the errors they are made against.
+"""Effect of AST's intermediate loss and perturbed start on the errors that they are designed to reduce.
 
     python benchmarks/ast_parts.py EXPERTS all=SET "no intermediate loss=SET" ... --momentum 0.9 --steps 50
 
-EXPERTS is the folder of the experts that every SET was distilled on. A student starts at each epoch
-of the window of each expert, and trains on the set alone, as in `trajectories.py`:
+EXPERTS is the folder of the experts with which every SET was distilled. A student starts at each epoch of the window
+of each expert and trains only on the set, as in `trajectories.py`:
 
-- **after an epoch**: |student - expert|^2 / |start - expert|^2 when each of the M epochs is done; the loss of a set
-  without intermediate matching sees the last of them alone.
-- **perturbed**: the same after M epochs from a start whose convolutions are moved as the method moves them
-  (`mtt_segments.perturbed`, scale 1), and its rise over the start that is not moved.
+- **after an epoch**: |student - expert|^2 / |start - expert|^2 after each of the M epochs. Without intermediate
+  matching, the loss of distillation contains only the last of them.
+- **perturbed**: the same after M epochs from a start whose convolutions are perturbed as in the method (`perturbed` of
+  `dd_bench.methods._trajectory.segments`, scale 1), and how much this is above the unperturbed start.
 
-Errors are on the experts that the sets were distilled on. Differences are between the same expert, start, augmentation
-and noise of the set and of the one named first.
+Errors are measured on the experts that were used in distillation. Differences to the first set are computed for equal
+experts, starts, augmentation and noise.
 """
 
 from __future__ import annotations
@@ -46,9 +46,9 @@ def of_set(
             ends = stops(flat, start, images, labels, rate, after, momentum, seed)
             for j, (end, target) in enumerate(zip(ends, targets, strict=True), 1):
                 values.setdefault(f"after epoch {j}", []).append(error(end, start, target))
-            moved = perturbed(start, flat, 1.0, generator(CPU, i, "noise", first))
-            end = stops(flat, moved, images, labels, rate, after, momentum, seed)[-1]
-            values.setdefault("perturbed", []).append(error(end, moved, targets[-1]))
+            noisy = perturbed(start, flat, 1.0, generator(CPU, i, "noise", first))
+            end = stops(flat, noisy, images, labels, rate, after, momentum, seed)[-1]
+            values.setdefault("perturbed", []).append(error(end, noisy, targets[-1]))
             values.setdefault("rise", []).append(
                 values["perturbed"][-1] - values[f"after epoch {epochs}"][-1]
             )
@@ -60,12 +60,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("experts", type=Path)
-    parser.add_argument("sets", nargs="+", help="NAME=SET; the first is what the others are compared with")
-    parser.add_argument("--momentum", type=float, required=True, help="of the student")
-    parser.add_argument("--steps", type=int, required=True, help="N, the student's steps a segment")
-    parser.add_argument("--epochs", type=int, default=2, help="M, the expert's epochs a segment")
+    parser.add_argument("sets", nargs="+", help="NAME=SET; the others are compared with the first")
+    parser.add_argument("--momentum", type=float, required=True, help="momentum of the student's SGD")
+    parser.add_argument("--steps", type=int, required=True, help="N, student steps per segment")
+    parser.add_argument("--epochs", type=int, default=2, help="M, expert epochs per segment")
     parser.add_argument(
-        "--stop", type=int, required=True, help="students start at the epochs before this one"
+        "--stop", type=int, required=True, help="students start at all epochs before this one"
     )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "ast_parts.json")
     args = parser.parse_args()

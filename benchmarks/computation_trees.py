@@ -1,12 +1,14 @@
-"""Decomposition and mining of Mirage: colour refinement and Eclat against a tree for every node and Apriori.
+"""Decomposition and mining in Mirage: colour refinement and Eclat, against one tree per node and Apriori.
 
-    python benchmarks/computation_trees.py [--root FOLDER] [--molhiv]      # minutes, most of them the other side
+    python benchmarks/computation_trees.py [--root FOLDER] [--molhiv]      # minutes, mostly for the baseline
 
-The other side is the straightforward way: a canonical string for the computation tree of every node, by recursion
-over neighbour lists, and frequent itemsets level by level over Python sets. Both give the same partition of the nodes
-and the same itemsets, which is checked. Decomposition is of all training graphs; reading files is outside the clock.
+The baseline is the straightforward implementation: a canonical string for the computation tree of every node, by
+recursion over neighbour lists, and frequent itemsets level by level with Python sets. The benchmark checks that both
+give the same partition of the nodes and the same itemsets. All training graphs are decomposed. Reading files is not
+timed.
 
-Then the whole `mirage` distillation of NCI1, and with `--molhiv` of molhiv, whose molecules are featurised before.
+It also times the complete `mirage` distillation of NCI1, and with `--molhiv` that of molhiv, whose molecules must
+have been featurised before.
 """
 
 from __future__ import annotations
@@ -42,7 +44,7 @@ def load(name: str, root: str) -> RealSet:
 
 
 def strings(graphs: Graphs, depth: int) -> list[str]:
-    """The canonical string of every node's computation tree."""
+    """Return the canonical string of every node's computation tree."""
     label = ["-".join(map(str, row)) for row in graphs.nodes.tolist()]
     mark = ["-".join(map(str, row)) for row in graphs.edge_labels.tolist()]
     into: list[list[tuple[int, str]]] = [[] for _ in label]
@@ -58,32 +60,32 @@ def strings(graphs: Graphs, depth: int) -> list[str]:
 
 
 def apriori(transactions: list[set[Any]], least: float) -> dict[frozenset[Any], int]:
-    """Frequent itemsets, a size at a time."""
+    """Return the frequent itemsets with their supports, computed size by size."""
     found: dict[frozenset[Any], int] = {}
     level = [frozenset([item]) for item in set().union(*transactions)]
     while level:
         counted = {s: sum(s <= t for t in transactions) for s in level}
-        kept = {s: n for s, n in counted.items() if n >= least}
-        found |= kept
-        level = list({a | b for a in kept for b in kept if len(a | b) == len(a) + 1})
+        selected = {s: n for s, n in counted.items() if n >= least}
+        found |= selected
+        level = list({a | b for a in selected for b in selected if len(a | b) == len(a) + 1})
     return found
 
 
-def plainly(split: GraphSplit, depth: int, theta: tuple[int, ...]) -> tuple[list[Any], list[dict[Any, int]]]:
+def baseline(split: GraphSplit, depth: int, theta: tuple[int, ...]) -> tuple[list[Any], list[dict[Any, int]]]:
     trees = strings(split.graphs, depth)
     sets: list[set[str]] = [set() for _ in range(len(split))]
     for tree, graph in zip(trees, split.graphs.graph_of.tolist(), strict=True):
         sets[graph].add(tree)
     of_class = [[sets[i] for i in split.of_class(c).tolist()] for c in range(split.num_classes)]
-    # a tree in fewer graphs than wanted is in no frequent set: without this, the second level alone takes hours
+    # trees below the threshold are in no frequent set; without this filter the second level alone takes hours
     mined = []
     for transactions, least in zip(of_class, theta, strict=True):
         count: dict[str, int] = {}
         for transaction in transactions:
             for tree in transaction:
                 count[tree] = count.get(tree, 0) + 1
-        often = {tree for tree, n in count.items() if n >= least}
-        mined.append(apriori([t & often for t in transactions], least))
+        frequent_trees = {tree for tree, n in count.items() if n >= least}
+        mined.append(apriori([t & frequent_trees for t in transactions], least))
     return trees, mined
 
 
@@ -109,14 +111,14 @@ def best_of(rounds: int, function: Any, *arguments: Any) -> tuple[float, Any]:
 
 def compare(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[str, Any]:
     split = training_graphs(load(name, root))
-    ours(split, depth, theta)  # warm
+    ours(split, depth, theta)  # warm-up
     fast, (colour, mined) = best_of(5, ours, split, depth, theta)
-    slow, (trees, others) = best_of(1, plainly, split, depth, theta)
+    slow, (trees, expected) = best_of(1, baseline, split, depth, theta)
     pairs = set(zip(colour.tolist(), trees, strict=True))
-    assert len(pairs) == len(set(trees)) == len(colour.unique()), "another partition"
+    assert len(pairs) == len(set(trees)) == len(colour.unique()), "the partitions of the nodes differ"
     string_of = dict(zip(colour.tolist(), trees, strict=True))
-    for a, b in zip(mined, others, strict=True):
-        assert {frozenset(string_of[i] for i in s): n for s, n in a.items()} == b, "other itemsets"
+    for a, b in zip(mined, expected, strict=True):
+        assert {frozenset(string_of[i] for i in s): n for s, n in a.items()} == b, "the itemsets differ"
     return {
         "data": name,
         "nodes": len(trees),
@@ -130,7 +132,7 @@ def compare(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[st
 
 
 def whole(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[str, Any]:
-    """The distillation as a run does it, without files."""
+    """Time the distillation as in a run, without writing files."""
     knobs = {"bytes": None, "itemsets": "all", "most": 1000, "cross_class": "keep", "isolated": "keep"}
     knobs |= {"edge_labels": True, "degrees": True, "multiplicity": "one"}
     knobs |= {"weighting": "sampling", "frequency": "fraction"}

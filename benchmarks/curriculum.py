@@ -1,10 +1,10 @@
-"""CDA's curriculum: the schedule drawn, and the images that it and a constant crop recover, side by side.
+"""CDA's curriculum: a plot of the schedules, and images recovered with it and with constant crops.
 
     pip install matplotlib
     python benchmarks/curriculum.py constant=SET curriculum=SET        # folders of `dd-bench distill`
 
-Writes `results/curriculum.png`: above, the smallest area of a crop over the iterations for each curriculum; below,
-one row a set, the first image of each class.
+Writes `results/curriculum.png`. At the top is the smallest area of a crop over the iterations for each curriculum,
+below it one row per set with the first image of each class.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def areas(curriculum: str, milestone: float) -> list[float]:
 
 
 def first_of_each_class(folder: Path) -> np.ndarray:
-    """The first image of each class in one row, `(h, k w)` or `(h, k w, 3)`."""
+    """Return the first image of each class in one row, `(h, k w)` or `(h, k w, 3)`."""
     syn, card = storage.load(folder)
     pixels, classes = syn.pictures()
     picked = [pixels[classes == c][0].permute(1, 2, 0).numpy() for c in range(len(card.class_names))]

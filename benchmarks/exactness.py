@@ -1,9 +1,10 @@
-"""How far TESLA's truncated gradient is from the exact one, and the adjoint's error.
+"""Difference of TESLA's truncated gradient from the exact one, and error of the adjoint gradient.
 
     python benchmarks/exactness.py
 
-Against the unrolled gradient in float64, along an expert trained on 2000 Fashion-MNIST images (ConvNet-3 of width 32,
-16 epochs, segments of 2 epochs), real images as they are, labels one-hot logits, step size 0.01, no augmentation.
+Both are compared with the unrolled gradient in float64, along an expert trained on 2000 Fashion-MNIST images
+(ConvNet-3 of width 32, 16 epochs, segments of 2 epochs). The images are real, the labels are scaled one-hot logits,
+the step size is 0.01, and there is no augmentation.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 def exactness() -> list[dict[str, Any]]:
-    """The cosine of `truncated` with the exact gradient, and the error of `adjoint`, along a real expert."""
+    """Return the cosine of `truncated` with the exact gradient, and the error of `adjoint`, along an expert."""
     real = fashion_mnist(root=None, download=False, preprocess="normalise", val_fraction=0.0, device=CPU)
     chosen = real.train.draw(200, generator(CPU, 0, "subset")).flatten()
     x, y = real.train.inputs(chosen).double(), real.train.labels[chosen]
@@ -72,21 +73,21 @@ def exactness() -> list[dict[str, Any]]:
             [EpochTarget(steps, snapshots[epoch + 2])],
         )
         rate = torch.tensor(0.01, dtype=torch.float64)
-        exact, ours, cut = (
+        exact, adjoint, truncated = (
             GRADIENTS[g](inner, syn, logits.double(), rate) for g in ("unroll", "adjoint", "truncated")
         )
-        assert exact.labels is not None and cut.labels is not None
+        assert exact.labels is not None and truncated.labels is not None
         rows.append(
             {
                 "ipc": ipc,
                 "steps": steps,
                 "start": epoch,
                 "loss": float(exact.loss),
-                "cosine_images": cosine(cut.images, exact.images),
-                "norm_ratio_images": float(cut.images.norm() / exact.images.norm()),
-                "cosine_labels": cosine(cut.labels, exact.labels),
-                "ratio_lr": float(cut.lr / exact.lr),
-                "adjoint_error": float((ours.images - exact.images).norm() / exact.images.norm()),
+                "cosine_images": cosine(truncated.images, exact.images),
+                "norm_ratio_images": float(truncated.images.norm() / exact.images.norm()),
+                "cosine_labels": cosine(truncated.labels, exact.labels),
+                "ratio_lr": float(truncated.lr / exact.lr),
+                "adjoint_error": float((adjoint.images - exact.images).norm() / exact.images.norm()),
             }
         )
     return rows

@@ -1,9 +1,9 @@
-"""Experts: one process a core against one after the other, and an expert's epoch against the plain training loop.
+"""Training of experts: one process per core against serial training, and an expert's epoch against the plain loop.
 
-    python benchmarks/experts.py            # Fashion-MNIST, ConvNet-3, width 32, DSA as MTT's experts have it
+    python benchmarks/experts.py            # Fashion-MNIST, ConvNet-3, width 32, with the DSA of MTT's experts
 
-Both sides run in this process, in turn, on an empty cache each time; starting the workers is inside the clock. What
-an expert has beyond the loop is the writing of its snapshots and its checkpoint, once an epoch.
+The variants run in this process, in turn, each time with an empty cache. Starting the workers is timed. In addition to
+the plain training loop, an expert writes its snapshots and its checkpoint once per epoch.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def seconds_of(work: Any) -> float:
 
 
 def make(real: RealSet, network: Architecture, recipe: Recipe, runtime: Runtime, count: int) -> None:
-    """Trains the experts in a cache that is thrown away."""
+    """Train the experts in a temporary cache."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
         ctx = RunContext(seed=0, runtime=runtime, cache=Cache(work / "cache"))
@@ -56,7 +56,7 @@ def main() -> None:
     )
     parser.add_argument("--experts", type=int, default=4)
     parser.add_argument("--epochs", type=int, default=2)
-    parser.add_argument("--images", type=int, default=12_000, help="of the training split")
+    parser.add_argument("--images", type=int, default=12_000, help="number of training images")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "experts.json")
@@ -79,8 +79,8 @@ def main() -> None:
     def loop() -> None:
         for i in range(args.experts):
             net = network.fresh(i, runtime.device)
-            how = {"seed": i, "runtime": runtime, "flip": real.flip}
-            train(net, fetch_split(real.train), len(real.train), recipe, **how)
+            options = {"seed": i, "runtime": runtime, "flip": real.flip}
+            train(net, fetch_split(real.train), len(real.train), recipe, **options)
 
     alone = replace(runtime, workers=1)
     cores = replace(runtime, workers=torch.get_num_threads(), spread_after=0)
@@ -89,7 +89,7 @@ def main() -> None:
         "experts, one after the other": lambda: make(real, network, recipe, alone, args.experts),
         "experts, one process a core": lambda: make(real, network, recipe, cores, args.experts),
     }
-    loop()  # warm
+    loop()  # warm-up
     took: dict[str, list[float]] = {name: [] for name in sides}
     for _ in range(args.rounds):
         for name, work in sides.items():

@@ -1,14 +1,14 @@
-"""One outer iteration of trajectory matching, three gradients: seconds and memory.
+"""Time and memory of one outer iteration of trajectory matching, for three gradients.
 
     python benchmarks/inner_loop.py            # width 128, 10 images of 3x32x32, N = 5, 10, 20, 40
 
-- **Seconds**: the gradients take turns on the same student, images and augmentation, in one process that keeps its
-  memory; "compiled" is `adjoint` as a run of usual length takes it, its warm-up outside the clock.
-- **Difference** of the gradient from `unroll`'s, and "rounding": that of `unroll` from itself when its start moves by
-  6e-8 of its weights, the rounding of float32. A ReLU that changes sides makes it a thousand times larger, which is
-  what a compiled gradient differs by when it differs.
-- **Activations**: bytes that automatic differentiation holds at most, counted by its hooks. **Peak**: the growth of
-  the resident memory of a fresh process.
+- **Seconds**: the gradients are computed in turn for the same student, images and augmentation, in one process with the
+  memory-retaining allocator. "compiled" is the `adjoint` of a run of usual length, without its warm-up.
+- **Difference** of the gradient from `unroll`'s. "rounding" is the change of `unroll` when the start weights change by
+  6e-8 of their values, the rounding of float32. It is a thousand times larger if a ReLU changes its sign, which also
+  explains differences of a compiled gradient.
+- **Activations**: the most bytes stored for automatic differentiation, counted with its hooks. **Peak**: growth of the
+  resident memory of a fresh process.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ ROUNDINGS = 8
 
 @cache
 def student(width: int, compiled: bool) -> tuple[FunctionalNetwork, Differentiator]:
-    """One for all N, as one compilation serves a whole run."""
+    """Return the student and its differentiator, the same for all N, as a run compiles once."""
     flat = FunctionalNetwork(Architecture(ConvNet, {**KNOBS, "width": width}, (3, 32, 32), 10).fresh(0, CPU))
 
     def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -67,8 +67,8 @@ def student(width: int, compiled: bool) -> tuple[FunctionalNetwork, Differentiat
 def problem(
     width: int, images: int, steps: int, compiled: bool = False
 ) -> tuple[InnerLoop, Tensor, Tensor, Tensor]:
-    """A student of random weights and a target nearby; every call gives the same."""
-    flat, calculus = student(width, compiled)
+    """Return a student with random weights and a target nearby; the same in every call."""
+    flat, differentiator = student(width, compiled)
     start = flatten(flat.net)
     draw = generator(CPU, 0, "problem")
     target = start + 0.05 * start.norm() / len(start) ** 0.5 * torch.randn(len(start), generator=draw)
@@ -78,7 +78,7 @@ def problem(
     for i in range(steps):
         record = AUGMENT.draw(1, stream(CPU, 0, "augment", i), per_image=images)
         plan.append(InnerStep(everything, lambda b, record=record: AUGMENT.apply(b[None], record)[0]))
-    return InnerLoop(calculus, start, plan, [EpochTarget(steps, target)]), x, y, torch.tensor(0.01)
+    return InnerLoop(differentiator, start, plan, [EpochTarget(steps, target)]), x, y, torch.tensor(0.01)
 
 
 def run(side: str, parts: tuple[InnerLoop, Tensor, Tensor, Tensor]) -> Any:
@@ -86,8 +86,8 @@ def run(side: str, parts: tuple[InnerLoop, Tensor, Tensor, Tensor]) -> Any:
 
 
 def activations(work: Callable[[], Any]) -> int:
-    """The most bytes that were saved for a backward pass at once; storages that are shared count once."""
-    alive: dict[int, list[int]] = {}  # storage -> [holders, bytes]
+    """Return the most bytes saved for a backward pass at any time; shared storages count once."""
+    alive: dict[int, list[int]] = {}  # storage -> [references, bytes]
     most = held = 0
 
     class Saved:
@@ -121,16 +121,16 @@ def memory_in_child(pipe: Connection, side: str, width: int, images: int, steps:
 
 
 def high_water() -> int:
-    """Bytes; not `getrusage`, whose maximum a child takes over from its parent."""
+    """Return the peak memory in bytes; not from `getrusage`, whose maximum a child inherits from its parent."""
     lines = Path("/proc/self/status").read_text().splitlines()
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
 def peak(side: str, width: int, images: int, steps: int) -> int:
-    ours, theirs = get_context("spawn").Pipe()
-    child = get_context("spawn").Process(target=memory_in_child, args=(theirs, side, width, images, steps))
+    receiver, sender = get_context("spawn").Pipe()
+    child = get_context("spawn").Process(target=memory_in_child, args=(sender, side, width, images, steps))
     child.start()
-    grown: int = ours.recv()
+    grown: int = receiver.recv()
     child.join()
     return grown
 
@@ -143,15 +143,15 @@ def speed(width: int, images: int, steps: int, rounds: int) -> dict[str, Any]:
         for side in SIDES if turn % 2 else SIDES[::-1]:
             began = time.perf_counter()
             found[side] = run(side, parts[side])
-            if turn:  # the first warms the caches and the compiler
+            if turn:  # the first is a warm-up of caches and compiler
                 seconds[side].append(time.perf_counter() - began)
     exact = found["unroll"].images
     inner, *rest = parts["unroll"]
     rounding = []
     for i in range(ROUNDINGS):
         noise = torch.randn(inner.start.shape, generator=generator(CPU, i, "rounding"))
-        moved = replace(inner, start=inner.start * (1 + 6e-8 * noise))
-        rounding.append(float((run("unroll", (moved, *rest)).images - exact).norm() / exact.norm()))  # type: ignore[arg-type]
+        rounded = replace(inner, start=inner.start * (1 + 6e-8 * noise))
+        rounding.append(float((run("unroll", (rounded, *rest)).images - exact).norm() / exact.norm()))  # type: ignore[arg-type]
     row: dict[str, Any] = {
         "width": width,
         "images": images,

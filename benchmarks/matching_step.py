@@ -1,11 +1,12 @@
-"""One step of DM and DataDAM with all classes grouped, against the per-class loop: seconds, ratio, same gradient.
+"""One step of DM and DataDAM with all classes in one batch, against a loop over classes: time, ratio, gradient.
 
     python benchmarks/matching_step.py            # 10 classes, 1x28x28, IPC 10, width 32 and 128
 
-Plain is the released way: a forward of the real and of the synthetic batch for each class, the loss summed, one
-backward; default allocator, in a process of its own. Ours is `DM.loss` and `DataDAM.loss` as the methods call
-them, in a process that keeps its memory: "grouped" eager, as in a short run, and "compiled" with channels-last, as
-in a run that repays the compiler. They take turns on the same network, batches and augmentation records.
+"plain" is the released implementation: for each class a forward pass of the real and of the synthetic batch, a sum of
+the losses, and one backward pass. It runs in its own process with the default allocator. Our side is `DM.loss` and
+`DataDAM.loss` as the methods call them, in processes with the memory-retaining allocator: "grouped" is eager, as in a
+short run, and "compiled" uses channels-last, as in a run long enough for compilation. They take turns on the same
+network, batches and augmentation.
 """
 
 from __future__ import annotations
@@ -43,13 +44,13 @@ def method_of(name: str) -> DM:
 
 
 def per_class(method: DM, net: ConvNet, real: Tensor, syn: Tensor) -> Tensor:
-    """The loss as the released loops compute it: class after class, the real branch without a graph."""
+    """Return the loss as in the released code: class by class, the real branch without a graph."""
     total = torch.zeros(())
     for c in range(CLASSES):
         with torch.no_grad():
-            real_maps, wanted = net.activations(real[c])
-        syn_maps, embedding = net.activations(syn[c])
-        loss = mean_match(wanted[None], embedding[None])
+            real_maps, real_embedding = net.activations(real[c])
+        syn_maps, syn_embedding = net.activations(syn[c])
+        loss = mean_match(real_embedding[None], syn_embedding[None])
         if isinstance(method, DataDAM):
             loss = method.lambda_mmd * loss
             for a, b in zip(real_maps[:-1], syn_maps[:-1], strict=True):
@@ -84,7 +85,7 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
                 compiled[name] = torch.compile(method.loss, dynamic=False)
             net = net.to(memory_format=torch.channels_last)
             loss = compiled[name](net, augment.apply(real, draw), augment.apply(syn, draw))
-        else:  # each class augments its own two batches
+        else:  # augments the two batches of each class separately
             parts = [slice(c, c + 1) for c in range(CLASSES)]
             batches = [(augment.apply(real[p], draw[p])[0], augment.apply(syn[p], draw[p])[0]) for p in parts]
             loss = per_class(method, net, *map(list, zip(*batches, strict=True)))  # type: ignore[arg-type]
@@ -96,7 +97,7 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
 def compare(
     pipes: dict[str, Connection], name: str, width: int, ipc: int, batch_real: int, steps: int
 ) -> dict[str, Any]:
-    """Takes `steps` steps on each side in turn; the difference is the largest of the image gradients, relative."""
+    """Take `steps` steps on each side in turn; report the largest relative difference of the image gradients."""
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     worst = dict.fromkeys(SIDES, 0.0)
     for step in range(steps + 2):
@@ -104,7 +105,7 @@ def compare(
         for side in SIDES if step % 2 == 0 else SIDES[::-1]:
             pipes[side].send((name, width, ipc, batch_real, step))
             took, _, gradients[side] = pipes[side].recv()
-            if step >= 2:  # the first two warm the caches and the compiler
+            if step >= 2:  # the first two are a warm-up of caches and compiler
                 seconds[side].append(took)
         plain = torch.as_tensor(gradients["plain"])
         for side in SIDES:
@@ -150,8 +151,8 @@ def main() -> None:
     args = parser.parse_args()
     context, pipes = get_context("spawn"), {}
     for side in SIDES:
-        pipes[side], theirs = context.Pipe()
-        context.Process(target=worker, args=(side, theirs, args.threads), daemon=True).start()
+        pipes[side], worker_pipe = context.Pipe()
+        context.Process(target=worker, args=(side, worker_pipe, args.threads), daemon=True).start()
     print(
         "| method | width | IPC | per-class ms | grouped ms | ratio (range) "
         "| compiled ms | ratio (range) | difference |"

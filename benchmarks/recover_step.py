@@ -1,13 +1,14 @@
-"""One step of recovery against the straightforward one: image-iterations a second, ratio, same loss.
+"""One step of recovery, against a straightforward implementation: image-iterations per second, ratio, loss.
 
     python benchmarks/recover_step.py            # ResNet-18 and ConvNet-3 with BatchNorm, 3x32x32, 10 and 100 images
 
-Plain is how this family is usually written: a hook a BatchNorm layer that takes the variance of a permuted copy, a
-teacher whose parameters stay trainable (so that every backward fills their gradients), default allocator, in a
-process of its own. Ours is `recover_loss` on a frozen, tapped teacher, in a process that keeps its memory: "eager",
-"compiled" as in a run that repays the compiler, and "bf16", compiled under autocast with statistics in float32, as
-a machine with native bfloat16 takes it. Every side crops, flips and rolls the batch alike, and takes Adam's step.
-They take turns; the loss is compared at the same images.
+"plain" is the usual implementation of these methods: a hook per BatchNorm layer that computes the variance of a
+permuted copy, and a teacher whose parameters remain trainable, so that every backward pass computes their gradients.
+It runs in its own process with the default allocator. Our side is `recover_loss` on a frozen `HookedTeacher`, in
+processes with the memory-retaining allocator: "eager"; "compiled", as in a run long enough for compilation; and
+"bf16", compiled under autocast with statistics in float32, as on a machine with native bfloat16. Every side crops,
+flips and rolls the batch in the same way and takes a step of Adam. They take turns. Losses are compared at the same
+images.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ WEIGHT = 0.01
 
 
 def trained(name: str) -> Network:
-    """A network with running statistics that are not those of its start."""
+    """Return a network whose running statistics are not the initial ones."""
     make, knobs = NETWORKS[name]
     net = Architecture(make, knobs, SHAPE, 10).fresh(0, torch.device("cpu"))
     with torch.no_grad():
@@ -61,14 +62,14 @@ def trained(name: str) -> Network:
 
 
 class Hook:
-    """The usual hook: keeps the distance of a layer's input from its running statistics."""
+    """The usual hook, which stores the distance of a layer's input from its running statistics."""
 
     def __init__(self, norm: nn.BatchNorm2d):
         self.distance = torch.zeros(())
         norm.register_forward_hook(self)
 
     def __call__(self, norm: nn.BatchNorm2d, inputs: tuple[Tensor], output: Tensor) -> None:
-        """Takes what the layer was given."""
+        """Store the distance for the inputs of the layer."""
         z = inputs[0]
         mean = z.mean([0, 2, 3])
         var = z.permute(1, 0, 2, 3).contiguous().view(z.shape[1], -1).var(1, unbiased=False)
@@ -92,25 +93,25 @@ def our_loss(net: Network, compiled: bool, autocast: bool) -> Any:
     teacher = Teacher("t", net.requires_grad_(False), tuple("abcdefghij"), norms, "", None, None, False)
     multipliers = torch.ones(len(norms))
     multipliers[0] = 10.0
-    tapped, one = HookedTeacher(teacher), partial(recover_loss, weight=WEIGHT, autocast=autocast)
-    fast = torch.compile(one, dynamic=False) if compiled else one
-    return lambda x, y: fast(tapped, x, y, multipliers)[0]
+    hooked, loss = HookedTeacher(teacher), partial(recover_loss, weight=WEIGHT, autocast=autocast)
+    loss = torch.compile(loss, dynamic=False) if compiled else loss
+    return lambda x, y: loss(hooked, x, y, multipliers)[0]
 
 
 def worker(side: str, pipe: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
     if side != "plain":
         keep_freed_memory()
-    made: dict[tuple[str, int], Any] = {}
+    problems: dict[tuple[str, int], Any] = {}
     while (job := pipe.recv()) is not None:
         name, batch, step = job
-        if (name, batch) not in made:
+        if (name, batch) not in problems:
             net = trained(name)
             loss = plain_loss(net) if side == "plain" else our_loss(net, side != "eager", side == "bf16")
             x = torch.randn(batch, *SHAPE, generator=generator("cpu", 0, "x")).requires_grad_()
-            made = {(name, batch): (loss, x, torch.optim.Adam([x], 0.25, (0.5, 0.9)))}
-        loss, x, optimizer = made[name, batch]
-        with torch.no_grad():  # so that all sides stand at the same images
+            problems = {(name, batch): (loss, x, torch.optim.Adam([x], 0.25, (0.5, 0.9)))}
+        loss, x, optimizer = problems[name, batch]
+        with torch.no_grad():  # the same images on all sides
             x.copy_(torch.randn(batch, *SHAPE, generator=generator("cpu", step, "x")))
         began = time.perf_counter()
         view = VIEWS.draw(step, 1000, SHAPE, True, generator("cpu", step, "view"))
@@ -124,7 +125,7 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
 
 
 def compare(pipes: dict[str, Connection], name: str, batch: int, steps: int) -> dict[str, Any]:
-    """Takes `steps` steps on each side in turn; the difference is that of the losses, relative, at its largest."""
+    """Take `steps` steps on each side in turn; report the largest relative difference of the losses."""
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     worst = dict.fromkeys(SIDES, 0.0)
     for step in range(steps + 2):
@@ -132,7 +133,7 @@ def compare(pipes: dict[str, Connection], name: str, batch: int, steps: int) -> 
         for side in SIDES if step % 2 == 0 else SIDES[::-1]:
             pipes[side].send((name, batch, step))
             took, losses[side] = pipes[side].recv()
-            if step >= 2:  # the first two warm the caches and the compiler
+            if step >= 2:  # the first two are a warm-up of caches and compiler
                 seconds[side].append(took)
         for side in SIDES:
             worst[side] = max(worst[side], abs(losses[side] / losses["plain"] - 1))
@@ -170,8 +171,8 @@ def main() -> None:
     args = parser.parse_args()
     context, pipes = get_context("spawn"), {}
     for side in SIDES:
-        pipes[side], theirs = context.Pipe()
-        context.Process(target=worker, args=(side, theirs, args.threads), daemon=True).start()
+        pipes[side], worker_pipe = context.Pipe()
+        context.Process(target=worker, args=(side, worker_pipe, args.threads), daemon=True).start()
     print("| teacher | images | plain images/s | eager: ratio (range), difference | compiled | bf16 |")
     print("|---|---|---|---|---|---|")
     results = []

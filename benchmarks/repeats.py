@@ -1,9 +1,9 @@
-"""Several fresh networks: one after the other on all cores, against one process a core with one thread each.
+"""Training of several fresh networks: serial on all cores, against one process per core with one thread each.
 
     python benchmarks/repeats.py            # Fashion-MNIST, ConvNet-3, IPC 10, dc-300, width 32
 
-Both sides are `FreshNetworks.scores` in one process, in turn; starting the workers is inside the clock. The figures
-back `workers` and `spread_after` in `conf/runtime/auto.yaml`.
+Both sides are `FreshNetworks.scores` in one process, in turn. Starting the workers is timed. The defaults of `workers`
+and `spread_after` in `conf/runtime/auto.yaml` come from these figures.
 """
 
 from __future__ import annotations
@@ -61,16 +61,18 @@ def main() -> None:
     spread = replace(serial, runtime=replace(runtime, workers=torch.get_num_threads(), spread_after=0))
     seconds: dict[str, list[float]] = {"serial": [], "spread": []}
     scores: dict[str, list[float]] = {}
-    list(serial.scores({0: 0}, total=args.networks))  # the compiler's warm-up
+    list(serial.scores({0: 0}, total=args.networks))  # warm-up of the compiler
     for i in range(args.rounds):
         for side in ("serial", "spread") if i % 2 == 0 else ("spread", "serial"):
             began = time.perf_counter()
-            examination = serial if side == "serial" else spread
-            found = dict(examination.scores({n: n for n in range(args.networks)}, total=args.networks))
+            networks = serial if side == "serial" else spread
+            found = dict(networks.scores({n: n for n in range(args.networks)}, total=args.networks))
             seconds[side].append(time.perf_counter() - began)
             scores[side] = [found[n] for n in sorted(found)]
     ratio = statistics.median(a / b for a, b in zip(seconds["serial"], seconds["spread"], strict=True))
-    print("| width | IPC | networks | serial s | a process a core s | ratio | serial acc % | spread acc % |")
+    print(
+        "| width | IPC | networks | serial s | one process per core s | ratio | serial acc % | spread acc % |"
+    )
     print("|---|---|---|---|---|---|---|---|")
     means = [100 * statistics.fmean(scores[s]) for s in ("serial", "spread")]
     times = [statistics.median(seconds[s]) for s in ("serial", "spread")]

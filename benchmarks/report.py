@@ -1,4 +1,4 @@
-"""What every benchmark writes: its figures, the machine and the revision they were measured on."""
+"""The JSON file of a benchmark: its figures, and the machine and revision on which they were measured."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from dd_bench.runtime.runtime import cpu_name
 
 
 def write(path: Path, figures: dict[str, Any], **machine: Any) -> None:
-    """Writes `figures` to a JSON file; `machine` adds to the CPU's name and the versions, e.g. `threads=2`."""
-    said = {"cpu": cpu_name(), **machine, "versions": provenance.versions()}
+    """Write `figures` to a JSON file with the CPU's name, the versions and `machine`, e.g. `threads=2`."""
+    described = {"cpu": cpu_name(), **machine, "versions": provenance.versions()}
     path.parent.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({"machine": said, "code": provenance.code().model_dump(), **figures}, indent=2)
+    text = json.dumps({"machine": described, "code": provenance.code().model_dump(), **figures}, indent=2)
     path.write_text(text + "\n")

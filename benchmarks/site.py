@@ -1,10 +1,10 @@
-"""The site of 10,000 entries, and that of one board of 2,000: seconds to build it, and until a page can be used.
+"""The site of 10,000 entries, and of one leaderboard with 2,000: time to build it and to load a page.
 
     python benchmarks/site.py [ENTRIES [OF_ONE_BOARD]]
 
-The entries are the committed ones over and over, each under a key of its own, with values moved by a little. The time
-of a build is the median of three, each in a new folder; that of a page is from the navigation to the last line of its
-script, in headless Chromium, the median of five.
+The entries are repetitions of the committed ones, each with its own key and slightly changed values. The build time is
+the median of three builds, each in a new folder. The load time of a page is the median of five, in headless Chromium,
+from navigation until its script has finished.
 """
 
 import json
@@ -25,8 +25,8 @@ HERE = Path(__file__).parent
 BOARDS = HERE.parent / "leaderboards"
 
 
-def many(count: int, folder: Path, *, one_board: bool = False) -> None:
-    """Writes so many entries: of all boards, on six datasets for each, or of the largest board alone."""
+def write_entries(count: int, folder: Path, *, one_board: bool = False) -> None:
+    """Write `count` entries, of all boards with six datasets each, or only of the largest board."""
     folder.mkdir()
     originals, draw = load_entries(BOARDS / "entries"), random.Random(0)
     if one_board:
@@ -47,8 +47,8 @@ def many(count: int, folder: Path, *, one_board: bool = False) -> None:
         (folder / entry_name(new)).write_text(new.text())
 
 
-def usable(page: Path) -> float:
-    """Returns the seconds until a page has run its script."""
+def load_seconds(page: Path) -> float:
+    """Return the seconds until the script of a page has finished."""
     from selenium import webdriver
     from selenium.webdriver.chrome.options import Options
     from selenium.webdriver.chrome.service import Service
@@ -76,10 +76,10 @@ def usable(page: Path) -> float:
 
 
 def measured(count: int, *, one_board: bool) -> dict[str, float]:
-    """Returns what the site of so many entries takes."""
+    """Build the site of `count` entries, and return its times and sizes."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
-        many(count, root / "entries", one_board=one_board)
+        write_entries(count, root / "entries", one_board=one_board)
         built = []
         for i in range(3):
             began = time.monotonic()
@@ -92,8 +92,8 @@ def measured(count: int, *, one_board: bool) -> dict[str, float]:
             "files": files,
             "build_seconds": round(statistics.median(built), 1),
             "slowest_build_seconds": round(max(built), 1),
-            "every_entry_page_seconds": round(usable(site / "entries.html"), 2),
-            "largest_board_seconds": round(usable(largest), 2),
+            "every_entry_page_seconds": round(load_seconds(site / "entries.html"), 2),
+            "largest_board_seconds": round(load_seconds(largest), 2),
             "largest_board_entries": largest.read_text().count('"href":"../entries/') // 2,
         }
 

@@ -1,12 +1,13 @@
-"""Our training loop against the plain PyTorch loop of the field: images per second, ratio, and both accuracies.
+"""Our training loop against the usual PyTorch loop: images per second, ratio, and both accuracies.
 
     python benchmarks/training_loop.py            # Fashion-MNIST, ConvNet-3, IPC 10 and 50, width 32 and 128
 
-Both train the same fresh networks on the same random set by the same recipe and are scored on the same test images.
-The allocator belongs to a process, so each side lives in a process of its own for the whole run; they take turns,
-one network each, and never compute at once. Ours: memory kept, bf16 where native, channels-last and torch.compile;
-its warm-up is measured apart, with the number of images after which it is repaid. Plain: float32, default
-allocator, DataLoader without workers, loss.item() every step, as the released evaluation code does it.
+Both train the same fresh networks on the same random set with the same recipe, and are scored on the same test images.
+The allocator is per process, so each side runs in its own process. They take turns, one network each, and never run at
+the same time. Our side uses the memory-retaining allocator (as every run does), bf16 if native, channels-last and
+torch.compile. Its warm-up is measured separately, with the number of images after which it has paid off. The plain
+side uses float32, the default allocator, a DataLoader without workers and loss.item() in every step, as released
+evaluation code does.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ def recipe_for(images: int, n: int, augment: str) -> Recipe:
 
 
 def plain(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, recipe: Recipe, seed: int) -> None:
-    """The loop as the field writes it."""
+    """Train with the usual loop of released code."""
     augment, draws = Augment(recipe.augment), stream("cpu", seed, "augment")
     shuffle = generator("cpu", seed, "order")
     loader = DataLoader(
@@ -78,7 +79,7 @@ def plain(net: torch.nn.Module, x: torch.Tensor, y: torch.Tensor, recipe: Recipe
 
 
 def worker(side: str, pipe: Connection, threads: int) -> None:
-    """Serves one side: trains the network it is told to, answers seconds and test accuracy."""
+    """Train networks of one side on request; send seconds, number of images and test accuracy."""
     torch.set_num_threads(threads)
     if side == "ours":
         keep_freed_memory()
@@ -109,22 +110,22 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
 def compare(
     pipes: dict[str, Connection], ipc: int, width: int, augment: str, images: int, networks: int
 ) -> dict[str, Any]:
-    """Trains `networks` networks on each side in turn; returns what the table prints."""
+    """Train `networks` networks on each side in turn; return one row of the table."""
 
-    def ask(side: str, images: int, seed: int) -> tuple[float, int, float]:
+    def request(side: str, images: int, seed: int) -> tuple[float, int, float]:
         pipes[side].send((ipc, width, images, augment, seed))
         return pipes[side].recv()  # type: ignore[no-any-return]
 
-    short = 4 * 10 * ipc  # images of a warm-up run: both batch sizes of an epoch, a few times
-    warm_up = {side: ask(side, short, 10_000)[0] for side in pipes}
+    short = 4 * 10 * ipc  # images of a warm-up: a few epochs, with both batch sizes
+    warm_up = {side: request(side, short, 10_000)[0] for side in pipes}
     rows: dict[str, list[tuple[float, int, float]]] = {"plain": [], "ours": []}
     for i in range(networks):
         for side in ("plain", "ours") if i % 2 == 0 else ("ours", "plain"):
-            rows[side].append(ask(side, images, i))
+            rows[side].append(request(side, images, i))
     speed = {side: [n / s for s, n, _ in row] for side, row in rows.items()}
     pairs = sorted(ours / plain for ours, plain in zip(speed["ours"], speed["plain"], strict=True))
     score = {side: [a for _, _, a in row] for side, row in rows.items()}
-    saved = 1 / statistics.median(speed["plain"]) - 1 / statistics.median(speed["ours"])  # seconds an image
+    saved = 1 / statistics.median(speed["plain"]) - 1 / statistics.median(speed["ours"])  # seconds per image
     return {
         "ipc": ipc,
         "width": width,
@@ -150,7 +151,7 @@ def interval(values: list[float]) -> list[float]:
 
 
 def joint(a: list[float], b: list[float]) -> bool:
-    """The accuracy guard: the means differ by less than the joint 95 % interval (root of the summed squares)."""
+    """Accuracy guard: whether the means differ by at most the joint 95 % interval (root of the summed squares)."""
     (mean_a, half_a), (mean_b, half_b) = interval(a), interval(b)
     return abs(mean_a - mean_b) <= (half_a**2 + half_b**2) ** 0.5
 
@@ -160,7 +161,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--networks", type=int, default=5)
-    parser.add_argument("--images", type=int, default=15_000, help="images that each network trains on")
+    parser.add_argument(
+        "--images", type=int, default=15_000, help="training images per network, over all epochs"
+    )
     parser.add_argument("--width", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--ipc", type=int, nargs="+", default=[10, 50])
     parser.add_argument("--augment", nargs="+", default=["none", DSA])
@@ -169,8 +172,8 @@ def main() -> None:
     args = parser.parse_args()
     context, pipes, processes = get_context("spawn"), {}, []
     for side in ("plain", "ours"):
-        pipes[side], theirs = context.Pipe()
-        processes.append(context.Process(target=worker, args=(side, theirs, args.threads), daemon=True))
+        pipes[side], worker_pipe = context.Pipe()
+        processes.append(context.Process(target=worker, args=(side, worker_pipe, args.threads), daemon=True))
         processes[-1].start()
     print(
         "| width | IPC | augment | plain img/s | ours img/s | ratio (range) "

@@ -1,27 +1,29 @@
-"""What the trajectory papers claim of their experts and sets, measured: sharpness, drift, change rate.
+"""Claims of the trajectory papers about their experts and sets, measured: sharpness, drift, change rate.
 
     python benchmarks/trajectories.py mtt=EXPERTS:SET ftd=EXPERTS:SET ast=EXPERTS:SET --momentum ast=0.9
 
-EXPERTS is a folder of the cache (`dd-bench prepare` names it), SET a synthetic set distilled on them, or on others of
-the same recipe. All experts are of the same network on Fashion-MNIST, and measured on the same 1000 training images,
-without augmentation. Lengths of a way are of all epochs of a buffer: those of shorter buffers are of less of it.
+EXPERTS is a folder of the cache (`dd-bench prepare` prints it), SET a synthetic set distilled with these experts or
+with others of the same recipe. All experts have the same architecture, are trained on Fashion-MNIST, and are measured
+on the same 1000 training images without augmentation. "way" covers all epochs of a buffer, so it is shorter for a
+buffer with fewer epochs.
 
-- **Sharpness** (FTD, equation 13): loss after one ascent step of relative radius rho (adaptive, as in its training),
-  less the loss; and the largest eigenvalue of the Hessian by power iteration (200 images).
-- **Accumulated trajectory error** (FTD, section 3): a student starts at an expert's initialisation and trains on the
-  set alone, N steps a segment of full batches, as the evaluation has them up to 256 images; "accumulated" is
-  |student - expert|^2 after each segment. What a segment adds is the "matching" error of a student that starts it at
-  the expert's own weights, and the "initialisation" error, by how much the segment takes the two students elsewhere:
-  the vectors of the last accumulated error and of these two add up to the next. All over one number an expert, the
-  squared length of its way ("way" is that length), as are the "sum_of_matching" errors up to each segment.
-- **What is left** of the way to the expert after each segment, for the same two students: "drift" is |student -
-  expert|^2 over |initialisation - expert|^2, "left" that of the other over |segment's start - expert|^2, the loss that
-  distillation sees.
-- **Change rate** (AST): |theta_{e+1} - theta_e| / |theta_e| per epoch, and how much it varies along a trajectory.
-- **Perturbed start**: the matching error from a start moved by 1 % of its norm at random, less that from the start.
+- **Sharpness** (FTD, equation 13): the increase of the loss after one ascent step of relative radius rho (adaptive, as
+  in FTD's training), and the largest eigenvalue of the Hessian by power iteration (200 images).
+- **Accumulated trajectory error** (FTD, section 3): a student starts at an expert's initialisation and trains only on
+  the set, N full-batch steps per segment, as the evaluation does for up to 256 images. "accumulated" is
+  |student - expert|^2 after each segment. A segment adds two errors: the "matching" error of a second student that
+  starts the segment at the expert's weights, and the "initialisation" error, the difference between the updates of the
+  two students. The vectors of the previous accumulated error and of these two errors add up to the next accumulated
+  error. All errors, and "sum_of_matching", the sum of matching errors up to each segment, are divided by the squared
+  distance between the expert's first and last weights ("way" is this distance).
+- **Relative distance** to the expert after each segment, for the same two students: "drift" is |student - expert|^2
+  over |initialisation - expert|^2. "left" is the same for the second student over |segment's start - expert|^2, which
+  is the loss of distillation.
+- **Change rate** (AST): |theta_{e+1} - theta_e| / |theta_e| per epoch, and its variation along a trajectory.
+- **Perturbed start**: the increase of the matching error when the start is perturbed randomly by 1 % of its norm.
 
-Expert i of every buffer starts from the same weights, so what is said of two buffers is the mean of the differences
-between their experts of one number ("less_first": this one less the first that is named).
+Expert i starts from the same weights in every buffer. Two buffers are compared by the mean difference between experts
+of the same number ("less_first": the difference to the first buffer on the command line).
 """
 
 from __future__ import annotations
@@ -58,12 +60,12 @@ def spread(values: list[float]) -> dict[str, float]:
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else 0.0,
         "n": len(values),
-        "values": values,  # one an expert, for differences between pairs
+        "values": values,  # one per expert, for paired differences
     }
 
 
 def less(ours: Any, theirs: Any) -> Any:
-    """Differences between the experts of one number, wherever both sides say a spread."""
+    """Return the paired differences of all values that both sides contain."""
     if "values" in ours:
         return spread([a - b for a, b in zip(ours["values"], theirs["values"], strict=True)])
     return {
@@ -72,20 +74,20 @@ def less(ours: Any, theirs: Any) -> Any:
 
 
 def flat_network(buffer: ExpertBuffer) -> FunctionalNetwork:
-    said = dict(buffer.header.architecture)
-    shape, k = tuple(said.pop("shape")), said.pop("num_classes")
-    said.pop("network")
-    return FunctionalNetwork(ConvNet(shape, k, **said))  # type: ignore[arg-type]
+    knobs = dict(buffer.header.architecture)
+    shape, k = tuple(knobs.pop("shape")), knobs.pop("num_classes")
+    knobs.pop("network")
+    return FunctionalNetwork(ConvNet(shape, k, **knobs))  # type: ignore[arg-type]
 
 
 def shown(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
-    """Images, labels and learned rate of a set that was distilled along trajectories."""
+    """Return images, labels and learned rate of a set from trajectory matching."""
     assert isinstance(syn, ImageSet) and syn.lr is not None
     return *syn.materialise(CPU), syn.lr
 
 
 def sharpness(flat: FunctionalNetwork, theta: Tensor, x: Tensor, y: Tensor, rho: float) -> float:
-    """The rise of the loss after an adaptive ascent step of radius `rho`."""
+    """Return the increase of the loss after an adaptive ascent step of radius `rho`."""
     at = theta.clone().requires_grad_()
     loss = classification_loss(flat(at, x), y)
     (g,) = torch.autograd.grad(loss, at)
@@ -116,7 +118,7 @@ def student(
     momentum: float,
     seed: int,
 ) -> Tensor:
-    """Trains on the set for `steps` full batches, with the augmentation of the papers."""
+    """Train on the set for `steps` full-batch steps, with the papers' augmentation; return the weights."""
     return stops(flat, theta, images, labels, lr, [steps], momentum, seed)[0]
 
 
@@ -130,7 +132,7 @@ def stops(
     momentum: float,
     seed: int,
 ) -> list[Tensor]:
-    """The same, and the weights after each of the numbers of steps in `after`, which ascend."""
+    """Like `student`, but return the weights after each number of steps in `after` (ascending)."""
     velocity, found = torch.zeros_like(theta), []
     for i in range(after[-1]):
         draws = stream(CPU, seed, "augment", i)
@@ -168,7 +170,7 @@ def of_experts(buffer: ExpertBuffer, count: int, x: Tensor, y: Tensor, common: i
         found["change_rate"][e] = spread(rates)
     variation = []
     for path in thetas:
-        # over the epochs that all buffers have: later epochs change less, so a longer path varies more
+        # over epochs common to all buffers: weights change less in later epochs, so longer paths vary more
         rates = [float((b - a).norm() / a.norm()) for a, b in itertools.pairwise(path[: common + 1])]
         variation.append(statistics.pstdev(rates) / statistics.fmean(rates))
     found["variation_of_change_rate"] = spread(variation)
@@ -199,27 +201,27 @@ def of_set(
         ways.append(way**0.5)
         for s in range(segments):
             start, target = (buffer.snapshot(i, e, CPU) for e in (s * stretch, (s + 1) * stretch))
-            came = walker
-            walker = student(flat, came, images, labels, rate, steps, momentum, 100 * i + s)
+            before = walker
+            walker = student(flat, before, images, labels, rate, steps, momentum, 100 * i + s)
             own = student(flat, start, images, labels, rate, steps, momentum, 100 * i + s)
-            elsewhere = (walker - came) - (own - start)
+            deviation = (walker - before) - (own - start)
             summed += float((own - target).square().sum())
             note("accumulated", s, float((walker - target).square().sum()) / way)
             note("matching", s, float((own - target).square().sum()) / way)
-            note("initialisation", s, float(elsewhere.square().sum()) / way)
+            note("initialisation", s, float(deviation.square().sum()) / way)
             note("sum_of_matching", s, summed / way)
             note("drift", s, error(walker, first, target))
             note("left", s, error(own, start, target))
             noise = torch.randn(len(start), generator=generator(CPU, i, "noise", s))
-            moved = start + 0.01 * start.norm() * noise / noise.norm()
-            there = student(flat, moved, images, labels, rate, steps, momentum, 100 * i + s)
-            note("perturbed", s, error(there, start, target) - error(own, start, target))
+            perturbed = start + 0.01 * start.norm() * noise / noise.norm()
+            end = student(flat, perturbed, images, labels, rate, steps, momentum, 100 * i + s)
+            note("perturbed", s, error(end, start, target) - error(own, start, target))
     found["way"] = spread(ways)
     return found | {name: {s: spread(v) for s, v in of.items()} for name, of in measured.items()}
 
 
 def less_first(ours: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
-    """Differences between experts of one number, of the sets of one IPC too; as many experts on both sides."""
+    """Return paired differences of experts, and of sets with the same IPC; both sides need equally many experts."""
     sets = {s["ipc"]: s for s in first["sets"]}
     return {
         "experts": less(ours["experts"], first["experts"]),
@@ -232,10 +234,12 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("pairs", nargs="+", help="NAME=EXPERTS:SET[:SET...]")
-    parser.add_argument("--momentum", nargs="*", default=[], help="NAME=VALUE of the student; 0 unless named")
-    parser.add_argument("--steps", type=int, required=True, help="N, the student's steps a segment")
-    parser.add_argument("--epochs", type=int, default=2, help="M, the expert's epochs a segment")
-    parser.add_argument("--experts", type=int, help="the first so many; all without")
+    parser.add_argument(
+        "--momentum", nargs="*", default=[], help="NAME=VALUE: momentum of the student's SGD; default 0"
+    )
+    parser.add_argument("--steps", type=int, required=True, help="N, student steps per segment")
+    parser.add_argument("--epochs", type=int, default=2, help="M, expert epochs per segment")
+    parser.add_argument("--experts", type=int, help="number of experts to measure; default: all")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "trajectories.json")
     args = parser.parse_args()
     keep_freed_memory()
@@ -248,8 +252,8 @@ def main() -> None:
     folders = [pair.partition("=")[2].split(":")[0] for pair in args.pairs]
     common = min(ExpertBuffer(Path(folder)).header.epochs[-1] for folder in folders)
     for pair in args.pairs:
-        name, _, named = pair.partition("=")
-        experts, *sets = named.split(":")
+        name, _, paths = pair.partition("=")
+        experts, *sets = paths.split(":")
         buffer = ExpertBuffer(Path(experts))
         count = min(len(buffer), args.experts or len(buffer))
         results[name] = {"experts": of_experts(buffer, count, x, y, common), "recipe": buffer.header.recipe}

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.utils import get_method, instantiate
-from omegaconf import OmegaConf
+
+from dd_bench.records.config_diff import shipped_yaml
 
 FILES = sorted(Path(str(files("dd_bench.conf"))).glob("dataset/*.yaml"))
 SUBSETS = ["imagefruit", "imagemeow", "imagenette", "imagesquawk", "imagewoof", "imageyellow"]
@@ -21,9 +22,8 @@ def test_the_shipped_datasets():
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_knobs_are_the_arguments(file):
-    config = OmegaConf.load(file)
+    config = dict(shipped_yaml("dataset", file.stem))
     assert config.pop("_partial_") is True
-    config.pop("defaults", None)  # those of graphs name a network, an evaluator and a protocol
     function = get_method(config.pop("_target_"))
     arguments = inspect.signature(function).parameters
     assert all(a.kind is a.KEYWORD_ONLY and a.default is a.empty for a in arguments.values())
@@ -33,8 +33,7 @@ def test_knobs_are_the_arguments(file):
 
 
 def test_instantiated_as_the_runner_does():
-    config = OmegaConf.load(next(f for f in FILES if f.stem == "digits"))
-    real = instantiate(config)(device=torch.device("cpu"))
+    real = instantiate(shipped_yaml("dataset", "digits"))(device=torch.device("cpu"))
     assert real.name == "digits" and real.licence and real.citation
 
 
@@ -51,7 +50,7 @@ def test_imagenet_subsets(name):
         "imagefruit": [953, 954, 949, 950, 951, 957, 952, 945, 943, 948],
         "imageyellow": [309, 986, 954, 951, 987, 779, 599, 291, 72, 11],
     }[name]
-    config = OmegaConf.load(next(f for f in FILES if f.stem == name))
+    config = shipped_yaml("dataset", name)
     folders = sorted(ImageNetInfo().label_names())
-    assert list(config.classes) == [folders[i] for i in indices]
-    assert (config.name, config.size, config.resize) == (name, 128, "squash")
+    assert config["classes"] == [folders[i] for i in indices]
+    assert (config["name"], config["size"], config["resize"]) == (name, 128, "squash")

@@ -7,14 +7,14 @@ from pathlib import Path
 import hydra
 import pytest
 import torch
-from omegaconf import OmegaConf
 
 from dd_bench.models.network import Network, batch_coupled, check_maps
+from dd_bench.records.config_diff import shipped_target, shipped_yaml
 from dd_bench.runtime.seeding import seeded
 
 EVERY = sorted(Path(str(files("dd_bench.conf") / "model")).glob("*.yaml"))
 FILES = [  # of images; those of graphs are in test_gnn.py
-    file for file in EVERY if hydra.utils.get_class(OmegaConf.load(file)._target_).modality == "image"
+    file for file in EVERY if hydra.utils.get_class(shipped_target("model", file.stem)).modality == "image"
 ]
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 
@@ -24,7 +24,7 @@ each_shape = pytest.mark.parametrize("shape", SHAPES, ids=str)
 
 def make(file, shape, seed=0):
     with seeded("cpu", seed):
-        return hydra.utils.instantiate(OmegaConf.load(file))(shape, 7)
+        return hydra.utils.instantiate(shipped_yaml("model", file.stem))(shape, 7)
 
 
 def test_the_catalogue_is_there():
@@ -38,10 +38,10 @@ def test_the_catalogue_is_there():
 @each_file
 def test_the_file_says_what_it_is_and_gives_every_knob(file):
     assert file.read_text().startswith("# ")
-    config = OmegaConf.load(file)
-    cls = hydra.utils.get_class(config._target_)
+    config = shipped_yaml("model", file.stem)
+    cls = hydra.utils.get_class(config["_target_"])
     assert issubclass(cls, Network)
-    assert config._partial_ is True
+    assert config["_partial_"] is True
     parameters = inspect.signature(cls.__init__).parameters.values()
     assert [p.name for p in parameters][:3] == ["self", "image_shape", "num_classes"]
     assert all(p.default is p.empty for p in parameters)

@@ -7,16 +7,16 @@ from pathlib import Path
 import pytest
 import torch
 from hydra.utils import get_class, instantiate
-from omegaconf import OmegaConf
 
 from dd_bench.data.graphs import Graphs, GraphShape
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
+from dd_bench.records.config_diff import shipped_target, shipped_yaml
 
 FILES = {
     file.stem: file
     for file in sorted(Path(str(files("dd_bench.conf") / "model")).glob("*.yaml"))
-    if get_class(OmegaConf.load(file)._target_).modality == "graph"
+    if get_class(shipped_target("model", file.stem)).modality == "graph"
 }
 CPU = torch.device("cpu")
 each_model = pytest.mark.parametrize("name", list(FILES))
@@ -28,9 +28,9 @@ def test_the_catalogue_is_there():
 
 @each_model
 def test_the_file_says_what_it_is_and_gives_every_knob(name):
-    config = OmegaConf.load(FILES[name])
+    config = shipped_yaml("model", name)
     assert FILES[name].read_text().startswith("# ")
-    cls = get_class(config._target_)
+    cls = get_class(config["_target_"])
     assert issubclass(cls, Network)
     parameters = list(inspect.signature(cls.__init__).parameters.values())[3:]
     assert all(p.kind is p.KEYWORD_ONLY and p.default is p.empty for p in parameters)
@@ -95,7 +95,7 @@ def test_edge_labels_reach_gin_alone(make_gnn):
 
 @each_model
 def test_images_are_refused(name):
-    made = instantiate(OmegaConf.load(FILES[name]))
+    made = instantiate(shipped_yaml("model", name))
     reason = Architecture(made.func, dict(made.keywords), (1, 28, 28), 10, name).check_shape()
     assert reason.endswith("takes graphs, the dataset holds images. Use model=convnet")
 
