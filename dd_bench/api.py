@@ -202,7 +202,7 @@ class DistillContext(ContextWithNotes, TeacherContext):
     is_done: Callable[[], bool] = lambda: False
 
     def shards(self, builds: Mapping[str, Callable[[DistillContext], Shard]]) -> dict[str, Shard]:
-        """Returns the named shards of a set, building what is missing; several processes may share the work.
+        """Return the named shards of a set, building what is missing; several processes may share the work.
 
         A build gets a context with its own loop, and draws all its randomness by its own name.
         """
@@ -218,7 +218,7 @@ class DistillContext(ContextWithNotes, TeacherContext):
         return shards
 
     def steps(self, iterations: int, state: State, name: str = "distill") -> Iterator[int]:
-        """Yields the steps of an outer loop; `state` is everything that survives a step. See `OuterLoop`.
+        """Yield the steps of an outer loop; `state` is everything that survives a step. See `OuterLoop`.
 
         Dropout takes no generator, so the global ones are seeded inside each step, by its number.
         """
@@ -227,15 +227,15 @@ class DistillContext(ContextWithNotes, TeacherContext):
                 yield step
 
     def log(self, **values: Tensor | float) -> None:
-        """Logs scalars of the current step; costs no synchronisation."""
+        """Log scalars of the current step; costs no synchronisation."""
         self.loop.log(**values)
 
     def network(self, architecture: Architecture, *name: str | int) -> Network:
-        """Returns a fresh, randomly initialised network of the stream `name`."""
+        """Return a fresh, randomly initialised network of the stream `name`."""
         return architecture.fresh(self.seed_for("network", *name), self.device)
 
     def compiled(self, function: Callable[..., Tensor], images: int) -> Callable[..., Tensor]:
-        """Returns `function(net, ...)` compiled, if a run that passes `images` images through it repays that.
+        """Return `function(net, ...)` compiled, if a run that passes `images` images through it repays that.
 
         The network is then laid out channels-last. One compilation serves all fresh networks of an architecture.
         """
@@ -300,22 +300,22 @@ class Method(ABC):
     """Whether several processes may make one set together, by `ctx.shards`."""
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
-        """Returns why this method cannot distil `real` at this `ipc`, or None."""
+        """Return why this method cannot distil `real` at this `ipc`, or None."""
         if real.modality not in self.modalities:
             name, known = type(self).__name__, " and ".join(f"{kind}s" for kind in self.modalities)
             return f"{name} distils {known}, dataset {real.name!r} holds {real.modality}s"
         return None
 
     def check_teachers(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
-        """Returns why these teachers cannot guide this method, or None; asked before any of them is trained."""
+        """Return why these teachers cannot guide this method, or None; asked before any of them is trained."""
         return None
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:  # noqa: B027  most methods prepare nothing
-        """Builds what `distill` needs and several runs share, in `ctx.cache`."""
+        """Build what `distill` needs and several runs share, in `ctx.cache`."""
 
     @abstractmethod
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
-        """Returns the synthetic set. `real` is the training split alone."""
+        """Return the synthetic set. `real` is the training split alone."""
 
 
 class Evaluator(ABC):
@@ -328,20 +328,20 @@ class Evaluator(ABC):
     """Knobs that say how often is measured or looked, not what: records that differ in them alone share a ranking."""
 
     def check_protocol(self, protocol: Protocol) -> str | None:
-        """Returns why networks cannot be measured under this protocol, or None; asked before anything is distilled."""
+        """Return why networks cannot be measured under this protocol, or None; asked before anything is distilled."""
         return None
 
     def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
-        """Returns why no set of this dataset can be measured with this network, or None; asked before distilling."""
+        """Return why no set of this dataset can be measured with this network, or None; asked before distilling."""
         return None
 
     def check_set(self, syn: SyntheticSet, real: RealSet) -> str | None:
-        """Returns why this set cannot be measured, or None."""
+        """Return why this set cannot be measured, or None."""
         return None
 
     @abstractmethod
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
-        """Yields the measurement of one fresh network after the other, leaving out those in `ctx.finished`.
+        """Yield the measurement of one fresh network after the other, leaving out those in `ctx.finished`.
 
         The first measurement may have no scores: remarks and label cost of the set, which a resumed run yields again.
         `Score.set` is filled in by the pipeline.

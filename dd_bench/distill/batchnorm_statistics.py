@@ -28,7 +28,7 @@ class HookedNorm(nn.Module):
         self.mean, self.var = norm.running_mean, norm.running_var
 
     def forward(self, z: Tensor) -> Tensor:
-        """Returns what the layer returns."""
+        """Return what the layer returns."""
         # in float32, under autocast too: a variance in bfloat16 has two digits
         var, mean = torch.var_mean(at_least_float32(z), (0, 2, 3), correction=0)
         of_var = torch.linalg.vector_norm(var - self.var)
@@ -41,7 +41,7 @@ class HookedTeacher(nn.Module):
     """A teacher that answers a batch with logits and, layer by layer, its distance from the running statistics."""
 
     def __init__(self, teacher: Teacher):
-        """Copies the teacher; its parameters stay frozen.
+        """Copy the teacher; its parameters stay frozen.
 
         Raises:
             ValueError: it has no BatchNorm layer.
@@ -63,7 +63,7 @@ class HookedTeacher(nn.Module):
             setattr(self.net.get_submodule(parent), child, HookedNorm(name, norm, self.report))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Returns logits `(b, k)` and the distance at each of `teacher.norms`, `(layers,)`, in float32 at least."""
+        """Return logits `(b, k)` and the distance at each of `teacher.norms`, `(layers,)`, in float32 at least."""
         logits = self.net(x)
         return self.teacher.select_columns(at_least_float32(logits)), torch.stack(
             [self.report[name] for name in self.teacher.norms]

@@ -7,7 +7,7 @@ from torch import Tensor
 
 
 def representatives(features: Tensor, count: int, restarts: int, seed: int) -> Tensor:
-    """Returns the rows of `features (n, d)` nearest to each of `count` centroids, `(count,)`, all different.
+    """Return the rows of `features (n, d)` nearest to each of `count` centroids, `(count,)`, all different.
 
     k-means++ by scikit-learn, the best of `restarts`; a sample nearest to two centroids is taken once, and the
     second takes its next nearest.

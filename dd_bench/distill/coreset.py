@@ -11,6 +11,6 @@ from dd_bench.synthetic.images import ImageSet
 
 
 def selected(real: RealSet, index: Tensor, whole: bool = False) -> SyntheticSet:
-    """Returns the set of the training samples `index (n,)`, as they are; `whole` says that these are all."""
+    """Return the set of the training samples `index (n,)`, as they are; `whole` says that these are all."""
     kind = GraphSet if real.modality == "graph" else ImageSet
     return kind.coreset(real, index, whole)

@@ -12,12 +12,12 @@ INITS = ("real", "noise")
 
 
 def random_index(real: RealSet, per_class: int, ctx: RunContext) -> Tensor:
-    """Draws `per_class` training images of each class without replacement: indices `(k, per_class)`."""
+    """Draw `per_class` training images of each class without replacement: indices `(k, per_class)`."""
     return real.train.draw(per_class, ctx.generator("init"))
 
 
 def initial_images(init: str, real: RealSet, ipc: int, ctx: RunContext) -> Tensor:
-    """Returns starting images as network inputs, `(k, ipc, c, h, w)`: real ones, or N(0, 1) noise.
+    """Return starting images as network inputs, `(k, ipc, c, h, w)`: real ones, or N(0, 1) noise.
 
     Raises:
         ValueError: an unknown `init`.
@@ -33,12 +33,12 @@ def initial_images(init: str, real: RealSet, ipc: int, ctx: RunContext) -> Tenso
 
 
 def class_labels(real: RealSet, ipc: int, device: torch.device) -> Tensor:
-    """Returns hard labels of a class-major set, `(k * ipc,)`."""
+    """Return hard labels of a class-major set, `(k * ipc,)`."""
     return torch.arange(real.num_classes, device=device).repeat_interleave(ipc)
 
 
 def check_class_sizes(real: RealSet, ipc: int, images: int, init: str | None = None) -> str | None:
-    """Returns why `images` images of every class cannot be drawn from `real` without replacement, or None.
+    """Return why `images` images of every class cannot be drawn from `real` without replacement, or None.
 
     `init` is the method's choice of that name, if it has one: then noise is the way out.
     """

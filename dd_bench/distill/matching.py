@@ -25,7 +25,7 @@ def mean_match(real: Tensor, syn: Tensor) -> Tensor:
 
 
 def class_chunks(num_classes: int, size: int | None, net: nn.Module) -> Iterator[slice]:
-    """Yields slices of classes to compute together; the sum of their losses and gradients is the whole's.
+    """Yield slices of classes to compute together; the sum of their losses and gradients is the whole's.
 
     All classes at once unless `size` is given. With BatchNorm in train mode there is only one exact grouping,
     the whole: a sample's features depend on the batch it stands in.
@@ -49,14 +49,14 @@ def class_chunks(num_classes: int, size: int | None, net: nn.Module) -> Iterator
 
 
 def check_norm(norm: str | None, architecture: Architecture) -> str | None:
-    """Returns why a method cannot have its network's norm replaced by `norm`, or None."""
+    """Return why a method cannot have its network's norm replaced by `norm`, or None."""
     if norm is None or "norm" in architecture.knobs:
         return None
     return f"method.norm={norm} needs a knob that {architecture.title} has not. Use method.norm=null"
 
 
 def real_batch(real: RealSet, size: int, ctx: ContextWithNotes, *name: str | int) -> Tensor:
-    """Draws `size` real images of each class for the stream `name`: inputs `(k, b, c, h, w)`.
+    """Draw `size` real images of each class for the stream `name`: inputs `(k, b, c, h, w)`.
 
     Without replacement within a batch, a fresh draw each time. A class with fewer images bounds b for all,
     which is noted in the record: the reference lets the batch of that class shrink silently.

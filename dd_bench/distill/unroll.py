@@ -73,7 +73,7 @@ class InnerLoop:
     weight: float = 1.0
 
     def distances(self) -> list[Tensor]:
-        """Returns `|theta_0 - target|^2` of each target, 0-d; constants of the objective."""
+        """Return `|theta_0 - target|^2` of each target, 0-d; constants of the objective."""
         return [(self.start - t.parameters).square().sum() for t in self.targets]
 
 
@@ -95,11 +95,11 @@ class Differentiator(ABC):
 
     @abstractmethod
     def gradient(self, theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
-        """Returns `g = dloss/dtheta (p,)`, without a graph."""
+        """Return `g = dloss/dtheta (p,)`, without a graph."""
 
     @abstractmethod
     def pullback(self, theta: Tensor, x: Tensor, y: Tensor, nu: Tensor) -> tuple[Tensor, ...]:
-        """Returns g, and the derivatives of `<g, nu>` in theta, x and, where they are learned, y."""
+        """Return g, and the derivatives of `<g, nu>` in theta, x and, where they are learned, y."""
 
 
 class EagerDifferentiator(Differentiator):
@@ -231,7 +231,7 @@ def _two_passes(inner: InnerLoop, images: Tensor, labels: Tensor, lr: Tensor, ex
 def _trajectory(
     inner: InnerLoop, images: Tensor, labels: Tensor, lr: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Trains the student without a graph: theta_0..theta_N, and b_1..b_N, which without momentum are not kept."""
+    """Train the student without a graph: theta_0..theta_N, and b_1..b_N, which without momentum are not kept."""
     thetas, velocities = [inner.start.detach()], list[Tensor]()
     velocity = torch.zeros_like(inner.start)
     for step in inner.steps:

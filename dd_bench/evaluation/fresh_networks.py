@@ -75,7 +75,7 @@ class FreshNetworks:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raises ValueError if the selection rule needs a validation split that is not there."""
+        """Raise ValueError if the selection rule needs a validation split that is not there."""
         if self.protocol.selection == "best_on_val" and self.val is None:
             raise ValueError(
                 f"protocol {self.protocol.name} selects on validation data and there are none. "
@@ -83,7 +83,7 @@ class FreshNetworks:
             )
 
     def scores(self, seeds: dict[int, int], total: int) -> Iterator[tuple[int, float]]:
-        """Yields `(network, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed), as they finish.
+        """Yield `(network, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed), as they finish.
 
         `total` is the number of networks of the whole measurement: how to compute depends on it, not on how many a
         resumed run still has to train.
@@ -91,7 +91,7 @@ class FreshNetworks:
         yield from self.each(seeds, total, _score, FreshNetworks._scores_together)
 
     def networks(self, seeds: dict[int, int], total: int) -> Iterator[tuple[int, Network]]:
-        """Yields `(network, trained network)` for the networks in `seeds`, as they finish: for more than accuracy.
+        """Yield `(network, trained network)` for the networks in `seeds`, as they finish: for more than accuracy.
 
         Raises:
             ValueError: the protocol selects on test data, which is a score and not a network.
@@ -112,7 +112,7 @@ class FreshNetworks:
         one: Callable[[FreshNetworks, int, int, bool], Result],
         together: Callable[[FreshNetworks, dict[int, int]], Iterable[tuple[int, Result]]],
     ) -> Iterator[tuple[int, Result]]:
-        """Yields `(network, result)` for the networks in `seeds`: the one place that decides how several are trained.
+        """Yield `(network, result)` for the networks in `seeds`: the one place that decides how several are trained.
 
         Args:
             seeds: seed of each network that is still to be trained, by its number.
@@ -134,7 +134,7 @@ class FreshNetworks:
                 yield network, one(self, network, seed, compiled)
 
     def parallelism(self, total: int) -> Literal["together", "processes"] | None:
-        """Returns how several of `total` networks are trained at a time, or None: one after the other."""
+        """Return how several of `total` networks are trained at a time, or None: one after the other."""
         in_step = self.protocol.selection == "last" and self.protocol.recipe.views is None
         if self.runtime.vmap and in_step and total > 1:
             return "together"
@@ -142,7 +142,7 @@ class FreshNetworks:
         return "processes" if many else None
 
     def _work(self, total: int) -> int:
-        """Returns how many images the training of `total` networks passes."""
+        """Return how many images the training of `total` networks passes."""
         n = len(self.images)
         return total * sum(r.lasting(n).samples(n) for r in self.protocol.rates())
 
@@ -151,7 +151,7 @@ class FreshNetworks:
         return repays_compilation(self._work(total), self.architecture.shape, self.runtime)
 
     def score(self, seed: int, compiled: bool) -> float:
-        """Trains one fresh network from `seed` and returns the accuracy that the selection rule picks.
+        """Train one fresh network from `seed` and returns the accuracy that the selection rule picks.
 
         Raises:
             Diverged: the network that counts is not finite.
@@ -160,7 +160,7 @@ class FreshNetworks:
         return best if self.protocol.selection == "best_on_test" else self._test(net)
 
     def _fitted(self, seed: int, compiled: bool) -> tuple[Network, float]:
-        """Trains one fresh network from `seed`; returns the one that counts, and its accuracy where it was picked."""
+        """Train one fresh network from `seed`; returns the one that counts, and its accuracy where it was picked."""
         best, kept = -1.0, {}
         for recipe in (r.lasting(len(self.images)) for r in self.protocol.rates()):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
@@ -196,7 +196,7 @@ class FreshNetworks:
         return net, best
 
     def _test(self, net: torch.nn.Module) -> float:
-        """Returns the test accuracy; that of a network without finite weights says nothing of the set."""
+        """Return the test accuracy; that of a network without finite weights says nothing of the set."""
         try:
             self._check(net)
         except Diverged:
@@ -233,7 +233,7 @@ class FreshNetworks:
         )
 
     def shared(self) -> FreshNetworks:
-        """Returns what another process is given: tensors of its own, which are shared."""
+        """Return what another process is given: tensors of its own, which are shared."""
         return replace(self, images=self.images.clone(), labels=self.labels.clone())
 
 

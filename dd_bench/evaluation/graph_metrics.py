@@ -14,7 +14,7 @@ GRAPH_METRICS: tuple[GraphMetric, ...] = ("auc", "accuracy", "balanced_accuracy"
 
 
 def graph_score(metric: GraphMetric, logits: Tensor, labels: Tensor) -> float:
-    """Returns a metric in [0, 1] of logits `(n, k)`.
+    """Return a metric in [0, 1] of logits `(n, k)`.
 
     `auc` is the area under the ROC curve, of more than two classes the mean over one against the rest, over the
     classes that have positives and negatives; 0.5 for logits that say nothing.
@@ -36,7 +36,7 @@ def graph_score(metric: GraphMetric, logits: Tensor, labels: Tensor) -> float:
 
 
 def size_only(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float:
-    """Returns the score of logistic regression on the number of nodes and nothing else."""
+    """Return the score of logistic regression on the number of nodes and nothing else."""
     from sklearn.linear_model import LogisticRegression
 
     sizes = [split.graphs.num_nodes[:, None].double().cpu() for split in (train, test)]
@@ -49,7 +49,7 @@ def size_only(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float
 
 
 def majority(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float:
-    """Returns the score of always saying the most frequent training class."""
+    """Return the score of always saying the most frequent training class."""
     z = torch.zeros(len(test), train.num_classes)
     z[:, int(train.counts.argmax())] = 1.0
     return graph_score(metric, z, test.labels)

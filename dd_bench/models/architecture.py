@@ -33,7 +33,7 @@ class Architecture:
     name: str
 
     def fresh(self, seed: int, device: torch.device) -> Network:
-        """Returns a randomly initialised network in train mode on `device`, a function of `seed`.
+        """Return a randomly initialised network in train mode on `device`, a function of `seed`.
 
         Initialised on the CPU and moved: one seed is one network on every device.
         """
@@ -42,7 +42,7 @@ class Architecture:
         return net.to(device).train()
 
     def check_shape(self) -> str | None:
-        """Returns why the network cannot take images of this shape, or graphs, or None.
+        """Return why the network cannot take images of this shape, or graphs, or None.
 
         Raises:
             ValueError: a knob has a value of the wrong kind.
@@ -61,7 +61,7 @@ class Architecture:
         return None
 
     def override(self, **knobs: Any) -> Architecture:
-        """Returns the architecture with some knobs replaced; a None value leaves its knob as it is.
+        """Return the architecture with some knobs replaced; a None value leaves its knob as it is.
 
         Raises:
             ValueError: the network has no such knob.
@@ -78,7 +78,7 @@ class Architecture:
         return getattr(self.make, "__name__", self.name)
 
     def describe(self) -> dict[str, Any]:
-        """Returns what identifies the network in a cache key."""
+        """Return what identifies the network in a cache key."""
         return {
             "network": self.name,
             **plugin_source(self.make),

@@ -23,7 +23,7 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 
 
 def default_depth(image_shape: tuple[int, int, int]) -> int:
-    """Returns the depth at which the papers use a ConvNet on `(c, h, w)`, by the smaller side.
+    """Return the depth at which the papers use a ConvNet on `(c, h, w)`, by the smaller side.
 
     Up to 32 pixels 3, up to 64 4, up to 128 5, beyond 6: the last map is 4x4 at 32, 64, 128 and 256 pixels.
     """
@@ -53,7 +53,7 @@ class ConvNet(Network):
         activation: str,
         pooling: str,
     ):
-        """Builds the network for images `(c, h, w)`.
+        """Build the network for images `(c, h, w)`.
 
         Args:
             depth: number of blocks; None goes by the size of the images, see `default_depth`.

@@ -78,15 +78,15 @@ class GNN(Network):
 
     @abstractmethod
     def conv(self, hidden: int) -> nn.Module:
-        """Returns a convolution from `hidden` to `hidden`."""
+        """Return a convolution from `hidden` to `hidden`."""
 
     def edge_encoder(self, hidden: int) -> nn.Module:
-        """Returns what embeds the labels of edges for a layer; most convolutions do not look at them."""
+        """Return what embeds the labels of edges for a layer; most convolutions do not look at them."""
         return nn.Identity()
 
     @abstractmethod
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
-        """Returns `(v, hidden)`: what layer number `layer` makes of the embeddings."""
+        """Return `(v, hidden)`: what layer number `layer` makes of the embeddings."""
 
     def activations(self, x: Graphs) -> tuple[list[Tensor], Tensor]:  # type: ignore[override]
         """See `Network`; a graph has no maps. In float32: a readout sums over hundreds of nodes."""
@@ -134,7 +134,7 @@ class Labels(nn.Module):
         self.register_buffer("start", torch.tensor(start), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Returns `(v, hidden)` of int64 labels `(v, f)` or float32 weights `(v, sum of values)`."""
+        """Return `(v, hidden)` of int64 labels `(v, f)` or float32 weights `(v, sum of values)`."""
         if labels.is_floating_point():
             return labels @ self.table.weight
         out: Tensor = self.table(labels + self.start).sum(1)

@@ -15,7 +15,7 @@ GROUPS = 4  # of groupnorm
 
 
 def choose(knob: str, name: str, among: Mapping[str, T]) -> T:
-    """Returns `among[name]`.
+    """Return `among[name]`.
 
     Raises:
         ValueError: there is no such choice.
@@ -33,12 +33,12 @@ class MapNorm(nn.LayerNorm):
     """
 
     def forward(self, input: Tensor) -> Tensor:
-        """Returns maps of the shape of `input`."""
+        """Return maps of the shape of `input`."""
         return F.layer_norm(input, self.normalized_shape, eps=self.eps) * self.weight + self.bias
 
 
 def make_norm(name: str, channels: int, size: tuple[int, int]) -> nn.Module:
-    """Returns the normalisation of maps `(n, channels, *size)`, one of `NORMS`, with PyTorch's defaults.
+    """Return the normalisation of maps `(n, channels, *size)`, one of `NORMS`, with PyTorch's defaults.
 
     `instancenorm` is GroupNorm with a group a channel, affine, without running statistics, as in
     VICO-UoE/DatasetCondensation@2326d16 networks.py; `layernorm` is over channels and pixels at once.

@@ -16,7 +16,7 @@ class LeNet(Network):
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int):
-        """Builds the network for images `(c, h, w)`.
+        """Build the network for images `(c, h, w)`.
 
         Raises:
             ValueError: images that vanish under the convolutions.

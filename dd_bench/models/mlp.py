@@ -17,7 +17,7 @@ class MLP(Network):
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, width: int, depth: int):
-        """Builds the network for images `(c, h, w)`; `depth` counts the hidden layers.
+        """Build the network for images `(c, h, w)`; `depth` counts the hidden layers.
 
         Raises:
             ValueError: no hidden layer.

@@ -21,18 +21,18 @@ class Network(ABC, nn.Module):  # in this order: `higher` derives from both
 
     @abstractmethod
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """Returns the activation maps, first layer first, and the embedding.
+        """Return the activation maps, first layer first, and the embedding.
 
         A map `(n, c', h', w')` is taken after its non-linearity and before its pooling; the embedding
         `(n, d)` is the flattened input of `classifier`. A network without maps (an MLP) returns no map.
         """
 
     def embed(self, x: Tensor) -> Tensor:
-        """Returns the embedding `(n, d)`."""
+        """Return the embedding `(n, d)`."""
         return self.activations(x)[1]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns logits `(n, k)`."""
+        """Return logits `(n, k)`."""
         logits: Tensor = self.classifier(self.embed(x))
         return logits
 
@@ -58,7 +58,7 @@ def batch_coupled(net: nn.Module) -> bool:
 
 
 def num_parameters(net: nn.Module) -> int:
-    """Returns the number of trainable values p."""
+    """Return the number of trainable values p."""
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
@@ -86,12 +86,12 @@ def check_maps(
 
 
 def flat(x: Tensor) -> Tensor:
-    """Flattens `(n, ...)` to `(n, d)`."""
+    """Flatten `(n, ...)` to `(n, d)`."""
     return torch.flatten(x, 1)
 
 
 def executed_norms(net: nn.Module, shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """Returns the names of the BatchNorm layers that an image `(c, h, w)` passes, in order of registration.
+    """Return the names of the BatchNorm layers that an image `(c, h, w)` passes, in order of registration.
 
     Only layers of maps (`BatchNorm2d`) with running statistics count.
     """

@@ -12,12 +12,12 @@ WIDTHS = (64, 128, 256, 512)  # two blocks each; all but the first halve the map
 
 
 def halved_by_stride(size: tuple[int, int]) -> tuple[int, int]:
-    """Returns the size of the map after a 3x3 convolution of stride 2 and padding 1."""
+    """Return the size of the map after a 3x3 convolution of stride 2 and padding 1."""
     return (size[0] + 1) // 2, (size[1] + 1) // 2
 
 
 def halved_by_avgpool(size: tuple[int, int]) -> tuple[int, int]:
-    """Returns the size of the map after 2x2 pooling, which drops an odd border."""
+    """Return the size of the map after 2x2 pooling, which drops an odd border."""
     return size[0] // 2, size[1] // 2
 
 
@@ -56,7 +56,7 @@ class BasicBlock(nn.Module):
             self.shortcut = nn.Sequential(narrow, self.pool, make_norm(norm, out, end))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns the map after the last ReLU."""
+        """Return the map after the last ReLU."""
         y = self.pool(torch.relu(self.norm1(self.conv1(x))))
         return torch.relu(self.norm2(self.conv2(y)) + self.shortcut(x))
 
@@ -72,7 +72,7 @@ class ResNet18(Network):
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, norm: str, downsample: str):
-        """Builds the network for images `(c, h, w)`.
+        """Build the network for images `(c, h, w)`.
 
         Args:
             norm: one of `layers.NORMS`; the reference has instancenorm and batchnorm.

@@ -31,7 +31,7 @@ class TimmNet(Network):
         drop_rate: float,
         options: Mapping[str, Any],
     ):
-        """Builds the network for images `(c, h, w)`, and runs one blank image through it.
+        """Build the network for images `(c, h, w)`, and runs one blank image through it.
 
         Args:
             name: a name of `timm.list_models()`, with or without the tag of its weights.

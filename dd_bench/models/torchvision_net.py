@@ -29,7 +29,7 @@ class TorchvisionNet(Network):
         keep_size: int,
         weights: str | None,
     ):
-        """Builds the network for images `(c, h, w)`, and runs two blank images through it.
+        """Build the network for images `(c, h, w)`, and runs two blank images through it.
 
         Args:
             name: one of `torchvision.models.list_models(torchvision.models)`.
@@ -79,7 +79,7 @@ def _parent(body: nn.Module, name: str) -> tuple[nn.Module, str]:
 
 
 def _take_channels(body: nn.Module, channels: int) -> None:
-    """Replaces the first convolution by one of as many channels as the images have."""
+    """Replace the first convolution by one of as many channels as the images have."""
     name, old = next((n, m) for n, m in body.named_modules() if isinstance(m, nn.Conv2d))
     parent, last = _parent(body, name)
     bias = old.bias is not None

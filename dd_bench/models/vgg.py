@@ -30,7 +30,7 @@ class VGG11(BlockNetwork):
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, norm: str):
-        """Builds the network for images `(c, h, w)`; `norm` is one of `layers.NORMS`.
+        """Build the network for images `(c, h, w)`; `norm` is one of `layers.NORMS`.
 
         Raises:
             ValueError: an unknown norm, or images that vanish under the pooling.

@@ -40,7 +40,7 @@ class EncoderBlock(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Returns tokens `(n, t, dim)`."""
+        """Return tokens `(n, t, dim)`."""
         x = x + self.attend(self.norm1(x))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out
@@ -69,7 +69,7 @@ class ViT(Network):
         dropout: float,
         emb_dropout: float,
     ):
-        """Builds the network for images `(c, h, w)`.
+        """Build the network for images `(c, h, w)`.
 
         Args:
             patch: side of the square patches, in pixels.

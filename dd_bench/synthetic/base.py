@@ -32,15 +32,15 @@ class SyntheticSet(ABC):
 
     @abstractmethod
     def materialise(self, device: torch.device) -> tuple[Any, Tensor]:
-        """Returns what a network trains on: its inputs (images `(n, c, h, w)` float32) and labels, on `device`."""
+        """Return what a network trains on: its inputs (images `(n, c, h, w)` float32) and labels, on `device`."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """Returns every tensor that is stored."""
+        """Return every tensor that is stored."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Returns what JSON can hold of the set; with `tensors()` it says everything."""
+        """Return what JSON can hold of the set; with `tensors()` it says everything."""
 
     @classmethod
     @abstractmethod
@@ -51,36 +51,36 @@ class SyntheticSet(ABC):
         class_names: tuple[str, ...],
         preprocess: Preprocess,
     ) -> Self:
-        """Rebuilds and checks a set; raises ValueError saying what is wrong."""
+        """Rebuild and checks a set; raises ValueError saying what is wrong."""
 
     @abstractmethod
     def pictures(self) -> tuple[Tensor, Tensor]:
-        """Returns what a person may look at: pixels in [0, 1] `(n, c, h, w)` and the class of each `(n,)`."""
+        """Return what a person may look at: pixels in [0, 1] `(n, c, h, w)` and the class of each `(n,)`."""
 
     @abstractmethod
     def explained(self) -> str:
-        """Returns what the stored tensors are, for those who read them without this package."""
+        """Return what the stored tensors are, for those who read them without this package."""
 
     @abstractmethod
     def check_ipc(self, ipc: int) -> None:
-        """Raises ValueError unless the set holds `ipc` stored images of every class."""
+        """Raise ValueError unless the set holds `ipc` stored images of every class."""
 
     def controls(self) -> dict[str, SyntheticSet]:
-        """Returns the sets that say what a part of this one is worth, by name: each is to be scored beside it."""
+        """Return the sets that say what a part of this one is worth, by name: each is to be scored beside it."""
         return {}
 
     def size_metrics(self) -> dict[str, int]:
-        """Returns the sizes, beside the bytes, by which papers call sets of this kind equal."""
+        """Return the sizes, beside the bytes, by which papers call sets of this kind equal."""
         return {}
 
     def identity(self) -> str:
-        """Returns the sha256 of all that is stored and of the preprocessing: the same on every device."""
+        """Return the sha256 of all that is stored and of the preprocessing: the same on every device."""
         tensors = [t for _, t in sorted(self.tensors().items())]
         text = json.dumps([self.kind, self.config(), self.preprocess.digest], sort_keys=True)
         return content_digest(tensors, (*self.class_names, text))
 
     def stored_bytes(self) -> dict[str, int]:
-        """Returns the bytes of every stored part, at its stored dtype: images, labels, decoders, all of it."""
+        """Return the bytes of every stored part, at its stored dtype: images, labels, decoders, all of it."""
         parts = {**self.tensors(), **{f"preprocess.{k}": v for k, v in self.preprocess.tensors().items()}}
         return {name: t.numel() * t.element_size() for name, t in sorted(parts.items())}
 
@@ -97,7 +97,7 @@ class SyntheticImages(SyntheticSet):
         """Like `materialise`, but decodes inputs lazily, batch by batch."""
 
     def network_inputs(self, device: torch.device) -> tuple[Inputs, Tensor]:
-        """Returns inputs and labels; inputs of more than `MATERIALISE_LIMIT` bytes are decoded lazily."""
+        """Return inputs and labels; inputs of more than `MATERIALISE_LIMIT` bytes are decoded lazily."""
         inputs, labels = self.materialise_lazily(device)
         one = inputs[torch.zeros(1, dtype=torch.int64, device=device)]
         if len(inputs) * one.numel() * one.element_size() > MATERIALISE_LIMIT:
@@ -106,13 +106,13 @@ class SyntheticImages(SyntheticSet):
 
 
 def require(tensors: dict[str, Tensor], *names: str) -> None:
-    """Raises ValueError unless the file holds what a set is made of."""
+    """Raise ValueError unless the file holds what a set is made of."""
     if missing := sorted(set(names) - set(tensors)):
         raise ValueError(f"tensor {missing[0]!r} is missing; the file holds {sorted(tensors)}")
 
 
 def check_shape(shape: list[int], config: dict[str, Any], preprocess: Preprocess) -> None:
-    """Raises ValueError unless images `(c, h, w)` are what the card says, and what its preprocessing takes."""
+    """Raise ValueError unless images `(c, h, w)` are what the card says, and what its preprocessing takes."""
     if shape != config["image_shape"]:
         raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
     if not preprocess.accepts(shape):

@@ -71,7 +71,7 @@ class Provenance(BaseModel):
 
 
 def read_card(folder: Path) -> Card:
-    """Reads and checks `card.json`.
+    """Read and checks `card.json`.
 
     Raises:
         ValueError: missing, or refused by `parse_card`.
@@ -83,7 +83,7 @@ def read_card(folder: Path) -> Card:
 
 
 def parse_card(content: bytes, where: str) -> Card:
-    """Reads and checks the bytes of a card; `where` names them in messages.
+    """Read and checks the bytes of a card; `where` names them in messages.
 
     Raises:
         ValueError: not JSON, of another schema version, or not valid.
@@ -103,7 +103,7 @@ def parse_card(content: bytes, where: str) -> Card:
 
 
 def damaged(folder: Path, card: Card) -> tuple[Path, str] | None:
-    """Returns the first file of a set that is missing or is not what its card says, with the sha256 that was wanted."""
+    """Return the first file of a set that is missing or is not what its card says, with the sha256 that was wanted."""
     for name, wanted in card.sha256.items():
         if file_sha256(folder / name) != wanted:
             return folder / name, wanted
@@ -111,7 +111,7 @@ def damaged(folder: Path, card: Card) -> tuple[Path, str] | None:
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Returns the fields of `Provenance` that a set gives; none where the file is absent or says something else."""
+    """Return the fields of `Provenance` that a set gives; none where the file is absent or says something else."""
     try:
         return Provenance.model_validate_json((folder / PROVENANCE).read_bytes()).model_dump(
             exclude_unset=True

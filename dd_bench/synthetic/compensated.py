@@ -43,7 +43,7 @@ class CompensatedSet(SyntheticImages):
     lr: float | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless shapes, dtypes, ranges and labels agree."""
+        """Raise ValueError unless shapes, dtypes, ranges and labels agree."""
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
             raise ValueError(
                 f"natural images are uint8 (n, c, h, w); got {self.images.dtype} {tuple(self.images.shape)}"
@@ -69,7 +69,7 @@ class CompensatedSet(SyntheticImages):
 
     @classmethod
     def of(cls, real: RealSet, index: Tensor, compensators: Tensor) -> CompensatedSet:
-        """Builds the set of the training images `index (K C,)` and `compensators (K, M, c, h, w)`."""
+        """Build the set of the training images `index (K C,)` and `compensators (K, M, c, h, w)`."""
         pixels, labels = real.train.pixels(index).cpu(), real.train.labels[index].cpu()
         half = compensators.detach().cpu().half().contiguous()
         source = tuple(index.tolist())

@@ -17,7 +17,7 @@ MOST = 300  # nodes that can be seen on so few pixels, and laid out in a second
 
 
 def draw(graphs: Graphs) -> Tensor:
-    """Returns one picture a graph, pixels in [0, 1] `(n, 3, 112, 112)`: nodes by label, roots ringed in black.
+    """Return one picture a graph, pixels in [0, 1] `(n, 3, 112, 112)`: nodes by label, roots ringed in black.
 
     Of more than `MOST` nodes the first are drawn, with the edges between them: of trees the levels near the root.
     """
@@ -48,7 +48,7 @@ def _picture(graph: Graphs) -> Tensor:
 
 
 def _layout(net: Any) -> np.ndarray:
-    """Returns positions in [-1, 1], one a node; what is not connected stands apart."""
+    """Return positions in [-1, 1], one a node; what is not connected stands apart."""
     if len(net) == 1:
         return np.zeros((1, 2))
     from networkx import spring_layout

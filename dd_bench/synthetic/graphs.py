@@ -45,11 +45,11 @@ class SyntheticGraphs(SyntheticSet):
         """See `SyntheticSet`."""
 
     def weights(self) -> Tensor:
-        """Returns the weight of each sample, float32 `(n,)`, of mean one."""
+        """Return the weight of each sample, float32 `(n,)`, of mean one."""
         return torch.ones(len(self.labels))
 
     def paper_bytes(self) -> int:
-        """Returns the size as papers on graphs count it: two bytes a node label and an edge's end, an edge once.
+        """Return the size as papers on graphs count it: two bytes a node label and an edge's end, an edge once.
 
         Edge labels are counted where there is more than one of them. Mirage's 318 bytes on NCI1 are 59 labels and 50
         edges; at its thresholds there are 51 and 43 here, 274 bytes.
@@ -70,11 +70,11 @@ class SyntheticGraphs(SyntheticSet):
         return {"samples": len(labels), "nodes": len(graphs.nodes), "paper bytes": self.paper_bytes()}
 
     def caveats(self, architecture: Architecture) -> list[str]:
-        """Returns what a network of this architecture does not see of these samples as it would of whole graphs."""
+        """Return what a network of this architecture does not see of these samples as it would of whole graphs."""
         return []
 
     def permuted(self, generator: torch.Generator) -> Self:
-        """Returns the set with its labels dealt out anew: a control that knows sizes, not classes.
+        """Return the set with its labels dealt out anew: a control that knows sizes, not classes.
 
         Every class's samples get the labels of all classes in proportion, as far as whole samples allow: a plain
         shuffle of few samples is often the set itself. Of one sample a class a deal is still one of few.
@@ -129,13 +129,13 @@ class GraphSet(SyntheticGraphs):
     whole: bool = False
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless the graphs are whole and every label names something."""
+        """Raise ValueError unless the graphs are whole and every label names something."""
         self.graphs.check(self.shape)
         check_labels(self.labels, len(self.graphs), len(self.class_names))
 
     @classmethod
     def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> GraphSet:
-        """Builds the set of the training graphs `index (n,)`."""
+        """Build the set of the training graphs `index (n,)`."""
         train = training_graphs(real)
         graphs, labels = train.graphs[index].to(torch.device("cpu")), train.labels[index].cpu()
         return cls(graphs, labels, train.spec, real.class_names, tuple(index.tolist()), whole)
@@ -205,7 +205,7 @@ of each, or a weight for each value of a label; `edges` each undirected edge onc
 
 @dataclass(frozen=True, eq=False)
 class TreeSet(SyntheticGraphs):
-    """Sets of rooted trees with classes; a sample is the disjoint union of a set's trees, read out at their roots.
+    """Set of rooted trees with classes; a sample is the disjoint union of a set's trees, read out at their roots.
 
     The edges of a tree point to its root. A tree that several sets name is stored once.
 
@@ -240,7 +240,7 @@ class TreeSet(SyntheticGraphs):
     class_graphs: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless trees and sets are whole and every label names something."""
+        """Raise ValueError unless trees and sets are whole and every label names something."""
         v = len(self.nodes)
         if not len(self.sizes) or bool((self.sizes < 1).any()):
             raise ValueError(
@@ -279,7 +279,7 @@ class TreeSet(SyntheticGraphs):
         self._trees.check(self.shape)
 
     def depth(self) -> int:
-        """Returns the levels of the deepest tree; 0 for roots alone."""
+        """Return the levels of the deepest tree; 0 for roots alone."""
         level = torch.zeros_like(self.parents)
         for _ in range(len(level)):
             deeper = torch.where(self.parents == torch.arange(len(level)), 0, level[self.parents] + 1)
@@ -397,7 +397,7 @@ number of real graphs of its class that hold them all."""
 
 
 def shortest(values: Tensor) -> Tensor:
-    """Returns whole numbers >= 0 in the shortest integer type that holds them."""
+    """Return whole numbers >= 0 in the shortest integer type that holds them."""
     most = int(values.max()) if values.numel() else 0
     fits = ((torch.uint8, 255), (torch.int16, 2**15 - 1), (torch.int32, 2**31 - 1))
     kind = next((kind for kind, limit in fits if most <= limit), torch.int64)

@@ -46,7 +46,7 @@ class ImageSet(SyntheticImages):
     canvas: int = 1
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless shapes, dtypes, ranges and labels agree."""
+        """Raise ValueError unless shapes, dtypes, ranges and labels agree."""
         if self.space not in get_args(Space):
             raise ValueError(f"space {self.space!r} is unknown; it is one of {', '.join(get_args(Space))}")
         if self.images.ndim != 4 or len(self.images) == 0:
@@ -89,14 +89,14 @@ class ImageSet(SyntheticImages):
         lr: float | None = None,
         canvas: int = 1,
     ) -> ImageSet:
-        """Builds the set that a method distilled from `real`; tensors move to the CPU."""
+        """Build the set that a method distilled from `real`; tensors move to the CPU."""
         images, labels = images.detach().cpu().contiguous(), labels.detach().cpu().contiguous()
         names, preprocess = real.class_names, real.preprocess
         return cls(images, labels, space, names, preprocess, factor, lr=lr, canvas=canvas)
 
     @classmethod
     def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> ImageSet:
-        """Builds the set of the training images `index (n,)`, stored losslessly as they are, 8 bits a value."""
+        """Build the set of the training images `index (n,)`, stored losslessly as they are, 8 bits a value."""
         pixels, labels = real.train.pixels(index).cpu(), real.train.labels[index].cpu()
         source = tuple(index.tolist())
         return cls(pixels, labels, "pixel", real.class_names, real.preprocess, 1, source, whole)
@@ -111,7 +111,7 @@ class ImageSet(SyntheticImages):
         return LazyInputs(len(labels), device, partial(self._pick, self.images.to(device))), labels
 
     def _train_images(self, images: Tensor) -> Tensor:
-        """Returns the inputs that stored images `(b, c, h, w)` are: factor^2 canvas^2 of each, side by side."""
+        """Return the inputs that stored images `(b, c, h, w)` are: factor^2 canvas^2 of each, side by side."""
         images = cut(images, self.canvas)
         return images if self.space == "input" else self.preprocess(decode(self._unit(images), self.factor))
 

@@ -13,7 +13,7 @@ _COLUMNS, _ROWS, _SIDE = 10, 20, 56  # at most; images below _SIDE pixels are en
 
 
 def preview_png(syn: SyntheticSet) -> bytes:
-    """Returns the PNG of the first images of the first classes."""
+    """Return the PNG of the first images of the first classes."""
     from torchvision.utils import make_grid  # takes a second to import
 
     pictures, classes = syn.pictures()

@@ -49,7 +49,7 @@ def save(
     citations: list[str],
     provenance: dict[str, Any],
 ) -> Path:
-    """Writes the artifact, whole or not at all, and returns its folder.
+    """Write the artifact, whole or not at all, and returns its folder.
 
     Raises:
         FileExistsError: the folder exists.
@@ -88,7 +88,7 @@ def save(
 
 
 def load(folder: Path) -> tuple[SyntheticSet, Card]:
-    """Loads a set from a folder that may come from a stranger; runs no code of it.
+    """Load a set from a folder that may come from a stranger; runs no code of it.
 
     Raises:
         ValueError: a file is missing or its hash differs; a tensor has a wrong shape, dtype or range; the classes
@@ -126,12 +126,12 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
 
 
 def digest(folder: Path) -> str:
-    """Returns the set's digest: the sha256 of its card, which holds the hashes of all else."""
+    """Return the set's digest: the sha256 of its card, which holds the hashes of all else."""
     return _sha256((folder / CARD).read_bytes())
 
 
 def fits(card: Card, real: RealSet) -> str | None:
-    """Returns why the set cannot be scored on `real`, or None if it can."""
+    """Return why the set cannot be scored on `real`, or None if it can."""
     if card.dataset_digest != real.digest:
         return (
             f"the set was distilled from {card.dataset!r} ({card.dataset_digest[:12]}), "
@@ -207,12 +207,12 @@ Licence of the {syn.modality}s: {card.licence}.
 
 
 def _tag(text: str) -> str:
-    """Returns a word as YAML has it, in quotes where it could be taken for something else."""
+    """Return a word as YAML has it, in quotes where it could be taken for something else."""
     return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.+-]*", text) else json.dumps(text)
 
 
 def _dataset(card: Card) -> str:
-    """Returns the words that name the dataset on the command line; some YAMLs serve many, by name."""
+    """Return the words that name the dataset on the command line; some YAMLs serve many, by name."""
     how = card.config.get("dataset", {})
     if how.get("name") != card.dataset:
         return f"dataset={card.dataset}"

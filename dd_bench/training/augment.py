@@ -36,7 +36,7 @@ class Draw:
     always: dict[str, Tensor]
 
     def __getitem__(self, groups: slice) -> Draw:
-        """Returns the records of some of the groups."""
+        """Return the records of some of the groups."""
         return Draw(self.op[groups], self.values[groups], {k: v[groups] for k, v in self.always.items()})
 
 
@@ -74,7 +74,7 @@ class Augment:
         return bool(self.choices or self.always)
 
     def draw(self, groups: int, stream: Stream, per_image: int | None = None) -> Draw:
-        """Draws one record for each of `groups` groups; values are shared by a group, or `per_image` of them."""
+        """Draw one record for each of `groups` groups; values are shared by a group, or `per_image` of them."""
         shape = (groups, 3) if per_image is None else (groups, per_image, 3)
         op = torch.randint(max(1, len(self.choices)), (groups,), generator=stream.host)
         values = [
@@ -84,7 +84,7 @@ class Augment:
         return Draw(op, values[0], dict(zip(self.always, values[1:], strict=True)))
 
     def apply(self, x: Tensor, draw: Draw) -> Tensor:
-        """Augments groups of images `(g, b, c, h, w)`; differentiable in `x`.
+        """Augment groups of images `(g, b, c, h, w)`; differentiable in `x`.
 
         Groups with the same op run together: at most one sequence of kernels an op, whatever g is.
         """
@@ -116,20 +116,20 @@ class Augment:
         return torch.cat(parts)[torch.cat(order).argsort().to(x.device)]
 
     def _one(self, name: str, x: Tensor, u: Tensor) -> Tensor:
-        """Applies op `name` to images `(n, c, h, w)` with uniform numbers `(n, 3)`."""
+        """Apply op `name` to images `(n, c, h, w)` with uniform numbers `(n, 3)`."""
         if name in ("scale", "rotate"):
             return _affine(x, _scale(u) if name == "scale" else _rotation(u), self.align_corners)
         return {"color": _color, "crop": _crop, "cutout": _cutout, "flip": _flip}[name](x, u)
 
     def batch(self, x: Tensor, stream: Stream) -> Tensor:
-        """Augments one mini-batch `(n, c, h, w)` as network training does: one op, values per image."""
+        """Augment one mini-batch `(n, c, h, w)` as network training does: one op, values per image."""
         if not self:
             return x
         return self.apply(x[None], self.draw(1, stream, per_image=len(x)))[0]
 
 
 def _per_image(values: Tensor, g: int, b: int) -> Tensor:
-    """Returns values `(g, 3)` or `(g, b, 3)` as one row an image, `(g * b, 3)`."""
+    """Return values `(g, 3)` or `(g, b, 3)` as one row an image, `(g * b, 3)`."""
     return (values[:, None].expand(g, b, 3) if values.ndim == 2 else values).reshape(g * b, 3)
 
 
@@ -154,21 +154,21 @@ def _crop(x: Tensor, u: Tensor) -> Tensor:
 
 
 def shifted(size: int, reach: int, u: Tensor) -> Tensor:
-    """Returns the source of each row after shifts of up to `reach` each way, `(n, size)`; `size` marks an empty row."""
+    """Return the source of each row after shifts of up to `reach` each way, `(n, size)`; `size` marks an empty row."""
     shift = (u * (2 * reach + 1)).floor().long().clamp_(max=2 * reach) - reach
     source = torch.arange(size, device=u.device)[None] + shift[:, None]
     return source.masked_fill((source < 0) | (source >= size), size)
 
 
 def gathered(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """Returns images `(n, c, h, w)` of the source rows `(n, h)` and columns `(n, w)`; index h or w reads a zero."""
+    """Return images `(n, c, h, w)` of the source rows `(n, h)` and columns `(n, w)`; index h or w reads a zero."""
     padded = F.pad(x, (0, 1, 0, 1))
     n = torch.arange(len(x), device=x.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[n, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _cutout(x: Tensor, u: Tensor) -> Tensor:
-    """Zeroes a square of half the image's side, its centre uniform over the image, clipped at the borders."""
+    """Zero a square of half the image's side, its centre uniform over the image, clipped at the borders."""
     _, _, h, w = x.shape
     inside = _span(h, u[:, 0])[:, :, None] & _span(w, u[:, 1])[:, None, :]
     return x.masked_fill(inside[:, None], 0.0)
@@ -184,7 +184,7 @@ def _span(size: int, u: Tensor) -> Tensor:
 
 
 def _flip(x: Tensor, u: Tensor) -> Tensor:
-    """Mirrors each image with probability one half."""
+    """Mirror each image with probability one half."""
     return torch.where((u[:, 0] < 0.5).view(-1, 1, 1, 1), x.flip(3), x)
 
 
@@ -226,7 +226,7 @@ def cutmix(x: Tensor, generator: torch.Generator, beta: float) -> tuple[Tensor, 
 
 
 def beta_sample(beta: float, generator: torch.Generator) -> Tensor:
-    """Draws Beta(beta, beta) with an explicit generator; U(0, 1) for beta = 1."""
+    """Draw Beta(beta, beta) with an explicit generator; U(0, 1) for beta = 1."""
     if beta == 1:
         return torch.rand((), generator=generator, device=generator.device)
     pair = torch._standard_gamma(torch.full((2,), beta, device=generator.device), generator=generator)

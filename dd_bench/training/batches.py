@@ -26,12 +26,12 @@ LabelledBatches = Callable[[int], Iterator[tuple[Tensor, Tensor, Target]]]
 
 
 def fetch_from(images: Inputs, labels: Tensor) -> Fetch:
-    """Returns the `Fetch` of images `(n, c, h, w)` and labels on the device."""
+    """Return the `Fetch` of images `(n, c, h, w)` and labels on the device."""
     return lambda index: (images[index], labels[index])
 
 
 def fetch_split(split: Split) -> Fetch:
-    """Returns the `Fetch` of a split of real images."""
+    """Return the `Fetch` of a split of real images."""
     return lambda index: (split.inputs(index), split.labels[index])
 
 
@@ -43,7 +43,7 @@ def is_partitioned(views: ViewRecipe | None) -> bool:
 def recipe_batches(
     fetch: Fetch, n: int, recipe: Recipe, streams: list[Stream], seed: int, flip: bool
 ) -> LabelledBatches:
-    """Returns the labelled batches of the recipe: augmented batches in a shuffled order, with their own labels."""
+    """Return the labelled batches of the recipe: augmented batches in a shuffled order, with their own labels."""
     order, draws, mixing = streams
     device = order.device.device
     if recipe.views is not None:
@@ -74,7 +74,7 @@ def _viewed(
 
 
 def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[Tensor]:
-    """Yields the indices of one shuffled epoch; a set that fits in one batch is not shuffled."""
+    """Yield the indices of one shuffled epoch; a set that fits in one batch is not shuffled."""
     if n <= size:
         yield torch.arange(n, device=device)
     else:
@@ -82,7 +82,7 @@ def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[
 
 
 def maybe_mix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Target]:
-    """Returns inputs and their target: labels, or the arguments of `mixed_loss` if CutMix was applied."""
+    """Return inputs and their target: labels, or the arguments of `mixed_loss` if CutMix was applied."""
     if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
         x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta)
         return x, (y, partner, keep)

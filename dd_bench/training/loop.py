@@ -29,12 +29,12 @@ from dd_bench.training.recipe import Recipe
 
 
 class GradientRule(Protocol):
-    """Fills the gradients of a step, where they are not the gradient of the loss."""
+    """Fill the gradients of a step, where they are not the gradient of the loss."""
 
     def __call__(
         self, net: nn.Module, loss: Loss, x: Tensor, target: Target, raw: Tensor, epoch: int
     ) -> None:
-        """Fills `.grad` of the parameters of `net`; `x` is the augmented batch, `raw` the batch before that."""
+        """Fill `.grad` of the parameters of `net`; `x` is the augmented batch, `raw` the batch before that."""
 
 
 def train(
@@ -53,7 +53,7 @@ def train(
     checkpoint: Path | None = None,
     labelled_batches: LabelledBatches | None = None,
 ) -> Network:
-    """Trains `net` in place on `n` images and returns it, in train mode.
+    """Train `net` in place on `n` images and returns it, in train mode.
 
     Args:
         net: on `runtime.device`.
@@ -123,7 +123,7 @@ def train(
 def _distributed(
     net: Network, gradient_rule: GradientRule | None, custom_batches: bool, device: torch.device
 ) -> nn.Module:
-    """Returns the module that each of several processes calls instead of `net`."""
+    """Return the module that each of several processes calls instead of `net`."""
     if gradient_rule is not None or custom_batches:
         raise ValueError(
             "several processes support only the gradient of the loss and the recipe's own batches; a gradient_rule, or "
@@ -135,7 +135,7 @@ def _distributed(
 def _part_of_loss(
     net: nn.Module, loss_of: Loss, x: Tensor, target: Target, size: int, partitioned: bool
 ) -> Tensor:
-    """Returns the loss of this process's part of a batch of `size`, weighted so that the mean is the batch's loss."""
+    """Return the loss of this process's part of a batch of `size`, weighted so that the mean is the batch's loss."""
     mine = len(range(distributed.rank(), size, distributed.world_size()))
     if mine and not partitioned:  # without a part it runs the whole batch, or the other processes would wait
         x, target = distributed.local_part((x, target), size)

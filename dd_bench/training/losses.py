@@ -36,7 +36,7 @@ def weighted_loss(logits: Tensor, target: Weighted) -> Tensor:
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """Returns logits of a shorter type as float32, others unchanged."""
+    """Return logits of a shorter type as float32, others unchanged."""
     return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
@@ -126,7 +126,7 @@ Loss = Callable[[nn.Module, Tensor, Target], Tensor]
 
 
 def target_loss(logits: Tensor, y: Target) -> Tensor:
-    """Returns the loss of logits `(b, k)` against any kind of target; 0-d."""
+    """Return the loss of logits `(b, k)` against any kind of target; 0-d."""
     if isinstance(y, SoftTarget):
         return distillation_loss(logits, y)
     if isinstance(y, Weighted):
@@ -135,7 +135,7 @@ def target_loss(logits: Tensor, y: Target) -> Tensor:
 
 
 def network_loss(net: nn.Module, x: Tensor, y: Target, autocast: bool) -> Tensor:
-    """Returns the loss of a network on inputs `x (b, c, h, w)` with their target; 0-d."""
+    """Return the loss of a network on inputs `x (b, c, h, w)` with their target; 0-d."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
         logits = net(x)
     return target_loss(logits, y)

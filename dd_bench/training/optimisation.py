@@ -13,7 +13,7 @@ from dd_bench.training.recipe import Recipe
 def make_optimizer(
     parameters: Any, recipe: Recipe, device: torch.device, stacked: int = 0
 ) -> torch.optim.Optimizer:
-    """Builds the recipe's optimiser, fused; the first `stacked` dimensions of a parameter number the networks."""
+    """Build the recipe's optimiser, fused; the first `stacked` dimensions of a parameter number the networks."""
     parameters = list(parameters)
     if recipe.decay_filter == "weights_only":
         flat = [p for p in parameters if p.ndim - stacked < 2]
@@ -30,7 +30,7 @@ def make_optimizer(
 
 
 def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
-    """Sets the learning rate after `epoch` epochs; resets the optimiser at a milestone if `reset_optimizer` is set."""
+    """Set the learning rate after `epoch` epochs; resets the optimiser at a milestone if `reset_optimizer` is set."""
     if epoch in recipe.milestones and recipe.reset_optimizer:
         optimizer.state.clear()
     for group in optimizer.param_groups:
@@ -38,7 +38,7 @@ def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> 
 
 
 def _factor(recipe: Recipe, epoch: float) -> float:
-    """Returns the factor of the learning rate after `epoch` epochs."""
+    """Return the factor of the learning rate after `epoch` epochs."""
     if epoch < recipe.warmup:
         return 0.01 + 0.99 * epoch / recipe.warmup
     if recipe.schedule == "milestones":

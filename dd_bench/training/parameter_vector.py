@@ -27,18 +27,18 @@ class FunctionalNetwork:
         self.p = sum(self._sizes)
 
     def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Returns the logits `(n, k)` of inputs `x` under the parameters `theta`."""
+        """Return the logits `(n, k)` of inputs `x` under the parameters `theta`."""
         logits: Tensor = functional_call(self.net, self.split(theta), (x,))
         return logits
 
     def split(self, theta: Tensor) -> dict[str, Tensor]:
-        """Returns views of `theta (p,)` in the shapes of the parameters, by name."""
+        """Return views of `theta (p,)` in the shapes of the parameters, by name."""
         parts = theta.split(self._sizes)
         return {name: part.view(shape) for (name, shape), part in zip(self.order, parts, strict=True)}
 
 
 def flatten(net: torch.nn.Module) -> Tensor:
-    """Returns a copy of the parameters as one vector `(p,)`, in the order of `FunctionalNetwork`.
+    """Return a copy of the parameters as one vector `(p,)`, in the order of `FunctionalNetwork`.
 
     Always a copy: a view would change as training continues.
     """

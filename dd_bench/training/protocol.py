@@ -70,11 +70,11 @@ class Protocol(BaseModel):
         return self.labels is not None and self.labels.kind != "hard"
 
     def at_rate(self, lr: float | None) -> Protocol:
-        """Returns the protocol for a set with the learned learning rate `lr`."""
+        """Return the protocol for a set with the learned learning rate `lr`."""
         if not self.learned_lr or lr is None:
             return self
         return self.model_copy(update={"recipe": self.recipe.model_copy(update={"lr": lr})})
 
     def rates(self) -> list[Recipe]:
-        """Returns the recipe once for each learning rate to try."""
+        """Return the recipe once for each learning rate to try."""
         return [self.recipe.model_copy(update={"lr": lr}) for lr in self.lr_grid] or [self.recipe]

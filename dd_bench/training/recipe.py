@@ -69,20 +69,20 @@ class Recipe(BaseModel):
         return self
 
     def lasting(self, n: int) -> Recipe:
-        """Returns the recipe for `n` samples, with the number of epochs that its steps take."""
+        """Return the recipe for `n` samples, with the number of epochs that its steps take."""
         if self.steps is None:
             return self
         return self.model_copy(update={"epochs": math.ceil(self.steps / self.steps_an_epoch(n))})
 
     def samples(self, n: int) -> int:
-        """Returns the number of samples that a training on `n` samples processes in all."""
+        """Return the number of samples that a training on `n` samples processes in all."""
         if self.steps is None:
             return self.epochs * n
         whole, left = divmod(self.steps, self.steps_an_epoch(n))
         return whole * n + min(n, left * self.batch_size)
 
     def in_step_with(self, n: int, other: int) -> Recipe:
-        """Returns the recipe that trains on `n` samples for as many steps as this one does on `other` samples."""
+        """Return the recipe that trains on `n` samples for as many steps as this one does on `other` samples."""
         steps, wanted = self.steps_an_epoch(n), self.steps_an_epoch(other)
         if self.steps is not None or steps == wanted:
             return self
@@ -95,22 +95,22 @@ class Recipe(BaseModel):
         )
 
     def steps_of(self, epoch: int, n: int) -> int | None:
-        """Returns the number of steps left at the start of `epoch` (0-based) of `n` samples; None: whole epochs."""
+        """Return the number of steps left at the start of `epoch` (0-based) of `n` samples; None: whole epochs."""
         return None if self.steps is None else self.steps - epoch * self.steps_an_epoch(n)
 
     def steps_an_epoch(self, n: int) -> int:
-        """Returns the number of batches in `n` samples."""
+        """Return the number of batches in `n` samples."""
         return math.ceil(n / self.batch_size)
 
     def identity(self) -> dict[str, Any]:
-        """Returns what identifies it in a key; keys that were added later are left out at their default."""
+        """Return what identifies it in a key; keys that were added later are left out at their default."""
         later = {"schedule": "milestones", "warmup": 0, "decay_filter": "all", "views": None, "steps": None}
         values = self.model_dump(mode="json")
         return {k: v for k, v in values.items() if k not in later or v != later[k]}
 
 
 def parse(model: type[Schema], values: dict[str, Any], group: str) -> Schema:
-    """Checks a configuration group against its schema.
+    """Check a configuration group against its schema.
 
     Raises:
         ValueError: which key is wrong, what came, and where the right values are listed.
@@ -127,7 +127,7 @@ def parse(model: type[Schema], values: dict[str, Any], group: str) -> Schema:
 
 
 def _path(values: Any, location: tuple[str | int, ...]) -> str:
-    """Returns the keys of an error's location, without the tried branches of a union that pydantic appends."""
+    """Return the keys of an error's location, without the tried branches of a union that pydantic appends."""
     keys = []
     for key in location:
         if not isinstance(values, dict | list | tuple):

@@ -12,7 +12,7 @@ from dd_bench.runtime.runtime import Runtime
 
 @torch.no_grad()
 def accuracy(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: Runtime) -> float:
-    """Returns the share of correct predictions in [0, 1], in eval mode, without augmentation."""
+    """Return the share of correct predictions in [0, 1], in eval mode, without augmentation."""
     training = net.training
     net.eval()
     right, seen = torch.zeros((), dtype=torch.int64, device=runtime.device), 0
@@ -29,7 +29,7 @@ def accuracy(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: 
 def right_by_class(
     net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], k: int, runtime: Runtime
 ) -> tuple[Tensor, Tensor]:
-    """Returns the number of correctly classified images and of all images of each class, `(k,)` each, on the CPU."""
+    """Return the number of correctly classified images and of all images of each class, `(k,)` each, on the CPU."""
     training = net.training
     net.eval()
     right, seen = (torch.zeros(k, dtype=torch.int64, device=runtime.device) for _ in range(2))

@@ -28,7 +28,7 @@ def train_together(
     runtime: Runtime,
     flip: bool,
 ) -> list[Network]:
-    """Trains r networks of one architecture in lock step as one batched network, and returns them.
+    """Train r networks of one architecture in lock step as one batched network, and returns them.
 
     Each has its own batch order and augmentation, drawn from its seed as `train` draws them; dropout masks differ
     from those of `train`.

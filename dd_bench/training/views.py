@@ -60,19 +60,19 @@ class Mixture:
     box: Tensor | None
 
     def to(self, device: torch.device) -> Mixture:
-        """Returns it on `device`."""
+        """Return it on `device`."""
         box = None if self.box is None else to_device(self.box, device)
         return Mixture(to_device(self.partner, device), to_device(self.keep, device), box)
 
     def images(self, x: Tensor) -> Tensor:
-        """Returns the mixed images of `(b, c, h, w)`."""
+        """Return the mixed images of `(b, c, h, w)`."""
         other = x[self.partner]
         if self.box is not None:
             return torch.where(self.box, other, x)
         return self.keep * x + (1 - self.keep) * other
 
     def labels(self, y: Tensor) -> Tensor:
-        """Returns the mixed labels of `(b, k)`, logits or probabilities."""
+        """Return the mixed labels of `(b, k)`, logits or probabilities."""
         return self.keep * y + (1 - self.keep) * y[self.partner]
 
 
@@ -86,7 +86,7 @@ class View:
     mixture: Mixture | None
 
     def target(self, y: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Returns the labels `y (b,)` as a loss takes them: with the partner and the own share of a mixture."""
+        """Return the labels `y (b,)` as a loss takes them: with the partner and the own share of a mixture."""
         return y if self.mixture is None else (y, self.mixture.partner, self.mixture.keep)
 
 
@@ -99,14 +99,14 @@ class Views:
         self.n, self.seed, self.batch_size = n, seed, batch_size
 
     def epoch(self, images: Inputs, epoch: int) -> Iterator[View]:
-        """Yields the batches of an epoch: each of the images `(n, c, h, w)` once, in a shuffled order."""
+        """Yield the batches of an epoch: each of the images `(n, c, h, w)` once, in a shuffled order."""
         for index, show_batch in self.batches(epoch, images.device):
             yield show_batch(images[index])
 
     def batches(
         self, epoch: int, device: torch.device, part: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Tensor, Callable[[Tensor], View]]]:
-        """Yields the indices `(b,)` of each batch, and a function from its images `(b, c, h, w)` to their view.
+        """Yield the indices `(b,)` of each batch, and a function from its images `(b, c, h, w)` to their view.
 
         With `part` (i, m) only every m-th image from the i-th, or the first if there is none; mixed images need whole
         batches.
@@ -129,23 +129,23 @@ class Views:
 
 
 def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:
-    """Returns the recipe, without its flip if that changes the class."""
+    """Return the recipe, without its flip if that changes the class."""
     return recipe if allowed else recipe.model_copy(update={"flip": False})
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Returns a tensor of the CPU on `device`, without waiting for the device."""
+    """Return a tensor of the CPU on `device`, without waiting for the device."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
 @lru_cache(maxsize=2)
 def view_numbers(n: int, seed: int, epoch: int) -> Tensor:
-    """Returns the uniform random numbers of an epoch, `(n, 33)` on the CPU; row i belongs to image i."""
+    """Return the uniform random numbers of an epoch, `(n, 33)` on the CPU; row i belongs to image i."""
     return torch.rand(n, 33, generator=generator(CPU, seed, "views", epoch))
 
 
 def show(x: Tensor, u: Tensor, recipe: ViewRecipe) -> Tensor:
-    """Returns the images `(b, c, h, w)` augmented by the numbers `u (b, 33)`, not mixed; differentiable in `x`."""
+    """Return the images `(b, c, h, w)` augmented by the numbers `u (b, 33)`, not mixed; differentiable in `x`."""
     h, w = x.shape[2:]
     if recipe.patches > 1:
         x = gathered(x, strips(h, recipe.patches, u[:, 25:29]), strips(w, recipe.patches, u[:, 29:33]))
@@ -159,7 +159,7 @@ def show(x: Tensor, u: Tensor, recipe: ViewRecipe) -> Tensor:
 
 
 def strips(size: int, count: int, u: Tensor) -> Tensor:
-    """Returns the source row of each row after `count` equal strips were shuffled, `(b, size)`.
+    """Return the source row of each row after `count` equal strips were shuffled, `(b, size)`.
 
     Raises:
         ValueError: the strips are not equal, or there are more than four, the most that `u` has numbers for.
@@ -174,7 +174,7 @@ def strips(size: int, count: int, u: Tensor) -> Tensor:
 def boxes(
     size: tuple[int, int], scale: tuple[float, float], u: Tensor, ratio: tuple[float, float] = RATIO
 ) -> Tensor:
-    """Returns one box an image, int64 `(b, 4)`: top, left, height, width.
+    """Return one box an image, int64 `(b, 4)`: top, left, height, width.
 
     The search of torchvision's RandomResizedCrop: area uniform in `scale`, the aspect ratio log-uniform in `ratio`,
     ten tries, then the largest central box. Its numbers are `u (b, 22)`: ten areas, ten ratios, the corner.
@@ -201,7 +201,7 @@ def boxes(
 
 
 def crop(x: Tensor, box: Tensor) -> Tensor:
-    """Cuts a box `(b, 4)` out of each image `(b, c, h, w)` and enlarges it bilinearly to the image's size."""
+    """Cut a box `(b, 4)` out of each image `(b, c, h, w)` and enlarges it bilinearly to the image's size."""
     h, w = x.shape[2:]
     rows = _positions(box[:, 0], box[:, 2], h)
     cols = _positions(box[:, 1], box[:, 3], w)
@@ -211,7 +211,7 @@ def crop(x: Tensor, box: Tensor) -> Tensor:
 
 
 def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Returns the positions of the pixels of an enlarged range in [-1, 1], `(b, size)`, clamped to its outer pixels."""
+    """Return the positions of the pixels of an enlarged range in [-1, 1], `(b, size)`, clamped to its outer pixels."""
     at = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * (length[:, None] / size)
     at = torch.maximum(at, start[:, None] + 0.5)
     at = torch.minimum(at, start[:, None] + length[:, None] - 0.5)
@@ -219,7 +219,7 @@ def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
 
 
 def draw_mixture(b: int, size: tuple[int, int], recipe: ViewRecipe, rng: torch.Generator) -> Mixture:
-    """Draws how the `b` images of a batch are mixed: random partners, one share and one box for all."""
+    """Draw how the `b` images of a batch are mixed: random partners, one share and one box for all."""
     h, w = size
     partner = torch.randperm(b, generator=rng)
     keep = beta_sample(recipe.alpha, rng)
