@@ -1,9 +1,10 @@
-"""What a plug-in author imports: the contracts of methods and evaluators, their contexts, and the tools they share.
+"""The public API for plug-ins: base classes of methods and evaluators, their contexts, and shared functions.
 
-A method makes synthetic sets from a `DistillContext`; an evaluator measures them from an `EvaluationContext`.
+A method creates a synthetic set and receives a `DistillContext`. An evaluator measures a synthetic set and receives
+an `EvaluationContext`.
 
-Shapes throughout: `n` samples, `c` channels, `h w` height and width, `k` classes, `b` images of a class in a
-batch, `d` embedding, `p` flat parameters, `r` repeats. `ipc` is images per class.
+Shape letters: `n` samples, `c` channels, `h w` height and width, `k` classes, `b` images of one class in a batch,
+`d` embedding dimension, `p` parameters in one flat vector, `r` repeats. `ipc` is images per class.
 """
 
 from __future__ import annotations
@@ -189,12 +190,12 @@ __all__ = [
 
 @dataclass(kw_only=True)
 class DistillContext(ContextWithNotes, TeacherContext):
-    """What a method may use: seeds, networks, teachers, the outer loop, the cache.
+    """Everything a method may use: random streams, networks, teachers, the outer loop and the cache.
 
     Attributes:
-        architecture: the network of the run, bound to the dataset.
+        architecture: the network of the run, for the shape and classes of the dataset.
         loop: the outer loop.
-        is_done: whether another process has finished the set meanwhile.
+        is_done: returns whether another process has finished the set in the meantime.
     """
 
     architecture: Architecture
@@ -202,42 +203,45 @@ class DistillContext(ContextWithNotes, TeacherContext):
     is_done: Callable[[], bool] = lambda: False
 
     def shards(self, builds: Mapping[str, Callable[[DistillContext], Shard]]) -> dict[str, Shard]:
-        """Return the named shards of a set, building what is missing; several processes may share the work.
+        """Return the shards of a set by name and build those that are missing; several processes may share the work.
 
-        A build gets a context with its own loop, and draws all its randomness by its own name.
+        `builds[name]` receives a context with its own loop. Its random streams must depend on `name`.
         """
 
-        def make(name: str) -> tuple[Shard, float, Callable[[], None]]:
+        def build(name: str) -> tuple[Shard, float, Callable[[], None]]:
             ctx = replace(self, loop=self.loop.branch(f"shards/{name}"))
             shard = builds[name](ctx)
             return shard, ctx.loop.seconds_before, ctx.loop.clean_up
 
-        makes = {name: partial(make, name) for name in builds}
-        shards, before = build_shards(self.loop.shards, makes, self.is_done)
+        shards, before = build_shards(
+            self.loop.shards, {name: partial(build, name) for name in builds}, self.is_done
+        )
         self.loop.seconds_before += before
         return shards
 
     def steps(self, iterations: int, state: State, name: str = "distill") -> Iterator[int]:
-        """Yield the steps of an outer loop; `state` is everything that survives a step. See `OuterLoop`.
+        """Yield the steps of an outer loop, see `OuterLoop`.
 
-        Dropout takes no generator, so the global ones are seeded inside each step, by its number.
+        `state` contains everything that a step passes on to the next one. Dropout accepts no generator, so each step
+        seeds the global generators with a seed that depends on the step number.
         """
         for step in self.loop.steps(iterations, state, name):
             with seeding.seeded(self.device, self.seed_for("global", name, step)):
                 yield step
 
     def log(self, **values: Tensor | float) -> None:
-        """Log scalars of the current step; costs no synchronisation."""
+        """Log scalars of the current step without a synchronisation with the device."""
         self.loop.log(**values)
 
     def network(self, architecture: Architecture, *name: str | int) -> Network:
-        """Return a fresh, randomly initialised network of the stream `name`."""
+        """Return a network initialised randomly from the stream `name`."""
         return architecture.fresh(self.seed_for("network", *name), self.device)
 
     def compiled(self, function: Callable[..., Tensor], images: int) -> Callable[..., Tensor]:
-        """Return `function(net, ...)` compiled, if a run that passes `images` images through it repays that.
+        """Return `function(net, ...)`, compiled if the run passes enough `images` through it to save time.
 
-        The network is then laid out channels-last. One compilation serves all fresh networks of an architecture.
+        The compiled version converts the network to channels-last. One compilation serves all networks of an
+        architecture.
         """
         if not repays_compilation(images, self.architecture.shape, self.runtime):
             return function
@@ -252,13 +256,13 @@ class DistillContext(ContextWithNotes, TeacherContext):
 
 @dataclass(kw_only=True)
 class EvaluationContext(TeacherContext):
-    """What an evaluator may use. Whatever it finds, it yields; nothing is written into the context.
+    """Everything an evaluator may use. An evaluator yields its results and writes nothing into the context.
 
     Attributes:
-        architecture: the network of the run, bound to the dataset.
+        architecture: the network of the run, for the shape and classes of the dataset.
         protocol: how fresh networks are trained.
         ipc: images per class of the set.
-        finished: the networks whose scores a killed run has left behind.
+        finished: indices of the networks whose scores were saved before an interrupted run ended.
     """
 
     architecture: Architecture
@@ -268,12 +272,12 @@ class EvaluationContext(TeacherContext):
 
 
 class Measurement(NamedTuple):
-    """What an evaluator yields.
+    """One result of an evaluator.
 
     Attributes:
-        scores: all scores of one fresh network, one for each metric; empty for remarks on the whole set.
+        scores: all scores of one fresh network, one for each metric. Empty if the measurement concerns the whole set.
         notes: remarks for the record.
-        label_cost: what the labels of the networks cost, where these are not the set's own.
+        label_cost: cost of the labels that the networks are trained on. None for the set's own labels.
     """
 
     scores: Sequence[Score] = ()
@@ -282,57 +286,60 @@ class Measurement(NamedTuple):
 
 
 class Method(ABC):
-    """Turns a real training set into a small synthetic one.
+    """Base class of distillation methods, which turn a real training set into a small synthetic one.
 
-    A method has no Python defaults: `conf/method/<name>.yaml` holds every hyper-parameter. Randomness of a step
-    comes from `ctx.generator(role, step)` and the like, so that a resumed run ends with the same bytes.
+    A method has no default values in Python: `conf/method/<name>.yaml` contains every hyper-parameter. The randomness
+    of a step comes from functions such as `ctx.generator(role, step)`, so a resumed run ends with the same bytes.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)
     citation: str
     smoke: ClassVar[dict[str, Any]] = {}
-    """Overrides that make a run take a second on a tiny set; the conformance suite uses them."""
+    """Overrides with which a run on a tiny dataset takes about a second; used by the conformance tests."""
     deterministic: ClassVar[bool] = False
-    """Whether the data alone decide the set: at every seed it is the same."""
+    """Whether the set depends only on the data and is the same for every seed."""
     uses_teachers: ClassVar[bool] = False
     """Whether the set depends on the run's teachers."""
     in_shards: ClassVar[bool] = False
-    """Whether several processes may make one set together, by `ctx.shards`."""
+    """Whether several processes may create one set together, with `ctx.shards`."""
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """Return why this method cannot distil `real` at this `ipc`, or None."""
         if real.modality not in self.modalities:
-            name, known = type(self).__name__, " and ".join(f"{kind}s" for kind in self.modalities)
-            return f"{name} distils {known}, dataset {real.name!r} holds {real.modality}s"
+            name, supported = type(self).__name__, " and ".join(f"{kind}s" for kind in self.modalities)
+            return f"{name} distils {supported}, but dataset {real.name!r} contains {real.modality}s"
         return None
 
     def check_teachers(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
-        """Return why these teachers cannot guide this method, or None; asked before any of them is trained."""
+        """Return why this method cannot use these teachers, or None; called before any of them is trained."""
         return None
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:  # noqa: B027  most methods prepare nothing
-        """Build what `distill` needs and several runs share, in `ctx.cache`."""
+        """Build what `distill` needs and several runs share, and store it in `ctx.cache`."""
 
     @abstractmethod
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
-        """Return the synthetic set. `real` is the training split alone."""
+        """Return the synthetic set. `real` contains only the training split."""
 
 
 class Evaluator(ABC):
-    """Measures a synthetic set by fresh networks."""
+    """Base class of evaluators, which measure a synthetic set by training fresh networks."""
 
     main_metric: str
     smoke: ClassVar[tuple[str, ...]] = ()
-    """Hydra overrides under which it measures a tiny set in a second; the conformance suite uses them."""
+    """Hydra overrides with which measuring a tiny set takes about a second; used by the conformance tests."""
     repeats: ClassVar[tuple[str, ...]] = ("num_networks",)
-    """Knobs that say how often is measured or looked, not what: records that differ in them alone share a ranking."""
+    """Hyper-parameters that set the number of repeats or of evaluation points, not what is measured.
+
+    Records that differ only in these share a ranking.
+    """
 
     def check_protocol(self, protocol: Protocol) -> str | None:
-        """Return why networks cannot be measured under this protocol, or None; asked before anything is distilled."""
+        """Return why networks cannot be measured under this protocol, or None; called before distillation."""
         return None
 
     def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
-        """Return why no set of this dataset can be measured with this network, or None; asked before distilling."""
+        """Return why no set of this dataset can be measured with this network, or None; called before distillation."""
         return None
 
     def check_set(self, syn: SyntheticSet, real: RealSet) -> str | None:
@@ -341,8 +348,8 @@ class Evaluator(ABC):
 
     @abstractmethod
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
-        """Yield the measurement of one fresh network after the other, leaving out those in `ctx.finished`.
+        """Yield one measurement for each fresh network that is not in `ctx.finished`.
 
-        The first measurement may have no scores: remarks and label cost of the set, which a resumed run yields again.
-        `Score.set` is filled in by the pipeline.
+        The first measurement may have no scores. It contains the remarks and the label cost of the whole set, and a
+        resumed run yields it again. The pipeline fills in `Score.set`.
         """

@@ -120,7 +120,7 @@ def test_images_are_refused_where_it_takes_graphs_alone(make_method, make_archit
     if "image" in type(method).modalities:
         assert reason is None
     else:
-        assert "distils graphs, dataset 'blobs' holds images" in reason
+        assert "distils graphs, but dataset 'blobs' contains images" in reason
 
 
 @pytest.mark.parametrize(

@@ -405,8 +405,8 @@ class TestCommand:
 
     def test_pairs_that_cannot_be_are_skipped_with_their_reason(self, dd_bench):
         for how, told in (
-            (["method=dm", *TINY], "DM distils images, dataset 'motifs' holds graphs"),
-            (["method=mirage", "dataset=digits"], "Mirage distils graphs, dataset 'digits' holds images"),
+            (["method=dm", *TINY], "DM distils images, but dataset 'motifs' contains graphs"),
+            (["method=mirage", "dataset=digits"], "Mirage distils graphs, but dataset 'digits' contains images"),
             (["method=mirage", *TINY, "model=convnet"], "ConvNet takes images, the dataset holds graphs"),
             (["method=mirage", *TINY, "method.theta=[3]"], "one threshold a class"),
             (["method=mirage", *TINY, "method.theta=[3,999]"], "no tree can be in 999 of them"),
