@@ -115,7 +115,7 @@ class Graph(Evaluator):
             seed = ctx.seed_for("evaluate", network)
             values = self._scores(syn, seed, splits, ctx)
             if not syn.whole:
-                shuffled = syn.permuted(generator("cpu", seed, "permuted"))
+                shuffled = syn.permute_labels(generator("cpu", seed, "permuted"))
                 values["permuted"] = self._scores(shuffled, seed, replace(splits, val=[]), ctx)[self.metric]
             yield measurement(network, seed, {**values, **constant})
 

@@ -72,7 +72,7 @@ class DosCond(Method):
         """See `Method`."""
         if reason := super().check_dataset(real, ipc, architecture):
             return reason
-        if not getattr(architecture.make, "weighs_edges", False):
+        if not getattr(architecture.make, "uses_edge_weights", False):
             return f"DosCond learns weights of edges, which {architecture.title} does not take. Use model=gcn"
         size = self._size(training_graphs(real))
         few = [c for c in range(real.num_classes) if int((self._sizes(real, c) <= size).sum()) < ipc]

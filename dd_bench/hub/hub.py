@@ -25,7 +25,7 @@ from dd_bench.runtime.files import file_sha256, write_atomic
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.synthetic.card import CARD, INDEX, NAME, PROVENANCE, Card, parse_card, tells_its_making
+from dd_bench.synthetic.card import CARD, INDEX, NAME, PROVENANCE, Card, has_provenance, parse_card
 
 
 def home() -> Path:
@@ -112,7 +112,7 @@ def push(folder: Path, url: str, replace: bool = False) -> str:
     """
     card = storage.load(folder)[1]
     local = storage.digest(folder)
-    files = [*card.sha256, *([PROVENANCE] if tells_its_making(folder) else [])]
+    files = [*card.sha256, *([PROVENANCE] if has_provenance(folder) else [])]
     remote = Remote.at(url)
     existing = remote.digest(CARD)
     if existing not in (None, local) and not replace:

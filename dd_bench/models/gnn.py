@@ -25,7 +25,7 @@ class GNN(Network):
     """
 
     modality: ClassVar[str] = "graph"
-    weighs_edges: ClassVar[bool] = False
+    uses_edge_weights: ClassVar[bool] = False
     """Whether it takes `Graphs.weights`."""
 
     def __init__(
@@ -144,7 +144,7 @@ class Labels(nn.Module):
 class GCN(GNN):
     """Kipf and Welling, ICLR 2017; blind to edge labels."""
 
-    weighs_edges = True
+    uses_edge_weights = True
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""

@@ -68,7 +68,7 @@ def evaluate(cfg: DictConfig) -> Record:
     folder = set_folder(cfg)
     card = read_card(folder)
     experiment = compose(cfg)
-    if reason := storage.fits(card, experiment.real):
+    if reason := storage.check_dataset(card, experiment.real):
         raise ValueError(f"{folder} cannot be evaluated on this dataset: {reason}")
     if reason := experiment.architecture.check_shape() or experiment.check_evaluation():
         raise Unsupported(reason)

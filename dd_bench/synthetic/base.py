@@ -1,4 +1,4 @@
-"""The contract of a synthetic set: what is stored, and what a network trains on."""
+"""Base classes of synthetic sets, and checks of what is read from a file."""
 
 from __future__ import annotations
 
@@ -17,30 +17,30 @@ Space = Literal["pixel", "unit", "input"]
 
 
 class SyntheticSet(ABC):
-    """A distilled set: tensors that are stored, and how to train on them."""
+    """A distilled set: the stored tensors, and the inputs and labels that networks are trained on."""
 
     kind: ClassVar[str]
     modality: ClassVar[str] = "image"
-    task: ClassVar[str] = "image-classification"  # as Hugging Face calls it
-    protocol: ClassVar[str] = "dsa-1000"  # to name beside it
-    main_tensors: ClassVar[str] = "images, labels"
+    task: ClassVar[str] = "image-classification"  # Hugging Face's name
+    protocol: ClassVar[str] = "dsa-1000"  # suggested in the set's README
+    main_tensors: ClassVar[str] = "images, labels"  # listed in the set's README
     class_names: tuple[str, ...]
     preprocess: Preprocess
     labels: Tensor
     lr: float | None
-    """The learning rate that was distilled along with the set, if one was."""
+    """The learning rate that was distilled with the set, or None."""
 
     @abstractmethod
     def materialise(self, device: torch.device) -> tuple[Any, Tensor]:
-        """Return what a network trains on: its inputs (images `(n, c, h, w)` float32) and labels, on `device`."""
+        """Return the training inputs (images: float32 `(n, c, h, w)`) and their labels, on `device`."""
 
     @abstractmethod
     def tensors(self) -> dict[str, Tensor]:
-        """Return every tensor that is stored."""
+        """Return all stored tensors by name."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Return what JSON can hold of the set; with `tensors()` it says everything."""
+        """Return the JSON-serialisable fields of the set; together with `tensors()` they define it."""
 
     @classmethod
     @abstractmethod
@@ -51,36 +51,36 @@ class SyntheticSet(ABC):
         class_names: tuple[str, ...],
         preprocess: Preprocess,
     ) -> Self:
-        """Rebuild and checks a set; raises ValueError saying what is wrong."""
+        """Rebuild a set from `config()` and `tensors()`. Raise ValueError if they are not valid."""
 
     @abstractmethod
     def pictures(self) -> tuple[Tensor, Tensor]:
-        """Return what a person may look at: pixels in [0, 1] `(n, c, h, w)` and the class of each `(n,)`."""
+        """Return images for the preview: pixels in [0, 1] `(n, c, h, w)` and their classes `(n,)`."""
 
     @abstractmethod
-    def explained(self) -> str:
-        """Return what the stored tensors are, for those who read them without this package."""
+    def describe_tensors(self) -> str:
+        """Return the README's description of the stored tensors, for readers without this package."""
 
     @abstractmethod
     def check_ipc(self, ipc: int) -> None:
-        """Raise ValueError unless the set holds `ipc` stored images of every class."""
+        """Raise ValueError unless the set stores `ipc` images of every class."""
 
     def controls(self) -> dict[str, SyntheticSet]:
-        """Return the sets that say what a part of this one is worth, by name: each is to be scored beside it."""
+        """Return control sets by name, each without a part of this set; they are scored in addition to it."""
         return {}
 
     def size_metrics(self) -> dict[str, int]:
-        """Return the sizes, beside the bytes, by which papers call sets of this kind equal."""
+        """Return the sizes, other than bytes, that papers use to compare sets of this kind."""
         return {}
 
     def identity(self) -> str:
-        """Return the sha256 of all that is stored and of the preprocessing: the same on every device."""
+        """Return the sha256 of everything that is stored and of the preprocessing; the same on every device."""
         tensors = [t for _, t in sorted(self.tensors().items())]
         text = json.dumps([self.kind, self.config(), self.preprocess.digest], sort_keys=True)
         return content_digest(tensors, (*self.class_names, text))
 
     def stored_bytes(self) -> dict[str, int]:
-        """Return the bytes of every stored part, at its stored dtype: images, labels, decoders, all of it."""
+        """Return the bytes of every stored tensor at its stored dtype, including those of the preprocessing."""
         parts = {**self.tensors(), **{f"preprocess.{k}": v for k, v in self.preprocess.tensors().items()}}
         return {name: t.numel() * t.element_size() for name, t in sorted(parts.items())}
 
@@ -97,23 +97,23 @@ class SyntheticImages(SyntheticSet):
         """Like `materialise`, but decodes inputs lazily, batch by batch."""
 
     def network_inputs(self, device: torch.device) -> tuple[Inputs, Tensor]:
-        """Return inputs and labels; inputs of more than `MATERIALISE_LIMIT` bytes are decoded lazily."""
+        """Return inputs and labels. Inputs are decoded lazily if they exceed `MATERIALISE_LIMIT` bytes."""
         inputs, labels = self.materialise_lazily(device)
-        one = inputs[torch.zeros(1, dtype=torch.int64, device=device)]
-        if len(inputs) * one.numel() * one.element_size() > MATERIALISE_LIMIT:
+        first = inputs[torch.zeros(1, dtype=torch.int64, device=device)]
+        if len(inputs) * first.numel() * first.element_size() > MATERIALISE_LIMIT:
             return inputs, labels
         return self.materialise(device)
 
 
-def require(tensors: dict[str, Tensor], *names: str) -> None:
-    """Raise ValueError unless the file holds what a set is made of."""
+def require_tensors(tensors: dict[str, Tensor], *names: str) -> None:
+    """Raise ValueError if a required tensor is missing."""
     if missing := sorted(set(names) - set(tensors)):
-        raise ValueError(f"tensor {missing[0]!r} is missing; the file holds {sorted(tensors)}")
+        raise ValueError(f"tensor {missing[0]!r} is missing; the file contains {sorted(tensors)}")
 
 
 def check_shape(shape: list[int], config: dict[str, Any], preprocess: Preprocess) -> None:
-    """Raise ValueError unless images `(c, h, w)` are what the card says, and what its preprocessing takes."""
+    """Raise ValueError unless the shape `(c, h, w)` matches the card and the preprocessing accepts it."""
     if shape != config["image_shape"]:
-        raise ValueError(f"images are {shape}, the card says {config['image_shape']}")
+        raise ValueError(f"images have shape {shape}, but the card gives {config['image_shape']}")
     if not preprocess.accepts(shape):
-        raise ValueError(f"its preprocessing {preprocess.config()} does not take images {shape}")
+        raise ValueError(f"its preprocessing {preprocess.config()} does not accept images of shape {shape}")

@@ -1,6 +1,6 @@
-"""`card.json`: what a synthetic set is, how it was made, and the sha256 of every other file. Without torch.
+"""`card.json`: the description of a synthetic set and the sha256 of its other files. Imports no torch.
 
-A card may be a stranger's: what is read here is of the right kind, of a size that can be shown, and can be written.
+A card may come from an untrusted source. The schema checks types and limits text lengths and number ranges.
 """
 
 from __future__ import annotations
@@ -20,15 +20,15 @@ CARD, PROVENANCE = "card.json", "provenance.json"
 TENSORS, TRANSFORM = "synthetic.safetensors", "preprocess.safetensors"
 PREVIEW, README = "preview.png", "README.md"
 INDEX = "index.json"
-"""Names the sets in a folder of a web server, many of which list nothing: `{"sets": [...]}`."""
+"""Lists the sets in a folder of a web server, as `{"sets": [...]}`; many servers have no directory listing."""
 NAME = r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,199}"
-"""Names of folders and files that stand in a URL and in a command as they are."""
+"""Names of folders and files that need no escaping in a URL or in a shell command."""
 
 Text = Annotated[str, StringConstraints(max_length=10_000)]
 
 
 class Card(BaseModel):
-    """`card.json`."""
+    """Schema of `card.json`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -59,7 +59,7 @@ class Card(BaseModel):
 
 
 class Provenance(BaseModel):
-    """`provenance.json`; every field may be absent."""
+    """Schema of `provenance.json`; every field is optional."""
 
     seconds: dict[str, Seconds] = {}
     peak_memory: dict[str, Count] = {}
@@ -71,47 +71,45 @@ class Provenance(BaseModel):
 
 
 def read_card(folder: Path) -> Card:
-    """Read and checks `card.json`.
+    """Read and check `card.json`.
 
     Raises:
-        ValueError: missing, or refused by `parse_card`.
+        ValueError: the card is missing or not valid, see `parse_card`.
     """
     path = folder / CARD
     if not path.is_file():
-        raise ValueError(f"{folder} is no synthetic set: it has no {CARD}")
+        raise ValueError(f"{folder} is not a synthetic set: it has no {CARD}")
     return parse_card(path.read_bytes(), str(path))
 
 
 def parse_card(content: bytes, where: str) -> Card:
-    """Read and checks the bytes of a card; `where` names them in messages.
+    """Parse and check the bytes of a card; `where` is its path or URL in error messages.
 
     Raises:
-        ValueError: not JSON, of another schema version, or not valid.
+        ValueError: the card is not JSON, has another schema version, or does not match the schema.
     """
     try:
         data = parse_json(content)
         if data.get("schema_version") != SCHEMA_VERSION:
-            raise ValueError(
-                f"schema_version={data.get('schema_version')!r}, this version reads {SCHEMA_VERSION}"
-            )
+            raise ValueError(f"schema_version must be {SCHEMA_VERSION}, got {data.get('schema_version')!r}")
         return Card.model_validate(data)
     except ValidationError as error:
-        told = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
-        raise ValueError(f"{where} is not a valid card: {told}") from error
+        problems = "; ".join(f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in error.errors())
+        raise ValueError(f"{where} is not a valid card: {problems}") from error
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{where} is not a valid card: {error}") from error
 
 
-def damaged(folder: Path, card: Card) -> tuple[Path, str] | None:
-    """Return the first file of a set that is missing or is not what its card says, with the sha256 that was wanted."""
-    for name, wanted in card.sha256.items():
-        if file_sha256(folder / name) != wanted:
-            return folder / name, wanted
+def find_damaged_file(folder: Path, card: Card) -> tuple[Path, str] | None:
+    """Return the first missing or modified file of a set and its expected sha256, or None."""
+    for name, expected in card.sha256.items():
+        if file_sha256(folder / name) != expected:
+            return folder / name, expected
     return None
 
 
 def read_provenance(folder: Path) -> dict[str, Any]:
-    """Return the fields of `Provenance` that a set gives; none where the file is absent or says something else."""
+    """Return the fields in `provenance.json`; an empty dictionary if the file is missing or not valid."""
     try:
         return Provenance.model_validate_json((folder / PROVENANCE).read_bytes()).model_dump(
             exclude_unset=True
@@ -120,9 +118,9 @@ def read_provenance(folder: Path) -> dict[str, Any]:
         return {}
 
 
-def tells_its_making(folder: Path) -> bool:
-    """Whether the provenance of a set can go elsewhere with it.
+def has_provenance(folder: Path) -> bool:
+    """Whether a set has a valid `provenance.json` that can be copied with it.
 
-    No hash covers this file: a link, which may lead anywhere on this machine, is not followed.
+    A symbolic link is rejected: the file has no hash in the card, and a link could point to any file on this computer.
     """
     return not (folder / PROVENANCE).is_symlink() and read_provenance(folder) != {}

@@ -13,21 +13,22 @@ from dd_bench.data.dataset import RealSet
 from dd_bench.data.inputs import LazyInputs
 from dd_bench.data.labels import check_labels
 from dd_bench.data.preprocess import Preprocess
-from dd_bench.synthetic.base import SyntheticImages, SyntheticSet, check_shape, require
+from dd_bench.synthetic.base import SyntheticImages, SyntheticSet, check_shape, require_tensors
 from dd_bench.synthetic.images import ImageSet
 
 
 @dataclass(frozen=True)
 class CompensatedSet(SyntheticImages):
-    """Natural images, and compensators that are added to them: INFER's sets (Zhang et al., ICLR 2025).
+    """Natural images with compensators that are added to them, as in INFER (Zhang et al., ICLR 2025).
 
-    A natural set is one image of each class; each of its compensators makes of it another image of every class. K
-    natural sets of C classes with M compensators each store K C + K M images and train on (M + 1) K C.
+    A natural set contains one image of each class. Each of its compensators is added to all images of the set and so
+    gives one more image of every class. K natural sets of C classes with M compensators each store K C + K M images,
+    and networks train on (M + 1) K C.
 
     Attributes:
-        images: the natural images, uint8 `(K C, c, h, w)`, set by set.
+        images: the natural images, uint8 `(K C, c, h, w)`, grouped by natural set.
         labels: int64 `(K C,)`.
-        compensators: added to network inputs, float16 `(K, M, c, h, w)`.
+        compensators: float16 `(K, M, c, h, w)`, added to network inputs.
         source: indices of the natural images in the training split.
     """
 
@@ -46,37 +47,40 @@ class CompensatedSet(SyntheticImages):
         """Raise ValueError unless shapes, dtypes, ranges and labels agree."""
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
             raise ValueError(
-                f"natural images are uint8 (n, c, h, w); got {self.images.dtype} {tuple(self.images.shape)}"
+                "natural images must be uint8 (n, c, h, w), "
+                f"got {self.images.dtype} {tuple(self.images.shape)}"
             )
         u, k = self.compensators, len(self.class_names)
         if u.dtype != torch.float16 or u.ndim != 5 or u.shape[2:] != self.images.shape[1:]:
             raise ValueError(
-                f"compensators are float16 (K, M, c, h, w) of images {tuple(self.images.shape[1:])}; "
+                f"compensators must be float16 (K, M, c, h, w) with (c, h, w) = {tuple(self.images.shape[1:])}, "
                 f"got {u.dtype} {tuple(u.shape)}"
             )
         if len(self.images) != len(u) * k or not len(u):
             raise ValueError(
-                f"{len(u)} natural sets of {k} classes are {len(u) * k} images; there are {len(self.images)}"
+                f"{len(u)} natural sets of {k} classes need {len(u) * k} images, got {len(self.images)}"
             )
         if not bool(torch.isfinite(u).all()):
-            raise ValueError("some values of the compensators are not finite")
+            raise ValueError("some compensator values are not finite")
         check_labels(self.labels, len(self.images), k)
         for number, labels in enumerate(self.labels.view(len(u), k)):
             if len(labels.unique()) != k:
-                raise ValueError(f"natural set {number} has not one image of each of the {k} classes")
+                raise ValueError(f"natural set {number} must contain one image of each of the {k} classes")
         if len(self.source) != len(self.images):
-            raise ValueError(f"{len(self.images)} natural images, but {len(self.source)} sources")
+            raise ValueError(
+                f"{len(self.images)} natural images need as many sources, got {len(self.source)}"
+            )
 
     @classmethod
     def of(cls, real: RealSet, index: Tensor, compensators: Tensor) -> CompensatedSet:
-        """Build the set of the training images `index (K C,)` and `compensators (K, M, c, h, w)`."""
+        """Build a set from the training images `index (K C,)` and `compensators (K, M, c, h, w)`."""
         pixels, labels = real.train.pixels(index).cpu(), real.train.labels[index].cpu()
         half = compensators.detach().cpu().half().contiguous()
         source = tuple(index.tolist())
         return cls(pixels, labels, half, real.class_names, real.preprocess, source)
 
     def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `SyntheticSet`: the natural images, then those of each compensator, clamped to what pixels can be."""
+        """See `SyntheticSet`; natural images first, then the compensated ones, clamped to the range of pixels."""
         inputs, labels = self.materialise_lazily(device)
         return inputs[torch.arange(len(inputs), device=device)], labels
 
@@ -88,12 +92,12 @@ class CompensatedSet(SyntheticImages):
         return LazyInputs(len(labels), device, pick), labels
 
     def _pick(self, images: Tensor, compensators: Tensor, index: Tensor) -> Tensor:
-        added, which = index // len(images) - 1, index % len(images)  # -1: none is added
+        added, which = index // len(images) - 1, index % len(images)  # -1: the natural image itself
         x = self.preprocess(images[which].float() / 255)
         low, high = (self.preprocess(torch.full_like(x[:1], v)) for v in (0.0, 1.0))
         u = compensators[which // len(self.class_names), added.clamp_min(0)].float()
-        made = torch.minimum(torch.maximum(x + u, low), high)
-        return torch.where((added < 0).view(-1, 1, 1, 1), x, made)
+        compensated = torch.minimum(torch.maximum(x + u, low), high)
+        return torch.where((added < 0).view(-1, 1, 1, 1), x, compensated)
 
     def controls(self) -> dict[str, SyntheticSet]:
         """See `SyntheticSet`: the natural images alone."""
@@ -104,7 +108,7 @@ class CompensatedSet(SyntheticImages):
         """See `SyntheticSet`."""
         return {"images": self.images, "labels": self.labels, "compensators": self.compensators}
 
-    def explained(self) -> str:
+    def describe_tensors(self) -> str:
         """See `SyntheticSet`."""
         k, m = self.compensators.shape[:2]
         return f"""Images are {list(self.images.shape[1:])}, uint8: {k} sets of one image a class. `compensators[i, j]`
@@ -121,8 +125,8 @@ is added to the images of set i after `card.json`'s `preprocess`, and the sum cl
         c = len(self.class_names)
         if k * (c + m) > ipc * c:
             raise ValueError(
-                f"ipc={ipc} of {c} classes is {ipc * c} images; {k} natural sets with {m} compensators each are "
-                f"{k * (c + m)}"
+                f"ipc={ipc} and {c} classes allow {ipc * c} images, but {k} natural sets with {m} compensators each "
+                f"store {k * (c + m)}"
             )
 
     @classmethod
@@ -134,7 +138,7 @@ is added to the images of set i after `card.json`'s `preprocess`, and the sum cl
         preprocess: Preprocess,
     ) -> Self:
         """See `SyntheticSet`."""
-        require(tensors, "images", "labels", "compensators")
+        require_tensors(tensors, "images", "labels", "compensators")
         shape = list(tensors["images"].shape[1:])
         check_shape(shape, config, preprocess)
         return cls(
@@ -147,7 +151,7 @@ is added to the images of set i after `card.json`'s `preprocess`, and the sum cl
         )
 
     def pictures(self) -> tuple[Tensor, Tensor]:
-        """See `SyntheticSet`; each natural image is followed by what its compensators make of it."""
+        """See `SyntheticSet`; each natural image is followed by its compensated versions."""
         m = self.compensators.shape[1]
         inputs, labels = self.materialise(torch.device("cpu"))
         pixels = self.preprocess.inverse(inputs).clamp(0, 1).unflatten(0, (m + 1, -1))

@@ -1,4 +1,4 @@
-"""The synthetic sets of graphs: whole graphs, and sets of computation trees."""
+"""Synthetic sets of graphs: whole graphs, and sets of computation trees."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dd_bench.data.graphs import Graphs, GraphShape
 from dd_bench.data.labels import check_labels
 from dd_bench.data.preprocess import Identity, Preprocess
 from dd_bench.models.architecture import Architecture
-from dd_bench.synthetic.base import SyntheticSet, require
+from dd_bench.synthetic.base import SyntheticSet, require_tensors
 from dd_bench.synthetic.graph_pictures import draw
 
 Weighting = Literal["none", "sampling", "loss"]
@@ -25,9 +25,9 @@ class SyntheticGraphs(SyntheticSet):
     """A set whose training samples are graphs.
 
     Attributes:
-        shape: values of the labels of nodes and edges.
-        weighting: what `weights()` do: nothing, draw the batches, or weigh the loss.
-        whole: this is the whole training set, and its ipc only names a column.
+        shape: number of values of each node label and each edge label.
+        weighting: use of `weights()`: "none", "sampling" (batches are drawn with them) or "loss" (it is weighted).
+        whole: whether this is the whole training set. Its ipc is then not checked.
     """
 
     modality = "graph"
@@ -49,60 +49,59 @@ class SyntheticGraphs(SyntheticSet):
         return torch.ones(len(self.labels))
 
     def paper_bytes(self) -> int:
-        """Return the size as papers on graphs count it: two bytes a node label and an edge's end, an edge once.
+        """Return the size in bytes as papers on graphs count it: two bytes per node label and two per end of an edge.
 
-        Edge labels are counted where there is more than one of them. Mirage's 318 bytes on NCI1 are 59 labels and 50
-        edges; at its thresholds there are 51 and 43 here, 274 bytes.
+        An undirected edge is counted once. Edge labels take two bytes each and are counted only if they differ from
+        each other. Mirage's 318 bytes on NCI1 are 59 labels and 50 edges. With its thresholds, this implementation
+        finds 51 labels and 43 edges, 274 bytes.
         """
         graphs, _ = self.materialise(torch.device("cpu"))
-        once = (
-            graphs.edges[0] < graphs.edges[1]
-            if graphs.roots is None
-            else torch.ones_like(graphs.edges[0]).bool()
-        )
+        source, target = graphs.edges
+        once = source < target if graphs.roots is None else torch.ones_like(source, dtype=torch.bool)
         labels = graphs.edge_labels[once]
-        marks = labels.numel() if bool((labels != labels[:1]).any()) else 0
-        return 2 * (graphs.nodes.numel() + 2 * int(once.sum()) + marks)
+        counted = labels.numel() if bool((labels != labels[:1]).any()) else 0
+        return 2 * (graphs.nodes.numel() + 2 * int(once.sum()) + counted)
 
     def size_metrics(self) -> dict[str, int]:
-        """See `SyntheticSet`: samples, nodes and `paper_bytes` of the whole set."""
+        """See `SyntheticSet`; number of samples, number of nodes and `paper_bytes` of the whole set."""
         graphs, labels = self.materialise(torch.device("cpu"))
         return {"samples": len(labels), "nodes": len(graphs.nodes), "paper bytes": self.paper_bytes()}
 
     def caveats(self, architecture: Architecture) -> list[str]:
-        """Return what a network of this architecture does not see of these samples as it would of whole graphs."""
+        """Return remarks on how this architecture treats the samples differently from whole graphs."""
         return []
 
-    def permuted(self, generator: torch.Generator) -> Self:
-        """Return the set with its labels dealt out anew: a control that knows sizes, not classes.
+    def permute_labels(self, generator: torch.Generator) -> Self:
+        """Return the set with permuted labels, a control whose labels carry no information on the class.
 
-        Every class's samples get the labels of all classes in proportion, as far as whole samples allow: a plain
-        shuffle of few samples is often the set itself. Of one sample a class a deal is still one of few.
+        The samples of each class receive labels of all classes in proportion to their frequency, up to rounding.
+        A plain shuffle of a few samples would often leave most labels as they are. With one sample per class there
+        are few permutations, and the result may still equal the set.
         """
         order = self.labels.argsort(stable=True)
         order = order[torch.randperm(len(order), generator=generator)]
-        order = order[self.labels[order].argsort(stable=True)]  # class by class, shuffled within
+        order = order[self.labels[order].argsort(stable=True)]  # class by class, shuffled within each
         counts = torch.bincount(self.labels, minlength=len(self.class_names))
         rank = torch.cat([torch.arange(int(n)) for n in counts])
-        dealt = self.labels.sort().values
+        new = self.labels.sort().values
         offset = torch.rand(len(counts), generator=generator)
-        place = (rank + offset[dealt]) / counts[dealt]  # label by label, evenly over all samples
+        position = (rank + offset[new]) / counts[new]  # spreads each label evenly over all samples
         labels = torch.empty_like(self.labels)
-        labels[order] = dealt[place.argsort(stable=True)]
+        labels[order] = new[position.argsort(stable=True)]
         return replace(self, labels=labels)  # type: ignore[type-var]
 
     def check_ipc(self, ipc: int) -> None:
-        """See `SyntheticSet`; for graphs the most that a class may have."""
+        """See `SyntheticSet`; for graphs, `ipc` is the maximum number of samples of a class."""
         counts = torch.bincount(self.labels, minlength=len(self.class_names))
         c = int(counts.argmax())
         if int(counts[c]) > ipc:
             raise ValueError(
-                f"ipc={ipc}, but class {self.class_names[c]!r} has {int(counts[c])} samples. Use ipc={int(counts[c])}, "
-                "which bounds the samples of a class"
+                f"ipc={ipc} is the maximum number of samples per class, but class {self.class_names[c]!r} has "
+                f"{int(counts[c])}. Use ipc={int(counts[c])}"
             )
 
     def pictures(self) -> tuple[Tensor, Tensor]:
-        """See `SyntheticSet`: drawings of the first ten of each class."""
+        """See `SyntheticSet`; drawings of the first ten samples of each class."""
         graphs, labels = self.materialise(torch.device("cpu"))
         first = torch.cat([(labels == c).nonzero()[:10, 0] for c in labels.unique()])
         return draw(graphs[first]), labels[first]
@@ -110,13 +109,13 @@ class SyntheticGraphs(SyntheticSet):
 
 @dataclass(frozen=True, eq=False)
 class GraphSet(SyntheticGraphs):
-    """Graphs with classes.
+    """Graphs with class labels.
 
     Attributes:
-        graphs: both directions of an undirected edge are there; one of them is stored.
+        graphs: the graphs. They contain both directions of an undirected edge, of which one is stored.
         labels: int64 `(n,)`.
         source: for a coreset, the indices of its graphs in the training split.
-        whole: this is the whole training set, and its ipc only names a column.
+        whole: whether this is the whole training set. Its ipc is then not checked.
     """
 
     kind: ClassVar[str] = "graphs"
@@ -129,13 +128,13 @@ class GraphSet(SyntheticGraphs):
     whole: bool = False
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless the graphs are whole and every label names something."""
+        """Raise ValueError unless the graphs are consistent and all labels are in range."""
         self.graphs.check(self.shape)
         check_labels(self.labels, len(self.graphs), len(self.class_names))
 
     @classmethod
     def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> GraphSet:
-        """Build the set of the training graphs `index (n,)`."""
+        """Build a set from the training graphs `index (n,)`."""
         train = training_graphs(real)
         graphs, labels = train.graphs[index].to(torch.device("cpu")), train.labels[index].cpu()
         return cls(graphs, labels, train.spec, real.class_names, tuple(index.tolist()), whole)
@@ -150,19 +149,19 @@ class GraphSet(SyntheticGraphs):
             super().check_ipc(ipc)
 
     def tensors(self) -> dict[str, Tensor]:
-        """See `SyntheticSet`; in the shortest integers that hold them."""
+        """See `SyntheticSet`; integers have the smallest sufficient dtype."""
         g = self.graphs
         once = g.edges[0] < g.edges[1]
         stored = {
-            "nodes": g.nodes if g.nodes.is_floating_point() else shortest(g.nodes),
-            "edges": shortest(g.edges[:, once]),
-            "edge_labels": shortest(g.edge_labels[once]),
-            "sizes": shortest(g.num_nodes),
-            "labels": shortest(self.labels),
+            "nodes": g.nodes if g.nodes.is_floating_point() else to_smallest_dtype(g.nodes),
+            "edges": to_smallest_dtype(g.edges[:, once]),
+            "edge_labels": to_smallest_dtype(g.edge_labels[once]),
+            "sizes": to_smallest_dtype(g.num_nodes),
+            "labels": to_smallest_dtype(self.labels),
         }
         return {name: tensor for name, tensor in stored.items() if tensor.numel()}
 
-    def explained(self) -> str:
+    def describe_tensors(self) -> str:
         """See `SyntheticSet`."""
         return """Graph i has `sizes[i]` nodes; those of all graphs stand one after the other. `nodes` holds the labels
 of each, or a weight for each value of a label; `edges` each undirected edge once, by the numbers of its nodes."""
@@ -184,17 +183,19 @@ of each, or a weight for each value of a label; `edges` each undirected edge onc
         preprocess: Preprocess,
     ) -> Self:
         """See `SyntheticSet`."""
-        require(tensors, "nodes", "sizes", "labels")
+        require_tensors(tensors, "nodes", "sizes", "labels")
         shape = GraphShape(*(tuple(column) for column in config["shape"]))
         nodes, sizes = tensors["nodes"], tensors["sizes"].long()
         if bool((sizes < 1).any()) or int(sizes.sum()) != len(nodes):
-            raise ValueError(f"sizes of {int(sizes.sum())} nodes, there are {len(nodes)}")
+            raise ValueError(
+                f"sizes must be >= 1 and sum to the number of nodes, {len(nodes)}, got {int(sizes.sum())}"
+            )
         once = tensors.get("edges", torch.zeros(2, 0)).long()
-        marks = tensors.get("edge_labels", torch.zeros(once.shape[1], len(shape.edges))).long()
+        edge_labels = tensors.get("edge_labels", torch.zeros(once.shape[1], len(shape.edges))).long()
         graphs = Graphs(
             nodes if nodes.is_floating_point() else nodes.long(),
             torch.cat([once, once.flip(0)], 1),
-            torch.cat([marks, marks]),
+            torch.cat([edge_labels, edge_labels]),
             torch.cat([sizes.new_zeros(1), sizes.cumsum(0)]),
         )
         source = None if config["source"] is None else tuple(config["source"])
@@ -205,21 +206,23 @@ of each, or a weight for each value of a label; `edges` each undirected edge onc
 
 @dataclass(frozen=True, eq=False)
 class TreeSet(SyntheticGraphs):
-    """Set of rooted trees with classes; a sample is the disjoint union of a set's trees, read out at their roots.
+    """Sets of rooted trees with class labels.
 
-    The edges of a tree point to its root. A tree that several sets name is stored once.
+    A sample is the disjoint union of the trees of one set, with a readout over their roots. The edges of a tree point
+    to its root. A tree that belongs to several sets is stored once.
 
     Attributes:
-        nodes: labels of the nodes of all trees, int64 `(v, f)`; a tree begins with its root.
-        parents: the node that each is a child of, int64 `(v,)`; a root's is itself.
-        edge_labels: of the edge to the parent, int64 `(v, g)`; a root's mean nothing.
-        degrees: neighbours of a node in the graph that it comes from, int64 `(v,)`.
-        sizes: nodes of each tree.
-        patterns: trees of all sets, one set after the other.
+        nodes: node labels of all trees, int64 `(v, f)`. The first node of a tree is its root.
+        parents: index of each node's parent, int64 `(v,)`. A root is its own parent.
+        edge_labels: labels of the edge to the parent, int64 `(v, g)`; not used for roots.
+        degrees: number of neighbours of each node in the graph that it comes from, int64 `(v,)`; None: not stored.
+        sizes: number of nodes of each tree.
+        patterns: indices of the trees of all sets, one set after the other.
         pattern_sizes: number of trees of each set, `(n,)`.
-        support: real graphs of its class that hold all trees of a set, `(n,)`.
+        support: number of real graphs of its class that contain all trees of a set, `(n,)`.
         labels: int64 `(n,)`.
-        class_graphs: real graphs of each class, of which weights are fractions; None: weights are the supports.
+        class_graphs: number of real graphs of each class, by which supports are divided to give weights. None: the
+            supports themselves are the weights.
     """
 
     kind: ClassVar[str] = "trees"
@@ -240,46 +243,53 @@ class TreeSet(SyntheticGraphs):
     class_graphs: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless trees and sets are whole and every label names something."""
+        """Raise ValueError unless trees and sets are consistent and all labels are in range."""
         v = len(self.nodes)
         if not len(self.sizes) or bool((self.sizes < 1).any()):
             raise ValueError(
-                f"trees of {self.sizes.tolist()[:5]} nodes: a set has a tree or more, each of a node or more"
+                f"a set needs at least one tree and a tree at least one node, got sizes {self.sizes.tolist()[:5]}"
             )
         if int(self.sizes.sum()) != v or len(self.parents) != v or len(self.edge_labels) != v:
-            raise ValueError(f"trees of {int(self.sizes.sum())} nodes, there are {v}")
+            raise ValueError(
+                f"the sum of sizes, parents and edge_labels must match the number of nodes, {v}, got "
+                f"{int(self.sizes.sum())}, {len(self.parents)} and {len(self.edge_labels)}"
+            )
         if self.weighting not in get_args(Weighting):
-            raise ValueError(f"weighting {self.weighting!r}; wanted one of {', '.join(get_args(Weighting))}")
+            raise ValueError(
+                f"weighting must be one of {', '.join(get_args(Weighting))}, got {self.weighting!r}"
+            )
         root = torch.repeat_interleave(self.sizes.cumsum(0) - self.sizes, self.sizes)
-        at = torch.arange(v)
-        wrong = (
-            (self.parents >= at) & (at != root) | (self.parents < root) | (at == root) & (self.parents != at)
-        )
+        node = torch.arange(v)
+        is_root = node == root
+        wrong = (self.parents >= node) & ~is_root | (self.parents < root) | is_root & (self.parents != node)
         if bool(wrong.any()):
             first = int(wrong.nonzero()[0])
             raise ValueError(
-                f"node {first} has parent {int(self.parents[first])}: a root is its own, another node's stands before "
-                "it in its tree"
+                f"node {first} has parent {int(self.parents[first])}: a root must be its own parent, and any other "
+                "parent must come before the node in its tree"
             )
         if not len(self.patterns):
-            raise ValueError("there are no sets of trees")
+            raise ValueError("patterns must not be empty")
         if int(self.pattern_sizes.sum()) != len(self.patterns) or bool((self.pattern_sizes < 1).any()):
-            raise ValueError(f"sets of {int(self.pattern_sizes.sum())} trees, {len(self.patterns)} are named")
+            raise ValueError(
+                f"pattern_sizes must be >= 1 and sum to the number of patterns, {len(self.patterns)}, "
+                f"got {int(self.pattern_sizes.sum())}"
+            )
         if not 0 <= int(self.patterns.min()) <= int(self.patterns.max()) < len(self.sizes):
-            raise ValueError(f"a set names a tree outside 0..{len(self.sizes) - 1}")
+            raise ValueError(f"patterns must be in 0..{len(self.sizes) - 1}")
         if len(self.support) != len(self.pattern_sizes) or bool((self.support < 1).any()):
-            raise ValueError("every set has a support of one or more")
+            raise ValueError(f"every one of the {len(self.pattern_sizes)} sets must have a support >= 1")
         if self.class_graphs is not None and (
             len(self.class_graphs) != len(self.class_names) or min(self.class_graphs) < 1
         ):
             raise ValueError(
-                f"{len(self.class_names)} classes have graphs, one or more each: {self.class_graphs}"
+                f"class_graphs must be {len(self.class_names)} integers >= 1, got {self.class_graphs}"
             )
         check_labels(self.labels, len(self.pattern_sizes), len(self.class_names))
         self._trees.check(self.shape)
 
     def depth(self) -> int:
-        """Return the levels of the deepest tree; 0 for roots alone."""
+        """Return the depth of the deepest tree; 0 if all trees are single nodes."""
         level = torch.zeros_like(self.parents)
         for _ in range(len(level)):
             deeper = torch.where(self.parents == torch.arange(len(level)), 0, level[self.parents] + 1)
@@ -292,14 +302,14 @@ class TreeSet(SyntheticGraphs):
         """See `SyntheticGraphs`."""
         knobs, title, depth = architecture.knobs, architecture.title, self.depth()
         found, layers = [], knobs.get("layers", 0)
-        alone = self.degrees is not None and not bool(self.degrees.any())  # whole, however deep they were cut
-        if layers > depth and not alone:
+        isolated = self.degrees is not None and not bool(self.degrees.any())  # complete at any depth
+        if layers > depth and not isolated:
             unless = " unless it has no neighbours" if depth == 0 else ""
             found.append(
                 f"{title} has {layers} layers, the trees {depth} levels: a root's embedding is not that of its "
                 f"node{unless}. Use method.depth={layers} or model.layers={depth}"
             )
-        if getattr(architecture.make, "weighs_edges", False):
+        if getattr(architecture.make, "uses_edge_weights", False):
             found.append(
                 f"{title} divides by degrees, which these trees do not hold: a leaf counts as a node without "
                 "neighbours. Use method.degrees=true"
@@ -313,25 +323,25 @@ class TreeSet(SyntheticGraphs):
 
     @property
     def _trees(self) -> Graphs:
-        """The trees, each a graph of its own."""
+        """The trees as separate graphs."""
         root = self.sizes.cumsum(0) - self.sizes
-        child = torch.ones(len(self.nodes), dtype=torch.bool).index_fill_(0, root, False)
-        at = child.nonzero().flatten()
+        is_child = torch.ones(len(self.nodes), dtype=torch.bool).index_fill_(0, root, False)
+        child = is_child.nonzero().flatten()
         ptr = torch.cat([self.sizes.new_zeros(1), self.sizes.cumsum(0)])
-        edges = torch.stack([at, self.parents[at]])
-        return Graphs(self.nodes, edges, self.edge_labels[at], ptr, ~child, self.degrees)
+        edges = torch.stack([child, self.parents[child]])
+        return Graphs(self.nodes, edges, self.edge_labels[child], ptr, ~is_child, self.degrees)
 
     def materialise(self, device: torch.device) -> tuple[Graphs, Tensor]:
         """See `SyntheticSet`."""
         trees = self._trees[self.patterns]
-        of_pattern = torch.repeat_interleave(torch.arange(len(self.labels)), self.pattern_sizes)
-        sizes = torch.zeros_like(self.pattern_sizes).index_add_(0, of_pattern, trees.num_nodes)
+        sample = torch.repeat_interleave(torch.arange(len(self.labels)), self.pattern_sizes)
+        sizes = torch.zeros_like(self.pattern_sizes).index_add_(0, sample, trees.num_nodes)
         ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
         forest = Graphs(trees.nodes, trees.edges, trees.edge_labels, ptr, trees.roots, trees.degrees)
         return forest.to(device), self.labels.to(device)
 
     def weights(self) -> Tensor:
-        """See `SyntheticGraphs`: the shares of their classes that hold them, unless `weighting` is none."""
+        """See `SyntheticGraphs`; proportional to `support`, or to its share of the class, unless weighting is none."""
         if self.weighting == "none":
             return super().weights()
         weight = self.support.float()
@@ -340,7 +350,7 @@ class TreeSet(SyntheticGraphs):
         return weight / weight.mean()
 
     def tensors(self) -> dict[str, Tensor]:
-        """See `SyntheticSet`; in the shortest integers that hold them."""
+        """See `SyntheticSet`; integers have the smallest sufficient dtype."""
         names = (
             "nodes",
             "parents",
@@ -352,9 +362,9 @@ class TreeSet(SyntheticGraphs):
             "support",
         )
         stored = {name: getattr(self, name) for name in (*names, "labels")}
-        return {k: shortest(t) for k, t in stored.items() if t is not None and t.numel()}
+        return {k: to_smallest_dtype(t) for k, t in stored.items() if t is not None and t.numel()}
 
-    def explained(self) -> str:
+    def describe_tensors(self) -> str:
         """See `SyntheticSet`."""
         return """Tree i has `sizes[i]` nodes, its root first; those of all trees stand one after the other. `nodes`
 holds the labels of each, `parents` the node that it is a child of, `edge_labels` those of the edge between. Sample i is
@@ -363,8 +373,8 @@ number of real graphs of its class that hold them all."""
 
     def config(self) -> dict[str, Any]:
         """See `SyntheticSet`."""
-        of = {} if self.class_graphs is None else {"class_graphs": list(self.class_graphs)}
-        return {"shape": [list(column) for column in self.shape], "weighting": self.weighting, **of}
+        counts = {} if self.class_graphs is None else {"class_graphs": list(self.class_graphs)}
+        return {"shape": [list(column) for column in self.shape], "weighting": self.weighting, **counts}
 
     @classmethod
     def restore(
@@ -375,14 +385,16 @@ number of real graphs of its class that hold them all."""
         preprocess: Preprocess,
     ) -> Self:
         """See `SyntheticSet`."""
-        require(tensors, "nodes", "parents", "sizes", "patterns", "pattern_sizes", "support", "labels")
+        require_tensors(
+            tensors, "nodes", "parents", "sizes", "patterns", "pattern_sizes", "support", "labels"
+        )
         shape = GraphShape(*(tuple(column) for column in config["shape"]))
         t = {name: tensor.long() for name, tensor in tensors.items()}
-        marks = t.get("edge_labels", torch.zeros(len(t["nodes"]), len(shape.edges), dtype=torch.int64))
+        no_labels = torch.zeros(len(t["nodes"]), len(shape.edges), dtype=torch.int64)
         return cls(
             t["nodes"],
             t["parents"],
-            marks,
+            t.get("edge_labels", no_labels),
             t.get("degrees"),
             t["sizes"],
             t["patterns"],
@@ -396,9 +408,9 @@ number of real graphs of its class that hold them all."""
         )
 
 
-def shortest(values: Tensor) -> Tensor:
-    """Return whole numbers >= 0 in the shortest integer type that holds them."""
-    most = int(values.max()) if values.numel() else 0
-    fits = ((torch.uint8, 255), (torch.int16, 2**15 - 1), (torch.int32, 2**31 - 1))
-    kind = next((kind for kind, limit in fits if most <= limit), torch.int64)
-    return values.to(kind).contiguous()
+def to_smallest_dtype(values: Tensor) -> Tensor:
+    """Convert integers >= 0 to the smallest integer dtype that can represent them."""
+    largest = int(values.max()) if values.numel() else 0
+    limits = ((torch.uint8, 255), (torch.int16, 2**15 - 1), (torch.int32, 2**31 - 1))
+    dtype = next((dtype for dtype, limit in limits if largest <= limit), torch.int64)
+    return values.to(dtype).contiguous()

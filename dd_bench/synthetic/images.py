@@ -1,4 +1,4 @@
-"""The synthetic sets: what a method returns, what is stored, and what an evaluator trains on."""
+"""Synthetic sets of images with labels."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ from dd_bench.data.decode import cut, decode, tile
 from dd_bench.data.inputs import LazyInputs
 from dd_bench.data.labels import check_labels
 from dd_bench.data.preprocess import Preprocess
-from dd_bench.synthetic.base import Space, SyntheticImages, check_shape, require
+from dd_bench.synthetic.base import Space, SyntheticImages, check_shape, require_tensors
 
 
 @dataclass(frozen=True)
 class ImageSet(SyntheticImages):
-    """Images with labels.
+    """Images with hard or soft labels.
 
     Attributes:
         images: `(n, c, h, w)`: uint8 in space "pixel", float32 in [0, 1] in "unit", network inputs in "input".
         labels: int64 `(n,)` or float32 `(n, k)`.
-        space: what the values of `images` are.
-        factor: multi-formation factor; each stored image is factor^2 training images (spaces pixel and unit).
+        space: the meaning of the values of `images`.
+        factor: multi-formation factor. A stored image is decoded to factor^2 training images (spaces pixel and unit).
         source: for a coreset, the indices of its images in the training split.
-        whole: this is the whole training set, and its ipc only names a column.
-        lr: a learning rate that was distilled along with the images.
-        canvas: each stored image is canvas^2 training images, cut from it side by side (spaces unit and input).
+        whole: whether this is the whole training set. Its ipc is then not checked.
+        lr: a learning rate that was distilled with the images, or None.
+        canvas: a stored image is cut into a grid of canvas^2 training images (spaces unit and input).
     """
 
     kind: ClassVar[str] = "images"
@@ -48,33 +48,37 @@ class ImageSet(SyntheticImages):
     def __post_init__(self) -> None:
         """Raise ValueError unless shapes, dtypes, ranges and labels agree."""
         if self.space not in get_args(Space):
-            raise ValueError(f"space {self.space!r} is unknown; it is one of {', '.join(get_args(Space))}")
+            raise ValueError(f"space must be one of {', '.join(get_args(Space))}, got {self.space!r}")
         if self.images.ndim != 4 or len(self.images) == 0:
-            raise ValueError(f"images are (n, c, h, w) with n >= 1; got {tuple(self.images.shape)}")
-        wanted = torch.uint8 if self.space == "pixel" else torch.float32
-        if self.images.dtype != wanted:
-            raise ValueError(f"space {self.space!r} stores {wanted} images; got {self.images.dtype}")
+            raise ValueError(f"images must be (n, c, h, w) with n >= 1, got {tuple(self.images.shape)}")
+        expected = torch.uint8 if self.space == "pixel" else torch.float32
+        if self.images.dtype != expected:
+            raise ValueError(f"images in space {self.space!r} must be {expected}, got {self.images.dtype}")
         if self.space != "pixel" and not bool(torch.isfinite(self.images).all()):
             raise ValueError("some pixels are not finite")
         if self.space == "unit":
             low, high = float(self.images.min()), float(self.images.max())
             if low < -1e-6 or high > 1 + 1e-6:
-                raise ValueError(f"space 'unit' means pixels in [0, 1]; these span [{low:.4g}, {high:.4g}]")
+                raise ValueError(f"pixels in space 'unit' must be in [0, 1], got [{low:.4g}, {high:.4g}]")
         if type(self.factor) is not int or self.factor < 1 or (self.factor > 1 and self.space == "input"):
             raise ValueError(
-                f"factor={self.factor!r} in space {self.space!r}: decoding needs pixels and a factor >= 1"
+                "factor must be an integer >= 1, and 1 in space 'input', "
+                f"got factor={self.factor!r} in space {self.space!r}"
             )
         if self.lr is not None and not (type(self.lr) is float and 0 < self.lr < float("inf")):
-            raise ValueError(f"lr={self.lr!r}: a learning rate is a positive number")
+            raise ValueError(f"lr must be a positive finite float, got {self.lr!r}")
         canvas, sides = self.canvas, self.images.shape[2:]
         if (
             type(canvas) is not int
             or canvas < 1
             or (canvas > 1 and (self.factor > 1 or self.space == "pixel"))
         ):
-            raise ValueError(f"canvas={canvas!r} with factor={self.factor} in space {self.space!r}")
+            raise ValueError(
+                "canvas must be an integer >= 1, and 1 in space 'pixel' or with factor > 1, "
+                f"got canvas={canvas!r} with factor={self.factor} in space {self.space!r}"
+            )
         if any(side % canvas for side in sides):
-            raise ValueError(f"canvas={canvas} does not divide images of {tuple(sides)}")
+            raise ValueError(f"canvas={canvas} does not divide the image size {tuple(sides)}")
         check_labels(self.labels, len(self.images), len(self.class_names))
 
     @classmethod
@@ -89,14 +93,14 @@ class ImageSet(SyntheticImages):
         lr: float | None = None,
         canvas: int = 1,
     ) -> ImageSet:
-        """Build the set that a method distilled from `real`; tensors move to the CPU."""
+        """Build a set that was distilled from `real`; its tensors are moved to the CPU."""
         images, labels = images.detach().cpu().contiguous(), labels.detach().cpu().contiguous()
         names, preprocess = real.class_names, real.preprocess
         return cls(images, labels, space, names, preprocess, factor, lr=lr, canvas=canvas)
 
     @classmethod
     def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> ImageSet:
-        """Build the set of the training images `index (n,)`, stored losslessly as they are, 8 bits a value."""
+        """Build the set of the training images `index (n,)`, stored losslessly as uint8."""
         pixels, labels = real.train.pixels(index).cpu(), real.train.labels[index].cpu()
         source = tuple(index.tolist())
         return cls(pixels, labels, "pixel", real.class_names, real.preprocess, 1, source, whole)
@@ -111,7 +115,7 @@ class ImageSet(SyntheticImages):
         return LazyInputs(len(labels), device, partial(self._pick, self.images.to(device))), labels
 
     def _train_images(self, images: Tensor) -> Tensor:
-        """Return the inputs that stored images `(b, c, h, w)` are: factor^2 canvas^2 of each, side by side."""
+        """Decode stored images `(b, c, h, w)` to `(b * factor^2 * canvas^2, ...)` inputs, grouped by image."""
         images = cut(images, self.canvas)
         return images if self.space == "input" else self.preprocess(decode(self._unit(images), self.factor))
 
@@ -120,8 +124,8 @@ class ImageSet(SyntheticImages):
 
     def _pick(self, images: Tensor, index: Tensor) -> Tensor:
         cells = self.factor**2 * self.canvas**2
-        of_each: Tensor = self._train_images(images[index // cells]).unflatten(0, (-1, cells))
-        return of_each[torch.arange(len(index), device=index.device), index % cells]
+        decoded: Tensor = self._train_images(images[index // cells]).unflatten(0, (-1, cells))
+        return decoded[torch.arange(len(index), device=index.device), index % cells]
 
     def _unit(self, images: Tensor) -> Tensor:
         return images.float() / 255 if self.space == "pixel" else images
@@ -130,7 +134,7 @@ class ImageSet(SyntheticImages):
         """See `SyntheticSet`."""
         return {"images": self.images, "labels": self.labels}
 
-    def explained(self) -> str:
+    def describe_tensors(self) -> str:
         """See `SyntheticSet`."""
         size = f"{self.config()['image_shape']}"
         if (side := self.canvas) > 1:
@@ -151,13 +155,13 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
         }
 
     def check_ipc(self, ipc: int) -> None:
-        """See `SyntheticSet`; soft labels name no class, so only their number is checked."""
+        """See `SyntheticSet`; with soft labels only the total number of images is checked."""
         if self.whole:
             return
         k = len(self.class_names)
         if self.labels.ndim == 2 and len(self.images) != ipc * k:
             raise ValueError(
-                f"ipc={ipc} of {k} classes is {ipc * k} images, the set holds {len(self.images)}"
+                f"ipc={ipc} and {k} classes need {ipc * k} images, but the set stores {len(self.images)}"
             )
         if self.labels.ndim == 1:
             counts = torch.bincount(self.labels, minlength=k)
@@ -175,10 +179,10 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
         preprocess: Preprocess,
     ) -> Self:
         """See `SyntheticSet`."""
-        require(tensors, "images", "labels")
+        require_tensors(tensors, "images", "labels")
         canvas = config.get("canvas", 1)
         if type(canvas) is not int or canvas < 1:
-            raise ValueError(f"canvas={canvas!r}: wanted a whole number >= 1")
+            raise ValueError(f"canvas must be an integer >= 1, got {canvas!r}")
         channels, *sides = tensors["images"].shape[1:]
         shape = [channels, *(side // canvas for side in sides)]
         check_shape(shape, config, preprocess)
@@ -200,7 +204,7 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
 
     def pictures(self) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`."""
-        if self.space == "input":  # tile by tile: a whitening is of one size
+        if self.space == "input":  # tile by tile, because a ZCA matrix fits one image size
             images = tile(self.preprocess.inverse(cut(self.images, self.canvas)), self.canvas)
         else:
             images = self._unit(self.images)

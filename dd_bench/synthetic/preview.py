@@ -1,4 +1,4 @@
-"""A picture of a synthetic set: one row a class, up to ten images each."""
+"""Preview picture of a synthetic set: one row per class, up to ten images each."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from PIL import Image
 
 from dd_bench.synthetic.base import SyntheticSet
 
-_COLUMNS, _ROWS, _SIDE = 10, 20, 56  # at most; images below _SIDE pixels are enlarged by a whole factor
+_COLUMNS, _ROWS = 10, 20  # maximum
+_SIDE = 56  # smaller images are enlarged by an integer factor up to this many pixels
 
 
 def preview_png(syn: SyntheticSet) -> bytes:
-    """Return the PNG of the first images of the first classes."""
-    from torchvision.utils import make_grid  # takes a second to import
+    """Return a PNG of the first images of the first classes."""
+    from torchvision.utils import make_grid  # slow to import
 
     pictures, classes = syn.pictures()
     rows = []

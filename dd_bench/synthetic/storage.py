@@ -1,12 +1,13 @@
-"""The artifact: a synthetic set as a folder that anybody can download, check and use. No pickle in it.
+"""Save and load a synthetic set as a folder without pickle files.
 
     synthetic.safetensors   the tensors
-    preprocess.safetensors  the fitted transform, where it has tensors (ZCA)
-    card.json               what it is, how it was made, the sha256 of every other file
-    README.md               a Hugging Face dataset card      preview.png   the images by class
-    provenance.json         seconds, memory, machine and remarks of the making; not hashed, may be absent
+    preprocess.safetensors  the fitted preprocessing, if it has tensors (ZCA)
+    card.json               what the set is, how it was created, and the sha256 of every other file
+    README.md               a Hugging Face dataset card
+    preview.png             images of each class
+    provenance.json         seconds, memory, machine and remarks of the distillation; optional, not hashed
 
-One seed on one kind of machine gives the same bytes of every hashed file.
+The same seed on the same kind of machine gives the same bytes of every hashed file.
 """
 
 from __future__ import annotations
@@ -49,11 +50,11 @@ def save(
     citations: list[str],
     provenance: dict[str, Any],
 ) -> Path:
-    """Write the artifact, whole or not at all, and returns its folder.
+    """Write a set to `folder` atomically and return the folder.
 
     Raises:
         FileExistsError: the folder exists.
-        OSError: it could not be written; nothing is left behind.
+        OSError: the set could not be written. No partial folder remains.
     """
     files = {TENSORS: to_safetensors(syn.tensors()), PREVIEW: preview_png(syn)}
     if syn.preprocess.tensors():
@@ -88,16 +89,16 @@ def save(
 
 
 def load(folder: Path) -> tuple[SyntheticSet, Card]:
-    """Load a set from a folder that may come from a stranger; runs no code of it.
+    """Load and check a set. The folder may come from an untrusted source; no code from it is executed.
 
     Raises:
-        ValueError: a file is missing or its hash differs; a tensor has a wrong shape, dtype or range; the classes
-            or the preprocessing do not fit the card.
+        ValueError: a file is missing or has another hash; a tensor has a wrong shape, dtype or range; or the classes
+            or the preprocessing do not match the card.
     """
     card = read_card(folder)
     if TENSORS not in card.sha256:
-        raise ValueError(f"{folder / CARD} names no {TENSORS}")
-    files = {name: _verified(folder, name, wanted) for name, wanted in card.sha256.items()}
+        raise ValueError(f"{folder / CARD} must list {TENSORS} under sha256, got {sorted(card.sha256)}")
+    files = {name: _read_verified(folder, name, expected) for name, expected in card.sha256.items()}
     try:
         tensors = from_safetensors(files[TENSORS])
         transform = preprocess.restore(
@@ -105,60 +106,57 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
         )
         if transform.digest != card.preprocess_digest:
             raise ValueError(
-                f"preprocessing {transform.digest[:12]} is not the card's {card.preprocess_digest[:12]}"
+                f"preprocess_digest must be {transform.digest[:12]}, the card has {card.preprocess_digest[:12]}"
             )
         if card.kind not in KINDS:
-            raise ValueError(f"kind {card.kind!r} is unknown; this version reads {sorted(KINDS)}")
+            raise ValueError(f"kind must be one of {sorted(KINDS)}, got {card.kind!r}")
         syn = KINDS[card.kind].restore(card.set, tensors, tuple(card.class_names), transform)
         syn.check_ipc(card.ipc)
         if syn.stored_bytes() != card.stored_bytes:
-            raise ValueError(f"it stores {syn.stored_bytes()} bytes, the card says {card.stored_bytes}")
+            raise ValueError(f"stored_bytes must be {syn.stored_bytes()}, the card has {card.stored_bytes}")
     except KeyError as error:
         raise ValueError(f"{folder} is damaged: {error} is missing in its card or tensors") from error
-    except (
-        SafetensorError,
-        ValueError,
-        TypeError,
-        RuntimeError,
-    ) as error:  # the last by labels of rare types
+    # RuntimeError: torch cannot compare labels of some dtypes, such as float8
+    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
     return syn, card
 
 
 def digest(folder: Path) -> str:
-    """Return the set's digest: the sha256 of its card, which holds the hashes of all else."""
+    """Return the digest of a set: the sha256 of its card, which contains the hashes of all other files."""
     return _sha256((folder / CARD).read_bytes())
 
 
-def fits(card: Card, real: RealSet) -> str | None:
-    """Return why the set cannot be scored on `real`, or None if it can."""
+def check_dataset(card: Card, real: RealSet) -> str | None:
+    """Return why the set cannot be scored on `real`, or None."""
     if card.dataset_digest != real.digest:
         return (
             f"the set was distilled from {card.dataset!r} ({card.dataset_digest[:12]}), "
-            f"this is {real.name!r} ({real.digest[:12]})"
+            f"but the dataset is {real.name!r} ({real.digest[:12]})"
         )
     if tuple(card.class_names) != real.class_names:
         return f"class order differs: the set has {card.class_names}, the dataset {list(real.class_names)}"
     if card.preprocess_digest != real.preprocess.digest:
         return (
-            f"the set lives under preprocessing {card.preprocess}, the dataset is loaded with "
-            f"{real.preprocess.config()}. Load it the same way, e.g. "
+            f"the set was distilled with preprocessing {card.preprocess}, but the dataset is loaded with "
+            f"{real.preprocess.config()}. Load it in the same way, e.g. "
             f"dataset.preprocess={card.preprocess.get('kind', 'normalise')}"
         )
-    has, wanted = card.set.get("image_shape", card.set.get("shape")), json.loads(json.dumps(real.shape))
-    if has != wanted:
-        return f"the set holds {real.modality}s {has}, the dataset {wanted}"
+    shape = card.set.get("image_shape", card.set.get("shape"))
+    expected = json.loads(json.dumps(real.shape))
+    if shape != expected:
+        return f"the set has {real.modality}s of shape {shape}, the dataset of shape {expected}"
     return None
 
 
-def _verified(folder: Path, name: str, wanted: str) -> bytes:
+def _read_verified(folder: Path, name: str, expected: str) -> bytes:
     path = folder / name
     if not path.is_file():
         raise ValueError(f"{folder} is incomplete: {name!r} is missing")
     data = path.read_bytes()
-    if _sha256(data) != wanted:
+    if _sha256(data) != expected:
         raise ValueError(
-            f"{path} was changed or cut: sha256 {_sha256(data)[:12]}, the card says {wanted[:12]}"
+            f"{path} was modified or truncated: its sha256 must be {expected[:12]}, got {_sha256(data)[:12]}"
         )
     return data
 
@@ -171,9 +169,8 @@ def _readme(card: Card, syn: SyntheticSet) -> str:
     total = sum(card.stored_bytes.values())
     parts = ", ".join(f"{name} {size:,}" for name, size in card.stored_bytes.items())
     citations = "\n".join(f"- {c}" for c in card.citations)
-    licence = (
-        re.sub(r"[^a-z0-9.]+", "-", card.licence.lower()).strip("-.") or "see-the-text"
-    )  # as the hub has names
+    # a valid license_name of the Hugging Face Hub
+    licence = re.sub(r"[^a-z0-9.]+", "-", card.licence.lower()).strip("-.") or "see-the-text"
     return f"""---
 license: other
 license_name: {licence}
@@ -197,7 +194,7 @@ Read it without dd_bench:
     from safetensors.torch import load_file
     tensors = load_file("synthetic.safetensors")   # {syn.main_tensors}
 
-{syn.explained()}
+{syn.describe_tensors()}
 Check every file against `card.json`: `dd-bench verify THIS_FOLDER`.
 
 Licence of the {syn.modality}s: {card.licence}.
@@ -207,13 +204,13 @@ Licence of the {syn.modality}s: {card.licence}.
 
 
 def _tag(text: str) -> str:
-    """Return a word as YAML has it, in quotes where it could be taken for something else."""
+    """Return a YAML scalar, quoted if it could be parsed as something other than a string."""
     return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.+-]*", text) else json.dumps(text)
 
 
 def _dataset(card: Card) -> str:
-    """Return the words that name the dataset on the command line; some YAMLs serve many, by name."""
-    how = card.config.get("dataset", {})
-    if how.get("name") != card.dataset:
+    """Return the overrides that select the dataset; some YAML files serve several datasets, selected by name."""
+    config = card.config.get("dataset", {})
+    if config.get("name") != card.dataset:
         return f"dataset={card.dataset}"
-    return f"dataset={how.get('_choice_')} dataset.name={card.dataset}"
+    return f"dataset={config.get('_choice_')} dataset.name={card.dataset}"

@@ -12,7 +12,7 @@ from safetensors import SafetensorError, safe_open
 
 from dd_bench.records.config_diff import CHOICE, shipped_target
 from dd_bench.records.record import Record
-from dd_bench.synthetic.card import TENSORS, damaged, read_card
+from dd_bench.synthetic.card import TENSORS, find_damaged_file, read_card
 
 from ..core.boards import CONTROL, REFERENCE
 from ..core.commands import control_command
@@ -101,7 +101,7 @@ def changed_card(record: Record, folder: Path) -> Path | None:
 
 def _check_set(record: Record, digest: str, folder: Path) -> None:
     card = read_card(folder)
-    if wrong_file := damaged(folder, card):
+    if wrong_file := find_damaged_file(folder, card):
         path, wanted = wrong_file
         raise ValueError(f"{path} is missing or was changed: its card says sha256 {wanted[:12]}")
     wants = {"ipc": record.ipc, "dataset": record.dataset, "dataset_digest": record.real_digest}

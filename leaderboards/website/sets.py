@@ -28,9 +28,9 @@ from dd_bench.synthetic.card import (
     TENSORS,
     TRANSFORM,
     Card,
-    damaged,
+    find_damaged_file,
+    has_provenance,
     read_card,
-    tells_its_making,
 )
 
 from ..core.commands import distill_command
@@ -84,7 +84,7 @@ def offer(sets_dir: Path, site: Path, elsewhere: str | None) -> dict[str, KnownS
         if digest in known:
             sys.stderr.write(f"left out of the site: {folder} is {known[digest].name} once more\n")
             continue
-        files = [*card.sha256, CARD, *([PROVENANCE] if tells_its_making(folder) else [])]
+        files = [*card.sha256, CARD, *([PROVENANCE] if has_provenance(folder) else [])]
         sizes = _copy(folder, site, files if elsewhere is None else [n for n in files if n == PREVIEW])
         known[digest] = KnownSet(
             digest=digest,
@@ -187,7 +187,7 @@ def _card(folder: Path) -> Card:
     for path in (folder, *(folder / name for name in [CARD, *card.sha256])):
         if path.is_symlink():
             raise ValueError(f"{path.name} is a link, which may lead anywhere")
-    if wrong := damaged(folder, card):
+    if wrong := find_damaged_file(folder, card):
         raise ValueError(f"{wrong[0].name} is missing or was changed")
     return card
 

@@ -66,11 +66,11 @@ def test_verify(dd_bench, finished):
     record.write_text(record.read_text().replace('"done"', '"perfect"'))
     done = dd_bench("verify", str(record), str(folder))
     assert done.code == 1 and "Traceback" not in done.text
-    assert done.text.count("damaged:") == 2 and "preview.png was changed or cut" in done.text
+    assert done.text.count("damaged:") == 2 and "preview.png was modified or truncated" in done.text
 
 
 def test_brackets_are_not_markup(dd_bench, tmp_path):
     """As markup, `pip install 'dd-bench[graph]'` would lose the extra."""
     folder = tmp_path / "sets[red]"
     folder.mkdir()
-    assert "sets[red] is no synthetic set" in dd_bench("verify", str(folder)).text
+    assert "sets[red] is not a synthetic set" in dd_bench("verify", str(folder)).text

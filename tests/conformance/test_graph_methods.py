@@ -76,7 +76,7 @@ def test_the_set_is_well_formed_and_comes_back_from_the_disk(distilled, motifs, 
     assert torch.equal(again.num_nodes, graphs.num_nodes)
     pairs = [sorted(g.edges.t().tolist()) for g in (again, graphs)]
     assert pairs[0] == pairs[1]
-    assert storage.fits(card, motifs) is None
+    assert storage.check_dataset(card, motifs) is None
     assert sum(syn.stored_bytes().values()) == sum(
         t.numel() * t.element_size() for t in syn.tensors().values()
     )

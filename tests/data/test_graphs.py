@@ -25,7 +25,7 @@ from dd_bench.models.gnn import GCN
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.graph_pictures import draw
-from dd_bench.synthetic.graphs import GraphSet, TreeSet, shortest
+from dd_bench.synthetic.graphs import GraphSet, TreeSet, to_smallest_dtype
 from dd_bench.training import loop
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.losses import Weighted, weighted_loss
@@ -280,7 +280,7 @@ class TestScores:
 class TestSets:
     def test_the_permuted_control_differs_in_its_labels_alone(self, motifs):
         syn = GraphSet.coreset(motifs, torch.arange(12))
-        other = syn.permuted(torch.Generator().manual_seed(1))
+        other = syn.permute_labels(torch.Generator().manual_seed(1))
         assert sorted(other.labels.tolist()) == sorted(syn.labels.tolist()) and not torch.equal(
             other.labels, syn.labels
         )
@@ -292,13 +292,15 @@ class TestSets:
         """Ten of each class: five keep their label, whatever the draw; a shuffle would keep two to eight."""
         index = torch.cat([motifs.train.of_class(c)[:10] for c in range(2)])
         syn = GraphSet.coreset(motifs, index)
-        drawn = [syn.permuted(torch.Generator().manual_seed(s)).labels for s in range(40)]
+        drawn = [syn.permute_labels(torch.Generator().manual_seed(s)).labels for s in range(40)]
         assert {int((labels == syn.labels).sum()) for labels in drawn} == {10}
         assert len({tuple(labels.tolist()) for labels in drawn}) > 30
         pair = replace(
             syn, graphs=syn.graphs[torch.tensor([0, 10])], labels=torch.tensor([0, 1]), source=None
         )
-        told = {tuple(pair.permuted(torch.Generator().manual_seed(s)).labels.tolist()) for s in range(20)}
+        told = {
+            tuple(pair.permute_labels(torch.Generator().manual_seed(s)).labels.tolist()) for s in range(20)
+        }
         assert told == {(0, 1), (1, 0)}
 
     def test_sizes_are_told_three_ways(self, motifs):
@@ -313,7 +315,7 @@ class TestSets:
             (2**15, torch.int32),
             (2**31, torch.int64),
         ):
-            assert shortest(torch.tensor([0, most])).dtype == kind
+            assert to_smallest_dtype(torch.tensor([0, most])).dtype == kind
 
     def test_pictures(self, motifs):
         pictures = draw(motifs.train.inputs(torch.arange(2)))
@@ -327,12 +329,12 @@ class TestSets:
         syn, _ = storage.load(folder)
         assert isinstance(syn, TreeSet) and syn.paper_bytes() > 0
         for change, told in (
-            ({"parents": syn.parents + 500}, "node 0 has parent 500: a root is its own"),
-            ({"parents": torch.zeros_like(syn.parents)}, "stands before it in its tree"),
-            ({"weighting": "often"}, "weighting 'often'; wanted one of none, sampling, loss"),
-            ({"patterns": syn.patterns + 99}, "a set names a tree outside"),
-            ({"support": syn.support * 0}, "support of one or more"),
-            ({"sizes": syn.sizes + 1}, "trees of"),
+            ({"parents": syn.parents + 500}, "node 0 has parent 500: a root must be its own parent"),
+            ({"parents": torch.zeros_like(syn.parents)}, "must come before the node in its tree"),
+            ({"weighting": "often"}, "weighting must be one of none, sampling, loss, got 'often'"),
+            ({"patterns": syn.patterns + 99}, r"patterns must be in 0\.\."),
+            ({"support": syn.support * 0}, "support >= 1"),
+            ({"sizes": syn.sizes + 1}, "sum of sizes"),
         ):
             with pytest.raises(ValueError, match=told):
                 replace(syn, **change)
@@ -366,7 +368,7 @@ class TestWeights:
         torch.testing.assert_close(syn.weights() / 4, torch.tensor([0.1, 0.3, 0.2, 0.1]) / 0.7)
         again = TreeSet.restore(syn.config(), syn.tensors(), syn.class_names, syn.preprocess)
         assert again.class_graphs == (10, 40) and torch.equal(again.weights(), syn.weights())
-        with pytest.raises(ValueError, match="2 classes have graphs"):
+        with pytest.raises(ValueError, match="class_graphs must be 2 integers"):
             replace(syn, class_graphs=(10,))
 
     def test_the_loss_is_weighed(self, weighed):
@@ -406,7 +408,10 @@ class TestCommand:
     def test_pairs_that_cannot_be_are_skipped_with_their_reason(self, dd_bench):
         for how, told in (
             (["method=dm", *TINY], "DM distils images, but dataset 'motifs' contains graphs"),
-            (["method=mirage", "dataset=digits"], "Mirage distils graphs, but dataset 'digits' contains images"),
+            (
+                ["method=mirage", "dataset=digits"],
+                "Mirage distils graphs, but dataset 'digits' contains images",
+            ),
             (["method=mirage", *TINY, "model=convnet"], "ConvNet takes images, the dataset holds graphs"),
             (["method=mirage", *TINY, "method.theta=[3]"], "one threshold a class"),
             (["method=mirage", *TINY, "method.theta=[3,999]"], "no tree can be in 999 of them"),

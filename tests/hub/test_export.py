@@ -127,4 +127,4 @@ def test_command(coreset, blobs, tmp_path, capsys):
     assert export_command([str(folder), str(tmp_path / "out")]) == 0
     assert capsys.readouterr().out == f"{tmp_path / 'out'}: 6 images\n"
     assert export_command([str(tmp_path), str(tmp_path / "b")]) == 1
-    assert "is no synthetic set" in capsys.readouterr().err
+    assert "is not a synthetic set" in capsys.readouterr().err

@@ -175,7 +175,7 @@ class TestFolder:
     def test_damaged_set_is_not_pushed(self, make_set, tmp_path):
         folder = make_set()
         (folder / "preview.png").write_bytes(b"not an image")
-        with pytest.raises(ValueError, match="was changed or cut"):
+        with pytest.raises(ValueError, match="was modified or truncated"):
             push(folder, f"file://{tmp_path}/there")
         assert not (tmp_path / "there").exists()
 

@@ -325,7 +325,7 @@ class TestRefusals:
         data = bytearray((folder / "synthetic.safetensors").read_bytes())
         data[-1] ^= 1
         (folder / "synthetic.safetensors").write_bytes(data)
-        self.refused(dd_bench("run", *small("random")), r"synthetic\.safetensors was changed or cut")
+        self.refused(dd_bench("run", *small("random")), r"synthetic\.safetensors was modified or truncated")
 
 
 class TestEvaluateRefusals:
@@ -346,10 +346,10 @@ class TestEvaluateRefusals:
         self.refused(evaluate(), "set is missing", "dd-bench evaluate set=FOLDER")
 
     def test_no_set(self, evaluate, tmp_path):
-        self.refused(evaluate("set=missing"), r"missing is no synthetic set: it has no card\.json")
+        self.refused(evaluate("set=missing"), r"missing is not a synthetic set: it has no card\.json")
         (tmp_path / "empty").mkdir()
-        self.refused(evaluate("set=empty"), "empty is no synthetic set")
-        self.refused(evaluate("set=5"), "5 is no synthetic set")
+        self.refused(evaluate("set=empty"), "empty is not a synthetic set")
+        self.refused(evaluate("set=5"), "5 is not a synthetic set")
 
     def test_other_preprocessing(self, evaluate, folder):
         self.refused(
@@ -377,7 +377,7 @@ class TestEvaluateRefusals:
 
     def test_a_changed_set(self, evaluate, folder):
         (folder / "README.md").write_text("better")
-        self.refused(evaluate(f"set={folder}"), r"README\.md was changed or cut")
+        self.refused(evaluate(f"set={folder}"), r"README\.md was modified or truncated")
 
 
 class TestSweep:

@@ -176,7 +176,7 @@ def test_draws_are_not_trained_anew(own, capsys):
     [
         ("score", r"was changed after it was added"),
         ("config", r"was changed after it was added"),
-        ("tensor", r"synthetic.safetensors was changed or cut"),
+        ("tensor", r"synthetic.safetensors was modified or truncated"),
         ("card", r"is not in .*card\.json is of its method, dataset and IPC: was that card changed"),
         ("ipc", r"the entry says ipc 2, its set .* 1"),
         ("data", r"the entry says dataset_digest aaaa"),
@@ -218,7 +218,7 @@ def test_checked_and_not_trained(own, capsys):
     assert "ok  " + str(next(sets.iterdir())) in capsys.readouterr().out
     (next(sets.iterdir()) / "synthetic.safetensors").write_bytes(b"another")
     assert main([str(entry), "--networks", "0", "--sets", str(sets)]) == 1
-    assert "was changed or cut" in capsys.readouterr().err
+    assert "was modified or truncated" in capsys.readouterr().err
     renamed = entry.rename(entry.with_name("best.json"))
     assert main([str(renamed), "--networks", "0"]) == 1
     assert "is not named as an entry is" in capsys.readouterr().err
