@@ -94,7 +94,7 @@ class TestGraphs:
         ("change", "told"),
         [
             ({"nodes": torch.zeros(3, 1)}, "ptr has to rise"),
-            ({"edges": torch.tensor([[0, 5], [1, 0]])}, r"outside 0\.\.3"),
+            ({"edges": torch.tensor([[0, 5], [1, 0]])}, r"must be in 0\.\.3"),
             ({"edges": torch.tensor([[0, 2], [1, 0]])}, "from one graph into another"),
             ({"nodes": torch.tensor([[0], [1], [0], [9]])}, "a label of the nodes is outside"),
             ({"edge_labels": torch.tensor([[0], [7]])}, "a label of the edges is outside"),
@@ -483,15 +483,18 @@ class TestWhatCannotBe:
     @pytest.mark.parametrize(
         ("change", "told"),
         [
-            ({"sizes": torch.tensor([2, 3, 9, 0])}, "each of a node or more"),
-            ({"sizes": torch.tensor([16, 3, -3, -2])}, "each of a node or more"),
-            ({"sizes": torch.zeros(0).long()}, "a set has a tree or more"),
+            ({"sizes": torch.tensor([2, 3, 9, 0])}, "a tree at least one node"),
+            ({"sizes": torch.tensor([16, 3, -3, -2])}, "a tree at least one node"),
+            ({"sizes": torch.zeros(0).long()}, "a set needs at least one tree"),
             ({"degrees": torch.full((14,), -1)}, "has -1 neighbours"),
             ({"degrees": torch.ones(3).long()}, "degrees are one a node"),
-            ({"patterns": torch.zeros(0).long(), "pattern_sizes": torch.zeros(0).long()}, "no sets of trees"),
-            ({"pattern_sizes": torch.tensor([2, 3, -1, 0])}, "4 are named"),
-            ({"patterns": torch.tensor([0, 1, 2, 4])}, r"outside 0\.\.3"),
-            ({"support": torch.tensor([1, 1, 0, 1])}, "a support of one or more"),
+            (
+                {"patterns": torch.zeros(0).long(), "pattern_sizes": torch.zeros(0).long()},
+                "patterns must not be",
+            ),
+            ({"pattern_sizes": torch.tensor([2, 3, -1, 0])}, "number of patterns, 4"),
+            ({"patterns": torch.tensor([0, 1, 2, 4])}, r"must be in 0\.\.3"),
+            ({"support": torch.tensor([1, 1, 0, 1])}, "a support >= 1"),
         ],
     )
     def test_trees_that_are_none(self, make_tree_set, change, told):

@@ -368,7 +368,7 @@ class TestEvaluateRefusals:
                 Image.new("RGB", (8, 8), (25 * c, 9, 9)).save(tmp_path / "colour" / split / str(c) / "a.png")
         colour = ("dataset=image_folder", "dataset.root=colour", "dataset.size=8")
         self.refused(
-            evaluate(f"set={folder}", *colour), "was distilled from 'digits'", "this is 'image_folder'"
+            evaluate(f"set={folder}", *colour), "was distilled from 'digits'", "the dataset is 'image_folder'"
         )
 
     def test_a_network_that_cannot(self, evaluate, dd_bench, folder):
