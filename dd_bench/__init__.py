@@ -1,7 +1,29 @@
-"""dd_bench: dataset distillation, measured the same way for everybody.
+"""dd_bench: a benchmark suite for dataset distillation.
 
-Importing this package loads no torch, so that a leaderboard renders without it.
+The functions are defined in `dd_bench.python_api` and imported on first use: importing this package does not import
+torch, because rendering a leaderboard does not need it.
 """
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from dd_bench.python_api import (
+        distill,
+        evaluate,
+        from_folder,
+        from_tensors,
+        list_datasets,
+        list_evaluators,
+        list_experiments,
+        list_methods,
+        list_models,
+        list_protocols,
+        load,
+        real_set,
+        run,
+    )
 
 __version__ = "0.1.0"
 
@@ -12,14 +34,30 @@ It is part of every content key, so old results are never mistaken for new ones.
 """
 
 
+__all__ = [
+    "distill",
+    "evaluate",
+    "from_folder",
+    "from_tensors",
+    "list_datasets",
+    "list_evaluators",
+    "list_experiments",
+    "list_methods",
+    "list_models",
+    "list_protocols",
+    "load",
+    "real_set",
+    "run",
+]
+
+
 def __getattr__(name: str) -> object:
-    """`dd_bench.load` and `dd_bench.tensor_dataset`, which load torch, are imported when they are asked for."""
-    if name == "load":
-        from dd_bench.hub.hub import load
+    if name not in __all__:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from dd_bench import python_api
 
-        return load
-    if name == "tensor_dataset":
-        from dd_bench.hub.export import tensor_dataset
+    return getattr(python_api, name)
 
-        return tensor_dataset
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+def __dir__() -> list[str]:
+    return [*globals(), *__all__]

@@ -260,27 +260,13 @@ def dd_bench(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
 @pytest.fixture
 def job(tmp_path) -> Callable[..., Any]:
     """Calls `pipeline.run.run` on a composed configuration: the command without the second that Hydra takes."""
-    from hydra import compose, initialize_config_module
-    from hydra.core.global_hydra import GlobalHydra
-    from hydra.core.hydra_config import HydraConfig
-    from omegaconf import OmegaConf, open_dict
-
+    from dd_bench.pipeline.compose import RunConfig
     from dd_bench.pipeline.run import run
 
     def call(*overrides: str) -> Any:
-        GlobalHydra.instance().clear()
-        with initialize_config_module("dd_bench.conf", version_base="1.3"):
-            cfg = compose(
-                "config", overrides=[f"out={tmp_path / 'runs'}", *overrides], return_hydra_config=True
-            )
-        HydraConfig.instance().set_config(cfg)
-        with open_dict(cfg):
-            del cfg["hydra"]
-        OmegaConf.set_struct(cfg, True)
-        return run(cfg)
+        return run(RunConfig.of([f"out={tmp_path / 'runs'}", *overrides]))
 
-    yield call
-    HydraConfig.instance().cfg = None
+    return call
 
 
 class Forked:

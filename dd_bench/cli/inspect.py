@@ -5,15 +5,13 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
-from collections.abc import Iterator
-from importlib import resources
-from importlib.resources.abc import Traversable
 from pathlib import Path
 
 from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
+from dd_bench.pipeline.choices import choices
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic.card import read_card, read_provenance
@@ -36,27 +34,6 @@ def _plain(text: str) -> Text:
 
 def _error(kind: str, error: Exception) -> None:
     _err.print(Text.assemble((f"{kind}:", "red"), " ", _plain(str(error))))
-
-
-def choices(group: str) -> dict[str, str]:
-    """Return the YAML names of a configuration group, each with its description, the first line of the file.
-
-    Files in subfolders come last. Their names include the subfolder, e.g. `paper/cifar10/mtt_ipc1`.
-    """
-    found = {}
-    for name, path in _yaml_files(resources.files("dd_bench.conf") / group):
-        comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
-        found[name] = next(comments, "").removeprefix("#").strip()
-    return dict(sorted(found.items(), key=lambda choice: (choice[0].count("/"), choice[0])))
-
-
-def _yaml_files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
-    """Yield the YAML files of a folder and its subfolders, each with its name without suffix."""
-    for path in folder.iterdir():
-        if path.is_dir():
-            yield from _yaml_files(path, f"{prefix}{path.name}/")
-        elif path.name.endswith(".yaml"):
-            yield prefix + path.name.removesuffix(".yaml"), path
 
 
 def list_choices(arguments: list[str]) -> int:

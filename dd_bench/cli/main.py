@@ -155,7 +155,7 @@ def _run_hydra(command: str) -> None:
     def guarded(cfg: DictConfig) -> object:
         # imported here because they import torch, which --help, --cfg and misspelt keys do not need
         from dd_bench.pipeline import run
-        from dd_bench.pipeline.compose import USER_ERRORS
+        from dd_bench.pipeline.compose import USER_ERRORS, RunConfig
         from dd_bench.runtime import distributed
 
         if command != "prepare" and distributed.num_launched() > 1:
@@ -163,11 +163,13 @@ def _run_hydra(command: str) -> None:
                 "error: only prepare runs under torchrun. Use: torchrun -m dd_bench prepare ..., then "
                 f"dd-bench {command} ..."
             )
+        hydra_config = HydraConfig.get()
+        in_sweep = hydra_config.mode == RunMode.MULTIRUN
         try:
-            return getattr(run, command)(cfg)
+            return getattr(run, command)(RunConfig(cfg, hydra_config.runtime.choices, in_sweep))
         except USER_ERRORS as error:
-            if HydraConfig.get().mode == RunMode.MULTIRUN:
-                _log.error("%s: %s", " ".join(HydraConfig.get().overrides.task), error)
+            if in_sweep:
+                _log.error("%s: %s", " ".join(hydra_config.overrides.task), error)
             raise CompactHydraException(f"error: {error}") from error
 
     hydra.main(version_base="1.3", config_path="pkg://dd_bench.conf", config_name="config")(guarded)()

@@ -39,6 +39,10 @@ class Split(ABC):
             yield self.inputs(index), self.labels[index]
 
     @abstractmethod
+    def to(self, device: torch.device) -> Split:
+        """Return the split on another device."""
+
+    @abstractmethod
     def subset(self, index: Tensor) -> Split:
         """Returns the split that holds only the images `index`."""
 
@@ -111,6 +115,12 @@ class TensorSplit(Split):
         """See `Split`; slices, so nothing is copied."""
         yield from zip(torch.split(self._inputs, size), torch.split(self.labels, size), strict=True)
 
+    def to(self, device: torch.device) -> TensorSplit:
+        """See `Split`."""
+        return TensorSplit(
+            self._pixels.to(device), self.labels.to(device), self.num_classes, self._preprocess
+        )
+
     def subset(self, index: Tensor) -> TensorSplit:
         """See `Split`."""
         return TensorSplit(self._pixels[index], self.labels[index], self.num_classes, self._preprocess)
@@ -130,6 +140,7 @@ class RealSet:
             A folder of images hashes its file list instead, see `dd_bench.data.image_folder`.
         licence, citation: carried into the card of every set distilled from it.
         val: a stratified slice cut from train, if the configuration asks for one.
+        overrides: words of the command line that load the set again; empty for tensors that were given in Python.
     """
 
     name: str
@@ -143,6 +154,7 @@ class RealSet:
     val: Split | None = None
     _test: Split | None = None
     modality: str = "image"
+    overrides: tuple[str, ...] = ()
 
     @property
     def num_classes(self) -> int:
@@ -167,6 +179,14 @@ class RealSet:
                 "To select something, cut a validation split: dataset.val_fraction=0.1"
             )
         return self._test
+
+    def to(self, device: torch.device) -> RealSet:
+        """Return the same set on another device."""
+        splits = {
+            n: s and s.to(device)
+            for n, s in (("train", self.train), ("val", self.val), ("_test", self._test))
+        }
+        return replace(self, **splits)  # type: ignore[arg-type]
 
     def train_only(self) -> RealSet:
         """Returns the view handed to methods: the same set without its test and validation splits."""

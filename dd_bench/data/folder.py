@@ -117,6 +117,12 @@ class FolderSplit(Split):
             index.to(self.labels.device)
         ]
 
+    def to(self, device: torch.device) -> FolderSplit:
+        """See `Split`."""
+        return FolderSplit(
+            self.paths, self.labels.to(device), self.num_classes, self._preprocess, self._decoder
+        )
+
     def subset(self, index: Tensor) -> FolderSplit:
         """See `Split`."""
         paths = [self.paths[i] for i in index.tolist()]

@@ -35,6 +35,10 @@ class GraphSplit(Split):
         for index in torch.arange(len(self), device=self.labels.device).split(size):
             yield self.graphs[index], self.labels[index]
 
+    def to(self, device: torch.device) -> GraphSplit:
+        """See `Split`."""
+        return GraphSplit(self.graphs.to(device), self.labels.to(device), self.num_classes, self.spec)
+
     def subset(self, index: Tensor) -> GraphSplit:
         """See `Split`."""
         return GraphSplit(self.graphs[index], self.labels[index], self.num_classes, self.spec)

@@ -165,6 +165,17 @@ class ZCA(Preprocess):
         return {"mean": self.mean, "transform": self.transform, "transform_inverse": self.transform_inverse}
 
 
+def channel_statistics(pixels: Tensor) -> tuple[list[float], list[float]]:
+    """Return mean and standard deviation of each channel of images uint8 `(n, c, h, w)`, as pixels in [0, 1].
+
+    Rounded to four digits, as the literature's constants are. The deviation of a constant channel is 1.
+    """
+    values = pixels.transpose(0, 1).flatten(1)
+    mean = values.double().mean(1) / 255
+    std = values.double().std(1, correction=0) / 255
+    return [round(m, 4) for m in mean.tolist()], [round(s, 4) or 1.0 for s in std.tolist()]
+
+
 def fit_preprocess(
     kind: str, pixels: Tensor, *, mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> Preprocess:

@@ -20,6 +20,7 @@ from torch.utils.data import TensorDataset
 
 from dd_bench.runtime.cache import publish
 from dd_bench.runtime.files import write_atomic
+from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 
 
@@ -111,7 +112,7 @@ def parquet(syn: SyntheticSet, path: Path) -> Exported:
 
 def export_command(arguments: Sequence[str]) -> int:
     """Write a synthetic set as a folder of PNG files, or as a Parquet file if TO ends in .parquet."""
-    from dd_bench.hub.hub import load, print_result
+    from dd_bench.hub.hub import located, print_result
 
     parser = argparse.ArgumentParser("dd-bench export", description=export_command.__doc__)
     parser.add_argument("set", help="folder or URL of the set")
@@ -119,7 +120,8 @@ def export_command(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
 
     def export() -> str:
-        exported = (parquet if args.to.suffix == ".parquet" else png_folder)(load(args.set), args.to)
+        write = parquet if args.to.suffix == ".parquet" else png_folder
+        exported = write(storage.load(located(args.set))[0], args.to)
         clipped = f"; {100 * exported.clipped:.2f} % of the pixels were outside [0, 1] and were clipped"
         return f"{exported.path}: {exported.images} images" + (clipped if exported.clipped else "")
 

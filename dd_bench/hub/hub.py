@@ -24,8 +24,7 @@ from dd_bench.runtime.cache import locked
 from dd_bench.runtime.files import file_sha256, write_atomic
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic import storage
-from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.synthetic.card import CARD, INDEX, NAME, PROVENANCE, Card, has_provenance, parse_card
+from dd_bench.synthetic.card import CARD, INDEX, NAME, PROVENANCE, Card, has_provenance, parse_card, read_card
 
 
 def home() -> Path:
@@ -33,24 +32,24 @@ def home() -> Path:
     return Path(os.environ.get("DD_BENCH_HOME") or "~/.cache/dd_bench").expanduser() / "sets"
 
 
-def load(where: str | Path, digest: str | None = None) -> SyntheticSet:
-    """Load and check the synthetic set in a folder or at a URL. A set at a URL is downloaded once and cached.
+def located(where: str | Path, digest: str | None = None) -> Path:
+    """Return the folder of the set at `where`, a folder or a URL. A set at a URL is downloaded once and cached.
 
     Args:
         where: a folder, or a URL that fsspec can open: `hf://datasets/USER/NAME@REVISION`, `s3://`, `https://`.
-        digest: the required digest of the set, or at least its first 8 digits. A cached set with this digest is loaded
-            without a connection.
+        digest: the required digest of the set, or at least its first 8 digits.
 
     Raises:
-        ValueError: the set is damaged or has another digest.
-        OSError: the set could not be read.
+        ValueError: the set has another digest.
+        OSError: the set could not be downloaded.
     """
     if "://" in str(where):
-        return storage.load(pull(str(where), digest=digest))[0]
-    digest = _parse_digest(digest)
-    syn, _ = storage.load(Path(where))
-    _check_digest(storage.digest(Path(where)), digest, str(where))
-    return syn
+        return pull(str(where), digest=digest)
+    folder, digest = Path(where), _parse_digest(digest)
+    if digest is not None:
+        read_card(folder)
+        _check_digest(storage.digest(folder), digest, str(where))
+    return folder
 
 
 def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:

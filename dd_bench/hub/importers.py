@@ -192,7 +192,7 @@ def import_command(arguments: Sequence[str]) -> int:
 
 
 def _import(args: argparse.Namespace) -> tuple[Path, float]:
-    from dd_bench.pipeline.compose import real_set
+    from dd_bench.pipeline.compose import load_real_set
 
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", args.name):
         raise ValueError(
@@ -206,7 +206,7 @@ def _import(args: argparse.Namespace) -> tuple[Path, float]:
         raise ValueError(
             f"--name must not be a method of dd_bench, got {args.name}. Example: --name {args.name}-authors"
         )
-    real, config = real_set(args.overrides)
+    real, config = load_real_set(args.overrides)
     if real.modality != "image":
         raise ValueError(f"only sets of images can be imported, and {real.name} consists of {real.modality}s")
     files = [args.source]

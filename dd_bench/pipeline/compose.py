@@ -2,26 +2,29 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import functools
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from hydra import compose as compose_config
 from hydra import initialize_config_module
-from hydra.core.hydra_config import HydraConfig
+from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import ConfigCompositionException, InstantiationException, OverrideParseException
 from hydra.utils import get_object, instantiate
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
+from dd_bench.models.module_adapter import network_constructor
 from dd_bench.pipeline.arguments import check_arguments
 from dd_bench.pipeline.experiment import Experiment
-from dd_bench.records.config_diff import CHOICE
-from dd_bench.records.identity import identify
+from dd_bench.records.config_diff import CHOICE, shipped_target
+from dd_bench.records.identity import identify, plugin_source
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.checkpoint import CheckpointError
 from dd_bench.runtime.files import canonical
@@ -35,14 +38,55 @@ USER_ERRORS = (ValueError, OSError, ImportError, Diverged, CheckpointError, Omeg
 """Errors caused by user input. The command prints them without a traceback; any other error is a bug and keeps it."""
 
 
-def compose(cfg: DictConfig) -> Experiment:
+@dataclass(frozen=True)
+class RunConfig:
+    """A composed configuration, and the Python objects that replace parts of it.
+
+    Attributes:
+        cfg: all groups, without the node `hydra`.
+        choices: name of the selected file of each group, as Hydra records it.
+        in_sweep: whether the run is a job of a sweep. A sweep continues after a skipped or diverged job.
+        real: replaces the dataset of `cfg`.
+        network: replaces the model of `cfg`: a class, a function, or a `functools.partial` of one.
+    """
+
+    cfg: DictConfig
+    choices: Mapping[str, str | None]
+    in_sweep: bool = False
+    real: RealSet | None = None
+    network: Callable[..., torch.nn.Module] | None = None
+
+    @classmethod
+    def of(cls, overrides: Sequence[str], **objects: Any) -> RunConfig:
+        """Compose `overrides`, as `dd-bench run OVERRIDES` does. `objects` are attributes of this class.
+
+        Raises:
+            ValueError: an override is wrong.
+        """
+        state = GlobalHydra.instance()
+        application, state.hydra = state.hydra, None  # the caller may be a Hydra application
+        try:
+            with initialize_config_module("dd_bench.conf", version_base="1.3"):
+                cfg = compose_config("config", list(overrides), return_hydra_config=True)
+        except (ConfigCompositionException, OverrideParseException) as error:
+            hint = ". Make one call for each value" if "multirun" in str(error) else ""
+            raise ValueError(f"{' '.join(overrides)}: {error}{hint}") from error
+        finally:
+            GlobalHydra.instance().hydra = application
+        choices = dict(cfg.hydra.runtime.choices)
+        with open_dict(cfg):
+            del cfg["hydra"]
+        return cls(cfg, choices, **objects)
+
+
+def compose(run: RunConfig) -> Experiment:
     """Build all parts of an experiment from its configuration.
 
     Raises:
         ValueError, FileNotFoundError: a value is wrong, or the data are missing. The message gives the correction.
     """
+    cfg, choices = run.cfg, run.choices
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
-    choices = HydraConfig.get().runtime.choices
     for name, minimum, example in (("ipc", 1, 10), ("num_sets", 1, 3), ("seed", 0, 0), ("log_every", 1, 10)):
         if type(config[name]) is not int or config[name] < minimum:
             raise ValueError(
@@ -63,24 +107,28 @@ def compose(cfg: DictConfig) -> Experiment:
     torch.compiler.reset()  # the jobs of a sweep share a process, and dynamo caches few versions of a function
     runtime = resolve(parse(RuntimeConfig, config["runtime"], "runtime"))
     protocol = parse(Protocol, config["protocol"], "protocol")
-    method, evaluator, load, model, logger = (
-        _build(cfg, group) for group in ("method", "evaluator", "dataset", "model", "logger")
-    )
+    method, evaluator, logger = (_build(cfg, group) for group in ("method", "evaluator", "logger"))
     identity = identify(config, choices)
-    with _user_errors("dataset"):
-        real = load(device=runtime.device)
+    real = run.real.to(runtime.device) if run.real else _load(cfg, runtime.device)
+    if run.real and not run.real.overrides:  # the user's own tensors
+        identity["dataset"] = {CHOICE: real.name, "digest": real.digest}
+    architecture = _architecture(run, real)
+    if run.network:
+        identity["model"] = {
+            CHOICE: architecture.name,
+            **plugin_source(architecture.make),
+            **architecture.knobs,
+        }
     if real.modality == "graph":
         runtime = runtime.in_float32()  # graph networks never use autocast; the record states the precision
     return Experiment(
         config=identity,
-        method_name=choices["method"],
-        evaluator_name=choices["evaluator"],
+        method_name=str(choices["method"]),
+        evaluator_name=str(choices["evaluator"]),
         runtime=runtime,
         protocol=protocol,
         real=real,
-        architecture=Architecture(  # `model` is a functools.partial of the class
-            model.func, dict(model.keywords), real.shape, real.num_classes, choices["model"]
-        ),
+        architecture=architecture,
         method=method,
         evaluator=evaluator,
         logger=logger,
@@ -91,22 +139,35 @@ def compose(cfg: DictConfig) -> Experiment:
     )
 
 
-def real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:
-    """Load a real set without a run; return it and its configuration.
+def load_real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:
+    """Load a real set on the CPU without a run; return it and its configuration.
 
     Raises:
         ValueError, FileNotFoundError: an override is wrong, or the data are missing.
     """
-    try:
-        with initialize_config_module("dd_bench.conf", version_base="1.3"):
-            cfg = compose_config("config", list(overrides), return_hydra_config=True)
-    except (ConfigCompositionException, OverrideParseException) as error:
-        raise ValueError(f"{' '.join(overrides)}: {error}") from error
+    run = RunConfig.of(overrides)
+    values = OmegaConf.to_container(run.cfg.dataset, resolve=True)
+    config: dict[str, Any] = identify({"dataset": values}, run.choices)["dataset"]
+    return replace(_load(run.cfg, torch.device("cpu")), overrides=tuple(overrides)), config
+
+
+def _load(cfg: DictConfig, device: torch.device) -> RealSet:
+    load = _build(cfg, "dataset")
     with _user_errors("dataset"):
-        real = _build(cfg, "dataset")(device=torch.device("cpu"))
-    values = OmegaConf.to_container(cfg.dataset, resolve=True)
-    config: dict[str, Any] = identify({"dataset": values}, cfg.hydra.runtime.choices)["dataset"]
-    return real, config
+        real: RealSet = load(device=device)
+    return real
+
+
+def _architecture(run: RunConfig, real: RealSet) -> Architecture:
+    if run.network is None:
+        model, name = _build(run.cfg, "model"), str(run.choices["model"])
+    else:
+        model = functools.partial(run.network)  # a partial of a partial is flat
+        name = getattr(model.func, "__name__", type(model.func).__name__)
+        if shipped_target("model", name):  # e.g. torchvision's resnet18
+            name = f"{model.func.__module__}.{name}"
+    make = network_constructor(model.func)
+    return Architecture(make, dict(model.keywords), real.shape, real.num_classes, name)
 
 
 def _teacher(cfg: DictConfig, name: str, network: str, real: RealSet) -> TeacherSpec:
@@ -115,8 +176,9 @@ def _teacher(cfg: DictConfig, name: str, network: str, real: RealSet) -> Teacher
     model = instantiate(cfg.teachers[name].model, _convert_="all")
     check_arguments(model.func, dict(model.keywords), f"teachers.{name}.model")
     config = parse(TeacherConfig, {str(k): v for k, v in values.items() if k != "model"}, f"teachers.{name}")
+    make = network_constructor(model.func)
     return TeacherSpec(
-        name, Architecture(model.func, dict(model.keywords), real.shape, real.num_classes, network), config
+        name, Architecture(make, dict(model.keywords), real.shape, real.num_classes, network), config
     )
 
 

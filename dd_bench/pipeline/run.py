@@ -9,11 +9,7 @@ from __future__ import annotations
 import logging
 from pathlib import Path
 
-from hydra.core.hydra_config import HydraConfig
-from hydra.types import RunMode
-from omegaconf import DictConfig
-
-from dd_bench.pipeline.compose import compose, set_folder
+from dd_bench.pipeline.compose import RunConfig, compose, set_folder
 from dd_bench.records.record import Record
 from dd_bench.runtime import distributed
 from dd_bench.runtime.files import canonical
@@ -27,9 +23,9 @@ class Unsupported(ValueError):
     """The parts of the run cannot be combined, or a single run was skipped or diverged; a sweep continues."""
 
 
-def prepare(cfg: DictConfig) -> list[Path]:
+def prepare(config: RunConfig) -> list[Path]:
     """Build teachers and expert buffers without distilling; return their folders."""
-    experiment = compose(cfg)
+    experiment = compose(config)
     if reason := experiment.check():
         raise Unsupported(reason)
     with distributed.group(experiment.runtime.device):
@@ -42,9 +38,9 @@ def prepare(cfg: DictConfig) -> list[Path]:
     return list(built)
 
 
-def distill(cfg: DictConfig) -> list[Path]:
+def distill(config: RunConfig) -> list[Path]:
     """Distill the missing sets; return the folders of all sets."""
-    experiment = compose(cfg)
+    experiment = compose(config)
     if reason := experiment.check():
         raise Unsupported(reason)
     folders = [experiment.synthetic_set(i) for i in range(experiment.num_sets)]
@@ -53,21 +49,21 @@ def distill(cfg: DictConfig) -> list[Path]:
     return folders
 
 
-def run(cfg: DictConfig) -> Record:
+def run(config: RunConfig) -> Record:
     """Distill and evaluate; return the record, which is also written to disk."""
-    experiment = compose(cfg)
+    experiment = compose(config)
     sets = range(experiment.num_sets)
     key = experiment.record_key([experiment.set_key(i) for i in sets])
     if reason := experiment.check():
-        return _report(*experiment.skipped(key, reason))
-    return _report(*experiment.record(key, lambda: [experiment.synthetic_set(i) for i in sets]))
+        return _report(config, *experiment.skipped(key, reason))
+    return _report(config, *experiment.record(key, lambda: [experiment.synthetic_set(i) for i in sets]))
 
 
-def evaluate(cfg: DictConfig) -> Record:
+def evaluate(config: RunConfig) -> Record:
     """Evaluate the existing set in the folder `set`; return the record, which is also written to disk."""
-    folder = set_folder(cfg)
+    folder = set_folder(config.cfg)
     card = read_card(folder)
-    experiment = compose(cfg)
+    experiment = compose(config)
     if reason := storage.check_dataset(card, experiment.real):
         raise ValueError(f"{folder} cannot be evaluated on this dataset: {reason}")
     if reason := experiment.architecture.check_shape() or experiment.check_evaluation():
@@ -79,14 +75,16 @@ def evaluate(cfg: DictConfig) -> Record:
     experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}))
     # the record contains the digest of the set; its parent folders exist only on this machine
     experiment.config["set"] = folder.resolve().name
-    return _report(*experiment.record(experiment.record_key([storage.digest(folder)]), lambda: [folder]))
+    return _report(
+        config, *experiment.record(experiment.record_key([storage.digest(folder)]), lambda: [folder])
+    )
 
 
-def _report(record: Record, path: Path) -> Record:
+def _report(config: RunConfig, record: Record, path: Path) -> Record:
     """Log the result. A skipped or diverged run raises an error, except in a sweep, which continues."""
     if record.status != "done":
         message = f"{record.status}: {record.method} on {record.dataset}, ipc={record.ipc}: {record.reason}"
-        if HydraConfig.get().mode != RunMode.MULTIRUN:
+        if not config.in_sweep:
             raise Unsupported(f"{message}\nrecord: {path}")
         _log.warning(message)
         return record

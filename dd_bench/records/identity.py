@@ -64,6 +64,7 @@ def _source(target: str) -> dict[str, str]:
 
 def plugin_source(target: Any) -> dict[str, str]:
     """Returns the hash of the module of a class or function of another package, as `_source_`; empty for ours."""
+    target = inspect.unwrap(target)
     module: Any = inspect.getmodule(target)
     if module is not None and module.__name__.startswith(OURS):
         return {}

@@ -5,15 +5,32 @@ from __future__ import annotations
 import logging
 import sys
 import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from types import TracebackType
-from typing import Self
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn, TimeRemainingColumn
-from rich.progress import Progress as Bar
+from typing import Any, Self
 
 _log = logging.getLogger(__name__)
 _LINE_EVERY = 60.0  # seconds
+_BARS: ContextVar[bool] = ContextVar("bars", default=True)
+
+
+@contextmanager
+def bars(shown: bool) -> Iterator[None]:
+    """Show or hide the progress bars of everything that runs inside."""
+    token = _BARS.set(shown)
+    try:
+        yield
+    finally:
+        _BARS.reset(token)
+
+
+def in_notebook() -> bool:
+    """Whether this process is the kernel of a Jupyter notebook."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    return shell is not None and "IPKernelApp" in shell.config
 
 
 class Progress:
@@ -22,23 +39,18 @@ class Progress:
     def __init__(self, name: str, total: int, start: int = 0):
         """Begins at `start` steps done."""
         self._name, self._total, self._start = name, total, start
-        self._bar: Bar | None = None
-        if sys.stderr.isatty():
-            columns = (
-                MofNCompleteColumn(),
-                TimeElapsedColumn(),
-                TimeRemainingColumn(),
-                TextColumn("{task.fields[values]}"),
-            )
-            self._bar = Bar(
-                TextColumn("{task.description}"), BarColumn(), *columns, console=Console(stderr=True)
-            )
+        self._bar: Any = None
 
     def __enter__(self) -> Self:
         self._began = self._spoke = time.monotonic()
-        if self._bar is not None:
-            self._bar.start()
-            self._task = self._bar.add_task(self._name, total=self._total, completed=self._start, values="")
+        if _BARS.get() and (sys.stderr.isatty() or in_notebook()):
+            with (
+                warnings.catch_warnings()
+            ):  # in a notebook without ipywidgets, the import warns and gives a text bar
+                warnings.simplefilter("ignore")
+                from tqdm.auto import tqdm
+
+                self._bar = tqdm(desc=self._name, total=self._total, initial=self._start, leave=False)
         if self._start:
             _log.info("%s resumes at step %d of %d", self._name, self._start, self._total)
         return self
@@ -47,7 +59,8 @@ class Progress:
         """Shows that `done` steps are done, with the latest logged values."""
         text = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
         if self._bar is not None:
-            self._bar.update(self._task, completed=done, values=text)
+            self._bar.set_postfix_str(text, refresh=False)
+            self._bar.update(done - self._bar.n)
             return
         now = time.monotonic()
         if now - self._spoke >= _LINE_EVERY or (done == self._total and now - self._began >= 5):
@@ -59,4 +72,4 @@ class Progress:
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._bar is not None:
-            self._bar.stop()
+            self._bar.close()

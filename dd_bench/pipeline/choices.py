@@ -1,0 +1,28 @@
+"""The choices of a configuration group: the YAML files of `conf/<group>/`. Without torch."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from importlib import resources
+from importlib.resources.abc import Traversable
+
+
+def choices(group: str) -> dict[str, str]:
+    """Return the YAML names of a configuration group, each with the first line of its file, which describes it.
+
+    A name in a nested folder includes the folder, e.g. `paper/cifar10/mtt_ipc1`; these follow the others.
+    """
+    found = {}
+    for name, path in _yaml_files(resources.files("dd_bench.conf") / group):
+        comments = (line for line in path.read_text().splitlines() if not line.startswith("# @package"))
+        found[name] = next(comments, "").removeprefix("#").strip()
+    return dict(sorted(found.items(), key=lambda choice: (choice[0].count("/"), choice[0])))
+
+
+def _yaml_files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
+    """Yield the YAML files of a folder and of its subfolders, with their names without suffix."""
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from _yaml_files(path, f"{prefix}{path.name}/")
+        elif path.name.endswith(".yaml"):
+            yield prefix + path.name.removesuffix(".yaml"), path

@@ -1,0 +1,278 @@
+"""The functions of `import dd_bench`: what the commands do, for Python and notebooks.
+
+They write the same sets and records as the command line, under the same keys. `sys.argv`, the logging configuration
+and Hydra's global state stay as they are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from dd_bench.data.dataset import RealSet, tensor_set
+from dd_bench.data.preprocess import channel_statistics, fit_preprocess
+from dd_bench.hub.hub import located
+from dd_bench.pipeline import run as verbs
+from dd_bench.pipeline.choices import choices
+from dd_bench.pipeline.compose import RunConfig, load_real_set
+from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.record import Record
+from dd_bench.runtime.progress import bars
+from dd_bench.synthetic.distilled_set import DistilledSet
+
+Network = str | Callable[..., nn.Module] | None
+Images = Tensor | np.ndarray[Any, Any]
+PICKLED = "__main__"  # worker processes cannot import classes of a notebook
+
+
+def list_methods() -> dict[str, str]:
+    """Return the names of the methods, each with its description."""
+    return choices("method")
+
+
+def list_datasets() -> dict[str, str]:
+    """Return the names of the datasets, each with its description."""
+    return choices("dataset")
+
+
+def list_models() -> dict[str, str]:
+    """Return the names of the networks, each with its description."""
+    return choices("model")
+
+
+def list_protocols() -> dict[str, str]:
+    """Return the names of the protocols, each with its description."""
+    return choices("protocol")
+
+
+def list_evaluators() -> dict[str, str]:
+    """Return the names of the evaluators, each with its description."""
+    return choices("evaluator")
+
+
+def list_experiments() -> dict[str, str]:
+    """Return the names of the experiments, each with its description."""
+    return choices("experiment")
+
+
+def load(where: str | Path, digest: str | None = None) -> DistilledSet:
+    """Return the synthetic set in a folder or at a URL, after every hash and shape was checked.
+
+    Args:
+        where: a folder, or a URL that fsspec opens: `hf://datasets/USER/NAME@REVISION`, `s3://`, `https://`. A set at a
+            URL is downloaded once.
+        digest: expected digest of the set, or its first 8 digits or more. A set with this digest that was downloaded
+            before needs no connection.
+
+    Raises:
+        ValueError: the set is damaged or has another digest.
+        OSError: the set could not be read.
+    """
+    return DistilledSet.at(located(where, digest))
+
+
+def real_set(name: str, *overrides: str) -> RealSet:
+    """Load a real dataset, e.g. `real_set("fashion_mnist", "dataset.preprocess=zca")`.
+
+    Args:
+        name: one of `list_datasets()`.
+        overrides: words of the command line that change it.
+
+    Raises:
+        ValueError, FileNotFoundError: an override is wrong, or the data are missing.
+    """
+    return load_real_set([f"dataset={name}", *overrides])[0]
+
+
+def from_folder(root: str | Path, *overrides: str) -> RealSet:
+    """Load a dataset of image files in class folders `root/train/CLASS/*` and `root/val/CLASS/*`.
+
+    Args:
+        root: the folder. Its name becomes the name of the dataset.
+        overrides: keys of `conf/dataset/image_folder.yaml`, e.g. `"dataset.size=32"`, `"dataset.flip=false"`.
+
+    Raises:
+        ValueError, FileNotFoundError: a folder is missing or empty, or an image is damaged.
+    """
+    folder = Path(root).expanduser().resolve()
+    return real_set(
+        "image_folder", f"dataset.root={_quoted(folder)}", f"dataset.name={_quoted(folder.name)}", *overrides
+    )
+
+
+def from_tensors(
+    name: str,
+    train: tuple[Images, Images],
+    test: tuple[Images, Images],
+    *,
+    class_names: Sequence[str] | None = None,
+    flip: bool = False,
+    preprocess: str = "normalise",
+    licence: str = "unknown",
+    citation: str = "unknown",
+) -> RealSet:
+    """Make a dataset of tensors or NumPy arrays.
+
+    Args:
+        name: its name in records and cards.
+        train: images uint8 `(n, c, h, w)` or `(n, h, w)`, and classes 0..k-1 `(n,)`. Methods see only these.
+        test: the same, for scoring fresh networks.
+        class_names: in label order; default: the numbers 0..k-1.
+        flip: whether a horizontal flip keeps the class.
+        preprocess: `normalise` (by the mean and standard deviation of each channel of `train`) or `zca`.
+        licence: written into the card of every distilled set.
+        citation: likewise.
+
+    Raises:
+        ValueError: a tensor has another dtype or shape, a label is out of range, or `name` is a shipped dataset.
+    """
+    if shipped_config("dataset", name):
+        raise ValueError(f"{name!r} is the name of a shipped dataset. Use another name, e.g. 'my_{name}'")
+    (x, y), held_out = _pair(name, "train", train), _pair(name, "test", test)
+    names = tuple(class_names or map(str, range(int(y.max()) + 1)))
+    mean, std = channel_statistics(x)
+    cpu = torch.device("cpu")
+    return tensor_set(
+        name,
+        (x, y),
+        held_out,
+        class_names=names,
+        preprocess=fit_preprocess(preprocess, x, mean=mean, std=std, device=cpu),
+        flip=flip,
+        licence=licence,
+        citation=citation,
+        device=cpu,
+        val_fraction=0.0,
+    )
+
+
+def run(overrides: Sequence[str] = (), *, progress: bool = True) -> Record:
+    """Distill and evaluate, as `dd-bench run OVERRIDES` does: `run(["method=dm", "dataset=digits", "ipc=1"])`.
+
+    The record and the synthetic sets are also written below `out` (default `runs`). A finished run is read from there.
+
+    Raises:
+        ValueError, FileNotFoundError: an override is wrong, the parts cannot be combined, or the data are missing.
+    """
+    with bars(progress):
+        return verbs.run(RunConfig.of(overrides))
+
+
+def distill(
+    method: str,
+    real: str | RealSet,
+    ipc: int,
+    *,
+    model: Network = None,
+    overrides: Sequence[str] = (),
+    out: str | Path = "runs",
+    progress: bool = True,
+) -> DistilledSet:
+    """Distill one synthetic set, as `dd-bench distill` does, or read it if it is finished.
+
+    Args:
+        method: one of `list_methods()`.
+        real: one of `list_datasets()`, or a set of `real_set`, `from_folder` or `from_tensors`.
+        ipc: images per class.
+        model: one of `list_models()`, or a class, see `evaluate`.
+        overrides: further words of the command line, e.g. `["method.iterations=100", "seed=1"]`.
+        out: output folder.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError, FileNotFoundError: see `run`.
+    """
+    words = [f"method={method}", f"ipc={ipc}"]
+    with bars(progress):
+        (folder, *_) = verbs.distill(_config(words, real, model, overrides, out))
+    return DistilledSet.at(folder)
+
+
+def evaluate(
+    syn: DistilledSet | str | Path,
+    *,
+    dataset: str | RealSet | None = None,
+    protocol: str | None = None,
+    model: Network = None,
+    num_networks: int | None = None,
+    evaluator: str | None = None,
+    overrides: Sequence[str] = (),
+    out: str | Path = "runs",
+    progress: bool = True,
+) -> Record:
+    """Train fresh networks on a saved set and score them on the test data, as `dd-bench evaluate set=FOLDER` does.
+
+    Args:
+        syn: a set of `load` or `distill`, or a folder or a URL.
+        dataset: the real data: one of `list_datasets()`, or a real set; default: the dataset of the card.
+        protocol: one of `list_protocols()`: how the networks are trained.
+        model: one of `list_models()`, or a class derived from `torch.nn.Module`. Parameters of its constructor named
+            `num_classes`, `in_channels` or `image_size` are filled in; give others by `functools.partial`.
+        num_networks: number of fresh networks.
+        evaluator: one of `list_evaluators()`: what is measured.
+        overrides: further words of the command line.
+        out: output folder.
+        progress: show a progress bar.
+
+    Raises:
+        ValueError, FileNotFoundError: see `run`; also if the set is damaged or was distilled from another dataset.
+    """
+    found = syn if isinstance(syn, DistilledSet) else load(syn)
+    if dataset is None:
+        dataset = found.card.dataset
+        if not shipped_config("dataset", dataset):
+            raise ValueError(
+                f"the set was distilled from {dataset!r}, which is not shipped. Add: dataset=REAL_SET"
+            )
+    given = (("protocol", protocol), ("evaluator", evaluator), ("evaluator.num_networks", num_networks))
+    words = [f"set={_quoted(found.folder)}", *(f"{key}={value}" for key, value in given if value is not None)]
+    with bars(progress):
+        return verbs.evaluate(_config(words, dataset, model, overrides, out))
+
+
+def _config(
+    words: Sequence[str], real: str | RealSet, model: Network, overrides: Sequence[str], out: str | Path
+) -> RunConfig:
+    """Compose the words of the command line that stand for the arguments; objects are passed on as they are."""
+    of_real = [f"dataset={real}"] if isinstance(real, str) else [*real.overrides]
+    of_model = [f"model={model}"] if isinstance(model, str) else []
+    network = None if isinstance(model, str) else model
+    if network is not None and partial(network).func.__module__ == PICKLED:
+        of_model = ["runtime.workers=1"]
+    return RunConfig.of(
+        [*of_real, *of_model, *words, f"out={_quoted(out)}", *overrides],
+        real=None if isinstance(real, str) else real,
+        network=network,
+    )
+
+
+def _quoted(path: str | Path) -> str:
+    """Return a path as one value of Hydra's grammar."""
+    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
+    return f"'{escaped}'"
+
+
+def _pair(name: str, split: str, data: tuple[Images, Images]) -> tuple[Tensor, Tensor]:
+    images, labels = (torch.as_tensor(part) for part in data)
+    if images.ndim == 3:
+        images = images[:, None]
+    if images.dtype != torch.uint8 and images.is_floating_point():
+        raise ValueError(
+            f"{name} {split}: images must be uint8, got {images.dtype}. For floats in [0, 1]: "
+            "(255 * images).round().to(torch.uint8)"
+        )
+    if images.ndim == 4 and images.shape[1] > 4 >= images.shape[3]:
+        raise ValueError(
+            f"{name} {split}: images must be (n, c, h, w), got {tuple(images.shape)}. Use images.permute(0, 3, 1, 2)"
+        )
+    if labels.is_floating_point():
+        raise ValueError(
+            f"{name} {split}: labels must be classes 0..k-1 (n,), got {labels.dtype}. Use labels.long()"
+        )
+    return images.contiguous(), labels

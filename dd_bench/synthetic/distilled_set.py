@@ -1,0 +1,101 @@
+"""A saved synthetic set, as Python code and notebooks use it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.data import TensorDataset
+
+from dd_bench.synthetic import storage
+from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
+from dd_bench.synthetic.card import PREVIEW, Card
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class DistilledSet:
+    """A synthetic set in a folder: its stored tensors and its card. `n` counts training images.
+
+    A set may store several training images in one stored image, so `n` can be larger than `ipc` times the classes.
+
+    Attributes:
+        stored: the tensors as the method made them.
+        card: method, dataset, preprocessing, licence, citation, and the sha256 of every file.
+        folder: what `dd_bench.evaluate` and `dd-bench evaluate set=FOLDER` read.
+    """
+
+    stored: SyntheticSet
+    card: Card
+    folder: Path
+
+    @classmethod
+    def at(cls, folder: Path) -> DistilledSet:
+        """Read and check the set in a folder.
+
+        Raises:
+            ValueError: the folder has no set, or the set is damaged.
+        """
+        stored, card = storage.load(folder)
+        return cls(stored, card, folder)
+
+    def images(self) -> Tensor:
+        """Return the pixels of all training images, float32 in [0, 1], `(n, c, h, w)`. Values outside are clipped.
+
+        Raises:
+            ValueError: the set contains graphs.
+        """
+        return self.stored.preprocess.inverse(self.inputs()).clamp(0, 1)
+
+    def inputs(self) -> Tensor:
+        """Return the preprocessed images that networks are trained on, float32 `(n, c, h, w)`.
+
+        Raises:
+            ValueError: the set contains graphs.
+        """
+        return self._training_data[0]
+
+    @property
+    def labels(self) -> Tensor:
+        """Labels of `images()` and `inputs()`: classes, int64 `(n,)`, or soft labels, float32 `(n, k)`.
+
+        Raises:
+            ValueError: the set contains graphs.
+        """
+        return self._training_data[1]
+
+    @cached_property
+    def _training_data(self) -> tuple[Tensor, Tensor]:
+        if not isinstance(self.stored, SyntheticImages):
+            raise ValueError(
+                f"a set of kind {self.stored.kind!r} has no images. Use .stored, which has its tensors and labels"
+            )
+        return self.stored.materialise(torch.device("cpu"))
+
+    @property
+    def class_names(self) -> tuple[str, ...]:
+        """Names of the classes, in label order."""
+        return self.stored.class_names
+
+    def dataset(self) -> TensorDataset:
+        """Return `inputs()` and `labels` as a dataset for a PyTorch `DataLoader`."""
+        return TensorDataset(self.inputs(), self.labels)
+
+    def identity(self) -> str:
+        """Return the sha256 of the stored tensors and the preprocessing, equal on every device."""
+        return self.stored.identity()
+
+    def __repr__(self) -> str:
+        card = self.card
+        size = sum(self.stored.stored_bytes().values())
+        return (
+            f"<DistilledSet: {card.method} on {card.dataset}, ipc={card.ipc}, {size:,} bytes, {self.folder}>"
+        )
+
+    def _repr_png_(self) -> bytes | None:
+        """The preview picture, which notebooks show."""
+        path: Any = self.folder / PREVIEW
+        return path.read_bytes() if path.is_file() else None
