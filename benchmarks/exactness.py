@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.data.fashion_mnist import fashion_mnist
-from dd_bench.distill.unroll import GRADIENTS, EagerDifferentiator, EpochTarget, InnerLoop, InnerStep
+from dd_bench.distillation.unroll import GRADIENTS, EagerDifferentiator, EpochTarget, InnerLoop, InnerStep
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
 from dd_bench.runtime.seeding import generator

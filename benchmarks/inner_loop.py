@@ -29,7 +29,7 @@ import torch
 from torch import Tensor
 from torch.autograd.graph import saved_tensors_hooks
 
-from dd_bench.distill.unroll import (
+from dd_bench.distillation.unroll import (
     GRADIENTS,
     CompiledDifferentiator,
     Differentiator,

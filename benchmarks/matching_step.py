@@ -23,7 +23,7 @@ import report
 import torch
 from torch import Tensor
 
-from dd_bench.distill.matching import mean_match
+from dd_bench.distillation.matching import mean_match
 from dd_bench.methods.datadam import DataDAM, spatial_attention
 from dd_bench.methods.dm import DM
 from dd_bench.models.architecture import Architecture

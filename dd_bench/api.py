@@ -24,12 +24,12 @@ from dd_bench.data.graph_dataset import GraphSplit, training_graphs
 from dd_bench.data.graphs import Graphs, GraphShape, coalesce, segment_indices
 from dd_bench.data.inputs import Inputs
 from dd_bench.data.preprocess import Preprocess
-from dd_bench.distill.batchnorm_statistics import HookedTeacher
-from dd_bench.distill.clusters import representatives
-from dd_bench.distill.coreset import selected
-from dd_bench.distill.init import check_class_sizes, class_labels, initial_images, random_index
-from dd_bench.distill.matching import check_norm, class_chunks, mean_match, real_batch
-from dd_bench.distill.unroll import (
+from dd_bench.distillation.batchnorm_statistics import HookedTeacher
+from dd_bench.distillation.clusters import representatives
+from dd_bench.distillation.coreset import selected
+from dd_bench.distillation.init import check_class_sizes, class_labels, initial_images, random_index
+from dd_bench.distillation.matching import check_norm, class_chunks, mean_match, real_batch
+from dd_bench.distillation.unroll import (
     GRADIENTS,
     CompiledDifferentiator,
     Differentiator,

@@ -23,11 +23,12 @@ ORDER = (
     "synthetic",
     "training",
     "teachers",
-    "distill",
+    "distillation",
     "evaluation",
     "api",
     "pipeline",
     "hub",
+    "python_api",
     "cli",
 )
 """The packages of `dd_bench`; each imports only packages before it."""
@@ -79,7 +80,13 @@ def arrows() -> Counter[tuple[str, str]]:
     for plugin in PLUGINS:
         for path in (p for p in (ROOT / plugin).rglob("*.py") if "migrations" not in p.parts):
             names = set(imported(path, f"dd_bench.{plugin}"))
-            found.update({(plugin, p) for p in ORDER if any(n.startswith(f"dd_bench.{p}") for n in names)})
+            found.update(
+                {
+                    (plugin, p)
+                    for p in ORDER
+                    if any(n.startswith(f"dd_bench.{p}.") or n == f"dd_bench.{p}" for n in names)
+                }
+            )
     return Counter({pair: n for pair, n in found.items() if pair[0] != pair[1] and pair[1] in ORDER})
 
 

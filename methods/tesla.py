@@ -11,7 +11,7 @@ class TESLA(MTT):
     `labels=target` is its soft-label assignment: every iteration labels the images by the target snapshot of its
     segment; the last labels are stored.
 
-    Deviations: the paper calls the gradient exact, and it is so for one step only, see `dd_bench.distill.unroll`;
+    Deviations: the paper calls the gradient exact, and it is so for one step only, see `dd_bench.distillation.unroll`;
     `gradient=adjoint` is exact in the same activation memory. The released code loses a factor 2 on the image
     gradient, not on that of the step size: its `lr_img` is twice ours for the same steps.
     """

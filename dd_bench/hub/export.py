@@ -1,4 +1,4 @@
-"""Export a synthetic set as a `TensorDataset`, a folder of PNG files, or a Parquet file.
+"""Export a synthetic set as a folder of PNG files, or as a Parquet file.
 
 All training images are exported, even if the set stores several of them as one tensor (multi-formation, canvases,
 compensators).
@@ -16,21 +16,11 @@ from typing import NamedTuple
 import torch
 from PIL import Image
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
 from dd_bench.runtime.cache import publish
 from dd_bench.runtime.files import write_atomic
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
-
-
-def tensor_dataset(syn: SyntheticSet, device: str | torch.device = "cpu") -> TensorDataset:
-    """Return the training data: preprocessed float32 images `(n, c, h, w)` and labels `(n,)` or `(n, k)`.
-
-    Raises:
-        ValueError: the set does not contain images.
-    """
-    return TensorDataset(*_images(syn).materialise(torch.device(device)))
 
 
 class Exported(NamedTuple):

@@ -57,16 +57,14 @@ class ModuleConstructor:
         values = {**self._filled(image_shape, num_classes), **arguments}
         parameters = inspect.signature(self.__wrapped__).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
-        required = [
-            n for n, p in parameters.items() if p.default is p.empty and p.kind is p.POSITIONAL_OR_KEYWORD
-        ]
-        if missing := [n for n in required if n not in values]:
+        named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
+        if missing := [n for n, p in named.items() if p.default is p.empty and n not in values]:
             raise ValueError(
                 f"{name} needs a value for {', '.join(missing)}. Use functools.partial({name}, {missing[0]}=...), "
                 f"or the key model.{missing[0]}"
             )
-        if not open_ended and (unknown := sorted(set(values) - set(parameters))):
-            raise ValueError(f"{name} has no parameter {unknown[0]!r}; it has {sorted(parameters)}")
+        if not open_ended and (unknown := sorted(set(values) - set(named))):
+            raise ValueError(f"{name} has no parameter {unknown[0]!r}; it has {sorted(named)}")
         return ModuleNetwork(self.__wrapped__(**values), image_shape, num_classes, name)
 
     def _filled(self, image_shape: tuple[int, int, int], num_classes: int) -> dict[str, Any]:

@@ -119,7 +119,7 @@ def in_python(known: KnownSet) -> str:
         "import dd_bench",
         f'syn = dd_bench.load({json.dumps(known.where)}, digest="{known.digest[:16]}")',
     ]
-    return "\n".join([*lines, "train = dd_bench.tensor_dataset(syn)"])
+    return "\n".join([*lines, "train = syn.dataset()  # a torch TensorDataset"])
 
 
 def listing(known: Sequence[KnownSet]) -> str:

@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_class, instantiate
 
 from dd_bench.api import EvaluationContext, Evaluator
-from dd_bench.distill.coreset import selected
+from dd_bench.distillation.coreset import selected
 from dd_bench.runtime.cache import Cache
 
 FILES = sorted(Path(str(files("dd_bench.conf") / "evaluator")).glob("*.yaml"))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from dd_bench.distill.init import class_labels
+from dd_bench.distillation.init import class_labels
 from dd_bench.evaluation import fresh_networks
 from dd_bench.evaluation.fresh_networks import FreshNetworks
 from dd_bench.training.scoring import accuracy

@@ -14,10 +14,10 @@ from pathlib import Path
 import pytest
 import torch
 
-import dd_bench
+from dd_bench import load
 from dd_bench.cli.inspect import list_choices, show, verify
 from dd_bench.hub import hub, remote
-from dd_bench.hub.hub import load, pull, pull_command, push, push_command, sets_at
+from dd_bench.hub.hub import pull, pull_command, push, push_command, sets_at
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.card import read_provenance
 from dd_bench.synthetic.images import ImageSet
@@ -134,7 +134,7 @@ class TestFolder:
         digest = push(folder, url)
         assert same(folder, tmp_path / "there") and digest == storage.digest(folder)
         assert same(pull(url), folder) and visible_sets(tmp_path) == [f"random-blobs-ipc2-{digest[:16]}"]
-        assert load(url).identity() == load(folder).identity() == dd_bench.load(str(folder)).identity()
+        assert load(url).identity() == load(folder).identity()
 
     def test_existing_files_are_not_sent_again(self, make_set, tmp_path, monkeypatch):
         folder, url = make_set(), f"file://{tmp_path}/there"
@@ -563,7 +563,7 @@ class Hub(BaseHTTPRequestHandler):
 
 HUB = """
 import sys
-from dd_bench.hub.hub import load, pull, push
+from dd_bench.hub.hub import pull, push
 url = "hf://datasets/me/mine/a"
 print(push(__import__("pathlib").Path(sys.argv[1]), url))
 print(pull(url))

@@ -5,7 +5,7 @@ import warnings
 import pytest
 import torch
 
-from dd_bench.distill.init import initial_images
+from dd_bench.distillation.init import initial_images
 from dd_bench.models.architecture import Architecture
 from dd_bench.records.config_diff import shipped_yaml
 from dd_bench.teachers.feature_networks import class_embeddings, feature_network

@@ -6,7 +6,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from dd_bench.distill.init import initial_images
+from dd_bench.distillation.init import initial_images
 from dd_bench.methods import dc
 from dd_bench.methods.dc import DC, LOOPS, class_gradients, freeze_batch_norm, gradient_match
 from dd_bench.models.mlp import MLP

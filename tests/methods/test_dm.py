@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from dd_bench.distill.init import initial_images
+from dd_bench.distillation.init import initial_images
 from dd_bench.methods.dm import DM
 from dd_bench.models.mlp import MLP
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dd_bench.distill.batchnorm_statistics import HookedTeacher
+from dd_bench.distillation.batchnorm_statistics import HookedTeacher
 from dd_bench.methods.infer import INFER
 from dd_bench.synthetic.compensated import CompensatedSet
 

@@ -14,9 +14,9 @@ from torch import Tensor
 
 from dd_bench.data.decode import tile
 from dd_bench.data.preprocess import ZCA, Normalise
-from dd_bench.distill.clusters import representatives
-from dd_bench.distill.init import random_index
-from dd_bench.distill.unroll import GRADIENTS, Gradients, InnerLoop
+from dd_bench.distillation.clusters import representatives
+from dd_bench.distillation.init import random_index
+from dd_bench.distillation.unroll import GRADIENTS, Gradients, InnerLoop
 from dd_bench.methods import mtt
 from dd_bench.methods._trajectory.init import INITS, LABELS, cluster_index, correct_index, mean_logits
 from dd_bench.methods._trajectory.segments import Window, balance, draw_segment, perturbed

@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dd_bench.data.decode import encode
-from dd_bench.distill.init import random_index
+from dd_bench.distillation.init import random_index
 from dd_bench.methods import ncfm
 from dd_bench.methods._ncfm.frequencies import REPEATS, FrequencySampler
 from dd_bench.methods.ncfm import characteristic, lerp, unit_embedding

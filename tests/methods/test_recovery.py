@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from dd_bench.data.preprocess import ZCA
-from dd_bench.distill.batchnorm_statistics import HookedTeacher
+from dd_bench.distillation.batchnorm_statistics import HookedTeacher
 from dd_bench.methods._recovery.engine import Engine, recover_loss
 from dd_bench.methods._recovery.views import RecoverViews
 from dd_bench.models.network import executed_norms

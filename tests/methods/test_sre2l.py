@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from dd_bench.distill.batchnorm_statistics import HookedTeacher
+from dd_bench.distillation.batchnorm_statistics import HookedTeacher
 from dd_bench.methods.sre2l import SRe2L
 
 CPU = torch.device("cpu")

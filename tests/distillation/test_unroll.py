@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 
 from dd_bench.data.digits import digits
-from dd_bench.distill.unroll import (
+from dd_bench.distillation.unroll import (
     GRADIENTS,
     CompiledDifferentiator,
     EagerDifferentiator,

@@ -6,7 +6,7 @@ import torch
 from dd_bench.api import DistillContext
 from dd_bench.data.dataset import tensor_set
 from dd_bench.data.preprocess import Normalise
-from dd_bench.distill.matching import check_norm, class_chunks, mean_match, real_batch
+from dd_bench.distillation.matching import check_norm, class_chunks, mean_match, real_batch
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
 from dd_bench.models.mlp import MLP
