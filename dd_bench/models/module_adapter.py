@@ -25,8 +25,9 @@ def network_constructor(make: Callable[..., Any]) -> Callable[..., Network]:
     """Return `make` if it builds a `Network` from `(image_shape, num_classes, **knobs)`, else wrap it."""
     if inspect.isclass(make) and issubclass(make, Network):
         return make
-    first = next(iter(inspect.signature(make).parameters), None)
-    return make if first == "image_shape" else ModuleConstructor(make)
+    constructor: Any = make
+    first = next(iter(inspect.signature(constructor).parameters), None)
+    return constructor if first == "image_shape" else ModuleConstructor(constructor)  # type: ignore[no-any-return]
 
 
 @dataclass(frozen=True)

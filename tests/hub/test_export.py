@@ -89,7 +89,7 @@ class TestParquet:
             parquet(coreset, tmp_path / "a.parquet")
 
 
-def test_compensated_images_are_all_exported(blobs):
+def test_compensated_images_are_all_exported(blobs, tmp_path):
     """Each natural image, and one image per compensator."""
     images = blobs.train.pixels(torch.arange(3))
     u = torch.zeros(1, 2, 1, 8, 8, dtype=torch.float16)

@@ -51,13 +51,14 @@ def test_lists_are_those_of_the_command_line():
         dd_bench.nonsense  # noqa: B018
 
 
-def test_it_is_the_machine_of_the_command_line(command, elsewhere):
+def test_it_is_the_machine_of_the_command_line(request, elsewhere):
     """The same keys, the same values; and each finds what the other has made."""
     ours = dd_bench.run(["method=random", "ipc=1", *FAST])
+    command = request.getfixturevalue("dd_bench")
     assert command("run", "method=random", "ipc=1", *FAST, "out=other").code == 0
     (path,) = (elsewhere / "other" / "records").glob("*.json")
     theirs = load_record(path)
-    assert theirs.key == ours.key and theirs.config | {"out": "runs"} == ours.config
+    assert theirs.key == ours.key and theirs.config | {"out": "runs", "cache": "runs/cache"} == ours.config
     assert [s.value for s in theirs.scores] == [s.value for s in ours.scores]
     assert load_record(elsewhere / "runs" / "records" / f"{ours.key}.json") == ours
     syn = dd_bench.distill("random", "digits", 1, overrides=["model.width=8"], out="other")

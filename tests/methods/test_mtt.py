@@ -862,7 +862,7 @@ def test_experts_of_another_preprocessing_are_refused(elsewhere, make_method, ma
     other = dataclasses.replace(train_blobs, preprocess=Normalise([0.5], [0.3]))
     method = make_method("mtt", **{"experts.source": elsewhere})
     theirs, ours = train_blobs.preprocess.config(), other.preprocess.config()
-    message = rf"{re.escape(str(theirs))}, but this run uses {re.escape(str(ours))}. Use dataset.preprocess=normalise .*"
+    message = rf"{re.escape(str(theirs))}, but this run uses {re.escape(str(ours))}. Use dataset.preprocess=normalise "
     with pytest.raises(ValueError, match=message):
         method.prepare(other, make_ctx())
 

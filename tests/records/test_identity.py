@@ -92,21 +92,13 @@ import sys
 sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in repr(f)]
 sys.path.insert(0, sys.argv[1])
 from pathlib import Path
-from hydra import compose, initialize_config_module
-from hydra.core.hydra_config import HydraConfig
-from omegaconf import open_dict
 from dd_bench.leaderboards.cli import main
-from dd_bench.pipeline.compose import compose as build
+from dd_bench.pipeline.compose import RunConfig, compose
 import dd_bench
 assert Path(dd_bench.__file__).is_relative_to(sys.argv[1])
-with initialize_config_module("dd_bench.conf", version_base="1.3"):
-    words = ["method=random", "model.width=8", f"out={sys.argv[1]}/runs", "runtime=plain"]
-    cfg = compose("config", words, return_hydra_config=True)
-    HydraConfig.instance().set_config(cfg)
-    with open_dict(cfg):
-        del cfg["hydra"]
-    run = build(cfg)
-    print(run.set_key(0), run.record_key([run.set_key(0)]), run.architecture.describe())
+words = ["method=random", "model.width=8", f"out={sys.argv[1]}/runs", "runtime=plain"]
+run = compose(RunConfig.of(words))
+print(run.set_key(0), run.record_key([run.set_key(0)]), run.architecture.describe())
 folders = ["--entries", f"{sys.argv[1]}/entries", "--sets", f"{sys.argv[1]}/sets"]
 assert main(["add", sys.argv[2], "--no-baseline", *folders]) == 0
 """
