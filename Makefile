@@ -4,11 +4,17 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+DOCS_STAMP := $(VENV)/.installed-docs
 SPREAD := -n auto --maxprocesses 8 --dist loadfile   # one process per core; a test file stays in one process, so its fixtures run once
+
+RESULTS := $(shell grep -l "^<!-- table " docs/results/*.md)
 
 export PYTHONDONTWRITEBYTECODE :=   # write .pyc files: tests start dozens of processes
 
-.PHONY: demo test test-all lint type golden tables architecture benchmark clean
+.PHONY: help demo test test-all lint type golden tables docs site architecture benchmark clean
+
+help:                   ## list the targets
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
 demo: $(STAMP)          ## distil the embedded digits with DM, evaluate with fresh networks, build a table
 	$(BIN)/dd-bench run method=random dataset=digits model.width=32 ipc=1 num_sets=5 evaluator.num_networks=2 out=runs/demo
@@ -28,17 +34,26 @@ test: $(STAMP)          ## lint, type check, fast tests
 test-all: $(STAMP)      ## also the slow tests
 	$(BIN)/python -m pytest -q $(SPREAD) -m "not gpu"
 
-lint: $(STAMP)
+lint: $(STAMP)          ## ruff
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 
-type: $(STAMP)
+type: $(STAMP)          ## mypy
 	$(BIN)/mypy
 
 golden: $(STAMP)        ## regenerate golden losses and tables; check the diff before you commit it
 	DD_BENCH_GOLDEN=1 $(BIN)/python -m pytest -q tests/methods/test_golden.py tests/leaderboards
 
-tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables
-	$(BIN)/dd-bench leaderboard build
+tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables, README.md and docs/results; benchmarks/results -> docs
+	$(BIN)/dd-bench leaderboard build --into README.md $(RESULTS)
+	$(BIN)/python benchmarks/tables.py
+
+docs: $(DOCS_STAMP)     ## documentation -> build/docs, with its links checked
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir build/docs
+
+site: docs $(STAMP)     ## documentation and leaderboard as one site -> build/site
+	rm -rf build/site
+	cp -r build/docs build/site
+	$(BIN)/dd-bench leaderboard build --site --out build/site/board
 
 architecture: $(STAMP)  ## imports -> docs/architecture.md
 	$(BIN)/python docs/architecture.py
@@ -60,5 +75,9 @@ $(STAMP): pyproject.toml
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev]"
 	touch $@
 
-clean:
+$(DOCS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[docs]"
+	touch $@
+
+clean:                  ## remove .venv and everything built
 	rm -rf $(VENV) build *.egg-info .mypy_cache .ruff_cache .pytest_cache

@@ -135,10 +135,11 @@ def _parser() -> argparse.ArgumentParser:
     verb["build"].add_argument(
         "--into",
         type=Path,
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         metavar="DOCUMENT",
-        help="Markdown whose blocks <!-- table NAME --> are to be filled in; may be given again",
+        help="Markdown files whose <!-- table NAME --> blocks are filled in",
     )
     verb["add"].add_argument("--no-baseline", action="store_true", help="though its board has no random row")
     for name in ("build", "add"):

@@ -1,4 +1,4 @@
-"""Tables inside a document: those of the README are what the entries say, and nothing else of a document changes."""
+"""Tables inside a document: those of README and docs are up to date, and nothing else of a document changes."""
 
 from pathlib import Path
 
@@ -21,12 +21,16 @@ def made(record, put):
     return boards(load_entries(entries), [])
 
 
-def test_the_readme_says_what_the_entries_say():
-    entries = load_entries(ROOT / "leaderboards" / "entries")
-    text = (ROOT / "README.md").read_text()
-    found, count = embedded(text, boards(entries, load_published(ROOT / "leaderboards" / "published")))
-    assert count > 0
-    assert found == text, "run: dd-bench leaderboard build --into README.md"
+def test_tables_of_readme_and_docs_are_those_of_the_entries():
+    published = load_published(ROOT / "leaderboards" / "published")
+    current = boards(load_entries(ROOT / "leaderboards" / "entries"), published)
+    pages = [p for p in (ROOT / "docs" / "results").glob("*.md") if "<!-- table " in p.read_text()]
+    assert len(pages) >= 5
+    for page in (ROOT / "README.md", *pages):
+        text = page.read_text()
+        new, count = embedded(text, current, str(page))
+        assert count > 0
+        assert new == text, f"{page}: run make tables"
 
 
 def test_what_is_outside_stays(made):
@@ -78,6 +82,11 @@ def test_the_command(record, put, tmp_path, capsys):
     assert document.read_text() == "plain"
     document.write_bytes(b"<!-- table cost -->\r\n<!-- table end -->\r\n")
     assert main(words) == 0 and document.read_bytes().count(b"\r\n") > 4
+    second = tmp_path / "appendix.md"
+    second.write_text("<!-- table cost -->\n<!-- table end -->\n")
+    assert main([*words, str(second)]) == 0
+    assert f"1 tables in {second}" in capsys.readouterr().out
+    assert "| dm" in second.read_text()
     with pytest.raises(SystemExit):
         main([*words, "--site"])
     assert "one at a time" in capsys.readouterr().err

@@ -1,0 +1,231 @@
+"""`make tables`: writes the tables of measured speed into the documentation, from `benchmarks/results/*.json`.
+
+A page names a table and where it ends; a test compares the committed pages with the files:
+
+    <!-- speed training_loop -->
+    ...
+    <!-- speed end -->
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = (*sorted((ROOT / "docs" / "performance").glob("*.md")), ROOT / "docs" / "results" / "trajectory.md")
+MIB = 2**20
+_BLOCK = re.compile(r"(<!-- speed (\w+) -->\n).*?(<!-- speed end -->)", re.DOTALL)
+
+
+def filled(text: str) -> str:
+    """Return the text of a page with its tables.
+
+    Raises:
+        KeyError: A page asks for a table that does not exist.
+    """
+    return _BLOCK.sub(lambda m: m[1] + "\n".join(TABLES[m[2]](_read(m[2]))) + "\n" + m[3], text)
+
+
+def _read(name: str) -> dict[str, Any]:
+    figures: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    return figures
+
+
+def _table(head: str, rows: Iterable[Iterable[object]]) -> list[str]:
+    names = head.split(" | ")
+    cells = [names, ["---", *["--:"] * (len(names) - 1)], *rows]
+    return [f"| {' | '.join(str(cell) for cell in row)} |" for row in cells]
+
+
+def _ratio(x: dict[str, Any]) -> str:
+    return f"{x['ratio']:.2f} ({x['ratio_range'][0]:.2f}–{x['ratio_range'][1]:.2f})"
+
+
+def _percent(x: list[float]) -> str:
+    return f"{100 * x[0]:.2f} ± {100 * x[1]:.2f}"
+
+
+def training_loop(figures: dict[str, Any]) -> list[str]:
+    """Images per second of the training loop, and the accuracy that both sides reach."""
+    return _table(
+        "width | IPC | baseline, images/s | ours, images/s | ratio (range) | baseline accuracy, % | our accuracy, % | "
+        "warm-up, s | repaid after, images",
+        (
+            (
+                r["width"],
+                r["ipc"],
+                f"{r['plain_img_s']:,.0f}",
+                f"{r['ours_img_s']:,.0f}",
+                f"**{_ratio(r)}**",
+                _percent(r["plain_accuracy"]),
+                _percent(r["ours_accuracy"]),
+                f"{r['warm_up_s']:.0f}",
+                f"{r['repaid_after_images']:,}",
+            )
+            for r in figures["results"]
+        ),
+    )
+
+
+def repeats(figures: dict[str, Any]) -> list[str]:
+    """Several networks one after the other, and one process per core."""
+    serial, spread = (sum(figures["seconds"][k]) / len(figures["seconds"][k]) for k in ("serial", "spread"))
+    row = (figures["args"]["networks"], f"{serial:.0f}", f"{spread:.0f}", f"{figures['ratio']:.2f}")
+    return _table("networks | one after the other, s | one process per core, s | ratio", [row])
+
+
+def experts(figures: dict[str, Any]) -> list[str]:
+    """Images per second of expert training."""
+    base = figures["images_per_second"]["plain training loop"]
+    rows = ((name, f"{v:,.0f}", f"{v / base:.2f}") for name, v in figures["images_per_second"].items())
+    return _table("training | images/s | ratio to the training loop", rows)
+
+
+def matching_step(figures: dict[str, Any]) -> list[str]:
+    """A step of DM and DataDAM: per class, grouped, and compiled."""
+    return _table(
+        "method | width | per class, ms | grouped, ms | ratio (range) | grouped and compiled, ms | ratio (range) | "
+        "gradient difference, compiled",
+        (
+            (
+                r["method"],
+                r["width"],
+                f"{r['plain']['ms']:.0f}",
+                f"{r['grouped']['ms']:.0f}",
+                _ratio(r["grouped"]),
+                f"{r['compiled']['ms']:.0f}",
+                f"**{_ratio(r['compiled'])}**",
+                f"{r['compiled']['gradient_difference']:.0e}",
+            )
+            for r in figures["results"]
+        ),
+    )
+
+
+def inner_loop(figures: dict[str, Any]) -> list[str]:
+    """An outer iteration of trajectory matching, by the way its gradient is computed."""
+
+    def seconds(x: dict[str, Any]) -> str:
+        return f"{x['seconds']:.2f} ({x['of_unroll']:.2f})"
+
+    return _table(
+        "N | unroll, s | adjoint, s (ratio) | truncated, s (ratio) | adjoint compiled, s (ratio) | "
+        "activations, MiB: unroll / adjoint | peak, MiB: unroll / adjoint / truncated | "
+        "difference of adjoint | of adjoint compiled | rounding",
+        (
+            (
+                r["steps"],
+                f"{r['unroll']['seconds']:.2f}",
+                seconds(r["adjoint"]),
+                seconds(r["truncated"]),
+                seconds(r["compiled"]),
+                f"{r['unroll']['activations'] / MIB:.0f} / {r['adjoint']['activations'] / MIB:.0f}",
+                " / ".join(f"{r[k]['peak'] / MIB:.0f}" for k in ("unroll", "adjoint", "truncated")),
+                f"{r['adjoint']['gradient_difference']:.0e}",
+                f"{r['compiled']['gradient_difference']:.0e}",
+                f"{min(r['rounding']):.0e} to {max(r['rounding']):.0e}",
+            )
+            for r in figures["results"]
+        ),
+    )
+
+
+def exactness(figures: dict[str, Any]) -> list[str]:
+    """The truncated gradient of TESLA compared with the exact one, in float64."""
+    return _table(
+        "IPC | N | start epoch | cosine, images | norm / exact norm, images | cosine, labels | step size / exact | "
+        "error of adjoint",
+        (
+            (
+                r["ipc"],
+                r["steps"],
+                r["start"],
+                f"{r['cosine_images']:.3f}",
+                f"{r['norm_ratio_images']:.2f}",
+                f"{r['cosine_labels']:.3f}",
+                f"{r['ratio_lr']:.2f}",
+                f"{r['adjoint_error']:.0e}",
+            )
+            for r in figures["results"]
+        ),
+    )
+
+
+def recover_step(figures: dict[str, Any]) -> list[str]:
+    """A step of recovery (SRe2L)."""
+    return _table(
+        "teacher | images | baseline, images/s | eager | compiled | compiled, bf16",
+        (
+            (
+                r["network"],
+                r["batch"],
+                f"{r['plain']['images_per_second']:.0f}",
+                *(f"{_ratio(r[k])}, {r[k]['loss_difference']:.0e}" for k in ("eager", "compiled", "bf16")),
+            )
+            for r in figures["results"]
+        ),
+    )
+
+
+def computation_trees(figures: dict[str, Any]) -> list[str]:
+    """Decomposition into computation trees, and mining."""
+    return _table(
+        "dataset | nodes | depth | trees | ours, s | baseline, s | ratio",
+        (
+            (
+                r["data"],
+                f"{r['nodes']:,}",
+                r["depth"],
+                f"{r['trees']:,}",
+                f"{r['seconds']:.3f}",
+                f"{r['straightforward_seconds']:.2f}",
+                f"**{r['ratio']:.0f}**",
+            )
+            for r in figures["decomposition_and_mining"]
+        ),
+    )
+
+
+def site(figures: dict[str, Any]) -> list[str]:
+    """Building the site of the leaderboard, and the time until its pages can be used."""
+    return _table(
+        "entries | boards | files | build, s | page of every entry, s | page of the largest board, s",
+        (
+            (
+                f"{r['entries']:,}",
+                "one" if r["largest_board_entries"] == r["entries"] else "many",
+                f"{r['files']:,}",
+                f"{r['build_seconds']:.0f}",
+                r["every_entry_page_seconds"],
+                r["largest_board_seconds"],
+            )
+            for r in figures.values()
+        ),
+    )
+
+
+TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+    f.__name__: f
+    for f in (
+        training_loop,
+        repeats,
+        experts,
+        matching_step,
+        inner_loop,
+        exactness,
+        recover_step,
+        computation_trees,
+        site,
+    )
+}
+
+
+if __name__ == "__main__":
+    for page in PAGES:
+        page.write_text(filled(page.read_text()))
+    sys.stdout.write(f"{len(PAGES)} pages\n")
