@@ -1,13 +1,17 @@
 """README and documentation: links lead somewhere, examples run, and tables of speed are those of the figures."""
 
 import ast
+import fnmatch
 import importlib.util
 import re
-import subprocess
-import sys
+import shlex
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+
+from dd_bench.cli.main import HYDRA_COMMANDS, OTHER_COMMANDS
+from dd_bench.records.config_diff import shipped_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = sorted(p for p in (ROOT / "docs").rglob("*.md") if p.name != "architecture.md")
@@ -17,6 +21,12 @@ DOCUMENTS = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "SECURITY.
 def blocks(text: str, language: str) -> list[str]:
     """The fenced blocks of a language, in order."""
     return re.findall(rf"^```{language}\n(.*?)^```$", text, re.DOTALL | re.MULTILINE)
+
+
+def commands(text: str) -> Iterator[list[str]]:
+    """The words of each `dd-bench ...` line of an indented or fenced block."""
+    for line in re.findall(r"^(?: {4,}|\$ )?\$? ?(dd-bench [a-z].*)$", text, re.MULTILINE):
+        yield shlex.split(line, comments=True)
 
 
 def test_the_readme_is_short():
@@ -57,3 +67,40 @@ def test_tables_of_speed_are_those_of_the_figures():
     assert all(f"<!-- speed {name} -->" in used for name in tables.TABLES)
     for page in tables.PAGES:
         assert tables.filled(page.read_text()) == page.read_text(), f"{page}: run make tables"
+
+
+def test_commands_name_what_exists():
+    """Commands, choices of groups, and keys of the chosen YAML. Composing each command would take too long here."""
+    wrong, seen = [], 0
+    conf = ROOT / "conf"
+    experiments = [p.stem for p in (conf / "experiment").glob("*.yaml")]
+    for page in (*PAGES, *DOCUMENTS):
+        for _, command, *words in commands(page.read_text()):
+            if command not in HYDRA_COMMANDS:
+                wrong += (
+                    []
+                    if command in OTHER_COMMANDS or command.startswith("--")
+                    else [f"{page}: command {command}"]
+                )
+                continue
+            seen += 1
+            pairs = [w.split("=", 1) for w in words if re.match("[a-z_.]+=", w)]
+            own = any(w.startswith("hydra.searchpath") for w in words)  # choices of the reader's package
+            chosen = dict(pairs)
+            for key, value in pairs:
+                group, _, path = key.partition(".")
+                if key == "experiment" and (pattern := re.match(r"glob\(\[?([^,\])]+)", value)):
+                    if not fnmatch.filter(experiments, pattern[1]):
+                        wrong.append(f"{page}: {key}={value}")
+                elif not path and (conf / group).is_dir() and not own and value != "mine":
+                    names = value.strip("[]").split(",")
+                    missing = [n for n in names if not (conf / group / f"{n}.yaml").is_file()]
+                    wrong += [f"{page}: {key}={n}" for n in missing if n != "worst_class"]
+                elif path and group in chosen and "," not in chosen[group] and not own:
+                    *parents, last = path.split(".")
+                    values = shipped_yaml(group, chosen[group])
+                    for parent in parents:
+                        values = values.get(parent) or {}
+                    wrong += [] if last in values else [f"{page}: {key}={value}"]
+    assert not wrong, "\n".join(wrong)
+    assert seen > 60
