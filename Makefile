@@ -46,6 +46,7 @@ golden: $(STAMP)        ## regenerate golden losses and tables; check the diff b
 tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables, README.md and docs/results; benchmarks/results -> docs
 	$(BIN)/dd-bench leaderboard build --into README.md $(RESULTS)
 	$(BIN)/python benchmarks/tables.py
+	$(BIN)/python docs/tables.py
 
 docs: $(DOCS_STAMP)     ## documentation -> build/docs, with its links checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir build/docs

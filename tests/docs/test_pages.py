@@ -7,10 +7,12 @@ import re
 import shlex
 from collections.abc import Iterator
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 
 from dd_bench.cli.main import HYDRA_COMMANDS, OTHER_COMMANDS
+from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.records.config_diff import shipped_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -58,15 +60,28 @@ def test_python_examples_are_valid():
             ast.parse(example, str(page))
 
 
+def module(path: Path) -> ModuleType:
+    spec = importlib.util.spec_from_file_location(f"{path.parent.name}_{path.stem}", path)
+    found = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(found)
+    return found
+
+
 def test_tables_of_speed_are_those_of_the_figures():
-    path = ROOT / "benchmarks" / "tables.py"
-    spec = importlib.util.spec_from_file_location("benchmark_tables", path)
-    tables = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    tables = module(ROOT / "benchmarks" / "tables.py")
     used = "".join(page.read_text() for page in tables.PAGES)
     assert all(f"<!-- speed {name} -->" in used for name in tables.TABLES)
     for page in tables.PAGES:
         assert tables.filled(page.read_text()) == page.read_text(), f"{page}: run make tables"
+
+
+def test_compact_tables_are_those_of_the_entries():
+    tables = module(ROOT / "docs" / "tables.py")
+    entries = load_entries(ROOT / "leaderboards" / "entries")
+    for page in tables.PAGES:
+        text = page.read_text()
+        assert "<!-- summary " in text
+        assert tables.filled(text, entries) == text, f"{page}: run make tables"
 
 
 def test_commands_name_what_exists():

@@ -1,0 +1,149 @@
+"""`make tables`: writes the compact tables of `docs/results` that no board has, from `leaderboards/entries`.
+
+A page names a table and where it ends; a test compares the committed pages with the entries:
+
+    <!-- summary graphs -->
+    ...
+    <!-- summary end -->
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.records.record import Record
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = tuple(ROOT / "docs" / "results" / f"{name}.md" for name in ("graphs", "soft_labels", "uses"))
+_BLOCK = re.compile(r"(<!-- summary (\w+) -->\n).*?(<!-- summary end -->)", re.DOTALL)
+
+COLLECTIONS = {"MUTAG": "MUTAG", "NCI1": "NCI1", "PROTEINS": "PROTEINS"} | {
+    f"ogbg_{name}": name for name in ("molbace", "molbbbp")
+}
+GRAPH_METHODS = "random random_graphs herding_graphs mirage mirage_released doscond full".split()
+KD_METHODS = {"random": {}, "rded": {}, "sre2l": {"statistics": 1.0}, "cda": {"statistics": 1.0}, "infer": {}}
+KINDS = {"hard": "-hard", "static": "-static", "replay": "-replay", "online": ""}
+USES = (  # row, evaluator, metric
+    ("accuracy, `mtt-1000`, with its augmentation", "ddranking", "syn"),
+    ("without augmentation", "ddranking", "syn_plain"),
+    ("LRS, %", "ddranking", "lrs"),
+    ("ARS, %", "ddranking", "ars"),
+    ("500 test images, clean", "robustness", "clean"),
+    ("under FGSM, 8/255", "robustness", "fgsm"),
+    ("under PGD-20, 8/255", "robustness", "robust_accuracy"),
+    ("under five corruptions", "robustness", "corrupted"),
+    ("class-incremental, five steps, last step", "continual", "accuracy"),
+    ("class-incremental, average over the steps", "continual", "average"),
+)
+USES_METHODS = "random herding dm datadam mtt ftd cda".split()
+
+
+def filled(text: str, entries: Sequence[Record]) -> str:
+    """Return the text of a page with its tables."""
+    tables = {f.__name__: f for f in (graphs, soft_labels, uses)}
+    return _BLOCK.sub(lambda m: m[1] + "\n".join(tables[m[2]](entries)) + "\n" + m[3], text)
+
+
+def graphs(entries: Sequence[Record]) -> list[str]:
+    """AUC on four networks and bytes, by collection and method."""
+    rows = []
+    for dataset, name in COLLECTIONS.items():
+        cells, sizes, alone = [], [], ""
+        for method in GRAPH_METHODS:
+            found = [
+                _one(entries, dataset=dataset, method=method, model=m, ipc=10)
+                for m in ("gcn", "gat", "gin", "sage")
+            ]
+            cells.append(" / ".join(_share(r.summary().mean, 2) for r in found))
+            sizes.append(" to ".join(f"{n:,}" for n in sorted({_bytes(found, min), _bytes(found, max)})))
+            alone = _share(found[0].summary("size_only").mean, 3)
+        rows += [[name, *cells, alone], ["bytes", *sizes, ""]]
+    head = [*GRAPH_METHODS[:-2], "doscond (of GCN)", "full", "nodes alone"]
+    return _table(["", *head], rows)
+
+
+def soft_labels(entries: Sequence[Record]) -> list[str]:
+    """Accuracy under four kinds of labels of Fashion-MNIST at IPC 10, and INFER's controls."""
+    rows = []
+    for kind, suffix in KINDS.items():
+        protocol = f"sre2l-kd-400{suffix}"
+        found = [
+            _one(entries, knobs, dataset="fashion_mnist", method=method, ipc=10, protocol=protocol)
+            for method, knobs in KD_METHODS.items()
+        ]
+        controls = [found[-1].summary(metric).mean for metric in ("random", "natural")]
+        values = [f"{100 * r.summary().mean:.1f} ± {100 * (r.summary().std or 0):.1f}" for r in found]
+        rows.append([kind, *values, *(f"{100 * value:.1f}" for value in controls)])
+    return _table(["", *KD_METHODS, "random, INFER's steps", "natural images alone"], rows)
+
+
+def uses(entries: Sequence[Record]) -> list[str]:
+    """What sets are good for besides accuracy: mean and half of the 95 % interval."""
+    rows = []
+    for row, evaluator, metric in USES:
+        cells = [row]
+        for method in USES_METHODS:
+            found = _one(entries, dataset="fashion_mnist", method=method, ipc=1, evaluator=evaluator).summary(
+                metric
+            )
+            assert found.ci_low is not None
+            cells.append(f"{100 * found.mean:.1f} ± {100 * (found.mean - found.ci_low):.1f}")
+        rows.append(cells)
+    search = ["architecture search, Spearman (bootstrap interval)"]
+    for method in USES_METHODS:
+        found = _one(entries, dataset="fashion_mnist", method=method, ipc=10, evaluator="nas")
+        low, mean, high = (found.summary(f"spearman{end}").mean for end in ("_low", "", "_high"))
+        search.append(f"{_share(mean, 2)} ({_share(low, 2)}–{_share(high, 2)})")
+    return _table(["", *USES_METHODS], [*rows, search])
+
+
+def _one(
+    entries: Sequence[Record],
+    knobs: dict[str, object] | None = None,
+    *,
+    dataset: str,
+    method: str,
+    ipc: int,
+    model: str | None = None,
+    protocol: str | None = None,
+    evaluator: str | None = None,
+) -> Record:
+    """Return the entry; `knobs` are hyper-parameters of its method."""
+    found = [
+        r
+        for r in entries
+        if (r.dataset, r.method, r.ipc) == (dataset, method, ipc)
+        and model in (None, r.model)
+        and protocol in (None, r.protocol.name)
+        and evaluator in (None, r.evaluator.partition("(")[0])
+        and (knobs or {}).items() <= r.config.get("method", {}).items()
+    ]
+    if method == "cda" and protocol:
+        found = [r for r in found if r.config["method"]["views"]["curriculum"] == "cosine"]
+    if len(found) != 1:
+        raise ValueError(f"{len(found)} entries of {method} on {dataset}, IPC {ipc}, expected 1")
+    return found[0]
+
+
+def _bytes(found: Iterable[Record], choose: Callable[[Iterable[int]], int]) -> int:
+    return choose(sum(r.stored_bytes.values()) for r in found)
+
+
+def _share(value: float, digits: int) -> str:
+    return f"{value:.{digits}f}".replace("0.", ".", 1)
+
+
+def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    cells = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
+    return [f"| {' | '.join(row)} |" for row in cells]
+
+
+if __name__ == "__main__":
+    entries = load_entries(ROOT / "leaderboards" / "entries")
+    for page in PAGES:
+        page.write_text(filled(page.read_text(), entries))
+    sys.stdout.write(f"{len(PAGES)} pages\n")
