@@ -24,7 +24,7 @@ _BLOCK = re.compile(r"(<!-- summary (\w+) -->\n).*?(<!-- summary end -->)", re.D
 COLLECTIONS = {"MUTAG": "MUTAG", "NCI1": "NCI1", "PROTEINS": "PROTEINS"} | {
     f"ogbg_{name}": name for name in ("molbace", "molbbbp")
 }
-GRAPH_METHODS = "random random_graphs herding_graphs mirage mirage_released doscond full".split()
+GRAPH_METHODS = ["random", "random_graphs", "herding_graphs", "mirage", "mirage_released", "doscond", "full"]
 KD_METHODS = {"random": {}, "rded": {}, "sre2l": {"statistics": 1.0}, "cda": {"statistics": 1.0}, "infer": {}}
 KINDS = {"hard": "-hard", "static": "-static", "replay": "-replay", "online": ""}
 USES = (  # row, evaluator, metric
@@ -39,7 +39,7 @@ USES = (  # row, evaluator, metric
     ("class-incremental, five steps, last step", "continual", "accuracy"),
     ("class-incremental, average over the steps", "continual", "average"),
 )
-USES_METHODS = "random herding dm datadam mtt ftd cda".split()
+USES_METHODS = ["random", "herding", "dm", "datadam", "mtt", "ftd", "cda"]
 
 
 def filled(text: str, entries: Sequence[Record]) -> str:
