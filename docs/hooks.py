@@ -28,7 +28,7 @@ PACKAGES = (
     ("synthetic", "Synthetic sets", "dd_bench"),
     ("training", "Training", "dd_bench"),
     ("teachers", "Teachers", "dd_bench"),
-    ("distill", "Tools of methods", "dd_bench"),
+    ("distillation", "Tools of methods", "dd_bench"),
     ("evaluation", "Fresh networks", "dd_bench"),
     ("records", "Records", "dd_bench"),
     ("runtime", "Runtime", "dd_bench"),
