@@ -16,6 +16,6 @@ ENV VENV=/opt/venv PATH=/opt/venv/bin:$PATH PIP_NO_CACHE_DIR=1
 RUN python -m venv "$VENV" \
     && "$VENV/bin/python" -m pip install torch torchvision --index-url "https://download.pytorch.org/whl/$WHEELS"
 COPY . .
-RUN "$VENV/bin/python" -m pip install setuptools wheel && "$VENV/bin/python" -m pip install --no-build-isolation -e .
+RUN make install
 
 CMD ["make", "demo"]

@@ -11,10 +11,12 @@ RESULTS := $(shell grep -l "^<!-- table " docs/results/*.md)
 
 export PYTHONDONTWRITEBYTECODE :=   # write .pyc files: tests start dozens of processes
 
-.PHONY: help demo test test-all lint type golden tables docs site architecture benchmark clean
+.PHONY: help install demo test test-all lint type golden tables docs site architecture benchmark clean
 
 help:                   ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
+
+install: $(STAMP)       ## set up .venv
 
 demo: $(STAMP)          ## distil the embedded digits with DM, evaluate with fresh networks, build a table
 	$(BIN)/dd-bench run method=random dataset=digits model.width=32 ipc=1 num_sets=5 evaluator.num_networks=2 out=runs/demo

@@ -156,6 +156,36 @@ def exactness(figures: dict[str, Any]) -> list[str]:
     )
 
 
+def trajectories(figures: dict[str, Any]) -> list[str]:
+    """The error that a student accumulates along the experts of MTT and FTD, and its parts, by stretch."""
+    (mtt,), (ftd,) = (figures["results"][name]["sets"] for name in ("mtt", "ftd"))
+    difference = figures["results"]["ftd"]["less_first"]["sets"]["10"]["accumulated"]
+    stretches = list(mtt["accumulated"])
+
+    def errors(x: dict[str, Any], sign: int = 1) -> list[str]:
+        last = stretches[-1]
+        spread = {n: f" ± {x[n]['std']:.3f}" for n in (stretches if sign < 0 else [last])}
+        return [f"{sign * x[n]['mean']:.3f}{spread.get(n, '')}" for n in stretches]
+
+    def parts(name: str) -> list[str]:
+        pairs = ((mtt[name][n]["mean"], ftd[name][n]["mean"]) for n in stretches)
+        return [f"{a:.3f} / {b:.3f}" if a else "0" for a, b in pairs]
+
+    return _table(
+        " | ".join(["after stretch", *stretches]),
+        (
+            ["accumulated error, MTT", *errors(mtt["accumulated"])],
+            ["accumulated error, FTD", *errors(ftd["accumulated"])],
+            ["difference, by pairs of experts", *errors(difference, -1)],
+            [
+                "added because the stretch starts elsewhere (initialisation error), MTT / FTD",
+                *parts("initialisation"),
+            ],
+            ["added from the expert's own start (matching error), MTT / FTD", *parts("matching")],
+        ),
+    )
+
+
 def recover_step(figures: dict[str, Any]) -> list[str]:
     """A step of recovery (SRe2L)."""
     return _table(
@@ -218,6 +248,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
         matching_step,
         inner_loop,
         exactness,
+        trajectories,
         recover_step,
         computation_trees,
         site,

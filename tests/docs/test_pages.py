@@ -27,7 +27,7 @@ def blocks(text: str, language: str) -> list[str]:
 
 def commands(text: str) -> Iterator[list[str]]:
     """The words of each `dd-bench ...` line of an indented or fenced block."""
-    for line in re.findall(r"^(?: {4,}|\$ )?\$? ?(dd-bench [a-z].*)$", text, re.MULTILINE):
+    for line in re.findall(r"^ *(?:\$ |PYTHONPATH=\S+ )?(dd-bench [a-z].*)$", text, re.MULTILINE):
         yield shlex.split(line, comments=True)
 
 
