@@ -35,7 +35,10 @@ def test_the_readme_is_short():
     lines = (ROOT / "README.md").read_text().splitlines()
     assert len(lines) <= 150
     assert not [line for line in lines if len(line) > 140 and not line.startswith("|")]
-    assert "make test" in "\n".join(lines)
+    text = "\n".join(lines)
+    assert "make test" in text
+    count = {group: len(list((ROOT / "conf" / group).glob("*.yaml"))) for group in ("method", "protocol")}
+    assert f"run {count['method']} methods" in text and f"| Protocols | {count['protocol']}, " in text
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
