@@ -1,1 +1,1 @@
-"""Records in, tables out: a pure function of `entries/` and `published/`, without torch."""
+"""Leaderboards: tables and a website from `entries/` and `published/`, deterministic and without torch."""

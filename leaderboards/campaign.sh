@@ -1,23 +1,24 @@
 #!/usr/bin/env bash
-# A board like the shipped one from nothing, on two cores, over a few nights.
+# Measure boards like the committed ones from scratch, on two cores in a few nights.
 #
 #     bash leaderboards/campaign.sh OUT [PART ...]
 #
-# Parts: selection, matching, trajectories, labels, uses, graphs; each is hours on two cores (by the costs that the
-# experiments name: 1, 2, 7, 9, 6 and 7), and no one has run them all in one go yet. Two parts are not among them
-# unless they are asked for: digits (89 minutes but for the trajectories, on two cores that did other work as well) and
-# fifty (50 images a class of the methods that take a quarter of an hour for ten: a night or more, not timed).
-# Without a part: the six. Killed and started again, it goes on where it was; a job that fails is listed at the end
-# and stops nothing. `dd-bench progress OUT` says how far it is. The last step adds the records to OUT/entries and writes
-# OUT/tables and OUT/site.
+# Default parts: selection, matching, trajectories, labels, uses, graphs. By the costs in their experiment files they take
+# about 1, 2, 7, 9, 6 and 7 hours on two cores; they have not been run in one go yet. Optional parts: digits (89 minutes
+# without the trajectories, on two cores shared with other work) and fifty (50 images per class for the methods that take
+# a quarter of an hour for ten; a night or more, not timed).
 #
-# The committed entries of digits are this script's. Those of Fashion-MNIST and of graphs were measured over weeks, with
-# the same commands one by one, and differ: KD tracks have three networks an entry at IPC 10 and not five; some are variants
-# that answered a question (a weight of the statistics, parts of AST, twenty networks at IPC 1 under mtt-1000); of 50
-# images a class there are selections, DM and DataDAM, beside five random draws with one network each instead of ten
-# with two; no entry is of `fifty`.
+# A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
+# `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and
+# OUT/site.
 #
-# Fashion-MNIST is where dataset-fashion-mnist puts it; graphs are in data/.
+# The committed entries of digits are from this script. Those of Fashion-MNIST and of graphs were measured with the same
+# commands, run one by one, and differ as follows. KD tracks at IPC 10 have three networks per entry instead of five.
+# Some entries are variants for an ablation (weight of the statistics, parts of AST) or have twenty networks (IPC 1 under
+# mtt-1000). At 50 images per class there are only selection methods, DM, DataDAM and five random draws with one network
+# each, instead of ten draws with two. No entry is from `fifty`.
+#
+# Fashion-MNIST must be installed by the Debian package dataset-fashion-mnist, and the graphs must be in data/.
 set -uo pipefail
 out=${1:?bash leaderboards/campaign.sh OUT [PART ...]}
 shift
@@ -25,16 +26,16 @@ parts=${*:-selection matching trajectories labels uses graphs}
 common=(out="$out" runtime=one_thread hydra/launcher=cores)
 failed=0
 
-sweep() { # dd-bench run, a job a core
+sweep() { # dd-bench run with one job per core
     echo "== $*"
     dd-bench run -m --only-missing "${common[@]}" "$@" || failed=1
 }
 
-sets() { # the folders of some methods at an IPC, newest last
+sets() { # sets METHODS IPC: the newest set folder of each method, separated by commas
     for method in $1; do ls -td "$out"/sets/"$method"-fashion_mnist-ipc"$2"-* 2>/dev/null | head -1; done | paste -sd, -
 }
 
-stored_bytes() { # of the set in a folder, with its labels
+stored_bytes() { # stored_bytes FOLDER: the bytes of the set in a folder, with its labels
     python3 -c 'import json, sys; print(sum(json.load(open(sys.argv[1] + "/card.json"))["stored_bytes"].values()))' "$1"
 }
 
@@ -66,7 +67,7 @@ labels() {
     sweep experiment=fashion_kd_infer_dyn ipc=10 protocol=infer-dyn-80,infer-dyn-80-hard evaluator.num_networks=5
 }
 
-digits() { # 8x8 pixels: the experiments of Fashion-MNIST on them
+digits() { # the experiments of Fashion-MNIST on images of 8x8 pixels
     sweep method=random num_sets=10 evaluator.num_networks=1 dataset=digits model.width=32 ipc=1,10,50 \
         protocol=dc-300,mtt-1000
     sweep method=herding,kcenter,kmeans dataset=digits model.width=32 ipc=1,10,50 protocol=dc-300
@@ -74,9 +75,10 @@ digits() { # 8x8 pixels: the experiments of Fashion-MNIST on them
     sweep 'experiment=glob([fashion_w32_dc,fashion_w32_dsa,fashion_w32_ncfm])' dataset=digits ipc=1,10
     sweep experiment=fashion_w32_dm,fashion_w32_datadam dataset=digits ipc=1,10,50
     sweep experiment=fashion_w32_dm,fashion_w32_datadam dataset=digits ipc=1,10 protocol=mtt-1000
-    # an epoch is six steps: a student is matched with forty of them, as far as two go on Fashion-MNIST, and the gradient
-    # of images of 64 pixels is larger. With eight epochs, from later starts too, and the rates of Fashion-MNIST MTT's
-    # set was worth 26 %. AST's losses in between are not for so many epochs.
+    # An epoch has only six steps, so a student is matched with forty epochs, which move the network as far as two epochs
+    # on Fashion-MNIST. The learning rate of the images is smaller because 64 pixels have larger gradients. With eight
+    # epochs (also with later starts) and the learning rates of Fashion-MNIST, the set of MTT reached 26 %. AST is left
+    # out: its intermediate losses are not meant for so many epochs.
     sweep 'experiment=glob(fashion_w32_*_ipc1,exclude=*ast*)' dataset=digits \
         method.experts.recipe.epochs=48 method.expert_epochs=40 method.window.stop=8 method.lr_img=300
     sweep experiment=$kd dataset=digits ipc=1,10 protocol=$kinds evaluator.num_networks=5
@@ -88,7 +90,7 @@ fifty() {
     sweep experiment=$kd ipc=50 protocol=$kinds evaluator.num_networks=5
 }
 
-uses() { # of the sets that the parts above made
+uses() { # further evaluators on the sets from the parts above
     local on=(dataset=fashion_mnist model.width=32)
     local some="random herding dm datadam mtt ftd cda rded"
     evaluate() {
@@ -118,14 +120,14 @@ graphs() {
         dd-bench evaluate -m "${common[@]}" "${data[@]}" model=gat,gin,sage \
             set="$(ls -td "$out"/sets/doscond-"$name"-ipc10-* | head -1)" || failed=1
     done
-    sweep experiment=nci1_mirage,molbace_mirage,molbbbp_mirage,imdb_binary_mirage # thresholds of the released code
+    sweep experiment=nci1_mirage,molbace_mirage,molbbbp_mirage,imdb_binary_mirage # the thresholds of the released code
 }
 
 for part in $parts; do
-    declare -F "$part" >/dev/null || { echo "there is no part $part" >&2; exit 2; }
+    declare -F "$part" >/dev/null || { echo "unknown part $part" >&2; exit 2; }
 done
 for part in $parts; do "$part"; done
-mapfile -t records < <(grep -lE '"status": "(done|diverged)"' "$out"/records/*.json) # a divergence is a result
+mapfile -t records < <(grep -lE '"status": "(done|diverged)"' "$out"/records/*.json) # a diverged run is a result too
 dd-bench leaderboard add "${records[@]}" --entries "$out/entries" --sets "$out/sets" --no-baseline || failed=1
 dd-bench leaderboard build --entries "$out/entries" --out "$out/tables" || failed=1
 dd-bench leaderboard build --site --entries "$out/entries" --sets "$out/sets" --out "$out/site" || failed=1

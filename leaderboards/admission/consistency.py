@@ -1,4 +1,4 @@
-"""What a record says of itself against its own configuration, which chooses its board."""
+"""Check that the fields of a record agree with its own configuration. These fields choose its board."""
 
 from __future__ import annotations
 
@@ -11,58 +11,60 @@ from hydra.utils import get_class
 from dd_bench.records.config_diff import CHOICE, describe, shipped_config, shipped_target
 from dd_bench.records.record import Record
 
-from ..core.commands import changes, dataset_words
+from ..core.commands import config_overrides, dataset_overrides
 from ..core.entries import GROUPS
 
 
 def check_protocol(record: Record) -> None:
-    """Refuses a protocol that nobody else can follow, and names that their configuration belies.
+    """Check that the protocol is shipped and its name agrees with its configuration.
 
-    A protocol with changed keys is known, says so in its name, and has a board of its own.
+    A protocol with changed keys is allowed. It has these keys in its name, and its own board.
 
     Raises:
-        ValueError: no such protocol is shipped, its version is still to come, or a name is not that of its values.
+        ValueError: the protocol is not shipped, its version is newer than the shipped one, or its name does not
+            agree with its values.
     """
     name = record.protocol.name.partition("(")[0]
     shipped = shipped_config("protocol", name) if re.fullmatch("[A-Za-z0-9_-]{1,100}", name) else {}
     if "version" not in shipped:
         raise ValueError(
-            f"protocol {name!r} is none of conf/protocol, and its numbers compare with nothing. Measure under one of "
-            "`dd-bench list protocol`, or add yours there first"
+            f"protocol {name!r} is not in conf/protocol, so its numbers cannot be compared. Use one of "
+            "`dd-bench list protocol`, or add your protocol there first"
         )
     if record.protocol.version > shipped["version"]:
         raise ValueError(
-            f"protocol {name} v{record.protocol.version}: this version of dd_bench knows v{shipped['version']}. "
-            "Update it"
+            f"protocol {name} must have version <= {shipped['version']}, got {record.protocol.version}. "
+            "Update dd_bench"
         )
     if (values := record.config.get("protocol")) and record.protocol.version == shipped["version"]:
         recipe = {k: v for k, v in values.items() if k not in ("name", "version")}
-        if (wanted := describe("protocol", name, recipe)) != record.protocol.name:
-            raise ValueError(f"protocol {record.protocol.name!r} has the configuration of {wanted!r}")
+        if (expected := describe("protocol", name, recipe)) != record.protocol.name:
+            raise ValueError(f"protocol {record.protocol.name!r} has the configuration of {expected!r}")
 
 
-def check_whole(record: Record) -> None:
-    """Refuses a record that leaves out how it came about: then nothing belies what it says of itself.
+def check_complete(record: Record) -> None:
+    """Check that the configuration has all groups, so that the other checks can use them.
 
     Raises:
-        ValueError: which part of its configuration is missing.
+        ValueError: a group of the configuration is missing or empty.
     """
     if missing := [group for group in GROUPS if not record.config.get(group)]:
         raise ValueError(
-            f"its configuration has no {', '.join(missing)}: hand in the record as the run wrote it"
+            f"its configuration has no {', '.join(missing)}. Submit the record as the run wrote it"
         )
 
 
 def check_configuration(record: Record) -> None:
-    """Refuses a record whose names are not those of its own configuration: they choose its board.
+    """Check that the names of a record, which choose its board, agree with its configuration.
 
     Raises:
-        ValueError: which name, and what the configuration has; or something is called that the YAML does not call.
+        ValueError: a name does not agree with its values, or the configuration names a callable that differs from the
+            YAML.
     """
     config = record.config
     _check_dataset(record)
     for teacher, spec in (config.get("teachers") or {}).items():
-        changes("teacher", teacher, spec or {})
+        config_overrides("teacher", teacher, spec or {})
     for group, described in (
         ("method", record.method),
         ("model", record.model),
@@ -70,29 +72,32 @@ def check_configuration(record: Record) -> None:
     ):
         name, values = described.partition("(")[0], config.get(group)
         if not isinstance(values, dict) or not re.fullmatch("[A-Za-z0-9_-]{1,100}", name):
-            continue  # of another package
-        changes(group, name, values)
+            continue  # from another package
+        config_overrides(group, name, values)
         if not shipped_config(group, name) or group == "method":
             continue
         if group == "evaluator":
             values = {k: v for k, v in values.items() if k not in _repeats(name)}
-        if (wanted := describe(group, name, values)) != described:
-            raise ValueError(f"{group} {described!r} has the configuration of {wanted!r}")
+        if (expected := describe(group, name, values)) != described:
+            raise ValueError(f"{group} {described!r} has the configuration of {expected!r}")
     name = record.protocol.name.partition("(")[0]
-    changes("protocol", name, config.get("protocol") or {})
-    protocol = shipped_config("protocol", name) | (
-        config.get("protocol") or {}
-    )  # what is left out is as it is shipped
+    config_overrides("protocol", name, config.get("protocol") or {})
+    # missing keys have the shipped values
+    protocol = shipped_config("protocol", name) | (config.get("protocol") or {})
     if (selection := protocol.get("selection", record.selection)) != record.selection:
-        raise ValueError(f"selection {record.selection!r}: its protocol has {selection!r}")
+        raise ValueError(f"selection must be {selection!r} as in its protocol, got {record.selection!r}")
     labels = protocol.get("labels")
-    told = (labels["kind"],) if isinstance(labels, dict) and "kind" in labels else ("hard", "soft", "unknown")
-    if protocol and record.label_mode not in told:
-        raise ValueError(f"label_mode {record.label_mode!r}: its protocol has {' or '.join(told)} labels")
+    modes = (
+        (labels["kind"],) if isinstance(labels, dict) and "kind" in labels else ("hard", "soft", "unknown")
+    )
+    if protocol and record.label_mode not in modes:
+        raise ValueError(
+            f"label_mode must be {' or '.join(modes)} under its protocol, got {record.label_mode!r}"
+        )
 
 
 def _repeats(evaluator: str) -> tuple[str, ...]:
-    """Returns the knobs of an evaluator that say how often it measures, and not what."""
+    """Return the parameters of an evaluator that set how often it measures, not what it measures."""
     kind: Any = get_class(str(shipped_target("evaluator", evaluator)))
     repeats: tuple[str, ...] = kind.repeats
     return repeats
@@ -102,35 +107,35 @@ def _check_dataset(record: Record) -> None:
     values, name = record.config.get("dataset") or {}, record.dataset
     choice, shipped = values.get(CHOICE), shipped_config("dataset", name) if values else {}
     if shipped and choice != name:
-        raise ValueError(f"dataset {name!r}: its configuration is that of {choice!r}")
+        raise ValueError(f"dataset {name!r} has the configuration of {choice!r}")
     if not shipped and values.get("name", name) != name:
-        raise ValueError(f"dataset {name!r}: its configuration has the name {values['name']!r}")
+        raise ValueError(f"dataset {name!r} has the name {values['name']!r} in its configuration")
     if isinstance(choice, str) and shipped_config("dataset", choice):
-        dataset_words(values, name)  # it refuses more than changed values; another package's are its own
+        dataset_overrides(values, name)  # raises if overrides cannot express the values
 
 
 def check_repeats(record: Record) -> None:
-    """Refuses values of fewer or other networks than the configuration asks, and another IPC or seed than it has.
+    """Check that IPC, seed, number of sets and number of networks agree with the configuration.
 
     Raises:
-        ValueError: which.
+        ValueError: a number does not agree, or the values are from other networks than the configured ones.
     """
     config = record.config
-    told = {"ipc": record.ipc, "seed": record.seeds.get("run"), "num_sets": config.get("num_sets")}
-    for key, said in told.items():
-        if key in config and (type(config[key]) is not int or config[key] != said):
-            raise ValueError(f"{key} {said!r}: its configuration has {config[key]!r}")
-    asked = config.get("evaluator", {}).get("num_networks")
-    if record.status != "done" or asked is None or any(s.unit is not None for s in record.scores):
+    fields = {"ipc": record.ipc, "seed": record.seeds.get("run"), "num_sets": config.get("num_sets")}
+    for key, value in fields.items():
+        if key in config and (type(config[key]) is not int or config[key] != value):
+            raise ValueError(f"{key} is {value!r}, but its configuration has {config[key]!r}")
+    networks = config.get("evaluator", {}).get("num_networks")
+    if record.status != "done" or networks is None or any(s.unit is not None for s in record.scores):
         return
     by_set: dict[int, list[int]] = defaultdict(list)
     for score in record.scores:
         if score.metric == record.main_metric:
             by_set[score.set].append(score.network)
     sets = 1 if config.get("set") is not None else config.get("num_sets", 1)
-    wanted = {i: list(range(asked)) for i in range(sets)} if type(asked) is int else None
-    if {i: sorted(networks) for i, networks in by_set.items()} != wanted:
-        found = "; ".join(f"set {i}: {', '.join(map(str, sorted(by_set[i])))}" for i in sorted(by_set))
+    expected = {i: list(range(networks)) for i in range(sets)} if type(networks) is int else None
+    if {i: sorted(found) for i, found in by_set.items()} != expected:
+        text = "; ".join(f"set {i}: {', '.join(map(str, sorted(by_set[i])))}" for i in sorted(by_set))
         raise ValueError(
-            f"it has values of networks ({found}), and its configuration asks {asked!r} networks of {sets} set(s)"
+            f"its configuration has {networks!r} networks for each of {sets} set(s), got values of networks ({text})"
         )

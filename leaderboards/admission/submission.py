@@ -1,4 +1,7 @@
-"""What is asked of a record among others before it becomes an entry: its sets, a baseline, no twin."""
+"""Check new records against other entries and against their synthetic sets.
+
+A record must not repeat an entry, its board must have a random baseline, and its sets must agree with it.
+"""
 
 from __future__ import annotations
 
@@ -19,53 +22,59 @@ from ..core.commands import control_command
 from ..core.entries import Track, entry_name, sets_in
 
 
-def check_twins(new: Sequence[Record], old: Sequence[Record]) -> None:
-    """Refuses what is measured already under another key: the same values of the same sets on one board.
+def check_unique_scores(new: Sequence[Record], old: Sequence[Record]) -> None:
+    """Check that no record has the values of another one, for the same sets and on the same board.
 
     Raises:
-        ValueError: which entry it is.
+        ValueError: a new record has the values of another record with a different key.
     """
     known: dict[Any, Record] = {}
     for record in [*old, *new]:
-        what = (Track.of(record), record.method, record.ipc, tuple(record.set_digests), tuple(record.scores))
-        other = known.setdefault(what, record)
+        measurement = (
+            Track.of(record),
+            record.method,
+            record.ipc,
+            tuple(record.set_digests),
+            tuple(record.scores),
+        )
+        other = known.setdefault(measurement, record)
         if record.status == "done" and record.set_digests and other.key != record.key:
             raise ValueError(
-                f"record {record.key} has the values of {entry_name(other)}, of the same sets, under another key"
+                f"record {record.key} has the same sets and values as {entry_name(other)}, but another key"
             )
 
 
 def check_baselines(new: Sequence[Record], every_record: Sequence[Record]) -> None:
-    """Refuses records on a board that has no row of random images at their IPC.
+    """Check that the boards of new records have a random baseline at the same IPC.
 
     Raises:
-        ValueError: which row is missing, and the command that makes it.
+        ValueError: a baseline is missing. The message has the command to measure it.
     """
     have = {(Track.of(r), r.ipc) for r in every_record if r.method == CONTROL and r.status == "done"}
     missing: dict[tuple[Track, int], Record] = {}
     for record in new:
         track = Track.of(record)
-        fitting = [track]
-        if track.label_mode == "soft":  # labels of the set's own: random images have their classes
-            fitting.append(track._replace(label_mode="hard"))
-        if record.method not in (CONTROL, REFERENCE) and not any((t, record.ipc) in have for t in fitting):
-            missing.setdefault((fitting[-1], record.ipc), record)
+        accepted = [track]
+        if track.label_mode == "soft":  # these labels belong to the set, so random images have hard labels
+            accepted.append(track._replace(label_mode="hard"))
+        if record.method not in (CONTROL, REFERENCE) and not any((t, record.ipc) in have for t in accepted):
+            missing.setdefault((accepted[-1], record.ipc), record)
     if missing:
         lines = [
             f"{track.title}, IPC {ipc}:\n    {control_command(r)}"
             for (track, ipc), r in sorted(missing.items())
         ]
         raise ValueError(
-            "without a row of random images nobody can tell what a method adds. Measure it and add both, or use "
+            "these boards have no random baseline to compare with. Measure it and add both records, or use "
             "--no-baseline:\n" + "\n".join(lines)
         )
 
 
 def check_sets(records: Sequence[Record], folder: Path) -> list[str]:
-    """Checks those of their sets that lie in a folder, hash by hash; returns remarks on those that do not.
+    """Check the sets of records that are in a folder, including all hashes, and return remarks on missing sets.
 
     Raises:
-        ValueError: a set is damaged, or not what its record says that it measured.
+        ValueError: a set is damaged, or its card does not agree with the record.
     """
     known = sets_in(folder)
     return [remark for record in records for remark in _sets_of(record, known, folder)]
@@ -74,26 +83,31 @@ def check_sets(records: Sequence[Record], folder: Path) -> list[str]:
 def _sets_of(record: Record, known: Mapping[str, Path], folder: Path) -> list[str]:
     for digest in record.set_digests:
         if not re.fullmatch("[0-9a-f]{64}", digest):
-            raise ValueError(f"record {record.key}: {digest!r} is no digest of a set")
+            raise ValueError(
+                f"record {record.key}: a set digest must have 64 hexadecimal digits, got {digest!r}"
+            )
         if digest in known:
             _check_set(record, digest, known[digest])
     missing = [digest for digest in record.set_digests if digest not in known]
     if record.status == "done" and not record.set_digests:
-        return [f"{record.method} on {record.dataset} names no set: nobody can verify it"]
+        return [f"{record.method} on {record.dataset} has no set digest, so it cannot be verified"]
     if not missing:
         return []
-    changed = changed_card(record, folder)
-    hint = f". Was {changed} changed, which is of its method, dataset and IPC?" if changed else ""
+    changed = candidate_card(record, folder)
+    hint = f". {changed} has the same method, dataset and IPC. Was this card changed?" if changed else ""
     return [
-        f"{len(missing)} set(s) of {record.method} on {record.dataset} are not in {folder}, the first "
-        f"{missing[0][:16]}: nobody can verify it, and the site shows no picture. Copy the folder of the run there:\n"
+        f"{len(missing)} set(s) of {record.method} on {record.dataset} are not in {folder}, the first is "
+        f"{missing[0][:16]}. They cannot be verified, and the site shows no picture. Copy them from the run:\n"
         f"    cp -r runs/sets/{record.method}-{record.dataset}-ipc{record.ipc}-* "
         f"{shlex.quote(str(folder / record.dataset))}{hint}"
     ]
 
 
-def changed_card(record: Record, folder: Path) -> Path | None:
-    """Returns the card of the one set that may be a record's and is not: of its method, dataset and IPC alone."""
+def candidate_card(record: Record, folder: Path) -> Path | None:
+    """Return the only card with the method, dataset and IPC of a record with a single set; None if there is not one.
+
+    If the set of a record is missing, this card may have been changed.
+    """
     name = f"{record.method}-{record.dataset}-ipc{record.ipc}-*/card.json"
     found = [*folder.glob(name), *folder.glob(f"*/{name}")]
     return found[0] if len(found) == 1 and len(record.set_digests) == 1 else None
@@ -102,51 +116,44 @@ def changed_card(record: Record, folder: Path) -> Path | None:
 def _check_set(record: Record, digest: str, folder: Path) -> None:
     card = read_card(folder)
     if wrong_file := find_damaged_file(folder, card):
-        path, wanted = wrong_file
-        raise ValueError(f"{path} is missing or was changed: its card says sha256 {wanted[:12]}")
-    wants = {"ipc": record.ipc, "dataset": record.dataset, "dataset_digest": record.real_digest}
-    for key, value in wants.items():
-        if (said := getattr(card, key)) != value:
-            raise ValueError(f"record {record.key} says {key} {value}, its set {folder} is of {said}")
+        path, sha256 = wrong_file
+        raise ValueError(f"{path} is missing or was changed: its card has sha256 {sha256[:12]}")
+    expected = {"ipc": record.ipc, "dataset": record.dataset, "dataset_digest": record.real_digest}
+    for key, value in expected.items():
+        if (actual := getattr(card, key)) != value:
+            raise ValueError(f"record {record.key} has {key} {value}, but its set {folder} has {actual}")
     if card.set.get("whole") and record.method != REFERENCE:
         raise ValueError(
-            f"record {record.key}: its set {folder} is the whole training set, and its method {record.method!r} at "
-            f"IPC {record.ipc} is not {REFERENCE!r}"
+            f"record {record.key}: its set {folder} is the whole training set, so its method must be {REFERENCE!r}, "
+            f"got {record.method!r} at IPC {record.ipc}"
         )
-    size = (
-        card.stored_bytes if digest == record.set_digests[0] else {}
-    )  # a record has the bytes of its first set
-    if wrong := [f"{k} {v}" for k, v in size.items() if record.stored_bytes.get(k) != v]:
+    # stored_bytes of a record are those of its first set
+    sizes = card.stored_bytes if digest == record.set_digests[0] else {}
+    if wrong := [f"{k} {v}" for k, v in sizes.items() if record.stored_bytes.get(k) != v]:
         raise ValueError(
-            f"record {record.key} stores {record.stored_bytes} bytes, its set {folder} {', '.join(wrong)}"
+            f"record {record.key} has stored_bytes {record.stored_bytes}, but its set {folder} has {', '.join(wrong)}"
         )
-    if record.label_mode in ("hard", "soft") and (kind := _labels_in(folder)) != record.label_mode:
+    if record.label_mode in ("hard", "soft") and (mode := _label_mode(folder)) != record.label_mode:
         raise ValueError(
-            f"record {record.key} says label_mode {record.label_mode!r}, its set {folder} has {kind} labels"
+            f"record {record.key} has label_mode {record.label_mode!r}, but its set {folder} has {mode} labels"
         )
-    asked, made = record.config.get("method"), card.config.get("method")
-    if (
-        record.config.get("set") is None
-        and isinstance(made, dict)
-        and asked
-        and not _same_method(asked, made)
-    ):
-        keys = sorted(k for k in asked | made if asked.get(k) != made.get(k))
-        raise ValueError(
-            f"record {record.key} says it made its set with other {', '.join(keys)} than the card of {folder}"
-        )
+    mine, its = record.config.get("method"), card.config.get("method")
+    distilled_in_run = record.config.get("set") is None
+    if distilled_in_run and isinstance(its, dict) and mine and not _same_method(mine, its):
+        keys = sorted(k for k in mine | its if mine.get(k) != its.get(k))
+        raise ValueError(f"record {record.key} and the card of its set {folder} differ in {', '.join(keys)}")
 
 
-def _same_method(asked: Mapping[str, Any], made: Mapping[str, Any]) -> bool:
-    """Whether two configurations make the same set: the same values, and YAML files that call the same method."""
-    names = [str(values.get(CHOICE)) for values in (asked, made)]
-    values = [{k: v for k, v in found.items() if k != CHOICE} for found in (asked, made)]
+def _same_method(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
+    """Whether two configurations have the same values and YAML files that name the same class."""
+    names = [str(values.get(CHOICE)) for values in (a, b)]
+    values = [{k: v for k, v in config.items() if k != CHOICE} for config in (a, b)]
     same = names[0] == names[1] or len({shipped_target("method", name) or name for name in names}) == 1
     return same and values[0] == values[1]
 
 
-def _labels_in(folder: Path) -> str:
-    """Returns the kind of labels in a set's file: a class is a whole number of whatever size, a distribution is not."""
+def _label_mode(folder: Path) -> str:
+    """Return "soft" if the stored labels are floating point (distributions), "hard" if they are integers (classes)."""
     try:
         with safe_open(folder / TENSORS, framework="numpy") as tensors:
             return "soft" if "F" in tensors.get_slice("labels").get_dtype() else "hard"

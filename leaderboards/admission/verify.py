@@ -1,6 +1,6 @@
-"""`dd-bench verify PATH ...`: checks sets, records and entries, and trains networks of an entry anew.
+"""`dd-bench verify PATH ...`: check sets, records and entries, and retrain the networks of entries.
 
-What comes out is written beside the entries (`leaderboards/verified`), and boards show it.
+Verdicts are saved next to the entries, in `leaderboards/verified`, and shown on boards.
 """
 
 from __future__ import annotations
@@ -20,25 +20,29 @@ from dd_bench.runtime.terminal import sanitize
 
 from ..core.commands import evaluate_command, run_command
 from ..core.entries import ROOT, Track, load_entry, sets_in
-from ..core.verified import Verdict, judge, save_verdict
-from .submission import changed_card
+from ..core.verified import Verdict, compare_retrained, save_verdict
+from .submission import candidate_card
 
 
 def main(arguments: Sequence[str]) -> int:
-    """`dd-bench verify PATH ...`: checks sets, records and entries; of entries, trains networks anew and compares."""
+    """Check sets, records and entries. Retrain the networks of entries and compare their scores."""
     parser = argparse.ArgumentParser("dd-bench verify", description=main.__doc__)
-    parser.add_argument("path", nargs="+", type=Path, help="sets' folders, records, entries")
+    parser.add_argument("path", nargs="+", type=Path, help="folders of sets, records or entries")
     parser.add_argument(
-        "--networks", type=int, help="of an entry to train anew (default: all); 0: check it only"
+        "--networks",
+        type=int,
+        help="number of networks to retrain for each entry (default: all); 0 only checks the files",
     )
     parser.add_argument("--sets", default=str(ROOT / "sets"), help="folder or URL with the sets of entries")
     parser.add_argument(
-        "--replace", action="store_true", help="also a verdict of more networks, or one out of tolerance"
+        "--replace",
+        action="store_true",
+        help="also replace a verdict from more networks, or one that is out of tolerance",
     )
-    parser.add_argument("--cache", default="runs/cache", help="folder with teachers of earlier runs")
+    parser.add_argument("--cache", default="runs/cache", help="folder with the teachers of earlier runs")
     args = parser.parse_args(arguments)
     if args.networks is not None and args.networks < 0:
-        parser.error(f"--networks {args.networks}: wanted 0 or more")
+        parser.error(f"--networks must be an integer >= 0, got {args.networks}")
     failed = 0
     for path in args.path:
         if not _is_entry(path):
@@ -47,79 +51,83 @@ def main(arguments: Sequence[str]) -> int:
             failed |= inspect.verify([str(path)])
             if path.is_file() and (args.networks is not None or args.sets != parser.get_default("sets")):
                 sys.stderr.write(
-                    f"{path} is no entry, so its set was not looked at and nothing trained. As an entry it is named "
-                    "DATASET-METHOD-ipcN-DIGEST.json, as `dd-bench leaderboard add` and the site do\n"
+                    f"{path} is not an entry, so its set was not checked and no network was retrained. An entry is "
+                    "named DATASET-METHOD-ipcN-DIGEST.json, as by `dd-bench leaderboard add`\n"
                 )
                 failed = 1
             continue
         try:
             record = load_entry(path)
-            sys.stdout.write(f"ok  {path}: {record.status}, as it was added\n")
+            sys.stdout.write(f"ok  {path}: {record.status}, unchanged since it was added\n")
             if record.status != "done":
                 continue
             if len(record.set_digests) != 1:
-                failed |= _of_several(record, args.networks)
+                failed |= _several_sets(record, args.networks)
                 continue
             try:
                 folder = _set_of(record, args.sets)
-            except _NotThere as error:
+            except _SetNotFoundError as error:
                 if args.networks != 0:
                     raise
-                sys.stdout.write(f"    not looked at: {sanitize(str(error))}\n")
+                sys.stdout.write(f"    not checked: {sanitize(str(error))}\n")
                 continue
             sys.stdout.write(f"ok  {folder}\n")
             if args.networks != 0:
-                failed |= _again(record, folder, path.resolve(), args)
+                failed |= _retrain_and_save(record, folder, path.resolve(), args)
         except (ValueError, OSError, ImportError) as error:
-            sys.stderr.write(f"refused: {sanitize(str(error))}\n")
+            sys.stderr.write(f"failed: {sanitize(str(error))}\n")
             failed = 1
     return failed
 
 
 def _is_entry(path: Path) -> bool:
-    named = re.search(r"-ipc[0-9]+-[0-9a-f]{16}\.json$", path.name) is not None
+    has_entry_name = re.search(r"-ipc[0-9]+-[0-9a-f]{16}\.json$", path.name) is not None
     return path.is_file() and (
-        named or (path.suffix == ".json" and "entries" in (p.name for p in path.resolve().parents[:2]))
+        has_entry_name
+        or (path.suffix == ".json" and "entries" in (p.name for p in path.resolve().parents[:2]))
     )
 
 
-def _verified_beside(path: Path) -> Path:
-    """Returns the folder of verdicts of the entries that an entry is one of."""
-    inside = next((p for p in path.parents[:2] if p.name == "entries"), path.parent)
-    return inside.parent / "verified"
+def _verdict_folder(path: Path) -> Path:
+    """Return the folder of verdicts for an entry: `verified` next to its folder of entries."""
+    entries = next((p for p in path.parents[:2] if p.name == "entries"), path.parent)
+    return entries.parent / "verified"
 
 
-def _of_several(record: Record, networks: int | None) -> int:
-    """Says how an entry of several sets, which are not kept, is measured again; returns 1 if that was to be done."""
+def _several_sets(record: Record, networks: int | None) -> int:
+    """Print how to reproduce an entry with several sets, which are not stored; return 1 if retraining was requested."""
     command = run_command(record) if record.config.get("set") is None else None
     sys.stdout.write(
-        f"    not trained anew: it is of {len(record.set_digests)} sets, which are not kept"
-        + (f". They and its networks are made again by:\n    {command}\n" if command else "\n")
+        f"    not retrained: the entry has {len(record.set_digests)} sets, which are not stored"
+        + (f". This command distils and evaluates them again:\n    {command}\n" if command else "\n")
     )
     return int(networks != 0)
 
 
-def _again(record: Record, folder: Path, path: Path, args: argparse.Namespace) -> int:
+def _retrain_and_save(record: Record, folder: Path, path: Path, args: argparse.Namespace) -> int:
     verdict = retrain(record, folder, args.networks, args.cache)
-    sys.stdout.write(f"{verdict.told()}\n")
+    sys.stdout.write(f"{verdict.summary()}\n")
     try:
-        written = str(save_verdict(verdict, _verified_beside(path), args.replace))
-    except FileExistsError as error:  # nobody is to lose by a short look what more networks said, or worse
-        written = str(error)
-    sys.stdout.write(f"    {written}\n")
+        result = str(save_verdict(verdict, _verdict_folder(path), args.replace))
+    except (
+        FileExistsError
+    ) as error:  # a short check never replaces a verdict from more networks, or a failed one
+        result = str(error)
+    sys.stdout.write(f"    {result}\n")
     return int(verdict.verdict == "out of tolerance")
 
 
 def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verdict:
-    """Trains the first `count` networks of an entry, or all, anew on its set, in a process of its own, and compares.
+    """Retrain the first `count` networks of an entry, or all, on its set in a subprocess, and compare the scores.
 
     Raises:
-        ValueError: its evaluator has no number of networks, its configuration is none of this suite, or the run failed.
+        ValueError: the evaluator has no number of networks, overrides cannot express the configuration, or the run
+            failed.
     """
     if "num_networks" not in record.config.get("evaluator", {}):
-        raise ValueError(f"evaluator {record.evaluator} has no number of networks, and is not trained anew")
-    every = record.summary().num_networks
-    count = min(count or every, every)
+        raise ValueError(f"evaluator {record.evaluator} has no number of networks, so it cannot be repeated")
+    total = record.summary().num_networks
+    count = min(count or total, total)
     words = shlex.split(evaluate_command(record, str(folder.resolve())))[1:]
     words = [w for w in words if not w.startswith("evaluator.num_networks=")]
     with tempfile.TemporaryDirectory() as out:
@@ -127,46 +135,47 @@ def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verd
         done = subprocess.run([sys.executable, "-m", "dd_bench", *words])
         found = list((Path(out) / "records").glob("*.json"))
         if done.returncode or not found:
-            raise ValueError(f"training anew failed, see above: dd-bench {shlex.join(words)}")
-        again = load_record(found[0])
-    if Track.of(again) != Track.of(record):
+            raise ValueError(f"retraining failed, see the output above: dd-bench {shlex.join(words)}")
+        retrained = load_record(found[0])
+    if Track.of(retrained) != Track.of(record):
         raise ValueError(
-            f"trained anew it is on another board: {Track.of(again).title}; the entry says {Track.of(record).title}"
+            f"the retrained record must be on the board of the entry, {Track.of(record).title}; "
+            f"got {Track.of(retrained).title}"
         )
-    values = {s.network: s.value for s in again.scores if s.metric == again.main_metric}
+    values = {s.network: s.value for s in retrained.scores if s.metric == retrained.main_metric}
     now = datetime.now(UTC).isoformat(timespec="seconds")
-    return judge(record, values, again.code, again.device, now)
+    return compare_retrained(record, values, retrained.code, retrained.device, now)
 
 
-class _NotThere(ValueError):
-    """The set of an entry is not where it was looked for."""
+class _SetNotFoundError(ValueError):
+    """The set of an entry was not found."""
 
 
 def _set_of(record: Record, sets: str) -> Path:
-    """Returns the folder of the one set of an entry, pulled first if it is elsewhere."""
+    """Return the folder of the only set of an entry. A set at a URL is pulled first."""
     from dd_bench.hub.hub import pull, sets_at
 
-    (wanted,) = record.set_digests
+    (digest,) = record.set_digests
     if "://" in sets:
         for found in sets_at(sets):
-            if found.digest == wanted:
-                return _fitting(record, pull(found.url, digest=wanted))
-    elif folder := sets_in(Path(sets)).get(wanted):
-        return _fitting(record, folder)
-    changed = None if "://" in sets else changed_card(record, Path(sets))
-    raise _NotThere(
-        f"set {wanted[:16]} of the entry is not in {sets}. Use --sets FOLDER, or the URL where it was pushed"
-        + (f". {changed} is of its method, dataset and IPC: was that card changed?" if changed else "")
+            if found.digest == digest:
+                return _checked_set(record, pull(found.url, digest=digest))
+    elif folder := sets_in(Path(sets)).get(digest):
+        return _checked_set(record, folder)
+    changed = None if "://" in sets else candidate_card(record, Path(sets))
+    raise _SetNotFoundError(
+        f"set {digest[:16]} of the entry is not in {sets}. Use --sets FOLDER, or the URL where it was pushed"
+        + (f". {changed} has the same method, dataset and IPC. Was this card changed?" if changed else "")
     )
 
 
-def _fitting(record: Record, folder: Path) -> Path:
-    """Returns the folder of a set that is whole and what the entry says."""
+def _checked_set(record: Record, folder: Path) -> Path:
+    """Return the folder of a set after checking its files, and its card against the entry."""
     from dd_bench.synthetic import storage
 
     _, card = storage.load(folder)
-    said = {"dataset": record.dataset, "ipc": record.ipc, "dataset_digest": record.real_digest}
-    for name, value in said.items():
-        if getattr(card, name) != value:
-            raise ValueError(f"the entry says {name} {value}, its set {folder} {getattr(card, name)}")
+    expected = {"dataset": record.dataset, "ipc": record.ipc, "dataset_digest": record.real_digest}
+    for name, value in expected.items():
+        if (actual := getattr(card, name)) != value:
+            raise ValueError(f"the entry has {name} {value}, but its set {folder} has {actual}")
     return folder

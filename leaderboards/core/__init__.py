@@ -1,1 +1,1 @@
-"""Entries, boards, ranks, published numbers: data without markup."""
+"""Entries, boards, ranks and published numbers, independent of any markup."""

@@ -1,4 +1,4 @@
-"""Boards: a table of methods by IPC for each track, with places, footnotes and warnings, without markup."""
+"""Boards: one table of methods by IPC per track, with ranks, footnotes and warnings, independent of any markup."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 from dd_bench.records.config_diff import changed_keys
 from dd_bench.records.record import Record
 
-from .entries import BORROWED, Track
+from .entries import HARD_LABEL_RANDOM, Track
 from .published import Published, PublishedSet, find
 from .ranking import Place, rank
 
@@ -29,7 +29,7 @@ BASELINES = (
 REFERENCE = "full"
 """The whole training set: an upper bound without an IPC, shown in every column and never ranked."""
 CONTROL = "random"
-"""Without this row, nobody can tell what a method adds to its labels and its protocol."""
+"""The baseline of random images; a method's gain over its labels and protocol is measured against it."""
 
 
 @dataclass(frozen=True)
@@ -42,69 +42,68 @@ class PublishedNumber:
 
 @dataclass(frozen=True)
 class Cell:
-    """What one method has at one IPC."""
+    """The result of one method at one IPC."""
 
     record: Record | None = None
     place: Place | None = None  # None: not ranked
-    reason: int | None = None  # footnote of a record without a number, 1-based
-    quotes: tuple[PublishedNumber, ...] = ()
+    reason: int | None = None  # 1-based footnote of a record without a number
+    published: tuple[PublishedNumber, ...] = ()
 
 
 @dataclass(frozen=True)
 class Board:
-    """One track: its table, and what must be said under it."""
+    """The table of one track and the notes below it."""
 
     track: Track
     ipcs: list[int]
-    rows: dict[str, list[Cell]]  # label -> one cell an IPC
-    records: list[Record]  # of its track, in the order of the rows
-    places: dict[str, Place]  # by key of the record
+    rows: dict[str, list[Cell]]  # label -> one cell per IPC
+    records: list[Record]  # of this track, in row order
+    places: dict[str, Place]  # by record key
     reasons: list[str]
-    sources: dict[str, Published]  # letter -> a number from it
+    sources: dict[str, Published]  # letter -> a number from this source
     variants: list[str]
     warnings: list[str]
 
     @cached_property
-    def changed_knobs(self) -> list[str]:
-        """A line for each method whose entries were not made with the hyper-parameters of its YAML."""
+    def changed_hyperparameters(self) -> list[str]:
+        """One line for each method and set of hyper-parameters that differ from its YAML."""
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         for record in self.records:
-            if knobs := changed_keys("method", record.method, record.config.get("method", {})):
-                found[record.method, ", ".join(knobs)].append(record.ipc)
+            if different := changed_keys("method", record.method, record.config.get("method", {})):
+                found[record.method, ", ".join(different)].append(record.ipc)
         return [
-            f"{method} at IPC {', '.join(map(str, sorted(set(ipcs))))} with {knobs} instead of the defaults in its YAML"
-            for (method, knobs), ipcs in sorted(found.items())
+            f"{method} at IPC {', '.join(map(str, sorted(set(ipcs))))} with {values} instead of the YAML defaults"
+            for (method, values), ipcs in sorted(found.items())
         ]
 
-    def quoted(self, column: int) -> bool:
+    def has_published(self, column: int) -> bool:
         """Whether any row has a published number in a column."""
-        return any(cells[column].quotes for cells in self.rows.values())
+        return any(cells[column].published for cells in self.rows.values())
 
 
 def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list[Board]:
-    """Groups records into boards, sorted by track; the order of `records` does not matter."""
+    """Group records into boards, sorted by track. The order of `records` does not matter."""
     tracks: dict[Track, list[Record]] = defaultdict(list)
     for record in records:
         tracks[Track.of(record)].append(record)
     return [
-        _board(track, tracks[track], _borrowed(track, tracks), find(published, track))
+        _board(track, tracks[track], _hard_label_random(track, tracks), find(published, track))
         for track in sorted(tracks)
     ]
 
 
-def _borrowed(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[int, Record]:
-    """Returns the random images that a board of soft labels shows without ranking them, by IPC."""
+def _hard_label_random(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[int, Record]:
+    """Return the random baselines with hard labels that a soft-label board shows unranked, by IPC."""
     if track.label_mode != "soft":
         return {}
     hard = tracks.get(track._replace(label_mode="hard"), [])
     found = [r for r in hard if r.method == CONTROL and r.status == "done"]
-    return {
-        r.ipc: r for r in sorted(found, key=lambda r: (r.created, r.key), reverse=True)
-    }  # the first, as there
+    # in reverse, so that the oldest wins, as in the first row of the hard-label board
+    return {r.ipc: r for r in sorted(found, key=lambda r: (r.created, r.key), reverse=True)}
 
 
 def _board(
-    track: Track, records: list[Record], borrowed: Mapping[int, Record], published: PublishedSet | None
+    track: Track, records: list[Record], hard_random: Mapping[int, Record], published: PublishedSet | None
 ) -> Board:
     records = sorted(records, key=lambda r: (*_order(r.method), r.ipc, r.created, r.key))
     ipcs = sorted({r.ipc for r in records if r.method != REFERENCE} or {r.ipc for r in records})
@@ -114,13 +113,13 @@ def _board(
     letters: dict[tuple[str, str], str] = {}
     sources: dict[str, Published] = {}
 
-    def quote(number: Published) -> PublishedNumber:
+    def with_letter(number: Published) -> PublishedNumber:
         letter = letters.setdefault((number.source, number.protocol), _letter(len(letters)))
         sources.setdefault(letter, number)
         return PublishedNumber(number, letter)
 
-    shown = [Cell(borrowed.get(ipc)) for ipc in ipcs]
-    rows = {BORROWED: shown} if any(cell.record for cell in shown) else {}
+    shown = [Cell(hard_random.get(ipc)) for ipc in ipcs]
+    rows = {HARD_LABEL_RANDOM: shown} if any(cell.record for cell in shown) else {}
     for label, by_ipc in by_row.items():
         cells = []
         for ipc in ipcs:
@@ -134,20 +133,20 @@ def _board(
                 reason = reasons.index(text) + 1
             numbers = published.at(label, ipc) if published else []
             place = places.get(record.key) if record else None
-            cells.append(Cell(record, place, reason, tuple(quote(n) for n in numbers)))
+            cells.append(Cell(record, place, reason, tuple(with_letter(n) for n in numbers)))
         rows[label] = cells
-    warnings = _warnings(track, ipcs, records, set(borrowed))
+    warnings = _warnings(track, ipcs, records, set(hard_random))
     return Board(track, ipcs, rows, records, places, reasons, sources, variants, warnings)
 
 
 def _ranked(records: list[Record]) -> Iterator[tuple[str, Place]]:
-    ranked = [r for r in records if r.status == "done" and r.method != REFERENCE]
-    for record, standing in zip(ranked, rank(ranked), strict=True):
-        yield record.key, standing.place
+    candidates = [r for r in records if r.status == "done" and r.method != REFERENCE]
+    for record, ranked in zip(candidates, rank(candidates), strict=True):
+        yield record.key, ranked.place
 
 
 def _rows(records: list[Record]) -> tuple[dict[str, dict[int, Record]], list[str]]:
-    """Gives each record a row; a second experiment of one method at one IPC gets its own row and a note."""
+    """Assign each record to a row. A second experiment of a method at the same IPC gets its own row and a note."""
     rows: dict[str, dict[int, Record]] = defaultdict(dict)
     notes = []
     numbers: Counter[tuple[str, int]] = Counter()
@@ -155,26 +154,26 @@ def _rows(records: list[Record]) -> tuple[dict[str, dict[int, Record]], list[str
         here = record.method, record.ipc
         number = numbers[here] + 1
         label = record.method if number == 1 else f"{record.method} #{number}"
-        while record.ipc in rows[label]:  # a method may be named so
+        while record.ipc in rows[label]:  # a method may itself be named `dm #2`
             number += 1
             label = f"{record.method} #{number}"
         numbers[here] = number
         rows[label][record.ipc] = record
         if number > 1:
-            changes = _changes(rows[record.method][record.ipc], record)
-            notes.append(f"{label} at IPC {record.ipc}: entry {record.digest[:16]}, {changes}")
+            difference = _describe_difference(rows[record.method][record.ipc], record)
+            notes.append(f"{label} at IPC {record.ipc}: entry {record.digest[:16]}, {difference}")
     return dict(sorted(rows.items(), key=lambda row: _order(row[0]))), notes
 
 
-_PLACES = ("out", "cache", "logger", "log_every", "checkpoint_seconds")
-"""Keys of a configuration that say where things lie, not what is measured."""
+_NOT_MEASURED = ("out", "cache", "logger", "log_every", "checkpoint_seconds")
+"""Configuration keys that do not change the measurement."""
 
 
-def _changes(first: Record, other: Record) -> str:
-    """Says what a second experiment of one method changes."""
+def _describe_difference(first: Record, other: Record) -> str:
+    """Describe how a second experiment of a method differs from the first."""
     a, b = (
         {
-            "config": {k: v for k, v in r.config.items() if k not in _PLACES},
+            "config": {k: v for k, v in r.config.items() if k not in _NOT_MEASURED},
             "seeds": r.seeds,
             "numbers": r.code.numbers,
         }
@@ -186,7 +185,7 @@ def _changes(first: Record, other: Record) -> str:
 
 
 def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yields the dotted keys below which two configurations differ, with the second's values; none is None."""
+    """Yield the dotted keys at which two configurations differ, with the second's value (None if missing)."""
     if a == b:
         return
     inner = [x if isinstance(x, dict) else {} for x in (a, b)]
@@ -197,29 +196,31 @@ def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any]]:
         yield from _differences(inner[0].get(key), inner[1].get(key), f"{path}.{key}" if path else str(key))
 
 
-def _warnings(track: Track, ipcs: list[int], records: list[Record], borrowed: set[int]) -> list[str]:
+def _warnings(track: Track, ipcs: list[int], records: list[Record], hard_random: set[int]) -> list[str]:
     warnings = []
-    have = {r.ipc for r in records if r.method == CONTROL and r.status == "done"} | borrowed
+    have = {r.ipc for r in records if r.method == CONTROL and r.status == "done"} | hard_random
     if not have:
         warnings.append(f"no {CONTROL} baseline on this board")
     elif missing := [str(ipc) for ipc in ipcs if ipc not in have]:
         warnings.append(f"no {CONTROL} baseline on this board at IPC {', '.join(missing)}")
     if track.selection == "best_on_test":
         warnings.append(
-            "networks were picked by their test score: a reproduction, comparable with nothing else"
+            "networks were selected by their test score; this reproduces a paper, do not compare with other boards"
         )
     if (count := len({r.real_digest for r in records})) > 1:
-        warnings.append(f"the entries saw {count} versions of the real set (real_digest in the CSV)")
-    met: dict[str, set[str]] = defaultdict(set)
+        warnings.append(f"the entries use {count} versions of the real set (real_digest in the CSV)")
+    weights: dict[str, set[str]] = defaultdict(set)
     for record in records if track.teachers else ():
         for teacher in record.teachers:
-            met[teacher.name].add(teacher.digest or "")
-    if changed := sorted(name for name, digests in met.items() if len(digests) > 1):
+            weights[teacher.name].add(teacher.digest or "")
+    if different := sorted(name for name, digests in weights.items() if len(digests) > 1):
         warnings.append(
-            f"teachers of one name have other weights: {', '.join(changed)} (teachers_met in the CSV)"
+            f"teachers of the same name have different weights: {', '.join(different)} (teachers_met in the CSV)"
         )
     if len(versions := sorted({r.code.numbers for r in records})) > 1:
-        warnings.append(f"the entries come from code whose results differ: numbers versions {versions}")
+        warnings.append(
+            f"the entries were measured by code with different results: numbers versions {versions}"
+        )
     return warnings
 
 

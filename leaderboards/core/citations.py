@@ -1,4 +1,4 @@
-"""BibTeX of what a board rests on: the papers of its methods and data, and the suite."""
+"""BibTeX for a board: the papers of its methods and data, and the suite itself."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ _SUITE = f"""@software{{dd_bench,
 
 
 class Cards(NamedTuple):
-    """What the sets that lie beside the entries cite: of one method all cite the same, and of one dataset."""
+    """Citations from the cards of the committed sets, by method and by dataset."""
 
     methods: dict[str, list[str]]
     data: dict[str, list[str]]
 
     @classmethod
     def of(cls, cards: Iterable[Mapping[str, Any]]) -> Cards:
-        """Returns what cards cite, the first of each method and dataset."""
+        """Collect the citations of cards. The first card of each method and of each dataset is used."""
         found = cls({}, {})
         for card in cards:
             citations = card.get("citations")
@@ -37,8 +37,8 @@ class Cards(NamedTuple):
 
 
 def cited(records: Iterable[Record], cards: Cards) -> dict[str, str]:
-    """Returns the citations of records by a key for BibTeX: method or dataset, with a number where there are two."""
-    of: dict[str, str] = {}  # citation -> its key
+    """Return the citations of records by BibTeX key: the method or dataset, numbered if it has several."""
+    key_of: dict[str, str] = {}  # citation -> its key
     taken: set[str] = set()
     for record in records:
         own = record.config.get("method", {}).get("citation")
@@ -47,24 +47,26 @@ def cited(records: Iterable[Record], cards: Cards) -> dict[str, str]:
             (record.dataset, cards.data.get(record.dataset, [])),
         ):
             for text in texts:
-                if text not in of:
-                    of[text] = _free(name, taken)
-                    taken.add(of[text])
-    return dict(sorted((key, text) for text, key in of.items()))
+                if text not in key_of:
+                    key_of[text] = _unused_key(name, taken)
+                    taken.add(key_of[text])
+    return dict(sorted((key, text) for text, key in key_of.items()))
 
 
 def bibtex(citations: Mapping[str, str]) -> str:
-    """Returns BibTeX of citations by key, the suite first. A text stays whole: it is the note of a `@misc`."""
+    """Return the suite and the citations as BibTeX. The full text of a citation is the note of a `@misc` entry."""
     return "\n".join([_SUITE, *(_entry(key, text) for key, text in citations.items())])
 
 
 def _entry(key: str, text: str) -> str:
-    year = re.findall(r"(?<![.:/0-9])(?:19|20)[0-9]{2}(?![.:/0-9])", text)  # not those of an arXiv number
+    year = re.findall(
+        r"(?<![.:/0-9])(?:19|20)[0-9]{2}(?![.:/0-9])", text
+    )  # digits of an arXiv number do not match
     safe = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", ""))
     when = f",\n  year = {{{year[-1]}}}" if year else ""
     return f"@misc{{{key},\n  note = {{{safe}}}{when}\n}}\n"
 
 
-def _free(name: str, taken: Container[str]) -> str:
+def _unused_key(name: str, taken: Container[str]) -> str:
     key = re.sub(r"[^A-Za-z0-9_-]", "", name) or "it"
     return key if key not in taken else next(f"{key}-{i}" for i in count(2) if f"{key}-{i}" not in taken)

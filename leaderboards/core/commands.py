@@ -1,4 +1,4 @@
-"""The command that reproduces an entry, from its configuration and the YAML files that it differs from."""
+"""Commands that reproduce an entry, built from its configuration and the shipped YAML files."""
 
 from __future__ import annotations
 
@@ -10,161 +10,156 @@ from typing import Any
 from dd_bench.records.config_diff import CHOICE, shipped_config
 from dd_bench.records.record import Record
 
-from .entries import TAUGHT
-from .row_labels import PLACES
+from .entries import TEACHER_MODES
+from .row_labels import LOCATION_KEYS
 
-_ALONE = {"ipc": 10, "seed": 0, "num_sets": 1}
-"""Keys outside of any group, with their values in `conf/config.yaml`."""
+_TOP_LEVEL = {"ipc": 10, "seed": 0, "num_sets": 1}
+"""Keys outside any group, with their defaults in `conf/config.yaml`."""
 
 
 def run_command(record: Record) -> str | None:
-    """Returns the `dd-bench run ...` that distils and measures anew, or None if the method is not of this suite.
+    """Return the `dd-bench run ...` that repeats distillation and evaluation; None if the method is not shipped.
 
-    A set that was distilled with another network than it was measured with is not made by it: see `evaluate_command`.
+    It does not reproduce a set that was distilled with another network than the evaluation network; see
+    `evaluate_command`.
 
     Raises:
-        ValueError: the configuration of the record is more than changed values of the YAML files.
+        ValueError: overrides of the shipped YAML files cannot express the configuration of the record.
     """
-    if not shipped_config("method", _name(record.method)):
+    if not shipped_config("method", _base_name(record.method)):
         return None
-    words = [f"method={record.method}", *changes("method", record.method, record.config.get("method", {}))]
-    words += _alone({"ipc": record.ipc}, "ipc")
-    return _line("run", [*words, *_measured(record)])
+    values = record.config.get("method", {})
+    words = [f"method={record.method}", *config_overrides("method", record.method, values)]
+    words += _top_level_overrides({"ipc": record.ipc}, "ipc")
+    return _command_line("run", [*words, *_evaluation_overrides(record)])
 
 
 def evaluate_command(record: Record, folder: str) -> str:
-    """Returns the `dd-bench evaluate ...` that measures the set in a folder anew."""
-    return _line("evaluate", [f"set={folder}", *_measured(record)])
+    """Return the `dd-bench evaluate ...` that repeats the evaluation of the set in a folder."""
+    return _command_line("evaluate", [f"set={folder}", *_evaluation_overrides(record)])
 
 
 def control_command(record: Record) -> str:
-    """Returns the command of the row of random images that belongs beside an entry: five draws."""
-    words = ["method=random", *_alone({"ipc": record.ipc}, "ipc")]
-    return _line(
-        "run", [*words, *(w for w in _measured(record) if not w.startswith("num_sets=")), "num_sets=5"]
-    )
+    """Return the command of the random baseline with five draws that belongs to an entry."""
+    words = ["method=random", *_top_level_overrides({"ipc": record.ipc}, "ipc")]
+    words += [w for w in _evaluation_overrides(record) if not w.startswith("num_sets=")]
+    return _command_line("run", [*words, "num_sets=5"])
 
 
 def distill_command(config: Mapping[str, Any], method: str, dataset: str) -> str | None:
-    """Returns the `dd-bench distill ...` of the configuration in a set's card, or None if it is of another origin."""
+    """Return the `dd-bench distill ...` for the configuration in a set's card; None if the method is not shipped."""
     if not shipped_config("method", method) or "model" not in config:
         return None
-    words = [f"method={method}", *changes("method", method, config["method"])]
-    words += _alone(config, "ipc", "seed")
-    words += dataset_words(config["dataset"], dataset) + _chosen("model", config["model"])
-    return _line("distill", [*words, *_teachers(config, [])])
+    words = [f"method={method}", *config_overrides("method", method, config["method"])]
+    words += _top_level_overrides(config, "ipc", "seed")
+    words += dataset_overrides(config["dataset"], dataset) + _choice_overrides("model", config["model"])
+    return _command_line("distill", [*words, *_teacher_overrides(config, [])])
 
 
-def _measured(record: Record) -> list[str]:
-    """Returns the words of everything but the method: data, network, protocol, evaluator, teachers, seeds."""
+def _evaluation_overrides(record: Record) -> list[str]:
+    """Return the overrides of dataset, network, protocol, evaluator, teachers, seed and number of sets."""
     config = record.config
-    words = dataset_words(config.get("dataset", {}), record.dataset)
-    model = _name(record.model)
-    words += [f"model={model}", *changes("model", model, config.get("model", {}))]
-    protocol = _name(record.protocol.name)
-    words += [f"protocol={protocol}", *changes("protocol", protocol, config.get("protocol", {}))]
-    evaluator = _name(record.evaluator)
-    words += [f"evaluator={evaluator}", *changes("evaluator", evaluator, config.get("evaluator", {}))]
-    if record.teachers or record.label_mode in TAUGHT:
-        words += _teachers(config, [t.name for t in record.teachers])
-    return words + _alone(config, "seed", "num_sets")
+    words = dataset_overrides(config.get("dataset", {}), record.dataset)
+    for group, described in (
+        ("model", record.model),
+        ("protocol", record.protocol.name),
+        ("evaluator", record.evaluator),
+    ):
+        name = _base_name(described)
+        words += [f"{group}={name}", *config_overrides(group, name, config.get(group, {}))]
+    if record.teachers or record.label_mode in TEACHER_MODES:
+        words += _teacher_overrides(config, [t.name for t in record.teachers])
+    return words + _top_level_overrides(config, "seed", "num_sets")
 
 
-def _alone(config: Mapping[str, Any], *keys: str) -> list[str]:
-    """Returns the words of keys outside of any group that have other values than the defaults."""
+def _top_level_overrides(config: Mapping[str, Any], *keys: str) -> list[str]:
     words = []
     for key in keys:
-        value = config.get(key, _ALONE[key])
+        value = config.get(key, _TOP_LEVEL[key])
         if type(value) is not int:
-            raise ValueError(f"{key}={value!r}: wanted a whole number")
-        words += [f"{key}={value}"] if value != _ALONE[key] else []
+            raise ValueError(f"{key} must be an integer, got {value!r}")
+        words += [f"{key}={value}"] if value != _TOP_LEVEL[key] else []
     return words
 
 
-def _teachers(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
-    """Returns the choice of teachers, in their order, and what differs of each."""
+def _teacher_overrides(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
+    """Return the choice of teachers, in the given order, and their changed values."""
     found = config.get("teachers") or {}
     names = [n for n in order if n in found] + [n for n in found if n not in order]
     if not names:
         return []
     words = [f"teacher=[{','.join(names)}]" if len(names) > 1 else f"teacher={names[0]}"]
     for name in names:
-        shipped = shipped_config("teacher", name)
-        words += _against(shipped, found[name], f"teachers.{name}")
+        words += _overrides(shipped_config("teacher", name), found[name], f"teachers.{name}")
     return words
 
 
-def dataset_words(values: Mapping[str, Any], name: str) -> list[str]:
-    """Returns the choice of `conf/dataset`, and what differs; where the data lay is nobody else's.
+def dataset_overrides(values: Mapping[str, Any], name: str) -> list[str]:
+    """Return the choice of `conf/dataset` and its changed values, except where the data is stored.
 
     Raises:
-        ValueError: no choice is made so, or more than values differ.
+        ValueError: the dataset is not shipped, or overrides cannot express the values.
     """
-    return _chosen("dataset", {k: v for k, v in values.items() if k not in PLACES}, prefer=name)
+    return _choice_overrides(
+        "dataset", {k: v for k, v in values.items() if k not in LOCATION_KEYS}, default=name
+    )
 
 
-def _chosen(group: str, values: Mapping[str, Any], prefer: str = "") -> list[str]:
-    """Returns the choice of a group that these values name, and what differs from it.
+def _choice_overrides(group: str, values: Mapping[str, Any], default: str = "") -> list[str]:
+    """Return the choice that these values of a group name (else `default`), and the changed values.
 
     Raises:
-        ValueError: no choice has that name.
+        ValueError: the choice is not shipped.
     """
-    if CHOICE not in values and prefer:
-        return [f"{group}={_name(prefer)}"]
+    if CHOICE not in values and default:
+        return [f"{group}={_base_name(default)}"]
     choice = values.get(CHOICE)
     if not isinstance(choice, str) or not shipped_config(group, choice):
-        raise ValueError(f"{choice!r} is no {group} of this suite")
-    return [f"{group}={choice}", *changes(group, choice, values)]
+        raise ValueError(f"{group} {choice!r} is not shipped with this suite")
+    return [f"{group}={choice}", *config_overrides(group, choice, values)]
 
 
-def changes(group: str, name: str, values: Mapping[str, Any]) -> list[str]:
-    """Returns the overrides that make the values of a group out of its YAML; none if it has none of that name.
+def config_overrides(group: str, name: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that turn a shipped YAML file into `values`; empty if there is no such file.
 
     Raises:
-        ValueError: the values name something to be called that the YAML does not, or ask for the environment.
+        ValueError: the values name a callable that differs from the YAML, or contain an interpolation.
     """
     shipped = shipped_config(group, name)
-    return _against(shipped, values, group) if shipped else []
+    return list(_overrides(shipped, values, group)) if shipped else []
 
 
-def _against(shipped: Mapping[str, Any], values: Mapping[str, Any], path: str) -> list[str]:
-    """Returns overrides that make the values out of the shipped ones: changed, added (`+`), left out (`~`).
-
-    Raises:
-        ValueError: the values name something to be called that the shipped ones do not, or ask for the environment.
-    """
-    return list(_differences(shipped, values, path))
-
-
-def _differences(shipped: Mapping[str, Any], values: Mapping[str, Any], path: str) -> Iterator[str]:
+def _overrides(shipped: Mapping[str, Any], values: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield the overrides that turn the shipped values into `values`: changed, added (`+`) or removed (`~`)."""
     for key, value in values.items():
         here = f"{path}.{key}"
         if key not in shipped and not re.fullmatch(r"[A-Za-z0-9_-]+", str(key)):
-            raise ValueError(f"{here!r} is no key of a configuration")
+            raise ValueError(f"{here!r} is not a configuration key")
         if str(key).startswith("_"):
             if shipped.get(key) != value:
                 raise ValueError(
-                    f"{here}={value!r}: a record holds names and values; the YAML has {shipped.get(key)!r}"
+                    f"{here} must be {shipped.get(key)!r} as in the YAML, got {value!r}; a record cannot choose "
+                    "what is called"
                 )
         elif key not in shipped and isinstance(value, dict) and CHOICE in value:
-            yield from _another_network(value, here)
+            yield from _added_network(value, here)
         elif key not in shipped:
-            yield f"+{here}={_grammar(value, here)}"
+            yield f"+{here}={_to_override(value, here)}"
         elif isinstance(value, dict) and isinstance(shipped[key], dict) and value:
-            yield from _differences(shipped[key], value, here)
+            yield from _overrides(shipped[key], value, here)
         elif isinstance(shipped[key], dict) and value is not None and not isinstance(value, dict):
-            raise ValueError(f"{here}={value!r}: wanted keys and values, as the YAML has")
+            raise ValueError(f"{here} must be a mapping as in the YAML, got {value!r}")
         elif value != shipped[key] and not _same_number(value, shipped[key]):
-            yield f"{here}={_grammar(value, here)}"
-    # a key that is missing otherwise is younger than the record, and its default is what the record had
+            yield f"{here}={_to_override(value, here)}"
+    # Any other missing key was added to the YAML after the record, with a default that keeps the old behaviour.
     yield from (
         f"~{path}.{k}" for k, v in shipped.items() if k not in values and isinstance(v, dict) and CHOICE in v
     )
 
 
-def _another_network(value: Mapping[str, Any], here: str) -> Iterator[str]:
-    """Yields the words that put a shipped network where the YAML has none."""
-    choice, *changes = _chosen("model", value)
+def _added_network(value: Mapping[str, Any], here: str) -> Iterator[str]:
+    """Yield the overrides that add a shipped network at a key that the YAML does not have."""
+    choice, *changes = _choice_overrides("model", value)
     yield f"+model@{here}={choice.partition('=')[2]}"
     yield from (word.replace("model.", f"{here}.", 1) for word in changes)
 
@@ -173,41 +168,40 @@ def _same_number(a: Any, b: Any) -> bool:
     return type(a) in (int, float) and type(b) in (int, float) and a == b
 
 
-def _grammar(value: Any, here: str) -> str:
-    """Returns a value as Hydra's override grammar reads it, if it is plain data."""
+def _to_override(value: Any, here: str) -> str:
+    """Return plain data in Hydra's override grammar.
+
+    Raises:
+        ValueError: a key is not a plain name, or a string contains an interpolation.
+    """
     if value is None:
         return "null"
     if isinstance(value, bool):
         return str(value).lower()
     if isinstance(value, list):
-        return f"[{','.join(_grammar(v, here) for v in value)}]"
+        return f"[{','.join(_to_override(v, here) for v in value)}]"
     if isinstance(value, dict):
         if bad := [k for k in value if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", str(k))]:
-            raise ValueError(f"{here} has a key {bad[0]!r}, which is none of a configuration")
-        return "{" + ",".join(f"{k}:{_grammar(v, here)}" for k, v in value.items()) + "}"
+            raise ValueError(f"{here}: {bad[0]!r} is not a configuration key")
+        return "{" + ",".join(f"{k}:{_to_override(v, here)}" for k, v in value.items()) + "}"
     if not isinstance(value, str):
         return repr(value)
     if "${" in value:
-        raise ValueError(f"{here}={value!r}: a record holds values, and nothing to be looked up")
-    if re.fullmatch(r"[A-Za-z_/][\w./:-]*", value) and value.lower() not in (
-        "null",
-        "true",
-        "false",
-        "nan",
-        "inf",
-    ):
+        raise ValueError(f"{here} must be a plain value without interpolation, got {value!r}")
+    reserved = ("null", "true", "false", "nan", "inf")
+    if re.fullmatch(r"[A-Za-z_/][\w./:-]*", value) and value.lower() not in reserved:
         return value
-    # backslashes are escaped before a quote alone
+    # In the grammar a backslash is an escape character only before a quote.
     return '"' + re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" + m[2] if m[2] else ""), value) + '"'
 
 
-def _name(described: str) -> str:
-    """Returns the choice of `convnet(width=32)`."""
+def _base_name(described: str) -> str:
+    """Return `convnet` for `convnet(width=32)`."""
     name = described.partition("(")[0]
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
-        raise ValueError(f"{name!r} is no name of a choice")
+        raise ValueError(f"{name!r} is not a configuration name")
     return name
 
 
-def _line(verb: str, words: Sequence[str]) -> str:
+def _command_line(verb: str, words: Sequence[str]) -> str:
     return " ".join(["dd-bench", verb, *map(shlex.quote, words)])

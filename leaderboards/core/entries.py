@@ -1,4 +1,4 @@
-"""Entries: records in one folder, each named by its dataset, method, IPC and digest, and never edited."""
+"""Entries: immutable records in one folder, each named by its dataset, method, IPC and digest."""
 
 from __future__ import annotations
 
@@ -10,28 +10,27 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dd_bench.records.record import DIFFERENCES, SHARES, Record, Score, parse_record
+from dd_bench.records.record import DIFFERENCES, SHARES, Record, parse_record
 from dd_bench.runtime.files import content_key, file_sha256
 
 ACCURACY = "accuracy"
-"""The metric that is a fraction in [0, 1] and that tables print in percent, and its evaluator."""
-
+"""The metric in [0, 1] that tables show in percent; also the name of its evaluator."""
 
 _HERE = Path(__file__).resolve().parents[1]
 ROOT = _HERE if (_HERE.parent / "pyproject.toml").exists() else Path("leaderboards")
-"""Where boards live: beside this file in a checkout, of an installed wheel under the working directory."""
-LONGEST = 80
-"""Characters of the name of a board; of a longer one the end is a digest of it."""
+"""Folder of entries, sets and tables: this package in a checkout, `./leaderboards` for an installed wheel."""
+MAX_NAME_LENGTH = 80
+"""Maximum length of a board's file name; a longer name is cut and ends in a digest of the full name."""
 GROUPS = ("method", "dataset", "model", "protocol", "evaluator")
-"""Groups of the configuration that every run composes."""
-BORROWED = "random, hard labels"
-"""The row of random images on a board of soft labels, which belong to the sets: random images have their classes."""
-TAUGHT = ("static", "replay", "online")
-"""Label modes in which teachers say what the answers are."""
+"""Configuration groups of every run."""
+HARD_LABEL_RANDOM = "random, hard labels"
+"""Row of the random baseline on a soft-label board. Soft labels belong to a set, so random images have class labels."""
+TEACHER_MODES = ("static", "replay", "online")
+"""Label modes in which teachers provide the labels."""
 
 
 class Track(NamedTuple):
-    """What two records must share to be compared, save the IPC."""
+    """Everything that two records must have in common to be compared, except the IPC."""
 
     dataset: str
     protocol: str
@@ -45,7 +44,7 @@ class Track(NamedTuple):
 
     @classmethod
     def of(cls, record: Record) -> Track:
-        """Returns the track a record runs on."""
+        """Return the track of a record."""
         return cls(
             record.dataset,
             record.protocol.name,
@@ -55,43 +54,47 @@ class Track(NamedTuple):
             record.evaluator,
             record.model,
             record.main_metric,
-            taught_by(record),
+            teacher_names(record),
         )
 
     @property
     def title(self) -> str:
-        """The track in words, but for its network, which a table of several has in its columns."""
-        labels = f"{self.label_mode} labels" + (f" of {self.teachers}" if self.teachers else "")
+        """The track in words, without its network: tables of several networks have one column for each."""
+        labels = f"{self.label_mode} labels" + (f" ({self.teachers})" if self.teachers else "")
         return f"{self.dataset}: {self.metric}, {self.protocol} v{self.version}, {self.selection}, {labels}"
 
     @property
     def name(self) -> str:
-        """The track without its dataset as a file name without suffix; what every track has is left out."""
+        """The track without its dataset, as a file name without suffix. The usual values are left out."""
         parts = [f"{self.protocol}-v{self.version}"] + [self.selection] * (self.selection != "last")
         parts += [self.label_mode] + [self.evaluator] * (self.evaluator != ACCURACY) + [self.model]
         parts += [self.metric] * (self.metric != self.evaluator) + [self.teachers] * bool(self.teachers)
         whole = "--".join(_slug(part) for part in parts)
-        return whole if len(whole) <= LONGEST else f"{whole[: LONGEST - 9]}-{content_key(whole)[:8]}"
+        return (
+            whole
+            if len(whole) <= MAX_NAME_LENGTH
+            else f"{whole[: MAX_NAME_LENGTH - 9]}-{content_key(whole)[:8]}"
+        )
 
     @property
     def folder(self) -> str:
-        """The dataset as the name of a folder."""
+        """The dataset as a folder name."""
         return _slug(self.dataset)
 
     @property
     def path(self) -> str:
-        """The track as a path without suffix, `<dataset>/<name>`: the name of a board."""
+        """The name of the board: `<dataset>/<name>`, a path without suffix."""
         return f"{self.folder}/{self.name}"
 
     @property
     def slug(self) -> str:
-        """The track as a file name without suffix, where all datasets share a folder."""
+        """The track as a file name without suffix, for a folder shared by all datasets."""
         return f"{self.folder}--{self.name}"
 
 
-def taught_by(record: Record) -> str:
-    """Returns the teachers whose answers a record's networks learned, by name: a mean of answers has no order."""
-    if record.label_mode not in TAUGHT:
+def teacher_names(record: Record) -> str:
+    """Return the sorted names of the teachers that provided the labels of a record; '' without teacher labels."""
+    if record.label_mode not in TEACHER_MODES:
         return ""
     if record.config.get("protocol", {}).get("labels", {}).get("source"):
         return "labels of " + ("+".join(sorted(t.name for t in record.teachers)) or "elsewhere")
@@ -99,25 +102,25 @@ def taught_by(record: Record) -> str:
 
 
 def entry_name(record: Record) -> str:
-    """Returns the file name of an entry: `<dataset>-<method>-ipc<N>-<16 hex digits of the digest>.json`."""
+    """Return the file name of an entry: `<dataset>-<method>-ipc<N>-<16 hex digits of the digest>.json`."""
     return f"{_slug(record.dataset)}-{_slug(record.method)}-ipc{record.ipc}-{record.digest[:16]}.json"
 
 
 def entry_path(record: Record) -> str:
-    """Returns the path of an entry below the folder of entries: `<dataset>/<name>`."""
+    """Return the path of an entry relative to the folder of entries: `<dataset>/<name>`."""
     return f"{_slug(record.dataset)}/{entry_name(record)}"
 
 
 def load_entries(folder: Path) -> list[Record]:
-    """Reads every `*.json` of `folder` and of the folders in it, in an order that does not depend on the file system.
+    """Read every `*.json` in `folder` and its direct subfolders, sorted by key.
 
     Raises:
-        ValueError: the folder is missing, or some files are unreadable, tampered with, out of range or two
-            of one experiment. The message names every such file, not the first alone.
+        ValueError: the folder is missing, or files are unreadable, modified, out of range or two of the same
+            experiment. The message names all such files.
     """
     if not folder.is_dir():
         raise ValueError(
-            f"no such folder of entries: {folder}. Make it with: dd-bench leaderboard add RECORD"
+            f"no such folder of entries: {folder}. Create it with: dd-bench leaderboard add RECORD"
         )
     problems: list[str] = []
     found: list[tuple[Path, Record]] = []
@@ -133,54 +136,47 @@ def load_entries(folder: Path) -> list[Record]:
 
 
 def sets_in(folder: Path) -> dict[str, Path]:
-    """Returns the synthetic sets in a folder, or in a folder of each dataset, by the sha256 of their card."""
+    """Return the folders of the synthetic sets in `folder` or its subfolders, by the sha256 of their card."""
     cards = sorted((*folder.glob("*/card.json"), *folder.glob("*/*/card.json")))
     return {str(file_sha256(card)): card.parent for card in cards}
 
 
 def check_record(record: Record) -> None:
-    """Refuses a record that a board cannot show honestly.
+    """Check that a board can show a record.
 
     Raises:
-        ValueError: done without a value of its main metric, a value that is not finite, a share outside
-            [0, 1], two values for one network, sets that are not those of the values, or a configuration of another
-            shape.
+        ValueError: the record is done without a value of its main metric, has a value that is not finite, a share
+            outside [0, 1], two values for one network, another number of sets than of set digests, or a configuration
+            with the wrong structure.
     """
     what = f"record {record.key} ({record.method} on {record.dataset})"
-    if record.method == BORROWED:
-        raise ValueError(f"{what} has the name of a row that boards of soft labels borrow")
-    for name, part in _parts(record.config):
+    if record.method == HARD_LABEL_RANDOM:
+        raise ValueError(f"{what}: the method name is reserved for a row of soft-label boards")
+    for name, part in _mappings(record.config):
         if not isinstance(part, dict):
-            raise ValueError(f"{what}: its config.{name} is {part!r}, wanted keys and values")
+            raise ValueError(f"{what}: config.{name} must be a mapping, got {part!r}")
     sets = len({s.set for s in record.scores})
     if record.status == "done" and record.set_digests and len(set(record.set_digests)) != sets:
-        raise ValueError(f"{what} has values of {sets} sets and names {len(set(record.set_digests))}")
+        raise ValueError(f"{what} has values of {sets} sets but {len(set(record.set_digests))} set digests")
     if record.status == "done" and record.main_metric not in record.metrics:
         raise ValueError(f"{what} is done but has no value of its main metric {record.main_metric!r}")
-    least_of = {name: -1 if name in DIFFERENCES else 0 for name in record.metrics}
+    minimum = {name: -1 if name in DIFFERENCES else 0 for name in record.metrics}
     share = record.main_metric in SHARES
     seen: set[tuple[str, int, int]] = set()
     for score in record.scores:
+        where = f"{what}: {score.metric}={score.value} of set {score.set}, network {score.network}"
         if not math.isfinite(score.value):
-            raise ValueError(
-                f"{_where(what, score)} is not finite. A run without a finite value has status=diverged"
-            )
-        if share and not least_of[score.metric] <= score.value <= 1:
-            raise ValueError(
-                f"{_where(what, score)} is no share: wanted a fraction in [0, 1], not a percentage"
-            )
-        place = score.metric, score.set, score.network
-        if place in seen:
-            raise ValueError(f"{_where(what, score)} is one of two values of that network; wanted one")
-        seen.add(place)
+            raise ValueError(f"{where} is not finite. A run without a finite value has status=diverged")
+        if share and not minimum[score.metric] <= score.value <= 1:
+            raise ValueError(f"{where} must be a fraction in [0, 1], not a percentage")
+        index = score.metric, score.set, score.network
+        if index in seen:
+            raise ValueError(f"{where} is the second value of that network, expected one")
+        seen.add(index)
 
 
-def _where(what: str, score: Score) -> str:
-    return f"{what}: {score.metric}={score.value} of set {score.set}, network {score.network}"
-
-
-def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
-    """Yields the parts of a configuration that have keys and values."""
+def _mappings(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
+    """Yield the parts of a configuration that must be mappings, with their names."""
     yield from ((group, config[group]) for group in GROUPS if group in config)
     for group, inner in (("protocol", "labels"), ("protocol", "recipe")):
         if isinstance(config.get(group), dict) and config[group].get(inner) is not None:
@@ -192,7 +188,7 @@ def _parts(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 
 
 def duplicates(found: Sequence[tuple[Path, Record]]) -> list[str]:
-    """Returns one message for each pair of files that hold the same experiment."""
+    """Return one message for each pair of files that contain the same experiment."""
     first: dict[str, Path] = {}
     messages = []
     for path, record in found:
@@ -205,13 +201,17 @@ def duplicates(found: Sequence[tuple[Path, Record]]) -> list[str]:
 
 
 def load_entry(path: Path) -> Record:
-    """Reads one entry, and refuses it if it was changed after it was added, or a board cannot show it honestly."""
+    """Read one entry.
+
+    Raises:
+        ValueError: the file is not named like an entry, was changed after it was added, or a board cannot show it.
+    """
     match = re.search(r"-([0-9a-f]{16})\.json$", path.name)
     if not match:
         raise ValueError(
-            f"{path} is not named as an entry is. Put it in with: dd-bench leaderboard add {path}"
+            f"{path} is not named like an entry. If it is a record, add it: dd-bench leaderboard add {path}"
         )
-    # The bytes, not the parsed record: a later optional field must not change the digest of an old entry.
+    # Hash the bytes, not the parsed record: a later optional field must not change the digest of an old entry.
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest[:16] != match[1]:

@@ -1,4 +1,4 @@
-"""Tables with a row an experiment and a column a variable: what tells two experiments of one method apart."""
+"""Rows of tables with one experiment per row, labelled by what distinguishes experiments of the same method."""
 
 from __future__ import annotations
 
@@ -11,15 +11,18 @@ from dd_bench.records.record import Record
 
 from .boards import BASELINES
 
-PLACES = ("root", "download", "kept", "stream")
-"""Keys of a dataset that say where it lies, not what it is."""
+LOCATION_KEYS = ("root", "download", "kept", "stream")
+"""Dataset keys that control where the data is stored, not which data it is."""
 
 
 def side_by_side(
     records: Sequence[Record], column: Callable[[Record], str]
 ) -> Iterator[tuple[int, str, dict[str, Record]]]:
-    """Yields the IPC, the label and the records by column of each row, the baselines first; of two, the latest."""
-    label_of = labelled(records)
+    """Yield the IPC, the label and the records by column of each row; baselines first.
+
+    If two records share a cell, the latest is used.
+    """
+    label_of = record_labels(records)
     cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
     for record in sorted(records, key=lambda r: (r.created, r.key)):
         cells[record.ipc, label_of[record.key]][column(record)] = record
@@ -31,46 +34,46 @@ def side_by_side(
         yield ipc, label, cells[ipc, label]
 
 
-def labelled(records: Sequence[Record]) -> dict[str, str]:
-    """Returns the label of each record by its key: what tells it from the others of its method and IPC."""
-    namesakes: dict[tuple[int, str], dict[str, dict[str, Any]]] = defaultdict(dict)
+def record_labels(records: Sequence[Record]) -> dict[str, str]:
+    """Return the label of each record by its key: the method, and what differs within its method and IPC."""
+    groups: dict[tuple[int, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for record in records:
-        namesakes[record.ipc, record.method][record.key] = knobs(record)
+        groups[record.ipc, record.method][record.key] = hyperparameters(record)
     labels = {}
-    for (_, method), of in namesakes.items():
-        differ = _differing(of.values())
-        for key, mine in of.items():
-            told = ", ".join(f"{k}={mine[k]}" for k in differ if k in mine)
-            labels[key] = f"{method} ({told})" if told else method
+    for (_, method), group in groups.items():
+        keys = _differing_keys(group.values())
+        for record_key, values in group.items():
+            text = ", ".join(f"{k}={values[k]}" for k in keys if k in values)
+            labels[record_key] = f"{method} ({text})" if text else method
     return labels
 
 
-def knobs(record: Record) -> dict[str, Any]:
-    """Returns what two records of one method may differ by, beside what the columns of a table are."""
+def hyperparameters(record: Record) -> dict[str, Any]:
+    """Return everything in which two records of a method may differ, except what the columns of a table show."""
     config = record.config
     evaluator = {k: v for k, v in config.get("evaluator", {}).items() if k != "num_networks"}
-    named = {
-        name: {k: v for k, v in (spec or {}).items() if k != "keep"}  # what is kept beside changes nothing
+    teachers = {
+        name: {k: v for k, v in (spec or {}).items() if k != "keep"}  # `keep` does not change the result
         for name, spec in (config.get("teachers") or {}).items()
     }
     order = {"teachers": "+".join(t.name for t in record.teachers)} if record.teachers else {}
-    data = {k: v for k, v in config.get("dataset", {}).items() if k not in PLACES}
+    data = {k: v for k, v in config.get("dataset", {}).items() if k not in LOCATION_KEYS}
     weights = {"weights": {t.name: t.digest[:8] for t in record.teachers if t.digest}}
     others = {
         "seed": config.get("seed"),
         "evaluator": evaluator,
-        "teacher": named,
+        "teacher": teachers,
         "dataset": data,
         **weights,
+        "numbers": record.code.numbers,
     }
-    others["numbers"] = record.code.numbers
     return dict(leaves(config.get("method", {}))) | dict(leaves(others)) | order
 
 
-def _differing(namesakes: Iterable[dict[str, Any]]) -> list[str]:
-    """Returns the knobs that have two values or more among the records of a method; one that is unsaid is none."""
+def _differing_keys(group: Iterable[dict[str, Any]]) -> list[str]:
+    """Return the keys with at least two values in a group; a missing key does not count as a value."""
     first: dict[str, Any] = {}
     differ = set()
-    for mine in namesakes:
-        differ |= {k for k, v in mine.items() if first.setdefault(k, v) != v}
+    for values in group:
+        differ |= {k for k, v in values.items() if first.setdefault(k, v) != v}
     return sorted(differ)

@@ -1,4 +1,4 @@
-"""What training anew said of entries: one file an entry in `leaderboards/verified`, beside and not in the entries."""
+"""Results of retraining the networks of entries, one file per entry in `leaderboards/verified`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from dd_bench.records.intervals import std
 from dd_bench.records.record import Code, Record
 from dd_bench.runtime.files import canonical, write_atomic
 
-LEVEL = 0.99
-"""Confidence of the interval that a mean of networks trained anew is to lie in."""
-LEAST = 5
-"""Networks, of the entry and anew, below which other values than the entry's own say too little."""
-Word = Literal["verified", "verified in part", "too few networks to tell", "out of tolerance"]
+CONFIDENCE = 0.99
+"""Confidence level of the prediction interval for the mean of the retrained networks."""
+MIN_NETWORKS = 5
+"""If values differ, the minimum number of networks, of the entry and retrained, for a verdict."""
+VerdictName = Literal["verified", "verified in part", "too few networks to tell", "out of tolerance"]
 
 
 class Verdict(BaseModel):
@@ -27,72 +27,79 @@ class Verdict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     entry: str  # sha256 of the record
-    of: int  # networks that the entry has
-    networks: list[int]  # which were trained anew
-    before: list[float]
-    again: list[float]
-    low: float  # ends of the interval for their mean
+    of: int  # number of networks of the entry
+    networks: list[int]  # indices of the retrained networks
+    before: list[float]  # their values in the entry
+    again: list[float]  # their values after retraining
+    low: float  # ends of the interval for the mean of `again`
     high: float
-    same: bool  # to the last digit
-    verdict: Word
+    same: bool  # whether `before` and `again` are exactly equal
+    verdict: VerdictName
     code: Code
     device: str
     created: str
 
-    def told(self) -> str:
-        """Returns it in a line."""
+    def summary(self) -> str:
+        """Return the verdict as one line of text."""
         n = len(self.networks)
-        how = f"the same to the last digit ({fmean(self.before):.4f})"
+        how = f"values identical (mean {fmean(self.before):.4f})"
         if not self.same:
-            how = f"mean {fmean(self.again):.4f}, where {self.low:.4f} to {self.high:.4f} was to be expected"
-        return f"{self.verdict}: {n} of {self.of} networks trained anew, {how} ({self.created[:10]}, {self.device})"
+            how = f"mean {fmean(self.again):.4f}, expected {self.low:.4f} to {self.high:.4f}"
+        return (
+            f"{self.verdict}: {n} of {self.of} networks retrained, {how} ({self.created[:10]}, {self.device})"
+        )
 
 
 def tolerance(values: list[float], count: int, spread: float | None = None) -> tuple[float, float]:
-    """Returns the 99 % prediction interval for the mean of `count` more networks of the entry's population.
+    """Return the 99 % prediction interval for the mean of `count` more networks from the entry's population.
 
-    Student's t of the entry's values with their standard error and that of the new mean; `spread` instead of their
-    standard deviation, if it is smaller. Another machine trains other networks from the same seeds, as sums are rounded
-    otherwise: it draws from the same population, and no more can be asked of it.
+    The interval uses Student's t, with the standard error of the entry's mean and that of the new mean. If `spread` is
+    smaller than the standard deviation of `values`, it is used instead. A different machine rounds sums differently
+    and gets different networks from the same seeds, so only the population can be compared.
 
     Raises:
-        ValueError: fewer than two values have no spread.
+        ValueError: there are fewer than two values.
     """
     n = len(values)
     if n < 2:
-        raise ValueError("an entry of one network has no spread to tell a tolerance from")
+        raise ValueError("an entry with one network has no spread, so a tolerance cannot be computed")
     own = std(values) if spread is None else min(std(values), spread)
-    half = float(stdtrit(n - 1, (1 + LEVEL) / 2)) * own * (1 / n + 1 / count) ** 0.5
+    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * own * (1 / n + 1 / count) ** 0.5
     return fmean(values) - half, fmean(values) + half
 
 
-def judge(record: Record, again: dict[int, float], code: Code, device: str, created: str) -> Verdict:
-    """Compares networks trained anew, by number, with the entry's own of the same numbers.
+def compare_retrained(
+    record: Record, again: dict[int, float], code: Code, device: str, created: str
+) -> Verdict:
+    """Compare retrained networks with the networks of an entry that have the same indices.
 
-    - *verified*: all of them, the same to the last digit or with a mean in the tolerance. So that a forged spread does
-      not widen it, the tolerance takes twice the spread of the new values, if that is less;
-    - *verified in part*: some of them; the others may be anything;
-    - *too few networks to tell*: other values, of fewer than `LEAST` networks, and not beyond the tolerance. What an
-      entry of three networks allows is wider than what methods differ by.
+    - *verified*: all networks were retrained, and their values are identical or their mean is within the tolerance. The
+      tolerance uses twice the standard deviation of the new values if that is smaller than the entry's, so that a
+      forged spread does not widen it.
+    - *verified in part*: as above, but only some networks were retrained; the others were not checked.
+    - *too few networks to tell*: the values differ, their mean is within the tolerance, but the entry has fewer than
+      `MIN_NETWORKS` networks or fewer were retrained. With three networks the tolerance is wider than the usual
+      differences between methods.
+    - *out of tolerance*: the mean is outside the tolerance.
 
     Raises:
-        ValueError: the entry has no such networks, or one alone with another value.
+        ValueError: the entry does not have these networks, or has only one network and its value differs.
     """
     values = {s.network: s.value for s in record.scores if s.metric == record.main_metric and s.set == 0}
     if missing := again.keys() - values.keys():
         raise ValueError(f"entry {record.digest[:16]} has no network {min(missing)}")
     numbers = sorted(again)
     before, new = [values[n] for n in numbers], [again[n] for n in numbers]
-    same, whole = before == new, len(numbers) == len(values)
+    same = before == new
     if same:
         low, high = min(new), max(new)
     else:
-        seen = 2 * std(new) if len(new) >= LEAST else None
-        low, high = tolerance(list(values.values()), len(new), seen)
-    verdict: Word = "verified" if whole else "verified in part"
+        spread = 2 * std(new) if len(new) >= MIN_NETWORKS else None
+        low, high = tolerance(list(values.values()), len(new), spread)
+    verdict: VerdictName = "verified" if len(numbers) == len(values) else "verified in part"
     if not same and not low <= fmean(new) <= high:
         verdict = "out of tolerance"
-    elif not same and min(len(values), len(new)) < LEAST:
+    elif not same and min(len(values), len(new)) < MIN_NETWORKS:
         verdict = "too few networks to tell"
     return Verdict(
         entry=record.digest,
@@ -111,35 +118,34 @@ def judge(record: Record, again: dict[int, float], code: Code, device: str, crea
 
 
 def save_verdict(verdict: Verdict, folder: Path, replace: bool = False) -> Path:
-    """Writes it as `<first digits of the entry's digest>.json`.
+    """Write a verdict to `<first 16 hex digits of the entry's digest>.json`.
 
     Raises:
-        FileExistsError: there is one of more networks, or one out of tolerance, and it is not to be replaced.
-        ValueError: what is there is no verdict.
+        FileExistsError: without `replace`, the file has a verdict on more networks, or one out of tolerance.
+        ValueError: the existing file is not a verdict.
     """
     path = folder / f"{verdict.entry[:16]}.json"
     old = _read(path) if path.exists() and not replace else None
     if old and (len(old.networks) > len(verdict.networks) or old.verdict == "out of tolerance"):
-        raise FileExistsError(f"{path} stays, of {old.told()}. With --replace it would not")
+        raise FileExistsError(
+            f"{path} was not replaced, it has {old.summary()}. To replace it, add --replace"
+        )
     write_atomic(path, (canonical(verdict.model_dump(mode="json"), indent=2) + "\n").encode())
     return path
 
 
 def verdicts(folder: Path) -> dict[str, str]:
-    """Returns what was said of each entry, by its whole digest.
+    """Return the summary of each verdict in a folder by the digest of its entry.
 
     Raises:
-        ValueError: a file is not of this schema.
+        ValueError: a file is not a verdict.
     """
-    found = {}
-    for path in sorted(folder.glob("*.json")):
-        verdict = _read(path)
-        found[verdict.entry] = verdict.told()
-    return found
+    found = [_read(path) for path in sorted(folder.glob("*.json"))]
+    return {verdict.entry: verdict.summary() for verdict in found}
 
 
 def _read(path: Path) -> Verdict:
     try:
         return Verdict.model_validate(json.loads(path.read_text()))
     except (OSError, ValueError, ValidationError) as error:
-        raise ValueError(f"{path} is no verdict: {error}") from error
+        raise ValueError(f"{path} is not a valid verdict: {error}") from error

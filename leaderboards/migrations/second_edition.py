@@ -1,14 +1,14 @@
-"""One migration: names instead of Python paths in committed entries and sets, renamed keys, a folder for each dataset.
+"""Migrate committed entries and sets: names instead of Python paths, renamed keys, one folder per dataset.
 
     git worktree add OLD ba3093c
     python leaderboards/migrations/second_edition.py OLD [--data FOLDER]
     dd-bench leaderboard build && dd-bench leaderboard plot
     python leaderboards/migrations/second_edition.py OLD --check
 
-The first run writes `leaderboards/entries`, `sets` and `verified` from those of OLD, and the map of old to new keys
-and digests beside this file. The second proves that nothing else changed: every score, interval, note and size of every
-entry, the sha256 of every file of every set, and every cell of every table are those of OLD. It prints the counts.
-`--data` is the folder of the graph collections.
+OLD is a checkout of the old revision. The first run writes `leaderboards/entries`, `sets` and `verified` from those of
+OLD, and `second_edition.json` with the map of old to new keys and digests. The second run checks that nothing else
+changed: all scores, intervals, notes and sizes of entries, the sha256 of all files of sets, and all cells of tables. It
+prints the counts. `--data` is the folder of the graph datasets.
 """
 
 from __future__ import annotations
@@ -52,14 +52,14 @@ DECAY = {"all": "all", "matrices": "weights_only"}
 
 @cache
 def old_yaml(old: Path, group: str) -> dict[str, dict[str, Any]]:
-    """Returns the YAML files of a group at the old revision, by name."""
+    """Return the YAML files of a group at the old revision, by name."""
     files = (old / "conf" / group).glob("*.yaml")
     found: dict[str, Any] = {f.stem: OmegaConf.to_container(OmegaConf.load(f)) for f in files}
     return found
 
 
 def best_choice(old: Path, group: str, values: dict[str, Any], prefer: str) -> str:
-    """Returns the YAML that calls what `values` call and differs least from them; as the commands of boards did."""
+    """Return the YAML file with the same `_target_` as `values` and the fewest different values."""
     same = {n: y for n, y in old_yaml(old, group).items() if y.get("_target_") == values["_target_"]}
     assert same, (group, values["_target_"])
 
@@ -70,7 +70,7 @@ def best_choice(old: Path, group: str, values: dict[str, Any], prefer: str) -> s
 
 
 def renamed(value: Any) -> Any:
-    """Returns a configuration under the new names of its keys."""
+    """Return a configuration with the new names of its keys."""
     if isinstance(value, list):
         return [renamed(v) for v in value]
     if not isinstance(value, dict):
@@ -88,14 +88,14 @@ def renamed(value: Any) -> Any:
 
 
 def named(choice: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values of a part with its name in the place of what it calls."""
+    """Return the values of a group with its configuration name instead of `_target_`."""
     return {"_choice_": choice, **{k: v for k, v in values.items() if not k.startswith("_")}}
 
 
 def new_config(
     old: Path, config: dict[str, Any], method: str, dataset: str, names: dict[str, str]
 ) -> dict[str, Any]:
-    """Returns the configuration of a record or card, each part with its name and its new keys."""
+    """Return the configuration of a record or card, with the names and new keys of all groups."""
     found: dict[str, Any] = copy.deepcopy(config)
     if found.get("method"):
         found["method"] = named(method, dropped(old, method, found["method"]))
@@ -123,11 +123,11 @@ def new_config(
 
 
 def dropped(old: Path, method: str, values: dict[str, Any]) -> dict[str, Any]:
-    """Returns the values of a method without the keys that its module has as constants now."""
+    """Return the values of a method without the keys that are now constants in its module."""
     new, before = shipped_config("method", method), old_yaml(old, "method").get(method, {})
     gone = [k for k in values if k not in new and not k.startswith("_")]
     for key in gone:
-        assert values[key] == before.get(key), f"{method}.{key}={values[key]!r} is no constant of its module"
+        assert values[key] == before.get(key), f"{method}.{key}={values[key]!r} is not the old default"
     return {k: v for k, v in values.items() if k not in gone}
 
 
@@ -141,7 +141,7 @@ class Data:
         self.graphs, self.sets = graphs, dict[str, RealSet]()
 
     def load(self, config: dict[str, Any]) -> RealSet:
-        """Returns the real set of a configuration."""
+        """Return the real set of a configuration."""
         knobs = {k: v for k, v in config.items() if not k.startswith("_") and k not in ("kept",)}
         where = canonical({k: v for k, v in knobs.items() if k not in PLACES} | {"is": config["_choice_"]})
         if where not in self.sets:
@@ -156,14 +156,14 @@ class Data:
 
 
 def architecture(values: dict[str, Any], real: RealSet) -> Architecture:
-    """Returns the network of a configuration."""
+    """Return the network of a configuration."""
     make = get_object(str(shipped_target("model", values["_choice_"])))
     knobs = {k: v for k, v in values.items() if not k.startswith("_")}
     return Architecture(make, knobs, real.shape, real.num_classes, values["_choice_"])
 
 
 def teachers(config: dict[str, Any], real: RealSet) -> list[TeacherSpec]:
-    """Returns the teachers of a configuration."""
+    """Return the teachers of a configuration."""
     return [
         TeacherSpec(
             name,
@@ -175,14 +175,14 @@ def teachers(config: dict[str, Any], real: RealSet) -> list[TeacherSpec]:
 
 
 class Runtime:
-    """What a key has of the runtime that the record ran on."""
+    """The attributes of a runtime that content keys depend on."""
 
     def __init__(self, device: str):
         self.autocast, self.device = "bf16" in device, torch.device("cpu")
 
 
 def keys_of(config: dict[str, Any], device: str, data: Data) -> Keys:
-    """Returns the keys of a run."""
+    """Return the content keys of a run."""
     real = data.load(config["dataset"])
     return Keys(config, real, architecture(config["model"], real), teachers(config, real), Runtime(device))  # type: ignore[arg-type]
 
@@ -191,7 +191,7 @@ def keys_of(config: dict[str, Any], device: str, data: Data) -> Keys:
 
 
 def migrate(old: Path, data: Data) -> None:
-    """Writes entries, sets and verdicts anew."""
+    """Write the migrated entries, sets and verdicts."""
     table: dict[str, dict[str, str]] = {
         "set folders": {},
         "set digests": {},
@@ -229,7 +229,7 @@ def _migrate_set(old: Path, folder: Path, data: Data, table: dict[str, dict[str,
         kind = get_object(str(shipped_target("method", card["method"])))
         index = _index_of(keys, config["seed"], card["seed"])
         key = keys.synthetic_set(kind.uses_teachers, card["ipc"], config["seed"], index)
-    name = f"{stem}-{key}{twin or ''}"  # two machines made other tensors of one key
+    name = f"{stem}-{key}{twin or ''}"  # two machines computed different tensors for the same key
     to = BOARDS / "sets" / re.sub(r"[^A-Za-z0-9+=.-]+", "_", card["dataset"]) / name
     assert not to.exists(), f"{folder.name} and another set are {name}"
     shutil.copytree(folder, to)
@@ -265,7 +265,7 @@ def _migrate_entry(old: Path, path: Path, data: Data, table: dict[str, dict[str,
     if config.get("set") is not None:
         names_of_sets = sets
         if not known:
-            sys.stderr.write(f"{path.name}: its set is not committed, and keeps its digest\n")
+            sys.stderr.write(f"{path.name}: its set is not committed, so its digest is not changed\n")
     else:
         kind = get_object(str(shipped_target("method", record["method"])))
         names_of_sets = [
@@ -286,7 +286,7 @@ def _migrate_entry(old: Path, path: Path, data: Data, table: dict[str, dict[str,
 
 
 def new_words(text: str) -> str:
-    """Returns a name with its changed keys, e.g. `graph(looks=10)`, under the new names of the keys."""
+    """Return a name with its changed keys, e.g. `graph(looks=10)`, with the new names of the keys."""
     text = re.sub(r"\blooks=", "eval_points=", text)
     text = text.replace("dialect=True", "augment_style=idc").replace("dialect=False", "augment_style=dsa")
     text = re.sub(r"\bdecay=matrices", "decay_filter=weights_only", text)
@@ -294,7 +294,7 @@ def new_words(text: str) -> str:
 
 
 def _check_names(record: dict[str, Any]) -> None:
-    """Sees that the names which choose the board are those of the new configuration."""
+    """Check that the names that choose the board agree with the new configuration."""
     config = record["config"]
     for group in ("model", "evaluator"):
         name, values = record[group].partition("(")[0], config[group]
@@ -317,11 +317,11 @@ def _sha256(path: Path) -> str:
     return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
-# --- the proof -------------------------------------------------------------------------------------------------------
+# --- the check -------------------------------------------------------------------------------------------------------
 
 
 def check(old: Path) -> int:
-    """Compares with the old revision; returns 1 if anything differs."""
+    """Compare with the old revision; return 1 if anything differs."""
     table = json.loads(MAP.read_text())
     differences = [*_check_entries(old, table), *_check_sets(old, table), *_check_tables(old, table)]
     for line in differences:
@@ -350,14 +350,14 @@ def _check_entries(old: Path, table: dict[str, dict[str, str]]) -> list[str]:
         if _leaves(before["config"]) != _leaves(after["config"]) and (gone := _gone(before, after)):
             wrong.append(f"{path.name}: configuration: {gone}")
     sys.stdout.write(
-        f"{len(new)} entries: {scores} scores, {intervals} means with their intervals, and all else but the names are "
-        f"{'the same' if not wrong else 'NOT the same'}\n"
+        f"{len(new)} entries: {scores} scores, {intervals} means with their intervals, and all other fields except "
+        f"the names are {'equal' if not wrong else 'NOT equal'}\n"
     )
     return wrong
 
 
 def _leaves(value: Any) -> list[Any]:
-    """Returns the values of a configuration, without keys and without what is called."""
+    """Return the sorted values of a configuration, without keys and without `_target_`."""
     if isinstance(value, dict):
         inner = [(k, v) for k, v in value.items() if not str(k).startswith("_")]
         return sorted((x for _, v in inner for x in _leaves(v)), key=repr)
@@ -371,10 +371,10 @@ def _leaves(value: Any) -> list[Any]:
 
 
 def _gone(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
-    """Returns the changed parts of a configuration beside keys of a method that are constants now."""
-    strip = {k: v for k, v in before["config"].items() if k != "method"}
-    kept = {k: v for k, v in after["config"].items() if k != "method"}
-    found = [] if _flags(renamed(strip)) == _flags(kept) else ["beside the method"]
+    """Return the changed parts of a configuration, except method keys that are constants now."""
+    a = {k: v for k, v in before["config"].items() if k != "method"}
+    b = {k: v for k, v in after["config"].items() if k != "method"}
+    found = [] if _without_private_keys(renamed(a)) == _without_private_keys(b) else ["outside the method"]
     method = renamed(before["config"].get("method", {}))
     for key, value in after["config"].get("method", {}).items():
         if not key.startswith("_") and method.get(key) != value:
@@ -382,10 +382,10 @@ def _gone(before: dict[str, Any], after: dict[str, Any]) -> list[str]:
     return found
 
 
-def _flags(value: Any) -> Any:
+def _without_private_keys(value: Any) -> Any:
     if isinstance(value, dict):
-        return {k: _flags(v) for k, v in value.items() if not str(k).startswith("_")}
-    return [_flags(v) for v in value] if isinstance(value, list) else value
+        return {k: _without_private_keys(v) for k, v in value.items() if not str(k).startswith("_")}
+    return [_without_private_keys(v) for v in value] if isinstance(value, list) else value
 
 
 def _check_sets(old: Path, table: dict[str, dict[str, str]]) -> list[str]:
@@ -406,7 +406,7 @@ def _check_sets(old: Path, table: dict[str, dict[str, str]]) -> list[str]:
 
 
 def _check_tables(old: Path, table: dict[str, dict[str, str]]) -> list[str]:
-    """Compares every table after the old keys, digests and names of files in it are replaced by the new ones."""
+    """Compare all tables, after replacing old keys, digests and file names by the new ones."""
     words = {b[:16]: a[:16] for part in ("entries", "set digests") for b, a in table[part].items()}
     words |= dict(table["record keys"])
     whole = {b: a for part in ("entries", "set digests") for b, a in table[part].items()}
@@ -436,23 +436,23 @@ def _check_tables(old: Path, table: dict[str, dict[str, str]]) -> list[str]:
             wrong.append(
                 f"{to.relative_to(BOARDS)}: {len(a - b)} lines, the first {sorted(a - b)[:1]} {sorted(b - a)[:1]}"
             )
-    sys.stdout.write(f"{count} tables with some {cells} cells are compared\n")
+    sys.stdout.write(f"compared {count} tables with about {cells} cells\n")
     return wrong
 
 
 def _rows(text: str) -> list[dict[str, str]]:
-    """Returns the rows of a CSV by their digest, without the configuration, which `_check_entries` compares."""
+    """Return the rows of a CSV sorted by digest, without the configuration, which `_check_entries` compares."""
     rows = list(csv.DictReader(text.splitlines()))
     return sorted(({k: v for k, v in r.items() if k != "config"} for r in rows), key=lambda r: r["digest"])
 
 
 def _lines(text: str) -> list[str]:
-    """Returns the lines of a text without the width of the columns of its tables."""
+    """Return the sorted lines of a text, with the padding of table columns removed."""
     return sorted(re.sub(r" +", " ", re.sub(r"-{3,}", "---", line)) for line in text.splitlines())
 
 
 def old_slug(t: Track) -> str:
-    """Returns the file name that a board had."""
+    """Return the old file name of a board."""
 
     def slug(word: str) -> str:
         return re.sub(r"[^A-Za-z0-9+=.-]+", "_", word).strip("_.-") or "_"
@@ -466,7 +466,7 @@ def old_slug(t: Track) -> str:
 
 
 def main() -> int:
-    """Runs the command."""
+    """Run the command."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )

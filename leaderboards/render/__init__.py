@@ -1,1 +1,1 @@
-"""Boards as Markdown, CSV, LaTeX and drawings."""
+"""Boards as Markdown, CSV, LaTeX and plots."""

@@ -1,7 +1,7 @@
-"""What a set is worth to other networks than the one it was distilled with: one table a track, a column a network.
+"""Synthetic sets evaluated on several networks: one table per track, one column per network.
 
-A board never mixes networks, so no board shows whether a set is of a network or of the data. This page does, for
-every set, or method, that several networks were trained on. In brackets what a control of the same networks reached.
+A board has a single network, so it cannot show whether a set works only for the network it was distilled with. This
+page does, for every method that was evaluated on at least two networks. Controls are in parentheses.
 """
 
 from __future__ import annotations
@@ -17,29 +17,29 @@ from ..core.row_labels import side_by_side
 from .formatting import networks, number
 from .markup import MARKDOWN, markdown_table
 
-BESIDE = ("permuted", "untrained", "best_val")
-"""Controls of a set: what is written in its cell."""
-OF_THE_DATA = ("size_only", "majority")
-"""Controls that no set changes: one row each."""
+SET_CONTROLS = ("permuted", "untrained", "best_val")
+"""Control metrics of a set, shown in its cell."""
+DATA_CONTROLS = ("size_only", "majority")
+"""Control metrics that do not depend on the set, with one row each."""
 
 
 def architecture_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Returns a title and a Markdown table for each track that differs in its network alone."""
+    """Return a title and a Markdown table for each group of tracks that differ only in the network."""
     groups: dict[Track, list[Record]] = defaultdict(list)
     for record in records:
         if record.status == "done":
             groups[Track.of(record)._replace(model="")].append(record)
     tables = []
-    for track, found in sorted(groups.items()):
-        models = sorted({r.model for r in found})
+    for track, group in sorted(groups.items()):
+        models = sorted({r.model for r in group})
         if len(models) > 1:
             header = ["Method", "IPC", "Bytes", "Sets", *models]
-            tables.append((track.title, markdown_table(header, list(_rows(found, models)), left=1)))
+            tables.append((track.title, markdown_table(header, list(_rows(group, models)), left=1)))
     return tables
 
 
 def _rows(records: Sequence[Record], models: Sequence[str]) -> Iterator[list[str]]:
-    for name in OF_THE_DATA:
+    for name in DATA_CONTROLS:
         values = {r.model: s.value for r in records for s in r.scores if s.metric == name}
         if values:
             metric = records[0].main_metric
@@ -49,19 +49,17 @@ def _rows(records: Sequence[Record], models: Sequence[str]) -> Iterator[list[str
         if len(by_model) < 2:
             continue
         sizes = sorted({sum(r.stored_bytes.values()) for r in by_model.values()})
-        sets = {tuple(r.set_digests) for r in by_model.values()}
         size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
+        count = len({tuple(r.set_digests) for r in by_model.values()})
+        sets = "shared" if count == 1 else "one per network" if count == len(by_model) else f"{count}"
         texts = [_cell(by_model[m]) if m in by_model else "" for m in models]
-        whose = (
-            "the same" if len(sets) == 1 else "one a run" if len(sets) == len(by_model) else f"{len(sets)}"
-        )
-        yield [MARKDOWN.escape(x) for x in (method, str(ipc), size, whose, *texts)]
+        yield [MARKDOWN.escape(x) for x in (method, str(ipc), size, sets, *texts)]
 
 
 def _cell(record: Record) -> str:
-    """Returns e.g. `0.7560 ± 0.0270 (n=10; permuted 0.5000; untrained 0.4800)`."""
+    """Return e.g. `0.7560 ± 0.0270 (n=10; permuted 0.5000; untrained 0.4800)`."""
     s, notes = record.summary(), [f"n={networks(record)}"]
-    for name in BESIDE:
+    for name in SET_CONTROLS:
         values = [score.value for score in record.scores if score.metric == name]
         if len(values) == s.num_networks:
             notes.append(f"{name} {number([fmean(values)], record.main_metric)}")

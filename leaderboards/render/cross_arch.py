@@ -1,7 +1,7 @@
-"""What a set is worth to other networks, measured side by side: one table a track, the drop in brackets.
+"""Entries of `evaluator=cross_arch`: one table per track, with the difference from the run's own network.
 
-Entries of `evaluator=cross_arch` hold a value of each architecture for every network number, from one seed, so that
-drops are means of pairs.
+These entries have a value of each architecture for every network index. Networks with the same index have the same
+seed, so differences are means over pairs.
 """
 
 from __future__ import annotations
@@ -20,34 +20,34 @@ from .markup import MARKDOWN, markdown_table
 
 
 def cross_arch_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Returns a title and a Markdown table for each track with values of several architectures."""
+    """Return a title and a Markdown table for each track with values of several architectures."""
     tables = []
-    for track, found, names in matrices(records):
+    for track, group, names in cross_arch_groups(records):
         header = ["Method", "IPC", "n", f"{track.model} (its own)", *names]
-        tables.append((track.title, markdown_table(header, list(_rows(found, names)), left=1)))
+        tables.append((track.title, markdown_table(header, list(_rows(group, names)), left=1)))
     return tables
 
 
-def matrices(records: Sequence[Record]) -> Iterator[tuple[Track, list[Record], list[str]]]:
-    """Yields each track with values of several architectures, its records, and the names of the architectures."""
+def cross_arch_groups(records: Sequence[Record]) -> Iterator[tuple[Track, list[Record], list[str]]]:
+    """Yield each track with values of several architectures, its records and the names of the architectures."""
     groups: dict[Track, list[Record]] = defaultdict(list)
     for record in records:
-        if record.status == "done" and others(record):
+        if record.status == "done" and other_networks(record):
             groups[Track.of(record)].append(record)
-    for track, found in sorted(groups.items()):
-        yield track, found, list(dict.fromkeys(name for r in found for name in others(r)))
+    for track, group in sorted(groups.items()):
+        yield track, group, list(dict.fromkeys(name for r in group for name in other_networks(r)))
 
 
-def others(record: Record) -> list[str]:
-    """Returns the architectures beside the record's own that it has values of."""
+def other_networks(record: Record) -> list[str]:
+    """Return the architectures for which a record has values, except its own."""
     prefix = f"{record.main_metric}:"
     return [metric.removeprefix(prefix) for metric in record.metrics if metric.startswith(prefix)]
 
 
-def change(record: Record, name: str) -> tuple[float, float | None]:
-    """Returns how far from the record's own network the architecture is, and half of its 95 % interval, over pairs.
+def difference(record: Record, name: str) -> tuple[float, float | None]:
+    """Return the mean difference of an architecture from the record's own, and half of its 95 % interval.
 
-    Pairs are networks of one number; with several sets the means of the sets.
+    Pairs are networks with the same index, or the means of the sets if there are several.
     """
     own, other = record.sample(), record.sample(f"{record.main_metric}:{name}")
     if len(own) < 2 or len(own) != len(other):
@@ -57,14 +57,14 @@ def change(record: Record, name: str) -> tuple[float, float | None]:
 
 
 def _rows(records: Sequence[Record], names: Sequence[str]) -> Iterator[list[str]]:
-    for ipc, method, of_one in side_by_side(records, lambda _: ""):
-        record = of_one[""]
-        main, own = record.main_metric, record.summary()
-        row = [method, str(ipc), networks(record), number([own.mean, own.std], main)]
+    for ipc, method, cells in side_by_side(records, lambda _: ""):
+        record = cells[""]
+        metric, own = record.main_metric, record.summary()
+        row = [method, str(ipc), networks(record), number([own.mean, own.std], metric)]
         for name in names:
-            if name not in others(record):
+            if name not in other_networks(record):
                 row.append("")
                 continue
-            s = record.summary(f"{main}:{name}")
-            row.append(f"{number([s.mean, s.std], main)} ({number(change(record, name), main)})")
+            s = record.summary(f"{metric}:{name}")
+            row.append(f"{number([s.mean, s.std], metric)} ({number(difference(record, name), metric)})")
         yield [MARKDOWN.escape(x) for x in row]

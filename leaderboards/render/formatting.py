@@ -1,4 +1,4 @@
-"""A record's figures as text: rounded for a table's cell, and raw for CSV, one line a record."""
+"""Values of records as text: rounded for table cells, unrounded for CSV with one line per record."""
 
 from __future__ import annotations
 
@@ -21,26 +21,27 @@ STAGES = ("prepare", "distill", "relabel", "reference", "evaluate")
 
 
 def number(values: Sequence[float | None], metric: str) -> str:
-    """Returns `mean ± std`, or `mean` where std is None; an accuracy in percent with one decimal."""
+    """Return `mean ± std`, or `mean` if std is None. An accuracy is in percent with one decimal."""
     scale, digits = (100, 1) if metric == ACCURACY else (1, 4)
     return " ± ".join(f"{scale * x:.{digits}f}" for x in values if x is not None)
 
 
 def interval(record: Record, metric: str) -> str:
-    """Returns e.g. `60.1 (58.9–61.3)`: the mean and its 95 % interval, where there is one."""
-    mean, told = number([record.summary(metric).mean], record.main_metric), ends(record, metric)
-    return f"{mean} ({told})" if told else mean
+    """Return e.g. `60.1 (58.9–61.3)`: the mean and its 95 % interval, if it has one."""
+    mean, bounds = number([record.summary(metric).mean], record.main_metric), interval_text(record, metric)
+    return f"{mean} ({bounds})" if bounds else mean
 
 
-def ends(record: Record, metric: str) -> str:
-    """Returns e.g. `58.9–61.3`: the ends of the 95 % interval, nothing where there is none."""
-    return "–".join(number([x], record.main_metric) for x in span(record, metric) or ())
+def interval_text(record: Record, metric: str) -> str:
+    """Return e.g. `58.9–61.3`: the ends of the 95 % interval; '' if there is none."""
+    return "–".join(number([x], record.main_metric) for x in interval_bounds(record, metric) or ())
 
 
-def span(record: Record, metric: str) -> tuple[float, float] | None:
-    """Returns the ends of the 95 % interval of a mean; of a single value those that were measured with it, if any.
+def interval_bounds(record: Record, metric: str) -> tuple[float, float] | None:
+    """Return the ends of the 95 % interval of a mean, or None.
 
-    So a rank correlation has an interval: the bootstrap's over the networks that are ranked.
+    A single value may have an interval that the evaluator measured (`<metric>_low` and `<metric>_high`). For a rank
+    correlation this is the bootstrap interval over the ranked networks.
     """
     s = record.summary(metric)
     if s.ci_low is not None and s.ci_high is not None:
@@ -52,7 +53,7 @@ def span(record: Record, metric: str) -> tuple[float, float] | None:
 
 
 def networks(record: Record) -> str:
-    """Returns how many fresh networks: `5`, `3×5` (sets × networks), or `14 in 3 sets` where those differ."""
+    """Return the number of fresh networks: `5`, `3×5` (sets × networks), or `14 in 3 sets` if the sets differ."""
     by_set = Counter(s.set for s in record.scores if s.metric == record.main_metric)
     if len(by_set) < 2:
         return str(by_set.total())
@@ -61,12 +62,12 @@ def networks(record: Record) -> str:
 
 
 def printed(published: Published) -> str:
-    """Returns a number of a paper as it is printed there, in percent."""
+    """Return a published number as in its paper, in percent."""
     return " ± ".join(f"{x:.1f}" for x in (published.mean, published.std) if x is not None)
 
 
 def entries_table(board: Board) -> str:
-    """Returns the board in long form, as a Markdown table: one row a record."""
+    """Return a Markdown table with one row per record of the board."""
     stages = [stage for stage in STAGES if any(stage in r.seconds for r in board.records)]
     header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Labels", "Bytes"]
     sizes = list(dict.fromkeys(name for r in board.records for name in r.sizes))
@@ -78,7 +79,7 @@ def entries_table(board: Board) -> str:
         row = [r.method, str(r.ipc), r.status, "", ""]
         if r.status == "done":
             s = r.summary()
-            row[2:] = [number([s.mean, s.std], r.main_metric), networks(r), ends(r, r.main_metric)]
+            row[2:] = [number([s.mean, s.std], r.main_metric), networks(r), interval_text(r, r.main_metric)]
         row.append(r.label_mode)
         row.append(f"{sum(r.stored_bytes.values()):,}" if r.stored_bytes else "")
         row += [f"{r.sizes[name]:,}" if name in r.sizes else "" for name in sizes]
@@ -89,10 +90,11 @@ def entries_table(board: Board) -> str:
 
 
 def all_metrics_table(board: Board) -> str:
-    """Returns every metric of the board's entries with its 95 % interval, its own first; nothing where there is one.
+    """Return a Markdown table of all metrics of the board's entries with 95 % intervals, the board's metric first.
 
-    A Markdown table, of a row an entry, or a row a metric where these are more. Controls are among them: without them
-    nobody can tell a set's worth from that of its labels or its sizes.
+    The table has one row per entry, or one row per metric if there are more metrics than entries. It includes the
+    controls, which separate the effect of the set from that of its labels or sizes. Return '' if there is no other
+    metric than the board's.
     """
     main = board.track.metric
     done = [r for r in board.records if r.status == "done"]
@@ -111,16 +113,16 @@ def all_metrics_table(board: Board) -> str:
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
-    """Returns a key by which `step 10` comes after `step 9`."""
+    """Return a sort key that puts `step 10` after `step 9`."""
     return [(int(part), "") if part.isdecimal() else (-1, part) for part in re.split("([0-9]+)", name)]
 
 
 def csv_text(items: Iterable[tuple[Board, Record]]) -> str:
-    """Returns CSV, one line a record: every field of its track and the figures of its main metric.
+    """Return CSV with one line per record: all fields of its track and the statistics of its main metric.
 
-    Nothing is scaled: an accuracy stays a fraction. `values` are all networks' values by set and network, as
-    they are; figures computed from them have 12 significant digits, so that no machine's last bit shows.
-    `config`, `controls`, `stored_bytes` and `seconds` are JSON. Empty means none.
+    An accuracy is a fraction in [0, 1]. `values` has the unrounded value of each network, ordered by set and network.
+    Statistics have 12 significant digits, so that they do not depend on the machine's rounding. `config`, `controls`,
+    `stored_bytes`, `sizes` and `seconds` are JSON. An empty field means that there is no value.
     """
     lines = [_line(board, record) for board, record in items]
     text = io.StringIO()
@@ -135,13 +137,13 @@ def _digits(x: float | None) -> str | None:
 
 
 def _controls(r: Record) -> dict[str, str | None]:
-    """Returns the mean of each metric that was measured all_metrics_table the main one."""
+    """Return the mean of each metric except the main one."""
     return {m: _digits(r.summary(m).mean) for m in r.metrics if m != r.main_metric}
 
 
 def _line(board: Board, r: Record) -> dict[str, Any]:
     done = r.summary() if r.status == "done" else None
-    figures = ("mean", "std", "std_networks", "std_sets", "ci_low", "ci_high", "num_sets", "num_networks")
+    statistics = ("mean", "std", "std_networks", "std_sets", "ci_low", "ci_high", "num_sets", "num_networks")
     scores = sorted((s for s in r.scores if s.metric == r.main_metric), key=lambda s: (s.set, s.network))
     return {
         **board.track._asdict(),
@@ -150,7 +152,7 @@ def _line(board: Board, r: Record) -> dict[str, Any]:
         "status": r.status,
         "reason": r.reason,
         "place": board.places.get(r.key),
-        **{figure: _digits(getattr(done, figure)) if done else None for figure in figures},
+        **{name: _digits(getattr(done, name)) if done else None for name in statistics},
         "values": " ".join(repr(s.value) for s in scores),
         "controls": json.dumps(_controls(r), sort_keys=True),
         "teachers_met": " ".join(f"{t.name}:{(t.digest or '?')[:16]}:{t.accuracy}" for t in r.teachers),

@@ -1,7 +1,7 @@
-"""What the images give and what the labels give: one recipe, the same sets, and four ways to tell the answers.
+"""Comparison of label modes: one training recipe, the same sets, one column per label mode.
 
-A board never mixes label kinds, so no board shows what changes when only they do. This page does: one table for
-each dataset, network and recipe of training under which several kinds were measured.
+A board has a single label mode, so it cannot show the effect of the labels alone. This page has one table for each
+dataset, network, choice of teachers and training recipe.
 """
 
 from __future__ import annotations
@@ -17,45 +17,44 @@ from ..core.row_labels import side_by_side
 from .formatting import networks, number
 from .markup import MARKDOWN, markdown_table
 
-KINDS = ("hard", "static", "replay", "online")
+LABEL_MODES = ("hard", "static", "replay", "online")
 
 
 def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Returns a title and a Markdown table for each group of records that differ in label kind alone."""
+    """Return a title and a Markdown table for each group of records that differ only in the label mode."""
     groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
     for record in records:
         if record.status == "done" and record.config.get("protocol", {}).get("labels"):
             recipe = canonical(record.config["protocol"].get("recipe"))
-            told = {k: v for k, v in record.config["protocol"]["labels"].items() if k != "kind"}
-            teachers = "+".join(
-                sorted(record.config.get("teachers") or {})
-            )  # hard labels have a twin with each
-            group = (record.dataset, record.model, teachers, recipe, canonical(told), record.selection)
-            groups[group].append(record)
+            labels = {k: v for k, v in record.config["protocol"]["labels"].items() if k != "kind"}
+            # The configured teachers are part of the group for hard labels too.
+            teachers = "+".join(sorted(record.config.get("teachers") or {}))
+            key = (record.dataset, record.model, teachers, recipe, canonical(labels), record.selection)
+            groups[key].append(record)
     tables = []
-    for (dataset, model, teachers, *_), found in sorted(groups.items()):
-        kinds = [kind for kind in KINDS if any(r.label_mode == kind for r in found)]
-        names = sorted({r.protocol.name for r in found}, key=lambda name: (len(name), name))
-        title = f"{dataset}, {model}, taught by {_teachers_of(found) or teachers}: {', '.join(names)}"
-        tables.append((title, markdown_table(["Method", "IPC", *kinds], list(_rows(found, kinds)), left=1)))
+    for (dataset, model, teachers, *_), group in sorted(groups.items()):
+        modes = [mode for mode in LABEL_MODES if any(r.label_mode == mode for r in group)]
+        names = sorted({r.protocol.name for r in group}, key=lambda name: (len(name), name))
+        title = f"{dataset}, {model}, teachers {_teachers_of(group) or teachers}: {', '.join(names)}"
+        tables.append((title, markdown_table(["Method", "IPC", *modes], list(_rows(group, modes)), left=1)))
     return tables
 
 
 def _teachers_of(records: Sequence[Record]) -> str:
-    """Returns the teachers of the latest record that names them, in their order, with their test accuracy; or ''."""
+    """Return the teachers of the latest record that has any, in order and with their test accuracy; '' if none has."""
     named = [r for r in records if r.teachers]
     latest = max(named, key=lambda r: (r.created, r.key)).teachers if named else []
     return ", ".join(t.name if t.accuracy is None else f"{t.name} ({100 * t.accuracy:.1f} %)" for t in latest)
 
 
-def _rows(records: Sequence[Record], kinds: Sequence[str]) -> Iterator[list[str]]:
-    for ipc, method, by_kind in side_by_side(records, lambda r: r.label_mode):
-        texts = [_cell(by_kind[kind]) if kind in by_kind else "" for kind in kinds]
+def _rows(records: Sequence[Record], modes: Sequence[str]) -> Iterator[list[str]]:
+    for ipc, method, by_mode in side_by_side(records, lambda r: r.label_mode):
+        texts = [_cell(by_mode[mode]) if mode in by_mode else "" for mode in modes]
         yield [MARKDOWN.escape(x) for x in (method, str(ipc), *texts)]
 
 
 def _cell(record: Record) -> str:
-    """Returns e.g. `61.0 ± 0.8 (n=3; random 58.2; 40,000 B of labels)`."""
+    """Return e.g. `61.0 ± 0.8 (n=3; random 58.2; 40,000 B of labels)`."""
     s = record.summary()
     notes = [f"n={networks(record)}"]
     for control in record.metrics:

@@ -1,11 +1,12 @@
-"""Tables in a document of one's own: what stands between two marks is kept as the entries have it.
+"""Insert generated tables into a Markdown document, between pairs of markers.
 
-    <!-- table fashion_mnist--dc-300-v1--last--hard--accuracy--convnet_width=32 -->
+    <!-- table fashion_mnist/dc-300-v1--hard--convnet_width=32 -->
     ...
     <!-- table end -->
 
-The name is a board's, as its files have it, for methods by IPC; `NAME all-metrics` for all metrics of its
-records; or `cross_arch`, `continual`, `cost`, `labels` or `architectures` for all tables of that page.
+The name is the path of a board in leaderboards/tables without suffix, for the table of methods by IPC; this path
+followed by ` all-metrics`, for all metrics of its records; or `cross_arch`, `continual`, `cost`, `labels` or
+`architectures`, for all tables of that page.
 """
 
 from __future__ import annotations
@@ -25,40 +26,40 @@ from .tables import pages, table_of
 _MARK = re.compile(r"^[ \t]*<!-- table (.+?) -->[ \t]*(?:\r?\n|$)", re.MULTILINE)
 
 
-def embed(document: Path, made: Sequence[Board]) -> int:
-    """Writes the tables that a document asks for into it, and returns how many; all or none.
+def embed(document: Path, boards: Sequence[Board]) -> int:
+    """Insert the tables that a document names, all or none, and return their number.
 
     Raises:
-        ValueError: it asks for none, or for one that there is not, or a block has no end.
-        OSError: it could not be read or written.
+        ValueError: the document names no table or an unknown one, or a block has no end.
+        OSError: the document cannot be read or written.
     """
     with document.open(newline="") as file:
         text = file.read()
-    new, count = embedded(text, made, str(document))
+    new, count = embedded(text, boards, str(document))
     if new != text:
         write_atomic(document, new.encode())
     return count
 
 
-def embedded(text: str, made: Sequence[Board], where: str = "the document") -> tuple[str, int]:
-    """Returns a text with its tables, and how many these are; see `embed`."""
+def embedded(text: str, boards: Sequence[Board], where: str = "the document") -> tuple[str, int]:
+    """Return a text with the tables inserted, and their number; see `embed`."""
     marks = list(_MARK.finditer(text))
     names = [mark[1] for mark in marks if mark[1] != "end"]
     if [mark[1] for mark in marks] != [word for name in names for word in (name, "end")]:
         raise ValueError(
-            f"{where}: each <!-- table NAME --> wants an <!-- table end --> after it, and it alone"
+            f"{where}: each <!-- table NAME --> must be followed by exactly one <!-- table end -->"
         )
     if not names:
         raise ValueError(
-            f"{where} asks for no table. Put in, a line each: <!-- table NAME --> and <!-- table end -->"
+            f"{where} has no table markers. Add two lines: <!-- table NAME --> and <!-- table end -->"
         )
-    known = _tables(made)
+    known = _tables(boards)
     for name in names:
         if name not in known:
             near = [k for k in known if name in k][:5] or difflib.get_close_matches(name, known, 3, 0.3)
             raise ValueError(
-                f"{where}: there is no table {name!r}. Near to it: {', '.join(near) or 'none'}. Names are those of the "
-                "files in leaderboards/tables"
+                f"{where}: unknown table {name!r}. Similar names: {', '.join(near) or 'none'}. Names are paths in "
+                "leaderboards/tables without suffix"
             )
     line = "\r\n" if "\r\n" in text else "\n"
     new, last = "", 0
@@ -68,12 +69,12 @@ def embedded(text: str, made: Sequence[Board], where: str = "the document") -> t
     return new + text[last:], len(names)
 
 
-def _tables(made: Sequence[Board]) -> dict[str, str]:
-    """Returns every table by its name, as Markdown."""
-    found = {board.track.path: table_of(board) for board in made}
-    found |= {
-        f"{board.track.path} all-metrics": table for board in made if (table := all_metrics_table(board))
+def _tables(boards: Sequence[Board]) -> dict[str, str]:
+    """Return every table by its name, as Markdown."""
+    by_name = {board.track.path: table_of(board) for board in boards}
+    by_name |= {
+        f"{board.track.path} all-metrics": table for board in boards if (table := all_metrics_table(board))
     }
-    for name, of in pages([record for board in made for record in board.records]).items():
-        found[name] = "\n\n".join(f"**{MARKDOWN.escape(title)}**\n\n{table}" for title, table in of)
-    return found
+    for name, tables in pages([record for board in boards for record in board.records]).items():
+        by_name[name] = "\n\n".join(f"**{MARKDOWN.escape(title)}**\n\n{table}" for title, table in tables)
+    return by_name

@@ -1,4 +1,4 @@
-"""The two markups of a table, Markdown and LaTeX: what sets off a number, and how foreign text is escaped."""
+"""Markdown and LaTeX: how tables mark a number, and how untrusted text is escaped."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Markup:
-    """How to write a cell; every field but `escape` is a `str.format` pattern with one slot."""
+    """Formats for the parts of a cell. Every field except `escape` is a `str.format` pattern with one slot."""
 
     escape: Callable[[str], str]
     best: str
@@ -19,18 +19,20 @@ class Markup:
 
 
 def escape_markdown(text: str) -> str:
-    """Escapes what would end a cell, start markup or carry HTML; a line break becomes a space."""
+    """Escape characters that end a cell, start markup or start HTML; a line break becomes a space."""
     text = " ".join(text.split()).translate(_MARKDOWN)
-    return re.sub(r"(?<![^\W_])_|_(?![^\W_])", r"\_", text)  # inside a word, as in lr_img, it means nothing
+    return re.sub(
+        r"(?<![^\W_])_|_(?![^\W_])", r"\_", text
+    )  # an underscore inside a word (lr_img) needs no escape
 
 
 def escape_latex(text: str) -> str:
-    """Escapes what is special to LaTeX, and writes the signs of these tables in ASCII."""
+    """Escape the special characters of LaTeX, and replace the symbols of these tables by ASCII commands."""
     return " ".join(text.split()).translate(_LATEX)
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
-    """Returns a table that lines up as plain text too: `left` columns flush left, the others right."""
+    """Return a table with padded cells. The first `left` columns are left-aligned, the others right-aligned."""
     lines = [list(header), *map(list, rows)]
     widths = [max(3, *(len(line[i]) for line in lines)) for i in range(len(header))]
 
@@ -49,7 +51,7 @@ _LATEX = str.maketrans(
     {c: f"\\{c}" for c in "&%$#_{}"}
     | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
-    | {c: f"{{{c}}}" for c in "[]*"}  # a line break in a table takes these for its options
+    | {c: f"{{{c}}}" for c in "[]*"}  # after a line break, LaTeX would read these as its options
     | {"–": "--", "±": r"$\pm$", "×": r"$\times$", "≈": r"$\approx$", "†": r"\dag{}", "‡": r"\ddag{}"}
 )
 

@@ -1,4 +1,4 @@
-"""Records compared network by network: those of one number start from one seed, whatever they are trained on."""
+"""Paired t-tests between records. Networks with the same index have the same seed, whatever set they are trained on."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from .markup import MARKDOWN, markdown_table
 
 
 class Pair(NamedTuple):
-    """The difference between two records, the first less the second, and its p after Holm's correction.
+    """The difference `first - second` between two records, and its p-value after Holm's correction.
 
-    Its interval is Student's t, and beside it the ends of the bootstrap's, which assumes no distribution.
+    `difference` has a Student's t interval. `bootstrap` has the ends of the bootstrap interval, which assumes no
+    distribution.
     """
 
     first: Record
@@ -29,36 +30,34 @@ class Pair(NamedTuple):
 
 
 def compare(records: Sequence[Record]) -> list[Pair]:
-    """Returns every pair of records with the difference of their main metric over the networks that share seeds.
+    """Return all pairs of records with the difference of their main metric over the networks that share seeds.
 
-    The claim is about the sets that were measured (of several, about their mean), not about the methods: another set
-    of the same method may come out otherwise.
+    The result applies to the evaluated sets (or to the mean of several sets of a record), not to the methods: another
+    set of the same method may differ.
 
     Raises:
-        ValueError: records of several tracks, without a value, or with fewer than two networks of one seed.
+        ValueError: the records are from several tracks, or a pair shares fewer than two seeds.
     """
     if len(tracks := {Track.of(r) for r in records}) > 1:
-        raise ValueError(
-            f"like is compared with like, these records are of {len(tracks)} tracks: {sorted(tracks)}"
-        )
-    found = []
+        raise ValueError(f"records must have the same track, got {len(tracks)} tracks: {sorted(tracks)}")
+    pairs = []
     for a, b in combinations(records, 2):
         mine, other = _by_seed(a), _by_seed(b)
         shared = sorted(mine.keys() & other.keys())
         if len(shared) < 2:
             raise ValueError(
-                f"{name(a)} and {name(b)} share {len(shared)} seed(s) of networks, and pairs need two. Measure both "
-                "with the same seed, and one set each"
+                f"{name(a)} and {name(b)} must share at least 2 network seeds, got {len(shared)}. Evaluate one set "
+                "of each with the same seed"
             )
         first, second = [mine[s] for s in shared], [other[s] for s in shared]
         ends = bootstrap_interval([x - y for x, y in zip(first, second, strict=True)])
-        found.append((a, b, paired_difference(first, second), ends))
-    adjusted = holm([difference.p for *_, difference, _ in found])
-    return [Pair(*one, p) for one, p in zip(found, adjusted, strict=True)]
+        pairs.append((a, b, paired_difference(first, second), ends))
+    adjusted = holm([difference.p for *_, difference, _ in pairs])
+    return [Pair(*pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
 def pairs_table(pairs: Sequence[Pair]) -> str:
-    """Returns the pairs as a Markdown table."""
+    """Return the pairs as a Markdown table."""
     header = ["First", "Second", "Difference", "95 % CI", "Bootstrap", "n", "p", "p (Holm)"]
     rows = []
     for pair in pairs:
@@ -70,14 +69,14 @@ def pairs_table(pairs: Sequence[Pair]) -> str:
 
 
 def name(record: Record) -> str:
-    """Returns e.g. `dm, IPC 10 (688d6fb6)`."""
+    """Return e.g. `dm, IPC 10 (688d6fb6)`."""
     return f"{record.method}, IPC {record.ipc} ({record.key[:8]})"
 
 
 def _by_seed(record: Record) -> dict[int, float]:
-    """Returns the value of each network by its seed; of several sets their mean."""
-    values: dict[int, list[float]] = {}
+    """Return the value of each network by its seed, averaged over sets."""
+    by_seed: dict[int, list[float]] = {}
     for score in record.scores:
         if score.metric == record.main_metric:
-            values.setdefault(score.seed, []).append(score.value)
-    return {seed: sum(found) / len(found) for seed, found in values.items()}
+            by_seed.setdefault(score.seed, []).append(score.value)
+    return {seed: sum(values) / len(values) for seed, values in by_seed.items()}

@@ -1,6 +1,6 @@
-"""Drawings of boards as SVG: accuracy against bytes and seconds, and class-incremental learning step by step.
+"""Plots of boards as SVG: accuracy against bytes and seconds, and class-incremental learning by step.
 
-The same entries give the same bytes under one version of matplotlib, which is an extra.
+The output is deterministic for a given version of matplotlib, which is an optional dependency.
 """
 
 from __future__ import annotations
@@ -16,27 +16,27 @@ from dd_bench.records.record import Record
 from dd_bench.runtime.files import write_atomic
 
 from ..core.entries import ACCURACY, load_entries
-from .continual import courses, steps_of
-from .cost import Point, front, points
+from .continual import group_by_steps, step_metrics
+from .cost import Point, pareto_front, points
 
 
 def draw(entries_dir: Path, out_dir: Path) -> list[Path]:
-    """Writes `<dataset>/cost--<board>.svg` and `<dataset>/continual--<board>-<steps>.svg`, and returns the files.
+    """Write `<dataset>/cost--<board>.svg` and `<dataset>/continual--<board>-<steps>.svg`, and return the paths.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: an entry is refused, see `load_entries`.
+        ValueError: an entry is invalid, see `load_entries`.
     """
     try:
         matplotlib = import_module("matplotlib")
         matplotlib.use("Agg")
         plt = import_module("matplotlib.pyplot")
     except ImportError as error:
-        raise ImportError("drawing needs matplotlib. Use: pip install 'dd-bench[plots]'") from error
+        raise ImportError("plots require matplotlib. Install it: pip install 'dd-bench[plots]'") from error
     entries, written = load_entries(entries_dir), []
     with matplotlib.rc_context({"svg.hashsalt": "dd_bench", "font.size": 9, "svg.fonttype": "none"}):
-        for name, paint in (*_costs(entries), *_curves(entries)):
-            figure = paint(plt)
+        for name, plot in (*_cost_plots(entries), *_continual_plots(entries)):
+            figure = plot(plt)
             text = io.BytesIO()
             figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
             plt.close(figure)
@@ -45,29 +45,33 @@ def draw(entries_dir: Path, out_dir: Path) -> list[Path]:
     return written
 
 
-Paint = Callable[[Any], Any]
+Plot = Callable[[Any], Any]
+"""Takes `matplotlib.pyplot` and returns a figure."""
 
 
-def _costs(entries: Sequence[Record]) -> Iterator[tuple[str, Paint]]:
+def _cost_plots(entries: Sequence[Record]) -> Iterator[tuple[str, Plot]]:
     for track, found in points(entries).items():
         if len(found) > 2:
-            yield f"{track.folder}/cost--{track.name}", partial(_cost, found=found, metric=track.metric)
+            yield f"{track.folder}/cost--{track.name}", partial(_plot_cost, found=found, metric=track.metric)
 
 
-def _cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
+def _plot_cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
     room = 0.08 * max(len(p.record.method) for p in found)  # inches, for the legend
     figure, axes = plt.subplots(1, 2, figsize=(7.5 + room, 3.6), sharey=True, layout="constrained")
     scale = 100 if metric == ACCURACY else 1
     marks = dict(zip(dict.fromkeys(p.record.method for p in found), _styles(), strict=False))
     for axis, name, costs in (
         (axes[0], "bytes of the set", [float(p.size) for p in found]),
-        (axes[1], "seconds to make it, teachers and experts too", [p.making for p in found]),
+        (axes[1], "seconds to create it, including teachers and experts", [p.creation for p in found]),
     ):
-        on = front(costs, [p.value for p in found])
-        costs = [max(cost, 0.01) for cost in costs]  # a logarithm has no zero
-        best = sorted((c, p.value * scale) for c, p, holds in zip(costs, found, on, strict=True) if holds)
-        axis.plot(*zip(*best, strict=True), color="0.7", drawstyle="steps-post", zorder=0)
-        for method, (colour, shape) in marks.items():  # variants of one share it; cost.md tells them apart
+        on_front = pareto_front(costs, [p.value for p in found])
+        costs = [max(cost, 0.01) for cost in costs]  # the axis is logarithmic
+        front = sorted((c, p.value * scale) for c, p, on in zip(costs, found, on_front, strict=True) if on)
+        axis.plot(*zip(*front, strict=True), color="0.7", drawstyle="steps-post", zorder=0)
+        for method, (
+            colour,
+            shape,
+        ) in marks.items():  # variants of a method share a marker; cost.md lists them
             mine = [(c, p) for c, p in zip(costs, found, strict=True) if p.record.method == method]
             axis.errorbar(
                 [c for c, _ in mine],
@@ -86,18 +90,18 @@ def _cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
     return figure
 
 
-def _curves(entries: Sequence[Record]) -> Iterator[tuple[str, Paint]]:
-    for (track, steps), found in courses(entries).items():
-        yield f"{track.folder}/continual--{track.name}-{steps}", partial(_curve, found=found)
+def _continual_plots(entries: Sequence[Record]) -> Iterator[tuple[str, Plot]]:
+    for (track, steps), found in group_by_steps(entries).items():
+        yield f"{track.folder}/continual--{track.name}-{steps}", partial(_plot_continual, found=found)
 
 
-def _curve(plt: Any, found: Sequence[Record]) -> Any:
+def _plot_continual(plt: Any, found: Sequence[Record]) -> Any:
     room = 0.08 * max(len(r.method) + len(", IPC 10") for r in found)
     figure, axis = plt.subplots(figsize=(5 + room, 3.6), layout="constrained")
     for record, (colour, shape) in zip(
         sorted(found, key=lambda r: (r.ipc, r.method)), _styles(), strict=False
     ):
-        sums = [record.summary(metric) for metric in steps_of(record)]
+        sums = [record.summary(metric) for metric in step_metrics(record)]
         at = list(range(1, len(sums) + 1))
         below = [0.0 if s.ci_low is None else 100 * (s.mean - s.ci_low) for s in sums]
         above = [0.0 if s.ci_high is None else 100 * (s.ci_high - s.mean) for s in sums]
@@ -112,14 +116,14 @@ def _curve(plt: Any, found: Sequence[Record]) -> Any:
             capsize=2,
         )
     axis.set_xticks(at)
-    axis.set_xlabel("steps")
+    axis.set_xlabel("step")
     axis.set_ylabel("accuracy on the classes seen so far, %\n(95 % intervals)")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
 
 
 def _styles() -> Iterator[tuple[str, str]]:
-    """Yields colours that are told apart without red and green, and shapes."""
+    """Yield pairs of a colour-blind-safe colour and a marker."""
     colours = ("#0072b2", "#e69f00", "#56b4e9", "#d55e00", "#cc79a7", "#009e73", "#000000", "#999999")
     for shape in "os^Dv*Px":
         for colour in colours:

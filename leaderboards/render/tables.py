@@ -1,4 +1,4 @@
-"""Tables: boards written as Markdown, CSV and LaTeX. The same entries give the same bytes."""
+"""Write boards as Markdown, CSV and LaTeX. The output is deterministic."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dd_bench.records.record import Record
 from dd_bench.runtime.files import write_atomic
 
 from ..core.boards import REFERENCE, Board, Cell, boards
-from ..core.entries import ACCURACY, BORROWED, load_entries
+from ..core.entries import ACCURACY, HARD_LABEL_RANDOM, load_entries
 from ..core.published import PublishedSet, load_published
 from .architectures import architecture_tables
 from .continual import continual_tables
@@ -21,6 +21,10 @@ from .cross_arch import cross_arch_tables
 from .formatting import all_metrics_table, csv_text, entries_table, networks, number, printed
 from .labels import label_tables
 from .markup import LATEX, MARKDOWN, Markup, markdown_table
+
+TEST = "Welch's t-test, Holm's correction over all pairs at the same IPC, family-wise error rate 5 %"
+UNTESTED = "Not ranked: its spread cannot be estimated, or there is no other entry to test against"
+FROM_MEMORY = "Quoted from memory, not checked against the source. Check it before citing."
 
 _MARKDOWN = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -32,42 +36,40 @@ _LATEX = _MARKDOWN.overlay("<%", "%>", "<<", ">>", "<#", "#>")
 
 
 def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
-    """Writes every board as `<dataset>/<name>.md`, `.csv` and `.tex`, and the pages that are of all boards.
+    """Write each board as `<dataset>/<name>.md`, `.csv` and `.tex`, and the pages about all boards.
 
-    Those are `index.md`, `labels.md`, `architectures.md`, `cross_arch.md`, `continual.md`, `cost.md`, `published.md`
-    and `records.csv`.
+    These pages are `index.md`, `labels.md`, `architectures.md`, `cross_arch.md`, `continual.md`, `cost.md`,
+    `published.md` and `records.csv`.
 
     Returns:
-        The files written. Nothing else in `out_dir` is touched.
+        The files written. Other files in `out_dir` are not changed.
 
     Raises:
-        ValueError: an entry or a file of published numbers is refused, see `load_entries`, `load_published`.
+        ValueError: an entry or a file of published numbers is invalid, see `load_entries`, `load_published`.
     """
     published = load_published(published_dir)
     entries = load_entries(entries_dir)
-    made = boards(entries, published)
+    all_boards = boards(entries, published)
     files = {
-        "index.md": _index(made),
+        "index.md": _index(all_boards),
         "published.md": _published(published),
         **{f"{name}.md": _page(name, tables) for name, tables in pages(entries).items()},
-        "records.csv": csv_text((board, record) for board in made for record in board.records),
+        "records.csv": csv_text((board, record) for board in all_boards for record in board.records),
     }
-    for board in made:
-        slug = board.track.path
-        if f"{slug}.md" in files:
-            raise ValueError(
-                f"two boards would be written to {slug}.md: their names differ in punctuation alone"
-            )
-        files[f"{slug}.md"] = _board_markdown(board)
-        files[f"{slug}.csv"] = csv_text((board, record) for record in board.records)
-        files[f"{slug}.tex"] = latex(board)
+    for board in all_boards:
+        path = board.track.path
+        if f"{path}.md" in files:
+            raise ValueError(f"two boards have the file {path}.md: their names differ only in punctuation")
+        files[f"{path}.md"] = _board_markdown(board)
+        files[f"{path}.csv"] = csv_text((board, record) for record in board.records)
+        files[f"{path}.tex"] = latex(board)
     for name, text in files.items():
         write_atomic(out_dir / name, text.encode())
     return [out_dir / name for name in files]
 
 
 def pages(entries: Sequence[Record]) -> dict[str, list[tuple[str, str]]]:
-    """Returns the titles and tables, as Markdown, of the pages that are of several boards."""
+    """Return the titles and Markdown tables of the pages that combine several boards."""
     return {
         "labels": label_tables(entries),
         "architectures": architecture_tables(entries),
@@ -78,23 +80,23 @@ def pages(entries: Sequence[Record]) -> dict[str, list[tuple[str, str]]]:
 
 
 def table_of(board: Board) -> str:
-    """Returns the table of a board, methods by IPC, as Markdown."""
+    """Return the table of a board, methods by IPC, as Markdown."""
     return markdown_table(*_rows(board, MARKDOWN))
 
 
 def latex(board: Board) -> str:
-    """Returns a board as a LaTeX table."""
+    """Return a board as a LaTeX table."""
     return _LATEX.get_template("board.tex.j2").render(_context(board, LATEX))
 
 
 def _board_markdown(board: Board) -> str:
     context = _context(board, MARKDOWN)
     context["table"] = markdown_table(context["header"], context["rows"])
-    pages = {"all_metrics_table": all_metrics_table(board), "entries_table": entries_table(board)}
-    return _MARKDOWN.get_template("board.md.j2").render(context, **pages)
+    more = {"all_metrics_table": all_metrics_table(board), "entries_table": entries_table(board)}
+    return _MARKDOWN.get_template("board.md.j2").render(context, **more)
 
 
-def _index(made: Sequence[Board]) -> str:
+def _index(all_boards: Sequence[Board]) -> str:
     header = [
         "Dataset",
         "Protocol",
@@ -107,22 +109,22 @@ def _index(made: Sequence[Board]) -> str:
         "Warnings",
     ]
     rows = []
-    for board in made:
-        t, slug = board.track, board.track.path
+    for board in all_boards:
+        t, path = board.track, board.track.path
         row = [
             t.dataset,
             f"{t.protocol} v{t.version}",
             t.selection,
-            f"{t.label_mode} of {t.teachers}" if t.teachers else t.label_mode,
+            f"{t.label_mode} ({t.teachers})" if t.teachers else t.label_mode,
             t.evaluator,
             t.model,
             t.metric,
         ]
         row = [MARKDOWN.escape(x) for x in [*row, str(len(board.records)), "; ".join(board.warnings)]]
-        rows.append([*row, f"[table]({slug}.md) [CSV]({slug}.csv) [LaTeX]({slug}.tex)"])
+        rows.append([*row, f"[table]({path}.md) [CSV]({path}.csv) [LaTeX]({path}.tex)"])
     table = markdown_table([*header, "Files"], rows, left=len(header) + 1) if rows else ""
-    count = sum(len(board.records) for board in made)
-    return _MARKDOWN.get_template("index.md.j2").render(table=table, entries=count, boards=len(made))
+    count = sum(len(board.records) for board in all_boards)
+    return _MARKDOWN.get_template("index.md.j2").render(table=table, entries=count, boards=len(all_boards))
 
 
 def _published(published: Sequence[PublishedSet]) -> str:
@@ -139,23 +141,22 @@ def _published(published: Sequence[PublishedSet]) -> str:
 
 
 def _page(name: str, tables: Sequence[tuple[str, str]]) -> str:
-    """Returns a page of titles and their tables."""
-    told = [(MARKDOWN.escape(title), table) for title, table in tables]
-    return _MARKDOWN.get_template(f"{name}.md.j2").render(tables=told)
+    """Return a page of tables with titles."""
+    escaped = [(MARKDOWN.escape(title), table) for title, table in tables]
+    return _MARKDOWN.get_template(f"{name}.md.j2").render(tables=escaped)
 
 
 def _context(board: Board, markup: Markup) -> dict[str, Any]:
     header, rows = _rows(board, markup)
     t = board.track
     title = f"{t.dataset}: {t.metric}{', %' if t.metric == ACCURACY else ''}"
-    place = (
-        f"Protocol {t.protocol} v{t.version}, selection {t.selection}, labels {t.label_mode}"
-        f"{' of ' + t.teachers if t.teachers else ''}; "
-        f"evaluator {t.evaluator}, network {t.model}."
+    subtitle = (
+        f"Protocol: {t.protocol} v{t.version}. Selection: {t.selection}. Labels: {t.label_mode}"
+        f"{f' ({t.teachers})' if t.teachers else ''}. Evaluator: {t.evaluator}. Network: {t.model}."
     )
     return {
         "title": markup.escape(title),
-        "place": markup.escape(place),
+        "subtitle": markup.escape(subtitle),
         "header": [markup.escape(x) for x in header],
         "rows": rows,
         "legend": legend_of(board, markup),
@@ -166,20 +167,21 @@ def _context(board: Board, markup: Markup) -> dict[str, Any]:
 
 
 def _rows(board: Board, markup: Markup) -> tuple[list[str], list[list[str]]]:
-    """Returns the header and the rows; an IPC with published numbers gets a second column for them."""
+    """Return the header and the rows. An IPC with published numbers has a second column for them."""
     header = ["Method"]
     for column, ipc in enumerate(board.ipcs):
-        header += [f"IPC {ipc}"] + ["published"] * board.quoted(column)
+        header += [f"IPC {ipc}"] + ["published"] * board.has_published(column)
     rows = []
     for label, cells in board.rows.items():
         row = [markup.escape(label)]
         for column, cell in enumerate(cells):
-            row += [_measured(cell, markup)] + [_quoted(cell, markup)] * board.quoted(column)
+            row += [_measured_text(cell, markup)]
+            row += [_published_text(cell, markup)] * board.has_published(column)
         rows.append(row)
     return header, rows
 
 
-def _measured(cell: Cell, markup: Markup) -> str:
+def _measured_text(cell: Cell, markup: Markup) -> str:
     if cell.record is None:
         return ""
     if cell.reason is not None:
@@ -191,50 +193,56 @@ def _measured(cell: Cell, markup: Markup) -> str:
     return text + (markup.mark.format(markup.escape("‡")) if cell.place == "untested" else "")
 
 
-def _quoted(cell: Cell, markup: Markup) -> str:
-    marks = [q.letter + "†" * (not q.number.verified) for q in cell.quotes]
-    pairs = zip(cell.quotes, marks, strict=True)
+def _published_text(cell: Cell, markup: Markup) -> str:
+    marks = [p.letter + "†" * (not p.number.verified) for p in cell.published]
+    pairs = zip(cell.published, marks, strict=True)
     return " / ".join(
-        markup.escape(printed(q.number)) + markup.mark.format(markup.escape(mark)) for q, mark in pairs
+        markup.escape(printed(p.number)) + markup.mark.format(markup.escape(mark)) for p, mark in pairs
     )
 
 
 def legend_of(board: Board, markup: Markup) -> list[str]:
-    """Returns the lines under the table: only those that this table needs."""
+    """Return the lines under the table, only those that this table needs."""
     places = set(board.places.values())
     escape = markup.escape
 
     def note(mark: str, text: str) -> str:
         return f"{markup.mark.format(escape(mark)).strip()} {escape(text)}"
 
-    lines = [escape("mean ± std over n fresh networks; n=3×5: 3 synthetic sets, 5 networks on each")]
+    lines = [escape("Mean ± std over n fresh networks. n=3×5 means 3 synthetic sets with 5 networks each.")]
     if "best" in places:
-        told = escape("not told from it (Welch's t test, Holm over all pairs of the column, family-wise 5 %)")
-        lines.append(f"{markup.best.format('best')} mean of its column; {markup.tied.format('tied')}: {told}")
+        best, tied = markup.best.format("best"), markup.tied.format("tied")
+        lines.append(
+            f"{best}: highest mean at its IPC. {tied}: {escape(f'not significantly different from it ({TEST}).')}"
+        )
     if "untested" in places:
-        lines.append(note("‡", "not ranked: no spread to test with, or nothing to be tested against"))
+        lines.append(note("‡", f"{UNTESTED}."))
     if REFERENCE in board.rows:
-        lines.append(escape(f"{REFERENCE}: the whole training set, not ranked; it has no IPC"))
-    if BORROWED in board.rows:
-        lines.append(escape(f"{BORROWED}: from the board of hard labels under the same protocol, not ranked"))
+        lines.append(
+            escape(f"{REFERENCE}: trained on the whole training set. It has no IPC and is not ranked.")
+        )
+    if HARD_LABEL_RANDOM in board.rows:
+        lines.append(
+            escape(f"{HARD_LABEL_RANDOM}: from the hard-label board of the same protocol. It is not ranked.")
+        )
     if len({r.summary().num_sets for r in board.records if r.status == "done"} | {1}) > 1:
         lines.append(
             escape(
-                "an entry with several sets is tested and given its interval over them, one with a single set over "
-                "its networks: that says nothing of how another run of the method would come out"
+                "Tests and intervals of an entry with several sets are over its sets. Those of an entry with a single "
+                "set are over its networks and do not include the variation between runs of the method."
             )
         )
-    lines += [escape(text) for text in board.changed_knobs]
+    lines += [escape(text) for text in board.changed_hyperparameters]
     lines += [escape(text) for text in board.variants]
     lines += [note(str(i), text) for i, text in enumerate(board.reasons, 1)]
     if board.sources:
         lines.append(
             escape(
-                "published: printed in percent, each under a protocol of its own and by this network at its "
-                "default width; never ranked"
+                "published: numbers from papers in percent, each measured under its own protocol with this network "
+                "at its default width. They are never ranked."
             )
         )
     lines += [note(letter, f"{p.source}; {p.protocol}") for letter, p in board.sources.items()]
     if not all(p.verified for p in board.sources.values()):
-        lines.append(note("†", "from memory, not re-read: check it before you cite it"))
+        lines.append(note("†", FROM_MEMORY))
     return lines

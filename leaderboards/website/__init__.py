@@ -1,1 +1,1 @@
-"""Boards, entries and sets as static pages."""
+"""Website: boards, entries and sets as static pages."""

@@ -1,4 +1,4 @@
-"""The page of one entry: everything that is known of it, and how to make it again."""
+"""The page of one entry: all its data, and the commands that reproduce it."""
 
 from __future__ import annotations
 
@@ -15,14 +15,15 @@ from ..core.boards import REFERENCE, Board
 from ..core.citations import Cards, bibtex, cited
 from ..core.commands import evaluate_command, run_command
 from ..core.entries import entry_name, entry_path
-from ..render.formatting import ends, networks, number
+from ..render.formatting import interval_text, networks, number
+from ..render.tables import TEST, UNTESTED
 from .sets import KnownSet, pull_commands
 
-_STANDING = {
-    "best": "The best of its column.",
-    "tied": "Not told from the best of its column.",
-    "behind": "Behind the best of its column (Welch's t test, Holm over all pairs, family-wise 5 %).",
-    "untested": "Not ranked: no spread to test with, or nothing to be tested against.",
+_PLACES = {
+    "best": "Highest mean of its board at this IPC.",
+    "tied": f"Not significantly different from the best of its board at this IPC ({TEST}).",
+    "behind": f"Significantly below the best of its board at this IPC ({TEST}).",
+    "untested": f"{UNTESTED}.",
 }
 
 
@@ -33,7 +34,7 @@ def entry_page(
     cards: Cards,
     verdict: str | None,
 ) -> dict[str, Any]:
-    """Returns what the template of an entry's page shows."""
+    """Return the values for the template of an entry's page."""
     main, place = record.main_metric, board.places.get(record.key)
     known = [sets[d] for d in record.set_digests if d in sets]
     score: str = record.status
@@ -42,17 +43,17 @@ def entry_page(
         score = f"{number([s.mean, s.std], main)} {'% ' if main == 'accuracy' else ''}{main}, n={networks(record)}"
     return {
         "title": f"{record.method} on {record.dataset}, "
-        + ("whole" if record.method == REFERENCE else f"IPC {record.ipc}"),
+        + ("whole training set" if record.method == REFERENCE else f"IPC {record.ipc}"),
         "board": f"boards/{board.track.slug}.html",
         "board_title": board.track.title,
         "score": score,
-        "standing": _STANDING.get(place or "", record.reason or "") + (f" {verdict}" if verdict else ""),
+        "place": _PLACES.get(place or "", record.reason or "") + (f" {verdict}" if verdict else ""),
         "notes": record.notes,
         "picture": known[0].picture if known else None,
         "commands": list(_commands(record, known)),
         "pulls": pull_commands(known[0]) if known else [],
         "files": known[0].files if known else {},
-        "unkept": "" if known or not record.set_digests else _unkept(len(record.set_digests)),
+        "missing": "" if known or not record.set_digests else _missing(len(record.set_digests)),
         "file": entry_name(record),
         "metrics": [_metric(record, name) for name in record.metrics],
         "facts": [(name, value) for name, value in _facts(record) if value],
@@ -63,29 +64,29 @@ def entry_page(
 
 
 def _commands(record: Record, known: list[KnownSet]) -> Iterator[tuple[str, str]]:
-    """Yields what to say and to paste; nothing of a configuration that is not one of this suite."""
+    """Yield descriptions and commands. If the configuration is not one of this suite, stop at the first error."""
     revision = f" at revision {record.code.revision[:12]}" if record.code.revision else ""
-    here = record.config.get("set") is None
+    distilled_in_run = record.config.get("set") is None
     with suppress(ValueError):
-        if here and (command := run_command(record)):
-            yield f"Distil and measure it{revision}:", command
+        if distilled_in_run and (command := run_command(record)):
+            yield f"Distil and evaluate{revision}:", command
         for one in known[:1]:
-            if one.made and not here:
-                yield "Distil the set:", one.made
+            if one.command and not distilled_in_run:
+                yield "Distil the set:", one.command
             if len(record.set_digests) == 1:
                 yield (
-                    "Measure the published set anew, in a checkout:",
+                    "Evaluate the published set again, in a checkout:",
                     evaluate_command(record, f"leaderboards/sets/{one.name}"),
                 )
                 yield (
-                    "Train its networks anew, compare and mark it, in a checkout:",
+                    "Retrain its networks, compare them and save the verdict, in a checkout:",
                     f"dd-bench verify leaderboards/entries/{entry_path(record)}",
                 )
 
 
-def _unkept(count: int) -> str:
-    which = f"None of its {count} sets is" if count > 1 else "Its set is not"
-    return f"{which} kept here, so there is no picture and nothing to download: the command above makes it again."
+def _missing(count: int) -> str:
+    which = f"None of the {count} sets is" if count > 1 else "The set is not"
+    return f"{which} stored here, so there is no picture and no download. The command above distils it again."
 
 
 def _metric(record: Record, name: str) -> dict[str, str]:
@@ -95,7 +96,7 @@ def _metric(record: Record, name: str) -> dict[str, str]:
     return {
         "name": name,
         "mean": number([s.mean], main),
-        "ci": ends(record, name),
+        "ci": interval_text(record, name),
         "std": std,
         "n": str(s.num_networks),
         "each": values,
@@ -104,7 +105,7 @@ def _metric(record: Record, name: str) -> dict[str, str]:
 
 def _facts(record: Record) -> list[tuple[str, str]]:
     code, p = record.code, record.protocol
-    revision = f"{code.revision or 'unknown'}{' (changed)' if code.dirty else ''}"
+    revision = f"{code.revision or 'unknown'}{' (uncommitted changes)' if code.dirty else ''}"
     parts = ", ".join(f"{k} {v:,}" for k, v in record.stored_bytes.items())
     return [
         ("Protocol", f"{p.name} v{p.version}, selection {record.selection}, labels {record.label_mode}"),
@@ -112,17 +113,14 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Evaluator", record.evaluator),
         ("Measured", record.created),
         ("Device", record.device),
-        (
-            "Code",
-            f"dd_bench {code.version}, revision {revision}, numbers {code.numbers}",
-        ),
+        ("Code", f"dd_bench {code.version}, revision {revision}, numbers version {code.numbers}"),
         ("Seconds", ", ".join(f"{k} {v:,.1f}" for k, v in record.seconds.items())),
         ("Peak memory", ", ".join(f"{k} {v / 2**20:,.0f} MiB" for k, v in record.peak_memory.items())),
-        ("Stored bytes of a set", parts and f"{sum(record.stored_bytes.values()):,} ({parts})"),
+        ("Stored bytes per set", parts and f"{sum(record.stored_bytes.values()):,} ({parts})"),
         ("Sizes", ", ".join(f"{k} {v:,}" for k, v in record.sizes.items())),
         ("Teachers", ", ".join(f"{t.name} {(t.digest or '')[:8]} ({t.accuracy})" for t in record.teachers)),
         (
-            "Images through teachers a network",
+            "Teacher forwards per network",
             f"{record.teacher_forwards:,}" if record.teacher_forwards else "",
         ),
         ("Seeds", json.dumps(record.seeds)),

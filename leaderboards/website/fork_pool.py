@@ -1,4 +1,4 @@
-"""Work on what is in memory already, in a process a core."""
+"""Run tasks on data that is already in memory, in one forked process per core."""
 
 from __future__ import annotations
 
@@ -10,45 +10,45 @@ from concurrent.futures.process import BrokenProcessPool
 
 from dd_bench.runtime.allocator import keep_freed_memory
 
-Piece = Callable[[], None]
+Task = Callable[[], None]
 
-_here: Sequence[Piece] = ()
+_tasks: Sequence[Task] = ()
 
 
-def in_forks(pieces: Sequence[Piece], *, forked: bool) -> None:
-    """Calls every piece of work, which leaves its result in files.
+def run_forked(tasks: Sequence[Task], *, forked: bool) -> None:
+    """Call every task. Tasks write their results to files.
 
     Args:
-        pieces: of the work. One sees everything that this process holds, and what it changes of that stays with it.
-        forked: in as many processes as this one may use cores, where the system can fork; else one after another. Not
-            from a process with threads at work.
+        tasks: functions without arguments. A forked task sees the memory of this process; its changes are lost.
+        forked: use one process per available core, if the system can fork; otherwise call one task after another. This
+            process must not have running threads.
 
     Raises:
-        Exception: the first that a piece raises; what was not begun by then is not done.
+        Exception: the first exception of a task. Tasks that have not started by then are skipped.
         OSError: a process was killed.
     """
-    global _here
-    if not forked or cores() < 2 or "fork" not in multiprocessing.get_all_start_methods():
-        for piece in pieces:
-            piece()
+    global _tasks
+    if not forked or available_cores() < 2 or "fork" not in multiprocessing.get_all_start_methods():
+        for task in tasks:
+            task()
         return
-    _here = pieces  # sent to nobody: a forked process has them
+    _tasks = tasks  # inherited by the forked processes, so tasks need not be pickled
     fork = multiprocessing.get_context("fork")
-    pool = ProcessPoolExecutor(cores(), mp_context=fork, initializer=keep_freed_memory)
+    pool = ProcessPoolExecutor(available_cores(), mp_context=fork, initializer=keep_freed_memory)
     try:
-        for _ in pool.map(_one, range(len(pieces))):
+        for _ in pool.map(_run, range(len(tasks))):
             pass
     except BrokenProcessPool as error:
-        raise OSError("a process that wrote pages was killed. Is there memory enough?") from error
+        raise OSError("a process that wrote pages was killed. Is there enough memory?") from error
     finally:
         pool.shutdown(cancel_futures=True)
-        _here = ()
+        _tasks = ()
 
 
-def cores() -> int:
-    """Returns how many cores this process may use, where the system says so."""
+def available_cores() -> int:
+    """Return the number of cores that this process may use; 1 if the system does not report it."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1
 
 
-def _one(index: int) -> None:
-    _here[index]()
+def _run(index: int) -> None:
+    _tasks[index]()

@@ -1,4 +1,4 @@
-"""The pages of the site, from the entries: those of all boards, and of each board with its entries."""
+"""Write the pages of the site: overview pages, one page per board and one page per entry."""
 
 from __future__ import annotations
 
@@ -22,24 +22,24 @@ from ..core.verified import verdicts
 from ..render.cost import Point, points
 from ..render.formatting import csv_text
 from ..render.markup import PLAIN
-from ..render.tables import latex, legend_of
+from ..render.tables import FROM_MEMORY, latex, legend_of
 from .entry_page import entry_page
-from .fork_pool import Piece, in_forks
+from .fork_pool import Task, run_forked
 from .plots import continual_parts, cost_plot, cross_arch_parts
-from .rows import board_rows, entry_at, every_row, listed, published_rows, track_rows
-from .sets import KnownSet, in_python, in_shell, listing, offer, set_rows
+from .rows import board_rows, entry_rows, entry_url, html_list, published_rows, track_rows
+from .sets import KnownSet, copy_sets, list_command, pull_command, python_code, set_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGES = (
     ("sets", "Sets"),
-    ("cross_arch", "Other networks"),
+    ("cross_arch", "Cross-architecture"),
     ("continual", "Continual learning"),
     ("published", "Published"),
 )
-MANY = 500
-"""Entries from which on more processes write more than they cost."""
-MOST_PICTURES = 60
-"""Pictures on the page of a board; the others are on the pages of their entries."""
+FORK_THRESHOLD = 500
+"""Number of entries above which several processes are faster than one."""
+MAX_PICTURES = 60
+"""Maximum number of pictures on a board's page; all pictures are on the pages of the entries."""
 
 
 class Pages:
@@ -53,83 +53,75 @@ class Pages:
         verified: Path,
     ):
         self.folder, self.entries, self.published = folder, entries, published
-        self.made = boards(entries, published)
+        self.boards = boards(entries, published)
         self.sets: dict[str, KnownSet] = {}
         self.verdicts = verdicts(verified)
         self.costs: Mapping[Any, Sequence[Point]] = points(entries)
         newest = max((r.created[:10] for r in entries), default="never")
-        self.about = f"{len(entries)} entries, the newest of {newest}."
+        self.about = f"{len(entries)} entries, the latest from {newest}."
         self.jinja = Environment(
             loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, autoescape=True
         )
-        self.jinja.filters |= {"script": _script, "listed": listed}
+        self.jinja.filters |= {"script": _script, "html_list": html_list}
 
-    def offer(self, sets_dir: Path, elsewhere: str | None) -> None:
-        """Takes in the sets beside the entries: see `offer` of `site_sets`."""
-        self.sets = offer(sets_dir, self.folder, elsewhere)
+    def copy_sets(self, sets_dir: Path, sets_at: str | None) -> None:
+        """Copy the sets to the site; see `copy_sets` in `sets.py`."""
+        self.sets = copy_sets(sets_dir, self.folder, sets_at)
 
     def write(self) -> None:
-        """Writes every page and file.
+        """Write all pages and files.
 
         Raises:
-            ValueError: two boards would be one file.
+            ValueError: two boards have the same file name.
         """
-        slugs = Counter(board.track.slug for board in self.made)
-        if twice := [slug for slug, count in slugs.items() if count > 1]:
+        slugs = Counter(board.track.slug for board in self.boards)
+        if repeated := [slug for slug, count in slugs.items() if count > 1]:
             raise ValueError(
-                f"two boards would be written to {twice[0]}.html: their names differ in punctuation alone"
+                f"two boards have the file {repeated[0]}.html: their names differ only in punctuation"
             )
         for name in ("boards", "data", "entries"):
             (self.folder / name).mkdir()
-        pieces: list[Piece] = [self._of_all_boards]
-        pieces += [partial(self._board_and_entries, board) for board in self.made]
-        in_forks(pieces, forked=len(self.entries) > MANY)
-        self._every_record()
+        tasks: list[Task] = [self._overviews]
+        tasks += [partial(self._board_and_entries, board) for board in self.boards]
+        run_forked(tasks, forked=len(self.entries) > FORK_THRESHOLD)
+        self._all_data()
 
-    def _of_all_boards(self) -> None:
+    def _overviews(self) -> None:
         self._page(
             "index",
             "index.html.j2",
             title="Boards",
-            boards_table=board_rows(self.made),
+            boards_table=board_rows(self.boards),
             entries=len(self.entries),
-            boards=len(self.made),
+            boards=len(self.boards),
         )
-        lead = "Every entry, whatever its board: to find one, not to compare."
-        self._page("entries", "list.html.j2", title="Every entry", lead=lead, rows=every_row(self.made))
-        self._page(
-            "published",
-            "list.html.j2",
-            title="Published",
-            rows=published_rows(self.published),
-            lead=(
-                "Numbers of papers, in percent, each under a protocol of its own. "
-                "Those marked † are from memory, not re-read."
-            ),
-        )
+        lead = "The entries of all boards, to search. Compare entries only within a board."
+        self._page("entries", "list.html.j2", title="All entries", lead=lead, rows=entry_rows(self.boards))
+        lead = f"Numbers from papers in percent, each measured under its own protocol. †: {FROM_MEMORY}"
+        rows = published_rows(self.published)
+        self._page("published", "list.html.j2", title="Published numbers", lead=lead, rows=rows)
         sets = list(self.sets.values())
-        ways = [f"{listing(sets)}\n{in_shell(sets[0])}", in_python(sets[0])] if sets else []
+        commands = [f"{list_command(sets)}\n{pull_command(sets[0])}", python_code(sets[0])] if sets else []
         local = bool(sets and sets[0].files)
         rows = set_rows(sets, self.entries)
-        self._page("sets", "sets.html.j2", title="Sets", rows=rows, ways=ways, local=local)
-        parts = cross_arch_parts(self.entries)
+        self._page("sets", "sets.html.j2", title="Sets", rows=rows, commands=commands, local=local)
         lead = (
-            "What a set is worth to other networks than its own, from the same seeds; in brackets the difference ± "
-            "half of its 95 % interval."
+            "Accuracy of sets on other networks than the run's own, with the same seeds. In parentheses: difference "
+            "from the run's own network ± half of its 95 % interval."
         )
         self._page(
             "cross_arch",
             "tables.html.j2",
-            title="Other networks",
+            title="Cross-architecture evaluation",
             lead=lead,
-            parts=parts,
+            parts=cross_arch_parts(self.entries),
             plots=False,
             how="dd-bench evaluate set=FOLDER evaluator=cross_arch ...",
         )
         parts = continual_parts(self.entries)
         lead = (
-            "Classes that come in parts, learned from the set alone: accuracy on all classes so far, with 95 % "
-            "intervals."
+            "Class-incremental learning: networks are trained on a synthetic set whose classes arrive in parts. Values "
+            "are accuracies on the classes seen so far, with 95 % intervals."
         )
         self._page(
             "continual",
@@ -149,21 +141,21 @@ class Pages:
                 record, board, self._sets_of(record), self.cards, self.verdicts.get(record.digest)
             )
             text = template.render(page, up="../", pages=PAGES, about=self.about, here=lambda _: "")
-            (self.folder / entry_at(record)).write_text(text)
-            (self.folder / entry_at(record)).with_suffix(".json").write_text(record.text())
+            (self.folder / entry_url(record)).write_text(text)
+            (self.folder / entry_url(record)).with_suffix(".json").write_text(record.text())
 
     @cached_property
     def cards(self) -> Cards:
         """Citations in the cards of the known sets, by method and dataset.
 
-        Several methods may be measured on one set, whose card names one of them (`infer`, `infer_dyn`).
+        Several methods may be evaluated on the same set, whose card names only one of them (`infer`, `infer_dyn`).
         """
         cards = [known.card.model_dump() for known in self.sets.values()]
-        named = {card["method"] for card in cards}
+        methods = {card["method"] for card in cards}
         others = {
             r.method: digest
             for r in self.entries
-            if r.method not in named
+            if r.method not in methods
             for digest in r.set_digests
             if digest in self.sets
         }
@@ -183,12 +175,12 @@ class Pages:
             ("Selection", t.selection),
         ]
         facts += [
-            ("Labels", f"{t.label_mode} of {t.teachers}" if t.teachers else t.label_mode),
+            ("Labels", f"{t.label_mode} ({t.teachers})" if t.teachers else t.label_mode),
             ("Evaluator", t.evaluator),
             ("Network", t.model),
         ]
         shown = [
-            {"file": known.picture, "entry": entry_at(r), "label": f"{r.method}, IPC {r.ipc}"}
+            {"file": known.picture, "entry": entry_url(r), "label": f"{r.method}, IPC {r.ipc}"}
             for r in board.records
             for known in list(self._sets_of(r).values())[:1]
             if known.picture
@@ -202,8 +194,8 @@ class Pages:
             rows=track_rows(board, {p.record.key: p for p in found}, self.verdicts),
             plot=cost_plot(board, found),
             legend=legend_of(board, PLAIN),
-            knobs=[*board.changed_knobs, *board.variants],
-            pictures=shown[:MOST_PICTURES],
+            changed=[*board.changed_hyperparameters, *board.variants],
+            pictures=shown[:MAX_PICTURES],
             downloads=[
                 (kind, f"data/{slug}.{suffix}")
                 for kind, suffix in (("CSV", "csv"), ("JSON", "json"), ("BibTeX", "bib"), ("LaTeX", "tex"))
@@ -215,12 +207,12 @@ class Pages:
         (data / f"{slug}.bib").write_text(bibtex(cited(board.records, self.cards)))
         (data / f"{slug}.tex").write_text(latex(board))
 
-    def _every_record(self) -> None:
-        """Writes the data of all boards: their lines one after the other, and each citation once."""
-        data, records = self.folder / "data", [r for board in self.made for r in board.records]
+    def _all_data(self) -> None:
+        """Write the data of all boards to `records.csv`, `records.json` and `records.bib`."""
+        data, records = self.folder / "data", [r for board in self.boards for r in board.records]
         with (data / "records.csv").open("w", newline="") as file:
-            file.write("" if self.made else csv_text([]))
-            for i, board in enumerate(self.made):
+            file.write("" if self.boards else csv_text([]))
+            for i, board in enumerate(self.boards):
                 with (data / f"{board.track.slug}.csv").open(newline="") as lines:
                     file.writelines(islice(lines, min(i, 1), None))  # one header
         (data / "records.json").write_text(_list(record.text() for record in records))
@@ -245,6 +237,6 @@ def _list(texts: Iterable[str]) -> str:
 
 
 def _script(value: Any) -> Markup:
-    """Returns JSON that may stand inside a script element: nothing in it ends one."""
+    """Return JSON that is safe inside a script element."""
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))

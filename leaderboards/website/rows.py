@@ -1,4 +1,4 @@
-"""The tables of the site as plain data: columns and rows that the page sorts and filters."""
+"""Tables of the site as plain data: columns and rows that the page sorts and filters."""
 
 from __future__ import annotations
 
@@ -12,141 +12,151 @@ from markupsafe import Markup
 from dd_bench.records.record import Record
 
 from ..core.boards import REFERENCE, Board, Cell
-from ..core.entries import ACCURACY, BORROWED
+from ..core.entries import ACCURACY, HARD_LABEL_RANDOM
 from ..core.published import PublishedSet
+from ..core.ranking import Place
+from ..render.architectures import DATA_CONTROLS
 from ..render.cost import Point
-from ..render.formatting import ends, interval, networks, number, printed, span
+from ..render.formatting import interval, interval_bounds, interval_text, networks, number, printed
 
-CONTROLS = ("size_only", "majority")
-"""Metrics that do not depend on the set: the same for every entry of a board, and a row of it."""
-MOST = 12
-"""Other metrics that are columns; of more (`nas`) the page of an entry tells."""
+MAX_METRIC_COLUMNS = 12
+"""Maximum number of other metrics shown as columns. With more (`nas`), only the pages of entries show them."""
 
 Cells = list[Any]
 
 
 def column(ident: str, label: str, kind: str = "number", **more: Any) -> dict[str, Any]:
-    """Returns a column: `kind` is `text` or `number`.
+    """Return a column of kind `text` or `number`.
 
-    `wide` hides it on a phone, `long` gives room to long words, `filter` gives it a menu.
+    Options: `title` is its tool tip, `wide` hides it on a phone, `long` makes it wider, `filter` adds a filter menu.
     """
     return {"id": ident, "label": label, "kind": kind, **more}
 
 
-def entry_at(record: Record) -> str:
-    """Returns the permanent address of an entry's page, from the root of the site."""
+def entry_url(record: Record) -> str:
+    """Return the permanent path of an entry's page, relative to the root of the site."""
     return f"entries/{record.digest[:16]}.html"
 
 
 def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str, str]) -> dict[str, Any]:
-    """Returns the table of a board: a row an entry, and the controls that are of no set.
+    """Return the table of a board: one row per entry, and one per control that does not depend on a set.
 
     Args:
-        board: whose.
+        board: the board.
         points: costs of its entries, by key.
-        verdicts: what training anew said of an entry, by digest.
+        verdicts: summaries of retrained entries, by digest.
     """
     metric = board.track.metric
     unit = ", %" if metric == ACCURACY else ""
     done = [r for r in board.records if r.status == "done"]
-    named = sorted({m for r in done for m in r.metrics} - {metric})
-    controls = [m for m in named if m in CONTROLS]
-    beside = [m for m in named if m not in CONTROLS] if len(named) <= MOST else []
-    quoted = any(cell.quotes for cells in board.rows.values() for cell in cells)
+    others = sorted({m for r in done for m in r.metrics} - {metric})
+    controls = [m for m in others if m in DATA_CONTROLS]
+    more_metrics = [m for m in others if m not in DATA_CONTROLS] if len(others) <= MAX_METRIC_COLUMNS else []
+    has_published = any(board.has_published(i) for i in range(len(board.ipcs)))
     columns = [
         column("method", "Method", "text"),
         column("ipc", "IPC", filter=True),
         column("mean", f"{metric}{unit}", title="mean ± standard deviation over fresh networks"),
         column("ci", "95 % interval"),
-        column("n", "n", wide=True, title="fresh networks; sets × networks where there are several sets"),
+        column(
+            "n", "n", wide=True, title="number of fresh networks; sets × networks if there are several sets"
+        ),
     ]
-    columns += [column("published", "Published", title="of a paper, never ranked")] if quoted else []
-    columns += [column(m, f"{m}{unit}", wide=True) for m in beside]
+    title = "numbers from papers, never ranked"
+    columns += [column("published", "Published", title=title)] if has_published else []
+    columns += [column(m, f"{m}{unit}", wide=True) for m in more_metrics]
+    making = "seconds per set: preparation (teachers, experts), distillation or selection, and labelling"
     columns += [
-        column("bytes", "Bytes", wide=True),
-        column("making", "Making, s", wide=True, title="teachers, experts and distilling, or choosing"),
-        column("measuring", "Measuring, s", wide=True, title="of one fresh network, with its controls"),
+        column("bytes", "Bytes", wide=True, title="stored bytes of a set with its labels"),
+        column("making", "Creation, s", wide=True, title=making),
+        column(
+            "measuring", "Evaluation, s", wide=True, title="seconds per fresh network, including its controls"
+        ),
     ]
-    told = any(r.digest in verdicts for r in board.records)
-    columns += [column("verified", "Verified", "text", wide=True, filter=True)] if told else []
+    has_verdicts = any(r.digest in verdicts for r in board.records)
+    columns += [column("verified", "Verified", "text", wide=True, filter=True)] if has_verdicts else []
     columns += [column("entry", "Entry", "text", wide=True)]
     rows: list[dict[str, Any]] = []
     for label, cells in board.rows.items():
         seen = set()
         for cell in cells:
-            if cell.record is not None and cell.record.key not in seen:
-                seen.add(cell.record.key)
-                row: Cells = _entry_cells(label, cell, board, beside, quoted, points, verdicts, told)
-                rows.append({"cells": row} | ({"control": True} if label == BORROWED else {}))
+            record = cell.record
+            if record is not None and record.key not in seen:
+                seen.add(record.key)
+                row: Cells = [{"text": label, "href": f"../{entry_url(record)}"}, _ipc(record)]
+                row += _score_cells(record, cell.place, metric)
+                row += [_published_cell(cell)] if has_published else []
+                row += [_metric_cell(record, name) for name in more_metrics]
+                row += _cost_cells(record, points.get(record.key))
+                row += [_verdict_cell(verdicts.get(record.digest))] if has_verdicts else []
+                row.append({"text": record.digest[:8], "href": f"../{entry_url(record)}"})
+                rows.append({"cells": row} | ({"control": True} if label == HARD_LABEL_RANDOM else {}))
     for name in controls:
         for ipc in board.ipcs:
-            of = [r.summary(name) for r in done if name in r.metrics and r.ipc == ipc]
-            if of:
-                value = sum(s.mean for s in of) / len(of)
-                cells_of: Cells = [f"{name} (no set)", ipc, {"text": number([value], metric), "sort": value}]
-                rows.append({"cells": cells_of + [None] * (len(columns) - 3), "control": True})
-    return {"columns": columns, "rows": sorted(rows, key=_standing)}
+            means = [r.summary(name).mean for r in done if name in r.metrics and r.ipc == ipc]
+            if means:
+                value = sum(means) / len(means)
+                start: Cells = [f"{name} (no set)", ipc, {"text": number([value], metric), "sort": value}]
+                rows.append({"cells": start + [None] * (len(columns) - 3), "control": True})
+    return {"columns": columns, "rows": sorted(rows, key=_row_order)}
 
 
-def _standing(row: Mapping[str, Any]) -> tuple[float, float]:
-    """Returns a key by which the smallest sets come first, and of one size the best; what has no value is last."""
+def _row_order(row: Mapping[str, Any]) -> tuple[float, float]:
+    """Return a sort key: by IPC, then the best value first; rows without a value are last within their IPC."""
     _, ipc, value, *_ = row["cells"]
     size = ipc["sort"] if isinstance(ipc, dict) else ipc
     return size, math.inf if value["sort"] is None else -value["sort"]
-
-
-def _entry_cells(
-    label: str,
-    cell: Cell,
-    board: Board,
-    beside: Sequence[str],
-    quoted: bool,
-    points: Mapping[str, Point],
-    verdicts: Mapping[str, str],
-    told: bool,
-) -> Cells:
-    record, point = cell.record, points.get(cell.record.key if cell.record else "")
-    assert record is not None
-    metric, up = board.track.metric, f"../{entry_at(record)}"
-    cells: Cells = [{"text": label, "href": up}, _ipc(record)]
-    if record.status == "done":
-        s = record.summary()
-        shown = {"text": number([s.mean, s.std], metric), "sort": s.mean}
-        cells.append(shown | ({"mark": cell.place} if cell.place else {}))
-        of = span(record, metric)
-        cells.append(of and {"text": ends(record, metric), "sort": s.mean, "low": of[0], "high": of[1]})
-        cells.append({"text": networks(record), "sort": s.num_networks})
-    else:
-        cells += [{"text": record.status, "sort": None, "mark": record.status}, None, None]
-    if quoted:
-        cells.append(_quoted(cell))
-    for name in beside:
-        has = name in record.metrics
-        cells.append({"text": interval(record, name), "sort": record.summary(name).mean} if has else None)
-    size = sum(record.stored_bytes.values())
-    cells.append({"text": f"{size:,}", "sort": size} if size else None)
-    for seconds in (point.making, point.measuring) if point else (None, None):
-        cells.append(None if seconds is None else {"text": f"{seconds:,.1f}", "sort": seconds})
-    if told:
-        said = verdicts.get(record.digest, "")
-        cells.append({"text": said.partition(":")[0], "title": said} if said else None)
-    cells.append({"text": record.digest[:8], "href": up})
-    return cells
 
 
 def _ipc(record: Record) -> Any:
     return {"text": "all", "sort": 1e9} if record.method == REFERENCE else record.ipc
 
 
-def _quoted(cell: Cell) -> dict[str, Any] | None:
-    if not cell.quotes:
+def _score_cells(record: Record, place: Place | None, metric: str) -> Cells:
+    """Return the cells of the mean, its interval and the number of networks."""
+    if record.status != "done":
+        return [{"text": record.status, "sort": None, "mark": record.status}, None, None]
+    s, bounds = record.summary(), interval_bounds(record, metric)
+    mean = {"text": number([s.mean, s.std], metric), "sort": s.mean} | ({"mark": place} if place else {})
+    interval_cell = bounds and {
+        "text": interval_text(record, metric),
+        "sort": s.mean,
+        "low": bounds[0],
+        "high": bounds[1],
+    }
+    return [mean, interval_cell, {"text": networks(record), "sort": s.num_networks}]
+
+
+def _published_cell(cell: Cell) -> dict[str, Any] | None:
+    if not cell.published:
         return None
-    told = [f"{printed(q.number)} [{q.letter}{'†' * (not q.number.verified)}]" for q in cell.quotes]
-    return {"text": " / ".join(told), "sort": cell.quotes[0].number.mean}
+    texts = [f"{printed(p.number)} [{p.letter}{'†' * (not p.number.verified)}]" for p in cell.published]
+    return {"text": " / ".join(texts), "sort": cell.published[0].number.mean}
 
 
-def board_rows(made: Sequence[Board]) -> dict[str, Any]:
-    """Returns the table of all boards, those with most entries first."""
+def _metric_cell(record: Record, name: str) -> dict[str, Any] | None:
+    if name not in record.metrics:
+        return None
+    return {"text": interval(record, name), "sort": record.summary(name).mean}
+
+
+def _cost_cells(record: Record, point: Point | None) -> Cells:
+    """Return the cells of the bytes, the seconds of creation and those of evaluation."""
+    size = sum(record.stored_bytes.values())
+    seconds: Cells = (
+        [{"text": f"{s:,.1f}", "sort": s} for s in (point.creation, point.evaluation)]
+        if point
+        else [None, None]
+    )
+    return [{"text": f"{size:,}", "sort": size} if size else None, *seconds]
+
+
+def _verdict_cell(verdict: str | None) -> dict[str, Any] | None:
+    return {"text": verdict.partition(":")[0], "title": verdict} if verdict else None
+
+
+def board_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
+    """Return the table of all boards, those with most entries first."""
     columns = [
         column("dataset", "Dataset", "text", filter=True),
         column("protocol", "Protocol", "text", filter=True),
@@ -159,7 +169,7 @@ def board_rows(made: Sequence[Board]) -> dict[str, Any]:
         column("warnings", "Warnings", "text", wide=True),
     ]
     rows = []
-    for board in sorted(made, key=lambda board: -len(board.records)):
+    for board in sorted(all_boards, key=lambda board: -len(board.records)):
         t = board.track
         protocol = f"{t.protocol} v{t.version}" + (f", {t.selection}" if t.selection != "last" else "")
         best = [
@@ -169,7 +179,7 @@ def board_rows(made: Sequence[Board]) -> dict[str, Any]:
         ]
         cells: Cells = [{"text": t.dataset, "href": f"boards/{t.slug}.html"}, protocol]
         cells += [
-            f"{t.label_mode} of {t.teachers.replace('+', ' + ')}" if t.teachers else t.label_mode,
+            f"{t.label_mode} ({t.teachers.replace('+', ' + ')})" if t.teachers else t.label_mode,
             t.evaluator,
             t.model,
             t.metric,
@@ -179,14 +189,16 @@ def board_rows(made: Sequence[Board]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def every_row(made: Sequence[Board]) -> dict[str, Any]:
-    """Returns the table of all entries, the newest first."""
+def entry_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
+    """Return the table of all entries, the newest first."""
     columns = [
         column("method", "Method", "text", filter=True),
         column("dataset", "Dataset", "text", filter=True),
         column("ipc", "IPC", filter=True),
         column(
-            "value", "Value", title="of its main metric, mean ± standard deviation; compare on boards alone"
+            "value",
+            "Value",
+            title="mean ± standard deviation of the main metric; compare only within a board",
         ),
         column("metric", "Metric", "text", wide=True, filter=True),
         column("protocol", "Protocol", "text", filter=True),
@@ -196,33 +208,39 @@ def every_row(made: Sequence[Board]) -> dict[str, Any]:
         column("status", "Status", "text", wide=True, filter=True),
     ]
     found = []
-    for board in made:
+    for board in all_boards:
         for r in board.records:
             s = r.summary() if r.status == "done" else None
             value = {"text": number([s.mean, s.std], r.main_metric), "sort": s.mean} if s else None
-            cells: Cells = [{"text": r.method, "href": entry_at(r)}, r.dataset, _ipc(r), value, r.main_metric]
+            cells: Cells = [
+                {"text": r.method, "href": entry_url(r)},
+                r.dataset,
+                _ipc(r),
+                value,
+                r.main_metric,
+            ]
             cells += [r.protocol.name, r.label_mode, r.model, r.created[:10], r.status]
             found.append((r.created, r.key, {"cells": cells}))
     return {"columns": columns, "rows": [row for *_, row in sorted(found, key=lambda f: f[:2], reverse=True)]}
 
 
-def listed(rows: Mapping[str, Any]) -> Markup:
-    """Returns the rows of a table as a list, each value with its column and its link, for a browser without scripts."""
-    shown = []
+def html_list(rows: Mapping[str, Any]) -> Markup:
+    """Return the rows of a table as an HTML list with column names and links, for browsers without JavaScript."""
+    items = []
     for row in rows["rows"]:
-        told: list[str] = []
+        texts: list[str] = []
         for at, cell in zip(rows["columns"], row["cells"], strict=True):
             parts = cell if isinstance(cell, dict) else {"text": cell}
             if parts["text"] not in (None, ""):
                 text = escape(str(parts["text"]) + (f" ({parts['mark']})" if "mark" in parts else ""))
                 link = f'<a href="{escape(parts["href"])}">{text}</a>' if "href" in parts else text
-                told.append(link if not told else f"{escape(at['label'])} {link}")
-        shown.append(f"<li>{'; '.join(told)}</li>")
-    return Markup(f"<ul>{''.join(shown)}</ul>")
+                texts.append(link if not texts else f"{escape(at['label'])} {link}")
+        items.append(f"<li>{'; '.join(texts)}</li>")
+    return Markup(f"<ul>{''.join(items)}</ul>")
 
 
 def published_rows(published: Sequence[PublishedSet]) -> dict[str, Any]:
-    """Returns the table of published numbers."""
+    """Return the table of published numbers."""
     columns = [
         column("dataset", "Dataset", "text", filter=True),
         column("network", "Network", "text", filter=True),

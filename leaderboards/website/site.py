@@ -1,9 +1,9 @@
-"""The site: boards, entries, drawings and files as static pages that need no server, also from a folder on a disk.
+"""Build the site: static pages that work on a web server and from a local folder.
 
     index.html  entries.html  sets.html  cross_arch.html  continual.html  published.html
     boards/<track>.html   entries/<digest>.html, .json   data/   sets/   site.css  site.js  plotly.min.js
 
-The same entries give the same bytes. A page of an entry keeps its address for as long as the entry is not changed.
+The output is deterministic. The address of an entry's page changes only if the entry changes.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ from ..core.published import load_published
 from .pages import TEMPLATES, Pages
 
 MARKER = ".dd_bench-site"
-"""File that lists what a build wrote: the next one removes that and nothing else."""
+"""File that lists the files of a build. The next build removes only these."""
 
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Leaves garbage alone: a collection looks through all entries, in a build of ten thousand a third of its time."""
+    """Disable the garbage collector, which traverses all entries: a third of the time for ten thousand entries."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -42,26 +42,26 @@ def _uncollected() -> Iterator[None]:
 def build_site(
     entries_dir: Path, published_dir: Path, sets_dir: Path, out: Path, sets_at: str | None = None
 ) -> int:
-    """Writes the site to `out` and returns the number of files; where an entry is refused, the old site stays.
+    """Write the site to `out` and return the number of files. If an error occurs, the old site is unchanged.
 
-    What an earlier build wrote is replaced, and what others put beside it stays; another folder is left alone.
+    Files of an earlier build are replaced, and other files in `out` are not touched.
 
     Args:
         entries_dir: folder of entries.
-        published_dir: folder of papers' numbers.
-        sets_dir: folder of sets, which become part of the site.
+        published_dir: folder of published numbers.
+        sets_dir: folder of sets, which are copied to the site.
         out: folder of the site.
-        sets_at: URL of a folder where these sets were pushed; the site then has their pictures alone.
+        sets_at: URL of a folder where these sets were pushed; the site then has only their pictures.
 
     Raises:
         ImportError: plotly is not installed.
-        ValueError: an entry or a file of published numbers is refused; `sets_at` is no URL of a folder.
-        FileExistsError: `out` holds something else.
+        ValueError: an entry or a file of published numbers is invalid, or `sets_at` is not the URL of a folder.
+        FileExistsError: `out` has files but no site.
     """
     try:
         plotly = import_module("plotly.offline").get_plotlyjs()
     except ImportError as error:
-        raise ImportError("the site needs plotly. Use: pip install 'dd-bench[site]'") from error
+        raise ImportError("the site requires plotly. Install it: pip install 'dd-bench[site]'") from error
     sets_at = None if sets_at is None else folder_url(sets_at)
     old = _written_before(out)
     entries, published = load_entries(entries_dir), load_published(published_dir)
@@ -69,7 +69,7 @@ def build_site(
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
         pages = Pages(scratch, entries, published, verified=entries_dir.parent / "verified")
-        pages.offer(sets_dir, sets_at)
+        pages.copy_sets(sets_dir, sets_at)
         pages.write()
         for name in ("site.css", "site.js"):
             shutil.copy(TEMPLATES / name, scratch / name)
@@ -85,20 +85,20 @@ def build_site(
 
 
 def _written_before(out: Path) -> list[str] | None:
-    """Returns the files of the build that is at `out`, None if nothing is there.
+    """Return the files of the build at `out`; None if `out` is missing or empty.
 
     Raises:
-        FileExistsError: there is something that no build wrote.
+        FileExistsError: `out` has files but no site.
     """
     if not out.exists() or not any(out.iterdir()):
         return None
     if not (out / MARKER).is_file():
-        raise FileExistsError(f"{out} holds something else. Use another --out")
+        raise FileExistsError(f"{out} has files but no site. Choose another folder with --out")
     return [MARKER, *(out / MARKER).read_text().splitlines()]
 
 
 def _replace(out: Path, scratch: Path, old: list[str] | None) -> None:
-    """Puts the new build where the old one is; what others have put beside it (.git, CNAME) stays."""
+    """Replace the old build by the new one, and leave other files (.git, CNAME) unchanged."""
     if old is None:
         if out.exists():
             out.rmdir()

@@ -11,7 +11,7 @@ from dd_bench.runtime.files import content_key
 
 
 def make_record(method: str, ipc: int, sets: list[list[float]], **changes: Any) -> Record:
-    """A record with one list of networks' values for each set; a status other than done has no set."""
+    """Return a record with one list of network values per set. With a status other than done, pass no sets."""
     fields: dict[str, Any] = {
         "key": content_key([method, ipc, sets, repr(changes)]),
         "status": "done",
@@ -36,9 +36,9 @@ def make_record(method: str, ipc: int, sets: list[list[float]], **changes: Any) 
     }
     fields |= changes
     evaluator = fields["config"].get("evaluator", {})
-    if "num_networks" in evaluator and sets:  # as many as there are values
-        asked = {"evaluator": evaluator | {"num_networks": len(sets[0])}, "num_sets": len(sets)}
-        fields["config"] = fields["config"] | asked
+    if "num_networks" in evaluator and sets:  # agree with the number of values
+        repeats = {"evaluator": evaluator | {"num_networks": len(sets[0])}, "num_sets": len(sets)}
+        fields["config"] = fields["config"] | repeats
     metric = fields["main_metric"]
     scores = [
         Score(metric=metric, value=value, set=s, network=n, seed=n)
@@ -49,10 +49,10 @@ def make_record(method: str, ipc: int, sets: list[list[float]], **changes: Any) 
 
 
 def composed(method: str, protocol: str = "dc-300") -> dict[str, Any]:
-    """The protocol and configuration of a run on Fashion-MNIST, as the record of one has them."""
-    chosen = {"method": method, "dataset": "fashion_mnist", "model": "convnet", "protocol": protocol}
+    """Return the protocol and configuration of a run on Fashion-MNIST as in its record."""
+    choices = {"method": method, "dataset": "fashion_mnist", "model": "convnet", "protocol": protocol}
     config = {
-        group: shipped_config(group, name) for group, name in (chosen | {"evaluator": "accuracy"}).items()
+        group: shipped_config(group, name) for group, name in (choices | {"evaluator": "accuracy"}).items()
     }
     config["model"] = config["model"] | {"width": 32}
     return {"protocol": ProtocolId(name=protocol, version=1), "config": config}
@@ -65,7 +65,7 @@ def record() -> Callable[..., Record]:
 
 @pytest.fixture
 def put(tmp_path: Path) -> Callable[..., Path]:
-    """Saves records as entries and returns their folder."""
+    """Save records as entries and return their folder."""
 
     def put(*records: Record, folder: str = "entries") -> Path:
         (tmp_path / folder).mkdir(exist_ok=True)
@@ -78,7 +78,7 @@ def put(tmp_path: Path) -> Callable[..., Path]:
 
 @pytest.fixture
 def board() -> list[Record]:
-    """A small board with one of everything a table has to say."""
+    """A small board with all cases that a table can show."""
     five = [-0.004, -0.002, 0.0, 0.002, 0.004]
     return [
         make_record("random", 1, [[0.5 + x, 0.52 + x] for x in five]),

@@ -1,24 +1,24 @@
-"""The page that shows one track on several networks."""
+"""The page with the same sets on several networks."""
 
 from dd_bench.leaderboards.render.architectures import architecture_tables
 from dd_bench.records.record import Score
 
 
 def on(record, method, model, values, digest, ipc=10, **controls):
-    made = record(method, ipc, [values], model=model, set_digests=[digest], stored_bytes={"nodes": 1500})
+    entry = record(method, ipc, [values], model=model, set_digests=[digest], stored_bytes={"nodes": 1500})
     more = [
         Score(metric=name, value=value, set=0, network=n, seed=n)
         for name, value in controls.items()
         for n in range(len(values))
     ]
-    return made.model_copy(update={"scores": [*made.scores, *more]})
+    return entry.model_copy(update={"scores": [*entry.scores, *more]})
 
 
 def cells(line):
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def test_networks_stand_side_by_side_with_their_controls(record):
+def test_table_of_several_networks_with_controls(record):
     entries = [
         on(record, "mirage", "gcn", [0.5, 0.7], "a" * 64, permuted=0.4, size_only=0.9),
         on(record, "mirage", "gin", [0.6, 0.6], "a" * 64, permuted=0.5, size_only=0.9),
@@ -32,18 +32,18 @@ def test_networks_stand_side_by_side_with_their_controls(record):
     assert cells(head) == ["Method", "IPC", "Bytes", "Sets", "gcn", "gin"]
     assert cells(size)[0].replace("\\", "") == "size_only" and cells(size)[1:] == ["", "", "", "90.0", "90.0"]
     assert {cells(r)[0]: cells(r)[1:4] for r in rows} == {
-        "herding": ["10", "1,500", "one a run"],
-        "mirage": ["10", "1,500", "the same"],
-    }, "dm was trained on one network alone"
+        "herding": ["10", "1,500", "one per network"],
+        "mirage": ["10", "1,500", "shared"],
+    }, "dm has only one network, so it has no row"
     (mirage,) = (cells(r) for r in rows if cells(r)[0] == "mirage")
     assert mirage[4:] == ["60.0 ± 14.1 (n=2; permuted 40.0)", "60.0 ± 0.0 (n=2; permuted 50.0)"]
 
 
-def test_one_network_makes_no_table(record):
+def test_no_table_for_one_network(record):
     assert architecture_tables([on(record, "dm", "gcn", [0.5], "a" * 64)]) == []
 
 
-def test_other_tracks_are_other_tables(record):
+def test_one_table_per_track(record):
     pairs = [on(record, "dm", model, [0.5], "a" * 64) for model in ("gcn", "gin")]
     other = [r.model_copy(update={"selection": "best_on_val"}) for r in pairs]
     assert len(architecture_tables([*pairs, *other])) == 2

@@ -1,4 +1,4 @@
-"""The site in a real browser, from a folder on the disk: what its readers click, and that nothing leaves the page."""
+"""The site in Chromium, opened from a local folder: user interactions, and no network requests."""
 
 import ast
 import json
@@ -38,13 +38,13 @@ QUIET = (
 )
 pytestmark = pytest.mark.skipif(
     not (BROWSER and DRIVER),
-    reason="needs chromium and chromedriver: apt-get install chromium chromium-driver",
+    reason="requires chromium and chromedriver: apt-get install chromium chromium-driver",
 )
 
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A board of 250 entries, and a picture."""
+    """A site with one board of 250 entries and the committed sets."""
     root = tmp_path_factory.mktemp("site")
     for i in range(250):
         value = 0.3 + i / 500
@@ -73,7 +73,7 @@ def chrome(tmp_path_factory):
 
 @pytest.fixture
 def page(chrome, site):
-    """Opens a page of the site; afterwards the console is silent and nothing was asked from elsewhere."""
+    """Open a page of the site. Afterwards check that the console has no messages and no request left the machine."""
 
     def open_(name, width=1280, dark=False):
         phone = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
@@ -81,8 +81,8 @@ def page(chrome, site):
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         chrome.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
         for log in ("browser", "performance"):
-            chrome.get_log(log)  # of what came before
-        chrome.get("about:blank")  # or a new address would differ in its hash alone
+            chrome.get_log(log)  # discard earlier messages
+        chrome.get("about:blank")  # force a reload if only the fragment of the address changes
         file, _, hash_ = name.partition("#")
         chrome.get((site / file).as_uri() + (f"#{hash_}" if hash_ else ""))
         if chrome.find_elements(By.CSS_SELECTOR, "[data-table]"):
@@ -93,8 +93,8 @@ def page(chrome, site):
     yield open_
     assert [e for e in chrome.get_log("browser") if e["level"] in ("SEVERE", "WARNING")] == []
     events = [json.loads(e["message"])["message"] for e in chrome.get_log("performance")]
-    asked = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
-    assert asked and {urlsplit(url).scheme for url in asked} <= {"file", "data", "about", "blob"}
+    urls = [e["params"]["request"]["url"] for e in events if e["method"] == "Network.requestWillBeSent"]
+    assert urls and {urlsplit(url).scheme for url in urls} <= {"file", "data", "about", "blob"}
 
 
 @pytest.fixture(scope="module")
@@ -120,7 +120,7 @@ def test_sorting(page, board):
     assert driver.current_url.endswith("#sort=mean")
 
 
-def test_the_keyboard_is_enough(page, board):
+def test_keyboard_navigation(page, board):
     driver = page(board)
     driver.switch_to.active_element.send_keys(Keys.TAB)
     assert driver.switch_to.active_element.text == "Skip to the content"
@@ -130,14 +130,14 @@ def test_the_keyboard_is_enough(page, board):
             break
         driver.switch_to.active_element.send_keys(Keys.TAB)
     else:
-        pytest.fail("the header is not to be reached with the tabulator")
+        pytest.fail("the header cannot be reached with the Tab key")
     driver.switch_to.active_element.send_keys(Keys.ENTER)
     assert (
         driver.find_element(By.CSS_SELECTOR, "th[data-id=method]").get_attribute("aria-sort") == "ascending"
     )
 
 
-def test_filters_and_the_address_that_remembers_them(page, board):
+def test_filters_are_stored_in_the_address(page, board):
     driver = page(board)
     driver.find_element(By.CSS_SELECTOR, "input[type=search]").send_keys("m01")
     assert len(column(driver, 1)) == 10 and "10 of 250" in driver.find_element(By.CSS_SELECTOR, ".count").text
@@ -156,7 +156,7 @@ def test_filters_and_the_address_that_remembers_them(page, board):
     assert column(again, 1) == []
 
 
-def test_long_tables_come_in_parts(page, board):
+def test_long_tables_are_shown_in_parts(page, board):
     driver = page(board)
     assert len(column(driver, 1)) == 100
     driver.find_element(By.CSS_SELECTOR, ".more").click()
@@ -174,7 +174,7 @@ def test_from_the_front_page_to_an_entry(page, site):
     assert Path(urlsplit(driver.current_url).path).stem in driver.find_element(By.TAG_NAME, "main").text
 
 
-def test_drawings(page, board):
+def test_plots(page, board):
     driver = page(board)
     points = driver.find_elements(By.CSS_SELECTOR, ".plot .point")
     assert len(points) >= 250
@@ -191,7 +191,7 @@ def test_drawings(page, board):
 @pytest.mark.parametrize(
     "name", ["index.html", "entries.html", "sets.html", "published.html", "cross_arch.html", None]
 )
-def test_a_phone_scrolls_down_alone(page, board, name):
+def test_pages_fit_the_width_of_a_phone(page, board, name):
     driver = page(name or board, width=390)
     assert driver.execute_script("return document.documentElement.scrollWidth") == 390
     assert driver.find_element(By.TAG_NAME, "h1").is_displayed()
@@ -209,22 +209,22 @@ def test_dark_mode(page, board):
     assert paper < 150 < 600 < ink
 
 
-def test_a_set_is_pulled_as_its_page_says(page, site, tmp_path, monkeypatch):
-    """What is to be pasted has the address of the page that is read, here a folder on a disk."""
+def test_the_commands_of_the_sets_page_work(page, site, tmp_path, monkeypatch):
+    """The commands have the address of the page, here a local folder."""
     from dd_bench.hub.hub import pull, sets_at
 
     monkeypatch.setenv("DD_BENCH_HOME", str(tmp_path))
     driver = page("sets.html")
     listing, pulling = driver.find_element(By.TAG_NAME, "pre").text.splitlines()
     assert listing == f"dd-bench list --remote {site.as_uri()}/sets"
-    assert len(sets_at(listing.split()[-1])) == len(list((site / "sets").iterdir())) - 1  # and the index
+    assert len(sets_at(listing.split()[-1])) == len(list((site / "sets").iterdir())) - 1  # without the index
     *_, url, option, digest = pulling.split()
     assert option == "--digest" and pull(url, digest=digest).name.endswith(digest)
     assert "SITE" not in driver.find_element(By.TAG_NAME, "main").text
 
 
-def test_an_address_with_spaces_and_quotes_can_be_pasted(page, site, tmp_path):
-    """As it is read, a shell and Python give back the address that the browser has."""
+def test_an_address_with_spaces_and_quotes_is_quoted(page, site, tmp_path):
+    """A shell and Python parse the commands to the address in the browser."""
     from dd_bench.hub.hub import sets_at
 
     there = tmp_path / "it's a (site) 100% #1"
@@ -242,9 +242,9 @@ def test_an_address_with_spaces_and_quotes_can_be_pasted(page, site, tmp_path):
 def test_a_download(page, site, board):
     driver = page(board)
     driver.find_element(By.LINK_TEXT, "CSV").click()
-    wanted = site / "data" / f"{Path(board).stem}.csv"
+    expected = site / "data" / f"{Path(board).stem}.csv"
     for _ in range(50):
-        if (found := driver.folder / wanted.name).is_file():
+        if (found := driver.folder / expected.name).is_file():
             break
         time.sleep(0.1)
-    assert found.read_bytes() == wanted.read_bytes()
+    assert found.read_bytes() == expected.read_bytes()

@@ -1,4 +1,4 @@
-"""The script that makes a board like the shipped one: every job of it composes, and it knows no part but its own."""
+"""campaign.sh: all jobs compose, and unknown parts are rejected."""
 
 import os
 import re
@@ -20,7 +20,7 @@ for word in "$@"; do printf '%s\\001' "$word"; done >> "$CALLS"; printf '\\002' 
 
 @pytest.fixture
 def calls(tmp_path):
-    """Runs the script with a `dd-bench` that only writes down what it is asked, and returns that."""
+    """Run the script with a `dd-bench` that only records its arguments, and return these."""
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "dd-bench").write_text(STUB)
     (tmp_path / "bin" / "dd-bench").chmod(0o755)
@@ -36,12 +36,15 @@ def calls(tmp_path):
     (tmp_path / "out" / "records" / "a.json").write_text('{"status": "done"}')
 
     def run(*parts):
-        world = os.environ | {
+        environment = os.environ | {
             "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
             "CALLS": str(tmp_path / "calls"),
         }
         done = subprocess.run(
-            ["bash", str(SCRIPT), str(tmp_path / "out"), *parts], env=world, capture_output=True, text=True
+            ["bash", str(SCRIPT), str(tmp_path / "out"), *parts],
+            env=environment,
+            capture_output=True,
+            text=True,
         )
         found = (tmp_path / "calls").read_text() if (tmp_path / "calls").exists() else ""
         return done, [call.split("\001")[:-1] for call in found.split("\002")[:-1]]
@@ -52,11 +55,11 @@ def calls(tmp_path):
 @pytest.mark.slow
 def test_every_job_composes(calls):
     parts = re.findall(r"^(\w+)\(\) \{", SCRIPT.read_text(), re.MULTILINE)
-    done, asked = calls(*(p for p in parts if p not in ("sweep", "sets", "stored_bytes")))
+    done, commands = calls(*(p for p in parts if p not in ("sweep", "sets", "stored_bytes")))
     assert done.returncode == 0, done.stderr
-    hydra = [words for words in asked if words[0] in ("run", "evaluate")]
+    hydra = [words for words in commands if words[0] in ("run", "evaluate")]
     assert len(hydra) > 20
-    assert sum("method.amount=320" in words for words in hydra) == 5, "as many bytes as the mined set has"
+    assert sum("method.amount=320" in words for words in hydra) == 5, "as many bytes as the mirage set"
     jobs = 0
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
         for words in hydra:
@@ -65,24 +68,23 @@ def test_every_job_composes(calls):
             ]
             found = expand(overrides)
             swept = [o.is_sweep_override() for o in PARSER.parse_overrides(defer_to_jobs(overrides))]
-            compose(
-                "config", [w for w, s in zip(overrides, swept, strict=True) if not s]
-            )  # as Hydra does first
+            # Hydra first composes without the swept overrides.
+            compose("config", [w for w, s in zip(overrides, swept, strict=True) if not s])
             jobs += len(found)
             for job in {found[0][0]: found[0], found[-1][-1]: found[-1]}.values():
                 cfg = compose("config", job)
                 assert cfg.runtime.threads == 1 and str(cfg.out).endswith("/out")
                 assert words[0] == "run" or Path(str(cfg.set)).is_dir()
     assert jobs > 300
-    assert [words[:2] for words in asked[-4:]] == [
+    assert [words[:2] for words in commands[-4:]] == [
         ["leaderboard", "add"],
         ["leaderboard", "build"],
         ["leaderboard", "build"],
-        ["progress", asked[-1][1]],
+        ["progress", commands[-1][1]],
     ]
 
 
-def test_a_part_that_is_none(calls):
-    done, asked = calls("selection", "nonsense")
-    assert done.returncode == 2 and "there is no part nonsense" in done.stderr
-    assert asked == [], "nothing is begun before every part is known"
+def test_an_unknown_part_is_rejected(calls):
+    done, commands = calls("selection", "nonsense")
+    assert done.returncode == 2 and "unknown part nonsense" in done.stderr
+    assert commands == [], "no job starts before all parts are checked"

@@ -13,11 +13,11 @@ from .conftest import composed
 
 @pytest.fixture
 def saved(record, tmp_path):
-    """Saves a record as a run does, outside the entries."""
+    """Save a record as a run does, outside the entries."""
 
     def save(name="record.json", **kwargs):
-        known = composed(kwargs.get("method", "random"))
-        r = record(**{"method": "random", "ipc": 1, "sets": [[0.7, 0.71]]} | known | kwargs)
+        configuration = composed(kwargs.get("method", "random"))
+        r = record(**{"method": "random", "ipc": 1, "sets": [[0.7, 0.71]]} | configuration | kwargs)
         return r, r.save(tmp_path / name)
 
     return save
@@ -36,16 +36,16 @@ def test_add_check_build(saved, tmp_path, capsys):
     assert "index.md" in capsys.readouterr().out
 
 
-def test_build_names_files_of_earlier_builds_and_leaves_them(put, record, tmp_path, capsys):
+def test_build_reports_files_of_earlier_builds_and_keeps_them(put, record, tmp_path, capsys):
     entries, out = put(record("dc", 1, [[0.7, 0.71]])), tmp_path / "out"
     out.mkdir()
     (out / "old--board.md").write_text("old")
     assert main(["build", "--entries", str(entries), "--out", str(out)]) == 0
-    assert "old--board.md is of an earlier build" in capsys.readouterr().out
+    assert "old--board.md is from an earlier build" in capsys.readouterr().out
     assert (out / "old--board.md").exists()
 
 
-def test_a_tampered_entry_is_refused_and_named(put, record, tmp_path, capsys):
+def test_a_modified_entry_is_rejected(put, record, tmp_path, capsys):
     entries = put(record("dc", 1, [[0.7, 0.71]]), record("dm", 1, [[0.6, 0.61]]))
     [path] = entries.glob("*-dm-*.json")
     path.write_text(path.read_text().replace("0.61", "0.99"))
@@ -56,7 +56,7 @@ def test_a_tampered_entry_is_refused_and_named(put, record, tmp_path, capsys):
     assert not (tmp_path / "out").exists()
 
 
-def test_every_bad_file_is_named(put, record, capsys):
+def test_the_message_names_all_invalid_files(put, record, capsys):
     entries = put(record("dc", 1, [[0.7, 0.71]]))
     (entries / "notes.json").write_text("{}")
     (entries / "x-0123456789abcdef.json").write_text("{}")
@@ -65,7 +65,7 @@ def test_every_bad_file_is_named(put, record, capsys):
     assert "notes.json" in message and "x-0123456789abcdef.json" in message
 
 
-def test_duplicates_are_refused_and_both_named(saved, put, record, tmp_path, capsys):
+def test_duplicates_are_rejected(saved, put, record, tmp_path, capsys):
     entries = put(record("dc", 1, [[0.7, 0.71]], key="same"))
     _, again = saved("again.json", method="dc", sets=[[0.8, 0.81]], key="same")
     assert main(["add", str(again), "--entries", str(entries)]) == 1
@@ -77,14 +77,14 @@ def test_duplicates_are_refused_and_both_named(saved, put, record, tmp_path, cap
         load_entries(entries)
 
 
-def test_add_is_all_or_none(saved, tmp_path, capsys):
+def test_add_adds_all_records_or_none(saved, tmp_path, capsys):
     (_, good), (_, bad) = saved("good.json"), saved("bad.json", sets=[[70.5, 71.0]])
     assert main(["add", str(good), str(bad), "--entries", str(tmp_path / "entries")]) == 1
     assert "not a percentage" in capsys.readouterr().err
     assert not (tmp_path / "entries").exists()
 
 
-def test_a_value_that_is_not_finite_is_refused(saved, tmp_path, capsys):
+def test_a_value_that_is_not_finite_is_rejected(saved, tmp_path, capsys):
     _, path = saved()
     path.write_text(path.read_text().replace("0.71", "NaN"))
     assert main(["add", str(path), "--entries", str(tmp_path / "entries")]) == 1
@@ -92,7 +92,7 @@ def test_a_value_that_is_not_finite_is_refused(saved, tmp_path, capsys):
 
 
 @pytest.mark.parametrize("text", ["", "[]", "not json", json.dumps({"schema_version": 1})])
-def test_what_is_no_record_is_refused(tmp_path, capsys, text):
+def test_a_file_that_is_not_a_record_is_rejected(tmp_path, capsys, text):
     path = tmp_path / "record.json"
     path.write_text(text)
     assert main(["add", str(path), "--entries", str(tmp_path / "entries")]) == 1
@@ -102,15 +102,19 @@ def test_what_is_no_record_is_refused(tmp_path, capsys, text):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        *(({"config": {g: v}}, f"config.{g} is ") for g in ("method", "dataset") for v in ([1], "x", 5, None)),
-        ({"config": {"teachers": [1]}}, "config.teachers is "),
-        ({"config": {"teachers": {"a": 5}}}, "config.teachers.a is 5"),
-        ({"config": {"protocol": {"labels": 5}}}, "config.protocol.labels is 5"),
-        ({"method": "random, hard labels"}, "the name of a row that boards of soft labels borrow"),
-        ({"set_digests": ["a" * 64, "b" * 64]}, "has values of 1 sets and names 2"),
+        *(
+            ({"config": {g: v}}, f"config.{g} must be a mapping, got ")
+            for g in ("method", "dataset")
+            for v in ([1], "x", 5, None)
+        ),
+        ({"config": {"teachers": [1]}}, "config.teachers must be a mapping"),
+        ({"config": {"teachers": {"a": 5}}}, "config.teachers.a must be a mapping, got 5"),
+        ({"config": {"protocol": {"labels": 5}}}, "config.protocol.labels must be a mapping, got 5"),
+        ({"method": "random, hard labels"}, "is reserved for a row of soft-label boards"),
+        ({"set_digests": ["a" * 64, "b" * 64]}, "has values of 1 sets but 2 set digests"),
     ],
-)  # fmt: skip
-def test_records_of_another_shape(record, changes, message):
+)
+def test_records_with_an_invalid_structure_are_rejected(record, changes, message):
     with pytest.raises(ValueError, match=message):
         check_record(record("dc", 1, [[0.5]]).model_copy(update=changes))
 
@@ -127,33 +131,33 @@ def deep(levels):
         {"config": deep(60)}, {"notes": ["\ud800"]}, {"sizes": {"a": 2**63}},
     ],
 )  # fmt: skip
-def test_numbers_that_cannot_be(record, tmp_path, changes):
+def test_impossible_values_are_rejected(record, tmp_path, changes):
     data = json.loads(record("dc", 1, [[0.5]]).text()) | changes
     (tmp_path / "r.json").write_text(json.dumps(data))
     with pytest.raises(ValueError, match=r"r\.json is not a (valid )?record"):
         load_record(tmp_path / "r.json")
 
 
-def test_records_that_a_board_cannot_show(record):
+def test_records_that_a_board_cannot_show_are_rejected(record):
     with pytest.raises(ValueError, match="no value of its main metric"):
         check_record(record("dc", 1, []))
     twice = [Score(metric="accuracy", value=0.5, set=0, network=0, seed=s) for s in (0, 1)]
-    with pytest.raises(ValueError, match="one of two values"):
+    with pytest.raises(ValueError, match="second value of that network"):
         check_record(record("dc", 1, [], scores=twice))
     check_record(record("dc", 1, [], status="skipped"))
     check_record(record("dc", 1, [[70.5]], main_metric="loss"))
 
 
-def test_names_of_entries_cannot_leave_their_folder(record):
+def test_entry_names_contain_no_path_separator(record):
     name = entry_name(record("../../x", 1, [[0.5]], dataset="a/b c"))
     assert "/" not in name and not name.startswith(".")
 
 
-def test_a_missing_folder_is_an_error_with_a_line_to_paste(tmp_path, capsys):
+def test_the_message_for_a_missing_folder_has_a_command(tmp_path, capsys):
     assert main(["check", "--entries", str(tmp_path / "none")]) == 1
     assert "dd-bench leaderboard add" in capsys.readouterr().err
 
 
-def test_boards_render_without_torch():
+def test_leaderboards_do_not_import_torch():
     code = "import sys, dd_bench.leaderboards.cli; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, timeout=60)

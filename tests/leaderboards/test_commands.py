@@ -1,4 +1,4 @@
-"""The command of an entry composes to the configuration that the entry was measured with."""
+"""The command of an entry composes to the configuration of the entry."""
 
 import shlex
 from pathlib import Path
@@ -7,15 +7,15 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf, open_dict
 
-from dd_bench.leaderboards.core.commands import _grammar, distill_command, evaluate_command, run_command
+from dd_bench.leaderboards.core.commands import _to_override, distill_command, evaluate_command, run_command
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.records.identity import identify
 from dd_bench.records.record import load_record
 
 ENTRIES = Path(__file__).parents[2] / "leaderboards" / "entries"
-ELSEWHERE = ("out", "cache", "logger", "log_every", "checkpoint_seconds", "runtime", "set", "teachers")
-LATER = {"method.frequency", "method.experts.precision", "evaluator.equal"}
-"""Keys that came after some entries were measured; their defaults are what these entries had."""
+NOT_COMPARED = ("out", "cache", "logger", "log_every", "checkpoint_seconds", "runtime", "set", "teachers")
+ADDED_LATER = {"method.frequency", "method.experts.precision", "evaluator.equal"}
+"""Keys added after some entries were measured, with defaults that keep the old behaviour."""
 
 
 def flat(values, path=""):
@@ -39,27 +39,27 @@ def composed(command):
 
 
 def one_of_each():
-    """An entry of each method, protocol and evaluator: those that differ most from the defaults."""
-    best = {}
+    """The entry with the longest command for each method, protocol and evaluator."""
+    longest = {}
     for path in sorted(ENTRIES.glob("*/*.json")):
         record = load_record(path)
         key = (record.method, record.protocol.name, record.evaluator)
-        if key not in best or len(run_command(record) or "") > len(run_command(best[key]) or ""):
-            best[key] = record
-    return list(best.values())
+        if key not in longest or len(run_command(record) or "") > len(run_command(longest[key]) or ""):
+            longest[key] = record
+    return list(longest.values())
 
 
 @pytest.mark.parametrize("record", one_of_each(), ids=lambda r: f"{r.method}-{r.protocol.name}-{r.evaluator}")
-def test_a_command_composes_to_its_entry(record):
-    found = composed(run_command(record))
-    mine, its = (
-        dict(flat({k: v for k, v in c.items() if k not in ELSEWHERE})) for c in (found, record.config)
+def test_a_command_composes_to_the_configuration_of_its_entry(record):
+    config = composed(run_command(record))
+    actual, expected = (
+        dict(flat({k: v for k, v in c.items() if k not in NOT_COMPARED})) for c in (config, record.config)
     )
-    assert {k for k in mine.keys() | its.keys() if mine.get(k) != its.get(k)} <= LATER
+    assert {k for k in actual | expected if actual.get(k) != expected.get(k)} <= ADDED_LATER
     if record.teachers:
-        assert [t.name for t in record.teachers] == list(found["teachers"])
-        theirs = {t.name: record.config["teachers"][t.name] for t in record.teachers}
-        assert dict(flat(found["teachers"])) == dict(flat(theirs))
+        assert [t.name for t in record.teachers] == list(config["teachers"])
+        teachers = {t.name: record.config["teachers"][t.name] for t in record.teachers}
+        assert dict(flat(config["teachers"])) == dict(flat(teachers))
 
 
 @pytest.mark.slow
@@ -68,14 +68,14 @@ def test_all_commands_compose():
         composed(run_command(record))
 
 
-def test_the_evaluation_of_a_set():
+def test_the_command_that_evaluates_a_set():
     record = next(r for r in load_entries(ENTRIES) if r.method == "mtt")
     command = evaluate_command(record, "sets/a b")
     assert "'set=sets/a b'" in command and "method" not in command
     assert composed(command)["protocol"] == record.config["protocol"]
 
 
-def test_a_method_of_elsewhere_has_no_command(record):
+def test_a_method_that_is_not_shipped_has_no_command(record):
     assert run_command(record("mine", 10, [[0.5]])) is None
     assert distill_command({"method": {}, "model": {}}, "mine", "digits") is None
 
@@ -99,8 +99,8 @@ def test_a_method_of_elsewhere_has_no_command(record):
         {"a": 1},
     ],
 )
-def test_values_survive_the_grammar_of_overrides(value):
+def test_hydra_parses_an_override_to_the_same_value(value):
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
-        cfg = compose("config", [f"+method.extra={_grammar(value, 'x')}"])
+        cfg = compose("config", [f"+method.extra={_to_override(value, 'x')}"])
     found = cfg.method.extra
     assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value

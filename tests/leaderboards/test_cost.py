@@ -1,4 +1,4 @@
-"""What is on a Pareto front, what a set costs, and the drawings."""
+"""Pareto fronts, the cost of sets, and plots."""
 
 import xml.etree.ElementTree as ET
 from itertools import product
@@ -7,7 +7,7 @@ import pytest
 
 from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.render.continual import continual_tables
-from dd_bench.leaderboards.render.cost import cost_tables, front, points
+from dd_bench.leaderboards.render.cost import cost_tables, pareto_front, points
 from dd_bench.leaderboards.render.plots import draw
 from dd_bench.records.record import Score
 
@@ -16,18 +16,18 @@ def cells(line):
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def test_the_front_against_its_definition():
+def test_the_pareto_front_against_its_definition():
     grid = list(product((1.0, 2.0, 3.0), (0.1, 0.2)))
     for chosen in product(grid, repeat=3):
         costs, values = zip(*chosen, strict=True)
-        for i, holds in enumerate(front(costs, values)):
+        for i, on_front in enumerate(pareto_front(costs, values)):
             dominated = any(
                 costs[j] <= costs[i]
                 and values[j] >= values[i]
                 and (costs[j], values[j]) != (costs[i], values[i])
                 for j in range(3)
             )
-            assert holds != dominated
+            assert on_front != dominated
 
 
 @pytest.fixture
@@ -44,34 +44,34 @@ def entries(record):
     ]
 
 
-def test_cost_is_of_one_set_and_one_network(entries):
+def test_cost_is_per_set_and_per_network(entries):
     (found,) = points(entries).values()
-    assert {p.label: (p.size, p.making, p.measuring) for p in found} == {
+    assert {p.label: (p.size, p.creation, p.evaluation) for p in found} == {
         "random": (100, 0.0, 10.0), "dm": (110, 12.5, 1.625), "mtt": (100, 100.0, 0.0),
     }  # fmt: skip
 
 
-def test_what_sets_share_is_paid_once_and_what_is_no_worth_is_left_out(record):
+def test_preparation_is_counted_in_full_and_other_evaluators_are_left_out(record):
     shared = {"prepare": 90.0, "relabel": 9.0, "distill": 20.0}
     two = record("mtt", 1, [[0.7, 0.7], [0.7, 0.7]], seconds=shared)
     leaks = record("dm", 1, [[0.9, 0.9]], evaluator="privacy", main_metric="hidden")
     (found,) = points([two, leaks]).values()
-    assert [p.making for p in found] == [90 + 9 + 20 / 2]
+    assert [p.creation for p in found] == [90 + 9 + 20 / 2]
 
 
 def test_the_table(entries):
     ((title, table),) = cost_tables(entries)
     assert title.startswith("fashion_mnist: accuracy, hard v1")
     assert {cells(row)[0]: cells(row)[-1] for row in table.splitlines()[2:]} == {
-        "random": "making", "dm": "making", "mtt": "bytes and making",
+        "random": "creation", "dm": "creation", "mtt": "bytes and creation",
     }  # fmt: skip
 
 
 def incremental(record, method, steps):
-    made = record(method, 10, [[steps[-1]] * 2], evaluator="continual")
+    entry = record(method, 10, [[steps[-1]] * 2], evaluator="continual")
     values = {f"step {s}": v for s, v in enumerate(steps, 1)} | {"average": 0.7, "forgetting": -0.01}
     more = [Score(metric=m, value=v, set=0, network=n, seed=n) for m, v in values.items() for n in range(2)]
-    return made.model_copy(update={"scores": [*made.scores, *more]})
+    return entry.model_copy(update={"scores": [*entry.scores, *more]})
 
 
 def test_steps_are_columns(record):
@@ -85,7 +85,7 @@ def test_steps_are_columns(record):
     ]  # fmt: skip
 
 
-def test_drawings_are_whole_and_the_same_every_time(entries, record, put, tmp_path):
+def test_plots_are_valid_svg_and_deterministic(entries, record, put, tmp_path):
     folder = put(*entries, incremental(record, "dm", [0.9, 0.8, 0.6]))
     written = draw(folder, tmp_path / "plots")
     assert [p.name.partition("--")[0] for p in written] == ["cost", "continual"]

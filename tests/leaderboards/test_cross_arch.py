@@ -1,8 +1,8 @@
-"""The cross-architecture page: drops, whose networks, and what a record without a column shows."""
+"""The cross-architecture page."""
 
 import pytest
 
-from dd_bench.leaderboards.render.cross_arch import change, cross_arch_tables
+from dd_bench.leaderboards.render.cross_arch import cross_arch_tables, difference
 from dd_bench.records.record import Score
 
 
@@ -10,15 +10,15 @@ def cells(line):
     return [cell.strip() for cell in line.split("|")[1:-1]]
 
 
-def test_a_row_a_set_and_a_column_a_network(record):
+def test_one_row_per_set_and_one_column_per_network(record):
     def entry(method, own, **others):
-        made = record(method, 10, [own], evaluator="cross_arch")
+        base = record(method, 10, [own], evaluator="cross_arch")
         more = [
             Score(metric=f"accuracy:{name}", value=value, set=0, network=n, seed=n)
             for name, values in others.items()
             for n, value in enumerate(values)
         ]
-        return made.model_copy(update={"scores": [*made.scores, *more]})
+        return base.model_copy(update={"scores": [*base.scores, *more]})
 
     dm = entry("dm", [0.8, 0.8], mlp=[0.6, 0.8], vgg11=[0.5, 0.5])
     entries = [dm, entry("random", [0.7, 0.7], mlp=[0.72, 0.72]), record("mtt", 10, [[0.9, 0.9]])]
@@ -27,7 +27,7 @@ def test_a_row_a_set_and_a_column_a_network(record):
     head, _, first, second = table.splitlines()
     assert cells(head) == ["Method", "IPC", "n", "convnet(width=32) (its own)", "mlp", "vgg11"]
     assert cells(first) == ["random", "10", "2", "70.0 ± 0.0", "72.0 ± 0.0 (2.0 ± 0.0)", ""], (
-        "mtt has one network"
+        "mtt has only its own network, so it has no row"
     )
     assert cells(second)[3:] == ["80.0 ± 0.0", "70.0 ± 14.1 (-10.0 ± 127.1)", "50.0 ± 0.0 (-30.0 ± 0.0)"]
-    assert change(dm, "vgg11") == pytest.approx((-0.3, 0.0), abs=1e-9)
+    assert difference(dm, "vgg11") == pytest.approx((-0.3, 0.0), abs=1e-9)

@@ -1,4 +1,4 @@
-"""Tables inside a document: those of README and docs are up to date, and nothing else of a document changes."""
+"""Tables in a document: README and docs are up to date, and the rest of a document does not change."""
 
 from pathlib import Path
 
@@ -15,13 +15,13 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
-def made(record, put):
+def two_methods(record, put):
     """One board of two methods."""
     entries = put(record("random", 10, [[0.50, 0.52, 0.54]]), record("dm", 10, [[0.70, 0.72, 0.74]]))
     return boards(load_entries(entries), [])
 
 
-def test_tables_of_readme_and_docs_are_those_of_the_entries():
+def test_readme_and_docs_are_up_to_date():
     published = load_published(ROOT / "leaderboards" / "published")
     current = boards(load_entries(ROOT / "leaderboards" / "entries"), published)
     pages = [p for p in (ROOT / "docs" / "results").glob("*.md") if "<!-- table " in p.read_text()]
@@ -33,24 +33,24 @@ def test_tables_of_readme_and_docs_are_those_of_the_entries():
         assert new == text, f"{page}: run make tables"
 
 
-def test_what_is_outside_stays(made):
-    slug = made[0].track.path
+def test_text_outside_the_blocks_does_not_change(two_methods):
+    slug = two_methods[0].track.path
     text = f"before\n<!-- table {slug} -->\nold\n\nolder\n<!-- table end -->\nafter\n"
-    new, count = embedded(text, made)
-    assert new == f"before\n<!-- table {slug} -->\n{table_of(made[0])}\n<!-- table end -->\nafter\n"
+    new, count = embedded(text, two_methods)
+    assert new == f"before\n<!-- table {slug} -->\n{table_of(two_methods[0])}\n<!-- table end -->\nafter\n"
     assert "72.0 ± 2.0" in new and count == 1
-    assert embedded(new, made) == (new, 1), "a second time changes nothing"
+    assert embedded(new, two_methods) == (new, 1), "a second time changes nothing"
 
 
-def test_a_block_without_content(made):
+def test_an_empty_block_is_filled(two_methods):
     text = "<!-- table continual -->\n<!-- table end -->\n<!-- table cost -->\n<!-- table end -->"
-    new, count = embedded(text, made)
+    new, count = embedded(text, two_methods)
     assert count == 2 and new.count("<!-- table end -->") == 2 and "| dm" in new
 
 
-def test_ends_of_lines_are_kept(made):
+def test_line_endings_do_not_change(two_methods):
     text = "a\r\n<!-- table cost --> \r\nold\r\n<!-- table end -->\r\nb"
-    new, _ = embedded(text, made)
+    new, _ = embedded(text, two_methods)
     assert "old" not in new and new.startswith("a\r\n<!-- table cost --> \r\n") and new.endswith("-->\r\nb")
     assert new.count("\n") == new.count("\r\n") > 5
 
@@ -58,16 +58,19 @@ def test_ends_of_lines_are_kept(made):
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("nothing", "asks for no table"),
-        ("<!-- table cost -->\n", "wants an <!-- table end -->"),
-        ("<!-- table end -->\n<!-- table cost -->\n", "wants an <!-- table end -->"),
-        ("<!-- table cost -->\n<!-- table cost -->\n<!-- table end -->\n<!-- table end -->\n", "wants an"),
-        ("<!-- table costs -->\n<!-- table end -->\n", "no table 'costs'. Near to it: cost"),
+        ("nothing", "has no table markers"),
+        ("<!-- table cost -->\n", "followed by exactly one <!-- table end -->"),
+        ("<!-- table end -->\n<!-- table cost -->\n", "followed by exactly one <!-- table end -->"),
+        (
+            "<!-- table cost -->\n<!-- table cost -->\n<!-- table end -->\n<!-- table end -->\n",
+            "followed by exactly",
+        ),
+        ("<!-- table costs -->\n<!-- table end -->\n", "unknown table 'costs'. Similar names: cost"),
     ],
 )
-def test_what_cannot_be_filled_in_is_refused(made, text, message):
+def test_invalid_documents_are_rejected(two_methods, text, message):
     with pytest.raises(ValueError, match=message):
-        embedded(text, made)
+        embedded(text, two_methods)
 
 
 def test_the_command(record, put, tmp_path, capsys):
@@ -75,10 +78,10 @@ def test_the_command(record, put, tmp_path, capsys):
     document = tmp_path / "paper.md"
     document.write_text("<!-- table cost -->\n<!-- table end -->\n")
     words = ["build", "--entries", str(entries), "--out", str(tmp_path / "tables"), "--into", str(document)]
-    assert main(words) == 0 and "1 tables in" in capsys.readouterr().out
+    assert main(words) == 0 and "wrote 1 tables to" in capsys.readouterr().out
     assert "| dm" in document.read_text()
     document.write_text("plain")
-    assert main(words) == 1 and "asks for no table" in capsys.readouterr().err
+    assert main(words) == 1 and "has no table markers" in capsys.readouterr().err
     assert document.read_text() == "plain"
     document.write_bytes(b"<!-- table cost -->\r\n<!-- table end -->\r\n")
     assert main(words) == 0 and document.read_bytes().count(b"\r\n") > 4
@@ -89,4 +92,4 @@ def test_the_command(record, put, tmp_path, capsys):
     assert "| dm" in second.read_text()
     with pytest.raises(SystemExit):
         main([*words, "--site"])
-    assert "one at a time" in capsys.readouterr().err
+    assert "--into and --site cannot be combined" in capsys.readouterr().err

@@ -1,7 +1,7 @@
-"""A record's figures as text."""
+"""Values of records as text."""
 
 from dd_bench.leaderboards.core.boards import boards
-from dd_bench.leaderboards.render.formatting import all_metrics_table, interval, span
+from dd_bench.leaderboards.render.formatting import all_metrics_table, interval, interval_bounds
 from dd_bench.records.record import Score
 
 
@@ -14,8 +14,8 @@ def _with(record, method, metrics):
     return record(method, 1, [], scores=scores)
 
 
-def test_other_metrics_have_their_intervals(record):
-    """t(0.975, 1) = 12.7062 times the standard error of two values, cut at 0 and 1."""
+def test_other_metrics_have_intervals(record):
+    """Half width: t(0.975, 1) = 12.7062 times the standard error of two values, clipped to [0, 1]."""
     two = [_with(record, m, {"accuracy": [0.5, 0.502], "random": [0.4, 0.9]}) for m in ("dm", "dc")]
     (board,) = boards(two, [])
     header, _, *rows = (line.split("|")[1:-1] for line in all_metrics_table(board).splitlines())
@@ -31,17 +31,20 @@ def test_many_metrics_are_rows(record):
     assert names[1:] == ["IPC", "Entry", "n", "accuracy", "step 1", "step 9", "step 10"]
 
 
-def test_an_own_metric_alone_needs_no_table(record):
+def test_no_table_for_the_main_metric_alone(record):
     (board,) = boards([record("dm", 1, [[0.5, 0.6]])], [])
     assert all_metrics_table(board) == ""
 
 
-def test_a_single_search_has_the_intervals_that_it_brought(record):
+def test_a_single_value_has_the_interval_of_its_evaluator(record):
     found = {"spearman": [0.8], "spearman_low": [0.6], "spearman_high": [0.9], "other": [0.5]}
     scores = [Score(metric=m, value=v[0], set=0, network=0, seed=0) for m, v in found.items()]
     one = record("dm", 1, [], scores=scores, main_metric="spearman")
-    assert span(one, "spearman") == (0.6, 0.9) and interval(one, "spearman") == "0.8000 (0.6000–0.9000)"
-    assert span(one, "other") is None and interval(one, "other") == "0.5000"
+    assert (
+        interval_bounds(one, "spearman") == (0.6, 0.9)
+        and interval(one, "spearman") == "0.8000 (0.6000–0.9000)"
+    )
+    assert interval_bounds(one, "other") is None and interval(one, "other") == "0.5000"
     more = [s.model_copy(update={"network": 1}) for s in scores]
-    low, high = span(one.model_copy(update={"scores": scores + more}), "spearman")
-    assert low == high == 0.8, "of two searches it is Student's"
+    low, high = interval_bounds(one.model_copy(update={"scores": scores + more}), "spearman")
+    assert low == high == 0.8, "two values have Student's t interval"

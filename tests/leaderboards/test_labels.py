@@ -1,4 +1,4 @@
-"""The page that shows one recipe under several kinds of labels."""
+"""The page with one recipe under several label modes."""
 
 from dd_bench.leaderboards.core.entries import Track
 from dd_bench.leaderboards.render.labels import label_tables
@@ -27,7 +27,7 @@ def with_control(record, value=0.5):
     return record.model_copy(update={"scores": [*record.scores, score]})
 
 
-def test_kinds_stand_side_by_side(record):
+def test_label_modes_are_columns(record):
     entries = [
         taught(record, "sre2l", 10, "online", [0.5, 0.6], teacher_forwards=40_000),
         taught(record, "sre2l", 10, "hard", [0.2, 0.3]),
@@ -39,7 +39,7 @@ def test_kinds_stand_side_by_side(record):
         ),
     ]
     ((title, table),) = label_tables(entries)
-    assert title == "fashion_mnist, convnet(width=32), taught by a+b: kd, kd-hard, kd-replay"
+    assert title == "fashion_mnist, convnet(width=32), teachers a+b: kd, kd-hard, kd-replay"
     lines = table.splitlines()
     assert [cell.strip() for cell in lines[0].split("|")[1:-1]] == [
         "Method",
@@ -49,23 +49,23 @@ def test_kinds_stand_side_by_side(record):
         "online",
     ]
     assert [cell.strip() for cell in lines[2].split("|")[1:4]] == ["random", "10", "40.0 ± 0.0 (n=2)"]
-    for told in ("25.0 ± 7.1 (n=2)", "random 50.0; 8,000 B of labels", "40,000 teacher forwards"):
-        assert told in lines[3]
+    for text in ("25.0 ± 7.1 (n=2)", "random 50.0; 8,000 B of labels", "40,000 teacher forwards"):
+        assert text in lines[3]
 
 
-def test_another_recipe_is_another_table(record):
+def test_one_table_per_recipe(record):
     one = taught(record, "dm", 1, "hard", [0.5])
     other = taught(record, "dm", 1, "hard", [0.6], recipe={"epochs": 80})
     assert len(label_tables([one, other])) == 2
 
 
-def test_a_set_s_own_labels_are_not_of_this_page(record, put, tmp_path):
+def test_labels_stored_in_a_set_are_not_on_this_page(record, put, tmp_path):
     assert label_tables([record("dm", 1, [[0.5, 0.6]])]) == []
     build(put(record("dm", 1, [[0.5, 0.6]])), tmp_path, tmp_path / "out")
     assert "##" not in (tmp_path / "out" / "labels.md").read_text()
 
 
-def test_two_experiments_of_a_method_have_a_row_each(record):
+def test_each_experiment_of_a_method_has_a_row(record):
     one, other = (
         taught(record, "cda", 1, "hard", [v], knobs={"views": {"curriculum": c}, "lr": 1})
         for c, v in (("const", 0.5), ("cosine", 0.6))
@@ -75,10 +75,10 @@ def test_two_experiments_of_a_method_have_a_row_each(record):
     assert rows == ["cda (views.curriculum=const)", "cda (views.curriculum=cosine)"]
 
 
-def test_what_differs_outside_of_the_method_is_not_thrown_away(record):
-    """Else the newest of two experiments would stand for both."""
+def test_experiments_that_differ_outside_the_method_have_a_row_each(record):
+    """Otherwise only the newest of two experiments would be shown."""
     one, other = (taught(record, "cda", 1, "hard", [v]) for v in (0.5, 0.6))
-    for change, told in (
+    for change, label in (
         ({"seed": 1}, "seed=1"),
         ({"evaluator": {"equal": "epochs"}}, "evaluator.equal=epochs"),
         ({"teachers": {"a": {"epoch": 3}, "b": {"epoch": 5}}}, "teacher.a.epoch=3"),
@@ -89,7 +89,7 @@ def test_what_differs_outside_of_the_method_is_not_thrown_away(record):
         second = other.model_copy(update={"config": other.config | base | change})
         ((_, table),) = label_tables([first, second])
         rows = [line.split("|")[1].strip() for line in table.splitlines()[2:]]
-        assert len(rows) == 2 and f"cda ({told})" in rows
+        assert len(rows) == 2 and f"cda ({label})" in rows
     orders = (["a", "b"], ["b", "a"])
     ((_, table),) = label_tables(
         [
@@ -100,15 +100,15 @@ def test_what_differs_outside_of_the_method_is_not_thrown_away(record):
     assert "cda (teachers=a+b)" in table and "cda (teachers=b+a)" in table
 
 
-def test_what_only_one_kind_of_labels_says_makes_no_row(record):
-    """Classes have no teachers, answers have; both are one row."""
+def test_a_value_that_only_one_label_mode_has_adds_no_row(record):
+    """Only records with teacher labels have teachers; hard and online labels still share a row."""
     hard, online = (taught(record, "random", 1, kind, [0.5]) for kind in ("hard", "online"))
     online = online.model_copy(update={"teachers": [TeacherId(name="a"), TeacherId(name="b")]})
     ((_, table),) = label_tables([hard, online])
     assert len(table.splitlines()) == 3
 
 
-def test_teachers_are_part_of_a_board_where_they_speak(record):
+def test_teachers_are_part_of_a_track_with_teacher_labels(record):
     hard, online = (taught(record, "dm", 1, kind, [0.5]) for kind in ("hard", "online"))
     assert Track.of(hard).teachers == "" and Track.of(online).teachers == "a+b"
     assert Track.of(online).slug.endswith("--a+b")

@@ -1,4 +1,4 @@
-"""Comparisons of records network by network, and the command."""
+"""Paired tests of records, and the command."""
 
 import pytest
 
@@ -17,7 +17,7 @@ def three(record):
     ]
 
 
-def test_pairs_are_of_the_same_seeds(three):
+def test_pairs_share_seeds(three):
     pairs = compare(three)
     assert [(p.first.method, p.second.method) for p in pairs] == [("dm", "mtt"), ("dm", "dc"), ("mtt", "dc")]
     assert pairs[0].difference.mean == pytest.approx(-0.01125) and pairs[0].difference.n == 4
@@ -26,16 +26,16 @@ def test_pairs_are_of_the_same_seeds(three):
     assert [p.adjusted for p in pairs] == holm([p.difference.p for p in pairs])
 
 
-def test_seeds_that_one_side_has_alone_are_left_out(record):
+def test_seeds_of_only_one_record_are_left_out(record):
     a, b = record("dm", 10, [[0.7, 0.72, 0.9]]), record("dc", 10, [[0.6, 0.65]])
     (pair,) = compare([a, b])
     assert pair.difference.n == 2 and pair.difference.mean == pytest.approx(0.085)
 
 
-def test_like_is_compared_with_like(record, three):
-    with pytest.raises(ValueError, match="of 2 tracks"):
+def test_incomparable_records_are_rejected(record, three):
+    with pytest.raises(ValueError, match="got 2 tracks"):
         compare([three[0], record("dm", 10, [[0.5, 0.6]], dataset="digits")])
-    with pytest.raises(ValueError, match=r"share 1 seed\(s\)"):
+    with pytest.raises(ValueError, match="must share at least 2 network seeds, got 1"):
         compare([three[0], record("dm", 10, [[0.5]])])
 
 

@@ -38,14 +38,14 @@ def test_every_committed_file_is_valid():
         assert {c.method for c in s.cells if c.ipc is None} <= {"full"}
 
 
-def test_what_is_from_memory_says_so():
+def test_verified_agrees_with_the_source():
     for s in load_published(FOLDER):
         for c in s.cells:
             assert c.verified is c.source.startswith("read "), c
             assert c.verified is not c.source.startswith("from memory"), c
 
 
-def test_a_few_numbers_that_were_read():
+def test_some_published_numbers():
     sets = {(s.dataset, s.model.partition("_bn")[0]): s for s in load_published(FOLDER)}
 
     def value(dataset, method, ipc, model="convnet"):
@@ -56,10 +56,10 @@ def test_a_few_numbers_that_were_read():
     assert value("fashion_mnist", "random", 10) == (73.8, 0.7, False)
     assert value("svhn", "dsa", 50) == (84.4, 0.4, True)
     assert value("tiny_imagenet", "ncfm", 1) == (18.2, 0.5, True)
-    assert value("cifar10", "ftd", 1) == (46.8, 0.3, True)  # the paper's own before others' quotes
+    assert value("cifar10", "ftd", 1) == (46.8, 0.3, True)  # the number of the paper itself comes first
     assert value("cifar100", "datm", 50) == (55.0, 0.2, True)
     assert value("imagesquawk", "mtt", 10) == (52.3, 1.0, True)
-    assert value("cifar10", "full", 50) == (84.8, 0.1, True)  # at any IPC
+    assert value("cifar10", "full", 50) == (84.8, 0.1, True)  # the same for every IPC
     assert value("cifar100", "infer", 10, "resnet18") == (45.2, None, True)
     assert value("cifar100", "edc", 10, "resnet18") == (63.7, None, False)
     by_name = {s.model: s for s in sets.values() if s.dataset == "imagenet1k"}
@@ -68,7 +68,7 @@ def test_a_few_numbers_that_were_read():
     }
     assert large[18].at("sre2l", 50)[0].mean == 46.8
     assert large[101].at("cda", 200)[0].mean == 68.4
-    assert sets["fashion_mnist", "convnet"].at("datadam", 1) == []  # none was found
+    assert sets["fashion_mnist", "convnet"].at("datadam", 1) == []  # no number is known
 
 
 CELL = {"method": "dc", "ipc": 1, "mean": 70.5, "std": 0.6, "protocol": "p", "source": "s", "verified": True}
@@ -86,18 +86,18 @@ CELL = {"method": "dc", "ipc": 1, "mean": 70.5, "std": 0.6, "protocol": "p", "so
         {"note": "unknown field"},
     ],
 )
-def test_cells_that_are_refused(tmp_path, cell):
+def test_invalid_cells_are_rejected(tmp_path, cell):
     text = json.dumps({"dataset": "x", "model": "convnet", "unit": "percent", "cells": [CELL | cell]})
     (tmp_path / "x.json").write_text(text)
     with pytest.raises(ValueError, match=r"x\.json"):
         load_published(tmp_path)
 
 
-def test_no_field_has_a_default_that_hides_where_a_number_is_from():
+def test_all_fields_are_required():
     assert all(field.is_required() for field in Published.model_fields.values())
 
 
-def test_one_file_a_dataset_and_one_number_a_source(tmp_path):
+def test_files_and_numbers_are_unique(tmp_path):
     with pytest.raises(ValueError, match="no such folder"):
         load_published(tmp_path / "none")
     head = {"model": "convnet", "unit": "percent"}

@@ -1,4 +1,4 @@
-"""The sets in `leaderboards/sets` are whole, and each is the one that an entry scored."""
+"""The sets in `leaderboards/sets` are valid, and each was evaluated by an entry."""
 
 from pathlib import Path
 
@@ -12,15 +12,15 @@ SETS = sorted(p for p in (ROOT / "sets").glob("*/*") if p.is_dir())
 
 
 @pytest.fixture(scope="module")
-def scored():
+def evaluated():
     return {
         digest for path in (ROOT / "entries").glob("*/*.json") for digest in load_record(path).set_digests
     }
 
 
 @pytest.mark.parametrize("folder", SETS, ids=lambda p: p.name)
-def test_a_committed_set_is_the_one_that_was_scored(folder, scored):
+def test_a_committed_set_is_valid_and_was_evaluated(folder, evaluated):
     syn, card = storage.load(folder)
     syn.check_ipc(card.ipc)
     assert len(syn.pictures()[0]) >= len(card.class_names)
-    assert storage.digest(folder) in scored
+    assert storage.digest(folder) in evaluated

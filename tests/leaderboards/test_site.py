@@ -1,4 +1,4 @@
-"""The site as files: whole or not there, the same bytes, every link leads somewhere, nothing foreign in a page."""
+"""The files of the site: deterministic, complete or unchanged, without broken links or untrusted HTML."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ ROOT = Path(__file__).parents[2] / "leaderboards"
 
 @pytest.fixture
 def entries(record, put):
-    """A board of five entries with a control that diverged, one of a graph, one of other networks, one of steps."""
+    """A board of six entries, one of them diverged, and boards of graphs, cross_arch and continual learning."""
     hard = {"evaluator": "graph", "dataset": "NCI1", "main_metric": "auc", "model": "gin"}
 
     def scores(**metrics):
@@ -80,13 +80,13 @@ def table(page: Path, name="rows"):
     return json.loads(match[1])
 
 
-def test_other_networks_stand_beside_the_own(site):
+def test_cross_architecture_table(site):
     (columns, rows) = table(site / "cross_arch.html", "rows1").values()
     assert [c["label"] for c in columns][2:] == ["convnet(width=32)", "mlp", "vgg11"]
     assert "(-10.0 ± 0.0)" in rows[0]["cells"][3]["text"] and "(-30.0 ± 0.0)" in rows[0]["cells"][4]["text"]
 
 
-def test_every_link_leads_somewhere(site):
+def test_no_link_is_broken(site):
     broken = []
     for page in site.rglob("*.html"):
         text = page.read_text()
@@ -98,14 +98,14 @@ def test_every_link_leads_somewhere(site):
     assert broken == []
 
 
-def test_nothing_is_asked_from_elsewhere(site):
+def test_no_external_requests(site):
     for page in [*site.rglob("*.html"), site / "site.js", site / "site.css"]:
         addresses = set(re.findall(r"https?://[^\s\"'<)]+", page.read_text()))
         assert addresses <= {"http://www.w3.org/2000/svg"}, page
 
 
-def test_foreign_text_is_text(site):
-    """A note of a stranger's record ends no script and starts no element."""
+def test_untrusted_text_is_escaped(site):
+    """A note of an untrusted record cannot end a script or start an element."""
     pages = "".join(p.read_text() for p in site.rglob("*.html"))
     assert "<script>alert" not in pages and "<b>nan" not in pages
     assert "&lt;script&gt;alert(1)" in pages and "loss is &lt;b&gt;nan" in pages
@@ -113,9 +113,9 @@ def test_foreign_text_is_text(site):
 
 def test_rows_of_a_board(site):
     (page,) = (site / "boards").glob("fashion_mnist--hard-*.html")
-    made = table(page)
-    names = [c["id"] for c in made["columns"]]
-    rows = [dict(zip(names, row["cells"], strict=True)) for row in made["rows"]]
+    data = table(page)
+    names = [c["id"] for c in data["columns"]]
+    rows = [dict(zip(names, row["cells"], strict=True)) for row in data["rows"]]
     assert [(r["method"]["text"], r["ipc"]) for r in rows] == [
         ("dm", 1),
         ("</script><script>alert(2)", 5),
@@ -135,17 +135,17 @@ def test_rows_of_a_board(site):
 
 def test_control_rows_of_graphs(site):
     (page,) = (site / "boards").glob("NCI1--*.html")
-    made = table(page)
-    assert [r["cells"][0] for r in made["rows"] if r.get("control")] == ["size_only (no set)"]
-    assert "permuted" in [c["id"] for c in made["columns"]]
+    data = table(page)
+    assert [r["cells"][0] for r in data["rows"] if r.get("control")] == ["size_only (no set)"]
+    assert "permuted" in [c["id"] for c in data["columns"]]
 
 
-def test_curves_of_steps(site):
-    made = table(site / "continual.html", "plot1")
-    assert made["traces"][0]["x"] == [1, 2] and made["traces"][0]["y"] == pytest.approx([91, 71])
+def test_continual_learning_plot(site):
+    (trace, *_) = table(site / "continual.html", "plot1")["traces"]
+    assert trace["x"] == [1, 2] and trace["y"] == pytest.approx([91, 71])
 
 
-def test_an_entry_keeps_its_address(site, entries):
+def test_an_entry_has_a_permanent_address(site, entries):
     for path in entries.glob("*.json"):
         digest = path.stem.rpartition("-")[2]
         assert (site / "entries" / f"{digest}.json").read_bytes() == path.read_bytes()
@@ -160,33 +160,33 @@ def test_downloads(site, entries):
     assert "tabular" in tex.read_text()
 
 
-def test_the_same_entries_give_the_same_bytes(site, entries, tmp_path):
+def test_the_site_is_deterministic(site, entries, tmp_path):
     before = {p.relative_to(site): p.read_bytes() for p in site.rglob("*") if p.is_file()}
     build_site(entries, ROOT / "published", tmp_path / "sets", site)
     assert {p.relative_to(site): p.read_bytes() for p in site.rglob("*") if p.is_file()} == before
 
 
-def test_it_is_whole_or_the_old_one(site, entries, tmp_path, record):
+def test_a_failed_build_does_not_change_the_site(site, entries, tmp_path, record):
     before = sorted(site.rglob("*"))
     broken = record("dm", 50, [[7.0]])
     broken.save(entries / entry_name(broken))
-    with pytest.raises(ValueError, match="is no share"):
+    with pytest.raises(ValueError, match=r"must be a fraction in \[0, 1\]"):
         build_site(entries, ROOT / "published", tmp_path / "sets", site)
     assert sorted(site.rglob("*")) == before and not list(tmp_path.glob(".site*"))
 
 
-def test_another_folder_is_left_alone(entries, tmp_path):
+def test_a_folder_with_other_files_is_not_changed(entries, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="holds something else"):
+    with pytest.raises(FileExistsError, match="has files but no site"):
         build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
 
 
-def test_what_others_put_beside_it_stays(site, entries, tmp_path):
+def test_other_files_in_the_site_are_kept(site, entries, tmp_path):
     (site / ".git").mkdir()
     (site / "CNAME").write_text("board.example")
-    (site / "entries" / "old.html").write_text("of nobody")
+    (site / "entries" / "old.html").write_text("not from a build")
     (site / "site.css").write_text("changed")
     gone = next((site / "entries").glob("*.json"))
     next(entries.glob(f"*{gone.stem}.json")).unlink()
@@ -196,9 +196,9 @@ def test_what_others_put_beside_it_stays(site, entries, tmp_path):
     assert (site / "site.css").read_text() != "changed"
 
 
-def test_two_boards_of_one_address_are_refused(put, record, tmp_path):
+def test_two_boards_with_the_same_address_are_rejected(put, record, tmp_path):
     entries = put(*(record("dm", 1, [[0.5, 0.6]], dataset=name) for name in ("a b", "a_b")))
-    with pytest.raises(ValueError, match="differ in punctuation alone"):
+    with pytest.raises(ValueError, match="differ only in punctuation"):
         build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s")
 
 
@@ -209,7 +209,7 @@ def test_a_long_name_is_cut(put, record, tmp_path):
     assert len(page.name) < 210
 
 
-def test_sets_that_are_none_are_left_out(entries, tmp_path, capsys):
+def test_folders_that_are_not_sets_are_left_out(entries, tmp_path, capsys):
     whole = {"sha256": {"preview.png": ""}, "config": {"model": {}, "method": {}, "dataset": {}, "ipc": 1}}
     whole |= {"method": "dm", "dataset": "digits"}
     broken = [
@@ -226,13 +226,13 @@ def test_sets_that_are_none_are_left_out(entries, tmp_path, capsys):
     assert not (tmp_path / "s" / "sets").exists()
     page = (tmp_path / "s" / "sets.html").read_text()
     assert "dd-bench pull" in page and "SITE" not in page
-    said = capsys.readouterr().err.splitlines()
-    assert len(said) == len(texts) and all("is not a valid card" in line for line in said)
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == len(texts) and all("is not a valid card" in line for line in lines)
 
 
 @pytest.fixture
 def some_sets(tmp_path):
-    """Two committed sets, a third that was changed, and one whose name is none for a URL."""
+    """Two committed sets, a third that was changed, and one whose name cannot be part of a URL."""
     names = ["dm-fashion_mnist-ipc1-*", "dm-fashion_mnist-ipc10-*", "mirage-MUTAG-ipc10-*"]
     found = [sorted((ROOT / "sets").glob(f"*/{name}"))[0] for name in names]
     for folder in found:
@@ -243,7 +243,7 @@ def some_sets(tmp_path):
 
 
 def test_sets_of_the_site_can_be_pulled(entries, some_sets, tmp_path, monkeypatch, capsys):
-    """As its pages say: whole ones, each with all of its files, from a server that lists nothing."""
+    """The valid sets can be pulled with all their files, from a server that does not list folders."""
     from dd_bench.cli.inspect import list_choices
     from dd_bench.hub.hub import pull, sets_at
 
@@ -258,19 +258,19 @@ def test_sets_of_the_site_can_be_pulled(entries, some_sets, tmp_path, monkeypatc
         ["mirage", "MUTAG", 10, whole[1]],
         ["dm", "fashion_mnist", 1, whole[0]],
     ]
-    with silent(tmp_path / "s") as url:
+    with file_server(tmp_path / "s") as url:
         assert [Path(f.url).name for f in sets_at(f"{url}/sets")] == whole
         for name in whole:
-            kept = pull(f"{url}/sets/{name}")
-            theirs = {p.name: p.read_bytes() for p in (some_sets / name).iterdir()}
-            assert {p.name: p.read_bytes() for p in kept.iterdir()} == theirs
+            pulled = pull(f"{url}/sets/{name}")
+            expected = {p.name: p.read_bytes() for p in (some_sets / name).iterdir()}
+            assert {p.name: p.read_bytes() for p in pulled.iterdir()} == expected
         (tmp_path / "s" / "sets" / "index.json").write_text('{"sets": ["../boards"]}')
         assert list_choices(["--remote", f"{url}/sets"]) == 1
         assert 'index.json is not {"sets": [names of folders]}' in " ".join(capsys.readouterr().err.split())
 
 
-def test_a_stranger_s_set_brings_no_file_of_its_own(entries, some_sets, tmp_path, capsys):
-    """Neither a page that would run at the address of the site, nor what lies elsewhere where it is built."""
+def test_an_untrusted_set_adds_no_other_files(entries, some_sets, tmp_path, capsys):
+    """A set cannot add HTML to the site, or publish files from outside its folder through links."""
     (whole,) = some_sets.glob("dm-fashion_mnist-ipc1-*")
     for folder in some_sets.iterdir():
         if folder != whole:
@@ -295,24 +295,24 @@ def test_a_stranger_s_set_brings_no_file_of_its_own(entries, some_sets, tmp_path
     (whole / "provenance.json").symlink_to(tmp_path / "device")
     build_site(entries, ROOT / "published", some_sets, tmp_path / "s")
     assert {p.name for p in (tmp_path / "s" / "sets").iterdir()} == {whole.name, "odd", "index.json"}
-    assert (tmp_path / "s" / ".nojekyll").is_file(), "or README.md of a stranger would be a page"
+    assert (tmp_path / "s" / ".nojekyll").is_file(), "otherwise GitHub Pages renders the README.md of a set"
     assert not (tmp_path / "s" / "sets" / whole.name / "provenance.json").exists()
-    said = capsys.readouterr().err
-    for name, why in (
-        ("a_page", "its card names index.html"),
-        ("linked", "preview.png is a link"),
-        ("linked_folder", "linked_folder is a link"),
+    err = capsys.readouterr().err
+    for name, reason in (
+        ("a_page", "its card lists index.html"),
+        ("linked", "preview.png is a symbolic link"),
+        ("linked_folder", "linked_folder is a symbolic link"),
         ("z_changed", "preview.png is missing or was changed"),
-        ("z_twice", f"is {whole.name} once more"),
-        ("index.json", "its name cannot stand in an address"),
+        ("z_twice", f"is a copy of {whole.name}"),
+        ("index.json", "its name cannot be part of a URL"),
     ):
-        assert re.search(rf"left out of the site: \S+/{re.escape(name)}:? {re.escape(why)}", said), (
+        assert re.search(rf"left out of the site: \S+/{re.escape(name)}:? {re.escape(reason)}", err), (
             name,
-            said,
+            err,
         )
 
 
-def test_where_the_sets_were_pushed_is_a_url(entries, tmp_path, capsys):
+def test_sets_at_must_be_the_url_of_a_folder(entries, tmp_path, capsys):
     how = ["--entries", str(entries), "--sets", str(ROOT / "sets"), "--out", str(tmp_path / "s")]
     for url in (
         "",
@@ -331,7 +331,7 @@ def test_where_the_sets_were_pushed_is_a_url(entries, tmp_path, capsys):
     assert "dd-bench list --remote &#39;s3://b/our sets&#39;\n" in (tmp_path / "s" / "sets.html").read_text()
 
 
-def test_without_a_script_the_rows_are_a_list(entries, some_sets, tmp_path):
+def test_rows_are_a_list_without_javascript(entries, some_sets, tmp_path):
     build_site(entries, ROOT / "published", some_sets, tmp_path / "s")
 
     def links(name):
@@ -347,17 +347,17 @@ def test_without_a_script_the_rows_are_a_list(entries, some_sets, tmp_path):
         assert (tmp_path / "s" / link).is_file()
 
 
-def test_an_entry_without_its_sets_says_so(record, put, tmp_path):
+def test_an_entry_without_stored_sets_has_a_note(record, put, tmp_path):
     draws = record("random", 1, [[0.5], [0.6]], set_digests=["a" * 64, "b" * 64])
     build_site(put(draws), ROOT / "published", tmp_path / "none", tmp_path / "s")
     (page,) = (tmp_path / "s" / "entries").glob("*.html")
-    assert "None of its 2 sets is kept here" in page.read_text() and "SITE" not in page.read_text()
+    assert "None of the 2 sets is stored here" in page.read_text() and "SITE" not in page.read_text()
     assert f'download="{entry_name(draws)}"' in page.read_text()
 
 
 @contextmanager
-def silent(folder):
-    """A web server of static files that lists no folder, as those of pages are."""
+def file_server(folder):
+    """Serve static files without folder listings, as hosts of static pages do."""
 
     class Handler(SimpleHTTPRequestHandler):
         def __init__(self, *args):
@@ -378,11 +378,11 @@ def silent(folder):
         server.server_close()
 
 
-def test_an_entry_leads_to_its_set(record, put, some_sets, tmp_path):
+def test_an_entry_links_to_its_set(record, put, some_sets, tmp_path):
     (folder,) = some_sets.glob("dm-fashion_mnist-ipc1-*")
     digest = hashlib.sha256((folder / "card.json").read_bytes()).hexdigest()
-    made = put(record("dm", 1, [[0.6, 0.7]], set_digests=[digest]))
-    build_site(made, ROOT / "published", some_sets, tmp_path / "s")
+    entries = put(record("dm", 1, [[0.6, 0.7]], set_digests=[digest]))
+    build_site(entries, ROOT / "published", some_sets, tmp_path / "s")
     (page,) = (tmp_path / "s" / "entries").glob("*.html")
     text = page.read_text()
     assert f"dd-bench pull SITE/sets/{folder.name} --digest {digest[:16]}" in text
@@ -390,18 +390,18 @@ def test_an_entry_leads_to_its_set(record, put, some_sets, tmp_path):
         assert f'href="../sets/{folder.name}/{file.name}" download' in text
     (row,) = [r for r in table(tmp_path / "s" / "sets.html")["rows"] if r["cells"][2] == 1]
     assert row["cells"][0]["href"] == f"entries/{page.name}" and row["cells"][7] == 1
-    assert test_every_link_leads_somewhere(tmp_path / "s") is None
+    test_no_link_is_broken(tmp_path / "s")
 
 
 FORKED = """
 import sys
 from pathlib import Path
 from dd_bench.leaderboards.website import fork_pool, pages, site
-assert "torch" not in sys.modules, "processes with threads at work are not forked"
-fork_pool.cores = lambda: 2
-pages.MANY = 0
+assert "torch" not in sys.modules, "torch starts threads, and a process with threads must not be forked"
+fork_pool.available_cores = lambda: 2
+pages.FORK_THRESHOLD = 0
 if sys.argv[5:]:
-    pages.latex = None  # a defect, in a process of its own
+    pages.latex = None  # makes a forked task fail
 site.build_site(*map(Path, sys.argv[1:5]))
 """
 
@@ -412,7 +412,7 @@ def forked(*arguments):
     )
 
 
-def test_processes_write_the_same_bytes(site, entries, tmp_path):
+def test_forked_processes_write_the_same_bytes(site, entries, tmp_path):
     other = tmp_path / "other"
     done = forked(entries, ROOT / "published", tmp_path / "sets", other)
     assert done.returncode == 0, done.stderr
@@ -422,16 +422,16 @@ def test_processes_write_the_same_bytes(site, entries, tmp_path):
     assert one == many
 
 
-def test_a_process_that_is_killed_is_told():
-    code = (
-        "import os; from dd_bench.leaderboards.website import fork_pool as forks; forks.cores = lambda: 2\n"
+def test_a_killed_process_raises_an_error():
+    code = "import os; from dd_bench.leaderboards.website import fork_pool; fork_pool.available_cores = lambda: 2\n"
+    code += (
+        "fork_pool.run_forked([lambda: None] * 3 + [lambda: os._exit(9)] + [lambda: None] * 5, forked=True)"
     )
-    code += "forks.in_forks([lambda: None] * 3 + [lambda: os._exit(9)] + [lambda: None] * 5, forked=True)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert "a process that wrote pages was killed" in done.stderr
 
 
-def test_a_method_may_be_named_as_a_label_is(record, put, tmp_path):
+def test_a_method_may_be_named_like_a_row_label(record, put, tmp_path):
     entries = put(
         *(
             record(name, 10, [[0.5, 0.6 + i / 100]])
@@ -451,13 +451,13 @@ def test_no_entries(tmp_path, put):
     assert not (tmp_path / "a").exists()
 
 
-def test_a_process_that_fails_leaves_no_site(entries, tmp_path):
+def test_a_failed_forked_task_leaves_no_site(entries, tmp_path):
     done = forked(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s", "broken")
     assert done.returncode != 0 and "'NoneType' object is not callable" in done.stderr
     assert not (tmp_path / "s").exists() and not list(tmp_path.glob(".s.*"))
 
 
-def test_citations_are_of_their_method_and_data(record):
+def test_citations_of_method_and_dataset(record):
     cards = [
         {"method": "random", "dataset": "digits", "citations": ["randomly chosen", "Digits, 1998"]},
         {
@@ -477,7 +477,7 @@ def test_citations_are_of_their_method_and_data(record):
 
 
 def test_a_method_measured_on_the_set_of_another_cites_its_paper(record, tmp_path):
-    """INFER+Dyn is INFER's set under other labels; the card of the set names `infer`."""
+    """INFER+Dyn is evaluated on INFER's set with other labels; the card of the set names `infer`."""
     card = {"method": "infer", "dataset": "fashion_mnist", "citations": ["INFER, 2025", "Fashion, 2017"]}
     entries = [record("infer_dyn", 10, [[0.5]], set_digests=["5e7"]), record("dm", 10, [[0.5]])]
     pages = Pages(tmp_path, entries, [], tmp_path)
@@ -497,7 +497,7 @@ def test_the_command(entries, tmp_path, capsys):
     assert not (tmp_path / "s" / "sets" / "index.json").exists()
 
 
-def test_the_extra_is_named(entries, tmp_path, monkeypatch):
+def test_the_message_names_the_optional_dependency(entries, tmp_path, monkeypatch):
     monkeypatch.setitem(__import__("sys").modules, "plotly.offline", None)
     with pytest.raises(ImportError, match=r"pip install 'dd-bench\[site\]'"):
         build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s")

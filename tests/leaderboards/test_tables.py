@@ -1,4 +1,4 @@
-"""After a change of the golden tables that is meant: `DD_BENCH_GOLDEN=1 pytest tests/leaderboards`."""
+"""Tables of boards. To update the golden tables after an intended change: `make golden`."""
 
 import csv
 import io
@@ -55,7 +55,7 @@ def read(folder):
 def test_golden(board, put, papers, tmp_path, suffix):
     build(put(*board), papers, tmp_path / "out")
     text = (tmp_path / "out" / f"{SLUG}.{suffix}").read_text()
-    for r in board:  # a new field of the record is no change of the tables
+    for r in board:  # a new field of the record changes digests, but not the tables
         text = text.replace(r.digest, "0" * 64).replace(r.digest[:16], "0" * 16)
     golden = GOLDEN / f"board.{suffix}"
     if os.environ.get("DD_BENCH_GOLDEN"):
@@ -63,7 +63,7 @@ def test_golden(board, put, papers, tmp_path, suffix):
     assert text == golden.read_text()
 
 
-def test_the_same_bytes_whatever_the_order(board, put, papers, tmp_path, monkeypatch):
+def test_the_output_does_not_depend_on_the_order(board, put, papers, tmp_path, monkeypatch):
     build(put(*board, folder="a"), papers, tmp_path / "out_a")
     shuffled = random.Random(0).sample(board, len(board))
     folder = put(*shuffled, folder="b")
@@ -75,17 +75,17 @@ def test_the_same_bytes_whatever_the_order(board, put, papers, tmp_path, monkeyp
     assert read(tmp_path / "out_a") == read(tmp_path / "out_b")
 
 
-def test_boards_part_label_modes_and_datasets(board, put):
-    made = boards(load_entries(put(*board)), [])
-    assert [(b.track.dataset, b.track.label_mode, len(b.records)) for b in made] == [
+def test_label_modes_and_datasets_have_separate_boards(board, put):
+    found = boards(load_entries(put(*board)), [])
+    assert [(b.track.dataset, b.track.label_mode, len(b.records)) for b in found] == [
         ("fashion_mnist", "hard", 10),
         ("fashion_mnist", "soft", 1),
         ("mutag", "hard", 1),
     ]
 
 
-def test_a_board_of_soft_labels_shows_random_images_of_the_hard_one(board, put, papers, tmp_path):
-    """Beside what is ranked, and not in it: other labels are another track."""
+def test_a_soft_label_board_shows_the_random_baseline_with_hard_labels(board, put, papers, tmp_path):
+    """The baseline is not ranked, because it belongs to another track."""
     hard, soft, _ = boards(board, [])
     assert soft.rows["random, hard labels"][0].record is hard.rows["random"][1].record
     assert soft.rows["random, hard labels"][0].place is None
@@ -93,34 +93,34 @@ def test_a_board_of_soft_labels_shows_random_images_of_the_hard_one(board, put, 
     build(put(*board), papers, tmp_path / "out")
     text = (tmp_path / "out" / f"{SLUG.replace('hard--convnet', 'soft--convnet')}.md").read_text()
     assert re.search(r"\| random, hard labels \| +71\.2 ± 1\.1 \(n=5 in 2 sets\) \|", text)
-    assert "- random, hard labels: from the board of hard labels under the same protocol, not ranked" in text
+    assert "- random, hard labels: from the hard-label board of the same protocol. It is not ranked." in text
     other = [r for r in board if r.method != "random"]
     assert "random, hard labels" not in boards(other, [])[1].rows
     assert boards(other, [])[1].warnings == ["no random baseline on this board"]
 
 
-def test_rows_baselines_first_then_by_name(record):
+def test_baselines_come_first_and_other_rows_are_sorted_by_name(record):
     methods = ["zeta", "kmeans", "alpha", "kcenter", "full", "herding", "random"]
-    [made] = boards([record(m, 1, [[0.1, 0.2]]) for m in methods], [])
-    assert list(made.rows) == ["full", "random", "herding", "kcenter", "kmeans", "alpha", "zeta"]
+    [found] = boards([record(m, 1, [[0.1, 0.2]]) for m in methods], [])
+    assert list(found.rows) == ["full", "random", "herding", "kcenter", "kmeans", "alpha", "zeta"]
 
 
-def test_full_is_an_upper_bound_and_not_the_best(board):
-    made = boards(board, [])[0]
-    assert [c.place for c in made.rows["full"]] == [None, None]
-    assert made.rows["full"][0].record is made.rows["full"][1].record  # it has no IPC
-    assert [c.place for c in made.rows["dm"]] == ["best", "best"]
-    assert made.rows["dc"][0].place == "tied"
-    assert made.rows["dsa"][1].place == "untested"  # the highest mean of its column, of one network
+def test_full_is_not_ranked(board):
+    found = boards(board, [])[0]
+    assert [c.place for c in found.rows["full"]] == [None, None]
+    assert found.rows["full"][0].record is found.rows["full"][1].record  # it has no IPC
+    assert [c.place for c in found.rows["dm"]] == ["best", "best"]
+    assert found.rows["dc"][0].place == "tied"
+    assert found.rows["dsa"][1].place == "untested"  # the highest mean of its column, but of one network
 
 
-def test_full_makes_no_column_of_its_own(record):
+def test_full_adds_no_column(record):
     full, random = record("full", 1, [[0.9, 0.91]]), record("random", 10, [[0.5, 0.6]])
     assert [(b.ipcs, b.warnings) for b in boards([full, random], [])] == [([10], [])]
     assert boards([full], [])[0].ipcs == [1]
 
 
-def test_one_network_is_neither_bold_nor_tied(board, put, papers, tmp_path):
+def test_a_single_network_is_not_ranked(board, put, papers, tmp_path):
     build(put(*board), papers, tmp_path / "out")
     text = (tmp_path / "out" / f"{SLUG}.md").read_text()
     assert "90.0 (n=1) [‡]" in text
@@ -132,9 +132,13 @@ def test_one_network_is_neither_bold_nor_tied(board, put, papers, tmp_path):
     [
         ({"status": "skipped", "sets": []}, {}, "no random baseline on this board"),
         ({}, {"ipc": 10}, "no random baseline on this board at IPC 10"),
-        ({"selection": "best_on_test"}, {"selection": "best_on_test"}, "picked by their test score"),
+        ({"selection": "best_on_test"}, {"selection": "best_on_test"}, "selected by their test score"),
         ({}, {"real_digest": "other"}, "2 versions of the real set"),
-        ({}, {"code": Code(version="9", numbers=2, revision=None, dirty=None)}, "results differ"),
+        (
+            {},
+            {"code": Code(version="9", numbers=2, revision=None, dirty=None)},
+            "code with different results",
+        ),
     ],
 )
 def test_warnings(record, put, papers, tmp_path, control, method, warning):
@@ -148,12 +152,12 @@ def test_warnings(record, put, papers, tmp_path, control, method, warning):
     assert warning in (out / "index.md").read_text()
 
 
-def test_no_warning_where_nothing_is_wrong(record):
-    [made] = boards([record("random", 1, [[0.5, 0.6]]), record("dm", 1, [[0.7, 0.6]])], [])
-    assert made.warnings == []
+def test_no_warnings_on_a_valid_board(record):
+    [found] = boards([record("random", 1, [[0.5, 0.6]]), record("dm", 1, [[0.7, 0.6]])], [])
+    assert found.warnings == []
 
 
-def test_published_numbers_stand_apart_with_their_source(board, put, papers, tmp_path):
+def test_published_numbers_have_their_own_column_and_a_source(board, put, papers, tmp_path):
     build(put(*board), papers, tmp_path / "out")
     text = (tmp_path / "out" / f"{SLUG}.md").read_text()
     header, _, *rows = [line for line in text.splitlines() if line.startswith("|")]
@@ -168,11 +172,11 @@ def test_published_numbers_stand_apart_with_their_source(board, put, papers, tmp
     assert cells["full"][1] == cells["full"][3] == "93.5 ± 0.1 [a†]"
     assert cells["dc"][1] == "70.5 ± 0.6 [b] / 70.7 [c]"
     assert cells["dc"][3] == ""
-    assert "mtt" not in cells  # a row needs something measured
+    assert "mtt" not in cells  # there is no row without a measurement
     assert "- [b] README; 300 epochs" in text
-    assert "- [†] from memory, not re-read" in text
+    assert "- [†] Quoted from memory" in text
     soft = (tmp_path / "out" / f"{SLUG.replace('hard--convnet', 'soft--convnet')}.md").read_text()
-    assert "†" not in soft  # no mark without a number that needs it
+    assert "†" not in soft  # no legend for a mark that is not used
     page = (tmp_path / "out" / "published.md").read_text()
     assert "75.1 ± 0.9†" in page and "70.5 ± 0.6 " in page
 
@@ -180,12 +184,12 @@ def test_published_numbers_stand_apart_with_their_source(board, put, papers, tmp
 @pytest.mark.parametrize(
     "change", [{"model": "convnet3"}, {"evaluator": "continual"}, {"dataset": "mnist"}, {"main_metric": "x"}]
 )
-def test_published_numbers_keep_to_boards_they_suit(record, change):
-    [made] = boards([record("dc", 1, [[0.5, 0.6]], **change)], [PUBLISHED])
-    assert not made.quoted(0)
+def test_published_numbers_are_only_on_matching_boards(record, change):
+    [found] = boards([record("dc", 1, [[0.5, 0.6]], **change)], [PUBLISHED])
+    assert not found.has_published(0)
 
 
-def test_csv_is_raw_and_complete(board, put, papers, tmp_path):
+def test_csv_has_all_records_unrounded(board, put, papers, tmp_path):
     build(put(*board), papers, tmp_path / "out")
     rows = list(csv.DictReader(io.StringIO((tmp_path / "out" / "records.csv").read_text())))
     assert len(rows) == len(board)
@@ -200,24 +204,24 @@ def test_csv_is_raw_and_complete(board, put, papers, tmp_path):
     assert by_key[board[9].key]["reason"] == board[9].reason
 
 
-def test_an_accuracy_is_in_percent_and_another_metric_is_not(board, put, papers, tmp_path):
+def test_only_accuracy_is_in_percent(board, put, papers, tmp_path):
     build(put(*board), papers, tmp_path / "out")
     [text] = [path.read_text() for path in (tmp_path / "out").glob("mutag/*.md")]
     assert "# mutag: auc\n" in text and "0.6050 ± 0.0071 (n=2)" in text
 
 
-def test_variants_get_a_row_and_say_what_they_change(board):
-    made = boards(board, [])[0]
-    assert "dm #2" in made.rows
-    assert made.variants == [f"dm #2 at IPC 1: entry {board[5].digest[:16]}, with method.lr_img=5.0"]
+def test_variants_have_a_row_and_a_note(board):
+    found = boards(board, [])[0]
+    assert "dm #2" in found.rows
+    assert found.variants == [f"dm #2 at IPC 1: entry {board[5].digest[:16]}, with method.lr_img=5.0"]
 
 
 def test_a_board_without_entries(put, papers, tmp_path):
     build(put(), papers, tmp_path / "out")
-    assert "No board yet" in (tmp_path / "out" / "index.md").read_text()
+    assert "No boards yet" in (tmp_path / "out" / "index.md").read_text()
 
 
-def test_two_boards_never_share_a_file(record, put, papers, tmp_path):
+def test_two_boards_with_the_same_file_name_are_rejected(record, put, papers, tmp_path):
     folder = put(record("dc", 1, [[0.1, 0.2]], model="a b"), record("dc", 1, [[0.1, 0.2]], model="a/b"))
     with pytest.raises(ValueError, match="punctuation"):
         build(folder, papers, tmp_path / "out")
@@ -239,18 +243,18 @@ def test_latex_escapes_every_special_character():
     assert LATEX.tied.format("1") == r"\underline{1}"
 
 
-def test_markdown_escapes_what_a_stranger_wrote():
+def test_markdown_escapes_untrusted_text():
     assert escape_markdown("a|b\n<script>*x* _y_ lr_img `z`") == r"a\|b &lt;script>\*x\* \_y\_ lr_img \`z\`"
     assert MARKDOWN.mark.format("1") == " [1]"
 
 
-def test_markdown_columns_line_up():
+def test_markdown_columns_are_aligned():
     lines = markdown_table(["Method", "IPC 1"], [["a", "≈ 70.0 ± 0.6"], ["longer name", ""]]).splitlines()
     assert len({len(line) for line in lines}) == 1
     assert {line.index("|", 1) for line in lines} == {14}
 
 
-def test_every_latex_row_has_every_column(board, put, papers, tmp_path):
+def test_latex_rows_have_all_columns(board, put, papers, tmp_path):
     build(put(*board), papers, tmp_path / "out")
     text = (tmp_path / "out" / f"{SLUG}.tex").read_text()
     body = text[text.index("\\midrule") : text.index("\\bottomrule")].splitlines()[1:-1]
@@ -261,5 +265,5 @@ def test_every_latex_row_has_every_column(board, put, papers, tmp_path):
     assert text.isascii()
 
 
-def test_source_letters_go_on_after_z():
+def test_source_letters_after_z():
     assert [boards_module._letter(i) for i in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]

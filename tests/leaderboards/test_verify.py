@@ -1,4 +1,4 @@
-"""Entries trained anew: what agrees, what does not, and what is refused before anything is trained."""
+"""Verification of entries: verdicts on retrained networks, and checks before anything is trained."""
 
 import json
 import shutil
@@ -10,14 +10,14 @@ import pytest
 from dd_bench.leaderboards.admission.verify import main
 from dd_bench.leaderboards.cli import main as leaderboard
 from dd_bench.leaderboards.core.entries import entry_name
-from dd_bench.leaderboards.core.verified import judge, save_verdict, tolerance, verdicts
+from dd_bench.leaderboards.core.verified import compare_retrained, save_verdict, tolerance, verdicts
 from dd_bench.records.record import Code, load_record
 
 CODE = Code(version="0", numbers=1, revision=None, dirty=None)
 
 
-def test_the_tolerance_holds_what_it_says():
-    """Of 4000 entries of five networks, 99 % hold the mean of two more of the same population."""
+def test_coverage_of_the_tolerance():
+    """For 99 % of 4000 entries with five networks, the mean of two more networks is within the tolerance."""
     draw = np.random.default_rng(0)
     hits = 0
     for _ in range(4000):
@@ -27,55 +27,57 @@ def test_the_tolerance_holds_what_it_says():
     assert 0.984 < hits / 4000 < 0.996
 
 
-def test_judging(record):
+def test_verdicts(record):
     entry = record("dm", 10, [[0.70, 0.72, 0.71, 0.73, 0.69]])
 
     def of(*again, entry=entry):
-        return judge(entry, dict(enumerate(again)), CODE, "here", "2026-01-01T00:00:00+00:00")
+        return compare_retrained(entry, dict(enumerate(again)), CODE, "here", "2026-01-01T00:00:00+00:00")
 
     assert of(0.70, 0.72, 0.71, 0.73, 0.69).verdict == "verified"
     assert of(0.705, 0.722, 0.713, 0.725, 0.692).verdict == "verified"
     assert of(0.65, 0.66, 0.64, 0.65, 0.66).verdict == "out of tolerance"
     some = of(0.70, 0.72)
-    assert some.same and some.verdict == "verified in part" and "2 of 5 networks" in some.told()
+    assert some.same and some.verdict == "verified in part" and "2 of 5 networks" in some.summary()
     assert of(0.701, 0.718).verdict == "too few networks to tell"
     assert of(0.50, 0.51).verdict == "out of tolerance"
     with pytest.raises(ValueError, match="has no network 5"):
         of(*[0.7] * 6)
-    with pytest.raises(ValueError, match="no spread"):
+    with pytest.raises(ValueError, match="has no spread"):
         of(0.6, entry=record("dm", 10, [[0.7]]))
 
 
-def test_what_a_forger_changes_is_not_verified(record):
-    """Networks that nobody trained anew may be anything, and a wide spread widens no tolerance."""
+def test_forged_values_are_not_verified(record):
+    """Networks that were not retrained may be forged, and a forged spread does not widen the tolerance."""
     lifted = record("dm", 10, [[0.70, 0.72, 0.99, 0.99, 0.99]])
-    first = judge(lifted, {0: 0.70, 1: 0.72}, CODE, "here", "2026")
+    first = compare_retrained(lifted, {0: 0.70, 1: 0.72}, CODE, "here", "2026")
     assert first.verdict == "verified in part"
-    every = judge(lifted, dict(enumerate([0.70, 0.72, 0.71, 0.73, 0.69])), CODE, "here", "2026")
+    every = compare_retrained(lifted, dict(enumerate([0.70, 0.72, 0.71, 0.73, 0.69])), CODE, "here", "2026")
     assert every.verdict == "out of tolerance"
 
 
-def test_a_short_look_does_not_replace_a_long_one(record, tmp_path):
+def test_a_verdict_is_not_replaced_by_one_on_fewer_networks(record, tmp_path):
     values = [0.70, 0.72, 0.71, 0.73, 0.69]
 
     def of(*again):
         entry = record("dm", 10, [values])
-        return judge(entry, dict(enumerate(again)), CODE, "here", "2026-01-01T00:00:00+00:00")
+        return compare_retrained(entry, dict(enumerate(again)), CODE, "here", "2026-01-01T00:00:00+00:00")
 
     long, short, far = of(*values), of(*values[:2]), of(0.5, 0.51)
     path = save_verdict(short, tmp_path)
     assert save_verdict(long, tmp_path) == path and "5 of 5" in verdicts(tmp_path)[long.entry]
     for other in (short, far):
-        with pytest.raises(FileExistsError, match=r"stays, of verified: 5 of 5 .* With --replace"):
+        with pytest.raises(
+            FileExistsError, match=r"was not replaced, it has verified: 5 of 5 .*add --replace"
+        ):
             save_verdict(other, tmp_path)
     save_verdict(far, tmp_path, replace=True)
-    with pytest.raises(FileExistsError, match="stays, of out of tolerance"):
+    with pytest.raises(FileExistsError, match="was not replaced, it has out of tolerance"):
         save_verdict(long, tmp_path)
 
 
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
-    """An entry of digits, measured here, with its set beside it."""
+    """An entry of digits from a short run, and its folder of sets."""
     import subprocess
     import sys
 
@@ -97,7 +99,7 @@ def board(tmp_path_factory):
 
 @pytest.fixture
 def own(board, tmp_path):
-    """A copy of it, to change."""
+    """A copy of the entry and its sets that a test may change."""
     shutil.copytree(board[1], tmp_path / "sets")
     folder = tmp_path / "entries" / "digits"
     folder.mkdir(parents=True)
@@ -105,7 +107,7 @@ def own(board, tmp_path):
 
 
 def changed(entry: Path, **values) -> Path:
-    """The entry with other fields, under the name that fits its new digest: what a forger would hand in."""
+    """Change fields of an entry and rename it to match its new digest, as a forger would."""
     record = load_record(entry).model_copy(update=values)
     entry.unlink()
     return record.save(entry.parent / entry_name(record))
@@ -117,17 +119,15 @@ def test_an_entry_is_verified(own, capsys, monkeypatch):
     monkeypatch.chdir(entry.parent)
     assert main([entry.name, "--sets", str(sets)]) == 0
     out = capsys.readouterr().out
-    assert (
-        "as it was added" in out
-        and "verified: 3 of 3 networks trained anew, the same to the last digit" in out
-    )
-    ((digest, told),) = verdicts(entry.parents[2] / "verified").items()
-    assert digest == load_record(entry).digest and told.startswith("verified")
+    assert "unchanged since it was added" in out
+    assert "verified: 3 of 3 networks retrained, values identical" in out
+    ((digest, summary),) = verdicts(entry.parents[2] / "verified").items()
+    assert digest == load_record(entry).digest and summary.startswith("verified")
 
 
 @pytest.mark.slow
-def test_scores_that_are_too_good(own, capsys):
-    """The name fits the content: only training anew can tell."""
+def test_forged_scores_are_not_verified(own, capsys):
+    """The file name matches the content, so only retraining can detect the change."""
     entry, sets = own
     better = [s.model_copy(update={"value": min(1.0, s.value + 0.3)}) for s in load_record(entry).scores]
     entry = changed(entry, scores=better)
@@ -136,8 +136,8 @@ def test_scores_that_are_too_good(own, capsys):
     assert "out of tolerance" in out or "too few networks to tell" in out
 
 
-def test_a_record_calls_nothing(own, capsys, tmp_path):
-    """A nested `_target_` would be called by Hydra: such a record is refused before anything is composed."""
+def test_a_record_cannot_call_code(own, capsys, tmp_path):
+    """Hydra would call a nested `_target_`, so such a record is rejected before the configuration is composed."""
     entry, sets = own
     data = load_record(entry).config
     evil = {"_target_": "pathlib.Path.touch", "_args_": [str(tmp_path / "called")]}
@@ -145,29 +145,31 @@ def test_a_record_calls_nothing(own, capsys, tmp_path):
         config = data | {group: data[group] | {key: {"a": evil}}}
         entry = changed(entry, config=config)
         assert main([str(entry), "--sets", str(sets)]) == 1
-        assert "which is none of a configuration" in capsys.readouterr().err
+        assert "is not a configuration key" in capsys.readouterr().err
     entry = changed(entry, config=data | {"dataset": data["dataset"] | {"root": "a", "q": "${oc.env:HOME}"}})
-    assert main([str(entry), "--sets", str(sets)]) == 1 and "looked up" in capsys.readouterr().err
+    assert main([str(entry), "--sets", str(sets)]) == 1
+    assert "must be a plain value without interpolation" in capsys.readouterr().err
     target = data["dataset"] | {"_target_": "pathlib.Path.touch"}
     entry = changed(entry, config=data | {"dataset": target})
     assert main([str(entry), "--sets", str(sets)]) == 1
-    assert "a record holds names and values" in capsys.readouterr().err and not (tmp_path / "called").exists()
+    assert "a record cannot choose what is called" in capsys.readouterr().err
+    assert not (tmp_path / "called").exists()
 
 
-def test_a_record_is_no_entry(own, tmp_path, capsys):
+def test_options_of_entries_are_rejected_for_records(own, tmp_path, capsys):
     shutil.copy(own[0], tmp_path / "record.json")
     assert main([str(tmp_path / "record.json")]) == 0
     assert main([str(tmp_path / "record.json"), "--networks", "0"]) == 1
-    assert "is no entry, so its set was not looked at" in capsys.readouterr().err
+    assert "is not an entry, so its set was not checked" in capsys.readouterr().err
 
 
-def test_draws_are_not_trained_anew(own, capsys):
+def test_an_entry_with_several_sets_is_not_retrained(own, capsys):
     draws = [s.model_copy(update={"set": i}) for i in (0, 1) for s in load_record(own[0]).scores]
     entry = changed(own[0], set_digests=["a" * 64, "b" * 64], scores=draws)
-    assert main([str(entry)]) == 1, "asked for, and not done"
-    told = capsys.readouterr().out
-    assert "it is of 2 sets, which are not kept. They and its networks are made again by:" in told
-    assert "dd-bench run method=herding" in told
+    assert main([str(entry)]) == 1, "retraining was requested but is not possible"
+    out = capsys.readouterr().out
+    assert "the entry has 2 sets, which are not stored. This command distils and evaluates them again:" in out
+    assert "dd-bench run method=herding" in out
     assert main([str(entry), "--networks", "0"]) == 0
 
 
@@ -177,12 +179,12 @@ def test_draws_are_not_trained_anew(own, capsys):
         ("score", r"was changed after it was added"),
         ("config", r"was changed after it was added"),
         ("tensor", r"synthetic.safetensors was modified or truncated"),
-        ("card", r"is not in .*card\.json is of its method, dataset and IPC: was that card changed"),
-        ("ipc", r"the entry says ipc 2, its set .* 1"),
-        ("data", r"the entry says dataset_digest aaaa"),
+        ("card", r"is not in .*card\.json has the same method, dataset and IPC\. Was this card changed"),
+        ("ipc", r"the entry has ipc 2, but its set .* has 1"),
+        ("data", r"the entry has dataset_digest aaaa"),
     ],
 )
-def test_what_was_tampered_with_is_refused(own, capsys, what, message):
+def test_modified_files_are_rejected(own, capsys, what, message):
     import re
 
     entry, sets = own
@@ -205,15 +207,15 @@ def test_what_was_tampered_with_is_refused(own, capsys, what, message):
         entry = changed(entry, **({"ipc": 2} if what == "ipc" else {"real_digest": "a" * 64}))
     assert main([str(entry), "--sets", str(sets)]) == 1
     err = capsys.readouterr().err
-    assert "refused" in err and re.search(message, err), err
+    assert "failed: " in err and re.search(message, err), err
     assert not (entry.parents[2] / "verified").exists(), "nothing was trained"
 
 
-def test_checked_and_not_trained(own, capsys):
+def test_zero_networks_only_checks_the_files(own, capsys):
     entry, sets = own
     assert main([str(entry), "--networks", "0"]) == 0
     out = capsys.readouterr().out
-    assert "trained anew" not in out and "not looked at: set" in out
+    assert "retrained" not in out and "not checked: set" in out
     assert main([str(entry), "--networks", "0", "--sets", str(sets)]) == 0
     assert "ok  " + str(next(sets.iterdir())) in capsys.readouterr().out
     (next(sets.iterdir()) / "synthetic.safetensors").write_bytes(b"another")
@@ -221,4 +223,4 @@ def test_checked_and_not_trained(own, capsys):
     assert "was modified or truncated" in capsys.readouterr().err
     renamed = entry.rename(entry.with_name("best.json"))
     assert main([str(renamed), "--networks", "0"]) == 1
-    assert "is not named as an entry is" in capsys.readouterr().err
+    assert "is not named like an entry" in capsys.readouterr().err

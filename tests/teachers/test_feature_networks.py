@@ -9,7 +9,7 @@ from PIL import Image
 
 from dd_bench.data.digits import digits
 from dd_bench.evaluation import fresh_networks
-from dd_bench.leaderboards.core.entries import taught_by
+from dd_bench.leaderboards.core.entries import teacher_names
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.card import read_card
@@ -202,7 +202,7 @@ def test_controls_with_stored_labels_of_another_run(dd_bench, tmp_path):
             "the record must have the teachers of the stored labels"
         )
         assert [t.digest for t in r.teachers] == list(stores[source].header.teachers)
-        assert taught_by(r) == "labels of convnet_bn"
+        assert teacher_names(r) == "labels of convnet_bn"
 
 
 class TestErrors:

@@ -1,14 +1,15 @@
-// Tables that sort, filter and remember both in the address; plots that follow the reader's colours. No request leaves.
+// Tables with sorting and filtering, whose state is stored in the URL fragment, and plots that follow the colour scheme.
+// The page sends no network requests.
 "use strict";
 (() => {
   const PAGE = 100;
   const read = (id) => JSON.parse(document.getElementById(id).textContent);
   const element = (name, values = {}, ...inside) => {
-    const made = Object.assign(document.createElement(name), values);
-    made.append(...inside);
-    return made;
+    const node = Object.assign(document.createElement(name), values);
+    node.append(...inside);
+    return node;
   };
-  const base = (cell) => (cell !== null && typeof cell === "object" ? cell.sort ?? cell.text : cell);
+  const sortValue = (cell) => (cell !== null && typeof cell === "object" ? cell.sort ?? cell.text : cell);
   const shown = (cell) => (cell === null ? "" : typeof cell === "object" ? cell.text : String(cell));
 
   const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long"].filter(Boolean).join(" ");
@@ -34,11 +35,11 @@
     const key = (word) => (name === "rows" || name === "boards" ? word : `${name}.${word}`);
 
     function matches(row) {
-      return Object.entries(state.filters).every(([id, wanted]) => {
-        if (id === "q") return wanted.toLowerCase().split(/\s+/).every((word) => row.text.includes(word));
+      return Object.entries(state.filters).every(([id, value]) => {
+        if (id === "q") return value.toLowerCase().split(/\s+/).every((word) => row.text.includes(word));
         const i = columns.findIndex((c) => c.id === id);
-        if (id === "ipc" && shown(row.cells[i]) === "all") return true; // the whole training set stands beside every IPC
-        return row.control && row.cells[i] === null ? true : shown(row.cells[i]) === wanted;
+        if (id === "ipc" && shown(row.cells[i]) === "all") return true; // the whole training set is shown for every IPC
+        return row.control && row.cells[i] === null ? true : shown(row.cells[i]) === value;
       });
     }
     function ordered(found) {
@@ -46,21 +47,21 @@
       if (i < 0) return found;
       const compare = (a, b) => (typeof a === "number" && typeof b === "number" ? a - b : String(a).localeCompare(String(b), "en", { numeric: true }));
       return [...found].sort((x, y) => {
-        const a = base(x.cells[i]), b = base(y.cells[i]);
-        if (a === null || b === null) return (a === null) - (b === null); // what is not there comes last either way
+        const a = sortValue(x.cells[i]), b = sortValue(y.cells[i]);
+        if (a === null || b === null) return (a === null) - (b === null); // missing values are last in both directions
         return (state.down ? -1 : 1) * compare(a, b);
       });
     }
     function cellOf(cell, column, i) {
-      const made = element(i === 0 ? "th" : "td", { className: classesOf(column) });
-      if (i === 0) made.scope = "row";
+      const node = element(i === 0 ? "th" : "td", { className: classesOf(column) });
+      if (i === 0) node.scope = "row";
       let inside = shown(cell);
       if (cell && typeof cell === "object" && cell.href) inside = element("a", { href: cell.href }, inside);
       if (cell && typeof cell === "object" && cell.mark) inside = element("span", { className: cell.mark, title: cell.mark }, inside);
-      if (cell && typeof cell === "object" && cell.title) made.title = cell.title;
-      made.append(inside);
-      if (spans[i] && cell && "low" in cell) made.append(whisker(cell, ...spans[i]));
-      return made;
+      if (cell && typeof cell === "object" && cell.title) node.title = cell.title;
+      node.append(inside);
+      if (spans[i] && cell && "low" in cell) node.append(whisker(cell, ...spans[i]));
+      return node;
     }
     function show() {
       for (const row of rows) row.text ??= row.cells.map(shown).join(" ").toLowerCase();
@@ -73,7 +74,7 @@
         cell.setAttribute("aria-sort", on ? (state.down ? "descending" : "ascending") : "none");
       }
     }
-    function remember() {
+    function saveState() {
       const words = new URLSearchParams(location.hash.slice(1));
       for (const id of [...Object.keys(inputs), "sort", "down"]) words.delete(key(id));
       for (const [id, value] of Object.entries(state.filters)) words.set(key(id), value);
@@ -81,7 +82,7 @@
       if (state.down) words.set(key("down"), "1");
       history.replaceState(null, "", words.toString() ? `#${words}` : location.pathname + location.search);
     }
-    function recall() {
+    function loadState() {
       const words = new URLSearchParams(location.hash.slice(1));
       state.filters = {};
       for (const [id, input] of Object.entries(inputs)) {
@@ -90,19 +91,19 @@
       }
       [state.sort, state.down, state.limit] = [words.get(key("sort")), words.has(key("down")), PAGE];
     }
-    function changed() { state.limit = PAGE; remember(); show(); }
+    function changed() { state.limit = PAGE; saveState(); show(); }
 
     head.append(element("tr", {}, ...columns.map((column) => {
       const cell = element("th", { scope: "col", className: classesOf(column) });
       cell.dataset.id = column.id;
-      const press = element("button", { type: "button" }, column.label);
-      if (column.title) press.title = column.title;
-      press.addEventListener("click", () => {
+      const button = element("button", { type: "button" }, column.label);
+      if (column.title) button.title = column.title;
+      button.addEventListener("click", () => {
         state.down = state.sort === column.id ? !state.down : column.kind !== "text";
         state.sort = column.id;
         changed();
       });
-      cell.append(press);
+      cell.append(button);
       return cell;
     })));
     const filter = (id, label, input) => {
@@ -122,8 +123,8 @@
     });
     form.addEventListener("submit", (event) => event.preventDefault());
     more.addEventListener("click", () => { state.limit += 10 * PAGE; show(); });
-    window.addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) { recall(); show(); } });
-    recall();
+    window.addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) { loadState(); show(); } });
+    loadState();
     show();
   }
 
@@ -132,7 +133,7 @@
     const draw = () => {
       const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
       const axis = select ? select.value : "x", grid = colour("--line");
-      const symbols = ["circle", "diamond", "square", "cross", "triangle-up", "star"]; // ten colours, then again with another
+      const symbols = ["circle", "diamond", "square", "cross", "triangle-up", "star"]; // plotly has ten colours; each further ten traces use another symbol
       const lines = traces.map((t, i) => ({ ...t, x: t[axis], type: "scatter", marker: { symbol: symbols[Math.floor(i / 10) % symbols.length], size: 8 } }));
       if (fronts) lines.unshift({ x: fronts[axis].x, y: fronts[axis].y, mode: "lines", line: { shape: "hv", color: colour("--quiet"), width: 1 }, hoverinfo: "skip", showlegend: false });
       const layout = {
@@ -149,10 +150,10 @@
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   }
 
-  // a command is pasted somewhere else: there it needs the address of this site, which only its reader's browser knows
+  // Commands are pasted into a shell or Python, so SITE is replaced by the address of this site.
   const site = document.querySelector("nav .home").href.replace(/\/index\.html$/, "");
   const address = site.startsWith("file:") ? decodeURIComponent(site) : site;
-  const quoted = (text) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`); // for a shell
+  const quoted = (text) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`); // shell quoting
   for (const code of document.querySelectorAll("pre code")) {
     code.textContent = code.textContent.replace(/"SITE(\/sets[^"]*)"|\bSITE(\/sets\S*)/g, (_, python, shell) => (python ? JSON.stringify(address + python) : quoted(address + shell)));
   }
