@@ -76,7 +76,7 @@ def _commands(record: Record, known: list[KnownSet]) -> Iterator[tuple[str, str]
             if len(record.set_digests) == 1:
                 yield (
                     "Evaluate the published set again, in a checkout:",
-                    evaluate_command(record, f"leaderboards/sets/{one.name}"),
+                    evaluate_command(record, f"leaderboards/sets/{one.path}"),
                 )
                 yield (
                     "Retrain its networks, compare them and save the verdict, in a checkout:",

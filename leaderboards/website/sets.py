@@ -47,6 +47,7 @@ class KnownSet(NamedTuple):
 
     digest: str
     name: str
+    path: str  # relative to the folder of sets: `<dataset>/<name>`, or `<name>`
     card: Card
     picture: str | None  # file on the site
     command: str | None  # command that distils it, if its method is shipped
@@ -84,6 +85,7 @@ def copy_sets(sets_dir: Path, site: Path, sets_at: str | None) -> dict[str, Know
         known[digest] = KnownSet(
             digest=digest,
             name=folder.name,
+            path=folder.relative_to(sets_dir).as_posix(),
             card=card,
             picture=f"sets/{folder.name}/{PREVIEW}" if PREVIEW in card.sha256 else None,
             command=command,

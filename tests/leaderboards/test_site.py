@@ -379,13 +379,16 @@ def file_server(folder):
 
 
 def test_an_entry_links_to_its_set(record, put, some_sets, tmp_path):
-    (folder,) = some_sets.glob("dm-fashion_mnist-ipc1-*")
+    (source,) = some_sets.glob("dm-fashion_mnist-ipc1-*")
+    folder = shutil.copytree(source, some_sets / "fashion_mnist" / source.name)
+    shutil.rmtree(source)
     digest = hashlib.sha256((folder / "card.json").read_bytes()).hexdigest()
     entries = put(record("dm", 1, [[0.6, 0.7]], set_digests=[digest]))
     build_site(entries, ROOT / "published", some_sets, tmp_path / "s")
     (page,) = (tmp_path / "s" / "entries").glob("*.html")
     text = page.read_text()
     assert f"dd-bench pull SITE/sets/{folder.name} --digest {digest[:16]}" in text
+    assert f"dd-bench evaluate set=leaderboards/sets/fashion_mnist/{folder.name} " in text
     for file in folder.iterdir():
         assert f'href="../sets/{folder.name}/{file.name}" download' in text
     (row,) = [r for r in table(tmp_path / "s" / "sets.html")["rows"] if r["cells"][2] == 1]
