@@ -266,7 +266,7 @@ def test_sets_of_the_site_can_be_pulled(entries, some_sets, tmp_path, monkeypatc
             assert {p.name: p.read_bytes() for p in pulled.iterdir()} == expected
         (tmp_path / "s" / "sets" / "index.json").write_text('{"sets": ["../boards"]}')
         assert list_choices(["--remote", f"{url}/sets"]) == 1
-        assert 'index.json is not {"sets": [names of folders]}' in " ".join(capsys.readouterr().err.split())
+        assert 'index.json must contain {"sets": [folder names]}' in " ".join(capsys.readouterr().err.split())
 
 
 def test_an_untrusted_set_adds_no_other_files(entries, some_sets, tmp_path, capsys):
