@@ -22,7 +22,15 @@ from typing import Any
 
 import report
 import torch
-from trajectories import CPU, error, flat_network, less, shown, spread, stops
+from trajectories import (
+    CPU,
+    error,
+    flat_network,
+    paired_differences,
+    summary,
+    training_tensors,
+    weights_after,
+)
 
 from dd_bench.methods._trajectory.segments import perturbed
 from dd_bench.runtime.allocator import keep_freed_memory
@@ -31,11 +39,11 @@ from dd_bench.synthetic import storage
 from dd_bench.teachers.expert_buffer import ExpertBuffer
 
 
-def of_set(
+def measure_set(
     buffer: ExpertBuffer, folder: Path, steps: int, epochs: int, stop: int, momentum: float
 ) -> dict[str, Any]:
     flat, (syn, _) = flat_network(buffer), storage.load(folder)
-    images, labels, rate = shown(syn)
+    images, labels, rate = training_tensors(syn)
     after = [steps // epochs * j for j in range(1, epochs)] + [steps]
     values: dict[str, list[float]] = {}
     for i in range(len(buffer)):
@@ -43,16 +51,16 @@ def of_set(
             start = buffer.snapshot(i, first, CPU)
             targets = [buffer.snapshot(i, first + j, CPU) for j in range(1, epochs + 1)]
             seed = 100 * i + first
-            ends = stops(flat, start, images, labels, rate, after, momentum, seed)
+            ends = weights_after(flat, start, images, labels, rate, after, momentum, seed)
             for j, (end, target) in enumerate(zip(ends, targets, strict=True), 1):
                 values.setdefault(f"after epoch {j}", []).append(error(end, start, target))
             noisy = perturbed(start, flat, 1.0, generator(CPU, i, "noise", first))
-            end = stops(flat, noisy, images, labels, rate, after, momentum, seed)[-1]
+            end = weights_after(flat, noisy, images, labels, rate, after, momentum, seed)[-1]
             values.setdefault("perturbed", []).append(error(end, noisy, targets[-1]))
             values.setdefault("rise", []).append(
                 values["perturbed"][-1] - values[f"after epoch {epochs}"][-1]
             )
-    return {"set": folder.name, "lr": rate, **{name: spread(v) for name, v in values.items()}}
+    return {"set": folder.name, "lr": rate, **{name: summary(v) for name, v in values.items()}}
 
 
 def main() -> None:
@@ -74,10 +82,10 @@ def main() -> None:
     buffer, results = ExpertBuffer(args.experts), {}
     for pair in args.sets:
         name, _, folder = pair.rpartition("=")
-        results[name] = of_set(buffer, Path(folder), args.steps, args.epochs, args.stop, args.momentum)
+        results[name] = measure_set(buffer, Path(folder), args.steps, args.epochs, args.stop, args.momentum)
         first = results[next(iter(results))]
         if results[name] is not first:
-            results[name]["less_first"] = less(
+            results[name]["less_first"] = paired_differences(
                 {k: v for k, v in results[name].items() if isinstance(v, dict)}, first
             )
         cells = [

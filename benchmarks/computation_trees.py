@@ -43,7 +43,7 @@ def load(name: str, root: str) -> RealSet:
     )
 
 
-def strings(graphs: Graphs, depth: int) -> list[str]:
+def tree_strings(graphs: Graphs, depth: int) -> list[str]:
     """Return the canonical string of every node's computation tree."""
     label = ["-".join(map(str, row)) for row in graphs.nodes.tolist()]
     mark = ["-".join(map(str, row)) for row in graphs.edge_labels.tolist()]
@@ -72,7 +72,7 @@ def apriori(transactions: list[set[Any]], least: float) -> dict[frozenset[Any], 
 
 
 def baseline(split: GraphSplit, depth: int, theta: tuple[int, ...]) -> tuple[list[Any], list[dict[Any, int]]]:
-    trees = strings(split.graphs, depth)
+    trees = tree_strings(split.graphs, depth)
     sets: list[set[str]] = [set() for _ in range(len(split))]
     for tree, graph in zip(trees, split.graphs.graph_of.tolist(), strict=True):
         sets[graph].add(tree)
@@ -131,7 +131,7 @@ def compare(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[st
     }
 
 
-def whole(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[str, Any]:
+def time_distillation(name: str, depth: int, theta: tuple[int, ...], root: str) -> dict[str, Any]:
     """Time the distillation as in a run, without writing files."""
     knobs = {"bytes": None, "itemsets": "all", "most": 1000, "cross_class": "keep", "isolated": "keep"}
     knobs |= {"edge_labels": True, "degrees": True, "multiplicity": "one"}
@@ -160,9 +160,9 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(args.threads)
     rows = [compare(*case, args.root) for case in CASES]
-    runs = [whole("NCI1", 2, (440, 570), args.root)]
+    runs = [time_distillation("NCI1", 2, (440, 570), args.root)]
     if args.molhiv:
-        runs.append(whole("ogbg_molhiv_rebuilt", 3, (1800, 115), args.root))
+        runs.append(time_distillation("ogbg_molhiv_rebuilt", 3, (1800, 115), args.root))
     report.write(args.out, {"decomposition_and_mining": rows, "distillation": runs}, threads=args.threads)
 
 

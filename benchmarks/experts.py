@@ -41,7 +41,7 @@ def seconds_of(work: Any) -> float:
     return time.perf_counter() - began
 
 
-def make(real: RealSet, network: Architecture, recipe: Recipe, runtime: Runtime, count: int) -> None:
+def train_experts(real: RealSet, network: Architecture, recipe: Recipe, runtime: Runtime, count: int) -> None:
     """Train the experts in a temporary cache."""
     with tempfile.TemporaryDirectory() as folder:
         work = Path(folder)
@@ -86,8 +86,8 @@ def main() -> None:
     cores = replace(runtime, workers=torch.get_num_threads(), spread_after=0)
     sides = {
         "plain training loop": loop,
-        "experts, one after the other": lambda: make(real, network, recipe, alone, args.experts),
-        "experts, one process a core": lambda: make(real, network, recipe, cores, args.experts),
+        "experts, one after the other": lambda: train_experts(real, network, recipe, alone, args.experts),
+        "experts, one process a core": lambda: train_experts(real, network, recipe, cores, args.experts),
     }
     loop()  # warm-up
     took: dict[str, list[float]] = {name: [] for name in sides}

@@ -126,7 +126,7 @@ def high_water() -> int:
     return 1024 * int(next(line for line in lines if line.startswith("VmHWM")).split()[1])
 
 
-def peak(side: str, width: int, images: int, steps: int) -> int:
+def peak_memory(side: str, width: int, images: int, steps: int) -> int:
     receiver, sender = get_context("spawn").Pipe()
     child = get_context("spawn").Process(target=memory_in_child, args=(sender, side, width, images, steps))
     child.start()
@@ -135,7 +135,7 @@ def peak(side: str, width: int, images: int, steps: int) -> int:
     return grown
 
 
-def speed(width: int, images: int, steps: int, rounds: int) -> dict[str, Any]:
+def measure(width: int, images: int, steps: int, rounds: int) -> dict[str, Any]:
     parts = {side: problem(width, images, steps, side == "compiled") for side in SIDES}
     seconds: dict[str, list[float]] = {side: [] for side in SIDES}
     found = {}
@@ -169,7 +169,7 @@ def speed(width: int, images: int, steps: int, rounds: int) -> dict[str, Any]:
         }
         if side != "compiled":
             row[side]["activations"] = activations(lambda side=side: run(side, parts[side]))  # type: ignore[misc]
-            row[side]["peak"] = peak(side, width, images, steps)
+            row[side]["peak"] = peak_memory(side, width, images, steps)
     return row
 
 
@@ -197,7 +197,7 @@ def main() -> None:
     )
     results = []
     for steps in args.steps:
-        row = speed(args.width, args.images, steps, args.rounds)
+        row = measure(args.width, args.images, steps, args.rounds)
         results.append(row)
         cells = [f"{row[s]['seconds']:.2f} ({row[s]['of_unroll']:.2f})" for s in SIDES]
         cells += [

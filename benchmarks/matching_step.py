@@ -129,7 +129,7 @@ def compare(
     return row
 
 
-def line(row: dict[str, Any]) -> str:
+def table_row(row: dict[str, Any]) -> str:
     cells = [row["method"], str(row["width"]), str(row["ipc"]), f"{row['plain']['ms']:.0f}"]
     for side in SIDES[1:]:
         low, high = row[side]["ratio_range"]
@@ -163,7 +163,7 @@ def main() -> None:
         for width in args.width:
             for ipc in args.ipc:
                 results.append(compare(pipes, name, width, ipc, args.batch_real, args.steps))
-                print(line(results[-1]), flush=True)
+                print(table_row(results[-1]), flush=True)
     for pipe in pipes.values():
         pipe.send(None)
     report.write(args.out, {"results": results}, threads=args.threads)

@@ -149,7 +149,7 @@ def compare(pipes: dict[str, Connection], name: str, batch: int, steps: int) -> 
     return row
 
 
-def line(row: dict[str, Any]) -> str:
+def table_row(row: dict[str, Any]) -> str:
     cells = [row["network"], str(row["batch"]), f"{row['plain']['images_per_second']:.0f}"]
     for side in SIDES[1:]:
         low, high = row[side]["ratio_range"]
@@ -179,7 +179,7 @@ def main() -> None:
     for name in args.network:
         for batch in args.batch:
             results.append(compare(pipes, name, batch, args.steps))
-            print(line(results[-1]), flush=True)
+            print(table_row(results[-1]), flush=True)
     for pipe in pipes.values():
         pipe.send(None)
     report.write(args.out, {"results": results}, threads=args.threads)

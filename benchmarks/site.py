@@ -75,7 +75,7 @@ def load_seconds(page: Path) -> float:
     return statistics.median(took) / 1000
 
 
-def measured(count: int, *, one_board: bool) -> dict[str, float]:
+def measure(count: int, *, one_board: bool) -> dict[str, float]:
     """Build the site of `count` entries, and return its times and sizes."""
     with tempfile.TemporaryDirectory() as scratch:
         root = Path(scratch)
@@ -101,8 +101,8 @@ def measured(count: int, *, one_board: bool) -> dict[str, float]:
 def main() -> None:
     counts = [int(word) for word in sys.argv[1:]] + [10_000, 2_000][len(sys.argv) - 1 :]
     found = {
-        "all_boards": measured(counts[0], one_board=False),
-        "one_board": measured(counts[1], one_board=True),
+        "all_boards": measure(counts[0], one_board=False),
+        "one_board": measure(counts[1], one_board=True),
     }
     print(json.dumps(found, indent=2))
     (HERE / "results" / "site.json").write_text(json.dumps(found, indent=2) + "\n")

@@ -137,7 +137,7 @@ def compare(
         "ratio_range": [pairs[0], pairs[-1]],
         "plain_accuracy": interval(score["plain"]),
         "ours_accuracy": interval(score["ours"]),
-        "same_accuracy": joint(score["plain"], score["ours"]),
+        "same_accuracy": accuracies_agree(score["plain"], score["ours"]),
         "warm_up_s": warm_up["ours"],
         "repaid_after_images": round(warm_up["ours"] / saved) if saved > 0 else None,
     }
@@ -150,7 +150,7 @@ def interval(values: list[float]) -> list[float]:
     return [statistics.fmean(values), half]
 
 
-def joint(a: list[float], b: list[float]) -> bool:
+def accuracies_agree(a: list[float], b: list[float]) -> bool:
     """Accuracy guard: whether the means differ by at most the joint 95 % interval (root of the summed squares)."""
     (mean_a, half_a), (mean_b, half_b) = interval(a), interval(b)
     return abs(mean_a - mean_b) <= (half_a**2 + half_b**2) ** 0.5

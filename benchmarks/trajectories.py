@@ -55,7 +55,7 @@ CPU = torch.device("cpu")
 AUGMENT = Augment("color_crop_cutout_flip_scale_rotate", align_corners=True)
 
 
-def spread(values: list[float]) -> dict[str, float]:
+def summary(values: list[float]) -> dict[str, float]:
     return {
         "mean": statistics.fmean(values),
         "std": statistics.stdev(values) if len(values) > 1 else 0.0,
@@ -64,12 +64,14 @@ def spread(values: list[float]) -> dict[str, float]:
     }
 
 
-def less(ours: Any, theirs: Any) -> Any:
+def paired_differences(ours: Any, theirs: Any) -> Any:
     """Return the paired differences of all values that both sides contain."""
     if "values" in ours:
-        return spread([a - b for a, b in zip(ours["values"], theirs["values"], strict=True)])
+        return summary([a - b for a, b in zip(ours["values"], theirs["values"], strict=True)])
     return {
-        key: less(ours[key], theirs[key]) for key in ours if key in theirs and isinstance(ours[key], dict)
+        key: paired_differences(ours[key], theirs[key])
+        for key in ours
+        if key in theirs and isinstance(ours[key], dict)
     }
 
 
@@ -80,7 +82,7 @@ def flat_network(buffer: ExpertBuffer) -> FunctionalNetwork:
     return FunctionalNetwork(ConvNet(shape, k, **knobs))  # type: ignore[arg-type]
 
 
-def shown(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
+def training_tensors(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
     """Return images, labels and learned rate of a set from trajectory matching."""
     assert isinstance(syn, ImageSet) and syn.lr is not None
     return *syn.materialise(CPU), syn.lr
@@ -119,10 +121,10 @@ def student(
     seed: int,
 ) -> Tensor:
     """Train on the set for `steps` full-batch steps, with the papers' augmentation; return the weights."""
-    return stops(flat, theta, images, labels, lr, [steps], momentum, seed)[0]
+    return weights_after(flat, theta, images, labels, lr, [steps], momentum, seed)[0]
 
 
-def stops(
+def weights_after(
     flat: FunctionalNetwork,
     theta: Tensor,
     images: Tensor,
@@ -150,38 +152,38 @@ def error(student: Tensor, start: Tensor, target: Tensor) -> float:
     return float((student - target).square().sum() / (start - target).square().sum())
 
 
-def of_experts(buffer: ExpertBuffer, count: int, x: Tensor, y: Tensor, common: int) -> dict[str, Any]:
+def measure_experts(buffer: ExpertBuffer, count: int, x: Tensor, y: Tensor, common: int) -> dict[str, Any]:
     flat, epochs = flat_network(buffer), buffer.header.epochs
     found: dict[str, Any] = {"sharpness": {}, "eigenvalue": {}, "loss": {}, "change_rate": {}}
     thetas = [[buffer.snapshot(i, e, CPU) for e in epochs] for i in range(count)]
     for e in epochs[1:]:
         at = epochs.index(e)
         for rho in (0.01, 0.1, 0.5):
-            found["sharpness"].setdefault(str(rho), {})[e] = spread(
+            found["sharpness"].setdefault(str(rho), {})[e] = summary(
                 [sharpness(flat, path[at], x, y, rho) for path in thetas]
             )
         if e in (epochs[-1], 2, 4):
-            found["eigenvalue"][e] = spread(
+            found["eigenvalue"][e] = summary(
                 [top_eigenvalue(flat, path[at], x[:200], y[:200]) for path in thetas]
             )
         with torch.no_grad():
-            found["loss"][e] = spread([float(classification_loss(flat(path[at], x), y)) for path in thetas])
+            found["loss"][e] = summary([float(classification_loss(flat(path[at], x), y)) for path in thetas])
         rates = [float((path[at] - path[at - 1]).norm() / path[at - 1].norm()) for path in thetas]
-        found["change_rate"][e] = spread(rates)
+        found["change_rate"][e] = summary(rates)
     variation = []
     for path in thetas:
         # over epochs common to all buffers: weights change less in later epochs, so longer paths vary more
         rates = [float((b - a).norm() / a.norm()) for a, b in itertools.pairwise(path[: common + 1])]
         variation.append(statistics.pstdev(rates) / statistics.fmean(rates))
-    found["variation_of_change_rate"] = spread(variation)
+    found["variation_of_change_rate"] = summary(variation)
     return found
 
 
-def of_set(
+def measure_set(
     buffer: ExpertBuffer, count: int, folder: Path, steps: int, stretch: int, momentum: float
 ) -> dict[str, Any]:
     flat, (syn, card) = flat_network(buffer), storage.load(folder)
-    images, labels, rate = shown(syn)
+    images, labels, rate = training_tensors(syn)
     found: dict[str, Any] = {
         "set": folder.name,
         "ipc": card.ipc,
@@ -190,7 +192,7 @@ def of_set(
     segments = buffer.header.epochs[-1] // stretch
     measured: dict[str, dict[int, list[float]]] = {}
 
-    def note(name: str, s: int, value: float) -> None:
+    def add(name: str, s: int, value: float) -> None:
         measured.setdefault(name, {}).setdefault(s + 1, []).append(value)
 
     ways = []
@@ -206,26 +208,26 @@ def of_set(
             own = student(flat, start, images, labels, rate, steps, momentum, 100 * i + s)
             deviation = (walker - before) - (own - start)
             summed += float((own - target).square().sum())
-            note("accumulated", s, float((walker - target).square().sum()) / way)
-            note("matching", s, float((own - target).square().sum()) / way)
-            note("initialisation", s, float(deviation.square().sum()) / way)
-            note("sum_of_matching", s, summed / way)
-            note("drift", s, error(walker, first, target))
-            note("left", s, error(own, start, target))
+            add("accumulated", s, float((walker - target).square().sum()) / way)
+            add("matching", s, float((own - target).square().sum()) / way)
+            add("initialisation", s, float(deviation.square().sum()) / way)
+            add("sum_of_matching", s, summed / way)
+            add("drift", s, error(walker, first, target))
+            add("left", s, error(own, start, target))
             noise = torch.randn(len(start), generator=generator(CPU, i, "noise", s))
             perturbed = start + 0.01 * start.norm() * noise / noise.norm()
             end = student(flat, perturbed, images, labels, rate, steps, momentum, 100 * i + s)
-            note("perturbed", s, error(end, start, target) - error(own, start, target))
-    found["way"] = spread(ways)
-    return found | {name: {s: spread(v) for s, v in of.items()} for name, of in measured.items()}
+            add("perturbed", s, error(end, start, target) - error(own, start, target))
+    found["way"] = summary(ways)
+    return found | {name: {s: summary(v) for s, v in of.items()} for name, of in measured.items()}
 
 
 def less_first(ours: dict[str, Any], first: dict[str, Any]) -> dict[str, Any]:
     """Return paired differences of experts, and of sets with the same IPC; both sides need equally many experts."""
     sets = {s["ipc"]: s for s in first["sets"]}
     return {
-        "experts": less(ours["experts"], first["experts"]),
-        "sets": {s["ipc"]: less(s, sets[s["ipc"]]) for s in ours["sets"] if s["ipc"] in sets},
+        "experts": paired_differences(ours["experts"], first["experts"]),
+        "sets": {s["ipc"]: paired_differences(s, sets[s["ipc"]]) for s in ours["sets"] if s["ipc"] in sets},
     }
 
 
@@ -256,9 +258,12 @@ def main() -> None:
         experts, *sets = paths.split(":")
         buffer = ExpertBuffer(Path(experts))
         count = min(len(buffer), args.experts or len(buffer))
-        results[name] = {"experts": of_experts(buffer, count, x, y, common), "recipe": buffer.header.recipe}
+        results[name] = {
+            "experts": measure_experts(buffer, count, x, y, common),
+            "recipe": buffer.header.recipe,
+        }
         results[name]["sets"] = [
-            of_set(buffer, count, Path(s), args.steps, args.epochs, momenta.get(name, 0.0)) for s in sets
+            measure_set(buffer, count, Path(s), args.steps, args.epochs, momenta.get(name, 0.0)) for s in sets
         ]
         if first is None:
             first = results[name]
