@@ -34,7 +34,7 @@ def exactness() -> list[dict[str, Any]]:
     real = fashion_mnist(root=None, download=False, preprocess="normalise", val_fraction=0.0, device=CPU)
     chosen = real.train.draw(200, generator(CPU, 0, "subset")).flatten()
     x, y = real.train.inputs(chosen).double(), real.train.labels[chosen]
-    net = Architecture(ConvNet, KNOBS, real.shape, 10).fresh(0, CPU).double()
+    net = Architecture(ConvNet, KNOBS, real.shape, 10, "convnet").fresh(0, CPU).double()
     optimizer, snapshots = torch.optim.SGD(net.parameters(), 0.01), [flatten(net)]
     for epoch in range(16):
         for batch in torch.randperm(len(x), generator=generator(CPU, epoch, "order")).split(64):

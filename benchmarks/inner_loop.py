@@ -56,7 +56,9 @@ ROUNDINGS = 8
 @cache
 def student(width: int, compiled: bool) -> tuple[FunctionalNetwork, Differentiator]:
     """Return the student and its differentiator, the same for all N, as a run compiles once."""
-    flat = FunctionalNetwork(Architecture(ConvNet, {**KNOBS, "width": width}, (3, 32, 32), 10).fresh(0, CPU))
+    flat = FunctionalNetwork(
+        Architecture(ConvNet, {**KNOBS, "width": width}, (3, 32, 32), 10, "convnet").fresh(0, CPU)
+    )
 
     def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
         return classification_loss(flat(theta, x), y)

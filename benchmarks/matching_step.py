@@ -70,7 +70,7 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
     while (job := pipe.recv()) is not None:
         name, width, ipc, batch_real, step = job
         method, augment = method_of(name), Augment("color_crop_cutout_flip_scale_rotate")
-        net = Architecture(ConvNet, {**KNOBS, "width": width}, (1, 28, 28), CLASSES).fresh(
+        net = Architecture(ConvNet, {**KNOBS, "width": width}, (1, 28, 28), CLASSES, "convnet").fresh(
             step, torch.device("cpu")
         )
         net.requires_grad_(False)

@@ -54,7 +54,7 @@ WEIGHT = 0.01
 def trained(name: str) -> Network:
     """Return a network whose running statistics are not the initial ones."""
     make, knobs = NETWORKS[name]
-    net = Architecture(make, knobs, SHAPE, 10).fresh(0, torch.device("cpu"))
+    net = Architecture(make, knobs, SHAPE, 10, name).fresh(0, torch.device("cpu"))
     with torch.no_grad():
         for i in range(10):
             net(torch.randn(32, *SHAPE, generator=generator("cpu", i, "warm")))

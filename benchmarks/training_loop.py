@@ -95,7 +95,9 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
         ipc, width, images, augment, seed = job
         index = real.train.draw(ipc, generator("cpu", 0, "init")).flatten()
         x, y = real.train.inputs(index), real.train.labels[index]
-        net = Architecture(ConvNet, {**KNOBS, "width": width}, real.shape, 10).fresh(seed, runtime.device)
+        net = Architecture(ConvNet, {**KNOBS, "width": width}, real.shape, 10, "convnet").fresh(
+            seed, runtime.device
+        )
         recipe = recipe_for(images, len(x), augment)
         began = time.perf_counter()
         if side == "ours":
