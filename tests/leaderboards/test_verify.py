@@ -78,8 +78,7 @@ def test_a_verdict_is_not_replaced_by_one_on_fewer_networks(record, tmp_path):
 @pytest.fixture(scope="module")
 def board(tmp_path_factory):
     """An entry of digits from a short run, and its folder of sets."""
-    import subprocess
-    import sys
+    import dd_bench
 
     root = tmp_path_factory.mktemp("board")
     small = [
@@ -89,8 +88,8 @@ def board(tmp_path_factory):
         "protocol.recipe.epochs=9",
         "protocol.recipe.milestones=[5]",
     ]
-    command = [sys.executable, "-m", "dd_bench", "run", "method=herding", *small, "evaluator.num_networks=3"]
-    subprocess.run([*command, f"out={root}", "runtime=one_thread"], check=True, capture_output=True)
+    networks = ["method=herding", "evaluator.num_networks=3", "runtime=one_thread"]
+    dd_bench.run([*networks, *small, f"out={root}"])
     (path,) = (root / "records").glob("*.json")
     assert leaderboard(["add", str(path), "--entries", str(root / "entries"), "--no-baseline"]) == 0
     (entry,) = (root / "entries").glob("*/*.json")
