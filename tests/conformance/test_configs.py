@@ -1,6 +1,7 @@
 """Every YAML describes itself, composes, and says what its group's schema wants; experiments say what they cost."""
 
 import re
+from collections.abc import Iterator
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -161,7 +162,19 @@ def test_runtimes_are_valid(path):
     parse(RuntimeConfig, OmegaConf.to_container(OmegaConf.load(path)), "runtime")
 
 
-@pytest.mark.parametrize("path", EXPERIMENTS, ids=lambda p: str(p.relative_to(CONF / "experiment")))
+def in_turn(paths: list[Path]) -> Iterator[Any]:
+    """The first file of each method and dataset of the papers; the others, which differ in ipc, are slow tests."""
+    seen = set()
+    for path in paths:
+        family = path.parent, path.stem.rpartition("_ipc")[0] or path.stem
+        later = family in seen and "paper" in path.parts
+        seen.add(family)
+        yield pytest.param(
+            path, marks=pytest.mark.slow if later else (), id=str(path.relative_to(CONF / "experiment"))
+        )
+
+
+@pytest.mark.parametrize("path", in_turn(EXPERIMENTS))
 def test_experiments_say_what_they_cost_and_gave(path, composed):
     lines = path.read_text().splitlines()
     header = "\n".join(line for line in lines if line.startswith("#")).lower()

@@ -106,31 +106,30 @@ assert main(["add", sys.argv[2], "--no-baseline", *folders]) == 0
 
 def test_moving_and_renaming_plug_ins_orphans_nothing(tmp_path):
     """A method, a network, a dataset and an evaluator move: keys are the same, and a committed entry is accepted."""
+    from dd_bench.pipeline.compose import RunConfig, compose
+
     entry = min((ROOT / "leaderboards" / "entries" / "digits").glob("digits-random-ipc1-*.json"))
-    printed = []
-    for moved in (False, True):
-        site = tmp_path / ("moved" if moved else "there")
-        package = site / "dd_bench"
-        shutil.copytree(ROOT / "dd_bench", package, ignore=shutil.ignore_patterns("__pycache__"))
-        for name in ("conf", "methods", "evaluators"):
-            shutil.copytree(ROOT / name, package / name, ignore=shutil.ignore_patterns("__pycache__"))
-        data = shutil.ignore_patterns(
-            "__pycache__", "entries", "sets", "tables", "plots", "verified", "migrations"
-        )
-        shutil.copytree(ROOT / "leaderboards", package / "leaderboards", ignore=data)
-        if moved:
-            for old, new, yaml in (
-                ("methods/random_selection.py", "methods/other/drawn.py", "method/random.yaml"),
-                ("models/convnet.py", "models/nets.py", "model/convnet.yaml"),
-                ("data/digits.py", "data/numerals.py", "dataset/digits.yaml"),
-                ("evaluators/accuracy.py", "evaluators/test_score.py", "evaluator/accuracy.yaml"),
-            ):
-                _move(package, old, new, package / "conf" / yaml)
-        words = [sys.executable, "-c", MOVED, str(site), str(entry)]
-        done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
-        assert done.returncode == 0, done.stderr
-        printed.append(done.stdout.replace(str(site), ""))
-    assert printed[0] == printed[1] and len(printed[0].split()[0]) == 16
+    site = tmp_path / "moved"
+    package = site / "dd_bench"
+    skip = shutil.ignore_patterns(
+        "__pycache__", "entries", "sets", "tables", "plots", "verified", "migrations"
+    )
+    shutil.copytree(ROOT / "dd_bench", package, ignore=skip)
+    for name in ("conf", "methods", "evaluators", "leaderboards"):
+        shutil.copytree(ROOT / name, package / name, ignore=skip)
+    for old, new, yaml in (
+        ("methods/random_selection.py", "methods/other/drawn.py", "method/random.yaml"),
+        ("models/convnet.py", "models/nets.py", "model/convnet.yaml"),
+        ("data/digits.py", "data/numerals.py", "dataset/digits.yaml"),
+        ("evaluators/accuracy.py", "evaluators/test_score.py", "evaluator/accuracy.yaml"),
+    ):
+        _move(package, old, new, package / "conf" / yaml)
+    words = [sys.executable, "-c", MOVED, str(site), str(entry)]
+    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    run = compose(RunConfig.of(["method=random", "model.width=8", "runtime=plain"]))
+    here = [run.set_key(0), run.record_key([run.set_key(0)]), run.architecture.describe()]
+    assert done.stdout.splitlines()[0] == " ".join(map(str, here)) and len(here[0]) == 16
 
 
 def _move(package, old, new, yaml):
