@@ -23,5 +23,5 @@ def test_a_committed_set_is_valid_and_was_evaluated(folder, evaluated):
     syn, card = storage.load(folder)
     syn.check_ipc(card.ipc)
     assert storage.digest(folder) in evaluated
-    if syn.modality == "image":  # the layout of graphs takes seconds, see `test_graph_pictures`
+    if syn.modality == "image":  # the layout of graphs takes seconds, see `test_graphs`
         assert len(syn.pictures()[0]) >= len(card.class_names)
