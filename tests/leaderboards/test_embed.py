@@ -88,7 +88,7 @@ def test_the_command(record, put, tmp_path, capsys):
     second = tmp_path / "appendix.md"
     second.write_text("<!-- table cost -->\n<!-- table end -->\n")
     assert main([*words, str(second)]) == 0
-    assert f"1 tables in {second}" in capsys.readouterr().out
+    assert f"wrote 1 tables to {second}" in capsys.readouterr().out
     assert "| dm" in second.read_text()
     with pytest.raises(SystemExit):
         main([*words, "--site"])
