@@ -35,7 +35,7 @@ from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
 
 USER_ERRORS = (ValueError, OSError, ImportError, Diverged, CheckpointError, OmegaConfBaseException)
-"""Errors caused by user input. The command prints them without a traceback; any other error is a bug and keeps it."""
+"""Errors caused by user input. The command prints them without a traceback; all other errors are bugs."""
 
 
 @dataclass(frozen=True)

@@ -78,10 +78,10 @@ class TeacherSpec:
 
     def describe(self) -> dict[str, Any]:
         """Return the identity of the teacher, without the data it is trained on."""
-        recipe, known = self.config.recipe, {"mean", "std"} if self.config.mean is None else set()
+        recipe, unset = self.config.recipe, {"mean", "std"} if self.config.mean is None else set()
         return {
             "architecture": self.architecture.describe(),
-            **self.config.model_dump(mode="json", exclude={"recipe", "keep", *known}),
+            **self.config.model_dump(mode="json", exclude={"recipe", "keep", *unset}),
             "keep": [],
             "recipe": recipe.identity() if recipe is not None and self.config.weights == "squeeze" else None,
         }
