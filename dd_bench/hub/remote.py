@@ -55,13 +55,10 @@ class Remote:
             # a cached file system could return outdated listings
             system, path = fsspec.core.url_to_fs(url, skip_instance_cache=True)
         except ImportError as error:
-            package = EXTRAS.get(scheme) or re.search(r"[Ii]nstall ['\"]?([A-Za-z0-9_-]+)", str(error))
-            hint = (
-                f". Use: pip install {package if isinstance(package, str) else package[1]}" if package else ""
-            )
-            raise ImportError(
-                f"{scheme}:// requires a library that is not installed ({error}){hint}"
-            ) from error
+            match = re.search(r"[Ii]nstall ['\"]?([A-Za-z0-9_-]+)", str(error))
+            package = EXTRAS.get(scheme) or (match and match[1])
+            hint = f". Use: pip install {package}" if package else ""
+            raise ImportError(f"{scheme}:// requires a missing library ({error}){hint}") from error
         except ValueError as error:
             raise ValueError(f"the URL {url} is not supported ({error}). Examples: {EXAMPLES}") from error
         except OSError as error:
@@ -88,7 +85,7 @@ class Remote:
             while block := source.read(BLOCK):  # a web server may return fewer bytes
                 content += block
                 if len(content) > MAX_READ:
-                    raise OSError(f"the file must have at most {MAX_READ:,} bytes, and it is larger")
+                    raise OSError(f"the file must have at most {MAX_READ:,} bytes")
         return bytes(content)
 
     def read_all(self, names: list[str]) -> dict[str, bytes]:

@@ -624,5 +624,5 @@ def test_missing_library(monkeypatch):
         raise ImportError("no such module")
 
     monkeypatch.setattr(fsspec.core, "url_to_fs", without_name)
-    with pytest.raises(ImportError, match=r"a library that is not installed \(no such module\)$"):
+    with pytest.raises(ImportError, match=r"requires a missing library \(no such module\)$"):
         pull("gs://sets/a")
