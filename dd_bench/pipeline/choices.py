@@ -1,4 +1,4 @@
-"""The choices of a configuration group: the YAML files of `conf/<group>/`. Without torch."""
+"""The choices of a configuration group: the YAML files of `conf/<group>/`. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from importlib.resources.abc import Traversable
 
 
 def choices(group: str) -> dict[str, str]:
-    """Return the YAML names of a configuration group, each with the first line of its file, which describes it.
+    """Return the YAML names of a configuration group, each with its description, the first line of the file.
 
-    A name in a nested folder includes the folder, e.g. `paper/cifar10/mtt_ipc1`; these follow the others.
+    Files in subfolders come last. Their names include the subfolder, e.g. `paper/cifar10/mtt_ipc1`.
     """
     found = {}
     for name, path in _yaml_files(resources.files("dd_bench.conf") / group):
@@ -20,7 +20,7 @@ def choices(group: str) -> dict[str, str]:
 
 
 def _yaml_files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
-    """Yield the YAML files of a folder and of its subfolders, with their names without suffix."""
+    """Yield the YAML files of a folder and its subfolders, each with its name without suffix."""
     for path in folder.iterdir():
         if path.is_dir():
             yield from _yaml_files(path, f"{prefix}{path.name}/")
