@@ -70,7 +70,7 @@ class Remote:
 
     @property
     def web(self) -> bool:
-        """Whether the URL is on a web server, which is read-only."""
+        """True if the URL is on a web server, which is read-only."""
         return self.url.startswith(("http://", "https://"))
 
     def read(self, name: str) -> bytes:
