@@ -51,7 +51,7 @@ tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables, README.m
 	$(BIN)/python docs/tables.py
 
 docs: $(DOCS_STAMP)     ## documentation -> build/docs, with its links checked
-	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --quiet --strict --site-dir build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir build/docs   # --quiet would disable --strict
 
 site: docs $(STAMP)     ## documentation and leaderboard as one site -> build/site
 	rm -rf build/site
