@@ -1,4 +1,4 @@
-"""What all tests share: one thread, a tiny real set, a recipe, and the command in this process or in another."""
+"""Shared fixtures: one thread, small real sets, recipes, and the command in this or another process."""
 
 import copy
 import logging
@@ -17,7 +17,7 @@ from hydra._internal.hydra import Hydra
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
-torch.set_num_threads(1)  # before dd_bench.runtime.runtime remembers torch's own choice
+torch.set_num_threads(1)  # before dd_bench.runtime.runtime stores torch's default
 
 from dd_bench.api import DistillContext
 from dd_bench.data.dataset import RealSet, tensor_set
@@ -39,7 +39,7 @@ from dd_bench.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 
-# A run of a second: overrides of `dataset=digits`, and those of an iterative method beside them.
+# Overrides for a run of one second on `dataset=digits`, and additional ones for an iterative method.
 SMALL = ["model.width=8", "ipc=1", "protocol.recipe.epochs=3", "evaluator.num_networks=2", "runtime=plain"]
 SHORT = ["method.iterations=3", "method.batch_real=8"]
 
@@ -54,13 +54,13 @@ def make_real(
     preprocess: Any = None,
     names: tuple[str, ...] = ("ape", "bee", "cod", "dog"),
 ) -> RealSet:
-    """A real set of 8x8 images: each class is a random pattern under Gaussian noise, easy to tell apart."""
-    draw = torch.Generator().manual_seed(0)
-    patterns = torch.rand(classes, channels, 8, 8, generator=draw) * 140 + 58
+    """Return a real set of 8x8 images. Each class is a random pattern with Gaussian noise, easy to classify."""
+    generator = torch.Generator().manual_seed(0)
+    patterns = torch.rand(classes, channels, 8, 8, generator=generator) * 140 + 58
 
     def split(count: int) -> tuple[torch.Tensor, torch.Tensor]:
         labels = torch.arange(classes).repeat(count)
-        pixels = patterns[labels] + noise * torch.randn(len(labels), channels, 8, 8, generator=draw)
+        pixels = patterns[labels] + noise * torch.randn(len(labels), channels, 8, 8, generator=generator)
         return pixels.round().clamp(0, 255).to(torch.uint8), labels
 
     return tensor_set(
@@ -71,13 +71,13 @@ def make_real(
         preprocess=preprocess or Normalise([0.5] * channels, [0.25] * channels),
         flip=False,
         licence="none",
-        citation="nobody",
+        citation="none",
         device=CPU,
         val_fraction=val_fraction,
     )
 
 
-# There is one server of a process, whoever starts it.
+# A process has only one fork server, so it must preload the modules of every user.
 workers.PRELOAD = (
     *workers.PRELOAD,
     "pytest",
@@ -88,18 +88,18 @@ workers.PRELOAD = (
 
 
 @pytest.fixture(scope="session", autouse=True)
-def hydra_does_nothing_twice() -> Iterator[None]:
-    """Else it parses 25 YAML files in every composition, and every command composes once more to find hydra.mode.
+def cache_hydra() -> Iterator[None]:
+    """Make Hydra parse each YAML file once, and skip the extra composition that determines hydra.mode.
 
-    That no configuration sets, and the suite composes a thousand times.
+    The suite composes a thousand times, with 25 YAML files each. No configuration sets hydra.mode.
     """
-    read, parsed = ImportlibResourcesConfigSource.load_config, {}
+    load, parsed = ImportlibResourcesConfigSource.load_config, {}
 
     def load_config(self: Any, config_path: str) -> Any:
         key = self.path, config_path
         if key not in parsed:
-            parsed[key] = read(self, config_path)
-        return copy.deepcopy(parsed[key])  # Hydra takes the list of defaults out of it
+            parsed[key] = load(self, config_path)
+        return copy.deepcopy(parsed[key])  # Hydra removes the defaults list from it
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ImportlibResourcesConfigSource, "load_config", load_config)
@@ -126,7 +126,7 @@ def blobs3() -> RealSet:
 
 @pytest.fixture(scope="session")
 def convnet() -> Callable[..., Architecture]:
-    """A ConvNet of width 8 for a real set, with other knobs on request."""
+    """Function that returns a ConvNet of width 8 for a real set; keyword arguments override its values."""
 
     def make(real: RealSet, **knobs: Any) -> Architecture:
         small = {"depth": 2, "width": 8, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
@@ -137,13 +137,13 @@ def convnet() -> Callable[..., Architecture]:
 
 @pytest.fixture(scope="session")
 def motifs() -> RealSet:
-    """Forty graphs of eleven nodes, with a house or a cycle."""
+    """Forty graphs of eleven nodes with a house or a cycle."""
     return make_motifs(graphs=40, base=6, node_labels="degree", seed=0, test=0.2, val=0.2, device=CPU)
 
 
 @pytest.fixture(scope="session")
 def make_gnn() -> Callable[..., Any]:
-    """Builds a small network of graphs, by the name of its YAML."""
+    """Function that builds a small graph network by the name of its YAML file."""
 
     def make(model: str, shape: GraphShape, num_classes: int = 2, **knobs: Any) -> Any:
         small = {"layers": 2, "hidden": 8, "dropout": 0.0, "norm": "none", "readout": "sum", "jk": "last"}
@@ -155,7 +155,7 @@ def make_gnn() -> Callable[..., Any]:
 
 @pytest.fixture(scope="session")
 def gin() -> Callable[..., Architecture]:
-    """A GIN of width 8 for a real set of graphs, with other knobs on request."""
+    """Function that returns a GIN of width 8 for a set of graphs; keyword arguments override its values."""
 
     def make(real: RealSet, **knobs: Any) -> Architecture:
         small = {"layers": 2, "hidden": 8, "dropout": 0.0, "norm": "none", "readout": "sum", "jk": "last"}
@@ -166,10 +166,10 @@ def gin() -> Callable[..., Architecture]:
 
 @pytest.fixture(scope="session")
 def recipe() -> Callable[..., Recipe]:
-    """A recipe of five epochs of plain SGD, with other values on request."""
+    """Function that returns a recipe of five epochs of SGD; keyword arguments override its values."""
 
     def make(**values: Any) -> Recipe:
-        plain: dict[str, Any] = {
+        defaults: dict[str, Any] = {
             "optimizer": "sgd",
             "lr": 0.01,
             "momentum": 0.9,
@@ -185,17 +185,17 @@ def recipe() -> Callable[..., Recipe]:
             "cutmix": 0.0,
             "cutmix_beta": 1.0,
         }
-        return Recipe(**plain | values)
+        return Recipe(**defaults | values)
 
     return make
 
 
 @pytest.fixture(scope="session")
 def protocol(recipe) -> Callable[..., Protocol]:
-    """A protocol that selects the last step, with other values on request; `recipe.` keys go to its recipe."""
+    """Function that returns a protocol with selection `last`; keyword arguments override its values."""
 
     def make(**values: Any) -> Protocol:
-        plain = {
+        defaults = {
             "name": "test",
             "version": 1,
             "selection": "last",
@@ -203,20 +203,20 @@ def protocol(recipe) -> Callable[..., Protocol]:
             "eval_from": 0,
             "lr_grid": (),
         }
-        return Protocol(**{**plain, "recipe": recipe(), **values})
+        return Protocol(**{**defaults, "recipe": recipe(), **values})
 
     return make
 
 
 @pytest.fixture(scope="session")
 def runtime() -> Runtime:
-    """CPU, float32, one after the other, nothing compiled."""
+    """CPU, float32, one process, no compilation."""
     return Runtime(CPU, autocast=False, compile_after=None, workers=1, spread_after=0, vmap=False)
 
 
 @dataclass
 class Outcome:
-    """What the command did: its exit status and all it printed."""
+    """Exit status and printed text of a command."""
 
     code: int
     text: str
@@ -224,7 +224,7 @@ class Outcome:
 
 @pytest.fixture
 def dd_bench(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
-    """Runs `dd-bench ...` in this process, with `out` in `runs` of the test's folder."""
+    """Function that runs `dd-bench ...` in this process, in the test's folder."""
     from hydra.core.global_hydra import GlobalHydra
 
     from dd_bench.cli import main
@@ -244,9 +244,8 @@ def dd_bench(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
             code = end.code
         finally:
             GlobalHydra.instance().clear()
-            for (
-                handler
-            ) in root.handlers:  # Hydra's: a file in the run's folder, and a stream that capfd closes
+            # Hydra's handlers write to a file in the run's folder, and to a stream that capfd closes
+            for handler in root.handlers:
                 if handler not in handlers:
                     handler.close()
             root.handlers[:] = handlers
@@ -259,7 +258,7 @@ def dd_bench(monkeypatch, capfd, tmp_path) -> Callable[..., Outcome]:
 
 @pytest.fixture
 def job(tmp_path) -> Callable[..., Any]:
-    """Calls `pipeline.run.run` on a composed configuration: the command without the second that Hydra takes."""
+    """Function that composes a configuration and calls `pipeline.run.run`, a second faster than the command."""
     from dd_bench.pipeline.compose import RunConfig
     from dd_bench.pipeline.run import run
 
@@ -270,10 +269,10 @@ def job(tmp_path) -> Callable[..., Any]:
 
 
 class Forked:
-    """The part of `subprocess.Popen` that tests need, for a process that executes `code` with `names` as globals.
+    """Like `subprocess.Popen`, for a process that executes `code` with `names` as globals.
 
-    Forked from a server process that has already imported torch and what a command needs: several seconds less
-    than a new interpreter, and as separate from this process. What it prints is appended to the file `printed`.
+    The process is forked from a server that has already imported torch and the modules of a command. This is several
+    seconds faster than a new interpreter. The output is appended to the file `printed`.
     """
 
     _CONTEXT = multiprocessing.get_context("forkserver")
@@ -284,7 +283,7 @@ class Forked:
         self._CONTEXT.set_forkserver_preload([*workers.PRELOAD])
         names["printed"] = str(printed)
         self._process = self._CONTEXT.Process(target=exec, args=(self._REDIRECT + code, names))
-        with pytest.MonkeyPatch.context() as patch:  # the first start is that of the server
+        with pytest.MonkeyPatch.context() as patch:  # the first start also starts the server
             patch.setenv("OMP_NUM_THREADS", "1")
             self._process.start()
         self.pid, self.kill = self._process.pid, self._process.kill
@@ -305,9 +304,9 @@ class Forked:
 
 @pytest.fixture
 def fork(tmp_path) -> Iterator[Callable[..., Forked]]:
-    """Executes code in a process of its own; what is still alive after the test is killed.
+    """Function that executes code in a separate process, which is killed at the end of the test.
 
-    What it prints is appended to `printed.txt` in the test's folder.
+    The output is appended to `printed.txt` in the test's folder.
     """
     started = []
 
@@ -324,7 +323,7 @@ def fork(tmp_path) -> Iterator[Callable[..., Forked]]:
 
 @pytest.fixture
 def start(tmp_path, fork) -> Callable[..., Forked]:
-    """Starts `dd-bench ...` in the test's folder as a process of its own, which executes the code `first`."""
+    """Function that starts `dd-bench ...` in a separate process, which executes the code `first` before."""
     command = (
         "import os, runpy, sys; os.chdir(folder); sys.argv = ['dd-bench', *arguments]\n"
         "runpy.run_module('dd_bench', run_name='__main__', alter_sys=True)"
@@ -338,7 +337,7 @@ def start(tmp_path, fork) -> Callable[..., Forked]:
 
 @pytest.fixture(scope="session")
 def small() -> Callable[..., list[str]]:
-    """The overrides that make a run take a second: `small("random")`, `small("dm", "ipc=2")`."""
+    """Function that returns the overrides of a short run, e.g. `small("random")` or `small("dm", "ipc=2")`."""
 
     def overrides(method: str, *more: str) -> list[str]:
         return [f"method={method}", *SMALL, *(SHORT if method in ("dm", "datadam") else []), *more]
@@ -347,7 +346,7 @@ def small() -> Callable[..., list[str]]:
 
 
 class Rows(Logger):
-    """Keeps what is logged; raises KeyboardInterrupt at the step `killed_at`, before it is checkpointed."""
+    """Store the logged values and raise KeyboardInterrupt at the step `killed_at`, before its checkpoint."""
 
     def __init__(self, killed_at=None):
         self.rows, self.started, self.killed_at = [], [], killed_at
@@ -372,7 +371,7 @@ class Rows(Logger):
 
 @pytest.fixture(scope="session")
 def make_blobs():
-    """Builds a real set: noisy images about a pattern of their class, `counts` training images of each."""
+    """Function that builds a real set of noisy images of class patterns, with `counts` training images by class."""
 
     def make(counts=(20, 17, 22), shape=(1, 8, 8), flip=False, seed=0):
         generator = torch.Generator().manual_seed(seed)
@@ -403,13 +402,13 @@ def make_blobs():
 
 @pytest.fixture(scope="session")
 def train_blobs(make_blobs):
-    """Three unequal classes, and no test split: what a method sees."""
+    """Three classes of different sizes without a test split, as passed to methods."""
     return make_blobs().train_only()
 
 
 @pytest.fixture(scope="session")
 def make_architecture():
-    """Binds a small ConvNet, or another network, to a shape."""
+    """Function that returns the architecture of a small ConvNet, or of another network."""
 
     def make(cls=ConvNet, shape=(1, 8, 8), num_classes=3, **knobs):
         if cls is ConvNet:
@@ -422,7 +421,7 @@ def make_architecture():
 
 @pytest.fixture
 def make_net(make_architecture):
-    """Builds a small ConvNet in float64, in train mode."""
+    """Function that builds a small ConvNet in float64 in training mode."""
 
     def make(seed=0, **knobs):
         return make_architecture(**knobs).fresh(seed, CPU).double()
@@ -432,20 +431,20 @@ def make_net(make_architecture):
 
 @pytest.fixture(scope="session")
 def cache_folder(tmp_path_factory):
-    """One cache for the session: teachers are trained once."""
+    """Cache folder of the session, so that teachers are trained once."""
     return tmp_path_factory.mktemp("cache")
 
 
 @pytest.fixture(scope="session")
 def make_teacher(make_architecture, recipe):
-    """Builds the specification of a small ConvNet with BatchNorm that is trained for three epochs."""
+    """Function that returns the specification of a small ConvNet teacher with BatchNorm, trained for three epochs."""
 
     def make(name="tiny", shape=(1, 8, 8), num_classes=3, epochs=3, keep=(), epoch=None, **knobs):
         architecture = make_architecture(
             shape=shape, num_classes=num_classes, **{"norm": "batchnorm"} | knobs
         )
-        plain = recipe(epochs=epochs, milestones=(), lr=0.1)
-        config = TeacherConfig(weights="squeeze", classes=None, keep=keep, epoch=epoch, recipe=plain)
+        short = recipe(epochs=epochs, milestones=(), lr=0.1)
+        config = TeacherConfig(weights="squeeze", classes=None, keep=keep, epoch=epoch, recipe=short)
         return TeacherSpec(name, architecture, config)
 
     return make
@@ -453,7 +452,7 @@ def make_teacher(make_architecture, recipe):
 
 @pytest.fixture
 def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime):
-    """Builds a context; a `work` folder is a run, checkpointed after every step. `ctx.rows` is its log."""
+    """Function that builds a context, checkpointed every step; `work` names the run, `ctx.rows` is its log."""
 
     def make(seed=0, work="run", architecture=None, killed_at=None, fresh_cache=False, teachers=None):
         rows = Rows(killed_at)
@@ -477,7 +476,7 @@ def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime):
 
 @pytest.fixture(scope="session")
 def make_method():
-    """Builds the method of `conf/method/<name>.yaml`, under its `smoke` overrides and `changes`."""
+    """Function that builds the method of `conf/method/<name>.yaml` with its `smoke` overrides and `changes`."""
 
     def make(name, smoke=True, **changes):
         config = OmegaConf.create(shipped_yaml("method", name))

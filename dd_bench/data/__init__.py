@@ -1,1 +1,1 @@
-"""Real sets: splits, preprocessing and labels, and one module a dataset family that returns a `RealSet`."""
+"""Real datasets: splits, preprocessing and labels, and one module per dataset family that returns a `RealSet`."""

@@ -18,10 +18,10 @@ CIFAR10_MEAN, CIFAR10_STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
 def cifar10(
     *, root: str | None, download: bool, preprocess: str, val_fraction: float, device: torch.device
 ) -> RealSet:
-    """Returns 50,000 training and 10,000 test images, `(3, 32, 32)`, 10 classes.
+    """Return 50,000 training and 10,000 test images, `(3, 32, 32)`, 10 classes.
 
-    Its publisher's files are pickles, and this project opens no pickle of a stranger: torchvision opens these
-    only after their md5 is the one its source code holds, which is the publisher's. The same for `cifar100`.
+    The published files are pickles, and unpickling can run arbitrary code. torchvision therefore opens a file only
+    after its md5 matches the publisher's, which is stored in torchvision's source code. This also holds for `cifar100`.
 
     Raises:
         FileNotFoundError: a file of `root/cifar-10-batches-py` is missing and `download` is false.
@@ -50,10 +50,10 @@ def cifar100(
     val_fraction: float,
     device: torch.device,
 ) -> RealSet:
-    """Returns 50,000 training and 10,000 test images, `(3, 32, 32)`, 100 (fine) classes.
+    """Return 50,000 training and 10,000 test images, `(3, 32, 32)`, 100 (fine) classes.
 
-    `mean` and `std` are knobs here because the papers disagree: DC and its kin normalise with this dataset's
-    constants, MTT, its kin and NCFM with those of CIFAR-10.
+    `mean` and `std` are arguments because the papers differ: DC, DSA, DM and DataDAM normalise with the statistics of
+    CIFAR-100; the code of MTT, FTD, TESLA, DATM and NCFM uses those of CIFAR-10.
 
     Raises:
         FileNotFoundError: a file of `root/cifar-100-python` is missing and `download` is false.
@@ -64,7 +64,7 @@ def cifar100(
 
 def _cifar(
     name: str,
-    source: type[datasets.CIFAR10],
+    dataset: type[datasets.CIFAR10],
     root: str | None,
     download: bool,
     preprocess: str,
@@ -74,18 +74,18 @@ def _cifar(
     device: torch.device,
 ) -> RealSet:
     folder = base_folder(root)
-    files = [*source.train_list, *source.test_list, (source.meta["filename"], source.meta["md5"])]
+    files = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
     if not download:
         verify_files(
-            name, folder / source.base_folder, files, ["dataset.root=FOLDER", "dataset.download=true"]
+            name, folder / dataset.base_folder, files, ["dataset.root=FOLDER", "dataset.download=true"]
         )
-    stored = [source(str(folder), train=part, download=download) for part in (True, False)]
-    train, test = (_tensors(s) for s in stored)
+    splits = [dataset(str(folder), train=is_train, download=download) for is_train in (True, False)]
+    train, test = (_tensors(split) for split in splits)
     return tensor_set(
         name,
         train,
         test,
-        class_names=tuple(stored[0].classes),
+        class_names=tuple(splits[0].classes),
         preprocess=fit_preprocess(preprocess, train[0], mean=mean, std=std, device=device),
         flip=True,
         licence="none stated; the publisher asks for the citation",
@@ -95,6 +95,6 @@ def _cifar(
     )
 
 
-def _tensors(source: datasets.CIFAR10) -> tuple[Tensor, Tensor]:
-    pixels = torch.from_numpy(source.data).permute(0, 3, 1, 2).contiguous()  # torchvision holds (n, h, w, c)
-    return pixels, torch.tensor(source.targets)
+def _tensors(split: datasets.CIFAR10) -> tuple[Tensor, Tensor]:
+    pixels = torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()  # torchvision stores (n, h, w, c)
+    return pixels, torch.tensor(split.targets)

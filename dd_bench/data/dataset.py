@@ -1,7 +1,7 @@
-"""The real set: what a method may see (its training split), and what only evaluators may (its test split).
+"""The real set: a training split, which methods see, and a test split, which only evaluators see.
 
-Small images live as tensors on the device, so a batch is an index and nobody waits for a worker process.
-Image folders of ImageNet's size stream through the same three calls: `inputs`, `pixels`, `batches`.
+Small images are stored as tensors on the device, so loading a batch is one indexing operation. Image folders of
+ImageNet's size are read from disk through the same three methods: `inputs`, `pixels` and `batches`.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from dd_bench.data.preprocess import Preprocess
 
 
 class Split(ABC):
-    """Labelled images, addressed by index."""
+    """Labelled images, accessed by index."""
 
     labels: Tensor  # (n,) int64, on the device
     num_classes: int
@@ -27,14 +27,14 @@ class Split(ABC):
 
     @abstractmethod
     def pixels(self, index: Tensor) -> Tensor:
-        """Returns the images `index` as stored: uint8 `(b, c, h, w)` on the device."""
+        """Return the stored images at `index`, uint8 `(b, c, h, w)` on the device."""
 
     @abstractmethod
     def inputs(self, index: Tensor) -> Tensor:
-        """Returns the images `index` preprocessed, as a network takes them: float32 `(b, c, h, w)`."""
+        """Return the preprocessed images at `index`, float32 `(b, c, h, w)`, which are a network's inputs."""
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yields `(inputs (b, c, h, w), labels (b,))` over the whole split, in order."""
+        """Yield `(inputs (b, c, h, w), labels (b,))` over the whole split, in order."""
         for index in torch.split(torch.arange(len(self), device=self.labels.device), size):
             yield self.inputs(index), self.labels[index]
 
@@ -44,19 +44,19 @@ class Split(ABC):
 
     @abstractmethod
     def subset(self, index: Tensor) -> Split:
-        """Returns the split that holds only the images `index`."""
+        """Return a split with only the images at `index`."""
 
     def __len__(self) -> int:
         return int(self.labels.numel())
 
     @cached_property
     def counts(self) -> Tensor:
-        """Number of images of each class, `(k,)`, on the CPU."""
+        """Number of images per class, `(k,)`, on the CPU."""
         return torch.bincount(self.labels, minlength=self.num_classes).cpu()
 
     @cached_property
     def members(self) -> Tensor:
-        """Indices of each class's images, `(k, largest class)`, padded with -1."""
+        """Image indices by class, `(k, size of the largest class)`, padded with -1."""
         k, device = self.num_classes, self.labels.device
         order = self.labels.argsort(stable=True)
         counts = self.counts.to(device)
@@ -67,11 +67,11 @@ class Split(ABC):
         return table
 
     def of_class(self, c: int) -> Tensor:
-        """Returns the indices of class `c`, ascending."""
+        """Return the image indices of class `c` in ascending order."""
         return self.members[c, : int(self.counts[c])]
 
     def draw(self, per_class: int, generator: torch.Generator) -> Tensor:
-        """Draws `per_class` images of every class, uniformly without replacement: indices `(k, per_class)`.
+        """Draw `per_class` images of every class uniformly without replacement and return indices `(k, per_class)`.
 
         Raises:
             ValueError: a class has fewer than `per_class` images.
@@ -79,8 +79,8 @@ class Split(ABC):
         smallest = int(self.counts.argmin())
         if per_class > int(self.counts[smallest]):
             raise ValueError(
-                f"asked for {per_class} images per class without replacement, "
-                f"but class {smallest} has {int(self.counts[smallest])}"
+                f"cannot draw {per_class} images per class without replacement: "
+                f"class {smallest} has {int(self.counts[smallest])}"
             )
         members = self.members
         keys = torch.rand(members.shape, generator=generator, device=members.device)
@@ -89,17 +89,17 @@ class Split(ABC):
 
 
 class TensorSplit(Split):
-    """A split whose images lie on the device: uint8 as stored, and float32 once it is asked for."""
+    """A split that stores its images on the device: the uint8 pixels, and the float32 inputs after their first use."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, num_classes: int, preprocess: Preprocess):
-        """Takes `pixels` uint8 `(n, c, h, w)` and `labels` int64 `(n,)` on one device."""
+        """Create a split from `pixels`, uint8 `(n, c, h, w)`, and `labels`, int64 `(n,)`, on the same device."""
         self._pixels, self.labels, self.num_classes = pixels, labels, num_classes
         self._preprocess = preprocess
         self.shape = (int(pixels.shape[1]), int(pixels.shape[2]), int(pixels.shape[3]))
 
     @cached_property
     def _inputs(self) -> Tensor:
-        # Whoever asks first may be inside inference_mode, and an inference tensor cannot be trained on later.
+        # The first access may be inside inference_mode, and autograd cannot use inference tensors later.
         with torch.inference_mode(False), torch.no_grad():
             return torch.cat([self._preprocess(p.float() / 255) for p in torch.split(self._pixels, 4096)])
 
@@ -112,7 +112,7 @@ class TensorSplit(Split):
         return self._inputs[index]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Split`; slices, so nothing is copied."""
+        """See `Split`. Batches are views, without a copy."""
         yield from zip(torch.split(self._inputs, size), torch.split(self.labels, size), strict=True)
 
     def to(self, device: torch.device) -> TensorSplit:
@@ -133,14 +133,14 @@ class RealSet:
     Attributes:
         name: the dataset's name, as in `conf/dataset/`.
         train: the training split, the only one a method sees.
-        class_names: in label order; a set distilled under another order is refused.
-        preprocess: pixels in [0, 1] to network inputs, invertible.
-        flip: whether a horizontal flip keeps the class (digits: no).
-        digest: sha256 of both splits' contents and the class names; the same whatever is held out as `val`.
-            A folder of images hashes its file list instead, see `dd_bench.data.image_folder`.
-        licence, citation: carried into the card of every set distilled from it.
-        val: a stratified slice cut from train, if the configuration asks for one.
-        overrides: words of the command line that load the set again; empty for tensors that were given in Python.
+        class_names: in label order. A set that was distilled with another order is refused.
+        preprocess: invertible map from pixels in [0, 1] to network inputs.
+        flip: whether a horizontal flip preserves the class (it does not for digits).
+        digest: sha256 of the class names and the contents of both splits. It does not depend on `val`. For a folder
+            of images it covers the file list instead, see `dd_bench.data.image_folder`.
+        licence, citation: copied to the card of every set distilled from this one.
+        val: a stratified validation split cut from the training data, or None.
+        overrides: command-line overrides that load the set again. Empty for a set created from tensors in Python.
     """
 
     name: str
@@ -171,12 +171,12 @@ class RealSet:
         """The test split.
 
         Raises:
-            RuntimeError: this is the view that methods get, which has none.
+            RuntimeError: this is the view passed to methods, which has no test split.
         """
         if self._test is None:
             raise RuntimeError(
-                f"the test split of {self.name!r} is for evaluators; a method sees only `real.train`. "
-                "To select something, cut a validation split: dataset.val_fraction=0.1"
+                f"the test split of {self.name!r} is reserved for evaluators; a method sees only `real.train`. "
+                "To tune on held-out data, use a validation split: dataset.val_fraction=0.1"
             )
         return self._test
 
@@ -189,12 +189,12 @@ class RealSet:
         return replace(self, **splits)  # type: ignore[arg-type]
 
     def train_only(self) -> RealSet:
-        """Returns the view handed to methods: the same set without its test and validation splits."""
+        """Return the view passed to methods: the same set without its test and validation splits."""
         return replace(self, _test=None, val=None)
 
 
 def content_digest(arrays: list[Tensor], class_names: tuple[str, ...]) -> str:
-    """Returns the sha256 of the arrays (dtype, shape and bytes) and of the class names in order."""
+    """Return the sha256 of the class names, in order, and of each array's dtype, shape and bytes."""
     digest = hashlib.sha256("\x1f".join(class_names).encode())
     for array in arrays:
         digest.update(f"{array.dtype}{tuple(array.shape)}".encode())
@@ -216,27 +216,38 @@ def tensor_set(
     val_fraction: float,
     digest: str | None = None,
 ) -> RealSet:
-    """Builds a `RealSet` of tensors: `(pixels uint8 (n, c, h, w), labels int64 (n,))` for train and test.
+    """Build a `RealSet` from in-memory tensors.
 
-    `val_fraction` in [0, 1) of each class, the last images of the training split in order, becomes `val`
-    and leaves `train`: methods never see it. `digest` is of the tensors unless the dataset has a better one.
+    Args:
+        name: the dataset's name.
+        train: pixels, uint8 `(n, c, h, w)`, and labels, integers `(n,)`.
+        test: like `train`.
+        class_names: see `RealSet`.
+        preprocess: see `RealSet`.
+        flip: see `RealSet`.
+        licence: see `RealSet`.
+        citation: see `RealSet`.
+        device: where the tensors are stored.
+        val_fraction: share in [0, 1) of each class, its last training images, that moves from `train` to `val`.
+        digest: digest of the dataset; None computes it from the tensors.
 
     Raises:
-        ValueError: labels out of range, a class without training images, or a fraction out of range.
+        ValueError: wrong shapes or dtypes, labels out of range, a class without training images, or a fraction out
+            of range.
     """
     k = len(class_names)
     for split, (pixels, labels) in (("train", train), ("test", test)):
         if pixels.dtype != torch.uint8 or pixels.ndim != 4:
             raise ValueError(
-                f"{name} {split}: wanted uint8 images (n, c, h, w), got {pixels.dtype} {tuple(pixels.shape)}"
+                f"{name} {split}: images must be uint8 (n, c, h, w), got {pixels.dtype} {tuple(pixels.shape)}"
             )
         if len(pixels) != len(labels):
             raise ValueError(f"{name} {split}: {len(pixels)} images but {len(labels)} labels")
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < k:
             raise ValueError(
-                f"{name} {split}: labels span {int(labels.min())}..{int(labels.max())}, there are {k} classes"
+                f"{name} {split}: labels must be in 0..{k - 1}, got {int(labels.min())}..{int(labels.max())}"
             )
-    train, test = (train[0], train[1].long()), (test[0], test[1].long())  # so that the digest sees one dtype
+    train, test = (train[0], train[1].long()), (test[0], test[1].long())  # the digest covers the dtype
     splits = [TensorSplit(x.to(device), y.to(device), k, preprocess) for x, y in (train, test)]
     return real_set(
         name,
@@ -264,7 +275,7 @@ def real_set(
     citation: str,
     val_fraction: float,
 ) -> RealSet:
-    """Builds a `RealSet` of any two splits; see `tensor_set` for `val_fraction`.
+    """Build a `RealSet` from any two splits. See `tensor_set` for `val_fraction`.
 
     Raises:
         ValueError: a class without training images, or a fraction out of range.
@@ -272,26 +283,32 @@ def real_set(
     missing = (train.counts == 0).nonzero().flatten().tolist()
     if missing:
         raise ValueError(f"{name}: no training image of class {class_names[missing[0]]!r}")
-    kept, held = cut_validation(train, val_fraction)
-    return RealSet(name, kept, class_names, preprocess, flip, digest, licence, citation, held, test)
+    train, val = cut_validation(train, val_fraction)
+    return RealSet(name, train, class_names, preprocess, flip, digest, licence, citation, val, test)
 
 
 def cut_validation(train: Split, fraction: float) -> tuple[Split, Split | None]:
-    """Splits `train` into what methods see and a stratified validation slice (None when `fraction` is 0).
+    """Split `train` into a training and a stratified validation split (None if `fraction` is 0).
 
     Raises:
-        ValueError: `fraction` is outside [0, 1), or leaves a class empty.
+        ValueError: `fraction` is outside [0, 1), or leaves no training image of a class.
     """
     if not 0 <= fraction < 1:
-        raise ValueError(f"dataset.val_fraction={fraction} is outside [0, 1)")
+        raise ValueError(
+            f"dataset.val_fraction must be in [0, 1), got {fraction}. Example: dataset.val_fraction=0.1"
+        )
     if fraction == 0:
         return train, None
-    keep, hold = [], []
+    train_parts, val_parts = [], []
     for c in range(train.num_classes):
         index = train.of_class(c)
         cut = len(index) - max(1, round(fraction * len(index)))
         if cut < 1:
-            raise ValueError(f"dataset.val_fraction={fraction} leaves no training image of class {c}")
-        keep.append(index[:cut])
-        hold.append(index[cut:])
-    return train.subset(torch.cat(keep).sort().values), train.subset(torch.cat(hold).sort().values)
+            raise ValueError(
+                f"dataset.val_fraction={fraction} leaves no training image of class {c}. Use a smaller fraction"
+            )
+        train_parts.append(index[:cut])
+        val_parts.append(index[cut:])
+    return train.subset(torch.cat(train_parts).sort().values), train.subset(
+        torch.cat(val_parts).sort().values
+    )

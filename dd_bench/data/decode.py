@@ -1,4 +1,4 @@
-"""Multi-formation decoding (IDC, Kim et al., ICML 2022): one stored image becomes factor^2 training images."""
+"""Multi-formation decoding (IDC, Kim et al., ICML 2022): one stored image decodes to factor^2 training images."""
 
 from __future__ import annotations
 
@@ -8,12 +8,13 @@ from torch import Tensor
 
 
 def decode(images: Tensor, factor: int) -> Tensor:
-    """Cuts each image of `(n, c, h, w)` into factor x factor tiles, each upsampled bilinearly to full size.
+    """Cut images `(n, c, h, w)` into factor x factor tiles and upsample each tile bilinearly to the full size.
 
-    Values are pixels in [0, 1]; a side that `factor` does not divide is padded with 0.5 first. Differentiable.
+    Pixels are in [0, 1]. If `factor` does not divide the height or width, the images are first padded with 0.5 at the
+    bottom or right. Differentiable.
 
     Returns:
-        `(n * factor**2, c, h, w)`; the tiles of an image stand next to each other.
+        `(n * factor**2, c, h, w)`. The tiles of one image are consecutive.
     """
     if factor == 1:
         return images
@@ -23,9 +24,9 @@ def decode(images: Tensor, factor: int) -> Tensor:
 
 
 def cut(images: Tensor, factor: int) -> Tensor:
-    """Cuts each image of `(n, c, h, w)` into factor x factor tiles: `(n * factor**2, c, h / factor, w / factor)`.
+    """Cut images `(n, c, h, w)` into factor x factor tiles, `(n * factor**2, c, h / factor, w / factor)`.
 
-    The tiles of an image stand next to each other, row by row.
+    The tiles of one image are consecutive, in row-major order.
     """
     if factor == 1:
         return images
@@ -36,7 +37,7 @@ def cut(images: Tensor, factor: int) -> Tensor:
 
 
 def tile(images: Tensor, factor: int) -> Tensor:
-    """Lays factor^2 consecutive images of `(n * factor**2, c, h, w)` side by side; `cut` undoes it."""
+    """Tile each factor^2 consecutive images of `(n * factor**2, c, h, w)` into one image, the inverse of `cut`."""
     if factor == 1:
         return images
     _, c, h, w = images.shape
@@ -45,7 +46,7 @@ def tile(images: Tensor, factor: int) -> Tensor:
 
 
 def encode(images: Tensor, factor: int) -> Tensor:
-    """Makes mosaics: factor^2 consecutive images of `(n * factor**2, c, h, w)` shrink into one, `(n, c, h, w)`."""
+    """Downsample each factor^2 consecutive images of `(n * factor**2, c, h, w)` and tile them into `(n, c, h, w)`."""
     if factor == 1:
         return images
     h, w = images.shape[2:]

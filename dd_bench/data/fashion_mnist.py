@@ -1,4 +1,4 @@
-"""Fashion-MNIST: 70,000 pictures of clothes, 28x28 grey."""
+"""Fashion-MNIST: 70,000 greyscale 28x28 images of clothing."""
 
 from __future__ import annotations
 
@@ -11,27 +11,27 @@ from dd_bench.data.dataset import RealSet, tensor_set
 from dd_bench.data.idx import load_idx
 from dd_bench.data.preprocess import fit_preprocess
 
-DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # of the package dataset-fashion-mnist
+DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # installed by the Debian package dataset-fashion-mnist
 MEAN, STD = [0.2861], [0.3530]
 
 
 def fashion_mnist(
     *, root: str | None, download: bool, preprocess: str, val_fraction: float, device: torch.device
 ) -> RealSet:
-    """Returns 60,000 training and 10,000 test images, `(1, 28, 28)`, 10 classes.
+    """Return 60,000 training and 10,000 test images, `(1, 28, 28)`, 10 classes.
 
-    Looks under `root`, then where Debian's package puts it, then downloads if told to.
+    The files are searched in `root`, then in the folder of Debian's package, and downloaded if `download` is true.
 
     Raises:
-        FileNotFoundError: the four IDX files are in none of these places.
-        ValueError: one of them is damaged.
+        FileNotFoundError: the four IDX files are in none of these folders and `download` is false.
+        ValueError: a file is damaged.
     """
     train, test = load_idx(
         "fashion_mnist",
         datasets.FashionMNIST,
         root=root,
         download=download,
-        elsewhere=[DEBIAN],
+        extra_folders=[DEBIAN],
         fixes=["apt-get install dataset-fashion-mnist"],
     )
     return tensor_set(

@@ -1,4 +1,4 @@
-"""Image files in class folders: found in a fixed order, decoded by threads, at once or when asked for."""
+"""Image files in class folders, listed in a fixed order and decoded by threads, all at once or on demand."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ from dd_bench.data.preprocess import Preprocess
 
 @dataclass(frozen=True)
 class Decoder:
-    """Reads an image file into uint8 `(3, size, size)`; grey becomes RGB, EXIF rotation is ignored.
+    """Read an image file into uint8 `(3, size, size)`. Greyscale is converted to RGB; EXIF rotation is ignored.
 
-    `squash` resizes both sides, whatever the aspect ratio (the 128-pixel ImageNet subsets of MTT); `crop`
-    resizes the shorter side and cuts out the centre. Both interpolate bilinearly with antialiasing, on bytes.
+    `squash` resizes both sides and ignores the aspect ratio, as MTT does for its 128-pixel ImageNet subsets. `crop`
+    resizes the shorter side and takes the centre crop. Both interpolate the uint8 pixels bilinearly with antialiasing.
     """
 
     size: int
@@ -33,24 +33,26 @@ class Decoder:
 
     def __post_init__(self) -> None:
         if self.size < 1:
-            raise ValueError(f"dataset.size={self.size} is not a number of pixels")
+            raise ValueError(
+                f"dataset.size must be an integer >= 1, got {self.size}. Example: dataset.size=64"
+            )
         if self.resize not in ("squash", "crop"):
             raise ValueError(
-                f"unknown dataset.resize={self.resize}. Use dataset.resize=squash or dataset.resize=crop"
+                f"dataset.resize must be squash or crop, got {self.resize}. Example: dataset.resize=crop"
             )
 
     def __call__(self, path: Path) -> Tensor:
-        """Reads one image.
+        """Read one image.
 
         Raises:
-            ValueError: the file is no image, or a damaged one.
+            ValueError: the file is not an image, or is damaged.
         """
         try:
             with Image.open(path) as file:
                 image = file.convert("RGB")
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
             raise ValueError(
-                f"cannot read the image {path}: {error}. Fetch it again, or remove it"
+                f"cannot read the image {path}: {error}. Download it again or delete it"
             ) from error
         if self.resize == "squash":
             image = transforms.resize(image, [self.size, self.size])
@@ -62,11 +64,11 @@ class Decoder:
 
 @cache
 def _pool() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(thread_name_prefix="decode")  # Pillow decodes without the interpreter lock
+    return ThreadPoolExecutor(thread_name_prefix="decode")  # Pillow releases the GIL while it decodes
 
 
 def decode_all(paths: Sequence[Path], decoder: Decoder) -> Tensor:
-    """Returns all images, uint8 `(n, 3, size, size)` on the CPU."""
+    """Return all images, uint8 `(n, 3, size, size)` on the CPU."""
     pixels = torch.empty(len(paths), 3, decoder.size, decoder.size, dtype=torch.uint8)
     for i, image in enumerate(_pool().map(decoder, paths)):
         pixels[i] = image
@@ -74,7 +76,7 @@ def decode_all(paths: Sequence[Path], decoder: Decoder) -> Tensor:
 
 
 class FolderSplit(Split):
-    """A split that stays on disk. Its numbers are those of a `TensorSplit` of the same files."""
+    """A split that reads its images from disk. Its outputs equal those of a `TensorSplit` of the same files."""
 
     def __init__(
         self,
@@ -84,38 +86,37 @@ class FolderSplit(Split):
         preprocess: Preprocess,
         decoder: Decoder,
     ):
-        """Takes the files and their `labels` int64 `(n,)`; images go to the device of `labels`."""
+        """Create a split from image files and `labels`, int64 `(n,)`. Images are moved to the device of `labels`."""
         self.paths, self.labels, self.num_classes = list(paths), labels, num_classes
         self.shape = (3, decoder.size, decoder.size)
         self._preprocess, self._decoder = preprocess, decoder
 
-    def _start(self, index: Tensor) -> list[Future[Tensor]]:
+    def _submit(self, index: Tensor) -> list[Future[Tensor]]:
         return [_pool().submit(self._decoder, self.paths[i]) for i in index.tolist()]
 
-    def _finish(self, started: list[Future[Tensor]]) -> Tensor:
-        return torch.stack([image.result() for image in started]).to(self.labels.device)
+    def _stack(self, images: list[Future[Tensor]]) -> Tensor:
+        return torch.stack([image.result() for image in images]).to(self.labels.device)
 
     def pixels(self, index: Tensor) -> Tensor:
         """See `Split`."""
-        return self._finish(self._start(index))
+        return self._stack(self._submit(index))
 
     def inputs(self, index: Tensor) -> Tensor:
         """See `Split`."""
         return self._preprocess(self.pixels(index).float() / 255)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Split`; the next batch is decoded while the caller works on this one, so two are in memory."""
-        ahead: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
+        """See `Split`. The next batch is decoded while the caller uses the current one, so two are in memory."""
+        queue: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
         for index in torch.split(torch.arange(len(self)), size):
-            ahead.append((index, self._start(index)))
-            if len(ahead) == 2:
-                yield self._batch(*ahead.popleft())
-        yield self._batch(*ahead.popleft())
+            queue.append((index, self._submit(index)))
+            if len(queue) == 2:
+                yield self._batch(*queue.popleft())
+        yield self._batch(*queue.popleft())
 
-    def _batch(self, index: Tensor, started: list[Future[Tensor]]) -> tuple[Tensor, Tensor]:
-        return self._preprocess(self._finish(started).float() / 255), self.labels[
-            index.to(self.labels.device)
-        ]
+    def _batch(self, index: Tensor, images: list[Future[Tensor]]) -> tuple[Tensor, Tensor]:
+        labels = self.labels[index.to(self.labels.device)]
+        return self._preprocess(self._stack(images).float() / 255), labels
 
     def to(self, device: torch.device) -> FolderSplit:
         """See `Split`."""
@@ -130,25 +131,34 @@ class FolderSplit(Split):
 
 
 def find_images(folder: Path, label_of: Mapping[str, int]) -> tuple[list[Path], Tensor]:
-    """Lists the image files below the class folders `label_of`: paths by label, then by path; labels `(n,)`.
+    """List the image files in the class folders of `folder`.
+
+    Args:
+        folder: parent of the class folders.
+        label_of: maps the name of a class folder to its label.
+
+    Returns:
+        Paths, sorted by label and then by path, and labels `(n,)`.
 
     Raises:
-        FileNotFoundError: a class folder is missing or holds no image.
+        FileNotFoundError: a class folder is missing or contains no image.
     """
-    empty = [c for c in label_of if not (folder / c).is_dir()]
-    if empty:
-        raise FileNotFoundError(f"no class folder {folder / empty[0]}, nor {len(empty) - 1} others")
+    missing = [c for c in label_of if not (folder / c).is_dir()]
+    if missing:
+        raise FileNotFoundError(
+            f"{len(missing)} class folder(s) not found. The first is {folder / missing[0]}"
+        )
     try:
-        found = make_dataset(folder, dict(label_of), extensions=IMG_EXTENSIONS)
+        files = make_dataset(folder, dict(label_of), extensions=IMG_EXTENSIONS)
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{folder}: {error}") from error
-    found.sort(key=lambda item: (item[1], item[0]))
-    return [Path(path) for path, _ in found], torch.tensor([label for _, label in found])
+    files.sort(key=lambda item: (item[1], item[0]))
+    return [Path(path) for path, _ in files], torch.tensor([label for _, label in files])
 
 
-def digest_lines(facts: Iterable[object]) -> str:
-    """Returns the sha256 of the facts, one a line. A dataset says which facts make it what it is."""
+def digest_lines(items: Iterable[object]) -> str:
+    """Return the sha256 of the items that identify a dataset, written one per line."""
     digest = hashlib.sha256()
-    for fact in facts:
-        digest.update(f"{fact}\n".encode(errors="surrogateescape"))  # file names may be any bytes
+    for item in items:
+        digest.update(f"{item}\n".encode(errors="surrogateescape"))  # file names need not be valid UTF-8
     return digest.hexdigest()

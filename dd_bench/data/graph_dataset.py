@@ -1,4 +1,4 @@
-"""Real graphs behind the contract of a real set: `inputs` and `batches` give `Graphs` instead of images."""
+"""Real graph datasets with the interface of a real set: `inputs` and `batches` return `Graphs` instead of images."""
 
 from __future__ import annotations
 
@@ -15,19 +15,19 @@ from dd_bench.runtime.seeding import published_order
 
 
 class GraphSplit(Split):
-    """Labelled graphs, on the device."""
+    """Labelled graphs on the device."""
 
     def __init__(self, graphs: Graphs, labels: Tensor, num_classes: int, spec: GraphShape):
-        """Takes graphs and their classes, int64 `(n,)`."""
+        """Create a split from graphs and their class labels, int64 `(n,)`."""
         self.graphs, self.labels, self.num_classes, self.spec = graphs, labels, num_classes, spec
-        self.shape = spec  # type: ignore[assignment]  # of an image (c, h, w); a network is built from either
+        self.shape = spec  # type: ignore[assignment]  # (c, h, w) for images; networks are built from either
 
     def inputs(self, index: Tensor) -> Graphs:  # type: ignore[override]
         """See `Split`."""
         return self.graphs[index]
 
     def pixels(self, index: Tensor) -> Tensor:
-        """Raises RuntimeError: a method of images asks for them, and `Method.check_dataset` has not kept it away."""
+        """Raise RuntimeError: graphs have no pixels. `Method.check_dataset` should have refused this dataset."""
         raise RuntimeError("graphs have no pixels")
 
     def batches(self, size: int) -> Iterator[tuple[Graphs, Tensor]]:  # type: ignore[override]
@@ -45,13 +45,13 @@ class GraphSplit(Split):
 
 
 def training_graphs(real: RealSet) -> GraphSplit:
-    """Returns the training graphs of a real set.
+    """Return the training graphs of a real set.
 
     Raises:
-        TypeError: it holds images.
+        TypeError: the set contains images.
     """
     if not isinstance(real.train, GraphSplit):
-        raise TypeError(f"{real.name} holds {real.modality}s, not graphs")
+        raise TypeError(f"{real.name} must contain graphs, got {real.modality}s")
     return real.train
 
 
@@ -68,59 +68,62 @@ def graph_set(
     device: torch.device,
     other_split: str = "another dataset.seed, or larger dataset.test and dataset.val",
 ) -> RealSet:
-    """Builds a `RealSet` of graphs and the indices of its training, validation and test graphs.
+    """Build a `RealSet` from graphs and the indices of the training, validation and test graphs.
 
-    `other_split` says how its user gets another split, for the errors.
+    `other_split` describes, for error messages, how to choose another split.
 
     Raises:
-        ValueError: a label names nothing, a split is empty or overlaps another, or a class has no training graph.
+        ValueError: a label is out of range; a split is empty, overlaps another one or has one class only; or a class
+            has no training graph.
     """
     graphs.check(shape)
     if len(labels) != len(graphs):
-        raise ValueError(f"{name}: {len(graphs)} graphs, but {len(labels)} classes")
-    together = torch.cat(split)
-    if not 0 <= int(together.min()) <= int(together.max()) < len(graphs):
-        raise ValueError(f"{name}: the split names graphs outside 0..{len(graphs) - 1}")
-    if len(together.unique()) != len(together):
-        raise ValueError(f"{name}: a graph is in two parts of the split")
+        raise ValueError(f"{name}: {len(graphs)} graphs but {len(labels)} labels")
+    indices = torch.cat(split)
+    if not 0 <= int(indices.min()) <= int(indices.max()) < len(graphs):
+        raise ValueError(f"{name}: an index of the split is outside 0..{len(graphs) - 1}")
+    if len(indices.unique()) != len(indices):
+        raise ValueError(f"{name}: a graph occurs twice in the split")
     k = len(class_names)
     if not 0 <= int(labels.min()) <= int(labels.max()) < k:
         raise ValueError(
-            f"{name}: classes {int(labels.min())} to {int(labels.max())}, there are {k}: 0 to {k - 1}"
+            f"{name}: labels must be in 0..{k - 1}, got {int(labels.min())}..{int(labels.max())}"
         )
-    parts = []
+    splits = []
     for part, index in zip(("train", "val", "test"), split, strict=True):
         if not len(index):
-            raise ValueError(f"{name}: its {part} split is empty")
+            raise ValueError(f"{name}: the {part} split is empty")
         if len(labels[index].unique()) < 2:
             raise ValueError(
-                f"{name}: its {part} split has one class alone: no area under a curve. Use {other_split}"
+                f"{name}: the {part} split contains only one class, so the ROC AUC is undefined. Use {other_split}"
             )
-        parts.append(GraphSplit(graphs[index].to(device), labels[index].to(device), k, shape))
-    missing = (parts[0].counts == 0).nonzero().flatten().tolist()
+        splits.append(GraphSplit(graphs[index].to(device), labels[index].to(device), k, shape))
+    train, val, test = splits
+    missing = (train.counts == 0).nonzero().flatten().tolist()
     if missing:
         raise ValueError(f"{name}: no training graph of class {class_names[missing[0]]!r}")
     digest = content_digest(
         [graphs.nodes, graphs.edges, graphs.edge_labels, graphs.ptr, labels, *split],
         (*class_names, repr(tuple(shape))),
     )
-    return RealSet(
-        name, parts[0], class_names, Identity(), False, digest, licence, citation, parts[1], parts[2], "graph"
-    )
+    return RealSet(name, train, class_names, Identity(), False, digest, licence, citation, val, test, "graph")
 
 
 def random_split(n: int, seed: int, test: float, val: float) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns train, validation and test indices of a shuffle: the first ceil(test n), the next ceil(val n), the rest.
+    """Return the train, validation and test indices of a random split.
 
-    Seed 0 with tenths is the split of Mirage, DosCond and GC-Bench (`torch.manual_seed(0)`, then PyG's shuffle).
+    Of a random permutation, the first ceil(test n) graphs are the test split, the next ceil(val n) the validation
+    split, and the rest the training split. Seed 0 with `test=0.1` and `val=0.1` gives the split of Mirage, DosCond and
+    GC-Bench (`torch.manual_seed(0)`, then PyG's shuffle).
 
     Raises:
-        ValueError: a share is not in (0, 1), or nothing is left to train on.
+        ValueError: `test` or `val` is not in (0, 1), or their sum is not below 1.
     """
     if not (0 < test < 1 and 0 < val < 1 and test + val < 1):
         raise ValueError(
-            f"dataset.test={test}, dataset.val={val}: wanted shares in (0, 1) with a sum below 1"
+            "dataset.test and dataset.val must be in (0, 1) with a sum below 1, got "
+            f"{test} and {val}. Example: dataset.test=0.1 dataset.val=0.1"
         )
     order = published_order(n, seed)
-    first, second = (math.ceil(round(n * share, 6)) for share in (test, val))
-    return order[first + second :], order[first : first + second], order[:first]
+    num_test, num_val = (math.ceil(round(n * share, 6)) for share in (test, val))
+    return order[num_test + num_val :], order[num_test : num_test + num_val], order[:num_test]

@@ -1,6 +1,6 @@
-"""Graphs laid end to end in a few tensors: real ones, synthetic ones, and a batch of either.
+"""Graphs concatenated in a few tensors: real graphs, synthetic graphs, and batches of both.
 
-Letters: `n` graphs, `v` nodes, `e` edges, `f` and `g` columns of node and edge labels.
+Shape letters: `n` graphs, `v` nodes, `e` edges, `f` columns of node labels, `g` columns of edge labels.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ from torch import Tensor
 
 
 class GraphShape(NamedTuple):
-    """What a network has to know of the graphs it takes.
+    """Numbers of node and edge label values, from which a network is built.
 
     Attributes:
-        nodes: number of values of each column of node labels, `f` of them.
-        edges: number of values of each column of edge labels; empty for edges without labels.
+        nodes: number of values of each of the `f` columns of node labels.
+        edges: number of values of each of the `g` columns of edge labels. Empty if edges have no labels.
     """
 
     nodes: tuple[int, ...]
@@ -28,17 +28,19 @@ class GraphShape(NamedTuple):
 
 @dataclass(frozen=True, eq=False)
 class Graphs:
-    """Graphs, one after the other; edges point from the sender of a message to its receiver.
+    """Concatenated graphs. Edges point from the sender of a message to its receiver.
 
     Attributes:
-        nodes: labels of the nodes, int64 `(v, f)`; or float32 `(v, sum of the values of all columns)`, a weight for
-            each value, of which a label is the special case of a one.
-        edges: int64 `(2, e)`: from and to, numbered over all graphs; an undirected edge is there both ways.
+        nodes: node labels, int64 `(v, f)`; or float32 `(v, total number of values over all columns)` with one weight
+            per value. A one-hot row is equivalent to a label.
+        edges: int64 `(2, e)`, sender and receiver, numbered over all graphs. An undirected edge is stored in both
+            directions.
         edge_labels: int64 `(e, g)`.
-        ptr: where each graph's nodes begin, and where the last one's end, int64 `(n + 1,)`.
-        roots: bool `(v,)`: the nodes whose embeddings are read out; None: all.
-        degrees: int64 `(v,)`: neighbours of a node in the graph that it was cut from; None: all are here.
-        weights: float32 `(e,)` of the edges; None: all are one.
+        ptr: int64 `(n + 1,)`. Graph i has the nodes `ptr[i]` to `ptr[i + 1] - 1`.
+        roots: bool `(v,)`, the nodes whose embeddings are read out. None means all nodes.
+        degrees: int64 `(v,)`, number of neighbours of each node in the graph from which it was cut. None means that
+            all neighbours are present.
+        weights: edge weights, float32 `(e,)`. None means ones.
     """
 
     nodes: Tensor
@@ -50,60 +52,60 @@ class Graphs:
     weights: Tensor | None = None
 
     def __post_init__(self) -> None:
-        """Raises ValueError unless shapes, dtypes and numbers fit each other."""
+        """Raise ValueError unless the shapes and dtypes are consistent."""
         v, e = len(self.nodes), self.edges.shape[-1]
         if self.nodes.ndim != 2 or self.nodes.dtype not in (torch.int64, torch.float32):
             raise ValueError(
-                f"nodes are int64 (v, f) or float32 (v, values); got {self.nodes.dtype} {tuple(self.nodes.shape)}"
+                f"nodes must be int64 (v, f) or float32 (v, values), got {self.nodes.dtype} {tuple(self.nodes.shape)}"
             )
         if self.edges.shape != (2, e) or self.edges.dtype != torch.int64:
-            raise ValueError(f"edges are int64 (2, e); got {self.edges.dtype} {tuple(self.edges.shape)}")
+            raise ValueError(f"edges must be int64 (2, e), got {self.edges.dtype} {tuple(self.edges.shape)}")
         if self.edge_labels.ndim != 2 or len(self.edge_labels) != e or self.edge_labels.dtype != torch.int64:
             raise ValueError(
-                f"{e} edges have labels {self.edge_labels.dtype} {tuple(self.edge_labels.shape)}"
+                f"edge_labels must be int64 ({e}, g), got {self.edge_labels.dtype} {tuple(self.edge_labels.shape)}"
             )
         if self.ptr.ndim != 1 or self.ptr.dtype != torch.int64 or len(self.ptr) < 2:
-            raise ValueError(f"ptr is int64 (n + 1,); got {self.ptr.dtype} {tuple(self.ptr.shape)}")
+            raise ValueError(f"ptr must be int64 (n + 1,), got {self.ptr.dtype} {tuple(self.ptr.shape)}")
         for name in ("roots", "degrees"):
             value = getattr(self, name)
             if value is not None and value.shape != (v,):
-                raise ValueError(f"{name} are one a node, ({v},); got {tuple(value.shape)}")
+                raise ValueError(f"{name} must have one entry per node, ({v},), got {tuple(value.shape)}")
 
     def check(self, shape: GraphShape) -> None:
-        """Raises ValueError unless every number names something; for graphs that come from a file."""
+        """Raise ValueError unless all indices and labels are in range. Used for graphs that were read from a file."""
         ptr = self.ptr
         if int(ptr[0]) != 0 or int(ptr[-1]) != len(self.nodes) or bool((ptr.diff() < 1).any()):
-            raise ValueError(f"ptr has to rise from 0 to the {len(self.nodes)} nodes, a node or more a graph")
+            raise ValueError(f"ptr must increase strictly from 0 to the number of nodes, {len(self.nodes)}")
         if self.edges.numel() and not 0 <= int(self.edges.min()) <= int(self.edges.max()) < len(self.nodes):
-            raise ValueError(f"an edge names a node outside 0..{len(self.nodes) - 1}")
+            raise ValueError(f"edges must connect nodes in 0..{len(self.nodes) - 1}")
         ends = self.graph_of[self.edges]
         if bool((ends[0] != ends[1]).any()):
-            raise ValueError("an edge leads from one graph into another")
+            raise ValueError("an edge connects two different graphs")
         if self.nodes.is_floating_point():
             if self.nodes.shape[1] != sum(shape.nodes) or not bool(torch.isfinite(self.nodes).all()):
-                raise ValueError(f"float nodes are {sum(shape.nodes)} finite weights each")
+                raise ValueError(f"float nodes must have {sum(shape.nodes)} finite weights each")
         else:
             _check_labels("node", self.nodes, shape.nodes)
         _check_labels("edge", self.edge_labels, shape.edges)
         if self.degrees is not None and bool((self.degrees < 0).any()):
-            raise ValueError(f"a node has {int(self.degrees.min())} neighbours")
+            raise ValueError(f"degrees must be >= 0, got {int(self.degrees.min())}")
 
     def __len__(self) -> int:
         return len(self.ptr) - 1
 
     @cached_property
     def num_nodes(self) -> Tensor:
-        """Nodes of each graph, `(n,)`."""
+        """Number of nodes of each graph, `(n,)`."""
         return self.ptr.diff()
 
     @cached_property
     def graph_of(self) -> Tensor:
-        """The graph of each node, `(v,)`."""
+        """Index of the graph of each node, `(v,)`."""
         return torch.repeat_interleave(torch.arange(len(self), device=self.ptr.device), self.num_nodes)
 
     @cached_property
     def _edges_by_graph(self) -> tuple[Tensor, Tensor]:
-        """The edges in the order of their graphs, and where each graph's begin, `(n + 1,)`."""
+        """Edge indices sorted by graph, `(e,)`, and the start of each graph's edges in them, `(n + 1,)`."""
         graph = self.graph_of[self.edges[1]]
         count = torch.bincount(graph, minlength=len(self))
         start = torch.cat([count.new_zeros(1), count.cumsum(0)])
@@ -111,17 +113,18 @@ class Graphs:
 
     @cached_property
     def incoming(self) -> tuple[Tensor, Tensor]:
-        """The edges in the order of their receivers, and where each node's begin, `(v + 1,)`."""
+        """Edge indices sorted by receiver, `(e,)`, and the start of each node's edges in them, `(v + 1,)`."""
         count = torch.bincount(self.edges[1], minlength=len(self.nodes))
         start = torch.cat([count.new_zeros(1), count.cumsum(0)])
         return self.edges[1].argsort(stable=True), start
 
     @cached_property
     def normalised(self) -> tuple[Tensor, Tensor]:
-        """The edges with a loop at each node, and D^-1/2 (A + I) D^-1/2 on them; of the stored degrees where they are.
+        """Edges with self-loops, `(2, e + v)`, and the entries of D^-1/2 (A + I) D^-1/2 on them (Kipf and Welling).
 
-        Kipf and Welling's, for all layers and steps that see these graphs. Weights that carry a gradient are taken
-        once too: graphs of learned edges are made anew for every backward pass.
+        D uses the stored `degrees` if there are any. The result is computed once for all layers and steps that use
+        these graphs, also if `weights` require a gradient: graphs with learned edges are rebuilt for every backward
+        pass.
         """
         v, (sender, receiver) = len(self.nodes), self.edges
         weight = self.weights
@@ -130,20 +133,20 @@ class Graphs:
         degree = self.degrees
         if degree is None:
             degree = weight.new_zeros(v).index_add(0, receiver, weight)
-        root = (degree + 1).to(weight.dtype).rsqrt()  # of the degree with the loop
+        inv_sqrt = (degree + 1).to(weight.dtype).rsqrt()  # the self-loop adds 1
         edges = torch.cat([self.edges, torch.arange(v, device=self.device).expand(2, -1)], 1)
-        return edges, torch.cat([root[sender] * weight * root[receiver], root.square()])
+        return edges, torch.cat([inv_sqrt[sender] * weight * inv_sqrt[receiver], inv_sqrt.square()])
 
     def __getitem__(self, index: Tensor) -> Graphs:
-        """Returns the graphs `index (b,)`, in that order."""
+        """Return the graphs at `index`, int64 `(b,)`, in that order."""
         nodes, ptr = segment_indices(self.ptr, index)
         by_graph, start = self._edges_by_graph
-        at, edge_ptr = segment_indices(start, index)
-        edges = by_graph[at]
-        moved = torch.repeat_interleave(ptr[:-1] - self.ptr[index], edge_ptr.diff())
+        positions, edge_ptr = segment_indices(start, index)
+        edges = by_graph[positions]
+        shift = torch.repeat_interleave(ptr[:-1] - self.ptr[index], edge_ptr.diff())
         return Graphs(
             self.nodes[nodes],
-            self.edges[:, edges] + moved,
+            self.edges[:, edges] + shift,
             self.edge_labels[edges],
             ptr,
             None if self.roots is None else self.roots[nodes],
@@ -152,25 +155,25 @@ class Graphs:
         )
 
     def to(self, device: torch.device) -> Graphs:
-        """Returns them on `device`."""
+        """Return the graphs on `device`."""
 
-        def moved(part: Tensor | None) -> Any:
-            return None if part is None else part.to(device)
+        def move(tensor: Tensor | None) -> Any:
+            return None if tensor is None else tensor.to(device)
 
-        return Graphs(*(moved(getattr(self, field.name)) for field in fields(self)))
+        return Graphs(*(move(getattr(self, field.name)) for field in fields(self)))
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of all tensors."""
         return self.ptr.device
 
     def clone(self) -> Graphs:
-        """Returns themselves: every tensor is whole."""
+        """Return `self`: no tensor is a view of a larger one, see `Inputs.clone`."""
         return self
 
 
 def concatenate(parts: Sequence[Graphs]) -> Graphs:
-    """Returns the graphs of all parts, one after the other; the parts have the same columns."""
+    """Return the graphs of all parts in order. All parts must have the same label columns."""
     shift, ptr, edges = 0, [parts[0].ptr[:1]], []
     for part in parts:
         edges.append(part.edges + shift)
@@ -188,9 +191,12 @@ def concatenate(parts: Sequence[Graphs]) -> Graphs:
 
 
 def coalesce(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns directed edges `(2, e)` once each, without loops, and the labels `(e, g)` of their first mention."""
-    keep = (edges[0] != edges[1]).nonzero().flatten()
-    edges, labels = edges[:, keep], labels[keep]
+    """Remove self-loops and duplicates from directed edges `(2, e)` with labels `(e, g)`.
+
+    A duplicate edge gets the label of its first occurrence. The result is sorted by sender, then by receiver.
+    """
+    no_loop = (edges[0] != edges[1]).nonzero().flatten()
+    edges, labels = edges[:, no_loop], labels[no_loop]
     if not edges.numel():
         return edges, labels
     first = first_occurrence(edges).unique()
@@ -199,25 +205,28 @@ def coalesce(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first_occurrence(edges: Tensor) -> Tensor:
-    """Returns for each of the edges `(2, e)` the number of the first that is equal to it, `(e,)`."""
+    """Return for each of the edges `(2, e)` the index of the first edge equal to it, `(e,)`."""
     if not edges.numel():
         return edges.new_zeros(0)
     key = edges[0] * (int(edges.max()) + 1) + edges[1]
-    _, back = key.unique(return_inverse=True)
-    first = torch.full((int(back.max()) + 1,), len(key), dtype=torch.int64)
-    return first.scatter_reduce_(0, back, torch.arange(len(key)), "amin")[back]
+    _, inverse = key.unique(return_inverse=True)
+    first = torch.full((int(inverse.max()) + 1,), len(key), dtype=torch.int64)
+    return first.scatter_reduce_(0, inverse, torch.arange(len(key)), "amin")[inverse]
 
 
 def segment_indices(ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positions of the segments `index`, which begin at `ptr`, and where each one begins in the result."""
+    """Return the positions covered by the segments `index`, and the start of each selected segment in the result.
+
+    Segment i covers the positions `ptr[i]` to `ptr[i + 1] - 1`.
+    """
     length = (ptr[1:] - ptr[:-1])[index]
     start = torch.cat([length.new_zeros(1), length.cumsum(0)])
     shift = torch.repeat_interleave(ptr[index] - start[:-1], length)
     return torch.arange(int(start[-1]), device=ptr.device) + shift, start
 
 
-def _check_labels(what: str, labels: Tensor, values: tuple[int, ...]) -> None:
+def _check_labels(kind: str, labels: Tensor, values: tuple[int, ...]) -> None:
     if labels.shape[1] != len(values):
-        raise ValueError(f"{what} labels have {labels.shape[1]} columns, wanted {len(values)}")
+        raise ValueError(f"{kind} labels must have {len(values)} columns, got {labels.shape[1]}")
     if len(labels) and bool(((labels < 0) | (labels >= torch.tensor(values, device=labels.device))).any()):
-        raise ValueError(f"a label of the {what}s is outside the {values} values of its columns")
+        raise ValueError(f"{kind} labels must be >= 0 and below {values} in each column")

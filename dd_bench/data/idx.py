@@ -1,4 +1,4 @@
-"""IDX, the file format of MNIST and of the sets made after it: a big-endian header, then the bytes."""
+"""IDX, the file format of MNIST and Fashion-MNIST: a big-endian header followed by the raw bytes."""
 
 from __future__ import annotations
 
@@ -20,44 +20,44 @@ PARTS = ("train", "t10k")
 
 def load_idx(
     name: str,
-    source: type[MNIST],
+    dataset: type[MNIST],
     *,
     root: str | None,
     download: bool,
-    elsewhere: Sequence[Path],
+    extra_folders: Sequence[Path],
     fixes: Sequence[str],
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Reads `((train pixels, labels), (test pixels, labels))`: uint8 `(n, 1, h, w)` and int64 `(n,)`.
+    """Read `((train pixels, labels), (test pixels, labels))`: uint8 `(n, 1, h, w)` and int64 `(n,)`.
 
-    Looks into `root` itself if one is given (not into the default: a bare `data/train-images-idx3-ubyte.gz`
-    could be MNIST or Fashion-MNIST), into torchvision's folder below it, then `elsewhere`; then `download`
-    fetches.
+    The files are searched in `root` (only if it is given, because `data/train-images-idx3-ubyte.gz` could be MNIST or
+    Fashion-MNIST), in torchvision's folder below it, and in `extra_folders`. If they are in none of these, they are
+    downloaded if `download` is true.
 
     Raises:
-        FileNotFoundError: no folder holds the four files.
-        ValueError: a file is damaged, or images and labels do not go together.
+        FileNotFoundError: no folder contains the four files.
+        ValueError: a file is damaged, or the numbers of images and labels differ.
     """
     base = base_folder(root)
-    below = base / source.__name__ / "raw"
-    folders = [*([] if root is None else [base]), below, *elsewhere]
-    folder = next((f for f in folders if _complete(f)), None)
+    raw = base / dataset.__name__ / "raw"
+    folders = [*([] if root is None else [base]), raw, *extra_folders]
+    folder = next((f for f in folders if _is_complete(f)), None)
     if folder is None and download:
-        source(str(base), download=True)  # verifies the md5 of each file
-        folder = below
+        dataset(str(base), download=True)  # verifies the md5 of each file
+        folder = raw
     if folder is None:
-        what = "train-images-idx3-ubyte, train-labels-idx1-ubyte and their t10k twins (plain or .gz)"
-        raise not_found(name, what, folders, [*fixes, "dataset.root=FOLDER", "dataset.download=true"])
+        files = "train-images-idx3-ubyte, train-labels-idx1-ubyte and the same with t10k (plain or .gz)"
+        raise not_found(name, files, folders, [*fixes, "dataset.root=FOLDER", "dataset.download=true"])
     train, test = (_read_part(folder, part) for part in PARTS)
     return train, test
 
 
-def _file(folder: Path, part: str, what: str) -> Path | None:
-    stem = f"{part}-{what}-ubyte"
+def _file(folder: Path, part: str, kind: str) -> Path | None:
+    stem = f"{part}-{kind}-ubyte"
     return next((p for p in (folder / f"{stem}.gz", folder / stem) if p.is_file()), None)
 
 
-def _complete(folder: Path) -> bool:
-    return all(_file(folder, part, what) for part in PARTS for what in ("images-idx3", "labels-idx1"))
+def _is_complete(folder: Path) -> bool:
+    return all(_file(folder, part, kind) for part in PARTS for kind in ("images-idx3", "labels-idx1"))
 
 
 def _read_part(folder: Path, part: str) -> tuple[Tensor, Tensor]:
@@ -65,31 +65,34 @@ def _read_part(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     assert image_file is not None and label_file is not None
     pixels, labels = read_idx(image_file, rank=3), read_idx(label_file, rank=1)
     if len(pixels) != len(labels):
-        raise ValueError(f"{image_file} holds {len(pixels)} images but {label_file} {len(labels)} labels")
+        raise ValueError(f"{image_file} has {len(pixels)} images but {label_file} has {len(labels)} labels")
     return pixels[:, None], labels.long()
 
 
 def read_idx(path: Path, rank: int) -> Tensor:
-    """Reads an IDX file of unsigned bytes, gzip if its name ends in .gz: uint8, with `rank` dimensions.
+    """Read an IDX file of unsigned bytes, compressed with gzip if its name ends in .gz.
+
+    Returns:
+        A uint8 tensor with `rank` dimensions.
 
     Raises:
-        ValueError: the gzip stream is broken, or header and length are not those of such a file.
+        ValueError: the gzip stream is damaged, or the header or the length is wrong.
     """
     try:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
-        raise ValueError(f"{path} is not a whole gzip file ({error}). Fetch it again") from error
-    wanted = struct.pack(
+        raise ValueError(f"{path} is not a complete gzip file ({error}). Download it again") from error
+    magic = struct.pack(
         ">HBB", 0, 8, rank
-    )  # two zeros, the code of unsigned bytes, the number of dimensions
+    )  # two zero bytes, the type code of uint8, the number of dimensions
     header = 4 + 4 * rank
-    if raw[:4] != wanted or len(raw) < header:
+    if raw[:4] != magic or len(raw) < header:
         raise ValueError(
-            f"{path} starts with {raw[:4].hex()}, an IDX file of {rank}-d bytes with {wanted.hex()}"
+            f"{path} must start with {magic.hex()} (IDX, uint8, {rank} dimensions), got {raw[:4].hex()}"
         )
     shape = struct.unpack(f">{rank}I", raw[4:header])
     if len(raw) - header != math.prod(shape):
         raise ValueError(
-            f"{path} holds {len(raw) - header} bytes of data, its header says {shape}. Fetch it again"
+            f"{path} has {len(raw) - header} bytes of data, but its header gives the shape {shape}. Download it again"
         )
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=header).view(shape)

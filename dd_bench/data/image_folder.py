@@ -1,4 +1,4 @@
-"""Any folder of class folders: `root/train/<class>/*` and `root/val/<class>/*`. ImageNet and its subsets."""
+"""Image folders with one folder per class, such as ImageNet: `root/train/<class>/*` and `root/val/<class>/*`."""
 
 from __future__ import annotations
 
@@ -31,50 +31,52 @@ def image_folder(
     val_fraction: float,
     device: torch.device,
 ) -> RealSet:
-    """Returns the images of `root/train` and `root/<test_folder>`, `(3, size, size)`.
+    """Return the images of `root/train` and `root/<test_folder>`, `(3, size, size)`.
 
-    Its digest covers the size and resize mode, the class names in order, and the relative path and the size
-    in bytes of every file: cheap at ImageNet's size, and alike whether it streams or not and on every machine
-    (decoders differ in a bit here and there). It does not notice an edit that keeps a file's size.
+    The digest covers the size, the resize mode, the class names in order, and the relative path and size in bytes of
+    every file. It is fast at ImageNet's size, and does not depend on `stream` or on the machine (decoders can differ
+    in single bits). It does not detect an edit that preserves the size of a file.
 
     Args:
         name: the dataset's name in records and cards.
-        root: null is `data/<name>`.
-        test_folder: the folder that evaluators use; ImageNet's labelled one is `val`.
-        classes: null for every folder of `train`, sorted. Or a list, in label order, of folder names or of
-            integers, which count in the sorted list of `train`'s folders: ImageNet's usual class indices.
-        size: side in pixels.
+        root: folder of the dataset; None means `data/<name>`.
+        test_folder: name of the test folder. ImageNet's labelled test images are in `val`.
+        classes: None for all folders of `train`, sorted. Otherwise a list, in label order, of folder names or of
+            indices into the sorted list of `train`'s folders (for ImageNet, the usual class indices).
+        size: height and width in pixels.
         resize: `squash` or `crop`, see `Decoder`.
-        stream: false decodes everything once into memory, `3 size^2` bytes an image; true decodes on demand.
-        preprocess: `normalise` with `mean` and `std`, or `zca`, which cannot stream.
-        mean: of each channel, of pixels in [0, 1].
-        std: likewise.
-        flip: whether a horizontal flip keeps the class.
-        licence: carried into the card of every set distilled from it.
-        citation: likewise.
+        stream: False decodes all images once into memory, `3 size^2` bytes per image. True decodes them on demand.
+        preprocess: `normalise` with `mean` and `std`, or `zca`, which requires `stream=False`.
+        mean: one value per channel, of pixels in [0, 1].
+        std: one value per channel, of pixels in [0, 1].
+        flip: see `RealSet`.
+        licence: see `RealSet`.
+        citation: see `RealSet`.
         val_fraction: see `tensor_set`.
-        device: where the images go.
+        device: where the images are stored, or moved after decoding.
 
     Raises:
-        FileNotFoundError: a folder is missing or holds no image.
-        ValueError: a class that `train` lacks, a folder that only the test split has, an unreadable image.
+        FileNotFoundError: a folder is missing or contains no image.
+        ValueError: an unknown class in `classes`, a class folder that only the test folder has, or an unreadable image.
     """
     folder = base_folder(f"data/{name}" if root is None else root)
     decoder = Decoder(size, resize)
     if stream and preprocess != Normalise.kind:
         raise ValueError(
-            f"preprocess={preprocess} is fitted to all training images in memory. "
+            f"dataset.preprocess={preprocess} requires all training images in memory. "
             "Use dataset.stream=false or dataset.preprocess=normalise"
         )
     for part in ("train", test_folder):
         if not (folder / part).is_dir():
             fixes = ["dataset.root=FOLDER", "dataset.test_folder=NAME"]
-            raise not_found(name, f"folder {part!r} with a folder for each class", [folder], fixes)
-    found = _subfolders(folder / "train")
-    class_names = _pick(found, classes, folder / "train")
-    unknown = sorted(set(_subfolders(folder / test_folder)) - set(found))
+            raise not_found(name, f"folder {part!r} with one folder per class", [folder], fixes)
+    train_folders = _subfolders(folder / "train")
+    class_names = _select_classes(train_folders, classes, folder / "train")
+    unknown = sorted(set(_subfolders(folder / test_folder)) - set(train_folders))
     if unknown and classes is None:
-        raise ValueError(f"{folder / test_folder} holds a class {unknown[0]!r} that {folder / 'train'} lacks")
+        raise ValueError(
+            f"{folder / test_folder} has a class folder {unknown[0]!r} that is missing in {folder / 'train'}"
+        )
     label_of = {c: label for label, c in enumerate(class_names)}
     (train, train_labels), (test, test_labels) = (
         find_images(folder / p, label_of) for p in ("train", test_folder)
@@ -115,24 +117,26 @@ def _subfolders(folder: Path) -> list[str]:
     return sorted(f.name for f in folder.iterdir() if f.is_dir())
 
 
-def _pick(found: list[str], classes: Sequence[str | int] | None, train: Path) -> tuple[str, ...]:
-    """Returns the folder names of `classes` in label order."""
-    picked = []
-    for entry in found if classes is None else classes:
+def _select_classes(folders: list[str], classes: Sequence[str | int] | None, train: Path) -> tuple[str, ...]:
+    """Return the folder names of `classes` in label order."""
+    selected = []
+    for entry in folders if classes is None else classes:
         if isinstance(entry, int):
-            if not 0 <= entry < len(found):
+            if not 0 <= entry < len(folders):
                 raise ValueError(
-                    f"dataset.classes holds {entry}, but {train} has {len(found)} folders: an integer counts "
-                    "in the sorted list of them all. Name folders, or take them all with dataset.classes=null"
+                    f"dataset.classes: an integer is an index into the {len(folders)} sorted folders of {train}, got "
+                    f"{entry}. Use folder names, or dataset.classes=null for all folders"
                 )
-            entry = found[entry]
-        elif entry not in found:
+            entry = folders[entry]
+        elif entry not in folders:
             raise ValueError(
-                f"dataset.classes holds {entry!r}, which is no folder of {train} ({len(found)} folders)"
+                f"dataset.classes: {entry!r} is not one of the {len(folders)} folders of {train}. Use dataset.classes="
+                "null for all folders"
             )
-        picked.append(entry)
-    if len(set(picked)) < len(picked) or not picked:
+        selected.append(entry)
+    if len(set(selected)) < len(selected) or not selected:
         raise ValueError(
-            f"dataset.classes={list(classes or [])} picks {len(set(picked))} different folders of {train}"
+            f"dataset.classes must select at least one folder of {train} and each folder once, got "
+            f"{list(classes or [])}. Use dataset.classes=null for all folders"
         )
-    return tuple(picked)
+    return tuple(selected)

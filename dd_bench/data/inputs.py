@@ -1,6 +1,6 @@
-"""Network inputs: laid out as one tensor, or made batch by batch where a device should not hold them all.
+"""Network inputs: one tensor, or batches computed on demand if the whole tensor would use too much device memory.
 
-A distilled ImageNet set of 50 images a class is 50,000 images of 224 pixels: 30 GB as floats, 7.5 GB as stored.
+A distilled ImageNet set with 50 images per class has 50,000 images of 224 pixels: 30 GB as float32, 7.5 GB as uint8.
 """
 
 from __future__ import annotations
@@ -13,34 +13,34 @@ import torch
 from torch import Tensor
 
 MATERIALISE_LIMIT = 2 << 30
-"""Bytes of network inputs up to which they are laid out: making them anew each epoch costs time."""
+"""Inputs of up to this many bytes are computed once and stored, because computing them again every epoch is slower."""
 
 
 class Inputs(Protocol):
-    """Images `(n, c, h, w)` as a network takes them; a tensor is such."""
+    """Images `(n, c, h, w)` as network inputs. A tensor satisfies this protocol."""
 
     def __len__(self) -> int:
-        """Returns n."""
+        """Return n."""
 
     def __getitem__(self, index: Any, /) -> Tensor:
-        """Returns the images of the indices `(b,)`: `(b, c, h, w)` float32."""
+        """Return the images at the indices `(b,)`, float32 `(b, c, h, w)`."""
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the images."""
 
     def clone(self) -> Self:
-        """Returns them without whatever memory they are a part of."""
+        """Return a copy that is not a view of a larger tensor."""
 
 
 @dataclass(frozen=True)
 class LazyInputs:
-    """Inputs that are made when they are asked for.
+    """Inputs that are computed when they are indexed.
 
     Attributes:
-        n: how many there are.
-        device: where they are made.
-        make: maps indices `(b,)` on the device to images `(b, c, h, w)`.
+        n: number of images.
+        device: where the images are computed.
+        make: function from indices `(b,)` on the device to images `(b, c, h, w)`.
     """
 
     n: int
@@ -56,10 +56,10 @@ class LazyInputs:
         return self.make(index)
 
     def clone(self) -> LazyInputs:
-        """See `Inputs`; what they are made from is whole already."""
+        """See `Inputs`. Nothing is copied, because `make` does not read from a view."""
         return self
 
 
 def index_batches(inputs: Inputs, size: int) -> list[Tensor]:
-    """Returns the indices of consecutive parts of up to `size` images."""
+    """Return the indices of consecutive batches of up to `size` images."""
     return list(torch.arange(len(inputs), device=inputs.device).split(size))

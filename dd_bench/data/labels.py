@@ -1,7 +1,7 @@
-"""Labels of a synthetic set, and the one loss that trains on each kind of them.
+"""Hard and soft labels of a synthetic set, and their validation.
 
-Hard labels are int64 `(n,)`; a set's own soft labels are probabilities, float32 `(n, k)`. What teachers say of the
-views of a set (`dd_bench.teachers.labelers`) are logits, so that the temperature is chosen when a network is trained.
+Hard labels are int64 `(n,)`. Soft labels stored in a set are probabilities, float32 `(n, k)`. Teachers' labels of
+augmented views (`dd_bench.teachers.labelers`) are logits instead, so that the temperature can be chosen at training.
 """
 
 from __future__ import annotations
@@ -15,23 +15,23 @@ LabelMode = Literal["hard", "soft"]
 
 
 def label_mode(labels: Tensor) -> LabelMode:
-    """Returns "hard" for int64 `(n,)` and "soft" for float `(n, k)`.
+    """Return "hard" for int64 `(n,)` and "soft" for float `(n, k)`.
 
     Raises:
-        ValueError: neither.
+        ValueError: `labels` has another shape or dtype.
     """
     if labels.ndim == 1 and labels.dtype == torch.int64:
         return "hard"
     if labels.ndim == 2 and labels.is_floating_point():
         return "soft"
-    raise ValueError(f"labels are int64 (n,) or float (n, k); got {labels.dtype} {tuple(labels.shape)}")
+    raise ValueError(f"labels must be int64 (n,) or float (n, k), got {labels.dtype} {tuple(labels.shape)}")
 
 
 def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
-    """Checks count, range and, for soft labels, that each row is a distribution.
+    """Check the number of labels, their range and, for soft labels, that each row is a probability distribution.
 
     Raises:
-        ValueError: what is wrong, and where first.
+        ValueError: a check failed. The message names the first invalid label.
     """
     mode = label_mode(labels)
     if len(labels) != num_images:
@@ -40,14 +40,14 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
         bad = ((labels < 0) | (labels >= num_classes)).nonzero()
         if len(bad):
             i = int(bad[0])
-            raise ValueError(f"label {int(labels[i])} of image {i} is outside 0..{num_classes - 1}")
+            raise ValueError(f"the label of image {i} must be in 0..{num_classes - 1}, got {int(labels[i])}")
         return
     if labels.shape[1] != num_classes:
-        raise ValueError(f"soft labels have {labels.shape[1]} columns, the dataset has {num_classes} classes")
-    fair = (labels >= 0).all(1) & ((labels.sum(1) - 1).abs() <= 1e-3)  # both false for NaN
-    bad = (~fair).nonzero()
+        raise ValueError(f"soft labels must have {num_classes} columns, one per class, got {labels.shape[1]}")
+    valid = (labels >= 0).all(1) & ((labels.sum(1) - 1).abs() <= 1e-3)  # both False for NaN
+    bad = (~valid).nonzero()
     if len(bad):
         raise ValueError(
-            f"the soft label of image {int(bad[0])} is no distribution: {labels[int(bad[0])].tolist()}. Logits become "
-            "one by softmax: `dd-bench import ... --logits`"
+            f"the soft label of image {int(bad[0])} must be a probability distribution, got "
+            f"{labels[int(bad[0])].tolist()}. To convert logits with softmax: `dd-bench import ... --logits`"
         )

@@ -1,4 +1,4 @@
-"""MNIST: 70,000 handwritten 28x28 digits."""
+"""MNIST: 70,000 greyscale 28x28 images of handwritten digits."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ MEAN, STD = [0.1307], [0.3081]
 def mnist(
     *, root: str | None, download: bool, preprocess: str, val_fraction: float, device: torch.device
 ) -> RealSet:
-    """Returns 60,000 training and 10,000 test images, `(1, 28, 28)`, 10 classes.
+    """Return 60,000 training and 10,000 test images, `(1, 28, 28)`, 10 classes.
 
     Raises:
-        FileNotFoundError: the four IDX files are neither under `root` nor to be downloaded.
-        ValueError: one of them is damaged.
+        FileNotFoundError: the four IDX files are not in `root` and `download` is false.
+        ValueError: a file is damaged.
     """
-    train, test = load_idx("mnist", datasets.MNIST, root=root, download=download, elsewhere=[], fixes=[])
+    train, test = load_idx("mnist", datasets.MNIST, root=root, download=download, extra_folders=[], fixes=[])
     return tensor_set(
         "mnist",
         train,

@@ -1,4 +1,4 @@
-"""OGB's molecules: ogbg-molbace, -molbbbp, -molhiv and their kind, raw CSV or SMILES (Hu et al., NeurIPS 2020)."""
+"""OGB's binary molecule datasets, e.g. ogbg-molbace, -molbbbp and -molhiv, from CSV or SMILES (Hu et al., 2020)."""
 
 from __future__ import annotations
 
@@ -14,30 +14,34 @@ from dd_bench.data.graph_dataset import graph_set
 from dd_bench.data.graphs import Graphs, GraphShape
 
 ATOM = (119, 5, 12, 12, 10, 6, 6, 2, 2)
-"""Values of OGB's nine atom features: number, chirality, degree, charge, hydrogens, radicals, orbitals, two flags."""
+"""Number of values of each atom feature of OGB: atomic number, chirality, degree, formal charge, number of hydrogens,
+radical electrons, hybridization, is aromatic, is in a ring."""
 BOND = (5, 6, 2)
-"""Values of its three bond features: type, stereo, conjugated."""
+"""Number of values of each bond feature of OGB: type, stereo, is conjugated."""
 SHAPE = GraphShape(ATOM, BOND)
 PARTS = ("train", "valid", "test")
 
 
 def ogb_mol(*, name: str, root: str | None, kept: str | None, device: torch.device) -> RealSet:
-    """Returns the molecules of `root/NAME`, two classes, with the official scaffold split.
+    """Return the molecules in the folder `<root>/<name>`, two classes, with the official scaffold split.
 
-    Either OGB's raw files (`raw/*.csv.gz`, `split/scaffold/*.csv.gz`), read without ogb; or `smiles.csv` with the
-    columns smiles and label (or one other), which takes ogb and rdkit and is featurised once. `train.txt`,
-    `valid.txt` and `test.txt` beside it hold the split; without them it is made by the official recipe, see
-    `smiles.scaffold_split`.
+    The folder contains one of:
+
+    - OGB's raw files, `raw/*.csv.gz` and `split/scaffold/*.csv.gz`. They are read without the ogb package.
+    - `smiles.csv` with a column `smiles` and a column `label` (any name, if it is the only other column). The molecules
+      are featurised once, which requires ogb and rdkit. The split is read from `train.txt`, `valid.txt` and `test.txt`
+      in the same folder. If these are missing, it is computed by the official recipe, see `smiles.scaffold_split`.
 
     Args:
-        name: of the folder, e.g. ogbg_molbace.
-        root: folder that holds it; None: data.
-        kept: folder for featurised molecules; None: data/featurised.
-        device: where the graphs go.
+        name: name of the folder, e.g. ogbg_molbace.
+        root: parent folder; None means `data`.
+        kept: folder where featurised molecules are stored; None means `data/featurised`.
+        device: where the graphs are stored.
 
     Raises:
-        FileNotFoundError: neither form is there.
+        FileNotFoundError: the folder contains neither.
         ValueError: a file is malformed.
+        ImportError: `smiles.csv` must be featurised, and ogb or rdkit is not installed.
     """
     folder = Path(root or "data") / name
     if (folder / "raw" / "node-feat.csv.gz").exists():
@@ -46,8 +50,8 @@ def ogb_mol(*, name: str, root: str | None, kept: str | None, device: torch.devi
         graphs, labels, split = smiles.molecules(folder, Path(kept or "data/featurised"))
     else:
         raise FileNotFoundError(
-            f"neither raw/node-feat.csv.gz nor smiles.csv in {folder}. Unpack OGB's archive of {name} there, or write "
-            f"smiles.csv (columns smiles, label). Use dataset.root=FOLDER for the folder that holds {name}/"
+            f"neither raw/node-feat.csv.gz nor smiles.csv found in {folder}. Unpack OGB's archive of {name} there, or "
+            f"create smiles.csv (columns smiles, label). To use another parent folder of {name}/: dataset.root=FOLDER"
         )
     return graph_set(
         name,
@@ -59,46 +63,52 @@ def ogb_mol(*, name: str, root: str | None, kept: str | None, device: torch.devi
         licence="MIT (Open Graph Benchmark)",
         citation="Hu et al., Open Graph Benchmark: Datasets for Machine Learning on Graphs, NeurIPS 2020",
         device=device,
-        other_split=f"{' and '.join(f'{part}.txt' for part in PARTS)} of your own beside smiles.csv in {folder}",
+        other_split=f"your own {' and '.join(f'{part}.txt' for part in PARTS)} next to smiles.csv in {folder}",
     )
 
 
 def _from_raw(folder: Path) -> tuple[Graphs, Tensor, tuple[Tensor, Tensor, Tensor]]:
     raw = folder / "raw"
     nodes, bonds = _read(raw / "node-feat.csv.gz"), _read(raw / "edge.csv.gz")
-    marks, labels = _read(raw / "edge-feat.csv.gz"), _read(raw / "graph-label.csv.gz")
-    sizes, bond_counts = (_read(raw / f"num-{what}-list.csv.gz")[:, 0] for what in ("node", "edge"))
-    for what, have, wanted in (
+    bond_labels, labels = _read(raw / "edge-feat.csv.gz"), _read(raw / "graph-label.csv.gz")
+    sizes, bond_counts = (_read(raw / f"num-{kind}-list.csv.gz")[:, 0] for kind in ("node", "edge"))
+    for file, lines, expected in (
         ("node-feat", len(nodes), int(sizes.sum())),
         ("edge", len(bonds), int(bond_counts.sum())),
-        ("edge-feat", len(marks), len(bonds)),
+        ("edge-feat", len(bond_labels), len(bonds)),
         ("graph-label", len(labels), len(sizes)),
         ("num-edge-list", len(bond_counts), len(sizes)),
     ):
-        if have != wanted:
-            raise ValueError(f"{raw / what}.csv.gz has {have} lines, the other files say {wanted}")
+        if lines != expected:
+            raise ValueError(
+                f"{raw / file}.csv.gz must have {expected} lines to match the other files, got {lines}"
+            )
     ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
     shift = torch.repeat_interleave(ptr[:-1], bond_counts)
-    once = bonds.t() + shift
-    graphs = Graphs(nodes, torch.cat([once, once.flip(0)], 1), torch.cat([marks, marks]), ptr)
-    parts = [_read(folder / "split" / "scaffold" / f"{part}.csv.gz")[:, 0] for part in PARTS]
+    one_way = bonds.t() + shift
+    graphs = Graphs(
+        nodes, torch.cat([one_way, one_way.flip(0)], 1), torch.cat([bond_labels, bond_labels]), ptr
+    )
+    train, valid, test = (_read(folder / "split" / "scaffold" / f"{part}.csv.gz")[:, 0] for part in PARTS)
     if labels.shape[1] != 1:
-        raise ValueError(f"{raw / 'graph-label'}.csv.gz has {labels.shape[1]} tasks a molecule; wanted one")
-    return graphs, labels[:, 0], (parts[0], parts[1], parts[2])
+        raise ValueError(
+            f"{raw / 'graph-label'}.csv.gz must have one task (one column), got {labels.shape[1]}"
+        )
+    return graphs, labels[:, 0], (train, valid, test)
 
 
 def _read(path: Path) -> Tensor:
-    """Returns a file of whole numbers, `(lines, columns)`; OGB writes some of them as floats."""
+    """Return the integers in a CSV file, `(lines, columns)`. OGB writes some of them as floats."""
     import pandas as pd
 
     try:
         with gzip.open(path, "rt") as file:
             values = pd.read_csv(file, header=None, dtype="float64").to_numpy()
     except FileNotFoundError as error:
-        raise FileNotFoundError(f"{path} is missing beside OGB's other files") from error
+        raise FileNotFoundError(f"{path} is missing. Unpack OGB's archive again") from error
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    whole = torch.tensor(values).long()
-    if bool((torch.tensor(values) != whole).any()):
-        raise ValueError(f"{path}: wanted whole numbers")
-    return whole
+    integers = torch.tensor(values).long()
+    if bool((torch.tensor(values) != integers).any()):
+        raise ValueError(f"{path} must contain integers only")
+    return integers

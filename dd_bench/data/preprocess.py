@@ -1,7 +1,7 @@
-"""From pixels in [0, 1] to network inputs and back: per-channel normalisation or ZCA whitening.
+"""Invertible maps from pixels in [0, 1] to network inputs: per-channel normalisation and ZCA whitening.
 
-The fitted transform travels with every synthetic set: scored under another one, a set loses tens of points,
-and nothing crashes. So an evaluator compares digests and refuses a mismatch.
+The fitted transform is stored with every synthetic set. Evaluated with another transform, a set silently loses tens of
+percentage points of accuracy, so an evaluator compares digests and refuses a mismatch.
 """
 
 from __future__ import annotations
@@ -22,25 +22,25 @@ class Preprocess(ABC):
 
     @abstractmethod
     def __call__(self, pixels: Tensor) -> Tensor:
-        """Maps pixels in [0, 1] to network inputs."""
+        """Map pixels in [0, 1] to network inputs."""
 
     @abstractmethod
     def inverse(self, inputs: Tensor) -> Tensor:
-        """Maps network inputs back to pixels (not clamped)."""
+        """Map network inputs back to pixels (not clamped)."""
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Returns what JSON can hold of the transform; with `tensors()` it says everything.
+        """Return the JSON-serialisable part of the transform. With `tensors()` it defines the transform.
 
-        Two transforms with one `config()` are the same up to rounding.
+        Two transforms with the same `config()` are equal up to rounding.
         """
 
     def tensors(self) -> dict[str, Tensor]:
-        """Returns the fitted arrays, empty for a transform that is all in `config()`."""
+        """Return the fitted arrays; empty if `config()` defines the transform."""
         return {}
 
     def accepts(self, shape: Sequence[int]) -> bool:
-        """Whether the transform is of images `(c, h, w)`."""
+        """Whether the transform can be applied to images `(c, h, w)`."""
         try:
             return self(torch.zeros(1, *shape)).shape[1:] == torch.Size(shape)
         except RuntimeError:
@@ -48,10 +48,10 @@ class Preprocess(ABC):
 
     @property
     def digest(self) -> str:
-        """Sha256 of `config()`, which names the data a transform was fitted to, not the fitted floats.
+        """Sha256 of `config()`, which identifies the data that a transform was fitted to, not the fitted values.
 
-        Those differ in their last bits between devices and library versions, and a set distilled on a GPU
-        must be scored on a CPU.
+        The fitted values differ in the last bits between devices and library versions, and a set distilled on a GPU
+        can be evaluated on a CPU.
         """
         return hashlib.sha256(repr(sorted(self.config().items())).encode()).hexdigest()
 
@@ -62,9 +62,12 @@ class Normalise(Preprocess):
     kind = "normalise"
 
     def __init__(self, mean: Sequence[float], std: Sequence[float]):
-        """Takes one mean and one positive std a channel, of pixels in [0, 1]."""
+        """Create a normalisation with one mean and one positive std per channel, for pixels in [0, 1]."""
         if len(mean) != len(std) or not mean or min(std) <= 0:
-            raise ValueError(f"wanted as many means as positive stds, got mean={mean} std={std}")
+            raise ValueError(
+                f"mean and std must have one value per channel, and std must be > 0, got mean={mean} std={std}. "
+                "Example: dataset.mean=[0.5] dataset.std=[0.25]"
+            )
         self.mean, self.std = [float(m) for m in mean], [float(s) for s in std]
 
     def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
@@ -88,7 +91,7 @@ class Normalise(Preprocess):
 
 
 class Identity(Preprocess):
-    """What graphs go through: their labels are what a network accepts."""
+    """The identity, used for graphs, whose labels are passed to networks unchanged."""
 
     kind = "none"
 
@@ -108,9 +111,9 @@ class Identity(Preprocess):
 class ZCA(Preprocess):
     """ZCA whitening `(x - mean) U diag(1/sqrt(lambda + eps)) U^T` of flattened pixels in [0, 1].
 
-    No per-channel normalisation before it, epsilon 0.1 as the trajectory-matching papers use it, fitted by
-    `kornia.enhance.ZCAWhitening` on training images alone. Whitened images have the covariance
-    `U diag(lambda / (lambda + eps)) U^T`: directions of variance far below eps stay small.
+    As in the trajectory-matching papers, eps is 0.1 and the pixels are not normalised per channel first.
+    `kornia.enhance.ZCAWhitening` is fitted to training images only. Whitened images have the covariance
+    `U diag(lambda / (lambda + eps)) U^T`, so directions with a variance far below eps remain small.
     """
 
     kind = "zca"
@@ -118,17 +121,18 @@ class ZCA(Preprocess):
     def __init__(
         self, mean: Tensor, transform: Tensor, transform_inverse: Tensor, eps: float, fitted_on: str
     ):
-        """Takes the fitted `mean (1, d)`, `transform (d, d)` and its inverse; use `fit`."""
+        """Create a transform from the fitted `mean (1, d)`, `transform (d, d)` and its inverse. See `fit`."""
         self.mean, self.transform, self.transform_inverse = mean, transform, transform_inverse
         self.eps, self.fitted_on = eps, fitted_on
 
     @classmethod
     def fit(cls, pixels: Tensor, eps: float = 0.1) -> ZCA:
-        """Fits the whitening to training images `(n, c, h, w)` with values in [0, 1], in float64.
+        """Fit the whitening to training images `(n, c, h, w)` with values in [0, 1], in float64.
 
-        `d = c h w` decides the cost: 28x28x1 accepts seconds, 32x32x3 a minute on a CPU, 64x64x3 gigabytes.
+        The cost grows with `d = c h w`. On a CPU, 28x28x1 takes seconds and 32x32x3 a minute; 64x64x3 takes gigabytes
+        of memory.
         """
-        from kornia.enhance import ZCAWhitening  # a second to import
+        from kornia.enhance import ZCAWhitening  # the import takes a second
 
         stored = (pixels * 255).round().to(torch.uint8).cpu().contiguous()
         fitted_on = hashlib.sha256(f"{tuple(stored.shape)}".encode() + stored.numpy().tobytes()).hexdigest()
@@ -136,28 +140,28 @@ class ZCA(Preprocess):
         mean, transform, inverse = fitted.mean_vector, fitted.transform_matrix, fitted.transform_inv
         return cls(mean.float(), transform.float(), inverse.float(), eps, fitted_on)
 
-    def _on(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns the fitted arrays on `device`, where they stay: the matrices of 32x32x3 are 72 MB."""
+    def _move_to(self, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
+        """Move the fitted arrays to `device` permanently (the matrices of 32x32x3 take 72 MB) and return them."""
         if self.mean.device != device:
-            with torch.inference_mode(False):  # an inference tensor could not be differentiated through later
+            with torch.inference_mode(False):  # autograd cannot use inference tensors later
                 self.mean, self.transform = self.mean.to(device), self.transform.to(device)
                 self.transform_inverse = self.transform_inverse.to(device)
         return self.mean, self.transform, self.transform_inverse
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """See `Preprocess`; float32 under autocast too, which would round a sum of d products."""
-        mean, transform, _ = self._on(pixels.device)
+        """See `Preprocess`. Autocast is disabled, since it would round sums of d products."""
+        mean, transform, _ = self._move_to(pixels.device)
         with torch.autocast(pixels.device.type, enabled=False):
             return ((pixels.flatten(1) - mean) @ transform).view(pixels.shape)
 
     def inverse(self, inputs: Tensor) -> Tensor:
         """See `Preprocess`."""
-        mean, _, back = self._on(inputs.device)
+        mean, _, inverse = self._move_to(inputs.device)
         with torch.autocast(inputs.device.type, enabled=False):
-            return (inputs.flatten(1) @ back + mean).view(inputs.shape)
+            return (inputs.flatten(1) @ inverse + mean).view(inputs.shape)
 
     def config(self) -> dict[str, Any]:
-        """See `Preprocess`; `fitted_on` is the sha256 of the training pixels as uint8."""
+        """See `Preprocess`. `fitted_on` is the sha256 of the shape and bytes of the uint8 training pixels."""
         return {"kind": self.kind, "eps": self.eps, "fitted_on": self.fitted_on}
 
     def tensors(self) -> dict[str, Tensor]:
@@ -166,9 +170,9 @@ class ZCA(Preprocess):
 
 
 def channel_statistics(pixels: Tensor) -> tuple[list[float], list[float]]:
-    """Return mean and standard deviation of each channel of images uint8 `(n, c, h, w)`, as pixels in [0, 1].
+    """Return the mean and standard deviation of each channel of uint8 images `(n, c, h, w)`, for pixels in [0, 1].
 
-    Rounded to four digits, as the literature's constants are. The deviation of a constant channel is 1.
+    Values are rounded to four digits, like published constants. The standard deviation of a constant channel is 1.
     """
     values = pixels.transpose(0, 1).flatten(1)
     mean = values.double().mean(1) / 255
@@ -179,29 +183,29 @@ def channel_statistics(pixels: Tensor) -> tuple[list[float], list[float]]:
 def fit_preprocess(
     kind: str, pixels: Tensor, *, mean: Sequence[float], std: Sequence[float], device: torch.device
 ) -> Preprocess:
-    """Builds the transform `dataset.preprocess` for the training images `pixels`, uint8 `(n, c, h, w)`.
+    """Return the transform `kind` (the key `dataset.preprocess`) for training images, uint8 `(n, c, h, w)`.
 
-    `normalise` accepts the constants `mean` and `std` of the literature; `zca` is fitted on `device` to the
-    whole training split, a validation slice included: one dataset has one whitening, whatever is held out.
+    `normalise` uses the given `mean` and `std`. `zca` is fitted on `device` to all training images, before a validation
+    split is cut off, so that a dataset has the same whitening for every `val_fraction`.
 
     Raises:
-        ValueError: an unknown kind.
+        ValueError: `kind` is unknown.
     """
     if kind == Normalise.kind:
         return Normalise(mean, std)
     if kind == ZCA.kind:
         return ZCA.fit(pixels.to(device).float() / 255)
     raise ValueError(
-        f"unknown preprocessing {kind!r}. Use dataset.preprocess=normalise or dataset.preprocess=zca"
+        f"dataset.preprocess must be normalise or zca, got {kind!r}. Example: dataset.preprocess=normalise"
     )
 
 
 def restore(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Preprocess:
-    """Rebuilds a transform from `config()` and `tensors()`.
+    """Rebuild a transform from its `config()` and `tensors()`.
 
     Raises:
-        ValueError: an unknown kind, or arrays that do not fit each other.
-        KeyError: something is missing.
+        ValueError: an unknown kind, or arrays with inconsistent shapes, other dtypes or non-finite values.
+        KeyError: a key of `config` or an array is missing.
     """
     if config["kind"] == Normalise.kind:
         return Normalise(config["mean"], config["std"])
@@ -212,6 +216,8 @@ def restore(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Preproc
         d = fitted[0].shape[-1] if fitted[0].ndim else 0
         for array, shape in zip(fitted, [(1, d), (d, d), (d, d)], strict=True):
             if array.shape != shape or array.dtype != torch.float32 or not bool(torch.isfinite(array).all()):
-                raise ValueError(f"ZCA wants finite float32 {shape}, got {array.dtype} {tuple(array.shape)}")
+                raise ValueError(
+                    f"ZCA arrays must be finite float32 {shape}, got {array.dtype} {tuple(array.shape)}"
+                )
         return ZCA(*fitted, config["eps"], config["fitted_on"])
-    raise ValueError(f"unknown preprocessing {config['kind']!r}; this version knows 'normalise' and 'zca'")
+    raise ValueError(f"preprocessing must be 'normalise', 'zca' or 'none', got {config['kind']!r}")

@@ -1,4 +1,4 @@
-"""PyG (torch_geometric), where it is installed: networks, generators and downloads of graphs come from it."""
+"""Lazy import of PyG (torch_geometric), which provides graph networks, graph generators and downloads."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from typing import Any
 
 
 def import_pyg(part: str) -> Any:
-    """Returns the module `torch_geometric.<part>`.
+    """Return the module `torch_geometric.<part>`.
 
     Raises:
-        ImportError: PyG is not installed; the message says how.
+        ImportError: PyG is not installed. The message contains the command that installs it.
     """
     try:
-        with warnings.catch_warnings():  # it scripts a function on import, which torch calls deprecated
+        with warnings.catch_warnings():  # on import PyG uses TorchScript, which is deprecated
             warnings.simplefilter("ignore", FutureWarning)
             return import_module(f"torch_geometric.{part}")
     except ImportError as error:
-        raise ImportError("graphs need PyG. Use: pip install 'dd-bench[graph]'") from error
+        raise ImportError("graph datasets require PyG. Use: pip install 'dd-bench[graph]'") from error

@@ -1,4 +1,4 @@
-"""Molecules written as SMILES: featurised as OGB does it, once, and split by their scaffolds."""
+"""Molecules from SMILES strings: OGB's features, computed once and stored, and OGB's scaffold split."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ from dd_bench.data.graphs import Graphs
 from dd_bench.runtime.files import write_atomic
 
 
-def molecules(folder: Path, kept: Path) -> tuple[Graphs, Tensor, tuple[Tensor, Tensor, Tensor]]:
-    """Returns the graphs, classes and split of `folder/smiles.csv`; see `dd_bench.data.ogb_mol`.
+def molecules(folder: Path, cache: Path) -> tuple[Graphs, Tensor, tuple[Tensor, Tensor, Tensor]]:
+    """Return the graphs, labels and split of `folder/smiles.csv`, see `dd_bench.data.ogb_mol`.
+
+    The graphs are stored in the folder `cache`.
 
     Raises:
-        ImportError: ogb or rdkit are not installed.
-        ValueError: a column is missing, or a line is no molecule.
+        ImportError: ogb or rdkit is not installed.
+        ValueError: a column is missing, a line is not a molecule, or a label is not an integer.
     """
     import pandas as pd
 
@@ -31,99 +33,96 @@ def molecules(folder: Path, kept: Path) -> tuple[Graphs, Tensor, tuple[Tensor, T
     others = [column for column in table.columns if column != "smiles"]
     label = "label" if "label" in others else others[0] if len(others) == 1 else None
     if label is None or "smiles" not in table.columns:
-        raise ValueError(f"{path}: wanted the columns smiles and label; it has {list(table.columns)}")
-    written = table["smiles"].astype(str).tolist()
-    digest = hashlib.sha256("\n".join(written).encode()).hexdigest()
-    stored = kept / f"{folder.name}-{digest[:16]}.safetensors"
+        raise ValueError(f"{path} must have the columns smiles and label, got {list(table.columns)}")
+    smiles = table["smiles"].astype(str).tolist()
+    digest = hashlib.sha256("\n".join(smiles).encode()).hexdigest()
+    stored = cache / f"{folder.name}-{digest[:16]}.safetensors"
     if not stored.exists():
-        graphs = featurise(written)
-        parts = {
-            "nodes": graphs.nodes,
-            "edges": graphs.edges,
-            "edge_labels": graphs.edge_labels,
-            "ptr": graphs.ptr,
-        }
-        stored.parent.mkdir(parents=True, exist_ok=True)
-        write_atomic(stored, save({k: v.contiguous() for k, v in parts.items()}))
+        graphs = featurise(smiles)
+        tensors = {name: getattr(graphs, name) for name in ("nodes", "edges", "edge_labels", "ptr")}
+        write_atomic(stored, save({name: tensor.contiguous() for name, tensor in tensors.items()}))
     graphs = Graphs(**load_file(stored))
     numbers = pd.to_numeric(table[label], errors="coerce")
-    if bool((unread := numbers.isna() & table[label].notna()).any()):
-        at = int(unread.to_numpy().argmax())
-        raise ValueError(f"{path}, line {at + 2}: its {label} is {table[label][at]!r}, wanted a whole number")
+    if bool((invalid := numbers.isna() & table[label].notna()).any()):
+        row = int(invalid.to_numpy().argmax())
+        raise ValueError(f"{path}, line {row + 2}: {label} must be an integer, got {table[label][row]!r}")
     values = torch.tensor(numbers.to_numpy())
     labels = values.long()
-    if bool((values != labels).any()):  # a missing label is not a number
-        line = int((values != labels).nonzero()[0]) + 2
-        raise ValueError(f"{path}, line {line}: its {label} is {values[line - 2]}, wanted a whole number")
+    if bool((values != labels).any()):  # true for a missing label, which is NaN
+        row = int((values != labels).nonzero()[0])
+        raise ValueError(f"{path}, line {row + 2}: {label} must be an integer, got {values[row]}")
     files = [folder / f"{part}.txt" for part in ("train", "valid", "test")]
     if all(file.exists() for file in files):
         train, valid, test = (torch.tensor([int(i) for i in file.read_text().split()]) for file in files)
         return graphs, labels, (train, valid, test)
-    return graphs, labels, scaffold_split(written)
+    return graphs, labels, scaffold_split(smiles)
 
 
-def featurise(written: Sequence[str]) -> Graphs:
-    """Returns one graph a SMILES, with OGB's nine atom and three bond features.
+def featurise(smiles: Sequence[str]) -> Graphs:
+    """Return one graph per SMILES string, with OGB's nine atom and three bond features.
 
     Raises:
-        ValueError: a line is no molecule.
+        ImportError: ogb or rdkit is not installed.
+        ValueError: a line is not a molecule.
     """
     try:
         from ogb.utils.features import atom_to_feature_vector, bond_to_feature_vector
     except ImportError as error:
         raise ImportError(
-            "reading SMILES needs ogb and rdkit. Use: pip install 'dd-bench[smiles]'"
+            "reading SMILES requires ogb and rdkit. Use: pip install 'dd-bench[smiles]'"
         ) from error
-    nodes, edges, marks, sizes, shift = [], [], [], [], 0
-    for line, text in enumerate(written):
-        molecule = _molecule(text, line)
+    nodes, edges, edge_labels, sizes, shift = [], [], [], [], 0
+    for row, text in enumerate(smiles):
+        molecule = _molecule(text, row)
         nodes += [atom_to_feature_vector(atom) for atom in molecule.GetAtoms()]
         for bond in molecule.GetBonds():
             a, b = bond.GetBeginAtomIdx() + shift, bond.GetEndAtomIdx() + shift
             edges += [(a, b), (b, a)]
-            marks += [bond_to_feature_vector(bond)] * 2
+            edge_labels += [bond_to_feature_vector(bond)] * 2
         sizes.append(molecule.GetNumAtoms())
         shift += sizes[-1]
     count = torch.tensor(sizes)
     ptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
-    return Graphs(torch.tensor(nodes), torch.tensor(edges).t().contiguous(), torch.tensor(marks), ptr)
+    return Graphs(torch.tensor(nodes), torch.tensor(edges).t().contiguous(), torch.tensor(edge_labels), ptr)
 
 
-def scaffold_split(written: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns train, validation and test indices by OGB's recipe.
+def scaffold_split(smiles: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
+    """Return the train, validation and test indices of OGB's recipe.
 
-    Molecules are grouped by their Bemis-Murcko scaffold with chirality; the groups, largest and latest first,
-    fill train up to 80 %, validation up to 90 %, and test.
+    Molecules are grouped by their Bemis-Murcko scaffold with chirality. The groups, sorted by size and then by first
+    index in descending order, fill the training split up to 80 % and the validation split up to 90 %. The rest is the
+    test split.
     """
     scaffold: Any = import_module("rdkit.Chem.Scaffolds.MurckoScaffold").MurckoScaffoldSmiles
 
     groups: dict[str, list[int]] = defaultdict(list)
-    for line, text in enumerate(written):
-        groups[scaffold(mol=_molecule(text, line), includeChirality=True)].append(line)
-    parts: tuple[list[int], list[int], list[int]] = ([], [], [])
-    n = len(written)
+    for row, text in enumerate(smiles):
+        groups[scaffold(mol=_molecule(text, row), includeChirality=True)].append(row)
+    train: list[int] = []
+    valid: list[int] = []
+    test: list[int] = []
+    n = len(smiles)
     for group in sorted(groups.values(), key=lambda g: (len(g), g[0]), reverse=True):
-        if len(parts[0]) + len(group) <= 0.8 * n:
-            parts[0].extend(group)
-        elif len(parts[0]) + len(parts[1]) + len(group) <= 0.9 * n:
-            parts[1].extend(group)
+        if len(train) + len(group) <= 0.8 * n:
+            train.extend(group)
+        elif len(train) + len(valid) + len(group) <= 0.9 * n:
+            valid.extend(group)
         else:
-            parts[2].extend(group)
-    train, valid, test = (torch.tensor(part) for part in parts)
-    return train, valid, test
+            test.extend(group)
+    return torch.tensor(train), torch.tensor(valid), torch.tensor(test)
 
 
-def _molecule(text: str, line: int) -> Any:
-    """Returns rdkit's molecule; of one with an impossible valence, that without the check of valences."""
+def _molecule(text: str, row: int) -> Any:
+    """Return rdkit's molecule. If sanitisation fails, e.g. for an invalid valence, valences are not checked."""
     from rdkit import Chem, rdBase
 
     rdBase.DisableLog("rdApp.*")
-    found = Chem.MolFromSmiles(text)
-    if found is not None:
-        return found
-    found = Chem.MolFromSmiles(text, sanitize=False)
-    if found is None:
-        raise ValueError(f"line {line + 2} is no molecule: {text!r}")
-    found.UpdatePropertyCache(strict=False)
-    Chem.SanitizeMol(found, Chem.SANITIZE_ALL ^ Chem.SANITIZE_PROPERTIES)
-    return found
+    molecule = Chem.MolFromSmiles(text)
+    if molecule is not None:
+        return molecule
+    molecule = Chem.MolFromSmiles(text, sanitize=False)
+    if molecule is None:
+        raise ValueError(f"line {row + 2} is not a molecule: {text!r}")
+    molecule.UpdatePropertyCache(strict=False)
+    Chem.SanitizeMol(molecule, Chem.SANITIZE_ALL ^ Chem.SANITIZE_PROPERTIES)
+    return molecule

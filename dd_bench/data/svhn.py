@@ -1,4 +1,4 @@
-"""SVHN: 32x32 colour crops of house numbers, the cropped-digits format, without its `extra` images."""
+"""SVHN in the cropped-digits format: 32x32 colour images of house-number digits, without the `extra` images."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ MEAN, STD = [0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]
 def svhn(
     *, root: str | None, download: bool, preprocess: str, val_fraction: float, device: torch.device
 ) -> RealSet:
-    """Returns 73,257 training and 26,032 test images, `(3, 32, 32)`, 10 unequal classes; label c is digit c.
+    """Return 73,257 training and 26,032 test images, `(3, 32, 32)`, 10 classes of different sizes.
 
-    Read by torchvision from `root/{train,test}_32x32.mat`, after their md5 is verified.
+    Label c is the digit c. torchvision reads `root/{train,test}_32x32.mat` after the md5 of both files is verified.
 
     Raises:
         FileNotFoundError: a file is missing and `download` is false.
@@ -28,7 +28,9 @@ def svhn(
     files = [(file, md5) for _, file, md5 in (datasets.SVHN.split_list[split] for split in ("train", "test"))]
     if not download:
         verify_files("svhn", folder, files, ["dataset.root=FOLDER", "dataset.download=true"])
-    train, test = (_read(datasets.SVHN(str(folder), split, download=download)) for split in ("train", "test"))
+    train, test = (
+        _tensors(datasets.SVHN(str(folder), split, download=download)) for split in ("train", "test")
+    )
     return tensor_set(
         "svhn",
         train,
@@ -43,5 +45,5 @@ def svhn(
     )
 
 
-def _read(source: datasets.SVHN) -> tuple[Tensor, Tensor]:
-    return torch.from_numpy(source.data).contiguous(), torch.from_numpy(source.labels)
+def _tensors(split: datasets.SVHN) -> tuple[Tensor, Tensor]:
+    return torch.from_numpy(split.data).contiguous(), torch.from_numpy(split.labels)

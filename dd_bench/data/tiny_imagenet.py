@@ -1,4 +1,4 @@
-"""Tiny-ImageNet: 200 classes of ImageNet at 64x64, as Stanford's course CS 231N hands it out."""
+"""Tiny-ImageNet: 200 classes of ImageNet at 64x64, as released by Stanford's course CS 231N."""
 
 from __future__ import annotations
 
@@ -13,38 +13,36 @@ from dd_bench.data.folder import Decoder, decode_all, digest_lines, find_images
 from dd_bench.data.locate import base_folder, not_found
 from dd_bench.data.preprocess import fit_preprocess
 
-MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as every paper uses here
+MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as in the papers
 
 
 def tiny_imagenet(*, root: str | None, preprocess: str, val_fraction: float, device: torch.device) -> RealSet:
-    """Returns 100,000 training and 10,000 test images, `(3, 64, 64)`, 200 classes as `wnids.txt` orders them.
+    """Return 100,000 training and 10,000 test images, `(3, 64, 64)`, 200 classes in the order of `wnids.txt`.
 
-    The test split is the folder `val`: the labels of `test` were never released. Its images may lie as they
-    come (`val/images` and `val_annotations.txt`), or sorted into `val/<wnid>` or `val/images/<wnid>`, as many
-    scripts leave them. The set and its digest (of the class order, and the label, name and bytes of every
-    file) are the same for each of the three.
+    The test split is the folder `val`, because the labels of `test` were never released. Three layouts are supported:
+    the released one (`val/images` and `val_annotations.txt`), and images sorted into `val/<wnid>` or
+    `val/images/<wnid>`, as many scripts do. The dataset and its digest (of the class order and of every file's label,
+    name and bytes) do not depend on the layout.
 
     Raises:
-        FileNotFoundError: neither `root` nor `root/tiny-imagenet-200` holds it.
-        ValueError: an image is unreadable, or its annotation names no class.
+        FileNotFoundError: neither `root` nor `root/tiny-imagenet-200` contains the dataset.
+        ValueError: an image is unreadable, or an annotation has an unknown class.
     """
     base = base_folder(root)
     folders = [base, base / "tiny-imagenet-200"]
     folder = next((f for f in folders if (f / "wnids.txt").is_file()), None)
     if folder is None:
         fix = "unzip tiny-imagenet-200.zip -d data   # from the page of CS 231N"
-        raise not_found(
-            "tiny_imagenet", "wnids.txt beside train/ and val/", folders, [fix, "dataset.root=FOLDER"]
-        )
+        raise not_found("tiny_imagenet", "wnids.txt, train/ and val/", folders, [fix, "dataset.root=FOLDER"])
     wnids = tuple((folder / "wnids.txt").read_text().split())
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     train, test = find_images(folder / "train", label_of), _validation(folder / "val", label_of)
-    facts = (
+    file_lines = (
         f"{part} {label} {path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}"
         for part, (paths, labels) in (("train", train), ("test", test))
         for path, label in zip(paths, labels.tolist(), strict=True)
     )
-    digest = digest_lines([*wnids, *facts])
+    digest = digest_lines([*wnids, *file_lines])
     decoder = Decoder(64, "squash")
     pixels = decode_all(train[0], decoder)
     return tensor_set(
@@ -63,19 +61,19 @@ def tiny_imagenet(*, root: str | None, preprocess: str, val_fraction: float, dev
 
 
 def _validation(folder: Path, label_of: dict[str, int]) -> tuple[list[Path], Tensor]:
-    """Lists the validation images by label, then by name, whichever way they lie."""
-    for sorted_in in (folder, folder / "images"):
-        if all((sorted_in / wnid).is_dir() for wnid in label_of):
-            return find_images(sorted_in, label_of)
-    table = folder / "val_annotations.txt"
-    if not table.is_file():
+    """List the validation images of any of the three layouts, sorted by label and then by name."""
+    for parent in (folder, folder / "images"):
+        if all((parent / wnid).is_dir() for wnid in label_of):
+            return find_images(parent, label_of)
+    annotations = folder / "val_annotations.txt"
+    if not annotations.is_file():
         fixes = ["unzip tiny-imagenet-200.zip -d data   # again"]
-        raise not_found("tiny_imagenet", "val_annotations.txt, nor a folder for each class", [folder], fixes)
+        raise not_found("tiny_imagenet", "val_annotations.txt and no folder per class", [folder], fixes)
     items = []
-    for line in table.read_text().splitlines():
-        file, wnid = line.split("\t")[:2]  # then the bounding box
+    for line in annotations.read_text().splitlines():
+        file, wnid = line.split("\t")[:2]  # the bounding box follows
         if wnid not in label_of:
-            raise ValueError(f"{table} gives {file} the class {wnid}, which wnids.txt lacks")
+            raise ValueError(f"{annotations}: the class {wnid} of {file} is not in wnids.txt")
         items.append((label_of[wnid], folder / "images" / file))
     items.sort()
     return [path for _, path in items], torch.tensor([label for label, _ in items])

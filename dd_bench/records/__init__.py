@@ -1,1 +1,1 @@
-"""What a run writes: records, their intervals, and how a configuration differs from the shipped one."""
+"""Records of runs, confidence intervals, identities of configurations, and their differences from the shipped YAML."""

@@ -1,4 +1,4 @@
-"""The configuration as it is shipped, and what a run changed of it. Without torch: boards need it too."""
+"""The shipped configuration, and how a run's configuration differs from it. Does not import torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from typing import Any
 from omegaconf import OmegaConf
 
 CHOICE = "_choice_"
-"""Key of a part of a run that names its YAML, see `identity`."""
+"""Key that stores the name of the YAML file of a part of a run, see `identity`."""
 
 
 @cache
 def shipped_yaml(group: str, name: str) -> dict[str, Any]:
-    """Returns `conf/<group>/<name>.yaml` of this package as plain data, to read only; empty if there is no such file.
+    """Return `conf/<group>/<name>.yaml` of this package as plain data, or an empty dict if the file does not exist.
 
-    Of its defaults list it follows files of the same group (`- mtt`) and files of another group that are placed inside
-    (`/model@model: convnet`), in the order in which Hydra merges them. Overrides of other groups are left out.
+    The defaults list is merged in Hydra's order. It can contain files of the same group (`- mtt`) and files of another
+    group with a package inside this file (`/model@model: convnet`). Overrides of other groups are ignored. The result
+    is cached and must not be modified.
     """
     if len(name) > 100 or not re.fullmatch("[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", name):
         return {}
@@ -30,33 +31,33 @@ def shipped_yaml(group: str, name: str) -> dict[str, Any]:
     defaults = own.pop("defaults", [])
     values: dict[str, Any] = {}
     for choice in defaults if "_self_" in defaults else [*defaults, "_self_"]:
-        values = _merged(values, own if choice == "_self_" else _included(group, choice))
+        values = _merge(values, own if choice == "_self_" else _included(group, choice))
     return values
 
 
 def _included(group: str, choice: str | dict[str, str]) -> dict[str, Any]:
-    """Returns what an entry of the defaults list of a file in `conf/<group>` adds to the file."""
+    """Return the values that an entry of the defaults list adds to a file in `conf/<group>`."""
     if isinstance(choice, str):  # another file of the group, e.g. `mtt` or `convnet_bn@_here_`
         return shipped_yaml(group, choice.removesuffix("@_here_"))
-    ((where, chosen),) = choice.items()
-    inner, _, place = where.removeprefix("/").partition("@")
-    if where.startswith("override ") or place.partition(".")[0] in ("", "_global_"):
+    ((key, name),) = choice.items()
+    inner, _, package = key.removeprefix("/").partition("@")
+    if key.startswith("override ") or package.partition(".")[0] in ("", "_global_"):
         return {}
-    values = shipped_config(inner, chosen)
-    for key in reversed(place.split(".")):  # e.g. `networks.mlp`
+    values = shipped_config(inner, name)
+    for key in reversed(package.split(".")):  # e.g. `networks.mlp`
         values = {key: values}
     return values
 
 
 def shipped_target(group: str, name: str) -> str | None:
-    """Returns what `conf/<group>/<name>.yaml` of this package calls, or None."""
+    """Return the `_target_` of `conf/<group>/<name>.yaml` of this package, or None."""
     target: str | None = shipped_yaml(group, name).get("_target_")
     return target
 
 
 @cache
 def shipped_config(group: str, name: str) -> dict[str, Any]:
-    """Returns `shipped_yaml` as in records: `_choice_` stands in the place of `_target_`."""
+    """Return `shipped_yaml` as it appears in records, with `_choice_` instead of `_target_`."""
     raw = shipped_yaml(group, name)
     values = {k: v for k, v in raw.items() if k not in ("_target_", "_partial_")}
     return {CHOICE: name, **values} if "_target_" in raw else values
@@ -67,19 +68,20 @@ def _shipped_leaves(group: str, name: str) -> dict[str, Any]:
     return dict(leaves(shipped_config(group, name)))
 
 
-def _merged(below: dict[str, Any], above: dict[str, Any]) -> dict[str, Any]:
-    """Returns both, the second's values where they have a key in common."""
-    both = dict(below)
-    for key, value in above.items():
-        deeper = isinstance(value, dict) and isinstance(both.get(key), dict)
-        both[key] = _merged(both[key], value) if deeper else value
-    return both
+def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
+    """Return a recursive merge of two dicts, in which `override` takes precedence."""
+    merged = dict(base)
+    for key, value in override.items():
+        nested = isinstance(value, dict) and isinstance(merged.get(key), dict)
+        merged[key] = _merge(merged[key], value) if nested else value
+    return merged
 
 
 def changed_keys(group: str, name: str, values: dict[str, Any]) -> list[str]:
-    """Returns the keys of `values` that differ from the YAML, as `key=value`, sorted.
+    """Return the values that differ from the shipped YAML, as `key=value`, sorted by key.
 
-    A choice of another package has no YAML here to differ from; of a network, every knob then counts.
+    If there is no shipped YAML, as for a plug-in of another package, the result is all values of a network (`group` is
+    "model") and an empty list for other groups.
     """
     shipped = _shipped_leaves(group, name)
     if not shipped and group != "model":
@@ -92,22 +94,22 @@ def changed_keys(group: str, name: str, values: dict[str, Any]) -> list[str]:
 
 
 def describe(group: str, name: str, values: dict[str, Any]) -> str:
-    """Returns e.g. `convnet(width=32)`: the choice, and the keys that differ from its YAML.
+    """Return the name with the values that differ from its YAML, e.g. `convnet(width=32)`.
 
-    A protocol with a changed key is another protocol, and must not share a ranking with the named one.
+    A protocol with a changed value is another protocol, which must not share a ranking with the original.
     """
-    found = changed_keys(group, name, values)
-    if source := values.get("_source_"):  # of another package, whose name has no version
-        found = [f"source={source}", *found]
-    return f"{name}({', '.join(found)})" if found else name
+    differences = changed_keys(group, name, values)
+    if source := values.get("_source_"):  # a plug-in of another package, whose name has no version
+        differences = [f"source={source}", *differences]
+    return f"{name}({', '.join(differences)})" if differences else name
 
 
 def leaves(values: dict[str, Any], path: str = "") -> list[tuple[str, Any]]:
-    """Returns the values of a nested configuration with their dotted keys, leaving out Hydra's own."""
-    found: list[tuple[str, Any]] = []
+    """Return `(dotted key, value)` for the leaves of a nested configuration, except keys that start with `_`."""
+    result: list[tuple[str, Any]] = []
     for key, value in values.items():
         if isinstance(value, dict) and value:
-            found += leaves(value, f"{path}{key}.")
+            result += leaves(value, f"{path}{key}.")
         elif not key.startswith("_"):
-            found.append((f"{path}{key}", value))
-    return found
+            result.append((f"{path}{key}", value))
+    return result

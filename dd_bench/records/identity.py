@@ -1,8 +1,9 @@
-"""What a method, network, dataset or evaluator is: its configuration name and its hyper-parameters.
+"""Identify a method, network, dataset or evaluator by its configuration name and its hyper-parameters.
 
-In keys, records and cards a part of a run is `{"_choice_": "ftd", "ema": 0.9995, ...}`: the name of its YAML and its
-values. The Python path of a class is no part of it, so that a file can be moved and renamed without orphaning a cache,
-a set or an entry. A plug-in of another package is identified by its source too, as `_source_`: its name has no version.
+In keys, records and cards, a part of a run is `{"_choice_": "ftd", "ema": 0.9995, ...}`: the name of its YAML file and
+its values. The Python path of a class is not included, so a module can be moved or renamed and its caches, sets and
+entries remain valid. A plug-in of another package has no version in its name. It is therefore also identified by a hash
+of its source code, `_source_`.
 """
 
 from __future__ import annotations
@@ -15,62 +16,62 @@ from typing import Any
 from dd_bench.records.config_diff import CHOICE, shipped_target
 
 SOURCE = "_source_"
-OURS = "dd_bench."
+PACKAGE_PREFIX = "dd_bench."
 
 
 def identify(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> dict[str, Any]:
-    """Returns a resolved configuration with the name of each choice in the place of what it calls.
+    """Return a resolved configuration in which every `_target_` is replaced by the name of its YAML file.
 
     Args:
-        config: of a run, by group, as Hydra composes it.
-        choices: Hydra's, e.g. `{"method": "ftd", "model@teachers.convnet_bn.model": "convnet"}`.
+        config: a run's configuration by group, as composed by Hydra.
+        choices: Hydra's choices, e.g. `{"method": "ftd", "model@teachers.convnet_bn.model": "convnet"}`.
 
     Raises:
-        ValueError: something is called that no choice names, or a shipped name stands for something else.
+        ValueError: a `_target_` belongs to no choice, or a shipped name has another `_target_`.
     """
-    named = {where.rpartition("@")[2]: (where.partition("@")[0], name) for where, name in choices.items()}
-    return {key: _identify(value, str(key), named) for key, value in config.items()}
+    group_and_name = {key.rpartition("@")[2]: (key.partition("@")[0], name) for key, name in choices.items()}
+    return {key: _identify(value, str(key), group_and_name) for key, value in config.items()}
 
 
-def _identify(value: Any, path: str, named: Mapping[str, tuple[str, str | None]]) -> Any:
+def _identify(value: Any, path: str, group_and_name: Mapping[str, tuple[str, str | None]]) -> Any:
     if isinstance(value, list):
-        return [_identify(v, f"{path}[{i}]", named) for i, v in enumerate(value)]
+        return [_identify(v, f"{path}[{i}]", group_and_name) for i, v in enumerate(value)]
     if not isinstance(value, Mapping):
         return value
-    inner = {k: _identify(v, f"{path}.{k}", named) for k, v in value.items() if not str(k).startswith("_")}
-    if "_target_" not in value or path.startswith("logger"):  # where losses go is no part of a result
+    inner = {
+        k: _identify(v, f"{path}.{k}", group_and_name) for k, v in value.items() if not str(k).startswith("_")
+    }
+    if "_target_" not in value or path.startswith("logger"):  # loggers do not affect results
         return inner
-    target, (group, name) = str(value["_target_"]), named.get(path, ("", None))
+    target, (group, name) = str(value["_target_"]), group_and_name.get(path, ("", None))
     if name is None:
         raise ValueError(
-            f"{path}._target_={target}: a part of a run is named by its choice. Use a file of conf/, e.g. "
+            f"{path}._target_={target} must be chosen by the name of a YAML file in conf/. Example: "
             f"+model@{path}=convnet"
         )
     shipped = shipped_target(group, name)
     if shipped is not None and shipped != target:
         raise ValueError(
-            f"{path}._target_={target}: {group}={name} is the name of {shipped} in every record. Use a YAML of another "
-            f"name, conf/{group}/NAME.yaml"
+            f"{path}._target_={target}: in every record {group}={name} is the name of {shipped}. Use a YAML file with "
+            f"another name, conf/{group}/NAME.yaml"
         )
-    source = {} if target.startswith(OURS) else _source(target)
+    source: dict[str, str] = {}
+    if not target.startswith(PACKAGE_PREFIX):
+        from hydra.utils import get_object
+
+        source = plugin_source(get_object(target))  # imports the plug-in
     return {CHOICE: name, **source, **inner}
 
 
-def _source(target: str) -> dict[str, str]:
-    from hydra.utils import get_object  # imports the plug-in
-
-    return plugin_source(get_object(target))
-
-
 def plugin_source(target: Any) -> dict[str, str]:
-    """Returns the hash of the module of a class or function of another package, as `_source_`; empty for ours."""
+    """Return `{"_source_": hash}` of the module of a class or function; empty for dd_bench or without source code."""
     target = inspect.unwrap(target)
     module: Any = inspect.getmodule(target)
-    if module is not None and module.__name__.startswith(OURS):
+    if module is not None and module.__name__.startswith(PACKAGE_PREFIX):
         return {}
     for source in (module, target):
         try:
             return {SOURCE: hashlib.sha256(inspect.getsource(source).encode()).hexdigest()[:16]}
-        except (OSError, TypeError):  # typed into an interpreter
+        except (OSError, TypeError):  # no source file, e.g. defined in an interactive session
             continue
     return {}

@@ -1,4 +1,4 @@
-"""How sure a mean is, and a difference: Student's t, the bootstrap, and pairs that share their seeds."""
+"""Confidence intervals of means (Student's t, bootstrap) and paired t tests."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ import numpy as np
 from scipy.special import stdtr, stdtrit  # scipy.stats takes most of a second to import
 
 LEVEL = 0.95
-"""Confidence of every interval."""
-DRAWS = 10_000
-"""Resamples of a bootstrap interval."""
+"""Confidence level of every interval."""
+RESAMPLES = 10_000
+"""Number of bootstrap resamples."""
 
 
 class Difference(NamedTuple):
-    """The mean of paired differences, its 95 % interval, and the two-sided p of Student's t test that it is none."""
+    """Mean of `n` paired differences, its 95 % confidence interval, and the two-sided p-value of the paired t test."""
 
     mean: float
     low: float
@@ -26,47 +26,51 @@ class Difference(NamedTuple):
 
 
 def std(sample: Sequence[float]) -> float:
-    """Returns the sample standard deviation."""
+    """Return the sample standard deviation."""
     return float(np.std(sample, ddof=1))
 
 
 def t_interval(sample: Sequence[float]) -> tuple[float, float]:
-    """Returns the ends of the 95 % interval of the mean by Student's t.
+    """Return the ends of the 95 % confidence interval of the mean by Student's t.
 
     Raises:
         ValueError: fewer than two values.
     """
-    _enough(sample)
+    _check_size(sample)
     half = float(stdtrit(len(sample) - 1, (1 + LEVEL) / 2)) * std(sample) / len(sample) ** 0.5
     return fmean(sample) - half, fmean(sample) + half
 
 
-def bootstrap_interval(sample: Sequence[float], draws: int = DRAWS, seed: int = 0) -> tuple[float, float]:
-    """Returns the ends of the 95 % interval of the mean by the percentile bootstrap (Efron, 1979).
+def bootstrap_interval(
+    sample: Sequence[float], resamples: int = RESAMPLES, seed: int = 0
+) -> tuple[float, float]:
+    """Return the ends of the 95 % confidence interval of the mean by the percentile bootstrap (Efron, 1979).
 
-    It assumes no distribution, and is too narrow for few values: of five, by about the factor sqrt(4/5) 1.96/2.78.
+    It assumes no distribution, and is too narrow for small samples: for five values, by a factor of about
+    sqrt(4/5) 1.96/2.78.
 
     Raises:
         ValueError: fewer than two values.
     """
-    _enough(sample)
+    _check_size(sample)
     values, generator = np.asarray(sample, float), np.random.default_rng(seed)
-    means = values[generator.integers(len(values), size=(draws, len(values)))].mean(1)
+    means = values[generator.integers(len(values), size=(resamples, len(values)))].mean(1)
     low, high = np.quantile(means, [(1 - LEVEL) / 2, (1 + LEVEL) / 2])
     return float(low), float(high)
 
 
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
-    """Returns what Student's paired t test says of `a - b`, value by value.
+    """Return the result of Student's paired t test of `a - b`.
 
-    Where pairs share what makes them vary (the initial network, the order of batches), differences vary less than the
-    values, and smaller ones can be told. Equal differences have p 0, or 1 if they are none.
+    If the values of a pair share a source of variance (the initial network, the order of batches), the differences vary
+    less than the values, and the test detects smaller effects. If all differences are equal, p is 1 if they are zero
+    and 0 otherwise.
 
     Raises:
-        ValueError: fewer than two values, or not as many on both sides.
+        ValueError: fewer than two pairs, or `a` and `b` have different lengths.
     """
     if len(a) != len(b):
-        raise ValueError(f"{len(a)} values and {len(b)} make no pairs")
+        raise ValueError(f"a paired test requires equal numbers of values, got {len(a)} and {len(b)}")
     differences = [x - y for x, y in zip(a, b, strict=True)]
     low, high = t_interval(differences)
     mean, n = fmean(differences), len(differences)
@@ -76,6 +80,6 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     return Difference(mean, low, high, 2 * float(stdtr(n - 1, -abs(mean) / error)), n)
 
 
-def _enough(sample: Sequence[float]) -> None:
+def _check_size(sample: Sequence[float]) -> None:
     if len(sample) < 2:
-        raise ValueError(f"{len(sample)} value(s) have no spread; an interval needs two")
+        raise ValueError(f"a confidence interval requires at least 2 values, got {len(sample)}")

@@ -1,6 +1,6 @@
-"""The record: what a run leaves behind, and all that a leaderboard reads. One JSON file, named by its digest.
+"""The record of a run: one JSON file, which contains everything that a leaderboard reads.
 
-Nothing here imports torch, so that boards render without it. A number from a paper never enters a record.
+This module does not import torch, so leaderboards are rendered without it. Records never contain published numbers.
 """
 
 from __future__ import annotations
@@ -21,14 +21,12 @@ from dd_bench.runtime.files import canonical, parse_json, write_atomic
 
 SCHEMA_VERSION = 2
 SHARES = ("accuracy", "auc", "balanced_accuracy", "robust_accuracy", "hidden", "lrs", "ars")
-"""Main metrics that are shares in [0, 1]; so is what stands beside them."""
-
-
+"""Main metrics that are shares in [0, 1]. The other metrics of such a record are shares too, except `DIFFERENCES`."""
 DIFFERENCES = ("forgetting", "hlr", "ior")
-"""But for these, which are differences of shares, in [-1, 1]."""
+"""Metrics that are differences of shares, in [-1, 1]."""
 
 Word = Annotated[str, StringConstraints(max_length=200)]
-Described = Annotated[str, StringConstraints(max_length=2000)]  # a choice, with every key that differs
+Described = Annotated[str, StringConstraints(max_length=2000)]  # a name with its changed keys, see `describe`
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 Seconds = Annotated[float, Field(ge=0, lt=1e15, allow_inf_nan=False)]
 
@@ -38,27 +36,29 @@ class _Frozen(BaseModel):
 
 
 class Score(_Frozen):
-    """One fresh network's value of one metric."""
+    """The value of one metric for one fresh network."""
 
     metric: Word
     value: float = Field(gt=-1e15, lt=1e15, allow_inf_nan=False)
-    set: int = Field(ge=0, description="which synthetic set, 0-based")
-    network: int = Field(ge=0, description="which fresh network on that set, 0-based")
+    set: int = Field(ge=0, description="0-based index of the synthetic set")
+    network: int = Field(ge=0, description="0-based index of the fresh network on that set")
     seed: int = Field(ge=0, description="seed of that network")
     unit: int | None = Field(
-        default=None, description="what networks share beside the set; None: nothing, each stands for itself"
+        default=None,
+        description="networks with the same unit are not independent, e.g. they share an order of the classes; "
+        "None: the network is independent",
     )
 
 
 class ProtocolId(_Frozen):
-    """Which protocol trained the fresh networks."""
+    """The protocol that trained the fresh networks."""
 
     name: Described
     version: int = Field(ge=1)
 
 
 class Code(_Frozen):
-    """The code that ran."""
+    """Version and revision of the code, and the version of its numbers."""
 
     version: str
     numbers: int
@@ -67,24 +67,24 @@ class Code(_Frozen):
 
 
 class TeacherId(_Frozen):
-    """One teacher of a run; in a list, the order says which guides what."""
+    """One teacher of a run. Its position in the list determines its role."""
 
     name: Word
     digest: str | None = Field(
         default=None, description="sha256 of weights and class names; None: not loaded"
     )
-    accuracy: float | None = Field(
-        default=None, ge=0, le=1, description="on the test data, if it was measured"
-    )
+    accuracy: float | None = Field(default=None, ge=0, le=1, description="test accuracy; None: not measured")
 
 
 class Summary(_Frozen):
-    """Mean and spread of one metric, with the two sources of variance kept apart.
+    """Mean of one metric, its standard deviations by source of variance, and its confidence interval.
 
-    `std` is the sample standard deviation over all networks of all sets, `std_networks` the pooled one within a
-    set, `std_sets` that of the set means (None with one set). The 95 % interval of the mean is Student's t over
-    independent units: the set means if there are several sets, else the networks of the one set, or the means of
-    those that share a unit (an order of the classes); None with n=1. That of a share ends at 0 and 1.
+    `std` is the sample standard deviation over all networks of all sets. `std_networks` is the pooled standard
+    deviation within a set. `std_sets` is the standard deviation of the set means (None for one set).
+
+    `ci_low` and `ci_high` are the 95 % confidence interval of the mean by Student's t over independent values: the set
+    means if there are several sets. For one set they are the networks' values, where networks with the same unit are
+    averaged first. The interval is None for fewer than two values, and is clipped to [0, 1] for shares.
     """
 
     mean: float
@@ -94,21 +94,21 @@ class Summary(_Frozen):
     ci_low: float | None
     ci_high: float | None
     num_sets: int
-    num_networks: int = Field(description="fresh networks in all")
+    num_networks: int = Field(description="fresh networks of all sets")
 
 
 class Record(_Frozen):
-    """One run, or the reason why there is none."""
+    """One run, or the reason why it was skipped or diverged."""
 
     schema_version: int = SCHEMA_VERSION
-    key: str = Field(description="content key: same key, same experiment")
+    key: str = Field(description="content key; equal for repetitions of an experiment")
     status: Literal["done", "skipped", "diverged"]
     reason: str | None = None
     created: str = Field(description="UTC, ISO 8601")
 
     method: Word
     dataset: Word
-    model: Described = Field(description="network evaluated on, with the knobs that differ from its YAML")
+    model: Described = Field(description="evaluated network, with the values that differ from its YAML")
     ipc: int = Field(ge=1, lt=2**31)
     protocol: ProtocolId
     evaluator: Described
@@ -119,19 +119,19 @@ class Record(_Frozen):
     scores: list[Score] = []
     config: dict[str, Any]
     seeds: dict[str, int]
-    seconds: dict[str, Seconds] = Field(default={}, description="wall-clock by stage")
+    seconds: dict[str, Seconds] = Field(default={}, description="wall-clock time by stage")
     peak_memory: dict[str, Count] = Field(
         default={}, description="bytes by stage: resident (CPU) or allocated (CUDA)"
     )
-    stored_bytes: dict[str, Count] = Field(default={}, description="one synthetic set, by part")
+    stored_bytes: dict[str, Count] = Field(default={}, description="bytes of one synthetic set by part")
     teacher_forwards: Count = Field(
-        default=0, description="images through teachers while one network is trained"
+        default=0, description="images passed through teachers while one network is trained"
     )
     teachers: list[TeacherId] = Field(
-        default=[], description="that guided the set or labelled it, in their order"
+        default=[], description="teachers used to distil or label the set, in order"
     )
     sizes: dict[str, Count] = Field(
-        default={}, description="of one set of graphs: samples, nodes, bytes as papers count"
+        default={}, description="sizes of one graph set: samples, nodes, and bytes as counted in papers"
     )
     real_digest: str
     set_digests: list[str] = []
@@ -142,14 +142,15 @@ class Record(_Frozen):
 
     @field_validator("created")
     @classmethod
-    def _a_time(cls, created: str) -> str:
+    def _check_created(cls, created: str) -> str:
         datetime.fromisoformat(created)
         return created
 
     def sample(self, metric: str | None = None) -> list[float]:
-        """Returns the independent values of a metric: set means if there are several sets, else the networks'.
+        """Return the independent values of a metric, `main_metric` by default.
 
-        Networks of the one set that share a unit are one value, their mean.
+        These are the set means if there are several sets. For one set they are the networks' values, where networks
+        with the same unit count as one value, their mean.
         """
         metric = metric or self.main_metric
         by_set = self.by_set(metric)
@@ -157,33 +158,33 @@ class Record(_Frozen):
             return [fmean(v) for v in by_set]
         units: dict[tuple[str, int], list[float]] = defaultdict(list)
         for score in sorted(self._scores.get(metric, ()), key=lambda s: s.network):
-            alone = ("network", score.network)
-            units[alone if score.unit is None else ("unit", score.unit)].append(score.value)
+            key = ("network", score.network) if score.unit is None else ("unit", score.unit)
+            units[key].append(score.value)
         return [fmean(v) for v in units.values()]
 
     def summary(self, metric: str | None = None) -> Summary:
-        """Summarises one metric, `main_metric` by default.
+        """Summarise one metric, `main_metric` by default.
 
         Raises:
             ValueError: the record has no score of that metric.
         """
         metric = metric or self.main_metric
         if metric not in self._summaries:
-            self._summaries[metric] = self._summarised(metric)
+            self._summaries[metric] = self._summarise(metric)
         return self._summaries[metric]
 
-    def _summarised(self, metric: str) -> Summary:
+    def _summarise(self, metric: str) -> Summary:
         by_set = self.by_set(metric)
         if not by_set:
             raise ValueError(f"record {self.digest[:12]} ({self.status}) has no score {metric!r}")
         values = [x for v in by_set for x in v]
-        spread = std(values) if len(values) > 1 else None
-        freedom = sum(len(v) - 1 for v in by_set)
+        total_std = std(values) if len(values) > 1 else None
+        dof = sum(len(v) - 1 for v in by_set)
         if len(by_set) == 1:
-            within = spread
+            pooled_std = total_std
         else:
             squares = sum((len(v) - 1) * std(v) ** 2 for v in by_set if len(v) > 1)
-            within = (squares / freedom) ** 0.5 if freedom else None
+            pooled_std = (squares / dof) ** 0.5 if dof else None
         sample = self.sample(metric)
         low = high = None
         if len(sample) > 1:
@@ -192,8 +193,8 @@ class Record(_Frozen):
                 low, high = max(0.0, low), min(1.0, high)
         return Summary(
             mean=fmean(sample),
-            std=spread,
-            std_networks=within,
+            std=total_std,
+            std_networks=pooled_std,
             std_sets=std([fmean(v) for v in by_set]) if len(by_set) > 1 else None,
             ci_low=low,
             ci_high=high,
@@ -202,7 +203,7 @@ class Record(_Frozen):
         )
 
     def by_set(self, metric: str) -> list[list[float]]:
-        """Returns every network's value of a metric, set by set."""
+        """Return the networks' values of a metric, one list per set."""
         by_set: dict[int, list[float]] = defaultdict(list)
         for score in self._scores.get(metric, ()):
             by_set[score.set].append(score.value)
@@ -210,42 +211,42 @@ class Record(_Frozen):
 
     @property
     def metrics(self) -> list[str]:
-        """Names of the metrics measured, in order of first appearance."""
+        """Names of the measured metrics, in order of first appearance."""
         return list(self._scores)
 
     def text(self) -> str:
-        """Returns the canonical JSON: sorted keys, two-space indent, a newline at the end."""
+        """Return the canonical JSON: sorted keys, an indent of two spaces, and a final newline."""
         return self._text
 
     def with_text(self, text: str) -> Self:
-        """Remembers the text that the record was read from, and returns it: an old entry keeps its bytes and digest."""
+        """Set the text that the record was read from and return `self`; old entries keep their bytes and digest."""
         self.__dict__["_text"] = text
         return self
 
     @cached_property
     def _text(self) -> str:
-        # a key that came later is written only where it says something: older records keep their digest
-        later: dict[str, Any] = {
+        # fields that were added later are omitted if empty, so the digests of older records do not change
+        exclude: dict[str, Any] = {
             name: True for name in ("teacher_forwards", "teachers", "sizes") if not getattr(self, name)
         }
         if all(score.unit is None for score in self.scores):
-            later["scores"] = {"__all__": {"unit"}}
-        return canonical(self.model_dump(mode="json", exclude=later), indent=2) + "\n"
+            exclude["scores"] = {"__all__": {"unit"}}
+        return canonical(self.model_dump(mode="json", exclude=exclude), indent=2) + "\n"
 
     @cached_property
     def _scores(self) -> dict[str, list[Score]]:
-        """Scores by metric, in order of first appearance; of one, set by set and network by network."""
+        """Scores by metric, in order of first appearance. Those of one metric are sorted by set, then by network."""
         scores: dict[str, list[Score]] = defaultdict(list)
         for score in self.scores:
             scores[score.metric].append(score)
-        return {metric: sorted(of, key=lambda s: (s.set, s.network)) for metric, of in scores.items()}
+        return {metric: sorted(v, key=lambda s: (s.set, s.network)) for metric, v in scores.items()}
 
     @cached_property
     def _summaries(self) -> dict[str, Summary]:
         return {}
 
     def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
-        """Returns a copy that remembers nothing of what was computed from the original."""
+        """Return a copy without the cached properties of the original."""
         copied = super().model_copy(update=update, deep=deep)
         for name in ("digest", "_text", "_scores", "_summaries"):
             copied.__dict__.pop(name, None)
@@ -253,20 +254,21 @@ class Record(_Frozen):
 
     @cached_property
     def digest(self) -> str:
-        """Sha256 of `text()`; its first 16 hex digits name the file of an entry."""
+        """Sha256 of `text()`. Its first 16 hex digits are part of the file name of an entry."""
         return hashlib.sha256(self.text().encode()).hexdigest()
 
     def save(self, path: Path) -> Path:
-        """Writes the record atomically and returns `path`."""
+        """Write the record atomically and returns `path`."""
         write_atomic(path, self.text().encode())
         return path
 
 
 def load_record(path: Path) -> Record:
-    """Reads and checks a record.
+    """Read and validate a record.
 
     Raises:
-        ValueError: not JSON, of another schema version, or a field missing, unknown or out of range.
+        ValueError: the file is missing or not JSON, has another schema version, or has a missing, unknown or
+            out-of-range field.
     """
     try:
         content = path.read_bytes()
@@ -276,14 +278,14 @@ def load_record(path: Path) -> Record:
 
 
 def parse_record(content: bytes, path: Path) -> Record:
-    """Returns the record that a file holds; `path` is for the messages of what `load_record` refuses."""
+    """Parse and validate the content of a record file, see `load_record`. Error messages name `path`."""
     try:
         data = parse_json(content)
     except ValueError as error:
         raise ValueError(f"{path} is not a record: {error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
-        raise ValueError(f"{path}: schema_version={version!r}, this version reads {SCHEMA_VERSION}")
+        raise ValueError(f"{path}: schema_version must be {SCHEMA_VERSION}, got {version!r}")
     try:
         return Record.model_validate(data)
     except ValidationError as error:

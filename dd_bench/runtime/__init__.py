@@ -1,1 +1,1 @@
-"""How to compute and how to store: files, cache, checkpoints, seeds, devices, processes."""
+"""Files, cache, checkpoints, random seeds, devices, and processes."""

@@ -1,6 +1,7 @@
-"""Keeps freed memory in the process: glibc returns large blocks after each training step and faults them in again.
+"""Configure glibc to retain freed memory. By default it returns large blocks to the system after each training step.
 
-Measured on a 2-core CPU with ConvNet-3: 1.5 to 1.8 times the images per second (`benchmarks/training_loop.py`).
+Measured on a 2-core CPU with ConvNet-3, this gives 1.5 to 1.8 times the images per second
+(`benchmarks/training_loop.py`).
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ _INT_MAX = 2**31 - 1
 
 
 def keep_freed_memory() -> bool:
-    """Tells glibc's malloc to serve every block from the heap and never to trim it; says whether it did.
+    """Make glibc's malloc allocate every block from the heap and never trim it. Return whether this succeeded.
 
-    Returns False, and changes nothing, on another libc, or where the user already set a `MALLOC_*` variable.
-    The process then holds its peak memory until it ends, which does not grow with the length of a run.
+    With another libc, or if the user has set a `MALLOC_*` environment variable, nothing is changed and the result is
+    False. The process then retains its peak memory until it ends. The peak does not grow with the length of a run.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return False
@@ -25,5 +26,5 @@ def keep_freed_memory() -> bool:
         libc.gnu_get_libc_version  # noqa: B018  another libc has no such symbol
     except (OSError, AttributeError, TypeError):
         return False
-    # A threshold above 32 MiB is refused by mallopt, so mmap is switched off altogether.
+    # mallopt rejects an mmap threshold above 32 MiB, so mmap is disabled completely.
     return bool(libc.mallopt(_M_MMAP_MAX, 0)) and bool(libc.mallopt(_M_TRIM_THRESHOLD, _INT_MAX))

@@ -1,7 +1,7 @@
-"""Content-addressed cache of what takes long to build: teachers, expert buffers.
+"""Content-addressed cache of expensive results, such as teachers and expert buffers.
 
-An entry is a folder named by the hash of everything it depends on. It appears whole or not at all; a second run
-that wants the same entry waits for the first one and then reads it.
+An entry is a folder named by the hash of everything it depends on. It is published atomically. A second run that needs
+the same entry waits for the first one and then reads the result.
 """
 
 from __future__ import annotations
@@ -27,31 +27,31 @@ _ENTRY = "entry.json"
 
 
 class Cache:
-    """Entries under one folder.
+    """A cache in one folder.
 
     Attributes:
-        seconds: what building each entry used so far has cost, whoever built it and when, by folder name.
+        seconds: build time of each entry used so far, by folder name, also if an earlier run built the entry.
         spent: seconds that this object has spent building.
     """
 
     def __init__(self, root: Path):
-        """Takes the folder; it is created when the first entry is."""
+        """Create a cache in `root`. The folder is created with the first entry."""
         self.root = root
         self.seconds: dict[str, float] = {}
         self.spent = 0.0
 
     def entry(self, kind: str, depends_on: dict[str, Any], build: Callable[[Path], float | None]) -> Path:
-        """Returns the folder of the entry, building it first if it is missing.
+        """Return the folder of the entry. Build the entry first if it is missing.
 
         Args:
             kind: e.g. "teacher", the first part of the folder's name.
-            depends_on: everything the content depends on, as JSON; the version of the numbers is added.
-            build: fills the folder it is given, and may return the seconds that earlier, killed attempts put
-                into it. The folder stays between attempts, so a builder may keep checkpoints in it and resume.
+            depends_on: everything that the content depends on, JSON-serialisable. The version of the numbers is added.
+            build: function that writes the content into the given folder. It can return the seconds spent by earlier,
+                interrupted attempts. The folder persists between attempts, so `build` can store checkpoints in it.
 
         Raises:
             ValueError: the entry is damaged.
-            Exception: whatever `build` raises; the entry is then still missing, and the next run tries again.
+            Exception: any exception of `build`. The entry is then still missing, and the next run builds it again.
         """
         identity = _identity(kind, depends_on)
         folder = self._folder(identity)
@@ -65,12 +65,12 @@ class Cache:
             self.seconds[folder.name] = float(json.loads((folder / _ENTRY).read_text())["seconds"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"cache entry {folder} is damaged ({error!r}). To build it anew: rm -r {folder}"
+                f"cache entry {folder} is damaged ({error!r}). To rebuild it: rm -r {folder}"
             ) from error
         return folder
 
     def has(self, kind: str, depends_on: dict[str, Any]) -> bool:
-        """Whether the entry is there, whole."""
+        """Whether the entry exists."""
         return self._folder(_identity(kind, depends_on)).exists()
 
     def _folder(self, identity: dict[str, Any]) -> Path:
@@ -79,12 +79,12 @@ class Cache:
     def _build(self, folder: Path, identity: dict[str, Any], build: Callable[[Path], float | None]) -> None:
         partial = folder.with_name(folder.name + ".partial")
         partial.mkdir(exist_ok=True)
-        began = time.monotonic()
+        start = time.monotonic()
         try:
-            before = build(partial) or 0.0
+            earlier = build(partial) or 0.0
         finally:
-            self.spent += time.monotonic() - began
-        self._publish(partial, folder, identity, before + time.monotonic() - began)
+            self.spent += time.monotonic() - start
+        self._publish(partial, folder, identity, earlier + time.monotonic() - start)
 
     def _publish(self, partial: Path, folder: Path, identity: dict[str, Any], seconds: float) -> None:
         entry = {"depends_on": identity, "seconds": round(seconds, 3)}
@@ -94,7 +94,7 @@ class Cache:
     def _build_together(
         self, folder: Path, identity: dict[str, Any], build: Callable[[Path], float | None]
     ) -> None:
-        """Builds an entry by several processes, if it is missing: the first one holds the lock, and writes."""
+        """Build a missing entry in several processes. The first one holds the lock and publishes the entry."""
         lock = locked(folder.with_name(folder.name + ".lock")) if distributed.rank() == 0 else nullcontext()
         with lock:
             if distributed.broadcast(folder.exists()):
@@ -102,12 +102,12 @@ class Cache:
             partial = folder.with_name(folder.name + ".partial")
             if distributed.rank() == 0:
                 partial.mkdir(exist_ok=True)
-            began = time.monotonic()
-            with distributed.private_copy(partial) as mine:
-                before = build(mine) or 0.0
-                self.spent += time.monotonic() - began
+            start = time.monotonic()
+            with distributed.private_copy(partial) as own_folder:
+                earlier = build(own_folder) or 0.0
+                self.spent += time.monotonic() - start
                 if distributed.rank() == 0:
-                    self._publish(partial, folder, identity, before + time.monotonic() - began)
+                    self._publish(partial, folder, identity, earlier + time.monotonic() - start)
 
 
 def _identity(kind: str, depends_on: dict[str, Any]) -> dict[str, Any]:
@@ -116,13 +116,13 @@ def _identity(kind: str, depends_on: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Holds the lock file `path`, waiting for another process that holds it; a dead process holds nothing."""
+    """Hold the lock file `path`, after waiting for any other process that holds it. A lock ends with its process."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(path))
     try:
         lock.acquire(timeout=0)
     except Timeout:
-        _log.info("another run holds %s; waiting for it", path)
+        _log.info("waiting for another run that holds the lock %s", path)
         lock.acquire()
     try:
         yield
@@ -131,13 +131,13 @@ def locked(path: Path) -> Iterator[None]:
 
 
 def publish(folder: Path, fill: Callable[[Path], None]) -> Path:
-    """Creates `folder` with what `fill` writes, whole or not at all.
+    """Create `folder` atomically with the files that `fill` writes.
 
     Raises:
-        FileExistsError: there is something at `folder` already; it is left as it is.
+        FileExistsError: `folder` already exists. It is not changed.
     """
     if folder.exists():
-        raise FileExistsError(f"{folder} exists. Remove it first, or choose another place")
+        raise FileExistsError(f"{folder} already exists. Remove it first or choose another folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=folder.parent, prefix=f".{folder.name}."))
     try:
@@ -147,8 +147,6 @@ def publish(folder: Path, fill: Callable[[Path], None]) -> Path:
     except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
         if isinstance(error, OSError) and folder.exists():
-            raise FileExistsError(
-                f"{folder} was made by another run meanwhile; it is left as it is"
-            ) from error
+            raise FileExistsError(f"{folder} was created by another run and is not changed") from error
         raise
     return folder

@@ -1,4 +1,4 @@
-"""Saves and restores what an outer loop carries: tensors, optimisers, schedulers. No pickle, never half a file."""
+"""Save and restore the state of a loop: tensors, optimisers, schedulers. Files are atomic and contain no pickle."""
 
 from __future__ import annotations
 
@@ -16,35 +16,35 @@ from dd_bench.runtime.files import write_atomic
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is damaged, or of something else."""
+    """A checkpoint is damaged, or belongs to another state."""
 
 
 class Stateful(Protocol):
     """An optimiser, scheduler or module."""
 
     def state_dict(self) -> dict[str, Any]:
-        """Returns nested dicts and lists of tensors and plain values."""
+        """Return nested dicts and lists of tensors and JSON values."""
 
     def load_state_dict(self, state_dict: Any) -> Any:
-        """Takes back what `state_dict` gave."""
+        """Load a result of `state_dict`."""
 
 
 State = Mapping[str, Tensor | Stateful]
 
 
 def tensors_in(state: State) -> dict[str, Tensor]:
-    """Returns every tensor that `state` carries, by its path in it."""
-    return _flattened(state)[1]
+    """Return all tensors in `state`, by their dotted path."""
+    return _flatten_state(state)[1]
 
 
 def save(path: Path, step: int, seconds: float, state: State) -> None:
-    """Writes `state` after `step` steps and `seconds` of work to one safetensors file, atomically.
+    """Write `state` after `step` steps and `seconds` of work atomically to one safetensors file.
 
     Raises:
-        OSError: the disk is full or not writable; the previous checkpoint is untouched.
+        OSError: the disk is full or not writable. The previous checkpoint is unchanged.
     """
-    plain, tensors = _flattened(state)
-    # a copy each: safetensors refuses tensors that share memory, and tied weights do
+    plain, tensors = _flatten_state(state)
+    # copies, because safetensors refuses tensors that share memory, such as tied weights
     stored = {
         name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()
     }
@@ -53,7 +53,7 @@ def save(path: Path, step: int, seconds: float, state: State) -> None:
 
 
 def saved_progress(path: Path) -> tuple[int, float]:
-    """Returns the steps and seconds that a checkpoint holds; zeros if there is none or it cannot be read."""
+    """Return the steps and seconds of a checkpoint, or zeros if it is missing or cannot be read."""
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata()
@@ -63,7 +63,7 @@ def saved_progress(path: Path) -> tuple[int, float]:
 
 
 def remove(folder: Path) -> None:
-    """Removes the checkpoints in a folder, and what a killed run left of one."""
+    """Remove the checkpoints in a folder, including temporary files of killed runs."""
     for path in folder.glob("*.checkpoint.safetensors"):
         path.unlink(missing_ok=True)
     for path in folder.glob(".*.checkpoint.safetensors.*"):
@@ -71,14 +71,14 @@ def remove(folder: Path) -> None:
 
 
 def restore(path: Path, state: State) -> tuple[int, float]:
-    """Fills `state` in place from a checkpoint; returns the steps and seconds done, zeros if there is none.
+    """Load a checkpoint into `state` in place. Return its steps and seconds, or zeros if there is no checkpoint.
 
     Raises:
-        CheckpointError: the file is damaged or belongs to other state.
+        CheckpointError: the file is damaged or belongs to another state.
     """
     if not path.exists():
         return 0, 0.0
-    anew = f"To start anew: rm {path}"
+    hint = f"To start from scratch: rm {path}"
     try:
         with safe_open(path, framework="pt") as file:
             header = file.metadata()
@@ -86,33 +86,31 @@ def restore(path: Path, state: State) -> tuple[int, float]:
         step, seconds, plain = int(header["step"]), float(header["seconds"]), json.loads(header["plain"])
         values = {name: _unflatten(value, tensors) for name, value in plain.items()}
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
-        raise CheckpointError(f"checkpoint {path} is damaged ({error}). {anew}") from error
+        raise CheckpointError(f"checkpoint {path} is damaged ({error}). {hint}") from error
     if set(values) != set(state):
-        raise CheckpointError(
-            f"checkpoint {path} holds {sorted(values)}, the method carries {sorted(state)}. {anew}"
-        )
+        raise CheckpointError(f"checkpoint {path} must contain {sorted(state)}, got {sorted(values)}. {hint}")
     for name, part in state.items():
         try:
-            _fill(part, values[name])
+            _load(part, values[name])
         except (ValueError, KeyError, RuntimeError) as error:
             raise CheckpointError(
-                f"{name!r} of checkpoint {path} is not the method's: {error}. {anew}"
+                f"{name!r} in checkpoint {path} does not match the current state: {error}. {hint}"
             ) from error
     return step, seconds
 
 
-def _fill(part: Tensor | Stateful, value: Any) -> None:
+def _load(part: Tensor | Stateful, value: Any) -> None:
     if not isinstance(part, Tensor):
         part.load_state_dict(value)
         return
     if not isinstance(value, Tensor) or (value.shape, value.dtype) != (part.shape, part.dtype):
         got = f"{value.dtype} {tuple(value.shape)}" if isinstance(value, Tensor) else "no tensor"
-        raise ValueError(f"wanted {part.dtype} {tuple(part.shape)}, it holds {got}")
+        raise ValueError(f"expected {part.dtype} {tuple(part.shape)}, got {got}")
     with torch.no_grad():
         part.copy_(value)
 
 
-def _flattened(state: State) -> tuple[dict[str, Any], dict[str, Tensor]]:
+def _flatten_state(state: State) -> tuple[dict[str, Any], dict[str, Tensor]]:
     tensors: dict[str, Tensor] = {}
     plain = {
         name: _flatten(name, part if isinstance(part, Tensor) else part.state_dict(), tensors)
@@ -122,12 +120,12 @@ def _flattened(state: State) -> tuple[dict[str, Any], dict[str, Tensor]]:
 
 
 def _flatten(name: str, value: Any, tensors: dict[str, Tensor]) -> Any:
-    """Moves tensors out of a nested value into `tensors`; what is left is JSON."""
+    """Move the tensors of a nested value into `tensors` and return the rest as JSON."""
     if isinstance(value, Tensor):
-        assert name not in tensors, f"two tensors are called {name!r}"
+        assert name not in tensors, f"two tensors have the name {name!r}"
         tensors[name] = value
         return {"tensor": name}
-    if isinstance(value, Mapping):  # as pairs: JSON would turn the integer keys of an optimiser into text
+    if isinstance(value, Mapping):  # pairs, because JSON would convert an optimiser's integer keys to strings
         return {"pairs": [[key, _flatten(f"{name}.{key}", item, tensors)] for key, item in value.items()]}
     if isinstance(value, list | tuple):
         return [_flatten(f"{name}.{i}", item, tensors) for i, item in enumerate(value)]

@@ -1,4 +1,4 @@
-"""What any piece of a run draws on: named random streams of one seed, device and precision, and the cache."""
+"""The context shared by all parts of a run: seed with named random streams, device and precision, and the cache."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class RunContext:
     """Seed, device and cache.
 
     Attributes:
-        seed: of this synthetic set (methods) or of this run (evaluators).
+        seed: seed of the synthetic set (for methods) or of the run (for evaluators).
         runtime: device and precision.
-        cache: content-addressed, shared between runs.
+        cache: content-addressed cache, shared between runs.
     """
 
     seed: int
@@ -30,34 +30,34 @@ class RunContext:
 
     @property
     def device(self) -> torch.device:
-        """Where tensors live."""
+        """The device of all tensors."""
         return self.runtime.device
 
     def generator(self, *name: str | int) -> torch.Generator:
-        """Returns the generator of the stream `name`, e.g. `("real", step)`."""
+        """Return a generator for the stream `name`, e.g. `("real", step)`, on the device."""
         return seeding.generator(self.device, self.seed, *name)
 
     def stream(self, *name: str | int) -> seeding.Stream:
-        """Returns the stream `name` for augmentation."""
+        """Return the host and device generators of the stream `name`, e.g. for augmentation."""
         return seeding.stream(self.device, self.seed, *name)
 
     def seed_for(self, *name: str | int) -> int:
-        """Returns the seed of the stream `name`."""
+        """Return the seed of the stream `name`."""
         return seeding.seed_for(self.seed, *name)
 
 
 @dataclass(kw_only=True)
 class ContextWithNotes(RunContext):
-    """A context that keeps remarks for the record.
+    """A context that collects notes for the record.
 
     Attributes:
-        notes: the remarks, each once, in order.
+        notes: the notes in order, without duplicates.
     """
 
     notes: list[str] = field(default_factory=list)
 
     def note(self, text: str) -> None:
-        """Keeps a remark for the record, and logs it as a warning."""
+        """Add a note for the record and log it as a warning."""
         if text not in self.notes:
             self.notes.append(text)
             _log.warning(text)

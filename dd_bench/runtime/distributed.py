@@ -1,10 +1,10 @@
-"""Several processes that train one network: teachers and experts too large for one GPU's patience, under `torchrun`.
+"""Data-parallel training of one network by several processes, for teachers and experts that take long on one GPU.
 
     torchrun --nproc_per_node 8 -m dd_bench prepare method=METHOD teacher=resnet18 dataset=tiny_imagenet
 
-Each process takes a part of every batch, and torch's DistributedDataParallel averages the gradients: up to rounding it
-is the training of one process, and it has the same name in the cache (dropout draws other masks). All other work is
-spread by launchers, a job a GPU, and needs none of this.
+Each process takes a part of every batch, and torch's DistributedDataParallel averages the gradients. Up to rounding,
+the result equals that of one process, so both have the same cache key (only dropout masks differ). All other work is
+distributed by launchers with one job per GPU and does not use this module.
 """
 
 from __future__ import annotations
@@ -25,22 +25,22 @@ from torch.nn.parallel import DistributedDataParallel
 
 
 def num_launched() -> int:
-    """Returns how many processes `torchrun` has started; 1 without it."""
+    """Return the number of processes started by `torchrun`, or 1 without it."""
     return int(os.environ.get("WORLD_SIZE", "1"))
 
 
 def world_size() -> int:
-    """Returns how many processes work together now."""
+    """Return the size of the current process group, or 1 if there is none."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def rank() -> int:
-    """Returns the number of this process among them."""
+    """Return the rank of this process in the current process group, or 0 if there is none."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Returns the device of this process: of several with CUDA, each has the one of its local rank."""
+    """Return the device of this process. With several CUDA processes, each uses the GPU of its local rank."""
     if num_launched() > 1 and device.type == "cuda" and device.index is None:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
     return device
@@ -48,7 +48,7 @@ def local_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
-    """Joins the processes that `torchrun` started, for as long as the body runs; does nothing without it."""
+    """Form a process group of the processes started by `torchrun` in this context; do nothing without `torchrun`."""
     if num_launched() == 1:
         yield
         return
@@ -63,48 +63,48 @@ def group(device: torch.device) -> Iterator[None]:
 
 
 def broadcast(value: Any) -> Any:
-    """Returns the value of the first process, on all of them."""
-    box = [value]
+    """Return the value of the first process in all processes."""
+    objects = [value]
     if world_size() > 1:
-        dist.broadcast_object_list(box, src=0)
-    return box[0]
+        dist.broadcast_object_list(objects, src=0)
+    return objects[0]
 
 
 @contextmanager
 def private_copy(folder: Path) -> Iterator[Path]:
-    """Gives the first process a folder, and each of the others a copy: what they write there is thrown away."""
-    dist.barrier()  # the first one has made it
+    """Yield `folder` in the first process, and a temporary copy of it in every other process."""
+    dist.barrier()  # the first process has created the folder
     if rank() == 0:
         dist.barrier()
         yield folder
         dist.barrier()
         return
     with tempfile.TemporaryDirectory() as scratch:
-        mine = Path(scratch) / folder.name
-        shutil.copytree(folder, mine)
-        dist.barrier()  # before the first one changes anything
-        yield mine
+        copy = Path(scratch) / folder.name
+        shutil.copytree(folder, copy)
+        dist.barrier()  # the first process changes the folder only after all copies are complete
+        yield copy
         dist.barrier()
 
 
 def data_parallel(net: nn.Module, device: torch.device) -> nn.Module:
-    """Returns the network as it is called: gradients are averaged over the processes, BatchNorm sees whole batches.
+    """Wrap the network in DistributedDataParallel and convert BatchNorm to SyncBatchNorm.
 
     Raises:
-        ValueError: BatchNorm on the CPU, where its statistics cannot be of the whole batch.
+        ValueError: the network has BatchNorm and `device` is a CPU, where SyncBatchNorm is not supported.
     """
     if any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules()):
         if device.type != "cuda":
             raise ValueError(
-                "a network with BatchNorm needs CUDA to be trained by several processes: the statistics of a part of a "
-                "batch are others. Use one process, or model.norm=instancenorm"
+                "training a network with BatchNorm in several processes requires CUDA, to synchronise its batch "
+                "statistics. Use one process, or model.norm=instancenorm"
             )
         nn.SyncBatchNorm.convert_sync_batchnorm(net)
     return DistributedDataParallel(net, device_ids=[device] if device.type == "cuda" else None)
 
 
 def local_part(value: Any, size: int) -> Any:
-    """Returns this process's part of a batch of `size`: of every tensor in it that has a row an image."""
+    """Return this process's part of a batch of `size` images, by slicing every tensor with `size` rows in `value`."""
     if isinstance(value, Tensor):
         return value[rank() :: world_size()] if value.ndim and len(value) == size else value
     if isinstance(value, tuple):
@@ -114,6 +114,9 @@ def local_part(value: Any, size: int) -> Any:
     return value
 
 
-def loss_weight(mine: int, size: int) -> float:
-    """Returns what the mean loss of `mine` images counts, so that the average over processes is that of `size`."""
-    return mine * world_size() / size
+def loss_weight(local_size: int, size: int) -> float:
+    """Return the weight of a mean loss over `local_size` images.
+
+    The average of the weighted losses over the processes is the mean loss over the `size` images of the batch.
+    """
+    return local_size * world_size() / size

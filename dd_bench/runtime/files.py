@@ -1,4 +1,4 @@
-"""Canonical JSON, content hashes, and files that are written whole or not at all."""
+"""Canonical JSON, content hashes, and atomic writing of files."""
 
 from __future__ import annotations
 
@@ -11,47 +11,47 @@ from pathlib import Path
 from typing import Any
 
 MAX_DEPTH = 50
-"""Lists and objects of JSON inside each other."""
-
-
+"""Maximum nesting depth of lists and objects in JSON."""
 _NESTED = (dict, list)
 
 
 def parse_json(content: bytes) -> Any:
-    """Returns what JSON says that may be a stranger's.
+    """Parse JSON from an untrusted source.
 
     Raises:
-        ValueError: it is none, holds half a surrogate pair, which is no text, or is nested deeper than `MAX_DEPTH`.
+        ValueError: the content is not JSON, contains an unpaired surrogate, or is nested deeper than `MAX_DEPTH`.
     """
-    text = content.decode(json.detect_encoding(content))  # a half in plain bytes ends here
+    text = content.decode(
+        json.detect_encoding(content)
+    )  # raises for unpaired surrogates that are not escaped
     try:
         data = json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"nested deeper than {MAX_DEPTH}") from error
+        raise ValueError(f"JSON is nested deeper than {MAX_DEPTH} levels") from error
     level, depth = [data] if isinstance(data, _NESTED) else [], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:
-            raise ValueError(f"nested deeper than {MAX_DEPTH}")
-        inside = (x.values() if isinstance(x, dict) else x for x in level)
-        level = [x for part in inside for x in part if isinstance(x, _NESTED)]
-    if re.search(r"\\u[dD][89a-fA-F]", text):  # the escape of a half: with its other one beside it, or not
-        json.dumps(data, ensure_ascii=False).encode()
+            raise ValueError(f"JSON is nested deeper than {MAX_DEPTH} levels")
+        children = (x.values() if isinstance(x, dict) else x for x in level)
+        level = [x for values in children for x in values if isinstance(x, _NESTED)]
+    if re.search(r"\\u[dD][89a-fA-F]", text):  # escaped surrogates
+        json.dumps(data, ensure_ascii=False).encode()  # raises for unpaired ones
     return data
 
 
 def canonical(data: Any, indent: int | None = None) -> str:
-    """Returns JSON with sorted keys and no NaN: equal data give equal text."""
+    """Return JSON with sorted keys, so that equal data give equal text. NaN and infinity raise ValueError."""
     return json.dumps(data, sort_keys=True, indent=indent, allow_nan=False, ensure_ascii=False)
 
 
 def content_key(data: Any) -> str:
-    """Returns the first 16 hex digits of the sha256 of `data`'s canonical JSON."""
+    """Return the first 16 hex digits of the sha256 of `data`'s canonical JSON."""
     return hashlib.sha256(canonical(data).encode()).hexdigest()[:16]
 
 
 def file_sha256(path: Path) -> str | None:
-    """Returns the sha256 of a file, None if there is none."""
+    """Return the sha256 of a file, or None if it does not exist."""
     if not path.is_file():
         return None
     with path.open("rb") as file:
@@ -59,24 +59,26 @@ def file_sha256(path: Path) -> str | None:
 
 
 def write_atomic(path: Path, content: bytes) -> None:
-    """Writes `content` to `path` so that a crash or a full disk leaves the old file or the new one, never a part.
+    """Write `content` to `path` atomically: after a crash or on a full disk, `path` is the complete old or new file.
 
     Raises:
-        OSError: nothing could be written; the old file is untouched.
+        OSError: the file could not be written. The old file is unchanged.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    name = None
+    temporary = None
     try:
-        descriptor, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
+        descriptor, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.name}.")
         with os.fdopen(descriptor, "wb") as file:
             file.write(content)
             file.flush()
             os.fsync(file.fileno())
-        Path(name).chmod(0o644)
-        Path(name).replace(path)
+        Path(temporary).chmod(0o644)
+        Path(temporary).replace(path)
     except BaseException as error:
-        if name is not None:
-            Path(name).unlink(missing_ok=True)
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
         if isinstance(error, OSError):
-            raise OSError(error.errno, f"{error.strerror}; what was there is untouched", str(path)) from error
+            raise OSError(
+                error.errno, f"{error.strerror}; any existing file is unchanged", str(path)
+            ) from error
         raise

@@ -1,4 +1,4 @@
-"""Where logged scalars go: a JSON-lines file (default), Weights & Biases beside it."""
+"""Loggers of scalars: a JSON Lines file (always) and Weights & Biases (optional)."""
 
 from __future__ import annotations
 
@@ -12,35 +12,35 @@ from dd_bench.runtime.files import write_atomic
 
 
 class Logger(ABC):
-    """Takes scalars by loop and step; a logger that has nothing to open, drop or close leaves those methods."""
+    """Base class of loggers. Only `log` is required; the other methods do nothing by default."""
 
     @abstractmethod
     def log(self, loop: str, step: int, values: dict[str, float]) -> None:
-        """Writes the scalars of one step of a loop."""
+        """Write the scalars of one step of a loop."""
 
     def open(self, folder: Path, run_id: str, config: dict[str, Any]) -> None:  # noqa: B027
-        """Starts, or goes on with, the run `run_id`; files go under `folder`."""
+        """Start or resume the run `run_id`. Files are written to `folder`."""
 
     def resume(self, loop: str, step: int) -> None:  # noqa: B027
-        """Drops what was written for `step` of the loop and later: a resumed run writes it again."""
+        """Delete the scalars of `step` and later steps of the loop, because a resumed run writes them again."""
 
     def close(self) -> None:  # noqa: B027
-        """Finishes writing."""
+        """Finish writing."""
 
     def branch(self, name: str) -> Logger:
-        """Returns the logger of a piece of the work that several processes may share."""
+        """Return the logger of a shard, which another process can build at the same time."""
         return self
 
 
 class Jsonl(Logger):
-    """A line a step: `{"loop": "distill", "step": 3, "loss": 0.5}`; a value that is not finite is text."""
+    """One line per step, e.g. `{"loop": "distill", "step": 3, "loss": 0.5}`. Non-finite values are strings."""
 
     def __init__(self, path: Path):
-        """Appends to `path`."""
+        """Create a logger that appends to `path`."""
         self._path = path
 
     def branch(self, name: str) -> Logger:
-        """See `Logger`; a file of its own, since a resume rewrites it."""
+        """See `Logger`. A shard has a separate file, because `resume` rewrites it."""
         return Jsonl(self._path.parent / name / self._path.name)
 
     def resume(self, loop: str, step: int) -> None:
@@ -48,9 +48,9 @@ class Jsonl(Logger):
         if not self._path.exists():
             return
         text = self._path.read_text(errors="replace")
-        kept = "".join(line + "\n" for line in text.splitlines() if _is_before(line, loop, step))
-        if kept != text:
-            write_atomic(self._path, kept.encode())
+        remaining = "".join(line + "\n" for line in text.splitlines() if _is_before(line, loop, step))
+        if remaining != text:
+            write_atomic(self._path, remaining.encode())
 
     def log(self, loop: str, step: int, values: dict[str, float]) -> None:
         """See `Logger`."""
@@ -61,7 +61,7 @@ class Jsonl(Logger):
 
 
 def _is_before(line: str, loop: str, step: int) -> bool:
-    """Whether a line stays when `loop` resumes at `step`; one that a crash cut short does not."""
+    """Whether a line remains when `loop` resumes at `step`. Incomplete lines from a crash do not."""
     try:
         row = json.loads(line)
         return bool(row["loop"] != loop or row["step"] < step)
@@ -70,10 +70,10 @@ def _is_before(line: str, loop: str, step: int) -> bool:
 
 
 class Wandb(Logger):
-    """Weights & Biases; `mode=offline` needs no account and no network.
+    """Weights & Biases. `mode=offline` requires neither an account nor a network connection.
 
-    Each loop has its own step axis, `<loop>/step`: a resumed run logs again what its last checkpoint lacks, and
-    wandb would drop a step that goes back.
+    Each loop has its own step axis, `<loop>/step`. A resumed run logs the steps after its last checkpoint again, and
+    wandb's default axis would drop them, because their step number decreases.
     """
 
     def __init__(
@@ -84,24 +84,24 @@ class Wandb(Logger):
         mode: Literal["online", "offline", "disabled"],
         tags: list[str],
     ):
-        """Takes what `wandb.init` takes; the run itself starts with `open`."""
+        """Store the arguments of `wandb.init`. The run starts with `open`."""
         self._settings: dict[str, Any] = {"project": project, "entity": entity, "mode": mode, "tags": tags}
         self._run: Any = None
 
     def open(self, folder: Path, run_id: str, config: dict[str, Any]) -> None:
         """See `Logger`."""
-        import wandb  # a second or two of import that the other logger does not need
+        import wandb  # the import takes one to two seconds
 
         folder.mkdir(parents=True, exist_ok=True)
         self._run = wandb.init(dir=str(folder), id=run_id, resume="allow", config=config, **self._settings)
 
     def resume(self, loop: str, step: int) -> None:
-        """See `Logger`; nothing is dropped, the axis of the loop is set up."""
+        """See `Logger`. Define the step axis of the loop; nothing is deleted."""
         if self._run is not None:
             self._run.define_metric(f"{loop}/*", step_metric=f"{loop}/step")
 
     def log(self, loop: str, step: int, values: dict[str, float]) -> None:
-        """See `Logger`; outside `open` and `close` there is no run to log to."""
+        """See `Logger`. Does nothing before `open` and after `close`."""
         if self._run is not None:
             self._run.log({f"{loop}/step": step, **{f"{loop}/{name}": v for name, v in values.items()}})
 
@@ -113,10 +113,9 @@ class Wandb(Logger):
 
 
 class MultiLogger(Logger):
-    """Passes everything on to each of its loggers."""
+    """Forward every call to several loggers."""
 
     def __init__(self, loggers: list[Logger]):
-        """Takes the loggers."""
         self._loggers = loggers
 
     def open(self, folder: Path, run_id: str, config: dict[str, Any]) -> None:

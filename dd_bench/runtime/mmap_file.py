@@ -1,7 +1,7 @@
-"""Safetensors files that grow in place and are mapped, not loaded: expert buffers, stored labels.
+"""Safetensors files that are written row by row and memory-mapped, for expert buffers and stored labels.
 
-Laid out by hand, since the safetensors library writes only arrays that are complete and in memory, and refuses to
-map what is larger than the memory. What comes out is a safetensors file as any other.
+The safetensors library writes only complete arrays that are in memory, and cannot map files larger than the memory.
+The files written here are valid safetensors files.
 """
 
 from __future__ import annotations
@@ -21,20 +21,20 @@ DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "I16": np.int16
 
 @dataclass(frozen=True)
 class Layout:
-    """Arrays by name, and what is said of them.
+    """Names, dtypes and shapes of the arrays in a file, and its metadata.
 
     Attributes:
-        kind: under which key the file says it.
-        said: JSON.
-        arrays: dtype as safetensors names it, and shape.
+        kind: key of the metadata in the file's header.
+        metadata: JSON-serialisable metadata.
+        arrays: maps a name to its safetensors dtype, e.g. "F32", and its shape.
     """
 
     kind: str
-    said: dict[str, Any]
+    metadata: dict[str, Any]
     arrays: Mapping[str, tuple[str, tuple[int, ...]]]
 
     def entries(self) -> dict[str, Any]:
-        """Returns what a safetensors file says of its arrays."""
+        """Return the safetensors header entries of the arrays: dtype, shape and byte offsets."""
         entries, end = {}, 0
         for name, (dtype, shape) in sorted(self.arrays.items()):
             begin, end = end, end + math.prod(shape) * np.dtype(DTYPES[dtype]).itemsize
@@ -43,33 +43,33 @@ class Layout:
 
     @property
     def size(self) -> int:
-        """Bytes of all arrays."""
+        """Total size of the arrays in bytes."""
         return max((e["data_offsets"][1] for e in self.entries().values()), default=0)
 
     def header(self) -> bytes:
-        """Returns the head of the file: the length of its JSON, and the JSON, padded to 8 bytes."""
-        said = json.dumps(self.said, sort_keys=True)
-        text = json.dumps({"__metadata__": {self.kind: said}, **self.entries()}, sort_keys=True).encode()
+        """Return the header of the file: the length of its JSON, and the JSON padded to a multiple of 8 bytes."""
+        metadata = json.dumps(self.metadata, sort_keys=True)
+        text = json.dumps({"__metadata__": {self.kind: metadata}, **self.entries()}, sort_keys=True).encode()
         text += b" " * (-len(text) % 8)
         return len(text).to_bytes(8, "little") + text
 
 
 def create(path: Path, layout: Layout) -> bool:
-    """Lays out the file, its numbers not yet written, unless it is there; returns whether it was there."""
-    head = layout.header()
-    size = len(head) + layout.size
+    """Create the file with empty arrays, unless it exists with this layout. Return whether it existed."""
+    header = layout.header()
+    size = len(header) + layout.size
     if path.exists() and path.stat().st_size == size:
         with path.open("rb") as file:
-            if file.read(len(head)) == head:
+            if file.read(len(header)) == header:
                 return True
     with path.open("wb") as file:
-        file.write(head)
+        file.write(header)
         file.truncate(size)
     return False
 
 
 def write(path: Path, layout: Layout, name: str, row: int, values: np.ndarray[Any, Any]) -> None:
-    """Stores `values` as row number `row` of an array, rows counted in units of `values`, for good.
+    """Write `values` to row `row` of an array and flush it to disk. All rows have the size of `values`.
 
     Raises:
         OSError: the disk is full.
@@ -77,36 +77,38 @@ def write(path: Path, layout: Layout, name: str, row: int, values: np.ndarray[An
     dtype, _ = layout.arrays[name]
     begin = len(layout.header()) + layout.entries()[name]["data_offsets"][0]
     data = np.ascontiguousarray(values, DTYPES[dtype])
-    with path.open("r+b") as file:  # not mapped: on a full disk that would be a signal, no error
+    with path.open(
+        "r+b"
+    ) as file:  # not a memory map, which raises a signal instead of OSError on a full disk
         file.seek(begin + row * data.nbytes)
         file.write(data.tobytes())
         file.flush()
-        os.fsync(file.fileno())  # before anybody says that it is there
+        os.fsync(file.fileno())  # the row is on disk before the caller marks it as complete
 
 
 def read_header(path: Path, kind: str) -> tuple[Any, dict[str, Any], int]:
-    """Returns what is said, the entries of the arrays, and where they begin.
+    """Return the metadata, the header entries of the arrays, and the byte offset of the first array.
 
     Raises:
-        ValueError, KeyError, TypeError: it is no such file.
+        ValueError, KeyError, TypeError: the file does not have this format.
     """
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length < 2**27:
-            raise ValueError(f"its header of {length} bytes is none")
-        text = json.loads(file.read(length))
-    said = json.loads(text.pop("__metadata__")[kind])
-    return said, text, 8 + length
+            raise ValueError(f"the length of the header must be in 1..{2**27 - 1} bytes, got {length}")
+        entries = json.loads(file.read(length))
+    metadata = json.loads(entries.pop("__metadata__")[kind])
+    return metadata, entries, 8 + length
 
 
 def check_size(path: Path, layout: Layout, begin: int) -> None:
-    """Raises ValueError unless the file is as long as its head says."""
-    size, wanted = path.stat().st_size, begin + layout.size
-    if size != wanted:
-        raise ValueError(f"it is {size} bytes long, not {wanted}")
+    """Raise ValueError unless the file has the size given by its layout."""
+    size, expected = path.stat().st_size, begin + layout.size
+    if size != expected:
+        raise ValueError(f"the file must have {expected} bytes, got {size}")
 
 
 def array(path: Path, layout: Layout, name: str, begin: int) -> np.memmap[Any, Any]:
-    """Maps one array; shared with the page cache, so that it may be larger than the memory."""
+    """Memory-map one array, read-only. It can be larger than the memory."""
     dtype, shape = layout.arrays[name]
     return np.memmap(path, DTYPES[dtype], "r", begin + layout.entries()[name]["data_offsets"][0], shape)

@@ -1,7 +1,7 @@
-"""The outer loop that every method runs in: progress, logging, checkpoint, resume, divergence.
+"""The outer loop of every method, with progress, logging, checkpoints, resuming and a check for divergence.
 
-A method writes `for step in ctx.steps(iterations, state)` and nothing of these. Values given to `ctx.log` stay on
-the device until they are flushed, so a step never waits for the device.
+A method only writes `for step in ctx.steps(iterations, state)`. Values passed to `ctx.log` stay on the device until
+they are flushed, so a step does not synchronise with the device.
 """
 
 from __future__ import annotations
@@ -21,18 +21,25 @@ from dd_bench.runtime.progress import Progress
 
 
 class Diverged(RuntimeError):
-    """A logged value or the carried state is no longer finite."""
+    """A logged value or a tensor of the state is not finite."""
 
 
 class OuterLoop:
-    """One run's outer loop.
+    """The outer loop of one run.
 
     Attributes:
-        seconds_before: wall-clock that earlier, killed parts of this run spent in steps that are kept.
+        seconds_before: wall-clock time of the resumed steps, which earlier, interrupted attempts of this run computed.
     """
 
     def __init__(self, workdir: Path, logger: Logger, *, log_every: int, checkpoint_seconds: float):
-        """Keeps its checkpoint in `workdir`; flushes logs every `log_every` steps."""
+        """Create a loop.
+
+        Args:
+            workdir: folder of the checkpoints.
+            logger: logger of the scalars.
+            log_every: number of steps between two flushes of the log.
+            checkpoint_seconds: minimum time between two checkpoints.
+        """
         self._workdir, self._logger = workdir, logger
         self._log_every, self._checkpoint_seconds = log_every, checkpoint_seconds
         self._pending: list[tuple[int, str, Tensor | float]] = []
@@ -41,43 +48,45 @@ class OuterLoop:
         self.seconds_before = 0.0
 
     def steps(self, iterations: int, state: checkpoint.State, name: str) -> Iterator[int]:
-        """Yields 0..iterations-1, from where the last checkpoint of the loop `name` left off.
+        """Yield the steps 0..iterations-1, starting after the last checkpoint of the loop `name`.
 
         Raises:
-            ValueError: `iterations` is no whole number >= 0.
-            Diverged: a logged value or a tensor of `state` is not finite; the last checkpoint is.
-            CheckpointError: the checkpoint is damaged or of other state.
+            ValueError: `iterations` is not an integer >= 0.
+            Diverged: a logged value or a tensor of `state` is not finite. The last checkpoint is finite.
+            CheckpointError: the checkpoint is damaged or belongs to another state.
         """
         if type(iterations) is not int or iterations < 0:
-            raise ValueError(f"{name}: {iterations!r} iterations, wanted a whole number >= 0")
+            raise ValueError(
+                f"{name}: iterations must be an integer >= 0, got {iterations!r}. Example: method.iterations=100"
+            )
         path = self._workdir / f"{name}.checkpoint.safetensors"
         self._checkpoints.append(path)
         self._name = name
-        start, before = checkpoint.restore(path, state)
-        self.seconds_before += before
-        self._logger.resume(name, start)
-        began = saved = time.monotonic()
-        with Progress(name, iterations, start) as progress:
-            for step in range(start, iterations):
+        first, seconds = checkpoint.restore(path, state)
+        self.seconds_before += seconds
+        self._logger.resume(name, first)
+        start_time = saved_time = time.monotonic()
+        with Progress(name, iterations, first) as progress:
+            for step in range(first, iterations):
                 self._step = step
                 yield step
                 last = step + 1 == iterations
-                due = time.monotonic() - saved >= self._checkpoint_seconds
+                due = time.monotonic() - saved_time >= self._checkpoint_seconds
                 if last or due or (step + 1) % self._log_every == 0:
                     progress.advance_to(step + 1, self._flush(path))
                 if last or due:
                     self._check_finite(state, path)
-                    checkpoint.save(path, step + 1, before + time.monotonic() - began, state)
-                    saved = time.monotonic()
+                    checkpoint.save(path, step + 1, seconds + time.monotonic() - start_time, state)
+                    saved_time = time.monotonic()
 
     def log(self, **values: Tensor | float) -> None:
-        """Remembers scalars of this step; 0-d tensors stay on the device until the next flush."""
+        """Log scalars of this step. 0-d tensors stay on the device until the next flush."""
         self._pending += [
             (self._step, k, v.detach() if isinstance(v, Tensor) else v) for k, v in values.items()
         ]
 
     def branch(self, name: str) -> OuterLoop:
-        """Returns the outer loop of the shard `name`, with its own folder for checkpoints and log."""
+        """Return the outer loop of the shard `name`, with a separate folder for its checkpoints and log."""
         return OuterLoop(
             self._workdir / name,
             self._logger.branch(name),
@@ -87,23 +96,26 @@ class OuterLoop:
 
     @property
     def shards(self) -> Path:
-        """Where finished shards of the work lie until they are put together."""
+        """Folder where finished shards are stored until they are combined."""
         return self._workdir / "shards"
 
     def clean_up(self) -> None:
-        """Removes checkpoints and shards, and what a killed run left of one: what they led to is kept."""
+        """Remove checkpoints, shards and temporary files of killed runs, after the result has been saved.
+
+        The logs of the shards are appended to the main log.
+        """
         logs = sorted(self.shards.glob("*/log.jsonl"))
-        if logs:  # each loop has the name of its shard
+        if logs:  # the name of each loop contains its shard
             with (self._workdir / "log.jsonl").open("a") as file:
                 file.writelines(log.read_text() for log in logs)
         shutil.rmtree(self.shards, ignore_errors=True)
         for path in self._checkpoints:
             path.unlink(missing_ok=True)
-            for part in path.parent.glob(f".{path.name}.*"):
-                part.unlink()
+            for temporary in path.parent.glob(f".{path.name}.*"):
+                temporary.unlink()
 
     def _flush(self, path: Path) -> dict[str, float]:
-        """Writes what is pending, in one transfer from the device, and returns the latest values."""
+        """Write the pending values, with one transfer from the device, and return the latest ones."""
         if not self._pending:
             return {}
         device = next((v.device for _, _, v in self._pending if isinstance(v, Tensor)), None)
@@ -118,15 +130,15 @@ class OuterLoop:
             self._logger.log(self._name, step, row)
             for name, number in row.items():
                 if not math.isfinite(number):
-                    raise Diverged(f"{name} is {number} at step {step}. {_kept(path)}")
+                    raise Diverged(f"{name} is {number} at step {step}. {_hint(path)}")
         return row
 
     def _check_finite(self, state: checkpoint.State, path: Path) -> None:
         for name, tensor in checkpoint.tensors_in(state).items():
             if not bool(torch.isfinite(tensor).all()):
-                raise Diverged(f"{name} is not finite after step {self._step}. {_kept(path)}")
+                raise Diverged(f"{name} is not finite after step {self._step}. {_hint(path)}")
 
 
-def _kept(path: Path) -> str:
-    kept = f"The last finite state is kept: {path}. " if path.exists() else ""
-    return f"{kept}Try a smaller learning rate, e.g. method.lr_img divided by 10"
+def _hint(path: Path) -> str:
+    saved = f"The last finite state is saved in {path}. " if path.exists() else ""
+    return f"{saved}Try a smaller learning rate, e.g. method.lr_img divided by 10"

@@ -1,4 +1,4 @@
-"""What a person sees of a long loop: a bar on a terminal, a line a minute in a log file."""
+"""Progress of a long loop: a bar in a terminal, or one log line per minute."""
 
 from __future__ import annotations
 
@@ -34,20 +34,17 @@ def in_notebook() -> bool:
 
 
 class Progress:
-    """A context that shows how far a loop of `total` steps is."""
+    """Context manager that shows the progress of a loop of `total` steps, of which `start` are done."""
 
     def __init__(self, name: str, total: int, start: int = 0):
-        """Begins at `start` steps done."""
         self._name, self._total, self._start = name, total, start
         self._bar: Any = None
 
     def __enter__(self) -> Self:
-        self._began = self._spoke = time.monotonic()
+        self._start_time = self._line_time = time.monotonic()
         if _BARS.get() and (sys.stderr.isatty() or in_notebook()):
-            with (
-                warnings.catch_warnings()
-            ):  # in a notebook without ipywidgets, the import warns and gives a text bar
-                warnings.simplefilter("ignore")
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # without ipywidgets, the import warns and shows a text bar
                 from tqdm.auto import tqdm
 
                 self._bar = tqdm(desc=self._name, total=self._total, initial=self._start, leave=False)
@@ -56,17 +53,17 @@ class Progress:
         return self
 
     def advance_to(self, done: int, values: dict[str, float]) -> None:
-        """Shows that `done` steps are done, with the latest logged values."""
+        """Show the number of steps done and the latest logged values."""
         text = "  ".join(f"{k} {v:.4g}" for k, v in values.items())
         if self._bar is not None:
             self._bar.set_postfix_str(text, refresh=False)
             self._bar.update(done - self._bar.n)
             return
         now = time.monotonic()
-        if now - self._spoke >= _LINE_EVERY or (done == self._total and now - self._began >= 5):
-            left = (now - self._began) / max(1, done - self._start) * (self._total - done)
+        if now - self._line_time >= _LINE_EVERY or (done == self._total and now - self._start_time >= 5):
+            left = (now - self._start_time) / max(1, done - self._start) * (self._total - done)
             _log.info("%s %d/%d  %s  about %.0f s left", self._name, done, self._total, text, left)
-            self._spoke = now
+            self._line_time = now
 
     def __exit__(
         self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None

@@ -1,7 +1,7 @@
-"""Every seed of the project comes from here: a hash of what the randomness is for.
+"""All seeds of the project: the hash of a base seed and the name of a random stream.
 
-A stream is named, not counted: `seed_for(base, "augment", step)`. So the randomness of step *t* depends on the
-base seed, its role and *t* alone; not on what ran before, on the clock, or on whether the run was resumed.
+For example, `seed_for(base, "augment", step)` depends only on the base seed, the name and the step. It does not depend
+on earlier random numbers, on time, or on whether the run was resumed.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import torch
 
 
 def seed_for(base: int, *name: str | int) -> int:
-    """Returns the seed in [0, 2**63) of the stream called `name` under the seed `base`.
+    """Return the seed in [0, 2**63) of the stream `name` for the base seed `base`.
 
     >>> seed_for(0, "augment", 3) == seed_for(0, "augment", 3) != seed_for(0, "augment", 4)
     True
@@ -25,23 +25,26 @@ def seed_for(base: int, *name: str | int) -> int:
 
 
 def generator(device: torch.device | str, base: int, *name: str | int) -> torch.Generator:
-    """Returns a generator on `device`, seeded for the stream `name`.
+    """Return a generator on `device`, seeded for the stream `name`.
 
-    CPU and CUDA generators give different numbers for one seed: results repeat on one kind of device.
+    CPU and CUDA generators give different numbers for the same seed, so results are reproducible per device type.
     """
     return torch.Generator(device=device).manual_seed(seed_for(base, *name))
 
 
 def published_order(n: int, seed: int) -> torch.Tensor:
-    """Returns what `torch.manual_seed(seed)` and a shuffle of `n` give: the order of splits that others published."""
+    """Return the permutation of `n` that `torch.manual_seed(seed)` and `torch.randperm(n)` give.
+
+    Published splits of graph datasets are defined by this order.
+    """
     return torch.randperm(n, generator=torch.Generator().manual_seed(seed))
 
 
 @dataclass(frozen=True)
 class Stream:
-    """One stream of random numbers on two sides: `host` for choices that steer Python, `device` for tensors.
+    """A random stream with two generators: `host` for decisions in Python, `device` for tensors.
 
-    A choice drawn on a GPU would have to be waited for. On the CPU both are the same generator.
+    A decision drawn on a GPU would require a synchronisation. On the CPU, both are the same generator.
     """
 
     host: torch.Generator
@@ -49,17 +52,17 @@ class Stream:
 
 
 def stream(device: torch.device | str, base: int, *name: str | int) -> Stream:
-    """Returns the stream `name` under the seed `base`."""
+    """Return the stream `name` for the base seed `base`."""
     host = generator("cpu", base, *name)
     on_host = torch.device(device).type == "cpu"
     return Stream(host, host if on_host else generator(device, base, *name))
 
 
 class Generators:
-    """The state of random streams, and of the global generators, for a checkpoint."""
+    """The state of random streams and of torch's global generators, for checkpoints."""
 
     def __init__(self, streams: Sequence[Stream], device: torch.device):
-        """Takes the streams that a training draws from."""
+        """Create the state of `streams` and of the global generators of the CPU and of `device`."""
         self._generators = {
             f"{i}.{side}": generator
             for i, stream in enumerate(streams)
@@ -86,14 +89,16 @@ class Generators:
 
 @contextmanager
 def seeded(device: torch.device | str, seed: int) -> Iterator[None]:
-    """Seeds the global generators (CPU and `device`) inside the block, and restores them after it.
+    """Seed torch's global generators (CPU and `device`) inside the context and restore them afterwards.
 
-    For code that takes no generator: the initialisers of `torch.nn`, and dropout.
+    This is for code that accepts no generator, such as the initialisers of `torch.nn` and dropout.
     """
     device = torch.device(device)
     devices = [device] if device.type == "cuda" else []
     with torch.random.fork_rng(devices=devices):
-        if device.type == "cpu":  # torch.manual_seed also formats the stack, once a kind of device
+        if (
+            device.type == "cpu"
+        ):  # faster than torch.manual_seed, which formats the stack for each device type
             torch.default_generator.manual_seed(seed)
         else:
             torch.manual_seed(seed)

@@ -1,7 +1,7 @@
-"""A synthetic set made in shards, by as many processes as there are: each takes the shards that nobody is at.
+"""Build a synthetic set in shards by any number of processes. Each process takes shards that no other one builds.
 
-What a shard becomes depends on its name and not on who makes it or what was made before. So whoever starts the
-same command again, on any machine that shares the folder, helps; and after a kill only unfinished shards are left.
+The content of a shard depends only on its name, not on the process or on the order. Starting the same command again, on
+any machine that shares the folder, adds a process. After an interruption, only unfinished shards are built again.
 """
 
 from __future__ import annotations
@@ -24,44 +24,49 @@ Build = Callable[[], tuple[Shard, float, Callable[[], None]]]
 
 
 class AlreadyBuilt(Exception):
-    """Another process has put the shards together and removed them."""
+    """Another process has combined the shards and removed them."""
 
 
 def build_shards(
     folder: Path, builds: Mapping[str, Build], is_done: Callable[[], bool]
 ) -> tuple[dict[str, Shard], float]:
-    """Returns all shards by name, and the seconds that others and killed attempts have spent on them.
+    """Build the missing shards and return all shards by name.
 
     Args:
-        folder: where finished shards lie, `<name>.safetensors`.
-        builds: makes a shard, says how many seconds killed attempts at it have taken, and how to tidy up after it.
-        is_done: whether the whole is there, and the shards are gone.
+        folder: where finished shards are stored as `<name>.safetensors`.
+        builds: function of each shard, which returns the shard, the seconds of earlier, interrupted attempts, and a
+            function that removes temporary files.
+        is_done: whether the combined result exists, so that the shards may be removed.
+
+    Returns:
+        The shards, and the seconds that other processes and interrupted attempts have spent on them.
 
     Raises:
-        AlreadyBuilt: it is.
-        ValueError: a shard on the disk is damaged.
+        AlreadyBuilt: the combined result exists.
+        ValueError: a stored shard is damaged.
     """
-    ours: dict[str, float] = {}
-    for wait in (False, True):  # first what nobody is at, then what others have not finished
+    earlier: dict[str, float] = {}  # of the shards built by this process
+    # first the shards that no other process builds, then those that others have not finished
+    for wait in (False, True):
         for number, (name, build) in enumerate(builds.items()):
             if is_done():
                 raise AlreadyBuilt
-            before = _make(folder / f"{name}.safetensors", build, wait, is_done)
-            if before is not None:
-                ours[name] = before
-                _log.info("shard %d of %d is there: %s", number + 1, len(builds), name)
-    shards, spent = {}, 0.0
+            seconds = _build(folder / f"{name}.safetensors", build, wait, is_done)
+            if seconds is not None:
+                earlier[name] = seconds
+                _log.info("shard %d of %d is built: %s", number + 1, len(builds), name)
+    shards, total = {}, 0.0
     for name in builds:
-        shards[name], seconds = _load(folder / f"{name}.safetensors", is_done)
-        spent += ours.get(name, seconds)
-    return shards, spent
+        shards[name], stored_seconds = _load(folder / f"{name}.safetensors", is_done)
+        total += earlier.get(name, stored_seconds)
+    return shards, total
 
 
-def _make(path: Path, build: Build, wait: bool, is_done: Callable[[], bool]) -> float | None:
-    """Makes a shard unless it is there, or another process is at it and we do not wait.
+def _build(path: Path, build: Build, wait: bool, is_done: Callable[[], bool]) -> float | None:
+    """Build a shard, unless it exists, or another process builds it and `wait` is False.
 
     Returns:
-        The seconds that killed attempts at it had taken, or None if we did not make it.
+        The seconds of interrupted attempts, or None if this process did not build the shard.
     """
     if path.exists():
         return None
@@ -71,20 +76,20 @@ def _make(path: Path, build: Build, wait: bool, is_done: Callable[[], bool]) -> 
         lock.acquire(timeout=-1 if wait else 0)
     except Timeout:
         return None
-    except FileNotFoundError as error:  # the folder went while we waited
+    except FileNotFoundError as error:  # the folder was removed while this process waited
         raise AlreadyBuilt from error
     try:
         if is_done():
             raise AlreadyBuilt
         if path.exists():
             return None
-        began = time.monotonic()
-        shard, before, tidy = build()
+        start = time.monotonic()
+        shard, earlier, clean_up = build()
         stored = {name: t.detach().cpu().contiguous() for name, t in shard.items()}
-        seconds = str(before + time.monotonic() - began)
+        seconds = str(earlier + time.monotonic() - start)
         write_atomic(path, save(stored, metadata={"seconds": seconds}))
-        tidy()  # only now: a kill before this costs nothing
-        return before
+        clean_up()  # after the shard is stored, so that an interruption loses no work
+        return earlier
     finally:
         lock.release()
 
@@ -97,4 +102,4 @@ def _load(path: Path, is_done: Callable[[], bool]) -> tuple[Shard, float]:
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         if is_done():
             raise AlreadyBuilt from error
-        raise ValueError(f"the shard {path} is damaged ({error}). To make it anew: rm {path}") from error
+        raise ValueError(f"the shard {path} is damaged ({error}). To rebuild it: rm {path}") from error

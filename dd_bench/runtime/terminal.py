@@ -1,8 +1,8 @@
-"""What a stranger wrote, on a terminal: text, and no order to it."""
+"""Strip control characters from untrusted text before printing it."""
 
 from __future__ import annotations
 
 
 def sanitize(text: str) -> str:
-    """Returns text without characters that a terminal would obey; lines stay lines."""
+    """Replace every non-printable character except newlines by U+FFFD, so text cannot control the terminal."""
     return "".join(c if c.isprintable() or c == "\n" else "�" for c in text)

@@ -1,4 +1,4 @@
-"""One process a core: small networks scale better over processes than over threads."""
+"""Run jobs in parallel processes of one thread each. Small networks scale better over processes than over threads."""
 
 from __future__ import annotations
 
@@ -18,9 +18,9 @@ Shared = TypeVar("Shared")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Tick = Callable[[], None]
-_LOOK_EVERY = 0.5  # seconds between two looks at the workers' progress
-PRELOAD = ("torch._dynamo",)  # torch.optim imports it
-"""Modules that all workers need beside that of their work; importing them takes seconds."""
+_POLL_SECONDS = 0.5  # interval between two reads of the workers' progress
+PRELOAD = ("torch._dynamo",)  # imported by torch.optim
+"""Modules that all workers need in addition to the module of their work. Importing them takes seconds."""
 
 
 def run_in_processes(
@@ -30,78 +30,79 @@ def run_in_processes(
     workers: int,
     on_tick: Callable[[int], None] = lambda ticks: None,
 ) -> Iterator[tuple[Job, Result]]:
-    """Yields `(job, work(shared, job, tick))` as the jobs finish, in worker processes of one thread each.
+    """Yield `(job, work(shared, job, tick))` in the order in which the jobs finish.
 
     Args:
-        work: a function of a module, so that it can be named to another process.
-        shared: what all jobs need; sent once to each process, its tensors in shared memory.
-        jobs: the pieces of work.
+        work: a picklable function, e.g. one defined at module level.
+        shared: data needed by all jobs. It is sent once to each process, with its tensors in shared memory.
+        jobs: arguments of the jobs.
         workers: number of processes.
-        on_tick: told how often the workers have called `tick`, once or twice a second.
+        on_tick: called about twice a second with the total number of calls of `tick` by all workers.
 
     Raises:
-        Exception: what a job raises; the others end at their next `tick`.
+        Exception: the exception of a job. The other jobs stop at their next `tick`.
     """
     context = _context(work.__module__)
     ticks, stopped = context.Value("i", 0), context.Value("b", 0)
     with ProcessPoolExecutor(
         workers, mp_context=context, initializer=_start_worker, initargs=(work, shared, ticks, stopped)
     ) as pool:
-        waiting = {pool.submit(_work, job): job for job in jobs}
+        pending = {pool.submit(_run_job, job): job for job in jobs}
         try:
-            while waiting:
-                done, _ = wait(waiting, timeout=_LOOK_EVERY, return_when=FIRST_COMPLETED)
+            while pending:
+                done, _ = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
                 on_tick(ticks.value)
-                for future in sorted(
-                    done, key=lambda f: f.exception() is not None
-                ):  # what is done is not lost
-                    yield waiting.pop(future), future.result()
+                # finished jobs first, so that their results are not lost when a failed one raises
+                for future in sorted(done, key=lambda f: f.exception() is not None):
+                    yield pending.pop(future), future.result()
         finally:
-            stopped.value = 1  # jobs that run end at their next tick
-            for future in waiting:
+            stopped.value = 1  # running jobs stop at their next tick
+            for future in pending:
                 future.cancel()
 
 
 def _context(module: str) -> Any:
-    """Returns the way to start workers: forked from a server that has imported the modules they need, and nothing else.
+    """Return the multiprocessing context of the workers.
 
-    Forking this process could hang, because torch has started threads in it, and CUDA cannot be used after a fork.
-    Without a server (on Windows) each worker imports on its own.
+    They are forked from a server process that has only imported the modules they need. Forking this process could hang,
+    because torch has started threads in it, and CUDA cannot be used after a fork. Without a fork server (on Windows),
+    each worker is spawned and imports the modules itself.
     """
     if "forkserver" not in torch.multiprocessing.get_all_start_methods():
         return torch.multiprocessing.get_context("spawn")
     context = torch.multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([*PRELOAD, module])  # of the first call: the server stays
+    # only the first call has an effect, because the server persists
+    context.set_forkserver_preload([*PRELOAD, module])
     return context
 
 
 class _Stopped(Exception):
-    """Another job failed."""
+    """Another job has failed."""
 
 
-_HERE: tuple[Any, Any, Any, Any] | None = None
+_WORKER: tuple[Any, Any, Any, Any] | None = None  # arguments of `_start_worker`
 
 
 def _start_worker(work: Any, shared: Any, ticks: Any, stopped: Any) -> None:
-    global _HERE
-    _HERE = work, shared, ticks, stopped
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    global _WORKER
+    _WORKER = work, shared, ticks, stopped
+    threading.Thread(target=_exit_with_parent, daemon=True).start()
     keep_freed_memory()
     torch.set_num_threads(1)
     logging.getLogger("torch").setLevel(logging.ERROR)
 
 
-def _end_with_parent() -> None:
-    """A parent that is killed cannot stop its workers, and they would wait for work for ever."""
+def _exit_with_parent() -> None:
+    """Exit when the parent process ends, because a killed parent cannot stop its workers."""
     parent = torch.multiprocessing.parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _work(job: Any) -> Any:
-    assert _HERE is not None
-    work, shared, ticks, stopped = _HERE
+def _run_job(job: Any) -> Any:
+    assert _WORKER is not None
+    work, shared, ticks, stopped = _WORKER
 
     def tick() -> None:
         if stopped.value:
@@ -109,7 +110,6 @@ def _work(job: Any) -> Any:
         with ticks.get_lock():
             ticks.value += 1
 
-    if stopped.value:  # was fetched before it could be cancelled
+    if stopped.value:  # the job started before it could be cancelled
         raise _Stopped
-
     return work(shared, job, tick)

@@ -1,4 +1,4 @@
-"""Digits: the split and the constants are part of the dataset."""
+"""Digits: the split and the normalisation constants."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def test_split(real):
     assert real.train.counts.tolist() == [134, 137, 133, 138, 136, 137, 136, 135, 131, 135]
     assert real.test.counts.tolist() == [44, 45, 44, 45, 45, 45, 45, 44, 43, 45]
     assert real.class_names == tuple("0123456789") and not real.flip
-    # Held by the number: every result on this set depends on it.
+    # every result on this dataset depends on this digest
     assert real.digest == "6941ede2595df27f31be04a895c395084022ecd2fed4f30e9f2755d2b324190f"
 
 
@@ -41,5 +41,5 @@ def test_zca_and_validation(real):
     torch.testing.assert_close(
         white.preprocess.inverse(x), white.train.pixels(torch.arange(10)) / 255, atol=1e-4, rtol=0
     )
-    # One whitening for the dataset, whatever is held out.
+    # the whitening does not depend on the validation fraction
     assert digits(preprocess="zca", val_fraction=0.0, device=CPU).preprocess.digest == white.preprocess.digest

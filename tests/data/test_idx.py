@@ -1,4 +1,4 @@
-"""MNIST and Fashion-MNIST from IDX files as they are on disk."""
+"""MNIST and Fashion-MNIST from IDX files."""
 
 import gzip
 import struct
@@ -24,57 +24,57 @@ def idx(values: torch.Tensor) -> bytes:
 
 def write(folder: Path, seed=0, zipped=True, n=(30, 20)):
     folder.mkdir(parents=True, exist_ok=True)
-    g, made = torch.Generator().manual_seed(seed), {}
+    g, arrays = torch.Generator().manual_seed(seed), {}
     for part, size in zip(("train", "t10k"), n, strict=True):
         images = torch.randint(0, 256, (size, 28, 28), generator=g, dtype=torch.uint8)
         labels = (torch.arange(size) % 10).to(torch.uint8)
-        for what, values in (("images-idx3", images), ("labels-idx1", labels)):
-            name = f"{part}-{what}-ubyte"
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+            name = f"{part}-{kind}-ubyte"
             if zipped:
                 (folder / f"{name}.gz").write_bytes(gzip.compress(idx(values)))
             else:
                 (folder / name).write_bytes(idx(values))
-        made[part] = (images[:, None], labels.long())
-    return made
+        arrays[part] = (images[:, None], labels.long())
+    return arrays
 
 
 @pytest.fixture(autouse=True)
-def elsewhere(tmp_path, monkeypatch):
-    """No test but the real one finds Debian's folder, or a `data` where pytest was started."""
+def isolated(tmp_path, monkeypatch):
+    """Hide Debian's folder and the `data` folder of the current directory."""
     monkeypatch.setattr(module, "DEBIAN", tmp_path / "debian")
     monkeypatch.chdir(tmp_path)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-@pytest.mark.parametrize("below", [".", "FashionMNIST/raw"])
-def test_read_from_root(tmp_path, zipped, below):
-    made = write(tmp_path / "here" / below, zipped=zipped)
+@pytest.mark.parametrize("subfolder", [".", "FashionMNIST/raw"])
+def test_read_from_root(tmp_path, zipped, subfolder):
+    arrays = write(tmp_path / "here" / subfolder, zipped=zipped)
     real = fashion_mnist(root=str(tmp_path / "here"), **KNOBS)
-    assert torch.equal(real.train.pixels(torch.arange(30)), made["train"][0])
-    assert torch.equal(real.test.labels, made["t10k"][1])
+    assert torch.equal(real.train.pixels(torch.arange(30)), arrays["train"][0])
+    assert torch.equal(real.test.labels, arrays["t10k"][1])
     assert real.class_names[0] == "T-shirt/top" and real.class_names[9] == "Ankle boot" and real.flip
 
 
-def test_root_wins_over_debian_which_wins_over_download(tmp_path, monkeypatch):
+def test_root_precedes_debian_and_debian_precedes_download(tmp_path, monkeypatch):
     def never(*_, **__):
-        raise AssertionError("downloaded though the files are here")
+        raise AssertionError("downloaded although the files exist")
 
     monkeypatch.setattr(datasets.FashionMNIST, "__init__", never)
-    mine, theirs = write(tmp_path / "mine", seed=1), write(tmp_path / "debian", seed=2)
-    real = fashion_mnist(root="mine", **KNOBS)
-    assert torch.equal(real.train.pixels(torch.arange(30)), mine["train"][0])
+    user, debian = write(tmp_path / "user", seed=1), write(tmp_path / "debian", seed=2)
+    real = fashion_mnist(root="user", **KNOBS)
+    assert torch.equal(real.train.pixels(torch.arange(30)), user["train"][0])
     real = fashion_mnist(root=None, **{**KNOBS, "download": True})
-    assert torch.equal(real.train.pixels(torch.arange(30)), theirs["train"][0])
+    assert torch.equal(real.train.pixels(torch.arange(30)), debian["train"][0])
 
 
-def test_a_bare_default_folder_is_not_taken_for_the_one_or_the_other(tmp_path):
-    write(tmp_path / "data")  # could be either
+def test_files_directly_in_the_default_folder_are_not_used(tmp_path):
+    write(tmp_path / "data")  # could be MNIST or Fashion-MNIST
     for dataset in (mnist, fashion_mnist):
         with pytest.raises(FileNotFoundError):
             dataset(root=None, **KNOBS)
 
 
-def test_download_goes_through_torchvision(tmp_path, monkeypatch):
+def test_download_uses_torchvision(tmp_path, monkeypatch):
     class Fake(datasets.MNIST):
         def __init__(self, root, download):
             assert download
@@ -86,7 +86,7 @@ def test_download_goes_through_torchvision(tmp_path, monkeypatch):
     assert (len(real.train), len(real.test), real.flip) == (30, 20, False)
 
 
-def test_missing_says_where_and_what_to_paste(tmp_path):
+def test_error_for_missing_files_lists_folders_and_fixes(tmp_path):
     with pytest.raises(FileNotFoundError) as error:
         fashion_mnist(root="nowhere", **KNOBS)
     text = str(error.value)
@@ -105,34 +105,35 @@ def test_missing_says_where_and_what_to_paste(tmp_path):
     assert "apt-get" not in str(error.value)
 
 
-def test_truncated_and_corrupt_gzip_name_the_file(tmp_path):
+def test_error_for_truncated_or_corrupt_gzip_names_the_file(tmp_path):
     write(tmp_path)
     path = tmp_path / "train-images-idx3-ubyte.gz"
-    whole = path.read_bytes()
-    for broken in (whole[:-100], whole[:2000] + b"\0" * 50 + whole[2050:], b"not gzip at all"):
+    content = path.read_bytes()
+    for broken in (content[:-100], content[:2000] + b"\0" * 50 + content[2050:], b"not gzip at all"):
         path.write_bytes(broken)
-        with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz is not a whole gzip file"):
+        with pytest.raises(ValueError, match=r"train-images-idx3-ubyte.gz is not a complete gzip file"):
             fashion_mnist(root=str(tmp_path), **KNOBS)
 
 
-def test_wrong_header_length_and_counts_name_the_file(tmp_path):
+def test_error_for_wrong_header_length_or_counts_names_the_file(tmp_path):
     write(tmp_path, zipped=False)
     path = tmp_path / "t10k-labels-idx1-ubyte"
-    whole = path.read_bytes()
-    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte starts with 00000801, .* with 00000803"):
+    content = path.read_bytes()
+    with pytest.raises(ValueError, match=r"t10k-labels-idx1-ubyte must start with 00000803 .* got 00000801"):
         read_idx(path, rank=3)
-    path.write_bytes(whole[:-1])
+    path.write_bytes(content[:-1])
     with pytest.raises(
-        ValueError, match=r"t10k-labels-idx1-ubyte holds 19 bytes of data, its header says \(20,\)"
+        ValueError,
+        match=r"t10k-labels-idx1-ubyte has 19 bytes of data, but its header gives the shape \(20,\)",
     ):
         mnist(root=str(tmp_path), **KNOBS)
     path.write_bytes(idx(torch.zeros(19, dtype=torch.uint8)))
-    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte holds 20 images but .* 19 labels"):
+    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte has 20 images but .* 19 labels"):
         mnist(root=str(tmp_path), **KNOBS)
 
 
 @pytest.mark.needs_data
-def test_the_real_fashion_mnist():
+def test_real_fashion_mnist():
     if not DEBIAN.is_dir():
         pytest.skip(f"no {DEBIAN}: apt-get install dataset-fashion-mnist")
     real = fashion_mnist(root=str(DEBIAN), **KNOBS)

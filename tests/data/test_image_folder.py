@@ -1,4 +1,4 @@
-"""Class folders of real JPEG and PNG files: order, resizing, streaming, digests, errors."""
+"""Class folders of JPEG and PNG files: order, resizing, streaming, digests, errors."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def picture(path: Path, seed: int, size=(24, 18), mode="RGB") -> None:
 
 @pytest.fixture
 def root(tmp_path):
-    """Unequal classes; JPEG, PNG, grey; upright and flat; a file that is no image by its name."""
+    """Classes of different sizes; JPEG, PNG and greyscale; different aspect ratios; a file that is not an image."""
     for part, counts in (("train", {"cat": 5, "ant": 3, "bee": 7}), ("val", {"ant": 2, "bee": 2, "cat": 2})):
         for c, (name, count) in enumerate(counts.items()):
             for i in range(count):
@@ -53,7 +53,7 @@ def load(root, **changes):
     return image_folder(root=str(root), **{**KNOBS, **changes})
 
 
-def everything(split):
+def all_pixels(split):
     return split.pixels(torch.arange(len(split)))
 
 
@@ -81,16 +81,16 @@ def test_classes_by_name_and_by_index_give_labels_in_the_listed_order(root):
     assert by_index.class_names == ("cat", "ant") and by_index.digest == by_name.digest
     other = load(root, classes=["ant", "cat"])
     assert other.digest != by_name.digest
-    assert torch.equal(everything(other.train)[:3], everything(by_name.train)[5:])
+    assert torch.equal(all_pixels(other.train)[:3], all_pixels(by_name.train)[5:])
 
 
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ([0, 701], "holds 701, but .* has 3 folders"),
-        (["dog"], "holds 'dog', which is no folder"),
-        (["ant", 0], "picks 1 different folders"),
-        ([], "picks 0 different folders"),
+        ([0, 701], "index into the 3 sorted folders .* got 701"),
+        (["dog"], "'dog' is not one of the 3 folders"),
+        (["ant", 0], "each folder once, got"),
+        ([], r"at least one folder .* got \[\]"),
     ],
 )
 def test_wrong_classes(root, classes, message):
@@ -99,7 +99,7 @@ def test_wrong_classes(root, classes, message):
 
 
 @pytest.mark.parametrize("resize", ["squash", "crop"])
-def test_streaming_gives_the_numbers_of_memory(root, resize):
+def test_streaming_equals_in_memory_loading(root, resize):
     memory, stream = (load(root, resize=resize, stream=s, val_fraction=0.3) for s in (False, True))
     assert isinstance(stream.train, FolderSplit) and memory.digest == stream.digest
     assert memory.preprocess.digest == stream.preprocess.digest
@@ -107,29 +107,31 @@ def test_streaming_gives_the_numbers_of_memory(root, resize):
     for name in ("train", "val", "test"):
         a, b = getattr(memory, name), getattr(stream, name)
         assert torch.equal(a.labels, b.labels) and torch.equal(a.members, b.members) and a.shape == b.shape
-        assert torch.equal(everything(a), everything(b))
-        some = index % len(a)
-        assert torch.equal(a.inputs(some), b.inputs(some)) and b.pixels(some).dtype == torch.uint8
-        assert torch.equal(a.subset(some).inputs(torch.arange(4)), b.subset(some).inputs(torch.arange(4)))
+        assert torch.equal(all_pixels(a), all_pixels(b))
+        selected = index % len(a)
+        assert torch.equal(a.inputs(selected), b.inputs(selected)) and b.pixels(selected).dtype == torch.uint8
+        assert torch.equal(
+            a.subset(selected).inputs(torch.arange(4)), b.subset(selected).inputs(torch.arange(4))
+        )
         for (x, y), (u, v) in zip(a.batches(2), b.batches(2), strict=True):
             assert torch.equal(x, u) and torch.equal(y, v)
     draws = [r.train.draw(2, torch.Generator().manual_seed(0)) for r in (memory, stream)]
     assert torch.equal(*draws)
 
 
-def test_streaming_decodes_one_batch_ahead_and_no_further(root, monkeypatch):
-    read = []
-    plain = Decoder.__call__
-    monkeypatch.setattr(Decoder, "__call__", lambda self, path: (read.append(path), plain(self, path))[1])
+def test_streaming_decodes_at_most_one_batch_ahead(root, monkeypatch):
+    paths = []
+    original = Decoder.__call__
+    monkeypatch.setattr(Decoder, "__call__", lambda self, path: (paths.append(path), original(self, path))[1])
     batches = load(root, stream=True).train.batches(4)
-    assert not read
+    assert not paths
     next(batches)
     folder_module._pool().submit(lambda: None).result()
-    assert 4 <= len(read) <= 8
-    assert sum(len(labels) for _, labels in batches) == 11 and len(read) == 15
+    assert 4 <= len(paths) <= 8
+    assert sum(len(labels) for _, labels in batches) == 11 and len(paths) == 15
 
 
-def test_digest_sees_names_sizes_classes_and_resizing(root):
+def test_digest_depends_on_names_sizes_and_resizing(root):
     digests = {load(root).digest, load(root, size=8).digest, load(root, resize="crop").digest}
     picture(root / "val" / "ant" / "0.png", 7, (30, 30))
     digests.add(load(root).digest)
@@ -138,41 +140,41 @@ def test_digest_sees_names_sizes_classes_and_resizing(root):
     assert len(digests) == 5
 
 
-def test_zca_in_memory_only(root):
+def test_zca_requires_images_in_memory(root):
     real = load(root, size=4, preprocess="zca")
     x = real.train.inputs(torch.arange(15))
-    torch.testing.assert_close(real.preprocess.inverse(x), everything(real.train) / 255, atol=1e-4, rtol=0)
+    torch.testing.assert_close(real.preprocess.inverse(x), all_pixels(real.train) / 255, atol=1e-4, rtol=0)
     with pytest.raises(ValueError, match=r"dataset.stream=false"):
         load(root, preprocess="zca", stream=True)
 
 
 @pytest.mark.parametrize("stream", [False, True])
 @pytest.mark.parametrize("damage", ["truncated", "text"])
-def test_an_unreadable_image_is_named(root, stream, damage):
+def test_error_for_an_unreadable_image_names_the_file(root, stream, damage):
     path = root / "train" / "bee" / "1.JPEG"
     path.write_bytes(path.read_bytes()[:-200] if damage == "truncated" else b"GIF, honestly")
     with pytest.raises(ValueError, match=r"cannot read the image .*bee/1\.JPEG"):
         list(load(root, stream=stream).train.batches(4))
 
 
-def test_missing_folders_say_what_to_paste(root):
+def test_errors_for_missing_folders_contain_a_fix(root):
     with pytest.raises(FileNotFoundError, match=r"(?s)pets: no folder 'train'.*dataset.root=FOLDER"):
         load(root / "nowhere")
     with pytest.raises(FileNotFoundError, match=r"(?s)no folder 'test'.*dataset.test_folder=NAME"):
         load(root, test_folder="test")
     (root / "val" / "cat").rename(root / "gone")
-    with pytest.raises(FileNotFoundError, match=r"no class folder .*cat"):
+    with pytest.raises(FileNotFoundError, match=r"class folder\(s\) not found.*cat"):
         load(root)
     (root / "val" / "cat").mkdir()
     with pytest.raises(FileNotFoundError, match=r"no valid file for the classes cat"):
         load(root)
     assert load(root, classes=["ant", "bee"]).class_names == ("ant", "bee")
     (root / "gone").rename(root / "val" / "dog")
-    with pytest.raises(ValueError, match=r"a class 'dog' that .*train lacks"):
+    with pytest.raises(ValueError, match=r"a class folder 'dog' that is missing in .*train"):
         load(root)
 
 
-def test_default_root_is_below_data(root, monkeypatch):
+def test_default_root_is_a_subfolder_of_data(root, monkeypatch):
     (root / "data").mkdir()
     for part in ("train", "val"):
         (root / part).rename(root / "data" / part)
@@ -184,7 +186,7 @@ def test_default_root_is_below_data(root, monkeypatch):
 
 
 def test_wrong_resize_and_size(root):
-    with pytest.raises(ValueError, match=r"dataset.resize=crop"):
+    with pytest.raises(ValueError, match=r"dataset.resize must be"):
         load(root, resize="stretch")
-    with pytest.raises(ValueError, match=r"dataset.size=0"):
+    with pytest.raises(ValueError, match=r"dataset.size must be .* got 0"):
         load(root, size=0)

@@ -1,4 +1,4 @@
-"""Normalisation and ZCA: the mathematics, the inverse, the round trip through a file."""
+"""Normalisation and ZCA: mathematics, inverse, saving and loading."""
 
 import json
 
@@ -14,7 +14,7 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def pixels():
-    """Correlated images in [0, 1], in steps of 1/255: noise, blurred."""
+    """Correlated images: blurred noise in [0, 1], in steps of 1/255."""
     g = torch.Generator().manual_seed(0)
     noise = torch.nn.functional.avg_pool2d(torch.rand(800, 2, 8, 8, generator=g), 3, stride=1)
     return (noise * 255).round() / 255  # (800, 2, 6, 6)
@@ -27,8 +27,8 @@ def zca(pixels):
 
 def test_whitened_covariance_is_lambda_over_lambda_plus_eps(pixels, zca):
     eigenvalues, u = torch.linalg.eigh(pixels.flatten(1).double().T.cov())
-    wanted = u @ torch.diag(eigenvalues / (eigenvalues + zca.eps)) @ u.T
-    torch.testing.assert_close(zca(pixels).flatten(1).T.cov().double(), wanted, atol=1e-5, rtol=1e-4)
+    expected = u @ torch.diag(eigenvalues / (eigenvalues + zca.eps)) @ u.T
+    torch.testing.assert_close(zca(pixels).flatten(1).T.cov().double(), expected, atol=1e-5, rtol=1e-4)
     assert float(zca(pixels).mean(0).abs().max()) < 1e-5
 
 
@@ -38,24 +38,24 @@ def test_small_eps_whitens():
     torch.testing.assert_close(whitened.T.cov(), torch.eye(9), atol=1e-4, rtol=0)
 
 
-def test_zca_is_what_kornia_does(pixels, zca):
+def test_zca_equals_kornia(pixels, zca):
     kornia = ZCAWhitening(eps=0.1, compute_inv=True).fit(pixels)
     torch.testing.assert_close(zca(pixels), kornia(pixels), atol=1e-5, rtol=1e-4)
     torch.testing.assert_close(zca.inverse(zca(pixels)), kornia.inverse_transform(kornia(pixels)))
 
 
-def test_zca_turns_pixels_least(zca):
-    """Of all whitenings, ZCA's matrix is the symmetric one."""
+def test_zca_matrix_is_symmetric(zca):
+    """Among all whitening matrices, ZCA's is the symmetric one."""
     torch.testing.assert_close(zca.transform, zca.transform.T, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("kind", ["normalise", "zca"])
-def test_inverse_undoes(kind, pixels, zca):
+def test_inverse(kind, pixels, zca):
     transform = zca if kind == "zca" else Normalise([0.4, 0.5], [0.2, 0.3])
     torch.testing.assert_close(transform.inverse(transform(pixels)), pixels, atol=1e-5, rtol=0)
 
 
-def test_zca_keeps_float32_under_autocast_and_passes_gradients(pixels, zca):
+def test_zca_uses_float32_under_autocast_and_is_differentiable(pixels, zca):
     x = pixels[:4].clone().requires_grad_()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         y = zca(x)
@@ -65,19 +65,19 @@ def test_zca_keeps_float32_under_autocast_and_passes_gradients(pixels, zca):
 
 
 @pytest.mark.parametrize("kind", ["normalise", "zca"])
-def test_restored_from_json_and_safetensors_bitwise(kind, pixels, zca):
+def test_restore_from_json_and_safetensors_is_bitwise(kind, pixels, zca):
     transform = zca if kind == "zca" else Normalise([0.4, 0.5], [0.2, 0.3])
     config = json.loads(json.dumps(transform.config()))
-    again = restore(config, load(save(transform.tensors())))
-    assert torch.equal(again(pixels), transform(pixels))
-    assert torch.equal(again.inverse(pixels), transform.inverse(pixels))
-    assert again.digest == transform.digest
+    restored = restore(config, load(save(transform.tensors())))
+    assert torch.equal(restored(pixels), transform(pixels))
+    assert torch.equal(restored.inverse(pixels), transform.inverse(pixels))
+    assert restored.digest == transform.digest
 
 
-def test_digest_names_the_data_not_the_floats(pixels, zca):
-    """A GPU's fit differs in its last bits: the same transform all the same."""
-    nudged = restore(zca.config(), {k: v * (1 + 1e-7) for k, v in zca.tensors().items()})
-    assert nudged.digest == zca.digest
+def test_digest_depends_on_the_data_and_not_on_rounding(pixels, zca):
+    """A transform fitted on a GPU differs in the last bits, but must have the same digest."""
+    perturbed = restore(zca.config(), {k: v * (1 + 1e-7) for k, v in zca.tensors().items()})
+    assert perturbed.digest == zca.digest
     other = pixels.clone()
     other[0, 0, 0, 0] = 1 - other[0, 0, 0, 0]
     assert ZCA.fit(other).digest != zca.digest
@@ -85,7 +85,7 @@ def test_digest_names_the_data_not_the_floats(pixels, zca):
     assert Normalise([0.5], [0.2]).digest != Normalise([0.5], [0.3]).digest
 
 
-def test_fit_preprocess_takes_stored_pixels(pixels, zca):
+def test_fit_preprocess_accepts_uint8_pixels(pixels, zca):
     stored = (pixels * 255).to(torch.uint8)
     fitted = fit_preprocess("zca", stored, mean=[0.5], std=[0.5], device=CPU)
     assert fitted.digest == zca.digest
@@ -93,10 +93,10 @@ def test_fit_preprocess_takes_stored_pixels(pixels, zca):
     assert normalise.config() == {"kind": "normalise", "mean": [0.4, 0.5], "std": [0.2, 0.3]}
 
 
-def test_wrong_values_are_named(pixels):
-    with pytest.raises(ValueError, match=r"dataset.preprocess=zca"):
+def test_errors_name_invalid_values(pixels):
+    with pytest.raises(ValueError, match=r"dataset.preprocess must be normalise or zca"):
         fit_preprocess("pca", torch.zeros(2, 1, 2, 2, dtype=torch.uint8), mean=[0.5], std=[0.5], device=CPU)
-    with pytest.raises(ValueError, match=r"positive stds"):
+    with pytest.raises(ValueError, match=r"std must be > 0"):
         Normalise([0.5], [0.0])
-    with pytest.raises(ValueError, match=r"unknown preprocessing 'pca'"):
+    with pytest.raises(ValueError, match=r"preprocessing must be .* got 'pca'"):
         restore({"kind": "pca"}, {})

@@ -1,4 +1,4 @@
-"""The real set: draws, members, validation, what methods may see, digests."""
+"""The real set: drawing, class members, validation split, the view for methods, digests."""
 
 import pytest
 import torch
@@ -46,7 +46,7 @@ def test_counts_and_members_with_unequal_classes():
         assert bool((s.members[c, count:] == -1).all())
 
 
-def test_draw_is_without_replacement_of_the_class_and_repeats_with_the_seed():
+def test_draw_is_without_replacement_and_reproducible():
     s = split()
     first = s.draw(3, torch.Generator().manual_seed(5))
     assert first.shape == (3, 3)
@@ -57,16 +57,16 @@ def test_draw_is_without_replacement_of_the_class_and_repeats_with_the_seed():
     assert not torch.equal(first, s.draw(3, torch.Generator().manual_seed(6)))
 
 
-def test_draw_is_uniform_over_the_class():
+def test_draw_is_uniform():
     s, g = split(), torch.Generator().manual_seed(0)
     drawn = torch.stack([s.draw(2, g)[2] for _ in range(3000)]).flatten()
     share = torch.bincount(drawn, minlength=len(s))[s.of_class(2)] / 3000
-    # each of 12 is in a draw of 2 with probability 1/6; five standard deviations
+    # each of the 12 images is drawn with probability 1/6; the tolerance is five standard deviations
     assert float((share - 1 / 6).abs().max()) < 5 * (1 / 6 * 5 / 6 / 3000) ** 0.5
 
 
-def test_draw_refuses_more_than_the_smallest_class_has():
-    with pytest.raises(ValueError, match=r"asked for 4 images per class .* class 1 has 3"):
+def test_draw_raises_if_the_smallest_class_has_too_few_images():
+    with pytest.raises(ValueError, match=r"cannot draw 4 images per class .* class 1 has 3"):
         split().draw(4, torch.Generator())
 
 
@@ -80,7 +80,7 @@ def test_inputs_pixels_and_batches_agree():
     assert torch.equal(inputs, s.inputs(torch.arange(len(s)))) and torch.equal(labels, s.labels)
 
 
-def test_inputs_first_asked_for_in_inference_mode_can_be_trained_on():
+def test_inputs_first_computed_in_inference_mode_support_autograd():
     s = split()
     with torch.inference_mode():
         next(s.batches(5))
@@ -89,7 +89,7 @@ def test_inputs_first_asked_for_in_inference_mode_can_be_trained_on():
     (next(s.batches(5))[0] * weight).sum().backward()
 
 
-def test_validation_is_stratified_disjoint_and_of_train():
+def test_validation_is_a_stratified_part_of_train():
     whole, cut = real(), real(val_fraction=0.34)
     assert cut.val is not None and whole.val is None
     assert cut.val.counts.tolist() == [2, 1, 4]  # round(0.34 n)
@@ -101,14 +101,14 @@ def test_validation_is_stratified_disjoint_and_of_train():
     assert cut.digest == whole.digest
 
 
-def test_validation_fraction_is_checked():
-    with pytest.raises(ValueError, match=r"outside \[0, 1\)"):
+def test_invalid_validation_fraction():
+    with pytest.raises(ValueError, match=r"must be in \[0, 1\)"):
         real(val_fraction=1.0)
     with pytest.raises(ValueError, match=r"leaves no training image of class 0"):
         cut_validation(split((1, 5)), 0.1)
 
 
-def test_methods_get_neither_test_nor_validation():
+def test_view_for_methods_has_no_test_and_validation_split():
     r = real(val_fraction=0.3)
     assert len(r.test) == 6
     view = r.train_only()
@@ -117,7 +117,7 @@ def test_methods_get_neither_test_nor_validation():
         _ = view.test
 
 
-def test_digest_sees_a_pixel_a_label_the_class_order_and_the_test_split():
+def test_digest_depends_on_pixels_labels_class_order_and_test_split():
     pixels, labels = arrays()
     other, moved = pixels.clone(), labels.clone()
     other[3, 1, 2, 2] += 1
@@ -137,16 +137,19 @@ def test_digest_sees_a_pixel_a_label_the_class_order_and_the_test_split():
 @pytest.mark.parametrize(
     ("train", "message"),
     [
-        ((torch.zeros(3, 1, 2, 2), torch.arange(3)), "wanted uint8"),
-        ((torch.zeros(3, 2, 2, dtype=torch.uint8), torch.arange(3)), "wanted uint8"),
+        ((torch.zeros(3, 1, 2, 2), torch.arange(3)), "images must be uint8"),
+        ((torch.zeros(3, 2, 2, dtype=torch.uint8), torch.arange(3)), "images must be uint8"),
         ((torch.zeros(3, 2, 2, 2, dtype=torch.uint8), torch.arange(2)), "3 images but 2 labels"),
-        ((torch.zeros(3, 2, 2, 2, dtype=torch.uint8), torch.arange(1, 4)), r"labels span 1\.\.3"),
+        (
+            (torch.zeros(3, 2, 2, 2, dtype=torch.uint8), torch.arange(1, 4)),
+            r"labels must be in 0\.\.2, got 1\.\.3",
+        ),
         (
             (torch.zeros(2, 2, 2, 2, dtype=torch.uint8), torch.tensor([0, 2])),
             "no training image of class 'b'",
         ),
     ],
 )
-def test_wrong_arrays_are_named(train, message):
+def test_invalid_arrays(train, message):
     with pytest.raises(ValueError, match=message):
         real(train=train)

@@ -1,4 +1,4 @@
-"""Tiny-ImageNet in the three ways its validation folder lies on people's disks."""
+"""Tiny-ImageNet with the supported layouts of its validation folder."""
 
 import shutil
 
@@ -28,41 +28,41 @@ def write(folder, layout):
         for i in range(3):
             picture(folder / "train" / wnid / "images" / f"{wnid}_{i}.JPEG", grey=i == 1)
         (folder / "train" / wnid / f"{wnid}_boxes.txt").write_text(f"{wnid}_0.JPEG\t0\t0\t62\t62\n")
-    below = {"as it comes": "images", "val": "{}", "val, deeper": "{}/images", "val/images": "images/{}"}[
+    subfolder = {"released": "images", "val": "{}", "val/*/images": "{}/images", "val/images": "images/{}"}[
         layout
     ]
     lines = []
     for i, wnid in enumerate(["n02", "n01", "n03", "n01", "n03", "n02"]):
-        picture(folder / "val" / below.format(wnid) / f"val_{i}.JPEG")
+        picture(folder / "val" / subfolder.format(wnid) / f"val_{i}.JPEG")
         lines.append(f"val_{i}.JPEG\t{wnid}\t0\t32\t44\t62\n")
     (folder / "val" / "val_annotations.txt").write_text("".join(lines))
 
 
-@pytest.mark.parametrize("layout", ["as it comes", "val", "val, deeper", "val/images"])
-def test_one_dataset_whatever_the_layout(tmp_path, layout):
-    write(tmp_path / "plain", "as it comes")
+@pytest.mark.parametrize("layout", ["released", "val", "val/*/images", "val/images"])
+def test_dataset_does_not_depend_on_the_layout(tmp_path, layout):
+    write(tmp_path / "released", "released")
     write(tmp_path / "other" / "tiny-imagenet-200", layout)
-    plain, other = (tiny_imagenet(root=str(tmp_path / r), **KNOBS) for r in ("plain", "other"))
-    assert plain.class_names == tuple(WNIDS) and plain.shape == (3, 64, 64) and plain.flip
-    assert plain.train.counts.tolist() == [3, 3, 3] and plain.test.counts.tolist() == [2, 2, 2]
-    for a, b in ((plain.train, other.train), (plain.test, other.test)):
+    released, other = (tiny_imagenet(root=str(tmp_path / r), **KNOBS) for r in ("released", "other"))
+    assert released.class_names == tuple(WNIDS) and released.shape == (3, 64, 64) and released.flip
+    assert released.train.counts.tolist() == [3, 3, 3] and released.test.counts.tolist() == [2, 2, 2]
+    for a, b in ((released.train, other.train), (released.test, other.test)):
         index = torch.arange(len(a))
         assert torch.equal(a.pixels(index), b.pixels(index)) and torch.equal(a.labels, b.labels)
-    assert plain.digest == other.digest
+    assert released.digest == other.digest
 
 
-def test_a_label_comes_from_the_annotation_and_the_order_from_wnids(tmp_path):
-    write(tmp_path, "as it comes")
+def test_labels_from_annotations_and_class_order_from_wnids(tmp_path):
+    write(tmp_path, "released")
     real = tiny_imagenet(root=str(tmp_path), **KNOBS)
     with Image.open(
         tmp_path / "val" / "images" / "val_2.JPEG"
-    ) as image:  # the first of n03, which is class 0
-        wanted = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
-    assert torch.equal(real.test.pixels(torch.tensor([0]))[0], wanted)
+    ) as image:  # the first image of n03, which is class 0
+        expected = torch.from_numpy(np.asarray(image.convert("RGB")).copy()).permute(2, 0, 1)
+    assert torch.equal(real.test.pixels(torch.tensor([0]))[0], expected)
 
 
-def test_digest_sees_the_class_order_and_a_pixel(tmp_path):
-    write(tmp_path, "as it comes")
+def test_digest_depends_on_class_order_and_pixels(tmp_path):
+    write(tmp_path, "released")
     digests = {tiny_imagenet(root=str(tmp_path), **KNOBS).digest}
     (tmp_path / "wnids.txt").write_text("n01\nn02\nn03\n")
     digests.add(tiny_imagenet(root=str(tmp_path), **KNOBS).digest)
@@ -78,15 +78,15 @@ def test_digest_sees_the_class_order_and_a_pixel(tmp_path):
 def test_errors(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"(?s)no wnids.txt.*tiny-imagenet-200.*dataset.root=FOLDER"):
         tiny_imagenet(root=str(tmp_path), **KNOBS)
-    write(tmp_path, "as it comes")
-    table = tmp_path / "val" / "val_annotations.txt"
-    text = table.read_text()
-    table.write_text(text.replace("n02", "n99"))
-    with pytest.raises(ValueError, match=r"gives val_0.JPEG the class n99"):
+    write(tmp_path, "released")
+    annotations = tmp_path / "val" / "val_annotations.txt"
+    text = annotations.read_text()
+    annotations.write_text(text.replace("n02", "n99"))
+    with pytest.raises(ValueError, match=r"the class n99 of val_0.JPEG is not in"):
         tiny_imagenet(root=str(tmp_path), **KNOBS)
-    table.unlink()
+    annotations.unlink()
     with pytest.raises(FileNotFoundError, match=r"val_annotations.txt"):
         tiny_imagenet(root=str(tmp_path), **KNOBS)
     shutil.rmtree(tmp_path / "train" / "n01")
-    with pytest.raises(FileNotFoundError, match=r"no class folder .*n01"):
+    with pytest.raises(FileNotFoundError, match=r"class folder\(s\) not found.*n01"):
         tiny_imagenet(root=str(tmp_path), **KNOBS)

@@ -1,4 +1,4 @@
-"""CIFAR-10, CIFAR-100 and SVHN from tiny files in their publishers' formats."""
+"""CIFAR-10, CIFAR-100 and SVHN from small files in the published formats."""
 
 import hashlib
 import pickle
@@ -22,13 +22,13 @@ def md5(path: Path) -> str:
     return hashlib.md5(path.read_bytes()).hexdigest()
 
 
-def write_cifar(root: Path, source, names, labels_key, n, monkeypatch):
-    """Writes every batch as the publisher pickled it: rows of 3072 bytes, channel by channel."""
-    folder, rng, made = root / source.base_folder, np.random.default_rng(0), {}
+def write_cifar(root: Path, dataset, names, labels_key, n, monkeypatch):
+    """Write every batch in the published pickle format: rows of 3072 bytes, channel by channel."""
+    folder, rng, arrays = root / dataset.base_folder, np.random.default_rng(0), {}
     folder.mkdir()
     for kind in ("train_list", "test_list"):
         listed, rows, labels = [], [], []
-        for file, _ in getattr(source, kind):
+        for file, _ in getattr(dataset, kind):
             data = rng.integers(0, 256, (n, 3072), dtype=np.uint8)
             classes = [int(c) for c in rng.permutation(n) % len(names)]
             with (folder / file).open("wb") as out:
@@ -36,13 +36,13 @@ def write_cifar(root: Path, source, names, labels_key, n, monkeypatch):
             listed.append([file, md5(folder / file)])
             rows.append(data)
             labels += classes
-        monkeypatch.setattr(source, kind, listed)
-        made[kind] = torch.from_numpy(np.concatenate(rows)).view(-1, 3, 32, 32), torch.tensor(labels)
-    meta = folder / source.meta["filename"]
+        monkeypatch.setattr(dataset, kind, listed)
+        arrays[kind] = torch.from_numpy(np.concatenate(rows)).view(-1, 3, 32, 32), torch.tensor(labels)
+    meta = folder / dataset.meta["filename"]
     with meta.open("wb") as out:
-        pickle.dump({source.meta["key"]: names}, out, protocol=2)
-    monkeypatch.setattr(source, "meta", {**source.meta, "md5": md5(meta)})
-    return made
+        pickle.dump({dataset.meta["key"]: names}, out, protocol=2)
+    monkeypatch.setattr(dataset, "meta", {**dataset.meta, "md5": md5(meta)})
+    return arrays
 
 
 @pytest.fixture
@@ -63,24 +63,24 @@ def test_cifar10(tmp_path, cifar):
     torch.testing.assert_close(real.train.inputs(torch.tensor([0]))[0, 0, 0, 0], red)
 
 
-def test_cifar100_takes_its_constants_from_the_configuration(tmp_path, monkeypatch):
+def test_cifar100_uses_the_configured_constants(tmp_path, monkeypatch):
     names = [f"fine{c}" for c in range(100)]
-    made = write_cifar(tmp_path, datasets.CIFAR100, names, "fine_labels", 100, monkeypatch)
+    arrays = write_cifar(tmp_path, datasets.CIFAR100, names, "fine_labels", 100, monkeypatch)
     real = cifar100(root=str(tmp_path), **CONSTANTS, **KNOBS)
     assert real.class_names == tuple(names)
-    assert torch.equal(real.train.labels, made["train_list"][1])
+    assert torch.equal(real.train.labels, arrays["train_list"][1])
     assert real.preprocess.config() == {"kind": "normalise", **CONSTANTS}
 
 
-def test_cifar_refuses_a_changed_pickle_before_opening_it(tmp_path, cifar):
+def test_cifar_rejects_a_modified_pickle_before_loading_it(tmp_path, cifar):
     path = tmp_path / "cifar-10-batches-py" / "data_batch_3"
 
     class Bomb:
         def __reduce__(self):
-            return (pytest.fail, ("the pickle of a stranger ran",))
+            return (pytest.fail, ("a modified pickle was executed",))
 
     path.write_bytes(pickle.dumps(Bomb()))
-    with pytest.raises(ValueError, match=r"data_batch_3 is damaged or not of cifar10"):
+    with pytest.raises(ValueError, match=r"data_batch_3 is damaged or is not a file of cifar10"):
         cifar10(root=str(tmp_path), **KNOBS)
 
 
@@ -92,17 +92,17 @@ def test_cifar_missing(tmp_path, cifar):
 
 @pytest.fixture
 def house_numbers(tmp_path, monkeypatch):
-    """SVHN's Matlab files: X (32, 32, 3, n), y (n, 1) with 10 for the digit 0."""
-    rng, made, listed = np.random.default_rng(0), {}, dict(datasets.SVHN.split_list)
+    """SVHN's MATLAB files: X (32, 32, 3, n) and y (n, 1), where 10 is the digit 0."""
+    rng, arrays, listed = np.random.default_rng(0), {}, dict(datasets.SVHN.split_list)
     for split, n in (("train", 40), ("test", 20)):
         images = rng.integers(0, 256, (32, 32, 3, n), dtype=np.uint8)
         labels = (rng.permutation(n) % 10 + 1).astype(np.uint8)[:, None]
         path = tmp_path / f"{split}_32x32.mat"
         scipy.io.savemat(path, {"X": images, "y": labels})
         listed[split] = [listed[split][0], path.name, md5(path)]
-        made[split] = images, labels
+        arrays[split] = images, labels
     monkeypatch.setattr(datasets.SVHN, "split_list", listed)
-    return made
+    return arrays
 
 
 def test_svhn(tmp_path, house_numbers):

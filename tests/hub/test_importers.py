@@ -40,7 +40,7 @@ class TestPair:
         images, labels = save(tmp_path, "images.pt", tensors[0]), save(tmp_path, "labels.pt", logits)
         syn = read_pair(images, labels, blobs, logits=True, lr=None)
         assert torch.allclose(syn.labels, logits.softmax(1).float()) and syn.labels.dtype == torch.float32
-        with pytest.raises(ValueError, match="is no distribution"):
+        with pytest.raises(ValueError, match="must be a probability distribution"):
             read_pair(images, labels, blobs, logits=False, lr=None)
 
     def test_parameters_become_tensors(self, blobs, tensors, tmp_path):

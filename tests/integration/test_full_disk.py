@@ -85,7 +85,7 @@ def test_what_was_there_is_untouched(fork, tmp_path, code, left):
     assert status == 0, printed
     assert "File too large" in printed
     if code is not JOURNAL:  # which appends, and drops a cut line when it is read again
-        assert "what was there is untouched" in printed and str(folder) in printed
+        assert "any existing file is unchanged" in printed and str(folder) in printed
     assert [p.name for p in folder.iterdir()] == left, "no stray file"
 
 
@@ -103,7 +103,7 @@ def test_a_run_on_a_full_disk_says_so_and_goes_on_later(dd_bench, small, tmp_pat
             full.setattr("dd_bench.runtime.files.tempfile.mkstemp", no_space)
         done = dd_bench("run", *small("dm"))
     assert done.code == 1 and "Traceback" not in done.text
-    assert "No space left on device; what was there is untouched: " in done.text
+    assert "No space left on device; any existing file is unchanged: " in done.text
     assert not [p for p in (tmp_path / "runs").rglob(".*") if p.name != ".hydra"]
     assert not list((tmp_path / "runs").glob("records/*")) and not list((tmp_path / "runs").glob("sets/*"))
     assert dd_bench("run", *small("dm")).code == 0

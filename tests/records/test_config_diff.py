@@ -1,4 +1,4 @@
-"""A YAML file read without Hydra is what Hydra composes; conformance/test_configs.py compares every shipped file."""
+"""Reading YAML without Hydra equals Hydra's composition; conformance/test_configs.py checks every shipped file."""
 
 from functools import cache
 from types import SimpleNamespace
@@ -11,12 +11,12 @@ from dd_bench.records import config_diff
 from dd_bench.records.config_diff import shipped_config, shipped_target, shipped_yaml
 
 
-def test_a_name_without_a_file_gives_nothing():
+def test_name_without_a_file():
     for name in ("nosuch", "../config", "/etc/passwd", "mtt.yaml", "", "a" * 101, "a/", "a//b"):
         assert shipped_yaml("method", name) == shipped_config("method", name) == {}
 
 
-def test_a_choice_has_its_name_in_the_place_of_what_it_calls():
+def test_choice_replaces_target():
     mtt, ftd = shipped_config("method", "mtt"), shipped_config("method", "ftd")
     assert ftd == mtt | {"_choice_": "ftd"} | {k: ftd[k] for k in ("lr_img", "lr_teacher", "ema", "experts")}
     assert (shipped_target("method", "ftd"), shipped_yaml("method", "ftd")["_target_"]) == 2 * (
@@ -37,12 +37,12 @@ def test_a_choice_has_its_name_in_the_place_of_what_it_calls():
         ("[/other@deep.inner: one, base, override /other@_global_.other: two, _self_]", "{a: 2}"),
     ],
 )
-def test_defaults_lists_are_merged_in_hydra_s_order(tmp_path, monkeypatch, defaults, own):
+def test_defaults_lists_are_merged_in_the_order_of_hydra(tmp_path, monkeypatch, defaults, own):
     for name, text in {
         "config": "defaults: [other: one, group: base]",
-        "group/base": "{a: 1, deep: {x: [1, 2], y: 1}, plain: true}",
+        "group/base": "{a: 1, deep: {x: [1, 2], y: 1}, flag: true}",
         "group/middle": "{defaults: [base, _self_], deep: {y: 2, z: 3}, b: 6}",
-        "group/nested/base": "{only: nested, a: 0}",  # not the one that nested/top names
+        "group/nested/base": "{only: nested, a: 0}",  # not included by nested/top
         "group/nested/top": f"defaults: {defaults}\n",
         "group/top": f"defaults: {defaults}\n",
         "other/one": "{k: 1, l: 2}",
@@ -56,5 +56,5 @@ def test_defaults_lists_are_merged_in_hydra_s_order(tmp_path, monkeypatch, defau
         monkeypatch.setattr(config_diff, reader.__name__, cache(reader.__wrapped__))
     with initialize_config_dir(str(tmp_path), version_base="1.3"):
         for name in ("top", "nested/top"):
-            theirs = OmegaConf.to_container(compose("config", [f"group={name}"]).group)
-            assert config_diff.shipped_yaml("group", name) == theirs
+            expected = OmegaConf.to_container(compose("config", [f"group={name}"]).group)
+            assert config_diff.shipped_yaml("group", name) == expected

@@ -1,4 +1,4 @@
-"""Names, not Python paths, identify the parts of a run: a plug-in file can be moved and nothing is orphaned."""
+"""Parts of a run are identified by names and not by Python paths, so plug-in files can be moved."""
 
 import json
 import shutil
@@ -37,31 +37,31 @@ def config(**changes):
     } | changes
 
 
-class TestIdentified:
-    def test_names_stand_where_classes_were(self):
-        ours = config()
-        ours["teachers"]["a"]["model"]["_target_"] = json.loads(json.dumps(target_of("model", "resnet18")))
-        found = identify(ours, CHOICES)
-        assert found["method"] == {"_choice_": "ftd", "ema": 0.9, "window": {"first": 0}}
-        assert found["model"] == {"_choice_": "convnet", "width": 8}
-        assert found["teachers"]["a"] == {"model": {"_choice_": "resnet18", "norm": "x"}, "epoch": 1}
-        assert found["protocol"] == ours["protocol"] and found["ipc"] == 1
-        assert found["logger"] == {"loggers": [{"x": 1}]}
-        assert "_target_" not in json.dumps(found) and "dd_bench." not in json.dumps(found)
+class TestIdentify:
+    def test_names_replace_targets(self):
+        original = config()
+        original["teachers"]["a"]["model"]["_target_"] = json.loads(
+            json.dumps(target_of("model", "resnet18"))
+        )
+        identified = identify(original, CHOICES)
+        assert identified["method"] == {"_choice_": "ftd", "ema": 0.9, "window": {"first": 0}}
+        assert identified["model"] == {"_choice_": "convnet", "width": 8}
+        assert identified["teachers"]["a"] == {"model": {"_choice_": "resnet18", "norm": "x"}, "epoch": 1}
+        assert identified["protocol"] == original["protocol"] and identified["ipc"] == 1
+        assert identified["logger"] == {"loggers": [{"x": 1}]}
+        assert "_target_" not in json.dumps(identified) and "dd_bench." not in json.dumps(identified)
 
-    def test_a_shipped_name_stands_for_nothing_else(self):
+    def test_shipped_name_with_another_target_is_refused(self):
         with pytest.raises(
-            ValueError, match=r"method=ftd is the name of dd_bench.* Use a YAML of another name"
+            ValueError, match=r"method=ftd is the name of dd_bench.* Use a YAML file with another name"
         ):
             identify(config(method={"_target_": "dd_bench.methods.dm.DM"}), CHOICES)
 
-    def test_what_no_choice_names_is_refused(self):
-        with pytest.raises(
-            ValueError, match=r"Use a file of conf/, e\.g\. \+model@teachers\.b\.model=convnet"
-        ):
+    def test_target_without_a_choice_is_refused(self):
+        with pytest.raises(ValueError, match=r"must be chosen by .* \+model@teachers\.b\.model=convnet"):
             identify({"teachers": {"b": {"model": {"_target_": "x.Y"}}}}, CHOICES)
 
-    def test_a_plug_in_from_elsewhere_counts_by_its_source(self, tmp_path, monkeypatch):
+    def test_external_plugin_is_identified_by_its_source(self, tmp_path, monkeypatch):
         monkeypatch.syspath_prepend(tmp_path)
         keys = []
         for name, text in (
@@ -72,10 +72,10 @@ class TestIdentified:
             (tmp_path / f"plugin_{name}.py").write_text(text)
             method = {"_target_": f"plugin_{name}.Mine", "x": 1}
             keys.append(identify({"method": method}, {"method": "mine"})["method"])
-        assert keys[0] == keys[1], "moved and renamed, it is the same"
+        assert keys[0] == keys[1], "the module name does not matter"
         assert keys[0]["_source_"] != keys[2]["_source_"] and keys[0]["_choice_"] == "mine"
 
-    def test_ours_have_no_source(self):
+    def test_shipped_classes_have_no_source(self):
         from dd_bench.methods.ftd import FTD
 
         assert plugin_source(FTD) == {}
@@ -96,16 +96,16 @@ from dd_bench.leaderboards.cli import main
 from dd_bench.pipeline.compose import RunConfig, compose
 import dd_bench
 assert Path(dd_bench.__file__).is_relative_to(sys.argv[1])
-words = ["method=random", "model.width=8", f"out={sys.argv[1]}/runs", "runtime=plain"]
-run = compose(RunConfig.of(words))
+overrides = ["method=random", "model.width=8", f"out={sys.argv[1]}/runs", "runtime=plain"]
+run = compose(RunConfig.of(overrides))
 print(run.set_key(0), run.record_key([run.set_key(0)]), run.architecture.describe())
 folders = ["--entries", f"{sys.argv[1]}/entries", "--sets", f"{sys.argv[1]}/sets"]
 assert main(["add", sys.argv[2], "--no-baseline", *folders]) == 0
 """
 
 
-def test_moving_and_renaming_plug_ins_orphans_nothing(tmp_path):
-    """A method, a network, a dataset and an evaluator move: keys are the same, and a committed entry is accepted."""
+def test_moving_and_renaming_plugins_does_not_change_keys(tmp_path):
+    """After a method, network, dataset and evaluator are moved, a committed entry is still accepted."""
     from dd_bench.pipeline.compose import RunConfig, compose
 
     entry = min((ROOT / "leaderboards" / "entries" / "digits").glob("digits-random-ipc1-*.json"))
@@ -124,12 +124,12 @@ def test_moving_and_renaming_plug_ins_orphans_nothing(tmp_path):
         ("evaluators/accuracy.py", "evaluators/test_score.py", "evaluator/accuracy.yaml"),
     ):
         _move(package, old, new, package / "conf" / yaml)
-    words = [sys.executable, "-c", MOVED, str(site), str(entry)]
-    done = subprocess.run(words, capture_output=True, text=True, cwd=tmp_path)
+    command = [sys.executable, "-c", MOVED, str(site), str(entry)]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     run = compose(RunConfig.of(["method=random", "model.width=8", "runtime=plain"]))
-    here = [run.set_key(0), run.record_key([run.set_key(0)]), run.architecture.describe()]
-    assert done.stdout.splitlines()[0] == " ".join(map(str, here)) and len(here[0]) == 16
+    expected = [run.set_key(0), run.record_key([run.set_key(0)]), run.architecture.describe()]
+    assert done.stdout.splitlines()[0] == " ".join(map(str, expected)) and len(expected[0]) == 16
 
 
 def _move(package, old, new, yaml):
@@ -137,7 +137,7 @@ def _move(package, old, new, yaml):
     (package / new).parent.joinpath("__init__.py").touch()
     before, after = (p.removesuffix(".py").replace("/", ".") for p in (old, new))
     (package / old).rename(package / new)
-    for path in [*package.rglob("*.py"), yaml]:  # whoever imports it, and the one YAML that calls it
+    for path in [*package.rglob("*.py"), yaml]:  # its imports, and the `_target_` of its YAML file
         text = path.read_text()
         text = text.replace(f"dd_bench.{before}", f"dd_bench.{after}")
         if path.parent == (package / old).parent:

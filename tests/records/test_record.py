@@ -1,4 +1,4 @@
-"""The record: its arithmetic against numpy and scipy, its text, and what it refuses."""
+"""The record: statistics compared with NumPy and SciPy, serialisation, and validation."""
 
 import json
 
@@ -11,7 +11,7 @@ from dd_bench.runtime.files import MAX_DEPTH, canonical, content_key, parse_json
 
 
 def record(sets: list[list[float]], **changes) -> Record:
-    """A record with one list of networks' values for each set."""
+    """Return a record with one list of networks' values per set."""
     scores = [
         Score(metric="accuracy", value=v, set=s, network=n, seed=n)
         for s, values in enumerate(sets)
@@ -52,7 +52,7 @@ class TestSummary:
         assert (s.ci_low, s.ci_high) == pytest.approx((low, high), rel=1e-12)
 
     def test_sets_are_the_independent_units(self):
-        """Networks on one set share its luck: the interval is over set means, and both spreads are kept apart."""
+        """Networks on one set are not independent, so the interval is computed from the set means."""
         sets = [[0.5, 0.52, 0.54], [0.6, 0.63, 0.6], [0.4, 0.45, 0.41], [0.52, 0.5, 0.57]]
         s, means = record(sets).summary(), [np.mean(v) for v in sets]
         assert s.mean == pytest.approx(np.mean(means))
@@ -66,11 +66,11 @@ class TestSummary:
     def test_sets_of_unequal_size(self):
         sets = [[0.5], [0.6, 0.63, 0.7], [0.4, 0.45]]
         s = record(sets).summary()
-        assert s.mean == pytest.approx(np.mean([np.mean(v) for v in sets])), "each set counts once"
+        assert s.mean == pytest.approx(np.mean([np.mean(v) for v in sets])), "sets have equal weights"
         squares = sum(np.sum((np.array(v) - np.mean(v)) ** 2) for v in sets)
         assert s.std_networks == pytest.approx(np.sqrt(squares / 3)), "pooled over n_i - 1"
 
-    def test_one_network_has_no_spread(self):
+    def test_one_network_has_no_standard_deviation(self):
         s = record([[0.7]]).summary()
         assert (s.mean, s.std, s.std_networks, s.std_sets, s.ci_low, s.ci_high) == (
             0.7,
@@ -83,24 +83,24 @@ class TestSummary:
         s = record([[0.7], [0.8]]).summary()
         assert s.std_networks is None and s.std_sets == s.std and s.ci_low is not None
 
-    def test_the_interval_of_a_share_ends_at_zero_and_one(self):
+    def test_interval_of_a_share_is_clipped(self):
         s = record([[0.7, 0.99]]).summary()
         assert (s.ci_low, s.ci_high) == (0.0, 1.0), "Student's t with one degree of freedom is wide"
         s = record([[0.7, 0.99]], main_metric="loss").summary("accuracy")
-        assert s.ci_low < 0 and s.ci_high > 1, "nobody knows where a loss ends"
+        assert s.ci_low < 0 and s.ci_high > 1, "a record of a loss is not clipped"
 
-    def test_the_order_of_scores_does_not_matter(self):
+    def test_order_of_scores_does_not_matter(self):
         a = record([[0.1, 0.2], [0.3, 0.5]])
         assert a.model_copy(update={"scores": a.scores[::-1]}).summary() == a.summary()
 
-    def test_metrics_apart(self):
+    def test_several_metrics(self):
         r = record([[0.1, 0.2]])
         extra = [Score(metric="robust", value=0.05, set=0, network=n, seed=n) for n in range(2)]
         r = r.model_copy(update={"scores": [*r.scores, *extra]})
         assert r.metrics == ["accuracy", "robust"] and r.summary("robust").mean == 0.05
         assert r.summary().mean == pytest.approx(0.15)
 
-    def test_a_record_without_scores(self):
+    def test_record_without_scores(self):
         with pytest.raises(ValueError, match=r"\(skipped\) has no score 'accuracy'"):
             record([], status="skipped", reason="no").summary()
 
@@ -111,7 +111,7 @@ class TestText:
         assert load_record(r.save(tmp_path / "a" / "r.json")) == r
         assert load_record(tmp_path / "a" / "r.json").digest == r.digest
 
-    def test_digest_is_of_the_content(self):
+    def test_digest_depends_only_on_the_content(self):
         a = record([[0.1]], config={"x": 1, "ipc": 1})
         assert a.digest == record([[0.1]], config={"ipc": 1, "x": 1}).digest and len(a.digest) == 64
         assert a.digest != a.model_copy(update={"notes": ["x"]}).digest
@@ -121,20 +121,20 @@ class TestText:
         keys = list(json.loads(text))
         assert keys == sorted(keys) and text.endswith("}\n") and text == record([[0.1]]).text()
 
-    def test_nan_is_no_value(self):
+    def test_nan_is_refused(self):
         with pytest.raises(ValueError, match="finite"):
             record([[float("nan")]])
         with pytest.raises(ValueError, match="JSON"):
             canonical({"lr": float("inf")})
 
 
-class TestRefused:
+class TestInvalidRecords:
     @pytest.fixture
     def path(self, tmp_path):
         return record([[0.1, 0.2]]).save(tmp_path / "r.json")
 
     @pytest.mark.parametrize(
-        ("change", "told"),
+        ("change", "message"),
         [
             ({"surprise": 1}, "surprise"),
             ({"published": 0.9}, "published"),
@@ -147,102 +147,102 @@ class TestRefused:
             ({"scores": [{"metric": "a", "value": 0.5, "set": 0, "network": 0, "seed": 0, "x": 1}]}, "x"),
             ({"protocol": {"name": "quick"}}, "version"),
             ({"code": None}, "code"),
-            ({"schema_version": 99}, "schema_version=99, this version reads 2"),
-            ({"schema_version": None}, "schema_version=None"),
+            ({"schema_version": 99}, "schema_version must be 2, got 99"),
+            ({"schema_version": None}, "schema_version must be 2, got None"),
         ],
     )
-    def test_tampered(self, path, change, told):
+    def test_invalid_fields(self, path, change, message):
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
-        with pytest.raises(ValueError, match=f"{path}.*(\n.*)*{told}"):
+        with pytest.raises(ValueError, match=f"{path}.*(\n.*)*{message}"):
             load_record(path)
 
-    def test_a_field_less(self, path):
+    def test_missing_fields(self, path):
         for field in ("method", "scores", "code", "real_digest", "config"):
             data = json.loads(path.read_text())
             del data[field]
-            (path.parent / "less.json").write_text(json.dumps(data))
+            (path.parent / "incomplete.json").write_text(json.dumps(data))
             if field == "scores":
-                assert load_record(path.parent / "less.json").scores == []
+                assert load_record(path.parent / "incomplete.json").scores == []
             else:
                 with pytest.raises(ValueError, match=f"{field}\n.*[Ff]ield required"):
-                    load_record(path.parent / "less.json")
+                    load_record(path.parent / "incomplete.json")
 
     @pytest.mark.parametrize(
         "content", [b"", b"{", b"[]", b"5", b"null", b"\xff\xfe", b'{"schema_version": 2}']
     )
-    def test_no_record(self, path, content):
+    def test_other_content(self, path, content):
         path.write_bytes(content)
         with pytest.raises(ValueError, match=str(path)):
             load_record(path)
         with pytest.raises(ValueError, match="is not a record"):
-            load_record(path.parent / "nowhere.json")
+            load_record(path.parent / "missing.json")
 
-    def test_a_cut_record(self, path):
+    def test_truncated_record(self, path):
         data = path.read_bytes()
-        for keep in range(0, len(data) - 2, 97):
-            path.write_bytes(data[:keep])
+        for length in range(0, len(data) - 2, 97):
+            path.write_bytes(data[:length])
             with pytest.raises(ValueError, match="is not a record"):
                 load_record(path)
 
 
 class TestWriteAtomic:
-    def test_new_and_old(self, tmp_path):
+    def test_file_is_replaced(self, tmp_path):
         path = tmp_path / "deep" / "file"
         write_atomic(path, b"old")
         write_atomic(path, b"new")
         assert path.read_bytes() == b"new" and len(list(path.parent.iterdir())) == 1
-        assert path.stat().st_mode & 0o777 == 0o644, "others may read it; a temporary file is private"
+        assert path.stat().st_mode & 0o777 == 0o644, "readable by others, unlike a temporary file"
 
     @pytest.mark.parametrize("step", ["fsync", "fdopen", "mkstemp", "replace", "chmod"])
     @pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt()], ids=type)
-    def test_whatever_fails_leaves_the_old_file_alone(self, tmp_path, monkeypatch, step, error):
+    def test_failure_does_not_change_the_old_file(self, tmp_path, monkeypatch, step, error):
         write_atomic(tmp_path / "file", b"old")
 
         def fails(*_, **__):
             raise error
 
-        where = {"mkstemp": "tempfile.mkstemp", "replace": "Path.replace", "chmod": "Path.chmod"}
-        monkeypatch.setattr(f"dd_bench.runtime.files.{where.get(step, f'os.{step}')}", fails)
+        targets = {"mkstemp": "tempfile.mkstemp", "replace": "Path.replace", "chmod": "Path.chmod"}
+        monkeypatch.setattr(f"dd_bench.runtime.files.{targets.get(step, f'os.{step}')}", fails)
         with pytest.raises(type(error)) as raised:
             write_atomic(tmp_path / "file", b"new")
         monkeypatch.undo()
         assert (tmp_path / "file").read_bytes() == b"old" and len(list(tmp_path.iterdir())) == 1
         if isinstance(error, OSError):
-            assert "what was there is untouched" in str(raised.value) and "file" in str(raised.value)
+            assert "any existing file is unchanged" in str(raised.value) and "file" in str(raised.value)
 
 
 def test_content_keys():
     assert content_key({"b": 1, "a": [1, 2]}) == content_key({"a": [1, 2], "b": 1})
     assert content_key({"a": [1, 2]}) != content_key({"a": [2, 1]}) and len(content_key({})) == 16
-    # Held by value: a key that changes makes every stored set and record unfindable.
+    # a changed key would make all stored sets and records unreachable
     assert content_key({"a": 1, "numbers": 1}) == "3d497bd9b964de9d"
 
 
 class TestUnits:
-    """Networks that share more than their set, and metrics that are no shares."""
+    """Networks that are not independent, and metrics that are differences."""
 
-    def test_networks_of_a_unit_are_one_value(self):
+    def test_networks_with_the_same_unit_count_once(self):
         values = {0: (0.5, 0.7), 1: (0.6, 0.8), 2: (0.1, 0.3)}
         scores = [
             Score(metric="accuracy", value=v, set=0, network=2 * unit + i, seed=i, unit=unit)
             for unit, pair in values.items()
             for i, v in enumerate(pair)
         ]
-        made = record([], scores=scores)
-        assert made.sample() == pytest.approx([0.6, 0.7, 0.2])
-        s = made.summary()
+        r = record([], scores=scores)
+        assert r.sample() == pytest.approx([0.6, 0.7, 0.2])
+        s = r.summary()
         assert s.num_networks == 6 and (s.ci_low, s.ci_high) == pytest.approx((0.0, 1.0)), (
-            "three values, far apart"
+            "three values with a large variance"
         )
 
-    def test_records_without_units_keep_their_text(self):
-        plain = record([], scores=[Score(metric="accuracy", value=0.5, set=0, network=0, seed=1)])
-        assert "unit" not in plain.text()
-        assert Record.model_validate_json(plain.text()) == plain
-        shared = record([], scores=[Score(metric="accuracy", value=0.5, set=0, network=0, seed=1, unit=3)])
-        assert Record.model_validate_json(shared.text()) == shared
+    def test_text_without_units_has_no_unit_field(self):
+        without = record([], scores=[Score(metric="accuracy", value=0.5, set=0, network=0, seed=1)])
+        assert "unit" not in without.text()
+        assert Record.model_validate_json(without.text()) == without
+        with_unit = record([], scores=[Score(metric="accuracy", value=0.5, set=0, network=0, seed=1, unit=3)])
+        assert Record.model_validate_json(with_unit.text()) == with_unit
 
-    def test_a_difference_of_shares_may_be_negative(self):
+    def test_interval_of_a_difference_is_not_clipped(self):
         scores = [
             Score(metric=m, value=v, set=0, network=i, seed=i)
             for m, values in (("accuracy", (0.9, 0.9, 0.9)), ("forgetting", (-0.02, -0.01, 0.0)))
@@ -252,7 +252,7 @@ class TestUnits:
         assert s.ci_low < s.mean < 0 < s.ci_high
 
 
-class TestStrangersJson:
+class TestUntrustedJson:
     def test_depth(self):
         for opening, closing in (("[", "]"), ('{"a":', "}")):
             deepest = opening * MAX_DEPTH + "1" + closing * MAX_DEPTH
@@ -262,11 +262,11 @@ class TestStrangersJson:
                     parse_json(deeper.encode())
         assert parse_json(b'"[[[["') == "[[[["
 
-    def test_half_a_surrogate_pair_is_no_text(self):
+    def test_unpaired_surrogates_are_refused(self):
         assert parse_json(b'"\\ud83d\\ude00 \\u00e9"') == "\U0001f600 \u00e9"
         for text in (b'"\\ud83d"', b'"\\uDE00\\ud83d"', b'{"\\udfff": 1}', b'"\xed\xa0\xbd"', b'"\xff"'):
             with pytest.raises(ValueError):
                 parse_json(text)
 
-    def test_a_mark_of_the_byte_order_is_read_over(self):
+    def test_byte_order_mark_is_ignored(self):
         assert parse_json("\ufeff[1]".encode()) == parse_json("[1]".encode("utf-16")) == [1]

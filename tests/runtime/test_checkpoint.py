@@ -1,4 +1,4 @@
-"""Checkpoints: what comes back is what went in, bit for bit, and what cannot be used says so."""
+"""Checkpoints: saving and restoring is bitwise exact, and unusable files raise errors."""
 
 import json
 
@@ -27,7 +27,7 @@ def descend(images, optimizer, steps, scheduler=None):
 
 OPTIMIZERS = {
     "sgd": lambda p: torch.optim.SGD(p, 0.01, momentum=0.5),
-    "sgd, nothing to carry": lambda p: torch.optim.SGD(p, 0.01),
+    "sgd, no state": lambda p: torch.optim.SGD(p, 0.01),
     "adamw": lambda p: torch.optim.AdamW(p, 0.1, weight_decay=0.1),
     "adam, fused": lambda p: torch.optim.Adam(p, 0.1, fused=True),
 }
@@ -41,29 +41,29 @@ SCHEDULERS = {
 
 @pytest.mark.parametrize("optimizer", OPTIMIZERS)
 @pytest.mark.parametrize("scheduler", SCHEDULERS)
-def test_going_on_from_a_checkpoint_is_bitwise_the_same(tmp_path, optimizer, scheduler):
+def test_resuming_is_bitwise_exact(tmp_path, optimizer, scheduler):
     def fresh():
         images = torch.arange(6.0).view(2, 3).requires_grad_()
-        by = OPTIMIZERS[optimizer]([images])
-        state = {"images": images, "optimizer": by}
-        plan = SCHEDULERS[scheduler](by)
-        return state | ({} if plan is None else {"scheduler": plan}), plan
+        opt = OPTIMIZERS[optimizer]([images])
+        state = {"images": images, "optimizer": opt}
+        schedule = SCHEDULERS[scheduler](opt)
+        return state | ({} if schedule is None else {"scheduler": schedule}), schedule
 
-    whole, plan = fresh()
-    descend(whole["images"], whole["optimizer"], 9, plan)
+    reference, schedule = fresh()
+    descend(reference["images"], reference["optimizer"], 9, schedule)
 
-    first, plan = fresh()
-    descend(first["images"], first["optimizer"], 4, plan)
+    first, schedule = fresh()
+    descend(first["images"], first["optimizer"], 4, schedule)
     save(tmp_path / "c", 4, 1.5, first)
-    second, plan = fresh()
+    second, schedule = fresh()
     assert restore(tmp_path / "c", second) == (4, 1.5)
     assert torch.equal(second["images"], first["images"])
-    descend(second["images"], second["optimizer"], 5, plan)
-    assert torch.equal(second["images"], whole["images"])
-    assert second["optimizer"].param_groups[0]["lr"] == whole["optimizer"].param_groups[0]["lr"]
+    descend(second["images"], second["optimizer"], 5, schedule)
+    assert torch.equal(second["images"], reference["images"])
+    assert second["optimizer"].param_groups[0]["lr"] == reference["optimizer"].param_groups[0]["lr"]
 
 
-def test_a_module_with_buffers_and_tied_weights(tmp_path):
+def test_module_with_buffers_and_tied_weights(tmp_path):
     class Tied(nn.Module):
         def __init__(self):
             super().__init__()
@@ -92,22 +92,22 @@ def test_a_module_with_buffers_and_tied_weights(tmp_path):
     ],
     ids=lambda t: f"{t.dtype}{tuple(t.shape)}{t.stride()}",
 )
-def test_tensors_of_every_kind(tmp_path, value):
+def test_dtypes_and_memory_layouts(tmp_path, value):
     save(tmp_path / "c", 0, 0.0, {"x": value})
-    back = torch.zeros_like(value)
-    restore(tmp_path / "c", {"x": back})
-    assert torch.equal(back, value) and back.stride() == torch.zeros_like(value).stride()
+    restored = torch.zeros_like(value)
+    restore(tmp_path / "c", {"x": restored})
+    assert torch.equal(restored, value) and restored.stride() == torch.zeros_like(value).stride()
 
 
 def test_views_of_one_tensor(tmp_path):
-    whole = torch.arange(6.0)
-    save(tmp_path / "c", 0, 0.0, {"a": whole[:3], "b": whole[3:], "c": whole})
-    back = {k: torch.zeros(n) for k, n in (("a", 3), ("b", 3), ("c", 6))}
-    restore(tmp_path / "c", back)
-    assert torch.equal(back["c"], whole) and torch.equal(back["b"], whole[3:])
+    base = torch.arange(6.0)
+    save(tmp_path / "c", 0, 0.0, {"a": base[:3], "b": base[3:], "c": base})
+    restored = {k: torch.zeros(n) for k, n in (("a", 3), ("b", 3), ("c", 6))}
+    restore(tmp_path / "c", restored)
+    assert torch.equal(restored["c"], base) and torch.equal(restored["b"], base[3:])
 
 
-def test_no_checkpoint_means_the_beginning(tmp_path):
+def test_missing_checkpoint_starts_at_zero(tmp_path):
     x = torch.ones(2)
     assert restore(tmp_path / "none", {"x": x}) == (0, 0.0) and x.sum() == 2
 
@@ -122,7 +122,7 @@ def test_only_tensors_and_json_are_stored(tmp_path):
 
 
 class TestUnusable:
-    """Each says which file it is and how to start anew."""
+    """Every error names the file and contains the command to start from scratch."""
 
     @pytest.fixture
     def path(self, tmp_path):
@@ -130,13 +130,13 @@ class TestUnusable:
         return tmp_path / "c.safetensors"
 
     @pytest.mark.parametrize("keep", [0, 5, 60, -1])
-    def test_cut(self, path, keep):
+    def test_truncated_file(self, path, keep):
         path.write_bytes(path.read_bytes()[:keep])
         with pytest.raises(CheckpointError, match=rf"checkpoint {path} is damaged.*rm {path}"):
             restore(path, {"images": torch.zeros(4, 3)})
 
-    def test_overwritten(self, path):
-        path.write_bytes(b"not a checkpoint at all, and quite long for one")
+    def test_other_content(self, path):
+        path.write_bytes(b"text that is longer than the header of a checkpoint")
         with pytest.raises(CheckpointError, match="damaged"):
             restore(path, {"images": torch.zeros(4, 3)})
 
@@ -148,42 +148,42 @@ class TestUnusable:
 
     def test_other_names(self, path):
         with pytest.raises(
-            CheckpointError, match=r"holds \['images'\], the method carries \['images', 'optimizer'\]"
+            CheckpointError, match=r"must contain \['images', 'optimizer'\], got \['images'\]"
         ):
             x = torch.zeros(4, 3, requires_grad=True)
             restore(path, {"images": x, "optimizer": torch.optim.SGD([x], 0.1)})
 
     @pytest.mark.parametrize("other", [torch.zeros(2, 3), torch.zeros(1, 4, 3), torch.zeros(4, 3).double()])
     def test_other_shape_or_dtype(self, path, other):
-        """Not even one that would broadcast."""
+        """Shapes that would broadcast are refused too."""
         with pytest.raises(
-            CheckpointError, match=r"wanted torch.float\d\d \(.*it holds torch.float32 \(4, 3\).*rm "
+            CheckpointError, match=r"expected torch.float\d\d \(.*got torch.float32 \(4, 3\).*rm "
         ):
             restore(path, {"images": other})
         save(path, 1, 0.0, {"images": torch.ones(1, 3)})
         with pytest.raises(
-            CheckpointError, match=r"wanted torch.float32 \(4, 3\), it holds torch.float32 \(1, 3\)"
+            CheckpointError, match=r"expected torch.float32 \(4, 3\), got torch.float32 \(1, 3\)"
         ):
             restore(path, {"images": torch.zeros(4, 3)})
 
     def test_other_optimiser(self, path):
         x, y = torch.zeros(2, requires_grad=True), torch.zeros(2, requires_grad=True)
         save(path, 1, 0.0, {"optimizer": torch.optim.SGD([x], 0.1)})
-        with pytest.raises(CheckpointError, match="'optimizer' of checkpoint"):
+        with pytest.raises(CheckpointError, match="'optimizer' in checkpoint"):
             restore(path, {"optimizer": torch.optim.SGD([x, y], 0.1)})
 
     def test_other_network(self, path):
         save(path, 1, 0.0, {"net": nn.Linear(2, 2)})
-        with pytest.raises(CheckpointError, match="'net' of checkpoint"):
+        with pytest.raises(CheckpointError, match="'net' in checkpoint"):
             restore(path, {"net": nn.Linear(3, 2)})
 
-    def test_a_tensor_where_an_optimiser_was(self, path):
+    def test_optimiser_in_place_of_a_tensor(self, path):
         save(path, 1, 0.0, {"images": torch.optim.SGD([torch.zeros(1)], 0.1)})
         with pytest.raises(CheckpointError, match="no tensor"):
             restore(path, {"images": torch.zeros(1)})
 
 
-def test_a_save_that_fails_leaves_the_previous_one(tmp_path, monkeypatch):
+def test_failed_save_does_not_change_the_previous_checkpoint(tmp_path, monkeypatch):
     save(tmp_path / "c", 1, 0.0, {"x": torch.ones(3)})
     monkeypatch.setattr("os.fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
     with pytest.raises(OSError, match="No space left"):
@@ -193,7 +193,7 @@ def test_a_save_that_fails_leaves_the_previous_one(tmp_path, monkeypatch):
     assert [p.name for p in tmp_path.iterdir()] == ["c"]
 
 
-def test_tensors_of():
+def test_tensors_in():
     x = torch.zeros(2, requires_grad=True)
     optimizer = torch.optim.SGD([x], 0.1, momentum=0.9)
     x.sum().backward()
@@ -204,25 +204,25 @@ def test_tensors_of():
     }
 
 
-class TestSpent:
-    """What a checkpoint has cost, without what it holds."""
+class TestSavedProgress:
+    """Steps and seconds of a checkpoint."""
 
     def test_steps_and_seconds(self, tmp_path):
         save(tmp_path / "c", 7, 1.25, {"x": torch.ones(3)})
         assert saved_progress(tmp_path / "c") == (7, 1.25)
         save(tmp_path / "c", 8, 0.1 + 0.2, {"x": torch.ones(3)})
-        assert saved_progress(tmp_path / "c") == (8, 0.1 + 0.2), "to the last bit"
+        assert saved_progress(tmp_path / "c") == (8, 0.1 + 0.2), "exact"
 
-    def test_nothing(self, tmp_path):
+    def test_missing_file(self, tmp_path):
         assert saved_progress(tmp_path / "none") == (0, 0.0) == saved_progress(tmp_path)
 
     @pytest.mark.parametrize("keep", [0, 5, 60, -1])
-    def test_of_one_that_restore_refuses(self, tmp_path, keep):
+    def test_truncated_file(self, tmp_path, keep):
         save(tmp_path / "c", 7, 1.25, {"x": torch.ones(3)})
         (tmp_path / "c").write_bytes((tmp_path / "c").read_bytes()[:keep])
         assert saved_progress(tmp_path / "c") == (0, 0.0)
 
     @pytest.mark.parametrize("header", [None, {}, {"step": "1"}, {"step": "x", "seconds": "1"}])
-    def test_of_another_file(self, tmp_path, header):
+    def test_other_file(self, tmp_path, header):
         save_file({"x": torch.ones(3)}, tmp_path / "c", metadata=header)
         assert saved_progress(tmp_path / "c") == (0, 0.0)

@@ -1,4 +1,4 @@
-"""Several processes that train one network, on the CPU: the same weights as one process, up to rounding."""
+"""Data-parallel training on the CPU gives the weights of one process, up to rounding."""
 
 import os
 import subprocess
@@ -37,20 +37,11 @@ EXPERTS = [
 ]
 
 
-def run(out, words, processes):
-    module = ["-m", "dd_bench", *words, f"out={out}"]
-    how = [sys.executable, *module]
-    if processes > 1:
-        how = [
-            sys.executable,
-            "-m",
-            "torch.distributed.run",
-            "--standalone",
-            f"--nproc_per_node={processes}",
-            *module,
-        ]
-    done = subprocess.run(how, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
-    return done
+def run(out, arguments, processes):
+    module = ["-m", "dd_bench", *arguments, f"out={out}"]
+    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc_per_node={processes}"]
+    command = [sys.executable, *(launcher if processes > 1 else []), *module]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
 def weights(out, pattern):
@@ -58,29 +49,29 @@ def weights(out, pattern):
     return load_file(path)
 
 
-def compared(tmp_path, words, pattern):
-    """The weights of one process and of two, under one name in the cache."""
+def weights_of_one_and_two(tmp_path, arguments, pattern):
+    """Return the weights from one and from two processes, which must have the same name in the cache."""
     for processes in (1, 2):
-        done = run(tmp_path / str(processes), words, processes)
+        done = run(tmp_path / str(processes), arguments, processes)
         assert done.returncode == 0, done.stdout + done.stderr
-        assert done.stdout.count("prepared:") == 1, "the first process alone tells of it"
+        assert done.stdout.count("prepared:") == 1, "only the first process prints it"
     one, two = ({p.relative_to(tmp_path / n) for p in (tmp_path / n / "cache").rglob("*")} for n in "12")
-    assert one == two, "names, and nothing is left behind"
+    assert one == two, "the same names and no temporary files"
     return weights(tmp_path / "1", pattern), weights(tmp_path / "2", pattern)
 
 
-def test_parts_of_a_batch(monkeypatch):
+def test_local_part_of_a_batch(monkeypatch):
     monkeypatch.setattr("dd_bench.runtime.distributed.world_size", lambda: 3)
     monkeypatch.setattr("dd_bench.runtime.distributed.rank", lambda: 1)
     x, y = torch.arange(7), torch.arange(14).view(7, 2)
-    keep = torch.tensor(0.5)
-    mine, (labels, kept) = local_part((x, (y, keep)), 7)
-    assert mine.tolist() == [1, 4] and labels.tolist() == [[2, 3], [8, 9]] and kept is keep
+    scalar = torch.tensor(0.5)
+    images, (labels, same) = local_part((x, (y, scalar)), 7)
+    assert images.tolist() == [1, 4] and labels.tolist() == [[2, 3], [8, 9]] and same is scalar
     assert sum(loss_weight(len(range(r, 7, 3)), 7) for r in range(3)) == pytest.approx(3)
 
 
-def test_parts_of_views_are_those_of_whole_batches():
-    """Each image's view is drawn by its own numbers, so that parts are the rows of whole batches."""
+def test_local_views_are_rows_of_the_full_batch():
+    """The view of each image has its own random numbers, so local parts are rows of full batches."""
     recipe = ViewRecipe(patches=1, pad=2, scale=(0.5, 1.0), flip=True, mix="none", alpha=1.0)
     images = torch.rand(11, 1, 8, 8)
     views = Views(recipe, 11, seed=0, batch_size=4, flip_allowed=True)
@@ -89,13 +80,13 @@ def test_parts_of_views_are_those_of_whole_batches():
         parts = [show(images[i]).x for i, show in views.batches(0, images.device, (r, 2))]
         assert all(torch.equal(p, w[r::2]) for p, w in zip(parts, whole, strict=True))
     few = [len(i) for i, _ in views.batches(0, images.device, (3, 4))]
-    assert few == [1, 1, 1], "of a batch with fewer images than processes the first one is shown"
+    assert few == [1, 1, 1], "a process without images of its own gets the first image of the batch"
 
 
 @pytest.mark.slow
-def test_a_teacher_of_two_processes(tmp_path):
-    """Ten epochs of five batches, the last of which is of an odd number of images; views without mixing."""
-    one, two = compared(tmp_path, TEACHER, "squeeze-*/network.safetensors")
+def test_teacher_trained_by_two_processes(tmp_path):
+    """Ten epochs of five batches, where the last batch has an odd number of images; views without mixing."""
+    one, two = weights_of_one_and_two(tmp_path, TEACHER, "squeeze-*/network.safetensors")
     for name, value in one.items():
         assert torch.allclose(value, two[name], rtol=0, atol=2e-3), name
     distance = sum((one[n] - two[n]).square().sum() for n in one) ** 0.5
@@ -104,8 +95,8 @@ def test_a_teacher_of_two_processes(tmp_path):
 
 
 @pytest.mark.slow
-def test_experts_of_two_processes(tmp_path):
-    one, two = compared(tmp_path, EXPERTS, "experts-*/experts.safetensors")
+def test_experts_trained_by_two_processes(tmp_path):
+    one, two = weights_of_one_and_two(tmp_path, EXPERTS, "experts-*/experts.safetensors")
     (name,) = one
     a, b = one[name].float(), two[name].float()
     assert torch.equal(a[:, 0], b[:, 0]), "the initialisation"
@@ -114,8 +105,10 @@ def test_experts_of_two_processes(tmp_path):
 
 
 @pytest.mark.slow
-def test_what_several_processes_cannot(tmp_path):
-    done = run(tmp_path, [w for w in TEACHER if "norm=" not in w], 2)
-    assert done.returncode != 0 and "a network with BatchNorm needs CUDA" in done.stderr + done.stdout
+def test_unsupported_runs_of_several_processes(tmp_path):
+    done = run(tmp_path, [a for a in TEACHER if "norm=" not in a], 2)
+    assert (
+        done.returncode != 0 and "BatchNorm in several processes requires CUDA" in done.stderr + done.stdout
+    )
     done = run(tmp_path, ["run", *TEACHER[1:]], 2)
     assert done.returncode != 0 and "only prepare runs under torchrun" in done.stderr + done.stdout

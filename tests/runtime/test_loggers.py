@@ -1,4 +1,4 @@
-"""Loggers: log.jsonl by default, Weights & Biases beside it, without a network."""
+"""Loggers: log.jsonl, and Weights & Biases without a network connection."""
 
 import json
 from unittest.mock import create_autospec
@@ -13,9 +13,9 @@ def rows(path):
 
 
 class TestJsonl:
-    def test_a_line_a_step(self, tmp_path):
+    def test_one_line_per_step(self, tmp_path):
         logger = Jsonl(tmp_path / "deep" / "log.jsonl")
-        assert not (tmp_path / "deep").exists(), "nothing is made before there is something to say"
+        assert not (tmp_path / "deep").exists(), "no file is created before the first line"
         logger.log("distill", 0, {"loss": 0.1, "lr": 1e-9})
         logger.log("distill", 1, {"loss": float("nan"), "grad": float("inf")})
         assert rows(tmp_path / "deep" / "log.jsonl") == [
@@ -23,7 +23,7 @@ class TestJsonl:
             {"loop": "distill", "step": 1, "loss": "nan", "grad": "inf"},
         ]
 
-    def test_resume_drops_what_is_written_again(self, tmp_path):
+    def test_resume_deletes_the_steps_that_are_repeated(self, tmp_path):
         logger = Jsonl(tmp_path / "log.jsonl")
         logger.resume("distill", 0)
         for loop in ("squeeze", "recover"):
@@ -38,7 +38,7 @@ class TestJsonl:
         ]
 
     @pytest.mark.parametrize("tail", ['{"loop": "distill", "st', "nonsense", "[1]", '{"step": 1}', "\n"])
-    def test_a_broken_tail_is_dropped(self, tmp_path, tail):
+    def test_resume_deletes_an_invalid_last_line(self, tmp_path, tail):
         path = tmp_path / "log.jsonl"
         Jsonl(path).log("distill", 0, {"loss": 1.0})
         with path.open("a") as file:
@@ -47,7 +47,7 @@ class TestJsonl:
         Jsonl(path).log("distill", 1, {"loss": 2.0})
         assert [r["step"] for r in rows(path)] == [0, 1]
 
-    def test_a_missing_end_of_line_does_not_cost_two(self, tmp_path):
+    def test_resume_after_a_missing_final_newline(self, tmp_path):
         path = tmp_path / "log.jsonl"
         Jsonl(path).log("distill", 0, {"loss": 1.0})
         path.write_text(path.read_text().rstrip("\n"))
@@ -56,7 +56,7 @@ class TestJsonl:
         assert [r["step"] for r in rows(path)] == [0, 1]
 
 
-def test_several_pass_everything_on():
+def test_multi_logger_forwards_every_call():
     calls = []
 
     class Spy(Logger):
@@ -81,8 +81,8 @@ def test_several_pass_everything_on():
     assert [c[0] for c in calls[::2]] == ["open", "resume", "log", "close"]
 
 
-def test_wandb_outside_a_run_is_silent():
-    """`dd-bench evaluate` has no run to log to."""
+def test_wandb_does_nothing_outside_a_run():
+    """`dd-bench evaluate` does not open a run."""
     logger = Wandb(project="p", entity=None, mode="offline", tags=[])
     logger.resume("distill", 0)
     logger.log("distill", 0, {"loss": 1.0})
@@ -91,10 +91,10 @@ def test_wandb_outside_a_run_is_silent():
 
 @pytest.fixture
 def no_network(monkeypatch, tmp_path):
-    """Any connection but to this machine fails, as it does without a network."""
+    """All connections to other hosts fail, as without a network."""
     import socket
 
-    plain = socket.socket.connect
+    original = socket.socket.connect
 
     def connect(self, address):
         if self.family in (socket.AF_INET, socket.AF_INET6) and address[0] not in (
@@ -103,7 +103,7 @@ def no_network(monkeypatch, tmp_path):
             "localhost",
         ):
             raise OSError(101, "Network is unreachable")
-        return plain(self, address)
+        return original(self, address)
 
     monkeypatch.setattr(socket.socket, "connect", connect)
     for name, value in (("CONFIG_DIR", "config"), ("CACHE_DIR", "cache"), ("DATA_DIR", "data")):
@@ -111,9 +111,9 @@ def no_network(monkeypatch, tmp_path):
     monkeypatch.setenv("WANDB_SILENT", "true")
 
 
-@pytest.mark.filterwarnings("ignore")  # of wandb's own
-def test_wandb_takes_our_calls(tmp_path, monkeypatch):
-    """Checked against the signatures of the installed release: one has dropped an argument before."""
+@pytest.mark.filterwarnings("ignore")  # wandb's own warnings
+def test_calls_match_the_signatures_of_wandb(tmp_path, monkeypatch):
+    """The installed release is checked, because an earlier one removed an argument."""
     import wandb
 
     run = create_autospec(wandb.Run, instance=True)
@@ -133,17 +133,15 @@ def test_wandb_takes_our_calls(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.filterwarnings("ignore")  # of wandb's own
+@pytest.mark.filterwarnings("ignore")  # wandb's own warnings
 def test_wandb_offline(dd_bench, small, tmp_path, no_network):
-    """A run of a method, logged and resumed without an account and without a network."""
+    """A run of a method is logged without an account or a network."""
     done = dd_bench("run", *small("dm", "logger=wandb", "log_every=1"))
     assert done.code == 0, done.text
-    (written,) = (tmp_path / "runs" / "work").rglob("run-*.wandb")
-    data = written.read_bytes()
+    (file,) = (tmp_path / "runs" / "work").rglob("run-*.wandb")
+    data = file.read_bytes()
     for text in (b"distill/loss", b"distill/step", b"dd-bench"):
         assert text in data, text
-    work = written.parents[2]
-    assert [r["step"] for r in rows(work / "log.jsonl")] == [0, 1, 2], "log.jsonl is there all the same"
-    assert work.name in written.name, (
-        "the run is named by the content key, so that a resumed run goes on with it"
-    )
+    work = file.parents[2]
+    assert [r["step"] for r in rows(work / "log.jsonl")] == [0, 1, 2], "log.jsonl is also written"
+    assert work.name in file.name, "the run id is the content key, so a resumed run continues it"

@@ -1,4 +1,4 @@
-"""A run's memory does not grow with its length, though freed memory is kept in the process."""
+"""The memory of a run does not grow with its length, although freed memory is retained."""
 
 import sys
 
@@ -33,10 +33,10 @@ print(peaks[259] - peaks[60])
 
 
 @pytest.mark.slow
-def test_two_hundred_more_steps_add_nothing(tmp_path):
+def test_memory_does_not_grow_in_200_steps(tmp_path):
     import subprocess
 
     done = subprocess.run(
         [sys.executable, "-c", LOOP], capture_output=True, text=True, cwd=tmp_path, check=True
     )
-    assert int(done.stdout) < 4 * 2**20, f"{int(done.stdout):,} bytes in 200 steps"  # a step's work is 20 MiB
+    assert int(done.stdout) < 4 * 2**20, f"{int(done.stdout):,} bytes in 200 steps"  # a step uses 20 MiB

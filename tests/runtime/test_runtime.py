@@ -1,4 +1,4 @@
-"""How to compute: `auto` is decided by the machine alone, and what cannot be is refused."""
+"""The runtime: `auto` is resolved from the machine, and invalid settings are refused."""
 
 from dataclasses import replace
 
@@ -16,11 +16,11 @@ from dd_bench.training.recipe import parse
 
 @pytest.fixture
 def config():
-    plain = {
+    defaults = {
         "device": "cpu", "precision": "auto", "compile": "auto", "compile_after": 100, "workers": "auto",
         "spread_after": 50, "threads": 1, "deterministic": False,
     }  # fmt: skip
-    return lambda **values: parse(RuntimeConfig, {**plain, **values}, "runtime")
+    return lambda **values: parse(RuntimeConfig, {**defaults, **values}, "runtime")
 
 
 def test_auto_on_a_cpu(config, monkeypatch):
@@ -34,10 +34,10 @@ def test_auto_on_a_cpu(config, monkeypatch):
     assert not r.in_float32().autocast and replace(r.in_float32(), autocast=r.autocast) == r
 
 
-def test_auto_compiles_only_where_there_is_a_compiler(config, monkeypatch):
+def test_auto_compiles_only_with_a_compiler(config, monkeypatch):
     monkeypatch.setattr("dd_bench.runtime.runtime.shutil.which", lambda _: None)
     assert resolve(config()).compile_after is None
-    with pytest.raises(ValueError, match=r"needs a C\+\+ compiler"):
+    with pytest.raises(ValueError, match=r"requires a C\+\+ compiler"):
         resolve(config(compile="always"))
     monkeypatch.setattr("dd_bench.runtime.runtime.shutil.which", lambda name: name)
     assert resolve(config()).compile_after == 100
@@ -45,7 +45,7 @@ def test_auto_compiles_only_where_there_is_a_compiler(config, monkeypatch):
     assert resolve(config(compile="never")).compile_after is None
 
 
-def test_threads_and_determinism_are_of_this_job_alone(config, monkeypatch):
+def test_threads_and_determinism_are_reset_for_each_job(config, monkeypatch):
     monkeypatch.setattr(runtime, "_THREADS", 2)
     resolve(config(threads=1, deterministic=True))
     assert torch.get_num_threads() == 1 and torch.are_deterministic_algorithms_enabled()
@@ -55,9 +55,9 @@ def test_threads_and_determinism_are_of_this_job_alone(config, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ("values", "told"),
+    ("values", "message"),
     [
-        ({"device": "gpu"}, "runtime.device='gpu' is none of auto, cpu, cuda"),
+        ({"device": "gpu"}, "runtime.device must be auto, cpu, cuda, cuda:1, ..., got 'gpu'"),
         ({"device": "cuda:99"}, "CUDA device"),
         (
             {"workers": 0},
@@ -70,12 +70,12 @@ def test_threads_and_determinism_are_of_this_job_alone(config, monkeypatch):
         ({"spread_after": None}, "runtime.spread_after=None"),
     ],
 )
-def test_what_cannot_be(config, values, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_values(config, values, message):
+    with pytest.raises(ValueError, match=message):
         resolve(config(**values))
 
 
-def test_a_key_that_is_missing(config):
+def test_missing_key(config):
     with pytest.raises(ValueError, match=r"runtime\.device=.*Field required"):
         parse(RuntimeConfig, {}, "runtime")
 
@@ -84,7 +84,7 @@ def test_describe(config):
     assert "cores" in runtime.cpu_name() and "worker" in resolve(config()).describe()
 
 
-def test_stages_add_up():
+def test_seconds_and_memory_by_stage():
     stages = provenance.Stages(torch.device("cpu"))
     with stages.measure("distill"):
         block = torch.ones(30 * 2**20)  # 120 MiB
@@ -116,27 +116,27 @@ def test_code_and_versions():
         ),
     ],
 )
-def test_a_choice_is_named_with_what_was_changed(group, values, name):
+def test_description_contains_changed_values(group, values, name):
     assert describe(group, name.partition("(")[0], values) == name
 
 
-def test_a_protocol_of_another_package_has_its_own_name():
+def test_description_of_a_protocol_of_another_package():
     assert describe("protocol", "theirs-1", {"recipe": {"epochs": 9}}) == "theirs-1"
 
 
-def test_every_shipped_choice_is_named_by_its_name_alone():
+def test_description_of_shipped_choices_is_their_name():
     for group in ("model", "protocol"):
         for name in choices(group):
             values = shipped_config(group, name)
             assert describe(group, name, values) == name
 
 
-def test_the_allocator_leaves_a_user_s_choice(monkeypatch):
+def test_allocator_respects_malloc_variables(monkeypatch):
     monkeypatch.setenv("MALLOC_ARENA_MAX", "2")
     assert keep_freed_memory() is False
 
 
-def test_the_allocator_needs_glibc(monkeypatch):
+def test_allocator_requires_glibc(monkeypatch):
     class Musl:
         def __getattr__(self, name):
             raise AttributeError(name)

@@ -1,4 +1,4 @@
-"""Seeds: a stream is its name, whatever else was drawn, and nothing leaks into the global generators."""
+"""Seeds: a stream depends only on its name, and the global generators are not changed."""
 
 import pytest
 import torch
@@ -7,19 +7,19 @@ from dd_bench.runtime import checkpoint
 from dd_bench.runtime.seeding import Generators, generator, seed_for, seeded, stream
 
 
-def test_held_by_value():
-    """Every result depends on these; a change is a new NUMBERS_VERSION."""
+def test_seeds_do_not_change():
+    """Every result depends on these values; a change requires a new NUMBERS_VERSION."""
     assert seed_for(0, "augment", 3) == 3248100074690797057
     assert seed_for(0) == 3456079177858693020
 
 
-def test_names_do_not_run_into_each_other():
+def test_different_names_have_different_seeds():
     names = [(), ("a",), ("a", "b"), ("ab",), ("a", 1), ("a1",), ("a", "1", ""), (1,), (11,), (1, 1)]
     seeds = {seed_for(base, *name) for base in (0, 1) for name in names}
     assert len(seeds) == 2 * len(names) and all(0 <= s < 2**63 for s in seeds)
 
 
-def test_a_stream_is_its_name():
+def test_stream_depends_only_on_its_name():
     torch.rand(5)
     a = torch.rand(3, generator=generator("cpu", 7, "real", 4))
     torch.rand(2)
@@ -27,31 +27,31 @@ def test_a_stream_is_its_name():
     assert not torch.equal(a, torch.rand(3, generator=generator("cpu", 7, "real", 5)))
 
 
-def test_on_the_cpu_both_sides_of_a_stream_are_one():
-    """So that a choice and a tensor drawn one after the other are not the same numbers."""
+def test_host_and_device_generator_are_identical_on_the_cpu():
+    """Otherwise a decision and a tensor would use the same random numbers."""
     s = stream("cpu", 0, "augment")
     assert s.host is s.device
 
 
 def test_seeded_restores_the_global_generator():
     torch.manual_seed(1)
-    wanted = torch.rand(4)
+    expected = torch.rand(4)
     torch.manual_seed(1)
     with seeded("cpu", 9):
         inside = torch.rand(4)
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(9)
         assert torch.equal(torch.rand(4), inside)
-    assert torch.equal(torch.rand(4), wanted)
+    assert torch.equal(torch.rand(4), expected)
     torch.manual_seed(1)
     with pytest.raises(KeyError), seeded("cpu", 9):
         assert torch.equal(torch.rand(4), inside)
         raise KeyError
-    assert torch.equal(torch.rand(4), wanted), "after an error too"
+    assert torch.equal(torch.rand(4), expected), "after an error too"
 
 
 class TestGenerators:
-    """The state of streams in a checkpoint: what is drawn after it is what would have been drawn."""
+    """After a checkpoint is restored, streams continue with the same numbers."""
 
     CPU = torch.device("cpu")
 
@@ -68,17 +68,17 @@ class TestGenerators:
         with seeded("cpu", 1):
             streams = self.streams()
             self.draw(streams)
-            torch.randn(1)  # which leaves half of a pair behind
+            torch.randn(1)  # normal numbers are drawn in pairs, so one of them is stored
             checkpoint.save(tmp_path / "c", 1, 0.0, {"streams": Generators(streams, self.CPU)})
-            wanted = [self.draw(streams) for _ in range(2)]
-            assert not torch.equal(*wanted)
+            expected = [self.draw(streams) for _ in range(2)]
+            assert not torch.equal(*expected)
         with seeded("cpu", 2):
             other = self.streams(base=4)
             self.draw(other)
             checkpoint.restore(tmp_path / "c", {"streams": Generators(other, self.CPU)})
-            assert all(torch.equal(self.draw(other), w) for w in wanted)
+            assert all(torch.equal(self.draw(other), w) for w in expected)
 
-    def test_the_streams_are_told_apart(self):
+    def test_streams_have_separate_states(self):
         first, second = self.streams()
         torch.rand(5, generator=second.host)
         state = Generators([first, second], self.CPU).state_dict()
@@ -88,7 +88,7 @@ class TestGenerators:
         for a, b in zip(fresh, (first, second), strict=True):
             assert torch.equal(torch.rand(4, generator=a.host), torch.rand(4, generator=b.host))
 
-    def test_a_state_is_a_copy(self):
+    def test_state_is_a_copy(self):
         streams = self.streams()
         state = Generators(streams, self.CPU).state_dict()
         before = {k: v.clone() for k, v in state.items()}
@@ -96,8 +96,8 @@ class TestGenerators:
         assert all(torch.equal(v, before[k]) for k, v in state.items())
         assert set(state) == {"0.host", "0.device", "1.host", "1.device", "global"}
 
-    def test_a_checkpoint_of_fewer_streams_is_refused(self, tmp_path):
+    def test_checkpoint_of_fewer_streams_is_refused(self, tmp_path):
         streams = self.streams()
         checkpoint.save(tmp_path / "c", 1, 0.0, {"streams": Generators(streams[:1], self.CPU)})
-        with pytest.raises(checkpoint.CheckpointError, match=r"'streams' of checkpoint .*1\.host"):
+        with pytest.raises(checkpoint.CheckpointError, match=r"'streams' in checkpoint .*1\.host"):
             checkpoint.restore(tmp_path / "c", {"streams": Generators(streams, self.CPU)})

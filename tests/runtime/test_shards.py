@@ -1,4 +1,4 @@
-"""Pieces: made once whoever makes them, resumed, shared between processes."""
+"""Shards: each is built once, resumed, and shared between processes."""
 
 import threading
 
@@ -9,9 +9,9 @@ from filelock import FileLock
 from dd_bench.runtime.shards import AlreadyBuilt, build_shards
 
 
-def builds(made, names="abc"):
+def builds(built, names="abc"):
     def build(name):
-        made.append(name)
+        built.append(name)
         return {"x": torch.tensor([ord(name)])}, 0.0, lambda: None
 
     return {name: (lambda name=name: build(name)) for name in names}
@@ -21,58 +21,58 @@ def never():
     return False
 
 
-def test_each_is_made_once(tmp_path):
-    made = []
-    first, _ = build_shards(tmp_path, builds(made), never)
-    second, _ = build_shards(tmp_path, builds(made), never)
-    assert made == ["a", "b", "c"]
+def test_each_shard_is_built_once(tmp_path):
+    built = []
+    first, _ = build_shards(tmp_path, builds(built), never)
+    second, _ = build_shards(tmp_path, builds(built), never)
+    assert built == ["a", "b", "c"]
     assert {k: v["x"].item() for k, v in first.items()} == {k: v["x"].item() for k, v in second.items()}
     assert list(second) == ["a", "b", "c"]
 
 
-def test_a_kill_costs_the_piece_that_was_being_made(tmp_path):
-    made = []
+def test_finished_shards_are_not_rebuilt_after_an_interruption(tmp_path):
+    built = []
 
     def killed():
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        build_shards(tmp_path, builds(made) | {"b": killed}, never)
-    build_shards(tmp_path, builds(made), never)
-    assert made == ["a", "b", "c"]
+        build_shards(tmp_path, builds(built) | {"b": killed}, never)
+    build_shards(tmp_path, builds(built), never)
+    assert built == ["a", "b", "c"]
 
 
-def test_what_another_is_at_is_left_to_it_and_waited_for(tmp_path):
-    """The other holds `a`: we make b and c first, and take a when it is there."""
-    made, theirs = [], FileLock(f"{tmp_path / 'a.safetensors'}.lock", thread_local=False)
-    theirs.acquire()
+def test_shards_locked_by_another_process_are_built_last(tmp_path):
+    """Another process holds the lock of `a`: b and c are built first, and a after the lock is released."""
+    built, other_lock = [], FileLock(f"{tmp_path / 'a.safetensors'}.lock", thread_local=False)
+    other_lock.acquire()
     result = {}
-    thread = threading.Thread(target=lambda: result.update(build_shards(tmp_path, builds(made), never)[0]))
+    thread = threading.Thread(target=lambda: result.update(build_shards(tmp_path, builds(built), never)[0]))
     thread.start()
-    while len(made) < 2:
+    while len(built) < 2:
         pass
-    assert made == ["b", "c"]
-    theirs.release()  # it died without making it
+    assert built == ["b", "c"]
+    other_lock.release()  # without a shard, as after a crash
     thread.join(20)
-    assert made == ["b", "c", "a"] and set(result) == {"a", "b", "c"}
+    assert built == ["b", "c", "a"] and set(result) == {"a", "b", "c"}
 
 
-def test_seconds_that_others_spent_are_counted(tmp_path):
+def test_seconds_of_other_processes(tmp_path):
     build_shards(tmp_path, {"a": lambda: ({"x": torch.zeros(1)}, 50.0, lambda: None)}, never)
     assert build_shards(tmp_path, builds([], "a"), never)[1] == pytest.approx(50, abs=1)
 
 
-def test_so_are_those_of_killed_attempts_at_our_own(tmp_path):
-    _, spent = build_shards(tmp_path, {"a": lambda: ({"x": torch.zeros(1)}, 30.0, lambda: None)}, never)
-    assert spent == 30.0, "what we take now is on our own clock"
+def test_seconds_of_interrupted_attempts(tmp_path):
+    _, seconds = build_shards(tmp_path, {"a": lambda: ({"x": torch.zeros(1)}, 30.0, lambda: None)}, never)
+    assert seconds == 30.0, "without the time of this process"
 
 
-def test_the_whole_is_there_already(tmp_path):
+def test_combined_result_exists(tmp_path):
     with pytest.raises(AlreadyBuilt):
         build_shards(tmp_path, builds([]), lambda: True)
 
 
-def test_a_damaged_piece_says_what_to_remove(tmp_path):
+def test_error_for_a_damaged_shard_contains_the_command_to_remove_it(tmp_path):
     build_shards(tmp_path, builds([]), never)
     (tmp_path / "b.safetensors").write_bytes(b"no")
     with pytest.raises(ValueError, match=r"b\.safetensors is damaged .* rm "):

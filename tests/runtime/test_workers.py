@@ -1,4 +1,4 @@
-"""One process a core: every job comes back, an error too, and nobody outlives who started it."""
+"""Worker processes: results, errors, and termination with the parent process."""
 
 import os
 import signal
@@ -48,7 +48,7 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def jobs(tmp_path, monkeypatch):
-    """A module that worker processes find too."""
+    """A module that worker processes can import."""
     (tmp_path / "jobs_of_a_test.py").write_text(JOBS)
     monkeypatch.syspath_prepend(tmp_path)
     import jobs_of_a_test
@@ -57,43 +57,43 @@ def jobs(tmp_path, monkeypatch):
     del sys.modules["jobs_of_a_test"]
 
 
-def test_every_job_comes_back(jobs):
-    """With what it was shared and gave, what it ticked, from processes of one thread each."""
+def test_results_of_all_jobs(jobs):
+    """Checks the values, shared tensors, ticks, and that each process has one thread."""
     table = torch.randn(9, 1000, dtype=torch.float64).to(torch.bfloat16)
-    kept, ticks = table.clone(), []
+    copy, ticks = table.clone(), []
     work = [7, 3, 8, 0, 5, 1]
-    found = dict(run_in_processes(jobs.square, {"offset": 0.5, "table": table}, work, 2, ticks.append))
-    assert sorted(found) == sorted(work)
-    for job, (value, row, _) in found.items():
+    results = dict(run_in_processes(jobs.square, {"offset": 0.5, "table": table}, work, 2, ticks.append))
+    assert sorted(results) == sorted(work)
+    for job, (value, row, _) in results.items():
         assert value == job**2 + 0.5
-        assert row.dtype == torch.bfloat16 and torch.equal(row, kept[job] * 2)
-    pids, threads, shared = zip(*(how for _, _, how in found.values()), strict=True)
+        assert row.dtype == torch.bfloat16 and torch.equal(row, copy[job] * 2)
+    pids, threads, shared = zip(*(info for _, _, info in results.values()), strict=True)
     assert os.getpid() not in pids and len(set(pids)) <= 2
-    assert set(threads) == {1} and set(shared) == {True}, "the table is there once"
-    assert torch.equal(table, kept)
-    assert ticks == sorted(ticks) and ticks[-1] == sum(work), "none is lost between processes"
-    assert not any(alive(pid) for pid in pids), "and none of them is left"
+    assert set(threads) == {1} and set(shared) == {True}, "the table is in shared memory"
+    assert torch.equal(table, copy)
+    assert ticks == sorted(ticks) and ticks[-1] == sum(work), "no tick is lost"
+    assert not any(alive(pid) for pid in pids), "all workers have ended"
 
 
-def test_an_error_ends_the_others(jobs, tmp_path):
-    """It arrives as it was raised; what has not begun never begins."""
-    started = []
+def test_error_stops_the_other_jobs(jobs, tmp_path):
+    """The exception is raised unchanged, and pending jobs are not started."""
+    results = []
     with pytest.raises(
         Diverged, match=r"^expert 1 is not finite\. Use a smaller method\.experts\.recipe\.lr$"
     ):
-        for job, nothing in run_in_processes(jobs.second_fails, str(tmp_path), range(200), 1):
-            started.append((job, nothing))
-    assert started == [(0, None)]
-    begun = [p for p in tmp_path.iterdir() if p.name.isdigit()]
-    assert 2 <= len(begun) < 10, "the few that lay in the pool's own queue were done"
+        for job, result in run_in_processes(jobs.second_fails, str(tmp_path), range(200), 1):
+            results.append((job, result))
+    assert results == [(0, None)]
+    started = [p for p in tmp_path.iterdir() if p.name.isdigit()]
+    assert 2 <= len(started) < 10, "only the jobs in the queue of the pool were started"
     workers = [int(p.stem) for p in tmp_path.glob("*.worker")]
     assert len(workers) == 1 and not alive(workers[0])
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("how", [signal.SIGKILL, signal.SIGTERM])
-def test_workers_end_with_a_killed_parent(jobs, tmp_path, how):
-    """Though they are in the middle of a job and nobody tells them."""
+@pytest.mark.parametrize("signum", [signal.SIGKILL, signal.SIGTERM])
+def test_workers_exit_with_a_killed_parent(jobs, tmp_path, signum):
+    """Workers in the middle of a job exit without a message from the parent."""
     script = tmp_path / "parent.py"
     script.write_text(PARENT)
     parent = subprocess.Popen([sys.executable, str(script), str(tmp_path)])
@@ -102,15 +102,15 @@ def test_workers_end_with_a_killed_parent(jobs, tmp_path, how):
         workers = [int(p.stem) for p in tmp_path.glob("*.worker")]
         assert all(alive(pid) for pid in workers)
     finally:
-        parent.send_signal(how)
+        parent.send_signal(signum)
         parent.wait()
     wait_until(lambda: not any(alive(pid) for pid in workers))
 
 
-def wait_until(happened):
+def wait_until(condition):
     deadline = time.monotonic() + 60
-    while not happened():
-        assert time.monotonic() < deadline, "nothing happened"
+    while not condition():
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.02)
 
 

@@ -422,7 +422,7 @@ class TestKilled:
         path = entries(tmp_path)[1][0] / "expert1.checkpoint.safetensors"
         path.write_bytes(path.read_bytes()[:-1])
         with pytest.raises(
-            CheckpointError, match=rf"checkpoint {path} is damaged .*To start anew: rm {path}"
+            CheckpointError, match=rf"checkpoint {path} is damaged .*To start from scratch: rm {path}"
         ):
             self.make()
         path.unlink()

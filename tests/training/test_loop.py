@@ -261,14 +261,14 @@ class TestKept:
         run(path, epochs=1, milestones=())
         path.write_bytes(path.read_bytes()[:length])
         with pytest.raises(
-            CheckpointError, match=rf"checkpoint {path} is damaged .*To start anew: rm {path}"
+            CheckpointError, match=rf"checkpoint {path} is damaged .*To start from scratch: rm {path}"
         ):
             run(path)
 
     @pytest.mark.parametrize("other", [{"vit": True}, {"norm": "batchnorm"}, {"norm": "none"}], ids=str)
     def test_one_of_another_network_is_refused(self, run, tmp_path, other):
         run(tmp_path / "checkpoint", epochs=1, milestones=())
-        with pytest.raises(CheckpointError, match=r"(?s)'net' of checkpoint .*To start anew: rm "):
+        with pytest.raises(CheckpointError, match=r"(?s)'net' in checkpoint .*To start from scratch: rm "):
             run(tmp_path / "checkpoint", **other)
 
 
