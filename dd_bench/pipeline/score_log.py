@@ -63,13 +63,13 @@ class ScoreLog:
             os.fsync(file.fileno())
         self.scores += scores
 
-    def notes(self, of_set: int) -> list[str]:
+    def notes(self, set_index: int) -> list[str]:
         """Return the notes on the networks of a set that were read from the file."""
-        return [note for index, note in self._notes if index == of_set]
+        return [note for index, note in self._notes if index == set_index]
 
-    def finished(self, of_set: int) -> frozenset[int]:
+    def finished(self, set_index: int) -> frozenset[int]:
         """Return the networks of a set that have scores."""
-        return frozenset(s.network for s in self.scores if s.set == of_set)
+        return frozenset(s.network for s in self.scores if s.set == set_index)
 
     def remove(self) -> None:
         """Delete the file, once the record contains the scores."""
