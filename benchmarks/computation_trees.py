@@ -27,8 +27,8 @@ from dd_bench.data.graphs import Graphs
 from dd_bench.data.ogb_mol import ogb_mol
 from dd_bench.data.tu import tu
 from dd_bench.methods._mirage.colour_refinement import colours
-from dd_bench.methods._mirage.itemsets import frequent
-from dd_bench.methods._mirage.transactions import holders_of, trees_of
+from dd_bench.methods._mirage.itemsets import frequent_itemsets
+from dd_bench.methods._mirage.transactions import tidsets_of, tree_graph_pairs
 from dd_bench.methods.mirage import Mirage
 
 CPU = torch.device("cpu")
@@ -91,10 +91,10 @@ def baseline(split: GraphSplit, depth: int, theta: tuple[int, ...]) -> tuple[lis
 
 def ours(split: GraphSplit, depth: int, theta: tuple[int, ...]) -> tuple[torch.Tensor, list[dict[Any, int]]]:
     colour = colours(split.graphs, depth)
-    pairs = trees_of(split, colour, isolated=True)
-    holders = [holders_of(pairs, split, c, least) for c, least in enumerate(theta)]
+    pairs = tree_graph_pairs(split, colour, isolated=True)
+    holders = [tidsets_of(pairs, split, c, least) for c, least in enumerate(theta)]
     mined = [
-        {frozenset(s.items): s.support for s in frequent(has, least, 1000)}
+        {frozenset(s.items): s.support for s in frequent_itemsets(has, least, 1000)}
         for has, least in zip(holders, theta, strict=True)
     ]
     return colour, mined

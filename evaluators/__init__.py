@@ -1,1 +1,1 @@
-"""One measurement a module. Evaluators never import a method."""
+"""Evaluators, one module per measurement. Evaluators never import a method."""

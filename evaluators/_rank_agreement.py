@@ -1,4 +1,4 @@
-"""How well one ranking of networks agrees with another, and how sure that is."""
+"""Rank correlations between two rankings of networks, with bootstrap intervals."""
 
 from __future__ import annotations
 
@@ -7,25 +7,33 @@ from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
 DRAWS = 1000
-"""Resamples of a bootstrap interval."""
+"""Number of resamples of a bootstrap interval."""
 CORRELATIONS = ("spearman", "kendall", "spearman_top", "kendall_top")
 
 
 def agreement(ranked: Array, reference: Array, top: float) -> dict[str, float]:
-    """Returns the rank correlations of two accuracies a network, and the reference's of the one ranked first.
+    """Compare two accuracies of n networks.
 
-    `_top` is over the best share `top` by the reference.
+    Args:
+        ranked: Accuracies `(n,)` that rank the networks.
+        reference: Reference accuracies `(n,)`.
+        top: Fraction of the networks, the best by `reference`, for the `_top` correlations.
+
+    Returns:
+        Each of `CORRELATIONS`, and `performance`, the reference accuracy of the network that is ranked first.
     """
-    once = np.arange(len(reference))[None]
-    found = {name: float(values[0]) for name, values in _by_sample(ranked, reference, top, once).items()}
-    return found | {"performance": float(reference[ranked.argmax()])}
+    all_networks = np.arange(len(reference))[None]
+    correlations = _by_sample(ranked, reference, top, all_networks)
+    return {name: float(values[0]) for name, values in correlations.items()} | {
+        "performance": float(reference[ranked.argmax()])
+    }
 
 
 def intervals(rankings: dict[str, Array], reference: Array, top: float, seed: int) -> dict[str, float]:
-    """Returns the ends of 95 % percentile bootstrap intervals over networks, of each ranking by its name.
+    """Return the ends of 95 % percentile bootstrap intervals over networks, for each ranking by name.
 
-    And of the first ranking less each of the others, as `over NAME`: on the same resamples, so that what all of them
-    owe to the space is not counted twice.
+    `over NAME` is the difference of the first ranking and ranking NAME. It is computed on the same resamples, so that
+    the variation that all rankings share cancels.
     """
     n, found = len(reference), dict[str, Array]()
     samples = np.random.default_rng(seed).integers(n, size=(DRAWS, n))
@@ -43,7 +51,7 @@ def intervals(rankings: dict[str, Array], reference: Array, top: float, seed: in
 
 
 def _by_sample(ranked: Array, reference: Array, top: float, samples: NDArray[np.int64]) -> dict[str, Array]:
-    """Returns each of `CORRELATIONS`, `(m,)`, of m samples of n networks, given as indices `(m, n)`."""
+    """Return each of `CORRELATIONS`, `(m,)`, for m samples of n networks, given as indices `(m, n)`."""
     order = np.argsort(-reference[samples], axis=1, kind="stable")[:, : round(top * samples.shape[1])]
     found = {}
     for part, chosen in (("", samples), ("_top", np.take_along_axis(samples, order, axis=1))):
@@ -54,11 +62,11 @@ def _by_sample(ranked: Array, reference: Array, top: float, samples: NDArray[np.
 
 
 def _rank_correlations(a: Array, b: Array, counts: Array) -> tuple[Array, Array]:
-    """Returns Spearman's correlation and Kendall's tau-b, `(m,)` each, of m samples at once.
+    """Return Spearman's correlation and Kendall's tau-b, `(m,)` each, of m samples at once.
 
-    Sample k holds the pair `(a[i], b[i])` `counts[k, i]` times. Both are sums over pairs of `sign(x[i] - x[j])`: half
-    of its sum over j is the midrank of i less the mean rank. scipy.stats takes a millisecond for each sample. 0 where
-    one side ranks nothing.
+    Sample k contains the pair `(a[i], b[i])` `counts[k, i]` times. Both correlations are sums over pairs of
+    `sign(x[i] - x[j])`. Half the sum of these signs over j is the midrank of i minus the mean rank. A correlation is 0
+    if all values of one side are equal. This is faster than scipy.stats, which takes a millisecond per sample.
     """
     sign_a, sign_b = np.sign(a[:, None] - a), np.sign(b[:, None] - b)
     rank_a, rank_b = counts @ sign_a.T, counts @ sign_b.T  # (m, n)
@@ -68,7 +76,7 @@ def _rank_correlations(a: Array, b: Array, counts: Array) -> tuple[Array, Array]
 
 
 def _ratio(product: Array, square_a: Array, square_b: Array) -> Array:
-    """Returns the row sums `product / sqrt(square_a * square_b)`; 0 where that is 0 / 0."""
-    above: Array = product.sum(1)
-    below: Array = np.sqrt(square_a.sum(1) * square_b.sum(1))
-    return np.divide(above, below, out=np.zeros_like(below), where=below > 0)
+    """Return `sum(product) / sqrt(sum(square_a) * sum(square_b))` for each row, 0 where the denominator is 0."""
+    numerator: Array = product.sum(1)
+    denominator: Array = np.sqrt(square_a.sum(1) * square_b.sum(1))
+    return np.divide(numerator, denominator, out=np.zeros_like(denominator), where=denominator > 0)

@@ -1,6 +1,6 @@
-"""Reference accuracies: networks trained on the whole training set, or on images in its place, and cached.
+"""Cached accuracies of networks trained on the whole training set, or on given images.
 
-Every set of a dataset is compared with the same reference, and a search over hundreds of networks survives a kill.
+All synthetic sets of a dataset share the same references, and a killed search over hundreds of networks can resume.
 """
 
 from __future__ import annotations
@@ -34,14 +34,16 @@ _KIND, _FILE = "reference", "accuracy.json"
 
 @dataclass(frozen=True)
 class Reference:
-    """How networks are trained, and on which data; they are tested after the last step.
+    """The data and the recipe that reference networks are trained with. They are tested after the last step.
 
     Attributes:
-        real: the networks are tested on it, and trained on it unless there are images.
-        recipe: of the training; the targets are the classes.
-        cache: the folder of the cache. A killed training resumes from its last epoch.
-        images: `(n, c, h, w)`, with labels `(n,)` or `(n, k)`, instead of the training set.
-        identity: of these images, for the cache key.
+        real: Real set that networks are tested on. They are also trained on it unless `images` is set.
+        recipe: Training recipe with hard labels.
+        runtime: Device and precision.
+        cache: Cache folder. A killed training on the whole set resumes from its last epoch.
+        images: Images `(n, c, h, w)` to train on in place of the training set.
+        labels: Labels `(n,)` or `(n, k)` of `images`.
+        identity: Identity of `images` for the cache key.
     """
 
     real: RealSet
@@ -52,44 +54,47 @@ class Reference:
     labels: Tensor | None = None
     identity: str | None = None
 
-    def of(self, architecture: Architecture, seed: int, store: Cache | None = None) -> dict[str, float]:
-        """Returns the accuracy on `test`, and on `val` if the dataset holds some out, of the network of this seed.
+    def measure(self, architecture: Architecture, seed: int, store: Cache | None = None) -> dict[str, float]:
+        """Train the network of this seed, unless its result is cached.
 
-        Also `finite`, 1 or 0: a network that diverged has chance accuracy; and the `seconds` that it took.
+        Returns:
+            Accuracy on `test` and, if the dataset has a validation split, on `val`; `finite`, which is 0 if the network
+            diverged and its accuracy is therefore at chance, else 1; and the training time in `seconds`.
 
         Raises:
-            ValueError: there are images without an identity to cache them by, or the cache entry is damaged.
+            ValueError: Only one of `images` and `identity` is set, or the cache entry is damaged.
         """
         if (self.images is None) != (self.identity is None):
-            raise ValueError("images are cached by their identity, and the training set has its own")
+            raise ValueError("Reference requires both images and identity, or neither")
         training = self._training(architecture)
 
         def build(folder: Path) -> float:
-            checkpoint = (
-                checkpoint_in(folder) if self.images is None else None
-            )  # a few images are trained fast
+            # Training on a few images is fast and needs no checkpoint.
+            checkpoint = checkpoint_in(folder) if self.images is None else None
             net, before = trained_network(training, seed, checkpoint, data=self._data())
             splits = {"test": self.real.test} | ({} if self.real.val is None else {"val": self.real.val})
-            found = {name: accuracy(net, split.batches(1000), self.runtime) for name, split in splits.items()}
-            found["finite"] = float(all(bool(torch.isfinite(p).all()) for p in net.parameters()))
-            write_atomic(folder / _FILE, json.dumps(found).encode())
+            result = {
+                name: accuracy(net, split.batches(1000), self.runtime) for name, split in splits.items()
+            }
+            result["finite"] = float(all(bool(torch.isfinite(p).all()) for p in net.parameters()))
+            write_atomic(folder / _FILE, json.dumps(result).encode())
             return before
 
         store = store or Cache(self.cache)
         folder = cache_entry(store, _KIND, self._key(training, seed), build)
         with reading_entry(folder):
-            found: dict[str, float] = json.loads((folder / _FILE).read_text())
-        return found | {"seconds": store.seconds[folder.name]}
+            result: dict[str, float] = json.loads((folder / _FILE).read_text())
+        return result | {"seconds": store.seconds[folder.name]}
 
-    def known(self, architecture: Architecture, seed: int) -> bool:
-        """Whether the cache holds the result of `of`."""
+    def is_cached(self, architecture: Architecture, seed: int) -> bool:
+        """Return whether the cache contains the result of `measure`."""
         return Cache(self.cache).has(_KIND, self._key(self._training(architecture), seed))
 
     def _training(self, architecture: Architecture) -> RealTraining:
         return RealTraining(self.real, architecture, self.recipe, self.runtime)
 
     def _key(self, training: RealTraining, seed: int) -> dict[str, Any]:
-        """Returns the cache key; an accuracy is the same reference on every device."""
+        """Return the cache key, without the device: references are shared between devices."""
         key = {name: value for name, value in training.identity().items() if name != "device"}
         return key | {"seed": seed} | ({} if self.identity is None else {"images": self.identity})
 
@@ -97,21 +102,21 @@ class Reference:
         return None if self.images is None or self.labels is None else (self.images, self.labels)
 
     def shared(self) -> Reference:
-        """Returns what another process is given: images of its own, which are shared."""
+        """Return a copy with its own tensors, which are moved to shared memory for other processes."""
         if self.images is None or self.labels is None:
             return self
         return replace(self, images=self.images.clone(), labels=self.labels.clone())
 
 
-def of_length(recipe: Recipe, epochs: int) -> Recipe:
-    """Returns the recipe for so many epochs, its milestones and warm-up at the same shares of them."""
+def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
+    """Return the recipe with the given number of epochs and its milestones and warm-up scaled accordingly."""
     if recipe.steps is not None:
         return recipe.model_copy(update={"steps": None, "epochs": epochs})
-    share = epochs / recipe.epochs
+    factor = epochs / recipe.epochs
     return recipe.model_copy(
         update={
             "epochs": epochs,
-            "milestones": tuple(sorted({max(1, round(m * share)) for m in recipe.milestones})),
-            "warmup": min(epochs - 1, round(recipe.warmup * share)),
+            "milestones": tuple(sorted({max(1, round(m * factor)) for m in recipe.milestones})),
+            "warmup": min(epochs - 1, round(recipe.warmup * factor)),
         }
     )

@@ -1,4 +1,4 @@
-"""What several evaluators share: fresh networks for a set under the run's protocol, and scores network by network."""
+"""Shared by several evaluators: fresh networks under the run's protocol, their measurements, and control sets."""
 
 from __future__ import annotations
 
@@ -19,9 +19,25 @@ from dd_bench.api import (
 )
 
 
+def check_at_least(minimum: int, **arguments: int) -> None:
+    """Raise ValueError if an argument of an evaluator is less than `minimum`."""
+    for name, value in arguments.items():
+        if value < minimum:
+            raise ValueError(
+                f"evaluator.{name} must be >= {minimum}, got {value}. Example: evaluator.{name}={minimum}"
+            )
+
+
+def check_images(syn: SyntheticSet) -> str | None:
+    """Return why a set cannot be measured by an evaluator of images, or None."""
+    if isinstance(syn, SyntheticImages):
+        return None
+    return f"this set contains {syn.kind}, and the evaluator measures images. Use evaluator=graph"
+
+
 def fresh_networks_on(syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> FreshNetworks:
-    """Returns the fresh networks of a set of images under the run's protocol, with the cost of their labels."""
-    assert isinstance(syn, SyntheticImages), "`check_set` refuses other sets"
+    """Return the fresh networks of a set of images under the run's protocol, with the cost of their labels."""
+    assert isinstance(syn, SyntheticImages), "check_set rejects other sets"
     images, labels = syn.network_inputs(ctx.device)
     protocol, notes = ctx.protocol.at_rate(syn.lr), []
     if protocol != ctx.protocol:
@@ -46,13 +62,13 @@ def fresh_networks_on(syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) 
     )
 
 
-def remarks(fresh: FreshNetworks, *notes: str) -> Measurement:
-    """Returns the measurement that an evaluator yields first: notes and label cost of the set."""
+def set_measurement(fresh: FreshNetworks, *notes: str) -> Measurement:
+    """Return the measurement that an evaluator yields first, with the notes and the label cost of the set."""
     return Measurement(notes=(*fresh.notes, *notes), label_cost=fresh.label_cost)
 
 
 def measurement(network: int, seed: int, values: Mapping[str, float], unit: int | None = None) -> Measurement:
-    """Returns the measurement of one network: its value of each metric."""
+    """Return the measurement of one network, with its value of each metric."""
     return Measurement(
         [
             Score(metric=metric, value=value, set=0, network=network, seed=seed, unit=unit)
@@ -61,50 +77,47 @@ def measurement(network: int, seed: int, values: Mapping[str, float], unit: int 
     )
 
 
-def scores_of_each(
+def paired_scores(
     fresh: Mapping[str, FreshNetworks], seeds: dict[int, int], total: int
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yields `(network, accuracy by name)`: one network of each of `fresh`, from the network's seed.
+    """Yield `(network, accuracy by name)`, where one network of each of `fresh` is trained from the same seed.
 
-    Where `total` networks are trained several at a time, all of them are trained, name after name, before the first
-    yield.
+    If several of `total` networks are trained at a time, all are trained before the first yield, one name after the
+    other.
     """
-    done: dict[str, dict[int, float]] = {}
+    scores: dict[str, dict[int, float]] = {}
     if any(f.parallelism(total) for f in fresh.values()):
-        done = {name: dict(f.scores(seeds, total)) for name, f in fresh.items()}
+        scores = {name: dict(f.scores(seeds, total)) for name, f in fresh.items()}
     for network, seed in seeds.items():
-        yield (
-            network,
-            {
-                name: done[name][network] if done else f.score(seed, f.compiles(total))
-                for name, f in fresh.items()
-            },
-        )
+        if scores:
+            yield network, {name: scores[name][network] for name in fresh}
+        else:
+            yield network, {name: f.score(seed, f.compiles(total)) for name, f in fresh.items()}
 
 
 def control_context(
-    control: SyntheticSet, of: FreshNetworks, ctx: EvaluationContext, equal_steps: bool
+    control: SyntheticSet, fresh: FreshNetworks, ctx: EvaluationContext, equal_steps: bool
 ) -> EvaluationContext:
-    """Returns the context of a control: labelled by the run's teachers, and trained for as many steps, or epochs.
+    """Return the context of a control, which is labelled by the run's teachers.
 
-    Sets of other sizes take other numbers of steps in the same epochs.
+    With `equal_steps`, the control is trained for as many steps as `fresh`, else for as many epochs.
     """
     protocol = ctx.protocol
     if protocol.labels is not None:
-        own = protocol.labels.model_copy(update={"source": None})
-        protocol = protocol.model_copy(update={"labels": own})
+        labels = protocol.labels.model_copy(update={"source": None})
+        protocol = protocol.model_copy(update={"labels": labels})
     if equal_steps:
-        recipe = protocol.recipe.in_step_with(len(control.labels), len(of.images))
+        recipe = protocol.recipe.in_step_with(len(control.labels), len(fresh.images))
         protocol = protocol.model_copy(update={"recipe": recipe})
     return replace(ctx, protocol=protocol)
 
 
 def control_size(real: RealSet, ctx: EvaluationContext) -> int:
-    """Returns the random images a class of a control: as many as the set has, or as the smallest class holds."""
+    """Return the images per class of a random control: ipc, or the size of the smallest class if that is less."""
     return min(ctx.ipc, int(real.train.counts.min()))
 
 
 def random_control(real: RealSet, ctx: EvaluationContext, *stream: str | int) -> ImageSet:
-    """Draws random training images, `control_size` of each class, from the stream `stream`."""
+    """Draw `control_size` random training images of each class with the random stream `stream`."""
     index = real.train.draw(control_size(real, ctx), ctx.generator(*stream)).flatten()
     return ImageSet.coreset(real, index)

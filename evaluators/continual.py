@@ -1,4 +1,4 @@
-"""Class-incremental learning with a memory of synthetic images alone: what a set is worth as rehearsal."""
+"""Class-incremental learning with the synthetic images as the only memory."""
 
 from __future__ import annotations
 
@@ -19,36 +19,36 @@ from dd_bench.api import (
     Measurement,
     Protocol,
     RealSet,
-    SyntheticImages,
     SyntheticSet,
     right_by_class,
     seed_for,
 )
 
-from ._scoring import fresh_networks_on, measurement, remarks
+from ._scoring import check_at_least, check_images, fresh_networks_on, measurement, set_measurement
 
 
 class Continual(Evaluator):
-    """The GDumb-style protocol of DM (Zhao and Bilen, WACV 2023), which DataDAM follows.
+    """The GDumb-style protocol of DM (Zhao and Bilen, WACV 2023), which DataDAM also uses.
 
-    Classes arrive in `steps` equal parts; at each step a fresh network with a head for all classes is trained from
-    scratch on the set's images of the classes seen so far, and tested on the test images of those classes.
-    Order o of the classes is `numpy.random.RandomState(o).permutation(k)`, as in DM's code, whatever the run's seed.
+    Classes arrive in `steps` equal parts. At each step, a fresh network with a head for all classes is trained from
+    scratch on the synthetic images of the classes seen so far, and tested on the test images of these classes.
+    Order o of the classes is `numpy.random.RandomState(o).permutation(k)`, as in DM's released code. It does not depend
+    on the run's seed.
 
-    Network number `o * num_networks + i` is network i of order o. Of each:
+    Network `o * num_networks + i` is network i of order o. The metrics of each network are:
 
-    - `step S`: accuracy after S steps on the classes seen so far; `accuracy`: after the last, on all of them;
-    - `average`: the mean over the steps (the incremental accuracy of the continual-learning literature);
-    - `forgetting`: the mean over the parts that came before the last of the best accuracy on that part so far, less
-      the one after the last step (Chaudhry et al., ECCV 2018).
+    - `step S`: accuracy after S steps on the classes seen so far. `accuracy` is that of the last step, on all classes.
+    - `average`: mean over the steps, called incremental accuracy in the continual-learning literature.
+    - `forgetting`: mean over all parts except the last of the best earlier accuracy on that part minus the accuracy
+      after the last step (Chaudhry et al., ECCV 2018).
 
-    The papers distil each step's classes apart, from the real images of these classes alone. Here every step takes its
-    classes out of one set. That is the same for methods that treat classes apart (random, dc, dm, datadam and the
-    like, whose random numbers differ), and not for those that look at all of them at once: herding in the features of a
-    network of all classes, trajectories of such networks, teachers. They know of classes that have not come yet, and so
-    do soft labels, which a set keeps.
+    The papers distil the classes of each step separately, from the real images of these classes only. Here all steps
+    use the classes of one set. Up to random numbers, this is equivalent for methods that treat classes independently
+    (such as random, dc, dm and datadam). It is not equivalent for methods that use all classes jointly, such as herding
+    with the features of a network of all classes, trajectory matching, and methods with teachers. These use information
+    about future classes, and so do the soft labels of a set.
 
-    Networks of one order share it, and count as one value where an interval is taken.
+    The networks of one order are not independent. They count as one value in confidence intervals.
     """
 
     main_metric = "accuracy"
@@ -56,117 +56,114 @@ class Continual(Evaluator):
     smoke = ("evaluator.steps=3", "evaluator.orders=2", "evaluator.num_networks=1")
 
     def __init__(self, *, steps: int, orders: int, num_networks: int):
-        """Takes the number of steps, of orders of the classes, and of networks an order.
+        """Take the number of steps, of orders of the classes, and of networks per order.
 
         Raises:
-            ValueError: one of them is less than one, or there is one step alone.
+            ValueError: There are fewer than two steps, no order or no network.
         """
-        for name, value, least in (
-            ("steps", steps, 2),
-            ("orders", orders, 1),
-            ("num_networks", num_networks, 1),
-        ):
-            if value < least:
-                raise ValueError(f"evaluator.{name}={value}: wanted at least {least}")
+        check_at_least(2, steps=steps)
+        check_at_least(1, orders=orders, num_networks=num_networks)
         self.steps, self.orders, self.num_networks = steps, orders, num_networks
 
     def check_protocol(self, protocol: Protocol) -> str | None:
-        """See `Evaluator`: teachers know classes that have not come yet, and so do test data that select."""
+        """See `Evaluator`. Teachers and selection on test data would use information about future classes."""
         if protocol.labels is not None:
             return (
-                f"protocol {protocol.name} has labels of teachers or views, and teachers know the classes to come. "
-                "Use protocol=dsa-1000 or dc-300"
+                f"protocol {protocol.name} uses labels of teachers or views, and teachers are trained on future "
+                "classes. Use protocol=dsa-1000 or dc-300"
             )
         if protocol.selection != "last":
-            return f"protocol {protocol.name} selects on {protocol.selection}; wanted the last step. Use dsa-1000"
+            return (
+                f"evaluator continual requires selection=last, and protocol {protocol.name} has "
+                f"{protocol.selection}. Use protocol=dsa-1000"
+            )
         return None
 
     def check_set(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """See `Evaluator`."""
-        if isinstance(syn, SyntheticImages):
-            return None
-        return f"evaluator continual measures images, this set holds {syn.kind}. Use evaluator=graph"
+        return check_images(syn)
 
     def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
         """See `Evaluator`."""
         if real.modality == "image" and real.num_classes % self.steps:
-            known = [s for s in range(2, real.num_classes + 1) if real.num_classes % s == 0]
+            divisors = [s for s in range(2, real.num_classes + 1) if real.num_classes % s == 0]
             return (
-                f"{real.num_classes} classes are not {self.steps} equal parts. Use evaluator.steps="
-                f"{' or '.join(map(str, known))}"
+                f"evaluator.steps must divide the {real.num_classes} classes of {real.name}, got {self.steps}. "
+                f"Use evaluator.steps={' or '.join(map(str, divisors))}"
             )
         return None
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
-        """See `Evaluator`; all steps of one order and network at a time, or of one order where networks share work."""
+        """See `Evaluator`. Networks are measured one after the other; if they are trained together, order by order."""
         fresh, total = fresh_networks_on(syn, real, ctx), self.orders * self.num_networks
-        yield remarks(fresh)
+        yield set_measurement(fresh)
         seeds = {n: ctx.seed_for("evaluate", n) for n in range(total) if n not in ctx.finished}
         for n, table in fresh.each(seeds, total, partial(_table, self), partial(_tables_together, self)):
-            yield _measured(n, self.order_of(n), seeds[n], torch.tensor(table))
+            yield _measurement_of(n, self.order_of(n), seeds[n], torch.tensor(table))
 
     def order_of(self, network: int) -> int:
-        """Returns the number of the order of classes that a network sees."""
+        """Return the number of the class order of a network."""
         return network // self.num_networks
 
     def tables(self, fresh: FreshNetworks, order: int, seeds: dict[int, int]) -> dict[int, Tensor]:
-        """Returns for each network the accuracy after each step on each part, `(steps, steps)`, nan above it.
+        """Return the accuracies of each network of an order, `(steps, steps + 1)`.
 
-        A last column holds the accuracy on all parts so far: where classes differ in size it is not their mean.
+        Row s and column p is the accuracy after step s on the test images of part p, or nan for parts that have not
+        arrived. The last column is the accuracy on all parts seen so far, which is not the mean of the row if classes
+        differ in size.
         """
-        of = fresh.labels if fresh.labels.ndim == 1 else fresh.labels.argmax(1)
+        classes = fresh.labels if fresh.labels.ndim == 1 else fresh.labels.argmax(1)
         k = fresh.architecture.num_classes
-        parts = class_parts(order, k, self.steps).to(of.device)
-        tables = {number: torch.full((self.steps, self.steps + 1), torch.nan) for number in seeds}
+        parts = class_parts(order, k, self.steps).to(classes.device)
+        tables = {network: torch.full((self.steps, self.steps + 1), torch.nan) for network in seeds}
         for step in range(self.steps):
             seen = parts[: step + 1]
-            now = _on_classes(fresh, of, seen.flatten())
-            own = {number: seed_for(seed, "step", step) for number, seed in seeds.items()}
-            for number, net in now.networks(own, len(own)):
-                right, count = right_by_class(net, now.test.batches(1000), k, now.runtime)
-                row = tables[number][step]
+            current = _on_classes(fresh, classes, seen.flatten())
+            step_seeds = {network: seed_for(seed, "step", step) for network, seed in seeds.items()}
+            for network, net in current.networks(step_seeds, len(step_seeds)):
+                right, count = right_by_class(net, current.test.batches(1000), k, current.runtime)
+                row = tables[network][step]
                 row[: step + 1] = right[seen.cpu()].sum(1) / count[seen.cpu()].sum(1)
                 row[-1] = right.sum() / count.sum()
         return tables
 
 
-def _on_classes(fresh: FreshNetworks, of: Tensor, classes: Tensor) -> FreshNetworks:
-    """Returns fresh networks on the images of some classes alone; `of (n,)` is the class of each image."""
-    index, test = torch.isin(of, classes).nonzero().flatten(), fresh.test
-    near = torch.isin(test.labels, classes.to(test.labels.device)).nonzero().flatten()
+def _on_classes(fresh: FreshNetworks, image_classes: Tensor, classes: Tensor) -> FreshNetworks:
+    """Return fresh networks restricted to `classes`; `image_classes (n,)` is the class of each image."""
+    index, test = torch.isin(image_classes, classes).nonzero().flatten(), fresh.test
+    test_index = torch.isin(test.labels, classes.to(test.labels.device)).nonzero().flatten()
     images, labels = fresh.images[index], fresh.labels[index]
-    return replace(fresh, images=images, labels=labels, test=test.subset(near))
+    return replace(fresh, images=images, labels=labels, test=test.subset(test_index))
 
 
 def class_parts(order: int, k: int, steps: int) -> Tensor:
-    """Returns the classes of each step, int64 `(steps, k / steps)`, of order number `order`."""
+    """Return the classes of each step in class order `order`, int64 `(steps, k / steps)`."""
     return torch.from_numpy(np.random.RandomState(order).permutation(k)).view(steps, -1)
 
 
 def _table(
     evaluator: Continual, fresh: FreshNetworks, network: int, seed: int, compiled: bool
 ) -> list[list[float]]:
-    """Returns the table of one network; whether it is compiled depends on the images of each step."""
-    table: list[list[float]] = evaluator.tables(fresh, evaluator.order_of(network), {network: seed})[
-        network
-    ].tolist()
+    """Return the table of one network. `compiled` is ignored: it is decided by the number of images of each step."""
+    tables = evaluator.tables(fresh, evaluator.order_of(network), {network: seed})
+    table: list[list[float]] = tables[network].tolist()
     return table
 
 
 def _tables_together(
     evaluator: Continual, fresh: FreshNetworks, seeds: dict[int, int]
 ) -> Iterator[tuple[int, list[list[float]]]]:
-    """Yields the tables of all networks, order by order: those of one order are trained in lock step."""
-    for order, numbers in groupby(seeds, evaluator.order_of):
-        for n, table in evaluator.tables(fresh, order, {n: seeds[n] for n in numbers}).items():
+    """Yield the tables of all networks, order by order; the networks of one order are trained together."""
+    for order, networks in groupby(seeds, evaluator.order_of):
+        for n, table in evaluator.tables(fresh, order, {n: seeds[n] for n in networks}).items():
             yield n, table.tolist()
 
 
-def _measured(number: int, order: int, seed: int, table: Tensor) -> Measurement:
-    """Returns the measurement of one network from its table, see `Continual.tables`."""
-    after, of_part = table[:, -1].tolist(), table[:, :-1]
-    values = {f"step {s + 1}": value for s, value in enumerate(after)}
-    values |= {"accuracy": after[-1], "average": sum(after) / len(after)}
-    best = torch.stack([of_part[s:-1, s].max() for s in range(len(after) - 1)])
-    values["forgetting"] = float((best - of_part[-1, :-1]).mean())
-    return measurement(number, seed, values, unit=order)
+def _measurement_of(network: int, order: int, seed: int, table: Tensor) -> Measurement:
+    """Return the measurement of one network from its table, see `Continual.tables`."""
+    seen, by_part = table[:, -1].tolist(), table[:, :-1]
+    values = {f"step {s + 1}": value for s, value in enumerate(seen)}
+    values |= {"accuracy": seen[-1], "average": sum(seen) / len(seen)}
+    best = torch.stack([by_part[s:-1, s].max() for s in range(len(seen) - 1)])
+    values["forgetting"] = float((best - by_part[-1, :-1]).mean())
+    return measurement(network, seed, values, unit=order)

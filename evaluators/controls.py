@@ -1,4 +1,4 @@
-"""Accuracy beside its controls: random images of equal number under the same labels, and the parts of a set."""
+"""Accuracy together with its controls: random real images with the same labeler, and parts of the set."""
 
 from __future__ import annotations
 
@@ -11,51 +11,60 @@ from ._scoring import (
     control_size,
     fresh_networks_on,
     measurement,
+    paired_scores,
     random_control,
-    remarks,
-    scores_of_each,
+    set_measurement,
 )
 from .accuracy import Accuracy
 
 
 class Controls(Accuracy):
-    """`accuracy` of the set, `random` of the same number of random real images, and what the set itself names.
+    """`accuracy` of the set, `random` for as many random real images, and a score for each control of the set.
 
-    Soft labels carry most of what a network learns in this family, and random images under the same labeler show
-    how much. A set of natural images with compensators names `natural`: its natural images alone, which are fewer.
-    Every control is labelled by the run's teachers, and trains the same networks, from the same seeds, under the
-    same protocol. INFER's set is shown as M + 1 times as many images as it has natural ones, so in as many epochs a
-    control would take fewer steps, and look worse than it is: with `equal=steps` it takes more epochs instead. Its
-    stored labels are then of more epochs too. A control has no soft labels or learned rate of its own.
+    With decoupled methods, networks learn mostly from the soft labels. Random images with the same labeler show how
+    much. A set with compensators has the control `natural`, its natural images only, which are fewer. Every control is
+    labelled by the run's teachers and trains the same networks from the same seeds under the same protocol. Controls
+    have no soft labels and no learned rate of their own.
+
+    INFER's sets expand to M + 1 times as many images as they have natural images. With the same number of epochs, a
+    control would take fewer steps and appear worse than it is. With `equal=steps`, it is trained for more epochs
+    instead, and its stored labels then cover more epochs too.
     """
 
     def __init__(self, *, num_networks: int, equal: str):
-        """Takes the number of fresh networks a set, and what the controls have as many of: `steps` or `epochs`."""
+        """Take the number of fresh networks per set, and what controls have in common with the set.
+
+        Raises:
+            ValueError: `equal` is neither steps nor epochs, or there is no network.
+        """
         super().__init__(num_networks=num_networks)
         if equal not in ("steps", "epochs"):
-            raise ValueError(f"evaluator.equal={equal}: wanted steps or epochs")
+            raise ValueError(
+                f"evaluator.equal must be steps or epochs, got {equal}. Example: evaluator.equal=steps"
+            )
         self.equal = equal
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
-        """See `Evaluator`; all scores of one network at a time."""
-        own, seeds = fresh_networks_on(syn, real, ctx), self.seeds(ctx)
-        equal_steps = self.equal == "steps"
+        """See `Evaluator`. Each measurement contains all scores of one network."""
+        on_set, seeds = fresh_networks_on(syn, real, ctx), self.seeds(ctx)
         controls, notes = self._controls(syn, real, ctx)
-        of_controls = {
-            name: fresh_networks_on(control, real, control_context(control, own, ctx, equal_steps))
+        on_controls = {
+            name: fresh_networks_on(
+                control, real, control_context(control, on_set, ctx, self.equal == "steps")
+            )
             for name, control in controls.items()
         }
-        yield remarks(own, *notes)
-        own_first = {self.main_metric: own} | dict(reversed(of_controls.items()))
-        for network, values in scores_of_each(own_first, seeds, self.num_networks):
+        yield set_measurement(on_set, *notes)
+        fresh = {self.main_metric: on_set} | dict(reversed(on_controls.items()))
+        for network, values in paired_scores(fresh, seeds, self.num_networks):
             yield measurement(network, seeds[network], values)
 
     def _controls(
         self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext
     ) -> tuple[dict[str, SyntheticSet], list[str]]:
-        """Returns the sets to score beside `syn`, none where nobody can label them, and remarks."""
+        """Return the control sets and notes on them; there are no controls if they cannot be labelled."""
         labels, notes = ctx.protocol.labels, []
-        if labels is not None and labels.source is not None:  # those are of the set alone
+        if labels is not None and labels.source is not None:  # these labels exist for the set only
             if not ctx.teachers:
                 return {}, [
                     "no controls: protocol.labels.source labels the set alone, and the run has no teacher"

@@ -1,4 +1,4 @@
-"""Accuracy on other networks than the one a set was distilled with: what the set has of the data, not of a network."""
+"""Accuracy on network architectures other than the one that the set was distilled with."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import math
 from collections.abc import Iterator
 from dataclasses import replace
 from functools import partial
-from typing import Any
 
 from dd_bench.api import (
     Architecture,
@@ -18,21 +17,21 @@ from dd_bench.api import (
     SyntheticSet,
 )
 
-from ._scoring import fresh_networks_on, measurement, remarks, scores_of_each
+from ._scoring import fresh_networks_on, measurement, paired_scores, set_measurement
 from .accuracy import Accuracy
 
 
 class CrossArch(Accuracy):
-    """`accuracy` of the run's own network, and `accuracy:NAME` of each of `networks`, all under the run's protocol.
+    """`accuracy` of the run's network, and `accuracy:NAME` of each of `networks`, all under the run's protocol.
 
-    The run's network is the one to distil with; how much less the others reach is for tables to say (the papers'
-    drop). Network i of every architecture has one seed, so that differences between architectures are of pairs.
+    The run's network is the one used for distillation. The tables compute the difference to the others. Network i has
+    the same seed for every architecture, so that differences between architectures are paired.
 
-    A network of `networks` that is not finite at its end is scored as chance, and the notes say which: one rate suits
-    not every architecture. The run's own ends the measurement as it does for `accuracy`.
+    If a network of `networks` diverges, its score is chance accuracy and a note names it, because one learning rate
+    does not suit every architecture. If the run's network diverges, the measurement ends as for `accuracy`.
 
-    A learned rate is of the network that it was distilled with, and so may a protocol's be: `lr` gives single
-    networks their own, which is then said in the notes.
+    A learned rate fits the network of the distillation only, and a protocol's rate may too. `lr` sets the rate of
+    single networks, which is noted in the record.
     """
 
     smoke = (
@@ -41,56 +40,61 @@ class CrossArch(Accuracy):
     )
 
     def __init__(self, *, num_networks: int, networks: dict[str, partial[Network]], lr: dict[str, float]):
-        """Takes the number of fresh networks of each kind, the other networks by name, and rates of some of them.
+        """Take the number of networks of each architecture, the other architectures, and learning rates of some.
 
         Raises:
-            ValueError: there is no other network, or a rate is not positive or names none.
+            ValueError: There is no other architecture, or a rate is not positive or has an unknown name.
         """
         super().__init__(num_networks=num_networks)
         if not networks:
-            raise ValueError("evaluator.networks names none. Use +model@evaluator.networks.vgg11=vgg11")
+            raise ValueError("evaluator.networks is empty. Example: +model@evaluator.networks.vgg11=vgg11")
         for name, rate in lr.items():
             if name not in networks:
-                raise ValueError(f"evaluator.lr.{name}={rate}: evaluator.networks has {', '.join(networks)}")
+                raise ValueError(
+                    f"evaluator.lr.{name}={rate}: evaluator.networks has no {name!r}, only {', '.join(networks)}. "
+                    f"Example: +evaluator.lr.{next(iter(networks))}={rate}"
+                )
             if rate <= 0:
-                raise ValueError(f"evaluator.lr.{name}={rate}: wanted a rate above 0")
+                raise ValueError(
+                    f"evaluator.lr.{name} must be > 0, got {rate}. Example: +evaluator.lr.{name}=0.01"
+                )
         self.networks, self.lr = networks, lr
 
     def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
-        """See `Evaluator`; a network that cannot take the images is named with the way to leave it out."""
+        """See `Evaluator`. Names the first network that does not support the image shape."""
         if real.modality != "image":
-            return None  # no set of theirs is measured
-        for name, other in self._architectures(real).items():
-            if reason := other.check_shape():
-                return f"{reason}. To leave it out: ~evaluator.networks.{name}"
+            return None  # `check_set` rejects all sets of this dataset
+        for name, architecture in self._architectures(real).items():
+            if reason := architecture.check_shape():
+                return f"{reason}. To leave it out, use ~evaluator.networks.{name}"
         return None
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
-        """See `Evaluator`; one network of each architecture at a time."""
+        """See `Evaluator`. Each measurement contains one network of each architecture."""
         fresh, seeds = {self.main_metric: fresh_networks_on(syn, real, ctx)}, self.seeds(ctx)
         for name, architecture in self._architectures(real).items():
-            there = replace(ctx, architecture=architecture, protocol=self._protocol(name, ctx))
-            fresh[f"{self.main_metric}:{name}"] = replace(fresh_networks_on(syn, real, there), lenient=True)
+            other = replace(ctx, architecture=architecture, protocol=self._protocol(name, ctx))
+            fresh[f"{self.main_metric}:{name}"] = replace(fresh_networks_on(syn, real, other), lenient=True)
         rates = [f"{name} was trained at its own rate {rate:g}" for name, rate in self.lr.items()]
-        yield remarks(fresh[self.main_metric], *(note for f in fresh.values() for note in f.notes), *rates)
-        for network, values in scores_of_each(fresh, seeds, self.num_networks):
-            failed = [name for name, value in values.items() if math.isnan(value)]
-            scored = values | dict.fromkeys(failed, 1 / real.num_classes)
+        notes = [note for f in fresh.values() for note in f.notes]
+        yield set_measurement(fresh[self.main_metric], *notes, *rates)
+        for network, values in paired_scores(fresh, seeds, self.num_networks):
+            diverged = [name for name, value in values.items() if math.isnan(value)]
+            values = values | dict.fromkeys(diverged, 1 / real.num_classes)
             notes = [
                 f"{name.partition(':')[2]}: network {network} is not finite at its end, and scored as chance"
-                for name in failed
+                for name in diverged
             ]
-            yield measurement(network, seeds[network], scored)._replace(notes=notes)
+            yield measurement(network, seeds[network], values)._replace(notes=notes)
 
     def _architectures(self, real: RealSet) -> dict[str, Architecture]:
-        def bound(name: str, model: partial[Network]) -> Architecture:
-            knobs: dict[str, Any] = dict(model.keywords)
-            return Architecture(model.func, knobs, real.shape, real.num_classes, name)
-
-        return {name: bound(name, model) for name, model in self.networks.items()}
+        return {
+            name: Architecture(model.func, dict(model.keywords), real.shape, real.num_classes, name)
+            for name, model in self.networks.items()
+        }
 
     def _protocol(self, name: str, ctx: EvaluationContext) -> Protocol:
-        """Returns the run's protocol, at the network's own rate if it has one."""
+        """Return the run's protocol, with the learning rate of this network if `lr` has one."""
         if name not in self.lr:
             return ctx.protocol
         recipe = ctx.protocol.recipe.model_copy(update={"lr": self.lr[name]})

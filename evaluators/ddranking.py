@@ -1,4 +1,4 @@
-"""DD-Ranking's scores: how far hard labels fall short of real data, and what the images add to random ones."""
+"""DD-Ranking's scores: hard-label recovery and improvement over random images."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ from dd_bench.api import (
     SyntheticSet,
 )
 
-from ._references import Reference, of_length
+from ._references import Reference, with_epochs
 from ._scoring import (
+    check_at_least,
     control_context,
     control_size,
     fresh_networks_on,
     measurement,
+    paired_scores,
     random_control,
-    remarks,
-    scores_of_each,
+    set_measurement,
 )
 from .accuracy import Accuracy
 
@@ -32,142 +33,150 @@ from .accuracy import Accuracy
 class DDRanking(Accuracy):
     """HLR, IOR, LRS and ARS (Li et al., DD-Ranking: Rethinking the Evaluation of Dataset Distillation, 2025).
 
-    Of network i, from one seed, accuracies as fractions:
+    For each network, all trainings start from the same seed. Accuracies are fractions.
 
-    - `hlr` (hard-label recovery, lower is better): of the whole training set, less that of the set with its classes
-      alone;
-    - `ior` (improvement over random): of the set under the run's protocol, less that of as many random images a class
-      under the same protocol and number of steps, drawn anew for every network;
-    - `lrs`: see `lrs`, with the weight `lrs_weight` of IOR;
-    - `ars`: see `ars`, the same difference with and without augmentation, `ars_weight` the share of the first.
+    - `hlr` (hard-label recovery, lower is better): accuracy after training on the whole training set, minus that of the
+      synthetic set with hard labels.
+    - `ior` (improvement over random): accuracy of the synthetic set under the run's protocol, minus that of as many
+      random images per class under the same protocol and number of steps. Each network gets its own random images.
+    - `lrs`: see `lrs`; `lrs_weight` is the weight of IOR.
+    - `ars`: see `ars`; the improvement with and without augmentation, with `ars_weight` for the former.
 
-    Beside them what they are made of: `real`, `syn_hard`, `syn`, `random`, `syn_plain`, `random_plain`.
+    The record also contains the accuracies that these are computed from: `real`, `syn_hard`, `syn`, `random`,
+    `syn_plain` and `random_plain`.
 
-    The whole training set is trained on for `real_epochs` epochs under the protocol's recipe, its milestones and
-    warm-up at the same shares, once for all sets of a dataset, network and recipe: it is cached.
+    A network is trained on the whole training set for `real_epochs` epochs under the protocol's recipe, with scaled
+    milestones and warm-up. The result is cached for all sets of a dataset, network and recipe.
 
-    Random images have their classes as labels, unless the protocol's teachers speak, and are trained at the rate that a
-    set has learned, if the protocol asks for that; where a class is smaller than `ipc` there are fewer of all.
+    Random images have hard labels unless the protocol has teachers. They are trained at the set's learned rate if the
+    protocol uses it. If a class has fewer than `ipc` images, all classes get as many random images as the smallest.
 
-    Otherwise than the released package (0.2.0): accuracies are of the last step, and not the best on test; random
-    images get no search of a learning rate of their own; and the exponentials take fractions. The package puts
-    percentages into them, with which its scores leave [0, 1].
+    Deviations from the released package (0.2.0): Accuracies are those of the last step, not the best on test data.
+    There is no separate search of the learning rate for random images. The exponentials take fractions. The package
+    uses percentages, with which its scores leave [0, 1].
     """
 
     main_metric = "lrs"
     smoke = ("evaluator.num_networks=2", "evaluator.real_epochs=2")
 
     def __init__(self, *, num_networks: int, real_epochs: int, lrs_weight: float, ars_weight: float):
-        """Takes the number of fresh networks, the epochs on the whole training set, and the weights of the scores.
+        """Take the number of fresh networks, the epochs on the whole training set, and the weights of the scores.
 
         Raises:
-            ValueError: one of them is out of range.
+            ValueError: A value is out of range.
         """
         super().__init__(num_networks=num_networks)
-        if real_epochs < 1:
-            raise ValueError(f"evaluator.real_epochs={real_epochs}: wanted at least one")
+        check_at_least(1, real_epochs=real_epochs)
         for name, weight in (("lrs_weight", lrs_weight), ("ars_weight", ars_weight)):
             if not 0 <= weight <= 1:
-                raise ValueError(f"evaluator.{name}={weight}: wanted a share in [0, 1]")
+                raise ValueError(
+                    f"evaluator.{name} must be in [0, 1], got {weight}. Example: evaluator.{name}=0.5"
+                )
         self.real_epochs, self.lrs_weight, self.ars_weight = real_epochs, lrs_weight, ars_weight
 
     def check_protocol(self, protocol: Protocol) -> str | None:
-        """See `Evaluator`: the whole training set is trained on to the last step, and so is what it is compared with.
+        """See `Evaluator`. All trainings are compared at their last step.
 
-        Labels of stored views know no other images, nor the same without augmentation.
+        Stored labels of views do not exist for random images, nor for the set without augmentation.
         """
         if protocol.selection != "last" or protocol.lr_grid:
             return (
-                f"protocol {protocol.name} selects ({protocol.selection}, lr_grid={list(protocol.lr_grid)}), and HLR "
-                "compares last steps. Use protocol=dsa-1000 or dc-300"
+                f"evaluator ddranking requires selection=last and no lr_grid, and protocol {protocol.name} has "
+                f"selection={protocol.selection}, lr_grid={list(protocol.lr_grid)}. Use protocol=dsa-1000 or dc-300"
             )
         if protocol.labels is not None and protocol.labels.source is not None:
             return (
-                "protocol.labels.source labels the views of one set, and these scores need labels of random images "
-                "too. Use a teacher, and protocol.labels.source=null"
+                "protocol.labels.source has labels of the synthetic set only, and evaluator ddranking also requires "
+                "labels of random images. Use a teacher and protocol.labels.source=null"
             )
         return None
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
-        """See `Evaluator`; all trainings of one network at a time."""
-        own = fresh_networks_on(syn, real, ctx)
-        hard = _of_classes(own, syn, real, ctx)
+        """See `Evaluator`. Each measurement contains all trainings of one network."""
+        fresh = fresh_networks_on(syn, real, ctx)
+        fresh_hard = _with_hard_labels(fresh, syn, real, ctx)
         reference = Reference(
-            real, of_length(ctx.protocol.recipe, self.real_epochs), ctx.runtime, ctx.cache.root
+            real, with_epochs(ctx.protocol.recipe, self.real_epochs), ctx.runtime, ctx.cache.root
         )
-        here = replace(ctx, protocol=own.protocol)  # at the set's learned rate, if that is the rule
+        ctx_lr = replace(ctx, protocol=fresh.protocol)  # with the set's learned rate, if the protocol uses it
         size = control_size(real, ctx)
         few = [f"random images are {size} a class, as many as the smallest class has"] * (size < ctx.ipc)
-        yield remarks(own, *few)
+        yield set_measurement(fresh, *few)
         seeds = self.seeds(ctx)
-        of_set = {"syn": own, "syn_plain": fresh_networks_on(syn, real, _plain(here))}
-        of_set |= {} if hard is own else {"syn_hard": hard}
-        for network, values in scores_of_each(of_set, seeds, self.num_networks):
-            seed, drawn = seeds[network], random_control(real, ctx, "random images", network)
-            there = control_context(drawn, own, here, equal_steps=True)
+        on_set = {"syn": fresh, "syn_plain": fresh_networks_on(syn, real, _without_augmentation(ctx_lr))}
+        on_set |= {} if fresh_hard is fresh else {"syn_hard": fresh_hard}
+        for network, values in paired_scores(on_set, seeds, self.num_networks):
+            seed, control = seeds[network], random_control(real, ctx, "random images", network)
+            control_ctx = control_context(control, fresh, ctx_lr, equal_steps=True)
             values.setdefault("syn_hard", values["syn"])
-            for name, context in (("random", there), ("random_plain", _plain(there))):
-                fresh = fresh_networks_on(drawn, real, context)
-                values[name] = fresh.score(seed, fresh.compiles(self.num_networks))
-            values["real"] = _of_reals(reference.of(ctx.architecture, seed, ctx.cache))
-            yield measurement(network, seed, values | self._summed_up(values))
+            for name, context in (
+                ("random", control_ctx),
+                ("random_plain", _without_augmentation(control_ctx)),
+            ):
+                on_control = fresh_networks_on(control, real, context)
+                values[name] = on_control.score(seed, on_control.compiles(self.num_networks))
+            values["real"] = _finite_accuracy(reference.measure(ctx.architecture, seed, ctx.cache))
+            yield measurement(network, seed, values | self._scores(values))
 
-    def _summed_up(self, of: dict[str, float]) -> dict[str, float]:
-        hlr, ior = of["real"] - of["syn_hard"], of["syn"] - of["random"]
+    def _scores(self, accuracies: dict[str, float]) -> dict[str, float]:
+        hlr = accuracies["real"] - accuracies["syn_hard"]
+        ior = accuracies["syn"] - accuracies["random"]
+        ior_plain = accuracies["syn_plain"] - accuracies["random_plain"]
         return {
             "hlr": hlr,
             "ior": ior,
             "lrs": lrs(hlr, ior, self.lrs_weight),
-            "ars": ars(ior, of["syn_plain"] - of["random_plain"], self.ars_weight),
+            "ars": ars(ior, ior_plain, self.ars_weight),
         }
 
 
-def _of_reals(found: dict[str, float]) -> float:
-    """Returns the accuracy after training on the whole set.
+def _finite_accuracy(reference: dict[str, float]) -> float:
+    """Return the test accuracy after training on the whole set.
 
     Raises:
-        Diverged: that training did not end in finite weights.
+        Diverged: The trained weights are not finite.
     """
-    if not found["finite"]:
+    if not reference["finite"]:
         raise Diverged(
             "the reference on the whole training set is not finite. Try a smaller protocol.recipe.lr"
         )
-    return found["test"]
+    return reference["test"]
 
 
-def _of_classes(
-    own: FreshNetworks, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext
+def _with_hard_labels(
+    fresh: FreshNetworks, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext
 ) -> FreshNetworks:
-    """Returns the examination of the same images with their classes alone; `own` itself where it has no more."""
-    labels = own.protocol.labels
+    """Return fresh networks on the same images with hard labels; `fresh` itself if its labels are hard."""
+    labels = fresh.protocol.labels
     if labels is not None and labels.kind != "hard":
-        hard = own.protocol.model_copy(update={"labels": labels.model_copy(update={"kind": "hard"})})
+        hard = fresh.protocol.model_copy(update={"labels": labels.model_copy(update={"kind": "hard"})})
         return fresh_networks_on(syn, real, replace(ctx, protocol=hard))
-    return replace(own, labels=own.labels.argmax(1)) if own.labels.ndim == 2 else own
+    return replace(fresh, labels=fresh.labels.argmax(1)) if fresh.labels.ndim == 2 else fresh
 
 
-def _plain(ctx: EvaluationContext) -> EvaluationContext:
-    """Returns the context of a training without augmentation, on the same labels."""
+def _without_augmentation(ctx: EvaluationContext) -> EvaluationContext:
+    """Return the context with the same labels and without augmentation."""
     recipe = ctx.protocol.recipe.model_copy(update={"augment": "none", "cutmix": 0.0})
     if recipe.views is not None:
-        still = {"patches": 1, "pad": 0, "scale": None, "flip": False, "mix": "none"}
-        recipe = recipe.model_copy(update={"views": recipe.views.model_copy(update=still)})
+        no_views = {"patches": 1, "pad": 0, "scale": None, "flip": False, "mix": "none"}
+        recipe = recipe.model_copy(update={"views": recipe.views.model_copy(update=no_views)})
     return replace(ctx, protocol=ctx.protocol.model_copy(update={"recipe": recipe}))
 
 
 def lrs(hlr: float, ior: float, weight: float = 0.5) -> float:
-    """Returns the label-robust score in [0, 1] of HLR and IOR as fractions.
+    """Return the label-robust score in [0, 1] of HLR and IOR, given as fractions.
 
-    `(exp(a) - exp(-1)) / (exp(1) - exp(-1))` of `a = weight * ior - (1 - weight) * hlr`. At equal weights it cannot
-    exceed 0.545, and a set that is as good as random and as real data has 0.269: read the parts with it.
+    It is `(exp(a) - exp(-1)) / (exp(1) - exp(-1))` with `a = weight * ior - (1 - weight) * hlr`. With equal weights it
+    cannot exceed 0.545, and a set that is as good as random images and as real data scores 0.269. It should be read
+    together with HLR and IOR.
     """
-    return _scaled(weight * ior - (1 - weight) * hlr)
+    return _rescale(weight * ior - (1 - weight) * hlr)
 
 
 def ars(augmented: float, plain: float, weight: float = 0.5) -> float:
-    """Returns the augmentation-robust score in [0, 1] of the improvements over random with and without augmentation."""
-    return _scaled(weight * augmented + (1 - weight) * plain)
+    """Return the augmentation-robust score in [0, 1] of the improvements over random with and without augmentation."""
+    return _rescale(weight * augmented + (1 - weight) * plain)
 
 
-def _scaled(x: float) -> float:
+def _rescale(x: float) -> float:
     return (math.exp(x) - math.exp(-1)) / (math.exp(1) - math.exp(-1))

@@ -1,7 +1,7 @@
-"""Fresh graph networks trained on a synthetic set, beside the controls without which no graph table says anything.
+"""Fresh graph networks trained on a synthetic set, and the controls that are needed to interpret their scores.
 
-On several collections the number of nodes alone reaches the published numbers, and picking the step that is best on
-validation graphs hides what the labels are worth. So the score is the last step's, and each record has the controls.
+On several datasets, the number of nodes alone reaches the published numbers, and selecting the best step on validation
+graphs hides how much the labels contribute. Therefore the last step is scored and every record contains the controls.
 """
 
 from __future__ import annotations
@@ -37,50 +37,51 @@ from dd_bench.api import (
     training_graphs,
 )
 
-from ._scoring import measurement
+from ._scoring import check_at_least, measurement
 
-BATCH = 1000  # graphs scored at once
+BATCH = 1000  # graphs per batch in scoring
 
 
 @dataclass(frozen=True)
 class Splits:
-    """What a network is scored on, each batched once for all networks."""
+    """Batches that networks are scored on, which all networks share; `val` is empty without a validation split."""
 
     val: list[tuple[object, Tensor]]
     test: list[tuple[object, Tensor]]
 
 
 class Graph(Evaluator):
-    """Trains `num_networks` fresh networks under the run's protocol, and scores each of them on the test graphs.
+    """Scores of `num_networks` fresh networks on the test graphs, trained under the run's protocol.
 
-    - `auc`, `accuracy`, `balanced_accuracy` after the last step; `metric` says which of them is ranked;
-    - `best_val`: `metric` at the step that was best on the validation graphs, one of `eval_points`, or of a
-      few less where they do not divide the steps;
-    - `untrained`: `metric` of the network before its first step;
-    - `permuted`: `metric` of the network trained on the same set with its labels shuffled among its samples. The whole
-      training set is no distilled set, and as dear as all else: it has no such control;
-    - `size_only` and `majority`: of logistic regression on the number of nodes of the training graphs, and of always
-      saying the most frequent class. They are the same for every network.
+    - `auc`, `accuracy`, `balanced_accuracy`: scores after the last step. `metric` is the one that is ranked.
+    - `best_val`: `metric` at the best step on the validation graphs. There are `eval_points` candidate steps, or a few
+      less if this number does not divide the number of steps.
+    - `untrained`: `metric` of the network before its first step.
+    - `permuted`: `metric` of a network trained on the same set with permuted labels. The whole training set does not
+      have this control, because it is not a distilled set and its training is expensive.
+    - `size_only`, `majority`: `metric` of logistic regression on the number of nodes, fitted to the training graphs,
+      and of always predicting the most frequent class. They are the same for every network.
     """
 
     repeats = ("num_networks", "eval_points")
 
     def __init__(self, *, num_networks: int, metric: str, eval_points: int):
-        """Takes the number of fresh networks a set, what ranks, and how often to look at the validation graphs."""
-        if num_networks < 1:
-            raise ValueError(f"evaluator.num_networks={num_networks}: at least one network must be trained")
+        """Take the number of networks per set, the ranked metric, and the number of evaluations on validation graphs.
+
+        Raises:
+            ValueError: A value is unknown or out of range.
+        """
+        check_at_least(1, num_networks=num_networks, eval_points=eval_points)
         if metric not in GRAPH_METRICS:
-            raise ValueError(f"evaluator.metric={metric}: wanted one of {', '.join(GRAPH_METRICS)}")
-        if eval_points < 1:
-            raise ValueError(f"evaluator.eval_points={eval_points}: wanted at least one")
+            raise ValueError(f"evaluator.metric must be one of {', '.join(GRAPH_METRICS)}, got {metric}")
         self.num_networks, self.eval_points = num_networks, eval_points
         self.main_metric = metric
-        self.metric: GraphMetric = metric  # type: ignore[assignment]  # it is one of them
+        self.metric: GraphMetric = metric  # type: ignore[assignment]  # checked above
 
     def check_protocol(self, protocol: Protocol) -> str | None:
-        """See `Evaluator`: the last step is scored, and graphs are shown as they are."""
+        """See `Evaluator`. The last step is scored, and graphs are not augmented."""
         recipe = protocol.recipe
-        for knob, value, wanted in (
+        for key, value, expected in (
             ("selection", protocol.selection, "last"),
             ("lr_grid", protocol.lr_grid, ()),
             ("labels", protocol.labels, None),
@@ -88,10 +89,10 @@ class Graph(Evaluator):
             ("recipe.cutmix", recipe.cutmix, 0),
             ("recipe.views", recipe.views, None),
         ):
-            if value != wanted:
+            if value != expected:
                 return (
-                    f"protocol {protocol.name} has {knob}={value if isinstance(value, str | float) else '...'}, which "
-                    "evaluator graph does not know. Use protocol=graph-500"
+                    f"protocol {protocol.name} has {key}={value if isinstance(value, str | float) else '...'}, which "
+                    "evaluator graph does not support. Use protocol=graph-500"
                 )
         return None
 
@@ -99,7 +100,7 @@ class Graph(Evaluator):
         """See `Evaluator`."""
         if isinstance(syn, SyntheticGraphs):
             return None
-        return f"evaluator graph measures graphs, this set holds {syn.kind}. Use evaluator=accuracy"
+        return f"this set contains {syn.kind}, and the evaluator measures graphs. Use evaluator=accuracy"
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`."""
@@ -122,37 +123,36 @@ class Graph(Evaluator):
     def _scores(
         self, syn: SyntheticGraphs, seed: int, splits: Splits, ctx: EvaluationContext
     ) -> dict[str, float]:
-        """Trains one network from `seed`; the same seed starts and orders the same, whatever the labels."""
+        """Train and score one network; initial weights and batch order depend on `seed` only, not on the labels."""
         net = ctx.architecture.fresh(seed_for(seed, "init"), ctx.device)
         n, recipe = len(syn.labels), ctx.protocol.recipe
         steps = recipe.steps or recipe.epochs * recipe.steps_an_epoch(n)
 
-        def answers(batches: list[tuple[object, Tensor]]) -> tuple[Tensor, Tensor]:
-            logits, labels = _answers(net, batches)
+        def predictions(batches: list[tuple[object, Tensor]]) -> tuple[Tensor, Tensor]:
+            logits, labels = _predictions(net, batches)
             if not bool(torch.isfinite(logits).all()):
                 raise Diverged(
-                    "the answers of a fresh network are not finite. Try a smaller protocol.recipe.lr than "
-                    f"{recipe.lr}"
+                    f"the logits of a fresh network are not finite. Use a smaller protocol.recipe.lr than {recipe.lr}"
                 )
             return logits, labels
 
-        first = graph_score(self.metric, *answers(splits.test))
-        best = (-1.0, first)
+        untrained = graph_score(self.metric, *predictions(splits.test))
+        best_on_val, best_on_test = -1.0, untrained
 
         def evaluate_step(step: int) -> None:
-            nonlocal best
+            nonlocal best_on_val, best_on_test
             if step % math.ceil(steps / self.eval_points) and step != steps:
                 return
-            value = graph_score(self.metric, *answers(splits.val))
-            if value > best[0]:
-                best = (value, graph_score(self.metric, *answers(splits.test)))
+            value = graph_score(self.metric, *predictions(splits.val))
+            if value > best_on_val:
+                best_on_val, best_on_test = value, graph_score(self.metric, *predictions(splits.test))
 
         fetch, labelled_batches = _labelled_batches(
             syn, recipe.batch_size, seed_for(seed, "train"), ctx.device
         )
         train(
             net,
-            fetch,  # type: ignore[arg-type]  # graphs instead of a tensor
+            fetch,  # type: ignore[arg-type]  # returns graphs instead of a tensor
             n,
             recipe,
             seed=seed_for(seed, "train"),
@@ -161,45 +161,45 @@ class Graph(Evaluator):
             on_step=evaluate_step if splits.val else None,
             labelled_batches=labelled_batches,
         )
-        logits, labels = answers(splits.test)
+        logits, labels = predictions(splits.test)
         values = {metric: graph_score(metric, logits, labels) for metric in GRAPH_METRICS}
-        return values | ({"best_val": best[1]} if splits.val else {}) | {"untrained": first}
+        return values | ({"best_val": best_on_test} if splits.val else {}) | {"untrained": untrained}
 
 
 def _labelled_batches(
     syn: SyntheticGraphs, batch_size: int, seed: int, device: torch.device
 ) -> tuple[object, LabelledBatches | None]:
-    """Returns where batches come from, and how they are drawn if that is not the plain shuffle."""
+    """Return the function that fetches a batch, and the batches of an epoch unless these are shuffled uniformly."""
     graphs, labels = syn.materialise(device)
     weights = syn.weights().to(device)
-    every = graphs[torch.arange(len(graphs), device=device)]
+    all_graphs = graphs[torch.arange(len(graphs), device=device)]
 
     def fetch(index: Tensor) -> tuple[object, Tensor]:
-        one_batch = len(labels) <= batch_size  # then it comes in order, and is the same at every step
-        return every if one_batch else graphs[index], labels[index]
+        one_batch = len(labels) <= batch_size  # the batch is then the whole set in order, at every step
+        return all_graphs if one_batch else graphs[index], labels[index]
 
     if syn.weighting == "none":
         return fetch, None
 
-    def drawn(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:
+    def weighted_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:
         n, size = len(labels), min(batch_size, len(labels))
-        of = generator(device, seed, "drawn", epoch)
+        rng = generator(device, seed, "drawn", epoch)
         for _ in range(-(-n // batch_size)):
             if syn.weighting == "sampling":
-                index = torch.multinomial(weights, size, replacement=True, generator=of)
+                index = torch.multinomial(weights, size, replacement=True, generator=rng)
                 target: Target = labels[index]
             else:
-                index = torch.randperm(n, generator=of, device=device)[:size]
+                index = torch.randperm(n, generator=rng, device=device)[:size]
                 target = Weighted(labels[index], weights[index])
             batch = graphs[index]
             yield batch, batch, target  # type: ignore[misc]
 
-    return fetch, drawn
+    return fetch, weighted_batches
 
 
 @torch.no_grad()
-def _answers(net: torch.nn.Module, batches: list[tuple[object, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Returns logits `(n, k)` and labels `(n,)` in eval mode; the mode stays as it was."""
+def _predictions(net: torch.nn.Module, batches: list[tuple[object, Tensor]]) -> tuple[Tensor, Tensor]:
+    """Return the logits `(n, k)` in eval mode and the labels `(n,)`; the mode of `net` is restored."""
     training = net.training
     net.eval()
     logits = torch.cat([net(graphs) for graphs, _ in batches])

@@ -1,8 +1,9 @@
-"""Architecture search on a synthetic set: does it rank networks as the whole training set does?"""
+"""Architecture search: agreement of the network rankings of a synthetic set and of the whole training set."""
 
 from __future__ import annotations
 
 import itertools
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -29,37 +30,38 @@ from dd_bench.api import (
 )
 
 from ._rank_agreement import Array, agreement, intervals
-from ._references import Reference, of_length
-from ._scoring import measurement, random_control
+from ._references import Reference, with_epochs
+from ._scoring import check_at_least, check_images, measurement, random_control
 
 DESIGNS = 10_000
-"""Balanced samples of the space that are tried for one without a repetition."""
+"""Maximum number of balanced samples of the space to draw until one has no duplicates."""
 
 
 class NAS(Evaluator):
-    """Ranks ConvNets by what they learn from the set, and compares with what they learn from the whole training set.
+    """Rank ConvNets by their accuracy after training on the set, and compare with training on the whole training set.
 
-    The space is every combination of the knobs in `space` (DC's 720: widths, depths, norms, activations, pooling), or
-    `sample` of them, of which each value of a knob has as many as every other.
+    The space contains all combinations of the values in `space` (DC's 720 networks: width, depth, norm, activation,
+    pooling), or `sample` of them in which all values of a hyper-parameter are equally frequent.
 
-    Frozen for this suite where the papers (DC, DSA, DM, DataDAM, FTD) differ or are silent: proxies are ranked by
-    accuracy on images held out of *train* (`dataset.val_fraction=0.1`), never on test; the reference is the test
-    accuracy after `whole_epochs` on the rest of train, the mean of `whole_networks`; the top is the best `top` of the
-    space by the reference. A set that was distilled without holding them out has seen these images.
+    The papers (DC, DSA, DM, DataDAM, FTD) differ or do not specify some settings. These are fixed here. Networks are
+    ranked by accuracy on images held out from the training set (`dataset.val_fraction=0.1`), never on test images. The
+    reference is the test accuracy after `whole_epochs` epochs on the rest of the training set, averaged over
+    `whole_networks` networks. The top is the fraction `top` of the space with the best reference. A set that was
+    distilled without this split was distilled from the held-out images too.
 
-    Repeat r trains every network once from seed r. Of each, for the set itself, for as many random images
-    (`random ...`) and for the whole training set stopped after as many steps, at the first rate (`early ...`):
+    Each repeat trains every network once from its own seed: on the set, on as many random images (`random ...`), and on
+    the whole training set for as many steps at the initial learning rate (`early ...`). For each of these rankings:
 
-    - `spearman`, `kendall`: rank correlation with the reference over the space; `spearman_top` and `kendall_top` over
-      the top, with the ends of their bootstrap intervals over networks (`_low`, `_high`), and of how much better the
-      set does than the other two (`over random spearman_low`);
-    - `performance`: reference accuracy of the network that is ranked first, beside `whole performance`, of the one that
-      is best on the held-out images after the whole training;
-    - `seconds` of all trainings, and how many networks were `not finite` at their end: these answer by chance.
+    - `spearman`, `kendall`: rank correlation with the reference over the space, and `spearman_top`, `kendall_top` over
+      the top. `_low` and `_high` are the ends of their bootstrap intervals over networks, also for the difference of
+      the set and the other two rankings (`over random spearman_low`).
+    - `performance`: reference accuracy of the network that is ranked first. `whole performance` is that of the network
+      that is best on the held-out images after training on the whole set.
+    - `seconds`: time of all trainings. `not finite`: number of networks that diverged, whose accuracy is at chance.
 
-    One training a network blurs a ranking: `mean of repeats: ...`, beside the last repeat, ranks by the mean accuracy
-    over all of them, which is what is frozen for three or more. The reference is the same whatever the run's seed.
-    Every training is cached on its own: a killed search goes on where it was.
+    With one training per network, a ranking is noisy. `mean of repeats: ...`, stored with the last repeat, ranks by the
+    mean accuracy over all repeats. This is the fixed definition for three or more repeats. The reference does not
+    depend on the run's seed. Every training is cached, so that a killed search resumes.
     """
 
     main_metric = "spearman"
@@ -82,27 +84,23 @@ class NAS(Evaluator):
         whole_networks: int,
         top: float,
     ):
-        """Takes the space, how much of it, and how long the reference trains.
+        """See `conf/evaluator/nas.yaml` for the arguments.
 
         Raises:
-            ValueError: a value is out of range.
+            ValueError: A value is out of range.
         """
-        self.every = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
-        for name, value in (
-            ("num_repeats", num_repeats),
-            ("whole_epochs", whole_epochs),
-            ("whole_networks", whole_networks),
-        ):
-            if value < 1:
-                raise ValueError(f"evaluator.{name}={value}: wanted at least one")
-        if sample is not None and not 3 <= sample <= len(self.every):
+        self.grid = [dict(zip(space, values, strict=True)) for values in itertools.product(*space.values())]
+        check_at_least(1, num_repeats=num_repeats, whole_epochs=whole_epochs, whole_networks=whole_networks)
+        if sample is not None and not 3 <= sample <= len(self.grid):
             raise ValueError(
-                f"evaluator.sample={sample}: wanted 3 to {len(self.every)}, or null for all of them"
+                f"evaluator.sample must be in 3..{len(self.grid)}, or null for the whole space, got {sample}. "
+                "Example: evaluator.sample=null"
             )
-        self.count = sample or len(self.every)
+        self.count = sample or len(self.grid)
         if not 0 < top <= 1 or round(top * self.count) < 3:
             raise ValueError(
-                f"evaluator.top={top} of {self.count} networks: wanted a share in (0, 1] that is three or more"
+                f"evaluator.top must be in (0, 1] and select at least 3 of {self.count} networks, got {top}. "
+                f"Example: evaluator.top={min(1.0, math.ceil(300 / self.count) / 100):g}"
             )
         self.space, self.sample, self.num_repeats = space, sample, num_repeats
         self.whole_epochs, self.whole_networks, self.top = whole_epochs, whole_networks, top
@@ -111,60 +109,58 @@ class NAS(Evaluator):
         """See `Evaluator`."""
         if protocol.labels is not None or protocol.selection != "last" or protocol.lr_grid:
             return (
-                f"evaluator nas trains hundreds of networks with their own labels to the last step, which protocol "
-                f"{protocol.name} does not. Use protocol=nas-200"
+                "evaluator nas requires the labels of the set, selection=last and no lr_grid, which protocol "
+                f"{protocol.name} does not have. Use protocol=nas-200"
             )
         return None
 
     def check_set(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """See `Evaluator`."""
-        if isinstance(syn, SyntheticImages):
-            return None
-        return f"evaluator nas measures images, this set holds {syn.kind}. Use evaluator=graph"
+        return check_images(syn)
 
     def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
-        """See `Evaluator`; the first network of the space that cannot take the images is named.
+        """See `Evaluator`. Names the first network of the space that does not support the image shape.
 
         Raises:
-            ValueError: the run's network lacks a knob of the space.
+            ValueError: The run's network does not have a hyper-parameter of the space.
         """
         if real.modality != "image":
-            return None  # no set of theirs is measured
+            return None  # `check_set` rejects all sets of this dataset
         if real.val is None:
-            return "networks are ranked on images held out of train, and there are none. Use dataset.val_fraction=0.1"
-        for knobs in self.chosen():
-            if reason := architecture.override(**knobs).check_shape():
-                return f"of the space, {knobs}: {reason}. Use a smaller evaluator.space"
+            return "evaluator nas ranks networks on a validation split. Use dataset.val_fraction=0.1"
+        for settings in self.chosen():
+            if reason := architecture.override(**settings).check_shape():
+                return f"network {settings} of evaluator.space: {reason}. Use a smaller evaluator.space"
         return None
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
-        """See `Evaluator`; one repeat of the whole search at a time."""
+        """See `Evaluator`. Each measurement is one repeat of the whole search."""
         assert isinstance(syn, SyntheticImages)
-        networks = [ctx.architecture.override(**knobs) for knobs in self.chosen()]
+        networks = [ctx.architecture.override(**settings) for settings in self.chosen()]
         recipe = ctx.protocol.recipe
-        whole = _Search(Reference(real, of_length(recipe, self.whole_epochs), ctx.runtime, ctx.cache.root))
-        found = [whole.measured(networks, seed_for(0, "whole", i), ctx) for i in range(self.whole_networks)]
-        reference, held_out = (np.mean([f[split] for f in found], 0) for split in ("test", "val"))
-        done: dict[str, list[Array]] = {}  # the accuracies of each repeat, for their mean
+        whole = _Search(Reference(real, with_epochs(recipe, self.whole_epochs), ctx.runtime, ctx.cache.root))
+        results = [whole.measure(networks, seed_for(0, "whole", i), ctx) for i in range(self.whole_networks)]
+        reference, held_out = (np.mean([r[split] for r in results], 0) for split in ("test", "val"))
+        accuracies: dict[str, list[Array]] = {}  # of each ranking and repeat
         for repeat in range(self.num_repeats):
             last = repeat == self.num_repeats - 1
             if repeat in ctx.finished and (last or self.num_repeats - 1 in ctx.finished):
                 continue
             seed, values, rankings = ctx.seed_for("evaluate", repeat), dict[str, float](), dict[str, Array]()
             for name, search in self._searches(whole, syn, real, repeat, ctx).items():
-                each = search.measured(networks, seed, ctx)
-                rankings[name] = each["val"]
-                done.setdefault(name, []).append(each["val"])
-                values |= {f"{name}{k}": v for k, v in agreement(each["val"], reference, self.top).items()}
-                values[f"{name}seconds"] = float(each["seconds"].sum())
-                values[f"{name}not finite"] = float((1 - each["finite"]).sum())
+                result = search.measure(networks, seed, ctx)
+                rankings[name] = result["val"]
+                accuracies.setdefault(name, []).append(result["val"])
+                values |= {f"{name}{k}": v for k, v in agreement(result["val"], reference, self.top).items()}
+                values[f"{name}seconds"] = float(result["seconds"].sum())
+                values[f"{name}not finite"] = float((1 - result["finite"]).sum())
             if repeat in ctx.finished:
                 continue
             values |= intervals(rankings, reference, self.top, seed)
             values["whole performance"] = float(reference[held_out.argmax()])
-            values["whole seconds"] = float(sum(f["seconds"].sum() for f in found))
+            values["whole seconds"] = float(sum(r["seconds"].sum() for r in results))
             if last:
-                for name, repeats in done.items():
+                for name, repeats in accuracies.items():
                     mean = agreement(np.mean(repeats, 0), reference, self.top)
                     values |= {f"mean of repeats: {name}{k}": v for k, v in mean.items()}
             yield measurement(repeat, seed, values)
@@ -172,75 +168,75 @@ class NAS(Evaluator):
     def _searches(
         self, whole: _Search, syn: SyntheticImages, real: RealSet, repeat: int, ctx: EvaluationContext
     ) -> dict[str, _Search]:
-        """Returns the search on the set, on random images, and on the whole training set for as many steps."""
+        """Return the searches on the set, on random images, and on the whole training set for as many steps."""
         images, labels = syn.network_inputs(ctx.device)
         recipe = ctx.protocol.at_rate(syn.lr).recipe
         steps = recipe.steps or recipe.epochs * recipe.steps_an_epoch(len(images))
-        drawn = random_control(real, ctx, "random images", repeat)
-        as_long = recipe.in_step_with(len(drawn.labels), len(images))
+        control = random_control(real, ctx, "random images", repeat)
+        equal_steps = recipe.in_step_with(len(control.labels), len(images))
         return {
             "": whole.on(recipe, images, labels, syn.identity()),
-            "random ": whole.on(as_long, *drawn.network_inputs(ctx.device), drawn.identity()),
-            "early ": _Search(replace(whole.reference, recipe=_stopped(recipe, steps))),
+            "random ": whole.on(equal_steps, *control.network_inputs(ctx.device), control.identity()),
+            "early ": _Search(replace(whole.reference, recipe=_early_stopped(recipe, steps))),
         }
 
     def chosen(self) -> list[dict[str, Any]]:
-        """Returns the knobs of the networks that are searched: all, or a balanced sample that no seed changes."""
+        """Return the hyper-parameters of the searched networks: all, or a balanced sample independent of any seed."""
         if self.sample is None:
-            return self.every
-        draws, sizes = np.random.default_rng(0), [len(values) for values in self.space.values()]
+            return self.grid
+        rng, sizes = np.random.default_rng(0), [len(values) for values in self.space.values()]
         for _ in range(DESIGNS):
-            columns = [draws.permutation(np.resize(np.arange(size), self.sample)) for size in sizes]
+            columns = [rng.permutation(np.resize(np.arange(size), self.sample)) for size in sizes]
             rows = sorted({tuple(map(int, row)) for row in zip(*columns, strict=True)})
             if len(rows) == self.sample:
                 break
-        else:  # so many that none is without a repetition
-            rows = sorted(itertools.product(*map(range, sizes)), key=lambda _: draws.random())[: self.sample]
+        else:  # the sample is so large that balanced samples have duplicates: draw an unbalanced one
+            rows = sorted(itertools.product(*map(range, sizes)), key=lambda _: rng.random())[: self.sample]
         names, values = list(self.space), list(self.space.values())
         return [dict(zip(names, (values[k][i] for k, i in enumerate(row)), strict=True)) for row in rows]
 
 
 @dataclass(frozen=True)
 class _Search:
-    """One way to train every network of the space."""
+    """Training of every network of the space on the same data with the same recipe."""
 
     reference: Reference
 
     def on(self, recipe: Recipe, images: Inputs, labels: Tensor, identity: str) -> _Search:
-        """Returns the search on these images instead of the training set."""
+        """Return the search on these images in place of the training set."""
         return _Search(
             replace(self.reference, recipe=recipe, images=images, labels=labels, identity=identity)
         )
 
-    def measured(
+    def measure(
         self, networks: Sequence[Architecture], seed: int, ctx: EvaluationContext
     ) -> dict[str, Array]:
-        """Returns what `Reference.of` says of each network, training what is not in the cache.
+        """Return each value of `Reference.measure` for all networks `(n,)`; networks that are not cached are trained.
 
-        Several runs that want one reference begin at different networks, so that they share the work.
+        The order depends on the process ID, so that several runs with the same reference share the work.
         """
         n = len(networks)
         order = [(os.getpid() + i) % n for i in range(n)]
-        missing = [i for i in order if not self.reference.known(networks[i], seed)]
+        missing = [i for i in order if not self.reference.is_cached(networks[i], seed)]
         workers, began = min(ctx.runtime.workers, len(missing)), time.monotonic()
         if workers > 1:
             shared, jobs = (self.reference.shared(), list(networks)), [(i, seed) for i in missing]
-            for _ in run_in_processes(_trained, shared, jobs, workers):
+            for _ in run_in_processes(_measure, shared, jobs, workers):
                 pass
             ctx.cache.spent += time.monotonic() - began
-        found = {i: self.reference.of(networks[i], seed, ctx.cache) for i in order}
-        return {name: np.array([found[i][name] for i in range(n)]) for name in found[0]}
+        results = {i: self.reference.measure(networks[i], seed, ctx.cache) for i in order}
+        return {name: np.array([results[i][name] for i in range(n)]) for name in results[0]}
 
 
-def _trained(
+def _measure(
     shared: tuple[Reference, list[Architecture]], job: tuple[int, int], tick: Tick
 ) -> dict[str, float]:
     (reference, networks), (i, seed) = shared, job
-    return reference.of(networks[i], seed)
+    return reference.measure(networks[i], seed)
 
 
-def _stopped(recipe: Recipe, steps: int) -> Recipe:
-    """Returns the recipe for the first so many steps, at its first rate: they may be less than an epoch."""
+def _early_stopped(recipe: Recipe, steps: int) -> Recipe:
+    """Return the recipe for the given number of steps, possibly less than an epoch, at its initial learning rate."""
     return recipe.model_copy(
         update={"steps": steps, "epochs": 1, "milestones": (), "warmup": 0, "schedule": "milestones"}
     )

@@ -1,1 +1,1 @@
-"""One paper a module. The folder listing is the catalogue; Hydra's `_target_` is the registry."""
+"""Distillation methods, one module per paper. `_target_` in `conf/method/*.yaml` selects the class."""

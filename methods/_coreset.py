@@ -1,4 +1,4 @@
-"""What selection by features shares: one trained network, and a choice within each class."""
+"""Base class of the coresets that select samples by their features."""
 
 from __future__ import annotations
 
@@ -24,27 +24,27 @@ from dd_bench.api import (
 
 
 class FeatureCoreset(Method):
-    """Selects training samples class by class, by L2 in the embedding of a network trained on the whole set.
+    """Coreset selected class by class, by L2 distance in the embedding of a network trained on the whole set.
 
-    The network is the same whatever the run's seed: all selections of a sweep share one, from the cache.
+    The feature network does not depend on the run's seed. All coresets of a sweep therefore share one cached network.
     """
 
     smoke: ClassVar[dict[str, Any]] = {"teacher.epochs": 1}
 
     def __init__(self, *, teacher: dict[str, Any]):
-        """Takes the recipe by which the feature network is trained."""
+        """Take the training recipe of the feature network."""
         self.recipe = parse(Recipe, teacher, "method.teacher")
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
         if reason := super().check_dataset(real, ipc, architecture):
             name = type(self).__name__.lower()
-            instead = f"{name}_graphs" if real.modality == "graph" else name.removeprefix("graph")
-            return f"{reason}. Use method={instead}"
+            alternative = f"{name}_graphs" if real.modality == "graph" else name.removeprefix("graph")
+            return f"{reason}. Use method={alternative}"
         return check_class_sizes(real, ipc, ipc)
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:
-        """Trains the feature network."""
+        """Train the feature network."""
         feature_network(real, ctx.architecture, self.recipe, 0, ctx)
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
@@ -58,4 +58,4 @@ class FeatureCoreset(Method):
 
     @abstractmethod
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:
-        """Returns the rows to keep, `(ipc,)`, of one class's features `(n_c, d)`."""
+        """Return the row indices `(ipc,)` to select from the features `(n_c, d)` of one class."""

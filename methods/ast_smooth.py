@@ -1,4 +1,4 @@
-"""AST: trajectory matching on smooth, high-quality experts (Shen et al., arXiv 2310.10541)."""
+"""AST: trajectory matching on smooth, high-quality expert trajectories (Shen et al., arXiv 2310.10541)."""
 
 from __future__ import annotations
 
@@ -8,14 +8,17 @@ from .mtt import MTT
 
 
 class AST(MTT):
-    """MTT on experts of a scaled loss and an input-gradient penalty, with a balanced student that has momentum.
+    """MTT on experts with a scaled loss and an input-gradient penalty, and with a balanced loss and momentum.
 
-    Images start at the samples nearest to the centroids of an expert's logits; the start of a student is
-    perturbed, its loss is weighted by where in the window it stands, and it is matched between the epochs too.
+    The initial images are the samples nearest to the k-means centroids of an expert's logits. The start parameters of a
+    student are perturbed, its loss is weighted by the position of the start epoch in the window, and it is also matched
+    at intermediate epochs.
 
-    Deviations: written from the released code, the paper's equations were not at hand. One centroid an image,
-    where the code has none below ipc 10; penalty norms over channels as released, `image` is the other reading.
-    The released evaluation returns the best test accuracy of a training; here the protocol says what is scored.
+    Deviations: The implementation follows the released code, not the equations of the paper.
+
+    - There is one centroid per image. The released code has no centroids below ipc 10.
+    - The norm of the penalty is over channels, as in the released code. `image` is the alternative interpretation.
+    - The released evaluation reports the best test accuracy during training. Here the protocol determines the score.
     """
 
     citation = (

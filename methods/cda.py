@@ -1,4 +1,4 @@
-"""CDA: SRe2L under a curriculum of crops, from whole images to small parts (Yin and Shen, TMLR 2024)."""
+"""CDA: SRe2L with a curriculum of crops, from whole images to small parts (Yin and Shen, TMLR 2024)."""
 
 from __future__ import annotations
 
@@ -6,15 +6,15 @@ from .sre2l import SRe2L
 
 
 class CDA(SRe2L):
-    """SRe2L with one change: the smallest area of a crop falls during recovery, from easy views to hard ones.
+    """SRe2L with one change: the minimum area of a crop decreases during recovery, from easy views to hard ones.
 
         for step in range(iterations):
-            t = step / (milestone * iterations)
-            area = smallest + (1 - smallest) (1 + cos(pi t)) / 2, and smallest from the milestone on
+            t = min(1, step / (milestone * iterations))
+            area = smallest + (1 - smallest) * (1 + cos(pi t)) / 2
             one step of SRe2L on crops that cover between `area` and all of the image
 
-    That is `views.curriculum=cosine`; `linear` and `step` are the paper's other schedules, and `const` or a milestone
-    of 0 is SRe2L with crops. `RecoverViews.area` computes them.
+    This schedule is `views.curriculum=cosine`. `linear` and `step` are the paper's other schedules. `const`, or a
+    milestone of 0, is SRe2L with crops. `RecoverViews.area` computes all of them.
 
     Deviations: those of `SRe2L`.
     """

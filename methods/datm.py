@@ -1,4 +1,4 @@
-"""DATM: trajectory matching of the difficulty that the images can hold (Guo et al., ICLR 2024)."""
+"""DATM: trajectory matching with a difficulty aligned with the number of images (Guo et al., ICLR 2024)."""
 
 from __future__ import annotations
 
@@ -8,15 +8,18 @@ from .mtt import MTT
 
 
 class DATM(MTT):
-    """MTT on FTD's experts, with a window of epochs by ipc, images that experts get right, and learned labels.
+    """MTT on FTD's experts with a growing window, correctly classified initial images, and learned soft labels.
 
-    Few images follow early epochs, many follow late ones; the window grows to its stop while distilling. Labels
-    are logits, with the softmax inside the loss; stored are probabilities. An iteration whose loss is above
-    `skip_above` moves nothing.
+    Small sets match early epochs and large sets match late ones. The window grows during distillation until it reaches
+    `window.stop`. Labels are learned as logits, with the softmax inside the loss, and stored as probabilities. An
+    iteration whose loss is above `skip_above` updates nothing.
 
-    Deviations: an image that no expert gets right starts with the mean logits of all experts (the code divides
-    zero by zero); with `init=real` labels start from the mean over experts too, where the code asks one expert;
-    a hundred skipped iterations in a row are an error.
+    Deviations from the released code:
+
+    - The labels of an image that no expert classifies correctly start from the mean logits of all experts. The released
+      code divides zero by zero.
+    - With `init=real`, labels also start from the mean over experts. The released code uses one expert.
+    - A hundred consecutive skipped iterations are an error.
     """
 
     citation = "Guo et al., Towards Lossless Dataset Distillation via Difficulty-Aligned Trajectory Matching, ICLR 2024"

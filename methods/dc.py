@@ -1,4 +1,4 @@
-"""DC: match the gradients that real and synthetic images give a network (Zhao et al., ICLR 2021)."""
+"""DC: match the network gradients of real and synthetic images (Zhao et al., ICLR 2021)."""
 
 from __future__ import annotations
 
@@ -30,21 +30,25 @@ from dd_bench.api import (
 )
 
 LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
-"""The paper's (outer, inner epochs) by ipc."""
+"""The paper's numbers of image updates and inner epochs, `(outer, inner_epochs)`, by ipc."""
 
 
 class DC(Method):
-    """Per iteration: a fresh network, `outer` image updates, and between them the network learns the images.
+    """Each iteration samples a network and alternates `outer` image updates with training it on the synthetic images.
 
-    An image update descends the sum over classes of the row-cosine distance of the two class gradients. The
-    gradients of all classes are one batched call (`vmap(grad)`), equal to the per-class loop. BatchNorm is in
-    eval mode there, after one class-mixed batch of real images has moved its running statistics.
+    An image update is one SGD step on the row-cosine distance of the real and synthetic gradients, summed over classes.
+    The gradients of all classes are computed by one batched call (`vmap(grad)`), which equals the per-class loop.
+    BatchNorm layers are in eval mode there, after one batch of real images of all classes has updated their running
+    statistics.
 
-    Deviations from the released code: exactly `iterations` iterations (the code runs one more and saves a set
-    one update newer than the one it scores); an ipc outside the paper's table falls back to outer=ipc,
-    inner=max(1, 500 // ipc), where the code exits; parameters of one dimension, whose distance is 0 there,
-    are not differentiated; a class with fewer than `batch_real` images cuts the batch of all. Not available:
-    the code's `mse` and `cos` distances.
+    Deviations from the released code:
+
+    - There are exactly `iterations` iterations. The released code runs one more, and saves a set that is one update
+      newer than the one it evaluates.
+    - For an ipc outside the paper's table, outer=ipc and inner_epochs=max(1, 500 // ipc). The released code exits.
+    - One-dimensional parameters are not differentiated. Their distance is 0 in the released code.
+    - If a class has fewer than `batch_real` images, the real batches of all classes shrink to its size.
+    - The `mse` and `cos` distances are not available.
     """
 
     citation = "Zhao, Mopuri and Bilen, Dataset Condensation with Gradient Matching, ICLR 2021"
@@ -66,10 +70,17 @@ class DC(Method):
         norm: str | None,
         class_chunk: int | None,
     ):
-        """Takes the keys of `conf/method/dc.yaml`, which says what they are."""
+        """See `conf/method/dc.yaml` for the arguments.
+
+        Raises:
+            ValueError: `outer` or `inner_epochs` is less than 1.
+        """
         for name, value in (("outer", outer), ("inner_epochs", inner_epochs)):
             if value is not None and value < 1:
-                raise ValueError(f"method.{name}={value}: wanted at least 1, or null for the paper's by ipc")
+                raise ValueError(
+                    f"method.{name} must be >= 1, or null for the paper's value at each ipc, got {value}. "
+                    f"Example: method.{name}=null"
+                )
         self.iterations, self.outer, self.inner_epochs = iterations, outer, inner_epochs
         self.lr_img, self.momentum_img, self.lr_net = lr_img, momentum_img, lr_net
         self.batch_real, self.batch_train = batch_real, batch_train
@@ -97,14 +108,13 @@ class DC(Method):
                 if batch_coupled(net):
                     freeze_batch_norm(net, real_batch(real, 16, ctx, step, update, "norm").flatten(0, 1))
                 batch = real_batch(real, self.batch_real, ctx, step, update)  # (k, b, c, h, w)
-                # one record a class, for both batches
-                draw = augment.draw(k, ctx.stream("augment", step, update))
+                draw = augment.draw(k, ctx.stream("augment", step, update))  # one per class, for both batches
                 batch, siamese = augment.apply(batch, draw), augment.apply(syn, draw)
                 optimizer.zero_grad()
                 for part in class_chunks(k, self.class_chunk, net):
                     with torch.no_grad():
-                        wanted = class_gradients(net, batch[part], part.start)
-                    loss = gradient_match(wanted, class_gradients(net, siamese[part], part.start))
+                        target = class_gradients(net, batch[part], part.start)
+                    loss = gradient_match(target, class_gradients(net, siamese[part], part.start))
                     loss.backward(retain_graph=part.stop < k)
                     total += loss.detach()
                 optimizer.step()
@@ -112,16 +122,16 @@ class DC(Method):
                     data = fetch_from(syn.detach().flatten(0, 1), labels)
                     seed = ctx.seed_for("inner", step, update)
                     train(net, data, len(labels), recipe, seed=seed, runtime=exact, flip=real.flip)
-            ctx.log(loss=total / (k * outer))  # of a class in an update, as the released code prints it
+            ctx.log(loss=total / (k * outer))  # mean per class and update, as in the released code
         return ImageSet.of(real, syn.flatten(0, 1), labels, "input")
 
     def loops(self, ipc: int) -> tuple[int, int]:
-        """Returns image updates a network, and epochs it learns the images between two of them."""
+        """Return the number of image updates per network, and of training epochs between two updates."""
         outer, inner = LOOPS.get(ipc, (ipc, max(1, 500 // ipc)))
         return self.outer or outer, self.inner_epochs or inner
 
     def _inner_recipe(self, epochs: int) -> Recipe:
-        """How the network learns the images: SGD without momentum, the values of augmentation per image."""
+        """Return the recipe of the inner loop: SGD without momentum, augmentation drawn for each image."""
         return Recipe(
             optimizer="sgd",
             lr=self.lr_net,
@@ -141,15 +151,16 @@ class DC(Method):
 
 
 def class_gradients(net: Network, images: Tensor, first_class: int) -> dict[str, Tensor]:
-    """Returns each class's gradient of its mean cross-entropy, for the parameters of two or more dimensions.
+    """Compute the gradient of the mean cross-entropy of each class, for parameters with two or more dimensions.
 
     Args:
-        net: BatchNorm layers, if any, in eval mode.
-        images: of consecutive classes, `(k', b, c, h, w)`.
-        first_class: label of the first of them.
+        net: Network whose BatchNorm layers, if any, are in eval mode.
+        images: Images of consecutive classes, `(k', b, c, h, w)`.
+        first_class: Label of the first class.
 
     Returns:
-        name to `(k', *shape)`; differentiable in `images` unless called under `no_grad`.
+        Gradients `(k', *parameter.shape)` by parameter name. They are differentiable with respect to `images` unless
+        grad mode is off.
     """
     parameters = {name: p.detach() for name, p in net.named_parameters()}
     weights = {name: p for name, p in parameters.items() if p.ndim > 1}
@@ -166,23 +177,24 @@ def class_gradients(net: Network, images: Tensor, first_class: int) -> dict[str,
 
 
 def gradient_match(real: dict[str, Tensor], syn: dict[str, Tensor]) -> Tensor:
-    """Row-cosine distance of gradients `(k, out, ...)`, summed over everything (DC, equation 10).
+    """Row-cosine distance of gradients `(k, out, ...)`, summed over classes, parameters and rows (DC, equation 10).
 
-    Each weight is seen as rows, one an output unit; a row adds `1 - <a, b> / (|a||b| + 1e-6)`, in [0, 2].
+    Each weight is a matrix with one row per output unit. A row adds `1 - <a, b> / (|a||b| + 1e-6)`, in [0, 2].
     """
     total = torch.zeros((), device=next(iter(real.values())).device)
-    for name, wanted in real.items():
-        a, b = wanted.flatten(2), syn[name].flatten(2)  # (k, out, rest)
-        # the floor keeps the root's gradient finite where a unit is dead
+    for name, target in real.items():
+        a, b = target.flatten(2), syn[name].flatten(2)  # (k, out, rest)
+        # clamp_min keeps the gradient of the square root finite for dead units
         norms = a.square().sum(-1).sqrt() * b.square().sum(-1).clamp_min(1e-30).sqrt()
         total = total + (1 - (a * b).sum(-1) / (norms + 1e-6)).sum()
     return total
 
 
 def freeze_batch_norm(net: Network, images: Tensor) -> None:
-    """Moves the running statistics of BatchNorm layers towards one class-mixed batch, then freezes them.
+    """Update the running statistics of BatchNorm layers with one batch of all classes, then set them to eval mode.
 
-    One update of momentum 0.1 and no more, as released: a fresh network's stay near mean 0, variance 1.
+    As in the released code, this is a single update with momentum 0.1. The statistics of a fresh network therefore stay
+    near mean 0 and variance 1.
     """
     net.train()
     with torch.no_grad():

@@ -1,4 +1,4 @@
-"""DM: match mean embeddings under random networks (Zhao and Bilen, WACV 2023)."""
+"""DM: match class-mean embeddings under random networks (Zhao and Bilen, WACV 2023)."""
 
 from __future__ import annotations
 
@@ -26,15 +26,17 @@ from dd_bench.api import (
 
 
 class DM(Method):
-    """Per iteration: a fresh random network, and one step on the distance of class means in its embedding.
+    """Each iteration samples a random network and takes one SGD step on the distance of class means in its embedding.
 
-    All classes go through the network as one batch. Without BatchNorm this is the per-class loop, faster;
-    with BatchNorm it is what the released code does (its `BN` branch): real and synthetic batch apart, in
-    train mode.
+    All classes pass through the network as one batch. Without BatchNorm this equals the per-class loop and is faster.
+    With BatchNorm it is the `BN` branch of the released code, in which the real and the synthetic images form separate
+    batches and the network is in train mode.
 
-    Deviations from the released code: exactly `iterations` updates (the code makes one more, and saves a set
-    one update newer than the one it scores); a class with fewer than `batch_real` images cuts the batch of
-    all.
+    Deviations from the released code:
+
+    - There are exactly `iterations` updates. The released code makes one more, and saves a set that is one update newer
+      than the one it evaluates.
+    - If a class has fewer than `batch_real` images, the real batches of all classes shrink to its size.
     """
 
     citation = "Zhao and Bilen, Dataset Condensation with Distribution Matching, WACV 2023"
@@ -52,7 +54,7 @@ class DM(Method):
         norm: str | None,
         class_chunk: int | None,
     ):
-        """Takes the keys of `conf/method/dm.yaml`, which says what they are."""
+        """See `conf/method/dm.yaml` for the arguments."""
         self.iterations, self.lr_img, self.momentum_img = iterations, lr_img, momentum_img
         self.batch_real, self.init, self.augment = batch_real, init, augment
         self.norm, self.class_chunk = norm, class_chunk
@@ -73,7 +75,7 @@ class DM(Method):
         for step in ctx.steps(self.iterations, {"images": syn, "optimizer": optimizer}):
             net = ctx.network(architecture, step).requires_grad_(False)
             batch = real_batch(real, self.batch_real, ctx, step)  # (k, b, c, h, w)
-            draw = augment.draw(k, ctx.stream("augment", step))  # a record a class, for both batches
+            draw = augment.draw(k, ctx.stream("augment", step))  # one draw per class, shared by both batches
             batch, siamese = augment.apply(batch, draw), augment.apply(syn, draw)
             optimizer.zero_grad()
             total = torch.zeros((), device=ctx.device)
@@ -86,7 +88,7 @@ class DM(Method):
         return ImageSet.of(real, syn.flatten(0, 1), class_labels(real, ipc, ctx.device), "input")
 
     def loss(self, net: Network, real: Tensor, syn: Tensor) -> Tensor:
-        """Returns the distance summed over classes; `real (k, b, c, h, w)`, `syn (k, ipc, c, h, w)`."""
+        """Return the loss of `real (k, b, c, h, w)` and `syn (k, ipc, c, h, w)`, summed over classes."""
         with torch.no_grad():
-            wanted = net.embed(real.flatten(0, 1)).unflatten(0, real.shape[:2])
-        return mean_match(wanted, net.embed(syn.flatten(0, 1)).unflatten(0, syn.shape[:2]))
+            target = net.embed(real.flatten(0, 1)).unflatten(0, real.shape[:2])
+        return mean_match(target, net.embed(syn.flatten(0, 1)).unflatten(0, syn.shape[:2]))

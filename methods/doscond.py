@@ -1,4 +1,4 @@
-"""DosCond: one-step gradient matching on graphs whose edges are learned (Jin et al., KDD 2022)."""
+"""DosCond: one-step gradient matching for graphs with learned edges (Jin et al., KDD 2022)."""
 
 from __future__ import annotations
 
@@ -21,24 +21,27 @@ from dd_bench.api import (
     training_graphs,
 )
 
-LOGIT = 5.0  # of an edge that is there at the start; of one that is not, minus this
+LOGIT = 5.0  # initial logit of an edge of the real graph; node pairs without an edge start at -LOGIT
 
 
 class DosCond(Method):
-    """Matches the gradients of fresh networks on real and on synthetic graphs, and never trains a network.
+    """Match the gradients of randomly initialised networks on real and synthetic graphs; no network is trained.
 
-    A synthetic graph has as many nodes as the real ones have on average, float weights of the label values, and a
-    logit for each pair of nodes, of which a relaxed Bernoulli draw at a falling temperature makes edges. In the end
-    the pairs with a probability above one half are edges, and nodes that stand alone at the end of a graph are cut.
+    A synthetic graph has the average number of nodes of the real graphs. Its parameters are a float weight for each
+    label value of each node, and a logit for each pair of nodes. Edges are sampled from the logits by a relaxed
+    Bernoulli distribution whose temperature decreases. At the end, pairs with a probability above 0.5 become edges, and
+    isolated nodes at the end of a graph are removed.
 
     Deviations from the released code:
 
-    - Real and synthetic graphs pass through one GCN, with one normalisation; there, through two.
-    - Label weights enter by the network's embedding of the labels; there, raw integers cast to floats.
-    - `joint=false` matches class by class for every collection, as there for TUDataset.
-    - The term that bounds the synthetic degrees on molhiv is left out.
-    - The readout is the network's own, a sum unless `model.readout=mean`; there, the mean but on molhiv.
-    - Networks that look at edge labels see the first of them on every learned edge; GCN, on which this distils, none.
+    - Real and synthetic graphs pass through the same GCN with the same normalisation. The released code uses two.
+    - Node labels enter through the network's label embedding, weighted by the label weights. The released code casts
+      raw integers to floats.
+    - `joint=false` matches class by class for every dataset. The released code does so for TUDataset only.
+    - The term that bounds the synthetic degrees on molhiv is not implemented.
+    - The readout is that of the network, a sum unless `model.readout=mean`. The released code uses the mean except on
+      molhiv.
+    - Networks that use edge labels see label 0 on every learned edge. GCN, which is used for distillation, uses none.
     """
 
     modalities = ("graph",)
@@ -58,12 +61,18 @@ class DosCond(Method):
         sparsity: float,
         joint: bool,
     ):
-        """Takes the hyper-parameters; see `conf/method/doscond.yaml`."""
-        if not 0 < temperature <= 1 or cool_over < 1 or batch_real < 1:
+        """See `conf/method/doscond.yaml` for the arguments.
+
+        Raises:
+            ValueError: `temperature`, `cool_over` or `batch_real` is out of range.
+        """
+        if not 0 < temperature <= 1:
             raise ValueError(
-                f"method.temperature={temperature}, cool_over={cool_over}, batch_real={batch_real}: wanted in (0, 1], "
-                ">= 1 and >= 1"
+                f"method.temperature must be in (0, 1], got {temperature}. Example: method.temperature=0.01"
             )
+        for name, value in (("cool_over", cool_over), ("batch_real", batch_real)):
+            if value < 1:
+                raise ValueError(f"method.{name} must be >= 1, got {value}. Example: method.{name}=200")
         self.iterations, self.lr_nodes, self.lr_edges = iterations, lr_nodes, lr_edges
         self.decay_after, self.batch_real = decay_after, batch_real
         self.temperature, self.cool_over, self.sparsity, self.joint = temperature, cool_over, sparsity, joint
@@ -73,12 +82,17 @@ class DosCond(Method):
         if reason := super().check_dataset(real, ipc, architecture):
             return reason
         if not getattr(architecture.make, "uses_edge_weights", False):
-            return f"DosCond learns weights of edges, which {architecture.title} does not take. Use model=gcn"
+            return (
+                f"DosCond requires a network with edge weights, which {architecture.title} does not support. "
+                "Use model=gcn"
+            )
         size = self._size(training_graphs(real))
-        few = [c for c in range(real.num_classes) if int((self._sizes(real, c) <= size).sum()) < ipc]
-        if few:
-            name = real.class_names[few[0]]
-            return f"ipc={ipc}: class {name!r} has fewer graphs of {size} nodes or less to start from"
+        for name, count in zip(real.class_names, self._candidates(real, size), strict=True):
+            if count < ipc:
+                return (
+                    f"ipc={ipc}: DosCond starts from real graphs with at most {size} nodes, and class {name!r} has "
+                    f"only {count}. Use a smaller ipc"
+                )
         return None
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> GraphSet:
@@ -98,9 +112,7 @@ class DosCond(Method):
             graphs = self._relaxed(nodes, logits, complete, step, ctx)
             loss = self._match(net, split, graphs, labels, step, ctx)
             loss = loss + self.sparsity * torch.relu(_symmetric(logits).sigmoid().mean() - density)
-            nodes.grad, logits.grad = torch.autograd.grad(
-                loss, [nodes, logits]
-            )  # not of the network, which goes
+            nodes.grad, logits.grad = torch.autograd.grad(loss, [nodes, logits])  # none for the network
             optimizer.step()
             ctx.log(loss=loss.detach())
         return _discrete(nodes.detach().cpu(), _symmetric(logits.detach()).cpu(), labels.cpu(), real)
@@ -114,18 +126,18 @@ class DosCond(Method):
         step: int,
         ctx: DistillContext,
     ) -> Tensor:
-        """Returns the squared distance of the gradients over that of the real one from zero, summed over classes."""
+        """Return `|g_syn - g_real|^2 / |g_real|^2` for the gradients g, summed over classes unless `joint`."""
         parameters = [p for p in net.parameters() if p.requires_grad]
-        of = ctx.generator("real", step)
-        real_index = [_drawn(split.of_class(c), self.batch_real, of) for c in range(split.num_classes)]
+        generator = ctx.generator("real", step)
+        real_index = [_draw(split.of_class(c), self.batch_real, generator) for c in range(split.num_classes)]
         syn_index = [(labels == c).nonzero().flatten() for c in range(split.num_classes)]
         if self.joint:
             real_index, syn_index = [torch.cat(real_index)], [torch.cat(syn_index)]
         loss = torch.zeros((), device=ctx.device)
         for real_part, syn_part in zip(real_index, syn_index, strict=True):
-            target = _gradient(net, split.inputs(real_part), split.labels[real_part], parameters, False)
-            own = _gradient(net, graphs[syn_part], labels[syn_part], parameters, True)
-            loss = loss + (own - target).square().sum() / target.square().sum().clamp_min(1e-12)
+            g_real = _gradient(net, split.inputs(real_part), split.labels[real_part], parameters, False)
+            g_syn = _gradient(net, graphs[syn_part], labels[syn_part], parameters, True)
+            loss = loss + (g_syn - g_real).square().sum() / g_real.square().sum().clamp_min(1e-12)
         return loss
 
     def _relaxed(
@@ -136,55 +148,64 @@ class DosCond(Method):
         step: int,
         ctx: DistillContext,
     ) -> Graphs:
-        """Returns the graphs with a relaxed draw of every edge (Maddison et al., ICLR 2017)."""
+        """Return the graphs with edge weights from a relaxed Bernoulli sample (Maddison et al., ICLR 2017)."""
         pairs, edges, ptr = complete
-        share = min(1.0, step / self.cool_over)
-        t = self.temperature**share  # from one down to `temperature`
-        u = torch.rand(logits.shape, generator=ctx.generator("edges", step), device=ctx.device).clamp(
-            1e-6, 1 - 1e-6
-        )
-        u = u.triu(1) + u.triu(1).transpose(1, 2)
+        t = self.temperature ** min(1.0, step / self.cool_over)  # from 1 to `temperature`
+        u = torch.rand(logits.shape, generator=ctx.generator("edges", step), device=ctx.device)
+        u = u.clamp(1e-6, 1 - 1e-6).triu(1)
+        u = u + u.transpose(1, 2)
         a = ((u.clamp_min(1e-6).logit() + _symmetric(logits)) / t).sigmoid()
         weights = a[:, pairs[0], pairs[1]].flatten()
-        # a label of the edges, which GCN does not see
-        return Graphs(nodes.flatten(0, 1), edges, edges.new_zeros(edges.shape[1], 0), ptr, weights=weights)
+        no_labels = edges.new_zeros(edges.shape[1], 0)
+        return Graphs(nodes.flatten(0, 1), edges, no_labels, ptr, weights=weights)
 
     def _start(self, split: GraphSplit, ipc: int, ctx: DistillContext) -> tuple[Tensor, Tensor, Tensor]:
-        """Returns node weights `(n, size, values)`, edge logits `(n, size, size)` and labels of random real graphs."""
+        """Initialise from random real graphs of at most the synthetic size.
+
+        Returns:
+            Node weights `(n, size, values)`, edge logits `(n, size, size)` and class labels `(n,)`.
+        """
         size, values = self._size(split), split.spec.nodes
-        chosen, of = [], ctx.generator("init")
+        chosen, generator = [], ctx.generator("init")
         for c in range(split.num_classes):
             members = split.of_class(c)
             members = members[split.graphs.num_nodes[members] <= size]
-            chosen.append(_drawn(members, ipc, of))
+            chosen.append(_draw(members, ipc, generator))
         index = torch.cat(chosen)
         graphs = split.inputs(index)
         nodes = torch.zeros(len(index), size, sum(values), device=ctx.device)
         logits = torch.full((len(index), size, size), -LOGIT, device=ctx.device)
-        place = torch.arange(len(graphs.nodes), device=ctx.device) - graphs.ptr[graphs.graph_of]
-        start = torch.tensor([sum(values[:i]) for i in range(len(values))], device=ctx.device)
+        position = torch.arange(len(graphs.nodes), device=ctx.device) - graphs.ptr[graphs.graph_of]
+        offsets = torch.tensor([sum(values[:i]) for i in range(len(values))], device=ctx.device)
         for column in range(len(values)):
-            nodes[graphs.graph_of, place, graphs.nodes[:, column] + start[column]] = 1.0
+            nodes[graphs.graph_of, position, graphs.nodes[:, column] + offsets[column]] = 1.0
         sender, receiver = graphs.edges
-        logits[graphs.graph_of[sender], place[sender], place[receiver]] = LOGIT
+        logits[graphs.graph_of[sender], position[sender], position[receiver]] = LOGIT
         return nodes, logits, split.labels[index]
 
     @staticmethod
     def _size(split: GraphSplit) -> int:
-        """Returns the nodes of a synthetic graph: the mean of the real ones, rounded."""
+        """Return the number of nodes of a synthetic graph, the rounded mean of the real graphs, at least 2."""
         return max(2, round(float(split.graphs.num_nodes.float().mean())))
 
     @staticmethod
-    def _sizes(real: RealSet, c: int) -> Tensor:
+    def _candidates(real: RealSet, size: int) -> list[int]:
+        """Return the number of training graphs with at most `size` nodes in each class."""
         split = training_graphs(real)
-        return split.graphs.num_nodes[split.of_class(c)]
+        small = split.graphs.num_nodes <= size
+        return [int(small[split.of_class(c)].sum()) for c in range(real.num_classes)]
 
 
 def _complete(n: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, Tensor]:
-    """Returns all pairs of nodes of one graph, those of `n` graphs as edges, and where each graph begins."""
-    at = torch.arange(size, device=device)
-    pairs = torch.cartesian_prod(at, at)
-    pairs = pairs[pairs[:, 0] != pairs[:, 1]].t()  # no loops
+    """Return the edges of `n` complete graphs of `size` nodes each.
+
+    Returns:
+        The ordered node pairs of one graph `(2, e)`, the edges of all graphs `(2, n * e)`, and the offset of the first
+        node of each graph `(n + 1,)`.
+    """
+    nodes = torch.arange(size, device=device)
+    pairs = torch.cartesian_prod(nodes, nodes)
+    pairs = pairs[pairs[:, 0] != pairs[:, 1]].t()  # no self-loops
     ptr = torch.arange(n + 1, device=device) * size
     return pairs, (pairs[:, None] + ptr[:-1, None]).flatten(1), ptr
 
@@ -193,40 +214,36 @@ def _symmetric(logits: Tensor) -> Tensor:
     return (logits + logits.transpose(1, 2)) / 2
 
 
-def _drawn(index: Tensor, count: int, of: torch.Generator) -> Tensor:
-    """Returns up to `count` of the indices, without replacement."""
-    return index[torch.randperm(len(index), generator=of, device=index.device)[:count]]
+def _draw(index: Tensor, count: int, generator: torch.Generator) -> Tensor:
+    """Draw up to `count` of the indices without replacement."""
+    return index[torch.randperm(len(index), generator=generator, device=index.device)[:count]]
 
 
 def _gradient(
-    net: nn.Module, graphs: Graphs, labels: Tensor, parameters: Sequence[Tensor], keep: bool
+    net: nn.Module, graphs: Graphs, labels: Tensor, parameters: Sequence[Tensor], create_graph: bool
 ) -> Tensor:
-    """Returns the gradient of the classification loss, `(p,)`; `keep` to differentiate it again."""
+    """Return the flat gradient `(p,)` of the classification loss; with `create_graph` it is differentiable."""
     loss = classification_loss(net(graphs), labels)
-    parts = torch.autograd.grad(loss, parameters, create_graph=keep, allow_unused=True)
-    return torch.cat(
-        [
-            torch.zeros_like(p).flatten() if g is None else g.flatten()
-            for g, p in zip(parts, parameters, strict=True)
-        ]
+    grads = torch.autograd.grad(
+        loss, parameters, create_graph=create_graph, allow_unused=True, materialize_grads=True
     )
+    return torch.cat([g.flatten() for g in grads])
 
 
 def _discrete(nodes: Tensor, logits: Tensor, labels: Tensor, real: RealSet) -> GraphSet:
-    """Returns the set with the edges that are more likely than not, without the lonely nodes at a graph's end."""
-    spec, rows, edges, sizes, shift = training_graphs(real).spec, [], [], [], 0
+    """Return the synthetic set: edges with a probability above 0.5, without isolated nodes at the end of a graph."""
+    spec, rows, edges, sizes, offset = training_graphs(real).spec, [], [], [], 0
     for x, a in zip(nodes, logits, strict=True):
-        there = (a > 0).fill_diagonal_(False)
-        linked = there.any(1).nonzero().flatten()
+        adjacency = (a > 0).fill_diagonal_(False)
+        linked = adjacency.any(1).nonzero().flatten()
         size = int(linked.max()) + 1 if len(linked) else 1
-        pairs = there[:size, :size].nonzero().t()
         rows.append(x[:size])
-        edges.append(pairs + shift)
+        edges.append(adjacency[:size, :size].nonzero().t() + offset)
         sizes.append(size)
-        shift += size
+        offset += size
     count = torch.tensor(sizes)
     both, _ = coalesce(torch.cat(edges, 1), torch.zeros(sum(e.shape[1] for e in edges), 0).long())
-    marks = torch.zeros(both.shape[1], len(spec.edges), dtype=torch.int64)
+    edge_labels = torch.zeros(both.shape[1], len(spec.edges), dtype=torch.int64)
     ptr = torch.cat([count.new_zeros(1), count.cumsum(0)])
-    graphs = Graphs(torch.cat(rows).contiguous(), both, marks, ptr)
+    graphs = Graphs(torch.cat(rows).contiguous(), both, edge_labels, ptr)
     return GraphSet(graphs, labels, spec, real.class_names)

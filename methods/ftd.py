@@ -1,4 +1,4 @@
-"""FTD: trajectory matching on flat experts, which forgive a student's errors (Du et al., CVPR 2023)."""
+"""FTD: trajectory matching on flat expert trajectories (Du et al., CVPR 2023)."""
 
 from __future__ import annotations
 
@@ -6,13 +6,15 @@ from .mtt import MTT
 
 
 class FTD(MTT):
-    """MTT on experts of adaptive GSAM, keeping an exponential average of the images.
+    """MTT on experts trained with adaptive GSAM, which stores an exponential moving average of the images.
 
-    At evaluation a student starts where its own errors led it, not at a snapshot of an expert; along flat
-    trajectories that matters less. The average has no bias correction and leaves out the step size.
+    During distillation, a student starts at an expert snapshot. During evaluation, it continues from its own
+    parameters, whose errors accumulate. These errors matter less along flat trajectories. The average has no bias
+    correction and does not include the step size.
 
-    Deviations: the released code scores the average on a network that it has just trained on the plain images;
-    here every network is fresh. Its command line's rho of 2.0 is not the paper's 0.01, which is ours.
+    Deviations from the released code: It evaluates the average on a network that was just trained on the current
+    images, while every network is fresh here. Its command line uses rho=2.0, while the default here is the paper's
+    0.01.
     """
 
     citation = (

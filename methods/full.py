@@ -1,4 +1,4 @@
-"""Full: the whole training set, the ceiling of every table."""
+"""Full: the whole training set, the upper reference of every table."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from dd_bench.api import DistillContext, Method, RealSet, SyntheticSet, selected
 
 
 class Full(Method):
-    """Returns the training set as it is; `ipc` only names the column that the row stands beside."""
+    """The unchanged training set. `ipc` has no effect on it and only determines the table column."""
 
     modalities = ("image", "graph")
     citation = "the whole training set"

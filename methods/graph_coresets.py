@@ -1,7 +1,7 @@
-"""Selection of graphs by features: that of images, in the embedding of a network of graphs trained for steps.
+"""Feature-based coresets of graphs, which differ from those of images only in the feature network's recipe.
 
-A recipe of images diverges on readouts that sum over hundreds of nodes, and is thirty steps on a small collection:
-`conf/method/herding_graphs.yaml` and its neighbours have one of 500 steps of Adam.
+The recipe of the image coresets diverges when the readout sums over hundreds of nodes, and takes only about thirty
+steps on a small dataset. The graph configurations, such as `conf/method/herding_graphs.yaml`, use 500 Adam steps.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Herding: greedy choice of images whose mean follows the class mean (Welling, ICML 2009)."""
+"""Herding: greedy selection of images whose mean approximates the class mean (Welling, ICML 2009)."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from ._coreset import FeatureCoreset
 
 
 class Herding(FeatureCoreset):
-    """At step j picks the unused image nearest to `(j + 1) * mean - sum of the chosen`.
+    """Step j selects the unused image nearest to `(j + 1) * mean - sum of the selected images`.
 
-    As the condensation papers run it: each image is picked once. Deterministic given the features.
+    As in the condensation papers, each image is selected at most once. Deterministic given the features.
     """
 
     citation = "Welling, Herding Dynamical Weights to Learn, ICML 2009"
@@ -20,12 +20,12 @@ class Herding(FeatureCoreset):
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:
         """See `FeatureCoreset`."""
         mean, total = features.mean(0), torch.zeros_like(features[0])
-        free = torch.ones(len(features), dtype=torch.bool, device=features.device)
+        unused = torch.ones(len(features), dtype=torch.bool, device=features.device)
         chosen = []
         for j in range(ipc):
             distance = (features - ((j + 1) * mean - total)).square().sum(1)
-            pick = distance.masked_fill(~free, torch.inf).argmin()
-            free[pick] = False
+            pick = distance.masked_fill(~unused, torch.inf).argmin()
+            unused[pick] = False
             total = total + features[pick]
             chosen.append(pick)
         return torch.stack(chosen)

@@ -1,4 +1,4 @@
-"""K-Center: cover the class by repeatedly taking the farthest image (Sener and Savarese, ICLR 2018)."""
+"""K-Center: greedy farthest-point selection that covers a class (Sener and Savarese, ICLR 2018)."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from ._coreset import FeatureCoreset
 
 
 class KCenter(FeatureCoreset):
-    """Starts at the image nearest the class mean, then adds the one farthest from all chosen.
+    """Select the image nearest to the class mean, then repeatedly the image farthest from all selected ones.
 
-    Seeks outliers: on Fashion-MNIST the published row lies below random at IPC 10. Not to be confused with
-    k-means selection (`kmeans`), which DC-BENCH calls K-Center.
+    This favours outliers: on Fashion-MNIST the published result is below random selection at IPC 10. DC-BENCH uses
+    the name K-Center for a different method, k-means selection (`kmeans`).
     """
 
     citation = (
@@ -24,9 +24,11 @@ class KCenter(FeatureCoreset):
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:
         """See `FeatureCoreset`."""
         chosen = [(features - features.mean(0)).square().sum(1).argmin()]
-        nearest = (features - features[chosen[0]]).square().sum(1)  # to the chosen, squared
+        distance = (features - features[chosen[0]]).square().sum(1)  # squared, to the nearest selected image
         for _ in range(ipc - 1):
-            nearest[chosen[-1]] = -1.0  # an image is picked once, also among duplicates
-            chosen.append(nearest.argmax())
-            nearest = torch.minimum(nearest, (features - features[chosen[-1]]).square().sum(1))
+            distance[
+                chosen[-1]
+            ] = -1.0  # never select an image twice, even if all others are duplicates of it
+            chosen.append(distance.argmax())
+            distance = torch.minimum(distance, (features - features[chosen[-1]]).square().sum(1))
         return torch.stack(chosen)

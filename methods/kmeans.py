@@ -1,4 +1,4 @@
-"""K-means: the image nearest to each centroid of the class (DC-BENCH, Cui et al., NeurIPS 2022)."""
+"""K-means: the image nearest to each k-means centroid of a class (DC-BENCH, Cui et al., NeurIPS 2022)."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ from ._coreset import FeatureCoreset
 
 
 class KMeans(FeatureCoreset):
-    """Clusters the embeddings of a class into `ipc` groups and keeps the image nearest to each centroid.
+    """Cluster the embeddings of a class into `ipc` clusters and select the image nearest to each centroid.
 
-    The centroids by scikit-learn (k-means++, best of `restarts`); an image nearest to two centroids is kept
-    once, and the second takes its next nearest. DC-BENCH names this "K-Center"; the name here is what it is.
+    scikit-learn computes the centroids (k-means++, best of `restarts`). If one image is nearest to two centroids, the
+    second centroid gets its nearest unused image. DC-BENCH calls this method "K-Center".
     """
 
     citation = "Cui et al., DC-BENCH: Dataset Condensation Benchmark, NeurIPS 2022"
 
     def __init__(self, *, teacher: dict[str, Any], restarts: int):
-        """Takes the feature network's recipe and the number of k-means restarts."""
+        """Take the training recipe of the feature network and the number of k-means restarts."""
         super().__init__(teacher=teacher)
         self.restarts = restarts
 

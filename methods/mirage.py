@@ -1,4 +1,4 @@
-"""Mirage: frequent sets of computation trees instead of graphs (Gupta et al., ICLR 2024)."""
+"""Mirage: frequent sets of computation trees in place of graphs (Gupta et al., ICLR 2024)."""
 
 from __future__ import annotations
 
@@ -23,39 +23,61 @@ from dd_bench.api import (
 )
 
 from ._mirage.colour_refinement import colours
-from ._mirage.itemsets import KINDS, Itemset, TooMany, frequent, is_frequent, ranked, ranked_closed
-from ._mirage.transactions import Transactions, graphs_in
-from ._mirage.trees import unfolded
+from ._mirage.itemsets import (
+    KINDS,
+    Itemset,
+    TooManyItemsets,
+    frequent_itemsets,
+    is_frequent,
+    ranked_closed_itemsets,
+    ranked_itemsets,
+)
+from ._mirage.transactions import Transactions, absolute_support
+from ._mirage.trees import unfold
 
-THOUSANDTHS = 1000  # steps in which a budget is searched
-BYTES_A_SET = 4  # at the least: a tree's number, how many there are, support and class
+THOUSANDTHS = 1000  # the search for a budget tries thresholds in steps of 1/1000 of a class
+MIN_BYTES = 4  # lower bound of the bytes of a tree set: one tree index, number of trees, support, class
 
 
 class Mirage(Method):
-    """Keeps the sets of depth-`depth` computation trees that stand together in many graphs of a class.
+    """Mine the sets of computation trees of depth `depth` that occur together in many graphs of a class.
 
-    A message-passing network of `depth` layers sees of a node nothing but its computation tree, so a graph is the
-    set of its trees. No network, no gradient and no randomness: the data decide the set.
+        colour every node by its computation tree                     # colour refinement
+        for each class c:
+            transactions = the set of trees of each training graph of class c
+            tree sets of c = itemsets of the transactions with a support of at least theta_c
+        store the trees, and each tree set with its support and its class
 
-    Thresholds are `theta`, one number of graphs (or share of the class) a class. Without them a budget decides: the
-    largest set of one common share that fits `bytes` and leaves no class more than `ipc`; or, where `bytes` is null,
-    the `ipc` most frequent sets of each class; of `cross_class=drop` and `itemsets=maximal`, which need thresholds to
-    mean anything, the largest set of one common share that leaves no class more than `ipc`. Shares are whole
-    thousandths.
+    A message-passing network of `depth` layers sees only the computation tree of a node. To the network, a graph is
+    therefore the set of its trees. The method uses no network, no gradient and no random numbers: the data alone
+    determine the set.
+
+    `theta` gives one threshold per class, a number of graphs or a fraction of the class. Without `theta`, a budget
+    determines the set:
+
+    - With `bytes`, it is the largest set of one common fraction that fits into `bytes` and has at most `ipc` tree sets
+      per class.
+    - Without `bytes`, it is the `ipc` most frequent tree sets of each class. `cross_class=drop` and `itemsets=maximal`
+      are only defined with thresholds. They use the largest set of one common fraction with at most `ipc` tree sets per
+      class.
+
+    Common fractions are multiples of 1/1000.
 
     Deviations from the released code:
 
-    - Trees are compared by colour refinement, exactly (`mirage_colours`); the canonical strings of the released
-      results split equal trees, and its FP-growth package loses frequent sets.
-    - Networks are trained with sets drawn in proportion to the share of their class's graphs that hold them if
-      `weighting=sampling` and `frequency=fraction`, as the paper says. `frequency=count` draws by numbers of graphs,
-      and so larger classes more often. The released code computes counts and overwrites them: `weighting=none`.
-    - Any number of classes; `cross_class=drop` drops a set that is frequent in another class too, in all of them.
-    - `degrees` stores how many neighbours a node had, without which GCN is not exact at the leaves. With them it is
-      exact for the node that a tree was cut from; others of the same tree may have leaves of other degrees (on NCI1 at
-      depth 2 most do, on molecules whose labels hold the degree none).
-    - `multiplicity=mean` repeats a tree as often as its graphs hold it on average: a sum over roots is then of the
-      scale that a network meets in real graphs. The paper counts each tree once.
+    - Trees are compared exactly by colour refinement. The canonical strings of the released results distinguish some
+      equal trees, and the released code's FP-growth package misses frequent itemsets.
+    - With `weighting=sampling` and `frequency=fraction`, networks are trained on tree sets sampled in proportion to the
+      fraction of their class's graphs that contain them, as in the paper. With `frequency=count` they are sampled in
+      proportion to the number of graphs, so that larger classes are sampled more often. The released code computes
+      counts and then overwrites them, which is `weighting=none`.
+    - Any number of classes is supported. `cross_class=drop` drops a tree set that is frequent in two or more classes
+      from all of them.
+    - `degrees` stores the number of neighbours of each node. Without degrees, GCN is not exact at the leaves. With
+      degrees, it is exact for the node that the tree was taken from. Other nodes with the same tree may have leaves
+      with other degrees: on NCI1 at depth 2 most do, on molecules whose labels include the degree none do.
+    - `multiplicity=mean` repeats a tree as often as it occurs on average in a graph of the tree set. A sum over roots
+      then has the same scale as in real graphs. The paper counts each tree once.
     """
 
     modalities = ("graph",)
@@ -79,12 +101,12 @@ class Mirage(Method):
         weighting: Weighting,
         frequency: str,
     ):
-        """Takes the hyper-parameters; see `conf/method/mirage.yaml`.
+        """See `conf/method/mirage.yaml` for the arguments.
 
         Raises:
-            ValueError: one of them is out of range.
+            ValueError: A value is unknown or out of range, or both `theta` and `bytes` are set.
         """
-        for knob, value, known in (
+        for name, value, choices in (
             ("itemsets", itemsets, KINDS),
             ("cross_class", cross_class, ("keep", "drop")),
             ("isolated", isolated, ("keep", "drop")),
@@ -92,17 +114,19 @@ class Mirage(Method):
             ("weighting", weighting, ("none", "sampling", "loss")),
             ("frequency", frequency, ("fraction", "count")),
         ):
-            if value not in known:
-                raise ValueError(f"method.{knob}={value}: wanted one of {', '.join(known)}")
-        if depth < 0 or most < 1 or (bytes is not None and bytes < 1):
-            raise ValueError(
-                f"method.depth={depth}, most={most}, bytes={bytes}: wanted >= 0, >= 1, >= 1 or null"
-            )
+            if value not in choices:
+                raise ValueError(f"method.{name} must be one of {', '.join(choices)}, got {value}")
+        for name, number, minimum in (("depth", depth, 0), ("most", most, 1), ("bytes", bytes, 1)):
+            if number is not None and number < minimum:
+                raise ValueError(
+                    f"method.{name} must be >= {minimum}, got {number}. Example: method.{name}={minimum}"
+                )
         if theta is not None and bytes is not None:
-            raise ValueError("method.theta and method.bytes both say how much to keep. Use one of them")
+            raise ValueError("method.theta and method.bytes are mutually exclusive. Use method.bytes=null")
         if theta is not None and any(t <= 0 for t in theta):
             raise ValueError(
-                f"method.theta={theta}: wanted numbers of graphs, or shares of a class in (0, 1)"
+                "method.theta must contain numbers of graphs (>= 1) or fractions of a class in (0, 1), "
+                f"got {theta}. Example: method.theta=[0.2,0.2]"
             )
         self.depth, self.theta, self.bytes = depth, theta, bytes
         self.itemsets, self.most, self.cross_class = itemsets, most, cross_class
@@ -116,12 +140,16 @@ class Mirage(Method):
         if self.theta is None:
             return None
         if len(self.theta) != real.num_classes:
-            return f"method.theta={self.theta} of {real.num_classes} classes. Use one threshold a class"
+            return (
+                f"method.theta must have one threshold for each of {real.num_classes} classes, got {self.theta}. "
+                f"Example: method.theta=[{','.join(['0.2'] * real.num_classes)}]"
+            )
         for c, (theta, count) in enumerate(zip(self.theta, real.train.counts.tolist(), strict=True)):
             if theta > count:
                 return (
-                    f"method.theta={self.theta}: class {real.class_names[c]!r} has {count} training graphs, no tree "
-                    f"can be in {theta:g} of them"
+                    f"method.theta must be <= {count}, the number of training graphs, for class "
+                    f"{real.class_names[c]!r}, got {theta:g}. "
+                    f"Example: method.theta=[{','.join(['0.2'] * real.num_classes)}]"
                 )
         return None
 
@@ -140,134 +168,159 @@ class Mirage(Method):
         return syn
 
     def tree_set(self, real: RealSet, ipc: int, note: Callable[[str], None] = lambda _: None) -> TreeSet:
-        """Returns the set; it needs nothing but the data. `note` is told where a search ended early."""
+        """Return the set, which depends on the data only. `note` is called if a search ends early."""
         split = training_graphs(real)
         colour = colours(split.graphs, self.depth, self.edge_labels)
-        held = Transactions(split, colour, isolated=self.isolated == "keep")
+        transactions = Transactions(split, colour, isolated=self.isolated == "keep")
         counts = split.counts.tolist()
         if self.theta is not None:
-            least = [t if t >= 1 else graphs_in(t, n) for t, n in zip(self.theta, counts, strict=True)]
-            return self._set_of(self._mined(held, least), split, colour, real)
-        if self.bytes is None and self.cross_class == "keep" and self.itemsets != "maximal":
-            top = [self._most_frequent(held, c, ipc) for c in range(len(counts))]
-            return self._set_of(top, split, colour, real)
-        return self._largest(held, ipc, colour, real, note)
+            supports = [
+                t if t >= 1 else absolute_support(t, n) for t, n in zip(self.theta, counts, strict=True)
+            ]
+            mined = self._mine(transactions, supports)
+        elif self.bytes is None and self.cross_class == "keep" and self.itemsets != "maximal":
+            mined = [self._most_frequent(transactions, c, ipc) for c in range(len(counts))]
+        else:
+            mined = self._search(transactions, ipc, colour, real, note)
+        return self._set_of(mined, split, colour, real)
 
-    def _largest(
+    def _search(
         self,
-        held: Transactions,
+        transactions: Transactions,
         ipc: int,
         colour: Tensor,
         real: RealSet,
         note: Callable[[str], None],
-    ) -> TreeSet:
-        """Returns the largest set of a common share that the budget holds.
+    ) -> list[list[Itemset]]:
+        """Return the tree sets of each class for the common fraction that gives the largest set within the budget.
 
-        Shares are tried from the whole class down, all of them: where sets are dropped that another class has, or
-        hidden by larger ones, a lower share may give less. Otherwise the first that is too much is the end.
+        Fractions are tried in decreasing order. With `cross_class=drop` or `itemsets=maximal`, a smaller fraction may
+        give fewer tree sets, so all fractions are tried. Otherwise the search ends at the first set that is too large.
+
+        Raises:
+            ValueError: No common fraction gives a set within the budget.
         """
-        split, best, size, ended = held.split, None, 0, ""
-        counts = split.counts.tolist()
-        rising = self.cross_class == "keep" and self.itemsets != "maximal"
-        shares = (tuple(graphs_in(i / THOUSANDTHS, n) for n in counts) for i in range(THOUSANDTHS, 0, -1))
-        mined: list[list[Itemset]] = []
-        for least in dict.fromkeys(shares):
-            before = mined
+        counts = transactions.split.counts.tolist()
+        monotone = self.cross_class == "keep" and self.itemsets != "maximal"
+        thresholds = (
+            tuple(absolute_support(i / THOUSANDTHS, n) for n in counts) for i in range(THOUSANDTHS, 0, -1)
+        )
+        best, best_size, mined, ended = None, 0, list[list[Itemset]](), ""
+        for supports in dict.fromkeys(thresholds):
+            previous = mined
             try:
-                mined = self._mined(held, least)
-                if mined == before:
-                    continue
-                if self.bytes is None or any(len(found) > ipc for found in mined):
-                    large = sum(map(len, mined)) if all(map(len, mined)) else 0
-                    fits = all(len(found) <= ipc for found in mined)
-                elif BYTES_A_SET * sum(map(len, mined)) > self.bytes:  # whatever its trees are
-                    large, fits = 0, False
-                else:
-                    syn = self._set_of(mined, split, colour, real)
-                    large = sum(syn.stored_bytes().values())
-                    fits = large <= self.bytes
-            except TooMany:
+                mined = self._mine(transactions, supports)
+            except TooManyItemsets:
                 ended = (
-                    f"the search ended at {' and '.join(map(str, least))} graphs of the classes, with more than "
+                    f"the search ended at {' and '.join(map(str, supports))} graphs of the classes, with more than "
                     f"method.most={self.most} sets of trees"
                 )
                 break
-            except Empty:
+            if mined == previous:
                 continue
-            if fits and large > size:
-                best, size = mined, large
-            elif not fits and rising:
+            size = self._size(mined, ipc, colour, real)
+            if size is None and monotone:
                 break
+            if size is not None and size > best_size:
+                best, best_size = mined, size
         if best is None:
-            wanted = f"method.bytes={self.bytes}" if self.bytes is not None else f"ipc={ipc}"
+            budget = f"method.bytes={self.bytes}" if self.bytes is not None else f"ipc={ipc}"
             raise ValueError(
-                f"{wanted} does not hold a set of trees of every class at any common share{ended and '; '}{ended}. Use "
-                f"more, method.cross_class=keep, {'a larger method.most, ' if ended else ''}or method.theta"
+                f"{budget} is too small for one tree set of every class at a common threshold{ended and '; '}{ended}. "
+                f"Use a larger budget, method.cross_class=keep, {'a larger method.most, ' if ended else ''}or "
+                "method.theta"
             )
         if ended:
             note(f"{ended}: larger sets of the budget, if there are, were not looked at")
-        return self._set_of(best, split, colour, real)
+        return best
 
-    def _most_frequent(self, held: Transactions, c: int, ipc: int) -> list[Itemset]:
-        """Returns the `ipc` most frequent sets of class `c`, or all where there are fewer; see `ranked`.
+    def _size(self, mined: list[list[Itemset]], ipc: int, colour: Tensor, real: RealSet) -> int | None:
+        """Return the size in bytes, or in tree sets without `bytes`: None if over the budget, 0 if a class is empty."""
+        count = sum(map(len, mined))
+        if any(len(itemsets) > ipc for itemsets in mined):
+            return None
+        if self.bytes is not None and MIN_BYTES * count > self.bytes:
+            return None
+        if not all(mined):
+            return 0
+        if self.bytes is None:
+            return count
+        size = sum(self._set_of(mined, training_graphs(real), colour, real).stored_bytes().values())
+        return size if size <= self.bytes else None
 
-        No set that holds a tree rarer than the m-th is more frequent than it, so m trees are looked at first, and
-        more where closed sets are too few among them.
+    def _most_frequent(self, transactions: Transactions, c: int, ipc: int) -> list[Itemset]:
+        """Return the `ipc` most frequent tree sets of class `c`, or all if there are fewer; see `ranked_itemsets`.
+
+        A tree set is at most as frequent as its rarest tree. The trees that are at least as frequent as the m-th one
+        are therefore enough to find the m most frequent tree sets; m grows if too few of these are closed.
         """
-        m, ranking = ipc, ranked if self.itemsets == "all" else ranked_closed
+        m, ranking = ipc, ranked_itemsets if self.itemsets == "all" else ranked_closed_itemsets
         while True:
-            least = held.top_support(c, m)
-            often = takewhile(lambda s: s.support >= least, ranking(held.holders(c, least)))  # noqa: B023
-            found = list(islice(often, ipc))
-            if len(found) == ipc or least == 1:
+            support = transactions.top_support(c, m)
+            ranked = ranking(transactions.tidsets(c, support))
+            found = list(islice(takewhile(lambda s: s.support >= support, ranked), ipc))  # noqa: B023
+            if len(found) == ipc or support == 1:
                 return found
             m *= 4
 
-    def _mined(self, held: Transactions, least: Sequence[float]) -> list[list[Itemset]]:
-        """Returns the sets of each class with a support of `least` or more; of `drop`, in no other class that often."""
-        whole = [math.ceil(t) for t in least]
-        holders = [held.holders(c, t) for c, t in enumerate(whole)]
-        mined = [frequent(has, t, self.most, self.itemsets) for has, t in zip(holders, whole, strict=True)]
+    def _mine(self, transactions: Transactions, supports: Sequence[float]) -> list[list[Itemset]]:
+        """Return the tree sets of each class with at least the given support; see `cross_class` for `drop`."""
+        min_supports = [math.ceil(support) for support in supports]
+        tidsets = [transactions.tidsets(c, support) for c, support in enumerate(min_supports)]
+        mined = [
+            frequent_itemsets(ids, support, self.most, self.itemsets)
+            for ids, support in zip(tidsets, min_supports, strict=True)
+        ]
         if self.cross_class == "keep":
             return mined
         return [
             [
                 s
-                for s in found
-                if not any(is_frequent(s.items, holders[d], t) for d, t in enumerate(whole) if d != c)
+                for s in itemsets
+                if not any(
+                    is_frequent(s.items, tidsets[d], min_supports[d]) for d in range(len(mined)) if d != c
+                )
             ]
-            for c, found in enumerate(mined)
+            for c, itemsets in enumerate(mined)
         ]
 
     def _set_of(
         self, mined: list[list[Itemset]], split: GraphSplit, colour: Tensor, real: RealSet
     ) -> TreeSet:
-        graphs = split.graphs.to(torch.device("cpu"))
-        colour, labels = colour.cpu(), split.labels.cpu()
-        used = sorted({tree for found in mined for s in found for tree in s.items})
-        for c, found in enumerate(mined):
-            if not found:
-                raise Empty(
-                    f"no set of trees is left of class {real.class_names[c]!r}. Use a smaller method.theta, a larger "
-                    "budget, or method.cross_class=keep"
+        """Return the synthetic set of the given tree sets of each class.
+
+        Raises:
+            ValueError: A class has no tree set.
+        """
+        for c, itemsets in enumerate(mined):
+            if not itemsets:
+                raise ValueError(
+                    f"class {real.class_names[c]!r} has no tree set. Use a smaller method.theta, a larger budget, or "
+                    "method.cross_class=keep"
                 )
-        number = {tree: i for i, tree in enumerate(used)}
-        held = self._held(used, graphs, colour)
-        trees = [unfolded(graphs, int((colour == tree).nonzero()[0]), self.depth) for tree in used]
+        graphs, colour, labels = split.graphs.to(torch.device("cpu")), colour.cpu(), split.labels.cpu()
+        used = sorted({tree for itemsets in mined for s in itemsets for tree in s.items})
+        index = {tree: i for i, tree in enumerate(used)}
+        trees = [unfold(graphs, int((colour == tree).nonzero()[0]), self.depth) for tree in used]
         sizes = torch.tensor([len(t.nodes) for t in trees])
-        start = sizes.cumsum(0) - sizes
+        offsets = sizes.cumsum(0) - sizes
+        counts = self._counts(used, graphs, colour)
         patterns, pattern_sizes, support, classes = [], [], [], []
-        for c, found in enumerate(mined):
+        for c, itemsets in enumerate(mined):
             members = (labels == c).nonzero().flatten()
-            for s in found:
-                named = [number[tree] for tree in s.items for _ in range(_times(held.get(tree), s, members))]
-                patterns += named
-                pattern_sizes.append(len(named))
+            for s in itemsets:
+                pattern = [
+                    index[tree]
+                    for tree in s.items
+                    for _ in range(_multiplicity(counts.get(tree), s, members))
+                ]
+                patterns += pattern
+                pattern_sizes.append(len(pattern))
                 support.append(s.support)
                 classes.append(c)
         return TreeSet(
             torch.cat([t.nodes for t in trees]),
-            torch.cat([t.parents + shift for t, shift in zip(trees, start.tolist(), strict=True)]),
+            torch.cat([t.parents + offset for t, offset in zip(trees, offsets.tolist(), strict=True)]),
             torch.cat([t.edge_labels for t in trees]),
             torch.cat([t.degrees for t in trees]) if self.degrees else None,
             sizes,
@@ -281,20 +334,16 @@ class Mirage(Method):
             tuple(split.counts.tolist()) if self.frequency == "fraction" else None,
         )
 
-    def _held(self, used: Sequence[int], graphs: Graphs, colour: Tensor) -> dict[int, Tensor]:
-        """Returns how often each graph holds each of the trees, `(n,)` each; nothing where sets name a tree once."""
+    def _counts(self, used: Sequence[int], graphs: Graphs, colour: Tensor) -> dict[int, Tensor]:
+        """Return how often each tree occurs in each graph, `(n,)` per tree; empty with `multiplicity=one`."""
         if self.multiplicity == "one":
             return {}
         return {t: torch.bincount(graphs.graph_of[colour == t], minlength=len(graphs)) for t in used}
 
 
-def _times(held: Tensor | None, s: Itemset, members: Tensor) -> int:
-    """Returns how often a set names a tree: once, or as often as the graphs of its support hold it on average."""
-    if held is None:
+def _multiplicity(counts: Tensor | None, s: Itemset, members: Tensor) -> int:
+    """Return how often a tree set contains a tree: once, or the tree's mean count in the graphs of the tree set."""
+    if counts is None:
         return 1
-    bits = torch.tensor([(s.holders >> bit) & 1 for bit in range(len(members))], dtype=torch.bool)
-    return max(1, round(float(held[members[bits]].float().mean())))
-
-
-class Empty(ValueError):
-    """No set of trees is left of a class."""
+    mask = torch.tensor([(s.tidset >> bit) & 1 for bit in range(len(members))], dtype=torch.bool)
+    return max(1, round(float(counts[members[mask]].float().mean())))

@@ -1,4 +1,4 @@
-"""MTT: a student trained on synthetic images follows experts trained on real ones (Cazenavette et al., CVPR 2022)."""
+"""MTT: match training trajectories on synthetic images to expert trajectories (Cazenavette et al., CVPR 2022)."""
 
 from __future__ import annotations
 
@@ -40,22 +40,34 @@ from ._trajectory.segments import Segment, Window, balance, draw_segment, pertur
 from ._trajectory.views import Views
 
 SMALLEST_RATE = 1e-6
-SKIPS = 100  # in a row, after which nothing will come of it
+MAX_SKIPS = 100
+"""Consecutive skipped iterations after which a run counts as diverged."""
 
 
 class MTT(Method):
-    """Per iteration: a stretch of an expert, N steps of a student from its start, and one image update.
+    """Each iteration draws a segment of an expert trajectory, trains a student along it, and updates the images.
 
-    The student takes SGD steps of a learned size on augmented synthetic images. The loss is the squared distance
-    of its end from the expert M epochs on, over that of its start; it is differentiated through all steps, in
-    images, step size and, where they are learned, labels. FTD, AST, TESLA and DATM are this with other knobs.
+        draw an expert and a start epoch t
+        student = theta*_t, the expert's parameters after epoch t
+        for i in range(N): student = student - lr * gradient of the loss on an augmented batch of synthetic images
+        loss = |student - theta*_{t+M}|^2 / |theta*_t - theta*_{t+M}|^2
+        SGD step on the images, on lr and, if they are learned, on the labels
 
-    Deviations from the released code: the step size cannot turn negative (a falling one moves by a factor,
-    which is the plain step to first order), and an iteration that drives it below 1e-6 is an error; a batch
-    that the images do not fill is left out of a round, where the code takes it first; 5000 iterations, not
-    5001; experts are trained no further than the window asks for; with `canvas`, fresh networks see the
-    canvas^2 tiles of an image, where the code cuts a new random crop every time. BatchNorm networks are refused:
-    an expert's snapshot has no running statistics, and the papers follow InstanceNorm networks only.
+    N is `syn_steps` and M is `expert_epochs`. The loss is differentiated through all N steps. FTD, AST, TESLA and DATM
+    are configurations of this class.
+
+    Deviations from the released code:
+
+    - The step size `lr` stays positive. A decrease is applied as a factor, which equals the plain step to first order.
+      A step size below 1e-6 is an error.
+    - If the batch size does not divide the number of images, the incomplete batch of each epoch is dropped. The
+      released code takes it first.
+    - There are 5000 iterations instead of 5001.
+    - Experts are trained only up to the last epoch that the window uses.
+    - With `canvas`, fresh networks are trained on the canvas^2 tiles of an image. The released code takes a new random
+      crop each time.
+    - BatchNorm networks are not supported, because the snapshots of an expert contain no running statistics. The papers
+      use InstanceNorm only.
     """
 
     citation = "Cazenavette et al., Dataset Distillation by Matching Training Trajectories, CVPR 2022"
@@ -97,7 +109,11 @@ class MTT(Method):
         augment: str,
         experts: dict[str, Any],
     ):
-        """Takes the keys of `conf/method/mtt.yaml`, which says what they are."""
+        """See `conf/method/mtt.yaml` for the arguments.
+
+        Raises:
+            ValueError: A value is unknown or out of range, or two values contradict each other.
+        """
         for name, choice, choices in (
             ("init", init, INITS),
             ("labels", labels, LABELS),
@@ -105,18 +121,23 @@ class MTT(Method):
             ("intermediate", intermediate, ("none", "constant", "ramp")),
         ):
             if choice not in choices:
-                raise ValueError(f"method.{name}={choice!r} is unknown; take one of {', '.join(choices)}")
-        for name, least in (("syn_steps", 1), ("expert_epochs", 1), ("batch_syn", 1), ("canvas", 1)):
-            if locals()[name] is not None and locals()[name] < least:
-                raise ValueError(f"method.{name}={locals()[name]}: wanted at least {least}")
+                raise ValueError(f"method.{name} must be one of {', '.join(choices)}, got {choice!r}")
+        for name, count in (
+            ("syn_steps", syn_steps),
+            ("expert_epochs", expert_epochs),
+            ("batch_syn", batch_syn),
+            ("canvas", canvas),
+        ):
+            if count is not None and count < 1:
+                raise ValueError(f"method.{name} must be >= 1, got {count}. Example: method.{name}=1")
         if intermediate != "none" and syn_steps < expert_epochs:
             raise ValueError(
-                f"method.intermediate={intermediate} compares after every {syn_steps} // {expert_epochs} steps. "
-                f"Use method.syn_steps>={expert_epochs}, or method.intermediate=none"
+                f"method.intermediate={intermediate} requires at least one step per expert epoch, got syn_steps="
+                f"{syn_steps}. Use method.syn_steps={expert_epochs} or more, or method.intermediate=none"
             )
         if not lr_teacher >= SMALLEST_RATE:
             raise ValueError(
-                f"method.lr_teacher={lr_teacher}: wanted a step size >= {SMALLEST_RATE}, e.g. 0.01"
+                f"method.lr_teacher must be >= {SMALLEST_RATE}, got {lr_teacher}. Example: method.lr_teacher=0.01"
             )
         for name, value in (
             ("lr_img", lr_img),
@@ -125,23 +146,26 @@ class MTT(Method):
             ("perturb", perturb),
         ):
             if not 0 <= value < math.inf:
-                raise ValueError(f"method.{name}={value}: wanted a number >= 0")
+                raise ValueError(
+                    f"method.{name} must be a number >= 0, got {value}. Example: method.{name}=0.0"
+                )
         for name, value in (
             ("momentum_syn", momentum_syn),
             ("momentum_img", momentum_img),
             ("momentum_lr", momentum_lr),
             ("momentum_label", momentum_label),
+            ("ema", ema),
         ):
             if not 0 <= value < 1:
-                raise ValueError(f"method.{name}={value}: wanted a momentum in [0, 1)")
+                raise ValueError(f"method.{name} must be in [0, 1), got {value}. Example: method.{name}=0.0")
         try:
             Augment(augment, flip_allowed=True)
         except ValueError as error:
             raise ValueError(f"method.augment={augment}: {error}") from error
         if skip_above is not None and not skip_above > 0:
-            raise ValueError(f"method.skip_above={skip_above}: wanted a loss > 0, e.g. 1.0, or null")
-        if not 0 <= ema < 1:
-            raise ValueError(f"method.ema={ema}: wanted a decay in [0, 1); 0 keeps the last images")
+            raise ValueError(
+                f"method.skip_above must be > 0 or null, got {skip_above}. Example: method.skip_above=1.0"
+            )
         self.iterations, self.init, self.labels = iterations, init, labels
         self.syn_steps, self.expert_epochs, self.batch_syn = syn_steps, expert_epochs, batch_syn
         self.window = parse(Window, window, "method.window")
@@ -161,29 +185,30 @@ class MTT(Method):
             return reason
         if batch_coupled(architecture.fresh(0, torch.device("cpu"))):
             return (
-                f"{architecture.title} has BatchNorm, whose running statistics no expert's snapshot holds. "
+                f"{architecture.title} has BatchNorm, and expert snapshots do not contain running statistics. "
                 "Use model.norm=instancenorm"
             )
         if self.canvas > 1 and real.preprocess.kind == "zca":
             return (
-                f"method.canvas={self.canvas} shows crops of a larger image, and ZCA whitens images of one size. "
+                f"method.canvas={self.canvas} requires crops of a larger image, and ZCA is fitted to one image size. "
                 "Use dataset.preprocess=normalise or method.canvas=1"
             )
         if self.canvas > 1 and (self.labels != "hard" or self.init not in ("real", "noise")):
-            return "method.canvas > 1 goes with method.labels=hard and method.init=real or noise"
+            return "method.canvas > 1 requires method.labels=hard and method.init=real or method.init=noise"
         if self.init == "noise":
             return None
         return check_class_sizes(real, ipc, ipc * self.canvas**2, self.init if self.init == "real" else None)
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:
-        """Trains the experts."""
+        """Train the experts."""
         self.buffer(real, ctx)
 
     def buffer(self, real: RealSet, ctx: DistillContext) -> ExpertBuffer:
-        """Returns the experts."""
+        """Return the expert buffer; the experts are trained if they are not cached."""
         return self.experts.buffer(real, self.window.first, self.last_epoch, self._init_epoch(), ctx)
 
     def _init_epoch(self) -> int | None:
+        """Return the expert epoch that initialises images or labels, or None if no expert is used for that."""
         if self.init in ("correct", "clusters") or self.labels in ("learned", "frozen"):
             return self.last_epoch if self.experts.init_epoch is None else self.experts.init_epoch
         return None
@@ -192,7 +217,7 @@ class MTT(Method):
         """See `Method`."""
         buffer, flat = self.buffer(real, ctx), FunctionalNetwork(ctx.network(ctx.architecture, "student"))
         images, labels = self._start(real, ipc, flat, buffer, ctx)  # (n, c, h, w), (n,) or (n, k)
-        average, lr = images.clone(), torch.tensor(self.lr_teacher, device=ctx.device)
+        ema, lr = images.clone(), torch.tensor(self.lr_teacher, device=ctx.device)
         learned = {
             "images": (images, self.lr_img, self.momentum_img),
             "lr": (lr, self.lr_lr, self.momentum_lr),
@@ -202,8 +227,8 @@ class MTT(Method):
         optimizers = {
             name: torch.optim.SGD([t], rate, momentum) for name, (t, rate, momentum) in learned.items()
         }
-        state = {"images": images, "labels": labels, "average": average, "lr": lr}
-        calculus = self._calculus(flat, len(images), real.shape, ctx)
+        state = {"images": images, "labels": labels, "average": ema, "lr": lr}
+        differentiator = self._differentiator(flat, len(images), real.shape, ctx)
         augment = Augment(self.augment, flip_allowed=real.flip, align_corners=True)
         views = Views(self.syn_steps, self.batch_syn, augment, real.shape, self.canvas)
         gradients, skipped = GRADIENTS[self.gradient], 0
@@ -215,13 +240,13 @@ class MTT(Method):
             start = segment.start
             if self.perturb:
                 start = perturbed(start, flat, self.perturb, ctx.generator("perturb", step))
-            taught = self._taught(flat, segment, images, labels)
+            step_labels = self._step_labels(flat, segment, images, labels)
             weight = balance(segment.epoch, self.window.stop) if self.balance else 1.0
             plan = views.plan(len(images), step, ctx)
-            inner = InnerLoop(calculus, start, plan, segment.targets, self.momentum_syn, weight)
-            found = gradients(inner, images, taught, lr)
+            inner = InnerLoop(differentiator, start, plan, segment.targets, self.momentum_syn, weight)
+            grads = gradients(inner, images, step_labels, lr)
 
-            loss = float(found.loss)  # the one wait in N steps of a student
+            loss = float(grads.loss)  # waits for the device
             if self.skip_above is not None and not loss <= self.skip_above:
                 ctx.log(loss=min(loss, 1e6) if math.isfinite(loss) else 1e6, lr=lr.clone())
                 skipped += 1
@@ -230,25 +255,26 @@ class MTT(Method):
             if not math.isfinite(loss):
                 raise Diverged(
                     f"the loss is {loss} at iteration {step}. Use method.lr_img={self.lr_img / 10:g}, a smaller "
-                    "method.lr_lr, or method.skip_above=1.0, which leaves out such iterations"
+                    "method.lr_lr, or method.skip_above=1.0 to skip such iterations"
                 )
             ctx.log(loss=loss, lr=lr.clone())
-            skipped, before = 0, lr.clone()
+            skipped, previous_lr = 0, lr.clone()
             for name, optimizer in optimizers.items():
-                learned[name][0].grad = getattr(found, name)
+                learned[name][0].grad = getattr(grads, name)
                 optimizer.step()
-            self._keep_positive(lr, before, step)
+            self._keep_positive(lr, previous_lr, step)
             if self.labels == "target":
-                labels.copy_(taught)
-            average.lerp_(images, 1 - self.ema)
+                labels.copy_(step_labels)
+            ema.lerp_(images, 1 - self.ema)
 
-        kept = average if self.ema else images
-        return ImageSet.of(real, kept, self._final(labels), "input", lr=float(lr), canvas=self.canvas)
+        images = ema if self.ema else images
+        labels = labels.softmax(1) if self.labels == "learned" else labels
+        return ImageSet.of(real, images, labels, "input", lr=float(lr), canvas=self.canvas)
 
     def _start(
         self, real: RealSet, ipc: int, flat: FunctionalNetwork, buffer: ExpertBuffer, ctx: DistillContext
     ) -> tuple[Tensor, Tensor]:
-        """Returns the first images `(n, c, h, w)` and labels: classes, logits or probabilities."""
+        """Return the initial images `(n, c, h, w)` and labels: classes `(n,)`, or logits or probabilities `(n, k)`."""
         hard, epoch = class_labels(real, ipc, ctx.device), self._init_epoch()
         if self.init in ("correct", "clusters"):
             assert epoch is not None
@@ -272,19 +298,18 @@ class MTT(Method):
         return images, logits if self.labels == "learned" else logits.softmax(1)
 
     @torch.no_grad()
-    def _taught(self, flat: FunctionalNetwork, segment: Segment, images: Tensor, labels: Tensor) -> Tensor:
-        """Returns what the student learns: the labels, or what the end of its segment says of the images."""
+    def _step_labels(
+        self, flat: FunctionalNetwork, segment: Segment, images: Tensor, labels: Tensor
+    ) -> Tensor:
+        """Return the student's labels in this iteration; with labels=target, the target snapshot's predictions."""
         if self.labels != "target":
             return labels
         return flat(segment.targets[-1].parameters, images).softmax(1)
 
-    def _final(self, labels: Tensor) -> Tensor:
-        return labels.softmax(1) if self.labels == "learned" else labels
-
-    def _calculus(
+    def _differentiator(
         self, flat: FunctionalNetwork, n: int, shape: tuple[int, int, int], ctx: DistillContext
     ) -> Differentiator:
-        """Returns how the student is differentiated; compiled, if the run passes enough images to repay that."""
+        """Return the differentiator of the student's loss, compiled if the run is long enough to repay that."""
         learned = self.labels == "learned"
 
         def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:
@@ -294,21 +319,25 @@ class MTT(Method):
         compile = self.gradient != "unroll" and repays_compilation(images, shape, ctx.runtime)
         return CompiledDifferentiator(loss, learned) if compile else EagerDifferentiator(loss, learned)
 
-    def _keep_positive(self, lr: Tensor, before: Tensor, step: int) -> None:
-        """Turns a falling step of the rate into a factor, and refuses a rate that is as good as zero."""
-        moved = lr - before
-        lr.copy_(torch.where(moved < 0, before * (moved / before).exp(), lr))
+    def _keep_positive(self, lr: Tensor, previous: Tensor, step: int) -> None:
+        """Apply a decrease of the step size as a factor, in place, so that it stays positive.
+
+        Raises:
+            Diverged: The step size is below `SMALLEST_RATE` or not finite.
+        """
+        change = lr - previous
+        lr.copy_(torch.where(change < 0, previous * (change / previous).exp(), lr))
         rate = float(lr)
-        if not SMALLEST_RATE <= rate < float("inf"):
+        if not SMALLEST_RATE <= rate < math.inf:
             raise Diverged(
                 f"the student's step size went from {self.lr_teacher:g} to {rate:g} by iteration {step}. "
                 f"Use method.lr_lr={self.lr_lr / 10:g}, or another method.lr_teacher"
             )
 
     def _check_skips(self, skipped: int, step: int) -> None:
-        if skipped >= SKIPS:
+        if skipped >= MAX_SKIPS:
             raise Diverged(
-                f"the loss was above method.skip_above={self.skip_above} for {skipped} iterations up to {step}. "
-                f"Use method.lr_img={self.lr_img / 10:g}, method.lr_teacher={self.lr_teacher / 10:g}, or a higher "
-                "method.skip_above"
+                f"the loss was above method.skip_above={self.skip_above} for {skipped} consecutive iterations up to "
+                f"{step}. Use method.lr_img={self.lr_img / 10:g}, method.lr_teacher={self.lr_teacher / 10:g}, or a "
+                "larger method.skip_above"
             )

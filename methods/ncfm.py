@@ -1,4 +1,4 @@
-"""NCFM: match characteristic functions of unit-norm embeddings (Wang et al., CVPR 2025)."""
+"""NCFM: match the characteristic functions of unit-norm embeddings (Wang et al., CVPR 2025)."""
 
 from __future__ import annotations
 
@@ -35,19 +35,29 @@ from ._ncfm.frequencies import REPEATS, FrequencySampler
 
 
 class NCFM(Method):
-    """Per iteration: blend an untrained and a trained network, match, calibrate with the trained one's loss.
+    """Each iteration matches embeddings under a blended network and calibrates with the loss of the trained network.
 
-    Images are pixels in [0, 1], clamped after each iteration; each stored image is factor^2 training images.
-    `update=per_class` is the released code's: an optimiser step a class and loss, on one tensor of all
-    classes, so AdamW's moments and decay act 2k times an iteration. `update=joint` sums over classes and
-    steps twice.
+        net = u * untrained_i + (1 - u) * trained_i, for a random pair i of the pool and u ~ U(0, 1)
+        step down the distance of characteristic functions of real and synthetic embeddings under net
+        with `frequencies=network`: step of the sampling network up the same distance
+        step down the cross-entropy of trained_i on the synthetic images
+        clamp the images to [0, 1]
 
-    Deviations from the released code: real batches are drawn from the whole class (the code only ever sees
-    its first 1024 images); initial mosaics are random images (the code takes the first ones); gradients are
-    of the current images (the code prefetches stale ones); `frequencies=network` is the paper's sampling
-    network, a scale mixture of normals (the code ships it off, and maps four noise vectors); the plateau
-    schedule sees the mean loss of the iteration; CIFAR-100 at ipc 10, where the code takes SGD, gets AdamW
-    too. The number of teachers and their epochs are knobs; a pool's building time is `prepare`.
+    Images are pixels in [0, 1]. Each stored image is a mosaic of factor^2 training images. `update=per_class` follows
+    the released code and takes one optimiser step per class and loss. All classes share one tensor, so that AdamW's
+    moments and weight decay act on it 2k times per iteration. `update=joint` sums each loss over classes and takes two
+    steps.
+
+    Deviations from the released code:
+
+    - Real batches are drawn from the whole class. The released code uses only the first 1024 images of a class.
+    - Initial mosaics consist of random images. The released code takes the first ones.
+    - Gradients are computed at the current images. The released code prefetches outdated ones.
+    - `frequencies=network` is the paper's sampling network, a scale mixture of normals. The released code disables it
+      and maps only four noise vectors.
+    - The plateau schedule uses the mean loss of the iteration.
+    - CIFAR-100 at ipc 10 uses AdamW. The released code uses SGD there.
+    - The number of teachers and their epochs are hyper-parameters. The time to train the pool counts as `prepare`.
     """
 
     citation = (
@@ -83,15 +93,19 @@ class NCFM(Method):
         factor: int,
         augment: str,
     ):
-        """Takes the keys of `conf/method/ncfm.yaml`, which says what they are."""
+        """See `conf/method/ncfm.yaml` for the arguments.
+
+        Raises:
+            ValueError: `update` or `frequencies` is unknown, or there are too few frequencies for the sampling network.
+        """
         if update not in ("joint", "per_class"):
-            raise ValueError(f"method.update={update!r} is unknown; take joint or per_class")
+            raise ValueError(f"method.update must be joint or per_class, got {update!r}")
         if frequencies not in ("gaussian", "network"):
-            raise ValueError(f"method.frequencies={frequencies!r} is unknown; take gaussian or network")
+            raise ValueError(f"method.frequencies must be gaussian or network, got {frequencies!r}")
         if frequencies == "network" and num_frequencies <= REPEATS:
             raise ValueError(
-                f"method.num_frequencies={num_frequencies}: {REPEATS} frequencies share a scale, and the "
-                f"sampling network normalises over scales. Take more than {REPEATS}"
+                f"method.num_frequencies must be > {REPEATS} with frequencies=network, whose BatchNorm requires two "
+                f"scales of {REPEATS} frequencies, got {num_frequencies}. Example: method.num_frequencies=4096"
             )
         self.iterations, self.lr_img, self.weight_decay_img = iterations, lr_img, weight_decay_img
         self.plateau_patience, self.batch_real = plateau_patience, batch_real
@@ -107,7 +121,7 @@ class NCFM(Method):
         return reason or check_class_sizes(real, ipc, ipc * self.factor**2)
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:
-        """Trains the pool of teachers."""
+        """Train the pool of teachers."""
         for i in range(self.num_teachers):
             feature_network(real, ctx.architecture, self.recipe, i, ctx)
 
@@ -140,33 +154,33 @@ class NCFM(Method):
             for g in groups:
                 t = sampler.draw(step, g.start)  # (frequencies, d)
                 with torch.no_grad():
-                    wanted = unit_embedding(blend, batch[g])
-                found = unit_embedding(blend, augment.apply(self._inputs(syn[g], real), draw[g]))
-                loss = self.characteristic_match(wanted, found, t)
+                    target = unit_embedding(blend, batch[g])
+                embedding = unit_embedding(blend, augment.apply(self._inputs(syn[g], real), draw[g]))
+                loss = self.characteristic_match(target, embedding, t)
                 descend(optimizer, loss)
                 if self.learned:
-                    sampler.ascend(partial(self.characteristic_match, wanted, found.detach()))
-                again = augment.draw(g.stop - g.start, ctx.stream("calibrate", step, g.start))
-                images = augment.apply(self._inputs(syn[g], real), again)
+                    sampler.ascend(partial(self.characteristic_match, target, embedding.detach()))
+                new_draw = augment.draw(g.stop - g.start, ctx.stream("calibrate", step, g.start))
+                images = augment.apply(self._inputs(syn[g], real), new_draw)
                 logits = trained[i](images.flatten(0, 1)).unflatten(0, images.shape[:2])
                 calibration = sum(classification_loss(z, y) for z, y in zip(logits, labels[g], strict=True))
                 descend(optimizer, self.calibration * calibration)  # type: ignore[arg-type]
                 matched += loss.detach()
             with torch.no_grad():
                 syn.clamp_(0, 1)
-            plateau.step(float(matched / k))  # the one number an iteration that Python waits for
+            plateau.step(float(matched / k))  # waits for the device
             ctx.log(loss=matched / k)
         images = syn.flatten(0, 1)
         return ImageSet.of(real, images, class_labels(real, ipc, ctx.device), "unit", self.factor)
 
     def _mosaics(self, real: RealSet, ipc: int, ctx: DistillContext) -> Tensor:
-        """Returns starting images `(k, ipc, c, h, w)`: factor x factor mosaics of random real ones."""
+        """Return the initial images `(k, ipc, c, h, w)`, factor x factor mosaics of random real images."""
         index = random_index(real, ipc * self.factor**2, ctx)
         pixels = real.train.pixels(index.flatten()).float() / 255
         return encode(pixels, self.factor).view(real.num_classes, ipc, *real.shape)
 
     def _inputs(self, syn: Tensor, real: RealSet) -> Tensor:
-        """Decodes and preprocesses stored images: `(k, ipc * factor**2, c, h, w)`."""
+        """Decode and preprocess stored images: `(k, ipc, c, h, w) -> (k, ipc * factor**2, c, h, w)`."""
         images = real.preprocess(decode(syn.flatten(0, 1), self.factor))
         return images.view(len(syn), -1, *real.shape)
 
@@ -174,44 +188,45 @@ class NCFM(Method):
         """Distance of empirical characteristic functions, times `scale`, summed over classes.
 
         Args:
-            real: unit embeddings `(k, b, d)`.
-            syn: unit embeddings `(k, b', d)`.
-            t: frequencies `(m, d)`.
+            real: Unit embeddings `(k, b, d)`.
+            syn: Unit embeddings `(k, b', d)`.
+            t: Frequencies `(m, d)`.
 
         Returns:
-            0-d: mean over t of `sqrt(alpha * (|A| - |B|)^2 + (1 - alpha) * 2 (|A||B| - Re A conj(B)))`,
-            where A and B are the means of exp(i <t, f>). With alpha=1/2 it is |A - B| / sqrt 2.
+            0-d loss, the mean over t of `sqrt(alpha * (|A| - |B|)^2 + (1 - alpha) * 2 (|A||B| - Re A conj(B)))`. A and
+            B are the means of exp(i <t, f>) over real and synthetic embeddings f. With alpha=1/2 the square root is
+            |A - B| / sqrt 2.
         """
         a, b = characteristic(real, t), characteristic(syn, t)  # real and imaginary part, each (k, m)
         size_a, size_b = (torch.sqrt(re.square() + im.square() + 1e-12) for re, im in (a, b))
         amplitude = (size_a - size_b).square()
         phase = (2 * (size_a * size_b - a[0] * b[0] - a[1] * b[1])).clamp_min(1e-12)
-        # the floor keeps the root's gradient finite where both functions agree
+        # 1e-12 keeps the gradient of the square root finite where both functions agree
         distance = torch.sqrt(self.alpha * amplitude + (1 - self.alpha) * phase + 1e-12)
         return self.scale * distance.mean(1).sum()
 
 
 def characteristic(features: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Returns real and imaginary part of `mean_b exp(i <t, f_b>)`, each `(k, m)`, of features `(k, b, d)`."""
+    """Return the real and imaginary part of `mean_b exp(i <t, f_b>)`, each `(k, m)`, for features f `(k, b, d)`."""
     angle = features @ t.T  # (k, b, m)
     return angle.cos().mean(1), angle.sin().mean(1)
 
 
 def unit_embedding(net: Network, images: Tensor) -> Tensor:
-    """Returns embeddings of length 1, `(k, b, d)`, of images `(k, b, c, h, w)`."""
+    """Return the L2-normalised embeddings `(k, b, d)` of images `(k, b, c, h, w)`."""
     unit = F.normalize(net.embed(images.flatten(0, 1)), dim=1)
     return unit.view(*images.shape[:2], -1)
 
 
 def lerp(into: nn.Module, start: nn.Module, end: nn.Module, u: float) -> None:
-    """Sets the parameters of `into` to `u * start + (1 - u) * end`, in place."""
+    """Set the parameters of `into` to `u * start + (1 - u) * end`, in place."""
     with torch.no_grad():
         for p, a, b in zip(into.parameters(), start.parameters(), end.parameters(), strict=True):
             p.copy_(torch.lerp(b, a, u))
 
 
 def descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
-    """Takes one optimiser step down `loss`."""
+    """Take one optimiser step on `loss`."""
     optimizer.zero_grad()
     loss.backward()
     optimizer.step()

@@ -15,9 +15,9 @@ from dd_bench.api import (
 
 
 class Random(Method):
-    """Draws `ipc` training samples of each class, uniformly without replacement.
+    """Draw `ipc` training samples of each class uniformly without replacement.
 
-    At one seed these are the images from which every method with `init=real` starts.
+    With the same seed, methods with `init=real` start from the same images.
     """
 
     modalities = ("image", "graph")

@@ -1,4 +1,4 @@
-"""RDED: realistic patches of real images, without optimisation (Sun et al., CVPR 2024)."""
+"""RDED: images composed of realistic patches of real images, without optimisation (Sun et al., CVPR 2024)."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from ._recovery.patches import Patches, composites
 
 
 class RDED(Guided):
-    """Per class: the patches that an observer finds most realistic, `factor^2` of them an image.
+    """Compose each image of the `factor^2` patches of a class that an observer network rates as most realistic.
 
         for each class c:
-            of `images` random real images, cut `crops` square patches each, 8 to 100 % of the area
-            realism of a patch = -CE(observer(patch), c); keep the best patch of each image
-            of those, the best ipc factor^2 fill the images: patch number k ipc + i is cell k of image i
+            cut `crops` square patches, with 8 to 100 % of the area, from each of `images` random real images
+            realism of a patch = -CE(observer(patch), c); select the best patch of each image
+            select the best ipc factor^2 of these patches; patch number k ipc + i is cell k of image i
 
-    The observer is the run's first teacher. SRe2L starts from the same images with `init=patches`. A class draws all
-    randomness by its name, so the result does not depend on which process computes it, or when.
+    The observer is the run's first teacher. SRe2L starts from the same images with `init=patches`. The random numbers
+    of a class depend on its name only, so the result does not depend on which process computes it, or when.
 
-    Deviations from the released code: images are stored as 8-bit pixels, not JPEG; the padding around a patch that is
-    judged is the mean colour.
+    Deviations from the released code: Images are stored as 8-bit pixels instead of JPEG. To rate a patch, it is padded
+    with the mean colour.
     """
 
     citation = (
@@ -32,7 +32,7 @@ class RDED(Guided):
     smoke: ClassVar[dict[str, Any]] = {"patches.images": 4, "patches.crops": 2}
 
     def __init__(self, *, patches: dict[str, Any]):
-        """Takes the keys of `conf/method/rded.yaml`, which describes them."""
+        """See `conf/method/rded.yaml` for the arguments."""
         self.patches = parse(Patches, patches, "method.patches")
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:

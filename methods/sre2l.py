@@ -1,4 +1,4 @@
-"""SRe2L: images recovered from a frozen teacher and its BatchNorm statistics (Yin et al., NeurIPS 2023)."""
+"""SRe2L: recover images from a frozen teacher and its BatchNorm statistics (Yin et al., NeurIPS 2023)."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ TEACHERS = ("first", "cycle")
 
 
 class SRe2L(Recovery):
-    """Per slot and chunk of classes: Adam on the images `x`, one per class `y`, under a frozen teacher `f`.
+    """For each image slot and chunk of classes, optimise images `x`, one per class `y`, under a frozen teacher `f`.
 
         x ~ N(0, 1)
         for step in range(iterations):
             loss = CE(f(A(x)), y) + statistics * sum_l m_l (|var_l - running_var_l| + |mean_l - running_mean_l|)
-            x = clamp(x - Adam(grad loss)), at a rate that falls from lr_img to zero as a cosine
+            x = clamp(x - Adam(grad loss)), with a cosine learning rate from lr_img to zero
 
-    `A` is one crop, flip and roll for the whole batch. `var_l` and `mean_l` are those of the inputs of BatchNorm
-    layer `l`; `m_l` is `first_layer` for the first layer and 1 for the others. The last iterate is stored. A slot
-    and a chunk of classes draw all randomness by their name, so the result does not depend on which process
+    `A` is one crop, flip and roll for the whole batch. `var_l` and `mean_l` are the statistics of the input of
+    BatchNorm layer `l`. `m_l` is `first_layer` for the first layer and 1 for the others. The last iterate is stored.
+    The random numbers of a slot and chunk depend on their name only, so the result does not depend on which process
     computes them, or when.
 
-    Deviations from the released code: images are stored as 8-bit pixels, not JPEG; BatchNorm layers that the
-    forward pass skips are left out; the total-variation and L2 priors, zero in every released script, are not
-    offered.
+    Deviations from the released code: Images are stored as 8-bit pixels instead of JPEG. BatchNorm layers that the
+    forward pass does not use are ignored. The total-variation and L2 priors, which are zero in every released script,
+    are not available.
     """
 
     citation = (
@@ -54,15 +54,22 @@ class SRe2L(Recovery):
     smoke: ClassVar[dict[str, Any]] = {**Recovery.smoke, "patches.images": 4, "patches.crops": 2}
 
     def __init__(
-        self, *, init: str, classes: int | None, teachers: str, patches: dict[str, Any], **knobs: Any
+        self, *, init: str, classes: int | None, teachers: str, patches: dict[str, Any], **kwargs: Any
     ):
-        """Takes the keys of `conf/method/sre2l.yaml`, which describes them."""
+        """See `conf/method/sre2l.yaml` for the arguments; `kwargs` are those of `Recovery`.
+
+        Raises:
+            ValueError: A value is unknown or out of range.
+        """
         for name, choice, choices in (("init", init, INITS), ("teachers", teachers, TEACHERS)):
             if choice not in choices:
-                raise ValueError(f"method.{name}={choice!r} is unknown; take one of {', '.join(choices)}")
+                raise ValueError(f"method.{name} must be one of {', '.join(choices)}, got {choice!r}")
         if classes is not None and classes < 1:
-            raise ValueError(f"method.classes={classes}: wanted at least 1 class a batch, or null for all")
-        super().__init__(**knobs)
+            raise ValueError(
+                f"method.classes must be >= 1, or null for all classes in one batch, got {classes}. "
+                "Example: method.classes=100"
+            )
+        super().__init__(**kwargs)
         self.init, self.classes, self.teachers = init, classes, teachers
         self.patches = parse(Patches, patches, "method.patches")
 
@@ -87,25 +94,25 @@ class SRe2L(Recovery):
             for chunk in chunks
         }
         shards = ctx.shards(units)
-        pixels = torch.cat([shards[name]["pixels"] for name in units])  # slot by slot
+        pixels = torch.cat([shards[name]["pixels"] for name in units])  # slot-major
         classes = torch.arange(real.num_classes).repeat(ipc)
         order = classes.argsort(stable=True)
         return ImageSet.of(real, pixels[order], classes[order], "pixel")
 
     def _recover(self, engine: Engine, start: Start, slot: int, chunk: Tensor, ctx: DistillContext) -> Shard:
-        """Returns the images of a slot and a chunk of classes `(b,)`: `pixels`, uint8 `(b, c, h, w)`."""
+        """Return the images of a slot and a chunk of classes `(b,)` as `pixels`, uint8 `(b, c, h, w)`."""
         x = start(slot, chunk).clone()
         engine.optimise(x, lambda: x, chunk, f"slot{slot}-class{int(chunk[0])}", ctx, clamped=True)
         pixels = engine.real.preprocess.inverse(x).clamp(0, 1)
         return {"pixels": (pixels * 255).round().to(torch.uint8)}
 
     def _start(self, real: RealSet, ipc: int, observer: Teacher, ctx: DistillContext) -> Start:
-        """Returns a function that makes the first images of a slot and of classes `(b,)`: `(b, c, h, w)`."""
+        """Return a function from a slot and classes `(b,)` to their initial images `(b, c, h, w)`."""
         if self.init == "noise":
 
             def noise(slot: int, chunk: Tensor) -> Tensor:
-                of = ctx.generator("noise", slot, int(chunk[0]))
-                return torch.randn((len(chunk), *real.shape), generator=of, device=ctx.device)
+                generator = ctx.generator("noise", slot, int(chunk[0]))
+                return torch.randn((len(chunk), *real.shape), generator=generator, device=ctx.device)
 
             return noise
         if self.init == "real":

@@ -1,4 +1,4 @@
-"""SRe2L with several teachers in turn and real starts, after G-VBSM (Shao et al., CVPR 2024) and EDC (NeurIPS 2024)."""
+"""SRe2L with alternating teachers and real initialisation, as in G-VBSM (CVPR 2024) and EDC (NeurIPS 2024)."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from .sre2l import SRe2L
 
 
 class SRe2LMulti(SRe2L):
-    """SRe2L whose teachers take turns, one a step, and whose images start from real ones (or RDED composites).
+    """SRe2L whose teachers alternate, one per step, and whose images start from real images or RDED composites.
 
-    Deviations: of G-VBSM and EDC these two parts are offered. Their convolution, patch and class-wise statistics,
-    the averaged matching, densification and the flatness term are not. For the others see `SRe2L`.
+    Deviations: Only these two parts of G-VBSM and EDC are implemented. Their convolution, patch and class-wise
+    statistics, averaged matching, densification and flatness term are not. All deviations of `SRe2L` also apply.
     """
 
     citation = (

@@ -1,4 +1,4 @@
-"""TESLA: trajectory matching in constant memory, by a truncated gradient (Cui et al., ICML 2023)."""
+"""TESLA: trajectory matching in constant memory by a truncated gradient (Cui et al., ICML 2023)."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ from .mtt import MTT
 
 
 class TESLA(MTT):
-    """MTT by equation 11 of the paper, which holds all weights of the student constant.
+    """MTT with the gradient of the paper's equation 11, which treats the weights of the student as constants.
 
-    `labels=target` is its soft-label assignment: every iteration labels the images by the target snapshot of its
-    segment; the last labels are stored.
+    `labels=target` is the paper's soft-label assignment. In every iteration, the target snapshot of the segment labels
+    the images. The last labels are stored.
 
-    Deviations: the paper calls the gradient exact, and it is so for one step only, see `dd_bench.distillation.unroll`;
-    `gradient=adjoint` is exact in the same activation memory. The released code loses a factor 2 on the image
-    gradient, not on that of the step size: its `lr_img` is twice ours for the same steps.
+    The paper calls this gradient exact. That is true for one step only, see `dd_bench.distillation.unroll`.
+    `gradient=adjoint` is exact and uses the same activation memory.
+
+    Deviation from the released code: It omits a factor 2 in the gradient of the images, but not in that of the step
+    size. Its `lr_img` must be halved to get the same steps here.
     """
 
     citation = "Cui et al., Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory, ICML 2023"

@@ -1,1 +1,1 @@
-"""Mirage: computation trees, their transactions, and frequent itemsets."""
+"""Mirage: computation trees, transactions and frequent itemsets."""

@@ -1,8 +1,8 @@
-"""Computation trees without trees: two nodes have the same one to depth L iff L rounds of colouring agree on them.
+"""Colour refinement: two nodes have the same computation tree of depth L iff they have the same colour after L rounds.
 
-A round gives a node the colour of its own label and of the multiset of (edge label, colour) of its neighbours. The
-own *label*, not the colour of the round before: that is what the tree's root shows. By induction over the rounds the
-colours are the isomorphism classes of the unfolded trees (1-WL).
+A round computes the colour of a node from its own label and the multiset of (edge label, colour) of its neighbours. It
+uses the node's *label*, not its previous colour, because the label is what the root of the tree contains. By induction
+over the rounds, the colours are the isomorphism classes of the unfolded trees (1-WL).
 """
 
 from __future__ import annotations
@@ -17,48 +17,49 @@ _GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -77235922
 
 
 def colours(graphs: Graphs, depth: int, edge_labels: bool = True, seed: int = 0) -> Tensor:
-    """Returns the colour of each node after `depth` rounds, `(v,)`: dense numbers, equal for equal trees.
+    """Return the colour of each node after `depth` rounds, `(v,)`: integers from 0, equal for equal trees.
 
-    Multisets are hashed to 64 bits as the sum of their members' words, so that a repeated child counts: never as a
-    set. K distinct trees collide with odds of K^2 / 2^65; another `seed` hashes anew.
+    A multiset is hashed to 64 bits as the sum of the hashes of its members, so that repeated children count. The
+    probability of a collision among K distinct trees is about K^2 / 2^65. Another `seed` gives other hashes.
     """
-    own = dense(packed(graphs.nodes))
-    label = dense(packed(graphs.edge_labels)) if edge_labels else torch.zeros_like(graphs.edges[0])
-    values = int(label.max()) + 1 if label.numel() else 1
-    mark, colour = _word(own, 2 * seed + 1), own
+    node_label = dense(packed(graphs.nodes))
+    edge_label = dense(packed(graphs.edge_labels)) if edge_labels else torch.zeros_like(graphs.edges[0])
+    edge_values = int(edge_label.max()) + 1 if edge_label.numel() else 1
+    root_hash, colour = _hash(node_label, 2 * seed + 1), node_label
     for _ in range(depth):
-        kinds = torch.arange((int(colour.max()) + 1) * values, device=colour.device)  # fewer than edges
-        kind = colour.index_select(0, graphs.edges[0]).mul_(values).add_(label)
-        children = _word(kinds, 2 * seed).index_select(0, kind)
-        total = torch.zeros_like(mark).index_add_(0, graphs.edges[1], children)
-        colour = dense(_word(total + mark, 2 * seed))
+        # Hash each pair (colour, edge label) once; there are fewer pairs than edges.
+        pairs = torch.arange((int(colour.max()) + 1) * edge_values, device=colour.device)
+        pair_of_edge = colour.index_select(0, graphs.edges[0]).mul_(edge_values).add_(edge_label)
+        children = _hash(pairs, 2 * seed).index_select(0, pair_of_edge)
+        total = torch.zeros_like(root_hash).index_add_(0, graphs.edges[1], children)
+        colour = dense(_hash(total + root_hash, 2 * seed))
     return colour
 
 
 def packed(labels: Tensor) -> Tensor:
-    """Returns one number for each row of labels `(v, f)`, equal for equal rows."""
-    number, values = labels.new_zeros(len(labels)), 1
+    """Return one integer for each row of labels `(v, f)`, equal for equal rows."""
+    code, values = labels.new_zeros(len(labels)), 1
     for column in labels.t().contiguous():
         size = int(column.max()) + 1 if column.numel() else 1
         if values * size >= 2**62:
-            number = dense(number)
-            values = int(number.max()) + 1
-        number, values = number * size + column, values * size
-    return number
+            code = dense(code)
+            values = int(code.max()) + 1
+        code, values = code * size + column, values * size
+    return code
 
 
 def dense(values: Tensor) -> Tensor:
-    """Returns equal numbers from 0 on for equal values, in the order of the values."""
+    """Map values `(n,)` to consecutive integers from 0, equal for equal values and in the order of the values."""
     if not values.numel():
         return values
     low, high = (int(v) for v in values.aminmax())
-    if low >= 0 and high < 2 * len(values):  # few enough to count
-        there = torch.bincount(values) > 0
-        return (there.cumsum(0) - 1).index_select(0, values)  # much faster than by brackets
+    if low >= 0 and high < 2 * len(values):  # counting is faster than sorting
+        present = torch.bincount(values) > 0
+        return (present.cumsum(0) - 1).index_select(0, values)  # index_select is much faster than indexing
     if values.device.type != "cpu":
-        numbers: Tensor = values.unique(return_inverse=True)[1]
-        return numbers
-    keys = values.numpy()  # whose sort is vectorised, check_store torch's
+        inverse: Tensor = values.unique(return_inverse=True)[1]
+        return inverse
+    keys = values.numpy()  # NumPy's sort is vectorised, torch's is not
     order = keys.argsort()
     sorted_keys = keys[order]
     out = np.empty_like(keys)
@@ -66,14 +67,14 @@ def dense(values: Tensor) -> Tensor:
     return torch.from_numpy(out)
 
 
-def _word(number: Tensor, seed: int) -> Tensor:
-    """Returns a random 64-bit word for each number: splitmix64, in integers that wrap."""
-    x = number + (seed + 1) * _GOLDEN % 2**63
-    x = (x ^ _shifted(x, 30)) * _FIRST
-    x = (x ^ _shifted(x, 27)) * _SECOND
-    return x ^ _shifted(x, 31)
+def _hash(x: Tensor, seed: int) -> Tensor:
+    """Return a 64-bit hash of each integer: splitmix64, in int64 arithmetic that wraps around."""
+    x = x + (seed + 1) * _GOLDEN % 2**63
+    x = (x ^ _shift_right(x, 30)) * _FIRST
+    x = (x ^ _shift_right(x, 27)) * _SECOND
+    return x ^ _shift_right(x, 31)
 
 
-def _shifted(x: Tensor, by: int) -> Tensor:
-    """Returns the bits shifted right, with zeros behind them."""
-    return (x >> by) & ((1 << (64 - by)) - 1)
+def _shift_right(x: Tensor, bits: int) -> Tensor:
+    """Return x shifted right by `bits`, filled with zeros instead of the sign."""
+    return (x >> bits) & ((1 << (64 - bits)) - 1)

@@ -1,7 +1,8 @@
-"""Frequent itemsets, exactly: which sets of trees stand together in many graphs (Eclat, Zaki, TKDE 2000).
+"""Exact frequent itemset mining (Eclat, Zaki, TKDE 2000).
 
-The graphs that hold an item are the bits of one Python integer, so that an intersection is an `&`. The FP-growth
-package that Mirage's released code mines with loses frequent itemsets; this one is compared with brute force.
+The tidset of an item, the set of transactions that contain it, is stored as the bits of one Python integer. An
+intersection is then a bitwise `&`. The FP-growth package of Mirage's released code misses frequent itemsets; the tests
+compare this implementation with brute force.
 """
 
 from __future__ import annotations
@@ -17,116 +18,119 @@ KINDS = ("all", "closed", "maximal")
 
 
 class Itemset(NamedTuple):
-    """Items that stand together in `support` transactions, the bits of `holders`."""
+    """Items that occur together in the transactions `tidset`."""
 
     items: tuple[int, ...]
-    holders: int
+    tidset: int
 
     @property
     def support(self) -> int:
-        """Number of transactions that hold all of the items."""
-        return self.holders.bit_count()
+        """Number of transactions that contain all of the items."""
+        return self.tidset.bit_count()
 
 
-class TooMany(ValueError):
-    """More frequent itemsets than asked for; there can be exponentially many."""
+class TooManyItemsets(ValueError):
+    """There are more frequent itemsets than allowed; their number can grow exponentially."""
 
 
-def frequent(holders: dict[int, int], least: int, most: int, kind: str = "all") -> list[Itemset]:
-    """Returns the itemsets with a support of `least` or more: the most frequent first, then the smaller.
+def frequent_itemsets(
+    tidsets: dict[int, int], min_support: int, max_itemsets: int, kind: str = "all"
+) -> list[Itemset]:
+    """Return the itemsets with a support of at least `min_support`, by decreasing support, then by increasing size.
 
     Args:
-        holders: for each item the transactions that hold it, as bits.
-        least: smallest support, >= 1.
-        most: how many itemsets there may be; of `closed` and `maximal` how many closed ones.
-        kind: `all`; `closed`, those of which no larger one has the same support; `maximal`, those of which no
-            larger one is frequent.
+        tidsets: Tidset of each item.
+        min_support: Minimum support, >= 1.
+        max_itemsets: Maximum number of itemsets; with `closed` and `maximal`, of closed itemsets.
+        kind: `all`; `closed`, without a superset of the same support; or `maximal`, without a frequent superset.
 
     Raises:
-        TooMany: there are more than `most`.
+        TooManyItemsets: There are more than `max_itemsets`.
     """
-    often = {item: has for item, has in holders.items() if has.bit_count() >= least}
+    frequent = {item: tids for item, tids in tidsets.items() if tids.bit_count() >= min_support}
     if kind == "all":
-        grown = _grow(sorted(often.items()), least)
+        itemsets = _eclat(sorted(frequent.items()), min_support)
     else:
-        grown = takewhile(lambda s: s.support >= least, ranked_closed(often))
-    found = list(islice(grown, most + 1))
-    if len(found) > most:
-        raise TooMany(
-            f"more than {most} frequent {'' if kind == 'all' else 'closed '}itemsets at a support of {least}. Use a "
-            "larger method.theta, or method.most"
+        itemsets = takewhile(lambda s: s.support >= min_support, ranked_closed_itemsets(frequent))
+    found = list(islice(itemsets, max_itemsets + 1))
+    if len(found) > max_itemsets:
+        raise TooManyItemsets(
+            f"more than {max_itemsets} frequent {'' if kind == 'all' else 'closed '}itemsets with a support of at "
+            f"least {min_support}. Use a larger method.theta or method.most"
         )
-    if kind == "maximal":  # each is closed too
-        found = [s for s in found if not _continues(s, often, least)]
+    if kind == "maximal":  # maximal itemsets are closed
+        found = [s for s in found if not _has_frequent_superset(s, frequent, min_support)]
     return sorted(found, key=lambda s: (-s.support, len(s.items), s.items))
 
 
-def ranked(holders: dict[int, int]) -> Iterator[Itemset]:
-    """Yields all itemsets, the most frequent first, then the smaller: the order of `frequent`, without a threshold.
+def ranked_itemsets(tidsets: dict[int, int]) -> Iterator[Itemset]:
+    """Yield all itemsets in the order of `frequent_itemsets`, without a threshold.
 
-    Best first: whatever continues a set has its support or less and is larger, so it comes later.
+    This is a best-first search. An extension of an itemset is larger and at most as frequent, so it comes later.
     """
-    items = sorted(holders.items())
+    items = sorted(tidsets.items())
     heap: list[tuple[int, int, tuple[int, ...], int, int]]
-    heap = [(-has.bit_count(), 1, (item,), i, has) for i, (item, has) in enumerate(items)]
+    heap = [(-tids.bit_count(), 1, (item,), i, tids) for i, (item, tids) in enumerate(items)]
     heapify(heap)
     while heap:
-        _, _, named, last, has = heappop(heap)
-        yield Itemset(named, has)
+        _, _, itemset, last, tids = heappop(heap)
+        yield Itemset(itemset, tids)
         for i in range(last + 1, len(items)):
-            if both := has & items[i][1]:
-                heappush(heap, (-both.bit_count(), len(named) + 1, (*named, items[i][0]), i, both))
+            if both := tids & items[i][1]:
+                heappush(heap, (-both.bit_count(), len(itemset) + 1, (*itemset, items[i][0]), i, both))
 
 
-def ranked_closed(holders: dict[int, int]) -> Iterator[Itemset]:
-    """Yields the closed itemsets, in the order of `ranked`, without going through those that are not.
+def ranked_closed_itemsets(tidsets: dict[int, int]) -> Iterator[Itemset]:
+    """Yield the closed itemsets in the order of `ranked_itemsets`, without enumerating the others.
 
-    Each comes from one other alone: the closure of a set and an item is kept where it adds nothing before that item
-    (prefix-preserving extension; LCM, Uno et al., FIMI 2004). What it comes from has a larger support, so that all of
-    one support are known before the first of them is said.
+    Each closed itemset is generated once. The closure of an itemset and an item is accepted only if it adds no item
+    before that item (prefix-preserving extension; LCM, Uno et al., FIMI 2004). An itemset has less support than the one
+    that it extends. All itemsets of one support are therefore known before the first of them is yielded.
     """
-    items = sorted(holders.items())
+    items = sorted(tidsets.items())
     heap: list[tuple[int, tuple[int, ...], int, int]]
-    heap = [(-has.bit_count(), (), i, has) for i, (_, has) in enumerate(items)]
+    heap = [(-tids.bit_count(), (), i, tids) for i, (_, tids) in enumerate(items)]
     heapify(heap)
     while heap:
         support, level = heap[0][0], []
         while heap and heap[0][0] == support:
-            _, named, i, has = heappop(heap)
-            if all(item in named or held & has != has for item, held in items[:i]):
-                rest = [item for item, held in items[i:] if held & has == has]
-                closure = (*(item for item in named if item < items[i][0]), *rest)
-                level.append((len(closure), closure, i, has))
-        for _, named, last, has in sorted(level):
-            yield Itemset(named, has)
+            _, itemset, i, tids = heappop(heap)
+            if all(item in itemset or other & tids != tids for item, other in items[:i]):
+                suffix = [item for item, other in items[i:] if other & tids == tids]
+                closure = (*(item for item in itemset if item < items[i][0]), *suffix)
+                level.append((len(closure), closure, i, tids))
+        for _, itemset, last, tids in sorted(level):
+            yield Itemset(itemset, tids)
             for i in range(last + 1, len(items)):
-                both = has & items[i][1]
-                if both and both != has:
-                    heappush(heap, (-both.bit_count(), named, i, both))
+                both = tids & items[i][1]
+                if both and both != tids:
+                    heappush(heap, (-both.bit_count(), itemset, i, both))
 
 
-def is_frequent(items: tuple[int, ...], holders: dict[int, int], least: int) -> bool:
-    """Whether `least` transactions or more hold all of the items; `holders` may leave out rarer ones."""
-    if any(item not in holders for item in items):
+def is_frequent(items: tuple[int, ...], tidsets: dict[int, int], min_support: int) -> bool:
+    """Return whether at least `min_support` transactions contain all items; `tidsets` may omit items that are rarer."""
+    if any(item not in tidsets for item in items):
         return False
-    return reduce(and_, (holders[item] for item in items)).bit_count() >= least
+    return reduce(and_, (tidsets[item] for item in items)).bit_count() >= min_support
 
 
-def _grow(candidates: list[tuple[int, int]], least: int) -> Iterator[Itemset]:
-    """Yields every frequent itemset, each after the one that it continues: depth first, on a stack of our own."""
-    stack: list[tuple[tuple[int, ...], int | None, int]] = [((), None, 0)] if candidates else []
+def _eclat(items: list[tuple[int, int]], min_support: int) -> Iterator[Itemset]:
+    """Yield every frequent itemset, depth first, with an explicit stack instead of recursion."""
+    stack: list[tuple[tuple[int, ...], int | None, int]] = [((), None, 0)] if items else []
     while stack:
-        prefix, holders, position = stack.pop()
-        if position + 1 < len(candidates):
-            stack.append((prefix, holders, position + 1))
-        item, has = candidates[position]
-        both = has if holders is None else holders & has
-        if both.bit_count() >= least:
+        prefix, prefix_tids, i = stack.pop()
+        if i + 1 < len(items):
+            stack.append((prefix, prefix_tids, i + 1))
+        item, tids = items[i]
+        both = tids if prefix_tids is None else prefix_tids & tids
+        if both.bit_count() >= min_support:
             yield Itemset((*prefix, item), both)
-            if position + 1 < len(candidates):
-                stack.append(((*prefix, item), both, position + 1))
+            if i + 1 < len(items):
+                stack.append(((*prefix, item), both, i + 1))
 
 
-def _continues(s: Itemset, often: dict[int, int], least: int) -> bool:
-    """Whether the set is frequent with some other item too."""
-    return any((s.holders & has).bit_count() >= least for item, has in often.items() if item not in s.items)
+def _has_frequent_superset(s: Itemset, frequent: dict[int, int], min_support: int) -> bool:
+    """Return whether the itemset together with some other item is frequent."""
+    return any(
+        (s.tidset & tids).bit_count() >= min_support for item, tids in frequent.items() if item not in s.items
+    )

@@ -1,4 +1,4 @@
-"""Which graphs of a class hold which trees: the transactions that are mined."""
+"""Transactions for itemset mining: the computation trees that occur in each graph."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from torch import Tensor
 
 from dd_bench.api import GraphSplit
 
-TABLE = 2**24  # pairs of tree and graph that are looked up at once
+TABLE = 2**24  # maximum entries of the boolean table (tree, graph) that is built at once
 
 
-def graphs_in(share: float, n: int) -> int:
-    """Returns how many of `n` graphs a share is, rounded up."""
-    return max(1, math.ceil(round(share * n, 9)))
+def absolute_support(fraction: float, n: int) -> int:
+    """Return the fraction of `n` graphs as a number of graphs, rounded up, at least 1."""
+    return max(1, math.ceil(round(fraction * n, 9)))
 
 
-def trees_of(split: GraphSplit, colour: Tensor, isolated: bool) -> Tensor:
-    """Returns which graph holds which tree, once each: rows of (tree, graph), `(2, pairs)`.
+def tree_graph_pairs(split: GraphSplit, colour: Tensor, isolated: bool) -> Tensor:
+    """Return the distinct pairs of a tree and a graph that contains it, `(2, pairs)`, sorted by tree.
 
     Args:
-        split: the graphs.
-        colour: the tree of each node, `(v,)`.
-        isolated: whether the trees of nodes without neighbours count.
+        split: Graphs.
+        colour: Tree of each node, `(v,)`.
+        isolated: Whether to include the trees of nodes without neighbours.
     """
     graph, n = split.graphs.graph_of, len(split)
     if not isolated:
@@ -33,53 +33,57 @@ def trees_of(split: GraphSplit, colour: Tensor, isolated: bool) -> Tensor:
         graph, colour = graph[linked], colour[linked]
     pairs = colour * n + graph
     if pairs.device.type == "cpu":
-        pairs = torch.from_numpy(np.sort(pairs.numpy()))  # vectorised, check_store torch's
-    once = pairs.unique_consecutive() if pairs.device.type == "cpu" else pairs.unique()
-    return torch.stack([once // n, once % n])
+        pairs = torch.from_numpy(np.sort(pairs.numpy()))  # NumPy's sort is vectorised, torch's is not
+    distinct = pairs.unique_consecutive() if pairs.device.type == "cpu" else pairs.unique()
+    return torch.stack([distinct // n, distinct % n])
 
 
 class Transactions:
-    """The trees that the graphs of a split hold, asked for class by class at thresholds that mostly fall."""
+    """The trees in the graphs of a split, with a cache of the tidsets of each class."""
 
     def __init__(self, split: GraphSplit, colour: Tensor, isolated: bool):
-        """Takes what `trees_of` takes."""
-        self.split, self._pairs = split, trees_of(split, colour, isolated)
-        self._known: dict[int, tuple[int, dict[int, int]]] = {}
+        """See `tree_graph_pairs` for the arguments."""
+        self.split, self._pairs = split, tree_graph_pairs(split, colour, isolated)
+        self._cached: dict[int, tuple[int, dict[int, int]]] = {}
 
-    def holders(self, c: int, least: int) -> dict[int, int]:
-        """Returns `holders_of` the trees in `least` or more graphs of class `c`, and perhaps of some rarer ones."""
-        floor, table = self._known.get(c, (0, {}))
-        if not 0 < floor <= least:
-            floor = max(1, least // 2) if floor else least  # a search goes on downwards
-            table = holders_of(self._pairs, self.split, c, floor)
-            self._known[c] = floor, table
-        return table
+    def tidsets(self, c: int, min_support: int) -> dict[int, int]:
+        """Return the tidsets of the trees in at least `min_support` graphs of class `c`, and possibly of others."""
+        cached_support, tidsets = self._cached.get(c, (0, {}))
+        if not 0 < cached_support <= min_support:
+            cached_support = (
+                max(1, min_support // 2) if cached_support else min_support
+            )  # the threshold usually decreases
+            tidsets = tidsets_of(self._pairs, self.split, c, cached_support)
+            self._cached[c] = cached_support, tidsets
+        return tidsets
 
     def top_support(self, c: int, count: int) -> int:
-        """Returns the support of tree number `count` by support in class `c`, or 1 where there are fewer.
+        """Return the support of the `count`-th most frequent tree of class `c`, or 1 if there are fewer trees.
 
-        No set of trees that holds a rarer one is among the `count` most frequent.
+        An itemset with a rarer tree cannot be among the `count` most frequent itemsets.
         """
         support = torch.bincount(self._pairs[0, self.split.labels[self._pairs[1]] == c])
         return max(1, int(support.topk(count).values[-1])) if len(support) >= count else 1
 
 
-def holders_of(pairs: Tensor, split: GraphSplit, c: int, least: float) -> dict[int, int]:
-    """Returns for each tree in `least` or more graphs of class `c` the graphs that hold it, as the bits of a number."""
+def tidsets_of(pairs: Tensor, split: GraphSplit, c: int, min_support: float) -> dict[int, int]:
+    """Return the tidset of each tree that occurs in at least `min_support` graphs of class `c`.
+
+    Bit i of a tidset is graph i of the class.
+    """
     tree, graph = pairs[:, split.labels[pairs[1]] == c]
-    often = torch.bincount(tree) >= least
-    kept = often[tree]
+    frequent = (torch.bincount(tree) >= min_support)[tree]
     members = split.of_class(c)
     position = torch.zeros_like(split.labels)
     position[members] = torch.arange(len(members), device=members.device)
-    named, row = tree[kept].unique_consecutive(return_inverse=True)  # the trees come in order
-    bit = position[graph[kept]].cpu()
-    table: dict[int, int] = {}
+    trees, row = tree[frequent].unique_consecutive(return_inverse=True)  # pairs are sorted by tree
+    column = position[graph[frequent]].cpu()
+    tidsets: dict[int, int] = {}
     rows = max(1, TABLE // max(1, len(members)))
-    for first, some in enumerate(named.cpu().split(rows)):
-        mine = (row >= first * rows) & (row < (first + 1) * rows)
-        held = torch.zeros(len(some), len(members), dtype=torch.bool)
-        held[row[mine].cpu() - first * rows, bit[mine.cpu()]] = True
-        packed = np.packbits(held.numpy(), axis=1, bitorder="little")
-        table |= {int(t): int.from_bytes(b.tobytes(), "little") for t, b in zip(some, packed, strict=True)}
-    return table
+    for chunk, part in enumerate(trees.cpu().split(rows)):
+        in_chunk = (row >= chunk * rows) & (row < (chunk + 1) * rows)
+        table = torch.zeros(len(part), len(members), dtype=torch.bool)
+        table[row[in_chunk].cpu() - chunk * rows, column[in_chunk.cpu()]] = True
+        packed = np.packbits(table.numpy(), axis=1, bitorder="little")
+        tidsets |= {int(t): int.from_bytes(b.tobytes(), "little") for t, b in zip(part, packed, strict=True)}
+    return tidsets

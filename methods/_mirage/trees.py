@@ -1,4 +1,4 @@
-"""A node's computation tree, unfolded: its neighbours, theirs, and so on, whoever they were reached from."""
+"""Computation trees: a node, its neighbours, their neighbours (including the node itself), and so on."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from dd_bench.api import Graphs, segment_indices
 
 @dataclass(frozen=True)
 class Tree:
-    """A rooted tree, level by level.
+    """A rooted tree whose nodes are sorted by level.
 
     Attributes:
-        nodes: labels, int64 `(v, f)`; the root first.
-        parents: the node that each is a child of, `(v,)`; the root's is itself.
-        edge_labels: of the edge to the parent, `(v, g)`; the root's are zeros.
-        degrees: neighbours of the node of the graph that each shows, `(v,)`.
+        nodes: Node labels, int64 `(v, f)`; the root is first.
+        parents: Index of the parent of each node, `(v,)`; the root is its own parent.
+        edge_labels: Labels of the edge to the parent, `(v, g)`; zeros for the root.
+        degrees: Number of neighbours that each node has in its graph, `(v,)`.
     """
 
     nodes: Tensor
@@ -27,19 +27,19 @@ class Tree:
     degrees: Tensor
 
 
-def unfolded(graphs: Graphs, root: int, depth: int) -> Tree:
-    """Returns the computation tree of node `root` to `depth` levels below it."""
+def unfold(graphs: Graphs, root: int, depth: int) -> Tree:
+    """Return the computation tree of node `root` with `depth` levels below the root."""
     incoming, start = graphs.incoming
     no_edge = graphs.edge_labels.new_zeros(1, graphs.edge_labels.shape[1])
-    shown, parents, marks = [torch.tensor([root])], [torch.tensor([0])], [no_edge]
-    before = 0  # nodes above the level that is unfolded
+    levels, parents, edge_labels = [torch.tensor([root])], [torch.tensor([0])], [no_edge]
+    offset = 0  # index of the first node of the last level
     for _ in range(depth):
-        level = shown[-1]
-        at, ptr = segment_indices(start, level)
-        edges = incoming[at]
-        shown.append(graphs.edges[0, edges])
-        parents.append(torch.repeat_interleave(torch.arange(len(level)), ptr.diff()) + before)
-        marks.append(graphs.edge_labels[edges])
-        before += len(level)
-    node = torch.cat(shown)
-    return Tree(graphs.nodes[node], torch.cat(parents), torch.cat(marks), start.diff()[node])
+        level = levels[-1]
+        positions, ptr = segment_indices(start, level)
+        edges = incoming[positions]
+        levels.append(graphs.edges[0, edges])
+        parents.append(torch.repeat_interleave(torch.arange(len(level)), ptr.diff()) + offset)
+        edge_labels.append(graphs.edge_labels[edges])
+        offset += len(level)
+    node = torch.cat(levels)
+    return Tree(graphs.nodes[node], torch.cat(parents), torch.cat(edge_labels), start.diff()[node])

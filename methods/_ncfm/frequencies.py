@@ -1,4 +1,4 @@
-"""Where NCFM's frequencies come from: a Gaussian, or the paper's sampling network trained by ascent."""
+"""NCFM's frequencies: drawn from a Gaussian, or from the paper's sampling network trained by gradient ascent."""
 
 from __future__ import annotations
 
@@ -9,20 +9,22 @@ from torch import Tensor, nn
 
 from dd_bench.api import DistillContext, Stateful, seeded
 
-REPEATS = 16  # frequencies that share one scale vector, as the paper's K/16 components
+REPEATS = 16  # frequencies that share one scale vector; the paper's mixture has K/16 components
 
 
 class FrequencySampler:
-    """Draws `m` frequencies of dimension d; fresh ones at every call.
+    """Sampler of `m` frequencies of dimension d, which returns new frequencies at every call of `draw`.
 
-    From N(0, I), the released default; or, `learned`, t = psi(noise) * N(0, I), a scale mixture of normals
-    whose scale network psi climbs the matching loss after each image step. psi is three linear layers with
-    BatchNorm, LeakyReLU 0.2 twice and tanh, as released; that the released code tiles four outputs is not
-    imitated.
+    By default, as in the released code, frequencies are drawn from N(0, I). With `learned`, they are
+    `psi(noise) * N(0, I)`, a scale mixture of normals. After each image step, the scale network psi takes a gradient
+    ascent step on the matching loss. psi has three linear layers with BatchNorm, followed by LeakyReLU(0.2) twice and
+    by tanh, as in the released code.
+
+    Deviation from the released code: psi has m / 16 different outputs. The released code tiles four.
     """
 
     def __init__(self, m: int, d: int, learned: bool, lr: float, ctx: DistillContext):
-        """Takes psi's Adam rate `lr`: our choice, the paper gives none."""
+        """Create the sampler; `lr` is the learning rate of psi's Adam (our choice, the paper states none)."""
         self._m, self._d, self._ctx, self._psi = m, d, ctx, None
         if learned:
             with seeded("cpu", ctx.seed_for("psi")):
@@ -30,17 +32,17 @@ class FrequencySampler:
             self._optimizer = torch.optim.Adam(self._psi.parameters(), lr=lr, maximize=True)
 
     def state(self) -> dict[str, Stateful]:
-        """Returns what a checkpoint must hold."""
+        """Return the state to store in a checkpoint."""
         return {} if self._psi is None else {"psi": self._psi, "psi_optimizer": self._optimizer}
 
     def draw(self, step: int, group: int) -> Tensor:
-        """Returns frequencies `(m, d)` without a graph."""
+        """Return frequencies `(m, d)` without an autograd graph."""
         self._stream = ("frequencies", step, group)
         with torch.no_grad():
             return self._draw()
 
     def ascend(self, loss: Callable[[Tensor], Tensor]) -> None:
-        """Trains psi one step up `loss`, a function of the frequencies last drawn."""
+        """Take one gradient ascent step of psi on `loss`, a function of the frequencies of the last `draw`."""
         self._optimizer.zero_grad()
         loss(self._draw()).backward()
         self._optimizer.step()
@@ -56,7 +58,7 @@ class FrequencySampler:
 
 
 def scale_network(d: int) -> nn.Sequential:
-    """Returns psi: noise `(n, d)` to scales `(n, d)` in (-1, 1)."""
+    """Return psi, which maps noise `(n, d)` to scales `(n, d)` in (-1, 1)."""
     layers: list[nn.Module] = []
     for activation in (nn.LeakyReLU(0.2), nn.LeakyReLU(0.2), nn.Tanh()):
         layers += [nn.Linear(d, d), nn.BatchNorm1d(d), activation]

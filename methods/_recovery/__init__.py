@@ -1,1 +1,1 @@
-"""Recovery of images from teachers: base classes, the optimisation loop, views and patches."""
+"""Recovery of images from teachers: base classes, optimisation loop, views and patches."""

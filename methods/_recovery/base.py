@@ -1,4 +1,4 @@
-"""Base classes of this family: methods guided by teachers, and those that optimise pixels under them."""
+"""Base classes of the methods that are guided by teachers, and of those that optimise pixels under them."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .views import RecoverViews
 
 
 class Guided(Method):
-    """A method of images in pixel space that follows the run's teachers, and is made in shards."""
+    """Base class of methods that build images in pixel space from the run's teachers, in shards."""
 
     uses_teachers = True
     in_shards = True
@@ -36,20 +36,23 @@ class Guided(Method):
         if reason := super().check_dataset(real, ipc, architecture):
             return reason
         if real.preprocess.kind != "normalise":
-            return "pixels are clamped channel by channel, which whitening mixes. Use dataset.preprocess=normalise"
+            return (
+                f"{type(self).__name__} clamps pixels channel by channel, and whitening mixes channels. "
+                "Use dataset.preprocess=normalise"
+            )
         return None
 
     def check_teachers(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
         """See `Method`."""
-        return None if teachers else "it follows a teacher, and the run has none. Use teacher=convnet_bn"
+        return None if teachers else f"{type(self).__name__} requires a teacher. Use teacher=convnet_bn"
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:
-        """Trains the teachers."""
+        """Train the teachers."""
         ctx.teachers_of(real)
 
 
 class Recovery(Guided):
-    """Optimises pixels until teachers recognise the classes and their BatchNorm layers the batch; see `Engine`."""
+    """Base class of methods that optimise pixels for a teacher's loss and its BatchNorm statistics; see `Engine`."""
 
     smoke: ClassVar[dict[str, Any]] = {"iterations": 2}
 
@@ -63,10 +66,16 @@ class Recovery(Guided):
         first_layer: float,
         views: dict[str, Any],
     ):
-        """Takes the keys that `conf/method/sre2l.yaml` and `conf/method/infer.yaml` share."""
+        """See `conf/method/sre2l.yaml` for the arguments.
+
+        Raises:
+            ValueError: A value is negative or not finite.
+        """
         for name, value in (("lr_img", lr_img), ("statistics", statistics), ("first_layer", first_layer)):
             if not 0 <= value < math.inf:
-                raise ValueError(f"method.{name}={value}: wanted a number >= 0")
+                raise ValueError(
+                    f"method.{name} must be a number >= 0, got {value}. Example: method.{name}=1.0"
+                )
         self.iterations, self.lr_img, self.betas = iterations, lr_img, betas
         self.statistics, self.first_layer = statistics, first_layer
         self.views = parse(RecoverViews, views, "method.views")
@@ -80,16 +89,17 @@ class Recovery(Guided):
                 spec.architecture.fresh(0, torch.device("cpu")), real.shape
             ):
                 return (
-                    f"teacher {spec.name} ({spec.architecture.title}) has no BatchNorm layer, whose running statistics "
-                    f"are matched. Use teacher=convnet_bn, or a network with BatchNorm (a ConvNet with norm=batchnorm)"
+                    f"{type(self).__name__} matches running statistics of BatchNorm layers, and teacher {spec.name} "
+                    f"({spec.architecture.title}) has no BatchNorm layer. Use teacher=convnet_bn, or another network "
+                    "with BatchNorm"
                 )
         return None
 
     def engine(self, real: RealSet, teachers: Sequence[Teacher], images: int, ctx: DistillContext) -> Engine:
-        """Returns the optimisation under `teachers`, which take turns.
+        """Return the optimisation loop under `teachers`, which alternate step by step.
 
         Args:
-            images: optimised in all; they decide whether compilation is worth its time.
+            images: Total number of images to optimise, which determines whether to compile.
         """
         return Engine(
             real,

@@ -1,4 +1,4 @@
-"""The loop of recovery: Adam on images, or on what is added to images, under frozen teachers."""
+"""Optimisation loop of recovery: Adam on images, or on a perturbation of images, under frozen teachers."""
 
 from __future__ import annotations
 
@@ -15,15 +15,11 @@ from dd_bench.api import DistillContext, HookedTeacher, RealSet
 from .views import RecoverViews
 
 LAYERS_EVERY = 100
-"""Steps between two logs of the distance of each layer."""
+"""Number of steps between two logs of the distances of single layers."""
 
 
 class Engine:
-    """The optimisation that all units of a set share.
-
-    Attributes:
-        real: its shape, its range of pixels, and whether a flip keeps the class.
-    """
+    """Optimisation loop, shared by all units of a set."""
 
     def __init__(
         self,
@@ -37,7 +33,19 @@ class Engine:
         first_layer: float,
         compiled: bool,
     ):
-        """Takes the teachers, which take turns, and the keys of `Recovery`; `weight` is `statistics`."""
+        """Create the loop.
+
+        Args:
+            real: Set that provides the image shape, the pixel range and whether a flip preserves the class.
+            teachers: Teachers, which alternate step by step.
+            views: Views of the batch.
+            iterations: Number of steps.
+            lr: Initial learning rate of Adam.
+            betas: Betas of Adam.
+            weight: Weight of the BatchNorm loss.
+            first_layer: Factor of that weight at the first layer.
+            compiled: Whether to compile the loss.
+        """
         self.real, self.teachers, self.views, self.iterations = real, list(teachers), views, iterations
         self.lr, self.betas, self.weight, self.first_layer = lr, betas, weight, first_layer
         self.compiled = compiled
@@ -52,51 +60,52 @@ class Engine:
         *,
         clamped: bool,
     ) -> None:
-        """Moves `variable` in place.
+        """Optimise `variable` in place.
 
         Args:
-            variable: the images themselves, or what is added to them.
-            batch: makes the images `(b, c, h, w)` of it.
-            y: their classes `(b,)`.
-            name: of the unit; all randomness is drawn by it.
-            ctx: of the unit.
-            clamped: keep `variable` where pixels can be.
+            variable: Images, or a perturbation of images.
+            batch: Function that computes the images `(b, c, h, w)` from the current `variable`.
+            y: Classes of the images, `(b,)`.
+            name: Name of the unit, which determines all random numbers.
+            ctx: Context of the unit.
+            clamped: Whether to clamp `variable` to the pixel range after each step.
         """
         if self.iterations == 0:
             return
         device, shape = ctx.device, self.real.shape
         black, white = (self.real.preprocess(torch.full((1, *shape), v, device=device)) for v in (0.0, 1.0))
-        eager = partial(recover_loss, weight=self.weight, autocast=ctx.runtime.autocast)
-        loss_of = (
-            torch.compile(eager, dynamic=False) if self.compiled else eager
-        )  # once for all units of a teacher
-        graphs = 2 * len(self.teachers) + 8  # a whole and a cut chunk of classes for each
-        torch._dynamo.config.recompile_limit = max(graphs, torch._dynamo.config.recompile_limit)
+        loss_of: Callable[..., tuple[Tensor, Tensor]]
+        loss_of = partial(recover_loss, weight=self.weight, autocast=ctx.runtime.autocast)
+        if self.compiled:
+            # One graph for each teacher and size of a chunk of classes: full, or the smaller last one.
+            loss_of = torch.compile(loss_of, dynamic=False)
+            limit = torch._dynamo.config.recompile_limit
+            torch._dynamo.config.recompile_limit = max(2 * len(self.teachers) + 8, limit)
         layers = [self._layers(teacher, device) for teacher in self.teachers]
         optimizer = torch.optim.Adam([variable.requires_grad_()], self.lr, self.betas)
         for step in ctx.steps(self.iterations, {"variable": variable, "optimizer": optimizer}, name):
             for group in optimizer.param_groups:
                 group["lr"] = 0.5 * self.lr * (1 + math.cos(math.pi * step / self.iterations))
-            of = ctx.stream(name, "view", step).host
-            view = self.views.draw(step, self.iterations, shape, self.real.flip, of)
-            turn = step % len(self.teachers)
-            loss, distances = loss_of(self.teachers[turn], view(batch()), y, layers[turn])
+            generator = ctx.stream(name, "view", step).host
+            view = self.views.draw(step, self.iterations, shape, self.real.flip, generator)
+            i = step % len(self.teachers)
+            loss, distances = loss_of(self.teachers[i], view(batch()), y, layers[i])
             optimizer.zero_grad(set_to_none=True)
             loss.backward()
             optimizer.step()
             if clamped:
                 with torch.no_grad():
                     variable.copy_(torch.minimum(torch.maximum(variable, black), white))
-            ctx.log(loss=loss, statistics=(layers[turn] * distances.detach()).sum())
+            ctx.log(loss=loss, statistics=(layers[i] * distances.detach()).sum())
             if step % LAYERS_EVERY == 0 or step == self.iterations - 1:
-                norms = self.teachers[turn].teacher.norms
+                norms = self.teachers[i].teacher.norms
                 ctx.log(
                     **{f"statistics/{name}": d for name, d in zip(norms, distances.detach(), strict=True)}
                 )
         variable.requires_grad_(False)
 
     def _layers(self, teacher: HookedTeacher, device: torch.device) -> Tensor:
-        """Returns the weight of each layer's distance, `(layers,)`."""
+        """Return the weight of each layer's distance, `(layers,)`."""
         weights = torch.ones(len(teacher.teacher.norms), device=device)
         weights[0] = self.first_layer
         return weights
@@ -105,7 +114,7 @@ class Engine:
 def recover_loss(
     teacher: HookedTeacher, x: Tensor, y: Tensor, layers: Tensor, *, weight: float, autocast: bool
 ) -> tuple[Tensor, Tensor]:
-    """Returns the loss of a batch `(b, c, h, w)` of classes `y (b,)`, and its distances by layer; 0-d, `(layers,)`."""
+    """Return the loss of images `x (b, c, h, w)` with classes `y (b,)`, and the distance at each layer `(layers,)`."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
         logits, distances = teacher(x)
     return F.cross_entropy(logits, y) + weight * (layers * distances).sum(), distances

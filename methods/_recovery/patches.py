@@ -1,4 +1,4 @@
-"""RDED's images: the patches that a teacher finds most realistic, a grid of them an image (Sun et al., CVPR 2024)."""
+"""RDED's images: grids of the patches that a teacher rates as most realistic (Sun et al., CVPR 2024)."""
 
 from __future__ import annotations
 
@@ -17,9 +17,9 @@ class Patches(BaseModel):
     """The keys of `method.patches`.
 
     Attributes:
-        factor: patches a side of an image; 1 for small images.
-        images: real images of a class that patches are cut from.
-        crops: patches tried an image, of which the best is kept.
+        factor: Patches per side of an image; 1 for small images.
+        images: Number of real images per class that patches are cut from.
+        crops: Number of candidate patches per real image, of which the best is selected.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -29,56 +29,58 @@ class Patches(BaseModel):
     crops: int = Field(ge=1)
 
     def check(self, real: RealSet, ipc: int) -> str | None:
-        """Returns why `ipc` images of patches cannot be cut from each class of `real`, or None."""
+        """Return why `ipc` images of patches cannot be composed for each class of `real`, or None."""
         cells = ipc * self.factor**2
         if reason := check_class_sizes(real, ipc, cells):
             return reason
         if cells > self.images:
             return (
-                f"ipc={ipc} is {cells} patches a class, cut from method.patches.images={self.images}. "
-                f"Use method.patches.images={cells} or more"
+                f"method.patches.images must be >= {cells} for ipc={ipc} with method.patches.factor={self.factor}, "
+                f"got {self.images}. Example: method.patches.images={cells}"
             )
         return None
 
 
-def composites(real: RealSet, ipc: int, observer: Teacher, how: Patches, ctx: DistillContext) -> Tensor:
-    """Returns `ipc` images of patches of every class, uint8 `(k, ipc, c, h, w)`; a class is a shard."""
+def composites(real: RealSet, ipc: int, observer: Teacher, settings: Patches, ctx: DistillContext) -> Tensor:
+    """Compose `ipc` images of patches for every class, uint8 `(k, ipc, c, h, w)`; each class is one shard."""
     units = {
-        f"patches{c}": partial(class_composites, real, ipc, c, observer, how) for c in range(real.num_classes)
+        f"patches{c}": partial(class_composites, real, ipc, c, observer, settings)
+        for c in range(real.num_classes)
     }
     shards = ctx.shards(units)
     return torch.stack([shards[name]["pixels"] for name in units])
 
 
 def class_composites(
-    real: RealSet, ipc: int, c: int, observer: Teacher, how: Patches, ctx: DistillContext
+    real: RealSet, ipc: int, c: int, observer: Teacher, settings: Patches, ctx: DistillContext
 ) -> Shard:
-    """Returns `ipc` images of class `c` as `pixels`, uint8 `(ipc, channels, h, w)`.
+    """Compose `ipc` images of class `c` as `pixels`, uint8 `(ipc, channels, h, w)`.
 
-    Keeps the crop of the smallest cross-entropy of each real image, and of those the best ipc factor^2; the best of
-    them fill the first cell of all images. The observer sees a patch in the middle of an empty image.
+    The crop with the smallest cross-entropy is selected from each real image, and the best ipc factor^2 of these crops
+    fill the images. The best of all are in the first cell of every image. To rate a patch, the observer sees it at the
+    centre of an image of the mean colour.
     """
-    index, of = real.train.of_class(c), ctx.stream("patches", c).host
-    index = index[torch.randperm(len(index), generator=of)[: how.images].to(index.device)]
+    index, generator = real.train.of_class(c), ctx.stream("patches", c).host
+    index = index[torch.randperm(len(index), generator=generator)[: settings.images].to(index.device)]
     best, scores = [], []
-    for part in index.split(max(1, 1000 // how.crops)):
-        patches = _crops(real.train.inputs(part), how, of)  # (b, crops, channels, side, side)
-        score = _realism(patches.flatten(0, 1), c, real.shape, observer).view(len(part), how.crops)
+    for part in index.split(max(1, 1000 // settings.crops)):
+        patches = _crops(real.train.inputs(part), settings, generator)  # (b, crops, channels, side, side)
+        score = _realism(patches.flatten(0, 1), c, real.shape, observer).view(len(part), settings.crops)
         top = score.argmax(1)
         best.append(patches[torch.arange(len(part), device=patches.device), top])
         scores.append(score.gather(1, top[:, None])[:, 0])
-    rank = torch.cat(scores).argsort(descending=True, stable=True)[: ipc * how.factor**2]
+    rank = torch.cat(scores).argsort(descending=True, stable=True)[: ipc * settings.factor**2]
     chosen = torch.cat(best)[rank]
-    pixels = real.preprocess.inverse(arranged(chosen, ipc, how.factor, real.shape)).clamp(0, 1)
+    pixels = real.preprocess.inverse(arranged(chosen, ipc, settings.factor, real.shape)).clamp(0, 1)
     return {"pixels": (pixels * 255).round().to(torch.uint8)}
 
 
-def _crops(x: Tensor, how: Patches, of: torch.Generator) -> Tensor:
-    """Cuts square patches, 8 to 100 % of each image `(b, c, h, w)`, and resizes them to a cell."""
+def _crops(x: Tensor, settings: Patches, generator: torch.Generator) -> Tensor:
+    """Cut `crops` square patches of 8 to 100 % of the area from each image `(b, c, h, w)`, resized to a cell."""
     h, w = x.shape[2:]
-    cell = [h // how.factor, w // how.factor]
-    u = torch.rand(len(x) * how.crops, 22, generator=of)
-    box = boxes((h, w), (0.08, 1.0), u, ratio=(1.0, 1.0)).view(len(x), how.crops, 4).tolist()
+    cell = [h // settings.factor, w // settings.factor]
+    u = torch.rand(len(x) * settings.crops, 22, generator=generator)
+    box = boxes((h, w), (0.08, 1.0), u, ratio=(1.0, 1.0)).view(len(x), settings.crops, 4).tolist()
     return torch.stack(
         [
             torch.stack([resized_crop(image, *corner, cell, antialias=True) for corner in row])
@@ -88,7 +90,7 @@ def _crops(x: Tensor, how: Patches, of: torch.Generator) -> Tensor:
 
 
 def _realism(patches: Tensor, c: int, shape: tuple[int, int, int], observer: Teacher) -> Tensor:
-    """Returns minus the cross-entropy of class `c` for each patch, `(n,)`."""
+    """Return the negative cross-entropy of class `c` for each patch, `(n,)`."""
     rows, cols = shape[1] - patches.shape[2], shape[2] - patches.shape[3]
     padded = F.pad(patches, (cols // 2, cols - cols // 2, rows // 2, rows - rows // 2))
     y = torch.full((len(patches),), c, device=patches.device)
@@ -96,7 +98,7 @@ def _realism(patches: Tensor, c: int, shape: tuple[int, int, int], observer: Tea
 
 
 def arranged(chosen: Tensor, ipc: int, factor: int, shape: tuple[int, int, int]) -> Tensor:
-    """Puts patches, the best first, into grids: cell k of image i is number k ipc + i. `(ipc, c, h, w)`."""
+    """Arrange patches, sorted best first, into grids `(ipc, c, h, w)`: cell k of image i is patch k ipc + i."""
     h, w = shape[1:]
     cells = chosen.unflatten(0, (factor, factor, ipc)).permute(2, 3, 0, 4, 1, 5)  # (ipc, c, f, side, f, side)
     grid = cells.flatten(4, 5).flatten(2, 3)

@@ -1,6 +1,6 @@
-"""Views of a batch that is being recovered: one crop, flip and roll for all its images.
+"""Views of the batch that is recovered: one crop, flip and roll for all of its images.
 
-The curriculum (CDA, Yin and Shen, TMLR 2024) moves the smallest area of a crop from the whole image to `smallest`.
+The curriculum (CDA, Yin and Shen, TMLR 2024) decreases the minimum area of a crop from the whole image to `smallest`.
 """
 
 from __future__ import annotations
@@ -21,11 +21,12 @@ class RecoverViews(BaseModel):
     """The keys of `method.views`.
 
     Attributes:
-        smallest: smallest area of a random resized crop; null: no crop. The largest is the whole image.
-        curriculum: how the smallest area gets there: `const` from the beginning, or `step`, `linear`, `cosine`.
-        milestone: share of the iterations after which it is there; 0 is `const`.
-        flip: mirror half of the batches, where that keeps the class.
-        roll: range of the circular shift in pixels, both ends included, each way apart.
+        smallest: Final minimum area of a random resized crop, as a fraction of the image; None disables crops. The
+            maximum area is the whole image.
+        curriculum: Schedule of the minimum area: `const`, `step`, `linear` or `cosine`.
+        milestone: Fraction of the iterations after which the minimum area is `smallest`; 0 is the same as `const`.
+        flip: Whether to flip half of the batches horizontally, for datasets where a flip preserves the class.
+        roll: Range of the circular shift in pixels, both ends included, drawn separately for the two axes.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -37,13 +38,18 @@ class RecoverViews(BaseModel):
     roll: tuple[int, int]
 
     @model_validator(mode="after")
-    def _ascends(self) -> Self:
+    def _check_roll(self) -> Self:
         if self.roll[0] > self.roll[1]:
-            raise ValueError(f"roll={list(self.roll)} has its ends swapped. Use roll={list(self.roll[::-1])}")
+            raise ValueError(
+                f"roll must be ascending, got {list(self.roll)}. Example: roll={list(self.roll[::-1])}"
+            )
         return self
 
     def area(self, step: int, iterations: int) -> float:
-        """Returns the smallest area of a crop at a step: 1 at the first, `smallest` from the milestone on."""
+        """Return the minimum area of a crop at a step.
+
+        Unless `curriculum` is const, it is 1 at step 0 and `smallest` from the milestone on.
+        """
         assert self.smallest is not None
         end = self.milestone * iterations
         if self.curriculum == "const" or step >= end:
@@ -56,14 +62,19 @@ class RecoverViews(BaseModel):
         return self.smallest + (1 - self.smallest) * left
 
     def draw(
-        self, step: int, iterations: int, shape: tuple[int, int, int], flip_allowed: bool, of: torch.Generator
+        self,
+        step: int,
+        iterations: int,
+        shape: tuple[int, int, int],
+        flip_allowed: bool,
+        generator: torch.Generator,
     ) -> Callable[[Tensor], Tensor]:
-        """Returns the view of a step, a differentiable map of batches `(b, c, h, w)`."""
+        """Draw the view of a step, a differentiable map of batches `(b, c, h, w)`."""
         _, h, w = shape
-        u = torch.rand(1, 25, generator=of)
+        u = torch.rand(1, 25, generator=generator)
         low, high = self.roll
         shift = [low + int(float(v) * (high - low + 1)) for v in u[0, 23:25]]
-        mirrored = self.flip and flip_allowed and float(u[0, 22]) < 0.5
+        flipped = self.flip and flip_allowed and float(u[0, 22]) < 0.5
         box = None
         if self.smallest is not None:
             box = boxes((h, w), (self.area(step, iterations), 1.0), u[:, :22])[0].tolist()
@@ -73,7 +84,7 @@ class RecoverViews(BaseModel):
                 top, left, height, width = box
                 cut = x[:, :, top : top + height, left : left + width]
                 x = F.interpolate(cut, (h, w), mode="bilinear", align_corners=False)
-            if mirrored:
+            if flipped:
                 x = x.flip(3)
             return x.roll((shift[0], shift[1]), (2, 3)) if any(shift) else x
 

@@ -1,1 +1,1 @@
-"""Trajectory matching: experts, segments, initial images and views of the student."""
+"""Trajectory matching: experts, segments, initial images and labels, and the student's views."""

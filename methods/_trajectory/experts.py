@@ -1,4 +1,4 @@
-"""Which experts a run follows: how they are trained, and of which epochs it wants snapshots."""
+"""Settings of the experts of a run: how they are trained and which epochs are stored."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .gradient_rules import GSAM, ExpertGradient, GradientPenalty
 
 
 class ExpertSettings(BaseModel):
-    """The keys of `method.experts`; `conf/method/mtt.yaml` says what they are."""
+    """The keys of `method.experts`; see `conf/method/mtt.yaml`."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -28,44 +28,48 @@ class ExpertSettings(BaseModel):
     recipe: Recipe
 
     def check(self, last: int, init_epoch: int | None) -> None:
-        """Raises ValueError unless the recipe reaches the window's last epoch, and the one that the start wants.
+        """Check that the recipe is long enough for the last epoch of the window and for `init_epoch`.
 
-        A buffer made elsewhere has its own recipe, and is asked when it is opened.
+        A buffer from `source` has its own recipe and is checked when it is opened.
+
+        Raises:
+            ValueError: The experts are trained for fewer epochs.
         """
         if self.source is not None:
             return
         if last > self.recipe.epochs:
             raise ValueError(
-                f"the window asks for epoch {last} (method.window.stop - 1 + method.expert_epochs), the experts "
-                f"are trained for {self.recipe.epochs}. Use method.experts.recipe.epochs={last}, or a smaller "
+                f"the window requires epoch {last} (method.window.stop - 1 + method.expert_epochs), but the experts "
+                f"are trained for {self.recipe.epochs} epochs. Use method.experts.recipe.epochs={last}, or a smaller "
                 "method.window.stop or method.expert_epochs"
             )
         if init_epoch is not None and init_epoch > self.recipe.epochs:
             raise ValueError(
-                f"method.experts.init_epoch={init_epoch}, but the experts are trained for "
-                f"{self.recipe.epochs} epochs. Use method.experts.init_epoch=null"
+                f"method.experts.init_epoch must be <= {self.recipe.epochs}, the number of epochs of the experts, got "
+                f"{init_epoch}. Example: method.experts.init_epoch=null"
             )
 
     def buffer(
         self, real: RealSet, first: int, last: int, init_epoch: int | None, ctx: DistillContext
     ) -> ExpertBuffer:
-        """Returns the buffer, training it if it is missing.
+        """Return the expert buffer; the experts are trained if they are not cached.
 
         Args:
-            real: what the experts are trained on.
-            first: first epoch of the window.
-            last: the last epoch it can ask for.
-            init_epoch: the epoch that images or labels start from, or None.
-            ctx: of the run.
+            real: The set that the experts are trained on.
+            first: First epoch of the window.
+            last: Last epoch that a segment can reach.
+            init_epoch: Epoch that initialises images or labels, or None.
+            ctx: Context of the run.
 
         Raises:
-            ValueError: the buffer named by `source` does not fit this run.
+            ValueError: The buffer at `source` does not fit this run.
         """
         if self.source is not None:
             ctx.note("the experts come from method.experts.source: recipe and number are theirs")
             return released_experts(self.source, real, ctx.architecture, range(first, last + 1), init_epoch)
-        wanted = {*range(first, last + 1), *([] if init_epoch is None else [init_epoch])}
-        epochs = tuple(sorted(wanted))
+        epochs = {*range(first, last + 1), *([] if init_epoch is None else [init_epoch])}
+        if self.keep == "all":
+            epochs = set(range(self.recipe.epochs + 1))
         gradient_rule = ExpertGradient(self.flat, self.loss_scale, self.gradient_penalty)
         return experts(
             real,
@@ -73,7 +77,7 @@ class ExpertSettings(BaseModel):
             self.recipe,
             ctx,
             count=self.count,
-            epochs=tuple(range(self.recipe.epochs + 1)) if self.keep == "all" else epochs,
+            epochs=tuple(sorted(epochs)),
             dtype=self.dtype,
             gradient_rule=gradient_rule or None,
             exact=self.precision == "fp32",

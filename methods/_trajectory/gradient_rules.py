@@ -1,4 +1,4 @@
-"""How experts descend so that a student can follow them: flat minima (FTD), smooth trajectories (AST)."""
+"""Gradient rules that train experts towards flat minima (FTD) or along smooth trajectories (AST)."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from dd_bench.api import Loss
 
 
 class GSAM(BaseModel):
-    """Adaptive GSAM (Zhuang et al., ICLR 2022; FTD, equation 13): `rho` = 0 is a plain step."""
+    """Adaptive GSAM (Zhuang et al., ICLR 2022; FTD, equation 13); `rho=0` disables it."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -24,7 +24,12 @@ class GSAM(BaseModel):
 
 
 class GradientPenalty(BaseModel):
-    """The input gradient of the summed logits is to have norm 1, over channels or over the image; AST's code."""
+    """Penalty that pulls the norm of the input gradient of the summed logits towards 1 (AST's released code).
+
+    Attributes:
+        weight: Weight of the penalty; 0 disables it.
+        norm: Norm over the channels of each `pixel`, or over the whole `image`.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,13 +39,13 @@ class GradientPenalty(BaseModel):
 
 @dataclass(frozen=True)
 class ExpertGradient:
-    """A training step's gradient for experts.
+    """Gradient rule of the experts, see `dd_bench.training.loop.GradientRule`.
 
     Attributes:
-        flat: sharpness-aware steps.
-        loss_scale: factors of the loss in the first epochs (AST's clipping loss); 1 afterwards.
-        penalty: added to the loss, on the batch before augmentation.
-        fast: the penalty is compiled; the same up to rounding.
+        flat: Sharpness-aware steps.
+        loss_scale: Factor of the loss in each of the first epochs (AST's clipping loss); 1 in later epochs.
+        penalty: Penalty added to the loss. It is computed on the batch before augmentation.
+        fast: Whether the penalty is compiled. The result is the same up to rounding.
     """
 
     flat: GSAM
@@ -49,11 +54,11 @@ class ExpertGradient:
     fast: bool = False
 
     def __bool__(self) -> bool:
-        """Whether it is another direction than the gradient of the loss."""
+        """Return whether the rule differs from the plain gradient of the loss."""
         return bool(self.flat.rho or self.penalty.weight or any(s != 1 for s in self.loss_scale))
 
     def describe(self) -> dict[str, Any]:
-        """Returns what identifies it in a cache key."""
+        """Return the part of a cache key that identifies the rule."""
         return {
             "flat": self.flat.model_dump() if self.flat.rho else None,
             "loss_scale": list(self.loss_scale),
@@ -61,11 +66,11 @@ class ExpertGradient:
         }
 
     def compiled(self) -> ExpertGradient:
-        """Returns the same for a run that repays compilation."""
+        """Return the rule with a compiled penalty."""
         return replace(self, fast=True)
 
     def __call__(self, net: nn.Module, loss: Loss, x: Tensor, target: Any, raw: Tensor, epoch: int) -> None:
-        """Fills `.grad`; see `dd_bench.training.loop.Descent`."""
+        """Fill `.grad` of the parameters; see `dd_bench.training.loop.GradientRule`."""
         scale = self.loss_scale[epoch] if epoch < len(self.loss_scale) else 1.0
 
         def backward() -> None:
@@ -79,38 +84,38 @@ class ExpertGradient:
 
 
 def gsam(net: nn.Module, backward: Callable[[], None], flat: GSAM) -> None:
-    """Turns the gradient g in `.grad` into adaptive GSAM's; the parameters come back bit by bit.
+    """Replace the gradient g in `.grad` by that of adaptive GSAM; the parameters are restored exactly.
 
-    With `eps = rho theta^2 g / | |theta| g |` and g' the gradient at theta + eps: `g' - alpha v`, where v is the
-    part of g that is orthogonal to g'.
+    The result is `g' - alpha v`. g' is the gradient at `theta + eps` with `eps = rho theta^2 g / | |theta| g |`, and v
+    is the component of g orthogonal to g'.
     """
     parameters = [p for p in net.parameters() if p.grad is not None]
-    g = [p.grad.clone() for p in parameters]  # type: ignore[union-attr]
-    kept = [p.detach().clone() for p in parameters]
-    norm = _norm([p.detach().abs() * d for p, d in zip(parameters, g, strict=True)])
+    grads = [p.grad.clone() for p in parameters]  # type: ignore[union-attr]
+    originals = [p.detach().clone() for p in parameters]
+    norm = _norm([p.detach().abs() * g for p, g in zip(parameters, grads, strict=True)])
     with torch.no_grad():
-        for p, d in zip(parameters, g, strict=True):
-            p.add_(flat.rho / (norm + 1e-12) * p.square() * d)
+        for p, g in zip(parameters, grads, strict=True):
+            p.add_(flat.rho / (norm + 1e-12) * p.square() * g)
             p.grad = None
     backward()
     with torch.no_grad():
-        there = [p.grad for p in parameters]
-        dot = torch.stack([(a * b).sum() for a, b in zip(g, there, strict=True)]).sum()  # type: ignore[operator]
-        square = _norm(there).square()  # type: ignore[arg-type]
-        for p, old, d in zip(parameters, kept, g, strict=True):
-            p.copy_(old)
+        perturbed = [p.grad for p in parameters]
+        dot = torch.stack([(a * b).sum() for a, b in zip(grads, perturbed, strict=True)]).sum()  # type: ignore[operator]
+        square = _norm(perturbed).square()  # type: ignore[arg-type]
+        for p, original, g in zip(parameters, originals, grads, strict=True):
+            p.copy_(original)
             assert p.grad is not None
-            orthogonal = d - dot / (square + 1e-24) * p.grad
+            orthogonal = g - dot / (square + 1e-24) * p.grad
             p.grad.sub_(flat.alpha * orthogonal)
 
 
 def add_penalty_gradient(net: nn.Module, x: Tensor, penalty: GradientPenalty, fast: bool = False) -> None:
-    """Adds the gradient of `weight mean((|J| - 1)^2)`, `J = d sum_k f_k / dx`, to `.grad`."""
+    """Add the parameter gradient of `weight * mean((|J| - 1)^2)`, `J = d sum_k f_k / dx`, to `.grad`."""
     parameters = dict(net.named_parameters())
     with torch.no_grad():
-        plain = {name: p.detach() for name, p in parameters.items()}
-        of = _compiled_gradient() if fast else penalty_gradient
-        gradient = of(net, plain, x, penalty.norm == "image")
+        detached = {name: p.detach() for name, p in parameters.items()}
+        compute = _compiled_gradient() if fast else penalty_gradient
+        gradient = compute(net, detached, x, penalty.norm == "image")
         for name, p in parameters.items():
             added = penalty.weight * gradient[name]
             p.grad = added if p.grad is None else p.grad + added
@@ -119,21 +124,24 @@ def add_penalty_gradient(net: nn.Module, x: Tensor, penalty: GradientPenalty, fa
 def penalty_gradient(
     net: nn.Module, parameters: dict[str, Tensor], x: Tensor, whole: bool
 ) -> dict[str, Tensor]:
-    """Returns the derivative in the parameters of `mean((|J| - 1)^2)`, |J| over the `whole` image or its channels."""
+    """Return the gradient of `mean((|J| - 1)^2)` with respect to the parameters.
+
+    |J| is the norm over the whole image if `whole`, else over the channels of each pixel.
+    """
 
     def value(parameters: dict[str, Tensor]) -> Tensor:
-        jacobian = grad(lambda at: functional_call(net, parameters, (at,)).sum())(x)
+        jacobian = grad(lambda x: functional_call(net, parameters, (x,)).sum())(x)
         square = (jacobian.flatten(1) if whole else jacobian).square().sum(1)
-        # the floor keeps the root's gradient finite where no unit is alive
+        # clamp_min keeps the gradient of the square root finite where the input gradient is zero
         mean: Tensor = (square.clamp_min(1e-24).sqrt() - 1).square().mean()
         return mean
 
-    found: dict[str, Tensor] = grad(value)(parameters)
-    return found
+    gradient: dict[str, Tensor] = grad(value)(parameters)
+    return gradient
 
 
 def _compiled_gradient() -> Callable[..., dict[str, Tensor]]:
-    """One compilation serves every network of an architecture."""
+    """Return the compiled `penalty_gradient`, which all networks of an architecture share."""
     global _COMPILED
     if _COMPILED is None:
         _COMPILED = torch.compile(penalty_gradient, dynamic=False)
@@ -143,5 +151,5 @@ def _compiled_gradient() -> Callable[..., dict[str, Tensor]]:
 _COMPILED: Callable[..., dict[str, Tensor]] | None = None
 
 
-def _norm(parts: list[Tensor]) -> Tensor:
-    return torch.stack([part.square().sum() for part in parts]).sum().sqrt()
+def _norm(tensors: list[Tensor]) -> Tensor:
+    return torch.stack([t.square().sum() for t in tensors]).sum().sqrt()

@@ -1,4 +1,4 @@
-"""Where the images and the labels start when experts have a say: representative images, experts' probabilities."""
+"""Initial images and labels that are computed with the experts."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ _RESTARTS = 3  # of k-means
 def correct_index(
     real: RealSet, ipc: int, flat: FunctionalNetwork, buffer: ExpertBuffer, epoch: int, ctx: DistillContext
 ) -> Tensor:
-    """Returns random training images that an expert classifies correctly, `(k, ipc)` (DATM).
+    """Return the indices `(k, ipc)` of random training images that an expert classifies correctly (DATM).
 
-    Expert 0 is asked first, and the next one only for the classes it leaves short. A class that all experts leave
-    short is filled up with other images of it, which is noted.
+    Images come from expert 0, and from the next experts only as long as a class has too few. If all experts together
+    give too few images of a class, other images of the class are added, which is noted in the record.
     """
     rows = []
     for c in range(real.num_classes):
@@ -26,8 +26,9 @@ def correct_index(
         order = members[torch.randperm(len(members), generator=ctx.generator("init", c), device=ctx.device)]
         chosen, left = order[:0], order
         for expert in range(len(buffer)):
-            right = _logits(flat, buffer.snapshot(expert, epoch, ctx.device), real, left).argmax(1) == c
-            chosen, left = torch.cat([chosen, left[right]]), left[~right]
+            theta = buffer.snapshot(expert, epoch, ctx.device)
+            correct = _logits(flat, theta, real, left).argmax(1) == c
+            chosen, left = torch.cat([chosen, left[correct]]), left[~correct]
             if len(chosen) >= ipc:
                 break
         if len(chosen) < ipc:
@@ -42,9 +43,9 @@ def correct_index(
 def cluster_index(
     real: RealSet, ipc: int, flat: FunctionalNetwork, buffer: ExpertBuffer, epoch: int, ctx: DistillContext
 ) -> Tensor:
-    """Returns the training images nearest to the centroids of k-means on an expert's logits, `(k, ipc)` (AST).
+    """Return the indices `(k, ipc)` of the training images nearest to k-means centroids of an expert's logits (AST).
 
-    One centroid an image: the released code divides ipc by ten and has none below.
+    There is one centroid per image. The released code has ipc // 10 centroids, and none below ipc 10.
     """
     expert = int(torch.randint(len(buffer), (), generator=ctx.stream("init").host))
     theta = buffer.snapshot(expert, epoch, ctx.device)
@@ -65,15 +66,15 @@ def mean_logits(
     epoch: int,
     ctx: DistillContext,
 ) -> Tensor:
-    """Returns the mean logits `(n, k)` of the experts that classify an image correctly; of all, where none does."""
-    right, every = torch.zeros((), device=ctx.device), torch.zeros((), device=ctx.device)
+    """Return logits `(n, k)` averaged over the experts that classify an image correctly, or over all if none does."""
+    total_correct, total = torch.zeros((), device=ctx.device), torch.zeros((), device=ctx.device)
     count = torch.zeros(len(images), 1, device=ctx.device)
     for expert in range(len(buffer)):
         theta = buffer.snapshot(expert, epoch, ctx.device)
         logits = torch.cat([flat(theta, part) for part in images.split(256)])
         correct = (logits.argmax(1) == labels).float()[:, None]
-        right, every, count = right + correct * logits, every + logits, count + correct
-    return torch.where(count > 0, right / count.clamp_min(1), every / len(buffer))
+        total_correct, total, count = total_correct + correct * logits, total + logits, count + correct
+    return torch.where(count > 0, total_correct / count.clamp_min(1), total / len(buffer))
 
 
 @torch.no_grad()

@@ -1,4 +1,4 @@
-"""Which stretch of which expert the student follows in an iteration, and what it is to match there."""
+"""Segments of expert trajectories: which one the student follows in an iteration, and its target parameters."""
 
 from __future__ import annotations
 
@@ -14,9 +14,10 @@ from dd_bench.api import DistillContext, EpochTarget, ExpertBuffer, FunctionalNe
 
 
 class Window(BaseModel):
-    """The epochs a segment may start at: first..stop-1, the stop growing from `grow_from` in `grow_over` iterations.
+    """The range of start epochs of a segment, `first..stop-1`.
 
-    DATM's `U = min(T+, T0 + floor((T+ - T0) it / E))`; the others' is fixed.
+    With `grow_from`, the exclusive end grows from `grow_from` to `stop` during the first `grow_over` iterations: DATM's
+    `U = min(T+, T0 + floor((T+ - T0) it / E))`. Otherwise it is constant.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -30,18 +31,19 @@ class Window(BaseModel):
     def _consistent(self) -> Self:
         if self.first >= self.stop:
             raise ValueError(
-                f"first={self.first} and stop={self.stop}: no epoch to start at. Use stop={self.first + 1} or more"
+                f"stop must be > first={self.first}, got {self.stop}. Example: stop={self.first + 1}"
             )
         if (self.grow_from is None) != (self.grow_over is None):
-            raise ValueError("grow_from and grow_over are given together, or both null")
+            raise ValueError("grow_from and grow_over must both be set, or both be null")
         if self.grow_from is not None and not self.first < self.grow_from <= self.stop:
             raise ValueError(
-                f"grow_from={self.grow_from} is not in first+1..stop, {self.first + 1}..{self.stop}"
+                f"grow_from must be in first+1..stop = {self.first + 1}..{self.stop}, got {self.grow_from}. "
+                f"Example: grow_from={self.first + 1}"
             )
         return self
 
     def stop_at(self, iteration: int) -> int:
-        """Returns the exclusive end of the window in an iteration."""
+        """Return the exclusive end of the window at an iteration."""
         if self.grow_from is None or self.grow_over is None:
             return self.stop
         return min(self.stop, self.grow_from + (self.stop - self.grow_from) * iteration // self.grow_over)
@@ -49,11 +51,12 @@ class Window(BaseModel):
 
 @dataclass(frozen=True)
 class Segment:
-    """A stretch of an expert: epoch `epoch` to epoch `epoch + M`.
+    """A segment of an expert trajectory, from epoch `epoch` to epoch `epoch + M`.
 
     Attributes:
-        start: where the student starts, `(p,)`; perturbed if the method says so.
-        targets: the epochs it is to match, the last one at the end.
+        epoch: Epoch of the expert that the student starts from.
+        start: Parameters after that epoch, `(p,)`.
+        targets: Parameters that the student should match. The last target is that of epoch `epoch + M`.
     """
 
     epoch: int
@@ -70,39 +73,40 @@ def draw_segment(
     intermediate: str,
     ctx: DistillContext,
 ) -> Segment:
-    """Draws the segment of an iteration: experts in shuffled rounds, the start uniform in the window.
+    """Draw the segment of an iteration.
 
-    With `intermediate`, the student is also compared after `steps // epochs * j` steps with the expert after j
-    epochs, weighted by 1 (constant) or j / epochs (ramp); AST's code.
+    Experts are drawn without replacement until all have been used. The start epoch is uniform in the window. Unless
+    `intermediate` is none, the student after `steps // epochs * j` steps is also compared with the expert after j
+    epochs, with weight 1 (constant) or j / epochs (ramp), as in AST's released code.
     """
-    turn, place = divmod(iteration, len(buffer))
-    expert = int(torch.randperm(len(buffer), generator=ctx.stream("experts", turn).host)[place])
+    pass_index, position = divmod(iteration, len(buffer))
+    expert = int(torch.randperm(len(buffer), generator=ctx.stream("experts", pass_index).host)[position])
     host = ctx.stream("window", iteration).host
     epoch = int(torch.randint(window.first, window.stop_at(iteration), (), generator=host))
 
-    def at(j: int) -> Tensor:
+    def theta(j: int) -> Tensor:
         return buffer.snapshot(expert, epoch + j, ctx.device)
 
-    between = range(1, epochs) if intermediate != "none" else ()
+    intermediate_epochs = range(1, epochs) if intermediate != "none" else ()
     targets = [
-        EpochTarget(steps // epochs * j, at(j), 1.0 if intermediate == "constant" else j / epochs)
-        for j in between
+        EpochTarget(steps // epochs * j, theta(j), 1.0 if intermediate == "constant" else j / epochs)
+        for j in intermediate_epochs
     ]
-    return Segment(epoch, at(0), [*targets, EpochTarget(steps, at(epochs))])
+    return Segment(epoch, theta(0), [*targets, EpochTarget(steps, theta(epochs))])
 
 
 def balance(epoch: int, stop: int) -> float:
-    """Returns the factor of the student's loss: above 1 in the later half of the window, below in the earlier."""
+    """Return the factor of the student's loss (AST): above 1 in the second half of `0..stop`, below 1 in the first."""
     half = stop // 2
     factor = math.log(abs(epoch - half) + 8, 5)
     return factor if epoch >= half else 1 / factor
 
 
 def perturbed(start: Tensor, flat: FunctionalNetwork, scale: float, generator: torch.Generator) -> Tensor:
-    """Returns `w + scale d / |d| w` for each convolution w, with d of N(0, 1); other parameters as they are."""
-    moved = start.clone()
-    for part in flat.split(moved).values():  # views
-        if part.ndim == 4:
-            d = torch.randn(part.shape, generator=generator, device=part.device)
-            part.mul_(1 + scale * d / d.norm())
-    return moved
+    """Return parameters `(p,)` in which each convolution w is `w + scale * d / |d| * w` with d from N(0, 1)."""
+    theta = start.clone()
+    for w in flat.split(theta).values():  # views of theta
+        if w.ndim == 4:
+            d = torch.randn(w.shape, generator=generator, device=w.device)
+            w.mul_(1 + scale * d / d.norm())
+    return theta

@@ -1,4 +1,4 @@
-"""What the student sees of the images: batches in shuffled rounds, crops of a canvas, augmentation."""
+"""The student's views of the synthetic images: shuffled batches, crops of a canvas, augmentation."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from dd_bench.api import Augment, DistillContext, Draw, InnerStep
 
 @dataclass(frozen=True)
 class Views:
-    """How each of the student's steps is shown its batch; a function of seed, iteration and step.
+    """The batch and the view of each step of the student, a function of seed, iteration and step.
 
     Attributes:
-        steps: N.
-        batch: images a step; None: all.
-        augment: drawn anew each step, its values for each image.
-        shape: (c, h, w) of what the student sees.
-        canvas: how many times larger than that the images are.
+        steps: Number of steps N.
+        batch: Images per step, or None for all images.
+        augment: Augmentation, drawn for each image at each step.
+        shape: Shape (c, h, w) of the student's inputs.
+        canvas: Factor by which the sides of the synthetic images are larger than `shape`.
     """
 
     steps: int
@@ -29,16 +29,16 @@ class Views:
     canvas: int
 
     def plan(self, n: int, iteration: int, ctx: DistillContext) -> list[InnerStep]:
-        """Returns the steps of an iteration on n images; a batch that the images do not fill is left out."""
+        """Return the steps of an iteration on n images; incomplete batches are dropped."""
         size = min(n, self.batch or n)
-        everything, steps = torch.arange(n, device=ctx.device), []
+        all_images, steps = torch.arange(n, device=ctx.device), []
         for i in range(self.steps):
-            turn, place = divmod(i, n // size)
-            index = everything
+            epoch, batch = divmod(i, n // size)
+            index = all_images
             if size < n:
-                generator = ctx.generator("batches", iteration, turn)
+                generator = ctx.generator("batches", iteration, epoch)
                 order = torch.randperm(n, generator=generator, device=ctx.device)
-                index = order[place * size : (place + 1) * size]
+                index = order[batch * size : (batch + 1) * size]
             stream = ctx.stream("augment", iteration, i)
             corners = torch.rand(2, generator=stream.host)
             draw = self.augment.draw(1, stream, per_image=size) if self.augment else None
@@ -51,7 +51,7 @@ class Views:
         return steps
 
     def _crop(self, x: Tensor, corners: Tensor) -> Tensor:
-        """Cuts one window, the same for the batch, from canvases that go round at their borders."""
+        """Cut the same random window from every image `(b, c, h, w)` of the batch; canvases wrap at their borders."""
         if self.canvas == 1:
             return x
         rows, cols = (int(u * side) for u, side in zip(corners, x.shape[2:], strict=True))

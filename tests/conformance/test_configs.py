@@ -1,4 +1,4 @@
-"""Every YAML describes itself, composes, and says what its group's schema wants; experiments say what they cost."""
+"""Conformance of the configuration files: descriptions, composition, schemas and headers of experiments."""
 
 import re
 from collections.abc import Iterator
@@ -30,13 +30,13 @@ def name(path: Path) -> str:
 
 
 class Composed(NamedTuple):
-    """As Hydra composes it, and as records have it."""
+    """A configuration as composed by Hydra, and as stored in records."""
 
     cfg: DictConfig
     named: dict[str, Any]
 
 
-def plain(config: DictConfig) -> dict[str, Any]:
+def to_dict(config: DictConfig) -> dict[str, Any]:
     return OmegaConf.to_container(config, resolve=True)
 
 
@@ -49,63 +49,66 @@ def composed():
         choices = cfg.hydra.runtime.choices
         with open_dict(cfg):
             del cfg["hydra"]
-        return Composed(cfg, identify(plain(cfg), choices))
+        return Composed(cfg, identify(to_dict(cfg), choices))
 
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
         yield composed
     GlobalHydra.instance().clear()
 
 
-def test_there_is_something_in_each_group():
+def test_groups_are_complete():
     assert {p.parent.name for p in CHOICES} == set(GROUPS)
     groups = {p.name for p in CONF.iterdir() if p.is_dir() and not p.name.startswith("__")}
-    assert groups - {"experiment", "hydra"} == set(GROUPS), "a group that this test does not know"
+    assert groups - {"experiment", "hydra"} == set(GROUPS), "add the new group to GROUPS"
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=name)
-def test_describes_itself(path):
+def test_first_line_is_a_description(path):
     first = next(line for line in path.read_text().splitlines() if not line.startswith("# @package"))
-    assert first.startswith("# ") and len(first) > 15, "`dd-bench list` shows the first line"
+    assert first.startswith("# ") and len(first) > 15, "`dd-bench list` prints the first line"
     assert path.read_text().endswith("\n") and "\t" not in path.read_text()
 
 
 @pytest.mark.parametrize("path", CHOICES, ids=name)
 def test_composes(path, composed):
-    """To what `shipped_yaml` reads without Hydra, and with the choices of other groups that it brings along."""
+    """Hydra's result equals that of `shipped_yaml`, which does not use Hydra, including choices of other groups."""
     group = path.parent.name
     cfg, named = composed(f"{group}={path.stem}")
     assert not OmegaConf.missing_keys(cfg)
     if group == "teacher":
         assert named["teachers"][path.stem] == shipped_config(group, path.stem)
-        return  # several are composed together, see below
-    if group == "logger":  # where losses go is no part of a result
-        assert plain(cfg.logger) == shipped_yaml(group, path.stem) and "_target_" not in str(named["logger"])
+        return  # several teachers can be combined, see below
+    if group == "logger":  # the logger is not part of a result
+        assert to_dict(cfg.logger) == shipped_yaml(group, path.stem) and "_target_" not in str(
+            named["logger"]
+        )
     else:
         assert named[group] == shipped_config(group, path.stem)
     assert shipped_target(group, path.stem) == cfg[group].get("_target_")
     for choice in OmegaConf.load(path).get("defaults", []):
         for where, chosen in dict(choice).items() if OmegaConf.is_dict(choice) else ():
             other, _, place = where.removeprefix("override ").removeprefix("/").partition("@")
-            if place.startswith("_global_"):  # as a dataset of graphs brings its network
+            if place.startswith("_global_"):  # for example, a graph dataset selects its network
                 assert named[other] == shipped_config(other, chosen)
     if "_target_" in cfg[group]:
         assert callable(get_object(cfg[group]._target_))
 
 
 @pytest.mark.parametrize("path", CHOICES + EXPERIMENTS, ids=name)
-def test_a_file_repeats_nothing_of_the_file_it_builds_on(path):
+def test_derived_file_repeats_no_value_of_its_base(path):
     group = path.relative_to(CONF).parts[0]
     own = OmegaConf.to_container(OmegaConf.load(path))
     bases = [
         c.removesuffix("@_here_") for c in own.pop("defaults", []) if isinstance(c, str) and c != "_self_"
     ]
     for base in bases:
-        known = dict(leaves(shipped_config(group, base)))
-        assert {k: v for k, v in leaves(own) if k in known and known[k] == v} == {}, f"as in {base}.yaml"
+        inherited = dict(leaves(shipped_config(group, base)))
+        repeated = {k: v for k, v in leaves(own) if k in inherited and inherited[k] == v}
+        assert repeated == {}, f"already in {base}.yaml"
 
 
 @pytest.mark.parametrize("path", [p for p in CHOICES if p.parent.name == "teacher"], ids=name)
-def test_teachers_are_valid_and_stand_side_by_side(path, composed):
+def test_teachers_are_valid_and_can_be_combined(path, composed):
     cfg, _ = composed(f"teacher=[{path.stem},convnet_bn]") if path.stem != "convnet_bn" else composed()
     values = OmegaConf.to_container(cfg.teachers[path.stem], resolve=True)
     assert "convnet_bn" in cfg.teachers
@@ -116,12 +119,11 @@ def test_teachers_are_valid_and_stand_side_by_side(path, composed):
 
 
 @pytest.mark.parametrize("path", [p for p in CHOICES if p.parent.name == "protocol"], ids=name)
-def test_protocols_are_valid_and_named_after_their_file(path, composed):
+def test_protocols_are_valid(path, composed):
     protocol = parse(Protocol, shipped_config("protocol", path.stem), "protocol")
     evaluator = "controls" if protocol.labels else "accuracy"
-    assert composed(f"protocol={path.stem}").named["evaluator"] == shipped_config("evaluator", evaluator), (
-        "where teachers label, random images are evaluated under the same labels"
-    )
+    # protocols with teacher labels require controls with the same labels
+    assert composed(f"protocol={path.stem}").named["evaluator"] == shipped_config("evaluator", evaluator)
     assert protocol.name == path.stem
     assert all(0 < m < protocol.recipe.epochs for m in protocol.recipe.milestones)
 
@@ -129,8 +131,8 @@ def test_protocols_are_valid_and_named_after_their_file(path, composed):
 @pytest.mark.parametrize(
     "twin", [p for p in CHOICES if p.stem.endswith(("-hard", "-static", "-replay"))], ids=name
 )
-def test_a_twin_differs_in_the_kind_of_labels_and_nothing_else(twin):
-    """Else a table would compare recipes and call them labels."""
+def test_label_variants_of_a_protocol_differ_in_the_labels_only(twin):
+    """Otherwise a table of label kinds would also compare recipes."""
     base, _, kind = twin.stem.rpartition("-")
     assert changed_keys("protocol", base, shipped_config("protocol", twin.stem)) == [
         f"labels.kind={kind}",
@@ -138,8 +140,8 @@ def test_a_twin_differs_in_the_kind_of_labels_and_nothing_else(twin):
     ]
 
 
-def test_published_protocols_are_what_they_were():
-    """Their numbers are compared with papers: whoever changes one adds a new name or version."""
+def test_published_protocols_are_unchanged():
+    """Their numbers are compared with papers. A changed protocol needs a new name or version."""
     by_name = {
         n: Protocol.model_validate(shipped_config("protocol", n)) for n in ("dc-300", "dsa-1000", "mtt-1000")
     }
@@ -162,8 +164,8 @@ def test_runtimes_are_valid(path):
     parse(RuntimeConfig, OmegaConf.to_container(OmegaConf.load(path)), "runtime")
 
 
-def in_turn(paths: list[Path]) -> Iterator[Any]:
-    """The first file of each method and dataset of the papers; the others, which differ in ipc, are slow tests."""
+def experiment_parameters(paths: list[Path]) -> Iterator[Any]:
+    """Mark all but the first paper experiment of each method and dataset as slow; the others differ in ipc."""
     seen = set()
     for path in paths:
         family = path.parent, path.stem.rpartition("_ipc")[0] or path.stem
@@ -174,8 +176,8 @@ def in_turn(paths: list[Path]) -> Iterator[Any]:
         )
 
 
-@pytest.mark.parametrize("path", in_turn(EXPERIMENTS))
-def test_experiments_say_what_they_cost_and_gave(path, composed):
+@pytest.mark.parametrize("path", experiment_parameters(EXPERIMENTS))
+def test_experiments_compose_and_have_a_complete_header(path, composed):
     lines = path.read_text().splitlines()
     header = "\n".join(line for line in lines if line.startswith("#")).lower()
     assert lines[0].startswith("# ")
@@ -184,24 +186,22 @@ def test_experiments_say_what_they_cost_and_gave(path, composed):
     choice = path.relative_to(CONF / "experiment").with_suffix("").as_posix()
     cfg, named = composed(f"experiment={choice}")
     assert not OmegaConf.missing_keys(cfg)
-    parse(Protocol, plain(cfg.protocol), "protocol")
-    own, whole = dict(leaves(shipped_config("experiment", choice))), dict(leaves(named))
-    assert own and own == {key: whole.get(key) for key in own}
+    parse(Protocol, to_dict(cfg.protocol), "protocol")
+    own, composed_values = dict(leaves(shipped_config("experiment", choice))), dict(leaves(named))
+    assert own and own == {key: composed_values.get(key) for key in own}
     assert "experiment" not in cfg, "`# @package _global_` is missing"
     assert re.search(rf"experiment={choice}(?!\S)", header), (
-        "the command of the header is of another experiment"
+        "the header has the command of another experiment"
     )
     never_run = re.search("# measured +not run here", header) is not None
-    assert never_run == choice.startswith("paper/"), (
-        "what was never run here is in paper/, and nothing else is"
-    )
+    assert never_run == choice.startswith("paper/"), "paper/ contains exactly the experiments never run here"
     if never_run:
         dataset = cfg.dataset.get("name", named["dataset"]["_choice_"]).removesuffix("_64")
         dataset = dataset.replace("imagenette", "imagenet10")
         assert choice == f"paper/{dataset}/{named['method']['_choice_']}_ipc{cfg.ipc}"
 
 
-def test_the_root_says_what_each_key_is():
+def test_every_root_key_has_a_comment():
     lines = (CONF / "config.yaml").read_text().split("hydra:\n")[0].splitlines()
     keys = [line for line in lines if ":" in line and not line.startswith(("#", "defaults"))]
     assert len(keys) > 10 and all("#" in line for line in keys)

@@ -1,4 +1,4 @@
-"""Conformance: every `conf/dataset/*.yaml` describes itself and holds exactly the knobs of what it names."""
+"""Conformance of `conf/dataset/*.yaml`: descriptions, and keys that are exactly the arguments of the target."""
 
 import inspect
 from importlib.resources import files
@@ -14,32 +14,32 @@ FILES = sorted(Path(str(files("dd_bench.conf"))).glob("dataset/*.yaml"))
 SUBSETS = ["imagefruit", "imagemeow", "imagenette", "imagesquawk", "imagewoof", "imageyellow"]
 
 
-def test_the_shipped_datasets():
+def test_shipped_datasets():
     shipped = {f.stem for f in FILES}
     assert {"digits", "fashion_mnist", "mnist", "svhn", "cifar10", "cifar100", "tiny_imagenet"} <= shipped
     assert {"image_folder", *SUBSETS} <= shipped
 
 
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
-def test_knobs_are_the_arguments(file):
+def test_keys_are_the_arguments_of_the_target(file):
     config = dict(shipped_yaml("dataset", file.stem))
     assert config.pop("_partial_") is True
     function = get_method(config.pop("_target_"))
     arguments = inspect.signature(function).parameters
     assert all(a.kind is a.KEYWORD_ONLY and a.default is a.empty for a in arguments.values())
-    assert set(config) == set(arguments) - {"device"}, "the YAML is the one place of a knob, and holds each"
+    assert set(config) == set(arguments) - {"device"}, "the YAML must contain every argument"
     first = file.read_text().splitlines()[0]
-    assert first.startswith("# ") and len(first) > 20, "`dd-bench list` shows the first line"
+    assert first.startswith("# ") and len(first) > 20, "`dd-bench list` prints the first line"
 
 
-def test_instantiated_as_the_runner_does():
+def test_instantiation():
     real = instantiate(shipped_yaml("dataset", "digits"))(device=torch.device("cpu"))
     assert real.name == "digits" and real.licence and real.citation
 
 
 @pytest.mark.parametrize("name", SUBSETS)
 def test_imagenet_subsets(name):
-    """The folder names are what MTT's class indices mean in the sorted list of all ImageNet folders."""
+    """The folder names correspond to MTT's class indices in the sorted list of all ImageNet folders."""
     from timm.data import ImageNetInfo
 
     indices = {

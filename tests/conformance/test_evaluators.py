@@ -1,4 +1,4 @@
-"""What holds for every conf/evaluator/*.yaml."""
+"""Conformance of every `conf/evaluator/*.yaml`."""
 
 import inspect
 import math
@@ -22,25 +22,25 @@ FILES = sorted(Path(str(files("dd_bench.conf") / "evaluator")).glob("*.yaml"))
 
 @cache
 def composed(name, *overrides):
-    """The evaluator's configuration as Hydra makes it, networks and all."""
+    """The evaluator's configuration as composed by Hydra, including networks."""
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
         return compose("config", overrides=[f"evaluator={name}", *overrides]).evaluator
 
 
 NAMES = [file.stem for file in FILES]
-OF_GRAPHS = ("graph",)
+GRAPH_EVALUATORS = ("graph",)
 each_evaluator = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture
 def measure(real_set, motifs, convnet, gin, runtime, protocol, recipe, tmp_path):
-    """Runs an evaluator on two samples a class, of what it measures; returns what it yields for each network."""
+    """Run an evaluator on two samples per class of its modality; returns the scores of each network."""
 
     def run(name, seed=0, finished=(), change=lambda syn: syn):
         small = get_class(composed(name)._target_).smoke
         evaluator = instantiate(composed(name, *small), _convert_="all")
-        real = motifs if name in OF_GRAPHS else real_set(val_fraction=0.25)
-        network = gin(real) if name in OF_GRAPHS else convnet(real)
+        real = motifs if name in GRAPH_EVALUATORS else real_set(val_fraction=0.25)
+        network = gin(real) if name in GRAPH_EVALUATORS else convnet(real)
         index = real.train.draw(2, torch.Generator().manual_seed(0)).flatten()
         syn = change(selected(real.train_only(), index))
         short = protocol(recipe=recipe(epochs=2))
@@ -50,17 +50,17 @@ def measure(real_set, motifs, convnet, gin, runtime, protocol, recipe, tmp_path)
             finished=frozenset(finished), ipc=2,
         )  # fmt: skip
         assert evaluator.check_dataset(real, network) is None and evaluator.check_set(syn, real) is None
-        return [list(found.scores) for found in evaluator.run(syn, real, ctx) if found.scores]
+        return [list(measured.scores) for measured in evaluator.run(syn, real, ctx) if measured.scores]
 
     return run
 
 
-def test_the_catalogue_is_there():
+def test_accuracy_is_shipped():
     assert "accuracy" in NAMES
 
 
 @each_evaluator
-def test_the_file_says_what_it_is_and_gives_every_knob(name):
+def test_keys_are_the_arguments_of_the_evaluator(name):
     path = Path(str(files("dd_bench.conf") / "evaluator")) / f"{name}.yaml"
     assert path.read_text().startswith("# ")
     cls = get_class(composed(name)._target_)
@@ -73,50 +73,50 @@ def test_the_file_says_what_it_is_and_gives_every_knob(name):
 
 
 @each_evaluator
-def test_it_composes(name):
+def test_composes(name):
     assert isinstance(instantiate(composed(name), _convert_="all"), Evaluator)
 
 
 @each_evaluator
-def test_scores_come_by_network_repeat_with_the_seed_and_go_on_where_they_stopped(measure, name):
-    whole = measure(name)
+def test_scores_are_reproducible_and_resume(measure, name):
+    uninterrupted = measure(name)
     main = instantiate(composed(name), _convert_="all").main_metric
-    networks = [scores[0].network for scores in whole]
-    assert sorted(networks) == list(range(len(whole)))
-    for scores in whole:
+    networks = [scores[0].network for scores in uninterrupted]
+    assert sorted(networks) == list(range(len(uninterrupted)))
+    for scores in uninterrupted:
         assert len({(s.network, s.seed) for s in scores}) == 1
         assert len({s.metric for s in scores}) == len(scores)
         assert main in {s.metric for s in scores}
-    assert measure(name) == whole
+    assert measure(name) == uninterrupted
     assert {s.seed for scores in measure(name, seed=1) for s in scores}.isdisjoint(
-        s.seed for scores in whole for s in scores
+        s.seed for scores in uninterrupted for s in scores
     )
     rest = measure(name, finished=[0])
-    assert rest == [scores for scores in whole if scores[0].network != 0]
+    assert rest == [scores for scores in uninterrupted if scores[0].network != 0]
 
 
 @each_evaluator
-def test_the_other_modality_is_refused_with_its_name(blobs, motifs, name):
-    real = blobs if name in OF_GRAPHS else motifs
+def test_sets_of_the_other_modality_are_not_supported(blobs, motifs, name):
+    real = blobs if name in GRAPH_EVALUATORS else motifs
     syn = selected(real.train_only(), real.train.of_class(0)[:1])
     reason = instantiate(composed(name), _convert_="all").check_set(syn, real)
-    assert reason is not None and f"this set holds {syn.kind}" in reason
+    assert reason is not None and f"this set contains {syn.kind}" in reason
 
 
 def mosaic(syn):
-    """Four images on each stored one."""
+    """A set with four images per stored image."""
     return replace(syn, images=syn.images.float() / 255, space="unit", factor=2, source=None)
 
 
 def softened(syn):
-    """Labels of its own, and a learned rate."""
+    """A set with soft labels and a learned rate."""
     soft = F.one_hot(syn.labels, len(syn.class_names)) * 0.7 + 0.1
     return replace(syn, labels=soft, lr=0.02, source=None)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [mosaic, softened])
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in OF_GRAPHS])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in GRAPH_EVALUATORS])
 def test_every_kind_of_set_is_measured(measure, name, change):
     for scores in measure(name, change=change):
         assert all(math.isfinite(s.value) for s in scores)

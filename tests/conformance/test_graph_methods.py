@@ -1,4 +1,4 @@
-"""What holds for every conf/method/*.yaml that distils graphs."""
+"""Conformance of every `conf/method/*.yaml` of graph methods, and tests of random graphs and DosCond."""
 
 import dataclasses
 from importlib.resources import files
@@ -23,7 +23,7 @@ CONFIGS = {
     for file in FILES
     if "graph" in get_class((config := shipped_yaml("method", file.stem))["_target_"]).modalities
 }
-DRAWN = ("doscond", "random", "random_graphs")  # others may choose the same graphs from any seed
+RANDOM = ("doscond", "random", "random_graphs")  # other methods may select the same graphs with every seed
 IPC = 3
 each_method = pytest.mark.parametrize("name", list(CONFIGS))
 
@@ -35,14 +35,14 @@ def bytes_of(syn: SyntheticGraphs) -> bytes:
 @pytest.fixture
 def distilled(make_method, make_ctx, gin, motifs):
     def run(name, seed=0, work="run", killed_at=None, **changes):
-        network = dataclasses.replace(gin(motifs), make=GCN)  # the one that takes learned edges too
+        network = dataclasses.replace(gin(motifs), make=GCN)  # DosCond requires GCN
         ctx = make_ctx(seed, architecture=network, work=work, killed_at=killed_at)
         return make_method(name, **changes).distill(motifs.train_only(), IPC, ctx)
 
     return run
 
 
-def test_the_catalogue_is_there():
+def test_shipped_methods():
     assert set(CONFIGS) >= set(
         [
             "doscond",
@@ -59,7 +59,7 @@ def test_the_catalogue_is_there():
 
 
 @each_method
-def test_the_set_is_well_formed_and_comes_back_from_the_disk(distilled, motifs, name, tmp_path):
+def test_set_is_well_formed_and_can_be_saved(distilled, motifs, name, tmp_path):
     syn = distilled(name)
     assert isinstance(syn, GraphSet | TreeSet)
     syn.check_ipc(IPC)
@@ -68,13 +68,20 @@ def test_the_set_is_well_formed_and_comes_back_from_the_disk(distilled, motifs, 
     assert len(graphs) == len(labels) and set(labels.tolist()) == {0, 1}
     assert syn.shape == motifs.shape and syn.class_names == motifs.class_names
     assert syn.weights().shape == labels.shape and float(syn.weights().mean()) == pytest.approx(1.0)
-    given = {"method": name, "ipc": IPC, "seed": 0, "config": {}, "citations": ["somebody"], "provenance": {}}
-    back, card = storage.load(storage.save(syn, tmp_path / "set", real=motifs, **given))
-    assert bytes_of(back) == bytes_of(syn) and back.identity() == syn.identity()
-    again, told = back.materialise(torch.device("cpu"))
-    assert torch.equal(told, labels) and torch.equal(again.nodes, graphs.nodes)
-    assert torch.equal(again.num_nodes, graphs.num_nodes)
-    pairs = [sorted(g.edges.t().tolist()) for g in (again, graphs)]
+    metadata = {
+        "method": name,
+        "ipc": IPC,
+        "seed": 0,
+        "config": {},
+        "citations": ["somebody"],
+        "provenance": {},
+    }
+    loaded, card = storage.load(storage.save(syn, tmp_path / "set", real=motifs, **metadata))
+    assert bytes_of(loaded) == bytes_of(syn) and loaded.identity() == syn.identity()
+    loaded_graphs, loaded_labels = loaded.materialise(torch.device("cpu"))
+    assert torch.equal(loaded_labels, labels) and torch.equal(loaded_graphs.nodes, graphs.nodes)
+    assert torch.equal(loaded_graphs.num_nodes, graphs.num_nodes)
+    pairs = [sorted(g.edges.t().tolist()) for g in (loaded_graphs, graphs)]
     assert pairs[0] == pairs[1]
     assert storage.check_dataset(card, motifs) is None
     assert sum(syn.stored_bytes().values()) == sum(
@@ -83,21 +90,21 @@ def test_the_set_is_well_formed_and_comes_back_from_the_disk(distilled, motifs, 
 
 
 @each_method
-def test_one_seed_is_one_set(distilled, name):
+def test_set_depends_on_the_seed_only(distilled, name):
     first = bytes_of(distilled(name, work="first"))
     state = torch.get_rng_state()
     torch.rand(7)
-    assert bytes_of(distilled(name, work="again")) == first
+    assert bytes_of(distilled(name, work="loaded_graphs")) == first
     others = [bytes_of(distilled(name, seed=s, work=f"other{s}")) for s in (1, 2)]
     same = all(other == first for other in others)
     assert same or not get_class(CONFIGS[name]["_target_"]).deterministic
-    assert not (same and name in DRAWN)
+    assert not (same and name in RANDOM)
     torch.set_rng_state(state)
 
 
 @pytest.mark.parametrize("name", [name for name, config in CONFIGS.items() if "iterations" in config])
 @pytest.mark.parametrize("stop", [1, 2])
-def test_killed_and_resumed_is_the_same_bytes(distilled, name, stop):
+def test_resumed_run_gives_the_same_bytes(distilled, name, stop):
     whole = bytes_of(distilled(name, work="whole"))
     with pytest.raises(KeyboardInterrupt):
         distilled(name, work="killed", killed_at=stop)
@@ -105,16 +112,16 @@ def test_killed_and_resumed_is_the_same_bytes(distilled, name, stop):
 
 
 @each_method
-def test_it_never_sees_the_test_split(distilled, name, monkeypatch):
+def test_test_split_is_not_used(distilled, name, monkeypatch):
     def refuse(self):
-        raise AssertionError("a method asked for test data")
+        raise AssertionError("a method accessed test data")
 
     monkeypatch.setattr(RealSet, "test", property(refuse))
-    distilled(name, work="blind")
+    distilled(name)
 
 
 @each_method
-def test_images_are_refused_where_it_takes_graphs_alone(make_method, make_architecture, train_blobs, name):
+def test_images_are_not_supported_by_graph_methods(make_method, make_architecture, train_blobs, name):
     method = make_method(name)
     reason = method.check_dataset(train_blobs, 2, make_architecture())
     if "image" in type(method).modalities:
@@ -126,10 +133,8 @@ def test_images_are_refused_where_it_takes_graphs_alone(make_method, make_archit
 @pytest.mark.parametrize(
     ("budget", "amount"), [("nodes", 60), ("nodes", 111), ("bytes", 300), ("bytes", 900)]
 )
-def test_random_graphs_stay_within_their_budget_and_use_it(
-    make_method, make_ctx, gin, motifs, budget, amount
-):
-    """And one more graph of any class would not fit."""
+def test_random_graphs_use_their_budget(make_method, make_ctx, gin, motifs, budget, amount):
+    """The set is within the budget, and the smallest other graph would not fit."""
     real = motifs.train_only()
     method = make_method("random_graphs", budget=budget, amount=amount)
     syn = method.distill(real, 100, make_ctx(architecture=gin(motifs)))
@@ -149,8 +154,8 @@ def test_random_graphs_stay_within_their_budget_and_use_it(
 
 
 @pytest.mark.parametrize("amount", [12, 20, 33, 100])
-def test_random_graphs_of_mixed_sizes_are_drawn_by_the_definition(make_method, make_ctx, gin, motifs, amount):
-    """Class by class in turn; what does not fit is passed over; one of each class whatever it takes."""
+def test_random_graphs_equal_explicit_selection(make_method, make_ctx, gin, motifs, amount):
+    """Classes alternate, graphs that do not fit are skipped, and every class has a graph."""
     g = torch.Generator().manual_seed(0)
     sizes = torch.randint(2, 30, (24,), generator=g)
     ptr = torch.cat([sizes.new_zeros(1), sizes.cumsum(0)])
@@ -174,11 +179,11 @@ def test_random_graphs_of_mixed_sizes_are_drawn_by_the_definition(make_method, m
         next((i for i in queues[0] if sizes[i] + smallest <= amount), min(queues[0], key=lambda i: sizes[i]))
     )
     taken[1].append(next(i for i in queues[1] if of(taken[0]) + sizes[i] <= amount))
-    rest = [[i for i in q if i not in t] for q, t in zip(queues, taken, strict=True)]
-    while any(rest):
+    remaining = [[i for i in q if i not in t] for q, t in zip(queues, taken, strict=True)]
+    while any(remaining):
         for c in range(2):
-            while rest[c]:
-                i = rest[c].pop(0)
+            while remaining[c]:
+                i = remaining[c].pop(0)
                 if of([*taken[0], *taken[1], i]) <= amount:
                     taken[c].append(i)
                     break
@@ -187,50 +192,50 @@ def test_random_graphs_of_mixed_sizes_are_drawn_by_the_definition(make_method, m
 
 
 class TestDosCond:
-    """The loss and the draw, by their definitions (Jin et al., KDD 2022)."""
+    """The loss and the relaxed edges against their definitions (Jin et al., KDD 2022)."""
 
     @pytest.fixture
     def doscond(self, make_method, make_ctx, gin, motifs):
         network = dataclasses.replace(gin(motifs), make=GCN)
         return make_method("doscond"), make_ctx(architecture=network), network
 
-    def test_the_same_graphs_have_no_loss_and_others_have(self, doscond, make_method, motifs):
+    def test_loss_is_zero_for_the_same_graphs_only(self, doscond, make_method, motifs):
         method, ctx, network = doscond
         split = motifs.train
         method = make_method("doscond", batch_real=10**6)  # every real graph
         net = ctx.network(network, 0)
         whole = method._match(net, split, split.graphs, split.labels, 0, ctx)
         assert float(whole.detach()) < 1e-9
-        few = torch.cat([split.of_class(c)[:2] for c in range(2)])
-        part = method._match(net, split, split.graphs[few], split.labels[few], 0, ctx)
+        subset = torch.cat([split.of_class(c)[:2] for c in range(2)])
+        part = method._match(net, split, split.graphs[subset], split.labels[subset], 0, ctx)
         assert float(part.detach()) > 1e-4
 
     @pytest.mark.parametrize("joint", [False, True])
-    def test_by_class_or_all_at_once(self, make_method, doscond, motifs, joint):
+    def test_loss_by_class_and_joint(self, make_method, doscond, motifs, joint):
         _, ctx, network = doscond
         split, net = motifs.train, ctx.network(network, 0)
         method = make_method("doscond", batch_real=10**6, joint=joint)
-        few = torch.cat([split.of_class(c)[:2] for c in range(2)])
-        found = method._match(net, split, split.graphs[few], split.labels[few], 0, ctx)
+        subset = torch.cat([split.of_class(c)[:2] for c in range(2)])
+        found = method._match(net, split, split.graphs[subset], split.labels[subset], 0, ctx)
 
         def gradient(index):
             loss = torch.nn.functional.cross_entropy(net(split.graphs[index]), split.labels[index])
             return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(net.parameters()))])
 
-        groups = [(few, torch.arange(len(split)))]
+        groups = [(subset, torch.arange(len(split)))]
         if not joint:
-            groups = [(few[split.labels[few] == c], split.of_class(c)) for c in range(2)]
-        wanted = sum(
+            groups = [(subset[split.labels[subset] == c], split.of_class(c)) for c in range(2)]
+        expected = sum(
             ((gradient(a) - gradient(b)).square().sum() / gradient(b).square().sum()) for a, b in groups
         )
-        assert float(found.detach()) == pytest.approx(float(wanted), rel=1e-4)
+        assert float(found.detach()) == pytest.approx(float(expected), rel=1e-4)
 
-    def test_draws_are_symmetric_and_cool_from_one(self, doscond):
+    def test_relaxed_edges_are_symmetric_and_become_binary(self, doscond):
         method, ctx, _ = doscond
         logits = torch.randn(2, 5, 5, generator=torch.Generator().manual_seed(0))
         nodes = torch.ones(2, 5, 3)
         complete = _complete(2, 5, torch.device("cpu"))
-        spread = []
+        variance = []
         for step in (0, method.cool_over, 10 * method.cool_over):
             graphs = method._relaxed(nodes, logits, complete, step, ctx)
             a = torch.zeros(2, 5, 5)
@@ -238,12 +243,12 @@ class TestDosCond:
             assert torch.equal(a, a.transpose(1, 2)) and float(a.diagonal(dim1=1, dim2=2).abs().max()) == 0
             assert 0 <= float(a.min()) <= float(a.max()) <= 1
             off = a[:, complete[0][0], complete[0][1]]
-            spread.append(float((off * (1 - off)).mean()))
-        assert spread[0] > 0.05, "at a temperature of one edges are half there"
-        assert spread[1] < 0.01 and spread[2] < 0.01, "and at the end they are or are not"
+            variance.append(float((off * (1 - off)).mean()))
+        assert variance[0] > 0.05  # at temperature 1 edge weights are far from 0 and 1
+        assert variance[1] < 0.01 and variance[2] < 0.01  # at the final temperature they are nearly binary
 
-    def test_the_density_above_the_start_costs(self, make_method, make_ctx, gin, motifs):
-        """Without matching to gain, its weight alone keeps the edges few."""
+    def test_sparsity_decreases_the_number_of_edges(self, make_method, make_ctx, gin, motifs):
+        """A large weight of the sparsity term gives fewer edges."""
         network = dataclasses.replace(gin(motifs), make=GCN)
         edges = {}
         for sparsity in (0.0, 1e4):

@@ -1,4 +1,4 @@
-"""What holds for every conf/method/*.yaml: a new method is tested by being there."""
+"""Conformance of every `conf/method/*.yaml`; new methods are tested automatically."""
 
 import dataclasses
 import inspect
@@ -21,14 +21,14 @@ from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.images import ImageSet
 
 FILES = sorted(Path(str(files("dd_bench.conf") / "method")).glob("*.yaml"))
-EVERY = {file.stem: OmegaConf.create(shipped_yaml("method", file.stem)) for file in FILES}
-CONFIGS = {  # of images; those of graphs are in test_graph_conformance.py
-    name: config for name, config in EVERY.items() if "image" in get_class(config._target_).modalities
+ALL_CONFIGS = {file.stem: OmegaConf.create(shipped_yaml("method", file.stem)) for file in FILES}
+CONFIGS = {  # image methods; graph methods are in test_graph_methods.py
+    name: config for name, config in ALL_CONFIGS.items() if "image" in get_class(config._target_).modalities
 }
 OPTIMISED = [name for name, config in CONFIGS.items() if "iterations" in config]
 IPC = 2
 
-each_file = pytest.mark.parametrize("name", list(EVERY))
+each_file = pytest.mark.parametrize("name", list(ALL_CONFIGS))
 each_method = pytest.mark.parametrize("name", list(CONFIGS))
 each_optimised = pytest.mark.parametrize("name", OPTIMISED)
 
@@ -38,14 +38,14 @@ def bytes_of(syn: SyntheticSet) -> bytes:
 
 
 def constructor_arguments(cls: type) -> set[str]:
-    """Keyword arguments of the constructor; one that takes `**knobs` passes them on to the next in line."""
+    """Keyword arguments of the constructor, including those that `**kwargs` passes to base classes."""
     names: set[str] = set()
     for base in cls.__mro__:
         if not inspect.isfunction(vars(base).get("__init__")):
             continue
         parameters = list(inspect.signature(base.__init__).parameters.values())[1:]
         keywords = [p for p in parameters if p.kind is p.KEYWORD_ONLY]
-        assert all(p.default is p.empty for p in keywords), "defaults are in the YAML"
+        assert all(p.default is p.empty for p in keywords), "defaults belong in the YAML"
         assert {p.kind for p in parameters} <= {inspect.Parameter.KEYWORD_ONLY, inspect.Parameter.VAR_KEYWORD}
         names |= {p.name for p in keywords}
         if not any(p.kind is p.VAR_KEYWORD for p in parameters):
@@ -53,7 +53,7 @@ def constructor_arguments(cls: type) -> set[str]:
     return names
 
 
-def test_the_catalogue_is_there():
+def test_shipped_methods():
     names = (
         "ast cda datadam datadam_released datm dc dm dsa ftd full herding infer infer_dyn kcenter kmeans mtt ncfm "
         "random rded sre2l sre2l_multi tesla"
@@ -63,30 +63,30 @@ def test_the_catalogue_is_there():
 
 @pytest.fixture(scope="module")
 def hydra():
-    """Hydra, started for all compositions of this module."""
+    """Hydra, initialised once for this module."""
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
         yield
 
 
 @each_file
-def test_the_file_says_what_it_is_and_gives_every_knob(name):
+def test_keys_are_the_arguments_of_the_method(name):
     assert (Path(str(files("dd_bench.conf") / "method")) / f"{name}.yaml").read_text().startswith("# ")
-    cls = get_class(EVERY[name]._target_)
+    cls = get_class(ALL_CONFIGS[name]._target_)
     assert issubclass(cls, Method)
-    assert set(EVERY[name]) - {"_target_"} == constructor_arguments(cls)
+    assert set(ALL_CONFIGS[name]) - {"_target_"} == constructor_arguments(cls)
 
 
 @each_file
-def test_it_is_cited_and_described(name):
-    cls = get_class(EVERY[name]._target_)
-    assert len(vars(cls).get("citation", "")) > 10, "a class has a citation of its own, not that of its base"
+def test_citation_and_docstrings(name):
+    cls = get_class(ALL_CONFIGS[name]._target_)
+    assert len(vars(cls).get("citation", "")) > 10, "a citation must not be inherited"
     assert vars(cls).get("__doc__")
     assert inspect.getmodule(cls).__doc__
 
 
 @each_file
-def test_it_composes_and_its_smoke_overrides_apply(hydra, name):
-    cls = get_class(EVERY[name]._target_)
+def test_composes_with_smoke_overrides(hydra, name):
+    cls = get_class(ALL_CONFIGS[name]._target_)
     smoke = [f"method.{key}={value}" for key, value in cls.smoke.items()]
     config = compose("config", overrides=[f"method={name}", *smoke])
     assert isinstance(instantiate(config.method, _convert_="all"), cls)
@@ -95,7 +95,7 @@ def test_it_composes_and_its_smoke_overrides_apply(hydra, name):
 
 
 @each_method
-def test_the_set_is_well_formed(make_method, make_ctx, train_blobs, name):
+def test_set_is_well_formed(make_method, make_ctx, train_blobs, name):
     ctx, method = make_ctx(), make_method(name)
     assert method.check_dataset(train_blobs, IPC, ctx.architecture) is None
     method.prepare(train_blobs, ctx)
@@ -113,18 +113,18 @@ def test_the_set_is_well_formed(make_method, make_ctx, train_blobs, name):
     assert images.dtype == torch.float32
     assert bool(images.isfinite().all())
     assert len(images) == len(labels)
-    again = type(syn).restore(syn.config(), syn.tensors(), syn.class_names, syn.preprocess)
-    assert bytes_of(again) == bytes_of(syn)
+    restored = type(syn).restore(syn.config(), syn.tensors(), syn.class_names, syn.preprocess)
+    assert bytes_of(restored) == bytes_of(syn)
 
 
 @each_method
-def test_one_seed_is_one_set(make_method, make_ctx, make_blobs, name):
-    """The same bytes at one seed, whatever ran before; others at another, unless data alone decide."""
+def test_set_depends_on_the_seed_only(make_method, make_ctx, make_blobs, name):
+    """One seed gives the same bytes whatever ran before. Other seeds give other bytes unless `deterministic`."""
     real = make_blobs(seed=3).train_only()
     first = bytes_of(make_method(name).distill(real, IPC, make_ctx(0, work="first")))
-    torch.rand(7)  # the state of the global generator is nobody's business
+    torch.rand(7)  # the state of the global generator must not matter
     state = torch.get_rng_state()
-    assert bytes_of(make_method(name).distill(real, IPC, make_ctx(0, work="again"))) == first
+    assert bytes_of(make_method(name).distill(real, IPC, make_ctx(0, work="restored"))) == first
     assert torch.equal(torch.get_rng_state(), state)
     others = [bytes_of(make_method(name).distill(real, IPC, make_ctx(s, work=f"other{s}"))) for s in (1, 2)]
     deterministic = get_class(CONFIGS[name]._target_).deterministic
@@ -132,8 +132,8 @@ def test_one_seed_is_one_set(make_method, make_ctx, make_blobs, name):
 
 
 @each_method
-def test_it_prepares_in_the_cache_and_then_builds_nothing(make_method, make_ctx, train_blobs, name):
-    """So that the price of teachers is `prepare`'s, and several runs share them."""
+def test_distill_builds_nothing_after_prepare(make_method, make_ctx, train_blobs, name):
+    """The cost of teachers is then that of `prepare`, and several runs share them."""
     ctx, method = make_ctx(fresh_cache=True), make_method(name)
     method.prepare(train_blobs, ctx)
     built = sorted(ctx.cache.root.glob("*-*")) if ctx.cache.root.exists() else []
@@ -142,16 +142,16 @@ def test_it_prepares_in_the_cache_and_then_builds_nothing(make_method, make_ctx,
 
 
 @each_optimised
-def test_it_moves_the_images_of_every_class(make_method, make_ctx, train_blobs, name):
+def test_images_of_every_class_change(make_method, make_ctx, train_blobs, name):
     start = make_method(name, iterations=0).distill(train_blobs, IPC, make_ctx(work="start"))
     end = make_method(name).distill(train_blobs, IPC, make_ctx(work="end"))
     (before, _), (after, labels) = (syn.materialise(torch.device("cpu")) for syn in (start, end))
-    moved = (before != after).flatten(1).any(1)
-    assert set(end.labels.argmax(1).tolist() if labels.ndim == 2 else labels[moved].tolist()) == {0, 1, 2}
+    changed = (before != after).flatten(1).any(1)
+    assert set(end.labels.argmax(1).tolist() if labels.ndim == 2 else labels[changed].tolist()) == {0, 1, 2}
 
 
 @each_optimised
-def test_it_logs_its_loss_at_every_step(make_method, make_ctx, train_blobs, name):
+def test_loss_is_logged_at_every_step(make_method, make_ctx, train_blobs, name):
     ctx, method = make_ctx(), make_method(name)
     method.distill(train_blobs, IPC, ctx)
     shards = len(ctx.rows.rows) // method.iterations
@@ -161,27 +161,29 @@ def test_it_logs_its_loss_at_every_step(make_method, make_ctx, train_blobs, name
 
 
 @each_optimised
-def test_killed_and_resumed_is_the_same_bytes(make_method, make_ctx, train_blobs, name):
-    whole = bytes_of(make_method(name, iterations=4).distill(train_blobs, IPC, make_ctx(work="whole")))
+def test_resumed_run_gives_the_same_bytes(make_method, make_ctx, train_blobs, name):
+    uninterrupted = bytes_of(
+        make_method(name, iterations=4).distill(train_blobs, IPC, make_ctx(work="uninterrupted"))
+    )
     for stop in (1, 2, 3):
         ctx = make_ctx(work=f"killed{stop}", killed_at=stop)
         with pytest.raises(KeyboardInterrupt):
             make_method(name, iterations=4).distill(train_blobs, IPC, ctx)
         ctx = make_ctx(work=f"killed{stop}")
-        assert bytes_of(make_method(name, iterations=4).distill(train_blobs, IPC, ctx)) == whole, stop
+        assert bytes_of(make_method(name, iterations=4).distill(train_blobs, IPC, ctx)) == uninterrupted, stop
         assert ctx.rows.started[0] == stop
         assert [step for step, _ in ctx.rows.rows][: 4 - stop] == list(range(stop, 4))
 
 
 @each_method
-def test_it_never_sees_the_test_split(make_method, make_ctx, make_blobs, name, monkeypatch):
+def test_test_split_is_not_used(make_method, make_ctx, make_blobs, name, monkeypatch):
     real = make_blobs()
     with pytest.raises(RuntimeError, match="the test split of 'blobs' is for evaluators"):
         _ = real.train_only().test
     assert real.train_only().val is None
 
     def refuse(self):
-        raise AssertionError("a method asked for test data")
+        raise AssertionError("a method accessed test data")
 
     monkeypatch.setattr(RealSet, "test", property(refuse))
     ctx, method, view = make_ctx(fresh_cache=True), make_method(name), real.train_only()
@@ -191,18 +193,18 @@ def test_it_never_sees_the_test_split(make_method, make_ctx, make_blobs, name, m
 
 
 @each_method
-def test_it_leaves_the_real_set_as_it_was(make_method, make_ctx, make_blobs, name):
-    real, kept = make_blobs(), make_blobs()
+def test_real_set_is_not_modified(make_method, make_ctx, make_blobs, name):
+    real, original = make_blobs(), make_blobs()
     assert isinstance(real.train, TensorSplit)
-    everything = torch.arange(len(real.train))
+    index = torch.arange(len(real.train))
     make_method(name).distill(real.train_only(), IPC, make_ctx())
-    assert torch.equal(real.train.pixels(everything), kept.train.pixels(everything))
-    assert torch.equal(real.train.inputs(everything), kept.train.inputs(everything))
-    assert torch.equal(real.train.labels, kept.train.labels)
+    assert torch.equal(real.train.pixels(index), original.train.pixels(index))
+    assert torch.equal(real.train.inputs(index), original.train.inputs(index))
+    assert torch.equal(real.train.labels, original.train.labels)
 
 
 @each_method
-def test_impossible_pairs_have_a_reason(make_method, make_architecture, make_blobs, name):
+def test_check_dataset(make_method, make_architecture, make_blobs, name):
     method, architecture = make_method(name), make_architecture()
     for real, ipc in (
         (dataclasses.replace(make_blobs(), modality="graph"), IPC),
@@ -216,7 +218,7 @@ def test_impossible_pairs_have_a_reason(make_method, make_architecture, make_blo
         elif reason is not None:
             assert f"ipc={ipc}" in reason and ("'b'" in reason)
         else:
-            # a compensator's number of images depends on its teachers, which are asked by `check_teachers`
+            # the number of images of INFER depends on its teachers, see `check_teachers`
             assert name == "full" or "infer" in name or method.init == "noise"
 
 
@@ -234,10 +236,8 @@ def test_impossible_pairs_have_a_reason(make_method, make_architecture, make_blo
     ],
     ids=["batchnorm", "one layer", "mlp", "vit with dropout"],
 )
-def test_another_network_is_distilled_on_or_refused(
-    make_method, make_ctx, make_architecture, train_blobs, name, cls, knobs
-):
-    """Never a crash; and with dropout too one seed is one set, resumed or not."""
+def test_other_networks(make_method, make_ctx, make_architecture, train_blobs, name, cls, knobs):
+    """The pair is either rejected with a reason, or works and resumes with the same bytes, also with dropout."""
     architecture = make_architecture(**({"cls": cls} if cls else {}), **knobs)
     method = make_method(name)
     reason = method.check_dataset(train_blobs, IPC, architecture)
@@ -249,18 +249,20 @@ def test_another_network_is_distilled_on_or_refused(
     first = bytes_of(method.distill(train_blobs, IPC, ctx))
     if name in OPTIMISED:
         with pytest.raises(KeyboardInterrupt):
-            method.distill(train_blobs, IPC, make_ctx(architecture=architecture, work="again", killed_at=1))
+            method.distill(
+                train_blobs, IPC, make_ctx(architecture=architecture, work="restored", killed_at=1)
+            )
     assert (
         bytes_of(
-            make_method(name).distill(train_blobs, IPC, make_ctx(architecture=architecture, work="again"))
+            make_method(name).distill(train_blobs, IPC, make_ctx(architecture=architecture, work="restored"))
         )
         == first
     )
 
 
 @each_method
-def test_a_small_class_does_not_crash_it(make_method, make_ctx, make_blobs, name):
-    """Real batches are cut to the smallest class, and the record says so."""
+def test_small_class(make_method, make_ctx, make_blobs, name):
+    """Real batches are cut to the smallest class, which is noted in the record."""
     real, ctx = make_blobs(counts=(12, 2, 30)).train_only(), make_ctx()
     method = make_method(name)
     assert method.check_dataset(real, IPC, ctx.architecture) is None

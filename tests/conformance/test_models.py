@@ -1,4 +1,4 @@
-"""What holds for every conf/model/*.yaml."""
+"""Conformance of every `conf/model/*.yaml` of image networks."""
 
 import inspect
 from importlib.resources import files
@@ -12,9 +12,11 @@ from dd_bench.models.network import Network, batch_coupled, check_maps
 from dd_bench.records.config_diff import shipped_target, shipped_yaml
 from dd_bench.runtime.seeding import seeded
 
-EVERY = sorted(Path(str(files("dd_bench.conf") / "model")).glob("*.yaml"))
-FILES = [  # of images; those of graphs are in test_gnn.py
-    file for file in EVERY if hydra.utils.get_class(shipped_target("model", file.stem)).modality == "image"
+ALL_FILES = sorted(Path(str(files("dd_bench.conf") / "model")).glob("*.yaml"))
+FILES = [  # image networks; graph networks are in test_gnn.py
+    file
+    for file in ALL_FILES
+    if hydra.utils.get_class(shipped_target("model", file.stem)).modality == "image"
 ]
 SHAPES = [(1, 28, 28), (3, 32, 32)]
 
@@ -27,7 +29,7 @@ def make(file, shape, seed=0):
         return hydra.utils.instantiate(shipped_yaml("model", file.stem))(shape, 7)
 
 
-def test_the_catalogue_is_there():
+def test_shipped_models():
     names = (
         "alexnet convnet efficientnet_b0 lenet mlp mobilenet_v2 resnet18 resnet18_ap resnet18_bn shufflenet_v2 timm "
         "vgg11 vit"
@@ -36,7 +38,7 @@ def test_the_catalogue_is_there():
 
 
 @each_file
-def test_the_file_says_what_it_is_and_gives_every_knob(file):
+def test_keys_are_the_arguments_of_the_network(file):
     assert file.read_text().startswith("# ")
     config = shipped_yaml("model", file.stem)
     cls = hydra.utils.get_class(config["_target_"])
@@ -73,23 +75,23 @@ def test_network_contract(file, shape):
 
 
 @each_file
-def test_the_seed_makes_the_weights(file):
-    first, again, other = (make(file, SHAPES[0], seed).state_dict() for seed in (0, 0, 1))
-    assert all(torch.equal(first[name], again[name]) for name in first)
+def test_seed_determines_the_weights(file):
+    first, same, other = (make(file, SHAPES[0], seed).state_dict() for seed in (0, 0, 1))
+    assert all(torch.equal(first[name], same[name]) for name in first)
     assert not all(torch.equal(first[name], other[name]) for name in first)
 
 
 @each_file
-def test_gradients_of_gradients_reach_the_images(file):
+def test_second_derivative_with_respect_to_the_images(file):
     net = make(file, SHAPES[0])
     if file.stem == "timm":
-        net.eval()  # BatchNorm of two samples on 1x1 maps is plus or minus one, whatever the images
+        net.eval()  # in train mode, BatchNorm of two samples with 1x1 maps is +1 or -1 for all images
     x = torch.randn(2, *SHAPES[0], requires_grad=True)
     loss = torch.nn.functional.cross_entropy(net(x), torch.tensor([0, 1]))
     grads = torch.autograd.grad(loss, list(net.parameters()), create_graph=True)
-    (again,) = torch.autograd.grad(sum(g.square().sum() for g in grads), x)
-    assert again.isfinite().all()
-    assert again.abs().max() > 0
+    (second,) = torch.autograd.grad(sum(g.square().sum() for g in grads), x)
+    assert second.isfinite().all()
+    assert second.abs().max() > 0
 
 
 @each_file
@@ -105,7 +107,7 @@ def test_vmap_over_two_networks_equals_a_loop(file):
 
 
 @each_file
-def test_batch_coupled_is_what_happens(file):
+def test_batch_coupled(file):
     net = make(file, SHAPES[1])
     for module in net.modules():
         if isinstance(module, torch.nn.Dropout):
@@ -116,7 +118,7 @@ def test_batch_coupled_is_what_happens(file):
     assert coupled == batch_coupled(net)
 
 
-def test_a_map_of_one_value_is_enough_without_instancenorm():
+def test_check_maps():
     check_maps("Net", (3, 8, 8), (1, 1), "batchnorm", "nothing")
     check_maps("Net", (3, 8, 8), (1, 2), "instancenorm", "nothing")
     for smallest, norm in [((0, 4), "none"), ((-1, -1), "none"), ((1, 1), "instancenorm")]:

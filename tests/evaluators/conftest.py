@@ -1,11 +1,11 @@
-"""What the tests of evaluators share."""
+"""Helpers of the tests of evaluators."""
 
 
 def scores_by_network(evaluator, syn, real, ctx):
-    """Returns the scores that an evaluator yields, a list for each network."""
-    return [list(found.scores) for found in evaluator.run(syn, real, ctx) if found.scores]
+    """Return the scores that an evaluator yields, one list per network."""
+    return [list(measured.scores) for measured in evaluator.run(syn, real, ctx) if measured.scores]
 
 
 def notes_of(evaluator, syn, real, ctx):
-    """Returns the remarks that an evaluator yields, each once."""
-    return list(dict.fromkeys(note for found in evaluator.run(syn, real, ctx) for note in found.notes))
+    """Return the distinct notes that an evaluator yields, in order."""
+    return list(dict.fromkeys(note for measured in evaluator.run(syn, real, ctx) for note in measured.notes))

@@ -1,4 +1,4 @@
-"""Accuracy: how many networks, which seeds, one network for every set, and that it ranks as it should."""
+"""Tests of accuracy: number of networks, seeds, learned rates and ranking of sets."""
 
 from dataclasses import replace
 from statistics import mean
@@ -42,7 +42,7 @@ def scores_of(evaluator, syn, real, ctx):
     return [score for network in scores_by_network(evaluator, syn, real, ctx) for score in network]
 
 
-def test_one_score_a_network(blobs, make_ctx):
+def test_one_score_per_network(blobs, make_ctx):
     scores = scores_of(Accuracy(num_networks=3), coreset(blobs, 2), blobs, make_ctx(blobs))
     assert [s.network for s in scores] == [0, 1, 2]
     assert {s.metric for s in scores} == {"accuracy"} == {Accuracy.main_metric}
@@ -50,7 +50,7 @@ def test_one_score_a_network(blobs, make_ctx):
     assert len({s.seed for s in scores}) == 3
 
 
-def test_finished_networks_are_left_out_and_the_others_are_unchanged(blobs, make_ctx):
+def test_finished_networks_are_skipped(blobs, make_ctx):
     syn, evaluator = coreset(blobs, 2), Accuracy(num_networks=4)
     whole = scores_of(evaluator, syn, blobs, make_ctx(blobs))
     rest = scores_of(evaluator, syn, blobs, make_ctx(blobs, finished=[0, 2]))
@@ -58,7 +58,7 @@ def test_finished_networks_are_left_out_and_the_others_are_unchanged(blobs, make
     assert scores_of(evaluator, syn, blobs, make_ctx(blobs, finished=range(4))) == []
 
 
-def test_two_sets_and_two_sizes_of_a_measurement_share_their_networks(blobs, make_ctx):
+def test_seeds_do_not_depend_on_the_set_or_the_number_of_networks(blobs, make_ctx):
     few = scores_of(Accuracy(num_networks=2), coreset(blobs, 2), blobs, make_ctx(blobs))
     other = scores_of(Accuracy(num_networks=3), coreset(blobs, 2, seed=1), blobs, make_ctx(blobs))
     assert [s.seed for s in few] == [s.seed for s in other[:2]]
@@ -67,30 +67,34 @@ def test_two_sets_and_two_sizes_of_a_measurement_share_their_networks(blobs, mak
     }.isdisjoint(s.seed for s in few)
 
 
-def test_the_value_is_the_accuracy_on_test_images_after_the_last_step(blobs, make_ctx):
+def test_score_is_the_test_accuracy_after_the_last_step(blobs, make_ctx):
     ctx, syn = make_ctx(blobs), coreset(blobs, 2)
     (score,) = scores_of(Accuracy(num_networks=1), syn, blobs, ctx)
     net = ctx.architecture.fresh(seed_for(score.seed, "init"), ctx.device)
     images, labels = syn.materialise(ctx.device)
-    how = {"seed": seed_for(score.seed, "train"), "runtime": ctx.runtime, "flip": blobs.flip}
-    train(net, fetch_from(images, labels), len(images), ctx.protocol.recipe, **how)
+    kwargs = {"seed": seed_for(score.seed, "train"), "runtime": ctx.runtime, "flip": blobs.flip}
+    train(net, fetch_from(images, labels), len(images), ctx.protocol.recipe, **kwargs)
     assert score.value == accuracy(net, blobs.test.batches(1000), ctx.runtime)
     right = sum(int((net(x).argmax(1) == y).sum()) for x, y in blobs.test.batches(7))
     assert score.value == right / len(blobs.test)
 
 
 class TestLearnedRate:
-    """A set may bring the step size that it was distilled with; the protocol says whether it is used."""
+    """A set may contain a learned rate; `protocol.learned_lr` determines whether it is used."""
 
-    RATES = ((True, 0.05, 0.05), (True, None, 0.01), (False, 0.05, 0.01))  # learned_lr, of the set, used
+    RATES = (
+        (True, 0.05, 0.05),
+        (True, None, 0.01),
+        (False, 0.05, 0.01),
+    )  # learned_lr, rate of the set, rate used
 
     @pytest.fixture
     def trained(self, monkeypatch):
-        """The rate and the end of every network that an evaluation trains."""
-        seen, plain = [], fresh_networks.train
+        """The learning rate and the final parameters of every network that an evaluation trains."""
+        seen, original = [], fresh_networks.train
 
-        def spy(net, fetch, n, recipe, **how):
-            net = plain(net, fetch, n, recipe, **how)
+        def spy(net, fetch, n, recipe, **kwargs):
+            net = original(net, fetch, n, recipe, **kwargs)
             seen.append((recipe.lr, torch.cat([p.detach().flatten() for p in net.parameters()])))
             return net
 
@@ -98,7 +102,7 @@ class TestLearnedRate:
         return seen
 
     @pytest.mark.parametrize(("learned_lr", "lr", "used"), RATES)
-    def test_networks_are_trained_at_it(self, real_set, make_ctx, trained, learned_lr, lr, used):
+    def test_learned_rate_is_used(self, real_set, make_ctx, trained, learned_lr, lr, used):
         real = real_set(noise=90.0)
         syn, ctx = replace(coreset(real, 2), lr=lr), make_ctx(real, epochs=5, learned_lr=learned_lr)
         scores = scores_of(Accuracy(num_networks=2), syn, real, ctx)
@@ -107,15 +111,15 @@ class TestLearnedRate:
         for score, (_, end) in zip(scores, trained, strict=True):
             net = ctx.architecture.fresh(seed_for(score.seed, "init"), ctx.device)
             plan = ctx.protocol.recipe.model_copy(update={"lr": used})
-            how = {"seed": seed_for(score.seed, "train"), "runtime": ctx.runtime, "flip": real.flip}
-            train(net, fetch_from(images, labels), len(images), plan, **how)
+            kwargs = {"seed": seed_for(score.seed, "train"), "runtime": ctx.runtime, "flip": real.flip}
+            train(net, fetch_from(images, labels), len(images), plan, **kwargs)
             assert torch.equal(torch.cat([p.detach().flatten() for p in net.parameters()]), end)
             assert score.value == accuracy(net, real.test.batches(1000), ctx.runtime)
-        said = ["fresh networks were trained at the set's learned rate 0.05"] if used == 0.05 else []
-        assert notes_of(Accuracy(num_networks=2), syn, real, ctx) == said
+        notes = ["fresh networks were trained at the set's learned rate 0.05"] if used == 0.05 else []
+        assert notes_of(Accuracy(num_networks=2), syn, real, ctx) == notes
 
-    def test_it_makes_a_difference(self, real_set, make_ctx, trained):
-        """So the test above can tell."""
+    def test_learned_rate_changes_the_score(self, real_set, make_ctx, trained):
+        """Therefore the test above can detect which rate is used."""
         real = real_set(noise=90.0)
         values = []
         for lr in (None, 1e-6, 0.05):
@@ -125,22 +129,22 @@ class TestLearnedRate:
         assert values[1] < values[0] - 0.05 and values[1] < values[2] - 0.05
         assert not torch.equal(trained[0][1], trained[6][1])
 
-    def test_the_protocol_stays_as_it_is(self, blobs, make_ctx, trained):
-        """One set's rate is not the next one's."""
+    def test_protocol_is_not_modified(self, blobs, make_ctx, trained):
+        """The rate of one set does not affect the next set."""
         ctx = make_ctx(blobs, learned_lr=True)
         before = ctx.protocol
         for lr in (0.05, None):
             scores_of(Accuracy(num_networks=1), replace(coreset(blobs, 2), lr=lr), blobs, ctx)
         assert [rate for rate, _ in trained] == [0.05, 0.01] and ctx.protocol == before
 
-    def test_a_rate_that_is_the_recipes_needs_no_word(self, blobs, make_ctx):
+    def test_no_note_if_the_rate_equals_the_recipe(self, blobs, make_ctx):
         ctx = make_ctx(blobs, learned_lr=True)
         syn = replace(coreset(blobs, 2), lr=0.01)
         assert notes_of(Accuracy(num_networks=1), syn, blobs, ctx) == []
 
-    def test_tiles_of_a_canvas_are_trained_on_one_by_one(self, blobs, make_ctx):
-        """A set on canvases scores what the set of its tiles scores."""
-        images = coreset(blobs, 4).materialise(torch.device("cpu"))[0]  # four of a class next to each other
+    def test_networks_are_trained_on_tiles_of_a_canvas(self, blobs, make_ctx):
+        """A set of canvases has the same scores as the set of its tiles."""
+        images = coreset(blobs, 4).materialise(torch.device("cpu"))[0]  # class-major, four images per class
         labels = torch.arange(3)
         whole = ImageSet.of(blobs, tile(images, 2), labels, "input", canvas=2)
         apart = ImageSet.of(blobs, images, labels.repeat_interleave(4), "input")
@@ -148,7 +152,7 @@ class TestLearnedRate:
         assert scores[0] == scores[1]
 
 
-def test_test_images_are_read_once_a_network(blobs, make_ctx, monkeypatch):
+def test_each_network_is_tested_once(blobs, make_ctx, monkeypatch):
     reads, batches = [], type(blobs.test).batches
 
     def spy(self, size):
@@ -160,20 +164,20 @@ def test_test_images_are_read_once_a_network(blobs, make_ctx, monkeypatch):
     assert reads == [True] * 3
 
 
-def test_it_trains_on_the_set_alone(blobs, make_ctx, monkeypatch):
+def test_real_training_images_are_not_used(blobs, make_ctx, monkeypatch):
     syn = coreset(blobs, 2)
     ctx = make_ctx(blobs)
-    wanted = scores_of(Accuracy(num_networks=1), syn, blobs, ctx)
+    expected = scores_of(Accuracy(num_networks=1), syn, blobs, ctx)
 
     def refuse(self, index):
         raise AssertionError("the training split is not for evaluators")
 
     monkeypatch.setattr(RealSet, "train", property(refuse), raising=False)
-    assert scores_of(Accuracy(num_networks=1), syn, blobs, ctx) == wanted
+    assert scores_of(Accuracy(num_networks=1), syn, blobs, ctx) == expected
 
 
-def test_more_images_rank_higher(real_set, make_ctx):
-    """On noisy blobs: everything, then ten images a class, then one."""
+def test_larger_sets_score_higher(real_set, make_ctx):
+    """Noisy blobs, with all, ten and one images per class."""
     real, evaluator = real_set(per_class=40, noise=80.0), Accuracy(num_networks=3)
     values = []
     for per_class in (40, 10, 1):
@@ -184,6 +188,6 @@ def test_more_images_rank_higher(real_set, make_ctx):
 
 
 @pytest.mark.parametrize("n", [0, -1])
-def test_no_network_is_an_error(n):
-    with pytest.raises(ValueError, match=f"evaluator.num_networks={n}: at least one network"):
+def test_num_networks_below_one_raises(n):
+    with pytest.raises(ValueError, match=f"evaluator.num_networks must be >= 1, got {n}"):
         Accuracy(num_networks=n)

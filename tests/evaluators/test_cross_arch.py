@@ -1,4 +1,4 @@
-"""Other networks than a set was distilled with: which, from which seeds, at which rates."""
+"""Tests of cross-architecture evaluation: networks, seeds and learning rates."""
 
 from functools import partial
 
@@ -44,12 +44,12 @@ def syn(blobs):
 
 @pytest.fixture
 def rates(monkeypatch):
-    """The networks and rates that an evaluation trains, in their order."""
+    """The networks that an evaluation trains and their rates, in order."""
     seen, plain = [], fresh_networks.train
 
-    def spy(net, fetch, n, recipe, **how):
+    def spy(net, fetch, n, recipe, **kwargs):
         seen.append((type(net).__name__, sum(p.numel() for p in net.parameters()), recipe.lr))
-        return plain(net, fetch, n, recipe, **how)
+        return plain(net, fetch, n, recipe, **kwargs)
 
     monkeypatch.setattr(fresh_networks, "train", spy)
     return seen
@@ -63,8 +63,8 @@ def values(evaluator, syn, real, ctx):
     }
 
 
-def test_each_architecture_is_scored_as_if_it_were_the_runs(blobs, syn, make_ctx):
-    """Network i of each has one seed, and what `accuracy` gives it."""
+def test_each_architecture_scores_as_with_accuracy(blobs, syn, make_ctx):
+    """Network i of every architecture has the same seed and the score of evaluator `accuracy`."""
     found = values(CrossArch(num_networks=2, networks=NETWORKS, lr={}), syn, blobs, make_ctx())
     plain = Accuracy(num_networks=2)
     assert {k: v for k, v in found.items() if k[0] == "accuracy"} == values(plain, syn, blobs, make_ctx())
@@ -75,7 +75,7 @@ def test_each_architecture_is_scored_as_if_it_were_the_runs(blobs, syn, make_ctx
     assert len(found) == 6
 
 
-def test_rates_of_single_networks_are_theirs_and_said(blobs, syn, make_ctx, rates):
+def test_rates_of_single_networks(blobs, syn, make_ctx, rates):
     ctx = make_ctx(learned_lr=True)
     evaluator = CrossArch(num_networks=1, networks=NETWORKS, lr={"deep": 0.2})
     notes = notes_of(evaluator, type(syn)(**{**vars(syn), "lr": 0.03}), blobs, ctx)
@@ -85,8 +85,8 @@ def test_rates_of_single_networks_are_theirs_and_said(blobs, syn, make_ctx, rate
     assert sum("learned rate" in note for note in notes) == 1
 
 
-def test_another_network_that_is_not_finite_is_scored_as_chance(blobs, syn, make_ctx):
-    """One rate suits not every architecture: the others keep their values. The run's own is the measurement."""
+def test_diverged_network_is_scored_as_chance(blobs, syn, make_ctx):
+    """The scores of the other networks do not change. If the run's network diverges, it is an error."""
     ctx, networks = make_ctx(), {"small": NETWORKS["small"], "deep": NETWORKS["deep"]}
     evaluator = CrossArch(num_networks=2, networks=networks, lr={"deep": 1e30})
     found = values(evaluator, syn, blobs, ctx)
@@ -95,18 +95,18 @@ def test_another_network_that_is_not_finite_is_scored_as_chance(blobs, syn, make
     )
     assert [found["accuracy:deep", i][0] for i in (0, 1)] == [1 / 3, 1 / 3]
     assert {k: v for k, v in found.items() if k[0] != "accuracy:deep"} == fine
-    said = [note for note in notes_of(evaluator, syn, blobs, ctx) if "not finite" in note]
-    assert said == [f"deep: network {i} is not finite at its end, and scored as chance" for i in (0, 1)]
+    notes = [note for note in notes_of(evaluator, syn, blobs, ctx) if "not finite" in note]
+    assert notes == [f"deep: network {i} is not finite at its end, and scored as chance" for i in (0, 1)]
     with pytest.raises(Diverged):
         values(Accuracy(num_networks=1), syn, blobs, make_ctx(lr=1e30))
 
 
-def test_what_cannot_be_is_said(blobs, syn):
-    with pytest.raises(ValueError, match=r"names none. Use \+model@evaluator"):
+def test_error_messages(blobs, syn):
+    with pytest.raises(ValueError, match=r"evaluator.networks is empty. Example: \+model@evaluator"):
         CrossArch(num_networks=1, networks={}, lr={})
-    with pytest.raises(ValueError, match=r"evaluator\.lr\.vit=0\.1: evaluator\.networks has small, deep"):
+    with pytest.raises(ValueError, match=r"evaluator\.lr\.vit=0\.1: .* has no 'vit', only small, deep"):
         CrossArch(num_networks=1, networks=NETWORKS, lr={"vit": 0.1})
-    with pytest.raises(ValueError, match="wanted a rate above 0"):
+    with pytest.raises(ValueError, match=r"evaluator\.lr\.deep must be > 0, got 0\.0"):
         CrossArch(num_networks=1, networks=NETWORKS, lr={"deep": 0.0})
     reason = CrossArch(num_networks=1, networks={"lenet": partial(LeNet)}, lr={}).check_dataset(blobs, None)
-    assert reason is not None and reason.endswith("To leave it out: ~evaluator.networks.lenet")
+    assert reason is not None and reason.endswith("To leave it out, use ~evaluator.networks.lenet")

@@ -1,4 +1,4 @@
-"""DD-Ranking's scores: the published arithmetic, what is trained on what, and what real data cost once."""
+"""Tests of DD-Ranking: published arithmetic, training data of each score, and the cached reference."""
 
 import math
 
@@ -8,7 +8,7 @@ import torch.nn.functional as F
 
 from dd_bench.api import EvaluationContext
 from dd_bench.evaluation import fresh_networks
-from dd_bench.evaluators._references import of_length
+from dd_bench.evaluators._references import with_epochs
 from dd_bench.evaluators.ddranking import DDRanking, ars, lrs
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.outer_loop import Diverged
@@ -47,41 +47,42 @@ def syn(blobs):
 def trained(monkeypatch):
     seen, plain = [], fresh_networks.train
 
-    def spy(net, fetch, n, recipe, **how):
+    def spy(net, fetch, n, recipe, **kwargs):
         seen.append((n, recipe.augment, recipe.epochs, fetch(torch.arange(2))[1].ndim))
-        return plain(net, fetch, n, recipe, **how)
+        return plain(net, fetch, n, recipe, **kwargs)
 
     monkeypatch.setattr(fresh_networks, "train", spy)
     return seen
 
 
 class TestArithmetic:
-    def test_the_golden_value(self):
-        """MTT's row of the board at IPC 10: HLR 23.73 and IOR 30.90 percent."""
+    def test_lrs_of_a_published_row(self):
+        """MTT at IPC 10 on DD-Ranking's leaderboard: HLR 23.73 % and IOR 30.90 %."""
         assert lrs(0.2373, 0.3090) == pytest.approx(0.28447, abs=5e-6)
 
-    def test_its_ends(self):
+    def test_range(self):
         assert lrs(0, 0) == ars(0, 0) == pytest.approx((1 - math.exp(-1)) / (math.e - math.exp(-1)))
         assert lrs(-1, 1) == ars(1, 1) == pytest.approx(1) and lrs(1, -1) == ars(-1, -1) == pytest.approx(0)
-        assert lrs(0, 1) == pytest.approx(0.545, abs=5e-4), "what it cannot exceed with HLR 0"
+        assert lrs(0, 1) == pytest.approx(0.545, abs=5e-4)  # the maximum with HLR 0
         assert round(lrs(0, 0), 3) == 0.269 and round(lrs(0.5, 0), 3) == 0.175
 
-    def test_the_weights(self):
+    def test_weights(self):
         assert lrs(0.3, 0.1, weight=1) == lrs(0.9, 0.1, weight=1) and lrs(0.3, 0.1, 0) == lrs(0.3, 0.9, 0)
         assert ars(0.3, 0.1, weight=1) == ars(0.3, 0.9, weight=1)
 
     def test_percentages_leave_the_unit_interval(self):
-        """What the released package computes."""
+        """This is how the released package computes the scores."""
         assert lrs(23.73, 30.90) > 1
 
 
-def test_the_scores_are_of_their_parts(blobs, syn, make_ctx, trained):
+def test_scores_are_computed_from_the_accuracies(blobs, syn, make_ctx, trained):
     found = scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx())
     assert [s[0].network for s in found] == [0, 1]
     for scores in found:
         v = {s.metric: s.value for s in scores}
         assert v["hlr"] == v["real"] - v["syn_hard"] and v["ior"] == v["syn"] - v["random"]
-        assert v["lrs"] == lrs(v["hlr"], v["ior"]) and v["syn_hard"] == v["syn"], "its labels are classes"
+        assert v["lrs"] == lrs(v["hlr"], v["ior"])
+        assert v["syn_hard"] == v["syn"]  # the set has hard labels
         assert v["ars"] == ars(v["ior"], v["syn_plain"] - v["random_plain"])
     assert trained == 2 * [
         (6, "flip_crop", 4, 1),
@@ -91,14 +92,14 @@ def test_the_scores_are_of_their_parts(blobs, syn, make_ctx, trained):
     ]
 
 
-def test_a_set_of_soft_labels_is_trained_on_its_classes_too(blobs, syn, make_ctx, trained):
+def test_soft_labels(blobs, syn, make_ctx, trained):
     soft = ImageSet(**{**vars(syn), "labels": F.one_hot(syn.labels, 3) * 0.7 + 0.1, "source": None})
     (scores, _) = scores_by_network(DDRanking(**KNOBS), soft, blobs, make_ctx())
     assert [ndim for *_, ndim in trained[:5]] == [2, 2, 1, 1, 1]
     assert {"syn", "syn_hard"} <= {s.metric for s in scores}
 
 
-def test_the_whole_training_set_is_trained_on_once(blobs, syn, make_ctx, monkeypatch):
+def test_reference_is_cached(blobs, syn, make_ctx, monkeypatch):
     seen, plain = [], trained_network.train
     monkeypatch.setattr(trained_network, "train", lambda *a, **k: seen.append(a[2:4]) or plain(*a, **k))
     whole = scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx())
@@ -106,40 +107,40 @@ def test_the_whole_training_set_is_trained_on_once(blobs, syn, make_ctx, monkeyp
     assert {(r.epochs, r.milestones, r.augment) for _, r in seen} == {(2, (1,), "flip_crop")}
     assert scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx()) == whole and len(seen) == 2
     scores_by_network(DDRanking(**KNOBS | {"real_epochs": 3}), syn, blobs, make_ctx(finished=[1]))
-    assert len(seen) == 3, "another recipe is another reference"
+    assert len(seen) == 3  # another recipe requires another reference
 
 
-def test_a_recipe_of_another_length(recipe):
+def test_with_epochs(recipe):
     long = recipe(epochs=300, milestones=(100, 200), schedule="milestones")
-    assert of_length(long, 30).milestones == (10, 20)
-    assert of_length(long, 1).milestones == (1,) and of_length(long, 1).epochs == 1
+    assert with_epochs(long, 30).milestones == (10, 20)
+    assert with_epochs(long, 1).milestones == (1,) and with_epochs(long, 1).epochs == 1
     warm = recipe(epochs=100, milestones=(), schedule="cosine", warmup=10)
-    assert (of_length(warm, 10).warmup, of_length(warm, 1).warmup) == (1, 0)
+    assert (with_epochs(warm, 10).warmup, with_epochs(warm, 1).warmup) == (1, 0)
     stepped = recipe(epochs=1, milestones=(), schedule="cosine", steps=500)
-    assert of_length(stepped, 3).steps is None and of_length(stepped, 3).epochs == 3
+    assert with_epochs(stepped, 3).steps is None and with_epochs(stepped, 3).epochs == 3
 
 
 @pytest.mark.parametrize("change", [{"real_epochs": 0}, {"lrs_weight": 1.5}, {"ars_weight": -0.1}])
-def test_what_is_out_of_range_is_named(change):
-    with pytest.raises(ValueError, match=f"evaluator.{next(iter(change))}="):
+def test_invalid_arguments_raise(change):
+    with pytest.raises(ValueError, match=f"evaluator.{next(iter(change))} must be"):
         DDRanking(**KNOBS | change)
 
 
-def test_protocols_that_select_are_refused(protocol, recipe):
-    """The reference on real data is of the last step."""
+def test_protocols_with_selection_are_not_supported(protocol, recipe):
+    """The reference on real data is measured at the last step."""
     for name in ("best_on_test", "best_on_val"):
         reason = DDRanking(**KNOBS).check_protocol(protocol(recipe=recipe(), selection=name, eval_every=1))
-        assert reason is not None and "HLR compares last steps" in reason
+        assert reason is not None and "requires selection=last" in reason
 
 
-def test_a_reference_that_diverged_is_no_chance_level(blobs, syn, make_ctx, monkeypatch):
+def test_diverged_reference_raises(blobs, syn, make_ctx, monkeypatch):
     plain = trained_network.train
 
-    def ruined(net, *a, **k):
+    def diverging(net, *a, **k):
         out = plain(net, *a, **k)
         next(out.parameters()).data.fill_(torch.nan)
         return out
 
-    monkeypatch.setattr(trained_network, "train", ruined)
+    monkeypatch.setattr(trained_network, "train", diverging)
     with pytest.raises(Diverged, match="reference on the whole training set is not finite"):
         scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx())

@@ -1,4 +1,4 @@
-"""Architecture search: the space, the correlations, what each search trains on, and that a killed one goes on."""
+"""Tests of architecture search: space, rank correlations, training data of each search, and resuming."""
 
 from dataclasses import replace
 
@@ -13,7 +13,6 @@ from dd_bench.evaluators._rank_agreement import agreement, intervals
 from dd_bench.evaluators._references import Reference
 from dd_bench.evaluators.nas import NAS
 from dd_bench.runtime.cache import Cache
-from dd_bench.runtime.runtime import Runtime
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.teachers import trained_network
 from dd_bench.training import loop
@@ -38,12 +37,12 @@ def held_out(real_set):
 
 @pytest.fixture
 def make_ctx(convnet, held_out, runtime, protocol, recipe, tmp_path):
-    def make(seed=0, finished=(), how: Runtime = runtime):
+    def make(seed=0, finished=(), **runtime_changes):
         short = protocol(recipe=recipe(epochs=2, milestones=(1,)))
         cache = Cache(tmp_path / "cache")
         return EvaluationContext(
             seed=seed,
-            runtime=how,
+            runtime=replace(runtime, **runtime_changes),
             architecture=convnet(held_out),
             cache=cache,
             protocol=short,
@@ -63,9 +62,9 @@ def syn(held_out):
 def trained(monkeypatch):
     seen, plain = [], trained_network.train
 
-    def spy(net, fetch, n, recipe, **how):
+    def spy(net, fetch, n, recipe, **runtime_):
         seen.append((n, recipe.steps, recipe.epochs, recipe.milestones))
-        return plain(net, fetch, n, recipe, **how)
+        return plain(net, fetch, n, recipe, **runtime_)
 
     monkeypatch.setattr(trained_network, "train", spy)
     return seen
@@ -76,10 +75,10 @@ def make(space=SMALL, **changes):
 
 
 class TestSpace:
-    def test_it_is_the_papers(self):
+    def test_full_space_has_720_networks(self):
         assert len(make(FULL, sample=None).chosen()) == 720
 
-    def test_a_sample_is_balanced_and_the_same_every_time(self):
+    def test_sample_is_balanced_and_deterministic(self):
         chosen = make(FULL, sample=72).chosen()
         assert chosen == make(FULL, sample=72).chosen()
         assert len({tuple(c.values()) for c in chosen}) == 72
@@ -87,31 +86,31 @@ class TestSpace:
             counts = [sum(c[knob] == v for c in chosen) for v in values]
             assert max(counts) - min(counts) <= 1, knob
 
-    def test_nearly_all_of_it_can_be_no_balanced_sample(self):
+    def test_sample_of_nearly_the_whole_space(self):
         chosen = make(SMALL, sample=3, top=1.0).chosen()
         assert len({tuple(c.values()) for c in chosen}) == 3
 
 
 class TestAgreement:
-    def test_the_same_order_and_the_opposite(self):
+    def test_same_and_opposite_order(self):
         reference = np.array([0.1, 0.5, 0.9, 0.7])
         same, opposite = agreement(reference**2, reference, 0.75), agreement(-reference, reference, 0.75)
         for name in ("spearman", "kendall", "spearman_top", "kendall_top"):
             assert same[name] == pytest.approx(1) and opposite[name] == pytest.approx(-1)
         assert same["performance"] == 0.9 and opposite["performance"] == 0.1
 
-    def test_the_top_is_the_references(self):
-        """The worst network is ranked first, and is not among the three best."""
+    def test_top_is_chosen_by_the_reference(self):
+        """The network that is ranked first has the worst reference and is not in the top."""
         found = agreement(np.array([0.99, 0.2, 0.4, 0.3]), np.array([0.1, 0.5, 0.9, 0.7]), 0.75)
         assert found["spearman_top"] == pytest.approx(1) and found["spearman"] == pytest.approx(-0.2)
         assert found["performance"] == 0.1
 
-    def test_what_ranks_nothing_has_no_correlation(self):
+    def test_constant_accuracies_have_no_correlation(self):
         assert agreement(np.full(4, 0.1), np.array([0.1, 0.5, 0.9, 0.7]), 0.75)["spearman"] == 0
 
-    @pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")  # a resample that ranks nothing
-    def test_correlations_are_scipys_on_the_same_resamples(self, monkeypatch):
-        """With ties, and the ends of the intervals from each resample alone."""
+    @pytest.mark.filterwarnings("ignore::scipy.stats.ConstantInputWarning")  # resamples with equal accuracies
+    def test_intervals_agree_with_scipy(self, monkeypatch):
+        """The accuracies have ties."""
         monkeypatch.setattr(_rank_agreement, "DRAWS", 40)
         draws, n = np.random.default_rng(0), 12
         reference, a, b = draws.integers(6, size=(3, n)) / 6
@@ -134,8 +133,8 @@ class TestAgreement:
                 np.quantile(column, (0.025, 0.975)), abs=1e-12
             )
 
-    def test_the_interval_covers(self):
-        """Of twenty samples of 60 networks with a known correlation, nearly all intervals hold it."""
+    def test_coverage_of_the_intervals(self):
+        """Nearly all intervals of twenty samples of 60 networks contain the true correlation."""
         hits = differences = 0
         truth = 6 / np.pi * np.arcsin(0.7 / 2)  # Spearman's of a normal pair with correlation 0.7
         for seed in range(20):
@@ -147,11 +146,11 @@ class TestAgreement:
         assert hits >= 17 and differences >= 17
 
 
-def test_proxies_see_the_set_and_the_reference_the_whole_training_set(held_out, syn, make_ctx, trained):
+def test_training_data_and_recipes(held_out, syn, make_ctx, trained):
     found = scores_by_network(make(), syn, held_out, make_ctx())
     n = len(held_out.train)
     whole, per_repeat = [(n, None, 3, (2,))] * 4, [(6, None, 2, (1,))] * 8 + [(n, 2, 1, ())] * 4
-    assert trained == whole + 2 * per_repeat, "as many steps: two epochs of one batch"
+    assert trained == whole + 2 * per_repeat  # two epochs of one batch are two steps
     for repeat, scores in enumerate(found):
         v = {s.metric: s.value for s in scores}
         assert {s.network for s in scores} == {repeat}
@@ -166,13 +165,12 @@ def test_proxies_see_the_set_and_the_reference_the_whole_training_set(held_out, 
         assert v["spearman_low"] <= v["spearman_high"]
 
 
-def test_a_killed_search_goes_on_where_it_was(held_out, syn, make_ctx, trained, monkeypatch):
+def test_search_resumes(held_out, syn, make_ctx, trained, monkeypatch):
     whole = scores_by_network(make(), syn, held_out, make_ctx())
     count = len(trained)
     assert scores_by_network(make(), syn, held_out, make_ctx()) == whole and len(trained) == count
-    assert scores_by_network(make(), syn, held_out, make_ctx(finished=[0])) == whole[1:], (
-        "the mean over both repeats too"
-    )
+    # the mean over both repeats is also the same
+    assert scores_by_network(make(), syn, held_out, make_ctx(finished=[0])) == whole[1:]
     assert (
         scores_by_network(make(), syn, held_out, make_ctx(finished=[1])) == whole[:1]
         and len(trained) == count
@@ -180,9 +178,9 @@ def test_a_killed_search_goes_on_where_it_was(held_out, syn, make_ctx, trained, 
 
 
 @pytest.mark.slow
-def test_processes_give_the_same_search(held_out, syn, make_ctx, runtime, tmp_path):
+def test_several_processes(held_out, syn, make_ctx, runtime, tmp_path):
     alone = scores_by_network(make(num_repeats=1), syn, held_out, make_ctx())
-    other = make_ctx(how=replace(runtime, workers=2))
+    other = make_ctx(workers=2)
     other.cache = Cache(tmp_path / "other")
     (scores,) = scores_by_network(make(num_repeats=1), syn, held_out, other)
     assert [s.metric for s in scores] == [s.metric for s in alone[0]]
@@ -192,49 +190,49 @@ def test_processes_give_the_same_search(held_out, syn, make_ctx, runtime, tmp_pa
     )
 
 
-def test_the_reference_is_accuracy_on_held_out_and_test_images(held_out, convnet, runtime, recipe, tmp_path):
-    found = Reference(held_out, recipe(epochs=2), runtime, tmp_path).of(convnet(held_out), 3)
+def test_reference(held_out, convnet, runtime, recipe, tmp_path):
+    found = Reference(held_out, recipe(epochs=2), runtime, tmp_path).measure(convnet(held_out), 3)
     assert set(found) == {"test", "val", "finite", "seconds"} and found["finite"] == 1
     assert 0 <= found["test"] <= 1 and 0 <= found["val"] <= 1
-    with pytest.raises(ValueError, match="cached by their identity"):
-        Reference(held_out, recipe(), runtime, tmp_path, identity="x").of(convnet(held_out), 3)
+    with pytest.raises(ValueError, match="requires both images and identity"):
+        Reference(held_out, recipe(), runtime, tmp_path, identity="x").measure(convnet(held_out), 3)
 
 
-def test_what_cannot_be_is_said(blobs, held_out, convnet, syn, protocol, recipe):
+def test_error_messages(blobs, held_out, convnet, syn, protocol, recipe):
     assert "Use dataset.val_fraction=0.1" in make().check_dataset(blobs, convnet(blobs))
     deep = make(SMALL | {"depth": [1, 9]}).check_dataset(held_out, convnet(held_out))
     assert deep is not None and "'depth': 9" in deep and "smaller evaluator.space" in deep
-    for change, told in (
-        ({"num_repeats": 0}, "num_repeats=0"),
-        ({"sample": 5}, "sample=5: wanted 3 to 4"),
-        ({"top": 0.5}, "top=0.5 of 4 networks"),
+    for change, message in (
+        ({"num_repeats": 0}, "evaluator.num_repeats must be >= 1, got 0"),
+        ({"sample": 5}, "evaluator.sample must be in 3..4, .* got 5"),
+        ({"top": 0.5}, "evaluator.top .* at least 3 of 4 networks, got 0.5. Example: evaluator.top=0.75"),
     ):
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             make(**change)
     rule = protocol(recipe=recipe(), selection="best_on_test", eval_every=1)
     assert "Use protocol=nas-200" in make().check_protocol(rule)
 
 
-def test_a_reference_that_was_killed_goes_on_from_its_last_epoch(
+def test_killed_reference_resumes_from_its_last_epoch(
     held_out, convnet, runtime, recipe, tmp_path, monkeypatch
 ):
-    """Killed in its third epoch, it trains the rest alone, and ends as it would have."""
-    whole = Reference(held_out, recipe(epochs=4, milestones=(2,)), runtime, tmp_path / "whole").of(
+    """After a kill in the third epoch, only the remaining epochs are trained, with the same result."""
+    whole = Reference(held_out, recipe(epochs=4, milestones=(2,)), runtime, tmp_path / "whole").measure(
         convnet(held_out), 3
     )
     reference = Reference(held_out, recipe(epochs=4, milestones=(2,)), runtime, tmp_path / "killed")
     plain, saved = loop.save, []
 
-    def dying(path, step, *rest):
+    def save_and_raise(path, step, *rest):
         plain(path, step, *rest)
         saved.append(step)
         if saved == [1, 2]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "save", dying)
+    monkeypatch.setattr(loop, "save", save_and_raise)
     with pytest.raises(KeyboardInterrupt):
-        reference.of(convnet(held_out), 3)
-    assert not reference.known(convnet(held_out), 3)
-    found = reference.of(convnet(held_out), 3)
-    assert saved == [1, 2, 3, 4] and reference.known(convnet(held_out), 3)
+        reference.measure(convnet(held_out), 3)
+    assert not reference.is_cached(convnet(held_out), 3)
+    found = reference.measure(convnet(held_out), 3)
+    assert saved == [1, 2, 3, 4] and reference.is_cached(convnet(held_out), 3)
     assert {k: found[k] for k in ("test", "val")} == {k: whole[k] for k in ("test", "val")}

@@ -1,4 +1,4 @@
-"""Membership inference: it finds what is there, is blind where there is nothing, and computes confidence as it says."""
+"""Tests of membership inference: memorised images are found, others are not, and the confidence is the log odds."""
 
 import pytest
 import torch
@@ -7,7 +7,7 @@ from torch import nn
 
 from dd_bench.api import EvaluationContext
 from dd_bench.evaluators import privacy
-from dd_bench.evaluators.privacy import Privacy, _surprise, _usual, confidence
+from dd_bench.evaluators.privacy import Privacy, _scores, _shadow_statistics, confidence
 from dd_bench.runtime.cache import Cache
 from dd_bench.synthetic.images import ImageSet
 
@@ -18,7 +18,7 @@ KNOBS = {"num_networks": 2, "candidates": 30, "references": 4}
 
 @pytest.fixture
 def noisy(real_set):
-    """Classes that can only be learned by heart."""
+    """Noisy classes that can only be memorised."""
     return real_set(noise=400.0)
 
 
@@ -43,29 +43,29 @@ def syn(noisy):
     return ImageSet.coreset(noisy, noisy.train.draw(5, torch.Generator().manual_seed(0)).flatten())
 
 
-def test_images_that_were_learned_by_heart_are_found_and_others_are_not(noisy, syn, make_ctx):
-    """Twelve of a hundred candidates are in the set, so that all of them are told apart little."""
+def test_memorised_images_are_found(noisy, syn, make_ctx):
+    """Only some of the candidates are in the set, so `auc` is near 0.5 while `auc_kept` is high."""
     for scores in scores_by_network(Privacy(**KNOBS), syn, noisy, make_ctx()):
         v = {s.metric: s.value for s in scores}
         assert v["auc_kept"] > 0.9
         assert 0.3 < v["auc"] < 0.8 and 0.3 < v["chance"] < 0.7 and 0 <= v["tpr"] <= 1
 
 
-def test_a_set_that_is_no_selection_names_no_kept_images(noisy, syn, make_ctx):
-    made = ImageSet(**{**vars(syn), "source": None})
-    (scores, _) = scores_by_network(Privacy(**KNOBS), made, noisy, make_ctx(epochs=2))
+def test_no_auc_kept_without_source(noisy, syn, make_ctx):
+    without_source = ImageSet(**{**vars(syn), "source": None})
+    (scores, _) = scores_by_network(Privacy(**KNOBS), without_source, noisy, make_ctx(epochs=2))
     assert {s.metric for s in scores} == {"hidden", "auc", "tpr", "chance"}
 
 
-def test_chance_is_chance(noisy, syn, make_ctx):
-    """On average over many deals, whatever the network has learned."""
+def test_chance_is_one_half_on_average(noisy, syn, make_ctx):
+    """The average is over the random permutations of many networks."""
     found = scores_by_network(Privacy(**KNOBS | {"num_networks": 12}), syn, noisy, make_ctx(epochs=2))
     values = [s.value for scores in found for s in scores if s.metric == "chance"]
     assert len(values) == 12 and abs(sum(values) / 12 - 0.5) < 0.07
 
 
-def test_a_network_that_is_less_sure_of_everything_betrays_nothing(monkeypatch):
-    """Members and others alike; spreads of their own for each group would turn the offset into a difference."""
+def test_constant_offset_of_the_confidence_reveals_nothing(monkeypatch):
+    """The offset is the same for members and non-members; separate standard deviations would make them differ."""
     areas = []
     for seed in range(40):
         g = torch.Generator().manual_seed(seed)
@@ -74,22 +74,22 @@ def test_a_network_that_is_less_sure_of_everything_betrays_nothing(monkeypatch):
         monkeypatch.setattr(
             privacy, "confidence", lambda net, split, index, v=own + common: v[net, index].double()
         )
-        usual = _usual(list(range(8)), groups)
+        statistics = _shadow_statistics(list(range(8)), groups)
         own[8] -= 5  # the attacked network
         monkeypatch.setattr(
             privacy, "confidence", lambda net, split, index, v=own + common: v[net, index].double()
         )
-        scores = torch.cat([_surprise(8, *groups[name], *usual[name]) for name in groups])
+        scores = torch.cat([_scores(8, *groups[name], *statistics[name]) for name in groups])
         areas.append(roc_auc_score([1] * 300 + [0] * 300, scores))
     assert abs(sum(areas) / 40 - 0.5) < 0.02 and torch.tensor(areas).std() < 0.045
 
 
-def test_kept_images_of_another_split_are_not_looked_for(noisy, syn, make_ctx):
-    moved = ImageSet(**{**vars(syn), "source": tuple((i + 1) % len(noisy.train) for i in syn.source)})
+def test_no_auc_kept_for_another_split(noisy, syn, make_ctx):
+    shifted = ImageSet(**{**vars(syn), "source": tuple((i + 1) % len(noisy.train) for i in syn.source)})
     ctx = make_ctx(epochs=2)
-    (scores, _) = scores_by_network(Privacy(**KNOBS), moved, noisy, ctx)
+    (scores, _) = scores_by_network(Privacy(**KNOBS), shifted, noisy, ctx)
     assert "auc_kept" not in {s.metric for s in scores} and any(
-        "another split" in note for note in notes_of(Privacy(**KNOBS), moved, noisy, ctx)
+        "another split" in note for note in notes_of(Privacy(**KNOBS), shifted, noisy, ctx)
     )
 
 
@@ -99,7 +99,7 @@ def test_confidence_is_the_log_odds(noisy):
     torch.testing.assert_close(confidence(net, noisy.train, index), (p / (1 - p)).log(), rtol=1e-5, atol=1e-5)
 
 
-def test_it_does_not_overflow(noisy):
+def test_confidence_does_not_overflow(noisy):
     class Sure(nn.Module):
         def forward(self, x):
             return torch.tensor([[1e4, 0.0, -1e4]]).expand(len(x), 3)
@@ -107,10 +107,10 @@ def test_it_does_not_overflow(noisy):
     assert torch.isfinite(confidence(Sure(), noisy.train, torch.arange(9))).all()
 
 
-def test_what_cannot_be_is_said(noisy, syn, protocol, recipe):
+def test_error_messages(noisy, syn, protocol, recipe):
     reason = Privacy(**KNOBS | {"candidates": 1000}).check_dataset(noisy, None)
-    assert "has 30 for each side" in reason
-    with pytest.raises(ValueError, match="wanted at least two"):
+    assert "evaluator.candidates must be <= 30" in reason
+    with pytest.raises(ValueError, match=r"evaluator.references must be >= 2, got 1"):
         Privacy(**KNOBS | {"references": 1})
     rule = protocol(recipe=recipe(), selection="best_on_test", eval_every=1)
-    assert "selects on test data" in Privacy(**KNOBS).check_protocol(rule)
+    assert "selection on test data" in Privacy(**KNOBS).check_protocol(rule)

@@ -1,4 +1,4 @@
-"""The examples of docs/contributing run as they are printed, in a package of their own."""
+"""Tests that the examples of docs/contributing run as printed, in their own package."""
 
 import ast
 import re
@@ -12,7 +12,7 @@ def block(page, language):
     return found
 
 
-def test_the_method_imports_the_api_alone():
+def test_method_imports_the_api_only():
     imports = [n for n in ast.walk(ast.parse(block("method.md", "python"))) if isinstance(n, ast.ImportFrom)]
     assert [n.module for n in imports] == ["dd_bench.api"]
 
@@ -34,6 +34,6 @@ def test_method_and_evaluator_run_from_another_package(dd_bench, small, tmp_path
     assert done.code == 0, done.text
     (card,) = tmp_path.rglob("card.json")
     assert '"_choice_": "mine"' in card.read_text() and '"_source_"' in card.read_text()
-    assert "my_package" not in card.read_text(), "its path is no part of what it is"
+    assert "my_package" not in card.read_text()  # the import path is not part of a method's identity
     (record,) = tmp_path.rglob("records/*.json")
     assert '"main_metric": "worst_class"' in record.read_text()

@@ -1,4 +1,4 @@
-"""A disk that is full, for real: the kernel check_protocol the bytes. What was there stays, and the message says so."""
+"""Tests of writing to a full disk: the operating system rejects the write, and existing files stay unchanged."""
 
 import pytest
 
@@ -7,7 +7,7 @@ import resource
 def full(): resource.setrlimit(resource.RLIMIT_FSIZE, (4096, resource.RLIM_INFINITY))
 def free(): resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
 """
-# Python ignores SIGXFSZ, so a file above the limit is an OSError (EFBIG), as a full disk is (ENOSPC).
+# Python ignores SIGXFSZ, so a file above the limit raises OSError (EFBIG), like a full disk (ENOSPC).
 
 CHECKPOINT = """
 import torch
@@ -50,48 +50,48 @@ except OSError as error: print(error)
 free()
 storage.load(folder / "old")
 """
-JOURNAL = """
+SCORE_LOG = """
 from dd_bench.pipeline.score_log import ScoreLog
 from dd_bench.records.record import Score
 path = folder / "scores.jsonl"
 scores = [Score(metric=letter * 150, value=0.5, set=0, network=0, seed=0) for letter in "abcde"]
-journal = ScoreLog(path)
+score_log = ScoreLog(path)
 full()
 try:
-    for network in range(9): journal.add([s.model_copy(update={"network": network}) for s in scores], 1.0)
+    for network in range(9): score_log.add([s.model_copy(update={"network": network}) for s in scores], 1.0)
 except OSError as error: print(error)
 free()
-networks, rest = divmod(len(journal.scores), len(scores))
+networks, rest = divmod(len(score_log.scores), len(scores))
 assert ScoreLog(path).finished(0) == set(range(networks)) != set() and rest == 0
 assert len(path.read_text().splitlines()) == networks
 """
 
 
 @pytest.mark.parametrize(
-    ("code", "left"),
+    ("code", "expected_files"),
     [
         (CHECKPOINT, ["c.safetensors"]),
         (RECORD, ["r.json"]),
         (ARTIFACT, ["old"]),
-        (JOURNAL, ["scores.jsonl"]),
+        (SCORE_LOG, ["scores.jsonl"]),
     ],
-    ids=["checkpoint", "record", "artifact", "journal"],
+    ids=["checkpoint", "record", "artifact", "score_log"],
 )
-def test_what_was_there_is_untouched(fork, tmp_path, code, left):
+def test_failed_write_leaves_existing_files_unchanged(fork, tmp_path, code, expected_files):
     folder = tmp_path / "full"
     folder.mkdir()
     status = fork(PRELUDE + code, folder=folder).wait(120)
     printed = (tmp_path / "printed.txt").read_text()
     assert status == 0, printed
     assert "File too large" in printed
-    if code is not JOURNAL:  # which appends, and drops a cut line when it is read again
+    if code is not SCORE_LOG:  # the score log appends, and ignores an incomplete last line
         assert "any existing file is unchanged" in printed and str(folder) in printed
-    assert [p.name for p in folder.iterdir()] == left, "no stray file"
+    assert [p.name for p in folder.iterdir()] == expected_files
 
 
 @pytest.mark.parametrize("call", ["fsync", "write"])
-def test_a_run_on_a_full_disk_says_so_and_goes_on_later(dd_bench, small, tmp_path, monkeypatch, call):
-    """The checkpoint cannot be written: the run ends with a message, and a later one finishes."""
+def test_run_on_a_full_disk_can_be_resumed(dd_bench, small, tmp_path, monkeypatch, call):
+    """The checkpoint cannot be written, so the run ends with an error message; a later run finishes."""
 
     def no_space(*_, **__):
         raise OSError(28, "No space left on device")

@@ -1,6 +1,6 @@
-"""What runs differently on a GPU: the batched networks, bf16, compilation, and resume on the device.
+"""Tests of code that differs on a GPU: batched networks, bf16, compilation, recovery and views.
 
-pytest -m gpu tests/test_gpu.py
+Run them with `pytest -m gpu tests/integration/test_gpu.py`.
 """
 
 import pytest
@@ -15,7 +15,7 @@ from dd_bench.training.views import ViewRecipe, Views
 
 pytestmark = [
     pytest.mark.gpu,
-    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device here"),
+    pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device"),
 ]
 AUTO = {
     "device": "cuda", "precision": "fp32", "compile": "never", "compile_after": 0, "workers": "auto",
@@ -64,7 +64,7 @@ def test_batched_networks_equal_the_loop(blobs, convnet, recipe):
 @pytest.mark.parametrize(
     "knobs", [{"precision": "bf16"}, {"compile": "always"}, {"precision": "bf16", "compile": "always"}]
 )
-def test_the_fast_ways_learn(blobs, convnet, recipe, knobs):
+def test_reduced_precision_and_compilation(blobs, convnet, recipe, knobs):
     runtime = on_gpu(**knobs)
     x, y = data(runtime)
     net = convnet(blobs).fresh(0, runtime.device)
@@ -74,19 +74,19 @@ def test_the_fast_ways_learn(blobs, convnet, recipe, knobs):
     assert (net(x).argmax(1) == y).float().mean() > 0.9
 
 
-def test_an_examination_scores_several_networks_at_once(real_set, convnet, protocol):
+def test_fresh_networks_are_scored_together(real_set, convnet, protocol):
     runtime, real = on_gpu(), real_set()
     x, y = (t.to(runtime.device) for t in next(real.train.batches(60)))
     for split in (real.train, real.test):
         split._pixels, split.labels = split._pixels.to(runtime.device), split.labels.to(runtime.device)
         split.__dict__.pop("_inputs", None)
-    examination = FreshNetworks(convnet(real), protocol(), x, y, real.test, None, False, runtime)
-    scores = dict(examination.scores({0: 10, 1: 11, 2: 12}, total=3))
+    fresh = FreshNetworks(convnet(real), protocol(), x, y, real.test, None, False, runtime)
+    scores = dict(fresh.scores({0: 10, 1: 11, 2: 12}, total=3))
     assert sorted(scores) == [0, 1, 2]
     assert all(0 <= v <= 1 for v in scores.values())
 
 
-TAUGHT = [
+OVERRIDES = [
     "runtime.device=cuda",
     "runtime.compile=never",
     "ipc=2",
@@ -105,13 +105,13 @@ TAUGHT = [
     ids=["cda", "infer", "rded"],
 )
 @pytest.mark.parametrize("protocol", ["sre2l-kd-400", "sre2l-kd-400-replay", "infer-400"])
-def test_recovery_and_soft_labels_run_on_the_device(dd_bench, method, protocol):
-    done = dd_bench("run", *method, f"protocol={protocol}", "evaluator=controls", *TAUGHT)
+def test_recovery_and_soft_labels_on_gpu(dd_bench, method, protocol):
+    done = dd_bench("run", *method, f"protocol={protocol}", "evaluator=controls", *OVERRIDES)
     assert done.code == 0, done.text
 
 
-def test_views_are_the_same_on_every_device():
-    """So that labels made on one machine are those of another."""
+def test_views_do_not_depend_on_the_device():
+    """Labels computed on one machine are then valid on another."""
     x = torch.rand(12, 3, 16, 16)
     recipe = ViewRecipe(patches=2, pad=2, scale=(0.3, 1.0), flip=True, mix="cutmix", alpha=1.0)
     views = Views(recipe, 12, seed=0, batch_size=5, flip_allowed=True)
@@ -122,11 +122,11 @@ def test_views_are_the_same_on_every_device():
         assert torch.equal(here.mixture.partner, there.mixture.partner.cpu())
 
 
-def test_views_do_not_wait_for_the_device():
+def test_views_do_not_synchronise():
     x = torch.rand(12, 3, 16, 16, device="cuda")
     recipe = ViewRecipe(patches=2, pad=2, scale=(0.3, 1.0), flip=True, mix="cutmix", alpha=1.0)
     views = Views(recipe, 12, seed=0, batch_size=5, flip_allowed=True)
-    list(views.epoch(x, 0))  # what is allocated once
+    list(views.epoch(x, 0))  # warm-up with one-time allocations
     torch.cuda.set_sync_debug_mode("error")
     try:
         for view in views.epoch(x, 1):

@@ -1,4 +1,4 @@
-"""kill -9, for real: a run that goes on ends with the bytes of one that was never interrupted."""
+"""Tests that a run killed with SIGKILL resumes and ends with the same bytes as an uninterrupted one."""
 
 import hashlib
 import json
@@ -25,7 +25,7 @@ DM = [
     "checkpoint_seconds=0",
     "log_every=1",
 ]
-# A network takes longer than a look of a busy machine.
+# Training a network takes longer than the polling interval on a busy machine.
 LONG = ["protocol.recipe.epochs=150", "evaluator.num_networks=8"]
 
 EXPERTS = [
@@ -73,11 +73,13 @@ GRAPHS = [
 
 
 def wait_until(process, happened: Callable[[], object]) -> None:
-    """Polls until it happened; the process must still be at work."""
+    """Poll until `happened()` is true; the process must still be running."""
     deadline = time.monotonic() + 120
     while not happened():
-        assert process.poll() is None, f"it ended with {process.returncode} before anything could be killed"
-        assert time.monotonic() < deadline, "nothing happened"
+        assert process.poll() is None, (
+            f"the process ended with {process.returncode} before it could be killed"
+        )
+        assert time.monotonic() < deadline, "timeout"
         time.sleep(0.005)
 
 
@@ -87,29 +89,29 @@ def kill(process) -> None:
     assert process.returncode == -9
 
 
-DYING = """
+KILLING = """
 import os, pkgutil, signal
 calls, owner = 0, pkgutil.resolve_name(function.rpartition(".")[0])
-plain = getattr(owner, function.rpartition(".")[2])
-def dying(first, *rest, **named):
+original = getattr(owner, function.rpartition(".")[2])
+def killing(first, *rest, **named):
     global calls
     calls += not pattern or pattern in os.readlink(f"/proc/self/fd/{first}")
     if calls == number:
         os.kill(os.getpid(), signal.SIGKILL)
-    return plain(first, *rest, **named)
-setattr(owner, function.rpartition(".")[2], dying)
+    return original(first, *rest, **named)
+setattr(owner, function.rpartition(".")[2], killing)
 """
 
 
 def killed_at(start, function: str, number: int, pattern: str, *arguments: str) -> None:
-    """Runs a command that is killed in its so-manieth call of a function, of a file whose name holds the pattern."""
-    first = f"function, number, pattern = {function!r}, {number}, {pattern!r}\n{DYING}"
+    """Run a command that kills itself in call `number` of a function on files whose name contains the pattern."""
+    first = f"function, number, pattern = {function!r}, {number}, {pattern!r}\n{KILLING}"
     process = start(*arguments, first=first)
-    assert process.wait(timeout=120) == -9, "it ended before it could be killed"
+    assert process.wait(timeout=120) == -9, "the process ended before it could be killed"
 
 
 def kill_while_distilling(process, runs: Path) -> None:
-    """In the middle of a step: checkpoints are written after each, and the process is always within one."""
+    """Kill the process after a few steps, whose checkpoints are written after each step."""
     wait_until(
         process, lambda: any(len(p.read_text().splitlines()) > 5 for p in runs.glob("work/*/log.jsonl"))
     )
@@ -130,52 +132,56 @@ def only(folder: Path, pattern: str) -> Path:
 
 
 @pytest.mark.parametrize("at_random", [False, pytest.param(True, marks=pytest.mark.slow)])
-def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path, monkeypatch, at_random):
-    """In the middle of writing a checkpoint and of training a network, or whenever the kill arrives."""
+def test_kill_while_distilling_and_while_evaluating(start, dd_bench, tmp_path, monkeypatch, at_random):
+    """Kill while a checkpoint is written and while a network is trained, or at a random moment."""
     runs = tmp_path / "runs"
     iterations, networks, epochs = (250, 8, 150) if at_random else (12, 3, 5)
     sizes = (f"protocol.recipe.epochs={epochs}", f"evaluator.num_networks={networks}")
-    how = ["run", *DM, f"method.iterations={iterations}", *sizes]
+    command = ["run", *DM, f"method.iterations={iterations}", *sizes]
 
     if at_random:
-        kill_while_distilling(start(*how), runs)
+        kill_while_distilling(start(*command), runs)
     else:
-        killed_at(start, "os.fsync", 7, "distill.checkpoint", *how)
-    assert not list(runs.glob("sets/[!.]*")) and not list(runs.glob("records/*")), (
-        "killed too late to tell anything"
-    )
+        killed_at(start, "os.fsync", 7, "distill.checkpoint", *command)
+    assert not list(runs.glob("sets/[!.]*")) and not list(runs.glob("records/*")), "killed too late"
     checkpoint = only(runs, "work/*/distill.checkpoint.safetensors")
     steps = len((checkpoint.parent / "log.jsonl").read_text().splitlines())
     assert 0 < steps < iterations
 
     if at_random:
-        process = start(*how)
+        process = start(*command)
         wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
         kill(process)
     else:  # in the third step of the second network
         killed_at(
-            start, "torch.optim.SGD.step", iterations - saved_progress(checkpoint)[0] + epochs + 3, "", *how
+            start,
+            "torch.optim.SGD.step",
+            iterations - saved_progress(checkpoint)[0] + epochs + 3,
+            "",
+            *command,
         )
     assert not list(runs.glob("records/*"))
-    folder, journal = only(runs, "sets/[!.]*"), only(runs, "work/*/scores.jsonl")
-    finished = ScoreLog(journal).finished(0)
+    folder, score_log = only(runs, "sets/[!.]*"), only(runs, "work/*/scores.jsonl")
+    finished = ScoreLog(score_log).finished(0)
     assert 0 < len(finished) < networks
     assert "distill resumes at step" in (tmp_path / "printed.txt").read_text()
     rows = [json.loads(line)["step"] for line in (checkpoint.parent / "log.jsonl").read_text().splitlines()]
-    assert rows == list(range(iterations)), "each step once, though some were done twice"
+    assert rows == list(range(iterations))  # each step once, although some were repeated
 
     trained = []
-    plain = fresh_networks.train
-    monkeypatch.setattr(fresh_networks, "train", lambda *a, **k: trained.append(k["seed"]) or plain(*a, **k))
-    done = dd_bench(*how)
+    original = fresh_networks.train
+    monkeypatch.setattr(
+        fresh_networks, "train", lambda *a, **k: trained.append(k["seed"]) or original(*a, **k)
+    )
+    done = dd_bench(*command)
     assert done.code == 0, done.text
-    assert len(trained) == networks - len(finished), "finished networks are not trained again"
-    assert not journal.exists() and not checkpoint.exists(), "what they led to is kept"
-    assert not [p for p in runs.rglob(".*") if p.name != ".hydra"], "nor what the kills left of them"
+    assert len(trained) == networks - len(finished)  # finished networks are not trained again
+    assert not score_log.exists() and not checkpoint.exists()  # intermediate files are removed
+    assert not [p for p in runs.rglob(".*") if p.name != ".hydra"]  # also temporary files of killed runs
     record = load_record(only(runs, "records/*.json"))
 
     whole = tmp_path / "whole"
-    assert dd_bench(*how, f"out={whole}").code == 0
+    assert dd_bench(*command, f"out={whole}").code == 0
     assert content(folder) == content(only(whole, "sets/[!.]*"))
     uninterrupted = load_record(only(whole, "records/*.json"))
     assert record.scores == uninterrupted.scores and record.set_digests == uninterrupted.set_digests
@@ -185,11 +191,11 @@ def test_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path,
 
 
 @pytest.mark.slow
-def test_graphs_killed_while_distilling_and_while_evaluating(start, dd_bench, tmp_path):
+def test_kill_while_distilling_and_evaluating_graphs(start, dd_bench, tmp_path):
     runs = tmp_path / "runs"
     process = start("run", *GRAPHS)
     kill_while_distilling(process, runs)
-    assert not list(runs.glob("sets/[!.]*")), "killed too late to tell anything"
+    assert not list(runs.glob("sets/[!.]*")), "killed too late"
     process = start("run", *GRAPHS)
     wait_until(process, lambda: any("\n" in p.read_text() for p in runs.glob("work/*/scores.jsonl")))
     kill(process)
@@ -206,8 +212,8 @@ def test_graphs_killed_while_distilling_and_while_evaluating(start, dd_bench, tm
 
 
 @pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
-def test_killed_while_training_experts(start, dd_bench, tmp_path, workers):
-    """In the middle of an epoch; then in one process, whatever the killed run had."""
+def test_kill_while_training_experts(start, dd_bench, tmp_path, workers):
+    """Kill in the middle of an epoch, and resume in one process whatever the number of workers was."""
     cache = tmp_path / "runs" / "cache"
     epochs = 8 if workers > 1 else 4
     prepare = ["prepare", "method=ftd", *EXPERTS, f"method.window.stop={epochs}"]
@@ -223,17 +229,17 @@ def test_killed_while_training_experts(start, dd_bench, tmp_path, workers):
     else:
         process = start(*prepare, f"runtime.workers={workers}")
         wait_until(process, lambda: done(1) >= 2)
-        workers_of_it = descendants(process.pid)
-        assert len(workers_of_it) >= workers
+        worker_pids = descendants(process.pid)
+        assert len(worker_pids) >= workers
         kill(process)
-        wait_until_dead(workers_of_it)
+        wait_until_dead(worker_pids)
     trained = done(0) + done(1)
-    assert 2 <= done(1) < epochs and (done(0) == epochs or workers == 2), "killed too late to tell anything"
-    assert not list(cache.glob("*/entry.json")), "half a buffer is none"
+    assert 2 <= done(1) < epochs and (done(0) == epochs or workers == 2), "killed too late"
+    assert not list(cache.glob("*/entry.json"))  # an incomplete buffer is not an entry
 
-    again = dd_bench(*prepare)
-    assert again.code == 0, again.text
-    assert f"experts resumes at step {trained} of {2 * epochs}" in again.text
+    resumed = dd_bench(*prepare)
+    assert resumed.code == 0, resumed.text
+    assert f"experts resumes at step {trained} of {2 * epochs}" in resumed.text
     entry = only(cache, "*/entry.json").parent
     assert not list(cache.glob("*.partial")) and not list(entry.glob("*.checkpoint.safetensors"))
 
@@ -242,15 +248,17 @@ def test_killed_while_training_experts(start, dd_bench, tmp_path, workers):
     uninterrupted = only(whole / "cache", "*/entry.json").parent
     assert entry.name == uninterrupted.name
     assert sha256(entry / "experts.safetensors") == sha256(uninterrupted / "experts.safetensors")
-    price, wanted = (json.loads((e / "entry.json").read_text())["seconds"] for e in (entry, uninterrupted))
-    assert price > 0.3 * wanted, "what the killed run did is in the price"
+    seconds, uninterrupted_seconds = (
+        json.loads((e / "entry.json").read_text())["seconds"] for e in (entry, uninterrupted)
+    )
+    assert seconds > 0.3 * uninterrupted_seconds  # the time of the killed run is included
 
 
 @pytest.mark.slow
-def test_killed_while_training_a_teacher(start, dd_bench, tmp_path):
-    """Squeeze: in the middle of an epoch, after an early one was kept and measured."""
+def test_kill_while_training_a_teacher(start, dd_bench, tmp_path):
+    """Kill in the middle of an epoch, after an early epoch was stored and measured."""
     cache = tmp_path / "runs" / "cache"
-    prepare = ["prepare", "method=sre2l", "ipc=1", "runtime=plain", "teachers.convnet_bn.model.width=8"]
+    prepare = ["prepare", "method=sre2l", "ipc=1", "runtime=original", "teachers.convnet_bn.model.width=8"]
     prepare += ["teachers.convnet_bn.recipe.epochs=12", "teachers.convnet_bn.keep=[2,9]"]
 
     def epochs():
@@ -273,11 +281,11 @@ def test_killed_while_training_a_teacher(start, dd_bench, tmp_path):
 
 
 @pytest.mark.slow
-def test_killed_while_matching_trajectories(start, dd_bench, tmp_path):
+def test_kill_while_matching_trajectories(start, dd_bench, tmp_path):
     runs = tmp_path / "runs"
     process = start("distill", *MTT)
     kill_while_distilling(process, runs)
-    assert not list(runs.glob("sets/[!.]*")), "killed too late to tell anything"
+    assert not list(runs.glob("sets/[!.]*")), "killed too late"
     log = only(runs, "work/*/log.jsonl")
     assert 5 < len(log.read_text().splitlines()) < 150
     buffer = only(runs, "cache/*/experts.safetensors")
@@ -296,7 +304,7 @@ def test_killed_while_matching_trajectories(start, dd_bench, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_sweep_that_was_killed_does_only_what_is_missing(start, dd_bench, tmp_path):
+def test_killed_sweep_runs_missing_jobs_only(start, dd_bench, tmp_path):
     records = tmp_path / "runs" / "records"
     sweep = ["-m", "method=random", "seed=0,1,2,3,4,5", *DM[2:], *LONG]
     process = start("run", *sweep)
@@ -315,24 +323,24 @@ def test_a_sweep_that_was_killed_does_only_what_is_missing(start, dd_bench, tmp_
 
 @pytest.mark.slow
 def test_workers_end_with_a_killed_run(start, tmp_path):
-    """Nothing is left that eats memory and cores, and the next run finishes the rest."""
+    """No worker survives its run, and the next run finishes the rest."""
     spread = [*DM, *LONG, "method=random", "runtime.workers=2", "protocol.recipe.epochs=300"]
     spread = [o for o in spread if not o.startswith("method.") and o != "method=dm"]
     process = start("run", *spread)
     wait_until(
         process, lambda: any("\n" in p.read_text() for p in (tmp_path / "runs").glob("work/*/scores.jsonl"))
     )
-    workers_of_it = descendants(process.pid)
-    assert len(workers_of_it) >= 2
+    worker_pids = descendants(process.pid)
+    assert len(worker_pids) >= 2
     kill(process)
-    wait_until_dead(workers_of_it)
-    again = start("run", *spread)
-    assert again.wait(timeout=200) == 0
+    wait_until_dead(worker_pids)
+    resumed = start("run", *spread)
+    assert resumed.wait(timeout=200) == 0
     assert len(load_record(only(tmp_path / "runs", "records/*.json")).scores) == 8
 
 
 def descendants(pid: int) -> list[int]:
-    """Children and theirs: workers are forked from a server."""
+    """All descendants, because workers are forked from a server process."""
     children = [int(c) for p in Path(f"/proc/{pid}/task").glob("*/children") for c in p.read_text().split()]
     return children + [d for child in children for d in descendants(child)]
 
@@ -369,45 +377,45 @@ SRE2L = [
 
 
 @pytest.mark.slow
-def test_two_processes_make_one_set_and_one_is_killed(start, dd_bench, tmp_path):
-    """Each takes shards that the other is not at; what was killed in a piece goes on in it; the bytes are the same."""
+def test_kill_one_of_two_processes_that_share_a_set(start, dd_bench, tmp_path):
+    """Processes build different shards; a killed shard resumes; the bytes equal those of one process."""
     runs = tmp_path / "runs"
-    assert dd_bench("prepare", *SRE2L).code == 0  # the teacher is there before anybody shares anything
+    assert dd_bench("prepare", *SRE2L).code == 0  # train the teacher before the processes start
     one, two = start("distill", *SRE2L), start("distill", *SRE2L)
 
     def logs() -> list[Path]:
         return [p for p in runs.glob("work/*/shards/*/log.jsonl") if len(p.read_text().splitlines()) > 5]
 
-    wait_until(one, lambda: len(logs()) >= 2)  # both are at work
+    wait_until(one, lambda: len(logs()) >= 2)  # both processes build a shard
     kill(one)
     two.wait(timeout=240)
     assert two.returncode == 0, (tmp_path / "printed.txt").read_text()
     shared = content(only(runs, "sets/[!.]*"))
-    assert not list(runs.glob("work/*/shards")), "what they led to is kept"
-    assert "resumes at step" in (tmp_path / "printed.txt").read_text(), "the killed piece was begun anew"
+    assert not list(runs.glob("work/*/shards"))  # shards are removed when the set is complete
+    assert "resumes at step" in (tmp_path / "printed.txt").read_text(), "the killed shard did not resume"
     done = dd_bench("distill", *SRE2L, "out=alone", "cache=runs/cache")
     assert done.code == 0, done.text
     assert content(only(tmp_path / "alone", "sets/[!.]*")) == shared
 
 
-def test_killed_while_labelling(start, dd_bench, tmp_path):
-    """The replayed labels of a set go on after the last whole epoch, and are the same file."""
-    how = [
+def test_kill_while_labelling(start, dd_bench, tmp_path):
+    """The replayed labels of a set resume after the last complete epoch and end with the same file."""
+    command = [
         "method=random",
         "ipc=2",
         "protocol=sre2l-kd-400-replay",
         "protocol.recipe.epochs=12",
         *SRE2L[4:10],
-        "evaluator=accuracy",  # its controls would be labelled too
+        "evaluator=accuracy",  # evaluator=controls would also label the controls
         "evaluator.num_networks=1",
     ]
     runs = tmp_path / "runs"
-    killed_at(start, "os.fsync", 5, "done.json", "run", *how)
+    killed_at(start, "os.fsync", 5, "done.json", "run", *command)
     done = [int(p.read_text()) for p in runs.glob("cache/labels-*.partial/done.json")]
     assert 0 < done[0] < 12
-    again = dd_bench("run", *how)
-    assert again.code == 0, again.text
-    whole = dd_bench("run", *how, "out=alone")
+    resumed = dd_bench("run", *command)
+    assert resumed.code == 0, resumed.text
+    whole = dd_bench("run", *command, "out=alone")
     assert whole.code == 0, whole.text
     a, b = (only(tmp_path / out, "cache/labels-*/labels.safetensors") for out in ("runs", "alone"))
     assert sha256(a) == sha256(b)

@@ -1,4 +1,4 @@
-"""The main job through the command: what it leaves behind, and what it says when it cannot."""
+"""Tests of `dd-bench run` and its parts: written files, error messages and sweeps."""
 
 import json
 import re
@@ -21,7 +21,7 @@ def sets(tmp_path: Path) -> list[Path]:
 
 
 class TestOneRun:
-    def test_what_it_leaves_behind(self, dd_bench, small, tmp_path):
+    def test_files_of_a_run(self, dd_bench, small, tmp_path):
         done = dd_bench("run", *small("dm", "seed=3"))
         assert done.code == 0, done.text
         (path,), (folder,) = records(tmp_path), sets(tmp_path)
@@ -72,7 +72,7 @@ class TestOneRun:
         assert values[0] == values[1]
         assert values[0][1]["synthetic.safetensors"] != values[2][1]["synthetic.safetensors"]
 
-    def test_twice_does_nothing_twice(self, dd_bench, small, tmp_path, monkeypatch):
+    def test_second_run_does_nothing(self, dd_bench, small, tmp_path, monkeypatch):
         dd_bench("run", *small("dm"))
         before = {p: p.stat().st_mtime_ns for p in (*records(tmp_path), *sets(tmp_path)[0].iterdir())}
         monkeypatch.setattr(
@@ -82,14 +82,14 @@ class TestOneRun:
         assert done.code == 0 and "already measured" in done.text and "accuracy" in done.text
         assert before == {p: p.stat().st_mtime_ns for p in (*records(tmp_path), *sets(tmp_path)[0].iterdir())}
 
-    def test_how_to_compute_is_not_what(self, dd_bench, small, tmp_path):
-        """Another way of computing, or of logging, finds what is there."""
+    def test_computational_settings_do_not_change_the_key(self, dd_bench, small, tmp_path):
+        """With other computational or logging settings, the existing record is found."""
         dd_bench("run", *small("random"))
         for other in ("runtime=one_thread", "log_every=3", "checkpoint_seconds=5"):
             assert "already measured" in dd_bench("run", *small("random", other)).text
         assert len(records(tmp_path)) == 1
 
-    def test_another_protocol_reuses_the_set(self, dd_bench, small, tmp_path, monkeypatch):
+    def test_other_protocols_reuse_the_set(self, dd_bench, small, tmp_path, monkeypatch):
         dd_bench("run", *small("dm"))
         monkeypatch.setattr("dd_bench.methods.dm.DM.distill", lambda *a: pytest.fail("distilled again"))
         changed = ("protocol=dc-300", "protocol.recipe.epochs=2", "protocol.recipe.milestones=[]")
@@ -98,27 +98,23 @@ class TestOneRun:
         assert len(sets(tmp_path)) == 1 and len(records(tmp_path)) == 3
         assert {load_record(p).protocol.name for p in records(tmp_path)} == {
             "quick(recipe.epochs=3)",
-            "dc-300(recipe.epochs=2, recipe.milestones=[])",  # not what is called dc-300, so on no board of it
+            "dc-300(recipe.epochs=2, recipe.milestones=[])",  # a changed protocol has another name
         }
 
-    def test_several_sets_keep_their_variance_apart(self, dd_bench, small, tmp_path):
+    def test_several_sets(self, dd_bench, small, tmp_path):
         done = dd_bench("run", *small("random", "num_sets=2"))
         assert done.code == 0 and "n=4 networks on 2 sets" in done.text
         (path,) = records(tmp_path)
         r = load_record(path)
         assert [(s.set, s.network) for s in r.scores] == [(0, 0), (0, 1), (1, 0), (1, 1)]
-        assert [s.seed for s in r.scores[:2]] == [s.seed for s in r.scores[2:]], (
-            "the same networks on each set"
-        )
+        assert [s.seed for s in r.scores[:2]] == [s.seed for s in r.scores[2:]]  # same networks for each set
         assert len(set(r.set_digests)) == 2 == len(sets(tmp_path)) and r.summary().std_sets is not None
         first = {f.name for f in sets(tmp_path)}
         dd_bench("run", *small("random"))
-        assert {f.name for f in sets(tmp_path)} == first, (
-            "the first of several sets is the set of a single one"
-        )
+        assert {f.name for f in sets(tmp_path)} == first  # the first of several sets equals a single set
 
     def test_distill_then_evaluate(self, dd_bench, small, tmp_path):
-        """In two steps, through the folder, a set gets the score of the one-step run."""
+        """A set that is distilled and then evaluated from its folder has the scores of a single run."""
         done = dd_bench("distill", *small("dm", "out=a"))
         assert done.code == 0 and not (tmp_path / "a" / "records").exists()
         (folder,) = (tmp_path / "a" / "sets").iterdir()
@@ -132,7 +128,7 @@ class TestOneRun:
         (path,) = (tmp_path / "a" / "records").iterdir()
         assert load_record(path).scores == scored.scores
 
-    def test_a_set_that_says_nothing_of_its_making(self, dd_bench, small, tmp_path):
+    def test_set_without_provenance(self, dd_bench, small, tmp_path):
         dd_bench("distill", *small("dm"))
         (folder,) = sets(tmp_path)
         for text in (None, '{"seconds": {}}', '{"seconds": {"distill": 1.5}}', "nonsense"):
@@ -153,14 +149,14 @@ class TestOneRun:
         )
         assert dd_bench("run", *small("herding", *teacher)).code == 0
         cost = json.loads((entry / "entry.json").read_text())["seconds"]
-        assert load_record(records(tmp_path)[0]).seconds["prepare"] == cost, "the whole price, though cached"
+        assert load_record(records(tmp_path)[0]).seconds["prepare"] == cost  # full cost although cached
 
 
-class TestRefusals:
-    """Exit status 1, the words that help, no traceback, nothing half done."""
+class TestErrors:
+    """Errors have exit status 1, a helpful message and no traceback, and leave no incomplete files."""
 
     @staticmethod
-    def refused(done, *words):
+    def check_error(done, *words):
         assert done.code == 1, done.text
         assert "Traceback" not in done.text
         for word in words:
@@ -185,8 +181,8 @@ class TestRefusals:
         ],
         ids=lambda v: " ".join(v) if v and "=" in v[0] else "",
     )
-    def test_through_the_command(self, dd_bench, small, tmp_path, overrides, words):
-        self.refused(dd_bench("run", *small("dm"), *overrides), *words)
+    def test_command(self, dd_bench, small, tmp_path, overrides, words):
+        self.check_error(dd_bench("run", *small("dm"), *overrides), *words)
         assert not sets(tmp_path)
 
     @pytest.mark.parametrize(
@@ -208,7 +204,7 @@ class TestRefusals:
             (["method.iterations=-3"], ["iterations must be an integer >= 0, got -3"]),
             (["method.iterations=2.5"], [r"method\.iterations=2\.5: .*valid integer"]),
             (["method=random", "ipc=132"], ["ipc=132 exceeds class '8'", "ipc<=131"]),
-            (["method.init=nothing"], ["method.init='nothing' is unknown; take one of real, noise"]),
+            (["method.init=nothing"], [r"method\.init.*nothing.*"]),
             (["method.augment=blur"], ["unknown augmentation 'blur'"]),
             (["model.width=wide"], [r"model\.width='wide': .*valid integer"]),
             (["model.norm=nonorm"], ["nonorm", "instancenorm"]),
@@ -219,12 +215,12 @@ class TestRefusals:
             ),
             (
                 ["method=datadam", "method.norm=null", "model=mlp"],
-                ["attention needs two layers", "model=convnet"],
+                ["two layers of activation maps", "model=convnet"],
             ),
             (["method.norm=batchnorm", "method.class_chunk=2"], ["class_chunk=2", "BatchNorm"]),
             (["method.lr_img=abc"], [r"method\.lr_img='abc': .*valid number"]),
             (["method.batch_real=0"], ["batch_real=0: wanted at least one"]),
-            (["evaluator.num_networks=0"], ["num_networks=0: at least one network"]),
+            (["evaluator.num_networks=0"], [r"evaluator\.num_networks must be >= 1, got 0"]),
             (["evaluator.num_networks=few"], [r"evaluator\.num_networks='few': .*valid integer"]),
             (["protocol.recipe.lr=0"], [r"protocol\.recipe\.lr=0: Input should be greater than 0"]),
             (["protocol.recipe.optimizer=lion"], [r"optimizer='lion': .*'sgd', 'adam' or 'adamw'"]),
@@ -255,83 +251,92 @@ class TestRefusals:
         assert all(load_record(p).status == "skipped" for p in records(tmp_path))
 
     @pytest.mark.gpu
-    def test_a_card_that_is_not_there(self, dd_bench, small):
-        self.refused(
+    def test_missing_gpu(self, dd_bench, small):
+        self.check_error(
             dd_bench("run", *small("dm", "runtime.device=cuda:99")), "cuda:99 is not available: torch finds"
         )
 
-    def test_cuda_without_a_card(self, dd_bench, small, monkeypatch):
+    def test_cuda_without_gpu(self, dd_bench, small, monkeypatch):
         monkeypatch.setattr("torch.cuda.device_count", lambda: 0)
-        self.refused(
+        self.check_error(
             dd_bench("run", *small("dm", "runtime.device=cuda")), "finds 0 CUDA", "runtime.device=cpu"
         )
 
-    def test_compiling_without_a_compiler(self, dd_bench, small, monkeypatch):
+    def test_compile_without_compiler(self, dd_bench, small, monkeypatch):
         monkeypatch.setattr("dd_bench.runtime.runtime.shutil.which", lambda _: None)
-        self.refused(
+        self.check_error(
             dd_bench("run", *small("dm", "runtime.compile=always")),
             "requires a C++ compiler".replace("+", r"\+"),
         )
 
-    def test_a_skip_is_recorded_with_its_reason(self, dd_bench, small, tmp_path):
-        self.refused(dd_bench("run", *small("dm", "ipc=600")), "skipped")
+    def test_skipped_run_is_recorded(self, dd_bench, small, tmp_path):
+        self.check_error(dd_bench("run", *small("dm", "ipc=600")), "skipped")
         (path,) = records(tmp_path)
         r = load_record(path)
         assert r.status == "skipped" and r.reason.startswith("ipc=600 exceeds") and r.scores == []
 
-    def test_divergence_is_recorded_and_tried_again(self, dd_bench, small, tmp_path):
-        wild = small("dm", "method.lr_img=1e30", "log_every=1", "checkpoint_seconds=0")
+    def test_diverged_run_is_recorded_and_retried(self, dd_bench, small, tmp_path):
+        diverging = small("dm", "method.lr_img=1e30", "log_every=1", "checkpoint_seconds=0")
         for _ in range(2):
-            self.refused(
-                dd_bench("run", *wild), "diverged: dm on digits", "loss is", "The last finite state is saved"
+            self.check_error(
+                dd_bench("run", *diverging),
+                "diverged: dm on digits",
+                "loss is",
+                "The last finite state is saved",
             )
         (path,) = records(tmp_path)
         assert load_record(path).status == "diverged" and "lr_img" in load_record(path).reason
         assert not sets(tmp_path)
-        self.refused(dd_bench("distill", *wild), "error: loss is")
+        self.check_error(dd_bench("distill", *diverging), "error: loss is")
 
     @pytest.mark.parametrize("workers", [1, 2])
-    def test_a_fresh_network_that_diverges_is_no_score(self, dd_bench, small, tmp_path, workers):
-        """Its accuracy is chance, and a board would take it for the set's."""
-        wild = small("random", "protocol.recipe.lr=1e30", f"runtime.workers={workers}")
-        self.refused(dd_bench("run", *wild), "diverged: random", "smaller protocol.recipe.lr than 1e.30")
+    def test_diverged_fresh_network(self, dd_bench, small, tmp_path, workers):
+        """Its accuracy is at chance and must not be stored as the score of the set."""
+        diverging = small("random", "protocol.recipe.lr=1e30", f"runtime.workers={workers}")
+        self.check_error(
+            dd_bench("run", *diverging), "diverged: random", "smaller protocol.recipe.lr than 1e.30"
+        )
         (path,) = records(tmp_path)
         assert load_record(path).status == "diverged" and load_record(path).scores == []
-        assert len(sets(tmp_path)) == 1, "the set is kept"
+        assert len(sets(tmp_path)) == 1
 
-    def test_a_teacher_that_diverges(self, dd_bench, small, tmp_path):
-        wild = small("herding", "method.teacher.lr=1e30", "method.teacher.epochs=2")
-        self.refused(dd_bench("run", *wild), "diverged", "smaller method.teacher.lr")
+    def test_diverged_teacher(self, dd_bench, small, tmp_path):
+        diverging = small("herding", "method.teacher.lr=1e30", "method.teacher.epochs=2")
+        self.check_error(dd_bench("run", *diverging), "diverged", "smaller method.teacher.lr")
         assert not list((tmp_path / "runs").glob("cache/*/entry.json"))
 
-    def test_a_damaged_checkpoint(self, dd_bench, small, tmp_path):
-        wild = small("dm", "method.lr_img=1e30", "log_every=1", "checkpoint_seconds=0")
-        dd_bench("run", *wild)
+    def test_damaged_checkpoint(self, dd_bench, small, tmp_path):
+        diverging = small("dm", "method.lr_img=1e30", "log_every=1", "checkpoint_seconds=0")
+        dd_bench("run", *diverging)
         (path,) = (tmp_path / "runs").glob("work/*/*.safetensors")
         path.write_bytes(path.read_bytes()[:50])
-        self.refused(dd_bench("run", *wild), "checkpoint .* is damaged", f"rm {path.relative_to(tmp_path)}")
+        self.check_error(
+            dd_bench("run", *diverging), "checkpoint .* is damaged", f"rm {path.relative_to(tmp_path)}"
+        )
 
-    def test_a_damaged_record(self, dd_bench, small, tmp_path):
+    def test_damaged_record(self, dd_bench, small, tmp_path):
         dd_bench("run", *small("random"))
         (path,) = records(tmp_path)
         path.write_text("{")
-        self.refused(
+        self.check_error(
             dd_bench("run", *small("random")),
             "is not a record",
             f"To measure again: rm runs/records/{path.name}",
         )
 
-    def test_a_damaged_set(self, dd_bench, small, tmp_path):
+    def test_damaged_set(self, dd_bench, small, tmp_path):
         dd_bench("distill", *small("random"))
         (folder,) = sets(tmp_path)
         data = bytearray((folder / "synthetic.safetensors").read_bytes())
         data[-1] ^= 1
         (folder / "synthetic.safetensors").write_bytes(data)
-        self.refused(dd_bench("run", *small("random")), r"synthetic\.safetensors was modified or truncated")
+        self.check_error(
+            dd_bench("run", *small("random")), r"synthetic\.safetensors was modified or truncated"
+        )
 
 
-class TestEvaluateRefusals:
-    refused = staticmethod(TestRefusals.refused)
+class TestEvaluateErrors:
+    check_error = staticmethod(TestErrors.check_error)
 
     @pytest.fixture
     def folder(self, dd_bench, small, tmp_path):
@@ -344,24 +349,24 @@ class TestEvaluateRefusals:
             "evaluate", *(o for o in small("random")[1:] if not o.startswith("ipc")), *more
         )
 
-    def test_which_set(self, evaluate):
-        self.refused(evaluate(), "set is missing", "dd-bench evaluate set=FOLDER")
+    def test_set_is_required(self, evaluate):
+        self.check_error(evaluate(), "set is missing", "dd-bench evaluate set=FOLDER")
 
-    def test_no_set(self, evaluate, tmp_path):
-        self.refused(evaluate("set=missing"), r"missing is not a synthetic set: it has no card\.json")
+    def test_missing_set(self, evaluate, tmp_path):
+        self.check_error(evaluate("set=missing"), r"missing is not a synthetic set: it has no card\.json")
         (tmp_path / "empty").mkdir()
-        self.refused(evaluate("set=empty"), "empty is not a synthetic set")
-        self.refused(evaluate("set=5"), "5 is not a synthetic set")
+        self.check_error(evaluate("set=empty"), "empty is not a synthetic set")
+        self.check_error(evaluate("set=5"), "5 is not a synthetic set")
 
     def test_other_preprocessing(self, evaluate, folder):
-        self.refused(
+        self.check_error(
             evaluate(f"set={folder}", "dataset.preprocess=zca"),
             "cannot be evaluated",
             "dataset.preprocess=normalise",
         )
 
     def test_other_data(self, evaluate, folder, tmp_path, monkeypatch):
-        """Three-channel data under a one-channel set: refused before a network meets them."""
+        """Three-channel data are rejected for a one-channel set before a network is built."""
         from PIL import Image
 
         for split in ("train", "val"):
@@ -369,32 +374,32 @@ class TestEvaluateRefusals:
                 (tmp_path / "colour" / split / str(c)).mkdir(parents=True)
                 Image.new("RGB", (8, 8), (25 * c, 9, 9)).save(tmp_path / "colour" / split / str(c) / "a.png")
         colour = ("dataset=image_folder", "dataset.root=colour", "dataset.size=8")
-        self.refused(
+        self.check_error(
             evaluate(f"set={folder}", *colour), "was distilled from 'digits'", "the dataset is 'image_folder'"
         )
 
-    def test_a_network_that_cannot(self, evaluate, dd_bench, folder):
+    def test_unsupported_network(self, evaluate, dd_bench, folder):
         done = dd_bench("evaluate", f"set={folder}", "model=lenet", "runtime=plain")
-        self.refused(done, "LeNet shrinks 8x8 images to nothing")
+        self.check_error(done, "LeNet shrinks 8x8 images to nothing")
 
-    def test_a_changed_set(self, evaluate, folder):
+    def test_changed_set(self, evaluate, folder):
         (folder / "README.md").write_text("better")
-        self.refused(evaluate(f"set={folder}"), r"README\.md was modified or truncated")
+        self.check_error(evaluate(f"set={folder}"), r"README\.md was modified or truncated")
 
 
 class TestSweep:
-    def test_a_skip_is_recorded_and_the_sweep_goes_on(self, dd_bench, small, tmp_path):
+    def test_sweep_continues_after_a_skip(self, dd_bench, small, tmp_path):
         done = dd_bench("run", "-m", *small("random", "ipc=600,1"))
         assert done.code == 0, done.text
         by_status = {load_record(p).status: load_record(p) for p in records(tmp_path)}
         assert set(by_status) == {"skipped", "done"} and "ipc=600 exceeds" in by_status["skipped"].reason
         assert "skipped: random on digits, ipc=600" in done.text
-        # Started again, only what is missing runs: nothing.
+        # A second start runs missing jobs only, of which there are none.
         before = {p: p.stat().st_mtime_ns for p in records(tmp_path) if load_record(p).status == "done"}
         assert dd_bench("run", "-m", *small("random", "ipc=600,1")).code == 0
         assert all(p.stat().st_mtime_ns == t for p, t in before.items())
 
-    def test_a_network_that_does_not_fit_is_a_skip(self, dd_bench, small, tmp_path):
+    def test_unsupported_network_is_skipped(self, dd_bench, small, tmp_path):
         overrides = [o for o in small("random") if not o.startswith("model")]
         done = dd_bench("run", "-m", *overrides, "model=lenet,mlp")
         assert done.code == 0, done.text
@@ -403,13 +408,13 @@ class TestSweep:
             "mlp": "done",
         }
 
-    def test_an_error_does_not_stop_the_others(self, dd_bench, small, tmp_path):
-        """The sweep ends with the error, after all else was done."""
+    def test_sweep_continues_after_an_error(self, dd_bench, small, tmp_path):
+        """The sweep reports the error after all other jobs have finished."""
         done = dd_bench("run", "-m", *small("random", "dataset=cifar10,digits"))
-        TestRefusals.refused(done, "cifar10: no data_batch_1", "method=random .*dataset=cifar10.*: cifar10")
+        TestErrors.check_error(done, "cifar10: no data_batch_1", "method=random .*dataset=cifar10.*: cifar10")
         assert [load_record(p).dataset for p in records(tmp_path)] == ["digits"]
 
-    def test_threads_of_one_job_are_not_the_next_one_s(self, dd_bench, small, monkeypatch):
+    def test_jobs_have_their_own_number_of_threads(self, dd_bench, small, monkeypatch):
         import torch
 
         monkeypatch.setattr("dd_bench.runtime.runtime._THREADS", 2)
@@ -424,14 +429,14 @@ class TestSweep:
         assert seen == [1, 2]
 
 
-class TestBugsAreShown:
-    def test_with_their_traceback(self, dd_bench, small, monkeypatch):
-        """Only what the user can mend is a bare message."""
+class TestTracebacks:
+    def test_bugs_have_a_traceback(self, dd_bench, small, monkeypatch):
+        """Only errors caused by user input are shown without a traceback."""
         monkeypatch.setattr("dd_bench.methods.random_selection.Random.distill", lambda *_: {}["bug"])
         done = dd_bench("run", *small("random"))
         assert done.code == 1 and "Traceback" in done.text and "KeyError: 'bug'" in done.text
 
-    def test_and_on_request_so_is_the_rest(self, dd_bench, small, monkeypatch):
+    def test_traceback_on_request(self, dd_bench, small, monkeypatch):
         monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
         with pytest.raises(Exception, match="ipc must be an integer >= 1, got 0"):
             dd_bench("run", *small("random", "ipc=0"))

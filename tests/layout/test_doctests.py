@@ -1,4 +1,4 @@
-"""Every example in a docstring runs."""
+"""Tests that the examples in docstrings run."""
 
 import doctest
 import importlib
@@ -16,12 +16,12 @@ def modules() -> list[str]:
 
 
 def test_examples():
-    """Prints each failure, and fails with the names of all modules that have one."""
+    """Print each failure, and fail with the names of all modules that have one."""
     loaded = {name: importlib.import_module(name) for name in modules()}
     results = {name: doctest.testmod(m, optionflags=doctest.ELLIPSIS) for name, m in loaded.items()}
     assert not [name for name, result in results.items() if result.failed]
     assert results["dd_bench.runtime.seeding"].attempted, "the example of seed_for did not run"
 
 
-def test_there_are_modules_to_test():
+def test_modules_are_found():
     assert len(modules()) > 60 and "dd_bench.methods.dm" in modules() and "dd_bench.data.digits" in modules()

@@ -1,4 +1,4 @@
-"""The packages of the core have a strict order: a package imports only those above it, nested imports included."""
+"""Tests of the strict order of packages: a package imports only those above it, also in nested imports."""
 
 import importlib.util
 from graphlib import CycleError, TopologicalSorter
@@ -11,17 +11,14 @@ architecture = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(architecture)
 ORDER, modules = architecture.ORDER, architecture.modules
 CORE = ROOT / "dd_bench"
-BOARDS = ("core", "render", "admission", "website", "cli")
-LOOSE = {
-    "__init__",
-    "__main__",
-}  # `import dd_bench` offers a few names of higher packages, when they are asked for
+LEADERBOARDS_ORDER = ("core", "render", "admission", "website", "cli")
+TOP_LEVEL_MODULES = {"__init__", "__main__"}  # __init__ imports a few names of higher packages lazily
 
 
 def upward(graph: dict[str, set[str]], root: str, order: tuple[str, ...]) -> list[str]:
-    """The imports that go against the order of the packages."""
+    """The imports that violate the order of the packages."""
 
-    def place(module: str) -> int | None:
+    def position(module: str) -> int | None:
         part = module.removeprefix(f"{root}.").split(".")[0]
         return order.index(part) if part in order else None
 
@@ -29,30 +26,30 @@ def upward(graph: dict[str, set[str]], root: str, order: tuple[str, ...]) -> lis
         f"{module} imports {other}"
         for module, others in graph.items()
         for other in others
-        if (here := place(module)) is not None and (there := place(other)) is not None and there > here
+        if (here := position(module)) is not None and (there := position(other)) is not None and there > here
     )
 
 
-def test_every_package_has_its_place():
+def test_every_package_has_a_position():
     found = {p.name if p.is_dir() else p.stem for p in CORE.iterdir() if p.is_dir() or p.suffix == ".py"}
-    assert found - LOOSE - {"__pycache__"} == set(ORDER)
+    assert found - TOP_LEVEL_MODULES - {"__pycache__"} == set(ORDER)
     assert len([p for p in CORE.iterdir() if p.is_file()]) <= 8
 
 
-def test_packages_import_only_those_above_them():
+def test_core_packages_import_only_those_above_them():
     assert upward(modules(CORE, "dd_bench"), "dd_bench", ORDER) == []
 
 
-def test_leaderboards_import_only_what_is_above_them():
+def test_leaderboards_packages_import_only_those_above_them():
     graph = modules(ROOT / "leaderboards", "dd_bench.leaderboards")
-    assert upward(graph, "dd_bench.leaderboards", BOARDS) == []
+    assert upward(graph, "dd_bench.leaderboards", LEADERBOARDS_ORDER) == []
     pairs = {
         (m.split(".")[2], o.split(".")[2]) for m, others in graph.items() for o in others if m.count(".") > 2
     }
     assert ("admission", "render") not in pairs and ("render", "admission") not in pairs
 
 
-def test_no_module_imports_itself_in_a_circle():
+def test_no_circular_imports():
     for root, name in (
         (CORE, "dd_bench"),
         *((ROOT / p, f"dd_bench.{p}") for p in ("methods", "evaluators", "leaderboards")),
@@ -67,8 +64,8 @@ def test_no_module_imports_itself_in_a_circle():
             raise AssertionError(f"a circle of imports: {' -> '.join(error.args[1])}") from None
 
 
-def test_the_rule_sees_what_is_hidden_in_a_function(tmp_path):
-    """A test that cannot fail is none: nested, relative and computed imports are found."""
+def test_nested_imports_are_found(tmp_path):
+    """Nested, relative and dynamic imports are found, so that the tests above can fail."""
     (tmp_path / "data").mkdir()
     (tmp_path / "data" / "a.py").write_text(
         "def f():\n    from dd_bench.cli import main\n    import dd_bench.hub.hub\n    from ..api import Method\n"
@@ -86,6 +83,6 @@ def test_the_rule_sees_what_is_hidden_in_a_function(tmp_path):
     ]
 
 
-def test_the_page_shows_the_imports_as_they_are():
+def test_architecture_page_is_up_to_date():
     page = ROOT / "docs" / "architecture.md"
     assert page.read_text() == architecture.page(), "run: make architecture"

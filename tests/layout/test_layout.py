@@ -1,4 +1,4 @@
-"""The house: what is packaged is what is there, imports go one way, modules stay short."""
+"""Tests of the repository layout: packaging, import rules and length of modules."""
 
 import ast
 import shutil
@@ -26,19 +26,19 @@ SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setupto
 
 @cache
 def nodes(path: Path) -> list[ast.AST]:
-    """All nodes of the syntax tree of a file; parsed once a session."""
+    """All nodes of the syntax tree of a file, parsed once per session."""
     return list(ast.walk(ast.parse(path.read_text())))
 
 
-def check_all(paths: Iterable[Path], offences: Callable[[Path], Iterable[str]]) -> None:
-    """Fails if a file has an offence; the message lists those of all files."""
-    found = [f"{dotted(path)}: {offence}" for path in paths for offence in offences(path)]
+def check_all(paths: Iterable[Path], violations: Callable[[Path], Iterable[str]]) -> None:
+    """Fail if a file violates a rule, with the violations of all files."""
+    found = [f"{dotted(path)}: {violation}" for path in paths for violation in violations(path)]
     assert not found, "\n" + "\n".join(found)
 
 
 @cache
 def imports(path: Path) -> list[tuple[str, ast.stmt]]:
-    """The absolute name of every module (or `module.name`) that a file imports, nested imports included."""
+    """The absolute name of every module (or `module.name`) that a file imports, including nested imports."""
     return list(_imports(path))
 
 
@@ -57,35 +57,36 @@ def _imports(path: Path) -> Iterator[tuple[str, ast.stmt]]:
 
 
 def dotted(path: Path) -> str:
-    """`methods/dm.py` is `dd_bench.methods.dm`, a package is `dd_bench.methods.__init__`."""
+    """The module name: `methods/dm.py` is `dd_bench.methods.dm`, a package is `dd_bench.methods.__init__`."""
     parts = path.relative_to(ROOT).with_suffix("").parts
     return ".".join(parts if parts[0] == "dd_bench" else ("dd_bench", *parts))
 
 
 def test_every_package_is_listed():
-    """An unlisted package is silently missing from the wheel."""
+    """An unlisted package would be missing from the wheel without a warning."""
     on_disk = set()
     for package in PACKAGES:
         on_disk |= {dotted(p).removesuffix(".__init__") for p in (ROOT / package).rglob("__init__.py")}
     assert set(SETTINGS["packages"]) == on_disk
     folders = {p.parent for p in MODULES}
-    assert all((f / "__init__.py").exists() for f in folders), "a folder of modules without __init__.py"
+    assert all((f / "__init__.py").exists() for f in folders), "a package has no __init__.py"
     assert {v for v in SETTINGS["package-dir"].values()} == set(PACKAGES)
 
 
-def test_no_init_among_tests():
+def test_tests_have_no_init():
     assert not list((ROOT / "tests").rglob("__init__.py"))
 
 
-def test_the_core_imports_no_plugin():
+def test_core_does_not_import_plugins():
     plugins = tuple(f"dd_bench.{p}" for p in PLUGINS)
     check_all(CORE, lambda path: (f"imports {n}" for n, _ in imports(path) if n.startswith(plugins)))
 
 
-def test_the_core_names_no_method():
-    """Docstrings may; a comparison with a method's name may not.
+def test_core_does_not_name_methods():
+    """The core must not compare with a method's name; docstrings may contain it.
 
-    'random' and 'full' are English words too, and 'dsa' is an augmentation as well."""
+    'random' and 'full' are also English words, and 'dsa' is also an augmentation.
+    """
     methods = {p.stem for p in (ROOT / "conf" / "method").glob("*.yaml")} - {"random", "full", "dsa"}
     assert len(methods) > 20
 
@@ -97,8 +98,8 @@ def test_the_core_names_no_method():
     check_all(CORE, named)
 
 
-def test_a_method_imports_only_its_base_class_and_its_helpers():
-    def foreign(path: Path) -> Iterator[str]:
+def test_methods_import_only_base_classes_and_helpers():
+    def forbidden_imports(path: Path) -> Iterator[str]:
         classes = [n for n in nodes(path) if isinstance(n, ast.ClassDef)]
         bases = {b.id for n in classes for b in n.bases if isinstance(b, ast.Name)}
         for name, _ in imports(path):
@@ -107,12 +108,12 @@ def test_a_method_imports_only_its_base_class_and_its_helpers():
             if name.startswith("dd_bench.methods."):
                 module, *_, what = name.split(".")[2:]
                 if not module.startswith("_") and what not in bases:
-                    yield f"imports {what} of {module} and is no variant"
+                    yield f"imports {what} of {module}, which is not a base class"
 
-    check_all([p for p in MODULES if p.parent.name == "methods"], foreign)
+    check_all([p for p in MODULES if p.parent.name == "methods"], forbidden_imports)
 
 
-def test_the_modules_of_methods_are_the_targets_of_their_configurations():
+def test_method_modules_are_the_targets_of_their_configurations():
     """Modules with a leading underscore are helpers."""
     files = (ROOT / "conf" / "method").glob("*.yaml")
     targets = {str(shipped_target("method", file.stem)).rpartition(".")[0] for file in files}
@@ -120,7 +121,7 @@ def test_the_modules_of_methods_are_the_targets_of_their_configurations():
 
 
 @pytest.mark.parametrize("package", ["evaluators", "leaderboards"])
-def test_evaluators_and_leaderboards_import_no_method(package):
+def test_evaluators_and_leaderboards_do_not_import_methods(package):
     forbidden = ("dd_bench.methods", "methods")
     check_all(
         sorted((ROOT / package).rglob("*.py")),
@@ -128,7 +129,7 @@ def test_evaluators_and_leaderboards_import_no_method(package):
     )
 
 
-def test_leaderboards_import_no_torch():
+def test_leaderboards_do_not_import_torch():
     heavy = ("torch", "torchvision", "kornia", "timm")
     check_all(
         [p for p in MODULES if p.relative_to(ROOT).parts[0] == "leaderboards"],
@@ -137,7 +138,7 @@ def test_leaderboards_import_no_torch():
 
 
 def test_only_hydra_patch_uses_private_parts_of_hydra():
-    """What a new version of Hydra may break without notice is in one module, behind a check of the version."""
+    """A new version of Hydra may change its private parts; the only module that uses them checks the version."""
     texts = {path: path.read_text() for path in MODULES}
     users = {p for p, text in texts.items() if "hydra._" in text or "._return_value" in text}
     users |= {p for p in texts if "hydra" in texts[p] and any(n.startswith("hydra._") for n, _ in imports(p))}
@@ -145,23 +146,23 @@ def test_only_hydra_patch_uses_private_parts_of_hydra():
 
 
 @pytest.mark.parametrize("module", ["dd_bench", "dd_bench.records.record", "dd_bench.cli.main"])
-def test_boards_render_without_torch(module):
+def test_import_without_torch(module):
     code = f"import sys, {module}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code]).returncode == 0, f"importing {module} loads torch"
 
 
-def test_nothing_unpickles():
-    """A set from a stranger must not run code: no pickle, and no torch.load but of data, where releases are read."""
+def test_no_module_unpickles():
+    """Untrusted sets must not run code: no pickle, and torch.load only with weights_only=True in `importers.py`."""
     picklers = ("pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal")
     reads_data = []
 
     def unpickles(path: Path) -> Iterator[str]:
         yield from (f"imports {name}" for name, _ in imports(path) if name.split(".")[0] in picklers)
         allowed = set()
-        for node in nodes(path):  # a call comes before the name that it calls
+        for node in nodes(path):  # ast.walk yields a call before its function
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
-                told = {k.arg: ast.unparse(k.value) for k in node.keywords}
-                if path.name == "importers.py" and told.get("weights_only") == "True":
+                arguments = {k.arg: ast.unparse(k.value) for k in node.keywords}
+                if path.name == "importers.py" and arguments.get("weights_only") == "True":
                     allowed.add(node.func)
                     reads_data.append(path)
             if isinstance(node, ast.Attribute) and node.attr in ("load", "save") and node not in allowed:
@@ -170,11 +171,11 @@ def test_nothing_unpickles():
                 yield f"line {node.value.lineno} passes allow_pickle"
 
     check_all(MODULES, unpickles)
-    assert reads_data, "the module that reads releases moved: this test knows it by its name"
+    assert reads_data, "importers.py was renamed or no longer uses torch.load"
 
 
-def test_only_seeding_seeds():
-    """Every random number comes from a named stream."""
+def test_only_the_seeding_module_seeds():
+    """All other random numbers come from named streams."""
     seeds = ("manual_seed", "manual_seed_all", "seed_all", "initial_seed")
     check_all(
         [p for p in CORE if p.name != "seeding.py"],
@@ -193,8 +194,8 @@ def test_modules_are_short():
 
 
 @pytest.mark.slow
-def test_the_wheel_is_whole(tmp_path):
-    """Built from a copy, as setuptools would reuse what an earlier build left; imported away from the checkout."""
+def test_wheel_is_complete(tmp_path):
+    """The wheel is built from a copy, so that no files of an earlier build are reused, and imported elsewhere."""
     copy = tmp_path / "copy"
     for package in PACKAGES:
         shutil.copytree(ROOT / package, copy / package, ignore=shutil.ignore_patterns("__pycache__"))
@@ -212,12 +213,12 @@ def test_the_wheel_is_whole(tmp_path):
     assert {f"dd_bench/conf/{p.relative_to(ROOT / 'conf').as_posix()}" for p in yamls} <= names
     assert not [n for n in names if n.startswith(("tests/", "methods/", "conf/", "benchmarks/"))]
     data = {n for n in names if n.startswith("dd_bench/leaderboards/") and not n.endswith(".py")}
-    wanted = {p for p in (ROOT / "leaderboards").glob("published/*.json")}
-    wanted |= {
+    expected = {p for p in (ROOT / "leaderboards").glob("published/*.json")}
+    expected |= {
         p for folder in ("render", "website") for p in (ROOT / "leaderboards" / folder).glob("templates/*")
     }
     assert data == {
-        f"dd_bench/leaderboards/{p.relative_to(ROOT / 'leaderboards').as_posix()}" for p in wanted
+        f"dd_bench/leaderboards/{p.relative_to(ROOT / 'leaderboards').as_posix()}" for p in expected
     }
     zipfile.ZipFile(wheel).extractall(tmp_path / "site")
     code = (

@@ -1,4 +1,4 @@
-"""Selections: each rule by brute force on small examples, and that they keep real images bit by bit."""
+"""Tests of the coresets: each selection rule against brute force, and unchanged real images."""
 
 import warnings
 
@@ -24,23 +24,23 @@ def gap(x, chosen):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_herding_is_the_greedy_choice(make_method, seed):
-    """Nearest to (j + 1) mean - sum is the same as: whose mean with the chosen is nearest to the mean."""
+def test_herding_equals_greedy_selection(make_method, seed):
+    """The image nearest to (j + 1) mean - sum minimises the distance of the mean of the selected images."""
     x = features(12, 3, seed)
     chosen = []
     for _ in range(7):
-        free = [i for i in range(12) if i not in chosen]
-        chosen.append(min(free, key=lambda i: gap(x, [*chosen, i])))
+        unused = [i for i in range(12) if i not in chosen]
+        chosen.append(min(unused, key=lambda i: gap(x, [*chosen, i])))
     assert make_method("herding").select(x, 7, seed=0).tolist() == chosen
 
 
-def test_herding_by_hand(make_method):
+def test_herding_example(make_method):
     x = torch.tensor([[-4.0], [-1.0], [0.5], [1.5], [8.0]], dtype=torch.float64)  # mean 1
-    # nearest 1: 0.5 or 1.5, the first; then 2 - 0.5 = 1.5; then 3 - 2 = 1: -1; then 4 - 1 = 3: 8 or -4
+    # Targets: 1 (0.5 and 1.5 tie, the first wins), 2 - 0.5 = 1.5, 3 - 2 = 1 (selects -1), 4 - 1 = 3 (selects 8).
     assert make_method("herding").select(x, 5, seed=0).tolist() == [2, 3, 1, 4, 0]
 
 
-def test_herding_s_mean_is_nearer_than_random_s_and_arrives(make_method):
+def test_herding_mean_converges_faster_than_random(make_method):
     x, method = features(60, 4), make_method("herding")
     generator = torch.Generator().manual_seed(1)
     for ipc in (1, 5, 10, 20):
@@ -52,7 +52,7 @@ def test_herding_s_mean_is_nearer_than_random_s_and_arrives(make_method):
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_kcenter_is_the_farthest_first_choice(make_method, seed):
+def test_kcenter_equals_farthest_first_selection(make_method, seed):
     x = features(12, 3, seed)
     distance = (x[:, None] - x[None]).norm(dim=2)
     chosen = [int((x - x.mean(0)).norm(dim=1).argmin())]
@@ -61,8 +61,8 @@ def test_kcenter_is_the_farthest_first_choice(make_method, seed):
     assert make_method("kcenter").select(x, 7, seed=0).tolist() == chosen
 
 
-def test_kcenter_covers_within_twice_the_optimum(make_method):
-    """Gonzalez' bound, by trying all pairs of centres."""
+def test_kcenter_radius_is_at_most_twice_the_optimum(make_method):
+    """Gonzalez' bound; the optimum is found by trying all pairs of centres."""
     x = features(15, 2)
     distance = (x[:, None] - x[None]).norm(dim=2)
     radius = lambda chosen: float(distance[:, chosen].min(1).values.max())  # noqa: E731
@@ -72,34 +72,35 @@ def test_kcenter_covers_within_twice_the_optimum(make_method):
 
 @pytest.mark.parametrize("name", SELECTIONS)
 @pytest.mark.parametrize("ipc", [1, 3, 6])
-def test_each_image_once_also_among_duplicates(make_method, name, ipc):
-    x = torch.tensor([[0.0, 1.0], [5.0, 1.0]], dtype=torch.float64).repeat(3, 1)  # 2 places, 6 images
+def test_no_image_is_selected_twice(make_method, name, ipc):
+    x = torch.tensor([[0.0, 1.0], [5.0, 1.0]], dtype=torch.float64).repeat(3, 1)  # 6 images, 2 distinct
     with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Number of distinct clusters")  # scikit-learn, rightly
+        warnings.filterwarnings("ignore", message="Number of distinct clusters")  # from scikit-learn
         chosen = make_method(name).select(x, ipc, seed=0).tolist()
     assert len(set(chosen)) == len(chosen) == ipc
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_the_whole_class_can_be_selected(make_method, name):
+def test_whole_class_can_be_selected(make_method, name):
     assert sorted(make_method(name).select(features(8, 3), 8, seed=0).tolist()) == list(range(8))
 
 
-def test_kmeans_keeps_the_image_nearest_to_each_centroid(make_method):
+def test_kmeans_selects_the_image_nearest_to_each_centroid(make_method):
     centres = torch.tensor([[0.0, 0.0], [10.0, 0.0], [0.0, 10.0]], dtype=torch.float64)
     x = (centres[:, None] + 0.5 * features(30, 2).view(3, 10, 2)).flatten(0, 1)
     chosen = make_method("kmeans").select(x, 3, seed=0)
-    wanted = []
+    expected = []
     for c in range(3):
         group = x[10 * c : 10 * c + 10]
-        wanted.append(10 * c + int((group - group.mean(0)).norm(dim=1).argmin()))
-    assert sorted(chosen.tolist()) == wanted
+        expected.append(10 * c + int((group - group.mean(0)).norm(dim=1).argmin()))
+    assert sorted(chosen.tolist()) == expected
 
 
-def test_kmeans_gives_the_second_of_two_equal_centroids_its_next_nearest(make_method, monkeypatch):
+def test_kmeans_with_equal_centroids(make_method, monkeypatch):
+    """The second of two equal centroids gets its nearest unused image."""
 
     class Clustering:
-        def __init__(self, n, **how):
+        def __init__(self, n, **kwargs):
             self.n = n
 
         def fit(self, x):
@@ -110,7 +111,7 @@ def test_kmeans_gives_the_second_of_two_equal_centroids_its_next_nearest(make_me
     assert make_method("kmeans").select(x, 3, seed=0).tolist() == [0, 1, 2]
 
 
-def test_the_seed_matters_to_kmeans_alone(make_method):
+def test_only_kmeans_depends_on_the_seed(make_method):
     x = features(50, 2)
     for name in SELECTIONS:
         chosen = {tuple(sorted(make_method(name).select(x, 6, seed).tolist())) for seed in range(6)}
@@ -118,7 +119,7 @@ def test_the_seed_matters_to_kmeans_alone(make_method):
 
 
 @pytest.mark.parametrize("name", ["random", "full", *SELECTIONS])
-def test_images_are_training_images_bit_by_bit(make_method, make_ctx, train_blobs, name):
+def test_images_are_unchanged_training_images(make_method, make_ctx, train_blobs, name):
     syn = make_method(name).distill(train_blobs, 4, make_ctx())
     assert syn.space == "pixel"
     assert syn.images.dtype == torch.uint8
@@ -131,9 +132,7 @@ def test_images_are_training_images_bit_by_bit(make_method, make_ctx, train_blob
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_selection_is_by_the_embedding_of_the_trained_network_class_by_class(
-    make_method, make_ctx, train_blobs, name
-):
+def test_selection_uses_class_embeddings_of_the_trained_network(make_method, make_ctx, train_blobs, name):
     ctx, method = make_ctx(), make_method(name)
     method.prepare(train_blobs, ctx)
     syn = method.distill(train_blobs, 4, ctx)
@@ -142,21 +141,21 @@ def test_selection_is_by_the_embedding_of_the_trained_network_class_by_class(
     for c in range(3):
         x = class_embeddings(net, train_blobs, c)
         assert torch.equal(x, net.embed(train_blobs.train.inputs(train_blobs.train.of_class(c))).detach())
-        wanted = train_blobs.train.of_class(c)[method.select(x.double(), 4, ctx.seed_for("select", c))]
-        assert list(syn.source[4 * c : 4 * c + 4]) == wanted.tolist()
+        expected = train_blobs.train.of_class(c)[method.select(x.double(), 4, ctx.seed_for("select", c))]
+        assert list(syn.source[4 * c : 4 * c + 4]) == expected.tolist()
 
 
-def test_a_damaged_feature_network_says_how_to_train_it_anew(make_method, make_ctx, train_blobs):
+def test_damaged_feature_network_raises(make_method, make_ctx, train_blobs):
     method, ctx = make_method("herding"), make_ctx(fresh_cache=True)
     method.prepare(train_blobs, ctx)
     (file,) = ctx.cache.root.glob("teacher-*/network.safetensors")
-    for kept in (0, 100, -1):
-        file.write_bytes(file.read_bytes()[:kept])
+    for size in (0, 100, -1):
+        file.write_bytes(file.read_bytes()[:size])
         with pytest.raises(ValueError, match=rf"is damaged .* rm -r {file.parent}"):
             method.distill(train_blobs, 1, ctx)
 
 
-def test_random_is_where_methods_with_real_init_start(make_method, make_ctx, train_blobs):
+def test_random_selects_the_initial_images_of_other_methods(make_method, make_ctx, train_blobs):
     for seed in (0, 1):
         images, _ = (
             make_method("random").distill(train_blobs, 4, make_ctx(seed)).materialise(torch.device("cpu"))
@@ -166,8 +165,8 @@ def test_random_is_where_methods_with_real_init_start(make_method, make_ctx, tra
         assert torch.equal(images, start.images)
 
 
-def test_a_smaller_ipc_is_the_beginning_of_a_larger_one(make_method, make_ctx, train_blobs):
-    """So IPC columns of one seed are nested, for random and for the greedy rules."""
+def test_sets_of_different_ipc_are_nested(make_method, make_ctx, train_blobs):
+    """A set with a smaller ipc is the beginning of one with a larger ipc, for random and the greedy rules."""
     for name in ("random", "herding", "kcenter"):
         few, many = (
             torch.tensor(make_method(name).distill(train_blobs, ipc, make_ctx()).source).view(3, ipc)
@@ -177,9 +176,7 @@ def test_a_smaller_ipc_is_the_beginning_of_a_larger_one(make_method, make_ctx, t
 
 
 @pytest.mark.parametrize("name", ["random", *SELECTIONS])
-def test_more_images_than_a_class_has_is_a_reason_with_advice_that_works(
-    make_method, make_architecture, train_blobs, name
-):
+def test_too_large_ipc(make_method, make_architecture, train_blobs, name):
     reason = make_method(name).check_dataset(train_blobs, 18, make_architecture())
     assert reason == (
         "ipc=18 exceeds class 'b' of blobs (17 images), and this method samples without replacement. "
@@ -189,7 +186,7 @@ def test_more_images_than_a_class_has_is_a_reason_with_advice_that_works(
 
 
 @pytest.mark.parametrize("name", SELECTIONS)
-def test_images_and_graphs_have_a_recipe_each_and_name_the_other(
+def test_wrong_modality_names_the_right_method(
     make_method, train_blobs, motifs, gin, make_architecture, name
 ):
     graphs = make_method(name).check_dataset(motifs, 2, gin(motifs))
@@ -200,8 +197,8 @@ def test_images_and_graphs_have_a_recipe_each_and_name_the_other(
 
 
 @pytest.mark.parametrize("model", ["gcn", "gin"])
-def test_the_embedding_of_graphs_is_trained(make_ctx, make_gnn, motifs, model):
-    """The recipe as it is shipped fits the training graphs of every network: houses and cycles differ by degrees."""
+def test_feature_network_of_graphs_is_trained(make_ctx, make_gnn, motifs, model):
+    """Networks with the shipped recipe fit the training graphs, whose classes differ in their node degrees."""
     plan = Recipe(**shipped_yaml("method", "herding_graphs")["teacher"])
     net = make_gnn(model, motifs.shape)
     architecture = Architecture(type(net), GNN, motifs.shape, 2, model)

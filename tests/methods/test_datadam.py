@@ -1,4 +1,4 @@
-"""DataDAM: attention by a slow loop, its two terms, grouping, the norm it distils on."""
+"""Tests of DataDAM: attention, both loss terms, batched classes and the norm of the distillation network."""
 
 import pytest
 import torch
@@ -14,7 +14,7 @@ def randn(*shape, seed=0):
 
 
 def slow_attention(maps, power):
-    """Position by position: sum over channels of |a|^p, divided by the image's L2 norm."""
+    """Attention computed position by position."""
     n, c, h, w = maps.shape
     out = torch.zeros(n, h * w, dtype=maps.dtype)
     for b in range(n):
@@ -26,7 +26,7 @@ def slow_attention(maps, power):
 
 
 def slow_sam(net, real, syn, power):
-    """Layer by layer, class by class, without the last activation."""
+    """The attention loss computed layer by layer and class by class, without the last layer."""
     total = 0.0
     for c in range(len(real)):
         real_maps, syn_maps = net.activations(real[c])[0], net.activations(syn[c])[0]
@@ -38,21 +38,21 @@ def slow_sam(net, real, syn, power):
 
 
 @pytest.mark.parametrize("power", [1.0, 2.0, 4.0])
-def test_attention_equals_the_slow_loop(power):
+def test_attention_equals_slow_implementation(power):
     maps = randn(3, 4, 3, 2).relu()
     attention = spatial_attention(maps, power)
     torch.testing.assert_close(attention, slow_attention(maps, power))
     torch.testing.assert_close(attention.norm(dim=1), torch.ones(3, dtype=torch.float64))
 
 
-def test_the_power_sharpens_attention():
+def test_power_sharpens_attention():
     maps = randn(5, 4, 6, 6).relu()
     assert float(spatial_attention(maps, 4.0).amax(1).mean()) > float(
         spatial_attention(maps, 1.0).amax(1).mean()
     )
 
 
-def test_attention_of_a_dead_layer_is_zero_and_has_a_gradient():
+def test_attention_of_a_dead_layer_has_finite_gradient():
     maps = torch.zeros(2, 3, 4, 4, dtype=torch.float64, requires_grad=True)
     for power in (1.0, 4.0):
         attention = spatial_attention(maps.relu(), power)
@@ -63,7 +63,7 @@ def test_attention_of_a_dead_layer_is_zero_and_has_a_gradient():
 
 @pytest.mark.parametrize("power", [1.0, 4.0])
 @pytest.mark.parametrize("depth", [2, 3])
-def test_the_loss_is_dm_s_plus_attention(make_method, make_net, power, depth):
+def test_loss_is_dm_loss_plus_attention(make_method, make_net, power, depth):
     net = make_net(depth=depth, width=4).requires_grad_(False)
     real, syn = randn(2, 5, 1, 8, 8), randn(2, 3, 1, 8, 8, seed=1)
     method = make_method("datadam", power=power, lambda_mmd=0.03, scale=70.0)
@@ -72,15 +72,15 @@ def test_the_loss_is_dm_s_plus_attention(make_method, make_net, power, depth):
     torch.testing.assert_close(method.loss(net, real, syn), 70 * 0.03 * mmd + 70 * sam)
 
 
-def test_at_the_defaults_it_is_dm_s_loss_plus_a_hundred_times_attention(make_method, make_net):
+def test_default_weights_of_the_loss(make_method, make_net):
     net, real, syn = make_net().requires_grad_(False), randn(2, 5, 1, 8, 8), randn(2, 3, 1, 8, 8, seed=1)
     for name, power in (("datadam", 4.0), ("datadam_released", 1.0)):
-        wanted = make_method("dm").loss(net, real, syn) + 100 * slow_sam(net, real, syn, power)
-        torch.testing.assert_close(make_method(name).loss(net, real, syn), wanted)
+        expected = make_method("dm").loss(net, real, syn) + 100 * slow_sam(net, real, syn, power)
+        torch.testing.assert_close(make_method(name).loss(net, real, syn), expected)
 
 
-def test_the_last_activation_is_left_out(make_method, make_net):
-    """With one layer there is no attention at all."""
+def test_last_activation_is_left_out(make_method, make_net):
+    """With one layer there is therefore no attention term."""
     net, real, syn = (
         make_net(depth=1).requires_grad_(False),
         randn(2, 5, 1, 8, 8),
@@ -91,7 +91,7 @@ def test_the_last_activation_is_left_out(make_method, make_net):
     )
 
 
-def grouped_and_looped(method, net, real, syn):
+def batched_and_looped(method, net, real, syn):
     grads = []
     for parts in ([slice(0, 3)], [slice(c, c + 1) for c in range(3)]):
         x = syn.clone().requires_grad_()
@@ -101,16 +101,16 @@ def grouped_and_looped(method, net, real, syn):
 
 
 @pytest.mark.parametrize("power", [1.0, 4.0])
-def test_classes_together_equal_classes_one_by_one_unless_batchnorm(make_method, make_net, power):
+def test_batched_classes_equal_loop_over_classes_without_batchnorm(make_method, make_net, power):
     method, real, syn = (
         make_method("datadam", power=power),
         randn(3, 5, 1, 8, 8),
         randn(3, 2, 1, 8, 8, seed=1),
     )
-    whole, loop = grouped_and_looped(method, make_net().requires_grad_(False), real, syn)
-    assert float((whole - loop).norm() / loop.norm()) < 1e-12
-    whole, loop = grouped_and_looped(method, make_net(norm="batchnorm").requires_grad_(False), real, syn)
-    assert float((whole - loop).norm() / loop.norm()) > 0.01
+    batched, loop = batched_and_looped(method, make_net().requires_grad_(False), real, syn)
+    assert float((batched - loop).norm() / loop.norm()) < 1e-12
+    batched, loop = batched_and_looped(method, make_net(norm="batchnorm").requires_grad_(False), real, syn)
+    assert float((batched - loop).norm() / loop.norm()) > 0.01
 
 
 def test_image_gradient_against_finite_differences(make_method, make_net):
@@ -120,30 +120,30 @@ def test_image_gradient_against_finite_differences(make_method, make_net):
     assert torch.autograd.gradcheck(lambda x: loss(net, real, x), (syn,), fast_mode=True)
 
 
-def test_identical_sets_have_no_distance(make_method, make_net):
+def test_distance_of_identical_sets_is_zero(make_method, make_net):
     images = randn(3, 5, 1, 8, 8)
     assert (
         float(make_method("datadam").loss(make_net().requires_grad_(False), images, images.flip(1))) < 1e-20
     )
 
 
-def test_at_power_one_attention_weighs_little(make_method, make_net):
-    """The spec's fourth fact, in small: at p=1 the released loss is nearly DM's, at p=4 it is not."""
+def test_attention_gradient_is_smaller_for_power_one(make_method, make_net):
+    """With p=1 the loss is nearly DM's."""
     real, syn = randn(3, 20, 1, 8, 8), randn(3, 2, 1, 8, 8, seed=1)
     net = make_net(depth=3, width=32).requires_grad_(False)
-    share = {}
+    ratio = {}
     for power in (1.0, 4.0):
         grads = []
         for scale, mmd in ((100.0, 0.0), (1.0, 1.0)):
             x = syn.clone().requires_grad_()
             make_method("datadam", power=power, scale=scale, lambda_mmd=mmd).loss(net, real, x).backward()
             grads.append(x.grad.norm())
-        share[power] = float(grads[0] / grads[1])
-    assert share[4.0] > 2 * share[1.0]
+        ratio[power] = float(grads[0] / grads[1])
+    assert ratio[4.0] > 2 * ratio[1.0]
 
 
 @pytest.mark.parametrize(("name", "norm"), [("datadam", "GroupNorm"), ("datadam_released", "BatchNorm2d")])
-def test_the_variant_chooses_the_norm_distilled_on_and_leaves_the_evaluated_network_alone(
+def test_norm_applies_to_distillation_only(
     monkeypatch, make_method, make_ctx, make_architecture, train_blobs, name, norm
 ):
     seen, loss = [], DataDAM.loss
@@ -161,7 +161,7 @@ def test_the_variant_chooses_the_norm_distilled_on_and_leaves_the_evaluated_netw
     assert architecture.knobs["norm"] == "none"
 
 
-def test_the_two_variants_say_what_they_are(make_method):
+def test_settings_of_both_variants(make_method):
     paper, released = (make_method(n, smoke=False) for n in ("datadam", "datadam_released"))
     assert isinstance(paper, DM)
     assert (paper.power, paper.norm, paper.iterations, paper.batch_real) == (4.0, "instancenorm", 8000, 128)
@@ -173,7 +173,7 @@ def test_the_two_variants_say_what_they_are(make_method):
     )
 
 
-def test_networks_without_attention_are_refused_with_a_reason(make_method, make_architecture, train_blobs):
+def test_networks_without_attention(make_method, make_architecture, train_blobs):
     mlp = make_architecture(MLP, width=8, depth=1)
     vit = make_architecture(ViT, patch=4, dim=8, depth=1, heads=2, mlp_dim=8, dropout=0.0, emb_dropout=0.0)
     flat = make_architecture(depth=1)
@@ -181,5 +181,5 @@ def test_networks_without_attention_are_refused_with_a_reason(make_method, make_
         assert "has not. Use" in make_method("datadam").check_dataset(train_blobs, 1, architecture)
     for architecture in (mlp, vit, flat):
         reason = make_method("datadam", norm=None).check_dataset(train_blobs, 1, architecture)
-        assert reason.startswith("attention needs two layers of activation maps")
+        assert reason.startswith("DataDAM requires a network with at least two layers of activation maps")
     assert make_method("datadam").check_dataset(train_blobs, 1, make_architecture()) is None

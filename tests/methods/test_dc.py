@@ -1,4 +1,4 @@
-"""DC: class gradients, their distance and its gradient, the inner loop, BatchNorm; and DSA on top."""
+"""Tests of DC and DSA: class gradients, their distance, inner loop, BatchNorm and augmentation."""
 
 import higher
 import pytest
@@ -24,18 +24,18 @@ def randn(*shape, seed=0):
 
 
 def slow_gradients(net, images, first_class=0, create_graph=False):
-    """One `autograd.grad` a class; returns for each parameter of two dimensions the classes' gradients."""
+    """Class gradients of each parameter with two or more dimensions, by one `autograd.grad` per class."""
     names = [name for name, p in net.named_parameters() if p.ndim > 1]
-    of_class = []
+    by_class = []
     for c, x in enumerate(images):
         loss = F.cross_entropy(net(x), torch.full((len(x),), first_class + c))
         weights = [dict(net.named_parameters())[name] for name in names]
-        of_class.append(torch.autograd.grad(loss, weights, create_graph=create_graph))
-    return {name: torch.stack([g[i] for g in of_class]) for i, name in enumerate(names)}
+        by_class.append(torch.autograd.grad(loss, weights, create_graph=create_graph))
+    return {name: torch.stack([g[i] for g in by_class]) for i, name in enumerate(names)}
 
 
 def slow_match(real, syn):
-    """The distance row by row."""
+    """The distance, computed row by row."""
     total = 0.0
     for name in real:
         for a, b in zip(real[name], syn[name], strict=True):  # classes
@@ -46,7 +46,7 @@ def slow_match(real, syn):
 
 
 @pytest.mark.parametrize("norm", NORMS)
-def test_class_gradients_equal_a_loop_over_classes(make_net, norm):
+def test_class_gradients_equal_loop_over_classes(make_net, norm):
     net, images = make_net(norm=norm), randn(3, 4, 1, 8, 8)
     if norm == "batchnorm":
         freeze_batch_norm(net, randn(12, 1, 8, 8, seed=1))
@@ -63,11 +63,11 @@ def test_class_gradients_equal_a_loop_over_classes(make_net, norm):
     + [{"pooling": p} for p in ("max", "none")],
     ids=str,
 )
-def test_the_image_gradient_of_the_loss_equals_a_loop_over_classes(make_net, knobs):
+def test_image_gradient_equals_loop_over_classes(make_net, knobs):
     net = make_net(**knobs)
     if knobs.get("norm") == "batchnorm":
         freeze_batch_norm(net, randn(12, 1, 8, 8, seed=2))
-    image_gradients_agree(net)
+    check_image_gradient(net)
 
 
 @pytest.mark.parametrize(
@@ -80,15 +80,15 @@ def test_the_image_gradient_of_the_loss_equals_a_loop_over_classes(make_net, kno
         ),
     ],
 )
-def test_the_image_gradient_of_other_networks(make_architecture, cls, knobs):
-    image_gradients_agree(make_architecture(cls, **knobs).fresh(0, torch.device("cpu")).double())
+def test_image_gradient_of_other_networks(make_architecture, cls, knobs):
+    check_image_gradient(make_architecture(cls, **knobs).fresh(0, torch.device("cpu")).double())
 
 
-def image_gradients_agree(net):
+def check_image_gradient(net):
     real, syn = randn(3, 4, 1, 8, 8), randn(3, 2, 1, 8, 8, seed=1).requires_grad_()
     with torch.no_grad():
-        wanted = class_gradients(net, real, 0)
-    fast = gradient_match(wanted, class_gradients(net, syn, 0))
+        expected = class_gradients(net, real, 0)
+    fast = gradient_match(expected, class_gradients(net, syn, 0))
     slow = slow_match(slow_gradients(net, real), slow_gradients(net, syn, create_graph=True))
     torch.testing.assert_close(fast, slow, rtol=1e-10, atol=1e-10)
     (fast_grad,) = torch.autograd.grad(fast, syn)
@@ -96,7 +96,7 @@ def image_gradients_agree(net):
     torch.testing.assert_close(fast_grad, slow_grad, rtol=1e-9, atol=1e-10)
 
 
-def test_real_gradients_are_constants_and_the_parameters_get_none(make_net):
+def test_gradient_flows_to_synthetic_images_only(make_net):
     net, images = make_net(), randn(2, 3, 1, 8, 8).requires_grad_()
     with torch.no_grad():
         assert not any(g.requires_grad for g in class_gradients(net, images, 0).values())
@@ -109,32 +109,32 @@ def test_real_gradients_are_constants_and_the_parameters_get_none(make_net):
     assert all(p.grad is None for p in net.parameters())
 
 
-def test_labels_are_counted_from_the_first_class(make_net):
+def test_first_class_offsets_labels(make_net):
     net, images = make_net(), randn(2, 3, 1, 8, 8)
     fast, slow = class_gradients(net, images, 1), slow_gradients(net, images, first_class=1)
     torch.testing.assert_close(fast["classifier.weight"], slow["classifier.weight"], rtol=1e-10, atol=1e-10)
 
 
-def test_parameters_of_one_dimension_are_left_out(make_net):
+def test_one_dimensional_parameters_are_left_out(make_net):
     net = make_net(norm="layernorm")
     names = set(class_gradients(net, randn(1, 2, 1, 8, 8), 0))
-    left = {name for name, _ in net.named_parameters()} - names
-    assert left == {"classifier.bias", "blocks.0.0.bias", "blocks.1.0.bias"}
+    left_out = {name for name, _ in net.named_parameters()} - names
+    assert left_out == {"classifier.bias", "blocks.0.0.bias", "blocks.1.0.bias"}
     assert "blocks.0.1.weight" in names  # LayerNorm's are (c, h, w)
 
 
 def test_image_gradient_against_finite_differences(make_net):
-    """A smooth network, since the second derivative of ReLU is not what differences see."""
+    """The network is smooth, because finite differences do not match the second derivative of ReLU."""
     net = make_net(width=4, activation="swish")
     with torch.no_grad():
-        wanted = class_gradients(net, randn(2, 3, 1, 8, 8), 0)
+        expected = class_gradients(net, randn(2, 3, 1, 8, 8), 0)
     syn = randn(2, 2, 1, 8, 8, seed=1).requires_grad_()
-    loss = lambda x: gradient_match(wanted, class_gradients(net, x, 0))  # noqa: E731
+    loss = lambda x: gradient_match(expected, class_gradients(net, x, 0))  # noqa: E731
     assert torch.autograd.gradcheck(loss, (syn,), fast_mode=True, atol=1e-6, rtol=1e-4)
 
 
 def test_one_differentiable_step_agrees_with_higher(make_net):
-    """theta - lr * class gradient is an SGD step of `higher`: parameters and their gradient to the images."""
+    """theta - lr * class gradient equals an SGD step of `higher`, in value and in gradient to the images."""
     net, lr = make_net(activation="swish"), 0.1
     images = randn(1, 4, 1, 8, 8).requires_grad_()
     optimizer = torch.optim.SGD(net.parameters(), lr=lr)
@@ -163,12 +163,12 @@ def test_gradient_match_closed_form():
 def test_gradient_match_of_equal_orthogonal_and_opposite_rows():
     row = torch.tensor([[[3.0, 4.0]]], dtype=torch.float64) * 1e3
     across, rows = torch.tensor([[[-4.0, 3.0]]], dtype=torch.float64) * 1e3, 1
-    for other, wanted in ((row, 0.0), (across, 1.0), (-row, 2.0)):
+    for other, expected in ((row, 0.0), (across, 1.0), (-row, 2.0)):
         got = gradient_match({"w": row}, {"w": other}) / rows
-        torch.testing.assert_close(got, torch.tensor(wanted, dtype=torch.float64), rtol=0, atol=1e-12)
+        torch.testing.assert_close(got, torch.tensor(expected, dtype=torch.float64), rtol=0, atol=1e-12)
 
 
-def test_gradient_match_does_not_see_the_length_of_a_row():
+def test_gradient_match_is_invariant_to_row_lengths():
     real, syn = {"w": 1e3 * randn(2, 3, 4)}, {"w": 1e3 * randn(2, 3, 4, seed=1)}
     lengths = torch.rand(2, 3, 1, dtype=torch.float64) + 0.5
     torch.testing.assert_close(
@@ -176,7 +176,7 @@ def test_gradient_match_does_not_see_the_length_of_a_row():
     )
 
 
-def test_a_dead_unit_costs_one_and_gives_no_nan():
+def test_dead_unit_has_distance_one_and_finite_gradient():
     real, syn = {"w": randn(1, 2, 3)}, {"w": randn(1, 2, 3, seed=1)}
     syn["w"][0, 0] = 0.0
     syn["w"].requires_grad_()
@@ -186,14 +186,14 @@ def test_a_dead_unit_costs_one_and_gives_no_nan():
     assert syn["w"].grad.isfinite().all()
 
 
-def test_identical_sets_have_no_distance(make_net):
+def test_distance_of_identical_sets_is_zero(make_net):
     net, images = make_net(activation="swish"), 3 * randn(3, 4, 1, 8, 8)
     gradients = class_gradients(net, images, 0)
     rows = sum(g.shape[0] * g.shape[1] for g in gradients.values())
-    assert 0 <= float(gradient_match(gradients, gradients)) < 1e-3 * rows  # the 1e-6 under the fraction
+    assert 0 <= float(gradient_match(gradients, gradients)) < 1e-3 * rows  # due to 1e-6 in the denominator
 
 
-def test_loops_are_the_paper_s_and_have_a_fallback(make_method):
+def test_loops(make_method):
     assert LOOPS == {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: (50, 10)}
     by_ipc = make_method("dc", smoke=False)
     assert [by_ipc.loops(ipc) for ipc in (1, 10, 50)] == [(1, 1), (10, 50), (50, 10)]
@@ -203,45 +203,43 @@ def test_loops_are_the_paper_s_and_have_a_fallback(make_method):
 
 
 @pytest.mark.parametrize("key", ["outer", "inner_epochs"])
-def test_no_loop_is_empty(make_method, key):
-    with pytest.raises(ValueError, match=f"method.{key}=0: wanted at least 1, or null"):
+def test_loops_below_one_raise(make_method, key):
+    with pytest.raises(ValueError, match=f"method.{key} must be >= 1, or null .* got 0"):
         make_method("dc", **{key: 0})
 
 
 @pytest.mark.parametrize(
     ("name", "augment"), [("dc", "none"), ("dsa", "color_crop_cutout_flip_scale_rotate")]
 )
-def test_between_updates_the_network_learns_the_images_by_plain_sgd(
-    monkeypatch, make_method, make_ctx, train_blobs, name, augment
-):
+def test_inner_loop_trains_the_network_by_sgd(monkeypatch, make_method, make_ctx, train_blobs, name, augment):
     calls = []
 
-    def spy(net, fetch, n, recipe, **how):
+    def spy(net, fetch, n, recipe, **kwargs):
         images, labels = fetch(torch.arange(n))
         before = [p.detach().clone() for p in net.parameters()]
-        train(net, fetch, n, recipe, **how)
-        moved = any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
-        calls.append((net, n, recipe, how, images.clone(), labels, moved))
+        train(net, fetch, n, recipe, **kwargs)
+        changed = any(not torch.equal(a, b) for a, b in zip(before, net.parameters(), strict=True))
+        calls.append((net, n, recipe, kwargs, images.clone(), labels, changed))
 
     monkeypatch.setattr(dc, "train", spy)
     method = make_method(name, iterations=2, outer=3, inner_epochs=4, batch_train=256)
     method.distill(train_blobs, 2, make_ctx())
     assert len(calls) == 2 * (3 - 1)  # none after the last update
-    for net, n, recipe, how, images, labels, moved in calls:
+    for net, n, recipe, kwargs, images, labels, changed in calls:
         assert (n, images.shape) == (6, (6, 1, 8, 8))
         assert labels.tolist() == [0, 0, 1, 1, 2, 2]
         assert not images.requires_grad
         assert (recipe.optimizer, recipe.lr, recipe.momentum, recipe.weight_decay) == ("sgd", 0.01, 0, 0)
         assert (recipe.batch_size, recipe.epochs, recipe.augment, recipe.cutmix) == (256, 4, augment, 0)
-        assert (how["flip"], how["runtime"].autocast) == (False, False)
+        assert (kwargs["flip"], kwargs["runtime"].autocast) == (False, False)
         assert net.training
-        assert moved
+        assert changed
     assert len({call[3]["seed"] for call in calls}) == 4
-    assert calls[0][0] is calls[1][0] is not calls[2][0]  # a network lives for one iteration
-    assert not torch.equal(calls[0][4], calls[1][4])  # and learns the current images
+    assert calls[0][0] is calls[1][0] is not calls[2][0]  # each iteration has its own network
+    assert not torch.equal(calls[0][4], calls[1][4])  # which is trained on the current images
 
 
-def test_the_inner_loop_agrees_with_higher(make_method, make_net, make_ctx):
+def test_inner_loop_agrees_with_higher(make_method, make_net, make_ctx):
     images, labels = randn(6, 1, 8, 8), torch.tensor([0, 0, 1, 1, 2, 2])
     recipe = make_method("dc")._inner_recipe(5)
     net = make_net()
@@ -251,16 +249,16 @@ def test_the_inner_loop_agrees_with_higher(make_method, make_net, make_ctx):
     ):
         for _ in range(5):
             differentiable.step(F.cross_entropy(functional(images), labels))
-        wanted = [p.detach().clone() for p in functional.parameters()]
+        expected = [p.detach().clone() for p in functional.parameters()]
     train(net, fetch_from(images, labels), 6, recipe, seed=0, runtime=make_ctx().runtime, flip=False)
-    for ours, theirs in zip(net.parameters(), wanted, strict=True):
+    for ours, theirs in zip(net.parameters(), expected, strict=True):
         torch.testing.assert_close(ours.detach(), theirs, rtol=1e-10, atol=1e-10)
 
 
 @pytest.mark.parametrize("name", ["dc", "dsa"])
 @pytest.mark.parametrize("norm", ["instancenorm", "batchnorm"])
-def test_chunks_of_classes_equal_the_whole(make_method, make_ctx, train_blobs, name, norm):
-    """With BatchNorm too: its statistics are frozen while gradients are matched."""
+def test_class_chunks_give_the_same_set(make_method, make_ctx, train_blobs, name, norm):
+    """Also with BatchNorm, whose statistics are frozen during matching."""
     sets = []
     for work, chunk in (("whole", None), ("pairs", 2), ("single", 1)):
         method = make_method(name, class_chunk=chunk, norm=norm, iterations=2, outer=1)
@@ -269,8 +267,8 @@ def test_chunks_of_classes_equal_the_whole(make_method, make_ctx, train_blobs, n
         torch.testing.assert_close(other, sets[0], rtol=1e-4, atol=1e-5)
 
 
-def test_an_update_is_one_step_of_sgd_with_momentum(monkeypatch, make_method, make_ctx, train_blobs):
-    """A loss whose gradient is 1 at every pixel: after 3 steps, lr * (1 + 1.5 + 1.75)."""
+def test_update_is_sgd_with_momentum(monkeypatch, make_method, make_ctx, train_blobs):
+    """The gradient of this loss is 1 at every pixel; three steps add up to lr * (1 + 1.5 + 1.75)."""
     gradients = lambda net, images, first_class: {"x": images}  # noqa: E731
     monkeypatch.setattr(dc, "class_gradients", gradients)
     monkeypatch.setattr(dc, "gradient_match", lambda real, syn: syn["x"].sum())
@@ -279,11 +277,11 @@ def test_an_update_is_one_step_of_sgd_with_momentum(monkeypatch, make_method, ma
         method.distill(train_blobs, 2, make_ctx()),
         initial_images("noise", train_blobs, 2, make_ctx()),
     )
-    wanted = start.flatten(0, 1) - 0.1 * (1 + 1.5 + 1.75)
-    torch.testing.assert_close(syn.images, wanted)
+    expected = start.flatten(0, 1) - 0.1 * (1 + 1.5 + 1.75)
+    torch.testing.assert_close(syn.images, expected)
 
 
-def test_dc_starts_from_standard_noise_and_dsa_from_real_images(make_method, make_ctx, make_blobs):
+def test_initial_images_of_dc_and_dsa(make_method, make_ctx, make_blobs):
     real = make_blobs(counts=(40, 40, 40))
     noise = make_method("dc", iterations=0).distill(real, 30, make_ctx(work="dc")).images
     assert abs(float(noise.mean())) < 5 / noise.numel() ** 0.5
@@ -293,7 +291,7 @@ def test_dc_starts_from_standard_noise_and_dsa_from_real_images(make_method, mak
     assert all(tuple(x.flatten().tolist()) in known for x in images)
 
 
-def test_freezing_moves_the_statistics_once_and_stops(make_net):
+def test_freeze_batch_norm(make_net):
     net, images = make_net(norm="batchnorm"), 2 + 3 * randn(9, 1, 8, 8)
     assert batch_coupled(net)
     freeze_batch_norm(net, images)
@@ -304,15 +302,13 @@ def test_freezing_moves_the_statistics_once_and_stops(make_net):
     torch.testing.assert_close(first.running_var, 0.9 + 0.1 * maps.var((0, 2, 3)))
     assert net.training
     assert not first.training
-    kept = first.running_mean.clone()
+    mean = first.running_mean.clone()
     class_gradients(net, images[None], 0)
-    assert torch.equal(first.running_mean, kept)
-    torch.testing.assert_close(net(images)[:2], net(images[:2]))  # coupled no more
+    assert torch.equal(first.running_mean, mean)
+    torch.testing.assert_close(net(images)[:2], net(images[:2]))  # images are independent in eval mode
 
 
-def test_batchnorm_is_frozen_before_every_update_from_sixteen_images_a_class(
-    monkeypatch, make_method, make_ctx, train_blobs
-):
+def test_batchnorm_is_frozen_before_every_update(monkeypatch, make_method, make_ctx, train_blobs):
     seen = []
 
     def spy(net, images):
@@ -324,7 +320,7 @@ def test_batchnorm_is_frozen_before_every_update_from_sixteen_images_a_class(
     assert seen == [(3 * 16, True)] * 4
 
 
-def test_no_reason_to_crash_on_a_network_without_the_knob(make_method, make_architecture, train_blobs):
+def test_networks_without_norm(make_method, make_architecture, train_blobs):
     mlp = make_architecture(MLP, width=8, depth=1)
     assert make_method("dc").check_dataset(train_blobs, 1, mlp) is None
     assert "method.norm=batchnorm needs" in make_method("dc", norm="batchnorm").check_dataset(
@@ -341,13 +337,13 @@ def test_dsa_is_dc_with_augmentation(make_method):
 
 
 @pytest.mark.parametrize("name", ["dsa", "dm", "datadam"])
-def test_both_batches_of_a_class_share_one_record_fresh_at_each_update(
+def test_both_batches_share_one_augmentation_per_class_and_update(
     monkeypatch, make_method, make_ctx, train_blobs, name
 ):
     seen, apply = [], Augment.apply
 
     def spy(self, x, draw):
-        if draw.values.ndim == 2:  # not the network's own, whose values are per image
+        if draw.values.ndim == 2:  # not the inner loop's, whose values are per image
             seen.append((x.shape[:2], draw, self))
         return apply(self, x, draw)
 
@@ -360,11 +356,11 @@ def test_both_batches_of_a_class_share_one_record_fresh_at_each_update(
         assert (real, syn) == ((3, 8), (3, 4))
         assert draw is same
         assert draw.op.shape == (3,)
-        assert "flip" not in augment.choices  # digits-like: train_blobs say so
+        assert "flip" not in augment.choices  # train_blobs does not allow flips
     assert len({tuple(draw.values.flatten().tolist()) for _, draw, _ in seen}) == updates
 
 
-def test_dsa_learns_with_values_per_image(monkeypatch, make_method, make_ctx, train_blobs):
+def test_dsa_inner_loop_augments_each_image(monkeypatch, make_method, make_ctx, train_blobs):
     seen, apply = [], Augment.apply
 
     def spy(self, x, draw):
@@ -377,12 +373,12 @@ def test_dsa_learns_with_values_per_image(monkeypatch, make_method, make_ctx, tr
 
 
 @pytest.mark.parametrize("flip", [True, False])
-def test_flip_follows_the_dataset(make_method, make_ctx, make_blobs, monkeypatch, flip):
+def test_flip_depends_on_the_dataset(make_method, make_ctx, make_blobs, monkeypatch, flip):
     seen, draw = set(), Augment.draw
 
-    def spy(self, *args, **how):
+    def spy(self, *args, **kwargs):
         seen.add("flip" in self.choices)
-        return draw(self, *args, **how)
+        return draw(self, *args, **kwargs)
 
     monkeypatch.setattr(Augment, "draw", spy)
     make_method("dsa", outer=2).distill(make_blobs(flip=flip), 1, make_ctx())

@@ -1,4 +1,4 @@
-"""The YAML defaults are the papers' or their released code's, written down here a second time."""
+"""Tests that the YAML defaults are those of the papers or of their released code."""
 
 import pytest
 from omegaconf import OmegaConf
@@ -67,6 +67,6 @@ PAPERS = {
 
 
 @pytest.mark.parametrize("name", PAPERS)
-def test_defaults_are_the_paper_s(name):
+def test_defaults_are_those_of_the_paper(name):
     config = OmegaConf.create(shipped_yaml("method", name))
     assert {key: OmegaConf.select(config, key) for key in PAPERS[name]} == PAPERS[name]

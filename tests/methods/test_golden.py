@@ -1,6 +1,6 @@
-"""The first losses of every method, as they were: what changes them goes into CHANGELOG, "Changes numbers".
+"""Golden test of the first losses of every method. Changes are documented in CHANGELOG, "Changes numbers".
 
-To write them anew, on purpose: `DD_BENCH_GOLDEN=1 pytest tests/methods/test_golden.py`.
+To update the golden file, run `DD_BENCH_GOLDEN=1 pytest tests/methods/test_golden.py`.
 """
 
 import dataclasses
@@ -24,7 +24,7 @@ STEPS = 5
 
 @pytest.mark.parametrize("name", NAMES)
 def test_first_losses(make_method, make_ctx, make_architecture, gin, motifs, train_blobs, name):
-    """On a smooth network of images: a ReLU at its kink would turn another CPU's rounding into another loss."""
+    """The image network is smooth, because rounding on another CPU can change the gradient of a ReLU near 0."""
     method = make_method(name, iterations=STEPS)
     if "image" in type(method).modalities:
         real, network = train_blobs, make_architecture(activation="swish")
@@ -43,5 +43,5 @@ def test_first_losses(make_method, make_ctx, make_architecture, gin, motifs, tra
     assert ctx.rows.losses == pytest.approx(known[name], rel=1e-4)
 
 
-def test_no_loss_of_a_method_that_is_gone():
+def test_golden_file_has_no_obsolete_methods():
     assert set(json.loads(GOLDEN.read_text())) == set(NAMES)

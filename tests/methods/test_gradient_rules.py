@@ -1,4 +1,4 @@
-"""How experts descend: adaptive GSAM in closed form, the input-gradient penalty, the factors of the loss."""
+"""Tests of the gradient rules of experts: adaptive GSAM, input-gradient penalty and loss factors."""
 
 import itertools
 import math
@@ -42,12 +42,14 @@ def loss(net, x, y):
 
 
 def gradient(net):
-    """What is in `.grad`, as one vector."""
+    """The flat gradient in `.grad`."""
     return torch.cat([p.grad.flatten() for p in net.parameters()])
 
 
-def plain_gradient(net, x, of=loss):
-    return torch.cat([g.flatten() for g in torch.autograd.grad(of(net, x, LABELS), list(net.parameters()))])
+def plain_gradient(net, x, loss_fn=loss):
+    return torch.cat(
+        [g.flatten() for g in torch.autograd.grad(loss_fn(net, x, LABELS), list(net.parameters()))]
+    )
 
 
 def put(net, theta):
@@ -58,69 +60,71 @@ def norm_of(x):
     return math.sqrt(sum(float(v) ** 2 for v in x))
 
 
-def gsam_by_hand(net, x, rho, alpha, of=loss):
-    """Section 3 of the specification, number by number: the direction, g, g', and what is taken off."""
-    theta, g = flatten(net), plain_gradient(net, x, of)
+def gsam_by_hand(net, x, rho, alpha, loss_fn=loss):
+    """Equation 13 of FTD, element by element: the result, g, g' and the orthogonal component."""
+    theta, g = flatten(net), plain_gradient(net, x, loss_fn)
     n = norm_of(theta.abs() * g)
     epsilon = torch.stack([rho * t * t * d / (n + 1e-12) for t, d in zip(theta, g, strict=True)])
     put(net, theta + epsilon)
-    there = plain_gradient(net, x, of)
+    neighbour = plain_gradient(net, x, loss_fn)
     put(net, theta)
-    cosine = sum(float(a * b) for a, b in zip(g, there, strict=True)) / (norm_of(there) * norm_of(g) + 1e-12)
-    across = g - cosine * norm_of(g) * there / (norm_of(there) + 1e-12)
-    return there - alpha * across, g, there, across
+    cosine = sum(float(a * b) for a, b in zip(g, neighbour, strict=True)) / (
+        norm_of(neighbour) * norm_of(g) + 1e-12
+    )
+    orthogonal = g - cosine * norm_of(g) * neighbour / (norm_of(neighbour) + 1e-12)
+    return neighbour - alpha * orthogonal, g, neighbour, orthogonal
 
 
 @pytest.mark.parametrize(("rho", "alpha"), [(0.01, 0.3), (0.5, 1.0), (2.0, 0.0)])
 @pytest.mark.parametrize("channels", [1, 3])
-def test_gsam_is_the_closed_form(make_net, rho, alpha, channels):
+def test_gsam_closed_form(make_net, rho, alpha, channels):
     net = make_net(width=4, activation="swish", shape=(channels, 8, 8))
     x = images(channels)
-    wanted, *_ = gsam_by_hand(net, x, rho, alpha)
+    expected, *_ = gsam_by_hand(net, x, rho, alpha)
     gradient_rule(rho, alpha)(net, loss, x, LABELS, x, 0)
-    assert float((gradient(net) - wanted).norm()) < 1e-9 * float(wanted.norm())
+    assert float((gradient(net) - expected).norm()) < 1e-9 * float(expected.norm())
 
 
-def test_without_a_radius_it_is_the_gradient(make_net):
+def test_rho_zero_is_the_plain_gradient(make_net):
     net, x = make_net(), images()
-    wanted = plain_gradient(net, x)
+    expected = plain_gradient(net, x)
     for alpha in (0.0, 0.7):
         net.zero_grad()
         gradient_rule(0.0, alpha)(net, loss, x, LABELS, x, 0)
-        torch.testing.assert_close(gradient(net), wanted)
+        torch.testing.assert_close(gradient(net), expected)
 
 
-def test_as_the_radius_goes_to_nothing_it_goes_to_the_gradient(make_net):
-    """In proportion to it; whatever alpha is, as nothing is left that is orthogonal."""
+def test_converges_to_the_plain_gradient_for_small_rho(make_net):
+    """The difference is proportional to rho for every alpha, because the orthogonal component vanishes too."""
     net, x = make_net(activation="swish"), images()
-    wanted = plain_gradient(net, x)
+    expected = plain_gradient(net, x)
     for alpha in (0.0, 1.0):
-        apart = []
+        distances = []
         for rho in (1e-4, 1e-5):
             net.zero_grad()
             gradient_rule(rho, alpha)(net, loss, x, LABELS, x, 0)
-            apart.append(float((gradient(net) - wanted).norm() / wanted.norm()))
-        assert apart[0] < 1e-3
-        assert apart[1] == pytest.approx(apart[0] / 10, rel=0.05)
+            distances.append(float((gradient(net) - expected).norm() / expected.norm()))
+        assert distances[0] < 1e-3
+        assert distances[1] == pytest.approx(distances[0] / 10, rel=0.05)
 
 
-def test_what_is_taken_off_is_orthogonal_to_the_gradient_of_the_neighbour(make_net):
-    """And it is all of the first gradient that is."""
+def test_removed_component_is_orthogonal(make_net):
+    """It is the whole component of the first gradient that is orthogonal to the gradient at the neighbour."""
     net, x, found = make_net(), images(), []
     g = plain_gradient(net, x)
     for alpha in (0.0, 1.0):
         net.zero_grad()
         gradient_rule(1.0, alpha)(net, loss, x, LABELS, x, 0)
         found.append(gradient(net))
-    there, across = found[0], found[0] - found[1]
-    assert float(across.norm()) > 1e-2 * float(g.norm())
-    assert abs(float(across @ there)) < 1e-12 * float(across.norm() * there.norm())
-    along = g - across
-    assert float(F.cosine_similarity(along, there, dim=0).abs()) == pytest.approx(1, abs=1e-12)
+    neighbour, orthogonal = found[0], found[0] - found[1]
+    assert float(orthogonal.norm()) > 1e-2 * float(g.norm())
+    assert abs(float(orthogonal @ neighbour)) < 1e-12 * float(orthogonal.norm() * neighbour.norm())
+    along = g - orthogonal
+    assert float(F.cosine_similarity(along, neighbour, dim=0).abs()) == pytest.approx(1, abs=1e-12)
 
 
-def test_the_step_to_the_neighbour_has_the_adaptive_norm(make_net):
-    """|epsilon / theta| = rho, along |theta| g; and a weight of zero stays there."""
+def test_perturbation_has_adaptive_norm_rho(make_net):
+    """|epsilon / theta| = rho in the direction |theta| g; parameters that are zero do not change."""
     net, x, seen = make_net(), images(), []
     with torch.no_grad():
         net.classifier.weight[0] = 0.0
@@ -132,17 +136,17 @@ def test_the_step_to_the_neighbour_has_the_adaptive_norm(make_net):
 
     backward()
     gsam(net, backward, GSAM(rho=0.7, alpha=0.0))
-    here, there = seen
+    here, neighbour = seen
     assert torch.equal(here, theta)
-    moved = (there - here)[theta != 0] / theta.abs()[theta != 0]
-    assert float(moved.norm()) == pytest.approx(0.7, rel=1e-9)
-    assert float(F.cosine_similarity(moved, (theta.abs() * g)[theta != 0], dim=0)) == pytest.approx(1)
-    assert torch.equal(there[theta == 0], here[theta == 0])
+    epsilon = (neighbour - here)[theta != 0] / theta.abs()[theta != 0]
+    assert float(epsilon.norm()) == pytest.approx(0.7, rel=1e-9)
+    assert float(F.cosine_similarity(epsilon, (theta.abs() * g)[theta != 0], dim=0)) == pytest.approx(1)
+    assert torch.equal(neighbour[theta == 0], here[theta == 0])
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_the_weights_come_back_to_the_last_bit(make_net, dtype):
-    """From a step so long that taking it back would round."""
+def test_parameters_are_restored_exactly(make_net, dtype):
+    """The perturbation is so large that subtracting it again would round."""
     net, x = make_net().to(dtype), images().to(dtype)
     before = flatten(net)
     gradient_rule(1e4, 0.3, weight=2.0)(net, loss, x, LABELS, x, 0)
@@ -150,26 +154,26 @@ def test_the_weights_come_back_to_the_last_bit(make_net, dtype):
     assert bool(gradient(net).isfinite().all())
 
 
-def test_where_nothing_slopes_it_stays(make_net):
-    """No division by a gradient of zero."""
+def test_zero_gradient(make_net):
+    """There is no division by zero."""
     net, x = make_net(), images()
     gradient_rule(0.5, 0.3)(net, lambda net, x, y: 0 * loss(net, x, y), x, LABELS, x, 0)
     assert not gradient(net).any()
 
 
-def test_the_neighbour_s_gradient_is_of_the_penalty_and_the_factor_too(make_net):
+def test_gsam_with_penalty_and_loss_scale(make_net):
     net, x, raw = make_net(width=4, activation="swish"), images(), randn(5, 1, 8, 8, seed=9)
     whole = lambda net, x, y: 0.6 * loss(net, x, y) + slow_penalty(net, raw, 2.0, "image")  # noqa: E731
-    wanted, *_ = gsam_by_hand(net, x, 0.4, 0.3, whole)
+    expected, *_ = gsam_by_hand(net, x, 0.4, 0.3, whole)
     gradient_rule(0.4, 0.3, (0.6,), 2.0, "image")(net, loss, x, LABELS, raw, 0)
-    torch.testing.assert_close(gradient(net), wanted, rtol=1e-8, atol=1e-11)
+    torch.testing.assert_close(gradient(net), expected, rtol=1e-8, atol=1e-11)
 
 
 # The penalty
 
 
 def slow_penalty(net, x, weight, norm):
-    """One Jacobian `(k, c, h, w)` a sample, summed over the classes; differentiable."""
+    """The penalty with one Jacobian `(k, c, h, w)` per sample, summed over classes; differentiable."""
     terms = []
     for sample in x:
         jacobian = torch.autograd.functional.jacobian(lambda at: net(at[None])[0], sample, create_graph=True)
@@ -184,19 +188,21 @@ def slow_penalty(net, x, weight, norm):
 
 @each_norm
 @pytest.mark.parametrize("channels", [1, 3])
-def test_the_penalty_is_that_of_a_jacobian_a_sample(make_net, norm, channels):
+def test_penalty_equals_slow_implementation(make_net, norm, channels):
     net = make_net(width=4, activation="swish", shape=(channels, 8, 8))
     x = images(channels)
-    wanted = torch.autograd.grad(slow_penalty(net, x, 2.0, norm), list(net.parameters()), allow_unused=True)
+    expected = torch.autograd.grad(slow_penalty(net, x, 2.0, norm), list(net.parameters()), allow_unused=True)
     add_penalty_gradient(net, x, GradientPenalty(weight=2.0, norm=norm))
-    for p, g in zip(net.parameters(), wanted, strict=True):
-        g = torch.zeros_like(p) if g is None else g  # the classifier's bias is in no slope
+    for p, g in zip(net.parameters(), expected, strict=True):
+        g = (
+            torch.zeros_like(p) if g is None else g
+        )  # the input gradient does not depend on the classifier's bias
         torch.testing.assert_close(p.grad, g, rtol=1e-9, atol=1e-12)
     assert float(gradient(net).norm()) > 0
 
 
 @each_norm
-def test_the_penalty_s_gradient_against_finite_differences(make_net, norm):
+def test_penalty_gradient_against_finite_differences(make_net, norm):
     net, x, h = make_net(width=4, activation="swish", shape=(3, 8, 8)), images(3), 1e-6
     add_penalty_gradient(net, x, GradientPenalty(weight=1.5, norm=norm))
     theta, found = flatten(net), gradient(net)
@@ -208,8 +214,8 @@ def test_the_penalty_s_gradient_against_finite_differences(make_net, norm):
         torch.testing.assert_close((values[0] - values[1]) / (2 * h), found @ direction, rtol=1e-6, atol=1e-9)
 
 
-def test_over_one_channel_a_pixel_s_norm_is_its_absolute_value(make_net):
-    """So the two norms differ even there."""
+def test_norms_differ_for_one_channel(make_net):
+    """A pixel's norm is then the absolute value, which is not the norm over the image."""
     net, x = make_net(activation="swish"), images()
     found = {}
     for norm in NORMS:
@@ -220,21 +226,21 @@ def test_over_one_channel_a_pixel_s_norm_is_its_absolute_value(make_net):
 
 
 @each_norm
-def test_it_is_added_to_the_gradient_of_the_augmented_batch_and_is_of_the_raw_one(make_net, norm):
+def test_penalty_uses_the_batch_before_augmentation(make_net, norm):
     net, x, raw = make_net(), images(), randn(5, 1, 8, 8, seed=7)
     plain = plain_gradient(net, x)
     net.zero_grad()
     add_penalty_gradient(net, raw, GradientPenalty(weight=2.0, norm=norm))
-    alone = gradient(net)
+    penalty_only = gradient(net)
     net.zero_grad()
     gradient_rule(weight=2.0, norm=norm)(net, loss, x, LABELS, raw, 0)
-    torch.testing.assert_close(gradient(net), plain + alone)
+    torch.testing.assert_close(gradient(net), plain + penalty_only)
     assert not raw.requires_grad
 
 
 @each_norm
-def test_a_network_without_a_slope_has_a_finite_gradient(make_net, norm):
-    """The root of a square of zero has none."""
+def test_penalty_of_a_constant_network_has_finite_gradient(make_net, norm):
+    """The square root has no derivative at 0."""
     net = make_net()
     with torch.no_grad():
         for p in net.parameters():
@@ -244,7 +250,7 @@ def test_a_network_without_a_slope_has_a_finite_gradient(make_net, norm):
 
 
 @each_norm
-def test_in_training_it_pulls_the_norm_to_one(make_net, norm):
+def test_training_decreases_the_penalty(make_net, norm):
     net, x = make_net(activation="swish"), images()
     optimizer, before = torch.optim.SGD(net.parameters(), lr=0.01), slow_penalty(net, x, 1.0, norm).detach()
     for _ in range(20):
@@ -256,20 +262,20 @@ def test_in_training_it_pulls_the_norm_to_one(make_net, norm):
 
 @pytest.mark.slow
 @each_norm
-def test_the_compiled_penalty_is_the_same(make_net, norm):
+def test_compiled_penalty(make_net, norm):
     net, x = make_net(activation="swish", width=4), images()
     found = []
-    for how in (gradient_rule(weight=2.0, norm=norm), gradient_rule(weight=2.0, norm=norm).compiled()):
+    for rule in (gradient_rule(weight=2.0, norm=norm), gradient_rule(weight=2.0, norm=norm).compiled()):
         net.zero_grad()
-        how(net, loss, x, LABELS, x, 0)
+        rule(net, loss, x, LABELS, x, 0)
         found.append(gradient(net))
     torch.testing.assert_close(*found, rtol=1e-9, atol=1e-12)
 
 
-# Factors of the loss, and the whole
+# Loss factors and training
 
 
-def test_the_loss_has_a_factor_in_the_first_epochs(make_net):
+def test_loss_scale(make_net):
     net, x = make_net(), images()
     plain = plain_gradient(net, x)
     for epoch, factor in enumerate([0.5, 0.75, 0.95, 1.0, 1.0]):
@@ -278,46 +284,46 @@ def test_the_loss_has_a_factor_in_the_first_epochs(make_net):
         torch.testing.assert_close(gradient(net), factor * plain)
 
 
-def test_the_penalty_has_no_factor(make_net):
+def test_loss_scale_does_not_scale_the_penalty(make_net):
     net, x = make_net(), images()
     add_penalty_gradient(net, x, GradientPenalty(weight=2.0, norm="pixel"))
-    alone = gradient(net)
+    penalty_only = gradient(net)
     net.zero_grad()
     gradient_rule(scale=(0.25,), weight=2.0)(net, loss, x, LABELS, x, 0)
     got = gradient(net)
     net.zero_grad()
-    torch.testing.assert_close(got, 0.25 * plain_gradient(net, x) + alone)
+    torch.testing.assert_close(got, 0.25 * plain_gradient(net, x) + penalty_only)
 
 
-def test_what_was_in_the_gradient_of_a_step_is_not_in_the_next(make_architecture, recipe, runtime):
-    """`train` with a plain gradient_rule is `train` without one, and a factor is a factor of the learning rate."""
+def test_gradients_do_not_accumulate_between_steps(make_architecture, recipe, runtime):
+    """A plain rule equals no rule, and a constant loss factor equals a factor of the learning rate."""
     x = images().float()
     ends = []
-    for how, lr in ((None, 0.05), (gradient_rule(1e-9), 0.05), (gradient_rule(scale=(0.5,) * 4), 0.1)):
+    for rule, lr in ((None, 0.05), (gradient_rule(1e-9), 0.05), (gradient_rule(scale=(0.5,) * 4), 0.1)):
         net = make_architecture(activation="swish").fresh(0, torch.device("cpu"))
         plan = recipe(epochs=4, lr=lr, momentum=0.0, weight_decay=0.0, milestones=(), batch_size=2)
-        train(net, fetch_from(x, LABELS), 5, plan, seed=0, runtime=runtime, flip=False, gradient_rule=how)
+        train(net, fetch_from(x, LABELS), 5, plan, seed=0, runtime=runtime, flip=False, gradient_rule=rule)
         ends.append(flatten(net))
     for other in ends[1:]:
         torch.testing.assert_close(other, ends[0], rtol=1e-4, atol=1e-5)
 
 
-def test_an_epoch_of_training_has_its_factor(make_architecture, recipe, runtime):
-    """The second epoch of two is as without one: the first has a factor of zero, and moves nothing."""
+def test_loss_scale_of_an_epoch_in_training(make_architecture, recipe, runtime):
+    """With a factor of 0 in the first of two epochs, the result equals that of one epoch."""
     x, ends = images().float(), []
-    for epochs, how in ((1, None), (2, gradient_rule(scale=(0.0,)))):
+    for epochs, rule in ((1, None), (2, gradient_rule(scale=(0.0,)))):
         net = make_architecture().fresh(0, torch.device("cpu"))
         plan = recipe(epochs=epochs, lr=0.05, momentum=0.0, weight_decay=0.0, milestones=(), batch_size=5)
-        train(net, fetch_from(x, LABELS), 5, plan, seed=0, runtime=runtime, flip=False, gradient_rule=how)
+        train(net, fetch_from(x, LABELS), 5, plan, seed=0, runtime=runtime, flip=False, gradient_rule=rule)
         ends.append(flatten(net))
     torch.testing.assert_close(*ends)
 
 
 @pytest.mark.parametrize(
-    ("how", "wanted"),
+    ("rule", "expected"),
     [
         (gradient_rule(), False),
-        (gradient_rule(alpha=0.3), False),  # of nothing
+        (gradient_rule(alpha=0.3), False),  # alpha has no effect without rho
         (gradient_rule(scale=(1.0, 1.0)), False),
         (gradient_rule(norm="image"), False),
         (gradient_rule(rho=0.01), True),
@@ -326,11 +332,11 @@ def test_an_epoch_of_training_has_its_factor(make_architecture, recipe, runtime)
     ],
     ids=lambda value: "" if isinstance(value, bool) else str(value.describe()),
 )
-def test_a_plain_one_is_none(how, wanted):
-    assert bool(how) is wanted
+def test_bool(rule, expected):
+    assert bool(rule) is expected
 
 
-def test_the_description_tells_descents_apart():
+def test_descriptions_of_different_rules_differ():
     different = [
         gradient_rule(0.01, 0.3),
         gradient_rule(0.02, 0.3),
@@ -343,13 +349,13 @@ def test_the_description_tells_descents_apart():
         gradient_rule(weight=2.0, norm="image"),
         gradient_rule(0.01, 0.3, weight=2.0),
     ]
-    said = [how.describe() for how in different]
-    assert all(a != b for a, b in itertools.combinations(said, 2))
+    descriptions = [rule.describe() for rule in different]
+    assert all(a != b for a, b in itertools.combinations(descriptions, 2))
     assert gradient_rule(0.01, 0.3).describe() == gradient_rule(0.01, 0.3).describe()
 
 
-def test_what_is_not_used_and_how_it_is_computed_are_not_described():
-    """So that runs which differ in these alone share their experts."""
+def test_description_omits_unused_and_computational_settings():
+    """Runs that differ only in these share their experts."""
     assert gradient_rule(weight=2.0, alpha=0.3).describe() == gradient_rule(weight=2.0).describe()
     assert gradient_rule(0.01, norm="image").describe() == gradient_rule(0.01).describe()
     assert replace(gradient_rule(weight=2.0), fast=True).describe() == gradient_rule(weight=2.0).describe()

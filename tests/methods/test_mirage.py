@@ -1,4 +1,4 @@
-"""Mirage: colours are computation trees, mining is exact, and the published data give the numbers known for them."""
+"""Tests of Mirage: colour refinement, itemset mining, budgets, and known numbers on published datasets."""
 
 import itertools
 import os
@@ -18,9 +18,15 @@ from dd_bench.data.smiles import scaffold_split
 from dd_bench.data.tu import tu
 from dd_bench.evaluation.graph_metrics import size_only
 from dd_bench.methods._mirage.colour_refinement import colours, dense
-from dd_bench.methods._mirage.itemsets import TooMany, frequent, is_frequent, ranked, ranked_closed
-from dd_bench.methods._mirage.transactions import graphs_in, holders_of, trees_of
-from dd_bench.methods._mirage.trees import unfolded
+from dd_bench.methods._mirage.itemsets import (
+    TooManyItemsets,
+    frequent_itemsets,
+    is_frequent,
+    ranked_closed_itemsets,
+    ranked_itemsets,
+)
+from dd_bench.methods._mirage.transactions import absolute_support, tidsets_of, tree_graph_pairs
+from dd_bench.methods._mirage.trees import unfold
 
 CPU = torch.device("cpu")
 DATA = Path(
@@ -32,7 +38,7 @@ needs_graphs = [
 ]
 
 
-def random_graphs(seed, count=6, labels=2, marks=2, loops=False):
+def random_graphs(seed, count=6, labels=2, edge_values=2, loops=False):
     """Small labelled graphs, some with isolated nodes."""
     g = torch.Generator().manual_seed(seed)
     parts = []
@@ -43,18 +49,18 @@ def random_graphs(seed, count=6, labels=2, marks=2, loops=False):
             .long()
             .view(-1, 2)
         )
-        kept = pairs[torch.rand(len(pairs), generator=g) < 0.35]
-        one = kept.t().contiguous()
-        mark = torch.randint(marks, (one.shape[1], 1), generator=g)
-        off = one[0] != one[1]
-        edges = torch.cat([one, one[:, off].flip(0)], 1)
+        selected = pairs[torch.rand(len(pairs), generator=g) < 0.35]
+        one = selected.t().contiguous()
+        edge_label = torch.randint(edge_values, (one.shape[1], 1), generator=g)
+        no_loop = one[0] != one[1]
+        edges = torch.cat([one, one[:, no_loop].flip(0)], 1)
         nodes = torch.randint(labels, (v, 1), generator=g)
-        parts.append(Graphs(nodes, edges, torch.cat([mark, mark[off]]), torch.tensor([0, v])))
+        parts.append(Graphs(nodes, edges, torch.cat([edge_label, edge_label[no_loop]]), torch.tensor([0, v])))
     return concatenate(parts)
 
 
 def canonical(graphs, v, depth):
-    """The computation tree of node v as nested tuples: the definition, by recursion."""
+    """The computation tree of node v as nested tuples, by its recursive definition."""
     if depth == 0:
         return tuple(graphs.nodes[v].tolist())
     into = (graphs.edges[1] == v).nonzero().flatten().tolist()
@@ -68,18 +74,18 @@ def canonical(graphs, v, depth):
 class TestColours:
     @pytest.mark.parametrize("depth", [0, 1, 2, 3])
     @pytest.mark.parametrize("loops", [False, True])
-    def test_they_are_the_computation_trees(self, depth, loops):
+    def test_colours_equal_computation_trees(self, depth, loops):
         for seed in range(8):
             graphs = random_graphs(seed, loops=loops)
             trees = [canonical(graphs, v, depth) for v in range(len(graphs.nodes))]
             numbers = {tree: i for i, tree in enumerate(sorted(set(trees), key=repr))}
-            wanted = [numbers[tree] for tree in trees]
-            for hashed in (0, 1):
-                got = colours(graphs, depth, seed=hashed).tolist()
-                assert len(set(zip(got, wanted, strict=True))) == len(set(got)) == len(set(wanted))
+            expected = [numbers[tree] for tree in trees]
+            for hash_seed in (0, 1):
+                got = colours(graphs, depth, seed=hash_seed).tolist()
+                assert len(set(zip(got, expected, strict=True))) == len(set(got)) == len(set(expected))
 
-    def test_children_are_a_multiset(self):
-        """A star of two leaves is not a star of three: a set of children would not tell."""
+    def test_repeated_children_count(self):
+        """Stars with two and three equal leaves have different colours, which sets of children would not give."""
 
         def star(n):
             out = torch.tensor([[0] * n, list(range(1, n + 1))])
@@ -90,11 +96,11 @@ class TestColours:
         c = colours(both, 1)
         assert c[0] != c[3] and c[1] == c[4]
 
-    def test_edge_labels_count_if_they_are_to(self):
-        graphs = random_graphs(3, count=12, labels=1, marks=3)
+    def test_edge_labels_are_optional(self):
+        graphs = random_graphs(3, count=12, labels=1, edge_values=3)
         assert len(colours(graphs, 2).unique()) > len(colours(graphs, 2, edge_labels=False).unique())
 
-    def test_the_order_of_nodes_and_edges_does_not_matter(self):
+    def test_colours_are_invariant_to_the_order_of_edges_and_graphs(self):
         graphs = random_graphs(5)
         order = torch.randperm(graphs.edges.shape[1], generator=torch.Generator().manual_seed(0))
         shuffled = Graphs(graphs.nodes, graphs.edges[:, order], graphs.edge_labels[order], graphs.ptr)
@@ -110,19 +116,19 @@ class TestColours:
 
 class TestTrees:
     @pytest.mark.parametrize("depth", [0, 1, 3])
-    def test_an_unfolded_tree_is_the_computation_tree(self, depth):
+    def test_unfold_equals_computation_tree(self, depth):
         graphs = random_graphs(2, loops=True)
         degree = torch.bincount(graphs.edges[1], minlength=len(graphs.nodes))
         for v in range(len(graphs.nodes)):
-            tree = unfolded(graphs, v, depth)
+            tree = unfold(graphs, v, depth)
             children = torch.arange(1, len(tree.nodes))
             edges = torch.stack([children, tree.parents[1:]])
-            alone = Graphs(tree.nodes, edges, tree.edge_labels[1:], torch.tensor([0, len(tree.nodes)]))
-            assert canonical(alone, 0, depth) == canonical(graphs, v, depth)
+            tree_graph = Graphs(tree.nodes, edges, tree.edge_labels[1:], torch.tensor([0, len(tree.nodes)]))
+            assert canonical(tree_graph, 0, depth) == canonical(graphs, v, depth)
             assert tree.parents[0] == 0 and tree.degrees[0] == degree[v]
 
 
-def brute(transactions, least):
+def brute_force(transactions, least):
     items = sorted(set().union(*transactions))
     found = {}
     for size in range(1, len(items) + 1):
@@ -133,12 +139,12 @@ def brute(transactions, least):
     return found
 
 
-def bits(transactions):
-    holders = {}
+def tidsets_by_item(transactions):
+    tidsets = {}
     for bit, transaction in enumerate(transactions):
         for item in transaction:
-            holders[item] = holders.get(item, 0) | (1 << bit)
-    return holders
+            tidsets[item] = tidsets.get(item, 0) | (1 << bit)
+    return tidsets
 
 
 class TestItemsets:
@@ -149,51 +155,58 @@ class TestItemsets:
             transactions = [{i for i, has in enumerate(row) if has} for row in rows]
             transactions += transactions[:2]  # ties and equal transactions
             for least in (1, 2, 4):
-                wanted = brute(transactions, least)
-                got = frequent(bits(transactions), least, 10_000)
-                assert {s.items: s.support for s in got} == wanted
+                expected = brute_force(transactions, least)
+                got = frequent_itemsets(tidsets_by_item(transactions), least, 10_000)
+                assert {s.items: s.support for s in got} == expected
                 assert [s.support for s in got] == sorted((s.support for s in got), reverse=True)
-                larger = lambda a: [b for b in wanted if set(a) < set(b)]  # noqa: B023, E731
-                closed = {a for a in wanted if all(wanted[b] < wanted[a] for b in larger(a))}
-                assert {s.items for s in frequent(bits(transactions), least, 10_000, "closed")} == closed
-                maximal = {a for a in wanted if not larger(a)}
-                assert {s.items for s in frequent(bits(transactions), least, 10_000, "maximal")} == maximal
+                larger = lambda a: [b for b in expected if set(a) < set(b)]  # noqa: B023, E731
+                closed = {a for a in expected if all(expected[b] < expected[a] for b in larger(a))}
+                assert {
+                    s.items for s in frequent_itemsets(tidsets_by_item(transactions), least, 10_000, "closed")
+                } == closed
+                maximal = {a for a in expected if not larger(a)}
+                assert {
+                    s.items
+                    for s in frequent_itemsets(tidsets_by_item(transactions), least, 10_000, "maximal")
+                } == maximal
 
-    def test_without_a_threshold_they_come_in_the_same_order(self):
+    def test_ranked_itemsets_have_the_same_order(self):
         for seed in range(30):
             g = torch.Generator().manual_seed(seed)
             rows = (torch.rand(9, 6, generator=g) < 0.5).tolist()
-            holders = bits([{i for i, has in enumerate(row) if has} for row in rows])
-            whole = frequent(holders, 1, 10_000)
-            assert list(ranked(holders)) == whole
-            larger = lambda s: [b for b in whole if set(s.items) < set(b.items)]  # noqa: B023, E731
-            closed = [s for s in whole if all(b.support < s.support for b in larger(s))]
-            assert list(ranked_closed(holders)) == closed
+            tidsets = tidsets_by_item([{i for i, has in enumerate(row) if has} for row in rows])
+            all_itemsets = frequent_itemsets(tidsets, 1, 10_000)
+            assert list(ranked_itemsets(tidsets)) == all_itemsets
+            larger = lambda s: [b for b in all_itemsets if set(s.items) < set(b.items)]  # noqa: B023, E731
+            closed = [s for s in all_itemsets if all(b.support < s.support for b in larger(s))]
+            assert list(ranked_closed_itemsets(tidsets)) == closed
 
-    def test_closed_sets_are_not_looked_for_among_the_others(self):
-        """Sixty items that always stand together are 2^60 sets, and two closed ones with the one that does not."""
-        holders = bits([set(range(61))] * 3 + [set(range(60))] * 2)
-        assert [(len(s.items), s.support) for s in ranked_closed(holders)] == [(60, 5), (61, 3)]
-        assert [len(s.items) for s in frequent(holders, 2, 10, "maximal")] == [61]
+    def test_closed_itemsets_are_found_without_enumerating_all(self):
+        """Sixty items that always occur together have 2^60 subsets, but only one closed itemset."""
+        tidsets = tidsets_by_item([set(range(61))] * 3 + [set(range(60))] * 2)
+        assert [(len(s.items), s.support) for s in ranked_closed_itemsets(tidsets)] == [(60, 5), (61, 3)]
+        assert [len(s.items) for s in frequent_itemsets(tidsets, 2, 10, "maximal")] == [61]
 
-    def test_frequent_where_rarer_items_are_left_out(self):
-        holders = {0: 0b1110, 1: 0b0111}
-        assert is_frequent((0, 1), holders, 2) and not is_frequent((0, 1), holders, 3)
-        assert not is_frequent((0, 2), holders, 1)
+    def test_is_frequent_with_omitted_items(self):
+        tidsets = {0: 0b1110, 1: 0b0111}
+        assert is_frequent((0, 1), tidsets, 2) and not is_frequent((0, 1), tidsets, 3)
+        assert not is_frequent((0, 2), tidsets, 1)
 
     def test_four_equal_transactions(self):
-        """The case on which the package of the released code fails: 7 sets, each in all four."""
-        assert [s.support for s in frequent(bits([{0, 1, 2}] * 4), 2, 100)] == [4] * 7
+        """The FP-growth package of the released code fails here; all 7 itemsets have support 4."""
+        assert [s.support for s in frequent_itemsets(tidsets_by_item([{0, 1, 2}] * 4), 2, 100)] == [4] * 7
 
-    def test_too_many_is_said_and_not_waited_for(self):
-        with pytest.raises(TooMany, match="more than 50 frequent itemsets at a support of 1"):
-            frequent({i: 1 for i in range(40)}, 1, 50)
-        with pytest.raises(TooMany):  # and not the depth of Python's stack
-            frequent(dict.fromkeys(range(1500), 7), 1, 1000)
+    def test_too_many_itemsets_raise_early(self):
+        with pytest.raises(
+            TooManyItemsets, match="more than 50 frequent itemsets with a support of at least 1"
+        ):
+            frequent_itemsets({i: 1 for i in range(40)}, 1, 50)
+        with pytest.raises(TooManyItemsets):  # not RecursionError
+            frequent_itemsets(dict.fromkeys(range(1500), 7), 1, 1000)
 
 
 def itemsets_of(syn, c):
-    """The sets of a class as they are stored: their trees, by number, and supports."""
+    """The stored tree sets of a class: indices of their trees, and supports."""
     patterns = syn.patterns.split(syn.pattern_sizes.tolist())
     return [
         (frozenset(p.tolist()), int(s))
@@ -203,27 +216,27 @@ def itemsets_of(syn, c):
 
 
 class TestBudgets:
-    """Of ipc sets a class, or of bytes, against the definition over all itemsets of small data."""
+    """Budgets of ipc tree sets per class or of bytes, compared with all itemsets of a small dataset."""
 
     @pytest.fixture
     def tree_set(self, make_method, motifs):
         return lambda ipc, **knobs: make_method("mirage", depth=1, **knobs).tree_set(motifs.train_only(), ipc)
 
     @pytest.fixture
-    def holders(self, motifs):
+    def tidsets(self, motifs):
         split = motifs.train
-        pairs = trees_of(split, colours(split.graphs, 1), isolated=True)
-        return [holders_of(pairs, split, c, 1) for c in range(2)]
+        pairs = tree_graph_pairs(split, colours(split.graphs, 1), isolated=True)
+        return [tidsets_of(pairs, split, c, 1) for c in range(2)]
 
     @pytest.mark.parametrize("itemsets", ["all", "closed"])
     @pytest.mark.parametrize("ipc", [1, 3, 12])
-    def test_the_most_frequent_sets(self, tree_set, holders, itemsets, ipc):
+    def test_most_frequent_sets(self, tree_set, tidsets, itemsets, ipc):
         syn = tree_set(ipc, itemsets=itemsets)
         for c in range(2):
-            wanted = frequent(holders[c], 2, 100_000, itemsets)[:ipc]
-            assert len(wanted) == ipc
-            assert [s for _, s in itemsets_of(syn, c)] == [s.support for s in wanted]
-            assert [len(p) for p, _ in itemsets_of(syn, c)] == [len(s.items) for s in wanted]
+            expected = frequent_itemsets(tidsets[c], 2, 100_000, itemsets)[:ipc]
+            assert len(expected) == ipc
+            assert [s for _, s in itemsets_of(syn, c)] == [s.support for s in expected]
+            assert [len(p) for p, _ in itemsets_of(syn, c)] == [len(s.items) for s in expected]
 
     @pytest.mark.parametrize(
         ("knobs", "ipc"),
@@ -235,23 +248,22 @@ class TestBudgets:
             ({"itemsets": "maximal"}, 10),
         ],
     )
-    def test_where_a_threshold_is_needed_it_is_the_best_common_share(
-        self, tree_set, holders, motifs, knobs, ipc
-    ):
+    def test_best_common_threshold(self, tree_set, tidsets, motifs, knobs, ipc):
         counts = motifs.train.counts.tolist()
         best = 0
         for i in range(1000, 0, -1):
-            least = [graphs_in(i / 1000, n) for n in counts]
+            least = [absolute_support(i / 1000, n) for n in counts]
             try:
                 found = [
-                    frequent(h, t, 1000, knobs.get("itemsets", "all"))
-                    for h, t in zip(holders, least, strict=True)
+                    frequent_itemsets(h, t, 1000, knobs.get("itemsets", "all"))
+                    for h, t in zip(tidsets, least, strict=True)
                 ]
-            except TooMany:
+            except TooManyItemsets:
                 break
             if knobs.get("cross_class") == "drop":
                 everywhere = [
-                    {s.items for s in frequent(h, t, 10**6)} for h, t in zip(holders, least, strict=True)
+                    {s.items for s in frequent_itemsets(h, t, 10**6)}
+                    for h, t in zip(tidsets, least, strict=True)
                 ]
                 found = [[s for s in of if s.items not in everywhere[1 - c]] for c, of in enumerate(found)]
             if all(0 < len(of) <= ipc for of in found):
@@ -259,26 +271,24 @@ class TestBudgets:
         assert best > 0
         assert len(tree_set(ipc, **knobs).labels) == best
 
-    def test_what_is_frequent_in_another_class_is_dropped_though_a_larger_set_hides_it_there(
-        self, tree_set, holders
-    ):
-        """Of closed and maximal sets too: the definition asks how often trees stand together, not which are named."""
+    def test_drop_uses_all_frequent_itemsets_of_other_classes(self, tree_set, tidsets):
+        """Closed and maximal tree sets are also dropped if a larger set represents them in the other class."""
         least = [5, 5]
-        everywhere = [{s.items: s.support for s in frequent(h, 5, 10**6)} for h in holders]
-        hidden = 0
+        everywhere = [{s.items: s.support for s in frequent_itemsets(h, 5, 10**6)} for h in tidsets]
+        dropped = 0
         for itemsets in ("closed", "maximal"):
-            named = [{s.items for s in frequent(h, 5, 10**6, itemsets)} for h in holders]
-            kept = [{i for i in named[c] if i not in everywhere[1 - c]} for c in range(2)]
-            hidden += sum(len(named[c] - named[1 - c]) - len(kept[c]) for c in range(2))
+            named = [{s.items for s in frequent_itemsets(h, 5, 10**6, itemsets)} for h in tidsets]
+            selected = [{i for i in named[c] if i not in everywhere[1 - c]} for c in range(2)]
+            dropped += sum(len(named[c] - named[1 - c]) - len(selected[c]) for c in range(2))
             syn = tree_set(10**6, theta=least, itemsets=itemsets, cross_class="drop")
-            assert torch.bincount(syn.labels).tolist() == [len(k) for k in kept]
-        assert hidden > 0  # or this would not tell the two readings apart
+            assert torch.bincount(syn.labels).tolist() == [len(k) for k in selected]
+        assert dropped > 0  # otherwise the test could not detect a wrong definition
 
-    def test_a_search_that_ends_early_says_so(self, make_method, motifs):
-        said = []
+    def test_search_that_ends_early_is_noted(self, make_method, motifs):
+        notes = []
         method = make_method("mirage", depth=1, itemsets="maximal", most=20)
-        method.tree_set(motifs.train_only(), 10, said.append)
-        assert len(said) == 1 and "method.most=20" in said[0] and "were not looked at" in said[0]
+        method.tree_set(motifs.train_only(), 10, notes.append)
+        assert len(notes) == 1 and "method.most=20" in notes[0] and "were not looked at" in notes[0]
         with pytest.raises(
             ValueError, match=r"ended at .* more than method\.most=1 .* a larger method\.most"
         ):
@@ -287,31 +297,33 @@ class TestBudgets:
     @pytest.mark.parametrize(
         "knobs", [{}, {"itemsets": "closed"}, {"cross_class": "drop"}, {"itemsets": "maximal"}]
     )
-    def test_the_largest_set_that_the_bytes_hold(self, tree_set, motifs, knobs):
+    def test_largest_set_within_the_byte_budget(self, tree_set, motifs, knobs):
         budget, sizes = 600, []
         counts = motifs.train.counts.tolist()
-        for least in dict.fromkeys(tuple(graphs_in(i / 1000, n) for n in counts) for i in range(1000, 0, -1)):
+        for least in dict.fromkeys(
+            tuple(absolute_support(i / 1000, n) for n in counts) for i in range(1000, 0, -1)
+        ):
             try:
                 syn = tree_set(10**6, theta=list(least), **knobs)
-            except ValueError as error:  # a class is left empty, or there are too many
-                if isinstance(error, TooMany):
+            except ValueError as error:  # a class is empty, or there are too many itemsets
+                if isinstance(error, TooManyItemsets):
                     break
                 continue
             sizes.append(sum(syn.stored_bytes().values()))
         held = max(size for size in sizes if size <= budget)
         assert sum(tree_set(10**6, bytes=budget, **knobs).stored_bytes().values()) == held
 
-    def test_equal_trees_are_no_trouble(self):
-        """A thousand sets of one support hide behind twelve trees that always stand together."""
-        holders = bits([set(range(12))] * 4)
-        assert [s.items for s in islice(ranked(holders), 2)] == [(0,), (1,)]
+    def test_ranking_with_equal_tidsets(self):
+        """Twelve items that always occur together have thousands of itemsets with the same support."""
+        tidsets = tidsets_by_item([set(range(12))] * 4)
+        assert [s.items for s in islice(ranked_itemsets(tidsets), 2)] == [(0,), (1,)]
 
-    def test_bytes_leave_no_class_more_than_ipc(self, tree_set):
+    def test_byte_budget_respects_ipc(self, tree_set):
         many, few = tree_set(10**6, bytes=600), tree_set(4, bytes=600)
         assert torch.bincount(many.labels).max() > 4 >= torch.bincount(few.labels).max()
 
     def test_three_classes(self, make_method, motifs):
-        """A set that is frequent in two classes is dropped in all, one that is in one class alone stays."""
+        """A tree set that is frequent in two classes is dropped from all; one of a single class is stored."""
         split = motifs.train
         labels = torch.arange(len(split)) % 3
         three = replace(
@@ -320,21 +332,22 @@ class TestBudgets:
             class_names=("a", "b", "c"),
             val=None,
         )
-        pairs = trees_of(three.train, colours(split.graphs, 1), isolated=True)
+        pairs = tree_graph_pairs(three.train, colours(split.graphs, 1), isolated=True)
         named = [
-            {s.items for s in frequent(holders_of(pairs, three.train, c, 3), 3, 10**6)} for c in range(3)
+            {s.items for s in frequent_itemsets(tidsets_of(pairs, three.train, c, 3), 3, 10**6)}
+            for c in range(3)
         ]
-        wanted = [
+        expected = [
             len(of - set().union(*(named[d] for d in range(3) if d != c))) for c, of in enumerate(named)
         ]
-        assert all(wanted) and sum(wanted) < sum(map(len, named))
+        assert all(expected) and sum(expected) < sum(map(len, named))
         syn = make_method("mirage", depth=1, cross_class="drop", theta=[3, 3, 3]).tree_set(three, 10**6)
-        assert torch.bincount(syn.labels).tolist() == wanted
+        assert torch.bincount(syn.labels).tolist() == expected
         weights = syn.support / torch.bincount(labels)[syn.labels]
         assert torch.allclose(syn.weights(), weights / weights.mean())
 
-    def test_nothing_fits(self, tree_set):
-        with pytest.raises(ValueError, match=r"method\.bytes=3 does not hold .* Use more"):
+    def test_too_small_budget_raises(self, tree_set):
+        with pytest.raises(ValueError, match=r"method\.bytes=3 is too small .* Use a larger budget"):
             tree_set(3, bytes=3)
 
 
@@ -365,7 +378,7 @@ def mined(make_method, make_ctx, gin):
 
 
 class TestKnownNumbers:
-    """`specs/graphs.md` 5.4: counted independently of this code, some of them with the official C++."""
+    """The numbers were counted independently of this code, some of them with the official C++ code."""
 
     pytestmark = needs_graphs
 
@@ -405,7 +418,7 @@ class TestKnownNumbers:
 
     @pytest.mark.slow
     def test_molhiv(self, mined, tmp_path):
-        """Featurised from SMILES, a minute's work."""
+        """The molecules are featurised from SMILES, which takes a minute."""
         real = ogb_mol(name="ogbg_molhiv_rebuilt", root=str(DATA), kept=str(tmp_path), device=CPU)
         assert real.train.counts.tolist() == [32_901 - 1232, 1232]
         assert unique_trees(real, 3)[0] == [193_441, 12_941]
@@ -413,16 +426,16 @@ class TestKnownNumbers:
         assert syn.support.tolist() == [7502, 2413, 2208, 1955, 211, 118, 118, 118, 116]
 
     @pytest.mark.parametrize("name", ["ogbg_molbace", "ogbg_molbbbp"])
-    def test_the_scaffold_recipe_gives_the_official_split(self, name, tmp_path):
-        """From the SMILES alone; and they are featurised as OGB's raw files have it."""
+    def test_scaffold_split_equals_the_official_split(self, name, tmp_path):
+        """The split is computed from SMILES only, and the features equal those of OGB's raw files."""
         real = load(name)
-        written = pd.read_csv(DATA / name / "mapping" / "mol.csv.gz")["smiles"].tolist()
+        smiles = pd.read_csv(DATA / name / "mapping" / "mol.csv.gz")["smiles"].tolist()
         folder = tmp_path / name
         folder.mkdir()
         label = pd.read_csv(DATA / name / "raw" / "graph-label.csv.gz", header=None)[0]
-        pd.DataFrame({"smiles": written, "label": label}).to_csv(folder / "smiles.csv", index=False)
+        pd.DataFrame({"smiles": smiles, "label": label}).to_csv(folder / "smiles.csv", index=False)
         mine = ogb_mol(name=name, root=str(tmp_path), kept=str(tmp_path / "kept"), device=CPU)
-        for found, part in zip(scaffold_split(written), ("train", "valid", "test"), strict=True):
+        for found, part in zip(scaffold_split(smiles), ("train", "valid", "test"), strict=True):
             official = pd.read_csv(DATA / name / "split" / "scaffold" / f"{part}.csv.gz", header=None)[0]
             assert set(found.tolist()) == set(official.tolist()) and len(found) == len(official)
         assert unique_trees(mine, 2) == unique_trees(real, 2)
@@ -435,13 +448,13 @@ class TestKnownNumbers:
 
 @pytest.fixture(scope="session")
 def small():
-    return random_graphs(11, count=10, labels=3, marks=2)
+    return random_graphs(11, count=10, labels=3, edge_values=2)
 
 
 @pytest.mark.parametrize("model", ["gin", "gat", "sage", "gcn"])
 @pytest.mark.parametrize("edges", [True, False])
-def test_the_root_of_a_tree_is_the_node_in_its_graph(make_gnn, small, model, edges):
-    """Exactly what makes the method model-agnostic; GCN needs the degrees, without which it is off."""
+def test_embedding_of_a_tree_root_equals_that_of_the_node(make_gnn, small, model, edges):
+    """This makes the method independent of the network; GCN also requires the degrees."""
     shape = GraphShape((3,), (2,) if edges else ())
     graphs = Graphs(small.nodes, small.edges, small.edge_labels[:, : int(edges)], small.ptr)
     net = make_gnn(model, shape, layers=2).double().eval()
@@ -449,38 +462,40 @@ def test_the_root_of_a_tree_is_the_node_in_its_graph(make_gnn, small, model, edg
     each = Graphs(graphs.nodes, graphs.edges, graphs.edge_labels, torch.tensor([0, v]))
 
     def embeddings(of, roots):
-        """Embeds one graph, read out at one node a time."""
+        """Embed one graph with a readout at each of the given nodes."""
         out = []
         for r in roots:
             mask = torch.zeros(len(of.nodes), dtype=torch.bool).index_fill_(0, torch.tensor(r), True)
             out.append(net.embed(Graphs(of.nodes, of.edges, of.edge_labels, of.ptr, mask, of.degrees)))
         return torch.cat(out)
 
-    wanted = embeddings(each, list(range(v)))
-    got, blind = [], []
+    expected = embeddings(each, list(range(v)))
+    got, without_degrees = [], []
     for node in range(v):
-        tree = unfolded(graphs, node, 2)
+        tree = unfold(graphs, node, 2)
         n = len(tree.nodes)
         to_root = torch.stack([torch.arange(1, n), tree.parents[1:]])
-        for degrees, out in ((tree.degrees, got), (None, blind)):
-            alone = Graphs(tree.nodes, to_root, tree.edge_labels[1:], torch.tensor([0, n]), None, degrees)
-            out.append(embeddings(alone, [0]))
-    torch.testing.assert_close(torch.cat(got), wanted, atol=1e-12, rtol=1e-10)
-    off = float((torch.cat(blind) - wanted).detach().abs().max())
-    assert (off > 1e-3) == (model == "gcn")
+        for degrees, out in ((tree.degrees, got), (None, without_degrees)):
+            tree_graph = Graphs(
+                tree.nodes, to_root, tree.edge_labels[1:], torch.tensor([0, n]), None, degrees
+            )
+            out.append(embeddings(tree_graph, [0]))
+    torch.testing.assert_close(torch.cat(got), expected, atol=1e-12, rtol=1e-10)
+    error = float((torch.cat(without_degrees) - expected).detach().abs().max())
+    assert (error > 1e-3) == (model == "gcn")
 
 
 @pytest.mark.parametrize("multiplicity", ["one", "mean"])
-def test_a_set_names_a_tree_as_often_as_its_graphs_hold_it(make_method, make_ctx, gin, motifs, multiplicity):
-    """On average over the graphs that hold every tree of the set, or once; of stars, the trees of one level."""
+def test_multiplicity(make_method, make_ctx, gin, motifs, multiplicity):
+    """A tree is repeated as often as it occurs on average in the graphs of the tree set, or stored once."""
     real = motifs.train_only()
     method = make_method("mirage", depth=1, multiplicity=multiplicity)
     syn = method.distill(real, 3, make_ctx(architecture=gin(motifs, layers=1)))
     graphs, labels = real.train.graphs, real.train.labels
-    holds = [Counter() for _ in labels]
+    counts = [Counter() for _ in labels]
     for v, graph in enumerate(graphs.graph_of.tolist()):
         around = graphs.nodes[graphs.edges[0, graphs.edges[1] == v], 0].tolist()
-        holds[graph][int(graphs.nodes[v, 0]), tuple(sorted(around))] += 1
+        counts[graph][int(graphs.nodes[v, 0]), tuple(sorted(around))] += 1
     stars, end = [], 0
     for size in syn.sizes.tolist():  # the root comes first
         root, *leaves = syn.nodes[end : end + size, 0].tolist()
@@ -491,12 +506,12 @@ def test_a_set_names_a_tree_as_often_as_its_graphs_hold_it(make_method, make_ctx
         syn.patterns.split(syn.pattern_sizes.tolist()), syn.support, syn.labels, strict=True
     ):
         found = Counter(stars[i] for i in named.tolist())
-        holders = [
-            h for h, y in zip(holds, labels, strict=True) if y == c and all(star in h for star in found)
+        containing = [
+            h for h, y in zip(counts, labels, strict=True) if y == c and all(star in h for star in found)
         ]
-        assert len(holders) == support
+        assert len(containing) == support
         for star, times in found.items():
-            mean = sum(h[star] for h in holders) / len(holders)
+            mean = sum(h[star] for h in containing) / len(containing)
             assert times == (max(1, round(mean)) if multiplicity == "mean" else 1)
             repeated += times > 1
     assert (repeated > 0) == (multiplicity == "mean")

@@ -1,4 +1,4 @@
-"""NCFM: the distance of characteristic functions in closed form, the blend, the min-max, the two updates."""
+"""Tests of NCFM: distance of characteristic functions, blended network, sampling network and both updates."""
 
 import math
 
@@ -12,7 +12,7 @@ from dd_bench.methods._ncfm.frequencies import REPEATS, FrequencySampler
 from dd_bench.methods.ncfm import characteristic, lerp, unit_embedding
 from dd_bench.teachers.feature_networks import feature_network, untrained_feature_network
 
-IDENTICAL = 300 * math.sqrt(2e-12) * 1.01  # what the floors under the roots leave of a class
+IDENTICAL = 300 * math.sqrt(2e-12) * 1.01  # distance of identical sets per class, due to the terms of 1e-12
 
 
 def randn(*shape, seed=0):
@@ -25,41 +25,41 @@ def unit(*shape, seed=0):
 
 
 def slow_function(features, t):
-    """The mean of exp(i <t, f>), a complex number a frequency."""
+    """The mean of exp(i <t, f>), one complex number per frequency."""
     return torch.stack(
         [sum(torch.exp(1j * (f @ row).to(torch.complex128)) for f in features) / len(features) for row in t]
     )
 
 
-def test_characteristic_function_equals_the_slow_one():
+def test_characteristic_function_equals_slow_implementation():
     features, t = unit(2, 4, 6), randn(5, 6, seed=1)
     re, im = characteristic(features, t)
     for c in range(2):
         torch.testing.assert_close(torch.complex(re[c], im[c]), slow_function(features[c], t))
 
 
-def test_at_one_half_it_is_the_distance_of_the_functions_over_root_two(make_method):
+def test_alpha_one_half_is_distance_over_sqrt_two(make_method):
     real, syn, t = unit(3, 7, 6), unit(3, 2, 6, seed=1), randn(20, 6, seed=2)
-    wanted = 0.0
+    expected = 0.0
     for c in range(3):
         gap = (slow_function(real[c], t) - slow_function(syn[c], t)).abs()
-        wanted = wanted + 300 * (gap / math.sqrt(2)).mean()
+        expected = expected + 300 * (gap / math.sqrt(2)).mean()
     got = make_method("ncfm").characteristic_match(real, syn, t)
-    torch.testing.assert_close(got, wanted, rtol=1e-6, atol=0)
+    torch.testing.assert_close(got, expected, rtol=1e-6, atol=0)
 
 
 @pytest.mark.parametrize("alpha", [0.0, 0.3, 0.5, 1.0])
-def test_alpha_weighs_amplitude_against_phase(make_method, alpha):
+def test_alpha_weights_amplitude_and_phase(make_method, alpha):
     real, syn, t = unit(1, 7, 6), unit(1, 3, 6, seed=1), randn(20, 6, seed=2)
     a, b = slow_function(real[0], t), slow_function(syn[0], t)
     amplitude = (a.abs() - b.abs()) ** 2
     phase = 2 * (a.abs() * b.abs() - (a * b.conj()).real)
-    wanted = 300 * torch.sqrt(alpha * amplitude + (1 - alpha) * phase).mean()
+    expected = 300 * torch.sqrt(alpha * amplitude + (1 - alpha) * phase).mean()
     got = make_method("ncfm", alpha=alpha).characteristic_match(real, syn, t)
-    torch.testing.assert_close(got, wanted, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(got, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_identical_sets_have_no_distance_and_a_finite_gradient(make_method):
+def test_identical_sets_have_zero_distance_and_finite_gradient(make_method):
     real, t = unit(2, 5, 6), randn(50, 6, seed=1)
     syn = real.clone().requires_grad_()
     loss = make_method("ncfm").characteristic_match(real, syn, t)
@@ -77,13 +77,13 @@ def test_gradient_against_finite_differences(make_method, alpha):
     assert torch.autograd.gradcheck(lambda t: match(real, syn.detach(), t), (t,), atol=1e-4)
 
 
-def test_the_order_of_images_does_not_matter(make_method):
+def test_match_is_invariant_to_image_order(make_method):
     real, syn, t = unit(1, 5, 6), unit(1, 4, 6, seed=1), randn(10, 6)
     match = make_method("ncfm").characteristic_match
     torch.testing.assert_close(match(real, syn, t), match(real.flip(1), syn.flip(1), t))
 
 
-def test_embeddings_have_length_one(make_net):
+def test_unit_embedding(make_net):
     net, images = make_net(), randn(3, 4, 1, 8, 8)
     embedding = unit_embedding(net, images)
     assert embedding.shape == (3, 4, net.classifier.in_features)
@@ -95,22 +95,22 @@ def test_embeddings_have_length_one(make_net):
 def test_image_gradient_of_the_loss_against_finite_differences(make_method, make_net):
     net, real, t = make_net(activation="swish").requires_grad_(False), randn(2, 5, 1, 8, 8), randn(16, 72)
     syn = randn(2, 2, 1, 8, 8, seed=1).requires_grad_()
-    wanted, match = unit_embedding(net, real), make_method("ncfm").characteristic_match
-    loss = lambda x: match(wanted, unit_embedding(net, x), t)  # noqa: E731
+    expected, match = unit_embedding(net, real), make_method("ncfm").characteristic_match
+    loss = lambda x: match(expected, unit_embedding(net, x), t)  # noqa: E731
     assert torch.autograd.gradcheck(loss, (syn,), fast_mode=True, atol=1e-4)
 
 
-def test_the_blend_goes_from_trained_to_untrained(make_net):
+def test_lerp(make_net):
     into, untrained, trained = make_net(0), make_net(1), make_net(2)
-    for u, wanted in ((0.0, trained), (1.0, untrained)):
+    for u, expected in ((0.0, trained), (1.0, untrained)):
         lerp(into, untrained, trained, u)
-        assert all(torch.equal(a, b) for a, b in zip(into.parameters(), wanted.parameters(), strict=True))
+        assert all(torch.equal(a, b) for a, b in zip(into.parameters(), expected.parameters(), strict=True))
     lerp(into, untrained, trained, 0.3)
     for p, a, b in zip(into.parameters(), untrained.parameters(), trained.parameters(), strict=True):
         torch.testing.assert_close(p, 0.3 * a + 0.7 * b)
 
 
-def test_each_iteration_blends_one_pair_of_the_pool_at_a_uniform_place(
+def test_each_iteration_blends_a_random_pair_of_the_pool(
     monkeypatch, make_method, make_ctx, make_architecture, train_blobs
 ):
     seen = []
@@ -140,7 +140,7 @@ def same(a, b):
     return all(torch.equal(p, q) for p, q in zip(a.parameters(), b.parameters(), strict=True))
 
 
-def test_gaussian_frequencies_are_fresh_at_each_call_and_repeat(make_ctx):
+def test_gaussian_frequencies(make_ctx):
     sampler = FrequencySampler(2000, 6, False, 1e-3, make_ctx())
     first = sampler.draw(0, 0)
     assert first.shape == (2000, 6)
@@ -163,8 +163,8 @@ def test_learned_frequencies_are_a_scale_mixture_of_normals(make_ctx):
     assert not t.requires_grad
 
 
-def test_ascent_makes_the_sampling_network_find_larger_distances(make_method, make_ctx):
-    """On fixed sets, by the paper's inner maximum: the loss rises with every round of steps."""
+def test_ascent_increases_the_distance(make_method, make_ctx):
+    """The inner maximisation of the paper, on fixed sets."""
     real, syn = unit(1, 20, 8).float(), unit(1, 5, 8, seed=1).float()
     match, sampler = (
         make_method("ncfm").characteristic_match,
@@ -179,7 +179,7 @@ def test_ascent_makes_the_sampling_network_find_larger_distances(make_method, ma
     assert values[-1] > 1.02 * values[0]
 
 
-def test_ascent_uses_the_frequencies_last_drawn(make_ctx):
+def test_ascent_uses_the_frequencies_of_the_last_draw(make_ctx):
     sampler, seen = FrequencySampler(32, 8, True, 1e-2, make_ctx()), []
     drawn = sampler.draw(2, 1)
     sampler.ascend(lambda t: seen.append(t.detach()) or t.sum())
@@ -187,29 +187,29 @@ def test_ascent_uses_the_frequencies_last_drawn(make_ctx):
     assert not torch.equal(sampler.draw(2, 1), drawn)
 
 
-def test_too_few_frequencies_for_the_sampling_network(make_method):
-    with pytest.raises(ValueError, match=r"method.num_frequencies=16: .* Take more than 16"):
+def test_too_few_frequencies_raise(make_method):
+    with pytest.raises(ValueError, match=r"method.num_frequencies must be > 16 .* got 16"):
         make_method("ncfm", frequencies="network", num_frequencies=16)
 
 
 @pytest.mark.parametrize("update", ["per_class", "joint"])
-def test_the_min_max_runs_and_resumes(make_method, make_ctx, train_blobs, update):
+def test_sampling_network_resumes(make_method, make_ctx, train_blobs, update):
     changes = {"frequencies": "network", "iterations": 3, "lr_frequencies": 0.1, "update": update}
     method = lambda **more: make_method("ncfm", **changes, **more)  # noqa: E731
-    whole = method().distill(train_blobs, 2, make_ctx(work="whole")).images
+    uninterrupted = method().distill(train_blobs, 2, make_ctx(work="uninterrupted")).images
     with pytest.raises(KeyboardInterrupt):
         method().distill(train_blobs, 2, make_ctx(work="killed", killed_at=2))
     ctx = make_ctx(work="killed")
-    assert torch.equal(whole, method().distill(train_blobs, 2, ctx).images)
+    assert torch.equal(uninterrupted, method().distill(train_blobs, 2, ctx).images)
     assert ctx.rows.started_at == 2
     gaussian = (
         make_method("ncfm", iterations=3, update=update).distill(train_blobs, 2, make_ctx(work="g")).images
     )
-    assert not torch.equal(whole, gaussian)
+    assert not torch.equal(uninterrupted, gaussian)
 
 
-def test_number_of_steps_an_iteration(monkeypatch, make_method, make_ctx, train_blobs):
-    for update, wanted in (("per_class", 2 * 3), ("joint", 2)):
+def test_number_of_optimizer_steps_per_iteration(monkeypatch, make_method, make_ctx, train_blobs):
+    for update, expected in (("per_class", 2 * 3), ("joint", 2)):
         steps, descend = [], ncfm.descend
 
         def spy(optimizer, loss, descend=descend, steps=steps):
@@ -220,36 +220,38 @@ def test_number_of_steps_an_iteration(monkeypatch, make_method, make_ctx, train_
         with monkeypatch.context() as patch:
             patch.setattr(ncfm, "descend", spy)
             make_method("ncfm", iterations=2, update=update).distill(train_blobs, 2, make_ctx(work=update))
-        assert len(steps) == 2 * wanted
-        # one tensor of all classes: AdamW's moments move every class at every step, after the first
-        moved = [(a != b).flatten(1).any(1).tolist() for a, b in steps]
-        assert all(all(row) for row in moved[1:])
+        assert len(steps) == 2 * expected
+        # All classes share one tensor, so after the first step AdamW's moments change every class at every step.
+        changed = [(a != b).flatten(1).any(1).tolist() for a, b in steps]
+        assert all(all(row) for row in changed[1:])
 
 
-def test_the_image_optimizer_is_adamw_halved_on_a_plateau(monkeypatch, make_method, make_ctx, train_blobs):
-    made, kind = [], torch.optim.AdamW
+def test_image_optimizer_is_adamw_with_plateau_schedule(monkeypatch, make_method, make_ctx, train_blobs):
+    optimizers, kind = [], torch.optim.AdamW
 
-    def spy(*args, **how):
-        made.append(kind(*args, **how))
-        return made[-1]
+    def spy(*args, **kwargs):
+        optimizers.append(kind(*args, **kwargs))
+        return optimizers[-1]
 
     with monkeypatch.context() as patch:
         patch.setattr(ncfm.torch.optim, "AdamW", spy)
         make_method("ncfm", scale=0.0, iterations=7, plateau_patience=1).distill(train_blobs, 1, make_ctx())
-    group = made[-1].param_groups[0]
+    group = optimizers[-1].param_groups[0]
     assert group["weight_decay"] == 5e-4
     assert group["betas"] == (0.9, 0.999)
-    assert group["lr"] == pytest.approx(1e-3 * 0.5**3)  # a loss of 0 is never beaten: halved at every second
+    assert group["lr"] == pytest.approx(
+        1e-3 * 0.5**3
+    )  # a loss of 0 never improves: halved every second iteration
 
 
-def test_pixels_stay_in_the_unit_interval(make_method, make_ctx, train_blobs):
+def test_pixels_are_clamped(make_method, make_ctx, train_blobs):
     syn = make_method("ncfm", lr_img=0.5).distill(train_blobs, 2, make_ctx())
     assert syn.space == "unit"
     assert float(syn.images.min()) == 0.0
     assert float(syn.images.max()) == 1.0
 
 
-def test_a_class_is_matched_to_its_own_real_images(monkeypatch, make_method, make_ctx, train_blobs):
+def test_classes_are_matched_to_their_own_real_images(monkeypatch, make_method, make_ctx, train_blobs):
     seen = []
 
     def spy(net, images):
@@ -258,14 +260,14 @@ def test_a_class_is_matched_to_its_own_real_images(monkeypatch, make_method, mak
 
     monkeypatch.setattr(ncfm, "unit_embedding", spy)
     make_method("ncfm", iterations=1, augment="none").distill(train_blobs, 2, make_ctx())
-    assert len(seen) == 6  # real, synthetic, for each class in turn
+    assert len(seen) == 6  # real and synthetic images of each class
     for c, batch in enumerate(seen[::2]):
         assert batch.shape == (1, 8, 1, 8, 8)
         own = {tuple(x.flatten().tolist()) for x in train_blobs.train.inputs(train_blobs.train.of_class(c))}
         assert all(tuple(x.flatten().tolist()) in own for x in batch[0])
 
 
-def test_both_batches_of_a_class_share_one_record_and_calibration_has_its_own(
+def test_matching_shares_the_augmentation_and_calibration_does_not(
     monkeypatch, make_method, make_ctx, train_blobs
 ):
     seen, apply = [], ncfm.Augment.apply
@@ -286,7 +288,7 @@ def test_both_batches_of_a_class_share_one_record_and_calibration_has_its_own(
         assert not torch.equal(calibrated[0], real[c])
 
 
-def test_calibration_alone_teaches_the_trained_network_s_classes(make_method, make_ctx, make_blobs):
+def test_calibration_decreases_the_cross_entropy(make_method, make_ctx, make_blobs):
     real = make_blobs(counts=(40, 40, 40)).train_only()
     changes = {"scale": 0.0, "lr_img": 0.02, "augment": "none", "teacher.epochs": 20}
     ctx = make_ctx()
@@ -299,7 +301,7 @@ def test_calibration_alone_teaches_the_trained_network_s_classes(make_method, ma
     assert losses[1] < 0.8 * losses[0]
 
 
-def test_the_trained_networks_collect_no_gradients(monkeypatch, make_method, make_ctx, train_blobs):
+def test_teachers_get_no_gradients(monkeypatch, make_method, make_ctx, train_blobs):
     nets, make = [], ncfm.feature_network
 
     def spy(*args):
@@ -312,7 +314,7 @@ def test_the_trained_networks_collect_no_gradients(monkeypatch, make_method, mak
     assert all(p.grad is None for net in nets for p in net.parameters())
 
 
-def test_it_starts_from_mosaics_of_random_real_images(make_method, make_ctx, train_blobs):
+def test_initial_mosaics(make_method, make_ctx, train_blobs):
     ctx = make_ctx()
     syn = make_method("ncfm", iterations=0, factor=2).distill(train_blobs, 3, ctx)
     index = random_index(train_blobs, 3 * 4, make_ctx())
@@ -324,7 +326,7 @@ def test_it_starts_from_mosaics_of_random_real_images(make_method, make_ctx, tra
     assert labels.tolist() == [0] * 12 + [1] * 12 + [2] * 12
 
 
-def test_factor_two_distils(make_method, make_ctx, train_blobs):
+def test_distillation_with_factor_two(make_method, make_ctx, train_blobs):
     for update in ("per_class", "joint"):
         start, end = (
             make_method("ncfm", iterations=i, factor=2, update=update).distill(
@@ -335,7 +337,7 @@ def test_factor_two_distils(make_method, make_ctx, train_blobs):
         assert not torch.equal(start.images, end.images)
 
 
-def test_reasons(make_method, make_architecture, train_blobs):
+def test_check_dataset(make_method, make_architecture, train_blobs):
     architecture = make_architecture()
     assert make_method("ncfm", factor=2).check_dataset(train_blobs, 4, architecture) is None
     assert make_method("ncfm", factor=2).check_dataset(train_blobs, 5, architecture) == (
@@ -345,8 +347,8 @@ def test_reasons(make_method, make_architecture, train_blobs):
 
 
 @pytest.mark.parametrize(
-    ("key", "known"), [("update", "joint or per_class"), ("frequencies", "gaussian or network")]
+    ("key", "choices"), [("update", "joint or per_class"), ("frequencies", "gaussian or network")]
 )
-def test_unknown_choices(make_method, key, known):
-    with pytest.raises(ValueError, match=f"method.{key}='nope' is unknown; take {known}"):
+def test_unknown_values_raise(make_method, key, choices):
+    with pytest.raises(ValueError, match=f"method.{key} must be {choices}, got 'nope'"):
         make_method("ncfm", **{key: "nope"})
