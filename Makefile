@@ -4,6 +4,7 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+RUN_STAMP := $(VENV)/.installed-run
 DOCS_STAMP := $(VENV)/.installed-docs
 SPREAD := -n auto --maxprocesses 8 --dist loadfile   # one process per core; a test file stays in one process, so its fixtures run once
 
@@ -18,7 +19,7 @@ help:                   ## list the targets
 
 install: $(STAMP)       ## set up .venv
 
-demo: $(STAMP)          ## distil the embedded digits with DM, evaluate with fresh networks, build a table
+demo: $(RUN_STAMP)      ## distil the embedded digits with DM, evaluate with fresh networks, build a table
 	$(BIN)/dd-bench run method=random dataset=digits model.width=32 ipc=1 num_sets=5 evaluator.num_networks=2 out=runs/demo
 	$(BIN)/dd-bench run experiment=demo out=runs/demo
 	$(BIN)/dd-bench leaderboard add runs/demo/records/*.json --entries runs/demo/entries
@@ -72,9 +73,13 @@ benchmark: $(STAMP)     ## time training loop, matching and recovery steps and i
 	test ! -d data/NCI1 || $(BIN)/python benchmarks/computation_trees.py   # needs NCI1 and ogbg_molbace in data/
 
 # pip, not a faster resolver: pip uses wheels on the disk before it downloads gigabytes.
-$(STAMP): pyproject.toml
+$(RUN_STAMP): pyproject.toml
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --upgrade pip setuptools wheel
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e .
+	touch $@
+
+$(STAMP): $(RUN_STAMP)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev]"
 	touch $@
 
