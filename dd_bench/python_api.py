@@ -22,6 +22,7 @@ from dd_bench.pipeline import run as verbs
 from dd_bench.pipeline.choices import choices
 from dd_bench.pipeline.compose import RunConfig, load_real_set
 from dd_bench.records.config_diff import shipped_config
+from dd_bench.records.overrides import dataset_overrides, to_override
 from dd_bench.records.record import Record
 from dd_bench.runtime.progress import bars
 from dd_bench.synthetic.distilled_set import DistilledSet
@@ -101,9 +102,10 @@ def from_folder(root: str | Path, *overrides: str) -> RealSet:
         ValueError, FileNotFoundError: a folder is missing or empty, or an image is damaged.
     """
     folder = Path(root).expanduser().resolve()
-    return real_set(
-        "image_folder", f"dataset.root={_quoted(folder)}", f"dataset.name={_quoted(folder.name)}", *overrides
-    )
+    location = [
+        f"dataset.{key}={to_override(str(v), key)}" for key, v in (("root", folder), ("name", folder.name))
+    ]
+    return real_set("image_folder", *location, *overrides)
 
 
 def from_tensors(
@@ -224,38 +226,39 @@ def evaluate(
         ValueError, FileNotFoundError: see `run`; also if the set is damaged or was distilled from another dataset.
     """
     found = syn if isinstance(syn, DistilledSet) else load(syn)
+    of_data: list[str] = []
     if dataset is None:
-        dataset = found.card.dataset
-        if not shipped_config("dataset", dataset):
+        try:
+            of_data = dataset_overrides(found.card.config.get("dataset", {}), found.card.dataset)
+        except ValueError as error:
             raise ValueError(
-                f"the set was distilled from {dataset!r}, which is not shipped. Add: dataset=REAL_SET"
-            )
+                f"the set was distilled from {found.card.dataset!r}, and {error}. Add: dataset=REAL_SET"
+            ) from error
     given = (("protocol", protocol), ("evaluator", evaluator), ("evaluator.num_networks", num_networks))
-    words = [f"set={_quoted(found.folder)}", *(f"{key}={value}" for key, value in given if value is not None)]
+    words = [*of_data, f"set={to_override(str(found.folder), 'set')}"]
+    words += [f"{key}={value}" for key, value in given if value is not None]
     with bars(progress):
         return verbs.evaluate(_config(words, dataset, model, overrides, out))
 
 
 def _config(
-    words: Sequence[str], real: str | RealSet, model: Network, overrides: Sequence[str], out: str | Path
+    words: Sequence[str],
+    real: str | RealSet | None,
+    model: Network,
+    overrides: Sequence[str],
+    out: str | Path,
 ) -> RunConfig:
     """Compose the words of the command line that stand for the arguments; objects are passed on as they are."""
-    of_real = [f"dataset={real}"] if isinstance(real, str) else [*real.overrides]
+    of_real = [f"dataset={real}"] if isinstance(real, str) else [*real.overrides] if real else []
     of_model = [f"model={model}"] if isinstance(model, str) else []
     network = None if isinstance(model, str) else model
     if network is not None and partial(network).func.__module__ == PICKLED:
         of_model = ["runtime.workers=1"]
     return RunConfig.of(
-        [*of_real, *of_model, *words, f"out={_quoted(out)}", *overrides],
+        [*of_real, *of_model, *words, f"out={to_override(str(out), 'out')}", *overrides],
         real=None if isinstance(real, str) else real,
         network=network,
     )
-
-
-def _quoted(path: str | Path) -> str:
-    """Return a path as one value of Hydra's grammar."""
-    escaped = str(path).replace("\\", "\\\\").replace("'", "\\'")
-    return f"'{escaped}'"
 
 
 def _pair(name: str, split: str, data: tuple[Images, Images]) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,9 @@ from typing import Any
 from hydra.utils import get_class
 
 from dd_bench.records.config_diff import CHOICE, describe, shipped_config, shipped_target
+from dd_bench.records.overrides import config_overrides, dataset_overrides
 from dd_bench.records.record import Record
 
-from ..core.commands import config_overrides, dataset_overrides
 from ..core.entries import GROUPS
 
 

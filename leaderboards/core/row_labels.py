@@ -7,12 +7,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from dd_bench.records.config_diff import leaves
+from dd_bench.records.overrides import LOCATION_KEYS
 from dd_bench.records.record import Record
 
 from .boards import BASELINES
-
-LOCATION_KEYS = ("root", "download", "kept", "stream")
-"""Dataset keys that control where the data is stored, not which data it is."""
 
 
 def side_by_side(

@@ -90,6 +90,8 @@ def test_pixels_are_those_of_the_real_images():
     pixels = real.train.pixels(torch.tensor(syn.stored.source)).float() / 255
     assert torch.allclose(syn.images(), pixels, atol=1e-4)
     assert not torch.allclose(syn.inputs(), pixels, atol=0.1)
+    record = dd_bench.evaluate(syn, num_networks=1, overrides=FAST[1:])
+    assert record.config["dataset"]["preprocess"] == "zca", "the card has the preprocessing"
 
 
 def test_a_network_of_ones_own(elsewhere):
@@ -136,7 +138,8 @@ def test_tensors_of_ones_own(mine, elsewhere):
     record = dd_bench.evaluate(syn, dataset=mine, num_networks=1, overrides=FAST[1:])
     assert record.dataset == "mine" and record.real_digest == mine.digest
     with pytest.raises(
-        ValueError, match=r"distilled from 'mine', which is not shipped. Add: dataset=REAL_SET"
+        ValueError,
+        match=r"distilled from 'mine', and dataset 'mine' is not shipped .*. Add: dataset=REAL_SET",
     ):
         dd_bench.evaluate(syn)
     with pytest.raises(ValueError, match="cannot be evaluated on this dataset"):

@@ -7,9 +7,10 @@ import pytest
 from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf, open_dict
 
-from dd_bench.leaderboards.core.commands import _to_override, distill_command, evaluate_command, run_command
+from dd_bench.leaderboards.core.commands import distill_command, evaluate_command, run_command
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.records.identity import identify
+from dd_bench.records.overrides import to_override
 from dd_bench.records.record import load_record
 
 ENTRIES = Path(__file__).parents[2] / "leaderboards" / "entries"
@@ -106,6 +107,6 @@ def test_a_method_that_is_not_shipped_has_no_command(record):
 )
 def test_hydra_parses_an_override_to_the_same_value(value):
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
-        cfg = compose("config", [f"+method.extra={_to_override(value, 'x')}"])
+        cfg = compose("config", [f"+method.extra={to_override(value, 'x')}"])
     found = cfg.method.extra
     assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value

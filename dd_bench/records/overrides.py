@@ -1,0 +1,124 @@
+"""Overrides of the command line that turn the shipped YAML files into a recorded configuration. Without torch.
+
+Records and cards may come from strangers, so nothing in them can choose what is called: see `overrides_of`.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from dd_bench.records.config_diff import CHOICE, shipped_config
+
+LOCATION_KEYS = ("root", "download", "kept", "stream")
+"""Dataset keys that control where the data is stored, not which data it is."""
+
+
+def dataset_overrides(values: Mapping[str, Any], name: str) -> list[str]:
+    """Return the choice of `conf/dataset` and its changed values, except where the data is stored.
+
+    Raises:
+        ValueError: the dataset is not shipped, or overrides cannot express the values.
+    """
+    return choice_overrides(
+        "dataset", {k: v for k, v in values.items() if k not in LOCATION_KEYS}, default=name
+    )
+
+
+def choice_overrides(group: str, values: Mapping[str, Any], default: str = "") -> list[str]:
+    """Return the choice that these values of a group name (else `default`), and the changed values.
+
+    Raises:
+        ValueError: the choice is not shipped.
+    """
+    if CHOICE not in values and default:
+        return [f"{group}={base_name(default)}"]
+    choice = values.get(CHOICE)
+    if not isinstance(choice, str) or not shipped_config(group, choice):
+        raise ValueError(f"{group} {choice!r} is not shipped with this suite")
+    return [f"{group}={choice}", *config_overrides(group, choice, values)]
+
+
+def config_overrides(group: str, name: str, values: Mapping[str, Any]) -> list[str]:
+    """Return the overrides that turn a shipped YAML file into `values`; empty if there is no such file.
+
+    Raises:
+        ValueError: the values name a callable that differs from the YAML, or contain an interpolation.
+    """
+    shipped = shipped_config(group, name)
+    return list(overrides_of(shipped, values, group)) if shipped else []
+
+
+def overrides_of(shipped: Mapping[str, Any], values: Mapping[str, Any], path: str) -> Iterator[str]:
+    """Yield the overrides that turn the shipped values into `values`: changed, added (`+`) or removed (`~`)."""
+    for key, value in values.items():
+        here = f"{path}.{key}"
+        if key not in shipped and not re.fullmatch(r"[A-Za-z0-9_-]+", str(key)):
+            raise ValueError(f"{here!r} is not a configuration key")
+        if str(key).startswith("_"):
+            if shipped.get(key) != value:
+                raise ValueError(
+                    f"{here} must be {shipped.get(key)!r} as in the YAML, got {value!r}; a record cannot choose "
+                    "what is called"
+                )
+        elif key not in shipped and isinstance(value, dict) and CHOICE in value:
+            yield from _added_network(value, here)
+        elif key not in shipped:
+            yield f"+{here}={to_override(value, here)}"
+        elif isinstance(value, dict) and isinstance(shipped[key], dict) and value:
+            yield from overrides_of(shipped[key], value, here)
+        elif isinstance(shipped[key], dict) and value is not None and not isinstance(value, dict):
+            raise ValueError(f"{here} must be a mapping as in the YAML, got {value!r}")
+        elif value != shipped[key] and not _same_number(value, shipped[key]):
+            yield f"{here}={to_override(value, here)}"
+    # Any other missing key was added to the YAML after the record, with a default that keeps the old behaviour.
+    yield from (
+        f"~{path}.{k}" for k, v in shipped.items() if k not in values and isinstance(v, dict) and CHOICE in v
+    )
+
+
+def _added_network(value: Mapping[str, Any], here: str) -> Iterator[str]:
+    """Yield the overrides that add a shipped network at a key that the YAML does not have."""
+    choice, *changes = choice_overrides("model", value)
+    yield f"+model@{here}={choice.partition('=')[2]}"
+    yield from (word.replace("model.", f"{here}.", 1) for word in changes)
+
+
+def _same_number(a: Any, b: Any) -> bool:
+    return type(a) in (int, float) and type(b) in (int, float) and a == b
+
+
+def to_override(value: Any, here: str) -> str:
+    """Return plain data in Hydra's override grammar.
+
+    Raises:
+        ValueError: a key is not a plain name, or a string contains an interpolation.
+    """
+    if value is None:
+        return "null"
+    if isinstance(value, bool):
+        return str(value).lower()
+    if isinstance(value, list):
+        return f"[{','.join(to_override(v, here) for v in value)}]"
+    if isinstance(value, dict):
+        if bad := [k for k in value if not re.fullmatch("[A-Za-z0-9][A-Za-z0-9_-]*", str(k))]:
+            raise ValueError(f"{here}: {bad[0]!r} is not a configuration key")
+        return "{" + ",".join(f"{k}:{to_override(v, here)}" for k, v in value.items()) + "}"
+    if not isinstance(value, str):
+        return repr(value)
+    if "${" in value:
+        raise ValueError(f"{here} must be a plain value without interpolation, got {value!r}")
+    reserved = ("null", "true", "false", "nan", "inf")
+    if re.fullmatch(r"[A-Za-z_/][\w./:-]*", value) and value.lower() not in reserved:
+        return value
+    # In the grammar a backslash is an escape character only before a quote.
+    return '"' + re.sub(r'(\\*)("|$)', lambda m: 2 * m[1] + ("\\" + m[2] if m[2] else ""), value) + '"'
+
+
+def base_name(described: str) -> str:
+    """Return `convnet` for `convnet(width=32)`."""
+    name = described.partition("(")[0]
+    if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
+        raise ValueError(f"{name!r} is not a configuration name")
+    return name
