@@ -412,7 +412,7 @@ class TestCommand:
                 "Mirage distils graphs, but dataset 'digits' contains images",
             ),
             (["method=mirage", *TINY, "model=convnet"], "ConvNet takes images, the dataset holds graphs"),
-            (["method=mirage", *TINY, "method.theta=[3]"], "one threshold a class"),
+            (["method=mirage", *TINY, "method.theta=[3]"], "must have one threshold for each of 2 classes"),
             (["method=mirage", *TINY, "method.theta=[3,999]"], "no tree can be in 999 of them"),
             (["method=random_graphs", *TINY, "method.amount=5"], "less than one graph of each class"),
         ):
@@ -580,8 +580,8 @@ class TestInvalidInput:
 @pytest.mark.parametrize("batch", [5, 128])
 def test_evaluation_points_are_steps_and_exclude_the_permuted_control(dd_bench, tmp_path, monkeypatch, batch):
     """The number of evaluations does not depend on the number of batches of the set."""
-    calls, original = [], graph_evaluator._answers
-    monkeypatch.setattr(graph_evaluator, "_answers", lambda *a: calls.append(0) or original(*a))
+    calls, original = [], graph_evaluator._predictions
+    monkeypatch.setattr(graph_evaluator, "_predictions", lambda *a: calls.append(0) or original(*a))
     overrides = ["protocol.recipe.steps=10", f"protocol.recipe.batch_size={batch}", "evaluator.eval_points=4"]
     done = dd_bench("run", "method=random", "ipc=8", *TINY, *overrides, "evaluator.num_networks=1")
     assert done.code == 0, done.text
