@@ -25,7 +25,7 @@ if TYPE_CHECKING:
         run,
     )
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"
 
 NUMBERS_VERSION = 1
 """Raised whenever a change of the code changes results (CHANGELOG, "Changes numbers").
