@@ -17,7 +17,7 @@ export PYTHONDONTWRITEBYTECODE :=   # write .pyc files: tests start dozens of pr
 help:                   ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
 
-install: $(STAMP)       ## set up .venv
+install: $(RUN_STAMP)   ## set up .venv for runs, without the tools of developers
 
 demo: $(RUN_STAMP)      ## distil the embedded digits with DM, evaluate with fresh networks, build a table
 	$(BIN)/dd-bench run method=random dataset=digits model.width=32 ipc=1 num_sets=5 evaluator.num_networks=2 out=runs/demo
@@ -54,7 +54,7 @@ tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables, README.m
 docs: $(DOCS_STAMP)     ## documentation -> build/docs, with its links checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir build/docs   # --quiet would disable --strict
 
-site: docs $(STAMP)     ## documentation and leaderboard as one site -> build/site
+site: docs              ## documentation and leaderboard as one site -> build/site
 	rm -rf build/site
 	cp -r build/docs build/site
 	$(BIN)/dd-bench leaderboard build --site --out build/site/board
@@ -83,8 +83,8 @@ $(STAMP): $(RUN_STAMP)
 	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[dev]"
 	touch $@
 
-$(DOCS_STAMP): $(STAMP)
-	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[docs]"
+$(DOCS_STAMP): $(RUN_STAMP)
+	$(BIN)/python -m pip install --quiet --no-build-isolation -e ".[docs,site]"
 	touch $@
 
 clean:                  ## remove .venv and everything built
