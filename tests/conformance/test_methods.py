@@ -227,7 +227,7 @@ def test_check_dataset(make_method, make_architecture, make_blobs, name):
     ("cls", "knobs"),
     [
         (None, {"norm": "batchnorm"}),
-        (None, {"norm": "none", "depth": 1}),
+        pytest.param(None, {"norm": "none", "depth": 1}, marks=pytest.mark.slow),
         (MLP, {"width": 8, "depth": 1}),
         (
             ViT,

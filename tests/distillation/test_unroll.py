@@ -114,12 +114,17 @@ def everything_agrees(got, wanted, tolerance=1e-12):
     assert got.labels is None or close(got.labels, wanted.labels, tolerance)
 
 
-@pytest.mark.parametrize("weight", [1.0, 1.7])
-@pytest.mark.parametrize("batches", [None, RECURRING], ids=["whole", "minibatches"])
-@pytest.mark.parametrize("between", [False, True], ids=["end", "between"])
-@pytest.mark.parametrize("learned", [False, True], ids=["hard", "learned"])
-@pytest.mark.parametrize("momentum", [0.0, 0.9])
-@pytest.mark.parametrize("kind", NETWORKS)
+def combinations():
+    """All combinations; half of them, which have every choice of any four factors together, are fast tests."""
+    factors = ([0.0, 0.9], [False, True], [False, True], [None, RECURRING], [1.0, 1.7])
+    for kind in NETWORKS:
+        for picks in itertools.product((0, 1), repeat=len(factors)):
+            values = [factor[pick] for factor, pick in zip(factors, picks, strict=True)]
+            marks = pytest.mark.slow if sum(picks) % 2 else ()
+            yield pytest.param(kind, *values, marks=marks, id="-".join([kind, *map(str, picks)]))
+
+
+@pytest.mark.parametrize(("kind", "momentum", "learned", "between", "batches", "weight"), combinations())
 def test_the_adjoint_is_the_gradient_of_the_unrolled_training(
     kind, momentum, learned, between, batches, weight
 ):

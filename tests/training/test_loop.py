@@ -340,8 +340,15 @@ class TestTogether:
         ],
         ids=["plain", "dsa", "idc", "cutmix"],
     )
-    @pytest.mark.parametrize("norm", ["instancenorm", "batchnorm"])
-    @pytest.mark.parametrize("soft", [False, True], ids=["hard", "soft"])
+    @pytest.mark.parametrize(
+        ("norm", "soft"),
+        [
+            ("instancenorm", False),
+            ("batchnorm", True),
+            pytest.param("instancenorm", True, marks=pytest.mark.slow),
+            pytest.param("batchnorm", False, marks=pytest.mark.slow),
+        ],
+    )
     def test_equals_alone(self, data, blobs, convnet, recipe, runtime, more, norm, soft):
         images, labels = data
         if soft:
