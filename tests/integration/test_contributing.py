@@ -1,29 +1,36 @@
-"""Tests that the examples of docs/contributing run as printed, in their own package."""
+"""Tests that the examples of README and docs/contributing run as printed, in their own package."""
 
 import ast
 import re
+import sys
 from pathlib import Path
 
-PAGES = Path(__file__).resolve().parents[2] / "docs" / "contributing"
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+METHOD, EVALUATOR = "docs/contributing/method.md", "docs/contributing/evaluator.md"
 
 
 def block(page, language):
-    (found,) = re.findall(rf"^```{language}\n(.*?)^```", (PAGES / page).read_text(), re.DOTALL | re.MULTILINE)
-    return found
+    """The first block of a language on a page."""
+    return re.findall(rf"^```{language}\n(.*?)^```", (ROOT / page).read_text(), re.DOTALL | re.MULTILINE)[0]
 
 
 def test_method_imports_the_api_only():
-    imports = [n for n in ast.walk(ast.parse(block("method.md", "python"))) if isinstance(n, ast.ImportFrom)]
+    imports = [n for n in ast.walk(ast.parse(block(METHOD, "python"))) if isinstance(n, ast.ImportFrom)]
     assert [n.module for n in imports] == ["dd_bench.api"]
 
 
-def test_method_and_evaluator_run_from_another_package(dd_bench, small, tmp_path, monkeypatch):
+@pytest.mark.parametrize("method", [METHOD, "README.md"])
+def test_method_and_evaluator_run_from_another_package(method, dd_bench, small, tmp_path, monkeypatch):
     package = tmp_path / "elsewhere" / "my_package"
-    for group, name in (("method", "mine"), ("evaluator", "worst_class")):
+    for name in [name for name in sys.modules if name.partition(".")[0] == "my_package"]:
+        monkeypatch.delitem(sys.modules, name)
+    for page, group, name in ((method, "method", "mine"), (EVALUATOR, "evaluator", "worst_class")):
         (package / "conf" / group).mkdir(parents=True)
-        text = block(f"{group}.md", "python").replace("from ._scoring", "from dd_bench.evaluators._scoring")
+        text = block(page, "python").replace("from ._scoring", "from dd_bench.evaluators._scoring")
         (package / f"{name}.py").write_text(text)
-        text = block(f"{group}.md", "yaml").replace("dd_bench.evaluators.", "my_package.")
+        text = block(page, "yaml").replace("dd_bench.evaluators.", "my_package.")
         (package / "conf" / group / f"{name}.yaml").write_text(text)
     for folder in (package, package / "conf"):
         (folder / "__init__.py").touch()
