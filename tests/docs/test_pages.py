@@ -11,6 +11,7 @@ from types import ModuleType
 
 import pytest
 
+import dd_bench
 from dd_bench.cli.main import HYDRA_COMMANDS, OTHER_COMMANDS
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.records.config_diff import shipped_yaml
@@ -39,6 +40,13 @@ def test_the_readme_is_short():
     assert "make test" in text
     count = {group: len(list((ROOT / "conf" / group).glob("*.yaml"))) for group in ("method", "protocol")}
     assert f"run {count['method']} methods" in text and f"| Protocols | {count['protocol']}, " in text
+
+
+def test_the_version_is_current():
+    assert f"\nversion: {dd_bench.__version__}\n" in (ROOT / "CITATION.cff").read_text()
+    assert (
+        f"\ndd-bench {dd_bench.__version__}\n" in (ROOT / "docs" / "get_started" / "install.md").read_text()
+    )
 
 
 @pytest.mark.parametrize("path", DOCUMENTS, ids=lambda p: p.name)
