@@ -26,7 +26,7 @@ from dd_bench.runtime.seeding import seed_for
 from dd_bench.runtime.workers import Tick, run_in_processes
 from dd_bench.teachers.soft_labels import LabelledData
 from dd_bench.training.batches import fetch_from
-from dd_bench.training.compilation import repays_compilation
+from dd_bench.training.compilation import uses_compilation
 from dd_bench.training.loop import train
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe
@@ -144,11 +144,11 @@ class FreshNetworks:
     def _work(self, total: int) -> int:
         """Return how many images the training of `total` networks passes."""
         n = len(self.images)
-        return total * sum(r.lasting(n).samples(n) for r in self.protocol.rates())
+        return total * sum(r.with_epochs(n).samples(n) for r in self.protocol.recipes())
 
     def compiles(self, total: int) -> bool:
         """Whether the training of `total` networks repays the compiler's warm-up."""
-        return repays_compilation(self._work(total), self.architecture.shape, self.runtime)
+        return uses_compilation(self._work(total), self.architecture.shape, self.runtime)
 
     def score(self, seed: int, compiled: bool) -> float:
         """Train one fresh network from `seed` and returns the accuracy that the selection rule picks.
@@ -162,7 +162,7 @@ class FreshNetworks:
     def _fitted(self, seed: int, compiled: bool) -> tuple[Network, float]:
         """Train one fresh network from `seed`; returns the one that counts, and its accuracy where it was picked."""
         best, kept = -1.0, {}
-        for recipe in (r.lasting(len(self.images)) for r in self.protocol.rates()):
+        for recipe in (r.with_epochs(len(self.images)) for r in self.protocol.recipes()):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
             def evaluate_epoch(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:

@@ -17,7 +17,7 @@ from dd_bench.training.augment import cutmix
 from dd_bench.training.batches import batches, fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.losses import classification_loss, mixed_loss
-from dd_bench.training.optimisation import make_optimizer, set_rate
+from dd_bench.training.optimisation import make_optimizer, set_lr
 from dd_bench.training.scoring import accuracy
 from dd_bench.training.together import train_together
 
@@ -81,7 +81,7 @@ class TestAgainstPlainSGD:
         optimizer = make_optimizer([torch.zeros(1, requires_grad=True)], plan, CPU)
         rates = []
         for epoch in range(7):
-            set_rate(optimizer, plan, epoch)
+            set_lr(optimizer, plan, epoch)
             rates.append(optimizer.param_groups[0]["lr"])
         assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001])
 
@@ -481,7 +481,7 @@ class TestSchedules:
         optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], how, torch.device("cpu"))
         found = []
         for epoch in range(how.epochs):
-            set_rate(optimizer, how, epoch)
+            set_lr(optimizer, how, epoch)
             found.append(optimizer.param_groups[0]["lr"])
         return found
 
@@ -512,10 +512,10 @@ class TestSchedules:
     )
     def test_as_many_steps_as_another_set_takes(self, recipe, n, other, epochs, milestones):
         plain = recipe(batch_size=10, epochs=8, milestones=(4,))
-        found = plain.in_step_with(n, other)
+        found = plain.match_steps(n, other)
         assert (found.epochs, found.milestones) == (epochs, milestones)
         fixed = recipe(epochs=1, milestones=(), steps=30)
-        assert fixed.in_step_with(n, other) == fixed
+        assert fixed.match_steps(n, other) == fixed
 
     def test_keys_that_came_later_are_no_part_of_what_does_not_use_them(self, recipe):
         assert set(recipe().identity()) == set(recipe().model_dump()) - {
@@ -530,8 +530,8 @@ class TestSchedules:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"schedule": "cosine"}, "has no milestones"),
-            ({"warmup": 5}, "leaves no epoch of epochs=5"),
+            ({"schedule": "cosine"}, "does not use milestones"),
+            ({"warmup": 5}, "warmup must be < epochs=5"),
         ],
     )
     def test_contradictions(self, recipe, values, message):
@@ -542,7 +542,7 @@ class TestSchedules:
 @pytest.mark.parametrize(("steps", "n"), [(1, 10), (3, 10), (7, 10), (9, 10), (4, 3), (None, 10)])
 def test_the_samples_of_a_recipe_are_those_that_training_passes(recipe, convnet, blobs, runtime, steps, n):
     """The images that an online teacher labels during the training."""
-    plan = recipe(epochs=1 if steps else 2, batch_size=4, milestones=(), steps=steps).lasting(n)
+    plan = recipe(epochs=1 if steps else 2, batch_size=4, milestones=(), steps=steps).with_epochs(n)
     x, seen = blobs.train.inputs(torch.arange(n)), []
 
     def fetch(index):

@@ -4,7 +4,16 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import resized_crop
 
-from dd_bench.training.views import ViewRecipe, Views, boxes, crop, draw_mixture, show, strips, view_numbers
+from dd_bench.training.views import (
+    ViewRecipe,
+    Views,
+    augment_images,
+    boxes,
+    crop,
+    draw_mixture,
+    strips,
+    view_numbers,
+)
 
 PLAIN = {"patches": 1, "pad": 0, "scale": None, "flip": False, "mix": "none", "alpha": 1.0}
 
@@ -93,13 +102,13 @@ def test_strips_are_a_permutation_of_strips():
     rows = strips(8, 4, torch.rand(50, 4))
     assert all(sorted(row) == list(range(8)) for row in rows.tolist())
     assert all(row[i + 1] == row[i] + 1 for row in rows.tolist() for i in (0, 2, 4, 6))
-    with pytest.raises(ValueError, match="3 strips of 8 pixels"):
+    with pytest.raises(ValueError, match="views.patches must divide 8"):
         strips(8, 3, torch.rand(1, 4))
 
 
 def test_a_shift_moves_by_whole_pixels_and_fills_with_zero():
     x = images(200)
-    shown = show(x, view_numbers(200, 0, 0), recipe(pad=2))
+    shown = augment_images(x, view_numbers(200, 0, 0), recipe(pad=2))
     found = 0
     for before, after in zip(x, shown, strict=True):
         padded = torch.nn.functional.pad(before, (2, 2, 2, 2))
@@ -110,7 +119,7 @@ def test_a_shift_moves_by_whole_pixels_and_fills_with_zero():
 def test_showing_is_differentiable():
     x = images(2, 4).double().requires_grad_()
     u = view_numbers(2, 0, 0).double()
-    assert torch.autograd.gradcheck(lambda x: show(x, u, recipe(**ALL)), (x,), atol=1e-6)
+    assert torch.autograd.gradcheck(lambda x: augment_images(x, u, recipe(**ALL)), (x,), atol=1e-6)
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
