@@ -26,7 +26,7 @@ from dd_bench.data.inputs import Inputs
 from dd_bench.data.preprocess import Preprocess
 from dd_bench.distillation.batchnorm_statistics import HookedTeacher
 from dd_bench.distillation.clusters import representatives
-from dd_bench.distillation.coreset import selected
+from dd_bench.distillation.coreset import build_coreset
 from dd_bench.distillation.init import check_class_sizes, class_labels, initial_images, random_index
 from dd_bench.distillation.matching import check_norm, class_chunks, mean_match, real_batch
 from dd_bench.distillation.unroll import (
@@ -143,6 +143,7 @@ __all__ = [
     "at_least_float32",
     "batch_coupled",
     "boxes",
+    "build_coreset",
     "cache_entry",
     "check_class_sizes",
     "check_norm",
@@ -176,7 +177,6 @@ __all__ = [
     "seed_for",
     "seeded",
     "segment_indices",
-    "selected",
     "size_only",
     "tile",
     "train",

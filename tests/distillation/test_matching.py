@@ -95,7 +95,7 @@ def test_batchnorm_is_never_split_in_train_mode():
 
 @pytest.mark.parametrize("size", [0, -1])
 def test_a_chunk_holds_a_class(size):
-    with pytest.raises(ValueError, match=f"method.class_chunk={size}"):
+    with pytest.raises(ValueError, match=f"method.class_chunk must be an integer >= 1 or null, got {size}"):
         list(class_chunks(5, size, net("none")))
 
 

@@ -225,7 +225,7 @@ def test_the_last_step_of_truncated_is_exact():
 def test_truncated_is_equation_eleven():
     """G is the sum of the g_i: -2 lr (theta_N - target)' dg_i/dX_i / D for X_i, -2 (theta_N - target)' G / D for lr."""
     inner, images, labels, lr = student(steps=5)
-    loss, target, d_images = inner.calculus.loss, inner.targets[0].parameters, torch.zeros_like(images)
+    loss, target, d_images = inner.differentiator.loss, inner.targets[0].parameters, torch.zeros_like(images)
     thetas, total = [inner.start], torch.zeros_like(inner.start)
     for _ in range(5):
         theta = thetas[-1].clone().requires_grad_()
@@ -317,12 +317,14 @@ def test_the_loss_is_relative_to_the_distance_of_the_target(gradient):
 def test_weights_that_neither_move_nor_should_do_not_matter(gradient):
     """The number of parameters is in no denominator."""
     inner, images, labels, lr = student(momentum=0.9)
-    plain, p = inner.calculus.loss, len(inner.start)
-    calculus = EagerDifferentiator(lambda theta, x, y: plain(theta[:p], x, y), False)
+    plain, p = inner.differentiator.loss, len(inner.start)
+    differentiator = EagerDifferentiator(lambda theta, x, y: plain(theta[:p], x, y), False)
     more = randn(10 * p, seed=8)
     (target,) = inner.targets
     target = replace(target, parameters=torch.cat([target.parameters, more]))
-    wide = replace(inner, calculus=calculus, start=torch.cat([inner.start, more]), targets=[target])
+    wide = replace(
+        inner, differentiator=differentiator, start=torch.cat([inner.start, more]), targets=[target]
+    )
     everything_agrees(gradient(wide, images, labels, lr), gradient(inner, images, labels, lr))
 
 
@@ -345,7 +347,7 @@ def test_nothing_is_left_of_it_where_the_target_is_the_student_s_own_end(gradien
     inner, images, labels, lr = student(batches=RECURRING, learned=True, augmented=True, momentum=0.9)
     theta, velocity = inner.start, torch.zeros_like(inner.start)
     for step in inner.steps:
-        g = inner.calculus.gradient(theta, step.view(images[step.index]), labels[step.index])
+        g = inner.differentiator.gradient(theta, step.view(images[step.index]), labels[step.index])
         velocity = 0.9 * velocity + g
         theta = theta - lr * velocity
     found = gradient(replace(inner, targets=[EpochTarget(6, theta)]), images, labels, lr)
@@ -472,6 +474,6 @@ def test_compiled_equals_eager(learned, momentum):
     inner, *at = student(
         "convnet", batches=RECURRING, learned=learned, augmented=True, between=True, momentum=momentum
     )
-    fast = replace(inner, calculus=CompiledDifferentiator(inner.calculus.loss, learned))
+    fast = replace(inner, differentiator=CompiledDifferentiator(inner.differentiator.loss, learned))
     for gradient in (adjoint, truncated):
         everything_agrees(gradient(fast, *at), gradient(inner, *at))

@@ -57,7 +57,7 @@ class TestSelection:
         assert e.test.reads == 3 and e.val.reads == 3 * 3, "after epochs 2, 4 and the last"
 
     def test_best_on_val_needs_val(self, exam):
-        with pytest.raises(ValueError, match=r"selects on validation data.*dataset\.val_fraction=0\.1"):
+        with pytest.raises(ValueError, match=r"requires a validation split.*dataset\.val_fraction=0\.1"):
             exam(val_fraction=0.0, selection="best_on_val", eval_every=1)
 
     def test_best_on_val_scores_the_network_that_val_chose(self, exam, monkeypatch, recipe):

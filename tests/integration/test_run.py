@@ -208,7 +208,7 @@ class TestErrors:
             (["method.augment=blur"], ["unknown augmentation 'blur'"]),
             (["model.width=wide"], [r"model\.width='wide': .*valid integer"]),
             (["model.norm=nonorm"], ["nonorm", "instancenorm"]),
-            (["model=lenet"], ["LeNet shrinks 8x8 images to nothing. Take model=convnet"]),
+            (["model=lenet"], ["LeNet reduces 8x8 images to an empty map. Use model=convnet"]),
             (
                 ["method=datadam_released", "model=mlp"],
                 ["method.norm=batchnorm needs", "MLP", "method.norm=null"],

@@ -113,18 +113,22 @@ def test_every_norm_fits(make, norm):
 @pytest.mark.parametrize(
     ("make", "shape", "message"),
     [
-        (lenet, (1, 8, 8), "LeNet shrinks 8x8 images to nothing. Take model=convnet"),
-        (alexnet, (3, 7, 7), "AlexNet shrinks 7x7 images to nothing"),
-        (vgg, (3, 28, 28), "VGG11 shrinks 28x28 images to one value a channel, .* Take model=convnet"),
-        (lambda shape: vgg(shape, "batchnorm"), (3, 28, 28), "VGG11 shrinks 28x28 images to nothing"),
+        (lenet, (1, 8, 8), "LeNet reduces 8x8 images to an empty map. Use model=convnet"),
+        (alexnet, (3, 7, 7), "AlexNet reduces 7x7 images to an empty map"),
+        (vgg, (3, 28, 28), "VGG11 reduces 28x28 images to one value per channel, .* Use model=convnet"),
+        (lambda shape: vgg(shape, "batchnorm"), (3, 28, 28), "VGG11 reduces 28x28 images to an empty map"),
         (
             resnet,
             (1, 8, 8),
-            "one value a channel, of which instancenorm leaves nothing. Take model=resnet18_bn",
+            "one value per channel, which instancenorm makes constant. Use model=resnet18_bn",
         ),
-        (resnet_ap, (1, 8, 8), "instancenorm leaves nothing"),
-        (lambda shape: resnet_ap(shape, "batchnorm"), (1, 7, 7), "ResNet18 shrinks 7x7 images to nothing"),
-        (lambda shape: MLP(shape, 10, width=8, depth=0), GREY, "at least one hidden layer"),
+        (resnet_ap, (1, 8, 8), "instancenorm makes constant"),
+        (
+            lambda shape: resnet_ap(shape, "batchnorm"),
+            (1, 7, 7),
+            "ResNet18 reduces 7x7 images to an empty map",
+        ),
+        (lambda shape: MLP(shape, 10, width=8, depth=0), GREY, "model.depth must be >= 1, got 0"),
         (lambda shape: ResNet18(shape, 10, norm="none", downsample="max"), GREY, "stride, avgpool"),
     ],
 )
@@ -140,7 +144,7 @@ def test_digits_size_is_taken_or_refused_and_nothing_between(make):
             try:
                 net = make((1, side, side))
             except ValueError as error:
-                assert "Take model=convnet" in str(error)
+                assert "Use model=convnet" in str(error)
                 continue
             assert net(torch.empty(1, 1, side, side)).shape == (1, 10)
 

@@ -115,20 +115,20 @@ def test_leakyrelu_has_slope_one_hundredth():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"norm": "batch"}, "model.norm=batch is unknown. Take one of: none, batchnorm"),
-        ({"activation": "gelu"}, "model.activation=gelu"),
-        ({"pooling": "sum"}, "model.pooling=sum"),
-        ({"depth": 0}, "at least one block"),
+        ({"norm": "batch"}, "model.norm must be one of none, batchnorm, .*, got batch"),
+        ({"activation": "gelu"}, "model.activation must be one of .*, got gelu"),
+        ({"pooling": "sum"}, "model.pooling must be one of .*, got sum"),
+        ({"depth": 0}, "model.depth must be >= 1, got 0"),
         (
             {"depth": 4, "shape": (3, 8, 8), "norm": "none"},
-            "shrinks 8x8 images to nothing. Take model.depth=3",
+            "reduces 8x8 images to an empty map. Use model.depth=3",
         ),
         (
             {"depth": 4, "shape": (3, 8, 8)},
-            "shrinks 8x8 images to one value a channel, .* Take model.depth=3",
+            "reduces 8x8 images to one value per channel, .* Use model.depth=3",
         ),
-        ({"width": 6, "norm": "groupnorm"}, "makes 4 groups, got 6 channels"),
-        ({"shape": (3, 1, 1), "pooling": "none"}, "instancenorm leaves nothing. Take model=mlp"),
+        ({"width": 6, "norm": "groupnorm"}, "requires a multiple of 4 channels, got 6"),
+        ({"shape": (3, 1, 1), "pooling": "none"}, "instancenorm makes constant. Use model=mlp"),
     ],
 )
 def test_refusals_say_what_to_write(knobs, message):

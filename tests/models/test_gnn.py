@@ -97,21 +97,21 @@ def test_edge_labels_reach_gin_alone(make_gnn):
 def test_images_are_refused(name):
     made = instantiate(shipped_yaml("model", name))
     reason = Architecture(made.func, dict(made.keywords), (1, 28, 28), 10, name).check_shape()
-    assert reason.endswith("takes graphs, the dataset holds images. Use model=convnet")
+    assert reason.endswith("requires graphs, but the dataset contains images. Use model=convnet")
 
 
 def test_graphs_are_refused_by_a_network_of_images(convnet, blobs, motifs):
     other = convnet(blobs)
     reason = Architecture(other.make, other.knobs, motifs.shape, 2, "convnet").check_shape()
-    assert reason == "ConvNet takes images, the dataset holds graphs. Use model=gin"
+    assert reason == "ConvNet requires images, but the dataset contains graphs. Use model=gin"
 
 
 @pytest.mark.parametrize(
     ("knobs", "told"),
     [
-        ({"layers": 0}, "layers=0"),
-        ({"dropout": 1.0}, "dropout=1.0"),
-        ({"norm": "instance"}, "model.norm='instance'"),
+        ({"layers": 0}, "got 0, "),
+        ({"dropout": 1.0}, "and 1.0"),
+        ({"norm": "instance"}, "model.norm must be one of none, batch, layer, got 'instance'"),
     ],
 )
 def test_a_knob_out_of_range_is_named(make_gnn, motifs, knobs, told):

@@ -51,9 +51,9 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("vit_tiny_patch16_224", (1, 28, 28), "patches of 16x16 .* do not tile 28x28 images"),
-        ("inception_v3", (3, 32, 32), "cannot take 32x32 images"),
-        ("deit_tiny_distilled_patch16_224", (3, 32, 32), "ends in a tuple, not in one linear layer"),
+        ("vit_tiny_patch16_224", (1, 28, 28), "the patch size 16x16 .* does not divide 28x28 images"),
+        ("inception_v3", (3, 32, 32), "does not accept 32x32 images"),
+        ("deit_tiny_distilled_patch16_224", (3, 32, 32), "must end in one linear layer, got a tuple"),
     ],
 )
 def test_refusals_say_why(name, shape, message):

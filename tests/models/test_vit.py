@@ -53,7 +53,7 @@ def test_the_order_of_patches_matters():
 
 
 def test_refusals_say_what_to_write():
-    with pytest.raises(ValueError, match=r"patches of 4x4, which do not tile 30x28. Take a model.patch"):
+    with pytest.raises(ValueError, match=r"model.patch must divide the image size 30x28, got 4"):
         ViT((1, 30, 28), 10, **SMALL)
-    with pytest.raises(ValueError, match=r"model.heads=3 does not divide model.dim=16"):
+    with pytest.raises(ValueError, match=r"model.heads must divide model.dim=16, got 3"):
         ViT((1, 28, 28), 10, **{**SMALL, "heads": 3})

@@ -102,7 +102,7 @@ def test_strips_are_a_permutation_of_strips():
     rows = strips(8, 4, torch.rand(50, 4))
     assert all(sorted(row) == list(range(8)) for row in rows.tolist())
     assert all(row[i + 1] == row[i] + 1 for row in rows.tolist() for i in (0, 2, 4, 6))
-    with pytest.raises(ValueError, match="views.patches must divide 8"):
+    with pytest.raises(ValueError, match=r"views\.patches must divide 8"):
         strips(8, 3, torch.rand(1, 4))
 
 
