@@ -1,4 +1,4 @@
-"""MLP, LeNet, AlexNet, VGG11 and ResNet18: the reference's numbers at 28 and 32 pixels, and other sizes."""
+"""MLP, LeNet, AlexNet, VGG11 and ResNet18: parameter counts and map sizes of the reference, and other image sizes."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def resnet_ap(shape, norm="instancenorm"):
 
 
 def outputs(make, shape):
-    """Map shapes and the embedding's size, computed without numbers."""
+    """Return the channels and heights of the maps and the size of the embedding, computed on the meta device."""
     with torch.device("meta"):
         maps, embedding = make(shape).activations(torch.empty(2, *shape))
     return [(m.shape[1], m.shape[2]) for m in maps], embedding.shape[1]
@@ -70,7 +70,7 @@ def alexnet_parameters(channels):
         (resnet_ap, GREY, 11_173_962 - 2 * 9 * 64 + 8 * 5120),
     ],
 )
-def test_has_the_references_number_of_parameters(make, shape, expected):
+def test_number_of_parameters_is_that_of_the_reference(make, shape, expected):
     with torch.device("meta"):
         assert num_parameters(make(shape)) == expected
 
@@ -103,7 +103,7 @@ def test_larger_images_change_only_the_classifier(make, shape):
 
 @pytest.mark.parametrize("norm", ["none", "batchnorm", "layernorm", "instancenorm", "groupnorm"])
 @pytest.mark.parametrize("make", [alexnet, vgg, resnet, resnet_ap])
-def test_every_norm_fits(make, norm):
+def test_every_norm_is_supported(make, norm):
     with torch.device("meta"):
         net = make(GREY, norm=norm)
         assert net(torch.empty(2, *GREY)).shape == (2, 10)
@@ -132,13 +132,13 @@ def test_every_norm_fits(make, norm):
         (lambda shape: ResNet18(shape, 10, norm="none", downsample="max"), GREY, "stride, avgpool"),
     ],
 )
-def test_refusals_say_what_to_write(make, shape, message):
+def test_invalid_arguments(make, shape, message):
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         make(shape)
 
 
 @pytest.mark.parametrize("make", [lenet, alexnet])
-def test_digits_size_is_taken_or_refused_and_nothing_between(make):
+def test_small_images_either_work_or_raise_value_error(make):
     for side in range(1, 20):
         with torch.device("meta"):
             try:
@@ -152,7 +152,7 @@ def test_digits_size_is_taken_or_refused_and_nothing_between(make):
 def test_a_resnet_block_adds_its_input():
     net = resnet((1, 9, 9))
     block = net.blocks[1]
-    torch.nn.init.zeros_(block.norm2.weight)  # the branch gives zero
+    torch.nn.init.zeros_(block.norm2.weight)  # the branch outputs zero
     x = torch.rand(2, 64, 9, 9)
     torch.testing.assert_close(block(x), x)
 
