@@ -85,7 +85,7 @@ def test_each_step_uses_the_classes_seen_so_far(blobs, syn, make_ctx, monkeypatc
     assert values["accuracy"] == values["step 3"]
 
 
-def test_right_by_class_sums_to_accuracy(blobs, convnet, runtime):
+def test_correct_by_class_sums_to_accuracy(blobs, convnet, runtime):
     net = convnet(blobs).fresh(0, runtime.device)
     right, seen = correct_by_class(net, blobs.test.batches(7), 3, runtime)
     assert seen.tolist() == blobs.test.counts.tolist()
