@@ -211,7 +211,7 @@ class TestErrors:
             (["model=lenet"], ["LeNet reduces 8x8 images to an empty map. Use model=convnet"]),
             (
                 ["method=datadam_released", "model=mlp"],
-                ["method.norm=batchnorm needs", "MLP", "method.norm=null"],
+                ["method.norm=batchnorm requires model.norm", "MLP", "method.norm=null"],
             ),
             (
                 ["method=datadam", "method.norm=null", "model=mlp"],
