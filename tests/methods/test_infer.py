@@ -43,7 +43,7 @@ def test_set_of_two_teachers(make_method, make_ctx, train_blobs, make_teacher):
     assert isinstance(syn, CompensatedSet)
     assert syn.images.shape == (6, 1, 8, 8) and syn.compensators.shape == (2, 2, 1, 8, 8)
     syn.check_ipc(4)
-    with pytest.raises(ValueError, match=r"ipc=3 of 3 classes is 9 images; 2 natural sets .* are 10"):
+    with pytest.raises(ValueError, match=r"ipc=3 and 3 classes allow 9 images, but 2 natural sets .* store 10"):
         syn.check_ipc(3)
     images, labels = syn.materialise(CPU)
     assert len(images) == 3 * 6 and torch.bincount(labels).tolist() == [6, 6, 6]
