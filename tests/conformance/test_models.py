@@ -119,8 +119,8 @@ def test_batch_coupled(file):
 
 
 def test_check_maps():
-    check_maps("Net", (3, 8, 8), (1, 1), "batchnorm", "nothing")
-    check_maps("Net", (3, 8, 8), (1, 2), "instancenorm", "nothing")
+    check_map_size("Net", (3, 8, 8), (1, 1), "batchnorm", "nothing")
+    check_map_size("Net", (3, 8, 8), (1, 2), "instancenorm", "nothing")
     for smallest, norm in [((0, 4), "none"), ((-1, -1), "none"), ((1, 1), "instancenorm")]:
         with pytest.raises(ValueError, match="Net reduces 8x8 images"):
             check_map_size("Net", (3, 8, 8), smallest, norm, "another")

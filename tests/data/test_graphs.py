@@ -411,7 +411,10 @@ class TestCommand:
                 ["method=mirage", "dataset=digits"],
                 "Mirage distils graphs, but dataset 'digits' contains images",
             ),
-            (["method=mirage", *TINY, "model=convnet"], "ConvNet takes images, the dataset holds graphs"),
+            (
+                ["method=mirage", *TINY, "model=convnet"],
+                "ConvNet requires images, but the dataset contains graphs",
+            ),
             (["method=mirage", *TINY, "method.theta=[3]"], "must have one threshold for each of 2 classes"),
             (["method=mirage", *TINY, "method.theta=[3,999]"], "no tree can be in 999 of them"),
             (["method=random_graphs", *TINY, "method.amount=5"], "less than one graph of each class"),
