@@ -26,7 +26,7 @@ from dd_bench.data.inputs import Inputs
 from dd_bench.data.preprocess import Preprocess
 from dd_bench.distillation.batchnorm_statistics import HookedTeacher
 from dd_bench.distillation.clusters import representatives
-from dd_bench.distillation.coreset import selected
+from dd_bench.distillation.coreset import build_coreset
 from dd_bench.distillation.init import check_class_sizes, class_labels, initial_images, random_index
 from dd_bench.distillation.matching import check_norm, class_chunks, mean_match, real_batch
 from dd_bench.distillation.unroll import (
@@ -74,13 +74,13 @@ from dd_bench.teachers.trained_network import (
 )
 from dd_bench.training.augment import Augment, Draw
 from dd_bench.training.batches import LabelledBatches, fetch_from, fetch_split
-from dd_bench.training.compilation import repays_compilation
+from dd_bench.training.compilation import uses_compilation
 from dd_bench.training.loop import train
 from dd_bench.training.losses import Loss, Target, Weighted, at_least_float32, classification_loss
 from dd_bench.training.parameter_vector import FunctionalNetwork
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe, parse
-from dd_bench.training.scoring import accuracy, right_by_class
+from dd_bench.training.scoring import accuracy, correct_by_class
 from dd_bench.training.views import boxes
 
 __all__ = [
@@ -143,6 +143,7 @@ __all__ = [
     "at_least_float32",
     "batch_coupled",
     "boxes",
+    "build_coreset",
     "cache_entry",
     "check_class_sizes",
     "check_norm",
@@ -152,6 +153,7 @@ __all__ = [
     "class_labels",
     "classification_loss",
     "coalesce",
+    "correct_by_class",
     "decode",
     "encode",
     "executed_norms",
@@ -170,20 +172,18 @@ __all__ = [
     "reading_entry",
     "real_batch",
     "released_experts",
-    "repays_compilation",
     "representatives",
-    "right_by_class",
     "run_in_processes",
     "seed_for",
     "seeded",
     "segment_indices",
-    "selected",
     "size_only",
     "tile",
     "train",
     "trained_network",
     "training_graphs",
     "untrained_feature_network",
+    "uses_compilation",
     "write_atomic",
 ]
 
@@ -243,7 +243,7 @@ class DistillContext(ContextWithNotes, TeacherContext):
         The compiled version converts the network to channels-last. One compilation serves all networks of an
         architecture.
         """
-        if not repays_compilation(images, self.architecture.shape, self.runtime):
+        if not uses_compilation(images, self.architecture.shape, self.runtime):
             return function
         fast = torch.compile(function, dynamic=False)
 

@@ -39,7 +39,7 @@ def fresh_networks_on(syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) 
     """Return the fresh networks of a set of images under the run's protocol, with the cost of their labels."""
     assert isinstance(syn, SyntheticImages), "check_set rejects other sets"
     images, labels = syn.network_inputs(ctx.device)
-    protocol, notes = ctx.protocol.at_rate(syn.lr), []
+    protocol, notes = ctx.protocol.with_learned_lr(syn.lr), []
     if protocol != ctx.protocol:
         notes.append(f"fresh networks were trained at the set's learned rate {protocol.recipe.lr:.4g}")
     labelled = cost = None
@@ -107,7 +107,7 @@ def control_context(
         labels = protocol.labels.model_copy(update={"source": None})
         protocol = protocol.model_copy(update={"labels": labels})
     if equal_steps:
-        recipe = protocol.recipe.in_step_with(len(control.labels), len(fresh.images))
+        recipe = protocol.recipe.match_steps(len(control.labels), len(fresh.images))
         protocol = protocol.model_copy(update={"recipe": recipe})
     return replace(ctx, protocol=protocol)
 

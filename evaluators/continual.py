@@ -20,7 +20,7 @@ from dd_bench.api import (
     Protocol,
     RealSet,
     SyntheticSet,
-    right_by_class,
+    correct_by_class,
     seed_for,
 )
 
@@ -121,7 +121,7 @@ class Continual(Evaluator):
             current = _on_classes(fresh, classes, seen.flatten())
             step_seeds = {network: seed_for(seed, "step", step) for network, seed in seeds.items()}
             for network, net in current.networks(step_seeds, len(step_seeds)):
-                right, count = right_by_class(net, current.test.batches(1000), k, current.runtime)
+                right, count = correct_by_class(net, current.test.batches(1000), k, current.runtime)
                 row = tables[network][step]
                 row[: step + 1] = right[seen.cpu()].sum(1) / count[seen.cpu()].sum(1)
                 row[-1] = right.sum() / count.sum()

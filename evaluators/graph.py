@@ -126,7 +126,7 @@ class Graph(Evaluator):
         """Train and score one network; initial weights and batch order depend on `seed` only, not on the labels."""
         net = ctx.architecture.fresh(seed_for(seed, "init"), ctx.device)
         n, recipe = len(syn.labels), ctx.protocol.recipe
-        steps = recipe.steps or recipe.epochs * recipe.steps_an_epoch(n)
+        steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(n)
 
         def predictions(batches: list[tuple[object, Tensor]]) -> tuple[Tensor, Tensor]:
             logits, labels = _predictions(net, batches)

@@ -170,10 +170,10 @@ class NAS(Evaluator):
     ) -> dict[str, _Search]:
         """Return the searches on the set, on random images, and on the whole training set for as many steps."""
         images, labels = syn.network_inputs(ctx.device)
-        recipe = ctx.protocol.at_rate(syn.lr).recipe
-        steps = recipe.steps or recipe.epochs * recipe.steps_an_epoch(len(images))
+        recipe = ctx.protocol.with_learned_lr(syn.lr).recipe
+        steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(len(images))
         control = random_control(real, ctx, "random images", repeat)
-        equal_steps = recipe.in_step_with(len(control.labels), len(images))
+        equal_steps = recipe.match_steps(len(control.labels), len(images))
         return {
             "": whole.on(recipe, images, labels, syn.identity()),
             "random ": whole.on(equal_steps, *control.network_inputs(ctx.device), control.identity()),

@@ -132,7 +132,7 @@ class Privacy(Accuracy):
         nets: list[nn.Module] = []
         for i in range(self.references):
             index = shadow.draw(per_class, ctx.generator("shadow", i)).flatten()
-            recipe = fresh.protocol.recipe.in_step_with(len(index), len(fresh.images))
+            recipe = fresh.protocol.recipe.match_steps(len(index), len(fresh.images))
             on_shadow = replace(
                 fresh,
                 images=shadow.inputs(index),

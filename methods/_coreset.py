@@ -15,11 +15,11 @@ from dd_bench.api import (
     RealSet,
     Recipe,
     SyntheticSet,
+    build_coreset,
     check_class_sizes,
     class_embeddings,
     feature_network,
     parse,
-    selected,
 )
 
 
@@ -54,7 +54,7 @@ class FeatureCoreset(Method):
         for c in range(real.num_classes):
             features = class_embeddings(net, real, c).double()  # (n_c, d)
             chosen.append(real.train.of_class(c)[self.select(features, ipc, ctx.seed_for("select", c))])
-        return selected(real, torch.cat(chosen))
+        return build_coreset(real, torch.cat(chosen))
 
     @abstractmethod
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:

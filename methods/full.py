@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dd_bench.api import DistillContext, Method, RealSet, SyntheticSet, selected
+from dd_bench.api import DistillContext, Method, RealSet, SyntheticSet, build_coreset
 
 
 class Full(Method):
@@ -16,4 +16,4 @@ class Full(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
         """See `Method`."""
-        return selected(real, torch.arange(len(real.train), device=ctx.device), whole=True)
+        return build_coreset(real, torch.arange(len(real.train), device=ctx.device), whole=True)

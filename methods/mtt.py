@@ -30,8 +30,8 @@ from dd_bench.api import (
     initial_images,
     parse,
     random_index,
-    repays_compilation,
     tile,
+    uses_compilation,
 )
 
 from ._trajectory.experts import ExpertSettings
@@ -316,7 +316,7 @@ class MTT(Method):
             return classification_loss(flat(theta, x), y.softmax(1) if learned else y)
 
         images = self.iterations * self.syn_steps * min(n, self.batch_syn or n)
-        compile = self.gradient != "unroll" and repays_compilation(images, shape, ctx.runtime)
+        compile = self.gradient != "unroll" and uses_compilation(images, shape, ctx.runtime)
         return CompiledDifferentiator(loss, learned) if compile else EagerDifferentiator(loss, learned)
 
     def _keep_positive(self, lr: Tensor, previous: Tensor, step: int) -> None:

@@ -8,9 +8,9 @@ from dd_bench.api import (
     Method,
     RealSet,
     SyntheticSet,
+    build_coreset,
     check_class_sizes,
     random_index,
-    selected,
 )
 
 
@@ -29,4 +29,4 @@ class Random(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
         """See `Method`."""
-        return selected(real, random_index(real, ipc, ctx).flatten())
+        return build_coreset(real, random_index(real, ipc, ctx).flatten())

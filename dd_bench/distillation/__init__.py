@@ -1,1 +1,1 @@
-"""What several methods share: initial images, coresets, matching losses, unrolled inner loops."""
+"""Functions shared by several methods: initial images, coresets, matching losses and inner loops."""

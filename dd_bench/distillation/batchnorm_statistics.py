@@ -1,8 +1,9 @@
-"""Distance of a batch from what a teacher saw in training: the statistics of its BatchNorm layers.
+"""Distance between the statistics of a batch and the running statistics of a teacher's BatchNorm layers.
 
-Of layer l, with input z (b, c, h, w): mean and biased variance over batch and pixels, against the layer's running
-ones. The norms are plain L2, neither squared nor divided by the number of channels, so that their weight is one of
-a network's depth and width (SRe2L, Yin et al., NeurIPS 2023; the loss is DeepInversion's, CVPR 2020).
+For each layer with input z (b, c, h, w), the mean and the biased variance over batch and pixels are compared with the
+running ones. The distances are L2 norms, neither squared nor divided by the number of channels, so a suitable weight
+of this loss depends on the depth and width of the network (SRe2L, Yin et al., NeurIPS 2023; the loss is that of
+DeepInversion, CVPR 2020).
 """
 
 from __future__ import annotations
@@ -18,53 +19,50 @@ from dd_bench.training.losses import at_least_float32
 
 
 class HookedNorm(nn.Module):
-    """A BatchNorm layer that reports how far its input is from its running statistics, and passes on its output."""
+    """A BatchNorm layer that also stores the distance of its input from its running statistics."""
 
-    def __init__(self, name: str, norm: _BatchNorm, report: dict[str, Tensor]):
-        """Takes the layer's name, the layer, in eval mode, and where it reports to."""
+    def __init__(self, name: str, norm: _BatchNorm, distances: dict[str, Tensor]):
+        """Wrap the layer `norm`, which must be in eval mode; it stores its distance in `distances[name]`."""
         super().__init__()
         assert norm.running_mean is not None and norm.running_var is not None
-        self.name, self.norm, self.report = name, norm, report
+        self.name, self.norm, self.distances = name, norm, distances
         self.mean, self.var = norm.running_mean, norm.running_var
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return what the layer returns."""
-        # in float32, under autocast too: a variance in bfloat16 has two digits
+        """Return the output of the layer."""
+        # in float32 under autocast too, because a bfloat16 variance has only two significant digits
         var, mean = torch.var_mean(at_least_float32(z), (0, 2, 3), correction=0)
-        of_var = torch.linalg.vector_norm(var - self.var)
-        self.report[self.name] = of_var + torch.linalg.vector_norm(mean - self.mean)
+        var_distance = torch.linalg.vector_norm(var - self.var)
+        self.distances[self.name] = var_distance + torch.linalg.vector_norm(mean - self.mean)
         out: Tensor = self.norm(z)
         return out
 
 
 class HookedTeacher(nn.Module):
-    """A teacher that answers a batch with logits and, layer by layer, its distance from the running statistics."""
+    """A teacher that returns logits and the distance of the batch from the running statistics of each layer."""
 
     def __init__(self, teacher: Teacher):
-        """Copy the teacher; its parameters stay frozen.
+        """Copy the teacher and freeze the parameters.
 
         Raises:
-            ValueError: it has no BatchNorm layer.
+            ValueError: the teacher has no BatchNorm layer.
         """
         super().__init__()
         if not teacher.norms:
             raise ValueError(
-                f"teacher {teacher.name} ({type(teacher.net).__name__}) has no BatchNorm layer, whose running "
-                f"statistics are what is matched. Use teacher=resnet18, or a network with BatchNorm"
+                f"teacher {teacher.name} ({type(teacher.net).__name__}) has no BatchNorm layer, and this method "
+                "matches BatchNorm's running statistics. Use teacher=resnet18, or a network with BatchNorm"
             )
-        self.report = {
-            name: torch.zeros(()) for name in teacher.norms
-        }  # full from the first call on: one graph
+        # has all keys from the start, so that torch.compile needs only one graph
+        self.distances = {name: torch.zeros(()) for name in teacher.norms}
         self.net, self.teacher = copy.deepcopy(teacher.net).eval().requires_grad_(False), teacher
         for name in teacher.norms:
             parent, _, child = name.rpartition(".")
             norm = self.net.get_submodule(name)
             assert isinstance(norm, _BatchNorm)
-            setattr(self.net.get_submodule(parent), child, HookedNorm(name, norm, self.report))
+            setattr(self.net.get_submodule(parent), child, HookedNorm(name, norm, self.distances))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits `(b, k)` and the distance at each of `teacher.norms`, `(layers,)`, in float32 at least."""
-        logits = self.net(x)
-        return self.teacher.select_columns(at_least_float32(logits)), torch.stack(
-            [self.report[name] for name in self.teacher.norms]
-        )
+        """Return logits `(b, k)` and the distance at each of `teacher.norms`, `(layers,)`, in float32 or more."""
+        logits = self.teacher.select_columns(at_least_float32(self.net(x)))
+        return logits, torch.stack([self.distances[name] for name in self.teacher.norms])

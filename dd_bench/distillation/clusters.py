@@ -1,4 +1,4 @@
-"""Representatives of a class: the samples nearest to the centroids of k-means."""
+"""Representative samples of a class: those nearest to the centroids of k-means."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ from torch import Tensor
 
 
 def representatives(features: Tensor, count: int, restarts: int, seed: int) -> Tensor:
-    """Return the rows of `features (n, d)` nearest to each of `count` centroids, `(count,)`, all different.
+    """Return the indices of the rows of `features (n, d)` nearest to `count` centroids, `(count,)`, all different.
 
-    k-means++ by scikit-learn, the best of `restarts`; a sample nearest to two centroids is taken once, and the
-    second takes its next nearest.
+    The centroids are those of scikit-learn's k-means++, the best of `restarts` runs. If a sample is nearest to two
+    centroids, the second centroid gets its next nearest sample.
     """
-    from sklearn.cluster import KMeans  # seconds to import, and few methods need it
+    from sklearn.cluster import KMeans  # slow to import, and few methods need it
 
     clustering = KMeans(count, n_init=restarts, random_state=seed % 2**32)
     clustering.fit(features.cpu().numpy())

@@ -1,4 +1,4 @@
-"""Real samples as a synthetic set: what every coreset is, of images or of graphs."""
+"""Coresets: synthetic sets of real samples, images or graphs."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from dd_bench.synthetic.graphs import GraphSet
 from dd_bench.synthetic.images import ImageSet
 
 
-def selected(real: RealSet, index: Tensor, whole: bool = False) -> SyntheticSet:
-    """Return the set of the training samples `index (n,)`, as they are; `whole` says that these are all."""
+def build_coreset(real: RealSet, index: Tensor, whole: bool = False) -> SyntheticSet:
+    """Build a set from the training samples `index (n,)`; `whole` marks a set of all training samples."""
     kind = GraphSet if real.modality == "graph" else ImageSet
     return kind.coreset(real, index, whole)

@@ -1,4 +1,4 @@
-"""Where synthetic images start. Methods that start from real images start from the same ones at a seed."""
+"""Initial synthetic images. All methods that start from real images use the same ones for a given seed."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ INITS = ("real", "noise")
 
 
 def random_index(real: RealSet, per_class: int, ctx: RunContext) -> Tensor:
-    """Draw `per_class` training images of each class without replacement: indices `(k, per_class)`."""
+    """Draw `per_class` training images of each class without replacement; returns indices `(k, per_class)`."""
     return real.train.draw(per_class, ctx.generator("init"))
 
 
 def initial_images(init: str, real: RealSet, ipc: int, ctx: RunContext) -> Tensor:
-    """Return starting images as network inputs, `(k, ipc, c, h, w)`: real ones, or N(0, 1) noise.
+    """Return initial images as network inputs `(k, ipc, c, h, w)`: real images, or N(0, 1) noise.
 
     Raises:
-        ValueError: an unknown `init`.
+        ValueError: `init` is unknown.
     """
     if init == "real":
         index = random_index(real, ipc, ctx)
@@ -29,28 +29,31 @@ def initial_images(init: str, real: RealSet, ipc: int, ctx: RunContext) -> Tenso
     if init == "noise":
         shape = (real.num_classes, ipc, *real.shape)
         return torch.randn(shape, generator=ctx.generator("init"), device=ctx.device)
-    raise ValueError(f"method.init={init!r} is unknown; take one of {', '.join(INITS)}")
+    raise ValueError(f"method.init must be one of {', '.join(INITS)}, got {init!r}")
 
 
 def class_labels(real: RealSet, ipc: int, device: torch.device) -> Tensor:
-    """Return hard labels of a class-major set, `(k * ipc,)`."""
+    """Return the hard labels of a set sorted by class, `(k * ipc,)`."""
     return torch.arange(real.num_classes, device=device).repeat_interleave(ipc)
 
 
 def check_class_sizes(real: RealSet, ipc: int, images: int, init: str | None = None) -> str | None:
     """Return why `images` images of every class cannot be drawn from `real` without replacement, or None.
 
-    `init` is the method's choice of that name, if it has one: then noise is the way out.
+    `init` is the value of `method.init`, if the method has this hyper-parameter. The message then suggests noise.
     """
     counts = real.train.counts
     c = int(counts.argmin())
-    if images <= int(counts[c]):
+    available = int(counts[c])
+    if images <= available:
         return None
-    each = "" if images == ipc else f" ({images} real images a class)"
-    most = int(counts[c]) * ipc // images
-    instead = (["method.init=noise"] if init else []) + ([f"ipc<={most}"] if most else ["more real images"])
-    who = f"init={init}" if init else "this method"
+    needed = "" if images == ipc else f" ({images} real images per class)"
+    max_ipc = available * ipc // images
+    fixes = (["method.init=noise"] if init else []) + (
+        [f"ipc<={max_ipc}"] if max_ipc else ["more real images"]
+    )
+    sampler = f"init={init}" if init else "this method"
     return (
-        f"ipc={ipc}{each} exceeds class {real.class_names[c]!r} of {real.name} ({int(counts[c])} images), "
-        f"and {who} samples without replacement. Use {' or '.join(instead)}"
+        f"ipc={ipc}{needed} exceeds class {real.class_names[c]!r} of {real.name} ({available} images), "
+        f"and {sampler} samples without replacement. Use {' or '.join(fixes)}"
     )

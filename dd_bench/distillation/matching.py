@@ -1,4 +1,4 @@
-"""Distances and groupings that two or more matching methods share."""
+"""Functions shared by several matching methods."""
 
 from __future__ import annotations
 
@@ -12,57 +12,56 @@ from dd_bench.runtime.context import ContextWithNotes
 
 
 def mean_match(real: Tensor, syn: Tensor) -> Tensor:
-    """Squared distance of class means, summed over classes: `sum_c ||mean_b real_c - mean_b syn_c||^2`.
+    """Sum over classes of the squared distance of class means, `sum_c ||mean_b real_c - mean_b syn_c||^2`.
 
     Args:
         real: features of real images, `(k, b, d)`.
         syn: features of synthetic images, `(k, b', d)`.
 
     Returns:
-        0-d loss >= 0; 0 for equal means (DM, equation 4; both terms of DataDAM).
+        0-d loss >= 0, which is 0 for equal means (DM, equation 4; both terms of DataDAM).
     """
     return (real.mean(1) - syn.mean(1)).square().sum()
 
 
 def class_chunks(num_classes: int, size: int | None, net: nn.Module) -> Iterator[slice]:
-    """Yield slices of classes to compute together; the sum of their losses and gradients is the whole's.
+    """Yield slices of classes to compute separately; their losses and gradients add up to those of all classes.
 
-    All classes at once unless `size` is given. With BatchNorm in train mode there is only one exact grouping,
-    the whole: a sample's features depend on the batch it stands in.
+    Without `size`, there is one slice with all classes. With BatchNorm in train mode this is the only exact way,
+    because the features of a sample depend on the batch.
 
     Raises:
-        ValueError: `size` is not positive, or would split the batch of a BatchNorm network.
+        ValueError: `size` is < 1, or would split the batch of a BatchNorm network.
     """
     if size is not None and size < 1:
-        raise ValueError(
-            f"method.class_chunk={size}: wanted the number of classes to compute at once, or null"
-        )
+        raise ValueError(f"method.class_chunk must be an integer >= 1 or null, got {size}")
     if size is None or size >= num_classes:
         size = num_classes
     elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in net.modules()):
         raise ValueError(
             f"method.class_chunk={size} would change the batch statistics of a BatchNorm network. "
-            "Use method.class_chunk=null, and a smaller method.batch_real if memory is short"
+            "Use method.class_chunk=null, with a smaller method.batch_real to save memory"
         )
     for start in range(0, num_classes, size):
         yield slice(start, min(start + size, num_classes))
 
 
 def check_norm(norm: str | None, architecture: Architecture) -> str | None:
-    """Return why a method cannot have its network's norm replaced by `norm`, or None."""
+    """Return why a method cannot replace the norm of its network by `norm`, or None."""
     if norm is None or "norm" in architecture.knobs:
         return None
-    return f"method.norm={norm} needs a knob that {architecture.title} has not. Use method.norm=null"
+    return f"method.norm={norm} requires model.norm, which {architecture.title} does not have. Use method.norm=null"
 
 
 def real_batch(real: RealSet, size: int, ctx: ContextWithNotes, *name: str | int) -> Tensor:
-    """Draw `size` real images of each class for the stream `name`: inputs `(k, b, c, h, w)`.
+    """Draw `size` real images of each class from the stream `name`; returns inputs `(k, b, c, h, w)`.
 
-    Without replacement within a batch, a fresh draw each time. A class with fewer images bounds b for all,
-    which is noted in the record: the reference lets the batch of that class shrink silently.
+    Images are drawn without replacement within a batch, and independently for each batch. If a class has fewer images,
+    b is its number of images for all classes, and the record gets a note. In the reference, only the batch of that
+    class is smaller, without a message.
     """
     if size < 1:
-        raise ValueError(f"method.batch_real={size}: wanted at least one real image a class")
+        raise ValueError(f"method.batch_real must be >= 1, got {size}")
     smallest = int(real.train.counts.min())
     if size > smallest:
         ctx.note(

@@ -1,1 +1,1 @@
-"""Fresh networks trained on a synthetic set, and metrics of graph classification."""
+"""Training of fresh networks on a synthetic set, and metrics of graph classification."""

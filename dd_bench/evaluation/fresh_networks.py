@@ -1,7 +1,7 @@
-"""Fresh networks: train one on a synthetic set under a protocol, and score it on held-out real data.
+"""Train fresh networks on a synthetic set under a protocol, and score them on held-out real data.
 
-The unit of work of every evaluator. What a network becomes is a function of its seed; several run as processes on a
-CPU, as one batched network on a GPU, or one after the other, and give the same scores up to rounding.
+Every evaluator uses this module. A trained network is determined by its seed. Several networks are trained in processes
+on a CPU, as one batched network on a GPU, or one after the other. The scores are the same up to rounding.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from dd_bench.runtime.seeding import seed_for
 from dd_bench.runtime.workers import Tick, run_in_processes
 from dd_bench.teachers.soft_labels import LabelledData
 from dd_bench.training.batches import fetch_from
-from dd_bench.training.compilation import repays_compilation
+from dd_bench.training.compilation import uses_compilation
 from dd_bench.training.loop import train
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe
@@ -50,14 +50,14 @@ class FreshNetworks:
     """The training and test data, protocol and device that all fresh networks of a measurement share.
 
     Attributes:
-        images: inputs to train on, `(n, c, h, w)`.
+        images: training inputs, `(n, c, h, w)`.
         labels: hard `(n,)` or soft `(n, k)`.
-        test: scored once a network with `last` and `best_on_val`.
-        val: a slice cut from train, for `best_on_val`.
-        flip: whether a horizontal flip keeps the class.
-        labelled: views and labels to train on, instead of the images under the recipe with their own labels.
-        lenient: a network that is not finite at its end scores NaN, instead of ending the measurement.
-        label_cost: of the labels that networks learn, where these are not the set's own.
+        test: test split; with `last` and `best_on_val`, it is used once per network.
+        val: validation split, cut from the training split, for `best_on_val`.
+        flip: whether a horizontal flip preserves the class.
+        labelled: views and labels to train on, instead of `images` and `labels` with the recipe's augmentation.
+        lenient: whether a network with non-finite weights scores NaN, instead of raising `Diverged`.
+        label_cost: cost of the labels that networks are trained on; None for the set's own labels.
         notes: remarks on the training, for the record.
     """
 
@@ -75,27 +75,27 @@ class FreshNetworks:
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        """Raise ValueError if the selection rule needs a validation split that is not there."""
+        """Raise ValueError if the selection rule needs a validation split and there is none."""
         if self.protocol.selection == "best_on_val" and self.val is None:
             raise ValueError(
-                f"protocol {self.protocol.name} selects on validation data and there are none. "
-                "Cut some from train: dataset.val_fraction=0.1"
+                f"protocol {self.protocol.name} requires a validation split, and the dataset has none. "
+                "Use dataset.val_fraction=0.1"
             )
 
     def scores(self, seeds: dict[int, int], total: int) -> Iterator[tuple[int, float]]:
-        """Yield `(network, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed), as they finish.
+        """Yield `(network, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed) as they finish.
 
-        `total` is the number of networks of the whole measurement: how to compute depends on it, not on how many a
-        resumed run still has to train.
+        `total` is the number of networks of the whole measurement. The way of training depends on it and not on the
+        number of networks in `seeds`, so that it does not change when a run is resumed.
         """
         yield from self.each(seeds, total, _score, FreshNetworks._scores_together)
 
     def networks(self, seeds: dict[int, int], total: int) -> Iterator[tuple[int, Network]]:
-        """Yield `(network, trained network)` for the networks in `seeds`, as they finish: for more than accuracy.
+        """Yield `(network, trained network)` for the networks in `seeds` as they finish.
 
         Raises:
-            ValueError: the protocol selects on test data, which is a score and not a network.
-            Diverged: a network is not finite.
+            ValueError: the protocol selects on test data, which gives a score but no network.
+            Diverged: a network has non-finite weights.
         """
         if self.protocol.selection == "best_on_test":
             raise ValueError(
@@ -112,13 +112,13 @@ class FreshNetworks:
         one: Callable[[FreshNetworks, int, int, bool], Result],
         together: Callable[[FreshNetworks, dict[int, int]], Iterable[tuple[int, Result]]],
     ) -> Iterator[tuple[int, Result]]:
-        """Yield `(network, result)` for the networks in `seeds`: the one place that decides how several are trained.
+        """Train the networks in `seeds` in the way `parallelism` returns, and yield `(network, result)` for each.
 
         Args:
-            seeds: seed of each network that is still to be trained, by its number.
+            seeds: seed of each network that must still be trained, by its index.
             total: number of networks of the whole measurement, see `scores`.
             one: `one(fresh, network, seed, compiled)` trains one network; it may run in another process.
-            together: `together(fresh, seeds)` trains all of them in lock step.
+            together: `together(fresh, seeds)` trains all of them as one batched network.
         """
         compiled, mode = self.compiles(total), self.parallelism(total)
         if mode == "together":
@@ -134,48 +134,48 @@ class FreshNetworks:
                 yield network, one(self, network, seed, compiled)
 
     def parallelism(self, total: int) -> Literal["together", "processes"] | None:
-        """Return how several of `total` networks are trained at a time, or None: one after the other."""
-        in_step = self.protocol.selection == "last" and self.protocol.recipe.views is None
-        if self.runtime.vmap and in_step and total > 1:
+        """Return how several of `total` networks are trained at a time; None: they are trained one after the other."""
+        batchable = self.protocol.selection == "last" and self.protocol.recipe.views is None
+        if self.runtime.vmap and batchable and total > 1:
             return "together"
-        many = min(self.runtime.workers, total) > 1 and self.runtime.uses_processes(self._work(total))
-        return "processes" if many else None
+        parallel = min(self.runtime.workers, total) > 1 and self.runtime.uses_processes(self._samples(total))
+        return "processes" if parallel else None
 
-    def _work(self, total: int) -> int:
-        """Return how many images the training of `total` networks passes."""
+    def _samples(self, total: int) -> int:
+        """Return the number of images that are processed in the training of `total` networks."""
         n = len(self.images)
-        return total * sum(r.lasting(n).samples(n) for r in self.protocol.rates())
+        return total * sum(r.with_epochs(n).samples(n) for r in self.protocol.recipes())
 
     def compiles(self, total: int) -> bool:
-        """Whether the training of `total` networks repays the compiler's warm-up."""
-        return repays_compilation(self._work(total), self.architecture.shape, self.runtime)
+        """Whether compilation saves more time than its warm-up takes in the training of `total` networks."""
+        return uses_compilation(self._samples(total), self.architecture.shape, self.runtime)
 
     def score(self, seed: int, compiled: bool) -> float:
-        """Train one fresh network from `seed` and returns the accuracy that the selection rule picks.
+        """Train one fresh network from `seed` and return the accuracy given by the selection rule.
 
         Raises:
-            Diverged: the network that counts is not finite.
+            Diverged: the selected network has non-finite weights.
         """
-        net, best = self._fitted(seed, compiled)
+        net, best = self._train(seed, compiled)
         return best if self.protocol.selection == "best_on_test" else self._test(net)
 
-    def _fitted(self, seed: int, compiled: bool) -> tuple[Network, float]:
-        """Train one fresh network from `seed`; returns the one that counts, and its accuracy where it was picked."""
-        best, kept = -1.0, {}
-        for recipe in (r.lasting(len(self.images)) for r in self.protocol.rates()):
+    def _train(self, seed: int, compiled: bool) -> tuple[Network, float]:
+        """Train one fresh network from `seed`; return the selected network and the score it was selected by."""
+        best, best_state = -1.0, {}
+        for recipe in (r.with_epochs(len(self.images)) for r in self.protocol.recipes()):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
             def evaluate_epoch(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:
-                nonlocal best, kept
+                nonlocal best, best_state
                 protocol = self.protocol
                 if epoch < protocol.eval_from or (epoch % protocol.eval_every and epoch != recipe.epochs):
                     return
-                on = self.val if self.protocol.selection == "best_on_val" else self.test
-                assert on is not None
-                value = accuracy(net, on.batches(1000), self.runtime)
+                split = self.val if self.protocol.selection == "best_on_val" else self.test
+                assert split is not None
+                value = accuracy(net, split.batches(1000), self.runtime)
                 if value > best:
                     best = value
-                    kept = {k: v.clone() for k, v in net.state_dict().items()}
+                    best_state = {k: v.clone() for k, v in net.state_dict().items()}
 
             train(
                 net,
@@ -192,11 +192,11 @@ class FreshNetworks:
                 else self.labelled.batches(seed_for(seed, "train")),
             )
         if self.protocol.selection == "best_on_val":
-            net.load_state_dict(kept)
+            net.load_state_dict(best_state)
         return net, best
 
     def _test(self, net: torch.nn.Module) -> float:
-        """Return the test accuracy; that of a network without finite weights says nothing of the set."""
+        """Return the test accuracy, or NaN for a network with non-finite weights if `lenient`."""
         try:
             self._check(net)
         except Diverged:
@@ -208,8 +208,8 @@ class FreshNetworks:
     def _check(self, net: torch.nn.Module) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
             raise Diverged(
-                "a fresh network is not finite after its training. Try a smaller protocol.recipe.lr than "
-                f"{self.protocol.recipe.lr}, or look at the images of the set"
+                "a fresh network has non-finite weights after training. Check the images of the set, or use a "
+                f"protocol.recipe.lr below {self.protocol.recipe.lr}"
             )
 
     def _scores_together(self, seeds: dict[int, int]) -> Iterator[tuple[int, float]]:
@@ -217,23 +217,20 @@ class FreshNetworks:
             yield network, self._test(net)
 
     def _networks_together(self, seeds: dict[int, int]) -> Iterator[tuple[int, Network]]:
-        return zip(seeds, self._lock_step(seeds), strict=True)
-
-    def _lock_step(self, seeds: dict[int, int]) -> list[Network]:
-        recipe = self.protocol.recipe
         nets = [self.architecture.fresh(seed_for(s, "init"), self.runtime.device) for s in seeds.values()]
-        return train_together(
+        train_together(
             nets,
             fetch_from(self.images, self.labels),
             len(self.images),
-            recipe,
+            self.protocol.recipe,
             seeds=[seed_for(s, "train") for s in seeds.values()],
             runtime=self.runtime,
             flip=self.flip,
         )
+        return zip(seeds, nets, strict=True)
 
     def shared(self) -> FreshNetworks:
-        """Return what another process is given: tensors of its own, which are shared."""
+        """Return a copy with its own tensors, which can be shared with other processes."""
         return replace(self, images=self.images.clone(), labels=self.labels.clone())
 
 
@@ -248,7 +245,7 @@ def _job(
 
 
 def _trained(fresh: FreshNetworks, network: int, seed: int, compiled: bool) -> Network:
-    return fresh._fitted(seed, compiled)[0]
+    return fresh._train(seed, compiled)[0]
 
 
 def _score(fresh: FreshNetworks, network: int, seed: int, compiled: bool) -> float:

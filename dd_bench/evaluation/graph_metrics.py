@@ -1,4 +1,4 @@
-"""What is said of a classifier of graphs, and what the sizes of the graphs alone would say."""
+"""Metrics of graph classification, and two baselines that ignore the structure of the graphs."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ GRAPH_METRICS: tuple[GraphMetric, ...] = ("auc", "accuracy", "balanced_accuracy"
 def graph_score(metric: GraphMetric, logits: Tensor, labels: Tensor) -> float:
     """Return a metric in [0, 1] of logits `(n, k)`.
 
-    `auc` is the area under the ROC curve, of more than two classes the mean over one against the rest, over the
-    classes that have positives and negatives; 0.5 for logits that say nothing.
+    `auc` is the area under the ROC curve, 0.5 for uninformative logits. With more than two classes it is the mean over
+    one-vs-rest areas of the classes that have positive and negative samples.
     """
-    from sklearn.metrics import balanced_accuracy_score, roc_auc_score  # seconds to import
+    from sklearn.metrics import balanced_accuracy_score, roc_auc_score  # slow to import
 
     y, k = labels.cpu(), logits.shape[1]
     if metric == "accuracy":
@@ -29,14 +29,14 @@ def graph_score(metric: GraphMetric, logits: Tensor, labels: Tensor) -> float:
     p = logits.double().softmax(1).cpu() if k > 2 else (logits[:, 1] - logits[:, 0]).double().cpu()[:, None]
     areas = []
     for column, c in enumerate(range(k) if k > 2 else [1]):
-        is_c = y == c
-        if 0 < int(is_c.sum()) < len(y):
-            areas.append(float(roc_auc_score(is_c.numpy(), p[:, column].numpy())))
+        positive = y == c
+        if 0 < int(positive.sum()) < len(y):
+            areas.append(float(roc_auc_score(positive.numpy(), p[:, column].numpy())))
     return sum(areas) / len(areas)
 
 
 def size_only(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float:
-    """Return the score of logistic regression on the number of nodes and nothing else."""
+    """Return the score of logistic regression on the number of nodes as the only feature."""
     from sklearn.linear_model import LogisticRegression
 
     sizes = [split.graphs.num_nodes[:, None].double().cpu() for split in (train, test)]
@@ -49,7 +49,7 @@ def size_only(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float
 
 
 def majority(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float:
-    """Return the score of always saying the most frequent training class."""
+    """Return the score of always predicting the most frequent training class."""
     z = torch.zeros(len(test), train.num_classes)
     z[:, int(train.counts.argmax())] = 1.0
     return graph_score(metric, z, test.labels)

@@ -1,1 +1,1 @@
-"""One architecture (family) a module; each a plain `Network`."""
+"""Network architectures, one family per module; each is a `Network`."""

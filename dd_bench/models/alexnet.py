@@ -1,30 +1,30 @@
-"""AlexNet, cut down to small images (Krizhevsky et al., NeurIPS 2012)."""
+"""AlexNet for small images (Krizhevsky et al., NeurIPS 2012)."""
 
 from __future__ import annotations
 
 from torch import nn
 
 from dd_bench.models.layers import make_norm
-from dd_bench.models.network import BlockNetwork, check_maps
+from dd_bench.models.network import BlockNetwork, check_map_size
 
 # (channels, kernel, whether 2x2 max pooling follows)
 PLAN = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 3, True))
 
 
 class AlexNet(BlockNetwork):
-    """Five convolutions with ReLU, of which the first, second and last are pooled; then one linear layer.
+    """Five convolutions with ReLU, with pooling after the first, second and last; then one linear layer.
 
-    The first convolution pads one-channel images by 4 instead of 2, so that 28x28 goes on as 32x32.
+    The first convolution pads one-channel images by 4 instead of 2, so that 28x28 becomes 32x32.
     Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py without a norm;
     DataDistillation/DataDAM@714d91c networks.py with BatchNorm before each ReLU.
-    Deviations: other sizes are taken too; they change the linear layer.
+    Deviations: other image sizes are supported, which change the size of the linear layer.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, norm: str):
         """Build the network for images `(c, h, w)`; `norm` is one of `layers.NORMS`.
 
         Raises:
-            ValueError: an unknown norm, or images that vanish under the pooling.
+            ValueError: the norm is unknown, or the images are too small for the poolings.
         """
         super().__init__()
         channels, height, width = image_shape
@@ -32,7 +32,7 @@ class AlexNet(BlockNetwork):
             height, width = height + 4, width + 4
         self.blocks, self.pools = nn.ModuleList(), nn.ModuleList()
         for i, (out, kernel, pooled) in enumerate(PLAN):
-            check_maps("AlexNet", image_shape, (height, width), norm, "model=convnet")
+            check_map_size("AlexNet", image_shape, (height, width), norm, "model=convnet")
             border = kernel // 2 + (2 if channels == 1 and i == 0 else 0)
             self.blocks.append(
                 nn.Sequential(
@@ -45,5 +45,5 @@ class AlexNet(BlockNetwork):
             channels = out
             if pooled:
                 height, width = height // 2, width // 2
-        check_maps("AlexNet", image_shape, (height, width), "none", "model=convnet")
+        check_map_size("AlexNet", image_shape, (height, width), "none", "model=convnet")
         self.classifier = nn.Linear(channels * height * width, num_classes)

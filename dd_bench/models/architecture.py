@@ -1,4 +1,4 @@
-"""Which network, bound to a dataset's shape and classes: fresh instances of it come from a seed alone."""
+"""A network architecture for the shape and the classes of a dataset, with instances determined by a seed."""
 
 from __future__ import annotations
 
@@ -16,42 +16,42 @@ from dd_bench.runtime.seeding import seeded
 
 @dataclass(frozen=True)
 class Architecture:
-    """A network constructor with its knobs, e.g. ConvNet(width=128), for images of one shape.
+    """A network constructor with its hyper-parameters, e.g. ConvNet(width=128), for inputs of one shape.
 
     Attributes:
-        make: `make(image_shape, num_classes, **knobs) -> Network`; picklable, so that processes can share it.
-        knobs: the keys of `conf/model/*.yaml`.
+        make: `make(image_shape, num_classes, **knobs) -> Network`; picklable, so that it can be sent to processes.
+        knobs: hyper-parameters, the keys of `conf/model/*.yaml`.
         shape: (c, h, w), or a `GraphShape`.
         num_classes: k.
-        name: of its YAML in `conf/model/`; with the knobs it identifies the network.
+        name: name of the YAML file in `conf/model/`. Together with `knobs`, it identifies the network.
     """
 
     make: Callable[..., Network]
     knobs: dict[str, Any]
-    shape: tuple[int, int, int]  # of graphs a GraphShape; a constructor knows which it takes
+    shape: tuple[int, int, int]  # a GraphShape for networks on graphs
     num_classes: int
     name: str
 
     def fresh(self, seed: int, device: torch.device) -> Network:
-        """Return a randomly initialised network in train mode on `device`, a function of `seed`.
+        """Return a randomly initialised network in train mode on `device`, determined by `seed`.
 
-        Initialised on the CPU and moved: one seed is one network on every device.
+        It is initialised on the CPU and then moved, so a seed gives the same network on every device.
         """
         with seeded("cpu", seed):
             net = self.make(self.shape, self.num_classes, **self.knobs)
         return net.to(device).train()
 
     def check_shape(self) -> str | None:
-        """Return why the network cannot take images of this shape, or graphs, or None.
+        """Return why the network cannot process images of this shape, or graphs; None if it can.
 
         Raises:
-            ValueError: a knob has a value of the wrong kind.
+            ValueError: a hyper-parameter has a value of the wrong type.
         """
-        takes = getattr(self.make, "modality", "image")
-        given = "graph" if isinstance(self.shape, GraphShape) else "image"
-        if takes != given:
-            instead = "model=gin" if given == "graph" else "model=convnet"
-            return f"{self.title} takes {takes}s, the dataset holds {given}s. Use {instead}"
+        expected = getattr(self.make, "modality", "image")
+        actual = "graph" if isinstance(self.shape, GraphShape) else "image"
+        if actual != expected:
+            alternative = "model=gin" if actual == "graph" else "model=convnet"
+            return f"{self.title} requires {expected}s, but the dataset contains {actual}s. Use {alternative}"
         try:
             self.fresh(0, torch.device("cpu"))
         except ValueError as error:
@@ -61,24 +61,24 @@ class Architecture:
         return None
 
     def override(self, **knobs: Any) -> Architecture:
-        """Return the architecture with some knobs replaced; a None value leaves its knob as it is.
+        """Return the architecture with some hyper-parameters replaced; None leaves one unchanged.
 
         Raises:
-            ValueError: the network has no such knob.
+            ValueError: the network has no such hyper-parameter.
         """
-        wanted = {k: v for k, v in knobs.items() if v is not None}
-        for knob in wanted:
+        changes = {k: v for k, v in knobs.items() if v is not None}
+        for knob in changes:
             if knob not in self.knobs:
-                raise ValueError(f"{self.title} has no knob {knob!r}; it has {sorted(self.knobs)}")
-        return Architecture(self.make, {**self.knobs, **wanted}, self.shape, self.num_classes, self.name)
+                raise ValueError(f"{self.title} has no hyper-parameter {knob!r}. Known: {sorted(self.knobs)}")
+        return Architecture(self.make, {**self.knobs, **changes}, self.shape, self.num_classes, self.name)
 
     @property
     def title(self) -> str:
-        """The constructor's name, e.g. `ConvNet`."""
+        """The name of the constructor, e.g. `ConvNet`."""
         return getattr(self.make, "__name__", self.name)
 
     def describe(self) -> dict[str, Any]:
-        """Return what identifies the network in a cache key."""
+        """Return the fields that identify the network in a cache key."""
         return {
             "network": self.name,
             **plugin_source(self.make),

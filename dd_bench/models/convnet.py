@@ -1,4 +1,4 @@
-"""ConvNet: the network that nearly every distillation paper distils with (Gidaris & Komodakis, CVPR 2018)."""
+"""ConvNet, the network used in nearly every distillation paper (Gidaris & Komodakis, CVPR 2018)."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 from torch import Tensor, nn
 
 from dd_bench.models.layers import choose, make_norm
-from dd_bench.models.network import Network, check_maps, flat
+from dd_bench.models.network import Network, check_map_size
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
@@ -23,23 +23,23 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 
 
 def default_depth(image_shape: tuple[int, int, int]) -> int:
-    """Return the depth at which the papers use a ConvNet on `(c, h, w)`, by the smaller side.
+    """Return the depth that the papers use for images `(c, h, w)`, which depends on the smaller side.
 
-    Up to 32 pixels 3, up to 64 4, up to 128 5, beyond 6: the last map is 4x4 at 32, 64, 128 and 256 pixels.
+    It is 3 up to 32 pixels, 4 up to 64, 5 up to 128, and 6 above. The last map is 4x4 at 32, 64, 128 and 256 pixels.
     """
     side = min(image_shape[1:])
     return 3 if side <= 32 else 4 if side <= 64 else 5 if side <= 128 else 6
 
 
 class ConvNet(Network):
-    """`depth` blocks of 3x3 convolution, norm, activation, 2x2 pooling; then one linear layer.
+    """`depth` blocks of 3x3 convolution, norm, activation and 2x2 pooling; then one linear layer.
 
-    The first convolution of a one-channel image pads by 3 instead of 1, so that 28x28 goes on as 32x32. The
-    rule is the reference's, and goes by the channels: any one-channel image grows by 4 pixels.
+    The first convolution pads one-channel images by 3 instead of 1, so that 28x28 becomes 32x32. As in the reference,
+    this depends only on the number of channels, so every one-channel image grows by 4 pixels.
     Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py.
-    Parameters at width 128 on 3x32x32 with 10 classes: 320,010.
-    The 720 networks of the architecture search (DC, DM, DataDAM): widths 32, 64, 128, 256, depths 1 to 4, the
-    five norms, sigmoid, relu and leakyrelu, the three poolings.
+    It has 320,010 parameters at width 128 on 3x32x32 images with 10 classes.
+    The 720 networks of the architecture search (DC, DM, DataDAM) combine widths 32, 64, 128 and 256, depths 1 to 4,
+    the five norms, the activations sigmoid, relu and leakyrelu, and the three poolings.
     """
 
     def __init__(
@@ -56,41 +56,41 @@ class ConvNet(Network):
         """Build the network for images `(c, h, w)`.
 
         Args:
-            depth: number of blocks; None goes by the size of the images, see `default_depth`.
-            width: channels of every block.
+            depth: number of blocks; None: chosen by the size of the images, see `default_depth`.
+            width: number of channels of every block.
             norm: one of `layers.NORMS`.
             activation: one of `ACTIVATIONS`.
-            pooling: one of `POOLINGS`; "none" keeps the size, so the classifier grows.
+            pooling: one of `POOLINGS`; with "none" the size does not change, so the classifier is larger.
 
         Raises:
-            ValueError: an unknown choice, no block at all, or images that vanish under the pooling.
+            ValueError: an unknown choice, a depth < 1, or images that are too small for the poolings.
         """
         super().__init__()
         depth = default_depth(image_shape) if depth is None else depth
         if depth < 1:
-            raise ValueError(f"a ConvNet has at least one block, got model.depth={depth}")
+            raise ValueError(f"model.depth must be >= 1, got {depth}")
         channels, *size = image_shape
         border = 3 if channels == 1 else 1
-        height, across = (side + 2 * border - 2 for side in size)  # of the first map
-        deepest = min(height, across).bit_length() - 1  # halvings that leave a pixel
-        take = f"model.depth={deepest}" if deepest else "model=mlp"
+        map_height, map_width = (side + 2 * border - 2 for side in size)  # of the first map
+        max_depth = min(map_height, map_width).bit_length() - 1  # poolings after which a pixel is left
+        alternative = f"model.depth={max_depth}" if max_depth else "model=mlp"
 
         self.blocks = nn.ModuleList()
         self.pool = choose("pooling", pooling, POOLINGS)()
         for _ in range(depth):
-            check_maps("ConvNet", image_shape, (height, across), norm, take)
+            check_map_size("ConvNet", image_shape, (map_height, map_width), norm, alternative)
             self.blocks.append(
                 nn.Sequential(
                     nn.Conv2d(channels, width, 3, padding=border),
-                    make_norm(norm, width, (height, across)),
+                    make_norm(norm, width, (map_height, map_width)),
                     choose("activation", activation, ACTIVATIONS)(),
                 )
             )
             channels, border = width, 1
             if pooling != "none":
-                height, across = height // 2, across // 2
-        check_maps("ConvNet", image_shape, (height, across), "none", take)
-        self.classifier = nn.Linear(width * height * across, num_classes)
+                map_height, map_width = map_height // 2, map_width // 2
+        check_map_size("ConvNet", image_shape, (map_height, map_width), "none", alternative)
+        self.classifier = nn.Linear(width * map_height * map_width, num_classes)
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `Network`; the embedding is the flattened output of the last pooling."""
@@ -98,4 +98,4 @@ class ConvNet(Network):
         for block in self.blocks:
             maps.append(block(x))
             x = self.pool(maps[-1])
-        return maps, flat(x)
+        return maps, x.flatten(1)

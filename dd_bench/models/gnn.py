@@ -1,8 +1,8 @@
-"""Graph neural networks: labels embedded, a few rounds of messages, one readout a graph, one linear layer.
+"""Graph neural networks: embedded labels, several convolutions, one readout per graph, one linear layer.
 
-The convolutions are PyG's. They agree on whole graphs and on computation trees: a tree's root gets the embedding
-that its node has in the graph, as long as there are no more layers than levels and no BatchNorm in train mode. GCN
-divides by degrees, which a tree does not show at its leaves: it takes them from `Graphs.degrees`.
+The convolutions are those of PyG. They give the same result on a graph and on its computation trees: the root of a
+tree has the same embedding as its node in the graph, if there are no more layers than levels and no BatchNorm in train
+mode. GCN divides by degrees. The leaves of a tree lack neighbours, so their degrees are read from `Graphs.degrees`.
 """
 
 from __future__ import annotations
@@ -21,12 +21,13 @@ from dd_bench.models.network import Network
 class GNN(Network):
     """A network on graphs: `layers` convolutions of width `hidden`, ReLU, and a readout over the roots.
 
-    Node labels are embedded column by column and summed, edge labels likewise where the convolution takes them.
+    The embedding of a node is the sum of the embeddings of its labels. Edge labels are embedded in the same way if the
+    convolution uses them.
     """
 
     modality: ClassVar[str] = "graph"
     uses_edge_weights: ClassVar[bool] = False
-    """Whether it takes `Graphs.weights`."""
+    """Whether the network uses `Graphs.weights`."""
 
     def __init__(
         self,
@@ -40,26 +41,27 @@ class GNN(Network):
         readout: Literal["sum", "mean"],
         jk: Literal["last", "sum"],
     ):
-        """Takes what the labels are, and the knobs.
+        """Build the network for graphs.
 
         Args:
-            shape: values of the labels of nodes and edges.
+            shape: number of values of each node label and each edge label.
             num_classes: k.
-            layers: rounds of messages, >= 1.
-            hidden: width.
-            dropout: share of the hidden values dropped after each layer.
-            norm: after each convolution.
-            readout: of the embeddings of a graph's nodes, or of its roots where it has some.
-            jk: what is read out: the last layer, or the sum over all of them.
+            layers: number of convolutions, >= 1.
+            hidden: width of all layers.
+            dropout: dropout probability after each layer, in [0, 1).
+            norm: normalisation after each convolution.
+            readout: reduction over the embeddings of a graph's nodes, or of its roots if it has any.
+            jk: embedding that is read out: that of the last layer, or the sum over all layers.
 
         Raises:
-            ValueError: a knob is out of range.
+            ValueError: a hyper-parameter is out of range.
             ImportError: PyG is not installed.
         """
         super().__init__()
         if layers < 1 or hidden < 1 or not 0 <= dropout < 1:
             raise ValueError(
-                f"layers={layers}, hidden={hidden}, dropout={dropout}: wanted >= 1, >= 1, in [0, 1)"
+                "model.layers and model.hidden must be >= 1 and model.dropout in [0, 1), "
+                f"got {layers}, {hidden} and {dropout}"
             )
         for knob, value, known in (
             ("norm", norm, ("none", "batch", "layer")),
@@ -67,7 +69,7 @@ class GNN(Network):
             ("jk", jk, ("last", "sum")),
         ):
             if value not in known:
-                raise ValueError(f"model.{knob}={value!r}: wanted one of {', '.join(known)}")
+                raise ValueError(f"model.{knob} must be one of {', '.join(known)}, got {value!r}")
         self.shape, self.dropout, self.readout, self.jk = shape, dropout, readout, jk
         self.nodes = Labels(shape.nodes, hidden)
         self.edges = nn.ModuleList([self.edge_encoder(hidden) for _ in range(layers)])
@@ -78,18 +80,18 @@ class GNN(Network):
 
     @abstractmethod
     def conv(self, hidden: int) -> nn.Module:
-        """Return a convolution from `hidden` to `hidden`."""
+        """Return a convolution from `hidden` to `hidden` features."""
 
     def edge_encoder(self, hidden: int) -> nn.Module:
-        """Return what embeds the labels of edges for a layer; most convolutions do not look at them."""
+        """Return the embedding of edge labels for one layer; most convolutions do not use edge labels."""
         return nn.Identity()
 
     @abstractmethod
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
-        """Return `(v, hidden)`: what layer number `layer` makes of the embeddings."""
+        """Apply the convolution number `layer` to node embeddings `(v, hidden)`."""
 
     def activations(self, x: Graphs) -> tuple[list[Tensor], Tensor]:  # type: ignore[override]
-        """See `Network`; a graph has no maps. In float32: a readout sums over hundreds of nodes."""
+        """See `Network`; there are no maps. Computed in float32, because a readout sums over hundreds of nodes."""
         with torch.autocast(x.device.type, enabled=False):
             return [], self._embed(x)
 
@@ -113,8 +115,8 @@ class GNN(Network):
     def _read_out(self, h: Tensor, graphs: Graphs) -> Tensor:
         graph_of = graphs.graph_of
         if graphs.roots is not None:
-            at = graphs.roots.nonzero().flatten()
-            h, graph_of = h[at], graph_of[at]
+            root = graphs.roots.nonzero().flatten()
+            h, graph_of = h[root], graph_of[root]
         out = h.new_zeros(len(graphs), h.shape[1]).index_add(0, graph_of, h)
         if self.readout == "mean":
             out = out / torch.bincount(graph_of, minlength=len(graphs)).clamp_min(1)[:, None]
@@ -122,10 +124,10 @@ class GNN(Network):
 
 
 class Labels(nn.Module):
-    """The sum of one embedding a column of labels; of float weights, what they weigh."""
+    """Sum of the embeddings of a row of labels, one table per column; float weights give a weighted sum."""
 
     def __init__(self, values: tuple[int, ...], hidden: int):
-        """Takes the number of values of each column."""
+        """Build the tables from the number of values of each column."""
         super().__init__()
         self.table = nn.Embedding(sum(values), hidden)
         nn.init.xavier_uniform_(self.table.weight)
@@ -134,7 +136,7 @@ class Labels(nn.Module):
         self.register_buffer("start", torch.tensor(start), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Return `(v, hidden)` of int64 labels `(v, f)` or float32 weights `(v, sum of values)`."""
+        """Embed int64 labels `(v, f)` or float32 weights `(v, sum(values))`; returns `(v, hidden)`."""
         if labels.is_floating_point():
             return labels @ self.table.weight
         out: Tensor = self.table(labels + self.start).sum(1)
@@ -142,7 +144,7 @@ class Labels(nn.Module):
 
 
 class GCN(GNN):
-    """Kipf and Welling, ICLR 2017; blind to edge labels."""
+    """GCN (Kipf and Welling, ICLR 2017); ignores edge labels."""
 
     uses_edge_weights = True
 
@@ -151,14 +153,14 @@ class GCN(GNN):
         return import_pyg("nn").GCNConv(hidden, hidden, normalize=False)  # type: ignore[no-any-return]
 
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
-        """See `GNN`; the degrees are those of the graph that a node comes from."""
+        """See `GNN`; the degree of a node is that in its original graph."""
         edges, weights = graphs.normalised
         out: Tensor = self.convs[layer](x, edges, weights.to(x.dtype))
         return out
 
 
 class GAT(GNN):
-    """Velickovic et al., ICLR 2018; blind to edge labels, as Mirage's released networks have it."""
+    """GAT (Velickovic et al., ICLR 2018); ignores edge labels, like Mirage's released networks."""
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
@@ -171,7 +173,7 @@ class GAT(GNN):
 
 
 class SAGE(GNN):
-    """GraphSAGE with the mean (Hamilton et al., NeurIPS 2017); blind to edge labels."""
+    """GraphSAGE with mean aggregation (Hamilton et al., NeurIPS 2017); ignores edge labels."""
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
@@ -184,7 +186,7 @@ class SAGE(GNN):
 
 
 class GIN(GNN):
-    """Xu et al., ICLR 2019; where edges have labels, their embeddings are added to the messages (GINE)."""
+    """GIN (Xu et al., ICLR 2019); if edges have labels, their embeddings are added to the messages (GINE)."""
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""
@@ -198,6 +200,6 @@ class GIN(GNN):
 
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
         """See `GNN`."""
-        more = (self.edges[layer](graphs.edge_labels),) if self.shape.edges else ()
-        out: Tensor = self.convs[layer](x, graphs.edges, *more)
+        edge_embeddings = (self.edges[layer](graphs.edge_labels),) if self.shape.edges else ()
+        out: Tensor = self.convs[layer](x, graphs.edges, *edge_embeddings)
         return out

@@ -1,4 +1,4 @@
-"""The layers that several architectures choose by name."""
+"""Layers that several architectures select by name."""
 
 from __future__ import annotations
 
@@ -14,22 +14,22 @@ NORMS = ("none", "batchnorm", "layernorm", "instancenorm", "groupnorm")
 GROUPS = 4  # of groupnorm
 
 
-def choose(knob: str, name: str, among: Mapping[str, T]) -> T:
-    """Return `among[name]`.
+def choose(knob: str, name: str, choices: Mapping[str, T]) -> T:
+    """Return `choices[name]`.
 
     Raises:
         ValueError: there is no such choice.
     """
-    if name not in among:
-        raise ValueError(f"model.{knob}={name} is unknown. Take one of: {', '.join(among)}")
-    return among[name]
+    if name not in choices:
+        raise ValueError(f"model.{knob} must be one of {', '.join(choices)}, got {name}")
+    return choices[name]
 
 
 class MapNorm(nn.LayerNorm):
-    """LayerNorm with its weight and bias applied outside the kernel; the same numbers.
+    """LayerNorm of maps that applies weight and bias outside the kernel, with the same result.
 
-    Under `vmap` torch 2.14 differentiates the kernel's weight gradient wrongly, without a word, and gradient
-    matching takes just that derivative; a norm of maps has a weight of three dimensions, which counts there.
+    Under `vmap`, torch 2.14 silently gives a wrong derivative of the kernel's weight gradient for the three-dimensional
+    weight of a norm of maps. Gradient matching needs this derivative.
     """
 
     def forward(self, input: Tensor) -> Tensor:
@@ -38,23 +38,23 @@ class MapNorm(nn.LayerNorm):
 
 
 def make_norm(name: str, channels: int, size: tuple[int, int]) -> nn.Module:
-    """Return the normalisation of maps `(n, channels, *size)`, one of `NORMS`, with PyTorch's defaults.
+    """Return a normalisation layer for maps `(n, channels, *size)`, one of `NORMS`, with PyTorch's defaults.
 
-    `instancenorm` is GroupNorm with a group a channel, affine, without running statistics, as in
-    VICO-UoE/DatasetCondensation@2326d16 networks.py; `layernorm` is over channels and pixels at once.
+    `instancenorm` is GroupNorm with one group per channel, affine and without running statistics, as in
+    VICO-UoE/DatasetCondensation@2326d16 networks.py. `layernorm` normalises over channels and pixels together.
 
     Raises:
-        ValueError: an unknown name, or groupnorm of a number of channels that 4 does not divide.
+        ValueError: the name is unknown, or 4 does not divide the number of channels of groupnorm.
     """
     if name == "groupnorm" and channels % GROUPS:
         raise ValueError(
-            f"groupnorm makes {GROUPS} groups, got {channels} channels. Take model.norm=instancenorm"
+            f"groupnorm requires a multiple of {GROUPS} channels, got {channels}. Use model.norm=instancenorm"
         )
-    makers: dict[str, Callable[[], nn.Module]] = {
+    norms: dict[str, Callable[[], nn.Module]] = {
         "none": nn.Identity,
         "batchnorm": lambda: nn.BatchNorm2d(channels),
         "layernorm": lambda: MapNorm([channels, *size]),
         "instancenorm": lambda: nn.GroupNorm(channels, channels),
         "groupnorm": lambda: nn.GroupNorm(GROUPS, channels),
     }
-    return choose("norm", name, makers)()
+    return choose("norm", name, norms)()

@@ -32,7 +32,7 @@ def network_constructor(make: Callable[..., Any]) -> Callable[..., Network]:
 
 @dataclass(frozen=True)
 class ModuleConstructor:
-    """Builds a `ModuleNetwork` from a class, or a function that returns a module.
+    """Build a `ModuleNetwork` from a class, or a function that returns a module.
 
     Attributes:
         __wrapped__: the class. `inspect.unwrap` returns it, so the network is identified by the source of the class.
@@ -47,7 +47,7 @@ class ModuleConstructor:
     def __call__(
         self, image_shape: tuple[int, int, int], num_classes: int, **arguments: Any
     ) -> ModuleNetwork:
-        """Builds the network for images `(c, h, w)` and runs two blank images through it.
+        """Build the network for images `(c, h, w)` and check it with two blank images.
 
         Parameters of the constructor whose name is in `FILLED` are filled in, unless `arguments` has them.
 

@@ -1,4 +1,4 @@
-"""What every architecture gives the rest of the project: logits, an embedding, and its activation maps."""
+"""Base classes of all architectures, with logits, an embedding and activation maps."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ import torch
 from torch import Tensor, nn
 
 
-class Network(ABC, nn.Module):  # in this order: `higher` derives from both
-    """A classifier `x (n, c, h, w) -> logits (n, k)` that can be cut before its last linear layer.
+class Network(ABC, nn.Module):  # `higher`, which derives classes from both, requires this order
+    """A classifier `x (n, c, h, w) -> logits (n, k)` whose last layer is linear.
 
-    Constructors take `(image_shape, num_classes, **knobs)`; the knobs are the keys of `conf/model/*.yaml`.
-    `self.classifier` is the last layer, applied to `embed(x)`.
+    Constructors take `(image_shape, num_classes, **knobs)`, where the keys of `knobs` are those of
+    `conf/model/*.yaml`. `self.classifier` is the last layer. Its input is `embed(x)`.
     """
 
     modality: ClassVar[str] = "image"
@@ -23,8 +23,8 @@ class Network(ABC, nn.Module):  # in this order: `higher` derives from both
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """Return the activation maps, first layer first, and the embedding.
 
-        A map `(n, c', h', w')` is taken after its non-linearity and before its pooling; the embedding
-        `(n, d)` is the flattened input of `classifier`. A network without maps (an MLP) returns no map.
+        A map `(n, c', h', w')` is the output of a non-linearity before the pooling. The embedding `(n, d)` is the
+        flattened input of `classifier`. A network without maps, such as an MLP, returns an empty list.
         """
 
     def embed(self, x: Tensor) -> Tensor:
@@ -38,7 +38,7 @@ class Network(ABC, nn.Module):  # in this order: `higher` derives from both
 
 
 class BlockNetwork(Network):
-    """A network of blocks that end in their non-linearity, each followed by a pooling or by none."""
+    """A network of blocks that end in a non-linearity, each followed by a pooling or an identity."""
 
     blocks: nn.ModuleList
     pools: nn.ModuleList
@@ -49,55 +49,52 @@ class BlockNetwork(Network):
         for block, pool in zip(self.blocks, self.pools, strict=True):
             maps.append(block(x))
             x = pool(maps[-1])
-        return maps, flat(x)
+        return maps, x.flatten(1)
 
 
 def batch_coupled(net: nn.Module) -> bool:
-    """Whether a sample's output depends on the others of its batch in train mode (BatchNorm)."""
+    """Whether the output for a sample depends on the rest of the batch in train mode (BatchNorm)."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
 
 
 def num_parameters(net: nn.Module) -> int:
-    """Return the number of trainable values p."""
+    """Return the number p of trainable parameters."""
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
-def check_maps(
-    name: str, image_shape: tuple[int, int, int], smallest: tuple[int, int], norm: str, take: str
+def check_map_size(
+    name: str, image_shape: tuple[int, int, int], map_size: tuple[int, int], norm: str, alternative: str
 ) -> None:
-    """Refuses images too small for an architecture.
+    """Check that images are large enough for a layer.
 
     Args:
-        name: the architecture, for the message.
+        name: name of the architecture, for the message.
         image_shape: `(c, h, w)`.
-        smallest: the height and width of the smallest map that `norm` or a later layer is given.
-        norm: what normalises that map. InstanceNorm of a single value is its bias, whatever the image.
-        take: what to write on the command line instead.
+        map_size: height and width of the map that `norm` or a later layer receives.
+        norm: normalisation of the map. InstanceNorm of a single value is its bias, independent of the image.
+        alternative: override suggested in the message.
 
     Raises:
-        ValueError: the map is empty, or a single value under `instancenorm`.
+        ValueError: the map is empty, or `instancenorm` receives a single value per channel.
     """
-    height, width = smallest
+    height, width = map_size
     area = max(height, 0) * max(width, 0)
     if area > 1 or (area == 1 and norm != "instancenorm"):
         return
-    end = "nothing" if area == 0 else "one value a channel, of which instancenorm leaves nothing"
-    raise ValueError(f"{name} shrinks {image_shape[1]}x{image_shape[2]} images to {end}. Take {take}")
-
-
-def flat(x: Tensor) -> Tensor:
-    """Flatten `(n, ...)` to `(n, d)`."""
-    return torch.flatten(x, 1)
+    result = "an empty map" if area == 0 else "one value per channel, which instancenorm makes constant"
+    raise ValueError(
+        f"{name} reduces {image_shape[1]}x{image_shape[2]} images to {result}. Use {alternative}"
+    )
 
 
 def executed_norms(net: nn.Module, shape: tuple[int, int, int]) -> tuple[str, ...]:
-    """Return the names of the BatchNorm layers that an image `(c, h, w)` passes, in order of registration.
+    """Return the names of the BatchNorm layers that are executed for an image `(c, h, w)`, in order of registration.
 
-    Only layers of maps (`BatchNorm2d`) with running statistics count.
+    Only `BatchNorm2d` layers with running statistics are included.
     """
-    passed: set[str] = set()
+    executed: set[str] = set()
     hooks = [
-        module.register_forward_hook(lambda *_, name=name: passed.add(name))
+        module.register_forward_hook(lambda *_, name=name: executed.add(name))
         for name, module in net.named_modules()
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
     ]
@@ -108,4 +105,4 @@ def executed_norms(net: nn.Module, shape: tuple[int, int, int]) -> tuple[str, ..
     net.train(training)
     for hook in hooks:
         hook.remove()
-    return tuple(name for name, _ in net.named_modules() if name in passed)
+    return tuple(name for name, _ in net.named_modules() if name in executed)

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor, nn
 
 from dd_bench.models.layers import choose, make_norm
-from dd_bench.models.network import Network, check_maps, flat
+from dd_bench.models.network import Network, check_map_size
 
-WIDTHS = (64, 128, 256, 512)  # two blocks each; all but the first halve the map
+WIDTHS = (64, 128, 256, 512)  # of four stages of two blocks; all stages except the first halve the map
 
 
 def halved_by_stride(size: tuple[int, int]) -> tuple[int, int]:
@@ -17,7 +17,7 @@ def halved_by_stride(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def halved_by_avgpool(size: tuple[int, int]) -> tuple[int, int]:
-    """Return the size of the map after 2x2 pooling, which drops an odd border."""
+    """Return the size of the map after 2x2 pooling, which drops the last row or column of an odd side."""
     return size[0] // 2, size[1] // 2
 
 
@@ -25,9 +25,9 @@ HALVED = {"stride": halved_by_stride, "avgpool": halved_by_avgpool}
 
 
 class BasicBlock(nn.Module):
-    """Two 3x3 convolutions with norms, added to the input, then ReLU.
+    """Two 3x3 convolutions with norms, added to the shortcut, then ReLU.
 
-    With `halve` the map shrinks in the first convolution, or after its ReLU, and in the shortcut likewise.
+    With `halve`, the first convolution or a pooling after its ReLU halves the map, and the shortcut does the same.
     """
 
     def __init__(
@@ -40,20 +40,20 @@ class BasicBlock(nn.Module):
         norm: str,
         downsample: str,
     ):
-        """Takes maps `(n, channels, *size)` to `(n, out, ...)`."""
+        """Build a block from maps `(n, channels, *size)` to `(n, out, ...)`."""
         super().__init__()
         end = HALVED[downsample](size) if halve else size
         by_stride = halve and downsample == "stride"
-        stride, inner = (2, end) if by_stride else (1, size)  # inner: the size at the first norm
+        stride, norm1_size = (2, end) if by_stride else (1, size)
         self.conv1 = nn.Conv2d(channels, out, 3, stride, padding=1, bias=False)
-        self.norm1 = make_norm(norm, out, inner)
+        self.norm1 = make_norm(norm, out, norm1_size)
         self.pool = nn.AvgPool2d(2) if halve and not by_stride else nn.Identity()
         self.conv2 = nn.Conv2d(out, out, 3, padding=1, bias=False)
         self.norm2 = make_norm(norm, out, end)
         self.shortcut: nn.Module = nn.Identity()
         if halve:
-            narrow = nn.Conv2d(channels, out, 1, stride, bias=False)
-            self.shortcut = nn.Sequential(narrow, self.pool, make_norm(norm, out, end))
+            conv = nn.Conv2d(channels, out, 1, stride, bias=False)
+            self.shortcut = nn.Sequential(conv, self.pool, make_norm(norm, out, end))
 
     def forward(self, x: Tensor) -> Tensor:
         """Return the map after the last ReLU."""
@@ -64,22 +64,22 @@ class BasicBlock(nn.Module):
 class ResNet18(Network):
     """A 3x3 stem of stride 1, four stages of two basic blocks, global average pooling, one linear layer.
 
-    With `downsample="avgpool"` (ResNet18_AP) convolutions keep the size, 2x2 average pooling halves it, and
-    there is no global pooling: the classifier sees 512x4x4 values of 3x32x32, 512x3x3 of 1x28x28.
+    With `downsample="avgpool"` (ResNet18_AP), 2x2 average pooling halves the maps instead of strided convolutions, and
+    there is no global pooling: the input of the classifier is 512x4x4 for 3x32x32 images and 512x3x3 for 1x28x28.
     Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py, InstanceNorm or, as ResNet18BN, BatchNorm.
-    Deviations: the mean over the whole last map instead of over 4x4, the same up to 32 pixels. For 224 pixels
-    take model=timm model.name=resnet18, whose stem shrinks them.
+    Deviations: the mean is over the whole last map instead of over 4x4, which is the same up to 32 pixels. For 224
+    pixels, use model=timm model.name=resnet18, whose stem reduces the size.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, norm: str, downsample: str):
         """Build the network for images `(c, h, w)`.
 
         Args:
-            norm: one of `layers.NORMS`; the reference has instancenorm and batchnorm.
+            norm: one of `layers.NORMS`; the reference uses instancenorm and batchnorm.
             downsample: "stride" or "avgpool".
 
         Raises:
-            ValueError: an unknown choice, or images too small: InstanceNorm needs a last map above 1x1.
+            ValueError: an unknown choice, or images that are too small: InstanceNorm needs a last map larger than 1x1.
         """
         super().__init__()
         shrink = choose("downsample", downsample, HALVED)
@@ -96,7 +96,7 @@ class ResNet18(Network):
             for i in range(2):
                 halve = out != WIDTHS[0] and i == 0
                 end = shrink(size) if halve else size
-                check_maps("ResNet18", image_shape, end, norm, "model=resnet18_bn or model=convnet")
+                check_map_size("ResNet18", image_shape, end, norm, "model=resnet18_bn or model=convnet")
                 block = BasicBlock(channels, out, size, halve=halve, norm=norm, downsample=downsample)
                 self.blocks.append(block)
                 channels, size = out, end
@@ -111,4 +111,4 @@ class ResNet18(Network):
         for block in self.blocks:
             x = block(x)
             maps.append(x)
-        return maps, flat(self.pool(x))
+        return maps, self.pool(x).flatten(1)

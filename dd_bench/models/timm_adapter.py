@@ -15,10 +15,11 @@ from dd_bench.models.network import Network
 
 
 class TimmNet(Network):
-    """A timm model, cut before its last linear layer.
+    """A timm model whose last linear layer is the classifier of the `Network`.
 
-    Most are made for 224 pixels: of 32, `resnet18` leaves a last map of 1x1. Models of a fixed image size
-    (ViT, Swin, Mixer) are told ours. In train mode dropout and stochastic depth use the global generator.
+    Most models are designed for 224 pixels; for 32 pixels, the last map of `resnet18` is 1x1. Models with a fixed image
+    size (ViT, Swin, Mixer) are created for the size of the images. In train mode, dropout and stochastic depth use the
+    global generator.
     """
 
     def __init__(
@@ -31,21 +32,23 @@ class TimmNet(Network):
         drop_rate: float,
         options: Mapping[str, Any],
     ):
-        """Build the network for images `(c, h, w)`, and runs one blank image through it.
+        """Build the network for images `(c, h, w)` and check it with one blank image.
 
         Args:
-            name: a name of `timm.list_models()`, with or without the tag of its weights.
-            pretrained: whether timm downloads weights; the first convolution is fitted to our channels.
-            drop_rate: dropout before the classifier.
+            name: a name from `timm.list_models()`, with or without the tag of its weights.
+            pretrained: whether timm downloads weights; it adapts the first convolution to the number of channels.
+            drop_rate: dropout probability before the classifier.
             options: further arguments of `timm.create_model`, e.g. `{patch_size: 4}` for a ViT.
 
         Raises:
-            ValueError: an unknown name, no single linear classifier, or images the model cannot take.
+            ValueError: the name is unknown, the model does not end in a linear layer, or it does not accept the images.
         """
         super().__init__()
         if not timm.is_model(name):
             near = difflib.get_close_matches(name, timm.list_models(), n=3, cutoff=0.3)
-            raise ValueError(f"timm has no model {name!r}. Take model.name=NAME, near: {', '.join(near)}")
+            raise ValueError(
+                f"timm has no model {name!r}. Similar names: {', '.join(near)}. Use model.name=NAME"
+            )
         channels, height, width = image_shape
         config = timm.get_pretrained_cfg(name)
         fixed = config is not None and config.fixed_input_size
@@ -63,9 +66,9 @@ class TimmNet(Network):
         if not isinstance(classifier, nn.Linear):
             kind = type(classifier).__name__
             raise ValueError(
-                f"timm model {name!r} ends in a {kind}, not in one linear layer. Take model.name=resnet18"
+                f"timm model {name!r} must end in one linear layer, got a {kind}. Use model.name=resnet18"
             )
-        body.reset_classifier(0)  # else its weights are registered twice
+        body.reset_classifier(0)  # otherwise its weights would be registered twice
         self.body = body
         self.classifier = classifier
         self._check_size(name, image_shape)
@@ -75,11 +78,11 @@ class TimmNet(Network):
         patches = getattr(self.body, "patch_embed", None)
         if isinstance(patches, PatchEmbed):
             height, width = patches.patch_size
-            # timm drops the pixels beyond the last whole patch, and says nothing
+            # timm silently drops the pixels after the last complete patch
             if image_shape[1] % height or image_shape[2] % width:
                 raise ValueError(
-                    f"patches of {height}x{width} of timm model {name!r} do not tile {shape} images. "
-                    f"Take +model.options.patch_size=4"
+                    f"the patch size {height}x{width} of timm model {name!r} does not divide {shape} images. "
+                    "Use +model.options.patch_size=4"
                 )
         weight = next(self.parameters())
         self.eval()
@@ -88,12 +91,12 @@ class TimmNet(Network):
                 self(weight.new_zeros(1, *image_shape))
         except (RuntimeError, AssertionError) as error:
             raise ValueError(
-                f"timm model {name!r} cannot take {shape} images ({error}). Take model=convnet"
+                f"timm model {name!r} does not accept {shape} images ({error}). Use model=convnet"
             ) from error
         self.train()
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """See `Network`; the only map is the last one, if the model ends in one and not in tokens."""
+        """See `Network`; the only map is the last one, if the features of the model are a map and not tokens."""
         features = self.body.forward_features(x)
         embedding = self.body.forward_head(features, pre_logits=True)
         if not isinstance(features, Tensor) or features.ndim != 4:

@@ -1,4 +1,4 @@
-"""Any classifier of torchvision as a `Network`, made fit for small images by leaving out its first reductions."""
+"""Any classifier of torchvision as a `Network`, adapted to small images by removing its first reductions."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from dd_bench.models.network import Network
 
 
 class TorchvisionNet(Network):
-    """A torchvision model, cut before its last linear layer.
+    """A torchvision model whose last linear layer is the classifier of the `Network`.
 
-    Designed for 224 pixels, they halve the map five times, to one value of 32. The first `keep_size` layers that would
-    shrink it keep it: a convolution gets stride 1, a pooling goes. 1 for EfficientNet, 2 for MobileNetV2, ShuffleNetV2
-    and ResNets is what the CIFAR variants of these papers have. The embedding is what the last layer is given;
-    activation maps are not offered.
+    The models are designed for 224 pixels and halve the map five times, which leaves one pixel of 32. The first
+    `keep_size` layers that reduce the size are changed: a convolution gets stride 1, and a pooling is removed. The
+    CIFAR variants in the papers correspond to 1 for EfficientNet and 2 for MobileNetV2, ShuffleNetV2 and ResNets. The
+    embedding is the input of the last layer. There are no activation maps.
     """
 
     def __init__(
@@ -29,33 +29,34 @@ class TorchvisionNet(Network):
         keep_size: int,
         weights: str | None,
     ):
-        """Build the network for images `(c, h, w)`, and runs two blank images through it.
+        """Build the network for images `(c, h, w)` and check it with two blank images.
 
         Args:
             name: one of `torchvision.models.list_models(torchvision.models)`.
-            keep_size: how many of the first reductions are left out.
-            weights: torchvision's name of pretrained weights, e.g. IMAGENET1K_V1, which it downloads; null: none.
+            keep_size: number of reductions that are removed, counted from the input.
+            weights: torchvision's name of pretrained weights to download, e.g. IMAGENET1K_V1; null: none.
 
         Raises:
-            ValueError: an unknown name, fewer reductions than `keep_size`, or images the model cannot take.
+            ValueError: the name is unknown, the model has fewer reductions than `keep_size`, or it does not accept the
+                images.
         """
         super().__init__()
         known = torchvision.models.list_models(torchvision.models)
         if name not in known:
             near = difflib.get_close_matches(name, known, n=3, cutoff=0.3)
             raise ValueError(
-                f"torchvision has no model {name!r}. Take model.name=NAME, near: {', '.join(near)}"
+                f"torchvision has no model {name!r}. Similar names: {', '.join(near)}. Use model.name=NAME"
             )
         channels = image_shape[0]
         if weights is not None and channels != 3:
             raise ValueError(
-                f"pretrained weights take 3 channels, these images have {channels}. Use model.weights=null"
+                f"pretrained weights require images with 3 channels, got {channels}. Use model.weights=null"
             )
         body = torchvision.models.get_model(name, weights=weights, num_classes=num_classes)
         if channels != 3:
-            _take_channels(body, channels)
-        _keep_size(body, keep_size, name)
-        self.classifier = _cut(body, name)
+            _set_input_channels(body, channels)
+        _remove_reductions(body, keep_size, name)
+        self.classifier = _remove_classifier(body, name)
         self.body = body
         self.eval()
         try:
@@ -64,7 +65,7 @@ class TorchvisionNet(Network):
         except RuntimeError as error:
             shape = f"{image_shape[1]}x{image_shape[2]}"
             raise ValueError(
-                f"torchvision model {name!r} cannot take {shape} images ({error}). Take model=convnet"
+                f"torchvision model {name!r} does not accept {shape} images ({error}). Use model=convnet"
             ) from error
         self.train()
 
@@ -78,8 +79,8 @@ def _parent(body: nn.Module, name: str) -> tuple[nn.Module, str]:
     return body.get_submodule(path), last
 
 
-def _take_channels(body: nn.Module, channels: int) -> None:
-    """Replace the first convolution by one of as many channels as the images have."""
+def _set_input_channels(body: nn.Module, channels: int) -> None:
+    """Replace the first convolution by one with the number of channels of the images."""
     name, old = next((n, m) for n, m in body.named_modules() if isinstance(m, nn.Conv2d))
     parent, last = _parent(body, name)
     bias = old.bias is not None
@@ -87,8 +88,8 @@ def _take_channels(body: nn.Module, channels: int) -> None:
     setattr(parent, last, new)
 
 
-def _keep_size(body: nn.Module, count: int, name: str) -> None:
-    """Takes the stride from the first `count` layers that have one."""
+def _remove_reductions(body: nn.Module, count: int, name: str) -> None:
+    """Remove the stride of the first `count` layers with a stride > 1."""
     strided = []
     for path, module in body.named_modules():
         stride = getattr(module, "stride", 1)
@@ -96,7 +97,8 @@ def _keep_size(body: nn.Module, count: int, name: str) -> None:
             strided.append((path, module))
     if len(strided) < count:
         raise ValueError(
-            f"torchvision model {name!r} shrinks {len(strided)} times. Use model.keep_size={len(strided)} or less"
+            f"model.keep_size must be <= {len(strided)}, the number of reductions of torchvision model {name!r}, "
+            f"got {count}. Use model.keep_size={len(strided)}"
         )
     for path, module in strided[:count]:
         if isinstance(module, nn.Conv2d):
@@ -105,11 +107,11 @@ def _keep_size(body: nn.Module, count: int, name: str) -> None:
             setattr(*_parent(body, path), nn.Identity())
 
 
-def _cut(body: nn.Module, name: str) -> nn.Linear:
-    """Takes the last linear layer out of the model and returns it."""
+def _remove_classifier(body: nn.Module, name: str) -> nn.Linear:
+    """Replace the last linear layer of the model by an identity, and return the layer."""
     linear = [(path, m) for path, m in body.named_modules() if isinstance(m, nn.Linear)]
     if not linear:
-        raise ValueError(f"torchvision model {name!r} has no linear layer. Take model.name=resnet18")
+        raise ValueError(f"torchvision model {name!r} has no linear layer. Use model.name=resnet18")
     path, classifier = linear[-1]
     setattr(*_parent(body, path), nn.Identity())
     return classifier

@@ -5,7 +5,7 @@ from __future__ import annotations
 from torch import nn
 
 from dd_bench.models.layers import make_norm
-from dd_bench.models.network import BlockNetwork, check_maps
+from dd_bench.models.network import BlockNetwork, check_map_size
 
 # (channels, whether 2x2 max pooling follows)
 PLAN = (
@@ -23,17 +23,17 @@ PLAN = (
 class VGG11(BlockNetwork):
     """Eight 3x3 convolutions, each with norm and ReLU, and five poolings; then one linear layer.
 
-    The first convolution pads one-channel images by 3 instead of 1, so that 28x28 goes on as 32x32.
+    The first convolution pads one-channel images by 3 instead of 1, so that 28x28 becomes 32x32.
     Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py, InstanceNorm or, as VGG11BN, BatchNorm.
-    Deviations: larger images are taken too, and change the linear layer: 3x64x64 ends at 2x2. Five halvings
-    leave nothing of one-channel images below 28 pixels and of others below 32.
+    Deviations: larger images are supported, which change the size of the linear layer; the last map of 3x64x64 is
+    2x2. Because of the five poolings, one-channel images need at least 28 pixels per side and others 32.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, norm: str):
         """Build the network for images `(c, h, w)`; `norm` is one of `layers.NORMS`.
 
         Raises:
-            ValueError: an unknown norm, or images that vanish under the pooling.
+            ValueError: the norm is unknown, or the images are too small for the poolings.
         """
         super().__init__()
         channels, height, width = image_shape
@@ -41,7 +41,7 @@ class VGG11(BlockNetwork):
         height, width = height + 2 * border - 2, width + 2 * border - 2
         self.blocks, self.pools = nn.ModuleList(), nn.ModuleList()
         for out, pooled in PLAN:
-            check_maps("VGG11", image_shape, (height, width), norm, "model=convnet")
+            check_map_size("VGG11", image_shape, (height, width), norm, "model=convnet")
             self.blocks.append(
                 nn.Sequential(
                     nn.Conv2d(channels, out, 3, padding=border),
@@ -53,5 +53,5 @@ class VGG11(BlockNetwork):
             channels, border = out, 1
             if pooled:
                 height, width = height // 2, width // 2
-        check_maps("VGG11", image_shape, (height, width), "none", "model=convnet")
+        check_map_size("VGG11", image_shape, (height, width), "none", "model=convnet")
         self.classifier = nn.Linear(channels * height * width, num_classes)

@@ -9,10 +9,10 @@ from dd_bench.models.network import Network
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention, then a two-layer MLP; each normalises its input and is added to it."""
+    """Self-attention and a two-layer MLP, both with a LayerNorm before them and a residual connection."""
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, dropout: float):
-        """Takes tokens `(n, t, dim)` to tokens of the same shape."""
+        """Build a block for tokens `(n, t, dim)`."""
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(dim)
@@ -30,7 +30,7 @@ class EncoderBlock(nn.Module):
     def attend(self, x: Tensor) -> Tensor:
         """Multi-head self-attention of tokens `(n, t, dim)`.
 
-        Written out: PyTorch's fused kernels have no second derivative, and gradient matching needs it.
+        It does not use PyTorch's fused kernels, because they have no second derivative, which gradient matching needs.
         """
         n, t, dim = x.shape
         qkv = self.qkv(x).reshape(n, t, 3, self.heads, dim // self.heads)
@@ -47,13 +47,13 @@ class EncoderBlock(nn.Module):
 
 
 class ViT(Network):
-    """Patches embedded linearly, a class token, learned positions, `depth` encoder blocks.
+    """Linear patch embedding, a class token, learned positions, and `depth` encoder blocks.
 
-    The embedding is the class token after the last LayerNorm. In train mode dropout draws from the global
-    generator; under `vmap` say `randomness="different"`.
+    The embedding is the class token after the last LayerNorm. In train mode, dropout draws from the global generator;
+    `vmap` therefore requires `randomness="different"`.
     Reference: DataDistillation/DataDAM@714d91c networks.py: patch 4, dim 512, depth 6, 8 heads of 64, MLP
     512, dropout 0.1 in the blocks and after the positions, none on the attention weights.
-    Deviations: any number of channels; the reference takes three.
+    Deviations: any number of channels; the reference supports only three.
     """
 
     def __init__(
@@ -77,8 +77,8 @@ class ViT(Network):
             depth: number of encoder blocks.
             heads: attention heads, each of `dim / heads`.
             mlp_dim: hidden units of the blocks' MLP.
-            dropout: probability inside the blocks.
-            emb_dropout: probability on the embedded patches.
+            dropout: dropout probability in the blocks.
+            emb_dropout: dropout probability of the embedded patches.
 
         Raises:
             ValueError: `patch` does not divide the image, or `heads` does not divide `dim`.
@@ -87,11 +87,11 @@ class ViT(Network):
         channels, height, width = image_shape
         if height % patch or width % patch:
             raise ValueError(
-                f"ViT cuts images into patches of {patch}x{patch}, which do not tile {height}x{width}. "
-                f"Take a model.patch that divides both, or model=convnet"
+                f"model.patch must divide the image size {height}x{width}, got {patch}. "
+                "Use another model.patch or model=convnet"
             )
         if dim % heads:
-            raise ValueError(f"model.heads={heads} does not divide model.dim={dim}")
+            raise ValueError(f"model.heads must divide model.dim={dim}, got {heads}")
         tokens = (height // patch) * (width // patch)
         self.patches = nn.Conv2d(channels, dim, patch, stride=patch)
         self.class_token = nn.Parameter(torch.randn(1, 1, dim))

@@ -93,7 +93,7 @@ def labelled_data(
         ValueError: the labels in `label_recipe.source` belong to other images, classes or views.
     """
     labeler: Labeler
-    recipe = recipe.lasting(len(images))
+    recipe = recipe.with_epochs(len(images))
     if label_recipe.kind == "hard":
         return LabelledData(images, Hard(labels), recipe, real.flip)
     if label_recipe.kind == "replay" and label_recipe.source is not None:

@@ -28,7 +28,7 @@ from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
 from dd_bench.training.batches import fetch_from, fetch_split
-from dd_bench.training.compilation import repays_compilation
+from dd_bench.training.compilation import uses_compilation
 from dd_bench.training.loop import GradientRule, train
 from dd_bench.training.recipe import Recipe
 
@@ -54,7 +54,7 @@ class RealTraining:
     @property
     def epochs(self) -> int:
         """Number of epochs on the training split, also if the recipe gives a number of steps."""
-        return self.recipe.lasting(len(self.real.train)).epochs
+        return self.recipe.with_epochs(len(self.real.train)).epochs
 
     def identity(self) -> dict[str, Any]:
         """Return everything that the weights depend on except their seed, for a cache key."""
@@ -76,7 +76,7 @@ class RealTraining:
     def compiles(self, networks: int = 1, n: int | None = None) -> bool:
         """Return whether training `networks` networks on `n` images (None: the training split) repays compilation."""
         samples = networks * self.recipe.samples(len(self.real.train) if n is None else n)
-        return repays_compilation(samples, self.architecture.shape, self.runtime)
+        return uses_compilation(samples, self.architecture.shape, self.runtime)
 
 
 def trained_network(
@@ -113,7 +113,7 @@ def trained_network(
     done, seconds = (0, 0.0) if checkpoint is None else saved_progress(checkpoint)
     bar: AbstractContextManager[Progress | None] = nullcontext()
     if title is not None:
-        bar = Progress(title, recipe.lasting(n).epochs, done)
+        bar = Progress(title, recipe.with_epochs(n).epochs, done)
     with bar as progress:
 
         def after_epoch(epoch: int) -> None:

@@ -1,1 +1,1 @@
-"""The one train-from-scratch loop, with its recipes, protocols, augmentations and losses."""
+"""The training loop, and its recipes, protocols, augmentations and losses."""

@@ -1,10 +1,10 @@
-"""Batched, differentiable image augmentation on the device: the DSA family (Zhao and Bilen, ICML 2021).
+"""Batched, differentiable image augmentation on the device, as in DSA (Zhao and Bilen, ICML 2021).
 
-Drawing and applying are two functions. `draw` returns an explicit record of one op and its values for each group;
-`apply` is a pure function of images and record. So "the same augmentation for the real and the synthetic batch of a
-class" is the same record applied twice, and no generator has to be reset.
+Drawing and applying are separate. `draw` returns the op and the random values of each group, and `apply` is a pure
+function of the images and this draw. To augment the real and the synthetic batch of a class in the same way, apply the
+same draw to both; no generator has to be reset.
 
-Images are network inputs: zero fill is the mean colour, not black.
+Images are network inputs. They are padded with zeros, which is the mean colour and not black.
 """
 
 from __future__ import annotations
@@ -23,12 +23,12 @@ IDC_ALWAYS = ("flip", "color", "cutout")
 
 @dataclass(frozen=True)
 class Draw:
-    """The augmentation of `g` groups of images: the op of each, and its random values in [0, 1).
+    """The randomly drawn augmentation of `g` groups of images.
 
     Attributes:
-        op: index into `Augment.choices`, `(g,)`, on the CPU: the op decides which kernels run.
-        values: uniform numbers, `(g, 3)` or `(g, b, 3)` when each image has its own; on the device.
-        always: as `values`, by name, for each op that is always applied (style `idc`).
+        op: index into `Augment.choices`, `(g,)`. It is on the CPU, because it selects the kernels to run.
+        values: uniform numbers in [0, 1) on the device, `(g, 3)`, or `(g, b, 3)` if each image has its own.
+        always: like `values`, by name, for each op that is always applied (style `idc`).
     """
 
     op: Tensor
@@ -36,34 +36,34 @@ class Draw:
     always: dict[str, Tensor]
 
     def __getitem__(self, groups: slice) -> Draw:
-        """Return the records of some of the groups."""
+        """Return the draw of a slice of the groups."""
         return Draw(self.op[groups], self.values[groups], {k: v[groups] for k, v in self.always.items()})
 
 
 class Augment:
-    """One of the listed ops a group, drawn uniformly.
+    """Apply one op, drawn uniformly from a list, to each group of images.
 
-    The strategy is an underscore list such as `color_crop_cutout_flip_scale_rotate`. In the plain family (DC,
-    DSA, DM, MTT) exactly one op is applied. In the style `idc` of IDC and NCFM, flip, colour and cutout, when
-    listed, are all applied (in this order, cutout last) and one op is drawn among the others.
+    The strategy is a list of ops joined by underscores, such as `color_crop_cutout_flip_scale_rotate`. In the style
+    `dsa` (DC, DSA, DM, MTT) exactly one op is applied. In the style `idc` (IDC, NCFM) flip, color and cutout are always
+    applied if they are listed, and one more op is drawn from the others and applied before cutout.
 
-    Source: DSA's released strategy, mode S. Deviation: none known in distribution; the random numbers come from
-    explicit records instead of a global seed.
+    Source: DSA's released strategy, mode S. Deviation: none known in distribution. The random numbers come from an
+    explicit `Draw` and not from a global seed.
     """
 
     def __init__(
         self, strategy: str, *, flip_allowed: bool = True, style: str = "dsa", align_corners: bool = False
     ):
-        """Takes the strategy ("none" or "" for no augmentation); `flip` is dropped where it changes the class.
+        """Parse the strategy, "none" or "" for no augmentation; `flip` is ignored if it would change the class.
 
         Raises:
-            ValueError: the strategy names an unknown op.
+            ValueError: the strategy contains an unknown op.
         """
         names = [] if strategy in ("", "none") else strategy.split("_")
         unknown = [n for n in names if n not in OPS]
         if unknown:
             raise ValueError(
-                f"unknown augmentation {unknown[0]!r} in {strategy!r}; known: {'_'.join(OPS)} or none"
+                f"unknown augmentation {unknown[0]!r} in {strategy!r}. Use none, or ops of {'_'.join(OPS)}"
             )
         names = [n for n in names if n != "flip" or flip_allowed]
         self.always = tuple(n for n in IDC_ALWAYS if n in names) if style == "idc" else ()
@@ -74,7 +74,7 @@ class Augment:
         return bool(self.choices or self.always)
 
     def draw(self, groups: int, stream: Stream, per_image: int | None = None) -> Draw:
-        """Draw one record for each of `groups` groups; values are shared by a group, or `per_image` of them."""
+        """Draw the augmentation of `groups` groups; with `per_image=b`, each of the b images has its own values."""
         shape = (groups, 3) if per_image is None else (groups, per_image, 3)
         op = torch.randint(max(1, len(self.choices)), (groups,), generator=stream.host)
         values = [
@@ -86,7 +86,7 @@ class Augment:
     def apply(self, x: Tensor, draw: Draw) -> Tensor:
         """Augment groups of images `(g, b, c, h, w)`; differentiable in `x`.
 
-        Groups with the same op run together: at most one sequence of kernels an op, whatever g is.
+        Groups with the same op are processed together, so the number of kernels does not grow with g.
         """
         g, b = x.shape[:2]
         for name in ("flip", "color"):
@@ -129,14 +129,15 @@ class Augment:
 
 
 def _per_image(values: Tensor, g: int, b: int) -> Tensor:
-    """Return values `(g, 3)` or `(g, b, 3)` as one row an image, `(g * b, 3)`."""
+    """Expand values `(g, 3)` or `(g, b, 3)` to one row per image, `(g * b, 3)`."""
     return (values[:, None].expand(g, b, 3) if values.ndim == 2 else values).reshape(g * b, 3)
 
 
 def _color(x: Tensor, u: Tensor) -> Tensor:
-    """Brightness, saturation, contrast, in this order.
+    """Change brightness, saturation and contrast, in this order.
 
-    Adds U(-.5, .5); scales the deviation from the pixel's channel mean by U(0, 2), that from the image's by U(.5, 1.5).
+    Brightness adds U(-.5, .5). Saturation scales the deviation from the mean over a pixel's channels by U(0, 2).
+    Contrast scales the deviation from the mean over the image by U(.5, 1.5).
     """
     brightness, saturation, contrast = (u[:, i].view(-1, 1, 1, 1).to(x.dtype) for i in range(3))
     x = x + (brightness - 0.5)
@@ -148,27 +149,30 @@ def _color(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _crop(x: Tensor, u: Tensor) -> Tensor:
-    """Integer shift by up to round(size / 8) each way, independent in both directions, zero fill."""
-    rows, cols = (shifted(side, int(side * 0.125 + 0.5), u[:, i]) for i, side in enumerate(x.shape[2:]))
-    return gathered(x, rows, cols)
+    """Shift by up to round(size / 8) pixels in both directions, independently in each dimension; fill with zeros."""
+    rows, cols = (shift_index(side, int(side * 0.125 + 0.5), u[:, i]) for i, side in enumerate(x.shape[2:]))
+    return gather_pixels(x, rows, cols)
 
 
-def shifted(size: int, reach: int, u: Tensor) -> Tensor:
-    """Return the source of each row after shifts of up to `reach` each way, `(n, size)`; `size` marks an empty row."""
-    shift = (u * (2 * reach + 1)).floor().long().clamp_(max=2 * reach) - reach
+def shift_index(size: int, limit: int, u: Tensor) -> Tensor:
+    """Return the source index of each row after a shift of up to `limit` in both directions, `(n, size)`.
+
+    The index `size` marks an empty row. The same holds for columns.
+    """
+    shift = (u * (2 * limit + 1)).floor().long().clamp_(max=2 * limit) - limit
     source = torch.arange(size, device=u.device)[None] + shift[:, None]
     return source.masked_fill((source < 0) | (source >= size), size)
 
 
-def gathered(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
-    """Return images `(n, c, h, w)` of the source rows `(n, h)` and columns `(n, w)`; index h or w reads a zero."""
+def gather_pixels(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
+    """Gather rows `(n, h)` and columns `(n, w)` of images `(n, c, h, w)`; index h or w gives zeros."""
     padded = F.pad(x, (0, 1, 0, 1))
     n = torch.arange(len(x), device=x.device)[:, None, None]
     return padded.permute(0, 2, 3, 1)[n, rows[:, :, None], cols[:, None, :]].permute(0, 3, 1, 2)
 
 
 def _cutout(x: Tensor, u: Tensor) -> Tensor:
-    """Zero a square of half the image's side, its centre uniform over the image, clipped at the borders."""
+    """Zero a square of half the image's side with a uniform centre, clipped at the borders."""
     _, _, h, w = x.shape
     inside = _span(h, u[:, 0])[:, :, None] & _span(w, u[:, 1])[:, None, :]
     return x.masked_fill(inside[:, None], 0.0)
@@ -176,7 +180,7 @@ def _cutout(x: Tensor, u: Tensor) -> Tensor:
 
 def _span(size: int, u: Tensor) -> Tensor:
     side = int(size * 0.5 + 0.5)
-    centres = size + 1 - side % 2  # an even side may be centred on the far border
+    centres = size + 1 - side % 2  # a square of even side may be centred on the far border
     centre = (u * centres).floor().long().clamp_(max=centres - 1)
     position = torch.arange(size, device=u.device)[None]
     start = (centre - side // 2)[:, None]
@@ -189,14 +193,17 @@ def _flip(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _scale(u: Tensor) -> Tensor:
-    """Independent factors U(1/1.2, 1.2) of the sampling grid; above 1 shrinks the content."""
+    """Return `(n, 2, 3)` matrices that scale each axis of the sampling grid by U(1/1.2, 1.2).
+
+    A factor above 1 shrinks the content.
+    """
     factor = u[:, :2] * (1.2 - 1 / 1.2) + 1 / 1.2
     zero = torch.zeros_like(factor[:, 0])
     return torch.stack([factor[:, 0], zero, zero, zero, factor[:, 1], zero], 1).view(-1, 2, 3)
 
 
 def _rotation(u: Tensor) -> Tensor:
-    """Rotation by U(-15, 15) degrees."""
+    """Return `(n, 2, 3)` matrices that rotate the sampling grid by U(-15, 15) degrees."""
     angle = (u[:, 0] - 0.5) * (2 * 15 * torch.pi / 180)
     cos, sin, zero = angle.cos(), angle.sin(), torch.zeros_like(angle)
     return torch.stack([cos, -sin, zero, sin, cos, zero], 1).view(-1, 2, 3)
@@ -208,10 +215,11 @@ def _affine(x: Tensor, theta: Tensor, align_corners: bool) -> Tensor:
 
 
 def cutmix(x: Tensor, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor, Tensor]:
-    """CutMix (Yun et al., 2019): pastes one random box of a shuffled batch into the batch `(n, c, h, w)`.
+    """CutMix (Yun et al., 2019): paste one random box of the shuffled batch into the batch `(n, c, h, w)`.
 
     Returns:
-        The mixed images, the partner of each image `(n,)`, and the share of the own image, 0-d in [0, 1].
+        The mixed images, the index of each image's partner `(n,)`, and the share of the pixels that an image keeps,
+        0-d in [0, 1].
     """
     n, _, h, w = x.shape
     device = generator.device

@@ -1,4 +1,4 @@
-"""Labelled batches: how a recipe fetches, shuffles, augments and mixes them."""
+"""Labelled batches: fetch, shuffle, augment and mix them as a recipe defines."""
 
 from __future__ import annotations
 
@@ -20,9 +20,8 @@ from dd_bench.training.views import ViewRecipe, Views
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps indices `(b,)` on the device to network inputs `(b, c, h, w)` and labels."""
 
-
 LabelledBatches = Callable[[int], Iterator[tuple[Tensor, Tensor, Target]]]
-"""Maps an epoch to its batches: unaugmented images, network inputs, and their target."""
+"""Maps an epoch to its batches: images before augmentation, network inputs, and their target."""
 
 
 def fetch_from(images: Inputs, labels: Tensor) -> Fetch:
@@ -36,14 +35,14 @@ def fetch_split(split: Split) -> Fetch:
 
 
 def is_partitioned(views: ViewRecipe | None) -> bool:
-    """Whether each of several processes fetches only its part of a batch of these views."""
+    """Whether each of several processes fetches only its own part of a batch of these views."""
     return views is not None and views.mix == "none"
 
 
 def recipe_batches(
     fetch: Fetch, n: int, recipe: Recipe, streams: list[Stream], seed: int, flip: bool
 ) -> LabelledBatches:
-    """Return the labelled batches of the recipe: augmented batches in a shuffled order, with their own labels."""
+    """Return the labelled batches of the recipe, shuffled and augmented, with the labels of the data."""
     order, draws, mixing = streams
     device = order.device.device
     if recipe.views is not None:
@@ -56,7 +55,7 @@ def recipe_batches(
     def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:
         for index in batches(n, recipe.batch_size, order, device):
             raw, y = fetch(index)
-            x, target = maybe_mix(augment.batch(raw, draws), y, recipe, mixing)
+            x, target = apply_cutmix(augment.batch(raw, draws), y, recipe, mixing)
             yield raw, x, target
 
     return epoch_batches
@@ -65,24 +64,24 @@ def recipe_batches(
 def _viewed(
     fetch: Fetch, views: Views, device: torch.device, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor, Target]]:
-    # each of several processes decodes only its part of a batch, unless images are mixed within the batch
+    # Each of several processes decodes only its own part of a batch, unless images are mixed within the batch.
     part = (distributed.rank(), distributed.world_size()) if is_partitioned(views.recipe) else (0, 1)
-    for index, show in views.batches(epoch, device, part):
+    for index, make_view in views.batches(epoch, device, part):
         raw, y = fetch(index)
-        view = show(raw)
+        view = make_view(raw)
         yield raw, view.x, view.target(y)
 
 
 def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[Tensor]:
-    """Yield the indices of one shuffled epoch; a set that fits in one batch is not shuffled."""
+    """Yield the batches of indices of one shuffled epoch; data that fits in one batch is not shuffled."""
     if n <= size:
         yield torch.arange(n, device=device)
     else:
         yield from torch.randperm(n, generator=order.device, device=device).split(size)
 
 
-def maybe_mix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Target]:
-    """Return inputs and their target: labels, or the arguments of `mixed_loss` if CutMix was applied."""
+def apply_cutmix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Target]:
+    """Apply CutMix with probability `recipe.cutmix`; return inputs and labels, or the arguments of `mixed_loss`."""
     if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
         x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta)
         return x, (y, partner, keep)

@@ -1,4 +1,4 @@
-"""When `torch.compile` saves more time than its warm-up takes."""
+"""The decision whether to use `torch.compile`."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from dd_bench.data.graphs import GraphShape
 from dd_bench.runtime.runtime import Runtime
 
 
-def repays_compilation(images: int, shape: tuple[int, int, int] | GraphShape, runtime: Runtime) -> bool:
-    """Whether compiling saves more than its warm-up takes, for `images` images of `shape` passed through networks.
+def uses_compilation(images: int, shape: tuple[int, int, int] | GraphShape, runtime: Runtime) -> bool:
+    """Whether compilation saves more time than its warm-up takes, if networks process `images` images of `shape`.
 
-    `compile_after` counts images of 28x28; larger images count by their area.
+    `compile_after` is a number of 28x28 images. Images of other sizes count in proportion to their area.
     """
-    if (
-        isinstance(shape, GraphShape) or runtime.compile_after is None
-    ):  # no two batches of graphs are of one size
+    # batches of graphs have different sizes, so each would be compiled again
+    if isinstance(shape, GraphShape) or runtime.compile_after is None:
         return False
     return images * shape[1] * shape[2] >= runtime.compile_after * 28 * 28

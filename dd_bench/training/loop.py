@@ -1,8 +1,8 @@
-"""The one train-from-scratch loop: evaluators train fresh networks with it, methods their teachers and experts.
+"""The training loop for fresh networks, teachers and experts.
 
-The data are on the device, a batch is an index, and no step waits for the device. `train` trains one network;
-`train_together` trains several as one batched network (`torch.func.vmap`), which is faster on a GPU. Both draw the
-same batches and augmentations for a network's seed.
+The data is on the device, a batch is an index tensor, and no step waits for the device. `train` trains one network.
+`train_together` trains several as one batched network (`torch.func.vmap`), which is faster on a GPU. For the same seed,
+both draw the same batches and augmentations.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import Generators, seed_for, seeded, stream
 from dd_bench.training.batches import Fetch, LabelledBatches, is_partitioned, recipe_batches
 from dd_bench.training.losses import Loss, Target, compiled_loss, network_loss
-from dd_bench.training.optimisation import make_optimizer, set_rate
+from dd_bench.training.optimisation import make_optimizer, set_lr
 from dd_bench.training.recipe import Recipe
 
 
 class GradientRule(Protocol):
-    """Fill the gradients of a step, where they are not the gradient of the loss."""
+    """A function that computes the gradients of a step, for optimisers that do not use the plain gradient."""
 
     def __call__(
         self, net: nn.Module, loss: Loss, x: Tensor, target: Target, raw: Tensor, epoch: int
     ) -> None:
-        """Fill `.grad` of the parameters of `net`; `x` is the augmented batch, `raw` the batch before that."""
+        """Set `.grad` of the parameters of `net`; `x` is the augmented batch, `raw` the batch before augmentation."""
 
 
 def train(
@@ -53,31 +53,31 @@ def train(
     checkpoint: Path | None = None,
     labelled_batches: LabelledBatches | None = None,
 ) -> Network:
-    """Train `net` in place on `n` images and returns it, in train mode.
-
-    Args:
-        net: on `runtime.device`.
-        fetch: maps indices to inputs and labels.
-        n: number of training images.
-        recipe: optimiser, schedule, epochs, augmentation.
-        seed: of batch order, augmentation, mixing and dropout.
-        runtime: device and precision.
-        flip: whether a horizontal flip preserves the class.
-        compiled: use `torch.compile`, see `repays_compilation`.
-        on_epoch: called with the number of epochs done after each of them.
-        on_step: called with the number of steps done after each of them.
-        gradient_rule: instead of the gradient of the loss.
-        checkpoint: file of a checkpoint, written after every epoch and resumed from if it exists, with the same result.
-            It is not removed when the training is done.
-        labelled_batches: inputs and targets, instead of those of `fetch` and the recipe.
+    """Train `net` in place on `n` images and return it, in train mode.
 
     Several processes started by `torchrun` train it together, see `dd_bench.runtime.distributed`.
 
+    Args:
+        net: a network on `runtime.device`.
+        fetch: maps indices to inputs and labels.
+        n: number of training images.
+        recipe: optimiser, schedule, epochs, augmentation.
+        seed: seed of batch order, augmentation, mixing and dropout.
+        runtime: device and precision.
+        flip: whether a horizontal flip preserves the class.
+        compiled: whether to use `torch.compile`, see `uses_compilation`.
+        on_epoch: called after each epoch with the number of finished epochs.
+        on_step: called after each step with the number of finished steps.
+        gradient_rule: computes the gradients; by default, they are the gradient of the loss.
+        checkpoint: checkpoint file. It is written after every epoch and not removed at the end. If it exists, training
+            resumes from it with the same result as without interruption.
+        labelled_batches: inputs and targets, instead of those of `fetch` and the recipe.
+
     Raises:
-        CheckpointError: the checkpoint is damaged, or of another network or optimiser.
-        ValueError: this cannot be trained by several processes.
+        CheckpointError: the checkpoint is damaged, or belongs to another network or optimiser.
+        ValueError: several processes do not support `gradient_rule` or `labelled_batches`.
     """
-    device, recipe = runtime.device, recipe.lasting(n)
+    device, recipe = runtime.device, recipe.with_epochs(n)
     streams = [stream(device, seed, role) for role in ("order", "augment", "cutmix")]
     custom_batches = labelled_batches is not None
     labelled_batches = labelled_batches or recipe_batches(fetch, n, recipe, streams, seed, flip)
@@ -92,13 +92,13 @@ def train(
         done, before = restore(checkpoint, state) if checkpoint is not None else (0, 0.0)
         began = time.monotonic()
         for epoch in range(done, recipe.epochs):
-            set_rate(optimizer, recipe, epoch)
-            first = epoch * recipe.steps_an_epoch(n)
+            set_lr(optimizer, recipe, epoch)
+            first = epoch * recipe.steps_per_epoch(n)
             for step, (raw, x, target) in enumerate(
-                islice(labelled_batches(epoch), recipe.steps_of(epoch, n)), first
+                islice(labelled_batches(epoch), recipe.steps_left(epoch, n)), first
             ):
                 if recipe.steps is not None:  # the learning rate changes by step
-                    set_rate(optimizer, recipe, recipe.epochs * step / recipe.steps)
+                    set_lr(optimizer, recipe, recipe.epochs * step / recipe.steps)
                 if compiled:
                     x = x.contiguous(memory_format=torch.channels_last)
                 optimizer.zero_grad(set_to_none=True)
@@ -126,8 +126,8 @@ def _distributed(
     """Return the module that each of several processes calls instead of `net`."""
     if gradient_rule is not None or custom_batches:
         raise ValueError(
-            "several processes support only the gradient of the loss and the recipe's own batches; a gradient_rule, or "
-            "labelled_batches of teachers, need one process. Use dd-bench instead of torchrun"
+            "gradient_rule and labelled_batches (soft labels of teachers) require a single process. "
+            "Use dd-bench instead of torchrun"
         )
     return distributed.data_parallel(net, device)
 
@@ -135,8 +135,10 @@ def _distributed(
 def _part_of_loss(
     net: nn.Module, loss_of: Loss, x: Tensor, target: Target, size: int, partitioned: bool
 ) -> Tensor:
-    """Return the loss of this process's part of a batch of `size`, weighted so that the mean is the batch's loss."""
+    """Return the loss of this process's part of a batch, weighted so that the mean over processes is the batch loss."""
     mine = len(range(distributed.rank(), size, distributed.world_size()))
-    if mine and not partitioned:  # without a part it runs the whole batch, or the other processes would wait
+    if (
+        mine and not partitioned
+    ):  # a process without a part runs the whole batch, so that the others do not wait
         x, target = distributed.local_part((x, target), size)
     return distributed.loss_weight(mine, size) * loss_of(net, x, target)

@@ -1,4 +1,4 @@
-"""The losses of fresh networks: hard labels, soft labels, mixed batches, and distillation from teachers."""
+"""Losses for hard labels, soft labels, mixed batches, and distillation from teachers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mixed_loss(logits: Tensor, labels: Tensor, partner: Tensor, keep: Tensor) -> Tensor:
-    """Cross-entropy of CutMix images: `keep` of the own label, the rest of the partner's; 0-d."""
+    """Cross-entropy of CutMix images, 0-d: weight `keep` for an image's own label, `1 - keep` for its partner's."""
     logits = at_least_float32(logits)
     return keep * F.cross_entropy(logits, labels) + (1 - keep) * F.cross_entropy(logits, labels[partner])
 
@@ -30,13 +30,13 @@ class Weighted(NamedTuple):
 
 
 def weighted_loss(logits: Tensor, target: Weighted) -> Tensor:
-    """Mean of the samples' cross-entropies, each times its weight; 0-d."""
-    each = F.cross_entropy(at_least_float32(logits), target.labels, reduction="none")
-    return (each * target.weights).mean()
+    """Mean over samples of the weighted cross-entropy; 0-d."""
+    losses = F.cross_entropy(at_least_float32(logits), target.labels, reduction="none")
+    return (losses * target.weights).mean()
 
 
 def at_least_float32(logits: Tensor) -> Tensor:
-    """Return logits of a shorter type as float32, others unchanged."""
+    """Convert half-precision logits to float32; leave others unchanged."""
     return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
@@ -44,18 +44,18 @@ class LabelRecipe(BaseModel):
     """The labels that fresh networks are trained on, and their loss.
 
     Attributes:
-        kind: where they come from, see `dd_bench.teachers.labelers`.
-        loss: `kl` of tempered distributions, or `mse` of the logits themselves.
-        temperature: of both sides of `kl`.
-        scaled: multiply `kl` by the squared temperature.
-        hard_weight: weight of the cross-entropy with the class, added to the soft loss.
-        mix_space: of `static`: a mixture interpolates `logits` or `probabilities`.
-        teacher_mode: `eval`, or `train`: with the statistics of the batch, as the released CIFAR code of SRe2L labels
-            by accident; running statistics do not change.
-        pool: of `replay`: store this many times fewer epochs than are trained, and draw from them (LPLD).
-        top: of `replay`: number of logits stored a view, and one for the rest, which preserves their share of the
-            probability at the loss's temperature (`mse`: their mean); null: all.
-        source: of `replay`: the folder of labels made elsewhere; null: compute them.
+        kind: source of the labels, see `dd_bench.teachers.labelers`.
+        loss: `kl` of distributions at a temperature, or `mse` of the logits.
+        temperature: temperature of both distributions of `kl`.
+        scaled: whether to multiply `kl` by the squared temperature.
+        hard_weight: weight of the cross-entropy with the class, which is added to the soft loss.
+        mix_space: for `static`, whether a mixture interpolates `logits` or `probabilities`.
+        teacher_mode: `eval`, or `train`, which normalises with the statistics of the batch, as the released CIFAR code
+            of SRe2L does by accident. Running statistics do not change in either mode.
+        pool: for `replay`, the number of trained epochs per stored epoch; stored epochs are drawn at random (LPLD).
+        top: for `replay`, the number of logits stored per view; null: all. One more value stands for the other logits
+            and preserves their share of the probability at the temperature of the loss (for `mse`, their mean).
+        source: for `replay`, a folder of existing labels; null: compute them.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -75,14 +75,14 @@ class LabelRecipe(BaseModel):
     def _consistent(self) -> Self:
         if self.kind == "static" and self.teacher_mode == "train":
             raise ValueError(
-                "kind=static with teacher_mode=train: images are labelled once, and not in the batches whose "
-                "statistics teacher_mode=train uses. Use teacher_mode=eval, or kind=replay"
+                "kind=static labels each image once and not in training batches, so it does not support "
+                "teacher_mode=train. Use teacher_mode=eval or kind=replay"
             )
         return self
 
 
 class SoftTarget(NamedTuple):
-    """A soft target: the teachers' logits `(b, k)`, the classes of the images, and how they are mixed."""
+    """A soft target: the teachers' logits `(b, k)`, the classes `(b,)`, and the mixture of the images, if any."""
 
     logits: Tensor
     hard: Tensor
@@ -94,8 +94,8 @@ class SoftTarget(NamedTuple):
 def distillation_loss(logits: Tensor, target: SoftTarget) -> Tensor:
     """Loss of logits `(b, k)` against a soft target; 0-d.
 
-    `kl` is KL(softmax(teacher / T) || softmax(student / T)), a mean over images; times T^2 if `scaled`. `mse` is the
-    mean squared difference of all logits. Both plus `hard_weight` times the cross-entropy with the classes.
+    `kl` is the mean over images of KL(softmax(teacher / T) || softmax(student / T)), times T^2 if `scaled`. `mse` is
+    the mean squared difference of all logits. To both, `hard_weight` times the cross-entropy with the classes is added.
     """
     recipe, student, teacher = target.recipe, at_least_float32(logits), target.logits
     if recipe.loss == "kl":
@@ -120,9 +120,8 @@ def _hard_loss(logits: Tensor, target: SoftTarget) -> Tensor:
 Target = Any
 """Labels, `(labels, partner, keep)` of a mixed batch, `SoftTarget` or `Weighted`."""
 
-
 Loss = Callable[[nn.Module, Tensor, Target], Tensor]
-"""`(net, inputs, target) -> ` 0-d."""
+"""Maps `(net, inputs, target)` to a 0-d loss."""
 
 
 def target_loss(logits: Tensor, y: Target) -> Tensor:
@@ -135,17 +134,17 @@ def target_loss(logits: Tensor, y: Target) -> Tensor:
 
 
 def network_loss(net: nn.Module, x: Tensor, y: Target, autocast: bool) -> Tensor:
-    """Return the loss of a network on inputs `x (b, c, h, w)` with their target; 0-d."""
+    """Return the loss of a network on inputs `x (b, c, h, w)` with target `y`; 0-d."""
     with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
         logits = net(x)
     return target_loss(logits, y)
 
 
 def compiled_loss() -> Callable[..., Tensor]:
-    """The compiled loss; one compilation serves every network of an architecture."""
+    """Return the compiled `network_loss`; one compilation serves every network of an architecture."""
     global _COMPILED
     if _COMPILED is None:
-        # else the ninth architecture or batch shape of a run would not be compiled
+        # with the default limit of 8, the ninth architecture or batch shape of a run would not be compiled
         torch._dynamo.config.recompile_limit = max(1024, torch._dynamo.config.recompile_limit)
         _COMPILED = torch.compile(network_loss, dynamic=False)
     return _COMPILED

@@ -13,13 +13,12 @@ from dd_bench.training.recipe import Recipe
 def make_optimizer(
     parameters: Any, recipe: Recipe, device: torch.device, stacked: int = 0
 ) -> torch.optim.Optimizer:
-    """Build the recipe's optimiser, fused; the first `stacked` dimensions of a parameter number the networks."""
+    """Build the recipe's fused optimiser; with `stacked=1`, the first dimension of a parameter indexes networks."""
     parameters = list(parameters)
     if recipe.decay_filter == "weights_only":
-        flat = [p for p in parameters if p.ndim - stacked < 2]
         parameters = [
             {"params": [p for p in parameters if p.ndim - stacked >= 2]},
-            {"params": flat, "weight_decay": 0.0},
+            {"params": [p for p in parameters if p.ndim - stacked < 2], "weight_decay": 0.0},
         ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -29,8 +28,8 @@ def make_optimizer(
     return kind(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
 
 
-def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
-    """Set the learning rate after `epoch` epochs; resets the optimiser at a milestone if `reset_optimizer` is set."""
+def set_lr(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
+    """Set the learning rate after `epoch` epochs; at a milestone, reset the optimiser if the recipe demands it."""
     if epoch in recipe.milestones and recipe.reset_optimizer:
         optimizer.state.clear()
     for group in optimizer.param_groups:
@@ -38,7 +37,7 @@ def set_rate(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> 
 
 
 def _factor(recipe: Recipe, epoch: float) -> float:
-    """Return the factor of the learning rate after `epoch` epochs."""
+    """Return the factor by which the learning rate is multiplied after `epoch` epochs."""
     if epoch < recipe.warmup:
         return 0.01 + 0.99 * epoch / recipe.warmup
     if recipe.schedule == "milestones":

@@ -1,4 +1,4 @@
-"""A network as a function of one flat vector of its parameters: inner loops update it, expert buffers store it."""
+"""A network as a function of one flat parameter vector, for inner loops and expert buffers."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from dd_bench.models.network import Network
 
 
 class FunctionalNetwork:
-    """`f(theta (p,), x (n, c, h, w)) -> logits (n, k)` of a network whose own parameters do not change.
+    """A network as a function of its parameters, `f(theta (p,), x (n, c, h, w)) -> logits (n, k)`.
 
-    The network is in eval mode: a step that is recomputed must not draw another dropout mask.
+    The parameters of the network itself do not change. It is in eval mode, because a recomputed step must not draw
+    another dropout mask.
 
     Attributes:
         order: name and shape of each parameter, in the order of the vector.
@@ -20,14 +21,14 @@ class FunctionalNetwork:
     """
 
     def __init__(self, net: Network):
-        """Takes a network without running statistics: its state is its parameters."""
+        """Wrap a network. It must have no running statistics, so its parameters are its whole state."""
         self.net = net.eval().requires_grad_(False)
         self.order = [(name, tuple(p.shape)) for name, p in net.named_parameters()]
         self._sizes = [p.numel() for p in net.parameters()]
         self.p = sum(self._sizes)
 
     def __call__(self, theta: Tensor, x: Tensor) -> Tensor:
-        """Return the logits `(n, k)` of inputs `x` under the parameters `theta`."""
+        """Return the logits `(n, k)` of inputs `x` for the parameters `theta`."""
         logits: Tensor = functional_call(self.net, self.split(theta), (x,))
         return logits
 
@@ -38,8 +39,5 @@ class FunctionalNetwork:
 
 
 def flatten(net: torch.nn.Module) -> Tensor:
-    """Return a copy of the parameters as one vector `(p,)`, in the order of `FunctionalNetwork`.
-
-    Always a copy: a view would change as training continues.
-    """
+    """Return a copy of the parameters as one vector `(p,)`, in the order of `FunctionalNetwork`."""
     return torch.cat([p.detach().flatten() for p in net.parameters()])

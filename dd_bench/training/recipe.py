@@ -1,4 +1,4 @@
-"""How one network is trained: optimiser, schedule, epochs, augmentation."""
+"""Training recipes: optimiser, schedule, epochs and augmentation of one network."""
 
 from __future__ import annotations
 
@@ -13,19 +13,20 @@ Schema = TypeVar("Schema", bound=BaseModel)
 
 
 class Recipe(BaseModel):
-    """How one network is trained: fresh networks, teachers and experts all use it.
+    """How one network is trained; used for fresh networks, teachers and experts.
 
     Attributes:
-        milestones: the learning rate is multiplied by `gamma` after this many epochs.
-        reset_optimizer: forget momentum at a milestone, as DC's released evaluation does by re-creating SGD.
-        augment: an underscore list of ops (`dd_bench.training.augment`), or none.
-        augment_style: how that list is read: `dsa`, one of its ops; `idc`, as IDC and NCFM do.
+        milestones: numbers of epochs after which the learning rate is multiplied by `gamma`.
+        reset_optimizer: whether to reset momentum at a milestone, as DC's released evaluation does by re-creating SGD.
+        augment: list of ops joined by underscores, see `dd_bench.training.augment`, or none.
+        augment_style: `dsa` applies one op of the list; `idc` applies several, as in IDC and NCFM.
         cutmix: probability of mixing a batch; `cutmix_beta` is the parameter of Beta(b, b).
-        schedule: `milestones`; `cosine` to zero over the epochs; `half_cosine`, to half of the rate (RDED).
-        warmup: epochs over which the rate rises linearly from a hundredth, before the cosine begins.
-        decay_filter: which parameters decay: `all`, or `weights_only`, those of two dimensions or more.
+        schedule: `milestones`; `cosine`, which decays to zero over the epochs; or `half_cosine`, which decays to half
+            of the learning rate (RDED).
+        warmup: number of epochs in which the learning rate rises linearly from a hundredth, before the schedule begins.
+        decay_filter: parameters with weight decay: `all`, or `weights_only`, those with at least two dimensions.
         views: augmentation by views, instead of `augment` and `cutmix`.
-        steps: number of training steps, whatever the size of the set, instead of `epochs`.
+        steps: number of training steps, independent of the number of samples, instead of `epochs`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,7 +45,7 @@ class Recipe(BaseModel):
     align_corners: bool
     cutmix: float = Field(ge=0, le=1)
     cutmix_beta: float = Field(gt=0)
-    # keys from here on were added later: at their defaults, the keys of older results do not change
+    # The following keys were added later. `identity` omits them at their defaults, so keys of older results stay valid.
     schedule: Literal["milestones", "cosine", "half_cosine"] = "milestones"
     warmup: int = Field(default=0, ge=0)
     decay_filter: Literal["all", "weights_only"] = "all"
@@ -54,80 +55,80 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.views is not None and (self.augment != "none" or self.cutmix):
-            raise ValueError(
-                "views and augment or cutmix both set the augmentation. Use augment=none, cutmix=0"
-            )
+            raise ValueError("views replaces augment and cutmix. Use augment=none and cutmix=0 with views")
         if self.schedule != "milestones" and self.milestones:
-            raise ValueError(f"schedule={self.schedule} has no milestones. Use milestones=[]")
+            raise ValueError(f"schedule={self.schedule} does not use milestones. Use milestones=[]")
         if self.warmup >= self.epochs and self.warmup:
-            raise ValueError(f"warmup={self.warmup} leaves no epoch of epochs={self.epochs} after it")
+            raise ValueError(f"warmup must be < epochs={self.epochs}, got {self.warmup}")
         if self.steps is not None and (self.epochs != 1 or self.milestones or self.warmup):
             raise ValueError(
-                "steps sets the length of the training, so epochs, milestones and warmup must not. "
-                "Use epochs=1, milestones=[], warmup=0"
+                "steps replaces epochs, milestones and warmup. Use epochs=1, milestones=[] and warmup=0 with steps"
             )
         return self
 
-    def lasting(self, n: int) -> Recipe:
-        """Return the recipe for `n` samples, with the number of epochs that its steps take."""
+    def with_epochs(self, n: int) -> Recipe:
+        """Return the recipe for `n` samples, with `epochs` computed from `steps` if these are set."""
         if self.steps is None:
             return self
-        return self.model_copy(update={"epochs": math.ceil(self.steps / self.steps_an_epoch(n))})
+        return self.model_copy(update={"epochs": math.ceil(self.steps / self.steps_per_epoch(n))})
 
     def samples(self, n: int) -> int:
-        """Return the number of samples that a training on `n` samples processes in all."""
+        """Return the total number of samples that training on `n` samples processes."""
         if self.steps is None:
             return self.epochs * n
-        whole, left = divmod(self.steps, self.steps_an_epoch(n))
-        return whole * n + min(n, left * self.batch_size)
+        epochs, left = divmod(self.steps, self.steps_per_epoch(n))
+        return epochs * n + min(n, left * self.batch_size)
 
-    def in_step_with(self, n: int, other: int) -> Recipe:
-        """Return the recipe that trains on `n` samples for as many steps as this one does on `other` samples."""
-        steps, wanted = self.steps_an_epoch(n), self.steps_an_epoch(other)
-        if self.steps is not None or steps == wanted:
+    def match_steps(self, n: int, other: int) -> Recipe:
+        """Return the recipe that trains on `n` samples for as many steps as this one does on `other` samples.
+
+        The number of epochs is rounded up.
+        """
+        steps, target = self.steps_per_epoch(n), self.steps_per_epoch(other)
+        if self.steps is not None or steps == target:
             return self
         return self.model_copy(
             update={
-                "epochs": math.ceil(self.epochs * wanted / steps),
-                "milestones": tuple(round(m * wanted / steps) for m in self.milestones),
-                "warmup": round(self.warmup * wanted / steps),
+                "epochs": math.ceil(self.epochs * target / steps),
+                "milestones": tuple(round(m * target / steps) for m in self.milestones),
+                "warmup": round(self.warmup * target / steps),
             }
         )
 
-    def steps_of(self, epoch: int, n: int) -> int | None:
-        """Return the number of steps left at the start of `epoch` (0-based) of `n` samples; None: whole epochs."""
-        return None if self.steps is None else self.steps - epoch * self.steps_an_epoch(n)
+    def steps_left(self, epoch: int, n: int) -> int | None:
+        """Return the steps left at the start of `epoch` (0-based) of `n` samples, or None if `steps` is not set."""
+        return None if self.steps is None else self.steps - epoch * self.steps_per_epoch(n)
 
-    def steps_an_epoch(self, n: int) -> int:
-        """Return the number of batches in `n` samples."""
+    def steps_per_epoch(self, n: int) -> int:
+        """Return the number of batches of `n` samples."""
         return math.ceil(n / self.batch_size)
 
     def identity(self) -> dict[str, Any]:
-        """Return what identifies it in a key; keys that were added later are left out at their default."""
+        """Return the fields that identify the recipe in a cache key, without later fields at their defaults."""
         later = {"schedule": "milestones", "warmup": 0, "decay_filter": "all", "views": None, "steps": None}
         values = self.model_dump(mode="json")
         return {k: v for k, v in values.items() if k not in later or v != later[k]}
 
 
 def parse(model: type[Schema], values: dict[str, Any], group: str) -> Schema:
-    """Check a configuration group against its schema.
+    """Validate a configuration group against its schema.
 
     Raises:
-        ValueError: which key is wrong, what came, and where the right values are listed.
+        ValueError: a value is not valid. The message contains each wrong key, its value and the reason.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems: dict[str, list[str]] = {}
         for e in error.errors():
-            where = _path(values, e["loc"])
-            problems.setdefault(f"  {group}.{where}={e['input']!r}: " if where else "  ", []).append(e["msg"])
-        lines = [where + " or ".join(what) for where, what in problems.items()]
+            path = _path(values, e["loc"])
+            problems.setdefault(f"  {group}.{path}={e['input']!r}: " if path else "  ", []).append(e["msg"])
+        lines = [prefix + " or ".join(reasons) for prefix, reasons in problems.items()]
         raise ValueError("\n".join([f"configuration group {group!r} is not valid:", *lines])) from None
 
 
 def _path(values: Any, location: tuple[str | int, ...]) -> str:
-    """Return the keys of an error's location, without the tried branches of a union that pydantic appends."""
+    """Return the dotted path of an error's location, without the union branches that pydantic appends."""
     keys = []
     for key in location:
         if not isinstance(values, dict | list | tuple):

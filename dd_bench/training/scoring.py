@@ -12,7 +12,7 @@ from dd_bench.runtime.runtime import Runtime
 
 @torch.no_grad()
 def accuracy(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: Runtime) -> float:
-    """Return the share of correct predictions in [0, 1], in eval mode, without augmentation."""
+    """Return the share of correct predictions in [0, 1], in eval mode and without augmentation."""
     training = net.training
     net.eval()
     right, seen = torch.zeros((), dtype=torch.int64, device=runtime.device), 0
@@ -26,10 +26,10 @@ def accuracy(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: 
 
 
 @torch.no_grad()
-def right_by_class(
+def correct_by_class(
     net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], k: int, runtime: Runtime
 ) -> tuple[Tensor, Tensor]:
-    """Return the number of correctly classified images and of all images of each class, `(k,)` each, on the CPU."""
+    """Return the numbers of correctly classified images and of all images per class, each `(k,)` on the CPU."""
     training = net.training
     net.eval()
     right, seen = (torch.zeros(k, dtype=torch.int64, device=runtime.device) for _ in range(2))

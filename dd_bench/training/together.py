@@ -1,4 +1,4 @@
-"""Train several networks of one architecture in lock step as one batched network (`torch.func.vmap`)."""
+"""Training of several networks of one architecture as one batched network (`torch.func.vmap`)."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from dd_bench.models.network import Network
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for, seeded, stream
 from dd_bench.training.augment import Augment
-from dd_bench.training.batches import Fetch, batches, maybe_mix
+from dd_bench.training.batches import Fetch, apply_cutmix, batches
 from dd_bench.training.losses import target_loss
-from dd_bench.training.optimisation import make_optimizer, set_rate
+from dd_bench.training.optimisation import make_optimizer, set_lr
 from dd_bench.training.recipe import Recipe
 
 
@@ -28,12 +28,12 @@ def train_together(
     runtime: Runtime,
     flip: bool,
 ) -> list[Network]:
-    """Train r networks of one architecture in lock step as one batched network, and returns them.
+    """Train r networks of one architecture in place as one batched network, and return them.
 
-    Each has its own batch order and augmentation, drawn from its seed as `train` draws them; dropout masks differ
-    from those of `train`.
+    Each network has its own batch order and augmentation, drawn from its seed as in `train`. Dropout masks differ from
+    those of `train`.
     """
-    device, recipe = runtime.device, recipe.lasting(n)
+    device, recipe = runtime.device, recipe.with_epochs(n)
     augment = Augment(
         recipe.augment, flip_allowed=flip, style=recipe.augment_style, align_corners=recipe.align_corners
     )
@@ -50,18 +50,18 @@ def train_together(
     batched = torch.vmap(logits_of, randomness="different")
     with seeded(device, seed_for(seeds[0], "dropout")):
         for epoch in range(recipe.epochs):
-            set_rate(optimizer, recipe, epoch)
+            set_lr(optimizer, recipe, epoch)
             orders = [batches(n, recipe.batch_size, o, device) for o, _, _ in streams]
-            first = epoch * recipe.steps_an_epoch(n)
+            first = epoch * recipe.steps_per_epoch(n)
             for step, indices in enumerate(
-                islice(zip(*orders, strict=True), recipe.steps_of(epoch, n)), first
+                islice(zip(*orders, strict=True), recipe.steps_left(epoch, n)), first
             ):
                 if recipe.steps is not None:
-                    set_rate(optimizer, recipe, recipe.epochs * step / recipe.steps)
+                    set_lr(optimizer, recipe, recipe.epochs * step / recipe.steps)
                 inputs, targets = [], []
                 for index, (_, draws, mixing) in zip(indices, streams, strict=True):
                     x, y = fetch(index)
-                    x, target = maybe_mix(augment.batch(x, draws), y, recipe, mixing)
+                    x, target = apply_cutmix(augment.batch(x, draws), y, recipe, mixing)
                     inputs.append(x)
                     targets.append(target)
                 with torch.autocast(device.type, torch.bfloat16, enabled=runtime.autocast):

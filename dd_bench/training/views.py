@@ -1,10 +1,10 @@
 """Views: the augmented images of an epoch, as a function of seed, epoch and image.
 
-The random numbers of image `i` in epoch `e` depend only on the seed, `e` and `i`: not on its batch, on earlier calls,
-or on the device. So soft labels that were computed once can be replayed from the seed, and views are never stored. A
-mixture belongs to a batch, and depends on seed, epoch and batch number.
+The random numbers of image `i` in epoch `e` depend only on the seed, `e` and `i`, and not on the batch, on earlier
+calls or on the device. Soft labels that were computed once can therefore be used again, and views need not be stored:
+the seed reproduces them. A mixture belongs to a batch and depends on seed, epoch and batch number.
 
-Images are network inputs: pixels outside of a crop are the mean colour, not black.
+Images are network inputs. Shifted images are padded with zeros, which is the mean colour and not black.
 """
 
 from __future__ import annotations
@@ -22,23 +22,23 @@ from torch import Tensor
 
 from dd_bench.data.inputs import Inputs
 from dd_bench.runtime.seeding import generator
-from dd_bench.training.augment import beta_sample, gathered, shifted
+from dd_bench.training.augment import beta_sample, gather_pixels, shift_index
 
-TRIES = 10  # of a random resized crop, as torchvision has it
+TRIES = 10  # of a random resized crop, as in torchvision
 RATIO = (3 / 4, 4 / 3)
 CPU = torch.device("cpu")
 
 
 class ViewRecipe(BaseModel):
-    """The augmentation of views, in this order.
+    """The augmentation of views; the ops are applied in this order.
 
     Attributes:
-        patches: number of strips a side, shuffled separately for rows and columns (RDED); 1: none.
-        pad: largest integer shift each way, in pixels; 0: none.
-        scale: range of the area of a random resized crop; null: none.
-        flip: mirror half of the images, if that preserves the class.
-        mix: how two images of a batch are mixed: none, mixup, cutmix.
-        alpha: both parameters of the Beta distribution of an image's own share.
+        patches: number of strips per side, shuffled separately for rows and columns (RDED); 1: no shuffling.
+        pad: largest shift in each direction, in pixels; 0: no shift.
+        scale: range of the relative area of a random resized crop; null: no crop.
+        flip: mirror each image with probability one half, if that preserves the class.
+        mix: how the images of a batch are mixed in pairs: none, mixup or cutmix.
+        alpha: both parameters of the Beta distribution from which the share of an image in its mixture is drawn.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -53,32 +53,38 @@ class ViewRecipe(BaseModel):
 
 @dataclass(frozen=True)
 class Mixture:
-    """How the images of a batch are mixed in pairs: `partner (b,)`, `keep` 0-d, and CutMix's box `(h, w)`."""
+    """How the images of a batch are mixed in pairs.
+
+    Attributes:
+        partner: index of the image that each image is mixed with, `(b,)`.
+        keep: share of an image in its mixture, 0-d in [0, 1].
+        box: mask of the pixels that CutMix replaces, `(h, w)`; None for mixup.
+    """
 
     partner: Tensor
     keep: Tensor
     box: Tensor | None
 
     def to(self, device: torch.device) -> Mixture:
-        """Return it on `device`."""
+        """Return the mixture on `device`."""
         box = None if self.box is None else to_device(self.box, device)
         return Mixture(to_device(self.partner, device), to_device(self.keep, device), box)
 
     def images(self, x: Tensor) -> Tensor:
-        """Return the mixed images of `(b, c, h, w)`."""
+        """Mix images `(b, c, h, w)`."""
         other = x[self.partner]
         if self.box is not None:
             return torch.where(self.box, other, x)
         return self.keep * x + (1 - self.keep) * other
 
     def labels(self, y: Tensor) -> Tensor:
-        """Return the mixed labels of `(b, k)`, logits or probabilities."""
+        """Mix labels `(b, k)`, logits or probabilities."""
         return self.keep * y + (1 - self.keep) * y[self.partner]
 
 
 @dataclass(frozen=True)
 class View:
-    """An augmented batch: the indices of its images, the images `(b, c, h, w)`, and how they are mixed, if they are."""
+    """An augmented batch: its epoch, the indices `(b,)` and inputs `(b, c, h, w)` of its images, and its mixture."""
 
     epoch: int
     index: Tensor
@@ -86,30 +92,30 @@ class View:
     mixture: Mixture | None
 
     def target(self, y: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Return the labels `y (b,)` as a loss takes them: with the partner and the own share of a mixture."""
+        """Return the target of a loss: the labels `y (b,)`, or `(y, partner, keep)` for a mixture."""
         return y if self.mixture is None else (y, self.mixture.partner, self.mixture.keep)
 
 
 class Views:
-    """The views of `n` images of one shape under one seed."""
+    """The views of `n` images of one shape for one seed."""
 
     def __init__(self, recipe: ViewRecipe, n: int, *, seed: int, batch_size: int, flip_allowed: bool):
-        """Takes the recipe; `flip` is dropped where it changes the class."""
+        """Initialise from the recipe; `flip` is ignored if it would change the class."""
         self.recipe = without_flip(recipe, flip_allowed)
         self.n, self.seed, self.batch_size = n, seed, batch_size
 
     def epoch(self, images: Inputs, epoch: int) -> Iterator[View]:
-        """Yield the batches of an epoch: each of the images `(n, c, h, w)` once, in a shuffled order."""
-        for index, show_batch in self.batches(epoch, images.device):
-            yield show_batch(images[index])
+        """Yield the batches of an epoch, which contain each of the images `(n, c, h, w)` once, in random order."""
+        for index, make_view in self.batches(epoch, images.device):
+            yield make_view(images[index])
 
     def batches(
         self, epoch: int, device: torch.device, part: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Tensor, Callable[[Tensor], View]]]:
         """Yield the indices `(b,)` of each batch, and a function from its images `(b, c, h, w)` to their view.
 
-        With `part` (i, m) only every m-th image from the i-th, or the first if there is none; mixed images need whole
-        batches.
+        With `part=(i, m)`, a batch contains only every m-th image from the i-th on, or its first image if there is no
+        i-th. This is not possible for mixed images.
         """
         assert part[1] == 1 or self.recipe.mix == "none"
         order = torch.randperm(self.n, generator=generator(CPU, self.seed, "order", epoch))
@@ -119,7 +125,7 @@ class Views:
             yield index[rows], partial(self._view, epoch, number, index[rows], numbers[number][rows])
 
     def _view(self, epoch: int, number: int, index: Tensor, u: Tensor, x: Tensor) -> View:
-        x, mixture = show(x, u, self.recipe), None
+        x, mixture = augment_images(x, u, self.recipe), None
         if self.recipe.mix != "none":
             rng = generator(CPU, self.seed, "mix", epoch, number)
             size = (int(x.shape[2]), int(x.shape[3]))
@@ -129,12 +135,12 @@ class Views:
 
 
 def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:
-    """Return the recipe, without its flip if that changes the class."""
+    """Return the recipe, with `flip=False` unless flips are allowed."""
     return recipe if allowed else recipe.model_copy(update={"flip": False})
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Return a tensor of the CPU on `device`, without waiting for the device."""
+    """Copy a CPU tensor to `device` without waiting for the device."""
     return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
 
 
@@ -144,13 +150,13 @@ def view_numbers(n: int, seed: int, epoch: int) -> Tensor:
     return torch.rand(n, 33, generator=generator(CPU, seed, "views", epoch))
 
 
-def show(x: Tensor, u: Tensor, recipe: ViewRecipe) -> Tensor:
-    """Return the images `(b, c, h, w)` augmented by the numbers `u (b, 33)`, not mixed; differentiable in `x`."""
+def augment_images(x: Tensor, u: Tensor, recipe: ViewRecipe) -> Tensor:
+    """Augment images `(b, c, h, w)` with random numbers `u (b, 33)`, without mixing; differentiable in `x`."""
     h, w = x.shape[2:]
     if recipe.patches > 1:
-        x = gathered(x, strips(h, recipe.patches, u[:, 25:29]), strips(w, recipe.patches, u[:, 29:33]))
+        x = gather_pixels(x, strips(h, recipe.patches, u[:, 25:29]), strips(w, recipe.patches, u[:, 29:33]))
     if recipe.pad:
-        x = gathered(x, *(shifted(side, recipe.pad, u[:, i]) for side, i in ((h, 1), (w, 2))))
+        x = gather_pixels(x, *(shift_index(side, recipe.pad, u[:, i]) for side, i in ((h, 1), (w, 2))))
     if recipe.scale is not None:
         x = crop(x, boxes((h, w), recipe.scale, u[:, 3:25]))
     if recipe.flip:
@@ -159,13 +165,13 @@ def show(x: Tensor, u: Tensor, recipe: ViewRecipe) -> Tensor:
 
 
 def strips(size: int, count: int, u: Tensor) -> Tensor:
-    """Return the source row of each row after `count` equal strips were shuffled, `(b, size)`.
+    """Return the source index of each row after `count` equal strips are shuffled, `(b, size)`.
 
     Raises:
-        ValueError: the strips are not equal, or there are more than four, the most that `u` has numbers for.
+        ValueError: the strips are not equal, or there are more than the numbers in a row of `u`.
     """
     if size % count or count > u.shape[1]:
-        raise ValueError(f"{count} strips of {size} pixels: wanted up to {u.shape[1]} of equal width")
+        raise ValueError(f"views.patches must divide {size} and be <= {u.shape[1]}, got {count}")
     order = u[:, :count].argsort(1)  # (b, count)
     rows = torch.arange(size, device=u.device).view(count, -1)  # (count, size / count)
     return rows[order].flatten(1)
@@ -174,10 +180,11 @@ def strips(size: int, count: int, u: Tensor) -> Tensor:
 def boxes(
     size: tuple[int, int], scale: tuple[float, float], u: Tensor, ratio: tuple[float, float] = RATIO
 ) -> Tensor:
-    """Return one box an image, int64 `(b, 4)`: top, left, height, width.
+    """Return one crop box per image, int64 `(b, 4)`: top, left, height, width.
 
-    The search of torchvision's RandomResizedCrop: area uniform in `scale`, the aspect ratio log-uniform in `ratio`,
-    ten tries, then the largest central box. Its numbers are `u (b, 22)`: ten areas, ten ratios, the corner.
+    As in torchvision's RandomResizedCrop, the area is uniform in `scale` and the aspect ratio log-uniform in `ratio`.
+    After ten unsuccessful tries, the largest central box is used. The random numbers `u (b, 22)` are ten areas, ten
+    ratios and the corner.
     """
     h, w = size
     area = h * w * (scale[0] + (scale[1] - scale[0]) * u[:, :TRIES])
@@ -201,7 +208,7 @@ def boxes(
 
 
 def crop(x: Tensor, box: Tensor) -> Tensor:
-    """Cut a box `(b, 4)` out of each image `(b, c, h, w)` and enlarges it bilinearly to the image's size."""
+    """Crop each image `(b, c, h, w)` to its box `(b, 4)` and resize the crop bilinearly to the size of the image."""
     h, w = x.shape[2:]
     rows = _positions(box[:, 0], box[:, 2], h)
     cols = _positions(box[:, 1], box[:, 3], w)
@@ -211,15 +218,18 @@ def crop(x: Tensor, box: Tensor) -> Tensor:
 
 
 def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
-    """Return the positions of the pixels of an enlarged range in [-1, 1], `(b, size)`, clamped to its outer pixels."""
-    at = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * (length[:, None] / size)
-    at = torch.maximum(at, start[:, None] + 0.5)
-    at = torch.minimum(at, start[:, None] + length[:, None] - 0.5)
-    return 2 * at / size - 1
+    """Return sampling positions in [-1, 1] that resize a range to `size` pixels, `(b, size)`.
+
+    They are clamped to the outer pixels of the range.
+    """
+    position = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * (length[:, None] / size)
+    position = torch.maximum(position, start[:, None] + 0.5)
+    position = torch.minimum(position, start[:, None] + length[:, None] - 0.5)
+    return 2 * position / size - 1
 
 
 def draw_mixture(b: int, size: tuple[int, int], recipe: ViewRecipe, rng: torch.Generator) -> Mixture:
-    """Draw how the `b` images of a batch are mixed: random partners, one share and one box for all."""
+    """Draw the mixture of a batch of `b` images: a random partner for each, and one share and one box for all."""
     h, w = size
     partner = torch.randperm(b, generator=rng)
     keep = beta_sample(recipe.alpha, rng)

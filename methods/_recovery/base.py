@@ -18,7 +18,7 @@ from dd_bench.api import (
     TeacherSpec,
     executed_norms,
     parse,
-    repays_compilation,
+    uses_compilation,
 )
 
 from .engine import Engine
@@ -110,5 +110,5 @@ class Recovery(Guided):
             self.betas,
             self.statistics,
             self.first_layer,
-            repays_compilation(self.iterations * images, real.shape, ctx.runtime),
+            uses_compilation(self.iterations * images, real.shape, ctx.runtime),
         )

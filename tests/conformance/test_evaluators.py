@@ -14,7 +14,7 @@ from hydra import compose, initialize_config_module
 from hydra.utils import get_class, instantiate
 
 from dd_bench.api import EvaluationContext, Evaluator
-from dd_bench.distillation.coreset import selected
+from dd_bench.distillation.coreset import build_coreset
 from dd_bench.runtime.cache import Cache
 
 FILES = sorted(Path(str(files("dd_bench.conf") / "evaluator")).glob("*.yaml"))
@@ -42,7 +42,7 @@ def measure(real_set, motifs, convnet, gin, runtime, protocol, recipe, tmp_path)
         real = motifs if name in GRAPH_EVALUATORS else real_set(val_fraction=0.25)
         network = gin(real) if name in GRAPH_EVALUATORS else convnet(real)
         index = real.train.draw(2, torch.Generator().manual_seed(0)).flatten()
-        syn = change(selected(real.train_only(), index))
+        syn = change(build_coreset(real.train_only(), index))
         short = protocol(recipe=recipe(epochs=2))
         cache = Cache(tmp_path / "cache")
         ctx = EvaluationContext(
@@ -98,7 +98,7 @@ def test_scores_are_reproducible_and_resume(measure, name):
 @each_evaluator
 def test_sets_of_the_other_modality_are_not_supported(blobs, motifs, name):
     real = blobs if name in GRAPH_EVALUATORS else motifs
-    syn = selected(real.train_only(), real.train.of_class(0)[:1])
+    syn = build_coreset(real.train_only(), real.train.of_class(0)[:1])
     reason = instantiate(composed(name), _convert_="all").check_set(syn, real)
     assert reason is not None and f"this set contains {syn.kind}" in reason
 

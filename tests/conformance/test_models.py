@@ -8,7 +8,7 @@ import hydra
 import pytest
 import torch
 
-from dd_bench.models.network import Network, batch_coupled, check_maps
+from dd_bench.models.network import Network, batch_coupled, check_map_size
 from dd_bench.records.config_diff import shipped_target, shipped_yaml
 from dd_bench.runtime.seeding import seeded
 
@@ -119,8 +119,8 @@ def test_batch_coupled(file):
 
 
 def test_check_maps():
-    check_maps("Net", (3, 8, 8), (1, 1), "batchnorm", "nothing")
-    check_maps("Net", (3, 8, 8), (1, 2), "instancenorm", "nothing")
+    check_map_size("Net", (3, 8, 8), (1, 1), "batchnorm", "nothing")
+    check_map_size("Net", (3, 8, 8), (1, 2), "instancenorm", "nothing")
     for smallest, norm in [((0, 4), "none"), ((-1, -1), "none"), ((1, 1), "instancenorm")]:
-        with pytest.raises(ValueError, match="Net shrinks 8x8 images"):
-            check_maps("Net", (3, 8, 8), smallest, norm, "another")
+        with pytest.raises(ValueError, match="Net reduces 8x8 images"):
+            check_map_size("Net", (3, 8, 8), smallest, norm, "another")

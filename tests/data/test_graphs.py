@@ -411,7 +411,10 @@ class TestCommand:
                 ["method=mirage", "dataset=digits"],
                 "Mirage distils graphs, but dataset 'digits' contains images",
             ),
-            (["method=mirage", *TINY, "model=convnet"], "ConvNet takes images, the dataset holds graphs"),
+            (
+                ["method=mirage", *TINY, "model=convnet"],
+                "ConvNet requires images, but the dataset contains graphs",
+            ),
             (["method=mirage", *TINY, "method.theta=[3]"], "must have one threshold for each of 2 classes"),
             (["method=mirage", *TINY, "method.theta=[3,999]"], "no tree can be in 999 of them"),
             (["method=random_graphs", *TINY, "method.amount=5"], "less than one graph of each class"),
@@ -598,13 +601,13 @@ def test_learning_rate_schedule_by_step_does_not_depend_on_the_set_size(
     recipe, convnet, blobs, runtime, monkeypatch
 ):
     rates = []
-    original = loop.set_rate
+    original = loop.set_lr
 
     def spy(optimizer, plan, epoch):
         original(optimizer, plan, epoch)
         rates.append(optimizer.param_groups[0]["lr"])
 
-    monkeypatch.setattr(loop, "set_rate", spy)
+    monkeypatch.setattr(loop, "set_lr", spy)
     for n in (4, 20):
         rates.clear()
         plan = recipe(epochs=1, steps=10, batch_size=4, milestones=(), schedule="cosine", lr=1.0)

@@ -1,4 +1,4 @@
-"""Distances and groupings shared by matching methods."""
+"""Functions shared by matching methods."""
 
 import pytest
 import torch
@@ -25,7 +25,7 @@ def net(norm):
 
 
 def coded(counts=(9, 5, 12)):
-    """Image i of the training set holds the value i everywhere."""
+    """Return a real set in which all pixels of training image i have the value i."""
     labels = torch.repeat_interleave(torch.arange(len(counts)), torch.tensor(counts)).flip(0)
     pixels = torch.arange(len(labels), dtype=torch.uint8)[:, None, None, None].expand(-1, 1, 4, 4)
     return tensor_set(
@@ -50,15 +50,15 @@ def context(seed=0):
 
 def test_mean_match_closed_form():
     real, syn = features(3, 7, 4), features(3, 2, 4, seed=1)
-    wanted = 0.0
+    expected = 0.0
     for c in range(3):
         for d in range(4):
             difference = sum(real[c, :, d]) / 7 - sum(syn[c, :, d]) / 2
-            wanted = wanted + difference**2
-    torch.testing.assert_close(mean_match(real, syn), wanted)
+            expected = expected + difference**2
+    torch.testing.assert_close(mean_match(real, syn), expected)
 
 
-def test_mean_match_is_zero_for_equal_means_and_not_divided_by_anything():
+def test_mean_match_is_zero_for_equal_means_and_not_normalised():
     real = features(2, 6, 5)
     torch.testing.assert_close(
         mean_match(real, real[:, torch.randperm(6)]), torch.zeros((), dtype=torch.float64)
@@ -72,8 +72,8 @@ def test_mean_match_gradient():
     real, syn = features(2, 3, 4), features(2, 2, 4, seed=1).requires_grad_()
     assert torch.autograd.gradcheck(lambda s: mean_match(real, s), (syn,))
     mean_match(real, syn).backward()
-    wanted = (syn.mean(1, keepdim=True) - real.mean(1, keepdim=True)).expand_as(syn)  # 2 / ipc, ipc = 2
-    torch.testing.assert_close(syn.grad, wanted.detach())
+    expected = (syn.mean(1, keepdim=True) - real.mean(1, keepdim=True)).expand_as(syn)  # 2 / ipc, ipc = 2
+    torch.testing.assert_close(syn.grad, expected.detach())
 
 
 @pytest.mark.parametrize("size", [None, 1, 2, 3, 5, 9])
@@ -90,23 +90,23 @@ def test_batchnorm_is_never_split_in_train_mode():
     assert list(class_chunks(5, 5, coupled)) == [slice(0, 5)]
     with pytest.raises(ValueError, match=r"method.class_chunk=2 would change the batch statistics"):
         list(class_chunks(5, 2, coupled))
-    assert len(list(class_chunks(5, 2, coupled.eval()))) == 3  # frozen statistics couple nothing
+    assert len(list(class_chunks(5, 2, coupled.eval()))) == 3  # in eval mode samples are independent
 
 
 @pytest.mark.parametrize("size", [0, -1])
-def test_a_chunk_holds_a_class(size):
-    with pytest.raises(ValueError, match=f"method.class_chunk={size}"):
+def test_chunk_size_must_be_positive(size):
+    with pytest.raises(ValueError, match=f"method.class_chunk must be an integer >= 1 or null, got {size}"):
         list(class_chunks(5, size, net("none")))
 
 
-def test_without_norm():
+def test_check_norm():
     has = Architecture(ConvNet, {**KNOBS, "norm": "none"}, (3, 8, 8), 5, "convnet")
     lacks = Architecture(MLP, {"width": 4, "depth": 1}, (3, 8, 8), 5, "mlp")
     assert check_norm(None, has) is check_norm(None, lacks) is check_norm("batchnorm", has) is None
-    assert "MLP has not" in check_norm("batchnorm", lacks)
+    assert "which MLP does not have" in check_norm("batchnorm", lacks)
 
 
-def test_real_batches_are_of_their_class_without_replacement_and_fresh():
+def test_real_batches_are_drawn_per_class_without_replacement():
     real, ctx = coded(), context()
     first = real_batch(real, 5, ctx, 0)
     assert first.shape == (3, 5, 1, 4, 4)
@@ -124,7 +124,7 @@ def test_real_batches_are_of_their_class_without_replacement_and_fresh():
         assert not torch.equal(first, other)
 
 
-def test_a_small_class_cuts_the_batch_and_the_record_says_so():
+def test_a_small_class_limits_the_batch_with_a_note():
     real, ctx = coded(), context()
     assert real_batch(real, 8, ctx, 0).shape[1] == 5
     assert real_batch(real, 8, ctx, 1).shape[1] == 5

@@ -12,7 +12,7 @@ from dd_bench.runtime.seeding import seed_for
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
-from dd_bench.training.scoring import accuracy, right_by_class
+from dd_bench.training.scoring import accuracy, correct_by_class
 
 from .conftest import scores_by_network
 
@@ -85,9 +85,9 @@ def test_each_step_uses_the_classes_seen_so_far(blobs, syn, make_ctx, monkeypatc
     assert values["accuracy"] == values["step 3"]
 
 
-def test_right_by_class_sums_to_accuracy(blobs, convnet, runtime):
+def test_correct_by_class_sums_to_accuracy(blobs, convnet, runtime):
     net = convnet(blobs).fresh(0, runtime.device)
-    right, seen = right_by_class(net, blobs.test.batches(7), 3, runtime)
+    right, seen = correct_by_class(net, blobs.test.batches(7), 3, runtime)
     assert seen.tolist() == blobs.test.counts.tolist()
     assert int(right.sum()) / len(blobs.test) == accuracy(net, blobs.test.batches(7), runtime)
 

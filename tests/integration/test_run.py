@@ -208,10 +208,10 @@ class TestErrors:
             (["method.augment=blur"], ["unknown augmentation 'blur'"]),
             (["model.width=wide"], [r"model\.width='wide': .*valid integer"]),
             (["model.norm=nonorm"], ["nonorm", "instancenorm"]),
-            (["model=lenet"], ["LeNet shrinks 8x8 images to nothing. Take model=convnet"]),
+            (["model=lenet"], ["LeNet reduces 8x8 images to an empty map. Use model=convnet"]),
             (
                 ["method=datadam_released", "model=mlp"],
-                ["method.norm=batchnorm needs", "MLP", "method.norm=null"],
+                ["method.norm=batchnorm requires model.norm", "MLP", "method.norm=null"],
             ),
             (
                 ["method=datadam", "method.norm=null", "model=mlp"],
@@ -219,13 +219,16 @@ class TestErrors:
             ),
             (["method.norm=batchnorm", "method.class_chunk=2"], ["class_chunk=2", "BatchNorm"]),
             (["method.lr_img=abc"], [r"method\.lr_img='abc': .*valid number"]),
-            (["method.batch_real=0"], ["batch_real=0: wanted at least one"]),
+            (["method.batch_real=0"], ["method.batch_real must be >= 1, got 0"]),
             (["evaluator.num_networks=0"], [r"evaluator\.num_networks must be >= 1, got 0"]),
             (["evaluator.num_networks=few"], [r"evaluator\.num_networks='few': .*valid integer"]),
             (["protocol.recipe.lr=0"], [r"protocol\.recipe\.lr=0: Input should be greater than 0"]),
             (["protocol.recipe.optimizer=lion"], [r"optimizer='lion': .*'sgd', 'adam' or 'adamw'"]),
             (["protocol.selection=best_on_val", "protocol.eval_every=1"], ["dataset.val_fraction=0.1"]),
-            (["protocol=ddranking-compat", "protocol.recipe.epochs=3"], ["eval_from=242 with epochs=3"]),
+            (
+                ["protocol=ddranking-compat", "protocol.recipe.epochs=3"],
+                ["eval_from must be <= epochs=3, got 242"],
+            ),
             (["runtime.device=gpu"], ["runtime.device must be auto, cpu, cuda, cuda:1, ..., got 'gpu'"]),
             (
                 ["runtime.threads=0"],
@@ -380,7 +383,7 @@ class TestEvaluateErrors:
 
     def test_unsupported_network(self, evaluate, dd_bench, folder):
         done = dd_bench("evaluate", f"set={folder}", "model=lenet", "runtime=plain")
-        self.check_error(done, "LeNet shrinks 8x8 images to nothing")
+        self.check_error(done, "LeNet reduces 8x8 images to an empty map")
 
     def test_changed_set(self, evaluate, folder):
         (folder / "README.md").write_text("better")

@@ -190,9 +190,9 @@ def test_wrong_modality_names_the_right_method(
     make_method, train_blobs, motifs, gin, make_architecture, name
 ):
     graphs = make_method(name).check_dataset(motifs, 2, gin(motifs))
-    assert graphs.endswith(f"holds graphs. Use method={name}_graphs")
+    assert graphs.endswith(f"contains graphs. Use method={name}_graphs")
     images = make_method(f"{name}_graphs").check_dataset(train_blobs, 2, make_architecture())
-    assert images.endswith(f"holds images. Use method={name}")
+    assert images.endswith(f"contains images. Use method={name}")
     assert make_method(f"{name}_graphs").check_dataset(motifs, 2, gin(motifs)) is None
 
 

@@ -323,7 +323,7 @@ def test_batchnorm_is_frozen_before_every_update(monkeypatch, make_method, make_
 def test_networks_without_norm(make_method, make_architecture, train_blobs):
     mlp = make_architecture(MLP, width=8, depth=1)
     assert make_method("dc").check_dataset(train_blobs, 1, mlp) is None
-    assert "method.norm=batchnorm needs" in make_method("dc", norm="batchnorm").check_dataset(
+    assert "method.norm=batchnorm requires model.norm" in make_method("dc", norm="batchnorm").check_dataset(
         train_blobs, 1, mlp
     )
     reason = make_method("dsa", norm="batchnorm").check_dataset(train_blobs, 1, mlp)

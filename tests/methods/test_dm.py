@@ -139,9 +139,9 @@ def test_distillation_decreases_the_distance_of_means(make_method, make_ctx, mak
 def test_check_dataset(make_method, make_architecture, train_blobs):
     mlp = make_architecture(MLP, width=8, depth=1)
     assert make_method("dm").check_dataset(train_blobs, 2, mlp) is None
-    assert "MLP has not. Use method.norm=null" in make_method("dm", norm="batchnorm").check_dataset(
-        train_blobs, 2, mlp
-    )
+    assert "which MLP does not have. Use method.norm=null" in make_method(
+        "dm", norm="batchnorm"
+    ).check_dataset(train_blobs, 2, mlp)
     reason = make_method("dm").check_dataset(train_blobs, 18, make_architecture())
     assert reason == (
         "ipc=18 exceeds class 'b' of blobs (17 images), and init=real samples without replacement. "

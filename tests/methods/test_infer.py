@@ -43,7 +43,9 @@ def test_set_of_two_teachers(make_method, make_ctx, train_blobs, make_teacher):
     assert isinstance(syn, CompensatedSet)
     assert syn.images.shape == (6, 1, 8, 8) and syn.compensators.shape == (2, 2, 1, 8, 8)
     syn.check_ipc(4)
-    with pytest.raises(ValueError, match=r"ipc=3 of 3 classes is 9 images; 2 natural sets .* are 10"):
+    with pytest.raises(
+        ValueError, match=r"ipc=3 and 3 classes allow 9 images, but 2 natural sets .* store 10"
+    ):
         syn.check_ipc(3)
     images, labels = syn.materialise(CPU)
     assert len(images) == 3 * 6 and torch.bincount(labels).tolist() == [6, 6, 6]
@@ -103,7 +105,7 @@ def test_too_small_budget(make_method, train_blobs, make_teacher):
 def test_too_few_images_for_natural_sets(make_method, make_blobs, make_teacher, make_architecture):
     """With ipc=4, 3 classes and two teachers, each class must have two images."""
     method = make_method("infer")
-    for counts, expected in (((5, 2, 5), None), ((5, 1, 5), "(2 real images a class) exceeds class")):
+    for counts, expected in (((5, 2, 5), None), ((5, 1, 5), "(2 real images per class) exceeds class")):
         real = make_blobs(counts=counts).train_only()
         assert method.check_dataset(real, 4, make_architecture()) is None
         reason = method.check_teachers(real, 4, two_teachers(make_teacher))

@@ -1,4 +1,4 @@
-"""MLP, LeNet, AlexNet, VGG11 and ResNet18: the reference's numbers at 28 and 32 pixels, and other sizes."""
+"""MLP, LeNet, AlexNet, VGG11 and ResNet18: parameter counts and map sizes of the reference, and other image sizes."""
 
 import pytest
 import torch
@@ -38,7 +38,7 @@ def resnet_ap(shape, norm="instancenorm"):
 
 
 def outputs(make, shape):
-    """Map shapes and the embedding's size, computed without numbers."""
+    """Return the channels and heights of the maps and the size of the embedding, computed on the meta device."""
     with torch.device("meta"):
         maps, embedding = make(shape).activations(torch.empty(2, *shape))
     return [(m.shape[1], m.shape[2]) for m in maps], embedding.shape[1]
@@ -70,7 +70,7 @@ def alexnet_parameters(channels):
         (resnet_ap, GREY, 11_173_962 - 2 * 9 * 64 + 8 * 5120),
     ],
 )
-def test_has_the_references_number_of_parameters(make, shape, expected):
+def test_number_of_parameters_is_that_of_the_reference(make, shape, expected):
     with torch.device("meta"):
         assert num_parameters(make(shape)) == expected
 
@@ -103,7 +103,7 @@ def test_larger_images_change_only_the_classifier(make, shape):
 
 @pytest.mark.parametrize("norm", ["none", "batchnorm", "layernorm", "instancenorm", "groupnorm"])
 @pytest.mark.parametrize("make", [alexnet, vgg, resnet, resnet_ap])
-def test_every_norm_fits(make, norm):
+def test_every_norm_is_supported(make, norm):
     with torch.device("meta"):
         net = make(GREY, norm=norm)
         assert net(torch.empty(2, *GREY)).shape == (2, 10)
@@ -113,34 +113,38 @@ def test_every_norm_fits(make, norm):
 @pytest.mark.parametrize(
     ("make", "shape", "message"),
     [
-        (lenet, (1, 8, 8), "LeNet shrinks 8x8 images to nothing. Take model=convnet"),
-        (alexnet, (3, 7, 7), "AlexNet shrinks 7x7 images to nothing"),
-        (vgg, (3, 28, 28), "VGG11 shrinks 28x28 images to one value a channel, .* Take model=convnet"),
-        (lambda shape: vgg(shape, "batchnorm"), (3, 28, 28), "VGG11 shrinks 28x28 images to nothing"),
+        (lenet, (1, 8, 8), "LeNet reduces 8x8 images to an empty map. Use model=convnet"),
+        (alexnet, (3, 7, 7), "AlexNet reduces 7x7 images to an empty map"),
+        (vgg, (3, 28, 28), "VGG11 reduces 28x28 images to one value per channel, .* Use model=convnet"),
+        (lambda shape: vgg(shape, "batchnorm"), (3, 28, 28), "VGG11 reduces 28x28 images to an empty map"),
         (
             resnet,
             (1, 8, 8),
-            "one value a channel, of which instancenorm leaves nothing. Take model=resnet18_bn",
+            "one value per channel, which instancenorm makes constant. Use model=resnet18_bn",
         ),
-        (resnet_ap, (1, 8, 8), "instancenorm leaves nothing"),
-        (lambda shape: resnet_ap(shape, "batchnorm"), (1, 7, 7), "ResNet18 shrinks 7x7 images to nothing"),
-        (lambda shape: MLP(shape, 10, width=8, depth=0), GREY, "at least one hidden layer"),
+        (resnet_ap, (1, 8, 8), "instancenorm makes constant"),
+        (
+            lambda shape: resnet_ap(shape, "batchnorm"),
+            (1, 7, 7),
+            "ResNet18 reduces 7x7 images to an empty map",
+        ),
+        (lambda shape: MLP(shape, 10, width=8, depth=0), GREY, "model.depth must be >= 1, got 0"),
         (lambda shape: ResNet18(shape, 10, norm="none", downsample="max"), GREY, "stride, avgpool"),
     ],
 )
-def test_refusals_say_what_to_write(make, shape, message):
+def test_invalid_arguments(make, shape, message):
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         make(shape)
 
 
 @pytest.mark.parametrize("make", [lenet, alexnet])
-def test_digits_size_is_taken_or_refused_and_nothing_between(make):
+def test_small_images_either_work_or_raise_value_error(make):
     for side in range(1, 20):
         with torch.device("meta"):
             try:
                 net = make((1, side, side))
             except ValueError as error:
-                assert "Take model=convnet" in str(error)
+                assert "Use model=convnet" in str(error)
                 continue
             assert net(torch.empty(1, 1, side, side)).shape == (1, 10)
 
@@ -148,7 +152,7 @@ def test_digits_size_is_taken_or_refused_and_nothing_between(make):
 def test_a_resnet_block_adds_its_input():
     net = resnet((1, 9, 9))
     block = net.blocks[1]
-    torch.nn.init.zeros_(block.norm2.weight)  # the branch gives zero
+    torch.nn.init.zeros_(block.norm2.weight)  # the branch outputs zero
     x = torch.rand(2, 64, 9, 9)
     torch.testing.assert_close(block(x), x)
 

@@ -27,14 +27,14 @@ def make(shape=(3, 32, 32), num_classes=10, seed=0, **knobs):
         ((3, 128, 128), 10, 615_690),
     ],
 )
-def test_has_the_papers_number_of_parameters(shape, num_classes, expected):
+def test_number_of_parameters_is_that_of_the_papers(shape, num_classes, expected):
     assert num_parameters(make(shape, num_classes)) == expected
 
 
 @pytest.mark.parametrize(
     ("side", "depth"), [(8, 3), (28, 3), (32, 3), (33, 4), (64, 4), (65, 5), (128, 5), (129, 6), (256, 6)]
 )
-def test_the_default_depth_goes_by_the_smaller_side(side, depth):
+def test_default_depth_depends_on_the_smaller_side(side, depth):
     assert default_depth((3, side, 2 * side)) == depth
     assert len(make((3, side, 2 * side), width=4).blocks) == depth
 
@@ -49,14 +49,14 @@ def test_maps_are_taken_before_pooling_and_the_embedding_after():
     torch.testing.assert_close(net.classifier(net.embed(x)), net(x))
 
 
-def test_digits_go_through_three_blocks():
+def test_8x8_images_pass_three_blocks():
     maps, embedding = make((1, 8, 8), width=8).activations(torch.randn(2, 1, 8, 8))
     assert [m.shape[-1] for m in maps] == [12, 6, 3]
     assert embedding.shape == (2, 8)
 
 
 @pytest.mark.parametrize("widths", [[32], pytest.param([64, 128, 256], marks=pytest.mark.slow)], ids=str)
-def test_every_network_of_the_720_is_built_and_runs(widths):
+def test_all_720_networks_of_the_architecture_search_run(widths):
     depths, activations, poolings = [1, 2, 3, 4], ["sigmoid", "relu", "leakyrelu"], ["none", "max", "avg"]
     choices = list(itertools.product(widths, depths, NORMS, activations, poolings))
     assert len(choices) == 180 * len(widths)
@@ -100,7 +100,7 @@ def test_vmap_over_networks_equals_a_loop(norm, pooling):
             torch.testing.assert_close(mapped[name][i], value, atol=1e-5, rtol=1e-4)
 
 
-def test_instancenorm_takes_shift_and_scale_out_of_each_map():
+def test_instancenorm_is_invariant_to_shift_and_scale_of_a_map():
     norm = make().blocks[0][1]
     x = torch.randn(2, 128, 5, 5)
     y = norm(3 * x + 7)
@@ -115,22 +115,22 @@ def test_leakyrelu_has_slope_one_hundredth():
 @pytest.mark.parametrize(
     ("knobs", "message"),
     [
-        ({"norm": "batch"}, "model.norm=batch is unknown. Take one of: none, batchnorm"),
-        ({"activation": "gelu"}, "model.activation=gelu"),
-        ({"pooling": "sum"}, "model.pooling=sum"),
-        ({"depth": 0}, "at least one block"),
+        ({"norm": "batch"}, "model.norm must be one of none, batchnorm, .*, got batch"),
+        ({"activation": "gelu"}, "model.activation must be one of .*, got gelu"),
+        ({"pooling": "sum"}, "model.pooling must be one of .*, got sum"),
+        ({"depth": 0}, "model.depth must be >= 1, got 0"),
         (
             {"depth": 4, "shape": (3, 8, 8), "norm": "none"},
-            "shrinks 8x8 images to nothing. Take model.depth=3",
+            "reduces 8x8 images to an empty map. Use model.depth=3",
         ),
         (
             {"depth": 4, "shape": (3, 8, 8)},
-            "shrinks 8x8 images to one value a channel, .* Take model.depth=3",
+            "reduces 8x8 images to one value per channel, .* Use model.depth=3",
         ),
-        ({"width": 6, "norm": "groupnorm"}, "makes 4 groups, got 6 channels"),
-        ({"shape": (3, 1, 1), "pooling": "none"}, "instancenorm leaves nothing. Take model=mlp"),
+        ({"width": 6, "norm": "groupnorm"}, "requires a multiple of 4 channels, got 6"),
+        ({"shape": (3, 1, 1), "pooling": "none"}, "instancenorm makes constant. Use model=mlp"),
     ],
 )
-def test_refusals_say_what_to_write(knobs, message):
+def test_invalid_arguments(knobs, message):
     with pytest.raises(ValueError, match=message):
         make(**knobs)

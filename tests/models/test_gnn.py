@@ -1,4 +1,4 @@
-"""Networks of graphs: each YAML's contract, batches that do not mix, float labels, and what does not fit."""
+"""Networks on graphs: contract of each YAML file, independence within a batch, float labels, invalid arguments."""
 
 import inspect
 from importlib.resources import files
@@ -22,12 +22,12 @@ CPU = torch.device("cpu")
 each_model = pytest.mark.parametrize("name", list(FILES))
 
 
-def test_the_catalogue_is_there():
+def test_all_networks_are_found():
     assert set(FILES) >= {"gcn", "gat", "gin", "sage"}
 
 
 @each_model
-def test_the_file_says_what_it_is_and_gives_every_knob(name):
+def test_yaml_has_a_comment_and_every_hyperparameter(name):
     config = shipped_yaml("model", name)
     assert FILES[name].read_text().startswith("# ")
     cls = get_class(config["_target_"])
@@ -40,7 +40,7 @@ def test_the_file_says_what_it_is_and_gives_every_knob(name):
 @each_model
 @pytest.mark.parametrize("readout", ["sum", "mean"])
 @pytest.mark.parametrize("jk", ["last", "sum"])
-def test_a_graph_is_answered_alike_alone_and_in_a_batch(make_gnn, motifs, name, readout, jk):
+def test_output_for_a_graph_does_not_depend_on_its_batch(make_gnn, motifs, name, readout, jk):
     net = make_gnn(name, motifs.shape, readout=readout, jk=jk).double().eval()
     graphs = motifs.train.inputs(torch.tensor([3, 0, 7]))
     together = net(graphs)
@@ -61,7 +61,7 @@ def test_every_parameter_gets_a_gradient(make_gnn, motifs, name, norm):
 
 
 @each_model
-def test_a_label_is_a_weight_of_one(make_gnn, motifs, name):
+def test_a_label_equals_a_one_hot_weight(make_gnn, motifs, name):
     net = make_gnn(name, motifs.shape).double().eval()
     g = motifs.train.inputs(torch.arange(4))
     hot = torch.nn.functional.one_hot(g.nodes[:, 0], motifs.shape.nodes[0])
@@ -71,7 +71,7 @@ def test_a_label_is_a_weight_of_one(make_gnn, motifs, name):
 
 
 @each_model
-def test_roots_alone_are_read_out(make_gnn, motifs, name):
+def test_only_roots_are_read_out(make_gnn, motifs, name):
     net = make_gnn(name, motifs.shape, layers=1).double().eval()
     g = motifs.train.inputs(torch.arange(2))
     every = torch.ones(len(g.nodes), dtype=torch.bool)
@@ -80,12 +80,12 @@ def test_roots_alone_are_read_out(make_gnn, motifs, name):
     assert not torch.allclose(net(Graphs(g.nodes, g.edges, g.edge_labels, g.ptr, first)), net(g))
 
 
-def test_edge_labels_reach_gin_alone(make_gnn):
+def test_only_gin_uses_edge_labels(make_gnn):
     shape = GraphShape((2,), (3,))
     edges = torch.tensor([[0, 1], [1, 0]])
     graphs = [
-        Graphs(torch.tensor([[0], [1]]), edges, torch.full((2, 1), mark), torch.tensor([0, 2]))
-        for mark in (0, 2)
+        Graphs(torch.tensor([[0], [1]]), edges, torch.full((2, 1), label), torch.tensor([0, 2]))
+        for label in (0, 2)
     ]
     for name in FILES:
         net = make_gnn(name, shape).eval()
@@ -94,26 +94,26 @@ def test_edge_labels_reach_gin_alone(make_gnn):
 
 
 @each_model
-def test_images_are_refused(name):
-    made = instantiate(shipped_yaml("model", name))
-    reason = Architecture(made.func, dict(made.keywords), (1, 28, 28), 10, name).check_shape()
-    assert reason.endswith("takes graphs, the dataset holds images. Use model=convnet")
+def test_images_are_not_accepted(name):
+    factory = instantiate(shipped_yaml("model", name))
+    reason = Architecture(factory.func, dict(factory.keywords), (1, 28, 28), 10, name).check_shape()
+    assert reason.endswith("requires graphs, but the dataset contains images. Use model=convnet")
 
 
-def test_graphs_are_refused_by_a_network_of_images(convnet, blobs, motifs):
+def test_networks_on_images_do_not_accept_graphs(convnet, blobs, motifs):
     other = convnet(blobs)
     reason = Architecture(other.make, other.knobs, motifs.shape, 2, "convnet").check_shape()
-    assert reason == "ConvNet takes images, the dataset holds graphs. Use model=gin"
+    assert reason == "ConvNet requires images, but the dataset contains graphs. Use model=gin"
 
 
 @pytest.mark.parametrize(
-    ("knobs", "told"),
+    ("knobs", "message"),
     [
-        ({"layers": 0}, "layers=0"),
-        ({"dropout": 1.0}, "dropout=1.0"),
-        ({"norm": "instance"}, "model.norm='instance'"),
+        ({"layers": 0}, "got 0, "),
+        ({"dropout": 1.0}, "and 1.0"),
+        ({"norm": "instance"}, "model.norm must be one of none, batch, layer, got 'instance'"),
     ],
 )
-def test_a_knob_out_of_range_is_named(make_gnn, motifs, knobs, told):
-    with pytest.raises(ValueError, match=told):
+def test_invalid_arguments(make_gnn, motifs, knobs, message):
+    with pytest.raises(ValueError, match=message):
         make_gnn("gin", motifs.shape, **knobs)

@@ -21,7 +21,7 @@ def make(name, shape=(3, 32, 32), drop_rate=0.0, **options):
         ("swin_tiny_patch4_window7_224", (3, 64, 64), {"depths": (1, 1, 1, 1)}, [(768, 2, 2)]),
     ],
 )
-def test_equals_timms_own_network(name, shape, options, maps):
+def test_equals_the_timm_model(name, shape, options, maps):
     with seeded("cpu", 0):
         net = make(name, shape, **options).eval()
     size = {"img_size": shape[1:]} if name.startswith(("vit", "swin")) else {}
@@ -37,13 +37,13 @@ def test_equals_timms_own_network(name, shape, options, maps):
     assert batch_coupled(net) == name.startswith(("resnet", "mobilenet"))
 
 
-def test_is_built_in_train_mode_and_the_probe_leaves_the_statistics():
+def test_is_built_in_train_mode_with_initial_running_statistics():
     net = make("resnet10t")
     assert net.training
     assert all(m.num_batches_tracked == 0 for m in net.modules() if isinstance(m, torch.nn.BatchNorm2d))
 
 
-def test_an_unknown_name_is_answered_with_the_nearest():
+def test_unknown_name_suggests_similar_names():
     with pytest.raises(ValueError, match=r"timm has no model 'resnet_18'.*resnet18"):
         make("resnet_18")
 
@@ -51,11 +51,11 @@ def test_an_unknown_name_is_answered_with_the_nearest():
 @pytest.mark.parametrize(
     ("name", "shape", "message"),
     [
-        ("vit_tiny_patch16_224", (1, 28, 28), "patches of 16x16 .* do not tile 28x28 images"),
-        ("inception_v3", (3, 32, 32), "cannot take 32x32 images"),
-        ("deit_tiny_distilled_patch16_224", (3, 32, 32), "ends in a tuple, not in one linear layer"),
+        ("vit_tiny_patch16_224", (1, 28, 28), "the patch size 16x16 .* does not divide 28x28 images"),
+        ("inception_v3", (3, 32, 32), "does not accept 32x32 images"),
+        ("deit_tiny_distilled_patch16_224", (3, 32, 32), "must end in one linear layer, got a tuple"),
     ],
 )
-def test_refusals_say_why(name, shape, message):
+def test_invalid_arguments(name, shape, message):
     with pytest.raises(ValueError, match=message), seeded("cpu", 0):
         make(name, shape)

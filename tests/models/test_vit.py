@@ -16,7 +16,7 @@ PAPER = {
 SMALL = {**PAPER, "dim": 16, "depth": 2, "heads": 4, "mlp_dim": 8}
 
 
-def test_has_the_papers_layers():
+def test_number_of_parameters_is_that_of_the_paper():
     with torch.device("meta"):
         net = ViT((3, 32, 32), 10, **PAPER)
     block = 512 * 3 * 512 + 512 * 513 + 2 * 512 * 513 + 2 * 2 * 512
@@ -34,7 +34,7 @@ def test_the_embedding_is_the_class_token(shape):
     torch.testing.assert_close(net.classifier(net.embed(x)), net(x))
 
 
-def test_attention_is_pytorchs():
+def test_attention_equals_multihead_attention():
     block = EncoderBlock(dim=16, heads=4, mlp_dim=8, dropout=0.0)
     theirs = torch.nn.MultiheadAttention(16, 4, bias=True, batch_first=True)
     theirs.in_proj_weight.data = block.qkv.weight.data
@@ -52,8 +52,8 @@ def test_the_order_of_patches_matters():
     torch.testing.assert_close(net(x), net(x.roll(4, dims=-1)))
 
 
-def test_refusals_say_what_to_write():
-    with pytest.raises(ValueError, match=r"patches of 4x4, which do not tile 30x28. Take a model.patch"):
+def test_invalid_arguments():
+    with pytest.raises(ValueError, match=r"model.patch must divide the image size 30x28, got 4"):
         ViT((1, 30, 28), 10, **SMALL)
-    with pytest.raises(ValueError, match=r"model.heads=3 does not divide model.dim=16"):
+    with pytest.raises(ValueError, match=r"model.heads must divide model.dim=16, got 3"):
         ViT((1, 28, 28), 10, **{**SMALL, "heads": 3})

@@ -1,4 +1,4 @@
-"""The artifact: what is saved comes back, and what was changed, cut or made up is refused with its name."""
+"""Saving and loading of synthetic sets, and errors for modified, truncated and forged files."""
 
 import dataclasses
 import hashlib
@@ -82,8 +82,8 @@ def test_round_trip(tmp_path, request, which, space, factor, mode):
         assert picture.format == "PNG" and picture.mode == "RGB"
 
 
-def test_zca_travels(tmp_path, white):
-    """A set in whitened space is scored and shown by the matrices that it brings along."""
+def test_zca_is_stored_with_the_set(tmp_path, white):
+    """A loaded set in whitened space uses the stored ZCA matrices."""
     folder = put(
         ImageSet.of(white, images_of(white, "input", 3), torch.arange(3), "input"), tmp_path / "set", white
     )
@@ -104,7 +104,7 @@ def compensated(real, sets=2, teachers=3):
 class TestCompensated:
     @pytest.mark.parametrize("which", ["blobs", "blobs3"])
     def test_round_trip(self, tmp_path, request, which):
-        """What is rebuilt at load is what was there: natural images, and each with its compensators, clamped."""
+        """A loaded set gives the same inputs: natural images, then compensated images, clamped."""
         real = request.getfixturevalue(which)
         syn = compensated(real)
         back, card = storage.load(put(syn, tmp_path / "set", real, ipc=4))
@@ -123,7 +123,7 @@ class TestCompensated:
         assert (tmp_path / "set" / "preview.png").stat().st_size > 100
 
     @pytest.mark.parametrize(
-        ("change", "told"),
+        ("change", "message"),
         [
             ({"compensators": torch.zeros(2, 3, 1, 8, 8)}, "compensators must be float16"),
             ({"compensators": torch.zeros(2, 3, 1, 4, 4).half()}, r"\(c, h, w\) = \(1, 8, 8\)"),
@@ -137,19 +137,19 @@ class TestCompensated:
             ({"source": (1, 2)}, "6 natural images need as many sources, got 2"),
         ],
     )
-    def test_what_does_not_fit_together_is_refused(self, blobs, change, told):
-        with pytest.raises(ValueError, match=told):
+    def test_invalid_arguments(self, blobs, change, message):
+        with pytest.raises(ValueError, match=message):
             dataclasses.replace(compensated(blobs), **change)
 
-    def test_another_budget_is_refused(self, tmp_path, blobs):
+    def test_more_images_than_ipc(self, tmp_path, blobs):
         with pytest.raises(ValueError, match="ipc=3 and 3 classes allow 9 images, but 2 natural sets"):
             storage.load(put(compensated(blobs), tmp_path / "set", blobs, ipc=3))
 
 
 @pytest.mark.parametrize("which", ["blobs", "blobs3", "white"])
 @pytest.mark.parametrize("kind", ["pixel", "factor", "canvas", "input", "soft", "compensated"])
-def test_inputs_made_when_asked_for_are_those_laid_out(request, monkeypatch, which, kind):
-    """A set that no device holds at once is made batch by batch, from what is stored."""
+def test_lazy_inputs_equal_materialised_inputs(request, monkeypatch, which, kind):
+    """Sets that do not fit into device memory are decoded batch by batch."""
     real = request.getfixturevalue(which)
     syn = {
         "pixel": lambda: ImageSet.coreset(real, torch.tensor([5, 0, 1])),
@@ -164,13 +164,13 @@ def test_inputs_made_when_asked_for_are_those_laid_out(request, monkeypatch, whi
     monkeypatch.setattr("dd_bench.synthetic.base.MATERIALISE_LIMIT", size)
     assert isinstance(syn.network_inputs(CPU)[0], torch.Tensor)
     monkeypatch.setattr("dd_bench.synthetic.base.MATERIALISE_LIMIT", size - 1)
-    made, told = syn.network_inputs(CPU)
-    assert isinstance(made, LazyInputs) and len(made) == len(inputs) and torch.equal(told, labels)
+    lazy, lazy_labels = syn.network_inputs(CPU)
+    assert isinstance(lazy, LazyInputs) and len(lazy) == len(inputs) and torch.equal(lazy_labels, labels)
     index = torch.randperm(len(inputs), generator=torch.Generator().manual_seed(0))[: len(inputs) // 2 + 1]
-    torch.testing.assert_close(made[index], inputs[index], rtol=0, atol=1e-5 if which == "white" else 0)
+    torch.testing.assert_close(lazy[index], inputs[index], rtol=0, atol=1e-5 if which == "white" else 0)
 
 
-def test_a_coreset_keeps_pixels_and_indices(tmp_path, blobs):
+def test_coreset_stores_pixels_and_indices(tmp_path, blobs):
     syn = ImageSet.coreset(blobs, torch.tensor([5, 0, 1]))
     back, _ = storage.load(put(syn, tmp_path / "set", blobs))
     assert back.source == (5, 0, 1) and back.images.dtype == torch.uint8
@@ -178,7 +178,7 @@ def test_a_coreset_keeps_pixels_and_indices(tmp_path, blobs):
 
 
 @pytest.mark.parametrize("mode", ["hard", "soft"])
-def test_a_set_that_claims_another_ipc_is_refused(tmp_path, blobs, mode):
+def test_wrong_ipc(tmp_path, blobs, mode):
     syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), labels_of(blobs, mode, 6), "unit")
     with pytest.raises(ValueError, match=r"ipc=7.*(has 2|stores 6)"):
         storage.load(put(syn, tmp_path / "set", blobs, ipc=7))
@@ -191,7 +191,7 @@ def test_the_whole_training_set_has_no_ipc(tmp_path, blobs):
 
 
 def test_stored_bytes(real_set, white):
-    """At the stored dtype, all of it: by hand."""
+    """Compare with sizes computed by hand for the stored dtypes."""
     real = real_set()
 
     def size(images, labels):
@@ -218,7 +218,7 @@ def test_one_seed_gives_the_same_bytes(tmp_path, blobs):
     assert storage.digest(first) == storage.digest(second)
 
 
-def test_an_existing_folder_is_left(tmp_path, blobs):
+def test_existing_folder_is_not_replaced(tmp_path, blobs):
     syn = ImageSet.coreset(blobs, torch.arange(3))
     put(syn, tmp_path / "set", blobs)
     before = storage.digest(tmp_path / "set")
@@ -228,7 +228,7 @@ def test_an_existing_folder_is_left(tmp_path, blobs):
 
 
 def on_canvas(real, space, mode="hard", n=None, side=2, **more):
-    """A set whose stored images are canvases of side x side training images."""
+    """Return a set whose stored images are canvases of side x side training images."""
     n = n or 2 * real.num_classes
     c, h, w = real.shape
     draw = torch.Generator().manual_seed(2)
@@ -238,7 +238,7 @@ def on_canvas(real, space, mode="hard", n=None, side=2, **more):
 
 
 class TestLearnedRate:
-    """The step size that was distilled along with the images."""
+    """The learning rate that was distilled with the images."""
 
     @pytest.mark.parametrize("lr", [0.01, 1e-6, 0.1 + 0.2, float(torch.tensor(0.0123)), 3e38, 5e-324])
     def test_round_trip(self, tmp_path, blobs, lr):
@@ -250,11 +250,11 @@ class TestLearnedRate:
     @pytest.mark.parametrize(
         "lr", [0.0, -0.01, torch.nan, torch.inf, 1, 0, True, "0.1", torch.tensor(0.1)], ids=repr
     )
-    def test_what_is_none(self, blobs, lr):
+    def test_invalid_values(self, blobs, lr):
         with pytest.raises(ValueError, match=r"lr must be a positive finite float, got "):
             ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit", lr=lr)
 
-    def test_none_was_learned(self, tmp_path, blobs):
+    def test_default_is_none(self, tmp_path, blobs):
         for syn in (
             ImageSet.coreset(blobs, torch.arange(3)),
             ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit"),
@@ -270,7 +270,7 @@ class TestLearnedRate:
 
 
 class TestCanvas:
-    """Each stored image is canvas^2 training images side by side."""
+    """Each stored image is a grid of canvas^2 training images."""
 
     @pytest.mark.parametrize("mode", ["hard", "soft"])
     @pytest.mark.parametrize("side", [2, 3])
@@ -285,7 +285,7 @@ class TestCanvas:
         assert storage.check_dataset(card, blobs3) is None
         back.check_ipc(2)
         assert card.stored_bytes["images"] == 8 * 3 * 64 * side**2 * 4, (
-            "of what is stored, not of what is seen"
+            "bytes of the stored images, not of the training images"
         )
         for mine, theirs in zip(syn.materialise(CPU), back.materialise(CPU), strict=True):
             assert torch.equal(mine, theirs)
@@ -294,7 +294,7 @@ class TestCanvas:
 
     @pytest.mark.parametrize("mode", ["hard", "soft"])
     @pytest.mark.parametrize("space", ["unit", "input"])
-    def test_a_network_sees_the_tiles_with_the_label_of_each(self, blobs3, space, mode):
+    def test_training_inputs_are_the_tiles_with_their_labels(self, blobs3, space, mode):
         syn = on_canvas(blobs3, space, mode, side=3)
         inputs, labels = syn.materialise(CPU)
         assert inputs.shape == (8 * 9, 3, 8, 8) and len(labels) == 8 * 9
@@ -302,20 +302,20 @@ class TestCanvas:
             for i in range(3):
                 for j in range(3):
                     piece = syn.images[n : n + 1, :, 8 * i : 8 * i + 8, 8 * j : 8 * j + 8]
-                    wanted = piece if space == "input" else blobs3.preprocess(piece)
-                    assert torch.equal(inputs[9 * n + 3 * i + j], wanted[0])
+                    expected = piece if space == "input" else blobs3.preprocess(piece)
+                    assert torch.equal(inputs[9 * n + 3 * i + j], expected[0])
                     assert torch.equal(labels[9 * n + 3 * i + j], syn.labels[n])
 
     def test_under_zca_each_tile_is_whitened(self, white):
-        """A transform of 8x8 knows nothing of 16x16."""
+        """A transform fitted to 8x8 images is not applicable to 16x16 canvases."""
         syn = on_canvas(white, "unit", n=3)
         inputs, _ = syn.materialise(CPU)
         torch.testing.assert_close(inputs[1:2], white.preprocess(syn.images[:1, :, :8, 8:]))
 
-    def test_under_zca_it_can_be_looked_at(self, tmp_path, white):
+    def test_preview_under_zca(self, tmp_path, white):
         storage.load(put(on_canvas(white, "input", n=3), tmp_path / "set", white))
 
-    def test_its_readme_says_what_is_stored(self, tmp_path, blobs):
+    def test_readme_contains_the_stored_shape(self, tmp_path, blobs):
         folder = put(on_canvas(blobs, "unit"), tmp_path / "set", blobs)
         assert "[1, 16, 16]" in (folder / "README.md").read_text()
 
@@ -332,21 +332,21 @@ class TestCanvas:
             ("input", None, 1),
         ],
     )
-    def test_what_is_none(self, blobs, space, canvas, factor):
-        told = rf"got canvas={canvas!r} with factor={factor} in space '{space}'"
-        with pytest.raises(ValueError, match=told):
+    def test_invalid_values(self, blobs, space, canvas, factor):
+        message = rf"got canvas={canvas!r} with factor={factor} in space '{space}'"
+        with pytest.raises(ValueError, match=message):
             ImageSet.of(blobs, images_of(blobs, space, 3), torch.arange(3), space, factor, canvas=canvas)
 
     @pytest.mark.parametrize("shape", [(8, 9), (9, 8), (7, 7)])
-    def test_one_that_does_not_divide(self, blobs, shape):
+    def test_canvas_must_divide_the_image_size(self, blobs, shape):
         with pytest.raises(
             ValueError, match=rf"canvas=2 does not divide the image size \({shape[0]}, {shape[1]}\)"
         ):
             ImageSet.of(blobs, torch.zeros(3, 1, *shape), torch.arange(3), "unit", canvas=2)
 
 
-def test_a_set_without_rate_and_canvas_says_nothing_of_them(tmp_path, blobs):
-    """So its digest is that of the sets that were made before there were any."""
+def test_config_omits_lr_and_canvas_at_their_defaults(tmp_path, blobs):
+    """The digest is therefore that of sets created before these fields existed."""
     soft = labels_of(blobs, "soft", 6)
     syn = ImageSet.of(blobs, images_of(blobs, "unit", 6), soft, "unit", 2)
     plain = {"space": "unit", "factor": 2, "image_shape": [1, 8, 8], "source": None}
@@ -361,7 +361,7 @@ def test_a_set_without_rate_and_canvas_says_nothing_of_them(tmp_path, blobs):
     assert storage.digest(put(explicit, tmp_path / "b", blobs)) == storage.digest(tmp_path / "a")
 
 
-class TestDamage:
+class TestDamagedFiles:
     @pytest.fixture
     def folder(self, tmp_path, white):
         syn = ImageSet.of(white, images_of(white, "unit", 6), labels_of(white, "hard", 6), "unit")
@@ -374,7 +374,7 @@ class TestDamage:
 
     @pytest.mark.parametrize("name", HASHED)
     @pytest.mark.parametrize("where", [0, 0.5, -1])
-    def test_a_flipped_bit(self, folder, name, where):
+    def test_flipped_bit(self, folder, name, where):
         data = bytearray((folder / name).read_bytes())
         data[int(where * len(data)) if where > 0 else where] ^= 1
         (folder / name).write_bytes(data)
@@ -382,13 +382,13 @@ class TestDamage:
             storage.load(folder)
 
     @pytest.mark.parametrize("name", HASHED)
-    def test_a_cut_file(self, folder, name):
+    def test_truncated_file(self, folder, name):
         (folder / name).write_bytes((folder / name).read_bytes()[:-7])
         with pytest.raises(ValueError, match=f"{name} was modified or truncated"):
             storage.load(folder)
 
     @pytest.mark.parametrize("name", HASHED)
-    def test_a_missing_file(self, folder, name):
+    def test_missing_file(self, folder, name):
         (folder / name).unlink()
         with pytest.raises(ValueError, match=f"is incomplete: '{name}' is missing"):
             storage.load(folder)
@@ -401,19 +401,19 @@ class TestDamage:
             storage.load(folder / "nowhere")
 
     @pytest.mark.parametrize("text", ["", "{", "[]", "null", "5", '"card"', "\udcff", "{}"])
-    def test_a_card_that_is_none(self, folder, text):
+    def test_invalid_card(self, folder, text):
         (folder / "card.json").write_bytes(text.encode(errors="surrogateescape"))
         with pytest.raises(ValueError, match=r"card\.json"):
             storage.load(folder)
 
-    def test_a_cut_card(self, folder):
+    def test_truncated_card(self, folder):
         data = (folder / "card.json").read_bytes()
         for where in range(0, len(data) - 2, 23):
             (folder / "card.json").write_bytes(data[:where])
             with pytest.raises(ValueError, match=r"card\.json is not a valid card"):
                 storage.load(folder)
 
-    def test_provenance_is_not_hashed_and_may_say_anything(self, folder):
+    def test_provenance_is_not_hashed_and_may_be_invalid(self, folder):
         assert read_provenance(folder) == {}
         good = {"seconds": {"distill": 1.5}, "notes": ["x"]}
         (folder / "provenance.json").write_text(json.dumps(good))
@@ -425,8 +425,8 @@ class TestDamage:
         storage.load(folder)
 
 
-class TestAStranger:
-    """A folder whose hashes are right, as a liar would make it: contents are checked all the same."""
+class TestForgedSets:
+    """Sets with valid hashes but forged contents."""
 
     @pytest.fixture
     def folder(self, tmp_path, white):
@@ -447,25 +447,25 @@ class TestAStranger:
             data[key] = {**data[key], **value} if isinstance(value, dict) else value
         path.write_text(canonical(data))
 
-    def test_forge_alone_changes_nothing(self, folder):
+    def test_unchanged_set_is_loaded(self, folder):
         self.forge(folder)
         storage.load(folder)
 
-    def test_labels_of_a_type_that_nothing_compares(self, folder):
+    def test_labels_of_a_dtype_without_comparison(self, folder):
         labels = torch.zeros(6, 3).to(torch.float8_e4m3fn)
         self.forge(folder, tensors={"labels": labels})
         with pytest.raises(ValueError, match="is damaged"):
             storage.load(folder)
 
     @pytest.mark.parametrize("name", ["../other.txt", "/etc/hostname", "..", "", "a/b", "."])
-    def test_a_path_out_of_the_folder(self, folder, name):
+    def test_path_outside_the_folder(self, folder, name):
         (folder.parent / "other.txt").write_text("x")
         self.forge(folder, sha256={name: hashlib.sha256(b"x").hexdigest()})
         with pytest.raises(ValueError, match=r"names a file outside its folder|is missing"):
             storage.load(folder)
 
     @pytest.mark.parametrize(
-        ("tensors", "told"),
+        ("tensors", "message"),
         [
             (
                 {"images": torch.zeros(6, 1, 8, 8, dtype=torch.float64)},
@@ -501,12 +501,12 @@ class TestAStranger:
             ({"labels": torch.tensor([[1.5, -0.5, 0.0]] * 6)}, "must be a probability distribution"),
         ],
     )
-    def test_tensors(self, folder, tensors, told):
+    def test_tensors(self, folder, tensors, message):
         self.forge(folder, tensors)
-        with pytest.raises(ValueError, match=f"{folder} is damaged: .*{told}"):
+        with pytest.raises(ValueError, match=f"{folder} is damaged: .*{message}"):
             storage.load(folder)
 
-    def test_a_missing_tensor(self, folder):
+    def test_missing_tensor(self, folder):
         data = to_safetensors({"images": torch.zeros(6, 1, 8, 8)})
         (folder / "synthetic.safetensors").write_bytes(data)
         self.forge(folder, sha256={"synthetic.safetensors": hashlib.sha256(data).hexdigest()})
@@ -514,7 +514,7 @@ class TestAStranger:
             storage.load(folder)
 
     @pytest.mark.parametrize(
-        ("transform", "told"),
+        ("transform", "message"),
         [
             ({"transform": torch.zeros(64, 63)}, r"ZCA arrays must be finite float32 \(64, 64\)"),
             ({"transform": torch.full((64, 64), torch.nan)}, "ZCA arrays must be finite"),
@@ -529,13 +529,13 @@ class TestAStranger:
             ),
         ],
     )
-    def test_a_transform(self, folder, transform, told):
+    def test_transform(self, folder, transform, message):
         self.forge(folder, transform=transform)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             storage.load(folder)
 
     @pytest.mark.parametrize(
-        ("card", "told"),
+        ("card", "message"),
         [
             ({"set": {"space": "log"}}, "space must be one of pixel, unit, input, got 'log'"),
             ({"set": {"space": "pixel"}}, "space 'pixel' must be torch.uint8"),
@@ -568,20 +568,20 @@ class TestAStranger:
             ({"sha256": []}, "sha256"),
         ],
     )
-    def test_cards(self, folder, card, told):
+    def test_cards(self, folder, card, message):
         self.forge(folder, **card)
-        with pytest.raises(ValueError, match=told):
+        with pytest.raises(ValueError, match=message):
             storage.load(folder)
 
     @pytest.mark.parametrize("number", ["NaN", "Infinity", "-Infinity", "1e999", "1e-999"])
-    def test_a_rate_that_is_no_number(self, folder, number):
+    def test_lr_that_is_not_finite(self, folder, number):
         path = folder / "card.json"
         path.write_text(path.read_text().replace('"space": "unit"', f'"lr": {number}, "space": "unit"'))
         with pytest.raises(ValueError, match=r"lr must be a positive finite float, got "):
             storage.load(folder)
 
-    def test_a_canvas_that_does_not_divide(self, tmp_path, blobs):
-        """Though the card's shape is what is left when it is rounded down."""
+    def test_canvas_that_does_not_divide_the_image_size(self, tmp_path, blobs):
+        """It raises even if the shape in the card matches the size rounded down."""
         syn = ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit")
         folder = put(syn, tmp_path / "other", blobs)
         self.forge(folder, {"images": torch.zeros(3, 1, 17, 16)}, set={"canvas": 2})
@@ -589,14 +589,14 @@ class TestAStranger:
             storage.load(folder)
 
     @pytest.mark.parametrize("key", ["space", "factor", "image_shape", "source"])
-    def test_a_card_that_leaves_something_out(self, folder, key):
+    def test_card_with_a_missing_key(self, folder, key):
         data = json.loads((folder / "card.json").read_text())
         del data["set"][key]
         (folder / "card.json").write_text(canonical(data))
         with pytest.raises(ValueError, match=f"'{key}' is missing"):
             storage.load(folder)
 
-    def test_a_card_without_tensors(self, folder):
+    def test_card_without_tensors(self, folder):
         data = json.loads((folder / "card.json").read_text())
         del data["sha256"]["synthetic.safetensors"]
         (folder / "card.json").write_text(canonical(data))
@@ -604,20 +604,20 @@ class TestAStranger:
             storage.load(folder)
 
 
-class TestFits:
-    """Why a set cannot be scored on a dataset: nothing crashes under a wrong one, the number is just wrong."""
+class TestCheckDataset:
+    """A set scored on another dataset would raise no error, but give a wrong score."""
 
     @pytest.fixture
     def card(self, tmp_path, blobs):
         return storage.load(put(ImageSet.coreset(blobs, torch.arange(3)), tmp_path / "set", blobs))[1]
 
-    def test_its_own(self, card, blobs):
+    def test_same_dataset(self, card, blobs):
         assert storage.check_dataset(card, blobs) is None
 
-    def test_a_held_out_slice_does_not_matter(self, card, real_set):
+    def test_validation_split_does_not_matter(self, card, real_set):
         assert storage.check_dataset(card, real_set(val_fraction=0.2)) is None
 
-    def test_other_data(self, card, real_set):
+    def test_other_dataset(self, card, real_set):
         reason = storage.check_dataset(card, real_set(noise=30))
         assert "was distilled from 'blobs'" in reason
 

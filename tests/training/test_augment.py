@@ -1,4 +1,4 @@
-"""Augmentation against slow references written from the definition, image by image; ranges by many draws."""
+"""Augmentation: comparison with slow per-image references, and distributions of the random values."""
 
 import math
 
@@ -22,20 +22,20 @@ def images(*shape, seed=0, dtype=torch.float64):
     return torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
 
 
-def record(values, op=0):
-    """A record of given values, `(g, 3)` or `(g, b, 3)`."""
+def draw_of(values, op=0):
+    """Return a `Draw` with the given values, `(g, 3)` or `(g, b, 3)`."""
     return Draw(torch.full((len(values),), op), values, {})
 
 
 def many(op, x, n, seed=0):
-    """Applies `op` to n copies of the image `x`, each with its own draw: `(n, c, h, w)`."""
+    """Apply `op` to n copies of the image `x`, each with its own draw; returns `(n, c, h, w)`."""
     augment = Augment(op)
     copies = x[None, None].expand(n, 1, *x.shape)
     return augment.apply(copies, augment.draw(n, stream_of(seed)))[:, 0]
 
 
-def uniform(values, low, high):
-    """Asserts that values look like U(low, high): near both ends, mean and variance within 5 deviations."""
+def assert_uniform(values, low, high):
+    """Check values of U(low, high): the range, and mean and variance within 5 standard deviations."""
     n, width = len(values), high - low
     assert low - 1e-5 <= float(values.min()) < low + 0.01 * width
     assert high - 0.01 * width < float(values.max()) <= high + 1e-5
@@ -43,8 +43,8 @@ def uniform(values, low, high):
     assert abs(float(values.var()) - width**2 / 12) < 5 * width**2 / math.sqrt(180 * n)
 
 
-def even_counts(counts):
-    """Whether counts look uniform: each within 5 standard deviations."""
+def assert_uniform_counts(counts):
+    """Check that all counts are within 5 standard deviations of the mean."""
     n, share = int(counts.sum()), 1 / len(counts)
     assert float((counts.double() - n * share).abs().max()) < 5 * math.sqrt(n * share * (1 - share))
 
@@ -76,7 +76,7 @@ def slow_crop(x, u):
 
 
 def slow_holes(size):
-    """The reference's sets of zeroed rows, one a centre: indices beyond the border are clamped to it."""
+    """Return the rows that the reference zeroes for each centre; indices outside the image are clamped."""
     side = int(0.5 * size + 0.5)
     centres = range(size + (1 - side % 2))  # torch.randint's upper end is excluded
     return [{min(max(c - side // 2 + i, 0), size - 1) for i in range(side)} for c in centres]
@@ -124,11 +124,11 @@ SLOW = {
 
 @each_op
 @pytest.mark.parametrize("shape", [(3, 8, 8), (1, 9, 7), (2, 10, 12)], ids=str)
-def test_op_equals_the_slow_reference(op, shape):
+def test_op_equals_the_reference(op, shape):
     x = images(2, 4, *shape)
     u = torch.rand(2, 4, 3, generator=torch.Generator().manual_seed(1), dtype=torch.float64)
     u[0, 0], u[0, 1] = 0.0, 1 - 1e-12  # both ends
-    out = Augment(op).apply(x, record(u))
+    out = Augment(op).apply(x, draw_of(u))
     for g in range(2):
         for b in range(4):
             torch.testing.assert_close(out[g, b], SLOW[op](x[g, b], u[g, b]), rtol=1e-9, atol=1e-9)
@@ -138,43 +138,43 @@ def test_op_equals_the_slow_reference(op, shape):
 @pytest.mark.parametrize("op", ["scale", "rotate"])
 def test_align_corners_is_passed_on(op, align_corners):
     x, u = images(1, 1, 2, 6, 11), torch.tensor([[0.2, 0.9, 0.0]], dtype=torch.float64)
-    out = Augment(op, align_corners=align_corners).apply(x, record(u))
+    out = Augment(op, align_corners=align_corners).apply(x, draw_of(u))
     torch.testing.assert_close(out[0, 0], SLOW[op](x[0, 0], u[0], align_corners=align_corners))
 
 
-def test_align_corners_matters_only_for_rotating_an_oblong():
-    """About the centre both conventions read the same places, unless the units of x and y differ."""
+def test_align_corners_matters_only_for_rotation_of_non_square_images():
+    """Both conventions sample the same positions around the centre, unless the units of x and y differ."""
     u = torch.tensor([[0.2, 0.9, 0.0]], dtype=torch.float64)
     for op, shape, same in (("scale", (6, 11), True), ("rotate", (8, 8), True), ("rotate", (6, 11), False)):
         x = images(1, 1, 2, *shape)
-        aligned, other = (Augment(op, align_corners=a).apply(x, record(u)) for a in (True, False))
+        aligned, other = (Augment(op, align_corners=a).apply(x, draw_of(u)) for a in (True, False))
         assert torch.allclose(aligned, other) == same, op
 
 
 def test_color_ranges():
-    """Brightness moves the mean; saturation, then contrast, scale the difference of the channels."""
+    """Brightness shifts the mean. Saturation and contrast scale the difference of the channels."""
     x = torch.zeros(2, 2, 2)
     x[0], x[1] = 1.0, -1.0  # mean 0 at every pixel; saturation and contrast both scale the difference
     out = many("color", x, 20_000)
     mean = out.mean((1, 2, 3))
-    uniform(mean, -0.5, 0.5)
+    assert_uniform(mean, -0.5, 0.5)
     difference = (out[:, 0] - out[:, 1]).mean((1, 2)) / 2  # saturation * contrast
     assert float(difference.min()) >= -1e-5
     assert 2.7 < float(difference.max()) <= 3.0 + 1e-5
     assert abs(float(difference.mean()) - 1.0) < 0.03
 
-    grey = torch.tensor([[[-1.0, 1.0]]])  # one channel: contrast alone
+    grey = torch.tensor([[[-1.0, 1.0]]])  # one channel: only contrast
     out = many("color", grey, 20_000, seed=1)
-    uniform((out[:, 0, 0, 1] - out[:, 0, 0, 0]) / 2, 0.5, 1.5)
+    assert_uniform((out[:, 0, 0, 1] - out[:, 0, 0, 0]) / 2, 0.5, 1.5)
 
 
-def test_saturation_is_about_the_mean_of_the_pixel_and_contrast_about_the_mean_of_the_image():
+def test_centres_of_saturation_and_contrast():
     x = images(1, 1, 3, 4, 4)
     u = torch.tensor([[0.5, 0.0, 0.5]], dtype=torch.float64)  # brightness 0, saturation 0, contrast 1
-    out = Augment("color").apply(x, record(u))
+    out = Augment("color").apply(x, draw_of(u))
     torch.testing.assert_close(out, x.mean(2, keepdim=True).expand_as(x))
     u = torch.tensor([[0.5, 0.5, 0.0]], dtype=torch.float64)  # brightness 0, saturation 1, contrast 1/2
-    out = Augment("color").apply(x, record(u))
+    out = Augment("color").apply(x, draw_of(u))
     torch.testing.assert_close(out, (x + x.mean()) / 2)
 
 
@@ -182,7 +182,7 @@ def test_saturation_of_one_channel_is_the_identity():
     x, u = images(1, 2, 1, 4, 4), torch.rand(1, 3, dtype=torch.float64)
     other = u.clone()
     other[0, 1] = 1 - u[0, 1]
-    assert torch.equal(Augment("color").apply(x, record(u)), Augment("color").apply(x, record(other)))
+    assert torch.equal(Augment("color").apply(x, draw_of(u)), Augment("color").apply(x, draw_of(other)))
 
 
 @pytest.mark.parametrize(("size", "reach"), [(8, 1), (28, 4), (32, 4), (64, 8)])
@@ -194,9 +194,9 @@ def test_crop_shifts(size, reach):
     down, right = (out[:, i, centre, centre].long() - 1 - centre for i in (0, 1))
     for shift in (down, right):
         assert set(shift.tolist()) == set(range(-reach, reach + 1))
-        even_counts(torch.bincount(shift + reach))
+        assert_uniform_counts(torch.bincount(shift + reach))
     assert abs(float(torch.corrcoef(torch.stack([down, right]).double())[0, 1])) < 5 / math.sqrt(8_000)
-    for i in range(20):  # the fill is zero, and there is one
+    for i in range(20):  # the empty rows and columns are zero
         assert int((out[i, 0] == 0).sum()) == size**2 - (size - abs(int(down[i]))) * (
             size - abs(int(right[i]))
         )
@@ -204,57 +204,59 @@ def test_crop_shifts(size, reach):
 
 @pytest.mark.parametrize("size", [8, 9, 10, 28, 32])
 def test_cutout_holes(size):
-    """Even holes (of 8, 28, 32) may be centred on the far border, odd ones (9, 10) not; all are clipped."""
+    """Holes of even side (sizes 8, 28, 32) may be centred on the far border, odd ones (9, 10) not; all are clipped."""
     out = many("cutout", torch.ones(2, size, size), 12_000)
     hole = out == 0
     assert bool((hole[:, 0] == hole[:, 1]).all())
     rows, cols = hole[:, 0].any(2), hole[:, 0].any(1)  # (n, size)
     assert bool((hole[:, 0] == rows[:, :, None] & cols[:, None, :]).all())  # a rectangle
-    wanted = [frozenset(h) for h in slow_holes(size)]
+    expected = [frozenset(h) for h in slow_holes(size)]
     for lines in (rows, cols):
         spans = [frozenset(line.nonzero().flatten().tolist()) for line in lines]
-        assert set(spans) == set(wanted)
-        even_counts(torch.tensor([spans.count(hole) for hole in wanted]))
+        assert set(spans) == set(expected)
+        assert_uniform_counts(torch.tensor([spans.count(hole) for hole in expected]))
 
 
-def test_flip_is_a_fair_coin():
+def test_flip_has_probability_one_half():
     x = images(1, 3, 4, dtype=torch.float32)
     out = many("flip", x, 10_000)
     flipped = (out == x.flip(2)).flatten(1).all(1)
     assert bool((flipped | (out == x).flatten(1).all(1)).all())
-    even_counts(torch.bincount(flipped.long()))
+    assert_uniform_counts(torch.bincount(flipped.long()))
 
 
 def ramps(size=16):
-    """Two channels: the x and the y coordinate of each pixel's centre in [-1, 1]."""
+    """Return two channels with the x and y coordinates of the pixel centres in [-1, 1]."""
     line = (torch.arange(size) + 0.5) / size * 2 - 1
     return torch.stack([line.expand(size, size), line[:, None].expand(size, size)])
 
 
 def test_scale_ranges():
     out = many("scale", ramps(), 20_000)
-    at = ramps()[0, 10, 10]  # well inside: bilinear sampling of a ramp is exact
+    at = ramps()[0, 10, 10]  # not at a border, so bilinear sampling of a ramp is exact
     across, down = out[:, 0, 10, 10] / at, out[:, 1, 10, 10] / at
-    uniform(across, 1 / 1.2, 1.2)
-    uniform(down, 1 / 1.2, 1.2)
+    assert_uniform(across, 1 / 1.2, 1.2)
+    assert_uniform(down, 1 / 1.2, 1.2)
     assert abs(float(torch.corrcoef(torch.stack([across, down]))[0, 1])) < 5 / math.sqrt(20_000)
 
 
 def test_a_scale_above_one_shrinks_the_content():
     x = torch.zeros(1, 1, 1, 32, 32)
     x[..., 8:24, 8:24] = 1.0
-    area = {u: float(Augment("scale").apply(x, record(torch.full((1, 3), u))).sum()) for u in (0.0, 1 - 1e-6)}
+    area = {
+        u: float(Augment("scale").apply(x, draw_of(torch.full((1, 3), u))).sum()) for u in (0.0, 1 - 1e-6)
+    }
     torch.testing.assert_close(area[1 - 1e-6], 16**2 / 1.2**2, rtol=0.05, atol=0)
     torch.testing.assert_close(area[0.0], 16**2 * 1.2**2, rtol=0.05, atol=0)
 
 
 def test_rotate_ranges():
     out = many("rotate", ramps(), 20_000)
-    at = ramps()[0, 10, 10]  # the pixel (at, at) shows (at cos - at sin, at sin + at cos)
+    at = ramps()[0, 10, 10]  # the pixel (at, at) has the value (at cos - at sin, at sin + at cos)
     cos = (out[:, 0, 10, 10] + out[:, 1, 10, 10]) / (2 * at)
     sin = (out[:, 1, 10, 10] - out[:, 0, 10, 10]) / (2 * at)
     torch.testing.assert_close(cos**2 + sin**2, torch.ones(20_000))
-    uniform(torch.rad2deg(torch.atan2(sin, cos)), -15.0, 15.0)
+    assert_uniform(torch.rad2deg(torch.atan2(sin, cos)), -15.0, 15.0)
 
 
 def test_one_op_is_drawn_uniformly():
@@ -262,8 +264,8 @@ def test_one_op_is_drawn_uniformly():
     draw = augment.draw(12_000, stream_of())
     assert augment.choices == tuple(STRATEGY.split("_"))
     assert draw.always == {}
-    even_counts(torch.bincount(draw.op, minlength=6))
-    uniform(draw.values.flatten(), 0.0, 1.0)
+    assert_uniform_counts(torch.bincount(draw.op, minlength=6))
+    assert_uniform(draw.values.flatten(), 0.0, 1.0)
 
 
 def test_only_the_drawn_op_is_applied():
@@ -275,10 +277,10 @@ def test_only_the_drawn_op_is_applied():
         torch.testing.assert_close(out[g, 0], SLOW[op](x[g, 0], u), rtol=1e-6, atol=1e-6)
 
 
-def test_one_record_is_one_transform_for_both_batches_of_a_class():
+def test_one_draw_gives_the_same_transform_for_both_batches_of_a_class():
     augment, k = Augment(STRATEGY), 30
     real, syn = images(k, 5, 3, 8, 8), images(k, 3, 3, 8, 8, seed=1)
-    syn[:, 2] = real[:, 4]  # the same image in both, at another place
+    syn[:, 2] = real[:, 4]  # the same image at another index
     draw = augment.draw(k, stream_of())
     assert len(draw.op.unique()) == 6
     assert torch.equal(augment.apply(syn, draw)[:, 2], augment.apply(real, draw)[:, 4])
@@ -313,7 +315,7 @@ def test_a_mini_batch_draws_one_op():
 
 @pytest.mark.parametrize("style", ["dsa", "idc"])
 @pytest.mark.parametrize("per_image", [None, 4])
-def test_groups_together_equal_each_group_alone(style, per_image):
+def test_groups_are_independent(style, per_image):
     augment, k = Augment(STRATEGY, style=style), 20
     x = images(k, 4, 3, 8, 8)
     draw = augment.draw(k, stream_of(), per_image=per_image)
@@ -329,7 +331,7 @@ def test_draws_repeat_with_the_stream():
     assert torch.equal(first.values, again.values)
     assert all(torch.equal(first.always[op], again.always[op]) for op in augment.always)
     assert not torch.equal(first.values, other.values)
-    assert not torch.equal(first.always["flip"], first.always["color"])  # each op has numbers of its own
+    assert not torch.equal(first.always["flip"], first.always["color"])  # each op has its own numbers
 
 
 @each_op
@@ -340,7 +342,7 @@ def test_differentiable_in_the_pixels(op):
     assert torch.autograd.gradcheck(lambda x: augment.apply(x, draw), (x,))
 
 
-def test_the_dialect_is_differentiable_too():
+def test_idc_style_is_differentiable():
     augment = Augment(STRATEGY, style="idc")
     x = images(2, 1, 2, 5, 5).requires_grad_()
     draw = augment.draw(2, stream_of())
@@ -354,7 +356,7 @@ def test_dtype_is_kept():
         assert augment.apply(x, augment.draw(12, stream_of())).dtype == dtype
 
 
-def test_flip_is_dropped_where_it_changes_the_class():
+def test_flip_is_ignored_if_it_is_not_allowed():
     assert Augment(STRATEGY, flip_allowed=False).choices == ("color", "crop", "cutout", "scale", "rotate")
     assert "flip" not in Augment(STRATEGY, flip_allowed=False, style="idc").always
     assert not Augment("flip", flip_allowed=False)
@@ -368,39 +370,41 @@ def test_no_augmentation(strategy):
     assert augment.batch(x[0], stream_of()) is x[0] or torch.equal(augment.batch(x[0], stream_of()), x[0])
 
 
-def test_an_unknown_op_is_refused():
-    with pytest.raises(ValueError, match=r"unknown augmentation 'blur' in 'color_blur'; known: color_crop"):
+def test_unknown_op():
+    with pytest.raises(
+        ValueError, match=r"unknown augmentation 'blur' in 'color_blur'\. Use none, or ops of color_crop"
+    ):
         Augment("color_blur")
 
 
-def test_the_dialect_applies_flip_color_one_other_and_cutout_last():
+def test_idc_style_applies_flip_color_one_other_and_cutout_last():
     augment, k = Augment(STRATEGY, style="idc"), 60
     assert augment.always == ("flip", "color", "cutout")
     assert augment.choices == ("crop", "scale", "rotate")
     x = images(k, 2, 3, 8, 8)
     draw = augment.draw(k, stream_of())
-    even_counts(torch.bincount(draw.op, minlength=3))
+    assert_uniform_counts(torch.bincount(draw.op, minlength=3))
     out = augment.apply(x, draw)
     for g in range(k):
         for b in range(2):
-            wanted = x[g, b]
+            expected = x[g, b]
             for op in ("flip", "color"):
-                wanted = SLOW[op](wanted, draw.always[op][g].double())
-            wanted = SLOW[augment.choices[int(draw.op[g])]](wanted, draw.values[g].double())
-            wanted = slow_cutout(wanted, draw.always["cutout"][g].double())
-            torch.testing.assert_close(out[g, b], wanted, rtol=1e-5, atol=1e-5)
+                expected = SLOW[op](expected, draw.always[op][g].double())
+            expected = SLOW[augment.choices[int(draw.op[g])]](expected, draw.values[g].double())
+            expected = slow_cutout(expected, draw.always["cutout"][g].double())
+            torch.testing.assert_close(out[g, b], expected, rtol=1e-5, atol=1e-5)
 
 
-def test_the_dialect_applies_only_what_is_listed():
+def test_idc_style_applies_only_listed_ops():
     assert Augment("color_crop_cutout", style="idc").always == ("color", "cutout")
     assert Augment("color_crop_cutout", style="idc").choices == ("crop",)
     only = Augment("color", style="idc")
     x = images(2, 2, 3, 4, 4)
     draw = only.draw(2, stream_of())
-    torch.testing.assert_close(only.apply(x, draw), Augment("color").apply(x, record(draw.always["color"])))
+    torch.testing.assert_close(only.apply(x, draw), Augment("color").apply(x, draw_of(draw.always["color"])))
 
 
-def test_cutmix_area_is_the_share_it_returns():
+def test_cutmix_returns_the_kept_share():
     generator = torch.Generator().manual_seed(0)
     x = torch.arange(6).float()[:, None, None, None].expand(6, 2, 10, 12)
     seen = []
@@ -411,7 +415,7 @@ def test_cutmix_area_is_the_share_it_returns():
         moved = partner != torch.arange(6)
         boxes = pasted[moved]
         if len(boxes) and bool(boxes.any()):
-            assert bool((boxes == boxes[0]).all())  # one box a batch
+            assert bool((boxes == boxes[0]).all())  # one box per batch
             inside = boxes[0].bool()
             assert bool((inside == inside.any(1)[:, None] & inside.any(0)[None]).all())
             torch.testing.assert_close(keep, 1 - inside.float().mean())
@@ -431,7 +435,7 @@ def test_cutmix_draws_its_area_from_beta(beta):
     assert abs(float(keep.var()) - variance) < 0.1 * variance
 
 
-def test_the_mixing_loss_is_the_loss_of_mixed_labels():
+def test_mixed_loss_is_the_loss_of_mixed_labels():
     logits, labels = images(5, 3), torch.tensor([0, 1, 2, 1, 0])
     partner, keep = torch.tensor([4, 2, 0, 1, 3]), torch.tensor(0.3, dtype=torch.float64)
     hot = F.one_hot(labels, 3).double()

@@ -1,4 +1,4 @@
-"""The one training loop: it is the SGD that papers write, together equals alone, and it learns."""
+"""The training loop: comparison with plain SGD, checkpoints, several networks at once, schedules, and learning."""
 
 import math
 import time
@@ -17,7 +17,7 @@ from dd_bench.training.augment import cutmix
 from dd_bench.training.batches import batches, fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.losses import classification_loss, mixed_loss
-from dd_bench.training.optimisation import make_optimizer, set_rate
+from dd_bench.training.optimisation import make_optimizer, set_lr
 from dd_bench.training.scoring import accuracy
 from dd_bench.training.together import train_together
 
@@ -35,12 +35,12 @@ def parameters(net):
 
 
 class TestAgainstPlainSGD:
-    """`train` against the update rule written out, in float32, with nothing of `torch.optim`."""
+    """`train` against the update rule written without `torch.optim`, in float32."""
 
     @pytest.mark.parametrize("reset", [True, False])
     @pytest.mark.parametrize("momentum", [0.0, 0.9])
     def test_schedule_momentum_and_weight_decay(self, data, blobs, convnet, recipe, runtime, reset, momentum):
-        images, labels = data[0][:24], data[1][:24]  # one batch, so that the order is known
+        images, labels = data[0][:24], data[1][:24]  # one batch, so the order does not matter
         plan = recipe(
             epochs=6,
             milestones=(2, 4),
@@ -51,23 +51,23 @@ class TestAgainstPlainSGD:
         )
         net = convnet(blobs).fresh(3, CPU)
         weights = {k: v.detach().clone() for k, v in net.named_parameters()}
-        speed = {k: torch.zeros_like(v) for k, v in weights.items()}
+        velocity = {k: torch.zeros_like(v) for k, v in weights.items()}
         for epoch in range(6):
-            rate = 0.01 * (1 if epoch < 2 else 0.5 if epoch < 4 else 0.25)
+            lr = 0.01 * (1 if epoch < 2 else 0.5 if epoch < 4 else 0.25)
             leaves = {k: v.requires_grad_() for k, v in weights.items()}
             loss = F.cross_entropy(functional_call(net, leaves, (images,)), labels)
-            slopes = torch.autograd.grad(loss, list(leaves.values()))
-            for (k, w), slope in zip(list(weights.items()), slopes, strict=True):
-                slope = slope + 0.01 * w.detach()
+            gradients = torch.autograd.grad(loss, list(leaves.values()))
+            for (k, w), g in zip(list(weights.items()), gradients, strict=True):
+                g = g + 0.01 * w.detach()
                 first = epoch == 0 or (reset and epoch in (2, 4))
-                speed[k] = slope if first else momentum * speed[k] + slope
-                weights[k] = w.detach() - rate * speed[k]
+                velocity[k] = g if first else momentum * velocity[k] + g
+                weights[k] = w.detach() - lr * velocity[k]
         train(net, fetch_from(images, labels), 24, plan, seed=0, runtime=runtime, flip=False)
         for k, w in net.named_parameters():
             torch.testing.assert_close(w.detach(), weights[k], rtol=1e-5, atol=1e-6)
 
-    def test_a_reset_makes_a_difference(self, data, blobs, convnet, recipe, runtime):
-        """So the test above can tell."""
+    def test_reset_of_the_optimiser_changes_the_result(self, data, blobs, convnet, recipe, runtime):
+        """The test above can therefore detect a missing reset."""
         ends = []
         for reset in (True, False):
             net = convnet(blobs).fresh(3, CPU)
@@ -76,24 +76,26 @@ class TestAgainstPlainSGD:
             ends.append(parameters(net))
         assert (ends[0] - ends[1]).abs().max() > 1e-3
 
-    def test_rates(self, recipe):
+    def test_learning_rates_at_milestones(self, recipe):
         plan = recipe(lr=0.1, milestones=(2, 5), gamma=0.1, epochs=7)
         optimizer = make_optimizer([torch.zeros(1, requires_grad=True)], plan, CPU)
         rates = []
         for epoch in range(7):
-            set_rate(optimizer, plan, epoch)
+            set_lr(optimizer, plan, epoch)
             rates.append(optimizer.param_groups[0]["lr"])
         assert rates == pytest.approx([0.1, 0.1, 0.01, 0.01, 0.01, 0.001, 0.001])
 
-    @pytest.mark.parametrize(("kind", "wanted"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
-    def test_other_optimisers(self, data, blobs, convnet, recipe, runtime, kind, wanted):
+    @pytest.mark.parametrize(("kind", "expected"), [("adam", torch.optim.Adam), ("adamw", torch.optim.AdamW)])
+    def test_other_optimisers(self, data, blobs, convnet, recipe, runtime, kind, expected):
         plan = recipe(optimizer=kind, lr=0.01, epochs=4, milestones=(2,), weight_decay=0.1, batch_size=60)
-        # without a norm: Adam turns the rounding of a bias that InstanceNorm cancels into whole steps
+        # without a norm, because Adam amplifies rounding errors of a bias that InstanceNorm cancels
         net, plain = (convnet(blobs, norm="none").fresh(3, CPU) for _ in range(2))
         train(net, fetch_from(*data), 60, plan, seed=0, runtime=runtime, flip=False)
         for epoch in range(4):
             if epoch in (0, 2):  # the reset
-                optimizer = wanted(plain.parameters(), lr=0.01 * (1 if epoch < 2 else 0.1), weight_decay=0.1)
+                optimizer = expected(
+                    plain.parameters(), lr=0.01 * (1 if epoch < 2 else 0.1), weight_decay=0.1
+                )
             optimizer.zero_grad()
             F.cross_entropy(plain(data[0]), data[1]).backward()
             optimizer.step()
@@ -101,18 +103,18 @@ class TestAgainstPlainSGD:
 
 
 class TestBatches:
-    def test_each_index_once_an_epoch(self):
+    def test_each_index_once_per_epoch(self):
         order = stream(CPU, 0, "order")
         first, second = (list(batches(50, 16, order, CPU)) for _ in range(2))
         assert [len(b) for b in first] == [16, 16, 16, 2]
         for epoch in (first, second):
             assert torch.cat(epoch).sort().values.tolist() == list(range(50))
-        assert not torch.equal(torch.cat(first), torch.cat(second)), "each epoch has an order of its own"
+        assert not torch.equal(torch.cat(first), torch.cat(second)), "each epoch has its own order"
 
-    def test_one_batch_needs_no_order(self):
+    def test_a_single_batch_is_not_shuffled(self):
         assert [b.tolist() for b in batches(5, 5, stream(CPU, 0, "order"), CPU)] == [[0, 1, 2, 3, 4]]
 
-    def test_what_train_fetches(self, data, blobs, convnet, recipe, runtime):
+    def test_train_fetches_all_indices_in_each_epoch(self, data, blobs, convnet, recipe, runtime):
         seen = []
 
         def fetch(index):
@@ -129,7 +131,7 @@ class TestSeeds:
     @pytest.mark.parametrize(
         "more", [{}, {"augment": DSA}, {"cutmix": 0.5}], ids=lambda m: "+".join(m) or "plain"
     )
-    def test_one_seed_one_network(self, data, blobs, convnet, recipe, runtime, more):
+    def test_result_is_determined_by_the_seed(self, data, blobs, convnet, recipe, runtime, more):
         def end(seed):
             net = convnet(blobs).fresh(0, CPU)
             return parameters(
@@ -141,14 +143,13 @@ class TestSeeds:
         torch.rand(3)
         assert torch.equal(first, end(1)) and not torch.equal(first, end(2))
 
-    def test_the_global_generator_is_left_alone(self, data, blobs, convnet, recipe, runtime):
+    def test_global_generator_does_not_change(self, data, blobs, convnet, recipe, runtime):
         before = torch.get_rng_state()
         net = convnet(blobs).fresh(0, CPU)
         train(net, fetch_from(*data), 60, recipe(augment=DSA, cutmix=0.5), seed=1, runtime=runtime, flip=True)
         assert torch.equal(before, torch.get_rng_state())
 
-    def test_looking_at_it_does_not_change_it(self, data, blobs, convnet, recipe, runtime):
-        """Evaluating every epoch does not change the trained network."""
+    def test_evaluation_does_not_change_training(self, data, blobs, convnet, recipe, runtime):
         ends = []
         for look in (None, lambda epoch: accuracy(net, blobs.test.batches(7), runtime)):  # noqa: B023
             net = convnet(blobs, norm="batchnorm").fresh(0, CPU)
@@ -173,21 +174,21 @@ VARIANTS = {
 }
 
 
-class TestKept:
-    """A training that is killed resumes from its last epoch, and ends with the bytes of one that was not."""
+class TestCheckpoint:
+    """An interrupted training resumes from its last epoch and ends with the same bytes."""
 
     @pytest.fixture
     def run(self, data, blobs, convnet, recipe, runtime):
-        """Trains and returns the network and the number of batches; killed before batch `killed_at`."""
+        """Return a function that trains until batch `killed_at` and returns the network and the number of batches."""
 
         def run(checkpoint, seed=1, killed_at=None, norm="instancenorm", vit=False, on_epoch=None, **values):
-            given = 0
+            fetched = 0
 
             def fetch(index):
-                nonlocal given
-                if given == killed_at:
+                nonlocal fetched
+                if fetched == killed_at:
                     raise KeyboardInterrupt
-                given += 1
+                fetched += 1
                 return data[0][index], data[1][index]
 
             architecture = convnet(blobs, norm=norm)
@@ -196,13 +197,13 @@ class TestKept:
                 architecture = Architecture(ViT, knobs | {"emb_dropout": 0.3}, blobs.shape, 3, "vit")
             net, how = architecture.fresh(0, CPU), {"runtime": runtime, "flip": True, "on_epoch": on_epoch}
             plan = recipe(batch_size=25, **values)
-            return train(net, fetch, 60, plan, seed=seed, checkpoint=checkpoint, **how), given
+            return train(net, fetch, 60, plan, seed=seed, checkpoint=checkpoint, **how), fetched
 
         return run
 
     @pytest.mark.parametrize("name", VARIANTS)
     @pytest.mark.parametrize("epochs", [1, 2, 4])
-    def test_it_goes_on_with_the_same_bytes(self, run, tmp_path, name, epochs):
+    def test_resumed_training_has_the_same_result(self, run, tmp_path, name, epochs):
         whole, steps = run(None, **VARIANTS[name])
         checkpoint = tmp_path / "checkpoint"
         with pytest.raises(KeyboardInterrupt):
@@ -216,26 +217,26 @@ class TestKept:
             assert torch.equal(a, b), key
         assert torch.equal(torch.get_rng_state(), before) and net.training
 
-    def test_keeping_changes_nothing(self, run, tmp_path):
+    def test_checkpoints_do_not_change_the_result(self, run, tmp_path):
         assert torch.equal(parameters(run(None)[0]), parameters(run(tmp_path / "checkpoint")[0]))
 
-    def test_a_finished_one_is_read_and_not_trained(self, run, tmp_path):
+    def test_finished_training_is_only_loaded(self, run, tmp_path):
         called = []
         net, _ = run(tmp_path / "checkpoint", on_epoch=called.append)
         again, steps = run(tmp_path / "checkpoint", on_epoch=called.append)
         assert torch.equal(parameters(net), parameters(again)) and steps == 0
         assert called == [1, 2, 3, 4, 5] and (tmp_path / "checkpoint").exists()
 
-    def test_on_epoch_is_called_once_an_epoch(self, run, tmp_path):
-        """`on_epoch` comes before the checkpoint: what it wrote is there whenever an epoch counts as done."""
+    def test_on_epoch_is_called_once_per_epoch(self, run, tmp_path):
+        """`on_epoch` is called before the checkpoint, so its output exists for every finished epoch."""
         calls = []
 
-        def tell(epoch):
+        def record(epoch):
             calls.append((epoch, saved_progress(tmp_path / "checkpoint")[0]))
 
         with pytest.raises(KeyboardInterrupt):
-            run(tmp_path / "checkpoint", killed_at=7, on_epoch=tell)
-        run(tmp_path / "checkpoint", on_epoch=tell)
+            run(tmp_path / "checkpoint", killed_at=7, on_epoch=record)
+        run(tmp_path / "checkpoint", on_epoch=record)
         assert calls == [(1, 0), (2, 1), (3, 2), (4, 3), (5, 4)]
 
     def test_killed_twice(self, run, tmp_path):
@@ -256,7 +257,7 @@ class TestKept:
         assert saved_progress(tmp_path / "checkpoint")[1] >= 0.25
 
     @pytest.mark.parametrize("length", [0, 60, -1])
-    def test_a_damaged_one_names_the_line_to_start_again(self, run, tmp_path, length):
+    def test_damaged_checkpoint(self, run, tmp_path, length):
         path = tmp_path / "checkpoint"
         run(path, epochs=1, milestones=())
         path.write_bytes(path.read_bytes()[:length])
@@ -266,21 +267,23 @@ class TestKept:
             run(path)
 
     @pytest.mark.parametrize("other", [{"vit": True}, {"norm": "batchnorm"}, {"norm": "none"}], ids=str)
-    def test_one_of_another_network_is_refused(self, run, tmp_path, other):
+    def test_checkpoint_of_another_network(self, run, tmp_path, other):
         run(tmp_path / "checkpoint", epochs=1, milestones=())
         with pytest.raises(CheckpointError, match=r"(?s)'net' in checkpoint .*To start from scratch: rm "):
             run(tmp_path / "checkpoint", **other)
 
 
-class TestDescent:
-    """Another direction than the gradient of the loss."""
+class TestGradientRule:
+    """Gradients other than that of the loss."""
 
     @pytest.mark.parametrize(
         "more",
         [{}, {"augment": DSA}, {"cutmix": 0.5}, {"optimizer": "adam"}],
         ids=lambda m: "+".join(m) or "plain",
     )
-    def test_the_gradient_itself_is_bitwise_none(self, data, blobs, convnet, recipe, runtime, more):
+    def test_rule_that_computes_the_plain_gradient_equals_no_rule(
+        self, data, blobs, convnet, recipe, runtime, more
+    ):
         def backward(net, loss, x, target, raw, epoch):
             loss(net, x, target).backward()
 
@@ -292,8 +295,8 @@ class TestDescent:
             ends.append(parameters(net))
         assert torch.equal(*ends)
 
-    def test_what_it_is_given(self, data, blobs, convnet, recipe, runtime):
-        """The batch as fetched and as augmented, the epoch, and no gradient of the step before."""
+    def test_arguments_of_the_rule(self, data, blobs, convnet, recipe, runtime):
+        """The batch before and after augmentation, the epoch, and no gradient from the previous step."""
         seen = []
 
         def look(net, loss, x, target, raw, epoch):
@@ -312,7 +315,7 @@ class TestDescent:
         assert seen == [0, 1, 2]
         torch.testing.assert_close(before - parameters(net), torch.full_like(before, 0.01 + 0.01 + 0.001))
 
-    def test_it_is_called_with_the_loss_of_the_precision(self, data, blobs, convnet, recipe, runtime):
+    def test_loss_of_the_rule_uses_autocast(self, data, blobs, convnet, recipe, runtime):
         kinds = []
 
         def look(net, loss, x, target, raw, epoch):
@@ -328,7 +331,7 @@ class TestDescent:
 
 
 class TestTogether:
-    """r networks as one batched network are the r networks trained one after the other."""
+    """Training r networks as one batched network equals training them one after the other."""
 
     @pytest.mark.parametrize(
         "more",
@@ -349,7 +352,7 @@ class TestTogether:
             pytest.param("batchnorm", False, marks=pytest.mark.slow),
         ],
     )
-    def test_equals_alone(self, data, blobs, convnet, recipe, runtime, more, norm, soft):
+    def test_equals_separate_training(self, data, blobs, convnet, recipe, runtime, more, norm, soft):
         images, labels = data
         if soft:
             labels = F.one_hot(labels, 3) * 0.7 + 0.1
@@ -371,7 +374,7 @@ class TestTogether:
 
     @pytest.mark.parametrize("schedule", ["cosine", "milestones"])
     def test_a_recipe_of_steps(self, data, blobs, convnet, recipe, runtime, schedule):
-        """Seven steps of three an epoch, at rates that fall by step."""
+        """Seven steps, three per epoch, with a learning rate that falls with each step."""
         plan = recipe(epochs=1, milestones=(), batch_size=25, steps=7, schedule=schedule)
         net, other = (convnet(blobs).fresh(0, CPU) for _ in range(2))
         train(net, fetch_from(*data), 60, plan, seed=4, runtime=runtime, flip=False)
@@ -392,7 +395,7 @@ class TestLoss:
             classification_loss(logits, labels), classification_loss(logits, F.one_hot(labels, 3).float())
         )
 
-    def test_half_precision_logits_are_scored_in_float32(self):
+    def test_half_precision_logits_use_float32(self):
         logits = torch.randn(5, 3).bfloat16()
         loss = classification_loss(logits, torch.zeros(5, dtype=torch.int64))
         assert loss.dtype == torch.float32
@@ -433,8 +436,8 @@ class TestLearning:
         )
         assert accuracy(net, parts, runtime) == 0.75 and net.training
 
-    def test_accuracy_looks_in_eval_mode(self, blobs, convnet, runtime):
-        """BatchNorm uses its running statistics, and keeps them."""
+    def test_accuracy_uses_eval_mode(self, blobs, convnet, runtime):
+        """BatchNorm uses its running statistics and does not change them."""
         net = convnet(blobs, norm="batchnorm").fresh(0, CPU)
         before = {k: v.clone() for k, v in net.state_dict().items()}
         a = accuracy(net, blobs.test.batches(60), runtime)
@@ -455,7 +458,7 @@ class TestFastPaths:
         full = convnet(blobs).fresh(0, CPU)
         train(full, fetch_from(*data), 60, recipe(), seed=0, runtime=runtime, flip=False)
         moved = (parameters(full) - before).norm()
-        assert (parameters(full) - parameters(net)).norm() < 0.2 * moved, "bfloat16 goes the same way"
+        assert (parameters(full) - parameters(net)).norm() < 0.2 * moved, "training in bfloat16 is similar"
         assert math.isclose(
             accuracy(net, blobs.test.batches(60), half),
             accuracy(net, blobs.test.batches(60), runtime),
@@ -468,7 +471,7 @@ class TestFastPaths:
         ends = []
         for compiled in (False, True):
             net = convnet(blobs).fresh(0, CPU)
-            plan = recipe(batch_size=25, **more)  # 25, 25, 10: the last batch of an epoch is another graph
+            plan = recipe(batch_size=25, **more)  # 25, 25, 10: the last batch of an epoch needs another graph
             train(net, fetch_from(*data), 60, plan, seed=0, runtime=runtime, flip=False, compiled=compiled)
             ends.append(parameters(net))
         moved = (ends[0] - parameters(convnet(blobs).fresh(0, CPU))).norm()
@@ -481,24 +484,24 @@ class TestSchedules:
         optimizer = make_optimizer([torch.nn.Parameter(torch.zeros(1))], how, torch.device("cpu"))
         found = []
         for epoch in range(how.epochs):
-            set_rate(optimizer, how, epoch)
+            set_lr(optimizer, how, epoch)
             found.append(optimizer.param_groups[0]["lr"])
         return found
 
-    def test_cosine_falls_to_zero_after_the_last_epoch(self, recipe):
+    def test_cosine_decays_to_zero_after_the_last_epoch(self, recipe):
         found = self.rates(recipe, epochs=4, schedule="cosine")
         assert found == pytest.approx([1 + math.cos(math.pi * e / 4) for e in range(4)])
 
-    def test_half_cosine_falls_to_half(self, recipe):
+    def test_half_cosine_decays_to_half(self, recipe):
         found = self.rates(recipe, epochs=100, schedule="half_cosine")
         assert found[0] == 2.0 and found[-1] == pytest.approx(1.0, abs=0.02) and found[-1] > 1.0
 
-    def test_warm_up_comes_before_the_cosine(self, recipe):
+    def test_warmup_before_the_cosine(self, recipe):
         found = self.rates(recipe, epochs=10, warmup=5, schedule="cosine")
         assert found[:6] == pytest.approx([0.02, 0.416, 0.812, 1.208, 1.604, 2.0])
         assert found[6:] == pytest.approx([1 + math.cos(math.pi * e / 5) for e in range(1, 5)])
 
-    def test_matrices_alone_decay(self, recipe, convnet, blobs):
+    def test_weights_only_decay_filter(self, recipe, convnet, blobs):
         net = convnet(blobs).fresh(0, torch.device("cpu"))
         how = recipe(milestones=(), decay_filter="weights_only", weight_decay=0.1)
         groups = make_optimizer(net.parameters(), how, CPU).param_groups
@@ -510,14 +513,14 @@ class TestSchedules:
         ("n", "other", "epochs", "milestones"),
         [(10, 10, 8, (4,)), (40, 10, 2, (1,)), (10, 40, 32, (16,)), (7, 25, 24, (12,)), (25, 40, 11, (5,))],
     )
-    def test_as_many_steps_as_another_set_takes(self, recipe, n, other, epochs, milestones):
+    def test_match_steps(self, recipe, n, other, epochs, milestones):
         plain = recipe(batch_size=10, epochs=8, milestones=(4,))
-        found = plain.in_step_with(n, other)
+        found = plain.match_steps(n, other)
         assert (found.epochs, found.milestones) == (epochs, milestones)
         fixed = recipe(epochs=1, milestones=(), steps=30)
-        assert fixed.in_step_with(n, other) == fixed
+        assert fixed.match_steps(n, other) == fixed
 
-    def test_keys_that_came_later_are_no_part_of_what_does_not_use_them(self, recipe):
+    def test_identity_omits_later_keys_at_their_defaults(self, recipe):
         assert set(recipe().identity()) == set(recipe().model_dump()) - {
             "schedule",
             "warmup",
@@ -530,19 +533,19 @@ class TestSchedules:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"schedule": "cosine"}, "has no milestones"),
-            ({"warmup": 5}, "leaves no epoch of epochs=5"),
+            ({"schedule": "cosine"}, "does not use milestones"),
+            ({"warmup": 5}, "warmup must be < epochs=5"),
         ],
     )
-    def test_contradictions(self, recipe, values, message):
+    def test_invalid_recipes(self, recipe, values, message):
         with pytest.raises(ValueError, match=message):
             recipe(**values)
 
 
 @pytest.mark.parametrize(("steps", "n"), [(1, 10), (3, 10), (7, 10), (9, 10), (4, 3), (None, 10)])
-def test_the_samples_of_a_recipe_are_those_that_training_passes(recipe, convnet, blobs, runtime, steps, n):
-    """The images that an online teacher labels during the training."""
-    plan = recipe(epochs=1 if steps else 2, batch_size=4, milestones=(), steps=steps).lasting(n)
+def test_samples_counts_the_images_processed_in_training(recipe, convnet, blobs, runtime, steps, n):
+    """An online teacher labels this number of images during training."""
+    plan = recipe(epochs=1 if steps else 2, batch_size=4, milestones=(), steps=steps).with_epochs(n)
     x, seen = blobs.train.inputs(torch.arange(n)), []
 
     def fetch(index):

@@ -1,4 +1,4 @@
-"""A network of one flat vector: the order, copies for snapshots, views for the parameters of a step."""
+"""A network as a function of one flat vector: order of the parameters, copies for snapshots, views in `split`."""
 
 from itertools import pairwise
 
@@ -31,16 +31,16 @@ def images(n=5):
 
 
 @each_network
-def test_it_computes_what_the_network_computes(kind):
+def test_equals_the_network(kind):
     net = network(kind).eval()
     with torch.no_grad():
-        wanted = net(images())
-    torch.testing.assert_close(FunctionalNetwork(net)(flatten(net), images()), wanted, rtol=0, atol=0)
+        expected = net(images())
+    torch.testing.assert_close(FunctionalNetwork(net)(flatten(net), images()), expected, rtol=0, atol=0)
 
 
 @each_network
-def test_it_computes_what_another_network_computes_at_its_vector(kind):
-    """And its own parameters are left alone."""
+def test_equals_another_network_at_its_parameters(kind):
+    """The parameters of the wrapped network do not change."""
     net, other = network(kind), network(kind, seed=1).eval()
     flat, before = FunctionalNetwork(net), flatten(net)
     with torch.no_grad():
@@ -49,23 +49,23 @@ def test_it_computes_what_another_network_computes_at_its_vector(kind):
 
 
 @each_network
-def test_a_step_that_is_computed_twice_is_the_same(kind):
-    """Dropout is off."""
+def test_recomputation_gives_the_same_result(kind):
+    """Dropout is disabled."""
     flat, theta = FunctionalNetwork(network(kind).train()), flatten(network(kind))
     assert torch.equal(flat(theta, images()), flat(theta, images()))
 
 
 @each_network
-def test_the_order_is_that_of_the_network(kind):
+def test_parameter_order_is_that_of_the_network(kind):
     net = network(kind)
     flat, theta = FunctionalNetwork(net), flatten(net)
     assert flat.order == [(name, tuple(p.shape)) for name, p in net.named_parameters()]
     assert theta.shape == (flat.p,) == (num_parameters(network(kind)),)
-    place = 0
+    start = 0
     for _, p in net.named_parameters():
-        assert torch.equal(theta[place : place + p.numel()], p.flatten())
-        place += p.numel()
-    assert place == flat.p
+        assert torch.equal(theta[start : start + p.numel()], p.flatten())
+        start += p.numel()
+    assert start == flat.p
 
 
 @each_network
@@ -78,7 +78,7 @@ def test_split_undoes_flatten(kind):
     net.load_state_dict(parts)
 
 
-def test_split_is_views():
+def test_split_returns_views():
     net = network("convnet")
     theta = flatten(net)
     for part in FunctionalNetwork(net).split(theta).values():
@@ -87,12 +87,12 @@ def test_split_is_views():
     assert bool((theta == 7).all())
 
 
-def test_a_snapshot_stays_while_training_goes_on(recipe, runtime):
+def test_snapshots_do_not_change_during_training(recipe, runtime):
     net = network("convnet")
     snapshots = [flatten(net)]
     fetch = fetch_from(images(8), torch.arange(8) % CLASSES)
-    keep = lambda epoch: snapshots.append(flatten(net))  # noqa: E731
-    train(net, fetch, 8, recipe(epochs=3), seed=0, runtime=runtime, flip=False, on_epoch=keep)
+    store = lambda epoch: snapshots.append(flatten(net))  # noqa: E731
+    train(net, fetch, 8, recipe(epochs=3), seed=0, runtime=runtime, flip=False, on_epoch=store)
     assert len(snapshots) == 4
     assert all(not torch.equal(a, b) for a, b in pairwise(snapshots))
     assert torch.equal(snapshots[0], flatten(network("convnet")))
@@ -100,7 +100,7 @@ def test_a_snapshot_stays_while_training_goes_on(recipe, runtime):
 
 
 def test_flatten_shares_no_memory_and_no_graph():
-    """Of a network with a single parameter too, which `cat` could pass through."""
+    """This includes a network with a single parameter, for which `cat` could return its input."""
     for net in (network("mlp"), torch.nn.Linear(3, 2, bias=False)):
         theta = flatten(net)
         assert not theta.requires_grad
@@ -111,12 +111,12 @@ def test_flatten_shares_no_memory_and_no_graph():
         assert torch.equal(theta, before)
 
 
-def test_gradients_arrive_in_the_vector_and_not_in_the_network():
+def test_gradients_flow_to_the_vector_and_not_to_the_network():
     net = network("convnet").eval()
-    wanted = torch.cat(
+    expected = torch.cat(
         [g.flatten() for g in torch.autograd.grad(net(images()).sum(), list(net.parameters()))]
     )
     flat, theta = FunctionalNetwork(net), flatten(net).requires_grad_()
     flat(theta, images()).sum().backward()
-    torch.testing.assert_close(theta.grad, wanted)
+    torch.testing.assert_close(theta.grad, expected)
     assert all(p.grad is None for p in net.parameters())
