@@ -18,7 +18,7 @@ from mkdocs.structure.files import File, Files
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = (".png", ".svg")
-_LINK = re.compile(r"(\]\()((?:\.\./)+[^)\s#]+)(#[^)\s]*)?(\))")
+_LINK = re.compile(r"(\]\()((?!\w+:|#|/)[^)\s#]+)(#[^)\s]*)?(\))")
 _HTML = re.compile(r'((?:src|href)=")((?:\.\./)+[^"#]+)(#[^"]*)?(")')
 _log = logging.getLogger("mkdocs.hooks.links")
 
@@ -72,12 +72,12 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
 
 
 def _outside(markdown: str, here: str) -> list[tuple[str, str, str]]:
-    """Return the links of a page that leave `docs/`: the text, the same with `{}` as address, and the target."""
+    """Return the links of a page to what is no page: the text, the same with `{}` as address, and the target."""
     found = []
     for pattern in (_LINK, _HTML):
         for match in pattern.finditer(markdown):
             path = posixpath.normpath(posixpath.join("docs", posixpath.dirname(here), match[2]))
-            if not path.startswith("docs/"):
+            if not path.startswith("docs/") or "/example_plugin" in path or path.endswith((".py", ".in")):
                 found.append((match[0], f"{match[1]}{{}}{match[3] or ''}{match[4]}", path))
     return found
 
