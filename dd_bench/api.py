@@ -18,12 +18,12 @@ from typing import Any, ClassVar, NamedTuple
 import torch
 from torch import Tensor
 
-from dd_bench.data.dataset import RealSet, Split
+from dd_bench.data.dataset import RealSet, Split, tensor_set
 from dd_bench.data.decode import decode, encode, tile
 from dd_bench.data.graph_dataset import GraphSplit, training_graphs
 from dd_bench.data.graphs import Graphs, GraphShape, coalesce, segment_indices
 from dd_bench.data.inputs import Inputs
-from dd_bench.data.preprocess import Preprocess
+from dd_bench.data.preprocess import Preprocess, channel_statistics, fit_preprocess
 from dd_bench.distillation.batchnorm_statistics import HookedTeacher
 from dd_bench.distillation.clusters import representatives
 from dd_bench.distillation.coreset import build_coreset
@@ -145,6 +145,7 @@ __all__ = [
     "boxes",
     "build_coreset",
     "cache_entry",
+    "channel_statistics",
     "check_class_sizes",
     "check_norm",
     "checkpoint_in",
@@ -161,6 +162,7 @@ __all__ = [
     "feature_network",
     "fetch_from",
     "fetch_split",
+    "fit_preprocess",
     "generator",
     "graph_score",
     "initial_images",
@@ -178,6 +180,7 @@ __all__ = [
     "seeded",
     "segment_indices",
     "size_only",
+    "tensor_set",
     "tile",
     "train",
     "trained_network",

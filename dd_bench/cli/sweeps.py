@@ -9,6 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,10 +76,11 @@ def config_digest(config: DictConfig) -> str:
     )
 
 
-def select_jobs(command: str, only_missing: bool) -> None:
+def select_jobs(command: str, only_missing: bool, searchpath: Sequence[str] = ()) -> None:
     """Make later sweeps of this process launch only jobs that compose, and with `only_missing` only incomplete ones.
 
-    A job whose configuration does not compose is saved as failed, with Hydra's reason.
+    A job whose configuration does not compose is saved as failed, with Hydra's reason. `searchpath` has the override
+    `hydra.searchpath=...` of the command, if there is one: Hydra passes a sweeper only the other overrides.
     """
 
     def select(overrides: list[str], jobs: list[list[str]]) -> list[list[str]]:
@@ -92,7 +94,7 @@ def select_jobs(command: str, only_missing: bool) -> None:
         selected, skipped = [], 0
         for job in jobs:
             task_overrides = [o for o in job if not o.startswith("hydra")]
-            config = _compose(out, command, task_overrides)
+            config = _compose(out, command, task_overrides, searchpath)
             if config is None:
                 continue
             if found := complete.get(config_digest(config)):
@@ -108,11 +110,11 @@ def select_jobs(command: str, only_missing: bool) -> None:
     hydra_patch.select_jobs(select)
 
 
-def _compose(out: Path, command: str, overrides: list[str]) -> DictConfig | None:
+def _compose(out: Path, command: str, overrides: list[str], searchpath: Sequence[str]) -> DictConfig | None:
     """Return the configuration of a job. If it does not compose, save the job as failed and return None."""
     loader = GlobalHydra.instance().config_loader()
     try:
-        return loader.load_configuration("config", overrides, RunMode.RUN)
+        return loader.load_configuration("config", [*searchpath, *overrides], RunMode.RUN)
     except (HydraException, OmegaConfBaseException) as error:
         reason = " ".join(str(error).partition("Config search path:")[0].split())
         save_job(
