@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import linecache
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
 from dd_bench.records.config_diff import CHOICE, shipped_target
@@ -69,9 +71,25 @@ def plugin_source(target: Any) -> dict[str, str]:
     module: Any = inspect.getmodule(target)
     if module is not None and module.__name__.startswith(PACKAGE_PREFIX):
         return {}
-    for source in (module, target):
-        try:
-            return {SOURCE: hashlib.sha256(inspect.getsource(source).encode()).hexdigest()[:16]}
-        except (OSError, TypeError):  # no source file, e.g. defined in an interactive session
-            continue
+    for read in (
+        lambda: inspect.getsource(module),
+        lambda: _cells(target),
+        lambda: inspect.getsource(target),
+    ):
+        with suppress(OSError, TypeError):  # no source code, e.g. defined in an interactive session
+            if text := read():
+                return {SOURCE: hashlib.sha256(text.encode()).hexdigest()[:16]}
     return {}
+
+
+def _cells(target: Any) -> str:
+    """Return the text of the notebook cells that define a class, with its base classes, or a function.
+
+    `inspect.getsource` finds the functions of a notebook, but not its classes.
+    """
+    names = set()
+    for owner in getattr(target, "__mro__", (target,)):
+        if owner.__module__ == target.__module__:
+            members = [owner, *vars(owner).values()]
+            names |= {f.__code__.co_filename for f in members if inspect.isfunction(f)}
+    return "".join(sorted("".join(linecache.getlines(name)) for name in names))

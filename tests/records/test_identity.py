@@ -1,6 +1,7 @@
 """Parts of a run are identified by names and not by Python paths, so plug-in files can be moved."""
 
 import json
+import linecache
 import shutil
 import subprocess
 import sys
@@ -74,6 +75,19 @@ class TestIdentify:
             keys.append(identify({"method": method}, {"method": "mine"})["method"])
         assert keys[0] == keys[1], "the module name does not matter"
         assert keys[0]["_source_"] != keys[2]["_source_"] and keys[0]["_choice_"] == "mine"
+
+    def test_class_of_a_notebook_is_identified_by_its_cell(self):
+        """`inspect.getsource` does not find it. An edited class must not get the record of its old version."""
+
+        def source(number, text):
+            name, names = f"<cell {number}>", {"__name__": "a_notebook"}
+            linecache.cache[name] = (len(text), None, text.splitlines(keepends=True), name)
+            exec(compile(text, name, "exec"), names)
+            return plugin_source(names["Net"])
+
+        text = "class Net:\n    def width(self): return 8\n"
+        first, same, edited = source(1, text), source(2, text), source(3, text.replace("8", "16"))
+        assert first == same != edited and len(first["_source_"]) == 16
 
     def test_shipped_classes_have_no_source(self):
         from dd_bench.methods.ftd import FTD
