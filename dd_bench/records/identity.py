@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import linecache
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import suppress
 from typing import Any
 
@@ -71,13 +71,14 @@ def plugin_source(target: Any) -> dict[str, str]:
     module: Any = inspect.getmodule(target)
     if module is not None and module.__name__.startswith(PACKAGE_PREFIX):
         return {}
-    for read in (
-        lambda: inspect.getsource(module),
-        lambda: _cells(target),
-        lambda: inspect.getsource(target),
-    ):
+    readers: list[tuple[Callable[[Any], str], Any]] = [
+        (inspect.getsource, module),
+        (_cells, target),
+        (inspect.getsource, target),
+    ]
+    for read, part in readers:
         with suppress(OSError, TypeError):  # no source code, e.g. defined in an interactive session
-            if text := read():
+            if text := read(part):
                 return {SOURCE: hashlib.sha256(text.encode()).hexdigest()[:16]}
     return {}
 

@@ -104,3 +104,15 @@ def test_it_installs(tmp_path):
     shutil.rmtree(copy / "example_plugin")  # so that the tests import the installed package
     done = subprocess.run([python, "-m", "pytest", "-q", "tests"], cwd=copy, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_the_page_shows_every_file():
+    """The build includes them, so the code of page and package cannot differ."""
+    page = (EXAMPLE.parent / "package.md").read_text()
+    files = [
+        p for p in EXAMPLE.rglob("*.*") if p.suffix in (".py", ".yaml", ".toml") and p.name != "__init__.py"
+    ]
+    included = set(
+        re.findall(r"docs/contributing/example_plugin/([\w/]+\.(?:py|yaml|toml))\"?$", page, re.MULTILINE)
+    )
+    assert included == {p.relative_to(EXAMPLE).as_posix() for p in files if "build" not in p.parts}

@@ -163,5 +163,9 @@ def test_it_runs_in_a_kernel(tmp_path):
     nbclient.NotebookClient(notebook, timeout=600, resources={"metadata": {"path": tmp_path}}).execute()
     outputs = [[dict(o) for o in c.outputs] for c in notebook.cells if c.cell_type == "code"]
     for cell, new in zip(code_cells(), outputs, strict=True):
-        kinds = [sorted(o["output_type"] for o in found) for found in (cell["outputs"], new)]
+        bars = [o["text"] for o in new if o.get("name") == "stderr"]
+        assert all(re.match(r"\s*(\w+: +\d+%\||$)", text) for text in bars), bars
+        kinds = [
+            {o["output_type"] for o in found if o.get("name") != "stderr"} for found in (cell["outputs"], new)
+        ]
         assert kinds[0] == kinds[1], new
