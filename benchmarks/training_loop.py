@@ -112,7 +112,7 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
 def compare(
     pipes: dict[str, Connection], ipc: int, width: int, augment: str, images: int, networks: int
 ) -> dict[str, Any]:
-    """Train `networks` networks on each side in turn; return one row of the table."""
+    """Train `networks` networks on each side in turn, and return one row of the table."""
 
     def request(side: str, images: int, seed: int) -> tuple[float, int, float]:
         pipes[side].send((ipc, width, images, augment, seed))

@@ -120,7 +120,7 @@ def student(
     momentum: float,
     seed: int,
 ) -> Tensor:
-    """Train on the set for `steps` full-batch steps, with the papers' augmentation; return the weights."""
+    """Train on the set for `steps` full-batch steps with the papers' augmentation, and return the weights."""
     return weights_after(flat, theta, images, labels, lr, [steps], momentum, seed)[0]
 
 

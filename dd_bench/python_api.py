@@ -83,7 +83,7 @@ def real_set(name: str, *overrides: str) -> RealSet:
 
     Args:
         name: one of `list_datasets()`.
-        overrides: words of the command line that change it.
+        overrides: overrides of `conf/dataset/<name>.yaml`, as on the command line.
 
     Raises:
         ValueError, FileNotFoundError: an override is wrong, or the data are missing.
@@ -183,7 +183,7 @@ def distill(
         real: one of `list_datasets()`, or a set of `real_set`, `from_folder` or `from_tensors`.
         ipc: images per class.
         model: one of `list_models()`, or a class, see `evaluate`.
-        overrides: further words of the command line, e.g. `["method.iterations=100", "seed=1"]`.
+        overrides: further overrides, as on the command line, e.g. `["method.iterations=100", "seed=1"]`.
         out: output folder.
         progress: show a progress bar.
 
@@ -212,18 +212,18 @@ def evaluate(
 
     Args:
         syn: a set of `load` or `distill`, or a folder or a URL.
-        dataset: the real data: one of `list_datasets()`, or a real set; default: the dataset of the card.
+        dataset: the real data: one of `list_datasets()`, or a `RealSet`. The default is the dataset of the card.
         protocol: one of `list_protocols()`: how the networks are trained.
         model: one of `list_models()`, or a class derived from `torch.nn.Module`. Parameters of its constructor named
-            `num_classes`, `in_channels` or `image_size` are filled in; give others by `functools.partial`.
+            `num_classes`, `in_channels` or `image_size` are filled in. Set other parameters with `functools.partial`.
         num_networks: number of fresh networks.
         evaluator: one of `list_evaluators()`: what is measured.
-        overrides: further words of the command line.
+        overrides: further overrides, as on the command line, e.g. `["model.width=32"]`.
         out: output folder.
         progress: show a progress bar.
 
     Raises:
-        ValueError, FileNotFoundError: see `run`; also if the set is damaged or was distilled from another dataset.
+        ValueError, FileNotFoundError: see `run`. The set is damaged, or was distilled from another dataset.
     """
     found = syn if isinstance(syn, DistilledSet) else load(syn)
     of_data: list[str] = []
@@ -248,7 +248,7 @@ def _config(
     overrides: Sequence[str],
     out: str | Path,
 ) -> RunConfig:
-    """Compose the words of the command line that stand for the arguments; objects are passed on as they are."""
+    """Convert the arguments to overrides and compose the configuration. Objects are passed on unchanged."""
     of_real = [f"dataset={real}"] if isinstance(real, str) else [*real.overrides] if real else []
     of_model = [f"model={model}"] if isinstance(model, str) else []
     network = None if isinstance(model, str) else model

@@ -82,7 +82,7 @@ def soft_labels(entries: Sequence[Record]) -> list[str]:
 
 
 def uses(entries: Sequence[Record]) -> list[str]:
-    """What sets are good for besides accuracy: mean and half of the 95 % interval."""
+    """Metrics other than accuracy: mean and half of the 95 % interval."""
     rows = []
     for row, evaluator, metric in USES:
         cells = [row]

@@ -1,4 +1,4 @@
-"""Full: the whole training set, the upper reference of every table."""
+"""Full: the whole training set, as a reference for the highest accuracy in every table."""
 
 from __future__ import annotations
 

@@ -295,8 +295,8 @@ class Mirage(Method):
         for c, itemsets in enumerate(mined):
             if not itemsets:
                 raise ValueError(
-                    f"class {real.class_names[c]!r} has no tree set. Use a smaller method.theta, a larger budget, or "
-                    "method.cross_class=keep"
+                    f"class {real.class_names[c]!r} has no set of trees. Use a smaller method.theta, a larger budget, "
+                    "or method.cross_class=keep"
                 )
         graphs, colour, labels = split.graphs.to(torch.device("cpu")), colour.cpu(), split.labels.cpu()
         used = sorted({tree for itemsets in mined for s in itemsets for tree in s.items})

@@ -330,7 +330,7 @@ class MTT(Method):
         rate = float(lr)
         if not SMALLEST_RATE <= rate < math.inf:
             raise Diverged(
-                f"the student's step size went from {self.lr_teacher:g} to {rate:g} by iteration {step}. "
+                f"the student's step size changed from {self.lr_teacher:g} to {rate:g} by iteration {step}. "
                 f"Use method.lr_lr={self.lr_lr / 10:g}, or another method.lr_teacher"
             )
 

@@ -130,7 +130,7 @@ def _missing_library(launcher: str) -> str | None:
 
 
 def _report() -> int:
-    """Print the report of the sweep, if this was one; return 1 if a job has failed, else 0."""
+    """Print the report of the sweep, if this was one, and return 1 if a job has failed, else 0."""
     from dd_bench.cli.jobs import SWEEP
     from dd_bench.cli.progress import has_failed, report
 

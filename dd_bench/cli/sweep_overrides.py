@@ -23,12 +23,12 @@ def expand(overrides: Sequence[str]) -> list[list[str]]:
 
 
 def defer_to_jobs(arguments: Sequence[str]) -> list[str]:
-    """Return the arguments of a sweep, with the values of keys in swept groups replaced, e.g. `30` by `choice(30)`.
+    """Return the arguments of a sweep, in which overrides of keys in swept groups are written as `key=choice(value)`.
 
-    Before it starts the jobs, Hydra composes the defaults with all overrides that are not swept. So
-    `method=mtt,ftd method.syn_steps=30` would fail, because the default method has no such key. `choice(30)` counts as
-    a sweep over one value. Values that Hydra parses differently inside `choice` (null, quotes, function calls) are not
-    replaced.
+    Before it starts the jobs, Hydra composes the defaults with all overrides that are not swept. Therefore
+    `method=mtt,ftd method.syn_steps=30` would fail, because the default method has no such key. Hydra treats
+    `choice(30)` as a sweep over one value, so it applies the override to the jobs only. Values that Hydra parses
+    differently inside `choice` (null, quotes, function calls) are not replaced.
     """
     overrides = [a for a in arguments if "=" in a and not a.startswith("-")]
     try:

@@ -34,7 +34,7 @@ _LOCATIONS = ("hydra", "out", "cache")
 
 
 class SweepCallback(Callback):
-    """Hydra callbacks that write the files of a sweep. Hydra calls those of a job in the process that runs it."""
+    """Hydra callbacks that write the files of a sweep. The callbacks of a job are called in the process of the job."""
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the file of the sweep."""

@@ -122,9 +122,9 @@ class Graphs:
     def normalised(self) -> tuple[Tensor, Tensor]:
         """Edges with self-loops, `(2, e + v)`, and the entries of D^-1/2 (A + I) D^-1/2 on them (Kipf and Welling).
 
-        D uses the stored `degrees` if there are any. The result is computed once for all layers and steps that use
-        these graphs, also if `weights` require a gradient: graphs with learned edges are rebuilt for every backward
-        pass.
+        D uses the stored `degrees` if there are any. The result is cached for all layers and steps that use these
+        graphs. This is correct even if `weights` require a gradient, because graphs with learned edges are rebuilt for
+        every backward pass.
         """
         v, (sender, receiver) = len(self.nodes), self.edges
         weight = self.weights

@@ -40,7 +40,7 @@ class Preprocess(ABC):
         return {}
 
     def accepts(self, shape: Sequence[int]) -> bool:
-        """Whether the transform can be applied to images `(c, h, w)`."""
+        """Return whether the transform can be applied to images `(c, h, w)`."""
         try:
             return self(torch.zeros(1, *shape)).shape[1:] == torch.Size(shape)
         except RuntimeError:

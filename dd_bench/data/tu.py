@@ -27,7 +27,7 @@ def tu(
     val: float,
     device: torch.device,
 ) -> RealSet:
-    """Return the graphs of the files `<root>/<name>/<name>_A.txt` and so on, or of `<root>/<name>/raw/`.
+    """Load the graphs in `<root>/<name>/` or `<root>/<name>/raw/`, from the files `<name>_A.txt` and so on.
 
     As in PyG, edges are undirected and self-loops and duplicates are removed; older releases of IMDB list each edge
     twice. Continuous attributes are ignored. TUDataset has no official split, so the split is random, see
@@ -37,7 +37,7 @@ def tu(
         name: name of the dataset, e.g. NCI1.
         root: parent folder; None means `data`.
         download: download the files through torch_geometric if they are missing.
-        node_labels: `labels` uses the labels in the files; `degree` uses the number of neighbours instead.
+        node_labels: `labels` reads node labels from the files; `degree` uses the number of neighbours instead.
         seed, test, val: see `random_split`.
         device: where the graphs are stored.
 
@@ -109,7 +109,8 @@ def _folder(root: Path, name: str, download: bool) -> Path:
             return folder
         if len(missing) < len(REQUIRED):
             raise FileNotFoundError(
-                f"{folder / name}_{missing[0]}.txt is missing. Add it to the other files of {name}"
+                f"{folder / name}_{missing[0]}.txt is missing. Add this file, or delete {folder} and use "
+                "dataset.download=true"
             )
     raise FileNotFoundError(
         f"no {name}_A.txt in {folders[1]} or {folders[0]}. Use dataset.root=FOLDER for the parent folder of {name}/, "

@@ -12,7 +12,7 @@ INITS = ("real", "noise")
 
 
 def random_index(real: RealSet, per_class: int, ctx: RunContext) -> Tensor:
-    """Draw `per_class` training images of each class without replacement; returns indices `(k, per_class)`."""
+    """Draw `per_class` training images of each class without replacement, and return their indices `(k, per_class)`."""
     return real.train.draw(per_class, ctx.generator("init"))
 
 

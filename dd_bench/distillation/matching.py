@@ -34,7 +34,9 @@ def class_chunks(num_classes: int, size: int | None, net: nn.Module) -> Iterator
         ValueError: `size` is < 1, or would split the batch of a BatchNorm network.
     """
     if size is not None and size < 1:
-        raise ValueError(f"method.class_chunk must be an integer >= 1 or null, got {size}")
+        raise ValueError(
+            f"method.class_chunk must be an integer >= 1 or null, got {size}. Example: method.class_chunk=5"
+        )
     if size is None or size >= num_classes:
         size = num_classes
     elif any(isinstance(m, nn.modules.batchnorm._BatchNorm) and m.training for m in net.modules()):
@@ -54,14 +56,14 @@ def check_norm(norm: str | None, architecture: Architecture) -> str | None:
 
 
 def real_batch(real: RealSet, size: int, ctx: ContextWithNotes, *name: str | int) -> Tensor:
-    """Draw `size` real images of each class from the stream `name`; returns inputs `(k, b, c, h, w)`.
+    """Draw `size` real images of each class from the stream `name`, and return them as inputs `(k, b, c, h, w)`.
 
     Images are drawn without replacement within a batch, and independently for each batch. If a class has fewer images,
     b is its number of images for all classes, and the record gets a note. In the reference, only the batch of that
     class is smaller, without a message.
     """
     if size < 1:
-        raise ValueError(f"method.batch_real must be >= 1, got {size}")
+        raise ValueError(f"method.batch_real must be >= 1, got {size}. Example: method.batch_real=64")
     smallest = int(real.train.counts.min())
     if size > smallest:
         ctx.note(

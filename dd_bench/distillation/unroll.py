@@ -235,7 +235,7 @@ def _two_passes(inner: InnerLoop, images: Tensor, labels: Tensor, lr: Tensor, ex
 def _trajectory(
     inner: InnerLoop, images: Tensor, labels: Tensor, lr: Tensor
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Train the student without a graph; return theta_0..theta_N, and b_1..b_N (an empty list without momentum)."""
+    """Train the student without a graph, and return theta_0..theta_N, and b_1..b_N (an empty list without momentum)."""
     thetas, velocities = [inner.start.detach()], list[Tensor]()
     velocity = torch.zeros_like(inner.start)
     for step in inner.steps:

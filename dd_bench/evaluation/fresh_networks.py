@@ -112,13 +112,13 @@ class FreshNetworks:
         one: Callable[[FreshNetworks, int, int, bool], Result],
         together: Callable[[FreshNetworks, dict[int, int]], Iterable[tuple[int, Result]]],
     ) -> Iterator[tuple[int, Result]]:
-        """Train the networks in `seeds` in the way `parallelism` returns, and yield `(network, result)` for each.
+        """Train the networks in `seeds`, in parallel as `parallelism` returns, and yield `(network, result)` for each.
 
         Args:
-            seeds: seed of each network that must still be trained, by its index.
-            total: number of networks of the whole measurement, see `scores`.
-            one: `one(fresh, network, seed, compiled)` trains one network; it may run in another process.
-            together: `together(fresh, seeds)` trains all of them as one batched network.
+            seeds: a dictionary from the index of each network that must still be trained to its seed.
+            total: number of networks of the whole measurement, including those that are already trained.
+            one: a function. `one(fresh, network, seed, compiled)` trains one network. It may run in another process.
+            together: a function. `together(fresh, seeds)` trains all of them as one batched network.
         """
         compiled, mode = self.compiles(total), self.parallelism(total)
         if mode == "together":
@@ -134,7 +134,7 @@ class FreshNetworks:
                 yield network, one(self, network, seed, compiled)
 
     def parallelism(self, total: int) -> Literal["together", "processes"] | None:
-        """Return how several of `total` networks are trained at a time; None: they are trained one after the other."""
+        """Return how `total` networks are trained at the same time, or None if they are trained one after the other."""
         batchable = self.protocol.selection == "last" and self.protocol.recipe.views is None
         if self.runtime.vmap and batchable and total > 1:
             return "together"
@@ -147,7 +147,7 @@ class FreshNetworks:
         return total * sum(r.with_epochs(n).samples(n) for r in self.protocol.recipes())
 
     def compiles(self, total: int) -> bool:
-        """Whether compilation saves more time than its warm-up takes in the training of `total` networks."""
+        """Return whether compilation saves more time than its warm-up takes in the training of `total` networks."""
         return uses_compilation(self._samples(total), self.architecture.shape, self.runtime)
 
     def score(self, seed: int, compiled: bool) -> float:
@@ -160,7 +160,7 @@ class FreshNetworks:
         return best if self.protocol.selection == "best_on_test" else self._test(net)
 
     def _train(self, seed: int, compiled: bool) -> tuple[Network, float]:
-        """Train one fresh network from `seed`; return the selected network and the score it was selected by."""
+        """Train one fresh network from `seed`, and return the selected network and the score it was selected by."""
         best, best_state = -1.0, {}
         for recipe in (r.with_epochs(len(self.images)) for r in self.protocol.recipes()):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)

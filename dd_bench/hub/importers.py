@@ -1,7 +1,7 @@
-"""`dd-bench import`: convert distilled sets in the formats that papers publish to synthetic sets of dd_bench.
+"""`dd-bench import`: convert distilled sets that authors of papers have released to the format of dd_bench.
 
     images.pt + labels.pt        two tensors: network inputs, and classes or soft labels
-    res_*.pt                     a dictionary; `data` is a list of sets, each a pair [images, labels]
+    res_*.pt                     a dictionary whose entry `data` is a list of sets; each set is a pair [images, labels]
     a folder of class folders    image files
 
 `.pt` files are pickles. They are read with `torch.load(weights_only=True)`, which never runs code from the file.

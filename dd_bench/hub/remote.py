@@ -58,7 +58,9 @@ class Remote:
             match = re.search(r"[Ii]nstall ['\"]?([A-Za-z0-9_-]+)", str(error))
             package = EXTRAS.get(scheme) or (match and match[1])
             hint = f". Use: pip install {package}" if package else ""
-            raise ImportError(f"{scheme}:// requires a missing library ({error}){hint}") from error
+            raise ImportError(
+                f"{scheme}:// requires a library that is not installed ({error}){hint}"
+            ) from error
         except ValueError as error:
             raise ValueError(f"the URL {url} is not supported ({error}). Examples: {EXAMPLES}") from error
         except OSError as error:
@@ -89,7 +91,7 @@ class Remote:
         return bytes(content)
 
     def read_all(self, names: list[str]) -> dict[str, bytes]:
-        """Read several files in parallel, see `read`; return the contents of those that exist.
+        """Read several files in parallel, see `read`, and return the contents of those that exist.
 
         Raises:
             OSError: an existing file could not be read or is too large.

@@ -68,7 +68,7 @@ class ConvNet(Network):
         super().__init__()
         depth = default_depth(image_shape) if depth is None else depth
         if depth < 1:
-            raise ValueError(f"model.depth must be >= 1, got {depth}")
+            raise ValueError(f"model.depth must be >= 1, got {depth}. Example: model.depth=3")
         channels, *size = image_shape
         border = 3 if channels == 1 else 1
         map_height, map_width = (side + 2 * border - 2 for side in size)  # of the first map

@@ -60,8 +60,8 @@ class GNN(Network):
         super().__init__()
         if layers < 1 or hidden < 1 or not 0 <= dropout < 1:
             raise ValueError(
-                "model.layers and model.hidden must be >= 1 and model.dropout in [0, 1), "
-                f"got {layers}, {hidden} and {dropout}"
+                "model.layers and model.hidden must be >= 1 and model.dropout must be in [0, 1), "
+                f"got {layers}, {hidden} and {dropout}. Example: model.layers=3 model.hidden=128 model.dropout=0.0"
             )
         for knob, value, known in (
             ("norm", norm, ("none", "batch", "layer")),
@@ -136,7 +136,7 @@ class Labels(nn.Module):
         self.register_buffer("start", torch.tensor(start), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Embed int64 labels `(v, f)` or float32 weights `(v, sum(values))`; returns `(v, hidden)`."""
+        """Embed int64 labels `(v, f)` or float32 weights `(v, sum(values))`, and return `(v, hidden)`."""
         if labels.is_floating_point():
             return labels @ self.table.weight
         out: Tensor = self.table(labels + self.start).sum(1)

@@ -24,7 +24,7 @@ class MLP(Network):
         """
         super().__init__()
         if depth < 1:
-            raise ValueError(f"model.depth must be >= 1, got {depth}")
+            raise ValueError(f"model.depth must be >= 1, got {depth}. Example: model.depth=3")
         sizes = [math.prod(image_shape), *[width] * depth]
         self.hidden = nn.Sequential()
         for i in range(depth):

@@ -65,7 +65,9 @@ class ModuleConstructor:
                 f"or the key model.{missing[0]}"
             )
         if not open_ended and (unknown := sorted(set(values) - set(named))):
-            raise ValueError(f"{name} has no parameter {unknown[0]!r}; it has {sorted(named)}")
+            raise ValueError(
+                f"{name} has no parameter {unknown[0]!r}. Its parameters are {', '.join(sorted(named))}"
+            )
         return ModuleNetwork(self.__wrapped__(**values), image_shape, num_classes, name)
 
     def _filled(self, image_shape: tuple[int, int, int], num_classes: int) -> dict[str, Any]:

@@ -53,7 +53,7 @@ class BlockNetwork(Network):
 
 
 def batch_coupled(net: nn.Module) -> bool:
-    """Whether the output for a sample depends on the rest of the batch in train mode (BatchNorm)."""
+    """Return whether the output for a sample depends on the rest of the batch in train mode (BatchNorm)."""
     return any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in net.modules())
 
 

@@ -140,7 +140,7 @@ def compose(run: RunConfig) -> Experiment:
 
 
 def load_real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:
-    """Load a real set on the CPU without a run; return it and its configuration.
+    """Load a real set on the CPU without a run, and return it and its configuration.
 
     Raises:
         ValueError, FileNotFoundError: an override is wrong, or the data are missing.

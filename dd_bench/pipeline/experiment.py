@@ -156,7 +156,7 @@ class Experiment(RunParts):
         return record, path
 
     def skipped(self, key: str, reason: str) -> tuple[Record, Path]:
-        """Write a record with status `skipped` and the reason; return it and its file."""
+        """Write a record with status `skipped` and the reason, and return it and its file."""
         outcome = Outcome(provenance.Stages(self.runtime.device))
         record = build_record(self, key, outcome.finish("skipped", reason))
         return record, record.save(self.out / "records" / f"{key}.json")

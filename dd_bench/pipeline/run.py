@@ -24,7 +24,7 @@ class Unsupported(ValueError):
 
 
 def prepare(config: RunConfig) -> list[Path]:
-    """Build teachers and expert buffers without distilling; return their folders."""
+    """Build teachers and expert buffers without distilling, and return their folders."""
     experiment = compose(config)
     if reason := experiment.check():
         raise Unsupported(reason)
@@ -39,7 +39,7 @@ def prepare(config: RunConfig) -> list[Path]:
 
 
 def distill(config: RunConfig) -> list[Path]:
-    """Distill the missing sets; return the folders of all sets."""
+    """Distill the missing sets, and return the folders of all sets."""
     experiment = compose(config)
     if reason := experiment.check():
         raise Unsupported(reason)
@@ -50,7 +50,7 @@ def distill(config: RunConfig) -> list[Path]:
 
 
 def run(config: RunConfig) -> Record:
-    """Distill and evaluate; return the record, which is also written to disk."""
+    """Distill and evaluate, and return the record, which is also written to disk."""
     experiment = compose(config)
     sets = range(experiment.num_sets)
     key = experiment.record_key([experiment.set_key(i) for i in sets])
@@ -60,7 +60,7 @@ def run(config: RunConfig) -> Record:
 
 
 def evaluate(config: RunConfig) -> Record:
-    """Evaluate the existing set in the folder `set`; return the record, which is also written to disk."""
+    """Evaluate the existing set in the folder `set`, and return the record, which is also written to disk."""
     folder = set_folder(config.cfg)
     card = read_card(folder)
     experiment = compose(config)

@@ -18,9 +18,9 @@ CHOICE = "_choice_"
 def shipped_yaml(group: str, name: str) -> dict[str, Any]:
     """Return `conf/<group>/<name>.yaml` of this package as plain data, or an empty dict if the file does not exist.
 
-    The defaults list is merged in Hydra's order. It can contain files of the same group (`- mtt`) and files of another
-    group with a package inside this file (`/model@model: convnet`). Overrides of other groups are ignored. The result
-    is cached and must not be modified.
+    The defaults list is merged in Hydra's order. It can contain files of the same group (`- mtt`), and files of another
+    group that are inserted at a key of this file (`/model@model: convnet`). Overrides of other groups are ignored. The
+    result is cached and must not be modified.
     """
     if len(name) > 100 or not re.fullmatch("[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", name):
         return {}
@@ -80,8 +80,8 @@ def _merge(base: dict[str, Any], override: dict[str, Any]) -> dict[str, Any]:
 def changed_keys(group: str, name: str, values: dict[str, Any]) -> list[str]:
     """Return the values that differ from the shipped YAML, as `key=value`, sorted by key.
 
-    If there is no shipped YAML, as for a plug-in of another package, the result is all values of a network (`group` is
-    "model") and an empty list for other groups.
+    A plug-in of another package has no shipped YAML. The result is then the list of all values if `group` is "model",
+    and an empty list for other groups.
     """
     shipped = _shipped_leaves(group, name)
     if not shipped and group != "model":

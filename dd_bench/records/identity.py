@@ -54,8 +54,8 @@ def _identify(value: Any, path: str, group_and_name: Mapping[str, tuple[str, str
     shipped = shipped_target(group, name)
     if shipped is not None and shipped != target:
         raise ValueError(
-            f"{path}._target_={target}: in every record {group}={name} is the name of {shipped}. Use a YAML file with "
-            f"another name, conf/{group}/NAME.yaml"
+            f"{path}._target_ must be {shipped}, because records identify it as {group}={name}, got {target}. Use a "
+            f"YAML file with another name: conf/{group}/NAME.yaml"
         )
     source: dict[str, str] = {}
     if not target.startswith(PACKAGE_PREFIX):

@@ -59,8 +59,8 @@ def overrides_of(shipped: Mapping[str, Any], values: Mapping[str, Any], path: st
         if str(key).startswith("_"):
             if shipped.get(key) != value:
                 raise ValueError(
-                    f"{here} must be {shipped.get(key)!r} as in the YAML, got {value!r}; a record cannot choose "
-                    "what is called"
+                    f"{here} must be {shipped.get(key)!r} as in the YAML, got {value!r}, because a "
+                    "record must not select the code that is run"
                 )
         elif key not in shipped and isinstance(value, dict) and CHOICE in value:
             yield from _added_network(value, here)

@@ -258,7 +258,7 @@ class Record(_Frozen):
         return hashlib.sha256(self.text().encode()).hexdigest()
 
     def save(self, path: Path) -> Path:
-        """Write the record atomically and returns `path`."""
+        """Write the record atomically and return `path`."""
         write_atomic(path, self.text().encode())
         return path
 

@@ -30,7 +30,7 @@ class Cache:
     """A cache in one folder.
 
     Attributes:
-        seconds: build time of each entry used so far, by folder name, also if an earlier run built the entry.
+        seconds: build time of each entry used so far, by folder name, even if an earlier run built the entry.
         spent: seconds that this object has spent building.
     """
 
@@ -65,12 +65,12 @@ class Cache:
             self.seconds[folder.name] = float(json.loads((folder / _ENTRY).read_text())["seconds"])
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise ValueError(
-                f"cache entry {folder} is damaged ({error!r}). To rebuild it: rm -r {folder}"
+                f"cache entry {folder} is damaged ({error!r}). Delete it and run the command again: rm -r {folder}"
             ) from error
         return folder
 
     def has(self, kind: str, depends_on: dict[str, Any]) -> bool:
-        """Whether the entry exists."""
+        """Return whether the entry exists."""
         return self._folder(_identity(kind, depends_on)).exists()
 
     def _folder(self, identity: dict[str, Any]) -> Path:

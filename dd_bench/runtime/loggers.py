@@ -61,7 +61,7 @@ class Jsonl(Logger):
 
 
 def _is_before(line: str, loop: str, step: int) -> bool:
-    """Whether a line remains when `loop` resumes at `step`. Incomplete lines from a crash do not."""
+    """Return whether a line remains when `loop` resumes at `step`. Incomplete lines from a crash do not."""
     try:
         row = json.loads(line)
         return bool(row["loop"] != loop or row["step"] < step)

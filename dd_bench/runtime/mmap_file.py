@@ -95,7 +95,7 @@ def read_header(path: Path, kind: str) -> tuple[Any, dict[str, Any], int]:
     with path.open("rb") as file:
         length = int.from_bytes(file.read(8), "little")
         if not 0 < length < 2**27:
-            raise ValueError(f"the length of the header must be in 1..{2**27 - 1} bytes, got {length}")
+            raise ValueError(f"the header must have 1 to {2**27 - 1} bytes, got {length}")
         entries = json.loads(file.read(length))
     metadata = json.loads(entries.pop("__metadata__")[kind])
     return metadata, entries, 8 + length

@@ -62,7 +62,7 @@ class Runtime:
     vmap: bool
 
     def uses_processes(self, images: int) -> bool:
-        """Whether training on `images` images in total is long enough to start worker processes."""
+        """Return whether training on `images` images in total is long enough to start worker processes."""
         return images >= self.spread_after
 
     def in_float32(self) -> Runtime:
@@ -117,7 +117,7 @@ def resolve(config: RuntimeConfig) -> Runtime:
 
 
 def cpu_has_bf16() -> bool:
-    """Whether the CPU supports bfloat16 natively (AVX512-BF16 or AMX). Emulated, it is slower than float32."""
+    """Return whether the CPU supports bfloat16 natively (AVX512-BF16 or AMX). Emulated, it is slower than float32."""
     if hasattr(torch.cpu, "get_capabilities"):
         return any(bool(on) for name, on in torch.cpu.get_capabilities().items() if "bf16" in name)
     return bool(torch.cpu._is_avx512_bf16_supported())  # torch < 2.11

@@ -102,4 +102,6 @@ def _load(path: Path, is_done: Callable[[], bool]) -> tuple[Shard, float]:
     except (SafetensorError, OSError, TypeError, KeyError, ValueError) as error:
         if is_done():
             raise AlreadyBuilt from error
-        raise ValueError(f"the shard {path} is damaged ({error}). To rebuild it: rm {path}") from error
+        raise ValueError(
+            f"the shard {path} is damaged ({error}). Delete it and run the command again: rm {path}"
+        ) from error

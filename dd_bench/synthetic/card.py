@@ -54,7 +54,7 @@ class Card(BaseModel):
     @classmethod
     def _in_the_folder(cls, files: dict[str, str]) -> dict[str, str]:
         if outside := [name for name in files if not re.fullmatch(NAME, name)]:
-            raise ValueError(f"it names a file outside its folder: {outside[0]!r}")
+            raise ValueError(f"sha256 must list only files in the folder, got {outside[0]!r}")
         return files
 
 
@@ -119,7 +119,7 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 
 
 def has_provenance(folder: Path) -> bool:
-    """Whether a set has a valid `provenance.json` that can be copied with it.
+    """Return whether a set has a valid `provenance.json` that can be copied with it.
 
     A symbolic link is rejected: the file has no hash in the card, and a link could point to any file on this computer.
     """

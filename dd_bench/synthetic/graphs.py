@@ -247,12 +247,12 @@ class TreeSet(SyntheticGraphs):
         v = len(self.nodes)
         if not len(self.sizes) or bool((self.sizes < 1).any()):
             raise ValueError(
-                f"a set needs at least one tree and a tree at least one node, got sizes {self.sizes.tolist()[:5]}"
+                f"a set must have at least one tree and a tree at least one node, got sizes {self.sizes.tolist()[:5]}"
             )
         if int(self.sizes.sum()) != v or len(self.parents) != v or len(self.edge_labels) != v:
             raise ValueError(
-                f"the sum of sizes, parents and edge_labels must match the number of nodes, {v}, got "
-                f"{int(self.sizes.sum())}, {len(self.parents)} and {len(self.edge_labels)}"
+                f"sizes must sum to the number of nodes, {v}, and parents and edge_labels must have this length, "
+                f"got a sum of {int(self.sizes.sum())} and lengths of {len(self.parents)} and {len(self.edge_labels)}"
             )
         if self.weighting not in get_args(Weighting):
             raise ValueError(
@@ -278,7 +278,9 @@ class TreeSet(SyntheticGraphs):
         if not 0 <= int(self.patterns.min()) <= int(self.patterns.max()) < len(self.sizes):
             raise ValueError(f"patterns must be in 0..{len(self.sizes) - 1}")
         if len(self.support) != len(self.pattern_sizes) or bool((self.support < 1).any()):
-            raise ValueError(f"every one of the {len(self.pattern_sizes)} sets must have a support >= 1")
+            raise ValueError(
+                f"support must be {len(self.pattern_sizes)} integers >= 1, got {self.support.tolist()[:5]}"
+            )
         if self.class_graphs is not None and (
             len(self.class_graphs) != len(self.class_names) or min(self.class_graphs) < 1
         ):

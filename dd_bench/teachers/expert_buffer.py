@@ -105,7 +105,7 @@ class ExpertBuffer:
 
 
 def create(folder: Path, header: Header) -> bool:
-    """Create the file of a buffer, filled with zeros, unless it exists; return whether it existed."""
+    """Create the file of a buffer, filled with zeros, unless it exists, and return whether it existed."""
     return mmap_file.create(folder / FILE, header.layout)
 
 

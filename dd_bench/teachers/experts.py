@@ -113,7 +113,7 @@ class ExpertTraining:
 
 
 def _train_all(shared: ExpertTraining) -> float:
-    """Train the unfinished experts; return the seconds that killed attempts took."""
+    """Train the unfinished experts, and return the seconds that killed attempts took."""
     training, count, epochs = shared.training, shared.header.experts, shared.training.recipe.epochs
     if not expert_buffer.create(shared.folder, shared.header):
         checkpoint.remove(shared.folder)  # of snapshots that no longer exist

@@ -31,7 +31,7 @@ def ensemble(teachers: Sequence[Teacher], x: Tensor, mode: str) -> Tensor:
 
 
 class Labeler(ABC):
-    """Abstract class for the targets of views.
+    """Abstract class that computes the targets of augmented images (views).
 
     Attributes:
         label_bytes: bytes of labels that a user stores in addition to the images.
@@ -42,7 +42,7 @@ class Labeler(ABC):
     forwards: int = 0
 
     def viewed_epoch(self, epoch: int) -> int:
-        """Return the epoch whose views are used in epoch `epoch` of a training."""
+        """Return the epoch whose views are used in the training epoch `epoch`."""
         return epoch
 
     @abstractmethod

@@ -94,7 +94,7 @@ def _weights_of(spec: TeacherSpec, entry: Path) -> Path:
 
 
 def _train(spec: TeacherSpec, training: RealTraining, folder: Path, measure: Measure | None) -> float:
-    """Train the teacher and write its weights and card; return the seconds that killed attempts took."""
+    """Train the teacher and write its weights and card, and return the seconds that killed attempts took."""
     real, epochs, title = training.real, training.recipe.epochs, f"teacher {spec.name}"
     checkpoint, measured = checkpoint_in(folder), folder / "measured.json"
     resumes = saved_progress(checkpoint)[0] > 0 and measured.exists()

@@ -87,10 +87,10 @@ class TeacherSpec:
         }
 
     def logit_names(self) -> tuple[str, ...]:
-        """Return the class names of the logits of pretrained weights, in order.
+        """Return the class name of each logit of pretrained weights, in order.
 
         Raises:
-            ValueError: the configuration has no class names.
+            ValueError: the configuration does not state the class names.
         """
         return pretrained.logit_names(self.config.classes, self.where)
 

@@ -53,7 +53,7 @@ class RealTraining:
 
     @property
     def epochs(self) -> int:
-        """Number of epochs on the training split, also if the recipe gives a number of steps."""
+        """Number of epochs on the training split, even if the recipe gives a number of steps."""
         return self.recipe.with_epochs(len(self.real.train)).epochs
 
     def identity(self) -> dict[str, Any]:
@@ -169,7 +169,7 @@ def save_weights(net: Network, path: Path, *, title: str, epoch: int, knob: str,
     """
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
-        raise Diverged(f"{title} is not finite after epoch {epoch}. Use a smaller {knob} than {lr}")
+        raise Diverged(f"{title} is not finite after epoch {epoch}. Use a {knob} below {lr}")
     # a fixed name, so that a resumed attempt overwrites the file of a killed one
     scratch = path.with_name(f".{path.name}")
     save_file(state, scratch)
@@ -197,4 +197,6 @@ def reading_entry(entry: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError, RuntimeError, ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"cache entry {entry} is damaged ({error}). To rebuild it: rm -r {entry}") from error
+        raise ValueError(
+            f"cache entry {entry} is damaged ({error}). Delete it and run the command again: rm -r {entry}"
+        ) from error

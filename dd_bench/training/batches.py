@@ -35,7 +35,7 @@ def fetch_split(split: Split) -> Fetch:
 
 
 def is_partitioned(views: ViewRecipe | None) -> bool:
-    """Whether each of several processes fetches only its own part of a batch of these views."""
+    """Return whether each of several processes fetches only its own part of a batch of these views."""
     return views is not None and views.mix == "none"
 
 
@@ -81,7 +81,7 @@ def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[
 
 
 def apply_cutmix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Target]:
-    """Apply CutMix with probability `recipe.cutmix`; return inputs and labels, or the arguments of `mixed_loss`."""
+    """Apply CutMix with probability `recipe.cutmix`, and return inputs and labels, or the arguments of `mixed_loss`."""
     if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
         x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta)
         return x, (y, partner, keep)

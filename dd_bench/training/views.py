@@ -112,10 +112,10 @@ class Views:
     def batches(
         self, epoch: int, device: torch.device, part: tuple[int, int] = (0, 1)
     ) -> Iterator[tuple[Tensor, Callable[[Tensor], View]]]:
-        """Yield the indices `(b,)` of each batch, and a function from its images `(b, c, h, w)` to their view.
+        """Yield the indices `(b,)` of each batch, and a function that maps its images `(b, c, h, w)` to a view.
 
-        With `part=(i, m)`, a batch contains only every m-th image from the i-th on, or its first image if there is no
-        i-th. This is not possible for mixed images.
+        With `part=(i, m)`, a batch contains only every m-th image, starting with the i-th. If there is no i-th image,
+        it contains the first. Recipes that mix images (MixUp, CutMix) do not support parts.
         """
         assert part[1] == 1 or self.recipe.mix == "none"
         order = torch.randperm(self.n, generator=generator(CPU, self.seed, "order", epoch))

@@ -29,7 +29,7 @@ def check_protocol(record: Record) -> None:
     if "version" not in shipped:
         raise ValueError(
             f"protocol {name!r} is not in conf/protocol, so its numbers cannot be compared. Use one of "
-            "`dd-bench list protocol`, or add your protocol there first"
+            "`dd-bench list protocol`, or add your protocol to conf/protocol"
         )
     if record.protocol.version > shipped["version"]:
         raise ValueError(
@@ -137,5 +137,6 @@ def check_repeats(record: Record) -> None:
     if {i: sorted(found) for i, found in by_set.items()} != expected:
         text = "; ".join(f"set {i}: {', '.join(map(str, sorted(by_set[i])))}" for i in sorted(by_set))
         raise ValueError(
-            f"its configuration has {networks!r} networks for each of {sets} set(s), got values of networks ({text})"
+            f"its configuration has {networks!r} networks for each of {sets} set(s), but its scores are "
+            f"of networks ({text})"
         )

@@ -23,10 +23,10 @@ from ..core.entries import Track, entry_name, sets_in
 
 
 def check_unique_scores(new: Sequence[Record], old: Sequence[Record]) -> None:
-    """Check that no record has the values of another one, for the same sets and on the same board.
+    """Check that no two records on the same board have the same sets and scores.
 
     Raises:
-        ValueError: a new record has the values of another record with a different key.
+        ValueError: a new record has the sets and scores of another record with a different key.
     """
     known: dict[Any, Record] = {}
     for record in [*old, *new]:
@@ -40,7 +40,7 @@ def check_unique_scores(new: Sequence[Record], old: Sequence[Record]) -> None:
         other = known.setdefault(measurement, record)
         if record.status == "done" and record.set_digests and other.key != record.key:
             raise ValueError(
-                f"record {record.key} has the same sets and values as {entry_name(other)}, but another key"
+                f"record {record.key} has the same sets and scores as {entry_name(other)}, but another key"
             )
 
 
@@ -145,7 +145,7 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
 
 
 def _same_method(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Whether two configurations have the same values and YAML files that name the same class."""
+    """Return whether two configurations have the same values and YAML files that name the same class."""
     names = [str(values.get(CHOICE)) for values in (a, b)]
     values = [{k: v for k, v in config.items() if k != CHOICE} for config in (a, b)]
     same = names[0] == names[1] or len({shipped_target("method", name) or name for name in names}) == 1

@@ -95,7 +95,7 @@ def _verdict_folder(path: Path) -> Path:
 
 
 def _several_sets(record: Record, networks: int | None) -> int:
-    """Print how to reproduce an entry with several sets, which are not stored; return 1 if retraining was requested."""
+    """Print how to reproduce an entry with several sets, which are not stored. Return 1 if retraining was requested."""
     command = run_command(record) if record.config.get("set") is None else None
     sys.stdout.write(
         f"    not retrained: the entry has {len(record.set_digests)} sets, which are not stored"
@@ -121,11 +121,13 @@ def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verd
     """Retrain the first `count` networks of an entry, or all, on its set in a subprocess, and compare the scores.
 
     Raises:
-        ValueError: the evaluator has no number of networks, overrides cannot express the configuration, or the run
+        ValueError: the evaluator has no key `num_networks`, overrides cannot express the configuration, or the run
             failed.
     """
     if "num_networks" not in record.config.get("evaluator", {}):
-        raise ValueError(f"evaluator {record.evaluator} has no number of networks, so it cannot be repeated")
+        raise ValueError(
+            f"evaluator {record.evaluator} has no key num_networks, so its networks cannot be retrained"
+        )
     total = record.summary().num_networks
     count = min(count or total, total)
     words = shlex.split(evaluate_command(record, str(folder.resolve())))[1:]
@@ -139,7 +141,7 @@ def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verd
         retrained = load_record(found[0])
     if Track.of(retrained) != Track.of(record):
         raise ValueError(
-            f"the retrained record must be on the board of the entry, {Track.of(record).title}; "
+            f"the retrained record must be on the board of the entry, {Track.of(record).title}, "
             f"got {Track.of(retrained).title}"
         )
     values = {s.network: s.value for s in retrained.scores if s.metric == retrained.main_metric}
@@ -165,7 +167,11 @@ def _set_of(record: Record, sets: str) -> Path:
     changed = None if "://" in sets else candidate_card(record, Path(sets))
     raise _SetNotFoundError(
         f"set {digest[:16]} of the entry is not in {sets}. Use --sets FOLDER, or the URL where it was pushed"
-        + (f". {changed} has the same method, dataset and IPC. Was this card changed?" if changed else "")
+        + (
+            f". {changed} has the same method, dataset and IPC, so this card may have been changed"
+            if changed
+            else ""
+        )
     )
 
 

@@ -77,7 +77,7 @@ class Board:
         ]
 
     def has_published(self, column: int) -> bool:
-        """Whether any row has a published number in a column."""
+        """Return whether any row has a published number in a column."""
         return any(cells[column].published for cells in self.rows.values())
 
 

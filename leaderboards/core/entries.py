@@ -59,13 +59,13 @@ class Track(NamedTuple):
 
     @property
     def title(self) -> str:
-        """The track in words, without its network: tables of several networks have one column for each."""
+        """A description of the track without its network, for tables with one column for each network."""
         labels = f"{self.label_mode} labels" + (f" ({self.teachers})" if self.teachers else "")
         return f"{self.dataset}: {self.metric}, {self.protocol} v{self.version}, {self.selection}, {labels}"
 
     @property
     def name(self) -> str:
-        """The track without its dataset, as a file name without suffix. The usual values are left out."""
+        """The track without its dataset, as a file name without suffix. `last` and `accuracy` are omitted."""
         parts = [f"{self.protocol}-v{self.version}"] + [self.selection] * (self.selection != "last")
         parts += [self.label_mode] + [self.evaluator] * (self.evaluator != ACCURACY) + [self.model]
         parts += [self.metric] * (self.metric != self.evaluator) + [self.teachers] * bool(self.teachers)
@@ -151,7 +151,10 @@ def check_record(record: Record) -> None:
     """
     what = f"record {record.key} ({record.method} on {record.dataset})"
     if record.method == HARD_LABEL_RANDOM:
-        raise ValueError(f"{what}: the method name is reserved for a row of soft-label boards")
+        raise ValueError(
+            f"{what}: method {HARD_LABEL_RANDOM!r} is reserved for a row of boards with soft labels. "
+            "Use another method name"
+        )
     for name, part in _mappings(record.config):
         if not isinstance(part, dict):
             raise ValueError(f"{what}: config.{name} must be a mapping, got {part!r}")
@@ -159,7 +162,7 @@ def check_record(record: Record) -> None:
     if record.status == "done" and record.set_digests and len(set(record.set_digests)) != sets:
         raise ValueError(f"{what} has values of {sets} sets but {len(set(record.set_digests))} set digests")
     if record.status == "done" and record.main_metric not in record.metrics:
-        raise ValueError(f"{what} is done but has no value of its main metric {record.main_metric!r}")
+        raise ValueError(f"{what} has status 'done' but no value of its main metric {record.main_metric!r}")
     minimum = {name: -1 if name in DIFFERENCES else 0 for name in record.metrics}
     share = record.main_metric in SHARES
     seen: set[tuple[str, int, int]] = set()

@@ -52,7 +52,7 @@ class PublishedSet(_Strict):
         return self
 
     def matches(self, track: Track) -> bool:
-        """Whether these numbers may be shown on a board: accuracy, same dataset, same architecture of any width."""
+        """Return whether a board may show these numbers: accuracy, same dataset, same architecture of any width."""
         if track.metric != ACCURACY or track.evaluator not in _EVALUATORS:
             return False
         same_model = re.match(rf"{re.escape(self.model)}(?![A-Za-z0-9])", track.model) is not None

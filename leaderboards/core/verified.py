@@ -62,7 +62,7 @@ def tolerance(values: list[float], count: int, spread: float | None = None) -> t
     """
     n = len(values)
     if n < 2:
-        raise ValueError("an entry with one network has no spread, so a tolerance cannot be computed")
+        raise ValueError(f"a tolerance requires at least 2 networks, got {n}")
     own = std(values) if spread is None else min(std(values), spread)
     half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * own * (1 / n + 1 / count) ** 0.5
     return fmean(values) - half, fmean(values) + half
@@ -128,7 +128,7 @@ def save_verdict(verdict: Verdict, folder: Path, replace: bool = False) -> Path:
     old = _read(path) if path.exists() and not replace else None
     if old and (len(old.networks) > len(verdict.networks) or old.verdict == "out of tolerance"):
         raise FileExistsError(
-            f"{path} was not replaced, it has {old.summary()}. To replace it, add --replace"
+            f"{path} was not replaced. It contains the verdict {old.summary()}. To replace it, add --replace"
         )
     write_atomic(path, (canonical(verdict.model_dump(mode="json"), indent=2) + "\n").encode())
     return path

@@ -321,7 +321,7 @@ def _sha256(path: Path) -> str:
 
 
 def check(old: Path) -> int:
-    """Compare with the old revision; return 1 if anything differs."""
+    """Compare with the old revision, and return 1 if anything differs."""
     table = json.loads(MAP.read_text())
     differences = [*_check_entries(old, table), *_check_sets(old, table), *_check_tables(old, table)]
     for line in differences:

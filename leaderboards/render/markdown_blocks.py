@@ -4,9 +4,11 @@
     ...
     <!-- table end -->
 
-The name is the path of a board in leaderboards/tables without suffix, for the table of methods by IPC; this path
-followed by ` all-metrics`, for all metrics of its records; or `cross_arch`, `continual`, `cost`, `labels` or
-`architectures`, for all tables of that page.
+The name after `table` selects what is inserted:
+
+- the path of a board in leaderboards/tables, without suffix: its table of methods by IPC;
+- this path followed by ` all-metrics`: all metrics of its records;
+- `cross_arch`, `continual`, `cost`, `labels` or `architectures`: all tables of that page.
 """
 
 from __future__ import annotations

@@ -39,7 +39,9 @@ def run_forked(tasks: Sequence[Task], *, forked: bool) -> None:
         for _ in pool.map(_run, range(len(tasks))):
             pass
     except BrokenProcessPool as error:
-        raise OSError("a process that wrote pages was killed. Is there enough memory?") from error
+        raise OSError(
+            "a process that wrote pages was killed, probably because the memory was full"
+        ) from error
     finally:
         pool.shutdown(cancel_futures=True)
         _tasks = ()

@@ -183,7 +183,7 @@ def _card(folder: Path) -> Card:
         raise ValueError(f"its card lists {', '.join(others)}, expected only {', '.join(FILES)}")
     for path in (folder, *(folder / name for name in [CARD, *card.sha256])):
         if path.is_symlink():
-            raise ValueError(f"{path.name} is a symbolic link")
+            raise ValueError(f"{path.name} must be a file or a folder, got a symbolic link")
     if wrong := find_damaged_file(folder, card):
         raise ValueError(f"{wrong[0].name} is missing or was changed")
     return card
@@ -206,7 +206,7 @@ def _changed(card: Card) -> list[str]:
 
 
 def _distill_command(card: Card) -> str | None:
-    """Return the command that distils a set; None if its configuration is not one of this suite."""
+    """Return the command that distils a set; None if overrides cannot express its configuration."""
     with suppress(ValueError, KeyError):
         return distill_command(card.config, card.method, card.dataset)
     return None

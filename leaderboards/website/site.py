@@ -56,7 +56,7 @@ def build_site(
     Raises:
         ImportError: plotly is not installed.
         ValueError: an entry or a file of published numbers is invalid, or `sets_at` is not the URL of a folder.
-        FileExistsError: `out` has files but no site.
+        FileExistsError: `out` has files, but was not written by an earlier build.
     """
     try:
         plotly = import_module("plotly.offline").get_plotlyjs()
@@ -88,12 +88,14 @@ def _written_before(out: Path) -> list[str] | None:
     """Return the files of the build at `out`; None if `out` is missing or empty.
 
     Raises:
-        FileExistsError: `out` has files but no site.
+        FileExistsError: `out` has files, but was not written by an earlier build.
     """
     if not out.exists() or not any(out.iterdir()):
         return None
     if not (out / MARKER).is_file():
-        raise FileExistsError(f"{out} has files but no site. Choose another folder with --out")
+        raise FileExistsError(
+            f"{out} is not empty and was not written by this command. Use another folder: --out FOLDER"
+        )
     return [MARKER, *(out / MARKER).read_text().splitlines()]
 
 

@@ -30,7 +30,7 @@ class Itemset(NamedTuple):
 
 
 class TooManyItemsets(ValueError):
-    """There are more frequent itemsets than allowed; their number can grow exponentially."""
+    """Raised if there are more frequent itemsets than allowed. Their number can grow exponentially."""
 
 
 def frequent_itemsets(

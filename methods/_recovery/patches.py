@@ -57,8 +57,8 @@ def class_composites(
     """Compose `ipc` images of class `c` as `pixels`, uint8 `(ipc, channels, h, w)`.
 
     The crop with the smallest cross-entropy is selected from each real image, and the best ipc factor^2 of these crops
-    fill the images. The best of all are in the first cell of every image. To rate a patch, the observer sees it at the
-    centre of an image of the mean colour.
+    fill the images. The best of all are in the first cell of every image. To rate a patch, it is placed at the centre
+    of an image of the mean colour, and the `observer` network classifies this image.
     """
     index, generator = real.train.of_class(c), ctx.stream("patches", c).host
     index = index[torch.randperm(len(index), generator=generator)[: settings.images].to(index.device)]

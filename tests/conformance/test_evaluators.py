@@ -34,7 +34,7 @@ each_evaluator = pytest.mark.parametrize("name", NAMES)
 
 @pytest.fixture
 def measure(real_set, motifs, convnet, gin, runtime, protocol, recipe, tmp_path):
-    """Run an evaluator on two samples per class of its modality; returns the scores of each network."""
+    """Run an evaluator on two samples per class of its modality, and return the scores of each network."""
 
     def run(name, seed=0, finished=(), change=lambda syn: syn):
         small = get_class(composed(name)._target_).smoke

@@ -296,9 +296,7 @@ class TestErrors:
     def test_diverged_fresh_network(self, dd_bench, small, tmp_path, workers):
         """Its accuracy is at chance and must not be stored as the score of the set."""
         diverging = small("random", "protocol.recipe.lr=1e30", f"runtime.workers={workers}")
-        self.check_error(
-            dd_bench("run", *diverging), "diverged: random", "smaller protocol.recipe.lr than 1e.30"
-        )
+        self.check_error(dd_bench("run", *diverging), "diverged: random", "protocol.recipe.lr below 1e.30")
         (path,) = records(tmp_path)
         assert load_record(path).status == "diverged" and load_record(path).scores == []
         assert len(sets(tmp_path)) == 1

@@ -110,7 +110,7 @@ def test_a_file_that_is_not_a_record_is_rejected(tmp_path, capsys, text):
         ({"config": {"teachers": [1]}}, "config.teachers must be a mapping"),
         ({"config": {"teachers": {"a": 5}}}, "config.teachers.a must be a mapping, got 5"),
         ({"config": {"protocol": {"labels": 5}}}, "config.protocol.labels must be a mapping, got 5"),
-        ({"method": "random, hard labels"}, "is reserved for a row of soft-label boards"),
+        ({"method": "random, hard labels"}, "is reserved for a row of boards with soft labels"),
         ({"set_digests": ["a" * 64, "b" * 64]}, "has values of 1 sets but 2 set digests"),
     ],
 )

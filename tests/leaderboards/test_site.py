@@ -178,7 +178,7 @@ def test_a_failed_build_does_not_change_the_site(site, entries, tmp_path, record
 def test_a_folder_with_other_files_is_not_changed(entries, tmp_path):
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.tex").write_text("years of work")
-    with pytest.raises(FileExistsError, match="has files but no site"):
+    with pytest.raises(FileExistsError, match="is not empty and was not written by this command"):
         build_site(entries, ROOT / "published", tmp_path / "sets", tmp_path / "mine")
     assert (tmp_path / "mine" / "thesis.tex").read_text() == "years of work"
 
@@ -300,8 +300,8 @@ def test_an_untrusted_set_adds_no_other_files(entries, some_sets, tmp_path, caps
     err = capsys.readouterr().err
     for name, reason in (
         ("a_page", "its card lists index.html"),
-        ("linked", "preview.png is a symbolic link"),
-        ("linked_folder", "linked_folder is a symbolic link"),
+        ("linked", "preview.png must be a file or a folder, got a symbolic link"),
+        ("linked_folder", "linked_folder must be a file or a folder, got a symbolic link"),
         ("z_changed", "preview.png is missing or was changed"),
         ("z_twice", f"is a copy of {whole.name}"),
         ("index.json", "its name cannot be part of a URL"),

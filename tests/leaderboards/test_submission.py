@@ -151,8 +151,14 @@ def test_names_must_agree_with_the_configuration(shipped):
             r"model 'convnet' has the configuration of 'convnet\(width=32",
         ),
         (with_config(shipped, "model", width=128), r"has the configuration of 'convnet'"),
-        (with_config(shipped, "method", _target_="os.system"), "a record cannot choose what is called"),
-        (with_config(shipped, "evaluator", _target_="os.system"), "a record cannot choose what is called"),
+        (
+            with_config(shipped, "method", _target_="os.system"),
+            "a record must not select the code that is run",
+        ),
+        (
+            with_config(shipped, "evaluator", _target_="os.system"),
+            "a record must not select the code that is run",
+        ),
         (
             shipped.model_copy(update={"label_mode": "online"}),
             "label_mode must be hard or soft or unknown under its protocol, got 'online'",
@@ -179,7 +185,10 @@ def test_dataset_and_teachers_must_agree_with_the_configuration(shipped):
             None,
         ),  # not shipped, and its configuration has no name
         (with_config(shipped, "dataset", **digits), "has the configuration of 'digits'"),
-        (with_config(shipped, "dataset", _target_="os.system"), "a record cannot choose what is called"),
+        (
+            with_config(shipped, "dataset", _target_="os.system"),
+            "a record must not select the code that is run",
+        ),
         (with_config(shipped, "dataset", _choice_=["os.system"]), "has the configuration of"),
         (
             with_config(shipped, "dataset", preprocess={"_target_": "os.system"}),
@@ -187,7 +196,7 @@ def test_dataset_and_teachers_must_agree_with_the_configuration(shipped):
         ),
         (
             shipped.model_copy(update={"config": shipped.config | {"teachers": teachers}}),
-            "a record cannot choose what is called",
+            "a record must not select the code that is run",
         ),
     ):
         if message is None:
@@ -202,7 +211,7 @@ def test_values_must_be_from_the_configured_networks(shipped):
     for update, message in (
         (
             {"scores": shipped.scores[:-1]},
-            r"has 5 networks for each of 1 set\(s\), got values of networks \(set 0: 0, 1, 2, 3\)",
+            r"has 5 networks for each of 1 set\(s\), but its scores are of networks \(set 0: 0, 1, 2, 3\)",
         ),
         (
             {"scores": [s.model_copy(update={"network": s.network + 10}) for s in shipped.scores]},
@@ -248,7 +257,7 @@ def test_the_same_scores_under_another_key_are_rejected(shipped):
     check_unique_scores([shipped], [shipped])
     again = shipped.model_copy(update={"key": content_key("another")})
     with pytest.raises(
-        ValueError, match=r"the same sets and values as fashion_mnist-dm-ipc10-.*but another key"
+        ValueError, match=r"the same sets and scores as fashion_mnist-dm-ipc10-.*but another key"
     ):
         check_unique_scores([again], [shipped])
     with pytest.raises(ValueError, match="but another key"):

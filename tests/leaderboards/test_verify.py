@@ -42,7 +42,7 @@ def test_verdicts(record):
     assert of(0.50, 0.51).verdict == "out of tolerance"
     with pytest.raises(ValueError, match="has no network 5"):
         of(*[0.7] * 6)
-    with pytest.raises(ValueError, match="has no spread"):
+    with pytest.raises(ValueError, match="requires at least 2 networks, got 1"):
         of(0.6, entry=record("dm", 10, [[0.7]]))
 
 
@@ -67,11 +67,12 @@ def test_a_verdict_is_not_replaced_by_one_on_fewer_networks(record, tmp_path):
     assert save_verdict(long, tmp_path) == path and "5 of 5" in verdicts(tmp_path)[long.entry]
     for other in (short, far):
         with pytest.raises(
-            FileExistsError, match=r"was not replaced, it has verified: 5 of 5 .*add --replace"
+            FileExistsError,
+            match=r"was not replaced\. It contains the verdict verified: 5 of 5 .*add --replace",
         ):
             save_verdict(other, tmp_path)
     save_verdict(far, tmp_path, replace=True)
-    with pytest.raises(FileExistsError, match="was not replaced, it has out of tolerance"):
+    with pytest.raises(FileExistsError, match=r"was not replaced\. It contains the verdict out of tolerance"):
         save_verdict(long, tmp_path)
 
 
@@ -151,7 +152,7 @@ def test_a_record_cannot_call_code(own, capsys, tmp_path):
     target = data["dataset"] | {"_target_": "pathlib.Path.touch"}
     entry = changed(entry, config=data | {"dataset": target})
     assert main([str(entry), "--sets", str(sets)]) == 1
-    assert "a record cannot choose what is called" in capsys.readouterr().err
+    assert "a record must not select the code that is run" in capsys.readouterr().err
     assert not (tmp_path / "called").exists()
 
 
@@ -178,7 +179,10 @@ def test_an_entry_with_several_sets_is_not_retrained(own, capsys):
         ("score", r"was changed after it was added"),
         ("config", r"was changed after it was added"),
         ("tensor", r"synthetic.safetensors was modified or truncated"),
-        ("card", r"is not in .*card\.json has the same method, dataset and IPC\. Was this card changed"),
+        (
+            "card",
+            r"is not in .*card\.json has the same method, dataset and IPC, so this card may have been changed",
+        ),
         ("ipc", r"the entry has ipc 2, but its set .* has 1"),
         ("data", r"the entry has dataset_digest aaaa"),
     ],

@@ -409,7 +409,9 @@ def test_increasing_step_size(fake_gradient, make_method, make_ctx, train_blobs)
 @pytest.mark.parametrize("lr", [10.0, 1e4, math.nan, -math.inf, math.inf], ids=str)
 def test_vanishing_or_non_finite_step_size_raises(fake_gradient, make_method, make_ctx, train_blobs, lr):
     fake_gradient(lr=lr)
-    with pytest.raises(Diverged, match=r"step size went from 0.01 to .* Use method.lr_lr=0.001, or another"):
+    with pytest.raises(
+        Diverged, match=r"step size changed from 0.01 to .* Use method.lr_lr=0.001, or another"
+    ):
         make_method("mtt", lr_lr=0.01).distill(train_blobs, 2, make_ctx())
     assert 0.01 * math.exp(-10.0) < SMALLEST_RATE
 

@@ -105,7 +105,7 @@ def test_a_function_with_open_arguments_gets_the_classes():
     ("make", "arguments", "message"),
     [
         (Sized, {}, r"Sized needs a value for depth. Use functools.partial\(Sized, depth=...\)"),
-        (Small, {"widht": 3}, "Small has no parameter 'widht'; it has .*'width'"),
+        (Small, {"widht": 3}, "Small has no parameter 'widht'. Its parameters are .*width"),
         (Fixed, {}, r"Fixed must return logits \(2, 4\) for 2 images of 3x8x8, got \(2, 10\)"),
         (nn.Identity, {}, r"must return logits \(2, 4\)"),
     ],

@@ -128,7 +128,7 @@ def large(gigabytes, p=250_000):
 
 
 def memory_of_one_snapshot(folder, header):
-    """Write and read the last snapshot; return the increase of peak resident memory."""
+    """Write and read the last snapshot, and return the increase of peak resident memory."""
     expert_buffer.create(folder, header)
     values = numbers(0, 0, header.p)
     expert_buffer.write(folder, header, header.experts - 1, 5, values)

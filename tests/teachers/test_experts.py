@@ -265,7 +265,9 @@ class TestCache:
         path.unlink()
         if length is not None:
             path.write_bytes(before[:length])
-        with pytest.raises(ValueError, match=rf"{path.parent}.*\. To rebuild it: rm -r {path.parent}$"):
+        with pytest.raises(
+            ValueError, match=rf"{path.parent}.*\. Delete it and run the command again: rm -r {path.parent}$"
+        ):
             make_experts(epochs=(0, 1))
         shutil.rmtree(path.parent)
         assert make_experts(epochs=(0, 1)).path.read_bytes() == before, "the command in the message must work"

@@ -129,7 +129,7 @@ class TestEntry:
 
     @pytest.mark.parametrize("error", [OSError("x"), KeyError("x"), ValueError("x"), TypeError("x")])
     def test_error_of_a_damaged_entry(self, tmp_path, error):
-        line = rf"cache entry {tmp_path} is damaged \(.*x.*\)\. To rebuild it: rm -r {tmp_path}$"
+        line = rf"cache entry {tmp_path} is damaged \(.*x.*\)\. Delete it and run the command again: rm -r {tmp_path}$"
         with pytest.raises(ValueError, match=line), reading_entry(tmp_path):
             raise error
 
@@ -146,7 +146,7 @@ class TestWeights:
     def test_non_finite_values(self, make_training, tmp_path, bad):
         net = make_training().untrained(0)
         dict(net.named_buffers())["blocks.0.1.running_var"][0] = bad
-        message = r"teacher 1 is not finite after epoch 3\. Use a smaller method\.teacher\.lr than 0\.5$"
+        message = r"teacher 1 is not finite after epoch 3\. Use a method\.teacher\.lr below 0\.5$"
         with pytest.raises(Diverged, match=message):
             save_weights(net, tmp_path / "network.safetensors", **DIVERGED)
         assert list(tmp_path.iterdir()) == []

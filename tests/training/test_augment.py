@@ -28,7 +28,7 @@ def draw_of(values, op=0):
 
 
 def many(op, x, n, seed=0):
-    """Apply `op` to n copies of the image `x`, each with its own draw; returns `(n, c, h, w)`."""
+    """Apply `op` to n copies of the image `x`, each with its own draw, and return `(n, c, h, w)`."""
     augment = Augment(op)
     copies = x[None, None].expand(n, 1, *x.shape)
     return augment.apply(copies, augment.draw(n, stream_of(seed)))[:, 0]
