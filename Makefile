@@ -43,8 +43,8 @@ lint: $(STAMP)          ## ruff
 type: $(STAMP)          ## mypy
 	$(BIN)/mypy
 
-golden: $(STAMP)        ## regenerate golden losses and tables; check the diff before you commit it
-	DD_BENCH_GOLDEN=1 $(BIN)/python -m pytest -q tests/methods/test_golden.py tests/leaderboards
+golden: $(STAMP)        ## regenerate golden losses, tables and the outputs of the tour; check the diff before you commit it
+	DD_BENCH_GOLDEN=1 $(BIN)/python -m pytest -q tests/methods/test_golden.py tests/leaderboards tests/docs/test_tour.py
 
 tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables, README.md and docs/results; benchmarks/results -> docs
 	$(BIN)/dd-bench leaderboard build --into README.md $(RESULTS)
