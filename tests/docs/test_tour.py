@@ -164,7 +164,7 @@ def test_it_runs_in_a_kernel(tmp_path):
     outputs = [[dict(o) for o in c.outputs] for c in notebook.cells if c.cell_type == "code"]
     for cell, new in zip(code_cells(), outputs, strict=True):
         bars = [o["text"] for o in new if o.get("name") == "stderr"]
-        assert all(re.match(r"\s*(\w+: +\d+%\||$)", text) for text in bars), bars
+        assert all(re.match(r"\s*([\w ]+: +\d+%\||$)", text) for text in bars), bars
         kinds = [
             {o["output_type"] for o in found if o.get("name") != "stderr"} for found in (cell["outputs"], new)
         ]
