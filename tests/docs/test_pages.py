@@ -39,7 +39,7 @@ def test_the_readme_is_short():
     text = "\n".join(lines)
     assert "make test" in text
     count = {group: len(list((ROOT / "conf" / group).glob("*.yaml"))) for group in ("method", "protocol")}
-    assert f"run {count['method']} methods" in text and f"| Protocols | {count['protocol']} " in text
+    assert f"runs {count['method']} methods" in text and f"| Protocols | {count['protocol']} " in text
 
 
 def test_the_version_is_current():
