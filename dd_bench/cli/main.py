@@ -81,6 +81,11 @@ def main() -> None:
         sys.argv = [f"dd-bench {command}", *_hydra_arguments(command, arguments[1:])]
         try:
             _run_hydra(command)
+        except KeyboardInterrupt:
+            sys.stderr.write(
+                "\ninterrupted. Start the same command again to continue from the last checkpoint\n"
+            )
+            sys.exit(130)
         finally:
             failed = _report()
         if failed:

@@ -178,7 +178,7 @@ def test_resumed_run_gives_the_same_bytes(make_method, make_ctx, train_blobs, na
 @each_method
 def test_test_split_is_not_used(make_method, make_ctx, make_blobs, name, monkeypatch):
     real = make_blobs()
-    with pytest.raises(RuntimeError, match="the test split of 'blobs' is for evaluators"):
+    with pytest.raises(RuntimeError, match="the test split of 'blobs' is reserved for evaluators"):
         _ = real.train_only().test
     assert real.train_only().val is None
 

@@ -416,8 +416,11 @@ class TestCommand:
                 "ConvNet requires images, but the dataset contains graphs",
             ),
             (["method=mirage", *TINY, "method.theta=[3]"], "must have one threshold for each of 2 classes"),
-            (["method=mirage", *TINY, "method.theta=[3,999]"], "no tree can be in 999 of them"),
-            (["method=random_graphs", *TINY, "method.amount=5"], "less than one graph of each class"),
+            (
+                ["method=mirage", *TINY, "method.theta=[3,999]"],
+                "method.theta must be <= 14, the number of training graphs",
+            ),
+            (["method=random_graphs", *TINY, "method.amount=5"], "nodes for one graph per class"),
         ):
             overrides = [
                 o for o in overrides if not (o.startswith("model.") and "model=convnet" in overrides)

@@ -178,7 +178,7 @@ def test_networks_without_attention(make_method, make_architecture, train_blobs)
     vit = make_architecture(ViT, patch=4, dim=8, depth=1, heads=2, mlp_dim=8, dropout=0.0, emb_dropout=0.0)
     flat = make_architecture(depth=1)
     for architecture in (mlp, vit):
-        assert "has not. Use" in make_method("datadam").check_dataset(train_blobs, 1, architecture)
+        assert "does not have. Use" in make_method("datadam").check_dataset(train_blobs, 1, architecture)
     for architecture in (mlp, vit, flat):
         reason = make_method("datadam", norm=None).check_dataset(train_blobs, 1, architecture)
         assert reason.startswith("DataDAM requires a network with at least two layers of activation maps")

@@ -327,7 +327,7 @@ def test_networks_without_norm(make_method, make_architecture, train_blobs):
         train_blobs, 1, mlp
     )
     reason = make_method("dsa", norm="batchnorm").check_dataset(train_blobs, 1, mlp)
-    assert "MLP has not" in reason
+    assert "requires model.norm, which MLP does not have" in reason
 
 
 def test_dsa_is_dc_with_augmentation(make_method):

@@ -228,10 +228,10 @@ class TestErrors:
         [
             (
                 ["method=sre2l", "teacher=[]"],
-                "follows a teacher, and the run has none. Use teacher=convnet_bn",
+                "requires a teacher. Use teacher=convnet_bn",
             ),
             (["method=random", "teacher=[]", "protocol=rded-300"], "needs a teacher. Use teacher=convnet_bn"),
-            (["method=infer", "ipc=1"], "ipc=1 of 10 classes is 10 images"),
+            (["method=infer", "ipc=1"], "ipc must be >= 2 for one natural image of each of 10 classes"),
             (["method=sre2l", "teachers.convnet_bn.model.norm=instancenorm"], "has no BatchNorm layer"),
             (
                 ["method=sre2l", "teachers.convnet_bn.epoch=1"],

@@ -252,7 +252,7 @@ class TestMismatchingStores:
             LabelStore(tmp_path, torch.device("cpu"))
         path = make_labelled("replay").labeler.store.path
         path.write_bytes(path.read_bytes()[:-1])
-        with pytest.raises(ValueError, match="are damaged: it is"):
+        with pytest.raises(ValueError, match="are damaged: the file must have"):
             LabelStore(path.parent, torch.device("cpu"))
 
 
