@@ -416,7 +416,7 @@ class TestCommand:
                 "ConvNet requires images, but the dataset contains graphs",
             ),
             (["method=mirage", *TINY, "method.theta=[3]"], "must have one threshold for each of 2 classes"),
-            (["method=mirage", *TINY, "method.theta=[3,999]"], "no tree can be in 999 of them"),
+            (["method=mirage", *TINY, "method.theta=[3,999]"], "the number of training graphs, for class"),
             (["method=random_graphs", *TINY, "method.amount=5"], "less than one graph of each class"),
         ):
             overrides = [

@@ -303,7 +303,7 @@ class TestErrors:
 
     def test_diverged_teacher(self, dd_bench, small, tmp_path):
         diverging = small("herding", "method.teacher.lr=1e30", "method.teacher.epochs=2")
-        self.check_error(dd_bench("run", *diverging), "diverged", "smaller method.teacher.lr")
+        self.check_error(dd_bench("run", *diverging), "diverged", "method.teacher.lr below")
         assert not list((tmp_path / "runs").glob("cache/*/entry.json"))
 
     def test_damaged_checkpoint(self, dd_bench, small, tmp_path):
