@@ -417,7 +417,10 @@ class TestCommand:
             ),
             (["method=mirage", *TINY, "method.theta=[3]"], "must have one threshold for each of 2 classes"),
             (["method=mirage", *TINY, "method.theta=[3,999]"], "the number of training graphs, for class"),
-            (["method=random_graphs", *TINY, "method.amount=5"], "less than one graph of each class"),
+            (
+                ["method=random_graphs", *TINY, "method.amount=5"],
+                "must be >= 22 nodes for one graph per class, got 5",
+            ),
         ):
             overrides = [
                 o for o in overrides if not (o.startswith("model.") and "model=convnet" in overrides)
