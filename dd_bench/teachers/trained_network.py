@@ -74,7 +74,7 @@ class RealTraining:
         return self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
     def compiles(self, networks: int = 1, n: int | None = None) -> bool:
-        """Return whether training `networks` networks on `n` images (None: the training split) repays compilation."""
+        """Return whether compilation saves time for `networks` networks on `n` images (None: the training split)."""
         samples = networks * self.recipe.samples(len(self.real.train) if n is None else n)
         return uses_compilation(samples, self.architecture.shape, self.runtime)
 
