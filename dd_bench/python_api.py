@@ -29,7 +29,7 @@ from dd_bench.synthetic.distilled_set import DistilledSet
 
 Network = str | Callable[..., nn.Module] | None
 Images = Tensor | np.ndarray[Any, Any]
-PICKLED = "__main__"  # worker processes cannot import classes of a notebook
+NOT_IMPORTABLE = "__main__"  # worker processes cannot import the classes of a notebook
 
 
 def list_methods() -> dict[str, str]:
@@ -248,12 +248,23 @@ def _config(
     overrides: Sequence[str],
     out: str | Path,
 ) -> RunConfig:
-    """Convert the arguments to overrides and compose the configuration. Objects are passed on unchanged."""
+    """Convert the arguments to overrides and compose the configuration. Objects are passed on unchanged.
+
+    Raises:
+        ValueError: an override is wrong, or changes a part that is given as an object.
+    """
     of_real = [f"dataset={real}"] if isinstance(real, str) else [*real.overrides] if real else []
     of_model = [f"model={model}"] if isinstance(model, str) else []
     network = None if isinstance(model, str) else model
-    if network is not None and partial(network).func.__module__ == PICKLED:
+    if network is not None and partial(network).func.__module__ == NOT_IMPORTABLE:
         of_model = ["runtime.workers=1"]
+    for group, is_object in (("dataset", not isinstance(real, str | None)), ("model", network is not None)):
+        if is_object and (
+            ignored := [o for o in overrides if o.lstrip("+~").startswith((f"{group}=", f"{group}."))]
+        ):
+            raise ValueError(
+                f"{group} is a Python object, so the override {ignored[0]} has no effect. Remove it"
+            )
     return RunConfig.of(
         [*of_real, *of_model, *words, f"out={to_override(str(out), 'out')}", *overrides],
         real=None if isinstance(real, str) else real,

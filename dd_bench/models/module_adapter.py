@@ -55,9 +55,19 @@ class ModuleConstructor:
             ValueError: a parameter has no value, or the module does not map `(n, c, h, w)` to logits `(n, k)`.
         """
         name = self.__name__
-        values = {**self._filled(image_shape, num_classes), **arguments}
         parameters = inspect.signature(self.__wrapped__).parameters
         open_ended = any(p.kind is p.VAR_KEYWORD for p in parameters.values())
+        _, height, width = image_shape
+        known = {
+            "num_classes": num_classes,
+            "channels": image_shape[0],
+            "size": height if height == width else (height, width),
+            "shape": image_shape,
+        }
+        values = {n: known[what] for what, names in FILLED.items() for n in names if n in parameters}
+        if open_ended:  # torchvision.models.resnet18(**kwargs)
+            values.setdefault("num_classes", num_classes)
+        values |= arguments
         named = {n: p for n, p in parameters.items() if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)}
         if missing := [n for n, p in named.items() if p.default is p.empty and n not in values]:
             raise ValueError(
@@ -69,20 +79,6 @@ class ModuleConstructor:
                 f"{name} has no parameter {unknown[0]!r}. Its parameters are {', '.join(sorted(named))}"
             )
         return ModuleNetwork(self.__wrapped__(**values), image_shape, num_classes, name)
-
-    def _filled(self, image_shape: tuple[int, int, int], num_classes: int) -> dict[str, Any]:
-        _, height, width = image_shape
-        known = {
-            "num_classes": num_classes,
-            "channels": image_shape[0],
-            "size": height if height == width else (height, width),
-            "shape": image_shape,
-        }
-        parameters = inspect.signature(self.__wrapped__).parameters
-        values = {n: known[what] for what, names in FILLED.items() for n in names if n in parameters}
-        if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):  # torchvision.models.resnet18(**kwargs)
-            values.setdefault("num_classes", num_classes)
-        return values
 
 
 class ModuleNetwork(Network):

@@ -166,6 +166,10 @@ def _architecture(run: RunConfig, real: RealSet) -> Architecture:
         name = getattr(model.func, "__name__", type(model.func).__name__)
         if shipped_target("model", name):  # e.g. torchvision's resnet18
             name = f"{model.func.__module__}.{name}"
+    return _bind(model, real, name)
+
+
+def _bind(model: functools.partial[Any], real: RealSet, name: str) -> Architecture:
     make = network_constructor(model.func)
     return Architecture(make, dict(model.keywords), real.shape, real.num_classes, name)
 
@@ -176,10 +180,7 @@ def _teacher(cfg: DictConfig, name: str, network: str, real: RealSet) -> Teacher
     model = instantiate(cfg.teachers[name].model, _convert_="all")
     check_arguments(model.func, dict(model.keywords), f"teachers.{name}.model")
     config = parse(TeacherConfig, {str(k): v for k, v in values.items() if k != "model"}, f"teachers.{name}")
-    make = network_constructor(model.func)
-    return TeacherSpec(
-        name, Architecture(make, dict(model.keywords), real.shape, real.num_classes, network), config
-    )
+    return TeacherSpec(name, _bind(model, real, network), config)
 
 
 def _build(cfg: DictConfig, group: str) -> Any:

@@ -171,6 +171,18 @@ def test_tensors_that_are_refused(name, images, labels, message):
         dd_bench.from_tensors(name, (images, labels), (images, labels))
 
 
+def test_overrides_of_an_object_are_rejected(mine):
+    """Else the record would have a value that was not used."""
+    with pytest.raises(
+        ValueError, match=r"dataset is a Python object, so the override dataset.preprocess=zca has no"
+    ):
+        dd_bench.distill("random", mine, 1, overrides=["dataset.preprocess=zca"])
+    with pytest.raises(
+        ValueError, match=r"model is a Python object, so the override \+model.width=8 has no effect"
+    ):
+        dd_bench.distill("random", mine, 1, model=Net, overrides=["+model.width=8"])
+
+
 def test_a_folder_of_ones_own(elsewhere):
     from PIL import Image
 
