@@ -10,25 +10,28 @@ A page names a table and where it ends; a test compares the committed pages with
 from __future__ import annotations
 
 import json
-import re
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
+from dd_bench.leaderboards.render.markdown_blocks import fill_blocks
+from dd_bench.leaderboards.render.markup import markdown_table
+
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (*sorted((ROOT / "docs" / "performance").glob("*.md")), ROOT / "docs" / "results" / "trajectory.md")
 MIB = 2**20
-_BLOCK = re.compile(r"(<!-- speed (\w+) -->\n).*?(<!-- speed end -->)", re.DOTALL)
 
 
 def filled(text: str) -> str:
     """Return the text of a page with its tables.
 
     Raises:
-        KeyError: A page asks for a table that does not exist.
+        ValueError: A page asks for a table that does not exist.
     """
-    return _BLOCK.sub(lambda m: m[1] + "\n".join(TABLES[m[2]](_read(m[2]))) + "\n" + m[3], text)
+    return fill_blocks(
+        text, "speed", {name: table(_read(name)) for name, table in TABLES.items()}, "the page"
+    )[0]
 
 
 def _read(name: str) -> dict[str, Any]:
@@ -36,10 +39,8 @@ def _read(name: str) -> dict[str, Any]:
     return figures
 
 
-def _table(head: str, rows: Iterable[Iterable[object]]) -> list[str]:
-    names = head.split(" | ")
-    cells = [names, ["---", *["--:"] * (len(names) - 1)], *rows]
-    return [f"| {' | '.join(str(cell) for cell in row)} |" for row in cells]
+def _table(head: str, rows: Iterable[Iterable[object]]) -> str:
+    return markdown_table(head.split(" | "), [[str(cell) for cell in row] for row in rows])
 
 
 def _ratio(x: dict[str, Any]) -> str:
@@ -50,7 +51,7 @@ def _percent(x: list[float]) -> str:
     return f"{100 * x[0]:.2f} ± {100 * x[1]:.2f}"
 
 
-def training_loop(figures: dict[str, Any]) -> list[str]:
+def training_loop(figures: dict[str, Any]) -> str:
     """Images per second of the training loop, and the accuracy that both sides reach."""
     return _table(
         "width | IPC | baseline, images/s | ours, images/s | ratio (range) | baseline accuracy, % | our accuracy, % | "
@@ -72,21 +73,21 @@ def training_loop(figures: dict[str, Any]) -> list[str]:
     )
 
 
-def repeats(figures: dict[str, Any]) -> list[str]:
+def repeats(figures: dict[str, Any]) -> str:
     """Several networks one after the other, and one process per core."""
     serial, spread = (sum(figures["seconds"][k]) / len(figures["seconds"][k]) for k in ("serial", "spread"))
     row = (figures["args"]["networks"], f"{serial:.0f}", f"{spread:.0f}", f"{figures['ratio']:.2f}")
     return _table("networks | one after the other, s | one process per core, s | ratio", [row])
 
 
-def experts(figures: dict[str, Any]) -> list[str]:
+def experts(figures: dict[str, Any]) -> str:
     """Images per second of expert training."""
     base = figures["images_per_second"]["plain training loop"]
     rows = ((name, f"{v:,.0f}", f"{v / base:.2f}") for name, v in figures["images_per_second"].items())
     return _table("training | images/s | ratio to the training loop", rows)
 
 
-def matching_step(figures: dict[str, Any]) -> list[str]:
+def matching_step(figures: dict[str, Any]) -> str:
     """A step of DM and DataDAM: per class, grouped, and compiled."""
     return _table(
         "method | width | per class, ms | grouped, ms | ratio (range) | grouped and compiled, ms | ratio (range) | "
@@ -107,7 +108,7 @@ def matching_step(figures: dict[str, Any]) -> list[str]:
     )
 
 
-def inner_loop(figures: dict[str, Any]) -> list[str]:
+def inner_loop(figures: dict[str, Any]) -> str:
     """An outer iteration of trajectory matching, by the way its gradient is computed."""
 
     def seconds(x: dict[str, Any]) -> str:
@@ -135,7 +136,7 @@ def inner_loop(figures: dict[str, Any]) -> list[str]:
     )
 
 
-def exactness(figures: dict[str, Any]) -> list[str]:
+def exactness(figures: dict[str, Any]) -> str:
     """The truncated gradient of TESLA compared with the exact one, in float64."""
     return _table(
         "IPC | N | start epoch | cosine, images | norm / exact norm, images | cosine, labels | step size / exact | "
@@ -156,7 +157,7 @@ def exactness(figures: dict[str, Any]) -> list[str]:
     )
 
 
-def trajectories(figures: dict[str, Any]) -> list[str]:
+def trajectories(figures: dict[str, Any]) -> str:
     """The error that a student accumulates along the experts of MTT and FTD, and its parts, by stretch."""
     (mtt,), (ftd,) = (figures["results"][name]["sets"] for name in ("mtt", "ftd"))
     difference = figures["results"]["ftd"]["less_first"]["sets"]["10"]["accumulated"]
@@ -186,7 +187,7 @@ def trajectories(figures: dict[str, Any]) -> list[str]:
     )
 
 
-def recover_step(figures: dict[str, Any]) -> list[str]:
+def recover_step(figures: dict[str, Any]) -> str:
     """A step of recovery (SRe2L)."""
     return _table(
         "teacher | images | baseline, images/s | eager | compiled | compiled, bf16",
@@ -202,7 +203,7 @@ def recover_step(figures: dict[str, Any]) -> list[str]:
     )
 
 
-def computation_trees(figures: dict[str, Any]) -> list[str]:
+def computation_trees(figures: dict[str, Any]) -> str:
     """Decomposition into computation trees, and mining."""
     return _table(
         "dataset | nodes | depth | trees | ours, s | baseline, s | ratio",
@@ -221,7 +222,7 @@ def computation_trees(figures: dict[str, Any]) -> list[str]:
     )
 
 
-def site(figures: dict[str, Any]) -> list[str]:
+def site(figures: dict[str, Any]) -> str:
     """Building the site of the leaderboard, and the time until its pages can be used."""
     return _table(
         "entries | boards | files | build, s | page of every entry, s | page of the largest board, s",
@@ -239,7 +240,7 @@ def site(figures: dict[str, Any]) -> list[str]:
     )
 
 
-TABLES: dict[str, Callable[[dict[str, Any]], list[str]]] = {
+TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     f.__name__: f
     for f in (
         training_loop,

@@ -9,17 +9,17 @@ A page names a table and where it ends; a test compares the committed pages with
 
 from __future__ import annotations
 
-import re
 import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.leaderboards.render.markdown_blocks import fill_blocks
+from dd_bench.leaderboards.render.markup import markdown_table
 from dd_bench.records.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = tuple(ROOT / "docs" / "results" / f"{name}.md" for name in ("graphs", "soft_labels", "uses"))
-_BLOCK = re.compile(r"(<!-- summary (\w+) -->\n).*?(<!-- summary end -->)", re.DOTALL)
 
 COLLECTIONS = {"MUTAG": "MUTAG", "NCI1": "NCI1", "PROTEINS": "PROTEINS"} | {
     f"ogbg_{name}": name for name in ("molbace", "molbbbp")
@@ -44,11 +44,11 @@ USES_METHODS = ["random", "herding", "dm", "datadam", "mtt", "ftd", "cda"]
 
 def filled(text: str, entries: Sequence[Record]) -> str:
     """Return the text of a page with its tables."""
-    tables = {f.__name__: f for f in (graphs, soft_labels, uses)}
-    return _BLOCK.sub(lambda m: m[1] + "\n".join(tables[m[2]](entries)) + "\n" + m[3], text)
+    tables = {f.__name__: f(entries) for f in (graphs, soft_labels, uses)}
+    return fill_blocks(text, "summary", tables, "the page")[0]
 
 
-def graphs(entries: Sequence[Record]) -> list[str]:
+def graphs(entries: Sequence[Record]) -> str:
     """AUC on four networks and bytes, by collection and method."""
     rows = []
     for dataset, name in COLLECTIONS.items():
@@ -63,10 +63,10 @@ def graphs(entries: Sequence[Record]) -> list[str]:
             alone = _share(found[0].summary("size_only").mean, 3)
         rows += [[name, *cells, alone], ["bytes", *sizes, ""]]
     head = [*GRAPH_METHODS[:-2], "doscond (of GCN)", "full", "nodes alone"]
-    return _table(["", *head], rows)
+    return markdown_table(["", *head], rows)
 
 
-def soft_labels(entries: Sequence[Record]) -> list[str]:
+def soft_labels(entries: Sequence[Record]) -> str:
     """Accuracy under four kinds of labels of Fashion-MNIST at IPC 10, and INFER's controls."""
     rows = []
     for kind, suffix in KINDS.items():
@@ -78,10 +78,10 @@ def soft_labels(entries: Sequence[Record]) -> list[str]:
         controls = [found[-1].summary(metric).mean for metric in ("random", "natural")]
         values = [f"{100 * r.summary().mean:.1f} ± {100 * (r.summary().std or 0):.1f}" for r in found]
         rows.append([kind, *values, *(f"{100 * value:.1f}" for value in controls)])
-    return _table(["", *KD_METHODS, "random, INFER's steps", "natural images alone"], rows)
+    return markdown_table(["", *KD_METHODS, "random, INFER's steps", "natural images alone"], rows)
 
 
-def uses(entries: Sequence[Record]) -> list[str]:
+def uses(entries: Sequence[Record]) -> str:
     """Metrics other than accuracy: mean and half of the 95 % interval."""
     rows = []
     for row, evaluator, metric in USES:
@@ -98,7 +98,7 @@ def uses(entries: Sequence[Record]) -> list[str]:
         found = _one(entries, dataset="fashion_mnist", method=method, ipc=10, evaluator="nas")
         low, mean, high = (found.summary(f"spearman{end}").mean for end in ("_low", "", "_high"))
         search.append(f"{_share(mean, 2)} ({_share(low, 2)}–{_share(high, 2)})")
-    return _table(["", *USES_METHODS], [*rows, search])
+    return markdown_table(["", *USES_METHODS], [*rows, search])
 
 
 def _one(
@@ -135,11 +135,6 @@ def _bytes(found: Iterable[Record], choose: Callable[[Iterable[int]], int]) -> i
 
 def _share(value: float, digits: int) -> str:
     return f"{value:.{digits}f}".replace("0.", ".", 1)
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    cells = [head, ["---", *["--:"] * (len(head) - 1)], *rows]
-    return [f"| {' | '.join(row)} |" for row in cells]
 
 
 if __name__ == "__main__":

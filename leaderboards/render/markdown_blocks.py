@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from dd_bench.runtime.files import write_atomic
@@ -24,8 +24,6 @@ from ..core.boards import Board
 from .formatting import all_metrics_table
 from .markup import MARKDOWN
 from .tables import pages, table_of
-
-_MARK = re.compile(r"^[ \t]*<!-- table (.+?) -->[ \t]*(?:\r?\n|$)", re.MULTILINE)
 
 
 def embed(document: Path, boards: Sequence[Board]) -> int:
@@ -45,23 +43,35 @@ def embed(document: Path, boards: Sequence[Board]) -> int:
 
 def embedded(text: str, boards: Sequence[Board], where: str = "the document") -> tuple[str, int]:
     """Return a text with the tables inserted, and their number; see `embed`."""
-    marks = list(_MARK.finditer(text))
-    names = [mark[1] for mark in marks if mark[1] != "end"]
-    if [mark[1] for mark in marks] != [word for name in names for word in (name, "end")]:
-        raise ValueError(
-            f"{where}: each <!-- table NAME --> must be followed by exactly one <!-- table end -->"
-        )
-    if not names:
+    new, count = fill_blocks(text, "table", _tables(boards), where)
+    if not count:
         raise ValueError(
             f"{where} has no table markers. Add two lines: <!-- table NAME --> and <!-- table end -->"
         )
-    known = _tables(boards)
+    return new, count
+
+
+def fill_blocks(text: str, kind: str, known: Mapping[str, str], where: str) -> tuple[str, int]:
+    """Return a text with the content of `known` between its markers `<!-- KIND NAME -->` and `<!-- KIND end -->`.
+
+    The second value is the number of blocks. `where` names the document in errors.
+
+    Raises:
+        ValueError: a name is unknown, or a block has no end.
+    """
+    mark = re.compile(rf"^[ \t]*<!-- {kind} (.+?) -->[ \t]*(?:\r?\n|$)", re.MULTILINE)
+    marks = list(mark.finditer(text))
+    names = [mark[1] for mark in marks if mark[1] != "end"]
+    if [mark[1] for mark in marks] != [word for name in names for word in (name, "end")]:
+        raise ValueError(
+            f"{where}: each <!-- {kind} NAME --> must be followed by exactly one <!-- {kind} end -->"
+        )
     for name in names:
         if name not in known:
             near = [k for k in known if name in k][:5] or difflib.get_close_matches(name, known, 3, 0.3)
+            hint = ". Names are paths in leaderboards/tables without suffix" if kind == "table" else ""
             raise ValueError(
-                f"{where}: unknown table {name!r}. Similar names: {', '.join(near) or 'none'}. Names are paths in "
-                "leaderboards/tables without suffix"
+                f"{where}: unknown {kind} {name!r}. Similar names: {', '.join(near) or 'none'}{hint}"
             )
     line = "\r\n" if "\r\n" in text else "\n"
     new, last = "", 0
