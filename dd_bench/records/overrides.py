@@ -1,6 +1,6 @@
 """Overrides of the command line that turn the shipped YAML files into a recorded configuration. Without torch.
 
-Records and cards may come from strangers, so nothing in them can choose what is called: see `overrides_of`.
+Records and cards may come from untrusted sources, so they cannot choose which code is called: see `overrides_of`.
 """
 
 from __future__ import annotations

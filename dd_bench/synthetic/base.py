@@ -1,4 +1,4 @@
-"""Base classes of synthetic sets, and checks of what is read from a file."""
+"""Base classes of synthetic sets, and checks of tensors that are read from a file."""
 
 from __future__ import annotations
 

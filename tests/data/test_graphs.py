@@ -460,6 +460,11 @@ def test_record_contains_the_precision_of_training(dd_bench, tmp_path):
 
 
 class TestInvalidInput:
+    @staticmethod
+    def described(part):
+        """The arguments of `graph_set` that are the same for every split of these graphs."""
+        return {"shape": part.spec, "class_names": ("a", "b"), "licence": "", "citation": "", "device": CPU}
+
     @pytest.mark.parametrize(
         ("protocol", "message"),
         [
@@ -478,18 +483,11 @@ class TestInvalidInput:
     def test_labels_out_of_range(self, motifs):
         part = motifs.train
         split = tuple(torch.arange(len(part)).chunk(3))
-        arguments = {
-            "shape": part.spec,
-            "class_names": ("a", "b"),
-            "licence": "",
-            "citation": "",
-            "device": CPU,
-        }
         for label in (2, -1):
             labels = part.labels.clone()
             labels[0] = label
             with pytest.raises(ValueError, match=r"labels must be in 0\.\.1"):
-                graph_set("x", part.graphs, labels, split, **arguments)
+                graph_set("x", part.graphs, labels, split, **self.described(part))
 
     @pytest.mark.parametrize(
         ("change", "message"),
@@ -558,15 +556,8 @@ class TestInvalidInput:
         part = motifs.train
         order = part.labels.argsort(stable=True)
         split = (order[4:], order[:2], order[2:4])
-        arguments = {
-            "shape": part.spec,
-            "class_names": ("a", "b"),
-            "licence": "",
-            "citation": "",
-            "device": CPU,
-        }
         with pytest.raises(ValueError, match="the val split contains only one class"):
-            graph_set("x", part.graphs, part.labels, split, **arguments)
+            graph_set("x", part.graphs, part.labels, split, **self.described(part))
 
     def test_notes_on_evaluating_trees_with_another_network(self, dd_bench, tmp_path):
         done = dd_bench("distill", "method=mirage_released", "ipc=2", "method.depth=2", *TINY)
