@@ -12,8 +12,9 @@ from typing import Any
 
 import pytest
 import torch
-from hydra._internal.core_plugins.importlib_resources_config_source import ImportlibResourcesConfigSource
 from hydra._internal.hydra import Hydra
+from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core.plugins import Plugins
 from hydra.utils import get_class
 from omegaconf import OmegaConf
 
@@ -93,7 +94,9 @@ def cache_hydra() -> Iterator[None]:
 
     The suite composes a thousand times, with 25 YAML files each. No configuration sets hydra.mode.
     """
-    load, parsed = ImportlibResourcesConfigSource.load_config, {}
+    Plugins.instance()  # registers its own copy of the class, which differs from an imported one
+    source = SourcesRegistry.instance().resolve("pkg")
+    load, parsed = source.load_config, {}
 
     def load_config(self: Any, config_path: str) -> Any:
         key = self.path, config_path
@@ -102,7 +105,7 @@ def cache_hydra() -> Iterator[None]:
         return copy.deepcopy(parsed[key])  # Hydra removes the defaults list from it
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(ImportlibResourcesConfigSource, "load_config", load_config)
+        patch.setattr(source, "load_config", load_config)
         patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         yield
 
