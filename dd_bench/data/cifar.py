@@ -21,7 +21,7 @@ def cifar10(
     """Return 50,000 training and 10,000 test images, `(3, 32, 32)`, 10 classes.
 
     The published files are pickles, and unpickling can run arbitrary code. torchvision therefore opens a file only
-    after its md5 matches the publisher's, which is stored in torchvision's source code. This also holds for `cifar100`.
+    after it has compared the file's md5 with the value in its own source code. This also holds for `cifar100`.
 
     Raises:
         FileNotFoundError: a file of `root/cifar-10-batches-py` is missing and `download` is false.
@@ -53,7 +53,7 @@ def cifar100(
     """Return 50,000 training and 10,000 test images, `(3, 32, 32)`, 100 (fine) classes.
 
     `mean` and `std` are arguments because the papers differ: DC, DSA, DM and DataDAM normalise with the statistics of
-    CIFAR-100; the code of MTT, FTD, TESLA, DATM and NCFM uses those of CIFAR-10.
+    CIFAR-100; the code of MTT, FTD, TESLA, DATM and NCFM normalises with those of CIFAR-10.
 
     Raises:
         FileNotFoundError: a file of `root/cifar-100-python` is missing and `download` is false.

@@ -1,7 +1,7 @@
-"""The real set: a training split, which methods see, and a test split, which only evaluators see.
+"""The real dataset: a training split for distillation methods, and a test split for evaluators only.
 
-Small images are stored as tensors on the device, so loading a batch is one indexing operation. Image folders of
-ImageNet's size are read from disk through the same three methods: `inputs`, `pixels` and `batches`.
+Small images are stored as tensors on the device, so loading a batch is one indexing operation. Image folders as large
+as ImageNet are read from disk, through the same functions: `inputs`, `pixels` and `batches`.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ class Split(ABC):
         if per_class > int(self.counts[smallest]):
             raise ValueError(
                 f"cannot draw {per_class} images per class without replacement: "
-                f"class {smallest} has {int(self.counts[smallest])}"
+                f"class {smallest} has only {int(self.counts[smallest])}"
             )
         members = self.members
         keys = torch.rand(members.shape, generator=generator, device=members.device)
@@ -89,7 +89,7 @@ class Split(ABC):
 
 
 class TensorSplit(Split):
-    """A split that stores its images on the device: the uint8 pixels, and the float32 inputs after their first use."""
+    """A split that stores its images on the device, as uint8 and, after the first use, also as float32 inputs."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, num_classes: int, preprocess: Preprocess):
         """Create a split from `pixels`, uint8 `(n, c, h, w)`, and `labels`, int64 `(n,)`, on the same device."""
@@ -112,7 +112,7 @@ class TensorSplit(Split):
         return self._inputs[index]
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Split`. Batches are views, without a copy."""
+        """See `Split`. The batches are views of the stored tensors, not copies."""
         yield from zip(torch.split(self._inputs, size), torch.split(self.labels, size), strict=True)
 
     def to(self, device: torch.device) -> TensorSplit:
@@ -132,11 +132,11 @@ class RealSet:
 
     Attributes:
         name: the dataset's name, as in `conf/dataset/`.
-        train: the training split, the only one a method sees.
-        class_names: in label order. A set that was distilled with another order is refused.
+        train: the training split, the only split that a distillation method can access.
+        class_names: names in label order. Evaluation rejects a synthetic set that was distilled with another order.
         preprocess: invertible map from pixels in [0, 1] to network inputs.
         flip: whether a horizontal flip preserves the class (it does not for digits).
-        digest: sha256 of the class names and the contents of both splits. It does not depend on `val`. For a folder
+        digest: sha256 of the class names and of the training and test images, before `val` is cut off. For a folder
             of images it covers the file list instead, see `dd_bench.data.image_folder`.
         licence, citation: copied to the card of every set distilled from this one.
         val: a stratified validation split cut from the training data, or None.
@@ -228,12 +228,12 @@ def tensor_set(
         licence: see `RealSet`.
         citation: see `RealSet`.
         device: where the tensors are stored.
-        val_fraction: share in [0, 1) of each class, its last training images, that moves from `train` to `val`.
+        val_fraction: fraction in [0, 1) of each class's training images, taken from the end, that moves to `val`.
         digest: digest of the dataset; None computes it from the tensors.
 
     Raises:
-        ValueError: wrong shapes or dtypes, labels out of range, a class without training images, or a fraction out
-            of range.
+        ValueError: wrong shapes or dtypes, labels out of range, a class without training images, or an invalid
+            `val_fraction`.
     """
     k = len(class_names)
     for split, (pixels, labels) in (("train", train), ("test", test)):
@@ -278,7 +278,7 @@ def real_set(
     """Build a `RealSet` from any two splits. See `tensor_set` for `val_fraction`.
 
     Raises:
-        ValueError: a class without training images, or a fraction out of range.
+        ValueError: a class has no training image, or `val_fraction` is not valid.
     """
     missing = (train.counts == 0).nonzero().flatten().tolist()
     if missing:
@@ -291,7 +291,7 @@ def cut_validation(train: Split, fraction: float) -> tuple[Split, Split | None]:
     """Split `train` into a training and a stratified validation split (None if `fraction` is 0).
 
     Raises:
-        ValueError: `fraction` is outside [0, 1), or leaves no training image of a class.
+        ValueError: `fraction` is outside [0, 1), or a class would have no training image left.
     """
     if not 0 <= fraction < 1:
         raise ValueError(

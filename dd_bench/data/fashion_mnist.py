@@ -20,7 +20,8 @@ def fashion_mnist(
 ) -> RealSet:
     """Return 60,000 training and 10,000 test images, `(1, 28, 28)`, 10 classes.
 
-    The files are searched in `root`, then in the folder of Debian's package, and downloaded if `download` is true.
+    The files are read from `root`, or else from the folder of Debian's package. If they are in neither and `download`
+    is true, they are downloaded.
 
     Raises:
         FileNotFoundError: the four IDX files are in none of these folders and `download` is false.

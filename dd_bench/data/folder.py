@@ -106,7 +106,7 @@ class FolderSplit(Split):
         return self._preprocess(self.pixels(index).float() / 255)
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `Split`. The next batch is decoded while the caller uses the current one, so two are in memory."""
+        """See `Split`. The next batch is decoded while the caller uses the current one, so memory holds two batches."""
         queue: deque[tuple[Tensor, list[Future[Tensor]]]] = deque()
         for index in torch.split(torch.arange(len(self)), size):
             queue.append((index, self._submit(index)))
@@ -146,7 +146,8 @@ def find_images(folder: Path, label_of: Mapping[str, int]) -> tuple[list[Path], 
     missing = [c for c in label_of if not (folder / c).is_dir()]
     if missing:
         raise FileNotFoundError(
-            f"{len(missing)} class folder(s) not found. The first is {folder / missing[0]}"
+            f"{len(missing)} class folder(s) not found. The first is {folder / missing[0]}. "
+            "Use dataset.root=FOLDER for a complete copy of the dataset"
         )
     try:
         files = make_dataset(folder, dict(label_of), extensions=IMG_EXTENSIONS)

@@ -1,4 +1,4 @@
-"""Real graph datasets with the interface of a real set: `inputs` and `batches` return `Graphs` instead of images."""
+"""Real datasets of graphs as a `RealSet`, whose `inputs` and `batches` return `Graphs` instead of images."""
 
 from __future__ import annotations
 
@@ -20,14 +20,14 @@ class GraphSplit(Split):
     def __init__(self, graphs: Graphs, labels: Tensor, num_classes: int, spec: GraphShape):
         """Create a split from graphs and their class labels, int64 `(n,)`."""
         self.graphs, self.labels, self.num_classes, self.spec = graphs, labels, num_classes, spec
-        self.shape = spec  # type: ignore[assignment]  # (c, h, w) for images; networks are built from either
+        self.shape = spec  # type: ignore[assignment]  # (c, h, w) for images; a network can be built from both
 
     def inputs(self, index: Tensor) -> Graphs:  # type: ignore[override]
         """See `Split`."""
         return self.graphs[index]
 
     def pixels(self, index: Tensor) -> Tensor:
-        """Raise RuntimeError: graphs have no pixels. `Method.check_dataset` should have refused this dataset."""
+        """Raise RuntimeError. A method that needs pixels must reject graph datasets in `Method.check_dataset`."""
         raise RuntimeError("graphs have no pixels")
 
     def batches(self, size: int) -> Iterator[tuple[Graphs, Tensor]]:  # type: ignore[override]
@@ -70,10 +70,10 @@ def graph_set(
 ) -> RealSet:
     """Build a `RealSet` from graphs and the indices of the training, validation and test graphs.
 
-    `other_split` describes, for error messages, how to choose another split.
+    `other_split` is the part of an error message that describes how to get another split.
 
     Raises:
-        ValueError: a label is out of range; a split is empty, overlaps another one or has one class only; or a class
+        ValueError: a label is out of range; a split is empty, overlaps another split or has only one class; or a class
             has no training graph.
     """
     graphs.check(shape)
@@ -81,7 +81,10 @@ def graph_set(
         raise ValueError(f"{name}: {len(graphs)} graphs but {len(labels)} labels")
     indices = torch.cat(split)
     if not 0 <= int(indices.min()) <= int(indices.max()) < len(graphs):
-        raise ValueError(f"{name}: an index of the split is outside 0..{len(graphs) - 1}")
+        raise ValueError(
+            f"{name}: the indices of the split must be in 0..{len(graphs) - 1}, "
+            f"got {int(indices.min())}..{int(indices.max())}"
+        )
     if len(indices.unique()) != len(indices):
         raise ValueError(f"{name}: a graph occurs twice in the split")
     k = len(class_names)
@@ -112,9 +115,9 @@ def graph_set(
 def random_split(n: int, seed: int, test: float, val: float) -> tuple[Tensor, Tensor, Tensor]:
     """Return the train, validation and test indices of a random split.
 
-    Of a random permutation, the first ceil(test n) graphs are the test split, the next ceil(val n) the validation
-    split, and the rest the training split. Seed 0 with `test=0.1` and `val=0.1` gives the split of Mirage, DosCond and
-    GC-Bench (`torch.manual_seed(0)`, then PyG's shuffle).
+    The first ceil(test * n) graphs of a random permutation are the test split, the next ceil(val * n) graphs the
+    validation split, and the rest the training split. Seed 0 with `test=0.1` and `val=0.1` gives the split of Mirage,
+    DosCond and GC-Bench (`torch.manual_seed(0)`, then PyG's shuffle).
 
     Raises:
         ValueError: `test` or `val` is not in (0, 1), or their sum is not below 1.

@@ -15,7 +15,7 @@ from torch import Tensor
 
 
 class GraphShape(NamedTuple):
-    """Numbers of node and edge label values, from which a network is built.
+    """Number of values of each node label and each edge label. A network is built from these numbers.
 
     Attributes:
         nodes: number of values of each of the `f` columns of node labels.
@@ -38,8 +38,8 @@ class Graphs:
         edge_labels: int64 `(e, g)`.
         ptr: int64 `(n + 1,)`. Graph i has the nodes `ptr[i]` to `ptr[i + 1] - 1`.
         roots: bool `(v,)`, the nodes whose embeddings are read out. None means all nodes.
-        degrees: int64 `(v,)`, number of neighbours of each node in the graph from which it was cut. None means that
-            all neighbours are present.
+        degrees: int64 `(v,)`, number of neighbours of each node in the original graph, if the stored graphs are
+            parts of it. None means that all neighbours are present.
         weights: edge weights, float32 `(e,)`. None means ones.
     """
 
@@ -105,7 +105,7 @@ class Graphs:
 
     @cached_property
     def _edges_by_graph(self) -> tuple[Tensor, Tensor]:
-        """Edge indices sorted by graph, `(e,)`, and the start of each graph's edges in them, `(n + 1,)`."""
+        """Edge indices sorted by graph, `(e,)`, and the position of each graph's first edge in them, `(n + 1,)`."""
         graph = self.graph_of[self.edges[1]]
         count = torch.bincount(graph, minlength=len(self))
         start = torch.cat([count.new_zeros(1), count.cumsum(0)])
@@ -113,14 +113,14 @@ class Graphs:
 
     @cached_property
     def incoming(self) -> tuple[Tensor, Tensor]:
-        """Edge indices sorted by receiver, `(e,)`, and the start of each node's edges in them, `(v + 1,)`."""
+        """Edge indices sorted by receiver, `(e,)`, and the position of each node's first edge in them, `(v + 1,)`."""
         count = torch.bincount(self.edges[1], minlength=len(self.nodes))
         start = torch.cat([count.new_zeros(1), count.cumsum(0)])
         return self.edges[1].argsort(stable=True), start
 
     @cached_property
     def normalised(self) -> tuple[Tensor, Tensor]:
-        """Edges with self-loops, `(2, e + v)`, and the entries of D^-1/2 (A + I) D^-1/2 on them (Kipf and Welling).
+        """Edges with self-loops, `(2, e + v)`, and their entries in D^-1/2 (A + I) D^-1/2 (Kipf and Welling).
 
         D uses the stored `degrees` if there are any. The result is cached for all layers and steps that use these
         graphs. This is correct even if `weights` require a gradient, because graphs with learned edges are rebuilt for
@@ -168,7 +168,7 @@ class Graphs:
         return self.ptr.device
 
     def clone(self) -> Graphs:
-        """Return `self`: no tensor is a view of a larger one, see `Inputs.clone`."""
+        """Return `self`, because no tensor is a view of a larger one (see `Inputs.clone`)."""
         return self
 
 
@@ -205,7 +205,7 @@ def coalesce(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def first_occurrence(edges: Tensor) -> Tensor:
-    """Return for each of the edges `(2, e)` the index of the first edge equal to it, `(e,)`."""
+    """Return `(e,)`: for each edge in `edges (2, e)`, the index of the first edge that is equal to it."""
     if not edges.numel():
         return edges.new_zeros(0)
     key = edges[0] * (int(edges.max()) + 1) + edges[1]
@@ -215,7 +215,7 @@ def first_occurrence(edges: Tensor) -> Tensor:
 
 
 def segment_indices(ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positions covered by the segments `index`, and the start of each selected segment in the result.
+    """Return the positions in the segments `index`, concatenated, and the start of each segment in this result.
 
     Segment i covers the positions `ptr[i]` to `ptr[i + 1] - 1`.
     """

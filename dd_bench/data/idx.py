@@ -27,11 +27,11 @@ def load_idx(
     extra_folders: Sequence[Path],
     fixes: Sequence[str],
 ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
-    """Read `((train pixels, labels), (test pixels, labels))`: uint8 `(n, 1, h, w)` and int64 `(n,)`.
+    """Return `((train pixels, labels), (test pixels, labels))`: uint8 `(n, 1, h, w)` and int64 `(n,)`.
 
-    The files are searched in `root` (only if it is given, because `data/train-images-idx3-ubyte.gz` could be MNIST or
-    Fashion-MNIST), in torchvision's folder below it, and in `extra_folders`. If they are in none of these, they are
-    downloaded if `download` is true.
+    The files are read from the first complete folder: `root` (only if it is given, because
+    `data/train-images-idx3-ubyte.gz` could be MNIST or Fashion-MNIST), torchvision's folder in `root` or `data`, and
+    `extra_folders`. If no folder is complete and `download` is true, the files are downloaded.
 
     Raises:
         FileNotFoundError: no folder contains the four files.
@@ -82,9 +82,8 @@ def read_idx(path: Path, rank: int) -> Tensor:
         raw = gzip.decompress(path.read_bytes()) if path.suffix == ".gz" else path.read_bytes()
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is not a complete gzip file ({error}). Download it again") from error
-    magic = struct.pack(
-        ">HBB", 0, 8, rank
-    )  # two zero bytes, the type code of uint8, the number of dimensions
+    # two zero bytes, the type code of uint8, the number of dimensions
+    magic = struct.pack(">HBB", 0, 8, rank)
     header = 4 + 4 * rank
     if raw[:4] != magic or len(raw) < header:
         raise ValueError(

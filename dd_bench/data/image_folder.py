@@ -34,8 +34,8 @@ def image_folder(
     """Return the images of `root/train` and `root/<test_folder>`, `(3, size, size)`.
 
     The digest covers the size, the resize mode, the class names in order, and the relative path and size in bytes of
-    every file. It is fast at ImageNet's size, and does not depend on `stream` or on the machine (decoders can differ
-    in single bits). It does not detect an edit that preserves the size of a file.
+    every file. It is fast to compute even for ImageNet, and does not depend on `stream` or on the machine (decoders can
+    differ in single bits). It does not detect an edit that preserves the size of a file.
 
     Args:
         name: the dataset's name in records and cards.
@@ -57,7 +57,7 @@ def image_folder(
 
     Raises:
         FileNotFoundError: a folder is missing or contains no image.
-        ValueError: an unknown class in `classes`, a class folder that only the test folder has, or an unreadable image.
+        ValueError: an unknown class in `classes`, a class that only the test folder contains, or an unreadable image.
     """
     folder = base_folder(f"data/{name}" if root is None else root)
     decoder = Decoder(size, resize)
@@ -75,7 +75,8 @@ def image_folder(
     unknown = sorted(set(_subfolders(folder / test_folder)) - set(train_folders))
     if unknown and classes is None:
         raise ValueError(
-            f"{folder / test_folder} has a class folder {unknown[0]!r} that is missing in {folder / 'train'}"
+            f"{folder / test_folder} has a class folder {unknown[0]!r} that is missing in {folder / 'train'}. "
+            "Delete it, or list the classes to use: dataset.classes=[NAME,...]"
         )
     label_of = {c: label for label, c in enumerate(class_names)}
     (train, train_labels), (test, test_labels) = (
@@ -124,8 +125,8 @@ def _select_classes(folders: list[str], classes: Sequence[str | int] | None, tra
         if isinstance(entry, int):
             if not 0 <= entry < len(folders):
                 raise ValueError(
-                    f"dataset.classes: an integer is an index into the {len(folders)} sorted folders of {train}, got "
-                    f"{entry}. Use folder names, or dataset.classes=null for all folders"
+                    f"dataset.classes: an integer must be the index of one of the {len(folders)} sorted folders of "
+                    f"{train}, got {entry}. Use folder names, or dataset.classes=null for all folders"
                 )
             entry = folders[entry]
         elif entry not in folders:

@@ -1,6 +1,7 @@
 """Network inputs: one tensor, or batches computed on demand if the whole tensor would use too much device memory.
 
-A distilled ImageNet set with 50 images per class has 50,000 images of 224 pixels: 30 GB as float32, 7.5 GB as uint8.
+The 50,000 images of a distilled ImageNet set with 50 images per class, of 224x224 pixels, take 30 GB as float32 and
+7.5 GB as uint8.
 """
 
 from __future__ import annotations

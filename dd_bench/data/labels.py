@@ -1,7 +1,8 @@
 """Hard and soft labels of a synthetic set, and their validation.
 
 Hard labels are int64 `(n,)`. Soft labels stored in a set are probabilities, float32 `(n, k)`. Teachers' labels of
-augmented views (`dd_bench.teachers.labelers`) are logits instead, so that the temperature can be chosen at training.
+augmented views (`dd_bench.teachers.labelers`) are logits instead, so that the temperature can be chosen when a network
+is trained.
 """
 
 from __future__ import annotations

@@ -21,7 +21,7 @@ def not_found(name: str, what: str, folders: Sequence[Path], fixes: Sequence[str
 
 
 def verify_files(name: str, folder: Path, files: Sequence[tuple[str, str]], fixes: Sequence[str]) -> None:
-    """Check that `folder` contains every file of the list `(file name, md5)`, with that md5.
+    """Check that `folder` contains all `files`, a list of pairs (file name, md5), and that every md5 matches.
 
     Raises:
         FileNotFoundError: a file is missing.

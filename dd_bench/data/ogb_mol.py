@@ -28,9 +28,10 @@ def ogb_mol(*, name: str, root: str | None, kept: str | None, device: torch.devi
     The folder contains one of:
 
     - OGB's raw files, `raw/*.csv.gz` and `split/scaffold/*.csv.gz`. They are read without the ogb package.
-    - `smiles.csv` with a column `smiles` and a column `label` (any name, if it is the only other column). The molecules
-      are featurised once, which requires ogb and rdkit. The split is read from `train.txt`, `valid.txt` and `test.txt`
-      in the same folder. If these are missing, it is computed by the official recipe, see `smiles.scaffold_split`.
+    - `smiles.csv` with a column `smiles` and a column `label` (which can have any name if there are only two columns).
+      The molecules are featurised once, which requires ogb and rdkit. The split is read from `train.txt`, `valid.txt`
+      and `test.txt` in the same folder. If these are missing, the split is computed as OGB does, see
+      `smiles.scaffold_split`.
 
     Args:
         name: name of the folder, e.g. ogbg_molbace.
@@ -39,7 +40,7 @@ def ogb_mol(*, name: str, root: str | None, kept: str | None, device: torch.devi
         device: where the graphs are stored.
 
     Raises:
-        FileNotFoundError: the folder contains neither.
+        FileNotFoundError: the folder contains neither of these.
         ValueError: a file is malformed.
         ImportError: `smiles.csv` must be featurised, and ogb or rdkit is not installed.
     """
@@ -107,7 +108,7 @@ def _read(path: Path) -> Tensor:
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing. Unpack OGB's archive again") from error
     except (ValueError, EOFError, OSError) as error:
-        raise ValueError(f"{path} is damaged: {error}") from error
+        raise ValueError(f"{path} is damaged: {error}. Unpack OGB's archive again") from error
     integers = torch.tensor(values).long()
     if bool((torch.tensor(values) != integers).any()):
         raise ValueError(f"{path} must contain integers only")

@@ -1,7 +1,7 @@
 """Invertible maps from pixels in [0, 1] to network inputs: per-channel normalisation and ZCA whitening.
 
-The fitted transform is stored with every synthetic set. Evaluated with another transform, a set silently loses tens of
-percentage points of accuracy, so an evaluator compares digests and refuses a mismatch.
+The fitted transform is stored with every synthetic set. With another transform, the accuracy of a set silently drops by
+tens of percentage points. An evaluation is therefore rejected if the digests of the two transforms differ.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Preprocess(ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Return the JSON-serialisable part of the transform. With `tensors()` it defines the transform.
+        """Return the JSON-serialisable part of the transform. Together with `tensors()` it defines the transform.
 
         Two transforms with the same `config()` are equal up to rounding.
         """
@@ -48,10 +48,10 @@ class Preprocess(ABC):
 
     @property
     def digest(self) -> str:
-        """Sha256 of `config()`, which identifies the data that a transform was fitted to, not the fitted values.
+        """Sha256 of `config()`. It identifies the data to which the transform was fitted, not the fitted values.
 
-        The fitted values differ in the last bits between devices and library versions, and a set distilled on a GPU
-        can be evaluated on a CPU.
+        The fitted values differ in the last bits between devices and library versions. Without them in the digest, a
+        set distilled on a GPU can be evaluated on a CPU.
         """
         return hashlib.sha256(repr(sorted(self.config().items())).encode()).hexdigest()
 
@@ -91,7 +91,7 @@ class Normalise(Preprocess):
 
 
 class Identity(Preprocess):
-    """The identity, used for graphs, whose labels are passed to networks unchanged."""
+    """The identity. Used for graphs, whose node and edge labels are passed to networks unchanged."""
 
     kind = "none"
 
@@ -149,7 +149,7 @@ class ZCA(Preprocess):
         return self.mean, self.transform, self.transform_inverse
 
     def __call__(self, pixels: Tensor) -> Tensor:
-        """See `Preprocess`. Autocast is disabled, since it would round sums of d products."""
+        """See `Preprocess`. Autocast is disabled, because it would round the sums of d products."""
         mean, transform, _ = self._move_to(pixels.device)
         with torch.autocast(pixels.device.type, enabled=False):
             return ((pixels.flatten(1) - mean) @ transform).view(pixels.shape)

@@ -24,7 +24,7 @@ def molecules(folder: Path, cache: Path) -> tuple[Graphs, Tensor, tuple[Tensor, 
 
     Raises:
         ImportError: ogb or rdkit is not installed.
-        ValueError: a column is missing, a line is not a molecule, or a label is not an integer.
+        ValueError: a column is missing, a SMILES string is not valid, or a label is not an integer.
     """
     import pandas as pd
 
@@ -63,7 +63,7 @@ def featurise(smiles: Sequence[str]) -> Graphs:
 
     Raises:
         ImportError: ogb or rdkit is not installed.
-        ValueError: a line is not a molecule.
+        ValueError: a SMILES string is not valid.
     """
     try:
         from ogb.utils.features import atom_to_feature_vector, bond_to_feature_vector
@@ -87,7 +87,7 @@ def featurise(smiles: Sequence[str]) -> Graphs:
 
 
 def scaffold_split(smiles: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
-    """Return the train, validation and test indices of OGB's recipe.
+    """Return the train, validation and test indices of OGB's scaffold split.
 
     Molecules are grouped by their Bemis-Murcko scaffold with chirality. The groups, sorted by size and then by first
     index in descending order, fill the training split up to 80 % and the validation split up to 90 %. The rest is the
@@ -113,7 +113,7 @@ def scaffold_split(smiles: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _molecule(text: str, row: int) -> Any:
-    """Return rdkit's molecule. If sanitisation fails, e.g. for an invalid valence, valences are not checked."""
+    """Return the molecule as parsed by rdkit. If rdkit rejects it, e.g. for an invalid valence, skip that check."""
     from rdkit import Chem, rdBase
 
     rdBase.DisableLog("rdApp.*")
@@ -122,7 +122,7 @@ def _molecule(text: str, row: int) -> Any:
         return molecule
     molecule = Chem.MolFromSmiles(text, sanitize=False)
     if molecule is None:
-        raise ValueError(f"line {row + 2} is not a molecule: {text!r}")
+        raise ValueError(f"line {row + 2} of smiles.csv must be a valid SMILES string, got {text!r}")
     molecule.UpdatePropertyCache(strict=False)
     Chem.SanitizeMol(molecule, Chem.SANITIZE_ALL ^ Chem.SANITIZE_PROPERTIES)
     return molecule

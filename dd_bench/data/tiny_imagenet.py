@@ -20,8 +20,8 @@ def tiny_imagenet(*, root: str | None, preprocess: str, val_fraction: float, dev
     """Return 100,000 training and 10,000 test images, `(3, 64, 64)`, 200 classes in the order of `wnids.txt`.
 
     The test split is the folder `val`, because the labels of `test` were never released. Three layouts are supported:
-    the released one (`val/images` and `val_annotations.txt`), and images sorted into `val/<wnid>` or
-    `val/images/<wnid>`, as many scripts do. The dataset and its digest (of the class order and of every file's label,
+    the released one (`val/images` and `val_annotations.txt`), and those of common scripts, which sort the images into
+    `val/<wnid>` or `val/images/<wnid>`. The dataset and its digest (of the class order and of every file's label,
     name and bytes) do not depend on the layout.
 
     Raises:

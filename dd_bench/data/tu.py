@@ -29,8 +29,8 @@ def tu(
 ) -> RealSet:
     """Load the graphs in `<root>/<name>/` or `<root>/<name>/raw/`, from the files `<name>_A.txt` and so on.
 
-    As in PyG, edges are undirected and self-loops and duplicates are removed; older releases of IMDB list each edge
-    twice. Continuous attributes are ignored. TUDataset has no official split, so the split is random, see
+    As in PyG, edges are undirected, and self-loops and duplicates are removed (older releases of IMDB list each edge
+    twice). Continuous attributes are ignored. TUDataset has no official split, so the split is random, see
     `random_split`.
 
     Args:
@@ -43,7 +43,8 @@ def tu(
 
     Raises:
         FileNotFoundError: a file is missing and `download` is false.
-        ValueError: a file is malformed, or there are no node labels and `node_labels` is `labels`.
+        ValueError: a file is malformed, or `node_labels` is `labels` and the file of node labels is missing.
+        ImportError: a file is missing, `download` is true and torch_geometric is not installed.
     """
     folder = _folder(Path(root or "data"), name, download)
     tables = {part: _read(folder, name, part) for part in REQUIRED}
@@ -89,7 +90,7 @@ def tu(
 
 
 def to_undirected(edges: Tensor, labels: Tensor) -> tuple[Tensor, Tensor]:
-    """Return each edge once in both directions, without self-loops, with the label of its first occurrence."""
+    """Return every edge once per direction, without self-loops, with the label of its first occurrence."""
     labels = labels[first_occurrence(edges.sort(0).values)]  # the two directions can have different labels
     return coalesce(torch.cat([edges, edges.flip(0)], 1), torch.cat([labels, labels]))
 

@@ -87,7 +87,7 @@ def test_classes_by_name_and_by_index_give_labels_in_the_listed_order(root):
 @pytest.mark.parametrize(
     ("classes", "message"),
     [
-        ([0, 701], "index into the 3 sorted folders .* got 701"),
+        ([0, 701], "index of one of the 3 sorted folders .* got 701"),
         (["dog"], "'dog' is not one of the 3 folders"),
         (["ant", 0], "each folder once, got"),
         ([], r"at least one folder .* got \[\]"),
