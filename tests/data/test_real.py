@@ -66,7 +66,7 @@ def test_draw_is_uniform():
 
 
 def test_draw_raises_if_the_smallest_class_has_too_few_images():
-    with pytest.raises(ValueError, match=r"cannot draw 4 images per class .* class 1 has 3"):
+    with pytest.raises(ValueError, match=r"cannot draw 4 images per class .* class 1 has only 3"):
         split().draw(4, torch.Generator())
 
 
