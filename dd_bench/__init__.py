@@ -1,7 +1,7 @@
 """dd_bench: a benchmark suite for dataset distillation.
 
-The functions are defined in `dd_bench.python_api` and imported on first use: importing this package does not import
-torch, because rendering a leaderboard does not need it.
+The functions are defined in `dd_bench.python_api`, which is imported on first use. So `import dd_bench` does not import
+torch, which the leaderboards do not need.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 __version__ = "0.2.0"
 
 NUMBERS_VERSION = 1
-"""Raised whenever a change of the code changes results (CHANGELOG, "Changes numbers").
+"""Increased with every change of the code that changes results (CHANGELOG, "Changes numbers").
 
 It is part of every content key, so old results are never mistaken for new ones.
 """

@@ -1,4 +1,4 @@
-"""`python -m dd_bench` is `dd-bench`."""
+"""`python -m dd_bench` runs the command `dd-bench`."""
 
 from dd_bench.cli.main import main
 

@@ -196,9 +196,9 @@ class DistillContext(ContextWithNotes, TeacherContext):
     """Everything a method may use: random streams, networks, teachers, the outer loop and the cache.
 
     Attributes:
-        architecture: the network of the run, for the shape and classes of the dataset.
+        architecture: network architecture of the run, for the input shape and number of classes of the dataset.
         loop: the outer loop.
-        is_done: returns whether another process has finished the set in the meantime.
+        is_done: returns whether another process has finished the synthetic set in the meantime.
     """
 
     architecture: Architecture
@@ -206,9 +206,10 @@ class DistillContext(ContextWithNotes, TeacherContext):
     is_done: Callable[[], bool] = lambda: False
 
     def shards(self, builds: Mapping[str, Callable[[DistillContext], Shard]]) -> dict[str, Shard]:
-        """Return the shards of a set by name and build those that are missing; several processes may share the work.
+        """Build the missing shards of a set, and return all shards by name. Several processes may share the work.
 
-        `builds[name]` receives a context with its own loop. Its random streams must depend on `name`.
+        `builds[name]` receives a context with a separate outer loop and returns the shard `name`. Its random
+        streams must depend on `name`.
         """
 
         def build(name: str) -> tuple[Shard, float, Callable[[], None]]:
@@ -223,28 +224,28 @@ class DistillContext(ContextWithNotes, TeacherContext):
         return shards
 
     def steps(self, iterations: int, state: State, name: str = "distill") -> Iterator[int]:
-        """Yield the steps of an outer loop, see `OuterLoop`.
+        """Yield the step numbers of an outer loop, see `OuterLoop`.
 
-        `state` contains everything that a step passes on to the next one. Dropout accepts no generator, so each step
-        seeds the global generators with a seed that depends on the step number.
+        `state` contains every tensor and optimiser that a step changes and a later step reads. Dropout accepts no
+        generator, so each step seeds the global generators with a seed that depends on the step number.
         """
         for step in self.loop.steps(iterations, state, name):
             with seeding.seeded(self.device, self.seed_for("global", name, step)):
                 yield step
 
     def log(self, **values: Tensor | float) -> None:
-        """Log scalars of the current step without a synchronisation with the device."""
+        """Log scalars of the current step, without waiting for the device."""
         self.loop.log(**values)
 
     def network(self, architecture: Architecture, *name: str | int) -> Network:
-        """Return a network initialised randomly from the stream `name`."""
+        """Return a network initialised randomly from the random stream `name`."""
         return architecture.fresh(self.seed_for("network", *name), self.device)
 
     def compiled(self, function: Callable[..., Tensor], images: int) -> Callable[..., Tensor]:
-        """Return `function(net, ...)`, compiled if the run passes enough `images` through it to save time.
+        """Return `function`, compiled if compilation saves time for `images` images in the whole run.
 
-        The compiled version converts the network to channels-last. One compilation serves all networks of an
-        architecture.
+        The first argument of `function` is a network. The compiled version converts the network to channels-last. One
+        compilation serves all networks of an architecture.
         """
         if not uses_compilation(images, self.architecture.shape, self.runtime):
             return function
@@ -262,10 +263,10 @@ class EvaluationContext(TeacherContext):
     """Everything an evaluator may use. An evaluator yields its results and writes nothing into the context.
 
     Attributes:
-        architecture: the network of the run, for the shape and classes of the dataset.
+        architecture: network architecture of the run, for the input shape and number of classes of the dataset.
         protocol: how fresh networks are trained.
         ipc: images per class of the set.
-        finished: indices of the networks whose scores were saved before an interrupted run ended.
+        finished: indices of the fresh networks that were already scored, before the run was interrupted.
     """
 
     architecture: Architecture
@@ -278,9 +279,10 @@ class Measurement(NamedTuple):
     """One result of an evaluator.
 
     Attributes:
-        scores: all scores of one fresh network, one for each metric. Empty if the measurement concerns the whole set.
-        notes: remarks for the record.
-        label_cost: cost of the labels that the networks are trained on. None for the set's own labels.
+        scores: all scores of one fresh network, one for each metric. Empty if the measurement has only notes or a label
+            cost, which concern the whole set.
+        notes: notes for the record.
+        label_cost: cost of the labels that the networks are trained on. None if these are the labels stored in the set.
     """
 
     scores: Sequence[Score] = ()
@@ -291,34 +293,34 @@ class Measurement(NamedTuple):
 class Method(ABC):
     """Base class of distillation methods, which turn a real training set into a small synthetic one.
 
-    A method has no default values in Python: `conf/method/<name>.yaml` contains every hyper-parameter. The randomness
-    of a step comes from functions such as `ctx.generator(role, step)`, so a resumed run ends with the same bytes.
+    A method has no default values in Python: `conf/method/<name>.yaml` contains every hyper-parameter. A step draws
+    its random numbers from generators such as `ctx.generator(role, step)`, so a resumed run gives the same bytes.
     """
 
     modalities: ClassVar[tuple[str, ...]] = ("image",)
     citation: str
     smoke: ClassVar[dict[str, Any]] = {}
-    """Overrides with which a run on a tiny dataset takes about a second; used by the conformance tests."""
+    """Overrides that shorten a run on a tiny dataset to about a second; used by the conformance tests."""
     deterministic: ClassVar[bool] = False
-    """Whether the set depends only on the data and is the same for every seed."""
+    """Whether the synthetic set depends only on the real data and is the same for every seed."""
     uses_teachers: ClassVar[bool] = False
-    """Whether the set depends on the run's teachers."""
+    """Whether the synthetic set depends on the teachers of the run."""
     in_shards: ClassVar[bool] = False
     """Whether several processes may create one set together, with `ctx.shards`."""
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
-        """Return why this method cannot distil `real` at this `ipc`, or None."""
+        """Return why this method cannot distil `real` at this `ipc`, or None if it can."""
         if real.modality not in self.modalities:
             name, supported = type(self).__name__, " and ".join(f"{kind}s" for kind in self.modalities)
             return f"{name} distils {supported}, but dataset {real.name!r} contains {real.modality}s"
         return None
 
     def check_teachers(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
-        """Return why this method cannot use these teachers, or None; called before any of them is trained."""
+        """Return why this method cannot use these teachers, or None; called before a teacher is trained."""
         return None
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:  # noqa: B027  most methods prepare nothing
-        """Build what `distill` needs and several runs share, and store it in `ctx.cache`."""
+        """Build what `distill` needs and other runs can reuse, such as experts, and store it in `ctx.cache`."""
 
     @abstractmethod
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
@@ -330,29 +332,29 @@ class Evaluator(ABC):
 
     main_metric: str
     smoke: ClassVar[tuple[str, ...]] = ()
-    """Hydra overrides with which measuring a tiny set takes about a second; used by the conformance tests."""
+    """Hydra overrides that shorten measuring a tiny set to about a second; used by the conformance tests."""
     repeats: ClassVar[tuple[str, ...]] = ("num_networks",)
     """Hyper-parameters that set the number of repeats or of evaluation points, not what is measured.
 
-    Records that differ only in these share a ranking.
+    Records that differ only in these hyper-parameters are ranked together.
     """
 
     def check_protocol(self, protocol: Protocol) -> str | None:
-        """Return why networks cannot be measured under this protocol, or None; called before distillation."""
+        """Return why this evaluator does not support this protocol, or None; called before distillation."""
         return None
 
     def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
-        """Return why no set of this dataset can be measured with this network, or None; called before distillation."""
+        """Return why sets of this dataset cannot be measured with this network, or None; called before distillation."""
         return None
 
     def check_set(self, syn: SyntheticSet, real: RealSet) -> str | None:
-        """Return why this set cannot be measured, or None."""
+        """Return why this synthetic set cannot be measured, or None if it can."""
         return None
 
     @abstractmethod
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """Yield one measurement for each fresh network that is not in `ctx.finished`.
 
-        The first measurement may have no scores. It contains the remarks and the label cost of the whole set, and a
+        The first measurement may have no scores. It then contains the notes and the label cost of the whole set, and a
         resumed run yields it again. The pipeline fills in `Score.set`.
         """

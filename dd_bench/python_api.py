@@ -1,7 +1,7 @@
-"""The functions of `import dd_bench`: what the commands do, for Python and notebooks.
+"""The functions of `import dd_bench`, which do the same as the commands, for Python code and notebooks.
 
-They write the same sets and records as the command line, under the same keys. `sys.argv`, the logging configuration
-and Hydra's global state stay as they are.
+They write the same sets and records as the command line, under the same keys. They do not change
+`sys.argv`, the logging configuration or Hydra's global state.
 """
 
 from __future__ import annotations
@@ -33,43 +33,43 @@ NOT_IMPORTABLE = "__main__"  # worker processes cannot import the classes of a n
 
 
 def list_methods() -> dict[str, str]:
-    """Return the names of the methods, each with its description."""
+    """Return a dict that maps the name of each method to its description."""
     return choices("method")
 
 
 def list_datasets() -> dict[str, str]:
-    """Return the names of the datasets, each with its description."""
+    """Return a dict that maps the name of each dataset to its description."""
     return choices("dataset")
 
 
 def list_models() -> dict[str, str]:
-    """Return the names of the networks, each with its description."""
+    """Return a dict that maps the name of each network to its description."""
     return choices("model")
 
 
 def list_protocols() -> dict[str, str]:
-    """Return the names of the protocols, each with its description."""
+    """Return a dict that maps the name of each protocol to its description."""
     return choices("protocol")
 
 
 def list_evaluators() -> dict[str, str]:
-    """Return the names of the evaluators, each with its description."""
+    """Return a dict that maps the name of each evaluator to its description."""
     return choices("evaluator")
 
 
 def list_experiments() -> dict[str, str]:
-    """Return the names of the experiments, each with its description."""
+    """Return a dict that maps the name of each experiment to its description."""
     return choices("experiment")
 
 
 def load(where: str | Path, digest: str | None = None) -> DistilledSet:
-    """Return the synthetic set in a folder or at a URL, after every hash and shape was checked.
+    """Load the synthetic set in a folder or at a URL, and check every hash and shape.
 
     Args:
         where: a folder, or a URL that fsspec opens: `hf://datasets/USER/NAME@REVISION`, `s3://`, `https://`. A set at a
             URL is downloaded once.
-        digest: expected digest of the set, or its first 8 digits or more. A set with this digest that was downloaded
-            before needs no connection.
+        digest: expected digest of the set, or at least the first 8 digits of it. If a set with this digest was
+            downloaded before, no connection is needed.
 
     Raises:
         ValueError: the set is damaged or has another digest.
@@ -122,17 +122,17 @@ def from_tensors(
     """Make a dataset of tensors or NumPy arrays.
 
     Args:
-        name: its name in records and cards.
-        train: images uint8 `(n, c, h, w)` or `(n, h, w)`, and classes 0..k-1 `(n,)`. Methods see only these.
-        test: the same, for scoring fresh networks.
-        class_names: in label order; default: the numbers 0..k-1.
-        flip: whether a horizontal flip keeps the class.
+        name: name of the dataset in records and cards.
+        train: uint8 images `(n, c, h, w)` or `(n, h, w)`, and labels 0..k-1 `(n,)`. Methods receive only these.
+        test: images and labels for scoring fresh networks, in the same format.
+        class_names: names of the classes in label order; default: the numbers 0..k-1.
+        flip: whether a horizontal flip preserves the class.
         preprocess: `normalise` (by the mean and standard deviation of each channel of `train`) or `zca`.
-        licence: written into the card of every distilled set.
-        citation: likewise.
+        licence: licence of the data, written into the card of every distilled set.
+        citation: citation of the data, written into the same cards.
 
     Raises:
-        ValueError: a tensor has another dtype or shape, a label is out of range, or `name` is a shipped dataset.
+        ValueError: a tensor has a wrong dtype or shape, a label is out of range, or `name` is a shipped dataset.
     """
     if shipped_config("dataset", name):
         raise ValueError(f"{name!r} is the name of a shipped dataset. Use another name, e.g. 'my_{name}'")
@@ -157,10 +157,12 @@ def from_tensors(
 def run(overrides: Sequence[str] = (), *, progress: bool = True) -> Record:
     """Distill and evaluate, as `dd-bench run OVERRIDES` does: `run(["method=dm", "dataset=digits", "ipc=1"])`.
 
-    The record and the synthetic sets are also written below `out` (default `runs`). A finished run is read from there.
+    The record and the synthetic sets are also written below `out` (default `runs`). The record of a finished run is
+    read from there.
 
     Raises:
-        ValueError, FileNotFoundError: an override is wrong, the parts cannot be combined, or the data are missing.
+        ValueError, FileNotFoundError: an override is wrong, the data are missing, or the method, dataset, network and
+            protocol cannot be combined.
     """
     with bars(progress):
         return verbs.run(RunConfig.of(overrides))
@@ -176,11 +178,11 @@ def distill(
     out: str | Path = "runs",
     progress: bool = True,
 ) -> DistilledSet:
-    """Distill one synthetic set, as `dd-bench distill` does, or read it if it is finished.
+    """Distill one synthetic set, as `dd-bench distill` does, or load it if it already exists.
 
     Args:
         method: one of `list_methods()`.
-        real: one of `list_datasets()`, or a set of `real_set`, `from_folder` or `from_tensors`.
+        real: one of `list_datasets()`, or the result of `real_set`, `from_folder` or `from_tensors`.
         ipc: images per class.
         model: one of `list_models()`, or a class, see `evaluate`.
         overrides: further overrides, as on the command line, e.g. `["method.iterations=100", "seed=1"]`.
@@ -211,19 +213,19 @@ def evaluate(
     """Train fresh networks on a saved set and score them on the test data, as `dd-bench evaluate set=FOLDER` does.
 
     Args:
-        syn: a set of `load` or `distill`, or a folder or a URL.
-        dataset: the real data: one of `list_datasets()`, or a `RealSet`. The default is the dataset of the card.
-        protocol: one of `list_protocols()`: how the networks are trained.
+        syn: a synthetic set from `load` or `distill`, or the folder or URL of one.
+        dataset: one of `list_datasets()`, or a `RealSet`. The default is the dataset in the card of the set.
+        protocol: one of `list_protocols()`. It defines how the networks are trained.
         model: one of `list_models()`, or a class derived from `torch.nn.Module`. Parameters of its constructor named
             `num_classes`, `in_channels` or `image_size` are filled in. Set other parameters with `functools.partial`.
         num_networks: number of fresh networks.
-        evaluator: one of `list_evaluators()`: what is measured.
+        evaluator: one of `list_evaluators()`. It defines what is measured.
         overrides: further overrides, as on the command line, e.g. `["model.width=32"]`.
         out: output folder.
         progress: show a progress bar.
 
     Raises:
-        ValueError, FileNotFoundError: see `run`. The set is damaged, or was distilled from another dataset.
+        ValueError, FileNotFoundError: see `run`; or the set is damaged or was distilled from another dataset.
     """
     found = syn if isinstance(syn, DistilledSet) else load(syn)
     of_data: list[str] = []
@@ -248,10 +250,12 @@ def _config(
     overrides: Sequence[str],
     out: str | Path,
 ) -> RunConfig:
-    """Convert the arguments to overrides and compose the configuration. Objects are passed on unchanged.
+    """Convert the arguments to overrides and compose the configuration.
+
+    A dataset or network that is a Python object is passed on unchanged.
 
     Raises:
-        ValueError: an override is wrong, or changes a part that is given as an object.
+        ValueError: an override is wrong, or changes a dataset or network that is a Python object.
     """
     of_real = [f"dataset={real}"] if isinstance(real, str) else [*real.overrides] if real else []
     of_model = [f"model={model}"] if isinstance(model, str) else []
@@ -287,6 +291,6 @@ def _pair(name: str, split: str, data: tuple[Images, Images]) -> tuple[Tensor, T
         )
     if labels.is_floating_point():
         raise ValueError(
-            f"{name} {split}: labels must be classes 0..k-1 (n,), got {labels.dtype}. Use labels.long()"
+            f"{name} {split}: labels must be integers 0..k-1 of shape (n,), got {labels.dtype}. Use labels.long()"
         )
     return images.contiguous(), labels

@@ -1,7 +1,7 @@
 """Access to the private API of Hydra 1.3 that sweeps need. No other module imports `hydra._internal`.
 
 Hydra has no hook between expanding the overrides of a sweep and launching its jobs, and it accepts sweepers only from
-its own packages. So `BasicSweeper.split_arguments` is replaced, after a check that its signature is that of Hydra 1.3.
+its own packages. So this module replaces `BasicSweeper.split_arguments`, after checking the signature of this function.
 """
 
 from __future__ import annotations
@@ -34,7 +34,8 @@ def check_hydra() -> None:
     """Check the version of Hydra and the private functions and fields that this module uses.
 
     Raises:
-        UnsupportedHydraError: something differs. The message describes it and how to install a supported version.
+        UnsupportedHydraError: they differ from Hydra 1.3. The message describes the difference and how to install a
+            supported version.
     """
     found = f"hydra-core {hydra.__version__}"
     install = f"Use: pip install 'hydra-core=={SUPPORTED}.*'"

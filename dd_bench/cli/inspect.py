@@ -37,9 +37,9 @@ def _error(kind: str, error: Exception) -> None:
 
 
 def list_choices(arguments: list[str]) -> int:
-    """Print the choices of configuration groups, or with --remote the synthetic sets at a URL.
+    """Print the choices of each configuration group (method, dataset, ...); with --remote, the synthetic sets at a URL.
 
-    Without GROUP, choices in subfolders are only counted.
+    Without GROUP, choices in subfolders are counted and not listed.
     """
     parser = argparse.ArgumentParser("dd-bench list", description=list_choices.__doc__)
     parser.add_argument("group", nargs="*", help=f"one or several of {', '.join(GROUPS)} (default: all)")
@@ -92,7 +92,7 @@ def show(arguments: list[str]) -> int:
     """Print records (.json files) and synthetic sets (folders)."""
     parser = argparse.ArgumentParser("dd-bench show", description=show.__doc__)
     parser.add_argument(
-        "path", nargs="+", type=Path, help="a record, the folder of a set, or a folder of records"
+        "path", nargs="+", type=Path, help="a record, the folder of a synthetic set, or a folder of records"
     )
     failed = 0
     for path in parser.parse_args(arguments).path:
@@ -114,7 +114,7 @@ def verify(arguments: list[str]) -> int:
     from dd_bench.synthetic import storage  # imports torch, which the other commands do not need
 
     parser = argparse.ArgumentParser("dd-bench verify", description=verify.__doc__)
-    parser.add_argument("path", nargs="+", type=Path, help="the folder of a set, or a record")
+    parser.add_argument("path", nargs="+", type=Path, help="the folder of a synthetic set, or a record")
     damaged = 0
     for path in parser.parse_args(arguments).path:
         try:

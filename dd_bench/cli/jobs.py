@@ -1,9 +1,9 @@
-"""Files with the state of sweeps, shared by all processes and machines that run their jobs.
+"""Files with the state of sweeps and of their jobs. All processes and machines that run the jobs share these files.
 
     sweeps/<id>.json        the overrides of each job of a sweep
     sweeps/jobs/<id>.json   the state of a job, with its reason and seconds
 
-Both are under the folder `out` of the runs.
+Both are in the output folder `out` of the runs.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ State = Literal["running", "done", "skipped", "diverged", "failed", "died", "wai
 
 
 class Job(BaseModel):
-    """`sweeps/jobs/<id>.json`.
+    """The state of one job, stored in `sweeps/jobs/<id>.json`.
 
     Attributes:
         verb: the command, e.g. `run`.
@@ -65,7 +65,7 @@ def job_id(command: str, overrides: Sequence[str]) -> str:
 
 
 def new_job(command: str, overrides: Sequence[str], **values: Any) -> Job:
-    """Return a job that runs in this process."""
+    """Return the state of a job that runs in this process on this machine."""
     return Job(verb=command, overrides=list(overrides), host=socket.gethostname(), pid=os.getpid(), **values)
 
 
@@ -75,7 +75,7 @@ def save_job(out: Path, job: Job) -> None:
 
 
 def read_job(out: Path, ident: str) -> Job | None:
-    """Return a job, or None if it has not started or its file is not valid."""
+    """Return the job with the id `ident`, or None if it has not started or its file is not valid."""
     try:
         return Job.model_validate_json((out / "sweeps" / "jobs" / f"{ident}.json").read_bytes())
     except (OSError, ValidationError):

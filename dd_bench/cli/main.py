@@ -52,7 +52,7 @@ USAGE = (
   dd-bench run method=dm dataset=fashion_mnist model.width=32 ipc=10 protocol=dc-300
   dd-bench run -m method=random,dm ipc=1,10       a sweep; when restarted, it repeats no finished work
   dd-bench run -m --only-missing ...              the same sweep, without launching its finished jobs
-  dd-bench run --help                             every group and key; --cfg job prints the composed configuration
+  dd-bench run --help                             list all groups and keys; --cfg job prints the composed configuration
 
 Set the environment variable HYDRA_FULL_ERROR=1 to print the traceback of an error.
 """
@@ -127,7 +127,7 @@ def _hydra_arguments(command: str, arguments: list[str]) -> list[str]:
 
 
 def _missing_library(launcher: str) -> str | None:
-    """Return the library that a launcher requires, or None if it is installed."""
+    """Return the library that a launcher requires if it is not installed, else None."""
     library = LAUNCHERS.get(launcher, launcher.partition("_")[0])
     plugin = f"hydra_{library}_launcher"
     installed = find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{plugin}")
@@ -135,7 +135,7 @@ def _missing_library(launcher: str) -> str | None:
 
 
 def _report() -> int:
-    """Print the report of the sweep, if this was one, and return 1 if a job has failed, else 0."""
+    """Print the report of the sweep if the command ran one. Return 1 if a job of the sweep has failed, else 0."""
     from dd_bench.cli.jobs import SWEEP
     from dd_bench.cli.progress import has_failed, report
 
@@ -148,8 +148,8 @@ def _report() -> int:
 def _run_hydra(command: str) -> None:
     """Run a command as a Hydra application.
 
-    Errors caused by user input are printed without a traceback. In a sweep the other jobs continue, and the sweep ends
-    with the first error.
+    Errors caused by user input are printed without a traceback. In a sweep, an error does not stop the other jobs. The
+    first error is raised at the end of the sweep.
     """
     import hydra
     from hydra.core.hydra_config import HydraConfig
@@ -165,8 +165,8 @@ def _run_hydra(command: str) -> None:
 
         if command != "prepare" and distributed.num_launched() > 1:
             raise CompactHydraException(
-                "error: only prepare runs under torchrun. Use: torchrun -m dd_bench prepare ..., then "
-                f"dd-bench {command} ..."
+                f"error: torchrun supports only the command prepare, got {command}. "
+                f"Use: torchrun -m dd_bench prepare ..., then dd-bench {command} ..."
             )
         hydra_config = HydraConfig.get()
         in_sweep = hydra_config.mode == RunMode.MULTIRUN

@@ -1,4 +1,4 @@
-"""`dd-bench progress`, and the report of a running sweep: how many jobs are done and which have failed."""
+"""`dd-bench progress`, and the report of a running sweep: the number of finished jobs and the failed jobs."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def headline(sweep: Path) -> str:
     text = [f"{states[s]} {s}" for s in ("running", "skipped", "diverged", "failed", "died") if states[s]]
     seconds = [job.seconds for job in jobs if job and job.seconds and job.state == "done"]
     if seconds and ended < len(jobs):
-        # the median: the first job takes longer, because it builds the teachers for all jobs
+        # not the mean, because the first job takes longer: it builds the teachers for all jobs
         rest = median(seconds) * (len(jobs) - ended) / max(1, states["running"])
         text.append(f"about {max(1, round(rest / 60))} min to go")
     return ", ".join([f"sweep: {states['done']} of {len(jobs)} done", *text])
@@ -56,7 +56,11 @@ def progress_command(arguments: Sequence[str]) -> int:
     """Print the progress of the sweeps in a folder and their failed jobs; exit with status 1 if a job has failed."""
     parser = argparse.ArgumentParser("dd-bench progress", description=progress_command.__doc__)
     parser.add_argument(
-        "out", nargs="?", type=Path, default=Path("runs"), help="value of `out` in the sweeps (default: runs)"
+        "out",
+        nargs="?",
+        type=Path,
+        default=Path("runs"),
+        help="output folder of the sweeps, their value of `out` (default: runs)",
     )
     out = parser.parse_args(arguments).out
     sweeps = sorted((out / "sweeps").glob("*.json"), key=lambda p: p.stat().st_mtime)

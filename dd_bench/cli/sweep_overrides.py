@@ -1,4 +1,4 @@
-"""Expand the overrides of a sweep, and apply overrides of a swept group only to its jobs."""
+"""Expand the overrides of a sweep into its jobs, and apply overrides of swept groups only to these jobs."""
 
 from __future__ import annotations
 

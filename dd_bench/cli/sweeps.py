@@ -1,4 +1,4 @@
-"""Sweeps: write the state of every job (see `jobs`) and select the jobs to launch.
+"""Write the state of every job of a sweep (see `jobs`), and select the jobs to launch.
 
 A restarted sweep repeats no work, because sets and records are found by their content key. With `--only-missing`, jobs
 with the same composed configuration as a complete job are not launched.
@@ -77,16 +77,17 @@ def config_digest(config: DictConfig) -> str:
 
 
 def select_jobs(command: str, only_missing: bool, searchpath: Sequence[str] = ()) -> None:
-    """Make later sweeps of this process launch only jobs that compose, and with `only_missing` only incomplete ones.
+    """Make later sweeps of this process launch only jobs with a valid configuration.
 
-    A job whose configuration does not compose is saved as failed, with Hydra's reason. `searchpath` has the override
-    `hydra.searchpath=...` of the command, if there is one: Hydra passes a sweeper only the other overrides.
+    With `only_missing`, complete jobs are not launched either. A job whose configuration does not compose is saved as
+    failed, with Hydra's reason. `searchpath` contains the override `hydra.searchpath=...` of the command, if there is
+    one, because Hydra passes only the other overrides to a sweeper.
     """
 
     def select(overrides: list[str], jobs: list[list[str]]) -> list[list[str]]:
         if not jobs:
             raise CompactHydraException(
-                f"error: the sweep has no job: a glob(...) in {' '.join(overrides)} matches no file. "
+                f"error: the sweep has no job, because a glob(...) in {' '.join(overrides)} matches no file. "
                 "To list the files: dd-bench list"
             )
         out = Path(os.environ[SWEEP]).parent.parent  # set by on_multirun_start
@@ -124,7 +125,7 @@ def _compose(out: Path, command: str, overrides: list[str], searchpath: Sequence
 
 
 def _outcome(job: JobReturn, out: Path) -> tuple[State, str | None, list[str]]:
-    """Return the state, the reason and the output files of a job that ended."""
+    """Return the state of a job that ended, the reason if it has no result, and its output files."""
     result = hydra_patch.task_result(job)
     if job.status != JobStatus.COMPLETED:
         reason = f"{type(result).__name__}: {result}".removeprefix("CompactHydraException: error: ")
