@@ -1,4 +1,4 @@
-"""`dd-bench leaderboard build|plot|add|check|compare`."""
+"""The commands `dd-bench leaderboard build`, `plot`, `add`, `check` and `compare`."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ def _build(entries: Path, published: Path, out: Path) -> None:
     _print(f"wrote {len(written)} files to {out}; start with {out / 'index.md'}")
     files = [p for p in (*out.glob("*--*"), *out.glob("*/*--*")) if p.suffix in (".md", ".csv", ".tex")]
     for path in sorted(set(files) - set(written)):
-        _print(f"{path} is from an earlier build and belongs to no current board")
+        _print(f"{path} is from an earlier build and belongs to no current board. You can delete it")
 
 
 def _add(paths: list[Path], folder: Path, sets: Path, no_baseline: bool) -> None:
@@ -117,10 +117,13 @@ def _parser() -> argparse.ArgumentParser:
         "check": verbs.add_parser("check", help="check that all entries are valid, unchanged and unique"),
     }
     pairs = verbs.add_parser(
-        "compare", help="paired t-tests, with Holm's correction, of records whose networks share seeds"
+        "compare",
+        help="paired t-tests between records whose networks have the same seeds, with Holm's correction",
     )
-    pairs.add_argument("record", nargs="+", type=Path, help="records or entries of the same track")
-    verb["add"].add_argument("record", nargs="+", type=Path, help="record.json of a run")
+    pairs.add_argument("record", nargs="+", type=Path, help="records or entries of the same board")
+    verb["add"].add_argument(
+        "record", nargs="+", type=Path, help="record of a run, a JSON file in runs/records"
+    )
     for sub in verb.values():
         sub.add_argument(
             "--entries", type=Path, default=ROOT / "entries", help="folder of entries (default: %(default)s)"
@@ -132,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
     verb["build"].add_argument(
         "--sets-at",
         metavar="URL",
-        help="folder where the sets were pushed; the site links to it and has only the pictures of the sets",
+        help="URL of the folder to which the sets were pushed; the site links to the sets and has only their pictures",
     )
     verb["build"].add_argument(
         "--into",
@@ -144,7 +147,7 @@ def _parser() -> argparse.ArgumentParser:
         help="Markdown files in which to fill the blocks <!-- table NAME -->",
     )
     verb["add"].add_argument(
-        "--no-baseline", action="store_true", help="allow boards without a random baseline"
+        "--no-baseline", action="store_true", help="also add records whose board has no random baseline"
     )
     for name in ("build", "add"):
         verb[name].add_argument(

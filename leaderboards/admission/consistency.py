@@ -1,4 +1,4 @@
-"""Check that the fields of a record agree with its own configuration. These fields choose its board."""
+"""Check that the fields of a record, which determine its board, agree with its own configuration."""
 
 from __future__ import annotations
 
@@ -14,11 +14,13 @@ from dd_bench.records.record import Record
 
 from ..core.entries import GROUPS
 
+_AS_WRITTEN = "Submit the record as the run wrote it"
+
 
 def check_protocol(record: Record) -> None:
     """Check that the protocol is shipped and its name agrees with its configuration.
 
-    A protocol with changed keys is allowed. It has these keys in its name, and its own board.
+    A protocol with changed keys is allowed. Its name contains these keys, and it has a separate board.
 
     Raises:
         ValueError: the protocol is not shipped, its version is newer than the shipped one, or its name does not
@@ -39,27 +41,26 @@ def check_protocol(record: Record) -> None:
     if (values := record.config.get("protocol")) and record.protocol.version == shipped["version"]:
         recipe = {k: v for k, v in values.items() if k not in ("name", "version")}
         if (expected := describe("protocol", name, recipe)) != record.protocol.name:
-            raise ValueError(f"protocol {record.protocol.name!r} has the configuration of {expected!r}")
+            raise ValueError(
+                f"protocol {record.protocol.name!r} has the configuration of {expected!r}. {_AS_WRITTEN}"
+            )
 
 
 def check_complete(record: Record) -> None:
-    """Check that the configuration has all groups, so that the other checks can use them.
+    """Check that the configuration has all groups, which the other checks need.
 
     Raises:
         ValueError: a group of the configuration is missing or empty.
     """
     if missing := [group for group in GROUPS if not record.config.get(group)]:
-        raise ValueError(
-            f"its configuration has no {', '.join(missing)}. Submit the record as the run wrote it"
-        )
+        raise ValueError(f"its configuration has no {', '.join(missing)}. {_AS_WRITTEN}")
 
 
 def check_configuration(record: Record) -> None:
-    """Check that the names of a record, which choose its board, agree with its configuration.
+    """Check that the names in a record, which determine its board, agree with its configuration.
 
     Raises:
-        ValueError: a name does not agree with its values, or the configuration names a callable that differs from the
-            YAML.
+        ValueError: a name does not agree with its values, or a `_target_` differs from that of the YAML file.
     """
     config = record.config
     _check_dataset(record)
@@ -79,7 +80,7 @@ def check_configuration(record: Record) -> None:
         if group == "evaluator":
             values = {k: v for k, v in values.items() if k not in _repeats(name)}
         if (expected := describe(group, name, values)) != described:
-            raise ValueError(f"{group} {described!r} has the configuration of {expected!r}")
+            raise ValueError(f"{group} {described!r} has the configuration of {expected!r}. {_AS_WRITTEN}")
     name = record.protocol.name.partition("(")[0]
     config_overrides("protocol", name, config.get("protocol") or {})
     # missing keys have the shipped values
@@ -107,7 +108,7 @@ def _check_dataset(record: Record) -> None:
     values, name = record.config.get("dataset") or {}, record.dataset
     choice, shipped = values.get(CHOICE), shipped_config("dataset", name) if values else {}
     if shipped and choice != name:
-        raise ValueError(f"dataset {name!r} has the configuration of {choice!r}")
+        raise ValueError(f"dataset {name!r} has the configuration of {choice!r}. {_AS_WRITTEN}")
     if not shipped and values.get("name", name) != name:
         raise ValueError(f"dataset {name!r} has the name {values['name']!r} in its configuration")
     if isinstance(choice, str) and shipped_config("dataset", choice):
@@ -118,7 +119,7 @@ def check_repeats(record: Record) -> None:
     """Check that IPC, seed, number of sets and number of networks agree with the configuration.
 
     Raises:
-        ValueError: a number does not agree, or the values are from other networks than the configured ones.
+        ValueError: a number does not agree, or the scores are not those of the configured networks.
     """
     config = record.config
     fields = {"ipc": record.ipc, "seed": record.seeds.get("run"), "num_sets": config.get("num_sets")}

@@ -40,7 +40,8 @@ def check_unique_scores(new: Sequence[Record], old: Sequence[Record]) -> None:
         other = known.setdefault(measurement, record)
         if record.status == "done" and record.set_digests and other.key != record.key:
             raise ValueError(
-                f"record {record.key} has the same sets and scores as {entry_name(other)}, but another key"
+                f"record {record.key} has the same sets and scores as {entry_name(other)}, but another key. "
+                "A measurement can be added only once"
             )
 
 
@@ -71,7 +72,7 @@ def check_baselines(new: Sequence[Record], every_record: Sequence[Record]) -> No
 
 
 def check_sets(records: Sequence[Record], folder: Path) -> list[str]:
-    """Check the sets of records that are in a folder, including all hashes, and return remarks on missing sets.
+    """Check the sets of records that are stored in a folder, with all hashes, and return remarks on the missing sets.
 
     Raises:
         ValueError: a set is damaged, or its card does not agree with the record.
@@ -90,23 +91,27 @@ def _sets_of(record: Record, known: Mapping[str, Path], folder: Path) -> list[st
             _check_set(record, digest, known[digest])
     missing = [digest for digest in record.set_digests if digest not in known]
     if record.status == "done" and not record.set_digests:
-        return [f"{record.method} on {record.dataset} has no set digest, so it cannot be verified"]
+        return [
+            f"the record of {record.method} on {record.dataset} has no set digest, so it cannot be verified"
+        ]
     if not missing:
         return []
     changed = candidate_card(record, folder)
     hint = f". {changed} has the same method, dataset and IPC. Was this card changed?" if changed else ""
     return [
         f"{len(missing)} set(s) of {record.method} on {record.dataset} are not in {folder}, the first is "
-        f"{missing[0][:16]}. They cannot be verified, and the site shows no picture. Copy them from the run:\n"
+        f"{missing[0][:16]}. They cannot be verified, and the site shows no picture of them. Copy them from the run:\n"
         f"    cp -r runs/sets/{record.method}-{record.dataset}-ipc{record.ipc}-* "
         f"{shlex.quote(str(folder / record.dataset))}{hint}"
     ]
 
 
 def candidate_card(record: Record, folder: Path) -> Path | None:
-    """Return the only card with the method, dataset and IPC of a record with a single set; None if there is not one.
+    """Return the card with the method, dataset and IPC of a record.
 
-    If the set of a record is missing, this card may have been changed.
+    Return None if there is no such card, if there are several, or if the record has several sets.
+
+    If the set of the record is missing, it may be the set with this card, changed after the evaluation.
     """
     name = f"{record.method}-{record.dataset}-ipc{record.ipc}-*/card.json"
     found = [*folder.glob(name), *folder.glob(f"*/{name}")]
@@ -117,7 +122,9 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
     card = read_card(folder)
     if wrong_file := find_damaged_file(folder, card):
         path, sha256 = wrong_file
-        raise ValueError(f"{path} is missing or was changed: its card has sha256 {sha256[:12]}")
+        raise ValueError(
+            f"{path} is missing or was changed: the card has sha256 {sha256[:12]}. Copy the set again"
+        )
     expected = {"ipc": record.ipc, "dataset": record.dataset, "dataset_digest": record.real_digest}
     for key, value in expected.items():
         if (actual := getattr(card, key)) != value:

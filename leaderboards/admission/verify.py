@@ -27,13 +27,15 @@ from .submission import candidate_card
 def main(arguments: Sequence[str]) -> int:
     """Check sets, records and entries. Retrain the networks of entries and compare their scores."""
     parser = argparse.ArgumentParser("dd-bench verify", description=main.__doc__)
-    parser.add_argument("path", nargs="+", type=Path, help="folders of sets, records or entries")
+    parser.add_argument("path", nargs="+", type=Path, help="folders of sets, or files of records or entries")
     parser.add_argument(
         "--networks",
         type=int,
         help="number of networks to retrain for each entry (default: all); 0 only checks the files",
     )
-    parser.add_argument("--sets", default=str(ROOT / "sets"), help="folder or URL with the sets of entries")
+    parser.add_argument(
+        "--sets", default=str(ROOT / "sets"), help="folder or URL that contains the sets of entries"
+    )
     parser.add_argument(
         "--replace",
         action="store_true",
@@ -51,8 +53,8 @@ def main(arguments: Sequence[str]) -> int:
             failed |= inspect.verify([str(path)])
             if path.is_file() and (args.networks is not None or args.sets != parser.get_default("sets")):
                 sys.stderr.write(
-                    f"{path} is not an entry, so its set was not checked and no network was retrained. An entry is "
-                    "named DATASET-METHOD-ipcN-DIGEST.json, as by `dd-bench leaderboard add`\n"
+                    f"{path} is not an entry, so its set was not checked and no network was retrained. Entries have "
+                    "names like DATASET-METHOD-ipcN-DIGEST.json. Make one with: dd-bench leaderboard add {path}\n"
                 )
                 failed = 1
             continue
@@ -126,7 +128,8 @@ def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verd
     """
     if "num_networks" not in record.config.get("evaluator", {}):
         raise ValueError(
-            f"evaluator {record.evaluator} has no key num_networks, so its networks cannot be retrained"
+            f"evaluator {record.evaluator} has no key num_networks, so its networks cannot be retrained. "
+            "Use --networks 0"
         )
     total = record.summary().num_networks
     count = min(count or total, total)
@@ -166,7 +169,7 @@ def _set_of(record: Record, sets: str) -> Path:
         return _checked_set(record, folder)
     changed = None if "://" in sets else candidate_card(record, Path(sets))
     raise _SetNotFoundError(
-        f"set {digest[:16]} of the entry is not in {sets}. Use --sets FOLDER, or the URL where it was pushed"
+        f"set {digest[:16]} of the entry is not in {sets}. Add --sets with the folder or URL that contains it"
         + (
             f". {changed} has the same method, dataset and IPC, so this card may have been changed"
             if changed

@@ -1,4 +1,4 @@
-"""Boards: one table of methods by IPC per track, with ranks, footnotes and warnings, independent of any markup."""
+"""Boards: for each track, a table of methods by IPC with ranks, footnotes and warnings, independent of any markup."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ BASELINES = (
 REFERENCE = "full"
 """The whole training set: an upper bound without an IPC, shown in every column and never ranked."""
 CONTROL = "random"
-"""The baseline of random images; a method's gain over its labels and protocol is measured against it."""
+"""The baseline of random images. It shows how accurate networks are with these labels and this protocol alone."""
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ class Board:
 
     @cached_property
     def changed_hyperparameters(self) -> list[str]:
-        """One line for each method and set of hyper-parameters that differ from its YAML."""
+        """Lines of text, one for each method and set of hyper-parameters that differ from its YAML file."""
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         for record in self.records:
             if different := changed_keys("method", record.method, record.config.get("method", {})):
@@ -93,12 +93,12 @@ def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list
 
 
 def _hard_label_random(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[int, Record]:
-    """Return the random baselines with hard labels that a soft-label board shows unranked, by IPC."""
+    """Return the hard-label random baselines by IPC, which a soft-label board shows without a rank."""
     if track.label_mode != "soft":
         return {}
     hard = tracks.get(track._replace(label_mode="hard"), [])
     found = [r for r in hard if r.method == CONTROL and r.status == "done"]
-    # in reverse, so that the oldest wins, as in the first row of the hard-label board
+    # newest first, so that the dictionary keeps the oldest one, as does the first row of the hard-label board
     return {r.ipc: r for r in sorted(found, key=lambda r: (r.created, r.key), reverse=True)}
 
 

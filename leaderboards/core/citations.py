@@ -37,7 +37,10 @@ class Cards(NamedTuple):
 
 
 def cited(records: Iterable[Record], cards: Cards) -> dict[str, str]:
-    """Return the citations of records by BibTeX key: the method or dataset, numbered if it has several."""
+    """Return the citations of records by BibTeX key.
+
+    A key is the name of the method or dataset, followed by a number if it has several citations.
+    """
     key_of: dict[str, str] = {}  # citation -> its key
     taken: set[str] = set()
     for record in records:
@@ -54,7 +57,7 @@ def cited(records: Iterable[Record], cards: Cards) -> dict[str, str]:
 
 
 def bibtex(citations: Mapping[str, str]) -> str:
-    """Return the suite and the citations as BibTeX. The full text of a citation is the note of a `@misc` entry."""
+    """Return BibTeX entries of the suite and the citations. The text of a citation is the note of a `@misc` entry."""
     return "\n".join([_SUITE, *(_entry(key, text) for key, text in citations.items())])
 
 

@@ -25,8 +25,8 @@ _TOP_LEVEL = {"ipc": 10, "seed": 0, "num_sets": 1}
 def run_command(record: Record) -> str | None:
     """Return the `dd-bench run ...` that repeats distillation and evaluation; None if the method is not shipped.
 
-    It does not reproduce a set that was distilled with another network than the evaluation network; see
-    `evaluate_command`.
+    The command does not reproduce a set that was distilled with another network than the evaluation network. Use
+    `evaluate_command` for such a set.
 
     Raises:
         ValueError: overrides of the shipped YAML files cannot express the configuration of the record.
@@ -45,14 +45,17 @@ def evaluate_command(record: Record, folder: str) -> str:
 
 
 def control_command(record: Record) -> str:
-    """Return the command of the random baseline with five draws that belongs to an entry."""
+    """Return the command that measures the random baseline for the board and IPC of a record, with five draws."""
     words = ["method=random", *_top_level_overrides({"ipc": record.ipc}, "ipc")]
     words += [w for w in _evaluation_overrides(record) if not w.startswith("num_sets=")]
     return _command_line("run", [*words, "num_sets=5"])
 
 
 def distill_command(config: Mapping[str, Any], method: str, dataset: str) -> str | None:
-    """Return the `dd-bench distill ...` for the configuration in a set's card; None if the method is not shipped."""
+    """Return the `dd-bench distill ...` for the configuration in a set's card.
+
+    Return None if the method is not shipped or the configuration has no network.
+    """
     if not shipped_config("method", method) or "model" not in config:
         return None
     words = [f"method={method}", *config_overrides("method", method, config["method"])]
@@ -88,7 +91,7 @@ def _top_level_overrides(config: Mapping[str, Any], *keys: str) -> list[str]:
 
 
 def _teacher_overrides(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
-    """Return the choice of teachers, in the given order, and their changed values."""
+    """Return the override that selects the teachers, in the given order, and the overrides of their changed values."""
     found = config.get("teachers") or {}
     names = [n for n in order if n in found] + [n for n in found if n not in order]
     if not names:

@@ -1,4 +1,4 @@
-"""Entries: immutable records in one folder, each named by its dataset, method, IPC and digest."""
+"""Entries: immutable record files, each named by its dataset, method, IPC and digest."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ MAX_NAME_LENGTH = 80
 GROUPS = ("method", "dataset", "model", "protocol", "evaluator")
 """Configuration groups of every run."""
 HARD_LABEL_RANDOM = "random, hard labels"
-"""Row of the random baseline on a soft-label board. Soft labels belong to a set, so random images have class labels."""
+"""Row of the random baseline on a soft-label board. Random images have no learned labels, so they use hard labels."""
 TEACHER_MODES = ("static", "replay", "online")
 """Label modes in which teachers provide the labels."""
 
@@ -115,8 +115,8 @@ def load_entries(folder: Path) -> list[Record]:
     """Read every `*.json` in `folder` and its direct subfolders, sorted by key.
 
     Raises:
-        ValueError: the folder is missing, or files are unreadable, modified, out of range or two of the same
-            experiment. The message names all such files.
+        ValueError: the folder is missing, or a file is unreadable, was modified, has values out of range, or contains
+            the same experiment as another file. The message lists all such files.
     """
     if not folder.is_dir():
         raise ValueError(
@@ -145,9 +145,9 @@ def check_record(record: Record) -> None:
     """Check that a board can show a record.
 
     Raises:
-        ValueError: the record is done without a value of its main metric, has a value that is not finite, a share
-            outside [0, 1], two values for one network, another number of sets than of set digests, or a configuration
-            with the wrong structure.
+        ValueError: the record has status `done` but no value of its main metric, a value that is not finite, a fraction
+            outside [0, 1], two values for one network, different numbers of sets and of set digests, or a
+            configuration with the wrong structure.
     """
     what = f"record {record.key} ({record.method} on {record.dataset})"
     if record.method == HARD_LABEL_RANDOM:
@@ -160,7 +160,10 @@ def check_record(record: Record) -> None:
             raise ValueError(f"{what}: config.{name} must be a mapping, got {part!r}")
     sets = len({s.set for s in record.scores})
     if record.status == "done" and record.set_digests and len(set(record.set_digests)) != sets:
-        raise ValueError(f"{what} has values of {sets} sets but {len(set(record.set_digests))} set digests")
+        raise ValueError(
+            f"{what} has values of {sets} sets but {len(set(record.set_digests))} set digests, "
+            "expected one digest per set"
+        )
     if record.status == "done" and record.main_metric not in record.metrics:
         raise ValueError(f"{what} has status 'done' but no value of its main metric {record.main_metric!r}")
     minimum = {name: -1 if name in DIFFERENCES else 0 for name in record.metrics}
@@ -169,12 +172,14 @@ def check_record(record: Record) -> None:
     for score in record.scores:
         where = f"{what}: {score.metric}={score.value} of set {score.set}, network {score.network}"
         if not math.isfinite(score.value):
-            raise ValueError(f"{where} is not finite. A run without a finite value has status=diverged")
+            raise ValueError(
+                f"{where} must be finite. The record of a run that diverged has status 'diverged'"
+            )
         if share and not minimum[score.metric] <= score.value <= 1:
             raise ValueError(f"{where} must be a fraction in [0, 1], not a percentage")
         index = score.metric, score.set, score.network
         if index in seen:
-            raise ValueError(f"{where} is the second value of that network, expected one")
+            raise ValueError(f"{where} is the second value of that network, expected one value per network")
         seen.add(index)
 
 
@@ -198,7 +203,7 @@ def duplicates(found: Sequence[tuple[Path, Record]]) -> list[str]:
         other = first.setdefault(record.key, path)
         if other is not path:
             messages.append(
-                f"{other} and {path} are the same experiment (key {record.key}). Keep one of them"
+                f"{other} and {path} contain the same experiment (key {record.key}). Keep one of them"
             )
     return messages
 
@@ -218,7 +223,10 @@ def load_entry(path: Path) -> Record:
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     if digest[:16] != match[1]:
-        raise ValueError(f"{path} was changed after it was added: its content has digest {digest[:16]}")
+        raise ValueError(
+            f"{path} was changed after it was added: its content has digest {digest[:16]}, but its name has "
+            f"{match[1]}. Restore it, for example with: git checkout {path}"
+        )
     record = parse_record(content, path).with_text(content.decode())
     try:
         check_record(record)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from .entries import ACCURACY, Track
 
 _EVALUATORS = (ACCURACY, "controls")
-"""Evaluators whose accuracy is comparable with papers: fresh networks trained on the whole set at once."""
+"""Evaluators whose accuracy is comparable with papers: they train fresh networks on the whole synthetic set at once."""
 
 
 class _Strict(BaseModel):
@@ -35,7 +35,7 @@ class Published(_Strict):
 
 
 class PublishedSet(_Strict):
-    """The published numbers of one dataset and network; one file."""
+    """The published numbers of one dataset and network, which are one file."""
 
     dataset: str
     model: str = Field(description="evaluation network: the name of a model without hyper-parameters")
@@ -47,7 +47,9 @@ class PublishedSet(_Strict):
         seen = set()
         for c in self.cells:
             if (key := (c.method, c.ipc, c.source, c.protocol)) in seen:
-                raise ValueError(f"two numbers for {key}")
+                raise ValueError(
+                    f"expected one number per method, IPC, source and protocol, got two for {key}"
+                )
             seen.add(key)
         return self
 
@@ -70,7 +72,7 @@ def load_published(folder: Path) -> list[PublishedSet]:
         ValueError: the folder is missing, a file is invalid, or two files have the same dataset and network.
     """
     if not folder.is_dir():
-        raise ValueError(f"no such folder of published numbers: {folder}")
+        raise ValueError(f"no such folder of published numbers: {folder}. Use --published FOLDER")
     sets = [_load(path) for path in sorted(folder.glob("*.json"))]
     names = [f"{_normalized(s.dataset)} and {s.model}" for s in sets]
     if repeated := {name for name in names if names.count(name) > 1}:

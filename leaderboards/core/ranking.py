@@ -63,9 +63,10 @@ def rank_samples(samples: Sequence[Sequence[float]], alpha: float = ALPHA) -> li
 
     With equal n and spreads that differ by a factor of three, the error rate is at most .053. With different sizes,
     Welch's approximation is less accurate: .07 for n=3 against n=20, and .07 to .11 for a sample of n=2 with a large
-    spread against one of n=5 with a small spread. The cost is power. If the best is four std above k-1 equal others,
-    all of them are ranked behind it on .90 (n=5) and 1.0 (n=10) of boards at k=5, but on .14 and 1.0 at k=12. All
-    entries of a board should therefore have the same n: 5 for a few methods, 10 for a dozen.
+    spread against one of n=5 with a small spread. The correction reduces the power of the test. If the best method is
+    four std above k-1 others with equal means, all of them are ranked behind it on .90 (n=5) and 1.0 (n=10) of boards
+    at k=5, but on .14 and 1.0 at k=12. All entries of a board should therefore have the same n: 5 for a few methods, 10
+    for a dozen.
 
     Returns:
         One rank per sample, in the same order.

@@ -16,9 +16,9 @@ from .boards import BASELINES
 def side_by_side(
     records: Sequence[Record], column: Callable[[Record], str]
 ) -> Iterator[tuple[int, str, dict[str, Record]]]:
-    """Yield the IPC, the label and the records by column of each row; baselines first.
+    """Yield one tuple per row: the IPC, the label, and the records by column. Baselines come first at each IPC.
 
-    If two records share a cell, the latest is used.
+    If two records belong to the same cell, the latest is used.
     """
     label_of = record_labels(records)
     cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
@@ -33,7 +33,7 @@ def side_by_side(
 
 
 def record_labels(records: Sequence[Record]) -> dict[str, str]:
-    """Return the label of each record by its key: the method, and what differs within its method and IPC."""
+    """Return a label for each record key: the method, and the values that differ between its records at this IPC."""
     groups: dict[tuple[int, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for record in records:
         groups[record.ipc, record.method][record.key] = hyperparameters(record)
@@ -47,7 +47,7 @@ def record_labels(records: Sequence[Record]) -> dict[str, str]:
 
 
 def hyperparameters(record: Record) -> dict[str, Any]:
-    """Return everything in which two records of a method may differ, except what the columns of a table show."""
+    """Return all values in which two records of a method may differ, except those that have a column in a table."""
     config = record.config
     evaluator = {k: v for k, v in config.get("evaluator", {}).items() if k != "num_networks"}
     teachers = {

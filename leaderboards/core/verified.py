@@ -17,7 +17,7 @@ from dd_bench.runtime.files import canonical, write_atomic
 CONFIDENCE = 0.99
 """Confidence level of the prediction interval for the mean of the retrained networks."""
 MIN_NETWORKS = 5
-"""If values differ, the minimum number of networks, of the entry and retrained, for a verdict."""
+"""If values differ, a verdict requires at least this many networks in the entry and as many retrained networks."""
 VerdictName = Literal["verified", "verified in part", "too few networks to tell", "out of tolerance"]
 
 
@@ -51,18 +51,18 @@ class Verdict(BaseModel):
 
 
 def tolerance(values: list[float], count: int, spread: float | None = None) -> tuple[float, float]:
-    """Return the 99 % prediction interval for the mean of `count` more networks from the entry's population.
+    """Return the 99 % prediction interval for the mean of `count` new networks, given the entry's `values`.
 
-    The interval uses Student's t, with the standard error of the entry's mean and that of the new mean. If `spread` is
-    smaller than the standard deviation of `values`, it is used instead. A different machine rounds sums differently
-    and gets different networks from the same seeds, so only the population can be compared.
+    The interval uses Student's t, with the standard error of the entry's mean and that of the new mean. The standard
+    deviation is that of `values`, or `spread` if this is smaller. Another machine rounds sums differently and trains
+    different networks from the same seeds, so means are compared instead of single networks.
 
     Raises:
         ValueError: there are fewer than two values.
     """
     n = len(values)
     if n < 2:
-        raise ValueError(f"a tolerance requires at least 2 networks, got {n}")
+        raise ValueError(f"a tolerance requires an entry with at least 2 networks, got {n}")
     own = std(values) if spread is None else min(std(values), spread)
     half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * own * (1 / n + 1 / count) ** 0.5
     return fmean(values) - half, fmean(values) + half
@@ -83,11 +83,11 @@ def compare_retrained(
     - *out of tolerance*: the mean is outside the tolerance.
 
     Raises:
-        ValueError: the entry does not have these networks, or has only one network and its value differs.
+        ValueError: the entry does not have these networks, or it has only one network and the new value differs.
     """
     values = {s.network: s.value for s in record.scores if s.metric == record.main_metric and s.set == 0}
     if missing := again.keys() - values.keys():
-        raise ValueError(f"entry {record.digest[:16]} has no network {min(missing)}")
+        raise ValueError(f"entry {record.digest[:16]} has no network {min(missing)}, only {sorted(values)}")
     numbers = sorted(again)
     before, new = [values[n] for n in numbers], [again[n] for n in numbers]
     same = before == new

@@ -1,7 +1,7 @@
 """Synthetic sets evaluated on several networks: one table per track, one column per network.
 
 A board has a single network, so it cannot show whether a set works only for the network it was distilled with. This
-page does, for every method that was evaluated on at least two networks. Controls are in parentheses.
+page shows it for every method that was evaluated on at least two networks. Controls are in parentheses.
 """
 
 from __future__ import annotations

@@ -31,7 +31,7 @@ class Point(NamedTuple):
 
 
 def points(records: Sequence[Record]) -> dict[Track, list[Point]]:
-    """Return the points of each track, the smallest sets first, without the whole training set."""
+    """Return the points of each track, sorted by the size of the set. The whole training set has no point."""
     groups: dict[Track, list[Record]] = defaultdict(list)
     for record in records:
         measures_learning = record.evaluator.partition("(")[0] in EVALUATORS
@@ -51,10 +51,10 @@ def points(records: Sequence[Record]) -> dict[Track, list[Point]]:
 
 
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
-    """Return which points are on the Pareto front.
+    """Return for each point whether it is on the Pareto front.
 
-    A point is not on the front if another one has at least its value at a lower cost, or a higher value at no higher
-    cost. Equal points are either all on the front or all not.
+    A point is not on the front if another point has at least the same value at a lower cost, or a higher value at the
+    same or a lower cost. Of several equal points, all or none are on the front.
     """
     pairs = list(zip(costs, values, strict=True))
     return [

@@ -1,7 +1,7 @@
 """Entries of `evaluator=cross_arch`: one table per track, with the difference from the run's own network.
 
-These entries have a value of each architecture for every network index. Networks with the same index have the same
-seed, so differences are means over pairs.
+These entries have one value per architecture and network index. Networks with the same index have the same seed, so
+differences are means over pairs.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def cross_arch_groups(records: Sequence[Record]) -> Iterator[tuple[Track, list[R
 
 
 def other_networks(record: Record) -> list[str]:
-    """Return the architectures for which a record has values, except its own."""
+    """Return the names of the architectures for which a record has values, except its own."""
     prefix = f"{record.main_metric}:"
     return [metric.removeprefix(prefix) for metric in record.metrics if metric.startswith(prefix)]
 
@@ -47,7 +47,8 @@ def other_networks(record: Record) -> list[str]:
 def difference(record: Record, name: str) -> tuple[float, float | None]:
     """Return the mean difference of an architecture from the record's own, and half of its 95 % interval.
 
-    Pairs are networks with the same index, or the means of the sets if there are several.
+    Pairs are networks with the same index, or the means of the sets if there are several. The second value is None if
+    the values cannot be paired or there is only one pair.
     """
     own, other = record.sample(), record.sample(f"{record.main_metric}:{name}")
     if len(own) < 2 or len(own) != len(other):

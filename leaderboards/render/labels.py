@@ -1,7 +1,7 @@
-"""Comparison of label modes: one training recipe, the same sets, one column per label mode.
+"""Comparison of label modes for the same sets and training recipe, with one column per label mode.
 
 A board has a single label mode, so it cannot show the effect of the labels alone. This page has one table for each
-dataset, network, choice of teachers and training recipe.
+dataset, network, group of teachers and training recipe.
 """
 
 from __future__ import annotations

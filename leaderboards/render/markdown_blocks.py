@@ -52,9 +52,9 @@ def embedded(text: str, boards: Sequence[Board], where: str = "the document") ->
 
 
 def fill_blocks(text: str, kind: str, known: Mapping[str, str], where: str) -> tuple[str, int]:
-    """Return a text with the content of `known` between its markers `<!-- KIND NAME -->` and `<!-- KIND end -->`.
+    """Return a text with `known[NAME]` between each pair of markers `<!-- KIND NAME -->` and `<!-- KIND end -->`.
 
-    The second value is the number of blocks. `where` names the document in errors.
+    The second value is the number of these blocks. `where` names the document in errors.
 
     Raises:
         ValueError: a name is unknown, or a block has no end.

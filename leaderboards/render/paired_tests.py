@@ -1,4 +1,4 @@
-"""Paired t-tests between records. Networks with the same index have the same seed, whatever set they are trained on."""
+"""Paired t-tests between records. Networks with the same index have the same seed for every set."""
 
 from __future__ import annotations
 

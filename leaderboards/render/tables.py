@@ -59,7 +59,9 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     for board in all_boards:
         path = board.track.path
         if f"{path}.md" in files:
-            raise ValueError(f"two boards have the file {path}.md: their names differ only in punctuation")
+            raise ValueError(
+                f"two boards would have the file {path}.md: their names differ only in punctuation"
+            )
         files[f"{path}.md"] = _board_markdown(board)
         files[f"{path}.csv"] = csv_text((board, record) for record in board.records)
         files[f"{path}.tex"] = latex(board)
@@ -202,7 +204,7 @@ def _published_text(cell: Cell, markup: Markup) -> str:
 
 
 def legend_of(board: Board, markup: Markup) -> list[str]:
-    """Return the lines under the table, only those that this table needs."""
+    """Return the lines under the table. A mark is explained only if the table contains it."""
     places = set(board.places.values())
     escape = markup.escape
 

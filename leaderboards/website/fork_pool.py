@@ -19,7 +19,7 @@ def run_forked(tasks: Sequence[Task], *, forked: bool) -> None:
     """Call every task. Tasks write their results to files.
 
     Args:
-        tasks: functions without arguments. A forked task sees the memory of this process; its changes are lost.
+        tasks: functions without arguments. A forked task can read the memory of this process; its changes are lost.
         forked: use one process per available core, if the system can fork; otherwise call one task after another. This
             process must not have running threads.
 
@@ -40,7 +40,7 @@ def run_forked(tasks: Sequence[Task], *, forked: bool) -> None:
             pass
     except BrokenProcessPool as error:
         raise OSError(
-            "a process that wrote pages was killed, probably because the memory was full"
+            "a process that wrote pages was killed, probably because the memory was full. Free memory and build again"
         ) from error
     finally:
         pool.shutdown(cancel_futures=True)

@@ -77,7 +77,7 @@ class Pages:
         slugs = Counter(board.track.slug for board in self.boards)
         if repeated := [slug for slug, count in slugs.items() if count > 1]:
             raise ValueError(
-                f"two boards have the file {repeated[0]}.html: their names differ only in punctuation"
+                f"two boards would have the file {repeated[0]}.html: their names differ only in punctuation"
             )
         for name in ("boards", "data", "entries"):
             (self.folder / name).mkdir()
@@ -95,7 +95,7 @@ class Pages:
             entries=len(self.entries),
             boards=len(self.boards),
         )
-        lead = "The entries of all boards, to search. Compare entries only within a board."
+        lead = "Search the entries of all boards. Compare entries only within a board."
         self._page("entries", "list.html.j2", title="All entries", lead=lead, rows=entry_rows(self.boards))
         lead = f"Numbers from papers in percent, each measured under its own protocol. †: {FROM_MEMORY}"
         rows = published_rows(self.published)
@@ -148,7 +148,7 @@ class Pages:
     def cards(self) -> Cards:
         """Citations in the cards of the known sets, by method and dataset.
 
-        Several methods may be evaluated on the same set, whose card names only one of them (`infer`, `infer_dyn`).
+        Several methods may be evaluated on the same set (`infer`, `infer_dyn`), but its card names only one of them.
         """
         cards = [known.card.model_dump() for known in self.sets.values()]
         methods = {card["method"] for card in cards}

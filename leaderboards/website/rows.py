@@ -20,7 +20,7 @@ from ..render.cost import Point
 from ..render.formatting import interval, interval_bounds, interval_text, networks, number, printed
 
 MAX_METRIC_COLUMNS = 12
-"""Maximum number of other metrics shown as columns. With more (`nas`), only the pages of entries show them."""
+"""Maximum number of other metrics shown as columns. If there are more (`nas`), only the pages of entries show them."""
 
 Cells = list[Any]
 
@@ -102,7 +102,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
 
 
 def _row_order(row: Mapping[str, Any]) -> tuple[float, float]:
-    """Return a sort key: by IPC, then the best value first; rows without a value are last within their IPC."""
+    """Return a sort key: by IPC, then by value with the highest first. Rows without a value are last at their IPC."""
     _, ipc, value, *_ = row["cells"]
     size = ipc["sort"] if isinstance(ipc, dict) else ipc
     return size, math.inf if value["sort"] is None else -value["sort"]

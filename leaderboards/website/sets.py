@@ -1,4 +1,4 @@
-"""Synthetic sets of the site: folders to download with an index, or links to where the sets were pushed."""
+"""Synthetic sets of the site: an index of folders to download, or links to the place where the sets were pushed."""
 
 from __future__ import annotations
 
@@ -52,19 +52,19 @@ class KnownSet(NamedTuple):
     picture: str | None  # file on the site
     command: str | None  # command that distils it, if its method is shipped
     changed: Sequence[str]  # hyper-parameters of its method that differ from the defaults
-    url: str  # to pull it from
+    url: str  # from which the set can be pulled
     files: Mapping[str, int]  # files on the site, and their bytes
 
 
 def copy_sets(sets_dir: Path, site: Path, sets_at: str | None) -> dict[str, KnownSet]:
     """Copy the sets to the site, or only their pictures if they were pushed elsewhere, and return them by digest.
 
-    A set that is damaged, or has files that a set of this suite cannot have, is left out with a message on stderr.
+    A set that is damaged or has unexpected files is left out, with a message on stderr.
 
     Args:
         sets_dir: folder of sets.
         site: folder of the site; sets are copied to its subfolder `sets`.
-        sets_at: URL of a folder where the sets were pushed under the same names; None if the site has them.
+        sets_at: URL of the folder to which the sets were pushed under the same names; None to copy them to the site.
     """
     known: dict[str, KnownSet] = {}
     cards = (*sets_dir.glob(f"*/{CARD}"), *sets_dir.glob(f"*/*/{CARD}"))

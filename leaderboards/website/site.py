@@ -28,7 +28,7 @@ MARKER = ".dd_bench-site"
 
 @contextmanager
 def _uncollected() -> Iterator[None]:
-    """Disable the garbage collector, which traverses all entries: a third of the time for ten thousand entries."""
+    """Disable the garbage collector, which takes a third of the time if there are ten thousand entries."""
     was_on = gc.isenabled()
     gc.disable()
     try:
@@ -51,7 +51,7 @@ def build_site(
         published_dir: folder of published numbers.
         sets_dir: folder of sets, which are copied to the site.
         out: folder of the site.
-        sets_at: URL of a folder where these sets were pushed; the site then has only their pictures.
+        sets_at: URL of the folder to which these sets were pushed; the site then has only their pictures.
 
     Raises:
         ImportError: plotly is not installed.
