@@ -24,7 +24,7 @@ from dd_bench.api import (
 
 
 class FeatureCoreset(Method):
-    """Coreset selected class by class, by L2 distance in the embedding of a network trained on the whole set.
+    """Select samples class by class, by L2 distance in the embedding of a network trained on the whole training set.
 
     The feature network does not depend on the run's seed. All coresets of a sweep therefore share one cached network.
     """

@@ -8,11 +8,11 @@ from .mtt import MTT
 
 
 class AST(MTT):
-    """MTT on experts with a scaled loss and an input-gradient penalty, and with a balanced loss and momentum.
+    """MTT with a balanced student loss and momentum, on experts trained with a scaled loss and a gradient penalty.
 
     The initial images are the samples nearest to the k-means centroids of an expert's logits. The start parameters of a
-    student are perturbed, its loss is weighted by the position of the start epoch in the window, and it is also matched
-    at intermediate epochs.
+    student are perturbed, its loss is weighted by the position of the start epoch in the window, and its parameters are
+    also matched at intermediate epochs.
 
     Deviations: The implementation follows the released code, not the equations of the paper.
 

@@ -34,18 +34,21 @@ LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: 
 
 
 class DC(Method):
-    """Each iteration samples a network and alternates `outer` image updates with training it on the synthetic images.
+    """Each iteration samples a network, and alternates `outer` image updates with training of this network.
+
+    The network is trained on the synthetic images.
 
     An image update is one SGD step on the row-cosine distance of the real and synthetic gradients, summed over classes.
     The gradients of all classes are computed by one batched call (`vmap(grad)`), which equals the per-class loop.
-    BatchNorm layers are in eval mode there, after one batch of real images of all classes has updated their running
-    statistics.
+    BatchNorm layers are in eval mode during an image update, after one batch of real images of all classes has updated
+    their running statistics.
 
     Deviations from the released code:
 
     - There are exactly `iterations` iterations. The released code runs one more, and saves a set that is one update
       newer than the one it evaluates.
-    - For an ipc outside the paper's table, outer=ipc and inner_epochs=max(1, 500 // ipc). The released code exits.
+    - For an ipc outside the paper's table, outer=ipc and inner_epochs=max(1, 500 // ipc). The released code does not
+      support such an ipc.
     - One-dimensional parameters are not differentiated. Their distance is 0 in the released code.
     - If a class has fewer than `batch_real` images, the real batches of all classes shrink to its size.
     - The `mse` and `cos` distances are not available.
@@ -151,7 +154,7 @@ class DC(Method):
 
 
 def class_gradients(net: Network, images: Tensor, first_class: int) -> dict[str, Tensor]:
-    """Compute the gradient of the mean cross-entropy of each class, for parameters with two or more dimensions.
+    """Return the gradient of the mean cross-entropy of each class, for parameters with two or more dimensions.
 
     Args:
         net: Network whose BatchNorm layers, if any, are in eval mode.
@@ -177,7 +180,9 @@ def class_gradients(net: Network, images: Tensor, first_class: int) -> dict[str,
 
 
 def gradient_match(real: dict[str, Tensor], syn: dict[str, Tensor]) -> Tensor:
-    """Row-cosine distance of gradients `(k, out, ...)`, summed over classes, parameters and rows (DC, equation 10).
+    """Return the row-cosine distance of gradients `(k, out, ...)`, summed over classes, parameters and rows.
+
+    This is equation 10 of DC.
 
     Each weight is a matrix with one row per output unit. A row adds `1 - <a, b> / (|a||b| + 1e-6)`, in [0, 2].
     """

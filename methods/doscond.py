@@ -34,14 +34,15 @@ class DosCond(Method):
 
     Deviations from the released code:
 
-    - Real and synthetic graphs pass through the same GCN with the same normalisation. The released code uses two.
-    - Node labels enter through the network's label embedding, weighted by the label weights. The released code casts
-      raw integers to floats.
+    - Real and synthetic graphs pass through the same GCN with the same normalisation. The released code has two GCNs.
+    - The network's input is the sum of its label embeddings, weighted by the label weights. The released code casts raw
+      integers to floats.
     - `joint=false` matches class by class for every dataset. The released code does so for TUDataset only.
     - The term that bounds the synthetic degrees on molhiv is not implemented.
     - The readout is that of the network, a sum unless `model.readout=mean`. The released code uses the mean except on
       molhiv.
-    - Networks that use edge labels see label 0 on every learned edge. GCN, which is used for distillation, uses none.
+    - For networks that use edge labels, every learned edge has label 0. GCN, which is used for distillation, uses no
+      edge labels.
     """
 
     modalities = ("graph",)
@@ -112,7 +113,9 @@ class DosCond(Method):
             graphs = self._relaxed(nodes, logits, complete, step, ctx)
             loss = self._match(net, split, graphs, labels, step, ctx)
             loss = loss + self.sparsity * torch.relu(_symmetric(logits).sigmoid().mean() - density)
-            nodes.grad, logits.grad = torch.autograd.grad(loss, [nodes, logits])  # none for the network
+            nodes.grad, logits.grad = torch.autograd.grad(
+                loss, [nodes, logits]
+            )  # the network needs no gradient
             optimizer.step()
             ctx.log(loss=loss.detach())
         return _discrete(nodes.detach().cpu(), _symmetric(logits.detach()).cpu(), labels.cpu(), real)
@@ -190,7 +193,7 @@ class DosCond(Method):
 
     @staticmethod
     def _candidates(real: RealSet, size: int) -> list[int]:
-        """Return the number of training graphs with at most `size` nodes in each class."""
+        """Return, for each class, the number of training graphs with at most `size` nodes."""
         split = training_graphs(real)
         small = split.graphs.num_nodes <= size
         return [int(small[split.of_class(c)].sum()) for c in range(real.num_classes)]

@@ -11,7 +11,7 @@ from ._coreset import FeatureCoreset
 class Herding(FeatureCoreset):
     """Step j selects the unused image nearest to `(j + 1) * mean - sum of the selected images`.
 
-    As in the condensation papers, each image is selected at most once. Deterministic given the features.
+    As in the condensation papers, each image is selected at most once. The features determine the selection.
     """
 
     citation = "Welling, Herding Dynamical Weights to Learn, ICML 2009"

@@ -58,14 +58,14 @@ class MTT(Method):
 
     Deviations from the released code:
 
-    - The step size `lr` stays positive. A decrease is applied as a factor, which equals the plain step to first order.
-      A step size below 1e-6 is an error.
+    - The step size `lr` stays positive. A decrease d is applied as the factor `exp(-d / lr)`, which equals the plain
+      step to first order. A step size below 1e-6 is an error.
     - If the batch size does not divide the number of images, the incomplete batch of each epoch is dropped. The
-      released code takes it first.
+      released code uses it as the first batch.
     - There are 5000 iterations instead of 5001.
     - Experts are trained only up to the last epoch that the window uses.
-    - With `canvas`, fresh networks are trained on the canvas^2 tiles of an image. The released code takes a new random
-      crop each time.
+    - With `canvas`, fresh networks are trained on the canvas^2 tiles of an image. The released code draws new random
+      crops for each batch.
     - BatchNorm networks are not supported, because the snapshots of an expert contain no running statistics. The papers
       use InstanceNorm only.
     """
@@ -185,16 +185,19 @@ class MTT(Method):
             return reason
         if batch_coupled(architecture.fresh(0, torch.device("cpu"))):
             return (
-                f"{architecture.title} has BatchNorm, and expert snapshots do not contain running statistics. "
+                f"{architecture.title} has BatchNorm, but expert snapshots do not contain its running statistics. "
                 "Use model.norm=instancenorm"
             )
         if self.canvas > 1 and real.preprocess.kind == "zca":
             return (
-                f"method.canvas={self.canvas} requires crops of a larger image, and ZCA is fitted to one image size. "
+                f"method.canvas={self.canvas} crops larger images, but ZCA is fitted to one image size. "
                 "Use dataset.preprocess=normalise or method.canvas=1"
             )
         if self.canvas > 1 and (self.labels != "hard" or self.init not in ("real", "noise")):
-            return "method.canvas > 1 requires method.labels=hard and method.init=real or method.init=noise"
+            return (
+                "method.canvas > 1 requires method.labels=hard and method.init=real or method.init=noise. "
+                "Use these, or method.canvas=1"
+            )
         if self.init == "noise":
             return None
         return check_class_sizes(real, ipc, ipc * self.canvas**2, self.init if self.init == "real" else None)
@@ -246,7 +249,7 @@ class MTT(Method):
             inner = InnerLoop(differentiator, start, plan, segment.targets, self.momentum_syn, weight)
             grads = gradients(inner, images, step_labels, lr)
 
-            loss = float(grads.loss)  # waits for the device
+            loss = float(grads.loss)  # synchronises with the device
             if self.skip_above is not None and not loss <= self.skip_above:
                 ctx.log(loss=min(loss, 1e6) if math.isfinite(loss) else 1e6, lr=lr.clone())
                 skipped += 1
@@ -301,7 +304,7 @@ class MTT(Method):
     def _step_labels(
         self, flat: FunctionalNetwork, segment: Segment, images: Tensor, labels: Tensor
     ) -> Tensor:
-        """Return the student's labels in this iteration; with labels=target, the target snapshot's predictions."""
+        """Return the labels that the student trains on; with labels=target, the target snapshot's predictions."""
         if self.labels != "target":
             return labels
         return flat(segment.targets[-1].parameters, images).softmax(1)
@@ -309,7 +312,7 @@ class MTT(Method):
     def _differentiator(
         self, flat: FunctionalNetwork, n: int, shape: tuple[int, int, int], ctx: DistillContext
     ) -> Differentiator:
-        """Return the differentiator of the student's loss, compiled if the run is long enough to repay that."""
+        """Return the differentiator of the student's loss, compiled if that saves time in a run of this length."""
         learned = self.labels == "learned"
 
         def loss(theta: Tensor, x: Tensor, y: Tensor) -> Tensor:

@@ -59,7 +59,7 @@ class RandomGraphs(Method):
             order = torch.randperm(len(members), generator=ctx.generator("graphs", c), device=members.device)
             queues.append(members[order].tolist())
         chosen: list[list[int]] = [[] for _ in queues]
-        # First one graph of each class, leaving room for the smallest graph of each later class.
+        # First select one graph of each class, such that the smallest graph of each later class still fits the budget.
         for c, queue in enumerate(queues):
             reserved = [min(q, key=lower_bounds.__getitem__) for q in queues[c + 1 :]]
             others = [i for indices in chosen for i in indices] + reserved

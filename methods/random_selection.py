@@ -17,7 +17,7 @@ from dd_bench.api import (
 class Random(Method):
     """Draw `ipc` training samples of each class uniformly without replacement.
 
-    With the same seed, methods with `init=real` start from the same images.
+    With the same seed, methods with `init=real` start from the images that this method selects.
     """
 
     modalities = ("image", "graph")

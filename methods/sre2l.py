@@ -30,7 +30,9 @@ TEACHERS = ("first", "cycle")
 
 
 class SRe2L(Recovery):
-    """For each image slot and chunk of classes, optimise images `x`, one per class `y`, under a frozen teacher `f`.
+    """For each slot and each chunk of classes, optimise images `x`, one per class `y`, under a frozen teacher `f`.
+
+    There are `ipc` slots; a slot contains one image of each class.
 
         x ~ N(0, 1)
         for step in range(iterations):
@@ -39,8 +41,8 @@ class SRe2L(Recovery):
 
     `A` is one crop, flip and roll for the whole batch. `var_l` and `mean_l` are the statistics of the input of
     BatchNorm layer `l`. `m_l` is `first_layer` for the first layer and 1 for the others. The last iterate is stored.
-    The random numbers of a slot and chunk depend on their name only, so the result does not depend on which process
-    computes them, or when.
+    The random numbers of a slot and a chunk depend only on their names and the run's seed. The result therefore does
+    not depend on which process computes them, or when.
 
     Deviations from the released code: Images are stored as 8-bit pixels instead of JPEG. BatchNorm layers that the
     forward pass does not use are ignored. The total-variation and L2 priors, which are zero in every released script,
@@ -94,7 +96,7 @@ class SRe2L(Recovery):
             for chunk in chunks
         }
         shards = ctx.shards(units)
-        pixels = torch.cat([shards[name]["pixels"] for name in units])  # slot-major
+        pixels = torch.cat([shards[name]["pixels"] for name in units])  # sorted by slot, then by class
         classes = torch.arange(real.num_classes).repeat(ipc)
         order = classes.argsort(stable=True)
         return ImageSet.of(real, pixels[order], classes[order], "pixel")

@@ -22,15 +22,15 @@ class HookedNorm(nn.Module):
     """A BatchNorm layer that also stores the distance of its input from its running statistics."""
 
     def __init__(self, name: str, norm: _BatchNorm, distances: dict[str, Tensor]):
-        """Wrap the layer `norm`, which must be in eval mode; it stores its distance in `distances[name]`."""
+        """Wrap the layer `norm`, which must be in eval mode; `forward` stores the distance in `distances[name]`."""
         super().__init__()
         assert norm.running_mean is not None and norm.running_var is not None
         self.name, self.norm, self.distances = name, norm, distances
         self.mean, self.var = norm.running_mean, norm.running_var
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return the output of the layer."""
-        # in float32 under autocast too, because a bfloat16 variance has only two significant digits
+        """Return the output of the layer, and store the distance of its input."""
+        # computed in float32 under autocast too, because a bfloat16 variance has only two significant digits
         var, mean = torch.var_mean(at_least_float32(z), (0, 2, 3), correction=0)
         var_distance = torch.linalg.vector_norm(var - self.var)
         self.distances[self.name] = var_distance + torch.linalg.vector_norm(mean - self.mean)
@@ -42,7 +42,7 @@ class HookedTeacher(nn.Module):
     """A teacher that returns logits and the distance of the batch from the running statistics of each layer."""
 
     def __init__(self, teacher: Teacher):
-        """Copy the teacher and freeze the parameters.
+        """Copy the teacher's network and freeze the parameters of the copy.
 
         Raises:
             ValueError: the teacher has no BatchNorm layer.
@@ -51,9 +51,9 @@ class HookedTeacher(nn.Module):
         if not teacher.norms:
             raise ValueError(
                 f"teacher {teacher.name} ({type(teacher.net).__name__}) has no BatchNorm layer, and this method "
-                "matches BatchNorm's running statistics. Use teacher=resnet18, or a network with BatchNorm"
+                "matches BatchNorm's running statistics. Use teacher=resnet18, or another teacher with BatchNorm"
             )
-        # has all keys from the start, so that torch.compile needs only one graph
+        # The dictionary has all keys from the start, so that torch.compile needs only one graph.
         self.distances = {name: torch.zeros(()) for name in teacher.norms}
         self.net, self.teacher = copy.deepcopy(teacher.net).eval().requires_grad_(False), teacher
         for name in teacher.norms:

@@ -9,8 +9,8 @@ from torch import Tensor
 def representatives(features: Tensor, count: int, restarts: int, seed: int) -> Tensor:
     """Return the indices of the rows of `features (n, d)` nearest to `count` centroids, `(count,)`, all different.
 
-    The centroids are those of scikit-learn's k-means++, the best of `restarts` runs. If a sample is nearest to two
-    centroids, the second centroid gets its next nearest sample.
+    The centroids are those of the best of `restarts` runs of scikit-learn's k-means++. If a sample is nearest to two
+    centroids, the second centroid gets its nearest unused sample.
     """
     from sklearn.cluster import KMeans  # slow to import, and few methods need it
 

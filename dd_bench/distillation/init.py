@@ -50,7 +50,7 @@ def check_class_sizes(real: RealSet, ipc: int, images: int, init: str | None = N
     needed = "" if images == ipc else f" ({images} real images per class)"
     max_ipc = available * ipc // images
     fixes = (["method.init=noise"] if init else []) + (
-        [f"ipc<={max_ipc}"] if max_ipc else ["more real images"]
+        [f"ipc<={max_ipc}"] if max_ipc else ["a dataset with more images of this class"]
     )
     sampler = f"init={init}" if init else "this method"
     return (

@@ -12,7 +12,7 @@ from dd_bench.runtime.context import ContextWithNotes
 
 
 def mean_match(real: Tensor, syn: Tensor) -> Tensor:
-    """Sum over classes of the squared distance of class means, `sum_c ||mean_b real_c - mean_b syn_c||^2`.
+    """Return the squared distance of class means, summed over classes: `sum_c ||mean_b real_c - mean_b syn_c||^2`.
 
     Args:
         real: features of real images, `(k, b, d)`.
@@ -25,10 +25,10 @@ def mean_match(real: Tensor, syn: Tensor) -> Tensor:
 
 
 def class_chunks(num_classes: int, size: int | None, net: nn.Module) -> Iterator[slice]:
-    """Yield slices of classes to compute separately; their losses and gradients add up to those of all classes.
+    """Yield slices of at most `size` classes; their losses and gradients add up to those of all classes.
 
-    Without `size`, there is one slice with all classes. With BatchNorm in train mode this is the only exact way,
-    because the features of a sample depend on the batch.
+    Without `size`, there is one slice with all classes. BatchNorm in train mode requires this, because the features of
+    a sample depend on the other samples of the batch.
 
     Raises:
         ValueError: `size` is < 1, or would split the batch of a BatchNorm network.
@@ -49,7 +49,7 @@ def class_chunks(num_classes: int, size: int | None, net: nn.Module) -> Iterator
 
 
 def check_norm(norm: str | None, architecture: Architecture) -> str | None:
-    """Return why a method cannot replace the norm of its network by `norm`, or None."""
+    """Return why a method cannot replace the normalisation layers of its network by `norm`, or None if it can."""
     if norm is None or "norm" in architecture.knobs:
         return None
     return f"method.norm={norm} requires model.norm, which {architecture.title} does not have. Use method.norm=null"
@@ -58,9 +58,9 @@ def check_norm(norm: str | None, architecture: Architecture) -> str | None:
 def real_batch(real: RealSet, size: int, ctx: ContextWithNotes, *name: str | int) -> Tensor:
     """Draw `size` real images of each class from the stream `name`, and return them as inputs `(k, b, c, h, w)`.
 
-    Images are drawn without replacement within a batch, and independently for each batch. If a class has fewer images,
-    b is its number of images for all classes, and the record gets a note. In the reference, only the batch of that
-    class is smaller, without a message.
+    Images are drawn without replacement within a batch, and independently for each batch. If a class has fewer than
+    `size` images, b is the size of the smallest class, for all classes, and the record gets a note. In the released
+    code of DM and DC, only the batches of that class are smaller, without a message.
     """
     if size < 1:
         raise ValueError(f"method.batch_real must be >= 1, got {size}. Example: method.batch_real=64")

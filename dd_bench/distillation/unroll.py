@@ -1,12 +1,13 @@
-r"""Differentiable inner loops: gradients of the result of a student's training in its training images.
+r"""Differentiable inner loops: differentiate the result of a student's training with respect to its training images.
 
 A student takes N steps `theta_{i+1} = theta_i - lr b_{i+1}`, `b_{i+1} = m b_i + g_i`, where g_i is the gradient of
 its loss on a view of a batch. The objective is the sum over targets of
-`weight |theta_after - target|^2 / |theta_0 - target|^2`. It is differentiated in images, labels and lr.
+`weight |theta_after - target|^2 / |theta_0 - target|^2`. It is differentiated with respect to images, labels and lr.
 
 - `unroll`: automatic differentiation through all steps. It stores the graph of every step, so memory grows with N.
 - `adjoint`: the same gradient up to rounding, with the graph of one step at a time. The forward pass stores only the
-  parameter vectors (with momentum also the velocities). The backward pass recomputes each step and its pullback. With
+  parameter vectors (with momentum also the velocities). The backward pass recomputes each step and its pullback
+  (vector-Jacobian product). With
   `lambda_i = dL/dtheta_i` and `nu_i = dL/dg_i`, from i = N-1 down to 0:
 
       lambda += 2 weight (theta_{i+1} - target) / D          at the targets after step i + 1
@@ -14,7 +15,7 @@ its loss on a view of a batch. The objective is the sum over targets of
       (H nu, dx, dy) = pullback of nu through g_i at (theta_i, x_i, y_i)
       dL/dx += dx;   dL/dy += dy;   lambda += H nu
 
-- `truncated`: omits `lambda += H nu`, as if the gradient of a step did not depend on the weights from earlier steps.
+- `truncated`: omits `lambda += H nu`, as if the gradient g_i did not depend on the weights theta_i of earlier steps.
   This is the published constant-memory gradient of TESLA (Cui et al., ICML 2023, equation 11). The paper calls it
   exact, which is true only for N = 1. In `benchmarks/exactness.py`, its cosine similarity with the exact gradient of
   the images is 0.81 to 0.97.
@@ -58,7 +59,7 @@ class InnerLoop:
     """The training of a student.
 
     Attributes:
-        differentiator: computes derivatives of the student's loss.
+        differentiator: computes the derivatives of the student's loss.
         start: theta_0, `(p,)`.
         steps: the N steps.
         targets: the targets; each `after` is in 1..N.
@@ -74,12 +75,12 @@ class InnerLoop:
     weight: float = 1.0
 
     def distances(self) -> list[Tensor]:
-        """Return `|theta_0 - target|^2` of each target, 0-d; constants of the objective."""
+        """Return `|theta_0 - target|^2` for each target, 0-d; these are constants in the objective."""
         return [(self.start - t.parameters).square().sum() for t in self.targets]
 
 
 class Gradients(NamedTuple):
-    """The objective and its derivatives; `labels` is None where they are not learned."""
+    """The objective and its derivatives; `labels` is None if labels are not learned."""
 
     loss: Tensor
     images: Tensor
@@ -88,10 +89,10 @@ class Gradients(NamedTuple):
 
 
 class Differentiator(ABC):
-    """The gradient of a student's loss in its parameters, and its pullback."""
+    """The gradient of a student's loss with respect to its parameters, and the pullback of this gradient."""
 
     def __init__(self, loss: Loss, learn_labels: bool):
-        """Initialise with the loss; with `learn_labels`, labels `(n, k)` are differentiated too."""
+        """Take the loss; with `learn_labels`, derivatives with respect to the labels `(n, k)` are computed too."""
         self.loss, self.learn_labels = loss, learn_labels
 
     @abstractmethod
@@ -100,7 +101,7 @@ class Differentiator(ABC):
 
     @abstractmethod
     def pullback(self, theta: Tensor, x: Tensor, y: Tensor, nu: Tensor) -> tuple[Tensor, ...]:
-        """Return g and the derivatives of `<g, nu>` in theta, x and, with `learn_labels`, y."""
+        """Return g and the derivatives of `<g, nu>` with respect to theta, x and, with `learn_labels`, y."""
 
 
 class EagerDifferentiator(Differentiator):
@@ -156,7 +157,7 @@ class CompiledDifferentiator(Differentiator):
 
 
 def unroll(inner: InnerLoop, images: Tensor, labels: Tensor, lr: Tensor) -> Gradients:
-    """Compute the objective and its derivatives by automatic differentiation through all steps.
+    """Return the objective and its derivatives, by automatic differentiation through all steps.
 
     Args:
         inner: the training of the student.

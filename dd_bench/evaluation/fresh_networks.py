@@ -1,7 +1,7 @@
 """Train fresh networks on a synthetic set under a protocol, and score them on held-out real data.
 
-Every evaluator uses this module. A trained network is determined by its seed. Several networks are trained in processes
-on a CPU, as one batched network on a GPU, or one after the other. The scores are the same up to rounding.
+The evaluators of images use this module. Each network has its own seed. Several networks are trained in parallel
+processes on a CPU, as one batched network on a GPU, or one after the other. The scores are the same up to rounding.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ class FreshNetworks:
     Attributes:
         images: training inputs, `(n, c, h, w)`.
         labels: hard `(n,)` or soft `(n, k)`.
-        test: test split; with `last` and `best_on_val`, it is used once per network.
+        test: test split; with selection `last` and `best_on_val`, each network is tested on it once.
         val: validation split, cut from the training split, for `best_on_val`.
         flip: whether a horizontal flip preserves the class.
         labelled: views and labels to train on, instead of `images` and `labels` with the recipe's augmentation.
@@ -85,8 +85,8 @@ class FreshNetworks:
     def scores(self, seeds: dict[int, int], total: int) -> Iterator[tuple[int, float]]:
         """Yield `(network, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed) as they finish.
 
-        `total` is the number of networks of the whole measurement. The way of training depends on it and not on the
-        number of networks in `seeds`, so that it does not change when a run is resumed.
+        `total` is the number of networks of the whole measurement. It decides whether networks are trained in parallel.
+        The number of networks in `seeds` has no effect on this, so that a resumed run trains in the same way.
         """
         yield from self.each(seeds, total, _score, FreshNetworks._scores_together)
 
@@ -99,7 +99,8 @@ class FreshNetworks:
         """
         if self.protocol.selection == "best_on_test":
             raise ValueError(
-                f"protocol {self.protocol.name} selects on test data. Use one with selection=last or best_on_val"
+                f"protocol {self.protocol.name} selects networks on test data, which this evaluator does not support. "
+                "Use a protocol with selection=last or selection=best_on_val"
             )
         for network, net in self.each(seeds, total, _trained, FreshNetworks._networks_together):
             self._check(net)
@@ -112,13 +113,15 @@ class FreshNetworks:
         one: Callable[[FreshNetworks, int, int, bool], Result],
         together: Callable[[FreshNetworks, dict[int, int]], Iterable[tuple[int, Result]]],
     ) -> Iterator[tuple[int, Result]]:
-        """Train the networks in `seeds`, in parallel as `parallelism` returns, and yield `(network, result)` for each.
+        """Train the networks in `seeds` in the way given by `parallelism`, and yield `(network, result)` for each.
 
         Args:
             seeds: a dictionary from the index of each network that must still be trained to its seed.
             total: number of networks of the whole measurement, including those that are already trained.
-            one: a function. `one(fresh, network, seed, compiled)` trains one network. It may run in another process.
-            together: a function. `together(fresh, seeds)` trains all of them as one batched network.
+            one: `one(fresh, network, seed, compiled)` trains one network and returns its result. It may be called in
+                another process.
+            together: `together(fresh, seeds)` trains all networks as one batched network and yields
+                `(network, result)` for each.
         """
         compiled, mode = self.compiles(total), self.parallelism(total)
         if mode == "together":
@@ -151,7 +154,7 @@ class FreshNetworks:
         return uses_compilation(self._samples(total), self.architecture.shape, self.runtime)
 
     def score(self, seed: int, compiled: bool) -> float:
-        """Train one fresh network from `seed` and return the accuracy given by the selection rule.
+        """Train one fresh network from `seed` and return its accuracy in [0, 1] under the selection rule.
 
         Raises:
             Diverged: the selected network has non-finite weights.
@@ -160,7 +163,7 @@ class FreshNetworks:
         return best if self.protocol.selection == "best_on_test" else self._test(net)
 
     def _train(self, seed: int, compiled: bool) -> tuple[Network, float]:
-        """Train one fresh network from `seed`, and return the selected network and the score it was selected by."""
+        """Train one fresh network from `seed`. Return the selected network and the accuracy it was selected by."""
         best, best_state = -1.0, {}
         for recipe in (r.with_epochs(len(self.images)) for r in self.protocol.recipes()):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)

@@ -16,8 +16,8 @@ GRAPH_METRICS: tuple[GraphMetric, ...] = ("auc", "accuracy", "balanced_accuracy"
 def graph_score(metric: GraphMetric, logits: Tensor, labels: Tensor) -> float:
     """Return a metric in [0, 1] of logits `(n, k)`.
 
-    `auc` is the area under the ROC curve, 0.5 for uninformative logits. With more than two classes it is the mean over
-    one-vs-rest areas of the classes that have positive and negative samples.
+    `auc` is the area under the ROC curve, 0.5 for uninformative logits. With more than two classes, it is the mean of
+    the one-vs-rest areas of all classes that have positive and negative samples.
     """
     from sklearn.metrics import balanced_accuracy_score, roc_auc_score  # slow to import
 
@@ -36,7 +36,7 @@ def graph_score(metric: GraphMetric, logits: Tensor, labels: Tensor) -> float:
 
 
 def size_only(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float:
-    """Return the score of logistic regression on the number of nodes as the only feature."""
+    """Return the test score of logistic regression with the number of nodes as the only feature."""
     from sklearn.linear_model import LogisticRegression
 
     sizes = [split.graphs.num_nodes[:, None].double().cpu() for split in (train, test)]
@@ -49,7 +49,7 @@ def size_only(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float
 
 
 def majority(metric: GraphMetric, train: GraphSplit, test: GraphSplit) -> float:
-    """Return the score of always predicting the most frequent training class."""
+    """Return the test score of always predicting the most frequent training class."""
     z = torch.zeros(len(test), train.num_classes)
     z[:, int(train.counts.argmax())] = 1.0
     return graph_score(metric, z, test.labels)

@@ -18,8 +18,8 @@ class TeacherContext(RunContext):
 
     Attributes:
         teachers: the teachers selected by `teacher=[...]`, in order.
-        measure: returns the accuracy of a network on held-out data; only written to the card of a teacher.
-        used_teachers: the teachers that `teachers_of` has returned, in order; for the record.
+        measure: a function that returns the test accuracy of a network, which is only written to a teacher's card.
+        used_teachers: the teachers that `teachers_of` has returned, in order; the run's record lists them.
     """
 
     teachers: tuple[TeacherSpec, ...] = ()
@@ -34,7 +34,8 @@ class TeacherContext(RunContext):
         """
         if not self.teachers:
             raise ValueError(
-                "the run requires a teacher, and none is selected. Example: teacher=convnet_bn, or teacher=[a,b]"
+                "the run requires a teacher, and none is selected. "
+                "Example: teacher=convnet_bn, or teacher=[convnet_bn,resnet18]"
             )
         teachers = [teacher_of(spec, real, self.cache, self.runtime, self.measure) for spec in self.teachers]
         self.used_teachers[:] = [

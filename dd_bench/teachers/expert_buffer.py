@@ -1,7 +1,7 @@
 """The expert buffer: snapshots of networks during their training, in one memory-mapped array.
 
 `experts.safetensors` contains `parameters`, float32 or float16 `(experts, snapshots, p)`. Its header contains the
-network, the stored epochs, the order of the parameters in p, the preprocessing and the recipe.
+network, the stored epochs, the order of the parameters in a snapshot, the preprocessing and the recipe.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class Header:
         architecture: `Architecture.describe()`.
         experts: number of experts.
         epochs: epochs with a stored snapshot, ascending; 0 is the initialisation.
-        order: name and shape of each parameter, in the order of p.
+        order: name and shape of each parameter, in the order of a snapshot `(p,)`.
         dtype: data type of the stored parameters.
         real: digest of the dataset, and its number of training images.
         preprocess: digest of the preprocessing.
@@ -55,7 +55,7 @@ class Header:
 
     @property
     def size(self) -> int:
-        """Bytes of one snapshot."""
+        """Size of one snapshot in bytes."""
         return self.p * np.dtype(_DTYPES[self.dtype][1]).itemsize
 
     @property
@@ -105,7 +105,7 @@ class ExpertBuffer:
 
 
 def create(folder: Path, header: Header) -> bool:
-    """Create the file of a buffer, filled with zeros, unless it exists, and return whether it existed."""
+    """Create the file of a buffer, filled with zeros, if it does not exist yet, and return whether it existed."""
     return mmap_file.create(folder / FILE, header.layout)
 
 
@@ -131,7 +131,7 @@ def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Ten
 
 
 def _read_header(path: Path) -> tuple[Header, int]:
-    """Return the header and the offset of the array.
+    """Return the header, and the offset of the array in bytes.
 
     Raises:
         ValueError: the header is not valid, or the file does not have the size given by it.

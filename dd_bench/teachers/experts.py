@@ -1,7 +1,7 @@
 """Experts: networks trained on the real training set, with snapshots of their parameters after selected epochs.
 
-Experts are cached and shared between runs. On a CPU several processes train them if that is faster. After a kill, the
-training of each expert resumes from its last epoch, and the resulting buffer has the same bytes.
+Experts are cached and shared between runs. On a CPU, several processes train them if that is faster. If a run is
+killed, the training of each expert resumes after its last complete epoch, and the resulting buffer has the same bytes.
 """
 
 from __future__ import annotations
@@ -33,13 +33,13 @@ from dd_bench.training.recipe import Recipe
 
 
 class ExpertGradientRule(GradientRule, Protocol):
-    """A gradient rule of an expert, which replaces the gradient of the loss."""
+    """A rule that computes the gradient of an expert's training step in place of the gradient of the loss."""
 
     def describe(self) -> dict[str, Any]:
-        """Return the identity of the rule for cache keys."""
+        """Return the values that identify the rule in cache keys."""
 
     def compiled(self) -> ExpertGradientRule:
-        """Return the compiled rule, for trainings that are long enough to repay compilation."""
+        """Return the compiled rule, for trainings that are long enough to save time by compilation."""
 
 
 def experts(
@@ -64,11 +64,11 @@ def experts(
         count: number of experts.
         epochs: epochs with a stored snapshot, ascending; 0 is the initialisation.
         dtype: data type of the stored snapshots.
-        gradient_rule: replaces the gradient of the loss.
+        gradient_rule: replaces the gradient of the loss; None for the gradient of the loss.
         exact: train in float32 regardless of the runtime. bfloat16 would round away weight perturbations of 0.1 %.
 
     Raises:
-        Diverged: an expert is not finite.
+        Diverged: a parameter of an expert is not finite.
         ValueError: the cache entry is damaged.
     """
     recipe = recipe.model_copy(update={"epochs": max(1, *epochs)})
@@ -113,10 +113,10 @@ class ExpertTraining:
 
 
 def _train_all(shared: ExpertTraining) -> float:
-    """Train the unfinished experts, and return the seconds that killed attempts took."""
+    """Train the unfinished experts, and return an estimate of the seconds that earlier, killed attempts took."""
     training, count, epochs = shared.training, shared.header.experts, shared.training.recipe.epochs
     if not expert_buffer.create(shared.folder, shared.header):
-        checkpoint.remove(shared.folder)  # of snapshots that no longer exist
+        checkpoint.remove(shared.folder)  # the checkpoints of snapshots that no longer exist
     state = [checkpoint.saved_progress(shared.checkpoint(i)) for i in range(count)]
     jobs = [i for i, (done, _) in enumerate(state) if done < epochs]
     workers = min(training.runtime.workers, len(jobs))

@@ -56,7 +56,7 @@ def feature_network(
 
 
 def untrained_feature_network(architecture: Architecture, index: int, ctx: RunContext) -> Network:
-    """Return the initialisation of feature network `index`."""
+    """Return feature network number `index` before its training."""
     return architecture.fresh(seed_for(_seed(index), "init"), ctx.device)
 
 
@@ -66,7 +66,7 @@ def _seed(index: int) -> int:
 
 @torch.no_grad()
 def class_embeddings(net: Network, real: RealSet, c: int) -> Tensor:
-    """Return the embeddings of all training images of class `c`, `(n_c, d)`, in the order of `of_class(c)`."""
+    """Return the embeddings `(n_c, d)` of the training images `real.train.of_class(c)`, in this order."""
     return torch.cat(
         [net.embed(real.train.inputs(part)) for part in torch.split(real.train.of_class(c), 1000)]
     )

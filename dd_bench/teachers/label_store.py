@@ -40,7 +40,7 @@ class StoreHeader:
         epochs: number of stored epochs.
         seed: seed of the views.
         batch_size: size of the batches in which images are mixed.
-        views: the recipe of the views; without the flip if that changes the class.
+        views: the recipe of the views; it has no flip if a flip changes the class.
         teachers: digests of the teachers, in order.
         class_names: names of the k classes, in order.
         teacher_mode: see `LabelRecipe`.
@@ -123,7 +123,7 @@ class LabelStore:
         return self.header.layout.size
 
     def stored_epoch(self, epoch: int) -> int:
-        """Return the stored epoch for epoch `epoch` of a training: the same, or a random one after the last stored."""
+        """Return the stored epoch to use in training epoch `epoch`: itself, or a random one if it is not stored."""
         pool = self.header.epochs
         return epoch if epoch < pool else seed_for(self.header.seed, "pool", epoch) % pool
 
@@ -186,7 +186,7 @@ def _pack(logits: Tensor, header: StoreHeader) -> dict[str, np.ndarray[Any, Any]
     half = logits.half()
     if not bool(torch.isfinite(half).all()):
         raise Diverged(
-            f"the teachers' logits must be finite in float16, got up to {float(logits.abs().max()):g}. "
+            f"the teachers' logits must be finite in float16, got absolute values up to {float(logits.abs().max()):g}. "
             "Use other teachers, or train them with a smaller learning rate"
         )
     if header.top is None or header.top >= header.k:

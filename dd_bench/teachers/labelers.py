@@ -1,8 +1,8 @@
 """Labelers return the target of a view: its class, a stored soft label, or the logits of teachers.
 
-There are four kinds, which separate the effect of the *data* from the effect of the *labels*:
+There are four kinds. Comparing them separates the effect of the *images* from the effect of the *labels*.
 
-- `hard`: the classes, at no cost.
+- `hard`: the classes; they need no teacher.
 - `static`: the teachers' logits of each unaugmented image, one soft label per image.
 - `replay`: the teachers' logits of each view of each epoch, stored (FKD, Shen and Xing, ECCV 2022). The views are
   reproduced from their seed.
@@ -35,7 +35,7 @@ class Labeler(ABC):
 
     Attributes:
         label_bytes: bytes of labels that a user stores in addition to the images.
-        forwards: number of images that pass through a teacher while one network is trained.
+        forwards: number of images that teachers process while one network is trained, counted once per teacher.
     """
 
     label_bytes: int = 0
@@ -51,7 +51,7 @@ class Labeler(ABC):
 
 
 class Hard(Labeler):
-    """Hard labels: the class of an image, or both classes of a mixture."""
+    """Hard labels: the class of an image, or both classes of two mixed images."""
 
     def __init__(self, labels: Tensor):
         """Use the classes `labels`, int64 `(n,)`."""
@@ -73,7 +73,7 @@ class _Soft(Labeler):
 
 
 class StaticSoft(_Soft):
-    """One soft label per unaugmented image. The label of a mixture interpolates two of them (INFER)."""
+    """One soft label per unaugmented image. The label of two mixed images interpolates their soft labels (INFER)."""
 
     def __init__(self, recipe: LabelRecipe, labels: Tensor, logits: Tensor):
         """Use the classes `(n,)` and the teachers' logits, float16 `(n, k)`."""
@@ -87,7 +87,7 @@ class StaticSoft(_Soft):
         if view.mixture is not None:
             if self.recipe.mix_space == "logits":
                 z = view.mixture.labels(z)
-            else:  # mix at the temperature of the loss, whose softmax then returns the mixed probabilities
+            else:  # mix the probabilities at temperature t; the softmax of the loss then returns the mixture
                 t = self.recipe.temperature
                 mixed = view.mixture.labels((z / t).softmax(1))
                 z = t * mixed.clamp_min(torch.finfo(mixed.dtype).tiny).log()
@@ -95,7 +95,7 @@ class StaticSoft(_Soft):
 
 
 class Replay(_Soft):
-    """Stored logits of the teachers for the same views."""
+    """The teachers' logits of each view, read from stored labels."""
 
     def __init__(self, recipe: LabelRecipe, labels: Tensor, store: LabelStore):
         """Use the classes `(n,)` and the stored labels."""
@@ -127,6 +127,6 @@ class OnlineTeacher(_Soft):
 def labelled_batches(
     images: Inputs, views: Views, labeler: Labeler, epoch: int
 ) -> Iterator[tuple[Tensor, Tensor, Target]]:
-    """Yield the batches of an epoch: unaugmented images, views, and their target."""
+    """Yield the batches of an epoch, each as `(unaugmented images, views, target of the views)`."""
     for view in views.epoch(images, labeler.viewed_epoch(epoch)):
         yield images[view.index], view.x, labeler.target(view)

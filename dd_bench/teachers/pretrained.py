@@ -37,7 +37,7 @@ def normalisation(
     """Return the normalisation with which the weights were trained.
 
     Args:
-        classes: the normalisation is known for `imagenet`.
+        classes: `imagenet`, whose normalisation is known, the names, or None if they are not configured.
         mean: one value per channel, or None for the known normalisation.
         std: one value per channel, or None for the known normalisation.
         where: the teacher's configuration key, for error messages.
@@ -46,11 +46,11 @@ def normalisation(
         ValueError: the normalisation is not known, or mean and std have different lengths.
     """
     if mean is None and std is None and classes == "imagenet":
-        known = importlib.import_module("timm.data.constants")  # here: importing timm takes a second
+        known = importlib.import_module("timm.data.constants")  # importing timm takes a second
         return Normalise(known.IMAGENET_DEFAULT_MEAN, known.IMAGENET_DEFAULT_STD)
     if mean is None or std is None:
         raise ValueError(
-            f"{where}.mean and {where}.std must be those with which the weights were trained, one value per channel, "
+            f"{where}.mean and {where}.std must be the values with which the weights were trained, one per channel, "
             f"got {mean} and {std}. Example: '+{where}.mean=[0.5,0.5,0.5]' '+{where}.std=[0.5,0.5,0.5]'"
         )
     try:

@@ -23,7 +23,7 @@ def released_experts(
         folder: folder of the buffer.
         real: the dataset of the run.
         architecture: the network of the run.
-        window: the epochs that are matched.
+        window: the epochs of the experts that the run needs.
         init_epoch: the epoch whose network initialises images or labels, or None.
 
     Raises:
@@ -48,32 +48,37 @@ def check_buffer(
     if header.architecture != architecture.describe():
         return (
             f"the experts in {buffer.path} are networks {header.architecture}, but the model of this run is "
-            f"{architecture.describe()}. Use the network of the experts (model=...), or method.experts.source=null"
+            f"{architecture.describe()}. Use the network of the experts (model=...), or method.experts.source=null to "
+            "train new experts"
         )
     order = tuple(FunctionalNetwork(architecture.fresh(0, torch.device("cpu"))).order)
     if tuple(map(_as_tuples, header.order)) != tuple(map(_as_tuples, order)):
         return (
             f"the experts in {buffer.path} store their parameters in another order than the model of this run. Use "
-            "method.experts.source=null"
+            "method.experts.source=null to train new experts"
         )
     if header.preprocess != real.preprocess.digest:
         kind = header.preprocessing.get("kind")
         return (
             f"the experts in {buffer.path} were trained with the preprocessing "
             f"{header.preprocessing or header.preprocess}, but this run uses {real.preprocess.config()}. Use "
-            + (f"dataset.preprocess={kind} and the data it was fitted to" if kind else "their preprocessing")
-            + ", or method.experts.source=null"
+            + (
+                f"dataset.preprocess={kind} and the training images it was fitted to"
+                if kind
+                else "the preprocessing of the experts"
+            )
+            + ", or method.experts.source=null to train new experts"
         )
     if header.real != (real.digest, len(real.train)):
         return (
-            f"the experts in {buffer.path} were trained on other data than {real.name} with "
-            f"{len(real.train)} images. Use their dataset, or method.experts.source=null"
+            f"the experts in {buffer.path} were trained on other data than the {len(real.train)} training images of "
+            f"{real.name}. Use the dataset of the experts, or method.experts.source=null to train new experts"
         )
     missing = sorted(set(epochs) - set(header.epochs))
     if missing:
         first, last = _longest_run(header.epochs)
         return (
-            f"the window contains epoch {missing[0]}, but {buffer.path} contains only {list(header.epochs)}. "
+            f"the window contains epoch {missing[0]}, but {buffer.path} contains only epochs {list(header.epochs)}. "
             f"Use method.window.first>={first} and method.window.stop - 1 + method.expert_epochs <= {last}"
         )
     return None

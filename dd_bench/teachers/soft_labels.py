@@ -1,6 +1,6 @@
-"""Relabelling: create labelled training batches from a synthetic set, a label recipe and the run's teachers.
+"""Create labelled training batches from a synthetic set, a label recipe and the run's teachers (relabelling).
 
-Stored labels are cached. After a kill, labelling resumes after the last complete epoch and gives the same bytes.
+Stored labels are cached. If a run is killed, labelling resumes after the last complete epoch and gives the same bytes.
 """
 
 from __future__ import annotations
@@ -37,12 +37,14 @@ from dd_bench.training.views import View, Views, without_flip
 
 @dataclass(frozen=True)
 class LabelledData:
-    """Views of a set and their targets. With stored labels, every network is trained on the same views.
+    """Views (augmented images) of a synthetic set and their targets.
+
+    With stored labels, every network is trained on the same views.
 
     Attributes:
         images: network inputs `(n, c, h, w)`.
         labeler: returns the target of each view.
-        recipe: the training recipe, with its views.
+        recipe: the training recipe; its `views` are not None.
         flip: whether a horizontal flip preserves the class.
         teachers: the teachers that label the views, in order; empty for hard labels.
     """
@@ -90,7 +92,8 @@ def labelled_data(
         ctx: the context of the run, with its teachers.
 
     Raises:
-        ValueError: the labels in `label_recipe.source` belong to other images, classes or views.
+        ValueError: the labels in `label_recipe.source` are missing, are damaged, or belong to other images, classes or
+            views; or the labels require a teacher and the run has none.
     """
     labeler: Labeler
     recipe = recipe.with_epochs(len(images))
@@ -179,8 +182,8 @@ def check_store(store: LabelStore, expected: StoreHeader) -> str | None:
     header = store.header
     for field, title, advice in (
         ("class_names", "class names", "labels of this dataset"),
-        ("images", "images", "the labels of this set"),
-        ("views", "views", "the protocol.recipe.views of the labels"),
+        ("images", "images", "the labels of this synthetic set"),
+        ("views", "views", "the protocol.recipe.views that the labels were computed with"),
         ("batch_size", "batch size", f"protocol.recipe.batch_size={header.batch_size}"),
         ("top", "number of stored logits per view", f"protocol.labels.top={header.top}"),
         (
@@ -207,7 +210,7 @@ def check_store(store: LabelStore, expected: StoreHeader) -> str | None:
 
 
 def _difference(a: object, b: object) -> tuple[str, str]:
-    """Return two values as text; for mappings and sequences, only the first item that differs."""
+    """Return two values as text; for two mappings or sequences, only the first item in which they differ."""
     if isinstance(a, dict) and isinstance(b, dict):
         key = next((k for k in sorted(a.keys() | b.keys()) if a.get(k) != b.get(k)), None)
         return (f"{key}={a.get(key)}", f"{key}={b.get(key)}") if key is not None else ("", "")

@@ -1,8 +1,8 @@
-"""Squeeze: teachers trained on the real set, cached with the weights of selected early epochs and a card.
+"""Train teachers on the real set (the "squeeze" step of SRe2L), and cache their weights and a card.
 
 A cache entry contains `network.safetensors` (weights of the last epoch), `epoch<e>.safetensors` for each early epoch in
-`keep`, and `teacher.json` with the class names in order, the preprocessing, the test accuracy, and the BatchNorm layers
-in order of registration.
+`keep`, and the card `teacher.json` with the class names in order, the preprocessing, the test accuracy, and the
+BatchNorm layers in order of registration.
 """
 
 from __future__ import annotations
@@ -53,7 +53,8 @@ def squeezed_network(
         real: the real set; the teacher is trained on its training split.
         cache: cache of trained networks.
         runtime: device and precision.
-        measure: returns the accuracy on held-out data. It is only written to the card; nothing is selected by it.
+        measure: a function that returns the test accuracy of a network. It is only written to the card and selects
+            nothing. With None, no accuracy is measured.
 
     Raises:
         ValueError: the cache entry is damaged, or does not contain the weights of the requested epoch.
@@ -62,7 +63,7 @@ def squeezed_network(
     assert spec.config.recipe is not None
     training = RealTraining(real, spec.architecture, spec.config.recipe, runtime)
     key = training.identity() | {
-        "name": spec.name,  # it seeds the training, so two names with the same recipe give two networks
+        "name": spec.name,  # the training seed depends on it, so two names with one recipe give two networks
         "class_names": list(real.class_names),
         "classes": spec.config.classes,
     }
@@ -88,13 +89,13 @@ def _weights_of(spec: TeacherSpec, entry: Path) -> Path:
         found = sorted(int(p.stem.removeprefix("epoch")) for p in entry.glob("epoch*.safetensors"))
         raise ValueError(
             f"{spec.where}.epoch must be one of the epochs saved in {entry}, {found}, got {epoch}. Use one of them, "
-            f"{spec.where}.epoch=null for the last epoch, or train the teacher again: rm -r {entry}"
+            f"{spec.where}.epoch=null for the last epoch, or delete the entry to train the teacher again: rm -r {entry}"
         )
     return path
 
 
 def _train(spec: TeacherSpec, training: RealTraining, folder: Path, measure: Measure | None) -> float:
-    """Train the teacher and write its weights and card, and return the seconds that killed attempts took."""
+    """Train the teacher, write its weights and card, and return the seconds that earlier, killed attempts took."""
     real, epochs, title = training.real, training.recipe.epochs, f"teacher {spec.name}"
     checkpoint, measured = checkpoint_in(folder), folder / "measured.json"
     resumes = saved_progress(checkpoint)[0] > 0 and measured.exists()

@@ -56,10 +56,14 @@ class TeacherSpec:
             return
         if (config.mean, config.std) != (None, None):
             raise ValueError(
-                f"{where}.mean and {where}.std must be null with weights=squeeze, got {config.mean} and {config.std}"
+                f"{where}.mean and {where}.std must be null with weights=squeeze, got {config.mean} and {config.std}. "
+                "Remove both keys"
             )
         if config.recipe is None:
-            raise ValueError(f"{where}.recipe must be a training recipe with weights=squeeze, got null")
+            raise ValueError(
+                f"{where}.recipe must be a training recipe with weights=squeeze, got null. "
+                "For an example, see conf/teacher/convnet_bn.yaml"
+            )
         epochs = config.recipe.epochs
         if config.epoch is not None and config.epoch > epochs:
             raise ValueError(
@@ -90,7 +94,7 @@ class TeacherSpec:
         """Return the class name of each logit of pretrained weights, in order.
 
         Raises:
-            ValueError: the configuration does not state the class names.
+            ValueError: the configuration has no class names.
         """
         return pretrained.logit_names(self.config.classes, self.where)
 

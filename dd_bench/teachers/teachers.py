@@ -1,4 +1,4 @@
-"""Teachers: frozen networks trained on real data. They guide recovery and compute soft labels.
+"""Teachers: frozen networks trained on real data. They guide the recovery of images and compute soft labels.
 
 A teacher is trained by `dd_bench.teachers.squeeze` or has pretrained weights. Its logits are matched with the classes
 of a dataset by class *name*, never by index.
@@ -33,7 +33,7 @@ class Teacher:
         norms: names of the BatchNorm layers that are executed for an image, in order of registration.
         digest: SHA-256 of the weights and of the class names of the network's own logits.
         accuracy: accuracy on the test data, in [0, 1]; None if it was not measured.
-        columns: index of each class of the dataset among the network's logits; None if they are the same.
+        columns: index of the network's logit of each class of the dataset; None if both have the same class names.
         autocast: whether to compute in bfloat16.
     """
 
@@ -70,7 +70,7 @@ class Teacher:
         return self.select_columns(logits)
 
     def select_columns(self, logits: Tensor) -> Tensor:
-        """Return the columns of the dataset's classes, in the order of the dataset."""
+        """Return the columns of `logits` for the dataset's classes, `(b, k)`, in the order of the dataset."""
         return logits if self.columns is None else logits[:, self.columns]
 
 
@@ -81,10 +81,11 @@ def teacher_of(
 
     Args:
         spec: the teacher.
-        real: the real set; the teacher is trained on its training split, and its logits follow its classes.
+        real: the real set; the teacher is trained on its training split, and returns logits for its classes in order.
         cache: cache of trained teachers.
         runtime: device and precision.
-        measure: returns the accuracy on held-out data. It is only written to the card; nothing is selected by it.
+        measure: a function that returns the test accuracy of a network. It is only written to the card and selects
+            nothing. With None, no accuracy is measured.
 
     Raises:
         ValueError: the cache entry is damaged, or the teacher has no logit for a class of `real`.

@@ -1,7 +1,7 @@
 """Train networks on the real training set and cache them: feature networks, teachers, experts, references.
 
-This module contains what they share: cache keys, seeds, the decision to compile, checkpoint and resume, and the file of
-weights with its checks. A killed training resumes from its last epoch and ends with the same bytes.
+All of these trainings use the functions of this module for cache keys, seeds, the decision to compile, checkpoints, and
+files of weights with their checks. A killed training resumes after its last complete epoch and gives the same weights.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def save_weights(net: Network, path: Path, *, title: str, epoch: int, knob: str,
     """
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
-        raise Diverged(f"{title} is not finite after epoch {epoch}. Use a {knob} below {lr}")
+        raise Diverged(f"the weights of {title} are not finite after epoch {epoch}. Use a {knob} below {lr}")
     # a fixed name, so that a resumed attempt overwrites the file of a killed one
     scratch = path.with_name(f".{path.name}")
     save_file(state, scratch)

@@ -1,4 +1,4 @@
-"""NCFM's frequencies: drawn from a Gaussian, or from the paper's sampling network trained by gradient ascent."""
+"""Draw the frequencies of NCFM from a Gaussian, or with the paper's sampling network, trained by gradient ascent."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ REPEATS = 16  # frequencies that share one scale vector; the paper's mixture has
 
 
 class FrequencySampler:
-    """Sampler of `m` frequencies of dimension d, which returns new frequencies at every call of `draw`.
+    """Sampler of `m` frequencies of dimension d. Every call of `draw` returns new frequencies.
 
     By default, as in the released code, frequencies are drawn from N(0, I). With `learned`, they are
     `psi(noise) * N(0, I)`, a scale mixture of normals. After each image step, the scale network psi takes a gradient
-    ascent step on the matching loss. psi has three linear layers with BatchNorm, followed by LeakyReLU(0.2) twice and
-    by tanh, as in the released code.
+    ascent step on the matching loss. psi has three linear layers, each with BatchNorm. LeakyReLU(0.2) follows the first
+    two and tanh the last, as in the released code.
 
-    Deviation from the released code: psi has m / 16 different outputs. The released code tiles four.
+    Deviation from the released code: psi has m / 16 different outputs. The released code repeats four outputs.
     """
 
     def __init__(self, m: int, d: int, learned: bool, lr: float, ctx: DistillContext):
@@ -42,7 +42,7 @@ class FrequencySampler:
             return self._draw()
 
     def ascend(self, loss: Callable[[Tensor], Tensor]) -> None:
-        """Take one gradient ascent step of psi on `loss`, a function of the frequencies of the last `draw`."""
+        """Take one gradient ascent step of psi on `loss`, a function of frequencies, at those of the last `draw`."""
         self._optimizer.zero_grad()
         loss(self._draw()).backward()
         self._optimizer.step()

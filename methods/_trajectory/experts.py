@@ -33,7 +33,7 @@ class ExpertSettings(BaseModel):
         A buffer from `source` has its own recipe and is checked when it is opened.
 
         Raises:
-            ValueError: The experts are trained for fewer epochs.
+            ValueError: The experts are trained for too few epochs.
         """
         if self.source is not None:
             return
@@ -62,7 +62,7 @@ class ExpertSettings(BaseModel):
             ctx: Context of the run.
 
         Raises:
-            ValueError: The buffer at `source` does not fit this run.
+            ValueError: The buffer in `source` is missing, is damaged, or does not match this run.
         """
         if self.source is not None:
             ctx.note("the experts come from method.experts.source: recipe and number are theirs")

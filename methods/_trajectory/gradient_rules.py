@@ -42,7 +42,7 @@ class ExpertGradient:
     """Gradient rule of the experts, see `dd_bench.training.loop.GradientRule`.
 
     Attributes:
-        flat: Sharpness-aware steps.
+        flat: Settings of the sharpness-aware steps.
         loss_scale: Factor of the loss in each of the first epochs (AST's clipping loss); 1 in later epochs.
         penalty: Penalty added to the loss. It is computed on the batch before augmentation.
         fast: Whether the penalty is compiled. The result is the same up to rounding.
@@ -58,7 +58,7 @@ class ExpertGradient:
         return bool(self.flat.rho or self.penalty.weight or any(s != 1 for s in self.loss_scale))
 
     def describe(self) -> dict[str, Any]:
-        """Return the part of a cache key that identifies the rule."""
+        """Return the values that identify the rule in cache keys."""
         return {
             "flat": self.flat.model_dump() if self.flat.rho else None,
             "loss_scale": list(self.loss_scale),

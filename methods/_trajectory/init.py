@@ -9,7 +9,7 @@ from dd_bench.api import DistillContext, ExpertBuffer, FunctionalNetwork, RealSe
 
 INITS = ("real", "noise", "correct", "clusters")
 LABELS = ("hard", "learned", "frozen", "target")
-_RESTARTS = 3  # of k-means
+_RESTARTS = 3  # runs of k-means, of which the best is used
 
 
 def correct_index(
@@ -17,8 +17,9 @@ def correct_index(
 ) -> Tensor:
     """Return the indices `(k, ipc)` of random training images that an expert classifies correctly (DATM).
 
-    Images come from expert 0, and from the next experts only as long as a class has too few. If all experts together
-    give too few images of a class, other images of the class are added, which is noted in the record.
+    The first images are those that expert 0 classifies correctly. The next experts are used only while a class has too
+    few images. If all experts classify too few images of a class correctly, other images of the class are added, and
+    the record gets a note.
     """
     rows = []
     for c in range(real.num_classes):

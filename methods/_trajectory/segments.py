@@ -1,4 +1,4 @@
-"""Segments of expert trajectories: which one the student follows in an iteration, and its target parameters."""
+"""Draw the segment of an expert trajectory that the student follows in an iteration, and its target parameters."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ from dd_bench.api import DistillContext, EpochTarget, ExpertBuffer, FunctionalNe
 class Window(BaseModel):
     """The range of start epochs of a segment, `first..stop-1`.
 
-    With `grow_from`, the exclusive end grows from `grow_from` to `stop` during the first `grow_over` iterations: DATM's
-    `U = min(T+, T0 + floor((T+ - T0) it / E))`. Otherwise it is constant.
+    With `grow_from`, the exclusive end of the range grows from `grow_from` to `stop` during the first `grow_over`
+    iterations, which is DATM's `U = min(T+, T0 + floor((T+ - T0) it / E))`. Otherwise the end is constant.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -56,7 +56,7 @@ class Segment:
     Attributes:
         epoch: Epoch of the expert that the student starts from.
         start: Parameters after that epoch, `(p,)`.
-        targets: Parameters that the student should match. The last target is that of epoch `epoch + M`.
+        targets: Parameters that the student should match. Those of the last target are from epoch `epoch + M`.
     """
 
     epoch: int
@@ -76,8 +76,8 @@ def draw_segment(
     """Draw the segment of an iteration.
 
     Experts are drawn without replacement until all have been used. The start epoch is uniform in the window. Unless
-    `intermediate` is none, the student after `steps // epochs * j` steps is also compared with the expert after j
-    epochs, with weight 1 (constant) or j / epochs (ramp), as in AST's released code.
+    `intermediate` is none, the student after `steps // epochs * j` steps is also compared with the expert after j more
+    epochs, for 1 <= j < epochs, with weight 1 (constant) or j / epochs (ramp), as in AST's released code.
     """
     pass_index, position = divmod(iteration, len(buffer))
     expert = int(torch.randperm(len(buffer), generator=ctx.stream("experts", pass_index).host)[position])
@@ -103,7 +103,7 @@ def balance(epoch: int, stop: int) -> float:
 
 
 def perturbed(start: Tensor, flat: FunctionalNetwork, scale: float, generator: torch.Generator) -> Tensor:
-    """Return parameters `(p,)` in which each convolution w is `w + scale * d / |d| * w` with d from N(0, 1)."""
+    """Return `start (p,)` with each convolution weight w replaced by `w + scale * d / |d| * w`, d from N(0, 1)."""
     theta = start.clone()
     for w in flat.split(theta).values():  # views of theta
         if w.ndim == 4:

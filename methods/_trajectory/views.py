@@ -1,4 +1,4 @@
-"""The student's views of the synthetic images: shuffled batches, crops of a canvas, augmentation."""
+"""The student's views of the synthetic images: shuffled batches, crops of larger images (canvases), augmentation."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from dd_bench.api import Augment, DistillContext, Draw, InnerStep
 
 @dataclass(frozen=True)
 class Views:
-    """The batch and the view of each step of the student, a function of seed, iteration and step.
+    """Draws the batch and the view of each step of the student; both depend only on seed, iteration and step.
 
     Attributes:
         steps: Number of steps N.
@@ -29,7 +29,7 @@ class Views:
     canvas: int
 
     def plan(self, n: int, iteration: int, ctx: DistillContext) -> list[InnerStep]:
-        """Return the steps of an iteration on n images; incomplete batches are dropped."""
+        """Return the student's steps in an iteration, on batches of n images; incomplete batches are dropped."""
         size = min(n, self.batch or n)
         all_images, steps = torch.arange(n, device=ctx.device), []
         for i in range(self.steps):

@@ -201,7 +201,9 @@ class TestParallelism:
 
     def test_no_networks_for_best_on_test(self, fresh, recipe):
         e = fresh(selection="best_on_test", eval_every=1, recipe=recipe(epochs=3))
-        with pytest.raises(ValueError, match=r"selects on test data\. Use one with selection=last"):
+        with pytest.raises(
+            ValueError, match=r"selects networks on test data.* Use a protocol with selection=last"
+        ):
             next(e.networks(SEEDS, total=3))
 
     def test_compilation_depends_on_the_whole_measurement(self, fresh, runtime, monkeypatch):

@@ -867,14 +867,17 @@ def test_released_experts_of_another_preprocessing(released_buffer, make_method,
 
 def test_released_experts_of_another_dataset(released_buffer, make_method, make_ctx, make_blobs):
     method = make_method("mtt", **{"experts.source": released_buffer})
-    with pytest.raises(ValueError, match=r"other data than blobs with 59 images. .* method.experts.source="):
+    with pytest.raises(
+        ValueError, match=r"other data than the 59 training images of blobs. .* method.experts.source="
+    ):
         method.prepare(make_blobs(seed=7).train_only(), make_ctx())
 
 
 def test_released_experts_with_missing_epochs(released_buffer, make_method, make_ctx, train_blobs):
     changes = {"experts.recipe.epochs": 5, "window.stop": 5, "experts.source": released_buffer}
     with pytest.raises(
-        ValueError, match=r"contains epoch 4, .* contains only \[0, 1, 2, 3\]. Use .*method.window.stop"
+        ValueError,
+        match=r"contains epoch 4, .* contains only epochs \[0, 1, 2, 3\]. Use .*method.window.stop",
     ):
         make_method("mtt", **changes).prepare(train_blobs, make_ctx())
 
@@ -978,7 +981,7 @@ def test_batchnorm_is_not_supported(make_method, make_architecture, train_blobs)
     for name in ("mtt", "ftd", "tesla", "datm", "ast"):
         reason = make_method(name).check_dataset(train_blobs, 2, make_architecture(norm="batchnorm"))
         assert reason == (
-            "ConvNet has BatchNorm, and expert snapshots do not contain running statistics. "
+            "ConvNet has BatchNorm, but expert snapshots do not contain its running statistics. "
             "Use model.norm=instancenorm"
         )
 
@@ -989,7 +992,7 @@ def test_canvas_does_not_support_zca(make_method, make_architecture, train_blobs
     assert make_method("mtt").check_dataset(whitened, 2, architecture) is None
     assert make_method("mtt", canvas=2).check_dataset(train_blobs, 2, architecture) is None
     assert make_method("mtt", canvas=2).check_dataset(whitened, 2, architecture) == (
-        "method.canvas=2 requires crops of a larger image, and ZCA is fitted to one image size. "
+        "method.canvas=2 crops larger images, but ZCA is fitted to one image size. "
         "Use dataset.preprocess=normalise or method.canvas=1"
     )
 
@@ -1003,7 +1006,10 @@ def test_canvas_requires_hard_labels_and_real_or_noise_init(
     make_method, make_architecture, train_blobs, changes
 ):
     reason = make_method("mtt", canvas=2, **changes).check_dataset(train_blobs, 2, make_architecture())
-    assert reason == "method.canvas > 1 requires method.labels=hard and method.init=real or method.init=noise"
+    assert reason == (
+        "method.canvas > 1 requires method.labels=hard and method.init=real or method.init=noise. "
+        "Use these, or method.canvas=1"
+    )
     assert make_method("mtt", **changes).check_dataset(train_blobs, 2, make_architecture()) is None
 
 

@@ -521,12 +521,12 @@ class TestCheckBuffer:
     def test_other_data(self, buffer, make_blobs, make_architecture):
         for real in (make_blobs(seed=1), make_blobs(counts=(20, 17, 21))):
             reason = check_buffer(buffer, real.train_only(), make_architecture(), (1,))
-            assert f"on other data than blobs with {len(real.train)} images" in reason
+            assert f"on other data than the {len(real.train)} training images of blobs" in reason
 
     @pytest.mark.parametrize(("epochs", "missing"), [((0, 1), 0), ((3, 4, 5), 4)])
     def test_missing_epochs(self, buffer, train_blobs, make_architecture, epochs, missing):
         reason = check_buffer(buffer, train_blobs, make_architecture(), epochs)
-        assert f"contains epoch {missing}, but {buffer.path} contains only [1, 2, 3]" in reason
+        assert f"contains epoch {missing}, but {buffer.path} contains only epochs [1, 2, 3]" in reason
         assert "method.window.first>=1" in reason and "<= 3" in reason
 
 
