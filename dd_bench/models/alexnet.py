@@ -15,8 +15,8 @@ class AlexNet(BlockNetwork):
     """Five convolutions with ReLU, with pooling after the first, second and last; then one linear layer.
 
     The first convolution pads one-channel images by 4 instead of 2, so that 28x28 becomes 32x32.
-    Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py without a norm;
-    DataDistillation/DataDAM@714d91c networks.py with BatchNorm before each ReLU.
+    Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py (without a norm) and
+    DataDistillation/DataDAM@714d91c networks.py (with BatchNorm before each ReLU).
     Deviations: other image sizes are supported, which change the size of the linear layer.
     """
 

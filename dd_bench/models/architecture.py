@@ -1,4 +1,4 @@
-"""A network architecture for the shape and the classes of a dataset, with instances determined by a seed."""
+"""A network architecture for the input shape and the classes of a dataset. A seed determines each instance."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ class Architecture:
         return net.to(device).train()
 
     def check_shape(self) -> str | None:
-        """Return why the network cannot process images of this shape, or graphs; None if it can.
+        """Return why the network cannot process inputs of this shape, or None if it can.
 
         Raises:
             ValueError: a hyper-parameter has a value of the wrong type.
@@ -61,7 +61,7 @@ class Architecture:
         return None
 
     def override(self, **knobs: Any) -> Architecture:
-        """Return the architecture with some hyper-parameters replaced; None leaves one unchanged.
+        """Return the architecture with some hyper-parameters replaced. The value None changes nothing.
 
         Raises:
             ValueError: the network has no such hyper-parameter.
@@ -69,7 +69,7 @@ class Architecture:
         changes = {k: v for k, v in knobs.items() if v is not None}
         for knob in changes:
             if knob not in self.knobs:
-                raise ValueError(f"{self.title} has no hyper-parameter {knob!r}. Known: {sorted(self.knobs)}")
+                raise ValueError(f"{self.title} has no hyper-parameter {knob!r}. It has {sorted(self.knobs)}")
         return Architecture(self.make, {**self.knobs, **changes}, self.shape, self.num_classes, self.name)
 
     @property

@@ -25,7 +25,7 @@ POOLINGS: dict[str, Callable[[], nn.Module]] = {
 def default_depth(image_shape: tuple[int, int, int]) -> int:
     """Return the depth that the papers use for images `(c, h, w)`, which depends on the smaller side.
 
-    It is 3 up to 32 pixels, 4 up to 64, 5 up to 128, and 6 above. The last map is 4x4 at 32, 64, 128 and 256 pixels.
+    It is 3 up to 32 pixels, 4 up to 64, 5 up to 128, and 6 above. At 32, 64, 128 and 256 pixels, the last map is 4x4.
     """
     side = min(image_shape[1:])
     return 3 if side <= 32 else 4 if side <= 64 else 5 if side <= 128 else 6
@@ -37,7 +37,7 @@ class ConvNet(Network):
     The first convolution pads one-channel images by 3 instead of 1, so that 28x28 becomes 32x32. As in the reference,
     this depends only on the number of channels, so every one-channel image grows by 4 pixels.
     Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py.
-    It has 320,010 parameters at width 128 on 3x32x32 images with 10 classes.
+    The network has 320,010 parameters at width 128 on 3x32x32 images with 10 classes.
     The 720 networks of the architecture search (DC, DM, DataDAM) combine widths 32, 64, 128 and 256, depths 1 to 4,
     the five norms, the activations sigmoid, relu and leakyrelu, and the three poolings.
     """
@@ -56,14 +56,14 @@ class ConvNet(Network):
         """Build the network for images `(c, h, w)`.
 
         Args:
-            depth: number of blocks; None: chosen by the size of the images, see `default_depth`.
+            depth: number of blocks; None: `default_depth` of the images.
             width: number of channels of every block.
             norm: one of `layers.NORMS`.
             activation: one of `ACTIVATIONS`.
             pooling: one of `POOLINGS`; with "none" the size does not change, so the classifier is larger.
 
         Raises:
-            ValueError: an unknown choice, a depth < 1, or images that are too small for the poolings.
+            ValueError: a choice is unknown, `depth` is < 1, or the images are too small for the poolings.
         """
         super().__init__()
         depth = default_depth(image_shape) if depth is None else depth
@@ -72,7 +72,8 @@ class ConvNet(Network):
         channels, *size = image_shape
         border = 3 if channels == 1 else 1
         map_height, map_width = (side + 2 * border - 2 for side in size)  # of the first map
-        max_depth = min(map_height, map_width).bit_length() - 1  # poolings after which a pixel is left
+        # after this number of poolings, at least one pixel is left
+        max_depth = min(map_height, map_width).bit_length() - 1
         alternative = f"model.depth={max_depth}" if max_depth else "model=mlp"
 
         self.blocks = nn.ModuleList()

@@ -1,8 +1,9 @@
 """Graph neural networks: embedded labels, several convolutions, one readout per graph, one linear layer.
 
-The convolutions are those of PyG. They give the same result on a graph and on its computation trees: the root of a
-tree has the same embedding as its node in the graph, if there are no more layers than levels and no BatchNorm in train
-mode. GCN divides by degrees. The leaves of a tree lack neighbours, so their degrees are read from `Graphs.degrees`.
+The convolutions are those of PyG. They give the same result on a graph and on its computation trees: the root of a tree
+has the same embedding as the corresponding node of the graph. This requires that the network has no more layers than
+the tree has levels, and no BatchNorm in train mode. GCN divides by degrees. The leaves of a tree lack neighbours, so
+their degrees are read from `Graphs.degrees`.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class GNN(Network):
             dropout: dropout probability after each layer, in [0, 1).
             norm: normalisation after each convolution.
             readout: reduction over the embeddings of a graph's nodes, or of its roots if it has any.
-            jk: embedding that is read out: that of the last layer, or the sum over all layers.
+            jk: input of the readout: the embeddings of the last layer, or their sum over all layers.
 
         Raises:
             ValueError: a hyper-parameter is out of range.
@@ -88,7 +89,7 @@ class GNN(Network):
 
     @abstractmethod
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
-        """Apply the convolution number `layer` to node embeddings `(v, hidden)`."""
+        """Apply convolution number `layer` to node embeddings `x (v, hidden)`, and return `(v, hidden)`."""
 
     def activations(self, x: Graphs) -> tuple[list[Tensor], Tensor]:  # type: ignore[override]
         """See `Network`; there are no maps. Computed in float32, because a readout sums over hundreds of nodes."""
@@ -124,7 +125,7 @@ class GNN(Network):
 
 
 class Labels(nn.Module):
-    """Sum of the embeddings of a row of labels, one table per column; float weights give a weighted sum."""
+    """Sum of the embeddings of a row of labels, with one table per column. Float weights give a weighted sum."""
 
     def __init__(self, values: tuple[int, ...], hidden: int):
         """Build the tables from the number of values of each column."""

@@ -26,7 +26,7 @@ def choose(knob: str, name: str, choices: Mapping[str, T]) -> T:
 
 
 class MapNorm(nn.LayerNorm):
-    """LayerNorm of maps that applies weight and bias outside the kernel, with the same result.
+    """LayerNorm of maps, with the same result. Weight and bias are applied outside PyTorch's kernel.
 
     Under `vmap`, torch 2.14 silently gives a wrong derivative of the kernel's weight gradient for the three-dimensional
     weight of a norm of maps. Gradient matching needs this derivative.
@@ -44,7 +44,7 @@ def make_norm(name: str, channels: int, size: tuple[int, int]) -> nn.Module:
     VICO-UoE/DatasetCondensation@2326d16 networks.py. `layernorm` normalises over channels and pixels together.
 
     Raises:
-        ValueError: the name is unknown, or 4 does not divide the number of channels of groupnorm.
+        ValueError: the name is unknown, or `channels` is not a multiple of 4 for groupnorm.
     """
     if name == "groupnorm" and channels % GROUPS:
         raise ValueError(

@@ -12,7 +12,7 @@ class LeNet(Network):
 
     The first convolution pads only one-channel images, by 2, so the last map of 1x28x28 and of 3x32x32 is 5x5.
     Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py.
-    Deviations: other sizes from 1x12x12 or 3x16x16 on are supported, which change the first linear layer.
+    Deviations: other sizes, of at least 1x12x12 or 3x16x16, are supported. They change the first linear layer.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int):

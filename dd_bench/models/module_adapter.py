@@ -1,4 +1,4 @@
-"""Any `torch.nn.Module` class as a `Network`: constructor arguments are filled in, the last linear layer is found."""
+"""Wrap any `torch.nn.Module` class as a `Network`: fill in constructor arguments and find the last linear layer."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ FILLED = {
     "size": ("image_size", "img_size", "input_size"),
     "shape": ("image_shape", "input_shape"),
 }
-"""Parameter names of constructors that get the number of classes, the channels, the side or the shape of the images."""
+"""Names of constructor parameters for the number of classes, and for the channels, side or shape of the images."""
 
 
 def network_constructor(make: Callable[..., Any]) -> Callable[..., Network]:
@@ -95,7 +95,7 @@ class ModuleNetwork(Network):
         executed: list[tuple[str, Tensor]] = []
         module.eval()
         with torch.no_grad():
-            self._blank(image_shape, num_classes)  # also gives lazy modules their shapes
+            self._blank(image_shape, num_classes)  # also initialises lazy modules
             hooks = [
                 layer.register_forward_hook(lambda _m, _x, out, path=path: executed.append((path, out)))
                 for path, layer in module.named_modules()
@@ -118,13 +118,13 @@ class ModuleNetwork(Network):
             actual = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
                 f"{self._name} must return logits (2, {num_classes}) for 2 images of {shape}, got {actual}. "
-                "Name a parameter of its constructor num_classes"
+                "Its constructor needs a parameter named num_classes"
             )
         return logits
 
     @property
     def classifier(self) -> nn.Linear:  # type: ignore[override]
-        """The last linear layer, whose output is the logits.
+        """The last linear layer. Its output is the logits.
 
         Raises:
             ValueError: the module does not end in a linear layer.

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 
-class Network(ABC, nn.Module):  # `higher`, which derives classes from both, requires this order
+class Network(ABC, nn.Module):  # this order of the bases is required by the library `higher`
     """A classifier `x (n, c, h, w) -> logits (n, k)` whose last layer is linear.
 
     Constructors take `(image_shape, num_classes, **knobs)`, where the keys of `knobs` are those of
@@ -65,13 +65,13 @@ def num_parameters(net: nn.Module) -> int:
 def check_map_size(
     name: str, image_shape: tuple[int, int, int], map_size: tuple[int, int], norm: str, alternative: str
 ) -> None:
-    """Check that images are large enough for a layer.
+    """Check that images are large enough for a layer of an architecture.
 
     Args:
         name: name of the architecture, for the message.
         image_shape: `(c, h, w)`.
         map_size: height and width of the map that `norm` or a later layer receives.
-        norm: normalisation of the map. InstanceNorm of a single value is its bias, independent of the image.
+        norm: normalisation of the map. InstanceNorm maps a single value to its bias, for every image.
         alternative: override suggested in the message.
 
     Raises:

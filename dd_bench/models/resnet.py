@@ -8,7 +8,8 @@ from torch import Tensor, nn
 from dd_bench.models.layers import choose, make_norm
 from dd_bench.models.network import Network, check_map_size
 
-WIDTHS = (64, 128, 256, 512)  # of four stages of two blocks; all stages except the first halve the map
+# channels of the four stages, which have two blocks each; all stages except the first halve the map
+WIDTHS = (64, 128, 256, 512)
 
 
 def halved_by_stride(size: tuple[int, int]) -> tuple[int, int]:
@@ -66,7 +67,7 @@ class ResNet18(Network):
 
     With `downsample="avgpool"` (ResNet18_AP), 2x2 average pooling halves the maps instead of strided convolutions, and
     there is no global pooling: the input of the classifier is 512x4x4 for 3x32x32 images and 512x3x3 for 1x28x28.
-    Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py, InstanceNorm or, as ResNet18BN, BatchNorm.
+    Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py: ResNet18 (InstanceNorm) and ResNet18BN (BatchNorm).
     Deviations: the mean is over the whole last map instead of over 4x4, which is the same up to 32 pixels. For 224
     pixels, use model=timm model.name=resnet18, whose stem reduces the size.
     """
@@ -79,7 +80,7 @@ class ResNet18(Network):
             downsample: "stride" or "avgpool".
 
         Raises:
-            ValueError: an unknown choice, or images that are too small: InstanceNorm needs a last map larger than 1x1.
+            ValueError: a choice is unknown, or the images are too small. InstanceNorm needs a last map larger than 1x1.
         """
         super().__init__()
         shrink = choose("downsample", downsample, HALVED)

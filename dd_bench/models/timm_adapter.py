@@ -17,9 +17,9 @@ from dd_bench.models.network import Network
 class TimmNet(Network):
     """A timm model whose last linear layer is the classifier of the `Network`.
 
-    Most models are designed for 224 pixels; for 32 pixels, the last map of `resnet18` is 1x1. Models with a fixed image
-    size (ViT, Swin, Mixer) are created for the size of the images. In train mode, dropout and stochastic depth use the
-    global generator.
+    Most models are designed for 224x224 pixels. For 32x32 pixels, the last map of `resnet18` is 1x1. Models with a
+    fixed image size (ViT, Swin, Mixer) are created for the size of the images. In train mode, dropout and stochastic
+    depth use the global generator.
     """
 
     def __init__(
@@ -35,8 +35,8 @@ class TimmNet(Network):
         """Build the network for images `(c, h, w)` and check it with one blank image.
 
         Args:
-            name: a name from `timm.list_models()`, with or without the tag of its weights.
-            pretrained: whether timm downloads weights; it adapts the first convolution to the number of channels.
+            name: a name in `timm.list_models()`, with or without the tag of pretrained weights.
+            pretrained: whether to download weights. timm adapts the first convolution to the number of channels.
             drop_rate: dropout probability before the classifier.
             options: further arguments of `timm.create_model`, e.g. `{patch_size: 4}` for a ViT.
 

@@ -14,10 +14,10 @@ from dd_bench.models.network import Network
 class TorchvisionNet(Network):
     """A torchvision model whose last linear layer is the classifier of the `Network`.
 
-    The models are designed for 224 pixels and halve the map five times, which leaves one pixel of 32. The first
-    `keep_size` layers that reduce the size are changed: a convolution gets stride 1, and a pooling is removed. The
-    CIFAR variants in the papers correspond to 1 for EfficientNet and 2 for MobileNetV2, ShuffleNetV2 and ResNets. The
-    embedding is the input of the last layer. There are no activation maps.
+    The models are designed for 224x224 pixels and halve the map five times, so a 32x32 image becomes one pixel. The
+    first `keep_size` layers that reduce the size are changed: a convolution gets stride 1, and a pooling is removed.
+    The CIFAR variants in the papers correspond to `keep_size=1` for EfficientNet and 2 for MobileNetV2, ShuffleNetV2
+    and ResNets. The embedding is the input of the last layer. There are no activation maps.
     """
 
     def __init__(
@@ -33,8 +33,8 @@ class TorchvisionNet(Network):
 
         Args:
             name: one of `torchvision.models.list_models(torchvision.models)`.
-            keep_size: number of reductions that are removed, counted from the input.
-            weights: torchvision's name of pretrained weights to download, e.g. IMAGENET1K_V1; null: none.
+            keep_size: number of size reductions to remove, counted from the input.
+            weights: torchvision's name of pretrained weights to download, e.g. IMAGENET1K_V1; null: random weights.
 
         Raises:
             ValueError: the name is unknown, the model has fewer reductions than `keep_size`, or it does not accept the
@@ -70,7 +70,7 @@ class TorchvisionNet(Network):
         self.train()
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """See `Network`; no maps."""
+        """See `Network`; there are no maps."""
         return [], self.body(x)
 
 
@@ -89,7 +89,7 @@ def _set_input_channels(body: nn.Module, channels: int) -> None:
 
 
 def _remove_reductions(body: nn.Module, count: int, name: str) -> None:
-    """Remove the stride of the first `count` layers with a stride > 1."""
+    """Change the first `count` layers with a stride > 1: convolutions get stride 1, and poolings are removed."""
     strided = []
     for path, module in body.named_modules():
         stride = getattr(module, "stride", 1)
@@ -97,7 +97,7 @@ def _remove_reductions(body: nn.Module, count: int, name: str) -> None:
             strided.append((path, module))
     if len(strided) < count:
         raise ValueError(
-            f"model.keep_size must be <= {len(strided)}, the number of reductions of torchvision model {name!r}, "
+            f"model.keep_size must be <= {len(strided)}, the number of size reductions in torchvision model {name!r}, "
             f"got {count}. Use model.keep_size={len(strided)}"
         )
     for path, module in strided[:count]:

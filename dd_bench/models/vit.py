@@ -30,7 +30,7 @@ class EncoderBlock(nn.Module):
     def attend(self, x: Tensor) -> Tensor:
         """Multi-head self-attention of tokens `(n, t, dim)`.
 
-        It does not use PyTorch's fused kernels, because they have no second derivative, which gradient matching needs.
+        PyTorch's fused kernels are not used: they have no second derivative, which gradient matching needs.
         """
         n, t, dim = x.shape
         qkv = self.qkv(x).reshape(n, t, 3, self.heads, dim // self.heads)
@@ -75,8 +75,8 @@ class ViT(Network):
             patch: side of the square patches, in pixels.
             dim: size of a token.
             depth: number of encoder blocks.
-            heads: attention heads, each of `dim / heads`.
-            mlp_dim: hidden units of the blocks' MLP.
+            heads: number of attention heads, each of size `dim / heads`.
+            mlp_dim: number of hidden units of the MLP in each block.
             dropout: dropout probability in the blocks.
             emb_dropout: dropout probability of the embedded patches.
 
@@ -91,7 +91,9 @@ class ViT(Network):
                 "Use another model.patch or model=convnet"
             )
         if dim % heads:
-            raise ValueError(f"model.heads must divide model.dim={dim}, got {heads}")
+            raise ValueError(
+                f"model.heads must divide model.dim={dim}, got {heads}. Example: model.dim=512 model.heads=8"
+            )
         tokens = (height // patch) * (width // patch)
         self.patches = nn.Conv2d(channels, dim, patch, stride=patch)
         self.class_token = nn.Parameter(torch.randn(1, 1, dim))

@@ -24,13 +24,13 @@ def check_arguments(target: Any, values: dict[str, Any], group: str) -> None:
         try:
             TypeAdapter(expected[name]).validate_python(value)
         except PydanticSchemaGenerationError:
-            continue  # the parameter is an object of dd_bench; the value is still its configuration
+            continue  # the parameter is an object of dd_bench, and the value is the configuration of this object
         except ValidationError as error:
             raise ValueError(f"{group}.{name}={value!r}: {error.errors()[0]['msg']}") from None
 
 
 def _constructors(target: Any) -> Iterator[Any]:
-    """Yield the functions that receive the arguments: of a class, every `__init__` of its bases, bases first."""
+    """Yield the functions that receive the arguments; for a class, each `__init__` of it and its bases, bases first."""
     if not inspect.isclass(target):
         yield target
         return

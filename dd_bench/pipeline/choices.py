@@ -1,4 +1,4 @@
-"""The choices of a configuration group: the YAML files of `conf/<group>/`. Does not import torch."""
+"""The choices of a configuration group, which are the YAML files in `conf/<group>/`. Does not import torch."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from importlib.resources.abc import Traversable
 
 
 def choices(group: str) -> dict[str, str]:
-    """Return the YAML names of a configuration group, each with its description, the first line of the file.
+    """Return a dict that maps the name of each YAML file of a group to its description, the first line of the file.
 
     Files in subfolders come last. Their names include the subfolder, e.g. `paper/cifar10/mtt_ipc1`.
     """

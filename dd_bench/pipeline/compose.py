@@ -1,4 +1,7 @@
-"""Build the parts of a run from its composed configuration. All later stages read plain data, not a DictConfig."""
+"""Build the method, dataset, network and other parts of a run from its composed configuration.
+
+All later stages of the run read plain data, not a DictConfig.
+"""
 
 from __future__ import annotations
 
@@ -43,7 +46,7 @@ class RunConfig:
     """A composed configuration, and the Python objects that replace parts of it.
 
     Attributes:
-        cfg: all groups, without the node `hydra`.
+        cfg: the configuration of all groups, without the node `hydra`.
         choices: name of the selected file of each group, as Hydra records it.
         in_sweep: whether the run is a job of a sweep. A sweep continues after a skipped or diverged job.
         real: replaces the dataset of `cfg`.
@@ -58,7 +61,7 @@ class RunConfig:
 
     @classmethod
     def of(cls, overrides: Sequence[str], **objects: Any) -> RunConfig:
-        """Compose `overrides`, as `dd-bench run OVERRIDES` does. `objects` are attributes of this class.
+        """Compose `overrides`, as `dd-bench run OVERRIDES` does. `objects` are the other attributes, such as `real`.
 
         Raises:
             ValueError: an override is wrong.
@@ -80,7 +83,7 @@ class RunConfig:
 
 
 def compose(run: RunConfig) -> Experiment:
-    """Build all parts of an experiment from its configuration.
+    """Build all parts of an experiment (method, dataset, network, ...) from its configuration.
 
     Raises:
         ValueError, FileNotFoundError: a value is wrong, or the data are missing. The message gives the correction.
@@ -101,7 +104,8 @@ def compose(run: RunConfig) -> Experiment:
         canonical(config)
     except ValueError as error:
         raise ValueError(
-            f"a configuration value is nan or infinite ({error}). Add --cfg job to print the configuration"
+            f"every configuration value must be finite, but one is nan or infinite ({error}). "
+            "To print the configuration, add: --cfg job"
         ) from error
     keep_freed_memory()
     torch.compiler.reset()  # the jobs of a sweep share a process, and dynamo caches few versions of a function
@@ -140,7 +144,7 @@ def compose(run: RunConfig) -> Experiment:
 
 
 def load_real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:
-    """Load a real set on the CPU without a run, and return it and its configuration.
+    """Load a real dataset on the CPU, and return it and its configuration. No run is needed.
 
     Raises:
         ValueError, FileNotFoundError: an override is wrong, or the data are missing.
@@ -209,13 +213,14 @@ def _user_errors(group: str) -> Iterator[None]:
 
 
 def set_folder(cfg: DictConfig) -> Path:
-    """Return the folder of the set to evaluate.
+    """Return the folder of the synthetic set to evaluate.
 
     Raises:
-        ValueError: `set` is not given.
+        ValueError: the override `set=FOLDER` is missing.
     """
     if cfg.set is None:
         raise ValueError(
-            "set is missing. Example: dd-bench evaluate set=FOLDER dataset=digits protocol=quick"
+            "set is missing, the folder of a synthetic set. "
+            "Example: dd-bench evaluate set=FOLDER dataset=digits protocol=quick"
         )
     return Path(str(cfg.set))

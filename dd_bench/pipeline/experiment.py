@@ -1,4 +1,4 @@
-"""An experiment: build its synthetic sets and its record, unless they exist already.
+"""Build the synthetic sets and the record of an experiment, if they do not exist yet.
 
 Files written under `out`:
 
@@ -37,10 +37,10 @@ class Experiment(RunParts):
     """Build the outputs of a run: shared teachers and experts, synthetic sets, and the record."""
 
     def prepare(self) -> dict[Path, float]:
-        """Build the experts of the method and the teachers of the method and protocol; other runs share them.
+        """Build the experts of the method, and the teachers of the method and the protocol. Other runs reuse them.
 
         Returns:
-            The seconds that each cache entry took to build, by folder.
+            A dict that maps the folder of each cache entry to its build time in seconds.
         """
         built: dict[Path, float] = {}
         for index in range(self.num_sets):
@@ -58,14 +58,14 @@ class Experiment(RunParts):
                 return folder
             with self._logging(index), suppress(AlreadyBuilt):
                 self._distill(folder, ctx)
-        with self._set_context(index) as (_, folder):  # where another process may have saved the set
+        with self._set_context(index) as (_, folder):  # another process may have saved the set here
             return folder
 
     @contextmanager
     def _set_context(self, index: int) -> Iterator[tuple[DistillContext, Path]]:
         """Yield the context and the folder of set number `index`, holding the lock of the set.
 
-        Methods with `in_shards` take no lock, so several processes can work on one set.
+        For methods with `in_shards`, the lock is not held, so several processes can work on one set.
         """
         key = self.set_key(index)
         folder = self.out / "sets" / f"{self.method_name}-{self.real.name}-ipc{self.ipc}-{key}"
@@ -134,7 +134,7 @@ class Experiment(RunParts):
             ctx.loop.clean_up()
 
     def record(self, key: str, sets: Callable[[], list[Path]]) -> tuple[Record, Path]:
-        """Return the record of `key` and its file; measure the sets if no finished record exists.
+        """Return the record with the content key `key` and its file. If no finished record exists, measure the sets.
 
         A record with status `skipped` or `diverged` is measured again.
         """
@@ -144,7 +144,8 @@ class Experiment(RunParts):
                 _log.info("already measured: the record exists")
                 if found.code != provenance.code():
                     _log.warning(
-                        "the record comes from another code revision, %s. To measure again: rm %s, and rm -r its set",
+                        "the record comes from another revision of the code, %s. "
+                        "To measure again, delete it and the folder of its set: rm %s",
                         found.code.revision, path,
                     )  # fmt: skip
                 return found, path

@@ -1,8 +1,9 @@
 """Content keys: hashes of everything that a synthetic set or a record depends on.
 
 A key is computed from configuration names and hyper-parameters, never from the Python path of a class; see `identity`.
-The device is left out because it changes only the last bits. The code of the shipped plug-ins is left out too: a change
-to it that affects results raises `NUMBERS_VERSION`. If teachers are used, the key contains their precision.
+It does not depend on the device, which changes only the last bits of results. It does not depend on the code of shipped
+methods and evaluators either, because a change of code that affects results also increases `NUMBERS_VERSION`. If
+teachers are used, the key depends on their precision.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ class Keys:
         )
 
     def record(self, sets: Sequence[str], protocol: Protocol, seed: int) -> str:
-        """Return the content key of a record, from the keys or folder digests of its sets and the measurement."""
+        """Return the content key of a record. `sets` are content keys of its sets, or digests of their folders."""
         return content_key(
             {
                 "numbers": NUMBERS_VERSION,
@@ -64,14 +65,14 @@ class Keys:
         )
 
     def _teachers(self, used: bool) -> dict[str, Any]:
-        """Return the teachers and their precision. The order counts: it decides which teacher guides which images."""
+        """Return the teachers and their precision. Their order determines which teacher guides which images."""
         if not used:
             return {}
         teachers = [[t.name, t.describe()] for t in self.teachers]
         return {"teachers": teachers, "autocast": self.runtime.autocast}
 
     def _stored_labels(self, protocol: Protocol) -> dict[str, str]:
-        """Return the digest of stored labels that the protocol replays."""
+        """Return the digest of the stored labels that the protocol replays, if any."""
         labels = protocol.labels
         if labels is None or labels.kind != "replay" or labels.source is None:
             return {}

@@ -1,4 +1,4 @@
-"""Measure the synthetic sets of a run, network by network. Each score is written to disk at once."""
+"""Measure the synthetic sets of a run, network by network. Each score is written to disk immediately."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _log = logging.getLogger(__name__)
 
 
 def measure(run: RunParts, sets: Callable[[], list[Path]], log: ScoreLog) -> Outcome:
-    """Measure every set with fresh networks, continuing where a killed run stopped.
+    """Measure every synthetic set with fresh networks, continuing where a killed run stopped.
 
     Args:
-        run: the parts of the run.
-        sets: returns the folders of the sets, distilling them first.
-        log: the scores measured so far.
+        run: method, dataset, network, evaluator and other parts of the run.
+        sets: function that distils the missing sets and returns the folders of all sets.
+        log: log of the scores measured so far. New scores are added to it.
     """
     outcome = Outcome(provenance.Stages(run.runtime.device), notes=list(run.notes))
     stages = outcome.stages

@@ -1,4 +1,4 @@
-"""The parts of a run: compatibility checks, and the keys of its sets and its record."""
+"""The parts of a run (method, dataset, network, ...), their compatibility checks, and the keys of its outputs."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ from dd_bench.training.scoring import accuracy
 
 @dataclass
 class RunParts:
-    """The parts of a run, and the resolved configuration they were built from.
+    """The parts of a run (method, dataset, network, ...), and the configuration that they were built from.
 
     Attributes:
         config: the resolved configuration as plain data.
         method_name: the choice in `conf/method/`; for `dd-bench evaluate`, the method in the card of the set.
-        logger: a logger in addition to log.jsonl.
+        logger: logger of scalars, in addition to the file log.jsonl.
         notes: notes on the run for its record.
     """
 
@@ -67,7 +67,7 @@ class RunParts:
         )
 
     def check_evaluation(self) -> str | None:
-        """Return why networks cannot be measured under this protocol on this dataset, or None."""
+        """Return why the evaluator does not support this protocol or this dataset, or None if it supports both."""
         return self.evaluator.check_protocol(self.protocol) or self.evaluator.check_dataset(
             self.real, self.architecture
         )
@@ -81,10 +81,10 @@ class RunParts:
         return self.keys.record(sets, self.protocol, self.seed)
 
     def check_labels(self, syn: SyntheticSet) -> str | None:
-        """Return why the protocol's labels cannot be used for a set, or None."""
+        """Return why networks cannot be trained on the labels of the protocol for this set, or None if they can."""
         if self.protocol.labels is not None and label_mode(syn.labels) == "soft":
             return (
-                f"the set has soft labels of its own, and protocol {self.protocol.name} has others "
+                f"the set contains soft labels, but protocol {self.protocol.name} uses other labels "
                 f"({self.protocol.labels.kind}). Use a protocol without labels, e.g. protocol=mtt-1000"
             )
         return self._check_teacher()
@@ -96,9 +96,9 @@ class RunParts:
         return f"protocol {self.protocol.name} needs a teacher. Use teacher=convnet_bn"
 
     def cache(self) -> Cache:
-        """Return the cache, with its counters of seconds at zero."""
+        """Return a new `Cache` object, whose counters of seconds start at zero."""
         return Cache(Path(str(self.config["cache"])))
 
     def test_accuracy(self, net: Network) -> float:
-        """Return the accuracy of a network on the test data; only written to the cards of teachers."""
+        """Return the accuracy of a network on the test data, in [0, 1]. It is only written to the cards of teachers."""
         return accuracy(net, self.real.test.batches(1000), self.runtime)

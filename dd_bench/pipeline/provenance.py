@@ -27,7 +27,7 @@ LIBRARIES = ("torch", "torchvision", "kornia", "timm", "numpy", "scikit-learn", 
 def code() -> Code:
     """Return the version and the git revision of the running code; the revision is None for an installed wheel.
 
-    Computed once per process, at its start. A commit during the run does not change the code that was imported.
+    They are computed once, at the start of the process, because a later commit does not change the imported code.
     """
     root = Path(__file__).resolve().parents[2]
     revision = dirty = None
@@ -67,7 +67,7 @@ class Stages:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the time of the block to the stage and update its peak memory: resident (CPU) or allocated (CUDA)."""
+        """Add the time of the context to the stage, and update its peak memory: resident (CPU) or allocated (CUDA)."""
         cuda = self._device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self._device)

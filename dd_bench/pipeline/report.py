@@ -32,7 +32,9 @@ class Outcome:
         folders: folders of the synthetic sets.
         scores: scores of all networks; empty unless the status is `done`.
         notes: notes for the record, in order, without duplicates.
-        label_cost: cost of the training labels, where these are not the labels stored in the sets.
+        label_cost: cost of the training labels; None if these are the labels stored in the sets.
+        status: final status of the run.
+        reason: why the run was skipped or has diverged.
     """
 
     stages: provenance.Stages
@@ -49,15 +51,15 @@ class Outcome:
         return self
 
     def note(self, text: str) -> None:
-        """Add a note, and log it as a warning, unless it is already there."""
+        """Add a note and log it as a warning, if there is no equal note yet."""
         if text not in self.notes:
             self.notes.append(text)
             _log.warning(text)
 
     def add_cached(self, cache: Cache) -> None:
-        """Move the seconds of teachers, labels and references from `evaluate` to their own stages.
+        """Subtract the time spent on cache entries from `evaluate`, and set the stages `relabel` and `reference`.
 
-        The stages `relabel` and `reference` include the build time of entries that were already cached.
+        These two stages include the build time of entries that an earlier run has built.
         """
         seconds = self.stages.seconds
         seconds["evaluate"] -= cache.spent
@@ -116,10 +118,10 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
 def _with_set_stages(
     stages: dict[str, Any], provenances: Sequence[dict[str, Any]], field: str
 ) -> dict[str, Any]:
-    """Return `stages` with the stages `prepare` and `distill` of the sets.
+    """Return a copy of `stages` to which the stages `prepare` and `distill` of the sets are added.
 
-    The seconds of `distill` are summed over the sets. Sets of one run share the prepared entries, so `prepare` is the
-    maximum over the sets, and so is peak memory.
+    The seconds of `distill` are summed over the sets. The seconds of `prepare` are the maximum over the sets, because
+    the sets share the prepared cache entries. Peak memory is also the maximum.
     """
     stages = dict(stages)
     for stage in ("prepare", "distill"):
@@ -131,7 +133,7 @@ def _with_set_stages(
 
 
 def _guiding_teachers(run: RunParts, provenances: Sequence[dict[str, Any]]) -> list[TeacherId]:
-    """Return the teachers that guided the sets: from their provenance, or else from this run's configuration."""
+    """Return the teachers that guided the sets, from the provenance of the sets or else from the configuration."""
     stored = next((p["teachers"] for p in provenances if "teachers" in p), None)
     if stored is not None:
         return [TeacherId(**t) for t in stored]

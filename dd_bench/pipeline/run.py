@@ -1,7 +1,7 @@
 """The commands `dd-bench prepare`, `distill`, `evaluate` and `run`.
 
-Every output is named by a hash of everything it depends on. So a killed run continues where it stopped, and a killed
-sweep runs only the missing jobs.
+The name of every output contains a hash of everything that the output depends on. So a killed run continues where it
+stopped, and a killed sweep runs only the missing jobs.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Unsupported(ValueError):
-    """The parts of the run cannot be combined, or a single run was skipped or diverged; a sweep continues."""
+    """The parts of a run cannot be combined, or a run that is not part of a sweep was skipped or has diverged."""
 
 
 def prepare(config: RunConfig) -> list[Path]:
@@ -60,7 +60,7 @@ def run(config: RunConfig) -> Record:
 
 
 def evaluate(config: RunConfig) -> Record:
-    """Evaluate the existing set in the folder `set`, and return the record, which is also written to disk."""
+    """Evaluate the set in the folder `cfg.set`, and return the record, which is also written to disk."""
     folder = set_folder(config.cfg)
     card = read_card(folder)
     experiment = compose(config)
@@ -81,7 +81,7 @@ def evaluate(config: RunConfig) -> Record:
 
 
 def _report(config: RunConfig, record: Record, path: Path) -> Record:
-    """Log the result. A skipped or diverged run raises an error, except in a sweep, which continues."""
+    """Log the result and return the record. Raise an error for a skipped or diverged run, except in a sweep."""
     if record.status != "done":
         message = f"{record.status}: {record.method} on {record.dataset}, ipc={record.ipc}: {record.reason}"
         if not config.in_sweep:

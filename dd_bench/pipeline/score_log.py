@@ -26,7 +26,7 @@ class ScoreLog:
     """A JSON Lines file with the scores of an evaluation, one line per network.
 
     Attributes:
-        scores: all scores read from the file or added since.
+        scores: all scores that were read from the file or added later.
         seconds_before: wall-clock seconds that earlier, killed attempts spent on the scores in the file.
     """
 
@@ -68,11 +68,11 @@ class ScoreLog:
         return [note for index, note in self._notes if index == set_index]
 
     def finished(self, set_index: int) -> frozenset[int]:
-        """Return the networks of a set that have scores."""
+        """Return the indices of the networks of a set that have scores."""
         return frozenset(s.network for s in self.scores if s.set == set_index)
 
     def remove(self) -> None:
-        """Delete the file, once the record contains the scores."""
+        """Delete the file. Call this after the scores were saved in the record."""
         self._path.unlink(missing_ok=True)
 
 

@@ -16,8 +16,8 @@ _INT_MAX = 2**31 - 1
 def keep_freed_memory() -> bool:
     """Make glibc's malloc allocate every block from the heap and never trim it. Return whether this succeeded.
 
-    With another libc, or if the user has set a `MALLOC_*` environment variable, nothing is changed and the result is
-    False. The process then retains its peak memory until it ends. The peak does not grow with the length of a run.
+    On success, the process retains its peak memory until it ends. The peak does not grow with the length of a run. With
+    another libc, or if the user has set a `MALLOC_*` environment variable, nothing is changed and the result is False.
     """
     if any(name.startswith("MALLOC_") for name in os.environ):
         return False

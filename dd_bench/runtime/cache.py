@@ -1,7 +1,7 @@
 """Content-addressed cache of expensive results, such as teachers and expert buffers.
 
-An entry is a folder named by the hash of everything it depends on. It is published atomically. A second run that needs
-the same entry waits for the first one and then reads the result.
+An entry is a folder whose name contains the hash of everything that the entry depends on. It appears only when it is
+complete. A second run that needs the same entry waits for the first run and then reads the result.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Cache:
 
     Attributes:
         seconds: build time of each entry used so far, by folder name, even if an earlier run built the entry.
-        spent: seconds that this object has spent building.
+        spent: seconds that this object has spent on building entries.
     """
 
     def __init__(self, root: Path):
@@ -45,7 +45,7 @@ class Cache:
 
         Args:
             kind: e.g. "teacher", the first part of the folder's name.
-            depends_on: everything that the content depends on, JSON-serialisable. The version of the numbers is added.
+            depends_on: everything that the content depends on, JSON-serialisable. `NUMBERS_VERSION` is added to it.
             build: function that writes the content into the given folder. It can return the seconds spent by earlier,
                 interrupted attempts. The folder persists between attempts, so `build` can store checkpoints in it.
 
@@ -94,7 +94,7 @@ class Cache:
     def _build_together(
         self, folder: Path, identity: dict[str, Any], build: Callable[[Path], float | None]
     ) -> None:
-        """Build a missing entry in several processes. The first one holds the lock and publishes the entry."""
+        """Build a missing entry in several processes. The first process holds the lock and publishes the entry."""
         lock = locked(folder.with_name(folder.name + ".lock")) if distributed.rank() == 0 else nullcontext()
         with lock:
             if distributed.broadcast(folder.exists()):
@@ -116,7 +116,7 @@ def _identity(kind: str, depends_on: dict[str, Any]) -> dict[str, Any]:
 
 @contextmanager
 def locked(path: Path) -> Iterator[None]:
-    """Hold the lock file `path`, after waiting for any other process that holds it. A lock ends with its process."""
+    """Hold the lock file `path`; first wait until no other process holds it. A process that ends releases its locks."""
     path.parent.mkdir(parents=True, exist_ok=True)
     lock = FileLock(str(path))
     try:

@@ -16,7 +16,7 @@ from dd_bench.runtime.files import write_atomic
 
 
 class CheckpointError(RuntimeError):
-    """A checkpoint is damaged, or belongs to another state."""
+    """A checkpoint is damaged, or does not match the state that it is loaded into."""
 
 
 class Stateful(Protocol):
@@ -33,12 +33,12 @@ State = Mapping[str, Tensor | Stateful]
 
 
 def tensors_in(state: State) -> dict[str, Tensor]:
-    """Return all tensors in `state`, by their dotted path."""
+    """Return a dict that maps the dotted path of each tensor in `state` to the tensor."""
     return _flatten_state(state)[1]
 
 
 def save(path: Path, step: int, seconds: float, state: State) -> None:
-    """Write `state` after `step` steps and `seconds` of work atomically to one safetensors file.
+    """Write `state`, reached after `step` steps and `seconds` of work, atomically to one safetensors file.
 
     Raises:
         OSError: the disk is full or not writable. The previous checkpoint is unchanged.
@@ -74,7 +74,7 @@ def restore(path: Path, state: State) -> tuple[int, float]:
     """Load a checkpoint into `state` in place. Return its steps and seconds, or zeros if there is no checkpoint.
 
     Raises:
-        CheckpointError: the file is damaged or belongs to another state.
+        CheckpointError: the file is damaged or does not match `state`.
     """
     if not path.exists():
         return 0, 0.0

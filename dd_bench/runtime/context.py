@@ -1,4 +1,4 @@
-"""The context shared by all parts of a run: seed with named random streams, device and precision, and the cache."""
+"""The context shared by all parts of a run: seed and random streams, device and precision, and the cache."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _log = logging.getLogger(__name__)
 
 @dataclass(kw_only=True)
 class RunContext:
-    """Seed, device and cache.
+    """Seed, device, precision and cache of a run.
 
     Attributes:
         seed: seed of the synthetic set (for methods) or of the run (for evaluators).
@@ -34,7 +34,7 @@ class RunContext:
         return self.runtime.device
 
     def generator(self, *name: str | int) -> torch.Generator:
-        """Return a generator for the stream `name`, e.g. `("real", step)`, on the device."""
+        """Return a generator on the device for the random stream `name`, e.g. `("real", step)`."""
         return seeding.generator(self.device, self.seed, *name)
 
     def stream(self, *name: str | int) -> seeding.Stream:

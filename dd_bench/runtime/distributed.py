@@ -2,9 +2,9 @@
 
     torchrun --nproc_per_node 8 -m dd_bench prepare method=METHOD teacher=resnet18 dataset=tiny_imagenet
 
-Each process takes a part of every batch, and torch's DistributedDataParallel averages the gradients. Up to rounding,
-the result equals that of one process, so both have the same cache key (only dropout masks differ). All other work is
-distributed by launchers with one job per GPU and does not use this module.
+Each process takes a part of every batch, and torch's DistributedDataParallel averages the gradients. Except
+for rounding and dropout masks, the result equals that of one process, so both have the same cache key. All other work
+does not use this module: Hydra launchers distribute it as one job per GPU.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ def local_device(device: torch.device) -> torch.device:
 
 @contextmanager
 def group(device: torch.device) -> Iterator[None]:
-    """Form a process group of the processes started by `torchrun` in this context; do nothing without `torchrun`."""
+    """Inside the context, join the processes started by `torchrun` in a group. Without `torchrun`, do nothing."""
     if num_launched() == 1:
         yield
         return
@@ -63,7 +63,7 @@ def group(device: torch.device) -> Iterator[None]:
 
 
 def broadcast(value: Any) -> Any:
-    """Return the value of the first process in all processes."""
+    """Return, in every process, the `value` of the first process."""
     objects = [value]
     if world_size() > 1:
         dist.broadcast_object_list(objects, src=0)
@@ -104,7 +104,7 @@ def data_parallel(net: nn.Module, device: torch.device) -> nn.Module:
 
 
 def local_part(value: Any, size: int) -> Any:
-    """Return this process's part of a batch of `size` images, by slicing every tensor with `size` rows in `value`."""
+    """Return this process's part of a batch of `size` images. Every tensor in `value` with `size` rows is sliced."""
     if isinstance(value, Tensor):
         return value[rank() :: world_size()] if value.ndim and len(value) == size else value
     if isinstance(value, tuple):

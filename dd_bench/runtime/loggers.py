@@ -28,12 +28,12 @@ class Logger(ABC):
         """Finish writing."""
 
     def branch(self, name: str) -> Logger:
-        """Return the logger of a shard, which another process can build at the same time."""
+        """Return a logger for the shard `name`. Another process may log another shard at the same time."""
         return self
 
 
 class Jsonl(Logger):
-    """One line per step, e.g. `{"loop": "distill", "step": 3, "loss": 0.5}`. Non-finite values are strings."""
+    """A file with lines like `{"loop": "distill", "step": 3, "loss": 0.5}`. Non-finite values are strings."""
 
     def __init__(self, path: Path):
         """Create a logger that appends to `path`."""

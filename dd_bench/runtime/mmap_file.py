@@ -55,7 +55,7 @@ class Layout:
 
 
 def create(path: Path, layout: Layout) -> bool:
-    """Create the file with empty arrays, unless it exists with this layout. Return whether it existed."""
+    """Create the file with arrays of zeros, unless it exists with this layout. Return whether it existed."""
     header = layout.header()
     size = len(header) + layout.size
     if path.exists() and path.stat().st_size == size:
@@ -109,6 +109,6 @@ def check_size(path: Path, layout: Layout, begin: int) -> None:
 
 
 def array(path: Path, layout: Layout, name: str, begin: int) -> np.memmap[Any, Any]:
-    """Memory-map one array, read-only. It can be larger than the memory."""
+    """Memory-map one array, read-only. The array can be larger than the memory."""
     dtype, shape = layout.arrays[name]
     return np.memmap(path, DTYPES[dtype], "r", begin + layout.entries()[name]["data_offsets"][0], shape)

@@ -1,7 +1,7 @@
 """The outer loop of every method, with progress, logging, checkpoints, resuming and a check for divergence.
 
-A method only writes `for step in ctx.steps(iterations, state)`. Values passed to `ctx.log` stay on the device until
-they are flushed, so a step does not synchronise with the device.
+A method uses it as `for step in ctx.steps(iterations, state)`. Values passed to `ctx.log` stay on the device until they
+are written to the log, so a step does not wait for the device.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class OuterLoop:
     """The outer loop of one run.
 
     Attributes:
-        seconds_before: wall-clock time of the resumed steps, which earlier, interrupted attempts of this run computed.
+        seconds_before: wall-clock seconds of the steps that earlier, interrupted attempts of this run have saved.
     """
 
     def __init__(self, workdir: Path, logger: Logger, *, log_every: int, checkpoint_seconds: float):
@@ -37,8 +37,8 @@ class OuterLoop:
         Args:
             workdir: folder of the checkpoints.
             logger: logger of the scalars.
-            log_every: number of steps between two flushes of the log.
-            checkpoint_seconds: minimum time between two checkpoints.
+            log_every: number of steps between two writes to the log.
+            checkpoint_seconds: minimum time between two checkpoints, in seconds.
         """
         self._workdir, self._logger = workdir, logger
         self._log_every, self._checkpoint_seconds = log_every, checkpoint_seconds
@@ -52,8 +52,8 @@ class OuterLoop:
 
         Raises:
             ValueError: `iterations` is not an integer >= 0.
-            Diverged: a logged value or a tensor of `state` is not finite. The last checkpoint is finite.
-            CheckpointError: the checkpoint is damaged or belongs to another state.
+            Diverged: a logged value or a tensor of `state` is not finite. The last checkpoint has only finite values.
+            CheckpointError: the checkpoint is damaged or does not match `state`.
         """
         if type(iterations) is not int or iterations < 0:
             raise ValueError(
@@ -80,7 +80,7 @@ class OuterLoop:
                     saved_time = time.monotonic()
 
     def log(self, **values: Tensor | float) -> None:
-        """Log scalars of this step. 0-d tensors stay on the device until the next flush."""
+        """Log scalars of this step. 0-d tensors stay on the device until the next write to the log."""
         self._pending += [
             (self._step, k, v.detach() if isinstance(v, Tensor) else v) for k, v in values.items()
         ]
@@ -105,7 +105,7 @@ class OuterLoop:
         The logs of the shards are appended to the main log.
         """
         logs = sorted(self.shards.glob("*/log.jsonl"))
-        if logs:  # the name of each loop contains its shard
+        if logs:  # lines can be merged, because the name of a loop contains the name of its shard
             with (self._workdir / "log.jsonl").open("a") as file:
                 file.writelines(log.read_text() for log in logs)
         shutil.rmtree(self.shards, ignore_errors=True)

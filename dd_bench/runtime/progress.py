@@ -1,4 +1,4 @@
-"""Progress of a long loop: a bar in a terminal, or one log line per minute."""
+"""Show the progress of a long loop as a bar in a terminal or notebook, or else as one log line per minute."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _BARS: ContextVar[bool] = ContextVar("bars", default=True)
 
 @contextmanager
 def bars(shown: bool) -> Iterator[None]:
-    """Show or hide the progress bars of everything that runs inside."""
+    """Show or hide all progress bars inside the context."""
     token = _BARS.set(shown)
     try:
         yield

@@ -30,18 +30,18 @@ class RuntimeConfig(BaseModel):
     device: str
     precision: Literal["auto", "fp32", "bf16"]
     compile: Literal["auto", "always", "never"]
-    compile_after: int = Field(
-        ge=0, description="compile if an evaluation trains on at least this many images"
-    )
+    compile_after: int = Field(ge=0, description="number of training images from which networks are compiled")
     workers: Positive | Literal["auto"]
-    spread_after: int = Field(ge=0, description="start worker processes from this many training images")
+    spread_after: int = Field(
+        ge=0, description="number of training images from which worker processes are used"
+    )
     threads: Positive | Literal["auto"]
     deterministic: bool
 
 
 @dataclass(frozen=True)
 class Runtime:
-    """The resolved settings.
+    """The settings of a run, with `auto` resolved.
 
     Attributes:
         device: device of the data and the networks.
@@ -70,7 +70,7 @@ class Runtime:
         return replace(self, autocast=False)
 
     def describe(self) -> str:
-        """Return one line for the record."""
+        """Return the device, precision and number of workers as one line for the record."""
         name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
         return f"{name} ({'bf16' if self.autocast else 'fp32'} networks, {self.workers} worker(s))"
 
@@ -117,7 +117,7 @@ def resolve(config: RuntimeConfig) -> Runtime:
 
 
 def cpu_has_bf16() -> bool:
-    """Return whether the CPU supports bfloat16 natively (AVX512-BF16 or AMX). Emulated, it is slower than float32."""
+    """Return whether the CPU supports bfloat16 natively (AVX512-BF16 or AMX). Emulation is slower than float32."""
     if hasattr(torch.cpu, "get_capabilities"):
         return any(bool(on) for name, on in torch.cpu.get_capabilities().items() if "bf16" in name)
     return bool(torch.cpu._is_avx512_bf16_supported())  # torch < 2.11

@@ -1,4 +1,4 @@
-"""All seeds of the project: the hash of a base seed and the name of a random stream.
+"""All seeds of the project. A seed is the hash of a base seed and the name of a random stream.
 
 For example, `seed_for(base, "augment", step)` depends only on the base seed, the name and the step. It does not depend
 on earlier random numbers, on time, or on whether the run was resumed.
@@ -33,7 +33,7 @@ def generator(device: torch.device | str, base: int, *name: str | int) -> torch.
 
 
 def published_order(n: int, seed: int) -> torch.Tensor:
-    """Return the permutation of `n` that `torch.manual_seed(seed)` and `torch.randperm(n)` give.
+    """Return the permutation of 0..n-1 that `torch.manual_seed(seed)` and `torch.randperm(n)` give.
 
     Published splits of graph datasets are defined by this order.
     """
@@ -44,7 +44,7 @@ def published_order(n: int, seed: int) -> torch.Tensor:
 class Stream:
     """A random stream with two generators: `host` for decisions in Python, `device` for tensors.
 
-    A decision drawn on a GPU would require a synchronisation. On the CPU, both are the same generator.
+    Python would have to wait for a decision that is drawn on a GPU. On the CPU, both are the same generator.
     """
 
     host: torch.Generator

@@ -1,4 +1,4 @@
-"""Build a synthetic set in shards by any number of processes. Each process takes shards that no other one builds.
+"""Build a synthetic set in shards by any number of processes. Each process builds shards that no other process builds.
 
 The content of a shard depends only on its name, not on the process or on the order. Starting the same command again, on
 any machine that shares the folder, adds a process. After an interruption, only unfinished shards are built again.
@@ -34,9 +34,9 @@ def build_shards(
 
     Args:
         folder: where finished shards are stored as `<name>.safetensors`.
-        builds: function of each shard, which returns the shard, the seconds of earlier, interrupted attempts, and a
-            function that removes temporary files.
-        is_done: whether the combined result exists, so that the shards may be removed.
+        builds: function of each shard, by name. It returns the shard, the seconds of earlier, interrupted attempts, and
+            a function that removes temporary files.
+        is_done: returns whether the combined result exists. The shards may then have been removed.
 
     Returns:
         The shards, and the seconds that other processes and interrupted attempts have spent on them.
@@ -46,7 +46,7 @@ def build_shards(
         ValueError: a stored shard is damaged.
     """
     earlier: dict[str, float] = {}  # of the shards built by this process
-    # first the shards that no other process builds, then those that others have not finished
+    # first the shards that no other process is building, then those that other processes have not finished
     for wait in (False, True):
         for number, (name, build) in enumerate(builds.items()):
             if is_done():

@@ -1,4 +1,4 @@
-"""Run jobs in parallel processes of one thread each. Small networks scale better over processes than over threads."""
+"""Run jobs in parallel processes of one thread each. For small networks, this is faster than several threads."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def run_in_processes(
     """Yield `(job, work(shared, job, tick))` in the order in which the jobs finish.
 
     Args:
-        work: a picklable function, e.g. one defined at module level.
+        work: a picklable function, e.g. one defined at module level. It can call `tick()` to report progress.
         shared: data needed by all jobs. It is sent once to each process, with its tensors in shared memory.
         jobs: arguments of the jobs.
         workers: number of processes.
@@ -52,7 +52,7 @@ def run_in_processes(
             while pending:
                 done, _ = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
                 on_tick(ticks.value)
-                # finished jobs first, so that their results are not lost when a failed one raises
+                # successful jobs first, so that their results are not lost when a failed job raises
                 for future in sorted(done, key=lambda f: f.exception() is not None):
                     yield pending.pop(future), future.result()
         finally:

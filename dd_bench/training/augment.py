@@ -47,14 +47,14 @@ class Augment:
     `dsa` (DC, DSA, DM, MTT) exactly one op is applied. In the style `idc` (IDC, NCFM) flip, color and cutout are always
     applied if they are listed, and one more op is drawn from the others and applied before cutout.
 
-    Source: DSA's released strategy, mode S. Deviation: none known in distribution. The random numbers come from an
-    explicit `Draw` and not from a global seed.
+    Source: DSA's released strategy, mode S. Deviations: none are known in the distribution of the images. The random
+    numbers come from an explicit `Draw` and not from a global seed.
     """
 
     def __init__(
         self, strategy: str, *, flip_allowed: bool = True, style: str = "dsa", align_corners: bool = False
     ):
-        """Parse the strategy, "none" or "" for no augmentation; `flip` is ignored if it would change the class.
+        """Parse the strategy; "none" or "" means no augmentation. Without `flip_allowed`, the op `flip` is ignored.
 
         Raises:
             ValueError: the strategy contains an unknown op.
@@ -63,7 +63,7 @@ class Augment:
         unknown = [n for n in names if n not in OPS]
         if unknown:
             raise ValueError(
-                f"unknown augmentation {unknown[0]!r} in {strategy!r}. Use none, or ops of {'_'.join(OPS)}"
+                f"unknown augmentation {unknown[0]!r} in {strategy!r}. Use none, or some of {'_'.join(OPS)}"
             )
         names = [n for n in names if n != "flip" or flip_allowed]
         self.always = tuple(n for n in IDC_ALWAYS if n in names) if style == "idc" else ()
@@ -122,7 +122,7 @@ class Augment:
         return {"color": _color, "crop": _crop, "cutout": _cutout, "flip": _flip}[name](x, u)
 
     def batch(self, x: Tensor, stream: Stream) -> Tensor:
-        """Augment one mini-batch `(n, c, h, w)` as network training does: one op, values per image."""
+        """Augment a batch `(n, c, h, w)` for training: one op for all images, with random values for each image."""
         if not self:
             return x
         return self.apply(x[None], self.draw(1, stream, per_image=len(x)))[0]
@@ -234,7 +234,7 @@ def cutmix(x: Tensor, generator: torch.Generator, beta: float) -> tuple[Tensor, 
 
 
 def beta_sample(beta: float, generator: torch.Generator) -> Tensor:
-    """Draw Beta(beta, beta) with an explicit generator; U(0, 1) for beta = 1."""
+    """Draw a 0-d sample of Beta(beta, beta), which is U(0, 1) for beta = 1."""
     if beta == 1:
         return torch.rand((), generator=generator, device=generator.device)
     pair = torch._standard_gamma(torch.full((2,), beta, device=generator.device), generator=generator)

@@ -1,4 +1,4 @@
-"""Labelled batches: fetch, shuffle, augment and mix them as a recipe defines."""
+"""Fetch, shuffle, augment and mix labelled batches as a recipe defines."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Maps indices `(b,)` on the device to network inputs `(b, c, h, w)` and labels."""
 
 LabelledBatches = Callable[[int], Iterator[tuple[Tensor, Tensor, Target]]]
-"""Maps an epoch to its batches: images before augmentation, network inputs, and their target."""
+"""Maps an epoch (0-based) to its batches: images before augmentation, network inputs, and their target."""
 
 
 def fetch_from(images: Inputs, labels: Tensor) -> Fetch:
@@ -35,14 +35,14 @@ def fetch_split(split: Split) -> Fetch:
 
 
 def is_partitioned(views: ViewRecipe | None) -> bool:
-    """Return whether each of several processes fetches only its own part of a batch of these views."""
+    """Return whether, with several processes, each fetches only its own part of a batch of these views."""
     return views is not None and views.mix == "none"
 
 
 def recipe_batches(
     fetch: Fetch, n: int, recipe: Recipe, streams: list[Stream], seed: int, flip: bool
 ) -> LabelledBatches:
-    """Return the labelled batches of the recipe, shuffled and augmented, with the labels of the data."""
+    """Return the batches of the recipe, shuffled and augmented, with the labels that `fetch` returns."""
     order, draws, mixing = streams
     device = order.device.device
     if recipe.views is not None:
@@ -81,7 +81,7 @@ def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[
 
 
 def apply_cutmix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Target]:
-    """Apply CutMix with probability `recipe.cutmix`, and return inputs and labels, or the arguments of `mixed_loss`."""
+    """Apply CutMix with probability `recipe.cutmix`. Return the inputs, and `(y, partner, keep)` if mixed, else `y`."""
     if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
         x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta)
         return x, (y, partner, keep)

@@ -1,4 +1,4 @@
-"""The decision whether to use `torch.compile`."""
+"""Decide whether to use `torch.compile`."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dd_bench.runtime.runtime import Runtime
 
 
 def uses_compilation(images: int, shape: tuple[int, int, int] | GraphShape, runtime: Runtime) -> bool:
-    """Return whether compilation saves more time than its warm-up, if networks process `images` images of `shape`.
+    """Return whether compilation saves more time than it takes, if networks process `images` images of `shape`.
 
     `compile_after` is a number of 28x28 images. Images of other sizes count in proportion to their area.
     """

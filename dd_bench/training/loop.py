@@ -55,7 +55,7 @@ def train(
 ) -> Network:
     """Train `net` in place on `n` images and return it, in train mode.
 
-    Several processes started by `torchrun` train it together, see `dd_bench.runtime.distributed`.
+    Several processes started by `torchrun` train the network together, see `dd_bench.runtime.distributed`.
 
     Args:
         net: a network on `runtime.device`.
@@ -71,11 +71,11 @@ def train(
         gradient_rule: computes the gradients; by default, they are the gradient of the loss.
         checkpoint: checkpoint file. It is written after every epoch and not removed at the end. If it exists, training
             resumes from it with the same result as without interruption.
-        labelled_batches: inputs and targets, instead of those of `fetch` and the recipe.
+        labelled_batches: inputs and targets of each epoch, instead of those from `fetch` and the recipe.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or belongs to another network or optimiser.
-        ValueError: several processes do not support `gradient_rule` or `labelled_batches`.
+        ValueError: `gradient_rule` or `labelled_batches` is given, and there are several processes.
     """
     device, recipe = runtime.device, recipe.with_epochs(n)
     streams = [stream(device, seed, role) for role in ("order", "augment", "cutmix")]

@@ -17,7 +17,7 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mixed_loss(logits: Tensor, labels: Tensor, partner: Tensor, keep: Tensor) -> Tensor:
-    """Cross-entropy of CutMix images, 0-d: weight `keep` for an image's own label, `1 - keep` for its partner's."""
+    """Cross-entropy of mixed images, weighted by `keep` for their labels and `1 - keep` for their partners'; 0-d."""
     logits = at_least_float32(logits)
     return keep * F.cross_entropy(logits, labels) + (1 - keep) * F.cross_entropy(logits, labels[partner])
 
@@ -48,11 +48,11 @@ class LabelRecipe(BaseModel):
         loss: `kl` of distributions at a temperature, or `mse` of the logits.
         temperature: temperature of both distributions of `kl`.
         scaled: whether to multiply `kl` by the squared temperature.
-        hard_weight: weight of the cross-entropy with the class, which is added to the soft loss.
+        hard_weight: weight of the cross-entropy with the true class, which is added to the soft loss.
         mix_space: for `static`, whether a mixture interpolates `logits` or `probabilities`.
         teacher_mode: `eval`, or `train`, which normalises with the statistics of the batch, as the released CIFAR code
             of SRe2L does by accident. Running statistics do not change in either mode.
-        pool: for `replay`, the number of trained epochs per stored epoch; stored epochs are drawn at random (LPLD).
+        pool: for `replay`, the number of training epochs per stored epoch. Stored epochs are drawn at random (LPLD).
         top: for `replay`, the number of logits stored per view; null: all. One more value stands for the other logits
             and preserves their share of the probability at the temperature of the loss (for `mse`, their mean).
         source: for `replay`, a folder of existing labels; null: compute them.

@@ -29,7 +29,7 @@ def make_optimizer(
 
 
 def set_lr(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
-    """Set the learning rate after `epoch` epochs; at a milestone, reset the optimiser if the recipe demands it."""
+    """Set the learning rate after `epoch` epochs; with `recipe.reset_optimizer`, reset the optimiser at milestones."""
     if epoch in recipe.milestones and recipe.reset_optimizer:
         optimizer.state.clear()
     for group in optimizer.param_groups:

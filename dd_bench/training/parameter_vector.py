@@ -12,8 +12,8 @@ from dd_bench.models.network import Network
 class FunctionalNetwork:
     """A network as a function of its parameters, `f(theta (p,), x (n, c, h, w)) -> logits (n, k)`.
 
-    The parameters of the network itself do not change. It is in eval mode, because a recomputed step must not draw
-    another dropout mask.
+    The parameters of the wrapped network do not change. The network is in eval mode, because a recomputed step must not
+    draw another dropout mask.
 
     Attributes:
         order: name and shape of each parameter, in the order of the vector.
@@ -21,7 +21,7 @@ class FunctionalNetwork:
     """
 
     def __init__(self, net: Network):
-        """Wrap a network. It must have no running statistics, so its parameters are its whole state."""
+        """Wrap a network without running statistics: its parameters must be its whole state."""
         self.net = net.eval().requires_grad_(False)
         self.order = [(name, tuple(p.shape)) for name, p in net.named_parameters()]
         self._sizes = [p.numel() for p in net.parameters()]

@@ -22,11 +22,11 @@ class Protocol(BaseModel):
     Attributes:
         selection: `last` scores the network after its last step. `best_on_val` scores the epoch that is best on a
             validation split of the *training* data. `best_on_test` exists only to reproduce published results.
-        eval_every: number of epochs between two evaluations, for the two `best` rules; 0 with `last`.
+        eval_every: number of epochs between two evaluations for `best_on_val` and `best_on_test`; 0 for `last`.
         eval_from: first epoch that may be evaluated.
-        lr_grid: train once for each learning rate and select the best by the selection rule; empty: only `recipe.lr`.
-        learned_lr: use the learning rate that was distilled with the set; `recipe.lr` for a set without one.
-        labels: soft labels of teachers, which require `recipe.views`; null: the set's own labels.
+        lr_grid: learning rates to try, one training each; `selection` selects the best. Empty: only `recipe.lr`.
+        learned_lr: use the learning rate that was distilled with the set, or `recipe.lr` if the set has none.
+        labels: soft labels of teachers, which require `recipe.views`; null: the labels stored in the set.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -69,7 +69,7 @@ class Protocol(BaseModel):
         return self.labels is not None and self.labels.kind != "hard"
 
     def with_learned_lr(self, lr: float | None) -> Protocol:
-        """Return the protocol for a set with the distilled learning rate `lr`, or None."""
+        """Return the protocol with the learning rate `lr`. Nothing changes if `lr` is None or `learned_lr` is false."""
         if not self.learned_lr or lr is None:
             return self
         return self.model_copy(update={"recipe": self.recipe.model_copy(update={"lr": lr})})

@@ -20,10 +20,10 @@ class Recipe(BaseModel):
         reset_optimizer: whether to reset momentum at a milestone, as DC's released evaluation does by re-creating SGD.
         augment: list of ops joined by underscores, see `dd_bench.training.augment`, or none.
         augment_style: `dsa` applies one op of the list; `idc` applies several, as in IDC and NCFM.
-        cutmix: probability of mixing a batch; `cutmix_beta` is the parameter of Beta(b, b).
+        cutmix: probability of mixing a batch by CutMix; `cutmix_beta` is the parameter b of Beta(b, b).
         schedule: `milestones`; `cosine`, which decays to zero over the epochs; or `half_cosine`, which decays to half
             of the learning rate (RDED).
-        warmup: number of epochs in which the learning rate rises linearly from a hundredth, before the schedule begins.
+        warmup: number of epochs before the schedule, with a learning rate that rises linearly from a hundredth of `lr`.
         decay_filter: parameters with weight decay: `all`, or `weights_only`, those with at least two dimensions.
         views: augmentation by views, instead of `augment` and `cutmix`.
         steps: number of training steps, independent of the number of samples, instead of `epochs`.
@@ -67,7 +67,7 @@ class Recipe(BaseModel):
         return self
 
     def with_epochs(self, n: int) -> Recipe:
-        """Return the recipe for `n` samples, with `epochs` computed from `steps` if these are set."""
+        """Return the recipe for `n` samples, with `epochs` computed from `steps` if `steps` is set."""
         if self.steps is None:
             return self
         return self.model_copy(update={"epochs": math.ceil(self.steps / self.steps_per_epoch(n))})
@@ -80,7 +80,7 @@ class Recipe(BaseModel):
         return epochs * n + min(n, left * self.batch_size)
 
     def match_steps(self, n: int, other: int) -> Recipe:
-        """Return the recipe that trains on `n` samples for as many steps as this one does on `other` samples.
+        """Return a recipe whose number of steps on `n` samples equals that of this recipe on `other` samples.
 
         The number of epochs is rounded up.
         """
@@ -104,7 +104,7 @@ class Recipe(BaseModel):
         return math.ceil(n / self.batch_size)
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields that identify the recipe in a cache key, without later fields at their defaults."""
+        """Return the fields that identify the recipe in a cache key. Later fields are omitted at their defaults."""
         later = {"schedule": "milestones", "warmup": 0, "decay_filter": "all", "views": None, "steps": None}
         values = self.model_dump(mode="json")
         return {k: v for k, v in values.items() if k not in later or v != later[k]}

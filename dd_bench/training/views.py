@@ -1,8 +1,8 @@
 """Views: the augmented images of an epoch, as a function of seed, epoch and image.
 
 The random numbers of image `i` in epoch `e` depend only on the seed, `e` and `i`, and not on the batch, on earlier
-calls or on the device. Soft labels that were computed once can therefore be used again, and views need not be stored:
-the seed reproduces them. A mixture belongs to a batch and depends on seed, epoch and batch number.
+calls or on the device. Soft labels that were computed once can therefore be used again, and views are not stored,
+because the seed reproduces them. The random numbers of a mixture depend on seed, epoch and batch number.
 
 Images are network inputs. Shifted images are padded with zeros, which is the mean colour and not black.
 """
@@ -36,7 +36,7 @@ class ViewRecipe(BaseModel):
         patches: number of strips per side, shuffled separately for rows and columns (RDED); 1: no shuffling.
         pad: largest shift in each direction, in pixels; 0: no shift.
         scale: range of the relative area of a random resized crop; null: no crop.
-        flip: mirror each image with probability one half, if that preserves the class.
+        flip: whether to mirror each image with probability one half, if mirroring preserves the class.
         mix: how the images of a batch are mixed in pairs: none, mixup or cutmix.
         alpha: both parameters of the Beta distribution from which the share of an image in its mixture is drawn.
     """
@@ -100,7 +100,7 @@ class Views:
     """The views of `n` images of one shape for one seed."""
 
     def __init__(self, recipe: ViewRecipe, n: int, *, seed: int, batch_size: int, flip_allowed: bool):
-        """Initialise from the recipe; `flip` is ignored if it would change the class."""
+        """Initialise from the recipe. Without `flip_allowed`, its `flip` is ignored."""
         self.recipe = without_flip(recipe, flip_allowed)
         self.n, self.seed, self.batch_size = n, seed, batch_size
 
@@ -168,7 +168,7 @@ def strips(size: int, count: int, u: Tensor) -> Tensor:
     """Return the source index of each row after `count` equal strips are shuffled, `(b, size)`.
 
     Raises:
-        ValueError: the strips are not equal, or there are more than the numbers in a row of `u`.
+        ValueError: `count` does not divide `size`, or is larger than the number of columns of `u`.
     """
     if size % count or count > u.shape[1]:
         raise ValueError(f"views.patches must divide {size} and be <= {u.shape[1]}, got {count}")
@@ -229,7 +229,7 @@ def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
 
 
 def draw_mixture(b: int, size: tuple[int, int], recipe: ViewRecipe, rng: torch.Generator) -> Mixture:
-    """Draw the mixture of a batch of `b` images: a random partner for each, and one share and one box for all."""
+    """Draw the mixture of a batch of `b` images: a random partner for each image, and one share and box for all."""
     h, w = size
     partner = torch.randperm(b, generator=rng)
     keep = beta_sample(recipe.alpha, rng)

@@ -372,7 +372,7 @@ def test_no_augmentation(strategy):
 
 def test_unknown_op():
     with pytest.raises(
-        ValueError, match=r"unknown augmentation 'blur' in 'color_blur'\. Use none, or ops of color_crop"
+        ValueError, match=r"unknown augmentation 'blur' in 'color_blur'\. Use none, or some of color_crop"
     ):
         Augment("color_blur")
 
