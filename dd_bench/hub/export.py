@@ -1,6 +1,6 @@
 """Export a synthetic set as a folder of PNG files, or as a Parquet file.
 
-All training images are exported, even if the set stores several of them as one tensor (multi-formation, canvases,
+All training images are exported, even if the set stores fewer images and decodes them (multi-formation, canvases,
 compensators).
 """
 
@@ -27,7 +27,9 @@ class Exported(NamedTuple):
     """The exported folder or file.
 
     Attributes:
-        clipped: fraction of the pixels outside [0, 1], which were clipped because 8 bits cannot represent them.
+        images: number of exported images.
+        clipped: fraction of the pixel values that were outside [0, 1] and were clipped, because 8 bits cannot
+            represent them.
     """
 
     path: Path
@@ -39,7 +41,7 @@ def png_folder(syn: SyntheticSet, folder: Path) -> Exported:
     """Write `<class>/<number>.png`, and `labels.csv` if the set has soft labels.
 
     The names of the class folders begin with the label, e.g. `03_dress`. Pixels are stored in 8 bits. This is exact for
-    selected real images; other images are rounded and clipped to [0, 1].
+    real images in a coreset. Other images are rounded and clipped to [0, 1].
 
     Raises:
         ValueError: the set does not contain images, or they are neither grey nor RGB.
@@ -106,7 +108,7 @@ def export_command(arguments: Sequence[str]) -> int:
 
     parser = argparse.ArgumentParser("dd-bench export", description=export_command.__doc__)
     parser.add_argument("set", help="folder or URL of the set")
-    parser.add_argument("to", type=Path, help="a folder or a .parquet file; must not exist")
+    parser.add_argument("to", type=Path, help="folder or .parquet file to create; it must not exist")
     args = parser.parse_args(arguments)
 
     def export() -> str:

@@ -1,7 +1,7 @@
 """Upload and download synthetic sets: `dd-bench push`, `pull`, `list --remote`, and `dd_bench.load`.
 
-A set is complete if its card exists. `push` writes the card last. `pull` moves a set to its final folder only after it
-has checked every hash and shape. Pulled sets are cached by the digest of their card.
+A set is complete if its `card.json` exists. `push` writes this card last. `pull` moves a set to its final folder only
+after it has checked every hash and shape. Pulled sets are cached by the digest of their card.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
     An interrupted download continues where it stopped. With `digest`, a cached set needs no connection.
 
     Raises:
-        ValueError: the downloaded set is damaged, and was deleted; or the set has another digest.
+        ValueError: the downloaded set is damaged, and was deleted; or its digest is not `digest`.
         FileExistsError: `to` exists and is not this set.
         OSError: the set could not be downloaded or written.
     """
@@ -73,7 +73,7 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
         parent = folder_url.rpartition("/")[0]
         parents = [parent] if re.search(r"://.*[^/]", parent) else []
         raise FileNotFoundError(
-            f"{url} is not a synthetic set: {remote.url}/{CARD} does not exist. To find sets near it:"
+            f"{url} is not a synthetic set: {remote.url}/{CARD} does not exist. To list nearby sets:"
             + "".join(f"\n    dd-bench list --remote {shlex.quote(u)}" for u in [*parents, folder_url])
         ) from error
     actual = hashlib.sha256(content).hexdigest()
@@ -97,7 +97,7 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
             raise ValueError(str(error).replace(str(partial), remote.url)) from error
         folder = to if to is not None else home() / _folder_name(card, actual)
         if to is None and folder.exists():
-            shutil.rmtree(folder)  # `_cached` did not accept it as this set
+            shutil.rmtree(folder)  # `_cached` found that it is not this set or is damaged
         partial.replace(folder)
     return folder
 
@@ -144,7 +144,7 @@ def sets_at(url: str) -> list[RemoteSet]:
     """Return the set at a URL, or the sets in its subfolders. Invalid cards in subfolders are skipped with a warning.
 
     Raises:
-        ValueError: there is no set, or the card at the URL itself is not valid.
+        ValueError: no set was found, or the card at the URL itself is not valid.
         OSError: the URL could not be read.
     """
     remote = Remote.at(url)
@@ -155,7 +155,7 @@ def sets_at(url: str) -> list[RemoteSet]:
     for name in index or []:
         if f"{name}/{CARD}" not in cards:
             sys.stderr.write(
-                f"warning: skipped {name}: listed in {remote.url}/{INDEX}, but it has no {CARD}\n"
+                f"warning: skipped {name}: it is listed in {remote.url}/{INDEX}, but has no {CARD}\n"
             )
     sets = []
     for name, content in cards.items():
@@ -169,7 +169,7 @@ def sets_at(url: str) -> list[RemoteSet]:
             continue
         sets.append(RemoteSet(where, hashlib.sha256(content).hexdigest(), card))
     if not sets:
-        hint = f"The sets of a dd_bench site are in {remote.url}/sets"
+        hint = f"If it is a website of dd_bench, use {remote.url}/sets"
         raise ValueError(f"{url} contains no synthetic set, nor does any of its {len(names)} folders. {hint}")
     return sets
 
@@ -196,7 +196,7 @@ def push_command(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("dd-bench push", description=push_command.__doc__)
     parser.add_argument("set", type=Path, help="folder of the set")
     parser.add_argument("url", help="s3://BUCKET/FOLDER, hf://datasets/USER/NAME[/FOLDER], file:///FOLDER")
-    parser.add_argument("--replace", action="store_true", help="replace another set at URL")
+    parser.add_argument("--replace", action="store_true", help="replace the set at URL if it is another set")
     args = parser.parse_args(arguments)
     return print_result(lambda: f"{args.url}: {push(args.set, args.url, args.replace)}")
 
@@ -212,7 +212,7 @@ def pull_command(arguments: Sequence[str]) -> int:
 
 
 def print_result(function: Callable[[], str]) -> int:
-    """Print the result of `function` and return 0; print a user error to stderr and return 1."""
+    """Print the result of `function` and return 0. After a user error, print the error to stderr and return 1."""
     try:
         sys.stdout.write(f"{sanitize(function())}\n")
     except (ValueError, OSError, ImportError) as error:
@@ -239,7 +239,7 @@ def _fetch(remote: Remote, partial: Path, card: Card) -> None:
             actual = file_sha256(partial / name)
         if actual != expected:
             raise ValueError(
-                f"{remote.url}/{name} must have sha256 {expected[:12]} as in its card, got {str(actual)[:12]}. "
+                f"{remote.url}/{name} must have sha256 {expected[:12]} as in {CARD}, got {str(actual)[:12]}. "
                 "The download was deleted. Pull again, or contact the publisher of the set"
             )
     with suppress(FileNotFoundError, PermissionError):  # optional; some stores answer 403 for a missing file
@@ -248,7 +248,7 @@ def _fetch(remote: Remote, partial: Path, card: Card) -> None:
 
 
 def _cached(digest: str) -> Path | None:
-    """Return the folder of the pulled set with a digest, or None. A damaged set is deleted."""
+    """Return the folder of the pulled set with this digest, or None if there is none. Delete a damaged set."""
     for folder in sorted(home().glob(f"*-{digest[:16]}*")):
         if (folder / CARD).is_file() and storage.digest(folder).startswith(digest):
             try:
@@ -267,9 +267,7 @@ def _parse_digest(digest: str | None) -> str | None:
         ValueError: the digest is not hexadecimal, or has fewer than 8 or more than 64 digits.
     """
     if digest is not None and not re.fullmatch("[0-9a-f]{8,64}", digest.lower()):
-        raise ValueError(
-            f"the digest must be at least 8 hexadecimal digits, got {digest!r}. Example: 1a2b3c4d"
-        )
+        raise ValueError(f"the digest must be 8 to 64 hexadecimal digits, got {digest!r}. Example: 1a2b3c4d")
     return digest.lower() if digest else None
 
 
@@ -279,13 +277,13 @@ def _check_digest(actual: str, digest: str | None, where: str) -> None:
 
 
 def _folder_name(card: Card, digest: str) -> str:
-    """Return the folder name of a set, without special characters: an untrusted card must not choose a path."""
+    """Return the folder name of a set, without special characters, so that an untrusted card cannot choose a path."""
     method, dataset = (re.sub(r"[^A-Za-z0-9_]+", "_", word)[:60] for word in (card.method, card.dataset))
     return f"{method}-{dataset}-ipc{card.ipc}-{digest[:16]}"
 
 
 _REFS = "refs(?:/|%2F)(?:pr|convert)(?:/|%2F)[^/]+"
-"""Regular expression of the hub's revisions that contain slashes."""
+"""Regular expression of those revisions on the Hugging Face hub that contain slashes."""
 
 
 def _upload_to_hub(folder: Path, url: str, files: list[str]) -> None:
@@ -312,8 +310,10 @@ def _upload_to_hub(folder: Path, url: str, files: list[str]) -> None:
             path_in_repo=inside or ".",
             revision=revision,
             allow_patterns=files,
-            delete_patterns=[PROVENANCE],  # of a replaced set; that of this set is part of `files`
+            delete_patterns=[PROVENANCE],  # that of a replaced set; `files` may contain a new one
             commit_message=f"Add {folder.name}",
         )
     except Exception as error:  # errors of the hub and of the connection have no common class
-        raise OSError(f"upload to {url} failed: {error}. To log in: hf auth login") from error
+        raise OSError(
+            f"upload to {url} failed: {error}. If you are not logged in, run: hf auth login"
+        ) from error

@@ -30,7 +30,7 @@ from dd_bench.synthetic.images import ImageSet
 
 
 class Ignored:
-    """Placeholder for NumPy values in a file, such as accuracies, which are not used."""
+    """Placeholder for unused NumPy values in a file, such as accuracies."""
 
     def __init__(self, *_: Any):
         """Ignore all arguments."""
@@ -72,7 +72,11 @@ def read_list(path: Path, index: int | None, real: RealSet) -> ImageSet:
     content = _load(path)
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:
-        hint = ". Example: --labels labels.pt" if isinstance(content, Tensor) else ""
+        hint = (
+            ". If it contains the images, add the file of labels: --labels labels.pt"
+            if isinstance(content, Tensor)
+            else ""
+        )
         raise ValueError(
             f"{path} must contain a dictionary with a list `data` of sets, got {type(content).__name__}{hint}"
         )
@@ -99,7 +103,9 @@ def read_folder(folder: Path, real: RealSet) -> ImageSet:
     paths, labels = find_images(folder, {name: label for label, name in enumerate(names)})
     c, h, w = real.shape
     if h != w:
-        raise ValueError(f"{folder}: only square images can be read, and those of {real.name} are {h}x{w}")
+        raise ValueError(
+            f"{folder}: only square images can be imported, but those of {real.name} are {h}x{w}"
+        )
     pixels = decode_all(paths, _ExactDecoder(h, "squash"))
     if c == 1:
         if not all(torch.equal(pixels[:, 0], pixels[:, i]) for i in (1, 2)):
@@ -150,7 +156,7 @@ class _ExactDecoder(Decoder):
 
 
 def far_outside(syn: ImageSet) -> float:
-    """Return the fraction of pixels outside [-0.5, 1.5]. A large value indicates another preprocessing."""
+    """Return the fraction of pixels outside [-0.5, 1.5]. A large value suggests another preprocessing of the set."""
     if syn.space != "input":
         return 0.0
     pixels = syn.preprocess.inverse(syn.images)
@@ -158,18 +164,18 @@ def far_outside(syn: ImageSet) -> float:
 
 
 def import_command(arguments: Sequence[str]) -> int:
-    """Convert a released synthetic set to a set of dd_bench. Example: dd-bench import SOURCE dataset=cifar10 ..."""
+    """Convert a released synthetic set to dd_bench's format. Example: dd-bench import SOURCE dataset=cifar10 ..."""
     from dd_bench.pipeline.compose import USER_ERRORS
 
     parser = argparse.ArgumentParser("dd-bench import", description=import_command.__doc__)
     parser.add_argument("source", type=Path, help="images.pt, res_*.pt, or a folder of class folders")
     parser.add_argument(
-        "overrides", nargs="*", help="the real set, e.g. dataset=cifar10 dataset.preprocess=zca"
+        "overrides", nargs="*", help="overrides of the real set, e.g. dataset=cifar10 dataset.preprocess=zca"
     )
     parser.add_argument("--labels", type=Path, help="labels.pt, if SOURCE is images.pt")
     parser.add_argument("--logits", action="store_true", help="soft labels are logits, not probabilities")
     parser.add_argument("--lr", type=float, help="learning rate that was distilled with the images")
-    parser.add_argument("--index", type=int, help="number of the set in res_*.pt, from 0")
+    parser.add_argument("--index", type=int, help="index of the set in res_*.pt; the first is 0")
     parser.add_argument("--name", required=True, help="name of the method on leaderboards, e.g. mtt-authors")
     parser.add_argument("--ipc", type=int, required=True, help="images per class")
     parser.add_argument(
@@ -185,7 +191,7 @@ def import_command(arguments: Sequence[str]) -> int:
     if share > 0.1:
         sys.stderr.write(
             f"warning: after inverting the preprocessing, {100 * share:.1f} % of the pixels are far outside [0, 1]. "
-            "The set may have another preprocessing. If it was ZCA-whitened, use dataset.preprocess=zca\n"
+            "The set may have been preprocessed differently. If it was ZCA-whitened, use dataset.preprocess=zca\n"
         )
     sys.stdout.write(f"{folder}\n")
     return 0
@@ -199,23 +205,25 @@ def _import(args: argparse.Namespace) -> tuple[Path, float]:
             f"--name must contain only letters, digits, _ . + and -, got {args.name!r}. Example: --name mtt-authors"
         )
     if not any(word.startswith("dataset=") for word in args.overrides):
-        raise ValueError("the real set is missing. Example: dataset=cifar10 dataset.preprocess=zca")
+        raise ValueError(
+            "the real set is missing. Add its overrides. Example: dataset=cifar10 dataset.preprocess=zca"
+        )
     if other := [word for word in args.overrides if not re.match(r"[+~]{0,2}dataset[=.]", word)]:
         raise ValueError(f"only overrides of dataset are allowed, got {other[0]}. Example: dataset=cifar10")
     if shipped_config("method", args.name):
         raise ValueError(
-            f"--name must not be a method of dd_bench, got {args.name}. Example: --name {args.name}-authors"
+            f"--name must not be the name of a method of dd_bench, got {args.name}. Example: --name {args.name}-authors"
         )
     real, config = load_real_set(args.overrides)
     if real.modality != "image":
-        raise ValueError(f"only sets of images can be imported, and {real.name} consists of {real.modality}s")
+        raise ValueError(f"only sets of images can be imported, but {real.name} consists of {real.modality}s")
     files = [args.source]
     pair = args.labels is not None
     for flag, given in (("--lr", args.lr is not None), ("--logits", args.logits)):
         if given and not pair:
             raise ValueError(f"{flag} requires a file of labels. Example: --labels labels.pt")
     if args.index is not None and (pair or args.source.is_dir()):
-        raise ValueError("--index requires a file with a list of sets, res_*.pt")
+        raise ValueError("--index requires a file with a list of sets, such as res_*.pt")
     if args.source.is_dir():
         syn = read_folder(args.source, real)
         files = sorted(p for p in args.source.rglob("*") if p.is_file())
@@ -247,7 +255,8 @@ def _import(args: argparse.Namespace) -> tuple[Path, float]:
 def _image_set(real: RealSet, images: Tensor, labels: Tensor, lr: float | None) -> ImageSet:
     if tuple(images.shape[1:]) != tuple(real.shape):
         raise ValueError(
-            f"images must have shape (n, {', '.join(map(str, real.shape))}) as {real.name}, got {tuple(images.shape)}"
+            f"images must have shape (n, {', '.join(map(str, real.shape))}) like those of {real.name}, "
+            f"got {tuple(images.shape)}"
         )
     labels = labels.float() if labels.is_floating_point() else labels.long()
     return ImageSet.of(real, images.float(), labels, "input", lr=lr)
@@ -274,11 +283,11 @@ def _load(path: Path) -> Any:
             torch.serialization.safe_globals([(Ignored, name) for name in IGNORED]),
             warnings.catch_warnings(),
         ):
-            warnings.simplefilter("ignore")  # for an invalid file, the error below is enough
+            warnings.simplefilter("ignore")  # the error below already reports an invalid file
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # an untrusted file can cause any error
         called = re.search(r"GLOBAL ([\w.]+)", str(error))
-        reason = f"it calls {called[1]}" if called else "it is not a file of torch.save"
+        reason = f"it calls {called[1]}" if called else "it was not written by torch.save"
         raise ValueError(
             f"{path} was not loaded: {reason}. The file must contain only tensors. Example: torch.save(tensor, FILE)"
         ) from error

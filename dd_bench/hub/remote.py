@@ -26,7 +26,7 @@ MAX_READ = 16 << 20
 THREADS = 16
 """Number of files that are read in parallel."""
 NOT_FOUND = (404, 410)
-"""HTTP statuses of a missing file. All other error statuses mean that it could not be read."""
+"""HTTP statuses of a missing file. All other error statuses mean that the file could not be read."""
 EXTRAS = {"s3": "'dd-bench[s3]'", "s3a": "'dd-bench[s3]'"}
 """Optional dependency of dd-bench that installs the library for a URL scheme."""
 EXAMPLES = "file:///absolute/folder, s3://BUCKET/FOLDER, hf://datasets/USER/NAME, https://HOST/FOLDER"
@@ -42,7 +42,7 @@ class Remote:
 
     @classmethod
     def at(cls, url: str) -> Remote:
-        """Create the file system of a URL without transferring data.
+        """Open the file system of a URL. No data is transferred.
 
         Raises:
             ValueError: fsspec does not support the URL.
@@ -67,7 +67,9 @@ class Remote:
             raise OSError(f"{url} could not be reached: {error}") from error
         schemes = [system.protocol] if isinstance(system.protocol, str) else system.protocol
         if scheme not in schemes:
-            raise ValueError(f"{url} would be opened as {schemes[0]}://. Examples: {EXAMPLES}")
+            raise ValueError(
+                f"{url} is not supported: it would be opened as {schemes[0]}://. Examples: {EXAMPLES}"
+            )
         return cls(url, system, str(path))
 
     @property
@@ -146,10 +148,9 @@ class Remote:
 
     @contextmanager
     def _open(self, name: str, start: int = 0) -> Iterator[Any]:
-        """Open a file for reading at byte `start`, which not every web server supports."""
-        options = (
-            {"block_size": 0} if self.web and not start else {}
-        )  # stream; otherwise one request per block
+        """Open a file for reading from byte `start`. Not every web server supports `start` > 0."""
+        # block_size 0 streams the file; otherwise each block is a separate request
+        options = {"block_size": 0} if self.web and not start else {}
         with self._errors(name), self.system.open(self._path(name), "rb", **options) as source:
             if start:
                 source.seek(start)
@@ -175,7 +176,7 @@ class Remote:
         if self.web:
             raise OSError(f"{self.url} is read-only. Use file://, s3:// or hf://datasets/USER/NAME")
         with self._errors(name):
-            # object stores have no folders, and there makedirs would create a bucket if its name is misspelt
+            # not for object stores: they have no folders, and makedirs would create a bucket with a misspelt name
             if "file" in self.system.protocol:
                 with _folder_creation(self.url):
                     self.system.makedirs(self.path, exist_ok=True)
@@ -267,7 +268,7 @@ class _Unseekable(OSError):
 
 
 class _Unwritable(OSError):
-    """A file or folder cannot be written, so that another attempt would fail too."""
+    """A file or folder cannot be written, so another attempt would also fail."""
 
 
 @contextmanager

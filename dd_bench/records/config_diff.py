@@ -11,7 +11,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 CHOICE = "_choice_"
-"""Key that stores the name of the YAML file of a part of a run, see `identity`."""
+"""Key for the name of the YAML file of a method, network, dataset etc., see `identity`."""
 
 
 @cache
@@ -19,8 +19,8 @@ def shipped_yaml(group: str, name: str) -> dict[str, Any]:
     """Return `conf/<group>/<name>.yaml` of this package as plain data, or an empty dict if the file does not exist.
 
     The defaults list is merged in Hydra's order. It can contain files of the same group (`- mtt`), and files of another
-    group that are inserted at a key of this file (`/model@model: convnet`). Overrides of other groups are ignored. The
-    result is cached and must not be modified.
+    group that are inserted at a key of this file (`/model@model: convnet`). Entries that override other groups are
+    ignored. The result is cached and must not be modified.
     """
     if len(name) > 100 or not re.fullmatch("[A-Za-z0-9_-]+(/[A-Za-z0-9_-]+)*", name):
         return {}
@@ -50,7 +50,7 @@ def _included(group: str, choice: str | dict[str, str]) -> dict[str, Any]:
 
 
 def shipped_target(group: str, name: str) -> str | None:
-    """Return the `_target_` of `conf/<group>/<name>.yaml` of this package, or None."""
+    """Return the `_target_` of `conf/<group>/<name>.yaml` of this package, or None if it has none."""
     target: str | None = shipped_yaml(group, name).get("_target_")
     return target
 
@@ -96,10 +96,12 @@ def changed_keys(group: str, name: str, values: dict[str, Any]) -> list[str]:
 def describe(group: str, name: str, values: dict[str, Any]) -> str:
     """Return the name with the values that differ from its YAML, e.g. `convnet(width=32)`.
 
-    A protocol with a changed value is another protocol, which must not share a ranking with the original.
+    The differences are part of the name because, e.g., a changed protocol must not share a ranking with the original.
     """
     differences = changed_keys(group, name, values)
-    if source := values.get("_source_"):  # a plug-in of another package, whose name has no version
+    if source := values.get(
+        "_source_"
+    ):  # a plug-in of another package, whose code can change without a new name
         differences = [f"source={source}", *differences]
     return f"{name}({', '.join(differences)})" if differences else name
 

@@ -1,9 +1,9 @@
 """Identify a method, network, dataset or evaluator by its configuration name and its hyper-parameters.
 
-In keys, records and cards, a part of a run is `{"_choice_": "ftd", "ema": 0.9995, ...}`: the name of its YAML file and
-its values. The Python path of a class is not included, so a module can be moved or renamed and its caches, sets and
-entries remain valid. A plug-in of another package has no version in its name. It is therefore also identified by a hash
-of its source code, `_source_`.
+Keys, records and cards contain the name of the YAML file and its values, such as
+`{"_choice_": "ftd", "ema": 0.9995, ...}`. The Python path of a class is not included, so that caches, sets and entries
+remain valid if the module of the class is moved or renamed. A plug-in of another package can change without a new name.
+It is therefore also identified by a hash of its source code, `_source_`.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def identify(config: Mapping[str, Any], choices: Mapping[str, str | None]) -> di
         choices: Hydra's choices, e.g. `{"method": "ftd", "model@teachers.convnet_bn.model": "convnet"}`.
 
     Raises:
-        ValueError: a `_target_` belongs to no choice, or a shipped name has another `_target_`.
+        ValueError: a `_target_` was not selected by a YAML file, or differs from that of the shipped YAML file.
     """
     group_and_name = {key.rpartition("@")[2]: (key.partition("@")[0], name) for key, name in choices.items()}
     return {key: _identify(value, str(key), group_and_name) for key, value in config.items()}
@@ -48,7 +48,7 @@ def _identify(value: Any, path: str, group_and_name: Mapping[str, tuple[str, str
     target, (group, name) = str(value["_target_"]), group_and_name.get(path, ("", None))
     if name is None:
         raise ValueError(
-            f"{path}._target_={target} must be chosen by the name of a YAML file in conf/. Example: "
+            f"{path}._target_={target} must be selected by the name of a YAML file in conf/. Example: "
             f"+model@{path}=convnet"
         )
     shipped = shipped_target(group, name)
@@ -66,7 +66,7 @@ def _identify(value: Any, path: str, group_and_name: Mapping[str, tuple[str, str
 
 
 def plugin_source(target: Any) -> dict[str, str]:
-    """Return `{"_source_": hash}` of the module of a class or function; empty for dd_bench or without source code."""
+    """Return `{"_source_": hash}` for the module of a class or function; empty for dd_bench or without source code."""
     target = inspect.unwrap(target)
     module: Any = inspect.getmodule(target)
     if module is not None and module.__name__.startswith(PACKAGE_PREFIX):

@@ -46,8 +46,8 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Return the ends of the 95 % confidence interval of the mean by the percentile bootstrap (Efron, 1979).
 
-    It assumes no distribution, and is too narrow for small samples: for five values, by a factor of about
-    sqrt(4/5) 1.96/2.78.
+    It assumes no distribution. For small samples it is too narrow, e.g. for five values by a factor of about
+    sqrt(4/5) * 1.96/2.78.
 
     Raises:
         ValueError: fewer than two values.
@@ -62,7 +62,7 @@ def bootstrap_interval(
 def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     """Return the result of Student's paired t test of `a - b`.
 
-    If the values of a pair share a source of variance (the initial network, the order of batches), the differences vary
+    If `a[i]` and `b[i]` share a source of variance (the initial network, the order of batches), the differences vary
     less than the values, and the test detects smaller effects. If all differences are equal, p is 1 if they are zero
     and 0 otherwise.
 

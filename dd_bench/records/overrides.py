@@ -1,6 +1,6 @@
-"""Overrides of the command line that turn the shipped YAML files into a recorded configuration. Without torch.
+"""Command-line overrides that turn the shipped YAML files into a recorded configuration. Does not import torch.
 
-Records and cards may come from untrusted sources, so they cannot choose which code is called: see `overrides_of`.
+Records and cards may come from untrusted sources, so they must not select the code that is run, see `overrides_of`.
 """
 
 from __future__ import annotations
@@ -12,11 +12,11 @@ from typing import Any
 from dd_bench.records.config_diff import CHOICE, shipped_config
 
 LOCATION_KEYS = ("root", "download", "kept", "stream")
-"""Dataset keys that control where the data is stored, not which data it is."""
+"""Dataset keys that control where the data is stored or how it is loaded, not its content."""
 
 
 def dataset_overrides(values: Mapping[str, Any], name: str) -> list[str]:
-    """Return the choice of `conf/dataset` and its changed values, except where the data is stored.
+    """Return the overrides that select a dataset and its changed values, without `LOCATION_KEYS`.
 
     Raises:
         ValueError: the dataset is not shipped, or overrides cannot express the values.
@@ -27,16 +27,18 @@ def dataset_overrides(values: Mapping[str, Any], name: str) -> list[str]:
 
 
 def choice_overrides(group: str, values: Mapping[str, Any], default: str = "") -> list[str]:
-    """Return the choice that these values of a group name (else `default`), and the changed values.
+    """Return the override that selects a YAML file of a group, e.g. `model=convnet`, and those of its changed values.
+
+    The file is `values["_choice_"]`. If this key is missing, only the override that selects `default` is returned.
 
     Raises:
-        ValueError: the choice is not shipped.
+        ValueError: the YAML file is not shipped.
     """
     if CHOICE not in values and default:
         return [f"{group}={base_name(default)}"]
     choice = values.get(CHOICE)
     if not isinstance(choice, str) or not shipped_config(group, choice):
-        raise ValueError(f"{group} {choice!r} is not shipped with this suite")
+        raise ValueError(f"{group} {choice!r} is not shipped with dd_bench")
     return [f"{group}={choice}", *config_overrides(group, choice, values)]
 
 
@@ -44,14 +46,18 @@ def config_overrides(group: str, name: str, values: Mapping[str, Any]) -> list[s
     """Return the overrides that turn a shipped YAML file into `values`; empty if there is no such file.
 
     Raises:
-        ValueError: the values name a callable that differs from the YAML, or contain an interpolation.
+        ValueError: a key that starts with `_` differs from the YAML file, or a value contains an interpolation.
     """
     shipped = shipped_config(group, name)
     return list(overrides_of(shipped, values, group)) if shipped else []
 
 
 def overrides_of(shipped: Mapping[str, Any], values: Mapping[str, Any], path: str) -> Iterator[str]:
-    """Yield the overrides that turn the shipped values into `values`: changed, added (`+`) or removed (`~`)."""
+    """Yield the overrides that turn the shipped values into `values`. They change, add (`+`) or remove (`~`) a key.
+
+    Raises:
+        ValueError: a key that starts with `_`, which could select code, differs; or the values are not valid.
+    """
     for key, value in values.items():
         here = f"{path}.{key}"
         if key not in shipped and not re.fullmatch(r"[A-Za-z0-9_-]+", str(key)):
@@ -59,7 +65,7 @@ def overrides_of(shipped: Mapping[str, Any], values: Mapping[str, Any], path: st
         if str(key).startswith("_"):
             if shipped.get(key) != value:
                 raise ValueError(
-                    f"{here} must be {shipped.get(key)!r} as in the YAML, got {value!r}, because a "
+                    f"{here} must be {shipped.get(key)!r} as in the YAML file, got {value!r}, because a "
                     "record must not select the code that is run"
                 )
         elif key not in shipped and isinstance(value, dict) and CHOICE in value:
@@ -69,10 +75,10 @@ def overrides_of(shipped: Mapping[str, Any], values: Mapping[str, Any], path: st
         elif isinstance(value, dict) and isinstance(shipped[key], dict) and value:
             yield from overrides_of(shipped[key], value, here)
         elif isinstance(shipped[key], dict) and value is not None and not isinstance(value, dict):
-            raise ValueError(f"{here} must be a mapping as in the YAML, got {value!r}")
+            raise ValueError(f"{here} must be a mapping as in the YAML file, got {value!r}")
         elif value != shipped[key] and not _same_number(value, shipped[key]):
             yield f"{here}={to_override(value, here)}"
-    # Any other missing key was added to the YAML after the record, with a default that keeps the old behaviour.
+    # Any other missing key was added to the YAML file later, with a default that keeps the old behaviour.
     yield from (
         f"~{path}.{k}" for k, v in shipped.items() if k not in values and isinstance(v, dict) and CHOICE in v
     )

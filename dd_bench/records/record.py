@@ -1,6 +1,6 @@
-"""The record of a run: one JSON file, which contains everything that a leaderboard reads.
+"""The record of a run: one JSON file that contains everything that a leaderboard reads.
 
-This module does not import torch, so leaderboards are rendered without it. Records never contain published numbers.
+This module does not import torch, so leaderboards are rendered without it. Records never contain numbers from papers.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from dd_bench.runtime.files import canonical, parse_json, write_atomic
 
 SCHEMA_VERSION = 2
 SHARES = ("accuracy", "auc", "balanced_accuracy", "robust_accuracy", "hidden", "lrs", "ars")
-"""Main metrics that are shares in [0, 1]. The other metrics of such a record are shares too, except `DIFFERENCES`."""
+"""Main metrics in [0, 1]. A record with such a main metric has only metrics in [0, 1], except `DIFFERENCES`."""
 DIFFERENCES = ("forgetting", "hlr", "ior")
 """Metrics that are differences of shares, in [-1, 1]."""
 
@@ -58,7 +58,7 @@ class ProtocolId(_Frozen):
 
 
 class Code(_Frozen):
-    """Version and revision of the code, and the version of its numbers."""
+    """Version and git revision of the code. `numbers` is `NUMBERS_VERSION`, which changes if results change."""
 
     version: str
     numbers: int
@@ -67,7 +67,7 @@ class Code(_Frozen):
 
 
 class TeacherId(_Frozen):
-    """One teacher of a run. Its position in the list determines its role."""
+    """One teacher of a run. Its position in `Record.teachers` determines its role."""
 
     name: Word
     digest: str | None = Field(
@@ -83,8 +83,8 @@ class Summary(_Frozen):
     deviation within a set. `std_sets` is the standard deviation of the set means (None for one set).
 
     `ci_low` and `ci_high` are the 95 % confidence interval of the mean by Student's t over independent values: the set
-    means if there are several sets. For one set they are the networks' values, where networks with the same unit are
-    averaged first. The interval is None for fewer than two values, and is clipped to [0, 1] for shares.
+    means if there are several sets. For one set they are the networks' values, where those of networks with the same
+    unit are averaged first. The interval is None for fewer than two values, and is clipped to [0, 1] for shares.
     """
 
     mean: float
@@ -149,8 +149,8 @@ class Record(_Frozen):
     def sample(self, metric: str | None = None) -> list[float]:
         """Return the independent values of a metric, `main_metric` by default.
 
-        These are the set means if there are several sets. For one set they are the networks' values, where networks
-        with the same unit count as one value, their mean.
+        These are the set means if there are several sets. For one set they are the networks' values, where those of
+        networks with the same unit are replaced by their mean.
         """
         metric = metric or self.main_metric
         by_set = self.by_set(metric)
@@ -219,7 +219,7 @@ class Record(_Frozen):
         return self._text
 
     def with_text(self, text: str) -> Self:
-        """Set the text that the record was read from and return `self`; old entries keep their bytes and digest."""
+        """Set the text of the file of this record and return `self`. Old entries thus keep their bytes and digest."""
         self.__dict__["_text"] = text
         return self
 

@@ -40,7 +40,7 @@ class SyntheticSet(ABC):
 
     @abstractmethod
     def config(self) -> dict[str, Any]:
-        """Return the JSON-serialisable fields of the set; together with `tensors()` they define it."""
+        """Return the JSON-serialisable fields of the set. Together with `tensors()` they define the set."""
 
     @classmethod
     @abstractmethod
@@ -66,7 +66,7 @@ class SyntheticSet(ABC):
         """Raise ValueError unless the set stores `ipc` images of every class."""
 
     def controls(self) -> dict[str, SyntheticSet]:
-        """Return control sets by name, each without a part of this set; they are scored in addition to it."""
+        """Return sets to compare with this set, by name. Each is this set without some of its tensors."""
         return {}
 
     def size_metrics(self) -> dict[str, int]:
@@ -74,13 +74,13 @@ class SyntheticSet(ABC):
         return {}
 
     def identity(self) -> str:
-        """Return the sha256 of everything that is stored and of the preprocessing; the same on every device."""
+        """Return the sha256 of all stored tensors and fields and of the preprocessing; the same on every device."""
         tensors = [t for _, t in sorted(self.tensors().items())]
         text = json.dumps([self.kind, self.config(), self.preprocess.digest], sort_keys=True)
         return content_digest(tensors, (*self.class_names, text))
 
     def stored_bytes(self) -> dict[str, int]:
-        """Return the bytes of every stored tensor at its stored dtype, including those of the preprocessing."""
+        """Return the size in bytes of every stored tensor, including the tensors of the preprocessing."""
         parts = {**self.tensors(), **{f"preprocess.{k}": v for k, v in self.preprocess.tensors().items()}}
         return {name: t.numel() * t.element_size() for name, t in sorted(parts.items())}
 
@@ -116,4 +116,4 @@ def check_shape(shape: list[int], config: dict[str, Any], preprocess: Preprocess
     if shape != config["image_shape"]:
         raise ValueError(f"images have shape {shape}, but the card gives {config['image_shape']}")
     if not preprocess.accepts(shape):
-        raise ValueError(f"its preprocessing {preprocess.config()} does not accept images of shape {shape}")
+        raise ValueError(f"the preprocessing {preprocess.config()} does not accept images of shape {shape}")

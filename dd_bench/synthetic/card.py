@@ -1,4 +1,4 @@
-"""`card.json`: the description of a synthetic set and the sha256 of its other files. Imports no torch.
+"""`card.json`: the description of a synthetic set and the sha256 of its other files. Does not import torch.
 
 A card may come from an untrusted source. The schema checks types and limits text lengths and number ranges.
 """
@@ -20,9 +20,9 @@ CARD, PROVENANCE = "card.json", "provenance.json"
 TENSORS, TRANSFORM = "synthetic.safetensors", "preprocess.safetensors"
 PREVIEW, README = "preview.png", "README.md"
 INDEX = "index.json"
-"""Lists the sets in a folder of a web server, as `{"sets": [...]}`; many servers have no directory listing."""
+"""File on a web server that lists the sets in a folder, as `{"sets": [...]}`. Many servers cannot list folders."""
 NAME = r"[A-Za-z0-9_][A-Za-z0-9._+=-]{0,199}"
-"""Names of folders and files that need no escaping in a URL or in a shell command."""
+"""Regular expression of folder and file names that need no escaping in a URL or in a shell command."""
 
 Text = Annotated[str, StringConstraints(max_length=10_000)]
 
@@ -83,7 +83,7 @@ def read_card(folder: Path) -> Card:
 
 
 def parse_card(content: bytes, where: str) -> Card:
-    """Parse and check the bytes of a card; `where` is its path or URL in error messages.
+    """Parse and check the bytes of a card. Error messages contain `where`, its path or URL.
 
     Raises:
         ValueError: the card is not JSON, has another schema version, or does not match the schema.
@@ -101,7 +101,7 @@ def parse_card(content: bytes, where: str) -> Card:
 
 
 def find_damaged_file(folder: Path, card: Card) -> tuple[Path, str] | None:
-    """Return the first missing or modified file of a set and its expected sha256, or None."""
+    """Return the first missing or modified file of a set and its expected sha256, or None if there is no such file."""
     for name, expected in card.sha256.items():
         if file_sha256(folder / name) != expected:
             return folder / name, expected
@@ -121,6 +121,6 @@ def read_provenance(folder: Path) -> dict[str, Any]:
 def has_provenance(folder: Path) -> bool:
     """Return whether a set has a valid `provenance.json` that can be copied with it.
 
-    A symbolic link is rejected: the file has no hash in the card, and a link could point to any file on this computer.
+    A symbolic link is rejected, because it could point to any file of the user, and the card has no hash to check it.
     """
     return not (folder / PROVENANCE).is_symlink() and read_provenance(folder) != {}

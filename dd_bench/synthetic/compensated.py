@@ -21,9 +21,9 @@ from dd_bench.synthetic.images import ImageSet
 class CompensatedSet(SyntheticImages):
     """Natural images with compensators that are added to them, as in INFER (Zhang et al., ICLR 2025).
 
-    A natural set contains one image of each class. Each of its compensators is added to all images of the set and so
-    gives one more image of every class. K natural sets of C classes with M compensators each store K C + K M images,
-    and networks train on (M + 1) K C.
+    A natural set contains one image of each class. Each of its compensators is added to all images of the set,
+    which gives one more image of every class. K natural sets of C classes with M compensators each store K C + K M
+    images, and networks train on (M + 1) K C images.
 
     Attributes:
         images: the natural images, uint8 `(K C, c, h, w)`, grouped by natural set.
@@ -61,14 +61,14 @@ class CompensatedSet(SyntheticImages):
                 f"{len(u)} natural sets of {k} classes need {len(u) * k} images, got {len(self.images)}"
             )
         if not bool(torch.isfinite(u).all()):
-            raise ValueError("some compensator values are not finite")
+            raise ValueError("all values of the compensators must be finite")
         check_labels(self.labels, len(self.images), k)
         for number, labels in enumerate(self.labels.view(len(u), k)):
             if len(labels.unique()) != k:
                 raise ValueError(f"natural set {number} must contain one image of each of the {k} classes")
         if len(self.source) != len(self.images):
             raise ValueError(
-                f"{len(self.images)} natural images need as many sources, got {len(self.source)}"
+                f"source must have one index per natural image, {len(self.images)}, got {len(self.source)}"
             )
 
     @classmethod
@@ -80,7 +80,7 @@ class CompensatedSet(SyntheticImages):
         return cls(pixels, labels, half, real.class_names, real.preprocess, source)
 
     def materialise(self, device: torch.device) -> tuple[Tensor, Tensor]:
-        """See `SyntheticSet`; natural images first, then the compensated ones, clamped to the range of pixels."""
+        """See `SyntheticSet`. The natural images come first, then the compensated images, clamped to [black, white]."""
         inputs, labels = self.materialise_lazily(device)
         return inputs[torch.arange(len(inputs), device=device)], labels
 
@@ -100,7 +100,7 @@ class CompensatedSet(SyntheticImages):
         return torch.where((added < 0).view(-1, 1, 1, 1), x, compensated)
 
     def controls(self) -> dict[str, SyntheticSet]:
-        """See `SyntheticSet`: the natural images alone."""
+        """See `SyntheticSet`. The only control set is that of the natural images."""
         natural = ImageSet(self.images, self.labels, "pixel", self.class_names, self.preprocess)
         return {"natural": natural}
 
@@ -120,7 +120,7 @@ is added to the images of set i after `card.json`'s `preprocess`, and the sum cl
         return {"image_shape": list(self.images.shape[1:]), "source": list(self.source)}
 
     def check_ipc(self, ipc: int) -> None:
-        """See `SyntheticSet`; a compensator costs as much as an image."""
+        """See `SyntheticSet`. A compensator counts as one image."""
         k, m = self.compensators.shape[:2]
         c = len(self.class_names)
         if k * (c + m) > ipc * c:
@@ -151,7 +151,7 @@ is added to the images of set i after `card.json`'s `preprocess`, and the sum cl
         )
 
     def pictures(self) -> tuple[Tensor, Tensor]:
-        """See `SyntheticSet`; each natural image is followed by its compensated versions."""
+        """See `SyntheticSet`. Each natural image is followed by its compensated versions."""
         m = self.compensators.shape[1]
         inputs, labels = self.materialise(torch.device("cpu"))
         pixels = self.preprocess.inverse(inputs).clamp(0, 1).unflatten(0, (m + 1, -1))

@@ -1,4 +1,4 @@
-"""A saved synthetic set, as Python code and notebooks use it."""
+"""A saved synthetic set, for use in Python code and notebooks."""
 
 from __future__ import annotations
 
@@ -18,14 +18,14 @@ from dd_bench.synthetic.card import PREVIEW, Card
 
 @dataclass(frozen=True, eq=False, repr=False)
 class DistilledSet:
-    """A synthetic set in a folder: its stored tensors and its card. `n` counts training images.
+    """A synthetic set in a folder: its stored tensors and its card. `n` is the number of training images.
 
-    A set may store several training images in one stored image, so `n` can be larger than `ipc` times the classes.
+    One stored image may contain several training images, so `n` can be larger than `ipc` times the number of classes.
 
     Attributes:
-        stored: the tensors as the method made them.
+        stored: the set as the method returned it.
         card: method, dataset, preprocessing, licence, citation, and the sha256 of every file.
-        folder: what `dd_bench.evaluate` and `dd-bench evaluate set=FOLDER` read.
+        folder: folder of the set, for `dd_bench.evaluate` and `dd-bench evaluate set=FOLDER`.
     """
 
     stored: SyntheticSet
@@ -71,7 +71,7 @@ class DistilledSet:
     def _training_data(self) -> tuple[Tensor, Tensor]:
         if not isinstance(self.stored, SyntheticImages):
             raise ValueError(
-                f"a set of kind {self.stored.kind!r} has no images. Use .stored, which has its tensors and labels"
+                f"a set of kind {self.stored.kind!r} has no images. Use .stored, which contains the tensors and labels"
             )
         return self.stored.materialise(torch.device("cpu"))
 
@@ -96,6 +96,6 @@ class DistilledSet:
         )
 
     def _repr_png_(self) -> bytes | None:
-        """The preview picture, which notebooks show."""
+        """Return the preview picture as PNG, which notebooks display."""
         path: Any = self.folder / PREVIEW
         return path.read_bytes() if path.is_file() else None

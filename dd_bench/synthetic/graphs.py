@@ -26,7 +26,8 @@ class SyntheticGraphs(SyntheticSet):
 
     Attributes:
         shape: number of values of each node label and each edge label.
-        weighting: use of `weights()`: "none", "sampling" (batches are drawn with them) or "loss" (it is weighted).
+        weighting: how `weights()` are used: not at all ("none"), to draw batches ("sampling"), or as weights of the
+            loss ("loss").
         whole: whether this is the whole training set. Its ipc is then not checked.
     """
 
@@ -45,15 +46,15 @@ class SyntheticGraphs(SyntheticSet):
         """See `SyntheticSet`."""
 
     def weights(self) -> Tensor:
-        """Return the weight of each sample, float32 `(n,)`, of mean one."""
+        """Return the weight of each sample, float32 `(n,)`, with mean one."""
         return torch.ones(len(self.labels))
 
     def paper_bytes(self) -> int:
-        """Return the size in bytes as papers on graphs count it: two bytes per node label and two per end of an edge.
+        """Return the size in bytes as papers on graphs count it: two bytes per node label and per endpoint of an edge.
 
-        An undirected edge is counted once. Edge labels take two bytes each and are counted only if they differ from
-        each other. Mirage's 318 bytes on NCI1 are 59 labels and 50 edges. With its thresholds, this implementation
-        finds 51 labels and 43 edges, 274 bytes.
+        An undirected edge is counted once. Edge labels take two bytes each and are counted only if they are not all
+        equal. The 318 bytes that the paper of Mirage reports on NCI1 are 59 labels and 50 edges. With the same
+        thresholds, this implementation finds 51 labels and 43 edges, 274 bytes.
         """
         graphs, _ = self.materialise(torch.device("cpu"))
         source, target = graphs.edges
@@ -63,7 +64,7 @@ class SyntheticGraphs(SyntheticSet):
         return 2 * (graphs.nodes.numel() + 2 * int(once.sum()) + counted)
 
     def size_metrics(self) -> dict[str, int]:
-        """See `SyntheticSet`; number of samples, number of nodes and `paper_bytes` of the whole set."""
+        """See `SyntheticSet`. These are the numbers of samples and of nodes, and `paper_bytes`."""
         graphs, labels = self.materialise(torch.device("cpu"))
         return {"samples": len(labels), "nodes": len(graphs.nodes), "paper bytes": self.paper_bytes()}
 
@@ -75,7 +76,7 @@ class SyntheticGraphs(SyntheticSet):
         """Return the set with permuted labels, a control whose labels carry no information on the class.
 
         The samples of each class receive labels of all classes in proportion to their frequency, up to rounding.
-        A plain shuffle of a few samples would often leave most labels as they are. With one sample per class there
+        A plain shuffle of a few samples would often leave most labels unchanged. With one sample per class there
         are few permutations, and the result may still equal the set.
         """
         order = self.labels.argsort(stable=True)
@@ -91,7 +92,7 @@ class SyntheticGraphs(SyntheticSet):
         return replace(self, labels=labels)  # type: ignore[type-var]
 
     def check_ipc(self, ipc: int) -> None:
-        """See `SyntheticSet`; for graphs, `ipc` is the maximum number of samples of a class."""
+        """See `SyntheticSet`. For graphs, `ipc` is the maximum number of samples per class."""
         counts = torch.bincount(self.labels, minlength=len(self.class_names))
         c = int(counts.argmax())
         if int(counts[c]) > ipc:
@@ -101,7 +102,7 @@ class SyntheticGraphs(SyntheticSet):
             )
 
     def pictures(self) -> tuple[Tensor, Tensor]:
-        """See `SyntheticSet`; drawings of the first ten samples of each class."""
+        """See `SyntheticSet`. The images are drawings of the first ten samples of each class."""
         graphs, labels = self.materialise(torch.device("cpu"))
         first = torch.cat([(labels == c).nonzero()[:10, 0] for c in labels.unique()])
         return draw(graphs[first]), labels[first]
@@ -112,7 +113,7 @@ class GraphSet(SyntheticGraphs):
     """Graphs with class labels.
 
     Attributes:
-        graphs: the graphs. They contain both directions of an undirected edge, of which one is stored.
+        graphs: the graphs. They contain an undirected edge in both directions, but only one is stored on disk.
         labels: int64 `(n,)`.
         source: for a coreset, the indices of its graphs in the training split.
         whole: whether this is the whole training set. Its ipc is then not checked.
@@ -217,12 +218,12 @@ class TreeSet(SyntheticGraphs):
         edge_labels: labels of the edge to the parent, int64 `(v, g)`; not used for roots.
         degrees: number of neighbours of each node in the graph that it comes from, int64 `(v,)`; None: not stored.
         sizes: number of nodes of each tree.
-        patterns: indices of the trees of all sets, one set after the other.
+        patterns: indices of the trees of every set, concatenated over all sets.
         pattern_sizes: number of trees of each set, `(n,)`.
-        support: number of real graphs of its class that contain all trees of a set, `(n,)`.
+        support: for each set, number of real graphs of its class that contain all its trees, `(n,)`.
         labels: int64 `(n,)`.
-        class_graphs: number of real graphs of each class, by which supports are divided to give weights. None: the
-            supports themselves are the weights.
+        class_graphs: number of real graphs of each class. The weights are `support` divided by the number of the
+            set's class. None: the weights are `support`.
     """
 
     kind: ClassVar[str] = "trees"
@@ -304,7 +305,7 @@ class TreeSet(SyntheticGraphs):
         """See `SyntheticGraphs`."""
         knobs, title, depth = architecture.knobs, architecture.title, self.depth()
         found, layers = [], knobs.get("layers", 0)
-        isolated = self.degrees is not None and not bool(self.degrees.any())  # complete at any depth
+        isolated = self.degrees is not None and not bool(self.degrees.any())  # then all trees are complete
         if layers > depth and not isolated:
             unless = " unless it has no neighbours" if depth == 0 else ""
             found.append(
@@ -343,7 +344,7 @@ class TreeSet(SyntheticGraphs):
         return forest.to(device), self.labels.to(device)
 
     def weights(self) -> Tensor:
-        """See `SyntheticGraphs`; proportional to `support`, or to its share of the class, unless weighting is none."""
+        """See `SyntheticGraphs`. They are all one if `weighting` is "none". For other values see `class_graphs`."""
         if self.weighting == "none":
             return super().weights()
         weight = self.support.float()

@@ -24,7 +24,7 @@ class ImageSet(SyntheticImages):
     Attributes:
         images: `(n, c, h, w)`: uint8 in space "pixel", float32 in [0, 1] in "unit", network inputs in "input".
         labels: int64 `(n,)` or float32 `(n, k)`.
-        space: the meaning of the values of `images`.
+        space: what the values of `images` mean, see there.
         factor: multi-formation factor. A stored image is decoded to factor^2 training images (spaces pixel and unit).
         source: for a coreset, the indices of its images in the training split.
         whole: whether this is the whole training set. Its ipc is then not checked.
@@ -55,7 +55,7 @@ class ImageSet(SyntheticImages):
         if self.images.dtype != expected:
             raise ValueError(f"images in space {self.space!r} must be {expected}, got {self.images.dtype}")
         if self.space != "pixel" and not bool(torch.isfinite(self.images).all()):
-            raise ValueError("some pixels are not finite")
+            raise ValueError("all pixels must be finite")
         if self.space == "unit":
             low, high = float(self.images.min()), float(self.images.max())
             if low < -1e-6 or high > 1 + 1e-6:
@@ -93,7 +93,7 @@ class ImageSet(SyntheticImages):
         lr: float | None = None,
         canvas: int = 1,
     ) -> ImageSet:
-        """Build a set that was distilled from `real`; its tensors are moved to the CPU."""
+        """Build a set that was distilled from `real`, with all tensors on the CPU."""
         images, labels = images.detach().cpu().contiguous(), labels.detach().cpu().contiguous()
         names, preprocess = real.class_names, real.preprocess
         return cls(images, labels, space, names, preprocess, factor, lr=lr, canvas=canvas)
@@ -155,7 +155,7 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
         }
 
     def check_ipc(self, ipc: int) -> None:
-        """See `SyntheticSet`; with soft labels only the total number of images is checked."""
+        """See `SyntheticSet`. With soft labels, only the total number of images is checked."""
         if self.whole:
             return
         k = len(self.class_names)
@@ -168,7 +168,9 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
             wrong = (counts != ipc).nonzero().flatten().tolist()
             if wrong:
                 c = wrong[0]
-                raise ValueError(f"ipc={ipc}, but class {self.class_names[c]!r} has {int(counts[c])} images")
+                raise ValueError(
+                    f"ipc={ipc} requires {ipc} images per class, but class {self.class_names[c]!r} has {int(counts[c])}"
+                )
 
     @classmethod
     def restore(
@@ -204,7 +206,7 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
 
     def pictures(self) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`."""
-        if self.space == "input":  # tile by tile, because a ZCA matrix fits one image size
+        if self.space == "input":  # tile by tile, because a ZCA matrix is only for one image size
             images = tile(self.preprocess.inverse(cut(self.images, self.canvas)), self.canvas)
         else:
             images = self._unit(self.images)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from dd_bench.synthetic.base import SyntheticSet
 
-_COLUMNS, _ROWS = 10, 20  # maximum
+_COLUMNS, _ROWS = 10, 20  # maximum numbers of images per class and of classes
 _SIDE = 56  # smaller images are enlarged by an integer factor up to this many pixels
 
 

@@ -2,12 +2,12 @@
 
     synthetic.safetensors   the tensors
     preprocess.safetensors  the fitted preprocessing, if it has tensors (ZCA)
-    card.json               what the set is, how it was created, and the sha256 of every other file
+    card.json               what the set is, how it was created, and the sha256 of the files above and the next two
     README.md               a Hugging Face dataset card
     preview.png             images of each class
     provenance.json         seconds, memory, machine and remarks of the distillation; optional, not hashed
 
-The same seed on the same kind of machine gives the same bytes of every hashed file.
+With the same seed on the same kind of machine, all hashed files have the same bytes.
 """
 
 from __future__ import annotations
@@ -123,12 +123,12 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
 
 
 def digest(folder: Path) -> str:
-    """Return the digest of a set: the sha256 of its card, which contains the hashes of all other files."""
+    """Return the digest of a set: the sha256 of its card, which contains those of all files except provenance.json."""
     return _sha256((folder / CARD).read_bytes())
 
 
 def check_dataset(card: Card, real: RealSet) -> str | None:
-    """Return why the set cannot be scored on `real`, or None."""
+    """Return the reason why the set cannot be evaluated on `real`, or None if it can be."""
     if card.dataset_digest != real.digest:
         return (
             f"the set was distilled from {card.dataset!r} ({card.dataset_digest[:12]}), "
@@ -209,7 +209,7 @@ def _tag(text: str) -> str:
 
 
 def _dataset(card: Card) -> str:
-    """Return the overrides that select the dataset; some YAML files serve several datasets, selected by name."""
+    """Return the overrides that select the dataset. Some YAML files are for several datasets, selected by name."""
     config = card.config.get("dataset", {})
     if config.get("name") != card.dataset:
         return f"dataset={card.dataset}"

@@ -195,7 +195,7 @@ class TestFolder:
         with pytest.raises(ValueError, match="must have digest abcabcabc"):
             load(folder, digest="ABC" * 3)
         for invalid in ("abc", "*" * 8, ""):
-            with pytest.raises(ValueError, match="the digest must be at least 8 hexadecimal digits"):
+            with pytest.raises(ValueError, match="the digest must be 8 to 64 hexadecimal digits"):
                 pull(f"file://{folder}", digest=invalid)
         cached = pull(f"file://{folder}", digest=digest[:8])
         assert pull("https://nowhere.invalid/set", digest=digest[:16]) == cached, (
@@ -295,7 +295,7 @@ class TestWeb:
         (index := tmp_path / "sets" / "index.json").write_text('{"sets": ["b", "gone", "a"]}')
         assert [f.url[-1] for f in sets_at(f"{web.url}/sets")] == ["a", "b"]
         assert (
-            f"skipped gone: listed in {web.url}/sets/index.json, but it has no card.json"
+            f"skipped gone: it is listed in {web.url}/sets/index.json, but has no card.json"
             in capsys.readouterr().err
         )
         index.write_text('{"sets": ["b", "a"]}')
@@ -313,7 +313,7 @@ class TestWeb:
             index.write_text(other)
             assert [f.url[-1] for f in sets_at(f"{web.url}/sets")] == ["a", "b"]
         index.unlink()
-        with pytest.raises(ValueError, match=f"The sets of a dd_bench site are in {web.url}/sets"):
+        with pytest.raises(ValueError, match=f"If it is a website of dd_bench, use {web.url}/sets"):
             sets_at(web.url)
 
     def test_card_has_a_maximum_size(self, make_set, web, tmp_path, monkeypatch):
@@ -381,7 +381,7 @@ class TestWeb:
     def test_wrong_bytes_are_deleted(self, make_set, web, tmp_path):
         folder = make_set("a")
         web.how.wrong.add("synthetic.safetensors")
-        with pytest.raises(ValueError, match=r"must have sha256 .* as in its card.*Pull again"):
+        with pytest.raises(ValueError, match=r"must have sha256 .* as in card.*Pull again"):
             pull(f"{web.url}/a")
         assert visible_sets(tmp_path) == []
         assert not list((tmp_path / "home" / "sets").glob(".*.partial")), "wrong data must be deleted"

@@ -155,7 +155,7 @@ class Malicious:
 def test_code_is_not_run(blobs, tensors, tmp_path, capsys, write):
     path = tmp_path / "images.pt"
     write(Malicious(), path)
-    with pytest.raises(ValueError, match=r"it calls print|it is not a file of torch.save"):
+    with pytest.raises(ValueError, match=r"it calls print|it was not written by torch.save"):
         read_pair(path, save(tmp_path, "labels.pt", tensors[1]), blobs, logits=False, lr=None)
     assert "code was run" not in capsys.readouterr().out
 
@@ -189,7 +189,7 @@ def test_from_released_files_to_a_record(dd_bench, tmp_path):
     arguments += ["--to", "set", "--citation", "Authors (2022)", "--name"]
     done = dd_bench(*arguments, "mtt")
     assert done.code == 1
-    assert "must not be a method of dd_bench, got mtt. Example: --name mtt-authors" in done.text
+    assert "must not be the name of a method of dd_bench, got mtt. Example: --name mtt-authors" in done.text
     done = dd_bench(*arguments, "mtt-authors")
     assert (done.code, done.text) == (0, "set\n")
     syn, card = storage.load(tmp_path / "set")
@@ -224,7 +224,7 @@ def test_exported_set_is_imported_unchanged(dd_bench, tmp_path):
         (["dataset=digits", "--name", "a: b] #2"], "must contain only letters, digits"),
         (["dataset=digits", "--name", "../up"], "must contain only letters, digits"),
         (["dataset=digits", "--name", ""], "must contain only letters, digits"),
-        (["dataset=digits", "--ipc", "2"], "ipc=2, but class"),
+        (["dataset=digits", "--ipc", "2"], "ipc=2 requires 2 images per class, but class"),
         (["dataset=motifs"], "consists of graphs"),
     ],
 )

@@ -319,7 +319,7 @@ def test_labels_bytes_and_selection_must_agree_with_set_and_protocol(shipped):
         )
     with pytest.raises(ValueError, match="selection must be 'best_on_test' as in its protocol, got 'last'"):
         check_configuration(with_config(shipped, "protocol", selection="best_on_test"))
-    with pytest.raises(ValueError, match=r"protocol\.recipe must be a mapping as in the YAML, got 5"):
+    with pytest.raises(ValueError, match=r"protocol\.recipe must be a mapping as in the YAML file, got 5"):
         check_configuration(with_config(shipped, "protocol", recipe=5))
 
 

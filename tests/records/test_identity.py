@@ -59,7 +59,7 @@ class TestIdentify:
             identify(config(method={"_target_": "dd_bench.methods.dm.DM"}), CHOICES)
 
     def test_target_without_a_choice_is_refused(self):
-        with pytest.raises(ValueError, match=r"must be chosen by .* \+model@teachers\.b\.model=convnet"):
+        with pytest.raises(ValueError, match=r"must be selected by .* \+model@teachers\.b\.model=convnet"):
             identify({"teachers": {"b": {"model": {"_target_": "x.Y"}}}}, CHOICES)
 
     def test_external_plugin_is_identified_by_its_source(self, tmp_path, monkeypatch):

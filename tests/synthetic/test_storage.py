@@ -134,7 +134,7 @@ class TestCompensated:
             ({"compensators": torch.full((2, 3, 1, 8, 8), torch.inf).half()}, "not finite"),
             ({"labels": torch.tensor([0, 1, 2, 0, 1, 1])}, "natural set 1 must contain one image of each"),
             ({"images": torch.zeros(6, 1, 8, 8)}, "natural images must be uint8"),
-            ({"source": (1, 2)}, "6 natural images need as many sources, got 2"),
+            ({"source": (1, 2)}, "source must have one index per natural image, 6, got 2"),
         ],
     )
     def test_invalid_arguments(self, blobs, change, message):
@@ -475,8 +475,8 @@ class TestForgedSets:
                 {"images": torch.zeros(6, 1, 8, 8, dtype=torch.uint8)},
                 r"must be torch.float32, got torch.uint8",
             ),
-            ({"images": torch.full((6, 1, 8, 8), torch.nan)}, "some pixels are not finite"),
-            ({"images": torch.full((6, 1, 8, 8), torch.inf)}, "some pixels are not finite"),
+            ({"images": torch.full((6, 1, 8, 8), torch.nan)}, "all pixels must be finite"),
+            ({"images": torch.full((6, 1, 8, 8), torch.inf)}, "all pixels must be finite"),
             ({"images": torch.full((6, 1, 8, 8), 1.5)}, r"must be in \[0, 1\], got \[1.5, 1.5\]"),
             ({"images": torch.full((6, 1, 8, 8), -0.1)}, r"got \[-0.1, -0.1\]"),
             (
