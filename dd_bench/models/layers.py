@@ -26,10 +26,10 @@ def choose(knob: str, name: str, choices: Mapping[str, T]) -> T:
 
 
 class MapNorm(nn.LayerNorm):
-    """LayerNorm of maps, with the same result. Weight and bias are applied outside PyTorch's kernel.
+    """LayerNorm of maps that multiplies by the weight and adds the bias after PyTorch's kernel, not in it.
 
-    Under `vmap`, torch 2.14 silently gives a wrong derivative of the kernel's weight gradient for the three-dimensional
-    weight of a norm of maps. Gradient matching needs this derivative.
+    The result is the same. Gradient matching needs the derivative of the weight gradient. Under `vmap`, the kernel of
+    torch 2.14 silently gives a wrong one for the three-dimensional weight of a norm of maps.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -20,7 +20,7 @@ class CheckpointError(RuntimeError):
 
 
 class Stateful(Protocol):
-    """An optimiser, scheduler or module."""
+    """An object with a state to save, such as an optimiser, scheduler or module."""
 
     def state_dict(self) -> dict[str, Any]:
         """Return nested dicts and lists of tensors and JSON values."""

@@ -34,7 +34,7 @@ def in_notebook() -> bool:
 
 
 class Progress:
-    """Context manager that shows the progress of a loop of `total` steps, of which `start` are done."""
+    """Context manager that shows the progress of a loop of `total` steps, of which `start` are already done."""
 
     def __init__(self, name: str, total: int, start: int = 0):
         self._name, self._total, self._start = name, total, start

@@ -137,8 +137,7 @@ def _part_of_loss(
 ) -> Tensor:
     """Return the loss of this process's part of a batch, weighted so that the mean over processes is the batch loss."""
     mine = len(range(distributed.rank(), size, distributed.world_size()))
-    if (
-        mine and not partitioned
-    ):  # a process without a part runs the whole batch, so that the others do not wait
+    # a process without a part runs the whole batch, because the other processes wait for its gradients
+    if mine and not partitioned:
         x, target = distributed.local_part((x, target), size)
     return distributed.loss_weight(mine, size) * loss_of(net, x, target)

@@ -59,7 +59,7 @@ class Recipe(BaseModel):
         if self.schedule != "milestones" and self.milestones:
             raise ValueError(f"schedule={self.schedule} does not use milestones. Use milestones=[]")
         if self.warmup >= self.epochs and self.warmup:
-            raise ValueError(f"warmup must be < epochs={self.epochs}, got {self.warmup}")
+            raise ValueError(f"warmup must be < epochs={self.epochs}, got {self.warmup}. Example: warmup=0")
         if self.steps is not None and (self.epochs != 1 or self.milestones or self.warmup):
             raise ValueError(
                 "steps replaces epochs, milestones and warmup. Use epochs=1, milestones=[] and warmup=0 with steps"

@@ -184,7 +184,7 @@ def boxes(
 
     As in torchvision's RandomResizedCrop, the area is uniform in `scale` and the aspect ratio log-uniform in `ratio`.
     After ten unsuccessful tries, the largest central box is used. The random numbers `u (b, 22)` are ten areas, ten
-    ratios and the corner.
+    ratios, and two coordinates of the corner.
     """
     h, w = size
     area = h * w * (scale[0] + (scale[1] - scale[0]) * u[:, :TRIES])
@@ -220,7 +220,7 @@ def crop(x: Tensor, box: Tensor) -> Tensor:
 def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
     """Return sampling positions in [-1, 1] that resize a range to `size` pixels, `(b, size)`.
 
-    They are clamped to the outer pixels of the range.
+    The positions are clamped to the centres of the outermost pixels of the range.
     """
     position = start[:, None] + (torch.arange(size, device=start.device) + 0.5) * (length[:, None] / size)
     position = torch.maximum(position, start[:, None] + 0.5)
