@@ -22,8 +22,8 @@ class DataDAM(DM):
     The configuration `datadam` follows the paper (p=4, InstanceNorm). `datadam_released` follows the released code
     (p=1, BatchNorm, 64 real images per class), where the attention loss is so small that the method is nearly DM.
 
-    Deviations from the released code: those of `DM`. The last iterate is stored, while the released code selects the
-    best of several checkpoints by test accuracy. Class means stay on the device.
+    Deviations from the released code: Those of `DM`. The images of the last iteration are stored, while the released
+    code selects the best of several checkpoints by test accuracy. Class means stay on the device.
 
     Deviation from the paper: its K-Center ("smart") initialisation is not available.
     """
@@ -41,7 +41,7 @@ class DataDAM(DM):
             return reason
         if not has_attention(architecture):
             return (
-                f"DataDAM requires a network with at least two layers of activation maps, and {architecture.title} "
+                f"DataDAM requires a network with at least two layers of activation maps, but {architecture.title} "
                 "has fewer. Use model=convnet"
             )
         return None

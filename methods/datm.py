@@ -10,9 +10,9 @@ from .mtt import MTT
 class DATM(MTT):
     """MTT on FTD's experts with a growing window, correctly classified initial images, and learned soft labels.
 
-    Small sets match early epochs and large sets match late ones. The window grows during distillation until it reaches
-    `window.stop`. Labels are learned as logits, with the softmax inside the loss, and stored as probabilities. An
-    iteration whose loss is above `skip_above` updates nothing.
+    Small sets are matched to early epochs of the experts, and large sets to late epochs. The window of start epochs
+    grows during distillation until it reaches `window.stop`. Labels are learned as logits, with the softmax inside the
+    loss, and stored as probabilities. An iteration whose loss is above `skip_above` updates nothing.
 
     Deviations from the released code:
 

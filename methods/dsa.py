@@ -25,5 +25,7 @@ class DSA(DC):
             ValueError: There is no augmentation.
         """
         if augment in ("", "none"):
-            raise ValueError(f"method.augment={augment!r}: DSA without augmentation is DC. Use method=dc")
+            raise ValueError(
+                f"method.augment must not be empty, got {augment!r}. DSA without augmentation is DC. Use method=dc"
+            )
         super().__init__(augment=augment, **kwargs)

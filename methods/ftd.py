@@ -6,15 +6,15 @@ from .mtt import MTT
 
 
 class FTD(MTT):
-    """MTT on experts trained with adaptive GSAM, which stores an exponential moving average of the images.
+    """MTT on experts trained with adaptive GSAM. An exponential moving average of the images is stored.
 
     During distillation, a student starts at an expert snapshot. During evaluation, it continues from its own
     parameters, whose errors accumulate. These errors matter less along flat trajectories. The average has no bias
     correction and does not include the step size.
 
-    Deviations from the released code: It evaluates the average on a network that was just trained on the current
-    images, while every network is fresh here. Its command line uses rho=2.0, while the default here is the paper's
-    0.01.
+    Deviations from the released code: The released code evaluates the average on a network that was just trained on the
+    current images, while every network is fresh here. Its command line uses rho=2.0, while the default here is the
+    paper's 0.01.
     """
 
     citation = (

@@ -8,7 +8,7 @@ from dd_bench.api import DistillContext, Method, RealSet, SyntheticSet, build_co
 
 
 class Full(Method):
-    """The unchanged training set. `ipc` has no effect on it and only determines the table column."""
+    """Return the unchanged training set. `ipc` only determines the column in the tables."""
 
     modalities = ("image", "graph")
     citation = "the whole training set"

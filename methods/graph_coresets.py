@@ -1,7 +1,7 @@
 """Feature-based coresets of graphs, which differ from those of images only in the feature network's recipe.
 
-The recipe of the image coresets diverges when the readout sums over hundreds of nodes, and takes only about thirty
-steps on a small dataset. The graph configurations, such as `conf/method/herding_graphs.yaml`, use 500 Adam steps.
+With the recipe of the image coresets, training diverges if the readout sums over hundreds of nodes, and has only about
+thirty steps on a small dataset. The configurations for graphs (`conf/method/herding_graphs.yaml`) use 500 Adam steps.
 """
 
 from __future__ import annotations

@@ -15,10 +15,10 @@ from ._recovery.engine import Engine
 
 
 class INFER(Recovery):
-    """For each natural set and teacher, optimise one compensator `u` with Adam; all classes share it.
+    """For each natural set and teacher, optimise one compensator `u` with Adam; all classes share the compensator.
 
         K = floor(ipc C / (C + M)) natural sets: one random real image x_i of each of C classes y_i
-        for each natural set, for each teacher f of M:
+        for each natural set, for each f of the M teachers:
             u = 0
             for step in range(iterations):
                 loss = CE(f(A(x + u)), y) + statistics * sum_l m_l (|var_l - running_var_l| + |mean_l - running_mean_l|)
@@ -27,7 +27,8 @@ class INFER(Recovery):
     The batch contains one image of every class, so that the statistics are matched over all classes. `A`, `var_l`,
     `mean_l` and `m_l` are those of `SRe2L`. Networks train on the K C natural images and on the K M C clamped sums
     `x_i + u`. A compensator counts as one image of the budget: K (C + M) <= ipc C. The random numbers of a compensator
-    depend on its name only, so the result does not depend on which process computes it, or when.
+    depend only on its name and the run's seed. The result therefore does not depend on which process computes it, or
+    when.
 
     Deviations from the released code: Compensators are stored as float16, and the sum is clamped when it is computed.
     The released code stores the clamped sum as JPEG. Natural images are stored as 8-bit pixels.

@@ -48,34 +48,35 @@ class Mirage(Method):
             tree sets of c = itemsets of the transactions with a support of at least theta_c
         store the trees, and each tree set with its support and its class
 
-    A message-passing network of `depth` layers sees only the computation tree of a node. To the network, a graph is
-    therefore the set of its trees. The method uses no network, no gradient and no random numbers: the data alone
-    determine the set.
+    The embedding of a node in a message-passing network of `depth` layers depends only on the computation tree of the
+    node. For the network, a graph is therefore the set of its trees. The method uses no network, no gradient and no
+    random numbers. The result depends on the data only.
 
     `theta` gives one threshold per class, a number of graphs or a fraction of the class. Without `theta`, a budget
-    determines the set:
+    determines the synthetic set:
 
-    - With `bytes`, it is the largest set of one common fraction that fits into `bytes` and has at most `ipc` tree sets
-      per class.
-    - Without `bytes`, it is the `ipc` most frequent tree sets of each class. `cross_class=drop` and `itemsets=maximal`
-      are only defined with thresholds. They use the largest set of one common fraction with at most `ipc` tree sets per
-      class.
+    - With `bytes`, all classes have the same fraction as threshold, chosen such that the set is as large as possible,
+      fits into `bytes`, and has at most `ipc` tree sets per class.
+    - Without `bytes`, the set contains the `ipc` most frequent tree sets of each class. `cross_class=drop` and
+      `itemsets=maximal` are only defined with thresholds. With them, all classes have the same fraction as threshold,
+      chosen such that the set is as large as possible with at most `ipc` tree sets per class.
 
-    Common fractions are multiples of 1/1000.
+    These fractions are multiples of 1/1000.
 
     Deviations from the released code:
 
     - Trees are compared exactly by colour refinement. The canonical strings of the released results distinguish some
       equal trees, and the released code's FP-growth package misses frequent itemsets.
     - With `weighting=sampling` and `frequency=fraction`, networks are trained on tree sets sampled in proportion to the
-      fraction of their class's graphs that contain them, as in the paper. With `frequency=count` they are sampled in
-      proportion to the number of graphs, so that larger classes are sampled more often. The released code computes
-      counts and then overwrites them, which is `weighting=none`.
+      fraction of their class's graphs that contain them, as in the paper. With `frequency=count`, they are sampled in
+      proportion to the number of these graphs, so that larger classes are sampled more often. The released code
+      computes counts and then overwrites them, which is equivalent to `weighting=none`.
     - Any number of classes is supported. `cross_class=drop` drops a tree set that is frequent in two or more classes
       from all of them.
     - `degrees` stores the number of neighbours of each node. Without degrees, GCN is not exact at the leaves. With
-      degrees, it is exact for the node that the tree was taken from. Other nodes with the same tree may have leaves
-      with other degrees: on NCI1 at depth 2 most do, on molecules whose labels include the degree none do.
+      degrees, it is exact for the node that the tree was taken from. The leaves of other nodes with the same tree may
+      have other degrees. On NCI1 at depth 2, this holds for most nodes; on molecules whose labels include the degree,
+      for none.
     - `multiplicity=mean` repeats a tree as often as it occurs on average in a graph of the tree set. A sum over roots
       then has the same scale as in real graphs. The paper counts each tree once.
     """
@@ -168,7 +169,7 @@ class Mirage(Method):
         return syn
 
     def tree_set(self, real: RealSet, ipc: int, note: Callable[[str], None] = lambda _: None) -> TreeSet:
-        """Return the set, which depends on the data only. `note` is called if a search ends early."""
+        """Return the set, which depends on the data only. `note` is called with a message if a search ends early."""
         split = training_graphs(real)
         colour = colours(split.graphs, self.depth, self.edge_labels)
         transactions = Transactions(split, colour, isolated=self.isolated == "keep")
@@ -226,7 +227,7 @@ class Mirage(Method):
         if best is None:
             budget = f"method.bytes={self.bytes}" if self.bytes is not None else f"ipc={ipc}"
             raise ValueError(
-                f"{budget} is too small for one tree set of every class at a common threshold{ended and '; '}{ended}. "
+                f"{budget} is too small for one tree set of every class at one threshold{ended and '; '}{ended}. "
                 f"Use a larger budget, method.cross_class=keep, {'a larger method.most, ' if ended else ''}or "
                 "method.theta"
             )

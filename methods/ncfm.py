@@ -35,11 +35,11 @@ from ._ncfm.frequencies import REPEATS, FrequencySampler
 
 
 class NCFM(Method):
-    """Each iteration matches embeddings under a blended network and calibrates with the loss of the trained network.
+    """Each iteration matches embeddings under a blended network, and lowers a trained network's loss on the images.
 
         net = u * untrained_i + (1 - u) * trained_i, for a random pair i of the pool and u ~ U(0, 1)
         step down the distance of characteristic functions of real and synthetic embeddings under net
-        with `frequencies=network`: step of the sampling network up the same distance
+        with `frequencies=network`: step up the same distance with the parameters of the sampling network
         step down the cross-entropy of trained_i on the synthetic images
         clamp the images to [0, 1]
 
@@ -52,9 +52,9 @@ class NCFM(Method):
 
     - Real batches are drawn from the whole class. The released code uses only the first 1024 images of a class.
     - Initial mosaics consist of random images. The released code takes the first ones.
-    - Gradients are computed at the current images. The released code prefetches outdated ones.
-    - `frequencies=network` is the paper's sampling network, a scale mixture of normals. The released code disables it
-      and maps only four noise vectors.
+    - Gradients are computed at the current images. The released code prefetches images, which are then outdated.
+    - `frequencies=network` is the paper's sampling network, a scale mixture of normals. The released code disables this
+      network, which would map only four noise vectors.
     - The plateau schedule uses the mean loss of the iteration.
     - CIFAR-100 at ipc 10 uses AdamW. The released code uses SGD there.
     - The number of teachers and their epochs are hyper-parameters. The time to train the pool counts as `prepare`.
@@ -104,8 +104,8 @@ class NCFM(Method):
             raise ValueError(f"method.frequencies must be gaussian or network, got {frequencies!r}")
         if frequencies == "network" and num_frequencies <= REPEATS:
             raise ValueError(
-                f"method.num_frequencies must be > {REPEATS} with frequencies=network, whose BatchNorm requires two "
-                f"scales of {REPEATS} frequencies, got {num_frequencies}. Example: method.num_frequencies=4096"
+                f"method.num_frequencies must be > {REPEATS} with frequencies=network, got {num_frequencies}, because its "
+                f"BatchNorm requires two scale vectors for {REPEATS} frequencies each. Example: method.num_frequencies=4096"
             )
         self.iterations, self.lr_img, self.weight_decay_img = iterations, lr_img, weight_decay_img
         self.plateau_patience, self.batch_real = plateau_patience, batch_real
@@ -185,7 +185,7 @@ class NCFM(Method):
         return images.view(len(syn), -1, *real.shape)
 
     def characteristic_match(self, real: Tensor, syn: Tensor, t: Tensor) -> Tensor:
-        """Distance of empirical characteristic functions, times `scale`, summed over classes.
+        """Return the distance of empirical characteristic functions, times `scale`, summed over classes.
 
         Args:
             real: Unit embeddings `(k, b, d)`.

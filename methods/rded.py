@@ -11,7 +11,7 @@ from ._recovery.patches import Patches, composites
 
 
 class RDED(Guided):
-    """Compose each image of the `factor^2` patches of a class that an observer network rates as most realistic.
+    """Compose each image from `factor^2` patches of its class that an observer network rates as most realistic.
 
         for each class c:
             cut `crops` square patches, with 8 to 100 % of the area, from each of `images` random real images
@@ -19,7 +19,8 @@ class RDED(Guided):
             select the best ipc factor^2 of these patches; patch number k ipc + i is cell k of image i
 
     The observer is the run's first teacher. SRe2L starts from the same images with `init=patches`. The random numbers
-    of a class depend on its name only, so the result does not depend on which process computes it, or when.
+    of a class depend only on its index and the run's seed. The result therefore does not depend on which process
+    computes it, or when.
 
     Deviations from the released code: Images are stored as 8-bit pixels instead of JPEG. To rate a patch, it is padded
     with the mean colour.

@@ -13,7 +13,11 @@ from torch import Tensor
 
 from dd_bench.api import Graphs
 
-_GOLDEN, _FIRST, _SECOND = -7046029254386353131, -4658895280553007687, -7723592293110705685  # of splitmix64
+_GOLDEN, _FIRST, _SECOND = (
+    -7046029254386353131,
+    -4658895280553007687,
+    -7723592293110705685,
+)  # constants of splitmix64
 
 
 def colours(graphs: Graphs, depth: int, edge_labels: bool = True, seed: int = 0) -> Tensor:

@@ -18,7 +18,7 @@ KINDS = ("all", "closed", "maximal")
 
 
 class Itemset(NamedTuple):
-    """Items that occur together in the transactions `tidset`."""
+    """Items, and the tidset of the transactions that contain all of them."""
 
     items: tuple[int, ...]
     tidset: int
@@ -55,8 +55,8 @@ def frequent_itemsets(
     found = list(islice(itemsets, max_itemsets + 1))
     if len(found) > max_itemsets:
         raise TooManyItemsets(
-            f"more than {max_itemsets} frequent {'' if kind == 'all' else 'closed '}itemsets with a support of at "
-            f"least {min_support}. Use a larger method.theta or method.most"
+            f"there are more than {max_itemsets} frequent {'' if kind == 'all' else 'closed '}itemsets with a support "
+            f"of at least {min_support}. Use a larger method.theta or method.most"
         )
     if kind == "maximal":  # maximal itemsets are closed
         found = [s for s in found if not _has_frequent_superset(s, frequent, min_support)]
@@ -108,7 +108,7 @@ def ranked_closed_itemsets(tidsets: dict[int, int]) -> Iterator[Itemset]:
 
 
 def is_frequent(items: tuple[int, ...], tidsets: dict[int, int], min_support: int) -> bool:
-    """Return whether at least `min_support` transactions contain all items; `tidsets` may omit items that are rarer."""
+    """Return whether at least `min_support` transactions contain all items; items without a tidset count as rarer."""
     if any(item not in tidsets for item in items):
         return False
     return reduce(and_, (tidsets[item] for item in items)).bit_count() >= min_support
@@ -130,7 +130,7 @@ def _eclat(items: list[tuple[int, int]], min_support: int) -> Iterator[Itemset]:
 
 
 def _has_frequent_superset(s: Itemset, frequent: dict[int, int], min_support: int) -> bool:
-    """Return whether the itemset together with some other item is frequent."""
+    """Return whether the itemset stays frequent if some other item is added."""
     return any(
         (s.tidset & tids).bit_count() >= min_support for item, tids in frequent.items() if item not in s.items
     )

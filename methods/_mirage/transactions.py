@@ -14,7 +14,7 @@ TABLE = 2**24  # maximum entries of the boolean table (tree, graph) that is buil
 
 
 def absolute_support(fraction: float, n: int) -> int:
-    """Return the fraction of `n` graphs as a number of graphs, rounded up, at least 1."""
+    """Return the number of graphs, rounded up and at least 1, that is the given fraction of `n` graphs."""
     return max(1, math.ceil(round(fraction * n, 9)))
 
 
@@ -47,12 +47,12 @@ class Transactions:
         self._cached: dict[int, tuple[int, dict[int, int]]] = {}
 
     def tidsets(self, c: int, min_support: int) -> dict[int, int]:
-        """Return the tidsets of the trees in at least `min_support` graphs of class `c`, and possibly of others."""
+        """Return the tidsets of the trees in at least `min_support` graphs of class `c`, and of some rarer trees."""
         cached_support, tidsets = self._cached.get(c, (0, {}))
         if not 0 < cached_support <= min_support:
             cached_support = (
                 max(1, min_support // 2) if cached_support else min_support
-            )  # the threshold usually decreases
+            )  # the next call usually has a lower threshold
             tidsets = tidsets_of(self._pairs, self.split, c, cached_support)
             self._cached[c] = cached_support, tidsets
         return tidsets

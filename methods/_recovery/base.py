@@ -1,4 +1,4 @@
-"""Base classes of the methods that are guided by teachers, and of those that optimise pixels under them."""
+"""Base classes of the methods that use teachers, and of those that optimise pixels with the loss of teachers."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from .views import RecoverViews
 
 
 class Guided(Method):
-    """Base class of methods that build images in pixel space from the run's teachers, in shards."""
+    """Base class of methods that build images in pixel space with the run's teachers, in shards."""
 
     uses_teachers = True
     in_shards = True
@@ -37,7 +37,7 @@ class Guided(Method):
             return reason
         if real.preprocess.kind != "normalise":
             return (
-                f"{type(self).__name__} clamps pixels channel by channel, and whitening mixes channels. "
+                f"{type(self).__name__} clamps each channel to the pixel range, but ZCA whitening mixes channels. "
                 "Use dataset.preprocess=normalise"
             )
         return None

@@ -19,7 +19,7 @@ LAYERS_EVERY = 100
 
 
 class Engine:
-    """Optimisation loop, shared by all units of a set."""
+    """Optimisation loop, shared by all units (shards) of a synthetic set."""
 
     def __init__(
         self,
@@ -43,7 +43,7 @@ class Engine:
             lr: Initial learning rate of Adam.
             betas: Betas of Adam.
             weight: Weight of the BatchNorm loss.
-            first_layer: Factor of that weight at the first layer.
+            first_layer: Factor of `weight` at the first layer.
             compiled: Whether to compile the loss.
         """
         self.real, self.teachers, self.views, self.iterations = real, list(teachers), views, iterations
@@ -66,7 +66,7 @@ class Engine:
             variable: Images, or a perturbation of images.
             batch: Function that computes the images `(b, c, h, w)` from the current `variable`.
             y: Classes of the images, `(b,)`.
-            name: Name of the unit, which determines all random numbers.
+            name: Name of the unit. This name and the run's seed determine all random numbers.
             ctx: Context of the unit.
             clamped: Whether to clamp `variable` to the pixel range after each step.
         """
@@ -77,7 +77,7 @@ class Engine:
         loss_of: Callable[..., tuple[Tensor, Tensor]]
         loss_of = partial(recover_loss, weight=self.weight, autocast=ctx.runtime.autocast)
         if self.compiled:
-            # One graph for each teacher and size of a chunk of classes: full, or the smaller last one.
+            # One graph is compiled for each teacher and each chunk size. The last chunk of classes may be smaller.
             loss_of = torch.compile(loss_of, dynamic=False)
             limit = torch._dynamo.config.recompile_limit
             torch._dynamo.config.recompile_limit = max(2 * len(self.teachers) + 8, limit)

@@ -57,7 +57,7 @@ def class_composites(
     """Compose `ipc` images of class `c` as `pixels`, uint8 `(ipc, channels, h, w)`.
 
     The crop with the smallest cross-entropy is selected from each real image, and the best ipc factor^2 of these crops
-    fill the images. The best of all are in the first cell of every image. To rate a patch, it is placed at the centre
+    fill the images. The best ipc crops are in the first cells of the images. To rate a crop, it is placed at the centre
     of an image of the mean colour, and the `observer` network classifies this image.
     """
     index, generator = real.train.of_class(c), ctx.stream("patches", c).host
@@ -76,7 +76,7 @@ def class_composites(
 
 
 def _crops(x: Tensor, settings: Patches, generator: torch.Generator) -> Tensor:
-    """Cut `crops` square patches of 8 to 100 % of the area from each image `(b, c, h, w)`, resized to a cell."""
+    """Cut `crops` square patches of 8 to 100 % of the area from each image `(b, c, h, w)`, in the size of a cell."""
     h, w = x.shape[2:]
     cell = [h // settings.factor, w // settings.factor]
     u = torch.rand(len(x) * settings.crops, 22, generator=generator)

@@ -46,7 +46,7 @@ class RecoverViews(BaseModel):
         return self
 
     def area(self, step: int, iterations: int) -> float:
-        """Return the minimum area of a crop at a step.
+        """Return the minimum area of a crop at a step, as a fraction of the image.
 
         Unless `curriculum` is const, it is 1 at step 0 and `smallest` from the milestone on.
         """
