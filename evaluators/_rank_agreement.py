@@ -12,7 +12,7 @@ CORRELATIONS = ("spearman", "kendall", "spearman_top", "kendall_top")
 
 
 def agreement(ranked: Array, reference: Array, top: float) -> dict[str, float]:
-    """Compare two accuracies of n networks.
+    """Return the agreement of two rankings of n networks.
 
     Args:
         ranked: Accuracies `(n,)` that rank the networks.
@@ -32,8 +32,8 @@ def agreement(ranked: Array, reference: Array, top: float) -> dict[str, float]:
 def intervals(rankings: dict[str, Array], reference: Array, top: float, seed: int) -> dict[str, float]:
     """Return the ends of 95 % percentile bootstrap intervals over networks, for each ranking by name.
 
-    `over NAME` is the difference of the first ranking and ranking NAME. It is computed on the same resamples, so that
-    the variation that all rankings share cancels.
+    `over NAME` is the correlation of the first ranking minus that of ranking NAME. Both are computed on the same
+    resamples, so that the variation that all rankings share cancels.
     """
     n, found = len(reference), dict[str, Array]()
     samples = np.random.default_rng(seed).integers(n, size=(DRAWS, n))
@@ -64,9 +64,10 @@ def _by_sample(ranked: Array, reference: Array, top: float, samples: NDArray[np.
 def _rank_correlations(a: Array, b: Array, counts: Array) -> tuple[Array, Array]:
     """Return Spearman's correlation and Kendall's tau-b, `(m,)` each, of m samples at once.
 
-    Sample k contains the pair `(a[i], b[i])` `counts[k, i]` times. Both correlations are sums over pairs of
-    `sign(x[i] - x[j])`. Half the sum of these signs over j is the midrank of i minus the mean rank. A correlation is 0
-    if all values of one side are equal. This is faster than scipy.stats, which takes a millisecond per sample.
+    Sample k contains network i, with the values `a[i]` and `b[i]`, `counts[k, i]` times. Both correlations are computed
+    from `sign(x[i] - x[j])` of all pairs of networks. Half the sum of these signs over j is the midrank of i minus the
+    mean rank. A correlation is 0 if all values of a or all values of b are equal. This is faster than scipy.stats,
+    which takes a millisecond per sample.
     """
     sign_a, sign_b = np.sign(a[:, None] - a), np.sign(b[:, None] - b)
     rank_a, rank_b = counts @ sign_a.T, counts @ sign_b.T  # (m, n)

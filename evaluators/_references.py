@@ -34,10 +34,10 @@ _KIND, _FILE = "reference", "accuracy.json"
 
 @dataclass(frozen=True)
 class Reference:
-    """The data and the recipe that reference networks are trained with. They are tested after the last step.
+    """The data and the recipe that reference networks are trained with. The networks are tested after the last step.
 
     Attributes:
-        real: Real set that networks are tested on. They are also trained on it unless `images` is set.
+        real: Real set. Networks are tested on its test split, and trained on its training split unless `images` is set.
         recipe: Training recipe with hard labels.
         runtime: Device and precision.
         cache: Cache folder. A killed training on the whole set resumes from its last epoch.
@@ -58,8 +58,8 @@ class Reference:
         """Train the network of this seed, unless its result is cached.
 
         Returns:
-            Accuracy on `test` and, if the dataset has a validation split, on `val`; `finite`, which is 0 if the network
-            diverged and its accuracy is therefore at chance, else 1; and the training time in `seconds`.
+            Accuracy in [0, 1] on the split `test` and, if the dataset has one, on `val`; `finite`, which is 0 if the
+            network diverged and its accuracy is therefore at chance, else 1; and `seconds`, the training time.
 
         Raises:
             ValueError: Only one of `images` and `identity` is set, or the cache entry is damaged.
@@ -94,7 +94,7 @@ class Reference:
         return RealTraining(self.real, architecture, self.recipe, self.runtime)
 
     def _key(self, training: RealTraining, seed: int) -> dict[str, Any]:
-        """Return the cache key, without the device: references are shared between devices."""
+        """Return the cache key. It does not contain the device, so that devices share the references."""
         key = {name: value for name, value in training.identity().items() if name != "device"}
         return key | {"seed": seed} | ({} if self.identity is None else {"images": self.identity})
 
@@ -109,7 +109,7 @@ class Reference:
 
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
-    """Return the recipe with the given number of epochs and its milestones and warm-up scaled accordingly."""
+    """Return the recipe with `epochs` epochs, and with its milestones and warm-up scaled accordingly."""
     if recipe.steps is not None:
         return recipe.model_copy(update={"steps": None, "epochs": epochs})
     factor = epochs / recipe.epochs

@@ -1,4 +1,4 @@
-"""Shared by several evaluators: fresh networks under the run's protocol, their measurements, and control sets."""
+"""Functions shared by several evaluators: fresh networks under the run's protocol, measurements, and control sets."""
 
 from __future__ import annotations
 
@@ -80,7 +80,7 @@ def measurement(network: int, seed: int, values: Mapping[str, float], unit: int 
 def paired_scores(
     fresh: Mapping[str, FreshNetworks], seeds: dict[int, int], total: int
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield `(network, accuracy by name)`, where one network of each of `fresh` is trained from the same seed.
+    """Yield `(network, accuracies)` with one accuracy for each name in `fresh`, all trained from the same seed.
 
     If several of `total` networks are trained at a time, all are trained before the first yield, one name after the
     other.
@@ -98,7 +98,7 @@ def paired_scores(
 def control_context(
     control: SyntheticSet, fresh: FreshNetworks, ctx: EvaluationContext, equal_steps: bool
 ) -> EvaluationContext:
-    """Return the context of a control, which is labelled by the run's teachers.
+    """Return the context in which a control is evaluated. The run's teachers label the control.
 
     With `equal_steps`, the control is trained for as many steps as `fresh`, else for as many epochs.
     """
@@ -113,7 +113,7 @@ def control_context(
 
 
 def control_size(real: RealSet, ctx: EvaluationContext) -> int:
-    """Return the images per class of a random control: ipc, or the size of the smallest class if that is less."""
+    """Return the images per class of a random control: ipc, or the size of the smallest class if it is smaller."""
     return min(ctx.ipc, int(real.train.counts.min()))
 
 

@@ -22,7 +22,7 @@ class Accuracy(Evaluator):
         """Take the number of fresh networks per synthetic set.
 
         Raises:
-            ValueError: It is less than 1.
+            ValueError: `num_networks` is less than 1.
         """
         check_at_least(1, num_networks=num_networks)
         self.num_networks = num_networks
@@ -39,5 +39,5 @@ class Accuracy(Evaluator):
             yield measurement(network, seeds[network], {self.main_metric: value})
 
     def seeds(self, ctx: EvaluationContext) -> dict[int, int]:
-        """Return the seed of each network that is not finished yet, by its number."""
+        """Return a dictionary from the number of each unfinished network to its seed."""
         return {i: ctx.seed_for("evaluate", i) for i in range(self.num_networks) if i not in ctx.finished}

@@ -28,7 +28,7 @@ from ._scoring import check_at_least, check_images, fresh_networks_on, measureme
 
 
 class Continual(Evaluator):
-    """The GDumb-style protocol of DM (Zhao and Bilen, WACV 2023), which DataDAM also uses.
+    """Class-incremental learning with the GDumb-style protocol of DM (Zhao and Bilen, WACV 2023) and DataDAM.
 
     Classes arrive in `steps` equal parts. At each step, a fresh network with a head for all classes is trained from
     scratch on the synthetic images of the classes seen so far, and tested on the test images of these classes.
@@ -39,8 +39,8 @@ class Continual(Evaluator):
 
     - `step S`: accuracy after S steps on the classes seen so far. `accuracy` is that of the last step, on all classes.
     - `average`: mean over the steps, called incremental accuracy in the continual-learning literature.
-    - `forgetting`: mean over all parts except the last of the best earlier accuracy on that part minus the accuracy
-      after the last step (Chaudhry et al., ECCV 2018).
+    - `forgetting`: best accuracy on a part of the classes before the last step, minus the accuracy on this part after
+      the last step; mean over all parts except the last (Chaudhry et al., ECCV 2018).
 
     The papers distil the classes of each step separately, from the real images of these classes only. Here all steps
     use the classes of one set. Up to random numbers, this is equivalent for methods that treat classes independently
@@ -69,8 +69,8 @@ class Continual(Evaluator):
         """See `Evaluator`. Teachers and selection on test data would use information about future classes."""
         if protocol.labels is not None:
             return (
-                f"protocol {protocol.name} uses labels of teachers or views, and teachers are trained on future "
-                "classes. Use protocol=dsa-1000 or dc-300"
+                f"evaluator continual does not support protocol {protocol.name}, which labels images with teachers or "
+                "views, because teachers are trained on future classes. Use protocol=dsa-1000 or dc-300"
             )
         if protocol.selection != "last":
             return (
@@ -144,7 +144,7 @@ def class_parts(order: int, k: int, steps: int) -> Tensor:
 def _table(
     evaluator: Continual, fresh: FreshNetworks, network: int, seed: int, compiled: bool
 ) -> list[list[float]]:
-    """Return the table of one network. `compiled` is ignored: it is decided by the number of images of each step."""
+    """Return the table of one network. `compiled` is ignored, because each step decides whether to compile."""
     tables = evaluator.tables(fresh, evaluator.order_of(network), {network: seed})
     table: list[list[float]] = tables[network].tolist()
     return table

@@ -21,18 +21,18 @@ from .accuracy import Accuracy
 class Controls(Accuracy):
     """`accuracy` of the set, `random` for as many random real images, and a score for each control of the set.
 
-    With decoupled methods, networks learn mostly from the soft labels. Random images with the same labeler show how
-    much. A set with compensators has the control `natural`, its natural images only, which are fewer. Every control is
-    labelled by the run's teachers and trains the same networks from the same seeds under the same protocol. Controls
-    have no soft labels and no learned rate of their own.
+    With decoupled methods (such as SRe2L), networks learn mostly from the soft labels. Random images with the same
+    labeler show how much. A set with compensators (INFER) has the control `natural`, which contains only its natural
+    images. Every control is labelled by the run's teachers, and the same networks are trained on it from the same seeds
+    under the same protocol. Controls have no soft labels and no learned rate of their own.
 
-    INFER's sets expand to M + 1 times as many images as they have natural images. With the same number of epochs, a
-    control would take fewer steps and appear worse than it is. With `equal=steps`, it is trained for more epochs
-    instead, and its stored labels then cover more epochs too.
+    With M teachers, INFER's sets expand to M + 1 times as many images as they have natural images. With the same number
+    of epochs, a control would take fewer steps and appear worse than it is. With `equal=steps`, networks are trained on
+    the control for more epochs instead, and its stored labels then cover more epochs too.
     """
 
     def __init__(self, *, num_networks: int, equal: str):
-        """Take the number of fresh networks per set, and what controls have in common with the set.
+        """Take the number of fresh networks per set, and whether controls get as many steps or epochs as the set.
 
         Raises:
             ValueError: `equal` is neither steps nor epochs, or there is no network.

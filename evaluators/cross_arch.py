@@ -24,14 +24,14 @@ from .accuracy import Accuracy
 class CrossArch(Accuracy):
     """`accuracy` of the run's network, and `accuracy:NAME` of each of `networks`, all under the run's protocol.
 
-    The run's network is the one used for distillation. The tables compute the difference to the others. Network i has
-    the same seed for every architecture, so that differences between architectures are paired.
+    The run's network is the one used for distillation. The tables show the differences between this network and the
+    others. Network i has the same seed for every architecture, so that these differences are paired.
 
     If a network of `networks` diverges, its score is chance accuracy and a note names it, because one learning rate
     does not suit every architecture. If the run's network diverges, the measurement ends as for `accuracy`.
 
-    A learned rate fits the network of the distillation only, and a protocol's rate may too. `lr` sets the rate of
-    single networks, which is noted in the record.
+    A learned learning rate fits only the network of the distillation, and so may the learning rate of a protocol. `lr`
+    sets the learning rate of single networks, and the record gets a note.
     """
 
     smoke = (
@@ -40,7 +40,7 @@ class CrossArch(Accuracy):
     )
 
     def __init__(self, *, num_networks: int, networks: dict[str, partial[Network]], lr: dict[str, float]):
-        """Take the number of networks of each architecture, the other architectures, and learning rates of some.
+        """Take the number of networks per architecture, the other architectures, and learning rates for some of these.
 
         Raises:
             ValueError: There is no other architecture, or a rate is not positive or has an unknown name.
@@ -66,7 +66,7 @@ class CrossArch(Accuracy):
             return None  # `check_set` rejects all sets of this dataset
         for name, architecture in self._architectures(real).items():
             if reason := architecture.check_shape():
-                return f"{reason}. To leave it out, use ~evaluator.networks.{name}"
+                return f"{reason}. To leave this network out, use ~evaluator.networks.{name}"
         return None
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:

@@ -31,7 +31,7 @@ from .accuracy import Accuracy
 
 
 class DDRanking(Accuracy):
-    """HLR, IOR, LRS and ARS (Li et al., DD-Ranking: Rethinking the Evaluation of Dataset Distillation, 2025).
+    """DD-Ranking's scores (Li et al., DD-Ranking: Rethinking the Evaluation of Dataset Distillation, 2025).
 
     For each network, all trainings start from the same seed. Accuracies are fractions.
 
@@ -39,21 +39,23 @@ class DDRanking(Accuracy):
       synthetic set with hard labels.
     - `ior` (improvement over random): accuracy of the synthetic set under the run's protocol, minus that of as many
       random images per class under the same protocol and number of steps. Each network gets its own random images.
-    - `lrs`: see `lrs`; `lrs_weight` is the weight of IOR.
-    - `ars`: see `ars`; the improvement with and without augmentation, with `ars_weight` for the former.
+    - `lrs` (label-robust score): combines HLR and IOR, see the function `lrs`; `lrs_weight` is the weight of IOR.
+    - `ars` (augmentation-robust score): combines IOR with augmentation, with weight `ars_weight`, and IOR without
+      augmentation, see the function `ars`.
 
-    The record also contains the accuracies that these are computed from: `real`, `syn_hard`, `syn`, `random`,
+    The record also contains the accuracies that these scores are computed from: `real`, `syn_hard`, `syn`, `random`,
     `syn_plain` and `random_plain`.
 
     A network is trained on the whole training set for `real_epochs` epochs under the protocol's recipe, with scaled
     milestones and warm-up. The result is cached for all sets of a dataset, network and recipe.
 
-    Random images have hard labels unless the protocol has teachers. They are trained at the set's learned rate if the
-    protocol uses it. If a class has fewer than `ipc` images, all classes get as many random images as the smallest.
+    Random images have hard labels unless the protocol has teachers. Networks are trained on them at the set's learned
+    rate if the protocol uses it. If a class has fewer than `ipc` images, all classes get as many random images as the
+    smallest class has.
 
     Deviations from the released package (0.2.0): Accuracies are those of the last step, not the best on test data.
     There is no separate search of the learning rate for random images. The exponentials take fractions. The package
-    uses percentages, with which its scores leave [0, 1].
+    uses percentages, so that its scores are not in [0, 1].
     """
 
     main_metric = "lrs"
@@ -77,11 +79,11 @@ class DDRanking(Accuracy):
     def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`. All trainings are compared at their last step.
 
-        Stored labels of views do not exist for random images, nor for the set without augmentation.
+        Stored labels are rejected, because there are none for random images or for the set without augmentation.
         """
         if protocol.selection != "last" or protocol.lr_grid:
             return (
-                f"evaluator ddranking requires selection=last and no lr_grid, and protocol {protocol.name} has "
+                f"evaluator ddranking requires selection=last and no lr_grid, but protocol {protocol.name} has "
                 f"selection={protocol.selection}, lr_grid={list(protocol.lr_grid)}. Use protocol=dsa-1000 or dc-300"
             )
         if protocol.labels is not None and protocol.labels.source is not None:
@@ -138,7 +140,7 @@ def _finite_accuracy(reference: dict[str, float]) -> float:
     """
     if not reference["finite"]:
         raise Diverged(
-            "the reference on the whole training set is not finite. Try a smaller protocol.recipe.lr"
+            "the reference network on the whole training set has non-finite weights. Use a smaller protocol.recipe.lr"
         )
     return reference["test"]
 

@@ -54,13 +54,13 @@ class Graph(Evaluator):
     """Scores of `num_networks` fresh networks on the test graphs, trained under the run's protocol.
 
     - `auc`, `accuracy`, `balanced_accuracy`: scores after the last step. `metric` is the one that is ranked.
-    - `best_val`: `metric` at the best step on the validation graphs. There are `eval_points` candidate steps, or a few
-      less if this number does not divide the number of steps.
+    - `best_val`: `metric` at the step that is best on the validation graphs. There are `eval_points` candidate steps,
+      or a few less if this number does not divide the number of steps.
     - `untrained`: `metric` of the network before its first step.
     - `permuted`: `metric` of a network trained on the same set with permuted labels. The whole training set does not
       have this control, because it is not a distilled set and its training is expensive.
-    - `size_only`, `majority`: `metric` of logistic regression on the number of nodes, fitted to the training graphs,
-      and of always predicting the most frequent class. They are the same for every network.
+    - `size_only`: `metric` of logistic regression on the number of nodes, fitted to the training graphs.
+    - `majority`: `metric` of always predicting the most frequent class. Both are the same for every network.
     """
 
     repeats = ("num_networks", "eval_points")
@@ -169,7 +169,7 @@ class Graph(Evaluator):
 def _labelled_batches(
     syn: SyntheticGraphs, batch_size: int, seed: int, device: torch.device
 ) -> tuple[object, LabelledBatches | None]:
-    """Return the function that fetches a batch, and the batches of an epoch unless these are shuffled uniformly."""
+    """Return a function that fetches a batch, and one that yields weighted batches, or None for uniform batches."""
     graphs, labels = syn.materialise(device)
     weights = syn.weights().to(device)
     all_graphs = graphs[torch.arange(len(graphs), device=device)]

@@ -1,4 +1,4 @@
-"""Architecture search: agreement of the network rankings of a synthetic set and of the whole training set."""
+"""Architecture search: agreement of network rankings by a synthetic set and by the whole training set."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ from ._references import Reference, with_epochs
 from ._scoring import check_at_least, check_images, measurement, random_control
 
 DESIGNS = 10_000
-"""Maximum number of balanced samples of the space to draw until one has no duplicates."""
+"""Maximum number of balanced samples of the space that are drawn until one has no duplicates."""
 
 
 class NAS(Evaluator):
@@ -43,25 +43,25 @@ class NAS(Evaluator):
     The space contains all combinations of the values in `space` (DC's 720 networks: width, depth, norm, activation,
     pooling), or `sample` of them in which all values of a hyper-parameter are equally frequent.
 
-    The papers (DC, DSA, DM, DataDAM, FTD) differ or do not specify some settings. These are fixed here. Networks are
-    ranked by accuracy on images held out from the training set (`dataset.val_fraction=0.1`), never on test images. The
-    reference is the test accuracy after `whole_epochs` epochs on the rest of the training set, averaged over
+    The papers (DC, DSA, DM, DataDAM, FTD) differ in some settings or do not specify them. Here they are fixed. Networks
+    are ranked by accuracy on images held out from the training set (`dataset.val_fraction=0.1`), never on test images.
+    The reference is the test accuracy after `whole_epochs` epochs on the rest of the training set, averaged over
     `whole_networks` networks. The top is the fraction `top` of the space with the best reference. A set that was
     distilled without this split was distilled from the held-out images too.
 
     Each repeat trains every network once from its own seed: on the set, on as many random images (`random ...`), and on
-    the whole training set for as many steps at the initial learning rate (`early ...`). For each of these rankings:
+    the whole training set for as many steps at the initial learning rate (`early ...`). The metrics of these rankings:
 
     - `spearman`, `kendall`: rank correlation with the reference over the space, and `spearman_top`, `kendall_top` over
       the top. `_low` and `_high` are the ends of their bootstrap intervals over networks, also for the difference of
       the set and the other two rankings (`over random spearman_low`).
-    - `performance`: reference accuracy of the network that is ranked first. `whole performance` is that of the network
-      that is best on the held-out images after training on the whole set.
+    - `performance`: reference accuracy of the network that is ranked first. `whole performance` is the reference
+      accuracy of the network that is best on the held-out images after training on the whole training set.
     - `seconds`: time of all trainings. `not finite`: number of networks that diverged, whose accuracy is at chance.
 
     With one training per network, a ranking is noisy. `mean of repeats: ...`, stored with the last repeat, ranks by the
-    mean accuracy over all repeats. This is the fixed definition for three or more repeats. The reference does not
-    depend on the run's seed. Every training is cached, so that a killed search resumes.
+    mean accuracy over all repeats. With three or more repeats, these values are the ones to report. The reference does
+    not depend on the run's seed. Every training is cached, so that a killed search resumes.
     """
 
     main_metric = "spearman"
@@ -109,8 +109,8 @@ class NAS(Evaluator):
         """See `Evaluator`."""
         if protocol.labels is not None or protocol.selection != "last" or protocol.lr_grid:
             return (
-                "evaluator nas requires the labels of the set, selection=last and no lr_grid, which protocol "
-                f"{protocol.name} does not have. Use protocol=nas-200"
+                "evaluator nas requires a protocol with labels=null, selection=last and no lr_grid, but protocol "
+                f"{protocol.name} differs. Use protocol=nas-200"
             )
         return None
 
@@ -141,7 +141,7 @@ class NAS(Evaluator):
         whole = _Search(Reference(real, with_epochs(recipe, self.whole_epochs), ctx.runtime, ctx.cache.root))
         results = [whole.measure(networks, seed_for(0, "whole", i), ctx) for i in range(self.whole_networks)]
         reference, held_out = (np.mean([r[split] for r in results], 0) for split in ("test", "val"))
-        accuracies: dict[str, list[Array]] = {}  # of each ranking and repeat
+        accuracies: dict[str, list[Array]] = {}  # for each ranking, the accuracies of each repeat
         for repeat in range(self.num_repeats):
             last = repeat == self.num_repeats - 1
             if repeat in ctx.finished and (last or self.num_repeats - 1 in ctx.finished):

@@ -32,15 +32,15 @@ class Privacy(Accuracy):
 
     The attacker decides whether a real image is one of the training images that the set was distilled from. It trains
     `references` shadow networks under the same protocol, with as many images per class, on one half of the test images.
-    They estimate the confidence of a network in images that it was not trained on. The score of an image is the
+    These estimate the confidence of a network in images that it was not trained on. The score of an image is the
     confidence of the attacked network minus this estimate, in standard deviations of the shadow networks. Members are
     `candidates` training images. Non-members are as many images of the other half of the test images.
 
     - `auc`: area under the ROC curve of the score; 0.5 means no information. `tpr`: true positive rate at a false
       positive rate of 1 %. `hidden`, the ranked metric: 2 (1 - auc), clipped at 1; it is 0 if the attack is perfect.
     - `chance`: AUC with randomly permuted membership.
-    - `auc_kept`: for a set that is a selection of real images, AUC with these images as the members. It shows the
-      strength of the attack when the networks were trained on the members themselves.
+    - `auc_kept`: AUC with the images of the set as the members, for a set that is a selection of real images. It shows
+      the strength of the attack on networks that were trained on the members themselves.
 
     A small set can reveal little about 60,000 images. An `auc` near 0.5 shows that this attack fails, not that every
     attack would. Intervals are over networks for fixed candidates. With a thousand candidates on each side, the
@@ -52,7 +52,7 @@ class Privacy(Accuracy):
     smoke = ("evaluator.num_networks=2", "evaluator.candidates=12", "evaluator.references=3")
 
     def __init__(self, *, num_networks: int, candidates: int, references: int):
-        """Take the number of attacked networks, of members and non-members each, and of shadow networks.
+        """Take the number of attacked networks, of members (and of non-members), and of shadow networks.
 
         Raises:
             ValueError: A value is too small.
@@ -67,7 +67,7 @@ class Privacy(Accuracy):
             protocol.labels is not None and protocol.labels.kind != "hard"
         ):
             return (
-                f"evaluator privacy supports neither teachers nor selection on test data, and protocol {protocol.name} "
+                f"evaluator privacy supports neither teachers nor selection on test data, but protocol {protocol.name} "
                 "uses one of them. Use protocol=dsa-1000 or dc-300"
             )
         return None
@@ -163,10 +163,10 @@ Groups = dict[str, tuple[Split, Tensor]]
 
 
 def _shadow_statistics(nets: list[nn.Module], groups: Groups) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return the mean over networks of the confidence in each image of a group, and a common standard deviation.
+    """Return, for each group, the mean confidence in each image over networks, `(b,)`, and a common standard deviation.
 
     The standard deviation is averaged over all images of all groups. A few networks cannot estimate it for each image,
-    and separate ones would make groups distinguishable by their standard deviations alone.
+    and a separate one for each group would make the groups distinguishable by their standard deviations alone.
     """
     each = {name: torch.stack([confidence(net, *group) for net in nets]) for name, group in groups.items()}
     std = torch.cat([e.std(0) for e in each.values()]).mean()

@@ -43,7 +43,7 @@ CORRUPTIONS: dict[str, tuple[str, tuple[dict[str, Any], ...]]] = {
 }
 """kornia's augmentation of each corruption and its parameters at five severities.
 
-Where CIFAR-10-C (Hendrycks and Dietterich, ICLR 2019) has the corruption, the values are recalled from there and were
+If CIFAR-10-C (Hendrycks and Dietterich, ICLR 2019) has the corruption, its values are used. They are recalled and were
 not checked against its source. Contrast multiplies the pixels, brightness shifts them.
 """
 
@@ -81,7 +81,10 @@ class Robustness(Accuracy):
     def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`. Networks must not be selected on the images that they are attacked with."""
         if protocol.selection == "best_on_test":
-            return f"protocol {protocol.name} selects on test data. Use one with selection=last"
+            return (
+                f"protocol {protocol.name} selects networks on test data, which evaluator robustness does not support. "
+                "Use a protocol with selection=last"
+            )
         return None
 
     def check_dataset(self, real: RealSet, architecture: Architecture) -> str | None:
@@ -189,7 +192,7 @@ class Toolbox:
 
     @staticmethod
     def adversarial(attack: Any, x: Tensor, y: Tensor) -> Tensor:
-        """Return the adversarial examples that an attack computes for the images, on the CPU."""
+        """Return the adversarial examples that an attack computes for images `x` and labels `y`, on the CPU."""
         examples: np.ndarray[Any, Any] = attack.generate(x=x.cpu().numpy(), y=y.cpu().numpy())
         return torch.from_numpy(examples)
 
@@ -209,7 +212,7 @@ def toolbox() -> Toolbox:
 
 
 def _current_device(device: torch.device) -> AbstractContextManager[object]:
-    """Make a GPU the current device, the only one that the toolbox uses."""
+    """Make `device` the current device if it is a GPU, because the toolbox uses only the current GPU."""
     return torch.cuda.device(device) if device.type == "cuda" else nullcontext()
 
 

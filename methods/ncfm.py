@@ -104,8 +104,9 @@ class NCFM(Method):
             raise ValueError(f"method.frequencies must be gaussian or network, got {frequencies!r}")
         if frequencies == "network" and num_frequencies <= REPEATS:
             raise ValueError(
-                f"method.num_frequencies must be > {REPEATS} with frequencies=network, got {num_frequencies}, because its "
-                f"BatchNorm requires two scale vectors for {REPEATS} frequencies each. Example: method.num_frequencies=4096"
+                f"method.num_frequencies must be > {REPEATS} with frequencies=network, because its BatchNorm requires "
+                f"two scale vectors for {REPEATS} frequencies each, got {num_frequencies}. "
+                "Example: method.num_frequencies=4096"
             )
         self.iterations, self.lr_img, self.weight_decay_img = iterations, lr_img, weight_decay_img
         self.plateau_patience, self.batch_real = plateau_patience, batch_real

@@ -109,4 +109,4 @@ def test_error_messages(blobs, syn):
     with pytest.raises(ValueError, match=r"evaluator\.lr\.deep must be > 0, got 0\.0"):
         CrossArch(num_networks=1, networks=NETWORKS, lr={"deep": 0.0})
     reason = CrossArch(num_networks=1, networks={"lenet": partial(LeNet)}, lr={}).check_dataset(blobs, None)
-    assert reason is not None and reason.endswith("To leave it out, use ~evaluator.networks.lenet")
+    assert reason is not None and reason.endswith("To leave this network out, use ~evaluator.networks.lenet")

@@ -142,5 +142,5 @@ def test_diverged_reference_raises(blobs, syn, make_ctx, monkeypatch):
         return out
 
     monkeypatch.setattr(trained_network, "train", diverging)
-    with pytest.raises(Diverged, match="reference on the whole training set is not finite"):
+    with pytest.raises(Diverged, match="on the whole training set has non-finite weights"):
         scores_by_network(DDRanking(**KNOBS), syn, blobs, make_ctx())
