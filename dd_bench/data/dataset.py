@@ -89,7 +89,7 @@ class Split(ABC):
 
 
 class TensorSplit(Split):
-    """A split that stores its images on the device, as uint8 and, after the first use, also as float32 inputs."""
+    """A split that stores its images on the device, as uint8 pixels and, after the first use, as float32 inputs."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, num_classes: int, preprocess: Preprocess):
         """Create a split from `pixels`, uint8 `(n, c, h, w)`, and `labels`, int64 `(n,)`, on the same device."""
@@ -140,6 +140,7 @@ class RealSet:
             of images it covers the file list instead, see `dd_bench.data.image_folder`.
         licence, citation: copied to the card of every set distilled from this one.
         val: a stratified validation split cut from the training data, or None.
+        modality: `image` or `graph`.
         overrides: command-line overrides that load the set again. Empty for a set created from tensors in Python.
     """
 

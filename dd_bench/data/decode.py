@@ -1,4 +1,4 @@
-"""Multi-formation decoding (IDC, Kim et al., ICML 2022): one stored image decodes to factor^2 training images."""
+"""Multi-formation decoding (IDC, Kim et al., ICML 2022): one stored image is decoded to factor^2 training images."""
 
 from __future__ import annotations
 

@@ -55,7 +55,7 @@ def located(where: str | Path, digest: str | None = None) -> Path:
 def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
     """Download a set and return its folder: `to`, or a folder under `home()` that is named by the digest.
 
-    An interrupted download continues where it stopped. With `digest`, a cached set needs no connection.
+    An interrupted download continues where it stopped. With `digest`, a cached set requires no connection.
 
     Raises:
         ValueError: the downloaded set is damaged, and was deleted; or its digest is not `digest`.
@@ -212,7 +212,7 @@ def pull_command(arguments: Sequence[str]) -> int:
 
 
 def print_result(function: Callable[[], str]) -> int:
-    """Print the result of `function` and return 0. After a user error, print the error to stderr and return 1."""
+    """Print the result of `function` and return 0, or print an error caused by user input to stderr and return 1."""
     try:
         sys.stdout.write(f"{sanitize(function())}\n")
     except (ValueError, OSError, ImportError) as error:

@@ -99,9 +99,7 @@ def describe(group: str, name: str, values: dict[str, Any]) -> str:
     The differences are part of the name because, e.g., a changed protocol must not share a ranking with the original.
     """
     differences = changed_keys(group, name, values)
-    if source := values.get(
-        "_source_"
-    ):  # a plug-in of another package, whose code can change without a new name
+    if source := values.get("_source_"):  # a plug-in of another package, which can change without a new name
         differences = [f"source={source}", *differences]
     return f"{name}({', '.join(differences)})" if differences else name
 

@@ -1,6 +1,7 @@
-"""`card.json`: the description of a synthetic set and the sha256 of its other files. Does not import torch.
+"""`card.json`: the description of a synthetic set and the sha256 of its other files except `provenance.json`.
 
-A card may come from an untrusted source. The schema checks types and limits text lengths and number ranges.
+This module does not import torch. A card may come from an untrusted source. The schema checks types and limits text
+lengths and number ranges.
 """
 
 from __future__ import annotations

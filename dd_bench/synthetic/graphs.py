@@ -53,8 +53,8 @@ class SyntheticGraphs(SyntheticSet):
         """Return the size in bytes as papers on graphs count it: two bytes per node label and per endpoint of an edge.
 
         An undirected edge is counted once. Edge labels take two bytes each and are counted only if they are not all
-        equal. The 318 bytes that the paper of Mirage reports on NCI1 are 59 labels and 50 edges. With the same
-        thresholds, this implementation finds 51 labels and 43 edges, 274 bytes.
+        equal. The 318 bytes that the paper of Mirage reports on NCI1 are 59 labels and 50 edges. With
+        Mirage's thresholds, this implementation finds 51 labels and 43 edges, 274 bytes.
         """
         graphs, _ = self.materialise(torch.device("cpu"))
         source, target = graphs.edges
@@ -222,8 +222,8 @@ class TreeSet(SyntheticGraphs):
         pattern_sizes: number of trees of each set, `(n,)`.
         support: for each set, number of real graphs of its class that contain all its trees, `(n,)`.
         labels: int64 `(n,)`.
-        class_graphs: number of real graphs of each class. The weights are `support` divided by the number of the
-            set's class. None: the weights are `support`.
+        class_graphs: number of real graphs of each class. Each `support` is divided by the number for the set's class
+            to give the weight. None: the weights are `support`.
     """
 
     kind: ClassVar[str] = "trees"

@@ -24,7 +24,7 @@ class ImageSet(SyntheticImages):
     Attributes:
         images: `(n, c, h, w)`: uint8 in space "pixel", float32 in [0, 1] in "unit", network inputs in "input".
         labels: int64 `(n,)` or float32 `(n, k)`.
-        space: what the values of `images` mean, see there.
+        space: "pixel", "unit" or "input", see `images`.
         factor: multi-formation factor. A stored image is decoded to factor^2 training images (spaces pixel and unit).
         source: for a coreset, the indices of its images in the training split.
         whole: whether this is the whole training set. Its ipc is then not checked.

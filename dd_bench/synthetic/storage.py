@@ -2,12 +2,12 @@
 
     synthetic.safetensors   the tensors
     preprocess.safetensors  the fitted preprocessing, if it has tensors (ZCA)
-    card.json               what the set is, how it was created, and the sha256 of the files above and the next two
+    card.json               what the set is, how it was created, and the sha256 of the other files
     README.md               a Hugging Face dataset card
     preview.png             images of each class
-    provenance.json         seconds, memory, machine and remarks of the distillation; optional, not hashed
+    provenance.json         seconds, memory, machine and remarks of the distillation; optional, without a sha256
 
-With the same seed on the same kind of machine, all hashed files have the same bytes.
+With the same seed on the same kind of machine, all files with a sha256 have the same bytes.
 """
 
 from __future__ import annotations
