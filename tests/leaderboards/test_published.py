@@ -106,5 +106,5 @@ def test_files_and_numbers_are_unique(tmp_path):
     with pytest.raises(ValueError, match="several files"):
         load_published(tmp_path)
     (tmp_path / "CIFAR-10.json").write_text(json.dumps({**head, "dataset": "svhn", "cells": [CELL, CELL]}))
-    with pytest.raises(ValueError, match="two numbers"):
+    with pytest.raises(ValueError, match="got two for"):
         load_published(tmp_path)

@@ -42,7 +42,7 @@ def test_verdicts(record):
     assert of(0.50, 0.51).verdict == "out of tolerance"
     with pytest.raises(ValueError, match="has no network 5"):
         of(*[0.7] * 6)
-    with pytest.raises(ValueError, match="requires at least 2 networks, got 1"):
+    with pytest.raises(ValueError, match="with at least 2 networks, got 1"):
         of(0.6, entry=record("dm", 10, [[0.7]]))
 
 
