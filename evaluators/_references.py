@@ -37,7 +37,8 @@ class Reference:
     """The data and the recipe that reference networks are trained with. The networks are tested after the last step.
 
     Attributes:
-        real: Real set. Networks are tested on its test split, and trained on its training split unless `images` is set.
+        real: Real set. Networks are tested on its test and validation splits, and trained on its training split unless
+            `images` is set.
         recipe: Training recipe with hard labels.
         runtime: Device and precision.
         cache: Cache folder. A killed training on the whole set resumes from its last epoch.

@@ -30,8 +30,8 @@ class CrossArch(Accuracy):
     If a network of `networks` diverges, its score is chance accuracy and a note names it, because one learning rate
     does not suit every architecture. If the run's network diverges, the measurement ends as for `accuracy`.
 
-    A learned learning rate fits only the network of the distillation, and so may the learning rate of a protocol. `lr`
-    sets the learning rate of single networks, and the record gets a note.
+    The learning rate of a protocol, or one that was learned with the set, may fit only the network of the distillation.
+    `lr` sets the learning rate of single networks, and the record gets a note.
     """
 
     smoke = (

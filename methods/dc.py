@@ -36,10 +36,9 @@ LOOPS = {1: (1, 1), 10: (10, 50), 20: (20, 25), 30: (30, 20), 40: (40, 15), 50: 
 class DC(Method):
     """Each iteration samples a network, and alternates `outer` image updates with training of this network.
 
-    The network is trained on the synthetic images.
-
-    An image update is one SGD step on the row-cosine distance of the real and synthetic gradients, summed over classes.
-    The gradients of all classes are computed by one batched call (`vmap(grad)`), which equals the per-class loop.
+    The network is trained on the synthetic images. An image update is one SGD step on the row-cosine distance of the
+    real and synthetic gradients, summed over classes. The gradients of all classes are computed by one batched call
+    (`vmap(grad)`), which equals the per-class loop.
     BatchNorm layers are in eval mode during an image update, after one batch of real images of all classes has updated
     their running statistics.
 
@@ -182,9 +181,8 @@ def class_gradients(net: Network, images: Tensor, first_class: int) -> dict[str,
 def gradient_match(real: dict[str, Tensor], syn: dict[str, Tensor]) -> Tensor:
     """Return the row-cosine distance of gradients `(k, out, ...)`, summed over classes, parameters and rows.
 
-    This is equation 10 of DC.
-
-    Each weight is a matrix with one row per output unit. A row adds `1 - <a, b> / (|a||b| + 1e-6)`, in [0, 2].
+    This is equation 10 of DC. Each weight is a matrix with one row per output unit. A row adds
+    `1 - <a, b> / (|a||b| + 1e-6)`, in [0, 2].
     """
     total = torch.zeros((), device=next(iter(real.values())).device)
     for name, target in real.items():

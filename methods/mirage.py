@@ -49,8 +49,8 @@ class Mirage(Method):
         store the trees, and each tree set with its support and its class
 
     The embedding of a node in a message-passing network of `depth` layers depends only on the computation tree of the
-    node. For the network, a graph is therefore the set of its trees. The method uses no network, no gradient and no
-    random numbers. The result depends on the data only.
+    node. The output for a graph therefore depends only on the trees of its nodes. The method uses no network, no
+    gradient and no random numbers. The result depends on the data only.
 
     `theta` gives one threshold per class, a number of graphs or a fraction of the class. Without `theta`, a budget
     determines the synthetic set:

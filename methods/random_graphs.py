@@ -12,8 +12,8 @@ from dd_bench.api import Architecture, DistillContext, GraphSet, Method, RealSet
 class RandomGraphs(Method):
     """Draw training graphs from the classes in turn until no further graph fits the budget.
 
-    `ipc` bounds the number of graphs per class, and `amount` the number of nodes or stored bytes of the whole set. A
-    graph that does not fit is skipped. Every class gets at least one graph.
+    `ipc` bounds the number of graphs per class. `amount` bounds the number of nodes or stored bytes of the whole set. A
+    graph that exceeds the budget is skipped. Every class gets at least one graph.
     """
 
     modalities = ("graph",)

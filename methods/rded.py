@@ -16,7 +16,7 @@ class RDED(Guided):
         for each class c:
             cut `crops` square patches, with 8 to 100 % of the area, from each of `images` random real images
             realism of a patch = -CE(observer(patch), c); select the best patch of each image
-            select the best ipc factor^2 of these patches; patch number k ipc + i is cell k of image i
+            select the best ipc * factor^2 of these patches; patch number k * ipc + i is cell k of image i
 
     The observer is the run's first teacher. SRe2L starts from the same images with `init=patches`. The random numbers
     of a class depend only on its index and the run's seed. The result therefore does not depend on which process

@@ -54,6 +54,6 @@ def check_class_sizes(real: RealSet, ipc: int, images: int, init: str | None = N
     )
     sampler = f"init={init}" if init else "this method"
     return (
-        f"ipc={ipc}{needed} exceeds class {real.class_names[c]!r} of {real.name} ({available} images), "
+        f"ipc={ipc}{needed} exceeds the size of class {real.class_names[c]!r} of {real.name} ({available} images), "
         f"and {sampler} samples without replacement. Use {' or '.join(fixes)}"
     )

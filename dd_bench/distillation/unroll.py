@@ -1,14 +1,14 @@
 r"""Differentiable inner loops: differentiate the result of a student's training with respect to its training images.
 
 A student takes N steps `theta_{i+1} = theta_i - lr b_{i+1}`, `b_{i+1} = m b_i + g_i`, where g_i is the gradient of
-its loss on a view of a batch. The objective is the sum over targets of
+its loss on a view of a batch. The objective L is the sum over targets of
 `weight |theta_after - target|^2 / |theta_0 - target|^2`. It is differentiated with respect to images, labels and lr.
 
 - `unroll`: automatic differentiation through all steps. It stores the graph of every step, so memory grows with N.
 - `adjoint`: the same gradient up to rounding, with the graph of one step at a time. The forward pass stores only the
   parameter vectors (with momentum also the velocities). The backward pass recomputes each step and its pullback
-  (vector-Jacobian product). With
-  `lambda_i = dL/dtheta_i` and `nu_i = dL/dg_i`, from i = N-1 down to 0:
+  (vector-Jacobian product). With `lambda_i = dL/dtheta_i`, `nu_i = dL/dg_i` and `D = |theta_0 - target|^2`, from
+  i = N-1 down to 0:
 
       lambda += 2 weight (theta_{i+1} - target) / D          at the targets after step i + 1
       dL/dlr -= <b_{i+1}, lambda>;   nu = m nu - lr lambda

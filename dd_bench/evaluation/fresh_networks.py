@@ -154,10 +154,10 @@ class FreshNetworks:
         return uses_compilation(self._samples(total), self.architecture.shape, self.runtime)
 
     def score(self, seed: int, compiled: bool) -> float:
-        """Train one fresh network from `seed` and return its accuracy in [0, 1] under the selection rule.
+        """Train one fresh network from `seed` and return its accuracy in [0, 1] (or NaN) under the selection rule.
 
         Raises:
-            Diverged: the selected network has non-finite weights.
+            Diverged: the selected network has non-finite weights, and `lenient` is false.
         """
         net, best = self._train(seed, compiled)
         return best if self.protocol.selection == "best_on_test" else self._test(net)

@@ -64,7 +64,7 @@ def experts(
         count: number of experts.
         epochs: epochs with a stored snapshot, ascending; 0 is the initialisation.
         dtype: data type of the stored snapshots.
-        gradient_rule: replaces the gradient of the loss; None for the gradient of the loss.
+        gradient_rule: computes the gradient of a training step; None for the gradient of the loss.
         exact: train in float32 regardless of the runtime. bfloat16 would round away weight perturbations of 0.1 %.
 
     Raises:

@@ -123,7 +123,7 @@ class LabelStore:
         return self.header.layout.size
 
     def stored_epoch(self, epoch: int) -> int:
-        """Return the stored epoch to use in training epoch `epoch`: itself, or a random one if it is not stored."""
+        """Return the stored epoch to use in training epoch `epoch`: the same, or a random one if it is not stored."""
         pool = self.header.epochs
         return epoch if epoch < pool else seed_for(self.header.seed, "pool", epoch) % pool
 

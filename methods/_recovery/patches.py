@@ -56,9 +56,9 @@ def class_composites(
 ) -> Shard:
     """Compose `ipc` images of class `c` as `pixels`, uint8 `(ipc, channels, h, w)`.
 
-    The crop with the smallest cross-entropy is selected from each real image, and the best ipc factor^2 of these crops
-    fill the images. The best ipc crops are in the first cells of the images. To rate a crop, it is placed at the centre
-    of an image of the mean colour, and the `observer` network classifies this image.
+    The crop with the smallest cross-entropy is selected from each real image, and the best ipc * factor^2 of these
+    crops fill the images. The best ipc crops are in the first cells of the images. To rate a crop, it is placed at the
+    centre of an image of the mean colour, and the `observer` network classifies this image.
     """
     index, generator = real.train.of_class(c), ctx.stream("patches", c).host
     index = index[torch.randperm(len(index), generator=generator)[: settings.images].to(index.device)]
@@ -98,7 +98,7 @@ def _realism(patches: Tensor, c: int, shape: tuple[int, int, int], observer: Tea
 
 
 def arranged(chosen: Tensor, ipc: int, factor: int, shape: tuple[int, int, int]) -> Tensor:
-    """Arrange patches, sorted best first, into grids `(ipc, c, h, w)`: cell k of image i is patch k ipc + i."""
+    """Arrange patches, sorted best first, into grids `(ipc, c, h, w)`: cell k of image i is patch k * ipc + i."""
     h, w = shape[1:]
     cells = chosen.unflatten(0, (factor, factor, ipc)).permute(2, 3, 0, 4, 1, 5)  # (ipc, c, f, side, f, side)
     grid = cells.flatten(4, 5).flatten(2, 3)

@@ -12,7 +12,7 @@ from dd_bench.api import Augment, DistillContext, Draw, InnerStep
 
 @dataclass(frozen=True)
 class Views:
-    """Draws the batch and the view of each step of the student; both depend only on seed, iteration and step.
+    """Batches and views for the steps of the student. They depend only on the run's seed, the iteration and the step.
 
     Attributes:
         steps: Number of steps N.

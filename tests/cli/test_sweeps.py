@@ -155,7 +155,7 @@ def test_failed_jobs_are_listed_and_do_not_stop_the_sweep(dd_bench, tmp_path):
     states = {tuple(w[:2]): job.state for w, job in jobs_of(path)}
     assert states[("method=random", "ipc=1")] == states[("method=herding", "ipc=1")] == "done"
     assert states[("method=random", "ipc=999")] == "skipped"
-    assert "sweep: 2 of 4 done, 2 skipped" in done.text and "ipc=999 exceeds class" in done.text
+    assert "sweep: 2 of 4 done, 2 skipped" in done.text and "ipc=999 exceeds the size of class" in done.text
     progress = dd_bench("progress", "runs")
     assert progress.code == 0 and "dd-bench run -m method=random,herding" in progress.text
 
@@ -271,7 +271,9 @@ def test_launchers(tmp_path, launcher):
         ("random", "done"),
         ("random", "skipped"),
     ]
-    assert "sweep: 2 of 4 done, 2 skipped" in done.stderr and "ipc=999 exceeds class" in done.stderr
+    assert (
+        "sweep: 2 of 4 done, 2 skipped" in done.stderr and "ipc=999 exceeds the size of class" in done.stderr
+    )
     pids = {read_job(tmp_path, job_id("run", words)).pid for words, _ in jobs_of(sweep_file(tmp_path))}
     assert os.getpid() not in pids and len(pids) > 1, "jobs must run in several processes"
 

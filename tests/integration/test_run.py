@@ -172,7 +172,10 @@ class TestErrors:
             (["ipc=0"], ["^error: ipc must be an integer >= 1, got 0"]),
             (
                 ["ipc=600"],
-                [r"ipc=600 exceeds class '8' of digits \(131 images\)", "method.init=noise or ipc<=131"],
+                [
+                    r"ipc=600 exceeds the size of class '8' of digits \(131 images\)",
+                    "method.init=noise or ipc<=131",
+                ],
             ),
             (
                 ["dataset=cifar10"],
@@ -203,7 +206,7 @@ class TestErrors:
             (["method.lr_img=nan"], ["nan or infinite"]),
             (["method.iterations=-3"], ["iterations must be an integer >= 0, got -3"]),
             (["method.iterations=2.5"], [r"method\.iterations=2\.5: .*valid integer"]),
-            (["method=random", "ipc=132"], ["ipc=132 exceeds class '8'", "ipc<=131"]),
+            (["method=random", "ipc=132"], ["ipc=132 exceeds the size of class '8'", "ipc<=131"]),
             (["method.init=nothing"], [r"method\.init.*nothing.*"]),
             (["method.augment=blur"], ["unknown augmentation 'blur'"]),
             (["model.width=wide"], [r"model\.width='wide': .*valid integer"]),

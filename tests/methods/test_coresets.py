@@ -179,7 +179,7 @@ def test_sets_of_different_ipc_are_nested(make_method, make_ctx, train_blobs):
 def test_too_large_ipc(make_method, make_architecture, train_blobs, name):
     reason = make_method(name).check_dataset(train_blobs, 18, make_architecture())
     assert reason == (
-        "ipc=18 exceeds class 'b' of blobs (17 images), and this method samples without replacement. "
+        "ipc=18 exceeds the size of class 'b' of blobs (17 images), and this method samples without replacement. "
         "Use ipc<=17"
     )
     assert make_method(name).check_dataset(train_blobs, 17, make_architecture()) is None

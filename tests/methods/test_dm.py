@@ -144,7 +144,7 @@ def test_check_dataset(make_method, make_architecture, train_blobs):
     ).check_dataset(train_blobs, 2, mlp)
     reason = make_method("dm").check_dataset(train_blobs, 18, make_architecture())
     assert reason == (
-        "ipc=18 exceeds class 'b' of blobs (17 images), and init=real samples without replacement. "
+        "ipc=18 exceeds the size of class 'b' of blobs (17 images), and init=real samples without replacement. "
         "Use method.init=noise or ipc<=17"
     )
     assert make_method("dm", init="noise").check_dataset(train_blobs, 18, make_architecture()) is None

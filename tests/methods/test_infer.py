@@ -105,7 +105,10 @@ def test_too_small_budget(make_method, train_blobs, make_teacher):
 def test_too_few_images_for_natural_sets(make_method, make_blobs, make_teacher, make_architecture):
     """With ipc=4, 3 classes and two teachers, each class must have two images."""
     method = make_method("infer")
-    for counts, expected in (((5, 2, 5), None), ((5, 1, 5), "(2 real images per class) exceeds class")):
+    for counts, expected in (
+        ((5, 2, 5), None),
+        ((5, 1, 5), "(2 real images per class) exceeds the size of class"),
+    ):
         real = make_blobs(counts=counts).train_only()
         assert method.check_dataset(real, 4, make_architecture()) is None
         reason = method.check_teachers(real, 4, two_teachers(make_teacher))

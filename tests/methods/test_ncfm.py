@@ -341,7 +341,7 @@ def test_check_dataset(make_method, make_architecture, train_blobs):
     architecture = make_architecture()
     assert make_method("ncfm", factor=2).check_dataset(train_blobs, 4, architecture) is None
     assert make_method("ncfm", factor=2).check_dataset(train_blobs, 5, architecture) == (
-        "ipc=5 (20 real images per class) exceeds class 'b' of blobs (17 images), "
+        "ipc=5 (20 real images per class) exceeds the size of class 'b' of blobs (17 images), "
         "and this method samples without replacement. Use ipc<=4"
     )
 
