@@ -39,9 +39,9 @@ class Reference:
     Attributes:
         real: Real set. Networks are tested on its test and validation splits, and trained on its training split unless
             `images` is set.
-        recipe: Training recipe with hard labels.
+        recipe: Training recipe.
         runtime: Device and precision.
-        cache: Cache folder. A killed training on the whole set resumes from its last epoch.
+        cache: Cache folder. A killed training on the whole training set resumes after its last complete epoch.
         images: Images `(n, c, h, w)` to train on in place of the training set.
         labels: Labels `(n,)` or `(n, k)` of `images`.
         identity: Identity of `images` for the cache key.

@@ -133,7 +133,7 @@ class DDRanking(Accuracy):
 
 
 def _finite_accuracy(reference: dict[str, float]) -> float:
-    """Return the test accuracy after training on the whole set.
+    """Return the test accuracy of the reference network, which was trained on the whole training set.
 
     Raises:
         Diverged: The trained weights are not finite.

@@ -14,7 +14,7 @@ TABLE = 2**24  # maximum entries of the boolean table (tree, graph) that is buil
 
 
 def absolute_support(fraction: float, n: int) -> int:
-    """Return the number of graphs, rounded up and at least 1, that is the given fraction of `n` graphs."""
+    """Return `fraction * n`, the given fraction of `n` graphs, rounded up to a number of graphs >= 1."""
     return max(1, math.ceil(round(fraction * n, 9)))
 
 
