@@ -44,9 +44,10 @@ class NCFM(Method):
         clamp the images to [0, 1]
 
     Images are pixels in [0, 1]. Each stored image is a mosaic of factor^2 training images. `update=per_class` follows
-    the released code and takes one optimiser step per class and loss. All classes share one tensor, so that AdamW's
-    moments and weight decay act on it 2k times per iteration. `update=joint` sums each loss over classes and takes two
-    steps.
+    the released code: one optimiser step per class on the matching loss, then one per class on the cross-entropy. All
+    classes share one tensor, so AdamW's moments and weight decay act on it 2k times per iteration. `update=joint` sums
+    each loss over classes and takes two steps. `mosaic` is the interpolation that shrinks real images for the initial
+    mosaics. The released code uses `nearest`.
 
     Deviations from the released code:
 
@@ -55,7 +56,6 @@ class NCFM(Method):
     - Gradients are computed at the current images. The released code prefetches images, which are then outdated.
     - `frequencies=network` is the paper's sampling network, a scale mixture of normals. The released code disables this
       network, which would map only four noise vectors.
-    - The plateau schedule uses the mean loss of the iteration.
     - CIFAR-100 at ipc 10 uses AdamW. The released code uses SGD there.
     - The number of teachers and their epochs are hyper-parameters. The time to train the pool counts as `prepare`.
     """
@@ -91,17 +91,21 @@ class NCFM(Method):
         calibration: float,
         update: str,
         factor: int,
+        mosaic: str,
         augment: str,
     ):
         """See `conf/method/ncfm.yaml` for the arguments.
 
         Raises:
-            ValueError: `update` or `frequencies` is unknown, or there are too few frequencies for the sampling network.
+            ValueError: `update`, `frequencies` or `mosaic` is unknown, or there are too few frequencies for the
+                sampling network.
         """
         if update not in ("joint", "per_class"):
             raise ValueError(f"method.update must be joint or per_class, got {update!r}")
         if frequencies not in ("gaussian", "network"):
             raise ValueError(f"method.frequencies must be gaussian or network, got {frequencies!r}")
+        if mosaic not in ("nearest", "antialiased"):
+            raise ValueError(f"method.mosaic must be nearest or antialiased, got {mosaic!r}")
         if frequencies == "network" and num_frequencies <= REPEATS:
             raise ValueError(
                 f"method.num_frequencies must be > {REPEATS} with frequencies=network, because its BatchNorm requires "
@@ -114,7 +118,7 @@ class NCFM(Method):
         self.num_frequencies, self.lr_frequencies = num_frequencies, lr_frequencies
         self.learned = frequencies == "network"
         self.alpha, self.scale, self.calibration = alpha, scale, calibration
-        self.update, self.factor, self.augment = update, factor, augment
+        self.update, self.factor, self.mosaic, self.augment = update, factor, mosaic, augment
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
@@ -151,7 +155,7 @@ class NCFM(Method):
             batch = real_batch(real, self.batch_real, ctx, step)  # (k, b, c, h, w)
             draw = augment.draw(k, ctx.stream("augment", step))
             batch = augment.apply(batch, draw)
-            matched = torch.zeros((), device=ctx.device)
+            matched, calibrated = torch.zeros(2, device=ctx.device)
             for g in groups:
                 t = sampler.draw(step, g.start)  # (frequencies, d)
                 with torch.no_grad():
@@ -161,15 +165,18 @@ class NCFM(Method):
                 descend(optimizer, loss)
                 if self.learned:
                     sampler.ascend(partial(self.characteristic_match, target, embedding.detach()))
+                matched += loss.detach()
+            for g in groups:
                 new_draw = augment.draw(g.stop - g.start, ctx.stream("calibrate", step, g.start))
                 images = augment.apply(self._inputs(syn[g], real), new_draw)
                 logits = trained[i](images.flatten(0, 1)).unflatten(0, images.shape[:2])
-                calibration = sum(classification_loss(z, y) for z, y in zip(logits, labels[g], strict=True))
-                descend(optimizer, self.calibration * calibration)  # type: ignore[arg-type]
-                matched += loss.detach()
+                losses = [classification_loss(z, y) for z, y in zip(logits, labels[g], strict=True)]
+                loss = self.calibration * torch.stack(losses).sum()
+                descend(optimizer, loss)
+                calibrated += loss.detach()
             with torch.no_grad():
                 syn.clamp_(0, 1)
-            plateau.step(float(matched / k))  # waits for the device
+            plateau.step(float((matched + calibrated) / k))  # waits for the device
             ctx.log(loss=matched / k)
         images = syn.flatten(0, 1)
         return ImageSet.of(real, images, class_labels(real, ipc, ctx.device), "unit", self.factor)
@@ -178,7 +185,7 @@ class NCFM(Method):
         """Return the initial images `(k, ipc, c, h, w)`, factor x factor mosaics of random real images."""
         index = random_index(real, ipc * self.factor**2, ctx)
         pixels = real.train.pixels(index.flatten()).float() / 255
-        return encode(pixels, self.factor).view(real.num_classes, ipc, *real.shape)
+        return encode(pixels, self.factor, self.mosaic).view(real.num_classes, ipc, *real.shape)
 
     def _inputs(self, syn: Tensor, real: RealSet) -> Tensor:
         """Decode and preprocess stored images: `(k, ipc, c, h, w) -> (k, ipc * factor**2, c, h, w)`."""

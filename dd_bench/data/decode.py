@@ -45,11 +45,17 @@ def tile(images: Tensor, factor: int) -> Tensor:
     return grid.reshape(-1, c, factor * h, factor * w)
 
 
-def encode(images: Tensor, factor: int) -> Tensor:
-    """Downsample each factor^2 consecutive images of `(n * factor**2, c, h, w)` and tile them into `(n, c, h, w)`."""
+def encode(images: Tensor, factor: int, resize: str = "antialiased") -> Tensor:
+    """Downsample each factor^2 consecutive images of `(n * factor**2, c, h, w)` and tile them into `(n, c, h, w)`.
+
+    `resize` is the interpolation: `antialiased` (bilinear) or `nearest`.
+    """
     if factor == 1:
         return images
     h, w = images.shape[2:]
-    rows, cols = -(-h // factor), -(-w // factor)
-    small = F.interpolate(images, size=(rows, cols), mode="bilinear", align_corners=False, antialias=True)
+    size = (-(-h // factor), -(-w // factor))
+    if resize == "nearest":
+        small = F.interpolate(images, size=size, mode="nearest")
+    else:
+        small = F.interpolate(images, size=size, mode="bilinear", align_corners=False, antialias=True)
     return torch.clone(tile(small, factor)[:, :, :h, :w])

@@ -235,7 +235,9 @@ def test_image_optimizer_is_adamw_with_plateau_schedule(monkeypatch, make_method
 
     with monkeypatch.context() as patch:
         patch.setattr(ncfm.torch.optim, "AdamW", spy)
-        make_method("ncfm", scale=0.0, iterations=7, plateau_patience=1).distill(train_blobs, 1, make_ctx())
+        make_method("ncfm", scale=0.0, calibration=0.0, iterations=7, plateau_patience=1).distill(
+            train_blobs, 1, make_ctx()
+        )
     group = optimizers[-1].param_groups[0]
     assert group["weight_decay"] == 5e-4
     assert group["betas"] == (0.9, 0.999)
@@ -282,7 +284,8 @@ def test_matching_shares_the_augmentation_and_calibration_does_not(
     make_method("ncfm", iterations=1).distill(train_blobs, 2, make_ctx())
     (shape, real), rest = seen[0], seen[1:]
     assert shape == (3, 8)
-    for c, ((shape, matched), (_, calibrated)) in enumerate(zip(rest[::2], rest[1::2], strict=True)):
+    assert len(rest) == 2 * 3, "all classes are matched, then all classes are calibrated"
+    for c, ((shape, matched), (_, calibrated)) in enumerate(zip(rest[:3], rest[3:], strict=True)):
         assert shape == (1, 2)
         assert torch.equal(matched[0], real[c])
         assert not torch.equal(calibrated[0], real[c])
@@ -314,12 +317,30 @@ def test_teachers_get_no_gradients(monkeypatch, make_method, make_ctx, train_blo
     assert all(p.grad is None for net in nets for p in net.parameters())
 
 
-def test_initial_mosaics(make_method, make_ctx, train_blobs):
+def test_plateau_schedule_uses_both_losses(monkeypatch, make_method, make_ctx, train_blobs):
+    """The schedule sees the matching loss plus the weighted cross-entropy, per class, as in the released code."""
+    seen = []
+
+    def step(self, metrics):
+        seen.append(metrics)
+
+    monkeypatch.setattr(ncfm.ReduceLROnPlateau, "step", step)
+    for scale, calibration in ((300.0, 0.0), (0.0, 1.0), (300.0, 1.0)):
+        make_method("ncfm", scale=scale, calibration=calibration, iterations=1, lr_img=0.0).distill(
+            train_blobs, 2, make_ctx(work=f"{scale} {calibration}")
+        )
+    assert min(seen) > 0
+    assert seen[2] == pytest.approx(seen[0] + seen[1], rel=1e-5)
+
+
+@pytest.mark.parametrize("mosaic", ["nearest", "antialiased"])
+def test_initial_mosaics(make_method, make_ctx, train_blobs, mosaic):
     ctx = make_ctx()
-    syn = make_method("ncfm", iterations=0, factor=2).distill(train_blobs, 3, ctx)
+    syn = make_method("ncfm", iterations=0, factor=2, mosaic=mosaic).distill(train_blobs, 3, ctx)
     index = random_index(train_blobs, 3 * 4, make_ctx())
     pixels = train_blobs.train.pixels(index.flatten()).float() / 255
-    assert torch.equal(syn.images, encode(pixels, 2))
+    assert torch.equal(syn.images, encode(pixels, 2, mosaic))
+    assert torch.equal(syn.images[0, :, :4, :4], pixels[0, :, ::2, ::2]) == (mosaic == "nearest")
     assert syn.images.shape == (9, 1, 8, 8)
     images, labels = syn.materialise(ctx.device)
     assert images.shape == (36, 1, 8, 8)
@@ -347,7 +368,12 @@ def test_check_dataset(make_method, make_architecture, train_blobs):
 
 
 @pytest.mark.parametrize(
-    ("key", "choices"), [("update", "joint or per_class"), ("frequencies", "gaussian or network")]
+    ("key", "choices"),
+    [
+        ("update", "joint or per_class"),
+        ("frequencies", "gaussian or network"),
+        ("mosaic", "nearest or antialiased"),
+    ],
 )
 def test_unknown_values_raise(make_method, key, choices):
     with pytest.raises(ValueError, match=f"method.{key} must be {choices}, got 'nope'"):
