@@ -14,10 +14,13 @@ class AST(MTT):
     student are perturbed, its loss is weighted by the position of the start epoch in the window, and its parameters are
     also matched at intermediate epochs.
 
-    Deviations: The implementation follows the released code, not the equations of the paper.
+    The implementation follows the released code where it differs from the equations of the paper. For example, the
+    gradient penalty takes the norm over the channels of each pixel. `experts.gradient_penalty.norm=image` takes the
+    norm over the whole image, which is the other reading of the paper.
+
+    Deviations:
 
     - There is one centroid per image. The released code has no centroids below ipc 10.
-    - The norm of the penalty is over channels, as in the released code. `image` is the alternative interpretation.
     - The released evaluation reports the best test accuracy during training. Here the protocol determines the score.
     """
 

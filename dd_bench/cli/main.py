@@ -165,7 +165,7 @@ def _run_hydra(command: str) -> None:
 
         if command != "prepare" and distributed.num_launched() > 1:
             raise CompactHydraException(
-                f"error: torchrun supports only the command prepare, got {command}. "
+                f"error: under torchrun, dd_bench supports only the command prepare, got {command}. "
                 f"Use: torchrun -m dd_bench prepare ..., then dd-bench {command} ..."
             )
         hydra_config = HydraConfig.get()

@@ -28,7 +28,10 @@ class GraphSplit(Split):
 
     def pixels(self, index: Tensor) -> Tensor:
         """Raise RuntimeError. A method that needs pixels must reject graph datasets in `Method.check_dataset`."""
-        raise RuntimeError("graphs have no pixels")
+        raise RuntimeError(
+            "Split.pixels requires images, got graphs. Use Split.inputs for graphs, or reject graph datasets in "
+            "Method.check_dataset"
+        )
 
     def batches(self, size: int) -> Iterator[tuple[Graphs, Tensor]]:  # type: ignore[override]
         """See `Split`."""

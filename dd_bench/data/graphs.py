@@ -72,15 +72,21 @@ class Graphs:
                 raise ValueError(f"{name} must have one entry per node, ({v},), got {tuple(value.shape)}")
 
     def check(self, shape: GraphShape) -> None:
-        """Raise ValueError unless all indices and labels are in range. Used for graphs that were read from a file."""
+        """Raise ValueError if an index or a label is out of range. Call this on graphs that were read from a file."""
         ptr = self.ptr
         if int(ptr[0]) != 0 or int(ptr[-1]) != len(self.nodes) or bool((ptr.diff() < 1).any()):
             raise ValueError(f"ptr must increase strictly from 0 to the number of nodes, {len(self.nodes)}")
         if self.edges.numel() and not 0 <= int(self.edges.min()) <= int(self.edges.max()) < len(self.nodes):
-            raise ValueError(f"edges must connect nodes in 0..{len(self.nodes) - 1}")
+            raise ValueError(
+                f"edges must connect nodes in 0..{len(self.nodes) - 1}, "
+                f"got {int(self.edges.min())}..{int(self.edges.max())}"
+            )
         ends = self.graph_of[self.edges]
         if bool((ends[0] != ends[1]).any()):
-            raise ValueError("an edge connects two different graphs")
+            first = ends[:, ends[0] != ends[1]][:, 0].tolist()
+            raise ValueError(
+                f"both nodes of an edge must be in the same graph, got an edge between graphs {first}"
+            )
         if self.nodes.is_floating_point():
             if self.nodes.shape[1] != sum(shape.nodes) or not bool(torch.isfinite(self.nodes).all()):
                 raise ValueError(f"float nodes must have {sum(shape.nodes)} finite weights each")
@@ -105,7 +111,10 @@ class Graphs:
 
     @cached_property
     def _edges_by_graph(self) -> tuple[Tensor, Tensor]:
-        """Edge indices sorted by graph, `(e,)`, and the position of each graph's first edge in them, `(n + 1,)`."""
+        """Edge indices sorted by graph, `(e,)`, and offsets `(n + 1,)`.
+
+        The edges of graph i are at the positions `offsets[i]` to `offsets[i + 1] - 1` of the edge indices.
+        """
         graph = self.graph_of[self.edges[1]]
         count = torch.bincount(graph, minlength=len(self))
         start = torch.cat([count.new_zeros(1), count.cumsum(0)])
@@ -113,7 +122,10 @@ class Graphs:
 
     @cached_property
     def incoming(self) -> tuple[Tensor, Tensor]:
-        """Edge indices sorted by receiver, `(e,)`, and the position of each node's first edge in them, `(v + 1,)`."""
+        """Edge indices sorted by receiver, `(e,)`, and offsets `(v + 1,)`.
+
+        The incoming edges of node i are at the positions `offsets[i]` to `offsets[i + 1] - 1` of the edge indices.
+        """
         count = torch.bincount(self.edges[1], minlength=len(self.nodes))
         start = torch.cat([count.new_zeros(1), count.cumsum(0)])
         return self.edges[1].argsort(stable=True), start
@@ -215,9 +227,14 @@ def first_occurrence(edges: Tensor) -> Tensor:
 
 
 def segment_indices(ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the positions in the segments `index`, concatenated, and the start of each segment in this result.
+    """Return the positions that the selected segments cover, concatenated, and the offsets of the segments in them.
 
-    Segment i covers the positions `ptr[i]` to `ptr[i + 1] - 1`.
+    Args:
+        ptr: `(s + 1,)`. Segment i covers the positions `ptr[i]` to `ptr[i + 1] - 1`.
+        index: segments to select, `(b,)`.
+
+    Returns:
+        The positions, one after another in the order of `index`, and the offsets `(b + 1,)`.
     """
     length = (ptr[1:] - ptr[:-1])[index]
     start = torch.cat([length.new_zeros(1), length.cumsum(0)])

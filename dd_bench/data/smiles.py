@@ -89,9 +89,10 @@ def featurise(smiles: Sequence[str]) -> Graphs:
 def scaffold_split(smiles: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
     """Return the train, validation and test indices of OGB's scaffold split.
 
-    Molecules are grouped by their Bemis-Murcko scaffold with chirality. The groups, sorted by size and then by first
-    index in descending order, fill the training split up to 80 % and the validation split up to 90 %. The rest is the
-    test split.
+    Molecules are grouped by their Bemis-Murcko scaffold with chirality. The groups are sorted by decreasing size, and
+    groups of equal size by decreasing index of their first molecule. In this order, a group joins the training split
+    if that then has at most 80 % of all molecules. Otherwise it joins the validation split if both splits then have at
+    most 90 %. All other groups form the test split.
     """
     scaffold: Any = import_module("rdkit.Chem.Scaffolds.MurckoScaffold").MurckoScaffoldSmiles
 

@@ -12,12 +12,12 @@ PLAN = ((128, 5, True), (192, 5, True), (256, 3, False), (192, 3, False), (192, 
 
 
 class AlexNet(BlockNetwork):
-    """Five convolutions with ReLU, with pooling after the first, second and last; then one linear layer.
+    """Five convolutions with ReLU and one linear layer. Pooling follows the first, second and last convolution.
 
-    The first convolution pads one-channel images by 4 instead of 2, so that 28x28 becomes 32x32.
+    The first convolution pads one-channel images by 4 instead of 2, so its output for a 28x28 image is 32x32.
     Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py (without a norm) and
     DataDistillation/DataDAM@714d91c networks.py (with BatchNorm before each ReLU).
-    Deviations: other image sizes are supported, which change the size of the linear layer.
+    Deviations: image sizes other than 32x32 are supported. They change the input size of the linear layer.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, norm: str):

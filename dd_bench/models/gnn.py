@@ -20,7 +20,9 @@ from dd_bench.models.network import Network
 
 
 class GNN(Network):
-    """A network on graphs: `layers` convolutions of width `hidden`, ReLU, and a readout over the roots.
+    """A network on graphs: `layers` convolutions of width `hidden` with ReLU, and a readout over nodes.
+
+    The readout is over the roots if the graphs have roots (see `Graphs.roots`), and over all nodes otherwise.
 
     The embedding of a node is the sum of the embeddings of its labels. Edge labels are embedded in the same way if the
     convolution uses them.

@@ -26,10 +26,11 @@ def choose(knob: str, name: str, choices: Mapping[str, T]) -> T:
 
 
 class MapNorm(nn.LayerNorm):
-    """LayerNorm of maps that multiplies by the weight and adds the bias after PyTorch's kernel, not in it.
+    """LayerNorm over maps `(c, h, w)`. PyTorch's kernel only normalises; the weight and the bias are applied after it.
 
-    The result is the same. Gradient matching needs the derivative of the weight gradient. Under `vmap`, the kernel of
-    torch 2.14 silently gives a wrong one for the three-dimensional weight of a norm of maps.
+    The output is the same as that of `nn.LayerNorm`. Gradient matching needs the derivative of the weight's gradient.
+    Under `vmap`, the kernel of torch 2.14 silently computes a wrong derivative if the weight is three-dimensional, as
+    it is here.
     """
 
     def forward(self, input: Tensor) -> Tensor:

@@ -113,7 +113,9 @@ class ModuleNetwork(Network):
         try:
             logits = self.module(torch.zeros(2, *image_shape))
         except (RuntimeError, ValueError, TypeError, IndexError) as error:
-            raise ValueError(f"{self._name} cannot take images of {shape}: {error}") from error
+            raise ValueError(
+                f"{self._name} must accept images of {shape}, but it raised {type(error).__name__}: {error}"
+            ) from error
         if not isinstance(logits, Tensor) or logits.shape != (2, num_classes):
             actual = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
@@ -131,8 +133,8 @@ class ModuleNetwork(Network):
         """
         if self._classifier_path is None:
             raise ValueError(
-                f"{self._name} does not end in an nn.Linear layer, so it has no embedding. Use model=convnet "
-                "for methods and evaluators that need one"
+                f"this method or evaluator needs the input of the last linear layer, but the output of {self._name} "
+                "is not computed by an nn.Linear. Use another network, e.g. model=convnet"
             )
         layer: Any = self.module.get_submodule(self._classifier_path)
         return layer  # type: ignore[no-any-return]

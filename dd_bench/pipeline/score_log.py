@@ -31,7 +31,7 @@ class ScoreLog:
     """
 
     def __init__(self, path: Path):
-        """Read the file if it exists, and remove lines that a crash has cut off."""
+        """Read the file if it exists. Incomplete lines, which a crash can leave, are removed from the file."""
         self._path = path
         self.scores: list[Score] = []
         self._notes: list[tuple[int, str]] = []

@@ -147,6 +147,9 @@ def publish(folder: Path, fill: Callable[[Path], None]) -> Path:
     except BaseException as error:
         shutil.rmtree(scratch, ignore_errors=True)
         if isinstance(error, OSError) and folder.exists():
-            raise FileExistsError(f"{folder} was created by another run and is not changed") from error
+            raise FileExistsError(
+                f"{folder} was created by another run at the same time, so the new files were not written. "
+                "Choose another folder, or remove this one and run the command again"
+            ) from error
         raise
     return folder

@@ -100,9 +100,9 @@ class OuterLoop:
         return self._workdir / "shards"
 
     def clean_up(self) -> None:
-        """Remove checkpoints, shards and temporary files of killed runs, after the result has been saved.
+        """Remove all checkpoints, all shards, and the temporary files that killed runs left. Call after saving.
 
-        The logs of the shards are appended to the main log.
+        Before the shards are removed, their logs are appended to the main log.
         """
         logs = sorted(self.shards.glob("*/log.jsonl"))
         if logs:  # lines can be merged, because the name of a loop contains the name of its shard

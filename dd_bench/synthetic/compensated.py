@@ -44,7 +44,7 @@ class CompensatedSet(SyntheticImages):
     lr: float | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless shapes, dtypes, ranges and labels agree."""
+        """Raise ValueError unless all tensors have the shapes, dtypes and ranges in the docstring of the class."""
         if self.images.dtype != torch.uint8 or self.images.ndim != 4:
             raise ValueError(
                 "natural images must be uint8 (n, c, h, w), "

@@ -98,7 +98,7 @@ class ExpertBuffer:
         """
         if epoch not in self.header.epochs:
             raise ValueError(
-                f"the epoch must be one of those in {self.path}, {list(self.header.epochs)}, got {epoch}"
+                f"epoch must be one of the epochs stored in {self.path}, {list(self.header.epochs)}, got {epoch}"
             )
         row = np.array(self._array[expert, self.header.epochs.index(epoch)], dtype=np.float32)  # a copy
         return torch.from_numpy(row).to(device)

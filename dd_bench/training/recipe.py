@@ -55,14 +55,17 @@ class Recipe(BaseModel):
     @model_validator(mode="after")
     def _consistent(self) -> Self:
         if self.views is not None and (self.augment != "none" or self.cutmix):
-            raise ValueError("views replaces augment and cutmix. Use augment=none and cutmix=0 with views")
+            raise ValueError(
+                "`views` replaces `augment` and `cutmix`. With `views`, use augment=none and cutmix=0"
+            )
         if self.schedule != "milestones" and self.milestones:
-            raise ValueError(f"schedule={self.schedule} does not use milestones. Use milestones=[]")
+            raise ValueError(f"schedule={self.schedule} requires milestones=[], got {list(self.milestones)}")
         if self.warmup >= self.epochs and self.warmup:
             raise ValueError(f"warmup must be < epochs={self.epochs}, got {self.warmup}. Example: warmup=0")
         if self.steps is not None and (self.epochs != 1 or self.milestones or self.warmup):
             raise ValueError(
-                "steps replaces epochs, milestones and warmup. Use epochs=1, milestones=[] and warmup=0 with steps"
+                "`steps` replaces `epochs`, `milestones` and `warmup`. With `steps`, use epochs=1, milestones=[] and "
+                "warmup=0"
             )
         return self
 

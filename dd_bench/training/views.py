@@ -183,8 +183,8 @@ def boxes(
     """Return one crop box per image, int64 `(b, 4)`: top, left, height, width.
 
     As in torchvision's RandomResizedCrop, the area is uniform in `scale` and the aspect ratio log-uniform in `ratio`.
-    After ten unsuccessful tries, the largest central box is used. The random numbers `u (b, 22)` are ten areas, ten
-    ratios, and two coordinates of the corner.
+    If none of ten sampled boxes fits into the image, the box is centred and is the largest one whose aspect ratio is
+    within `ratio`. The random numbers `u (b, 22)` are ten areas, ten ratios, and two coordinates of the corner.
     """
     h, w = size
     area = h * w * (scale[0] + (scale[1] - scale[0]) * u[:, :TRIES])

@@ -14,17 +14,17 @@ from dd_bench.records.record import Record
 
 from ..core.entries import GROUPS
 
-_AS_WRITTEN = "Submit the record as the run wrote it"
+_AS_WRITTEN = "Submit the record.json of the run without changes"
 
 
 def check_protocol(record: Record) -> None:
-    """Check that the protocol is shipped and its name agrees with its configuration.
+    """Check that the protocol is in `conf/protocol` and that its name describes its configuration.
 
     A protocol with changed keys is allowed. Its name contains these keys, and it has a separate board.
 
     Raises:
-        ValueError: the protocol is not shipped, its version is newer than the shipped one, or its name does not
-            agree with its values.
+        ValueError: the protocol is not in `conf/protocol`, its version is newer than the version there, or its name
+            does not describe its configuration.
     """
     name = record.protocol.name.partition("(")[0]
     shipped = shipped_config("protocol", name) if re.fullmatch("[A-Za-z0-9_-]{1,100}", name) else {}
@@ -42,25 +42,27 @@ def check_protocol(record: Record) -> None:
         recipe = {k: v for k, v in values.items() if k not in ("name", "version")}
         if (expected := describe("protocol", name, recipe)) != record.protocol.name:
             raise ValueError(
-                f"protocol {record.protocol.name!r} has the configuration of {expected!r}. {_AS_WRITTEN}"
+                f"the protocol is named {record.protocol.name!r}, but its configuration is that of {expected!r}. "
+                f"{_AS_WRITTEN}"
             )
 
 
 def check_complete(record: Record) -> None:
-    """Check that the configuration has all groups, which the other checks need.
+    """Check that the configuration of a record has all groups. The other checks need them.
 
     Raises:
         ValueError: a group of the configuration is missing or empty.
     """
     if missing := [group for group in GROUPS if not record.config.get(group)]:
-        raise ValueError(f"its configuration has no {', '.join(missing)}. {_AS_WRITTEN}")
+        raise ValueError(f"the configuration of the record has no {', '.join(missing)}. {_AS_WRITTEN}")
 
 
 def check_configuration(record: Record) -> None:
-    """Check that the names in a record, which determine its board, agree with its configuration.
+    """Check that the names in a record describe its configuration. The names determine its board.
 
     Raises:
-        ValueError: a name does not agree with its values, or a `_target_` differs from that of the YAML file.
+        ValueError: a name does not describe its part of the configuration, or a `_target_` differs from that of the
+            YAML file.
     """
     config = record.config
     _check_dataset(record)
@@ -80,7 +82,9 @@ def check_configuration(record: Record) -> None:
         if group == "evaluator":
             values = {k: v for k, v in values.items() if k not in _repeats(name)}
         if (expected := describe(group, name, values)) != described:
-            raise ValueError(f"{group} {described!r} has the configuration of {expected!r}. {_AS_WRITTEN}")
+            raise ValueError(
+                f"the {group} is named {described!r}, but its configuration is that of {expected!r}. {_AS_WRITTEN}"
+            )
     name = record.protocol.name.partition("(")[0]
     config_overrides("protocol", name, config.get("protocol") or {})
     # missing keys have the shipped values
@@ -108,9 +112,13 @@ def _check_dataset(record: Record) -> None:
     values, name = record.config.get("dataset") or {}, record.dataset
     choice, shipped = values.get(CHOICE), shipped_config("dataset", name) if values else {}
     if shipped and choice != name:
-        raise ValueError(f"dataset {name!r} has the configuration of {choice!r}. {_AS_WRITTEN}")
+        raise ValueError(
+            f"the dataset is named {name!r}, but its configuration is that of {choice!r}. {_AS_WRITTEN}"
+        )
     if not shipped and values.get("name", name) != name:
-        raise ValueError(f"dataset {name!r} has the name {values['name']!r} in its configuration")
+        raise ValueError(
+            f"the dataset is named {name!r}, but its configuration names it {values['name']!r}. {_AS_WRITTEN}"
+        )
     if isinstance(choice, str) and shipped_config("dataset", choice):
         dataset_overrides(values, name)  # raises if overrides cannot express the values
 
@@ -125,7 +133,9 @@ def check_repeats(record: Record) -> None:
     fields = {"ipc": record.ipc, "seed": record.seeds.get("run"), "num_sets": config.get("num_sets")}
     for key, value in fields.items():
         if key in config and (type(config[key]) is not int or config[key] != value):
-            raise ValueError(f"{key} is {value!r}, but its configuration has {config[key]!r}")
+            raise ValueError(
+                f"{key} is {value!r} in the record, but {config[key]!r} in its configuration. {_AS_WRITTEN}"
+            )
     networks = config.get("evaluator", {}).get("num_networks")
     if record.status != "done" or networks is None or any(s.unit is not None for s in record.scores):
         return

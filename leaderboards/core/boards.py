@@ -93,7 +93,10 @@ def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list
 
 
 def _hard_label_random(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[int, Record]:
-    """Return the hard-label random baselines by IPC, which a soft-label board shows without a rank."""
+    """Return the random baselines with hard labels, keyed by IPC. A soft-label board shows them without a rank.
+
+    The result is empty if `track` has hard labels.
+    """
     if track.label_mode != "soft":
         return {}
     hard = tracks.get(track._replace(label_mode="hard"), [])

@@ -91,7 +91,10 @@ def _top_level_overrides(config: Mapping[str, Any], *keys: str) -> list[str]:
 
 
 def _teacher_overrides(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
-    """Return the override that selects the teachers, in the given order, and the overrides of their changed values."""
+    """Return the override that selects the teachers, and the overrides of their values that differ from the YAML files.
+
+    The teachers in `order` come first, in this order.
+    """
     found = config.get("teachers") or {}
     names = [n for n in order if n in found] + [n for n in found if n not in order]
     if not names:

@@ -121,7 +121,7 @@ def save_verdict(verdict: Verdict, folder: Path, replace: bool = False) -> Path:
     """Write a verdict to `<first 16 hex digits of the entry's digest>.json`.
 
     Raises:
-        FileExistsError: without `replace`, the file has a verdict on more networks, or one out of tolerance.
+        FileExistsError: `replace` is false, and the existing verdict covers more networks or is `out of tolerance`.
         ValueError: the existing file is not a verdict.
     """
     path = folder / f"{verdict.entry[:16]}.json"

@@ -46,8 +46,8 @@ def compare(records: Sequence[Record]) -> list[Pair]:
         shared = sorted(mine.keys() & other.keys())
         if len(shared) < 2:
             raise ValueError(
-                f"{name(a)} and {name(b)} must share at least 2 network seeds, got {len(shared)}. Evaluate one set "
-                "of each with the same seed"
+                f"{name(a)} and {name(b)} must share at least 2 network seeds, got {len(shared)}. Evaluate both "
+                "with the same seed=... and evaluator.num_networks=2 or more"
             )
         first, second = [mine[s] for s in shared], [other[s] for s in shared]
         ends = bootstrap_interval([x - y for x, y in zip(first, second, strict=True)])

@@ -95,7 +95,7 @@ class TestGraphs:
         [
             ({"nodes": torch.zeros(3, 1)}, "ptr must increase"),
             ({"edges": torch.tensor([[0, 5], [1, 0]])}, r"must connect nodes in 0\.\.3"),
-            ({"edges": torch.tensor([[0, 2], [1, 0]])}, "connects two different graphs"),
+            ({"edges": torch.tensor([[0, 2], [1, 0]])}, "must be in the same graph"),
             ({"nodes": torch.tensor([[0], [1], [0], [9]])}, "node labels must be >= 0 and below"),
             ({"edge_labels": torch.tensor([[0], [7]])}, "edge labels must be >= 0 and below"),
             ({"ptr": torch.tensor([0, 4, 4])}, "ptr must increase"),

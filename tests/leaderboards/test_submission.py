@@ -39,7 +39,9 @@ def test_the_protocol_must_be_shipped(record):
         with pytest.raises(ValueError, match="is not in conf/protocol"):
             check_protocol(record("dm", 10, [[0.5]], **of(name)))
     longer = {"recipe": {"epochs": 999}}
-    with pytest.raises(ValueError, match=r"'dc-300' has the configuration of 'dc-300\(recipe.epochs=999\)'"):
+    with pytest.raises(
+        ValueError, match=r"'dc-300', but its configuration is that of 'dc-300\(recipe.epochs=999\)'"
+    ):
         check_protocol(record("dm", 10, [[0.5]], **of("dc-300", protocol=longer)))
     check_protocol(record("dm", 10, [[0.5]], **of("dc-300(recipe.epochs=999)", protocol=longer)))
     with pytest.raises(ValueError, match=r"dc-300 must have version <= 1, got 9\. Update dd_bench"):
@@ -148,9 +150,9 @@ def test_names_must_agree_with_the_configuration(shipped):
     for changed, message in (
         (
             shipped.model_copy(update={"model": "convnet"}),
-            r"model 'convnet' has the configuration of 'convnet\(width=32",
+            r"'convnet', but its configuration is that of 'convnet\(width=32",
         ),
-        (with_config(shipped, "model", width=128), r"has the configuration of 'convnet'"),
+        (with_config(shipped, "model", width=128), r"its configuration is that of 'convnet'"),
         (
             with_config(shipped, "method", _target_="os.system"),
             "a record must not select the code that is run",
@@ -178,18 +180,18 @@ def test_dataset_and_teachers_must_agree_with_the_configuration(shipped):
     for changed, message in (
         (
             shipped.model_copy(update={"dataset": "cifar10"}),
-            "dataset 'cifar10' has the configuration of 'fashion_mnist'",
+            "'cifar10', but its configuration is that of 'fashion_mnist'",
         ),
         (
             shipped.model_copy(update={"dataset": "mine"}),
             None,
         ),  # not shipped, and its configuration has no name
-        (with_config(shipped, "dataset", **digits), "has the configuration of 'digits'"),
+        (with_config(shipped, "dataset", **digits), "its configuration is that of 'digits'"),
         (
             with_config(shipped, "dataset", _target_="os.system"),
             "a record must not select the code that is run",
         ),
-        (with_config(shipped, "dataset", _choice_=["os.system"]), "has the configuration of"),
+        (with_config(shipped, "dataset", _choice_=["os.system"]), "its configuration is that of"),
         (
             with_config(shipped, "dataset", preprocess={"_target_": "os.system"}),
             "'_target_' is not a configuration key",
@@ -221,11 +223,11 @@ def test_values_must_be_from_the_configured_networks(shipped):
         ({"config": shipped.config | {"num_sets": 2}}, r"has 5 networks for each of 2 set\(s\)"),
         (
             {"config": shipped.config | {"num_sets": "${oc.env:HOME}"}},
-            "num_sets is '.*', but its configuration has",
+            "num_sets is '.*' in the record, but",
         ),
-        ({"config": shipped.config | {"ipc": 50}}, "ipc is 10, but its configuration has 50"),
-        ({"config": shipped.config | {"seed": 3}}, "seed is 0, but its configuration has 3"),
-        ({"config": shipped.config | {"seed": "${oc.env:HOME}"}}, "seed is 0, but its configuration has"),
+        ({"config": shipped.config | {"ipc": 50}}, "ipc is 10 in the record, but 50 in its configuration"),
+        ({"config": shipped.config | {"seed": 3}}, "seed is 0 in the record, but 3 in its configuration"),
+        ({"config": shipped.config | {"seed": "${oc.env:HOME}"}}, "seed is 0 in the record, but"),
     ):
         with pytest.raises(ValueError, match=message):
             check_repeats(shipped.model_copy(update=update))
@@ -248,7 +250,7 @@ def test_changed_parameters_of_an_evaluator_are_in_its_name(record):
     }
     check_configuration(record("dm", 1, [[0.5]], evaluator="continual(steps=2)", config=config))
     with pytest.raises(
-        ValueError, match=r"evaluator 'continual' has the configuration of 'continual\(steps=2\)'"
+        ValueError, match=r"'continual', but its configuration is that of 'continual\(steps=2\)'"
     ):
         check_configuration(record("dm", 1, [[0.5]], evaluator="continual", config=config))
 
@@ -288,7 +290,7 @@ def test_all_groups_of_the_configuration_are_required(shipped):
     for group in ("method", "dataset", "model", "protocol", "evaluator"):
         for empty in ({group: {}}, {group: None}):
             with pytest.raises(
-                ValueError, match=rf"its configuration has no {group}\. Submit the record as the run"
+                ValueError, match=rf"the configuration of the record has no {group}\. Submit the record"
             ):
                 check_complete(shipped.model_copy(update={"config": shipped.config | empty}))
 

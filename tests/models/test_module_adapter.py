@@ -116,7 +116,7 @@ def test_what_cannot_be_a_network_is_refused(make, arguments, message):
 
 
 def test_images_of_another_size_are_refused():
-    with pytest.raises(ValueError, match=r"Fixed cannot take images of 3x9x9: .*shapes"):
+    with pytest.raises(ValueError, match=r"Fixed must accept images of 3x9x9, .*shapes"):
         ModuleConstructor(Fixed)((3, 9, 9), 10)
 
 

@@ -111,4 +111,4 @@ def test_unsupported_runs_of_several_processes(tmp_path):
         done.returncode != 0 and "BatchNorm in several processes requires CUDA" in done.stderr + done.stdout
     )
     done = run(tmp_path, ["run", *TEACHER[1:]], 2)
-    assert done.returncode != 0 and "torchrun supports only the command prepare" in done.stderr + done.stdout
+    assert done.returncode != 0 and "dd_bench supports only the command prepare" in done.stderr + done.stdout

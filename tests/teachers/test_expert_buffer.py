@@ -156,7 +156,7 @@ class TestErrors:
 
     def test_missing_epoch(self, full):
         buffer = ExpertBuffer(full())
-        message = rf"must be one of those in {buffer.path}, \[0, 3, 5\], got 4"
+        message = rf"must be one of the epochs stored in {buffer.path}, \[0, 3, 5\], got 4"
         with pytest.raises(ValueError, match=message):
             buffer.snapshot(0, 4, CPU)
 

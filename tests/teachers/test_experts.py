@@ -180,7 +180,7 @@ class TestSnapshots:
         for i in range(2):
             for e in (1, 3):
                 assert torch.equal(buffer.snapshot(i, e, CPU), every_epoch.snapshot(i, e, CPU))
-        with pytest.raises(ValueError, match=r"must be one of those in .*, \[1, 3\], got 2"):
+        with pytest.raises(ValueError, match=r"must be one of the epochs stored in .*, \[1, 3\], got 2"):
             buffer.snapshot(0, 2, CPU)
 
     def test_experts_do_not_depend_on_their_number(self, make_experts):

@@ -242,7 +242,10 @@ class TestErrors:
                 "epoch must be at most teachers.convnet_bn.recipe.epochs=",
             ),
             (["method=sre2l", "teachers.convnet_bn.weights=bought"], "teachers.convnet_bn.weights='bought'"),
-            (["protocol=rded-300", "protocol.recipe.augment=flip"], "views replaces augment and cutmix"),
+            (
+                ["protocol=rded-300", "protocol.recipe.augment=flip"],
+                "`views` replaces `augment` and `cutmix`",
+            ),
             (
                 ["protocol=rded-300", "protocol.recipe.views=null"],
                 "labels require recipe.views, got recipe.views=null",

@@ -533,7 +533,7 @@ class TestSchedules:
     @pytest.mark.parametrize(
         ("values", "message"),
         [
-            ({"schedule": "cosine"}, "does not use milestones"),
+            ({"schedule": "cosine"}, r"schedule=cosine requires milestones=\[\]"),
             ({"warmup": 5}, "warmup must be < epochs=5"),
         ],
     )
