@@ -20,7 +20,7 @@ def agreement(ranked: Array, reference: Array, top: float) -> dict[str, float]:
         top: Fraction of the networks, the best by `reference`, for the `_top` correlations.
 
     Returns:
-        Each of `CORRELATIONS`, and `performance`, the reference accuracy of the network that is ranked first.
+        The value of each of `CORRELATIONS`, and `performance`: the reference accuracy of the network ranked first.
     """
     all_networks = np.arange(len(reference))[None]
     correlations = _by_sample(ranked, reference, top, all_networks)
@@ -30,10 +30,18 @@ def agreement(ranked: Array, reference: Array, top: float) -> dict[str, float]:
 
 
 def intervals(rankings: dict[str, Array], reference: Array, top: float, seed: int) -> dict[str, float]:
-    """Return the ends of 95 % percentile bootstrap intervals over networks, for each ranking by name.
+    """Return the ends of 95 % percentile bootstrap intervals of the correlations with the reference, over networks.
 
-    `over NAME` is the correlation of the first ranking minus that of ranking NAME. Both are computed on the same
-    resamples, so that the variation that all rankings share cancels.
+    Args:
+        rankings: Accuracies `(n,)` of each ranking, by name.
+        reference: Reference accuracies `(n,)`.
+        top: See `agreement`.
+        seed: Seed of the resamples.
+
+    Returns:
+        Ends `<name of the ranking><correlation>_low` and `_high` by name. `over NAME...` is the correlation of the
+        first ranking minus the correlation of ranking NAME. Both are computed on the same resamples, so that the
+        variation that all rankings share cancels.
     """
     n, found = len(reference), dict[str, Array]()
     samples = np.random.default_rng(seed).integers(n, size=(DRAWS, n))
@@ -64,10 +72,10 @@ def _by_sample(ranked: Array, reference: Array, top: float, samples: NDArray[np.
 def _rank_correlations(a: Array, b: Array, counts: Array) -> tuple[Array, Array]:
     """Return Spearman's correlation and Kendall's tau-b, `(m,)` each, of m samples at once.
 
-    Sample k contains network i, with the values `a[i]` and `b[i]`, `counts[k, i]` times. Both correlations are computed
-    from `sign(x[i] - x[j])` of all pairs of networks. Half the sum of these signs over j is the midrank of i minus the
-    mean rank. A correlation is 0 if all values of a or all values of b are equal. This is faster than scipy.stats,
-    which takes a millisecond per sample.
+    Network i has the values `a[i]` and `b[i]`, and sample k contains it `counts[k, i]` times. Both correlations are
+    computed from `sign(x[i] - x[j])` of all pairs of networks. Half the sum of these signs over j is the midrank of i
+    minus the mean rank. A correlation is 0 if all values of a or all values of b are equal. This is faster than
+    scipy.stats, which takes a millisecond per sample.
     """
     sign_a, sign_b = np.sign(a[:, None] - a), np.sign(b[:, None] - b)
     rank_a, rank_b = counts @ sign_a.T, counts @ sign_b.T  # (m, n)

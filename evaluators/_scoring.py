@@ -63,7 +63,7 @@ def fresh_networks_on(syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) 
 
 
 def set_measurement(fresh: FreshNetworks, *notes: str) -> Measurement:
-    """Return the measurement that an evaluator yields first, with the notes and the label cost of the set."""
+    """Return the first measurement of an evaluator, which contains the notes and the label cost of the set."""
     return Measurement(notes=(*fresh.notes, *notes), label_cost=fresh.label_cost)
 
 
@@ -100,7 +100,8 @@ def control_context(
 ) -> EvaluationContext:
     """Return the context in which a control is evaluated. The run's teachers label the control.
 
-    With `equal_steps`, the control is trained for as many steps as `fresh`, else for as many epochs.
+    With `equal_steps`, networks are trained on the control for as many steps as on the images of `fresh`, and
+    otherwise for as many epochs.
     """
     protocol = ctx.protocol
     if protocol.labels is not None:
@@ -113,7 +114,7 @@ def control_context(
 
 
 def control_size(real: RealSet, ctx: EvaluationContext) -> int:
-    """Return the images per class of a random control: ipc, or the size of the smallest class if it is smaller."""
+    """Return the images per class of a random control: the smaller of ipc and the size of the smallest class."""
     return min(ctx.ipc, int(real.train.counts.min()))
 
 

@@ -37,7 +37,8 @@ class Continual(Evaluator):
 
     Network `o * num_networks + i` is network i of order o. The metrics of each network are:
 
-    - `step S`: accuracy after S steps on the classes seen so far. `accuracy` is that of the last step, on all classes.
+    - `step S`: accuracy after S steps on the classes seen so far.
+    - `accuracy`: accuracy after the last step, on all classes.
     - `average`: mean over the steps, called incremental accuracy in the continual-learning literature.
     - `forgetting`: best accuracy on a part of the classes before the last step, minus the accuracy on this part after
       the last step; mean over all parts except the last (Chaudhry et al., ECCV 2018).
@@ -94,7 +95,7 @@ class Continual(Evaluator):
         return None
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
-        """See `Evaluator`. Networks are measured one after the other; if they are trained together, order by order."""
+        """See `Evaluator`. Networks are measured one after the other, or all networks of an order together."""
         fresh, total = fresh_networks_on(syn, real, ctx), self.orders * self.num_networks
         yield set_measurement(fresh)
         seeds = {n: ctx.seed_for("evaluate", n) for n in range(total) if n not in ctx.finished}
@@ -108,9 +109,9 @@ class Continual(Evaluator):
     def tables(self, fresh: FreshNetworks, order: int, seeds: dict[int, int]) -> dict[int, Tensor]:
         """Return the accuracies of each network of an order, `(steps, steps + 1)`.
 
-        Row s and column p is the accuracy after step s on the test images of part p, or nan for parts that have not
-        arrived. The last column is the accuracy on all parts seen so far, which is not the mean of the row if classes
-        differ in size.
+        Row s and column p is the accuracy after step s on the test images of part p, or nan if part p has not arrived
+        yet. The last column is the accuracy on the test images of all parts seen so far. If classes differ in size, it
+        is not the mean of the other columns.
         """
         classes = fresh.labels if fresh.labels.ndim == 1 else fresh.labels.argmax(1)
         k = fresh.architecture.num_classes

@@ -32,7 +32,7 @@ class Controls(Accuracy):
     """
 
     def __init__(self, *, num_networks: int, equal: str):
-        """Take the number of fresh networks per set, and whether controls get as many steps or epochs as the set.
+        """Take the number of fresh networks per set, and what is `equal` for the set and its controls: steps or epochs.
 
         Raises:
             ValueError: `equal` is neither steps nor epochs, or there is no network.
@@ -62,7 +62,7 @@ class Controls(Accuracy):
     def _controls(
         self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext
     ) -> tuple[dict[str, SyntheticSet], list[str]]:
-        """Return the control sets and notes on them; there are no controls if they cannot be labelled."""
+        """Return the control sets and notes on them. If controls cannot be labelled, return no control sets."""
         labels, notes = ctx.protocol.labels, []
         if labels is not None and labels.source is not None:  # these labels exist for the set only
             if not ctx.teachers:

@@ -35,10 +35,11 @@ class DDRanking(Accuracy):
 
     For each network, all trainings start from the same seed. Accuracies are fractions.
 
-    - `hlr` (hard-label recovery, lower is better): accuracy after training on the whole training set, minus that of the
-      synthetic set with hard labels.
-    - `ior` (improvement over random): accuracy of the synthetic set under the run's protocol, minus that of as many
-      random images per class under the same protocol and number of steps. Each network gets its own random images.
+    - `hlr` (hard-label recovery, lower is better): accuracy after training on the whole training set, minus the
+      accuracy after training on the synthetic set with hard labels.
+    - `ior` (improvement over random): accuracy after training on the synthetic set under the run's protocol, minus the
+      accuracy after training on as many random images per class, under the same protocol and with the same number of
+      steps. Each network gets its own random images.
     - `lrs` (label-robust score): combines HLR and IOR, see the function `lrs`; `lrs_weight` is the weight of IOR.
     - `ars` (augmentation-robust score): combines IOR with augmentation, with weight `ars_weight`, and IOR without
       augmentation, see the function `ars`.
@@ -148,7 +149,7 @@ def _finite_accuracy(reference: dict[str, float]) -> float:
 def _with_hard_labels(
     fresh: FreshNetworks, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext
 ) -> FreshNetworks:
-    """Return fresh networks on the same images with hard labels; `fresh` itself if its labels are hard."""
+    """Return fresh networks on the same images with hard labels. Return `fresh` itself if its labels are hard."""
     labels = fresh.protocol.labels
     if labels is not None and labels.kind != "hard":
         hard = fresh.protocol.model_copy(update={"labels": labels.model_copy(update={"kind": "hard"})})
@@ -166,11 +167,11 @@ def _without_augmentation(ctx: EvaluationContext) -> EvaluationContext:
 
 
 def lrs(hlr: float, ior: float, weight: float = 0.5) -> float:
-    """Return the label-robust score in [0, 1] of HLR and IOR, given as fractions.
+    """Return the label-robust score in [0, 1], computed from HLR and IOR as fractions.
 
-    It is `(exp(a) - exp(-1)) / (exp(1) - exp(-1))` with `a = weight * ior - (1 - weight) * hlr`. With equal weights it
-    cannot exceed 0.545, and a set that is as good as random images and as real data scores 0.269. It should be read
-    together with HLR and IOR.
+    The score is `(exp(a) - exp(-1)) / (exp(1) - exp(-1))` with `a = weight * ior - (1 - weight) * hlr`. With equal
+    weights, the score cannot exceed 0.545, and it is 0.269 for a set with HLR and IOR of 0. It should be read together
+    with HLR and IOR.
     """
     return _rescale(weight * ior - (1 - weight) * hlr)
 

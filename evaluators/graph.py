@@ -44,7 +44,7 @@ BATCH = 1000  # graphs per batch in scoring
 
 @dataclass(frozen=True)
 class Splits:
-    """Batches that networks are scored on, which all networks share; `val` is empty without a validation split."""
+    """Validation and test batches, the same for all networks. `val` is empty if there is no validation split."""
 
     val: list[tuple[object, Tensor]]
     test: list[tuple[object, Tensor]]
@@ -53,14 +53,16 @@ class Splits:
 class Graph(Evaluator):
     """Scores of `num_networks` fresh networks on the test graphs, trained under the run's protocol.
 
-    - `auc`, `accuracy`, `balanced_accuracy`: scores after the last step. `metric` is the one that is ranked.
+    - `auc`, `accuracy`, `balanced_accuracy`: scores after the last step. `metric` names the score that is ranked.
     - `best_val`: `metric` at the step that is best on the validation graphs. There are `eval_points` candidate steps,
       or a few less if this number does not divide the number of steps.
     - `untrained`: `metric` of the network before its first step.
     - `permuted`: `metric` of a network trained on the same set with permuted labels. The whole training set does not
       have this control, because it is not a distilled set and its training is expensive.
     - `size_only`: `metric` of logistic regression on the number of nodes, fitted to the training graphs.
-    - `majority`: `metric` of always predicting the most frequent class. Both are the same for every network.
+    - `majority`: `metric` of always predicting the most frequent class.
+
+    `size_only` and `majority` are the same for every network.
     """
 
     repeats = ("num_networks", "eval_points")
@@ -123,7 +125,7 @@ class Graph(Evaluator):
     def _scores(
         self, syn: SyntheticGraphs, seed: int, splits: Splits, ctx: EvaluationContext
     ) -> dict[str, float]:
-        """Train and score one network; initial weights and batch order depend on `seed` only, not on the labels."""
+        """Train one network and return its scores. Its initial weights and batch order depend on `seed` only."""
         net = ctx.architecture.fresh(seed_for(seed, "init"), ctx.device)
         n, recipe = len(syn.labels), ctx.protocol.recipe
         steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(n)
@@ -169,7 +171,10 @@ class Graph(Evaluator):
 def _labelled_batches(
     syn: SyntheticGraphs, batch_size: int, seed: int, device: torch.device
 ) -> tuple[object, LabelledBatches | None]:
-    """Return a function that fetches a batch, and one that yields weighted batches, or None for uniform batches."""
+    """Return a function that fetches a batch by index, and a function that yields weighted batches.
+
+    The second function is None if `syn.weighting` is `none`. Every batch is then drawn uniformly.
+    """
     graphs, labels = syn.materialise(device)
     weights = syn.weights().to(device)
     all_graphs = graphs[torch.arange(len(graphs), device=device)]

@@ -53,8 +53,8 @@ class NAS(Evaluator):
     the whole training set for as many steps at the initial learning rate (`early ...`). The metrics of these rankings:
 
     - `spearman`, `kendall`: rank correlation with the reference over the space, and `spearman_top`, `kendall_top` over
-      the top. `_low` and `_high` are the ends of their bootstrap intervals over networks, also for the difference of
-      the set and the other two rankings (`over random spearman_low`).
+      the top. `_low` and `_high` are the ends of their bootstrap intervals over networks. `over random spearman_low`
+      is an end of the interval of the set's correlation minus the correlation of random images.
     - `performance`: reference accuracy of the network that is ranked first. `whole performance` is the reference
       accuracy of the network that is best on the held-out images after training on the whole training set.
     - `seconds`: time of all trainings. `not finite`: number of networks that diverged, whose accuracy is at chance.

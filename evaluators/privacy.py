@@ -145,7 +145,7 @@ class Privacy(Accuracy):
 
 
 def _source_index(syn: SyntheticSet, ctx: EvaluationContext) -> Tensor | None:
-    """Return the indices of the training images that the set was selected from according to its card, or None."""
+    """Return the indices of the training images that form the set according to its card, or None."""
     if not isinstance(syn, ImageSet) or syn.source is None or syn.space != "pixel":
         return None
     return torch.tensor(syn.source, device=ctx.device)
@@ -163,10 +163,11 @@ Groups = dict[str, tuple[Split, Tensor]]
 
 
 def _shadow_statistics(nets: list[nn.Module], groups: Groups) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return, for each group, the mean confidence in each image over networks, `(b,)`, and a common standard deviation.
+    """Return, for each group, the mean confidence over networks in each image, `(b,)`, and the standard deviation.
 
-    The standard deviation is averaged over all images of all groups. A few networks cannot estimate it for each image,
-    and a separate one for each group would make the groups distinguishable by their standard deviations alone.
+    The standard deviation is the same for all groups: the average of the standard deviations of all images. A few networks
+    cannot estimate the standard deviation for each image. If each group had its own standard deviation, the groups would be
+    distinguishable by the standard deviations alone.
     """
     each = {name: torch.stack([confidence(net, *group) for net in nets]) for name, group in groups.items()}
     std = torch.cat([e.std(0) for e in each.values()]).mean()
@@ -180,9 +181,10 @@ def _scores(net: nn.Module, split: Split, index: Tensor, mean: Tensor, std: Tens
 
 @torch.no_grad()
 def confidence(net: nn.Module, split: Split, index: Tensor) -> Tensor:
-    """Return log(p / (1 - p)) of the true class of the images `index (b,)`, float64 `(b,)`.
+    """Return `log(p / (1 - p))` for each of the images `index (b,)`, float64 `(b,)`. p is the true class's probability.
 
-    It is computed as z_y minus the logsumexp of the other logits, which avoids cancellation.
+    The value is computed as the logit of the true class minus the logsumexp of the other logits, which avoids
+    cancellation.
     """
     training, parts = net.training, []
     net.eval()

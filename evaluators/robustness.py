@@ -49,7 +49,7 @@ not checked against its source. Contrast multiplies the pixels, brightness shift
 
 
 class Robustness(Accuracy):
-    """Accuracies on `images` test images, which are the same for every set and network.
+    """Accuracies on `images` test images. The test images are the same for every set and network.
 
     - `clean`: accuracy on the unchanged images.
     - `fgsm`, `robust_accuracy` (PGD with `steps` steps of eps / 8 from a random start) and optionally `autoattack` (the
@@ -163,7 +163,7 @@ class FromPixels(nn.Module):
 
 
 def corrupt(x: Tensor, kind: str, severity: int, seed: int) -> Tensor:
-    """Corrupt pixels `(n, c, h, w)` in [0, 1] with `severity` 0 to 4; the result depends on the seed only."""
+    """Corrupt pixels `(n, c, h, w)` in [0, 1] with `severity` 0 to 4. All random numbers are drawn from `seed`."""
     name, parameters = CORRUPTIONS[kind]
     augmentation: Callable[..., nn.Module] = getattr(import_module("kornia.augmentation"), name)
     with seeded(x.device, seed):

@@ -49,7 +49,7 @@ class DC(Method):
     - For an ipc outside the paper's table, outer=ipc and inner_epochs=max(1, 500 // ipc). The released code does not
       support such an ipc.
     - One-dimensional parameters are not differentiated. Their distance is 0 in the released code.
-    - If a class has fewer than `batch_real` images, the real batches of all classes shrink to its size.
+    - If a class has fewer than `batch_real` images, the real batches of all classes have the size of this class.
     - The `mse` and `cos` distances are not available.
     """
 

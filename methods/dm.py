@@ -36,7 +36,7 @@ class DM(Method):
 
     - There are exactly `iterations` updates. The released code makes one more, and saves a set that is one update newer
       than the one it evaluates.
-    - If a class has fewer than `batch_real` images, the real batches of all classes shrink to its size.
+    - If a class has fewer than `batch_real` images, the real batches of all classes have the size of this class.
     """
 
     citation = "Zhao and Bilen, Dataset Condensation with Distribution Matching, WACV 2023"

@@ -29,8 +29,8 @@ class DosCond(Method):
 
     A synthetic graph has the average number of nodes of the real graphs. Its parameters are a float weight for each
     label value of each node, and a logit for each pair of nodes. Edges are sampled from the logits by a relaxed
-    Bernoulli distribution whose temperature decreases. At the end, pairs with a probability above 0.5 become edges, and
-    isolated nodes at the end of a graph are removed.
+    Bernoulli distribution whose temperature decreases. At the end, pairs with a probability above 0.5 become edges. The
+    nodes after the last node that has an edge are removed.
 
     Deviations from the released code:
 
@@ -163,7 +163,7 @@ class DosCond(Method):
         return Graphs(nodes.flatten(0, 1), edges, no_labels, ptr, weights=weights)
 
     def _start(self, split: GraphSplit, ipc: int, ctx: DistillContext) -> tuple[Tensor, Tensor, Tensor]:
-        """Initialise from random real graphs of at most the synthetic size.
+        """Return the initial parameters, computed from random real graphs of at most `_size` nodes.
 
         Returns:
             Node weights `(n, size, values)`, edge logits `(n, size, size)` and class labels `(n,)`.
@@ -188,7 +188,7 @@ class DosCond(Method):
 
     @staticmethod
     def _size(split: GraphSplit) -> int:
-        """Return the number of nodes of a synthetic graph, the rounded mean of the real graphs, at least 2."""
+        """Return the number of nodes of a synthetic graph: the rounded mean over the real graphs, at least 2."""
         return max(2, round(float(split.graphs.num_nodes.float().mean())))
 
     @staticmethod
@@ -234,7 +234,10 @@ def _gradient(
 
 
 def _discrete(nodes: Tensor, logits: Tensor, labels: Tensor, real: RealSet) -> GraphSet:
-    """Return the synthetic set: edges with a probability above 0.5, without isolated nodes at the end of a graph."""
+    """Return the synthetic set, whose edges are the pairs with a probability above 0.5.
+
+    The nodes of a graph after the last node that has an edge are removed.
+    """
     spec, rows, edges, sizes, offset = training_graphs(real).spec, [], [], [], 0
     for x, a in zip(nodes, logits, strict=True):
         adjacency = (a > 0).fill_diagonal_(False)

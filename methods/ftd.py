@@ -13,8 +13,8 @@ class FTD(MTT):
     correction and does not include the step size.
 
     Deviations from the released code: The released code evaluates the average on a network that was just trained on the
-    current images, while every network is fresh here. Its command line uses rho=2.0, while the default here is the
-    paper's 0.01.
+    current images. Here every network is fresh. The command line of the released code uses rho=2.0. The default here
+    is the paper's 0.01.
     """
 
     citation = (

@@ -1,7 +1,8 @@
 """Feature-based coresets of graphs, which differ from those of images only in the feature network's recipe.
 
-With the recipe of the image coresets, training diverges if the readout sums over hundreds of nodes, and has only about
-thirty steps on a small dataset. The configurations for graphs (`conf/method/herding_graphs.yaml`) use 500 Adam steps.
+The recipe of the image coresets does not suit graphs. Training diverges if the readout sums over hundreds of nodes, and
+a small dataset gives only about thirty steps. The configurations for graphs, e.g. `conf/method/herding_graphs.yaml`,
+use 500 Adam steps.
 """
 
 from __future__ import annotations

@@ -9,9 +9,9 @@ from ._coreset import FeatureCoreset
 
 
 class Herding(FeatureCoreset):
-    """Step j selects the unused image nearest to `(j + 1) * mean - sum of the selected images`.
+    """Step j selects the unused image whose features are nearest to `(j + 1) * mean - sum of the selected features`.
 
-    As in the condensation papers, each image is selected at most once. The features determine the selection.
+    The mean is over all images of the class. As in the condensation papers, each image is selected at most once.
     """
 
     citation = "Welling, Herding Dynamical Weights to Learn, ICML 2009"

@@ -55,7 +55,7 @@ class INFER(Recovery):
 
     @staticmethod
     def natural_sets(ipc: int, num_classes: int, teachers: int) -> int:
-        """Return the number of natural sets K, the largest with K (C + M) <= ipc C."""
+        """Return the number of natural sets: the largest K for which K (C + M) <= ipc C."""
         return ipc * num_classes // (num_classes + teachers)
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> CompensatedSet:

@@ -236,7 +236,10 @@ class Mirage(Method):
         return best
 
     def _size(self, mined: list[list[Itemset]], ipc: int, colour: Tensor, real: RealSet) -> int | None:
-        """Return the size in bytes, or in tree sets without `bytes`: None if over the budget, 0 if a class is empty."""
+        """Return the size of a set: in bytes if `bytes` is set, otherwise the number of tree sets.
+
+        Return None if the set is over the budget, and 0 if a class has no tree set.
+        """
         count = sum(map(len, mined))
         if any(len(itemsets) > ipc for itemsets in mined):
             return None
@@ -252,8 +255,9 @@ class Mirage(Method):
     def _most_frequent(self, transactions: Transactions, c: int, ipc: int) -> list[Itemset]:
         """Return the `ipc` most frequent tree sets of class `c`, or all if there are fewer; see `ranked_itemsets`.
 
-        A tree set is at most as frequent as its rarest tree. The trees that are at least as frequent as the m-th one
-        are therefore enough to find the m most frequent tree sets; m grows if too few of these are closed.
+        A tree set is at most as frequent as its rarest tree. To find the m most frequent tree sets, only the trees
+        are needed that are at least as frequent as the m-th most frequent tree. If too few of these tree sets are
+        closed, m is increased.
         """
         m, ranking = ipc, ranked_itemsets if self.itemsets == "all" else ranked_closed_itemsets
         while True:
@@ -265,7 +269,7 @@ class Mirage(Method):
             m *= 4
 
     def _mine(self, transactions: Transactions, supports: Sequence[float]) -> list[list[Itemset]]:
-        """Return the tree sets of each class with at least the given support; see `cross_class` for `drop`."""
+        """Return the tree sets of each class with at least the given support, after applying `cross_class`."""
         min_supports = [math.ceil(support) for support in supports]
         tidsets = [transactions.tidsets(c, support) for c, support in enumerate(min_supports)]
         mined = [
@@ -336,7 +340,7 @@ class Mirage(Method):
         )
 
     def _counts(self, used: Sequence[int], graphs: Graphs, colour: Tensor) -> dict[int, Tensor]:
-        """Return how often each tree occurs in each graph, `(n,)` per tree; empty with `multiplicity=one`."""
+        """Return, for each tree, how often it occurs in each graph, `(n,)`; {} if `multiplicity` is `one`."""
         if self.multiplicity == "one":
             return {}
         return {t: torch.bincount(graphs.graph_of[colour == t], minlength=len(graphs)) for t in used}

@@ -304,7 +304,7 @@ class MTT(Method):
     def _step_labels(
         self, flat: FunctionalNetwork, segment: Segment, images: Tensor, labels: Tensor
     ) -> Tensor:
-        """Return the labels that the student trains on; with labels=target, the target snapshot's predictions."""
+        """Return the labels of the student's training. With `labels=target`, the target snapshot predicts them."""
         if self.labels != "target":
             return labels
         return flat(segment.targets[-1].parameters, images).softmax(1)
@@ -323,7 +323,7 @@ class MTT(Method):
         return CompiledDifferentiator(loss, learned) if compile else EagerDifferentiator(loss, learned)
 
     def _keep_positive(self, lr: Tensor, previous: Tensor, step: int) -> None:
-        """Apply a decrease of the step size as a factor, in place, so that it stays positive.
+        """If the step size `lr` has decreased, apply the decrease as a factor, in place, so that `lr` stays positive.
 
         Raises:
             Diverged: The step size is below `SMALLEST_RATE` or not finite.

@@ -90,7 +90,7 @@ class RandomGraphs(Method):
         )
 
     def _lower_bounds(self, real: RealSet) -> list[int]:
-        """Return the number of nodes of each training graph, or a lower bound of the bytes it adds to a set."""
+        """Return, for each training graph, its number of nodes, or a lower bound of the bytes that it adds to a set."""
         split = training_graphs(real)
         nodes = split.graphs.num_nodes
         if self.budget == "nodes":

@@ -8,8 +8,9 @@ from .sre2l import SRe2L
 class SRe2LMulti(SRe2L):
     """SRe2L whose teachers alternate, one per step, and whose images start from real images or RDED composites.
 
-    Deviations: Only these two parts of G-VBSM and EDC are implemented. Their convolution, patch and class-wise
-    statistics, averaged matching, densification and flatness term are not. All deviations of `SRe2L` also apply.
+    Deviations: Only these two parts of G-VBSM and EDC are implemented. Not implemented are the statistics of
+    convolutions, patches and classes, averaged matching, densification and the flatness term. All deviations of
+    `SRe2L` also apply.
     """
 
     citation = (

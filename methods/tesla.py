@@ -14,8 +14,8 @@ class TESLA(MTT):
     The paper calls this gradient exact. That is true for one step only, see `dd_bench.distillation.unroll`.
     `gradient=adjoint` is exact and uses the same activation memory.
 
-    Deviation from the released code: The released code omits a factor 2 in the gradient of the images, but not in that
-    of the step size. To get the same steps here, halve its `lr_img`.
+    Deviation from the released code: The released code omits a factor 2 in the gradient of the images, but not in the
+    gradient of the step size. To get the same steps here, use half of the released code's `lr_img`.
     """
 
     citation = "Cui et al., Scaling Up Dataset Distillation to ImageNet-1K with Constant Memory, ICML 2023"

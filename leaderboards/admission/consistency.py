@@ -1,4 +1,4 @@
-"""Check that the fields of a record, which determine its board, agree with its own configuration."""
+"""Check that a record's fields match the configuration in the record. The fields determine the board."""
 
 from __future__ import annotations
 
@@ -102,7 +102,7 @@ def check_configuration(record: Record) -> None:
 
 
 def _repeats(evaluator: str) -> tuple[str, ...]:
-    """Return the parameters of an evaluator that set how often it measures, not what it measures."""
+    """Return the parameters of an evaluator that set the number of measurements, but do not change a measurement."""
     kind: Any = get_class(str(shipped_target("evaluator", evaluator)))
     repeats: tuple[str, ...] = kind.repeats
     return repeats
@@ -124,10 +124,10 @@ def _check_dataset(record: Record) -> None:
 
 
 def check_repeats(record: Record) -> None:
-    """Check that IPC, seed, number of sets and number of networks agree with the configuration.
+    """Check that the IPC, seed, number of sets and number of networks of a record are those of its configuration.
 
     Raises:
-        ValueError: a number does not agree, or the scores are not those of the configured networks.
+        ValueError: a number differs from the configuration, or the scores are not those of the configured networks.
     """
     config = record.config
     fields = {"ipc": record.ipc, "seed": record.seeds.get("run"), "num_sets": config.get("num_sets")}

@@ -1,6 +1,6 @@
 """Check new records against other entries and against their synthetic sets.
 
-A record must not repeat an entry, its board must have a random baseline, and its sets must agree with it.
+A record must not repeat an entry, its board must have a random baseline, and the cards of its sets must match it.
 """
 
 from __future__ import annotations
@@ -49,7 +49,7 @@ def check_baselines(new: Sequence[Record], every_record: Sequence[Record]) -> No
     """Check that the boards of new records have a random baseline at the same IPC.
 
     Raises:
-        ValueError: a baseline is missing. The message has the command to measure it.
+        ValueError: a baseline is missing. The message contains the command that measures the baseline.
     """
     have = {(Track.of(r), r.ipc) for r in every_record if r.method == CONTROL and r.status == "done"}
     missing: dict[tuple[Track, int], Record] = {}
@@ -72,10 +72,10 @@ def check_baselines(new: Sequence[Record], every_record: Sequence[Record]) -> No
 
 
 def check_sets(records: Sequence[Record], folder: Path) -> list[str]:
-    """Check the sets of records that are stored in a folder, with all hashes, and return remarks on the missing sets.
+    """Check the files of all sets in a folder that belong to `records`, and return remarks on the missing sets.
 
     Raises:
-        ValueError: a set is damaged, or its card does not agree with the record.
+        ValueError: the hash of a file is wrong, or the card of a set does not match the record.
     """
     known = sets_in(folder)
     return [remark for record in records for remark in _sets_of(record, known, folder)]
@@ -107,11 +107,10 @@ def _sets_of(record: Record, known: Mapping[str, Path], folder: Path) -> list[st
 
 
 def candidate_card(record: Record, folder: Path) -> Path | None:
-    """Return the card with the method, dataset and IPC of a record.
+    """Return the only card in a folder that has the method, dataset and IPC of a record.
 
-    Return None if there is no such card, if there are several, or if the record has several sets.
-
-    If the set of the record is missing, it may be the set with this card, changed after the evaluation.
+    Return None if there is no such card, if there are several, or if the record has several sets. Use this function if
+    no set has the digest in the record: the set may have been changed after the evaluation.
     """
     name = f"{record.method}-{record.dataset}-ipc{record.ipc}-*/card.json"
     found = [*folder.glob(name), *folder.glob(f"*/{name}")]
@@ -152,7 +151,7 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
 
 
 def _same_method(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
-    """Return whether two configurations have the same values and YAML files that name the same class."""
+    """Return whether two configurations have the same values, and their YAML files name the same class."""
     names = [str(values.get(CHOICE)) for values in (a, b)]
     values = [{k: v for k, v in config.items() if k != CHOICE} for config in (a, b)]
     same = names[0] == names[1] or len({shipped_target("method", name) or name for name in names}) == 1

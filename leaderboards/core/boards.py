@@ -66,7 +66,7 @@ class Board:
 
     @cached_property
     def changed_hyperparameters(self) -> list[str]:
-        """Lines of text, one for each method and set of hyper-parameters that differ from its YAML file."""
+        """Lines of text, one for each method and each set of its hyper-parameters that differs from its YAML file."""
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         for record in self.records:
             if different := changed_keys("method", record.method, record.config.get("method", {})):
@@ -188,7 +188,7 @@ def _describe_difference(first: Record, other: Record) -> str:
 
 
 def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys at which two configurations differ, with the second's value (None if missing)."""
+    """Yield the dotted keys at which two configurations differ, with the value in the second (None if missing)."""
     if a == b:
         return
     inner = [x if isinstance(x, dict) else {} for x in (a, b)]

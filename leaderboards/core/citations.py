@@ -39,7 +39,7 @@ class Cards(NamedTuple):
 def cited(records: Iterable[Record], cards: Cards) -> dict[str, str]:
     """Return the citations of records by BibTeX key.
 
-    A key is the name of the method or dataset, followed by a number if it has several citations.
+    A BibTeX key is the name of the method or dataset. A number follows if the method or dataset has several citations.
     """
     key_of: dict[str, str] = {}  # citation -> its key
     taken: set[str] = set()

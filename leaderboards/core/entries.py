@@ -59,13 +59,13 @@ class Track(NamedTuple):
 
     @property
     def title(self) -> str:
-        """A description of the track without its network, for tables with one column for each network."""
+        """A description of the track that omits the network, for tables with one column for each network."""
         labels = f"{self.label_mode} labels" + (f" ({self.teachers})" if self.teachers else "")
         return f"{self.dataset}: {self.metric}, {self.protocol} v{self.version}, {self.selection}, {labels}"
 
     @property
     def name(self) -> str:
-        """The track without its dataset, as a file name without suffix. `last` and `accuracy` are omitted."""
+        """File name of the track, without dataset and suffix. The defaults `last` and `accuracy` are omitted."""
         parts = [f"{self.protocol}-v{self.version}"] + [self.selection] * (self.selection != "last")
         parts += [self.label_mode] + [self.evaluator] * (self.evaluator != ACCURACY) + [self.model]
         parts += [self.metric] * (self.metric != self.evaluator) + [self.teachers] * bool(self.teachers)
@@ -78,7 +78,7 @@ class Track(NamedTuple):
 
     @property
     def folder(self) -> str:
-        """The dataset as a folder name."""
+        """Folder name of the dataset."""
         return _slug(self.dataset)
 
     @property
@@ -88,7 +88,7 @@ class Track(NamedTuple):
 
     @property
     def slug(self) -> str:
-        """The track as a file name without suffix, for a folder shared by all datasets."""
+        """File name of the track, with dataset and without suffix, for a folder that all datasets share."""
         return f"{self.folder}--{self.name}"
 
 

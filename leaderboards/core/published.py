@@ -35,7 +35,7 @@ class Published(_Strict):
 
 
 class PublishedSet(_Strict):
-    """The published numbers of one dataset and network, which are one file."""
+    """The published numbers of one dataset and network. They are stored in one file."""
 
     dataset: str
     model: str = Field(description="evaluation network: the name of a model without hyper-parameters")
@@ -54,7 +54,10 @@ class PublishedSet(_Strict):
         return self
 
     def matches(self, track: Track) -> bool:
-        """Return whether a board may show these numbers: accuracy, same dataset, same architecture of any width."""
+        """Return whether a board may show these numbers.
+
+        The metric must be accuracy, and the dataset and the architecture must be the same. The width may differ.
+        """
         if track.metric != ACCURACY or track.evaluator not in _EVALUATORS:
             return False
         same_model = re.match(rf"{re.escape(self.model)}(?![A-Za-z0-9])", track.model) is not None

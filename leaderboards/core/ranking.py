@@ -23,7 +23,10 @@ Place = Literal["best", "tied", "behind", "untested"]
 
 
 class Rank(NamedTuple):
-    """The place of one entry and the Holm-adjusted p-value of its difference from the best (None if untested)."""
+    """The place of one entry, and the Holm-adjusted p-value of its difference from the best entry.
+
+    The p-value is None if the entry was not tested.
+    """
 
     place: Place
     p: float | None
@@ -46,9 +49,10 @@ def rank(records: Sequence[Record]) -> list[Rank]:
 def rank_samples(samples: Sequence[Sequence[float]], alpha: float = ALPHA) -> list[Rank]:
     """Rank samples by their mean; higher is better.
 
-    The best sample is the tested one with the highest mean. A sample is tied with it if its adjusted p-value is at
-    least `alpha`, and behind it otherwise. Holm's correction runs over all k(k-1)/2 pairs, not only over the k-1 pairs
-    with the best, because the best is selected after seeing the data.
+    The best sample is the tested sample with the highest mean. Another sample is tied with the best sample if the
+    adjusted p-value of their difference is at least `alpha`, and ranked behind it otherwise. Holm's correction runs
+    over all k(k-1)/2 pairs, not only over the k-1 pairs with the best, because the best is selected after seeing the
+    data.
 
     A sample whose spread cannot be estimated (one value, or all values equal) is untested, whatever its mean. With
     fewer than two tested samples, all samples are untested.

@@ -1,4 +1,4 @@
-"""Rows of tables with one experiment per row, labelled by what distinguishes experiments of the same method."""
+"""Rows of tables with one experiment per row. A label contains the values in which experiments of a method differ."""
 
 from __future__ import annotations
 
@@ -16,9 +16,10 @@ from .boards import BASELINES
 def side_by_side(
     records: Sequence[Record], column: Callable[[Record], str]
 ) -> Iterator[tuple[int, str, dict[str, Record]]]:
-    """Yield one tuple per row: the IPC, the label, and the records by column. Baselines come first at each IPC.
+    """Yield one tuple per row: the IPC, the label, and a dictionary from column to record.
 
-    If two records belong to the same cell, the latest is used.
+    Rows are sorted by IPC, and baselines come first at each IPC. If two records belong to the same cell, the latest
+    is used.
     """
     label_of = record_labels(records)
     cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
@@ -33,7 +34,7 @@ def side_by_side(
 
 
 def record_labels(records: Sequence[Record]) -> dict[str, str]:
-    """Return a label for each record key: the method, and the values that differ between its records at this IPC."""
+    """Return a label for each record key: the method, and the values in which its records at the same IPC differ."""
     groups: dict[tuple[int, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for record in records:
         groups[record.ipc, record.method][record.key] = hyperparameters(record)
@@ -69,7 +70,7 @@ def hyperparameters(record: Record) -> dict[str, Any]:
 
 
 def _differing_keys(group: Iterable[dict[str, Any]]) -> list[str]:
-    """Return the keys with at least two values in a group; a missing key does not count as a value."""
+    """Return the keys that have at least two different values in a group. A missing key does not count as a value."""
     first: dict[str, Any] = {}
     differ = set()
     for values in group:

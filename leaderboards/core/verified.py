@@ -51,10 +51,10 @@ class Verdict(BaseModel):
 
 
 def tolerance(values: list[float], count: int, spread: float | None = None) -> tuple[float, float]:
-    """Return the 99 % prediction interval for the mean of `count` new networks, given the entry's `values`.
+    """Return the 99 % prediction interval for the mean of `count` new networks, given the `values` of the entry.
 
-    The interval uses Student's t, with the standard error of the entry's mean and that of the new mean. The standard
-    deviation is that of `values`, or `spread` if this is smaller. Another machine rounds sums differently and trains
+    The interval uses Student's t, with the standard errors of the entry's mean and of the new mean. Both use the
+    smaller of `spread` and the standard deviation of `values`. Another machine rounds sums differently and trains
     different networks from the same seeds, so means are compared instead of single networks.
 
     Raises:
@@ -74,8 +74,8 @@ def compare_retrained(
     """Compare retrained networks with the networks of an entry that have the same indices.
 
     - *verified*: all networks were retrained, and their values are identical or their mean is within the tolerance. The
-      tolerance uses twice the standard deviation of the new values if that is smaller than the entry's, so that a
-      forged spread does not widen it.
+      tolerance uses twice the standard deviation of the new values if this is smaller than the standard deviation of
+      the entry. A forged spread of the entry therefore cannot widen the tolerance.
     - *verified in part*: as above, but only some networks were retrained; the others were not checked.
     - *too few networks to tell*: the values differ, their mean is within the tolerance, but the entry has fewer than
       `MIN_NETWORKS` networks or fewer were retrained. With three networks the tolerance is wider than the usual
@@ -135,7 +135,7 @@ def save_verdict(verdict: Verdict, folder: Path, replace: bool = False) -> Path:
 
 
 def verdicts(folder: Path) -> dict[str, str]:
-    """Return the summary of each verdict in a folder by the digest of its entry.
+    """Return a dictionary from the digest of an entry to the summary of its verdict, for all verdicts in a folder.
 
     Raises:
         ValueError: a file is not a verdict.

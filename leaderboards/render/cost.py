@@ -54,7 +54,7 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
     """Return for each point whether it is on the Pareto front.
 
     A point is not on the front if another point has at least the same value at a lower cost, or a higher value at the
-    same or a lower cost. Of several equal points, all or none are on the front.
+    same or a lower cost. If several points are equal, either all or none of them are on the front.
     """
     pairs = list(zip(costs, values, strict=True))
     return [

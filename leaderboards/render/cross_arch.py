@@ -39,13 +39,13 @@ def cross_arch_groups(records: Sequence[Record]) -> Iterator[tuple[Track, list[R
 
 
 def other_networks(record: Record) -> list[str]:
-    """Return the names of the architectures for which a record has values, except its own."""
+    """Return the names of the architectures for which a record has values, except the run's own architecture."""
     prefix = f"{record.main_metric}:"
     return [metric.removeprefix(prefix) for metric in record.metrics if metric.startswith(prefix)]
 
 
 def difference(record: Record, name: str) -> tuple[float, float | None]:
-    """Return the mean difference of an architecture from the record's own, and half of its 95 % interval.
+    """Return the mean difference of an architecture from the run's own, and half the width of its 95 % interval.
 
     Pairs are networks with the same index, or the means of the sets if there are several. The second value is None if
     the values cannot be paired or there is only one pair.

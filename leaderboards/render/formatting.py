@@ -40,8 +40,8 @@ def interval_text(record: Record, metric: str) -> str:
 def interval_bounds(record: Record, metric: str) -> tuple[float, float] | None:
     """Return the ends of the 95 % interval of a mean, or None.
 
-    A single value may have an interval that the evaluator measured (`<metric>_low` and `<metric>_high`). For a rank
-    correlation this is the bootstrap interval over the ranked networks.
+    If there is only one value, the interval is the one that the evaluator measured, if any: `<metric>_low` and
+    `<metric>_high`. For a rank correlation this is the bootstrap interval over the ranked networks.
     """
     s = record.summary(metric)
     if s.ci_low is not None and s.ci_high is not None:
@@ -93,8 +93,8 @@ def all_metrics_table(board: Board) -> str:
     """Return a Markdown table of all metrics of the board's entries with 95 % intervals, the board's metric first.
 
     The table has one row per entry, or one row per metric if there are more metrics than entries. It includes the
-    controls, which separate the effect of the set from that of its labels or sizes. Return '' if there is no other
-    metric than the board's.
+    controls, which separate the effect of the set from the effect of its labels or graph sizes. Return '' if the only
+    metric is the board's.
     """
     main = board.track.metric
     done = [r for r in board.records if r.status == "done"]

@@ -41,7 +41,7 @@ def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def _teachers_of(records: Sequence[Record]) -> str:
-    """Return the teachers of the latest record that has any, in order and with their test accuracy; '' if none has."""
+    """Return the teachers of the latest record that has teachers, with their test accuracies; '' if no record has."""
     named = [r for r in records if r.teachers]
     latest = max(named, key=lambda r: (r.created, r.key)).teachers if named else []
     return ", ".join(t.name if t.accuracy is None else f"{t.name} ({100 * t.accuracy:.1f} %)" for t in latest)

@@ -30,7 +30,7 @@ def embed(document: Path, boards: Sequence[Board]) -> int:
     """Insert the tables that a document names, all or none, and return their number.
 
     Raises:
-        ValueError: the document names no table or an unknown one, or a block has no end.
+        ValueError: the document names no table or an unknown table, or a block has no end marker.
         OSError: the document cannot be read or written.
     """
     with document.open(newline="") as file:
@@ -54,10 +54,10 @@ def embedded(text: str, boards: Sequence[Board], where: str = "the document") ->
 def fill_blocks(text: str, kind: str, known: Mapping[str, str], where: str) -> tuple[str, int]:
     """Return a text with `known[NAME]` between each pair of markers `<!-- KIND NAME -->` and `<!-- KIND end -->`.
 
-    The second value is the number of these blocks. `where` names the document in errors.
+    The second value is the number of these blocks. `where` names the document in error messages.
 
     Raises:
-        ValueError: a name is unknown, or a block has no end.
+        ValueError: a name is unknown, or a block has no end marker.
     """
     mark = re.compile(rf"^[ \t]*<!-- {kind} (.+?) -->[ \t]*(?:\r?\n|$)", re.MULTILINE)
     marks = list(mark.finditer(text))

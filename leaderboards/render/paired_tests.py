@@ -30,13 +30,14 @@ class Pair(NamedTuple):
 
 
 def compare(records: Sequence[Record]) -> list[Pair]:
-    """Return all pairs of records with the difference of their main metric over the networks that share seeds.
+    """Return all pairs of records, with the paired difference of their main metric.
 
-    The result applies to the evaluated sets (or to the mean of several sets of a record), not to the methods: another
-    set of the same method may differ.
+    The differences are over the network seeds that both records have. The result applies to the evaluated sets, or to
+    the mean of the sets if a record has several. It does not apply to the methods: another set of the same method may
+    give another result.
 
     Raises:
-        ValueError: the records are from several tracks, or a pair shares fewer than two seeds.
+        ValueError: the records are from several tracks, or two records have fewer than two network seeds in common.
     """
     if len(tracks := {Track.of(r) for r in records}) > 1:
         raise ValueError(f"records must have the same track, got {len(tracks)} tracks: {sorted(tracks)}")

@@ -82,7 +82,7 @@ def pages(entries: Sequence[Record]) -> dict[str, list[tuple[str, str]]]:
 
 
 def table_of(board: Board) -> str:
-    """Return the table of a board, methods by IPC, as Markdown."""
+    """Return the table of a board as Markdown, with methods as rows and IPCs as columns."""
     return markdown_table(*_rows(board, MARKDOWN))
 
 
@@ -169,7 +169,7 @@ def _context(board: Board, markup: Markup) -> dict[str, Any]:
 
 
 def _rows(board: Board, markup: Markup) -> tuple[list[str], list[list[str]]]:
-    """Return the header and the rows. An IPC with published numbers has a second column for them."""
+    """Return the header and the rows of a board's table. Published numbers at an IPC have their own column."""
     header = ["Method"]
     for column, ipc in enumerate(board.ipcs):
         header += [f"IPC {ipc}"] + ["published"] * board.has_published(column)

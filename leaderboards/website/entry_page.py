@@ -64,7 +64,7 @@ def entry_page(
 
 
 def _commands(record: Record, known: list[KnownSet]) -> Iterator[tuple[str, str]]:
-    """Yield descriptions and commands. If the configuration is not one of this suite, stop at the first error."""
+    """Yield pairs of a description and a command. Stop at the first command that overrides cannot express."""
     revision = f" at revision {record.code.revision[:12]}" if record.code.revision else ""
     distilled_in_run = record.config.get("set") is None
     with suppress(ValueError):

@@ -19,7 +19,8 @@ def run_forked(tasks: Sequence[Task], *, forked: bool) -> None:
     """Call every task. Tasks write their results to files.
 
     Args:
-        tasks: functions without arguments. A forked task can read the memory of this process; its changes are lost.
+        tasks: functions without arguments. A forked task can read the memory of this process. Its changes to this
+            memory are lost.
         forked: use one process per available core, if the system can fork; otherwise call one task after another. This
             process must not have running threads.
 

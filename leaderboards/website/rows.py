@@ -39,12 +39,12 @@ def entry_url(record: Record) -> str:
 
 
 def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str, str]) -> dict[str, Any]:
-    """Return the table of a board: one row per entry, and one per control that does not depend on a set.
+    """Return the table of a board: one row per entry, and one row per control that does not depend on a set.
 
     Args:
         board: the board.
-        points: costs of its entries, by key.
-        verdicts: summaries of retrained entries, by digest.
+        points: costs of the entries of the board, by record key.
+        verdicts: summaries of the verdicts on retrained entries, by digest of the entry.
     """
     metric = board.track.metric
     unit = ", %" if metric == ACCURACY else ""
@@ -141,7 +141,7 @@ def _metric_cell(record: Record, name: str) -> dict[str, Any] | None:
 
 
 def _cost_cells(record: Record, point: Point | None) -> Cells:
-    """Return the cells of the bytes, the seconds of creation and those of evaluation."""
+    """Return three cells: the bytes of the set, the seconds of its creation, and the seconds of its evaluation."""
     size = sum(record.stored_bytes.values())
     seconds: Cells = (
         [{"text": f"{s:,.1f}", "sort": s} for s in (point.creation, point.evaluation)]

@@ -1,4 +1,4 @@
-"""Synthetic sets of the site: an index of folders to download, or links to the place where the sets were pushed."""
+"""Synthetic sets of the site: their folders with an index, or links to the URL that the sets were pushed to."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def list_command(known: Sequence[KnownSet]) -> str:
 
 
 def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, Any]:
-    """Return the table of all sets with the number of entries of each."""
+    """Return the table of all sets, with the number of entries of each set."""
     by_set: dict[str, list[Record]] = defaultdict(list)
     for record in records:
         for digest in record.set_digests:

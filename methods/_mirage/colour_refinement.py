@@ -21,7 +21,7 @@ _GOLDEN, _FIRST, _SECOND = (
 
 
 def colours(graphs: Graphs, depth: int, edge_labels: bool = True, seed: int = 0) -> Tensor:
-    """Return the colour of each node after `depth` rounds, `(v,)`: integers from 0, equal for equal trees.
+    """Return the colour of each node after `depth` rounds, `(v,)`: an integer from 0. Equal trees have equal colours.
 
     A multiset is hashed to 64 bits as the sum of the hashes of its members, so that repeated children count. The
     probability of a collision among K distinct trees is about K^2 / 2^65. Another `seed` gives other hashes.
@@ -41,7 +41,7 @@ def colours(graphs: Graphs, depth: int, edge_labels: bool = True, seed: int = 0)
 
 
 def packed(labels: Tensor) -> Tensor:
-    """Return one integer for each row of labels `(v, f)`, equal for equal rows."""
+    """Return one integer for each row of labels `(v, f)`. Two rows have the same integer iff they are equal."""
     code, values = labels.new_zeros(len(labels)), 1
     for column in labels.t().contiguous():
         size = int(column.max()) + 1 if column.numel() else 1
@@ -53,7 +53,7 @@ def packed(labels: Tensor) -> Tensor:
 
 
 def dense(values: Tensor) -> Tensor:
-    """Map values `(n,)` to consecutive integers from 0, equal for equal values and in the order of the values."""
+    """Replace each of the values `(n,)` by its rank among the distinct values, an integer from 0."""
     if not values.numel():
         return values
     low, high = (int(v) for v in values.aminmax())

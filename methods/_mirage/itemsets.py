@@ -41,11 +41,12 @@ def frequent_itemsets(
     Args:
         tidsets: Tidset of each item.
         min_support: Minimum support, >= 1.
-        max_itemsets: Maximum number of itemsets; with `closed` and `maximal`, of closed itemsets.
-        kind: `all`; `closed`, without a superset of the same support; or `maximal`, without a frequent superset.
+        max_itemsets: Maximum number of itemsets. If `kind` is `closed` or `maximal`, only closed itemsets count.
+        kind: `all`: all frequent itemsets. `closed`: those that have no superset with the same support. `maximal`:
+            those that have no frequent superset.
 
     Raises:
-        TooManyItemsets: There are more than `max_itemsets`.
+        TooManyItemsets: There are more than `max_itemsets` itemsets.
     """
     frequent = {item: tids for item, tids in tidsets.items() if tids.bit_count() >= min_support}
     if kind == "all":
@@ -83,9 +84,10 @@ def ranked_itemsets(tidsets: dict[int, int]) -> Iterator[Itemset]:
 def ranked_closed_itemsets(tidsets: dict[int, int]) -> Iterator[Itemset]:
     """Yield the closed itemsets in the order of `ranked_itemsets`, without enumerating the others.
 
-    Each closed itemset is generated once. The closure of an itemset and an item is accepted only if it adds no item
-    before that item (prefix-preserving extension; LCM, Uno et al., FIMI 2004). An itemset has less support than the one
-    that it extends. All itemsets of one support are therefore known before the first of them is yielded.
+    Each closed itemset is generated once (prefix-preserving extension; LCM, Uno et al., FIMI 2004): after an item is
+    added to an itemset, the closure of the result is accepted only if all items of the closure that precede the added
+    item were already in the itemset. An extended itemset has less support than the itemset before the extension. All itemsets
+    of one support are therefore known before the first of them is yielded.
     """
     items = sorted(tidsets.items())
     heap: list[tuple[int, tuple[int, ...], int, int]]
@@ -108,7 +110,7 @@ def ranked_closed_itemsets(tidsets: dict[int, int]) -> Iterator[Itemset]:
 
 
 def is_frequent(items: tuple[int, ...], tidsets: dict[int, int], min_support: int) -> bool:
-    """Return whether at least `min_support` transactions contain all items; items without a tidset count as rarer."""
+    """Return whether at least `min_support` transactions contain all items; False if an item has no tidset."""
     if any(item not in tidsets for item in items):
         return False
     return reduce(and_, (tidsets[item] for item in items)).bit_count() >= min_support
@@ -130,7 +132,7 @@ def _eclat(items: list[tuple[int, int]], min_support: int) -> Iterator[Itemset]:
 
 
 def _has_frequent_superset(s: Itemset, frequent: dict[int, int], min_support: int) -> bool:
-    """Return whether the itemset stays frequent if some other item is added."""
+    """Return whether there is an item that can be added to the itemset such that the result is still frequent."""
     return any(
         (s.tidset & tids).bit_count() >= min_support for item, tids in frequent.items() if item not in s.items
     )

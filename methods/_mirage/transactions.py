@@ -47,7 +47,10 @@ class Transactions:
         self._cached: dict[int, tuple[int, dict[int, int]]] = {}
 
     def tidsets(self, c: int, min_support: int) -> dict[int, int]:
-        """Return the tidsets of the trees in at least `min_support` graphs of class `c`, and of some rarer trees."""
+        """Return the tidset of each tree that occurs in at least `min_support` graphs of class `c`.
+
+        The result can also contain rarer trees, because it is cached for calls with a lower threshold.
+        """
         cached_support, tidsets = self._cached.get(c, (0, {}))
         if not 0 < cached_support <= min_support:
             cached_support = (
@@ -60,7 +63,7 @@ class Transactions:
     def top_support(self, c: int, count: int) -> int:
         """Return the support of the `count`-th most frequent tree of class `c`, or 1 if there are fewer trees.
 
-        An itemset with a rarer tree cannot be among the `count` most frequent itemsets.
+        An itemset that contains a tree with a lower support cannot be among the `count` most frequent itemsets.
         """
         support = torch.bincount(self._pairs[0, self.split.labels[self._pairs[1]] == c])
         return max(1, int(support.topk(count).values[-1])) if len(support) >= count else 1

@@ -1,4 +1,7 @@
-"""Draw the frequencies of NCFM from a Gaussian, or with the paper's sampling network, trained by gradient ascent."""
+"""Draw the frequencies of NCFM from a Gaussian or with the paper's sampling network.
+
+The sampling network is trained by gradient ascent on the matching loss.
+"""
 
 from __future__ import annotations
 
@@ -42,7 +45,7 @@ class FrequencySampler:
             return self._draw()
 
     def ascend(self, loss: Callable[[Tensor], Tensor]) -> None:
-        """Take one gradient ascent step of psi on `loss`, a function of frequencies, at those of the last `draw`."""
+        """Take one gradient ascent step of psi on `loss(frequencies)`, at the frequencies of the last `draw`."""
         self._optimizer.zero_grad()
         loss(self._draw()).backward()
         self._optimizer.step()

@@ -1,4 +1,4 @@
-"""Base classes of the methods that use teachers, and of those that optimise pixels with the loss of teachers."""
+"""Two base classes: of methods that build images with teachers, and of methods that optimise pixels with teachers."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class Guided(Method):
 
 
 class Recovery(Guided):
-    """Base class of methods that optimise pixels for a teacher's loss and its BatchNorm statistics; see `Engine`."""
+    """Base class of methods that optimise pixels with a teacher's loss and BatchNorm statistics; see `Engine`."""
 
     smoke: ClassVar[dict[str, Any]] = {"iterations": 2}
 

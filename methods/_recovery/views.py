@@ -48,7 +48,8 @@ class RecoverViews(BaseModel):
     def area(self, step: int, iterations: int) -> float:
         """Return the minimum area of a crop at a step, as a fraction of the image.
 
-        Unless `curriculum` is const, it is 1 at step 0 and `smallest` from the milestone on.
+        With `curriculum=const`, the area is always `smallest`. Otherwise it is 1 at step 0, and `smallest` from the
+        milestone on.
         """
         assert self.smallest is not None
         end = self.milestone * iterations

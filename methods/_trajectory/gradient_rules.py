@@ -28,7 +28,7 @@ class GradientPenalty(BaseModel):
 
     Attributes:
         weight: Weight of the penalty; 0 disables it.
-        norm: Norm over the channels of each `pixel`, or over the whole `image`.
+        norm: `pixel`: the norm is over the channels of each pixel. `image`: the norm is over the whole image.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -84,7 +84,7 @@ class ExpertGradient:
 
 
 def gsam(net: nn.Module, backward: Callable[[], None], flat: GSAM) -> None:
-    """Replace the gradient g in `.grad` by that of adaptive GSAM; the parameters are restored exactly.
+    """Replace the gradient g in `.grad` by the gradient of adaptive GSAM. The parameters are restored exactly.
 
     The result is `g' - alpha v`. g' is the gradient at `theta + eps` with `eps = rho theta^2 g / | |theta| g |`, and v
     is the component of g orthogonal to g'.

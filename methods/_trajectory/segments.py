@@ -56,7 +56,7 @@ class Segment:
     Attributes:
         epoch: Epoch of the expert that the student starts from.
         start: Parameters after that epoch, `(p,)`.
-        targets: Parameters that the student should match. Those of the last target are from epoch `epoch + M`.
+        targets: Parameters that the student should match. The last target has the parameters after epoch `epoch + M`.
     """
 
     epoch: int
@@ -75,9 +75,11 @@ def draw_segment(
 ) -> Segment:
     """Draw the segment of an iteration.
 
-    Experts are drawn without replacement until all have been used. The start epoch is uniform in the window. Unless
-    `intermediate` is none, the student after `steps // epochs * j` steps is also compared with the expert after j more
-    epochs, for 1 <= j < epochs, with weight 1 (constant) or j / epochs (ramp), as in AST's released code.
+    Experts are drawn without replacement until all have been used. The start epoch is uniform in the window.
+
+    If `intermediate` is `constant` or `ramp`, the segment also has targets within it, as in AST's released code. For
+    1 <= j < epochs, the student after `steps // epochs * j` steps is compared with the expert j epochs after the start
+    epoch. The weight of this target is 1 (`constant`) or j / epochs (`ramp`).
     """
     pass_index, position = divmod(iteration, len(buffer))
     expert = int(torch.randperm(len(buffer), generator=ctx.stream("experts", pass_index).host)[position])
@@ -96,7 +98,7 @@ def draw_segment(
 
 
 def balance(epoch: int, stop: int) -> float:
-    """Return the factor of the student's loss (AST): above 1 in the second half of `0..stop`, below 1 in the first."""
+    """Return the factor of the student's loss (AST): > 1 if the start epoch `epoch` is >= `stop // 2`, else < 1."""
     half = stop // 2
     factor = math.log(abs(epoch - half) + 8, 5)
     return factor if epoch >= half else 1 / factor

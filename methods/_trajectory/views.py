@@ -1,4 +1,4 @@
-"""The student's views of the synthetic images: shuffled batches, crops of larger images (canvases), augmentation."""
+"""The inputs of the student: shuffled batches of synthetic images, cropped if they are canvases, and augmented."""
 
 from __future__ import annotations
 
