@@ -66,7 +66,7 @@ class Reference:
             ValueError: Only one of `images` and `identity` is set, or the cache entry is damaged.
         """
         if (self.images is None) != (self.identity is None):
-            raise ValueError("Reference requires both images and identity, or neither")
+            raise ValueError("images and identity of a Reference must both be set, or both be None")
         training = self._training(architecture)
 
         def build(folder: Path) -> float:

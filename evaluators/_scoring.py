@@ -32,7 +32,7 @@ def check_images(syn: SyntheticSet) -> str | None:
     """Return why a set cannot be measured by an evaluator of images, or None."""
     if isinstance(syn, SyntheticImages):
         return None
-    return f"this set contains {syn.kind}, and the evaluator measures images. Use evaluator=graph"
+    return f"the evaluator requires a set of images, got a set of kind {syn.kind}. Use evaluator=graph"
 
 
 def fresh_networks_on(syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> FreshNetworks:

@@ -75,8 +75,8 @@ class Continual(Evaluator):
             )
         if protocol.selection != "last":
             return (
-                f"evaluator continual requires selection=last, and protocol {protocol.name} has "
-                f"{protocol.selection}. Use protocol=dsa-1000"
+                f"evaluator continual requires a protocol with selection=last, but protocol {protocol.name} has "
+                f"selection={protocol.selection}. Use protocol=dsa-1000"
             )
         return None
 

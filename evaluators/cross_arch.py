@@ -47,11 +47,14 @@ class CrossArch(Accuracy):
         """
         super().__init__(num_networks=num_networks)
         if not networks:
-            raise ValueError("evaluator.networks is empty. Example: +model@evaluator.networks.vgg11=vgg11")
+            raise ValueError(
+                "evaluator.networks must contain at least one network, got none. "
+                "Example: +model@evaluator.networks.vgg11=vgg11"
+            )
         for name, rate in lr.items():
             if name not in networks:
                 raise ValueError(
-                    f"evaluator.lr.{name}={rate}: evaluator.networks has no {name!r}, only {', '.join(networks)}. "
+                    f"the keys of evaluator.lr must be in evaluator.networks ({', '.join(networks)}), got {name!r}. "
                     f"Example: +evaluator.lr.{next(iter(networks))}={rate}"
                 )
             if rate <= 0:

@@ -102,7 +102,9 @@ class Graph(Evaluator):
         """See `Evaluator`."""
         if isinstance(syn, SyntheticGraphs):
             return None
-        return f"this set contains {syn.kind}, and the evaluator measures graphs. Use evaluator=accuracy"
+        return (
+            f"evaluator graph requires a set of graphs, got a set of kind {syn.kind}. Use evaluator=accuracy"
+        )
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`."""

@@ -109,8 +109,8 @@ class NAS(Evaluator):
         """See `Evaluator`."""
         if protocol.labels is not None or protocol.selection != "last" or protocol.lr_grid:
             return (
-                "evaluator nas requires a protocol with labels=null, selection=last and no lr_grid, but protocol "
-                f"{protocol.name} differs. Use protocol=nas-200"
+                "evaluator nas requires a protocol with labels=null, selection=last and lr_grid=[], but protocol "
+                f"{protocol.name} has other values. Use protocol=nas-200"
             )
         return None
 

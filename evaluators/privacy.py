@@ -67,8 +67,8 @@ class Privacy(Accuracy):
             protocol.labels is not None and protocol.labels.kind != "hard"
         ):
             return (
-                f"evaluator privacy supports neither teachers nor selection on test data, but protocol {protocol.name} "
-                "uses one of them. Use protocol=dsa-1000 or dc-300"
+                "evaluator privacy requires a protocol without teachers and without selection on test data, but "
+                f"protocol {protocol.name} uses one of them. Use protocol=dsa-1000 or dc-300"
             )
         return None
 
@@ -165,9 +165,9 @@ Groups = dict[str, tuple[Split, Tensor]]
 def _shadow_statistics(nets: list[nn.Module], groups: Groups) -> dict[str, tuple[Tensor, Tensor]]:
     """Return, for each group, the mean confidence over networks in each image, `(b,)`, and the standard deviation.
 
-    The standard deviation is the same for all groups: the average of the standard deviations of all images. A few networks
-    cannot estimate the standard deviation for each image. If each group had its own standard deviation, the groups would be
-    distinguishable by the standard deviations alone.
+    The standard deviation is the same for all groups: the average of the standard deviations of all images. A few
+    networks cannot estimate the standard deviation for each image. If each group had its own standard deviation, the
+    groups would be distinguishable by the standard deviations alone.
     """
     each = {name: torch.stack([confidence(net, *group) for net in nets]) for name, group in groups.items()}
     std = torch.cat([e.std(0) for e in each.values()]).mean()

@@ -123,7 +123,10 @@ class Mirage(Method):
                     f"method.{name} must be >= {minimum}, got {number}. Example: method.{name}={minimum}"
                 )
         if theta is not None and bytes is not None:
-            raise ValueError("method.theta and method.bytes are mutually exclusive. Use method.bytes=null")
+            raise ValueError(
+                f"only one of method.theta and method.bytes can be set, got theta={theta} and bytes={bytes}. "
+                "Use method.bytes=null, or method.theta=null"
+            )
         if theta is not None and any(t <= 0 for t in theta):
             raise ValueError(
                 "method.theta must contain numbers of graphs (>= 1) or fractions of a class in (0, 1), "
@@ -227,7 +230,8 @@ class Mirage(Method):
         if best is None:
             budget = f"method.bytes={self.bytes}" if self.bytes is not None else f"ipc={ipc}"
             raise ValueError(
-                f"{budget} is too small for one tree set of every class at one threshold{ended and '; '}{ended}. "
+                f"{budget} is too small: no threshold common to all classes gives every class a tree set within this "
+                f"budget{ended and ' ('}{ended}{ended and ')'}. "
                 f"Use a larger budget, method.cross_class=keep, {'a larger method.most, ' if ended else ''}or "
                 "method.theta"
             )
@@ -300,8 +304,8 @@ class Mirage(Method):
         for c, itemsets in enumerate(mined):
             if not itemsets:
                 raise ValueError(
-                    f"class {real.class_names[c]!r} has no set of trees. Use a smaller method.theta, a larger budget, "
-                    "or method.cross_class=keep"
+                    f"every class must have at least one tree set, got none for class {real.class_names[c]!r}. Use a "
+                    "smaller method.theta, a larger budget, or method.cross_class=keep"
                 )
         graphs, colour, labels = split.graphs.to(torch.device("cpu")), colour.cpu(), split.labels.cpu()
         used = sorted({tree for itemsets in mined for s in itemsets for tree in s.items})

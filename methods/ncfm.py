@@ -108,8 +108,8 @@ class NCFM(Method):
             raise ValueError(f"method.mosaic must be nearest or antialiased, got {mosaic!r}")
         if frequencies == "network" and num_frequencies <= REPEATS:
             raise ValueError(
-                f"method.num_frequencies must be > {REPEATS} with frequencies=network, because its BatchNorm requires "
-                f"two scale vectors for {REPEATS} frequencies each, got {num_frequencies}. "
+                f"method.num_frequencies must be > {REPEATS} with method.frequencies=network, got {num_frequencies}. "
+                f"{REPEATS} frequencies share one scale vector, and BatchNorm requires at least two scale vectors. "
                 "Example: method.num_frequencies=4096"
             )
         self.iterations, self.lr_img, self.weight_decay_img = iterations, lr_img, weight_decay_img

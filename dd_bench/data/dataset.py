@@ -176,7 +176,7 @@ class RealSet:
         """
         if self._test is None:
             raise RuntimeError(
-                f"the test split of {self.name!r} is reserved for evaluators; a method sees only `real.train`. "
+                f"the test split of {self.name!r} is reserved for evaluators. A method must use `real.train` only. "
                 "To tune on held-out data, use a validation split: dataset.val_fraction=0.1"
             )
         return self._test
@@ -243,7 +243,9 @@ def tensor_set(
                 f"{name} {split}: images must be uint8 (n, c, h, w), got {pixels.dtype} {tuple(pixels.shape)}"
             )
         if len(pixels) != len(labels):
-            raise ValueError(f"{name} {split}: {len(pixels)} images but {len(labels)} labels")
+            raise ValueError(
+                f"{name} {split}: each image must have one label, got {len(pixels)} images and {len(labels)} labels"
+            )
         if len(labels) and not 0 <= int(labels.min()) <= int(labels.max()) < k:
             raise ValueError(
                 f"{name} {split}: labels must be in 0..{k - 1}, got {int(labels.min())}..{int(labels.max())}"
@@ -283,7 +285,9 @@ def real_set(
     """
     missing = (train.counts == 0).nonzero().flatten().tolist()
     if missing:
-        raise ValueError(f"{name}: no training image of class {class_names[missing[0]]!r}")
+        raise ValueError(
+            f"{name}: each class must have a training image, got none of class {class_names[missing[0]]!r}"
+        )
     train, val = cut_validation(train, val_fraction)
     return RealSet(name, train, class_names, preprocess, flip, digest, licence, citation, val, test)
 

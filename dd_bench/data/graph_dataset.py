@@ -81,7 +81,9 @@ def graph_set(
     """
     graphs.check(shape)
     if len(labels) != len(graphs):
-        raise ValueError(f"{name}: {len(graphs)} graphs but {len(labels)} labels")
+        raise ValueError(
+            f"{name}: each graph must have one label, got {len(graphs)} graphs and {len(labels)} labels"
+        )
     indices = torch.cat(split)
     if not 0 <= int(indices.min()) <= int(indices.max()) < len(graphs):
         raise ValueError(
@@ -89,7 +91,10 @@ def graph_set(
             f"got {int(indices.min())}..{int(indices.max())}"
         )
     if len(indices.unique()) != len(indices):
-        raise ValueError(f"{name}: a graph occurs twice in the split")
+        index = int(indices.bincount().argmax())
+        raise ValueError(
+            f"{name}: each graph must be in at most one of train, val and test, got graph {index} twice"
+        )
     k = len(class_names)
     if not 0 <= int(labels.min()) <= int(labels.max()) < k:
         raise ValueError(
@@ -98,16 +103,19 @@ def graph_set(
     splits = []
     for part, index in zip(("train", "val", "test"), split, strict=True):
         if not len(index):
-            raise ValueError(f"{name}: the {part} split is empty")
+            raise ValueError(f"{name}: the {part} split must contain at least one graph, got none")
         if len(labels[index].unique()) < 2:
             raise ValueError(
-                f"{name}: the {part} split contains only one class, so the ROC AUC is undefined. Use {other_split}"
+                f"{name}: the {part} split must contain graphs of at least two classes, got one class. "
+                f"Use {other_split}"
             )
         splits.append(GraphSplit(graphs[index].to(device), labels[index].to(device), k, shape))
     train, val, test = splits
     missing = (train.counts == 0).nonzero().flatten().tolist()
     if missing:
-        raise ValueError(f"{name}: no training graph of class {class_names[missing[0]]!r}")
+        raise ValueError(
+            f"{name}: each class must have a training graph, got none of class {class_names[missing[0]]!r}"
+        )
     digest = content_digest(
         [graphs.nodes, graphs.edges, graphs.edge_labels, graphs.ptr, labels, *split],
         (*class_names, repr(tuple(shape))),

@@ -89,7 +89,7 @@ class Graphs:
             )
         if self.nodes.is_floating_point():
             if self.nodes.shape[1] != sum(shape.nodes) or not bool(torch.isfinite(self.nodes).all()):
-                raise ValueError(f"float nodes must have {sum(shape.nodes)} finite weights each")
+                raise ValueError(f"each row of float nodes must consist of {sum(shape.nodes)} finite weights")
         else:
             _check_labels("node", self.nodes, shape.nodes)
         _check_labels("edge", self.edge_labels, shape.edges)
@@ -246,4 +246,7 @@ def _check_labels(kind: str, labels: Tensor, values: tuple[int, ...]) -> None:
     if labels.shape[1] != len(values):
         raise ValueError(f"{kind} labels must have {len(values)} columns, got {labels.shape[1]}")
     if len(labels) and bool(((labels < 0) | (labels >= torch.tensor(values, device=labels.device))).any()):
-        raise ValueError(f"{kind} labels must be >= 0 and below {values} in each column")
+        raise ValueError(
+            f"{kind} labels must be >= 0 and below {values} in each column, "
+            f"got {tuple(labels.amin(0).tolist())} to {tuple(labels.amax(0).tolist())}"
+        )

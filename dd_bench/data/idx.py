@@ -65,7 +65,10 @@ def _read_part(folder: Path, part: str) -> tuple[Tensor, Tensor]:
     assert image_file is not None and label_file is not None
     pixels, labels = read_idx(image_file, rank=3), read_idx(label_file, rank=1)
     if len(pixels) != len(labels):
-        raise ValueError(f"{image_file} has {len(pixels)} images but {label_file} has {len(labels)} labels")
+        raise ValueError(
+            f"{image_file} and {label_file} must have the same length, got {len(pixels)} images and "
+            f"{len(labels)} labels. Download both again"
+        )
     return pixels[:, None], labels.long()
 
 

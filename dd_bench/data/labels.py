@@ -36,7 +36,7 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     """
     mode = label_mode(labels)
     if len(labels) != num_images:
-        raise ValueError(f"{num_images} images but {len(labels)} labels")
+        raise ValueError(f"each image must have one label, got {num_images} images and {len(labels)} labels")
     if mode == "hard":
         bad = ((labels < 0) | (labels >= num_classes)).nonzero()
         if len(bad):

@@ -220,7 +220,7 @@ def set_folder(cfg: DictConfig) -> Path:
     """
     if cfg.set is None:
         raise ValueError(
-            "set is missing, the folder of a synthetic set. "
+            "`set` must be the folder of a synthetic set, got null. "
             "Example: dd-bench evaluate set=FOLDER dataset=digits protocol=quick"
         )
     return Path(str(cfg.set))

@@ -108,12 +108,12 @@ class SyntheticImages(SyntheticSet):
 def require_tensors(tensors: dict[str, Tensor], *names: str) -> None:
     """Raise ValueError if a required tensor is missing."""
     if missing := sorted(set(names) - set(tensors)):
-        raise ValueError(f"tensor {missing[0]!r} is missing; the file contains {sorted(tensors)}")
+        raise ValueError(f"the file must contain the tensor {missing[0]!r}, got only {sorted(tensors)}")
 
 
 def check_shape(shape: list[int], config: dict[str, Any], preprocess: Preprocess) -> None:
-    """Raise ValueError unless the shape `(c, h, w)` matches the card and the preprocessing accepts it."""
+    """Raise ValueError if `shape (c, h, w)` is not that of the card, or the preprocessing does not accept it."""
     if shape != config["image_shape"]:
-        raise ValueError(f"images have shape {shape}, but the card gives {config['image_shape']}")
+        raise ValueError(f"images must have shape {config['image_shape']} as in the card, got {shape}")
     if not preprocess.accepts(shape):
         raise ValueError(f"the preprocessing {preprocess.config()} does not accept images of shape {shape}")

@@ -244,11 +244,12 @@ class TreeSet(SyntheticGraphs):
     class_graphs: tuple[int, ...] | None = None
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless trees and sets are consistent and all labels are in range."""
+        """Raise ValueError if the trees or the tree sets are inconsistent, or a label is out of range."""
         v = len(self.nodes)
         if not len(self.sizes) or bool((self.sizes < 1).any()):
             raise ValueError(
-                f"a set must have at least one tree and a tree at least one node, got sizes {self.sizes.tolist()[:5]}"
+                "a set must have at least one tree, and each tree at least one node, "
+                f"got sizes {self.sizes.tolist()[:5]}"
             )
         if int(self.sizes.sum()) != v or len(self.parents) != v or len(self.edge_labels) != v:
             raise ValueError(
@@ -266,18 +267,21 @@ class TreeSet(SyntheticGraphs):
         if bool(wrong.any()):
             first = int(wrong.nonzero()[0])
             raise ValueError(
-                f"node {first} has parent {int(self.parents[first])}: a root must be its own parent, and any other "
-                "parent must come before the node in its tree"
+                "the parent of a root must be the root itself, and the parent of any other node must be an earlier "
+                f"node of the same tree, got parent {int(self.parents[first])} for node {first}"
             )
         if not len(self.patterns):
-            raise ValueError("patterns must not be empty")
+            raise ValueError("patterns must contain at least one tree, got none")
         if int(self.pattern_sizes.sum()) != len(self.patterns) or bool((self.pattern_sizes < 1).any()):
             raise ValueError(
                 f"pattern_sizes must be >= 1 and sum to the number of patterns, {len(self.patterns)}, "
                 f"got {int(self.pattern_sizes.sum())}"
             )
         if not 0 <= int(self.patterns.min()) <= int(self.patterns.max()) < len(self.sizes):
-            raise ValueError(f"patterns must be in 0..{len(self.sizes) - 1}")
+            raise ValueError(
+                f"patterns must be in 0..{len(self.sizes) - 1}, "
+                f"got {int(self.patterns.min())}..{int(self.patterns.max())}"
+            )
         if len(self.support) != len(self.pattern_sizes) or bool((self.support < 1).any()):
             raise ValueError(
                 f"support must be {len(self.pattern_sizes)} integers >= 1, got {self.support.tolist()[:5]}"

@@ -46,7 +46,7 @@ class ImageSet(SyntheticImages):
     canvas: int = 1
 
     def __post_init__(self) -> None:
-        """Raise ValueError unless shapes, dtypes, ranges and labels agree."""
+        """Raise ValueError if a tensor or field does not have the shape, dtype or range that the class documents."""
         if self.space not in get_args(Space):
             raise ValueError(f"space must be one of {', '.join(get_args(Space))}, got {self.space!r}")
         if self.images.ndim != 4 or len(self.images) == 0:
@@ -62,7 +62,7 @@ class ImageSet(SyntheticImages):
                 raise ValueError(f"pixels in space 'unit' must be in [0, 1], got [{low:.4g}, {high:.4g}]")
         if type(self.factor) is not int or self.factor < 1 or (self.factor > 1 and self.space == "input"):
             raise ValueError(
-                "factor must be an integer >= 1, and 1 in space 'input', "
+                "factor must be an integer >= 1, and must be 1 if space is 'input', "
                 f"got factor={self.factor!r} in space {self.space!r}"
             )
         if self.lr is not None and not (type(self.lr) is float and 0 < self.lr < float("inf")):
@@ -74,11 +74,11 @@ class ImageSet(SyntheticImages):
             or (canvas > 1 and (self.factor > 1 or self.space == "pixel"))
         ):
             raise ValueError(
-                "canvas must be an integer >= 1, and 1 in space 'pixel' or with factor > 1, "
+                "canvas must be an integer >= 1, and must be 1 if space is 'pixel' or factor > 1, "
                 f"got canvas={canvas!r} with factor={self.factor} in space {self.space!r}"
             )
         if any(side % canvas for side in sides):
-            raise ValueError(f"canvas={canvas} does not divide the image size {tuple(sides)}")
+            raise ValueError(f"canvas must divide the image size {tuple(sides)}, got {canvas}")
         check_labels(self.labels, len(self.images), len(self.class_names))
 
     @classmethod

@@ -106,14 +106,16 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
         )
         if transform.digest != card.preprocess_digest:
             raise ValueError(
-                f"preprocess_digest must be {transform.digest[:12]}, the card has {card.preprocess_digest[:12]}"
+                f"preprocess_digest must be {transform.digest[:12]}, got {card.preprocess_digest[:12]} in the card"
             )
         if card.kind not in KINDS:
             raise ValueError(f"kind must be one of {sorted(KINDS)}, got {card.kind!r}")
         syn = KINDS[card.kind].restore(card.set, tensors, tuple(card.class_names), transform)
         syn.check_ipc(card.ipc)
         if syn.stored_bytes() != card.stored_bytes:
-            raise ValueError(f"stored_bytes must be {syn.stored_bytes()}, the card has {card.stored_bytes}")
+            raise ValueError(
+                f"stored_bytes must be {syn.stored_bytes()}, got {card.stored_bytes} in the card"
+            )
     except KeyError as error:
         raise ValueError(f"{folder} is damaged: {error} is missing in its card or tensors") from error
     # RuntimeError: torch cannot compare labels of some dtypes, such as float8
@@ -123,7 +125,10 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
 
 
 def digest(folder: Path) -> str:
-    """Return the digest of a set: the sha256 of its card, which contains those of all files except provenance.json."""
+    """Return the digest of a set: the sha256 of its card.
+
+    The card contains the sha256 of every other file except provenance.json.
+    """
     return _sha256((folder / CARD).read_bytes())
 
 
@@ -135,7 +140,10 @@ def check_dataset(card: Card, real: RealSet) -> str | None:
             f"but the dataset is {real.name!r} ({real.digest[:12]})"
         )
     if tuple(card.class_names) != real.class_names:
-        return f"class order differs: the set has {card.class_names}, the dataset {list(real.class_names)}"
+        return (
+            f"the set and the dataset must have the same class names in the same order, got {card.class_names} for "
+            f"the set and {list(real.class_names)} for the dataset"
+        )
     if card.preprocess_digest != real.preprocess.digest:
         return (
             f"the set was distilled with preprocessing {card.preprocess}, but the dataset is loaded with "
@@ -145,7 +153,7 @@ def check_dataset(card: Card, real: RealSet) -> str | None:
     shape = card.set.get("image_shape", card.set.get("shape"))
     expected = json.loads(json.dumps(real.shape))
     if shape != expected:
-        return f"the set has {real.modality}s of shape {shape}, the dataset of shape {expected}"
+        return f"the set must have {real.modality}s of shape {expected} like the dataset, got {shape}"
     return None
 
 

@@ -63,7 +63,8 @@ class Augment:
         unknown = [n for n in names if n not in OPS]
         if unknown:
             raise ValueError(
-                f"unknown augmentation {unknown[0]!r} in {strategy!r}. Use none, or some of {'_'.join(OPS)}"
+                f"the augmentation must be none, or some of {', '.join(OPS)} joined by _, got {unknown[0]!r} in "
+                f"{strategy!r}. Example: {'_'.join(OPS[:2])}"
             )
         names = [n for n in names if n != "flip" or flip_allowed]
         self.always = tuple(n for n in IDC_ALWAYS if n in names) if style == "idc" else ()

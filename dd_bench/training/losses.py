@@ -75,8 +75,8 @@ class LabelRecipe(BaseModel):
     def _consistent(self) -> Self:
         if self.kind == "static" and self.teacher_mode == "train":
             raise ValueError(
-                "kind=static labels each image once and not in training batches, so it does not support "
-                "teacher_mode=train. Use teacher_mode=eval or kind=replay"
+                "kind=static requires teacher_mode=eval, got teacher_mode=train, because the teachers label each "
+                "image only once and not in training batches. Use teacher_mode=eval or kind=replay"
             )
         return self
 

@@ -58,9 +58,14 @@ class Protocol(BaseModel):
                 "labels require recipe.views, got recipe.views=null. Set protocol.recipe.views as in protocol=rded-300"
             )
         if self.lr_grid and self.learned_lr:
-            raise ValueError("lr_grid and learned_lr both set the learning rate. Use only one of them")
+            raise ValueError(
+                "only one of lr_grid and learned_lr can set the learning rate, got both. "
+                "Use lr_grid=[] or learned_lr=false"
+            )
         if self.lr_grid and self.selection == "last":
-            raise ValueError("lr_grid requires selection=best_on_val or best_on_test, got selection=last")
+            raise ValueError(
+                "lr_grid requires selection=best_on_val or best_on_test, got selection=last. Use lr_grid=[]"
+            )
         return self
 
     @property

@@ -90,14 +90,14 @@ def check_configuration(record: Record) -> None:
     # missing keys have the shipped values
     protocol = shipped_config("protocol", name) | (config.get("protocol") or {})
     if (selection := protocol.get("selection", record.selection)) != record.selection:
-        raise ValueError(f"selection must be {selection!r} as in its protocol, got {record.selection!r}")
+        raise ValueError(f"selection must be {selection!r} as in the protocol, got {record.selection!r}")
     labels = protocol.get("labels")
     modes = (
         (labels["kind"],) if isinstance(labels, dict) and "kind" in labels else ("hard", "soft", "unknown")
     )
     if protocol and record.label_mode not in modes:
         raise ValueError(
-            f"label_mode must be {' or '.join(modes)} under its protocol, got {record.label_mode!r}"
+            f"label_mode must be {' or '.join(modes)} under this protocol, got {record.label_mode!r}"
         )
 
 
@@ -146,8 +146,10 @@ def check_repeats(record: Record) -> None:
     sets = 1 if config.get("set") is not None else config.get("num_sets", 1)
     expected = {i: list(range(networks)) for i in range(sets)} if type(networks) is int else None
     if {i: sorted(found) for i, found in by_set.items()} != expected:
-        text = "; ".join(f"set {i}: {', '.join(map(str, sorted(by_set[i])))}" for i in sorted(by_set))
+        text = "; ".join(
+            f"set {i}: networks {', '.join(map(str, sorted(by_set[i])))}" for i in sorted(by_set)
+        )
         raise ValueError(
-            f"its configuration has {networks!r} networks for each of {sets} set(s), but its scores are "
-            f"of networks ({text})"
+            f"the record must have scores of {networks!r} networks for each of {sets} set(s) as in its "
+            f"configuration, got {text or 'none'}"
         )

@@ -40,8 +40,8 @@ def check_unique_scores(new: Sequence[Record], old: Sequence[Record]) -> None:
         other = known.setdefault(measurement, record)
         if record.status == "done" and record.set_digests and other.key != record.key:
             raise ValueError(
-                f"record {record.key} has the same sets and scores as {entry_name(other)}, but another key. "
-                "A measurement can be added only once"
+                f"record {record.key} has the same sets and scores as {entry_name(other)}, but a different key. "
+                "Add only one of the two records"
             )
 
 
@@ -122,12 +122,12 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
     if wrong_file := find_damaged_file(folder, card):
         path, sha256 = wrong_file
         raise ValueError(
-            f"{path} is missing or was changed: the card has sha256 {sha256[:12]}. Copy the set again"
+            f"{path} is missing or was changed: its sha256 must be {sha256[:12]} as in the card. Copy the set again"
         )
     expected = {"ipc": record.ipc, "dataset": record.dataset, "dataset_digest": record.real_digest}
     for key, value in expected.items():
         if (actual := getattr(card, key)) != value:
-            raise ValueError(f"record {record.key} has {key} {value}, but its set {folder} has {actual}")
+            raise ValueError(f"record {record.key}: {key} of its set {folder} must be {value}, got {actual}")
     if card.set.get("whole") and record.method != REFERENCE:
         raise ValueError(
             f"record {record.key}: its set {folder} is the whole training set, so its method must be {REFERENCE!r}, "
@@ -137,17 +137,21 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
     sizes = card.stored_bytes if digest == record.set_digests[0] else {}
     if wrong := [f"{k} {v}" for k, v in sizes.items() if record.stored_bytes.get(k) != v]:
         raise ValueError(
-            f"record {record.key} has stored_bytes {record.stored_bytes}, but its set {folder} has {', '.join(wrong)}"
+            f"record {record.key}: stored_bytes of its set {folder} must be {record.stored_bytes}, "
+            f"got {', '.join(wrong)}"
         )
     if record.label_mode in ("hard", "soft") and (mode := _label_mode(folder)) != record.label_mode:
         raise ValueError(
-            f"record {record.key} has label_mode {record.label_mode!r}, but its set {folder} has {mode} labels"
+            f"record {record.key}: label_mode of its set {folder} must be {record.label_mode!r}, got {mode!r}"
         )
     mine, its = record.config.get("method"), card.config.get("method")
     distilled_in_run = record.config.get("set") is None
     if distilled_in_run and isinstance(its, dict) and mine and not _same_method(mine, its):
         keys = sorted(k for k in mine | its if mine.get(k) != its.get(k))
-        raise ValueError(f"record {record.key} and the card of its set {folder} differ in {', '.join(keys)}")
+        raise ValueError(
+            f"record {record.key} and the card of its set {folder} must have the same method configuration, but "
+            f"differ in {', '.join(keys)}"
+        )
 
 
 def _same_method(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

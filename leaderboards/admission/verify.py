@@ -128,8 +128,8 @@ def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verd
     """
     if "num_networks" not in record.config.get("evaluator", {}):
         raise ValueError(
-            f"evaluator {record.evaluator} has no key num_networks, so its networks cannot be retrained. "
-            "Use --networks 0"
+            f"retraining requires an evaluator with the key num_networks, got {record.evaluator}. "
+            "To check the files without retraining, use --networks 0"
         )
     total = record.summary().num_networks
     count = min(count or total, total)
@@ -186,5 +186,5 @@ def _checked_set(record: Record, folder: Path) -> Path:
     expected = {"dataset": record.dataset, "ipc": record.ipc, "dataset_digest": record.real_digest}
     for name, value in expected.items():
         if (actual := getattr(card, name)) != value:
-            raise ValueError(f"the entry has {name} {value}, but its set {folder} has {actual}")
+            raise ValueError(f"{name} of the set {folder} must be {value} as in the entry, got {actual}")
     return folder

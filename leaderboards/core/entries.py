@@ -161,11 +161,13 @@ def check_record(record: Record) -> None:
     sets = len({s.set for s in record.scores})
     if record.status == "done" and record.set_digests and len(set(record.set_digests)) != sets:
         raise ValueError(
-            f"{what} has values of {sets} sets but {len(set(record.set_digests))} set digests, "
-            "expected one digest per set"
+            f"{what} must have one set digest for each of its {sets} sets, got {len(set(record.set_digests))}"
         )
     if record.status == "done" and record.main_metric not in record.metrics:
-        raise ValueError(f"{what} has status 'done' but no value of its main metric {record.main_metric!r}")
+        raise ValueError(
+            f"{what} has status 'done', so it must have a value of its main metric {record.main_metric!r}, "
+            f"got only {sorted(record.metrics)}"
+        )
     minimum = {name: -1 if name in DIFFERENCES else 0 for name in record.metrics}
     share = record.main_metric in SHARES
     seen: set[tuple[str, int, int]] = set()
@@ -179,7 +181,9 @@ def check_record(record: Record) -> None:
             raise ValueError(f"{where} must be a fraction in [0, 1], not a percentage")
         index = score.metric, score.set, score.network
         if index in seen:
-            raise ValueError(f"{where} is the second value of that network, expected one value per network")
+            raise ValueError(
+                f"{where} is a second value of this network, but each network must have one value"
+            )
         seen.add(index)
 
 
@@ -217,7 +221,8 @@ def load_entry(path: Path) -> Record:
     match = re.search(r"-([0-9a-f]{16})\.json$", path.name)
     if not match:
         raise ValueError(
-            f"{path} is not named like an entry. If it is a record, add it: dd-bench leaderboard add {path}"
+            "the name of an entry must end in -<16 hexadecimal digits>.json, "
+            f"got {path}. If it is a record, add it: dd-bench leaderboard add {path}"
         )
     # Hash the bytes, not the parsed record: a later optional field must not change the digest of an old entry.
     content = path.read_bytes()

@@ -175,12 +175,12 @@ def _card(folder: Path) -> Card:
         ValueError: the reason why the set cannot be published.
     """
     if not re.fullmatch(NAME, folder.name) or folder.name == INDEX:
-        raise ValueError("its name cannot be part of a URL")
+        raise ValueError("the name of the folder must be valid in a URL")
     card = read_card(folder)
     if TENSORS not in card.sha256:
-        raise ValueError(f"its card does not list {TENSORS}")
+        raise ValueError(f"the card of the set must list {TENSORS} under sha256")
     if others := sorted(set(card.sha256) - set(FILES)):
-        raise ValueError(f"its card lists {', '.join(others)}, expected only {', '.join(FILES)}")
+        raise ValueError(f"the card of the set must list only {', '.join(FILES)}, got {', '.join(others)}")
     for path in (folder, *(folder / name for name in [CARD, *card.sha256])):
         if path.is_symlink():
             raise ValueError(f"{path.name} must be a file or a folder, got a symbolic link")

@@ -86,8 +86,8 @@ def ranked_closed_itemsets(tidsets: dict[int, int]) -> Iterator[Itemset]:
 
     Each closed itemset is generated once (prefix-preserving extension; LCM, Uno et al., FIMI 2004): after an item is
     added to an itemset, the closure of the result is accepted only if all items of the closure that precede the added
-    item were already in the itemset. An extended itemset has less support than the itemset before the extension. All itemsets
-    of one support are therefore known before the first of them is yielded.
+    item were already in the itemset. An extended itemset has less support than the itemset before the extension. All
+    itemsets of one support are therefore known before the first of them is yielded.
     """
     items = sorted(tidsets.items())
     heap: list[tuple[int, tuple[int, ...], int, int]]

@@ -34,7 +34,10 @@ class Window(BaseModel):
                 f"stop must be > first={self.first}, got {self.stop}. Example: stop={self.first + 1}"
             )
         if (self.grow_from is None) != (self.grow_over is None):
-            raise ValueError("grow_from and grow_over must both be set, or both be null")
+            raise ValueError(
+                "grow_from and grow_over must both be integers, or both be null, "
+                f"got {self.grow_from} and {self.grow_over}"
+            )
         if self.grow_from is not None and not self.first < self.grow_from <= self.stop:
             raise ValueError(
                 f"grow_from must be in first+1..stop = {self.first + 1}..{self.stop}, got {self.grow_from}. "

@@ -328,8 +328,11 @@ class TestSets:
         syn, _ = storage.load(folder)
         assert isinstance(syn, TreeSet) and syn.paper_bytes() > 0
         for change, message in (
-            ({"parents": syn.parents + 500}, "node 0 has parent 500: a root must be its own parent"),
-            ({"parents": torch.zeros_like(syn.parents)}, "must come before the node in its tree"),
+            (
+                {"parents": syn.parents + 500},
+                "must be the root itself, .* got parent 500 for node 0",
+            ),
+            ({"parents": torch.zeros_like(syn.parents)}, "must be an earlier node of the same tree, got"),
             ({"weighting": "often"}, "weighting must be one of none, sampling, loss, got 'often'"),
             ({"patterns": syn.patterns + 99}, r"patterns must be in 0\.\."),
             ({"support": syn.support * 0}, r"support must be \d+ integers >= 1"),
@@ -492,8 +495,8 @@ class TestInvalidInput:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"sizes": torch.tensor([2, 3, 9, 0])}, "a tree at least one node"),
-            ({"sizes": torch.tensor([16, 3, -3, -2])}, "a tree at least one node"),
+            ({"sizes": torch.tensor([2, 3, 9, 0])}, "each tree at least one node"),
+            ({"sizes": torch.tensor([16, 3, -3, -2])}, "each tree at least one node"),
             ({"sizes": torch.zeros(0).long()}, "a set must have at least one tree"),
             ({"degrees": torch.full((14,), -1)}, "degrees must be >= 0, got -1"),
             ({"degrees": torch.ones(3).long()}, "degrees must have one entry per node"),
@@ -544,11 +547,12 @@ class TestInvalidInput:
         (tmp_path / "m" / "smiles.csv").write_text("smiles,label\nCC,0\nCC,1\nCC,0\n")
         for part, line in (("train", "0 1"), ("valid", "2"), ("test", "2")):
             (tmp_path / "m" / f"{part}.txt").write_text(line)
-        with pytest.raises(ValueError, match="occurs twice in the split"):
+        with pytest.raises(ValueError, match="must be in at most one of train, val and test"):
             ogb_mol(name="m", root=str(tmp_path), kept=str(tmp_path / "kept"), device=CPU)
         (tmp_path / "m" / "test.txt").write_text("")
         with pytest.raises(
-            ValueError, match=r"only one class.* Use your own train\.txt and valid\.txt and test\.txt next to"
+            ValueError,
+            match=r"at least two classes.* Use your own train\.txt and valid\.txt and test\.txt next to",
         ):
             ogb_mol(name="m", root=str(tmp_path), kept=str(tmp_path / "kept"), device=CPU)
 
@@ -556,7 +560,7 @@ class TestInvalidInput:
         part = motifs.train
         order = part.labels.argsort(stable=True)
         split = (order[4:], order[:2], order[2:4])
-        with pytest.raises(ValueError, match="the val split contains only one class"):
+        with pytest.raises(ValueError, match="the val split must contain graphs of at least two classes"):
             graph_set("x", part.graphs, part.labels, split, **self.described(part))
 
     def test_notes_on_evaluating_trees_with_another_network(self, dd_bench, tmp_path):

@@ -128,7 +128,10 @@ def test_error_for_wrong_header_length_or_counts_names_the_file(tmp_path):
     ):
         mnist(root=str(tmp_path), **KNOBS)
     path.write_bytes(idx(torch.zeros(19, dtype=torch.uint8)))
-    with pytest.raises(ValueError, match=r"t10k-images-idx3-ubyte has 20 images but .* 19 labels"):
+    with pytest.raises(
+        ValueError,
+        match=r"t10k-images-idx3-ubyte and .* got 20 images and 19 labels",
+    ):
         mnist(root=str(tmp_path), **KNOBS)
 
 

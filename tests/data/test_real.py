@@ -139,14 +139,14 @@ def test_digest_depends_on_pixels_labels_class_order_and_test_split():
     [
         ((torch.zeros(3, 1, 2, 2), torch.arange(3)), "images must be uint8"),
         ((torch.zeros(3, 2, 2, dtype=torch.uint8), torch.arange(3)), "images must be uint8"),
-        ((torch.zeros(3, 2, 2, 2, dtype=torch.uint8), torch.arange(2)), "3 images but 2 labels"),
+        ((torch.zeros(3, 2, 2, 2, dtype=torch.uint8), torch.arange(2)), "got 3 images and 2 labels"),
         (
             (torch.zeros(3, 2, 2, 2, dtype=torch.uint8), torch.arange(1, 4)),
             r"labels must be in 0\.\.2, got 1\.\.3",
         ),
         (
             (torch.zeros(2, 2, 2, 2, dtype=torch.uint8), torch.tensor([0, 2])),
-            "no training image of class 'b'",
+            "got none of class 'b'",
         ),
     ],
 )

@@ -113,7 +113,7 @@ class TestSelection:
 
     def test_lr_grid_excludes_learned_lr(self, protocol):
         rule = {"selection": "best_on_val", "eval_every": 1, "lr_grid": (0.1, 0.01)}
-        with pytest.raises(ValueError, match="lr_grid and learned_lr both set the learning rate"):
+        with pytest.raises(ValueError, match="only one of lr_grid and learned_lr can set the learning rate"):
             protocol(**rule, learned_lr=True)
         assert protocol(**rule, learned_lr=False).lr_grid == (0.1, 0.01)
         assert protocol(**rule | {"lr_grid": ()}, learned_lr=True).learned_lr

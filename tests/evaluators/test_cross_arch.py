@@ -102,9 +102,12 @@ def test_diverged_network_is_scored_as_chance(blobs, syn, make_ctx):
 
 
 def test_error_messages(blobs, syn):
-    with pytest.raises(ValueError, match=r"evaluator.networks is empty. Example: \+model@evaluator"):
+    with pytest.raises(
+        ValueError,
+        match=r"must contain at least one network, got none. Example: \+model@evaluator",
+    ):
         CrossArch(num_networks=1, networks={}, lr={})
-    with pytest.raises(ValueError, match=r"evaluator\.lr\.vit=0\.1: .* has no 'vit', only small, deep"):
+    with pytest.raises(ValueError, match=r"must be in evaluator\.networks \(small, deep\), got 'vit'"):
         CrossArch(num_networks=1, networks=NETWORKS, lr={"vit": 0.1})
     with pytest.raises(ValueError, match=r"evaluator\.lr\.deep must be > 0, got 0\.0"):
         CrossArch(num_networks=1, networks=NETWORKS, lr={"deep": 0.0})

@@ -194,7 +194,7 @@ def test_reference(held_out, convnet, runtime, recipe, tmp_path):
     found = Reference(held_out, recipe(epochs=2), runtime, tmp_path).measure(convnet(held_out), 3)
     assert set(found) == {"test", "val", "finite", "seconds"} and found["finite"] == 1
     assert 0 <= found["test"] <= 1 and 0 <= found["val"] <= 1
-    with pytest.raises(ValueError, match="requires both images and identity"):
+    with pytest.raises(ValueError, match="images and identity of a Reference must both be set"):
         Reference(held_out, recipe(), runtime, tmp_path, identity="x").measure(convnet(held_out), 3)
 
 

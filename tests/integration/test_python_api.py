@@ -163,7 +163,7 @@ def test_tensors_of_ones_own(mine, elsewhere):
             r"images.permute\(0, 3, 1, 2\)",
         ),
         ("a", torch.zeros(4, 8, 8, dtype=torch.uint8), torch.zeros(4), "labels must be integers"),
-        ("a", torch.zeros(4, 8, 8, dtype=torch.uint8), torch.zeros(3).long(), "4 images but 3 labels"),
+        ("a", torch.zeros(4, 8, 8, dtype=torch.uint8), torch.zeros(3).long(), "got 4 images and 3 labels"),
     ],
 )
 def test_tensors_that_are_refused(name, images, labels, message):

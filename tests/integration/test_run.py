@@ -208,7 +208,7 @@ class TestErrors:
             (["method.iterations=2.5"], [r"method\.iterations=2\.5: .*valid integer"]),
             (["method=random", "ipc=132"], ["ipc=132 exceeds the size of class '8'", "ipc<=131"]),
             (["method.init=nothing"], [r"method\.init.*nothing.*"]),
-            (["method.augment=blur"], ["unknown augmentation 'blur'"]),
+            (["method.augment=blur"], ["the augmentation must be none, or some of", "got 'blur'"]),
             (["model.width=wide"], [r"model\.width='wide': .*valid integer"]),
             (["model.norm=nonorm"], ["nonorm", "instancenorm"]),
             (["model=lenet"], ["LeNet reduces 8x8 images to an empty map. Use model=convnet"]),
@@ -354,7 +354,9 @@ class TestEvaluateErrors:
         )
 
     def test_set_is_required(self, evaluate):
-        self.check_error(evaluate(), "set is missing", "dd-bench evaluate set=FOLDER")
+        self.check_error(
+            evaluate(), "`set` must be the folder of a synthetic set", "dd-bench evaluate set=FOLDER"
+        )
 
     def test_missing_set(self, evaluate, tmp_path):
         self.check_error(evaluate("set=missing"), r"missing is not a synthetic set: it has no card\.json")

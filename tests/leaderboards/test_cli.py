@@ -111,7 +111,7 @@ def test_a_file_that_is_not_a_record_is_rejected(tmp_path, capsys, text):
         ({"config": {"teachers": {"a": 5}}}, "config.teachers.a must be a mapping, got 5"),
         ({"config": {"protocol": {"labels": 5}}}, "config.protocol.labels must be a mapping, got 5"),
         ({"method": "random, hard labels"}, "is reserved for a row of boards with soft labels"),
-        ({"set_digests": ["a" * 64, "b" * 64]}, "has values of 1 sets but 2 set digests"),
+        ({"set_digests": ["a" * 64, "b" * 64]}, "must have one set digest for each of its 1 sets, got 2"),
     ],
 )
 def test_records_with_an_invalid_structure_are_rejected(record, changes, message):
@@ -139,7 +139,7 @@ def test_impossible_values_are_rejected(record, tmp_path, changes):
 
 
 def test_records_that_a_board_cannot_show_are_rejected(record):
-    with pytest.raises(ValueError, match="no value of its main metric"):
+    with pytest.raises(ValueError, match="must have a value of its main metric"):
         check_record(record("dc", 1, []))
     twice = [Score(metric="accuracy", value=0.5, set=0, network=0, seed=s) for s in (0, 1)]
     with pytest.raises(ValueError, match="second value of that network"):

@@ -299,12 +299,12 @@ def test_an_untrusted_set_adds_no_other_files(entries, some_sets, tmp_path, caps
     assert not (tmp_path / "s" / "sets" / whole.name / "provenance.json").exists()
     err = capsys.readouterr().err
     for name, reason in (
-        ("a_page", "its card lists index.html"),
+        ("a_page", "the card of the set must list only "),
         ("linked", "preview.png must be a file or a folder, got a symbolic link"),
         ("linked_folder", "linked_folder must be a file or a folder, got a symbolic link"),
         ("z_changed", "preview.png is missing or was changed"),
         ("z_twice", f"is a copy of {whole.name}"),
-        ("index.json", "its name cannot be part of a URL"),
+        ("index.json", "the name of the folder must be valid in a URL"),
     ):
         assert re.search(rf"left out of the site: \S+/{re.escape(name)}:? {re.escape(reason)}", err), (
             name,

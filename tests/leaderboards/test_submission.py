@@ -80,7 +80,7 @@ def test_sets_must_agree_with_the_record(record, sets):
     assert check_sets([record("dm", 10, [[0.5]], config={}, **digest)], folder) == []
     (remark,) = check_sets([record("dm", 10, [[0.5]], set_digests=["a" * 64])], folder)
     assert "They cannot be verified" in remark
-    with pytest.raises(ValueError, match=r"has ipc 1, but its set .* has 10"):
+    with pytest.raises(ValueError, match=r"ipc of its set .* must be 1, got 10"):
         check_sets([record("dm", 1, [[0.5]], config={}, **digest)], folder)
     with pytest.raises(ValueError, match="has dataset_digest 5eed"):
         check_sets([record("dm", 10, [[0.5]], config={}, set_digests=digest["set_digests"])], folder)
@@ -163,7 +163,7 @@ def test_names_must_agree_with_the_configuration(shipped):
         ),
         (
             shipped.model_copy(update={"label_mode": "online"}),
-            "label_mode must be hard or soft or unknown under its protocol, got 'online'",
+            "label_mode must be hard or soft or unknown under this protocol, got 'online'",
         ),
     ):
         with pytest.raises(ValueError, match=message):
@@ -213,14 +213,14 @@ def test_values_must_be_from_the_configured_networks(shipped):
     for update, message in (
         (
             {"scores": shipped.scores[:-1]},
-            r"has 5 networks for each of 1 set\(s\), but its scores are of networks \(set 0: 0, 1, 2, 3\)",
+            r"must have scores of 5 networks for each of 1 set\(s\) .* got set 0: networks 0, 1, 2, 3",
         ),
         (
             {"scores": [s.model_copy(update={"network": s.network + 10}) for s in shipped.scores]},
             "10, 11, 12",
         ),
-        ({"scores": [s.model_copy(update={"set": 1}) for s in shipped.scores]}, "set 1: 0, 1"),
-        ({"config": shipped.config | {"num_sets": 2}}, r"has 5 networks for each of 2 set\(s\)"),
+        ({"scores": [s.model_copy(update={"set": 1}) for s in shipped.scores]}, "set 1: networks 0, 1"),
+        ({"config": shipped.config | {"num_sets": 2}}, r"scores of 5 networks for each of 2 set\(s\)"),
         (
             {"config": shipped.config | {"num_sets": "${oc.env:HOME}"}},
             "num_sets is '.*' in the record, but",
@@ -259,17 +259,20 @@ def test_the_same_scores_under_another_key_are_rejected(shipped):
     check_unique_scores([shipped], [shipped])
     again = shipped.model_copy(update={"key": content_key("another")})
     with pytest.raises(
-        ValueError, match=r"the same sets and scores as fashion_mnist-dm-ipc10-.*but another key"
+        ValueError, match=r"the same sets and scores as fashion_mnist-dm-ipc10-.*but a different key"
     ):
         check_unique_scores([again], [shipped])
-    with pytest.raises(ValueError, match="but another key"):
+    with pytest.raises(ValueError, match="but a different key"):
         check_unique_scores([shipped, again], [])
     check_unique_scores([again.model_copy(update={"scores": again.scores[:3]})], [shipped])
 
 
 def test_the_method_of_a_set_must_agree_with_the_record(shipped):
     check_sets([shipped], SETS)
-    with pytest.raises(ValueError, match=r"the card of its set .* differ in iterations"):
+    with pytest.raises(
+        ValueError,
+        match=r"the card of its set .* must have the same method configuration, but differ in iterations",
+    ):
         check_sets([with_config(shipped, "method", iterations=1)], SETS)
 
 
@@ -301,25 +304,25 @@ def test_labels_bytes_and_selection_must_agree_with_set_and_protocol(shipped):
     datm = next(r for r in load_entries(SETS.parent / "entries") if (r.method, r.ipc) == ("datm", 10))
     check_sets([datm], SETS)
     with pytest.raises(
-        ValueError, match=r"label_mode 'hard', but its set .*datm-fashion_mnist-ipc10-.* has soft labels"
+        ValueError, match=r"label_mode of its set .*datm-fashion_mnist-ipc10-.* must be 'hard', got 'soft'"
     ):
         check_sets([datm.model_copy(update={"label_mode": "hard"})], SETS)
     for size in ({"images": 1, "labels": 800}, {}):
-        with pytest.raises(ValueError, match=r"has stored_bytes .*, but its set .* has images 313600"):
+        with pytest.raises(ValueError, match=r"stored_bytes of its set .* must be .*, got images 313600"):
             check_sets([shipped.model_copy(update={"stored_bytes": size})], SETS)
     protocol = {k: v for k, v in shipped.config["protocol"].items() if k not in ("selection", "labels")}
     less = shipped.model_copy(update={"config": shipped.config | {"protocol": protocol}})
-    with pytest.raises(ValueError, match="selection must be 'last' as in its protocol, got 'best_on_val'"):
+    with pytest.raises(ValueError, match="selection must be 'last' as in the protocol, got 'best_on_val'"):
         check_configuration(less.model_copy(update={"selection": "best_on_val"}))
     static = next(
         r for r in load_entries(SETS.parent / "entries") if r.protocol.name == "sre2l-kd-400-static"
     )
     protocol = {k: v for k, v in static.config["protocol"].items() if k != "labels"}
-    with pytest.raises(ValueError, match="label_mode must be static under its protocol, got 'hard'"):
+    with pytest.raises(ValueError, match="label_mode must be static under this protocol, got 'hard'"):
         check_configuration(
             static.model_copy(update={"label_mode": "hard", "config": static.config | {"protocol": protocol}})
         )
-    with pytest.raises(ValueError, match="selection must be 'best_on_test' as in its protocol, got 'last'"):
+    with pytest.raises(ValueError, match="selection must be 'best_on_test' as in the protocol, got 'last'"):
         check_configuration(with_config(shipped, "protocol", selection="best_on_test"))
     with pytest.raises(ValueError, match=r"protocol\.recipe must be a mapping as in the YAML file, got 5"):
         check_configuration(with_config(shipped, "protocol", recipe=5))

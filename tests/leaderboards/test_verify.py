@@ -183,8 +183,8 @@ def test_an_entry_with_several_sets_is_not_retrained(own, capsys):
             "card",
             r"is not in .*card\.json has the same method, dataset and IPC, so this card may have been changed",
         ),
-        ("ipc", r"the entry has ipc 2, but its set .* has 1"),
-        ("data", r"the entry has dataset_digest aaaa"),
+        ("ipc", r"ipc of the set .* must be 2 as in the entry, got 1"),
+        ("data", r"dataset_digest of the set .* must be aaaa"),
     ],
 )
 def test_modified_files_are_rejected(own, capsys, what, message):
@@ -226,4 +226,4 @@ def test_zero_networks_only_checks_the_files(own, capsys):
     assert "was modified or truncated" in capsys.readouterr().err
     renamed = entry.rename(entry.with_name("best.json"))
     assert main([str(renamed), "--networks", "0"]) == 1
-    assert "is not named like an entry" in capsys.readouterr().err
+    assert "the name of an entry must end in" in capsys.readouterr().err

@@ -372,7 +372,8 @@ def test_no_augmentation(strategy):
 
 def test_unknown_op():
     with pytest.raises(
-        ValueError, match=r"unknown augmentation 'blur' in 'color_blur'\. Use none, or some of color_crop"
+        ValueError,
+        match=r"must be none, or some of color, crop, .*, got 'blur' in 'color_blur'\. Example: color_crop",
     ):
         Augment("color_blur")
 
