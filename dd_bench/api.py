@@ -291,7 +291,7 @@ class Measurement(NamedTuple):
 
 
 class Method(ABC):
-    """Base class of distillation methods, which turn a real training set into a small synthetic one.
+    """Base class of distillation methods, which compute a small synthetic set from a real training set.
 
     A method has no default values in Python: `conf/method/<name>.yaml` contains every hyper-parameter. A step draws
     its random numbers from generators such as `ctx.generator(role, step)`, so a resumed run gives the same bytes.

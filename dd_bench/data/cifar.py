@@ -53,7 +53,7 @@ def cifar100(
     """Return 50,000 training and 10,000 test images, `(3, 32, 32)`, 100 (fine) classes.
 
     `mean` and `std` are arguments because the papers differ: DC, DSA, DM and DataDAM normalise with the statistics of
-    CIFAR-100; the code of MTT, FTD, TESLA, DATM and NCFM normalises with those of CIFAR-10.
+    CIFAR-100; the code of MTT, FTD, TESLA, DATM and NCFM normalises with the statistics of CIFAR-10.
 
     Raises:
         FileNotFoundError: a file of `root/cifar-100-python` is missing and `download` is false.

@@ -31,7 +31,7 @@ class Split(ABC):
 
     @abstractmethod
     def inputs(self, index: Tensor) -> Tensor:
-        """Return the preprocessed images at `index`, float32 `(b, c, h, w)`, which are a network's inputs."""
+        """Return the network inputs at `index`: the preprocessed images, float32 `(b, c, h, w)`."""
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
         """Yield `(inputs (b, c, h, w), labels (b,))` over the whole split, in order."""
@@ -172,7 +172,7 @@ class RealSet:
         """The test split.
 
         Raises:
-            RuntimeError: this is the view passed to methods, which has no test split.
+            RuntimeError: this set was returned by `train_only`, e.g. for a method, and has no test split.
         """
         if self._test is None:
             raise RuntimeError(

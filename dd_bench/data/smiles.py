@@ -91,8 +91,8 @@ def scaffold_split(smiles: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
 
     Molecules are grouped by their Bemis-Murcko scaffold with chirality. The groups are sorted by decreasing size, and
     groups of equal size by decreasing index of their first molecule. In this order, a group joins the training split
-    if that then has at most 80 % of all molecules. Otherwise it joins the validation split if both splits then have at
-    most 90 %. All other groups form the test split.
+    if this split then has at most 80 % of all molecules. Otherwise it joins the validation split if the two splits
+    then have at most 90 % together. All other groups form the test split.
     """
     scaffold: Any = import_module("rdkit.Chem.Scaffolds.MurckoScaffold").MurckoScaffoldSmiles
 
@@ -114,7 +114,7 @@ def scaffold_split(smiles: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _molecule(text: str, row: int) -> Any:
-    """Return the molecule as parsed by rdkit. If rdkit rejects it, e.g. for an invalid valence, skip that check."""
+    """Return the molecule as parsed by rdkit. If this fails, e.g. for an invalid valence, parse without that check."""
     from rdkit import Chem, rdBase
 
     rdBase.DisableLog("rdApp.*")

@@ -21,8 +21,8 @@ def tiny_imagenet(*, root: str | None, preprocess: str, val_fraction: float, dev
 
     The test split is the folder `val`, because the labels of `test` were never released. Three layouts are supported:
     the released one (`val/images` and `val_annotations.txt`), and those of common scripts, which sort the images into
-    `val/<wnid>` or `val/images/<wnid>`. The dataset and its digest (of the class order and of every file's label,
-    name and bytes) do not depend on the layout.
+    `val/<wnid>` or `val/images/<wnid>`. The dataset and its digest do not depend on the layout. The digest covers the
+    class order, and the label, name and bytes of every file.
 
     Raises:
         FileNotFoundError: neither `root` nor `root/tiny-imagenet-200` contains the dataset.

@@ -1,9 +1,9 @@
 """Distance between the statistics of a batch and the running statistics of a teacher's BatchNorm layers.
 
 For each layer with input z (b, c, h, w), the mean and the biased variance over batch and pixels are compared with the
-running ones. The distances are L2 norms, neither squared nor divided by the number of channels, so a suitable weight
-of this loss depends on the depth and width of the network (SRe2L, Yin et al., NeurIPS 2023; the loss is that of
-DeepInversion, CVPR 2020).
+running mean and variance. The distances are L2 norms, neither squared nor divided by the number of channels, so a
+suitable weight of this loss depends on the depth and width of the network (SRe2L, Yin et al., NeurIPS 2023; the loss is
+from DeepInversion, CVPR 2020).
 """
 
 from __future__ import annotations

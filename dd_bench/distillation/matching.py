@@ -25,10 +25,10 @@ def mean_match(real: Tensor, syn: Tensor) -> Tensor:
 
 
 def class_chunks(num_classes: int, size: int | None, net: nn.Module) -> Iterator[slice]:
-    """Yield slices of at most `size` classes; their losses and gradients add up to those of all classes.
+    """Yield slices of at most `size` classes. The sum of the losses of all slices is the loss of all classes.
 
-    Without `size`, there is one slice with all classes. BatchNorm in train mode requires this, because the features of
-    a sample depend on the other samples of the batch.
+    If `size` is None, there is one slice with all classes. BatchNorm in train mode requires a single slice, because the
+    features of a sample depend on the other samples of the batch.
 
     Raises:
         ValueError: `size` is < 1, or would split the batch of a BatchNorm network.

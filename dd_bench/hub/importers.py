@@ -156,7 +156,10 @@ class _ExactDecoder(Decoder):
 
 
 def far_outside(syn: ImageSet) -> float:
-    """Return the fraction of pixels outside [-0.5, 1.5]. A large value suggests another preprocessing of the set."""
+    """Return the fraction of pixels outside [-0.5, 1.5].
+
+    If it is large, the set was probably distilled with another preprocessing.
+    """
     if syn.space != "input":
         return 0.0
     pixels = syn.preprocess.inverse(syn.images)

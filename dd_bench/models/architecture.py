@@ -61,7 +61,7 @@ class Architecture:
         return None
 
     def override(self, **knobs: Any) -> Architecture:
-        """Return the architecture with some hyper-parameters replaced. The value None changes nothing.
+        """Return the architecture with some hyper-parameters replaced. A hyper-parameter that is None is not replaced.
 
         Raises:
             ValueError: the network has no such hyper-parameter.

@@ -156,7 +156,7 @@ class GCN(GNN):
         return import_pyg("nn").GCNConv(hidden, hidden, normalize=False)  # type: ignore[no-any-return]
 
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
-        """See `GNN`; the degree of a node is that in its original graph."""
+        """See `GNN`. The degree of a node is its degree in the original graph."""
         edges, weights = graphs.normalised
         out: Tensor = self.convs[layer](x, edges, weights.to(x.dtype))
         return out

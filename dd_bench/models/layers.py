@@ -18,7 +18,7 @@ def choose(knob: str, name: str, choices: Mapping[str, T]) -> T:
     """Return `choices[name]`.
 
     Raises:
-        ValueError: there is no such choice.
+        ValueError: `choices` does not contain `name`.
     """
     if name not in choices:
         raise ValueError(f"model.{knob} must be one of {', '.join(choices)}, got {name}")

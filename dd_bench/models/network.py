@@ -38,7 +38,7 @@ class Network(ABC, nn.Module):  # this order of the bases is required by the lib
 
 
 class BlockNetwork(Network):
-    """A network of blocks that end in a non-linearity, each followed by a pooling or an identity."""
+    """A network of blocks. Each block ends in a non-linearity, and a pooling or an identity follows the block."""
 
     blocks: nn.ModuleList
     pools: nn.ModuleList

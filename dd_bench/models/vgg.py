@@ -23,10 +23,11 @@ PLAN = (
 class VGG11(BlockNetwork):
     """Eight 3x3 convolutions, each with norm and ReLU, and five poolings; then one linear layer.
 
-    The first convolution pads one-channel images by 3 instead of 1, so that 28x28 becomes 32x32.
+    The first convolution pads one-channel images by 3 instead of 1, so its output for a 28x28 image is 32x32.
     Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py: VGG11 (InstanceNorm) and VGG11BN (BatchNorm).
-    Deviations: larger images are supported, which change the size of the linear layer. For 3x64x64 images, the last map
-    is 2x2. Because of the five poolings, one-channel images need at least 28 pixels per side and others 32.
+    Deviations: larger images are supported. They change the input size of the linear layer: for 3x64x64 images, the
+    last map is 2x2. Because of the five poolings, one-channel images need at least 28 pixels per side, and other images
+    at least 32.
     """
 
     def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, norm: str):

@@ -9,7 +9,7 @@ from dd_bench.models.network import Network
 
 
 class EncoderBlock(nn.Module):
-    """Self-attention and a two-layer MLP, both with a LayerNorm before them and a residual connection."""
+    """Self-attention and a two-layer MLP. Each has a LayerNorm before it and a residual connection."""
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, dropout: float):
         """Build a block for tokens `(n, t, dim)`."""

@@ -84,7 +84,7 @@ def plugin_source(target: Any) -> dict[str, str]:
 
 
 def _cells(target: Any) -> str:
-    """Return the text of the notebook cells that define a class, with its base classes, or a function.
+    """Return the text of the notebook cells that define a function, or a class and its base classes.
 
     `inspect.getsource` finds the functions of a notebook, but not its classes.
     """

@@ -27,7 +27,7 @@ def dataset_overrides(values: Mapping[str, Any], name: str) -> list[str]:
 
 
 def choice_overrides(group: str, values: Mapping[str, Any], default: str = "") -> list[str]:
-    """Return the override that selects a YAML file of a group, e.g. `model=convnet`, and those of its changed values.
+    """Return the overrides that select a YAML file of a group, e.g. `model=convnet`, and change its values.
 
     The file is `values["_choice_"]`. If this key is missing, only the override that selects `default` is returned.
 

@@ -82,9 +82,8 @@ class Summary(_Frozen):
     `std` is the sample standard deviation over all networks of all sets. `std_networks` is the pooled standard
     deviation within a set. `std_sets` is the standard deviation of the set means (None for one set).
 
-    `ci_low` and `ci_high` are the 95 % confidence interval of the mean by Student's t over independent values: the set
-    means if there are several sets. For one set they are the networks' values, where those of networks with the same
-    unit are averaged first. The interval is None for fewer than two values, and is clipped to [0, 1] for shares.
+    `ci_low` and `ci_high` are the 95 % confidence interval of the mean by Student's t over the independent values of
+    `Record.sample`. The interval is None for fewer than two values, and is clipped to [0, 1] for shares.
     """
 
     mean: float
@@ -149,8 +148,9 @@ class Record(_Frozen):
     def sample(self, metric: str | None = None) -> list[float]:
         """Return the independent values of a metric, `main_metric` by default.
 
-        These are the set means if there are several sets. For one set they are the networks' values, where those of
-        networks with the same unit are replaced by their mean.
+        If there are several sets, these are the means of the sets. If there is one set, they are the values of its
+        networks. Networks with the same `unit` (e.g. the same class order) are not independent, so they give one value,
+        their mean.
         """
         metric = metric or self.main_metric
         by_set = self.by_set(metric)

@@ -61,7 +61,7 @@ class Jsonl(Logger):
 
 
 def _is_before(line: str, loop: str, step: int) -> bool:
-    """Return whether a line remains when `loop` resumes at `step`. Incomplete lines from a crash do not."""
+    """Return whether a line is kept when `loop` resumes at `step`. Incomplete lines from a crash are not kept."""
     try:
         row = json.loads(line)
         return bool(row["loop"] != loop or row["step"] < step)

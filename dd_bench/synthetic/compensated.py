@@ -100,7 +100,7 @@ class CompensatedSet(SyntheticImages):
         return torch.where((added < 0).view(-1, 1, 1, 1), x, compensated)
 
     def controls(self) -> dict[str, SyntheticSet]:
-        """See `SyntheticSet`. The only control set is that of the natural images."""
+        """See `SyntheticSet`. There is one control set, `natural`: the natural images without the compensators."""
         natural = ImageSet(self.images, self.labels, "pixel", self.class_names, self.preprocess)
         return {"natural": natural}
 

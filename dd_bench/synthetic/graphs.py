@@ -113,7 +113,7 @@ class GraphSet(SyntheticGraphs):
     """Graphs with class labels.
 
     Attributes:
-        graphs: the graphs. They contain an undirected edge in both directions, but only one is stored on disk.
+        graphs: the graphs. They contain an undirected edge in both directions, but the file has only one direction.
         labels: int64 `(n,)`.
         source: for a coreset, the indices of its graphs in the training split.
         whole: whether this is the whole training set. Its ipc is then not checked.

@@ -217,7 +217,7 @@ def _tag(text: str) -> str:
 
 
 def _dataset(card: Card) -> str:
-    """Return the overrides that select the dataset. Some YAML files are for several datasets, selected by name."""
+    """Return the overrides that select the dataset, with `dataset.name` if the YAML file is for several datasets."""
     config = card.config.get("dataset", {})
     if config.get("name") != card.dataset:
         return f"dataset={card.dataset}"

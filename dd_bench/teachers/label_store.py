@@ -1,9 +1,10 @@
 """Stored soft labels: the teachers' logits for every view of a synthetic set and every epoch, memory-mapped.
 
-`labels.safetensors` contains float16 `logits (epochs, n, k)`. With `top` it contains only the largest logits and their
-indices, `values` and `indices (epochs, n, top)`, and `rest (epochs, n)`, one logit for all other classes, which
-preserves their total probability at the temperature of the loss. Views are not stored, because they can be computed
-from the seed (`dd_bench.training.views`). The header identifies the images, views and teachers.
+`labels.safetensors` contains float16 `logits (epochs, n, k)`. If `top` is set, it contains only the largest logits of
+each view, `values (epochs, n, top)`, their `indices (epochs, n, top)`, and `rest (epochs, n)`: one logit for all other
+classes, which preserves the total probability of these classes at the temperature of the loss. Views are not stored,
+because they can be computed from the seed (`dd_bench.training.views`). The header identifies the images, views and
+teachers.
 """
 
 from __future__ import annotations
@@ -123,7 +124,7 @@ class LabelStore:
         return self.header.layout.size
 
     def stored_epoch(self, epoch: int) -> int:
-        """Return the stored epoch to use in training epoch `epoch`: the same, or a random one if it is not stored."""
+        """Return `epoch` if this training epoch is stored, and otherwise a random stored epoch."""
         pool = self.header.epochs
         return epoch if epoch < pool else seed_for(self.header.seed, "pool", epoch) % pool
 

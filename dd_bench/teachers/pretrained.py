@@ -14,7 +14,7 @@ def logit_names(classes: Classes, where: str) -> tuple[str, ...]:
     """Return the class names of the logits, in order. The names of ImageNet classes are WordNet ids.
 
     Args:
-        classes: `imagenet`, the names, or None if they are not configured.
+        classes: `imagenet`, a list of class names, or None if they are not configured.
         where: the teacher's configuration key, for the error message.
 
     Raises:
@@ -37,7 +37,7 @@ def normalisation(
     """Return the normalisation with which the weights were trained.
 
     Args:
-        classes: `imagenet`, whose normalisation is known, the names, or None if they are not configured.
+        classes: `imagenet` (its normalisation is known), a list of class names, or None if they are not configured.
         mean: one value per channel, or None for the known normalisation.
         std: one value per channel, or None for the known normalisation.
         where: the teacher's configuration key, for error messages.

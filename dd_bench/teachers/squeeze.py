@@ -53,8 +53,8 @@ def squeezed_network(
         real: the real set; the teacher is trained on its training split.
         cache: cache of trained networks.
         runtime: device and precision.
-        measure: a function that returns the test accuracy of a network. It is only written to the card and selects
-            nothing. With None, no accuracy is measured.
+        measure: a function that returns the test accuracy of a network. The accuracy is only written to the card; it
+            is not used to select anything. If `measure` is None, no accuracy is measured.
 
     Raises:
         ValueError: the cache entry is damaged, or does not contain the weights of the requested epoch.

@@ -33,7 +33,8 @@ class Teacher:
         norms: names of the BatchNorm layers that are executed for an image, in order of registration.
         digest: SHA-256 of the weights and of the class names of the network's own logits.
         accuracy: accuracy on the test data, in [0, 1]; None if it was not measured.
-        columns: index of the network's logit of each class of the dataset; None if both have the same class names.
+        columns: for each class of the dataset, the index of the network's logit for this class; None if the network and
+            the dataset have the same class names.
         autocast: whether to compute in bfloat16.
     """
 
@@ -81,11 +82,11 @@ def teacher_of(
 
     Args:
         spec: the teacher.
-        real: the real set; the teacher is trained on its training split, and returns logits for its classes in order.
+        real: the real set. The teacher is trained on the training split. Its logits are for the classes of `real`.
         cache: cache of trained teachers.
         runtime: device and precision.
-        measure: a function that returns the test accuracy of a network. It is only written to the card and selects
-            nothing. With None, no accuracy is measured.
+        measure: a function that returns the test accuracy of a network. The accuracy is only written to the card; it
+            is not used to select anything. If `measure` is None, no accuracy is measured.
 
     Raises:
         ValueError: the cache entry is damaged, or the teacher has no logit for a class of `real`.

@@ -158,7 +158,7 @@ def _crop(x: Tensor, u: Tensor) -> Tensor:
 def shift_index(size: int, limit: int, u: Tensor) -> Tensor:
     """Return the source index of each row after a shift of up to `limit` in both directions, `(n, size)`.
 
-    The index `size` marks an empty row. The same holds for columns.
+    The index `size` marks an empty row. Call the function with the width as `size` for columns.
     """
     shift = (u * (2 * limit + 1)).floor().long().clamp_(max=2 * limit) - limit
     source = torch.arange(size, device=u.device)[None] + shift[:, None]

@@ -35,7 +35,7 @@ def fetch_split(split: Split) -> Fetch:
 
 
 def is_partitioned(views: ViewRecipe | None) -> bool:
-    """Return whether, with several processes, each fetches only its own part of a batch of these views."""
+    """Return whether each of several processes fetches only its own part of a batch, which mixing does not allow."""
     return views is not None and views.mix == "none"
 
 

@@ -17,7 +17,10 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def mixed_loss(logits: Tensor, labels: Tensor, partner: Tensor, keep: Tensor) -> Tensor:
-    """Cross-entropy of mixed images, weighted by `keep` for their labels and `1 - keep` for their partners'; 0-d."""
+    """Return the mean cross-entropy of mixed images, 0-d.
+
+    The cross-entropy with the image's own label has weight `keep`, and with the label of its partner `1 - keep`.
+    """
     logits = at_least_float32(logits)
     return keep * F.cross_entropy(logits, labels) + (1 - keep) * F.cross_entropy(logits, labels[partner])
 

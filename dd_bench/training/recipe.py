@@ -107,7 +107,10 @@ class Recipe(BaseModel):
         return math.ceil(n / self.batch_size)
 
     def identity(self) -> dict[str, Any]:
-        """Return the fields that identify the recipe in a cache key. Later fields are omitted at their defaults."""
+        """Return the fields that identify the recipe in a cache key.
+
+        A field that was added later is omitted if it has its default value, so that older keys stay valid.
+        """
         later = {"schedule": "milestones", "warmup": 0, "decay_filter": "all", "views": None, "steps": None}
         values = self.model_dump(mode="json")
         return {k: v for k, v in values.items() if k not in later or v != later[k]}

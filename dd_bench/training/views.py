@@ -30,7 +30,7 @@ CPU = torch.device("cpu")
 
 
 class ViewRecipe(BaseModel):
-    """The augmentation of views; the ops are applied in this order.
+    """The augmentation of views. The ops are applied in the order of the attributes.
 
     Attributes:
         patches: number of strips per side, shuffled separately for rows and columns (RDED); 1: no shuffling.
@@ -100,7 +100,7 @@ class Views:
     """The views of `n` images of one shape for one seed."""
 
     def __init__(self, recipe: ViewRecipe, n: int, *, seed: int, batch_size: int, flip_allowed: bool):
-        """Initialise from the recipe. Without `flip_allowed`, its `flip` is ignored."""
+        """Initialise from the recipe. If `flip_allowed` is false, `recipe.flip` is ignored."""
         self.recipe = without_flip(recipe, flip_allowed)
         self.n, self.seed, self.batch_size = n, seed, batch_size
 
@@ -114,8 +114,8 @@ class Views:
     ) -> Iterator[tuple[Tensor, Callable[[Tensor], View]]]:
         """Yield the indices `(b,)` of each batch, and a function that maps its images `(b, c, h, w)` to a view.
 
-        With `part=(i, m)`, a batch contains only every m-th image, starting with the i-th. If there is no i-th image,
-        it contains the first. Recipes that mix images (MixUp, CutMix) do not support parts.
+        With `part=(i, m)`, only every m-th image of a batch is used, starting with image i. If the batch has no image
+        i, only its first image is used. Recipes that mix images (MixUp, CutMix) do not support parts.
         """
         assert part[1] == 1 or self.recipe.mix == "none"
         order = torch.randperm(self.n, generator=generator(CPU, self.seed, "order", epoch))
@@ -135,7 +135,7 @@ class Views:
 
 
 def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:
-    """Return the recipe, with `flip=False` unless flips are allowed."""
+    """Return the recipe. If flips are not `allowed`, its `flip` is set to False."""
     return recipe if allowed else recipe.model_copy(update={"flip": False})
 
 
