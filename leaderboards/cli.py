@@ -64,7 +64,9 @@ def _build(entries: Path, published: Path, out: Path) -> None:
     _print(f"wrote {len(written)} files to {out}; start with {out / 'index.md'}")
     files = [p for p in (*out.glob("*--*"), *out.glob("*/*--*")) if p.suffix in (".md", ".csv", ".tex")]
     for path in sorted(set(files) - set(written)):
-        _print(f"{path} is from an earlier build and belongs to no current board. You can delete it")
+        _print(
+            f"{path} was written by an earlier build and is not part of the current tables. You can delete it"
+        )
 
 
 def _add(paths: list[Path], folder: Path, sets: Path, no_baseline: bool) -> None:

@@ -60,7 +60,7 @@ def progress_command(arguments: Sequence[str]) -> int:
         nargs="?",
         type=Path,
         default=Path("runs"),
-        help="output folder of the sweeps, their value of `out` (default: runs)",
+        help="the value of `out` of the sweeps (default: runs)",
     )
     out = parser.parse_args(arguments).out
     sweeps = sorted((out / "sweeps").glob("*.json"), key=lambda p: p.stat().st_mtime)

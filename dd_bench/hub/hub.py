@@ -115,7 +115,9 @@ def push(folder: Path, url: str, replace: bool = False) -> str:
     remote = Remote.at(url)
     existing = remote.digest(CARD)
     if existing not in (None, local) and not replace:
-        raise ValueError(f"{url} contains another set ({str(existing)[:16]}). Use another URL, or --replace")
+        raise ValueError(
+            f"{url} already contains another set, with digest {str(existing)[:16]}. Use another URL, or --replace"
+        )
     if url.startswith("hf://"):
         if existing != local:
             _upload_to_hub(folder, url, [*files, CARD])

@@ -27,12 +27,12 @@ def parse_json(content: bytes) -> Any:
     try:
         data = json.loads(text)
     except RecursionError as error:
-        raise ValueError(f"JSON is nested deeper than {MAX_DEPTH} levels") from error
+        raise ValueError(f"JSON must have at most {MAX_DEPTH} levels of nesting") from error
     level, depth = [data] if isinstance(data, _NESTED) else [], 0
     while level:
         depth += 1
         if depth > MAX_DEPTH:
-            raise ValueError(f"JSON is nested deeper than {MAX_DEPTH} levels")
+            raise ValueError(f"JSON must have at most {MAX_DEPTH} levels of nesting")
         children = (x.values() if isinstance(x, dict) else x for x in level)
         level = [x for values in children for x in values if isinstance(x, _NESTED)]
     if re.search(r"\\u[dD][89a-fA-F]", text):  # escaped surrogates

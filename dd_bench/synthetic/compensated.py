@@ -125,8 +125,8 @@ is added to the images of set i after `card.json`'s `preprocess`, and the sum cl
         c = len(self.class_names)
         if k * (c + m) > ipc * c:
             raise ValueError(
-                f"ipc={ipc} and {c} classes allow {ipc * c} images, but {k} natural sets with {m} compensators each "
-                f"store {k * (c + m)}"
+                f"with ipc={ipc} and {c} classes, a set must store at most {ipc * c} images, got {k * (c + m)}: "
+                f"{k} natural sets of {c} images and {m} compensators each"
             )
 
     @classmethod

@@ -161,7 +161,7 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
         k = len(self.class_names)
         if self.labels.ndim == 2 and len(self.images) != ipc * k:
             raise ValueError(
-                f"ipc={ipc} and {k} classes need {ipc * k} images, but the set stores {len(self.images)}"
+                f"with ipc={ipc} and {k} classes, a set must store {ipc * k} images, got {len(self.images)}"
             )
         if self.labels.ndim == 1:
             counts = torch.bincount(self.labels, minlength=k)

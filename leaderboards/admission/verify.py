@@ -53,8 +53,9 @@ def main(arguments: Sequence[str]) -> int:
             failed |= inspect.verify([str(path)])
             if path.is_file() and (args.networks is not None or args.sets != parser.get_default("sets")):
                 sys.stderr.write(
-                    f"{path} is not an entry, so its set was not checked and no network was retrained. Entries have "
-                    "names like DATASET-METHOD-ipcN-DIGEST.json. Make one with: dd-bench leaderboard add {path}\n"
+                    f"{path} is not an entry, so its set was not checked and no network was retrained. The name of an "
+                    "entry is DATASET-METHOD-ipcN-DIGEST.json. To make an entry of a record: "
+                    f"dd-bench leaderboard add {path}\n"
                 )
                 failed = 1
             continue

@@ -165,7 +165,7 @@ class TestFolder:
     def test_another_set_is_only_replaced_on_request(self, make_set, tmp_path):
         url = f"file://{tmp_path}/there"
         push(make_set("a"), url)
-        with pytest.raises(ValueError, match=r"contains another set .* Use another URL, or --replace"):
+        with pytest.raises(ValueError, match=r"contains another set, .* Use another URL, or --replace"):
             push(make_set("b", first=5), url)
         assert same(tmp_path / "a", tmp_path / "there")
         (tmp_path / "b" / "provenance.json").unlink()

@@ -41,7 +41,7 @@ def test_build_reports_files_of_earlier_builds_and_keeps_them(put, record, tmp_p
     out.mkdir()
     (out / "old--board.md").write_text("old")
     assert main(["build", "--entries", str(entries), "--out", str(out)]) == 0
-    assert "old--board.md is from an earlier build" in capsys.readouterr().out
+    assert "old--board.md was written by an earlier build" in capsys.readouterr().out
     assert (out / "old--board.md").exists()
 
 

@@ -142,7 +142,9 @@ class TestCompensated:
             dataclasses.replace(compensated(blobs), **change)
 
     def test_more_images_than_ipc(self, tmp_path, blobs):
-        with pytest.raises(ValueError, match="ipc=3 and 3 classes allow 9 images, but 2 natural sets"):
+        with pytest.raises(
+            ValueError, match="ipc=3 and 3 classes, a set must store at most 9 images, got .*: 2 natural sets"
+        ):
             storage.load(put(compensated(blobs), tmp_path / "set", blobs, ipc=3))
 
 
