@@ -17,7 +17,7 @@ def agreement(ranked: Array, reference: Array, top: float) -> dict[str, float]:
     Args:
         ranked: Accuracies `(n,)` that rank the networks.
         reference: Reference accuracies `(n,)`.
-        top: Fraction of the networks, the best by `reference`, for the `_top` correlations.
+        top: The `_top` correlations are over this fraction of the networks, those with the highest `reference`.
 
     Returns:
         The value of each of `CORRELATIONS`, and `performance`: the reference accuracy of the network ranked first.

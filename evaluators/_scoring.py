@@ -80,7 +80,7 @@ def measurement(network: int, seed: int, values: Mapping[str, float], unit: int 
 def paired_scores(
     fresh: Mapping[str, FreshNetworks], seeds: dict[int, int], total: int
 ) -> Iterator[tuple[int, dict[str, float]]]:
-    """Yield `(network, accuracies)` with one accuracy for each name in `fresh`, all trained from the same seed.
+    """Yield `(network, accuracies)`, with the accuracy for each name in `fresh`. All names use the same seed.
 
     If several of `total` networks are trained at a time, all are trained before the first yield, one name after the
     other.

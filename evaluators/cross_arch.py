@@ -28,7 +28,7 @@ class CrossArch(Accuracy):
     others. Network i has the same seed for every architecture, so that these differences are paired.
 
     If a network of `networks` diverges, its score is chance accuracy and a note names it, because one learning rate
-    does not suit every architecture. If the run's network diverges, the measurement ends as for `accuracy`.
+    does not suit every architecture. If the run's network diverges, the run diverges, as with `evaluator=accuracy`.
 
     The learning rate of a protocol, or one that was learned with the set, may fit only the network of the distillation.
     `lr` sets the learning rate of single networks, and the record gets a note.

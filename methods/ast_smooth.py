@@ -8,7 +8,7 @@ from .mtt import MTT
 
 
 class AST(MTT):
-    """MTT with a balanced student loss and momentum, on experts trained with a scaled loss and a gradient penalty.
+    """MTT whose students use momentum and a balanced loss, and whose experts use a scaled loss and a gradient penalty.
 
     The initial images are the samples nearest to the k-means centroids of an expert's logits. The start parameters of a
     student are perturbed, its loss is weighted by the position of the start epoch in the window, and its parameters are

@@ -27,7 +27,7 @@ class Draw:
 
     Attributes:
         op: index into `Augment.choices`, `(g,)`. It is on the CPU, because it selects the kernels to run.
-        values: uniform numbers in [0, 1) on the device, `(g, 3)`, or `(g, b, 3)` if each image has its own.
+        values: uniform numbers in [0, 1) on the device: `(g, 3)`, or `(g, b, 3)` if each image has its own numbers.
         always: for each op that is always applied (style `idc`), its name and numbers like `values`.
     """
 

@@ -121,7 +121,9 @@ def _retrain_and_save(record: Record, folder: Path, path: Path, args: argparse.N
 
 
 def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verdict:
-    """Retrain the first `count` networks of an entry, or all, on its set in a subprocess, and compare the scores.
+    """Retrain the first `count` networks of an entry on its set, in a subprocess, and compare the scores.
+
+    If `count` is None, all networks are retrained.
 
     Raises:
         ValueError: the evaluator has no key `num_networks`, overrides cannot express the configuration, or the run
@@ -180,7 +182,7 @@ def _set_of(record: Record, sets: str) -> Path:
 
 
 def _checked_set(record: Record, folder: Path) -> Path:
-    """Return the folder of a set after checking its files, and its card against the entry."""
+    """Check the files of a set, compare its card with the entry, and return the folder of the set."""
     from dd_bench.synthetic import storage
 
     _, card = storage.load(folder)

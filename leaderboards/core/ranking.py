@@ -96,7 +96,7 @@ def rank_samples(samples: Sequence[Sequence[float]], alpha: float = ALPHA) -> li
 def welch(samples: Sequence[Sequence[float]], first: Indices, second: Indices) -> NDArray[np.float64]:
     """Return the two-sided p-values of Welch's t-test for the pairs of samples `first[i]` and `second[i]`.
 
-    Each sample needs at least two values, and at least one sample of each pair a nonzero spread.
+    Each sample must have at least two values. At least one sample of each pair must have a nonzero spread.
     """
     mean, spread, size = np.array([(fmean(x), std(x), len(x)) for x in samples]).T
     a, b = ((mean[i], spread[i], size[i]) for i in (np.asarray(first), np.asarray(second)))

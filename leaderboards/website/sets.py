@@ -57,7 +57,7 @@ class KnownSet(NamedTuple):
 
 
 def copy_sets(sets_dir: Path, site: Path, sets_at: str | None) -> dict[str, KnownSet]:
-    """Copy the sets to the site, or only their pictures if they were pushed elsewhere, and return them by digest.
+    """Copy the sets to the site and return them by digest. If `sets_at` is set, copy only their pictures.
 
     A set that is damaged or has unexpected files is left out, with a message on stderr.
 

@@ -1,7 +1,7 @@
 """Colour refinement: two nodes have the same computation tree of depth L iff they have the same colour after L rounds.
 
 A round computes the colour of a node from its own label and the multiset of (edge label, colour) of its neighbours. It
-uses the node's *label*, not its previous colour, because the label is what the root of the tree contains. By induction
+uses the node's *label*, not its previous colour, because the root of the tree contains only the label. By induction
 over the rounds, the colours are the isomorphism classes of the unfolded trees (1-WL).
 """
 

@@ -30,7 +30,7 @@ class Itemset(NamedTuple):
 
 
 class TooManyItemsets(ValueError):
-    """Raised if there are more frequent itemsets than allowed. Their number can grow exponentially."""
+    """There are more frequent itemsets than allowed. Their number can grow exponentially with the number of items."""
 
 
 def frequent_itemsets(

@@ -26,7 +26,7 @@ from .views import RecoverViews
 
 
 class Guided(Method):
-    """Base class of methods that build images in pixel space with the run's teachers, in shards."""
+    """Base class of methods that build images, stored as pixels, with the run's teachers. Images are built in shards."""
 
     uses_teachers = True
     in_shards = True
@@ -96,7 +96,7 @@ class Recovery(Guided):
         return None
 
     def engine(self, real: RealSet, teachers: Sequence[Teacher], images: int, ctx: DistillContext) -> Engine:
-        """Return the optimisation loop under `teachers`, which alternate step by step.
+        """Return the optimisation loop. Each step uses one of `teachers`, in turn.
 
         Args:
             images: Total number of images to optimise, which determines whether to compile.

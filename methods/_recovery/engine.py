@@ -37,7 +37,7 @@ class Engine:
 
         Args:
             real: Set that provides the image shape, the pixel range and whether a flip preserves the class.
-            teachers: Teachers, which alternate step by step.
+            teachers: Teachers. Each step uses one of them, in turn.
             views: Views of the batch.
             iterations: Number of steps.
             lr: Initial learning rate of Adam.

@@ -76,7 +76,7 @@ def class_composites(
 
 
 def _crops(x: Tensor, settings: Patches, generator: torch.Generator) -> Tensor:
-    """Cut `crops` square patches of 8 to 100 % of the area from each image `(b, c, h, w)`, in the size of a cell."""
+    """Cut `crops` square patches of 8 to 100 % of the area from each image `(b, c, h, w)`; resize them to a cell."""
     h, w = x.shape[2:]
     cell = [h // settings.factor, w // settings.factor]
     u = torch.rand(len(x) * settings.crops, 22, generator=generator)

@@ -67,7 +67,10 @@ def mean_logits(
     epoch: int,
     ctx: DistillContext,
 ) -> Tensor:
-    """Return logits `(n, k)` averaged over the experts that classify an image correctly, or over all if none does."""
+    """Return the logits of images, `(n, k)`, averaged over experts.
+
+    The average is over the experts that classify the image correctly, or over all experts if none does.
+    """
     total_correct, total = torch.zeros((), device=ctx.device), torch.zeros((), device=ctx.device)
     count = torch.zeros(len(images), 1, device=ctx.device)
     for expert in range(len(buffer)):

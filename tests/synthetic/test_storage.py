@@ -143,7 +143,8 @@ class TestCompensated:
 
     def test_more_images_than_ipc(self, tmp_path, blobs):
         with pytest.raises(
-            ValueError, match="ipc=3 and 3 classes, a set must store at most 9 images, got .*: 2 natural sets"
+            ValueError,
+            match=r"ipc=3 and 3 classes, a set must store at most 9 images, got .*: 2 natural sets",
         ):
             storage.load(put(compensated(blobs), tmp_path / "set", blobs, ipc=3))
 
