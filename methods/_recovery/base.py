@@ -26,7 +26,7 @@ from .views import RecoverViews
 
 
 class Guided(Method):
-    """Base class of methods that build images, stored as pixels, with the run's teachers. Images are built in shards."""
+    """Base class of methods that build images with the run's teachers. The images are built in shards."""
 
     uses_teachers = True
     in_shards = True

@@ -142,7 +142,7 @@ def test_records_that_a_board_cannot_show_are_rejected(record):
     with pytest.raises(ValueError, match="must have a value of its main metric"):
         check_record(record("dc", 1, []))
     twice = [Score(metric="accuracy", value=0.5, set=0, network=0, seed=s) for s in (0, 1)]
-    with pytest.raises(ValueError, match="second value of that network"):
+    with pytest.raises(ValueError, match="second value of this network"):
         check_record(record("dc", 1, [], scores=twice))
     check_record(record("dc", 1, [], status="skipped"))
     check_record(record("dc", 1, [[70.5]], main_metric="loss"))

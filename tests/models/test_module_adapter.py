@@ -123,7 +123,7 @@ def test_images_of_another_size_are_refused():
 def test_a_network_without_a_last_linear_layer_has_no_embedding():
     net = ModuleConstructor(NoLinear)(SHAPE, K)
     assert net(torch.zeros(2, *SHAPE)).shape == (2, K)
-    with pytest.raises(ValueError, match=r"NoLinear does not end in an nn.Linear layer"):
+    with pytest.raises(ValueError, match=r"the output of NoLinear is not computed by an nn\.Linear"):
         net.embed(torch.zeros(2, *SHAPE))
 
 
