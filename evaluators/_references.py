@@ -1,6 +1,6 @@
 """Cached accuracies of networks trained on the whole training set, or on given images.
 
-All synthetic sets of a dataset share the same references, and a killed search over hundreds of networks can resume.
+All synthetic sets of a dataset share the same references. A killed search over hundreds of networks can resume.
 """
 
 from __future__ import annotations

@@ -57,7 +57,7 @@ class Continual(Evaluator):
     smoke = ("evaluator.steps=3", "evaluator.orders=2", "evaluator.num_networks=1")
 
     def __init__(self, *, steps: int, orders: int, num_networks: int):
-        """Take the number of steps, of orders of the classes, and of networks per order.
+        """Take the numbers of steps, class orders, and networks per class order.
 
         Raises:
             ValueError: There are fewer than two steps, no order or no network.

@@ -50,13 +50,13 @@ class DDRanking(Accuracy):
     A network is trained on the whole training set for `real_epochs` epochs under the protocol's recipe, with scaled
     milestones and warm-up. The result is cached for all sets of a dataset, network and recipe.
 
-    Random images have hard labels unless the protocol has teachers. Networks are trained on them at the set's learned
-    rate if the protocol uses it. If a class has fewer than `ipc` images, all classes get as many random images as the
-    smallest class has.
+    Random images have hard labels unless the protocol has teachers. If the protocol uses the learning rate that was
+    distilled with the set, networks are trained on random images with this rate too. If a class has fewer than `ipc`
+    images, all classes get as many random images as the smallest class has.
 
     Deviations from the released package (0.2.0): Accuracies are those of the last step, not the best on test data.
-    There is no separate search of the learning rate for random images. The exponentials take fractions. The package
-    uses percentages, so that its scores are not in [0, 1].
+    There is no separate search of the learning rate for random images. The exponentials are of fractions; in the
+    package they are of percentages, so its scores are not in [0, 1].
     """
 
     main_metric = "lrs"
@@ -177,7 +177,7 @@ def lrs(hlr: float, ior: float, weight: float = 0.5) -> float:
 
 
 def ars(augmented: float, plain: float, weight: float = 0.5) -> float:
-    """Return the augmentation-robust score in [0, 1] of the improvements over random with and without augmentation."""
+    """Return the augmentation-robust score in [0, 1], computed from IOR with and without augmentation, as fractions."""
     return _rescale(weight * augmented + (1 - weight) * plain)
 
 

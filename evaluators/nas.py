@@ -168,7 +168,7 @@ class NAS(Evaluator):
     def _searches(
         self, whole: _Search, syn: SyntheticImages, real: RealSet, repeat: int, ctx: EvaluationContext
     ) -> dict[str, _Search]:
-        """Return the searches on the set, on random images, and on the whole training set for as many steps."""
+        """Return the searches on the set, on random images and on the whole training set, with equally many steps."""
         images, labels = syn.network_inputs(ctx.device)
         recipe = ctx.protocol.with_learned_lr(syn.lr).recipe
         steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(len(images))
@@ -236,7 +236,7 @@ def _measure(
 
 
 def _early_stopped(recipe: Recipe, steps: int) -> Recipe:
-    """Return the recipe for the given number of steps, possibly less than an epoch, at its initial learning rate."""
+    """Return the recipe with `steps` steps, which can be less than an epoch, and a constant learning rate."""
     return recipe.model_copy(
         update={"steps": steps, "epochs": 1, "milestones": (), "warmup": 0, "schedule": "milestones"}
     )

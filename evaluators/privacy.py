@@ -31,10 +31,11 @@ class Privacy(Accuracy):
     """Small-scale offline LiRA (Carlini et al., S&P 2022) against fresh networks trained on the set.
 
     The attacker decides whether a real image is one of the training images that the set was distilled from. It trains
-    `references` shadow networks under the same protocol, with as many images per class, on one half of the test images.
-    These estimate the confidence of a network in images that it was not trained on. The score of an image is the
-    confidence of the attacked network minus this estimate, in standard deviations of the shadow networks. Members are
-    `candidates` training images. Non-members are as many images of the other half of the test images.
+    `references` shadow networks on one half of the test images, under the same protocol and with the same number of
+    images per class as the set. These estimate the confidence of a network in images that it was not trained on. The
+    score of an image is the confidence of the attacked network minus this estimate, in standard deviations of the
+    shadow networks. Members are `candidates` training images. Non-members are the same number of images of the other
+    half of the test images.
 
     - `auc`: area under the ROC curve of the score; 0.5 means no information. `tpr`: true positive rate at a false
       positive rate of 1 %. `hidden`, the ranked metric: 2 (1 - auc), clipped at 1; it is 0 if the attack is perfect.
@@ -52,7 +53,9 @@ class Privacy(Accuracy):
     smoke = ("evaluator.num_networks=2", "evaluator.candidates=12", "evaluator.references=3")
 
     def __init__(self, *, num_networks: int, candidates: int, references: int):
-        """Take the number of attacked networks, of members (and of non-members), and of shadow networks.
+        """Take the numbers of attacked networks, members, and shadow networks.
+
+        The number of non-members equals the number of members.
 
         Raises:
             ValueError: A value is too small.

@@ -22,8 +22,8 @@ class DataDAM(DM):
     The configuration `datadam` follows the paper (p=4, InstanceNorm). `datadam_released` follows the released code
     (p=1, BatchNorm, 64 real images per class), where the attention loss is so small that the method is nearly DM.
 
-    Deviations from the released code: Those of `DM`. The images of the last iteration are stored, while the released
-    code selects the best of several checkpoints by test accuracy. Class means stay on the device.
+    Deviations from the released code: Those of `DM`. The images of the last iteration are stored. The released code
+    selects the best of several checkpoints by test accuracy. Class means stay on the device.
 
     Deviation from the paper: its K-Center ("smart") initialisation is not available.
     """

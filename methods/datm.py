@@ -19,7 +19,7 @@ class DATM(MTT):
     - The labels of an image that no expert classifies correctly start from the mean logits of all experts. The released
       code divides zero by zero.
     - With `init=real`, labels also start from the mean over experts. The released code uses one expert.
-    - A hundred consecutive skipped iterations are an error.
+    - After a hundred consecutive skipped iterations, an error is raised.
     """
 
     citation = "Guo et al., Towards Lossless Dataset Distillation via Difficulty-Aligned Trajectory Matching, ICLR 2024"

@@ -9,7 +9,7 @@ from ._coreset import FeatureCoreset
 
 
 class KCenter(FeatureCoreset):
-    """Select the image nearest to the class mean, then repeatedly the image farthest from all selected ones.
+    """Select the image nearest to the class mean, then repeatedly the image farthest from its nearest selected image.
 
     This favours outliers. On Fashion-MNIST with ipc 10, the published accuracy is below that of random selection.
     DC-BENCH uses the name K-Center for a different method, k-means selection (`kmeans`).

@@ -259,9 +259,9 @@ class Mirage(Method):
     def _most_frequent(self, transactions: Transactions, c: int, ipc: int) -> list[Itemset]:
         """Return the `ipc` most frequent tree sets of class `c`, or all if there are fewer; see `ranked_itemsets`.
 
-        A tree set is at most as frequent as its rarest tree. To find the m most frequent tree sets, only the trees
-        are needed that are at least as frequent as the m-th most frequent tree. If too few of these tree sets are
-        closed, m is increased.
+        A tree set is at most as frequent as its rarest tree. Therefore only trees that are at least as frequent as the
+        m-th most frequent tree can be in the m most frequent tree sets. If too few of these tree sets are closed, m is
+        increased.
         """
         m, ranking = ipc, ranked_itemsets if self.itemsets == "all" else ranked_closed_itemsets
         while True:

@@ -127,7 +127,7 @@ def _hydra_arguments(command: str, arguments: list[str]) -> list[str]:
 
 
 def _missing_library(launcher: str) -> str | None:
-    """Return the library that a launcher requires if it is not installed, else None."""
+    """Return the name of the library that a launcher requires, or None if the library is installed."""
     library = LAUNCHERS.get(launcher, launcher.partition("_")[0])
     plugin = f"hydra_{library}_launcher"
     installed = find_spec("hydra_plugins") and find_spec(f"hydra_plugins.{plugin}")

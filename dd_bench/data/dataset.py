@@ -133,7 +133,7 @@ class RealSet:
     Attributes:
         name: the dataset's name, as in `conf/dataset/`.
         train: the training split, the only split that a distillation method can access.
-        class_names: names in label order. Evaluation rejects a synthetic set that was distilled with another order.
+        class_names: names in label order. A synthetic set that was distilled with another order cannot be evaluated.
         preprocess: invertible map from pixels in [0, 1] to network inputs.
         flip: whether a horizontal flip preserves the class (it does not for digits).
         digest: sha256 of the class names and of the training and test images, before `val` is cut off. For a folder
@@ -293,7 +293,7 @@ def real_set(
 
 
 def cut_validation(train: Split, fraction: float) -> tuple[Split, Split | None]:
-    """Split `train` into a training and a stratified validation split (None if `fraction` is 0).
+    """Return `train` without its validation images, and a stratified validation split (None if `fraction` is 0).
 
     Raises:
         ValueError: `fraction` is outside [0, 1), or a class would have no training image left.

@@ -91,9 +91,9 @@ def graph_set(
             f"got {int(indices.min())}..{int(indices.max())}"
         )
     if len(indices.unique()) != len(indices):
-        index = int(indices.bincount().argmax())
+        repeated = int(indices.bincount().argmax())
         raise ValueError(
-            f"{name}: each graph must be in at most one of train, val and test, got graph {index} twice"
+            f"{name}: each graph must be in at most one of train, val and test, got graph {repeated} twice"
         )
     k = len(class_names)
     if not 0 <= int(labels.min()) <= int(labels.max()) < k:

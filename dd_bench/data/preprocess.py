@@ -50,8 +50,8 @@ class Preprocess(ABC):
     def digest(self) -> str:
         """Sha256 of `config()`. It identifies the data to which the transform was fitted, not the fitted values.
 
-        The fitted values differ in the last bits between devices and library versions. Without them in the digest, a
-        set distilled on a GPU can be evaluated on a CPU.
+        The fitted values differ in the last bits between devices and library versions. Because the digest does not
+        contain them, a set distilled on a GPU can be evaluated on a CPU.
         """
         return hashlib.sha256(repr(sorted(self.config().items())).encode()).hexdigest()
 
@@ -204,7 +204,7 @@ def restore(config: Mapping[str, Any], tensors: Mapping[str, Tensor]) -> Preproc
     """Rebuild a transform from its `config()` and `tensors()`.
 
     Raises:
-        ValueError: an unknown kind, or arrays with inconsistent shapes, other dtypes or non-finite values.
+        ValueError: the kind is unknown, or an array has a wrong shape, a wrong dtype or a value that is not finite.
         KeyError: a key of `config` or an array is missing.
     """
     if config["kind"] == Normalise.kind:

@@ -19,7 +19,7 @@ from dd_bench.training.losses import at_least_float32
 
 
 class HookedNorm(nn.Module):
-    """A BatchNorm layer that also stores the distance of its input from its running statistics."""
+    """A BatchNorm layer that also stores the distance of its input's statistics from its running statistics."""
 
     def __init__(self, name: str, norm: _BatchNorm, distances: dict[str, Tensor]):
         """Wrap the layer `norm`, which must be in eval mode; `forward` stores the distance in `distances[name]`."""
@@ -39,7 +39,7 @@ class HookedNorm(nn.Module):
 
 
 class HookedTeacher(nn.Module):
-    """A teacher that returns logits and the distance of the batch from the running statistics of each layer."""
+    """A teacher that returns logits, and the distance between batch and running statistics of each BatchNorm layer."""
 
     def __init__(self, teacher: Teacher):
         """Copy the teacher's network and freeze the parameters of the copy.

@@ -1,4 +1,4 @@
-"""Initial synthetic images. All methods that start from real images use the same ones for a given seed."""
+"""Initial synthetic images. All methods that start from real images use the same real images for a given seed."""
 
 from __future__ import annotations
 

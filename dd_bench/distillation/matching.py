@@ -60,7 +60,7 @@ def real_batch(real: RealSet, size: int, ctx: ContextWithNotes, *name: str | int
 
     Images are drawn without replacement within a batch, and independently for each batch. If a class has fewer than
     `size` images, b is the size of the smallest class, for all classes, and the record gets a note. In the released
-    code of DM and DC, only the batches of that class are smaller, without a message.
+    code of DM and DC, only the batch of a class with too few images is smaller, without a message.
     """
     if size < 1:
         raise ValueError(f"method.batch_real must be >= 1, got {size}. Example: method.batch_real=64")

@@ -83,7 +83,7 @@ class FreshNetworks:
             )
 
     def scores(self, seeds: dict[int, int], total: int) -> Iterator[tuple[int, float]]:
-        """Yield `(network, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed) as they finish.
+        """Yield `(index, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed) as they finish.
 
         `total` is the number of networks of the whole measurement. It decides whether networks are trained in parallel.
         The number of networks in `seeds` has no effect on this, so that a resumed run trains in the same way.
@@ -91,7 +91,7 @@ class FreshNetworks:
         yield from self.each(seeds, total, _score, FreshNetworks._scores_together)
 
     def networks(self, seeds: dict[int, int], total: int) -> Iterator[tuple[int, Network]]:
-        """Yield `(network, trained network)` for the networks in `seeds` as they finish.
+        """Yield `(index, trained network)` for the networks in `seeds` (index to seed) as they finish.
 
         Raises:
             ValueError: the protocol selects on test data, which gives a score but no network.
@@ -163,7 +163,7 @@ class FreshNetworks:
         return best if self.protocol.selection == "best_on_test" else self._test(net)
 
     def _train(self, seed: int, compiled: bool) -> tuple[Network, float]:
-        """Train one fresh network from `seed`. Return the selected network and the accuracy it was selected by."""
+        """Train one fresh network from `seed`. Return the selected network and the accuracy that selected it."""
         best, best_state = -1.0, {}
         for recipe in (r.with_epochs(len(self.images)) for r in self.protocol.recipes()):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)

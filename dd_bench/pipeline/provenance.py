@@ -67,7 +67,10 @@ class Stages:
 
     @contextmanager
     def measure(self, stage: str) -> Iterator[None]:
-        """Add the time of the context to the stage, and update its peak memory: resident (CPU) or allocated (CUDA)."""
+        """Add the time inside the context to a stage, and update the peak memory of the stage.
+
+        The memory is the resident memory on a CPU, and the allocated memory on CUDA.
+        """
         cuda = self._device.type == "cuda"
         if cuda:
             torch.cuda.reset_peak_memory_stats(self._device)

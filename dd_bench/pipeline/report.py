@@ -57,9 +57,9 @@ class Outcome:
             _log.warning(text)
 
     def add_cached(self, cache: Cache) -> None:
-        """Subtract the time spent on cache entries from `evaluate`, and set the stages `relabel` and `reference`.
+        """Set the stages `relabel` and `reference`, and subtract the time spent on cache entries from `evaluate`.
 
-        These two stages include the build time of entries that an earlier run has built.
+        `relabel` and `reference` include the build time of entries that an earlier run has built.
         """
         seconds = self.stages.seconds
         seconds["evaluate"] -= cache.spent

@@ -20,7 +20,7 @@ _log = logging.getLogger(__name__)
 
 
 class Unsupported(ValueError):
-    """The parts of a run cannot be combined, or a run that is not part of a sweep was skipped or has diverged."""
+    """The parts of a run cannot be combined, or a run outside a sweep was skipped or has diverged."""
 
 
 def prepare(config: RunConfig) -> list[Path]:

@@ -235,7 +235,7 @@ class Record(_Frozen):
 
     @cached_property
     def _scores(self) -> dict[str, list[Score]]:
-        """Scores by metric, in order of first appearance. Those of one metric are sorted by set, then by network."""
+        """Scores by metric, in order of first appearance. The scores of a metric are sorted by set, then by network."""
         scores: dict[str, list[Score]] = defaultdict(list)
         for score in self.scores:
             scores[score.metric].append(score)

@@ -115,7 +115,7 @@ class OuterLoop:
                 temporary.unlink()
 
     def _flush(self, path: Path) -> dict[str, float]:
-        """Write the pending values, with one transfer from the device, and return the latest ones."""
+        """Write the pending values, with one transfer from the device, and return the latest values."""
         if not self._pending:
             return {}
         device = next((v.device for _, _, v in self._pending if isinstance(v, Tensor)), None)

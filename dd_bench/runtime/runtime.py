@@ -47,10 +47,10 @@ class Runtime:
         device: device of the data and the networks.
         autocast: whether fresh networks (in training and testing) and frozen teachers use bfloat16. The teachers'
             statistics are in float32. Distillation is in float32, except recovery from a teacher.
-        compile_after: number of training images from which `torch.compile` is used; None for never.
+        compile_after: `torch.compile` is used if a training processes at least this number of images; None: never.
         workers: number of processes that train fresh networks in parallel. With `auto` it is 1 on CUDA, where several
             networks are trained with vmap.
-        spread_after: number of training images from which worker processes are started.
+        spread_after: worker processes are started if a training processes at least this number of images.
         vmap: whether several fresh networks are trained as one batched network.
     """
 

@@ -33,7 +33,7 @@ from dd_bench.training.recipe import Recipe
 
 
 class ExpertGradientRule(GradientRule, Protocol):
-    """A rule that computes the gradient of an expert's training step in place of the gradient of the loss."""
+    """A rule that computes the gradient of a training step of an expert, instead of the gradient of the loss."""
 
     def describe(self) -> dict[str, Any]:
         """Return the values that identify the rule in cache keys."""

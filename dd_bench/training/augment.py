@@ -150,13 +150,13 @@ def _color(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _crop(x: Tensor, u: Tensor) -> Tensor:
-    """Shift by up to round(size / 8) pixels in both directions, independently in each dimension; fill with zeros."""
+    """Shift each axis independently by -round(size / 8) to round(size / 8) pixels, and fill with zeros."""
     rows, cols = (shift_index(side, int(side * 0.125 + 0.5), u[:, i]) for i, side in enumerate(x.shape[2:]))
     return gather_pixels(x, rows, cols)
 
 
 def shift_index(size: int, limit: int, u: Tensor) -> Tensor:
-    """Return the source index of each row after a shift of up to `limit` in both directions, `(n, size)`.
+    """Return the source index of each row after a shift by -`limit` to `limit` rows, `(n, size)`.
 
     The index `size` marks an empty row. Call the function with the width as `size` for columns.
     """
@@ -173,7 +173,7 @@ def gather_pixels(x: Tensor, rows: Tensor, cols: Tensor) -> Tensor:
 
 
 def _cutout(x: Tensor, u: Tensor) -> Tensor:
-    """Zero a square of half the image's side with a uniform centre, clipped at the borders."""
+    """Zero a square with half the side of the image. Its centre is uniform, and it is clipped at the borders."""
     _, _, h, w = x.shape
     inside = _span(h, u[:, 0])[:, :, None] & _span(w, u[:, 1])[:, None, :]
     return x.masked_fill(inside[:, None], 0.0)

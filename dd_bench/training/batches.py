@@ -35,7 +35,10 @@ def fetch_split(split: Split) -> Fetch:
 
 
 def is_partitioned(views: ViewRecipe | None) -> bool:
-    """Return whether each of several processes fetches only its own part of a batch, which mixing does not allow."""
+    """Return whether each of several processes fetches only its own part of a batch.
+
+    This is not possible if `views` mixes images of the batch.
+    """
     return views is not None and views.mix == "none"
 
 

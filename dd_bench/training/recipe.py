@@ -83,7 +83,7 @@ class Recipe(BaseModel):
         return epochs * n + min(n, left * self.batch_size)
 
     def match_steps(self, n: int, other: int) -> Recipe:
-        """Return a recipe whose number of steps on `n` samples equals that of this recipe on `other` samples.
+        """Return a recipe that takes the same number of steps on `n` samples as this recipe on `other` samples.
 
         The number of epochs is rounded up.
         """
@@ -99,7 +99,10 @@ class Recipe(BaseModel):
         )
 
     def steps_left(self, epoch: int, n: int) -> int | None:
-        """Return the steps left at the start of `epoch` (0-based) of `n` samples, or None if `steps` is not set."""
+        """Return the number of steps left at the start of `epoch` (0-based), or None if `steps` is not set.
+
+        An epoch has `n` samples.
+        """
         return None if self.steps is None else self.steps - epoch * self.steps_per_epoch(n)
 
     def steps_per_epoch(self, n: int) -> int:

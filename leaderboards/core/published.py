@@ -64,7 +64,7 @@ class PublishedSet(_Strict):
         return _normalized(self.dataset) == _normalized(track.dataset) and same_model
 
     def at(self, method: str, ipc: int) -> list[Published]:
-        """Return the numbers of a method at an IPC, including those without an IPC."""
+        """Return the numbers of a method that have this IPC or no IPC."""
         return [c for c in self.cells if c.method == method and c.ipc in (ipc, None)]
 
 

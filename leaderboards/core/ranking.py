@@ -35,8 +35,8 @@ class Rank(NamedTuple):
 def rank(records: Sequence[Record]) -> list[Rank]:
     """Rank the records of one track and one IPC by their main metric; see `rank_samples`.
 
-    With one synthetic set, the sample is the values of its networks, and the result applies to that set. With several
-    sets, the sample is the means of the sets, and the result applies to the method.
+    If a record has one synthetic set, its sample consists of the values of the networks, and the result applies to this
+    set. If it has several sets, its sample consists of the means of the sets, and the result applies to the method.
 
     Raises:
         ValueError: the records are from several tracks or IPCs.

@@ -57,7 +57,7 @@ def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
 
 
 def cross_arch_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
-    """Return one table of methods by networks per track, with the difference from the run's own network."""
+    """Return one table per track, with methods as rows, networks as columns, and differences from the run's network."""
     parts = []
     for track, found, names in cross_arch_groups(records):
         columns = [

@@ -14,7 +14,7 @@ TABLE = 2**24  # maximum entries of the boolean table (tree, graph) that is buil
 
 
 def absolute_support(fraction: float, n: int) -> int:
-    """Return `fraction * n`, the given fraction of `n` graphs, rounded up to a number of graphs >= 1."""
+    """Return the given fraction of `n` graphs as a number of graphs: `fraction * n` rounded up, at least 1."""
     return max(1, math.ceil(round(fraction * n, 9)))
 
 

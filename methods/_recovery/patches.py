@@ -98,7 +98,7 @@ def _realism(patches: Tensor, c: int, shape: tuple[int, int, int], observer: Tea
 
 
 def arranged(chosen: Tensor, ipc: int, factor: int, shape: tuple[int, int, int]) -> Tensor:
-    """Arrange patches, sorted best first, into grids `(ipc, c, h, w)`: cell k of image i is patch k * ipc + i."""
+    """Arrange patches, sorted from best to worst, in grids `(ipc, c, h, w)`: cell k of image i is patch k * ipc + i."""
     h, w = shape[1:]
     cells = chosen.unflatten(0, (factor, factor, ipc)).permute(2, 3, 0, 4, 1, 5)  # (ipc, c, f, side, f, side)
     grid = cells.flatten(4, 5).flatten(2, 3)

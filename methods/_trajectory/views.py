@@ -29,7 +29,7 @@ class Views:
     canvas: int
 
     def plan(self, n: int, iteration: int, ctx: DistillContext) -> list[InnerStep]:
-        """Return the student's steps in an iteration, on batches of n images; incomplete batches are dropped."""
+        """Return the student's steps in an iteration. Batches are drawn from n images; incomplete ones are dropped."""
         size = min(n, self.batch or n)
         all_images, steps = torch.arange(n, device=ctx.device), []
         for i in range(self.steps):
