@@ -78,7 +78,7 @@ def arrows() -> Counter[tuple[str, str]]:
             {(here[0], o.split(".")[1]) for o in others if here and o.count(".") and here[0] in ORDER}
         )
     for plugin in PLUGINS:
-        for path in (p for p in (ROOT / plugin).rglob("*.py") if "migrations" not in p.parts):
+        for path in (ROOT / plugin).rglob("*.py"):
             names = set(imported(path, f"dd_bench.{plugin}"))
             found.update(
                 {

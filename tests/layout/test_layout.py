@@ -17,9 +17,7 @@ from dd_bench.records.config_diff import shipped_target
 ROOT = Path(__file__).resolve().parents[2]
 PLUGINS = ("methods", "evaluators", "leaderboards")
 PACKAGES = ("dd_bench", "conf", *PLUGINS)
-MODULES = [
-    p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py")) if "migrations" not in p.parts
-]
+MODULES = [p for package in PACKAGES for p in sorted((ROOT / package).rglob("*.py"))]
 CORE = sorted((ROOT / "dd_bench").rglob("*.py"))
 SETTINGS = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["setuptools"]
 

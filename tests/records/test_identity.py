@@ -125,9 +125,7 @@ def test_moving_and_renaming_plugins_does_not_change_keys(tmp_path):
     entry = min((ROOT / "leaderboards" / "entries" / "digits").glob("digits-random-ipc1-*.json"))
     site = tmp_path / "moved"
     package = site / "dd_bench"
-    skip = shutil.ignore_patterns(
-        "__pycache__", "entries", "sets", "tables", "plots", "verified", "migrations"
-    )
+    skip = shutil.ignore_patterns("__pycache__", "entries", "sets", "tables", "plots", "verified")
     shutil.copytree(ROOT / "dd_bench", package, ignore=skip)
     for name in ("conf", "methods", "evaluators", "leaderboards"):
         shutil.copytree(ROOT / name, package / name, ignore=skip)
