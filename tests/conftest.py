@@ -3,6 +3,7 @@
 import copy
 import logging
 import multiprocessing
+import pickle
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -12,11 +13,19 @@ from typing import Any
 
 import pytest
 import torch
+from hydra._internal import config_loader_impl, defaults_list
+from hydra._internal.config_loader_impl import ConfigLoaderImpl
+from hydra._internal.config_repository import ConfigRepository
+from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
 from hydra.core.plugins import Plugins
 from hydra.utils import get_class
 from omegaconf import OmegaConf
+
+compose_from_defaults_list = ConfigLoaderImpl._compose_config_from_defaults_list
+load_single_config = ConfigLoaderImpl._load_single_config
+create_interpolation_map = defaults_list._create_interpolation_map
 
 torch.set_num_threads(1)  # before dd_bench.runtime.runtime stores torch's default
 
@@ -88,26 +97,93 @@ workers.PRELOAD = (
 )
 
 
+class ComposeCache:
+    """Stores the parts of Hydra's compositions that depend only on the selected files, which are most of the time.
+
+    Hydra still parses the overrides and applies values such as `ipc=1` to a copy of the stored configuration. Only
+    compositions of the files in this package and in Hydra's are stored.
+    """
+
+    def __init__(self) -> None:
+        self.lists: dict[Any, bytes] = {}  # pickles, because Hydra modifies the objects
+        self.files: dict[Any, bytes] = {}
+        self.configs: dict[Any, bytes] = {}
+
+    @staticmethod
+    def shipped(repo: Any) -> bool:
+        return {source.full_path() for source in repo.get_sources()} <= {
+            "pkg://dd_bench.conf",
+            "pkg://hydra.conf",
+            "structured://",
+        }
+
+    def create_defaults_list(self, repo, config_name, overrides_list, prepend_hydra, skip_missing) -> Any:
+        arguments = (config_name, overrides_list, prepend_hydra, skip_missing)
+        if not self.shipped(repo):
+            return create_defaults_list(repo, *arguments)
+        overrides = Overrides(repo, overrides_list)
+        values = {id(o) for o in overrides.config_overrides}
+        groups = tuple(o.input_line for o in overrides_list if id(o) not in values)
+        key = (config_name, groups, prepend_hydra, skip_missing)
+        if key not in self.lists:
+            created = create_defaults_list(repo, *arguments)
+            self.lists[key] = pickle.dumps((created.defaults, created.overrides.known_choices))
+            return created
+        defaults, overrides.known_choices = pickle.loads(self.lists[key])
+        return DefaultsList(defaults, None, overrides.config_overrides, overrides)  # type: ignore[arg-type]
+
+    def compose_from_defaults_list(self, loader: Any, defaults: list[Any], repo: Any) -> Any:
+        if not self.shipped(repo):
+            return compose_from_defaults_list(loader, defaults, repo)
+        key = tuple(str(default) for default in defaults)
+        if key not in self.configs:
+            self.configs[key] = pickle.dumps(compose_from_defaults_list(loader, defaults, repo))
+        return pickle.loads(self.configs[key])
+
+    def load_single_config(self, loader: Any, default: Any, repo: Any) -> Any:
+        if not self.shipped(repo):
+            return load_single_config(loader, default, repo)
+        key = str(default)
+        if key not in self.files:
+            self.files[key] = pickle.dumps(load_single_config(loader, default, repo))
+        return pickle.loads(self.files[key])
+
+
 @pytest.fixture(scope="session", autouse=True)
-def cache_hydra() -> Iterator[None]:
-    """Make Hydra parse each YAML file once, and skip the extra composition that determines hydra.mode.
+def compose_cache() -> Iterator[ComposeCache]:
+    """Make Hydra parse each YAML file once, cache its compositions, and skip the one that determines hydra.mode.
 
     The suite composes a thousand times, with 25 YAML files each. No configuration sets hydra.mode.
     """
     Plugins.instance()  # registers its own copy of the class, which differs from an imported one
     source = SourcesRegistry.instance().resolve("pkg")
-    load, parsed = source.load_config, {}
+    load, parsed, cache = source.load_config, {}, ComposeCache()
 
     def load_config(self: Any, config_path: str) -> Any:
         key = self.path, config_path
         if key not in parsed:
-            parsed[key] = load(self, config_path)
-        return copy.deepcopy(parsed[key])  # Hydra removes the defaults list from it
+            parsed[key] = pickle.dumps(load(self, config_path))
+        return pickle.loads(parsed[key])  # a copy, because Hydra removes the defaults list from it
+
+    def compose_config(self: Any, defaults: list[Any], repo: Any) -> Any:
+        return cache.compose_from_defaults_list(self, defaults, repo)
+
+    def load_single(self: Any, default: Any, repo: Any) -> Any:
+        return cache.load_single_config(self, default, repo)
+
+    def choices(overrides: Any, defaults: list[Any], self_added: bool) -> Any:
+        unused = not any("${" in str(default) for default in defaults)  # no default depends on another choice
+        return OmegaConf.create() if unused else create_interpolation_map(overrides, defaults, self_added)
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(source, "load_config", load_config)
+        patch.setattr(config_loader_impl, "create_defaults_list", cache.create_defaults_list)
+        patch.setattr(ConfigLoaderImpl, "_compose_config_from_defaults_list", compose_config)
+        patch.setattr(ConfigLoaderImpl, "_load_single_config", load_single)
+        patch.setattr(defaults_list, "_create_interpolation_map", choices)
+        patch.setattr(ConfigRepository, "__deepcopy__", lambda self, memo: copy.copy(self), raising=False)
         patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
-        yield
+        yield cache
 
 
 @pytest.fixture(scope="session")
