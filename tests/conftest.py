@@ -49,6 +49,62 @@ from dd_bench.training.recipe import Recipe
 
 CPU = torch.device("cpu")
 
+# Files that import PyG, and files that start the fork server. Each group runs in one process, because the start takes
+# five to ten seconds.
+GRAPHS = (
+    "cli/test_sweeps",
+    "conformance/test_evaluators",
+    "conformance/test_graph_methods",
+    "data/test_graphs",
+    "hub/test_importers",
+    "integration/test_python_api",
+    "methods/test_coresets",
+    "methods/test_golden",
+    "methods/test_mirage",
+    "models/test_gnn",
+)
+FORKS = (
+    "data/test_pyg",
+    "evaluation/test_fresh_networks",
+    "hub/test_hub",
+    "integration/test_full_disk",
+    "integration/test_resume",
+    "integration/test_run",
+    "records/test_identity",
+    "runtime/test_cache",
+    "runtime/test_workers",
+    "teachers/test_expert_buffer",
+    "teachers/test_experts",
+)
+FIRST = (*GRAPHS, *FORKS, "docs/test_tour", "leaderboards/test_browser", "docs/test_example_plugin")
+
+
+def file_of(nodeid: str) -> str:
+    """Return e.g. `data/test_graphs` for a test of tests/data/test_graphs.py."""
+    return nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Start with the files that take longest, so that no process runs one of them alone at the end."""
+    items.sort(key=lambda item: file_of(item.nodeid) not in FIRST)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> Any:
+    """Run the files of a group in one process. This requires `--dist loadfile`."""
+    from xdist.scheduler import LoadFileScheduling
+
+    class FileScheduling(LoadFileScheduling):
+        def _split_scope(self, nodeid: str) -> str:
+            file = file_of(nodeid)
+            return "graphs" if file in GRAPHS else "forks" if file in FORKS else file
+
+    if config.getoption("dist") != "loadfile":
+        return None
+    config.option.loadscopereorder = False  # it would sort the files by their number of tests
+    return FileScheduling(config, log)
+
+
 # Overrides for a run of one second on `dataset=digits`, and additional ones for an iterative method.
 SMALL = ["model.width=8", "ipc=1", "protocol.recipe.epochs=3", "evaluator.num_networks=2", "runtime=plain"]
 SHORT = ["method.iterations=3", "method.batch_real=8"]

@@ -148,27 +148,28 @@ def test_incomplete_job_file_is_ignored(write_sweep, tmp_path):
 
 def test_failed_jobs_are_listed_and_do_not_stop_the_sweep(dd_bench, tmp_path):
     """Sweeps with skipped jobs, with jobs that do not compose, and with failing jobs; also with --only-missing."""
-    command_line = ["run", "-m", "method=random,herding", "ipc=1,999", *SMALL]
+    command_line = ["run", "-m", "model=convnet,mlp", "method=random", "ipc=1,999", *SMALL]
     done = dd_bench(*command_line, "seed=0")
     assert done.code == 0, done.text
     path = sweep_file(tmp_path / "runs")
-    states = {tuple(w[:2]): job.state for w, job in jobs_of(path)}
-    assert states[("method=random", "ipc=1")] == states[("method=herding", "ipc=1")] == "done"
-    assert states[("method=random", "ipc=999")] == "skipped"
+    states = {(w[0], w[2]): job.state for w, job in jobs_of(path)}
+    assert states[("model=convnet", "ipc=1")] == states[("model=mlp", "ipc=1")] == "done"
+    assert states[("model=convnet", "ipc=999")] == "skipped"
     assert "sweep: 2 of 4 done, 2 skipped" in done.text and "ipc=999 exceeds the size of class" in done.text
     progress = dd_bench("progress", "runs")
-    assert progress.code == 0 and "dd-bench run -m method=random,herding" in progress.text
+    assert progress.code == 0 and "dd-bench run -m model=convnet,mlp method=random" in progress.text
 
-    typo = dd_bench("run", "-m", "method=random,nosuch,herding", "ipc=1", *SMALL, "seed=0", "out=my runs")
+    one = ["method=random", "ipc=1", *SMALL, "seed=0"]
+    typo = dd_bench("run", "-m", "model=convnet,nosuch,mlp", *one, "out=my runs")
     assert (
-        typo.code == 1 and "2 of 3 done, 1 failed" in typo.text and "failed: method=nosuch ipc=1" in typo.text
+        typo.code == 1
+        and "2 of 3 done, 1 failed" in typo.text
+        and "failed: model=nosuch method=random ipc=1" in typo.text
     )
-    assert "Could not find 'method/nosuch'" in typo.text, "the reason must be shown"
+    assert "Could not find 'model/nosuch'" in typo.text, "the reason must be shown"
     progress = dd_bench("progress", "my runs")
     assert progress.code == 1 and "'out=my runs'" in progress.text
-    quoted = dd_bench(
-        "run", "-m", "--only-missing", "method=random,herding", "ipc=1", *SMALL, "seed=0", "out='my runs'"
-    )
+    quoted = dd_bench("run", "-m", "--only-missing", "model=convnet,mlp", *one, "out='my runs'")
     assert quoted.code == 0 and "2 of 2 jobs are finished, 0 to run" in quoted.text
     assert "sweep: 2 of 2 done" in quoted.text
     empty = dd_bench("run", "-m", "experiment=glob(nosuch_*)", "out=empty")
@@ -178,7 +179,10 @@ def test_failed_jobs_are_listed_and_do_not_stop_the_sweep(dd_bench, tmp_path):
 
     broken = dd_bench(*[w.replace("ipc=1,999", "ipc=1,zero") for w in command_line])
     assert broken.code == 1 and broken.text.count("must be an integer") >= 2
-    assert "failed: method=random ipc=zero" in broken.text and "2 of 4 done, 2 failed" in broken.text
+    assert (
+        "failed: model=convnet method=random ipc=zero" in broken.text
+        and "2 of 4 done, 2 failed" in broken.text
+    )
     assert dd_bench("progress", "runs").code == 1
 
 

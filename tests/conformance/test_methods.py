@@ -126,9 +126,8 @@ def test_set_depends_on_the_seed_only(make_method, make_ctx, make_blobs, name):
     state = torch.get_rng_state()
     assert bytes_of(make_method(name).distill(real, IPC, make_ctx(0, work="restored"))) == first
     assert torch.equal(torch.get_rng_state(), state)
-    others = [bytes_of(make_method(name).distill(real, IPC, make_ctx(s, work=f"other{s}"))) for s in (1, 2)]
-    deterministic = get_class(CONFIGS[name]._target_).deterministic
-    assert all(other == first for other in others) == deterministic
+    other = bytes_of(make_method(name).distill(real, IPC, make_ctx(1, work="other")))
+    assert (other == first) == get_class(CONFIGS[name]._target_).deterministic
 
 
 @each_method
@@ -165,14 +164,16 @@ def test_resumed_run_gives_the_same_bytes(make_method, make_ctx, train_blobs, na
     uninterrupted = bytes_of(
         make_method(name, iterations=4).distill(train_blobs, IPC, make_ctx(work="uninterrupted"))
     )
-    for stop in (1, 2, 3):
-        ctx = make_ctx(work=f"killed{stop}", killed_at=stop)
+    for stop in (1, 2, 3):  # the second run resumes the first and is killed too
+        ctx = make_ctx(work="killed", killed_at=stop)
         with pytest.raises(KeyboardInterrupt):
             make_method(name, iterations=4).distill(train_blobs, IPC, ctx)
-        ctx = make_ctx(work=f"killed{stop}")
-        assert bytes_of(make_method(name, iterations=4).distill(train_blobs, IPC, ctx)) == uninterrupted, stop
-        assert ctx.rows.started[0] == stop
-        assert [step for step, _ in ctx.rows.rows][: 4 - stop] == list(range(stop, 4))
+        assert [step for step, _ in ctx.rows.rows] == ([0] if stop == 1 else [stop - 1])
+        assert stop == 1 or ctx.rows.started[0] == stop - 1
+    ctx = make_ctx(work="killed")
+    assert bytes_of(make_method(name, iterations=4).distill(train_blobs, IPC, ctx)) == uninterrupted
+    assert ctx.rows.started[0] == 3
+    assert [step for step, _ in ctx.rows.rows][:1] == [3]
 
 
 @each_method

@@ -4,8 +4,6 @@ import base64
 import json
 import os
 import re
-import subprocess
-import sys
 import threading
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
@@ -426,26 +424,27 @@ class TestWeb:
 
 
 FULL = """
-import resource, sys
+import os, resource
+os.environ["DD_BENCH_HOME"] = home
 from dd_bench.hub import hub, remote
+results = open(path, "w")
 remote.BLOCK = 65_536
 resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))
-try: hub.pull(sys.argv[1])
-except OSError as error: print(error)
+try: hub.pull(url)
+except OSError as error: print(error, file=results)
 assert not list(hub.home().glob("[!.]*")), "an incomplete set is visible"
 resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))
-print(hub.pull(sys.argv[1]))
+print(hub.pull(url), file=results, flush=True)
 """
 
 
-def test_full_disk(make_set, web, tmp_path):
+def test_full_disk(make_set, web, tmp_path, fork):
     """A failed write leaves no visible set, and the same command continues when there is space again."""
     folder = make_set("a", per_class=MANY)
-    done = subprocess.run(
-        [sys.executable, "-c", FULL, f"{web.url}/a"], capture_output=True, text=True, env=os.environ
-    )
-    assert done.returncode == 0, done.stderr
-    message, pulled = done.stdout.strip().splitlines()
+    path, home = tmp_path / "results.txt", os.environ["DD_BENCH_HOME"]
+    process = fork(FULL, url=f"{web.url}/a", home=home, path=str(path))
+    assert process.wait(timeout=60) == 0, (tmp_path / "printed.txt").read_text()
+    message, pulled = path.read_text().splitlines()
     assert "data received so far is kept" in message and "synthetic.safetensors" in message
     assert same(Path(pulled), folder)
 
@@ -562,36 +561,37 @@ class Hub(BaseHTTPRequestHandler):
 
 
 HUB = """
-import sys
+import os, sys
+from pathlib import Path
+assert "huggingface_hub" not in sys.modules
+os.environ.update(environment)
 from dd_bench.hub.hub import pull, push
-url = "hf://datasets/me/mine/a"
-print(push(__import__("pathlib").Path(sys.argv[1]), url))
-print(pull(url))
-try: push(__import__("pathlib").Path(sys.argv[2]), url)
-except ValueError as error: print(error)
-try: push(__import__("pathlib").Path(sys.argv[1]), "hf://datasets/me")
-except ValueError as error: print(error)
+url, results = "hf://datasets/me/mine/a", open(path, "w")
+print(push(Path(folder), url), file=results)
+print(pull(url), file=results)
+try: push(Path(other), url)
+except ValueError as error: print(error, file=results)
+try: push(Path(folder), "hf://datasets/me")
+except ValueError as error: print(error, file=results, flush=True)
 """
 
 
-def test_hugging_face_hub(make_set, tmp_path):
+def test_hugging_face_hub(make_set, tmp_path, fork):
     """Runs in another process, because the hub's library reads its endpoint when it is imported."""
     kind = type("OfThisTest", (Hub,), {"files": {}, "commits": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), kind)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     folder = make_set()
     endpoint = f"http://127.0.0.1:{server.server_port}"
-    environment = os.environ | {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_x"}
-    done = subprocess.run(
-        [sys.executable, "-c", HUB, str(folder), str(make_set("other", first=9))],
-        capture_output=True,
-        text=True,
-        env=environment,
-    )
+    environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_x"}
+    environment["DD_BENCH_HOME"] = os.environ["DD_BENCH_HOME"]
+    path, other = tmp_path / "results.txt", make_set("other", first=9)
+    names = {"folder": str(folder), "other": str(other), "path": str(path), "environment": environment}
+    process = fork(HUB, **names)
+    assert process.wait(timeout=60) == 0, (tmp_path / "printed.txt").read_text()
     server.shutdown()
     server.server_close()
-    assert done.returncode == 0, done.stderr
-    digest, pulled, replaced, invalid_url = done.stdout.strip().splitlines()
+    digest, pulled, replaced, invalid_url = path.read_text().splitlines()
     assert "contains another set" in replaced
     assert digest == storage.digest(folder) and same(Path(pulled), folder)
     assert kind.commits == [f"Add {folder.name}"], "a set must be uploaded in one commit"

@@ -3,8 +3,6 @@
 import json
 import linecache
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -103,22 +101,24 @@ def target_of(group, name):
 
 MOVED = """
 import sys
+for name in [name for name in sys.modules if name.partition(".")[0] == "dd_bench"]:
+    del sys.modules[name]  # imported by the fork server
 sys.meta_path[:] = [f for f in sys.meta_path if "__editable__" not in repr(f)]
-sys.path.insert(0, sys.argv[1])
+sys.path.insert(0, site)
 from pathlib import Path
 from dd_bench.leaderboards.cli import main
 from dd_bench.pipeline.compose import RunConfig, compose
 import dd_bench
-assert Path(dd_bench.__file__).is_relative_to(sys.argv[1])
-overrides = ["method=random", "model.width=8", f"out={sys.argv[1]}/runs", "runtime=plain"]
+assert Path(dd_bench.__file__).is_relative_to(site)
+overrides = ["method=random", "model.width=8", f"out={site}/runs", "runtime=plain"]
 run = compose(RunConfig.of(overrides))
 print(run.set_key(0), run.record_key([run.set_key(0)]), run.architecture.describe())
-folders = ["--entries", f"{sys.argv[1]}/entries", "--sets", f"{sys.argv[1]}/sets"]
-assert main(["add", sys.argv[2], "--no-baseline", *folders]) == 0
+folders = ["--entries", f"{site}/entries", "--sets", f"{site}/sets"]
+assert main(["add", entry, "--no-baseline", *folders]) == 0
 """
 
 
-def test_moving_and_renaming_plugins_does_not_change_keys(tmp_path):
+def test_moving_and_renaming_plugins_does_not_change_keys(tmp_path, fork):
     """After a method, network, dataset and evaluator are moved, a committed entry is still accepted."""
     from dd_bench.pipeline.compose import RunConfig, compose
 
@@ -136,12 +136,12 @@ def test_moving_and_renaming_plugins_does_not_change_keys(tmp_path):
         ("evaluators/accuracy.py", "evaluators/test_score.py", "evaluator/accuracy.yaml"),
     ):
         _move(package, old, new, package / "conf" / yaml)
-    command = [sys.executable, "-c", MOVED, str(site), str(entry)]
-    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
-    assert done.returncode == 0, done.stderr
+    process = fork(MOVED, site=str(site), entry=str(entry))
+    assert process.wait(timeout=120) == 0, (tmp_path / "printed.txt").read_text()
     run = compose(RunConfig.of(["method=random", "model.width=8", "runtime=plain"]))
     expected = [run.set_key(0), run.record_key([run.set_key(0)]), run.architecture.describe()]
-    assert done.stdout.splitlines()[0] == " ".join(map(str, expected)) and len(expected[0]) == 16
+    printed = (tmp_path / "printed.txt").read_text().splitlines()
+    assert printed[0] == " ".join(map(str, expected)) and len(expected[0]) == 16
 
 
 def _move(package, old, new, yaml):
@@ -150,10 +150,11 @@ def _move(package, old, new, yaml):
     before, after = (p.removesuffix(".py").replace("/", ".") for p in (old, new))
     (package / old).rename(package / new)
     for path in [*package.rglob("*.py"), yaml]:  # its imports, and the `_target_` of its YAML file
-        text = path.read_text()
+        text = before_text = path.read_text()
         text = text.replace(f"dd_bench.{before}", f"dd_bench.{after}")
         if path.parent == (package / old).parent:
             text = text.replace(
                 f"from .{before.rpartition('.')[2]} import", f"from .{after.rpartition('.')[2]} import"
             )
-        path.write_text(text)
+        if text != before_text:
+            path.write_text(text)

@@ -3,8 +3,7 @@
 import json
 import os
 import re
-import subprocess
-import sys
+import time
 from dataclasses import replace
 
 import pytest
@@ -329,36 +328,31 @@ class TestCreate:
 
 
 WRITER = """
-import sys, torch
+import torch
 from pathlib import Path
 from dd_bench.teachers.expert_buffer import ExpertBuffer, write
-folder = Path(sys.argv[1])
+folder = Path(folder)
 header = ExpertBuffer(folder).header
 rows = {e: torch.randn(header.p, generator=torch.Generator().manual_seed(10 + e)) for e in header.epochs}
-print("ready", flush=True)
+(folder / "ready").touch()
 for _ in range(300):
     for epoch, values in rows.items():
         write(folder, header, 1, epoch, values)
-print("done", flush=True)
-sys.stdin.readline()
 """
 
 
-def test_processes_write_at_the_same_time(tmp_path):
+def test_processes_write_at_the_same_time(tmp_path, fork):
     header = replace(HALF, order=(("weight", (10007,)),))  # not a multiple of a page
     expert_buffer.create(tmp_path, header)
-    other = subprocess.Popen(
-        [sys.executable, "-c", WRITER, str(tmp_path)],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    )
-    assert other.stdout.readline() == "ready\n"
+    other = fork(WRITER, folder=str(tmp_path))
+    while not (tmp_path / "ready").exists():
+        assert other.poll() is None, (tmp_path / "printed.txt").read_text()
+        time.sleep(0.001)
     rows = {e: numbers(0, e, header.p) for e in EPOCHS}
     for _ in range(300):
         for epoch, values in rows.items():
             expert_buffer.write(tmp_path, header, 0, epoch, values)
-    assert other.communicate("\n", timeout=60)[0] == "done\n"
+    assert other.wait(timeout=60) == 0, (tmp_path / "printed.txt").read_text()
     buffer = ExpertBuffer(tmp_path)
     for expert in range(2):
         for epoch in EPOCHS:

@@ -1,5 +1,6 @@
 """Teachers and labels in runs of the command: records of teachers and label costs, and controls."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,8 @@ from PIL import Image
 from dd_bench.data.digits import digits
 from dd_bench.evaluation import fresh_networks
 from dd_bench.leaderboards.core.entries import teacher_names
+from dd_bench.pipeline.compose import RunConfig
+from dd_bench.pipeline.run import prepare
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.card import read_card
@@ -33,6 +36,20 @@ OTHER = ["teachers.convnet_w32_bn.recipe.epochs=1", "teachers.convnet_w32_bn.mod
 def only(folder: Path, pattern: str) -> Path:
     (path,) = folder.glob(pattern)
     return path
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory):
+    """A cache with the teacher of `SMALL`, which is trained once."""
+    out = tmp_path_factory.mktemp("teachers")
+    prepare(RunConfig.of(["method=sre2l", "ipc=1", f"out={out}", *SMALL]))
+    return out / "cache"
+
+
+@pytest.fixture
+def add_teachers(teachers, tmp_path):
+    """Function that copies the trained teacher into the cache of a folder `out`."""
+    return lambda out: shutil.copytree(teachers, tmp_path / out / "cache")
 
 
 @pytest.mark.parametrize(
@@ -86,8 +103,9 @@ def test_record_has_the_order_of_teachers(dd_bench, tmp_path, order):
     assert records[0].teachers == records[1].teachers and all(t.digest for t in records[0].teachers)
 
 
-def test_controls_are_scored(dd_bench, tmp_path):
+def test_controls_are_scored(dd_bench, tmp_path, add_teachers):
     """The natural images of a compensated set are scored alone. Another label mode gives the same tensors."""
+    add_teachers("runs")
     done = dd_bench(
         "run", "method=infer", "ipc=2", "protocol=infer-400", "evaluator=controls", *SMALL, *SHORT
     )
@@ -112,8 +130,9 @@ def test_controls_are_scored(dd_bench, tmp_path):
 
 
 @pytest.mark.parametrize("equal", ["steps", "epochs"])
-def test_controls_take_as_many_steps_as_the_set(dd_bench, monkeypatch, equal):
+def test_controls_take_as_many_steps_as_the_set(dd_bench, monkeypatch, add_teachers, equal):
     """INFER's set has more images than the random and the natural images to which it is compared."""
+    add_teachers("runs")
     calls, train = [], fresh_networks.train
 
     def spy(net, fetch, n, recipe, **options):
@@ -143,10 +162,13 @@ def test_controls_take_as_many_steps_as_the_set(dd_bench, monkeypatch, equal):
 @pytest.mark.parametrize(
     "protocol", ["infer-400", "sre2l-kd-400-replay", "sre2l-kd-400", "sre2l-kd-400-hard"]
 )
-def test_set_that_is_not_materialised_has_the_same_scores(dd_bench, tmp_path, monkeypatch, protocol):
+def test_set_that_is_not_materialised_has_the_same_scores(
+    dd_bench, tmp_path, monkeypatch, add_teachers, protocol
+):
     overrides = ["method=infer", "ipc=2", f"protocol={protocol}", "evaluator=controls", *SMALL, *SHORT]
     for out, limit in (("materialised", 2 << 30), ("lazy", 0)):
         monkeypatch.setattr("dd_bench.synthetic.base.MATERIALISE_LIMIT", limit)
+        add_teachers(out)
         done = dd_bench("run", f"out={out}", *overrides)
         assert done.code == 0, done.text
     materialised, lazy = (
@@ -310,7 +332,9 @@ class TestImageNet:
         ("method", "n"),
         [
             (["method=cda", *SHORT, "method.classes=2"], 6),
-            (["method=cda", *SHORT, "method.classes=2", "dataset.size=224"], 6),
+            pytest.param(
+                ["method=cda", *SHORT, "method.classes=2", "dataset.size=224"], 6, marks=pytest.mark.slow
+            ),
             (["method=rded", "method.patches.factor=2", "method.patches.images=5", "ipc=1"], 3),
             (["method=infer", *SHORT], 6),  # three natural images, and one more for each with the compensator
         ],

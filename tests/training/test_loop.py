@@ -202,7 +202,7 @@ class TestCheckpoint:
         return run
 
     @pytest.mark.parametrize("name", VARIANTS)
-    @pytest.mark.parametrize("epochs", [1, 2, 4])
+    @pytest.mark.parametrize("epochs", [1, pytest.param(2, marks=pytest.mark.slow), 4])
     def test_resumed_training_has_the_same_result(self, run, tmp_path, name, epochs):
         whole, steps = run(None, **VARIANTS[name])
         checkpoint = tmp_path / "checkpoint"
