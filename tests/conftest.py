@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -19,6 +20,7 @@ from hydra._internal.config_repository import ConfigRepository
 from hydra._internal.defaults_list import DefaultsList, Overrides, create_defaults_list
 from hydra._internal.hydra import Hydra
 from hydra._internal.sources_registry import SourcesRegistry
+from hydra.core import utils as hydra_utils
 from hydra.core.plugins import Plugins
 from hydra.utils import get_class
 from omegaconf import OmegaConf
@@ -238,6 +240,9 @@ def compose_cache() -> Iterator[ComposeCache]:
         patch.setattr(ConfigLoaderImpl, "_load_single_config", load_single)
         patch.setattr(defaults_list, "_create_interpolation_map", choices)
         patch.setattr(ConfigRepository, "__deepcopy__", lambda self, memo: copy.copy(self), raising=False)
+        patch.setattr(
+            hydra_utils, "copy", SimpleNamespace(deepcopy=lambda cfg: pickle.loads(pickle.dumps(cfg)))
+        )
         patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         yield cache
 

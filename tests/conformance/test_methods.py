@@ -229,7 +229,7 @@ def test_check_dataset(make_method, make_architecture, make_blobs, name):
     [
         (None, {"norm": "batchnorm"}),
         pytest.param(None, {"norm": "none", "depth": 1}, marks=pytest.mark.slow),
-        (MLP, {"width": 8, "depth": 1}),
+        pytest.param(MLP, {"width": 8, "depth": 1}, marks=pytest.mark.slow),
         (
             ViT,
             {"patch": 4, "dim": 8, "depth": 1, "heads": 2, "mlp_dim": 8, "dropout": 0.2, "emb_dropout": 0.2},
