@@ -291,6 +291,7 @@ def _pair(name: str, split: str, data: tuple[Images, Images]) -> tuple[Tensor, T
         )
     if labels.is_floating_point():
         raise ValueError(
-            f"{name} {split}: labels must be integers 0..k-1 of shape (n,), got {labels.dtype}. Use labels.long()"
+            f"{name} {split}: labels must be integers 0..k-1 of shape (n,), got {labels.dtype} {tuple(labels.shape)}. "
+            "If they are class indices, use labels.long()"
         )
     return images.contiguous(), labels

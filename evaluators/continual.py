@@ -95,7 +95,7 @@ class Continual(Evaluator):
         return None
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
-        """See `Evaluator`. Networks are measured one after the other, or all networks of an order together."""
+        """See `Evaluator`. Networks are trained one after another, or all networks of a class order together."""
         fresh, total = fresh_networks_on(syn, real, ctx), self.orders * self.num_networks
         yield set_measurement(fresh)
         seeds = {n: ctx.seed_for("evaluate", n) for n in range(total) if n not in ctx.finished}
@@ -107,7 +107,7 @@ class Continual(Evaluator):
         return network // self.num_networks
 
     def tables(self, fresh: FreshNetworks, order: int, seeds: dict[int, int]) -> dict[int, Tensor]:
-        """Return the accuracies of each network of an order, `(steps, steps + 1)`.
+        """Return the accuracies of each network of a class order, `(steps, steps + 1)`.
 
         Row s and column p is the accuracy after step s on the test images of part p, or nan if part p has not arrived
         yet. The last column is the accuracy on the test images of all parts seen so far. If classes differ in size, it
@@ -154,7 +154,10 @@ def _table(
 def _tables_together(
     evaluator: Continual, fresh: FreshNetworks, seeds: dict[int, int]
 ) -> Iterator[tuple[int, list[list[float]]]]:
-    """Yield the tables of all networks, order by order; the networks of one order are trained together."""
+    """Yield `(network, table)` for all networks.
+
+    The networks of one class order are trained together, and the class orders one after another.
+    """
     for order, networks in groupby(seeds, evaluator.order_of):
         for n, table in evaluator.tables(fresh, order, {n: seeds[n] for n in networks}).items():
             yield n, table.tolist()

@@ -55,7 +55,7 @@ class INFER(Recovery):
 
     @staticmethod
     def natural_sets(ipc: int, num_classes: int, teachers: int) -> int:
-        """Return the number of natural sets: the largest K for which K (C + M) <= ipc C."""
+        """Return the number of natural sets for C classes and M teachers: the largest K with K (C + M) <= ipc C."""
         return ipc * num_classes // (num_classes + teachers)
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> CompensatedSet:
@@ -74,7 +74,7 @@ class INFER(Recovery):
         return CompensatedSet.of(real, index.flatten(), compensators.unflatten(0, (k, m)))
 
     def _compensator(self, engine: Engine, index: Tensor, name: str, ctx: DistillContext) -> Shard:
-        """Return the `compensator`, float16 `(c, h, w)`, of the natural images `index (C,)`."""
+        """Return the `compensator`, float16 `(c, h, w)`, of the natural images `index`, int64 `(classes,)`."""
         train = engine.real.train
         natural, u = train.inputs(index), torch.zeros(1, *engine.real.shape, device=ctx.device)
         engine.optimise(u, lambda: natural + u, train.labels[index], name, ctx, clamped=False)

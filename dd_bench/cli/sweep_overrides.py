@@ -1,4 +1,4 @@
-"""Expand the overrides of a sweep into its jobs, and apply overrides of swept groups only to these jobs."""
+"""Expand the overrides of a sweep into jobs, and keep overrides of keys in swept groups out of Hydra's defaults."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def find_images(folder: Path, label_of: Mapping[str, int]) -> tuple[list[Path], 
     if missing:
         raise FileNotFoundError(
             f"{len(missing)} class folder(s) not found. The first is {folder / missing[0]}. "
-            "Use dataset.root=FOLDER for a complete copy of the dataset"
+            "Set dataset.root to the folder of a complete copy of the dataset: dataset.root=FOLDER"
         )
     try:
         files = make_dataset(folder, dict(label_of), extensions=IMG_EXTENSIONS)

@@ -69,13 +69,18 @@ class Graphs:
         for name in ("roots", "degrees"):
             value = getattr(self, name)
             if value is not None and value.shape != (v,):
-                raise ValueError(f"{name} must have one entry per node, ({v},), got {tuple(value.shape)}")
+                raise ValueError(
+                    f"{name} must have one entry per node, i.e. shape ({v},), got {tuple(value.shape)}"
+                )
 
     def check(self, shape: GraphShape) -> None:
         """Raise ValueError if an index or a label is out of range. Call this on graphs that were read from a file."""
         ptr = self.ptr
         if int(ptr[0]) != 0 or int(ptr[-1]) != len(self.nodes) or bool((ptr.diff() < 1).any()):
-            raise ValueError(f"ptr must increase strictly from 0 to the number of nodes, {len(self.nodes)}")
+            raise ValueError(
+                f"ptr must increase strictly from 0 to the number of nodes, {len(self.nodes)}, "
+                f"got {int(ptr[0])} to {int(ptr[-1])} with a smallest increase of {int(ptr.diff().min())}"
+            )
         if self.edges.numel() and not 0 <= int(self.edges.min()) <= int(self.edges.max()) < len(self.nodes):
             raise ValueError(
                 f"edges must connect nodes in 0..{len(self.nodes) - 1}, "
@@ -89,7 +94,10 @@ class Graphs:
             )
         if self.nodes.is_floating_point():
             if self.nodes.shape[1] != sum(shape.nodes) or not bool(torch.isfinite(self.nodes).all()):
-                raise ValueError(f"each row of float nodes must consist of {sum(shape.nodes)} finite weights")
+                raise ValueError(
+                    f"float nodes must be {sum(shape.nodes)} finite weights per node, got {self.nodes.shape[1]} per "
+                    f"node and {int((~torch.isfinite(self.nodes)).sum())} non-finite weight(s)"
+                )
         else:
             _check_labels("node", self.nodes, shape.nodes)
         _check_labels("edge", self.edge_labels, shape.edges)

@@ -95,6 +95,7 @@ def read_idx(path: Path, rank: int) -> Tensor:
     shape = struct.unpack(f">{rank}I", raw[4:header])
     if len(raw) - header != math.prod(shape):
         raise ValueError(
-            f"{path} has {len(raw) - header} bytes of data, but its header gives the shape {shape}. Download it again"
+            f"{path} must have {math.prod(shape)} bytes of data, because its header gives the shape {shape}, "
+            f"got {len(raw) - header} bytes. Download it again"
         )
     return torch.frombuffer(bytearray(raw), dtype=torch.uint8, offset=header).view(shape)

@@ -49,6 +49,7 @@ def check_labels(labels: Tensor, num_images: int, num_classes: int) -> None:
     bad = (~valid).nonzero()
     if len(bad):
         raise ValueError(
-            f"the soft label of image {int(bad[0])} must be a probability distribution, got "
-            f"{labels[int(bad[0])].tolist()}. To convert logits with softmax: `dd-bench import ... --logits`"
+            f"the soft label of image {int(bad[0])} must be a probability distribution, got a sum of "
+            f"{float(labels[bad[0]].sum()):.4g} and a minimum of {float(labels[bad[0]].min()):.4g}. To convert logits "
+            "with softmax: `dd-bench import ... --logits`"
         )

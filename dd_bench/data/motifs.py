@@ -48,7 +48,7 @@ def motifs(
         )
     if node_labels not in ("degree", "one"):
         raise ValueError(
-            f"dataset.node_labels must be degree or one, got {node_labels}. Example: dataset.node_labels=degree"
+            f"dataset.node_labels must be 'degree' or 'one', got {node_labels!r}. Example: dataset.node_labels=degree"
         )
     labels = torch.arange(graphs) % 2
     generated = concatenate(_generate(labels, base, seed))

@@ -110,6 +110,6 @@ def _read(path: Path) -> Tensor:
     except (ValueError, EOFError, OSError) as error:
         raise ValueError(f"{path} is damaged: {error}. Unpack OGB's archive again") from error
     integers = torch.tensor(values).long()
-    if bool((torch.tensor(values) != integers).any()):
-        raise ValueError(f"{path} must contain integers only")
+    if len(other := torch.tensor(values)[torch.tensor(values) != integers]):
+        raise ValueError(f"{path} must contain only integers, got {float(other[0])}")
     return integers

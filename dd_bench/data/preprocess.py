@@ -65,7 +65,7 @@ class Normalise(Preprocess):
         """Create a normalisation with one mean and one positive std per channel, for pixels in [0, 1]."""
         if len(mean) != len(std) or not mean or min(std) <= 0:
             raise ValueError(
-                f"mean and std must have one value per channel, and std must be > 0, got mean={mean} std={std}. "
+                f"mean and std must both have one value per channel, and std must be > 0, got mean={mean} std={std}. "
                 "Example: dataset.mean=[0.5] dataset.std=[0.25]"
             )
         self.mean, self.std = [float(m) for m in mean], [float(s) for s in std]

@@ -53,21 +53,26 @@ def tu(
     }
     graph_of = tables["graph_indicator"][:, 0]
     v, step = len(graph_of), graph_of.diff()
-    if not v or int(graph_of[0]) != 1 or bool(((step < 0) | (step > 1)).any()):
+    if int(graph_of[0]) != 1 or bool(((step < 0) | (step > 1)).any()):
+        wrong = int(torch.cat([graph_of[:1] != 1, (step < 0) | (step > 1)]).int().argmax())
         raise ValueError(
-            f"{folder / name}_graph_indicator.txt must number the graphs 1, 2, 3, ... in order, without gaps"
+            f"{folder / name}_graph_indicator.txt must number the graphs 1, 2, 3, ..., sorted and without gaps, "
+            f"got {int(graph_of[wrong])} in line {wrong + 1}"
         )
     sizes = torch.bincount(graph_of)[1:]
     _check_lines(tables["graph_labels"], len(sizes), "graph", f"{folder / name}_graph_labels.txt")
     edges = tables["A"].t() - 1
     if edges.shape[0] != 2 or (edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < v):
-        raise ValueError(f"{folder / name}_A.txt must have two node numbers in 1..{v} on each line")
+        raise ValueError(
+            f"{folder / name}_A.txt must have two node numbers in 1..{v} on each line, "
+            f"got {edges.shape[0]} numbers per line, {int(edges.min()) + 1} to {int(edges.max()) + 1}"
+        )
     crossing = (graph_of[edges[0]] != graph_of[edges[1]]).nonzero().flatten()
     if len(crossing):
         line = int(crossing[0])
         raise ValueError(
-            f"{folder / name}_A.txt, line {line + 1}: the edge connects graph {int(graph_of[edges[0, line]])} with "
-            f"graph {int(graph_of[edges[1, line]])}"
+            f"{folder / name}_A.txt, line {line + 1}: both nodes of an edge must be in the same graph, got graphs "
+            f"{int(graph_of[edges[0, line]])} and {int(graph_of[edges[1, line]])}"
         )
     raw_labels = tables.get("edge_labels", torch.zeros(edges.shape[1], 0).long())
     _check_lines(raw_labels, edges.shape[1], "edge", f"{folder / name}_edge_labels.txt")
@@ -143,7 +148,7 @@ def _node_labels(
 ) -> tuple[Tensor, tuple[int, ...]]:
     if source not in ("labels", "degree"):
         raise ValueError(
-            f"dataset.node_labels must be labels or degree, got {source}. Example: dataset.node_labels=degree"
+            f"dataset.node_labels must be 'labels' or 'degree', got {source!r}. Example: dataset.node_labels=degree"
         )
     if source == "degree":
         degree = torch.bincount(edges[1], minlength=v)[:, None]

@@ -19,7 +19,10 @@ from dd_bench.training.losses import at_least_float32
 
 
 class HookedNorm(nn.Module):
-    """A BatchNorm layer that also stores the distance of its input's statistics from its running statistics."""
+    """A BatchNorm layer that also stores the distance of its input's statistics from its running statistics.
+
+    The distance is the sum of the Euclidean distances of the means and of the variances, over channels.
+    """
 
     def __init__(self, name: str, norm: _BatchNorm, distances: dict[str, Tensor]):
         """Wrap the layer `norm`, which must be in eval mode; `forward` stores the distance in `distances[name]`."""
@@ -29,7 +32,7 @@ class HookedNorm(nn.Module):
         self.mean, self.var = norm.running_mean, norm.running_var
 
     def forward(self, z: Tensor) -> Tensor:
-        """Return the output of the layer, and store the distance of its input."""
+        """Return the output of the layer, and store the distance for the input `z`."""
         # computed in float32 under autocast too, because a bfloat16 variance has only two significant digits
         var, mean = torch.var_mean(at_least_float32(z), (0, 2, 3), correction=0)
         var_distance = torch.linalg.vector_norm(var - self.var)
@@ -63,6 +66,9 @@ class HookedTeacher(nn.Module):
             setattr(self.net.get_submodule(parent), child, HookedNorm(name, norm, self.distances))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
-        """Return logits `(b, k)` and the distance at each of `teacher.norms`, `(layers,)`, in float32 or more."""
+        """Return logits `(b, k)` and one distance per layer of `teacher.norms`, `(layers,)`, in float32 or more.
+
+        The distance of a layer is that of the batch statistics of its input from its running statistics.
+        """
         logits = self.teacher.select_columns(at_least_float32(self.net(x)))
         return logits, torch.stack([self.distances[name] for name in self.teacher.norms])

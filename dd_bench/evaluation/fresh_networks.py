@@ -211,8 +211,8 @@ class FreshNetworks:
     def _check(self, net: torch.nn.Module) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
             raise Diverged(
-                "a fresh network has non-finite weights after training. Check the images of the set, or use a "
-                f"protocol.recipe.lr below {self.protocol.recipe.lr}"
+                "a fresh network has non-finite weights after training with protocol.recipe.lr="
+                f"{self.protocol.recipe.lr}. Check the images of the set, or use a smaller value"
             )
 
     def _scores_together(self, seeds: dict[int, int]) -> Iterator[tuple[int, float]]:

@@ -189,7 +189,7 @@ def _index(remote: Remote) -> list[str] | None:
     except (OSError, ValueError, KeyError, TypeError, RecursionError):
         return None  # if the server is unreachable, the next request reports it
     if not isinstance(names, list) or not all(isinstance(n, str) and re.fullmatch(NAME, n) for n in names):
-        raise ValueError(f'{remote.url}/{INDEX} must contain {{"sets": [folder names]}}')
+        raise ValueError(f'{remote.url}/{INDEX} must contain {{"sets": [folder names]}}, got {names!r:.80}')
     return sorted(set(names))
 
 

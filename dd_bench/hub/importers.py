@@ -77,16 +77,22 @@ def read_list(path: Path, index: int | None, real: RealSet) -> ImageSet:
             if isinstance(content, Tensor)
             else ""
         )
+        found = f"a {type(content).__name__}"
+        if isinstance(content, dict):
+            found = f"{data!r:.40} as 'data'" if "data" in content else "a dictionary without 'data'"
         raise ValueError(
-            f"{path} must contain a dictionary with a list `data` of sets, got {type(content).__name__}{hint}"
+            f"{path} must contain a dictionary in which 'data' is a list of sets, got {found}{hint}"
         )
     if index is None and len(data) > 1:
         raise ValueError(f"{path} contains {len(data)} sets. Use one of --index 0 to --index {len(data) - 1}")
     if not -len(data) <= (index or 0) < len(data):
-        raise ValueError(f"--index must be less than {len(data)}, the number of sets in {path}, got {index}")
+        raise ValueError(
+            f"--index must be in 0..{len(data) - 1}, because {path} contains {len(data)} set(s), got {index}"
+        )
     pair = data[index or 0]
     if not (isinstance(pair, list | tuple) and len(pair) == 2 and all(isinstance(t, Tensor) for t in pair)):
-        raise ValueError(f"{path}: set {index or 0} must be a pair of tensors [images, labels]")
+        types = [type(t).__name__ for t in pair] if isinstance(pair, list | tuple) else type(pair).__name__
+        raise ValueError(f"{path}: set {index or 0} must be two tensors [images, labels], got {types}")
     return _image_set(real, pair[0], pair[1], None)
 
 
@@ -268,7 +274,9 @@ def _image_set(real: RealSet, images: Tensor, labels: Tensor, lr: float | None) 
 def _tensor(path: Path) -> Tensor:
     content = _load(path)
     if not isinstance(content, Tensor) or content.is_sparse or content.is_meta or content.is_complex():
-        kind = "NumPy value" if isinstance(content, Ignored) else type(content).__name__
+        kind = "a NumPy value" if isinstance(content, Ignored) else f"a {type(content).__name__}"
+        if isinstance(content, Tensor):
+            kind = f"{content.layout} {content.dtype} on {content.device}"
         raise ValueError(f"{path} must contain a dense tensor of real numbers, got {kind}")
     return content
 

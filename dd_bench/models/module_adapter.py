@@ -120,7 +120,7 @@ class ModuleNetwork(Network):
             actual = tuple(logits.shape) if isinstance(logits, Tensor) else type(logits).__name__
             raise ValueError(
                 f"{self._name} must return logits (2, {num_classes}) for 2 images of {shape}, got {actual}. "
-                "Its constructor needs a parameter named num_classes"
+                "Its constructor must accept num_classes and use it as the number of logits"
             )
         return logits
 

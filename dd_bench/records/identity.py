@@ -54,8 +54,8 @@ def _identify(value: Any, path: str, group_and_name: Mapping[str, tuple[str, str
     shipped = shipped_target(group, name)
     if shipped is not None and shipped != target:
         raise ValueError(
-            f"{path}._target_ must be {shipped}, because records identify it as {group}={name}, got {target}. Use a "
-            f"YAML file with another name: conf/{group}/NAME.yaml"
+            f"{path}._target_ must be {shipped}, the target in the shipped conf/{group}/{name}.yaml, got {target}. "
+            f"Records contain only the name {name!r}. Use a YAML file with another name: conf/{group}/NAME.yaml"
         )
     source: dict[str, str] = {}
     if not target.startswith(PACKAGE_PREFIX):
@@ -66,7 +66,10 @@ def _identify(value: Any, path: str, group_and_name: Mapping[str, tuple[str, str
 
 
 def plugin_source(target: Any) -> dict[str, str]:
-    """Return `{"_source_": hash}` for the module of a class or function; empty for dd_bench or without source code."""
+    """Return `{"_source_": hash}` with the hash of the source code of the module that defines a class or function.
+
+    Return `{}` if the module belongs to dd_bench, or if there is no source code.
+    """
     target = inspect.unwrap(target)
     module: Any = inspect.getmodule(target)
     if module is not None and module.__name__.startswith(PACKAGE_PREFIX):

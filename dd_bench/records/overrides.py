@@ -123,7 +123,7 @@ def to_override(value: Any, here: str) -> str:
 
 
 def base_name(described: str) -> str:
-    """Return `convnet` for `convnet(width=32)`."""
+    """Return the configuration name of a method, dataset or network in a record: `convnet` for `convnet(width=32)`."""
     name = described.partition("(")[0]
     if not re.fullmatch(r"[A-Za-z0-9_-]{1,100}", name):
         raise ValueError(f"{name!r} is not a configuration name")

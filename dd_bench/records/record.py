@@ -176,7 +176,9 @@ class Record(_Frozen):
     def _summarise(self, metric: str) -> Summary:
         by_set = self.by_set(metric)
         if not by_set:
-            raise ValueError(f"record {self.digest[:12]} ({self.status}) has no score {metric!r}")
+            raise ValueError(
+                f"record {self.digest[:12]} ({self.status}) has no score {metric!r}, only {sorted(self.metrics)}"
+            )
         values = [x for v in by_set for x in v]
         total_std = std(values) if len(values) > 1 else None
         dof = sum(len(v) - 1 for v in by_set)

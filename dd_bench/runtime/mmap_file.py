@@ -55,7 +55,10 @@ class Layout:
 
 
 def create(path: Path, layout: Layout) -> bool:
-    """Create the file with arrays of zeros, unless it exists with this layout. Return whether it existed."""
+    """Create the file with arrays of zeros and return False. A file with another layout is overwritten.
+
+    If a file with this layout already exists, leave it unchanged and return True.
+    """
     header = layout.header()
     size = len(header) + layout.size
     if path.exists() and path.stat().st_size == size:

@@ -88,7 +88,7 @@ def resolve(config: RuntimeConfig) -> Runtime:
         device = torch.device(name)
     except RuntimeError as error:
         raise ValueError(
-            f"runtime.device must be auto, cpu, cuda, cuda:1, ..., got {name!r}: {error}. Example: runtime.device=cpu"
+            f"runtime.device must be auto, cpu, cuda or cuda:N, got {name!r}: {error}. Example: runtime.device=cpu"
         ) from error
     if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
         count = torch.cuda.device_count()

@@ -22,13 +22,13 @@ class CompensatedSet(SyntheticImages):
     """Natural images with compensators that are added to them, as in INFER (Zhang et al., ICLR 2025).
 
     A natural set contains one image of each class. Each of its compensators is added to all images of the set,
-    which gives one more image of every class. K natural sets of C classes with M compensators each store K C + K M
-    images, and networks train on (M + 1) K C images.
+    which gives one more image of every class. S natural sets of k classes with M compensators each store S k + S M
+    images, and networks train on (M + 1) S k images.
 
     Attributes:
-        images: the natural images, uint8 `(K C, c, h, w)`, grouped by natural set.
-        labels: int64 `(K C,)`.
-        compensators: float16 `(K, M, c, h, w)`, added to network inputs.
+        images: the natural images, uint8 `(S k, c, h, w)`, grouped by natural set.
+        labels: int64 `(S k,)`.
+        compensators: float16 `(S, M, c, h, w)`, added to network inputs.
         source: indices of the natural images in the training split.
     """
 
@@ -53,19 +53,25 @@ class CompensatedSet(SyntheticImages):
         u, k = self.compensators, len(self.class_names)
         if u.dtype != torch.float16 or u.ndim != 5 or u.shape[2:] != self.images.shape[1:]:
             raise ValueError(
-                f"compensators must be float16 (K, M, c, h, w) with (c, h, w) = {tuple(self.images.shape[1:])}, "
-                f"got {u.dtype} {tuple(u.shape)}"
+                "compensators must be float16 (natural sets, compensators per set, c, h, w) with (c, h, w) = "
+                f"{tuple(self.images.shape[1:])}, got {u.dtype} {tuple(u.shape)}"
             )
         if len(self.images) != len(u) * k or not len(u):
             raise ValueError(
-                f"{len(u)} natural sets of {k} classes need {len(u) * k} images, got {len(self.images)}"
+                "the number of natural images must be that of natural sets (>= 1) times that of classes, "
+                f"got {len(self.images)} images, {len(u)} natural sets and {k} classes"
             )
         if not bool(torch.isfinite(u).all()):
-            raise ValueError("all values of the compensators must be finite")
+            raise ValueError(
+                f"all values of the compensators must be finite, got {int((~torch.isfinite(u)).sum())} that are not"
+            )
         check_labels(self.labels, len(self.images), k)
         for number, labels in enumerate(self.labels.view(len(u), k)):
             if len(labels.unique()) != k:
-                raise ValueError(f"natural set {number} must contain one image of each of the {k} classes")
+                raise ValueError(
+                    f"natural set {number} must contain one image of each of the {k} classes, "
+                    f"got images of only {len(labels.unique())} classes"
+                )
         if len(self.source) != len(self.images):
             raise ValueError(
                 f"source must have one index per natural image, {len(self.images)}, got {len(self.source)}"
@@ -73,7 +79,7 @@ class CompensatedSet(SyntheticImages):
 
     @classmethod
     def of(cls, real: RealSet, index: Tensor, compensators: Tensor) -> CompensatedSet:
-        """Build a set from the training images `index (K C,)` and `compensators (K, M, c, h, w)`."""
+        """Build a set from the training images `index (S k,)` and `compensators (S, M, c, h, w)`; see the class."""
         pixels, labels = real.train.pixels(index).cpu(), real.train.labels[index].cpu()
         half = compensators.detach().cpu().half().contiguous()
         source = tuple(index.tolist())

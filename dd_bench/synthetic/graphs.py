@@ -189,7 +189,8 @@ of each, or a weight for each value of a label; `edges` each undirected edge onc
         nodes, sizes = tensors["nodes"], tensors["sizes"].long()
         if bool((sizes < 1).any()) or int(sizes.sum()) != len(nodes):
             raise ValueError(
-                f"sizes must be >= 1 and sum to the number of nodes, {len(nodes)}, got {int(sizes.sum())}"
+                f"sizes must be >= 1 and sum to the number of nodes, {len(nodes)}, "
+                f"got a sum of {int(sizes.sum())} and {int((sizes < 1).sum())} values below 1"
             )
         once = tensors.get("edges", torch.zeros(2, 0)).long()
         edge_labels = tensors.get("edge_labels", torch.zeros(once.shape[1], len(shape.edges))).long()
@@ -249,7 +250,7 @@ class TreeSet(SyntheticGraphs):
         if not len(self.sizes) or bool((self.sizes < 1).any()):
             raise ValueError(
                 "a set must have at least one tree, and each tree at least one node, "
-                f"got sizes {self.sizes.tolist()[:5]}"
+                f"got {len(self.sizes)} trees, of which {int((self.sizes < 1).sum())} have a size below 1"
             )
         if int(self.sizes.sum()) != v or len(self.parents) != v or len(self.edge_labels) != v:
             raise ValueError(
@@ -275,7 +276,7 @@ class TreeSet(SyntheticGraphs):
         if int(self.pattern_sizes.sum()) != len(self.patterns) or bool((self.pattern_sizes < 1).any()):
             raise ValueError(
                 f"pattern_sizes must be >= 1 and sum to the number of patterns, {len(self.patterns)}, "
-                f"got {int(self.pattern_sizes.sum())}"
+                f"got a sum of {int(self.pattern_sizes.sum())} and {int((self.pattern_sizes < 1).sum())} values below 1"
             )
         if not 0 <= int(self.patterns.min()) <= int(self.patterns.max()) < len(self.sizes):
             raise ValueError(
@@ -284,7 +285,8 @@ class TreeSet(SyntheticGraphs):
             )
         if len(self.support) != len(self.pattern_sizes) or bool((self.support < 1).any()):
             raise ValueError(
-                f"support must be {len(self.pattern_sizes)} integers >= 1, got {self.support.tolist()[:5]}"
+                f"support must be {len(self.pattern_sizes)} integers >= 1, got {len(self.support)} integers, of which "
+                f"{int((self.support < 1).sum())} are below 1"
             )
         if self.class_graphs is not None and (
             len(self.class_graphs) != len(self.class_names) or min(self.class_graphs) < 1

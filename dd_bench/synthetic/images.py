@@ -55,7 +55,9 @@ class ImageSet(SyntheticImages):
         if self.images.dtype != expected:
             raise ValueError(f"images in space {self.space!r} must be {expected}, got {self.images.dtype}")
         if self.space != "pixel" and not bool(torch.isfinite(self.images).all()):
-            raise ValueError("all pixels must be finite")
+            raise ValueError(
+                f"all pixels must be finite, got {int((~torch.isfinite(self.images)).sum())} that are not"
+            )
         if self.space == "unit":
             low, high = float(self.images.min()), float(self.images.max())
             if low < -1e-6 or high > 1 + 1e-6:

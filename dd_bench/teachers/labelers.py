@@ -35,7 +35,8 @@ class Labeler(ABC):
 
     Attributes:
         label_bytes: bytes of labels that a user stores in addition to the images.
-        forwards: number of images that teachers process while one network is trained, counted once per teacher.
+        forwards: number of images that the teachers process while one network is trained. With M teachers, each view
+            counts M times.
     """
 
     label_bytes: int = 0
@@ -115,7 +116,7 @@ class OnlineTeacher(_Soft):
     """The teachers' logits of a view, computed when the network trains on it."""
 
     def __init__(self, recipe: LabelRecipe, labels: Tensor, teachers: Sequence[Teacher], forwards: int):
-        """Use the classes `(n,)` and the teachers; `forwards` is the number of teacher forwards for one network."""
+        """Use the classes `(n,)` and the teachers; for `forwards`, see `Labeler`."""
         super().__init__(recipe, labels)
         self.teachers, self.forwards = list(teachers), forwards
 

@@ -169,7 +169,9 @@ def save_weights(net: Network, path: Path, *, title: str, epoch: int, knob: str,
     """
     state = {name: value.detach().cpu().contiguous() for name, value in net.state_dict().items()}
     if not all(bool(torch.isfinite(v).all()) for v in state.values() if v.is_floating_point()):
-        raise Diverged(f"the weights of {title} are not finite after epoch {epoch}. Use a {knob} below {lr}")
+        raise Diverged(
+            f"the weights of {title} are not finite after epoch {epoch} with {knob}={lr}. Use a smaller value"
+        )
     # a fixed name, so that a resumed attempt overwrites the file of a killed one
     scratch = path.with_name(f".{path.name}")
     save_file(state, scratch)

@@ -55,9 +55,11 @@ class LabelRecipe(BaseModel):
         mix_space: for `static`, whether a mixture interpolates `logits` or `probabilities`.
         teacher_mode: `eval`, or `train`, which normalises with the statistics of the batch, as the released CIFAR code
             of SRe2L does by accident. Running statistics do not change in either mode.
-        pool: for `replay`, the number of training epochs per stored epoch. Stored epochs are drawn at random (LPLD).
-        top: for `replay`, the number of logits stored per view; null: all. One more value stands for the other logits
-            and preserves their share of the probability at the temperature of the loss (for `mse`, their mean).
+        pool: for `replay`, the number of training epochs divided by the number of stored epochs. Training uses each
+            stored epoch once, and then stored epochs that are drawn at random (LPLD).
+        top: for `replay`, the number of logits stored per view, the largest ones; null: all logits. One additional
+            value replaces each of the other logits. For `kl` it preserves their total probability at `temperature`, and
+            for `mse` it is their mean.
         source: for `replay`, a folder of existing labels; null: compute them.
     """
 

@@ -56,7 +56,8 @@ class Recipe(BaseModel):
     def _consistent(self) -> Self:
         if self.views is not None and (self.augment != "none" or self.cutmix):
             raise ValueError(
-                "`views` replaces `augment` and `cutmix`. With `views`, use augment=none and cutmix=0"
+                "`views` replaces `augment` and `cutmix`. With `views`, use augment=none and cutmix=0, "
+                f"got augment={self.augment} and cutmix={self.cutmix}"
             )
         if self.schedule != "milestones" and self.milestones:
             raise ValueError(f"schedule={self.schedule} requires milestones=[], got {list(self.milestones)}")
@@ -65,7 +66,7 @@ class Recipe(BaseModel):
         if self.steps is not None and (self.epochs != 1 or self.milestones or self.warmup):
             raise ValueError(
                 "`steps` replaces `epochs`, `milestones` and `warmup`. With `steps`, use epochs=1, milestones=[] and "
-                "warmup=0"
+                f"warmup=0, got epochs={self.epochs}, milestones={list(self.milestones)} and warmup={self.warmup}"
             )
         return self
 

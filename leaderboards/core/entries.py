@@ -30,7 +30,10 @@ TEACHER_MODES = ("static", "replay", "online")
 
 
 class Track(NamedTuple):
-    """Everything that two records must have in common to be compared, except the IPC."""
+    """The properties in which two records must be equal to be on the same board.
+
+    The IPC is not one of them: a board has one column per IPC. Only records with the same IPC are ranked.
+    """
 
     dataset: str
     protocol: str
@@ -178,7 +181,7 @@ def check_record(record: Record) -> None:
                 f"{where} must be finite. The record of a run that diverged has status 'diverged'"
             )
         if share and not minimum[score.metric] <= score.value <= 1:
-            raise ValueError(f"{where} must be a fraction in [0, 1], not a percentage")
+            raise ValueError(f"{where} must be a fraction in [{minimum[score.metric]}, 1], not a percentage")
         index = score.metric, score.set, score.network
         if index in seen:
             raise ValueError(

@@ -62,7 +62,7 @@ def networks(record: Record) -> str:
 
 
 def printed(published: Published) -> str:
-    """Return a published number as in its paper, in percent."""
+    """Return a published number in percent, with one decimal: `mean ± std`, or the mean if no std is published."""
     return " ± ".join(f"{x:.1f}" for x in (published.mean, published.std) if x is not None)
 
 

@@ -175,10 +175,10 @@ def _card(folder: Path) -> Card:
         ValueError: the reason why the set cannot be published.
     """
     if not re.fullmatch(NAME, folder.name) or folder.name == INDEX:
-        raise ValueError("the name of the folder must be valid in a URL")
+        raise ValueError(f"the name of the folder must be valid in a URL and not {INDEX}, got {folder.name}")
     card = read_card(folder)
     if TENSORS not in card.sha256:
-        raise ValueError(f"the card of the set must list {TENSORS} under sha256")
+        raise ValueError(f"the card of the set must list {TENSORS} under sha256, got {sorted(card.sha256)}")
     if others := sorted(set(card.sha256) - set(FILES)):
         raise ValueError(f"the card of the set must list only {', '.join(FILES)}, got {', '.join(others)}")
     for path in (folder, *(folder / name for name in [CARD, *card.sha256])):

@@ -23,7 +23,8 @@ class FrequencySampler:
     ascent step on the matching loss. psi has three linear layers, each with BatchNorm. LeakyReLU(0.2) follows the first
     two and tanh the last, as in the released code.
 
-    Deviation from the released code: psi has m / 16 different outputs. The released code repeats four outputs.
+    psi is evaluated at m / 16 noise vectors. Each of its outputs scales 16 frequencies. This is a deviation from the
+    released code, which has four different outputs and repeats them for all frequencies.
     """
 
     def __init__(self, m: int, d: int, learned: bool, lr: float, ctx: DistillContext):

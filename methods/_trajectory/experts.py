@@ -45,8 +45,8 @@ class ExpertSettings(BaseModel):
             )
         if init_epoch is not None and init_epoch > self.recipe.epochs:
             raise ValueError(
-                f"method.experts.init_epoch must be <= {self.recipe.epochs}, the number of epochs of the experts, got "
-                f"{init_epoch}. Example: method.experts.init_epoch=null"
+                f"method.experts.init_epoch must be null, or at most {self.recipe.epochs}, the number of epochs of the "
+                f"experts, got {init_epoch}. Example: method.experts.init_epoch=null"
             )
 
     def buffer(

@@ -108,7 +108,10 @@ def balance(epoch: int, stop: int) -> float:
 
 
 def perturbed(start: Tensor, flat: FunctionalNetwork, scale: float, generator: torch.Generator) -> Tensor:
-    """Return `start (p,)` with each convolution weight w replaced by `w + scale * d / |d| * w`, d from N(0, 1)."""
+    """Return `start (p,)`, in which each convolution weight tensor w is replaced by `w + scale * d / |d| * w`.
+
+    The tensor d has the shape of w and elements from N(0, 1), and |d| is the Euclidean norm over all its elements.
+    """
     theta = start.clone()
     for w in flat.split(theta).values():  # views of theta
         if w.ndim == 4:

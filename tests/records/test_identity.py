@@ -52,7 +52,8 @@ class TestIdentify:
 
     def test_shipped_name_with_another_target_is_refused(self):
         with pytest.raises(
-            ValueError, match=r"records identify it as method=ftd.* Use a YAML file with another name"
+            ValueError,
+            match=r"the target in the shipped conf/method/ftd\.yaml.* Use a YAML file with another name",
         ):
             identify(config(method={"_target_": "dd_bench.methods.dm.DM"}), CHOICES)
 

@@ -129,9 +129,9 @@ class TestCompensated:
             ({"compensators": torch.zeros(2, 3, 1, 4, 4).half()}, r"\(c, h, w\) = \(1, 8, 8\)"),
             (
                 {"compensators": torch.zeros(3, 3, 1, 8, 8).half()},
-                "3 natural sets of 3 classes need 9 images",
+                "got 6 images, 3 natural sets and 3 classes",
             ),
-            ({"compensators": torch.full((2, 3, 1, 8, 8), torch.inf).half()}, "not finite"),
+            ({"compensators": torch.full((2, 3, 1, 8, 8), torch.inf).half()}, "compensators must be finite"),
             ({"labels": torch.tensor([0, 1, 2, 0, 1, 1])}, "natural set 1 must contain one image of each"),
             ({"images": torch.zeros(6, 1, 8, 8)}, "natural images must be uint8"),
             ({"source": (1, 2)}, "source must have one index per natural image, 6, got 2"),
