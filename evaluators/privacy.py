@@ -166,7 +166,7 @@ Groups = dict[str, tuple[Split, Tensor]]
 
 
 def _shadow_statistics(nets: list[nn.Module], groups: Groups) -> dict[str, tuple[Tensor, Tensor]]:
-    """Return, for each group, the mean confidence over networks in each image, `(b,)`, and the standard deviation.
+    """Return, for each group, the mean confidence of the networks in each image, `(b,)`, and a standard deviation.
 
     The standard deviation is the same for all groups: the average of the standard deviations of all images. A few
     networks cannot estimate the standard deviation for each image. If each group had its own standard deviation, the

@@ -203,8 +203,8 @@ def _complete(n: int, size: int, device: torch.device) -> tuple[Tensor, Tensor, 
     """Return the edges of `n` complete graphs of `size` nodes each.
 
     Returns:
-        The ordered node pairs of one graph `(2, e)`, the edges of all graphs `(2, n * e)`, and the offset of the first
-        node of each graph `(n + 1,)`.
+        The e = size * (size - 1) ordered node pairs of one graph, `(2, e)`, the edges of all graphs, `(2, n * e)`, and
+        the number of nodes before each graph, followed by the total number of nodes, `(n + 1,)`.
     """
     nodes = torch.arange(size, device=device)
     pairs = torch.cartesian_prod(nodes, nodes)

@@ -58,8 +58,8 @@ class Mirage(Method):
     - With `bytes`, all classes have the same fraction as threshold, chosen such that the set is as large as possible,
       fits into `bytes`, and has at most `ipc` tree sets per class.
     - Without `bytes`, the set contains the `ipc` most frequent tree sets of each class. `cross_class=drop` and
-      `itemsets=maximal` are only defined with thresholds. With them, all classes have the same fraction as threshold,
-      chosen such that the set is as large as possible with at most `ipc` tree sets per class.
+      `itemsets=maximal` are only defined with thresholds. With one of these options, all classes have the same
+      fraction as threshold, chosen such that the set is as large as possible with at most `ipc` tree sets per class.
 
     These fractions are multiples of 1/1000.
 

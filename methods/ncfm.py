@@ -196,9 +196,9 @@ class NCFM(Method):
         """Return the distance of empirical characteristic functions, times `scale`, summed over classes.
 
         Args:
-            real: Unit embeddings `(k, b, d)`.
-            syn: Unit embeddings `(k, b', d)`.
-            t: Frequencies `(m, d)`.
+            real: Unit embeddings of b real images per class, `(k, b, d)`.
+            syn: Unit embeddings of b' synthetic images per class, `(k, b', d)`.
+            t: m frequencies, `(m, d)`.
 
         Returns:
             0-d loss, the mean over t of `sqrt(alpha * (|A| - |B|)^2 + (1 - alpha) * 2 (|A||B| - Re A conj(B)))`. A and
@@ -215,7 +215,12 @@ class NCFM(Method):
 
 
 def characteristic(features: Tensor, t: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the real and imaginary part of `mean_b exp(i <t, f_b>)`, each `(k, m)`, for features f `(k, b, d)`."""
+    """Return the real and the imaginary part of `mean_b exp(i <t, f_b>)`, each `(k, m)`.
+
+    Args:
+        features: Features f of b images per class, `(k, b, d)`.
+        t: m frequencies, `(m, d)`.
+    """
     angle = features @ t.T  # (k, b, m)
     return angle.cos().mean(1), angle.sin().mean(1)
 

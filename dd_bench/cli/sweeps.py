@@ -69,7 +69,7 @@ class SweepCallback(Callback):
 
 
 def config_digest(config: DictConfig) -> str:
-    """Return the digest of `NUMBERS_VERSION` and of a job's configuration without `_LOCATIONS`."""
+    """Return the digest of `NUMBERS_VERSION` and of a job's configuration without the keys in `_LOCATIONS`."""
     keys = [str(k) for k in config if k not in _LOCATIONS]
     return content_key(
         [NUMBERS_VERSION, OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)]

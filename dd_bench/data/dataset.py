@@ -34,7 +34,7 @@ class Split(ABC):
         """Return the network inputs at `index`: the preprocessed images, float32 `(b, c, h, w)`."""
 
     def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
-        """Yield `(inputs (b, c, h, w), labels (b,))` over the whole split, in order."""
+        """Yield `(inputs (b, c, h, w), labels (b,))` over the whole split, in the order of the samples in the split."""
         for index in torch.split(torch.arange(len(self), device=self.labels.device), size):
             yield self.inputs(index), self.labels[index]
 
@@ -195,7 +195,7 @@ class RealSet:
 
 
 def content_digest(arrays: list[Tensor], class_names: tuple[str, ...]) -> str:
-    """Return the sha256 of the class names, in order, and of each array's dtype, shape and bytes."""
+    """Return the sha256 of the class names in label order, and of each array's dtype, shape and bytes."""
     digest = hashlib.sha256("\x1f".join(class_names).encode())
     for array in arrays:
         digest.update(f"{array.dtype}{tuple(array.shape)}".encode())

@@ -193,7 +193,7 @@ class Graphs:
 
 
 def concatenate(parts: Sequence[Graphs]) -> Graphs:
-    """Return the graphs of all parts in order. All parts must have the same label columns."""
+    """Return the graphs of all parts, one part after another. All parts must have the same label columns."""
     shift, ptr, edges = 0, [parts[0].ptr[:1]], []
     for part in parts:
         edges.append(part.edges + shift)

@@ -33,7 +33,7 @@ def image_folder(
 ) -> RealSet:
     """Return the images of `root/train` and `root/<test_folder>`, `(3, size, size)`.
 
-    The digest covers the size, the resize mode, the class names in order, and the relative path and size in bytes of
+    The digest covers `size`, `resize`, the class names in label order, and the relative path and the number of bytes of
     every file. It is fast to compute even for ImageNet, and does not depend on `stream` or on the machine (decoders can
     differ in single bits). It does not detect an edit that preserves the size of a file.
 

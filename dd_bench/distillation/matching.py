@@ -15,8 +15,8 @@ def mean_match(real: Tensor, syn: Tensor) -> Tensor:
     """Return the squared distance of class means, summed over classes: `sum_c ||mean_b real_c - mean_b syn_c||^2`.
 
     Args:
-        real: features of real images, `(k, b, d)`.
-        syn: features of synthetic images, `(k, b', d)`.
+        real: features of b real images per class, `(k, b, d)`.
+        syn: features of b' synthetic images per class, `(k, b', d)`.
 
     Returns:
         0-d loss >= 0, which is 0 for equal means (DM, equation 4; both terms of DataDAM).

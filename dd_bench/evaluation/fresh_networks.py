@@ -86,7 +86,7 @@ class FreshNetworks:
         """Yield `(index, accuracy in [0, 1] or NaN)` for the networks in `seeds` (index to seed) as they finish.
 
         `total` is the number of networks of the whole measurement. It decides whether networks are trained in parallel.
-        The number of networks in `seeds` has no effect on this, so that a resumed run trains in the same way.
+        The number of networks in `seeds` does not affect this decision, so that a resumed run trains in the same way.
         """
         yield from self.each(seeds, total, _score, FreshNetworks._scores_together)
 

@@ -35,7 +35,7 @@ class ConvNet(Network):
     """`depth` blocks of 3x3 convolution, norm, activation and 2x2 pooling; then one linear layer.
 
     The first convolution pads one-channel images by 3 instead of 1, so its output for a 28x28 image is 32x32. As in the
-    reference, this depends only on the number of channels, so the output is 4 pixels larger than any one-channel image.
+    reference, this padding does not depend on the image size, so the output is 4 pixels larger for every image size.
     Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py.
     The network has 320,010 parameters at width 128 on 3x32x32 images with 10 classes.
     The 720 networks of the architecture search (DC, DM, DataDAM) combine widths 32, 64, 128 and 256, depths 1 to 4,

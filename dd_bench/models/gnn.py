@@ -91,7 +91,7 @@ class GNN(Network):
 
     @abstractmethod
     def message(self, layer: int, x: Tensor, graphs: Graphs) -> Tensor:
-        """Apply convolution number `layer` to node embeddings `x (v, hidden)`, and return `(v, hidden)`."""
+        """Apply convolution number `layer` to the embeddings `x (v, hidden)` of v nodes, and return `(v, hidden)`."""
 
     def activations(self, x: Graphs) -> tuple[list[Tensor], Tensor]:  # type: ignore[override]
         """See `Network`; there are no maps. Computed in float32, because a readout sums over hundreds of nodes."""
@@ -139,7 +139,7 @@ class Labels(nn.Module):
         self.register_buffer("start", torch.tensor(start), persistent=False)
 
     def forward(self, labels: Tensor) -> Tensor:
-        """Embed int64 labels `(v, f)` or float32 weights `(v, sum(values))`, and return `(v, hidden)`."""
+        """Embed f int64 labels per row, `(v, f)`, or float32 weights `(v, sum(values))`, and return `(v, hidden)`."""
         if labels.is_floating_point():
             return labels @ self.table.weight
         out: Tensor = self.table(labels + self.start).sum(1)

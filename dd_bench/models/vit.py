@@ -12,7 +12,7 @@ class EncoderBlock(nn.Module):
     """Self-attention and a two-layer MLP. Each has a LayerNorm before it and a residual connection."""
 
     def __init__(self, dim: int, heads: int, mlp_dim: int, dropout: float):
-        """Build a block for tokens `(n, t, dim)`."""
+        """Build a block for t tokens per image, `(n, t, dim)`."""
         super().__init__()
         self.heads = heads
         self.norm1 = nn.LayerNorm(dim)
@@ -28,7 +28,7 @@ class EncoderBlock(nn.Module):
         )
 
     def attend(self, x: Tensor) -> Tensor:
-        """Multi-head self-attention of tokens `(n, t, dim)`.
+        """Multi-head self-attention of t tokens per image, `(n, t, dim)`.
 
         PyTorch's fused kernels are not used: they have no second derivative, which gradient matching needs.
         """
@@ -40,7 +40,7 @@ class EncoderBlock(nn.Module):
         return out
 
     def forward(self, x: Tensor) -> Tensor:
-        """Return tokens `(n, t, dim)`."""
+        """Return t tokens per image, `(n, t, dim)`."""
         x = x + self.attend(self.norm1(x))
         out: Tensor = x + self.mlp(self.norm2(x))
         return out

@@ -31,7 +31,7 @@ class Outcome:
         stages: seconds and peak memory by stage.
         folders: folders of the synthetic sets.
         scores: scores of all networks; empty unless the status is `done`.
-        notes: notes for the record, in order, without duplicates.
+        notes: notes for the record, in the order in which they were added, without duplicates.
         label_cost: cost of the training labels; None if these are the labels stored in the sets.
         status: final status of the run.
         reason: why the run was skipped or has diverged.

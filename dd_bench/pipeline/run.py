@@ -81,7 +81,11 @@ def evaluate(config: RunConfig) -> Record:
 
 
 def _report(config: RunConfig, record: Record, path: Path) -> Record:
-    """Log the result and return the record. Raise an error for a skipped or diverged run, except in a sweep."""
+    """Log the result and return the record.
+
+    Raises:
+        Unsupported: the run was skipped or diverged, and is not a job of a sweep.
+    """
     if record.status != "done":
         message = f"{record.status}: {record.method} on {record.dataset}, ipc={record.ipc}: {record.reason}"
         if not config.in_sweep:

@@ -127,7 +127,7 @@ class Record(_Frozen):
         default=0, description="images passed through teachers while one network is trained"
     )
     teachers: list[TeacherId] = Field(
-        default=[], description="teachers used to distil or label the set, in order"
+        default=[], description="teachers used to distil or label the set, in the order of teacher="
     )
     sizes: dict[str, Count] = Field(
         default={}, description="sizes of one graph set: samples, nodes, and bytes as counted in papers"

@@ -51,7 +51,7 @@ class ContextWithNotes(RunContext):
     """A context that collects notes for the record.
 
     Attributes:
-        notes: the notes in order, without duplicates.
+        notes: the notes in the order in which they were added, without duplicates.
     """
 
     notes: list[str] = field(default_factory=list)

@@ -3,8 +3,8 @@
     torchrun --nproc_per_node 8 -m dd_bench prepare method=METHOD teacher=resnet18 dataset=tiny_imagenet
 
 Each process takes a part of every batch, and torch's DistributedDataParallel averages the gradients. Except
-for rounding and dropout masks, the result equals that of one process, so both have the same cache key. Methods and
-evaluators do not use this module. To use several GPUs for them, run a sweep with a Hydra launcher, one job per GPU.
+for rounding and dropout masks, the result equals that of one process, so both results have the same cache key. Methods
+and evaluators do not use this module. To use several GPUs for them, run a sweep with a Hydra launcher, one job per GPU.
 """
 
 from __future__ import annotations

@@ -210,18 +210,18 @@ of each, or a weight for each value of a label; `edges` each undirected edge onc
 class TreeSet(SyntheticGraphs):
     """Sets of rooted trees with class labels.
 
-    A sample is the disjoint union of the trees of one set, with a readout over their roots. The edges of a tree point
-    to its root. A tree that belongs to several sets is stored once.
+    A sample is the disjoint union of the trees of one of these n sets. Networks read out the roots of the trees. The
+    edges of a tree point to its root. A tree that belongs to several sets is stored once.
 
     Attributes:
-        nodes: node labels of all trees, int64 `(v, f)`. The first node of a tree is its root.
+        nodes: f labels of each of the v nodes in all trees, int64 `(v, f)`. The first node of a tree is its root.
         parents: index of each node's parent, int64 `(v,)`. A root is its own parent.
-        edge_labels: labels of the edge to the parent, int64 `(v, g)`; not used for roots.
+        edge_labels: g labels of the edge from each node to its parent, int64 `(v, g)`; not used for roots.
         degrees: number of neighbours of each node in the graph that it comes from, int64 `(v,)`; None: not stored.
         sizes: number of nodes of each tree.
         patterns: indices of the trees of every set, concatenated over all sets.
         pattern_sizes: number of trees of each set, `(n,)`.
-        support: for each set, number of real graphs of its class that contain all its trees, `(n,)`.
+        support: for each set, number of real graphs of the set's class that contain all trees of the set, `(n,)`.
         labels: int64 `(n,)`.
         class_graphs: number of real graphs of each class. Each `support` is divided by the number for the set's class
             to give the weight. None: the weights are `support`.

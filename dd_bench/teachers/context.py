@@ -17,9 +17,9 @@ class TeacherContext(RunContext):
     """A context with the teachers of the run.
 
     Attributes:
-        teachers: the teachers selected by `teacher=[...]`, in order.
+        teachers: the teachers selected by `teacher=[...]`, in the order of this list.
         measure: a function that returns the test accuracy of a network, which is only written to a teacher's card.
-        used_teachers: the teachers that `teachers_of` has returned, in order; the run's record lists them.
+        used_teachers: the teachers that the last call of `teachers_of` returned; the run's record lists them.
     """
 
     teachers: tuple[TeacherSpec, ...] = ()

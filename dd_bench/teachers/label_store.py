@@ -42,8 +42,8 @@ class StoreHeader:
         seed: seed of the views.
         batch_size: size of the batches in which images are mixed.
         views: the recipe of the views; it has no flip if a flip changes the class.
-        teachers: digests of the teachers, in order.
-        class_names: names of the k classes, in order.
+        teachers: digests of the teachers, in the order of `teacher=[...]`.
+        class_names: names of the k classes, in the order of the logits.
         teacher_mode: see `LabelRecipe`.
         top: number of logits stored per view; None for all.
         temperature: temperature at which `rest` preserves the probability. None: `rest` is the mean of the other

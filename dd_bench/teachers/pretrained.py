@@ -11,7 +11,7 @@ Classes = Literal["imagenet"] | tuple[str, ...] | None
 
 
 def logit_names(classes: Classes, where: str) -> tuple[str, ...]:
-    """Return the class names of the logits, in order. The names of ImageNet classes are WordNet ids.
+    """Return the class name of each logit. The names of ImageNet classes are WordNet ids.
 
     Args:
         classes: `imagenet`, a list of class names, or None if they are not configured.

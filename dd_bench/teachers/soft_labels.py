@@ -46,7 +46,7 @@ class LabelledData:
         labeler: returns the target of each view.
         recipe: the training recipe; its `views` are not None.
         flip: whether a horizontal flip preserves the class.
-        teachers: the teachers that label the views, in order; empty for hard labels.
+        teachers: the teachers that label the views; empty for hard labels.
     """
 
     images: Inputs

@@ -1,7 +1,7 @@
 """Train teachers on the real set (the "squeeze" step of SRe2L), and cache their weights and a card.
 
 A cache entry contains `network.safetensors` (weights of the last epoch), `epoch<e>.safetensors` for each early epoch in
-`keep`, and the card `teacher.json` with the class names in order, the preprocessing, the test accuracy, and the
+`keep`, and the card `teacher.json` with the class name of each logit, the preprocessing, the test accuracy, and the
 BatchNorm layers in order of registration.
 """
 

@@ -91,7 +91,7 @@ class TeacherSpec:
         }
 
     def logit_names(self) -> tuple[str, ...]:
-        """Return the class name of each logit of pretrained weights, in order.
+        """Return the class name of each logit of pretrained weights.
 
         Raises:
             ValueError: the configuration has no class names.

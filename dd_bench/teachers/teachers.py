@@ -126,7 +126,7 @@ def frozen_teacher(
     Args:
         name: name of the teacher.
         net: the network, which is frozen in place.
-        class_names: class names of its logits, in order.
+        class_names: class name of each logit of the network.
         accuracy: accuracy on the test data, in [0, 1], or None.
         real: the dataset.
         runtime: device and precision.

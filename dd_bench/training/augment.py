@@ -130,7 +130,7 @@ class Augment:
 
 
 def _per_image(values: Tensor, g: int, b: int) -> Tensor:
-    """Expand values `(g, 3)` or `(g, b, 3)` to one row per image, `(g * b, 3)`."""
+    """Expand the values of g groups `(g, 3)`, or of their images `(g, b, 3)`, to one row per image, `(g * b, 3)`."""
     return (values[:, None].expand(g, b, 3) if values.ndim == 2 else values).reshape(g * b, 3)
 
 

@@ -92,7 +92,7 @@ class View:
     mixture: Mixture | None
 
     def target(self, y: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
-        """Return the target of a loss: the labels `y (b,)`, or `(y, partner, keep)` for a mixture."""
+        """Return the target of a loss for the labels `y (b,)`: `y` itself, or `(y, partner, keep)` for a mixture."""
         return y if self.mixture is None else (y, self.mixture.partner, self.mixture.keep)
 
 

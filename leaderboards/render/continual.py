@@ -24,7 +24,7 @@ def group_by_steps(records: Sequence[Record]) -> dict[tuple[Track, int], list[Re
 
 
 def step_metrics(record: Record) -> list[str]:
-    """Return the metrics `step 1`, `step 2`, ... of a record in order; empty for other evaluators."""
+    """Return the metrics `step 1`, `step 2`, ... of a record, sorted by step; empty for other evaluators."""
     names = [m for m in record.metrics if re.fullmatch(r"step [0-9]+", m)]
     return sorted(names, key=lambda m: int(m.split()[1]))
 

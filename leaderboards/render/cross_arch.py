@@ -47,8 +47,8 @@ def other_networks(record: Record) -> list[str]:
 def difference(record: Record, name: str) -> tuple[float, float | None]:
     """Return the mean difference of an architecture from the run's own, and half the width of its 95 % interval.
 
-    Pairs are networks with the same index, or the means of the sets if there are several. The second value is None if
-    the values cannot be paired or there is only one pair.
+    Pairs are networks with the same index, or the means of the sets if the record has several sets. The second value is
+    None if the values cannot be paired or there is only one pair.
     """
     own, other = record.sample(), record.sample(f"{record.main_metric}:{name}")
     if len(own) < 2 or len(own) != len(other):

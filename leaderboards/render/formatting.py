@@ -137,7 +137,7 @@ def _digits(x: float | None) -> str | None:
 
 
 def _controls(r: Record) -> dict[str, str | None]:
-    """Return the mean of each metric except the main one."""
+    """Return the mean of each metric except the main metric, by name."""
     return {m: _digits(r.summary(m).mean) for m in r.metrics if m != r.main_metric}
 
 

@@ -23,7 +23,7 @@ def tree_graph_pairs(split: GraphSplit, colour: Tensor, isolated: bool) -> Tenso
 
     Args:
         split: Graphs.
-        colour: Tree of each node, `(v,)`.
+        colour: Colour of each node, `(v,)`, which identifies the node's computation tree.
         isolated: Whether to include the trees of nodes without neighbours.
     """
     graph, n = split.graphs.graph_of, len(split)

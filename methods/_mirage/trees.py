@@ -15,9 +15,9 @@ class Tree:
     """A rooted tree whose nodes are sorted by level.
 
     Attributes:
-        nodes: Node labels, int64 `(v, f)`; the root is first.
+        nodes: f labels of each of v nodes, int64 `(v, f)`; the root is first.
         parents: Index of the parent of each node, `(v,)`; the root is its own parent.
-        edge_labels: Labels of the edge to the parent, `(v, g)`; zeros for the root.
+        edge_labels: g labels of the edge from each node to its parent, `(v, g)`; zeros for the root.
         degrees: Number of neighbours that each node has in its graph, `(v,)`.
     """
 

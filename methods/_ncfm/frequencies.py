@@ -20,8 +20,8 @@ class FrequencySampler:
 
     By default, as in the released code, frequencies are drawn from N(0, I). With `learned`, they are
     `psi(noise) * N(0, I)`, a scale mixture of normals. After each image step, the scale network psi takes a gradient
-    ascent step on the matching loss. psi has three linear layers, each with BatchNorm. LeakyReLU(0.2) follows the first
-    two and tanh the last, as in the released code.
+    ascent step on the matching loss. psi has three linear layers, each with BatchNorm. As in the released code,
+    LeakyReLU(0.2) follows the first two layers, and tanh follows the last.
 
     psi is evaluated at m / 16 noise vectors. Each of its outputs scales 16 frequencies. This is a deviation from the
     released code, which has four different outputs and repeats them for all frequencies.

@@ -26,7 +26,8 @@ class RecoverViews(BaseModel):
         curriculum: Schedule of the minimum area: `const`, `step`, `linear` or `cosine`.
         milestone: Fraction of the iterations after which the minimum area is `smallest`; 0 is the same as `const`.
         flip: Whether to flip half of the batches horizontally, for datasets where a flip preserves the class.
-        roll: Range of the circular shift in pixels, both ends included, drawn separately for the two axes.
+        roll: Range of the circular shift in pixels, both ends included. The shifts along the two axes are drawn
+            independently.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
