@@ -21,10 +21,11 @@ from .accuracy import Accuracy
 class Controls(Accuracy):
     """`accuracy` of the set, `random` for as many random real images, and a score for each control of the set.
 
-    With decoupled methods (such as SRe2L), networks learn mostly from the soft labels. Random images with the same
-    labeler show how much. A set with compensators (INFER) has the control `natural`, which contains only its natural
-    images. Every control is labelled by the run's teachers, and the same networks are trained on it from the same seeds
-    under the same protocol. Controls have no soft labels and no learned rate of their own.
+    With decoupled methods (such as SRe2L), networks learn mostly from the soft labels. The control `random` shows how
+    accurate networks become with the same labeler on random images. A set with compensators (INFER) has the control
+    `natural`, which contains only its natural images. Every control is labelled by the run's teachers, and the same
+    networks are trained on it from the same seeds under the same protocol. Controls have no soft labels and no learned
+    rate of their own.
 
     With M teachers, INFER's sets expand to M + 1 times as many images as they have natural images. With the same number
     of epochs, a control would take fewer steps and appear worse than it is. With `equal=steps`, networks are trained on

@@ -43,11 +43,11 @@ class NAS(Evaluator):
     The space contains all combinations of the values in `space` (DC's 720 networks: width, depth, norm, activation,
     pooling), or `sample` of them in which all values of a hyper-parameter are equally frequent.
 
-    The papers (DC, DSA, DM, DataDAM, FTD) differ in some settings or do not specify them. Here they are fixed. Networks
-    are ranked by accuracy on images held out from the training set (`dataset.val_fraction=0.1`), never on test images.
-    The reference is the test accuracy after `whole_epochs` epochs on the rest of the training set, averaged over
-    `whole_networks` networks. The top is the fraction `top` of the space with the best reference. A set that was
-    distilled without this split was distilled from the held-out images too.
+    The papers (DC, DSA, DM, DataDAM, FTD) differ in some settings or do not specify them. Here, these settings are
+    fixed. Networks are ranked by accuracy on images held out from the training set (`dataset.val_fraction=0.1`), never
+    on test images. The reference is the test accuracy after `whole_epochs` epochs on the rest of the training set,
+    averaged over `whole_networks` networks. The top is the fraction `top` of the space with the best reference. A set
+    that was distilled without this split was distilled from the held-out images too.
 
     Each repeat trains every network once from its own seed: on the set, on as many random images (`random ...`), and on
     the whole training set for as many steps at the initial learning rate (`early ...`). The metrics of these rankings:
@@ -108,9 +108,11 @@ class NAS(Evaluator):
     def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`."""
         if protocol.labels is not None or protocol.selection != "last" or protocol.lr_grid:
+            labels = "labels=null" if protocol.labels is None else f"labels.kind={protocol.labels.kind}"
             return (
                 "evaluator nas requires a protocol with labels=null, selection=last and lr_grid=[], but protocol "
-                f"{protocol.name} has other values. Use protocol=nas-200"
+                f"{protocol.name} has {labels}, "
+                f"selection={protocol.selection} and lr_grid={list(protocol.lr_grid)}. Use protocol=nas-200"
             )
         return None
 

@@ -32,10 +32,10 @@ class Privacy(Accuracy):
 
     The attacker decides whether a real image is one of the training images that the set was distilled from. It trains
     `references` shadow networks on one half of the test images, under the same protocol and with the same number of
-    images per class as the set. These estimate the confidence of a network in images that it was not trained on. The
-    score of an image is the confidence of the attacked network minus this estimate, in standard deviations of the
-    shadow networks. Members are `candidates` training images. Non-members are the same number of images of the other
-    half of the test images.
+    images per class as the set. The shadow networks estimate the confidence of a network in images that it was not
+    trained on. The score of an image is the confidence of the attacked network minus this estimate, in standard
+    deviations of the shadow networks. Members are `candidates` training images. Non-members are the same number of
+    images of the other half of the test images.
 
     - `auc`: area under the ROC curve of the score; 0.5 means no information. `tpr`: true positive rate at a false
       positive rate of 1 %. `hidden`, the ranked metric: 2 (1 - auc), clipped at 1; it is 0 if the attack is perfect.
@@ -69,9 +69,11 @@ class Privacy(Accuracy):
         if protocol.selection == "best_on_test" or (
             protocol.labels is not None and protocol.labels.kind != "hard"
         ):
+            labels = "labels=null" if protocol.labels is None else f"labels.kind={protocol.labels.kind}"
             return (
                 "evaluator privacy requires a protocol without teachers and without selection on test data, but "
-                f"protocol {protocol.name} uses one of them. Use protocol=dsa-1000 or dc-300"
+                f"protocol {protocol.name} has selection={protocol.selection} and {labels}. "
+                "Use protocol=dsa-1000 or dc-300"
             )
         return None
 

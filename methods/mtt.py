@@ -195,8 +195,8 @@ class MTT(Method):
             )
         if self.canvas > 1 and (self.labels != "hard" or self.init not in ("real", "noise")):
             return (
-                "method.canvas > 1 requires method.labels=hard and method.init=real or method.init=noise. "
-                "Use these, or method.canvas=1"
+                "method.canvas > 1 requires method.labels=hard, and method.init=real or method.init=noise, got "
+                f"method.labels={self.labels} and method.init={self.init}. Use method.canvas=1 to keep these values"
             )
         if self.init == "noise":
             return None

@@ -68,7 +68,7 @@ class HookedTeacher(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits `(b, k)` and one distance per layer of `teacher.norms`, `(layers,)`, in float32 or more.
 
-        The distance of a layer is that of the batch statistics of its input from its running statistics.
+        For each layer, this is the distance of the statistics of the layer's input from the layer's running statistics.
         """
         logits = self.teacher.select_columns(at_least_float32(self.net(x)))
         return logits, torch.stack([self.distances[name] for name in self.teacher.norms])

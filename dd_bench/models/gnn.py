@@ -53,7 +53,7 @@ class GNN(Network):
             hidden: width of all layers.
             dropout: dropout probability after each layer, in [0, 1).
             norm: normalisation after each convolution.
-            readout: reduction over the embeddings of a graph's nodes, or of its roots if it has any.
+            readout: reduction over the embeddings of a graph's nodes, or of its roots if the graph has roots.
             jk: input of the readout: the embeddings of the last layer, or their sum over all layers.
 
         Raises:

@@ -147,7 +147,7 @@ def check_dataset(card: Card, real: RealSet) -> str | None:
     if card.preprocess_digest != real.preprocess.digest:
         return (
             f"the set was distilled with preprocessing {card.preprocess}, but the dataset is loaded with "
-            f"{real.preprocess.config()}. Load it in the same way, e.g. "
+            f"{real.preprocess.config()}. Load the dataset with the preprocessing of the set. Example: "
             f"dataset.preprocess={card.preprocess.get('kind', 'normalise')}"
         )
     shape = card.set.get("image_shape", card.set.get("shape"))

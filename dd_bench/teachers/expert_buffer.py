@@ -105,7 +105,10 @@ class ExpertBuffer:
 
 
 def create(folder: Path, header: Header) -> bool:
-    """Create the file of a buffer, filled with zeros, if it does not exist yet, and return whether it existed."""
+    """Create the file of a buffer, filled with zeros, and return False.
+
+    If a file with this header already exists, leave it unchanged and return True.
+    """
     return mmap_file.create(folder / FILE, header.layout)
 
 

@@ -21,7 +21,7 @@ class FunctionalNetwork:
     """
 
     def __init__(self, net: Network):
-        """Wrap a network without running statistics: its parameters must be its whole state."""
+        """Wrap a network whose only state is its parameters, i.e. one without running statistics."""
         self.net = net.eval().requires_grad_(False)
         self.order = [(name, tuple(p.shape)) for name, p in net.named_parameters()]
         self._sizes = [p.numel() for p in net.parameters()]
