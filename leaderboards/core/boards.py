@@ -144,8 +144,7 @@ def _board(
 
 def _ranked(records: list[Record]) -> Iterator[tuple[str, Place]]:
     candidates = [r for r in records if r.status == "done" and r.method != REFERENCE]
-    for record, ranked in zip(candidates, rank(candidates), strict=True):
-        yield record.key, ranked.place
+    yield from zip([r.key for r in candidates], rank(candidates), strict=True)
 
 
 def _rows(records: list[Record]) -> tuple[dict[str, dict[int, Record]], list[str]]:

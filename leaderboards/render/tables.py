@@ -14,6 +14,7 @@ from dd_bench.runtime.files import write_atomic
 from ..core.boards import REFERENCE, Board, Cell, boards
 from ..core.entries import ACCURACY, HARD_LABEL_RANDOM, load_entries
 from ..core.published import PublishedSet, load_published
+from ..core.ranking import MIN_SIZE
 from .architectures import architecture_tables
 from .continual import continual_tables
 from .cost import cost_tables
@@ -22,7 +23,8 @@ from .formatting import all_metrics_table, csv_text, entries_table, networks, nu
 from .labels import label_tables
 from .markup import LATEX, MARKDOWN, Markup, markdown_table
 
-TEST = "Welch's t-test, Holm's correction over all pairs at the same IPC, family-wise error rate 5 %"
+TEST = "Games-Howell test of all entries at the same IPC against the best, family-wise error rate 5 %"
+TOO_FEW = f"Not significantly below the best, but with fewer than {MIN_SIZE} values n is too small to tell"
 UNTESTED = "Not ranked: its spread cannot be estimated, or there is no other entry to test against"
 FROM_MEMORY = "Quoted from memory, not checked against the source. Check it before citing."
 
@@ -192,7 +194,8 @@ def _measured_text(cell: Cell, markup: Markup) -> str:
     text = markup.escape(number([summary.mean, summary.std], cell.record.main_metric))
     text = {"best": markup.best, "tied": markup.tied}.get(cell.place or "", "{}").format(text)
     text += markup.count.format(markup.escape(f"n={networks(cell.record)}"))
-    return text + (markup.mark.format(markup.escape("‡")) if cell.place == "untested" else "")
+    mark = {"untested": "‡", "too_few": "?"}.get(cell.place or "")
+    return text + (markup.mark.format(markup.escape(mark)) if mark else "")
 
 
 def _published_text(cell: Cell, markup: Markup) -> str:
@@ -217,6 +220,8 @@ def legend_of(board: Board, markup: Markup) -> list[str]:
         lines.append(
             f"{best}: highest mean at its IPC. {tied}: {escape(f'not significantly different from it ({TEST}).')}"
         )
+    if "too_few" in places:
+        lines.append(note("?", f"{TOO_FEW}."))
     if "untested" in places:
         lines.append(note("‡", f"{UNTESTED}."))
     if REFERENCE in board.rows:

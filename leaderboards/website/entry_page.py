@@ -16,13 +16,14 @@ from ..core.citations import Cards, bibtex, cited
 from ..core.commands import evaluate_command, run_command
 from ..core.entries import entry_name, entry_path
 from ..render.formatting import interval_text, networks, number
-from ..render.tables import TEST, UNTESTED
+from ..render.tables import TEST, TOO_FEW, UNTESTED
 from .sets import KnownSet, pull_commands
 
 _PLACES = {
     "best": "Highest mean of its board at this IPC.",
     "tied": f"Not significantly different from the best of its board at this IPC ({TEST}).",
     "behind": f"Significantly below the best of its board at this IPC ({TEST}).",
+    "too_few": f"{TOO_FEW} ({TEST}).",
     "untested": f"{UNTESTED}.",
 }
 
