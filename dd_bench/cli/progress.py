@@ -15,6 +15,7 @@ from statistics import median
 
 from dd_bench.cli.jobs import jobs_of
 from dd_bench.cli.sweep_overrides import typed_argument
+from dd_bench.runtime.terminal import sanitize
 
 
 def headline(sweep: Path) -> str:
@@ -76,8 +77,10 @@ def progress_command(arguments: Sequence[str]) -> int:
             overrides = shlex.join(map(typed_argument, content["overrides"]))
             text = f"dd-bench {content['verb']} -m {overrides}\n{report(sweep)}\n"
         except (ValueError, TypeError, KeyError) as error:
-            sys.stderr.write(f"warning: ignored {sweep}, which is not a valid sweep file: {error!r}\n")
+            sys.stderr.write(
+                sanitize(f"warning: ignored {sweep}, which is not a valid sweep file: {error!r}\n")
+            )
             continue
-        sys.stdout.write(text)
+        sys.stdout.write(sanitize(text))
         failed |= has_failed(sweep)
     return int(failed)

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dd_bench.runtime.cache import publish
 from dd_bench.runtime.files import write_atomic
+from dd_bench.runtime.spreadsheet import csv_cell
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 
@@ -62,7 +63,7 @@ def png_folder(syn: SyntheticSet, folder: Path) -> Exported:
         if labels.ndim == 2:
             with (scratch / "labels.csv").open("w", newline="") as file:
                 rows = csv.writer(file)
-                rows.writerow(["file", *syn.class_names])
+                rows.writerow(["file", *map(csv_cell, syn.class_names)])
                 rows.writerows([name, *row] for name, row in zip(files, labels.tolist(), strict=True))
 
     return Exported(publish(folder, fill), len(pixels), clipped)

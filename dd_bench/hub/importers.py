@@ -25,6 +25,7 @@ from dd_bench.data.dataset import RealSet
 from dd_bench.data.folder import Decoder, decode_all, find_images
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.runtime.files import file_sha256
+from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.images import ImageSet
 
@@ -195,14 +196,14 @@ def import_command(arguments: Sequence[str]) -> int:
     try:
         folder, share = _import(args)
     except USER_ERRORS as error:
-        sys.stderr.write(f"error: {error}\n")
+        sys.stderr.write(f"error: {sanitize(str(error))}\n")
         return 1
     if share > 0.1:
         sys.stderr.write(
             f"warning: after inverting the preprocessing, {100 * share:.1f} % of the pixels are far outside [0, 1]. "
             "The set may have been preprocessed differently. If it was ZCA-whitened, use dataset.preprocess=zca\n"
         )
-    sys.stdout.write(f"{folder}\n")
+    sys.stdout.write(sanitize(f"{folder}\n"))
     return 0
 
 

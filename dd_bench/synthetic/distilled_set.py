@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import TensorDataset
 
+from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 from dd_bench.synthetic.card import PREVIEW, Card
@@ -91,7 +92,7 @@ class DistilledSet:
     def __repr__(self) -> str:
         card = self.card
         size = sum(self.stored.stored_bytes().values())
-        return (
+        return sanitize(
             f"<DistilledSet: {card.method} on {card.dataset}, ipc={card.ipc}, {size:,} bytes, {self.folder}>"
         )
 

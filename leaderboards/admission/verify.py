@@ -52,16 +52,17 @@ def main(arguments: Sequence[str]) -> int:
 
             failed |= inspect.verify([str(path)])
             if path.is_file() and (args.networks is not None or args.sets != parser.get_default("sets")):
-                sys.stderr.write(
+                message = (
                     f"{path} is not an entry, so its set was not checked and no network was retrained. The name of an "
                     "entry is DATASET-METHOD-ipcN-DIGEST.json. To make an entry of a record: "
                     f"dd-bench leaderboard add {path}\n"
                 )
+                sys.stderr.write(sanitize(message))
                 failed = 1
             continue
         try:
             record = load_entry(path)
-            sys.stdout.write(f"ok  {path}: {record.status}, unchanged since it was added\n")
+            sys.stdout.write(sanitize(f"ok  {path}: {record.status}, unchanged since it was added\n"))
             if record.status != "done":
                 continue
             if len(record.set_digests) != 1:
@@ -74,7 +75,7 @@ def main(arguments: Sequence[str]) -> int:
                     raise
                 sys.stdout.write(f"    not checked: {sanitize(str(error))}\n")
                 continue
-            sys.stdout.write(f"ok  {folder}\n")
+            sys.stdout.write(sanitize(f"ok  {folder}\n"))
             if args.networks != 0:
                 failed |= _retrain_and_save(record, folder, path.resolve(), args)
         except (ValueError, OSError, ImportError) as error:
@@ -100,23 +101,22 @@ def _verdict_folder(path: Path) -> Path:
 def _several_sets(record: Record, networks: int | None) -> int:
     """Print how to reproduce an entry with several sets, which are not stored. Return 1 if retraining was requested."""
     command = run_command(record) if record.config.get("set") is None else None
-    sys.stdout.write(
-        f"    not retrained: the entry has {len(record.set_digests)} sets, which are not stored"
-        + (f". This command distils and evaluates them again:\n    {command}\n" if command else "\n")
-    )
+    message = f"    not retrained: the entry has {len(record.set_digests)} sets, which are not stored"
+    message += f". This command distils and evaluates them again:\n    {command}\n" if command else "\n"
+    sys.stdout.write(sanitize(message))
     return int(networks != 0)
 
 
 def _retrain_and_save(record: Record, folder: Path, path: Path, args: argparse.Namespace) -> int:
     verdict = retrain(record, folder, args.networks, args.cache)
-    sys.stdout.write(f"{verdict.summary()}\n")
+    sys.stdout.write(sanitize(f"{verdict.summary()}\n"))
     try:
         result = str(save_verdict(verdict, _verdict_folder(path), args.replace))
     except (
         FileExistsError
     ) as error:  # a short check never replaces a verdict from more networks, or a failed one
         result = str(error)
-    sys.stdout.write(f"    {result}\n")
+    sys.stdout.write(sanitize(f"    {result}\n"))
     return int(verdict.verdict == "out of tolerance")
 
 

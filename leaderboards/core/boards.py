@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
 
 from dd_bench.records.config_diff import changed_keys
 from dd_bench.records.record import Record
 
-from .entries import HARD_LABEL_RANDOM, Track
+from .board_rows import board_rows
+from .entries import BASELINES, HARD_LABEL_RANDOM, Track
 from .published import Published, PublishedSet, find
 from .ranking import Place, rank
 
-BASELINES = (
-    "full",
-    "random",
-    "herding",
-    "kcenter",
-    "kmeans",
-    "herding_graphs",
-    "kcenter_graphs",
-    "kmeans_graphs",
-)
-"""Rows that come first, in this order."""
 REFERENCE = "full"
 """The whole training set: an upper bound without an IPC, shown in every column and never ranked."""
 CONTROL = "random"
@@ -61,19 +50,21 @@ class Board:
     places: dict[str, Place]  # by record key
     reasons: list[str]
     sources: dict[str, Published]  # letter -> a number from this source
-    variants: list[str]
+    variants: list[str]  # how the settings of rows and cells differ
+    mixed: frozenset[str]  # labels of rows whose cells have different settings
     warnings: list[str]
 
     @cached_property
     def changed_hyperparameters(self) -> list[str]:
-        """Lines of text, one for each method and each set of its hyper-parameters that differs from its YAML file."""
+        """Lines of text, one for each row and set of hyper-parameters that differ from its YAML file."""
+        label_of = {c.record.key: label for label, cells in self.rows.items() for c in cells if c.record}
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         for record in self.records:
             if different := changed_keys("method", record.method, record.config.get("method", {})):
-                found[record.method, ", ".join(different)].append(record.ipc)
+                found[label_of.get(record.key, record.method), ", ".join(different)].append(record.ipc)
         return [
-            f"{method} at IPC {', '.join(map(str, sorted(set(ipcs))))} with {values} instead of the YAML defaults"
-            for (method, values), ipcs in sorted(found.items())
+            f"{label} at IPC {', '.join(map(str, sorted(set(ipcs))))} with {values} instead of the YAML defaults"
+            for (label, values), ipcs in sorted(found.items())
         ]
 
     def has_published(self, column: int) -> bool:
@@ -111,7 +102,7 @@ def _board(
     records = sorted(records, key=lambda r: (*_order(r.method), r.ipc, r.created, r.key))
     ipcs = sorted({r.ipc for r in records if r.method != REFERENCE} or {r.ipc for r in records})
     places = {key: place for ipc in ipcs for key, place in _ranked([r for r in records if r.ipc == ipc])}
-    by_row, variants = _rows(records)
+    by_row = sorted(board_rows(records), key=lambda row: _order(row.label))
     reasons: list[str] = []
     letters: dict[tuple[str, str], str] = {}
     sources: dict[str, Published] = {}
@@ -123,7 +114,7 @@ def _board(
 
     shown = [Cell(hard_random.get(ipc)) for ipc in ipcs]
     rows = {HARD_LABEL_RANDOM: shown} if any(cell.record for cell in shown) else {}
-    for label, by_ipc in by_row.items():
+    for label, by_ipc, _, _ in by_row:
         cells = []
         for ipc in ipcs:
             record = by_ipc.get(ipc)
@@ -139,63 +130,14 @@ def _board(
             cells.append(Cell(record, place, reason, tuple(with_letter(n) for n in numbers)))
         rows[label] = cells
     warnings = _warnings(track, ipcs, records, set(hard_random))
-    return Board(track, ipcs, rows, records, places, reasons, sources, variants, warnings)
+    variants = [note for row in by_row for note in row.notes]
+    mixed = frozenset(row.label for row in by_row if row.mixed and row.label != REFERENCE)
+    return Board(track, ipcs, rows, records, places, reasons, sources, variants, mixed, warnings)
 
 
 def _ranked(records: list[Record]) -> Iterator[tuple[str, Place]]:
     candidates = [r for r in records if r.status == "done" and r.method != REFERENCE]
     yield from zip([r.key for r in candidates], rank(candidates), strict=True)
-
-
-def _rows(records: list[Record]) -> tuple[dict[str, dict[int, Record]], list[str]]:
-    """Assign each record to a row. A second experiment of a method at the same IPC gets its own row and a note."""
-    rows: dict[str, dict[int, Record]] = defaultdict(dict)
-    notes = []
-    numbers: Counter[tuple[str, int]] = Counter()
-    for record in records:
-        here = record.method, record.ipc
-        number = numbers[here] + 1
-        label = record.method if number == 1 else f"{record.method} #{number}"
-        while record.ipc in rows[label]:  # a method may itself be named `dm #2`
-            number += 1
-            label = f"{record.method} #{number}"
-        numbers[here] = number
-        rows[label][record.ipc] = record
-        if number > 1:
-            difference = _describe_difference(rows[record.method][record.ipc], record)
-            notes.append(f"{label} at IPC {record.ipc}: entry {record.digest[:16]}, {difference}")
-    return dict(sorted(rows.items(), key=lambda row: _order(row[0]))), notes
-
-
-_NOT_MEASURED = ("out", "cache", "logger", "log_every", "checkpoint_seconds")
-"""Configuration keys that do not change the measurement."""
-
-
-def _describe_difference(first: Record, other: Record) -> str:
-    """Describe how a second experiment of a method differs from the first."""
-    a, b = (
-        {
-            "config": {k: v for k, v in r.config.items() if k not in _NOT_MEASURED},
-            "seeds": r.seeds,
-            "numbers": r.code.numbers,
-        }
-        for r in (first, other)
-    )
-    found = [f"{k.removeprefix('config.')}={v}" for k, v in sorted(_differences(a, b))]
-    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
-    return "with " + ", ".join(found[:6]) + more if found else "with the same configuration and seeds"
-
-
-def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any]]:
-    """Yield the dotted keys at which two configurations differ, with the value in the second (None if missing)."""
-    if a == b:
-        return
-    inner = [x if isinstance(x, dict) else {} for x in (a, b)]
-    value, other = (None if isinstance(x, dict) else x for x in (a, b))
-    if value != other:
-        yield path, other
-    for key in inner[0] | inner[1]:
-        yield from _differences(inner[0].get(key), inner[1].get(key), f"{path}.{key}" if path else str(key))
 
 
 def _warnings(track: Track, ipcs: list[int], records: list[Record], hard_random: set[int]) -> list[str]:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from dd_bench import __version__
 from dd_bench.records.record import Record
+from dd_bench.runtime.terminal import sanitize
 
 _SUITE = f"""@software{{dd_bench,
   title = {{{{dd\\_bench}}: the benchmark suite for dataset distillation}},
@@ -65,7 +66,7 @@ def _entry(key: str, text: str) -> str:
     year = re.findall(
         r"(?<![.:/0-9])(?:19|20)[0-9]{2}(?![.:/0-9])", text
     )  # digits of an arXiv number do not match
-    safe = re.sub(r"([&%$#_{}])", r"\\\1", text.replace("\\", ""))
+    safe = re.sub(r"([&%$#_{}])", r"\\\1", sanitize(text).replace("\\", ""))
     when = f",\n  year = {{{year[-1]}}}" if year else ""
     return f"@misc{{{key},\n  note = {{{safe}}}{when}\n}}\n"
 

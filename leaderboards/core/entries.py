@@ -25,6 +25,17 @@ GROUPS = ("method", "dataset", "model", "protocol", "evaluator")
 """Configuration groups of every run."""
 HARD_LABEL_RANDOM = "random, hard labels"
 """Row of the random baseline on a soft-label board. Random images have no learned labels, so they use hard labels."""
+BASELINES = (
+    "full",
+    "random",
+    "herding",
+    "kcenter",
+    "kmeans",
+    "herding_graphs",
+    "kcenter_graphs",
+    "kmeans_graphs",
+)
+"""Rows that come first, in this order."""
 TEACHER_MODES = ("static", "replay", "online")
 """Label modes in which teachers provide the labels."""
 

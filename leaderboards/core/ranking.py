@@ -61,10 +61,10 @@ def rank_samples(samples: Sequence[Sequence[float]], alpha: float = ALPHA) -> li
         12    .060 (.054)     .054 (.092)     .055 (.134)
 
     The rate is at most .056 with equal n and spreads that differ by factors of up to ten, and at most .064 (.099) with
-    one sample of n=3 or n=20 among samples of n=5, of equal spread or one that differs by a factor of three. If the best
-    method is four std above k-1 others with equal means, all of them are ranked behind it on .93 (n=5) and 1.0 (n=10)
-    of boards at k=5, on .48 and 1.0 at k=12, but with n=3 on .17 and .00. All entries of a board should therefore have
-    the same n: 5 for a few methods, 10 for a dozen.
+    one sample of n=3 or n=20 among samples of n=5, of equal spread or one that differs by a factor of three. If the
+    best method is four std above k-1 others with equal means, all of them are ranked behind it on .93 (n=5) and 1.0
+    (n=10) of boards at k=5, on .48 and 1.0 at k=12, but with n=3 on .17 and .00. All entries of a board should
+    therefore have the same n: 5 for a few methods, 10 for a dozen.
 
     Returns:
         One place per sample, in the same order.

@@ -10,7 +10,7 @@ from dd_bench.records.config_diff import leaves
 from dd_bench.records.overrides import LOCATION_KEYS
 from dd_bench.records.record import Record
 
-from .boards import BASELINES
+from .entries import BASELINES
 
 
 def side_by_side(

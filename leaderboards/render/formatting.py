@@ -11,6 +11,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from dd_bench.records.record import Record
+from dd_bench.runtime.spreadsheet import csv_cell
 
 from ..core.boards import Board
 from ..core.entries import ACCURACY
@@ -128,7 +129,7 @@ def csv_text(items: Iterable[tuple[Board, Record]]) -> str:
     text = io.StringIO()
     writer = csv.DictWriter(text, fieldnames=list(lines[0]) if lines else ["key"], lineterminator="\n")
     writer.writeheader()
-    writer.writerows(lines)
+    writer.writerows({name: csv_cell(value) for name, value in line.items()} for line in lines)
     return text.getvalue()
 
 

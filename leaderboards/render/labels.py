@@ -7,7 +7,7 @@ dataset, network, group of teachers and training recipe.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 
 from dd_bench.records.record import Record
@@ -21,8 +21,12 @@ LABEL_MODES = ("hard", "static", "replay", "online")
 
 
 def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Return a title and a Markdown table for each group of records that differ only in the label mode."""
-    groups: dict[tuple[str, ...], list[Record]] = defaultdict(list)
+    """Return a title and a Markdown table for each group of records that differ only in the label mode.
+
+    Records with teachers of other weights are in other groups. A record without teachers, such as random images with
+    hard labels, is in the groups that have its sets with labels of teachers.
+    """
+    groups: dict[tuple[str, ...], dict[_Weights, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record.status == "done" and record.config.get("protocol", {}).get("labels"):
             recipe = canonical(record.config["protocol"].get("recipe"))
@@ -30,21 +34,47 @@ def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
             # The configured teachers are part of the group for hard labels too.
             teachers = "+".join(sorted(record.config.get("teachers") or {}))
             key = (record.dataset, record.model, teachers, recipe, canonical(labels), record.selection)
-            groups[key].append(record)
+            groups[key][tuple(sorted((t.name, t.digest or "") for t in record.teachers))].append(record)
     tables = []
-    for (dataset, model, teachers, *_), group in sorted(groups.items()):
-        modes = [mode for mode in LABEL_MODES if any(r.label_mode == mode for r in group)]
-        names = sorted({r.protocol.name for r in group}, key=lambda name: (len(name), name))
-        title = f"{dataset}, {model}, teachers {_teachers_of(group) or teachers}: {', '.join(names)}"
-        tables.append((title, markdown_table(["Method", "IPC", *modes], list(_rows(group, modes)), left=1)))
+    for (dataset, model, teachers, *_), by_weights in sorted(groups.items()):
+        for group in _with_controls(by_weights):
+            modes = [mode for mode in LABEL_MODES if any(r.label_mode == mode for r in group)]
+            names = sorted({r.protocol.name for r in group}, key=lambda name: (len(name), name))
+            title = f"{dataset}, {model}, teachers {_teachers_of(group) or teachers}: {', '.join(names)}"
+            rows = list(_rows(group, modes))
+            tables.append((title, markdown_table(["Method", "IPC", *modes], rows, left=1)))
     return tables
 
 
+_Weights = tuple[tuple[str, str], ...]
+"""Names and digests of teachers, sorted."""
+
+
+def _with_controls(by_weights: Mapping[_Weights, list[Record]]) -> Iterator[list[Record]]:
+    """Yield the records of each group of teachers, with the records without teachers that have the same sets."""
+
+    def what(record: Record) -> tuple[object, ...]:
+        return record.method, record.ipc, tuple(record.set_digests)
+
+    without = by_weights.get((), [])
+    taught = {weights: found for weights, found in by_weights.items() if weights}
+    sets = {weights: set(map(what, found)) for weights, found in taught.items()}
+    if alone := [r for r in without if not any(what(r) in known for known in sets.values())]:
+        yield alone
+    for weights, found in sorted(taught.items()):
+        yield found + [r for r in without if what(r) in sets[weights]]
+
+
 def _teachers_of(records: Sequence[Record]) -> str:
-    """Return the teachers of the latest record that has teachers, with their test accuracies; '' if no record has."""
+    """Return the teachers of the latest record that has any, with digest and test accuracy; '' if no record has."""
     named = [r for r in records if r.teachers]
     latest = max(named, key=lambda r: (r.created, r.key)).teachers if named else []
-    return ", ".join(t.name if t.accuracy is None else f"{t.name} ({100 * t.accuracy:.1f} %)" for t in latest)
+    return ", ".join(
+        t.name
+        + f" {(t.digest or '')[:8]}".rstrip()
+        + ("" if t.accuracy is None else f" ({100 * t.accuracy:.1f} %)")
+        for t in latest
+    )
 
 
 def _rows(records: Sequence[Record], modes: Sequence[str]) -> Iterator[list[str]]:

@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from dd_bench.runtime.terminal import sanitize
+
 
 @dataclass(frozen=True)
 class Markup:
@@ -20,7 +22,7 @@ class Markup:
 
 def escape_markdown(text: str) -> str:
     """Escape characters that end a cell, start markup or start HTML; a line break becomes a space."""
-    text = " ".join(text.split()).translate(_MARKDOWN)
+    text = _one_line(text).translate(_MARKDOWN)
     return re.sub(
         r"(?<![^\W_])_|_(?![^\W_])", r"\_", text
     )  # an underscore inside a word (lr_img) needs no escape
@@ -28,7 +30,11 @@ def escape_markdown(text: str) -> str:
 
 def escape_latex(text: str) -> str:
     """Escape the special characters of LaTeX, and replace the symbols of these tables by ASCII commands."""
-    return " ".join(text.split()).translate(_LATEX)
+    return _one_line(text).translate(_LATEX)
+
+
+def _one_line(text: str) -> str:
+    return sanitize(" ".join(text.split()))
 
 
 def markdown_table(header: Sequence[str], rows: Sequence[Sequence[str]], left: int = 1) -> str:
@@ -55,7 +61,7 @@ _LATEX = str.maketrans(
     | {"–": "--", "±": r"$\pm$", "×": r"$\times$", "≈": r"$\approx$", "†": r"\dag{}", "‡": r"\ddag{}"}
 )
 
-PLAIN = Markup(lambda text: text, best="{} ★", tied="{} ≈", count=" ({})", mark=" [{}]")
+PLAIN = Markup(sanitize, best="{} ★", tied="{} ≈", count=" ({})", mark=" [{}]")
 MARKDOWN = Markup(escape_markdown, best="**{}**", tied="≈ {}", count=" ({})", mark=" [{}]")
 LATEX = Markup(
     escape_latex,

@@ -19,13 +19,14 @@ class Pair(NamedTuple):
     """The difference `first - second` between two records, and its p-value after Holm's correction.
 
     `difference` has a Student's t interval. `bootstrap` has the ends of the bootstrap interval, which assumes no
-    distribution.
+    distribution. `left_out` is the number of networks of each record that were not compared.
     """
 
     first: Record
     second: Record
     difference: Difference
     bootstrap: tuple[float, float]
+    left_out: tuple[int, int]
     adjusted: float
 
 
@@ -52,21 +53,35 @@ def compare(records: Sequence[Record]) -> list[Pair]:
             )
         first, second = [mine[s] for s in shared], [other[s] for s in shared]
         ends = bootstrap_interval([x - y for x, y in zip(first, second, strict=True)])
-        pairs.append((a, b, paired_difference(first, second), ends))
-    adjusted = holm([difference.p for *_, difference, _ in pairs])
+        left_out = _without_seeds(a, shared), _without_seeds(b, shared)
+        pairs.append((a, b, paired_difference(first, second), ends, left_out))
+    adjusted = holm([pair[2].p for pair in pairs])
     return [Pair(*pair, p) for pair, p in zip(pairs, adjusted, strict=True)]
 
 
 def pairs_table(pairs: Sequence[Pair]) -> str:
-    """Return the pairs as a Markdown table."""
+    """Return the pairs as a Markdown table.
+
+    Networks that are not compared, because the other record has no network with their seed, have a column of their own.
+    """
     header = ["First", "Second", "Difference", "95 % CI", "Bootstrap", "n", "p", "p (Holm)"]
+    incomplete = any(any(pair.left_out) for pair in pairs)
+    header += ["Left out (no such seed in the other)"] * incomplete
     rows = []
     for pair in pairs:
         d, metric = pair.difference, pair.first.main_metric
         ends = [" to ".join(number([x], metric) for x in both) for both in ((d.low, d.high), pair.bootstrap)]
         row = [name(pair.first), name(pair.second), number([d.mean], metric), *ends, str(d.n)]
-        rows.append([MARKDOWN.escape(x) for x in [*row, f"{d.p:.2g}", f"{pair.adjusted:.2g}"]])
+        row += [f"{d.p:.2g}", f"{pair.adjusted:.2g}"]
+        first, second = pair.left_out
+        row += [f"{first} networks of the first, {second} of the second"] * incomplete
+        rows.append([MARKDOWN.escape(x) for x in row])
     return markdown_table(header, rows, left=2)
+
+
+def _without_seeds(record: Record, seeds: Sequence[int]) -> int:
+    """Return the number of networks of all sets that have none of these seeds."""
+    return sum(s.metric == record.main_metric and s.seed not in seeds for s in record.scores)
 
 
 def name(record: Record) -> str:

@@ -18,6 +18,7 @@ from dd_bench.runtime.files import write_atomic
 from ..core.entries import ACCURACY, load_entries
 from .continual import group_by_steps, step_metrics
 from .cost import Point, pareto_front, points
+from .markup import PLAIN
 
 
 def draw(entries_dir: Path, out_dir: Path) -> list[Path]:
@@ -79,7 +80,7 @@ def _plot_cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
                 [(p.record.summary().std or 0) * scale for _, p in mine],
                 fmt=shape,
                 color=colour,
-                label=method,
+                label=PLAIN.escape(method),
                 capsize=2,
                 markersize=5,
             )
@@ -105,7 +106,7 @@ def _plot_continual(plt: Any, found: Sequence[Record]) -> Any:
         at = list(range(1, len(sums) + 1))
         below = [0.0 if s.ci_low is None else 100 * (s.mean - s.ci_low) for s in sums]
         above = [0.0 if s.ci_high is None else 100 * (s.ci_high - s.mean) for s in sums]
-        label = f"{record.method}, IPC {record.ipc}"
+        label = PLAIN.escape(f"{record.method}, IPC {record.ipc}")
         axis.errorbar(
             at,
             [100 * s.mean for s in sums],

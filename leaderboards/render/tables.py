@@ -177,7 +177,9 @@ def _rows(board: Board, markup: Markup) -> tuple[list[str], list[list[str]]]:
         header += [f"IPC {ipc}"] + ["published"] * board.has_published(column)
     rows = []
     for label, cells in board.rows.items():
-        row = [markup.escape(label)]
+        row = [
+            markup.escape(label) + (markup.mark.format(markup.escape("§")) if label in board.mixed else "")
+        ]
         for column, cell in enumerate(cells):
             row += [_measured_text(cell, markup)]
             row += [_published_text(cell, markup)] * board.has_published(column)
@@ -239,6 +241,8 @@ def legend_of(board: Board, markup: Markup) -> list[str]:
                 "set are over its networks and do not include the variation between runs of the method."
             )
         )
+    if board.mixed:
+        lines.append(note("§", "The settings of the row differ between IPCs, see below."))
     lines += [escape(text) for text in board.changed_hyperparameters]
     lines += [escape(text) for text in board.variants]
     lines += [note(str(i), text) for i, text in enumerate(board.reasons, 1)]

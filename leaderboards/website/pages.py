@@ -14,6 +14,7 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
 from dd_bench.records.record import Record
+from dd_bench.runtime.terminal import sanitize
 
 from ..core.boards import Board, boards
 from ..core.citations import Cards, bibtex, cited
@@ -60,7 +61,11 @@ class Pages:
         newest = max((r.created[:10] for r in entries), default="never")
         self.about = f"{len(entries)} entries, the latest from {newest}."
         self.jinja = Environment(
-            loader=FileSystemLoader(TEMPLATES), undefined=StrictUndefined, trim_blocks=True, autoescape=True
+            loader=FileSystemLoader(TEMPLATES),
+            undefined=StrictUndefined,
+            trim_blocks=True,
+            autoescape=True,
+            finalize=_finalize,
         )
         self.jinja.filters |= {"script": _script, "html_list": html_list}
 
@@ -230,6 +235,13 @@ class Pages:
             values, up=up, pages=PAGES, about=self.about, here=here
         )
         path.write_text(text)
+
+
+def _finalize(value: Any) -> Any:
+    """Strip control characters, such as right-to-left overrides, from every value that a template writes."""
+    if isinstance(value, str):  # `Markup` is a `str`, and must not be escaped again
+        return Markup(sanitize(value)) if isinstance(value, Markup) else sanitize(value)
+    return value
 
 
 def _list(texts: Iterable[str]) -> str:

@@ -83,7 +83,8 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
             record = cell.record
             if record is not None and record.key not in seen:
                 seen.add(record.key)
-                row: Cells = [{"text": label, "href": f"../{entry_url(record)}"}, _ipc(record)]
+                name = label + " §" * (label in board.mixed)
+                row: Cells = [{"text": name, "href": f"../{entry_url(record)}"}, _ipc(record)]
                 row += _score_cells(record, cell.place, metric)
                 row += [_published_cell(cell)] if has_published else []
                 row += [_metric_cell(record, name) for name in more_metrics]

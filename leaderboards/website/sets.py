@@ -74,11 +74,11 @@ def copy_sets(sets_dir: Path, site: Path, sets_at: str | None) -> dict[str, Know
             changed, command = _changed(card), _distill_command(card)
         # A configuration may have any structure.
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
-            sys.stderr.write(f"left out of the site: {folder}: {sanitize(str(error))}\n")
+            sys.stderr.write(sanitize(f"left out of the site: {folder}: {error}\n"))
             continue
         digest = str(file_sha256(folder / CARD))
         if digest in known:
-            sys.stderr.write(f"left out of the site: {folder} is a copy of {known[digest].name}\n")
+            sys.stderr.write(sanitize(f"left out of the site: {folder} is a copy of {known[digest].name}\n"))
             continue
         files = [*card.sha256, CARD, *([PROVENANCE] if has_provenance(folder) else [])]
         sizes = _copy(folder, site, files if sets_at is None else [n for n in files if n == PREVIEW])

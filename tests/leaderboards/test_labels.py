@@ -112,3 +112,24 @@ def test_teachers_are_part_of_a_track_with_teacher_labels(record):
     hard, online = (taught(record, "dm", 1, kind, [0.5]) for kind in ("hard", "online"))
     assert Track.of(hard).teachers == "" and Track.of(online).teachers == "a+b"
     assert Track.of(online).slug.endswith("--a+b")
+
+
+def test_teachers_with_other_weights_have_their_own_table(record):
+    """One heading with the accuracies of one trio headed rows that other teachers taught."""
+
+    def by(entry, digest, accuracy):
+        named = [TeacherId(name="a", digest=digest, accuracy=accuracy)]
+        return entry.model_copy(update={"teachers": named, "set_digests": [f"{entry.ipc}"]})
+
+    old = by(taught(record, "dm", 1, "online", [0.5]), "1" * 64, 0.9)
+    new = by(taught(record, "dm", 10, "online", [0.6]), "2" * 64, 0.8)
+    hard = taught(record, "dm", 1, "hard", [0.4]).model_copy(update={"set_digests": ["1"]})
+    other = taught(record, "dc", 1, "hard", [0.3])
+    tables = label_tables([old, new, hard, other])
+    assert [(title.partition(": ")[0], table.count("\n") - 1) for title, table in tables] == [
+        ("fashion_mnist, convnet(width=32), teachers a+b", 1),
+        ("fashion_mnist, convnet(width=32), teachers a 11111111 (90.0 %)", 1),
+        ("fashion_mnist, convnet(width=32), teachers a 22222222 (80.0 %)", 1),
+    ]
+    assert "40.0" in tables[1][1] and "50.0" in tables[1][1], "hard labels of the same set share its row"
+    assert "dc" in tables[0][1]

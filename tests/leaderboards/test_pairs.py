@@ -30,6 +30,18 @@ def test_seeds_of_only_one_record_are_left_out(record):
     a, b = record("dm", 10, [[0.7, 0.72, 0.9]]), record("dc", 10, [[0.6, 0.65]])
     (pair,) = compare([a, b])
     assert pair.difference.n == 2 and pair.difference.mean == pytest.approx(0.085)
+    assert pair.left_out == (1, 0)
+    assert "1 networks of the first, 0 of the second" in pairs_table([pair])
+
+
+def test_networks_of_further_sets_are_not_dropped_silently(record):
+    """The second set has two networks more than the other record."""
+    a, b = record("dm", 10, [[0.7, 0.72]]), record("dc", 10, [[0.6, 0.65], [0.5, 0.55, 0.57, 0.59]])
+    (pair,) = compare([a, b])
+    assert pair.difference.mean == pytest.approx((0.7 + 0.72 - 0.55 - 0.60) / 2)
+    assert pair.left_out == (0, 2)
+    assert "0 networks of the first, 2 of the second" in pairs_table([pair])
+    assert "Left out" not in pairs_table(compare([a, a.model_copy(update={"key": "x"})]))
 
 
 def test_incomparable_records_are_rejected(record, three):

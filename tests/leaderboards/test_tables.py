@@ -15,7 +15,7 @@ from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.leaderboards.core.published import Published, PublishedSet
 from dd_bench.leaderboards.render.markup import LATEX, MARKDOWN, escape_latex, escape_markdown, markdown_table
-from dd_bench.leaderboards.render.tables import build
+from dd_bench.leaderboards.render.tables import build, table_of
 from dd_bench.records.record import Code
 
 GOLDEN = Path(__file__).parent / "golden"
@@ -267,3 +267,47 @@ def test_latex_rows_have_all_columns(board, put, papers, tmp_path):
 
 def test_source_letters_after_z():
     assert [boards_module._letter(i) for i in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
+
+
+HOSTILE = "=cmd\u202ecsv\u2066\x1b[31m"
+
+
+def test_bidi_and_control_characters_do_not_reach_tables(record, put, tmp_path):
+    """A right-to-left override in a method's name reversed the text after it."""
+    entry = record(HOSTILE, 10, [[0.5, 0.6, 0.55]], dataset="x\u202ey")
+    for path in build(put(entry), Path("leaderboards/published"), tmp_path / "out"):
+        text = path.read_text()
+        assert not {c for c in text if not c.isprintable()} - {"\n"}, path
+        if path.suffix == ".csv":
+            (row,) = csv.DictReader(text.splitlines())
+            assert row["method"].startswith("'=cmd") and float(row["mean"]) == pytest.approx(0.55)
+
+
+def test_negative_numbers_stay_numbers(record, put, tmp_path):
+    entry = record("dm", 10, [[-0.5, -0.25]], main_metric="gap")
+    build(put(entry), Path("leaderboards/published"), tmp_path / "out")
+    (row,) = csv.DictReader((tmp_path / "out" / "records.csv").read_text().splitlines())
+    assert row["values"] == "-0.5 -0.25" and float(row["mean"]) == -0.375
+
+
+def test_a_row_joins_different_settings_only_with_a_mark(record):
+    """`dm #2` joined the second record of every IPC, whatever its settings; `dm` had no mark of its differences."""
+
+    def at(ipc, lr, value):
+        created = f"2026-01-0{round(10 * value)}T00:00:00Z"
+        config = {"method": {"name": "dm", "lr_img": lr}}
+        return record("dm", ipc, [[value, value + 0.01]], config=config, created=created)
+
+    (board,) = boards(
+        [at(1, 1.0, 0.1), at(1, 2.0, 0.2), at(10, 3.0, 0.3), at(10, 2.0, 0.4), at(50, 2.0, 0.5)], []
+    )
+    means = {
+        label: [c.record and round(c.record.summary().mean, 3) for c in cells]
+        for label, cells in board.rows.items()
+    }
+    assert means == {"dm": [0.105, 0.305, 0.505], "dm #2": [0.205, 0.405, None]}
+    assert board.mixed == {"dm"} and "| dm [§]" in table_of(board) and "| dm #2 " in table_of(board)
+    assert any("dm at IPC 10: entry" in text and "lr_img=3.0 instead" in text for text in board.variants)
+    (same,) = boards([at(1, 1.0, 0.1), at(10, 3.0, 0.2), at(10, 1.0, 0.3)], [])
+    assert same.mixed == set(), "the record with the settings of the first column is preferred"
+    assert [c.record.summary().mean for c in same.rows["dm"]] == pytest.approx([0.105, 0.305])

@@ -1,0 +1,120 @@
+"""Assign the records of a board to its rows, so that each row has one method, and describe how settings differ."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from dd_bench.records.record import Record
+
+from .row_labels import hyperparameters
+
+
+class Row(NamedTuple):
+    """One row: the label, the records by IPC, and what its reader must know about them."""
+
+    label: str
+    records: dict[int, Record]
+    mixed: bool  # whether its records have different settings
+    notes: list[str]
+
+
+def board_rows(records: Sequence[Record]) -> list[Row]:
+    """Assign the records of a board, sorted by method, IPC and time, to rows.
+
+    The first row of a method has its first record at each IPC, or the first record with the settings of the row's
+    lowest IPC. These settings may differ between IPCs, as in papers; the row is then `mixed`. All other records have
+    rows with the same settings in all columns, labelled `<method> #2` and so on.
+    """
+    by_method: dict[str, list[Record]] = {}
+    for record in records:
+        by_method.setdefault(record.method, []).append(record)
+    taken = set(by_method)  # a method may itself be named `dm #2`
+    return [row for method, found in by_method.items() for row in _rows_of(method, found, taken)]
+
+
+def _rows_of(method: str, records: Sequence[Record], taken: set[str]) -> Iterator[Row]:
+    first = records[0]
+    main = {first.ipc: first}
+    for record in records:  # prefer those with the same settings, then the first
+        if record.ipc not in main or (_differ(first, main[record.ipc]) and not _differ(first, record)):
+            main[record.ipc] = record
+    used = {r.key for r in main.values()}
+    different = {ipc: found for ipc, r in sorted(main.items()) if (found := _differ(first, r))}
+    notes = [
+        f"{method} at IPC {ipc}: entry {main[ipc].digest[:16]}, with {_values(found)} instead of its settings at "
+        f"IPC {first.ipc}"
+        for ipc, found in different.items()
+    ]
+    yield Row(method, main, bool(different), notes)
+    others: list[dict[int, Record]] = []
+    for record in (r for r in records if r.key not in used):
+        for row in others:
+            if record.ipc not in row and not any(_differ(r, record) for r in row.values()):
+                row[record.ipc] = record
+                break
+        else:
+            others.append({record.ipc: record})
+    number = 2
+    for row in others:
+        while (label := f"{method} #{number}") in taken:
+            number += 1
+        taken.add(label)
+        notes = [
+            f"{label} at IPC {ipc}: entry {r.digest[:16]}, {_describe_difference(main[ipc], r)}"
+            for ipc, r in sorted(row.items())
+        ]
+        yield Row(label, row, False, notes)
+
+
+def _differ(first: Record, other: Record) -> list[tuple[str, Any]]:
+    """Return the settings of `other` that differ from those of `first`. A missing value does not count as different.
+
+    Warnings of the board name other weights of teachers and other versions of the code.
+    """
+    a, b = hyperparameters(first), hyperparameters(other)
+    return [(k, b[k]) for k in sorted(a.keys() & b.keys()) if a[k] != b[k] and _is_setting(k, other)]
+
+
+def _is_setting(key: str, record: Record) -> bool:
+    unused = (
+        key.startswith("teacher.")
+        and not record.teachers
+        and "teacher" not in record.config.get("method", {})
+    )
+    return key != "numbers" and not key.startswith("weights.") and not unused
+
+
+def _values(found: Sequence[tuple[str, Any]]) -> str:
+    more = f" and {len(found) - 6} more" if len(found) > 6 else ""
+    return ", ".join(f"{k}={v}" for k, v in found[:6]) + more
+
+
+_NOT_MEASURED = ("out", "cache", "logger", "log_every", "checkpoint_seconds")
+"""Configuration keys that do not change the measurement."""
+
+
+def _describe_difference(first: Record, other: Record) -> str:
+    """Describe how a second experiment of a method differs from the first."""
+    a, b = (
+        {
+            "config": {k: v for k, v in r.config.items() if k not in _NOT_MEASURED},
+            "seeds": r.seeds,
+            "numbers": r.code.numbers,
+        }
+        for r in (first, other)
+    )
+    found = [(k.removeprefix("config."), v) for k, v in sorted(_differences(a, b))]
+    return f"with {_values(found)}" if found else "with the same configuration and seeds"
+
+
+def _differences(a: Any, b: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    """Yield the dotted keys at which two configurations differ, with the value in the second (None if missing)."""
+    if a == b:
+        return
+    inner = [x if isinstance(x, dict) else {} for x in (a, b)]
+    value, other = (None if isinstance(x, dict) else x for x in (a, b))
+    if value != other:
+        yield path, other
+    for key in inner[0] | inner[1]:
+        yield from _differences(inner[0].get(key), inner[1].get(key), f"{path}.{key}" if path else str(key))
