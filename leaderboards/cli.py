@@ -11,7 +11,7 @@ from dd_bench.records.record import Record, load_record
 from dd_bench.runtime.terminal import sanitize
 
 from .admission.consistency import check_complete, check_configuration, check_protocol, check_repeats
-from .admission.submission import check_baselines, check_sets, check_unique_scores
+from .admission.submission import check_baselines, check_budget, check_sets, check_unique_scores
 from .core.boards import boards
 from .core.entries import ROOT, check_record, duplicates, entry_path, load_entries
 from .core.published import load_published
@@ -95,6 +95,7 @@ def _add(paths: list[Path], folder: Path, sets: Path, no_baseline: bool) -> None
     if messages := duplicates(old + new):
         raise ValueError("\n".join(messages))
     check_unique_scores([r for _, r in new], [r for _, r in old])
+    check_budget([r for _, r in new], [r for _, r in old + new])
     if not no_baseline:
         check_baselines([r for _, r in new], [r for _, r in old + new])
     remarks = check_sets([record for _, record in new], sets)

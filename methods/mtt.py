@@ -64,8 +64,8 @@ class MTT(Method):
       released code uses it as the first batch.
     - There are 5000 iterations instead of 5001.
     - Experts are trained only up to the last epoch that the window uses.
-    - With `canvas`, fresh networks are trained on the canvas^2 tiles of an image. The released code draws new random
-      crops for each batch.
+    - With `canvas`, fresh networks are trained on the canvas^2 tiles of an image, and it counts as canvas^2 images of the
+      IPC. The released code draws new random crops for each batch, and counts it as one image.
     - BatchNorm networks are not supported, because the snapshots of an expert contain no running statistics. The papers
       use InstanceNorm only.
     """
@@ -198,9 +198,14 @@ class MTT(Method):
                 "method.canvas > 1 requires method.labels=hard, and method.init=real or method.init=noise, got "
                 f"method.labels={self.labels} and method.init={self.init}. Use method.canvas=1 to keep these values"
             )
+        if ipc % self.canvas**2:
+            return (
+                f"with method.canvas={self.canvas}, a stored image counts as {self.canvas**2} images, so ipc must be a "
+                f"multiple of {self.canvas**2}, got {ipc}. Example: ipc={self.canvas**2}"
+            )
         if self.init == "noise":
             return None
-        return check_class_sizes(real, ipc, ipc * self.canvas**2, self.init if self.init == "real" else None)
+        return check_class_sizes(real, ipc, ipc, self.init if self.init == "real" else None)
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:
         """Train the experts."""
@@ -278,13 +283,13 @@ class MTT(Method):
         self, real: RealSet, ipc: int, flat: FunctionalNetwork, buffer: ExpertBuffer, ctx: DistillContext
     ) -> tuple[Tensor, Tensor]:
         """Return the initial images `(n, c, h, w)` and labels: classes `(n,)`, or logits or probabilities `(n, k)`."""
-        hard, epoch = class_labels(real, ipc, ctx.device), self._init_epoch()
+        hard, epoch = class_labels(real, ipc // self.canvas**2, ctx.device), self._init_epoch()
         if self.init in ("correct", "clusters"):
             assert epoch is not None
             choose = correct_index if self.init == "correct" else cluster_index
             images = real.train.inputs(choose(real, ipc, flat, buffer, epoch, ctx).flatten()).clone()
         elif self.canvas > 1 and self.init == "real":
-            index = random_index(real, ipc * self.canvas**2, ctx)
+            index = random_index(real, ipc, ctx)
             images = tile(real.train.inputs(index.flatten()), self.canvas).clone()
         elif self.canvas > 1:
             c, h, w = real.shape

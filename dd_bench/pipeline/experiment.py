@@ -109,6 +109,7 @@ class Experiment(RunParts):
         with stages.measure("distill"):
             syn = self.method.distill(real, self.ipc, ctx)
         syn.check_ipc(self.ipc)
+        syn.check_decoding(self.config)
         seconds = {
             "prepare": round(sum(ctx.cache.seconds.values()), 3),  # includes the build time of cached entries
             "distill": round(stages.seconds["distill"] + ctx.loop.seconds_before, 3),

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -29,6 +31,10 @@ class SyntheticSet(ABC):
     labels: Tensor
     lr: float | None
     """The learning rate that was distilled with the set, or None."""
+    whole: bool = False
+    """Whether this is the whole training set. Its ipc is then not checked."""
+    exact_ipc: ClassVar[bool] = False
+    """Whether the set must store exactly ipc samples per class, not at most."""
 
     @abstractmethod
     def materialise(self, device: torch.device) -> tuple[Any, Tensor]:
@@ -62,8 +68,58 @@ class SyntheticSet(ABC):
         """Return the README's description of the stored tensors, for readers without this package."""
 
     @abstractmethod
+    def stored_samples(self) -> Tensor:
+        """Return the number of stored samples of each class, float64 `(k,)`.
+
+        One sample of images is an array of the shape of one dataset image. A larger array counts as many samples as its
+        size, whatever is decoded from it. One sample of graphs is one training graph, or one set of trees. Samples that
+        all classes share, and samples with soft labels, count equally for all classes.
+        """
+
+    def describe_samples(self) -> str:
+        """Return how the stored samples are counted, for the message of `check_ipc`; '' if it is obvious."""
+        return ""
+
     def check_ipc(self, ipc: int) -> None:
-        """Raise ValueError unless the set stores `ipc` images of every class."""
+        """Raise ValueError unless the set stores at most `ipc` samples of every class, see `stored_samples`.
+
+        Sets of images with `exact_ipc` must store exactly `ipc`.
+        """
+        counts = self.stored_samples()
+        wrong = (counts != ipc) if self.exact_ipc else counts > ipc
+        if self.whole or not bool(wrong.any()):
+            return
+        c = int(torch.where(wrong, counts, -1).argmax())
+        same = not self.exact_ipc or bool((counts == counts[0]).all())
+        hint = f"Use ipc={math.ceil(float(counts.max()))}" if same else "Store equally many of every class"
+        raise ValueError(
+            f"with ipc={ipc}, a set must store {'' if self.exact_ipc else 'at most '}{ipc} {self.modality}s per class, "
+            f"got {float(counts[c]):g} of class {self.class_names[c]!r}{self.describe_samples()}. {hint}"
+        )
+
+    def decoding(self) -> dict[str, int]:
+        """Return the parameters by which a stored sample is decoded to several training samples, and their values."""
+        return {}
+
+    def check_decoding(self, config: Mapping[str, Any]) -> None:
+        """Check that the configuration in the card states how samples are decoded.
+
+        Without it, a set could multiply its training samples although its method does not.
+
+        Args:
+            config: the configuration in the card. The values are in `method`, or in `released` for imported sets.
+
+        Raises:
+            ValueError: a value of `decoding` is not the one in the configuration.
+        """
+        part = "method" if "method" in config else "released"
+        stated = config.get(part)
+        for name, value in self.decoding().items():
+            expected = stated.get(name, 1) if isinstance(stated, Mapping) else 1
+            if value > 1 and (value != expected or type(expected) is not int):
+                raise ValueError(
+                    f"{name} must be {expected!r} as in {part}.{name} of the configuration in its card, got {value}"
+                )
 
     def controls(self) -> dict[str, SyntheticSet]:
         """Return sets to compare with this set, by name. Each is this set without some of its tensors."""

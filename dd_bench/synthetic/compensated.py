@@ -125,15 +125,16 @@ is added to the images of set i after `card.json`'s `preprocess`, and the sum cl
         """See `SyntheticSet`."""
         return {"image_shape": list(self.images.shape[1:]), "source": list(self.source)}
 
-    def check_ipc(self, ipc: int) -> None:
-        """See `SyntheticSet`. A compensator counts as one image."""
+    def stored_samples(self) -> Tensor:
+        """See `SyntheticSet`. A compensator counts as one image, which all classes share."""
         k, m = self.compensators.shape[:2]
         c = len(self.class_names)
-        if k * (c + m) > ipc * c:
-            raise ValueError(
-                f"with ipc={ipc} and {c} classes, a set must store at most {ipc * c} images, got {k * (c + m)}: "
-                f"{k} natural sets of {c} images and {m} compensators each"
-            )
+        return torch.full((c,), k * (c + m) / c, dtype=torch.float64)
+
+    def describe_samples(self) -> str:
+        """See `SyntheticSet`."""
+        k, m = self.compensators.shape[:2]
+        return f": {k} natural sets of {len(self.class_names)} images and {m} compensators each"
 
     @classmethod
     def restore(

@@ -91,15 +91,9 @@ class SyntheticGraphs(SyntheticSet):
         labels[order] = new[position.argsort(stable=True)]
         return replace(self, labels=labels)  # type: ignore[type-var]
 
-    def check_ipc(self, ipc: int) -> None:
-        """See `SyntheticSet`. For graphs, `ipc` is the maximum number of samples per class."""
-        counts = torch.bincount(self.labels, minlength=len(self.class_names))
-        c = int(counts.argmax())
-        if int(counts[c]) > ipc:
-            raise ValueError(
-                f"ipc={ipc} is the maximum number of samples per class, but class {self.class_names[c]!r} has "
-                f"{int(counts[c])}. Use ipc={int(counts[c])}"
-            )
+    def stored_samples(self) -> Tensor:
+        """See `SyntheticSet`."""
+        return torch.bincount(self.labels, minlength=len(self.class_names)).double()
 
     def pictures(self) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`. The images are drawings of the first ten samples of each class."""
@@ -143,11 +137,6 @@ class GraphSet(SyntheticGraphs):
     def materialise(self, device: torch.device) -> tuple[Graphs, Tensor]:
         """See `SyntheticSet`."""
         return self.graphs.to(device), self.labels.to(device)
-
-    def check_ipc(self, ipc: int) -> None:
-        """See `SyntheticGraphs`."""
-        if not self.whole:
-            super().check_ipc(ipc)
 
     def tensors(self) -> dict[str, Tensor]:
         """See `SyntheticSet`; integers have the smallest sufficient dtype."""

@@ -29,10 +29,12 @@ class ImageSet(SyntheticImages):
         source: for a coreset, the indices of its images in the training split.
         whole: whether this is the whole training set. Its ipc is then not checked.
         lr: a learning rate that was distilled with the images, or None.
-        canvas: a stored image is cut into a grid of canvas^2 training images (spaces unit and input).
+        canvas: a stored image is cut into a grid of canvas^2 training images (spaces unit and input), and counts as
+            canvas^2 images of its IPC.
     """
 
     kind: ClassVar[str] = "images"
+    exact_ipc: ClassVar[bool] = True
 
     images: Tensor
     labels: Tensor
@@ -81,6 +83,11 @@ class ImageSet(SyntheticImages):
             )
         if any(side % canvas for side in sides):
             raise ValueError(f"canvas must divide the image size {tuple(sides)}, got {canvas}")
+        if self.factor > min(sides):
+            raise ValueError(
+                f"factor must be at most the shorter side of the images, {min(sides)}, because a tile has at least one "
+                f"pixel, got {self.factor}"
+            )
         check_labels(self.labels, len(self.images), len(self.class_names))
 
     @classmethod
@@ -156,23 +163,20 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
             **({"canvas": self.canvas} if self.canvas > 1 else {}),
         }
 
-    def check_ipc(self, ipc: int) -> None:
-        """See `SyntheticSet`. With soft labels, only the total number of images is checked."""
-        if self.whole:
-            return
+    def stored_samples(self) -> Tensor:
+        """See `SyntheticSet`. A canvas counts canvas^2 images."""
         k = len(self.class_names)
-        if self.labels.ndim == 2 and len(self.images) != ipc * k:
-            raise ValueError(
-                f"with ipc={ipc} and {k} classes, a set must store {ipc * k} images, got {len(self.images)}"
-            )
-        if self.labels.ndim == 1:
-            counts = torch.bincount(self.labels, minlength=k)
-            wrong = (counts != ipc).nonzero().flatten().tolist()
-            if wrong:
-                c = wrong[0]
-                raise ValueError(
-                    f"ipc={ipc} requires {ipc} images per class, but class {self.class_names[c]!r} has {int(counts[c])}"
-                )
+        if self.labels.ndim == 2:
+            return torch.full((k,), len(self.images) * self.canvas**2 / k, dtype=torch.float64)
+        return torch.bincount(self.labels, minlength=k).double() * self.canvas**2
+
+    def describe_samples(self) -> str:
+        """See `SyntheticSet`."""
+        return f". With canvas={self.canvas}, a stored image counts as {self.canvas**2}" * (self.canvas > 1)
+
+    def decoding(self) -> dict[str, int]:
+        """See `SyntheticSet`."""
+        return {"factor": self.factor, "canvas": self.canvas}
 
     @classmethod
     def restore(

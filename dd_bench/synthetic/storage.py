@@ -112,6 +112,7 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
             raise ValueError(f"kind must be one of {sorted(KINDS)}, got {card.kind!r}")
         syn = KINDS[card.kind].restore(card.set, tensors, tuple(card.class_names), transform)
         syn.check_ipc(card.ipc)
+        syn.check_decoding(card.config)
         if syn.stored_bytes() != card.stored_bytes:
             raise ValueError(
                 f"stored_bytes must be {syn.stored_bytes()}, got {card.stored_bytes} in the card"

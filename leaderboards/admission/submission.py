@@ -17,9 +17,9 @@ from dd_bench.records.config_diff import CHOICE, shipped_target
 from dd_bench.records.record import Record
 from dd_bench.synthetic.card import TENSORS, find_damaged_file, read_card
 
-from ..core.boards import CONTROL, REFERENCE
+from ..core.budget import MAX_WIDTH, budgets, exceeds_ipc
 from ..core.commands import control_command
-from ..core.entries import Track, entry_name, sets_in
+from ..core.entries import CONTROL, REFERENCE, Track, entry_name, sets_in
 
 
 def check_unique_scores(new: Sequence[Record], old: Sequence[Record]) -> None:
@@ -69,6 +69,22 @@ def check_baselines(new: Sequence[Record], every_record: Sequence[Record]) -> No
             "these boards have no random baseline to compare with. Measure it and add both records, or use "
             "--no-baseline:\n" + "\n".join(lines)
         )
+
+
+def check_budget(new: Sequence[Record], every_record: Sequence[Record]) -> None:
+    """Check that sets of images store no more than their IPC, see `exceeds_ipc`.
+
+    Raises:
+        ValueError: a set stores more. Its card then has another IPC, or does not agree with the record.
+    """
+    known = budgets(every_record)
+    for record in new:
+        if exceeds_ipc(record, known):
+            raise ValueError(
+                f"record {record.key} ({record.method} on {record.dataset}, IPC {record.ipc}) stores "
+                f"{record.stored_bytes}. A set of this IPC has at most {MAX_WIDTH} times the bytes of {record.ipc} "
+                "real images per class. Distil and evaluate the set with the IPC that it stores"
+            )
 
 
 def check_sets(records: Sequence[Record], folder: Path) -> list[str]:

@@ -11,14 +11,10 @@ from dd_bench.records.config_diff import changed_keys
 from dd_bench.records.record import Record
 
 from .board_rows import board_rows
-from .entries import BASELINES, HARD_LABEL_RANDOM, Track
+from .budget import Budgets, budgets, exceeds_ipc, relative_size
+from .entries import BASELINES, CONTROL, HARD_LABEL_RANDOM, REFERENCE, Track
 from .published import Published, PublishedSet, find
 from .ranking import Place, rank
-
-REFERENCE = "full"
-"""The whole training set: an upper bound without an IPC, shown in every column and never ranked."""
-CONTROL = "random"
-"""The baseline of random images. It shows how accurate networks are with these labels and this protocol alone."""
 
 
 @dataclass(frozen=True)
@@ -52,6 +48,7 @@ class Board:
     sources: dict[str, Published]  # letter -> a number from this source
     variants: list[str]  # how the settings of rows and cells differ
     mixed: frozenset[str]  # labels of rows whose cells have different settings
+    sizes: dict[str, float]  # by record key: stored bytes relative to IPC real samples per class with 8 bits
     warnings: list[str]
 
     @cached_property
@@ -77,8 +74,9 @@ def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list
     tracks: dict[Track, list[Record]] = defaultdict(list)
     for record in records:
         tracks[Track.of(record)].append(record)
+    known = budgets(records)
     return [
-        _board(track, tracks[track], _hard_label_random(track, tracks), find(published, track))
+        _board(track, tracks[track], _hard_label_random(track, tracks), find(published, track), known)
         for track in sorted(tracks)
     ]
 
@@ -97,11 +95,18 @@ def _hard_label_random(track: Track, tracks: Mapping[Track, list[Record]]) -> di
 
 
 def _board(
-    track: Track, records: list[Record], hard_random: Mapping[int, Record], published: PublishedSet | None
+    track: Track,
+    records: list[Record],
+    hard_random: Mapping[int, Record],
+    published: PublishedSet | None,
+    known: Budgets,
 ) -> Board:
     records = sorted(records, key=lambda r: (*_order(r.method), r.ipc, r.created, r.key))
     ipcs = sorted({r.ipc for r in records if r.method != REFERENCE} or {r.ipc for r in records})
-    places = {key: place for ipc in ipcs for key, place in _ranked([r for r in records if r.ipc == ipc])}
+    places = {
+        key: place for ipc in ipcs for key, place in _ranked([r for r in records if r.ipc == ipc], known)
+    }
+    sizes = {r.key: size for r in records if (size := relative_size(r, known)) is not None}
     by_row = sorted(board_rows(records), key=lambda row: _order(row.label))
     reasons: list[str] = []
     letters: dict[tuple[str, str], str] = {}
@@ -132,11 +137,13 @@ def _board(
     warnings = _warnings(track, ipcs, records, set(hard_random))
     variants = [note for row in by_row for note in row.notes]
     mixed = frozenset(row.label for row in by_row if row.mixed and row.label != REFERENCE)
-    return Board(track, ipcs, rows, records, places, reasons, sources, variants, mixed, warnings)
+    return Board(track, ipcs, rows, records, places, reasons, sources, variants, mixed, sizes, warnings)
 
 
-def _ranked(records: list[Record]) -> Iterator[tuple[str, Place]]:
-    candidates = [r for r in records if r.status == "done" and r.method != REFERENCE]
+def _ranked(records: list[Record], known: Budgets) -> Iterator[tuple[str, Place]]:
+    done = [r for r in records if r.status == "done" and r.method != REFERENCE]
+    candidates = [r for r in done if not exceeds_ipc(r, known)]
+    yield from ((r.key, "over_budget") for r in done if exceeds_ipc(r, known))
     yield from zip([r.key for r in candidates], rank(candidates), strict=True)
 
 

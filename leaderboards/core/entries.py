@@ -36,6 +36,10 @@ BASELINES = (
     "kmeans_graphs",
 )
 """Rows that come first, in this order."""
+REFERENCE = "full"
+"""The whole training set: an upper bound without an IPC, shown in every column and never ranked."""
+CONTROL = "random"
+"""The baseline of random images. It shows how accurate networks are with these labels and this protocol alone."""
 TEACHER_MODES = ("static", "replay", "online")
 """Label modes in which teachers provide the labels."""
 

@@ -20,7 +20,8 @@ ALPHA = 0.05
 MIN_SIZE = 5
 """A difference that is not significant is a tie only if both samples have at least this many values."""
 
-Place = Literal["best", "tied", "too_few", "behind", "untested"]
+# `over_budget`: the board does not rank the entry, because its set stores more than its IPC
+Place = Literal["best", "tied", "too_few", "behind", "untested", "over_budget"]
 
 
 def rank(records: Sequence[Record]) -> list[Place]:

@@ -8,8 +8,7 @@ from typing import NamedTuple
 
 from dd_bench.records.record import Record
 
-from ..core.boards import REFERENCE
-from ..core.entries import Track
+from ..core.entries import REFERENCE, Track
 from ..core.row_labels import record_labels
 from .formatting import networks, number
 from .markup import MARKDOWN, markdown_table

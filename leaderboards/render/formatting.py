@@ -14,6 +14,7 @@ from dd_bench.records.record import Record
 from dd_bench.runtime.spreadsheet import csv_cell
 
 from ..core.boards import Board
+from ..core.budget import size_text
 from ..core.entries import ACCURACY
 from ..core.published import Published
 from .markup import MARKDOWN, markdown_table
@@ -70,7 +71,7 @@ def printed(published: Published) -> str:
 def entries_table(board: Board) -> str:
     """Return a Markdown table with one row per record of the board."""
     stages = [stage for stage in STAGES if any(stage in r.seconds for r in board.records)]
-    header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Labels", "Bytes"]
+    header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Labels", "Bytes", "× 8-bit"]
     sizes = list(dict.fromkeys(name for r in board.records for name in r.sizes))
     header += [name.capitalize() for name in sizes]
     header += [f"{s}, s" for s in stages]
@@ -83,6 +84,7 @@ def entries_table(board: Board) -> str:
             row[2:] = [number([s.mean, s.std], r.main_metric), networks(r), interval_text(r, r.main_metric)]
         row.append(r.label_mode)
         row.append(f"{sum(r.stored_bytes.values()):,}" if r.stored_bytes else "")
+        row.append(size_text(board.sizes[r.key]) if r.key in board.sizes else "")
         row += [f"{r.sizes[name]:,}" if name in r.sizes else "" for name in sizes]
         row += [f"{r.seconds[stage]:,.1f}" if stage in r.seconds else "" for stage in stages]
         row += [r.device, (r.code.revision or "")[:8] + "+" * bool(r.code.dirty), r.digest[:16]]
@@ -123,7 +125,8 @@ def csv_text(items: Iterable[tuple[Board, Record]]) -> str:
 
     An accuracy is a fraction in [0, 1]. `values` has the unrounded value of each network, ordered by set and network.
     Statistics have 12 significant digits, so that they do not depend on the machine's rounding. `config`, `controls`,
-    `stored_bytes`, `sizes` and `seconds` are JSON. An empty field means that there is no value.
+    `stored_bytes`, `sizes` and `seconds` are JSON. `relative_size` is the stored bytes divided by those of IPC real
+    samples per class with 8 bits. An empty field means that there is no value.
     """
     lines = [_line(board, record) for board, record in items]
     text = io.StringIO()
@@ -159,6 +162,7 @@ def _line(board: Board, r: Record) -> dict[str, Any]:
         "teachers_met": " ".join(f"{t.name}:{(t.digest or '?')[:16]}:{t.accuracy}" for t in r.teachers),
         "teacher_forwards": r.teacher_forwards or None,
         "stored_bytes": json.dumps(r.stored_bytes, sort_keys=True),
+        "relative_size": _digits(board.sizes.get(r.key)),
         "sizes": json.dumps(r.sizes, sort_keys=True) if r.sizes else None,
         "seconds": json.dumps(r.seconds, sort_keys=True),
         "device": r.device,

@@ -11,8 +11,9 @@ from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import write_atomic
 
-from ..core.boards import REFERENCE, Board, Cell, boards
-from ..core.entries import ACCURACY, HARD_LABEL_RANDOM, load_entries
+from ..core.boards import Board, Cell, boards
+from ..core.budget import size_text
+from ..core.entries import ACCURACY, HARD_LABEL_RANDOM, REFERENCE, load_entries
 from ..core.published import PublishedSet, load_published
 from ..core.ranking import MIN_SIZE
 from .architectures import architecture_tables
@@ -26,6 +27,9 @@ from .markup import LATEX, MARKDOWN, Markup, markdown_table
 TEST = "Games-Howell test of all entries at the same IPC against the best, family-wise error rate 5 %"
 TOO_FEW = f"Not significantly below the best, but with fewer than {MIN_SIZE} values n is too small to tell"
 UNTESTED = "Not ranked: its spread cannot be estimated, or there is no other entry to test against"
+OVER_BUDGET = "Not ranked: its set stores more than IPC images, even at 32 bits per value"
+SMALLEST_EXCESS = 1.05
+"""Sets of this relative size or more are marked with it."""
 FROM_MEMORY = "Quoted from memory, not checked against the source. Check it before citing."
 
 _MARKDOWN = Environment(
@@ -181,13 +185,13 @@ def _rows(board: Board, markup: Markup) -> tuple[list[str], list[list[str]]]:
             markup.escape(label) + (markup.mark.format(markup.escape("§")) if label in board.mixed else "")
         ]
         for column, cell in enumerate(cells):
-            row += [_measured_text(cell, markup)]
+            row += [_measured_text(cell, board, markup)]
             row += [_published_text(cell, markup)] * board.has_published(column)
         rows.append(row)
     return header, rows
 
 
-def _measured_text(cell: Cell, markup: Markup) -> str:
+def _measured_text(cell: Cell, board: Board, markup: Markup) -> str:
     if cell.record is None:
         return ""
     if cell.reason is not None:
@@ -196,7 +200,10 @@ def _measured_text(cell: Cell, markup: Markup) -> str:
     text = markup.escape(number([summary.mean, summary.std], cell.record.main_metric))
     text = {"best": markup.best, "tied": markup.tied}.get(cell.place or "", "{}").format(text)
     text += markup.count.format(markup.escape(f"n={networks(cell.record)}"))
-    mark = {"untested": "‡", "too_few": "?"}.get(cell.place or "")
+    marks = [{"untested": "‡", "too_few": "?", "over_budget": "!"}.get(cell.place or "", "")]
+    size = board.sizes.get(cell.record.key, 0)
+    marks += [size_text(size)] * (size >= SMALLEST_EXCESS)
+    mark = ", ".join(filter(None, marks))
     return text + (markup.mark.format(markup.escape(mark)) if mark else "")
 
 
@@ -224,6 +231,16 @@ def legend_of(board: Board, markup: Markup) -> list[str]:
         )
     if "too_few" in places:
         lines.append(note("?", f"{TOO_FEW}."))
+    if any(size >= SMALLEST_EXCESS for size in board.sizes.values()):
+        lines.append(
+            note(
+                "N×",
+                "The set with its labels has N times the stored bytes of IPC real samples per class, as random images "
+                "with 8 bits per value. Sets without this mark have no more.",
+            )
+        )
+    if "over_budget" in places:
+        lines.append(note("!", f"{OVER_BUDGET}."))
     if "untested" in places:
         lines.append(note("‡", f"{UNTESTED}."))
     if REFERENCE in board.rows:

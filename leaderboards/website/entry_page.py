@@ -11,12 +11,13 @@ from typing import Any
 from dd_bench.records.config_diff import leaves
 from dd_bench.records.record import Record
 
-from ..core.boards import REFERENCE, Board
+from ..core.boards import Board
+from ..core.budget import size_text
 from ..core.citations import Cards, bibtex, cited
 from ..core.commands import evaluate_command, run_command
-from ..core.entries import entry_name, entry_path
+from ..core.entries import REFERENCE, entry_name, entry_path
 from ..render.formatting import interval_text, networks, number
-from ..render.tables import TEST, TOO_FEW, UNTESTED
+from ..render.tables import OVER_BUDGET, TEST, TOO_FEW, UNTESTED
 from .sets import KnownSet, pull_commands
 
 _PLACES = {
@@ -25,6 +26,7 @@ _PLACES = {
     "behind": f"Significantly below the best of its board at this IPC ({TEST}).",
     "too_few": f"{TOO_FEW} ({TEST}).",
     "untested": f"{UNTESTED}.",
+    "over_budget": f"{OVER_BUDGET}.",
 }
 
 
@@ -57,7 +59,7 @@ def entry_page(
         "missing": "" if known or not record.set_digests else _missing(len(record.set_digests)),
         "file": entry_name(record),
         "metrics": [_metric(record, name) for name in record.metrics],
-        "facts": [(name, value) for name, value in _facts(record) if value],
+        "facts": [(name, value) for name, value in _facts(record, board) if value],
         "config": "\n".join(f"{k}: {v}" for k, v in sorted(leaves(record.config), key=itemgetter(0))),
         "bibtex": bibtex(cited([record], cards)),
         "digest": record.digest[:16],
@@ -104,7 +106,7 @@ def _metric(record: Record, name: str) -> dict[str, str]:
     }
 
 
-def _facts(record: Record) -> list[tuple[str, str]]:
+def _facts(record: Record, board: Board) -> list[tuple[str, str]]:
     code, p = record.code, record.protocol
     revision = f"{code.revision or 'unknown'}{' (uncommitted changes)' if code.dirty else ''}"
     parts = ", ".join(f"{k} {v:,}" for k, v in record.stored_bytes.items())
@@ -118,6 +120,10 @@ def _facts(record: Record) -> list[tuple[str, str]]:
         ("Seconds", ", ".join(f"{k} {v:,.1f}" for k, v in record.seconds.items())),
         ("Peak memory", ", ".join(f"{k} {v / 2**20:,.0f} MiB" for k, v in record.peak_memory.items())),
         ("Stored bytes per set", parts and f"{sum(record.stored_bytes.values()):,} ({parts})"),
+        (
+            "Bytes relative to IPC real samples with 8 bits",
+            size_text(board.sizes[record.key]) if record.key in board.sizes else "",
+        ),
         ("Sizes", ", ".join(f"{k} {v:,}" for k, v in record.sizes.items())),
         ("Teachers", ", ".join(f"{t.name} {(t.digest or '')[:8]} ({t.accuracy})" for t in record.teachers)),
         (

@@ -11,8 +11,9 @@ from markupsafe import Markup
 
 from dd_bench.records.record import Record
 
-from ..core.boards import REFERENCE, Board, Cell
-from ..core.entries import ACCURACY, HARD_LABEL_RANDOM
+from ..core.boards import Board, Cell
+from ..core.budget import size_text
+from ..core.entries import ACCURACY, HARD_LABEL_RANDOM, REFERENCE
 from ..core.published import PublishedSet
 from ..core.ranking import Place
 from ..render.architectures import DATA_CONTROLS
@@ -65,9 +66,11 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
     title = "numbers from papers, never ranked"
     columns += [column("published", "Published", title=title)] if has_published else []
     columns += [column(m, f"{m}{unit}", wide=True) for m in more_metrics]
+    ratio = "stored bytes divided by those of IPC real samples per class, images with 8 bits per value"
     making = "seconds per set: preparation (teachers, experts), distillation or selection, and labelling"
     columns += [
         column("bytes", "Bytes", wide=True, title="stored bytes of a set with its labels"),
+        column("relative", "× 8-bit", wide=True, title=ratio),
         column("making", "Creation, s", wide=True, title=making),
         column(
             "measuring", "Evaluation, s", wide=True, title="seconds per fresh network, including its controls"
@@ -88,7 +91,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
                 row += _score_cells(record, cell.place, metric)
                 row += [_published_cell(cell)] if has_published else []
                 row += [_metric_cell(record, name) for name in more_metrics]
-                row += _cost_cells(record, points.get(record.key))
+                row += _cost_cells(record, points.get(record.key), board.sizes.get(record.key))
                 row += [_verdict_cell(verdicts.get(record.digest))] if has_verdicts else []
                 row.append({"text": record.digest[:8], "href": f"../{entry_url(record)}"})
                 rows.append({"cells": row} | ({"control": True} if label == HARD_LABEL_RANDOM else {}))
@@ -141,15 +144,16 @@ def _metric_cell(record: Record, name: str) -> dict[str, Any] | None:
     return {"text": interval(record, name), "sort": record.summary(name).mean}
 
 
-def _cost_cells(record: Record, point: Point | None) -> Cells:
-    """Return three cells: the bytes of the set, the seconds of its creation, and the seconds of its evaluation."""
+def _cost_cells(record: Record, point: Point | None, relative: float | None) -> Cells:
+    """Return four cells: bytes of the set, the same relative to real samples, seconds of creation and evaluation."""
     size = sum(record.stored_bytes.values())
     seconds: Cells = (
         [{"text": f"{s:,.1f}", "sort": s} for s in (point.creation, point.evaluation)]
         if point
         else [None, None]
     )
-    return [{"text": f"{size:,}", "sort": size} if size else None, *seconds]
+    ratio = {"text": size_text(relative), "sort": relative} if relative else None
+    return [{"text": f"{size:,}", "sort": size} if size else None, ratio, *seconds]
 
 
 def _verdict_cell(verdict: str | None) -> dict[str, Any] | None:

@@ -224,7 +224,7 @@ def test_exported_set_is_imported_unchanged(dd_bench, tmp_path):
         (["dataset=digits", "--name", "a: b] #2"], "must contain only letters, digits"),
         (["dataset=digits", "--name", "../up"], "must contain only letters, digits"),
         (["dataset=digits", "--name", ""], "must contain only letters, digits"),
-        (["dataset=digits", "--ipc", "2"], "ipc=2 requires 2 images per class, but class"),
+        (["dataset=digits", "--ipc", "2"], "with ipc=2, a set must store 2 images per class, got"),
         (["dataset=motifs"], "consists of graphs"),
     ],
 )

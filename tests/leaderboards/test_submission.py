@@ -13,7 +13,12 @@ from dd_bench.leaderboards.admission.consistency import (
     check_protocol,
     check_repeats,
 )
-from dd_bench.leaderboards.admission.submission import check_baselines, check_sets, check_unique_scores
+from dd_bench.leaderboards.admission.submission import (
+    check_baselines,
+    check_budget,
+    check_sets,
+    check_unique_scores,
+)
 from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.records.record import ProtocolId
@@ -339,3 +344,14 @@ def test_a_repeated_failure_does_not_block_other_records(record, tmp_path, capsy
     assert main(["add", str(again), str(other), *how]) == 0
     assert "already added" in capsys.readouterr().out
     assert len(list((tmp_path / "entries").glob("*/*.json"))) == 3
+
+
+def test_a_set_that_stores_more_than_its_ipc_is_rejected(record):
+    real = record("random", 1, [[0.5]], stored_bytes={"images": 640, "labels": 80})
+    dm = record("dm", 1, [[0.8]], stored_bytes={"images": 2560, "labels": 80})
+    canvases = record("mine", 1, [[0.9]], stored_bytes={"images": 163_840, "labels": 80})
+    check_budget([real, dm], [real, dm])
+    with pytest.raises(
+        ValueError, match=r"mine on fashion_mnist, IPC 1\) stores .* at most 4 times the bytes of 1 real"
+    ):
+        check_budget([canvases], [real, dm, canvases])

@@ -311,3 +311,31 @@ def test_a_row_joins_different_settings_only_with_a_mark(record):
     (same,) = boards([at(1, 1.0, 0.1), at(10, 3.0, 0.2), at(10, 1.0, 0.3)], [])
     assert same.mixed == set(), "the record with the settings of the first column is preferred"
     assert [c.record.summary().mean for c in same.rows["dm"]] == pytest.approx([0.105, 0.305])
+
+
+def sized(record, method, images, **changes):
+    return record(method, 1, [[0.5, 0.6, 0.7]], stored_bytes={"images": images, "labels": 80}, **changes)
+
+
+def test_bytes_are_compared_with_real_images(record):
+    """A set of 64 real digits per class in canvases was best at IPC 1; only its bytes could be noticed."""
+    real, float32 = sized(record, "random", 640), sized(record, "dm", 2560)
+    canvases, soft = sized(record, "canvas", 163_840), sized(record, "soft", 2560, label_mode="soft")
+    (hard, other) = boards([real, float32, canvases, soft], [])
+    assert [hard.sizes[r.key] for r in (real, float32)] == pytest.approx([1, 2640 / 720])
+    assert hard.places[canvases.key] == "over_budget" and hard.places[float32.key] != "over_budget"
+    table = table_of(hard)
+    assert "[!, 228×]" in table and "3.7×]" in table and "1×]" not in table
+    assert other.sizes[soft.key] == pytest.approx(2640 / 720), "the baseline of another board of the dataset"
+
+
+def test_sizes_at_other_ipcs_and_with_teacher_labels(record):
+    real = sized(record, "random", 640)
+    ten = record("dm", 10, [[0.5, 0.6]], stored_bytes={"images": 6400, "labels": 800, "teacher labels": 7200})
+    zca = sized(record, "dc", 640).model_copy(
+        update={"stored_bytes": {"images": 640, "labels": 80, "preprocess.matrix": 10**6}}
+    )
+    (board,) = boards([real, ten, zca], [])
+    assert board.sizes[ten.key] == 2 and board.sizes[zca.key] == 1
+    (alone,) = boards([ten], [])
+    assert alone.sizes == {}

@@ -777,7 +777,7 @@ def test_gradient_rule_changes_experts(make_method, make_ctx, train_blobs, chang
 
 def test_canvas_is_split_into_tiles(make_method, make_ctx, train_blobs):
     ctx = make_ctx()
-    syn = make_method("mtt", iterations=0, canvas=2).distill(train_blobs, 3, ctx)
+    syn = make_method("mtt", iterations=0, canvas=2).distill(train_blobs, 12, ctx)
     index = random_index(train_blobs, 3 * 4, make_ctx())
     assert torch.equal(syn.images, tile(train_blobs.train.inputs(index.flatten()), 2))
     assert syn.images.shape == (9, 1, 16, 16)
@@ -788,7 +788,7 @@ def test_canvas_is_split_into_tiles(make_method, make_ctx, train_blobs):
 
 
 def test_canvas_of_noise(make_method, make_ctx, train_blobs):
-    syn = make_method("mtt", iterations=0, canvas=3, init="noise").distill(train_blobs, 20, make_ctx())
+    syn = make_method("mtt", iterations=0, canvas=3, init="noise").distill(train_blobs, 180, make_ctx())
     assert syn.images.shape == (60, 1, 24, 24)
     assert abs(float(syn.images.mean())) < 5 / syn.images.numel() ** 0.5
     assert abs(float(syn.images.std()) - 1) < 5 / (2 * syn.images.numel()) ** 0.5
@@ -797,7 +797,7 @@ def test_canvas_of_noise(make_method, make_ctx, train_blobs):
 def test_student_sees_random_crops_of_the_canvas(record_gradients, make_method, make_ctx, train_blobs):
     """A step uses the same crop for the batch; crops are uniform and wrap at the borders."""
     calls = record_gradients()
-    make_method("mtt", canvas=2, augment="none", syn_steps=20).distill(train_blobs, 2, make_ctx())
+    make_method("mtt", canvas=2, augment="none", syn_steps=20).distill(train_blobs, 8, make_ctx())
     position = torch.arange(256.0).view(1, 1, 16, 16).repeat(5, 1, 1, 1)
     corners = set()
     for step in (step for call in calls for step in call.inner.steps):
@@ -814,7 +814,7 @@ def test_student_sees_random_crops_of_the_canvas(record_gradients, make_method, 
 
 def test_every_pixel_of_the_canvas_is_learned(make_method, make_ctx, train_blobs):
     start, end = (
-        make_method("mtt", iterations=i, canvas=2, syn_steps=5).distill(train_blobs, 2, make_ctx(work=str(i)))
+        make_method("mtt", iterations=i, canvas=2, syn_steps=5).distill(train_blobs, 8, make_ctx(work=str(i)))
         for i in (0, 12)
     )
     assert bool((start.images != end.images).all())

@@ -25,9 +25,9 @@ CPU = torch.device("cpu")
 def put(syn, folder: Path, real, **changes) -> Path:
     fields = {
         "method": "m",
-        "ipc": len(syn.images) // real.num_classes,
+        "ipc": int(syn.stored_samples().max()),
         "seed": 0,
-        "config": {},
+        "config": {"method": syn.decoding()},
         "citations": ["somebody"],
         "provenance": {},
     }
@@ -144,7 +144,7 @@ class TestCompensated:
     def test_more_images_than_ipc(self, tmp_path, blobs):
         with pytest.raises(
             ValueError,
-            match=r"ipc=3 and 3 classes, a set must store at most 9 images, got .*: 2 natural sets",
+            match=r"ipc=3, a set must store at most 3 images per class, got 4 of .*: 2 natural sets of 3 images and 3",
         ):
             storage.load(put(compensated(blobs), tmp_path / "set", blobs, ipc=3))
 
@@ -286,7 +286,7 @@ class TestCanvas:
         assert torch.equal(back.images, syn.images) and torch.equal(back.labels, syn.labels)
         assert card.set["image_shape"] == [3, 8, 8] and card.set["canvas"] == side
         assert storage.check_dataset(card, blobs3) is None
-        back.check_ipc(2)
+        back.check_ipc(2 * side**2)
         assert card.stored_bytes["images"] == 8 * 3 * 64 * side**2 * 4, (
             "bytes of the stored images, not of the training images"
         )
@@ -322,6 +322,17 @@ class TestCanvas:
         folder = put(on_canvas(blobs, "unit"), tmp_path / "set", blobs)
         assert "[1, 16, 16]" in (folder / "README.md").read_text()
 
+    def test_a_canvas_counts_as_the_images_of_its_size(self, tmp_path, blobs):
+        """A set of one 64x64 image per class with 64 real digits was accepted as IPC 1."""
+        syn = on_canvas(blobs, "unit", n=3, side=8)
+        folder = put(syn, tmp_path / "set", blobs, ipc=1)
+        message = (
+            r"with ipc=1, a set must store 1 images per class, got 64 .* canvas=8, .* as 64\. Use ipc=64"
+        )
+        with pytest.raises(ValueError, match=message):
+            storage.load(folder)
+        syn.check_ipc(64)
+
     @pytest.mark.parametrize(
         ("space", "canvas", "factor"),
         [
@@ -346,6 +357,30 @@ class TestCanvas:
             ValueError, match=rf"canvas must divide the image size \({shape[0]}, {shape[1]}\), got 2"
         ):
             ImageSet.of(blobs, torch.zeros(3, 1, *shape), torch.arange(3), "unit", canvas=2)
+
+
+def test_factor_and_canvas_are_those_of_the_method(tmp_path, blobs):
+    """Ten 8x8 images with factor=300 became 900,000 training images."""
+    with pytest.raises(
+        ValueError, match=r"factor must be at most the shorter side of the images, 8, .* got 300"
+    ):
+        ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit", 300)
+    syn = ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit", 2)
+    for i, config in enumerate(({}, {"method": {}}, {"method": {"factor": 3}}, {"method": {"factor": "2"}})):
+        with pytest.raises(ValueError, match=r"factor must be .* as in \w+\.factor of the configuration"):
+            storage.load(put(syn, tmp_path / str(i), blobs, config=config))
+    storage.load(put(syn, tmp_path / "released", blobs, config={"released": {"factor": 2}}))
+    canvas = on_canvas(blobs, "unit", n=3)
+    with pytest.raises(ValueError, match=r"canvas must be 1 as in method\.canvas"):
+        storage.load(put(canvas, tmp_path / "canvas", blobs, config={"method": {"factor": 2}}))
+
+
+def test_every_kind_counts_stored_samples(blobs):
+    """One definition of IPC: arrays of the size of a dataset image per class, whatever is decoded from them."""
+    soft = ImageSet.of(blobs, images_of(blobs, "unit", 6), labels_of(blobs, "soft", 6), "unit", 2)
+    assert soft.stored_samples().tolist() == [2, 2, 2]
+    assert compensated(blobs).stored_samples().tolist() == [4, 4, 4]
+    assert on_canvas(blobs, "unit", n=3).stored_samples().tolist() == [4, 4, 4]
 
 
 def test_config_omits_lr_and_canvas_at_their_defaults(tmp_path, blobs):

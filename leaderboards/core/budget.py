@@ -1,0 +1,80 @@
+"""Stored bytes of a set, compared with IPC samples of the dataset as a selection stores them.
+
+A selection stores images with 8 bits per value and graphs with the smallest integer types, and a class per sample. Its
+size is taken from the random baseline of the same dataset, so that no dataset must be loaded.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from dd_bench.records.record import Record
+
+from .entries import CONTROL, REFERENCE
+
+SHARED = "preprocess."
+"""Start of the names of fitted transforms, which belong to the dataset and are stored with every set."""
+TEACHER_LABELS = "teacher labels"
+"""Labels of teachers. They belong to the protocol, so a selection has them too."""
+MAX_WIDTH = 4
+"""A stored value has at most 32 bits, so images of a set take at most four times the bytes of images with 8 bits."""
+
+Budgets = Mapping[tuple[str, int], Mapping[str, float]]
+
+
+def budgets(records: Iterable[Record]) -> Budgets:
+    """Return the bytes of the random baseline by part, for each digest of a real set and each IPC.
+
+    IPC 0 has the bytes of one image per class of sets of images, whose size is proportional to their IPC. Of several
+    baselines, the smallest is used.
+    """
+    found: dict[tuple[str, int], dict[str, float]] = {}
+
+    def add(key: tuple[str, int], parts: dict[str, float]) -> None:
+        if key not in found or sum(parts.values()) < sum(found[key].values()):
+            found[key] = parts
+
+    for r in records:
+        parts = {k: float(v) for k, v in _own_parts(r).items() if k != TEACHER_LABELS}
+        if r.method == CONTROL and r.status == "done" and parts:
+            add((r.real_digest, r.ipc), parts)
+            if "images" in parts:
+                add((r.real_digest, 0), {k: v / r.ipc for k, v in parts.items()})
+    return found
+
+
+def relative_size(record: Record, known: Budgets) -> float | None:
+    """Return the stored bytes of a set, divided by those of IPC samples of its dataset per class.
+
+    Return None for the whole training set, and if there is no baseline.
+    """
+    budget, parts = _budget(record, known), _own_parts(record)
+    if not budget or not parts or record.method == REFERENCE:
+        return None
+    return sum(parts.values()) / sum(budget.values())
+
+
+def exceeds_ipc(record: Record, known: Budgets) -> bool:
+    """Return whether a set of images stores more values than IPC images of its dataset per class.
+
+    Its images, compensators and decoders then take more than 32 bits per value of these images.
+    """
+    budget, parts = _budget(record, known), _own_parts(record)
+    if not budget or "images" not in budget or record.method == REFERENCE:
+        return False
+    values = sum(size for name, size in parts.items() if name not in ("labels", TEACHER_LABELS))
+    return values > MAX_WIDTH * budget["images"]
+
+
+def size_text(relative: float) -> str:
+    """Return e.g. `0.95×`, `4×` or `120×`."""
+    return f"{relative:.2g}×" if relative < 99.5 else f"{relative:,.0f}×"
+
+
+def _budget(record: Record, known: Budgets) -> Mapping[str, float] | None:
+    one = known.get((record.real_digest, 0))
+    return {k: v * record.ipc for k, v in one.items()} if one else known.get((record.real_digest, record.ipc))
+
+
+def _own_parts(record: Record) -> dict[str, int]:
+    return {name: size for name, size in record.stored_bytes.items() if not name.startswith(SHARED)}
