@@ -64,8 +64,8 @@ class MTT(Method):
       released code uses it as the first batch.
     - There are 5000 iterations instead of 5001.
     - Experts are trained only up to the last epoch that the window uses.
-    - With `canvas`, fresh networks are trained on the canvas^2 tiles of an image, and it counts as canvas^2 images of the
-      IPC. The released code draws new random crops for each batch, and counts it as one image.
+    - With `canvas`, fresh networks are trained on the canvas^2 tiles of an image, and it counts as canvas^2 images of
+      the IPC. The released code draws new random crops for each batch, and counts it as one image.
     - BatchNorm networks are not supported, because the snapshots of an expert contain no running statistics. The papers
       use InstanceNorm only.
     """
