@@ -58,7 +58,15 @@ _LATEX = str.maketrans(
     | {"~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "\\": r"\textbackslash{}"}
     | {"<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}", '"': r"\textquotedbl{}"}
     | {c: f"{{{c}}}" for c in "[]*"}  # after a line break, LaTeX would read these as its options
-    | {"–": "--", "±": r"$\pm$", "×": r"$\times$", "≈": r"$\approx$", "†": r"\dag{}", "‡": r"\ddag{}"}
+    | {
+        "–": "--",
+        "±": r"$\pm$",
+        "×": r"$\times$",
+        "≈": r"$\approx$",
+        "†": r"\dag{}",
+        "‡": r"\ddag{}",
+        "§": r"\S{}",
+    }
 )
 
 PLAIN = Markup(sanitize, best="{} ★", tied="{} ≈", count=" ({})", mark=" [{}]")
