@@ -87,7 +87,7 @@ def test_sets_must_agree_with_the_record(record, sets):
     assert "They cannot be verified" in remark
     with pytest.raises(ValueError, match=r"ipc of its set .* must be 1, got 10"):
         check_sets([record("dm", 1, [[0.5]], config={}, **digest)], folder)
-    with pytest.raises(ValueError, match="has dataset_digest 5eed"):
+    with pytest.raises(ValueError, match=r"dataset_digest of its set .* must be 5eed"):
         check_sets([record("dm", 10, [[0.5]], config={}, set_digests=digest["set_digests"])], folder)
     (remark,) = check_sets([record("dm", 10, [[0.5]])], folder)
     assert "has no set digest" in remark
@@ -123,7 +123,7 @@ def test_the_command_runs_all_checks(record, sets, tmp_path, capsys):
     assert main(["add", str(path), *how]) == 1
     assert "have no random baseline" in capsys.readouterr().err and not (tmp_path / "entries").exists()
     assert main(["add", str(path), str(wrong), *how, "--no-baseline"]) == 1
-    assert "has ipc 7" in capsys.readouterr().err and not (tmp_path / "entries").exists(), "all or none"
+    assert "must be 7, got 10" in capsys.readouterr().err and not (tmp_path / "entries").exists(), "all or none"
     assert main(["add", str(path), *how, "--no-baseline"]) == 0
     random = record("random", 1, [[0.5]], set_digests=["b" * 64], **composed("random"))
     both = [
