@@ -123,7 +123,9 @@ def test_the_command_runs_all_checks(record, sets, tmp_path, capsys):
     assert main(["add", str(path), *how]) == 1
     assert "have no random baseline" in capsys.readouterr().err and not (tmp_path / "entries").exists()
     assert main(["add", str(path), str(wrong), *how, "--no-baseline"]) == 1
-    assert "must be 7, got 10" in capsys.readouterr().err and not (tmp_path / "entries").exists(), "all or none"
+    assert "must be 7, got 10" in capsys.readouterr().err and not (tmp_path / "entries").exists(), (
+        "all or none"
+    )
     assert main(["add", str(path), *how, "--no-baseline"]) == 0
     random = record("random", 1, [[0.5]], set_digests=["b" * 64], **composed("random"))
     both = [
