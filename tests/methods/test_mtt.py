@@ -990,7 +990,7 @@ def test_canvas_does_not_support_zca(make_method, make_architecture, train_blobs
     pixels = train_blobs.train.pixels(torch.arange(59)).float() / 255
     whitened, architecture = dataclasses.replace(train_blobs, preprocess=ZCA.fit(pixels)), make_architecture()
     assert make_method("mtt").check_dataset(whitened, 2, architecture) is None
-    assert make_method("mtt", canvas=2).check_dataset(train_blobs, 2, architecture) is None
+    assert make_method("mtt", canvas=2).check_dataset(train_blobs, 4, architecture) is None
     assert make_method("mtt", canvas=2).check_dataset(whitened, 2, architecture) == (
         "method.canvas=2 crops larger images, but ZCA is fitted to one image size. "
         "Use dataset.preprocess=normalise or method.canvas=1"
@@ -1012,13 +1012,21 @@ def test_canvas_requires_hard_labels_and_real_or_noise_init(
     assert make_method("mtt", **changes).check_dataset(train_blobs, 2, make_architecture()) is None
 
 
+def test_ipc_counts_the_images_of_a_canvas(make_method, make_architecture, train_blobs):
+    method, architecture = make_method("mtt", canvas=2), make_architecture()
+    assert method.check_dataset(train_blobs, 16, architecture) is None
+    assert method.check_dataset(train_blobs, 20, architecture).endswith("method.init=noise or ipc<=17")
+    assert "ipc must be a multiple of 4, got 5. Example: ipc=4" in method.check_dataset(
+        train_blobs, 5, architecture
+    )
+
+
 @pytest.mark.parametrize(
     ("changes", "most", "instead"),
     [
         ({"init": "real"}, 17, "method.init=noise or ipc<=17"),
         ({"init": "correct"}, 17, "Use ipc<=17"),
         ({"init": "clusters"}, 17, "Use ipc<=17"),
-        ({"init": "real", "canvas": 2}, 4, "method.init=noise or ipc<=4"),
     ],
     ids=str,
 )
