@@ -1,6 +1,7 @@
 """Shared fixtures: one thread, small real sets, recipes, and the command in this or another process."""
 
 import copy
+import gc
 import logging
 import multiprocessing
 import pickle
@@ -84,6 +85,16 @@ FIRST = (*GRAPHS, *FORKS, "docs/test_tour", "leaderboards/test_browser", "docs/t
 def file_of(nodeid: str) -> str:
     """Return e.g. `data/test_graphs` for a test of tests/data/test_graphs.py."""
     return nodeid.partition("::")[0].removeprefix("tests/").removesuffix(".py")
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection(session: pytest.Session) -> Iterator[None]:
+    """Keep the garbage collector from searching the imported modules, during the collection and later."""
+    gc.disable()
+    result = yield
+    gc.freeze()
+    gc.enable()
+    return result
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

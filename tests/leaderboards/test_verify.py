@@ -89,7 +89,7 @@ def board(tmp_path_factory):
         "protocol.recipe.epochs=9",
         "protocol.recipe.milestones=[5]",
     ]
-    networks = ["method=herding", "evaluator.num_networks=3", "runtime=one_thread"]
+    networks = ["method=herding", "method.teacher.epochs=1", "evaluator.num_networks=3", "runtime=one_thread"]
     dd_bench.run([*networks, *small, f"out={root}"])
     (path,) = (root / "records").glob("*.json")
     assert leaderboard(["add", str(path), "--entries", str(root / "entries"), "--no-baseline"]) == 0
