@@ -136,7 +136,8 @@ class Graph(Evaluator):
             logits, labels = _predictions(net, batches)
             if not bool(torch.isfinite(logits).all()):
                 raise Diverged(
-                    f"the logits of a fresh network are not finite. Use a protocol.recipe.lr smaller than {recipe.lr}"
+                    f"the logits of a fresh network are not finite with protocol.recipe.lr={recipe.lr}. "
+                    "Use a smaller value"
                 )
             return logits, labels
 

@@ -299,14 +299,20 @@ class TestErrors:
     def test_diverged_fresh_network(self, dd_bench, small, tmp_path, workers):
         """Its accuracy is at chance and must not be stored as the score of the set."""
         diverging = small("random", "protocol.recipe.lr=1e30", f"runtime.workers={workers}")
-        self.check_error(dd_bench("run", *diverging), "diverged: random", "protocol.recipe.lr below 1e.30")
+        self.check_error(
+            dd_bench("run", *diverging),
+            "diverged: random",
+            r"with protocol.recipe.lr=1e.30\. Check the images",
+        )
         (path,) = records(tmp_path)
         assert load_record(path).status == "diverged" and load_record(path).scores == []
         assert len(sets(tmp_path)) == 1
 
     def test_diverged_teacher(self, dd_bench, small, tmp_path):
         diverging = small("herding", "method.teacher.lr=1e30", "method.teacher.epochs=2")
-        self.check_error(dd_bench("run", *diverging), "diverged", "method.teacher.lr below 1e.30")
+        self.check_error(
+            dd_bench("run", *diverging), "diverged", r"with method.teacher.lr=1e.30\. Use a smaller value"
+        )
         assert not list((tmp_path / "runs").glob("cache/*/entry.json"))
 
     def test_damaged_checkpoint(self, dd_bench, small, tmp_path):
