@@ -13,6 +13,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from pathlib import Path
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -47,7 +48,7 @@ from dd_bench.runtime import seeding
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.checkpoint import State, Stateful
 from dd_bench.runtime.context import ContextWithNotes
-from dd_bench.runtime.files import write_atomic
+from dd_bench.runtime.files import content_key, write_atomic
 from dd_bench.runtime.outer_loop import Diverged, OuterLoop
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import generator, seed_for, seeded
@@ -80,6 +81,7 @@ from dd_bench.training.losses import Loss, Target, Weighted, at_least_float32, c
 from dd_bench.training.parameter_vector import FunctionalNetwork
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe, parse
+from dd_bench.training.resume import Checkpoints
 from dd_bench.training.scoring import accuracy, correct_by_class
 from dd_bench.training.views import boxes
 
@@ -267,12 +269,22 @@ class EvaluationContext(TeacherContext):
         protocol: how fresh networks are trained.
         ipc: images per class of the set.
         finished: indices of the fresh networks that were already scored, before the run was interrupted.
+        work: folder of the states of unfinished networks; None to save nothing.
+        checkpoint_seconds: minimum time between two checkpoints of a network, in seconds.
     """
 
     architecture: Architecture
     protocol: Protocol
     ipc: int
     finished: frozenset[int] = field(default=frozenset())
+    work: Path | None = None
+    checkpoint_seconds: float = 60.0
+
+    def unfinished(self, syn: SyntheticSet) -> Checkpoints | None:
+        """Return where the states of networks that are trained on `syn` are saved, or None if they are not saved."""
+        if self.work is None:
+            return None
+        return Checkpoints(self.work / content_key(syn.identity()), self.checkpoint_seconds)
 
 
 class Measurement(NamedTuple):

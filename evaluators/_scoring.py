@@ -59,6 +59,7 @@ def fresh_networks_on(syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) 
         labelled,
         label_cost=cost,
         notes=tuple(notes),
+        unfinished=ctx.unfinished(syn),
     )
 
 

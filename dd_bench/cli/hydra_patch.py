@@ -1,13 +1,17 @@
-"""Access to the private API of Hydra 1.3 that sweeps need. No other module imports `hydra._internal`.
+"""Access to the private API of Hydra 1.3. No other module imports `hydra._internal`.
 
 Hydra has no hook between expanding the overrides of a sweep and launching its jobs, and it accepts sweepers only from
 its own packages. So this module replaces `BasicSweeper.split_arguments`, after checking the signature of this function.
+It has no hook for its error messages either, so this module replaces `run_and_report`, which prints them.
 """
 
 from __future__ import annotations
 
 import inspect
-from collections.abc import Callable
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import fields
 from functools import cache
 from importlib import import_module
@@ -20,6 +24,7 @@ from hydra.core.utils import JobReturn
 
 SUPPORTED = "1.3"
 _SWEEPER = "hydra._internal.core_plugins.basic_sweeper"
+_REPORTER = "hydra._internal.utils"
 _PARAMETERS = ["overrides", "max_batch_size"]
 
 Jobs = list[list[str]]
@@ -74,6 +79,35 @@ def select_jobs(select: Callable[[list[str], Jobs], Jobs]) -> None:
 
     Plugins.instance()  # the first call imports the sweeper's module again, which would undo the replacement
     _basic_sweeper().split_arguments = staticmethod(split_arguments)
+
+
+@contextmanager
+def errors_explained(explain: Callable[[Exception], str | None]) -> Iterator[None]:
+    """Inside the context, print `explain(error)` instead of Hydra's message for an error, and exit with status 1.
+
+    Hydra reports an error for which `explain` returns None, and every error if HYDRA_FULL_ERROR=1 is set.
+    """
+    module = import_module(_REPORTER)
+    original = module.run_and_report
+
+    def run_and_report(function: Callable[[], Any]) -> Any:
+        def explained() -> Any:
+            try:
+                return function()
+            except Exception as error:
+                message = None if os.environ.get("HYDRA_FULL_ERROR") == "1" else explain(error)
+                if message is None:
+                    raise
+                sys.stderr.write(f"error: {message}\n")
+                sys.exit(1)
+
+        return original(explained)
+
+    module.run_and_report = run_and_report
+    try:
+        yield
+    finally:
+        module.run_and_report = original
 
 
 def task_result(job: JobReturn) -> Any:

@@ -10,7 +10,9 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import socket
+import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -22,7 +24,11 @@ from dd_bench.runtime.files import canonical, content_key, write_atomic
 SWEEP = "DD_BENCH_SWEEP"
 """Environment variable with the path of the running sweep's file. The processes of its jobs inherit it."""
 
-State = Literal["running", "done", "skipped", "diverged", "failed", "died", "waiting"]
+CONTINUE = "stopped by a signal; start the sweep again to continue"
+"""Reason of the state `interrupted`."""
+_STOP_SECONDS = 60.0  # within which a job saves its state after SIGTERM
+
+State = Literal["running", "done", "skipped", "diverged", "failed", "interrupted", "died", "waiting"]
 
 
 class Job(BaseModel):
@@ -80,6 +86,28 @@ def read_job(out: Path, ident: str) -> Job | None:
         return Job.model_validate_json((out / "sweeps" / "jobs" / f"{ident}.json").read_bytes())
     except (OSError, ValidationError):
         return None
+
+
+def mark_interrupted(out: Path, command: str, overrides: Sequence[str]) -> None:
+    """Set the state of a job of this process, which a signal has stopped, to `interrupted`."""
+    if job := read_job(out, job_id(command, overrides)):
+        save_job(out, job.model_copy(update={"state": "interrupted", "reason": CONTINUE}))
+
+
+def stop_jobs(sweep: Path) -> None:
+    """Send SIGTERM to the running jobs of a sweep on this machine, and wait until they have saved their state."""
+    for overrides, job in jobs_of(sweep):
+        if job is not None and job.state == "running" and _in_other_process(job):
+            os.kill(job.pid, signal.SIGTERM)
+            end = time.monotonic() + _STOP_SECONDS
+            ident = job_id(job.verb, overrides)
+            while job is not None and job.current_state() == "running" and time.monotonic() < end:
+                time.sleep(0.2)
+                job = read_job(sweep.parent.parent, ident)
+
+
+def _in_other_process(job: Job) -> bool:
+    return job.host == socket.gethostname() and job.pid != os.getpid() and _is_alive(job.pid)
 
 
 def complete_jobs(out: Path, command: str) -> dict[str, Job]:

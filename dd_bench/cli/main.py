@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
+import signal
 import sys
+from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
+
+from dd_bench.runtime import interruption
 
 LAUNCHERS = {"cores": "joblib", "processes": "submitit", "slurm": "submitit", "cluster": "ray", "gpus": "ray"}
 """Libraries of the launchers in `conf/hydra/launcher`; the extra `launchers` installs them."""
@@ -62,37 +67,76 @@ _log = logging.getLogger(__name__)
 
 
 def main() -> None:
-    """Run the command; exit with status 0, with 1 if a check or run failed, or with 2 for wrong usage."""
+    """Run the command; exit with 0, with 1 if a check or run failed, or with 2 for wrong usage.
+
+    The exit status is 130 after SIGINT (Ctrl-C), 143 after SIGTERM, and 141 if the reader of a pipe has closed it.
+    """
     arguments = sys.argv[1:]
+    try:
+        with interruption.handled(_stop_jobs):
+            status = _run(arguments)
+            sys.stdout.flush()
+    except KeyboardInterrupt as error:
+        stopped = (
+            error if isinstance(error, interruption.Interrupted) else interruption.Interrupted(signal.SIGINT)
+        )
+        sys.stderr.write(_interrupted(stopped, arguments))
+        sys.exit(stopped.exit_code)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes the stream at exit
+        sys.exit(128 + signal.SIGPIPE)
+    sys.exit(status)
+
+
+def _run(arguments: list[str]) -> int:
+    """Run the command and return its exit status."""
     command = arguments[0] if arguments else "--help"
     if command in ("--help", "-h", "help"):
         sys.stdout.write(USAGE)
-        sys.exit(0 if arguments else 2)
+        return 0 if arguments else 2
     if command == "--version":
         from dd_bench import __version__
 
         sys.stdout.write(f"dd-bench {__version__}\n")
-        return
+        return 0
     if command in OTHER_COMMANDS:
         from hydra.utils import get_method  # by name, because the core must not import leaderboards
 
-        sys.exit(get_method(OTHER_COMMANDS[command][0])(arguments[1:]))
+        return int(get_method(OTHER_COMMANDS[command][0])(arguments[1:]))
     if command in HYDRA_COMMANDS:
         sys.argv = [f"dd-bench {command}", *_hydra_arguments(command, arguments[1:])]
         try:
             _run_hydra(command)
-        except KeyboardInterrupt:
-            sys.stderr.write(
-                "\ninterrupted. Start the same command again to continue from the last checkpoint\n"
-            )
-            sys.exit(130)
         finally:
             failed = _report()
-        if failed:
-            sys.exit(1)
-        return
-    sys.stderr.write(f"dd-bench: unknown command {command!r}\n\n{USAGE}")
-    sys.exit(2)
+        return failed
+    from dd_bench.runtime.suggestions import did_you_mean
+
+    near = did_you_mean(get_close_matches(command, [*HYDRA_COMMANDS, *OTHER_COMMANDS], 1))
+    sys.stderr.write(f"dd-bench: unknown command {command!r}{near}\n\n{USAGE}")
+    return 2
+
+
+def _interrupted(stopped: interruption.Interrupted, arguments: list[str]) -> str:
+    """Return the message about a stopped command: what is kept, and how to continue."""
+    name = signal.Signals(stopped.number).name
+    lines = [f"\nstopped by {'Ctrl-C' if name == 'SIGINT' else name}."]
+    if arguments[:1] and arguments[0] in HYDRA_COMMANDS:
+        kept = "Kept: finished sets, scores of finished networks, finished teachers and experts"
+        lines.append(f"{kept}, and {stopped.saved or 'the last checkpoint'}.")
+        lines.append("To continue from there, start the same command again:")
+        lines.append(f"    dd-bench {shlex.join(arguments)}")
+    else:
+        lines.append("No complete file was changed. Start the same command again.")
+    return "\n".join(lines) + "\n"
+
+
+def _stop_jobs() -> None:
+    """Stop the jobs of a sweep in other processes of this machine, and wait until they have saved their state."""
+    from dd_bench.cli.jobs import SWEEP, stop_jobs
+
+    if sweep := os.environ.get(SWEEP):
+        stop_jobs(Path(sweep))
 
 
 def _hydra_arguments(command: str, arguments: list[str]) -> list[str]:
@@ -146,7 +190,7 @@ def _report() -> int:
 
 
 def _run_hydra(command: str) -> None:
-    """Run a command as a Hydra application.
+    """Run a command as a Hydra application. Exit with status 1 if it fails.
 
     Errors caused by user input are printed without a traceback. In a sweep, an error does not stop the other jobs. The
     first error is raised at the end of the sweep.
@@ -157,6 +201,11 @@ def _run_hydra(command: str) -> None:
     from hydra.types import RunMode
     from omegaconf import DictConfig
 
+    from dd_bench.cli import hydra_patch
+    from dd_bench.cli.jobs import mark_interrupted
+
+    failures: list[str] = []
+
     def guarded(cfg: DictConfig) -> object:
         # imported here because they import torch, which --help, --cfg and misspelt keys do not need
         from dd_bench.pipeline import run
@@ -165,16 +214,52 @@ def _run_hydra(command: str) -> None:
 
         if command != "prepare" and distributed.num_launched() > 1:
             raise CompactHydraException(
-                f"error: under torchrun, dd_bench supports only the command prepare, got {command}. "
+                f"under torchrun, dd_bench supports only the command prepare, got {command}. "
                 f"Use: torchrun -m dd_bench prepare ..., then dd-bench {command} ..."
             )
         hydra_config = HydraConfig.get()
-        in_sweep = hydra_config.mode == RunMode.MULTIRUN
+        in_sweep, overrides = hydra_config.mode == RunMode.MULTIRUN, list(hydra_config.overrides.task)
         try:
-            return getattr(run, command)(RunConfig(cfg, hydra_config.runtime.choices, in_sweep))
+            with interruption.handled():  # a launcher may run the job in another process
+                return getattr(run, command)(RunConfig(cfg, hydra_config.runtime.choices, in_sweep))
         except USER_ERRORS as error:
             if in_sweep:
-                _log.error("%s: %s", " ".join(hydra_config.overrides.task), error)
-            raise CompactHydraException(f"error: {error}") from error
+                _log.error("%s: %s", " ".join(overrides), error)
+            elif os.environ.get("HYDRA_FULL_ERROR") != "1":
+                failures.append(str(error))  # Hydra would print the overrides and advice about tracebacks
+                return None
+            raise CompactHydraException(str(error)) from error
+        except (KeyboardInterrupt, SystemExit):  # submitit exits to start a preempted job again
+            if in_sweep:
+                mark_interrupted(Path(str(cfg.out)), command, overrides)
+            raise
 
-    hydra.main(version_base="1.3", config_path="pkg://dd_bench.conf", config_name="config")(guarded)()
+    application = hydra.main(version_base="1.3", config_path="pkg://dd_bench.conf", config_name="config")
+    with hydra_patch.errors_explained(_explained):
+        application(guarded)()
+    if failures:
+        sys.stderr.write(f"error: {failures[0]}\n")
+        sys.exit(1)
+
+
+def _explained(error: Exception) -> str | None:
+    """Return the message of an error caused by user input, or None for a bug, whose traceback Hydra prints."""
+    from hydra.core.global_hydra import GlobalHydra
+    from hydra.errors import CompactHydraException
+    from hydra.types import RunMode
+    from omegaconf import DictConfig
+
+    from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, explain
+
+    if isinstance(error, BrokenPipeError):
+        raise error
+    if type(error) is CompactHydraException:  # raised by this package; errors of Hydra have a subclass
+        return str(error)
+    if not isinstance(error, COMPOSITION_ERRORS):
+        return None
+
+    def composed(overrides: list[str]) -> DictConfig:
+        loader = GlobalHydra.instance().config_loader()
+        return loader.load_configuration("config", overrides, RunMode.MULTIRUN)
+
+    return explain(error, [a for a in sys.argv[1:] if "=" in a and not a.startswith("-")], composed)

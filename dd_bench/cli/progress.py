@@ -23,7 +23,8 @@ def headline(sweep: Path) -> str:
     jobs = [job for _, job in jobs_of(sweep)]
     states = Counter(job.current_state() if job else "waiting" for job in jobs)
     ended = sum(states[s] for s in ("done", "skipped", "diverged", "failed"))
-    text = [f"{states[s]} {s}" for s in ("running", "skipped", "diverged", "failed", "died") if states[s]]
+    shown = ("running", "skipped", "diverged", "failed", "interrupted", "died")
+    text = [f"{states[s]} {s}" for s in shown if states[s]]
     seconds = [job.seconds for job in jobs if job and job.seconds and job.state == "done"]
     if seconds and ended < len(jobs):
         # not the mean, because the first job takes longer: it builds the teachers for all jobs
@@ -43,7 +44,7 @@ def report(sweep: Path) -> str:
         if state == "running" and job.host != socket.gethostname():  # its process cannot be checked from here
             hours = (time.time() - job.started) / 3600
             lines.append(f"  running on {job.host} for {hours:.1f} h: {text}")
-        if state in ("failed", "died", "diverged", "skipped"):
+        if state in ("failed", "interrupted", "died", "diverged", "skipped"):
             lines.append(f"  {state}: {text}\n      {job.reason or 'its process no longer exists'}")
     return "\n".join(lines)
 

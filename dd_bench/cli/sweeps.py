@@ -87,7 +87,7 @@ def select_jobs(command: str, only_missing: bool, searchpath: Sequence[str] = ()
     def select(overrides: list[str], jobs: list[list[str]]) -> list[list[str]]:
         if not jobs:
             raise CompactHydraException(
-                f"error: the sweep has no job, because a glob(...) in {' '.join(overrides)} matches no file. "
+                f"the sweep has no job, because a glob(...) in {' '.join(overrides)} matches no file. "
                 "To list the files: dd-bench list"
             )
         out = Path(os.environ[SWEEP]).parent.parent  # set by on_multirun_start
@@ -128,7 +128,7 @@ def _outcome(job: JobReturn, out: Path) -> tuple[State, str | None, list[str]]:
     """Return the state of a job that ended, the reason if it has no result, and its output files."""
     result = hydra_patch.task_result(job)
     if job.status != JobStatus.COMPLETED:
-        reason = f"{type(result).__name__}: {result}".removeprefix("CompactHydraException: error: ")
+        reason = f"{type(result).__name__}: {result}".removeprefix("CompactHydraException: ")
         return "failed", reason, []
     if isinstance(result, Record):
         if result.status != "done":

@@ -10,7 +10,7 @@ import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Literal, NamedTuple, TypeVar
+from typing import Any, Literal, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -20,6 +20,7 @@ from dd_bench.data.inputs import Inputs
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 from dd_bench.records.record import TeacherId
+from dd_bench.runtime.files import content_key
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
@@ -30,6 +31,7 @@ from dd_bench.training.compilation import uses_compilation
 from dd_bench.training.loop import train
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe
+from dd_bench.training.resume import Checkpoints
 from dd_bench.training.scoring import accuracy
 from dd_bench.training.together import train_together
 
@@ -59,6 +61,7 @@ class FreshNetworks:
         lenient: whether a network with non-finite weights scores NaN, instead of raising `Diverged`.
         label_cost: cost of the labels that networks are trained on; None for the set's own labels.
         notes: remarks on the training, for the record.
+        unfinished: where the states of unfinished networks are saved; None to save nothing.
     """
 
     architecture: Architecture
@@ -73,6 +76,7 @@ class FreshNetworks:
     lenient: bool = False
     label_cost: LabelCost | None = None
     notes: tuple[str, ...] = ()
+    unfinished: Checkpoints | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError if the selection rule needs a validation split and there is none."""
@@ -126,15 +130,31 @@ class FreshNetworks:
         compiled, mode = self.compiles(total), self.parallelism(total)
         if mode == "together":
             yield from together(self, seeds)
+            self._remove(self._checkpoint(*seeds.values()))
         elif mode == "processes":
             jobs, workers = list(seeds.items()), min(self.runtime.workers, total)
             for (network, _), result in run_in_processes(
                 partial(_job, one, compiled), self.shared(), jobs, workers
             ):
                 yield network, result
+                self._remove(self._checkpoint(seeds[network]))
         else:
             for network, seed in seeds.items():
                 yield network, one(self, network, seed, compiled)
+                self._remove(self._checkpoint(seed))
+
+    def _checkpoint(self, *seeds: int) -> Checkpoints | None:
+        """Return the checkpoint of the networks with these seeds, which are trained together."""
+        if self.unfinished is None:
+            return None
+        what = [self.architecture.describe(), self.protocol.model_dump(mode="json"), list(seeds)]
+        name = f"{self.unfinished.path.name}-{content_key(what)}.checkpoint.safetensors"
+        return self.unfinished._replace(path=self.unfinished.path.with_name(name), final=False)
+
+    def _remove(self, checkpoint: Checkpoints | None) -> None:
+        """Remove the checkpoint of a network whose result was used."""
+        if checkpoint is not None:
+            checkpoint.remove()
 
     def parallelism(self, total: int) -> Literal["together", "processes"] | None:
         """Return how `total` networks are trained at the same time, or None if they are trained one after the other."""
@@ -164,21 +184,18 @@ class FreshNetworks:
 
     def _train(self, seed: int, compiled: bool) -> tuple[Network, float]:
         """Train one fresh network from `seed`. Return the selected network and the accuracy that selected it."""
-        best, best_state = -1.0, {}
-        for recipe in (r.with_epochs(len(self.images)) for r in self.protocol.recipes()):
+        best, protocol, checkpoint = _Best(), self.protocol, self._checkpoint(seed)
+        selects = protocol.selection != "last"
+        recipes = [r.with_epochs(len(self.images)) for r in protocol.recipes()]
+        for recipe in recipes:
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
             def evaluate_epoch(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:
-                nonlocal best, best_state
-                protocol = self.protocol
                 if epoch < protocol.eval_from or (epoch % protocol.eval_every and epoch != recipe.epochs):
                     return
-                split = self.val if self.protocol.selection == "best_on_val" else self.test
+                split = self.val if protocol.selection == "best_on_val" else self.test
                 assert split is not None
-                value = accuracy(net, split.batches(1000), self.runtime)
-                if value > best:
-                    best = value
-                    best_state = {k: v.clone() for k, v in net.state_dict().items()}
+                best.update(accuracy(net, split.batches(1000), self.runtime), net)
 
             train(
                 net,
@@ -189,14 +206,17 @@ class FreshNetworks:
                 runtime=self.runtime,
                 flip=self.flip,
                 compiled=compiled,
-                on_epoch=None if self.protocol.selection == "last" else evaluate_epoch,
+                on_epoch=evaluate_epoch if selects else None,
                 labelled_batches=None
                 if self.labelled is None
                 else self.labelled.batches(seed_for(seed, "train")),
+                # with a grid of learning rates, the network starts again from the first one
+                checkpoint=checkpoint if len(recipes) == 1 else None,
+                state={"best": best} if selects else None,
             )
-        if self.protocol.selection == "best_on_val":
-            net.load_state_dict(best_state)
-        return net, best
+        if protocol.selection == "best_on_val":
+            net.load_state_dict(best.state)
+        return net, best.value
 
     def _test(self, net: torch.nn.Module) -> float:
         """Return the test accuracy, or NaN for a network with non-finite weights if `lenient`."""
@@ -229,12 +249,35 @@ class FreshNetworks:
             seeds=[seed_for(s, "train") for s in seeds.values()],
             runtime=self.runtime,
             flip=self.flip,
+            checkpoint=self._checkpoint(*seeds.values()),
         )
         return zip(seeds, nets, strict=True)
 
     def shared(self) -> FreshNetworks:
         """Return a copy with its own tensors, which can be shared with other processes."""
         return replace(self, images=self.images.clone(), labels=self.labels.clone())
+
+
+class _Best:
+    """The highest accuracy of a network so far, and the weights that gave it; saved with the state of the training."""
+
+    def __init__(self) -> None:
+        self.value = -1.0
+        self.state: dict[str, Tensor] = {}
+
+    def update(self, value: float, net: torch.nn.Module) -> None:
+        """Store the weights of `net` if `value` is higher than before."""
+        if value > self.value:
+            self.value = value
+            self.state = {k: v.clone() for k, v in net.state_dict().items()}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `checkpoint.Stateful`."""
+        return {"value": self.value, "state": self.state}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `checkpoint.Stateful`."""
+        self.value, self.state = state["value"], state["state"]
 
 
 def _job(

@@ -16,7 +16,7 @@ import torch
 from hydra import compose as compose_config
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
-from hydra.errors import ConfigCompositionException, InstantiationException, OverrideParseException
+from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
@@ -25,6 +25,7 @@ from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.module_adapter import network_constructor
 from dd_bench.pipeline.arguments import check_arguments
+from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_keys, explain
 from dd_bench.pipeline.experiment import Experiment
 from dd_bench.records.config_diff import CHOICE, shipped_target
 from dd_bench.records.identity import identify, plugin_source
@@ -71,9 +72,15 @@ class RunConfig:
         try:
             with initialize_config_module("dd_bench.conf", version_base="1.3"):
                 cfg = compose_config("config", list(overrides), return_hydra_config=True)
-        except (ConfigCompositionException, OverrideParseException) as error:
-            hint = ". Make one call for each value" if "multirun" in str(error) else ""
-            raise ValueError(f"{' '.join(overrides)}: {error}{hint}") from error
+        except COMPOSITION_ERRORS as error:
+            if "multirun" in str(error):
+                raise ValueError(f"{' '.join(overrides)}: {error}. Make one call for each value") from error
+
+            def again(others: list[str]) -> DictConfig:
+                with initialize_config_module("dd_bench.conf", version_base="1.3"):
+                    return compose_config("config", others)
+
+            raise ValueError(f"{' '.join(overrides)}: {explain(error, overrides, again)}") from error
         finally:
             GlobalHydra.instance().hydra = application
         choices = dict(cfg.hydra.runtime.choices)
@@ -89,6 +96,7 @@ def compose(run: RunConfig) -> Experiment:
         ValueError, FileNotFoundError: a value is wrong, or the data are missing. The message gives the correction.
     """
     cfg, choices = run.cfg, run.choices
+    check_keys(cfg)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
     for name, minimum, example in (("ipc", 1, 10), ("num_sets", 1, 3), ("seed", 0, 0), ("log_every", 1, 10)):
         if type(config[name]) is not int or config[name] < minimum:

@@ -43,6 +43,8 @@ def measure(run: RunParts, sets: Callable[[], list[Path]], log: ScoreLog) -> Out
                 teachers=run.teachers,
                 measure=run.test_accuracy,
                 finished=log.finished(index),
+                work=log.unfinished,
+                checkpoint_seconds=run.config["checkpoint_seconds"],
             )
             with stages.measure("evaluate"):
                 _score(run, index, syn, ctx, log, outcome)

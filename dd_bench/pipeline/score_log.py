@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -71,9 +72,15 @@ class ScoreLog:
         """Return the indices of the networks of a set that have scores."""
         return frozenset(s.network for s in self.scores if s.set == set_index)
 
+    @property
+    def unfinished(self) -> Path:
+        """Folder of the states of networks without scores."""
+        return self._path.with_name("networks")
+
     def remove(self) -> None:
-        """Delete the file. Call this after the scores were saved in the record."""
+        """Delete the file and `unfinished`. Call this after the scores were saved in the record."""
         self._path.unlink(missing_ok=True)
+        shutil.rmtree(self.unfinished, ignore_errors=True)
 
 
 def _parse(text: str) -> _Line | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from dd_bench.runtime import checkpoint
+from dd_bench.runtime import checkpoint, interruption
 from dd_bench.runtime.loggers import Logger
 from dd_bench.runtime.progress import Progress
 
@@ -54,6 +54,7 @@ class OuterLoop:
             ValueError: `iterations` is not an integer >= 0.
             Diverged: a logged value or a tensor of `state` is not finite. The last checkpoint has only finite values.
             CheckpointError: the checkpoint is damaged or does not match `state`.
+            Interrupted: a signal has stopped the run; a checkpoint of the last complete step was written.
         """
         if type(iterations) is not int or iterations < 0:
             raise ValueError(
@@ -66,18 +67,20 @@ class OuterLoop:
         self.seconds_before += seconds
         self._logger.resume(name, first)
         start_time = saved_time = time.monotonic()
-        with Progress(name, iterations, first) as progress:
+        with Progress(name, iterations, first) as progress, interruption.deferred():
             for step in range(first, iterations):
                 self._step = step
                 yield step
-                last = step + 1 == iterations
-                due = time.monotonic() - saved_time >= self._checkpoint_seconds
-                if last or due or (step + 1) % self._log_every == 0:
+                last, stopping = step + 1 == iterations, interruption.stop_requested()
+                due = last or stopping or time.monotonic() - saved_time >= self._checkpoint_seconds
+                if due or (step + 1) % self._log_every == 0:
                     progress.advance_to(step + 1, self._flush(path))
-                if last or due:
+                if due:
                     self._check_finite(state, path)
                     checkpoint.save(path, step + 1, seconds + time.monotonic() - start_time, state)
                     saved_time = time.monotonic()
+                if stopping:
+                    interruption.stop(f"step {step + 1} of {iterations} of the loop {name}")
 
     def log(self, **values: Tensor | float) -> None:
         """Log scalars of this step. 0-d tensors stay on the device until the next write to the log."""

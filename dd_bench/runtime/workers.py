@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any, TypeVar
 
 import torch
 import torch.multiprocessing
 
+from dd_bench.runtime import interruption
 from dd_bench.runtime.allocator import keep_freed_memory
 
 Shared = TypeVar("Shared")
@@ -41,24 +45,37 @@ def run_in_processes(
 
     Raises:
         Exception: the exception of a job. The other jobs stop at their next `tick`.
+        Interrupted: a signal has stopped the run. Running jobs stop after they have saved their state, or at their next
+            `tick`.
     """
     context = _context(work.__module__)
     ticks, stopped = context.Value("i", 0), context.Value("b", 0)
-    with ProcessPoolExecutor(
-        workers, mp_context=context, initializer=_start_worker, initargs=(work, shared, ticks, stopped)
-    ) as pool:
+    with (
+        interruption.deferred(),
+        ProcessPoolExecutor(
+            workers, mp_context=context, initializer=_start_worker, initargs=(work, shared, ticks, stopped)
+        ) as pool,
+    ):
         pending = {pool.submit(_run_job, job): job for job in jobs}
         try:
             while pending:
                 done, _ = wait(pending, timeout=_POLL_SECONDS, return_when=FIRST_COMPLETED)
                 on_tick(ticks.value)
+                if interruption.stop_requested():
+                    stopped.value = 1
+                    done = {f for f in wait(pending).done if not _was_stopped(f)}
                 # successful jobs first, so that their results are not lost when a failed job raises
                 for future in sorted(done, key=lambda f: f.exception() is not None):
                     yield pending.pop(future), future.result()
+                if stopped.value:
+                    interruption.stop(f"{len(jobs) - len(pending)} of {len(jobs)} networks")
+                    break  # the run goes on, see `interruption.stop`
         finally:
             stopped.value = 1  # running jobs stop at their next tick
             for future in pending:
                 future.cancel()
+    if pending:
+        yield from run_in_processes(work, shared, list(pending.values()), workers, on_tick)
 
 
 def _context(module: str) -> Any:
@@ -77,7 +94,11 @@ def _context(module: str) -> Any:
 
 
 class _Stopped(Exception):
-    """Another job has failed."""
+    """The run was interrupted, or another job has failed."""
+
+
+def _was_stopped(job: Future[Any]) -> bool:
+    return isinstance(job.exception(), _Stopped | BrokenProcessPool)
 
 
 _WORKER: tuple[Any, Any, Any, Any] | None = None  # arguments of `_start_worker`
@@ -87,6 +108,8 @@ def _start_worker(work: Any, shared: Any, ticks: Any, stopped: Any) -> None:
     global _WORKER
     _WORKER = work, shared, ticks, stopped
     threading.Thread(target=_exit_with_parent, daemon=True).start()
+    interruption.follow(lambda: bool(stopped.value), _Stopped)
+    signal.signal(signal.SIGTERM, _stop_worker)
     keep_freed_memory()
     torch.set_num_threads(1)
     logging.getLogger("torch").setLevel(logging.ERROR)
@@ -100,7 +123,30 @@ def _exit_with_parent() -> None:
     os._exit(1)
 
 
+_BUSY = threading.Lock()  # held while this worker runs a job
+_IDLE_SECONDS = 5.0  # a terminated worker exits when it has been without a job for so long
+
+
+def _stop_worker(*_: Any) -> None:
+    """Handle SIGTERM: let a running job save its state, as SLURM sends the signal to all processes of a run."""
+    assert _WORKER is not None
+    _WORKER[3].value = 1
+    threading.Thread(target=_exit_when_idle, daemon=True).start()
+
+
+def _exit_when_idle() -> None:
+    with _BUSY:
+        pass
+    time.sleep(_IDLE_SECONDS)
+    os._exit(128 + signal.SIGTERM)
+
+
 def _run_job(job: Any) -> Any:
+    with _BUSY:
+        return _work_on(job)
+
+
+def _work_on(job: Any) -> Any:
     assert _WORKER is not None
     work, shared, ticks, stopped = _WORKER
 

@@ -30,6 +30,7 @@ from dd_bench.teachers.trained_network import (
 from dd_bench.training.loop import GradientRule
 from dd_bench.training.parameter_vector import FunctionalNetwork, flatten
 from dd_bench.training.recipe import Recipe
+from dd_bench.training.resume import saved_epochs
 
 
 class ExpertGradientRule(GradientRule, Protocol):
@@ -117,7 +118,7 @@ def _train_all(shared: ExpertTraining) -> float:
     training, count, epochs = shared.training, shared.header.experts, shared.training.recipe.epochs
     if not expert_buffer.create(shared.folder, shared.header):
         checkpoint.remove(shared.folder)  # the checkpoints of snapshots that no longer exist
-    state = [checkpoint.saved_progress(shared.checkpoint(i)) for i in range(count)]
+    state = [saved_epochs(shared.checkpoint(i)) for i in range(count)]
     jobs = [i for i, (done, _) in enumerate(state) if done < epochs]
     workers = min(training.runtime.workers, len(jobs))
     images = len(jobs) * epochs * len(training.real.train)

@@ -1,7 +1,8 @@
 """Train networks on the real training set and cache them: feature networks, teachers, experts, references.
 
 All of these trainings use the functions of this module for cache keys, seeds, the decision to compile, checkpoints, and
-files of weights with their checks. A killed training resumes after its last complete epoch and gives the same weights.
+files of weights with their checks. A killed training resumes after its last complete epoch, and one that a signal has
+stopped after its last complete step. Both give the same weights.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from dd_bench.data.inputs import Inputs
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 from dd_bench.runtime.cache import Cache
-from dd_bench.runtime.checkpoint import remove, saved_progress
+from dd_bench.runtime.checkpoint import remove
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.runtime import Runtime
@@ -31,6 +32,7 @@ from dd_bench.training.batches import fetch_from, fetch_split
 from dd_bench.training.compilation import uses_compilation
 from dd_bench.training.loop import GradientRule, train
 from dd_bench.training.recipe import Recipe
+from dd_bench.training.resume import Checkpoints, saved_epochs
 
 WEIGHTS = "network.safetensors"
 
@@ -110,7 +112,7 @@ def trained_network(
     """
     real, recipe, net = training.real, training.recipe, training.untrained(seed)
     n = len(real.train) if data is None else len(data[0])
-    done, seconds = (0, 0.0) if checkpoint is None else saved_progress(checkpoint)
+    done, seconds = (0, 0.0) if checkpoint is None else saved_epochs(checkpoint)
     bar: AbstractContextManager[Progress | None] = nullcontext()
     if title is not None:
         bar = Progress(title, recipe.with_epochs(n).epochs, done)
@@ -133,7 +135,7 @@ def trained_network(
             compiled=training.compiles(networks, n),
             on_epoch=after_epoch,
             gradient_rule=gradient_rule,
-            checkpoint=checkpoint,
+            checkpoint=None if checkpoint is None else Checkpoints(checkpoint),
         )
     return net, seconds
 

@@ -7,11 +7,9 @@ both draw the same batches and augmentations.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable
 from functools import partial
 from itertools import islice
-from pathlib import Path
 from typing import Protocol
 
 import torch
@@ -19,13 +17,14 @@ from torch import Tensor, nn
 
 from dd_bench.models.network import Network
 from dd_bench.runtime import distributed
-from dd_bench.runtime.checkpoint import State, restore, save
+from dd_bench.runtime.checkpoint import State
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import Generators, seed_for, seeded, stream
 from dd_bench.training.batches import Fetch, LabelledBatches, is_partitioned, recipe_batches
 from dd_bench.training.losses import Loss, Target, compiled_loss, network_loss
 from dd_bench.training.optimisation import make_optimizer, set_lr
 from dd_bench.training.recipe import Recipe
+from dd_bench.training.resume import Checkpoints, ResumableTraining
 
 
 class GradientRule(Protocol):
@@ -50,8 +49,9 @@ def train(
     on_epoch: Callable[[int], None] | None = None,
     on_step: Callable[[int], None] | None = None,
     gradient_rule: GradientRule | None = None,
-    checkpoint: Path | None = None,
+    checkpoint: Checkpoints | None = None,
     labelled_batches: LabelledBatches | None = None,
+    state: State | None = None,
 ) -> Network:
     """Train `net` in place on `n` images and return it, in train mode.
 
@@ -69,12 +69,14 @@ def train(
         on_epoch: called after each epoch with the number of finished epochs.
         on_step: called after each step with the number of finished steps.
         gradient_rule: computes the gradients; by default, they are the gradient of the loss.
-        checkpoint: checkpoint file. It is written after every epoch and not removed at the end. If it exists, training
-            resumes from it with the same result as without interruption.
+        checkpoint: files of the state of the training. If they exist, training resumes from them and gives the same
+            result as without interruption.
         labelled_batches: inputs and targets of each epoch, instead of those from `fetch` and the recipe.
+        state: further values that `on_epoch` and `on_step` change, to save with the state of the training.
 
     Raises:
         CheckpointError: the checkpoint is damaged, or belongs to another network or optimiser.
+        Interrupted: a signal has stopped the run; with `checkpoint`, the state after the last step was saved.
         ValueError: `gradient_rule` or `labelled_batches` is given, and there are several processes.
     """
     device, recipe = runtime.device, recipe.with_epochs(n)
@@ -88,35 +90,38 @@ def train(
     net.train()
     model = _distributed(net, gradient_rule, custom_batches, device) if distributed.world_size() > 1 else net
     with seeded(device, seed_for(seed, "dropout")):
-        state: State = {"net": net, "optimizer": optimizer, "streams": Generators(streams, device)}
-        done, before = restore(checkpoint, state) if checkpoint is not None else (0, 0.0)
-        began = time.monotonic()
-        for epoch in range(done, recipe.epochs):
-            set_lr(optimizer, recipe, epoch)
-            first = epoch * recipe.steps_per_epoch(n)
-            for step, (raw, x, target) in enumerate(
-                islice(labelled_batches(epoch), recipe.steps_left(epoch, n)), first
-            ):
-                if recipe.steps is not None:  # the learning rate changes by step
-                    set_lr(optimizer, recipe, recipe.epochs * step / recipe.steps)
-                if compiled:
-                    x = x.contiguous(memory_format=torch.channels_last)
-                optimizer.zero_grad(set_to_none=True)
-                if model is not net:
-                    size = min(recipe.batch_size, n - (step - first) * recipe.batch_size)
-                    _part_of_loss(model, loss_of, x, target, size, is_partitioned(recipe.views)).backward()
-                elif gradient_rule is None:
-                    loss_of(net, x, target).backward()
-                else:
-                    gradient_rule(net, loss_of, x, target, raw, epoch)
-                optimizer.step()
-                if on_step is not None:
-                    on_step(step + 1)
-            if on_epoch is not None:
-                on_epoch(epoch + 1)
-                net.train()
-            if checkpoint is not None:
-                save(checkpoint, epoch + 1, before + time.monotonic() - began, state)
+        whole = {"net": net, "optimizer": optimizer, **(state or {})}
+        resumable = ResumableTraining(
+            checkpoint, whole, Generators(streams, device), recipe.steps_per_epoch(n)
+        )
+        with resumable.deferred():
+            for epoch in range(resumable.epoch, recipe.epochs):
+                set_lr(optimizer, recipe, epoch)
+                first = epoch * recipe.steps_per_epoch(n)
+                batches = islice(labelled_batches(epoch), recipe.steps_left(epoch, n))
+                for index, (raw, x, target) in resumable.batches(batches):
+                    step = first + index
+                    if recipe.steps is not None:  # the learning rate changes by step
+                        set_lr(optimizer, recipe, recipe.epochs * step / recipe.steps)
+                    if compiled:
+                        x = x.contiguous(memory_format=torch.channels_last)
+                    optimizer.zero_grad(set_to_none=True)
+                    if model is not net:
+                        size = min(recipe.batch_size, n - index * recipe.batch_size)
+                        _part_of_loss(
+                            model, loss_of, x, target, size, is_partitioned(recipe.views)
+                        ).backward()
+                    elif gradient_rule is None:
+                        loss_of(net, x, target).backward()
+                    else:
+                        gradient_rule(net, loss_of, x, target, raw, epoch)
+                    optimizer.step()
+                    if on_step is not None:
+                        on_step(step + 1)
+                if on_epoch is not None:
+                    on_epoch(epoch + 1)
+                    net.train()
+                resumable.end_epoch(last=epoch + 1 == recipe.epochs)
     return net
 
 

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
-from typing import Any, Literal, Self, TypeVar
+from collections.abc import Iterator
+from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
+from dd_bench.runtime.suggestions import unknown_key
 from dd_bench.training.views import ViewRecipe
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -132,9 +134,21 @@ def parse(model: type[Schema], values: dict[str, Any], group: str) -> Schema:
         problems: dict[str, list[str]] = {}
         for e in error.errors():
             path = _path(values, e["loc"])
+            if e["type"] == "extra_forbidden":
+                problems[f"  {unknown_key(f'{group}.{path}', _fields(model, group))}"] = [""]
+                continue
             problems.setdefault(f"  {group}.{path}={e['input']!r}: " if path else "  ", []).append(e["msg"])
         lines = [prefix + " or ".join(reasons) for prefix, reasons in problems.items()]
         raise ValueError("\n".join([f"configuration group {group!r} is not valid:", *lines])) from None
+
+
+def _fields(model: type[BaseModel], path: str) -> Iterator[str]:
+    """Yield the dotted keys of a schema and of the schemas in it."""
+    for name, field in model.model_fields.items():
+        yield f"{path}.{name}"
+        for inner in (field.annotation, *get_args(field.annotation)):
+            if isinstance(inner, type) and issubclass(inner, BaseModel):
+                yield from _fields(inner, f"{path}.{name}")
 
 
 def _path(values: Any, location: tuple[str | int, ...]) -> str:

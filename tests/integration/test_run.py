@@ -194,7 +194,7 @@ class TestErrors:
             (["+dataset.nope=1"], ["group 'dataset'", "unexpected keyword argument 'nope'"]),
             (["+model.nope=1"], ["ConvNet cannot be built", "unexpected keyword argument 'nope'"]),
             (["+evaluator.nope=1"], ["group 'evaluator'", "unexpected keyword argument 'nope'"]),
-            (["+protocol.recipe.nope=1"], [r"protocol\.recipe\.nope=1: Extra inputs"]),
+            (["+protocol.recipe.nope=1"], [r"protocol\.recipe\.nope is not a configuration key"]),
             (["ipc=ten"], ["ipc must be an integer >= 1, got 'ten'"]),
             (["ipc=1.5"], ["ipc must be an integer >= 1, got 1.5"]),
             (["ipc=true"], ["ipc must be an integer >= 1, got True"]),

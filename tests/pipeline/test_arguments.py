@@ -24,7 +24,12 @@ def test_wrong_type_is_rejected(values, message):
         check_arguments(DataDAM, values, "method")
 
 
-def test_valid_values_and_unknown_keys_pass():
-    check_arguments(DataDAM, {"lr_img": 1, "norm": None, "power": 4.0, "unknown": "x"}, "method")
+def test_unknown_key_is_rejected_with_similar_keys():
+    with pytest.raises(ValueError, match=r"method\.iteratoins is not .* Did you mean method\.iterations\?"):
+        check_arguments(DataDAM, {"iteratoins": 5}, "method")
+
+
+def test_valid_values_pass():
+    check_arguments(DataDAM, {"lr_img": 1, "norm": None, "power": 4.0}, "method")
     check_arguments(reader, {"root": None, "size": 32}, "dataset")
     check_arguments(MultiLogger, {"loggers": [{"_target_": "a.Logger"}]}, "logger")  # still a configuration

@@ -18,6 +18,7 @@ from dd_bench.training.batches import batches, fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.losses import classification_loss, mixed_loss
 from dd_bench.training.optimisation import make_optimizer, set_lr
+from dd_bench.training.resume import Checkpoints
 from dd_bench.training.scoring import accuracy
 from dd_bench.training.together import train_together
 
@@ -197,7 +198,8 @@ class TestCheckpoint:
                 architecture = Architecture(ViT, knobs | {"emb_dropout": 0.3}, blobs.shape, 3, "vit")
             net, how = architecture.fresh(0, CPU), {"runtime": runtime, "flip": True, "on_epoch": on_epoch}
             plan = recipe(batch_size=25, **values)
-            return train(net, fetch, 60, plan, seed=seed, checkpoint=checkpoint, **how), fetched
+            where = None if checkpoint is None else Checkpoints(checkpoint)
+            return train(net, fetch, 60, plan, seed=seed, checkpoint=where, **how), fetched
 
         return run
 

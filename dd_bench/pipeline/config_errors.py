@@ -1,0 +1,106 @@
+"""Refuse configuration keys that no part of a run reads, and explain Hydra's errors with the nearest known names.
+
+Does not import torch.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Sequence
+from difflib import get_close_matches
+from functools import cache
+from importlib import resources
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException, MissingConfigException
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from dd_bench.runtime.suggestions import did_you_mean, unknown_key
+
+COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
+"""Errors of Hydra for overrides that do not compose."""
+_ADVICE = re.compile(
+    r"\n(To append to your|Either remove|Or add|Config search path|Available options|See https)[\s\S]*"
+)
+
+
+def check_keys(cfg: DictConfig) -> None:
+    """Check the top-level keys of a composed configuration. The keys of a group are checked when it is built.
+
+    Raises:
+        ValueError: a key is not in `conf/config.yaml`, and no interpolation reads it.
+    """
+    known = _top_level_keys()
+    for key in (str(k) for k in cfg if k not in known):
+        if not re.search(rf"\$\{{{re.escape(key)}\b", OmegaConf.to_yaml(cfg)):
+            others = [k for k in keys_of(cfg) if k.partition(".")[0] in known]
+            raise ValueError(unknown_key(key, others))
+    for name, teacher in (cfg.get("teachers") or {}).items():
+        if not isinstance(teacher, DictConfig) or "model" not in teacher:
+            raise ValueError(unknown_key(f"teachers.{name}", ()))
+
+
+@cache
+def _top_level_keys() -> frozenset[str]:
+    main = OmegaConf.create((resources.files("dd_bench.conf") / "config.yaml").read_text())
+    groups = {str(name) for item in main.defaults if isinstance(item, DictConfig) for name in item}
+    return frozenset(groups | {str(key) for key in main if key != "defaults"} | {"teachers"})
+
+
+def keys_of(cfg: DictConfig, path: str = "") -> list[str]:
+    """Return the dotted keys of a configuration, except those of `hydra` and those that start with `_`."""
+    found = []
+    for key in (str(k) for k in cfg if not str(k).startswith("_") and k != "hydra"):
+        found.append(path + key)
+        value = cfg._get_node(key)
+        if isinstance(value, DictConfig) and not value._is_none():
+            found += keys_of(value, f"{path}{key}.")
+    return found
+
+
+def explain(
+    error: Exception, overrides: Sequence[str], compose: Callable[[list[str]], DictConfig] | None = None
+) -> str:
+    """Return a message for an error of Hydra's composition, without advice that does not help here.
+
+    Args:
+        error: one of `COMPOSITION_ERRORS`.
+        overrides: the overrides that do not compose.
+        compose: composes other overrides, to find the known keys; None if this is not possible.
+    """
+    if isinstance(error, MissingConfigException) and error.missing_cfg_file:
+        return _unknown_choice(error)
+    text = " ".join(_ADVICE.sub("", str(error)).split()) or str(error.__cause__ or error)
+    if found := re.match(r"Could not (?:override|delete) (?:from config\. )?'([^'@]+)'", text):
+        return unknown_key(found[1], _known_keys(found[1], overrides, compose) if compose else ())
+    if found := re.match(r"(\S+) appears more than once in the final defaults list", text):
+        return f"{found[1]} is selected already. Use {found[1]}=NAME instead of +{found[1]}=NAME"
+    if found := re.match(r"Could not append to config\. An item is already at '([^']+)'", text):
+        return f"{found[1]} exists already. Use {found[1]}=VALUE instead of +{found[1]}=VALUE"
+    return text
+
+
+def _unknown_choice(error: MissingConfigException) -> str:
+    group, _, name = str(error.missing_cfg_file).rpartition("/")
+    options = list(error.options or ())
+    near = get_close_matches(name, options, 3, 0.4) or options[:3]
+    if "/" in group or not options:  # a choice in a subfolder, e.g. experiment=paper/cifar10/x
+        group, _, name = str(error.missing_cfg_file).partition("/")
+    return f"{group}={name} does not exist{did_you_mean(near) or '.'} To list all: dd-bench list {group}"
+
+
+def _known_keys(key: str, overrides: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> list[str]:
+    """Return the keys of the configuration without the wrong override, or only with the selected groups."""
+    try:
+        parsed = OverridesParser.create().parse_overrides(list(overrides))
+    except HydraException:
+        return []
+    others = [str(o.input_line) for o in parsed if o.key_or_group != key]
+    groups = [o for o in others if "." not in o.partition("=")[0].removeprefix("hydra.") and o[0] not in "+~"]
+    for attempt in (others, groups, []):
+        try:
+            return keys_of(compose(attempt))
+        except COMPOSITION_ERRORS:
+            continue
+    return []
