@@ -1,12 +1,14 @@
 """The outer loop: resumed runs are bitwise equal, non-finite values stop it, and every step is logged once."""
 
 import json
+import os
+import signal
 
 import pytest
 import torch
 from torch import Tensor
 
-from dd_bench.runtime import checkpoint, seeding
+from dd_bench.runtime import checkpoint, interruption, seeding
 from dd_bench.runtime.loggers import Jsonl, Logger
 from dd_bench.runtime.outer_loop import Diverged, OuterLoop
 
@@ -35,7 +37,7 @@ def outer(folder, logger=None, log_every=1, checkpoint_seconds=0.0):
     return OuterLoop(folder, logger, log_every=log_every, checkpoint_seconds=checkpoint_seconds)
 
 
-def toy(loop, kill_at=None, iterations=ITERATIONS, name="distill"):
+def toy(loop, kill_at=None, iterations=ITERATIONS, name="distill", signal_at=None):
     """A small method with momentum, a scheduler that depends on the loss, and noise that depends only on the step."""
     images = torch.zeros(5, requires_grad=True)
     optimizer = torch.optim.SGD([images], 0.05, momentum=0.9)
@@ -49,6 +51,8 @@ def toy(loop, kill_at=None, iterations=ITERATIONS, name="distill"):
         loss.backward()
         if step == kill_at:
             raise Killed
+        if step == signal_at:
+            os.kill(os.getpid(), signal.SIGTERM)
         optimizer.step()
         plateau.step(float(loss.detach()))
         loop.log(loss=loss)
@@ -90,6 +94,17 @@ def test_killed_between_checkpoints_resumes_at_the_last_one(tmp_path, uninterrup
     assert 0 < yielded[0] < 9 and yielded[-1] == ITERATIONS - 1
     rows = [json.loads(line)["step"] for line in (tmp_path / "log.jsonl").read_text().splitlines()]
     assert rows == list(range(ITERATIONS))
+
+
+def test_signal_writes_a_checkpoint_at_once(tmp_path, uninterrupted):
+    """Also if the next checkpoint is not due for a long time."""
+    with (
+        interruption.handled(),
+        pytest.raises(interruption.Interrupted, match="step 6 of 12 of the loop distill"),
+    ):
+        toy(outer(tmp_path, checkpoint_seconds=1e9), signal_at=5)
+    images, yielded = toy(outer(tmp_path, checkpoint_seconds=1e9))
+    assert torch.equal(images, uninterrupted) and yielded == list(range(6, ITERATIONS))
 
 
 def test_finished_loop_restores_its_result(tmp_path, uninterrupted):

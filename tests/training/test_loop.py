@@ -1,6 +1,8 @@
 """The training loop: comparison with plain SGD, checkpoints, several networks at once, schedules, and learning."""
 
 import math
+import os
+import signal
 import time
 from dataclasses import replace
 
@@ -11,6 +13,7 @@ from torch.func import functional_call
 
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.vit import ViT
+from dd_bench.runtime import interruption
 from dd_bench.runtime.checkpoint import CheckpointError, saved_progress
 from dd_bench.runtime.seeding import stream
 from dd_bench.training.augment import cutmix
@@ -182,7 +185,16 @@ class TestCheckpoint:
     def run(self, data, blobs, convnet, recipe, runtime):
         """Return a function that trains until batch `killed_at` and returns the network and the number of batches."""
 
-        def run(checkpoint, seed=1, killed_at=None, norm="instancenorm", vit=False, on_epoch=None, **values):
+        def run(
+            checkpoint,
+            seed=1,
+            killed_at=None,
+            signal_at=None,
+            norm="instancenorm",
+            vit=False,
+            on_epoch=None,
+            **values,
+        ):
             fetched = 0
 
             def fetch(index):
@@ -190,6 +202,8 @@ class TestCheckpoint:
                 if fetched == killed_at:
                     raise KeyboardInterrupt
                 fetched += 1
+                if fetched == signal_at:
+                    os.kill(os.getpid(), signal.SIGTERM)
                 return data[0][index], data[1][index]
 
             architecture = convnet(blobs, norm=norm)
@@ -218,6 +232,20 @@ class TestCheckpoint:
         for (key, a), b in zip(net.state_dict().items(), whole.state_dict().values(), strict=True):
             assert torch.equal(a, b), key
         assert torch.equal(torch.get_rng_state(), before) and net.training
+
+    @pytest.mark.parametrize("name", VARIANTS)
+    @pytest.mark.parametrize("step", [1, 5, 6, 14, 15])
+    def test_signal_saves_the_last_step(self, run, tmp_path, name, step):
+        """In the middle and at the end of an epoch, and at the end of the training."""
+        whole, steps = run(None, **VARIANTS[name])
+        checkpoint = tmp_path / "x.checkpoint.safetensors"
+        with interruption.handled(), pytest.raises(interruption.Interrupted):
+            run(checkpoint, signal_at=step, **VARIANTS[name])
+        net, fetched = run(checkpoint, **VARIANTS[name])
+        assert fetched == steps - step + step % 3, "only the batches of the interrupted epoch are drawn again"
+        for (key, a), b in zip(net.state_dict().items(), whole.state_dict().values(), strict=True):
+            assert torch.equal(a, b), key
+        assert [p.name for p in tmp_path.iterdir()] == [checkpoint.name]
 
     def test_checkpoints_do_not_change_the_result(self, run, tmp_path):
         assert torch.equal(parameters(run(None)[0]), parameters(run(tmp_path / "checkpoint")[0]))
