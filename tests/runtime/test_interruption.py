@@ -1,4 +1,4 @@
-"""Signals: loops save their state and stop, a second Ctrl-C stops at once, and handlers of other libraries are called."""
+"""Signals: loops save their state and stop, a second Ctrl-C stops at once, handlers of other libraries are called."""
 
 import os
 import signal

@@ -195,7 +195,7 @@ class TestCheckpoint:
             on_epoch=None,
             **values,
         ):
-            fetched = 0
+            fetched, signal_at = 0, values.pop("signal_at", None)
 
             def fetch(index):
                 nonlocal fetched
