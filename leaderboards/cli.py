@@ -13,7 +13,7 @@ from dd_bench.runtime.terminal import sanitize
 from .admission.consistency import check_complete, check_configuration, check_protocol, check_repeats
 from .admission.submission import check_baselines, check_budget, check_sets, check_unique_scores
 from .core.boards import boards
-from .core.entries import ROOT, check_record, duplicates, entry_path, load_entries
+from .core.entries import RECORDS, ROOT, check_record, duplicates, entry_path, load_entries
 from .core.published import load_published
 from .render.markdown_blocks import embed
 from .render.paired_tests import compare, pairs_table
@@ -28,27 +28,28 @@ def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit status: 0, or 1 after printing an error to stderr."""
     parser = _parser()
     args = parser.parse_args(argv)
+    home = args.entries.parent if "entries" in args else ROOT
     if args.verb == "build" and args.site and args.into:
         parser.error("--into and --site cannot be combined: run the command once with each")
     if args.verb == "build" and args.sets_at is not None and not args.site:
         parser.error("--sets-at requires --site")
     try:
         if args.verb == "build" and args.site:
-            out = args.out or ROOT / "site"
-            count = build_site(args.entries, args.published, args.sets, out, args.sets_at)
+            out = args.out or home / "site"
+            count = build_site(args.entries, args.published, args.sets or home / "sets", out, args.sets_at)
             _print(f"wrote {count} files to {out}; start with {out / 'index.html'}")
         elif args.verb == "build":
-            _build(args.entries, args.published, args.out or ROOT / "tables")
+            _build(args.entries, args.published, args.out or home / "tables")
             all_boards = (
                 boards(load_entries(args.entries), load_published(args.published)) if args.into else []
             )
             for document in args.into:
                 _print(f"wrote {embed(document, all_boards)} tables to {document}")
         elif args.verb == "plot":
-            written = draw(args.entries, args.out)
-            _print(f"wrote {len(written)} plots to {args.out}")
+            out = args.out or home / "plots"
+            _print(f"wrote {len(draw(args.entries, out))} plots to {out}")
         elif args.verb == "add":
-            _add(args.record, args.entries, args.sets, args.no_baseline)
+            _add(args.record, args.entries, args.sets or home / "sets", args.no_baseline)
         elif args.verb == "compare":
             _print(pairs_table(compare([load_record(path) for path in args.record])))
         else:
@@ -98,7 +99,7 @@ def _add(paths: list[Path], folder: Path, sets: Path, no_baseline: bool) -> None
     check_budget([r for _, r in new], [r for _, r in old + new])
     if not no_baseline:
         check_baselines([r for _, r in new], [r for _, r in old + new])
-    remarks = check_sets([record for _, record in new], sets)
+    remarks = check_sets([record for _, record in new], sets, [path for path, _ in new])
     for _, record in new:
         _print(f"added {record.save(folder / entry_path(record))}")
     for remark in remarks:
@@ -129,7 +130,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     for sub in verb.values():
         sub.add_argument(
-            "--entries", type=Path, default=ROOT / "entries", help="folder of entries (default: %(default)s)"
+            "--entries",
+            type=Path,
+            default=ROOT / "entries",
+            help=f"folder of entries (default: %(default)s), or of the records of your runs, e.g. runs/{RECORDS}",
         )
     verb["build"].add_argument(
         "--published", type=Path, default=_HERE / "published", help="folder of published numbers"
@@ -154,15 +158,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     for name in ("build", "add"):
         verb[name].add_argument(
-            "--sets", type=Path, default=ROOT / "sets", help="folder of sets (default: %(default)s)"
+            "--sets", type=Path, help="folder of sets (default: the folder sets next to that of the entries)"
         )
     verb["build"].add_argument(
         "--out",
         type=Path,
-        help="output folder (default: leaderboards/tables, or leaderboards/site with --site)",
+        help="output folder (default: tables, or site with --site, next to the folder of entries)",
     )
     verb["plot"].add_argument(
-        "--out", type=Path, default=ROOT / "plots", help="output folder (default: %(default)s)"
+        "--out", type=Path, help="output folder (default: plots, next to the folder of entries)"
     )
     return parser
 

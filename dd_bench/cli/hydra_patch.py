@@ -18,6 +18,7 @@ from importlib import import_module
 from typing import Any
 
 import hydra
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -67,12 +68,19 @@ def split_jobs(overrides: list[Override]) -> Jobs:
     return jobs
 
 
-def select_jobs(select: Callable[[list[str], Jobs], Jobs]) -> None:
-    """Make later sweeps of this process launch only the jobs that `select(overrides, jobs)` returns."""
+def select_jobs(
+    select: Callable[[list[str], Jobs], Jobs], loader: Callable[[], ConfigLoader | None] = lambda: None
+) -> None:
+    """Make later sweeps of this process launch only the jobs that `select(overrides, jobs)` returns.
+
+    `loader()` returns the loader that lists the files for `glob(...)`; None for Hydra's own loader.
+    """
     check_hydra()
     _original_split()  # caches Hydra's function before it is replaced below
 
     def split_arguments(overrides: list[Override], max_batch_size: int | None) -> list[Jobs]:
+        for override in overrides:
+            override.config_loader = loader() or override.config_loader
         selected = select([str(o.input_line) for o in overrides], split_jobs(overrides))
         size = max_batch_size or len(selected) or 1
         return [selected[i : i + size] for i in range(0, len(selected), size)]
@@ -87,7 +95,7 @@ def errors_explained(explain: Callable[[Exception], str | None]) -> Iterator[Non
 
     Hydra reports an error for which `explain` returns None, and every error if HYDRA_FULL_ERROR=1 is set.
     """
-    module = import_module(_REPORTER)
+    module: Any = import_module(_REPORTER)
     original = module.run_and_report
 
     def run_and_report(function: Callable[[], Any]) -> Any:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 import sys
 from collections import Counter
+from collections.abc import Sequence
+from difflib import get_close_matches
 from pathlib import Path
 
 from rich.console import Console
@@ -13,6 +15,7 @@ from rich.text import Text
 
 from dd_bench.pipeline.choices import choices
 from dd_bench.records.record import Record, load_record
+from dd_bench.runtime.suggestions import did_you_mean
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic.card import read_card, read_provenance
 
@@ -42,32 +45,69 @@ def list_choices(arguments: list[str]) -> int:
     Without GROUP, choices in subfolders are counted and not listed.
     """
     parser = argparse.ArgumentParser("dd-bench list", description=list_choices.__doc__)
-    parser.add_argument("group", nargs="*", help=f"one or several of {', '.join(GROUPS)} (default: all)")
+    parser.add_argument(
+        "group",
+        nargs="*",
+        help=f"one or several of {', '.join(GROUPS)} (default: all); hydra.searchpath=[pkg://my_package.conf] adds the "
+        "choices of another package",
+    )
     parser.add_argument(
         "--remote", metavar="URL", help="list the synthetic set at this URL, or the sets in its subfolders"
     )
     args = parser.parse_args(arguments)
     if args.remote:
         return _list_remote(args.remote)
-    for group in args.group or GROUPS:
+    searchpath = [a for a in args.group if a.startswith("hydra.searchpath=")]
+    words = [word for word in args.group if word not in searchpath]
+    groups = [word if word in GROUPS else word.removesuffix("s") for word in words]
+    for group, word in zip(groups, words, strict=True):
         if group not in GROUPS:
+            near = did_you_mean(get_close_matches(group, GROUPS, 1))
             parser.error(
-                f"GROUP must be one of {', '.join(GROUPS)}, got {group!r}. Example: dd-bench list method"
+                f"GROUP must be one of {', '.join(GROUPS)}, got {word!r}{near or '. Example: dd-bench list method'}"
             )
-        found = choices(group)
+    try:
+        _print_choices(groups, [folder for word in searchpath for folder in _searchpath(word)])
+    except ValueError as error:
+        parser.error(str(error))
+    return 0
+
+
+def _searchpath(override: str) -> list[str]:
+    """Return the folders in an override such as `hydra.searchpath=[pkg://my_package.conf]`.
+
+    Raises:
+        ValueError: the override is not a list.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    try:
+        value = OverridesParser.create().parse_override(override).value()
+    except HydraException:
+        value = None
+    if not isinstance(value, list):
+        raise ValueError(
+            f"hydra.searchpath must be a list, got {override}. Example: hydra.searchpath=[pkg://my_package.conf]"
+        )
+    return [str(folder) for folder in value]
+
+
+def _print_choices(groups: Sequence[str], searchpath: Sequence[str]) -> None:
+    for group in groups or GROUPS:
+        found = choices(group, searchpath)
         title = f"{group}= ({len(found)})"
         table = _Table(title=title, title_justify="left", box=None, show_header=False, padding=(0, 2))
         table.add_column(no_wrap=True, style="bold")
         table.add_column(overflow="fold")
         for name, text in found.items():
-            if args.group or "/" not in name:
+            if groups or "/" not in name:
                 table.add_row(name, text)
-        if not args.group:
+        if not groups:
             folders = Counter(name.rpartition("/")[0] for name in found if "/" in name)
             for folder, count in folders.items():
                 table.add_row(f"{folder}/", f"{count} more; to list them: dd-bench list {group}")
         _out.print(table)
-    return 0
 
 
 def _list_remote(url: str) -> int:
@@ -97,6 +137,7 @@ def show(arguments: list[str]) -> int:
     failed = 0
     for path in parser.parse_args(arguments).path:
         try:
+            _check_exists(path)
             if (path / "card.json").is_file():
                 _show_set(path)
             elif path.is_dir():
@@ -118,6 +159,7 @@ def verify(arguments: list[str]) -> int:
     damaged = 0
     for path in parser.parse_args(arguments).path:
         try:
+            _check_exists(path)
             if path.is_dir():
                 syn, card = storage.load(path)
                 size = sum(syn.stored_bytes().values())
@@ -126,10 +168,19 @@ def verify(arguments: list[str]) -> int:
                 record = load_record(path)
                 summary = f"{record.status}, {len(record.scores)} score(s), digest {record.digest[:16]}"
             _out.print(_plain(f"ok  {path}: {summary}"))
+        except FileNotFoundError as error:
+            _error("error", error)
+            damaged = 1
         except (ValueError, OSError) as error:
             _error("damaged", error)
             damaged = 1
     return damaged
+
+
+def _check_exists(path: Path) -> None:
+    """Raise FileNotFoundError if a file or folder does not exist."""
+    if not path.exists():
+        raise FileNotFoundError(f"{path} does not exist")
 
 
 def _show_records(folder: Path) -> None:

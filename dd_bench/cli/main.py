@@ -161,7 +161,7 @@ def _hydra_arguments(command: str, arguments: list[str]) -> list[str]:
         from dd_bench.cli.sweeps import select_jobs
 
         try:
-            select_jobs(command, only_missing, [a for a in args if a.startswith("hydra.searchpath=")])
+            select_jobs(command, only_missing)
         except UnsupportedHydraError as error:
             raise SystemExit(f"dd-bench: {error}") from error
         args = defer_to_jobs(args)

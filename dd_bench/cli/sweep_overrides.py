@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Sequence
+from copy import deepcopy
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
@@ -14,12 +16,31 @@ from dd_bench.cli.hydra_patch import split_jobs
 _SINGLE_VALUE = re.compile(r"(?!.*\bnull\b)[\w.+\-/:\[\]{}, ]+", re.IGNORECASE)
 
 
-def expand(overrides: Sequence[str]) -> list[list[str]]:
-    """Return the overrides of each job of a sweep, as Hydra's basic sweeper expands them."""
+def expand(overrides: Sequence[str], searchpath: Sequence[str] = ()) -> list[list[str]]:
+    """Return the overrides of each job of a sweep, as Hydra's basic sweeper expands them.
+
+    `searchpath` contains further folders of configurations, whose files `glob(...)` finds too.
+    """
+    parsed = OverridesParser.create(loader_for(searchpath)).parse_overrides(list(overrides))
+    return [[word for word in job if not word.startswith(("hydra.", "hydra/"))] for job in split_jobs(parsed)]
+
+
+def loader_for(searchpath: Sequence[str]) -> ConfigLoader | None:
+    """Return Hydra's loader with further folders of configurations, or None if Hydra is not initialised.
+
+    Hydra reads `hydra.searchpath` only when it composes a configuration, not when it lists the choices of a group.
+    """
     instance = GlobalHydra.instance()
-    loader = instance.config_loader() if instance.is_initialized() else None  # needed to resolve glob(...)
-    parsed = OverridesParser.create(loader).parse_overrides(list(overrides))
-    return [[override for override in job if not override.startswith("hydra")] for job in split_jobs(parsed)]
+    if not instance.is_initialized():
+        return None
+    loader = instance.config_loader()
+    if not searchpath:
+        return loader
+    path = deepcopy(loader.get_search_path())
+    for folder in searchpath:
+        path.append("hydra.searchpath", folder)
+    extended: ConfigLoader = type(loader)(config_search_path=path)  # type: ignore[call-arg]
+    return extended
 
 
 def defer_to_jobs(arguments: Sequence[str]) -> list[str]:

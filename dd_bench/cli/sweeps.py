@@ -13,21 +13,26 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
 from hydra.core.utils import JobReturn, JobStatus
-from hydra.errors import CompactHydraException, HydraException
+from hydra.errors import CompactHydraException
 from hydra.experimental.callback import Callback
 from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
-from omegaconf.errors import OmegaConfBaseException
 
 from dd_bench import NUMBERS_VERSION
 from dd_bench.cli import hydra_patch
 from dd_bench.cli.jobs import SWEEP, State, complete_jobs, new_job, save_job, save_sweep
 from dd_bench.cli.progress import headline
-from dd_bench.cli.sweep_overrides import expand
+from dd_bench.cli.sweep_overrides import expand, loader_for
+from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_keys, explain
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import content_key
+
+_SWEEP_CONFIG: DictConfig | None = (
+    None  # of the sweep that this process runs; its jobs inherit the `hydra` overrides
+)
 
 _LOCATIONS = ("hydra", "out", "cache")
 """Configuration keys that do not affect the results of a job."""
@@ -38,8 +43,10 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the file of the sweep."""
+        global _SWEEP_CONFIG
+        _SWEEP_CONFIG = config
         overrides = list(config.hydra.overrides.task)
-        jobs = expand(overrides)
+        jobs = expand(overrides, config.hydra.searchpath or ())
         overrides += [
             o for o in config.hydra.overrides.hydra if not o.startswith(("hydra.mode", "hydra.job.name"))
         ]
@@ -76,12 +83,11 @@ def config_digest(config: DictConfig) -> str:
     )
 
 
-def select_jobs(command: str, only_missing: bool, searchpath: Sequence[str] = ()) -> None:
+def select_jobs(command: str, only_missing: bool) -> None:
     """Make later sweeps of this process launch only jobs with a valid configuration.
 
-    With `only_missing`, complete jobs are not launched either. A job whose configuration does not compose is saved as
-    failed, with Hydra's reason. `searchpath` contains the override `hydra.searchpath=...` of the command, if there is
-    one, because Hydra passes only the other overrides to a sweeper.
+    With `only_missing`, complete jobs are not launched either. Jobs without a valid configuration are saved as failed
+    and printed before the first job starts.
     """
 
     def select(overrides: list[str], jobs: list[list[str]]) -> list[list[str]]:
@@ -92,36 +98,56 @@ def select_jobs(command: str, only_missing: bool, searchpath: Sequence[str] = ()
             )
         out = Path(os.environ[SWEEP]).parent.parent  # set by on_multirun_start
         complete = complete_jobs(out, command) if only_missing else {}
-        selected, skipped = [], 0
+        selected, skipped, invalid = [], 0, []
         for job in jobs:
-            task_overrides = [o for o in job if not o.startswith("hydra")]
-            config = _compose(out, command, task_overrides, searchpath)
-            if config is None:
+            try:
+                config = _compose(job)
+            except (*COMPOSITION_ERRORS, ValueError) as error:
+                reason = (
+                    explain(error, job, _compose) if isinstance(error, COMPOSITION_ERRORS) else str(error)
+                )
+                invalid.append(f"  {' '.join(job)}\n      {reason}\n")
+                _save_failed(out, command, job, reason)
                 continue
             if found := complete.get(config_digest(config)):
                 # different overrides can compose the same configuration
-                save_job(out, found.model_copy(update={"overrides": task_overrides}))
+                save_job(out, found.model_copy(update={"overrides": job}))
                 skipped += 1
             else:
                 selected.append(job)
+        if invalid:
+            sys.stderr.write(
+                f"{len(invalid)} of {len(jobs)} jobs are not launched, because their configuration is not valid:\n"
+                + "".join(invalid)
+            )
         if only_missing:
             sys.stderr.write(f"{skipped} of {len(jobs)} jobs are finished, {len(selected)} to run\n")
         return selected
 
-    hydra_patch.select_jobs(select)
+    def loader() -> ConfigLoader | None:
+        assert _SWEEP_CONFIG is not None
+        return loader_for(_SWEEP_CONFIG.hydra.searchpath or ())
+
+    hydra_patch.select_jobs(select, loader)
 
 
-def _compose(out: Path, command: str, overrides: list[str], searchpath: Sequence[str]) -> DictConfig | None:
-    """Return the configuration of a job. If it does not compose, save the job as failed and return None."""
-    loader = GlobalHydra.instance().config_loader()
-    try:
-        return loader.load_configuration("config", [*searchpath, *overrides], RunMode.RUN)
-    except (HydraException, OmegaConfBaseException) as error:
-        reason = " ".join(str(error).partition("Config search path:")[0].split())
-        save_job(
-            out, new_job(command, overrides, state="failed", reason=reason, started=time.time(), seconds=0.0)
-        )
-        return None
+def _compose(overrides: Sequence[str]) -> DictConfig:
+    """Return the configuration of a job, composed as the launcher does it.
+
+    Raises:
+        ValueError: a key is not a configuration key.
+        HydraException, OmegaConfBaseException: the configuration does not compose.
+    """
+    assert _SWEEP_CONFIG is not None
+    config = GlobalHydra.instance().config_loader().load_sweep_config(_SWEEP_CONFIG, list(overrides))
+    check_keys(config)
+    return config
+
+
+def _save_failed(out: Path, command: str, overrides: list[str], reason: str) -> None:
+    save_job(
+        out, new_job(command, overrides, state="failed", reason=reason, started=time.time(), seconds=0.0)
+    )
 
 
 def _outcome(job: JobReturn, out: Path) -> tuple[State, str | None, list[str]]:

@@ -6,16 +6,18 @@ Does not import torch.
 from __future__ import annotations
 
 import re
+import shlex
 from collections.abc import Callable, Sequence
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
-from hydra.errors import HydraException, MissingConfigException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dd_bench.records.overrides import to_override
 from dd_bench.runtime.suggestions import did_you_mean, unknown_key
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
@@ -71,6 +73,8 @@ def explain(
     """
     if isinstance(error, MissingConfigException) and error.missing_cfg_file:
         return _unknown_choice(error)
+    if isinstance(error, OverrideParseException):
+        return _unreadable(error.override, str(error))
     text = " ".join(_ADVICE.sub("", str(error)).split()) or str(error.__cause__ or error)
     if found := re.match(r"Could not (?:override|delete) (?:from config\. )?'([^'@]+)'", text):
         return unknown_key(found[1], _known_keys(found[1], overrides, compose) if compose else ())
@@ -79,6 +83,14 @@ def explain(
     if found := re.match(r"Could not append to config\. An item is already at '([^']+)'", text):
         return f"{found[1]} exists already. Use {found[1]}=VALUE instead of +{found[1]}=VALUE"
     return text
+
+
+def _unreadable(override: str, reason: str) -> str:
+    key, equals, value = override.partition("=")
+    message = f"{override} cannot be parsed: {' '.join(_ADVICE.sub('', reason).split())}"
+    if not equals:
+        return f"{message}. An override has the form KEY=VALUE"
+    return f"{message}. If the value is text, put it in quotes: {shlex.quote(f'{key}={to_override(value, key)}')}"
 
 
 def _unknown_choice(error: MissingConfigException) -> str:

@@ -59,7 +59,10 @@ def handled(on_stop: Callable[[], None] | None = None) -> Iterator[None]:
     if _State.previous or threading.current_thread() is not threading.main_thread():
         yield
         return
-    numbers = [*_SIGNALS, *(n for n in (signal.SIGUSR1, signal.SIGUSR2) if callable(signal.getsignal(n)))]
+    numbers: list[int] = [
+        *_SIGNALS,
+        *(n for n in (signal.SIGUSR1, signal.SIGUSR2) if callable(signal.getsignal(n))),
+    ]
     _State.previous = {n: signal.getsignal(n) for n in numbers}
     _State.pending, _State.on_stop = None, on_stop
     for number in numbers:

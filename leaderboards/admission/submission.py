@@ -87,17 +87,24 @@ def check_budget(new: Sequence[Record], every_record: Sequence[Record]) -> None:
             )
 
 
-def check_sets(records: Sequence[Record], folder: Path) -> list[str]:
+def check_sets(records: Sequence[Record], folder: Path, paths: Sequence[Path] = ()) -> list[str]:
     """Check the files of all sets in a folder that belong to `records`, and return remarks on the missing sets.
+
+    Args:
+        records: the records.
+        folder: folder of sets.
+        paths: files of the records. The sets of a run are in the folder `sets` next to its `records`.
 
     Raises:
         ValueError: the hash of a file is wrong, or the card of a set does not match the record.
     """
     known = sets_in(folder)
-    return [remark for record in records for remark in _sets_of(record, known, folder)]
+    outputs = dict.fromkeys(p.parent.parent if len(p.parts) > 1 else p.resolve().parents[1] for p in paths)
+    own = {digest: where for out in outputs for digest, where in sets_in(out / "sets").items()}
+    return [remark for record in records for remark in _sets_of(record, known, own, folder)]
 
 
-def _sets_of(record: Record, known: Mapping[str, Path], folder: Path) -> list[str]:
+def _sets_of(record: Record, known: Mapping[str, Path], own: Mapping[str, Path], folder: Path) -> list[str]:
     for digest in record.set_digests:
         if not re.fullmatch("[0-9a-f]{64}", digest):
             raise ValueError(
@@ -112,14 +119,22 @@ def _sets_of(record: Record, known: Mapping[str, Path], folder: Path) -> list[st
         ]
     if not missing:
         return []
-    changed = candidate_card(record, folder)
-    hint = f". {changed} has the same method, dataset and IPC. Was this card changed?" if changed else ""
-    return [
+    remark = (
         f"{len(missing)} set(s) of {record.method} on {record.dataset} are not in {folder}, the first is "
-        f"{missing[0][:16]}. They cannot be verified, and the site shows no picture of them. Copy them from the run:\n"
-        f"    cp -r runs/sets/{record.method}-{record.dataset}-ipc{record.ipc}-* "
-        f"{shlex.quote(str(folder / record.dataset))}{hint}"
-    ]
+        f"{missing[0][:16]}. They cannot be verified, and the site shows no picture of them"
+    )
+    if found := sorted(str(own[digest]) for digest in missing if digest in own):
+        to = folder / record.dataset
+        return [
+            f"{remark}. Copy them from the run:\n    mkdir -p {_quote(to)} && cp -r {_quote(*found)} {_quote(to)}"
+        ]
+    if changed := candidate_card(record, folder):
+        return [f"{remark}. {changed} has the same method, dataset and IPC. Was this card changed?"]
+    return [f"{remark}. They are not next to the record either; copy them from the machine of the run"]
+
+
+def _quote(*paths: Path | str) -> str:
+    return shlex.join(map(str, paths))
 
 
 def candidate_card(record: Record, folder: Path) -> Path | None:

@@ -15,6 +15,7 @@ from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 
+from dd_bench.records.overrides import LOCATION_KEYS, to_override
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime.terminal import sanitize
 
@@ -27,7 +28,12 @@ from .submission import candidate_card
 def main(arguments: Sequence[str]) -> int:
     """Check sets, records and entries. Retrain the networks of entries and compare their scores."""
     parser = argparse.ArgumentParser("dd-bench verify", description=main.__doc__)
-    parser.add_argument("path", nargs="+", type=Path, help="folders of sets, or files of records or entries")
+    parser.add_argument(
+        "path",
+        nargs="+",
+        help="folders of sets, or files of records or entries; dataset.root=FOLDER and dataset.download=true say where "
+        "the real data is",
+    )
     parser.add_argument(
         "--networks",
         type=int,
@@ -45,8 +51,12 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_args(arguments)
     if args.networks is not None and args.networks < 0:
         parser.error(f"--networks must be an integer >= 0, got {args.networks}")
+    try:
+        paths, args.location = _split(args.path)
+    except ValueError as error:
+        parser.error(str(error))
     failed = 0
-    for path in args.path:
+    for path in paths:
         if not _is_entry(path):
             from dd_bench.cli import inspect
 
@@ -84,6 +94,34 @@ def main(arguments: Sequence[str]) -> int:
     return failed
 
 
+def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
+    """Split the arguments into paths, and overrides that tell where the real data are.
+
+    Raises:
+        ValueError: an override could change what is measured, or there is no path.
+    """
+    allowed = [f"dataset.{key}" for key in LOCATION_KEYS]
+    paths, overrides = [], []
+    for word in words:
+        key, equals, value = word.partition("=")
+        if not equals or Path(word).exists():
+            paths.append(Path(word))
+        elif key in allowed:
+            overrides.append(f"{key}={to_override(_parse(value), key)}")
+        else:
+            raise ValueError(
+                f"{word} is not a path. verify accepts only overrides that tell where the data are: "
+                f"{', '.join(f'{name}=...' for name in allowed)}"
+            )
+    if not paths:
+        raise ValueError("PATH is missing, e.g. the file of an entry")
+    return paths, overrides
+
+
+def _parse(value: str) -> str | bool:
+    return value.lower() == "true" if value.lower() in ("true", "false") else value
+
+
 def _is_entry(path: Path) -> bool:
     has_entry_name = re.search(r"-ipc[0-9]+-[0-9a-f]{16}\.json$", path.name) is not None
     return path.is_file() and (
@@ -108,7 +146,7 @@ def _several_sets(record: Record, networks: int | None) -> int:
 
 
 def _retrain_and_save(record: Record, folder: Path, path: Path, args: argparse.Namespace) -> int:
-    verdict = retrain(record, folder, args.networks, args.cache)
+    verdict = retrain(record, folder, args.networks, args.cache, args.location)
     sys.stdout.write(sanitize(f"{verdict.summary()}\n"))
     try:
         result = str(save_verdict(verdict, _verdict_folder(path), args.replace))
@@ -120,7 +158,9 @@ def _retrain_and_save(record: Record, folder: Path, path: Path, args: argparse.N
     return int(verdict.verdict == "out of tolerance")
 
 
-def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verdict:
+def retrain(
+    record: Record, folder: Path, count: int | None, cache: str, location: Sequence[str] = ()
+) -> Verdict:
     """Retrain the first `count` networks of an entry on its set, in a subprocess, and compare the scores.
 
     If `count` is None, all networks are retrained.
@@ -139,7 +179,12 @@ def retrain(record: Record, folder: Path, count: int | None, cache: str) -> Verd
     words = shlex.split(evaluate_command(record, str(folder.resolve())))[1:]
     words = [w for w in words if not w.startswith("evaluator.num_networks=")]
     with tempfile.TemporaryDirectory() as out:
-        words += [f"evaluator.num_networks={count}", f"out={out}", f"cache={Path(cache).resolve()}"]
+        words += [
+            f"evaluator.num_networks={count}",
+            f"out={out}",
+            f"cache={Path(cache).resolve()}",
+            *location,
+        ]
         done = subprocess.run([sys.executable, "-m", "dd_bench", *words])
         found = list((Path(out) / "records").glob("*.json"))
         if done.returncode or not found:

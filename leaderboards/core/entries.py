@@ -10,7 +10,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dd_bench.records.record import DIFFERENCES, SHARES, Record, parse_record
+from dd_bench.records.record import DIFFERENCES, SHARES, Record, load_record, parse_record
 from dd_bench.runtime.files import content_key, file_sha256
 
 ACCURACY = "accuracy"
@@ -19,6 +19,8 @@ ACCURACY = "accuracy"
 _HERE = Path(__file__).resolve().parents[1]
 ROOT = _HERE if (_HERE.parent / "pyproject.toml").exists() else Path("leaderboards")
 """Folder of entries, sets and tables: this package in a checkout, `./leaderboards` for an installed wheel."""
+RECORDS = "records"
+"""Name of the folder to which runs write their records."""
 MAX_NAME_LENGTH = 80
 """Maximum length of a board's file name; a longer name is cut and ends in a digest of the full name."""
 GROUPS = ("method", "dataset", "model", "protocol", "evaluator")
@@ -132,25 +134,38 @@ def entry_path(record: Record) -> str:
 def load_entries(folder: Path) -> list[Record]:
     """Read every `*.json` in `folder` and its direct subfolders, sorted by key.
 
+    A folder named `records`, to which runs write, may also contain records that were not added as entries.
+
     Raises:
         ValueError: the folder is missing, or a file is unreadable, was modified, has values out of range, or contains
             the same experiment as another file. The message lists all such files.
     """
     if not folder.is_dir():
         raise ValueError(
-            f"no such folder of entries: {folder}. Create it with: dd-bench leaderboard add RECORD"
+            f"the folder of entries {folder} does not exist. Create it with: dd-bench leaderboard add RECORD\n"
+            f"For tables of your own records: dd-bench leaderboard build --entries runs/{RECORDS}"
         )
     problems: list[str] = []
     found: list[tuple[Path, Record]] = []
     for path in sorted((*folder.glob("*.json"), *folder.glob("*/*.json")), key=attrgetter("name")):
         try:
-            found.append((path, load_entry(path)))
+            is_record = folder.name == RECORDS and re.fullmatch(r"[0-9a-f]{16}\.json", path.name)
+            found.append((path, _load_record(path) if is_record else load_entry(path)))
         except ValueError as error:
             problems.append(str(error))
     problems += duplicates(found)
     if problems:
         raise ValueError("\n".join(problems))
     return sorted((record for _, record in found), key=lambda r: r.key)
+
+
+def _load_record(path: Path) -> Record:
+    record = load_record(path)
+    try:
+        check_record(record)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+    return record
 
 
 def sets_in(folder: Path) -> dict[str, Path]:
