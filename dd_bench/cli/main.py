@@ -20,7 +20,7 @@ HYDRA_COMMANDS = {
     "run": "distill a set, evaluate it with fresh networks, write a record",
     "prepare": "only build the teachers and expert buffers that runs share",
     "distill": "only distill a set and save it",
-    "evaluate": "evaluate a saved set: dd-bench evaluate set=FOLDER",
+    "evaluate": "evaluate a saved set: dd-bench evaluate set=FOLDER or set=URL",
 }
 OTHER_COMMANDS = {
     "progress": (
@@ -220,6 +220,10 @@ def _run_hydra(command: str) -> None:
         hydra_config = HydraConfig.get()
         in_sweep, overrides = hydra_config.mode == RunMode.MULTIRUN, list(hydra_config.overrides.task)
         try:
+            if command == "evaluate" and "://" in str(cfg.set):
+                from dd_bench.hub.hub import pull
+
+                cfg.set = str(pull(cfg.set))
             with interruption.handled():  # a launcher may run the job in another process
                 return getattr(run, command)(RunConfig(cfg, hydra_config.runtime.choices, in_sweep))
         except USER_ERRORS as error:

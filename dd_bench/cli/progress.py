@@ -64,13 +64,21 @@ def progress_command(arguments: Sequence[str]) -> int:
         default=Path("runs"),
         help="the value of `out` of the sweeps (default: runs)",
     )
-    out = parser.parse_args(arguments).out
+    parser.add_argument(
+        "--forget",
+        action="store_true",
+        help="remove the sweeps without running jobs from the list; records, sets and the states of jobs are kept",
+    )
+    args = parser.parse_args(arguments)
+    out = args.out
     sweeps = sorted((out / "sweeps").glob("*.json"), key=lambda p: p.stat().st_mtime)
     if not sweeps:
         sys.stderr.write(
             f"error: {out} contains no sweep. Start one with: dd-bench run -m method=random,dm ipc=1,10\n"
         )
         return 1
+    if args.forget:
+        return _forget(sweeps)
     failed = False
     for sweep in sweeps:
         try:
@@ -84,4 +92,24 @@ def progress_command(arguments: Sequence[str]) -> int:
             continue
         sys.stdout.write(sanitize(text))
         failed |= has_failed(sweep)
+    if failed:
+        sys.stderr.write(
+            "To run the failed jobs, start their sweep again. To remove ended sweeps from this list: "
+            f"{shlex.join(['dd-bench', 'progress', str(out), '--forget'])}\n"
+        )
     return int(failed)
+
+
+def _forget(sweeps: Sequence[Path]) -> int:
+    """Delete the files of the sweeps without running jobs."""
+    for sweep in sweeps:
+        try:
+            running = sum(job is not None and job.current_state() == "running" for _, job in jobs_of(sweep))
+        except (ValueError, TypeError, KeyError):
+            running = 0
+        if running:
+            sys.stdout.write(f"kept {sweep}: {running} job(s) are running\n")
+        else:
+            sweep.unlink()
+            sys.stdout.write(f"removed {sweep}\n")
+    return 0

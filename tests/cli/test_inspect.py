@@ -28,8 +28,9 @@ def test_list(dd_bench):
     assert f"{nested} more; to list them: dd-bench list experiment" in full.text
     one = dd_bench("list", "experiment")
     assert "paper/cifar10/mtt_ipc1 " in one.text and "MTT on CIFAR-10, IPC 1" in one.text
-    wrong = dd_bench("list", "colours")
-    assert wrong.code == 2 and "got 'colours'" in wrong.text
+    assert dd_bench("list", "experiments").text == one.text
+    wrong = dd_bench("list", "metods")
+    assert wrong.code == 2 and "got 'metods'. Did you mean method?" in wrong.text
 
 
 def test_show(dd_bench, finished):
@@ -54,6 +55,13 @@ def test_show_set_with_incomplete_provenance(dd_bench, finished):
 def test_show_missing_path(dd_bench, path):
     done = dd_bench("show", path)
     assert done.code == 1 and "error:" in done.text and "Traceback" not in done.text
+
+
+@pytest.mark.parametrize("command", ["show", "verify"])
+@pytest.mark.parametrize("path", ["nowhere", "no/where.json", "x/entries/a-dm-ipc1-0123456789abcdef.json"])
+def test_missing_file(dd_bench, command, path):
+    done = dd_bench(command, path)
+    assert done.code == 1 and done.text == f"error: {path} does not exist\n"
 
 
 def test_verify(dd_bench, finished):

@@ -166,7 +166,9 @@ def test_failed_jobs_are_listed_and_do_not_stop_the_sweep(dd_bench, tmp_path):
         and "2 of 3 done, 1 failed" in typo.text
         and "failed: model=nosuch method=random ipc=1" in typo.text
     )
-    assert "Could not find 'model/nosuch'" in typo.text, "the reason must be shown"
+    before, _, after = typo.text.partition("Launching 2 jobs")
+    assert "1 of 3 jobs are not launched" in before and "model=nosuch does not exist" in before
+    assert "failed: model=nosuch" in after, "the report at the end must list the job again"
     progress = dd_bench("progress", "my runs")
     assert progress.code == 1 and "'out=my runs'" in progress.text
     quoted = dd_bench("run", "-m", "--only-missing", "model=convnet,mlp", *one, "out='my runs'")
@@ -184,6 +186,38 @@ def test_failed_jobs_are_listed_and_do_not_stop_the_sweep(dd_bench, tmp_path):
         and "2 of 4 done, 2 failed" in broken.text
     )
     assert dd_bench("progress", "runs").code == 1
+
+
+def test_plugins_on_the_search_path(dd_bench, tmp_path):
+    """A sweep finds the methods and experiments of another package, also through glob(...)."""
+    for group, name, text in (
+        ("method", "mine", "defaults: [random]"),
+        ("experiment", "plug_a", "# @package _global_\nipc: 2"),
+        ("experiment", "plug_b", "# @package _global_\nipc: 3"),
+    ):
+        (tmp_path / "conf" / group).mkdir(parents=True, exist_ok=True)
+        (tmp_path / "conf" / group / f"{name}.yaml").write_text(text)
+    search = f"hydra.searchpath=[{tmp_path}/conf]"
+    sweep = ["run", "-m", "--only-missing", search, "method=mine,random", "experiment=glob(plug_*)", *SMALL]
+    done = dd_bench(*sweep)
+    assert done.code == 0 and "0 of 4 jobs are finished, 4 to run" in done.text, done.text
+    assert {load_record(p).ipc for p in (tmp_path / "runs" / "records").glob("*.json")} == {2, 3}
+    again = dd_bench(*sweep)
+    assert again.code == 0 and "4 of 4 jobs are finished, 0 to run" in again.text, again.text
+    listed = dd_bench("list", "methods", "experiment", search)
+    assert "  mine " in listed.text and "  plug_a " in listed.text
+    assert "does not exist" in dd_bench("list", "method", "hydra.searchpath=[nowhere]").text
+
+
+def test_forget_ended_sweeps(dd_bench, write_sweep):
+    path = write_sweep(j0={"state": "failed", "reason": "why"}, j1={"state": "running"})
+    failed = dd_bench("progress", str(path.parent.parent))
+    assert failed.code == 1 and f"dd-bench progress {path.parent.parent} --forget" in failed.text
+    assert "1 job(s) are running" in dd_bench("progress", str(path.parent.parent), "--forget").text
+    write_sweep(j1={"state": "interrupted", "reason": "stopped"})
+    assert "1 interrupted" in dd_bench("progress", str(path.parent.parent)).text
+    assert dd_bench("progress", str(path.parent.parent), "--forget").code == 0 and not path.exists()
+    assert list(path.parent.glob("jobs/*.json")), "--only-missing reads the states of the jobs"
 
 
 def test_missing_launcher_library(dd_bench, monkeypatch):
@@ -232,6 +266,21 @@ def test_flags_after_overrides(dd_bench):
 
 def command(out, *words):
     return [sys.executable, "-m", "dd_bench", "run", "-m", *SMALL, f"out={out}", *words]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "cores"])
+def test_terminated_sweep(tmp_path, launcher):
+    """The running job saves its state and is shown as interrupted, whichever process runs it."""
+    words = [f"hydra/launcher={launcher}", "method=dm", "method.iterations=100000", "ipc=1", "log_every=1"]
+    process = subprocess.Popen(command(tmp_path, *words), stderr=subprocess.PIPE, text=True)
+    while not any(p.stat().st_size for p in tmp_path.glob("work/*/log.jsonl")):
+        time.sleep(0.1)
+        assert process.poll() is None
+    process.terminate()
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 143 and "1 interrupted" in text and "Traceback" not in text, text
+    assert len(list(tmp_path.glob("work/*/distill.checkpoint.safetensors"))) == 1
 
 
 @pytest.mark.slow

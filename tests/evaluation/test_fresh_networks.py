@@ -1,6 +1,8 @@
 """Fresh networks: use of test data under each selection rule, and equal results of all ways of training."""
 
 import math
+import os
+import signal
 from dataclasses import replace
 
 import pytest
@@ -9,6 +11,8 @@ import torch
 from dd_bench.distillation.init import class_labels
 from dd_bench.evaluation import fresh_networks
 from dd_bench.evaluation.fresh_networks import FreshNetworks
+from dd_bench.runtime import interruption
+from dd_bench.training.resume import Checkpoints
 from dd_bench.training.scoring import accuracy
 
 CPU = torch.device("cpu")
@@ -238,3 +242,28 @@ def test_more_data_gives_a_higher_score(blobs, convnet, protocol, recipe, runtim
     few = mean(blobs.train.inputs(one), class_labels(blobs, 1, CPU))
     wrong = mean(blobs.train.inputs(one), class_labels(blobs, 1, CPU).roll(1))
     assert full > 0.95 and full > few > 0.5 > wrong
+
+
+@pytest.mark.parametrize("rule", [{}, {"selection": "best_on_val", "eval_every": 1}])
+@pytest.mark.parametrize("together", [False, True])
+def test_unfinished_network_is_resumed_after_a_signal(
+    fresh, recipe, runtime, tmp_path, monkeypatch, rule, together
+):
+    how = replace(runtime, vmap=together)
+    plan = recipe(epochs=4, batch_size=4)
+    whole = dict(fresh(how=how, recipe=plan, **rule).scores(SEEDS, total=3))
+    e = replace(fresh(how=how, recipe=plan, **rule), unfinished=Checkpoints(tmp_path / "set", 60.0))
+    steps = []
+
+    def step(self, *arguments, original=torch.optim.SGD.step):
+        steps.append(original(self, *arguments))
+        if len(steps) == 5:  # in the middle of an epoch of three steps
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    with interruption.handled(), pytest.raises(interruption.Interrupted):
+        list(e.scores(SEEDS, total=3))
+    assert len(steps) == 5
+    resumed = dict(e.scores(SEEDS, total=3))
+    assert resumed == whole and not list(tmp_path.iterdir())
+    assert len(steps) == 12 * (1 if together and not rule else 3), "no step is repeated"

@@ -231,7 +231,7 @@ def test_it_runs_inside_a_hydra_application():
     ("words", "message"),
     [
         (["method=random,dm"], "Make one call for each value"),
-        (["method=rnadom"], "Could not find 'method/rnadom'"),
+        (["method=rnadom"], r"method=rnadom does not exist. Did you mean random"),
         (["ipc=0"], "ipc must be an integer >= 1, got 0"),
         (["method=mirage"], "graph"),
     ],

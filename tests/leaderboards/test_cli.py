@@ -36,6 +36,19 @@ def test_add_check_build(saved, tmp_path, capsys):
     assert "index.md" in capsys.readouterr().out
 
 
+def test_build_from_the_records_of_runs(saved, tmp_path, monkeypatch, capsys):
+    """Outside a clone, before anything was added: the tables are written next to the records."""
+    monkeypatch.chdir(tmp_path)
+    saved("runs/records/0123456789abcdef.json", method="dc")
+    assert main(["build", "--entries", "runs/records"]) == 0
+    assert "| dc" in next((tmp_path / "runs" / "tables").glob("fashion*/*.md")).read_text()
+    saved("runs/entries/0123456789abcdef.json", method="dc")
+    assert main(["check", "--entries", "runs/entries"]) == 1, "a record is not an entry"
+    assert "leaderboard add" in capsys.readouterr().err
+    assert main(["build", "--entries", "nowhere"]) == 1
+    assert "dd-bench leaderboard build --entries runs/records" in capsys.readouterr().err
+
+
 def test_build_reports_files_of_earlier_builds_and_keeps_them(put, record, tmp_path, capsys):
     entries, out = put(record("dc", 1, [[0.7, 0.71]])), tmp_path / "out"
     out.mkdir()

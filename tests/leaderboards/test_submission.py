@@ -80,11 +80,18 @@ def sets(tmp_path):
     return tmp_path / "sets", tmp_path / "sets" / source.name, {"set_digests": [digest], "real_digest": real}
 
 
-def test_sets_must_agree_with_the_record(record, sets):
+def test_sets_must_agree_with_the_record(record, sets, tmp_path):
     folder, one, digest = sets
     assert check_sets([record("dm", 10, [[0.5]], config={}, **digest)], folder) == []
     (remark,) = check_sets([record("dm", 10, [[0.5]], set_digests=["a" * 64])], folder)
     assert "They cannot be verified" in remark
+    (tmp_path / "my runs").mkdir()
+    (tmp_path / "sets").rename(tmp_path / "my runs" / "sets")
+    paths = [tmp_path / out / "records" / "x.json" for out in ("my runs", "others")]
+    (remark,) = check_sets([record("dm", 10, [[0.5]], config={}, **digest)], folder, paths)
+    to = tmp_path / "sets" / "fashion_mnist"
+    assert f"mkdir -p {to} && cp -r '{tmp_path}/my runs/sets/{one.name}' {to}" in remark, "of the right `out`"
+    (tmp_path / "my runs" / "sets").rename(tmp_path / "sets")
     with pytest.raises(ValueError, match=r"ipc of its set .* must be 1, got 10"):
         check_sets([record("dm", 1, [[0.5]], config={}, **digest)], folder)
     with pytest.raises(ValueError, match=r"dataset_digest of its set .* must be 5eed"):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import numpy as np
@@ -227,3 +228,21 @@ def test_zero_networks_only_checks_the_files(own, capsys):
     renamed = entry.rename(entry.with_name("best.json"))
     assert main([str(renamed), "--networks", "0"]) == 1
     assert "the name of an entry must end in" in capsys.readouterr().err
+
+
+def test_only_the_location_of_the_data_can_be_overridden(own, monkeypatch, capsys):
+    entry, sets = own
+    words = []
+
+    def run(command, **_):
+        words.extend(command)
+        return subprocess.CompletedProcess(command, 1)
+
+    monkeypatch.setattr("subprocess.run", run)
+    where = ["dataset.root=my data", "dataset.download=true"]
+    assert main([str(entry), "--sets", str(sets), *where]) == 1
+    assert words[-2:] == ['dataset.root="my data"', "dataset.download=true"]
+    for word in ("dataset.preprocess=zca", "protocol=quick", "dataset=cifar10"):
+        with pytest.raises(SystemExit):
+            main([str(entry), "--sets", str(sets), word])
+        assert f"{word} is not a path" in capsys.readouterr().err
