@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from statistics import median
 
-from dd_bench.cli.jobs import jobs_of
+from dd_bench.cli.jobs import State, jobs_of
 from dd_bench.cli.sweep_overrides import typed_argument
 from dd_bench.runtime.terminal import sanitize
 
@@ -23,7 +23,7 @@ def headline(sweep: Path) -> str:
     jobs = [job for _, job in jobs_of(sweep)]
     states = Counter(job.current_state() if job else "waiting" for job in jobs)
     ended = sum(states[s] for s in ("done", "skipped", "diverged", "failed"))
-    shown = ("running", "skipped", "diverged", "failed", "interrupted", "died")
+    shown: tuple[State, ...] = ("running", "skipped", "diverged", "failed", "interrupted", "died")
     text = [f"{states[s]} {s}" for s in shown if states[s]]
     seconds = [job.seconds for job in jobs if job and job.seconds and job.state == "done"]
     if seconds and ended < len(jobs):

@@ -21,8 +21,8 @@ def check_arguments(target: Any, values: dict[str, Any], group: str) -> None:
     """
     functions = list(_constructors(target))
     names = _keywords(functions)
-    for name in values if names is not None else ():
-        if name not in names:
+    for name in values:
+        if names is not None and name not in names:
             raise ValueError(unknown_key(f"{group}.{name}", [f"{group}.{n}" for n in names]))
     expected = {name: hint for function in functions for name, hint in _hints(function).items()}
     for name, value in values.items():

@@ -48,7 +48,7 @@ def main(arguments: Sequence[str]) -> int:
         help="also replace a verdict from more networks, or one that is out of tolerance",
     )
     parser.add_argument("--cache", default="runs/cache", help="folder with the teachers of earlier runs")
-    args = parser.parse_args(arguments)
+    args = parser.parse_intermixed_args(arguments)  # overrides may follow the options
     if args.networks is not None and args.networks < 0:
         parser.error(f"--networks must be an integer >= 0, got {args.networks}")
     try:
