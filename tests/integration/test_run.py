@@ -177,7 +177,7 @@ class TestErrors:
                 ["method=dmm"],
                 [r"method=dmm does not exist. Did you mean dm, \w+ or \w+\? .*dd-bench list method$"],
             ),
-            (["out=rüns"], [r"cannot be parsed: .* put it in quotes: 'out=\"rüns\"'"]),
+            (["out=my rüns"], [r"cannot be parsed: .* put it in quotes: 'out=.my rüns.'"]),
             (["ipc=0"], ["^error: ipc must be an integer >= 1, got 0"]),
             (
                 ["ipc=600"],

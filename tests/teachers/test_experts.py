@@ -23,7 +23,6 @@ from dd_bench.teachers.expert_buffer import FILE, ExpertBuffer
 from dd_bench.teachers.experts import experts
 from dd_bench.teachers.feature_networks import feature_network
 from dd_bench.teachers.released_experts import check_buffer
-from dd_bench.training import loop
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
 from dd_bench.training.parameter_vector import flatten
@@ -362,7 +361,7 @@ class TestKilled:
                     raise KeyboardInterrupt
                 save(*what)
 
-            killed.setattr(loop, "save", kill)
+            killed.setattr(checkpoint, "save", kill)
             with pytest.raises(KeyboardInterrupt):
                 self.make()
         real = counting()
