@@ -51,7 +51,9 @@ class TestPair:
     def test_images_of_another_dataset(self, blobs, tensors, tmp_path):
         images = save(tmp_path, "images.pt", tensors[0].expand(6, 3, 8, 8).clone())
         labels = save(tmp_path, "labels.pt", tensors[1])
-        with pytest.raises(ValueError, match=r"must have shape \(n, 1, 8, 8\) as blobs, got \(6, 3, 8, 8\)"):
+        with pytest.raises(
+            ValueError, match=r"must have shape \(n, 1, 8, 8\) like those of blobs, got \(6, 3, 8, 8\)"
+        ):
             read_pair(images, labels, blobs, logits=False, lr=None)
 
     def test_another_preprocessing_is_detected(self, blobs, tensors, tmp_path):
