@@ -177,6 +177,7 @@ class TestErrors:
                 ["method=dmm"],
                 [r"method=dmm does not exist. Did you mean dm, \w+ or \w+\? .*dd-bench list method$"],
             ),
+            (["out=/proc/x"], ["^error: .*/proc/x.* Use a folder that you can write to, e.g. out=runs"]),
             (["out=my rüns"], [r"cannot be parsed: .* put it in quotes: 'out=.my rüns.'"]),
             (["ipc=0"], ["^error: ipc must be an integer >= 1, got 0"]),
             (
