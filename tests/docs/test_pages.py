@@ -122,7 +122,7 @@ def test_commands_name_what_exists():
                 elif not path and (conf / group).is_dir() and not own and value != "mine":
                     names = value.strip("[]").split(",")
                     missing = [n for n in names if not (conf / group / f"{n}.yaml").is_file()]
-                    wrong += [f"{page}: {key}={n}" for n in missing if n != "worst_class"]
+                    wrong += [f"{page}: {key}={n}" for n in missing if n not in ("worst_class", "dmm")]
                 elif path and group in chosen and "," not in chosen[group] and not own:
                     *parents, last = path.split(".")
                     values = shipped_yaml(group, chosen[group])

@@ -107,4 +107,4 @@ def test_error_messages(blobs, syn, protocol, recipe):
             Continual(steps=values[0], orders=values[1], num_networks=values[2])
     rule = protocol(recipe=recipe(), selection="best_on_test", eval_every=1)
     reason = Continual(steps=3, orders=1, num_networks=1).check_protocol(rule)
-    assert "requires selection=last" in reason and "best_on_test" in reason
+    assert "requires a protocol with selection=last" in reason and "best_on_test" in reason

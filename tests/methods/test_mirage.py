@@ -349,7 +349,7 @@ class TestBudgets:
         assert torch.allclose(syn.weights(), weights / weights.mean())
 
     def test_too_small_budget_raises(self, tree_set):
-        with pytest.raises(ValueError, match=r"method\.bytes=3 is too small .* Use a larger budget"):
+        with pytest.raises(ValueError, match=r"method\.bytes=3 is too small: .* Use a larger budget"):
             tree_set(3, bytes=3)
 
 
