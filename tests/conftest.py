@@ -4,9 +4,11 @@ import copy
 import gc
 import logging
 import multiprocessing
+import os
 import pickle
 import subprocess
 import sys
+import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +31,9 @@ from omegaconf import OmegaConf
 compose_from_defaults_list = ConfigLoaderImpl._compose_config_from_defaults_list
 load_single_config = ConfigLoaderImpl._load_single_config
 create_interpolation_map = defaults_list._create_interpolation_map
+
+# decoded images of the tests; the processes that tests start inherit it
+os.environ["DD_BENCH_HOME"] = tempfile.mkdtemp(prefix="dd_bench-tests-")
 
 torch.set_num_threads(1)  # before dd_bench.runtime.runtime stores torch's default
 

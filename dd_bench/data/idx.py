@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torchvision.datasets import MNIST
 
-from dd_bench.data.locate import base_folder, not_found
+from dd_bench.data.locate import base_folder, downloading, not_found
 
 PARTS = ("train", "t10k")
 
@@ -42,7 +42,9 @@ def load_idx(
     folders = [*([] if root is None else [base]), raw, *extra_folders]
     folder = next((f for f in folders if _is_complete(f)), None)
     if folder is None and download:
-        dataset(str(base), download=True)  # verifies the md5 of each file
+        files = "the folder that contains the four files, plain or .gz"
+        with downloading(name, " or ".join(dataset.mirrors), raw, files):
+            dataset(str(base), download=True)  # verifies the md5 of each file
         folder = raw
     if folder is None:
         files = "train-images-idx3-ubyte, train-labels-idx1-ubyte and the same with t10k (plain or .gz)"

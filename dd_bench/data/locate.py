@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from http.client import HTTPException
 from pathlib import Path
 
 from torchvision.datasets.utils import check_integrity
@@ -18,6 +20,34 @@ def not_found(name: str, what: str, folders: Sequence[Path], fixes: Sequence[str
     searched = "".join(f"\n  {folder}" for folder in folders)
     lines = "".join(f"\n  {fix}" for fix in fixes)
     return FileNotFoundError(f"{name}: no {what} in{searched}\nTry one of{lines}")
+
+
+@contextmanager
+def downloading(name: str, url: str, folder: Path, instead: str) -> Iterator[None]:
+    """Name the folder that would make the download unnecessary if the download in the context fails.
+
+    Args:
+        name: name of the dataset.
+        url: source of the files.
+        folder: where the downloaded files are stored.
+        instead: the folder to give as `dataset.root`.
+
+    Raises:
+        FileNotFoundError: the download failed.
+    """
+    try:
+        yield
+    except (
+        OSError,
+        RuntimeError,
+        HTTPException,
+    ) as error:  # torchvision and torch_geometric raise all of these
+        raise FileNotFoundError(
+            f"{name}: the download failed ({str(error).strip() or type(error).__name__}).\n"
+            f"On a computer with internet access, download {url}\n"
+            f"and put the unpacked files into\n  {folder}\n"
+            f"or use a copy: dataset.root=FOLDER, {instead}"
+        ) from error
 
 
 def verify_files(name: str, folder: Path, files: Sequence[tuple[str, str]], fixes: Sequence[str]) -> None:

@@ -7,7 +7,7 @@ from torch import Tensor
 from torchvision import datasets
 
 from dd_bench.data.dataset import RealSet, tensor_set
-from dd_bench.data.locate import base_folder, verify_files
+from dd_bench.data.locate import base_folder, downloading, verify_files
 from dd_bench.data.preprocess import fit_preprocess
 
 MEAN, STD = [0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]
@@ -28,9 +28,11 @@ def svhn(
     files = [(file, md5) for _, file, md5 in (datasets.SVHN.split_list[split] for split in ("train", "test"))]
     if not download:
         verify_files("svhn", folder, files, ["dataset.root=FOLDER", "dataset.download=true"])
-    train, test = (
-        _tensors(datasets.SVHN(str(folder), split, download=download)) for split in ("train", "test")
-    )
+    url = "http://ufldl.stanford.edu/housenumbers/ (train_32x32.mat and test_32x32.mat)"
+    with downloading("svhn", url, folder, "the folder that contains both files"):
+        train, test = (
+            _tensors(datasets.SVHN(str(folder), split, download=download)) for split in ("train", "test")
+        )
     return tensor_set(
         "svhn",
         train,

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
-import hashlib
 from pathlib import Path
 
 import torch
 from torch import Tensor
 
 from dd_bench.data.dataset import RealSet, tensor_set
-from dd_bench.data.folder import Decoder, decode_all, digest_lines, find_images
+from dd_bench.data.folder import digest_lines
+from dd_bench.data.image_decoder import Decoder
+from dd_bench.data.image_files import find_images
+from dd_bench.data.image_index import index_images
 from dd_bench.data.locate import base_folder, not_found
+from dd_bench.data.pixel_cache import cached_pixels
 from dd_bench.data.preprocess import fit_preprocess
 
 MEAN, STD = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]  # of ImageNet, as in the papers
@@ -37,18 +40,19 @@ def tiny_imagenet(*, root: str | None, preprocess: str, val_fraction: float, dev
     wnids = tuple((folder / "wnids.txt").read_text().split())
     label_of = {wnid: label for label, wnid in enumerate(wnids)}
     train, test = find_images(folder / "train", label_of), _validation(folder / "val", label_of)
+    hashes = [[info.sha256 for info in index_images(folder, paths)] for paths, _ in (train, test)]
     file_lines = (
-        f"{part} {label} {path.name} {hashlib.sha256(path.read_bytes()).hexdigest()}"
-        for part, (paths, labels) in (("train", train), ("test", test))
-        for path, label in zip(paths, labels.tolist(), strict=True)
+        f"{part} {label} {path.name} {sha256}"
+        for part, (paths, labels), of_files in zip(("train", "test"), (train, test), hashes, strict=True)
+        for path, label, sha256 in zip(paths, labels.tolist(), of_files, strict=True)
     )
     digest = digest_lines([*wnids, *file_lines])
     decoder = Decoder(64, "squash")
-    pixels = decode_all(train[0], decoder)
+    pixels = cached_pixels(train[0], hashes[0], decoder)
     return tensor_set(
         "tiny_imagenet",
         (pixels, train[1]),
-        (decode_all(test[0], decoder), test[1]),
+        (cached_pixels(test[0], hashes[1], decoder), test[1]),
         class_names=wnids,
         preprocess=fit_preprocess(preprocess, pixels, mean=MEAN, std=STD, device=device),
         flip=True,

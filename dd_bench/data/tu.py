@@ -10,6 +10,7 @@ from torch import Tensor
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.graph_dataset import graph_set, random_split
 from dd_bench.data.graphs import Graphs, GraphShape, coalesce, first_occurrence
+from dd_bench.data.locate import downloading
 from dd_bench.data.pyg import import_pyg
 
 REQUIRED = ("A", "graph_indicator", "graph_labels")
@@ -51,6 +52,12 @@ def tu(
     tables |= {
         part: _read(folder, name, part) for part in OPTIONAL if (folder / f"{name}_{part}.txt").exists()
     }
+    for part, what in (("graph_indicator", "graph number"), ("graph_labels", "class label")):
+        if (columns := tables[part].shape[1]) != 1:
+            raise ValueError(
+                f"{folder / name}_{part}.txt must have one {what} on each line, got {columns} columns. Datasets with "
+                "several tasks are not supported: keep the column of one task"
+            )
     graph_of = tables["graph_indicator"][:, 0]
     v, step = len(graph_of), graph_of.diff()
     if int(graph_of[0]) != 1 or bool(((step < 0) | (step > 1)).any()):
@@ -108,7 +115,9 @@ def _check_lines(rows: Tensor, expected: int, kind: str, path: str) -> None:
 def _folder(root: Path, name: str, download: bool) -> Path:
     folders = (root / name / "raw", root / name)
     if download and not any((folder / f"{name}_A.txt").exists() for folder in folders):
-        import_pyg("datasets").TUDataset(str(root), name)
+        url = "https://www.chrsmrrs.com/graphkerneldatasets/" + f"{name}.zip"
+        with downloading(name, url, folders[1], f"the folder that contains {name}/"):
+            import_pyg("datasets").TUDataset(str(root), name)
     for folder in folders:
         missing = [part for part in REQUIRED if not (folder / f"{name}_{part}.txt").exists()]
         if not missing:

@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
-import os
 import re
 import shlex
 import shutil
@@ -20,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from dd_bench.hub.remote import Remote
-from dd_bench.runtime.cache import locked
+from dd_bench.runtime.cache import locked, user_folder
 from dd_bench.runtime.files import file_sha256, write_atomic
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic import storage
@@ -29,7 +28,7 @@ from dd_bench.synthetic.card import CARD, INDEX, NAME, PROVENANCE, Card, has_pro
 
 def home() -> Path:
     """Return the cache folder of pulled sets, `$DD_BENCH_HOME/sets`. The variable defaults to `~/.cache/dd_bench`."""
-    return Path(os.environ.get("DD_BENCH_HOME") or "~/.cache/dd_bench").expanduser() / "sets"
+    return user_folder() / "sets"
 
 
 def located(where: str | Path, digest: str | None = None) -> Path:

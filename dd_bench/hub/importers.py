@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 
 from dd_bench.data.dataset import RealSet
-from dd_bench.data.folder import Decoder, decode_all, find_images
+from dd_bench.data.image_decoder import Decoder, decode_all
+from dd_bench.data.image_files import find_images, subfolders
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.runtime.files import file_sha256
 from dd_bench.runtime.terminal import sanitize
@@ -123,7 +124,7 @@ def read_folder(folder: Path, real: RealSet) -> ImageSet:
 
 def _in_label_order(folder: Path, real: RealSet) -> list[str]:
     """Return the names of the class folders in label order."""
-    folders = [p.name for p in folder.iterdir() if p.is_dir()]
+    folders = subfolders(folder)
     if len(folders) != len(real.class_names):
         raise ValueError(
             f"{folder} must have a folder for each of the {len(real.class_names)} classes of {real.name}, "

@@ -6,6 +6,7 @@ All later stages of the run read plain data, not a DictConfig.
 from __future__ import annotations
 
 import functools
+import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -24,6 +25,7 @@ from omegaconf.errors import OmegaConfBaseException
 from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.module_adapter import network_constructor
+from dd_bench.pipeline import provenance
 from dd_bench.pipeline.arguments import check_arguments
 from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_keys, explain
 from dd_bench.pipeline.experiment import Experiment
@@ -116,12 +118,15 @@ def compose(run: RunConfig) -> Experiment:
             "To print the configuration, add: --cfg job"
         ) from error
     keep_freed_memory()
-    torch.compiler.reset()  # the jobs of a sweep share a process, and dynamo caches few versions of a function
+    if "torch._dynamo" in sys.modules:  # its import takes seconds
+        torch.compiler.reset()  # the jobs of a sweep share a process, and dynamo caches few versions of a function
     runtime = resolve(parse(RuntimeConfig, config["runtime"], "runtime"))
     protocol = parse(Protocol, config["protocol"], "protocol")
     method, evaluator, logger = (_build(cfg, group) for group in ("method", "evaluator", "logger"))
     identity = identify(config, choices)
-    real = run.real.to(runtime.device) if run.real else _load(cfg, runtime.device)
+    loading = provenance.Stages(runtime.device)
+    with loading.measure("load"):
+        real = run.real.to(runtime.device) if run.real else _load(cfg, runtime.device)
     if run.real and not run.real.overrides:  # the user's own tensors
         identity["dataset"] = {CHOICE: real.name, "digest": real.digest}
     architecture = _architecture(run, real)
@@ -144,6 +149,7 @@ def compose(run: RunConfig) -> Experiment:
         method=method,
         evaluator=evaluator,
         logger=logger,
+        loading=loading,
         teachers=tuple(
             _teacher(cfg, name, spec["model"][CHOICE], real)
             for name, spec in (identity.get("teachers") or {}).items()

@@ -29,6 +29,7 @@ class RunParts:
         config: the resolved configuration as plain data.
         method_name: the choice in `conf/method/`; for `dd-bench evaluate`, the method in the card of the set.
         logger: logger of scalars, in addition to the file log.jsonl.
+        loading: peak memory while the dataset was loaded.
         notes: notes on the run for its record.
     """
 
@@ -42,6 +43,7 @@ class RunParts:
     method: Method
     evaluator: Evaluator
     logger: MultiLogger
+    loading: provenance.Stages
     teachers: tuple[TeacherSpec, ...] = ()
     notes: tuple[str, ...] = ()
 

@@ -14,6 +14,7 @@ from dd_bench.data.labels import label_mode
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.parts import RunParts
 from dd_bench.records.config_diff import describe
+from dd_bench.records.overrides import without_local_paths
 from dd_bench.records.record import ProtocolId, Record, Score, TeacherId
 from dd_bench.runtime.cache import Cache
 from dd_bench.synthetic import storage
@@ -95,10 +96,11 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
         label_mode=labels.kind if labels else stored_mode,
         main_metric=run.evaluator.main_metric,
         scores=sorted(outcome.scores, key=lambda s: (s.set, s.network, s.metric)),
-        config=run.config,
+        config=without_local_paths(run.config),
         seeds={"run": run.seed},
         seconds=_with_set_stages(outcome.stages.seconds, provenances, "seconds"),
-        peak_memory=_with_set_stages(outcome.stages.peak_memory, provenances, "peak_memory"),
+        peak_memory=run.loading.peak_memory
+        | _with_set_stages(outcome.stages.peak_memory, provenances, "peak_memory"),
         stored_bytes=(first.stored_bytes() if first is not None else {})
         | ({"teacher labels": cost.label_bytes} if cost and cost.label_bytes else {}),
         teacher_forwards=cost.teacher_forwards if cost else 0,

@@ -7,12 +7,27 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping
+from pathlib import PurePath
 from typing import Any
 
 from dd_bench.records.config_diff import CHOICE, shipped_config
 
 LOCATION_KEYS = ("root", "download", "kept", "stream")
 """Dataset keys that control where the data is stored or how it is loaded, not its content."""
+
+
+def without_local_paths(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the configuration of a run without the folders of this machine, for cards and records that are published.
+
+    The location of the dataset becomes null. Of an absolute `out` or `cache`, only the last name remains.
+    """
+    config = dict(config)
+    if isinstance(dataset := config.get("dataset"), Mapping):
+        config["dataset"] = {k: None if k in ("root", "kept") else v for k, v in dataset.items()}
+    for key in ("out", "cache"):
+        if key in config and (path := PurePath(str(config[key]).strip())).is_absolute():
+            config[key] = path.name
+    return config
 
 
 def dataset_overrides(values: Mapping[str, Any], name: str) -> list[str]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import shutil
 import tempfile
 import time
@@ -24,6 +25,11 @@ from dd_bench.runtime.files import canonical, content_key, write_atomic
 
 _log = logging.getLogger(__name__)
 _ENTRY = "entry.json"
+
+
+def user_folder() -> Path:
+    """Return the folder of files that all projects of a user share: `$DD_BENCH_HOME` or `~/.cache/dd_bench`."""
+    return Path(os.environ.get("DD_BENCH_HOME") or "~/.cache/dd_bench").expanduser()
 
 
 class Cache:

@@ -1,4 +1,4 @@
-"""Safetensors files that are written row by row and memory-mapped, for expert buffers and stored labels.
+"""Safetensors files that are written row by row and memory-mapped, for expert buffers, labels and images.
 
 The safetensors library writes only complete arrays that are in memory, and cannot map files larger than the memory.
 The files written here are valid safetensors files.
@@ -12,11 +12,11 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "I16": np.int16}
+DTYPES = {"F32": np.float32, "F16": np.float16, "I32": np.int32, "I16": np.int16, "U8": np.uint8}
 
 
 @dataclass(frozen=True)
@@ -111,7 +111,12 @@ def check_size(path: Path, layout: Layout, begin: int) -> None:
         raise ValueError(f"the file must have {expected} bytes, got {size}")
 
 
-def array(path: Path, layout: Layout, name: str, begin: int) -> np.memmap[Any, Any]:
-    """Memory-map one array, read-only. The array can be larger than the memory."""
+def array(
+    path: Path, layout: Layout, name: str, begin: int, mode: Literal["r", "c"] = "r"
+) -> np.memmap[Any, Any]:
+    """Memory-map one array. The array can be larger than the memory.
+
+    The file never changes: with `mode` "r" the array is read-only, with "c" written pages are copied (copy-on-write).
+    """
     dtype, shape = layout.arrays[name]
-    return np.memmap(path, DTYPES[dtype], "r", begin + layout.entries()[name]["data_offsets"][0], shape)
+    return np.memmap(path, DTYPES[dtype], mode, begin + layout.entries()[name]["data_offsets"][0], shape)

@@ -24,6 +24,7 @@ from safetensors.torch import save as to_safetensors
 
 from dd_bench.data import preprocess
 from dd_bench.data.dataset import RealSet
+from dd_bench.records.overrides import without_local_paths
 from dd_bench.runtime.cache import publish
 from dd_bench.runtime.files import canonical, write_atomic
 from dd_bench.synthetic.base import SyntheticSet
@@ -71,7 +72,7 @@ def save(
         preprocess=syn.preprocess.config(),
         preprocess_digest=syn.preprocess.digest,
         stored_bytes=syn.stored_bytes(),
-        config=config,
+        config=without_local_paths(config),
         licence=real.licence,
         citations=citations,
         sha256={},

@@ -6,6 +6,7 @@ killed, the training of each expert resumes after its last complete epoch, and t
 
 from __future__ import annotations
 
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -31,6 +32,8 @@ from dd_bench.training.loop import GradientRule
 from dd_bench.training.parameter_vector import FunctionalNetwork, flatten
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.resume import saved_epochs
+
+_log = logging.getLogger(__name__)
 
 
 class ExpertGradientRule(GradientRule, Protocol):
@@ -123,6 +126,8 @@ def _train_all(shared: ExpertTraining) -> float:
     workers = min(training.runtime.workers, len(jobs))
     images = len(jobs) * epochs * len(training.real.train)
     start = sum(done for done, _ in state)
+    n = len(training.real.train)
+    _log.info("training %s experts: %s epochs of %s images each", f"{count:,}", f"{epochs:,}", f"{n:,}")
     with Progress("experts", count * epochs, start) as progress:
         if workers > 1 and training.runtime.uses_processes(images):
             for _ in run_in_processes(

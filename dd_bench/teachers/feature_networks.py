@@ -37,7 +37,7 @@ def feature_network(
         Diverged: the trained network is not finite.
     """
     training = RealTraining(real, architecture, recipe, ctx.runtime)
-    title = f"teacher {index}"
+    title = f"feature network {index}"
 
     def build(folder: Path) -> float:
         net, seconds = trained_network(training, _seed(index), checkpoint_in(folder), title=title)

@@ -7,6 +7,7 @@ stopped after its last complete step. Both give the same weights.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
@@ -34,6 +35,7 @@ from dd_bench.training.loop import GradientRule, train
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.resume import Checkpoints, saved_epochs
 
+_log = logging.getLogger(__name__)
 WEIGHTS = "network.safetensors"
 
 
@@ -115,7 +117,9 @@ def trained_network(
     done, seconds = (0, 0.0) if checkpoint is None else saved_epochs(checkpoint)
     bar: AbstractContextManager[Progress | None] = nullcontext()
     if title is not None:
-        bar = Progress(title, recipe.with_epochs(n).epochs, done)
+        epochs = recipe.with_epochs(n).epochs
+        _log.info("training %s: %s epochs of %s images", title, f"{epochs:,}", f"{n:,}")
+        bar = Progress(title, epochs, done)
     with bar as progress:
 
         def after_epoch(epoch: int) -> None:

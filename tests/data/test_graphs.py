@@ -231,6 +231,11 @@ class TestTU:
             ({"A": "1, 2\n2\n"}, "TOY_A.txt must have the same number of integers"),
             ({"A": "1, x\n"}, "TOY_A.txt must have the same number of integers"),
             ({"graph_labels": "1\n"}, "TOY_graph_labels.txt must have 30 lines, one per graph, got 1"),
+            (
+                {"graph_labels": "1, 0\n" * 30},
+                "TOY_graph_labels.txt must have one class label .* got 2 columns",
+            ),
+            ({"graph_indicator": "1, 1\n" * 80}, "TOY_graph_indicator.txt must have one .* got 2 columns"),
             ({"graph_indicator": "2\n1\n"}, "must number the graphs 1, 2, 3"),
             ({"graph_indicator": "-1\n1\n"}, "must number the graphs 1, 2, 3"),
             ({"graph_indicator": "1\n1\n999999999999\n"}, "must number the graphs 1, 2, 3"),

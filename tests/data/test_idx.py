@@ -3,6 +3,7 @@
 import gzip
 import struct
 from pathlib import Path
+from urllib.error import URLError
 
 import pytest
 import torch
@@ -84,6 +85,25 @@ def test_download_uses_torchvision(tmp_path, monkeypatch):
     monkeypatch.setattr(datasets, "MNIST", Fake)
     real = mnist(root=None, **{**KNOBS, "download": True})
     assert (len(real.train), len(real.test), real.flip) == (30, 20, False)
+
+
+def test_error_of_a_failed_download_names_the_folder(tmp_path, monkeypatch):
+    def offline(*_, **__):
+        raise URLError("Name or service not known")
+
+    monkeypatch.setattr(datasets.MNIST, "download", offline)
+    monkeypatch.setattr(datasets.FashionMNIST, "download", offline)
+    for dataset, folder in ((mnist, "MNIST"), (fashion_mnist, "FashionMNIST")):
+        with pytest.raises(
+            FileNotFoundError, match=r"the download failed .*Name or service not known"
+        ) as error:
+            dataset(root="files", **{**KNOBS, "download": True})
+        for part in (
+            f"files/{folder}/raw",
+            "dataset.root=FOLDER, the folder that contains the four files",
+            "http",
+        ):
+            assert part in str(error.value)
 
 
 def test_error_for_missing_files_lists_folders_and_fixes(tmp_path):

@@ -1,5 +1,6 @@
 """Class folders of JPEG and PNG files: order, resizing, streaming, digests, errors."""
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -8,8 +9,9 @@ import torch
 from omegaconf import OmegaConf
 from PIL import Image
 
-from dd_bench.data import folder as folder_module
-from dd_bench.data.folder import Decoder, FolderSplit
+from dd_bench.data import threads
+from dd_bench.data.folder import FolderSplit
+from dd_bench.data.image_decoder import Decoder
 from dd_bench.data.image_folder import image_folder
 
 CPU = torch.device("cpu")
@@ -19,6 +21,7 @@ KNOBS = {
     "classes": None,
     "size": 16,
     "resize": "squash",
+    "background": None,
     "stream": False,
     "preprocess": "normalise",
     "mean": [0.485, 0.456, 0.406],
@@ -126,7 +129,7 @@ def test_streaming_decodes_at_most_one_batch_ahead(root, monkeypatch):
     batches = load(root, stream=True).train.batches(4)
     assert not paths
     next(batches)
-    folder_module._pool().submit(lambda: None).result()
+    threads.pool().submit(lambda: None).result()
     assert 4 <= len(paths) <= 8
     assert sum(len(labels) for _, labels in batches) == 11 and len(paths) == 15
 
@@ -138,6 +141,79 @@ def test_digest_depends_on_names_sizes_and_resizing(root):
     (root / "train" / "ant" / "0.png").rename(root / "train" / "ant" / "zero.png")
     digests.add(load(root).digest)
     assert len(digests) == 5
+
+
+def test_digest_depends_on_the_content_of_files(root):
+    """An edit that keeps the length of the file and its modification time changes the digest."""
+    before, path = load(root, stream=True), root / "train" / "ant" / "1.JPEG"
+    status, content = path.stat(), bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(bytes(content))
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    assert path.stat().st_mtime_ns == status.st_mtime_ns and path.stat().st_size == status.st_size
+    assert load(root, stream=True).digest != before.digest
+
+
+class TestDefaults:
+    """Without a size and statistics, those of the images are used; where these are unknown, an error asks."""
+
+    @pytest.fixture
+    def uniform(self, tmp_path):
+        """Images of 20 x 12 pixels."""
+        for part, n in (("train", 4), ("val", 2)):
+            for c, name in enumerate(("ant", "bee")):
+                for i in range(n):
+                    picture(tmp_path / part / name / f"{i}.png", 10 * c + i + n, (20, 12))
+        return tmp_path
+
+    def test_own_size_and_statistics_of_train(self, uniform):
+        real = load(uniform, size=None, mean=None, std=None)
+        pixels = all_pixels(real.train).float() / 255
+        assert real.shape == (3, 12, 20)
+        with Image.open(uniform / "train" / "ant" / "0.png") as image:
+            assert torch.equal(all_pixels(real.train)[0], torch.from_numpy(np.array(image)).permute(2, 0, 1))
+        config = real.preprocess.config()
+        assert config["mean"] == pytest.approx(pixels.mean((0, 2, 3)).tolist(), abs=1e-4)
+        assert config["std"] == pytest.approx(pixels.std((0, 2, 3)).tolist(), abs=1e-3)
+        held_out = load(uniform, size=None, mean=None, std=None, val_fraction=0.5)
+        assert held_out.preprocess.config() == config and held_out.digest == real.digest
+
+    def test_square_images_have_the_digest_of_an_explicit_size(self, uniform):
+        for path in uniform.rglob("*.png"):
+            picture(path, 0, (8, 8))
+        assert load(uniform, size=None).digest == load(uniform, size=8).digest
+
+    def test_different_sizes_require_a_size(self, uniform):
+        picture(uniform / "val" / "bee" / "1.png", 0, (9, 9))
+        with pytest.raises(
+            ValueError, match=r"2 different sizes, e\.g\. 20x12 .* 9x9 .*1\.png.*dataset\.size=64"
+        ):
+            load(uniform, size=None)
+        assert load(uniform, size=8).shape == (3, 8, 8)
+
+    def test_streams_require_statistics(self, uniform):
+        with pytest.raises(ValueError, match=r"dataset\.stream=true requires dataset\.mean and dataset\.std"):
+            load(uniform, stream=True, mean=None, std=None)
+        with pytest.raises(ValueError, match=r"dataset\.mean and dataset\.std must both be lists"):
+            load(uniform, mean=None)
+
+    def test_unreadable_image(self, uniform):
+        (uniform / "val" / "bee" / "1.png").write_bytes(b"no image")
+        with pytest.raises(ValueError, match=r"cannot read the image .*val/bee/1\.png"):
+            load(uniform, size=None)
+
+
+def test_hidden_folders_are_no_classes(root):
+    """Jupyter and macOS add folders with copies of the images."""
+    expected = load(root)
+    for name in ("train/.ipynb_checkpoints/0.png", "val/__MACOSX/0.png", "train/ant/._0.png"):
+        picture(root / name, 0)
+    real = load(root)
+    assert real.class_names == ("ant", "bee", "cat") and real.digest == expected.digest
+
+
+def test_background_is_part_of_the_digest(root):
+    assert load(root, background="white").digest != load(root).digest
 
 
 def test_zca_requires_images_in_memory(root):
@@ -166,7 +242,7 @@ def test_errors_for_missing_folders_contain_a_fix(root):
     with pytest.raises(FileNotFoundError, match=r"class folder\(s\) not found.*cat"):
         load(root)
     (root / "val" / "cat").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"no valid file for the classes cat"):
+    with pytest.raises(FileNotFoundError, match=r"val/cat contains no image in a supported format"):
         load(root)
     assert load(root, classes=["ant", "bee"]).class_names == ("ant", "bee")
     (root / "gone").rename(root / "val" / "dog")

@@ -7,7 +7,8 @@ import torch
 from kornia.enhance import ZCAWhitening
 from safetensors.torch import load, save
 
-from dd_bench.data.preprocess import ZCA, Normalise, fit_preprocess, restore
+from dd_bench.data import preprocess
+from dd_bench.data.preprocess import ZCA, Normalise, channel_statistics, fit_preprocess, restore
 
 CPU = torch.device("cpu")
 
@@ -100,3 +101,24 @@ def test_errors_name_invalid_values(pixels):
         Normalise([0.5], [0.0])
     with pytest.raises(ValueError, match=r"preprocessing must be .* got 'pca'"):
         restore({"kind": "pca"}, {})
+
+
+def test_parts_of_the_images_give_the_same_whitening(pixels, zca, monkeypatch):
+    """The memory of the fit does not grow with the number of images."""
+    monkeypatch.setattr(preprocess, "_FIT_BYTES", 8 * 72 * 100)  # eight parts
+    largest = []
+    flat = preprocess._flat
+    monkeypatch.setattr(preprocess, "_flat", lambda p, d: (largest.append(len(p)), flat(p, d))[1])
+    parts = ZCA.fit(pixels)
+    assert max(largest) == 100 and parts.digest == zca.digest
+    for a, b in zip(parts.tensors().values(), zca.tensors().values(), strict=True):
+        torch.testing.assert_close(a, b, atol=1e-6, rtol=1e-6)
+
+
+def test_channel_statistics_are_exact(pixels):
+    stored = (pixels * 255).to(torch.uint8)
+    mean, std = channel_statistics(stored)
+    values = stored.double().transpose(0, 1).flatten(1) / 255
+    assert mean == [round(m, 4) for m in values.mean(1).tolist()]
+    assert std == [round(s, 4) for s in values.std(1, correction=0).tolist()]
+    assert channel_statistics(torch.full((3, 1, 2, 2), 51, dtype=torch.uint8)) == ([0.2], [1.0])

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from dd_bench.data import dataset
 from dd_bench.data.dataset import RealSet, TensorSplit, content_digest, cut_validation, tensor_set
 from dd_bench.data.preprocess import Normalise
 
@@ -153,3 +154,16 @@ def test_digest_depends_on_pixels_labels_class_order_and_test_split():
 def test_invalid_arrays(train, message):
     with pytest.raises(ValueError, match=message):
         real(train=train)
+
+
+@pytest.mark.parametrize("limit", [0, 1 << 30], ids=["computed", "stored"])
+def test_inputs_of_large_splits_are_computed_with_the_same_bits(make_blobs, monkeypatch, limit):
+    """Stored float32 inputs take four times the memory of the uint8 pixels."""
+    stored = make_blobs().train
+    monkeypatch.setattr(dataset, "STORED_INPUTS", limit)
+    split = make_blobs().train
+    index = torch.tensor([5, 0, 5])
+    assert torch.equal(split.inputs(index), stored.inputs(index))
+    for (x, y), (u, v) in zip(split.batches(10), stored.batches(10), strict=True):
+        assert torch.equal(x, u) and torch.equal(y, v)
+    assert ("_inputs" in vars(split)) == (limit > 0)

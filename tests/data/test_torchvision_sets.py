@@ -3,6 +3,7 @@
 import hashlib
 import pickle
 from pathlib import Path
+from urllib.error import URLError
 
 import numpy as np
 import pytest
@@ -88,6 +89,25 @@ def test_cifar_missing(tmp_path, cifar):
     (tmp_path / "cifar-10-batches-py" / "test_batch").unlink()
     with pytest.raises(FileNotFoundError, match=r"(?s)cifar10: no test_batch in.*dataset.download=true"):
         cifar10(root=str(tmp_path), **KNOBS)
+
+
+@pytest.mark.parametrize("error", [URLError("no route"), RuntimeError("no route")], ids=["URL", "other"])
+def test_error_of_a_failed_download_names_the_folder(tmp_path, monkeypatch, error):
+    def offline(*_, **__):
+        raise error
+
+    for cls in (datasets.CIFAR10, datasets.CIFAR100):
+        monkeypatch.setattr(cls, "download", offline)
+    monkeypatch.setattr(datasets.SVHN, "download", offline)
+    knobs = {**KNOBS, "root": str(tmp_path), "download": True}
+    for load, words in (
+        (lambda: cifar10(**knobs), ("cifar-10-batches-py", "cifar-10-batches-bin", "train/CLASS/INDEX.png")),
+        (lambda: cifar100(**knobs, **CONSTANTS), ("cifar-100-python", "cifar-100-binary")),
+        (lambda: svhn(**knobs), ("train_32x32.mat", str(tmp_path))),
+    ):
+        with pytest.raises(FileNotFoundError, match=r"the download failed .*no route") as caught:
+            load()
+        assert all(word in str(caught.value) for word in (*words, "dataset.root=FOLDER"))
 
 
 @pytest.fixture

@@ -316,6 +316,8 @@ class TestImageNet:
             "dataset.size=32",
             "dataset.resize=crop",
             "dataset.stream=true",
+            "dataset.mean=[0.485,0.456,0.406]",
+            "dataset.std=[0.229,0.224,0.225]",
             "teacher=imagenet_resnet18",
             "model.width=8",
             "model.norm=batchnorm",

@@ -1,0 +1,69 @@
+"""Conversion of image files to 8-bit RGB: bit depths, transparency, and images whose range is unknown."""
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from dd_bench.data.image_decoder import Decoder, decode_all
+
+RAMP = (np.arange(16, dtype=np.uint16) * 4369).reshape(4, 4)  # 0 to 65535
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif", "pgm"])
+def test_16_bit_greyscale_is_scaled_by_its_full_range(tmp_path, suffix):
+    path = tmp_path / f"ramp.{suffix}"
+    Image.fromarray(RAMP).save(path)
+    assert Decoder(4, "squash")(path).unique().tolist() == [17 * i for i in range(16)]
+
+
+def test_16_bit_values_are_rounded(tmp_path):
+    values = np.random.default_rng(0).integers(0, 65536, (8, 8), dtype=np.uint16)
+    Image.fromarray(values).save(tmp_path / "x.png")
+    expected = torch.from_numpy((values / 257).round().astype(np.uint8)).expand(3, -1, -1)
+    assert torch.equal(Decoder(8, "squash")(tmp_path / "x.png"), expected)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "kind"), [(np.float32, "32-bit floats"), (np.int32, "32-bit integers")], ids=["float", "int"]
+)
+def test_values_without_a_fixed_range_are_rejected(tmp_path, dtype, kind):
+    path = tmp_path / "x.tif"
+    Image.fromarray((RAMP / 65535).astype(dtype)).save(path)
+    with pytest.raises(ValueError, match=rf"x\.tif must have 8-bit pixels.* got {kind}"):
+        Decoder(4, "squash")(path)
+
+
+@pytest.mark.parametrize("mode", ["RGBA", "LA", "P"])
+def test_transparent_pixels_require_a_background(tmp_path, mode):
+    image = Image.new("RGBA", (4, 4), (0, 0, 0, 255))
+    image.paste((0, 0, 0, 0), (0, 0, 2, 4))  # the left half is transparent, the right half is black
+    path = tmp_path / "x.png"
+    image.convert(mode).save(path)
+    with pytest.raises(ValueError, match=r"x\.png has transparent pixels.*dataset\.background=white"):
+        Decoder(4, "squash")(path)
+    white = Decoder(4, "squash", background="white")(path)
+    assert bool((white[:, :, :2] == 255).all()) and bool((white[:, :, 2:] == 0).all())
+    red = Decoder(4, "squash", background="#ff0000")(path)
+    assert red[:, 0, 0].tolist() == [255, 0, 0]
+
+
+def test_an_opaque_alpha_channel_changes_nothing(tmp_path):
+    pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
+    Image.fromarray(pixels).save(tmp_path / "rgb.png")
+    Image.fromarray(pixels).convert("RGBA").save(tmp_path / "rgba.png")
+    decoder = Decoder(4, "squash")
+    assert torch.equal(decoder(tmp_path / "rgb.png"), decoder(tmp_path / "rgba.png"))
+
+
+def test_wrong_background():
+    with pytest.raises(ValueError, match=r"dataset\.background must be a colour, got 'nocolour'"):
+        Decoder(4, "squash", background="nocolour")
+
+
+def test_decode_all_keeps_the_order_over_several_chunks(tmp_path):
+    paths = []
+    for i in range(7):
+        paths.append(tmp_path / f"{i}.png")
+        Image.new("L", (700, 700), i).save(paths[-1])  # 1.5 MB of RGB each, so that a chunk has two images
+    assert decode_all(paths, Decoder(700, "squash"))[:, 0, 0, 0].tolist() == list(range(7))
