@@ -58,7 +58,7 @@ def read_copy(name: str, folder: Path, version: BinaryVersion, class_names: Sequ
         class_names: names of the class folders, in label order. Empty if copies as image files cannot be verified.
 
     Returns:
-        None if the folder has neither the binary version nor `train` and `test` with one folder per class.
+        None if the folder has neither the binary version nor `train` and `test` with folders of these classes.
 
     Raises:
         ValueError: the copy does not have the published pixels, labels and order.
@@ -67,7 +67,11 @@ def read_copy(name: str, folder: Path, version: BinaryVersion, class_names: Sequ
         if (candidate / version.train[0][0]).is_file():
             return _read_binary(name, candidate, version)
     test = next((folder / part for part in ("test", "val") if (folder / part).is_dir()), None)
-    if class_names and test is not None and (folder / "train").is_dir():
+    if (
+        test is not None
+        and (folder / "train").is_dir()
+        and set(subfolders(folder / "train")) & set(class_names)
+    ):
         parts = ((folder / "train", version.train), (test, version.test))
         train, held_out = (_read_images(name, folder, part, files, class_names) for part, files in parts)
         return train, held_out, tuple(class_names)

@@ -73,12 +73,13 @@ class Outcome:
 
 def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
     """Return the record of a run that ended with `outcome`."""
+    config = without_local_paths(run.config)
     labels, cost = run.protocol.labels, outcome.label_cost
     first = storage.load(outcome.folders[0])[0] if outcome.folders else None
     provenances = [read_provenance(folder) for folder in outcome.folders]
     stored_mode = label_mode(first.labels) if first is not None else "unknown"
-    recipe = {k: v for k, v in run.config["protocol"].items() if k not in ("name", "version")}
-    evaluator = {k: v for k, v in run.config["evaluator"].items() if k not in run.evaluator.repeats}
+    recipe = {k: v for k, v in config["protocol"].items() if k not in ("name", "version")}
+    evaluator = {k: v for k, v in config["evaluator"].items() if k not in run.evaluator.repeats}
     return Record(
         key=key,
         status=outcome.status,
@@ -86,7 +87,7 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
         created=datetime.now(UTC).isoformat(timespec="seconds"),
         method=run.method_name,
         dataset=run.real.name,
-        model=describe("model", run.architecture.name, run.config["model"]),
+        model=describe("model", run.architecture.name, config["model"]),
         ipc=run.ipc,
         protocol=ProtocolId(
             name=describe("protocol", run.protocol.name, recipe), version=run.protocol.version
@@ -96,7 +97,7 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
         label_mode=labels.kind if labels else stored_mode,
         main_metric=run.evaluator.main_metric,
         scores=sorted(outcome.scores, key=lambda s: (s.set, s.network, s.metric)),
-        config=without_local_paths(run.config),
+        config=config,
         seeds={"run": run.seed},
         seconds=_with_set_stages(outcome.stages.seconds, provenances, "seconds"),
         peak_memory=run.loading.peak_memory

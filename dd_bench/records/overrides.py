@@ -19,15 +19,20 @@ LOCATION_KEYS = ("root", "download", "kept", "stream")
 def without_local_paths(config: Mapping[str, Any]) -> dict[str, Any]:
     """Return the configuration of a run without the folders of this machine, for cards and records that are published.
 
-    The location of the dataset becomes null. Of an absolute `out` or `cache`, only the last name remains.
+    The location of the dataset becomes null. Of every other absolute path, e.g. `out`, only the last name remains.
     """
-    config = dict(config)
-    if isinstance(dataset := config.get("dataset"), Mapping):
-        config["dataset"] = {k: None if k in ("root", "kept") else v for k, v in dataset.items()}
-    for key in ("out", "cache"):
-        if key in config and (path := PurePath(str(config[key]).strip())).is_absolute():
-            config[key] = path.name
-    return config
+    dataset = config.get("dataset")
+    if isinstance(dataset, Mapping):
+        config = {**config, "dataset": {k: None if k in ("root", "kept") else v for k, v in dataset.items()}}
+    return {key: _without_folders(value) for key, value in config.items()}
+
+
+def _without_folders(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {key: _without_folders(v) for key, v in value.items()}
+    if isinstance(value, list):
+        return [_without_folders(v) for v in value]
+    return PurePath(value).name if isinstance(value, str) and PurePath(value).is_absolute() else value
 
 
 def dataset_overrides(values: Mapping[str, Any], name: str) -> list[str]:

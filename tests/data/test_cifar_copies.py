@@ -97,6 +97,13 @@ def test_a_modified_binary_file_is_an_error(tmp_path, contents):
         cifar10(root=str(tmp_path / "x"), **KNOBS)
 
 
+def test_folders_of_another_dataset_are_not_a_copy(tmp_path, contents):
+    for part in ("train", "val"):
+        (tmp_path / part / "tench").mkdir(parents=True)
+    with pytest.raises(FileNotFoundError, match=r"(?s)cifar10: no data_batch_1 in.*cifar-10-batches-bin"):
+        cifar10(root=str(tmp_path), **KNOBS)
+
+
 class TestImagesThatAreNotTheDataset:
     """The error explains why, and how to use the images under another name."""
 

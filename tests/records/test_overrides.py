@@ -6,14 +6,14 @@ from dd_bench.records.overrides import without_local_paths
 def test_folders_of_this_machine_are_removed():
     config = {
         "dataset": {"_choice_": "ogb_mol", "root": "/home/user/data", "kept": "/tmp/x", "download": True},
-        "method": {"root": "kept"},
+        "method": {"root": "kept", "experts": {"source": "/home/user/buffer"}, "list": ["/a/b", 1, None]},
         "out": "/home/user/runs",
         "cache": "/home/user/runs/cache",
     }
     before = str(config)
     assert without_local_paths(config) == {
         "dataset": {"_choice_": "ogb_mol", "root": None, "kept": None, "download": True},
-        "method": {"root": "kept"},
+        "method": {"root": "kept", "experts": {"source": "buffer"}, "list": ["b", 1, None]},
         "out": "runs",
         "cache": "cache",
     }
