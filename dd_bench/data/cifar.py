@@ -4,18 +4,23 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
-from torchvision import datasets
 
 from dd_bench.data.cifar_copies import Arrays, BinaryVersion, Copy, read_copy
 from dd_bench.data.dataset import RealSet, tensor_set
-from dd_bench.data.locate import base_folder, downloading, verify_files
+from dd_bench.data.locate import base_folder, downloading, not_found, verify_files
 from dd_bench.data.preprocess import fit_preprocess
 
 CIFAR10_MEAN, CIFAR10_STD = [0.4914, 0.4822, 0.4465], [0.2023, 0.1994, 0.2010]
 
 
+if TYPE_CHECKING:
+    from torchvision.datasets import CIFAR10
+
+PICKLES = {"cifar10": ("cifar-10-batches-py", "data_batch_1"), "cifar100": ("cifar-100-python", "train")}
+"""Folder of the published files of each dataset, and the first of these files."""
 CIFAR10_CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 CIFAR10_BINARY = BinaryVersion(
     "cifar-10-batches-bin",
@@ -58,7 +63,6 @@ def cifar10(
     """
     return _cifar(
         "cifar10",
-        datasets.CIFAR10,
         CIFAR10_BINARY,
         CIFAR10_CLASSES,
         root,
@@ -93,7 +97,6 @@ def cifar100(
     """
     return _cifar(
         "cifar100",
-        datasets.CIFAR100,
         CIFAR100_BINARY,
         (),
         root,
@@ -108,7 +111,6 @@ def cifar100(
 
 def _cifar(
     name: str,
-    dataset: type[datasets.CIFAR10],
     binary: BinaryVersion,
     image_classes: Sequence[str],
     root: str | None,
@@ -120,9 +122,8 @@ def _cifar(
     device: torch.device,
 ) -> RealSet:
     folder = base_folder(root)
-    pickles = folder / dataset.base_folder
-    copy = None if pickles.is_dir() else read_copy(name, folder, binary, image_classes)
-    train, test, class_names = copy or _read_pickles(name, dataset, folder, binary, image_classes, download)
+    copy = None if (folder / PICKLES[name][0]).is_dir() else read_copy(name, folder, binary, image_classes)
+    train, test, class_names = copy or _read_pickles(name, folder, binary, image_classes, download)
     return tensor_set(
         name,
         train,
@@ -138,21 +139,21 @@ def _cifar(
 
 
 def _read_pickles(
-    name: str,
-    dataset: type[datasets.CIFAR10],
-    folder: Path,
-    binary: BinaryVersion,
-    image_classes: Sequence[str],
-    download: bool,
+    name: str, folder: Path, binary: BinaryVersion, image_classes: Sequence[str], download: bool
 ) -> Copy:
-    pickles = folder / dataset.base_folder
-    copies = f"{dataset.base_folder}/ or {binary.folder}/"
+    subfolder, first = PICKLES[name]
+    pickles = folder / subfolder
+    copies = f"the folder that contains {subfolder}/ or {binary.folder}/"
     if image_classes:
         copies += ", or lossless images train/CLASS/INDEX.png and test/CLASS/INDEX.png"
-    copies = f"the folder that contains {copies}"
+    fixes = [f"dataset.root=FOLDER   # {copies}", "dataset.download=true"]
+    if not download and not pickles.is_dir():
+        raise not_found(name, first, [pickles], fixes)
+    from torchvision import datasets  # the import takes seconds
+
+    dataset = datasets.CIFAR10 if name == "cifar10" else datasets.CIFAR100
     if not download:
         files = [*dataset.train_list, *dataset.test_list, (dataset.meta["filename"], dataset.meta["md5"])]
-        fixes = [f"dataset.root=FOLDER   # {copies}", "dataset.download=true"]
         verify_files(name, pickles, files, fixes)
     with downloading(name, dataset.url, pickles, copies):
         splits = [dataset(str(folder), train=is_train, download=download) for is_train in (True, False)]
@@ -161,7 +162,7 @@ def _read_pickles(
     return train, test, class_names
 
 
-def _tensors(split: datasets.CIFAR10) -> Arrays:
+def _tensors(split: CIFAR10) -> Arrays:
     pixels = torch.from_numpy(split.data).permute(0, 3, 1, 2).contiguous()  # torchvision stores (n, h, w, c)
     del split.data  # the copy in torchvision's layout
     return pixels, torch.tensor(split.targets)

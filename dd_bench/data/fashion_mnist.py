@@ -5,13 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 
 import torch
-from torchvision import datasets
 
 from dd_bench.data.dataset import RealSet, tensor_set
 from dd_bench.data.idx import load_idx
 from dd_bench.data.preprocess import fit_preprocess
 
 DEBIAN = Path("/usr/share/datasets/fashion-mnist")  # installed by the Debian package dataset-fashion-mnist
+CLASSES = (
+    *("T-shirt/top", "Trouser", "Pullover", "Dress", "Coat"),
+    *("Sandal", "Shirt", "Sneaker", "Bag", "Ankle boot"),
+)
 MEAN, STD = [0.2861], [0.3530]
 
 
@@ -29,7 +32,7 @@ def fashion_mnist(
     """
     train, test = load_idx(
         "fashion_mnist",
-        datasets.FashionMNIST,
+        "FashionMNIST",
         root=root,
         download=download,
         extra_folders=[DEBIAN],
@@ -39,7 +42,7 @@ def fashion_mnist(
         "fashion_mnist",
         train,
         test,
-        class_names=tuple(datasets.FashionMNIST.classes),
+        class_names=CLASSES,
         preprocess=fit_preprocess(preprocess, train[0], mean=MEAN, std=STD, device=device),
         flip=True,
         licence="MIT, copyright 2017 Zalando SE",

@@ -11,7 +11,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets import MNIST
 
 from dd_bench.data.locate import base_folder, downloading, not_found
 
@@ -20,7 +19,7 @@ PARTS = ("train", "t10k")
 
 def load_idx(
     name: str,
-    dataset: type[MNIST],
+    dataset: str,
     *,
     root: str | None,
     download: bool,
@@ -33,18 +32,29 @@ def load_idx(
     `data/train-images-idx3-ubyte.gz` could be MNIST or Fashion-MNIST), torchvision's folder in `root` or `data`, and
     `extra_folders`. If no folder is complete and `download` is true, the files are downloaded.
 
+    Args:
+        name: name of the dataset.
+        dataset: torchvision's name of it, `MNIST` or `FashionMNIST`.
+        root: see above.
+        download: see above.
+        extra_folders: see above.
+        fixes: further lines of the error message for missing files.
+
     Raises:
         FileNotFoundError: no folder contains the four files.
         ValueError: a file is damaged, or the numbers of images and labels differ.
     """
     base = base_folder(root)
-    raw = base / dataset.__name__ / "raw"
+    raw = base / dataset / "raw"
     folders = [*([] if root is None else [base]), raw, *extra_folders]
     folder = next((f for f in folders if _is_complete(f)), None)
     if folder is None and download:
+        from torchvision import datasets  # the import takes seconds
+
+        download_into = getattr(datasets, dataset)
         files = "the folder that contains the four files, plain or .gz"
-        with downloading(name, " or ".join(dataset.mirrors), raw, files):
-            dataset(str(base), download=True)  # verifies the md5 of each file
+        with downloading(name, " or ".join(download_into.mirrors), raw, files):
+            download_into(str(base), download=True)  # verifies the md5 of each file
         folder = raw
     if folder is None:
         files = "train-images-idx3-ubyte, train-labels-idx1-ubyte and the same with t10k (plain or .gz)"

@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from PIL import Image, ImageColor
 from torch import Tensor
-from torchvision.transforms import functional as transforms
 
 from dd_bench.data.threads import in_chunks
 
@@ -81,6 +80,8 @@ class Decoder:
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
     def _resized(self, image: Image.Image, h: int, w: int) -> Image.Image:
+        from torchvision.transforms import functional as transforms  # the import takes seconds
+
         if self.resize == "squash":
             resized: Image.Image = transforms.resize(image, [h, w])
         else:

@@ -10,7 +10,6 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from torchvision.datasets.folder import IMG_EXTENSIONS, has_file_allowed_extension
 
 SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
 """Folders that archive tools and file servers create, some of them with copies or thumbnails of the images."""
@@ -18,6 +17,9 @@ SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Informati
 SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 TEXT = (".txt", ".csv", ".json", ".xml", ".md")
 """Extensions of annotations, which are skipped without a warning."""
+
+IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".webp")
+"""Extensions of supported formats, those of torchvision's `ImageFolder`."""
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +62,7 @@ def find_images(folder: Path, label_of: Mapping[str, int]) -> tuple[list[Path], 
         images, skipped = _scan(folder / name)
         if not images:
             raise FileNotFoundError(
-                f"{folder / name} contains no image in a supported format ({', '.join(IMG_EXTENSIONS)})"
+                f"{folder / name} contains no image in a supported format ({', '.join(IMAGES)})"
                 + (f", only {_counts(skipped)}" if skipped else "")
             )
         items += [(label, path) for path in images]
@@ -68,7 +70,7 @@ def find_images(folder: Path, label_of: Mapping[str, int]) -> tuple[list[Path], 
     if others:
         _log.warning(
             "%s: %d files are not read because of their format: %s. Supported formats: %s",
-            folder, others.total(), _counts(others), ", ".join(IMG_EXTENSIONS),
+            folder, others.total(), _counts(others), ", ".join(IMAGES),
         )  # fmt: skip
     items.sort()
     return [Path(path) for _, path in items], torch.tensor([label for label, _ in items])
@@ -83,7 +85,7 @@ def _scan(folder: Path) -> tuple[list[str], Counter[str]]:
         for name in files:
             if is_hidden(name):
                 continue
-            if has_file_allowed_extension(name, IMG_EXTENSIONS):
+            if name.lower().endswith(IMAGES):
                 images.append(f"{parent}{os.sep}{name}")
             elif (extension := Path(name).suffix.lower()) not in TEXT:
                 others[extension or "without extension"] += 1

@@ -7,8 +7,6 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
-from torchvision.datasets.utils import check_integrity
-
 
 def base_folder(root: str | None) -> Path:
     """Return `root` as a path with `~` expanded, or `data` if it is None."""
@@ -57,6 +55,8 @@ def verify_files(name: str, folder: Path, files: Sequence[tuple[str, str]], fixe
         FileNotFoundError: a file is missing.
         ValueError: the md5 of a file differs.
     """
+    from torchvision.datasets.utils import check_integrity  # the import takes seconds
+
     for file, md5 in files:
         if not (folder / file).is_file():
             raise not_found(name, file, [folder], fixes)

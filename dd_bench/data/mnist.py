@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import torch
-from torchvision import datasets
 
 from dd_bench.data.dataset import RealSet, tensor_set
 from dd_bench.data.idx import load_idx
@@ -21,7 +20,7 @@ def mnist(
         FileNotFoundError: the four IDX files are not in `root` and `download` is false.
         ValueError: a file is damaged.
     """
-    train, test = load_idx("mnist", datasets.MNIST, root=root, download=download, extra_folders=[], fixes=[])
+    train, test = load_idx("mnist", "MNIST", root=root, download=download, extra_folders=[], fixes=[])
     return tensor_set(
         "mnist",
         train,

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import torch
 from torch import Tensor
-from torchvision import datasets
 
 from dd_bench.data.dataset import RealSet, tensor_set
-from dd_bench.data.locate import base_folder, downloading, verify_files
+from dd_bench.data.locate import base_folder, downloading, not_found, verify_files
 from dd_bench.data.preprocess import fit_preprocess
 
+if TYPE_CHECKING:
+    from torchvision.datasets import SVHN
+
+FILES = ("train_32x32.mat", "test_32x32.mat")
 MEAN, STD = [0.4377, 0.4438, 0.4728], [0.1980, 0.2010, 0.1970]
 
 
@@ -24,10 +29,15 @@ def svhn(
         FileNotFoundError: a file is missing and `download` is false.
         ValueError: a file is damaged.
     """
-    folder = base_folder(root)
+    folder, fixes = base_folder(root), ["dataset.root=FOLDER", "dataset.download=true"]
+    missing = next((f for f in FILES if not (folder / f).is_file()), None)
+    if missing is not None and not download:
+        raise not_found("svhn", missing, [folder], fixes)
+    from torchvision import datasets  # the import takes seconds
+
     files = [(file, md5) for _, file, md5 in (datasets.SVHN.split_list[split] for split in ("train", "test"))]
     if not download:
-        verify_files("svhn", folder, files, ["dataset.root=FOLDER", "dataset.download=true"])
+        verify_files("svhn", folder, files, fixes)
     url = "http://ufldl.stanford.edu/housenumbers/ (train_32x32.mat and test_32x32.mat)"
     with downloading("svhn", url, folder, "the folder that contains both files"):
         train, test = (
@@ -47,5 +57,5 @@ def svhn(
     )
 
 
-def _tensors(split: datasets.SVHN) -> tuple[Tensor, Tensor]:
+def _tensors(split: SVHN) -> tuple[Tensor, Tensor]:
     return torch.from_numpy(split.data).contiguous(), torch.from_numpy(split.labels)
