@@ -12,8 +12,10 @@ def test_missing_data_are_reported_before_slow_imports(tmp_path, monkeypatch):
     """`torch.compiler.reset` imports `torch._dynamo`, which takes longer than all other imports."""
     monkeypatch.delitem(sys.modules, "torch._dynamo", raising=False)
     monkeypatch.setattr(torch.compiler, "reset", lambda: pytest.fail("imports torch._dynamo"))
-    with pytest.raises(FileNotFoundError, match=r"cifar10: no data_batch_1 in"):
-        compose(RunConfig.of(["dataset=cifar10", f"dataset.root={tmp_path}", "runtime=plain"]))
+    monkeypatch.setitem(sys.modules, "torchvision", None)  # imports torch._dynamo too
+    for name in ("cifar10", "cifar100", "mnist", "svhn", "tiny_imagenet", "image_folder", "imagenette"):
+        with pytest.raises(FileNotFoundError, match=rf"{name}: no "):
+            compose(RunConfig.of([f"dataset={name}", f"dataset.root={tmp_path}", "runtime=plain"]))
 
 
 def test_compiled_code_of_an_earlier_job_is_removed(monkeypatch):
