@@ -39,15 +39,9 @@ def image_folder(
 ) -> RealSet:
     """Return the images of `root/train` and `root/<test_folder>`, `(3, h, w)`.
 
-<<<<<<< HEAD
-    The digest covers `size`, `resize`, the class names in label order, and the relative path and the number of bytes of
-    every file. It is fast to compute even for ImageNet, and does not depend on `stream` or on the machine (decoders can
-    differ in single bits). It does not detect an edit that preserves the size of a file.
-=======
     The digest covers the size, the resize mode, the class names in order, and the relative path and sha256 of every
     file. It does not depend on `stream` or on the machine (decoders can differ in single bits). A hash is computed
     again only if its file changes, see `image_index`. Decoded images are stored too, see `pixel_cache`.
->>>>>>> 1b7b5d8 (data: image folders are hashed and decoded once, bounded in memory; 16-bit and transparent images; hidden folders; copies of CIFAR; failed downloads)
 
     Args:
         name: the dataset's name in records and cards.
