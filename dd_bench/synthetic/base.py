@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -100,26 +99,6 @@ class SyntheticSet(ABC):
     def decoding(self) -> dict[str, int]:
         """Return the parameters by which a stored sample is decoded to several training samples, and their values."""
         return {}
-
-    def check_decoding(self, config: Mapping[str, Any]) -> None:
-        """Check that the configuration in the card states how samples are decoded.
-
-        Without it, a set could multiply its training samples although its method does not.
-
-        Args:
-            config: the configuration in the card. The values are in `method`, or in `released` for imported sets.
-
-        Raises:
-            ValueError: a value of `decoding` is not the one in the configuration.
-        """
-        part = "method" if "method" in config else "released"
-        stated = config.get(part)
-        for name, value in self.decoding().items():
-            expected = stated.get(name, 1) if isinstance(stated, Mapping) else 1
-            if value > 1 and (value != expected or type(expected) is not int):
-                raise ValueError(
-                    f"{name} must be {expected!r} as in {part}.{name} of the configuration in its card, got {value}"
-                )
 
     def controls(self) -> dict[str, SyntheticSet]:
         """Return sets to compare with this set, by name. Each is this set without some of its tensors."""

@@ -7,6 +7,7 @@ lengths and number ranges.
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -99,6 +100,28 @@ def parse_card(content: bytes, where: str) -> Card:
         raise ValueError(f"{where} is not a valid card: {problems}") from error
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{where} is not a valid card: {error}") from error
+
+
+def check_decoding(decoding: Mapping[str, Any], config: Mapping[str, Any]) -> None:
+    """Check that the configuration in a card states how a set decodes its stored samples.
+
+    Without it, a set could multiply its training samples although its method does not.
+
+    Args:
+        decoding: `SyntheticSet.decoding()`, e.g. `{"factor": 2, "canvas": 1}`.
+        config: the configuration in the card. The values are in `method`, or in `released` for imported sets.
+
+    Raises:
+        ValueError: a value is not 1, and not that in the configuration.
+    """
+    part = "method" if "method" in config else "released"
+    stated = config.get(part)
+    for name, value in decoding.items():
+        expected = stated.get(name, 1) if isinstance(stated, Mapping) else 1
+        if value != 1 and (value != expected or type(value) is not int or type(expected) is not int):
+            raise ValueError(
+                f"{name} must be {expected!r} as in {part}.{name} of the configuration in its card, got {value!r}"
+            )
 
 
 def find_damaged_file(folder: Path, card: Card) -> tuple[Path, str] | None:

@@ -28,7 +28,17 @@ from dd_bench.records.overrides import without_local_paths
 from dd_bench.runtime.cache import publish
 from dd_bench.runtime.files import canonical, write_atomic
 from dd_bench.synthetic.base import SyntheticSet
-from dd_bench.synthetic.card import CARD, PREVIEW, PROVENANCE, README, TENSORS, TRANSFORM, Card, read_card
+from dd_bench.synthetic.card import (
+    CARD,
+    PREVIEW,
+    PROVENANCE,
+    README,
+    TENSORS,
+    TRANSFORM,
+    Card,
+    check_decoding,
+    read_card,
+)
 from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.graphs import GraphSet, TreeSet
 from dd_bench.synthetic.images import ImageSet
@@ -113,7 +123,7 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
             raise ValueError(f"kind must be one of {sorted(KINDS)}, got {card.kind!r}")
         syn = KINDS[card.kind].restore(card.set, tensors, tuple(card.class_names), transform)
         syn.check_ipc(card.ipc)
-        syn.check_decoding(card.config)
+        check_decoding(syn.decoding(), card.config)
         if syn.stored_bytes() != card.stored_bytes:
             raise ValueError(
                 f"stored_bytes must be {syn.stored_bytes()}, got {card.stored_bytes} in the card"

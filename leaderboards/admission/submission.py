@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import shlex
 from collections.abc import Mapping, Sequence
+from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ from safetensors import SafetensorError, safe_open
 
 from dd_bench.records.config_diff import CHOICE, shipped_target
 from dd_bench.records.record import Record
-from dd_bench.synthetic.card import TENSORS, find_damaged_file, read_card
+from dd_bench.synthetic.card import TENSORS, Card, check_decoding, find_damaged_file, read_card
 
 from ..core.budget import MAX_WIDTH, budgets, exceeds_ipc
 from ..core.commands import control_command
@@ -171,6 +172,7 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
             f"record {record.key}: stored_bytes of its set {folder} must be {record.stored_bytes}, "
             f"got {', '.join(wrong)}"
         )
+    _check_stored_values(card, folder)
     if record.label_mode in ("hard", "soft") and (mode := _label_mode(folder)) != record.label_mode:
         raise ValueError(
             f"record {record.key}: label_mode of its set {folder} must be {record.label_mode!r}, got {mode!r}"
@@ -183,6 +185,31 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
             f"record {record.key} and the card of its set {folder} must have the same method configuration, but "
             f"differ in {', '.join(keys)}"
         )
+
+
+def _check_stored_values(card: Card, folder: Path) -> None:
+    """Check that a set of images stores no more values than its IPC, and decodes them as its method does.
+
+    Loading a set checks the same and more, but needs torch.
+    """
+    shape = card.set.get("image_shape")
+    if shape is None or card.set.get("whole"):
+        return
+    if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
+        raise ValueError(f"image_shape of the set {folder} must be a list of integers >= 1, got {shape!r}")
+    try:
+        with safe_open(folder / TENSORS, framework="numpy") as tensors:
+            names = [name for name in tensors.keys() if name != "labels"]  # noqa: SIM118
+            stored = sum(prod(tensors.get_slice(name).get_shape()) for name in names)
+    except (SafetensorError, OSError) as error:
+        raise ValueError(f"{folder / TENSORS} is damaged: {error}") from error
+    one = len(card.class_names) * prod(shape)
+    if stored > card.ipc * one:
+        raise ValueError(
+            f"ipc of the set {folder} must be at least {ceil(stored / one)}, because it stores {stored:,} values, and "
+            f"one image per class has {one:,}, got {card.ipc}"
+        )
+    check_decoding({name: card.set.get(name, 1) for name in ("factor", "canvas")}, card.config)
 
 
 def _same_method(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

@@ -364,3 +364,22 @@ def test_a_set_that_stores_more_than_its_ipc_is_rejected(record):
         ValueError, match=r"mine on fashion_mnist, IPC 1\) stores .* at most 4 times the bytes of 1 real"
     ):
         check_budget([canvases], [real, dm, canvases])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"ipc": 5}, r"ipc of the set .* must be at least 10, because it stores 78,400 values"),
+        ({}, "factor must be 1"),
+    ],
+)
+def test_a_set_must_not_store_or_decode_more_than_its_card_states(record, sets, changes, message):
+    """The set with 64 digits in each canvas was accepted, because adding a record does not load its set."""
+    folder, path, digest = sets
+    card = json.loads((path / "card.json").read_text()) | changes
+    card["set"]["factor"] = 3
+    (path / "card.json").write_text(json.dumps(card))
+    digest["set_digests"] = [hashlib.sha256((path / "card.json").read_bytes()).hexdigest()]
+    entry = record("dm", card["ipc"], [[0.5]], config={}, stored_bytes=card["stored_bytes"], **digest)
+    with pytest.raises(ValueError, match=message):
+        check_sets([entry], folder)
