@@ -129,7 +129,7 @@ is added to the images of set i after `card.json`'s `preprocess`, and the sum cl
         """See `SyntheticSet`. A compensator counts as one image, which all classes share."""
         k, m = self.compensators.shape[:2]
         c = len(self.class_names)
-        return torch.full((c,), k * (c + m) / c, dtype=torch.float64)
+        return torch.full((c,), k * (c + m) / max(c, 1), dtype=torch.float64)
 
     def describe_samples(self) -> str:
         """See `SyntheticSet`."""

@@ -167,7 +167,7 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
         """See `SyntheticSet`. A canvas counts canvas^2 images."""
         k = len(self.class_names)
         if self.labels.ndim == 2:
-            return torch.full((k,), len(self.images) * self.canvas**2 / k, dtype=torch.float64)
+            return torch.full((k,), len(self.images) * self.canvas**2 / max(k, 1), dtype=torch.float64)
         return torch.bincount(self.labels, minlength=k).double() * self.canvas**2
 
     def describe_samples(self) -> str:

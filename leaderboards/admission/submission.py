@@ -203,7 +203,7 @@ def _check_stored_values(card: Card, folder: Path) -> None:
             stored = sum(prod(tensors.get_slice(name).get_shape()) for name in names)
     except (SafetensorError, OSError) as error:
         raise ValueError(f"{folder / TENSORS} is damaged: {error}") from error
-    one = len(card.class_names) * prod(shape)
+    one = max(1, len(card.class_names)) * prod(shape)
     if stored > card.ipc * one:
         raise ValueError(
             f"ipc of the set {folder} must be at least {ceil(stored / one)}, because it stores {stored:,} values, and "
