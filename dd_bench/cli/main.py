@@ -38,7 +38,7 @@ OTHER_COMMANDS = {
     ),
     "push": ("dd_bench.hub.hub.push_command", "upload a set: dd-bench push SET URL"),
     "pull": ("dd_bench.hub.hub.pull_command", "download a set and check it: dd-bench pull URL"),
-    "import": ("dd_bench.hub.importers.import_command", "convert released files to a set"),
+    "import": ("dd_bench.hub.importers.command.import_command", "convert released files to a set"),
     "export": ("dd_bench.hub.export.export_command", "write a set as PNG files or as a Parquet file"),
     "leaderboard": (
         "dd_bench.leaderboards.cli.main",

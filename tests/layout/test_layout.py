@@ -150,7 +150,7 @@ def test_import_without_torch(module):
 
 
 def test_no_module_unpickles():
-    """Untrusted sets must not run code: no pickle, and torch.load only with weights_only=True in `importers.py`."""
+    """Untrusted sets must not run code: no pickle, and torch.load only with weights_only=True in `torch_files.py`."""
     picklers = ("pickle", "cloudpickle", "dill", "joblib", "shelve", "marshal")
     reads_data = []
 
@@ -160,7 +160,7 @@ def test_no_module_unpickles():
         for node in nodes(path):  # ast.walk yields a call before its function
             if isinstance(node, ast.Call) and ast.unparse(node.func) == "torch.load":
                 arguments = {k.arg: ast.unparse(k.value) for k in node.keywords}
-                if path.name == "importers.py" and arguments.get("weights_only") == "True":
+                if path.name == "torch_files.py" and arguments.get("weights_only") == "True":
                     allowed.add(node.func)
                     reads_data.append(path)
             if isinstance(node, ast.Attribute) and node.attr in ("load", "save") and node not in allowed:
@@ -169,7 +169,7 @@ def test_no_module_unpickles():
                 yield f"line {node.value.lineno} passes allow_pickle"
 
     check_all(MODULES, unpickles)
-    assert reads_data, "importers.py was renamed or no longer uses torch.load"
+    assert reads_data, "torch_files.py was renamed or no longer uses torch.load"
 
 
 def test_only_the_seeding_module_seeds():

@@ -1,0 +1,136 @@
+"""The command `dd-bench import`: read released files, check them against the real set, and save a set with its card."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from dd_bench.data.dataset import RealSet
+from dd_bench.data.image_files import subfolders
+from dd_bench.hub.importers import formats
+from dd_bench.hub.importers.arguments import Arguments, parse
+from dd_bench.hub.importers.class_order import class_order, label_order, relabel
+from dd_bench.hub.importers.preprocessing import as_pixels, check_inputs
+from dd_bench.hub.importers.soft_labels import labels_of
+from dd_bench.runtime.files import file_sha256
+from dd_bench.runtime.terminal import sanitize
+from dd_bench.synthetic import storage
+from dd_bench.synthetic.base import Space
+from dd_bench.synthetic.images import ImageSet
+
+
+def import_command(arguments: Sequence[str]) -> int:
+    """Convert a released synthetic set to dd_bench's format. Example: dd-bench import SOURCE dataset=cifar10 ..."""
+    from dd_bench.pipeline.compose import USER_ERRORS
+
+    try:
+        folder, notes = _import(parse(arguments, import_command.__doc__))
+    except USER_ERRORS as error:
+        sys.stderr.write(f"error: {sanitize(str(error))}\n")
+        return 1
+    sys.stderr.write(sanitize("".join(f"{note}\n" for note in notes)))
+    sys.stdout.write(sanitize(f"{folder}\n"))
+    return 0
+
+
+def _import(args: Arguments) -> tuple[Path, list[str]]:
+    """Import a set and return its folder and one line for each thing that was found in the files."""
+    from dd_bench.pipeline.compose import load_real_set
+
+    real, config = load_real_set(args.overrides)
+    if real.modality != "image":
+        raise ValueError(f"only sets of images can be imported, but {real.name} consists of {real.modality}s")
+    syn, notes = _read(args, real)
+    syn.check_ipc(args.ipc)
+    digests = _digests(args)
+    released: dict[str, Any] = {"files": digests}
+    if len(digests) >= 9:
+        released = {"files": len(digests), "sha256": _digest(digests)}
+    if args.factor > 1:
+        released["factor"] = args.factor  # required to load the set, see `SyntheticSet.check_decoding`
+    folder = storage.save(
+        syn,
+        args.to,
+        real=real,
+        method=args.name,
+        ipc=args.ipc,
+        seed=0,
+        config={"dataset": config, "released": released},
+        citations=[*args.citations, real.citation],
+        provenance={"notes": [f"imported from {args.sources[0].name}, which others made", *notes]},
+    )
+    return folder, notes
+
+
+def _read(args: Arguments, real: RealSet) -> tuple[ImageSet, list[str]]:
+    sources = args.sources
+    names = real.class_names
+    if sources[0].is_dir():
+        order = class_order(subfolders(sources[0]), names, args.classes)
+        images, labels = formats.read_folder(sources[0], order.label_of, real)
+    else:
+        if args.labels:
+            images, raw = formats.read_pairs(sources, args.labels)
+        else:
+            images, raw = formats.read_files(sources, args.index)
+        labels = labels_of(raw, logits=args.logits)
+        order = label_order(labels, names, args.classes)
+        labels = relabel(labels, order)
+    if tuple(images.shape[1:]) != tuple(real.shape):
+        raise ValueError(
+            f"images must have shape (n, {', '.join(map(str, real.shape))}) like those of {real.name}, "
+            f"got {tuple(images.shape)}"
+        )
+    syn, note = _image_set(args, images, labels, real)
+    return syn, [note, order.summary(names)]
+
+
+def _image_set(args: Arguments, images: Tensor, labels: Tensor, real: RealSet) -> tuple[ImageSet, str]:
+    """Return the set of pixels or network inputs, and one line about which of both they are."""
+    if not bool(torch.isfinite(images).all()):
+        raise ValueError("all values of the images must be finite")
+    is_float = images.is_floating_point()
+    if not (args.force and is_float) and (found := as_pixels(images)):
+        pixels, note = found
+        space: Space = "unit" if pixels.is_floating_point() else "pixel"
+        syn = ImageSet.of(real, pixels, labels, space, args.factor, lr=args.lr)
+        return syn, f"images are pixels: {note}"
+    if args.factor > 1:
+        raise ValueError(
+            f"--factor requires pixels in [0, 1], got {float(images.min()):.3g}..{float(images.max()):.3g}. "
+            "Leave out --factor"
+        )
+    inputs = images.float()
+    if args.pixels:
+        note = "images are pixels, preprocessed like the dataset"
+        inputs = real.preprocess(inputs)
+    elif args.force:
+        note = f"images are inputs preprocessed by {real.preprocess.kind}, which was not checked (--force)"
+    else:
+        note = check_inputs(inputs, real)
+    return ImageSet.of(real, inputs, labels, "input", lr=args.lr), note
+
+
+def _digests(args: Arguments) -> dict[str, str]:
+    """Return the sha256 of each file, by its path below the folder that contains them all."""
+    files, base = [*args.sources, *args.labels], args.sources[0]
+    if base.is_dir():
+        files = sorted(p for p in base.rglob("*") if p.is_file())
+    elif len({file.name for file in files}) == len(files):
+        return {file.name: str(file_sha256(file)) for file in files}
+    else:
+        files = [file.resolve() for file in files]
+        base = Path(os.path.commonpath([file.parent for file in files]))
+    return {file.relative_to(base).as_posix(): str(file_sha256(file)) for file in files}
+
+
+def _digest(files: dict[str, str]) -> str:
+    lines = [f"{name} {digest}" for name, digest in sorted(files.items())]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()
