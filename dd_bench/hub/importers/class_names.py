@@ -9,7 +9,7 @@ from dd_bench.hub.importers.imagenet import is_wnid, wnids, words
 
 
 def by_name(names: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
-    """Match names with class names, ignoring case, special characters and label prefixes; empty if one is unknown.
+    """Match names with class names, ignoring case, special characters and label prefixes such as `03_`; empty if one is unknown.
 
     A name is a class name, a number equal to a class name that is a number, or ImageNet's name of a WordNet ID.
     """
@@ -22,7 +22,8 @@ def by_name(names: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
     exact, numbers = {name: label for label, name in enumerate(class_names)}, numbers_of(names)
     found = {}
     for name in names:
-        candidates = keys.get(_normalise(name)) or keys.get(str(numbers.get(name)), set())
+        forms = _normalise(name), _normalise(re.sub("^[0-9]+_", "", name)), str(numbers.get(name))
+        candidates = next((keys[form] for form in forms if form in keys), set())
         if name in exact:
             candidates = {exact[name]}
         if len(candidates) != 1:
@@ -51,8 +52,8 @@ def numbers_of(names: Sequence[str]) -> dict[str, int]:
 
 
 def _normalise(name: str) -> str:
-    """Return a class name in lower case, without a label prefix such as `03_` and without special characters."""
-    return re.sub(r"^[0-9]+_(?=[A-Za-z])|[^a-z0-9]", "", name.lower())
+    """Return a class name in lower case, without special characters."""
+    return re.sub("[^a-z0-9]", "", name.lower())
 
 
 def describe(class_name: str) -> str:

@@ -22,6 +22,7 @@ from torch import Tensor
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.preprocess import ZCA, Identity, Normalise, Preprocess, channel_statistics
 from dd_bench.hub.importers.image_model import HEADER, Gaussian, Statistics
+from dd_bench.runtime.seeding import generator
 
 MAX_IMAGES, MAX_VALUES = 5000, 2**24  # of the sample of real images
 MAX_ZCA = 4096  # largest c h w for which a whitening is fitted to test it; it takes half a minute for 3x32x32
@@ -66,7 +67,7 @@ def known_transforms(real: RealSet, pixels: Tensor) -> dict[str, Preprocess]:
 def compare(images: Tensor, real: RealSet) -> dict[str, Fit]:
     """Return how well each known transform fits network inputs `(n, c, h, w)`, float32."""
     n = min(len(real.train), MAX_IMAGES, max(1, MAX_VALUES // images[0].numel()))
-    index = torch.randperm(len(real.train), generator=torch.Generator().manual_seed(0))[:n]
+    index = torch.randperm(len(real.train), generator=generator("cpu", 0, "import"))[:n]
     pixels = real.train.pixels(index).cpu().float() / 255
     fits = {}
     for name, transform in known_transforms(real, pixels).items():
