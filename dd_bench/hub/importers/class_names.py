@@ -9,8 +9,9 @@ from dd_bench.hub.importers.imagenet import is_wnid, wnids, words
 
 
 def by_name(names: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
-    """Match names with class names, ignoring case, special characters and label prefixes such as `03_`; empty if one is unknown.
+    """Match names with class names; empty if one of them is unknown or ambiguous.
 
+    Case, special characters and label prefixes such as `03_` are ignored.
     A name is a class name, a number equal to a class name that is a number, or ImageNet's name of a WordNet ID.
     """
     keys: dict[str, set[int]] = {}

@@ -85,7 +85,7 @@ def test_committed_sets_are_not_refused(reals, monkeypatch):
         fits = compare(images, real)
         monkeypatch.setattr(preprocessing, "compare", lambda *_, fits=fits: fits)
         check_inputs(images, real)
-        with pytest.raises(ValueError, match="Use dataset.preprocess=normalise"):
+        with pytest.raises(ValueError, match=r"Use dataset\.preprocess=normalise"):
             check_inputs(images, replace(real, preprocess=transforms["zca"]))
 
 
