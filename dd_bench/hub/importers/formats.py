@@ -109,7 +109,7 @@ def _read_file(path: Path, index: int | None) -> Released:
             raise ValueError(
                 f"--index requires a file with a list of sets, such as res_*.pt, but {path} contains one set"
             )
-        return _released(*content, path, path)
+        return _released(content[0], content[1], path, path)
     data = content.get("data") if isinstance(content, dict) else None
     if not isinstance(data, list) or not data:
         found = f"a {type(content).__name__}"
@@ -131,7 +131,7 @@ def _read_file(path: Path, index: int | None) -> Released:
     if not _is_pair(pair := data[index or 0]):
         types = [type(t).__name__ for t in pair] if isinstance(pair, list | tuple) else type(pair).__name__
         raise ValueError(f"{path}: set {index or 0} must be two tensors [images, labels], got {types}")
-    return _released(*pair, path, path)
+    return _released(pair[0], pair[1], path, path)
 
 
 def _is_pair(content: Any) -> bool:

@@ -25,6 +25,6 @@ def words(wnid: str) -> tuple[str, ...]:
 
 @cache
 def _info() -> Any:
-    from timm.data import ImageNetInfo  # the import takes seconds
+    from timm.data.imagenet_info import ImageNetInfo  # the import takes seconds
 
     return ImageNetInfo("imagenet-1k")
