@@ -64,7 +64,7 @@ GRAPHS = (
     "conformance/test_evaluators",
     "conformance/test_graph_methods",
     "data/test_graphs",
-    "hub/test_importers",
+    "hub/importers/test_import_command",
     "integration/test_python_api",
     "methods/test_coresets",
     "methods/test_golden",
