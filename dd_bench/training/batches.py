@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 
 import torch
@@ -40,6 +41,23 @@ def is_partitioned(views: ViewRecipe | None) -> bool:
     This is not possible if `views` mixes images of the batch.
     """
     return views is not None and views.mix == "none"
+
+
+@contextmanager
+def single_image_errors(n: int, recipe: Recipe) -> Iterator[None]:
+    """Replace torch's error for a batch that BatchNorm cannot normalise by one that names the batch size to change."""
+    try:
+        yield
+    except ValueError as error:
+        if "more than 1 value per channel" not in str(error):
+            raise
+        b = recipe.batch_size
+        sizes = [size for size in (*range(b - 1, 1, -1), b + 1) if n % size != 1]
+        remedy = f"Use another batch size, e.g. batch_size={sizes[0]}" if n > 1 else "Use a larger set"
+        raise ValueError(
+            f"BatchNorm requires batches of at least 2 images in training, got a batch of 1: {n} training images, "
+            f"batch_size={b}. {remedy} (for fresh networks, protocol.recipe.batch_size), or a network without BatchNorm"
+        ) from error
 
 
 def recipe_batches(

@@ -20,7 +20,13 @@ from dd_bench.runtime import distributed
 from dd_bench.runtime.checkpoint import State
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import Generators, seed_for, seeded, stream
-from dd_bench.training.batches import Fetch, LabelledBatches, is_partitioned, recipe_batches
+from dd_bench.training.batches import (
+    Fetch,
+    LabelledBatches,
+    is_partitioned,
+    recipe_batches,
+    single_image_errors,
+)
 from dd_bench.training.losses import Loss, Target, compiled_loss, network_loss
 from dd_bench.training.optimisation import make_optimizer, set_lr
 from dd_bench.training.recipe import Recipe
@@ -94,7 +100,7 @@ def train(
         resumable = ResumableTraining(
             checkpoint, whole, Generators(streams, device), recipe.steps_per_epoch(n)
         )
-        with resumable.deferred():
+        with resumable.deferred(), single_image_errors(n, recipe):
             for epoch in range(resumable.epoch, recipe.epochs):
                 set_lr(optimizer, recipe, epoch)
                 first = epoch * recipe.steps_per_epoch(n)

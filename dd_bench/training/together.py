@@ -14,7 +14,7 @@ from dd_bench.runtime.checkpoint import State
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import Generators, Stream, seed_for, seeded, stream
 from dd_bench.training.augment import Augment
-from dd_bench.training.batches import Fetch, apply_cutmix, batches
+from dd_bench.training.batches import Fetch, apply_cutmix, batches, single_image_errors
 from dd_bench.training.losses import Target, target_loss
 from dd_bench.training.optimisation import make_optimizer, set_lr
 from dd_bench.training.recipe import Recipe
@@ -56,7 +56,7 @@ def train_together(
         state: State = {**leaves, **buffers, "optimizer": optimizer}
         generators = Generators([part for three in streams for part in three], device)
         resumable = ResumableTraining(checkpoint, state, generators, recipe.steps_per_epoch(n))
-        with resumable.deferred():
+        with resumable.deferred(), single_image_errors(n, recipe):
             for epoch in range(resumable.epoch, recipe.epochs):
                 set_lr(optimizer, recipe, epoch)
                 orders = [batches(n, recipe.batch_size, o, device) for o, _, _ in streams]

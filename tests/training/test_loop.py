@@ -9,6 +9,7 @@ from dataclasses import replace
 import pytest
 import torch
 import torch.nn.functional as F
+from torch import nn
 from torch.func import functional_call
 
 from dd_bench.models.architecture import Architecture
@@ -129,6 +130,22 @@ class TestBatches:
         train(net, fetch, 60, recipe(epochs=2, batch_size=25), seed=5, runtime=runtime, flip=False)
         assert [len(i) for i in seen] == [25, 25, 10] * 2
         assert torch.cat(seen[:3]).sort().values.tolist() == torch.cat(seen[3:]).sort().values.tolist()
+
+
+@pytest.mark.parametrize("together", [False, True])
+@pytest.mark.parametrize(
+    ("n", "remedy"), [(9, r"9 training images, batch_size=4\. Use .* batch_size=3 "), (1, "Use a larger set")]
+)
+def test_batchnorm_with_a_last_batch_of_one_image(data, recipe, runtime, together, n, remedy):
+    """The error of torch is replaced by one that gives a batch size without such a batch."""
+    net = nn.Sequential(nn.Flatten(), nn.Linear(64, 4), nn.BatchNorm1d(4), nn.Linear(4, 3))
+    fetch = fetch_from(data[0][:n], data[1][:n])
+    more = {"runtime": runtime, "flip": False}
+    with pytest.raises(ValueError, match=f"at least 2 images in training, got a batch of 1: .*{remedy}"):
+        if together:
+            train_together([net], fetch, n, recipe(batch_size=4, epochs=1), seeds=[0], **more)
+        else:
+            train(net, fetch, n, recipe(batch_size=4, epochs=1), seed=0, **more)
 
 
 class TestSeeds:
