@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import json
 import re
 import shlex
 import shutil
@@ -22,8 +21,23 @@ from dd_bench.hub.remote import Remote
 from dd_bench.runtime.cache import locked, user_folder
 from dd_bench.runtime.files import file_sha256, write_atomic
 from dd_bench.runtime.terminal import sanitize
+from dd_bench.runtime.untrusted import MAX_JSON, parse_json
 from dd_bench.synthetic import storage
-from dd_bench.synthetic.card import CARD, INDEX, NAME, PROVENANCE, Card, has_provenance, parse_card, read_card
+from dd_bench.synthetic.card import (
+    CARD,
+    INDEX,
+    MAX_TEXT,
+    NAME,
+    PROVENANCE,
+    Card,
+    has_provenance,
+    parse_card,
+    parse_provenance,
+    read_card,
+)
+
+MAX_SETS = 10_000
+"""Maximum number of sets in a list of sets at a URL."""
 
 
 def home() -> Path:
@@ -112,7 +126,7 @@ def push(folder: Path, url: str, replace: bool = False) -> str:
     local = storage.digest(folder)
     files = [*card.sha256, *([PROVENANCE] if has_provenance(folder) else [])]
     remote = Remote.at(url)
-    existing = remote.digest(CARD)
+    existing = remote.digest(CARD, MAX_JSON)
     if existing not in (None, local) and not replace:
         raise ValueError(
             f"{url} already contains another set, with digest {str(existing)[:16]}. Use another URL, or --replace"
@@ -126,7 +140,7 @@ def push(folder: Path, url: str, replace: bool = False) -> str:
         if PROVENANCE not in files:
             remote.remove(PROVENANCE)  # belongs to the old set
     for name in files:
-        if remote.digest(name) != file_sha256(folder / name):
+        if remote.digest(name, (folder / name).stat().st_size) != file_sha256(folder / name):
             remote.write(name, folder / name)
     if existing != local:
         remote.write(CARD, folder / CARD)
@@ -152,6 +166,10 @@ def sets_at(url: str) -> list[RemoteSet]:
     index = _index(remote)
     own_card = remote.read_all([CARD]) if index is None else {}
     names = [] if own_card else remote.folders() if index is None else index
+    if len(names) > MAX_SETS:
+        raise ValueError(
+            f"{url} lists {len(names):,} sets, at most {MAX_SETS:,} can be read. Use the URL of a single set"
+        )
     cards = own_card or remote.read_all([f"{name}/{CARD}" for name in names])
     for name in index or []:
         if f"{name}/{CARD}" not in cards:
@@ -184,9 +202,13 @@ def _index(remote: Remote) -> list[str] | None:
     if not remote.web:
         return None  # all other file systems can list folders
     try:
-        names = json.loads(remote.read(INDEX))["sets"]
-    except (OSError, ValueError, KeyError, TypeError, RecursionError):
-        return None  # if the server is unreachable, the next request reports it
+        content = remote.read(INDEX)
+    except OSError:
+        return None  # missing; if the server is unreachable, the next request reports it
+    try:
+        names = parse_json(content)["sets"]
+    except (ValueError, KeyError, TypeError):
+        return None  # another file of this name
     if not isinstance(names, list) or not all(isinstance(n, str) and re.fullmatch(NAME, n) for n in names):
         raise ValueError(f'{remote.url}/{INDEX} must contain {{"sets": [folder names]}}, got {names!r:.80}')
     return sorted(set(names))
@@ -229,22 +251,31 @@ def _fetch(remote: Remote, partial: Path, card: Card) -> None:
         ValueError: a file does not have the sha256 in the card, or the files are not a valid set.
         OSError: a file could not be downloaded. Data received so far is kept.
     """
+    received = sum(file.stat().st_size for file in partial.iterdir())
+    total, free = sum(card.stored_bytes.values()) - received, shutil.disk_usage(partial).free
+    if total > free:
+        raise OSError(
+            f"{remote.url} needs {total:,} more bytes, but {partial.parent} has only {free:,} bytes of free space"
+        )
     for name, expected in card.sha256.items():
         before = actual = file_sha256(partial / name)
         if actual != expected:
-            remote.fetch(name, partial / name)
+            remote.fetch(name, partial / name, card.size_limit(name))
             actual = file_sha256(partial / name)
         if actual != expected and before is not None:  # the data from an earlier attempt was wrong
             (partial / name).unlink()
-            remote.fetch(name, partial / name)
+            remote.fetch(name, partial / name, card.size_limit(name))
             actual = file_sha256(partial / name)
         if actual != expected:
             raise ValueError(
                 f"{remote.url}/{name} must have sha256 {expected[:12]} as in {CARD}, got {str(actual)[:12]}. "
                 "The download was deleted. Pull again, or contact the publisher of the set"
             )
-    with suppress(FileNotFoundError, PermissionError):  # optional; some stores answer 403 for a missing file
-        write_atomic(partial / PROVENANCE, remote.read(PROVENANCE))
+    # optional; some stores answer 403 for a missing file; ValueError: not valid, so it is not copied
+    with suppress(FileNotFoundError, PermissionError, ValueError):
+        content = remote.read(PROVENANCE, MAX_TEXT)
+        parse_provenance(content)
+        write_atomic(partial / PROVENANCE, content)
     storage.load(partial)
 
 

@@ -14,10 +14,19 @@ from pathlib import Path
 from statistics import fmean
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    FailFast,
+    Field,
+    StringConstraints,
+    ValidationError,
+    field_validator,
+)
 
 from dd_bench.records.intervals import std, t_interval
-from dd_bench.runtime.files import canonical, parse_json, write_atomic
+from dd_bench.runtime import untrusted
+from dd_bench.runtime.files import canonical, write_atomic
 
 SCHEMA_VERSION = 2
 SHARES = ("accuracy", "auc", "balanced_accuracy", "robust_accuracy", "hidden", "lrs", "ars")
@@ -40,8 +49,8 @@ class Score(_Frozen):
 
     metric: Word
     value: float = Field(gt=-1e15, lt=1e15, allow_inf_nan=False)
-    set: int = Field(ge=0, description="0-based index of the synthetic set")
-    network: int = Field(ge=0, description="0-based index of the fresh network on that set")
+    set: int = Field(ge=0, lt=2**31, description="0-based index of the synthetic set")
+    network: int = Field(ge=0, lt=2**31, description="0-based index of the fresh network on that set")
     seed: int = Field(ge=0, description="seed of that network")
     unit: int | None = Field(
         default=None,
@@ -115,7 +124,7 @@ class Record(_Frozen):
     label_mode: Word
     main_metric: Word
 
-    scores: list[Score] = []
+    scores: Annotated[list[Score], FailFast()] = []
     config: dict[str, Any]
     seeds: dict[str, int]
     seconds: dict[str, Seconds] = Field(default={}, description="wall-clock time by stage")
@@ -126,7 +135,7 @@ class Record(_Frozen):
     teacher_forwards: Count = Field(
         default=0, description="images passed through teachers while one network is trained"
     )
-    teachers: list[TeacherId] = Field(
+    teachers: Annotated[list[TeacherId], FailFast()] = Field(
         default=[], description="teachers used to distil or label the set, in the order of teacher="
     )
     sizes: dict[str, Count] = Field(
@@ -266,14 +275,14 @@ class Record(_Frozen):
 
 
 def load_record(path: Path) -> Record:
-    """Read and validate a record.
+    """Read and validate a record. The file may come from an untrusted source.
 
     Raises:
-        ValueError: the file is missing or not JSON, has another schema version, or has a missing, unknown or
-            out-of-range field.
+        ValueError: the file is missing, not a regular file or not JSON, has another schema version, or has a missing,
+            unknown or out-of-range field or one of another type.
     """
     try:
-        content = path.read_bytes()
+        content = untrusted.read_bytes(path)
     except OSError as error:
         raise ValueError(f"{path} is not a record: {error}") from error
     return parse_record(content, path)
@@ -282,13 +291,13 @@ def load_record(path: Path) -> Record:
 def parse_record(content: bytes, path: Path) -> Record:
     """Parse and validate the content of a record file, see `load_record`. Error messages name `path`."""
     try:
-        data = parse_json(content)
+        data = untrusted.parse_json(content)
     except ValueError as error:
         raise ValueError(f"{path} is not a record: {error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
         raise ValueError(f"{path}: schema_version must be {SCHEMA_VERSION}, got {version!r}")
     try:
-        return Record.model_validate(data)
+        return Record.model_validate(data, strict=True)
     except ValidationError as error:
-        raise ValueError(f"{path} is not a valid record:\n{error}") from error
+        raise ValueError(f"{path} is not a valid record: {untrusted.problems(error)}") from error

@@ -5,39 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import tempfile
 from pathlib import Path
 from typing import Any
-
-MAX_DEPTH = 50
-"""Maximum nesting depth of lists and objects in JSON."""
-_NESTED = (dict, list)
-
-
-def parse_json(content: bytes) -> Any:
-    """Parse JSON from an untrusted source.
-
-    Raises:
-        ValueError: the content is not JSON, contains an unpaired surrogate, or is nested deeper than `MAX_DEPTH`.
-    """
-    text = content.decode(
-        json.detect_encoding(content)
-    )  # raises for unpaired surrogates that are not escaped
-    try:
-        data = json.loads(text)
-    except RecursionError as error:
-        raise ValueError(f"JSON must have at most {MAX_DEPTH} levels of nesting") from error
-    level, depth = [data] if isinstance(data, _NESTED) else [], 0
-    while level:
-        depth += 1
-        if depth > MAX_DEPTH:
-            raise ValueError(f"JSON must have at most {MAX_DEPTH} levels of nesting")
-        children = (x.values() if isinstance(x, dict) else x for x in level)
-        level = [x for values in children for x in values if isinstance(x, _NESTED)]
-    if re.search(r"\\u[dD][89a-fA-F]", text):  # escaped surrogates
-        json.dumps(data, ensure_ascii=False).encode()  # raises for unpaired ones
-    return data
 
 
 def canonical(data: Any, indent: int | None = None) -> str:

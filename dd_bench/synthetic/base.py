@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from typing import Any, ClassVar, Literal, Self
 
 import torch
@@ -152,3 +153,25 @@ def check_shape(shape: list[int], config: dict[str, Any], preprocess: Preprocess
         raise ValueError(f"images must have shape {config['image_shape']} as in the card, got {shape}")
     if not preprocess.accepts(shape):
         raise ValueError(f"the preprocessing {preprocess.config()} does not accept images of shape {shape}")
+
+
+def check_finite(what: str, values: Tensor) -> tuple[float, float]:
+    """Return the smallest and the largest value. Needs no temporary tensor, unlike `torch.isfinite`.
+
+    Raises:
+        ValueError: a value is NaN or infinite.
+    """
+    low, high = (float(v) for v in values.aminmax())  # both are NaN if a value is NaN
+    if not (math.isfinite(low) and math.isfinite(high)):
+        raise ValueError(f"all {what} must be finite")
+    return low, high
+
+
+def check_source(source: Sequence[int] | None, n: int) -> None:
+    """Raise ValueError unless `source` is None or has the index of a training sample for each of `n` samples."""
+    if source is None:
+        return
+    if len(source) != n or any(type(i) is not int or not 0 <= i < 2**63 for i in source):
+        raise ValueError(
+            f"source must have {n} indices of training samples, got {len(source)}: {str(source)[:100]}"
+        )

@@ -13,7 +13,14 @@ from dd_bench.data.dataset import RealSet
 from dd_bench.data.inputs import LazyInputs
 from dd_bench.data.labels import check_labels
 from dd_bench.data.preprocess import Preprocess
-from dd_bench.synthetic.base import SyntheticImages, SyntheticSet, check_shape, require_tensors
+from dd_bench.synthetic.base import (
+    SyntheticImages,
+    SyntheticSet,
+    check_finite,
+    check_shape,
+    check_source,
+    require_tensors,
+)
 from dd_bench.synthetic.images import ImageSet
 
 
@@ -61,10 +68,7 @@ class CompensatedSet(SyntheticImages):
                 "the number of natural images must be that of natural sets (>= 1) times that of classes, "
                 f"got {len(self.images)} images, {len(u)} natural sets and {k} classes"
             )
-        if not bool(torch.isfinite(u).all()):
-            raise ValueError(
-                f"all values of the compensators must be finite, got {int((~torch.isfinite(u)).sum())} that are not"
-            )
+        check_finite("values of the compensators", u)
         check_labels(self.labels, len(self.images), k)
         for number, labels in enumerate(self.labels.view(len(u), k)):
             if len(labels.unique()) != k:
@@ -72,10 +76,7 @@ class CompensatedSet(SyntheticImages):
                     f"natural set {number} must contain one image of each of the {k} classes, "
                     f"got images of only {len(labels.unique())} classes"
                 )
-        if len(self.source) != len(self.images):
-            raise ValueError(
-                f"source must have one index per natural image, {len(self.images)}, got {len(self.source)}"
-            )
+        check_source(self.source, len(self.images))
 
     @classmethod
     def of(cls, real: RealSet, index: Tensor, compensators: Tensor) -> CompensatedSet:

@@ -15,7 +15,7 @@ from dd_bench.data.graphs import Graphs, GraphShape
 from dd_bench.data.labels import check_labels
 from dd_bench.data.preprocess import Identity, Preprocess
 from dd_bench.models.architecture import Architecture
-from dd_bench.synthetic.base import SyntheticSet, require_tensors
+from dd_bench.synthetic.base import SyntheticSet, check_source, require_tensors
 from dd_bench.synthetic.graph_pictures import draw
 
 Weighting = Literal["none", "sampling", "loss"]
@@ -126,6 +126,7 @@ class GraphSet(SyntheticGraphs):
         """Raise ValueError unless the graphs are consistent and all labels are in range."""
         self.graphs.check(self.shape)
         check_labels(self.labels, len(self.graphs), len(self.class_names))
+        check_source(self.source, len(self.graphs))
 
     @classmethod
     def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> GraphSet:
@@ -176,11 +177,7 @@ of each, or a weight for each value of a label; `edges` each undirected edge onc
         require_tensors(tensors, "nodes", "sizes", "labels")
         shape = GraphShape(*(tuple(column) for column in config["shape"]))
         nodes, sizes = tensors["nodes"], tensors["sizes"].long()
-        if bool((sizes < 1).any()) or int(sizes.sum()) != len(nodes):
-            raise ValueError(
-                f"sizes must be >= 1 and sum to the number of nodes, {len(nodes)}, "
-                f"got a sum of {int(sizes.sum())} and {int((sizes < 1).sum())} values below 1"
-            )
+        check_counts("sizes", sizes, len(nodes))
         once = tensors.get("edges", torch.zeros(2, 0)).long()
         edge_labels = tensors.get("edge_labels", torch.zeros(once.shape[1], len(shape.edges))).long()
         graphs = Graphs(
@@ -236,15 +233,11 @@ class TreeSet(SyntheticGraphs):
     def __post_init__(self) -> None:
         """Raise ValueError if the trees or the tree sets are inconsistent, or a label is out of range."""
         v = len(self.nodes)
-        if not len(self.sizes) or bool((self.sizes < 1).any()):
+        check_counts("sizes", self.sizes, v)
+        if len(self.parents) != v or len(self.edge_labels) != v:
             raise ValueError(
-                "a set must have at least one tree, and each tree at least one node, "
-                f"got {len(self.sizes)} trees, of which {int((self.sizes < 1).sum())} have a size below 1"
-            )
-        if int(self.sizes.sum()) != v or len(self.parents) != v or len(self.edge_labels) != v:
-            raise ValueError(
-                f"sizes must sum to the number of nodes, {v}, and parents and edge_labels must have this length, "
-                f"got a sum of {int(self.sizes.sum())} and lengths of {len(self.parents)} and {len(self.edge_labels)}"
+                f"parents and edge_labels must have one entry per node, {v}, "
+                f"got {len(self.parents)} and {len(self.edge_labels)}"
             )
         if self.weighting not in get_args(Weighting):
             raise ValueError(
@@ -260,25 +253,23 @@ class TreeSet(SyntheticGraphs):
                 "the parent of a root must be the root itself, and the parent of any other node must be an earlier "
                 f"node of the same tree, got parent {int(self.parents[first])} for node {first}"
             )
-        if not len(self.patterns):
-            raise ValueError("patterns must contain at least one tree, got none")
-        if int(self.pattern_sizes.sum()) != len(self.patterns) or bool((self.pattern_sizes < 1).any()):
-            raise ValueError(
-                f"pattern_sizes must be >= 1 and sum to the number of patterns, {len(self.patterns)}, "
-                f"got a sum of {int(self.pattern_sizes.sum())} and {int((self.pattern_sizes < 1).sum())} values below 1"
-            )
+        check_counts("pattern_sizes", self.pattern_sizes, len(self.patterns))
         if not 0 <= int(self.patterns.min()) <= int(self.patterns.max()) < len(self.sizes):
             raise ValueError(
                 f"patterns must be in 0..{len(self.sizes) - 1}, "
                 f"got {int(self.patterns.min())}..{int(self.patterns.max())}"
             )
+        sample = torch.repeat_interleave(torch.arange(len(self.pattern_sizes)), self.pattern_sizes)
+        if len(torch.stack([sample, self.patterns]).unique(dim=1).t()) != len(self.patterns):
+            raise ValueError("a set must contain a tree only once, got the same index twice in patterns")
         if len(self.support) != len(self.pattern_sizes) or bool((self.support < 1).any()):
             raise ValueError(
                 f"support must be {len(self.pattern_sizes)} integers >= 1, got {len(self.support)} integers, of which "
                 f"{int((self.support < 1).sum())} are below 1"
             )
         if self.class_graphs is not None and (
-            len(self.class_graphs) != len(self.class_names) or min(self.class_graphs) < 1
+            len(self.class_graphs) != len(self.class_names)
+            or any(type(count) is not int or not 1 <= count < 2**63 for count in self.class_graphs)
         ):
             raise ValueError(
                 f"class_graphs must be {len(self.class_names)} integers >= 1, got {self.class_graphs}"
@@ -288,12 +279,10 @@ class TreeSet(SyntheticGraphs):
 
     def depth(self) -> int:
         """Return the depth of the deepest tree; 0 if all trees are single nodes."""
-        level = torch.zeros_like(self.parents)
-        for _ in range(len(level)):
-            deeper = torch.where(self.parents == torch.arange(len(level)), 0, level[self.parents] + 1)
-            if torch.equal(deeper, level):
-                break
-            level = deeper
+        ancestor = self.parents
+        level = (ancestor != torch.arange(len(ancestor))).long()  # distance to `ancestor`
+        while not torch.equal(ancestor, ancestor[ancestor]):
+            level, ancestor = level + level[ancestor], ancestor[ancestor]  # twice as far
         return int(level.max())
 
     def caveats(self, architecture: Architecture) -> list[str]:
@@ -403,6 +392,22 @@ number of real graphs of its class that hold them all."""
             class_names,
             config["weighting"],
             tuple(config["class_graphs"]) if "class_graphs" in config else None,
+        )
+
+
+def check_counts(name: str, counts: Tensor, total: int) -> None:
+    """Raise ValueError unless `counts (n,)` are integers >= 1 that sum to `total`.
+
+    Each count is compared with `total` first, so that the sum of forged counts cannot overflow to `total`.
+    """
+    if (
+        counts.ndim != 1
+        or not len(counts)
+        or bool(((counts < 1) | (counts > total)).any())
+        or counts.sum() != total
+    ):
+        raise ValueError(
+            f"{name} must be integers >= 1 that sum to {total}, got {counts.flatten().tolist()[:5]}"
         )
 
 

@@ -14,7 +14,14 @@ from dd_bench.data.decode import cut, decode, tile
 from dd_bench.data.inputs import LazyInputs
 from dd_bench.data.labels import check_labels
 from dd_bench.data.preprocess import Preprocess
-from dd_bench.synthetic.base import Space, SyntheticImages, check_shape, require_tensors
+from dd_bench.synthetic.base import (
+    Space,
+    SyntheticImages,
+    check_finite,
+    check_shape,
+    check_source,
+    require_tensors,
+)
 
 
 @dataclass(frozen=True)
@@ -56,13 +63,9 @@ class ImageSet(SyntheticImages):
         expected = torch.uint8 if self.space == "pixel" else torch.float32
         if self.images.dtype != expected:
             raise ValueError(f"images in space {self.space!r} must be {expected}, got {self.images.dtype}")
-        if self.space != "pixel" and not bool(torch.isfinite(self.images).all()):
-            raise ValueError(
-                f"all pixels must be finite, got {int((~torch.isfinite(self.images)).sum())} that are not"
-            )
-        if self.space == "unit":
-            low, high = float(self.images.min()), float(self.images.max())
-            if low < -1e-6 or high > 1 + 1e-6:
+        if self.space != "pixel":
+            low, high = check_finite("pixels", self.images)
+            if self.space == "unit" and (low < -1e-6 or high > 1 + 1e-6):
                 raise ValueError(f"pixels in space 'unit' must be in [0, 1], got [{low:.4g}, {high:.4g}]")
         if type(self.factor) is not int or self.factor < 1 or (self.factor > 1 and self.space == "input"):
             raise ValueError(
@@ -89,6 +92,7 @@ class ImageSet(SyntheticImages):
                 f"pixel, got {self.factor}"
             )
         check_labels(self.labels, len(self.images), len(self.class_names))
+        check_source(self.source, len(self.images))
 
     @classmethod
     def of(

@@ -10,6 +10,7 @@ from PIL import Image
 from dd_bench.synthetic.base import SyntheticSet
 
 _COLUMNS, _ROWS = 10, 20  # maximum numbers of images per class and of classes
+_MAX_VALUES = 32 << 20  # larger images are subsampled, so that the file stays far below `card.MAX_PREVIEW`
 _SIDE = 56  # smaller images are enlarged by an integer factor up to this many pixels
 
 
@@ -24,6 +25,8 @@ def preview_png(syn: SyntheticSet) -> bytes:
         row = pictures[classes == c][:columns]
         rows.append(torch.cat([row, torch.ones(columns - len(row), *row.shape[1:])]))
     images = torch.cat(rows)
+    while images.numel() > _MAX_VALUES:
+        images = images[..., ::2, ::2]
     scale = max(1, _SIDE // images.shape[-1])
     images = images.repeat_interleave(scale, 2).repeat_interleave(scale, 3)
     grid = make_grid(images, nrow=columns, padding=2, pad_value=1.0)

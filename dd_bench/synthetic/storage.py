@@ -18,13 +18,14 @@ import re
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError
-from safetensors.torch import load as from_safetensors
+import torch
 from safetensors.torch import save as to_safetensors
+from torch import Tensor
 
 from dd_bench.data import preprocess
 from dd_bench.data.dataset import RealSet
 from dd_bench.records.overrides import without_local_paths
+from dd_bench.runtime import untrusted
 from dd_bench.runtime.cache import publish
 from dd_bench.runtime.files import canonical, write_atomic
 from dd_bench.synthetic.base import SyntheticSet
@@ -43,6 +44,7 @@ from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.graphs import GraphSet, TreeSet
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.synthetic.preview import preview_png
+from dd_bench.synthetic.tensor_file import parse_tensors
 
 KINDS: dict[str, type[SyntheticSet]] = {
     kind.kind: kind for kind in (ImageSet, CompensatedSet, GraphSet, TreeSet)
@@ -109,31 +111,55 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
     card = read_card(folder)
     if TENSORS not in card.sha256:
         raise ValueError(f"{folder / CARD} must list {TENSORS} under sha256, got {sorted(card.sha256)}")
-    files = {name: _read_verified(folder, name, expected) for name, expected in card.sha256.items()}
+    contents = {name: _read_verified(folder, name, card) for name in card.sha256}
     try:
-        tensors = from_safetensors(files[TENSORS])
-        transform = preprocess.restore(
-            card.preprocess, from_safetensors(files[TRANSFORM]) if TRANSFORM in files else {}
+        tensors = parse_tensors(contents[TENSORS], card.tensor_bytes(TENSORS))
+        fitted = (
+            parse_tensors(contents[TRANSFORM], card.tensor_bytes(TRANSFORM)) if TRANSFORM in contents else {}
         )
-        if transform.digest != card.preprocess_digest:
-            raise ValueError(
-                f"preprocess_digest must be {transform.digest[:12]}, got {card.preprocess_digest[:12]} in the card"
-            )
-        if card.kind not in KINDS:
-            raise ValueError(f"kind must be one of {sorted(KINDS)}, got {card.kind!r}")
-        syn = KINDS[card.kind].restore(card.set, tensors, tuple(card.class_names), transform)
-        syn.check_ipc(card.ipc)
-        check_decoding(syn.decoding(), card.config)
-        if syn.stored_bytes() != card.stored_bytes:
-            raise ValueError(
-                f"stored_bytes must be {syn.stored_bytes()}, got {card.stored_bytes} in the card"
-            )
+        syn = _restore(card, tensors, fitted)
     except KeyError as error:
         raise ValueError(f"{folder} is damaged: {error} is missing in its card or tensors") from error
-    # RuntimeError: torch cannot compare labels of some dtypes, such as float8
-    except (SafetensorError, ValueError, TypeError, RuntimeError) as error:
+    # RuntimeError: torch rejects some shapes; LookupError, OverflowError: so does indexing
+    except (ValueError, TypeError, RuntimeError, LookupError, OverflowError, MemoryError) as error:
         raise ValueError(f"{folder} is damaged: {error}") from error
     return syn, card
+
+
+def _restore(card: Card, tensors: dict[str, Tensor], fitted: dict[str, Tensor]) -> SyntheticSet:
+    """Rebuild a set, and check that its tensors, its fields and its preprocessing are exactly those in the files."""
+    transform = preprocess.restore(card.preprocess, fitted)
+    _check_equal("preprocess", transform.config(), card.preprocess)
+    _check_equal("the tensors of preprocess", sorted(transform.tensors()), sorted(fitted))
+    if transform.digest != card.preprocess_digest:
+        raise ValueError(
+            f"preprocess_digest must be {transform.digest[:12]}, got {card.preprocess_digest[:12]} in the card"
+        )
+    if card.kind not in KINDS:
+        raise ValueError(f"kind must be one of {sorted(KINDS)}, got {card.kind!r}")
+    syn = KINDS[card.kind].restore(card.set, tensors, tuple(card.class_names), transform)
+    _check_equal("set", syn.config(), card.set)
+    stored = syn.tensors()
+    for name, tensor in tensors.items():
+        if name not in stored:
+            raise ValueError(f"tensor {name!r} does not belong to a set of kind {card.kind!r}")
+        if (got := (tensor.dtype, tensor.shape)) != (expected := (stored[name].dtype, stored[name].shape)):
+            raise ValueError(
+                f"tensor {name!r} must be {expected[0]} {tuple(expected[1])}, got {got[0]} {tuple(got[1])}"
+            )
+        if stored[name] is not tensor and not torch.equal(stored[name], tensor):
+            raise ValueError(f"tensor {name!r} has values that a set of kind {card.kind!r} does not store")
+    syn.check_ipc(card.ipc)
+    check_decoding(syn.decoding(), card.config)
+    if syn.stored_bytes() != card.stored_bytes:
+        raise ValueError(f"stored_bytes must be {syn.stored_bytes()}, got {card.stored_bytes} in the card")
+    return syn
+
+
+def _check_equal(what: str, restored: Any, in_card: Any) -> None:
+    """Raise ValueError unless two JSON values are equal, with equal types: 1, 1.0 and true are different."""
+    if canonical(restored) != canonical(in_card):
+        raise ValueError(f"{what} must be {restored}, got {in_card} in the card")
 
 
 def digest(folder: Path) -> str:
@@ -141,7 +167,7 @@ def digest(folder: Path) -> str:
 
     The card contains the sha256 of every other file except provenance.json.
     """
-    return _sha256((folder / CARD).read_bytes())
+    return _sha256(untrusted.read_bytes(folder / CARD))
 
 
 def check_dataset(card: Card, real: RealSet) -> str | None:
@@ -169,19 +195,22 @@ def check_dataset(card: Card, real: RealSet) -> str | None:
     return None
 
 
-def _read_verified(folder: Path, name: str, expected: str) -> bytes:
-    path = folder / name
-    if not path.is_file():
-        raise ValueError(f"{folder} is incomplete: {name!r} is missing")
-    data = path.read_bytes()
-    if _sha256(data) != expected:
+def _read_verified(folder: Path, name: str, card: Card) -> bytearray:
+    """Check the hash of a file. Return its content if it contains tensors, else an empty buffer."""
+    path, limit, has_tensors = folder / name, card.size_limit(name), name in (TENSORS, TRANSFORM)
+    try:
+        content = untrusted.read_buffer(path, limit) if has_tensors else bytearray()
+        actual = _sha256(content) if has_tensors else untrusted.sha256(path, limit)
+    except FileNotFoundError as error:
+        raise ValueError(f"{folder} is incomplete: {name!r} is missing") from error
+    if actual != card.sha256[name]:
         raise ValueError(
-            f"{path} was modified or truncated: its sha256 must be {expected[:12]}, got {_sha256(data)[:12]}"
+            f"{path} was modified or truncated: its sha256 must be {card.sha256[name][:12]}, got {actual[:12]}"
         )
-    return data
+    return content
 
 
-def _sha256(data: bytes) -> str:
+def _sha256(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 

@@ -12,11 +12,10 @@ from math import ceil, prod
 from pathlib import Path
 from typing import Any
 
-from safetensors import SafetensorError, safe_open
-
 from dd_bench.records.config_diff import CHOICE, shipped_target
 from dd_bench.records.record import Record
 from dd_bench.synthetic.card import TENSORS, Card, check_decoding, find_damaged_file, read_card
+from dd_bench.synthetic.tensor_file import TensorEntry, read_header
 
 from ..core.budget import MAX_WIDTH, budgets, exceeds_ipc
 from ..core.commands import control_command
@@ -173,7 +172,7 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
             f"got {', '.join(wrong)}"
         )
     _check_stored_values(card, folder)
-    if record.label_mode in ("hard", "soft") and (mode := _label_mode(folder)) != record.label_mode:
+    if record.label_mode in ("hard", "soft") and (mode := _label_mode(folder, card)) != record.label_mode:
         raise ValueError(
             f"record {record.key}: label_mode of its set {folder} must be {record.label_mode!r}, got {mode!r}"
         )
@@ -197,12 +196,8 @@ def _check_stored_values(card: Card, folder: Path) -> None:
         return
     if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
         raise ValueError(f"image_shape of the set {folder} must be a list of integers >= 1, got {shape!r}")
-    try:
-        with safe_open(folder / TENSORS, framework="numpy") as tensors:
-            names = [name for name in tensors.keys() if name != "labels"]  # noqa: SIM118
-            stored = sum(prod(tensors.get_slice(name).get_shape()) for name in names)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"{folder / TENSORS} is damaged: {error}") from error
+    header = _header(folder, card)
+    stored = sum(prod(entry.shape) for name, entry in header.items() if name != "labels")
     one = max(1, len(card.class_names)) * prod(shape)
     if stored > card.ipc * one:
         raise ValueError(
@@ -220,10 +215,16 @@ def _same_method(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     return same and values[0] == values[1]
 
 
-def _label_mode(folder: Path) -> str:
+def _label_mode(folder: Path, card: Card) -> str:
     """Return "soft" if the stored labels are floating point (distributions), "hard" if they are integers (classes)."""
+    header = _header(folder, card)
+    if "labels" not in header:
+        raise ValueError(f"{folder / TENSORS} must contain the tensor 'labels', got only {sorted(header)}")
+    return "soft" if header["labels"].dtype.startswith("F") else "hard"
+
+
+def _header(folder: Path, card: Card) -> dict[str, TensorEntry]:
     try:
-        with safe_open(folder / TENSORS, framework="numpy") as tensors:
-            return "soft" if "F" in tensors.get_slice("labels").get_dtype() else "hard"
-    except (SafetensorError, OSError) as error:
+        return read_header(folder / TENSORS, card.size_limit(TENSORS))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{folder / TENSORS} is damaged: {error}") from error

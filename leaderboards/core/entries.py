@@ -6,12 +6,14 @@ import hashlib
 import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from dd_bench.records.record import DIFFERENCES, SHARES, Record, load_record, parse_record
-from dd_bench.runtime.files import content_key, file_sha256
+from dd_bench.runtime import untrusted
+from dd_bench.runtime.files import content_key
 
 ACCURACY = "accuracy"
 """The metric in [0, 1] that tables show in percent; also the name of its evaluator."""
@@ -169,9 +171,15 @@ def _load_record(path: Path) -> Record:
 
 
 def sets_in(folder: Path) -> dict[str, Path]:
-    """Return the folders of the synthetic sets in `folder` or its subfolders, by the sha256 of their card."""
-    cards = sorted((*folder.glob("*/card.json"), *folder.glob("*/*/card.json")))
-    return {str(file_sha256(card)): card.parent for card in cards}
+    """Return the folders of the synthetic sets in `folder` or its subfolders, by the sha256 of their card.
+
+    Cards that are not regular files, or are too large, are omitted.
+    """
+    found = {}
+    for card in sorted((*folder.glob("*/card.json"), *folder.glob("*/*/card.json"))):
+        with suppress(OSError, ValueError):
+            found[untrusted.sha256(card, untrusted.MAX_JSON)] = card.parent
+    return found
 
 
 def check_record(record: Record) -> None:
@@ -258,7 +266,10 @@ def load_entry(path: Path) -> Record:
             f"got {path}. If it is a record, add it: dd-bench leaderboard add {path}"
         )
     # Hash the bytes, not the parsed record: a later optional field must not change the digest of an old entry.
-    content = path.read_bytes()
+    try:
+        content = untrusted.read_bytes(path)
+    except OSError as error:
+        raise ValueError(f"{path} could not be read: {error}") from error
     digest = hashlib.sha256(content).hexdigest()
     if digest[:16] != match[1]:
         raise ValueError(

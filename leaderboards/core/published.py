@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import json
 import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from dd_bench.runtime import untrusted
 
 from .entries import ACCURACY, Track
 
@@ -92,8 +93,8 @@ def find(sets: Sequence[PublishedSet], track: Track) -> PublishedSet | None:
 
 def _load(path: Path) -> PublishedSet:
     try:
-        return PublishedSet.model_validate(json.loads(path.read_text()))
-    except (OSError, UnicodeDecodeError, json.JSONDecodeError, ValidationError) as error:
+        return PublishedSet.model_validate(untrusted.parse_json(untrusted.read_bytes(path)))
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a valid file of published numbers: {error}") from error
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from statistics import fmean
 from typing import Literal
@@ -12,6 +11,7 @@ from scipy.special import stdtrit
 
 from dd_bench.records.intervals import std
 from dd_bench.records.record import Code, Record
+from dd_bench.runtime import untrusted
 from dd_bench.runtime.files import canonical, write_atomic
 
 CONFIDENCE = 0.99
@@ -146,6 +146,8 @@ def verdicts(folder: Path) -> dict[str, str]:
 
 def _read(path: Path) -> Verdict:
     try:
-        return Verdict.model_validate(json.loads(path.read_text()))
-    except (OSError, ValueError, ValidationError) as error:
+        return Verdict.model_validate(untrusted.parse_json(untrusted.read_bytes(path)), strict=True)
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a valid verdict: {untrusted.problems(error)}") from error
+    except (OSError, ValueError) as error:
         raise ValueError(f"{path} is not a valid verdict: {error}") from error

@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 
 from dd_bench.records.config_diff import changed_keys
 from dd_bench.records.record import Record
-from dd_bench.runtime.files import file_sha256
+from dd_bench.runtime import untrusted
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic.card import (
     CARD,
@@ -24,9 +24,7 @@ from dd_bench.synthetic.card import (
     NAME,
     PREVIEW,
     PROVENANCE,
-    README,
     TENSORS,
-    TRANSFORM,
     Card,
     find_damaged_file,
     has_provenance,
@@ -38,8 +36,6 @@ from .rows import Cells, column, entry_url
 
 SITE = "SITE"
 """Placeholder for the address of the site in commands; `site.js` replaces it by the address that the reader uses."""
-FILES = (TENSORS, TRANSFORM, README, PREVIEW)
-"""Files of a set that may be on the site, next to its card. An untrusted set must not add HTML pages to it."""
 
 
 class KnownSet(NamedTuple):
@@ -76,7 +72,7 @@ def copy_sets(sets_dir: Path, site: Path, sets_at: str | None) -> dict[str, Know
         except (OSError, ValueError, TypeError, KeyError, AttributeError) as error:
             sys.stderr.write(sanitize(f"left out of the site: {folder}: {error}\n"))
             continue
-        digest = str(file_sha256(folder / CARD))
+        digest = untrusted.sha256(folder / CARD, untrusted.MAX_JSON)
         if digest in known:
             sys.stderr.write(sanitize(f"left out of the site: {folder} is a copy of {known[digest].name}\n"))
             continue
@@ -179,11 +175,8 @@ def _card(folder: Path) -> Card:
     card = read_card(folder)
     if TENSORS not in card.sha256:
         raise ValueError(f"the card of the set must list {TENSORS} under sha256, got {sorted(card.sha256)}")
-    if others := sorted(set(card.sha256) - set(FILES)):
-        raise ValueError(f"the card of the set must list only {', '.join(FILES)}, got {', '.join(others)}")
-    for path in (folder, *(folder / name for name in [CARD, *card.sha256])):
-        if path.is_symlink():
-            raise ValueError(f"{path.name} must be a file or a folder, got a symbolic link")
+    if folder.is_symlink():
+        raise ValueError(f"{folder.name} must be a folder, got a symbolic link")
     if wrong := find_damaged_file(folder, card):
         raise ValueError(f"{wrong[0].name} is missing or was changed")
     return card

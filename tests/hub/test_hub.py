@@ -1,10 +1,12 @@
 """Push and pull sets to a folder, over HTTP, to an object store and to a hub, also with failing connections."""
 
 import base64
+import gzip
 import json
 import os
 import re
 import threading
+from contextlib import contextmanager, suppress
 from functools import partial
 from http.server import BaseHTTPRequestHandler, SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,11 +19,14 @@ from dd_bench.cli.inspect import list_choices, show, verify
 from dd_bench.hub import hub, remote
 from dd_bench.hub.hub import pull, pull_command, push, push_command, sets_at
 from dd_bench.synthetic import storage
-from dd_bench.synthetic.card import read_provenance
+from dd_bench.synthetic.card import read_card, read_provenance
 from dd_bench.synthetic.images import ImageSet
 
 MANY = 5000
 """Images per class of a set of 1 MB, which is larger than the buffers that a broken connection loses."""
+
+BOMB = gzip.compress(bytes(100_000_000), 1)
+"""A compressed file that is much larger than the set."""
 
 
 @pytest.fixture(autouse=True)
@@ -64,6 +69,10 @@ class Handler(SimpleHTTPRequestHandler):
     cut: dict[str, int] = {}  # noqa: RUF012  file -> bytes after which the connection ends, once
     wrong: set[str] = set()  # noqa: RUF012  files sent with a wrong first byte
     status: dict[str, int] = {}  # noqa: RUF012  file -> HTTP error status
+    always_cut = False  # end every connection there, not only the first
+    stall: dict[str, int] = {}  # noqa: RUF012  file -> bytes after which each response stops without end
+    endless: set[str] = set()  # noqa: RUF012  files sent with endless zeros after their content
+    gzipped: set[str] = set()  # noqa: RUF012  files replaced by `BOMB`
     lists, missing = True, 404
     requests: list[tuple[str, str, str]] = []  # noqa: RUF012
 
@@ -90,13 +99,29 @@ class Handler(SimpleHTTPRequestHandler):
             self.send_response(200)
         if self.ranges:
             self.send_header("Accept-Ranges", "bytes")
-        self.send_header("Content-Length", str(len(content)))
+        if path.name in self.gzipped:
+            self.send_header("Content-Encoding", "gzip")
+            content = BOMB
+        if path.name not in self.endless:
+            self.send_header("Content-Length", str(len(content)))
         self.end_headers()
         if self.command == "HEAD":
             return None
+        if path.name in self.endless:
+            self.close_connection = True
+            with suppress(OSError):
+                self.wfile.write(content)
+                while True:
+                    self.wfile.write(bytes(65_536))
+        if (part := self.stall.get(path.name)) is not None and part < len(content):
+            self.wfile.write(content[:part])
+            self.rfile.read(1)  # wait until the client closes the connection
+            self.close_connection = True
+            return None
         left = self.cut.get(path.name)
         if left is not None and start + len(content) > left:
-            self.cut.pop(path.name)
+            if not self.always_cut:
+                self.cut.pop(path.name)
             content = content[: max(0, left - start)]
             self.close_connection = True
         self.wfile.write(content)
@@ -111,7 +136,16 @@ class Handler(SimpleHTTPRequestHandler):
 @pytest.fixture
 def web(tmp_path):
     """A web server of the temporary folder; `server.how` is its handler class."""
-    kind = type("OfThisTest", (Handler,), {"cut": {}, "wrong": set(), "requests": [], "status": {}})
+    own = {
+        "cut": {},
+        "wrong": set(),
+        "requests": [],
+        "status": {},
+        "stall": {},
+        "endless": set(),
+        "gzipped": set(),
+    }
+    kind = type("OfThisTest", (Handler,), own)
     server = ThreadingHTTPServer(("127.0.0.1", 0), partial(kind, directory=str(tmp_path)))
     threading.Thread(target=server.serve_forever, daemon=True).start()
     server.url, server.how = f"http://127.0.0.1:{server.server_port}", kind
@@ -268,10 +302,44 @@ class TestFolder:
         (tmp_path / "secret").write_text('{"device": "mine"}')
         (folder / "provenance.json").symlink_to(tmp_path / "secret")
         push(folder, f"file://{tmp_path}/b")
-        assert read_provenance(folder) == {"device": "mine"}, "a link can still be read locally"
+        assert read_provenance(folder) == {}, "a link must not be read"
         assert sorted(p.name for p in (tmp_path / "b").iterdir()) == sorted(
             p.name for p in folder.iterdir() if not p.is_symlink()
         )
+
+
+class TestSpecialFiles:
+    """Files of a set must be regular files. A FIFO or a device would be read without end."""
+
+    @pytest.mark.parametrize("name", ["card.json", "provenance.json", "synthetic.safetensors", "preview.png"])
+    @pytest.mark.parametrize("kind", ["link", "zero", "fifo", "folder"])
+    def test_local_set(self, make_set, tmp_path, kind, name):
+        folder = make_set()
+        (folder / name).rename(tmp_path / name)
+        if kind == "fifo":
+            os.mkfifo(folder / name)
+        elif kind == "folder":
+            (folder / name).mkdir()
+        else:
+            (folder / name).symlink_to(tmp_path / name if kind == "link" else "/dev/zero")
+        if name == "provenance.json":
+            assert read_provenance(folder) == {}
+            push(folder, f"file://{tmp_path}/there")
+            assert not (tmp_path / "there" / name).exists()
+            return
+        found = {"link": "a symbolic link", "zero": "a symbolic link", "fifo": "a FIFO", "folder": "a folder"}
+        for act in (storage.load, lambda f: push(f, f"file://{tmp_path}/there")):
+            with pytest.raises(ValueError, match=rf"{name} must be a regular file, got {found[kind]}"):
+                act(folder)
+        with pytest.raises(OSError, match=rf"{name} must be a regular file"):
+            pull(f"file://{folder}")
+
+    def test_link_message_contains_the_command(self, make_set, tmp_path):
+        folder = make_set()
+        (folder / "card.json").rename(tmp_path / "card.json")
+        (folder / "card.json").symlink_to(tmp_path / "card.json")
+        with pytest.raises(ValueError, match=f"To replace links by copies: cp -rL {folder} COPY"):
+            storage.load(folder)
 
 
 class TestWeb:
@@ -318,8 +386,85 @@ class TestWeb:
         monkeypatch.setattr(remote, "MAX_READ", 100_000)
         (make_set("a") / "card.json").write_bytes(b" " * 200_000)
         for act in (pull, sets_at):
-            with pytest.raises(OSError, match="at most 100,000 bytes"):
+            with pytest.raises(ValueError, match=r"card\.json must have at most 100,000 bytes, got more"):
                 act(f"{web.url}/a")
+
+    @pytest.mark.parametrize(
+        "name", ["synthetic.safetensors", "README.md", "card.json", "provenance.json", "index.json"]
+    )
+    def test_endless_file(self, make_set, web, tmp_path, name, capsys):
+        """At most the bytes stated in the card are downloaded, and wrong data are deleted."""
+        make_set("a")
+        (tmp_path / "a" / "index.json").touch()
+        web.how.endless.add(name)
+        if name in ("provenance.json", "index.json"):
+            pull(f"{web.url}/a")
+        else:
+            with pytest.raises(ValueError, match=rf"{name} must have at most [0-9,]+ bytes, got more"):
+                pull(f"{web.url}/a")
+            assert not list((tmp_path / "home" / "sets").glob(".*.partial"))
+        if name in ("card.json", "index.json"):
+            with pytest.raises(ValueError, match=r"must have at most .* bytes, got more"):
+                sets_at(f"{web.url}/a")
+
+    def test_download_has_at_most_the_stated_bytes(self, make_set, web, tmp_path, monkeypatch):
+        folder = make_set("a")
+        web.how.endless.add("synthetic.safetensors")
+        sizes = []
+
+        @contextmanager
+        def measure(to):
+            yield
+            sizes.append(to.stat().st_size)
+
+        monkeypatch.setattr(remote, "_local_writes", measure)
+        with pytest.raises(ValueError, match=r"must have at most .* bytes, got more"):
+            pull(f"{web.url}/a")
+        assert max(sizes) <= read_card(folder).size_limit("synthetic.safetensors")
+
+    @pytest.mark.parametrize("name", ["synthetic.safetensors", "card.json"])
+    def test_compressed_response(self, make_set, web, tmp_path, monkeypatch, name):
+        """A small gzip file can expand to gigabytes, so responses must not be compressed."""
+        monkeypatch.setattr(remote, "ATTEMPTS", 1)
+        make_set("a")
+        web.how.gzipped.add(name)
+        with pytest.raises(OSError, match="must send it uncompressed, got Content-Encoding: gzip"):
+            pull(f"{web.url}/a")
+
+    def test_slow_server_makes_progress(self, make_set, web, monkeypatch):
+        """A connection that stalls is closed, and the next attempt continues there. There is no total time limit."""
+        monkeypatch.setattr(remote, "STALL", 0.2)
+        folder = make_set("a", per_class=MANY // 2)
+        web.how.stall["synthetic.safetensors"] = 100_000
+        assert same(pull(f"{web.url}/a"), folder)
+        starts = [r for _, n, r in web.how.requests if n == "synthetic.safetensors"]
+        assert starts[:3] == ["", "bytes=100000-", "bytes=200000-"] and len(starts) > remote.ATTEMPTS
+
+    def test_server_without_progress(self, make_set, web, monkeypatch):
+        monkeypatch.setattr(remote, "STALL", 0.2)
+        make_set("a")
+        web.how.stall["synthetic.safetensors"] = 0
+        with pytest.raises(
+            OSError, match=r"safetensors could not be read: no data were received for 0\.2 seconds"
+        ):
+            pull(f"{web.url}/a")
+        assert len([n for _, n, _ in web.how.requests if n == "synthetic.safetensors"]) == remote.ATTEMPTS
+
+    def test_list_of_sets_is_bounded(self, make_set, web, tmp_path, monkeypatch):
+        make_set("sets/a")
+        make_set("sets/b", first=5)
+        monkeypatch.setattr(hub, "MAX_SETS", 1)
+        names = tmp_path / "sets" / "index.json"
+        for url in (f"{web.url}/sets", f"file://{tmp_path}/sets"):
+            with pytest.raises(ValueError, match=r"lists 2 sets, at most 1 can be read"):
+                sets_at(url)
+        names.write_text('{"sets": ["a", "b", "c"]}')
+        with pytest.raises(ValueError, match=r"lists 3 sets, at most 1 can be read"):
+            sets_at(f"{web.url}/sets")
+        monkeypatch.undo()
+        monkeypatch.setattr(remote, "MAX_LISTING", 2000)
+        with pytest.raises(ValueError, match=r"must have at most 2,000 bytes in total"):
+            sets_at(f"file://{tmp_path}/sets")
 
     def test_pull_and_list(self, make_set, web, tmp_path, capsys):
         folder, url = make_set("sets/a"), web.url + "/sets"
@@ -360,9 +505,10 @@ class TestWeb:
         monkeypatch.setattr(remote, "BLOCK", 65_536)
         folder = make_set("a", per_class=MANY)
         monkeypatch.setattr(remote, "ATTEMPTS", 1)
-        web.how.cut["synthetic.safetensors"] = 700_000
+        web.how.cut["synthetic.safetensors"], web.how.always_cut = 700_000, True
         with pytest.raises(OSError, match=r"a/synthetic\.safetensors could not be reached"):
             pull(f"{web.url}/a")
+        web.how.cut.clear()
         assert visible_sets(tmp_path) == []
         (partial_file,) = (tmp_path / "home" / "sets").glob(".*.partial/synthetic.safetensors")
         size = partial_file.stat().st_size

@@ -134,7 +134,7 @@ class TestCompensated:
             ({"compensators": torch.full((2, 3, 1, 8, 8), torch.inf).half()}, "compensators must be finite"),
             ({"labels": torch.tensor([0, 1, 2, 0, 1, 1])}, "natural set 1 must contain one image of each"),
             ({"images": torch.zeros(6, 1, 8, 8)}, "natural images must be uint8"),
-            ({"source": (1, 2)}, "source must have one index per natural image, 6, got 2"),
+            ({"source": (1, 2)}, "source must have 6 indices of training samples, got 2"),
         ],
     )
     def test_invalid_arguments(self, blobs, change, message):
@@ -479,8 +479,10 @@ class TestForgedSets:
             if values is not None:
                 (folder / name).write_bytes(to_safetensors({**load_file(folder / name), **values}))
                 data["sha256"][name] = hashlib.sha256((folder / name).read_bytes()).hexdigest()
-        if tensors is not None:
-            data["stored_bytes"] |= {k: v.numel() * v.element_size() for k, v in tensors.items()}
+        for prefix, values in (("", tensors), ("preprocess.", transform)):
+            data["stored_bytes"] |= {
+                prefix + k: v.numel() * v.element_size() for k, v in (values or {}).items()
+            }
         for key, value in card.items():
             data[key] = {**data[key], **value} if isinstance(value, dict) else value
         path.write_text(canonical(data))
@@ -507,7 +509,7 @@ class TestForgedSets:
         [
             (
                 {"images": torch.zeros(6, 1, 8, 8, dtype=torch.float64)},
-                r"must be torch.float32, got torch.float64",
+                "must have one of the dtypes F32, F16, I64, I32, I16, U8, got F64",
             ),
             (
                 {"images": torch.zeros(6, 1, 8, 8, dtype=torch.uint8)},
@@ -523,7 +525,7 @@ class TestForgedSets:
             ),
             ({"images": torch.zeros(6, 64)}, r"as in the card, got \[64\]"),
             ({"images": torch.zeros(5, 1, 8, 8)}, "got 5 images and 6 labels"),
-            ({"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0).long()}, "n >= 1"),
+            ({"images": torch.zeros(0, 1, 8, 8), "labels": torch.zeros(0).long()}, "each >= 1"),
             ({"labels": torch.tensor([0, 1, 2, 3, 0, 0])}, r"label of image 3 must be in 0\.\.2, got 3"),
             ({"labels": torch.tensor([0, 1, 2, -1, 0, 0])}, r"label of image 3 must be .* got -1"),
             ({"labels": torch.zeros(6, dtype=torch.int32)}, "labels must be int64"),
@@ -618,7 +620,9 @@ class TestForgedSets:
     def test_lr_that_is_not_finite(self, folder, number):
         path = folder / "card.json"
         path.write_text(path.read_text().replace('"space": "unit"', f'"lr": {number}, "space": "unit"'))
-        with pytest.raises(ValueError, match=r"lr must be a positive finite float, got "):
+        with pytest.raises(
+            ValueError, match=r"JSON numbers must be finite|lr must be a positive finite float, got "
+        ):
             storage.load(folder)
 
     def test_canvas_that_does_not_divide_the_image_size(self, tmp_path, blobs):
