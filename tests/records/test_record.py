@@ -1,6 +1,7 @@
 """The record: statistics compared with NumPy and SciPy, serialisation, and validation."""
 
 import json
+import os
 
 import numpy as np
 import pytest
@@ -156,6 +157,22 @@ class TestInvalidRecords:
         path.write_text(json.dumps(json.loads(path.read_text()) | change))
         with pytest.raises(ValueError, match=f"{path}.*(\n.*)*{message}"):
             load_record(path)
+
+    def test_types_are_exact(self, path):
+        """A string or a boolean is not converted to a number."""
+        for change in ({"ipc": "1"}, {"ipc": True}, {"ipc": 1.0}, {"teacher_forwards": "0"}):
+            data = json.loads(path.read_text()) | change
+            (path.parent / "other.json").write_text(json.dumps(data))
+            with pytest.raises(ValueError, match=f"{next(iter(change))}: Input should be a valid integer"):
+                load_record(path.parent / "other.json")
+
+    def test_special_files(self, path):
+        """A link could point to a device without end."""
+        (path.parent / "link.json").symlink_to("/dev/zero")
+        os.mkfifo(path.parent / "fifo.json")
+        for name in ("link.json", "fifo.json"):
+            with pytest.raises(ValueError, match="must be a regular file, got a"):
+                load_record(path.parent / name)
 
     def test_missing_fields(self, path):
         for field in ("method", "scores", "code", "real_digest", "config"):

@@ -17,6 +17,7 @@ from dd_bench.runtime.files import canonical
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.card import read_card, read_provenance
 from dd_bench.synthetic.compensated import CompensatedSet
+from dd_bench.synthetic.graphs import GraphSet
 from dd_bench.synthetic.images import ImageSet
 
 CPU = torch.device("cpu")
@@ -545,6 +546,53 @@ class TestForgedSets:
         self.forge(folder, tensors)
         with pytest.raises(ValueError, match=f"{folder} is damaged: .*{message}"):
             storage.load(folder)
+
+    def test_tensor_that_does_not_belong_to_the_set(self, folder):
+        """Neither if the card lists its bytes, nor if it does not."""
+        extra = {"extra": torch.zeros(5)}
+        self.forge(folder, extra)
+        with pytest.raises(ValueError, match="tensor 'extra' does not belong to a set of kind 'images'"):
+            storage.load(folder)
+        card = json.loads((folder / "card.json").read_text())
+        del card["stored_bytes"]["extra"]
+        (folder / "card.json").write_text(canonical(card))
+        with pytest.raises(ValueError, match="tensor 'extra' is not in the stored_bytes of the card"):
+            storage.load(folder)
+
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.int64])
+    def test_integers_of_a_graph_set_are_not_cast(self, tmp_path, motifs, dtype):
+        syn = GraphSet.coreset(motifs, torch.tensor([0, 1]))
+        folder = put(syn, tmp_path / "graphs", motifs, ipc=2)
+        self.forge(folder, {"labels": syn.labels.to(dtype)})
+        with pytest.raises(ValueError, match=r"tensor 'labels' must be torch.uint8 \(2,\), got"):
+            storage.load(folder)
+
+    def test_sizes_whose_sum_overflows(self, tmp_path, motifs):
+        """Their sum in 64 bits is the number of nodes, but torch would allocate all memory."""
+        syn = GraphSet.coreset(motifs, torch.tensor([0, 1]))
+        folder = put(syn, tmp_path / "graphs", motifs, ipc=2)
+        sizes = torch.tensor([2**63 - 1, 2**63 - 1, 2 + len(syn.graphs.nodes)])
+        self.forge(folder, {"sizes": sizes})
+        with pytest.raises(ValueError, match="sizes must be integers >= 1 that sum to"):
+            storage.load(folder)
+
+    def test_repeated_key(self, folder):
+        path = folder / "card.json"
+        path.write_text('{"method": "another",' + path.read_text().lstrip()[1:])
+        with pytest.raises(ValueError, match="JSON must not repeat a key of an object, got 'method' twice"):
+            storage.load(folder)
+
+    def test_header_must_be_that_of_the_library(self, folder):
+        """It could otherwise hold data that no hash of the tensors and no size covers."""
+        path = folder / "synthetic.safetensors"
+        data = path.read_bytes()
+        length = int.from_bytes(data[:8], "little")
+        for text in (data[8 : 8 + length] + b" " * 8, b'{"__metadata__":{"a":"b"},' + data[9 : 8 + length]):
+            text += b" " * (-len(text) % 8)
+            path.write_bytes(len(text).to_bytes(8, "little") + text + data[8 + length :])
+            self.forge(folder, sha256={path.name: hashlib.sha256(path.read_bytes()).hexdigest()})
+            with pytest.raises(ValueError, match=r"must be as safetensors writes it|must have the keys"):
+                storage.load(folder)
 
     def test_missing_tensor(self, folder):
         data = to_safetensors({"images": torch.zeros(6, 1, 8, 8)})
