@@ -16,6 +16,8 @@ class CDA(SRe2L):
     This schedule is `views.curriculum=cosine`. `linear` and `step` are the paper's other schedules. `const`, or a
     milestone of 0, is SRe2L with crops. `RecoverViews.area` computes all of them.
 
+    As in the released Tiny-ImageNet code, images are rolled by 0 to 4 pixels. SRe2L's rolls by -4 to 4 there.
+
     Deviations: those of `SRe2L`.
     """
 

@@ -31,7 +31,8 @@ class INFER(Recovery):
     when.
 
     Deviations from the released code: Compensators are stored as float16, and the sum is clamped when it is computed.
-    The released code stores the clamped sum as JPEG. Natural images are stored as 8-bit pixels.
+    The released code rounds the clamped sum down to 8 bits and stores it as JPEG; here it is not rounded. Natural
+    images are stored as 8-bit pixels.
     """
 
     citation = (

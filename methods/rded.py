@@ -22,8 +22,10 @@ class RDED(Guided):
     of a class depend only on its index and the run's seed. The result therefore does not depend on which process
     computes it, or when.
 
-    Deviations from the released code: Images are stored as 8-bit pixels instead of JPEG. To rate a patch, it is padded
-    with the mean colour.
+    Deviations from the released code: Images are stored as 8-bit pixels instead of JPEG, and rounded to the nearest
+    value. The released code rounds down, which darkens images by half a step on average. To rate a patch, it is padded
+    with the mean colour of the dataset. The released code normalises all datasets with ImageNet's statistics, so that
+    its padding has ImageNet's mean colour.
     """
 
     citation = (

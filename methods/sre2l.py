@@ -44,7 +44,8 @@ class SRe2L(Recovery):
     The random numbers of a slot and a chunk depend only on their names and the run's seed. The result therefore does
     not depend on which process computes them, or when.
 
-    Deviations from the released code: Images are stored as 8-bit pixels instead of JPEG. BatchNorm layers that the
+    Deviations from the released code: Images are stored as 8-bit pixels instead of JPEG, and rounded to the nearest
+    value. The released code rounds down, which darkens images by half a step on average. BatchNorm layers that the
     forward pass does not use are ignored. The total-variation and L2 priors, which are zero in every released script,
     are not available.
     """

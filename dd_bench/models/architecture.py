@@ -79,10 +79,11 @@ class Architecture:
 
     def describe(self) -> dict[str, Any]:
         """Return the fields that identify the network in a cache key."""
+        later = getattr(self.make, "later_knobs", {})
         return {
             "network": self.name,
             **plugin_source(self.make),
-            **self.knobs,
+            **{k: v for k, v in self.knobs.items() if k not in later or v != later[k]},
             "shape": list(self.shape),
             "num_classes": self.num_classes,
         }

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -17,6 +17,8 @@ class Network(ABC, nn.Module):  # this order of the bases is required by the lib
     """
 
     modality: ClassVar[str] = "image"
+    later_knobs: ClassVar[dict[str, Any]] = {}
+    """Knobs that were added later, with their old values. Keys omit them at these values and so remain valid."""
     classifier: nn.Linear
 
     @abstractmethod

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 import torch
 from torch import Tensor, nn
 
@@ -23,6 +25,7 @@ def halved_by_avgpool(size: tuple[int, int]) -> tuple[int, int]:
 
 
 HALVED = {"stride": halved_by_stride, "avgpool": halved_by_avgpool}
+INITS = ("pytorch", "torchvision")
 
 
 class BasicBlock(nn.Module):
@@ -68,22 +71,38 @@ class ResNet18(Network):
     With `downsample="avgpool"` (ResNet18_AP), 2x2 average pooling halves the maps instead of strided convolutions, and
     there is no global pooling: the input of the classifier is 512x4x4 for 3x32x32 images and 512x3x3 for 1x28x28.
     Reference: VICO-UoE/DatasetCondensation@2326d16 networks.py: ResNet18 (InstanceNorm) and ResNet18BN (BatchNorm).
+    Their weights have PyTorch's default distribution (`init="pytorch"`). The code of SRe2L, CDA, INFER and RDED uses
+    the ResNet of torchvision with a new stem (`init="torchvision"`): the convolutions of the blocks have weights from
+    N(0, 2 / fan_out), 2.45 times larger if fan_in = fan_out. The stem has PyTorch's default.
     Deviations: the mean is over the whole last map instead of over 4x4, which is the same up to 32 pixels. For 224
     pixels, use model=timm model.name=resnet18, whose stem reduces the size.
     """
 
-    def __init__(self, image_shape: tuple[int, int, int], num_classes: int, *, norm: str, downsample: str):
+    later_knobs: ClassVar[dict[str, Any]] = {"init": "pytorch"}
+
+    def __init__(
+        self,
+        image_shape: tuple[int, int, int],
+        num_classes: int,
+        *,
+        norm: str,
+        downsample: str,
+        init: str = "pytorch",
+    ):
         """Build the network for images `(c, h, w)`.
 
         Args:
             norm: one of `layers.NORMS`; the reference uses instancenorm and batchnorm.
             downsample: "stride" or "avgpool".
+            init: distribution of the initial weights, "pytorch" or "torchvision".
 
         Raises:
             ValueError: a choice is unknown, or the images are too small. InstanceNorm needs a last map larger than 1x1.
         """
         super().__init__()
         shrink = choose("downsample", downsample, HALVED)
+        if init not in INITS:
+            raise ValueError(f"model.init must be one of {', '.join(INITS)}, got {init}")
         channels, height, width = image_shape
         size = (height, width)
         self.stem = nn.Sequential(
@@ -104,6 +123,10 @@ class ResNet18(Network):
         self.pool = nn.AdaptiveAvgPool2d(1) if downsample == "stride" else nn.Identity()
         pixels = 1 if downsample == "stride" else size[0] * size[1]
         self.classifier = nn.Linear(channels * pixels, num_classes)
+        if init == "torchvision":
+            for module in self.blocks.modules():
+                if isinstance(module, nn.Conv2d):
+                    nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
     def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
         """See `Network`; the maps are the outputs of the eight blocks."""

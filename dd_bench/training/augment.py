@@ -10,6 +10,7 @@ Images are network inputs. They are padded with zeros, which is the mean colour 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ from torch import Tensor
 
 from dd_bench.runtime.seeding import Stream
 
+BoxKind = Literal["exact", "truncated"]
 OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 IDC_ALWAYS = ("flip", "color", "cutout")
 
@@ -215,8 +217,12 @@ def _affine(x: Tensor, theta: Tensor, align_corners: bool) -> Tensor:
     return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=align_corners)
 
 
-def cutmix(x: Tensor, generator: torch.Generator, beta: float) -> tuple[Tensor, Tensor, Tensor]:
+def cutmix(
+    x: Tensor, generator: torch.Generator, beta: float, box: BoxKind = "exact"
+) -> tuple[Tensor, Tensor, Tensor]:
     """CutMix (Yun et al., 2019): paste one random box of the shuffled batch into the batch `(n, c, h, w)`.
+
+    `box` is how the box is rounded to pixels, see `cutmix_box`.
 
     Returns:
         The mixed images, the index of each image's partner `(n,)`, and the share of the pixels that an image keeps,
@@ -227,11 +233,36 @@ def cutmix(x: Tensor, generator: torch.Generator, beta: float) -> tuple[Tensor, 
     partner = torch.randperm(n, generator=generator, device=device)
     keep = beta_sample(beta, generator)
     centre = torch.rand(2, generator=generator, device=device)
-    half = (1 - keep).sqrt() / 2
-    rows = torch.arange(h, device=device) + 0.5
-    cols = torch.arange(w, device=device) + 0.5
-    inside = ((rows / h - centre[0]).abs() < half)[:, None] & ((cols / w - centre[1]).abs() < half)[None]
+    inside = cutmix_box((h, w), keep, centre, box)
     return torch.where(inside, x[partner], x), partner, 1 - inside.float().mean()
+
+
+def cutmix_box(size: tuple[int, int], keep: Tensor, centre: Tensor, kind: BoxKind) -> Tensor:
+    """Return the pixels inside CutMix's box, bool `(h, w)`.
+
+    Each side of the box is sqrt(1 - keep) times that of the image. The box is clipped at the borders.
+
+    - `exact`: the pixels whose centres lie inside.
+    - `truncated`: half of each side, and the centre, are rounded down to whole pixels, as in the released code of
+      CutMix, SRe2L, RDED, IDC and NCFM. The box is smaller, by up to two pixels per side.
+
+    Args:
+        size: height and width of the image.
+        keep: area outside the box, relative to the image, before rounding and clipping; 0-d in [0, 1].
+        centre: uniform numbers in [0, 1) for the position of the centre, `(2,)`.
+        kind: how the box is rounded.
+    """
+    share, inside = (1 - keep).sqrt(), []
+    for side, middle in zip(size, centre, strict=True):
+        position = torch.arange(side, device=centre.device)
+        if kind == "exact":
+            inside.append(((position + 0.5) / side - middle).abs() < share / 2)
+        else:
+            half = torch.div((side * share).floor(), 2, rounding_mode="floor")
+            pixel = (middle * side).floor().clamp(max=side - 1)
+            inside.append((position >= pixel - half) & (position < pixel + half))
+    rows, cols = inside
+    return torch.logical_and(rows[:, None], cols[None])
 
 
 def beta_sample(beta: float, generator: torch.Generator) -> Tensor:

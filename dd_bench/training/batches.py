@@ -15,6 +15,7 @@ from dd_bench.runtime import distributed
 from dd_bench.runtime.seeding import Stream
 from dd_bench.training.augment import Augment, cutmix
 from dd_bench.training.losses import Target
+from dd_bench.training.per_image_augment import PerImageAugment
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.views import ViewRecipe, Views
 
@@ -69,9 +70,7 @@ def recipe_batches(
     if recipe.views is not None:
         views = Views(recipe.views, n, seed=seed, batch_size=recipe.batch_size, flip_allowed=flip)
         return partial(_viewed, fetch, views, device)
-    augment = Augment(
-        recipe.augment, flip_allowed=flip, style=recipe.augment_style, align_corners=recipe.align_corners
-    )
+    augment = recipe_augment(recipe, flip)
 
     def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:
         for index in batches(n, recipe.batch_size, order, device):
@@ -80,6 +79,15 @@ def recipe_batches(
             yield raw, x, target
 
     return epoch_batches
+
+
+def recipe_augment(recipe: Recipe, flip: bool) -> Augment | PerImageAugment:
+    """Return the augmentation of a recipe; its op `flip` is used only if a `flip` preserves the class."""
+    if recipe.augment_style == "per_image":
+        return PerImageAugment(recipe.augment)
+    return Augment(
+        recipe.augment, flip_allowed=flip, style=recipe.augment_style, align_corners=recipe.align_corners
+    )
 
 
 def _viewed(
@@ -104,6 +112,6 @@ def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[
 def apply_cutmix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Target]:
     """Apply CutMix with probability `recipe.cutmix`. Return the inputs, and `(y, partner, keep)` if mixed, else `y`."""
     if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
-        x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta)
+        x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta, recipe.cutmix_box)
         return x, (y, partner, keep)
     return x, y

@@ -28,7 +28,7 @@ from dd_bench.training.batches import (
     single_image_errors,
 )
 from dd_bench.training.losses import Loss, Target, compiled_loss, network_loss
-from dd_bench.training.optimisation import make_optimizer, set_lr
+from dd_bench.training.optimisation import make_optimizer, set_batchnorm_momentum, set_lr
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.resume import Checkpoints, ResumableTraining
 
@@ -94,6 +94,7 @@ def train(
     if compiled:
         net = net.to(memory_format=torch.channels_last)
     net.train()
+    set_batchnorm_momentum(net, recipe)
     model = _distributed(net, gradient_rule, custom_batches, device) if distributed.world_size() > 1 else net
     with seeded(device, seed_for(seed, "dropout")):
         whole = {"net": net, "optimizer": optimizer, **(state or {})}

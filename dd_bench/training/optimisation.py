@@ -1,4 +1,4 @@
-"""Optimisers and learning-rate schedules of a recipe."""
+"""Optimisers, learning-rate schedules and BatchNorm momentum of a recipe."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import math
 from typing import Any
 
 import torch
+from torch import nn
 
 from dd_bench.training.recipe import Recipe
 
@@ -26,6 +27,15 @@ def make_optimizer(
         )
     kind = torch.optim.Adam if recipe.optimizer == "adam" else torch.optim.AdamW
     return kind(parameters, recipe.lr, weight_decay=recipe.weight_decay, fused=True)
+
+
+def set_batchnorm_momentum(net: nn.Module, recipe: Recipe) -> None:
+    """Set the momentum of the BatchNorm layers of `net`, if the recipe has one."""
+    if recipe.batchnorm_momentum is None:
+        return
+    for module in net.modules():
+        if isinstance(module, nn.modules.batchnorm._BatchNorm):
+            module.momentum = recipe.batchnorm_momentum
 
 
 def set_lr(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:

@@ -9,6 +9,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from dd_bench.runtime.suggestions import unknown_key
+from dd_bench.training.augment import BoxKind
 from dd_bench.training.views import ViewRecipe
 
 Schema = TypeVar("Schema", bound=BaseModel)
@@ -21,7 +22,9 @@ class Recipe(BaseModel):
         milestones: numbers of epochs after which the learning rate is multiplied by `gamma`.
         reset_optimizer: whether to reset momentum at a milestone, as DC's released evaluation does by re-creating SGD.
         augment: list of ops joined by underscores, see `dd_bench.training.augment`, or none.
-        augment_style: `dsa` applies one op of the list; `idc` applies several, as in IDC and NCFM.
+        augment_style: `dsa` applies one op of the list to a batch; `idc` applies several, as in IDC and NCFM;
+            `per_image` applies one op to each image, as DC's evaluation does; its ops are in
+            `dd_bench.training.per_image_augment`.
         cutmix: probability of mixing a batch by CutMix; `cutmix_beta` is the parameter b of Beta(b, b).
         schedule: `milestones`; `cosine`, which decays to zero over the epochs; or `half_cosine`, which decays to half
             of the learning rate (RDED).
@@ -29,6 +32,8 @@ class Recipe(BaseModel):
         decay_filter: parameters with weight decay: `all`, or `weights_only`, those with at least two dimensions.
         views: augmentation by views, instead of `augment` and `cutmix`.
         steps: number of training steps, independent of the number of samples, instead of `epochs`.
+        cutmix_box: how CutMix's box is rounded to pixels; see `dd_bench.training.augment.cutmix_box`.
+        batchnorm_momentum: share of a batch in the running statistics of BatchNorm layers; null: the network's, 0.1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,7 +48,7 @@ class Recipe(BaseModel):
     gamma: float = Field(gt=0, le=1)
     reset_optimizer: bool
     augment: str
-    augment_style: Literal["dsa", "idc"]
+    augment_style: Literal["dsa", "idc", "per_image"]
     align_corners: bool
     cutmix: float = Field(ge=0, le=1)
     cutmix_beta: float = Field(gt=0)
@@ -53,6 +58,8 @@ class Recipe(BaseModel):
     decay_filter: Literal["all", "weights_only"] = "all"
     views: ViewRecipe | None = None
     steps: int | None = Field(default=None, ge=1)
+    cutmix_box: BoxKind = "exact"
+    batchnorm_momentum: float | None = Field(default=None, gt=0, le=1)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -117,7 +124,15 @@ class Recipe(BaseModel):
 
         A field that was added later is omitted if it has its default value, so that older keys stay valid.
         """
-        later = {"schedule": "milestones", "warmup": 0, "decay_filter": "all", "views": None, "steps": None}
+        later = {
+            "schedule": "milestones",
+            "warmup": 0,
+            "decay_filter": "all",
+            "views": None,
+            "steps": None,
+            "cutmix_box": "exact",
+            "batchnorm_momentum": None,
+        }
         values = self.model_dump(mode="json")
         return {k: v for k, v in values.items() if k not in later or v != later[k]}
 

@@ -14,9 +14,10 @@ from dd_bench.runtime.checkpoint import State
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import Generators, Stream, seed_for, seeded, stream
 from dd_bench.training.augment import Augment
-from dd_bench.training.batches import Fetch, apply_cutmix, batches, single_image_errors
+from dd_bench.training.batches import Fetch, apply_cutmix, batches, recipe_augment, single_image_errors
 from dd_bench.training.losses import Target, target_loss
-from dd_bench.training.optimisation import make_optimizer, set_lr
+from dd_bench.training.optimisation import make_optimizer, set_batchnorm_momentum, set_lr
+from dd_bench.training.per_image_augment import PerImageAugment
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.resume import Checkpoints, ResumableTraining
 
@@ -38,14 +39,13 @@ def train_together(
     those of `train`. If `checkpoint` exists, training resumes from it.
     """
     device, recipe = runtime.device, recipe.with_epochs(n)
-    augment = Augment(
-        recipe.augment, flip_allowed=flip, style=recipe.augment_style, align_corners=recipe.align_corners
-    )
+    augment = recipe_augment(recipe, flip)
     streams = [[stream(device, s, role) for role in ("order", "augment", "cutmix")] for s in seeds]
     parameters, buffers = stack_module_state(nets)  # type: ignore[arg-type]  # each (r, ...)
     leaves = {k: v.detach().clone().requires_grad_() for k, v in parameters.items()}
     optimizer = make_optimizer(leaves.values(), recipe, device, stacked=1)
     skeleton = nets[0].train()
+    set_batchnorm_momentum(skeleton, recipe)
 
     def logits_of(parameters: dict[str, Tensor], buffers: dict[str, Tensor], x: Tensor) -> Tensor:
         out: Tensor = functional_call(skeleton, (parameters, buffers), (x,))
@@ -79,7 +79,11 @@ def train_together(
 
 
 def _draw(
-    fetch: Fetch, augment: Augment, streams: list[list[Stream]], recipe: Recipe, indices: tuple[Tensor, ...]
+    fetch: Fetch,
+    augment: Augment | PerImageAugment,
+    streams: list[list[Stream]],
+    recipe: Recipe,
+    indices: tuple[Tensor, ...],
 ) -> tuple[Tensor, list[Target]]:
     """Return the augmented inputs `(r, b, c, h, w)` of one step, and the targets of each network."""
     inputs, targets = [], []

@@ -13,16 +13,16 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, partial
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
 from dd_bench.data.inputs import Inputs
 from dd_bench.runtime.seeding import generator
-from dd_bench.training.augment import beta_sample, gather_pixels, shift_index
+from dd_bench.training.augment import BoxKind, beta_sample, cutmix_box, gather_pixels, shift_index
 
 TRIES = 10  # of a random resized crop, as in torchvision
 RATIO = (3 / 4, 4 / 3)
@@ -39,6 +39,7 @@ class ViewRecipe(BaseModel):
         flip: whether to mirror each image with probability one half, if mirroring preserves the class.
         mix: how the images of a batch are mixed in pairs: none, mixup or cutmix.
         alpha: both parameters of the Beta distribution from which the share of an image in its mixture is drawn.
+        box: how the box of cutmix is rounded to pixels, exact or truncated; see `dd_bench.training.augment.cutmix_box`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -49,6 +50,15 @@ class ViewRecipe(BaseModel):
     flip: bool
     mix: Literal["none", "mixup", "cutmix"]
     alpha: float = Field(gt=0)
+    box: BoxKind = "exact"
+
+    @model_serializer(mode="wrap")
+    def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        """Omit `box` at its default, because it was added later and the keys of older results stay valid."""
+        values: dict[str, Any] = handler(self)
+        if self.box == "exact":
+            del values["box"]
+        return values
 
 
 @dataclass(frozen=True)
@@ -230,13 +240,9 @@ def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
 
 def draw_mixture(b: int, size: tuple[int, int], recipe: ViewRecipe, rng: torch.Generator) -> Mixture:
     """Draw the mixture of a batch of `b` images: a random partner for each image, and one share and box for all."""
-    h, w = size
     partner = torch.randperm(b, generator=rng)
     keep = beta_sample(recipe.alpha, rng)
     if recipe.mix == "mixup":
         return Mixture(partner, keep, None)
-    centre = torch.rand(2, generator=rng)
-    half = (1 - keep).sqrt() / 2
-    rows, cols = (torch.arange(h) + 0.5) / h, (torch.arange(w) + 0.5) / w
-    box = ((rows - centre[0]).abs() < half)[:, None] & ((cols - centre[1]).abs() < half)[None]
+    box = cutmix_box(size, keep, torch.rand(2, generator=rng), recipe.box)
     return Mixture(partner, 1 - box.float().mean(), box)

@@ -66,6 +66,53 @@ PAPERS = {
 }
 
 
+RELEASED = {
+    "method": {
+        "sre2l": {"views.roll": [0, 4], "statistics": 0.01, "lr_img": 0.25},
+        "cda": {"views.roll": [0, 4], "statistics": 0.05, "lr_img": 0.4},
+        "infer": {"views.roll": [0, 4], "statistics": 1.0, "lr_img": 0.25},
+    },
+    "teacher": {name: {"model.init": "torchvision"} for name in ("resnet18", "resnet18_tiny")},
+    "model": {"resnet18_bn": {"init": "torchvision"}},
+    "protocol": {
+        "sre2l-kd-400-released": {"version": 1, "recipe.decay_filter": "all", "labels.teacher_mode": "train"},
+        "fkd-300": {"version": 2, "recipe.decay_filter": "weights_only", "recipe.views.box": "truncated"},
+        "rded-300": {"version": 2, "recipe.batchnorm_momentum": 0.19, "recipe.views.box": "truncated"},
+        "dc-mnist-1000": {"recipe.epochs": 1001, "recipe.milestones": [502], "recipe.batch_size": 256},
+        "dc-bn-1000": {"recipe.epochs": 1001, "recipe.milestones": [502], "recipe.batch_size": 256},
+        "datadam-1800": {
+            "recipe.epochs": 1801,
+            "recipe.milestones": [902],
+            "recipe.batch_size": 64,
+            "recipe.augment": STRATEGY,
+            "recipe.lr": 0.01,
+            "selection": "last",
+        },
+        "ncfm-2000": {
+            "recipe.optimizer": "adamw",
+            "recipe.lr": 0.001,
+            "recipe.weight_decay": 0.01,
+            "recipe.batch_size": 128,
+            "recipe.epochs": 2000,
+            "recipe.milestones": [400, 800, 1200, 1600],
+            "recipe.gamma": 0.5,
+            "recipe.augment": "color_crop_flip_scale_rotate",
+            "recipe.augment_style": "idc",
+            "recipe.cutmix": 0.5,
+            "recipe.cutmix_box": "truncated",
+            "selection": "last",
+        },
+        "ncfm-2000-legacy": {"recipe.epochs": 2000, "selection": "best_on_test", "eval_every": 100},
+    },
+}
+
+
+@pytest.mark.parametrize(("group", "name"), [(group, name) for group in RELEASED for name in RELEASED[group]])
+def test_defaults_are_those_of_the_released_code(group, name):
+    config, expected = OmegaConf.create(shipped_yaml(group, name)), RELEASED[group][name]
+    assert {key: OmegaConf.select(config, key) for key in expected} == expected
+
+
 @pytest.mark.parametrize("name", PAPERS)
 def test_defaults_are_those_of_the_paper(name):
     config = OmegaConf.create(shipped_yaml("method", name))

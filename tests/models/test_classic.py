@@ -2,8 +2,10 @@
 
 import pytest
 import torch
+import torchvision
 
 from dd_bench.models.alexnet import AlexNet
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.lenet import LeNet
 from dd_bench.models.mlp import MLP
 from dd_bench.models.network import batch_coupled, num_parameters
@@ -130,11 +132,54 @@ def test_every_norm_is_supported(make, norm):
         ),
         (lambda shape: MLP(shape, 10, width=8, depth=0), GREY, "model.depth must be >= 1, got 0"),
         (lambda shape: ResNet18(shape, 10, norm="none", downsample="max"), GREY, "stride, avgpool"),
+        (
+            lambda shape: ResNet18(shape, 10, norm="none", downsample="stride", init="timm"),
+            GREY,
+            "model.init must be one of pytorch, torchvision, got timm",
+        ),
     ],
 )
 def test_invalid_arguments(make, shape, message):
     with pytest.raises(ValueError, match=message), torch.device("meta"):
         make(shape)
+
+
+def test_initial_weights_of_torchvision():
+    """As in torchvision.models.resnet18 with a new stem: N(0, 2 / fan_out), sqrt(6) times PyTorch's if square."""
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        default, ours = (
+            ResNet18(COLOUR, 10, norm="batchnorm", downsample="stride", init=init)
+            for init in ("pytorch", "torchvision")
+        )
+        theirs = torchvision.models.resnet18(num_classes=10)
+    ours_std, theirs_std, default_std = (
+        {tuple(p.shape): float(p.detach().std()) for p in net.parameters() if p.ndim == 4 and p.shape[1] > 3}
+        for net in (ours, theirs, default)
+    )
+    assert ours_std == pytest.approx(theirs_std, rel=0.03)
+    for (out, channels, *kernel), std in ours_std.items():
+        assert std == pytest.approx((2 / (out * kernel[0] * kernel[1])) ** 0.5, rel=0.03)
+        if out == channels:
+            assert std / default_std[out, channels, *kernel] == pytest.approx(6**0.5, rel=0.03)
+    stems = [net.stem[0].weight.detach() for net in (ours, default)]
+    assert all(
+        float(w.abs().max()) <= 27**-0.5 and float(w.std()) == pytest.approx(81**-0.5, rel=0.1) for w in stems
+    )
+    assert all(
+        torch.equal(m.weight, torch.ones_like(m.weight)) for m in ours.modules() if hasattr(m, "running_var")
+    )
+
+
+def test_a_key_omits_the_old_initial_weights():
+    """So that keys from before this choice existed stay valid."""
+    knobs = {"norm": "batchnorm", "downsample": "stride"}
+
+    def described(**more):
+        return Architecture(ResNet18, knobs | more, COLOUR, 10, "resnet18_bn").describe()
+
+    assert described() == described(init="pytorch")
+    assert described(init="torchvision") == described() | {"init": "torchvision"}
 
 
 @pytest.mark.parametrize("make", [lenet, alexnet])

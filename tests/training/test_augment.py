@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from dd_bench.runtime.seeding import stream
-from dd_bench.training.augment import OPS, Augment, Draw, beta_sample, cutmix
+from dd_bench.training.augment import OPS, Augment, Draw, beta_sample, cutmix, cutmix_box
 from dd_bench.training.losses import mixed_loss
 
 STRATEGY = "color_crop_cutout_flip_scale_rotate"
@@ -449,3 +449,41 @@ def test_cutmix_repeats_with_its_generator():
     x = images(4, 1, 6, 6)
     first, again = (cutmix(x, torch.Generator().manual_seed(3), 1.0) for _ in range(2))
     assert all(torch.equal(a, b) for a, b in zip(first, again, strict=True))
+
+
+@pytest.mark.parametrize("size", [(8, 8), (28, 28), (9, 14)])
+def test_a_truncated_box_has_whole_sides_as_in_the_released_codes(size):
+    """The reference: int(side * sqrt(1 - keep)) // 2 pixels on each side of an integer centre, clipped."""
+    h, w = size
+    generator = torch.Generator().manual_seed(5)
+    for _ in range(300):
+        keep = torch.rand((), generator=generator, dtype=torch.float64)
+        centre = torch.rand(2, generator=generator, dtype=torch.float64)
+        expected = torch.zeros(h, w, dtype=torch.bool)
+        spans = []
+        for side, middle in zip(size, centre.tolist(), strict=True):
+            half, pixel = int(side * math.sqrt(1 - float(keep))) // 2, int(middle * side)
+            spans.append(slice(max(pixel - half, 0), min(pixel + half, side)))
+        expected[spans[0], spans[1]] = True
+        assert torch.equal(cutmix_box(size, keep, centre, "truncated"), expected)
+
+
+def test_a_truncated_box_is_smaller_on_average():
+    areas = {}
+    for kind in ("exact", "truncated"):
+        generator = torch.Generator().manual_seed(6)
+        boxes = [
+            cutmix_box((8, 8), *torch.rand(3, generator=generator).tensor_split([1]), kind)
+            for _ in range(2000)
+        ]
+        areas[kind] = float(torch.stack(boxes).float().mean())
+    assert areas["truncated"] < 0.8 * areas["exact"]
+
+
+def test_cutmix_uses_the_kind_of_box():
+    x = images(4, 1, 8, 8)
+    exact, truncated = (
+        [float(cutmix(x, torch.Generator().manual_seed(seed), 1.0, kind)[2]) for seed in range(20)]
+        for kind in ("exact", "truncated")
+    )
+    assert exact != truncated and sum(exact) < sum(truncated)

@@ -462,6 +462,52 @@ class TestLoss:
         assert 0 < float(keep) < 1
 
 
+class TestBatchNorm:
+    def test_two_passes_equal_one_with_a_larger_momentum(self, data, blobs, convnet, recipe, runtime):
+        """RDED's code passes each batch twice in train mode: r <- 0.9 (0.9 r + 0.1 b) + 0.1 b = 0.81 r + 0.19 b."""
+        images, labels = data[0][:24], data[1][:24]
+        plan = recipe(epochs=3, lr=0.05)
+        once = convnet(blobs, norm="batchnorm").fresh(4, CPU)
+        twice = convnet(blobs, norm="batchnorm").fresh(4, CPU)
+        plan_once = plan.model_copy(update={"batchnorm_momentum": 0.19})
+        train(once, fetch_from(images, labels), 24, plan_once, seed=1, runtime=runtime, flip=True)
+
+        def second_pass(net, loss, x, target, raw, epoch):
+            with torch.no_grad():
+                net(x)
+            loss(net, x, target).backward()
+
+        train(
+            twice,
+            fetch_from(images, labels),
+            24,
+            plan,
+            seed=1,
+            runtime=runtime,
+            flip=True,
+            gradient_rule=second_pass,
+        )
+        a, b = once.state_dict(), twice.state_dict()
+        for key in (k for k in a if not k.endswith("num_batches_tracked")):
+            torch.testing.assert_close(a[key], b[key], rtol=1e-5, atol=1e-6)
+
+    def test_together_uses_the_momentum(self, data, blobs, convnet, recipe, runtime):
+        images, labels = data[0][:24], data[1][:24]
+        plan = recipe(epochs=2, batchnorm_momentum=0.19)
+        alone, stacked = (convnet(blobs, norm="batchnorm").fresh(5, CPU) for _ in range(2))
+        other = convnet(blobs, norm="batchnorm").fresh(6, CPU)
+        fetch = fetch_from(images, labels)
+        train(alone, fetch, 24, plan, seed=7, runtime=runtime, flip=True)
+        train_together([stacked, other], fetch, 24, plan, seeds=[7, 8], runtime=runtime, flip=True)
+        for key, value in alone.state_dict().items():
+            torch.testing.assert_close(stacked.state_dict()[key], value, rtol=1e-4, atol=1e-5)
+
+    def test_keys_of_recipes_without_later_values_are_unchanged(self, recipe):
+        later = {"batchnorm_momentum": 0.19, "cutmix_box": "truncated"}
+        assert not later.keys() & recipe().identity().keys()
+        assert later.items() <= recipe(**later).identity().items()
+
+
 class TestLearning:
     @pytest.mark.parametrize("more", [{}, {"augment": "color_crop_scale_rotate"}, {"cutmix": 0.5}], ids=str)
     def test_blobs(self, blobs, convnet, recipe, runtime, more):

@@ -143,3 +143,19 @@ def test_mixtures_belong_to_a_batch():
     once, again = ([v.mixture.keep.item() for v in views(**how).epoch(x, 0)] for _ in range(2))
     assert once == again and len(set(once)) == 3
     assert once != [v.mixture.keep.item() for v in views(**how).epoch(x, 1)]
+
+
+def test_the_box_of_a_mixture_may_be_truncated():
+    boxes = [
+        draw_mixture(6, (8, 8), recipe(mix="cutmix", box=box), torch.Generator().manual_seed(3)).box
+        for box in ("exact", "truncated")
+    ]
+    assert not torch.equal(*boxes)
+    assert all(int(side.sum()) % 2 == 0 or side[[0, -1]].any() for side in (boxes[1].any(0), boxes[1].any(1)))
+
+
+def test_a_recipe_with_an_exact_box_is_stored_as_before_the_key_existed():
+    """Otherwise keys of teachers and headers of stored labels would change."""
+    assert recipe().model_dump(mode="json") == PLAIN
+    assert recipe(box="truncated").model_dump(mode="json") == {**PLAIN, "box": "truncated"}
+    assert ViewRecipe.model_validate(PLAIN) == recipe()

@@ -1,0 +1,187 @@
+"""The augmentation of DC's released evaluation (Zhao et al., ICLR 2021): one op for each image, drawn from a list.
+
+It is used for MNIST (`crop_scale_rotate`) and for ConvNets with BatchNorm (`crop_noise`). It is not differentiable, as
+it augments training batches only.
+"""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor
+
+from dd_bench.runtime.seeding import Stream
+from dd_bench.training.augment import gather_pixels
+
+OPS = ("crop", "scale", "rotate", "noise")
+PAD = 4
+"""Pixels that `crop` adds on each side."""
+SCALE = 0.2
+DEGREES = 45
+NOISE = 0.001
+
+
+class PerImageAugment:
+    """Apply one op, drawn uniformly from a list, to each image of a batch.
+
+    The fill colours are the means of each channel over the batch.
+
+    - `crop`: pad by 4 pixels of the fill colour, and cut out the original size at a uniform offset in 0..7 per axis.
+    - `scale`: resize each side by a factor U(0.8, 1.2) by nearest neighbour, and pad with zeros or crop at the centre.
+    - `rotate`: rotate by a uniform integer of degrees in [-45, 45) by cubic splines, and crop the centre. Pixels from
+      outside the image get the mean of the fill colours.
+    - `noise`: add N(0, 0.001^2).
+
+    Source: `augment` and `get_daparam` of VICO-UoE/DatasetCondensation@2326d16 utils.py. Deviations: none are known for
+    square images. Both sides of other images are resized relative to themselves, not to the height.
+    """
+
+    def __init__(self, strategy: str):
+        """Parse the strategy, ops joined by underscores; "none" or "" means no augmentation.
+
+        Raises:
+            ValueError: the strategy contains an unknown op.
+        """
+        self.ops = () if strategy in ("", "none") else tuple(strategy.split("_"))
+        unknown = [op for op in self.ops if op not in OPS]
+        if unknown:
+            raise ValueError(
+                f"unknown augmentation {unknown[0]!r} in {strategy!r} with augment_style=per_image. "
+                f"Use none, or some of {'_'.join(OPS)}"
+            )
+
+    def batch(self, x: Tensor, stream: Stream) -> Tensor:
+        """Augment a batch `(n, c, h, w)`."""
+        if not self.ops:
+            return x
+        op = torch.randint(len(self.ops), (len(x),), generator=stream.host)
+        u = torch.rand(len(x), 2, generator=stream.device, device=x.device)
+        noise = torch.zeros(())
+        if "noise" in self.ops:
+            noise = torch.randn(x.shape, generator=stream.device, device=x.device, dtype=x.dtype)
+        fill = x.mean((0, 2, 3))
+        out = x.clone()
+        for i, name in enumerate(self.ops):
+            index = (op == i).nonzero().flatten().to(x.device)
+            if len(index):
+                out[index] = _apply(
+                    name, x[index], u[index], fill, noise[index] if name == "noise" else noise
+                )
+        return out
+
+
+def _apply(name: str, x: Tensor, u: Tensor, fill: Tensor, noise: Tensor) -> Tensor:
+    """Apply one op to images `(n, c, h, w)`, with uniform numbers `u (n, 2)` and fill colours `(c,)`."""
+    if name == "crop":
+        return crop(x, (u * 2 * PAD).floor().long(), fill)
+    if name == "scale":
+        return scale(x, 1 - SCALE + 2 * SCALE * u)
+    if name == "rotate":
+        return rotate(x, (u[:, 0] * 2 * DEGREES).floor() - DEGREES, fill.mean())
+    return x + NOISE * noise
+
+
+def crop(x: Tensor, offset: Tensor, fill: Tensor) -> Tensor:
+    """Cut images at `offset (n, 2)`, 0 to 7 pixels, from images `(n, c, h, w)` with 4 pixels more on each side."""
+    rows, cols = (
+        torch.arange(side, device=x.device) + offset[:, i : i + 1] - PAD for i, side in enumerate(x.shape[2:])
+    )
+    colour = fill.view(1, -1, 1, 1)
+    return gather_pixels(x - colour, _inside(rows, x.shape[2]), _inside(cols, x.shape[3])) + colour
+
+
+def scale(x: Tensor, factor: Tensor) -> Tensor:
+    """Resize images `(n, c, h, w)` by `factor (n, 2)` by nearest neighbour, and pad or crop them at the centre."""
+    sides = torch.tensor(x.shape[2:], device=x.device)
+    resized = (factor * sides).floor().long()  # (n, 2)
+    canvas = torch.maximum(resized.amax(1, keepdim=True), sides.max())  # a square
+    start = (canvas - sides) // 2 - (canvas - resized) // 2  # of the output in the resized image
+    index = []
+    for i, side in enumerate(x.shape[2:]):
+        at, size = torch.arange(side, device=x.device) + start[:, i : i + 1], resized[:, i : i + 1]
+        source = (
+            (at * (side / size.to(torch.float32))).floor().long().clamp(max=side - 1)
+        )  # as in F.interpolate
+        index.append(source.masked_fill((at < 0) | (at >= size), side))
+    return gather_pixels(x, *index)
+
+
+def rotate(x: Tensor, degrees: Tensor, fill: Tensor) -> Tensor:
+    """Rotate images `(n, c, h, w)` by `degrees (n,)`, like `scipy.ndimage.rotate` followed by a crop of the centre.
+
+    SciPy first enlarges the image to contain all of the rotated pixels. If the difference of the sizes is odd, the crop
+    is half a pixel off the centre.
+    """
+    h, w = x.shape[2:]
+    angle = torch.deg2rad(degrees.to(torch.float64))
+    cos, sin = angle.cos()[:, None, None], angle.sin()[:, None, None]
+    tall = (cos.abs() * h + sin.abs() * w + 0.5).floor()
+    wide = (sin.abs() * h + cos.abs() * w + 0.5).floor()
+    rows = torch.arange(h, device=x.device)[None, :, None] + _toward_zero(tall - h) - (tall - 1) / 2
+    cols = torch.arange(w, device=x.device)[None, None, :] + _toward_zero(wide - w) - (wide - 1) / 2
+    rows, cols = cos * rows + sin * cols + (h - 1) / 2, -sin * rows + cos * cols + (w - 1) / 2
+    return sample_spline(x, rows, cols, fill)
+
+
+def _toward_zero(difference: Tensor) -> Tensor:
+    return (difference / 2).trunc()
+
+
+def sample_spline(x: Tensor, rows: Tensor, cols: Tensor, fill: Tensor) -> Tensor:
+    """Interpolate images `(n, c, h, w)` by cubic splines at positions `rows` and `cols`, both `(n, h', w')` in pixels.
+
+    Positions outside [0, h - 1] and [0, w - 1] give `fill`. Same as `scipy.ndimage.map_coordinates` with order 3.
+    """
+    h, w = x.shape[2:]
+    outside = (rows < 0) | (rows > h - 1) | (cols < 0) | (cols > w - 1)
+    coefficients = spline_coefficients(h, x) @ x.to(torch.float64) @ spline_coefficients(w, x).T
+    (row_index, row_weight), (col_index, col_weight) = _taps(rows, h), _taps(cols, w)
+    values = coefficients.permute(0, 2, 3, 1)  # (n, h, w, c)
+    n = torch.arange(len(x), device=x.device)[:, None, None]
+    out = torch.zeros((*rows.shape, x.shape[1]), dtype=torch.float64, device=x.device)
+    for i in range(4):
+        for j in range(4):
+            out += (row_weight[i] * col_weight[j])[..., None] * values[n, row_index[i], col_index[j]]
+    return torch.where(outside[..., None], fill.to(out.dtype), out).permute(0, 3, 1, 2).to(x.dtype)
+
+
+def spline_coefficients(size: int, like: Tensor) -> Tensor:
+    """Return the matrix from `size` pixels to the coefficients of their cubic spline, float64, on `like`'s device."""
+    return _inverse(size).to(like.device)
+
+
+@lru_cache(maxsize=8)
+def _inverse(size: int) -> Tensor:
+    """Return the inverse of the matrix that evaluates a cubic B-spline at the pixels, mirrored at the borders."""
+    basis = torch.zeros(size, size, dtype=torch.float64)
+    for row in range(size):
+        for tap, weight in ((-1, 1 / 6), (0, 4 / 6), (1, 1 / 6)):
+            basis[row, _mirrored(torch.tensor(row + tap), size)] += weight
+    inverse: Tensor = torch.linalg.inv(basis)
+    return inverse
+
+
+def _taps(position: Tensor, size: int) -> tuple[list[Tensor], list[Tensor]]:
+    """Return the indices and the weights of the four coefficients around each position."""
+    first = position.floor()
+    t = position - first
+    weights = [
+        (1 - t) ** 3 / 6,
+        (4 - 6 * t**2 + 3 * t**3) / 6,
+        (1 + 3 * t + 3 * t**2 - 3 * t**3) / 6,
+        t**3 / 6,
+    ]
+    return [_mirrored(first.long() + tap, size) for tap in (-1, 0, 1, 2)], weights
+
+
+def _mirrored(index: Tensor, size: int) -> Tensor:
+    """Mirror indices at the first and the last pixel."""
+    period = max(1, 2 * (size - 1))
+    index = index.remainder(period)
+    return torch.minimum(index, period - index).clamp(max=size - 1)
+
+
+def _inside(index: Tensor, size: int) -> Tensor:
+    """Replace indices outside the image by `size`, which `gather_pixels` fills with zeros."""
+    return index.masked_fill((index < 0) | (index >= size), size)

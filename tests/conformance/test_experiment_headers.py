@@ -1,0 +1,123 @@
+"""The header of an experiment agrees with its values.
+
+Rules for the comments before `defaults`:
+
+- `NAME VALUE here` and `KEY: VALUE as in ...` state the value that the experiment has.
+- `KEY=VALUE`, outside the command, is an alternative: the key exists, and the experiment has another value.
+- The numbers of experts, epochs, patches, natural images and compensators follow from the values.
+"""
+
+import re
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import yaml
+from omegaconf import DictConfig, OmegaConf
+
+from dd_bench.methods.infer import INFER
+from dd_bench.records.config_diff import shipped_yaml
+
+FOLDER = Path(str(files("dd_bench.conf"))) / "experiment"
+PAPER = sorted((FOLDER / "paper").rglob("*.yaml"))
+CLASSES = {"cifar10": 10, "cifar100": 100, "tiny_imagenet": 200, "imagenet1k": 1000}
+KEY = r"[a-z_0-9]+(?:\.[a-z_0-9]+)+"
+NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
+WORDS = {"a": 1, "four": 4}
+
+
+def choice(path: Path) -> str:
+    return path.relative_to(FOLDER).with_suffix("").as_posix()
+
+
+def groups(name: str) -> dict[str, str | list[str]]:
+    """Return the files of other groups that an experiment selects, e.g. `{"method": "tesla"}`."""
+    selected = {}
+    for entry in OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))["defaults"]:
+        if isinstance(entry, dict):
+            selected |= {key.removeprefix("override /"): value for key, value in entry.items()}
+        elif entry != "_self_":
+            selected |= groups(entry)
+    return selected
+
+
+def composed(path: Path) -> DictConfig:
+    """Return the configuration of an experiment. Unlike Hydra, it takes no time."""
+    selected = groups(choice(path))
+    teachers = {name: shipped_yaml("teacher", name) for name in selected.pop("teacher", [])}
+    values = {group: shipped_yaml(group, name) for group, name in selected.items()}
+    return OmegaConf.merge(values, {"teachers": teachers}, shipped_yaml("experiment", choice(path)))
+
+
+def header(path: Path) -> str:
+    """Return the comments before `defaults` as one line, without the command."""
+    lines = path.read_text().partition("\ndefaults:")[0].splitlines()
+    return " ".join(line.removeprefix("#").strip() for line in lines if not line.startswith("# command"))
+
+
+def contradictions(text: str, cfg: DictConfig, classes: int | None) -> list[str]:
+    """Return the statements of a header that do not agree with the configuration."""
+    wrong, method = [], cfg.method
+
+    def check(statement: str, stated: object, actual: object) -> None:
+        if stated != actual:
+            wrong.append(f"{statement!r}, but the value is {actual}")
+
+    for name, value in re.findall(rf"\b([a-z]+_[a-z_]+) ({NUMBER}) here\b", text):
+        check(f"{name} {value} here", float(value), float(OmegaConf.select(method, name)))
+    for key, value in re.findall(rf"({KEY}): ({NUMBER}) as in", text):
+        check(f"{key}: {value}", float(value), float(OmegaConf.select(method, key)))
+    for key, value in re.findall(rf"({KEY})=([^\s),;]+?)\.?(?=[\s),;]|$)", text):
+        actual = OmegaConf.select(cfg, key, default="missing")
+        if actual == "missing" or actual == yaml.safe_load(value):
+            wrong.append(f"{key}={value} is not an alternative: the value is {actual}")
+    for count, epochs in re.findall(r"(\d+) experts of (\d+) epochs", text):
+        last = method.window.stop - 1 + method.expert_epochs
+        check(f"{count} experts", int(count), method.experts.count)
+        check(f"experts of {epochs} epochs", int(epochs), max(last, method.experts.init_epoch or 0))
+    for count, epochs in re.findall(r"\b(a|four) teachers? of (\d+) epochs, once", text):
+        recipes = {t.recipe.epochs for t in cfg.teachers.values()}
+        check(f"{count} of {epochs} epochs", (WORDS[count], {int(epochs)}), (len(cfg.teachers), recipes))
+    for count in re.findall(r"([\d,]+) patches through the teacher", text):
+        patches = method.patches
+        check(f"{count} patches", int(count.replace(",", "")), classes * patches.images * patches.crops)
+    for ipc, natural, units, total in re.findall(
+        r"IPC (\d+): (\d+) natural images per class and (\d+) compensators for all classes, i.e. (\d+) ", text
+    ):
+        teachers = len(cfg.teachers)
+        k = INFER.natural_sets(cfg.ipc, classes, teachers)
+        actual = (cfg.ipc, k, k * teachers, k * (teachers + 1))
+        check(f"{natural} natural images", tuple(map(int, (ipc, natural, units, total))), actual)
+    return wrong
+
+
+@pytest.mark.parametrize("path", PAPER, ids=lambda p: choice(p).removeprefix("paper/"))
+def test_header_agrees_with_the_values(path):
+    assert contradictions(header(path), composed(path), CLASSES.get(path.parent.name)) == []
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "lr_img 1000 here gives the same steps",
+        "method.gradient=truncated is the released one",
+        "method.gradiant=adjoint is exact",
+        "experts.flat.alpha: 0.3 as in the README",
+        "99 experts of 6 epochs",
+        "100 experts of 7 epochs",
+    ],
+)
+def test_contradictions_are_found(text):
+    cfg = composed(FOLDER / "paper" / "cifar10" / "tesla_ipc1.yaml")
+    assert len(contradictions(text, cfg, 10)) == 1
+
+
+@pytest.mark.parametrize(
+    ("path", "command"),
+    [("cifar10/tesla_ipc1", 1000), ("cifar100/tesla_ipc50", 1000), ("imagenet1k/tesla_ipc1", 10_000)],
+)
+def test_tesla_takes_the_steps_of_the_released_code(path, command):
+    """The released gradient of the images lacks a factor of 2, so half of the command's rate gives its steps."""
+    cfg = composed(FOLDER / "paper" / f"{path}.yaml")
+    assert (cfg.method.gradient, cfg.method.lr_img) == ("truncated", command / 2)
+    assert f"The README's command has lr_img {command}." in header(FOLDER / "paper" / f"{path}.yaml")
