@@ -296,7 +296,9 @@ def parse_record(content: bytes, path: Path) -> Record:
         raise ValueError(f"{path} is not a record: {error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
     if version != SCHEMA_VERSION:
-        raise ValueError(f"{path}: schema_version must be {SCHEMA_VERSION}, got {version!r}")
+        raise ValueError(
+            f"{path}: schema_version must be {SCHEMA_VERSION}, got {untrusted.shorten(repr(version))}"
+        )
     try:
         return Record.model_validate(data, strict=True)
     except ValidationError as error:

@@ -122,8 +122,14 @@ def parse_json(content: bytes) -> Any:
 def problems(error: ValidationError, shown: int = 5) -> str:
     """Return the first problems that pydantic found, as `field: message; field: message`."""
     found = error.errors(include_url=False, include_context=False, include_input=False)
-    texts = [f"{'.'.join(map(str, e['loc']))}: {e['msg']}" for e in found[:shown]]
+    texts = [shorten(f"{'.'.join(map(str, e['loc']))}: {e['msg']}") for e in found[:shown]]
     return "; ".join(texts + [f"and {len(found) - shown} more"] * (len(found) > shown))
+
+
+def shorten(message: object, limit: int = 1000) -> str:
+    """Return a message that contains untrusted values as text of at most `limit` characters."""
+    text = str(message)
+    return text if len(text) <= limit else f"{text[: limit // 2]} ... {text[-limit // 2 + 5 :]}"
 
 
 def _check_regular(path: Path, mode: int) -> None:

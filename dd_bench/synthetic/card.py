@@ -141,7 +141,7 @@ def parse_card(content: bytes, where: str) -> Card:
     except ValidationError as error:
         raise ValueError(f"{where} is not a valid card: {untrusted.problems(error)}") from error
     except (ValueError, AttributeError) as error:
-        raise ValueError(f"{where} is not a valid card: {error}") from error
+        raise ValueError(f"{where} is not a valid card: {untrusted.shorten(error)}") from error
 
 
 def check_decoding(decoding: Mapping[str, Any], config: Mapping[str, Any]) -> None:

@@ -122,7 +122,7 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
         raise ValueError(f"{folder} is damaged: {error} is missing in its card or tensors") from error
     # RuntimeError: torch rejects some shapes; LookupError, OverflowError: so does indexing
     except (ValueError, TypeError, RuntimeError, LookupError, OverflowError, MemoryError) as error:
-        raise ValueError(f"{folder} is damaged: {error}") from error
+        raise ValueError(f"{folder} is damaged: {untrusted.shorten(error)}") from error
     return syn, card
 
 

@@ -166,7 +166,7 @@ def _load_record(path: Path) -> Record:
     try:
         check_record(record)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {untrusted.shorten(error)}") from error
     return record
 
 
@@ -280,7 +280,7 @@ def load_entry(path: Path) -> Record:
     try:
         check_record(record)
     except ValueError as error:
-        raise ValueError(f"{path}: {error}") from error
+        raise ValueError(f"{path}: {untrusted.shorten(error)}") from error
     return record
 
 
