@@ -259,10 +259,13 @@ def _explained(error: Exception) -> str | None:
         raise error
     if type(error) is CompactHydraException:  # raised by this package; errors of Hydra have a subclass
         return str(error)
-    if isinstance(error, OSError):  # Hydra could not write its log; other such errors are caught in the job
-        return f"{error}. Use a folder that you can write to, e.g. out=runs"
-    if not isinstance(error, COMPOSITION_ERRORS):
-        return None
+    if not isinstance(error, COMPOSITION_ERRORS):  # some of these are OSErrors too
+        # Hydra could not write its log. Other errors of the file system are caught in the job.
+        return (
+            f"{error}. Use a folder that you can write to, e.g. out=runs"
+            if isinstance(error, OSError)
+            else None
+        )
 
     def composed(overrides: list[str]) -> DictConfig:
         loader = GlobalHydra.instance().config_loader()

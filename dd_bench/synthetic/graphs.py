@@ -259,9 +259,6 @@ class TreeSet(SyntheticGraphs):
                 f"patterns must be in 0..{len(self.sizes) - 1}, "
                 f"got {int(self.patterns.min())}..{int(self.patterns.max())}"
             )
-        sample = torch.repeat_interleave(torch.arange(len(self.pattern_sizes)), self.pattern_sizes)
-        if len(torch.stack([sample, self.patterns]).unique(dim=1).t()) != len(self.patterns):
-            raise ValueError("a set must contain a tree only once, got the same index twice in patterns")
         if len(self.support) != len(self.pattern_sizes) or bool((self.support < 1).any()):
             raise ValueError(
                 f"support must be {len(self.pattern_sizes)} integers >= 1, got {len(self.support)} integers, of which "

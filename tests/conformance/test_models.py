@@ -46,10 +46,11 @@ def test_keys_are_the_arguments_of_the_network(file):
     assert config["_partial_"] is True
     parameters = inspect.signature(cls.__init__).parameters.values()
     assert [p.name for p in parameters][:3] == ["self", "image_shape", "num_classes"]
-    assert all(p.default is p.empty for p in parameters)
-    knobs = {p.name for p in parameters if p.kind is p.KEYWORD_ONLY}
+    knobs = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
     assert len(knobs) == len(parameters) - 3
-    assert knobs == set(config) - {"_target_", "_partial_"}
+    defaults = {name: value for name, value in knobs.items() if value is not inspect.Parameter.empty}
+    assert defaults == cls.later_knobs, "only hyper-parameters added to existing networks have a default"
+    assert knobs.keys() - defaults.keys() <= set(config) - {"_target_", "_partial_"} <= knobs.keys()
 
 
 @each_file

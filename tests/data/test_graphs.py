@@ -340,7 +340,7 @@ class TestSets:
             ({"weighting": "often"}, "weighting must be one of none, sampling, loss, got 'often'"),
             ({"patterns": syn.patterns + 99}, r"patterns must be in 0\.\."),
             ({"support": syn.support * 0}, r"support must be \d+ integers >= 1"),
-            ({"sizes": syn.sizes + 1}, "sizes must sum to the number of nodes"),
+            ({"sizes": syn.sizes + 1}, "sizes must be integers >= 1 that sum to"),
         ):
             with pytest.raises(ValueError, match=message):
                 replace(syn, **change)
@@ -492,16 +492,19 @@ class TestInvalidInput:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
-            ({"sizes": torch.tensor([2, 3, 9, 0])}, "each tree at least one node"),
-            ({"sizes": torch.tensor([16, 3, -3, -2])}, "each tree at least one node"),
-            ({"sizes": torch.zeros(0).long()}, "a set must have at least one tree"),
+            ({"sizes": torch.tensor([2, 3, 9, 0])}, "sizes must be integers >= 1"),
+            ({"sizes": torch.tensor([16, 3, -3, -2])}, "sizes must be integers >= 1"),
+            ({"sizes": torch.zeros(0).long()}, "sizes must be integers >= 1"),
             ({"degrees": torch.full((14,), -1)}, "degrees must be >= 0, got -1"),
             ({"degrees": torch.ones(3).long()}, "degrees must have one entry per node"),
             (
                 {"patterns": torch.zeros(0).long(), "pattern_sizes": torch.zeros(0).long()},
-                "patterns must contain at least one tree",
+                "pattern_sizes must be integers >= 1",
             ),
-            ({"pattern_sizes": torch.tensor([2, 3, -1, 0])}, "number of patterns, 4"),
+            (
+                {"pattern_sizes": torch.tensor([2, 3, -1, 0])},
+                "pattern_sizes must be integers >= 1 that sum to 4",
+            ),
             ({"patterns": torch.tensor([0, 1, 2, 4])}, r"must be in 0\.\.3"),
             ({"support": torch.tensor([1, 1, 0, 1])}, "support must be 4 integers >= 1"),
         ],

@@ -12,10 +12,10 @@ from dd_bench.evaluators import _rank_agreement
 from dd_bench.evaluators._rank_agreement import agreement, intervals
 from dd_bench.evaluators._references import Reference
 from dd_bench.evaluators.nas import NAS
+from dd_bench.runtime import checkpoint
 from dd_bench.runtime.cache import Cache
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.teachers import trained_network
-from dd_bench.training import loop
 
 from .conftest import scores_by_network
 
@@ -221,7 +221,7 @@ def test_killed_reference_resumes_from_its_last_epoch(
         convnet(held_out), 3
     )
     reference = Reference(held_out, recipe(epochs=4, milestones=(2,)), runtime, tmp_path / "killed")
-    plain, saved = loop.save, []
+    plain, saved = checkpoint.save, []
 
     def save_and_raise(path, step, *rest):
         plain(path, step, *rest)
@@ -229,7 +229,7 @@ def test_killed_reference_resumes_from_its_last_epoch(
         if saved == [1, 2]:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(loop, "save", save_and_raise)
+    monkeypatch.setattr(checkpoint, "save", save_and_raise)
     with pytest.raises(KeyboardInterrupt):
         reference.measure(convnet(held_out), 3)
     assert not reference.is_cached(convnet(held_out), 3)

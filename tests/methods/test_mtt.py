@@ -924,7 +924,7 @@ def test_released_experts_from_missing_folder(tmp_path, make_method, make_ctx, t
         ),
         (
             {"experts.init_epoch": 2, "init": "clusters"},
-            "method.experts.init_epoch must be <= 1, .* got 2. Example: method.experts.init_epoch=null",
+            "method.experts.init_epoch must be null, or at most 1, .* got 2. Example: method.experts.init_epoch=null",
         ),
         ({"window.first": 1}, r"stop must be > first=1, got 1. Example: stop=2"),
         ({"window.first": -1}, "method.window.first=-1: .* greater than or equal to 0"),

@@ -621,6 +621,8 @@ class TestSchedules:
             "decay_filter",
             "views",
             "steps",
+            "cutmix_box",
+            "batchnorm_momentum",
         }
         assert recipe(milestones=(), schedule="cosine").identity()["schedule"] == "cosine"
 
