@@ -258,7 +258,7 @@ def test_kill_while_training_experts(start, dd_bench, tmp_path, workers):
 def test_kill_while_training_a_teacher(start, dd_bench, tmp_path):
     """Kill in the middle of an epoch, after an early epoch was stored and measured."""
     cache = tmp_path / "runs" / "cache"
-    prepare = ["prepare", "method=sre2l", "ipc=1", "runtime=original", "teachers.convnet_bn.model.width=8"]
+    prepare = ["prepare", "method=sre2l", "ipc=1", "runtime=plain", "teachers.convnet_bn.model.width=8"]
     prepare += ["teachers.convnet_bn.recipe.epochs=12", "teachers.convnet_bn.keep=[2,9]"]
 
     def epochs():
