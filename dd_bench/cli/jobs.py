@@ -21,7 +21,6 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from dd_bench.runtime.files import canonical, content_key, write_atomic
 
-SWEEP = "DD_BENCH_SWEEP"
 """Environment variable with the path of the running sweep's file. The processes of its jobs inherit it."""
 
 CONTINUE = "stopped by a signal; start the sweep again to continue"

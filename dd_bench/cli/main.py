@@ -11,6 +11,7 @@ from difflib import get_close_matches
 from importlib.util import find_spec
 from pathlib import Path
 
+from dd_bench.cli import SWEEP
 from dd_bench.runtime import interruption
 
 LAUNCHERS = {"cores": "joblib", "processes": "submitit", "slurm": "submitit", "cluster": "ray", "gpus": "ray"}
@@ -76,15 +77,18 @@ def main() -> None:
         with interruption.handled(_stop_jobs):
             status = _run(arguments)
             sys.stdout.flush()
-    except KeyboardInterrupt as error:
-        stopped = (
-            error if isinstance(error, interruption.Interrupted) else interruption.Interrupted(signal.SIGINT)
-        )
-        sys.stderr.write(_interrupted(stopped, arguments))
-        sys.exit(stopped.exit_code)
+    except interruption.Interrupted as error:
+        status = _interrupted(error, arguments)
+    except KeyboardInterrupt:
+        status = _interrupted(interruption.Interrupted(signal.SIGINT), arguments)
     except BrokenPipeError:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # Python flushes the stream at exit
-        sys.exit(128 + signal.SIGPIPE)
+        status = 128 + signal.SIGPIPE
+    except Exception:
+        if (number := interruption.delivered()) is None:
+            raise
+        # the signal came during an import, and the module that was half imported caused another error
+        status = _interrupted(interruption.Interrupted(number), arguments)
     sys.exit(status)
 
 
@@ -117,8 +121,8 @@ def _run(arguments: list[str]) -> int:
     return 2
 
 
-def _interrupted(stopped: interruption.Interrupted, arguments: list[str]) -> str:
-    """Return the message about a stopped command: what is kept, and how to continue."""
+def _interrupted(stopped: interruption.Interrupted, arguments: list[str]) -> int:
+    """Print what is kept of a stopped command, and how to continue. Return the exit status."""
     name = signal.Signals(stopped.number).name
     lines = [f"\nstopped by {'Ctrl-C' if name == 'SIGINT' else name}."]
     if arguments[:1] and arguments[0] in HYDRA_COMMANDS:
@@ -128,21 +132,20 @@ def _interrupted(stopped: interruption.Interrupted, arguments: list[str]) -> str
         lines.append(f"    dd-bench {shlex.join(arguments)}")
     else:
         lines.append("No complete file was changed. Start the same command again.")
-    return "\n".join(lines) + "\n"
+    sys.stderr.write("\n".join(lines) + "\n")
+    return stopped.exit_code
 
 
 def _stop_jobs() -> None:
     """Stop the jobs of a sweep in other processes of this machine, and wait until they have saved their state."""
-    from dd_bench.cli.jobs import SWEEP, stop_jobs
-
     if sweep := os.environ.get(SWEEP):
+        from dd_bench.cli.jobs import stop_jobs
+
         stop_jobs(Path(sweep))
 
 
 def _hydra_arguments(command: str, arguments: list[str]) -> list[str]:
     """Return the arguments for Hydra, without `--only-missing` and with the command as the job name."""
-    from dd_bench.cli.jobs import SWEEP
-
     os.environ.pop(SWEEP, None)  # set if a job of another sweep started this process
     args = [a for a in arguments if a != "--only-missing"]
     sweep = bool({"-m", "--multirun"} & set(args))
@@ -180,10 +183,9 @@ def _missing_library(launcher: str) -> str | None:
 
 def _report() -> int:
     """Print the report of the sweep if the command ran one. Return 1 if a job of the sweep has failed, else 0."""
-    from dd_bench.cli.jobs import SWEEP
-    from dd_bench.cli.progress import has_failed, report
-
     if sweep := os.environ.get(SWEEP):
+        from dd_bench.cli.progress import has_failed, report
+
         sys.stderr.write(report(Path(sweep)) + "\n")
         return int(has_failed(Path(sweep)))
     return 0

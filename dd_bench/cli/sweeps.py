@@ -22,8 +22,8 @@ from hydra.types import RunMode
 from omegaconf import DictConfig, OmegaConf
 
 from dd_bench import NUMBERS_VERSION
-from dd_bench.cli import hydra_patch
-from dd_bench.cli.jobs import SWEEP, State, complete_jobs, new_job, save_job, save_sweep
+from dd_bench.cli import SWEEP, hydra_patch
+from dd_bench.cli.jobs import State, complete_jobs, new_job, save_job, save_sweep
 from dd_bench.cli.progress import headline
 from dd_bench.cli.sweep_overrides import expand, loader_for
 from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_keys, explain

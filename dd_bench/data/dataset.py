@@ -7,6 +7,7 @@ as ImageNet are read from disk, through the same functions: `inputs`, `pixels` a
 from __future__ import annotations
 
 import hashlib
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
@@ -175,6 +176,14 @@ class RealSet:
     _test: Split | None = None
     modality: str = "image"
     overrides: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        """Raise ValueError unless the name can be a part of file names and URLs."""
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", self.name):
+            raise ValueError(
+                f"the name of a dataset must contain only letters, digits, _ . + and -, got {self.name!r}. "
+                "Example: dataset.name=my_images"
+            )
 
     @property
     def num_classes(self) -> int:

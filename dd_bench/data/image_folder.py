@@ -39,9 +39,9 @@ def image_folder(
 ) -> RealSet:
     """Return the images of `root/train` and `root/<test_folder>`, `(3, h, w)`.
 
-    The digest covers the size, the resize mode, the class names in order, and the relative path and sha256 of every
-    file. It does not depend on `stream` or on the machine (decoders can differ in single bits). A hash is computed
-    again only if its file changes, see `image_index`. Decoded images are stored too, see `pixel_cache`.
+    The digest covers the name, the size, the resize mode, the class names in order, and the relative path and sha256
+    of every file. It does not depend on `stream` or on the machine (decoders can differ in single bits). A hash is
+    computed again only if its file changes, see `image_index`. Decoded images are stored too, see `pixel_cache`.
 
     Args:
         name: the dataset's name in records and cards.
@@ -105,7 +105,7 @@ def image_folder(
     names = (path.relative_to(folder).as_posix() for path in paths)
     files = (f"{name} {info.sha256}" for name, info in zip(names, infos, strict=True))
     composited = [] if background is None else [f"background {background}"]
-    digest = digest_lines([decoder.size, resize, *composited, *class_names, *files])
+    digest = digest_lines([name, decoder.size, resize, *composited, *class_names, *files])
     common: dict[str, Any] = {
         "class_names": class_names,
         "flip": flip,

@@ -38,7 +38,12 @@ def check_keys(cfg: DictConfig) -> None:
         if not re.search(rf"\$\{{{re.escape(key)}\b", OmegaConf.to_yaml(cfg)):
             others = [k for k in keys_of(cfg) if k.partition(".")[0] in known]
             raise ValueError(unknown_key(key, others))
-    for name, teacher in (cfg.get("teachers") or {}).items():
+    teachers = cfg.get("teachers") or {}
+    if not hasattr(teachers, "items"):
+        raise ValueError(
+            f"teachers must map names to teachers, got {teachers!r}. Example: teacher=convnet_bn"
+        )
+    for name, teacher in teachers.items():
         if not isinstance(teacher, DictConfig) or "model" not in teacher:
             raise ValueError(unknown_key(f"teachers.{name}", ()))
 

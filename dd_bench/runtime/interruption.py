@@ -39,6 +39,7 @@ class _State:
     """The pending signal of this process, and the handlers that were installed before those of `handled`."""
 
     pending: int | None = None
+    delivered: int | None = None  # the signal for which `Interrupted` was raised
     depth = 0  # number of active `deferred` contexts
     previous: dict[int, Any] = {}  # noqa: RUF012  the class is its only instance
     on_stop: Callable[[], None] | None = None
@@ -64,7 +65,7 @@ def handled(on_stop: Callable[[], None] | None = None) -> Iterator[None]:
         *(n for n in (signal.SIGUSR1, signal.SIGUSR2) if callable(signal.getsignal(n))),
     ]
     _State.previous = {n: signal.getsignal(n) for n in numbers}
-    _State.pending, _State.on_stop = None, on_stop
+    _State.pending, _State.delivered, _State.on_stop = None, None, on_stop
     for number in numbers:
         signal.signal(number, _handle)
     try:
@@ -90,6 +91,11 @@ def deferred() -> Iterator[None]:
 def stop_requested() -> bool:
     """Return whether the run should save its state and call `stop`."""
     return _State.pending is not None or (_State.stopped_by is not None and _State.stopped_by())
+
+
+def delivered() -> int | None:
+    """Return the signal for which `Interrupted` was raised, or None. The interrupted code may raise another error."""
+    return _State.delivered
 
 
 def stop(saved: str) -> None:
@@ -126,9 +132,11 @@ def _handle(number: int, frame: FrameType | None) -> None:
             "Press Ctrl-C to stop without saving\n"
         )
         return
-    if _State.on_stop is not None and not again and not _is_foreign(number):
-        _State.on_stop()
-    _deliver(number, "")
+    try:
+        if _State.on_stop is not None and not again and not _is_foreign(number):
+            _State.on_stop()
+    finally:
+        _deliver(number, "")
 
 
 def _deliver(number: int, saved: str) -> None:
@@ -136,6 +144,7 @@ def _deliver(number: int, saved: str) -> None:
     if _is_foreign(number):
         _State.previous[number](number, None)
         return
+    _State.delivered = number
     raise Interrupted(number, saved)
 
 

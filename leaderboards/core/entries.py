@@ -149,7 +149,8 @@ def load_entries(folder: Path) -> list[Record]:
         )
     problems: list[str] = []
     found: list[tuple[Path, Record]] = []
-    for path in sorted((*folder.glob("*.json"), *folder.glob("*/*.json")), key=attrgetter("name")):
+    paths = (p for pattern in ("[!.]*.json", "[!.]*/[!.]*.json") for p in folder.glob(pattern))
+    for path in sorted(paths, key=attrgetter("name")):
         try:
             is_record = folder.name == RECORDS and re.fullmatch(r"[0-9a-f]{16}\.json", path.name)
             found.append((path, _load_record(path) if is_record else load_entry(path)))
@@ -176,7 +177,7 @@ def sets_in(folder: Path) -> dict[str, Path]:
     Cards that are not regular files, or are too large, are omitted.
     """
     found = {}
-    for card in sorted((*folder.glob("*/card.json"), *folder.glob("*/*/card.json"))):
+    for card in sorted((*folder.glob("[!.]*/card.json"), *folder.glob("[!.]*/[!.]*/card.json"))):
         with suppress(OSError, ValueError):
             found[untrusted.sha256(card, untrusted.MAX_JSON)] = card.parent
     return found

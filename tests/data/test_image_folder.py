@@ -143,6 +143,13 @@ def test_digest_depends_on_names_sizes_and_resizing(root):
     assert len(digests) == 5
 
 
+def test_digest_depends_on_the_name(root):
+    """A copy under another name has its own records and boards."""
+    assert load(root, name="other").digest != load(root).digest
+    with pytest.raises(ValueError, match=r"name of a dataset must contain only .* got '../evil'"):
+        load(root, name="../evil")
+
+
 def test_digest_depends_on_the_content_of_files(root):
     """An edit that keeps the length of the file and its modification time changes the digest."""
     before, path = load(root, stream=True), root / "train" / "ant" / "1.JPEG"

@@ -208,6 +208,7 @@ class TestErrors:
                 [r"iterations is not a configuration key. Did you mean method.iterations\?"],
             ),
             (["+teachers.nope=1"], ["teachers.nope is not a configuration key"]),
+            (["teachers=x"], ["teachers must map names to teachers, got 'x'. Example: teacher=convnet_bn"]),
             (["+dataset.nope=1"], ["dataset.nope is not a configuration key"]),
             (["+model.widht=1"], [r"model.widht is not .* Did you mean model.width\?"]),
             (["+evaluator.num_network=1"], [r"is not .* Did you mean evaluator.num_networks\?"]),

@@ -3,10 +3,12 @@
 import os
 import random
 import signal
+import sys
 import time
 
 import pytest
 
+from dd_bench.cli import main
 from dd_bench.records.record import load_record
 from dd_bench.runtime.checkpoint import saved_progress
 
@@ -78,6 +80,26 @@ def test_signal_while_distilling(start, tmp_path, number, code):
     printed = (tmp_path / "printed.txt").read_text()
     assert f"step {step} of 100000 of the loop distill" in printed and "Traceback" not in printed
     assert "    dd-bench distill method=dm" in printed and "my rüns" in printed
+
+
+def test_signal_during_an_import(monkeypatch, capsys):
+    """The error of a module that was half imported does not hide the signal."""
+
+    def run(arguments):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            raise ImportError("partially initialized module")
+
+    monkeypatch.setattr(main, "_run", run)
+    monkeypatch.setitem(sys.modules, "dd_bench.cli.jobs", None)  # cannot be imported
+    monkeypatch.setattr(sys, "argv", ["dd-bench", "run", "method=dm"])
+    previous = signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    with pytest.raises(SystemExit) as end:
+        main.main()
+    signal.signal(signal.SIGTERM, previous)
+    assert end.value.code == 143
+    assert "stopped by SIGTERM" in capsys.readouterr().err
 
 
 @pytest.mark.slow

@@ -40,6 +40,9 @@ def test_build_from_the_records_of_runs(saved, tmp_path, monkeypatch, capsys):
     """Outside a clone, before anything was added: the tables are written next to the records."""
     monkeypatch.chdir(tmp_path)
     saved("runs/records/0123456789abcdef.json", method="dc")
+    for hidden in ("._x.json", ".ipynb_checkpoints/a-checkpoint.json"):
+        (tmp_path / "runs" / "records" / hidden).parent.mkdir(exist_ok=True)
+        (tmp_path / "runs" / "records" / hidden).write_text("{}")
     assert main(["build", "--entries", "runs/records"]) == 0
     assert "| dc" in next((tmp_path / "runs" / "tables").glob("fashion*/*.md")).read_text()
     saved("runs/entries/0123456789abcdef.json", method="dc")

@@ -73,4 +73,10 @@ def check_tensor(content: Any, what: str) -> Tensor:
         if isinstance(content, Tensor):
             kind = f"{content.layout} {content.dtype} on {content.device}"
         raise ValueError(f"{what} must contain a dense tensor of real numbers, got {kind}")
+    stored, needed = content.untyped_storage().nbytes(), content.numel() * content.element_size()
+    if needed > stored:
+        raise ValueError(
+            f"{what} must store every value, got a tensor of shape {tuple(content.shape)} with {needed:,} bytes "
+            f"that repeats {stored:,} bytes"
+        )
     return content.detach()

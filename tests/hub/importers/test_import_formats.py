@@ -65,6 +65,13 @@ class TestPairs:
         with pytest.raises(ValueError, match="must contain a dense tensor of real numbers, got"):
             read_pairs([images], [save(tmp_path, "y.pt", tensors[1])])
 
+    def test_a_tensor_that_repeats_stored_values_is_rejected(self, tensors, tmp_path):
+        """A file of some kB could otherwise need gigabytes of memory."""
+        images = save(tmp_path, "x.pt", torch.zeros(1).expand(400_000_000, 1, 8, 8))
+        assert images.stat().st_size < 10_000
+        with pytest.raises(ValueError, match=r"x\.pt must store every value, got a tensor of shape"):
+            read_pairs([images], [save(tmp_path, "y.pt", tensors[1])])
+
 
 class TestOneFile:
     """The formats of DC, DSA and DM (a list of sets) and of IDC (a pair)."""
