@@ -6,6 +6,7 @@ They write the same sets and records as the command line, under the same keys. T
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -95,16 +96,16 @@ def from_folder(root: str | Path, *overrides: str) -> RealSet:
     """Load a dataset of image files in class folders `root/train/CLASS/*` and `root/val/CLASS/*`.
 
     Args:
-        root: the folder. Its name becomes the name of the dataset.
+        root: the folder. Its name becomes the name of the dataset; other characters than letters, digits, _ . + and -
+            become _.
         overrides: keys of `conf/dataset/image_folder.yaml`, e.g. `"dataset.size=32"`, `"dataset.flip=false"`.
 
     Raises:
         ValueError, FileNotFoundError: a folder is missing or empty, or an image is damaged.
     """
     folder = Path(root).expanduser().resolve()
-    location = [
-        f"dataset.{key}={to_override(str(v), key)}" for key, v in (("root", folder), ("name", folder.name))
-    ]
+    name = re.sub(r"^[^A-Za-z0-9]+|[^A-Za-z0-9_.+-]", "_", folder.name).lstrip("_") or "images"
+    location = [f"dataset.{key}={to_override(str(v), key)}" for key, v in (("root", folder), ("name", name))]
     return real_set("image_folder", *location, *overrides)
 
 

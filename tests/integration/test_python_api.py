@@ -195,12 +195,12 @@ def test_a_folder_of_ones_own(elsewhere):
                     folder / f"{i}.png"
                 )
     real = dd_bench.from_folder("it's mine", "dataset.size=8")
-    assert real.name == "it's mine" and real.class_names == ("ape", "bee") and real.shape == (3, 8, 8)
+    assert real.name == "it_s_mine" and real.class_names == ("ape", "bee") and real.shape == (3, 8, 8)
     syn = dd_bench.distill("random", real, 1)
     assert syn.images().shape == (2, 3, 8, 8)
     assert syn.card.config["dataset"]["root"] is None and str(elsewhere) not in str(syn.card)
     record = dd_bench.evaluate(syn, dataset=real, num_networks=1, overrides=FAST[1:])
-    assert record.dataset == "it's mine" and str(elsewhere) not in record.model_dump_json()
+    assert record.dataset == "it_s_mine" and str(elsewhere) not in record.model_dump_json()
 
 
 def test_graphs_are_loaded_and_have_no_images():
