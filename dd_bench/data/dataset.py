@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.data.preprocess import Preprocess
+from dd_bench.runtime.files import NAME
 
 
 class Split(ABC):
@@ -179,7 +180,7 @@ class RealSet:
 
     def __post_init__(self) -> None:
         """Raise ValueError unless the name can be a part of file names and URLs."""
-        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", self.name):
+        if not re.fullmatch(NAME, self.name):
             raise ValueError(
                 f"the name of a dataset must contain only letters, digits, _ . + and -, got {self.name!r}. "
                 "Example: dataset.name=my_images"

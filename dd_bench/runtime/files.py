@@ -9,6 +9,9 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+NAME = r"[A-Za-z0-9][A-Za-z0-9_.+-]*"
+"""Names of datasets and methods. They are parts of file names and URLs."""
+
 
 def canonical(data: Any, indent: int | None = None) -> str:
     """Return JSON with sorted keys, so that equal data give equal text. NaN and infinity raise ValueError."""

@@ -31,8 +31,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "path",
         nargs="+",
-        help="folders of sets, or files of records or entries; dataset.root=FOLDER and dataset.download=true say where "
-        "the real data is",
+        help="folders of sets, or files of records or entries; also dataset.root=FOLDER or dataset.download=true, to "
+        "locate or download the real data",
     )
     parser.add_argument(
         "--networks",

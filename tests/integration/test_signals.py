@@ -61,7 +61,7 @@ def wait_until(process, happened):
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_signal_while_distilling(start, tmp_path, number, code):
-    """The checkpoint is of the last step although none is due, and the message says how to continue."""
+    """A signal saves the last step, although no checkpoint is due. The message has the command to continue."""
     command = [
         "distill",
         "method=dm",

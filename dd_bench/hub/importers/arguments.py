@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dd_bench.records.config_diff import shipped_config
+from dd_bench.runtime.files import NAME
 
 OVERRIDE = r"[+~]{1,2}\w|[a-z_][\w.@]*="
 
@@ -120,7 +121,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
 
 def _check(args: Arguments) -> None:
     """Raise ValueError for arguments that are wrong or do not apply to the files."""
-    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", args.name):
+    if not re.fullmatch(NAME, args.name):
         raise ValueError(
             f"--name must contain only letters, digits, _ . + and -, got {args.name!r}. Example: --name mtt-authors"
         )

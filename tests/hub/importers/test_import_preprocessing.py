@@ -1,4 +1,4 @@
-"""Sets of pixels, normalised sets and ZCA-whitened sets are told apart, and honest sets are not refused."""
+"""The preprocessing check distinguishes pixels, normalised and ZCA-whitened sets, and accepts correct imports."""
 
 from dataclasses import replace
 from pathlib import Path
