@@ -240,7 +240,7 @@ class Mirage(Method):
         return best
 
     def _size(self, mined: list[list[Itemset]], ipc: int, colour: Tensor, real: RealSet) -> int | None:
-        """Return the size of a set: in bytes if `bytes` is set, otherwise the number of tree sets.
+        """Return the size of a set: in bytes if `method.bytes` is given, otherwise the number of tree sets.
 
         Return None if the set is over the budget, and 0 if a class has no tree set.
         """

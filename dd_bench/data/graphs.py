@@ -95,8 +95,9 @@ class Graphs:
         if self.nodes.is_floating_point():
             if self.nodes.shape[1] != sum(shape.nodes) or not bool(torch.isfinite(self.nodes).all()):
                 raise ValueError(
-                    f"float nodes must be {sum(shape.nodes)} finite weights per node, got {self.nodes.shape[1]} per "
-                    f"node and {int((~torch.isfinite(self.nodes)).sum())} non-finite weight(s)"
+                    f"nodes of dtype float32 must have {sum(shape.nodes)} finite weights per node, got "
+                    f"{self.nodes.shape[1]} per node, "
+                    f"and {int((~torch.isfinite(self.nodes)).sum())} non-finite weight(s)"
                 )
         else:
             _check_labels("node", self.nodes, shape.nodes)

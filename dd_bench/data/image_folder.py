@@ -178,7 +178,7 @@ def _select_classes(folders: list[str], classes: Sequence[str | int] | None, tra
         selected.append(entry)
     if len(set(selected)) < len(selected) or not selected:
         raise ValueError(
-            f"dataset.classes must select at least one folder of {train} and each folder once, got "
+            f"dataset.classes must select at least one folder of {train} and no folder twice, got "
             f"{list(classes or [])}. Use dataset.classes=null for all folders"
         )
     return tuple(selected)

@@ -72,7 +72,7 @@ def _validation(folder: Path, label_of: dict[str, int]) -> tuple[list[Path], Ten
     annotations = folder / "val_annotations.txt"
     if not annotations.is_file():
         fixes = ["unzip tiny-imagenet-200.zip -d data   # again"]
-        raise not_found("tiny_imagenet", "val_annotations.txt and no folder per class", [folder], fixes)
+        raise not_found("tiny_imagenet", "val_annotations.txt (or one folder per class)", [folder], fixes)
     items = []
     for line in annotations.read_text().splitlines():
         file, wnid = line.split("\t")[:2]  # the bounding box follows

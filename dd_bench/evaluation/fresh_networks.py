@@ -39,7 +39,14 @@ Result = TypeVar("Result")
 
 
 class LabelCost(NamedTuple):
-    """Label mode, label bytes and teacher forwards per trained network, and the teachers used."""
+    """The cost of labels that teachers provide.
+
+    Attributes:
+        mode: label mode, e.g. `kd`.
+        label_bytes: bytes of the labels that a user stores in addition to the images.
+        teacher_forwards: see `Labeler.forwards`.
+        teachers: the teachers used.
+    """
 
     mode: str
     label_bytes: int

@@ -74,7 +74,7 @@ class ScoreLog:
 
     @property
     def unfinished(self) -> Path:
-        """Folder of the states of networks without scores."""
+        """Folder with the states of networks whose training has not finished."""
         return self._path.with_name("networks")
 
     def remove(self) -> None:

@@ -52,7 +52,8 @@ def handled(on_stop: Callable[[], None] | None = None) -> Iterator[None]:
     """Inside the context, SIGINT and SIGTERM stop the run as this module describes. Only for the main thread.
 
     SIGUSR1 and SIGUSR2 do the same if they have a Python handler. Submitit requeues a preempted SLURM job in such a
-    handler. Handlers of other libraries are called after the state was saved, instead of raising `Interrupted`.
+    handler. If another library has installed a handler of a signal, this handler is called after the state was saved,
+    and `Interrupted` is not raised.
 
     Args:
         on_stop: called before `Interrupted` is raised outside of `deferred`, e.g. to stop jobs in other processes.

@@ -147,14 +147,14 @@ def parse_card(content: bytes, where: str) -> Card:
 def check_decoding(decoding: Mapping[str, Any], config: Mapping[str, Any]) -> None:
     """Check that the configuration in a card states how a set decodes its stored samples.
 
-    Without it, a set could multiply its training samples although its method does not.
+    Without this check, a set could decode each stored sample to several training samples, although its method does not.
 
     Args:
         decoding: `SyntheticSet.decoding()`, e.g. `{"factor": 2, "canvas": 1}`.
         config: the configuration in the card. The values are in `method`, or in `released` for imported sets.
 
     Raises:
-        ValueError: a value is not 1, and not that in the configuration.
+        ValueError: a value differs from the configuration and is not 1.
     """
     part = "method" if "method" in config else "released"
     stated = config.get(part)

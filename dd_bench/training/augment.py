@@ -1,8 +1,8 @@
 """Batched, differentiable image augmentation on the device, as in DSA (Zhao and Bilen, ICML 2021).
 
-Drawing and applying are separate. `draw` returns the op and the random values of each group, and `apply` is a pure
-function of the images and this draw. To augment the real and the synthetic batch of a class in the same way, apply the
-same draw to both; no generator has to be reset.
+Drawing and applying are separate. `draw` draws one op and its random values for each group of images, e.g. the images
+of one class. `apply` is a pure function of the images and the result of `draw`. To augment the real and the synthetic
+batch of a class in the same way, apply the same `Draw` to both; no generator has to be reset.
 
 Images are network inputs. They are padded with zeros, which is the mean colour and not black.
 """

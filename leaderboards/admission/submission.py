@@ -82,8 +82,8 @@ def check_budget(new: Sequence[Record], every_record: Sequence[Record]) -> None:
         if exceeds_ipc(record, known):
             raise ValueError(
                 f"record {record.key} ({record.method} on {record.dataset}, IPC {record.ipc}) stores "
-                f"{record.stored_bytes}. A set of this IPC has at most {MAX_WIDTH} times the bytes of {record.ipc} "
-                "real images per class. Distil and evaluate the set with the IPC that it stores"
+                f"{record.stored_bytes} bytes. A set of this IPC must have at most {MAX_WIDTH} times the bytes of "
+                f"{record.ipc} real images per class. Distil and evaluate the set again with a larger ipc"
             )
 
 
@@ -201,8 +201,8 @@ def _check_stored_values(card: Card, folder: Path) -> None:
     one = max(1, len(card.class_names)) * prod(shape)
     if stored > card.ipc * one:
         raise ValueError(
-            f"ipc of the set {folder} must be at least {ceil(stored / one)}, because it stores {stored:,} values, and "
-            f"one image per class has {one:,}, got {card.ipc}"
+            f"ipc in the card of {folder} must be at least {ceil(stored / one)}, got {card.ipc}. The set stores "
+            f"{stored:,} values, and one image of each class has {one:,} values in total"
         )
     check_decoding({name: card.set.get(name, 1) for name in ("factor", "canvas")}, card.config)
 

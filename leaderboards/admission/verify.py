@@ -188,7 +188,9 @@ def retrain(
         done = subprocess.run([sys.executable, "-m", "dd_bench", *words])
         found = list((Path(out) / "records").glob("*.json"))
         if done.returncode or not found:
-            raise ValueError(f"retraining failed, see the output above: dd-bench {shlex.join(words)}")
+            raise ValueError(
+                f"retraining failed, see the output above. The command was: dd-bench {shlex.join(words)}"
+            )
         retrained = load_record(found[0])
     if Track.of(retrained) != Track.of(record):
         raise ValueError(

@@ -22,9 +22,10 @@ class Row(NamedTuple):
 def board_rows(records: Sequence[Record]) -> list[Row]:
     """Assign the records of a board, sorted by method, IPC and time, to rows.
 
-    The first row of a method has its first record at each IPC, or the first record with the settings of the row's
-    lowest IPC. These settings may differ between IPCs, as in papers; the row is then `mixed`. All other records have
-    rows with the same settings in all columns, labelled `<method> #2` and so on.
+    The first row of a method has one record at each IPC: the first record with the settings that the row has at its
+    lowest IPC, or, if there is none, the first record at this IPC. The settings may thus differ between IPCs, as in
+    papers; the row is then `mixed`. The other records are in rows labelled `<method> #2` and so on. Each of these rows
+    has the same settings at all IPCs.
     """
     by_method: dict[str, list[Record]] = {}
     for record in records:

@@ -91,7 +91,7 @@ def _top_level_overrides(config: Mapping[str, Any], *keys: str) -> list[str]:
 
 
 def _teacher_overrides(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
-    """Return the override that selects the teachers, and the overrides of their values that differ from the YAML files.
+    """Return the override that selects the teachers, and one override for each value that is not that of its YAML file.
 
     The teachers in `order` come first, in this order.
     """

@@ -145,7 +145,7 @@ def _metric_cell(record: Record, name: str) -> dict[str, Any] | None:
 
 
 def _cost_cells(record: Record, point: Point | None, relative: float | None) -> Cells:
-    """Return four cells: bytes of the set, the same relative to real samples, seconds of creation and evaluation."""
+    """Return four cells: bytes of the set, its bytes relative to real samples, seconds to create and to evaluate it."""
     size = sum(record.stored_bytes.values())
     seconds: Cells = (
         [{"text": f"{s:,.1f}", "sort": s} for s in (point.creation, point.evaluation)]

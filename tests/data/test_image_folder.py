@@ -92,7 +92,7 @@ def test_classes_by_name_and_by_index_give_labels_in_the_listed_order(root):
     [
         ([0, 701], "index of one of the 3 sorted folders .* got 701"),
         (["dog"], "'dog' is not one of the 3 folders"),
-        (["ant", 0], "each folder once, got"),
+        (["ant", 0], "no folder twice, got"),
         ([], r"at least one folder .* got \[\]"),
     ],
 )

@@ -369,7 +369,7 @@ def test_a_set_that_stores_more_than_its_ipc_is_rejected(record):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"ipc": 5}, r"ipc of the set .* must be at least 10, because it stores 78,400 values"),
+        ({"ipc": 5}, r"ipc in the card of .* must be at least 10, got 5. The set stores 78,400 values"),
         ({}, "factor must be 1"),
     ],
 )

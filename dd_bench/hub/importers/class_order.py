@@ -90,7 +90,7 @@ def class_order(names: Sequence[str], class_names: Sequence[str], choice: str | 
 
 
 def label_order(labels: Tensor, class_names: Sequence[str], choice: str | None = None) -> ClassOrder:
-    """Find the class of each number in a tensor of labels: the values of `(n,)`, or the columns of `(n, k)`.
+    """Find the class of the real set for each class number in `labels`: a value of `(n,)`, or a column of `(n, k)`.
 
     Raises:
         ValueError: see `class_order`.
