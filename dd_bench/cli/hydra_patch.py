@@ -2,7 +2,7 @@
 
 Hydra has no hook between expanding the overrides of a sweep and launching its jobs, and it accepts sweepers only from
 its own packages. So this module replaces `BasicSweeper.split_arguments`, after checking the signature of this function.
-It has no hook for its error messages either, so this module replaces `run_and_report`, which prints them.
+Hydra has no hook for its error messages either, so this module replaces `run_and_report`, which prints them.
 """
 
 from __future__ import annotations

@@ -99,7 +99,7 @@ a GPU, and for ZCA, which costs a matrix product, the inputs are always stored.
 
 
 class TensorSplit(Split):
-    """A split with all pixels in memory on the device, as uint8, and small ones also as float32 inputs."""
+    """A split with all pixels in memory on the device, as uint8. Small splits are also stored as float32 inputs."""
 
     def __init__(self, pixels: Tensor, labels: Tensor, num_classes: int, preprocess: Preprocess):
         """Create a split from `pixels`, uint8 `(n, c, h, w)`, and `labels`, int64 `(n,)`, on the same device."""

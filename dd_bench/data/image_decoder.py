@@ -23,7 +23,7 @@ class Decoder:
     """Read an image file into uint8 `(3, h, w)`. Greyscale is converted to RGB; EXIF rotation is ignored.
 
     Greyscale of more than 8 bits is converted by its full range: a 16-bit value v becomes `round(v / 257)`. Floats and
-    32-bit integers have no fixed range and are errors.
+    32-bit integers have no fixed range and raise an error.
 
     `squash` resizes both sides and ignores the aspect ratio, as MTT does for its 128-pixel ImageNet subsets. `crop`
     resizes the shorter side and takes the centre crop. Both interpolate the uint8 pixels bilinearly with antialiasing.

@@ -1,4 +1,4 @@
-"""List the image files in class folders, in a fixed order and without the files of operating systems and editors."""
+"""List the image files in class folders, in a fixed order. Files that operating systems and editors add are ignored."""
 
 from __future__ import annotations
 

@@ -22,13 +22,13 @@ def not_found(name: str, what: str, folders: Sequence[Path], fixes: Sequence[str
 
 @contextmanager
 def downloading(name: str, url: str, folder: Path, instead: str) -> Iterator[None]:
-    """Name the folder that would make the download unnecessary if the download in the context fails.
+    """If the download in the context fails, raise an error that names the folder to put the files into by hand.
 
     Args:
         name: name of the dataset.
         url: source of the files.
         folder: where the downloaded files are stored.
-        instead: the folder to give as `dataset.root`.
+        instead: description of the folder to give as `dataset.root`.
 
     Raises:
         FileNotFoundError: the download failed.

@@ -114,7 +114,7 @@ def scaffold_split(smiles: Sequence[str]) -> tuple[Tensor, Tensor, Tensor]:
 
 
 def _molecule(text: str, row: int) -> Any:
-    """Return the molecule as parsed by rdkit. If this fails, e.g. for an invalid valence, parse without that check."""
+    """Return the molecule as parsed by rdkit. If this fails, parse it without the check of valences."""
     from rdkit import Chem, rdBase
 
     rdBase.DisableLog("rdApp.*")

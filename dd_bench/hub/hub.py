@@ -168,7 +168,7 @@ def sets_at(url: str) -> list[RemoteSet]:
     names = [] if own_card else remote.folders() if index is None else index
     if len(names) > MAX_SETS:
         raise ValueError(
-            f"{url} lists {len(names):,} sets, at most {MAX_SETS:,} can be read. Use the URL of a single set"
+            f"{url} lists {len(names):,} sets, but at most {MAX_SETS:,} can be read. Use the URL of a single set"
         )
     cards = own_card or remote.read_all([f"{name}/{CARD}" for name in names])
     for name in index or []:

@@ -368,7 +368,7 @@ def _check_response(response: Any, start: int) -> None:
         _Unseekable: the server does not support ranges.
     """
     if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
-        raise ValueError(f"the server must send it uncompressed, got Content-Encoding: {encoding}")
+        raise ValueError(f"the server must send the file uncompressed, got Content-Encoding: {encoding}")
     sent_range = response.headers.get("Content-Range", "")
     if start and not (response.status == 206 and sent_range.startswith(f"bytes {start}-")):
         raise _Unseekable(f"{response.url} can only be read from the beginning")

@@ -108,7 +108,10 @@ def _unknown_choice(error: MissingConfigException) -> str:
 
 
 def _known_keys(key: str, overrides: Sequence[str], compose: Callable[[list[str]], DictConfig]) -> list[str]:
-    """Return the keys of the configuration without the wrong override, or only with the selected groups."""
+    """Return the keys of the configuration, composed without the override of `key`.
+
+    If this fails, only the overrides that select groups are used, and if this fails too, no overrides.
+    """
     try:
         parsed = OverridesParser.create().parse_overrides(list(overrides))
     except HydraException:

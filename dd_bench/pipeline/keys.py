@@ -65,7 +65,7 @@ class Keys:
         )
 
     def _teachers(self, used: bool) -> dict[str, Any]:
-        """Return the teachers and their precision. Their order determines which teacher guides which images."""
+        """Return the teachers and their precision. The order of the teachers decides which one guides an image."""
         if not used:
             return {}
         teachers = [[t.name, t.describe()] for t in self.teachers]

@@ -24,7 +24,7 @@ def did_you_mean(names: Sequence[str]) -> str:
 
 
 def _similar_keys(key: str, known: list[str]) -> list[str]:
-    """Return keys with the same last part, first those in the same group, else keys with similar spelling."""
+    """Return keys with the same last part as `key`, those of its group first; if there are none, similar keys."""
     group, last = key.partition(".")[0], key.rpartition(".")[2]
     by_part: dict[str, list[str]] = {}
     for name in sorted(known, key=lambda k: (k.partition(".")[0] != group, k.count("."), k)):

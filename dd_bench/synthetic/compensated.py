@@ -65,7 +65,7 @@ class CompensatedSet(SyntheticImages):
             )
         if len(self.images) != len(u) * k or not len(u):
             raise ValueError(
-                "the number of natural images must be that of natural sets (>= 1) times that of classes, "
+                "the number of natural images must be the number of natural sets (>= 1) times the number of classes, "
                 f"got {len(self.images)} images, {len(u)} natural sets and {k} classes"
             )
         check_finite("values of the compensators", u)

@@ -126,7 +126,7 @@ def write(folder: Path, header: Header, expert: int, epoch: int, parameters: Ten
         values = parameters.detach().cpu().numpy().astype(_DTYPES[header.dtype][1])
     if not np.isfinite(values).all():
         raise Diverged(
-            f"expert {expert} is not finite as {header.dtype} after epoch {epoch}. Use a smaller "
+            f"the parameters of expert {expert} are not finite as {header.dtype} after epoch {epoch}. Use a smaller "
             "method.experts.recipe.lr, or method.experts.dtype=float32"
         )
     row = expert * len(header.epochs) + header.epochs.index(epoch)

@@ -37,7 +37,7 @@ _log = logging.getLogger(__name__)
 
 
 class ExpertGradientRule(GradientRule, Protocol):
-    """A rule that computes the gradient of a training step of an expert, instead of the gradient of the loss."""
+    """A rule that replaces the gradient of the loss in the training steps of an expert."""
 
     def describe(self) -> dict[str, Any]:
         """Return the values that identify the rule in cache keys."""

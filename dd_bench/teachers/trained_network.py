@@ -1,8 +1,8 @@
 """Train networks on the real training set and cache them: feature networks, teachers, experts, references.
 
 All of these trainings use the functions of this module for cache keys, seeds, the decision to compile, checkpoints, and
-files of weights with their checks. A killed training resumes after its last complete epoch, and one that a signal has
-stopped after its last complete step. Both give the same weights.
+files of weights with their checks. A killed training resumes after its last complete epoch. A training that a
+signal has stopped resumes after its last complete step. Both give the same weights as without interruption.
 """
 
 from __future__ import annotations

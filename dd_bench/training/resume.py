@@ -1,7 +1,7 @@
 """Checkpoints of a training: after epochs, and in the middle of an epoch if a signal stops the run.
 
-The state in the middle of an epoch is in a second file, which has the random streams at the start of the epoch and now.
-When the training resumes, the batches of the finished steps are drawn again, without training on them.
+The state in the middle of an epoch is in a second file, with the random streams at the start of the epoch and after
+the last step. When the training resumes, the batches of the finished steps are drawn again, without training on them.
 """
 
 from __future__ import annotations

@@ -114,7 +114,7 @@ def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
                 f"{', '.join(f'{name}=...' for name in allowed)}"
             )
     if not paths:
-        raise ValueError("PATH is missing, e.g. the file of an entry")
+        raise ValueError("PATH is missing. Example: dd-bench verify leaderboards/entries/DATASET/ENTRY.json")
     return paths, overrides
 
 

@@ -71,7 +71,7 @@ def _rows_of(method: str, records: Sequence[Record], taken: set[str]) -> Iterato
 def _differ(first: Record, other: Record) -> list[tuple[str, Any]]:
     """Return the settings of `other` that differ from those of `first`. A missing value does not count as different.
 
-    Warnings of the board name other weights of teachers and other versions of the code.
+    The weights of teachers and the version of the code are not settings. Warnings of the board name them.
     """
     a, b = hyperparameters(first), hyperparameters(other)
     return [(k, b[k]) for k in sorted(a.keys() & b.keys()) if a[k] != b[k] and _is_setting(k, other)]

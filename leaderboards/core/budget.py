@@ -1,6 +1,6 @@
-"""Stored bytes of a set, compared with IPC samples of the dataset as a selection stores them.
+"""Compare the stored bytes of a set with those of a selection of IPC samples per class.
 
-A selection stores images with 8 bits per value and graphs with the smallest integer types, and a class per sample. Its
+A selection stores images with 8 bits per value, graphs with the smallest integer types, and one class per sample. Its
 size is taken from the random baseline of the same dataset, so that no dataset must be loaded.
 """
 
@@ -25,7 +25,7 @@ Budgets = Mapping[tuple[str, int], Mapping[str, float]]
 def budgets(records: Iterable[Record]) -> Budgets:
     """Return the bytes of the random baseline by part, for each digest of a real set and each IPC.
 
-    IPC 0 has the bytes of one image per class of sets of images, whose size is proportional to their IPC. Of several
+    For sets of images, whose size is proportional to their IPC, IPC 0 has the bytes of one image per class. Of several
     baselines, the smallest is used.
     """
     found: dict[tuple[str, int], dict[str, float]] = {}
@@ -57,7 +57,7 @@ def relative_size(record: Record, known: Budgets) -> float | None:
 def exceeds_ipc(record: Record, known: Budgets) -> bool:
     """Return whether a set of images stores more values than IPC images of its dataset per class.
 
-    Its images, compensators and decoders then take more than 32 bits per value of these images.
+    The images, compensators and decoders of the set then take more than 32 bits per value of IPC images.
     """
     budget, parts = _budget(record, known), _own_parts(record)
     if not budget or "images" not in budget or record.method == REFERENCE:

@@ -23,7 +23,7 @@ LABEL_MODES = ("hard", "static", "replay", "online")
 def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return a title and a Markdown table for each group of records that differ only in the label mode.
 
-    Records with teachers of other weights are in other groups. A record without teachers, such as random images with
+    Records whose teachers have other weights are in other groups. A record without teachers, such as random images with
     hard labels, is in the groups that have its sets with labels of teachers.
     """
     groups: dict[tuple[str, ...], dict[_Weights, list[Record]]] = defaultdict(lambda: defaultdict(list))

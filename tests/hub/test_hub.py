@@ -428,7 +428,7 @@ class TestWeb:
         monkeypatch.setattr(remote, "ATTEMPTS", 1)
         make_set("a")
         web.how.gzipped.add(name)
-        with pytest.raises(OSError, match="must send it uncompressed, got Content-Encoding: gzip"):
+        with pytest.raises(OSError, match="must send the file uncompressed, got Content-Encoding: gzip"):
             pull(f"{web.url}/a")
 
     def test_slow_server_makes_progress(self, make_set, web, monkeypatch):
@@ -456,10 +456,10 @@ class TestWeb:
         monkeypatch.setattr(hub, "MAX_SETS", 1)
         names = tmp_path / "sets" / "index.json"
         for url in (f"{web.url}/sets", f"file://{tmp_path}/sets"):
-            with pytest.raises(ValueError, match=r"lists 2 sets, at most 1 can be read"):
+            with pytest.raises(ValueError, match=r"lists 2 sets, but at most 1 can be read"):
                 sets_at(url)
         names.write_text('{"sets": ["a", "b", "c"]}')
-        with pytest.raises(ValueError, match=r"lists 3 sets, at most 1 can be read"):
+        with pytest.raises(ValueError, match=r"lists 3 sets, but at most 1 can be read"):
             sets_at(f"{web.url}/sets")
         monkeypatch.undo()
         monkeypatch.setattr(remote, "MAX_LISTING", 2000)

@@ -263,7 +263,7 @@ class TestDiverged:
         before, values = (folder / FILE).read_bytes(), numbers(1, 3)
         values[7] = bad
         message = (
-            r"expert 1 is not finite as float32 after epoch 3\. Use a smaller method\.experts\.recipe\.lr"
+            r"expert 1 are not finite as float32 after epoch 3\. Use a smaller method\.experts\.recipe\.lr"
         )
         with pytest.raises(Diverged, match=message):
             expert_buffer.write(folder, HEADER, 1, 3, values)

@@ -468,7 +468,9 @@ def seconds(path):
 class TestDiverged:
     def test_error_after_the_first_epoch(self, make_experts, counting, tmp_path):
         real = counting()
-        with pytest.raises(Diverged, match=r"expert 0 is not finite as float32 after epoch 1\. .*recipe\.lr"):
+        with pytest.raises(
+            Diverged, match=r"expert 0 are not finite as float32 after epoch 1\. .*recipe\.lr"
+        ):
             make_experts(real, lr=1e30)
         assert real.train.num_batches == STEPS and entries(tmp_path)[0] == []
 

@@ -143,7 +143,9 @@ def _check(args: Arguments) -> None:
         raise ValueError(f"the file {missing[0]} does not exist")
     folders = [source for source in args.sources if source.is_dir()]
     if folders and len(args.sources) > 1:
-        raise ValueError(f"a folder of class folders is imported alone, got {len(args.sources)} sources")
+        raise ValueError(
+            f"a folder of class folders must be the only source, got {len(args.sources)} sources"
+        )
     if args.factor < 1:
         raise ValueError(f"--factor must be an integer >= 1, got {args.factor}. Example: --factor 2")
     if args.index is not None and (args.labels or folders):

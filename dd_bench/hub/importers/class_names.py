@@ -11,8 +11,8 @@ from dd_bench.hub.importers.imagenet import is_wnid, wnids, words
 def by_name(names: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
     """Match names with class names; empty if one of them is unknown or ambiguous.
 
-    Case, special characters and label prefixes such as `03_` are ignored.
-    A name is a class name, a number equal to a class name that is a number, or ImageNet's name of a WordNet ID.
+    Case, special characters and label prefixes such as `03_` are ignored. A name can be a class name, or ImageNet's
+    name of a class that is a WordNet ID. If class names are numbers, a name can also be an equal number, e.g. `03`.
     """
     keys: dict[str, set[int]] = {}
     for label, class_name in enumerate(class_names):
@@ -44,7 +44,7 @@ def by_imagenet_index(numbers: Mapping[str, int], class_names: Sequence[str]) ->
 
 
 def numbers_of(names: Sequence[str]) -> dict[str, int]:
-    """Return the number at the end of each name; empty unless all names are one common prefix and different numbers."""
+    """Return the number at the end of each name; empty unless the names differ in this number only."""
     found = [re.fullmatch(r"(.*?)([0-9]+)", name) for name in names]
     if not all(found) or len({match[1] for match in found if match}) != 1:
         return {}

@@ -1,4 +1,4 @@
-"""Which class of the real set each class of a released set is: a folder of images, or a number in a tensor of labels.
+"""Match the classes of a released set (folders of images, or numbers in a tensor of labels) with those of the real set.
 
 Names are compared with the class names of the real set. Numbers are ambiguous, because authors number classes in three
 ways: by the dataset's labels, by the sorted names of its class folders (torchvision's `ImageFolder`), and by ImageNet's
@@ -143,7 +143,7 @@ def read_classes(path: Path, names: Sequence[str], class_names: Sequence[str]) -
 
 
 def _is_ambiguous(class_names: Sequence[str]) -> bool:
-    """Return whether numbers from 0 can be labels or positions of sorted class folders, and the two differ."""
+    """Return whether the labels of the dataset may differ from the positions of its sorted class folders."""
     return all(map(is_wnid, class_names)) and list(class_names) != sorted(class_names)
 
 

@@ -41,7 +41,7 @@ def import_command(arguments: Sequence[str]) -> int:
 
 
 def _import(args: Arguments) -> tuple[Path, list[str]]:
-    """Import a set and return its folder and one line for each thing that was found in the files."""
+    """Import a set. Return its folder, and lines that describe what was found in the files."""
     from dd_bench.pipeline.compose import load_real_set
 
     real, config = load_real_set(args.overrides)
@@ -93,7 +93,7 @@ def _read(args: Arguments, real: RealSet) -> tuple[ImageSet, list[str]]:
 
 
 def _image_set(args: Arguments, images: Tensor, labels: Tensor, real: RealSet) -> tuple[ImageSet, str]:
-    """Return the set of pixels or network inputs, and one line about which of both they are."""
+    """Return the set, and one line that states whether its images are pixels or network inputs."""
     if not bool(torch.isfinite(images).all()):
         raise ValueError("all values of the images must be finite")
     is_float = images.is_floating_point()

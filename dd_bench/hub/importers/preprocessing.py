@@ -1,4 +1,4 @@
-"""Whether the images of a released set are pixels, and if not, which preprocessing their authors have used.
+"""Find out whether the images of a released set are pixels, and if not, which preprocessing their authors have used.
 
 uint8 values, floats in [0, 1] and integers in 0..255 are pixels. For network inputs, each known transform (normalise,
 ZCA, none) is tested in two ways:
@@ -27,7 +27,7 @@ from dd_bench.runtime.seeding import generator
 MAX_IMAGES, MAX_VALUES = 5000, 2**24  # of the sample of real images
 MAX_ZCA = 4096  # largest c h w for which a whitening is fitted to test it; its SVD took 18 s for 3x32x32
 MARGIN = 0.02  # nats per value by which another transform must fit better for a set to be refused
-MAX_NOISE = 30.0  # largest standard deviation of the noise, in those of real inputs, that is accepted
+MAX_NOISE = 30.0  # largest accepted standard deviation of the noise, divided by that of real inputs
 TOLERANCE = 2e-3  # rounding error of pixels in half precision
 UNUSED = 0.02  # largest part of the range of pixels at either end that a set may leave unused
 
@@ -38,7 +38,7 @@ class Fit(NamedTuple):
     Attributes:
         exact: whether the inverse transform maps the values to the range [0, 1], neither larger nor smaller.
         likelihood: log-likelihood per value in nats, without the constant.
-        noise: standard deviation of the noise, in those of the transformed real images.
+        noise: standard deviation of the noise, divided by that of the transformed real images.
         expected: statistics of the transformed real images.
     """
 
@@ -49,11 +49,11 @@ class Fit(NamedTuple):
 
 
 def known_transforms(real: RealSet, pixels: Tensor) -> dict[str, Preprocess]:
-    """Return the transforms to compare, by name; the values of `dataset.preprocess`, and `pixels` for none.
+    """Return the transforms to compare, by name: a value of `dataset.preprocess`, or `pixels` for no transform.
 
     Args:
         real: its own transform is one of them.
-        pixels: training images, floats in [0, 1], to which the others are fitted.
+        pixels: training images, floats in [0, 1], to which the other transforms are fitted.
     """
     stored = (pixels * 255).round().to(torch.uint8)
     found: dict[str, Preprocess] = {"pixels": Identity(), real.preprocess.kind: real.preprocess}

@@ -1,4 +1,4 @@
-"""Whether released soft labels are probabilities or logits. A softmax is never applied to probabilities."""
+"""Find out whether released soft labels are probabilities or logits. A softmax is never applied to probabilities."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ def labels_of(labels: Tensor, *, logits: bool) -> Tensor:
         logits: whether the user has declared the soft labels to be logits. They are converted by a softmax.
 
     Raises:
-        ValueError: labels `(n,)` that are no integers; soft labels that are probabilities although `logits`; or soft
-            labels that are not probabilities without `logits`.
+        ValueError: labels `(n,)` that are no integers; soft labels that are probabilities although `logits` is set; or
+            soft labels that are not probabilities without `logits`.
     """
     if labels.ndim == 1:
         if labels.is_floating_point() and not bool((labels == labels.round()).all()):  # also NaN
