@@ -1,4 +1,4 @@
-"""Architecture search: agreement of network rankings by a synthetic set and by the whole training set."""
+"""Architecture search: whether a synthetic set ranks networks in the same order as the whole training set."""
 
 from __future__ import annotations
 
@@ -205,7 +205,7 @@ class _Search:
     reference: Reference
 
     def on(self, recipe: Recipe, images: Inputs, labels: Tensor, identity: str) -> _Search:
-        """Return the search on these images in place of the training set."""
+        """Return the search that trains every network on these images instead of the training set."""
         return _Search(
             replace(self.reference, recipe=recipe, images=images, labels=labels, identity=identity)
         )

@@ -59,7 +59,7 @@ class MTT(Method):
     Deviations from the released code:
 
     - The step size `lr` stays positive. A decrease d is applied as the factor `exp(-d / lr)`, which equals the plain
-      step to first order. A step size below 1e-6 is an error.
+      step to first order. A step size below 1e-6 raises an error.
     - If the batch size does not divide the number of images, the incomplete batch of each epoch is dropped. The
       released code uses it as the first batch.
     - There are 5000 iterations instead of 5001.

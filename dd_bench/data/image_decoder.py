@@ -31,7 +31,7 @@ class Decoder:
     Attributes:
         size: height and width in pixels, one integer if they are equal.
         resize: `squash` or `crop`.
-        background: colour under transparent pixels, e.g. `white` or `#808080`. None: transparent pixels are an error.
+        background: colour under transparent pixels, e.g. `white` or `#808080`. None: they raise an error.
     """
 
     size: int | tuple[int, int]

@@ -17,7 +17,7 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
 
 
 def did_you_mean(names: Sequence[str]) -> str:
-    """Return `. Did you mean a, b or c?`, or `` for no names."""
+    """Return `. Did you mean a, b or c?`, or an empty text if there are no names."""
     *first, last = names or [""]
     text = f"{', '.join(first)} or {last}" if first else last
     return f". Did you mean {text}?" if names else ""

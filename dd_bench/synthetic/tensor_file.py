@@ -1,7 +1,7 @@
 """Read the tensors of an untrusted set from a safetensors file.
 
 The header must be exactly what the safetensors library writes for its tensors. The library's own reader also accepts
-repeated names, metadata and padding, and copies all data. Here the tensors are views of the one buffer that was hashed.
+metadata, padding and repeated names, and copies all data. Here the tensors are views of the one buffer that was hashed.
 """
 
 from __future__ import annotations
