@@ -31,7 +31,7 @@ class Decoder:
     Attributes:
         size: height and width in pixels, one integer if they are equal.
         resize: `squash` or `crop`.
-        background: colour under transparent pixels, e.g. `white` or `#808080`. None: they raise an error.
+        background: colour under transparent pixels, e.g. `white` or `#808080`. None: such pixels raise an error.
     """
 
     size: int | tuple[int, int]

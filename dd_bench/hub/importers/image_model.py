@@ -11,9 +11,7 @@ from torch import Tensor
 
 PATCH = 8
 GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)
-NOISE = 10.0 ** torch.linspace(
-    -5, 4, 73, dtype=torch.float64
-)  # variances, divided by that of the model's images
+NOISE = 10.0 ** torch.linspace(-5, 4, 73, dtype=torch.float64)  # variances, relative to the model's images
 HEADER = f"  {'':17}{'mean':>8}{'std':>8}{'min':>8}{'max':>8}{'neighbours':>12}{'channels':>10}"
 
 
