@@ -6,6 +6,7 @@ All later stages of the run read plain data, not a DictConfig.
 from __future__ import annotations
 
 import functools
+import logging
 import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -40,6 +41,7 @@ from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
 
+_log = logging.getLogger(__name__)
 USER_ERRORS = (ValueError, OSError, ImportError, Diverged, CheckpointError, OmegaConfBaseException)
 """Errors caused by user input. The command prints them without a traceback; all other errors are bugs."""
 
@@ -121,6 +123,8 @@ def compose(run: RunConfig) -> Experiment:
     if "torch._dynamo" in sys.modules:  # its import takes seconds
         torch.compiler.reset()  # the jobs of a sweep share a process, and dynamo caches few versions of a function
     runtime = resolve(parse(RuntimeConfig, config["runtime"], "runtime"))
+    for note in runtime.notes:
+        _log.warning(note)
     protocol = parse(Protocol, config["protocol"], "protocol")
     method, evaluator, logger = (_build(cfg, group) for group in ("method", "evaluator", "logger"))
     identity = identify(config, choices)
@@ -154,6 +158,7 @@ def compose(run: RunConfig) -> Experiment:
             _teacher(cfg, name, spec["model"][CHOICE], real)
             for name, spec in (identity.get("teachers") or {}).items()
         ),
+        notes=runtime.notes,
     )
 
 

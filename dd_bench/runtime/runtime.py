@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import logging
 import os
-import shutil
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from dd_bench.runtime import distributed
+from dd_bench.runtime.compiler import missing_for_compiling
+from dd_bench.runtime.precision import Precision, choose_precision, has_bf16
+from dd_bench.runtime.torch_flags import set_flags
 
 _THREADS = torch.get_num_threads()  # torch's default, before a job of a sweep changes it
 Positive = Annotated[int, Field(ge=1)]
@@ -28,7 +30,7 @@ class RuntimeConfig(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     device: str
-    precision: Literal["auto", "fp32", "bf16"]
+    precision: Literal["auto", "fp32", "tf32", "bf16"]
     compile: Literal["auto", "always", "never"]
     compile_after: int = Field(ge=0, description="number of training images from which networks are compiled")
     workers: Positive | Literal["auto"]
@@ -45,43 +47,96 @@ class Runtime:
 
     Attributes:
         device: device of the data and the networks.
-        autocast: whether fresh networks (in training and testing) and frozen teachers use bfloat16. The teachers'
-            statistics are in float32. Distillation is in float32, except recovery from a teacher.
+        precision: fp32, tf32 or bf16. With bf16, fresh networks (in training and testing) and frozen teachers use
+            bfloat16. The teachers' statistics are in float32. Distillation is in float32, except recovery from a
+            teacher. With tf32, all of the run may use TF32.
         compile_after: `torch.compile` is used if a training processes at least this number of images; None: never.
         workers: number of processes that train fresh networks in parallel. With `auto` it is 1 on CUDA, where several
             networks are trained with vmap.
         spread_after: worker processes are started if a training processes at least this number of images.
         vmap: whether several fresh networks are trained as one batched network.
+        notes: settings that could not be used as configured, for the log and the record.
     """
 
     device: torch.device
-    autocast: bool
+    precision: Precision
     compile_after: int | None
     workers: int
     spread_after: int
     vmap: bool
+    notes: tuple[str, ...] = ()
+
+    @property
+    def autocast(self) -> bool:
+        """Whether fresh networks and frozen teachers use bfloat16."""
+        return self.precision == "bf16"
 
     def uses_processes(self, images: int) -> bool:
         """Return whether training on `images` images in total is long enough to start worker processes."""
         return images >= self.spread_after
 
     def in_float32(self) -> Runtime:
-        """Return this runtime with float32, e.g. for distillation, which subtracts nearly equal means."""
-        return replace(self, autocast=False)
+        """Return this runtime without bfloat16, e.g. for distillation, which subtracts nearly equal means.
+
+        With bf16, the result is fp32: torch's flags do not allow TF32 then. With tf32, the result is tf32.
+        """
+        return replace(self, precision="fp32") if self.autocast else self
+
+    def identity(self) -> dict[str, Any]:
+        """Return what trained weights depend on, for the keys of teachers, experts and labels.
+
+        Their keys have existed before `tf32`, so the precision is a part of them only in this case.
+        """
+        tf32 = {"precision": self.precision} if self.precision == "tf32" else {}
+        return {"autocast": self.autocast, "device": self.device.type, **tf32}
 
     def describe(self) -> str:
         """Return the device, precision and number of workers as one line for the record."""
-        name = torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
-        return f"{name} ({'bf16' if self.autocast else 'fp32'} networks, {self.workers} worker(s))"
+        return f"{self.device_name()} ({self.precision} networks, {self.workers} worker(s))"
+
+    def device_name(self) -> str:
+        """Return the name of the GPU, or the name of the CPU and its number of cores."""
+        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
 
 
 def resolve(config: RuntimeConfig) -> Runtime:
-    """Resolve `auto`, and set torch's number of threads and deterministic mode.
+    """Resolve `auto`, and set torch's number of threads and its flags (see `torch_flags`) for this process.
 
     Raises:
-        ValueError: the device is not available, or `compile` is `always` and there is no compiler.
+        ValueError: the device or its precision is not available, or `compile` is `always` and networks cannot be
+            compiled.
     """
-    name = config.device
+    device = _available(choose_device(config.device), config.device)
+    precision = choose_precision(config.precision, device)
+    torch.set_num_threads(_THREADS if config.threads == "auto" else config.threads)
+    set_flags(tf32=precision == "tf32", deterministic=config.deterministic)
+    on_cpu = device.type == "cpu"
+    if on_cpu:  # suppress the compiler's warning about missing CUDA
+        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
+    notes = []
+    if precision == "bf16" and not has_bf16(device):
+        notes.append(
+            f"runtime.precision=bf16 is emulated on {device}, which is slower than float32. "
+            "For float32, use runtime.precision=fp32"
+        )
+    missing = None if config.compile == "never" else missing_for_compiling(device)
+    if missing and config.compile == "always":
+        raise ValueError(f"runtime.compile=always requires {missing}. Example: runtime.compile=auto")
+    if missing:
+        notes.append(f"networks are not compiled: torch.compile requires {missing}")
+    after = {"never": None, "always": 0, "auto": None if missing else config.compile_after}[config.compile]
+    workers = (torch.get_num_threads() if on_cpu else 1) if config.workers == "auto" else config.workers
+    if distributed.num_launched() > 1:
+        workers = 1  # torchrun has already started the processes
+    return Runtime(device, precision, after, workers, config.spread_after, not on_cpu, tuple(notes))
+
+
+def choose_device(name: str) -> torch.device:
+    """Return the device of a configuration; `auto` is CUDA if it is available, and else the CPU.
+
+    Raises:
+        ValueError: `name` is not the name of a device.
+    """
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     try:
@@ -90,37 +145,25 @@ def resolve(config: RuntimeConfig) -> Runtime:
         raise ValueError(
             f"runtime.device must be auto, cpu, cuda or cuda:N, got {name!r}: {error}. Example: runtime.device=cpu"
         ) from error
-    if device.type == "cuda" and (device.index or 0) >= torch.cuda.device_count():
-        count = torch.cuda.device_count()
-        raise ValueError(
-            f"runtime.device={name} is not available: torch finds {count} CUDA device(s). Use runtime.device=cpu"
-        )
-    device = distributed.local_device(device)
-    torch.set_num_threads(_THREADS if config.threads == "auto" else config.threads)
-    if config.deterministic != torch.are_deterministic_algorithms_enabled():
-        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-        torch.use_deterministic_algorithms(config.deterministic)
-    on_cpu = device.type == "cpu"
-    if on_cpu:  # suppress the compiler's warning about missing CUDA
-        logging.getLogger("torch.utils.cpp_extension").setLevel(logging.ERROR)
-    bf16 = config.precision == "bf16" or (config.precision == "auto" and (not on_cpu or cpu_has_bf16()))
-    compiler = not on_cpu or shutil.which("c++") or shutil.which("g++") or shutil.which("clang++")
-    if config.compile == "always" and not compiler:
-        raise ValueError(
-            "runtime.compile=always requires a C++ compiler (g++ or clang++) on the PATH. Use runtime.compile=auto"
-        )
-    after = {"never": None, "always": 0, "auto": config.compile_after if compiler else None}[config.compile]
-    workers = (torch.get_num_threads() if on_cpu else 1) if config.workers == "auto" else config.workers
-    if distributed.num_launched() > 1:
-        workers = 1  # torchrun has already started the processes
-    return Runtime(device, bf16, after, workers, config.spread_after, vmap=not on_cpu)
+    return distributed.local_device(device)
 
 
-def cpu_has_bf16() -> bool:
-    """Return whether the CPU supports bfloat16 natively (AVX512-BF16 or AMX). Emulation is slower than float32."""
-    if hasattr(torch.cpu, "get_capabilities"):
-        return any(bool(on) for name, on in torch.cpu.get_capabilities().items() if "bf16" in name)
-    return bool(torch.cpu._is_avx512_bf16_supported())  # torch < 2.11
+def _available(device: torch.device, configured: str) -> torch.device:
+    """Return `device`. The check asks the driver and does not initialise CUDA.
+
+    Raises:
+        ValueError: torch does not find this device.
+    """
+    if device.type != "cuda" or (device.index or 0) < (count := torch.cuda.device_count()):
+        return device
+    if count and torch.device("cuda" if configured == "auto" else configured).index is None:
+        raise ValueError(
+            f"the process with LOCAL_RANK={device.index} needs the GPU {device}, but torch finds {count} CUDA "
+            f"device(s). Start at most {count} process(es) on this machine. Example: torchrun --nproc_per_node {count}"
+        )
+    raise ValueError(
+        f"runtime.device={configured} is not available: torch finds {count} CUDA device(s). Use runtime.device=cpu"
+    )
 
 
 def cpu_name() -> str:

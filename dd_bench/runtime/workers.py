@@ -1,4 +1,7 @@
-"""Run jobs in parallel processes of one thread each. For small networks, this is faster than several threads."""
+"""Run jobs in parallel processes of one thread each. For small networks, this is faster than several threads.
+
+Each process has the flags of torch (see `torch_flags`) of the process that started it.
+"""
 
 from __future__ import annotations
 
@@ -15,7 +18,7 @@ from typing import Any, TypeVar
 import torch
 import torch.multiprocessing
 
-from dd_bench.runtime import interruption
+from dd_bench.runtime import interruption, torch_flags
 from dd_bench.runtime.allocator import keep_freed_memory
 
 Shared = TypeVar("Shared")
@@ -53,7 +56,10 @@ def run_in_processes(
     with (
         interruption.deferred(),
         ProcessPoolExecutor(
-            workers, mp_context=context, initializer=_start_worker, initargs=(work, shared, ticks, stopped)
+            workers,
+            mp_context=context,
+            initializer=_start_worker,
+            initargs=(work, shared, ticks, stopped, torch_flags.current()),
         ) as pool,
     ):
         pending = {pool.submit(_run_job, job): job for job in jobs}
@@ -101,10 +107,10 @@ def _was_stopped(job: Future[Any]) -> bool:
     return isinstance(job.exception(), _Stopped | BrokenProcessPool)
 
 
-_WORKER: tuple[Any, Any, Any, Any] | None = None  # arguments of `_start_worker`
+_WORKER: tuple[Any, Any, Any, Any] | None = None  # work, shared, ticks, stopped: see `_start_worker`
 
 
-def _start_worker(work: Any, shared: Any, ticks: Any, stopped: Any) -> None:
+def _start_worker(work: Any, shared: Any, ticks: Any, stopped: Any, flags: tuple[bool, bool]) -> None:
     global _WORKER
     _WORKER = work, shared, ticks, stopped
     threading.Thread(target=_exit_with_parent, daemon=True).start()
@@ -112,6 +118,7 @@ def _start_worker(work: Any, shared: Any, ticks: Any, stopped: Any) -> None:
     signal.signal(signal.SIGTERM, _stop_worker)
     keep_freed_memory()
     torch.set_num_threads(1)
+    torch_flags.set_flags(*flags)
     logging.getLogger("torch").setLevel(logging.ERROR)
 
 

@@ -173,8 +173,7 @@ def _store(
         with Progress("labels", header.epochs, 0) as progress:
             fill(folder, header, images, teacher_logits, lambda done: progress.advance_to(done, {}))
 
-    depends_on = {**header.metadata, "autocast": ctx.runtime.autocast, "device": ctx.device.type}
-    return ctx.cache.entry("labels", depends_on, build)
+    return ctx.cache.entry("labels", {**header.metadata, **ctx.runtime.identity()}, build)
 
 
 def check_store(store: LabelStore, expected: StoreHeader) -> str | None:

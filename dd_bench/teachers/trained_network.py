@@ -69,8 +69,7 @@ class RealTraining:
             "flip": real.flip,
             "architecture": self.architecture.describe(),
             "recipe": self.recipe.identity(),
-            "autocast": self.runtime.autocast,
-            "device": self.runtime.device.type,
+            **self.runtime.identity(),
         }
 
     def untrained(self, seed: int) -> Network:

@@ -287,7 +287,7 @@ class TestErrors:
         )
 
     def test_compile_without_compiler(self, dd_bench, small, monkeypatch):
-        monkeypatch.setattr("dd_bench.runtime.runtime.shutil.which", lambda _: None)
+        monkeypatch.setattr("shutil.which", lambda _: None)
         self.check_error(
             dd_bench("run", *small("dm", "runtime.compile=always")),
             "requires a C++ compiler".replace("+", r"\+"),

@@ -1,5 +1,6 @@
 """The runtime: `auto` is resolved from the machine, and invalid settings are refused."""
 
+from contextlib import nullcontext
 from dataclasses import replace
 
 import pytest
@@ -25,24 +26,124 @@ def config():
 
 def test_auto_on_a_cpu(config, monkeypatch):
     for bf16 in (True, False):
-        monkeypatch.setattr(runtime, "cpu_has_bf16", lambda bf16=bf16: bf16)
+        monkeypatch.setattr("dd_bench.runtime.precision.cpu_has_bf16", lambda bf16=bf16: bf16)
         assert resolve(config()).autocast is bf16, "emulated bfloat16 is slower than float32"
     assert resolve(config(precision="bf16")).autocast and not resolve(config(precision="fp32")).autocast
     r = resolve(config())
     assert (r.device.type, r.vmap, r.workers, r.compile_after) == ("cpu", False, 1, 100)
     assert not r.uses_processes(49) and r.uses_processes(50)
-    assert not r.in_float32().autocast and replace(r.in_float32(), autocast=r.autocast) == r
+    assert not r.in_float32().autocast and replace(r.in_float32(), precision=r.precision) == r
 
 
 def test_auto_compiles_only_with_a_compiler(config, monkeypatch):
-    monkeypatch.setattr("dd_bench.runtime.runtime.shutil.which", lambda _: None)
-    assert resolve(config()).compile_after is None
+    monkeypatch.setattr("shutil.which", lambda _: None)
+    r = resolve(config())
+    assert r.compile_after is None and "torch.compile requires a C++ compiler" in r.notes[-1]
     with pytest.raises(ValueError, match=r"requires a C\+\+ compiler"):
         resolve(config(compile="always"))
-    monkeypatch.setattr("dd_bench.runtime.runtime.shutil.which", lambda name: name)
-    assert resolve(config()).compile_after == 100
+    assert resolve(config(compile="never", precision="fp32")).notes == ()
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    assert resolve(config()).compile_after == 100 and resolve(config(precision="fp32")).notes == ()
     assert resolve(config(compile="always")).compile_after == 0
     assert resolve(config(compile="never")).compile_after is None
+
+
+def test_emulated_bfloat16_is_noted(config, monkeypatch):
+    """It is slower than float32, but a record in bfloat16 can be repeated on every CPU."""
+    monkeypatch.setattr("dd_bench.runtime.precision.cpu_has_bf16", lambda: False)
+    r = resolve(config(precision="bf16"))
+    assert r.precision == "bf16" and "emulated on cpu" in r.notes[0]
+    assert resolve(config(precision="auto")).precision == "fp32"
+
+
+class TestCuda:
+    """Decisions on a machine with GPUs, with the answers of torch replaced."""
+
+    @pytest.fixture(autouse=True)
+    def gpus(self, monkeypatch):
+        """Return a function that simulates `count` GPUs of one compute capability."""
+
+        def simulate(count=2, capability=(9, 0)):
+            values = {
+                "is_available": lambda: count > 0,
+                "device_count": lambda: count,
+                "get_device_capability": lambda device: capability,
+                "is_bf16_supported": lambda including_emulation: capability >= (8, 0) or including_emulation,
+                "device": lambda device: nullcontext(),
+            }
+            for name, value in values.items():
+                monkeypatch.setattr(f"torch.cuda.{name}", value)
+
+        simulate()
+        for name in ("WORLD_SIZE", "LOCAL_RANK", "CC"):
+            monkeypatch.delenv(name, raising=False)
+        return simulate
+
+    @pytest.fixture
+    def on_cuda(self, config):
+        return lambda **values: resolve(config(**{"device": "auto", **values}))
+
+    @pytest.mark.parametrize(("capability", "precision"), [((9, 0), "bf16"), ((7, 5), "fp32")])
+    def test_auto_is_bf16_only_if_it_is_native(self, gpus, on_cuda, capability, precision):
+        """A T4 emulates bfloat16, and torch calls that supported."""
+        gpus(capability=capability)
+        assert on_cuda().precision == precision
+
+    def test_tf32(self, gpus, on_cuda, config):
+        r = on_cuda(precision="tf32")
+        assert (r.precision, r.autocast, r.in_float32()) == ("tf32", False, r)
+        assert r.identity() == {"autocast": False, "device": "cuda", "precision": "tf32"}
+        assert on_cuda(precision="fp32").identity() == {"autocast": False, "device": "cuda"}
+        gpus(capability=(7, 5))
+        with pytest.raises(
+            ValueError, match=r"precision=tf32 requires .* got cuda\. Example: runtime.precision=fp32"
+        ):
+            on_cuda(precision="tf32")
+        with pytest.raises(ValueError, match=r"precision=tf32 requires .* got cpu"):
+            resolve(config(precision="tf32"))
+
+    @pytest.mark.parametrize("name", ["auto", "cuda"])
+    def test_more_processes_than_gpus(self, on_cuda, monkeypatch, name):
+        """The first call that uses CUDA would end with an error about a device ordinal."""
+        monkeypatch.setenv("WORLD_SIZE", "3")
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        assert on_cuda(device=name).device == torch.device("cuda:1")
+        monkeypatch.setenv("LOCAL_RANK", "2")
+        monkeypatch.setattr("torch.cuda.is_bf16_supported", lambda **_: pytest.fail("CUDA was used"))
+        with pytest.raises(
+            ValueError, match=r"LOCAL_RANK=2 needs the GPU cuda:2, .* finds 2 .* --nproc_per_node 2"
+        ):
+            on_cuda(device=name)
+
+    @pytest.mark.parametrize(
+        ("missing", "message"),
+        [
+            ("compiler", "a C compiler"),
+            ("triton", "the package triton"),
+            ("headers", "Python's header files"),
+            ("capability", "a device of compute capability 7.0 or newer, got 6.1"),
+        ],
+    )
+    def test_fallback_without_the_parts_of_triton(self, gpus, on_cuda, monkeypatch, missing, message):
+        found = {
+            "shutil.which": lambda name: name,
+            "importlib.util.find_spec": lambda name: name,
+            "dd_bench.runtime.compiler.Path.exists": lambda _: missing != "headers",
+        }
+        if missing == "compiler":
+            found["shutil.which"] = lambda _: None
+        if missing == "triton":
+            found["importlib.util.find_spec"] = lambda _: None
+        for name, value in found.items():
+            monkeypatch.setattr(name, value)
+        gpus(capability=(6, 1) if missing == "capability" else (9, 0))
+        r = on_cuda(precision="fp32")
+        assert r.compile_after is None and message in r.notes[0]
+        with pytest.raises(ValueError, match=f"compile=always requires {message}"):
+            on_cuda(precision="fp32", compile="always")
+        if missing == "compiler":
+            monkeypatch.setenv("CC", "mycc")
+            assert on_cuda(precision="fp32").compile_after == 100
 
 
 def test_threads_and_determinism_are_reset_for_each_job(config, monkeypatch):

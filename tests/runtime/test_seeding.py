@@ -1,5 +1,7 @@
 """Seeds: a stream depends only on its name, and the global generators are not changed."""
 
+from contextlib import contextmanager
+
 import pytest
 import torch
 
@@ -48,6 +50,32 @@ def test_seeded_restores_the_global_generator():
         assert torch.equal(torch.rand(4), inside)
         raise KeyError
     assert torch.equal(torch.rand(4), expected), "after an error too"
+
+
+@pytest.mark.parametrize("device", ["cpu", "cuda", "cuda:1"])
+def test_seeded_seeds_only_the_generators_that_it_restores(device, monkeypatch):
+    """`torch.manual_seed` would seed the generators of all GPUs, and only that of `device` would be restored."""
+    seeds, active = {0: None, 1: None}, [0]
+
+    @contextmanager
+    def activate(device):
+        active.append(device.index or 0)
+        yield
+        active.pop()
+
+    monkeypatch.setattr("torch.cuda.device", activate)
+    monkeypatch.setattr("torch.cuda.manual_seed", lambda seed: seeds.__setitem__(active[-1], seed))
+    monkeypatch.setattr("torch.cuda.manual_seed_all", lambda seed: seeds.update({0: seed, 1: seed}))
+    monkeypatch.setattr("torch.cuda.is_available", lambda: True)
+    monkeypatch.setattr("torch.cuda.get_rng_state", lambda device: seeds[torch.device(device).index or 0])
+    monkeypatch.setattr(
+        "torch.cuda.set_rng_state",
+        lambda state, device: seeds.__setitem__(torch.device(device).index or 0, state),
+    )
+    index = {"cpu": None, "cuda": 0, "cuda:1": 1}[device]
+    with seeded(device, 9):
+        assert seeds == {i: 9 if i == index else None for i in seeds}
+    assert seeds == {0: None, 1: None}
 
 
 class TestGenerators:

@@ -95,7 +95,7 @@ def test_exact_experts_are_trained_in_float32(make_experts, make_ctx):
     digests = {}
     for name, autocast, exact in (("fp32", False, False), ("bf16", True, False), ("exact", True, True)):
         ctx = make_ctx(work=name, fresh_cache=True)
-        ctx.runtime = dataclasses.replace(ctx.runtime, autocast=autocast)
+        ctx.runtime = dataclasses.replace(ctx.runtime, precision="bf16" if autocast else "fp32")
         digests[name] = sha256(make_experts(ctx=ctx, work=name, exact=exact))
     assert digests["exact"] == digests["fp32"] != digests["bf16"]
 
@@ -254,7 +254,7 @@ class TestCache:
 
     def test_precision_changes_the_key(self, make_experts, make_ctx):
         ctx = make_ctx(work="cache", fresh_cache=True)
-        ctx.runtime = dataclasses.replace(ctx.runtime, autocast=True)
+        ctx.runtime = dataclasses.replace(ctx.runtime, precision="bf16")
         assert make_experts(ctx=ctx, epochs=(1,)).path != make_experts(epochs=(1,)).path
 
     @pytest.mark.parametrize("length", [None, 0, 100, -1])

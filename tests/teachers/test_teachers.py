@@ -146,7 +146,7 @@ class TestClasses:
 
 
 def _runtime(teacher):
-    return Runtime(CPU, teacher.autocast, None, 1, 0, False)
+    return Runtime(CPU, "bf16" if teacher.autocast else "fp32", None, 1, 0, False)
 
 
 class TestPretrained:

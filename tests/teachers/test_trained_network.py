@@ -99,7 +99,7 @@ def test_identity_contains_everything_the_weights_depend_on(
         make_training(real=dataclasses.replace(train_blobs, preprocess=Normalise([0.4], [0.3]))),
         make_training(architecture=make_architecture(width=4)),
         make_training(lr=0.02),
-        make_training(rt=dataclasses.replace(runtime, autocast=True)),
+        make_training(rt=dataclasses.replace(runtime, precision="bf16")),
         make_training(rt=dataclasses.replace(runtime, device=torch.device("meta"))),
     ]
     identities = [training.identity() for training in variants]

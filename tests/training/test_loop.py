@@ -372,7 +372,10 @@ class TestGradientRule:
             handle.remove()
 
         for autocast in (False, True):
-            net, how = convnet(blobs).fresh(0, CPU), replace(runtime, autocast=autocast)
+            net, how = (
+                convnet(blobs).fresh(0, CPU),
+                replace(runtime, precision="bf16" if autocast else "fp32"),
+            )
             plan = recipe(epochs=1, milestones=(), batch_size=60)
             train(net, fetch_from(*data), 60, plan, seed=1, runtime=how, flip=False, gradient_rule=look)
         assert kinds == [torch.float32, torch.bfloat16]
@@ -545,7 +548,7 @@ class TestFastPaths:
         net = convnet(blobs).fresh(0, CPU)
         net.classifier.register_forward_hook(lambda m, i, o: seen.add(o.dtype))
         before = parameters(net)
-        half = replace(runtime, autocast=True)
+        half = replace(runtime, precision="bf16")
         train(net, fetch_from(*data), 60, recipe(), seed=0, runtime=half, flip=False)
         assert seen == {torch.bfloat16} and {p.dtype for p in net.parameters()} == {torch.float32}
         assert bool(torch.isfinite(parameters(net)).all()) and not torch.equal(before, parameters(net))
