@@ -14,6 +14,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from dd_bench.pipeline.choices import choices
+from dd_bench.records.environment import Environment
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime.suggestions import did_you_mean
 from dd_bench.runtime.terminal import sanitize
@@ -237,6 +238,9 @@ def _show_record(record: Record) -> None:
     code = record.code
     table.add_row("code", f"{code.version}, revision {code.revision}{' (changed)' if code.dirty else ''}")
     table.add_row("device", record.device)
+    if record.environment is not None:
+        table.add_row("environment", record.environment.summary())
+        table.add_row("flags", record.environment.flags_text())
     for note in record.notes:
         table.add_row("note", note)
     table.add_row("key", record.key)
@@ -265,5 +269,7 @@ def _show_set(folder: Path) -> None:
             "seconds", ", ".join(f"{stage} {value:.1f}" for stage, value in provenance["seconds"].items())
         )
         table.add_row("device", provenance.get("device", ""))
+    if "environment" in provenance:
+        table.add_row("environment", Environment(**provenance["environment"]).summary())
     table.add_row("preview", str(folder / "preview.png"))
     _out.print(table)

@@ -17,8 +17,11 @@ from typing import Any
 import torch
 
 from dd_bench import NUMBERS_VERSION, __version__
+from dd_bench.records.environment import Environment
 from dd_bench.records.record import Code, TeacherId
+from dd_bench.runtime import distributed
 from dd_bench.runtime.runtime import Runtime
+from dd_bench.runtime.torch_flags import read_flags
 
 LIBRARIES = ("torch", "torchvision", "kornia", "timm", "numpy", "scikit-learn", "hydra-core")
 
@@ -54,6 +57,35 @@ def versions() -> dict[str, str]:
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in LIBRARIES},
     }
+
+
+def environment(runtime: Runtime) -> Environment:
+    """Return the environment of a run. The flags are read from torch, so they show what was used."""
+    cuda = runtime.device.type == "cuda"
+    return Environment(
+        device=runtime.device.type,
+        name=runtime.device_name(),
+        devices=torch.cuda.device_count() if cuda else 1,
+        processes=distributed.num_launched(),
+        precision=runtime.precision,
+        flags=read_flags(),
+        torch=str(torch.__version__),
+        cuda=torch.version.cuda,
+        cudnn=torch.backends.cudnn.version() if cuda else None,
+        driver=_driver() if cuda else None,
+        threads=torch.get_num_threads(),
+        workers=runtime.workers,
+        together=None,
+    )
+
+
+@cache
+def _driver() -> str | None:
+    """Return the version of the NVIDIA driver, or None if `nvidia-smi` does not give it."""
+    from torch.utils import collect_env
+
+    version = collect_env.get_nvidia_driver_version(collect_env.run)
+    return version.splitlines()[0].strip() if version else None
 
 
 class Stages:
@@ -113,6 +145,7 @@ def set_provenance(
         "peak_memory": stages.peak_memory,
         "notes": notes,
         "device": runtime.describe(),
+        "environment": environment(runtime).model_dump(),
         "versions": versions(),
         "code": code().model_dump(),
     }

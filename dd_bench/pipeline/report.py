@@ -111,6 +111,7 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
         set_digests=[storage.digest(folder) for folder in outcome.folders],
         code=provenance.code(),
         device=run.runtime.describe(),
+        environment=provenance.environment(run.runtime),
         versions=provenance.versions(),
         notes=list(
             dict.fromkeys([*(note for p in provenances for note in p.get("notes", [])), *outcome.notes])

@@ -24,11 +24,14 @@ from pydantic import (
     field_validator,
 )
 
+from dd_bench.records.environment import Environment
 from dd_bench.records.intervals import std, t_interval
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.files import canonical, write_atomic
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
+"""Version of new records. Version 3 has the field `environment`."""
+READABLE_VERSIONS = (2, 3)
 SHARES = ("accuracy", "auc", "balanced_accuracy", "robust_accuracy", "hidden", "lrs", "ars")
 """Main metrics in [0, 1]. A record with such a main metric has only metrics in [0, 1], except `DIFFERENCES`."""
 DIFFERENCES = ("forgetting", "hlr", "ior")
@@ -109,7 +112,9 @@ class Record(_Frozen):
     """One run, or the reason why it was skipped or diverged."""
 
     schema_version: int = SCHEMA_VERSION
-    key: str = Field(description="content key; equal for repetitions of an experiment")
+    key: str = Field(
+        description="content key; equal for repetitions of an experiment on one kind of device, in one precision"
+    )
     status: Literal["done", "skipped", "diverged"]
     reason: str | None = None
     created: str = Field(description="UTC, ISO 8601")
@@ -145,6 +150,10 @@ class Record(_Frozen):
     set_digests: list[str] = []
     code: Code
     device: str
+    environment: Environment | None = Field(
+        default=None,
+        description="device, precision, flags and versions of torch; None in records of version 2",
+    )
     versions: dict[str, str]
     notes: list[str] = []
 
@@ -238,7 +247,9 @@ class Record(_Frozen):
     def _text(self) -> str:
         # fields that were added later are omitted if empty, so the digests of older records do not change
         exclude: dict[str, Any] = {
-            name: True for name in ("teacher_forwards", "teachers", "sizes") if not getattr(self, name)
+            name: True
+            for name in ("teacher_forwards", "teachers", "sizes", "environment")
+            if not getattr(self, name)
         }
         if all(score.unit is None for score in self.scores):
             exclude["scores"] = {"__all__": {"unit"}}
@@ -295,9 +306,10 @@ def parse_record(content: bytes, path: Path) -> Record:
     except ValueError as error:
         raise ValueError(f"{path} is not a record: {error}") from error
     version = data.get("schema_version") if isinstance(data, dict) else None
-    if version != SCHEMA_VERSION:
+    if type(version) is not int or version not in READABLE_VERSIONS:
         raise ValueError(
-            f"{path}: schema_version must be {SCHEMA_VERSION}, got {untrusted.shorten(repr(version))}"
+            f"{path}: schema_version must be {' or '.join(map(str, READABLE_VERSIONS))}, "
+            f"got {untrusted.shorten(repr(version))}"
         )
     try:
         return Record.model_validate(data, strict=True)

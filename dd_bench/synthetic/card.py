@@ -21,6 +21,7 @@ from pydantic import (
 )
 
 from dd_bench import __version__
+from dd_bench.records.environment import Environment
 from dd_bench.records.record import Code, Count, Seconds, TeacherId, Word
 from dd_bench.runtime import untrusted
 
@@ -106,6 +107,7 @@ class Provenance(BaseModel):
     peak_memory: dict[str, Count] = {}
     notes: list[str] = []
     device: str = ""
+    environment: Environment | None = None
     versions: dict[str, str] = {}
     code: Code | None = None
     teachers: list[TeacherId] = []

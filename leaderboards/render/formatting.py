@@ -166,6 +166,7 @@ def _line(board: Board, r: Record) -> dict[str, Any]:
         "sizes": json.dumps(r.sizes, sort_keys=True) if r.sizes else None,
         "seconds": json.dumps(r.seconds, sort_keys=True),
         "device": r.device,
+        "environment": r.environment.model_dump_json() if r.environment else None,
         "revision": r.code.revision,
         "dirty": r.code.dirty,
         "numbers": r.code.numbers,

@@ -116,6 +116,8 @@ def _facts(record: Record, board: Board) -> list[tuple[str, str]]:
         ("Evaluator", record.evaluator),
         ("Measured", record.created),
         ("Device", record.device),
+        ("Environment", record.environment.summary() if record.environment else ""),
+        ("Flags of torch", record.environment.flags_text() if record.environment else ""),
         ("Code", f"dd_bench {code.version}, revision {revision}, numbers version {code.numbers}"),
         ("Seconds", ", ".join(f"{k} {v:,.1f}" for k, v in record.seconds.items())),
         ("Peak memory", ", ".join(f"{k} {v / 2**20:,.0f} MiB" for k, v in record.peak_memory.items())),

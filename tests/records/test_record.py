@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
+from dd_bench.records.environment import Environment
 from dd_bench.records.record import Code, ProtocolId, Record, Score, load_record
 from dd_bench.runtime.files import canonical, content_key, write_atomic
 from dd_bench.runtime.untrusted import MAX_DEPTH, parse_json
@@ -41,6 +42,38 @@ def record(sets: list[list[float]], **changes) -> Record:
         "versions": {},
     }
     return Record(**fields | changes)
+
+
+ENVIRONMENT = Environment(
+    device="cuda", name="NVIDIA H100", devices=2, processes=1, precision="bf16",
+    flags={"backends.cuda.matmul.fp32_precision": "ieee", "are_deterministic_algorithms_enabled": True},
+    torch="2.14.1+cu130", cuda="13.0", cudnn=92400, driver="580.1", threads=4, workers=1, together=20,
+)  # fmt: skip
+
+
+class TestEnvironment:
+    def test_round_trip(self, tmp_path):
+        r = record([[0.5]], environment=ENVIRONMENT)
+        loaded = load_record(r.save(tmp_path / "r.json"))
+        assert loaded == r and loaded.environment == ENVIRONMENT and loaded.schema_version == 3
+        expected = "cuda, bf16; torch 2.14.1+cu130; 2 device(s); cuDNN 92400; driver 580.1; 4 thread(s)"
+        assert ENVIRONMENT.summary().startswith(expected) and "deterministic true" in ENVIRONMENT.summary()
+        assert "20 networks together" in ENVIRONMENT.summary() and "ieee" in ENVIRONMENT.flags_text()
+
+    def test_records_of_version_2_have_no_environment(self, tmp_path):
+        """They keep their text and therefore their digest."""
+        old = record([[0.5]], schema_version=2)
+        assert "environment" not in old.text()
+        loaded = load_record(old.save(tmp_path / "r.json"))
+        assert loaded == old and loaded.environment is None and loaded.digest == old.digest
+
+    def test_invalid_values_are_refused(self, tmp_path):
+        data = json.loads(record([[0.5]], environment=ENVIRONMENT).text())
+        for name, value in (("precision", "fp16"), ("threads", -1), ("nope", 1), ("flags", {"x": 1})):
+            path = tmp_path / "r.json"
+            path.write_text(json.dumps(data | {"environment": data["environment"] | {name: value}}))
+            with pytest.raises(ValueError, match=rf"environment\.{name}"):
+                load_record(path)
 
 
 class TestSummary:
@@ -149,8 +182,8 @@ class TestInvalidRecords:
             ({"scores": [{"metric": "a", "value": 0.5, "set": 0, "network": 0, "seed": 0, "x": 1}]}, "x"),
             ({"protocol": {"name": "quick"}}, "version"),
             ({"code": None}, "code"),
-            ({"schema_version": 99}, "schema_version must be 2, got 99"),
-            ({"schema_version": None}, "schema_version must be 2, got None"),
+            ({"schema_version": 99}, "schema_version must be 2 or 3, got 99"),
+            ({"schema_version": None}, "schema_version must be 2 or 3, got None"),
         ],
     )
     def test_invalid_fields(self, path, change, message):
