@@ -95,8 +95,10 @@ class Reference:
         return RealTraining(self.real, architecture, self.recipe, self.runtime)
 
     def _key(self, training: RealTraining, seed: int) -> dict[str, Any]:
-        """Return the cache key. It does not contain the device, so that devices share the references."""
-        key = {name: value for name, value in training.identity().items() if name != "device"}
+        """Return the cache key. References trained on a CPU have keys without the kind of the device."""
+        key = training.identity()
+        if key["device"] == "cpu":
+            del key["device"]
         return key | {"seed": seed} | ({} if self.identity is None else {"images": self.identity})
 
     def _data(self) -> tuple[Inputs, Tensor] | None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -76,11 +76,26 @@ class SweepCallback(Callback):
 
 
 def config_digest(config: DictConfig) -> str:
-    """Return the digest of `NUMBERS_VERSION` and of a job's configuration without the keys in `_LOCATIONS`."""
+    """Return the digest of a job: `NUMBERS_VERSION`, its configuration, and the kind of its device and its precision.
+
+    The keys in `_LOCATIONS` are omitted. `auto` is resolved on this machine, so a job that a CPU has finished is
+    missing on a machine with a GPU, as its record is.
+    """
     keys = [str(k) for k in config if k not in _LOCATIONS]
-    return content_key(
-        [NUMBERS_VERSION, OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)]
-    )
+    values: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
+    return content_key([NUMBERS_VERSION, values, _computed_by(values.get("runtime") or {})])
+
+
+def _computed_by(runtime: Mapping[str, Any]) -> list[str]:
+    """Return the kind of the device and the precision of a job, or nothing if they are not valid."""
+    from dd_bench.runtime.precision import choose_precision  # imports torch
+    from dd_bench.runtime.runtime import choose_device
+
+    try:
+        device = choose_device(runtime["device"])
+        return [device.type, choose_precision(runtime["precision"], device)]
+    except (ValueError, KeyError, TypeError):  # the job ends with the message
+        return []
 
 
 def select_jobs(command: str, only_missing: bool) -> None:
@@ -109,7 +124,7 @@ def select_jobs(command: str, only_missing: bool) -> None:
                 invalid.append(f"  {' '.join(job)}\n      {reason}\n")
                 _save_failed(out, command, job, reason)
                 continue
-            if found := complete.get(config_digest(config)):
+            if found := complete.get(config_digest(config)) if complete else None:
                 # different overrides can compose the same configuration
                 save_job(out, found.model_copy(update={"overrides": job}))
                 skipped += 1

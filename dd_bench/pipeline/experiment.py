@@ -135,11 +135,16 @@ class Experiment(RunParts):
             save()
             ctx.loop.clean_up()
 
-    def record(self, key: str, sets: Callable[[], list[Path]]) -> tuple[Record, Path]:
-        """Return the record with the content key `key` and its file. If no finished record exists, measure the sets.
+    def record(self, identities: list[str], sets: Callable[[], list[Path]]) -> tuple[Record, Path]:
+        """Return the record of the sets and its file. If no finished record exists, measure the sets.
 
         A record with status `skipped` or `diverged` is measured again.
+
+        Args:
+            identities: content keys of the sets, or digests of their folders, for the key of the record.
+            sets: function that distils the missing sets and returns the folders of all sets.
         """
+        key = self.record_key(identities)
         path = self.out / "records" / f"{key}.json"
         with locked(self.out / "work" / f"{key}.lock"):
             if path.exists() and (found := _existing_record(path)).status == "done":
@@ -151,12 +156,25 @@ class Experiment(RunParts):
                         found.code.revision, path,
                     )  # fmt: skip
                 return found, path
+            self._warn_of_old_key(identities, key)
             log = ScoreLog(self.out / "work" / key / "scores.jsonl")
             record = build_record(self, key, measure(self, sets, log))
             record.save(path)
             if record.status == "done":
                 log.remove()
         return record, path
+
+    def _warn_of_old_key(self, identities: list[str], key: str) -> None:
+        """Log that an earlier version has measured these sets, or a part of their networks, under another key."""
+        old = self.old_record_key(identities)
+        record, scores = self.out / "records" / f"{old}.json", self.out / "work" / old / "scores.jsonl"
+        for path in (record, scores):
+            if path.exists():
+                _log.warning(
+                    "%s was written before device and precision were part of the key of a record. It is not used, "
+                    "and the networks are trained again. The new key is %s (%s, %s)",
+                    path, key, self.runtime.device.type, self.runtime.precision,
+                )  # fmt: skip
 
     def skipped(self, key: str, reason: str) -> tuple[Record, Path]:
         """Write a record with status `skipped` and the reason, and return it and its file."""

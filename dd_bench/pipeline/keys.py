@@ -1,9 +1,21 @@
 """Content keys: hashes of everything that a synthetic set or a record depends on.
 
 A key is computed from configuration names and hyper-parameters, never from the Python path of a class; see `identity`.
-It does not depend on the device, which changes only the last bits of results. It does not depend on the code of shipped
-methods and evaluators either, because a change of code that affects results also increases `NUMBERS_VERSION`. If
-teachers are used, the key depends on their precision.
+It does not depend on the code of shipped methods and evaluators, because a change of code that affects results also
+increases `NUMBERS_VERSION`.
+
+Kind of device and precision:
+
+- *Records* depend on the kind of the device (cpu or cuda) and on the precision (fp32, tf32 or bf16). The generators of
+  CPUs and CUDA give different numbers for the same seed, so the networks of the two are different. A record of one is
+  never the answer to a run of the other.
+- *Sets* depend on what changes their numbers: the kind of the device, the precision if teachers are used (recovery
+  uses bfloat16 with them), and TF32, which the whole run uses. On a CPU without teachers there is nothing to add.
+- *Teachers, experts and stored labels* depend on the kind of the device and on the precision of their training, see
+  `Runtime.identity`.
+
+The name of a GPU, the number of devices, processes and threads, and deterministic kernels change only the last bits
+of sums. They are part of the record (see `Environment`), but of no key.
 """
 
 from __future__ import annotations
@@ -45,11 +57,21 @@ class Keys:
                 "ipc": ipc,
                 "seed": seed,
                 "set": index,
+                **self._computed_by(),
             }
         )
 
     def record(self, sets: Sequence[str], protocol: Protocol, seed: int) -> str:
         """Return the content key of a record. `sets` are content keys of its sets, or digests of their folders."""
+        return record_key(
+            self.record_inputs(sets, protocol, seed), self.runtime.device.type, self.runtime.precision
+        )
+
+    def record_inputs(self, sets: Sequence[str], protocol: Protocol, seed: int) -> str:
+        """Return the content key of what is measured: sets, data, network, evaluator and protocol.
+
+        It was the key of records of version 2, which did not depend on the device and the precision.
+        """
         return content_key(
             {
                 "numbers": NUMBERS_VERSION,
@@ -63,6 +85,12 @@ class Keys:
                 "seed": seed,
             }
         )
+
+    def _computed_by(self) -> dict[str, str]:
+        """Return the kind of the device and TF32. Keys of sets made on a CPU have existed before both."""
+        runtime = self.runtime
+        device = {} if runtime.device.type == "cpu" else {"device": runtime.device.type}
+        return device | ({"precision": runtime.precision} if runtime.precision == "tf32" else {})
 
     def _teachers(self, used: bool) -> dict[str, Any]:
         """Return the teachers and their precision. The order of the teachers decides which one guides an image."""
@@ -81,3 +109,8 @@ class Keys:
     def _real(self) -> list[Any]:
         real = self.real
         return [real.digest, len(real.train), real.preprocess.digest, real.flip]
+
+
+def record_key(inputs: str, device: str, precision: str) -> str:
+    """Return the key of the record of `inputs` (see `Keys.record_inputs`) on a kind of device, in a precision."""
+    return content_key({"inputs": inputs, "device": device, "precision": precision})

@@ -82,6 +82,10 @@ class RunParts:
         """Return the content key of a record of `sets`, given as content keys or as digests of folders."""
         return self.keys.record(sets, self.protocol, self.seed)
 
+    def old_record_key(self, sets: list[str]) -> str:
+        """Return the key that the record of `sets` had before device and precision were part of it."""
+        return self.keys.record_inputs(sets, self.protocol, self.seed)
+
     def check_labels(self, syn: SyntheticSet) -> str | None:
         """Return why networks cannot be trained on the labels of the protocol for this set, or None if they can."""
         if self.protocol.labels is not None and label_mode(syn.labels) == "soft":

@@ -53,10 +53,10 @@ def run(config: RunConfig) -> Record:
     """Distill and evaluate, and return the record, which is also written to disk."""
     experiment = compose(config)
     sets = range(experiment.num_sets)
-    key = experiment.record_key([experiment.set_key(i) for i in sets])
+    keys = [experiment.set_key(i) for i in sets]
     if reason := experiment.check():
-        return _report(config, *experiment.skipped(key, reason))
-    return _report(config, *experiment.record(key, lambda: [experiment.synthetic_set(i) for i in sets]))
+        return _report(config, *experiment.skipped(experiment.record_key(keys), reason))
+    return _report(config, *experiment.record(keys, lambda: [experiment.synthetic_set(i) for i in sets]))
 
 
 def evaluate(config: RunConfig) -> Record:
@@ -71,13 +71,11 @@ def evaluate(config: RunConfig) -> Record:
     experiment.ipc, experiment.method_name = card.ipc, card.method
     model = card.config.get("model")
     if model and model != experiment.config["model"]:
-        experiment.notes = (f"the set was distilled with another network: {canonical(model)}",)
+        experiment.notes += (f"the set was distilled with another network: {canonical(model)}",)
     experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}))
     # the record contains the digest of the set; its parent folders exist only on this machine
     experiment.config["set"] = folder.resolve().name
-    return _report(
-        config, *experiment.record(experiment.record_key([storage.digest(folder)]), lambda: [folder])
-    )
+    return _report(config, *experiment.record([storage.digest(folder)], lambda: [folder]))
 
 
 def _report(config: RunConfig, record: Record, path: Path) -> Record:
