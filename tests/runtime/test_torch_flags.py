@@ -9,7 +9,6 @@ from torch import backends
 from dd_bench.runtime import torch_flags
 from dd_bench.runtime.runtime import RuntimeConfig, resolve
 from dd_bench.runtime.torch_flags import read_flags, set_flags
-from dd_bench.runtime.workers import run_in_processes
 
 CONFIG = {
     "device": "cpu", "precision": "fp32", "compile": "never", "compile_after": 0, "workers": 1, "spread_after": 0,
@@ -64,15 +63,3 @@ def test_a_run_has_its_own_flags_after_another_one():
     flags = read_flags()
     assert not flags["are_deterministic_algorithms_enabled"] and not flags["backends.cudnn.deterministic"]
     assert not torch.is_deterministic_algorithms_warn_only_enabled() and not tf32_is_allowed()
-
-
-def flags_of_worker(shared, job, tick):
-    return read_flags()
-
-
-@pytest.mark.parametrize("deterministic", [True, False])
-def test_workers_have_the_flags_of_their_parent(deterministic):
-    """The workers of a second run must not keep the flags of the first, nor torch's defaults."""
-    set_flags(tf32=deterministic, deterministic=deterministic)
-    ((_, flags),) = run_in_processes(flags_of_worker, None, [0], workers=1)
-    assert flags == read_flags()

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.runtime.torch_flags import read_flags, set_flags
 from dd_bench.runtime.workers import run_in_processes
 
 JOBS = """
@@ -18,12 +19,16 @@ import os, time
 from pathlib import Path
 import torch
 from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.runtime.torch_flags import read_flags
 
 def square(shared, job, tick):
     for _ in range(job):
         tick()
     offset, table = shared["offset"], shared["table"]
     return job**2 + offset, table[job] * 2, (os.getpid(), torch.get_num_threads(), table.is_shared())
+
+def flags(shared, job, tick):
+    return read_flags()
 
 def second_fails(folder, job, tick):
     (Path(folder) / f"{job}").touch()
@@ -73,6 +78,14 @@ def test_results_of_all_jobs(jobs):
     assert torch.equal(table, copy)
     assert ticks == sorted(ticks) and ticks[-1] == sum(work), "no tick is lost"
     assert not any(alive(pid) for pid in pids), "all workers have ended"
+
+
+def test_workers_have_the_flags_of_their_parent(jobs):
+    """Torch's defaults, which a new process has, allow TF32 in convolutions but not in matrix products."""
+    for tf32 in (True, False):
+        set_flags(tf32, deterministic=False)
+        ((_, flags),) = run_in_processes(jobs.flags, None, [0], 1)
+        assert flags == read_flags() and (flags["backends.cuda.matmul.fp32_precision"] == "tf32") is tf32
 
 
 def test_error_stops_the_other_jobs(jobs, tmp_path):
