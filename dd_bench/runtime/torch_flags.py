@@ -12,9 +12,23 @@ which is consistent after a write to either.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import torch
 from torch import backends
+
+FLAGS = (
+    "backends.cuda.matmul.fp32_precision",
+    "backends.cudnn.conv.fp32_precision",
+    "backends.cudnn.rnn.fp32_precision",
+    "backends.mkldnn.matmul.fp32_precision",
+    "backends.mkldnn.conv.fp32_precision",
+    "backends.cuda.matmul.allow_bf16_reduced_precision_reduction",
+    "backends.cudnn.benchmark",
+    "backends.cudnn.deterministic",
+    "are_deterministic_algorithms_enabled",
+)
+"""The flags in a record, by their names in torch."""
 
 
 def set_flags(tf32: bool, deterministic: bool) -> None:
@@ -27,7 +41,7 @@ def set_flags(tf32: bool, deterministic: bool) -> None:
             raise a RuntimeError.
 
     Raises:
-        ValueError: another flag of torch overrides these.
+        ValueError: `tf32` is false, and a flag that is not set here allows a lower precision.
     """
     torch.set_float32_matmul_precision("highest")  # also of oneDNN, which could use bfloat16 on a CPU
     backends.cuda.matmul.allow_tf32 = tf32
@@ -39,32 +53,28 @@ def set_flags(tf32: bool, deterministic: bool) -> None:
     now = torch.are_deterministic_algorithms_enabled(), torch.is_deterministic_algorithms_warn_only_enabled()
     if now != (deterministic, False):  # the call imports the compiler, which takes seconds
         torch.use_deterministic_algorithms(deterministic)
-    if not tf32 and "tf32" in (backends.cudnn.conv.fp32_precision, backends.cuda.matmul.fp32_precision):
+    lower = {name: value for name, value in read_flags().items() if value in ("tf32", "bf16")}
+    if lower and not tf32:
+        name, value = next(iter(lower.items()))
         raise ValueError(
-            f"torch.backends.fp32_precision must be 'none' for a run without TF32, got {backends.fp32_precision!r}. "
+            f"torch.{name} must be 'ieee' or 'none' for a run without TF32, got {value!r}. "
             "Example: torch.backends.fp32_precision = 'none'"
         )
 
 
 def read_flags() -> dict[str, str | bool]:
-    """Return the flags that torch uses at the moment, by their names in torch, without the prefix `torch.`.
+    """Return the values of `FLAGS` at the moment.
 
     A precision is `ieee` (float32), `tf32`, `bf16`, or `none`, which is `ieee` unless a more general flag is set.
     """
-    matmul, cudnn, cpu = backends.cuda.matmul, backends.cudnn, backends.mkldnn
-    return {
-        "backends.cuda.matmul.fp32_precision": matmul.fp32_precision,
-        "backends.cudnn.conv.fp32_precision": cudnn.conv.fp32_precision,
-        "backends.cudnn.rnn.fp32_precision": cudnn.rnn.fp32_precision,
-        "backends.mkldnn.matmul.fp32_precision": cpu.matmul.fp32_precision,
-        "backends.mkldnn.conv.fp32_precision": cpu.conv.fp32_precision,
-        "backends.cuda.matmul.allow_bf16_reduced_precision_reduction": (
-            matmul.allow_bf16_reduced_precision_reduction
-        ),
-        "backends.cudnn.benchmark": cudnn.benchmark,
-        "backends.cudnn.deterministic": cudnn.deterministic,
-        "are_deterministic_algorithms_enabled": torch.are_deterministic_algorithms_enabled(),
-    }
+    return {name: _read(name) for name in FLAGS}
+
+
+def _read(name: str) -> Any:
+    value: Any = torch
+    for part in name.split("."):
+        value = getattr(value, part)
+    return value() if callable(value) else value
 
 
 def current() -> tuple[bool, bool]:
