@@ -31,8 +31,10 @@ demo: $(RUN_STAMP)      ## distil the embedded digits with DM, evaluate with fre
 test: $(STAMP)          ## lint, type check, fast tests
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/python -m pytest -q $(SPREAD)
+	@echo "$(BIN)/mypy, at the same time as the tests"; \
+	report=$$(mktemp); $(BIN)/mypy >$$report 2>&1 & types=$$!; \
+	$(BIN)/python -m pytest -q $(SPREAD); tests=$$?; \
+	wait $$types; types=$$?; echo "mypy: $$(cat $$report)"; rm $$report; test $$tests -eq 0 -a $$types -eq 0
 
 test-all: $(STAMP)      ## also the slow tests
 	$(BIN)/python -m pytest -q $(SPREAD) -m "not gpu"

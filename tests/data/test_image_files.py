@@ -1,7 +1,5 @@
 """Listing of class folders: files of operating systems and editors are ignored, other formats are counted."""
 
-import logging
-
 import pytest
 from PIL import Image
 
@@ -29,12 +27,11 @@ def test_hidden_files_and_folders_are_neither_classes_nor_images(folder):
     assert labels.tolist() == [0, 0, 1, 1]
 
 
-def test_files_in_other_formats_are_counted_and_named(folder, caplog):
+def test_files_in_other_formats_are_counted_and_named(folder, messages):
     for name in ("2.gif", "3.gif", "4.HEIC", "notes.txt", "Thumbs.db", "README"):
         (folder / "ant" / name).write_bytes(b"")
-    with caplog.at_level(logging.WARNING):
-        find_images(folder, {"ant": 0, "bee": 1})
-    (message,) = caplog.messages
+    find_images(folder, {"ant": 0, "bee": 1})
+    (message,) = messages
     assert "4 files are not read because of their format: 2 .gif, 1 .heic, 1 without extension" in message
 
 

@@ -99,13 +99,13 @@ class TestPixels:
             cached_pixels(paths, [""] * 5, Decoder(3, "crop"))
         assert not [f for f in (home / "images").iterdir() if f.suffix != ".lock"]
 
-    def test_without_a_writable_cache_images_are_kept_in_memory(self, tmp_path, paths, monkeypatch, caplog):
+    def test_without_a_writable_cache_images_are_kept_in_memory(self, tmp_path, paths, monkeypatch, messages):
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("DD_BENCH_HOME", str(tmp_path / "file"))
         index_images(paths[0].parent, paths)
         pixels = cached_pixels(paths, [""] * 5, Decoder(3, "crop"))
         assert torch.equal(pixels, decode_all(paths, Decoder(3, "crop")))
-        assert sum("export DD_BENCH_HOME=FOLDER" in message for message in caplog.messages) == 2
+        assert sum("export DD_BENCH_HOME=FOLDER" in message for message in messages) == 2
 
     def test_a_truncated_file_is_an_error(self, home, paths):
         cached_pixels(paths, [""] * 5, Decoder(3, "crop"))

@@ -146,13 +146,12 @@ def test_selection_uses_class_embeddings_of_the_trained_network(make_method, mak
 
 
 def test_length_of_the_feature_networks_training_is_logged_before_it(
-    make_method, make_ctx, train_blobs, caplog
+    make_method, make_ctx, train_blobs, messages
 ):
     ctx = make_ctx(fresh_cache=True)
-    with caplog.at_level("INFO"):
-        make_method("kcenter").prepare(train_blobs, ctx)
+    make_method("kcenter").prepare(train_blobs, ctx)
     epochs, n = make_method("kcenter").recipe.epochs, len(train_blobs.train)
-    assert f"training feature network 0: {epochs} epochs of {n} images" in caplog.messages
+    assert f"training feature network 0: {epochs} epochs of {n} images" in messages
 
 
 def test_damaged_feature_network_raises(make_method, make_ctx, train_blobs):
