@@ -62,6 +62,28 @@ def test_shipped_methods():
 
 
 @pytest.fixture(scope="module")
+def finished():
+    """The results of `distilled` by method."""
+    return {}
+
+
+@pytest.fixture
+def distilled(make_method, make_ctx, train_blobs, finished):
+    """Function that distils `train_blobs`, once for all tests, and returns the method, its context and the set.
+
+    Teachers and experts are trained by `distill`, because `prepare` is not called.
+    """
+
+    def run(name):
+        if name not in finished:
+            ctx, method = make_ctx(), make_method(name)
+            finished[name] = method, ctx, method.distill(train_blobs, IPC, ctx)
+        return finished[name]
+
+    return run
+
+
+@pytest.fixture(scope="module")
 def hydra():
     """Hydra, initialised once for this module."""
     with initialize_config_module("dd_bench.conf", version_base="1.3"):
@@ -95,11 +117,9 @@ def test_composes_with_smoke_overrides(hydra, name):
 
 
 @each_method
-def test_set_is_well_formed(make_method, make_ctx, train_blobs, name):
-    ctx, method = make_ctx(), make_method(name)
+def test_set_is_well_formed(distilled, train_blobs, name):
+    method, ctx, syn = distilled(name)
     assert method.check_dataset(train_blobs, IPC, ctx.architecture) is None
-    method.prepare(train_blobs, ctx)
-    syn = method.distill(train_blobs, IPC, ctx)
     syn.check_ipc(IPC)
     n = len(train_blobs.train) if name == "full" else 3 if isinstance(syn, CompensatedSet) else IPC * 3
     assert syn.images.shape == (n, 1, 8, 8)
@@ -118,10 +138,9 @@ def test_set_is_well_formed(make_method, make_ctx, train_blobs, name):
 
 
 @each_method
-def test_set_depends_on_the_seed_only(make_method, make_ctx, make_blobs, name):
+def test_set_depends_on_the_seed_only(distilled, make_method, make_ctx, train_blobs, name):
     """One seed gives the same bytes whatever ran before. Other seeds give other bytes unless `deterministic`."""
-    real = make_blobs(seed=3).train_only()
-    first = bytes_of(make_method(name).distill(real, IPC, make_ctx(0, work="first")))
+    real, first = train_blobs, bytes_of(distilled(name)[2])
     torch.rand(7)  # the state of the global generator must not matter
     state = torch.get_rng_state()
     assert bytes_of(make_method(name).distill(real, IPC, make_ctx(0, work="restored"))) == first
@@ -131,28 +150,28 @@ def test_set_depends_on_the_seed_only(make_method, make_ctx, make_blobs, name):
 
 
 @each_method
-def test_distill_builds_nothing_after_prepare(make_method, make_ctx, train_blobs, name):
-    """The cost of teachers is then that of `prepare`, and several runs share them."""
+def test_distill_builds_nothing_after_prepare(distilled, make_method, make_ctx, train_blobs, name):
+    """The cost of teachers is then that of `prepare`, and several runs share them. The set has the same bytes."""
     ctx, method = make_ctx(fresh_cache=True), make_method(name)
     method.prepare(train_blobs, ctx)
     built = sorted(ctx.cache.root.glob("*-*")) if ctx.cache.root.exists() else []
-    method.distill(train_blobs, IPC, ctx)
+    syn = method.distill(train_blobs, IPC, ctx)
     assert (sorted(ctx.cache.root.glob("*-*")) if ctx.cache.root.exists() else []) == built
+    assert bytes_of(syn) == bytes_of(distilled(name)[2])
 
 
 @each_optimised
-def test_images_of_every_class_change(make_method, make_ctx, train_blobs, name):
+def test_images_of_every_class_change(distilled, make_method, make_ctx, train_blobs, name):
     start = make_method(name, iterations=0).distill(train_blobs, IPC, make_ctx(work="start"))
-    end = make_method(name).distill(train_blobs, IPC, make_ctx(work="end"))
+    *_, end = distilled(name)
     (before, _), (after, labels) = (syn.materialise(torch.device("cpu")) for syn in (start, end))
     changed = (before != after).flatten(1).any(1)
     assert set(end.labels.argmax(1).tolist() if labels.ndim == 2 else labels[changed].tolist()) == {0, 1, 2}
 
 
 @each_optimised
-def test_loss_is_logged_at_every_step(make_method, make_ctx, train_blobs, name):
-    ctx, method = make_ctx(), make_method(name)
-    method.distill(train_blobs, IPC, ctx)
+def test_loss_is_logged_at_every_step(distilled, name):
+    method, ctx, _ = distilled(name)
     shards = len(ctx.rows.rows) // method.iterations
     assert shards == 1 or method.in_shards
     assert [step for step, _ in ctx.rows.rows] == list(range(method.iterations)) * shards
