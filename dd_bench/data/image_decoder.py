@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO, ClassVar
 
 import numpy as np
 import torch
@@ -22,6 +23,9 @@ _CHUNK_BYTES = 4 << 20  # decoded images of one task
 class Decoder:
     """Read an image file into uint8 `(3, h, w)`. Greyscale is converted to RGB; EXIF rotation is ignored.
 
+    Files with several images (animations, TIFF files with several pages) are errors, because it is not known which
+    image is meant. JPEG files of cameras with more pictures (MPO) are read: their first image is the photograph.
+
     Greyscale of more than 8 bits is converted by its full range: a 16-bit value v becomes `round(v / 257)`. Floats and
     32-bit integers have no fixed range and raise an error.
 
@@ -38,6 +42,9 @@ class Decoder:
     resize: str
     background: str | None = None
 
+    BACKGROUND: ClassVar[str] = "dataset.background="
+    """Option that sets `background`, for messages."""
+
     def __post_init__(self) -> None:
         if min(self.shape) < 1:
             raise ValueError(
@@ -51,7 +58,8 @@ class Decoder:
             ImageColor.getrgb(self.background or "black")
         except (ValueError, AttributeError) as error:
             raise ValueError(
-                f"dataset.background must be a colour, got {self.background!r}. Example: dataset.background=white"
+                f"{self.BACKGROUND.strip(' =')} must be a colour, got {self.background!r}. "
+                f"Example: {self.BACKGROUND}white"
             ) from error
 
     @property
@@ -65,19 +73,54 @@ class Decoder:
         Raises:
             ValueError: the file is not an image, is damaged, or its pixels cannot be converted to 8-bit RGB.
         """
+        return self._decode(path, path)
+
+    def _decode(self, source: Path | BinaryIO, path: Path) -> Tensor:
+        """Read one image from `source`; `path` names it in messages."""
         try:
-            with Image.open(path) as file:
-                image = _to_rgb(file, path, self.background)
-        except _Unsupported:
+            with Image.open(source) as file:
+                self._check_size(file.size, path)
+                image = self._to_rgb(file, path)
+        except Unsupported:
             raise
-        except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        except Exception as error:  # Pillow raises many classes of errors for damaged files
             raise ValueError(
-                f"cannot read the image {path}: {error}. Download it again or delete it"
+                f"cannot read the image {path}: {str(error) or type(error).__name__}. Download it again or delete it"
             ) from error
         h, w = self.shape
         if image.size != (w, h):
             image = self._resized(image, h, w)
         return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+
+    def _check_size(self, size: tuple[int, int], path: Path) -> None:
+        """Raise `Unsupported` if an image of this width and height is not accepted."""
+
+    def _to_rgb(self, image: Image.Image, path: Path) -> Image.Image:
+        """Return the image as 8-bit RGB.
+
+        Raises:
+            Unsupported: the file has several images, the range of the values is unknown, or there are transparent
+                pixels and no `background`.
+        """
+        if getattr(image, "is_animated", False) and image.format != "MPO":
+            raise Unsupported(
+                f"{path} must contain one image, got several (an animation or several pages). Save the one to use as a "
+                "PNG file in its place, or delete the file"
+            )
+        if image.mode not in EIGHT_BITS:
+            return _from_full_range(image, path).convert("RGB")
+        if image.has_transparency_data:
+            rgba = image.convert("RGBA")
+            if rgba.getchannel("A").getextrema()[0] != 255:
+                if self.background is None:
+                    raise Unsupported(
+                        f"{path} has transparent pixels. Choose the colour under them. "
+                        f"Example: {self.BACKGROUND}white"
+                    )
+                return Image.alpha_composite(Image.new("RGBA", rgba.size, self.background), rgba).convert(
+                    "RGB"
+                )
+        return image.convert("RGB")
 
     def _resized(self, image: Image.Image, h: int, w: int) -> Image.Image:
         from torchvision.transforms import functional as transforms  # the import takes seconds
@@ -112,27 +155,8 @@ def decode_all(paths: Sequence[Path], decoder: Decoder) -> Tensor:
     return pixels
 
 
-class _Unsupported(ValueError):
-    """The image is intact, but its pixels cannot be converted to 8-bit RGB without a choice of the user."""
-
-
-def _to_rgb(image: Image.Image, path: Path, background: str | None) -> Image.Image:
-    """Return the image as 8-bit RGB.
-
-    Raises:
-        _Unsupported: the range of the values is unknown, or there are transparent pixels and no `background`.
-    """
-    if image.mode not in EIGHT_BITS:
-        return _from_full_range(image, path).convert("RGB")
-    if image.has_transparency_data:
-        rgba = image.convert("RGBA")
-        if rgba.getchannel("A").getextrema()[0] != 255:
-            if background is None:
-                raise _Unsupported(
-                    f"{path} has transparent pixels. Choose the colour under them. Example: dataset.background=white"
-                )
-            return Image.alpha_composite(Image.new("RGBA", rgba.size, background), rgba).convert("RGB")
-    return image.convert("RGB")
+class Unsupported(ValueError):
+    """The file is intact, but cannot be converted to an 8-bit RGB image without a choice of the user."""
 
 
 def _from_full_range(image: Image.Image, path: Path) -> Image.Image:
@@ -144,7 +168,7 @@ def _from_full_range(image: Image.Image, path: Path) -> Image.Image:
     known = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if not known or "transparency" in image.info:
         kind = {"F": "32-bit floats", "I": "32-bit integers"}.get(image.mode, f"mode {image.mode}")
-        raise _Unsupported(
+        raise Unsupported(
             f"{path} must have 8-bit pixels, or greyscale of 16 bits without transparency, got {kind}. Their range is "
             "not known. Convert the images to 8-bit PNG files first"
         )

@@ -34,7 +34,9 @@ def subfolders(folder: Path) -> list[str]:
     return sorted(f.name for f in folder.iterdir() if f.is_dir() and not is_hidden(f.name))
 
 
-def find_images(folder: Path, label_of: Mapping[str, int]) -> tuple[list[Path], Tensor]:
+def find_images(
+    folder: Path, label_of: Mapping[str, int], *, empty: bool = False
+) -> tuple[list[Path], Tensor]:
     """List the image files in the class folders of `folder` and in their subfolders.
 
     Hidden files and folders and text files are ignored. Other files that are not images in a supported format are not
@@ -43,6 +45,7 @@ def find_images(folder: Path, label_of: Mapping[str, int]) -> tuple[list[Path], 
     Args:
         folder: parent of the class folders.
         label_of: maps the name of a class folder to its label.
+        empty: whether class folders may contain no image.
 
     Returns:
         Paths, sorted by label and then by path, and labels `(n,)`.
@@ -60,7 +63,7 @@ def find_images(folder: Path, label_of: Mapping[str, int]) -> tuple[list[Path], 
     others: Counter[str] = Counter()
     for name, label in label_of.items():
         images, skipped = _scan(folder / name)
-        if not images:
+        if not images and not empty:
             raise FileNotFoundError(
                 f"{folder / name} contains no image in a supported format ({', '.join(IMAGES)})"
                 + (f", only {_counts(skipped)}" if skipped else "")

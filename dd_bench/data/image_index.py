@@ -18,8 +18,8 @@ from typing import Any, NamedTuple
 
 from PIL import Image
 
+from dd_bench.data.image_cache import image_cache, mark_used
 from dd_bench.data.threads import in_chunks
-from dd_bench.runtime.cache import user_folder
 from dd_bench.runtime.files import write_atomic
 
 _VERSION = 1
@@ -46,11 +46,8 @@ class ImageInfo(NamedTuple):
 
 def index_images(folder: Path, paths: Sequence[Path]) -> list[ImageInfo]:
     """Return the content of the files `paths` below `folder`. Only new and changed files are read."""
-    store = (
-        user_folder()
-        / "images"
-        / f"index-{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
-    )
+    store = image_cache() / f"index-{hashlib.sha256(os.fsencode(folder.resolve())).hexdigest()[:16]}.json"
+    mark_used(store)
     began = time.time()
     known = _load(store)
     names = [path.relative_to(folder).as_posix() for path in paths]
@@ -82,7 +79,7 @@ def _inspect_file(path: Path) -> ImageInfo:
     try:
         with Image.open(io.BytesIO(content)) as image:  # reads only the header
             width, height = image.size
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError):
+    except Exception:  # Pillow raises many classes of errors for damaged files
         width = height = 0  # decoding the file raises an error that names it
     return ImageInfo(hashlib.sha256(content).hexdigest(), height, width)
 

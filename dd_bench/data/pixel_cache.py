@@ -1,7 +1,7 @@
 """Decoded images, stored once in the user's cache folder and memory-mapped by every later process.
 
 The name of a file in the cache is a hash of the image files and of the decoder. An edited image therefore gives another
-file. The folder `~/.cache/dd_bench/images` can be deleted at any time.
+file. `image_cache` bounds the size of the folder.
 """
 
 from __future__ import annotations
@@ -15,13 +15,14 @@ import PIL
 import torch
 from torch import Tensor
 
+from dd_bench.data.image_cache import image_cache, mark_used, prune
 from dd_bench.data.image_decoder import Decoder, decode_all, decoded_chunks
 from dd_bench.runtime import mmap_file
-from dd_bench.runtime.cache import locked, user_folder
+from dd_bench.runtime.cache import locked
 from dd_bench.runtime.files import content_key
 from dd_bench.runtime.mmap_file import Layout
 
-_VERSION = 1  # of `Decoder`
+_VERSION = 2  # of `Decoder`
 _log = logging.getLogger(__name__)
 
 
@@ -41,7 +42,8 @@ def cached_pixels(paths: Sequence[Path], hashes: Sequence[str], decoder: Decoder
     """
     layout = Layout("pixels", {}, {"pixels": ("U8", (len(paths), 3, *decoder.shape))})
     settings = [_VERSION, PIL.__version__, decoder.shape, decoder.resize, decoder.background]
-    file = user_folder() / "images" / f"{content_key([settings, list(hashes)])}.safetensors"
+    file = image_cache() / f"{content_key([settings, list(hashes)])}.safetensors"
+    mark_used(file)  # before the check below, so that no other process deletes the file
     try:
         if not file.exists():
             with locked(file.with_suffix(".lock")):
@@ -75,6 +77,7 @@ def _write(file: Path, layout: Layout, paths: Sequence[Path], decoder: Decoder) 
             out.flush()
             os.fsync(out.fileno())
         partial.replace(file)
+        prune()
     except BaseException:
         partial.unlink(missing_ok=True)
         raise

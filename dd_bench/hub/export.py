@@ -7,7 +7,6 @@ compensators).
 from __future__ import annotations
 
 import argparse
-import csv
 import io
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,9 +16,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from dd_bench.hub.folder_layout import class_folders, write_labels
 from dd_bench.runtime.cache import publish
 from dd_bench.runtime.files import write_atomic
-from dd_bench.runtime.spreadsheet import csv_cell
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 
@@ -50,8 +49,7 @@ def png_folder(syn: SyntheticSet, folder: Path) -> Exported:
     """
     pixels, labels, clipped = _to_uint8(syn)
     classes = labels if labels.ndim == 1 else labels.argmax(1)
-    names = [f"{c:0{len(str(len(syn.class_names) - 1))}d}_{name}" for c, name in enumerate(syn.class_names)]
-    names = ["".join(x if x.isalnum() or x in "_-" else "_" for x in name) for name in names]
+    names = class_folders(syn.class_names)
     width = len(str(len(pixels) - 1))
     files = [f"{names[c]}/{i:0{width}d}.png" for i, c in enumerate(classes.tolist())]
 
@@ -61,10 +59,7 @@ def png_folder(syn: SyntheticSet, folder: Path) -> Exported:
         for name, image in zip(files, pixels, strict=True):
             (scratch / name).write_bytes(_png(image))
         if labels.ndim == 2:
-            with (scratch / "labels.csv").open("w", newline="") as file:
-                rows = csv.writer(file)
-                rows.writerow(["file", *map(csv_cell, syn.class_names)])
-                rows.writerows([name, *row] for name, row in zip(files, labels.tolist(), strict=True))
+            write_labels(scratch, files, labels, syn.class_names)
 
     return Exported(publish(folder, fill), len(pixels), clipped)
 

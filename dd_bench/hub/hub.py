@@ -17,6 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
+from dd_bench.hub.download import download
 from dd_bench.hub.remote import Remote
 from dd_bench.runtime.cache import locked, user_folder
 from dd_bench.runtime.files import file_sha256, write_atomic
@@ -260,11 +261,11 @@ def _fetch(remote: Remote, partial: Path, card: Card) -> None:
     for name, expected in card.sha256.items():
         before = actual = file_sha256(partial / name)
         if actual != expected:
-            remote.fetch(name, partial / name, card.size_limit(name))
+            download(remote, name, partial / name, card.size_limit(name))
             actual = file_sha256(partial / name)
         if actual != expected and before is not None:  # the data from an earlier attempt was wrong
             (partial / name).unlink()
-            remote.fetch(name, partial / name, card.size_limit(name))
+            download(remote, name, partial / name, card.size_limit(name))
             actual = file_sha256(partial / name)
         if actual != expected:
             raise ValueError(

@@ -15,24 +15,19 @@ import sys
 import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote
 
-import fsspec
-
+from dd_bench.hub.remote_errors import TooLarge, Unseekable, Unwritable, converted
+from dd_bench.hub.urls import HEADERS, folder_url, open_file_system
 from dd_bench.runtime import untrusted
 from dd_bench.synthetic.card import NAME
 
 BLOCK = 1 << 20
 """Number of bytes per read."""
-ATTEMPTS = 3
-"""Number of consecutive failed attempts at a download that receive fewer than `PROGRESS` bytes each. Each attempt
-continues where the previous one stopped."""
-PROGRESS = 1 << 16
-"""Number of new bytes after which an attempt counts as progress."""
 STALL = 60.0
 """Seconds without data after which a connection is closed. Fewer than `TRICKLE` bytes count as no data."""
 TRICKLE = 1 << 10
@@ -43,14 +38,6 @@ MAX_LISTING = 32 << 20
 """Maximum total size in bytes of the cards that are read for one list of sets."""
 THREADS = 16
 """Number of files that are read in parallel."""
-NOT_FOUND = (404, 410)
-"""HTTP statuses of a missing file. All other error statuses mean that the file could not be read."""
-RANGE_NOT_SATISFIABLE = 416
-"""HTTP status if a file has no byte at the requested start."""
-_HEADERS = {"Accept-Encoding": "identity"}
-EXTRAS = {"s3": "'dd-bench[s3]'", "s3a": "'dd-bench[s3]'"}
-"""Optional dependency of dd-bench that installs the library for a URL scheme."""
-EXAMPLES = "file:///absolute/folder, s3://BUCKET/FOLDER, hf://datasets/USER/NAME, https://HOST/FOLDER"
 
 
 @dataclass(frozen=True)
@@ -71,28 +58,9 @@ class Remote:
             OSError: the file system could not be reached.
         """
         url = folder_url(url)
-        scheme = url.partition("://")[0]
-        try:
-            # a cached file system could return outdated listings
-            options = _http_options() if scheme in ("http", "https") else {}
-            system, path = fsspec.core.url_to_fs(url, skip_instance_cache=True, **options)
-        except ImportError as error:
-            match = re.search(r"[Ii]nstall ['\"]?([A-Za-z0-9_-]+)", str(error))
-            package = EXTRAS.get(scheme) or (match and match[1])
-            hint = f". Use: pip install {package}" if package else ""
-            raise ImportError(
-                f"{scheme}:// requires a library that is not installed ({error}){hint}"
-            ) from error
-        except ValueError as error:
-            raise ValueError(f"the URL {url} is not supported ({error}). Examples: {EXAMPLES}") from error
-        except OSError as error:
-            raise OSError(f"{url} could not be reached: {error}") from error
-        schemes = [system.protocol] if isinstance(system.protocol, str) else system.protocol
-        if scheme not in schemes:
-            raise ValueError(
-                f"{url} is not supported: it would be opened as {schemes[0]}://. Examples: {EXAMPLES}"
-            )
-        return cls(url, system, str(path))
+        # time limits only for missing progress
+        system, path = open_file_system(url, STALL)
+        return cls(url, system, path)
 
     @property
     def web(self) -> bool:
@@ -114,8 +82,8 @@ class Remote:
         """
         limit = MAX_READ if limit is None else limit
         content = bytearray()
-        with self._open(name) as source:
-            for block in self._blocks(name, source, limit):
+        with self.opened(name) as source:
+            for block in self.blocks(name, source, limit):
                 content += block
         return bytes(content)
 
@@ -146,51 +114,8 @@ class Remote:
             contents = dict(zip(names, pool.map(read_one, names), strict=True))
         return {name: content for name, content in contents.items() if content is not None}
 
-    def fetch(self, name: str, to: Path, limit: int) -> None:
-        """Download a file of at most `limit` bytes to `to`. Continue an earlier attempt if the server supports it.
-
-        Raises:
-            FileNotFoundError: the file does not exist.
-            ValueError: the file is larger than `limit`.
-            OSError: `ATTEMPTS` consecutive attempts made no progress, or `to` could not be written. Data received so
-                far is kept.
-        """
-        largest, failures = _size(to), 0
-        while True:
-            try:
-                return self._fetch(name, to, limit)
-            except (FileNotFoundError, _Unwritable):
-                raise
-            except OSError:
-                failures = 0 if _size(to) >= largest + PROGRESS else failures + 1
-                largest = max(largest, _size(to))
-                if failures >= ATTEMPTS:
-                    raise
-
-    def _fetch(self, name: str, to: Path, limit: int) -> None:
-        if 0 < (start := _size(to)) <= limit:
-            try:
-                return self._copy(name, to, start, limit)
-            except _Unseekable:
-                pass
-        return self._copy(name, to, 0, limit)
-
-    def _copy(self, name: str, to: Path, start: int, limit: int) -> None:
-        with self._open(name, start) as source:
-            blocks = self._blocks(name, source, limit, start)
-            block = next(blocks, b"")  # before the truncation below, so that a failure loses no data
-            with _local_writes(to):
-                sink = to.open("ab")
-                sink.truncate(start)
-            with sink:
-                while block:
-                    with _local_writes(to):
-                        sink.write(block)
-                        sink.flush()
-                    block = next(blocks, b"")
-
     @contextmanager
-    def _open(self, name: str, start: int = 0) -> Iterator[Any]:
+    def opened(self, name: str, start: int = 0) -> Iterator[Any]:
         """Open a file for reading from byte `start`. Not every web server supports `start` > 0."""
         with self._errors(name):
             if self.local:
@@ -203,7 +128,7 @@ class Remote:
                 # block_size 0 streams the file in one request; a given size saves a request for the size
                 options = {"block_size": 0, "size": 1}
                 if start:
-                    options["headers"] = _HEADERS | {"Range": f"bytes={start}-"}
+                    options["headers"] = HEADERS | {"Range": f"bytes={start}-"}
             with self.system.open(self._path(name), "rb", **options) as source:
                 if self.web:
                     _check_response(source.r, start)
@@ -211,7 +136,7 @@ class Remote:
                     source.seek(start)
                 yield source
 
-    def _blocks(self, name: str, source: Any, limit: int, received: int = 0) -> Iterator[bytes]:
+    def blocks(self, name: str, source: Any, limit: int, received: int = 0) -> Iterator[bytes]:
         """Read the rest of a file of at most `limit` bytes in blocks. `received` bytes were read before.
 
         Raises:
@@ -222,7 +147,7 @@ class Remote:
         while block := source.read(BLOCK):  # a web server may return fewer bytes
             received += len(block)
             if received > limit:
-                raise _TooLarge(
+                raise TooLarge(
                     f"{self.url}/{name} must have at most {limit:,} bytes, got more. Contact the publisher of the set"
                 )
             yield block
@@ -236,12 +161,12 @@ class Remote:
         """Return the sha256 of a file, None if it does not exist, or "larger" if it has more than `limit` bytes."""
         sha256 = hashlib.sha256()
         try:
-            with self._open(name) as source:
-                for block in self._blocks(name, source, limit):
+            with self.opened(name) as source:
+                for block in self.blocks(name, source, limit):
                     sha256.update(block)
         except FileNotFoundError:
             return None
-        except _TooLarge:
+        except TooLarge:
             return "larger"
         return sha256.hexdigest()
 
@@ -284,80 +209,8 @@ class Remote:
     def _path(self, name: str) -> str:
         return f"{self.path}/{name}"
 
-    @contextmanager
-    def _errors(self, name: str) -> Iterator[None]:
-        """Convert the errors of all libraries to OSError and add the URL of the file."""
-        where = f"{self.url}/{name}".rstrip("/")
-        try:
-            yield
-        except FileNotFoundError as error:
-            if cause := _other_cause(error):
-                kind = PermissionError if _http_status(cause) in (401, 403) else OSError
-                raise kind(f"{where} could not be reached: {cause}") from error
-            raise FileNotFoundError(f"{where} does not exist") from error
-        except (_Unwritable, _Unseekable, _TooLarge, MemoryError):
-            raise
-        except PermissionError as error:
-            raise PermissionError(f"{where} could not be reached: {error}") from error
-        except TimeoutError as error:
-            raise OSError(
-                f"{where} could not be read: no data were received for {STALL:g} seconds"
-            ) from error
-        except ValueError as error:
-            raise OSError(f"{where} could not be read: {error}") from error
-        except Exception as error:  # every library has its own error classes
-            if _http_status(error) == RANGE_NOT_SATISFIABLE:
-                raise _Unseekable(f"{where} can only be read from the beginning") from error
-            kind = PermissionError if _http_status(error) in (401, 403) else OSError
-            raise kind(f"{where} could not be reached: {str(error) or type(error).__name__}") from error
-
-
-def _other_cause(error: FileNotFoundError) -> BaseException | None:
-    """Return the network error that a library reports as a missing file, or None if the file is really missing."""
-    cause = error.__cause__
-    while cause is not None:
-        failed = isinstance(cause, OSError) or type(cause).__module__.startswith("aiohttp")
-        if failed and not isinstance(cause, FileNotFoundError) and _http_status(cause) not in NOT_FOUND:
-            return cause
-        cause = cause.__cause__
-    return None
-
-
-def folder_url(url: str) -> str:
-    """Return the URL of a folder without trailing slashes.
-
-    Raises:
-        ValueError: the URL is not supported, or has no scheme or path, or has a query.
-    """
-    scheme, separator, path = url.partition("://")
-    path = path.rstrip("/")
-    if separator and scheme not in fsspec.available_protocols():
-        raise ValueError(f"the URL {url} is not supported. Examples: {EXAMPLES}")
-    if not separator or not path:
-        raise ValueError(f"expected the URL of a folder, got {url!r}. Examples: {EXAMPLES}")
-    if scheme != "file" and ("?" in url or "#" in url):  # in a file:// URL they can be part of a name
-        raise ValueError(
-            f"the URL must have no query or fragment, got {url!r}. Example: https://HOST/sets/NAME"
-        )
-    return f"{scheme}://{path}"
-
-
-def _http_status(error: BaseException) -> int | None:
-    """Return the HTTP status in an error of aiohttp, requests or botocore, or None."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict):
-        status = response.get("ResponseMetadata", {}).get("HTTPStatusCode")
-    else:
-        status = getattr(error, "status", None) or getattr(response, "status_code", None)
-    return status if isinstance(status, int) else None
-
-
-def _http_options() -> dict[str, Any]:
-    """Return the options of fsspec's HTTP file system: no compression, and time limits only for missing progress."""
-    from aiohttp import ClientTimeout
-
-    timeout = ClientTimeout(total=None, sock_connect=STALL, sock_read=STALL)
-    return {"headers": _HEADERS, "client_kwargs": {"auto_decompress": False, "timeout": timeout}}
+    def _errors(self, name: str) -> AbstractContextManager[None]:
+        return converted(f"{self.url}/{name}".rstrip("/"), STALL)
 
 
 def _check_response(response: Any, start: int) -> None:
@@ -365,29 +218,13 @@ def _check_response(response: Any, start: int) -> None:
 
     Raises:
         ValueError: the response is compressed.
-        _Unseekable: the server does not support ranges.
+        Unseekable: the server does not support ranges.
     """
     if (encoding := response.headers.get("Content-Encoding", "identity")) != "identity":
         raise ValueError(f"the server must send the file uncompressed, got Content-Encoding: {encoding}")
     sent_range = response.headers.get("Content-Range", "")
     if start and not (response.status == 206 and sent_range.startswith(f"bytes {start}-")):
-        raise _Unseekable(f"{response.url} can only be read from the beginning")
-
-
-def _size(path: Path) -> int:
-    return path.stat().st_size if path.exists() else 0
-
-
-class _TooLarge(ValueError):
-    """A file is larger than allowed, so another attempt would also fail."""
-
-
-class _Unseekable(OSError):
-    """The server cannot send a part of a file."""
-
-
-class _Unwritable(OSError):
-    """A file or folder cannot be written, so another attempt would also fail."""
+        raise Unseekable(f"{response.url} can only be read from the beginning")
 
 
 @contextmanager
@@ -395,12 +232,4 @@ def _folder_creation(url: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise _Unwritable(error.errno, f"{error.strerror}; the folder could not be created", url) from error
-
-
-@contextmanager
-def _local_writes(to: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise _Unwritable(error.errno, f"{error.strerror}; data received so far is kept", str(to)) from error
+        raise Unwritable(error.errno, f"{error.strerror}; the folder could not be created", url) from error

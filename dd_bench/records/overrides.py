@@ -6,7 +6,7 @@ Records and cards may come from untrusted sources, so they must not select the c
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import PurePath
 from typing import Any
 
@@ -70,6 +70,21 @@ def config_overrides(group: str, name: str, values: Mapping[str, Any]) -> list[s
     """
     shipped = shipped_config(group, name)
     return list(overrides_of(shipped, values, group)) if shipped else []
+
+
+def teacher_overrides(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
+    """Return the override that selects the teachers, and one override for each value that is not that of its YAML file.
+
+    The teachers in `order` come first, in this order.
+    """
+    found = config.get("teachers") or {}
+    names = [n for n in order if n in found] + [n for n in found if n not in order]
+    if not names:
+        return []
+    words = [f"teacher=[{','.join(names)}]" if len(names) > 1 else f"teacher={names[0]}"]
+    for name in names:
+        words += overrides_of(shipped_config("teacher", name), found[name], f"teachers.{name}")
+    return words
 
 
 def overrides_of(shipped: Mapping[str, Any], values: Mapping[str, Any], path: str) -> Iterator[str]:

@@ -1,4 +1,4 @@
-"""Read files and JSON from untrusted sources.
+"""Read files, JSON and CSV from untrusted sources.
 
 Only regular files are read, never links, FIFOs or devices, and their size is checked before they are read. JSON must
 have one interpretation: no repeated keys, no NaN. Its size limits bound the memory that the parsed data needs.
@@ -6,7 +6,9 @@ have one interpretation: no repeated keys, no NaN. Its size limits bound the mem
 
 from __future__ import annotations
 
+import csv
 import hashlib
+import io
 import json
 import math
 import os
@@ -41,8 +43,8 @@ for _name in ("O_NOFOLLOW", "O_NONBLOCK", "O_CLOEXEC", "O_BINARY"):  # some exis
 
 
 @contextmanager
-def open_regular(path: Path, limit: int) -> Iterator[BufferedReader]:
-    """Open a regular file of at most `limit` bytes for reading.
+def open_regular(path: Path, limit: int, advice: str = "") -> Iterator[BufferedReader]:
+    """Open a regular file of at most `limit` bytes for reading. The error of a larger file ends with `advice`.
 
     Raises:
         FileNotFoundError: the file does not exist.
@@ -54,7 +56,7 @@ def open_regular(path: Path, limit: int) -> Iterator[BufferedReader]:
         status = os.fstat(file.fileno())
         _check_regular(path, status.st_mode)  # again, because the path may have been replaced in the meantime
         if status.st_size > limit:
-            raise ValueError(f"{path} must have at most {limit:,} bytes, got {status.st_size:,}")
+            raise ValueError(f"{path} must have at most {limit:,} bytes, got {status.st_size:,}{advice}")
         yield file
 
 
@@ -84,6 +86,19 @@ def sha256(path: Path, limit: int) -> str:
     """Return the sha256 of a regular file of at most `limit` bytes, see `open_regular`."""
     with open_regular(path, limit) as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def csv_rows(path: Path, limit: int) -> Iterator[list[str]]:
+    """Yield the rows of a CSV file of at most `limit` bytes that are not empty.
+
+    Raises:
+        OSError, ValueError: see `read_buffer`; or the content is not CSV in UTF-8.
+    """
+    try:
+        text = io.StringIO(read_bytes(path, limit).decode("utf-8-sig"), newline="")
+        yield from (row for row in csv.reader(text) if row)
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path} must be a CSV file in UTF-8: {error}") from error
 
 
 def parse_json(content: bytes) -> Any:

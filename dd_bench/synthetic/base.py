@@ -24,7 +24,7 @@ class SyntheticSet(ABC):
     kind: ClassVar[str]
     modality: ClassVar[str] = "image"
     task: ClassVar[str] = "image-classification"  # Hugging Face's name
-    protocol: ClassVar[str] = "dsa-1000"  # suggested in the set's README
+    protocol: ClassVar[str] = "dsa-1000"  # in the README of sets that no run has made
     main_tensors: ClassVar[str] = "images, labels"  # listed in the set's README
     class_names: tuple[str, ...]
     preprocess: Preprocess

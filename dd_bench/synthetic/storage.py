@@ -15,6 +15,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
+import shlex
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,10 +26,11 @@ from torch import Tensor
 
 from dd_bench.data import preprocess
 from dd_bench.data.dataset import RealSet
-from dd_bench.records.overrides import without_local_paths
+from dd_bench.records.overrides import dataset_overrides, without_local_paths
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.cache import publish
 from dd_bench.runtime.files import canonical, write_atomic
+from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic.base import SyntheticSet
 from dd_bench.synthetic.card import (
     CARD,
@@ -62,8 +65,22 @@ def save(
     config: dict[str, Any],
     citations: list[str],
     provenance: dict[str, Any],
+    evaluation: Sequence[str] = (),
 ) -> Path:
     """Write a set to `folder` atomically and return the folder.
+
+    Args:
+        syn: the set.
+        folder: the folder to create.
+        real: the real set that it was distilled from.
+        method: name of the method.
+        ipc: images per class.
+        seed: seed of the distillation.
+        config: the configuration for the card.
+        citations: of the method and of the dataset.
+        provenance: the fields of `provenance.json`.
+        evaluation: the overrides of `dd-bench evaluate` for the README, without those of the dataset. By default, the
+            usual protocol of the kind of set.
 
     Raises:
         FileExistsError: the folder exists.
@@ -89,7 +106,8 @@ def save(
         citations=citations,
         sha256={},
     )
-    files[README] = _readme(card, syn).encode()
+    words = [*_dataset(card), *(evaluation or [f"protocol={syn.protocol}"])]
+    files[README] = sanitize(_readme(card, syn, words)).encode()
     card = card.model_copy(update={"sha256": {name: _sha256(data) for name, data in sorted(files.items())}})
     files[CARD] = (canonical(card.model_dump(mode="json"), indent=2) + "\n").encode()
     files[PROVENANCE] = (canonical(provenance, indent=2) + "\n").encode()
@@ -185,14 +203,26 @@ def check_dataset(card: Card, real: RealSet) -> str | None:
     if card.preprocess_digest != real.preprocess.digest:
         return (
             f"the set was distilled with preprocessing {card.preprocess}, but the dataset is loaded with "
-            f"{real.preprocess.config()}. Load the dataset with the preprocessing of the set. Example: "
-            f"dataset.preprocess={card.preprocess.get('kind', 'normalise')}"
+            f"{real.preprocess.config()}. Load the dataset with the preprocessing of the set"
+            f"{_preprocess_example(card.preprocess, real.preprocess.config())}"
         )
     shape = card.set.get("image_shape", card.set.get("shape"))
     expected = json.loads(json.dumps(real.shape))
     if shape != expected:
         return f"the set must have {real.modality}s of shape {expected} like the dataset, got {shape}"
     return None
+
+
+def _preprocess_example(of_set: dict[str, Any], of_real: dict[str, Any]) -> str:
+    """Return the overrides that give the dataset the preprocessing of the set, as the end of a message."""
+    words = [f"dataset.preprocess={of_set['kind']}"] if of_set.get("kind") != of_real["kind"] else []
+    if not words:  # a fitted transform cannot be set by overrides
+        words = [
+            f"dataset.{key}={canonical(of_set[key]).replace(' ', '')}"
+            for key in ("mean", "std")
+            if key in of_set and of_set[key] != of_real[key]
+        ]
+    return f". Example: {' '.join(words)}" if words else ""
 
 
 def _read_verified(folder: Path, name: str, card: Card) -> bytearray:
@@ -214,7 +244,7 @@ def _sha256(data: bytes | bytearray) -> str:
     return hashlib.sha256(data).hexdigest()
 
 
-def _readme(card: Card, syn: SyntheticSet) -> str:
+def _readme(card: Card, syn: SyntheticSet, evaluation: Sequence[str]) -> str:
     total = sum(card.stored_bytes.values())
     parts = ", ".join(f"{name} {size:,}" for name, size in card.stored_bytes.items())
     citations = "\n".join(f"- {c}" for c in card.citations)
@@ -236,7 +266,7 @@ with seed {card.seed}. Stored bytes: {total:,} ({parts}).
 
 Score it with fresh networks:
 
-    dd-bench evaluate set=THIS_FOLDER {_dataset(card)} protocol={syn.protocol}
+    dd-bench evaluate set=THIS_FOLDER {" ".join(map(shlex.quote, evaluation))}
 
 Read it without dd_bench:
 
@@ -257,9 +287,9 @@ def _tag(text: str) -> str:
     return text if re.fullmatch(r"[A-Za-z][A-Za-z0-9_.+-]*", text) else json.dumps(text)
 
 
-def _dataset(card: Card) -> str:
-    """Return the overrides that select the dataset, with `dataset.name` if the YAML file is for several datasets."""
-    config = card.config.get("dataset", {})
-    if config.get("name") != card.dataset:
-        return f"dataset={card.dataset}"
-    return f"dataset={config.get('_choice_')} dataset.name={card.dataset}"
+def _dataset(card: Card) -> list[str]:
+    """Return the overrides that select the dataset and its changed values, or only its name if it is not shipped."""
+    try:
+        return dataset_overrides(card.config.get("dataset", {}), card.dataset)
+    except ValueError:
+        return [f"dataset={card.dataset}"]

@@ -12,7 +12,7 @@ from dd_bench.records.overrides import (
     choice_overrides,
     config_overrides,
     dataset_overrides,
-    overrides_of,
+    teacher_overrides,
 )
 from dd_bench.records.record import Record
 
@@ -61,7 +61,7 @@ def distill_command(config: Mapping[str, Any], method: str, dataset: str) -> str
     words = [f"method={method}", *config_overrides("method", method, config["method"])]
     words += _top_level_overrides(config, "ipc", "seed")
     words += dataset_overrides(config["dataset"], dataset) + choice_overrides("model", config["model"])
-    return _command_line("distill", [*words, *_teacher_overrides(config, [])])
+    return _command_line("distill", [*words, *teacher_overrides(config, [])])
 
 
 def _evaluation_overrides(record: Record) -> list[str]:
@@ -76,7 +76,7 @@ def _evaluation_overrides(record: Record) -> list[str]:
         name = base_name(described)
         words += [f"{group}={name}", *config_overrides(group, name, config.get(group, {}))]
     if record.teachers or record.label_mode in TEACHER_MODES:
-        words += _teacher_overrides(config, [t.name for t in record.teachers])
+        words += teacher_overrides(config, [t.name for t in record.teachers])
     return words + _top_level_overrides(config, "seed", "num_sets")
 
 
@@ -87,21 +87,6 @@ def _top_level_overrides(config: Mapping[str, Any], *keys: str) -> list[str]:
         if type(value) is not int:
             raise ValueError(f"{key} must be an integer, got {value!r}")
         words += [f"{key}={value}"] if value != _TOP_LEVEL[key] else []
-    return words
-
-
-def _teacher_overrides(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
-    """Return the override that selects the teachers, and one override for each value that is not that of its YAML file.
-
-    The teachers in `order` come first, in this order.
-    """
-    found = config.get("teachers") or {}
-    names = [n for n in order if n in found] + [n for n in found if n not in order]
-    if not names:
-        return []
-    words = [f"teacher=[{','.join(names)}]" if len(names) > 1 else f"teacher={names[0]}"]
-    for name in names:
-        words += overrides_of(shipped_config("teacher", name), found[name], f"teachers.{name}")
     return words
 
 

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from importlib import import_module
 from pathlib import Path
 
-from dd_bench.hub.remote import folder_url
+from dd_bench.hub.urls import folder_url
 
 from ..core.entries import load_entries
 from ..core.published import load_published

@@ -48,6 +48,34 @@ def test_transparent_pixels_require_a_background(tmp_path, mode):
     assert red[:, 0, 0].tolist() == [255, 0, 0]
 
 
+@pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP"])
+def test_files_with_several_images_are_rejected(tmp_path, kind):
+    """Only the first frame was read, without a warning."""
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
+    path = tmp_path / "x.png"
+    frames[0].save(path, kind, save_all=True, append_images=frames[1:])
+    with pytest.raises(
+        ValueError, match=r"x\.png must contain one image, got several .* PNG file in its place"
+    ):
+        Decoder(4, "squash")(path)
+    frames[0].save(path, kind, save_all=True)
+    assert Decoder(4, "squash")(path).shape == (3, 4, 4)
+
+
+def test_further_pictures_of_a_camera_are_ignored(tmp_path):
+    frames = [Image.new("RGB", (4, 4), colour) for colour in ("white", "black")]
+    frames[0].save(tmp_path / "x.jpg", "MPO", save_all=True, append_images=frames[1:])
+    assert bool((Decoder(4, "squash")(tmp_path / "x.jpg") == 255).all())
+
+
+def test_a_file_is_opened_once(tmp_path, monkeypatch):
+    Image.new("L", (4, 4)).save(tmp_path / "x.png")
+    opened, original = [], Image.open
+    monkeypatch.setattr(Image, "open", lambda *a: (opened.append(a), original(*a))[1])
+    Decoder(4, "squash")(tmp_path / "x.png")
+    assert len(opened) == 1
+
+
 def test_an_opaque_alpha_channel_changes_nothing(tmp_path):
     pixels = np.random.default_rng(0).integers(0, 256, (4, 4, 3), dtype=np.uint8)
     Image.fromarray(pixels).save(tmp_path / "rgb.png")

@@ -8,7 +8,7 @@ import pytest
 import torch
 from PIL import Image
 
-from dd_bench.data import image_index, pixel_cache
+from dd_bench.data import image_cache, image_index, pixel_cache
 from dd_bench.data.image_decoder import Decoder, decode_all
 from dd_bench.data.image_index import index_images
 from dd_bench.data.pixel_cache import cached_pixels
@@ -113,6 +113,30 @@ class TestPixels:
         file.write_bytes(file.read_bytes()[:-1])
         with pytest.raises(ValueError, match=r"is damaged.* rm .*\.safetensors"):
             cached_pixels(paths, [""] * 5, Decoder(3, "crop"))
+
+
+def test_the_files_that_were_not_used_for_the_longest_time_are_deleted(home, paths, monkeypatch):
+    """The folder grew without bound."""
+    decoder, now = Decoder(3, "crop"), time.time()
+
+    def add(name):
+        before = set((home / "images").glob("*.safetensors"))
+        cached_pixels(paths, [name] * 5, decoder)
+        return (set((home / "images").glob("*.safetensors")) - before).pop()
+
+    files = [add(name) for name in "abc"]
+    monkeypatch.setattr(image_cache, "MAX_BYTES", 3 * files[0].stat().st_size)
+    files.append(add("e"))
+    assert all(file.exists() for file in files), "files that were just used must remain"
+    for file, days in zip(files, (3, 2, 4, 5), strict=True):
+        os.utime(file, (now - days * 86_400,) * 2)
+    cached_pixels(paths, ["c"] * 5, decoder)  # is used now
+    killed = home / "images" / "x.partial"
+    killed.write_bytes(bytes(500))
+    os.utime(killed, (now - 9 * 86_400,) * 2)
+    files.append(add("d"))
+    assert [f.exists() for f in (*files, killed)] == [False, True, True, False, True, False]
+    assert not files[0].with_suffix(".lock").exists()
 
 
 def test_the_version_of_the_decoder_is_part_of_the_key(home, paths, monkeypatch):

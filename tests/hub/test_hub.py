@@ -16,7 +16,7 @@ import torch
 
 from dd_bench import load
 from dd_bench.cli.inspect import list_choices, show, verify
-from dd_bench.hub import hub, remote
+from dd_bench.hub import download, hub, remote
 from dd_bench.hub.hub import pull, pull_command, push, push_command, sets_at
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.card import read_card, read_provenance
@@ -345,7 +345,7 @@ class TestSpecialFiles:
 class TestWeb:
     @pytest.mark.parametrize("status", [503, 500, 401, 403, 429])
     def test_server_error_is_not_a_missing_file(self, make_set, web, status, monkeypatch):
-        monkeypatch.setattr(remote, "ATTEMPTS", 1)
+        monkeypatch.setattr(download, "ATTEMPTS", 1)
         make_set("a")
         web.how.status["card.json"] = status
         for act in (pull, sets_at):
@@ -417,7 +417,7 @@ class TestWeb:
             yield
             sizes.append(to.stat().st_size)
 
-        monkeypatch.setattr(remote, "_local_writes", measure)
+        monkeypatch.setattr(download, "_local_writes", measure)
         with pytest.raises(ValueError, match=r"must have at most .* bytes, got more"):
             pull(f"{web.url}/a")
         assert max(sizes) <= read_card(folder).size_limit("synthetic.safetensors")
@@ -425,7 +425,7 @@ class TestWeb:
     @pytest.mark.parametrize("name", ["synthetic.safetensors", "card.json"])
     def test_compressed_response(self, make_set, web, tmp_path, monkeypatch, name):
         """A small gzip file can expand to gigabytes, so responses must not be compressed."""
-        monkeypatch.setattr(remote, "ATTEMPTS", 1)
+        monkeypatch.setattr(download, "ATTEMPTS", 1)
         make_set("a")
         web.how.gzipped.add(name)
         with pytest.raises(OSError, match="must send the file uncompressed, got Content-Encoding: gzip"):
@@ -438,7 +438,7 @@ class TestWeb:
         web.how.stall["synthetic.safetensors"] = 100_000
         assert same(pull(f"{web.url}/a"), folder)
         starts = [r for _, n, r in web.how.requests if n == "synthetic.safetensors"]
-        assert starts[:3] == ["", "bytes=100000-", "bytes=200000-"] and len(starts) > remote.ATTEMPTS
+        assert starts[:3] == ["", "bytes=100000-", "bytes=200000-"] and len(starts) > download.ATTEMPTS
 
     def test_server_without_progress(self, make_set, web, monkeypatch):
         monkeypatch.setattr(remote, "STALL", 0.2)
@@ -448,7 +448,7 @@ class TestWeb:
             OSError, match=r"safetensors could not be read: no data were received for 0\.2 seconds"
         ):
             pull(f"{web.url}/a")
-        assert len([n for _, n, _ in web.how.requests if n == "synthetic.safetensors"]) == remote.ATTEMPTS
+        assert len([n for _, n, _ in web.how.requests if n == "synthetic.safetensors"]) == download.ATTEMPTS
 
     def test_list_of_sets_is_bounded(self, make_set, web, tmp_path, monkeypatch):
         make_set("sets/a")
@@ -504,7 +504,7 @@ class TestWeb:
         """The received data is kept in a hidden folder, and the next pull continues there."""
         monkeypatch.setattr(remote, "BLOCK", 65_536)
         folder = make_set("a", per_class=MANY)
-        monkeypatch.setattr(remote, "ATTEMPTS", 1)
+        monkeypatch.setattr(download, "ATTEMPTS", 1)
         web.how.cut["synthetic.safetensors"], web.how.always_cut = 700_000, True
         with pytest.raises(OSError, match=r"a/synthetic\.safetensors could not be reached"):
             pull(f"{web.url}/a")
@@ -559,7 +559,7 @@ class TestWeb:
         assert f"dd-bench list --remote {web.url}/a\n" in capsys.readouterr().err
 
     def test_unreachable_server_is_not_a_missing_file(self, web, monkeypatch):
-        monkeypatch.setattr(remote, "ATTEMPTS", 1)
+        monkeypatch.setattr(download, "ATTEMPTS", 1)
         url = web.url
         web.shutdown()
         web.server_close()
@@ -572,7 +572,7 @@ class TestWeb:
 FULL = """
 import os, resource
 os.environ["DD_BENCH_HOME"] = home
-from dd_bench.hub import hub, remote
+from dd_bench.hub import download, hub, remote
 results = open(path, "w")
 remote.BLOCK = 65_536
 resource.setrlimit(resource.RLIMIT_FSIZE, (600_000, resource.RLIM_INFINITY))

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shlex
 from pathlib import Path
 
 import pytest
@@ -101,6 +102,20 @@ class TestOneRun:
             "quick(recipe.epochs=3)",
             "dc-300(recipe.epochs=2, recipe.milestones=[])",  # a changed protocol has another name
         }
+
+    def test_readme_of_the_set_repeats_the_evaluation(self, dd_bench, small, tmp_path):
+        changed = ("protocol=dc-300", "protocol.recipe.epochs=2", "protocol.recipe.milestones=[]")
+        assert dd_bench("run", *small("random", "dataset.preprocess=zca", *changed)).code == 0
+        (folder,) = sets(tmp_path)
+        (line,) = re.findall("^    (dd-bench evaluate .*)$", (folder / "README.md").read_text(), re.MULTILINE)
+        assert "dataset=digits dataset.preprocess=zca model=convnet model.width=8 protocol=dc-300 " in line
+        words = shlex.split(line.replace("THIS_FOLDER", str(folder)))[1:]
+        done = dd_bench(*words, "evaluator.num_networks=2", "runtime=plain", "out=b")
+        assert done.code == 0, done.text
+        scores = [
+            load_record(p).scores for o in ("runs", "b") for p in (tmp_path / o / "records").glob("*.json")
+        ]
+        assert scores[0] == scores[1]
 
     def test_several_sets(self, dd_bench, small, tmp_path):
         done = dd_bench("run", *small("random", "num_sets=2"))

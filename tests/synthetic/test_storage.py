@@ -12,7 +12,8 @@ from safetensors.torch import load_file
 from safetensors.torch import save as to_safetensors
 
 from dd_bench.data.inputs import LazyInputs
-from dd_bench.data.preprocess import ZCA
+from dd_bench.data.preprocess import ZCA, Normalise
+from dd_bench.records.config_diff import shipped_config
 from dd_bench.runtime.files import canonical
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.card import read_card, read_provenance
@@ -400,6 +401,39 @@ def test_config_omits_lr_and_canvas_at_their_defaults(tmp_path, blobs):
     assert storage.digest(put(explicit, tmp_path / "b", blobs)) == storage.digest(tmp_path / "a")
 
 
+class TestReadme:
+    """The dataset card for the Hugging Face hub."""
+
+    @pytest.fixture
+    def write(self, tmp_path, blobs):
+        def write(syn=None, **changes):
+            syn = syn or ImageSet.coreset(blobs, torch.arange(3))
+            return (put(syn, tmp_path / "set", blobs, **changes) / "README.md").read_text()
+
+        return write
+
+    def test_changed_values_of_the_dataset_are_in_the_command(self, write):
+        values = shipped_config("dataset", "cifar10") | {
+            "preprocess": "zca",
+            "root": "/home/me",
+            "val_fraction": 0.1,
+        }
+        text = write(config={"dataset": values})
+        words = "dataset=cifar10 dataset.preprocess=zca dataset.val_fraction=0.1 protocol=dsa-1000\n"
+        assert f"    dd-bench evaluate set=THIS_FOLDER {words}" in text
+
+    def test_evaluation_of_the_run_is_in_the_command(self, write):
+        """It was always dsa-1000."""
+        text = write(evaluation=["model=mlp", "protocol=dc-300", "protocol.recipe.milestones=[1,2]"])
+        words = "model=mlp protocol=dc-300 'protocol.recipe.milestones=[1,2]'\n"
+        assert f"    dd-bench evaluate set=THIS_FOLDER dataset=blobs {words}" in text
+
+    def test_text_of_users_cannot_change_the_direction_of_the_page(self, write):
+        text = write(method="a\u202eb", citations=["x\u2066y", "z\x1b[31m"])
+        assert "# a\ufffdb on blobs" in text and "- x\ufffdy\n" in text
+        assert not [c for c in text if not c.isprintable() and c != "\n"]
+
+
 class TestDamagedFiles:
     @pytest.fixture
     def folder(self, tmp_path, white):
@@ -720,6 +754,13 @@ class TestCheckDataset:
             "distilled with preprocessing {'kind': 'normalise'" in reason
             and "dataset.preprocess=normalise" in reason
         )
+
+    def test_other_mean_and_std(self, card, real_set):
+        """The advice was dataset.preprocess=normalise, which changed nothing."""
+        reason = storage.check_dataset(card, real_set(preprocess=Normalise([0.5], [0.3])))
+        assert reason.endswith("preprocessing of the set. Example: dataset.std=[0.25]")
+        reason = storage.check_dataset(card, real_set(preprocess=Normalise([0.1], [0.3])))
+        assert reason.endswith("Example: dataset.mean=[0.5] dataset.std=[0.25]")
 
     def test_other_class_order(self, card, blobs):
         swapped = card.model_copy(update={"class_names": ["bee", "ape", "cod"]})

@@ -28,6 +28,7 @@ class Arguments:
         lr: learning rate that was distilled with the images, or None.
         factor: multi-formation factor.
         pixels: whether the tensors are pixels, although some are outside [0, 1].
+        background: colour under transparent pixels of image files, or None.
         force: whether the preprocessing is not checked.
         name: name of the method.
         ipc: images per class.
@@ -44,6 +45,7 @@ class Arguments:
     lr: float | None
     factor: int
     pixels: bool
+    background: str | None
     force: bool
     name: str
     ipc: int
@@ -101,6 +103,7 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     found.add_argument(
         "--pixels", action="store_true", help="the tensors are pixels, although some are outside [0, 1]"
     )
+    found.add_argument("--background", help="colour under transparent pixels of image files, e.g. white")
     found.add_argument(
         "--force",
         action="store_true",
@@ -154,6 +157,8 @@ def _check(args: Arguments) -> None:
         raise ValueError(f"--index must be >= 0, got {args.index}. The first set is --index 0")
     if args.pixels and args.force:
         raise ValueError("--pixels and --force exclude each other. Leave out one of them")
+    if args.background and not folders:
+        raise ValueError("--background requires a folder of images. Leave it out")
     for flag, given in (
         ("--labels", bool(args.labels)),
         ("--logits", args.logits),

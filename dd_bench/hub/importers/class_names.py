@@ -5,14 +5,16 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping, Sequence
 
+from dd_bench.hub.folder_layout import class_folders
 from dd_bench.hub.importers.imagenet import is_wnid, wnids, words
 
 
 def by_name(names: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
     """Match names with class names; empty if one of them is unknown or ambiguous.
 
-    Case, special characters and label prefixes such as `03_` are ignored. A name can be a class name, or ImageNet's
-    name of a class that is a WordNet ID. If class names are numbers, a name can also be an equal number, e.g. `03`.
+    Case, special characters and label prefixes such as `03_` are ignored. A name can be a class name, the name of its
+    exported folder (see `folder_layout`), or ImageNet's name of a class that is a WordNet ID. If class names are
+    numbers, a name can also be an equal number, e.g. `03`.
     """
     keys: dict[str, set[int]] = {}
     for label, class_name in enumerate(class_names):
@@ -20,7 +22,9 @@ def by_name(names: Sequence[str], class_names: Sequence[str]) -> dict[str, int]:
             keys.setdefault(_normalise(alias), set()).add(label)
         if class_name.isdecimal():
             keys.setdefault(f"{int(class_name)}", set()).add(label)
-    exact, numbers = {name: label for label, name in enumerate(class_names)}, numbers_of(names)
+    exact = {name: label for label, name in enumerate(class_folders(class_names))}
+    exact |= {name: label for label, name in enumerate(class_names)}
+    numbers = numbers_of(names)
     found = {}
     for name in names:
         forms = _normalise(name), _normalise(re.sub("^[0-9]+_", "", name)), str(numbers.get(name))

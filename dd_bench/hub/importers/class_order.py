@@ -7,7 +7,6 @@ class indices. A number is used only if one of them applies; otherwise the user 
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
@@ -17,6 +16,8 @@ from torch import Tensor
 
 from dd_bench.hub.importers.class_names import by_imagenet_index, by_name, describe, numbers_of, shown
 from dd_bench.hub.importers.imagenet import is_wnid
+from dd_bench.runtime import untrusted
+from dd_bench.synthetic.card import MAX_TEXT
 
 LABEL, SORTED = "label", "sorted"
 """Values of `--classes` for numbers 0 to k-1: labels of the real set, or positions among its sorted class names."""
@@ -122,8 +123,7 @@ def read_classes(path: Path, names: Sequence[str], class_names: Sequence[str]) -
     """
     if not path.is_file():
         raise ValueError(f"--classes must be {LABEL}, {SORTED} or a file with lines FOLDER,CLASS, got {path}")
-    with path.open(newline="", encoding="utf-8-sig") as file:
-        rows = [[field.strip() for field in row] for row in csv.reader(file) if row]
+    rows = [[field.strip() for field in row] for row in untrusted.csv_rows(path, MAX_TEXT)]
     label_of: dict[str, int] = {}
     for number, row in enumerate(rows, 1):
         if len(row) != 2 or row[0] not in names or row[0] in label_of:

@@ -14,12 +14,15 @@ from torch import Tensor
 
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.image_files import subfolders
+from dd_bench.hub.folder_layout import LABELS
 from dd_bench.hub.importers import formats
 from dd_bench.hub.importers.arguments import Arguments, parse
 from dd_bench.hub.importers.class_order import class_order, label_order, relabel
+from dd_bench.hub.importers.image_folder import read_folder
 from dd_bench.hub.importers.preprocessing import as_pixels, check_inputs
 from dd_bench.hub.importers.soft_labels import labels_of
-from dd_bench.runtime.files import file_sha256
+from dd_bench.hub.importers.torch_files import MAX_FILE
+from dd_bench.runtime import untrusted
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import Space
@@ -47,12 +50,14 @@ def _import(args: Arguments) -> tuple[Path, list[str]]:
     real, config = load_real_set(args.overrides)
     if real.modality != "image":
         raise ValueError(f"only sets of images can be imported, but {real.name} consists of {real.modality}s")
-    syn, notes = _read(args, real)
+    syn, files, notes = _read(args, real)
     syn.check_ipc(args.ipc)
-    digests = _digests(args)
+    digests = _digests(args, files)
     released: dict[str, Any] = {"files": digests}
     if len(digests) >= 9:
         released = {"files": len(digests), "sha256": _digest(digests)}
+    if args.background:
+        released["background"] = args.background
     if args.factor > 1:
         released["factor"] = args.factor  # required to load the set, see `SyntheticSet.check_decoding`
     folder = storage.save(
@@ -69,13 +74,19 @@ def _import(args: Arguments) -> tuple[Path, list[str]]:
     return folder, notes
 
 
-def _read(args: Arguments, real: RealSet) -> tuple[ImageSet, list[str]]:
+def _read(args: Arguments, real: RealSet) -> tuple[ImageSet, list[Path], list[str]]:
+    """Return the set, the files that were read, and one line for each thing that was found in them."""
     sources = args.sources
     names = real.class_names
+    found = []
     if sources[0].is_dir():
         order = class_order(subfolders(sources[0]), names, args.classes)
-        images, labels = formats.read_folder(sources[0], order.label_of, real)
+        images, labels, files = read_folder(sources[0], order.label_of, real, args.ipc, args.background)
+        if labels.ndim == 2:
+            labels = labels_of(labels, logits=False)
+            found = [f"soft labels: {LABELS}"]
     else:
+        files = [*sources, *args.labels]
         if args.labels:
             images, raw = formats.read_pairs(sources, args.labels)
         else:
@@ -89,7 +100,7 @@ def _read(args: Arguments, real: RealSet) -> tuple[ImageSet, list[str]]:
             f"got {tuple(images.shape)}"
         )
     syn, note = _image_set(args, images, labels, real)
-    return syn, [note, order.summary(names)]
+    return syn, files, [note, *found, order.summary(names)]
 
 
 def _image_set(args: Arguments, images: Tensor, labels: Tensor, real: RealSet) -> tuple[ImageSet, str]:
@@ -118,17 +129,19 @@ def _image_set(args: Arguments, images: Tensor, labels: Tensor, real: RealSet) -
     return ImageSet.of(real, inputs, labels, "input", lr=args.lr), note
 
 
-def _digests(args: Arguments) -> dict[str, str]:
-    """Return the sha256 of each file, by its path below the folder that contains them all."""
-    files, base = [*args.sources, *args.labels], args.sources[0]
-    if base.is_dir():
-        files = sorted(p for p in base.rglob("*") if p.is_file())
-    elif len({file.name for file in files}) == len(files):
-        return {file.name: str(file_sha256(file)) for file in files}
-    else:
+def _digests(args: Arguments, files: Sequence[Path]) -> dict[str, str]:
+    """Return the sha256 of each file that was read, by its path below the folder that contains them all."""
+    base = args.sources[0]
+    if not base.is_dir():
+        if len({file.name for file in files}) == len(files):
+            return {file.name: _sha256(file) for file in files}
         files = [file.resolve() for file in files]
         base = Path(os.path.commonpath([file.parent for file in files]))
-    return {file.relative_to(base).as_posix(): str(file_sha256(file)) for file in files}
+    return {file.relative_to(base).as_posix(): _sha256(file) for file in files}
+
+
+def _sha256(file: Path) -> str:
+    return untrusted.sha256(file, MAX_FILE)
 
 
 def _digest(files: dict[str, str]) -> str:

@@ -1,9 +1,8 @@
-"""Read the images and labels of released sets, in the four formats that authors use.
+"""Read the images and labels of released sets that are files of tensors, in the three formats that authors use.
 
     images.pt and labels.pt      two tensors
     data.pt                      a pair of tensors [images, labels]
     res_*.pt                     a dictionary whose entry `data` is a list of sets; each set is a pair of tensors
-    a folder of class folders    image files
 
 The functions return what the files contain. Other modules decide which class a label is (`class_order`), whether soft
 labels are probabilities (`soft_labels`) and whether images are pixels or network inputs (`preprocessing`).
@@ -19,9 +18,6 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from dd_bench.data.dataset import RealSet
-from dd_bench.data.image_decoder import Decoder, decode_all
-from dd_bench.data.image_files import find_images
 from dd_bench.hub.importers.torch_files import check_tensor, load_file
 
 
@@ -75,31 +71,6 @@ def read_files(paths: Sequence[Path], index: int | None) -> Released:
             f"--index requires one file with a list of sets, such as res_*.pt, got {len(paths)} files"
         )
     return _concatenated([_read_file(path, index) for path in paths], paths)
-
-
-def read_folder(folder: Path, label_of: dict[str, int], real: RealSet) -> Released:
-    """Read the image files of a folder with one subfolder per class, uint8.
-
-    Args:
-        folder: the parent of the class folders.
-        label_of: maps the name of a class folder to its label, see `class_order`.
-        real: the real set; the images must have its size and channels.
-
-    Raises:
-        ValueError: the images do not have the size of `real`, or are coloured and those of `real` are grey.
-    """
-    c, h, w = real.shape
-    if h != w:
-        raise ValueError(
-            f"{folder}: only square images can be imported, but those of {real.name} are {h}x{w}"
-        )
-    paths, labels = find_images(folder, label_of)
-    pixels = decode_all(paths, _ExactDecoder(h, "squash"))
-    if c == 1:
-        if not all(torch.equal(pixels[:, 0], pixels[:, i]) for i in (1, 2)):
-            raise ValueError(f"{folder} must contain grey images like {real.name}, got colour images")
-        pixels = pixels[:, :1].contiguous()
-    return Released(pixels, labels)
 
 
 def _read_file(path: Path, index: int | None) -> Released:
@@ -172,17 +143,3 @@ def _number(path: Path) -> str:
     """Return the last number in the name of a file; empty if there is none."""
     numbers = re.findall(r"[0-9]+", path.stem)
     return numbers[-1].lstrip("0") or "0" if numbers else ""
-
-
-class _ExactDecoder(Decoder):
-    """Read only images of the expected size, because resizing would change the set."""
-
-    def __call__(self, path: Path) -> Tensor:
-        from PIL import Image
-
-        with Image.open(path) as image:
-            if image.size != (self.size, self.size):
-                raise ValueError(
-                    f"{path} must have {self.size}x{self.size} pixels, got {image.size[0]}x{image.size[1]}"
-                )
-        return super().__call__(path)

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import warnings
+import zipfile
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from torch import Tensor
+
+from dd_bench.runtime import untrusted
 
 
 class Ignored:
@@ -33,22 +37,51 @@ DTYPES = (
     *(torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64),
 )
 
+ZIP_START = b"PK\3\4"  # of files of torch.save, except its format before version 1.6
+MAX_FILE = 8 << 30
+"""Maximum size of a file in bytes. Ten float32 images of 224 pixels for each class of ImageNet have 6 GB."""
+
 
 def load_file(path: Path) -> Any:
-    """Load a file of `torch.save` that contains only data.
+    """Load a file of `torch.save` that contains only data. It needs about as much memory as the file has bytes.
 
     Raises:
-        ValueError: the file was not written by `torch.save`, or loading it would run code.
+        OSError: the file could not be opened.
+        ValueError: the file is not a regular file of at most `MAX_FILE` bytes, was not written by `torch.save`, or
+            loading it would run code.
     """
-    if not path.is_file():
-        raise ValueError(f"the file {path} does not exist")
+    advice = ". Split it into several files of tensors, which are imported together: data_0.pt data_1.pt"
+    with untrusted.open_regular(path, MAX_FILE, advice) as file:
+        _check_not_compressed(file, path)
+        return _load(file, path)
+
+
+def _check_not_compressed(file: BinaryIO, path: Path) -> None:
+    """Raise ValueError if the file is a compressed ZIP archive. torch.save does not compress."""
+    if file.read(4) == ZIP_START:
+        try:
+            with zipfile.ZipFile(file) as archive:
+                needed = sum(entry.file_size for entry in archive.infolist())
+        except Exception as error:  # an untrusted file can cause any error
+            raise ValueError(f"{path} was not loaded: it is damaged ({error}). Download it again") from error
+        if needed > (size := file.seek(0, os.SEEK_END)):
+            raise ValueError(
+                f"{path} must not be compressed, got {size:,} bytes that expand to {needed:,}. Write it with "
+                "torch.save(tensor, FILE)"
+            )
+    file.seek(0)
+
+
+def _load(file: BinaryIO, path: Path) -> Any:
     try:
         with (
             torch.serialization.safe_globals([(Ignored, name) for name in IGNORED]),
             warnings.catch_warnings(),
         ):
             warnings.simplefilter("ignore")  # the error below already reports an invalid file
-            return torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(file, map_location="cpu", weights_only=True)
+    except MemoryError as error:
+        raise ValueError(f"{path} was not loaded: it does not fit into memory") from error
     except Exception as error:  # an untrusted file can cause any error
         called = re.search(r"GLOBAL ([\w.]+)", str(error))
         reason = f"it calls {called[1]}" if called else "it was not written by torch.save"

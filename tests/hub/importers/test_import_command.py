@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from dd_bench.hub.export import png_folder
 from dd_bench.hub.importers.command import import_command
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
+from dd_bench.synthetic.images import ImageSet
 
 
 def save(tmp_path, name, content):
@@ -209,6 +211,7 @@ def test_numbered_folders(in_folder, capsys):
         (["--index", "-1"], "--index must be >= 0, got -1"),
         (["--pixels", "--force"], "exclude each other"),
         (["missing.pt"], "the file missing.pt does not exist"),
+        (["--background", "white"], "--background requires a folder of images"),
         (["--logits"], "the soft labels are probabilities"),
     ],
 )
@@ -217,6 +220,35 @@ def test_wrong_flags_are_rejected(in_folder, capsys, flags, message):
     command = [str(source), *flags, "dataset=digits", "--ipc", "1", "--name", "x", "--to", "set"]
     assert import_command(command) == 1
     assert message in capsys.readouterr().err and not (in_folder / "set").exists()
+
+
+def test_hidden_files_are_not_part_of_the_digests(in_folder):
+    """A file of the operating system changed the digest of the files."""
+    for i in range(10):
+        (in_folder / "s" / f"{i}").mkdir(parents=True)
+        Image.new("L", (8, 8), i).save(in_folder / "s" / f"{i}" / "0.png")
+    read("s", "--background", "white", to="a")
+    for name in (".DS_Store", "3/._0.png", "3/notes.txt"):
+        (in_folder / "s" / name).write_text("x")
+    read("s", to="b")
+    released = [storage.load(in_folder / to)[1].config["released"] for to in "ab"]
+    assert released[0] == released[1] | {"background": "white"} and released[0]["files"] == 10
+
+
+def test_soft_labels_of_an_exported_set(in_folder, blobs, monkeypatch, capsys):
+    real = blobs
+    monkeypatch.setattr("dd_bench.pipeline.compose.load_real_set", lambda _: (real, {"name": "blobs"}))
+    soft = torch.rand(6, 3, generator=torch.Generator().manual_seed(0)).softmax(1)
+    syn = ImageSet.of(real, real.train.pixels(torch.arange(6)).byte(), soft, "pixel")
+    png_folder(syn, in_folder / "s")
+    command = ["s", "dataset=x", "--ipc", "2", "--name", "x", "--to", "set"]
+    assert import_command(command) == 0
+    back, card = storage.load(in_folder / "set")
+    assert torch.equal(back.labels, soft) and torch.equal(back.images, syn.images)
+    assert (
+        "labels.csv" in card.config["released"]["files"]
+        and "soft labels: labels.csv" in capsys.readouterr().err
+    )
 
 
 @pytest.mark.parametrize("flag", [["--force"], ["--logits"], ["--lr", "0.1"], ["--pixels"], ["--index", "0"]])

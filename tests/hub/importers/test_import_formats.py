@@ -1,13 +1,14 @@
 """Released files are read unchanged or rejected with a reason, and no code in them is run."""
 
 import pickle
+import zipfile
 
 import numpy as np
 import pytest
 import torch
-from PIL import Image
 
-from dd_bench.hub.importers.formats import read_files, read_folder, read_pairs
+from dd_bench.hub.importers import torch_files
+from dd_bench.hub.importers.formats import read_files, read_pairs
 
 
 @pytest.fixture
@@ -114,32 +115,6 @@ class TestOneFile:
             read_files([save(tmp_path, "res.pt", content)], None)
 
 
-class TestFolder:
-    """The format of SRe2L and RDED."""
-
-    def fill(self, root, names, side=8, mode="L"):
-        draw = np.random.default_rng(0)
-        for name in names:
-            (root / name).mkdir(parents=True)
-            for i in range(2):
-                shape = (side, side) if mode == "L" else (side, side, 3)
-                Image.fromarray(draw.integers(0, 256, shape, dtype=np.uint8)).save(root / name / f"{i}.png")
-        return root
-
-    def test_images_and_labels(self, blobs, tmp_path):
-        root = self.fill(tmp_path / "s", ["cod", "ape", "bee"])
-        images, labels = read_folder(root, {"ape": 0, "bee": 1, "cod": 2}, blobs)
-        assert labels.tolist() == [0, 0, 1, 1, 2, 2] and images.dtype == torch.uint8
-        assert np.array_equal(images[2, 0].numpy(), np.asarray(Image.open(root / "bee" / "0.png")))
-
-    def test_wrong_sizes_and_colours_are_rejected(self, blobs, tmp_path):
-        label_of = {"0": 0, "1": 1, "2": 2}
-        with pytest.raises(ValueError, match="must have 8x8 pixels, got 9x9"):
-            read_folder(self.fill(tmp_path / "b", label_of, side=9), label_of, blobs)
-        with pytest.raises(ValueError, match="got colour images"):
-            read_folder(self.fill(tmp_path / "c", label_of, mode="RGB"), label_of, blobs)
-
-
 class Malicious:
     def __reduce__(self):
         return (print, ("code was run",))
@@ -160,3 +135,33 @@ def test_invalid_files_are_rejected(tensors, tmp_path):
         (tmp_path / "images.pt").write_bytes(content)
         with pytest.raises(ValueError, match="was not loaded"):
             read_pairs([tmp_path / "images.pt"], [labels])
+
+
+def test_links_are_rejected(tensors, tmp_path):
+    (tmp_path / "link.pt").symlink_to(save(tmp_path, "x.pt", tensors[0]))
+    with pytest.raises(ValueError, match=r"link\.pt must be a regular file, got a symbolic link.*cp -rL"):
+        read_pairs([tmp_path / "link.pt"], [save(tmp_path, "y.pt", tensors[1])])
+
+
+def test_files_have_a_maximum_size(tmp_path, monkeypatch):
+    path = save(tmp_path, "data.pt", [torch.zeros(1000), torch.zeros(1)])
+    monkeypatch.setattr(torch_files, "MAX_FILE", 4000)
+    with pytest.raises(
+        ValueError, match=r"data\.pt must have at most 4,000 bytes, got 5.*Split it into several files"
+    ):
+        read_files([path], None)
+
+
+@pytest.mark.parametrize("how", ["deflated", "truncated"])
+def test_compressed_files_are_rejected(tmp_path, how):
+    """A file of some kB could otherwise need gigabytes of memory."""
+    plain, path = save(tmp_path, "plain.pt", torch.zeros(100_000)), tmp_path / "data.pt"
+    with zipfile.ZipFile(plain) as source, zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as to:
+        for name in source.namelist():
+            to.writestr(name, source.read(name))
+    assert torch.load(path, weights_only=True).shape == (100_000,)
+    if how == "truncated":
+        path.write_bytes(path.read_bytes()[:-30])
+    message = "must not be compressed, got .* bytes that expand to 400,|was not loaded: it is damaged"
+    with pytest.raises(ValueError, match=message):
+        read_files([path], None)
