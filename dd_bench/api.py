@@ -50,10 +50,11 @@ from dd_bench.runtime.checkpoint import State, Stateful
 from dd_bench.runtime.context import ContextWithNotes
 from dd_bench.runtime.files import content_key, write_atomic
 from dd_bench.runtime.outer_loop import Diverged, OuterLoop
+from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import generator, seed_for, seeded
 from dd_bench.runtime.shards import Shard, build_shards
-from dd_bench.runtime.workers import Tick, run_in_processes
+from dd_bench.runtime.workers import Tick, no_tick, run_in_processes
 from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.graphs import GraphSet, SyntheticGraphs, TreeSet, Weighting
@@ -82,7 +83,7 @@ from dd_bench.training.parameter_vector import FunctionalNetwork
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe, parse
 from dd_bench.training.resume import Checkpoints
-from dd_bench.training.scoring import accuracy, correct_by_class
+from dd_bench.training.scoring import accuracy, correct_by_class, eval_batches
 from dd_bench.training.views import boxes
 
 __all__ = [
@@ -91,6 +92,7 @@ __all__ = [
     "Architecture",
     "Augment",
     "Cache",
+    "Checkpoints",
     "CompensatedSet",
     "CompiledDifferentiator",
     "Differentiator",
@@ -121,6 +123,7 @@ __all__ = [
     "Method",
     "Network",
     "Preprocess",
+    "Progress",
     "Protocol",
     "RealSet",
     "RealTraining",
@@ -159,6 +162,7 @@ __all__ = [
     "correct_by_class",
     "decode",
     "encode",
+    "eval_batches",
     "executed_norms",
     "experts",
     "feature_network",
@@ -171,6 +175,7 @@ __all__ = [
     "labelled_data",
     "majority",
     "mean_match",
+    "no_tick",
     "parse",
     "random_index",
     "reading_entry",

@@ -21,9 +21,12 @@ from dd_bench.api import (
     RealTraining,
     Recipe,
     Runtime,
+    Tick,
     accuracy,
     cache_entry,
     checkpoint_in,
+    eval_batches,
+    no_tick,
     reading_entry,
     trained_network,
     write_atomic,
@@ -55,8 +58,10 @@ class Reference:
     labels: Tensor | None = None
     identity: str | None = None
 
-    def measure(self, architecture: Architecture, seed: int, store: Cache | None = None) -> dict[str, float]:
-        """Train the network of this seed, unless its result is cached.
+    def measure(
+        self, architecture: Architecture, seed: int, store: Cache | None = None, tick: Tick = no_tick
+    ) -> dict[str, float]:
+        """Train the network of this seed, unless its result is cached; call `tick` after every epoch.
 
         Returns:
             Accuracy in [0, 1] on the split `test` and, if the dataset has one, on `val`; `finite`, which is 0 if the
@@ -72,10 +77,12 @@ class Reference:
         def build(folder: Path) -> float:
             # Training on a few images is fast and needs no checkpoint.
             checkpoint = checkpoint_in(folder) if self.images is None else None
-            net, before = trained_network(training, seed, checkpoint, data=self._data())
+            net, before = trained_network(
+                training, seed, checkpoint, data=self._data(), on_epoch=lambda epoch, net: tick()
+            )
             splits = {"test": self.real.test} | ({} if self.real.val is None else {"val": self.real.val})
             result = {
-                name: accuracy(net, split.batches(1000), self.runtime) for name, split in splits.items()
+                name: accuracy(net, eval_batches(net, split), self.runtime) for name, split in splits.items()
             }
             result["finite"] = float(all(bool(torch.isfinite(p).all()) for p in net.parameters()))
             write_atomic(folder / _FILE, json.dumps(result).encode())
@@ -90,6 +97,11 @@ class Reference:
     def is_cached(self, architecture: Architecture, seed: int) -> bool:
         """Return whether the cache contains the result of `measure`."""
         return Cache(self.cache).has(_KIND, self._key(self._training(architecture), seed))
+
+    @property
+    def epochs(self) -> int:
+        """Number of epochs of a training."""
+        return self.recipe.with_epochs(len(self.real.train if self.images is None else self.images)).epochs
 
     def _training(self, architecture: Architecture) -> RealTraining:
         return RealTraining(self.real, architecture, self.recipe, self.runtime)

@@ -21,6 +21,7 @@ from dd_bench.api import (
     RealSet,
     SyntheticSet,
     correct_by_class,
+    eval_batches,
     seed_for,
 )
 
@@ -99,7 +100,9 @@ class Continual(Evaluator):
         fresh, total = fresh_networks_on(syn, real, ctx), self.orders * self.num_networks
         yield set_measurement(fresh)
         seeds = {n: ctx.seed_for("evaluate", n) for n in range(total) if n not in ctx.finished}
-        for n, table in fresh.each(seeds, total, partial(_table, self), partial(_tables_together, self)):
+        for n, table in fresh.each(
+            seeds, total, partial(_table, self), partial(_tables_together, self), self.steps
+        ):
             yield _measurement_of(n, self.order_of(n), seeds[n], torch.tensor(table))
 
     def order_of(self, network: int) -> int:
@@ -122,7 +125,7 @@ class Continual(Evaluator):
             current = _on_classes(fresh, classes, seen.flatten())
             step_seeds = {network: seed_for(seed, "step", step) for network, seed in seeds.items()}
             for network, net in current.networks(step_seeds, len(step_seeds)):
-                right, count = correct_by_class(net, current.test.batches(1000), k, current.runtime)
+                right, count = correct_by_class(net, eval_batches(net, current.test), k, current.runtime)
                 row = tables[network][step]
                 row[: step + 1] = right[seen.cpu()].sum(1) / count[seen.cpu()].sum(1)
                 row[-1] = right.sum() / count.sum()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from dd_bench.api import (
     GRAPH_METRICS,
+    Checkpoints,
     Diverged,
     EvaluationContext,
     Evaluator,
@@ -118,14 +120,28 @@ class Graph(Evaluator):
             if network in ctx.finished:
                 continue
             seed = ctx.seed_for("evaluate", network)
-            values = self._scores(syn, seed, splits, ctx)
+            checkpoints = [
+                _checkpoint(ctx.unfinished(syn), network, labels) for labels in ("true", "permuted")
+            ]
+            values = self._scores(syn, seed, splits, ctx, checkpoints[0])
             if not syn.whole:
-                shuffled = syn.permute_labels(generator("cpu", seed, "permuted"))
-                values["permuted"] = self._scores(shuffled, seed, replace(splits, val=[]), ctx)[self.metric]
+                shuffled, test = (
+                    syn.permute_labels(generator("cpu", seed, "permuted")),
+                    replace(splits, val=[]),
+                )
+                values["permuted"] = self._scores(shuffled, seed, test, ctx, checkpoints[1])[self.metric]
             yield measurement(network, seed, {**values, **constant})
+            for checkpoint in checkpoints:
+                if checkpoint is not None:
+                    checkpoint.remove()
 
     def _scores(
-        self, syn: SyntheticGraphs, seed: int, splits: Splits, ctx: EvaluationContext
+        self,
+        syn: SyntheticGraphs,
+        seed: int,
+        splits: Splits,
+        ctx: EvaluationContext,
+        checkpoint: Checkpoints | None,
     ) -> dict[str, float]:
         """Train one network and return its scores. Its initial weights and batch order depend on `seed` only."""
         net = ctx.architecture.fresh(seed_for(seed, "init"), ctx.device)
@@ -142,15 +158,14 @@ class Graph(Evaluator):
             return logits, labels
 
         untrained = graph_score(self.metric, *predictions(splits.test))
-        best_on_val, best_on_test = -1.0, untrained
+        best = _Best()
 
         def evaluate_step(step: int) -> None:
-            nonlocal best_on_val, best_on_test
             if step % math.ceil(steps / self.eval_points) and step != steps:
                 return
             value = graph_score(self.metric, *predictions(splits.val))
-            if value > best_on_val:
-                best_on_val, best_on_test = value, graph_score(self.metric, *predictions(splits.test))
+            if value > best.on_val:
+                best.on_val, best.on_test = value, graph_score(self.metric, *predictions(splits.test))
 
         fetch, labelled_batches = _labelled_batches(
             syn, recipe.batch_size, seed_for(seed, "train"), ctx.device
@@ -165,10 +180,35 @@ class Graph(Evaluator):
             flip=False,
             on_step=evaluate_step if splits.val else None,
             labelled_batches=labelled_batches,
+            checkpoint=checkpoint,
+            state={"best": best},
         )
         logits, labels = predictions(splits.test)
         values = {metric: graph_score(metric, logits, labels) for metric in GRAPH_METRICS}
-        return values | ({"best_val": best_on_test} if splits.val else {}) | {"untrained": untrained}
+        return values | ({"best_val": best.on_test} if splits.val else {}) | {"untrained": untrained}
+
+
+class _Best:
+    """The highest score of a network on validation graphs so far, and its test score at the same step."""
+
+    def __init__(self) -> None:
+        self.on_val = self.on_test = -1.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Stateful`."""
+        return {"on_val": self.on_val, "on_test": self.on_test}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Stateful`."""
+        self.on_val, self.on_test = state["on_val"], state["on_test"]
+
+
+def _checkpoint(unfinished: Checkpoints | None, network: int, labels: str) -> Checkpoints | None:
+    """Return the checkpoint of a network that is trained on `true` or `permuted` labels."""
+    if unfinished is None:
+        return None
+    name = f"{unfinished.path.name}-{network}-{labels}.checkpoint.safetensors"
+    return unfinished._replace(path=unfinished.path.with_name(name))
 
 
 def _labelled_batches(

@@ -19,6 +19,7 @@ from dd_bench.api import (
     Evaluator,
     Inputs,
     Measurement,
+    Progress,
     Protocol,
     RealSet,
     Recipe,
@@ -223,8 +224,11 @@ class _Search:
         workers, began = min(ctx.runtime.workers, len(missing)), time.monotonic()
         if workers > 1:
             shared, jobs = (self.reference.shared(), list(networks)), [(i, seed) for i in missing]
-            for _ in run_in_processes(_measure, shared, jobs, workers):
-                pass
+            with Progress("networks of the space", len(jobs) * self.reference.epochs) as progress:
+                for _ in run_in_processes(
+                    _measure, shared, jobs, workers, lambda ticks: progress.advance_to(ticks, {})
+                ):
+                    pass
             ctx.cache.spent += time.monotonic() - began
         results = {i: self.reference.measure(networks[i], seed, ctx.cache) for i in order}
         return {name: np.array([results[i][name] for i in range(n)]) for name in results[0]}
@@ -234,7 +238,7 @@ def _measure(
     shared: tuple[Reference, list[Architecture]], job: tuple[int, int], tick: Tick
 ) -> dict[str, float]:
     (reference, networks), (i, seed) = shared, job
-    return reference.measure(networks[i], seed)
+    return reference.measure(networks[i], seed, tick=tick)
 
 
 def _early_stopped(recipe: Recipe, steps: int) -> Recipe:

@@ -95,6 +95,7 @@ def mark_interrupted(out: Path, command: str, overrides: Sequence[str]) -> None:
 
 def stop_jobs(sweep: Path) -> None:
     """Send SIGTERM to the running jobs of a sweep on this machine, and wait until they have saved their state."""
+    out = sweep.parent.parent
     for overrides, job in jobs_of(sweep):
         if job is not None and job.state == "running" and _in_other_process(job):
             os.kill(job.pid, signal.SIGTERM)
@@ -102,7 +103,9 @@ def stop_jobs(sweep: Path) -> None:
             ident = job_id(job.verb, overrides)
             while job is not None and job.current_state() == "running" and time.monotonic() < end:
                 time.sleep(0.2)
-                job = read_job(sweep.parent.parent, ident)
+                job = read_job(out, ident)
+            if job is not None and job.current_state() == "died":  # before it could handle the signal
+                save_job(out, job.model_copy(update={"state": "interrupted", "reason": CONTINUE}))
 
 
 def _in_other_process(job: Job) -> bool:
@@ -123,10 +126,18 @@ def save_sweep(out: Path, command: str, overrides: list[str], jobs: list[list[st
 
 
 def jobs_of(sweep: Path) -> Iterator[tuple[list[str], Job | None]]:
-    """Yield the overrides of every job of a sweep, and the job itself if it has started."""
-    content = json.loads(sweep.read_text())
+    """Yield the overrides of every job of a sweep, and the job itself if it has started.
+
+    An unsuccessful job is replaced by a complete job with the same configuration, which another sweep has run.
+    """
+    content, out = json.loads(sweep.read_text()), sweep.parent.parent
+    complete: dict[str, Job] | None = None
     for overrides in content["jobs"]:
-        yield overrides, read_job(sweep.parent.parent, job_id(content["verb"], overrides))
+        job = read_job(out, job_id(content["verb"], overrides))
+        if job is not None and job.config and job.current_state() in ("failed", "interrupted", "died"):
+            complete = complete_jobs(out, content["verb"]) if complete is None else complete
+            job = complete.get(job.config, job)
+        yield overrides, job
 
 
 def _write(path: Path, content: Any) -> None:
@@ -134,6 +145,11 @@ def _write(path: Path, content: Any) -> None:
 
 
 def _is_alive(pid: int) -> bool:
+    try:
+        if os.waitid(os.P_PID, pid, os.WEXITED | os.WNOHANG | os.WNOWAIT) is not None:
+            return False  # a child of this process that has ended, and whose exit status was not read yet
+    except (ChildProcessError, AttributeError):  # another process; macOS and Windows have no `waitid`
+        pass
     try:
         os.kill(pid, 0)
     except ProcessLookupError:

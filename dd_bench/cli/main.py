@@ -205,10 +205,28 @@ def _run_hydra(command: str) -> None:
 
     from dd_bench.cli import hydra_patch
     from dd_bench.cli.jobs import mark_interrupted
+    from dd_bench.runtime.files import writable_hint
 
     failures: list[str] = []
 
     def guarded(cfg: DictConfig) -> object:
+        hydra_config = HydraConfig.get()
+        in_sweep, overrides = hydra_config.mode == RunMode.MULTIRUN, list(hydra_config.overrides.task)
+        try:
+            with interruption.handled():  # a launcher may run the job in another process
+                return execute(cfg, in_sweep, overrides)
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            number = interruption.delivered()
+            if isinstance(error, Exception) and number is None:
+                raise
+            # a signal, or an error of an import that it has interrupted; submitit exits to start a job again
+            if in_sweep:
+                mark_interrupted(Path(str(cfg.out)), command, overrides)
+            if isinstance(error, Exception) and number is not None:
+                raise interruption.Interrupted(number) from error
+            raise
+
+    def execute(cfg: DictConfig, in_sweep: bool, overrides: list[str]) -> object:
         # imported here because they import torch, which --help, --cfg and misspelt keys do not need
         from dd_bench.pipeline import run
         from dd_bench.pipeline.compose import USER_ERRORS, RunConfig
@@ -219,26 +237,21 @@ def _run_hydra(command: str) -> None:
                 f"under torchrun, dd_bench supports only the command prepare, got {command}. "
                 f"Use: torchrun -m dd_bench prepare ..., then dd-bench {command} ..."
             )
-        hydra_config = HydraConfig.get()
-        in_sweep, overrides = hydra_config.mode == RunMode.MULTIRUN, list(hydra_config.overrides.task)
         try:
             if command == "evaluate" and "://" in str(cfg.set):
                 from dd_bench.hub.hub import pull
 
                 cfg.set = str(pull(cfg.set))
-            with interruption.handled():  # a launcher may run the job in another process
-                return getattr(run, command)(RunConfig(cfg, hydra_config.runtime.choices, in_sweep))
+            choices = HydraConfig.get().runtime.choices
+            return getattr(run, command)(RunConfig(cfg, choices, in_sweep))
         except USER_ERRORS as error:
+            message = writable_hint(error)
             if in_sweep:
-                _log.error("%s: %s", " ".join(overrides), error)
+                _log.error("%s: %s", " ".join(overrides), message)
             elif os.environ.get("HYDRA_FULL_ERROR") != "1":
-                failures.append(str(error))  # Hydra would print the overrides and advice about tracebacks
+                failures.append(message)  # Hydra would print the overrides and advice about tracebacks
                 return None
-            raise CompactHydraException(str(error)) from error
-        except (KeyboardInterrupt, SystemExit):  # submitit exits to start a preempted job again
-            if in_sweep:
-                mark_interrupted(Path(str(cfg.out)), command, overrides)
-            raise
+            raise CompactHydraException(message) from error
 
     application = hydra.main(version_base="1.3", config_path="pkg://dd_bench.conf", config_name="config")
     with hydra_patch.errors_explained(_explained):
@@ -256,6 +269,7 @@ def _explained(error: Exception) -> str | None:
     from omegaconf import DictConfig
 
     from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, explain
+    from dd_bench.runtime.files import writable_hint
 
     if isinstance(error, BrokenPipeError):
         raise error
@@ -263,11 +277,7 @@ def _explained(error: Exception) -> str | None:
         return str(error)
     if not isinstance(error, COMPOSITION_ERRORS):  # some of these are OSErrors too
         # Hydra could not write its log. Other errors of the file system are caught in the job.
-        return (
-            f"{error}. Use a folder that you can write to, e.g. out=runs"
-            if isinstance(error, OSError)
-            else None
-        )
+        return writable_hint(error) if isinstance(error, OSError) else None
 
     def composed(overrides: list[str]) -> DictConfig:
         loader = GlobalHydra.instance().config_loader()

@@ -44,6 +44,9 @@ def report(sweep: Path) -> str:
         if state == "running" and job.host != socket.gethostname():  # its process cannot be checked from here
             hours = (time.time() - job.started) / 3600
             lines.append(f"  running on {job.host} for {hours:.1f} h: {text}")
+            lines.append(
+                "      This machine cannot check the process. If it has ended, start the sweep again"
+            )
         if state in ("failed", "interrupted", "died", "diverged", "skipped"):
             lines.append(f"  {state}: {text}\n      {job.reason or 'its process no longer exists'}")
     return "\n".join(lines)
@@ -52,6 +55,12 @@ def report(sweep: Path) -> str:
 def has_failed(sweep: Path) -> bool:
     """Return whether a job of a sweep has failed or died."""
     return any(job is not None and job.current_state() in ("failed", "died") for _, job in jobs_of(sweep))
+
+
+def is_stopped(sweep: Path) -> bool:
+    """Return whether a sweep has no running job, although some of its jobs were stopped or have not started."""
+    states = {job.current_state() if job else "waiting" for _, job in jobs_of(sweep)}
+    return "running" not in states and bool(states & {"interrupted", "waiting"})
 
 
 def progress_command(arguments: Sequence[str]) -> int:
@@ -79,7 +88,7 @@ def progress_command(arguments: Sequence[str]) -> int:
         return 1
     if args.forget:
         return _forget(sweeps)
-    failed = False
+    failed = unfinished = False
     for sweep in sweeps:
         try:
             content = json.loads(sweep.read_text())
@@ -87,15 +96,20 @@ def progress_command(arguments: Sequence[str]) -> int:
             text = f"dd-bench {content['verb']} -m {overrides}\n{report(sweep)}\n"
         except (ValueError, TypeError, KeyError) as error:
             sys.stderr.write(
-                sanitize(f"warning: ignored {sweep}, which is not a valid sweep file: {error!r}\n")
+                sanitize(
+                    f"warning: ignored {sweep}, which is not a valid sweep file: {error!r}. "
+                    f"To remove it: {shlex.join(['rm', str(sweep)])}\n"
+                )
             )
             continue
         sys.stdout.write(sanitize(text))
         failed |= has_failed(sweep)
-    if failed:
+        unfinished |= has_failed(sweep) or is_stopped(sweep)
+    if unfinished:
         sys.stderr.write(
-            "To run the failed jobs, start their sweep again. To remove ended sweeps from this list: "
-            f"{shlex.join(['dd-bench', 'progress', str(out), '--forget'])}\n"
+            "To run the failed and the missing jobs, start their sweep again, exactly as it is printed above. After a "
+            "change of its overrides it is another sweep, and the old one stays in this list. To remove the sweeps "
+            f"without running jobs from the list: {shlex.join(['dd-bench', 'progress', str(out), '--forget'])}\n"
         )
     return int(failed)
 
@@ -108,7 +122,10 @@ def _forget(sweeps: Sequence[Path]) -> int:
         except (ValueError, TypeError, KeyError):
             running = 0
         if running:
-            sys.stdout.write(f"kept {sweep}: {running} job(s) are running\n")
+            sys.stdout.write(
+                f"kept {sweep}: {running} job(s) are running. If their machine has stopped, remove it with: "
+                f"{shlex.join(['rm', str(sweep)])}\n"
+            )
         else:
             sweep.unlink()
             sys.stdout.write(f"removed {sweep}\n")

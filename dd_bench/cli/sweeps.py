@@ -34,6 +34,8 @@ _SWEEP_CONFIG: DictConfig | None = (
     None  # of the sweep that this process runs; its jobs inherit the `hydra` overrides
 )
 
+_SWEEP_ERROR: OSError | None = None  # raised when the file of the sweep was written
+
 _LOCATIONS = ("hydra", "out", "cache")
 """Configuration keys that do not affect the results of a job."""
 
@@ -43,14 +45,18 @@ class SweepCallback(Callback):
 
     def on_multirun_start(self, config: DictConfig, **kwargs: Any) -> None:
         """Write the file of the sweep."""
-        global _SWEEP_CONFIG
-        _SWEEP_CONFIG = config
+        global _SWEEP_CONFIG, _SWEEP_ERROR
+        _SWEEP_CONFIG, _SWEEP_ERROR = config, None
         overrides = list(config.hydra.overrides.task)
         jobs = expand(overrides, config.hydra.searchpath or ())
         overrides += [
             o for o in config.hydra.overrides.hydra if not o.startswith(("hydra.mode", "hydra.job.name"))
         ]
-        path = save_sweep(Path(str(config.out)), str(config.hydra.job.name), overrides, jobs)
+        try:
+            path = save_sweep(Path(str(config.out)), str(config.hydra.job.name), overrides, jobs)
+        except OSError as error:  # Hydra would only log it; `select_jobs` raises it
+            _SWEEP_ERROR = error
+            return
         os.environ[SWEEP] = str(path)
 
     def on_job_start(self, config: DictConfig, **kwargs: Any) -> None:
@@ -106,6 +112,8 @@ def select_jobs(command: str, only_missing: bool) -> None:
     """
 
     def select(overrides: list[str], jobs: list[list[str]]) -> list[list[str]]:
+        if _SWEEP_ERROR is not None:
+            raise _SWEEP_ERROR
         if not jobs:
             raise CompactHydraException(
                 f"the sweep has no job, because a glob(...) in {' '.join(overrides)} matches no file. "
@@ -155,7 +163,12 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
     """
     assert _SWEEP_CONFIG is not None
     config = GlobalHydra.instance().config_loader().load_sweep_config(_SWEEP_CONFIG, list(overrides))
-    check_keys(config)
+    if any(override.startswith(("+", "~")) for override in overrides):  # Hydra accepts any such key
+        from dd_bench.pipeline.compose import check_groups  # imports torch
+
+        check_groups(config, config.hydra.runtime.choices)
+    else:
+        check_keys(config)
     return config
 
 

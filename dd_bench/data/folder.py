@@ -37,6 +37,8 @@ class FolderSplit(Split):
         return [pool().submit(self._decoder, self.paths[i]) for i in index.tolist()]
 
     def _stack(self, images: list[Future[Tensor]]) -> Tensor:
+        if not images:
+            return torch.empty(0, *self.shape, dtype=torch.uint8, device=self.labels.device)
         return torch.stack([image.result() for image in images]).to(self.labels.device)
 
     def pixels(self, index: Tensor) -> Tensor:

@@ -7,10 +7,16 @@ from contextlib import contextmanager
 from http.client import HTTPException
 from pathlib import Path
 
+from dd_bench.runtime.files import expand_home
+
 
 def base_folder(root: str | None) -> Path:
-    """Return `root` as a path with `~` expanded, or `data` if it is None."""
-    return Path("data" if root is None else root).expanduser()
+    """Return `root` as a path with `~` expanded, or `data` if it is None.
+
+    Raises:
+        FileNotFoundError: the home folder of the user is not known.
+    """
+    return expand_home("data" if root is None else root, "dataset.root=FOLDER with an absolute path")
 
 
 def not_found(name: str, what: str, folders: Sequence[Path], fixes: Sequence[str]) -> FileNotFoundError:

@@ -12,6 +12,7 @@ from dd_bench.data import smiles
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.graph_dataset import graph_set
 from dd_bench.data.graphs import Graphs, GraphShape
+from dd_bench.data.locate import base_folder
 
 ATOM = (119, 5, 12, 12, 10, 6, 6, 2, 2)
 """Number of values of each atom feature of OGB: atomic number, chirality, degree, formal charge, number of hydrogens,
@@ -44,11 +45,11 @@ def ogb_mol(*, name: str, root: str | None, kept: str | None, device: torch.devi
         ValueError: a file is malformed.
         ImportError: `smiles.csv` must be featurised, and ogb or rdkit is not installed.
     """
-    folder = Path(root or "data") / name
+    folder = base_folder(root) / name
     if (folder / "raw" / "node-feat.csv.gz").exists():
         graphs, labels, split = _from_raw(folder)
     elif (folder / "smiles.csv").exists():
-        graphs, labels, split = smiles.molecules(folder, Path(kept or "data/featurised"))
+        graphs, labels, split = smiles.molecules(folder, base_folder(kept or "data/featurised"))
     else:
         raise FileNotFoundError(
             f"neither raw/node-feat.csv.gz nor smiles.csv found in {folder}. Unpack OGB's archive of {name} there, or "

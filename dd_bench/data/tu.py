@@ -10,7 +10,7 @@ from torch import Tensor
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.graph_dataset import graph_set, random_split
 from dd_bench.data.graphs import Graphs, GraphShape, coalesce, first_occurrence
-from dd_bench.data.locate import downloading
+from dd_bench.data.locate import base_folder, downloading
 from dd_bench.data.pyg import import_pyg
 
 REQUIRED = ("A", "graph_indicator", "graph_labels")
@@ -47,7 +47,7 @@ def tu(
         ValueError: a file is malformed, or `node_labels` is `labels` and the file of node labels is missing.
         ImportError: a file is missing, `download` is true and torch_geometric is not installed.
     """
-    folder = _folder(Path(root or "data"), name, download)
+    folder = _folder(base_folder(root), name, download)
     tables = {part: _read(folder, name, part) for part in REQUIRED}
     tables |= {
         part: _read(folder, name, part) for part in OPTIONAL if (folder / f"{name}_{part}.txt").exists()

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -22,17 +23,18 @@ from dd_bench.models.network import Network
 from dd_bench.records.record import TeacherId
 from dd_bench.runtime.files import content_key
 from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
-from dd_bench.runtime.workers import Tick, run_in_processes
+from dd_bench.runtime.workers import Tick, no_tick, run_in_processes
 from dd_bench.teachers.soft_labels import LabelledData
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.compilation import uses_compilation
 from dd_bench.training.loop import train
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe
-from dd_bench.training.resume import Checkpoints
-from dd_bench.training.scoring import accuracy
+from dd_bench.training.resume import Checkpoints, saved_epochs
+from dd_bench.training.scoring import accuracy, eval_batches
 from dd_bench.training.together import train_together
 
 Result = TypeVar("Result")
@@ -69,6 +71,7 @@ class FreshNetworks:
         label_cost: cost of the labels that networks are trained on; None for the set's own labels.
         notes: remarks on the training, for the record.
         unfinished: where the states of unfinished networks are saved; None to save nothing.
+        tick: called after each epoch of a network that is trained alone.
     """
 
     architecture: Architecture
@@ -84,6 +87,7 @@ class FreshNetworks:
     label_cost: LabelCost | None = None
     notes: tuple[str, ...] = ()
     unfinished: Checkpoints | None = None
+    tick: Tick = no_tick
 
     def __post_init__(self) -> None:
         """Raise ValueError if the selection rule needs a validation split and there is none."""
@@ -123,6 +127,7 @@ class FreshNetworks:
         total: int,
         one: Callable[[FreshNetworks, int, int, bool], Result],
         together: Callable[[FreshNetworks, dict[int, int]], Iterable[tuple[int, Result]]],
+        trainings: int = 1,
     ) -> Iterator[tuple[int, Result]]:
         """Train the networks in `seeds` in the way given by `parallelism`, and yield `(network, result)` for each.
 
@@ -133,35 +138,52 @@ class FreshNetworks:
                 another process.
             together: `together(fresh, seeds)` trains all networks as one batched network and yields
                 `(network, result)` for each.
+            trainings: number of trainings of the protocol that one result takes, for the progress.
         """
         compiled, mode = self.compiles(total), self.parallelism(total)
         if mode == "together":
             yield from together(self, seeds)
-            self._remove(self._checkpoint(*seeds.values()))
+            self._remove(*seeds.values())
         elif mode == "processes":
             jobs, workers = list(seeds.items()), min(self.runtime.workers, total)
-            for (network, _), result in run_in_processes(
-                partial(_job, one, compiled), self.shared(), jobs, workers
-            ):
-                yield network, result
-                self._remove(self._checkpoint(seeds[network]))
+            with self._progress(seeds, trainings) as advance:
+                for (network, _), result in run_in_processes(
+                    partial(_job, one, compiled), self.shared(), jobs, workers, advance
+                ):
+                    yield network, result
+                    self._remove(seeds[network])
         else:
             for network, seed in seeds.items():
                 yield network, one(self, network, seed, compiled)
-                self._remove(self._checkpoint(seed))
+                self._remove(seed)
 
-    def _checkpoint(self, *seeds: int) -> Checkpoints | None:
-        """Return the checkpoint of the networks with these seeds, which are trained together."""
+    @contextmanager
+    def _progress(self, seeds: dict[int, int], trainings: int) -> Iterator[Callable[[int], None]]:
+        """Show the progress of networks in other processes; yields a function of the epochs trained so far."""
+        n = len(self.images)
+        saved = [self._checkpoint(seed) for seed in seeds.values()]
+        start = sum(saved_epochs(c.path)[0] for c in saved if c is not None)
+        epochs = trainings * sum(r.with_epochs(n).epochs for r in self.protocol.recipes())
+        with Progress("fresh networks", len(seeds) * epochs, start) as progress:
+            yield lambda ticks: progress.advance_to(start + ticks, {})
+
+    def _checkpoint(self, *seeds: int, rate: int = 0) -> Checkpoints | None:
+        """Return the checkpoint of the networks with these seeds, which are trained together.
+
+        `rate` is the index of their learning rate in the protocol's `lr_grid`.
+        """
         if self.unfinished is None:
             return None
         what = [self.architecture.describe(), self.protocol.model_dump(mode="json"), list(seeds)]
+        what += [rate] if rate else []
         name = f"{self.unfinished.path.name}-{content_key(what)}.checkpoint.safetensors"
         return self.unfinished._replace(path=self.unfinished.path.with_name(name), final=False)
 
-    def _remove(self, checkpoint: Checkpoints | None) -> None:
-        """Remove the checkpoint of a network whose result was used."""
-        if checkpoint is not None:
-            checkpoint.remove()
+    def _remove(self, *seeds: int) -> None:
+        """Remove the checkpoints of networks whose results were used."""
+        for rate in range(len(self.protocol.recipes())):
+            if (checkpoint := self._checkpoint(*seeds, rate=rate)) is not None:
+                checkpoint.remove()
 
     def parallelism(self, total: int) -> Literal["together", "processes"] | None:
         """Return how `total` networks are trained at the same time, or None if they are trained one after the other."""
@@ -191,18 +213,26 @@ class FreshNetworks:
 
     def _train(self, seed: int, compiled: bool) -> tuple[Network, float]:
         """Train one fresh network from `seed`. Return the selected network and the accuracy that selected it."""
-        best, protocol, checkpoint = _Best(), self.protocol, self._checkpoint(seed)
+        best, protocol = _Best(), self.protocol
         selects = protocol.selection != "last"
         recipes = [r.with_epochs(len(self.images)) for r in protocol.recipes()]
-        for recipe in recipes:
+        checkpoints = [self._checkpoint(seed, rate=i) for i in range(len(recipes))]
+        # the state of a training with one learning rate has the best network of all learning rates before it
+        first = max((i for i, c in enumerate(checkpoints) if c is not None and c.exists), default=0)
+        for recipe, checkpoint in zip(recipes[first:], checkpoints[first:], strict=True):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
-            def evaluate_epoch(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:
-                if epoch < protocol.eval_from or (epoch % protocol.eval_every and epoch != recipe.epochs):
+            def after_epoch(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:
+                self.tick()
+                if (
+                    not selects
+                    or epoch < protocol.eval_from
+                    or (epoch % protocol.eval_every and epoch != recipe.epochs)
+                ):
                     return
                 split = self.val if protocol.selection == "best_on_val" else self.test
                 assert split is not None
-                best.update(accuracy(net, split.batches(1000), self.runtime), net)
+                best.update(accuracy(net, eval_batches(net, split), self.runtime), net)
 
             train(
                 net,
@@ -213,12 +243,11 @@ class FreshNetworks:
                 runtime=self.runtime,
                 flip=self.flip,
                 compiled=compiled,
-                on_epoch=evaluate_epoch if selects else None,
+                on_epoch=after_epoch,
                 labelled_batches=None
                 if self.labelled is None
                 else self.labelled.batches(seed_for(seed, "train")),
-                # with a grid of learning rates, the network starts again from the first one
-                checkpoint=checkpoint if len(recipes) == 1 else None,
+                checkpoint=checkpoint,
                 state={"best": best} if selects else None,
             )
         if protocol.selection == "best_on_val":
@@ -233,7 +262,7 @@ class FreshNetworks:
             if self.lenient:
                 return math.nan
             raise
-        return accuracy(net, self.test.batches(1000), self.runtime)
+        return accuracy(net, eval_batches(net, self.test), self.runtime)
 
     def _check(self, net: torch.nn.Module) -> None:
         if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
@@ -294,7 +323,7 @@ def _job(
     job: tuple[int, int],
     tick: Tick,
 ) -> Result:
-    return one(fresh, *job, compiled)
+    return one(replace(fresh, tick=tick), *job, compiled)
 
 
 def _trained(fresh: FreshNetworks, network: int, seed: int, compiled: bool) -> Network:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
 from typing import Any, ClassVar
 
 import torch
@@ -64,6 +66,18 @@ def num_parameters(net: nn.Module) -> int:
     return sum(p.numel() for p in net.parameters() if p.requires_grad)
 
 
+def largest_activation(net: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Return the number of values in the largest output of a layer for an image `(c, h, w)`."""
+    sizes = [math.prod(shape)]
+
+    def record(module: nn.Module, inputs: object, output: object) -> None:
+        if isinstance(output, Tensor):
+            sizes.append(output.numel())
+
+    _run_once(net, shape, {module: record for module in net.modules()})
+    return max(sizes)
+
+
 def check_map_size(
     name: str, image_shape: tuple[int, int, int], map_size: tuple[int, int], norm: str, alternative: str
 ) -> None:
@@ -95,16 +109,24 @@ def executed_norms(net: nn.Module, shape: tuple[int, int, int]) -> tuple[str, ..
     Only `BatchNorm2d` layers with running statistics are included.
     """
     executed: set[str] = set()
-    hooks = [
-        module.register_forward_hook(lambda *_, name=name: executed.add(name))
+    norms: dict[nn.Module, Callable[..., None]] = {
+        module: lambda *_, name=name: executed.add(name)
         for name, module in net.named_modules()
         if isinstance(module, nn.BatchNorm2d) and module.running_mean is not None
-    ]
+    }
+    _run_once(net, shape, norms)
+    return tuple(name for name, _ in net.named_modules() if name in executed)
+
+
+@torch.no_grad()
+def _run_once(
+    net: nn.Module, shape: tuple[int, int, int], hooks: Mapping[nn.Module, Callable[..., None]]
+) -> None:
+    """Run `net` in eval mode on an image `(c, h, w)` of zeros, with hooks `(module, inputs, output)`."""
+    handles = [module.register_forward_hook(hook) for module, hook in hooks.items()]
     training = net.training
     net.eval()
-    with torch.no_grad():
-        net(next(net.parameters()).new_zeros(1, *shape))
+    net(next(net.parameters()).new_zeros(1, *shape))
     net.train(training)
-    for hook in hooks:
-        hook.remove()
-    return tuple(name for name, _ in net.named_modules() if name in executed)
+    for handle in handles:
+        handle.remove()

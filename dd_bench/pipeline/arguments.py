@@ -3,13 +3,64 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Iterator
 from typing import Any, get_type_hints
 
+from hydra.utils import get_object
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
+from torch import nn
 
-from dd_bench.runtime.suggestions import unknown_key
+from dd_bench.models.network import Network
+from dd_bench.runtime.suggestions import MissingKeyError, unknown_key
+
+SUPPLIED = ("self", "device", "image_shape", "num_classes")
+"""Parameters of constructors that have no configuration key."""
+
+
+def check_nodes(values: Any, path: str) -> None:
+    """Check every node of a configuration that has a `_target_`.
+
+    Args:
+        values: the resolved configuration of a group, or a part of it.
+        path: its dotted key.
+
+    Raises:
+        MissingKeyError: an argument of a function that is called later (`_partial_: true`) is missing.
+        ValueError: see `check_arguments`.
+    """
+    children = (
+        values.items() if isinstance(values, dict) else enumerate(values) if isinstance(values, list) else ()
+    )
+    if isinstance(values, dict) and "_target_" in values:
+        target = get_object(values["_target_"])
+        keys = {str(k): v for k, v in values.items() if not str(k).startswith("_")}
+        check_arguments(target, keys, path)
+        if values.get("_partial_") and _is_direct(target):
+            missing = [name for name in required_arguments(target) if name not in keys]
+            if missing:
+                raise MissingKeyError([f"{path}.{name}" for name in missing])
+    for key, value in children:
+        check_nodes(value, f"{path}.{key}")
+
+
+def required_arguments(target: Any) -> list[str]:
+    """Return the parameters of a function or class that have no default and are set by configuration keys."""
+    parameters = inspect.signature(target).parameters.values()
+    named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
+    return [p.name for p in named if p.default is p.empty and p.name not in SUPPLIED]
+
+
+def missing_arguments(error: BaseException | None) -> list[str]:
+    """Return the names in Python's error for missing arguments of a call, or an empty list for another error."""
+    found = re.search(r"missing \d+ required (?:keyword-only|positional) arguments?: (.*)", str(error))
+    return re.findall(r"'(\w+)'", found[1]) if found and isinstance(error, TypeError) else []
+
+
+def _is_direct(target: Any) -> bool:
+    """Return whether the target is called with the configured arguments only, and not through `ModuleConstructor`."""
+    return not (inspect.isclass(target) and issubclass(target, nn.Module)) or issubclass(target, Network)
 
 
 def check_arguments(target: Any, values: dict[str, Any], group: str) -> None:
@@ -54,8 +105,8 @@ def _keywords(functions: list[Any]) -> list[str] | None:
         kinds = {p.kind for p in parameters}
         names += [p.name for p in parameters if p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)]
         if inspect.Parameter.VAR_KEYWORD not in kinds:
-            return [name for name in names if name not in ("self", "device")]
-    return None
+            return [name for name in names if name not in SUPPLIED]
+    return None if functions else []
 
 
 def _hints(function: Any) -> dict[str, Any]:

@@ -19,7 +19,7 @@ from hydra import compose as compose_config
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
@@ -27,9 +27,10 @@ from dd_bench.data.dataset import RealSet
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.module_adapter import network_constructor
 from dd_bench.pipeline import provenance
-from dd_bench.pipeline.arguments import check_arguments
+from dd_bench.pipeline.arguments import check_nodes, missing_arguments
 from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_keys, explain
 from dd_bench.pipeline.experiment import Experiment
+from dd_bench.pipeline.missing_keys import explain_missing
 from dd_bench.records.config_diff import CHOICE, shipped_target
 from dd_bench.records.identity import identify, plugin_source
 from dd_bench.runtime.allocator import keep_freed_memory
@@ -37,6 +38,7 @@ from dd_bench.runtime.checkpoint import CheckpointError
 from dd_bench.runtime.files import canonical
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.runtime import RuntimeConfig, resolve
+from dd_bench.runtime.suggestions import MissingKeyError
 from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
@@ -99,6 +101,31 @@ def compose(run: RunConfig) -> Experiment:
     Raises:
         ValueError, FileNotFoundError: a value is wrong, or the data are missing. The message gives the correction.
     """
+    try:
+        return _compose(run)
+    except MissingKeyError as error:
+        raise ValueError(explain_missing(error, run.choices)) from error
+
+
+def check_groups(cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
+    """Check all keys and values that can be checked without data, as `compose` does.
+
+    Raises:
+        ValueError: a key is unknown or missing, or a value is wrong. The message gives the correction.
+    """
+    try:
+        check_keys(cfg)
+        for schema, group in ((RuntimeConfig, "runtime"), (Protocol, "protocol")):
+            parse(schema, OmegaConf.to_container(cfg[group], resolve=True), group)  # type: ignore[type-var, arg-type]
+        for group in ("method", "evaluator", "dataset", "model"):
+            _build(cfg, group)
+        for name in cfg.get("teachers") or {}:
+            _teacher_parts(cfg, name)
+    except MissingKeyError as error:
+        raise ValueError(explain_missing(error, choices)) from error
+
+
+def _compose(run: RunConfig) -> Experiment:
     cfg, choices = run.cfg, run.choices
     check_keys(cfg)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
@@ -198,20 +225,24 @@ def _bind(model: functools.partial[Any], real: RealSet, name: str) -> Architectu
 
 
 def _teacher(cfg: DictConfig, name: str, network: str, real: RealSet) -> TeacherSpec:
+    model, config = _teacher_parts(cfg, name)
+    return TeacherSpec(name, _bind(model, real, network), config)
+
+
+def _teacher_parts(cfg: DictConfig, name: str) -> tuple[functools.partial[Any], TeacherConfig]:
+    """Return the constructor of a teacher's network, and the configuration of its training."""
     values = OmegaConf.to_container(cfg.teachers[name], resolve=True)
     assert isinstance(values, dict)
+    check_nodes(values["model"], f"teachers.{name}.model")
     model = instantiate(cfg.teachers[name].model, _convert_="all")
-    check_arguments(model.func, dict(model.keywords), f"teachers.{name}.model")
     config = parse(TeacherConfig, {str(k): v for k, v in values.items() if k != "model"}, f"teachers.{name}")
-    return TeacherSpec(name, _bind(model, real, network), config)
+    return model, config
 
 
 def _build(cfg: DictConfig, group: str) -> Any:
     with _user_errors(group):
         values = OmegaConf.to_container(cfg[group], resolve=True)
-        if isinstance(values, dict) and "_target_" in values:
-            keys = {str(k): v for k, v in values.items() if not str(k).startswith("_")}
-            check_arguments(get_object(values["_target_"]), keys, group)
+        check_nodes(values, group)
         return instantiate(cfg[group], _convert_="all")
 
 
@@ -222,6 +253,8 @@ def _user_errors(group: str) -> Iterator[None]:
         yield
     except InstantiationException as error:
         cause = error.__cause__
+        if keys := missing_arguments(cause):
+            raise MissingKeyError([f"{group}.{key}" for key in keys]) from error
         if isinstance(cause, USER_ERRORS):
             raise cause from None
         if isinstance(cause, TypeError):

@@ -17,8 +17,9 @@ from hydra.errors import HydraException, MissingConfigException, OverrideParseEx
 from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
+from dd_bench.pipeline.missing_keys import explain_missing, main_values
 from dd_bench.records.overrides import to_override
-from dd_bench.runtime.suggestions import did_you_mean, unknown_key
+from dd_bench.runtime.suggestions import MissingKeyError, did_you_mean, unknown_key
 
 COMPOSITION_ERRORS = (HydraException, OmegaConfBaseException)
 """Errors of Hydra for overrides that do not compose."""
@@ -31,9 +32,12 @@ def check_keys(cfg: DictConfig) -> None:
     """Check the top-level keys of a composed configuration. The keys of a group are checked when it is built.
 
     Raises:
+        MissingKeyError: a required key of `conf/config.yaml` is missing.
         ValueError: a key is not in `conf/config.yaml`, and no interpolation reads it.
     """
     known = _top_level_keys()
+    if missing := [key for key in main_values() if key not in cfg]:
+        raise MissingKeyError(missing)
     for key in (str(k) for k in cfg if k not in known):
         if not re.search(rf"\$\{{{re.escape(key)}\b", OmegaConf.to_yaml(cfg)):
             others = [k for k in keys_of(cfg) if k.partition(".")[0] in known]
@@ -81,6 +85,13 @@ def explain(
     if isinstance(error, OverrideParseException):
         return _unreadable(error.override, str(error))
     text = " ".join(_ADVICE.sub("", str(error)).split()) or str(error.__cause__ or error)
+    if (found := re.match("Interpolation key '([^']+)' not found", text)) and found[1] in main_values():
+        return explain_missing(MissingKeyError([found[1]]), {})
+    if found := re.match(r"Could not delete from config\. '([^']+)' does not exist", text):
+        known = _known_keys(found[1], overrides, compose) if compose else []
+        if found[1] in known:  # Hydra's message for a key whose value is null
+            return f"{found[1]} is null already, so ~{found[1]} is not needed. To change it: {found[1]}=VALUE"
+        return unknown_key(found[1], known)
     if found := re.match(r"Could not (?:override|delete) (?:from config\. )?'([^'@]+)'", text):
         return unknown_key(found[1], _known_keys(found[1], overrides, compose) if compose else ())
     if found := re.match(r"(\S+) appears more than once in the final defaults list", text):

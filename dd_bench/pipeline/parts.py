@@ -20,7 +20,7 @@ from dd_bench.runtime.loggers import MultiLogger
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.teachers.teacher_spec import TeacherSpec
 from dd_bench.training.protocol import Protocol
-from dd_bench.training.scoring import accuracy
+from dd_bench.training.scoring import accuracy, eval_batches
 
 
 @dataclass
@@ -122,4 +122,4 @@ class RunParts:
 
     def test_accuracy(self, net: Network) -> float:
         """Return the accuracy of a network on the test data, in [0, 1]. It is only written to the cards of teachers."""
-        return accuracy(net, self.real.test.batches(1000), self.runtime)
+        return accuracy(net, eval_batches(net, self.real.test), self.runtime)

@@ -21,15 +21,19 @@ from filelock import FileLock, Timeout
 
 from dd_bench import NUMBERS_VERSION
 from dd_bench.runtime import distributed
-from dd_bench.runtime.files import canonical, content_key, write_atomic
+from dd_bench.runtime.files import canonical, content_key, expand_home, write_atomic
 
 _log = logging.getLogger(__name__)
 _ENTRY = "entry.json"
 
 
 def user_folder() -> Path:
-    """Return the folder of files that all projects of a user share: `$DD_BENCH_HOME` or `~/.cache/dd_bench`."""
-    return Path(os.environ.get("DD_BENCH_HOME") or "~/.cache/dd_bench").expanduser()
+    """Return the folder of files that all projects of a user share: `$DD_BENCH_HOME` or `~/.cache/dd_bench`.
+
+    Raises:
+        FileNotFoundError: the folder is in the home folder of the user, and this folder is not known.
+    """
+    return expand_home(os.environ.get("DD_BENCH_HOME") or "~/.cache/dd_bench", "DD_BENCH_HOME=FOLDER")
 
 
 class Cache:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
@@ -29,6 +30,38 @@ def file_sha256(path: Path) -> str | None:
         return None
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def expand_home(path: str, instead: str) -> Path:
+    """Return a path with `~` replaced by the home folder of the user.
+
+    Args:
+        path: the path.
+        instead: the setting that makes the home folder unnecessary, for the error message.
+
+    Raises:
+        FileNotFoundError: the home folder is not known.
+    """
+    try:
+        return Path(path).expanduser()
+    except RuntimeError as error:
+        raise FileNotFoundError(
+            f"the home folder in {path} is not known, because the environment variable HOME is not set. Use {instead}"
+        ) from error
+
+
+def writable_hint(error: BaseException) -> str:
+    """Return the message of an error, with the settings of the folders if a folder cannot be written."""
+    if not isinstance(error, OSError) or error.errno not in _NOT_WRITABLE or error.filename is None:
+        return str(error)
+    return (
+        f"{error}. Use folders that you can write to: out=FOLDER for sets and records, cache=FOLDER for teachers and "
+        "experts, and the environment variable DD_BENCH_HOME=FOLDER for decoded images and downloaded sets"
+    )
+
+
+_NOT_WRITABLE = (errno.EACCES, errno.EPERM, errno.EROFS, errno.ENOTDIR, errno.EEXIST)
+"""Codes of errors for folders that are read-only, are regular files, or are below a regular file."""
 
 
 def write_atomic(path: Path, content: bytes) -> None:

@@ -89,6 +89,11 @@ def deferred() -> Iterator[None]:
         _deliver(_State.pending, "")
 
 
+def is_deferred() -> bool:
+    """Return whether this code runs in a loop that saves its state before it stops."""
+    return _State.depth > 0
+
+
 def stop_requested() -> bool:
     """Return whether the run should save its state and call `stop`."""
     return _State.pending is not None or (_State.stopped_by is not None and _State.stopped_by())

@@ -1,4 +1,4 @@
-"""Messages for misspelt names, with the most similar known names."""
+"""Messages for misspelt names, with the most similar known names, and for missing keys."""
 
 from __future__ import annotations
 
@@ -14,6 +14,18 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     """
     similar = did_you_mean(_similar_keys(key, list(known)))
     return f"{key} is not a configuration key{similar or '. To list all keys: dd-bench run --cfg job'}"
+
+
+class MissingKeyError(ValueError):
+    """Required configuration keys are missing.
+
+    Attributes:
+        keys: the dotted keys.
+    """
+
+    def __init__(self, keys: Sequence[str]):
+        super().__init__("; ".join(f"{key} is missing. Use +{key}=VALUE" for key in keys))
+        self.keys = list(keys)
 
 
 def did_you_mean(names: Sequence[str]) -> str:

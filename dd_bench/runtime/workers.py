@@ -25,6 +25,12 @@ Shared = TypeVar("Shared")
 Job = TypeVar("Job")
 Result = TypeVar("Result")
 Tick = Callable[[], None]
+
+
+def no_tick() -> None:
+    """Report no progress."""
+
+
 _POLL_SECONDS = 0.5  # interval between two reads of the workers' progress
 PRELOAD = ("torch._dynamo",)  # imported by torch.optim
 """Modules that all workers need in addition to the module of their work. Importing them takes seconds."""
@@ -47,9 +53,9 @@ def run_in_processes(
         on_tick: called about twice a second with the total number of calls of `tick` by all workers.
 
     Raises:
-        Exception: the exception of a job. The other jobs stop at their next `tick`.
+        Exception: the exception of a job. The other jobs stop like after a signal.
         Interrupted: a signal has stopped the run. Running jobs stop after they have saved their state, or at their next
-            `tick`.
+            `tick` if they save none.
     """
     context = _context(work.__module__)
     ticks, stopped = context.Value("i", 0), context.Value("b", 0)
@@ -158,7 +164,7 @@ def _work_on(job: Any) -> Any:
     work, shared, ticks, stopped = _WORKER
 
     def tick() -> None:
-        if stopped.value:
+        if stopped.value and not interruption.is_deferred():
             raise _Stopped
         with ticks.get_lock():
             ticks.value += 1

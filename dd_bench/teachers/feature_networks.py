@@ -22,6 +22,7 @@ from dd_bench.teachers.trained_network import (
     trained_network,
 )
 from dd_bench.training.recipe import Recipe
+from dd_bench.training.scoring import eval_batch_size
 
 
 def feature_network(
@@ -67,6 +68,7 @@ def _seed(index: int) -> int:
 @torch.no_grad()
 def class_embeddings(net: Network, real: RealSet, c: int) -> Tensor:
     """Return the embeddings `(n_c, d)` of the training images `real.train.of_class(c)`, in this order."""
+    size = eval_batch_size(net, real.shape)
     return torch.cat(
-        [net.embed(real.train.inputs(part)) for part in torch.split(real.train.of_class(c), 1000)]
+        [net.embed(real.train.inputs(part)) for part in torch.split(real.train.of_class(c), size)]
     )

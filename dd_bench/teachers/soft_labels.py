@@ -103,7 +103,7 @@ def labelled_data(
         store = LabelStore(Path(label_recipe.source), ctx.device)
         teacher_ids = _teachers_of_store(store.header)
         expected = _header(identity, len(images), recipe, label_recipe, teacher_ids, real, store.header.seed)
-        if reason := check_store(store, expected):
+        if reason := check_store(store, expected, label_recipe.pool):
             raise ValueError(reason)
         return LabelledData(images, Replay(label_recipe, labels, store), recipe, real.flip, teacher_ids)
     teachers = ctx.teachers_of(real)
@@ -176,8 +176,14 @@ def _store(
     return ctx.cache.entry("labels", {**header.metadata, **ctx.runtime.identity()}, build)
 
 
-def check_store(store: LabelStore, expected: StoreHeader) -> str | None:
-    """Return why stored labels do not match a training and what to change, or None."""
+def check_store(store: LabelStore, expected: StoreHeader, pool: int) -> str | None:
+    """Return why stored labels do not match a training and what to change, or None.
+
+    Args:
+        store: the stored labels.
+        expected: the header that the training requires.
+        pool: number of training epochs per stored epoch, see `LabelRecipe`.
+    """
     header = store.header
     for field, title, advice in (
         ("class_names", "class names", "labels of this dataset"),
@@ -203,7 +209,8 @@ def check_store(store: LabelStore, expected: StoreHeader) -> str | None:
     if header.epochs < expected.epochs:
         return (
             f"the labels {store.path} must cover {expected.epochs} epochs, got {header.epochs}. "
-            f"Use protocol.recipe.epochs={header.epochs}"
+            f"Use protocol.recipe.epochs={header.epochs * pool}"
+            ", or protocol.labels.source=null to compute new labels"
         )
     return None
 

@@ -67,22 +67,25 @@ def squeezed_network(
         "class_names": list(real.class_names),
         "classes": spec.config.classes,
     }
+    if (
+        training.recipe.steps is not None
+    ):  # older entries of such recipes contain the weights of the first epoch
+        key["epochs"] = training.epochs
     entry = cache_entry(cache, "squeeze", key, lambda folder: _train(spec, training, folder, measure))
-    path = _weights_of(spec, entry)
+    path = _weights_of(spec, entry, training.epochs)
     with reading_entry(entry):
         card = json.loads((entry / CARD).read_text())
-        epoch = spec.config.epoch or training.recipe.epochs
+        epoch = spec.config.epoch or training.epochs
         accuracy = card["accuracy"][str(epoch)] if card["accuracy"] else None
         class_names = tuple(card["class_names"])
     net = load_weights(spec.architecture.fresh(0, runtime.device), path)
     return Squeezed(net, class_names, accuracy)
 
 
-def _weights_of(spec: TeacherSpec, entry: Path) -> Path:
-    """Return the file with the weights of the configured epoch."""
-    assert spec.config.recipe is not None
+def _weights_of(spec: TeacherSpec, entry: Path, epochs: int) -> Path:
+    """Return the file with the weights of the configured epoch; `epochs` is the number of the last one."""
     epoch = spec.config.epoch
-    if epoch in (None, spec.config.recipe.epochs):
+    if epoch in (None, epochs):
         return entry / WEIGHTS
     path = entry / f"epoch{epoch}.safetensors"
     if not path.exists():
@@ -96,7 +99,7 @@ def _weights_of(spec: TeacherSpec, entry: Path) -> Path:
 
 def _train(spec: TeacherSpec, training: RealTraining, folder: Path, measure: Measure | None) -> float:
     """Train the teacher, write its weights and card, and return the seconds that earlier, killed attempts took."""
-    real, epochs, title = training.real, training.recipe.epochs, f"teacher {spec.name}"
+    real, epochs, title = training.real, training.epochs, f"teacher {spec.name}"
     checkpoint, measured = checkpoint_in(folder), folder / "measured.json"
     resumes = saved_progress(checkpoint)[0] > 0 and measured.exists()
     accuracy: dict[str, float] = json.loads(measured.read_text()) if resumes else {}

@@ -64,8 +64,9 @@ class TeacherSpec:
                 f"{where}.recipe must be a training recipe with weights=squeeze, got null. "
                 "For an example, see conf/teacher/convnet_bn.yaml"
             )
-        epochs = config.recipe.epochs
-        if config.epoch is not None and config.epoch > epochs:
+        # with `steps`, the number of epochs depends on the dataset
+        epochs = config.recipe.epochs if config.recipe.steps is None else None
+        if config.epoch is not None and epochs is not None and config.epoch > epochs:
             raise ValueError(
                 f"{where}.epoch must be at most {where}.recipe.epochs={epochs}, got {config.epoch}"
             )

@@ -8,7 +8,7 @@ from typing import Any, Literal, Self, TypeVar, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
-from dd_bench.runtime.suggestions import unknown_key
+from dd_bench.runtime.suggestions import MissingKeyError, unknown_key
 from dd_bench.training.augment import BoxKind
 from dd_bench.training.views import ViewRecipe
 
@@ -141,12 +141,15 @@ def parse(model: type[Schema], values: dict[str, Any], group: str) -> Schema:
     """Validate a configuration group against its schema.
 
     Raises:
+        MissingKeyError: a required key is missing.
         ValueError: a value is not valid. The message contains each wrong key, its value and the reason.
     """
     try:
         return model.model_validate(values)
     except ValidationError as error:
         problems: dict[str, list[str]] = {}
+        if missing := [_path(values, e["loc"]) for e in error.errors() if e["type"] == "missing"]:
+            raise MissingKeyError([f"{group}.{path}" for path in missing]) from None
         for e in error.errors():
             path = _path(values, e["loc"])
             if e["type"] == "extra_forbidden":

@@ -36,6 +36,11 @@ class Checkpoints(NamedTuple):
         """File of the state in the middle of an epoch."""
         return self.path.with_name(f"step.{self.path.name}")
 
+    @property
+    def exists(self) -> bool:
+        """Whether a state was saved."""
+        return self.path.exists() or self.mid_epoch.exists()
+
     def remove(self) -> None:
         """Remove both files."""
         self.path.unlink(missing_ok=True)

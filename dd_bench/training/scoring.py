@@ -3,11 +3,40 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
 
+from dd_bench.models.network import largest_activation
 from dd_bench.runtime.runtime import Runtime
+
+TEST_BATCH = 1000
+"""Maximum of `eval_batch_size`."""
+ACTIVATION_BYTES = 64 << 20
+"""Maximum size in bytes of the output of a layer for a batch; a forward pass holds two or three outputs."""
+
+
+class Batched(Protocol):
+    """A split of real images."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """Shape `(c, h, w)` of an image."""
+
+    def batches(self, size: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield `(inputs, labels)` in batches of `size`."""
+
+
+def eval_batches(net: nn.Module, split: Batched) -> Iterator[tuple[Tensor, Tensor]]:
+    """Return the batches of `split` on which `net` is scored; see `eval_batch_size`."""
+    return split.batches(eval_batch_size(net, split.shape))
+
+
+def eval_batch_size(net: nn.Module, shape: tuple[int, int, int]) -> int:
+    """Return a batch size for forward passes without gradient that bounds the memory of the activations of `net`."""
+    per_image = 4 * largest_activation(net, shape)
+    return max(1, min(TEST_BATCH, ACTIVATION_BYTES // per_image))
 
 
 @torch.no_grad()

@@ -14,23 +14,35 @@ from .entries import BASELINES
 
 
 def side_by_side(
-    records: Sequence[Record], column: Callable[[Record], str]
+    records: Sequence[Record], column: Callable[[Record], str], columns: int = 1
 ) -> Iterator[tuple[int, str, dict[str, Record]]]:
     """Yield one tuple per row: the IPC, the label, and a dictionary from column to record.
 
-    Rows are sorted by IPC, and baselines come first at each IPC. If two records belong to the same cell, the latest
-    is used.
+    Rows are sorted by IPC, and baselines come first at each IPC. If several records belong to the same cell, the latest
+    is in this row, and the earlier ones are in the rows `<label> #2`, `<label> #3` and so on below it.
+
+    Args:
+        records: the records of a table.
+        column: returns the column of a record.
+        columns: a label with records in fewer columns has no row.
     """
     label_of = record_labels(records)
-    cells: dict[tuple[int, str], dict[str, Record]] = defaultdict(dict)
-    for record in sorted(records, key=lambda r: (r.created, r.key)):
-        cells[record.ipc, label_of[record.key]][column(record)] = record
+    cells: dict[tuple[int, str], dict[str, list[Record]]] = defaultdict(lambda: defaultdict(list))
+    for record in sorted(records, key=lambda r: (r.created, r.key), reverse=True):
+        cells[record.ipc, label_of[record.key]][column(record)].append(record)
 
     def order(key: tuple[int, str]) -> tuple[int, int, str]:
         return key[0], BASELINES.index(key[1]) if key[1] in BASELINES else len(BASELINES), key[1]
 
     for ipc, label in sorted(cells, key=order):
-        yield ipc, label, cells[ipc, label]
+        found = cells[ipc, label]
+        if len(found) < columns:
+            continue
+        for i in range(max(map(len, found.values()))):
+            row = {
+                name: column_records[i] for name, column_records in found.items() if i < len(column_records)
+            }
+            yield ipc, label if i == 0 else f"{label} #{i + 1}", row
 
 
 def record_labels(records: Sequence[Record]) -> dict[str, str]:

@@ -45,9 +45,7 @@ def _rows(records: Sequence[Record], models: Sequence[str]) -> Iterator[list[str
             metric = records[0].main_metric
             texts = [number([values[m]], metric) if m in values else "" for m in models]
             yield [MARKDOWN.escape(x) for x in (name, "", "", "", *texts)]
-    for ipc, method, by_model in side_by_side(records, lambda r: r.model):
-        if len(by_model) < 2:
-            continue
+    for ipc, method, by_model in side_by_side(records, lambda r: r.model, columns=2):
         sizes = sorted({sum(r.stored_bytes.values()) for r in by_model.values()})
         size = f"{sizes[0]:,}" if len(sizes) == 1 else f"{sizes[0]:,} to {sizes[-1]:,}"
         count = len({tuple(r.set_digests) for r in by_model.values()})

@@ -33,10 +33,15 @@ class ExpertSettings(BaseModel):
         A buffer from `source` has its own recipe and is checked when it is opened.
 
         Raises:
-            ValueError: The experts are trained for too few epochs.
+            ValueError: The experts are trained for too few epochs, or the recipe gives a number of steps.
         """
         if self.source is not None:
             return
+        if self.recipe.steps is not None:
+            raise ValueError(
+                "method.experts.recipe.steps must be null, because snapshots are stored after epochs, got "
+                f"{self.recipe.steps}. Use method.experts.recipe.epochs"
+            )
         if last > self.recipe.epochs:
             raise ValueError(
                 f"the window requires epoch {last} (method.window.stop - 1 + method.expert_epochs), but the experts "

@@ -10,8 +10,8 @@ import time
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
 
-from dd_bench.cli.jobs import Job, job_id, jobs_of, read_job
-from dd_bench.cli.progress import headline, report
+from dd_bench.cli.jobs import Job, job_id, jobs_of, read_job, stop_jobs
+from dd_bench.cli.progress import has_failed, headline, report
 from dd_bench.cli.sweep_overrides import defer_to_jobs, expand, typed_argument
 from dd_bench.records.record import load_record
 
@@ -123,7 +123,8 @@ def test_headline(write_sweep):
         "the first job builds the teachers and must not count"
     )
     path = write_sweep(j0={"state": "done"}, j1={"state": "running"}, j2={"state": "failed", "reason": "why"})
-    running, *failed = report(path).splitlines()[1:]
+    running, hint, *failed = report(path).splitlines()[1:]
+    assert hint.strip().startswith("This machine cannot check the process")
     assert running.startswith("  running on elsewhere for ") and running.endswith(" h: ipc=1")
     assert failed == ["  failed: ipc=2", "      why"]
 
@@ -138,6 +139,59 @@ def test_job_whose_process_is_gone_has_died(write_sweep):
     assert "1 running" in headline(
         write_sweep(j0={"state": "running", "host": socket.gethostname(), "pid": os.getpid()})
     )
+
+
+def test_job_that_ends_at_once_after_a_signal_is_interrupted(write_sweep):
+    """A job that was stopped before it could handle the signal has not died."""
+    import socket
+
+    process = subprocess.Popen(
+        [sys.executable, "-c", "import time; time.sleep(60)"]
+    )  # ends without a handler
+    path = write_sweep(j0={"state": "running", "host": socket.gethostname(), "pid": process.pid})
+    stop_jobs(path)
+    assert process.wait(timeout=10) == -signal.SIGTERM
+    assert "1 interrupted" in headline(path) and "start the sweep again" in report(path)
+
+
+def test_job_stopped_during_its_imports_is_interrupted(dd_bench, tmp_path, monkeypatch):
+    """The signal arrives before the first step, and causes another error if it interrupts an import."""
+    from dd_bench.pipeline import run
+
+    def interrupted(config):
+        try:
+            os.kill(os.getpid(), signal.SIGTERM)
+        finally:
+            raise ImportError("partially initialized module")
+
+    monkeypatch.setattr(run, "run", interrupted)
+    done = dd_bench("run", "-m", "method=random", "ipc=1,2", *SMALL)
+    assert done.code == 143 and "1 interrupted" in done.text and "failed" not in done.text, done.text
+    (job,) = (job for _, job in jobs_of(next(tmp_path.glob("runs/sweeps/*.json"))) if job)
+    assert job.state == "interrupted"
+
+
+def test_job_that_another_sweep_has_completed_is_done(write_sweep, tmp_path):
+    path = write_sweep(j0={"state": "failed", "reason": "full disk", "config": "a" * 16})
+    assert "1 failed" in headline(path)
+    write_sweep(j7={"state": "done", "config": "a" * 16})
+    assert headline(path) == "sweep: 1 of 4 done" and not has_failed(path)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (["+method.nosuch=1"], "method.nosuch is not a configuration key"),
+        (["+protocol.recipe.nosuch=1"], "protocol.recipe.nosuch is not a configuration key"),
+        (["~protocol.recipe.lr"], "conf/protocol/quick.yaml has protocol.recipe.lr=0.01"),
+    ],
+)
+def test_wrong_keys_are_reported_before_the_first_job(dd_bench, monkeypatch, overrides, message):
+    from dd_bench.pipeline import run
+
+    monkeypatch.setattr(run, "run", lambda config: pytest.fail("a job was launched"))
+    done = dd_bench("run", "-m", "method=random", "ipc=1,2", *SMALL, *overrides)
+    assert done.code == 1 and "2 of 2 jobs are not launched" in done.text and message in done.text, done.text
 
 
 def test_incomplete_job_file_is_ignored(write_sweep, tmp_path):
@@ -214,7 +268,8 @@ def test_forget_ended_sweeps(dd_bench, write_sweep):
     assert failed.code == 1 and f"dd-bench progress {path.parent.parent} --forget" in failed.text
     assert "1 job(s) are running" in dd_bench("progress", str(path.parent.parent), "--forget").text
     write_sweep(j1={"state": "interrupted", "reason": "stopped"})
-    assert "1 interrupted" in dd_bench("progress", str(path.parent.parent)).text
+    stopped = dd_bench("progress", str(path.parent.parent))
+    assert stopped.code == 1 and "1 interrupted" in stopped.text and "start their sweep again" in stopped.text
     assert dd_bench("progress", str(path.parent.parent), "--forget").code == 0 and not path.exists()
     assert list(path.parent.glob("jobs/*.json")), "--only-missing reads the states of the jobs"
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import math
+import re
 import sys
 import time
 from dataclasses import replace
@@ -208,6 +209,13 @@ class TestTU:
         assert (len(real.train), len(real.val), len(real.test)) == (18, 6, 6)
         assert real.shape == GraphShape((2,), ()) and set(real.train.graphs.num_nodes.tolist()) == {2, 3}
         assert real.digest == toy(tmp_path).digest != toy(tmp_path, seed=1).digest
+
+    def test_root_in_the_home_folder(self, tmp_path, monkeypatch):
+        monkeypatch.setenv("HOME", str(tmp_path))
+        write_tu(tmp_path / "graphs" / "TOY")
+        assert toy("~/graphs").digest == toy(tmp_path / "graphs").digest
+        with pytest.raises(FileNotFoundError, match=re.escape(f"found in {tmp_path}/graphs/m.")):
+            ogb_mol(name="m", root="~/graphs", kept=None, device=CPU)
 
     def test_duplicate_edges_are_removed(self, tmp_path):
         write_tu(tmp_path / "TOY")

@@ -122,6 +122,14 @@ def test_streaming_equals_in_memory_loading(root, resize):
     assert torch.equal(*draws)
 
 
+@pytest.mark.parametrize("stream", [False, True])
+def test_empty_split(root, stream):
+    empty = load(root, stream=stream).train.subset(torch.empty(0).long())
+    ((inputs, labels),) = empty.batches(4)
+    assert inputs.shape == (0, *empty.shape) and labels.shape == (0,)
+    assert empty.pixels(torch.empty(0).long()).dtype == torch.uint8
+
+
 def test_streaming_decodes_at_most_one_batch_ahead(root, monkeypatch):
     paths = []
     original = Decoder.__call__

@@ -28,6 +28,10 @@ class Counted:
     def __len__(self):
         return len(self.split)
 
+    @property
+    def shape(self):
+        return self.split.shape
+
     def batches(self, size):
         self.reads += 1
         return self.split.batches(size)
@@ -242,6 +246,44 @@ def test_more_data_gives_a_higher_score(blobs, convnet, protocol, recipe, runtim
     few = mean(blobs.train.inputs(one), class_labels(blobs, 1, CPU))
     wrong = mean(blobs.train.inputs(one), class_labels(blobs, 1, CPU).roll(1))
     assert full > 0.95 and full > few > 0.5 > wrong
+
+
+@pytest.mark.parametrize("stopped_at", [5, 12 + 4, 24 + 12], ids=["first rate", "second rate", "last step"])
+def test_grid_of_learning_rates_is_resumed_after_a_signal(fresh, recipe, tmp_path, monkeypatch, stopped_at):
+    """Each of three learning rates takes twelve steps; the second is the best."""
+    rule = {"selection": "best_on_val", "eval_every": 1, "lr_grid": (1e-6, 0.05, 1e-5)}
+    plan = recipe(epochs=4, batch_size=4)
+    whole = dict(fresh(recipe=plan, **rule).scores({0: 11}, total=1))
+    e = replace(fresh(recipe=plan, **rule), unfinished=Checkpoints(tmp_path / "set", 60.0))
+    steps = []
+
+    def step(self, *arguments, original=torch.optim.SGD.step):
+        steps.append(original(self, *arguments))
+        if len(steps) == stopped_at:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    with interruption.handled(), pytest.raises(interruption.Interrupted):
+        list(e.scores({0: 11}, total=1))
+    assert len(steps) == stopped_at
+    assert dict(e.scores({0: 11}, total=1)) == whole and not list(tmp_path.iterdir())
+    assert len(steps) == 36, "no step is repeated"
+
+
+def test_epochs_of_networks_in_other_processes_are_counted(fresh, runtime, recipe, monkeypatch):
+    shown = []
+
+    def in_this_process(work, shared, jobs, workers, on_tick):
+        ticks = []
+        for job in jobs:
+            yield job, work(shared, job, lambda: ticks.append(0))
+            on_tick(len(ticks))
+
+    monkeypatch.setattr(fresh_networks, "run_in_processes", in_this_process)
+    monkeypatch.setattr(fresh_networks.Progress, "advance_to", lambda self, done, _: shown.append(done))
+    e = fresh(how=replace(runtime, workers=2), recipe=recipe(epochs=4))
+    assert dict(e.scores(SEEDS, total=3)) == dict(fresh(recipe=recipe(epochs=4)).scores(SEEDS, total=3))
+    assert shown == [4, 8, 12]
 
 
 @pytest.mark.parametrize("rule", [{}, {"selection": "best_on_val", "eval_every": 1}])

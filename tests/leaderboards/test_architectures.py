@@ -39,6 +39,22 @@ def test_table_of_several_networks_with_controls(record):
     assert mirage[4:] == ["60.0 ± 14.1 (n=2; permuted 40.0)", "60.0 ± 0.0 (n=2; permuted 50.0)"]
 
 
+def test_earlier_records_of_a_cell_have_their_own_row(record):
+    entries = [
+        on(record, "dm", "gcn", [0.5, 0.5], "a" * 64).model_copy(update={"key": "1" * 16}),
+        on(record, "dm", "gcn", [0.7, 0.7], "a" * 64).model_copy(
+            update={"key": "2" * 16, "created": "2027-01-01T00:00:00Z"}
+        ),
+        on(record, "dm", "gin", [0.6, 0.6], "a" * 64),
+    ]
+    ((_, table),) = architecture_tables(entries)
+    rows = [cells(line.replace("\\", "")) for line in table.splitlines()[2:]]
+    assert [(row[0], row[-2][:4], row[-1][:4]) for row in rows] == [
+        ("dm", "70.0", "60.0"),
+        ("dm #2", "50.0", ""),
+    ]
+
+
 def test_no_table_for_one_network(record):
     assert architecture_tables([on(record, "dm", "gcn", [0.5], "a" * 64)]) == []
 

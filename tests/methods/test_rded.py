@@ -85,20 +85,3 @@ def test_sre2l_starts_from_the_same_images(make_method, make_ctx, train_blobs, m
 def test_observer_needs_no_batchnorm(make_method, make_teacher, train_blobs):
     bare = make_teacher("bare", norm="instancenorm")
     assert make_method("rded").check_teachers(train_blobs, 1, (bare,)) is None
-
-
-def test_result_does_not_depend_on_the_process_of_a_shard(make_method, make_ctx, train_blobs):
-    method = make_method("rded")
-    whole = method.distill(train_blobs, 2, make_ctx(work="whole"))
-    ctx = make_ctx(work="shards")
-    original = ctx.shards
-
-    def shard(builds):
-        original(dict(list(builds.items())[::-2]))
-        raise KeyboardInterrupt
-
-    ctx.shards = shard
-    with pytest.raises(KeyboardInterrupt):
-        method.distill(train_blobs, 2, ctx)
-    resumed = method.distill(train_blobs, 2, make_ctx(work="shards"))
-    assert torch.equal(resumed.images, whole.images)

@@ -1,4 +1,4 @@
-"""Tests of the shared parts of SRe2L, CDA, INFER and RDED: loss, views of a batch and error messages."""
+"""Tests of the shared parts of SRe2L, CDA, INFER and RDED: loss, views of a batch, shards and error messages."""
 
 import dataclasses
 
@@ -181,3 +181,26 @@ class TestErrors:
         whitened = dataclasses.replace(real, preprocess=ZCA.fit(torch.rand(20, 1, 8, 8)))
         reason = make_method(name).check_dataset(whitened, 2, make_architecture())
         assert "dataset.preprocess=normalise" in reason
+
+
+@pytest.mark.parametrize(("name", "changes", "shards"), [("rded", {}, None), ("sre2l", {"classes": 1}, 3)])
+def test_result_does_not_depend_on_the_process_of_a_shard(
+    make_method, make_ctx, train_blobs, tmp_path, name, changes, shards
+):
+    """The first run builds every second shard, starting with the last, and is killed. Another run builds the rest."""
+    method = make_method(name, **changes)
+    whole = method.distill(train_blobs, 2, make_ctx(work="whole"))
+    ctx = make_ctx(work="shards")
+    original = ctx.shards
+
+    def shard(builds):
+        original(dict(list(builds.items())[::-2]))
+        raise KeyboardInterrupt
+
+    ctx.shards = shard
+    with pytest.raises(KeyboardInterrupt):
+        method.distill(train_blobs, 2, ctx)
+    built = len(list((tmp_path / "shards" / "shards").glob("*.safetensors")))
+    assert built == shards or shards is None
+    resumed = method.distill(train_blobs, 2, make_ctx(work="shards"))
+    assert torch.equal(resumed.images, whole.images)

@@ -1,4 +1,4 @@
-"""Tests of SRe2L: one explicit step, clamping, class chunks, shards, alternating teachers and error messages."""
+"""Tests of SRe2L: one explicit step, clamping, class chunks, alternating teachers and error messages."""
 
 import pytest
 import torch
@@ -62,25 +62,6 @@ def test_teachers_alternate(make_method, make_ctx, train_blobs, make_teacher, mo
     ctx = make_ctx(teachers=teachers)
     make_method("sre2l_multi", iterations=5).distill(train_blobs, 1, ctx)
     assert used == ["one", "two", "one", "two", "one"]
-
-
-def test_result_does_not_depend_on_the_process_of_a_shard(make_method, make_ctx, train_blobs, tmp_path):
-    """The first run builds every second shard, starting with the last, and is killed. Another run builds the rest."""
-    method = make_method("sre2l", classes=1)
-    whole = method.distill(train_blobs, 2, make_ctx(work="whole"))
-    ctx = make_ctx(work="shards")
-    original = ctx.shards
-
-    def shard(builds):
-        original(dict(list(builds.items())[::-2]))
-        raise KeyboardInterrupt
-
-    ctx.shards = shard
-    with pytest.raises(KeyboardInterrupt):
-        method.distill(train_blobs, 2, ctx)
-    assert len(list((tmp_path / "shards" / "shards").glob("*.safetensors"))) == 3
-    resumed = method.distill(train_blobs, 2, make_ctx(work="shards"))
-    assert torch.equal(resumed.images, whole.images)
 
 
 def test_sre2l_multi_differs_from_sre2l_in_its_configuration_only(make_method):

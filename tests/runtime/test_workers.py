@@ -1,15 +1,18 @@
 """Worker processes: results, errors, and termination with the parent process."""
 
+import multiprocessing
 import os
 import signal
 import subprocess
 import sys
 import time
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
 import torch
 
+from dd_bench.runtime import interruption, workers
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.torch_flags import read_flags, set_flags
 from dd_bench.runtime.workers import run_in_processes
@@ -86,6 +89,23 @@ def test_workers_have_the_flags_of_their_parent(jobs):
         set_flags(tf32, deterministic=False)
         ((_, flags),) = run_in_processes(jobs.flags, None, [0], 1)
         assert flags == read_flags() and (flags["backends.cuda.matmul.fp32_precision"] == "tf32") is tf32
+
+
+@pytest.mark.parametrize("saves", [True, False])
+def test_tick_does_not_stop_a_job_that_saves_its_state(monkeypatch, saves):
+    """A loop that saves its state stops itself after it was saved."""
+
+    def job(shared, job, tick):
+        with interruption.deferred() if saves else nullcontext():
+            stopped.value = 1
+            tick()
+        return "saved"
+
+    ticks, stopped = (multiprocessing.Value("i", 0) for _ in range(2))
+    monkeypatch.setattr(workers, "_WORKER", (job, None, ticks, stopped))
+    with nullcontext() if saves else pytest.raises(workers._Stopped):
+        assert workers._run_job(0) == "saved"
+    assert ticks.value == saves
 
 
 def test_error_stops_the_other_jobs(jobs, tmp_path):

@@ -201,7 +201,8 @@ class TestMismatchingStores:
             ({"views": {"mix": "cutmix"}}, "the views of the labels .* must match this training"),
             ({"top": 1}, r"number of stored logits per view .* expected 1, got None"),
             ({"teacher_mode": "train"}, r"protocol\.labels\.teacher_mode=eval"),
-            ({"epochs": 5}, r"must cover 5 epochs, got 3. Use protocol\.recipe\.epochs=3"),
+            ({"epochs": 5}, r"must cover 5 epochs, got 3. Use protocol\.recipe\.epochs=3, or"),
+            ({"epochs": 11, "pool": 2}, r"must cover 6 epochs, got 3. Use protocol\.recipe\.epochs=6"),
         ],
     )
     def test_another_training(self, make_labelled, change, message):

@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+from dataclasses import replace
 
 import pytest
 import timm
@@ -65,6 +66,30 @@ def test_early_epochs_of_one_training(squeeze):
     assert torch.equal(weights(early), weights(alone)), (
         "with a constant learning rate, epoch 1 is a training of one epoch"
     )
+
+
+def test_recipe_with_steps(squeeze, make_teacher, make_blobs, runtime, tmp_path):
+    """The weights are those after the last step, and not those after the first epoch."""
+    spec, real = make_teacher(), make_blobs()
+    n = len(real.train)
+    recipe = spec.config.recipe.model_copy(update={"epochs": 1, "steps": 5, "batch_size": 32})
+    epochs = recipe.with_epochs(n).epochs
+    assert epochs > 1
+    config = spec.config.model_copy(update={"recipe": recipe, "keep": (1,)})
+    found = [
+        teacher_of(replace(spec, config=c), real.train_only(), Cache(tmp_path / "cache"), runtime, None)
+        for c in (config, config.model_copy(update={"epoch": 1}))
+    ]
+    net = spec.architecture.fresh(seed_for(seed_for(0, "squeeze", "tiny"), "init"), CPU)
+    options = {
+        "seed": seed_for(seed_for(0, "squeeze", "tiny"), "train"),
+        "runtime": runtime,
+        "flip": real.flip,
+    }
+    train(net, fetch_split(real.train), n, recipe, **options)
+    state = found[0].net.state_dict()
+    assert all(torch.equal(v, state[k]) for k, v in net.state_dict().items())
+    assert not torch.equal(weights(found[0]), weights(found[1]))
 
 
 def test_card(squeeze, make_blobs, tmp_path, runtime):
