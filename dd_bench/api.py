@@ -83,7 +83,7 @@ from dd_bench.training.parameter_vector import FunctionalNetwork
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe, parse
 from dd_bench.training.resume import Checkpoints
-from dd_bench.training.scoring import accuracy, correct_by_class, eval_batches
+from dd_bench.training.scoring import accuracy, correct_by_class, eval_batch_size, eval_batches
 from dd_bench.training.views import boxes
 
 __all__ = [
@@ -162,6 +162,7 @@ __all__ = [
     "correct_by_class",
     "decode",
     "encode",
+    "eval_batch_size",
     "eval_batches",
     "executed_norms",
     "experts",

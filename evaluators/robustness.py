@@ -21,6 +21,7 @@ from dd_bench.api import (
     RealSet,
     SyntheticSet,
     accuracy,
+    eval_batch_size,
     seed_for,
     seeded,
 )
@@ -110,7 +111,8 @@ class Robustness(Accuracy):
         seeds, exact = self.seeds(ctx), ctx.runtime.in_float32()
 
         def accuracy_on(net: nn.Module, pixels: Tensor) -> float:
-            return accuracy(net, zip(pixels.split(1000), y.split(1000), strict=True), exact)
+            size = eval_batch_size(net, real.shape)
+            return accuracy(net, zip(pixels.split(size), y.split(size), strict=True), exact)
 
         for network, net in fresh.networks(seeds, self.num_networks):
             victim = FromPixels(net, real.preprocess).eval()

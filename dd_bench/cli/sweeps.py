@@ -125,7 +125,7 @@ def select_jobs(command: str, only_missing: bool) -> None:
         for job in jobs:
             try:
                 config = _compose(job)
-            except (*COMPOSITION_ERRORS, ValueError) as error:
+            except (*COMPOSITION_ERRORS, ValueError, ImportError, OSError) as error:
                 reason = (
                     explain(error, job, _compose) if isinstance(error, COMPOSITION_ERRORS) else str(error)
                 )

@@ -10,12 +10,11 @@ from typing import Any, get_type_hints
 from hydra.utils import get_object
 from pydantic import TypeAdapter, ValidationError
 from pydantic.errors import PydanticSchemaGenerationError
-from torch import nn
 
 from dd_bench.models.network import Network
 from dd_bench.runtime.suggestions import MissingKeyError, unknown_key
 
-SUPPLIED = ("self", "device", "image_shape", "num_classes")
+SUPPLIED = ("self", "device")
 """Parameters of constructors that have no configuration key."""
 
 
@@ -47,7 +46,9 @@ def check_nodes(values: Any, path: str) -> None:
 
 def required_arguments(target: Any) -> list[str]:
     """Return the parameters of a function or class that have no default and are set by configuration keys."""
-    parameters = inspect.signature(target).parameters.values()
+    parameters = list(inspect.signature(target).parameters.values())
+    if inspect.isclass(target) and issubclass(target, Network):
+        parameters = parameters[2:]  # the shape of an input, and the number of classes
     named = [p for p in parameters if p.kind in (p.POSITIONAL_OR_KEYWORD, p.KEYWORD_ONLY)]
     return [p.name for p in named if p.default is p.empty and p.name not in SUPPLIED]
 
@@ -59,8 +60,14 @@ def missing_arguments(error: BaseException | None) -> list[str]:
 
 
 def _is_direct(target: Any) -> bool:
-    """Return whether the target is called with the configured arguments only, and not through `ModuleConstructor`."""
-    return not (inspect.isclass(target) and issubclass(target, nn.Module)) or issubclass(target, Network)
+    """Return whether all arguments but the input shape, the number of classes and the device are configured.
+
+    This holds for a `Network`, and for the loader of a dataset, which takes `device`. `ModuleConstructor` fills in
+    arguments of other modules.
+    """
+    if inspect.isclass(target) and issubclass(target, Network):
+        return True
+    return "device" in inspect.signature(target).parameters
 
 
 def check_arguments(target: Any, values: dict[str, Any], group: str) -> None:

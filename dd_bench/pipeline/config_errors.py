@@ -132,6 +132,6 @@ def _known_keys(key: str, overrides: Sequence[str], compose: Callable[[list[str]
     for attempt in (others, groups, []):
         try:
             return keys_of(compose(attempt))
-        except COMPOSITION_ERRORS:
+        except (*COMPOSITION_ERRORS, ValueError):
             continue
     return []

@@ -324,6 +324,24 @@ def command(out, *words):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("launcher", ["basic", "cores"])
+def test_sweep_terminated_before_the_first_step(tmp_path, launcher):
+    """The process of the job may still import its modules when it receives the signal."""
+    process = subprocess.Popen(
+        command(tmp_path, f"hydra/launcher={launcher}", "method=dm", "ipc=1"),
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not list(tmp_path.glob("sweeps/jobs/*.json")):
+        time.sleep(0.01)
+        assert process.poll() is None
+    process.terminate()
+    _, text = process.communicate(timeout=60)
+    assert process.returncode == 143 and "1 interrupted" in text and "died" not in text, text
+    assert "Traceback" not in text, text
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("launcher", ["basic", "cores"])
 def test_terminated_sweep(tmp_path, launcher):
     """The running job saves its state and is shown as interrupted, whichever process runs it."""
     words = [f"hydra/launcher={launcher}", "method=dm", "method.iterations=100000", "ipc=1", "log_every=1"]
