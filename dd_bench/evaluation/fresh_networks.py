@@ -174,7 +174,7 @@ class FreshNetworks:
         """
         if self.unfinished is None:
             return None
-        what = [self.architecture.describe(), self.protocol.model_dump(mode="json"), list(seeds)]
+        what: list[Any] = [self.architecture.describe(), self.protocol.model_dump(mode="json"), list(seeds)]
         what += [rate] if rate else []
         name = f"{self.unfinished.path.name}-{content_key(what)}.checkpoint.safetensors"
         return self.unfinished._replace(path=self.unfinished.path.with_name(name), final=False)
