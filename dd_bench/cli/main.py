@@ -277,7 +277,7 @@ def _explained(error: Exception) -> str | None:
         return str(error)
     if not isinstance(error, COMPOSITION_ERRORS):  # some of these are OSErrors too
         # Hydra could not write its log. Other errors of the file system are caught in the job.
-        return writable_hint(error) if isinstance(error, OSError) else None
+        return writable_hint(error, writing=True) if isinstance(error, OSError) else None
 
     def composed(overrides: list[str]) -> DictConfig:
         loader = GlobalHydra.instance().config_loader()

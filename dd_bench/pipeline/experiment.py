@@ -128,7 +128,6 @@ class Experiment(RunParts):
             | ({"teachers": self.config["teachers"]} if used else {}),
             citations=[self.method.citation, self.real.citation],
             provenance=provenance.set_provenance(stages, seconds, ctx.notes, self.runtime, ctx.used_teachers),
-            evaluation=self.evaluation_overrides(),
         )
         with self._lock(folder.name.rpartition("-")[2]) if self.method.in_shards else nullcontext():
             if ctx.is_done():

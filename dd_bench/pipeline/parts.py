@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,6 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.keys import Keys
-from dd_bench.records.overrides import config_overrides, teacher_overrides, without_local_paths
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import MultiLogger
 from dd_bench.runtime.runtime import Runtime
@@ -102,19 +100,6 @@ class RunParts:
         if labels is None or not self.protocol.uses_teachers or self.teachers or labels.source:
             return None
         return f"protocol {self.protocol.name} needs a teacher. Use teacher=convnet_bn"
-
-    def evaluation_overrides(self) -> list[str]:
-        """Return the overrides of network, protocol and teachers that repeat the evaluation of this run on a set."""
-        config = without_local_paths(self.config)
-        words = []
-        for group, name in (("model", self.architecture.name), ("protocol", self.protocol.name)):
-            words.append(f"{group}={name}")
-            with suppress(ValueError):  # values that overrides cannot express, of a plug-in
-                words += config_overrides(group, name, config[group])
-        if self.protocol.uses_teachers:
-            with suppress(ValueError):
-                words += teacher_overrides(config, [teacher.name for teacher in self.teachers])
-        return words
 
     def cache(self) -> Cache:
         """Return a new `Cache` object, whose counters of seconds start at zero."""

@@ -50,9 +50,14 @@ def expand_home(path: str, instead: str) -> Path:
         ) from error
 
 
-def writable_hint(error: BaseException) -> str:
-    """Return the message of an error, with the settings of the folders if a folder cannot be written."""
-    if not isinstance(error, OSError) or error.errno not in _NOT_WRITABLE or error.filename is None:
+def writable_hint(error: BaseException, *, writing: bool = False) -> str:
+    """Return the message of an error, with the settings of the folders if a folder cannot be written.
+
+    With `writing`, the error is known to come from writing a file. Otherwise, its code tells.
+    """
+    if not isinstance(error, OSError) or error.filename is None:
+        return str(error)
+    if not writing and error.errno not in _NOT_WRITABLE:
         return str(error)
     return (
         f"{error}. Use folders that you can write to: out=FOLDER for sets and records, cache=FOLDER for teachers and "

@@ -26,7 +26,7 @@ from torch import Tensor
 
 from dd_bench.data import preprocess
 from dd_bench.data.dataset import RealSet
-from dd_bench.records.overrides import dataset_overrides, without_local_paths
+from dd_bench.records.overrides import choice_overrides, dataset_overrides, without_local_paths
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.cache import publish
 from dd_bench.runtime.files import canonical, write_atomic
@@ -65,7 +65,6 @@ def save(
     config: dict[str, Any],
     citations: list[str],
     provenance: dict[str, Any],
-    evaluation: Sequence[str] = (),
 ) -> Path:
     """Write a set to `folder` atomically and return the folder.
 
@@ -79,8 +78,6 @@ def save(
         config: the configuration for the card.
         citations: of the method and of the dataset.
         provenance: the fields of `provenance.json`.
-        evaluation: the overrides of `dd-bench evaluate` for the README, without those of the dataset. By default, the
-            usual protocol of the kind of set.
 
     Raises:
         FileExistsError: the folder exists.
@@ -106,7 +103,7 @@ def save(
         citations=citations,
         sha256={},
     )
-    words = [*_dataset(card), *(evaluation or [f"protocol={syn.protocol}"])]
+    words = [*_dataset(card), *_network(card), f"protocol={syn.protocol}"]
     files[README] = sanitize(_readme(card, syn, words)).encode()
     card = card.model_copy(update={"sha256": {name: _sha256(data) for name, data in sorted(files.items())}})
     files[CARD] = (canonical(card.model_dump(mode="json"), indent=2) + "\n").encode()
@@ -268,6 +265,8 @@ Score it with fresh networks:
 
     dd-bench evaluate set=THIS_FOLDER {" ".join(map(shlex.quote, evaluation))}
 
+Any protocol can be used. `dd-bench list protocols` prints them.
+
 Read it without dd_bench:
 
     from safetensors.torch import load_file
@@ -293,3 +292,11 @@ def _dataset(card: Card) -> list[str]:
         return dataset_overrides(card.config.get("dataset", {}), card.dataset)
     except ValueError:
         return [f"dataset={card.dataset}"]
+
+
+def _network(card: Card) -> list[str]:
+    """Return the overrides that select the network of the distillation, or none if it is not shipped."""
+    try:
+        return choice_overrides("model", card.config.get("model", {}))
+    except ValueError:
+        return []

@@ -422,11 +422,12 @@ class TestReadme:
         words = "dataset=cifar10 dataset.preprocess=zca dataset.val_fraction=0.1 protocol=dsa-1000\n"
         assert f"    dd-bench evaluate set=THIS_FOLDER {words}" in text
 
-    def test_evaluation_of_the_run_is_in_the_command(self, write):
-        """It was always dsa-1000."""
-        text = write(evaluation=["model=mlp", "protocol=dc-300", "protocol.recipe.milestones=[1,2]"])
-        words = "model=mlp protocol=dc-300 'protocol.recipe.milestones=[1,2]'\n"
-        assert f"    dd-bench evaluate set=THIS_FOLDER dataset=blobs {words}" in text
+    def test_network_of_the_distillation_is_in_the_command(self, write):
+        text = write(
+            config={"model": shipped_config("model", "convnet") | {"_choice_": "convnet", "width": 8}}
+        )
+        words = "dataset=blobs model=convnet model.width=8 protocol=dsa-1000\n"
+        assert f"    dd-bench evaluate set=THIS_FOLDER {words}" in text
 
     def test_text_of_users_cannot_change_the_direction_of_the_page(self, write):
         text = write(method="a\u202eb", citations=["x\u2066y", "z\x1b[31m"])
