@@ -14,6 +14,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from dd_bench.runtime.transfer import constant
+
 _FIT_BYTES = 32 << 20  # float64 images in memory while ZCA is fitted
 _CHUNK = 4096  # images
 
@@ -77,8 +79,7 @@ class Normalise(Preprocess):
         self.mean, self.std = [float(m) for m in mean], [float(s) for s in std]
 
     def _constants(self, like: Tensor) -> tuple[Tensor, Tensor]:
-        mean = torch.tensor(self.mean, device=like.device, dtype=like.dtype)
-        std = torch.tensor(self.std, device=like.device, dtype=like.dtype)
+        mean, std = (constant(tuple(v), like.device, like.dtype) for v in (self.mean, self.std))
         return mean[:, None, None], std[:, None, None]
 
     def __call__(self, pixels: Tensor) -> Tensor:

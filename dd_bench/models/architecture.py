@@ -12,6 +12,7 @@ from dd_bench.data.graphs import GraphShape
 from dd_bench.models.network import Network
 from dd_bench.records.identity import plugin_source
 from dd_bench.runtime.seeding import seeded
+from dd_bench.runtime.transfer import move_module
 
 
 @dataclass(frozen=True)
@@ -35,11 +36,13 @@ class Architecture:
     def fresh(self, seed: int, device: torch.device) -> Network:
         """Return a randomly initialised network in train mode on `device`, determined by `seed`.
 
-        It is initialised on the CPU and then moved, so a seed gives the same network on every device.
+        It is initialised on the CPU and then moved, so a seed gives the same network on every device. The call does not
+        wait for the device.
         """
         with seeded("cpu", seed):
             net = self.make(self.shape, self.num_classes, **self.knobs)
-        return net.to(device).train()
+        move_module(net, device)
+        return net.train()
 
     def check_shape(self) -> str | None:
         """Return why the network cannot process inputs of this shape, or None if it can.

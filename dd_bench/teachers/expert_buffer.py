@@ -16,6 +16,7 @@ from torch import Tensor
 
 from dd_bench.runtime import mmap_file
 from dd_bench.runtime.outer_loop import Diverged
+from dd_bench.runtime.transfer import to_device
 
 FILE = "experts.safetensors"
 Storage = Literal["float32", "float16"]
@@ -101,7 +102,7 @@ class ExpertBuffer:
                 f"epoch must be one of the epochs stored in {self.path}, {list(self.header.epochs)}, got {epoch}"
             )
         row = np.array(self._array[expert, self.header.epochs.index(epoch)], dtype=np.float32)  # a copy
-        return torch.from_numpy(row).to(device)
+        return to_device(torch.from_numpy(row), device)
 
 
 def create(folder: Path, header: Header) -> bool:

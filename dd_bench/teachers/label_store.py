@@ -26,7 +26,8 @@ from dd_bench.runtime import mmap_file
 from dd_bench.runtime.files import write_atomic
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.seeding import seed_for
-from dd_bench.training.views import View, ViewRecipe, Views, to_device
+from dd_bench.runtime.transfer import to_device
+from dd_bench.training.views import View, ViewRecipe, Views
 
 FILE, DONE = "labels.safetensors", "done.json"
 

@@ -4,11 +4,16 @@ Drawing and applying are separate. `draw` draws one op and its random values for
 of one class. `apply` is a pure function of the images and the result of `draw`. To augment the real and the synthetic
 batch of a class in the same way, apply the same `Draw` to both; no generator has to be reset.
 
+There are two implementations of `apply`. `grouped` reads the drawn ops and computes only these, which is fastest on the
+CPU. `masked` computes all ops by a fixed sequence of kernels (`dd_bench.training.masked_augment`), so that a GPU never
+waits. They give the same images up to rounding.
+
 Images are network inputs. They are padded with zeros, which is the mean colour and not black.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -17,7 +22,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from dd_bench.runtime.seeding import Stream
+from dd_bench.training.masked_augment import MaskedAugment, hole_side
+from dd_bench.training.sampling import sample_bilinear
 
+Implementation = Literal["grouped", "masked"]
 BoxKind = Literal["exact", "truncated"]
 OPS = ("color", "crop", "cutout", "flip", "scale", "rotate")
 IDC_ALWAYS = ("flip", "color", "cutout")
@@ -28,7 +36,7 @@ class Draw:
     """The randomly drawn augmentation of `g` groups of images.
 
     Attributes:
-        op: index into `Augment.choices`, `(g,)`. It is on the CPU, because it selects the kernels to run.
+        op: index into `Augment.choices`, `(g,)`, on the device.
         values: uniform numbers in [0, 1) on the device: `(g, 3)`, or `(g, b, 3)` if each image has its own numbers.
         always: for each op that is always applied (style `idc`), its name and numbers like `values`.
     """
@@ -40,6 +48,12 @@ class Draw:
     def __getitem__(self, groups: slice) -> Draw:
         """Return the draw of a slice of the groups."""
         return Draw(self.op[groups], self.values[groups], {k: v[groups] for k, v in self.always.items()})
+
+    @staticmethod
+    def stack(draws: Sequence[Draw]) -> Draw:
+        """Return the draw of the groups of all `draws`, e.g. one group for each of several random streams."""
+        always = {name: torch.cat([d.always[name] for d in draws]) for name in draws[0].always}
+        return Draw(torch.cat([d.op for d in draws]), torch.cat([d.values for d in draws]), always)
 
 
 class Augment:
@@ -72,6 +86,7 @@ class Augment:
         self.always = tuple(n for n in IDC_ALWAYS if n in names) if style == "idc" else ()
         self.choices = tuple(n for n in names if n not in self.always)
         self.align_corners = align_corners
+        self._masked = MaskedAugment(self.always, self.choices, align_corners)
 
     def __bool__(self) -> bool:
         return bool(self.choices or self.always)
@@ -79,18 +94,27 @@ class Augment:
     def draw(self, groups: int, stream: Stream, per_image: int | None = None) -> Draw:
         """Draw the augmentation of `groups` groups; with `per_image=b`, each of the b images has its own values."""
         shape = (groups, 3) if per_image is None else (groups, per_image, 3)
-        op = torch.randint(max(1, len(self.choices)), (groups,), generator=stream.host)
-        values = [
-            torch.rand(shape, generator=stream.device, device=stream.device.device)
-            for _ in range(1 + len(self.always))
-        ]
+        generator, device = stream.device, stream.device.device
+        op = torch.randint(max(1, len(self.choices)), (groups,), generator=generator, device=device)
+        values = [torch.rand(shape, generator=generator, device=device) for _ in range(1 + len(self.always))]
         return Draw(op, values[0], dict(zip(self.always, values[1:], strict=True)))
 
-    def apply(self, x: Tensor, draw: Draw) -> Tensor:
+    def apply(self, x: Tensor, draw: Draw, implementation: Implementation | None = None) -> Tensor:
         """Augment groups of images `(g, b, c, h, w)`; differentiable in `x`.
 
-        Groups with the same op are processed together, so the number of kernels does not grow with g.
+        The number of kernels does not grow with g. By default, the implementation is `grouped` on the CPU, and `masked`
+        on other devices; `grouped` would wait for a GPU.
         """
+        if not self:
+            return x
+        if (implementation or ("grouped" if x.device.type == "cpu" else "masked")) == "grouped":
+            return self._grouped(x, draw)
+        values = [draw.values, *(draw.always[name] for name in self.always)]
+        u = torch.cat(values, -1) if self.always else draw.values
+        return self._masked.apply(x, draw.op, u[:, None] if u.ndim == 2 else u)
+
+    def _grouped(self, x: Tensor, draw: Draw) -> Tensor:
+        """Process groups with the same op together."""
         g, b = x.shape[:2]
         for name in ("flip", "color"):
             if name in draw.always:
@@ -111,12 +135,11 @@ class Augment:
         parts, order = [], []
         for op in present:
             groups = (draw.op == op).nonzero().flatten()
-            index = groups.to(x.device)
-            part = x[index]  # (g', b, c, h, w)
-            values = _per_image(draw.values[index], len(groups), b)
+            part = x[groups]  # (g', b, c, h, w)
+            values = _per_image(draw.values[groups], len(groups), b)
             parts.append(self._one(self.choices[op], part.flatten(0, 1), values).view_as(part))
             order.append(groups)
-        return torch.cat(parts)[torch.cat(order).argsort().to(x.device)]
+        return torch.cat(parts)[torch.cat(order).argsort()]
 
     def _one(self, name: str, x: Tensor, u: Tensor) -> Tensor:
         """Apply op `name` to images `(n, c, h, w)` with uniform numbers `(n, 3)`."""
@@ -182,7 +205,7 @@ def _cutout(x: Tensor, u: Tensor) -> Tensor:
 
 
 def _span(size: int, u: Tensor) -> Tensor:
-    side = int(size * 0.5 + 0.5)
+    side = hole_side(size)
     centres = size + 1 - side % 2  # a square of even side may be centred on the far border
     centre = (u * centres).floor().long().clamp_(max=centres - 1)
     position = torch.arange(size, device=u.device)[None]
@@ -214,7 +237,7 @@ def _rotation(u: Tensor) -> Tensor:
 
 def _affine(x: Tensor, theta: Tensor, align_corners: bool) -> Tensor:
     grid = F.affine_grid(theta.to(x.dtype), list(x.shape), align_corners=align_corners)
-    return F.grid_sample(x, grid, mode="bilinear", padding_mode="zeros", align_corners=align_corners)
+    return sample_bilinear(x, grid, align_corners=align_corners)
 
 
 def cutmix(

@@ -16,13 +16,14 @@ from functools import lru_cache, partial
 from typing import Any, Literal
 
 import torch
-import torch.nn.functional as F
 from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler, model_serializer
 from torch import Tensor
 
 from dd_bench.data.inputs import Inputs
 from dd_bench.runtime.seeding import generator
+from dd_bench.runtime.transfer import to_device
 from dd_bench.training.augment import BoxKind, beta_sample, cutmix_box, gather_pixels, shift_index
+from dd_bench.training.sampling import sample_bilinear
 
 TRIES = 10  # of a random resized crop, as in torchvision
 RATIO = (3 / 4, 4 / 3)
@@ -149,11 +150,6 @@ def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:
     return recipe if allowed else recipe.model_copy(update={"flip": False})
 
 
-def to_device(x: Tensor, device: torch.device) -> Tensor:
-    """Copy a CPU tensor to `device` without waiting for the device."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
-
-
 @lru_cache(maxsize=2)
 def view_numbers(n: int, seed: int, epoch: int) -> Tensor:
     """Return the uniform random numbers of an epoch, `(n, 33)` on the CPU; row i belongs to image i."""
@@ -224,7 +220,7 @@ def crop(x: Tensor, box: Tensor) -> Tensor:
     cols = _positions(box[:, 1], box[:, 3], w)
     shape = (len(x), h, w)
     grid = torch.stack([cols[:, None, :].expand(shape), rows[:, :, None].expand(shape)], 3)
-    return F.grid_sample(x, grid.to(x.dtype), mode="bilinear", padding_mode="border", align_corners=False)
+    return sample_bilinear(x, grid.to(x.dtype), padding="border", align_corners=False)
 
 
 def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:

@@ -1,0 +1,54 @@
+"""Copies from the CPU to a device that do not wait for the device."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+
+import torch
+from torch import Tensor, nn
+
+_ALIGNMENT = 256  # bytes, that of CUDA's allocator; kernels read aligned tensors faster
+
+
+def to_device(x: Tensor, device: torch.device) -> Tensor:
+    """Copy a CPU tensor to `device` without waiting for the device, through page-locked memory."""
+    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+
+
+@lru_cache(maxsize=256)
+def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype) -> Tensor:
+    """Return a tensor of constants `(n,)`, which is copied to the device once. Callers must not change it."""
+    with torch.inference_mode(False):  # so that a tensor made in an evaluation can be used in training
+        return to_device(torch.tensor(values, dtype=dtype), device)
+
+
+def move_module(net: nn.Module, device: torch.device) -> nn.Module:
+    """Move a module from the CPU to `device` in place, without waiting, and return it.
+
+    All parameters and buffers are copied to the device by one transfer, and are views of one allocation there.
+    """
+    if device.type == "cpu":
+        return net
+    tensors = [*net.parameters(), *net.buffers()]
+    packed, offsets = pack([t.detach() for t in tensors])
+    moved = unpack(to_device(packed, device), offsets, tensors)
+    of = {id(old): new for old, new in zip(tensors, moved, strict=True)}
+    return net._apply(lambda t: of[id(t)])
+
+
+def pack(tensors: list[Tensor]) -> tuple[Tensor, list[int]]:
+    """Return the bytes of tensors of any types, uint8 `(bytes,)`, and the aligned offset of each tensor in them."""
+    offsets, end = [], 0
+    for t in tensors:
+        offsets.append(end)
+        end += -(-t.numel() * t.element_size() // _ALIGNMENT) * _ALIGNMENT
+    packed = torch.empty(end, dtype=torch.uint8)
+    for place, t in zip(unpack(packed, offsets, tensors), tensors, strict=True):
+        place.copy_(t)
+    return packed, offsets
+
+
+def unpack(packed: Tensor, offsets: list[int], like: list[Tensor]) -> list[Tensor]:
+    """Return views of packed bytes with the shapes and types of the tensors `like`."""
+    parts = [packed[o : o + t.numel() * t.element_size()] for o, t in zip(offsets, like, strict=True)]
+    return [part.view(t.dtype).view(t.shape) for part, t in zip(parts, like, strict=True)]
