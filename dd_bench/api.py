@@ -54,6 +54,7 @@ from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import generator, seed_for, seeded
 from dd_bench.runtime.shards import Shard, build_shards
+from dd_bench.runtime.transfer import to_device
 from dd_bench.runtime.workers import Tick, no_tick, run_in_processes
 from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 from dd_bench.synthetic.compensated import CompensatedSet
@@ -190,6 +191,7 @@ __all__ = [
     "size_only",
     "tensor_set",
     "tile",
+    "to_device",
     "train",
     "trained_network",
     "training_graphs",

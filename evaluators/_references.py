@@ -84,7 +84,7 @@ class Reference:
             result = {
                 name: accuracy(net, eval_batches(net, split), self.runtime) for name, split in splits.items()
             }
-            result["finite"] = float(all(bool(torch.isfinite(p).all()) for p in net.parameters()))
+            result["finite"] = float(torch.stack([p.isfinite().all() for p in net.parameters()]).all())
             write_atomic(folder / _FILE, json.dumps(result).encode())
             return before
 

@@ -32,6 +32,8 @@ class DosCond(Method):
     Bernoulli distribution whose temperature decreases. At the end, pairs with a probability above 0.5 become edges. The
     nodes after the last node that has an edge are removed.
 
+    A step waits for the device once, to read the total numbers of nodes and edges of the drawn real graphs.
+
     Deviations from the released code:
 
     - Real and synthetic graphs pass through the same GCN with the same normalisation. The released code has two GCNs.
@@ -103,6 +105,7 @@ class DosCond(Method):
         nodes.requires_grad_(), logits.requires_grad_()
         density = logits.detach().sigmoid().mean()
         complete = _complete(len(nodes), logits.shape[1], ctx.device)
+        syn_index = [(labels == c).nonzero().flatten() for c in range(split.num_classes)]
         optimizer = torch.optim.Adam(
             [{"params": [nodes], "lr": self.lr_nodes}, {"params": [logits], "lr": self.lr_edges}]
         )
@@ -111,7 +114,7 @@ class DosCond(Method):
                 group["lr"] = lr * (0.1 if step >= self.decay_after else 1.0)
             net = ctx.network(ctx.architecture, step)
             graphs = self._relaxed(nodes, logits, complete, step, ctx)
-            loss = self._match(net, split, graphs, labels, step, ctx)
+            loss = self._match(net, split, graphs, labels, syn_index, step, ctx)
             loss = loss + self.sparsity * torch.relu(_symmetric(logits).sigmoid().mean() - density)
             nodes.grad, logits.grad = torch.autograd.grad(
                 loss, [nodes, logits]
@@ -126,6 +129,7 @@ class DosCond(Method):
         split: GraphSplit,
         graphs: Graphs,
         labels: Tensor,
+        syn_index: list[Tensor],
         step: int,
         ctx: DistillContext,
     ) -> Tensor:
@@ -133,13 +137,19 @@ class DosCond(Method):
         parameters = [p for p in net.parameters() if p.requires_grad]
         generator = ctx.generator("real", step)
         real_index = [_draw(split.of_class(c), self.batch_real, generator) for c in range(split.num_classes)]
-        syn_index = [(labels == c).nonzero().flatten() for c in range(split.num_classes)]
         if self.joint:
             real_index, syn_index = [torch.cat(real_index)], [torch.cat(syn_index)]
         loss = torch.zeros((), device=ctx.device)
-        for real_part, syn_part in zip(real_index, syn_index, strict=True):
-            g_real = _gradient(net, split.inputs(real_part), split.labels[real_part], parameters, False)
-            g_syn = _gradient(net, graphs[syn_part], labels[syn_part], parameters, True)
+        v, e = (
+            len(graphs.nodes) // len(graphs),
+            graphs.edges.shape[1] // len(graphs),
+        )  # of each synthetic graph
+        sizes = split.graphs.sizes(real_index)
+        for real_part, size, syn_part in zip(real_index, sizes, syn_index, strict=True):
+            real_graphs = split.graphs.take(real_part, size)
+            syn_graphs = graphs.take(syn_part, (len(syn_part) * v, len(syn_part) * e))
+            g_real = _gradient(net, real_graphs, split.labels[real_part], parameters, False)
+            g_syn = _gradient(net, syn_graphs, labels[syn_part], parameters, True)
             loss = loss + (g_syn - g_real).square().sum() / g_real.square().sum().clamp_min(1e-12)
         return loss
 

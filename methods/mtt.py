@@ -56,6 +56,9 @@ class MTT(Method):
     N is `syn_steps` and M is `expert_epochs`. The loss is differentiated through all N steps. FTD, AST, TESLA and DATM
     are configurations of this class.
 
+    An iteration waits for the device once, after its N steps, to read the loss, which decides whether the iteration is
+    skipped (`skip_above`), and the step size.
+
     Deviations from the released code:
 
     - The step size `lr` stays positive. A decrease d is applied as the factor `exp(-d / lr)`, which equals the plain
@@ -254,7 +257,9 @@ class MTT(Method):
             inner = InnerLoop(differentiator, start, plan, segment.targets, self.momentum_syn, weight)
             grads = gradients(inner, images, step_labels, lr)
 
-            loss = float(grads.loss)  # synchronises with the device
+            # the only wait for the device; see the class docstring
+            loss, rate = torch.stack([grads.loss, lr]).tolist()
+            self._check_rate(rate, step - 1)
             if self.skip_above is not None and not loss <= self.skip_above:
                 ctx.log(loss=min(loss, 1e6) if math.isfinite(loss) else 1e6, lr=lr.clone())
                 skipped += 1
@@ -270,11 +275,12 @@ class MTT(Method):
             for name, optimizer in optimizers.items():
                 learned[name][0].grad = getattr(grads, name)
                 optimizer.step()
-            self._keep_positive(lr, previous_lr, step)
+            keep_positive(lr, previous_lr)
             if self.labels == "target":
                 labels.copy_(step_labels)
             ema.lerp_(images, 1 - self.ema)
 
+        self._check_rate(float(lr), self.iterations - 1)
         images = ema if self.ema else images
         labels = labels.softmax(1) if self.labels == "learned" else labels
         return ImageSet.of(real, images, labels, "input", lr=float(lr), canvas=self.canvas)
@@ -327,15 +333,8 @@ class MTT(Method):
         compile = self.gradient != "unroll" and uses_compilation(images, shape, ctx.runtime)
         return CompiledDifferentiator(loss, learned) if compile else EagerDifferentiator(loss, learned)
 
-    def _keep_positive(self, lr: Tensor, previous: Tensor, step: int) -> None:
-        """If the step size `lr` has decreased, apply the decrease as a factor, in place, so that `lr` stays positive.
-
-        Raises:
-            Diverged: The step size is below `SMALLEST_RATE` or not finite.
-        """
-        change = lr - previous
-        lr.copy_(torch.where(change < 0, previous * (change / previous).exp(), lr))
-        rate = float(lr)
+    def _check_rate(self, rate: float, step: int) -> None:
+        """Raise Diverged if the step size after iteration `step` is below `SMALLEST_RATE` or not finite."""
         if not SMALLEST_RATE <= rate < math.inf:
             raise Diverged(
                 f"the student's step size changed from {self.lr_teacher:g} to {rate:g} by iteration {step}. "
@@ -349,3 +348,9 @@ class MTT(Method):
                 f"{step}. Use method.lr_img={self.lr_img / 10:g}, method.lr_teacher={self.lr_teacher / 10:g}, or a "
                 "larger method.skip_above"
             )
+
+
+def keep_positive(lr: Tensor, previous: Tensor) -> None:
+    """If the step size `lr` has decreased, apply the decrease as a factor, in place, so that `lr` stays positive."""
+    change = lr - previous
+    lr.copy_(torch.where(change < 0, previous * (change / previous).exp(), lr))

@@ -24,7 +24,7 @@ from ._recovery.base import Recovery
 from ._recovery.engine import Engine
 from ._recovery.patches import Patches, composites
 
-Start = Callable[[int, Tensor], Tensor]
+Start = Callable[[int, range], Tensor]
 INITS = ("noise", "real", "patches")
 TEACHERS = ("first", "cycle")
 
@@ -90,11 +90,13 @@ class SRe2L(Recovery):
         guides = teachers if self.teachers == "cycle" else teachers[:1]
         engine = self.engine(real, guides, ipc * real.num_classes, ctx)
         start = self._start(real, ipc, teachers[0], ctx)
-        chunks = torch.arange(real.num_classes, device=ctx.device).split(self.classes or real.num_classes)
+        size = self.classes or real.num_classes
         units = {
-            f"slot{slot}-class{int(chunk[0])}": partial(self._recover, engine, start, slot, chunk)
+            f"slot{slot}-class{first}": partial(
+                self._recover, engine, start, slot, range(first, min(first + size, real.num_classes))
+            )
             for slot in range(ipc)
-            for chunk in chunks
+            for first in range(0, real.num_classes, size)
         }
         shards = ctx.shards(units)
         pixels = torch.cat([shards[name]["pixels"] for name in units])  # sorted by slot, then by class
@@ -102,24 +104,25 @@ class SRe2L(Recovery):
         order = classes.argsort(stable=True)
         return ImageSet.of(real, pixels[order], classes[order], "pixel")
 
-    def _recover(self, engine: Engine, start: Start, slot: int, chunk: Tensor, ctx: DistillContext) -> Shard:
-        """Return the images of a slot and a chunk of classes `(b,)` as `pixels`, uint8 `(b, c, h, w)`."""
+    def _recover(self, engine: Engine, start: Start, slot: int, chunk: range, ctx: DistillContext) -> Shard:
+        """Return the images of a slot and a chunk of b classes as `pixels`, uint8 `(b, c, h, w)`."""
         x = start(slot, chunk).clone()
-        engine.optimise(x, lambda: x, chunk, f"slot{slot}-class{int(chunk[0])}", ctx, clamped=True)
+        y = torch.arange(chunk.start, chunk.stop, device=ctx.device)
+        engine.optimise(x, lambda: x, y, f"slot{slot}-class{chunk.start}", ctx, clamped=True)
         pixels = engine.real.preprocess.inverse(x).clamp(0, 1)
         return {"pixels": (pixels * 255).round().to(torch.uint8)}
 
     def _start(self, real: RealSet, ipc: int, observer: Teacher, ctx: DistillContext) -> Start:
-        """Return a function from a slot and classes `(b,)` to their initial images `(b, c, h, w)`."""
+        """Return a function from a slot and b classes to their initial images `(b, c, h, w)`."""
         if self.init == "noise":
 
-            def noise(slot: int, chunk: Tensor) -> Tensor:
-                generator = ctx.generator("noise", slot, int(chunk[0]))
+            def noise(slot: int, chunk: range) -> Tensor:
+                generator = ctx.generator("noise", slot, chunk.start)
                 return torch.randn((len(chunk), *real.shape), generator=generator, device=ctx.device)
 
             return noise
         if self.init == "real":
             index = real.train.draw(ipc, ctx.generator("init"))  # (k, ipc)
-            return lambda slot, chunk: real.train.inputs(index[chunk, slot])
+            return lambda slot, chunk: real.train.inputs(index[chunk.start : chunk.stop, slot])
         pixels = composites(real, ipc, observer, self.patches, ctx).to(ctx.device)  # (k, ipc, c, h, w)
-        return lambda slot, chunk: real.preprocess(pixels[chunk, slot].float() / 255)
+        return lambda slot, chunk: real.preprocess(pixels[chunk.start : chunk.stop, slot].float() / 255)

@@ -116,7 +116,8 @@ class Graphs:
     @cached_property
     def graph_of(self) -> Tensor:
         """Index of the graph of each node, `(v,)`."""
-        return torch.repeat_interleave(torch.arange(len(self), device=self.ptr.device), self.num_nodes)
+        graphs = torch.arange(len(self), device=self.ptr.device)
+        return graphs.repeat_interleave(self.num_nodes, output_size=len(self.nodes))
 
     @cached_property
     def _edges_by_graph(self) -> tuple[Tensor, Tensor]:
@@ -124,10 +125,7 @@ class Graphs:
 
         The edges of graph i are at the positions `offsets[i]` to `offsets[i + 1] - 1` of the edge indices.
         """
-        graph = self.graph_of[self.edges[1]]
-        count = torch.bincount(graph, minlength=len(self))
-        start = torch.cat([count.new_zeros(1), count.cumsum(0)])
-        return graph.argsort(stable=True), start
+        return _sorted_by(self.graph_of[self.edges[1]], len(self))
 
     @cached_property
     def incoming(self) -> tuple[Tensor, Tensor]:
@@ -135,9 +133,7 @@ class Graphs:
 
         The incoming edges of node i are at the positions `offsets[i]` to `offsets[i + 1] - 1` of the edge indices.
         """
-        count = torch.bincount(self.edges[1], minlength=len(self.nodes))
-        start = torch.cat([count.new_zeros(1), count.cumsum(0)])
-        return self.edges[1].argsort(stable=True), start
+        return _sorted_by(self.edges[1], len(self.nodes))
 
     @cached_property
     def normalised(self) -> tuple[Tensor, Tensor]:
@@ -159,12 +155,26 @@ class Graphs:
         return edges, torch.cat([inv_sqrt[sender] * weight * inv_sqrt[receiver], inv_sqrt.square()])
 
     def __getitem__(self, index: Tensor) -> Graphs:
-        """Return the graphs at `index`, int64 `(b,)`, in that order."""
-        nodes, ptr = segment_indices(self.ptr, index)
+        """Return the graphs at `index`, int64 `(b,)`, in that order.
+
+        The call waits for the device once, because the shapes of the result depend on the drawn graphs. Use `sizes` and
+        `take` to wait once for several batches.
+        """
+        return self.take(index, self.sizes([index])[0])
+
+    def sizes(self, indices: Sequence[Tensor]) -> list[tuple[int, int]]:
+        """Return the total numbers of nodes and of edges of the graphs at each of `indices`."""
+        edges = self._edges_by_graph[1].diff()
+        counts = [torch.stack([self.num_nodes[index].sum(), edges[index].sum()]) for index in indices]
+        return [(v, e) for v, e in torch.stack(counts).tolist()]
+
+    def take(self, index: Tensor, size: tuple[int, int]) -> Graphs:
+        """Return the graphs at `index`, int64 `(b,)`, which have `size` nodes and edges in total."""
+        nodes, ptr = segment_indices(self.ptr, index, size[0])
         by_graph, start = self._edges_by_graph
-        positions, edge_ptr = segment_indices(start, index)
+        positions, edge_ptr = segment_indices(start, index, size[1])
         edges = by_graph[positions]
-        shift = torch.repeat_interleave(ptr[:-1] - self.ptr[index], edge_ptr.diff())
+        shift = (ptr[:-1] - self.ptr[index]).repeat_interleave(edge_ptr.diff(), output_size=size[1])
         return Graphs(
             self.nodes[nodes],
             self.edges[:, edges] + shift,
@@ -235,20 +245,31 @@ def first_occurrence(edges: Tensor) -> Tensor:
     return first.scatter_reduce_(0, inverse, torch.arange(len(key)), "amin")[inverse]
 
 
-def segment_indices(ptr: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+def segment_indices(ptr: Tensor, index: Tensor, total: int | None = None) -> tuple[Tensor, Tensor]:
     """Return the positions that the selected segments cover, concatenated, and the offsets of the segments in them.
 
     Args:
         ptr: `(s + 1,)`. Segment i covers the positions `ptr[i]` to `ptr[i + 1] - 1`.
         index: segments to select, `(b,)`.
+        total: number of positions; None to read it from the device.
 
     Returns:
         The positions, one after another in the order of `index`, and the offsets `(b + 1,)`.
     """
-    length = (ptr[1:] - ptr[:-1])[index]
+    length = ptr.diff()[index]
     start = torch.cat([length.new_zeros(1), length.cumsum(0)])
-    shift = torch.repeat_interleave(ptr[index] - start[:-1], length)
-    return torch.arange(int(start[-1]), device=ptr.device) + shift, start
+    total = int(start[-1]) if total is None else total
+    shift = (ptr[index] - start[:-1]).repeat_interleave(length, output_size=total)
+    return torch.arange(total, device=ptr.device) + shift, start
+
+
+def _sorted_by(key: Tensor, n: int) -> tuple[Tensor, Tensor]:
+    """Return the indices that sort `key`, integers below n, and the offsets `(n + 1,)` of each value in the order.
+
+    This does not use `bincount`, which waits for the device.
+    """
+    count = key.new_zeros(n).index_add_(0, key, torch.ones_like(key))
+    return key.argsort(stable=True), torch.cat([count.new_zeros(1), count.cumsum(0)])
 
 
 def _check_labels(kind: str, labels: Tensor, values: tuple[int, ...]) -> None:

@@ -116,13 +116,14 @@ class GNN(Network):
         return self._read_out(total if self.jk == "sum" else h, x)
 
     def _read_out(self, h: Tensor, graphs: Graphs) -> Tensor:
-        graph_of = graphs.graph_of
-        if graphs.roots is not None:
-            root = graphs.roots.nonzero().flatten()
-            h, graph_of = h[root], graph_of[root]
+        graph_of, roots = graphs.graph_of, graphs.roots
+        if roots is not None:  # selecting the roots by index would wait for the device
+            h = torch.where(roots[:, None], h, 0.0)
         out = h.new_zeros(len(graphs), h.shape[1]).index_add(0, graph_of, h)
         if self.readout == "mean":
-            out = out / torch.bincount(graph_of, minlength=len(graphs)).clamp_min(1)[:, None]
+            counted = torch.ones_like(graph_of) if roots is None else roots.long()
+            count = graph_of.new_zeros(len(graphs)).index_add_(0, graph_of, counted)
+            out = out / count.clamp_min(1)[:, None]
         return out
 
 
@@ -163,7 +164,10 @@ class GCN(GNN):
 
 
 class GAT(GNN):
-    """GAT (Velickovic et al., ICLR 2018); ignores edge labels, like Mirage's released networks."""
+    """GAT (Velickovic et al., ICLR 2018); ignores edge labels, like Mirage's released networks.
+
+    PyG's convolution removes self-loops from the edges before it adds its own, so every layer waits for the device.
+    """
 
     def conv(self, hidden: int) -> nn.Module:
         """See `GNN`."""

@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from dd_bench.runtime.seeding import Stream
-from dd_bench.training.augment import gather_pixels
+from dd_bench.runtime.transfer import constant, to_device
+from dd_bench.training.augment import Implementation, gather_pixels
 
 OPS = ("crop", "scale", "rotate", "noise")
 PAD = 4
@@ -51,20 +52,26 @@ class PerImageAugment:
                 f"Use none, or some of {'_'.join(OPS)}"
             )
 
-    def batch(self, x: Tensor, stream: Stream) -> Tensor:
-        """Augment a batch `(n, c, h, w)`."""
+    def batch(self, x: Tensor, stream: Stream, implementation: Implementation | None = None) -> Tensor:
+        """Augment a batch `(n, c, h, w)`.
+
+        By default, the implementation is `grouped` on the CPU, which applies each op to its images only, and `masked`
+        on other devices, which applies each op to all images, so that it never waits for the device.
+        """
         if not self.ops:
             return x
-        op = torch.randint(len(self.ops), (len(x),), generator=stream.host)
+        op = torch.randint(len(self.ops), (len(x),), generator=stream.device, device=x.device)
         u = torch.rand(len(x), 2, generator=stream.device, device=x.device)
         noise = torch.zeros(())
         if "noise" in self.ops:
             noise = torch.randn(x.shape, generator=stream.device, device=x.device, dtype=x.dtype)
         fill = x.mean((0, 2, 3))
         out = x.clone()
+        masked = (implementation or ("grouped" if x.device.type == "cpu" else "masked")) == "masked"
         for i, name in enumerate(self.ops):
-            index = (op == i).nonzero().flatten().to(x.device)
-            if len(index):
+            if masked:
+                out = torch.where((op == i)[:, None, None, None], _apply(name, x, u, fill, noise), out)
+            elif len(index := (op == i).nonzero().flatten()):
                 out[index] = _apply(
                     name, x[index], u[index], fill, noise[index] if name == "noise" else noise
                 )
@@ -93,7 +100,7 @@ def crop(x: Tensor, offset: Tensor, fill: Tensor) -> Tensor:
 
 def scale(x: Tensor, factor: Tensor) -> Tensor:
     """Resize images `(n, c, h, w)` by `factor (n, 2)` by nearest neighbour, and pad or crop them at the centre."""
-    sides = torch.tensor(x.shape[2:], device=x.device)
+    sides = constant(tuple(x.shape[2:]), x.device, torch.int64)
     resized = (factor * sides).floor().long()  # (n, 2)
     canvas = torch.maximum(resized.amax(1, keepdim=True), sides.max())  # a square
     start = (canvas - sides) // 2 - (canvas - resized) // 2  # of the output in the resized image
@@ -148,18 +155,18 @@ def sample_spline(x: Tensor, rows: Tensor, cols: Tensor, fill: Tensor) -> Tensor
 
 def spline_coefficients(size: int, like: Tensor) -> Tensor:
     """Return the matrix from `size` pixels to the coefficients of their cubic spline, float64, on `like`'s device."""
-    return _inverse(size).to(like.device)
+    return _inverse(size, like.device)
 
 
 @lru_cache(maxsize=8)
-def _inverse(size: int) -> Tensor:
+def _inverse(size: int, device: torch.device) -> Tensor:
     """Return the inverse of the matrix that evaluates a cubic B-spline at the pixels, mirrored at the borders."""
     basis = torch.zeros(size, size, dtype=torch.float64)
     for row in range(size):
         for tap, weight in ((-1, 1 / 6), (0, 4 / 6), (1, 1 / 6)):
             basis[row, _mirrored(torch.tensor(row + tap), size)] += weight
     inverse: Tensor = torch.linalg.inv(basis)
-    return inverse
+    return to_device(inverse, device)
 
 
 def _taps(position: Tensor, size: int) -> tuple[list[Tensor], list[Tensor]]:

@@ -10,7 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torchvision.transforms.v2.functional import resized_crop
 
-from dd_bench.api import DistillContext, RealSet, Shard, Teacher, boxes, check_class_sizes
+from dd_bench.api import DistillContext, RealSet, Shard, Teacher, boxes, check_class_sizes, to_device
 
 
 class Patches(BaseModel):
@@ -61,7 +61,8 @@ def class_composites(
     centre of an image of the mean colour, and the `observer` network classifies this image.
     """
     index, generator = real.train.of_class(c), ctx.stream("patches", c).host
-    index = index[torch.randperm(len(index), generator=generator)[: settings.images].to(index.device)]
+    order = torch.randperm(len(index), generator=generator)[: settings.images]
+    index = index[to_device(order, index.device)]
     best, scores = [], []
     for part in index.split(max(1, 1000 // settings.crops)):
         patches = _crops(real.train.inputs(part), settings, generator)  # (b, crops, channels, side, side)

@@ -115,3 +115,14 @@ def test_protocols_of_dc_use_it(name, ops):
     protocol = Protocol.model_validate(shipped_config("protocol", name))
     augment = recipe_augment(protocol.recipe, flip=True)
     assert isinstance(augment, PerImageAugment) and augment.ops == ops
+
+
+@pytest.mark.parametrize("strategy", ["crop_scale_rotate", "crop_noise"])
+def test_both_implementations_give_the_same_images(strategy):
+    """`masked` applies every op to all images and selects; it is used on a GPU, which must not wait for the op."""
+    x = images(24, (3, 9, 9))
+    grouped, masked = (
+        PerImageAugment(strategy).batch(x, stream("cpu", 0, "augment"), implementation)
+        for implementation in ("grouped", "masked")
+    )
+    torch.testing.assert_close(masked, grouped, rtol=0, atol=1e-12)
