@@ -25,13 +25,16 @@ def constant(values: tuple[float, ...], device: torch.device, dtype: torch.dtype
 def move_module(net: nn.Module, device: torch.device) -> nn.Module:
     """Move a module from the CPU to `device` in place, without waiting, and return it.
 
-    All parameters and buffers are copied to the device by one transfer, and are views of one allocation there.
+    All parameters and buffers are copied to the device by one transfer, and from there to their own memory by one
+    kernel. Views of the transferred bytes would share one version counter of autograd, so a running statistic that
+    changes in place would count as a change of all parameters.
     """
     if device.type == "cpu":
         return net
     tensors = [*net.parameters(), *net.buffers()]
     packed, offsets = pack([t.detach() for t in tensors])
-    moved = unpack(to_device(packed, device), offsets, tensors)
+    moved = [torch.empty_like(t.detach(), device=device) for t in tensors]
+    torch._foreach_copy_(moved, unpack(to_device(packed, device), offsets, tensors))
     of = {id(old): new for old, new in zip(tensors, moved, strict=True)}
     return net._apply(lambda t: of[id(t)])
 

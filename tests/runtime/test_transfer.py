@@ -22,6 +22,7 @@ def test_a_module_is_moved_in_place():
     after = net.state_dict()
     assert all(t.device.type == "meta" for t in after.values())
     assert {name: (t.shape, t.dtype) for name, t in after.items()} == before
+    assert all(t._base is None for t in after.values())  # views would share one version counter
 
 
 def test_a_module_stays_on_the_cpu():
