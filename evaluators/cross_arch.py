@@ -68,7 +68,7 @@ class CrossArch(Accuracy):
         if real.modality != "image":
             return None  # `check_set` rejects all sets of this dataset
         for name, architecture in self._architectures(real).items():
-            if reason := architecture.check_shape():
+            if reason := architecture.check_shape(real.train.labels.device):
                 return f"{reason}. To leave this network out, use ~evaluator.networks.{name}"
         return None
 

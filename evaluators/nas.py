@@ -132,7 +132,7 @@ class NAS(Evaluator):
         if real.val is None:
             return "evaluator nas ranks networks on a validation split. Use dataset.val_fraction=0.1"
         for settings in self.chosen():
-            if reason := architecture.override(**settings).check_shape():
+            if reason := architecture.override(**settings).check_shape(real.train.labels.device):
                 return f"network {settings} of evaluator.space: {reason}. Use a smaller evaluator.space"
         return None
 

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dd_bench.data.graphs import GraphShape
+from dd_bench.models.determinism import nondeterministic_operations
 from dd_bench.models.network import Network
 from dd_bench.records.identity import plugin_source
 from dd_bench.runtime.seeding import seeded
@@ -44,8 +45,8 @@ class Architecture:
         move_module(net, device)
         return net.train()
 
-    def check_shape(self) -> str | None:
-        """Return why the network cannot process inputs of this shape, or None if it can.
+    def check_shape(self, device: torch.device | None = None) -> str | None:
+        """Return why the network cannot process inputs of this shape, or cannot be trained on `device`; else None.
 
         Raises:
             ValueError: a hyper-parameter has a value of the wrong type.
@@ -61,7 +62,23 @@ class Architecture:
             return str(error)
         except (TypeError, RuntimeError) as error:
             raise ValueError(f"{self.title} cannot be built with {self.knobs}: {error}") from error
-        return None
+        return None if device is None else self.check_determinism(device)
+
+    def check_determinism(self, device: torch.device) -> str | None:
+        """Return why the network cannot be trained on `device` with deterministic algorithms, if these are requested.
+
+        Networks of graphs only sum over nodes and edges, which is deterministic if requested.
+        """
+        requested = torch.are_deterministic_algorithms_enabled() and device.type == "cuda"
+        if not requested or isinstance(self.shape, GraphShape):
+            return None
+        operations = nondeterministic_operations(self.fresh(0, torch.device("cpu")), self.shape)
+        if not operations:
+            return None
+        return (
+            f"{self.title} uses {', '.join(operations)}, whose gradient has no deterministic implementation on CUDA. "
+            "Use runtime.deterministic=false, or another network, e.g. model=convnet"
+        )
 
     def override(self, **knobs: Any) -> Architecture:
         """Return the architecture with some hyper-parameters replaced. A hyper-parameter that is None is not replaced.

@@ -61,12 +61,17 @@ class RunParts:
         """Return why these parts cannot be combined, or None."""
         real = self.real.train_only()
         return (
-            self.architecture.check_shape()
+            self._check_networks()
             or self.method.check_dataset(real, self.ipc, self.architecture)
             or self.method.check_teachers(real, self.ipc, self.teachers)
             or self._check_teacher()
             or self.check_evaluation()
         )
+
+    def _check_networks(self) -> str | None:
+        device = self.runtime.device
+        reasons = (spec.architecture.check_determinism(device) for spec in self.teachers)
+        return self.architecture.check_shape(device) or next(filter(None, reasons), None)
 
     def check_evaluation(self) -> str | None:
         """Return why the evaluator does not support this protocol or this dataset, or None if it supports both."""

@@ -66,7 +66,10 @@ def evaluate(config: RunConfig) -> Record:
     experiment = compose(config)
     if reason := storage.check_dataset(card, experiment.real):
         raise ValueError(f"{folder} cannot be evaluated on this dataset: {reason}")
-    if reason := experiment.architecture.check_shape() or experiment.check_evaluation():
+    if (
+        reason := experiment.architecture.check_shape(experiment.runtime.device)
+        or experiment.check_evaluation()
+    ):
         raise Unsupported(reason)
     experiment.ipc, experiment.method_name = card.ipc, card.method
     model = card.config.get("model")
