@@ -59,7 +59,8 @@ class Robustness(Accuracy):
     - `corrupted:KIND`: mean accuracy over five severities. `corrupted` is the mean over all kinds.
 
     The attacks are those of the adversarial-robustness-toolbox, the corruptions those of kornia. Networks are attacked
-    in float32, without augmentation.
+    in float32, without augmentation. The toolbox computes with NumPy arrays, so each step of an attack waits for the
+    device.
     """
 
     main_metric = "robust_accuracy"

@@ -49,6 +49,8 @@ class NCFM(Method):
     each loss over classes and takes two steps. `mosaic` is the interpolation that shrinks real images for the initial
     mosaics. The released code uses `nearest`.
 
+    An iteration waits for the device once, to read the loss, which decides whether the learning rate decreases.
+
     Deviations from the released code:
 
     - Real batches are drawn from the whole class. The released code uses only the first 1024 images of a class.
@@ -176,7 +178,7 @@ class NCFM(Method):
                 calibrated += loss.detach()
             with torch.no_grad():
                 syn.clamp_(0, 1)
-            plateau.step(float((matched + calibrated) / k))  # waits for the device
+            plateau.step(float((matched + calibrated) / k))  # the only wait for the device
             ctx.log(loss=matched / k)
         images = syn.flatten(0, 1)
         return ImageSet.of(real, images, class_labels(real, ipc, ctx.device), "unit", self.factor)

@@ -64,7 +64,7 @@ class Split(ABC):
         counts = self.counts.to(device)
         start = counts.cumsum(0) - counts
         position = torch.arange(len(self), device=device) - start[self.labels[order]]
-        table = torch.full((k, int(counts.max())), -1, dtype=torch.int64, device=device)
+        table = torch.full((k, int(self.counts.max())), -1, dtype=torch.int64, device=device)
         table[self.labels[order], position] = order
         return table
 

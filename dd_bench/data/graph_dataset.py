@@ -23,7 +23,7 @@ class GraphSplit(Split):
         self.shape = spec  # type: ignore[assignment]  # (c, h, w) for images; a network can be built from both
 
     def inputs(self, index: Tensor) -> Graphs:  # type: ignore[override]
-        """See `Split`."""
+        """See `Split`. Waits for the device once, see `Graphs`."""
         return self.graphs[index]
 
     def pixels(self, index: Tensor) -> Tensor:

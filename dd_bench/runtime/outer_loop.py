@@ -121,13 +121,12 @@ class OuterLoop:
         """Write the pending values, with one transfer from the device, and return the latest values."""
         if not self._pending:
             return {}
-        device = next((v.device for _, _, v in self._pending if isinstance(v, Tensor)), None)
-        numbers = torch.stack(
-            [torch.as_tensor(v, device=device, dtype=torch.float64) for _, _, v in self._pending]
-        )
+        tensors = [v for _, _, v in self._pending if isinstance(v, Tensor)]
+        on_device = [v.to(tensors[0].device, torch.float64) for v in tensors]
+        read = iter(torch.stack(on_device).tolist() if tensors else [])
         rows: dict[int, dict[str, float]] = {}
-        for (step, name, _), number in zip(self._pending, numbers.tolist(), strict=True):
-            rows.setdefault(step, {})[name] = number
+        for step, name, value in self._pending:
+            rows.setdefault(step, {})[name] = next(read) if isinstance(value, Tensor) else float(value)
         self._pending.clear()
         for step, row in rows.items():
             self._logger.log(self._name, step, row)

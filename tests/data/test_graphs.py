@@ -80,6 +80,14 @@ class TestGraphs:
         whole = concatenate([graphs[torch.tensor([i])] for i in range(len(graphs))])
         assert torch.equal(whole.nodes, graphs.nodes) and torch.equal(whole.ptr, graphs.ptr)
 
+    def test_sizes_of_several_batches_are_known_before_they_are_taken(self, motifs):
+        graphs = motifs.train.graphs
+        indices = [torch.tensor([5, 2, 5]), torch.tensor([1])]
+        for index, size in zip(indices, graphs.sizes(indices), strict=True):
+            batch, same = graphs[index], graphs.take(index, size)
+            assert size == (len(batch.nodes), batch.edges.shape[1])
+            assert torch.equal(same.nodes, batch.nodes) and torch.equal(same.edges, batch.edges)
+
     def test_indexing_includes_degrees_roots_and_weights(self, motifs):
         g = motifs.train.graphs
         marked = replace(
