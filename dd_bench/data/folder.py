@@ -15,10 +15,14 @@ from dd_bench.data.dataset import Split
 from dd_bench.data.image_decoder import Decoder
 from dd_bench.data.preprocess import Preprocess
 from dd_bench.data.threads import pool
+from dd_bench.runtime.transfer import to_device
 
 
 class FolderSplit(Split):
-    """A split that reads its images from disk. Its outputs equal those of a `TensorSplit` of the same files."""
+    """A split that reads its images from disk. Its outputs equal those of a `TensorSplit` of the same files.
+
+    `inputs` and `pixels` wait for the device once, to read the indices of the files. `batches` does not wait.
+    """
 
     def __init__(
         self,
@@ -39,7 +43,7 @@ class FolderSplit(Split):
     def _stack(self, images: list[Future[Tensor]]) -> Tensor:
         if not images:
             return torch.empty(0, *self.shape, dtype=torch.uint8, device=self.labels.device)
-        return torch.stack([image.result() for image in images]).to(self.labels.device)
+        return to_device(torch.stack([image.result() for image in images]), self.labels.device)
 
     def pixels(self, index: Tensor) -> Tensor:
         """See `Split`."""
@@ -59,7 +63,7 @@ class FolderSplit(Split):
         yield self._batch(*queue.popleft())
 
     def _batch(self, index: Tensor, images: list[Future[Tensor]]) -> tuple[Tensor, Tensor]:
-        labels = self.labels[index.to(self.labels.device)]
+        labels = self.labels[to_device(index, self.labels.device)]
         return self._preprocess(self._stack(images).float() / 255), labels
 
     def to(self, device: torch.device) -> FolderSplit:
