@@ -36,7 +36,8 @@ def move_module(net: nn.Module, device: torch.device) -> nn.Module:
     moved = [torch.empty_like(t.detach(), device=device) for t in tensors]
     torch._foreach_copy_(moved, unpack(to_device(packed, device), offsets, tensors))
     of = {id(old): new for old, new in zip(tensors, moved, strict=True)}
-    return net._apply(lambda t: of[id(t)])
+    net._apply(lambda t: of[id(t)])
+    return net
 
 
 def pack(tensors: list[Tensor]) -> tuple[Tensor, list[int]]:
