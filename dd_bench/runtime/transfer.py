@@ -29,9 +29,9 @@ def move_module(net: nn.Module, device: torch.device) -> nn.Module:
     kernel. Views of the transferred bytes would share one version counter of autograd, so a running statistic that
     changes in place would count as a change of all parameters.
     """
-    if device.type == "cpu":
-        return net
     tensors = [*net.parameters(), *net.buffers()]
+    if device.type == "cpu" or not tensors:
+        return net
     packed, offsets = pack([t.detach() for t in tensors])
     moved = [torch.empty_like(t.detach(), device=device) for t in tensors]
     torch._foreach_copy_(moved, unpack(to_device(packed, device), offsets, tensors))
