@@ -86,7 +86,7 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
         config = shipped_config("runtime", "auto") | {"device": "cpu", "threads": threads}
         runtime = resolve(RuntimeConfig.model_validate(config))
     else:
-        runtime = Runtime(torch.device("cpu"), "fp32", None, 1, 0, vmap=False)
+        runtime = Runtime(torch.device("cpu"), "fp32", None, 1, 0)
     root = shipped_config("dataset", "fashion_mnist")["root"]
     real = fashion_mnist(
         root=root, download=False, preprocess="normalise", val_fraction=0.0, device=runtime.device

@@ -188,7 +188,7 @@ def protocol(recipe) -> Callable[..., Protocol]:
 @pytest.fixture(scope="session")
 def runtime() -> Runtime:
     """CPU, float32, one process, no compilation."""
-    return Runtime(CPU, precision="fp32", compile_after=None, workers=1, spread_after=0, vmap=False)
+    return Runtime(CPU, precision="fp32", compile_after=None, workers=1, spread_after=0)
 
 
 @dataclass

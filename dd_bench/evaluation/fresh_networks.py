@@ -1,7 +1,8 @@
 """Train fresh networks on a synthetic set under a protocol, and score them on held-out real data.
 
 The evaluators of images use this module. Each network has its own seed. Several networks are trained in parallel
-processes on a CPU, as one batched network on a GPU, or one after the other. The scores are the same up to rounding.
+processes on a CPU, in lock step as one batched network on a GPU, or one after the other. The scores are the same up to
+rounding.
 """
 
 from __future__ import annotations
@@ -18,6 +19,8 @@ from torch import Tensor
 
 from dd_bench.data.dataset import Split
 from dd_bench.data.inputs import Inputs
+from dd_bench.evaluation.groups import in_groups
+from dd_bench.evaluation.selection import Best, StackedBest
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 from dd_bench.records.record import TeacherId
@@ -34,7 +37,8 @@ from dd_bench.training.loop import train
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.resume import Checkpoints, saved_epochs
-from dd_bench.training.scoring import accuracy, eval_batches
+from dd_bench.training.scoring import accuracies, accuracy, eval_batch_size, eval_batches
+from dd_bench.training.stacked_networks import StackedNetworks, unstack
 from dd_bench.training.together import train_together
 
 Result = TypeVar("Result")
@@ -136,14 +140,20 @@ class FreshNetworks:
             total: number of networks of the whole measurement, including those that are already trained.
             one: `one(fresh, network, seed, compiled)` trains one network and returns its result. It may be called in
                 another process.
-            together: `together(fresh, seeds)` trains all networks as one batched network and yields
-                `(network, result)` for each.
+            together: `together(fresh, seeds)` trains networks as one batched network and yields `(network, result)`
+                for each.
             trainings: number of trainings of the protocol that one result takes, for the progress.
         """
         compiled, mode = self.compiles(total), self.parallelism(total)
         if mode == "together":
-            yield from together(self, seeds)
-            self._remove(*seeds.values())
+            for group, results in in_groups(
+                seeds,
+                self.runtime.lock_step,
+                partial(together, self),
+                lambda network, seed: one(self, network, seed, compiled),
+            ):
+                yield from results
+                self._remove(*group.values())
         elif mode == "processes":
             jobs, workers = list(seeds.items()), min(self.runtime.workers, total)
             with self._progress(seeds, trainings) as advance:
@@ -187,8 +197,7 @@ class FreshNetworks:
 
     def parallelism(self, total: int) -> Literal["together", "processes"] | None:
         """Return how `total` networks are trained at the same time, or None if they are trained one after the other."""
-        batchable = self.protocol.selection == "last" and self.protocol.recipe.views is None
-        if self.runtime.vmap and batchable and total > 1:
+        if self.runtime.lock_step.networks > 1 and total > 1:
             return "together"
         parallel = min(self.runtime.workers, total) > 1 and self.runtime.uses_processes(self._samples(total))
         return "processes" if parallel else None
@@ -213,26 +222,16 @@ class FreshNetworks:
 
     def _train(self, seed: int, compiled: bool) -> tuple[Network, float]:
         """Train one fresh network from `seed`. Return the selected network and the accuracy that selected it."""
-        best, protocol = _Best(), self.protocol
+        best, protocol = Best(), self.protocol
         selects = protocol.selection != "last"
-        recipes = [r.with_epochs(len(self.images)) for r in protocol.recipes()]
-        checkpoints = [self._checkpoint(seed, rate=i) for i in range(len(recipes))]
-        # the state of a training with one learning rate has the best network of all learning rates before it
-        first = max((i for i, c in enumerate(checkpoints) if c is not None and c.exists), default=0)
-        for recipe, checkpoint in zip(recipes[first:], checkpoints[first:], strict=True):
+        for recipe, checkpoint in self._trainings(seed):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
             def after_epoch(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:
                 self.tick()
-                if (
-                    not selects
-                    or epoch < protocol.eval_from
-                    or (epoch % protocol.eval_every and epoch != recipe.epochs)
-                ):
-                    return
-                split = self.val if protocol.selection == "best_on_val" else self.test
-                assert split is not None
-                best.update(accuracy(net, eval_batches(net, split), self.runtime), net)
+                if selects and self._is_evaluated(epoch, recipe.epochs):
+                    batches = eval_batches(net, self._selection_split())
+                    best.update(accuracy(net, batches, self.runtime), net)
 
             train(
                 net,
@@ -246,13 +245,23 @@ class FreshNetworks:
                 on_epoch=after_epoch,
                 labelled_batches=None
                 if self.labelled is None
-                else self.labelled.batches(seed_for(seed, "train")),
+                else self.labelled.batches([seed_for(seed, "train")]),
                 checkpoint=checkpoint,
                 state={"best": best} if selects else None,
             )
         if protocol.selection == "best_on_val":
             net.load_state_dict(best.state)
         return net, best.value
+
+    def _trainings(self, *seeds: int) -> list[tuple[Recipe, Checkpoints | None]]:
+        """Return the recipe of each learning rate that is left to train, and its checkpoint.
+
+        The state of a training with one learning rate has the best network of all learning rates before it.
+        """
+        recipes = [r.with_epochs(len(self.images)) for r in self.protocol.recipes()]
+        checkpoints = [self._checkpoint(*seeds, rate=i) for i in range(len(recipes))]
+        first = max((i for i, c in enumerate(checkpoints) if c is not None and c.exists), default=0)
+        return list(zip(recipes[first:], checkpoints[first:], strict=True))
 
     def _test(self, net: torch.nn.Module) -> float:
         """Return the test accuracy, or NaN for a network with non-finite weights if `lenient`."""
@@ -272,48 +281,61 @@ class FreshNetworks:
             )
 
     def _scores_together(self, seeds: dict[int, int]) -> Iterator[tuple[int, float]]:
-        for network, net in self._networks_together(seeds):
-            yield network, self._test(net)
+        nets, best = self._train_together(seeds)
+        if best is not None and self.protocol.selection == "best_on_test":
+            yield from zip(seeds, best.value.tolist(), strict=True)
+        else:
+            yield from ((network, self._test(net)) for network, net in zip(seeds, nets, strict=True))
 
     def _networks_together(self, seeds: dict[int, int]) -> Iterator[tuple[int, Network]]:
-        nets = [self.architecture.fresh(seed_for(s, "init"), self.runtime.device) for s in seeds.values()]
-        train_together(
-            nets,
-            fetch_from(self.images, self.labels),
-            len(self.images),
-            self.protocol.recipe,
-            seeds=[seed_for(s, "train") for s in seeds.values()],
-            runtime=self.runtime,
-            flip=self.flip,
-            checkpoint=self._checkpoint(*seeds.values()),
-        )
-        return zip(seeds, nets, strict=True)
+        return zip(seeds, self._train_together(seeds)[0], strict=True)
+
+    def _train_together(self, seeds: dict[int, int]) -> tuple[list[Network], StackedBest | None]:
+        """Like `_train`, for networks in lock step. Return the selected networks and what selected them."""
+        protocol, best = self.protocol, None
+        training_seeds = [seed_for(s, "train") for s in seeds.values()]
+        for recipe, checkpoint in self._trainings(*seeds.values()):
+            nets = [self.architecture.fresh(seed_for(s, "init"), self.runtime.device) for s in seeds.values()]
+            if protocol.selection != "last" and best is None:
+                best = StackedBest(nets)
+            train_together(
+                nets,
+                fetch_from(self.images, self.labels),
+                len(self.images),
+                recipe,
+                seeds=training_seeds,
+                runtime=self.runtime,
+                flip=self.flip,
+                labelled_batches=None if self.labelled is None else self.labelled.batches(training_seeds),
+                on_epoch=partial(self._evaluate_together, best, recipe.epochs) if best is not None else None,
+                checkpoint=checkpoint,
+                state=None if best is None else best.tensors(),
+            )
+        if best is not None and protocol.selection == "best_on_val":
+            unstack(best.state, nets)
+        return nets, best
+
+    def _evaluate_together(self, best: StackedBest, last: int, epoch: int, networks: StackedNetworks) -> None:
+        """Evaluate networks after `epoch` of `last` epochs, if the protocol does so."""
+        if self._is_evaluated(epoch, last):
+            split = self._selection_split()
+            size = eval_batch_size(networks.module, self.architecture.shape) // networks.r
+            best.update(accuracies(networks, split.batches(max(1, size)), self.runtime.device), networks)
+
+    def _is_evaluated(self, epoch: int, last: int) -> bool:
+        """Return whether networks are evaluated after `epoch` epochs, to select the best; `last` is the last epoch."""
+        protocol = self.protocol
+        return epoch >= protocol.eval_from and (epoch % protocol.eval_every == 0 or epoch == last)
+
+    def _selection_split(self) -> Split:
+        """Return the split on which the best epoch is selected."""
+        split = self.val if self.protocol.selection == "best_on_val" else self.test
+        assert split is not None
+        return split
 
     def shared(self) -> FreshNetworks:
         """Return a copy with its own tensors, which can be shared with other processes."""
         return replace(self, images=self.images.clone(), labels=self.labels.clone())
-
-
-class _Best:
-    """The highest accuracy of a network so far, and the weights that gave it; saved with the state of the training."""
-
-    def __init__(self) -> None:
-        self.value = -1.0
-        self.state: dict[str, Tensor] = {}
-
-    def update(self, value: float, net: torch.nn.Module) -> None:
-        """Store the weights of `net` if `value` is higher than before."""
-        if value > self.value:
-            self.value = value
-            self.state = {k: v.clone() for k, v in net.state_dict().items()}
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `checkpoint.Stateful`."""
-        return {"value": self.value, "state": self.state}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `checkpoint.Stateful`."""
-        self.value, self.state = state["value"], state["state"]
 
 
 def _job(

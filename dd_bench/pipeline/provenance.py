@@ -75,7 +75,7 @@ def environment(runtime: Runtime) -> Environment:
         driver=_driver() if cuda else None,
         threads=torch.get_num_threads(),
         workers=runtime.workers,
-        together=None,
+        together=runtime.lock_step.networks if runtime.lock_step.networks > 1 else None,
     )
 
 

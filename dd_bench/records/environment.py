@@ -35,8 +35,7 @@ class Environment(BaseModel):
     threads: Number = Field(description="threads of torch in the main process")
     workers: Number = Field(description="processes that train fresh networks in parallel")
     together: Number | None = Field(
-        description="maximum number of networks trained as one batched network; None: no batched training, or no "
-        "maximum"
+        description="maximum number of networks trained as one batched network, at the end; None: no batched training"
     )
 
     def summary(self) -> str:

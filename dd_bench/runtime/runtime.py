@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -17,11 +17,14 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from dd_bench.runtime import distributed
 from dd_bench.runtime.compiler import missing_for_compiling
+from dd_bench.runtime.lock_step import LockStep
 from dd_bench.runtime.precision import Precision, choose_precision, has_bf16
 from dd_bench.runtime.torch_flags import set_flags
 
 _THREADS = torch.get_num_threads()  # torch's default, before a job of a sweep changes it
 Positive = Annotated[int, Field(ge=1)]
+TOGETHER_CUDA = 20
+"""Networks that are trained in lock step on CUDA with `together=auto`, at most. Not yet measured on a card."""
 
 
 class RuntimeConfig(BaseModel):
@@ -32,12 +35,17 @@ class RuntimeConfig(BaseModel):
     device: str
     precision: Literal["auto", "fp32", "tf32", "bf16"]
     compile: Literal["auto", "always", "never"]
-    compile_after: int = Field(ge=0, description="number of training images from which networks are compiled")
+    compile_after: int = Field(
+        ge=0, description="number of training images from which networks are compiled on a CPU"
+    )
+    compile_after_cuda: int = Field(ge=0, description="the same on CUDA")
     workers: Positive | Literal["auto"]
     spread_after: int = Field(
         ge=0, description="number of training images from which worker processes are used"
     )
     threads: Positive | Literal["auto"]
+    together: Positive | Literal["auto"]
+    graphs: Literal["auto", "never"]
     deterministic: bool
 
 
@@ -52,9 +60,10 @@ class Runtime:
             teacher. With tf32, all of the run may use TF32.
         compile_after: `torch.compile` is used if a training processes at least this number of images; None: never.
         workers: number of processes that train fresh networks in parallel. With `auto` it is 1 on CUDA, where several
-            networks are trained with vmap.
+            networks are trained in lock step.
         spread_after: worker processes are started if a training processes at least this number of images.
-        vmap: whether several fresh networks are trained as one batched network.
+        lock_step: how many fresh networks are trained as one batched network.
+        graphs: whether a step of such a training is run as one CUDA graph.
         notes: settings that could not be used as configured, for the log and the record.
     """
 
@@ -63,7 +72,8 @@ class Runtime:
     compile_after: int | None
     workers: int
     spread_after: int
-    vmap: bool
+    lock_step: LockStep = field(default_factory=lambda: LockStep(1))
+    graphs: bool = False
     notes: tuple[str, ...] = ()
 
     @property
@@ -124,11 +134,16 @@ def resolve(config: RuntimeConfig) -> Runtime:
         raise ValueError(f"runtime.compile=always requires {missing}. Example: runtime.compile=auto")
     if missing:
         notes.append(f"networks are not compiled: torch.compile requires {missing}")
-    after = {"never": None, "always": 0, "auto": None if missing else config.compile_after}[config.compile]
+    threshold = config.compile_after if on_cpu else config.compile_after_cuda
+    after = {"never": None, "always": 0, "auto": None if missing else threshold}[config.compile]
     workers = (torch.get_num_threads() if on_cpu else 1) if config.workers == "auto" else config.workers
     if distributed.num_launched() > 1:
         workers = 1  # torchrun has already started the processes
-    return Runtime(device, precision, after, workers, config.spread_after, not on_cpu, tuple(notes))
+    together = (1 if on_cpu else TOGETHER_CUDA) if config.together == "auto" else config.together
+    graphs = config.graphs == "auto" and not on_cpu
+    return Runtime(
+        device, precision, after, workers, config.spread_after, LockStep(together), graphs, tuple(notes)
+    )
 
 
 def choose_device(name: str) -> torch.device:

@@ -131,9 +131,16 @@ class LabelStore:
 
     def logits(self, epoch: int, index: Tensor) -> Tensor:
         """Return the logits of the views `index (b,)` of a stored epoch, float32 `(b, k)`."""
-        if self._read is None or self._read[0] != epoch:
+        return self.load(epoch)[index].float()
+
+    def load(self, epoch: int) -> Tensor:
+        """Return the logits of a stored epoch, float16 `(n, k)`. They are always in the same memory."""
+        if self._read is None:
             self._read = (epoch, to_device(self._epoch(epoch), self.device))
-        return self._read[1][index].float()
+        elif self._read[0] != epoch:
+            self._read[1].copy_(to_device(self._epoch(epoch), self.device))
+            self._read = (epoch, self._read[1])
+        return self._read[1]
 
     def _epoch(self, epoch: int) -> Tensor:
         rows = {name: torch.from_numpy(np.array(a[epoch])) for name, a in self._arrays.items()}  # copies

@@ -20,8 +20,9 @@ from torch import Tensor
 from dd_bench.data.inputs import Inputs
 from dd_bench.teachers.label_store import LabelStore
 from dd_bench.teachers.teachers import Teacher
+from dd_bench.training.batches import ViewBatches
 from dd_bench.training.losses import LabelRecipe, SoftTarget, Target
-from dd_bench.training.views import View, Views
+from dd_bench.training.views import View, ViewDraw, Views
 
 
 @torch.no_grad()
@@ -45,6 +46,9 @@ class Labeler(ABC):
     def viewed_epoch(self, epoch: int) -> int:
         """Return the epoch whose views are used in the training epoch `epoch`."""
         return epoch
+
+    def load(self, epoch: int) -> None:  # noqa: B027  most labelers store nothing
+        """Read the stored labels of an epoch, if there are any. `target` then needs no file."""
 
     @abstractmethod
     def target(self, view: View) -> Target:
@@ -107,6 +111,10 @@ class Replay(_Soft):
         """See `Labeler`. After the last stored epoch, returns a random stored epoch."""
         return self.store.stored_epoch(epoch)
 
+    def load(self, epoch: int) -> None:
+        """See `Labeler`."""
+        self.store.load(epoch)
+
     def target(self, view: View) -> SoftTarget:
         """See `Labeler`."""
         return self._soft_target(view, self.store.logits(view.epoch, view.index))
@@ -122,12 +130,22 @@ class OnlineTeacher(_Soft):
 
     def target(self, view: View) -> SoftTarget:
         """See `Labeler`."""
-        return self._soft_target(view, ensemble(self.teachers, view.x, self.recipe.teacher_mode))
+        # in train mode, teachers normalise with the statistics of a batch, so each network needs its own forward pass
+        parts = view.x.chunk(view.groups if self.recipe.teacher_mode == "train" else 1)
+        logits = [ensemble(self.teachers, x, self.recipe.teacher_mode) for x in parts]
+        return self._soft_target(view, logits[0] if len(logits) == 1 else torch.cat(logits))
 
 
-def labelled_batches(
-    images: Inputs, views: Views, labeler: Labeler, epoch: int
-) -> Iterator[tuple[Tensor, Tensor, Target]]:
-    """Yield the batches of an epoch, each as `(unaugmented images, views, target of the views)`."""
-    for view in views.epoch(images, labeler.viewed_epoch(epoch)):
-        yield images[view.index], view.x, labeler.target(view)
+class LabelledViews(ViewBatches):
+    """The views of one or several networks, and their targets from a labeler."""
+
+    def __init__(self, images: Inputs, views: Sequence[Views], labeler: Labeler):
+        """Take the images `(n, c, h, w)`, the views of each network, and the labeler."""
+        super().__init__(lambda index: (images[index], index), views, lambda view, _: labeler.target(view))
+        self._labeler = labeler
+
+    def draw(self, epoch: int) -> Iterator[ViewDraw]:
+        """See `Batches`."""
+        epoch = self._labeler.viewed_epoch(epoch)
+        self._labeler.load(epoch)
+        yield from super().draw(epoch)

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 
 import torch
@@ -22,14 +21,13 @@ from dd_bench.teachers.label_store import LabelStore, StoreHeader, fill, views_o
 from dd_bench.teachers.labelers import (
     Hard,
     Labeler,
+    LabelledViews,
     OnlineTeacher,
     Replay,
     StaticSoft,
     ensemble,
-    labelled_batches,
 )
 from dd_bench.teachers.teachers import Teacher
-from dd_bench.training.batches import LabelledBatches
 from dd_bench.training.losses import LabelRecipe
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.views import View, Views, without_flip
@@ -55,19 +53,19 @@ class LabelledData:
     flip: bool
     teachers: tuple[TeacherId, ...] = ()
 
-    def batches(self, seed: int) -> LabelledBatches:
-        """Return the labelled batches for the training with this seed."""
-        assert self.recipe.views is not None
+    def batches(self, seeds: Sequence[int]) -> LabelledViews:
+        """Return the labelled batches of one or several networks, for the training with these seeds."""
         if isinstance(self.labeler, Replay):
-            return partial(labelled_batches, self.images, views_of(self.labeler.store.header), self.labeler)
-        views = Views(
-            self.recipe.views,
-            len(self.images),
-            seed=seed,
-            batch_size=self.recipe.batch_size,
-            flip_allowed=self.flip,
-        )
-        return partial(labelled_batches, self.images, views, self.labeler)
+            return LabelledViews(
+                self.images, [views_of(self.labeler.store.header)] * len(seeds), self.labeler
+            )
+        recipe, n = self.recipe, len(self.images)
+        assert recipe.views is not None
+        views = [
+            Views(recipe.views, n, seed=s, batch_size=recipe.batch_size, flip_allowed=self.flip)
+            for s in seeds
+        ]
+        return LabelledViews(self.images, views, self.labeler)
 
 
 def labelled_data(

@@ -240,6 +240,42 @@ def _affine(x: Tensor, theta: Tensor, align_corners: bool) -> Tensor:
     return sample_bilinear(x, grid, align_corners=align_corners)
 
 
+@dataclass(frozen=True)
+class MixDraw:
+    """The random numbers that mix the images of a batch in pairs; with a first dimension g, for those of g networks.
+
+    Attributes:
+        partner: index of the image that each image is mixed with, `(g * b,)`.
+        keep: share of an image in its mixture, in [0, 1], before the box is rounded and clipped, `()` or `(g,)`. With
+            1, the images of a network do not change.
+        centre: uniform numbers for the position of CutMix's box, `(2,)` or `(g, 2)`.
+    """
+
+    partner: Tensor
+    keep: Tensor
+    centre: Tensor
+
+    @classmethod
+    def draw(cls, n: int, generator: torch.Generator, beta: float) -> MixDraw:
+        """Draw the numbers of a batch of `n` images on the device of the generator."""
+        device = generator.device
+        partner = torch.randperm(n, generator=generator, device=device)
+        keep = beta_sample(beta, generator)
+        return cls(partner, keep, torch.rand(2, generator=generator, device=device))
+
+    @classmethod
+    def none(cls, n: int) -> MixDraw:
+        """Return the numbers that leave a batch of `n` images unchanged."""
+        return cls(torch.arange(n), torch.ones(()), torch.zeros(2))
+
+    @classmethod
+    def join(cls, draws: Sequence[MixDraw]) -> MixDraw:
+        """Return the numbers of the batches of several networks, as one batch."""
+        b = len(draws[0].partner)
+        partner = torch.cat([d.partner + i * b for i, d in enumerate(draws)])
+        return cls(partner, torch.stack([d.keep for d in draws]), torch.stack([d.centre for d in draws]))
+
+
 def cutmix(
     x: Tensor, generator: torch.Generator, beta: float, box: BoxKind = "exact"
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -251,17 +287,13 @@ def cutmix(
         The mixed images, the index of each image's partner `(n,)`, and the share of the pixels that an image keeps,
         0-d in [0, 1].
     """
-    n, _, h, w = x.shape
-    device = generator.device
-    partner = torch.randperm(n, generator=generator, device=device)
-    keep = beta_sample(beta, generator)
-    centre = torch.rand(2, generator=generator, device=device)
-    inside = cutmix_box((h, w), keep, centre, box)
-    return torch.where(inside, x[partner], x), partner, 1 - inside.float().mean()
+    draw = MixDraw.draw(len(x), generator, beta)
+    inside = cutmix_box((x.shape[2], x.shape[3]), draw.keep, draw.centre, box)
+    return torch.where(inside, x[draw.partner], x), draw.partner, 1 - inside.float().mean()
 
 
 def cutmix_box(size: tuple[int, int], keep: Tensor, centre: Tensor, kind: BoxKind) -> Tensor:
-    """Return the pixels inside CutMix's box, bool `(h, w)`.
+    """Return the pixels inside CutMix's box, bool `(..., h, w)`.
 
     Each side of the box is sqrt(1 - keep) times that of the image. The box is clipped at the borders.
 
@@ -271,21 +303,23 @@ def cutmix_box(size: tuple[int, int], keep: Tensor, centre: Tensor, kind: BoxKin
 
     Args:
         size: height and width of the image.
-        keep: area outside the box, relative to the image, before rounding and clipping; 0-d in [0, 1].
-        centre: uniform numbers in [0, 1) for the position of the centre, `(2,)`.
+        keep: area outside the box, relative to the image, before rounding and clipping; `(...,)` in [0, 1].
+        centre: uniform numbers in [0, 1) for the position of the centre, `(..., 2)`.
         kind: how the box is rounded.
     """
-    share, inside = (1 - keep).sqrt(), []
-    for side, middle in zip(size, centre, strict=True):
+    share, inside = (1 - keep).sqrt()[..., None], []
+    for side, middle in zip(size, centre.split(1, dim=-1), strict=True):
         position = torch.arange(side, device=centre.device)
         if kind == "exact":
-            inside.append(((position + 0.5) / side - middle).abs() < share / 2)
+            # division by a tensor: CUDA multiplies by the reciprocal of a number, which is rounded differently
+            pixel = (position + 0.5) / torch.full((), side, dtype=centre.dtype, device=centre.device)
+            inside.append((pixel - middle).abs() < share / 2)
         else:
             half = torch.div((side * share).floor(), 2, rounding_mode="floor")
             pixel = (middle * side).floor().clamp(max=side - 1)
             inside.append((position >= pixel - half) & (position < pixel + half))
     rows, cols = inside
-    return torch.logical_and(rows[:, None], cols[None])
+    return torch.logical_and(rows[..., :, None], cols[..., None, :])
 
 
 def beta_sample(beta: float, generator: torch.Generator) -> Tensor:

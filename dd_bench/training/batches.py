@@ -1,10 +1,18 @@
-"""Fetch, shuffle, augment and mix labelled batches as a recipe defines."""
+"""Fetch, shuffle, augment and mix labelled batches as a recipe defines, for one network or several at once.
+
+A batch is computed in two parts. `Batches.draw` draws the random numbers of each step on the CPU, from the streams of
+each network, and `Batches.make` computes the batch from them on the device, without waiting for it and without another
+decision. The numbers are the same on every device.
+
+The batch of r networks is one batch of r * b images, network after network.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
+from dataclasses import dataclass
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -12,18 +20,40 @@ from torch import Tensor
 from dd_bench.data.dataset import Split
 from dd_bench.data.inputs import Inputs
 from dd_bench.runtime import distributed
-from dd_bench.runtime.seeding import Stream
-from dd_bench.training.augment import Augment, cutmix
+from dd_bench.runtime.seeding import Stream, stream
+from dd_bench.training.augment import Augment, Draw, Implementation, MixDraw
 from dd_bench.training.losses import Target
-from dd_bench.training.per_image_augment import PerImageAugment
+from dd_bench.training.per_image_augment import PerImageAugment, PerImageDraw
 from dd_bench.training.recipe import Recipe
-from dd_bench.training.views import ViewRecipe, Views
+from dd_bench.training.views import View, ViewDraw, ViewRecipe, Views, mixture_of
 
 Fetch = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Maps indices `(b,)` on the device to network inputs `(b, c, h, w)` and labels."""
+"""Maps indices `(n,)` on the device to network inputs `(n, c, h, w)` and labels."""
 
-LabelledBatches = Callable[[int], Iterator[tuple[Tensor, Tensor, Target]]]
-"""Maps an epoch (0-based) to its batches: images before augmentation, network inputs, and their target."""
+LabelledBatch = tuple[Tensor, Tensor, Target]
+"""Images before augmentation, network inputs, and their target."""
+
+LabelledBatches = Callable[[int], Iterator[LabelledBatch]]
+"""Maps an epoch (0-based) to its batches."""
+
+
+@runtime_checkable
+class Batches(Protocol):
+    """The batches of a training of one or several networks.
+
+    Attributes:
+        streams: the random streams that a step advances, to save with the state of the training.
+    """
+
+    @property
+    def streams(self) -> Sequence[Stream]:
+        """See above."""
+
+    def draw(self, epoch: int) -> Iterator[Any]:
+        """Yield the random numbers of each step of an epoch (0-based): dataclasses of CPU tensors."""
+
+    def make(self, draw: Any) -> LabelledBatch:
+        """Compute a batch from its numbers, which are on the device."""
 
 
 def fetch_from(images: Inputs, labels: Tensor) -> Fetch:
@@ -62,23 +92,172 @@ def single_image_errors(n: int, recipe: Recipe) -> Iterator[None]:
 
 
 def recipe_batches(
-    fetch: Fetch, n: int, recipe: Recipe, streams: list[Stream], seed: int, flip: bool
-) -> LabelledBatches:
-    """Return the batches of the recipe, shuffled and augmented, with the labels that `fetch` returns."""
-    order, draws, mixing = streams
-    device = order.device.device
-    if recipe.views is not None:
-        views = Views(recipe.views, n, seed=seed, batch_size=recipe.batch_size, flip_allowed=flip)
-        return partial(_viewed, fetch, views, device)
-    augment = recipe_augment(recipe, flip)
+    fetch: Fetch,
+    n: int,
+    recipe: Recipe,
+    seeds: Sequence[int],
+    flip: bool,
+    device: torch.device,
+    fixed: bool = False,
+) -> Batches:
+    """Return the batches of the recipe, shuffled and augmented, with the labels that `fetch` returns.
 
-    def epoch_batches(epoch: int) -> Iterator[tuple[Tensor, Tensor, Target]]:
-        for index in batches(n, recipe.batch_size, order, device):
-            raw, y = fetch(index)
-            x, target = apply_cutmix(augment.batch(raw, draws), y, recipe, mixing)
-            yield raw, x, target
+    Args:
+        fetch: maps indices to inputs and labels.
+        n: number of training images.
+        recipe: batch size, augmentation and mixing.
+        seeds: the seed of each network.
+        flip: whether a horizontal flip preserves the class.
+        device: device of the training.
+        fixed: whether the kernels of `make` must not depend on what was drawn, for a CUDA graph. On the CPU, it is
+            faster to compute only the op that was drawn.
+    """
+    if recipe.views is None:
+        return RecipeBatches(fetch, n, recipe, seeds, flip, device, fixed)
+    views = [Views(recipe.views, n, seed=s, batch_size=recipe.batch_size, flip_allowed=flip) for s in seeds]
+    return ViewBatches(fetch, views, lambda view, y: view.target(y))
 
-    return epoch_batches
+
+@dataclass(frozen=True)
+class StepDraw:
+    """The random numbers of a step of g networks.
+
+    Attributes:
+        index: indices of the images, `(g * b,)`.
+        augment: the augmentation in groups, with one group for each network, if it is used.
+        per_image: the augmentation of each image, if it is used.
+        mix: how the images are mixed; None if they are not.
+    """
+
+    index: Tensor
+    augment: Draw | None
+    per_image: PerImageDraw | None
+    mix: MixDraw | None
+
+    @classmethod
+    def join(cls, draws: Sequence[StepDraw]) -> StepDraw:
+        """Return the draws of several networks as one."""
+        augments = [d.augment for d in draws if d.augment is not None]
+        per_image = [d.per_image for d in draws if d.per_image is not None]
+        mixes = [d.mix for d in draws if d.mix is not None]
+        return cls(
+            torch.cat([d.index for d in draws]),
+            Draw.stack(augments) if augments else None,
+            PerImageDraw.stack(per_image) if per_image else None,
+            MixDraw.join(mixes) if mixes else None,
+        )
+
+
+class RecipeBatches:
+    """The batches of a recipe without views. Each network has its own order, augmentation and mixing.
+
+    Attributes:
+        streams: the random streams of all networks, to save with the state of the training.
+    """
+
+    def __init__(
+        self,
+        fetch: Fetch,
+        n: int,
+        recipe: Recipe,
+        seeds: Sequence[int],
+        flip: bool,
+        device: torch.device,
+        fixed: bool = False,
+    ):
+        """See `recipe_batches`."""
+        self._fetch, self._n, self._recipe, self._fixed = fetch, n, recipe, fixed
+        self._augment = recipe_augment(recipe, flip)
+        self._networks = [
+            [stream(device, seed, role) for role in ("order", "augment", "cutmix")] for seed in seeds
+        ]
+        self.streams = [part for network in self._networks for part in network]
+
+    def draw(self, epoch: int) -> Iterator[StepDraw]:
+        """See `Batches`."""
+        per_network = [self._draw_network(*streams) for streams in self._networks]
+        if len(per_network) == 1:
+            yield from per_network[0]
+        else:
+            yield from (StepDraw.join(draws) for draws in zip(*per_network, strict=True))
+
+    def _draw_network(self, order: Stream, augmentation: Stream, mixing: Stream) -> Iterator[StepDraw]:
+        draws, used = Stream(augmentation.host, augmentation.host), self._augment  # drawn on the CPU
+        for index in batches(self._n, self._recipe.batch_size, order.host):
+            b, augment, per_image, mix = len(index), None, None, None
+            if isinstance(used, PerImageAugment):
+                per_image = used.draw(b, draws) if used else None
+            elif used:
+                augment = used.draw(1, draws, per_image=b)
+            if self._recipe.cutmix:
+                if float(torch.rand((), generator=mixing.host)) < self._recipe.cutmix:
+                    mix = MixDraw.draw(b, mixing.host, self._recipe.cutmix_beta)
+                elif self._fixed or len(self._networks) > 1:
+                    mix = MixDraw.none(b)
+            yield StepDraw(index, augment, per_image, mix)
+
+    def make(self, draw: StepDraw) -> LabelledBatch:
+        """See `Batches`."""
+        raw, y = self._fetch(draw.index)
+        x, groups = raw, len(self._networks)
+        kernels: Implementation | None = "masked" if self._fixed else None
+        if isinstance(self._augment, PerImageAugment):
+            if draw.per_image is not None:
+                # a number for each pixel, so `noise` is drawn on the device
+                noise = [augmentation.device for _, augmentation, _ in self._networks]
+                x = self._augment.apply(raw, draw.per_image, noise, kernels)
+        elif draw.augment is not None:
+            x = self._augment.apply(raw.unflatten(0, (groups, -1)), draw.augment, kernels).flatten(0, 1)
+        if draw.mix is None:
+            return raw, x, y
+        size = (int(x.shape[2]), int(x.shape[3]))
+        mixture = mixture_of(draw.mix, size, "cutmix", self._recipe.cutmix_box)
+        return raw, mixture.images(x), (y, mixture.partner, mixture.keep)
+
+
+class ViewBatches:
+    """The batches of a recipe with views, or of labelled views. Each network has its own views."""
+
+    streams: Sequence[Stream] = ()
+
+    def __init__(self, fetch: Fetch, views: Sequence[Views], target: Callable[[View, Tensor], Target]):
+        """Take the views of each network; `target` maps a view and its labels to the target of the loss."""
+        self._fetch, self._views, self._target = fetch, views, target
+
+    def draw(self, epoch: int) -> Iterator[ViewDraw]:
+        """See `Batches`."""
+        # Each of several processes decodes only its own part of a batch, unless images are mixed within the batch.
+        partitioned = is_partitioned(self._views[0].recipe)
+        part = (distributed.rank(), distributed.world_size()) if partitioned else (0, 1)
+        per_network = [views.draws(epoch, part) for views in self._views]
+        if len(per_network) == 1:
+            yield from per_network[0]
+        else:
+            yield from (ViewDraw.join(draws) for draws in zip(*per_network, strict=True))
+
+    def make(self, draw: ViewDraw) -> LabelledBatch:
+        """See `Batches`."""
+        raw, y = self._fetch(draw.index)
+        view = self._views[0].view(draw, raw)
+        return raw, view.x, self._target(view, y)
+
+
+class ComputedBatches:
+    """Batches from a function of the epoch, which draws and computes them in one part."""
+
+    streams: Sequence[Stream] = ()
+
+    def __init__(self, batches: LabelledBatches):
+        """Take the function."""
+        self._batches = batches
+
+    def draw(self, epoch: int) -> Iterator[LabelledBatch]:
+        """See `Batches`."""
+        return self._batches(epoch)
+
+    def make(self, draw: LabelledBatch) -> LabelledBatch:
+        """See `Batches`."""
+        return draw
 
 
 def recipe_augment(recipe: Recipe, flip: bool) -> Augment | PerImageAugment:
@@ -90,28 +269,9 @@ def recipe_augment(recipe: Recipe, flip: bool) -> Augment | PerImageAugment:
     )
 
 
-def _viewed(
-    fetch: Fetch, views: Views, device: torch.device, epoch: int
-) -> Iterator[tuple[Tensor, Tensor, Target]]:
-    # Each of several processes decodes only its own part of a batch, unless images are mixed within the batch.
-    part = (distributed.rank(), distributed.world_size()) if is_partitioned(views.recipe) else (0, 1)
-    for index, make_view in views.batches(epoch, device, part):
-        raw, y = fetch(index)
-        view = make_view(raw)
-        yield raw, view.x, view.target(y)
-
-
-def batches(n: int, size: int, order: Stream, device: torch.device) -> Iterator[Tensor]:
+def batches(n: int, size: int, order: torch.Generator) -> Iterator[Tensor]:
     """Yield the batches of indices of one shuffled epoch; data that fits in one batch is not shuffled."""
     if n <= size:
-        yield torch.arange(n, device=device)
+        yield torch.arange(n)
     else:
-        yield from torch.randperm(n, generator=order.device, device=device).split(size)
-
-
-def apply_cutmix(x: Tensor, y: Tensor, recipe: Recipe, mixing: Stream) -> tuple[Tensor, Target]:
-    """Apply CutMix with probability `recipe.cutmix`. Return the inputs, and `(y, partner, keep)` if mixed, else `y`."""
-    if recipe.cutmix and float(torch.rand((), generator=mixing.host)) < recipe.cutmix:
-        x, partner, keep = cutmix(x, mixing.device, recipe.cutmix_beta, recipe.cutmix_box)
-        return x, (y, partner, keep)
-    return x, y
+        yield from torch.randperm(n, generator=order).split(size)

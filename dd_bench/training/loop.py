@@ -1,8 +1,8 @@
 """The training loop for fresh networks, teachers and experts.
 
-The data is on the device, a batch is an index tensor, and no step waits for the device. `train` trains one network.
-`train_together` trains several as one batched network (`torch.func.vmap`), which is faster on a GPU. For the same seed,
-both draw the same batches and augmentations.
+The data is on the device, the random numbers of a step are drawn on the CPU and sent to the device, and no step waits
+for the device. `train` trains one network. `train_together` trains several as one batched network (`torch.func.vmap`),
+which is faster on a GPU. For the same seed, both draw the same batches and augmentations, on every device.
 """
 
 from __future__ import annotations
@@ -18,9 +18,12 @@ from torch import Tensor, nn
 from dd_bench.models.network import Network
 from dd_bench.runtime import distributed
 from dd_bench.runtime.checkpoint import State
+from dd_bench.runtime.fixed_memory import send
 from dd_bench.runtime.runtime import Runtime
-from dd_bench.runtime.seeding import Generators, seed_for, seeded, stream
+from dd_bench.runtime.seeding import Generators, seed_for, seeded
 from dd_bench.training.batches import (
+    Batches,
+    ComputedBatches,
     Fetch,
     LabelledBatches,
     is_partitioned,
@@ -56,7 +59,7 @@ def train(
     on_step: Callable[[int], None] | None = None,
     gradient_rule: GradientRule | None = None,
     checkpoint: Checkpoints | None = None,
-    labelled_batches: LabelledBatches | None = None,
+    labelled_batches: LabelledBatches | Batches | None = None,
     state: State | None = None,
 ) -> Network:
     """Train `net` in place on `n` images and return it, in train mode.
@@ -77,7 +80,7 @@ def train(
         gradient_rule: computes the gradients; by default, they are the gradient of the loss.
         checkpoint: files of the state of the training. If they exist, training resumes from them and gives the same
             result as without interruption.
-        labelled_batches: inputs and targets of each epoch, instead of those from `fetch` and the recipe.
+        labelled_batches: inputs and targets, instead of those from `fetch` and the recipe.
         state: further values that `on_epoch` and `on_step` change, to save with the state of the training.
 
     Raises:
@@ -86,27 +89,33 @@ def train(
         ValueError: `gradient_rule` or `labelled_batches` is given, and there are several processes.
     """
     device, recipe = runtime.device, recipe.with_epochs(n)
-    streams = [stream(device, seed, role) for role in ("order", "augment", "cutmix")]
-    custom_batches = labelled_batches is not None
-    labelled_batches = labelled_batches or recipe_batches(fetch, n, recipe, streams, seed, flip)
+    batches: Batches
+    if labelled_batches is None:
+        batches = recipe_batches(fetch, n, recipe, [seed], flip, device)
+    elif isinstance(labelled_batches, Batches):
+        batches = labelled_batches
+    else:
+        batches = ComputedBatches(labelled_batches)
     optimizer = make_optimizer(net.parameters(), recipe, device)
     loss_of = partial(compiled_loss() if compiled else network_loss, autocast=runtime.autocast)
     if compiled:
         net = net.to(memory_format=torch.channels_last)
     net.train()
     set_batchnorm_momentum(net, recipe)
-    model = _distributed(net, gradient_rule, custom_batches, device) if distributed.world_size() > 1 else net
+    custom = gradient_rule is not None or labelled_batches is not None
+    model = _distributed(net, custom, device) if distributed.world_size() > 1 else net
     with seeded(device, seed_for(seed, "dropout")):
         whole = {"net": net, "optimizer": optimizer, **(state or {})}
         resumable = ResumableTraining(
-            checkpoint, whole, Generators(streams, device), recipe.steps_per_epoch(n)
+            checkpoint, whole, Generators(batches.streams, device), recipe.steps_per_epoch(n)
         )
         with resumable.deferred(), single_image_errors(n, recipe):
             for epoch in range(resumable.epoch, recipe.epochs):
                 set_lr(optimizer, recipe, epoch)
                 first = epoch * recipe.steps_per_epoch(n)
-                batches = islice(labelled_batches(epoch), recipe.steps_left(epoch, n))
-                for index, (raw, x, target) in resumable.batches(batches):
+                drawn = islice(batches.draw(epoch), recipe.steps_left(epoch, n))
+                for index, draw in resumable.steps(drawn):
+                    raw, x, target = batches.make(send(draw, device))
                     step = first + index
                     if recipe.steps is not None:  # the learning rate changes by step
                         set_lr(optimizer, recipe, recipe.epochs * step / recipe.steps)
@@ -132,11 +141,9 @@ def train(
     return net
 
 
-def _distributed(
-    net: Network, gradient_rule: GradientRule | None, custom_batches: bool, device: torch.device
-) -> nn.Module:
+def _distributed(net: Network, custom: bool, device: torch.device) -> nn.Module:
     """Return the module that each of several processes calls instead of `net`."""
-    if gradient_rule is not None or custom_batches:
+    if custom:
         raise ValueError(
             "gradient_rule and labelled_batches (soft labels of teachers) require a single process. "
             "Use dd-bench instead of torchrun"

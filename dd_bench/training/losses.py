@@ -19,10 +19,16 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
 def mixed_loss(logits: Tensor, labels: Tensor, partner: Tensor, keep: Tensor) -> Tensor:
     """Return the mean cross-entropy of mixed images, 0-d.
 
-    The cross-entropy with the image's own label has weight `keep`, and with the label of its partner `1 - keep`.
+    The cross-entropy with the image's own label has weight `keep`, and with the label of its partner `1 - keep`. With
+    `keep (g,)`, the images are those of g networks, in this order, and each network has its own weight.
     """
-    logits = at_least_float32(logits)
-    return keep * F.cross_entropy(logits, labels) + (1 - keep) * F.cross_entropy(logits, labels[partner])
+    logits, other = at_least_float32(logits), labels[partner]
+    if keep.ndim == 0:
+        return keep * F.cross_entropy(logits, labels) + (1 - keep) * F.cross_entropy(logits, other)
+    own, others = (
+        F.cross_entropy(logits, y, reduction="none").view(len(keep), -1).mean(1) for y in (labels, other)
+    )
+    return (keep * own + (1 - keep) * others).mean()
 
 
 class Weighted(NamedTuple):

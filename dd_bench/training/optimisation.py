@@ -3,23 +3,27 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from dd_bench.training.recipe import Recipe
 
 
 def make_optimizer(
-    parameters: Any, recipe: Recipe, device: torch.device, stacked: int = 0
+    parameters: Any,
+    recipe: Recipe,
+    device: torch.device,
+    is_weight: Callable[[Tensor], bool] = lambda p: p.ndim >= 2,
 ) -> torch.optim.Optimizer:
-    """Build the recipe's fused optimiser; with `stacked=1`, the first dimension of a parameter indexes networks."""
+    """Build the recipe's fused optimiser; with `weights_only`, only parameters that are weights have weight decay."""
     parameters = list(parameters)
     if recipe.decay_filter == "weights_only":
         parameters = [
-            {"params": [p for p in parameters if p.ndim - stacked >= 2]},
-            {"params": [p for p in parameters if p.ndim - stacked < 2], "weight_decay": 0.0},
+            {"params": [p for p in parameters if is_weight(p)]},
+            {"params": [p for p in parameters if not is_weight(p)], "weight_decay": 0.0},
         ]
     if recipe.optimizer == "sgd":
         return torch.optim.SGD(
@@ -40,10 +44,36 @@ def set_batchnorm_momentum(net: nn.Module, recipe: Recipe) -> None:
 
 def set_lr(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
     """Set the learning rate after `epoch` epochs; with `recipe.reset_optimizer`, reset the optimiser at milestones."""
-    if epoch in recipe.milestones and recipe.reset_optimizer:
-        optimizer.state.clear()
+    reset_at_milestone(optimizer, recipe, epoch)
     for group in optimizer.param_groups:
-        group["lr"] = recipe.lr * _factor(recipe, epoch)
+        group["lr"] = learning_rate(recipe, epoch)
+
+
+def reset_at_milestone(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
+    """Reset the optimiser at a milestone, if the recipe does so. The memory of its state stays the same.
+
+    A momentum of zero gives the same next step as no momentum.
+    """
+    if epoch in recipe.milestones and recipe.reset_optimizer:
+        for state in optimizer.state.values():
+            for value in state.values():
+                if isinstance(value, Tensor):
+                    value.zero_()
+
+
+def step_with(optimizer: torch.optim.Optimizer, lr: Tensor) -> None:
+    """Take a step with a learning rate that is a 0-d tensor, which a CUDA graph reads again at each step."""
+    for group in optimizer.param_groups:
+        group["lr"] = lr
+        if "capturable" in group and lr.device.type == "cuda":
+            # Adam refuses to be recorded without it, and warns if it is set in other steps
+            group["capturable"] = torch.cuda.is_current_stream_capturing()
+    optimizer.step()
+
+
+def learning_rate(recipe: Recipe, epoch: float) -> float:
+    """Return the learning rate after `epoch` epochs, which need not be an integer."""
+    return recipe.lr * _factor(recipe, epoch)
 
 
 def _factor(recipe: Recipe, epoch: float) -> float:

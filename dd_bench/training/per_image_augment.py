@@ -6,6 +6,8 @@ it augments training batches only.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 
 import torch
@@ -21,6 +23,19 @@ PAD = 4
 SCALE = 0.2
 DEGREES = 45
 NOISE = 0.001
+
+
+@dataclass(frozen=True)
+class PerImageDraw:
+    """The random numbers of `n` images: the index of the op `(n,)`, and uniform numbers `(n, 2)`."""
+
+    op: Tensor
+    u: Tensor
+
+    @staticmethod
+    def stack(draws: Sequence[PerImageDraw]) -> PerImageDraw:
+        """Return the draws of the images of all `draws`."""
+        return PerImageDraw(torch.cat([d.op for d in draws]), torch.cat([d.u for d in draws]))
 
 
 class PerImageAugment:
@@ -52,49 +67,75 @@ class PerImageAugment:
                 f"Use none, or some of {'_'.join(OPS)}"
             )
 
-    def batch(self, x: Tensor, stream: Stream, implementation: Implementation | None = None) -> Tensor:
-        """Augment a batch `(n, c, h, w)`.
+    def __bool__(self) -> bool:
+        return bool(self.ops)
+
+    def draw(self, n: int, stream: Stream) -> PerImageDraw:
+        """Draw the op and the numbers of `n` images; the numbers of `noise` are drawn in `apply`."""
+        op = torch.randint(max(1, len(self.ops)), (n,), generator=stream.device, device=stream.device.device)
+        return PerImageDraw(op, torch.rand(n, 2, generator=stream.device, device=stream.device.device))
+
+    def apply(
+        self,
+        x: Tensor,
+        draw: PerImageDraw,
+        noise: Sequence[torch.Generator],
+        implementation: Implementation | None = None,
+    ) -> Tensor:
+        """Augment the batches of g networks, `(g * b, c, h, w)`, with the draws of each network in turn.
 
         By default, the implementation is `grouped` on the CPU, which applies each op to its images only, and `masked`
         on other devices, which applies each op to all images, so that it never waits for the device.
+
+        Args:
+            x: the images.
+            draw: the draws of all images.
+            noise: one generator for each network, for the values of `noise`.
+            implementation: see above.
         """
-        if not self.ops:
-            return x
-        op = torch.randint(len(self.ops), (len(x),), generator=stream.device, device=x.device)
-        u = torch.rand(len(x), 2, generator=stream.device, device=x.device)
-        noise = torch.zeros(())
+        g = len(noise)
+        values = torch.zeros((), device=x.device)
         if "noise" in self.ops:
-            noise = torch.randn(x.shape, generator=stream.device, device=x.device, dtype=x.dtype)
-        fill = x.mean((0, 2, 3))
+            shape = (len(x) // g, *x.shape[1:])
+            drawn = [torch.randn(shape, generator=i, device=x.device, dtype=x.dtype) for i in noise]
+            values = drawn[0] if g == 1 else torch.cat(drawn)
+        fill = x.unflatten(0, (g, -1)).mean((1, 3, 4)).repeat_interleave(len(x) // g, 0)  # (n, c)
         out = x.clone()
         masked = (implementation or ("grouped" if x.device.type == "cpu" else "masked")) == "masked"
         for i, name in enumerate(self.ops):
             if masked:
-                out = torch.where((op == i)[:, None, None, None], _apply(name, x, u, fill, noise), out)
-            elif len(index := (op == i).nonzero().flatten()):
-                out[index] = _apply(
-                    name, x[index], u[index], fill, noise[index] if name == "noise" else noise
-                )
+                chosen = (draw.op == i)[:, None, None, None]
+                out = torch.where(chosen, _apply(name, x, draw.u, fill, values), out)
+            elif len(index := (draw.op == i).nonzero().flatten()):
+                own = values[index] if name == "noise" else values
+                out[index] = _apply(name, x[index], draw.u[index], fill[index], own)
         return out
+
+    def batch(self, x: Tensor, stream: Stream, implementation: Implementation | None = None) -> Tensor:
+        """Augment a batch `(n, c, h, w)` of one network, see `apply`."""
+        return self.apply(x, self.draw(len(x), stream), [stream.device], implementation) if self else x
 
 
 def _apply(name: str, x: Tensor, u: Tensor, fill: Tensor, noise: Tensor) -> Tensor:
-    """Apply one op to images `(n, c, h, w)`, with uniform numbers `u (n, 2)` and fill colours `(c,)`."""
+    """Apply one op to images `(n, c, h, w)`, with uniform numbers `u (n, 2)` and fill colours `(n, c)`."""
     if name == "crop":
         return crop(x, (u * 2 * PAD).floor().long(), fill)
     if name == "scale":
         return scale(x, 1 - SCALE + 2 * SCALE * u)
     if name == "rotate":
-        return rotate(x, (u[:, 0] * 2 * DEGREES).floor() - DEGREES, fill.mean())
+        return rotate(x, (u[:, 0] * 2 * DEGREES).floor() - DEGREES, fill.mean(1))
     return x + NOISE * noise
 
 
 def crop(x: Tensor, offset: Tensor, fill: Tensor) -> Tensor:
-    """Cut images at `offset (n, 2)`, 0 to 7 pixels, from images `(n, c, h, w)` with 4 pixels more on each side."""
+    """Cut images at `offset (n, 2)`, 0 to 7 pixels, from images `(n, c, h, w)` with 4 pixels more on each side.
+
+    The fill colours are `(c,)`, or `(n, c)` for each image.
+    """
     rows, cols = (
         torch.arange(side, device=x.device) + offset[:, i : i + 1] - PAD for i, side in enumerate(x.shape[2:])
     )
-    colour = fill.view(1, -1, 1, 1)
+    colour = fill[..., None, None]  # (c, 1, 1) or (n, c, 1, 1)
     return gather_pixels(x - colour, _inside(rows, x.shape[2]), _inside(cols, x.shape[3])) + colour
 
 
@@ -150,6 +191,7 @@ def sample_spline(x: Tensor, rows: Tensor, cols: Tensor, fill: Tensor) -> Tensor
     for i in range(4):
         for j in range(4):
             out += (row_weight[i] * col_weight[j])[..., None] * values[n, row_index[i], col_index[j]]
+    fill = fill.view(-1, *[1] * rows.ndim)  # of each image, or one for all
     return torch.where(outside[..., None], fill.to(out.dtype), out).permute(0, 3, 1, 2).to(x.dtype)
 
 

@@ -1,7 +1,8 @@
 """Checkpoints of a training: after epochs, and in the middle of an epoch if a signal stops the run.
 
 The state in the middle of an epoch is in a second file, with the random streams at the start of the epoch and after
-the last step. When the training resumes, the batches of the finished steps are drawn again, without training on them.
+the last step. When the training resumes, the random numbers of the finished steps are drawn again, without computing
+their batches.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any, NamedTuple, TypeVar
 from dd_bench.runtime import checkpoint, distributed, interruption
 from dd_bench.runtime.seeding import Generators
 
-Batch = TypeVar("Batch")
+Draw = TypeVar("Draw")
 
 
 class Checkpoints(NamedTuple):
@@ -93,7 +94,7 @@ class ResumableTraining:
         if where is not None:
             self.epoch, self._before = checkpoint.restore(where.path, self._state)
             steps, seconds = checkpoint.saved_progress(where.mid_epoch)
-            if steps > self.epoch * steps_per_epoch:  # restored in `batches`, after the learning rate was set
+            if steps > self.epoch * steps_per_epoch:  # restored in `steps`, after the learning rate was set
                 self.epoch, self._first = divmod(steps, steps_per_epoch)
                 self._before = seconds
         self._began = self._saved = time.monotonic()
@@ -102,17 +103,17 @@ class ResumableTraining:
         """Return a context in which a signal stops the run only after its state was saved, if it is saved at all."""
         return interruption.deferred() if self._can_stop else nullcontext()
 
-    def batches(self, batches: Iterator[Batch]) -> Iterator[tuple[int, Batch]]:
-        """Yield `(step, batch)` for the remaining steps of the current epoch; `step` counts from its start.
+    def steps(self, draws: Iterator[Draw]) -> Iterator[tuple[int, Draw]]:
+        """Yield `(step, draw)` for the remaining steps of the current epoch; `step` counts from its start.
 
-        If a signal was received while the caller trained on the batch, the state is saved and the run stops.
+        If a signal was received during a step, the state is saved and the run stops.
 
         Raises:
             CheckpointError: the checkpoint is damaged, or belongs to another network or optimiser.
             Interrupted: a signal has stopped the run.
         """
         if not self._can_stop or self._steps == 1:
-            yield from enumerate(batches)
+            yield from enumerate(draws)
             return
         start, first, self._first = self._streams.state_dict(), self._first, 0
         if first:
@@ -122,10 +123,10 @@ class ResumableTraining:
             start = then.state_dict()
             self._streams.load_state_dict(start)
             for _ in range(first):
-                next(batches)
+                next(draws)
             self._streams.load_state_dict(now.state_dict())
-        for step, batch in enumerate(batches, first):
-            yield step, batch
+        for step, draw in enumerate(draws, first):
+            yield step, draw
             if step + 1 < self._steps and interruption.stop_requested():
                 self._stop(step + 1, start)
 

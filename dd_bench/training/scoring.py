@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from dd_bench.models.network import largest_activation
 from dd_bench.runtime.runtime import Runtime
+from dd_bench.training.stacked_networks import StackedNetworks
 
 TEST_BATCH = 1000
 """Maximum of `eval_batch_size`."""
@@ -54,6 +55,21 @@ def accuracy(net: nn.Module, batches: Iterator[tuple[Tensor, Tensor]], runtime: 
         seen += len(y)
     net.train(training)
     return int(right) / seen
+
+
+@torch.no_grad()
+def accuracies(
+    networks: StackedNetworks, batches: Iterator[tuple[Tensor, Tensor]], device: torch.device
+) -> Tensor:
+    """Return the accuracy of each of r networks as in `accuracy`, float64 `(r,)`, without waiting for the device."""
+    training = networks.module.training
+    networks.module.eval()
+    right, seen = torch.zeros(networks.r, dtype=torch.int64, device=device), 0
+    for x, y in batches:
+        right += (networks(x).argmax(2) == y).sum(1)
+        seen += len(y)
+    networks.module.train(training)
+    return right.double() / seen
 
 
 @torch.no_grad()

@@ -10,9 +10,9 @@ Images are network inputs. Shifted images are padded with zeros, which is the me
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import Any, Literal
 
 import torch
@@ -20,9 +20,9 @@ from pydantic import BaseModel, ConfigDict, Field, SerializerFunctionWrapHandler
 from torch import Tensor
 
 from dd_bench.data.inputs import Inputs
+from dd_bench.runtime.fixed_memory import send
 from dd_bench.runtime.seeding import generator
-from dd_bench.runtime.transfer import to_device
-from dd_bench.training.augment import BoxKind, beta_sample, cutmix_box, gather_pixels, shift_index
+from dd_bench.training.augment import BoxKind, MixDraw, cutmix_box, gather_pixels, shift_index
 from dd_bench.training.sampling import sample_bilinear
 
 TRIES = 10  # of a random resized crop, as in torchvision
@@ -64,43 +64,79 @@ class ViewRecipe(BaseModel):
 
 @dataclass(frozen=True)
 class Mixture:
-    """How the images of a batch are mixed in pairs.
+    """How the images of a batch are mixed in pairs, or those of g networks, each with its own batch of b images.
 
     Attributes:
-        partner: index of the image that each image is mixed with, `(b,)`.
-        keep: share of an image in its mixture, 0-d in [0, 1].
-        box: mask of the pixels that CutMix replaces, `(h, w)`; None for mixup.
+        partner: index of the image that each image is mixed with, `(g * b,)`.
+        keep: share of an image in its mixture, in [0, 1], `()` or `(g,)`.
+        box: mask of the pixels that CutMix replaces, `(h, w)` or `(g, h, w)`; None for mixup.
     """
 
     partner: Tensor
     keep: Tensor
     box: Tensor | None
 
-    def to(self, device: torch.device) -> Mixture:
-        """Return the mixture on `device`."""
-        box = None if self.box is None else to_device(self.box, device)
-        return Mixture(to_device(self.partner, device), to_device(self.keep, device), box)
-
     def images(self, x: Tensor) -> Tensor:
-        """Mix images `(b, c, h, w)`."""
-        other = x[self.partner]
-        if self.box is not None:
-            return torch.where(self.box, other, x)
-        return self.keep * x + (1 - self.keep) * other
+        """Mix images `(g * b, c, h, w)`."""
+        if self.box is None:
+            return self.labels(x)
+        box = self.box if self.box.ndim == 2 else self._by_image(self.box)[:, None]
+        return torch.where(box, x[self.partner], x)
 
     def labels(self, y: Tensor) -> Tensor:
-        """Mix labels `(b, k)`, logits or probabilities."""
-        return self.keep * y + (1 - self.keep) * y[self.partner]
+        """Mix labels `(g * b, k)`, logits or probabilities."""
+        keep = self.keep if self.keep.ndim == 0 else self._by_image(self.keep).view(-1, *[1] * (y.ndim - 1))
+        return keep * y + (1 - keep) * y[self.partner]
+
+    def _by_image(self, values: Tensor) -> Tensor:
+        """Repeat the values of each network `(g, ...)` for each of its images, `(g * b, ...)`."""
+        repeats = len(self.partner) // len(values)
+        return values[:, None].expand(-1, repeats, *values.shape[1:]).flatten(0, 1)
+
+
+@dataclass(frozen=True)
+class ViewDraw:
+    """The random numbers of a batch of views, or of those of g networks.
+
+    Attributes:
+        epoch: the epoch of the views.
+        groups: number of networks g.
+        index: indices of the images, `(g * b,)`.
+        u: uniform numbers of each image, `(g * b, 33)`.
+        mix: how the images are mixed, if they are.
+    """
+
+    epoch: int
+    groups: int
+    index: Tensor
+    u: Tensor
+    mix: MixDraw | None
+
+    @classmethod
+    def join(cls, draws: Sequence[ViewDraw]) -> ViewDraw:
+        """Return the draws of the batches of several networks, as one batch."""
+        mixes = [d.mix for d in draws if d.mix is not None]
+        return cls(
+            draws[0].epoch,
+            len(draws),
+            torch.cat([d.index for d in draws]),
+            torch.cat([d.u for d in draws]),
+            MixDraw.join(mixes) if mixes else None,
+        )
 
 
 @dataclass(frozen=True)
 class View:
-    """An augmented batch: its epoch, the indices `(b,)` and inputs `(b, c, h, w)` of its images, and its mixture."""
+    """An augmented batch: its epoch, the indices `(n,)` and inputs `(n, c, h, w)` of its images, and its mixture.
+
+    It is the batch of one network, or those of `groups` networks.
+    """
 
     epoch: int
     index: Tensor
     x: Tensor
     mixture: Mixture | None
+    groups: int = 1
 
     def target(self, y: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Return the target of a loss for the labels `y (b,)`: `y` itself, or `(y, partner, keep)` for a mixture."""
@@ -117,32 +153,35 @@ class Views:
 
     def epoch(self, images: Inputs, epoch: int) -> Iterator[View]:
         """Yield the batches of an epoch, which contain each of the images `(n, c, h, w)` once, in random order."""
-        for index, make_view in self.batches(epoch, images.device):
-            yield make_view(images[index])
+        for draw in self.draws(epoch):
+            draw = send(draw, images.device)
+            yield self.view(draw, images[draw.index])
 
-    def batches(
-        self, epoch: int, device: torch.device, part: tuple[int, int] = (0, 1)
-    ) -> Iterator[tuple[Tensor, Callable[[Tensor], View]]]:
-        """Yield the indices `(b,)` of each batch, and a function that maps its images `(b, c, h, w)` to a view.
+    def draws(self, epoch: int, part: tuple[int, int] = (0, 1)) -> Iterator[ViewDraw]:
+        """Yield the random numbers of the batches of an epoch, on the CPU.
 
         With `part=(i, m)`, only every m-th image of a batch is used, starting with image i. If the batch has no image
         i, only its first image is used. Recipes that mix images (MixUp, CutMix) do not support parts.
         """
         assert part[1] == 1 or self.recipe.mix == "none"
         order = torch.randperm(self.n, generator=generator(CPU, self.seed, "order", epoch))
-        numbers = to_device(view_numbers(self.n, self.seed, epoch)[order], device).split(self.batch_size)
-        for number, index in enumerate(to_device(order, device).split(self.batch_size)):
+        numbers = view_numbers(self.n, self.seed, epoch)[order].split(self.batch_size)
+        for number, index in enumerate(order.split(self.batch_size)):
             rows = slice(part[0], None, part[1]) if part[0] < len(index) else slice(1)
-            yield index[rows], partial(self._view, epoch, number, index[rows], numbers[number][rows])
+            mix = None
+            if self.recipe.mix != "none":
+                rng = generator(CPU, self.seed, "mix", epoch, number)
+                mix = MixDraw.draw(len(index), rng, self.recipe.alpha)
+            yield ViewDraw(epoch, 1, index[rows], numbers[number][rows], mix)
 
-    def _view(self, epoch: int, number: int, index: Tensor, u: Tensor, x: Tensor) -> View:
-        x, mixture = augment_images(x, u, self.recipe), None
-        if self.recipe.mix != "none":
-            rng = generator(CPU, self.seed, "mix", epoch, number)
+    def view(self, draw: ViewDraw, x: Tensor) -> View:
+        """Return the views of images `x (n, c, h, w)`, which are those at `draw.index`; all are on one device."""
+        x, mixture = augment_images(x, draw.u, self.recipe), None
+        if draw.mix is not None and self.recipe.mix != "none":
             size = (int(x.shape[2]), int(x.shape[3]))
-            mixture = draw_mixture(len(index), size, self.recipe, rng).to(x.device)
+            mixture = mixture_of(draw.mix, size, self.recipe.mix, self.recipe.box)
             x = mixture.images(x)
-        return View(epoch, index, x, mixture)
+        return View(draw.epoch, draw.index, x, mixture, draw.groups)
 
 
 def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:
@@ -236,9 +275,15 @@ def _positions(start: Tensor, length: Tensor, size: int) -> Tensor:
 
 def draw_mixture(b: int, size: tuple[int, int], recipe: ViewRecipe, rng: torch.Generator) -> Mixture:
     """Draw the mixture of a batch of `b` images: a random partner for each image, and one share and box for all."""
-    partner = torch.randperm(b, generator=rng)
-    keep = beta_sample(recipe.alpha, rng)
-    if recipe.mix == "mixup":
-        return Mixture(partner, keep, None)
-    box = cutmix_box(size, keep, torch.rand(2, generator=rng), recipe.box)
-    return Mixture(partner, 1 - box.float().mean(), box)
+    assert recipe.mix != "none"
+    return mixture_of(MixDraw.draw(b, rng, recipe.alpha), size, recipe.mix, recipe.box)
+
+
+def mixture_of(
+    draw: MixDraw, size: tuple[int, int], mix: Literal["mixup", "cutmix"], kind: BoxKind
+) -> Mixture:
+    """Return the mixture of images of one size from its random numbers, on their device."""
+    if mix == "mixup":
+        return Mixture(draw.partner, draw.keep, None)
+    box = cutmix_box(size, draw.keep, draw.centre, kind)
+    return Mixture(draw.partner, 1 - box.float().mean((-2, -1)), box)

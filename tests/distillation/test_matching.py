@@ -43,7 +43,7 @@ def coded(counts=(9, 5, 12)):
 
 
 def context(seed=0):
-    runtime = Runtime(CPU, "fp32", None, 1, 0, False)
+    runtime = Runtime(CPU, "fp32", None, 1, 0)
     architecture = Architecture(ConvNet, {**KNOBS, "norm": "none"}, (1, 4, 4), 3, "convnet")
     return DistillContext(seed=seed, runtime=runtime, architecture=architecture, cache=None, loop=None)
 

@@ -11,7 +11,9 @@ import torch
 from dd_bench.distillation.init import class_labels
 from dd_bench.evaluation import fresh_networks
 from dd_bench.evaluation.fresh_networks import FreshNetworks
+from dd_bench.models.convnet import ConvNet
 from dd_bench.runtime import interruption
+from dd_bench.runtime.lock_step import LockStep
 from dd_bench.training.resume import Checkpoints
 from dd_bench.training.scoring import accuracy
 
@@ -167,17 +169,73 @@ class TestParallelism:
 
     def test_vmapped_gives_the_same_scores(self, fresh, runtime):
         whole = dict(fresh().scores(SEEDS, total=3))
-        together = fresh(how=replace(runtime, vmap=True))
+        together = fresh(how=replace(runtime, lock_step=LockStep(2)))
         values = dict(together.scores(SEEDS, total=3))
         assert together.test.reads == 3
         assert values == pytest.approx(whole, abs=0.035), "up to two of sixty images"
 
-    def test_best_rules_are_never_vmapped(self, fresh, runtime, recipe, monkeypatch):
-        monkeypatch.setattr(fresh_networks, "train_together", lambda *a, **k: pytest.fail("vmapped"))
-        e = fresh(
-            how=replace(runtime, vmap=True), selection="best_on_test", eval_every=1, recipe=recipe(epochs=3)
-        )
-        assert len(dict(e.scores(SEEDS, total=3))) == 3
+    @pytest.mark.parametrize(
+        "rule",
+        [
+            {"selection": "best_on_test", "eval_every": 1},
+            {"selection": "best_on_val", "eval_every": 2},
+            {"selection": "best_on_val", "eval_every": 2, "lr_grid": (1e-6, 0.05)},
+        ],
+        ids=["test", "val", "grid"],
+    )
+    def test_selection_in_lock_step(self, fresh, runtime, recipe, rule):
+        rule = {**rule, "recipe": recipe(epochs=5, lr=0.05)}
+        alone = fresh(**rule)
+        together = fresh(how=replace(runtime, lock_step=LockStep(3)), **rule)
+        values = [dict(e.scores(SEEDS, total=3)) for e in (alone, together)]
+        assert values[1] == pytest.approx(values[0], abs=0.035), "up to two of sixty images"
+        evaluations = 5 if rule["selection"] == "best_on_test" else 3 * max(1, len(rule.get("lr_grid", ())))
+        reads = (evaluations, 0) if rule["selection"] == "best_on_test" else (3, evaluations)
+        assert (together.test.reads, together.val.reads) == reads, "one evaluation for all networks"
+
+    def test_lock_step_stops_where_memory_ends(self, fresh, runtime, monkeypatch, caplog):
+        """The number is halved, is kept for the next measurement, and does not change the results."""
+        tried, original = [], fresh_networks.train_together
+
+        def limited(nets, *args, **kwargs):
+            tried.append(len(nets))
+            if len(nets) > 2:
+                raise torch.OutOfMemoryError("CUDA out of memory")
+            return original(nets, *args, **kwargs)
+
+        monkeypatch.setattr(fresh_networks, "train_together", limited)
+        how, seeds = replace(runtime, lock_step=LockStep(20)), {n: 11 + n for n in range(5)}
+        e = fresh(how=how)
+        values = dict(e.scores(seeds, total=5))
+        assert tried == [5, 2, 2, 1] and how.lock_step.networks == 2
+        assert "not suffice for 5 networks in lock step. Continuing with 2" in caplog.text
+        assert dict(fresh(how=how).scores(seeds, total=5)) == values and tried[4:] == [2, 2, 1]
+        assert values == pytest.approx(dict(fresh().scores(seeds, total=5)), abs=0.035)
+
+    def test_memory_for_one_network_only(self, fresh, runtime, monkeypatch):
+        def never(*args, **kwargs):
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+        monkeypatch.setattr(fresh_networks, "train_together", never)
+        how = replace(runtime, lock_step=LockStep(2))
+        assert dict(fresh(how=how).scores(SEEDS, total=3)) == dict(fresh().scores(SEEDS, total=3))
+        monkeypatch.setattr(fresh_networks, "train", never)
+        with pytest.raises(torch.OutOfMemoryError):
+            list(fresh(how=how).scores(SEEDS, total=3))
+
+    def test_networks_that_vmap_does_not_support(self, fresh, runtime, monkeypatch, caplog):
+        """They are trained one after the other."""
+        forward = ConvNet.forward
+
+        def counting(self, x):
+            float(x.detach().sum())  # `vmap` raises an error for `item`
+            return forward(self, x)
+
+        monkeypatch.setattr(ConvNet, "forward", counting)
+        how = replace(runtime, lock_step=LockStep(2))
+        values = dict(fresh(how=how).scores(SEEDS, total=3))
+        assert values == dict(fresh().scores(SEEDS, total=3)) and how.lock_step.networks == 2
+        assert caplog.text.count("one after the other instead of in lock step") == 1
 
     def test_a_single_network_needs_no_process(self, fresh, runtime, monkeypatch):
         monkeypatch.setattr(fresh_networks, "run_in_processes", lambda *a: pytest.fail("in processes"))
@@ -195,8 +253,8 @@ class TestParallelism:
 
     @pytest.mark.parametrize(
         "how",
-        [{}, {"vmap": True}, pytest.param({"workers": 2}, marks=pytest.mark.slow)],
-        ids=["one", "vmap", "two"],
+        [{}, {"lock_step": LockStep(3)}, pytest.param({"workers": 2}, marks=pytest.mark.slow)],
+        ids=["one", "together", "two"],
     )
     def test_trained_networks_are_those_that_are_scored(self, fresh, runtime, how):
         e = fresh(how=replace(runtime, **how))
@@ -291,7 +349,7 @@ def test_epochs_of_networks_in_other_processes_are_counted(fresh, runtime, recip
 def test_unfinished_network_is_resumed_after_a_signal(
     fresh, recipe, runtime, tmp_path, monkeypatch, rule, together
 ):
-    how = replace(runtime, vmap=together)
+    how = replace(runtime, lock_step=LockStep(3 if together else 1))
     plan = recipe(epochs=4, batch_size=4)
     whole = dict(fresh(how=how, recipe=plan, **rule).scores(SEEDS, total=3))
     e = replace(fresh(how=how, recipe=plan, **rule), unfinished=Checkpoints(tmp_path / "set", 60.0))
@@ -308,4 +366,4 @@ def test_unfinished_network_is_resumed_after_a_signal(
     assert len(steps) == 5
     resumed = dict(e.scores(SEEDS, total=3))
     assert resumed == whole and not list(tmp_path.iterdir())
-    assert len(steps) == 12 * (1 if together and not rule else 3), "no step is repeated"
+    assert len(steps) == 12 * (1 if together else 3), "no step is repeated"

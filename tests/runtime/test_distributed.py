@@ -75,11 +75,11 @@ def test_local_views_are_rows_of_the_full_batch():
     recipe = ViewRecipe(patches=1, pad=2, scale=(0.5, 1.0), flip=True, mix="none", alpha=1.0)
     images = torch.rand(11, 1, 8, 8)
     views = Views(recipe, 11, seed=0, batch_size=4, flip_allowed=True)
-    whole = [show(images[i]).x for i, show in views.batches(0, images.device)]
+    whole = [views.view(draw, images[draw.index]).x for draw in views.draws(0)]
     for r in range(2):
-        parts = [show(images[i]).x for i, show in views.batches(0, images.device, (r, 2))]
+        parts = [views.view(draw, images[draw.index]).x for draw in views.draws(0, (r, 2))]
         assert all(torch.equal(p, w[r::2]) for p, w in zip(parts, whole, strict=True))
-    few = [len(i) for i, _ in views.batches(0, images.device, (3, 4))]
+    few = [len(draw.index) for draw in views.draws(0, (3, 4))]
     assert few == [1, 1, 1], "a process without images of its own gets the first image of the batch"
 
 

@@ -19,7 +19,8 @@ from dd_bench.training.recipe import parse
 def config():
     defaults = {
         "device": "cpu", "precision": "auto", "compile": "auto", "compile_after": 100, "workers": "auto",
-        "spread_after": 50, "threads": 1, "deterministic": False,
+        "compile_after_cuda": 200, "spread_after": 50, "threads": 1, "together": "auto", "graphs": "auto",
+        "deterministic": False,
     }  # fmt: skip
     return lambda **values: parse(RuntimeConfig, {**defaults, **values}, "runtime")
 
@@ -30,7 +31,7 @@ def test_auto_on_a_cpu(config, monkeypatch):
         assert resolve(config()).autocast is bf16, "emulated bfloat16 is slower than float32"
     assert resolve(config(precision="bf16")).autocast and not resolve(config(precision="fp32")).autocast
     r = resolve(config())
-    assert (r.device.type, r.vmap, r.workers, r.compile_after) == ("cpu", False, 1, 100)
+    assert (r.device.type, r.lock_step.networks, r.workers, r.compile_after) == ("cpu", 1, 1, 100)
     assert not r.uses_processes(49) and r.uses_processes(50)
     assert not r.in_float32().autocast and replace(r.in_float32(), precision=r.precision) == r
 

@@ -65,8 +65,14 @@ def make_labelled(make_ctx, train_blobs, syn, views_recipe):
     return make
 
 
-def logits_of(batches, epochs=3):
-    return [target.logits for e in range(epochs) for _, _, target in batches(e)]
+def epoch_of(labelled, seed, epoch):
+    """Return the batches of an epoch of the network with this seed: images before augmentation, views, targets."""
+    batches = labelled.batches([seed])
+    return [batches.make(draw) for draw in batches.draw(epoch)]
+
+
+def logits_of(labelled, epochs=3):
+    return [target.logits for e in range(epochs) for _, _, target in epoch_of(labelled, 0, e)]
 
 
 class TestReplay:
@@ -78,7 +84,7 @@ class TestReplay:
         seed = make_ctx().seed_for("labels")
         for e in range(3):
             for (_, x, now), (_, seen, stored) in zip(
-                online.batches(seed)(e), replay.batches(99)(e), strict=True
+                epoch_of(online, seed, e), epoch_of(replay, 99, e), strict=True
             ):
                 assert torch.equal(x, seen)
                 assert torch.allclose(now.logits, stored.logits, rtol=1e-3, atol=1e-3)  # float16
@@ -105,7 +111,7 @@ class TestReplay:
                 seed=1,
                 runtime=runtime,
                 flip=False,
-                labelled_batches=labelled.batches(seed),
+                labelled_batches=labelled.batches([seed]),
                 gradient_rule=watch,
             )
             losses[kind] = seen
@@ -114,10 +120,10 @@ class TestReplay:
 
     def test_all_networks_have_the_same_views(self, make_labelled):
         replay = make_labelled("replay")
-        one, two = ([x for _, x, _ in replay.batches(seed)(1)] for seed in (1, 2))
+        one, two = ([x for _, x, _ in epoch_of(replay, seed, 1)] for seed in (1, 2))
         assert all(torch.equal(a, b) for a, b in zip(one, two, strict=True))
         online = make_labelled("online")
-        one, two = ([x for _, x, _ in online.batches(seed)(1)] for seed in (1, 2))
+        one, two = ([x for _, x, _ in epoch_of(online, seed, 1)] for seed in (1, 2))
         assert not torch.equal(one[0], two[0])
 
     def test_label_bytes(self, make_labelled):
@@ -131,8 +137,8 @@ class TestReplay:
         assert pooled.labeler.store.header.epochs == 3
         used = [pooled.labeler.viewed_epoch(e) for e in range(12)]
         assert used[:3] == [0, 1, 2] and set(used) <= {0, 1, 2} and len(set(used[3:])) > 1
-        stored = logits_of(pooled.batches(0))
-        later = [t.logits for _, _, t in pooled.batches(0)(7)]
+        stored = logits_of(pooled)
+        later = [t.logits for _, _, t in epoch_of(pooled, 0, 7)]
         at = used[7] * len(later)
         assert all(torch.equal(a, b) for a, b in zip(later, stored[at : at + len(later)], strict=True))
 
@@ -141,7 +147,7 @@ class TestReplay:
         """The largest logits are exact. The others keep their total probability at the temperature of the loss."""
         whole = make_labelled("replay", work="whole", temperature=temperature)
         top = make_labelled("replay", work="top", top=1, temperature=temperature)
-        for full, cut in zip(logits_of(whole.batches(0)), logits_of(top.batches(0)), strict=True):
+        for full, cut in zip(logits_of(whole), logits_of(top), strict=True):
             assert torch.equal(full.argmax(1), cut.argmax(1))
             share = [(z / temperature).softmax(1).amax(1) for z in (full, cut)]
             assert torch.allclose(*share, atol=2e-3 / temperature)
@@ -152,7 +158,7 @@ class TestReplay:
         whole = make_labelled("replay", work="whole", loss="mse")
         top = make_labelled("replay", work="top", top=1, loss="mse")
         assert top.labeler.store.header.temperature is None
-        for full, cut in zip(logits_of(whole.batches(0)), logits_of(top.batches(0)), strict=True):
+        for full, cut in zip(logits_of(whole), logits_of(top), strict=True):
             assert torch.allclose(full.mean(1), cut.mean(1), atol=2e-3)
 
     def test_killed_and_resumed_has_the_same_bytes(self, make_labelled, monkeypatch, tmp_path):
@@ -182,7 +188,7 @@ class TestReplay:
         loaded = make_labelled(
             "replay", work="other", source=str(original.labeler.store.path.parent), teachers=()
         )
-        for a, b in zip(logits_of(original.batches(0)), logits_of(loaded.batches(0)), strict=True):
+        for a, b in zip(logits_of(original), logits_of(loaded), strict=True):
             assert torch.equal(a, b)
         assert loaded.teachers == tuple(t.model_copy(update={"accuracy": None}) for t in original.teachers)
         assert [len(t.digest) for t in original.teachers] == [64] * len(original.teachers)
@@ -299,7 +305,7 @@ class TestEnsemble:
 class TestHard:
     def test_no_teacher_and_both_classes_of_a_mixture(self, make_labelled, syn):
         labelled = make_labelled("hard", teachers=())
-        (_, _, (y, partner, keep)) = next(labelled.batches(0)(0))
+        (_, _, (y, partner, keep)) = epoch_of(labelled, 0, 0)[0]
         assert isinstance(labelled.labeler, Hard) and y.dtype == torch.int64
         assert len(y) == len(partner) == 4 and 0 <= float(keep) <= 1
 

@@ -171,7 +171,7 @@ class TestClasses:
 
 
 def _runtime(teacher):
-    return Runtime(CPU, "bf16" if teacher.autocast else "fp32", None, 1, 0, False)
+    return Runtime(CPU, "bf16" if teacher.autocast else "fp32", None, 1, 0)
 
 
 class TestPretrained:

@@ -16,7 +16,7 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.models.vit import ViT
 from dd_bench.runtime import interruption
 from dd_bench.runtime.checkpoint import CheckpointError, saved_progress
-from dd_bench.runtime.seeding import stream
+from dd_bench.runtime.seeding import generator
 from dd_bench.training.augment import cutmix
 from dd_bench.training.batches import batches, fetch_from
 from dd_bench.training.loop import train
@@ -109,15 +109,15 @@ class TestAgainstPlainSGD:
 
 class TestBatches:
     def test_each_index_once_per_epoch(self):
-        order = stream(CPU, 0, "order")
-        first, second = (list(batches(50, 16, order, CPU)) for _ in range(2))
+        order = generator(CPU, 0, "order")
+        first, second = (list(batches(50, 16, order)) for _ in range(2))
         assert [len(b) for b in first] == [16, 16, 16, 2]
         for epoch in (first, second):
             assert torch.cat(epoch).sort().values.tolist() == list(range(50))
         assert not torch.equal(torch.cat(first), torch.cat(second)), "each epoch has its own order"
 
     def test_a_single_batch_is_not_shuffled(self):
-        assert [b.tolist() for b in batches(5, 5, stream(CPU, 0, "order"), CPU)] == [[0, 1, 2, 3, 4]]
+        assert [b.tolist() for b in batches(5, 5, generator(CPU, 0, "order"))] == [[0, 1, 2, 3, 4]]
 
     def test_train_fetches_all_indices_in_each_epoch(self, data, blobs, convnet, recipe, runtime):
         seen = []
@@ -260,7 +260,7 @@ class TestCheckpoint:
         with interruption.handled(), pytest.raises(interruption.Interrupted):
             run(checkpoint, signal_at=step, **VARIANTS[name])
         net, fetched = run(checkpoint, **VARIANTS[name])
-        assert fetched == steps - step + step % 3, "only the batches of the interrupted epoch are drawn again"
+        assert fetched == steps - step, "no batch is computed again"
         for (key, a), b in zip(net.state_dict().items(), whole.state_dict().values(), strict=True):
             assert torch.equal(a, b), key
         assert [p.name for p in tmp_path.iterdir()] == [checkpoint.name]
@@ -381,64 +381,6 @@ class TestGradientRule:
         assert kinds == [torch.float32, torch.bfloat16]
 
 
-class TestTogether:
-    """Training r networks as one batched network equals training them one after the other."""
-
-    @pytest.mark.parametrize(
-        "more",
-        [
-            {},
-            {"augment": DSA},
-            {"augment": "flip_color_cutout_crop", "augment_style": "idc"},
-            {"cutmix": 0.5},
-        ],
-        ids=["plain", "dsa", "idc", "cutmix"],
-    )
-    @pytest.mark.parametrize(
-        ("norm", "soft"),
-        [
-            ("instancenorm", False),
-            ("batchnorm", True),
-            pytest.param("instancenorm", True, marks=pytest.mark.slow),
-            pytest.param("batchnorm", False, marks=pytest.mark.slow),
-        ],
-    )
-    def test_equals_separate_training(self, data, blobs, convnet, recipe, runtime, more, norm, soft):
-        images, labels = data
-        if soft:
-            labels = F.one_hot(labels, 3) * 0.7 + 0.1
-        plan, seeds = recipe(epochs=4, batch_size=25, **more), [11, 12, 13]
-        architecture = convnet(blobs, norm=norm)
-        alone = [architecture.fresh(s, CPU) for s in seeds]
-        for net, seed in zip(alone, seeds, strict=True):
-            train(net, fetch_from(images, labels), 60, plan, seed=seed, runtime=runtime, flip=True)
-        together = [architecture.fresh(s, CPU) for s in seeds]
-        train_together(
-            together, fetch_from(images, labels), 60, plan, seeds=seeds, runtime=runtime, flip=True
-        )
-        for a, b in zip(alone, together, strict=True):
-            for (name, x), y in zip(a.state_dict().items(), b.state_dict().values(), strict=True):
-                torch.testing.assert_close(
-                    y, x, rtol=1e-4, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}"
-                )
-        assert (parameters(together[0]) - parameters(together[1])).abs().max() > 0.01
-
-    @pytest.mark.parametrize("schedule", ["cosine", "milestones"])
-    def test_a_recipe_of_steps(self, data, blobs, convnet, recipe, runtime, schedule):
-        """Seven steps, three per epoch, with a learning rate that falls with each step."""
-        plan = recipe(epochs=1, milestones=(), batch_size=25, steps=7, schedule=schedule)
-        net, other = (convnet(blobs).fresh(0, CPU) for _ in range(2))
-        train(net, fetch_from(*data), 60, plan, seed=4, runtime=runtime, flip=False)
-        train_together([other], fetch_from(*data), 60, plan, seeds=[4], runtime=runtime, flip=False)
-        torch.testing.assert_close(parameters(net), parameters(other), rtol=1e-4, atol=1e-4)
-
-    def test_one_network(self, data, blobs, convnet, recipe, runtime):
-        net, other = (convnet(blobs).fresh(0, CPU) for _ in range(2))
-        train(net, fetch_from(*data), 60, recipe(), seed=4, runtime=runtime, flip=False)
-        train_together([other], fetch_from(*data), 60, recipe(), seeds=[4], runtime=runtime, flip=False)
-        torch.testing.assert_close(parameters(net), parameters(other), rtol=1e-4, atol=1e-4)
-
-
 class TestLoss:
     def test_hard_and_one_hot_agree(self):
         logits, labels = torch.randn(5, 3), torch.tensor([0, 2, 1, 1, 0])
@@ -493,17 +435,6 @@ class TestBatchNorm:
         a, b = once.state_dict(), twice.state_dict()
         for key in (k for k in a if not k.endswith("num_batches_tracked")):
             torch.testing.assert_close(a[key], b[key], rtol=1e-5, atol=1e-6)
-
-    def test_together_uses_the_momentum(self, data, blobs, convnet, recipe, runtime):
-        images, labels = data[0][:24], data[1][:24]
-        plan = recipe(epochs=2, batchnorm_momentum=0.19)
-        alone, stacked = (convnet(blobs, norm="batchnorm").fresh(5, CPU) for _ in range(2))
-        other = convnet(blobs, norm="batchnorm").fresh(6, CPU)
-        fetch = fetch_from(images, labels)
-        train(alone, fetch, 24, plan, seed=7, runtime=runtime, flip=True)
-        train_together([stacked, other], fetch, 24, plan, seeds=[7, 8], runtime=runtime, flip=True)
-        for key, value in alone.state_dict().items():
-            torch.testing.assert_close(stacked.state_dict()[key], value, rtol=1e-4, atol=1e-5)
 
     def test_keys_of_recipes_without_later_values_are_unchanged(self, recipe):
         later = {"batchnorm_momentum": 0.19, "cutmix_box": "truncated"}
