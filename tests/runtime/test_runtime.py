@@ -144,7 +144,7 @@ class TestCuda:
             on_cuda(precision="fp32", compile="always")
         if missing == "compiler":
             monkeypatch.setenv("CC", "mycc")
-            assert on_cuda(precision="fp32").compile_after == 100
+            assert on_cuda(precision="fp32").compile_after == 200
 
 
 def test_threads_and_determinism_are_reset_for_each_job(config, monkeypatch):
