@@ -298,6 +298,10 @@ class FreshNetworks:
             nets = [self.architecture.fresh(seed_for(s, "init"), self.runtime.device) for s in seeds.values()]
             if protocol.selection != "last" and best is None:
                 best = StackedBest(nets)
+            size = max(1, eval_batch_size(nets[0], self.architecture.shape) // len(nets))
+            evaluate = (
+                partial(self._evaluate_together, best, recipe.epochs, size) if best is not None else None
+            )
             train_together(
                 nets,
                 fetch_from(self.images, self.labels),
@@ -307,7 +311,7 @@ class FreshNetworks:
                 runtime=self.runtime,
                 flip=self.flip,
                 labelled_batches=None if self.labelled is None else self.labelled.batches(training_seeds),
-                on_epoch=partial(self._evaluate_together, best, recipe.epochs) if best is not None else None,
+                on_epoch=evaluate,
                 checkpoint=checkpoint,
                 state=None if best is None else best.tensors(),
             )
@@ -315,12 +319,13 @@ class FreshNetworks:
             unstack(best.state, nets)
         return nets, best
 
-    def _evaluate_together(self, best: StackedBest, last: int, epoch: int, networks: StackedNetworks) -> None:
-        """Evaluate networks after `epoch` of `last` epochs, if the protocol does so."""
+    def _evaluate_together(
+        self, best: StackedBest, last: int, size: int, epoch: int, networks: StackedNetworks
+    ) -> None:
+        """Evaluate networks on batches of `size` images after `epoch` of `last` epochs, if the protocol does so."""
         if self._is_evaluated(epoch, last):
-            split = self._selection_split()
-            size = eval_batch_size(networks.module, self.architecture.shape) // networks.r
-            best.update(accuracies(networks, split.batches(max(1, size)), self.runtime.device), networks)
+            batches = self._selection_split().batches(size)
+            best.update(accuracies(networks, batches, self.runtime.device), networks)
 
     def _is_evaluated(self, epoch: int, last: int) -> bool:
         """Return whether networks are evaluated after `epoch` epochs, to select the best; `last` is the last epoch."""
