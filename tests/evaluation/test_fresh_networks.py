@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from dd_bench.distillation.init import class_labels
-from dd_bench.evaluation import fresh_networks
+from dd_bench.evaluation import fresh_networks, groups
 from dd_bench.evaluation.fresh_networks import FreshNetworks
 from dd_bench.models.convnet import ConvNet
 from dd_bench.runtime import interruption
@@ -193,9 +193,10 @@ class TestParallelism:
         reads = (evaluations, 0) if rule["selection"] == "best_on_test" else (3, evaluations)
         assert (together.test.reads, together.val.reads) == reads, "one evaluation for all networks"
 
-    def test_lock_step_stops_where_memory_ends(self, fresh, runtime, monkeypatch, caplog):
+    def test_lock_step_stops_where_memory_ends(self, fresh, runtime, monkeypatch):
         """The number is halved, is kept for the next measurement, and does not change the results."""
-        tried, original = [], fresh_networks.train_together
+        tried, notes, original = [], [], fresh_networks.train_together
+        monkeypatch.setattr(groups.logger, "warning", lambda text, *values: notes.append(text % values))
 
         def limited(nets, *args, **kwargs):
             tried.append(len(nets))
@@ -208,7 +209,7 @@ class TestParallelism:
         e = fresh(how=how)
         values = dict(e.scores(seeds, total=5))
         assert tried == [5, 2, 2, 1] and how.lock_step.networks == 2
-        assert "not suffice for 5 networks in lock step. Continuing with 2" in caplog.text
+        assert len(notes) == 1 and "not suffice for 5 networks in lock step. Continuing with 2" in notes[0]
         assert dict(fresh(how=how).scores(seeds, total=5)) == values and tried[4:] == [2, 2, 1]
         assert values == pytest.approx(dict(fresh().scores(seeds, total=5)), abs=0.035)
 
@@ -223,9 +224,10 @@ class TestParallelism:
         with pytest.raises(torch.OutOfMemoryError):
             list(fresh(how=how).scores(SEEDS, total=3))
 
-    def test_networks_that_vmap_does_not_support(self, fresh, runtime, monkeypatch, caplog):
+    def test_networks_that_vmap_does_not_support(self, fresh, runtime, monkeypatch):
         """They are trained one after the other."""
-        forward = ConvNet.forward
+        forward, notes = ConvNet.forward, []
+        monkeypatch.setattr(groups.logger, "warning", lambda text, *values: notes.append(text % values))
 
         def counting(self, x):
             float(x.detach().sum())  # `vmap` raises an error for `item`
@@ -235,7 +237,7 @@ class TestParallelism:
         how = replace(runtime, lock_step=LockStep(2))
         values = dict(fresh(how=how).scores(SEEDS, total=3))
         assert values == dict(fresh().scores(SEEDS, total=3)) and how.lock_step.networks == 2
-        assert caplog.text.count("one after the other instead of in lock step") == 1
+        assert len(notes) == 1 and "one after the other instead of in lock step" in notes[0]
 
     def test_a_single_network_needs_no_process(self, fresh, runtime, monkeypatch):
         monkeypatch.setattr(fresh_networks, "run_in_processes", lambda *a: pytest.fail("in processes"))
