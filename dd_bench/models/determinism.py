@@ -37,7 +37,7 @@ class _Recorder(TorchDispatchMode):
     """Collect the operations of `RAISING` that are computed."""
 
     def __init__(self) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.found: set[str] = set()
 
     def __torch_dispatch__(
