@@ -1,0 +1,300 @@
+"""Launches and waits per step of every method, protocol and evaluator, counted on a simulated device.
+
+    python benchmarks/launches.py                        # all cases -> benchmarks/results/launches.json
+    python benchmarks/launches.py methods.dm protocols   # some cases, printed only
+
+A launch is an operation that computes on the device; a wait is a point where Python waits for the device, named by its
+line in dd_bench. See `simulated_device.py` for what the device can show. The counts are exact and do not depend on the
+machine, but launches depend on the version of torch. `tests/device/test_counts.py` compares them with the file.
+
+Cases: a method is counted in its outer loop, without the first step. A protocol is counted in the training of fresh
+networks, from one step of the optimiser to the next; an evaluator in the same way, and also outside the training.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import Any
+from unittest import mock
+
+import report
+import torch
+from hydra.utils import get_class
+from simulated_device import DEVICE, Counts, simulated_device
+from torch.optim.optimizer import register_optimizer_step_post_hook
+
+from dd_bench.data.dataset import RealSet
+from dd_bench.pipeline.compose import RunConfig, load_real_set
+from dd_bench.pipeline.measure import _score
+from dd_bench.pipeline.run import distill, run
+from dd_bench.records.config_diff import shipped_config, shipped_yaml
+from dd_bench.runtime.outer_loop import OuterLoop
+
+ROOT = Path(__file__).resolve().parents[1]
+OUT = Path(__file__).parent / "results" / "launches.json"
+COMMAND = "python benchmarks/launches.py"
+STEPS = 4  # of each loop; the first is not counted
+
+SMALL = (
+    "runtime=one_thread", f"runtime.device={DEVICE.type}", "runtime.precision=fp32", "runtime.compile=never",
+    "num_sets=1",
+)  # fmt: skip
+IMAGES = ("model.width=8", "ipc=2")
+GRAPHS = ("dataset=motifs", "dataset.graphs=60", "dataset.base=6", "ipc=2")
+TEACHERS = (
+    "model.norm=batchnorm", "teachers.convnet_bn.recipe.epochs=2", "teachers.convnet_bn.model.width=8",
+)  # fmt: skip
+FOLDER = (
+    "dataset=image_folder",
+    "dataset.name=pets",
+    "dataset.size=16",
+    "dataset.citation=none",
+    "dataset.licence=none",
+)
+ON_VAL = ("dataset.val_fraction=0.1", "protocol.selection=best_on_val", "protocol.eval_every=2")
+LARGE_BATCHES = {"experts.recipe.batch_size": 512, "experts.recipe.epochs": 1, "teacher.epochs": 1}
+
+
+def names(group: str) -> list[str]:
+    """Return the names of the YAML files of a group."""
+    return sorted(file.name.removesuffix(".yaml") for file in (files("dd_bench.conf") / group).iterdir()
+                  if file.name.endswith(".yaml"))  # fmt: skip
+
+
+def method_overrides(name: str) -> list[str]:
+    """Return the overrides of a short run of a method."""
+    yaml = shipped_yaml("method", name)
+    cls = get_class(yaml["_target_"])
+    values = dict(cls.smoke)
+    values |= {key: value for key, value in LARGE_BATCHES.items() if key in values}
+    if "iterations" in yaml:
+        values["iterations"] = STEPS
+    if "steps" in yaml.get("teacher", {}):
+        values["teacher.steps"] = STEPS
+    recovery = "patches.images" in values
+    kind = GRAPHS if "image" not in cls.modalities else (*IMAGES, *(TEACHERS if recovery else ()))
+    model = ["model=gcn"] if name == "doscond" else []
+    return [f"method={name}", *kind, *model, *(f"method.{key}={value}" for key, value in values.items())]
+
+
+def protocol_overrides(name: str, networks: int = 2) -> list[str]:
+    """Return the overrides of a short run of a protocol on a random set."""
+    base = [f"protocol={name}", f"evaluator.num_networks={networks}"]
+    if name == "graph-500":
+        return ["method=random_graphs", *GRAPHS, "evaluator=graph", *base, f"protocol.recipe.steps={STEPS}"]
+    protocol = shipped_config("protocol", name)
+    milestones = "[2]" if protocol["recipe"]["milestones"] else "[]"
+    tested = ["protocol.eval_every=2", "protocol.eval_from=0"] if protocol["selection"] != "last" else []
+    return [
+        "method=random", *IMAGES, *base, *(TEACHERS if "labels" in protocol else ()), *tested,
+        f"protocol.recipe.epochs={STEPS}", f"protocol.recipe.milestones={milestones}",
+    ]  # fmt: skip
+
+
+def evaluator_overrides(name: str) -> list[str]:
+    """Return the overrides of a short run of an evaluator on a random set."""
+    if name == "graph":
+        return protocol_overrides("graph-500")
+    protocol = {"nas": "nas-200", "controls": "fkd-300"}.get(name, "dsa-1000")
+    cls = get_class(shipped_yaml("evaluator", name)["_target_"])
+    base = [x for x in protocol_overrides(protocol) if not x.startswith("evaluator")]
+    more = {"continual": ["evaluator.steps=5"], "nas": ["dataset.val_fraction=0.1"]}.get(name, [])
+    return [*base, f"evaluator={name}", *cls.smoke, *more]
+
+
+def cases() -> dict[str, dict[str, list[str]]]:
+    """Return the overrides of every case, by kind and name."""
+    return {
+        "methods": {name: method_overrides(name) for name in names("method")},
+        "protocols": {
+            **{name: protocol_overrides(name) for name in names("protocol")},
+            "dsa-1000 best_on_val": [*protocol_overrides("dsa-1000"), *ON_VAL],
+            "dsa-1000 lr_grid": [*protocol_overrides("dsa-1000"), *ON_VAL, "protocol.lr_grid=[0.1,0.01]"],
+        },
+        "networks": {
+            f"{name} x{r}": protocol_overrides(name, r) for name in ("dc-300", "dsa-1000") for r in (1, 5, 20)
+        },
+        # the adversarial-robustness-toolbox selects a CUDA device by itself, so it cannot use the simulated one
+        "evaluators": {
+            name: evaluator_overrides(name) for name in names("evaluator") if name != "robustness"
+        },
+        "data": {
+            "digits": ["dataset=digits"],
+            "motifs": [x for x in GRAPHS if x.startswith("dataset")],
+            "image_folder": [*FOLDER, "dataset.stream=false"],
+            "image_folder streamed": [
+                *FOLDER,
+                "dataset.stream=true",
+                "dataset.mean=[0,0,0]",
+                "dataset.std=[1,1,1]",
+            ],
+        },
+    }
+
+
+class Recorder:
+    """What each step of the outer loop and of the training of fresh networks adds to `counts`."""
+
+    def __init__(self, counts: Counts) -> None:
+        self.counts = counts
+        self.outer: list[Counts] = []
+        self.training: list[Counts] = []
+        self.evaluation = Counts()
+        self._last: dict[torch.optim.Optimizer, Counts | None] = {}
+
+    @contextmanager
+    def recording(self) -> Iterator[None]:
+        """Record until the end of the context."""
+        steps, recorder = OuterLoop.steps, self
+
+        def counted_steps(loop: OuterLoop, *args: Any, **kwargs: Any) -> Iterator[int]:
+            for step in steps(loop, *args, **kwargs):
+                before = recorder.counts.snapshot()
+                yield step
+                if step > 0:
+                    recorder.outer.append(recorder.counts - before)
+
+        def counted_score(*args: Any, **kwargs: Any) -> None:
+            before = recorder.counts.snapshot()
+            _score(*args, **kwargs)
+            recorder.evaluation = recorder.counts - before
+
+        hook = register_optimizer_step_post_hook(self._after_step)
+        with (
+            mock.patch.object(OuterLoop, "steps", counted_steps),
+            mock.patch("dd_bench.pipeline.measure._score", counted_score),
+        ):
+            try:
+                yield
+            finally:
+                hook.remove()
+
+    def _after_step(self, optimizer: torch.optim.Optimizer, args: Any, kwargs: Any) -> None:
+        if optimizer not in self._last:
+            self._last[optimizer] = None if _trains_for_others() else self.counts.snapshot()
+            return
+        before = self._last[optimizer]
+        if before is not None:
+            self.training.append(self.counts - before)
+            self._last[optimizer] = self.counts.snapshot()
+
+
+def _trains_for_others() -> bool:
+    """Return whether a teacher is trained or a method distils, instead of a fresh network."""
+    frame = sys._getframe(2)
+    while frame is not None:
+        path = Path(frame.f_code.co_filename)
+        if path.parent == ROOT / "dd_bench" / "teachers" or path.is_relative_to(ROOT / "methods"):
+            return True
+        frame = frame.f_back  # type: ignore[assignment]
+    return False
+
+
+def per_step(steps: Sequence[Counts]) -> dict[str, Any]:
+    """Return the mean launches and waits per step; waits by their place in dd_bench."""
+    if not steps:
+        return {}
+    total = sum(steps, Counts())
+    waits: dict[str, float] = {}
+    for wait, count in total.waits.items():
+        waits[wait.place] = waits.get(wait.place, 0) + count
+    return {
+        "launches": round(total.launches / len(steps), 2),
+        "waits": {place: round(count / len(steps), 2) for place, count in sorted(waits.items())},
+    }
+
+
+def count_data(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the counts of a batch of network inputs of a dataset, without the first batch."""
+    with tempfile.TemporaryDirectory() as folder, mock.patch.dict("os.environ", DD_BENCH_HOME=folder):
+        if "dataset=image_folder" in overrides:
+            write_pictures(Path(folder) / "pictures")
+            overrides = [*overrides, f"dataset.root={folder}/pictures"]
+        real, _ = load_real_set(overrides)
+        with simulated_device() as counts:
+            split, batches = real.train.to(DEVICE), []
+            for index in torch.arange(STEPS * 2, device=DEVICE).split(2):
+                before = counts.snapshot()
+                split.inputs(index)
+                batches.append(counts - before)
+    return per_step(batches[1:])
+
+
+def write_pictures(root: Path) -> None:
+    """Write an image folder of two classes with five training images each."""
+    from PIL import Image
+
+    for i, (part, name) in enumerate(itertools.product(("train", "val"), ("ant", "bee"))):
+        (root / part / name).mkdir(parents=True)
+        for n in range(5):
+            Image.new("RGB", (20, 24), (10 * n, 50 * i, 100)).save(root / part / name / f"{n}.png")
+
+
+@cache
+def real_set(*overrides: str) -> RealSet:
+    """Return a dataset on the CPU. The device would also count its construction."""
+    return load_real_set(overrides)[0]
+
+
+def count(kind: str, overrides: Sequence[str]) -> dict[str, Any]:
+    """Run a case on the simulated device, and return its counts."""
+    if kind == "data":
+        return count_data(overrides)
+    real = real_set(*(x for x in overrides if x.startswith("dataset")))
+    with tempfile.TemporaryDirectory() as folder, simulated_device() as counts:
+        recorder = Recorder(counts)
+        config = RunConfig.of([*SMALL, *overrides, f"out={folder}"], real=real)
+        with recorder.recording():
+            if kind == "methods":
+                distill(config)
+                return per_step(recorder.outer)
+            record = run(config)
+        if record.status != "done":
+            raise RuntimeError(f"{' '.join(overrides)}: {record.status}, {record.reason}")
+        found = per_step(recorder.training)
+        if kind == "evaluators":
+            elsewhere = per_step([recorder.evaluation - sum(recorder.training, Counts())])
+            found["elsewhere"] = {place: int(n) for place, n in elsewhere["waits"].items()}
+        return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("cases", nargs="*", help="a kind, or KIND.NAME; default: all, written to the file")
+    parser.add_argument("--out", type=Path, default=OUT)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    figures: dict[str, dict[str, Any]] = {}
+    for kind, group in cases().items():
+        for name, overrides in group.items():
+            if not args.cases or {kind, f"{kind}.{name}"} & set(args.cases):
+                counted = figures.setdefault(kind, {})[name] = count(kind, overrides)
+                show(f"{kind}.{name}", counted)
+    if not args.cases:
+        report.write(args.out, figures)
+
+
+def show(name: str, counted: dict[str, Any]) -> None:
+    """Print the counts of a case, with the lines that wait."""
+    if "launches" in counted:
+        print(f"{name}: {counted['launches']:g} launches and {sum(counted['waits'].values()):g} waits a step")
+    else:
+        print(f"{name}: no steps")
+    for place, number in counted.get("waits", {}).items():
+        print(f"    {number:g}  {place}")
+    for place, number in counted.get("elsewhere", {}).items():
+        print(f"    {number:g}  outside the training: {place}")
+
+
+if __name__ == "__main__":
+    main()

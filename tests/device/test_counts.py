@@ -1,0 +1,49 @@
+"""Golden counts of waits and launches per step, by method, protocol, number of networks, evaluator and dataset.
+
+A new `.item()` in a loop fails here, and the message names its line. Each case is a whole short run on the simulated
+device, so a mixture of devices fails too. To update the file: `python benchmarks/launches.py`.
+"""
+
+import importlib
+import json
+from pathlib import Path
+
+import pytest
+import torch
+
+BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+with pytest.MonkeyPatch.context() as patch:
+    patch.syspath_prepend(BENCHMARKS)
+    launches = importlib.import_module("launches")
+
+GOLDEN = json.loads(launches.OUT.read_text())
+CASES = {
+    (kind, name): overrides for kind, group in launches.cases().items() for name, overrides in group.items()
+}
+FAST = {
+    ("methods", "dm"),
+    ("methods", "mtt"),
+    ("methods", "doscond"),
+    ("networks", "dsa-1000 x1"),
+    ("networks", "dsa-1000 x5"),
+    ("data", "digits"),
+    ("data", "motifs"),
+}
+SAME_TORCH = GOLDEN["machine"]["versions"]["torch"].split(".")[:2] == torch.__version__.split(".")[:2]
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"), [pytest.param(*case, marks=() if case in FAST else pytest.mark.slow) for case in CASES]
+)
+def test_counts(kind, name):
+    """Waits are exact. Launches are exact for the version of torch in the file, and within 10 % for others."""
+    known, found = GOLDEN[kind][name], launches.count(kind, CASES[kind, name])
+    for key in ("waits", "elsewhere"):
+        assert found.get(key) == known.get(key), f"{kind}.{name}: {key} have changed. Run {launches.COMMAND}"
+    if "launches" in known:
+        tolerance = 0 if SAME_TORCH else 0.1
+        assert found["launches"] == pytest.approx(known["launches"], rel=tolerance), f"Run {launches.COMMAND}"
+
+
+def test_file_has_exactly_the_cases():
+    assert {(kind, name) for kind in launches.cases() for name in GOLDEN[kind]} == set(CASES)

@@ -1,0 +1,70 @@
+"""Interrupted runs on the simulated device resume with the same bytes: the state moves to the CPU and back."""
+
+import os
+import signal
+from dataclasses import replace
+from importlib.resources import files
+from pathlib import Path
+
+import pytest
+import torch
+
+from dd_bench.evaluation.fresh_networks import FreshNetworks
+from dd_bench.models.gnn import GCN
+from dd_bench.records.config_diff import shipped_yaml
+from dd_bench.runtime import interruption
+from dd_bench.training.resume import Checkpoints
+
+FAST = ("dm", "mtt", "sre2l")
+METHODS = [
+    file.stem
+    for file in sorted(Path(str(files("dd_bench.conf") / "method")).glob("*.yaml"))
+    if "iterations" in shipped_yaml("method", file.stem)
+]
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in METHODS]
+)
+def test_methods(counts, runtime, make_method, make_ctx, gin, motifs, train_blobs, name):
+    image = "image" in type(make_method(name)).modalities
+    real = (train_blobs if image else motifs.train_only()).to(runtime.device)
+    network = {} if image else {"architecture": replace(gin(motifs), make=GCN)}
+
+    def distilled(work, killed_at=None):
+        ctx = make_ctx(work=work, killed_at=killed_at, **network)
+        return make_method(name, iterations=3).distill(real, 2, ctx).tensors()
+
+    whole = distilled("whole")
+    with pytest.raises(KeyboardInterrupt):
+        distilled("killed", killed_at=2)
+    resumed = distilled("killed")
+    assert whole.keys() == resumed.keys()
+    for key, tensor in whole.items():
+        assert tensor.device.type == "cpu" and torch.equal(tensor, resumed[key]), key
+
+
+@pytest.mark.parametrize("rule", [{}, {"selection": "best_on_val", "eval_every": 1}])
+def test_fresh_networks(counts, runtime, real_set, convnet, protocol, recipe, tmp_path, monkeypatch, rule):
+    real = real_set(val_fraction=0.25).to(runtime.device)
+    index = torch.arange(12, device=runtime.device)
+    plan = recipe(epochs=4, batch_size=4, augment="color_crop_cutout")
+    fresh = FreshNetworks(
+        convnet(real), protocol(recipe=plan, **rule), real.train.inputs(index), real.train.labels[index],
+        real.test, real.val, real.flip, runtime,
+    )  # fmt: skip
+    seeds = {0: 10, 1: 11}
+    whole = dict(fresh.scores(seeds, total=2))
+    steps = []
+
+    def step(self, *arguments, original=torch.optim.SGD.step):
+        steps.append(original(self, *arguments))
+        if len(steps) == 5:  # in the middle of an epoch of three steps
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    interrupted = replace(fresh, unfinished=Checkpoints(tmp_path / "set", 60.0))
+    with interruption.handled(), pytest.raises(interruption.Interrupted):
+        list(interrupted.scores(seeds, total=2))
+    assert len(steps) == 5
+    assert dict(interrupted.scores(seeds, total=2)) == whole
