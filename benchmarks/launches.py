@@ -1,10 +1,10 @@
 """Launches and waits per step of every method, protocol and evaluator, counted on a simulated device.
 
-    python benchmarks/launches.py                        # all cases -> benchmarks/results/launches.json
-    python benchmarks/launches.py methods.dm protocols   # some cases, printed only
+    python benchmarks/launches.py                        # all cases, in about three minutes
+    python benchmarks/launches.py methods.dm protocols   # some cases
 
 A launch is an operation that computes on the device; a wait is a point where Python waits for the device, named by its
-line in dd_bench. See `simulated_device.py` for what the device can show. The counts are exact and do not depend on the
+line in dd_bench. The counts are printed and written to `benchmarks/results/launches.json`. See `simulated_device.py` for what the device can show. The counts are exact and do not depend on the
 machine, but launches depend on the version of torch. `tests/device/test_counts.py` compares them with the file.
 
 Cases: a method is counted in its outer loop, without the first step. A protocol is counted in the training of fresh
@@ -15,11 +15,12 @@ from __future__ import annotations
 
 import argparse
 import itertools
+import json
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import cache
+from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
@@ -37,10 +38,10 @@ from dd_bench.pipeline.measure import _score
 from dd_bench.pipeline.run import distill, run
 from dd_bench.records.config_diff import shipped_config, shipped_yaml
 from dd_bench.runtime.outer_loop import OuterLoop
+from dd_bench.runtime.runtime import Runtime
 
 ROOT = Path(__file__).resolve().parents[1]
 OUT = Path(__file__).parent / "results" / "launches.json"
-COMMAND = "python benchmarks/launches.py"
 STEPS = 4  # of each loop; the first is not counted
 
 SMALL = (
@@ -50,16 +51,9 @@ SMALL = (
 IMAGES = ("model.width=8", "ipc=2")
 GRAPHS = ("dataset=motifs", "dataset.graphs=60", "dataset.base=6", "ipc=2")
 TEACHERS = (
-    "model.norm=batchnorm", "teachers.convnet_bn.recipe.epochs=2", "teachers.convnet_bn.model.width=8",
+    "model.norm=batchnorm", "teachers.convnet_bn.recipe.epochs=1", "teachers.convnet_bn.recipe.batch_size=512",
+    "teachers.convnet_bn.model.width=8",
 )  # fmt: skip
-FOLDER = (
-    "dataset=image_folder",
-    "dataset.name=pets",
-    "dataset.size=16",
-    "dataset.citation=none",
-    "dataset.licence=none",
-)
-ON_VAL = ("dataset.val_fraction=0.1", "protocol.selection=best_on_val", "protocol.eval_every=2")
 LARGE_BATCHES = {"experts.recipe.batch_size": 512, "experts.recipe.epochs": 1, "teacher.epochs": 1}
 
 
@@ -79,7 +73,7 @@ def method_overrides(name: str) -> list[str]:
         values["iterations"] = STEPS
     if "steps" in yaml.get("teacher", {}):
         values["teacher.steps"] = STEPS
-    recovery = "patches.images" in values
+    recovery = any("_recovery" in base.__module__ for base in cls.__mro__)
     kind = GRAPHS if "image" not in cls.modalities else (*IMAGES, *(TEACHERS if recovery else ()))
     model = ["model=gcn"] if name == "doscond" else []
     return [f"method={name}", *kind, *model, *(f"method.{key}={value}" for key, value in values.items())]
@@ -110,34 +104,38 @@ def evaluator_overrides(name: str) -> list[str]:
     return [*base, f"evaluator={name}", *cls.smoke, *more]
 
 
-def cases() -> dict[str, dict[str, list[str]]]:
-    """Return the overrides of every case, by kind and name."""
+def cases() -> dict[str, dict[str, Callable[[], list[str]]]]:
+    """Return functions that give the overrides of every case, by kind and name."""
+    on_val = ["dataset.val_fraction=0.1", "protocol.selection=best_on_val", "protocol.eval_every=2"]
+    folder = [
+        f"dataset{x}" for x in ("=image_folder", ".name=pets", ".size=16", ".citation=none", ".licence=none")
+    ]
+    statistics = ["dataset.mean=[0,0,0]", "dataset.std=[1,1,1]"]
     return {
-        "methods": {name: method_overrides(name) for name in names("method")},
+        "methods": {name: partial(method_overrides, name) for name in names("method")},
         "protocols": {
-            **{name: protocol_overrides(name) for name in names("protocol")},
-            "dsa-1000 best_on_val": [*protocol_overrides("dsa-1000"), *ON_VAL],
-            "dsa-1000 lr_grid": [*protocol_overrides("dsa-1000"), *ON_VAL, "protocol.lr_grid=[0.1,0.01]"],
+            **{name: partial(protocol_overrides, name) for name in names("protocol")},
+            "dsa-1000 best_on_val": lambda: [*protocol_overrides("dsa-1000"), *on_val],
+            "dsa-1000 lr_grid": lambda: [
+                *protocol_overrides("dsa-1000"), *on_val, "protocol.lr_grid=[0.1,0.01]",
+            ],
         },
         "networks": {
-            f"{name} x{r}": protocol_overrides(name, r) for name in ("dc-300", "dsa-1000") for r in (1, 5, 20)
+            f"{name} x{r}": partial(protocol_overrides, name, r)
+            for name in ("dc-300", "dsa-1000") for r in (1, 5, 20)
         },
         # the adversarial-robustness-toolbox selects a CUDA device by itself, so it cannot use the simulated one
         "evaluators": {
-            name: evaluator_overrides(name) for name in names("evaluator") if name != "robustness"
+            name: partial(evaluator_overrides, name) for name in names("evaluator") if name != "robustness"
         },
+        "plain loop": {"dsa-1000": lambda: ["dataset=digits"]},
         "data": {
-            "digits": ["dataset=digits"],
-            "motifs": [x for x in GRAPHS if x.startswith("dataset")],
-            "image_folder": [*FOLDER, "dataset.stream=false"],
-            "image_folder streamed": [
-                *FOLDER,
-                "dataset.stream=true",
-                "dataset.mean=[0,0,0]",
-                "dataset.std=[1,1,1]",
-            ],
+            "digits": lambda: ["dataset=digits"],
+            "motifs": lambda: [x for x in GRAPHS if x.startswith("dataset")],
+            "image_folder": lambda: [*folder, "dataset.stream=false"],
+            "image_folder streamed": lambda: [*folder, "dataset.stream=true", *statistics],
         },
-    }
+    }  # fmt: skip
 
 
 class Recorder:
@@ -228,6 +226,20 @@ def count_data(overrides: Sequence[str]) -> dict[str, Any]:
     return per_step(batches[1:])
 
 
+def count_plain_loop(overrides: Sequence[str]) -> dict[str, Any]:
+    """Return the counts of a step of the loop written as DD-Ranking's."""
+    from ddranking_loop import Sides, shortened
+
+    real = real_set(*overrides)
+    with simulated_device() as counts:
+        runtime = Runtime(DEVICE, False, None, 1, 0, vmap=True)
+        sides = Sides(real.to(DEVICE), runtime, ipc=2, width=8, protocol=shortened("dsa-1000", STEPS))
+        recorder = Recorder(counts)
+        with recorder.recording():
+            sides.plain([0])
+    return per_step(recorder.training)
+
+
 def write_pictures(root: Path) -> None:
     """Write an image folder of two classes with five training images each."""
     from PIL import Image
@@ -246,8 +258,8 @@ def real_set(*overrides: str) -> RealSet:
 
 def count(kind: str, overrides: Sequence[str]) -> dict[str, Any]:
     """Run a case on the simulated device, and return its counts."""
-    if kind == "data":
-        return count_data(overrides)
+    if kind in ("data", "plain loop"):
+        return (count_data if kind == "data" else count_plain_loop)(overrides)
     real = real_set(*(x for x in overrides if x.startswith("dataset")))
     with tempfile.TemporaryDirectory() as folder, simulated_device() as counts:
         recorder = Recorder(counts)
@@ -270,18 +282,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
-    parser.add_argument("cases", nargs="*", help="a kind, or KIND.NAME; default: all, written to the file")
+    parser.add_argument("cases", nargs="*", help="a kind, or KIND.NAME; default: all")
     parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     torch.set_num_threads(1)
-    figures: dict[str, dict[str, Any]] = {}
+    known = json.loads(args.out.read_text()) if args.out.exists() else {}
+    figures = {
+        kind: {name: known.get(kind, {}).get(name, {}) for name in group} for kind, group in cases().items()
+    }
     for kind, group in cases().items():
-        for name, overrides in group.items():
-            if not args.cases or {kind, f"{kind}.{name}"} & set(args.cases):
-                counted = figures.setdefault(kind, {})[name] = count(kind, overrides)
-                show(f"{kind}.{name}", counted)
-    if not args.cases:
-        report.write(args.out, figures)
+        chosen = [name for name in group if not args.cases or {kind, f"{kind}.{name}"} & set(args.cases)]
+        for name in chosen:
+            figures[kind][name] = count(kind, group[name]())
+            show(f"{kind}.{name}", figures[kind][name])
+        if chosen:
+            report.write(args.out, figures)  # the counts do not depend on the machine
 
 
 def show(name: str, counted: dict[str, Any]) -> None:

@@ -41,8 +41,9 @@ from torch.utils._pytree import tree_leaves, tree_map
 DEVICE = torch.device("lazy")  # without an index, like `cuda`; its tensors report `lazy:0`
 _CPU = torch.device("cpu")
 _GENERATOR = torch.Generator
-_ROOT = Path(__file__).resolve().parents[1]
-_SOURCES = ("dd_bench", "methods", "evaluators")
+_THIS = Path(__file__).resolve()
+_ROOT = _THIS.parents[1]
+_SOURCES = ("dd_bench", "methods", "evaluators", "benchmarks")
 
 # These launch no kernel.
 VIEWS = {
@@ -127,7 +128,7 @@ def _place() -> tuple[str, int]:
     frame = sys._getframe(2)
     while frame is not None:
         path = Path(frame.f_code.co_filename)
-        if path.is_relative_to(_ROOT) and path.relative_to(_ROOT).parts[0] in _SOURCES:
+        if path != _THIS and path.is_relative_to(_ROOT) and path.relative_to(_ROOT).parts[0] in _SOURCES:
             line = linecache.getline(str(path), frame.f_lineno).strip()
             return f"{path.relative_to(_ROOT)}: {line}", frame.f_lineno
         frame = frame.f_back  # type: ignore[assignment]

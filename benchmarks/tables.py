@@ -240,6 +240,23 @@ def site(figures: dict[str, Any]) -> str:
     )
 
 
+def launches(figures: dict[str, Any]) -> str:
+    """Launches and waits per step of methods that iterate, and of fresh networks by protocol and number."""
+    rows = []
+    for kind, title in (
+        ("methods", "method"),
+        ("protocols", "protocol, 2 networks"),
+        ("networks", "protocol"),
+        ("plain loop", "DD-Ranking's loop"),
+    ):
+        for name, counted in figures[kind].items():
+            if counted:
+                rows.append(
+                    (title, name, f"{counted['launches']:.0f}", f"{sum(counted['waits'].values()):g}")
+                )
+    return _table("kind | name | launches a step | waits a step", rows)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     f.__name__: f
     for f in (
@@ -253,6 +270,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
         recover_step,
         computation_trees,
         site,
+        launches,
     )
 }
 
