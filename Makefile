@@ -45,7 +45,8 @@ lint: $(STAMP)          ## ruff
 type: $(STAMP)          ## mypy
 	$(BIN)/mypy
 
-golden: $(STAMP)        ## regenerate golden losses, tables and the outputs of the tour; check the diff before you commit it
+golden: $(STAMP)        ## regenerate golden losses, counts, tables and the outputs of the tour; check the diff before you commit it
+	$(BIN)/python benchmarks/launches.py && $(BIN)/python benchmarks/tables.py
 	DD_BENCH_GOLDEN=1 $(BIN)/python -m pytest -q tests/methods/test_golden.py tests/leaderboards tests/docs/test_tour.py
 
 tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables, README.md and docs/results; benchmarks/results -> docs

@@ -4,8 +4,9 @@
     python benchmarks/launches.py methods.dm protocols   # some cases
 
 A launch is an operation that computes on the device; a wait is a point where Python waits for the device, named by its
-line in dd_bench. The counts are printed and written to `benchmarks/results/launches.json`. See `simulated_device.py` for what the device can show. The counts are exact and do not depend on the
-machine, but launches depend on the version of torch. `tests/device/test_counts.py` compares them with the file.
+line in dd_bench. `simulated_device.py` describes what the device can show. The counts are printed and written to
+`benchmarks/results/launches.json`, with which `tests/device/test_counts.py` compares them. They do not depend on the
+machine, but launches depend on the version of torch.
 
 Cases: a method is counted in its outer loop, without the first step. A protocol is counted in the training of fresh
 networks, from one step of the optimiser to the next; an evaluator in the same way, and also outside the training.
@@ -232,7 +233,7 @@ def count_plain_loop(overrides: Sequence[str]) -> dict[str, Any]:
 
     real = real_set(*overrides)
     with simulated_device() as counts:
-        runtime = Runtime(DEVICE, False, None, 1, 0, vmap=True)
+        runtime = Runtime(DEVICE, "fp32", None, 1, 0, vmap=True)
         sides = Sides(real.to(DEVICE), runtime, ipc=2, width=8, protocol=shortened("dsa-1000", STEPS))
         recorder = Recorder(counts)
         with recorder.recording():

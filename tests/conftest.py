@@ -18,6 +18,7 @@ GRAPHS = (
     "conformance/test_evaluators",
     "conformance/test_graph_methods",
     "data/test_graphs",
+    "device/test_counts",
     "hub/importers/test_import_command",
     "integration/test_python_api",
     "methods/test_coresets",

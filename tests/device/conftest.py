@@ -30,4 +30,6 @@ def counts(simulated):
 @pytest.fixture(scope="session")
 def runtime(simulated):
     """The simulated device in float32. As on CUDA, several networks are trained as one batched network."""
-    return Runtime(simulated.DEVICE, autocast=False, compile_after=None, workers=1, spread_after=0, vmap=True)
+    return Runtime(
+        simulated.DEVICE, precision="fp32", compile_after=None, workers=1, spread_after=0, vmap=True
+    )
