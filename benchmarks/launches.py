@@ -233,7 +233,7 @@ def count_plain_loop(overrides: Sequence[str]) -> dict[str, Any]:
 
     real = real_set(*overrides)
     with simulated_device() as counts:
-        runtime = Runtime(DEVICE, "fp32", None, 1, 0, vmap=True)
+        runtime = Runtime(DEVICE, "fp32", None, 1, 0)
         sides = Sides(real.to(DEVICE), runtime, ipc=2, width=8, protocol=shortened("dsa-1000", STEPS))
         recorder = Recorder(counts)
         with recorder.recording():

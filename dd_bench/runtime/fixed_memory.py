@@ -35,7 +35,7 @@ class FixedMemory:
         """Copy the CPU tensors of a tree like the example into the memory by one transfer, without waiting for it."""
         packed, _ = pack(list(tensors_in(tree)))
         # PyTorch does not use page-locked memory again before the transfer has finished
-        packed = packed.pin_memory() if self._memory.device.type == "cuda" else packed
+        packed = packed.pin_memory() if self._memory.device.type != "cpu" else packed
         self._memory.copy_(packed, non_blocking=True)
 
 

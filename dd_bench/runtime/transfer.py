@@ -12,7 +12,7 @@ _ALIGNMENT = 256  # bytes, that of CUDA's allocator; kernels read aligned tensor
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
     """Copy a CPU tensor to `device` without waiting for the device, through page-locked memory."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type == "cuda" else x.to(device)
+    return x.pin_memory().to(device, non_blocking=True) if device.type != "cpu" else x.to(device)
 
 
 @lru_cache(maxsize=256)

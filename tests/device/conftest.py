@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from dd_bench.runtime.lock_step import LockStep
 from dd_bench.runtime.runtime import Runtime
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
@@ -31,5 +32,10 @@ def counts(simulated):
 def runtime(simulated):
     """The simulated device in float32. As on CUDA, several networks are trained as one batched network."""
     return Runtime(
-        simulated.DEVICE, precision="fp32", compile_after=None, workers=1, spread_after=0, vmap=True
+        simulated.DEVICE,
+        precision="fp32",
+        compile_after=None,
+        workers=1,
+        spread_after=0,
+        lock_step=LockStep(8),
     )

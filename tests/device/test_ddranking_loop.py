@@ -14,9 +14,7 @@ with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
     ddranking = importlib.import_module("ddranking_loop")
 
-CPU = Runtime(
-    torch.device("cpu"), precision="fp32", compile_after=None, workers=1, spread_after=0, vmap=False
-)
+CPU = Runtime(torch.device("cpu"), precision="fp32", compile_after=None, workers=1, spread_after=0)
 
 
 def sides(real, runtime, epochs, **recipe):
