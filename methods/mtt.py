@@ -279,8 +279,9 @@ class MTT(Method):
             if self.labels == "target":
                 labels.copy_(step_labels)
             ema.lerp_(images, 1 - self.ema)
+            if step + 1 == self.iterations:
+                self._check_rate(float(lr), step)
 
-        self._check_rate(float(lr), self.iterations - 1)
         images = ema if self.ema else images
         labels = labels.softmax(1) if self.labels == "learned" else labels
         return ImageSet.of(real, images, labels, "input", lr=float(lr), canvas=self.canvas)

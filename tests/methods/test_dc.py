@@ -342,10 +342,10 @@ def test_both_batches_share_one_augmentation_per_class_and_update(
 ):
     seen, apply = [], Augment.apply
 
-    def spy(self, x, draw):
+    def spy(self, x, draw, *args, **kwargs):
         if draw.values.ndim == 2:  # not the inner loop's, whose values are per image
             seen.append((x.shape[:2], draw, self))
-        return apply(self, x, draw)
+        return apply(self, x, draw, *args, **kwargs)
 
     monkeypatch.setattr(Augment, "apply", spy)
     changes = {"outer": 2} if name == "dsa" else {}
@@ -363,9 +363,9 @@ def test_both_batches_share_one_augmentation_per_class_and_update(
 def test_dsa_inner_loop_augments_each_image(monkeypatch, make_method, make_ctx, train_blobs):
     seen, apply = [], Augment.apply
 
-    def spy(self, x, draw):
+    def spy(self, x, draw, *args, **kwargs):
         seen.append(draw.values.shape)
-        return apply(self, x, draw)
+        return apply(self, x, draw, *args, **kwargs)
 
     monkeypatch.setattr(Augment, "apply", spy)
     make_method("dsa", iterations=1, outer=2, inner_epochs=3).distill(train_blobs, 4, make_ctx())

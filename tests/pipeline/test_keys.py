@@ -70,18 +70,18 @@ def test_a_committed_entry_has_the_key_of_its_run():
     assert not set(migrated["record keys"]) & set(migrated["record keys"].values()), "no chains"
 
 
-def test_a_record_with_an_old_key_is_reported(experiment, tmp_path, monkeypatch, caplog):
+def test_a_record_with_an_old_key_is_reported(experiment, tmp_path, monkeypatch, messages):
     """It is not used, and must not be measured again without a word."""
     monkeypatch.setattr(experiment, "out", tmp_path)
     outcome = Outcome(provenance.Stages(torch.device("cpu"))).finish("skipped", "not measured")
     monkeypatch.setattr("dd_bench.pipeline.experiment.measure", lambda *_: outcome)
-    with caplog.at_level(logging.WARNING):
-        record, path = experiment.record(["a set"], list)
-        assert not caplog.records
-        old = tmp_path / "records" / f"{experiment.old_record_key(['a set'])}.json"
-        path.rename(old)
-        experiment.record(["a set"], list)
-    assert f"{old} was written before device and precision" in caplog.text and record.key in caplog.text
+    record, path = experiment.record(["a set"], list)
+    assert not [m for m in messages if "before device" in m]
+    old = tmp_path / "records" / f"{experiment.old_record_key(['a set'])}.json"
+    path.rename(old)
+    experiment.record(["a set"], list)
+    (message,) = [m for m in messages if f"{old} was written before device and precision" in m]
+    assert record.key in message
 
 
 def test_environment_of_a_record(experiment, tmp_path, monkeypatch):

@@ -183,7 +183,9 @@ class TestGraph:
             raise RuntimeError("operation not permitted when stream is capturing")
 
         assert same(run(record=record), run(record=lambda step: step))
-        assert ["not run as a CUDA graph" in note for note in notes] == [True, True], "for each size of a batch"
+        assert ["not run as a CUDA graph" in note for note in notes] == [True, True], (
+            "for each size of a batch"
+        )
 
     def test_memory_that_does_not_suffice_for_recording(self, run):
         """The error reaches the caller, which trains fewer networks."""
