@@ -15,7 +15,7 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -93,24 +93,34 @@ def main() -> None:
     print("| type | networks | channels | side |", *(f"{name}, ms |" for name in LAYOUTS))
     print("|---|--:|--:|--:|" + "--:|" * len(LAYOUTS))
     rows = []
+    for row in measure(device, args.networks, args.batch, args.repeats):
+        rows.append(row)
+        print(
+            f"| {row['type']} | {row['networks']} | {row['channels']} | {row['side']} |",
+            *(f"{v:.2f} |" for v in row["ms"].values()),
+            flush=True,
+        )
+    report.write(args.out, {"device": str(device), "batch": args.batch, "rows": rows})
+
+
+def measure(device: torch.device, networks: list[int], batch: int, repeats: int) -> Iterator[dict[str, Any]]:
+    """Yield a row for each type, number of networks and shape."""
     for dtype in (torch.float32, torch.bfloat16):
-        for r in args.networks:
+        for r in networks:
             for c, side in SHAPES:
                 out = 128 if c == 3 else c
-                x = torch.randn(r, args.batch, c, side, side, device=device, dtype=dtype, requires_grad=True)
+                x = torch.randn(r, batch, c, side, side, device=device, dtype=dtype, requires_grad=True)
                 w = torch.randn(r, out, c, 3, 3, device=device, dtype=dtype, requires_grad=True)
 
                 def step(layout: Callable[[Tensor, Tensor], Tensor], x: Tensor = x, w: Tensor = w) -> None:
                     torch.autograd.grad(layout(x, w).float().square().mean(), (x, w))
 
                 ms = {
-                    name: milliseconds(lambda f=layout: step(f), device, args.repeats)  # type: ignore[misc]
+                    name: milliseconds(lambda f=layout: step(f), device, repeats)  # type: ignore[misc]
                     for name, layout in LAYOUTS.items()
                 }
                 name = str(dtype).removeprefix("torch.")
-                rows.append({"type": name, "networks": r, "channels": c, "side": side, "ms": ms})
-                print(f"| {name} | {r} | {c} | {side} |", *(f"{v:.2f} |" for v in ms.values()), flush=True)
-    report.write(args.out, {"device": str(device), "batch": args.batch, "rows": rows})
+                yield {"type": name, "networks": r, "channels": c, "side": side, "ms": ms}
 
 
 if __name__ == "__main__":

@@ -35,7 +35,10 @@ def filled(text: str) -> str:
 
 
 def _read(name: str) -> dict[str, Any]:
-    figures: dict[str, Any] = json.loads((ROOT / "benchmarks" / "results" / f"{name}.json").read_text())
+    path = ROOT / "benchmarks" / "results" / f"{name}.json"
+    if name == "cuda_check" and not path.exists():
+        return {"parts": {}}
+    figures: dict[str, Any] = json.loads(path.read_text())
     return figures
 
 
@@ -257,6 +260,38 @@ def launches(figures: dict[str, Any]) -> str:
     return _table("kind | name | launches a step | waits a step", rows)
 
 
+def cuda_check(figures: dict[str, Any]) -> str:
+    """The tables of all parts of the check on a CUDA card, with the state of each part."""
+    if not figures["parts"]:
+        return "Not yet measured on a card."
+    blocks = [
+        _table(
+            "part | status | seconds | card | torch | driver | revision",
+            (
+                (
+                    name,
+                    part["status"],
+                    f"{part['seconds']:.0f}",
+                    part["environment"]["name"],
+                    part["environment"]["torch"],
+                    part["environment"]["driver"] or "",
+                    f"{(part['code']['revision'] or '')[:8]}{', changed' if part['code']['dirty'] else ''}",
+                )
+                for name, part in figures["parts"].items()
+            ),
+        )
+    ]
+    for name, part in figures["parts"].items():
+        grouped: dict[str, list[dict[str, Any]]] = {}
+        for row in part["rows"]:
+            grouped.setdefault(row.get("table", name), []).append(row)
+        for title, rows in grouped.items():
+            columns = [c for c in dict.fromkeys(c for row in rows for c in row) if c not in ("table", "data")]
+            cells = ([str(row.get(c, "")).replace("|", "\\|") for c in columns] for row in rows)
+            blocks.append(f"**{title}**\n\n{_table(' | '.join(columns), cells)}")
+    return "\n\n".join(blocks)
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     f.__name__: f
     for f in (
@@ -271,6 +306,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
         computation_trees,
         site,
         launches,
+        cuda_check,
     )
 }
 
