@@ -12,7 +12,7 @@ RESULTS := $(shell grep -l "^<!-- table " docs/results/*.md)
 
 export PYTHONDONTWRITEBYTECODE :=   # write .pyc files: tests start dozens of processes
 
-.PHONY: help install demo test test-all lint type golden tables docs site architecture benchmark clean
+.PHONY: help install demo test test-all lint type golden tables docs site architecture benchmark cuda-check clean
 
 help:                   ## list the targets
 	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' Makefile | expand -t 14
@@ -74,6 +74,9 @@ benchmark: $(STAMP)     ## time training loop, matching and recovery steps and i
 	$(BIN)/python benchmarks/exactness.py
 	$(BIN)/python benchmarks/experts.py
 	test ! -d data/NCI1 || $(BIN)/python benchmarks/computation_trees.py   # needs NCI1 and ogbg_molbace in data/
+
+cuda-check: $(STAMP)    ## on a machine with a CUDA card: tests, accuracy and speed in 8 minutes -> docs/performance/cuda.md
+	$(BIN)/python benchmarks/cuda_check.py; status=$$?; $(BIN)/python benchmarks/tables.py; exit $$status
 
 # pip, not a faster resolver: pip uses wheels on the disk before it downloads gigabytes.
 $(RUN_STAMP): pyproject.toml

@@ -51,11 +51,11 @@ class Part:
 
 
 PARTS = (
-    Part("tests", 60),
-    Part("accuracy", 115),
-    Part("lock_step", 120),
+    Part("tests", 75),
+    Part("accuracy", 110),
+    Part("lock_step", 115),
     Part("steps", 60),
-    Part("graphs", 25),
+    Part("graphs", 20),
     Part("precisions", 60),
     Part("bits", 35),
 )
@@ -103,6 +103,7 @@ def run_part(part: Part, folder: Path, limit: float, results: Results) -> None:
     """Run a part in its own process, and write its rows to the results as they appear."""
     rows, log, began = folder / f"{part.name}.jsonl", folder / f"{part.name}.log", time.monotonic()
     rows.touch()
+    path = os.pathsep.join(filter(None, (str(Path(__file__).parent), os.environ.get("PYTHONPATH"))))
     results.update(part.name, status="running", limit=round(limit, 1), seconds=0.0, rows=[], log=[])
     with log.open("w") as output:
         process = subprocess.Popen(
@@ -110,6 +111,7 @@ def run_part(part: Part, folder: Path, limit: float, results: Results) -> None:
             stdout=output,
             stderr=subprocess.STDOUT,
             cwd=ROOT,
+            env={**os.environ, "PYTHONPATH": path, "PYTHONUNBUFFERED": "1"},
             start_new_session=True,
         )
         try:
@@ -245,7 +247,6 @@ def main() -> None:
             2,
             "no CUDA card: torch.cuda.is_available() is False. To test the script: --rehearse --out DIR\n",
         )
-    os.environ["PYTHONPATH"] = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")])
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no part is left running
     files = [] if args.rehearse else [RESULTS]
     if args.out:

@@ -11,12 +11,19 @@ import torch
 
 from cuda_parts.card import Card, Row
 
-PROTOCOL, IPC, NETWORKS = "dsa-1000", 10, 20
+PROTOCOL, WIDTH, NETWORKS = "dsa-1000", 128, 20
 
 
 def rows(card: Card) -> Iterator[Row]:
-    """Yield the paired comparisons of `precision.py`, and then the table of `convolution_layout.py`."""
-    yield from guards(card)
+    """Yield the paired comparisons of `precision.py` and the table of `convolution_layout.py`, the longest row last."""
+    yield from guards(card, ipc=1)
+    yield from layouts(card)
+    if not card.small:
+        yield from guards(card, ipc=10)
+
+
+def layouts(card: Card) -> Iterator[Row]:
+    """Yield a row for each type, number of networks and shape."""
     networks, batch, repeats = ([2], 2, 1) if card.small else ([20, 5], 100, 5)
     for row in convolution_layout.measure(torch.device(card.device), networks, batch, repeats):
         milliseconds = {f"{name}, ms": round(ms, 2) for name, ms in row["ms"].items()}
@@ -27,11 +34,10 @@ def rows(card: Card) -> Iterator[Row]:
         }
 
 
-def guards(card: Card) -> Iterator[Row]:
+def guards(card: Card, ipc: int) -> Iterator[Row]:
     """Yield a row for each precision below fp32. The networks in fp32 are trained once."""
     real, lower = card.real_set(), ("bf16",) if card.small else ("bf16", "tf32")
-    ipc, width, count = (1, 8, 2) if card.small else (IPC, 128, NETWORKS)
-    protocol = "quick" if card.small else PROTOCOL
+    protocol, width, count = ("quick", 8, 2) if card.small else (PROTOCOL, WIDTH, NETWORKS)
     networks = precision.fresh_networks(real, protocol, ipc, width, card.runtime("fp32"))
     exact, exact_seconds = precision.accuracies(networks, card.runtime("fp32"), count)
     for name in lower:
@@ -39,7 +45,8 @@ def guards(card: Card) -> Iterator[Row]:
         found = precision.compare(scores, exact, margin=0.01)
         mean, low, high = (100 * found[key] for key in ("difference", "low", "high"))
         yield {
-            "table": f"The same networks in lower precision, {protocol}, IPC {ipc}, width {width}, {real.name}",
+            "table": f"The same networks in lower precision, {protocol}, width {width}, {real.name}",
+            "IPC": ipc,
             "precision": name,
             "networks": count,
             "fp32, %": f"{100 * fmean(exact):.2f}",
