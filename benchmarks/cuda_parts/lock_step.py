@@ -36,9 +36,10 @@ def rows(card: Card) -> Iterator[Row]:
         return ddranking_loop.Sides(real, runtime, protocol=protocol, **size)
 
     networks, plain = (3, 2) if card.small else (20, 4)
-    found = ddranking_loop.compare(
-        sides(4 if card.small else None), networks=networks, rounds=1, plain_networks=plain
-    )
+    with warnings_of("dd_bench") as warned:
+        found = ddranking_loop.compare(
+            sides(4 if card.small else None), networks=networks, rounds=1, plain_networks=plain
+        )
     yield {
         "table": f"{PROTOCOL}, IPC {size['ipc']}, width {size['width']}, {real.name}: against the loop of DD-Ranking",
         "networks": networks,
@@ -48,6 +49,7 @@ def rows(card: Card) -> Iterator[Row]:
         "loop, %": percent(found["plain_accuracy"]),
         "ours, %": percent(found["ours_accuracy"]),
         "equal accuracy": "yes" if found["same_accuracy"] else "no",
+        "warning": "; ".join(sorted(set(warned))),
         "data": found,
     }
     for count in (1, 2) if card.small else (20, 1, 5, 50):

@@ -127,6 +127,7 @@ class Steps:
                     self.seconds = self._card.time() - began
                     self._warn("warn")
                     warnings.simplefilter("always")
+                    caught.clear()
                 yield step
                 if step == self.total - 1:  # before the loop saves its last state
                     self._warn("default")

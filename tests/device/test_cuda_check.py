@@ -7,7 +7,9 @@ import os
 import select
 import subprocess
 import sys
+import warnings
 from pathlib import Path
+from unittest import mock
 
 import pytest
 
@@ -17,6 +19,7 @@ with pytest.MonkeyPatch.context() as patch:
     cuda_check = importlib.import_module("cuda_check")
     tables = importlib.import_module("tables")
     accuracy = importlib.import_module("cuda_parts.accuracy")
+    steps = importlib.import_module("cuda_parts.steps")
 
 ROW = "import json, os, sys, time\ndef row(**r):\n open(sys.argv[1], 'a').write(json.dumps(r) + chr(10))\n"
 DESCRIBED = {
@@ -154,6 +157,20 @@ def test_every_committed_figure_of_the_cpu_is_a_case():
         case in found for case in cases if case.dataset == "fashion_mnist" and case.protocol == "dc-300"
     )
     assert all(0 < value <= 1 for figures in found.values() for value in figures.scores.values())
+
+
+@pytest.mark.filterwarnings("always")
+def test_waits_are_counted_after_the_timed_steps(tmp_path):
+    """A step that waits warns, as `torch.cuda.set_sync_debug_mode("warn")` does. Other warnings are not counted."""
+    found = steps.Steps(steps.Card("cpu", small=True), steps.Plan(warm_up=1, timed=2, counted=3))
+    loop = steps.OuterLoop(tmp_path, logger=mock.Mock(), log_every=100, checkpoint_seconds=100)
+    with found.observed():
+        for _ in loop.steps(found.total, {}, "distill"):
+            warnings.warn("called a synchronizing CUDA operation", stacklevel=1)
+            warnings.warn("other", stacklevel=1)
+    (place,) = found.waits
+    assert place.startswith("tests/device/test_cuda_check.py:") and found.waits[place] == 3
+    assert found.seconds > 0
 
 
 @pytest.mark.slow
