@@ -233,13 +233,19 @@ class DistillContext(ContextWithNotes, TeacherContext):
         self.loop.seconds_before += before
         return shards
 
-    def steps(self, iterations: int, state: State, name: str = "distill") -> Iterator[int]:
+    def steps(
+        self,
+        iterations: int,
+        state: State,
+        name: str = "distill",
+        check: Callable[[int], None] | None = None,
+    ) -> Iterator[int]:
         """Yield the step numbers of an outer loop, see `OuterLoop`.
 
         `state` contains every tensor and optimiser that a step changes and a later step reads. Dropout accepts no
         generator, so each step seeds the global generators with a seed that depends on the step number.
         """
-        for step in self.loop.steps(iterations, state, name):
+        for step in self.loop.steps(iterations, state, name, check):
             with seeding.seeded(self.device, self.seed_for("global", name, step)):
                 yield step
 

@@ -105,7 +105,8 @@ class DosCond(Method):
         nodes.requires_grad_(), logits.requires_grad_()
         density = logits.detach().sigmoid().mean()
         complete = _complete(len(nodes), logits.shape[1], ctx.device)
-        syn_index = [(labels == c).nonzero().flatten() for c in range(split.num_classes)]
+        groups = [(labels == c).nonzero().flatten() for c in range(split.num_classes)]
+        groups = [torch.cat(groups)] if self.joint else groups
         optimizer = torch.optim.Adam(
             [{"params": [nodes], "lr": self.lr_nodes}, {"params": [logits], "lr": self.lr_edges}]
         )
@@ -114,7 +115,9 @@ class DosCond(Method):
                 group["lr"] = lr * (0.1 if step >= self.decay_after else 1.0)
             net = ctx.network(ctx.architecture, step)
             graphs = self._relaxed(nodes, logits, complete, step, ctx)
-            loss = self._match(net, split, graphs, labels, syn_index, step, ctx)
+            v, e = len(graphs.nodes) // len(graphs), graphs.edges.shape[1] // len(graphs)  # of each graph
+            syn = [(graphs.take(group, (len(group) * v, len(group) * e)), labels[group]) for group in groups]
+            loss = self._match(net, split, syn, step, ctx)
             loss = loss + self.sparsity * torch.relu(_symmetric(logits).sigmoid().mean() - density)
             nodes.grad, logits.grad = torch.autograd.grad(
                 loss, [nodes, logits]
@@ -127,29 +130,24 @@ class DosCond(Method):
         self,
         net: nn.Module,
         split: GraphSplit,
-        graphs: Graphs,
-        labels: Tensor,
-        syn_index: list[Tensor],
+        syn: list[tuple[Graphs, Tensor]],
         step: int,
         ctx: DistillContext,
     ) -> Tensor:
-        """Return `|g_syn - g_real|^2 / |g_real|^2` for the gradients g, summed over classes unless `joint`."""
+        """Return `|g_syn - g_real|^2 / |g_real|^2` for the gradients g, summed over the groups of synthetic graphs.
+
+        `syn` has the graphs and the labels of each class, or one group with all of them if `joint`.
+        """
         parameters = [p for p in net.parameters() if p.requires_grad]
         generator = ctx.generator("real", step)
         real_index = [_draw(split.of_class(c), self.batch_real, generator) for c in range(split.num_classes)]
-        if self.joint:
-            real_index, syn_index = [torch.cat(real_index)], [torch.cat(syn_index)]
+        real_index = [torch.cat(real_index)] if self.joint else real_index
         loss = torch.zeros((), device=ctx.device)
-        v, e = (
-            len(graphs.nodes) // len(graphs),
-            graphs.edges.shape[1] // len(graphs),
-        )  # of each synthetic graph
-        sizes = split.graphs.sizes(real_index)
-        for real_part, size, syn_part in zip(real_index, sizes, syn_index, strict=True):
-            real_graphs = split.graphs.take(real_part, size)
-            syn_graphs = graphs.take(syn_part, (len(syn_part) * v, len(syn_part) * e))
-            g_real = _gradient(net, real_graphs, split.labels[real_part], parameters, False)
-            g_syn = _gradient(net, syn_graphs, labels[syn_part], parameters, True)
+        for index, size, (graphs, labels) in zip(
+            real_index, split.graphs.sizes(real_index), syn, strict=True
+        ):
+            g_real = _gradient(net, split.graphs.take(index, size), split.labels[index], parameters, False)
+            g_syn = _gradient(net, graphs, labels, parameters, True)
             loss = loss + (g_syn - g_real).square().sum() / g_real.square().sum().clamp_min(1e-12)
         return loss
 

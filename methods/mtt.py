@@ -244,7 +244,11 @@ class MTT(Method):
         views = Views(self.syn_steps, self.batch_syn, augment, real.shape, self.canvas)
         gradients, skipped = GRADIENTS[self.gradient], 0
 
-        for step in ctx.steps(self.iterations, state | {f"{k}'s": v for k, v in optimizers.items()}):
+        def check(step: int) -> None:
+            self._check_rate(float(lr), step)
+
+        everything = state | {f"{k}'s": v for k, v in optimizers.items()}
+        for step in ctx.steps(self.iterations, everything, check=check):
             segment = draw_segment(
                 buffer, self.window, step, self.syn_steps, self.expert_epochs, self.intermediate, ctx
             )
@@ -279,8 +283,6 @@ class MTT(Method):
             if self.labels == "target":
                 labels.copy_(step_labels)
             ema.lerp_(images, 1 - self.ema)
-            if step + 1 == self.iterations:
-                self._check_rate(float(lr), step)
 
         images = ema if self.ema else images
         labels = labels.softmax(1) if self.labels == "learned" else labels

@@ -66,7 +66,9 @@ class ComposeCache:
             return load_result(repo, config_path)
         if config_path not in self.results:
             self.results[config_path] = load_result(repo, config_path)
-        return self.results[config_path]
+        result = self.results[config_path]
+        # Hydra applies the overrides to the primary file, which is in no group, when it looks for hydra.searchpath
+        return result if "/" in config_path else copy.deepcopy(result)
 
     def compose_from_defaults_list(self, loader: Any, defaults: list[Any], repo: Any) -> Any:
         """Merge the files after the longest stored beginning of the list, and store the part common with the last."""

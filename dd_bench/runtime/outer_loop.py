@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import torch
@@ -47,8 +47,17 @@ class OuterLoop:
         self._checkpoints: list[Path] = []
         self.seconds_before = 0.0
 
-    def steps(self, iterations: int, state: checkpoint.State, name: str) -> Iterator[int]:
+    def steps(
+        self,
+        iterations: int,
+        state: checkpoint.State,
+        name: str,
+        check: Callable[[int], None] | None = None,
+    ) -> Iterator[int]:
         """Yield the steps 0..iterations-1, starting after the last checkpoint of the loop `name`.
+
+        Before a checkpoint is saved, `check` is called with the step number. It raises `Diverged` if the state must not
+        be saved.
 
         Raises:
             ValueError: `iterations` is not an integer >= 0.
@@ -76,6 +85,8 @@ class OuterLoop:
                 if due or (step + 1) % self._log_every == 0:
                     progress.advance_to(step + 1, self._flush(path))
                 if due:
+                    if check is not None:
+                        check(step)
                     self._check_finite(state, path)
                     checkpoint.save(path, step + 1, seconds + time.monotonic() - start_time, state)
                     saved_time = time.monotonic()

@@ -35,3 +35,11 @@ def test_composition_equals_that_of_hydra(hydra, compose_cache, overrides):
         compose_cache.enabled = True
     for _ in ("maybe the first time", "from the cache"):
         assert composed() == pickle.loads(expected)
+
+
+def test_overrides_of_one_composition_do_not_reach_the_next(hydra, compose_cache, monkeypatch, tmp_path):
+    """With another search path, Hydra changes the primary file that it has read."""
+    for name in ("results", "files", "configs"):
+        monkeypatch.setattr(compose_cache, name, {})
+    assert compose("config", ["ipc=3", f"hydra.searchpath=[file://{tmp_path}]"]).ipc == 3
+    assert compose("config", []).ipc == 10

@@ -28,9 +28,10 @@ IPC = 3
 each_method = pytest.mark.parametrize("name", list(CONFIGS))
 
 
-def classes(labels: torch.Tensor) -> list[torch.Tensor]:
-    """Return the positions of each of the two classes."""
-    return [(labels == c).nonzero().flatten() for c in range(2)]
+def by_group(split, index, joint=False):
+    """Return the graphs at `index` and their labels, for each of the two classes or together."""
+    parts = [index] if joint else [index[split.labels[index] == c] for c in range(2)]
+    return [(split.graphs[part], split.labels[part]) for part in parts]
 
 
 def bytes_of(syn: SyntheticGraphs) -> bytes:
@@ -209,12 +210,10 @@ class TestDosCond:
         split = motifs.train
         method = make_method("doscond", batch_real=10**6)  # every real graph
         net = ctx.network(network, 0)
-        whole = method._match(net, split, split.graphs, split.labels, classes(split.labels), 0, ctx)
+        whole = method._match(net, split, by_group(split, torch.arange(len(split))), 0, ctx)
         assert float(whole.detach()) < 1e-9
         subset = torch.cat([split.of_class(c)[:2] for c in range(2)])
-        part = method._match(
-            net, split, split.graphs[subset], split.labels[subset], classes(split.labels[subset]), 0, ctx
-        )
+        part = method._match(net, split, by_group(split, subset), 0, ctx)
         assert float(part.detach()) > 1e-4
 
     @pytest.mark.parametrize("joint", [False, True])
@@ -223,9 +222,7 @@ class TestDosCond:
         split, net = motifs.train, ctx.network(network, 0)
         method = make_method("doscond", batch_real=10**6, joint=joint)
         subset = torch.cat([split.of_class(c)[:2] for c in range(2)])
-        found = method._match(
-            net, split, split.graphs[subset], split.labels[subset], classes(split.labels[subset]), 0, ctx
-        )
+        found = method._match(net, split, by_group(split, subset, joint), 0, ctx)
 
         def gradient(index):
             loss = torch.nn.functional.cross_entropy(net(split.graphs[index]), split.labels[index])

@@ -1,7 +1,6 @@
 """Keys: what a set and a record depend on, and the keys of committed entries."""
 
 import json
-import logging
 import shlex
 from dataclasses import replace
 from pathlib import Path
