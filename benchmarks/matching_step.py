@@ -5,7 +5,8 @@
 "plain" is the released implementation: for each class a forward pass of the real and of the synthetic batch, a sum of
 the losses, and one backward pass. It runs in its own process with the default allocator. Our side is `DM.loss` and
 `DataDAM.loss` as the methods call them, in processes with the memory-retaining allocator: "grouped" is eager, as in a
-short run, and "compiled" uses channels-last, as in a run long enough for compilation. They take turns on the same
+short run, and "compiled" uses `compiled_layout`, as in a run long enough for compilation. "default allocator" is
+"grouped" in a process with the default allocator, which no run of dd_bench uses on glibc. All take turns on the same
 network, batches and augmentation.
 """
 
@@ -30,12 +31,14 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.runtime.allocator import keep_freed_memory
+from dd_bench.runtime.compiler import compiled_layout
 from dd_bench.runtime.seeding import generator, stream
 from dd_bench.training.augment import Augment
 
 KNOBS = {"depth": 3, "norm": "instancenorm", "activation": "relu", "pooling": "avg"}
 CLASSES = 10
-SIDES = ("plain", "grouped", "compiled")
+SIDES = ("plain", "default allocator", "grouped", "compiled")
+CASES = ((32, 32), (32, 64), (128, 64))  # width, real images per class
 
 
 def method_of(name: str) -> DM:
@@ -64,7 +67,7 @@ def per_class(method: DM, net: ConvNet, real: Tensor, syn: Tensor) -> Tensor:
 
 def worker(side: str, pipe: Connection, threads: int) -> None:
     torch.set_num_threads(threads)
-    if side != "plain":
+    if side in ("grouped", "compiled"):
         keep_freed_memory()
     compiled: dict[str, Any] = {}
     while (job := pipe.recv()) is not None:
@@ -78,12 +81,12 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
         syn = torch.randn(CLASSES, ipc, 1, 28, 28, generator=generator("cpu", step, "syn")).requires_grad_()
         began = time.perf_counter()
         draw = augment.draw(CLASSES, stream("cpu", step, "augment"))
-        if side == "grouped":
+        if side in ("default allocator", "grouped"):
             loss = method.loss(net, augment.apply(real, draw), augment.apply(syn, draw))
         elif side == "compiled":
             if name not in compiled:
                 compiled[name] = torch.compile(method.loss, dynamic=False)
-            net = net.to(memory_format=torch.channels_last)
+            net = net.to(memory_format=compiled_layout(torch.device("cpu")))
             loss = compiled[name](net, augment.apply(real, draw), augment.apply(syn, draw))
         else:  # augments the two batches of each class separately
             parts = [slice(c, c + 1) for c in range(CLASSES)]
@@ -130,7 +133,10 @@ def compare(
 
 
 def table_row(row: dict[str, Any]) -> str:
-    cells = [row["method"], str(row["width"]), str(row["ipc"]), f"{row['plain']['ms']:.0f}"]
+    cells = [
+        *(str(row[key]) for key in ("method", "width", "ipc", "batch_real")),
+        f"{row['plain']['ms']:.0f}",
+    ]
     for side in SIDES[1:]:
         low, high = row[side]["ratio_range"]
         cells += [f"{row[side]['ms']:.0f}", f"**{row[side]['ratio']:.2f}** ({low:.2f}-{high:.2f})"]
@@ -143,9 +149,10 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--steps", type=int, default=15)
-    parser.add_argument("--width", type=int, nargs="+", default=[32, 128])
     parser.add_argument("--ipc", type=int, nargs="+", default=[10])
-    parser.add_argument("--batch-real", type=int, default=64)
+    parser.add_argument(
+        "--case", type=int, nargs=2, action="append", metavar=("WIDTH", "REAL"), help="default: all of CASES"
+    )
     parser.add_argument("--threads", type=int, default=torch.get_num_threads())
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "matching_step.json")
     args = parser.parse_args()
@@ -154,15 +161,15 @@ def main() -> None:
         pipes[side], worker_pipe = context.Pipe()
         context.Process(target=worker, args=(side, worker_pipe, args.threads), daemon=True).start()
     print(
-        "| method | width | IPC | per-class ms | grouped ms | ratio (range) "
-        "| compiled ms | ratio (range) | difference |"
+        "| method | width | IPC | real | per-class ms | default allocator ms | ratio (range) | grouped ms "
+        "| ratio (range) | compiled ms | ratio (range) | difference |"
     )
-    print("|---|---|---|---|---|---|---|---|---|")
+    print("|" + "---|" * 12)
     results: list[dict[str, Any]] = []
     for name in ("dm", "datadam"):
-        for width in args.width:
+        for width, batch_real in args.case or CASES:
             for ipc in args.ipc:
-                results.append(compare(pipes, name, width, ipc, args.batch_real, args.steps))
+                results.append(compare(pipes, name, width, ipc, batch_real, args.steps))
                 print(table_row(results[-1]), flush=True)
     for pipe in pipes.values():
         pipe.send(None)

@@ -93,13 +93,15 @@ def experts(figures: dict[str, Any]) -> str:
 def matching_step(figures: dict[str, Any]) -> str:
     """A step of DM and DataDAM: per class, grouped, and compiled."""
     return _table(
-        "method | width | per class, ms | grouped, ms | ratio (range) | grouped and compiled, ms | ratio (range) | "
-        "gradient difference, compiled",
+        "method | width | real images per class | per class, ms | grouped, default allocator: ratio (range) | "
+        "grouped, ms | ratio (range) | grouped and compiled, ms | ratio (range) | gradient difference, compiled",
         (
             (
                 r["method"],
                 r["width"],
+                r["batch_real"],
                 f"{r['plain']['ms']:.0f}",
+                _ratio(r["default allocator"]) if "default allocator" in r else "",
                 f"{r['grouped']['ms']:.0f}",
                 _ratio(r["grouped"]),
                 f"{r['compiled']['ms']:.0f}",

@@ -4,9 +4,9 @@
 
 Both train the same fresh networks on the same random set with the same recipe, and are scored on the same test images.
 The allocator is per process, so each side runs in its own process. They take turns, one network each, and never run at
-the same time. Our side uses the memory-retaining allocator (as every run does), bf16 if native, channels-last and
-torch.compile. Its warm-up is measured separately, with the number of images after which it has paid off. The plain
-side uses float32, the default allocator, a DataLoader without workers and loss.item() in every step, as released
+the same time. Our side uses the memory-retaining allocator (as every run does), bf16 if native, torch.compile and the
+layout `compiled_layout`. Its warm-up is measured separately, with the number of images after which it has paid off. The
+plain side uses float32, the default allocator, a DataLoader without workers and loss.item() in every step, as released
 evaluation code does.
 """
 

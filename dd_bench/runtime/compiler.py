@@ -1,4 +1,4 @@
-"""Check whether `torch.compile` can be used on a device. It translates networks to C++ (CPU) or Triton (CUDA)."""
+"""Whether `torch.compile` can be used on a device, and the memory layout in which compiled networks are fastest."""
 
 from __future__ import annotations
 
@@ -12,7 +12,10 @@ import torch
 
 
 def missing_for_compiling(device: torch.device) -> str | None:
-    """Return what `torch.compile` needs on `device` and does not find, or None."""
+    """Return what `torch.compile` needs on `device` and does not find, or None.
+
+    It translates networks to C++ on a CPU, and to Triton on CUDA.
+    """
     if device.type != "cuda":
         found = any(shutil.which(name) for name in ("c++", "g++", "clang++"))
         return None if found else "a C++ compiler (g++ or clang++) on the PATH"
@@ -26,3 +29,17 @@ def missing_for_compiling(device: torch.device) -> str | None:
     if not (Path(sysconfig.get_path("include")) / "Python.h").exists():
         return "Python's header files (Debian and Ubuntu: apt install python3-dev)"
     return None
+
+
+def compiled_layout(device: torch.device) -> torch.memory_format:
+    """Return the memory layout of images and weights in which compiled networks are fastest on `device`.
+
+    It is channels-last, except on a CPU with AVX2 and without AVX-512. There, a compiled step of a ConvNet of width 32
+    in float32 takes 1.3 to 1.5 times longer with channels-last than with contiguous images.
+    """
+    return torch.contiguous_format if has_only_avx2(device) else torch.channels_last
+
+
+def has_only_avx2(device: torch.device) -> bool:
+    """Return whether torch's kernels on `device` use AVX2 and not AVX-512, also because of ATEN_CPU_CAPABILITY=avx2."""
+    return device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"

@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from dd_bench.models.network import Network
 from dd_bench.runtime import distributed
 from dd_bench.runtime.checkpoint import State
+from dd_bench.runtime.compiler import compiled_layout
 from dd_bench.runtime.fixed_memory import send
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import Generators, seed_for, seeded
@@ -89,6 +90,7 @@ def train(
         ValueError: `gradient_rule` or `labelled_batches` is given, and there are several processes.
     """
     device, recipe = runtime.device, recipe.with_epochs(n)
+    layout = compiled_layout(device)
     batches: Batches
     if labelled_batches is None:
         batches = recipe_batches(fetch, n, recipe, [seed], flip, device)
@@ -99,7 +101,7 @@ def train(
     optimizer = make_optimizer(net.parameters(), recipe, device)
     loss_of = partial(compiled_loss() if compiled else network_loss, autocast=runtime.autocast)
     if compiled:
-        net = net.to(memory_format=torch.channels_last)
+        net = net.to(memory_format=layout)
     net.train()
     set_batchnorm_momentum(net, recipe)
     custom = gradient_rule is not None or labelled_batches is not None
@@ -120,7 +122,7 @@ def train(
                     if recipe.steps is not None:  # the learning rate changes by step
                         set_lr(optimizer, recipe, recipe.epochs * step / recipe.steps)
                     if compiled:
-                        x = x.contiguous(memory_format=torch.channels_last)
+                        x = x.contiguous(memory_format=layout)
                     optimizer.zero_grad(set_to_none=True)
                     if model is not net:
                         size = min(recipe.batch_size, n - index * recipe.batch_size)

@@ -20,7 +20,7 @@ from dd_bench.runtime.seeding import generator
 from dd_bench.training.augment import cutmix
 from dd_bench.training.batches import batches, fetch_from
 from dd_bench.training.loop import train
-from dd_bench.training.losses import classification_loss, mixed_loss
+from dd_bench.training.losses import classification_loss, mixed_loss, network_loss
 from dd_bench.training.optimisation import make_optimizer, set_lr
 from dd_bench.training.resume import Checkpoints
 from dd_bench.training.scoring import accuracy
@@ -491,6 +491,21 @@ class TestFastPaths:
             accuracy(net, blobs.test.batches(60), half),
             accuracy(net, blobs.test.batches(60), runtime),
             abs_tol=0.05,
+        )
+
+    @pytest.mark.parametrize("layout", [torch.channels_last, torch.contiguous_format])
+    def test_compiled_training_has_the_layout_of_the_machine(
+        self, data, blobs, convnet, recipe, runtime, monkeypatch, layout
+    ):
+        def loss(net, x, y, autocast):
+            assert all(t.is_contiguous(memory_format=layout) for t in (x, net.blocks[1][0].weight))
+            return network_loss(net, x, y, autocast)
+
+        monkeypatch.setattr("dd_bench.training.loop.compiled_layout", lambda device: layout)
+        monkeypatch.setattr("dd_bench.training.loop.compiled_loss", lambda: loss)
+        net = convnet(blobs).fresh(0, CPU)
+        train(
+            net, fetch_from(*data), 60, recipe(epochs=1), seed=0, runtime=runtime, flip=False, compiled=True
         )
 
     @pytest.mark.slow
