@@ -16,7 +16,7 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from dd_bench.runtime import distributed
-from dd_bench.runtime.compiler import has_only_avx2, missing_for_compiling
+from dd_bench.runtime.compiler import missing_for_compiling
 from dd_bench.runtime.lock_step import LockStep
 from dd_bench.runtime.precision import Precision, choose_precision, has_bf16
 from dd_bench.runtime.torch_flags import set_flags
@@ -38,7 +38,6 @@ class RuntimeConfig(BaseModel):
     compile_after: int = Field(
         ge=0, description="number of training images from which networks are compiled on a CPU"
     )
-    compile_after_avx2: int = Field(ge=0, description="the same on a CPU with AVX2 and without AVX-512")
     compile_after_cuda: int = Field(ge=0, description="the same on CUDA")
     workers: Positive | Literal["auto"]
     spread_after: int = Field(
@@ -136,8 +135,6 @@ def resolve(config: RuntimeConfig) -> Runtime:
     if missing:
         notes.append(f"networks are not compiled: torch.compile requires {missing}")
     threshold = config.compile_after if on_cpu else config.compile_after_cuda
-    if has_only_avx2(device):
-        threshold = config.compile_after_avx2
     after = {"never": None, "always": 0, "auto": None if missing else threshold}[config.compile]
     workers = (torch.get_num_threads() if on_cpu else 1) if config.workers == "auto" else config.workers
     if distributed.num_launched() > 1:

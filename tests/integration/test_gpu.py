@@ -19,8 +19,8 @@ pytestmark = [
 ]
 AUTO = {
     "device": "cuda", "precision": "fp32", "compile": "never", "compile_after": 0, "workers": "auto",
-    "compile_after_avx2": 0, "compile_after_cuda": 0, "spread_after": 0, "threads": "auto", "together": "auto",
-    "graphs": "auto", "deterministic": False,
+    "compile_after_cuda": 0, "spread_after": 0, "threads": "auto", "together": "auto", "graphs": "auto",
+    "deterministic": False,
 }  # fmt: skip
 
 

@@ -12,7 +12,7 @@ from dd_bench.runtime.torch_flags import read_flags, set_flags
 
 CONFIG = {
     "device": "cpu", "precision": "fp32", "compile": "never", "compile_after": 0, "workers": 1, "spread_after": 0,
-    "compile_after_avx2": 0, "compile_after_cuda": 0, "together": 1, "graphs": "never",
+    "compile_after_cuda": 0, "together": 1, "graphs": "never",
     "threads": 1, "deterministic": False,
 }  # fmt: skip
 
