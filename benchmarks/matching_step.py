@@ -5,7 +5,7 @@
 "plain" is the released implementation: for each class a forward pass of the real and of the synthetic batch, a sum of
 the losses, and one backward pass. It runs in its own process with the default allocator. Our side is `DM.loss` and
 `DataDAM.loss` as the methods call them, in processes with the memory-retaining allocator: "grouped" is eager, as in a
-short run, and "compiled" uses `compiled_layout`, as in a run long enough for compilation. "default allocator" is
+short run, and "compiled" uses channels-last, as in a run long enough for compilation. "default allocator" is
 "grouped" in a process with the default allocator, which no run of dd_bench uses on glibc. All take turns on the same
 network, batches and augmentation.
 """
@@ -31,7 +31,6 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.runtime.allocator import keep_freed_memory
-from dd_bench.runtime.compiler import compiled_layout
 from dd_bench.runtime.seeding import generator, stream
 from dd_bench.training.augment import Augment
 
@@ -86,7 +85,7 @@ def worker(side: str, pipe: Connection, threads: int) -> None:
         elif side == "compiled":
             if name not in compiled:
                 compiled[name] = torch.compile(method.loss, dynamic=False)
-            net = net.to(memory_format=compiled_layout(torch.device("cpu")))
+            net = net.to(memory_format=torch.channels_last)
             loss = compiled[name](net, augment.apply(real, draw), augment.apply(syn, draw))
         else:  # augments the two batches of each class separately
             parts = [slice(c, c + 1) for c in range(CLASSES)]

@@ -47,7 +47,6 @@ from dd_bench.records.record import Score
 from dd_bench.runtime import seeding
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.checkpoint import State, Stateful
-from dd_bench.runtime.compiler import compiled_layout
 from dd_bench.runtime.context import ContextWithNotes
 from dd_bench.runtime.files import content_key, write_atomic
 from dd_bench.runtime.outer_loop import Diverged, OuterLoop
@@ -261,15 +260,15 @@ class DistillContext(ContextWithNotes, TeacherContext):
     def compiled(self, function: Callable[..., Tensor], images: int) -> Callable[..., Tensor]:
         """Return `function`, compiled if compilation saves time for `images` images in the whole run.
 
-        The first argument of `function` is a network. The compiled version converts the network to `compiled_layout`.
-        One compilation serves all networks of an architecture.
+        The first argument of `function` is a network. The compiled version converts the network to channels-last. One
+        compilation serves all networks of an architecture.
         """
         if not uses_compilation(images, self.architecture.shape, self.runtime):
             return function
-        fast, layout = torch.compile(function, dynamic=False), compiled_layout(self.runtime.device)
+        fast = torch.compile(function, dynamic=False)
 
         def call(net: Network, *tensors: Tensor) -> Tensor:
-            value: Tensor = fast(net.to(memory_format=layout), *tensors)
+            value: Tensor = fast(net.to(memory_format=torch.channels_last), *tensors)
             return value
 
         return call

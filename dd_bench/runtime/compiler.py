@@ -1,4 +1,4 @@
-"""Whether `torch.compile` can be used on a device, and the memory layout in which compiled networks are fastest."""
+"""Whether `torch.compile` can be used on a device, and the memory layout in which compiled networks train fastest."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ def missing_for_compiling(device: torch.device) -> str | None:
 
 
 def compiled_layout(device: torch.device) -> torch.memory_format:
-    """Return the memory layout of images and weights in which compiled networks are fastest on `device`.
+    """Return the memory layout of images and weights in which compiled networks train fastest on `device`.
 
-    It is channels-last, except on a CPU with AVX2 and without AVX-512. There, a compiled step of ConvNet-3 in float32
+    It is channels-last, except on a CPU with AVX2 and without AVX-512. There, a training step of ConvNet-3 in float32
     takes 1.3 to 1.5 times longer in channels-last at width 32, and 1.1 times longer at width 128.
     """
     only_avx2 = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
