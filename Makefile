@@ -75,7 +75,7 @@ benchmark: $(STAMP)     ## time training loop, matching and recovery steps and i
 	$(BIN)/python benchmarks/experts.py
 	test ! -d data/NCI1 || $(BIN)/python benchmarks/computation_trees.py   # needs NCI1 and ogbg_molbace in data/
 
-cuda-check: $(STAMP)    ## on a machine with a CUDA card: tests, accuracy and speed in 8 minutes -> docs/performance/cuda.md
+cuda-check: $(STAMP)    ## on a machine with a CUDA GPU: tests, accuracy and speed in 8 minutes -> docs/performance/cuda.md
 	$(BIN)/python benchmarks/cuda_check.py; status=$$?; $(BIN)/python benchmarks/tables.py; exit $$status
 
 # pip, not a faster resolver: pip uses wheels on the disk before it downloads gigabytes.

@@ -29,7 +29,7 @@ SHAPES = [
     (32, 16),
     (128, 16),
     (128, 8),
-]  # input channels and side; the first has 128 output channels
+]  # input channels, and side of the images; the first layer has 128 output channels
 
 
 def grouped(x: Tensor, w: Tensor) -> Tensor:

@@ -1,4 +1,4 @@
-"""`make cuda-check`: tests, accuracy and speed on a machine with one CUDA card, within eight minutes.
+"""`make cuda-check`: tests, accuracy and speed on a machine with one CUDA GPU, within eight minutes.
 
     python benchmarks/cuda_check.py                         # all parts, the most important first
     python benchmarks/cuda_check.py --parts 2,3 --minutes 4
@@ -11,7 +11,7 @@ not stop the others, and what it has measured is kept: the results are written a
 part does not need is left to later ones. Results: `benchmarks/results/cuda_check.json`, from which `make tables` writes
 docs/performance/cuda.md. A run of some parts replaces only these parts in the file.
 
-Exit status: 0 if every part has ended, 1 if one has not, 2 if there is no card.
+Exit status: 0 if every part has ended, 1 if one has not, 2 if there is no GPU.
 """
 
 from __future__ import annotations
@@ -67,8 +67,8 @@ class Results:
 
     Attributes:
         parts: by name: status, seconds, limit in seconds, rows, and the last lines of the output.
-        described: of the machine and the code; added to each part.
-        write: writes the parts to the files.
+        described: description of the machine and the code; added to each part.
+        write: function that writes the parts to the files.
     """
 
     write: Callable[[dict[str, Any]], None]
@@ -169,7 +169,7 @@ def selected(words: str) -> list[Part]:
         name = names[int(word) - 1] if word.isdigit() and 1 <= int(word) <= len(names) else word
         if name not in names:
             raise ValueError(
-                f"no part {word!r}. Parts: {', '.join(f'{i} {n}' for i, n in enumerate(names, 1))}"
+                f"there is no part {word!r}. Parts: {', '.join(f'{i} {n}' for i, n in enumerate(names, 1))}"
             )
         chosen.append(name)
     return [part for part in PARTS if part.name in chosen]
@@ -245,7 +245,7 @@ def main() -> None:
     if not args.rehearse and not torch.cuda.is_available():
         parser.exit(
             2,
-            "no CUDA card: torch.cuda.is_available() is False. To test the script: --rehearse --out DIR\n",
+            "no CUDA GPU: torch.cuda.is_available() is False. To test the script: --rehearse --out DIR\n",
         )
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))  # so that no part is left running
     files = [] if args.rehearse else [RESULTS]

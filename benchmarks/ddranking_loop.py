@@ -1,4 +1,4 @@
-"""Fresh networks per hour: ours against a loop written as DD-Ranking's, with equal accuracy as the guard.
+"""Fresh networks per hour: ours compared with a loop written like DD-Ranking's. Both must have equal accuracy.
 
     python benchmarks/ddranking_loop.py                                     # dsa-1000, IPC 10, width 128, 20 networks
     python benchmarks/ddranking_loop.py --dataset digits --width 8 --ipc 2 --networks 2 --epochs 8     # a quick check

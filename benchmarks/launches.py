@@ -212,7 +212,7 @@ def per_step(steps: Sequence[Counts]) -> dict[str, Any]:
 
 
 def count_data(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the counts of a batch of network inputs of a dataset, without the first batch."""
+    """Return the mean counts per batch of network inputs of a dataset. The first batch is not counted."""
     with tempfile.TemporaryDirectory() as folder, mock.patch.dict("os.environ", DD_BENCH_HOME=folder):
         if "dataset=image_folder" in overrides:
             write_pictures(Path(folder) / "pictures")
@@ -228,7 +228,7 @@ def count_data(overrides: Sequence[str]) -> dict[str, Any]:
 
 
 def count_plain_loop(overrides: Sequence[str]) -> dict[str, Any]:
-    """Return the counts of a step of the loop written as DD-Ranking's."""
+    """Return the counts of a step of the loop written like DD-Ranking's."""
     from ddranking_loop import Sides, shortened
 
     real = real_set(*overrides)

@@ -46,7 +46,7 @@ def main() -> None:
     parser.add_argument("--ipc", type=int, nargs="+", default=[1, 10])
     parser.add_argument("--networks", type=int, default=20)
     parser.add_argument("--width", type=int, default=128)
-    parser.add_argument("--margin", type=float, default=0.01, help="largest harmless difference of accuracy")
+    parser.add_argument("--margin", type=float, default=0.01, help="largest difference that counts as equal")
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "precision.json")
     args = parser.parse_args()
     if args.networks < 2:

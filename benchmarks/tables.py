@@ -263,9 +263,9 @@ def launches(figures: dict[str, Any]) -> str:
 
 
 def cuda_check(figures: dict[str, Any]) -> str:
-    """The tables of all parts of the check on a CUDA card, with the state of each part."""
+    """The tables of all parts of the check on a CUDA GPU, with the state of each part."""
     if not figures["parts"]:
-        return "Not yet measured on a card."
+        return "Not yet measured on a GPU."
     blocks = [
         _table(
             "part | status | seconds | card | torch | driver | revision",

@@ -113,7 +113,7 @@ class SRe2L(Recovery):
         return {"pixels": (pixels * 255).round().to(torch.uint8)}
 
     def _start(self, real: RealSet, ipc: int, observer: Teacher, ctx: DistillContext) -> Start:
-        """Return a function from a slot and b classes to their initial images `(b, c, h, w)`."""
+        """Return a function that maps a slot and b classes to their initial images `(b, c, h, w)`."""
         if self.init == "noise":
 
             def noise(slot: int, chunk: range) -> Tensor:

@@ -71,7 +71,7 @@ class ComposeCache:
         return result if "/" in config_path else copy.deepcopy(result)
 
     def compose_from_defaults_list(self, loader: Any, defaults: list[Any], repo: Any) -> Any:
-        """Merge the files after the longest stored beginning of the list, and store the part common with the last."""
+        """Merge the files after the longest stored beginning of the list. Also store the part shared with the last."""
         if not self.shipped(repo):
             return compose_from_defaults_list(loader, defaults, repo)
         key = tuple(str(default) for default in defaults)

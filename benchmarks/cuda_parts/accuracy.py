@@ -24,7 +24,7 @@ from dd_bench.records.intervals import LEVEL, paired_difference, std
 ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = ROOT / "benchmarks" / "results" / "cuda_reference.json"
 MARGIN = 0.02
-"""Largest harmless difference of accuracy."""
+"""Largest difference of accuracy that counts as equal."""
 NETWORKS = 20
 
 

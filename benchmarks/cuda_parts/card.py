@@ -60,7 +60,7 @@ class Card:
             torch.cuda.synchronize()
 
     def time(self) -> float:
-        """Return the seconds of a clock, when the device has finished."""
+        """Wait until the device has finished, and return the time of a clock in seconds."""
         self.synchronize()
         return time.perf_counter()
 

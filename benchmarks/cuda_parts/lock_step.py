@@ -1,4 +1,4 @@
-"""Networks in lock step: against the loop of DD-Ranking, and by number of networks, with and without CUDA graphs."""
+"""Networks in lock step: compared with DD-Ranking's loop, and by their number with and without CUDA graphs."""
 
 from __future__ import annotations
 

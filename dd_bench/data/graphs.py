@@ -264,7 +264,7 @@ def segment_indices(ptr: Tensor, index: Tensor, total: int | None = None) -> tup
 
 
 def _sorted_by(key: Tensor, n: int) -> tuple[Tensor, Tensor]:
-    """Return the indices that sort `key`, integers below n, and the offsets `(n + 1,)` of each value in the order.
+    """Return the indices that sort `key` (integers below n), and the offsets `(n + 1,)` of the sorted values.
 
     This does not use `bincount`, which waits for the device.
     """

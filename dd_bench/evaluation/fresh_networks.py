@@ -169,7 +169,7 @@ class FreshNetworks:
 
     @contextmanager
     def _progress(self, seeds: dict[int, int], trainings: int) -> Iterator[Callable[[int], None]]:
-        """Show the progress of networks in other processes; yields a function of the epochs trained so far."""
+        """Show the progress of networks that other processes train. Yield a function to call with the epochs so far."""
         n = len(self.images)
         saved = [self._checkpoint(seed) for seed in seeds.values()]
         start = sum(saved_epochs(c.path)[0] for c in saved if c is not None)
@@ -256,7 +256,7 @@ class FreshNetworks:
     def _trainings(self, *seeds: int) -> list[tuple[Recipe, Checkpoints | None]]:
         """Return the recipe of each learning rate that is left to train, and its checkpoint.
 
-        The state of a training with one learning rate has the best network of all learning rates before it.
+        The checkpoint of a learning rate also contains the best network of all earlier learning rates.
         """
         recipes = [r.with_epochs(len(self.images)) for r in self.protocol.recipes()]
         checkpoints = [self._checkpoint(*seeds, rate=i) for i in range(len(recipes))]
@@ -322,7 +322,7 @@ class FreshNetworks:
     def _evaluate_together(
         self, best: StackedBest, last: int, size: int, epoch: int, networks: StackedNetworks
     ) -> None:
-        """Evaluate networks on batches of `size` images after `epoch` of `last` epochs, if the protocol does so."""
+        """Evaluate networks on batches of `size` images after `epoch` of `last` epochs, if the protocol requires it."""
         if self._is_evaluated(epoch, last):
             batches = self._selection_split().batches(size)
             best.update(accuracies(networks, batches, self.runtime.device), networks)

@@ -64,7 +64,7 @@ def read_labels(folder: Path, files: Sequence[str], class_names: Sequence[str]) 
     for number, row in enumerate(rows, 2):
         if len(row) != len(header) or row[0] not in unlabelled:
             raise ValueError(
-                f"{path}, line {number}: must have one of the image files, each in one line, and {k} numbers, got "
+                f"{path}, line {number}: must contain an image file without another line, and {k} numbers, got "
                 f"{_shown(row)}. Example: {next(iter(unlabelled), files[0])},{','.join(['0.5', '0.5', '0.0'][:k])}"
             )
         unlabelled.remove(row[0])

@@ -65,9 +65,9 @@ class Architecture:
         return None if device is None else self.check_determinism(device)
 
     def check_determinism(self, device: torch.device) -> str | None:
-        """Return why the network cannot be trained on `device` with deterministic algorithms, if these are requested.
+        """If deterministic algorithms are requested, return why the network cannot use them on `device`, else None.
 
-        Networks of graphs only sum over nodes and edges, which is deterministic if requested.
+        Graph networks can always use them: their only critical operations are sums over nodes and edges.
         """
         requested = torch.are_deterministic_algorithms_enabled() and device.type == "cuda"
         if not requested or isinstance(self.shape, GraphShape):

@@ -29,8 +29,8 @@ RAISING = frozenset(
     }
 )
 """Operations that raise an error under `torch.use_deterministic_algorithms(True)`, from the documentation of this
-function. Those that networks do not use are left out, and so are bilinear and trilinear resizing, for which
-`F.interpolate` then uses another implementation."""
+function. Operations that networks do not use are left out. So are bilinear and trilinear resizing, for which
+`F.interpolate` then uses a deterministic implementation."""
 
 
 class _Recorder(TorchDispatchMode):

@@ -6,11 +6,12 @@ increases `NUMBERS_VERSION`.
 
 Kind of device and precision:
 
-- *Records* depend on the kind of the device (cpu or cuda) and on the precision (fp32, tf32 or bf16). The generators of
-  CPUs and CUDA give different numbers for the same seed, so the networks of the two are different. A record of one is
-  never the answer to a run of the other.
-- *Sets* depend on what changes their numbers: the kind of the device, the precision if teachers are used (recovery
-  uses bfloat16 with them), and TF32, which the whole run uses. On a CPU without teachers there is nothing to add.
+- *Records* depend on the kind of the device (cpu or cuda) and on the precision (fp32, tf32 or bf16). CPUs
+  and CUDA round differently and give different dropout masks for the same seed. A record of one is never used for a
+  run on the other.
+- *Sets* depend on the kind of the device, because distillation draws random numbers on the device. They depend on the
+  precision if it is TF32, which the whole run uses, or if teachers are used (recovery uses bfloat16 with them). Keys of
+  sets that were made on a CPU without teachers contain neither.
 - *Teachers, experts and stored labels* depend on the kind of the device and on the precision of their training, see
   `Runtime.identity`.
 
@@ -70,7 +71,7 @@ class Keys:
     def record_inputs(self, sets: Sequence[str], protocol: Protocol, seed: int) -> str:
         """Return the content key of what is measured: sets, data, network, evaluator and protocol.
 
-        It was the key of records of version 2, which did not depend on the device and the precision.
+        This was the whole key of records of version 2, which did not depend on the device and the precision.
         """
         return content_key(
             {
@@ -87,7 +88,7 @@ class Keys:
         )
 
     def _computed_by(self) -> dict[str, str]:
-        """Return the kind of the device and TF32. Keys of sets made on a CPU have existed before both."""
+        """Return the kind of the device, except cpu, and the precision if it is tf32. Older keys contain neither."""
         runtime = self.runtime
         device = {} if runtime.device.type == "cpu" else {"device": runtime.device.type}
         return device | ({"precision": runtime.precision} if runtime.precision == "tf32" else {})

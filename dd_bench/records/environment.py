@@ -39,7 +39,7 @@ class Environment(BaseModel):
     )
 
     def summary(self) -> str:
-        """Return the values as one line of text, without the flags that have the values of the precision."""
+        """Return the values as one line of text. Of the flags, only the deterministic algorithms are included."""
         parts = [f"{self.device}, {self.precision}", f"torch {self.torch}"]
         if self.device == "cuda":
             parts += [

@@ -73,7 +73,7 @@ def config_overrides(group: str, name: str, values: Mapping[str, Any]) -> list[s
 
 
 def teacher_overrides(config: Mapping[str, Any], order: Sequence[str]) -> list[str]:
-    """Return the override that selects the teachers, and one override for each value that is not that of its YAML file.
+    """Return the override that selects the teachers, and one override for each value that differs from its YAML file.
 
     The teachers in `order` come first, in this order.
     """

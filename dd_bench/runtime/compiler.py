@@ -35,7 +35,7 @@ def compiled_layout(device: torch.device) -> torch.memory_format:
     """Return the memory layout of images and weights in which compiled networks train fastest on `device`.
 
     It is channels-last, except on a CPU with AVX2 and without AVX-512. There, a training step of ConvNet-3 in float32
-    takes 1.3 to 1.5 times longer in channels-last at width 32, and 1.1 times longer at width 128.
+    takes 1.3 to 1.5 times as long in channels-last at width 32, and 1.1 times as long at width 128.
     """
     only_avx2 = device.type == "cpu" and torch.backends.cpu.get_cpu_capability() == "AVX2"
     return torch.contiguous_format if only_avx2 else torch.channels_last

@@ -24,7 +24,7 @@ from dd_bench.runtime.torch_flags import set_flags
 _THREADS = torch.get_num_threads()  # torch's default, before a job of a sweep changes it
 Positive = Annotated[int, Field(ge=1)]
 TOGETHER_CUDA = 20
-"""Networks that are trained in lock step on CUDA with `together=auto`, at most. Not yet measured on a card."""
+"""Maximum number of networks trained in lock step on CUDA with `together=auto`. Not yet measured on a GPU."""
 
 
 class RuntimeConfig(BaseModel):
@@ -95,7 +95,7 @@ class Runtime:
     def identity(self) -> dict[str, Any]:
         """Return what trained weights depend on, for the keys of teachers, experts and labels.
 
-        Their keys have existed before `tf32`, so the precision is a part of them only in this case.
+        The keys existed before `tf32`, so they contain `precision` only if it is `tf32`.
         """
         tf32 = {"precision": self.precision} if self.precision == "tf32" else {}
         return {"autocast": self.autocast, "device": self.device.type, **tf32}

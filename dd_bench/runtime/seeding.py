@@ -91,7 +91,7 @@ class Generators:
 def seeded(device: torch.device | str, seed: int) -> Iterator[None]:
     """Seed torch's global generators of the CPU and of `device` inside the context, and restore them afterwards.
 
-    This is for code that accepts no generator, such as the initialisers of `torch.nn` and dropout. Exactly the
+    This is for code that accepts no generator, such as the initialisers of `torch.nn` and dropout. Only the
     generators that are restored are seeded. `torch.manual_seed` would also seed those of all other devices.
     """
     device = torch.device(device)

@@ -37,8 +37,8 @@ def set_flags(tf32: bool, deterministic: bool) -> None:
     Args:
         tf32: whether float32 matrix products, convolutions and recurrent layers may use TF32 on CUDA, which rounds
             their inputs to 10 bits of mantissa.
-        deterministic: whether only kernels that give the same bits every time are used. Operations that have none
-            raise a RuntimeError.
+        deterministic: whether only kernels that give the same bits every time are used. Operations without such
+            a kernel raise a RuntimeError.
 
     Raises:
         ValueError: `tf32` is false, and a flag that is not set here allows a lower precision.
@@ -63,7 +63,7 @@ def set_flags(tf32: bool, deterministic: bool) -> None:
 
 
 def read_flags() -> dict[str, str | bool]:
-    """Return the values of `FLAGS` at the moment.
+    """Return the current values of `FLAGS`.
 
     A precision is `ieee` (float32), `tf32`, `bf16`, or `none`, which is `ieee` unless a more general flag is set.
     """

@@ -7,7 +7,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-_ALIGNMENT = 256  # bytes, that of CUDA's allocator; kernels read aligned tensors faster
+_ALIGNMENT = 256  # bytes, as in CUDA's allocator; kernels read aligned tensors faster
 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:

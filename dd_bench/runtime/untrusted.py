@@ -89,7 +89,7 @@ def sha256(path: Path, limit: int) -> str:
 
 
 def csv_rows(path: Path, limit: int) -> Iterator[list[str]]:
-    """Yield the rows of a CSV file of at most `limit` bytes that are not empty.
+    """Yield the non-empty rows of a CSV file of at most `limit` bytes.
 
     Raises:
         OSError, ValueError: see `read_buffer`; or the content is not CSV in UTF-8.

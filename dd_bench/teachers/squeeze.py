@@ -83,7 +83,7 @@ def squeezed_network(
 
 
 def _weights_of(spec: TeacherSpec, entry: Path, epochs: int) -> Path:
-    """Return the file with the weights of the configured epoch; `epochs` is the number of the last one."""
+    """Return the file with the weights of the configured epoch; `epochs` is the last epoch."""
     epoch = spec.config.epoch
     if epoch in (None, epochs):
         return entry / WEIGHTS

@@ -242,12 +242,12 @@ def _affine(x: Tensor, theta: Tensor, align_corners: bool) -> Tensor:
 
 @dataclass(frozen=True)
 class MixDraw:
-    """The random numbers that mix the images of a batch in pairs; with a first dimension g, for those of g networks.
+    """The random numbers that mix the images of a batch in pairs, or those of the batches of g networks.
 
     Attributes:
         partner: index of the image that each image is mixed with, `(g * b,)`.
         keep: share of an image in its mixture, in [0, 1], before the box is rounded and clipped, `()` or `(g,)`. With
-            1, the images of a network do not change.
+            1, the images do not change.
         centre: uniform numbers for the position of CutMix's box, `(2,)` or `(g, 2)`.
     """
 

@@ -1,8 +1,8 @@
 """Fetch, shuffle, augment and mix labelled batches as a recipe defines, for one network or several at once.
 
 A batch is computed in two parts. `Batches.draw` draws the random numbers of each step on the CPU, from the streams of
-each network, and `Batches.make` computes the batch from them on the device, without waiting for it and without another
-decision. The numbers are the same on every device.
+each network, and `Batches.make` computes the batch from them on the device, without waiting for the device. The numbers
+are the same on every device, except those of the op `noise`, which is drawn on the device.
 
 The batch of r networks is one batch of r * b images, network after network.
 """
@@ -109,8 +109,8 @@ def recipe_batches(
         seeds: the seed of each network.
         flip: whether a horizontal flip preserves the class.
         device: device of the training.
-        fixed: whether the kernels of `make` must not depend on what was drawn, for a CUDA graph. On the CPU, it is
-            faster to compute only the op that was drawn.
+        fixed: if true, the kernels of `make` do not depend on what was drawn, as a CUDA graph requires. If false, only
+            the drawn op is computed, which is faster on the CPU.
     """
     if recipe.views is None:
         return RecipeBatches(fetch, n, recipe, seeds, flip, device, fixed)
@@ -243,7 +243,7 @@ class ViewBatches:
 
 
 class ComputedBatches:
-    """Batches from a function of the epoch, which draws and computes them in one part."""
+    """Batches that a function of the epoch draws and computes at once."""
 
     streams: Sequence[Stream] = ()
 

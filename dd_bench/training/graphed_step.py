@@ -1,4 +1,4 @@
-"""Run the steps of a training as one CUDA graph, so that a step is launched by one call.
+"""Run each step of a training as a CUDA graph, so that one call launches the whole step.
 
 A graph repeats the kernels of one recorded step, with the same addresses, shapes and constants. A step can be recorded
 if it is a function of tensors in fixed memory (`FixedMemory`), reads nothing from the device, and if its kernels do not
@@ -38,7 +38,7 @@ def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
 
 @dataclass
 class _Recording:
-    """The inputs of all steps with tensors of the same shapes, and how the next of them is run."""
+    """The inputs of all steps with tensors of the same shapes, and the function that runs the next step."""
 
     inputs: FixedMemory
     run: Callable[[], None]

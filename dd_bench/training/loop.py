@@ -2,7 +2,7 @@
 
 The data is on the device, the random numbers of a step are drawn on the CPU and sent to the device, and no step waits
 for the device. `train` trains one network. `train_together` trains several as one batched network (`torch.func.vmap`),
-which is faster on a GPU. For the same seed, both draw the same batches and augmentations, on every device.
+which is faster on a GPU. For the same seed, both draw the same batches and augmentations.
 """
 
 from __future__ import annotations

@@ -50,7 +50,7 @@ def set_lr(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> No
 
 
 def reset_at_milestone(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: float) -> None:
-    """Reset the optimiser at a milestone, if the recipe does so. The memory of its state stays the same.
+    """Zero the state of the optimiser at a milestone, if the recipe has `reset_optimizer`. It keeps its memory.
 
     A momentum of zero gives the same next step as no momentum.
     """
@@ -66,7 +66,7 @@ def step_with(optimizer: torch.optim.Optimizer, lr: Tensor) -> None:
     for group in optimizer.param_groups:
         group["lr"] = lr
         if "capturable" in group and lr.device.type == "cuda":
-            # Adam refuses to be recorded without it, and warns if it is set in other steps
+            # Adam raises an error in a recording without `capturable`, and warns if it is set in other steps
             group["capturable"] = torch.cuda.is_current_stream_capturing()
     optimizer.step()
 

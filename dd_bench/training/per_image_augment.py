@@ -128,7 +128,7 @@ def _apply(name: str, x: Tensor, u: Tensor, fill: Tensor, noise: Tensor) -> Tens
 
 
 def crop(x: Tensor, offset: Tensor, fill: Tensor) -> Tensor:
-    """Cut images at `offset (n, 2)`, 0 to 7 pixels, from images `(n, c, h, w)` with 4 pixels more on each side.
+    """Pad images `(n, c, h, w)` by 4 pixels on each side, and crop them to their size at `offset (n, 2)`, 0 to 7.
 
     The fill colours are `(c,)`, or `(n, c)` for each image.
     """

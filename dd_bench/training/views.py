@@ -64,7 +64,7 @@ class ViewRecipe(BaseModel):
 
 @dataclass(frozen=True)
 class Mixture:
-    """How the images of a batch are mixed in pairs, or those of g networks, each with its own batch of b images.
+    """How the images of a batch are mixed in pairs, or those of g batches of b images, one for each network.
 
     Attributes:
         partner: index of the image that each image is mixed with, `(g * b,)`.
@@ -96,14 +96,14 @@ class Mixture:
 
 @dataclass(frozen=True)
 class ViewDraw:
-    """The random numbers of a batch of views, or of those of g networks.
+    """The random numbers of a batch of views, or of the batches of g networks.
 
     Attributes:
         epoch: the epoch of the views.
         groups: number of networks g.
         index: indices of the images, `(g * b,)`.
         u: uniform numbers of each image, `(g * b, 33)`.
-        mix: how the images are mixed, if they are.
+        mix: how the images are mixed; None if they are not.
     """
 
     epoch: int
@@ -129,7 +129,7 @@ class ViewDraw:
 class View:
     """An augmented batch: its epoch, the indices `(n,)` and inputs `(n, c, h, w)` of its images, and its mixture.
 
-    It is the batch of one network, or those of `groups` networks.
+    It is the batch of one network, or the joined batches of `groups` networks.
     """
 
     epoch: int

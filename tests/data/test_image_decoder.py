@@ -50,7 +50,7 @@ def test_transparent_pixels_require_a_background(tmp_path, mode):
 
 @pytest.mark.parametrize("kind", ["PNG", "GIF", "TIFF", "WEBP"])
 def test_files_with_several_images_are_rejected(tmp_path, kind):
-    """Only the first frame was read, without a warning."""
+    """Before, only the first frame was read, without a warning."""
     frames = [Image.new("RGB", (4, 4), colour) for colour in ("red", "blue")]
     path = tmp_path / "x.png"
     frames[0].save(path, kind, save_all=True, append_images=frames[1:])

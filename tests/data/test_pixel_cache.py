@@ -116,7 +116,7 @@ class TestPixels:
 
 
 def test_the_files_that_were_not_used_for_the_longest_time_are_deleted(home, paths, monkeypatch):
-    """The folder grew without bound."""
+    """Before, the folder grew without bound."""
     decoder, now = Decoder(3, "crop"), time.time()
 
     def add(name):

@@ -115,11 +115,11 @@ def test_without_a_card(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["cuda_check.py"])
     with pytest.raises(SystemExit) as stopped:
         cuda_check.main()
-    assert stopped.value.code == 2 and "no CUDA card" in capsys.readouterr().err
+    assert stopped.value.code == 2 and "no CUDA GPU" in capsys.readouterr().err
 
 
 def test_tables():
-    assert tables.cuda_check({"parts": {}}) == "Not yet measured on a card."
+    assert tables.cuda_check({"parts": {}}) == "Not yet measured on a GPU."
     rows = [
         {"table": "Steps", "method": "dm", "ms/step": 1.5, "data": [1]},
         {"table": "Steps", "method": "dc"},

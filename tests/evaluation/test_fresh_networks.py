@@ -194,7 +194,7 @@ class TestParallelism:
         assert (together.test.reads, together.val.reads) == reads, "one evaluation for all networks"
 
     def test_lock_step_stops_where_memory_ends(self, fresh, runtime, monkeypatch):
-        """The number is halved, is kept for the next measurement, and does not change the results."""
+        """The number is halved and stays so for the next measurement. The results do not change."""
         tried, notes, original = [], [], fresh_networks.train_together
         monkeypatch.setattr(groups.logger, "warning", lambda text, *values: notes.append(text % values))
 

@@ -70,7 +70,7 @@ def test_a_committed_entry_has_the_key_of_its_run():
 
 
 def test_a_record_with_an_old_key_is_reported(experiment, tmp_path, monkeypatch, messages):
-    """It is not used, and must not be measured again without a word."""
+    """It is not used. A warning names it before the networks are trained again."""
     monkeypatch.setattr(experiment, "out", tmp_path)
     outcome = Outcome(provenance.Stages(torch.device("cpu"))).finish("skipped", "not measured")
     monkeypatch.setattr("dd_bench.pipeline.experiment.measure", lambda *_: outcome)

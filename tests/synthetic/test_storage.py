@@ -757,7 +757,7 @@ class TestCheckDataset:
         )
 
     def test_other_mean_and_std(self, card, real_set):
-        """The advice was dataset.preprocess=normalise, which changed nothing."""
+        """Before, the message advised dataset.preprocess=normalise, which changed nothing."""
         reason = storage.check_dataset(card, real_set(preprocess=Normalise([0.5], [0.3])))
         assert reason.endswith("preprocessing of the set. Example: dataset.std=[0.25]")
         reason = storage.check_dataset(card, real_set(preprocess=Normalise([0.1], [0.3])))

@@ -126,10 +126,10 @@ class TestExported:
         [
             ("file,", "name,", r"the first line of .*labels\.csv must be file,'=cod,file,猫, got name,"),
             ("file,猫", "file", "the first line of"),
-            ("0.png,", "9.png,", r"labels\.csv, line 2: must have one of the image files"),
-            ("1.png,", "1.png,0,", "line 3: must have one of the image files"),
+            ("0.png,", "9.png,", r"labels\.csv, line 2: must contain an image file"),
+            ("1.png,", "1.png,0,", "line 3: must contain an image file"),
             ("1.png,", "1.png,x", "line 3: could not convert string"),
-            ("\n1_file/2", "\n1_file/0", "line 4: must have one of the image files"),
+            ("\n1_file/2", "\n1_file/0", "line 4: must contain an image file"),
             (
                 "0.69999998807907",
                 "0.0000001",
