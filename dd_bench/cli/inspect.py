@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.table import Column, Table
 from rich.text import Text
 
-from dd_bench.pipeline.choices import choices
+from dd_bench.pipeline.choices import choices, searchpath_of
 from dd_bench.records.environment import Environment
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime.suggestions import did_you_mean
@@ -68,30 +68,10 @@ def list_choices(arguments: list[str]) -> int:
                 f"GROUP must be one of {', '.join(GROUPS)}, got {word!r}{near or '. Example: dd-bench list method'}"
             )
     try:
-        _print_choices(groups, [folder for word in searchpath for folder in _searchpath(word)])
+        _print_choices(groups, searchpath_of(searchpath))
     except ValueError as error:
         parser.error(str(error))
     return 0
-
-
-def _searchpath(override: str) -> list[str]:
-    """Return the folders in an override such as `hydra.searchpath=[pkg://my_package.conf]`.
-
-    Raises:
-        ValueError: the override is not a list.
-    """
-    from hydra.core.override_parser.overrides_parser import OverridesParser
-    from hydra.errors import HydraException
-
-    try:
-        value = OverridesParser.create().parse_override(override).value()
-    except HydraException:
-        value = None
-    if not isinstance(value, list):
-        raise ValueError(
-            f"hydra.searchpath must be a list, got {override}. Example: hydra.searchpath=[pkg://my_package.conf]"
-        )
-    return [str(folder) for folder in value]
 
 
 def _print_choices(groups: Sequence[str], searchpath: Sequence[str]) -> None:

@@ -205,6 +205,8 @@ def _run_hydra(command: str) -> None:
 
     from dd_bench.cli import hydra_patch
     from dd_bench.cli.jobs import mark_interrupted
+    from dd_bench.pipeline.choices import check_searchpath, ignore_missing_init
+    from dd_bench.pipeline.config_errors import check_hydra_keys
     from dd_bench.runtime.files import writable_hint
 
     failures: list[str] = []
@@ -227,6 +229,12 @@ def _run_hydra(command: str) -> None:
             raise
 
     def execute(cfg: DictConfig, in_sweep: bool, overrides: list[str]) -> object:
+        if not in_sweep:  # the jobs of a sweep are checked before it starts
+            try:
+                check_hydra_keys(HydraConfig.get())
+            except ValueError as error:
+                failures.append(str(error))
+                return None
         # imported here because they import torch, which --help, --cfg and misspelt keys do not need
         from dd_bench.pipeline import run
         from dd_bench.pipeline.compose import USER_ERRORS, RunConfig
@@ -253,6 +261,12 @@ def _run_hydra(command: str) -> None:
                 return None
             raise CompactHydraException(message) from error
 
+    try:
+        check_searchpath(sys.argv[1:])
+    except ValueError as error:
+        sys.stderr.write(f"error: {error}\n")
+        sys.exit(1)
+    ignore_missing_init()
     application = hydra.main(version_base="1.3", config_path="pkg://dd_bench.conf", config_name="config")
     with hydra_patch.errors_explained(_explained):
         application(guarded)()

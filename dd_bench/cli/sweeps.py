@@ -26,7 +26,8 @@ from dd_bench.cli import SWEEP, hydra_patch
 from dd_bench.cli.jobs import State, complete_jobs, new_job, save_job, save_sweep
 from dd_bench.cli.progress import headline
 from dd_bench.cli.sweep_overrides import expand, loader_for
-from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_keys, explain
+from dd_bench.pipeline.choices import ignore_missing_init
+from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_hydra_keys, check_keys, explain
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import content_key
 
@@ -38,6 +39,9 @@ _SWEEP_ERROR: OSError | None = None  # raised when the file of the sweep was wri
 
 _LOCATIONS = ("hydra", "out", "cache")
 """Configuration keys that do not affect the results of a job."""
+
+
+ignore_missing_init()  # at import, because a launcher composes jobs in other processes, which import this module
 
 
 class SweepCallback(Callback):
@@ -114,6 +118,11 @@ def select_jobs(command: str, only_missing: bool) -> None:
     def select(overrides: list[str], jobs: list[list[str]]) -> list[list[str]]:
         if _SWEEP_ERROR is not None:
             raise _SWEEP_ERROR
+        assert _SWEEP_CONFIG is not None
+        try:
+            check_hydra_keys(_SWEEP_CONFIG.hydra)
+        except ValueError as error:
+            raise CompactHydraException(str(error)) from error
         if not jobs:
             raise CompactHydraException(
                 f"the sweep has no job, because a glob(...) in {' '.join(overrides)} matches no file. "
@@ -169,6 +178,7 @@ def _compose(overrides: Sequence[str]) -> DictConfig:
         check_groups(config, config.hydra.runtime.choices)
     else:
         check_keys(config)
+    check_hydra_keys(config.hydra)
     return config
 
 

@@ -1,7 +1,9 @@
-"""The choices of a configuration group, which are the YAML files in `conf/<group>/`. Does not import torch."""
+"""The YAML files in `conf/<group>/`, here and on `hydra.searchpath`. Does not import torch."""
 
 from __future__ import annotations
 
+import re
+import warnings
 from collections.abc import Iterator, Sequence
 from importlib import resources
 from importlib.resources.abc import Traversable
@@ -31,14 +33,68 @@ def choices(group: str, searchpath: Sequence[str] = ()) -> dict[str, str]:
     return dict(sorted(found.items(), key=lambda choice: (choice[0].count("/"), choice[0])))
 
 
+def searchpath_of(overrides: Sequence[str]) -> list[str]:
+    """Return the folders in overrides such as `hydra.searchpath=[pkg://my_package.conf]`.
+
+    Raises:
+        ValueError: the value of `hydra.searchpath` is not a list.
+    """
+    from hydra.core.override_parser.overrides_parser import OverridesParser
+    from hydra.errors import HydraException
+
+    found: list[str] = []
+    for override in overrides:
+        if not re.match(r"\+{0,2}hydra\.searchpath=", override):
+            continue
+        try:
+            value = OverridesParser.create().parse_override(override).value()
+        except HydraException:
+            value = None
+        if not isinstance(value, list):
+            raise ValueError(
+                f"hydra.searchpath must be a list, got {override}. Example: hydra.searchpath=[pkg://my_package.conf]"
+            )
+        found += map(str, value)
+    return found
+
+
+def check_searchpath(overrides: Sequence[str]) -> None:
+    """Check the folders in overrides of `hydra.searchpath`. Hydra ignores folders that do not exist.
+
+    Raises:
+        ValueError: a folder does not exist, a package is not installed, or the scheme is unknown.
+    """
+    for source in searchpath_of(overrides):
+        _folder(source)
+
+
+def ignore_missing_init() -> None:
+    """Silence Hydra's warning for a package in `hydra.searchpath` without `__init__.py`, whose files it reads anyway.
+
+    Folders and packages that do not exist are refused before, see `check_searchpath`.
+    """
+    warnings.filterwarnings("ignore", r"provider=hydra\.searchpath.* is not\s+available", UserWarning)
+
+
 def _folder(source: str) -> Traversable:
     kind, _, where = source.rpartition("://")
+    if kind not in ("pkg", "file", ""):
+        raise ValueError(
+            f"hydra.searchpath: a folder must be pkg://PACKAGE.FOLDER, file://FOLDER or FOLDER, got {source}. "
+            "Example: hydra.searchpath=[pkg://my_package.conf]"
+        )
     try:
-        folder = resources.files(where.replace("/", ".")) if kind == "pkg" else Path(where)
-    except ModuleNotFoundError as error:
-        raise ValueError(f"hydra.searchpath: {source} is not an installed package ({error})") from error
+        folder = resources.files(where.replace("/", ".").rstrip(".")) if kind == "pkg" else Path(where)
+    except (ModuleNotFoundError, TypeError, ValueError) as error:
+        raise ValueError(
+            f"hydra.searchpath: {source} is not an installed package ({error}). Install it: pip install -e FOLDER, or "
+            "give the folder of its YAML files: hydra.searchpath=[file://FOLDER]"
+        ) from error
     if not folder.is_dir():
-        raise ValueError(f"hydra.searchpath: {source} does not exist")
+        raise ValueError(
+            f"hydra.searchpath: {source} does not exist. It must be a folder with subfolders such as method/. "
+            "Example: hydra.searchpath=[file:///home/me/my_package/conf]"
+        )
     return folder
 
 

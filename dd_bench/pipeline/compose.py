@@ -8,6 +8,7 @@ from __future__ import annotations
 import functools
 import logging
 import sys
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -28,7 +29,8 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.models.module_adapter import network_constructor
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.arguments import check_nodes, missing_arguments
-from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_keys, explain
+from dd_bench.pipeline.choices import check_searchpath, ignore_missing_init
+from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_hydra_keys, check_keys, explain
 from dd_bench.pipeline.experiment import Experiment
 from dd_bench.pipeline.missing_keys import explain_missing
 from dd_bench.records.config_diff import CHOICE, shipped_target
@@ -73,10 +75,12 @@ class RunConfig:
         Raises:
             ValueError: an override is wrong.
         """
+        check_searchpath(overrides)
         state = GlobalHydra.instance()
         application, state.hydra = state.hydra, None  # the caller may be a Hydra application
         try:
-            with initialize_config_module("dd_bench.conf", version_base="1.3"):
+            with warnings.catch_warnings(), initialize_config_module("dd_bench.conf", version_base="1.3"):
+                ignore_missing_init()
                 cfg = compose_config("config", list(overrides), return_hydra_config=True)
         except COMPOSITION_ERRORS as error:
             if "multirun" in str(error):
@@ -89,6 +93,7 @@ class RunConfig:
             raise ValueError(f"{' '.join(overrides)}: {explain(error, overrides, again)}") from error
         finally:
             GlobalHydra.instance().hydra = application
+        check_hydra_keys(cfg.hydra)
         choices = dict(cfg.hydra.runtime.choices)
         with open_dict(cfg):
             del cfg["hydra"]

@@ -7,10 +7,12 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import fields, is_dataclass
 from difflib import get_close_matches
 from functools import cache
 from importlib import resources
+from typing import Any
 
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
@@ -50,6 +52,34 @@ def check_keys(cfg: DictConfig) -> None:
     for name, teacher in teachers.items():
         if not isinstance(teacher, DictConfig) or "model" not in teacher:
             raise ValueError(unknown_key(f"teachers.{name}", ()))
+
+
+def check_hydra_keys(hydra: Any) -> None:
+    """Check the keys of the node `hydra`. Hydra accepts every key that is added with `+`.
+
+    The schemas are those of Hydra and of its plug-ins: every node that has one knows its dataclass.
+
+    Raises:
+        ValueError: a key is not in the schema of its node.
+    """
+    groups = {str(name).removeprefix("hydra/") for name in hydra.runtime.choices}  # e.g. hydra/env
+    unknown = [key for key in _unknown_keys(hydra, "hydra.") if key.removeprefix("hydra.") not in groups]
+    if unknown:
+        known = [key for key in keys_of(hydra, "hydra.") if key not in unknown]
+        raise ValueError(unknown_key(unknown[0], known))
+
+
+def _unknown_keys(node: DictConfig, path: str) -> Iterator[str]:
+    """Yield the keys, below `path`, that are not in the schema of their node. Nodes without schema have any keys."""
+    schema = OmegaConf.get_type(node)
+    known = {field.name for field in fields(schema)} if is_dataclass(schema) else None
+    for key in map(str, node):
+        if known is not None and key not in known:
+            yield path + key
+            continue
+        value = node._get_node(key)
+        if isinstance(value, DictConfig) and not value._is_none() and not value._is_missing():
+            yield from _unknown_keys(value, f"{path}{key}.")
 
 
 @cache

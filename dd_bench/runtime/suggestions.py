@@ -13,7 +13,8 @@ def unknown_key(key: str, known: Iterable[str]) -> str:
     'iterations is not a configuration key. Did you mean method.iterations?'
     """
     similar = did_you_mean(_similar_keys(key, list(known)))
-    return f"{key} is not a configuration key{similar or '. To list all keys: dd-bench run --cfg job'}"
+    node = "hydra" if key.startswith("hydra.") else "job"
+    return f"{key} is not a configuration key{similar or f'. To list all keys: dd-bench run --cfg {node}'}"
 
 
 class MissingKeyError(ValueError):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,9 @@ class Arguments:
         lr: learning rate that was distilled with the images, or None.
         factor: multi-formation factor.
         pixels: whether the tensors are pixels, although some are outside [0, 1].
+        mean: mean of the pixels per channel, with which the tensors were normalised, or None.
+        std: like mean.
+        range: the values of black and white, or None.
         background: colour under transparent pixels of image files, or None.
         force: whether the preprocessing is not checked.
         name: name of the method.
@@ -45,6 +49,9 @@ class Arguments:
     lr: float | None
     factor: int
     pixels: bool
+    mean: list[float] | None
+    std: list[float] | None
+    range: list[float] | None
     background: str | None
     force: bool
     name: str
@@ -103,6 +110,19 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     found.add_argument(
         "--pixels", action="store_true", help="the tensors are pixels, although some are outside [0, 1]"
     )
+    found.add_argument(
+        "--mean",
+        type=_numbers,
+        help="mean of each channel of pixels in [0, 1], with which the tensors were normalised, e.g. 0.5 or "
+        "0.485,0.456,0.406; requires --std",
+    )
+    found.add_argument("--std", type=_numbers, help="standard deviation of each channel; requires --mean")
+    found.add_argument(
+        "--range",
+        type=_numbers,
+        metavar="LOW,HIGH",
+        help="the values of black and white, e.g. 0,16 or --range=-1,1",
+    )
     found.add_argument("--background", help="colour under transparent pixels of image files, e.g. white")
     found.add_argument(
         "--force",
@@ -120,6 +140,11 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     found.add_argument("--to", type=Path, required=True, help="folder to create")
     return found
+
+
+def _numbers(text: str) -> list[float]:
+    """Parse numbers that are separated by commas."""
+    return [float(word) for word in text.strip("[]").split(",")]
 
 
 def _check(args: Arguments) -> None:
@@ -155,8 +180,20 @@ def _check(args: Arguments) -> None:
         raise ValueError("--index requires a file with a list of sets, such as res_*.pt")
     if args.index is not None and args.index < 0:
         raise ValueError(f"--index must be >= 0, got {args.index}. The first set is --index 0")
-    if args.pixels and args.force:
-        raise ValueError("--pixels and --force exclude each other. Leave out one of them")
+    stated = {
+        "--pixels": args.pixels,
+        "--force": args.force,
+        "--range": args.range is not None,
+        "--mean": args.mean is not None or args.std is not None,
+    }
+    if len(given := [flag for flag, value in stated.items() if value]) > 1:
+        raise ValueError(f"{given[0]} and {given[1]} exclude each other. Leave out one of them")
+    if args.range and not (len(args.range) == 2 and -math.inf < args.range[0] < args.range[1] < math.inf):
+        raise ValueError(
+            f"--range must be two numbers LOW,HIGH with LOW < HIGH, got {args.range}. Example: --range 0,16"
+        )
+    if (args.mean is None) != (args.std is None):
+        raise ValueError("--mean requires --std, and --std requires --mean. Example: --mean 0.5 --std 0.5")
     if args.background and not folders:
         raise ValueError("--background requires a folder of images. Leave it out")
     for flag, given in (
@@ -164,6 +201,7 @@ def _check(args: Arguments) -> None:
         ("--logits", args.logits),
         ("--lr", args.lr is not None),
         ("--pixels", args.pixels),
+        ("--mean", args.mean is not None),
         ("--force", args.force),
     ):
         if given and folders:

@@ -14,12 +14,14 @@ from torch import Tensor
 
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.image_files import subfolders
+from dd_bench.data.preprocess import Normalise
 from dd_bench.hub.folder_layout import LABELS
 from dd_bench.hub.importers import formats
 from dd_bench.hub.importers.arguments import Arguments, parse
 from dd_bench.hub.importers.class_order import class_order, label_order, relabel
 from dd_bench.hub.importers.image_folder import read_folder
-from dd_bench.hub.importers.preprocessing import as_pixels, check_inputs
+from dd_bench.hub.importers.pixel_range import as_pixels, check_white, rescaled
+from dd_bench.hub.importers.preprocessing import TOLERANCE, check_inputs
 from dd_bench.hub.importers.soft_labels import labels_of
 from dd_bench.hub.importers.torch_files import MAX_FILE
 from dd_bench.runtime import untrusted
@@ -108,25 +110,67 @@ def _image_set(args: Arguments, images: Tensor, labels: Tensor, real: RealSet) -
     if not bool(torch.isfinite(images).all()):
         raise ValueError("all values of the images must be finite")
     is_float = images.is_floating_point()
-    if not (args.force and is_float) and (found := as_pixels(images)):
-        pixels, note = found
+    stated = _stated_pixels(args, images, real)
+    if not (args.force and is_float) and (found := as_pixels(images if stated is None else stated)):
+        pixels, note = found.images, found.text
+        from_files = args.sources[0].is_dir()  # the format of an image file states its range
+        if stated is None and not (from_files or args.pixels or args.force):
+            check_white(images, found, real)
         space: Space = "unit" if pixels.is_floating_point() else "pixel"
         syn = ImageSet.of(real, pixels, labels, space, args.factor, lr=args.lr)
-        return syn, f"images are pixels: {note}"
+        return syn, f"images are pixels: {note}{_statement(args)}"
     if args.factor > 1:
         raise ValueError(
             f"--factor requires pixels in [0, 1], got {float(images.min()):.3g}..{float(images.max()):.3g}. "
             "Leave out --factor"
         )
-    inputs = images.float()
-    if args.pixels:
-        note = "images are pixels, preprocessed like the dataset"
+    inputs = images.float() if stated is None else stated
+    if args.pixels or stated is not None:
+        note = f"images are pixels, preprocessed like the dataset{_statement(args)}"
         inputs = real.preprocess(inputs)
     elif args.force:
         note = f"images are inputs preprocessed by {real.preprocess.kind}, which was not checked (--force)"
     else:
         note = check_inputs(inputs, real)
     return ImageSet.of(real, inputs, labels, "input", lr=args.lr), note
+
+
+def _stated_pixels(args: Arguments, images: Tensor, real: RealSet) -> Tensor | None:
+    """Return the pixels by --range, or by --mean and --std; None without these options.
+
+    Rounding errors at black and white are removed, so that normalised pixels are pixels again.
+    """
+    if args.range is not None:
+        pixels = rescaled(images, *args.range)
+    elif args.mean is not None and args.std is not None:
+        c = real.shape[0]
+        if not len(args.mean) == len(args.std) in (1, c):
+            raise ValueError(
+                f"--mean and --std must have one value, or one for each of the {c} channels, got {len(args.mean)} and "
+                f"{len(args.std)}. Example: --mean 0.5 --std 0.5"
+            )
+        pixels = Normalise(args.mean * (c // len(args.mean)), args.std * (c // len(args.std))).inverse(
+            images.float()
+        )
+    else:
+        return None
+    if (
+        pixels.is_floating_point()
+        and float(pixels.min()) >= -TOLERANCE
+        and float(pixels.max()) <= 1 + TOLERANCE
+    ):
+        return pixels.clamp(0, 1)
+    return pixels
+
+
+def _statement(args: Arguments) -> str:
+    """Return the stated range or normalisation of the files, for messages."""
+    if args.range is not None:
+        return ", by --range {:g},{:g}".format(*args.range)
+    if args.mean is not None and args.std is not None:
+        mean, std = (",".join(f"{value:g}" for value in values) for values in (args.mean, args.std))
+        return f", by --mean {mean} --std {std}"
+    return ""
 
 
 def _digests(args: Arguments, files: Sequence[Path]) -> dict[str, str]:

@@ -1,7 +1,9 @@
-"""Statistical models of images: a Gaussian of patches with noise, and the statistics that error messages show."""
+"""Statistical models of real images: a Gaussian of patches with noise, and the statistics that error messages show."""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -9,10 +11,44 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from dd_bench.data.dataset import RealSet
+from dd_bench.runtime.seeding import generator
+
 PATCH = 8
-GAINS = (0.0, 0.25, 0.5, 0.75, 1.0)
+MAX_IMAGES, MAX_VALUES = 5000, 2**24  # of a sample of images
+GAINS = (0.0, 0.25, 0.5, 0.75, 1.0, 1.1, 1.2, 1.4, 2.0, 2.8, 4.0, 5.6, 8.0, 11.0)  # unclamped images exceed 1
 NOISE = 10.0 ** torch.linspace(-5, 4, 73, dtype=torch.float64)  # variances, relative to the model's images
 HEADER = f"  {'':17}{'mean':>8}{'std':>8}{'min':>8}{'max':>8}{'neighbours':>12}{'channels':>10}"
+
+
+class Likelihood(NamedTuple):
+    """The best fit of a model.
+
+    Attributes:
+        value: log-likelihood per value in nats, without the constant.
+        noise: standard deviation of the noise, divided by that of the model's images.
+        gain: factor of the model's images.
+    """
+
+    value: float
+    noise: float
+    gain: float
+
+
+def real_pixels(real: RealSet) -> Tensor:
+    """Return pixels in [0, 1] of training images, `(n, c, h, w)` on the CPU; a fixed random sample of large sets."""
+    return real.train.pixels(_sampled(len(real.train), math.prod(real.shape))).cpu().float() / 255
+
+
+def sample(images: Tensor) -> Tensor:
+    """Return images, or a fixed random sample if there are many."""
+    index = _sampled(len(images), images[0].numel())
+    return images if len(index) == len(images) else images[index]
+
+
+def _sampled(n: int, values: int) -> Tensor:
+    size = min(n, MAX_IMAGES, max(1, MAX_VALUES // values))
+    return torch.randperm(n, generator=generator("cpu", 0, "import"))[:size]
 
 
 @dataclass(frozen=True)
@@ -37,25 +73,18 @@ class Gaussian:
         eigenvalues, eigenvectors = torch.linalg.eigh(patches.T @ patches / len(patches))
         return cls(mean, eigenvalues.clamp_min(0), eigenvectors)
 
-    def likelihood(self, images: Tensor) -> tuple[float, float]:
-        """Return the log-likelihood of `g * image + noise` for `images`, maximised over g and the noise.
-
-        Args:
-            images: `(n, c, h, w)`.
-
-        Returns:
-            The log-likelihood per value in nats, without the constant, and the standard deviation of the noise, in
-            units of that of the model's images.
-        """
+    def likelihood(self, images: Tensor, gains: Sequence[float] = GAINS) -> Likelihood:
+        """Return the log-likelihood of `g * image + noise` for images `(n, c, h, w)`, maximised over g and noise."""
         x, mean = (_patches(t) @ self.eigenvectors for t in (images, self.mean))
         x = x.unflatten(0, (len(images), len(mean)))
+        products = x.square().mean((0, 1)), (x * mean).mean((0, 1)), mean.square().mean(0)
         noise = self.eigenvalues.mean() * NOISE
         found = []
-        for gain in GAINS:
-            power = (x - gain * mean).square().mean((0, 1))
+        for gain in gains:
+            power = (products[0] - 2 * gain * products[1] + gain**2 * products[2]).clamp_min(0)
             variances = gain**2 * self.eigenvalues + noise[:, None]
             best = (-0.5 * (variances.log() + power / variances).mean(1)).max(0)
-            found.append((float(best.values), float(NOISE[best.indices].sqrt())))
+            found.append(Likelihood(float(best.values), float(NOISE[best.indices].sqrt()), gain))
         return max(found)
 
 

@@ -9,6 +9,7 @@ from PIL import Image
 
 from dd_bench.hub.export import png_folder
 from dd_bench.hub.importers.command import import_command
+from dd_bench.pipeline.compose import load_real_set
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.images import ImageSet
@@ -262,3 +263,33 @@ def test_values_that_are_not_finite_are_rejected(in_folder, capsys):
     source = save(in_folder, "data.pt", [torch.full((10, 1, 8, 8), torch.nan), torch.arange(10)])
     assert import_command([str(source), "dataset=digits", "--ipc", "1", "--name", "x", "--to", "set"]) == 1
     assert "must be finite" in capsys.readouterr().err
+
+
+def test_stated_ranges_and_normalisations(in_folder, capsys):
+    """Each way of storing the same pixels gives the same set."""
+    real, _ = load_real_set(["dataset=digits"])
+    index = real.train.draw(1, torch.Generator().manual_seed(0)).flatten()
+    pixels = (real.train.pixels(index).float() * 16 / 255).round() / 16
+    stored = {
+        "a.pt": (16 * pixels).long(),
+        "b.pt": (pixels - 0.5) / 0.5,
+        "c.pt": 2 * pixels - 0.5,
+    }
+    files = {name: save(in_folder, name, images) for name, images in stored.items()}
+    labels = save(in_folder, "y.pt", torch.arange(10))
+    command = ["--labels", str(labels), "dataset=digits", "--ipc", "1", "--name", "x", "--to"]
+    for name, flags in (
+        ("a.pt", ["--range", "0,16"]),
+        ("b.pt", ["--mean", "0.5", "--std", "0.5"]),
+        ("c.pt", ["--range=-0.5,1.5"]),
+    ):
+        assert import_command([str(files[name]), *command, "refused"]) == 1
+        assert flags[0].replace("=", " ") in capsys.readouterr().err.replace(
+            "--range -0.5", "--range=-0.5"
+        ).replace("=", " ")
+        assert read(files[name], "--labels", labels, *flags, to=f"set_{name}").images.allclose(
+            pixels, atol=1e-6
+        )
+        assert f"by {flags[0].partition('=')[0]}" in capsys.readouterr().err
+    assert import_command([str(files["a.pt"]), *command, "refused", "--mean", "0.5"]) == 1
+    assert "--mean requires --std" in capsys.readouterr().err

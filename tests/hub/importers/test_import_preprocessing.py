@@ -9,7 +9,8 @@ import torch
 from dd_bench.data.digits import digits
 from dd_bench.hub.importers import preprocessing
 from dd_bench.hub.importers.image_model import Gaussian
-from dd_bench.hub.importers.preprocessing import as_pixels, check_inputs, compare
+from dd_bench.hub.importers.pixel_range import as_pixels, check_white, rescaled
+from dd_bench.hub.importers.preprocessing import check_inputs, compare
 from dd_bench.synthetic import storage
 
 SETS = Path(__file__).resolve().parents[3] / "leaderboards" / "sets" / "digits"
@@ -101,8 +102,62 @@ def test_inputs_on_another_scale_are_refused(reals):
     """Pixels in 0..255 from which a mean was subtracted."""
     images = 255 * images_of(reals["normalise"], 10) - 100
     for real in reals.values():
-        with pytest.raises(ValueError, match="no known preprocessing fits"):
+        with pytest.raises(ValueError, match=r"no known preprocessing fits|many values are exactly"):
             check_inputs(images, real)
+
+
+@pytest.mark.parametrize("n", [1, 10])
+@pytest.mark.parametrize(
+    ("transform", "cure"),
+    [
+        (lambda x: (x - 0.5) / 0.5, "but mean 0.5, std 0.5.*Add --mean 0.5 --std 0.5"),
+        (
+            lambda x: (x - 0.5) / 0.5 + 0.1 * torch.randn(x.shape),
+            "but mean 0.5, std 0.5.*Add --mean 0.5 --std 0.5",
+        ),
+        (lambda x: (x - 0.1307) / 0.3081, "but MNIST's constants.*Add --mean 0.1307 --std 0.3081"),
+        (lambda x: 2 * x - 0.5, "many values are exactly.*add --range -0.5,1.5"),
+        (lambda x: (0.3049 - x) / 0.3756, "but negated inputs.*Convert them"),
+        (lambda x: (0.6951 - x) / 0.3756, "but negative images.*Convert them"),
+        (lambda x: (x - x.mean(0)) / (x.std(0) + 1e-3), "but standardised pixels.*Convert them"),
+    ],
+    ids=["half", "noisy_half", "mnist", "affine", "negated", "negative", "per_pixel"],
+)
+def test_other_transforms_are_refused_with_their_cure(reals, transform, cure, n):
+    torch.manual_seed(0)
+    with pytest.raises(ValueError, match=f"(?s){cure}") as caught:
+        check_inputs(transform(images_of(reals["normalise"], n)), reals["normalise"])
+    assert "dataset.preprocess=zca" not in str(caught.value)
+
+
+def test_dim_sets_are_not_refused(reals):
+    """Averages of many images do not use the whole range of pixels."""
+    real = reals["normalise"]
+    means = torch.stack([images_of(real, 5, seed).mean(0) for seed in range(10)])
+    check_inputs(real.preprocess(means), real)
+    stored = (255 * means).byte()
+    check_white(stored, as_pixels(stored), real)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.int64, torch.float32])
+@pytest.mark.parametrize("top", [1, 16, 100])
+def test_small_ranges_are_refused(reals, dtype, top):
+    """Also in 0..16, as scikit-learn stores digits; the message states the range."""
+    real = reals["normalise"]
+    stored = (images_of(real, 2) * top).round().to(dtype)
+    if (top, dtype) == (1, torch.float32):  # black and white images in [0, 1]
+        return check_white(stored, as_pixels(stored), real)
+    with pytest.raises(ValueError, match=f"--range 0,{top}, or --range 0,255"):
+        check_white(stored, as_pixels(stored), real)
+
+
+def test_stated_range():
+    stored = torch.tensor([0, 8, 16]).view(1, 1, 1, 3)
+    assert rescaled(stored, 0, 16).flatten().tolist() == [0, 0.5, 1]
+    assert rescaled(stored, 0, 255).dtype == torch.uint8
+    assert rescaled(torch.tensor([-1.5, 1.0]), -1, 1).tolist() == [-0.25, 1]
+    with pytest.raises(ValueError, match=r"--range 0,15 for values in 0\.\.16"):
+        rescaled(stored, 0, 15)
 
 
 def test_error_shows_statistics(reals):
@@ -122,21 +177,21 @@ def test_colour_images(real_set):
     real = real_set(4, 3)
     images = real.train.inputs(torch.arange(20)) + 0.1
     fits = compare(images, real)
-    assert max(fits, key=lambda name: fits[name].likelihood) == "normalise"
+    assert max(fits, key=lambda name: fits[name].model.value) == "normalise"
     assert -1 <= fits["normalise"].expected.channels <= 1
 
 
 class TestPixels:
     def test_uint8(self):
         images = torch.arange(256, dtype=torch.uint8).view(1, 1, 16, 16)
-        pixels, text = as_pixels(images)
+        pixels, text, _ = as_pixels(images)
         assert torch.equal(pixels, images) and text == "uint8 in 0..255"
         assert torch.equal(as_pixels(images.long())[0], images)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.float64])
     def test_floats(self, dtype):
         images = torch.rand(2, 1, 4, 4).to(dtype)
-        pixels, _ = as_pixels(images)
+        pixels = as_pixels(images).images
         assert pixels.dtype == torch.float32 and torch.equal(pixels, images.float())
 
     def test_floats_up_to_255(self):
@@ -157,6 +212,6 @@ def test_likelihood_is_that_of_the_model():
     model = Gaussian.of(draw.view(-1, 1, 2, 2))
     variance = 0.5 * model.eigenvalues.mean()
     images = draw + variance.sqrt() * torch.randn(draw.shape, generator=generator)
-    likelihood, noise = model.likelihood(images.view(-1, 1, 2, 2).float())
+    likelihood, noise, _ = model.likelihood(images.view(-1, 1, 2, 2).float())
     expected = -0.5 * ((model.eigenvalues + variance).log().mean() + 1)
     assert noise**2 == pytest.approx(0.5, rel=0.2) and likelihood == pytest.approx(float(expected), abs=0.02)
