@@ -34,6 +34,7 @@ MARGIN = 0.02  # nats per value by which another of KINDS must fit better for a 
 MARGIN_OTHER = 0.15  # for other transforms
 MAX_NOISE = 30.0  # largest accepted standard deviation of the noise, divided by that of real inputs
 MAX_RATIO = 1.5  # largest ratio of noise and gain at which a transform is said to fit
+NOISELESS = 0.1  # noise below which a set consists of real images, whose contrast is known
 TOLERANCE = 2e-3  # rounding error of pixels in half precision
 UNUSED = 0.02  # largest part of the range of pixels at either end that a set may leave unused
 SHORT = 0.05  # part of the range that a set of another transform leaves unused
@@ -60,7 +61,10 @@ class Fit(NamedTuple):
     @property
     def plausible(self) -> bool:
         """Whether the set shows real images under this transform, not only noise."""
-        return self.exact or (self.model.gain > 0 and self.model.noise <= MAX_RATIO * max(1, self.model.gain))
+        _, noise, gain = self.model
+        if noise < NOISELESS and not 0.7 <= gain <= 1.4:  # real images, but with another contrast
+            return self.exact
+        return self.exact or (gain > 0 and noise <= MAX_RATIO * max(1, gain))
 
 
 def compare(images: Tensor, real: RealSet) -> dict[str, Fit]:
