@@ -186,8 +186,8 @@ def _check(args: Arguments) -> None:
         "--range": args.range is not None,
         "--mean": args.mean is not None or args.std is not None,
     }
-    if len(given := [flag for flag, value in stated.items() if value]) > 1:
-        raise ValueError(f"{given[0]} and {given[1]} exclude each other. Leave out one of them")
+    if len(chosen := [flag for flag, value in stated.items() if value]) > 1:
+        raise ValueError(f"{chosen[0]} and {chosen[1]} exclude each other. Leave out one of them")
     if args.range and not (len(args.range) == 2 and -math.inf < args.range[0] < args.range[1] < math.inf):
         raise ValueError(
             f"--range must be two numbers LOW,HIGH with LOW < HIGH, got {args.range}. Example: --range 0,16"
