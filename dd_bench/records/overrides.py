@@ -120,7 +120,7 @@ def overrides_of(shipped: Mapping[str, Any], values: Mapping[str, Any], path: st
 
 
 def _added_network(value: Mapping[str, Any], here: str) -> Iterator[str]:
-    """Yield the overrides that add a shipped network at a key that the YAML does not have."""
+    """Yield the overrides that add a shipped network under a key that is missing in the YAML file."""
     choice, *changes = choice_overrides("model", value)
     yield f"+model@{here}={choice.partition('=')[2]}"
     yield from (word.replace("model.", f"{here}.", 1) for word in changes)

@@ -119,9 +119,9 @@ def stop(saved: str) -> None:
 
 
 def follow(stopped: Callable[[], bool], error: type[Exception]) -> None:
-    """In a worker process, let the parent process decide when to stop; `stop` then raises `error`.
+    """Let the parent of this worker process stop it: if `stopped()` is true, a stop is requested.
 
-    SIGINT is ignored, because a terminal sends it to all processes of a run.
+    `stop` then raises `error`. SIGINT is ignored, because a terminal sends it to all processes of a run.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _State.stopped_by, _State.error = stopped, error

@@ -134,7 +134,7 @@ class LabelStore:
         return self.load(epoch)[index].float()
 
     def load(self, epoch: int) -> Tensor:
-        """Return the logits of a stored epoch, float16 `(n, k)`. The next call overwrites them."""
+        """Return the logits of a stored epoch, float16 `(n, k)`. A call for another epoch overwrites them."""
         if self._read is None:
             self._read = (epoch, to_device(self._epoch(epoch), self.device))
         elif self._read[0] != epoch:

@@ -175,7 +175,7 @@ class Views:
             yield ViewDraw(epoch, 1, index[rows], numbers[number][rows], mix)
 
     def view(self, draw: ViewDraw, x: Tensor) -> View:
-        """Return the views of images `x (n, c, h, w)`, which are those at `draw.index`; all are on one device."""
+        """Return the views of `x (n, c, h, w)`, the images at `draw.index`. `draw` and `x` are on one device."""
         x, mixture = augment_images(x, draw.u, self.recipe), None
         if draw.mix is not None and self.recipe.mix != "none":
             size = (int(x.shape[2]), int(x.shape[3]))

@@ -55,7 +55,7 @@ class PublishedSet(_Strict):
         return self
 
     def matches(self, track: Track) -> bool:
-        """Return whether a board may show these numbers.
+        """Return whether the board of `track` may show these numbers.
 
         The metric must be accuracy, and the dataset and the architecture must be the same. The width may differ.
         """

@@ -19,7 +19,7 @@ LAYERS_EVERY = 100
 
 
 class Engine:
-    """Optimisation loop, shared by all units (shards) of a synthetic set."""
+    """The optimisation loop that recovers the images of each shard of a synthetic set."""
 
     def __init__(
         self,
