@@ -333,6 +333,10 @@ class Method(ABC):
     """Whether the synthetic set depends on the teachers of the run."""
     in_shards: ClassVar[bool] = False
     """Whether several processes may create one set together, with `ctx.shards`."""
+    kinds: ClassVar[tuple[str, ...]] = ("images", "graphs")
+    """Kinds of the sets that it returns, see `SyntheticSet.kind`."""
+    whole: ClassVar[bool] = False
+    """Whether its set is the whole training set, which has no IPC. Only for methods of dd_bench."""
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """Return why this method cannot distil `real` at this `ipc`, or None if it can."""

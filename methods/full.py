@@ -11,6 +11,7 @@ class Full(Method):
     """Return the unchanged training set. `ipc` only determines the column in the tables."""
 
     modalities = ("image", "graph")
+    whole = True
     citation = "the whole training set"
     deterministic = True
 

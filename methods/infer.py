@@ -35,6 +35,7 @@ class INFER(Recovery):
     images are stored as 8-bit pixels.
     """
 
+    kinds = ("compensated",)
     citation = (
         "Zhang et al., Breaking Class Barriers: Efficient Dataset Distillation via Inter-Class Feature Compensator, "
         "ICLR 2025"

@@ -82,6 +82,7 @@ class Mirage(Method):
     """
 
     modalities = ("graph",)
+    kinds = ("trees",)
     citation = "Gupta et al., Mirage: Model-Agnostic Graph Distillation for Graph Classification, ICLR 2024"
     deterministic = True
     smoke: ClassVar[dict[str, Any]] = {}

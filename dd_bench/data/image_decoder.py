@@ -26,8 +26,8 @@ class Decoder:
     Files with several images (animations, TIFF files with several pages) are errors, because it is not known which
     image is meant. JPEG files of cameras with more pictures (MPO) are read: their first image is the photograph.
 
-    Greyscale of more than 8 bits is converted by its full range: a 16-bit value v becomes `round(v / 257)`. Floats and
-    32-bit integers have no fixed range and raise an error.
+    Greyscale of more than 8 bits is converted by its full range: a 16-bit value v becomes `round(v / 257)`. TIFF files
+    in which 0 is white are inverted. Floats and 32-bit integers have no fixed range and raise an error.
 
     `squash` resizes both sides and ignores the aspect ratio, as MTT does for its 128-pixel ImageNet subsets. `crop`
     resizes the shorter side and takes the centre crop. Both interpolate the uint8 pixels bilinearly with antialiasing.
@@ -161,9 +161,12 @@ class Unsupported(ValueError):
 
 def _from_full_range(image: Image.Image, path: Path) -> Image.Image:
     """Scale unsigned greyscale of more than 8 bits to 8 bits."""
-    bits = 16
+    bits, inverted = 16, False
     if image.format == "TIFF":
-        bits = image.tag_v2[258][0]  # type: ignore[attr-defined]  # BitsPerSample; 12 bits are read as I;16
+        tags = image.tag_v2  # type: ignore[attr-defined]
+        bits = tags[258][0]  # BitsPerSample; 12 bits are read as I;16
+        # PhotometricInterpretation 0, WhiteIsZero: Pillow inverts such images only up to 8 bits
+        inverted = tags.get(262) == 0
     # Pillow opens PNG and PGM with 16 bits as I;16 or, by version and byte order, as I
     known = image.mode.startswith("I;16") or (image.mode == "I" and image.format in ("PNG", "PPM"))
     if not known or "transparency" in image.info:
@@ -173,5 +176,7 @@ def _from_full_range(image: Image.Image, path: Path) -> Image.Image:
             "not known. Convert the images to 8-bit PNG files first"
         )
     maximum = 2**bits - 1
-    values = np.asarray(image).astype(np.int64)
-    return Image.fromarray(((values * 255 + maximum // 2) // maximum).clip(0, 255).astype(np.uint8))
+    values = np.asarray(image).astype(np.int64).clip(0, maximum)
+    if inverted:
+        values = maximum - values
+    return Image.fromarray(((values * 255 + maximum // 2) // maximum).astype(np.uint8))

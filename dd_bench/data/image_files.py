@@ -11,10 +11,8 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-SYSTEM_FOLDERS = ("__MACOSX", "@eaDir", "$RECYCLE.BIN", "System Volume Information", "lost+found")
-"""Folders that archive tools and file servers create, some of them with copies or thumbnails of the images."""
+from dd_bench.runtime.hidden import is_hidden
 
-SYSTEM_FILES = ("Thumbs.db", "desktop.ini")
 TEXT = (".txt", ".csv", ".json", ".xml", ".md")
 """Extensions of annotations, which are skipped without a warning."""
 
@@ -22,11 +20,6 @@ IMAGES = (".jpg", ".jpeg", ".png", ".ppm", ".bmp", ".pgm", ".tif", ".tiff", ".we
 """Extensions of supported formats, those of torchvision's `ImageFolder`."""
 
 _log = logging.getLogger(__name__)
-
-
-def is_hidden(name: str) -> bool:
-    """Return whether a file or folder is no part of a dataset, such as `.ipynb_checkpoints`, `._0.png`, `__MACOSX`."""
-    return name.startswith(".") or name in SYSTEM_FOLDERS or name in SYSTEM_FILES
 
 
 def subfolders(folder: Path) -> list[str]:

@@ -22,7 +22,7 @@ from dd_bench.runtime.cache import locked
 from dd_bench.runtime.files import content_key
 from dd_bench.runtime.mmap_file import Layout
 
-_VERSION = 2  # of `Decoder`
+_VERSION = 3  # of `Decoder`
 _log = logging.getLogger(__name__)
 
 

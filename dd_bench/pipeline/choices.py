@@ -9,6 +9,8 @@ from importlib import resources
 from importlib.resources.abc import Traversable
 from pathlib import Path
 
+from dd_bench.runtime.hidden import is_hidden
+
 
 def choices(group: str, searchpath: Sequence[str] = ()) -> dict[str, str]:
     """Return a dict that maps the name of each YAML file of a group to its description, the first line of the file.
@@ -101,6 +103,8 @@ def _folder(source: str) -> Traversable:
 def _yaml_files(folder: Traversable, prefix: str = "") -> Iterator[tuple[str, Traversable]]:
     """Yield the YAML files of a folder and its subfolders, each with its name without suffix."""
     for path in folder.iterdir():
+        if is_hidden(path.name):
+            continue
         if path.is_dir():
             yield from _yaml_files(path, f"{prefix}{path.name}/")
         elif path.name.endswith(".yaml"):

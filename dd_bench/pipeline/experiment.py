@@ -29,7 +29,7 @@ from dd_bench.runtime.outer_loop import OuterLoop
 from dd_bench.runtime.seeding import seed_for
 from dd_bench.runtime.shards import AlreadyBuilt
 from dd_bench.synthetic import storage
-from dd_bench.synthetic.card import check_decoding
+from dd_bench.synthetic.method_limits import check_method
 
 _log = logging.getLogger(__name__)
 
@@ -110,7 +110,9 @@ class Experiment(RunParts):
         with stages.measure("distill"):
             syn = self.method.distill(real, self.ipc, ctx)
         syn.check_ipc(self.ipc)
-        check_decoding(syn.decoding(), self.config)
+        syn.check_whole(real.train.labels)
+        decoding = syn.decoding()
+        check_method(self.method_name, self.config, kind=syn.kind, whole=syn.whole, decoding=decoding)
         seconds = {
             "prepare": round(sum(ctx.cache.seconds.values()), 3),  # includes the build time of cached entries
             "distill": round(stages.seconds["distill"] + ctx.loop.seconds_before, 3),

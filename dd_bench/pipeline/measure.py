@@ -31,6 +31,7 @@ def measure(run: RunParts, sets: Callable[[], list[Path]], log: ScoreLog) -> Out
         outcome.folders = sets()
         for index, folder in enumerate(outcome.folders):
             syn, _ = storage.load(folder)
+            syn.check_whole(run.real.train.labels)
             if reason := run.evaluator.check_set(syn, run.real) or run.check_labels(syn):
                 return outcome.finish("skipped", reason)
             ctx = EvaluationContext(

@@ -32,7 +32,7 @@ class SyntheticSet(ABC):
     lr: float | None
     """The learning rate that was distilled with the set, or None."""
     whole: bool = False
-    """Whether this is the whole training set. Its ipc is then not checked."""
+    """Whether this is the whole training set. Its ipc is then not checked, but see `check_whole`."""
     exact_ipc: ClassVar[bool] = False
     """Whether the set must store exactly ipc samples per class, not at most."""
 
@@ -97,8 +97,33 @@ class SyntheticSet(ABC):
             f"got {float(counts[c]):g} of class {self.class_names[c]!r}{self.describe_samples()}. {hint}"
         )
 
-    def decoding(self) -> dict[str, int]:
-        """Return the parameters by which a stored sample is decoded to several training samples, and their values."""
+    def check_whole(self, train: Tensor) -> None:
+        """Check that a set with `whole` has as many samples of each class as the training split.
+
+        Args:
+            train: classes of the training split, int64 `(m,)`.
+
+        Raises:
+            ValueError: the set has `whole`, and other numbers of samples.
+        """
+        if not self.whole:
+            return
+        k = len(self.class_names)
+        stored, expected = (torch.bincount(labels.cpu(), minlength=k) for labels in (self.labels, train))
+        if not torch.equal(stored, expected):
+            c = int((stored != expected).int().argmax())
+            raise ValueError(
+                f"the set has whole=true, so it must have all {len(train)} training {self.modality}s, got "
+                f"{len(self.labels)}; of class {self.class_names[c]!r} it must have {int(expected[c])}, got "
+                f"{int(stored[c])}. If it was distilled with another validation split, use the same "
+                "dataset.val_fraction"
+            )
+
+    def decoding(self) -> dict[str, int | str]:
+        """Return the parameters that control what networks are trained on, and their values; see `method_limits`.
+
+        They are the numbers of training samples that a stored sample is decoded to, and the use of stored weights.
+        """
         return {}
 
     def controls(self) -> dict[str, SyntheticSet]:
@@ -167,8 +192,17 @@ def check_finite(what: str, values: Tensor) -> tuple[float, float]:
     return low, high
 
 
-def check_source(source: Sequence[int] | None, n: int) -> None:
-    """Raise ValueError unless `source` is None or has the index of a training sample for each of `n` samples."""
+def check_source(source: Sequence[int] | None, labels: Tensor, whole: bool = False) -> None:
+    """Raise ValueError unless `source` is None or has the index of a training sample for each label.
+
+    For the whole training set (`whole`), labels must be classes, and the indices must be 0, 1, ..., n - 1.
+    """
+    n = len(labels)
+    if whole and (labels.ndim != 1 or source is None or tuple(source) != tuple(range(n))):
+        raise ValueError(
+            f"the whole training set (whole=true) must have hard labels and the source 0, 1, ..., {n - 1}, got labels "
+            f"{tuple(labels.shape)} and source {str(source)[:100]}"
+        )
     if source is None:
         return
     if len(source) != n or any(type(i) is not int or not 0 <= i < 2**63 for i in source):

@@ -6,7 +6,6 @@ types and limited texts and numbers. `size_limit` gives the maximum size of the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -144,28 +143,6 @@ def parse_card(content: bytes, where: str) -> Card:
         raise ValueError(f"{where} is not a valid card: {untrusted.problems(error)}") from error
     except (ValueError, AttributeError) as error:
         raise ValueError(f"{where} is not a valid card: {untrusted.shorten(error)}") from error
-
-
-def check_decoding(decoding: Mapping[str, Any], config: Mapping[str, Any]) -> None:
-    """Check that the configuration in a card states how a set decodes its stored samples.
-
-    Without this check, a set could decode each stored sample to several training samples, although its method does not.
-
-    Args:
-        decoding: `SyntheticSet.decoding()`, e.g. `{"factor": 2, "canvas": 1}`.
-        config: the configuration in the card. The values are in `method`, or in `released` for imported sets.
-
-    Raises:
-        ValueError: a value differs from the configuration and is not 1.
-    """
-    part = "method" if "method" in config else "released"
-    stated = config.get(part)
-    for name, value in decoding.items():
-        expected = stated.get(name, 1) if isinstance(stated, Mapping) else 1
-        if value != 1 and (value != expected or type(value) is not int or type(expected) is not int):
-            raise ValueError(
-                f"{name} must be {expected!r} as in {part}.{name} of the configuration in its card, got {value!r}"
-            )
 
 
 def find_damaged_file(folder: Path, card: Card) -> tuple[Path, str] | None:

@@ -22,6 +22,7 @@ from dd_bench.synthetic.base import (
     require_tensors,
 )
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.synthetic.method_limits import COMPENSATORS
 
 
 @dataclass(frozen=True)
@@ -76,7 +77,7 @@ class CompensatedSet(SyntheticImages):
                     f"natural set {number} must contain one image of each of the {k} classes, "
                     f"got images of only {len(labels.unique())} classes"
                 )
-        check_source(self.source, len(self.images))
+        check_source(self.source, self.labels)
 
     @classmethod
     def of(cls, real: RealSet, index: Tensor, compensators: Tensor) -> CompensatedSet:
@@ -131,6 +132,10 @@ is added to the images of set i after `card.json`'s `preprocess`, and the sum cl
         k, m = self.compensators.shape[:2]
         c = len(self.class_names)
         return torch.full((c,), k * (c + m) / max(c, 1), dtype=torch.float64)
+
+    def decoding(self) -> dict[str, int | str]:
+        """See `SyntheticSet`. These are the compensators of each natural set."""
+        return {COMPENSATORS: self.compensators.shape[1]}
 
     def describe_samples(self) -> str:
         """See `SyntheticSet`."""

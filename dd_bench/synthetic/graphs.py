@@ -126,7 +126,7 @@ class GraphSet(SyntheticGraphs):
         """Raise ValueError unless the graphs are consistent and all labels are in range."""
         self.graphs.check(self.shape)
         check_labels(self.labels, len(self.graphs), len(self.class_names))
-        check_source(self.source, len(self.graphs))
+        check_source(self.source, self.labels, self.whole)
 
     @classmethod
     def coreset(cls, real: RealSet, index: Tensor, whole: bool = False) -> GraphSet:
@@ -347,6 +347,10 @@ class TreeSet(SyntheticGraphs):
         )
         stored = {name: getattr(self, name) for name in (*names, "labels")}
         return {k: to_smallest_dtype(t) for k, t in stored.items() if t is not None and t.numel()}
+
+    def decoding(self) -> dict[str, int | str]:
+        """See `SyntheticSet`."""
+        return {"weighting": self.weighting}
 
     def describe_tensors(self) -> str:
         """See `SyntheticSet`."""

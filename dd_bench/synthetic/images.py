@@ -92,7 +92,7 @@ class ImageSet(SyntheticImages):
                 f"pixel, got {self.factor}"
             )
         check_labels(self.labels, len(self.images), len(self.class_names))
-        check_source(self.source, len(self.images))
+        check_source(self.source, self.labels, self.whole)
 
     @classmethod
     def of(
@@ -178,7 +178,7 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
         """See `SyntheticSet`."""
         return f". With canvas={self.canvas}, a stored image counts as {self.canvas**2}" * (self.canvas > 1)
 
-    def decoding(self) -> dict[str, int]:
+    def decoding(self) -> dict[str, int | str]:
         """See `SyntheticSet`."""
         return {"factor": self.factor, "canvas": self.canvas}
 

@@ -40,12 +40,12 @@ from dd_bench.synthetic.card import (
     TENSORS,
     TRANSFORM,
     Card,
-    check_decoding,
     read_card,
 )
 from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.graphs import GraphSet, TreeSet
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.synthetic.method_limits import check_method
 from dd_bench.synthetic.preview import preview_png
 from dd_bench.synthetic.tensor_file import parse_tensors
 
@@ -121,7 +121,7 @@ def load(folder: Path) -> tuple[SyntheticSet, Card]:
 
     Raises:
         ValueError: a file is missing or has another hash; a tensor has a wrong shape, dtype or range; or the classes
-            or the preprocessing do not match the card.
+            or the preprocessing do not match the card; or the method in the card cannot return such a set.
     """
     card = read_card(folder)
     if TENSORS not in card.sha256:
@@ -165,7 +165,7 @@ def _restore(card: Card, tensors: dict[str, Tensor], fitted: dict[str, Tensor]) 
         if stored[name] is not tensor and not torch.equal(stored[name], tensor):
             raise ValueError(f"tensor {name!r} has values that a set of kind {card.kind!r} does not store")
     syn.check_ipc(card.ipc)
-    check_decoding(syn.decoding(), card.config)
+    check_method(card.method, card.config, kind=card.kind, whole=syn.whole, decoding=syn.decoding())
     if syn.stored_bytes() != card.stored_bytes:
         raise ValueError(f"stored_bytes must be {syn.stored_bytes()}, got {card.stored_bytes} in the card")
     return syn

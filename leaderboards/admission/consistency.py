@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import defaultdict
+from collections.abc import Mapping
 from typing import Any
 
 from hydra.utils import get_class
@@ -77,7 +78,10 @@ def check_configuration(record: Record) -> None:
         if not isinstance(values, dict) or not re.fullmatch("[A-Za-z0-9_-]{1,100}", name):
             continue  # from another package
         config_overrides(group, name, values)
-        if not shipped_config(group, name) or group == "method":
+        shipped = shipped_config(group, name)
+        if group == "method":
+            _check_parameters(name, values, shipped)
+        if not shipped or group == "method":
             continue
         if group == "evaluator":
             values = {k: v for k, v in values.items() if k not in _repeats(name)}
@@ -99,6 +103,15 @@ def check_configuration(record: Record) -> None:
         raise ValueError(
             f"label_mode must be {' or '.join(modes)} under this protocol, got {record.label_mode!r}"
         )
+
+
+def _check_parameters(method: str, values: Mapping[str, Any], shipped: Mapping[str, Any]) -> None:
+    """Check that a shipped method has all parameters in `values`. A method can have further networks."""
+    for key, value in values.items() if shipped else ():
+        if key not in shipped and not (isinstance(value, dict) and CHOICE in value):
+            raise ValueError(
+                f"method.{key} must be a parameter of the method {method!r}, got {value!r}. {_AS_WRITTEN}"
+            )
 
 
 def _repeats(evaluator: str) -> tuple[str, ...]:

@@ -14,12 +14,13 @@ from typing import Any
 
 from dd_bench.records.config_diff import CHOICE, shipped_target
 from dd_bench.records.record import Record
-from dd_bench.synthetic.card import TENSORS, Card, check_decoding, find_damaged_file, read_card
+from dd_bench.synthetic.card import TENSORS, Card, find_damaged_file, read_card
+from dd_bench.synthetic.method_limits import COMPENSATORS, check_method, decodes, is_shipped
 from dd_bench.synthetic.tensor_file import TensorEntry, read_header
 
-from ..core.budget import MAX_WIDTH, budgets, exceeds_ipc
+from ..core.budget import MAX_WIDTH, budgets, exceeds_ipc, other_whole_set
 from ..core.commands import control_command
-from ..core.entries import CONTROL, REFERENCE, Track, entry_name, sets_in
+from ..core.entries import CONTROL, REFERENCE, Track, entry_name, sets_in, visible
 
 
 def check_unique_scores(new: Sequence[Record], old: Sequence[Record]) -> None:
@@ -72,18 +73,26 @@ def check_baselines(new: Sequence[Record], every_record: Sequence[Record]) -> No
 
 
 def check_budget(new: Sequence[Record], every_record: Sequence[Record]) -> None:
-    """Check that sets of images store no more than their IPC, see `exceeds_ipc`.
+    """Check that sets of images store no more than their IPC, see `exceeds_ipc`, and the size of whole training sets.
 
     Raises:
-        ValueError: a set stores more. Its card then has another IPC, or does not agree with the record.
+        ValueError: a set stores more. Its card then has another IPC, or does not agree with the record. Or two records
+            of the whole training set of one dataset store different numbers of bytes.
     """
     known = budgets(every_record)
+    for record in new:
+        if (other := other_whole_set(record, every_record)) is not None:
+            raise ValueError(
+                f"record {record.key} is of the whole training set of {record.dataset}, so it must have the stored "
+                f"bytes of {entry_name(other)}, {other.stored_bytes}, got {record.stored_bytes}"
+            )
     for record in new:
         if exceeds_ipc(record, known):
             raise ValueError(
                 f"record {record.key} ({record.method} on {record.dataset}, IPC {record.ipc}) stores "
                 f"{record.stored_bytes} bytes. A set of this IPC must have at most {MAX_WIDTH} times the bytes of "
-                f"{record.ipc} real images per class. Distil and evaluate the set again with a larger ipc"
+                f"{record.ipc} real images per class, and labels of as many images. Distil and evaluate the set again "
+                "with a larger ipc"
             )
 
 
@@ -110,8 +119,8 @@ def _sets_of(record: Record, known: Mapping[str, Path], own: Mapping[str, Path],
             raise ValueError(
                 f"record {record.key}: a set digest must have 64 hexadecimal digits, got {digest!r}"
             )
-        if digest in known:
-            _check_set(record, digest, known[digest])
+        if found_at := known.get(digest) or own.get(digest):
+            _check_set(record, digest, found_at)
     missing = [digest for digest in record.set_digests if digest not in known]
     if record.status == "done" and not record.set_digests:
         return [
@@ -144,7 +153,7 @@ def candidate_card(record: Record, folder: Path) -> Path | None:
     no set has the digest in the record: the set may have been changed after the evaluation.
     """
     name = f"{record.method}-{record.dataset}-ipc{record.ipc}-*/card.json"
-    found = [*folder.glob(name), *folder.glob(f"*/{name}")]
+    found = [*visible(folder, name), *visible(folder, f"*/{name}")]
     return found[0] if len(found) == 1 and len(record.set_digests) == 1 else None
 
 
@@ -155,14 +164,22 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
         raise ValueError(
             f"{path} is missing or was changed: its sha256 must be {sha256[:12]} as in the card. Copy the set again"
         )
-    expected = {"ipc": record.ipc, "dataset": record.dataset, "dataset_digest": record.real_digest}
+    expected = {
+        "ipc": record.ipc,
+        "dataset": record.dataset,
+        "dataset_digest": record.real_digest,
+    }
     for key, value in expected.items():
         if (actual := getattr(card, key)) != value:
             raise ValueError(f"record {record.key}: {key} of its set {folder} must be {value}, got {actual}")
-    if card.set.get("whole") and record.method != REFERENCE:
+    if _method_class(card.method) != _method_class(record.method):
         raise ValueError(
-            f"record {record.key}: its set {folder} is the whole training set, so its method must be {REFERENCE!r}, "
-            f"got {record.method!r} at IPC {record.ipc}"
+            f"record {record.key}: method of its set {folder} must be {record.method}, got {card.method}"
+        )
+    if bool(card.set.get("whole")) != (record.method == REFERENCE):
+        raise ValueError(
+            f"record {record.key}: only a set of the method {REFERENCE!r} is the whole training set (whole=true), got "
+            f"whole={bool(card.set.get('whole'))} for method {record.method!r} and its set {folder}"
         )
     # stored_bytes of a record are those of its first set
     sizes = card.stored_bytes if digest == record.set_digests[0] else {}
@@ -187,32 +204,66 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
 
 
 def _check_stored_values(card: Card, folder: Path) -> None:
-    """Check that a set of images stores no more values than its IPC, and decodes them as its method does.
+    """Check that a set stores no more samples and values than its IPC, and decodes them as its method does.
 
     Loading a set checks the same and more, but needs torch.
+
+    Raises:
+        ValueError: the set stores more, its method cannot return such a set, or it decodes a stored sample to several
+            training samples by a method of another package, whose parameters are not known here.
     """
-    shape = card.set.get("image_shape")
-    if shape is None or card.set.get("whole"):
-        return
-    if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
-        raise ValueError(f"image_shape of the set {folder} must be a list of integers >= 1, got {shape!r}")
     header = _header(folder, card)
-    stored = sum(prod(entry.shape) for name, entry in header.items() if name != "labels")
-    one = max(1, len(card.class_names)) * prod(shape)
-    if stored > card.ipc * one:
+    if not card.set.get("whole"):
+        _check_size(card, folder, header)
+    decoding = {name: card.set.get(name, 1) for name in ("factor", "canvas", "weighting")}
+    if COMPENSATORS in header and len(shape := header[COMPENSATORS].shape) > 1:
+        decoding[COMPENSATORS] = shape[1]
+    whole = bool(card.set.get("whole"))
+    check_method(card.method, card.config, kind=card.kind, whole=whole, decoding=decoding)
+    if decodes(decoding) and not is_shipped(card.method):
         raise ValueError(
-            f"ipc in the card of {folder} must be at least {ceil(stored / one)}, got {card.ipc}. The set stores "
-            f"{stored:,} values, and one image of each class has {one:,} values in total"
+            f"the set {folder} has {', '.join(f'{k}={decoding[k]}' for k in decodes(decoding))}, which must be those "
+            f"of its method, but {card.method!r} is not a method of dd_bench, so they cannot be checked. Add the "
+            "method to conf/method, or keep the record on boards of your own: dd-bench leaderboard build --entries "
+            "runs/records"
         )
-    check_decoding({name: card.set.get(name, 1) for name in ("factor", "canvas")}, card.config)
+
+
+def _check_size(card: Card, folder: Path, header: Mapping[str, TensorEntry]) -> None:
+    """Check that a set stores no more values (images) and no more labels than its IPC."""
+    classes = max(1, len(card.class_names))
+    shape = card.set.get("image_shape")
+    if shape is not None:
+        if not isinstance(shape, list) or not all(type(side) is int and side > 0 for side in shape):
+            raise ValueError(
+                f"image_shape of the set {folder} must be a list of integers >= 1, got {shape!r}"
+            )
+        stored = sum(prod(entry.shape) for name, entry in header.items() if name != "labels")
+        one = classes * prod(shape)
+        if stored > card.ipc * one:
+            raise ValueError(
+                f"ipc in the card of {folder} must be at least {ceil(stored / one)}, got {card.ipc}. The set stores "
+                f"{stored:,} values, and one image of each class has {one:,} values in total"
+            )
+    count = (header["labels"].shape or (0,))[0] if "labels" in header else 0
+    if count > card.ipc * classes:
+        raise ValueError(
+            f"ipc in the card of {folder} must be at least {ceil(count / classes)}, got {card.ipc}. The set stores "
+            f"{count:,} samples of {classes} classes"
+        )
 
 
 def _same_method(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:
     """Return whether two configurations have the same values, and their YAML files name the same class."""
     names = [str(values.get(CHOICE)) for values in (a, b)]
     values = [{k: v for k, v in config.items() if k != CHOICE} for config in (a, b)]
-    same = names[0] == names[1] or len({shipped_target("method", name) or name for name in names}) == 1
+    same = _method_class(names[0]) == _method_class(names[1])
     return same and values[0] == values[1]
+
+
+def _method_class(name: str) -> str:
+    """Return the class of a shipped method, which several YAML files can have, or the name of another method."""
+    return shipped_target("method", name) or name
 
 
 def _label_mode(folder: Path, card: Card) -> str:

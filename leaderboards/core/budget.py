@@ -57,13 +57,35 @@ def relative_size(record: Record, known: Budgets) -> float | None:
 def exceeds_ipc(record: Record, known: Budgets) -> bool:
     """Return whether a set of images stores more values than IPC images of its dataset per class.
 
-    The images, compensators and decoders of the set then take more than 32 bits per value of IPC images.
+    The images, compensators and decoders of the set then take more than 32 bits per value of IPC images, or its labels
+    are those of more than IPC images per class: classes of 64 bits or, if labels can be soft, k floats of 32 bits.
     """
     budget, parts = _budget(record, known), _own_parts(record)
     if not budget or "images" not in budget or record.method == REFERENCE:
         return False
     values = sum(size for name, size in parts.items() if name not in ("labels", TEACHER_LABELS))
-    return values > MAX_WIDTH * budget["images"]
+    if values > MAX_WIDTH * budget["images"]:
+        return True
+    labels = budget.get("labels", 0.0)
+    classes = labels / (8 * record.ipc)  # the labels of the baseline are classes
+    allowed = labels if record.label_mode == "hard" else labels * max(1.0, classes / 2)
+    return bool(labels) and parts.get("labels", 0) > allowed
+
+
+def other_whole_set(record: Record, records: Iterable[Record]) -> Record | None:
+    """Return a record of the same whole training set whose set has another size. All such sets should be equal."""
+
+    def split(r: Record) -> tuple[str, object]:
+        return r.real_digest, (r.config.get("dataset") or {}).get("val_fraction")
+
+    if record.method != REFERENCE or record.status != "done":
+        return None
+    same = (r for r in records if (r.method, r.status) == (REFERENCE, "done") and split(r) == split(record))
+    return next((r for r in same if _sizes(r) != _sizes(record)), None)
+
+
+def _sizes(record: Record) -> dict[str, int]:
+    return {name: size for name, size in _own_parts(record).items() if name != TEACHER_LABELS}
 
 
 def size_text(relative: float) -> str:

@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 from dd_bench.records.record import DIFFERENCES, SHARES, Record, load_record, parse_record
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.files import content_key
+from dd_bench.runtime.hidden import is_hidden
 
 ACCURACY = "accuracy"
 """The metric in [0, 1] that tables show in percent; also the name of its evaluator."""
@@ -149,7 +150,7 @@ def load_entries(folder: Path) -> list[Record]:
         )
     problems: list[str] = []
     found: list[tuple[Path, Record]] = []
-    paths = (p for pattern in ("[!.]*.json", "[!.]*/[!.]*.json") for p in folder.glob(pattern))
+    paths = (p for pattern in ("*.json", "*/*.json") for p in visible(folder, pattern))
     for path in sorted(paths, key=attrgetter("name")):
         try:
             is_record = folder.name == RECORDS and re.fullmatch(r"[0-9a-f]{16}\.json", path.name)
@@ -171,13 +172,25 @@ def _load_record(path: Path) -> Record:
     return record
 
 
+def visible(folder: Path, pattern: str) -> Iterator[Path]:
+    """Yield the paths below a folder that match a pattern, without hidden files and folders."""
+    for path in folder.glob(pattern):
+        if not any(is_hidden(name) for name in path.relative_to(folder).parts):
+            yield path
+
+
+def set_cards(folder: Path) -> list[Path]:
+    """Return the cards of the synthetic sets in `folder` and its subfolders, sorted."""
+    return sorted((*visible(folder, "*/card.json"), *visible(folder, "*/*/card.json")))
+
+
 def sets_in(folder: Path) -> dict[str, Path]:
     """Return the folders of the synthetic sets in `folder` or its subfolders, by the sha256 of their card.
 
     Cards that are not regular files, or are too large, are omitted.
     """
     found = {}
-    for card in sorted((*folder.glob("[!.]*/card.json"), *folder.glob("[!.]*/[!.]*/card.json"))):
+    for card in set_cards(folder):
         with suppress(OSError, ValueError):
             found[untrusted.sha256(card, untrusted.MAX_JSON)] = card.parent
     return found

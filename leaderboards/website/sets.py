@@ -32,6 +32,7 @@ from dd_bench.synthetic.card import (
 )
 
 from ..core.commands import distill_command
+from ..core.entries import set_cards
 from .rows import Cells, column, entry_url
 
 SITE = "SITE"
@@ -63,8 +64,7 @@ def copy_sets(sets_dir: Path, site: Path, sets_at: str | None) -> dict[str, Know
         sets_at: URL of the folder to which the sets were pushed under the same names; None to copy them to the site.
     """
     known: dict[str, KnownSet] = {}
-    cards = (*sets_dir.glob(f"*/{CARD}"), *sets_dir.glob(f"*/*/{CARD}"))
-    for folder in sorted((path.parent for path in cards), key=attrgetter("name")):
+    for folder in sorted((path.parent for path in set_cards(sets_dir)), key=attrgetter("name")):
         try:
             card = _card(folder)
             changed, command = _changed(card), _distill_command(card)

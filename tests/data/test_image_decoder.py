@@ -1,5 +1,7 @@
 """Conversion of image files to 8-bit RGB: bit depths, transparency, and images whose range is unknown."""
 
+import struct
+
 import numpy as np
 import pytest
 import torch
@@ -15,6 +17,39 @@ def test_16_bit_greyscale_is_scaled_by_its_full_range(tmp_path, suffix):
     path = tmp_path / f"ramp.{suffix}"
     Image.fromarray(RAMP).save(path)
     assert Decoder(4, "squash")(path).unique().tolist() == [17 * i for i in range(16)]
+
+
+def white_is_zero(values, bits):
+    """Return a TIFF file of greyscale, uint `(16, 16)`, in which 0 is white (PhotometricInterpretation 0)."""
+    data = (
+        np.packbits(values.astype(np.uint8)).tobytes()
+        if bits == 1
+        else values.astype(f"<u{bits // 8}").tobytes()
+    )
+    tags = [
+        (256, 16),
+        (257, 16),
+        (258, bits),
+        (259, 1),
+        (262, 0),
+        (273, 8 + 2 + 12 * 9 + 4),
+        (277, 1),
+        (278, 16),
+    ]
+    entries = b"".join(struct.pack("<HHIHH", tag, 3, 1, value, 0) for tag, value in tags)
+    entries += struct.pack("<HHII", 279, 4, 1, len(data))
+    return b"II*\0" + struct.pack("<IH", 8, len(tags) + 1) + entries + struct.pack("<I", 0) + data
+
+
+@pytest.mark.parametrize("bits", [1, 8, 16])
+def test_tiff_files_in_which_zero_is_white_are_inverted(tmp_path, bits):
+    """Pillow inverts up to 8 bits, so 16 bits were read as a negative."""
+    levels = np.arange(16) % 2 if bits == 1 else np.arange(16)
+    maximum = 2**bits - 1
+    path = tmp_path / "x.tif"
+    path.write_bytes(white_is_zero(np.tile(levels * maximum // levels.max(), (16, 1)), bits))
+    expected = [255 - 255 * int(level) // int(levels.max()) for level in levels]
+    assert Decoder(16, "squash")(path)[0, 0].tolist() == expected
 
 
 def test_16_bit_values_are_rounded(tmp_path):

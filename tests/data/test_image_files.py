@@ -12,6 +12,13 @@ def folder(tmp_path):
     for name in (
         *("ant/0.png", "ant/1.png", "bee/0.png", "bee/deeper/1.JPG"),
         *(".ipynb_checkpoints/0.png", "__MACOSX/0.png", "@eaDir/0.png", ".git/0.png"),
+        *(
+            "__pycache__/0.png",
+            "$RECYCLE.BIN/0.png",
+            "$Recycle.Bin/x/0.png",
+            "#recycle/0.png",
+            "ant/__pycache__/0.png",
+        ),
         *("ant/._0.png", "ant/.ipynb_checkpoints/0-checkpoint.png", "bee/__MACOSX/0.png", "bee/@eaDir/0.jpg"),
     ):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)

@@ -105,7 +105,8 @@ def test_sets_must_agree_with_the_record(record, sets, tmp_path):
     (one / "card.json").write_text(json.dumps(card))
     whole = digest | {"set_digests": [hashlib.sha256((one / "card.json").read_bytes()).hexdigest()]}
     with pytest.raises(
-        ValueError, match=r"is the whole training set, so its method must be 'full', got 'dm' at IPC 10"
+        ValueError,
+        match=r"only a set of the method 'full' is the whole training set .* whole=True for method 'dm'",
     ):
         check_sets([record("dm", 10, [[0.5]], config={}, **whole)], folder)
     card["set"].pop("whole")
@@ -370,7 +371,7 @@ def test_a_set_that_stores_more_than_its_ipc_is_rejected(record):
     ("changes", "message"),
     [
         ({"ipc": 5}, r"ipc in the card of .* must be at least 10, got 5. The set stores 78,400 values"),
-        ({}, "factor must be 1"),
+        ({}, "factor must be 1 because the method 'dm' has no parameter method.factor, got 3"),
     ],
 )
 def test_a_set_must_not_store_or_decode_more_than_its_card_states(record, sets, changes, message):
@@ -383,3 +384,52 @@ def test_a_set_must_not_store_or_decode_more_than_its_card_states(record, sets, 
     entry = record("dm", card["ipc"], [[0.5]], config={}, stored_bytes=card["stored_bytes"], **digest)
     with pytest.raises(ValueError, match=message):
         check_sets([entry], folder)
+
+
+def test_an_invented_parameter_of_a_method_is_rejected(shipped):
+    """Ten images of `random` with method.factor=8 became 640 training images."""
+    with pytest.raises(ValueError, match=r"method\.factor must be a parameter of the method 'dm', got 8"):
+        check_configuration(with_config(shipped, "method", factor=8))
+
+
+def test_a_set_of_another_package_that_decodes_several_samples_is_rejected(record, sets):
+    """The parameters of its method are not known, so a card could state any factor."""
+    folder, path, digest = sets
+    card = json.loads((path / "card.json").read_text())
+    card["method"], card["config"]["method"] = "mine", {"_choice_": "mine", "factor": 8}
+    card["set"]["factor"] = 8
+    (path / "card.json").write_text(json.dumps(card))
+    digest["set_digests"] = [hashlib.sha256((path / "card.json").read_bytes()).hexdigest()]
+    entry = record("mine", 10, [[0.5]], config={}, stored_bytes=card["stored_bytes"], **digest)
+    with pytest.raises(ValueError, match=r"factor=8, .* 'mine' is not a method of dd_bench"):
+        check_sets([entry], folder)
+
+
+def test_sets_next_to_a_record_are_checked(record, sets, tmp_path):
+    """A set that was not yet copied to the folder of sets was not checked."""
+    folder, path, digest = sets
+    card = json.loads((path / "card.json").read_text())
+    card["set"]["whole"] = True
+    (path / "card.json").write_text(json.dumps(card))
+    digest["set_digests"] = [hashlib.sha256((path / "card.json").read_bytes()).hexdigest()]
+    entry = record("dm", 10, [[0.5]], config={}, **digest)
+    with pytest.raises(ValueError, match=r"whole=True for method 'dm'"):
+        check_sets([entry], tmp_path / "empty", [folder.parent / "records" / "x.json"])
+
+
+def test_labels_of_more_images_than_the_ipc_are_rejected(record):
+    """Three images a class with 8 bits have less than four times the bytes, but three times the labels."""
+    real = record("random", 1, [[0.5]], stored_bytes={"images": 640, "labels": 80})
+    three = record("herding", 1, [[0.9]], stored_bytes={"images": 1920, "labels": 240})
+    soft = record("mine", 1, [[0.9]], stored_bytes={"images": 640, "labels": 400}, label_mode="soft")
+    check_budget([real, soft], [real, soft])
+    with pytest.raises(ValueError, match=r"herding on fashion_mnist, IPC 1\) stores"):
+        check_budget([three], [real, three])
+
+
+def test_whole_training_sets_of_one_dataset_have_one_size(record):
+    full = record("full", 1, [[0.9]], stored_bytes={"images": 64_000, "labels": 8_000})
+    other = record("full", 1, [[0.8]], stored_bytes={"images": 1920, "labels": 240}, key="b" * 16)
+    check_budget([full], [full])
+    with pytest.raises(ValueError, match=r"whole training set of fashion_mnist, so it must have the stored"):
+        check_budget([other], [full, other])

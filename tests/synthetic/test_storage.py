@@ -191,8 +191,33 @@ def test_wrong_ipc(tmp_path, blobs, mode):
 
 def test_the_whole_training_set_has_no_ipc(tmp_path, blobs):
     syn = ImageSet.coreset(blobs, torch.arange(len(blobs.train)), whole=True)
-    back, _ = storage.load(put(syn, tmp_path / "set", blobs, ipc=1))
+    full = {"method": "full", "config": {"method": {"_choice_": "full"}}}
+    back, _ = storage.load(put(syn, tmp_path / "set", blobs, ipc=1, **full))
+    back.check_whole(blobs.train.labels)
     assert back.whole and len(back.images) == len(blobs.train)
+
+
+def test_whole_is_only_for_all_training_images_of_the_method_full(tmp_path, blobs):
+    """A card with `"whole": true` switched off the check of the IPC, for any method and any number of images."""
+    few = torch.arange(3 * blobs.num_classes)
+    syn = ImageSet.coreset(blobs, few, whole=True)
+    for i, config in enumerate(({"method": {"_choice_": "random"}}, {"method": {}}, {"released": {}})):
+        name = "full" if "released" in config else "random"
+        with pytest.raises(ValueError, match=f"a set of the method '{name}' is not the whole training set"):
+            storage.load(put(syn, tmp_path / str(i), blobs, ipc=1, method=name, config=config))
+    with pytest.raises(
+        ValueError, match="method must be 'full' as in the configuration in its card, got 'random'"
+    ):
+        full = {"method": {"_choice_": "full"}}
+        storage.load(put(syn, tmp_path / "named", blobs, ipc=1, method="random", config=full))
+    with pytest.raises(
+        ValueError, match=rf"must have all {len(blobs.train)} training images, got {len(few)}"
+    ):
+        syn.check_whole(blobs.train.labels)
+    for source in (None, (*range(1, len(few)), 0)):
+        with pytest.raises(ValueError, match=r"must have hard labels and the source 0, 1, \.\.\., "):
+            dataclasses.replace(syn, source=source)
+    ImageSet.coreset(blobs, few).check_whole(blobs.train.labels)
 
 
 def test_stored_bytes(real_set, white):
@@ -375,6 +400,36 @@ def test_factor_and_canvas_are_those_of_the_method(tmp_path, blobs):
     canvas = on_canvas(blobs, "unit", n=3)
     with pytest.raises(ValueError, match=r"canvas must be 1 as in method\.canvas"):
         storage.load(put(canvas, tmp_path / "canvas", blobs, config={"method": {"factor": 2}}))
+
+
+def test_a_shipped_method_decodes_only_by_its_own_parameters(tmp_path, blobs):
+    """A card of `random` with an invented `method.factor` decoded each image to factor^2 training images."""
+    mosaics = ImageSet.of(blobs, images_of(blobs, "unit", 3), torch.arange(3), "unit", 2)
+
+    def load(syn, name, part, **values):
+        folder = tmp_path / f"{name}-{part}-{syn.kind}-{len(list(tmp_path.iterdir()))}"
+        choice = {"_choice_": name} if part == "method" else {}
+        values, teachers = {k: v for k, v in values.items() if k != "teachers"}, values.get("teachers", {})
+        config = {part: choice | values, "teachers": teachers}
+        return storage.load(put(syn, folder, blobs, method=name, config=config))
+
+    for part in ("method", "released"):
+        with pytest.raises(ValueError, match=r"the method 'random' has no parameter method\.factor, got 2"):
+            load(mosaics, "random", part, factor=2)
+        load(mosaics, "ncfm", part, factor=2)
+        load(mosaics, "of another package", part, factor=2)
+    canvas = on_canvas(blobs, "unit", n=3)
+    with pytest.raises(ValueError, match=r"the method 'ncfm' has no parameter method\.canvas, got 2"):
+        load(canvas, "ncfm", "method", canvas=2)
+    load(canvas, "mtt", "method", canvas=2)
+    added = compensated(blobs)
+    with pytest.raises(
+        ValueError, match=r"the method 'random' returns sets of kind images or graphs, got kind 'compensated'"
+    ):
+        load(added, "random", "method")
+    with pytest.raises(ValueError, match=r"must have 1 compensators, one for each of the teachers"):
+        load(added, "infer", "method", teachers={"a": {}})
+    load(added, "infer", "method", teachers={str(i): {} for i in range(added.compensators.shape[1])})
 
 
 def test_every_kind_counts_stored_samples(blobs):

@@ -29,6 +29,7 @@ from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import Space
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.synthetic.method_limits import check_method
 
 
 def import_command(arguments: Sequence[str]) -> int:
@@ -61,7 +62,9 @@ def _import(args: Arguments) -> tuple[Path, list[str]]:
     if args.background:
         released["background"] = args.background
     if args.factor > 1:
-        released["factor"] = args.factor  # required to load the set, see `SyntheticSet.check_decoding`
+        released["factor"] = args.factor  # required to load the set, see `check_method`
+    card_config = {"dataset": config, "released": released}
+    check_method(args.name, card_config, kind=syn.kind, whole=False, decoding=syn.decoding())
     folder = storage.save(
         syn,
         args.to,
@@ -69,7 +72,7 @@ def _import(args: Arguments) -> tuple[Path, list[str]]:
         method=args.name,
         ipc=args.ipc,
         seed=0,
-        config={"dataset": config, "released": released},
+        config=card_config,
         citations=[*args.citations, real.citation],
         provenance={"notes": [f"imported from {args.sources[0].name}, which others made", *notes]},
     )
