@@ -13,7 +13,8 @@ Each known transform (`transforms`) is tested in two ways:
 
 The thresholds were chosen on the committed sets of digits and Fashion-MNIST of every second method in alphabetical
 order (ast, datadam, dc, ..., tesla), where no other transform fits more than 0.123 nats better than the true one, and
-checked on the sets of the other methods (0.096). Two normalisations with the same mean cannot be distinguished if
+checked, not blindly, on the sets of the other methods (0.096).
+Two normalisations with the same mean cannot be distinguished if
 images are not clamped, because many methods increase the contrast.
 """
 
