@@ -12,7 +12,9 @@ _ALIGNMENT = 256  # bytes, as in CUDA's allocator; kernels read aligned tensors 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
     """Copy a CPU tensor to `device` without waiting for the device, through page-locked memory."""
-    return x.pin_memory().to(device, non_blocking=True) if device.type != "cpu" else x.to(device)
+    if device.type in ("cpu", "meta"):  # without a device, memory cannot be page-locked
+        return x.to(device)
+    return x.pin_memory().to(device, non_blocking=True)
 
 
 @lru_cache(maxsize=256)

@@ -78,7 +78,7 @@ def test_set_is_well_formed_and_can_be_saved(distilled, motifs, name, tmp_path):
         "method": name,
         "ipc": IPC,
         "seed": 0,
-        "config": {},
+        "config": {"method": {"_choice_": name} | CONFIGS[name]},
         "citations": ["somebody"],
         "provenance": {},
     }

@@ -82,28 +82,32 @@ def sets(real_set, motifs, tmp_path_factory) -> list[dict[str, bytes]]:
         class_graphs=(400, 9),
     )
     made = [
-        (blobs, ImageSet.coreset(blobs, index)),
-        (blobs, ImageSet.of(blobs, pictures[..., :8, :8], soft, "unit", 2, lr=0.5)),
-        (blobs, ImageSet.of(blobs, pictures, torch.arange(3), "input", canvas=2)),
-        (white, ImageSet.of(white, pictures[..., :8, :8], torch.arange(3), "input")),
-        (blobs, CompensatedSet.of(blobs, index, torch.randn(1, 2, 1, 8, 8, generator=draw))),
-        (motifs, GraphSet.coreset(motifs, torch.tensor([0, 1]))),
-        (motifs, trees),
+        ("random", blobs, ImageSet.coreset(blobs, index)),
+        ("ncfm", blobs, ImageSet.of(blobs, pictures[..., :8, :8], soft, "unit", 2, lr=0.5)),
+        ("mtt", blobs, ImageSet.of(blobs, pictures, torch.arange(3), "input", canvas=2)),
+        ("dm", white, ImageSet.of(white, pictures[..., :8, :8], torch.arange(3), "input")),
+        ("infer", blobs, CompensatedSet.of(blobs, index, torch.randn(1, 2, 1, 8, 8, generator=draw))),
+        ("random", motifs, GraphSet.coreset(motifs, torch.tensor([0, 1]))),
+        ("mirage", motifs, trees),
     ]
     found = []
-    for i, (real, syn) in enumerate(made):
+    for i, (method, real, syn) in enumerate(made):
         folder = storage.save(
             syn,
             tmp_path_factory.mktemp("sets") / str(i),
             real=real,
-            method="dm",
+            method=method,
             ipc=4
             if getattr(syn, "canvas", 1) == 2
             else 2
             if real is motifs or isinstance(syn, CompensatedSet)
             else 1,
             seed=0,
-            config={"method": {"_choice_": "dm"} | syn.decoding(), "dataset": {"name": real.name}},
+            config={
+                "method": {"_choice_": method} | syn.decoding(),
+                "dataset": {"name": real.name},
+                "teachers": {"a": {}, "b": {}},  # as many as compensators
+            },
             citations=["Authors"],
             provenance={"seconds": {"distill": 1.5}, "notes": ["slow"]},
         )
