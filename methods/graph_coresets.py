@@ -7,6 +7,8 @@ use 500 Adam steps.
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from .herding import Herding
 from .kcenter import KCenter
 from .kmeans import KMeans
@@ -17,6 +19,7 @@ class GraphHerding(Herding):
 
     modalities = ("graph",)
     citation = Herding.citation
+    smoke: ClassVar[dict[str, Any]] = {"teacher.steps": 10}
 
 
 class GraphKCenter(KCenter):
@@ -24,6 +27,7 @@ class GraphKCenter(KCenter):
 
     modalities = ("graph",)
     citation = KCenter.citation
+    smoke: ClassVar[dict[str, Any]] = {"teacher.steps": 10}
 
 
 class GraphKMeans(KMeans):
@@ -31,3 +35,4 @@ class GraphKMeans(KMeans):
 
     modalities = ("graph",)
     citation = KMeans.citation
+    smoke: ClassVar[dict[str, Any]] = {"teacher.steps": 10}

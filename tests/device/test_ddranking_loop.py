@@ -42,6 +42,7 @@ def test_comparison(real_set):
     assert isinstance(row["same_accuracy"], bool)
 
 
+@pytest.mark.slow
 def test_plain_loop_waits_four_times_a_step(real_set, counts, runtime):
     """Two copies to the device, the loss and the accuracy."""
     real = real_set().to(runtime.device)

@@ -15,7 +15,7 @@ from dd_bench.records.config_diff import shipped_yaml
 from dd_bench.runtime import interruption
 from dd_bench.training.resume import Checkpoints
 
-FAST = ("dm", "mtt", "sre2l")
+FAST = ("dm", "sre2l")
 METHODS = [
     file.stem
     for file in sorted(Path(str(files("dd_bench.conf") / "method")).glob("*.yaml"))

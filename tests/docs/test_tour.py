@@ -93,6 +93,7 @@ def executed(tmp_path_factory) -> tuple[dict[str, Any], list[Outputs]]:
     return names, outputs
 
 
+@pytest.mark.slow  # CI runs it on its own
 def test_stored_outputs_are_those_of_the_code(executed):
     """Cells with `numbers` in their metadata print results, which differ a little between machines."""
     for cell, new in zip(code_cells(), executed[1], strict=True):
@@ -107,6 +108,7 @@ def test_stored_outputs_are_those_of_the_code(executed):
         assert stored == now, "".join(cell["source"])
 
 
+@pytest.mark.slow  # CI runs it on its own
 def test_text_agrees_with_the_results(executed):
     names, text = (
         executed[0],

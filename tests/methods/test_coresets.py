@@ -205,7 +205,8 @@ def test_wrong_modality_names_the_right_method(
     assert make_method(f"{name}_graphs").check_dataset(motifs, 2, gin(motifs)) is None
 
 
-@pytest.mark.parametrize("model", [pytest.param("gcn", marks=pytest.mark.slow), "gin"])
+@pytest.mark.slow
+@pytest.mark.parametrize("model", ["gcn", "gin"])
 def test_feature_network_of_graphs_is_trained(make_ctx, make_gnn, motifs, model):
     """Networks with the shipped recipe fit the training graphs, whose classes differ in their node degrees."""
     plan = Recipe(**shipped_yaml("method", "herding_graphs")["teacher"])
