@@ -6,7 +6,8 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 RUN_STAMP := $(VENV)/.installed-run
 DOCS_STAMP := $(VENV)/.installed-docs
-SPREAD := -n auto --maxprocesses 8 --dist loadfile   # one process per core; a test file stays in one process, so its fixtures run once
+# One process more than cores, because some tests wait; a test file stays in one process, so its fixtures run once.
+SPREAD := -n $(shell $(PYTHON) -c "import os; print(min(8, 1 + (os.cpu_count() or 1)))") --dist loadfile
 
 RESULTS := $(shell grep -l "^<!-- table " docs/results/*.md)
 

@@ -176,6 +176,7 @@ def test_real_training_images_are_not_used(blobs, make_ctx, monkeypatch):
     assert scores_of(Accuracy(num_networks=1), syn, blobs, ctx) == expected
 
 
+@pytest.mark.slow  # tests/evaluation/test_fresh_networks.py has a faster one
 def test_larger_sets_score_higher(real_set, make_ctx):
     """Noisy blobs, with all, ten and one images per class."""
     real, evaluator = real_set(per_class=40, noise=80.0), Accuracy(num_networks=3)

@@ -333,7 +333,7 @@ class TestImageNet:
     @pytest.mark.parametrize(
         ("method", "n"),
         [
-            (["method=cda", *SHORT, "method.classes=2"], 6),
+            pytest.param(["method=cda", *SHORT, "method.classes=2"], 6, marks=pytest.mark.slow),
             pytest.param(
                 ["method=cda", *SHORT, "method.classes=2", "dataset.size=224"], 6, marks=pytest.mark.slow
             ),
