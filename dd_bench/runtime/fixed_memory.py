@@ -9,7 +9,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
-from dd_bench.runtime.transfer import pack, unpack
+from dd_bench.runtime.transfer import pack, page_locked, unpack
 
 Tree = TypeVar("Tree")
 
@@ -35,8 +35,7 @@ class FixedMemory:
         """Copy the CPU tensors of a tree like the example into the memory by one transfer, without waiting for it."""
         packed, _ = pack(list(tensors_in(tree)))
         # PyTorch does not use page-locked memory again before the transfer has finished
-        packed = packed.pin_memory() if self._memory.device.type != "cpu" else packed
-        self._memory.copy_(packed, non_blocking=True)
+        self._memory.copy_(page_locked(packed, self._memory.device), non_blocking=True)
 
 
 def send(tree: Tree, device: torch.device) -> Tree:

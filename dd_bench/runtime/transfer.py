@@ -12,9 +12,13 @@ _ALIGNMENT = 256  # bytes, as in CUDA's allocator; kernels read aligned tensors 
 
 def to_device(x: Tensor, device: torch.device) -> Tensor:
     """Copy a CPU tensor to `device` without waiting for the device, through page-locked memory."""
-    if device.type in ("cpu", "meta"):  # without a device, memory cannot be page-locked
-        return x.to(device)
-    return x.pin_memory().to(device, non_blocking=True)
+    return page_locked(x, device).to(device, non_blocking=True)
+
+
+def page_locked(x: Tensor, device: torch.device) -> Tensor:
+    """Return a CPU tensor in memory from which it can be copied to `device` without waiting."""
+    # without a device, memory cannot be page-locked
+    return x if device.type in ("cpu", "meta") else x.pin_memory()
 
 
 @lru_cache(maxsize=256)
