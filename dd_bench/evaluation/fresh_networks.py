@@ -227,10 +227,14 @@ class FreshNetworks:
         for recipe, checkpoint in self._trainings(seed):
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
-            def after_epoch(epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe) -> None:
+            size = eval_batch_size(net, self.architecture.shape) if selects else 0
+
+            def after_epoch(
+                epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe, size: int = size
+            ) -> None:
                 self.tick()
                 if selects and self._is_evaluated(epoch, recipe.epochs):
-                    batches = eval_batches(net, self._selection_split())
+                    batches = self._selection_split().batches(size)
                     best.update(accuracy(net, batches, self.runtime), net)
 
             train(
