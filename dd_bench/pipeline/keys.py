@@ -69,9 +69,9 @@ class Keys:
         )
 
     def record_inputs(self, sets: Sequence[str], protocol: Protocol, seed: int) -> str:
-        """Return the content key of what is measured: sets, data, network, evaluator and protocol.
+        """Return the content key of the sets, the data, the network, the evaluator and the protocol of a record.
 
-        This was the whole key of records of version 2, which did not depend on the device and the precision.
+        In version 2 of records, it was the key of the record.
         """
         return content_key(
             {

@@ -53,7 +53,8 @@ def expand_home(path: str, instead: str) -> Path:
 def writable_hint(error: BaseException, *, writing: bool = False) -> str:
     """Return the message of an error, with the settings of the folders if a folder cannot be written.
 
-    With `writing`, the error is known to come from writing a file. Otherwise, its code tells.
+    With `writing`, every error of the file system is one of writing. Without it, only errors with the codes of folders
+    that cannot be written are.
     """
     if not isinstance(error, OSError) or error.filename is None:
         return str(error)
