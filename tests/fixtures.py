@@ -2,6 +2,8 @@
 
 import logging
 import multiprocessing
+import os
+import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -249,6 +251,24 @@ def messages() -> Iterator[list[str]]:
     yield texts
     root.removeHandler(handler)
     root.setLevel(level)
+
+
+@pytest.fixture
+def terminate_at(monkeypatch) -> Callable[[int], list[None]]:
+    """Function that makes step number `n` of SGD send SIGTERM, and returns a list to which each step adds an item."""
+
+    def arrange(n: int) -> list[None]:
+        steps: list[None] = []
+
+        def step(self: Any, *arguments: Any, original: Any = torch.optim.SGD.step) -> None:
+            steps.append(original(self, *arguments))
+            if len(steps) == n:
+                os.kill(os.getpid(), signal.SIGTERM)
+
+        monkeypatch.setattr(torch.optim.SGD, "step", step)
+        return steps
+
+    return arrange
 
 
 @pytest.fixture

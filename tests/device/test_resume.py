@@ -1,7 +1,5 @@
 """Interrupted runs on the simulated device resume with the same bytes: the state moves to the CPU and back."""
 
-import os
-import signal
 from dataclasses import replace
 from importlib.resources import files
 from pathlib import Path
@@ -45,7 +43,7 @@ def test_methods(counts, runtime, make_method, make_ctx, gin, motifs, train_blob
 
 
 @pytest.mark.parametrize("rule", [{}, {"selection": "best_on_val", "eval_every": 1}])
-def test_fresh_networks(counts, runtime, real_set, convnet, protocol, recipe, tmp_path, monkeypatch, rule):
+def test_fresh_networks(counts, runtime, real_set, convnet, protocol, recipe, tmp_path, terminate_at, rule):
     real = real_set(val_fraction=0.25).to(runtime.device)
     index = torch.arange(12, device=runtime.device)
     plan = recipe(epochs=4, batch_size=4, augment="color_crop_cutout")
@@ -55,14 +53,7 @@ def test_fresh_networks(counts, runtime, real_set, convnet, protocol, recipe, tm
     )  # fmt: skip
     seeds = {0: 10, 1: 11}
     whole = dict(fresh.scores(seeds, total=2))
-    steps = []
-
-    def step(self, *arguments, original=torch.optim.SGD.step):
-        steps.append(original(self, *arguments))
-        if len(steps) == 5:  # in the middle of an epoch of three steps
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    steps = terminate_at(5)  # in the middle of an epoch of three steps
     interrupted = replace(fresh, unfinished=Checkpoints(tmp_path / "set", 60.0))
     with interruption.handled(), pytest.raises(interruption.Interrupted):
         list(interrupted.scores(seeds, total=2))

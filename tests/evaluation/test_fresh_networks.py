@@ -1,8 +1,6 @@
 """Fresh networks: use of test data under each selection rule, and equal results of all ways of training."""
 
 import math
-import os
-import signal
 from dataclasses import replace
 
 import pytest
@@ -309,20 +307,13 @@ def test_more_data_gives_a_higher_score(blobs, convnet, protocol, recipe, runtim
 
 
 @pytest.mark.parametrize("stopped_at", [5, 12 + 4, 24 + 12], ids=["first rate", "second rate", "last step"])
-def test_grid_of_learning_rates_is_resumed_after_a_signal(fresh, recipe, tmp_path, monkeypatch, stopped_at):
+def test_grid_of_learning_rates_is_resumed_after_a_signal(fresh, recipe, tmp_path, terminate_at, stopped_at):
     """Each of three learning rates takes twelve steps; the second is the best."""
     rule = {"selection": "best_on_val", "eval_every": 1, "lr_grid": (1e-6, 0.05, 1e-5)}
     plan = recipe(epochs=4, batch_size=4)
     whole = dict(fresh(recipe=plan, **rule).scores({0: 11}, total=1))
     e = replace(fresh(recipe=plan, **rule), unfinished=Checkpoints(tmp_path / "set", 60.0))
-    steps = []
-
-    def step(self, *arguments, original=torch.optim.SGD.step):
-        steps.append(original(self, *arguments))
-        if len(steps) == stopped_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    steps = terminate_at(stopped_at)
     with interruption.handled(), pytest.raises(interruption.Interrupted):
         list(e.scores({0: 11}, total=1))
     assert len(steps) == stopped_at
@@ -349,20 +340,13 @@ def test_epochs_of_networks_in_other_processes_are_counted(fresh, runtime, recip
 @pytest.mark.parametrize("rule", [{}, {"selection": "best_on_val", "eval_every": 1}])
 @pytest.mark.parametrize("together", [False, True])
 def test_unfinished_network_is_resumed_after_a_signal(
-    fresh, recipe, runtime, tmp_path, monkeypatch, rule, together
+    fresh, recipe, runtime, tmp_path, terminate_at, rule, together
 ):
     how = replace(runtime, lock_step=LockStep(3 if together else 1))
     plan = recipe(epochs=4, batch_size=4)
     whole = dict(fresh(how=how, recipe=plan, **rule).scores(SEEDS, total=3))
     e = replace(fresh(how=how, recipe=plan, **rule), unfinished=Checkpoints(tmp_path / "set", 60.0))
-    steps = []
-
-    def step(self, *arguments, original=torch.optim.SGD.step):
-        steps.append(original(self, *arguments))
-        if len(steps) == 5:  # in the middle of an epoch of three steps
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    steps = terminate_at(5)  # in the middle of an epoch of three steps
     with interruption.handled(), pytest.raises(interruption.Interrupted):
         list(e.scores(SEEDS, total=3))
     assert len(steps) == 5

@@ -1,8 +1,5 @@
 """Fresh graph networks: resuming after a signal."""
 
-import os
-import signal
-
 import pytest
 import torch
 
@@ -15,7 +12,7 @@ from dd_bench.runtime.cache import Cache
 
 @pytest.mark.parametrize("stopped_at", [5, 12 + 4], ids=["true labels", "permuted labels"])
 def test_unfinished_network_is_resumed_after_a_signal(
-    motifs, gin, runtime, protocol, recipe, tmp_path, monkeypatch, stopped_at
+    motifs, gin, runtime, protocol, recipe, tmp_path, terminate_at, stopped_at
 ):
     """Twelve steps for a network, and twelve for its control with permuted labels."""
     syn = build_coreset(motifs.train_only(), motifs.train.draw(5, torch.Generator().manual_seed(0)).flatten())
@@ -29,14 +26,8 @@ def test_unfinished_network_is_resumed_after_a_signal(
         )  # fmt: skip
         return [list(measured.scores) for measured in evaluator.run(syn, motifs, ctx) if measured.scores]
 
-    whole, steps = scores(), []
-
-    def step(self, *arguments, original=torch.optim.SGD.step):
-        steps.append(original(self, *arguments))
-        if len(steps) == stopped_at:
-            os.kill(os.getpid(), signal.SIGTERM)
-
-    monkeypatch.setattr(torch.optim.SGD, "step", step)
+    whole = scores()
+    steps = terminate_at(stopped_at)
     with interruption.handled(), pytest.raises(interruption.Interrupted) as stopped:
         scores(tmp_path / "work")
     assert len(steps) == stopped_at and "the training of a network" in stopped.value.saved
