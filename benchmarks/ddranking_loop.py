@@ -142,14 +142,12 @@ def compare(
             seconds, accuracies = sides.timed(getattr(sides, name), seeds)
             speed[name].append(3600 * counts[name] / seconds)
             scores[name] += accuracies
-    ratios = sorted(ours / plain for ours, plain in zip(speed["ours"], speed["plain"], strict=True))
     return {
         "networks": networks,
         "plain_networks": plain_networks,
         "plain_networks_per_hour": statistics.median(speed["plain"]),
         "ours_networks_per_hour": statistics.median(speed["ours"]),
-        "ratio": statistics.median(ratios),
-        "ratio_range": [ratios[0], ratios[-1]],
+        **report.ratio_of(speed["ours"], speed["plain"]),
         "plain_accuracy": interval(scores["plain"]),
         "ours_accuracy": interval(scores["ours"]),
         "same_accuracy": accuracies_agree(scores["plain"], scores["ours"]),

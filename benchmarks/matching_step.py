@@ -121,11 +121,9 @@ def compare(
         "steps": steps,
     }
     for side in SIDES:
-        ratios = sorted(p / o for p, o in zip(seconds["plain"], seconds[side], strict=True))
         row[side] = {
             "ms": 1000 * statistics.median(seconds[side]),
-            "ratio": statistics.median(ratios),
-            "ratio_range": [ratios[0], ratios[-1]],
+            **report.ratio_of(seconds["plain"], seconds[side]),
             "gradient_difference": worst[side],
         }
     return row

@@ -139,11 +139,9 @@ def compare(pipes: dict[str, Connection], name: str, batch: int, steps: int) -> 
             worst[side] = max(worst[side], abs(losses[side] / losses["plain"] - 1))
     row: dict[str, Any] = {"network": name, "batch": batch, "steps": steps}
     for side in SIDES:
-        ratios = sorted(p / o for p, o in zip(seconds["plain"], seconds[side], strict=True))
         row[side] = {
             "images_per_second": batch / statistics.median(seconds[side]),
-            "ratio": statistics.median(ratios),
-            "ratio_range": [ratios[0], ratios[-1]],
+            **report.ratio_of(seconds["plain"], seconds[side]),
             "loss_difference": worst[side],
         }
     return row

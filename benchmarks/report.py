@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -16,3 +18,9 @@ def write(path: Path, figures: dict[str, Any], **machine: Any) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"machine": described, "code": provenance.code().model_dump(), **figures}, indent=2)
     path.write_text(text + "\n")
+
+
+def ratio_of(numerators: Sequence[float], denominators: Sequence[float]) -> dict[str, Any]:
+    """Return the median and the range of the ratios of the two sides of a benchmark, which took turns."""
+    ratios = sorted(a / b for a, b in zip(numerators, denominators, strict=True))
+    return {"ratio": statistics.median(ratios), "ratio_range": [ratios[0], ratios[-1]]}

@@ -125,7 +125,6 @@ def compare(
         for side in ("plain", "ours") if i % 2 == 0 else ("ours", "plain"):
             rows[side].append(request(side, images, i))
     speed = {side: [n / s for s, n, _ in row] for side, row in rows.items()}
-    pairs = sorted(ours / plain for ours, plain in zip(speed["ours"], speed["plain"], strict=True))
     score = {side: [a for _, _, a in row] for side, row in rows.items()}
     saved = 1 / statistics.median(speed["plain"]) - 1 / statistics.median(speed["ours"])  # seconds per image
     return {
@@ -135,8 +134,7 @@ def compare(
         "networks": networks,
         "plain_img_s": statistics.median(speed["plain"]),
         "ours_img_s": statistics.median(speed["ours"]),
-        "ratio": statistics.median(pairs),
-        "ratio_range": [pairs[0], pairs[-1]],
+        **report.ratio_of(speed["ours"], speed["plain"]),
         "plain_accuracy": interval(score["plain"]),
         "ours_accuracy": interval(score["ours"]),
         "same_accuracy": accuracies_agree(score["plain"], score["ours"]),
