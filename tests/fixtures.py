@@ -27,6 +27,7 @@ from dd_bench.models import gnn
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
 from dd_bench.records.config_diff import shipped_yaml
+from dd_bench.records.tuning import Trial, Tuning
 from dd_bench.runtime import workers
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import Logger
@@ -501,5 +502,29 @@ def make_method():
             OmegaConf.update(config, key, value)
         knobs = OmegaConf.to_container(config)
         return cls(**{key: value for key, value in knobs.items() if key != "_target_"})
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def make_tuning() -> Callable[..., Tuning]:
+    """Make a search over two keys, whose second trial is the best."""
+
+    def make(**changes) -> Tuning:
+        done = {"status": "done", "std": 0.1, "networks": 2}
+        trials = [
+            Trial(number=0, params={"method.lr": 0.1, "method.init": "real"}, value=0.5, **done),
+            Trial(number=1, params={"method.lr": 1, "method.init": "real"}, value=0.7, **done),
+            Trial(
+                number=2, params={"method.lr": 9.5, "method.init": "noise"}, status="diverged", reason="nan"
+            ),
+        ]
+        fields = {
+            "method": "dm", "dataset": "digits", "model": "convnet", "ipc": 1, "protocol": "quick",
+            "metric": "accuracy", "split": "validation", "val_fraction": 0.1, "real_digest": "d", "fixed": ["method=dm", "ipc=1"],
+            "space": {"method.lr": "tag(log,interval(0.1,10))", "method.init": "real,noise"},
+            "sampler": "tpe", "seed": 0, "optuna": "4.0", "trials": trials, "chosen": 1,
+        }  # fmt: skip
+        return Tuning.model_validate(fields | changes)
 
     return make

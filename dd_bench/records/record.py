@@ -26,6 +26,7 @@ from pydantic import (
 
 from dd_bench.records.environment import Environment
 from dd_bench.records.intervals import std, t_interval
+from dd_bench.records.tuning import Tuning
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.files import canonical, write_atomic
 
@@ -156,6 +157,13 @@ class Record(_Frozen):
     )
     versions: dict[str, str]
     notes: list[str] = []
+    split: Literal["test", "validation"] = Field(
+        default="test",
+        description="split that the networks were scored on; validation in trials of dd-bench tune",
+    )
+    tuning: Tuning | None = Field(
+        default=None, description="search that chose the hyper-parameters; None: none was given"
+    )
 
     @field_validator("created")
     @classmethod
@@ -248,9 +256,11 @@ class Record(_Frozen):
         # fields that were added later are omitted if empty, so the digests of older records do not change
         exclude: dict[str, Any] = {
             name: True
-            for name in ("teacher_forwards", "teachers", "sizes", "environment")
+            for name in ("teacher_forwards", "teachers", "sizes", "environment", "tuning")
             if not getattr(self, name)
         }
+        if self.split == "test":
+            exclude["split"] = True
         if all(score.unit is None for score in self.scores):
             exclude["scores"] = {"__all__": {"unit"}}
         return canonical(self.model_dump(mode="json", exclude=exclude), indent=2) + "\n"

@@ -62,11 +62,15 @@ def check_configuration(record: Record) -> None:
     """Check that the names in a record describe its configuration. The names determine its board.
 
     Raises:
-        ValueError: a name does not describe its part of the configuration, or a `_target_` differs from that of the
-            YAML file.
+        ValueError: a name does not describe its part of the configuration, a `_target_` differs from that of the YAML
+            file, or the configuration does not have the values that its tuning has chosen.
     """
     config = record.config
     _check_dataset(record)
+    if record.tuning and (others := record.tuning.differences(config)):
+        raise ValueError(
+            f"its tuning has chosen {', '.join(others)}, but its configuration differs. {_AS_WRITTEN}"
+        )
     for teacher, spec in (config.get("teachers") or {}).items():
         config_overrides("teacher", teacher, spec or {})
     for group, described in (

@@ -200,11 +200,16 @@ def check_record(record: Record) -> None:
     """Check that a board can show a record.
 
     Raises:
-        ValueError: the record has status `done` but no value of its main metric, a value that is not finite, a fraction
-            outside [0, 1], two values for one network, different numbers of sets and of set digests, or a
-            configuration with the wrong structure.
+        ValueError: the record is a trial of dd-bench tune, has status `done` but no value of its main metric, a value
+            that is not finite, a fraction outside [0, 1], two values for one network, different numbers of sets and of
+            set digests, or a configuration with the wrong structure.
     """
     what = f"record {record.key} ({record.method} on {record.dataset})"
+    if record.split != "test":
+        raise ValueError(
+            f"{what} is a trial of dd-bench tune, scored on the {record.split} split. A board shows scores on the test "
+            "split. Measure the chosen hyper-parameters: dd-bench run ... tuning=runs/tune/NAME/tuning.json"
+        )
     if record.method == HARD_LABEL_RANDOM:
         raise ValueError(
             f"{what}: method {HARD_LABEL_RANDOM!r} is reserved for a row of boards with soft labels. "

@@ -20,8 +20,9 @@ from dd_bench.leaderboards.admission.submission import (
     check_unique_scores,
 )
 from dd_bench.leaderboards.cli import main
-from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.leaderboards.core.entries import check_record, load_entries
 from dd_bench.records.record import ProtocolId
+from dd_bench.records.tuning import Trial
 from dd_bench.runtime.files import content_key
 
 from .conftest import composed
@@ -433,3 +434,20 @@ def test_whole_training_sets_of_one_dataset_have_one_size(record):
     check_budget([full], [full])
     with pytest.raises(ValueError, match=r"whole training set of fashion_mnist, so it must have the stored"):
         check_budget([other], [full, other])
+
+
+def test_trials_and_values_that_were_not_tuned_are_rejected(shipped, make_tuning):
+    """A trial is scored on validation data. A record with a search must have the values that the search has chosen."""
+    with pytest.raises(ValueError, match="is a trial of dd-bench tune, scored on the validation split"):
+        check_record(shipped.model_copy(update={"split": "validation"}))
+    key, value = next((k, v) for k, v in sorted(shipped.config["method"].items()) if type(v) is int)
+    tuned = make_tuning(
+        space={f"method.{key}": f"{value},{value + 1}"},
+        trials=[Trial(number=0, params={f"method.{key}": value}, status="done", value=0.5)],
+        chosen=0,
+    )
+    check_configuration(shipped.model_copy(update={"tuning": tuned}))
+    with pytest.raises(
+        ValueError, match=rf"its tuning has chosen method\.{key}={value}, but its configuration"
+    ):
+        check_configuration(with_config(shipped.model_copy(update={"tuning": tuned}), "method", **{key: 77}))
