@@ -521,7 +521,8 @@ def make_tuning() -> Callable[..., Tuning]:
         ]
         fields = {
             "method": "dm", "dataset": "digits", "model": "convnet", "ipc": 1, "protocol": "quick",
-            "metric": "accuracy", "split": "validation", "val_fraction": 0.1, "real_digest": "d", "fixed": ["method=dm", "ipc=1"],
+            "metric": "accuracy", "split": "validation", "val_fraction": 0.1, "real_digest": "d",
+            "fixed": ["method=dm", "ipc=1"],
             "space": {"method.lr": "tag(log,interval(0.1,10))", "method.init": "real,noise"},
             "sampler": "tpe", "seed": 0, "optuna": "4.0", "trials": trials, "chosen": 1,
         }  # fmt: skip
