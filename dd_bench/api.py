@@ -43,6 +43,7 @@ from dd_bench.evaluation.fresh_networks import FreshNetworks, LabelCost
 from dd_bench.evaluation.graph_metrics import GRAPH_METRICS, GraphMetric, graph_score, majority, size_only
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network, batch_coupled, executed_norms
+from dd_bench.records.best_runs import VALIDATION
 from dd_bench.records.record import Score
 from dd_bench.runtime import seeding
 from dd_bench.runtime.cache import Cache
@@ -90,6 +91,7 @@ from dd_bench.training.views import boxes
 __all__ = [
     "GRADIENTS",
     "GRAPH_METRICS",
+    "VALIDATION",
     "Architecture",
     "Augment",
     "Cache",
@@ -368,6 +370,9 @@ class Evaluator(ABC):
 
     Records that differ only in these hyper-parameters are ranked together.
     """
+
+    validation_scores: ClassVar[bool] = False
+    """Whether the networks of a protocol with `selection=best_on_val` have the score `val`, which `keep` requires."""
 
     def check_protocol(self, protocol: Protocol) -> str | None:
         """Return why this evaluator does not support this protocol, or None; called before distillation."""

@@ -2,6 +2,7 @@
 
 On several datasets, the number of nodes alone reaches the published numbers, and selecting the best step on validation
 graphs hides how much the labels contribute. Therefore the last step is scored and every record contains the controls.
+Only a legacy protocol such as `mirage-legacy` scores the best epoch, to reproduce a paper.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from dd_bench.api import (
     GRAPH_METRICS,
+    VALIDATION,
     Checkpoints,
     Diverged,
     EvaluationContext,
@@ -58,9 +60,19 @@ class Graph(Evaluator):
     - `auc`, `accuracy`, `balanced_accuracy`: scores after the last step. `metric` names the score that is ranked.
     - `best_val`: `metric` at the step that is best on the validation graphs. There are `eval_points` candidate steps,
       or a few less if this number does not divide the number of steps.
+
+    Under a protocol with `selection: best_on_val`, the candidates are every `eval_every`-th epoch from `eval_from` on,
+    where epoch 0 is the untrained network. The scores are then
+
+    - `auc`, `accuracy`, `balanced_accuracy`: scores at the candidate with the highest `metric` on the validation
+      graphs, the first of equal candidates;
+    - `val`: `metric` of that candidate on the validation graphs;
+    - `last`: `metric` after the last step, for comparison.
+
+    Under both selection rules, there are the controls
     - `untrained`: `metric` of the network before its first step.
-    - `permuted`: `metric` of a network trained on the same set with permuted labels. The whole training set does not
-      have this control, because it is not a distilled set and its training is expensive.
+    - `permuted`: `metric` of a network trained on the same set with permuted labels, selected by the same rule. The
+      whole training set does not have this control, because it is not a distilled set and its training is expensive.
     - `size_only`: `metric` of logistic regression on the number of nodes, fitted to the training graphs.
     - `majority`: `metric` of always predicting the most frequent class.
 
@@ -68,6 +80,7 @@ class Graph(Evaluator):
     """
 
     repeats = ("num_networks", "eval_points")
+    validation_scores = True
 
     def __init__(self, *, num_networks: int, metric: str, eval_points: int):
         """Take the number of networks per set, the ranked metric, and the number of evaluations on validation graphs.
@@ -83,10 +96,16 @@ class Graph(Evaluator):
         self.metric: GraphMetric = metric  # type: ignore[assignment]  # checked above
 
     def check_protocol(self, protocol: Protocol) -> str | None:
-        """See `Evaluator`. The last step is scored, and graphs are not augmented."""
+        """See `Evaluator`. Nothing is selected on test graphs, and graphs are not augmented."""
         recipe = protocol.recipe
+        if protocol.selection == "best_on_val" and recipe.steps is not None:
+            return (
+                f"protocol {protocol.name} must set recipe.epochs instead of recipe.steps={recipe.steps}, because "
+                "selection=best_on_val selects an epoch. Use protocol=mirage-legacy"
+            )
+        selection = "best_on_val" if protocol.selection == "best_on_val" else "last"
         for key, value, expected in (
-            ("selection", protocol.selection, "last"),
+            ("selection", protocol.selection, selection),
             ("lr_grid", protocol.lr_grid, ()),
             ("labels", protocol.labels, None),
             ("recipe.augment", recipe.augment, "none"),
@@ -114,6 +133,12 @@ class Graph(Evaluator):
         train_split = training_graphs(real)
         yield Measurement(notes=tuple(syn.caveats(ctx.architecture)))
         constant = {f.__name__: f(self.metric, train_split, real.test) for f in (size_only, majority)}
+        selects = ctx.protocol.selection == "best_on_val"
+        if selects and real.val is None:
+            raise ValueError(
+                f"protocol {ctx.protocol.name} requires validation graphs, got none in {real.name}. Use "
+                "protocol=graph-500"
+            )
         val = [] if real.val is None else list(real.val.batches(BATCH))
         splits = Splits(val, list(real.test.batches(BATCH)))  # type: ignore[arg-type]
         for network in range(self.num_networks):
@@ -127,7 +152,7 @@ class Graph(Evaluator):
             if not syn.whole:
                 shuffled, test = (
                     syn.permute_labels(generator("cpu", seed, "permuted")),
-                    replace(splits, val=[]),
+                    splits if selects else replace(splits, val=[]),
                 )
                 values["permuted"] = self._scores(shuffled, seed, test, ctx, checkpoints[1])[self.metric]
             yield measurement(network, seed, {**values, **constant})
@@ -146,7 +171,7 @@ class Graph(Evaluator):
         """Train one network and return its scores. Its initial weights and batch order depend on `seed` only."""
         net = ctx.architecture.fresh(seed_for(seed, "init"), ctx.device)
         n, recipe = len(syn.labels), ctx.protocol.recipe
-        steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(n)
+        candidates = candidate_steps(ctx.protocol, n, self.eval_points) if splits.val else frozenset()
 
         def predictions(batches: list[tuple[object, Tensor]]) -> tuple[Tensor, Tensor]:
             logits, labels = _predictions(net, batches)
@@ -157,16 +182,21 @@ class Graph(Evaluator):
                 )
             return logits, labels
 
-        untrained = graph_score(self.metric, *predictions(splits.test))
+        def test_scores() -> dict[str, float]:
+            logits, labels = predictions(splits.test)
+            return {metric: graph_score(metric, logits, labels) for metric in GRAPH_METRICS}
+
         best = _Best()
 
         def evaluate_step(step: int) -> None:
-            if step % math.ceil(steps / self.eval_points) and step != steps:
+            if step not in candidates:
                 return
             value = graph_score(self.metric, *predictions(splits.val))
             if value > best.on_val:
-                best.on_val, best.on_test = value, graph_score(self.metric, *predictions(splits.test))
+                best.on_val, best.on_test = value, test_scores()
 
+        untrained = test_scores()[self.metric]
+        evaluate_step(0)
         fetch, labelled_batches = _labelled_batches(
             syn, recipe.batch_size, seed_for(seed, "train"), ctx.device
         )
@@ -178,21 +208,39 @@ class Graph(Evaluator):
             seed=seed_for(seed, "train"),
             runtime=ctx.runtime.in_float32(),
             flip=False,
-            on_step=evaluate_step if splits.val else None,
+            on_step=evaluate_step if candidates else None,
             labelled_batches=labelled_batches,
             checkpoint=checkpoint,
             state={"best": best},
         )
-        logits, labels = predictions(splits.test)
-        values = {metric: graph_score(metric, logits, labels) for metric in GRAPH_METRICS}
-        return values | ({"best_val": best.on_test} if splits.val else {}) | {"untrained": untrained}
+        last = test_scores()
+        if ctx.protocol.selection == "best_on_val":
+            values = best.on_test | {VALIDATION: best.on_val, "last": last[self.metric]}
+        else:
+            values = last | ({"best_val": best.on_test[self.metric]} if candidates else {})
+        return values | {"untrained": untrained}
+
+
+def candidate_steps(protocol: Protocol, n: int, eval_points: int) -> frozenset[int]:
+    """Return the numbers of steps after which a network is evaluated on the validation graphs.
+
+    See `Graph` for the candidates of the two selection rules. `n` is the number of training samples.
+    """
+    recipe = protocol.recipe
+    if protocol.selection == "best_on_val":
+        epochs = range(protocol.eval_from, recipe.epochs + 1)
+        return frozenset(e * recipe.steps_per_epoch(n) for e in epochs if e % protocol.eval_every == 0)
+    steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(n)
+    every = math.ceil(steps / eval_points)
+    return frozenset({*range(every, steps, every), steps})
 
 
 class _Best:
-    """The highest score of a network on validation graphs so far, and its test score at the same step."""
+    """The highest score of a network on validation graphs so far, and its test scores at the same step."""
 
     def __init__(self) -> None:
-        self.on_val = self.on_test = -1.0
+        self.on_val = -1.0
+        self.on_test: dict[str, float] = {}
 
     def state_dict(self) -> dict[str, Any]:
         """See `Stateful`."""

@@ -123,6 +123,15 @@ graphs() {
     sweep experiment=nci1_mirage,molbace_mirage,molbbbp_mirage,imdb_binary_mirage # the thresholds of the released code
 }
 
+mirage_legacy() { # Mirage's own evaluation on all collections, and the last step of graph-500 with the same sets
+    local hiv=dataset.name=ogbg_molhiv_rebuilt # a folder with smiles.csv, train.txt, valid.txt and test.txt
+    sweep experiment=nci1_mirage_legacy,molbace_mirage_legacy,molbbbp_mirage_legacy,imdb_binary_mirage_legacy \
+        model=gcn,gat,gin
+    sweep experiment=molhiv_mirage_legacy_gcn,molhiv_mirage_legacy_gat,molhiv_mirage_legacy_gin $hiv
+    sweep experiment=nci1_mirage,molbace_mirage,molbbbp_mirage,imdb_binary_mirage model=gcn,gat,gin
+    sweep experiment=molhiv_mirage $hiv model=gcn,gat,gin
+}
+
 for part in $parts; do
     declare -F "$part" >/dev/null || { echo "unknown part $part" >&2; exit 2; }
 done

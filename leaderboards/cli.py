@@ -10,7 +10,13 @@ from pathlib import Path
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime.terminal import sanitize
 
-from .admission.consistency import check_complete, check_configuration, check_protocol, check_repeats
+from .admission.consistency import (
+    check_best_runs,
+    check_complete,
+    check_configuration,
+    check_protocol,
+    check_repeats,
+)
 from .admission.submission import check_baselines, check_budget, check_sets, check_unique_scores
 from .core.boards import boards
 from .core.entries import RECORDS, ROOT, check_record, duplicates, entry_path, load_entries
@@ -81,6 +87,7 @@ def _add(paths: list[Path], folder: Path, sets: Path, no_baseline: bool) -> None
             check_complete(record)
             check_configuration(record)
             check_repeats(record)
+            check_best_runs(record)
         except ValueError as error:
             raise ValueError(f"{path}: {error}") from error
         new.append((path, record))

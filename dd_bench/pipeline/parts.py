@@ -75,6 +75,11 @@ class RunParts:
 
     def check_evaluation(self) -> str | None:
         """Return why the evaluator does not support this protocol or this dataset, or None if it supports both."""
+        if self.protocol.keep is not None and not self.evaluator.validation_scores:
+            return (
+                f"protocol {self.protocol.name} has keep={self.protocol.keep}, which evaluator {self.evaluator_name} "
+                "does not support. Use protocol.keep=null"
+            )
         return self.evaluator.check_protocol(self.protocol) or self.evaluator.check_dataset(
             self.real, self.architecture
         )

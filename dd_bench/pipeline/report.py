@@ -13,6 +13,7 @@ from dd_bench.api import LabelCost
 from dd_bench.data.labels import label_mode
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.parts import RunParts
+from dd_bench.records.best_runs import best_runs, best_runs_metric
 from dd_bench.records.config_diff import describe
 from dd_bench.records.overrides import without_local_paths
 from dd_bench.records.record import ProtocolId, Record, Score, TeacherId
@@ -79,6 +80,8 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
     provenances = [read_provenance(folder) for folder in outcome.folders]
     stored_mode = label_mode(first.labels) if first is not None else "unknown"
     recipe = {k: v for k, v in config["protocol"].items() if k not in ("name", "version")}
+    metric, keep = run.evaluator.main_metric, run.protocol.keep
+    scores = [*outcome.scores, *best_runs(outcome.scores, metric, keep)]
     evaluator = {k: v for k, v in config["evaluator"].items() if k not in run.evaluator.repeats}
     return Record(
         key=key,
@@ -95,8 +98,8 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
         evaluator=describe("evaluator", run.evaluator_name, evaluator),
         selection=run.protocol.selection,
         label_mode=labels.kind if labels else stored_mode,
-        main_metric=run.evaluator.main_metric,
-        scores=sorted(outcome.scores, key=lambda s: (s.set, s.network, s.metric)),
+        main_metric=best_runs_metric(metric, keep),
+        scores=sorted(scores, key=lambda s: (s.set, s.network, s.metric)),
         config=config,
         seeds={"run": run.seed},
         seconds=_with_set_stages(outcome.stages.seconds, provenances, "seconds"),

@@ -24,6 +24,7 @@ from pydantic import (
     field_validator,
 )
 
+from dd_bench.records.best_runs import all_runs_metric
 from dd_bench.records.environment import Environment
 from dd_bench.records.intervals import std, t_interval
 from dd_bench.records.tuning import Tuning
@@ -217,7 +218,7 @@ class Record(_Frozen):
         low = high = None
         if len(sample) > 1:
             low, high = t_interval(sample)
-            if self.main_metric in SHARES and metric not in DIFFERENCES:
+            if self.is_share and metric not in DIFFERENCES:
                 low, high = max(0.0, low), min(1.0, high)
         return Summary(
             mean=fmean(sample),
@@ -229,6 +230,16 @@ class Record(_Frozen):
             num_sets=len(by_set),
             num_networks=len(values),
         )
+
+    @property
+    def all_runs_metric(self) -> str:
+        """The metric that has a value of every network: `main_metric`, or `auc` if that is e.g. `auc_best5`."""
+        return all_runs_metric(self.main_metric)
+
+    @property
+    def is_share(self) -> bool:
+        """Whether the main metric, and therefore every metric except `DIFFERENCES`, is in [0, 1]."""
+        return self.all_runs_metric in SHARES
 
     def by_set(self, metric: str) -> list[list[float]]:
         """Return the networks' values of a metric, one list per set."""

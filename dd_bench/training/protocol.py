@@ -26,6 +26,8 @@ class Protocol(BaseModel):
         eval_from: first epoch that may be evaluated.
         lr_grid: learning rates to try, one training each; `selection` selects the best. Empty: only `recipe.lr`.
         learned_lr: use the learning rate that was distilled with the set, or `recipe.lr` if the set has none.
+        keep: number of networks of a set that are reported, those with the best scores on the validation split, as some
+            papers do; null: all networks. See `dd_bench.records.best_runs`.
         labels: soft labels of teachers, which require `recipe.views`; null: the labels stored in the set.
     """
 
@@ -37,7 +39,9 @@ class Protocol(BaseModel):
     eval_every: int = Field(ge=0)
     eval_from: int = Field(ge=0)
     lr_grid: tuple[float, ...]
-    learned_lr: bool = False  # has a default, because older records do not contain this key
+    # The next two have a default, because older records do not contain these keys.
+    learned_lr: bool = False
+    keep: int | None = Field(default=None, ge=1)
     labels: LabelRecipe | None = None
     recipe: Recipe
 
@@ -65,6 +69,11 @@ class Protocol(BaseModel):
         if self.lr_grid and self.selection == "last":
             raise ValueError(
                 "lr_grid requires selection=best_on_val or best_on_test, got selection=last. Use lr_grid=[]"
+            )
+        if self.keep is not None and self.selection != "best_on_val":
+            raise ValueError(
+                "keep requires selection=best_on_val, because it selects networks by their scores on the validation "
+                f"split, got keep={self.keep} with selection={self.selection}. Use keep=null"
             )
         return self
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from hydra.utils import get_class
 
+from dd_bench.records.best_runs import best_runs, best_runs_metric
 from dd_bench.records.config_diff import CHOICE, describe, shipped_config, shipped_target
 from dd_bench.records.overrides import config_overrides, dataset_overrides
 from dd_bench.records.record import Record
@@ -140,6 +141,26 @@ def _check_dataset(record: Record) -> None:
         dataset_overrides(values, name)  # raises if overrides cannot express the values
 
 
+def check_best_runs(record: Record) -> None:
+    """Check that the main metric contains the networks that the protocol's `keep` selects, or all networks without it.
+
+    Raises:
+        ValueError: the main metric or its networks differ from those of the protocol.
+    """
+    keep, metric = record.config.get("protocol", {}).get("keep"), record.all_runs_metric
+    expected = best_runs_metric(metric, keep)
+    if record.main_metric != expected:
+        raise ValueError(
+            f"main_metric must be {expected!r} with protocol.keep={keep}, got {record.main_metric!r}. {_AS_WRITTEN}"
+        )
+    found = [s for s in record.scores if s.metric == expected]
+    if keep is not None and found != best_runs(record.scores, metric, keep):
+        raise ValueError(
+            f"{expected} must be {metric} of the {keep} networks with the best validation scores (metric 'val'), got "
+            f"other networks or other values. {_AS_WRITTEN}"
+        )
+
+
 def check_repeats(record: Record) -> None:
     """Check that the IPC, seed, number of sets and number of networks of a record are those of its configuration.
 
@@ -158,7 +179,7 @@ def check_repeats(record: Record) -> None:
         return
     by_set: dict[int, list[int]] = defaultdict(list)
     for score in record.scores:
-        if score.metric == record.main_metric:
+        if score.metric == record.all_runs_metric:
             by_set[score.set].append(score.network)
     sets = 1 if config.get("set") is not None else config.get("num_sets", 1)
     expected = {i: list(range(networks)) for i in range(sets)} if type(networks) is int else None

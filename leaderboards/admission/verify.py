@@ -174,7 +174,7 @@ def retrain(
             f"retraining requires an evaluator with the key num_networks, got {record.evaluator}. "
             "To check the files without retraining, use --networks 0"
         )
-    total = record.summary().num_networks
+    total = record.summary(record.all_runs_metric).num_networks
     count = min(count or total, total)
     words = shlex.split(evaluate_command(record, str(folder.resolve())))[1:]
     words = [w for w in words if not w.startswith("evaluator.num_networks=")]
@@ -197,7 +197,7 @@ def retrain(
             f"the retrained record must be on the board of the entry, {Track.of(record).title}, "
             f"got {Track.of(retrained).title}"
         )
-    values = {s.network: s.value for s in retrained.scores if s.metric == retrained.main_metric}
+    values = {s.network: s.value for s in retrained.scores if s.metric == record.all_runs_metric}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return compare_retrained(record, values, retrained.code, retrained.device, now)
 

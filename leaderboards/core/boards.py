@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
+from dd_bench.records.best_runs import all_runs_metric
 from dd_bench.records.config_diff import changed_keys
 from dd_bench.records.record import Record
 
@@ -157,6 +158,11 @@ def _warnings(track: Track, ipcs: list[int], records: list[Record], hard_random:
     if track.selection == "best_on_test":
         warnings.append(
             "networks were selected by their test score; this reproduces a paper, do not compare with other boards"
+        )
+    if (every := all_runs_metric(track.metric)) != track.metric:
+        warnings.append(
+            f"only the networks with the best validation scores are reported; this reproduces a paper. {every} in "
+            "the tables of all metrics is the score of all networks"
         )
     if (count := len({r.real_digest for r in records})) > 1:
         warnings.append(f"the entries use {count} versions of the real set (real_digest in the CSV)")

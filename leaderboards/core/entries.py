@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dd_bench.records.record import DIFFERENCES, SHARES, Record, load_record, parse_record
+from dd_bench.records.record import DIFFERENCES, Record, load_record, parse_record
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.files import content_key
 from dd_bench.runtime.hidden import is_hidden
@@ -229,7 +229,7 @@ def check_record(record: Record) -> None:
             f"got only {sorted(record.metrics)}"
         )
     minimum = {name: -1 if name in DIFFERENCES else 0 for name in record.metrics}
-    share = record.main_metric in SHARES
+    share = record.is_share
     seen: set[tuple[str, int, int]] = set()
     for score in record.scores:
         where = f"{what}: {score.metric}={score.value} of set {score.set}, network {score.network}"

@@ -85,7 +85,7 @@ def compare_retrained(
     Raises:
         ValueError: the entry does not have these networks, or it has only one network and the new value differs.
     """
-    values = {s.network: s.value for s in record.scores if s.metric == record.main_metric and s.set == 0}
+    values = {s.network: s.value for s in record.scores if s.metric == record.all_runs_metric and s.set == 0}
     if missing := again.keys() - values.keys():
         raise ValueError(f"entry {record.digest[:16]} has no network {min(missing)}, only {sorted(values)}")
     numbers = sorted(again)

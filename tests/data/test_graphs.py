@@ -21,6 +21,11 @@ from dd_bench.data.tu import to_undirected, tu
 from dd_bench.evaluation.graph_metrics import graph_score, majority, size_only
 from dd_bench.evaluators import graph as graph_evaluator
 from dd_bench.evaluators.graph import _labelled_batches
+from dd_bench.leaderboards.admission.consistency import (
+    check_best_runs,
+    check_configuration,
+    check_repeats,
+)
 from dd_bench.models.gnn import GCN
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
@@ -609,6 +614,36 @@ def test_evaluation_points_are_steps_and_exclude_the_permuted_control(dd_bench, 
     # without the four evaluations before the first and after the last step, of the network and its permuted control
     evaluations = len(calls) - 4
     assert 5 <= evaluations <= 8, "four on the validation graphs, and one on the test graphs per improvement"
+
+
+def test_legacy_protocol_reports_the_best_networks_of_all(dd_bench, tmp_path):
+    few = [
+        "protocol=mirage-legacy",
+        "protocol.recipe.epochs=3",
+        "protocol.keep=2",
+        "evaluator.num_networks=3",
+    ]
+    done = dd_bench("run", "method=mirage_released", "ipc=2", *TINY, *few)
+    assert done.code == 0, done.text
+    (path,) = (tmp_path / "runs" / "records").glob("*.json")
+    record = load_record(path)
+    assert (record.selection, record.main_metric) == ("best_on_val", "auc_best2")
+    assert record.protocol.name == "mirage-legacy(keep=2, recipe.epochs=3)"
+    values = {
+        metric: {s.network: s.value for s in record.scores if s.metric == metric} for metric in record.metrics
+    }
+    best = sorted(range(3), key=lambda i: -values["val"][i])[:2]
+    assert values["auc_best2"] == {i: values["auc"][i] for i in sorted(best)}
+    for metric in ("auc", "accuracy", "val", "last", "untrained", "permuted", "size_only", "majority"):
+        assert len(values[metric]) == 3
+    check_best_runs(record)
+    check_configuration(record)
+    check_repeats(record)
+
+
+def test_keep_requires_validation_scores(dd_bench):
+    done = dd_bench("run", "method=random", "dataset=digits", "protocol=mirage-legacy", "runtime=plain")
+    assert done.code == 1 and "keep=5, which evaluator accuracy does not support" in done.text
 
 
 def test_learning_rate_schedule_by_step_does_not_depend_on_the_set_size(

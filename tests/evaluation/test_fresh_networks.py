@@ -119,6 +119,12 @@ class TestSelection:
         with pytest.raises(ValueError, match="lr_grid requires selection=best_on_val"):
             protocol(lr_grid=(0.1, 0.01))
 
+    def test_keep_requires_a_validation_split(self, protocol):
+        for rule in ({}, {"selection": "best_on_test", "eval_every": 1}):
+            with pytest.raises(ValueError, match=r"keep requires selection=best_on_val.* Use keep=null"):
+                protocol(keep=5, **rule)
+        assert protocol(keep=5, selection="best_on_val", eval_every=1).keep == 5
+
     def test_lr_grid_excludes_learned_lr(self, protocol):
         rule = {"selection": "best_on_val", "eval_every": 1, "lr_grid": (0.1, 0.01)}
         with pytest.raises(ValueError, match="only one of lr_grid and learned_lr can set the learning rate"):

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from dd_bench.leaderboards.admission.consistency import (
+    check_best_runs,
     check_complete,
     check_configuration,
     check_protocol,
@@ -20,12 +21,13 @@ from dd_bench.leaderboards.admission.submission import (
     check_unique_scores,
 )
 from dd_bench.leaderboards.cli import main
+from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.entries import check_record, load_entries
-from dd_bench.records.record import ProtocolId
+from dd_bench.records.record import ProtocolId, Score
 from dd_bench.records.tuning import Trial
 from dd_bench.runtime.files import content_key
 
-from .conftest import composed
+from .conftest import composed, make_record
 
 SETS = Path(__file__).parents[2] / "leaderboards" / "sets"
 
@@ -253,6 +255,51 @@ def test_all_entries_agree_with_their_configuration():
     for record in load_entries(SETS.parent / "entries"):
         check_configuration(record)
         check_repeats(record)
+        check_best_runs(record)
+
+
+class TestBestRuns:
+    @staticmethod
+    def legacy(kept=((1, 0.6), (2, 0.7)), keep=2, **changes):
+        """A record of three networks, of which the protocol keeps the last two."""
+        values = {
+            "auc": ((0, 0.9), (1, 0.6), (2, 0.7)),
+            "val": ((0, 0.1), (1, 0.3), (2, 0.2)),
+            "auc_best2": kept,
+        }
+        scores = [
+            Score(metric=metric, value=value, set=0, network=network, seed=network)
+            for metric, pairs in values.items()
+            for network, value in pairs
+        ]
+        config = {"protocol": {"keep": keep}, "evaluator": {"num_networks": 3}}
+        fields = {"main_metric": "auc_best2", "scores": scores, "config": config, **changes}
+        return make_record("mirage", 1, [], **fields)
+
+    def test_the_kept_networks_are_those_with_the_best_validation_scores(self):
+        check_best_runs(self.legacy())
+        for kept in (((0, 0.9), (2, 0.7)), ((1, 0.6),), ((1, 0.6), (2, 0.8))):
+            with pytest.raises(
+                ValueError, match="auc_best2 must be auc of the 2 networks with the best valid"
+            ):
+                check_best_runs(self.legacy(kept))
+
+    def test_the_main_metric_agrees_with_the_protocol(self):
+        for keep, metric in ((None, "auc_best2"), (2, "auc"), (3, "auc_best2")):
+            with pytest.raises(ValueError, match=f"main_metric must be .* with protocol.keep={keep}"):
+                check_best_runs(self.legacy(keep=keep, main_metric=metric))
+
+    def test_all_networks_must_be_in_the_record(self):
+        check_repeats(self.legacy())
+        without = [s for s in self.legacy().scores if (s.metric, s.network) != ("auc", 0)]
+        with pytest.raises(ValueError, match="must have scores of 3 networks"):
+            check_repeats(self.legacy(scores=without))
+
+    def test_the_board_says_that_networks_were_selected(self):
+        (board,) = boards([self.legacy()], [])
+        assert any(
+            "only the networks with the best validation scores are reported" in w for w in board.warnings
+        )
 
 
 def test_changed_parameters_of_an_evaluator_are_in_its_name(record):
