@@ -5,8 +5,9 @@
 #
 # Default parts: selection, matching, trajectories, labels, uses, graphs. By the costs in their experiment files they take
 # about 1, 2, 7, 9, 6 and 7 hours on two cores; they have not been run in one go yet. Optional parts: digits (89 minutes
-# without the trajectories, on two cores shared with other work) and fifty (50 images per class for the methods that take
-# a quarter of an hour for ten; a night or more, not timed).
+# without the trajectories, on two cores shared with other work), fifty (50 images per class for the methods that take
+# a quarter of an hour for ten; a night or more, not timed). Another optional part is uncut (the papers' iterations and
+# real batches at width 32; not timed).
 #
 # A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
 # `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and
@@ -88,6 +89,27 @@ fifty() {
     sweep 'experiment=glob([fashion_w32_dc,fashion_w32_dsa,fashion_w32_ncfm])' ipc=50
     sweep 'experiment=glob(fashion_w32_*_ipc10)' ipc=50
     sweep experiment=$kd ipc=50 protocol=$kinds evaluator.num_networks=5
+}
+
+uncut() { # the papers' iterations and real batches; first one set per cell, then three
+    local data experts=(method.experts.count=20 method.experts.recipe.epochs=22 method.experts.init_epoch=21)
+    local on=(model.width=32 protocol=dc-300)
+    for data in digits fashion_mnist; do
+        sweep method=dm,datadam,dc dataset="$data" "${on[@]}" ipc=1,10
+        sweep method=full dataset="$data" "${on[@]}"
+    done
+    for data in digits fashion_mnist; do
+        sweep method=mtt,ftd,tesla,datm,ast dataset="$data" model.width=32 protocol=mtt-1000 ipc=1,10 "${experts[@]}"
+        sweep method=dsa dataset="$data" "${on[@]}" ipc=1,10
+        sweep method=dm,datadam,dc,dsa dataset="$data" "${on[@]}" ipc=50
+    done
+    for data in digits fashion_mnist; do # the same sets under the protocols with augmentation, then two more sets
+        sweep method=dm,datadam,dc,dsa dataset="$data" model.width=32 protocol=dsa-1000,mtt-1000 ipc=1,10,50
+        sweep method=dm,datadam,dc,dsa dataset="$data" "${on[@]}" ipc=1,10 num_sets=3
+        sweep method=ncfm dataset="$data" "${on[@]}" ipc=1,10
+    done
+    sweep method=random,herding,dc,dsa,dm dataset=fashion_mnist protocol=dc-300 ipc=1 # width 128, as papers print it
+    sweep method=dm dataset=fashion_mnist protocol=dc-300 ipc=10
 }
 
 uses() { # further evaluators on the sets from the parts above
