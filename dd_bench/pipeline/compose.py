@@ -34,6 +34,7 @@ from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_hydra_keys
 from dd_bench.pipeline.experiment import Experiment
 from dd_bench.pipeline.missing_keys import explain_missing
 from dd_bench.records.config_diff import CHOICE, shipped_target
+from dd_bench.records.hyperparameters import KEY, stated
 from dd_bench.records.identity import identify, plugin_source
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.checkpoint import CheckpointError
@@ -160,6 +161,7 @@ def _compose(run: RunConfig) -> Experiment:
     protocol = parse(Protocol, config["protocol"], "protocol")
     method, evaluator, logger = (_build(cfg, group) for group in ("method", "evaluator", "logger"))
     identity = identify(config, choices)
+    identity[KEY] = stated(identity, str(choices["method"]), choices.get("experiment"))
     loading = provenance.Stages(runtime.device)
     with loading.measure("load"):
         real = run.real.to(runtime.device) if run.real else _load(cfg, runtime.device)

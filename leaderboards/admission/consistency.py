@@ -11,6 +11,7 @@ from hydra.utils import get_class
 
 from dd_bench.records.best_runs import best_runs, best_runs_metric
 from dd_bench.records.config_diff import CHOICE, describe, shipped_config, shipped_target
+from dd_bench.records.hyperparameters import stated
 from dd_bench.records.overrides import config_overrides, dataset_overrides
 from dd_bench.records.record import Record
 
@@ -64,7 +65,7 @@ def check_configuration(record: Record) -> None:
 
     Raises:
         ValueError: a name does not describe its part of the configuration, a `_target_` differs from that of the YAML
-            file, or the configuration does not have the values that its tuning has chosen.
+            file, the configuration does not have the values that its tuning has chosen, or its key `hyperparameters` is wrong.
     """
     config = record.config
     _check_dataset(record)
@@ -72,6 +73,7 @@ def check_configuration(record: Record) -> None:
         raise ValueError(
             f"its tuning has chosen {', '.join(others)}, but its configuration differs. {_AS_WRITTEN}"
         )
+    stated(config, record.method, None)  # raises if the value is unknown
     for teacher, spec in (config.get("teachers") or {}).items():
         config_overrides("teacher", teacher, spec or {})
     for group, described in (

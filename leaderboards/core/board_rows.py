@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
+from dd_bench.records.hyperparameters import KEY
 from dd_bench.records.record import Record
 
 from .row_labels import hyperparameters
@@ -91,7 +92,7 @@ def _values(found: Sequence[tuple[str, Any]]) -> str:
     return ", ".join(f"{k}={v}" for k, v in found[:6]) + more
 
 
-_NOT_MEASURED = ("out", "cache", "logger", "log_every", "checkpoint_seconds")
+_NOT_MEASURED = ("out", "cache", "logger", "log_every", "checkpoint_seconds", KEY)
 """Configuration keys that do not change the measurement."""
 
 

@@ -14,6 +14,7 @@ from dd_bench.records.record import Record
 from .board_rows import board_rows
 from .budget import Budgets, budgets, exceeds_ipc, relative_size
 from .entries import BASELINES, CONTROL, HARD_LABEL_RANDOM, REFERENCE, Track
+from .hyperparameters import Origin, origins
 from .published import Published, PublishedSet, find
 from .ranking import Place, rank
 
@@ -50,6 +51,7 @@ class Board:
     variants: list[str]  # how the settings of rows and cells differ
     mixed: frozenset[str]  # labels of rows whose cells have different settings
     sizes: dict[str, float]  # by record key: stored bytes relative to IPC real samples per class with 8 bits
+    origins: Mapping[str, Origin]  # by record key: how the hyper-parameters were chosen
     warnings: list[str]
 
     @cached_property
@@ -104,8 +106,11 @@ def _board(
 ) -> Board:
     records = sorted(records, key=lambda r: (*_order(r.method), r.ipc, r.created, r.key))
     ipcs = sorted({r.ipc for r in records if r.method != REFERENCE} or {r.ipc for r in records})
+    chosen = origins(records)
     places = {
-        key: place for ipc in ipcs for key, place in _ranked([r for r in records if r.ipc == ipc], known)
+        key: place
+        for ipc in ipcs
+        for key, place in _ranked([r for r in records if r.ipc == ipc], known, chosen)
     }
     sizes = {r.key: size for r in records if (size := relative_size(r, known)) is not None}
     by_row = sorted(board_rows(records), key=lambda row: _order(row.label))
@@ -138,13 +143,23 @@ def _board(
     warnings = _warnings(track, ipcs, records, set(hard_random))
     variants = [note for row in by_row for note in row.notes]
     mixed = frozenset(row.label for row in by_row if row.mixed and row.label != REFERENCE)
-    return Board(track, ipcs, rows, records, places, reasons, sources, variants, mixed, sizes, warnings)
+    return Board(
+        track, ipcs, rows, records, places, reasons, sources, variants, mixed, sizes, chosen, warnings
+    )
 
 
-def _ranked(records: list[Record], known: Budgets) -> Iterator[tuple[str, Place]]:
+def _ranked(
+    records: list[Record], known: Budgets, chosen: Mapping[str, Origin]
+) -> Iterator[tuple[str, Place]]:
     done = [r for r in records if r.status == "done" and r.method != REFERENCE]
-    candidates = [r for r in done if not exceeds_ipc(r, known)]
-    yield from ((r.key, "over_budget") for r in done if exceeds_ipc(r, known))
+    candidates = []
+    for record in done:
+        if exceeds_ipc(record, known):
+            yield record.key, "over_budget"
+        elif chosen[record.key].choice == "test":
+            yield record.key, "chosen_on_test"
+        else:
+            candidates.append(record)
     yield from zip([r.key for r in candidates], rank(candidates), strict=True)
 
 

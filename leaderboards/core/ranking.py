@@ -20,8 +20,9 @@ ALPHA = 0.05
 MIN_SIZE = 5
 """A difference that is not significant is a tie only if both samples have at least this many values."""
 
-# `over_budget`: the board does not rank the entry, because its set stores more than its IPC
-Place = Literal["best", "tied", "too_few", "behind", "untested", "over_budget"]
+# `over_budget` and `chosen_on_test`: the board does not rank the entry, because its set stores more than its IPC, or
+# because its hyper-parameters were chosen on test data
+Place = Literal["best", "tied", "too_few", "behind", "untested", "over_budget", "chosen_on_test"]
 
 
 def rank(records: Sequence[Record]) -> list[Place]:

@@ -71,7 +71,7 @@ def printed(published: Published) -> str:
 def entries_table(board: Board) -> str:
     """Return a Markdown table with one row per record of the board."""
     stages = [stage for stage in STAGES if any(stage in r.seconds for r in board.records)]
-    header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Labels", "Bytes", "× 8-bit"]
+    header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Hyper-parameters", "Labels", "Bytes", "× 8-bit"]
     sizes = list(dict.fromkeys(name for r in board.records for name in r.sizes))
     header += [name.capitalize() for name in sizes]
     header += [f"{s}, s" for s in stages]
@@ -82,7 +82,7 @@ def entries_table(board: Board) -> str:
         if r.status == "done":
             s = r.summary()
             row[2:] = [number([s.mean, s.std], r.main_metric), networks(r), interval_text(r, r.main_metric)]
-        row.append(r.label_mode)
+        row += [board.origins[r.key].choice, r.label_mode]
         row.append(f"{sum(r.stored_bytes.values()):,}" if r.stored_bytes else "")
         row.append(size_text(board.sizes[r.key]) if r.key in board.sizes else "")
         row += [f"{r.sizes[name]:,}" if name in r.sizes else "" for name in sizes]
@@ -126,7 +126,8 @@ def csv_text(items: Iterable[tuple[Board, Record]]) -> str:
     An accuracy is a fraction in [0, 1]. `values` has the unrounded value of each network, ordered by set and network.
     Statistics have 12 significant digits, so that they do not depend on the machine's rounding. `config`, `controls`,
     `stored_bytes`, `sizes` and `seconds` are JSON. `relative_size` is the stored bytes divided by those of IPC real
-    samples per class with 8 bits. An empty field means that there is no value.
+    samples per class with 8 bits. `hyperparameters` is how they were chosen: paper, validation, untuned or test. An
+    empty field means that there is no value.
     """
     lines = [_line(board, record) for board, record in items]
     text = io.StringIO()
@@ -156,6 +157,7 @@ def _line(board: Board, r: Record) -> dict[str, Any]:
         "status": r.status,
         "reason": r.reason,
         "place": board.places.get(r.key),
+        "hyperparameters": board.origins[r.key].choice,
         **{name: _digits(getattr(done, name)) if done else None for name in statistics},
         "values": " ".join(repr(s.value) for s in scores),
         "controls": json.dumps(_controls(r), sort_keys=True),

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,7 @@ from dd_bench.runtime.files import write_atomic
 from ..core.boards import Board, Cell, boards
 from ..core.budget import size_text
 from ..core.entries import ACCURACY, HARD_LABEL_RANDOM, REFERENCE, load_entries
+from ..core.hyperparameters import CHOSEN, MARKS, Origin
 from ..core.published import PublishedSet, load_published
 from ..core.ranking import MIN_SIZE
 from .architectures import architecture_tables
@@ -203,6 +204,7 @@ def _measured_text(cell: Cell, board: Board, markup: Markup) -> str:
     marks = [{"untested": "‡", "too_few": "?", "over_budget": "!"}.get(cell.place or "", "")]
     size = board.sizes.get(cell.record.key, 0)
     marks += [size_text(size)] * (size >= SMALLEST_EXCESS)
+    marks += [MARKS[origin.choice]] if (origin := board.origins.get(cell.record.key)) else []
     mark = ", ".join(filter(None, marks))
     return text + (markup.mark.format(markup.escape(mark)) if mark else "")
 
@@ -243,6 +245,7 @@ def legend_of(board: Board, markup: Markup) -> list[str]:
         lines.append(note("!", f"{OVER_BUDGET}."))
     if "untested" in places:
         lines.append(note("‡", f"{UNTESTED}."))
+    lines += _chosen_lines(board, note)
     if REFERENCE in board.rows:
         lines.append(
             escape(f"{REFERENCE}: trained on the whole training set. It has no IPC and is not ranked.")
@@ -274,3 +277,17 @@ def legend_of(board: Board, markup: Markup) -> list[str]:
     if not all(p.verified for p in board.sources.values()):
         lines.append(note("†", FROM_MEMORY))
     return lines
+
+
+def _chosen_lines(board: Board, note: Callable[[str, str], str]) -> list[str]:
+    """Return the lines that explain how the hyper-parameters of the board's entries were chosen."""
+    methods: dict[Origin, list[str]] = {}
+    for record in board.records:
+        if record.status == "done" and record.method != REFERENCE:
+            methods.setdefault(board.origins[record.key], []).append(record.method)
+    choices = {origin.choice for origin in methods}
+    lines = [note(mark, f"{CHOSEN[c]}.") for c, mark in MARKS.items() if mark and c in choices]
+    if lines:
+        lines.append("Without such a mark: hyper-parameters of the paper or its code, except for the budget.")
+    reasons = {o: sorted(set(names)) for o, names in methods.items() if o.choice == "test"}
+    return lines + [note("T", f"{', '.join(names)}: {o.reason}.") for o, names in reasons.items()]

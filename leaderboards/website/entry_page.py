@@ -16,6 +16,7 @@ from ..core.budget import size_text
 from ..core.citations import Cards, bibtex, cited
 from ..core.commands import evaluate_command, run_command
 from ..core.entries import REFERENCE, entry_name, entry_path
+from ..core.hyperparameters import CHOSEN
 from ..render.formatting import interval_text, networks, number
 from ..render.tables import OVER_BUDGET, TEST, TOO_FEW, UNTESTED
 from .sets import KnownSet, pull_commands
@@ -27,6 +28,7 @@ _PLACES = {
     "too_few": f"{TOO_FEW} ({TEST}).",
     "untested": f"{UNTESTED}.",
     "over_budget": f"{OVER_BUDGET}.",
+    "chosen_on_test": f"{CHOSEN['test']}.",
 }
 
 
@@ -110,10 +112,12 @@ def _facts(record: Record, board: Board) -> list[tuple[str, str]]:
     code, p = record.code, record.protocol
     revision = f"{code.revision or 'unknown'}{' (uncommitted changes)' if code.dirty else ''}"
     parts = ", ".join(f"{k} {v:,}" for k, v in record.stored_bytes.items())
+    origin = board.origins[record.key]
     return [
         ("Protocol", f"{p.name} v{p.version}, selection {record.selection}, labels {record.label_mode}"),
         ("Network", record.model),
         ("Evaluator", record.evaluator),
+        ("Hyper-parameters chosen", f"{origin.choice}: {origin.reason}"),
         ("Measured", record.created),
         ("Device", record.device),
         ("Environment", record.environment.summary() if record.environment else ""),

@@ -14,6 +14,7 @@ from dd_bench.records.record import Record
 from ..core.boards import Board, Cell
 from ..core.budget import size_text
 from ..core.entries import ACCURACY, HARD_LABEL_RANDOM, REFERENCE
+from ..core.hyperparameters import CHOSEN
 from ..core.published import PublishedSet
 from ..core.ranking import Place
 from ..render.architectures import DATA_CONTROLS
@@ -77,6 +78,8 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
         ),
     ]
     has_verdicts = any(r.digest in verdicts for r in board.records)
+    title = "; ".join(f"{choice}: {text}" for choice, text in CHOSEN.items())
+    columns += [column("chosen", "Hyper-parameters", "text", wide=True, filter=True, title=title)]
     columns += [column("verified", "Verified", "text", wide=True, filter=True)] if has_verdicts else []
     columns += [column("entry", "Entry", "text", wide=True)]
     rows: list[dict[str, Any]] = []
@@ -92,6 +95,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
                 row += [_published_cell(cell)] if has_published else []
                 row += [_metric_cell(record, name) for name in more_metrics]
                 row += _cost_cells(record, points.get(record.key), board.sizes.get(record.key))
+                row += [_chosen_cell(board, record)]
                 row += [_verdict_cell(verdicts.get(record.digest))] if has_verdicts else []
                 row.append({"text": record.digest[:8], "href": f"../{entry_url(record)}"})
                 rows.append({"cells": row} | ({"control": True} if label == HARD_LABEL_RANDOM else {}))
@@ -154,6 +158,12 @@ def _cost_cells(record: Record, point: Point | None, relative: float | None) -> 
     )
     ratio = {"text": size_text(relative), "sort": relative} if relative else None
     return [{"text": f"{size:,}", "sort": size} if size else None, ratio, *seconds]
+
+
+def _chosen_cell(board: Board, record: Record) -> dict[str, Any] | None:
+    """Return the cell of how the hyper-parameters were chosen; None for a record of another board."""
+    origin = board.origins.get(record.key)
+    return {"text": origin.choice, "title": origin.reason} if origin else None
 
 
 def _verdict_cell(verdict: str | None) -> dict[str, Any] | None:

@@ -5,21 +5,25 @@ Rules for the comments before `defaults`:
 - `NAME VALUE here` and `KEY: VALUE as in ...` state the value that the experiment has.
 - `KEY=VALUE`, outside the command, is an alternative: the key exists, and the experiment has another value.
 - The numbers of experts, epochs, patches, natural images and compensators follow from the values.
+- `# chosen     CHOICE: ...` says how the hyper-parameters were chosen, in the words of a board.
 """
 
 import re
 from importlib.resources import files
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import yaml
 from omegaconf import DictConfig, OmegaConf
 
+from dd_bench.leaderboards.core.hyperparameters import origin
 from dd_bench.methods.infer import INFER
-from dd_bench.records.config_diff import shipped_yaml
+from dd_bench.records.config_diff import leaves, shipped_config, shipped_yaml
 
 FOLDER = Path(str(files("dd_bench.conf"))) / "experiment"
-PAPER = sorted((FOLDER / "paper").rglob("*.yaml"))
+ALL = sorted(FOLDER.rglob("*.yaml"))
+PAPER = [path for path in ALL if (FOLDER / "paper") in path.parents]
 CLASSES = {"cifar10": 10, "cifar100": 100, "tiny_imagenet": 200, "imagenet1k": 1000}
 KEY = r"[a-z_0-9]+(?:\.[a-z_0-9]+)+"
 NUMBER = r"-?\d+(?:\.\d+)?(?:e-?\d+)?"
@@ -121,3 +125,20 @@ def test_tesla_takes_the_steps_of_the_released_code(path, command):
     cfg = composed(FOLDER / "paper" / f"{path}.yaml")
     assert (cfg.method.gradient, cfg.method.lr_img) == ("truncated", command / 2)
     assert f"The README's command has lr_img {command}." in header(FOLDER / "paper" / f"{path}.yaml")
+
+
+def test_headers_say_how_the_hyperparameters_were_chosen():
+    """A board shows the same choice for a run of the experiment."""
+    for path in ALL:
+        lines = [line for line in path.read_text().splitlines() if line.startswith("# chosen ")]
+        assert len(lines) == 1, f"{path}: add one line: # chosen     paper: ... | untuned: ... | test: ..."
+        own, selected = shipped_yaml("experiment", choice(path)), groups(choice(path))
+        values = leaves(shipped_config("method", selected["method"])) + leaves(own.get("method", {}))
+        record = SimpleNamespace(
+            method=selected["method"],
+            dataset=own.get("dataset", {}).get("name", selected["dataset"]),
+            config={"method": dict(values), "hyperparameters": own.get("hyperparameters")},
+            tuning=None,
+        )
+        found = origin(record).choice
+        assert lines[0].startswith(f"# chosen     {found}: "), f"{path}: the board shows {found}"
