@@ -65,7 +65,8 @@ def check_configuration(record: Record) -> None:
 
     Raises:
         ValueError: a name does not describe its part of the configuration, a `_target_` differs from that of the YAML
-            file, the configuration does not have the values that its tuning has chosen, or its key `hyperparameters` is wrong.
+            file, the configuration does not have the values that its tuning has chosen, or the value of its key
+            `hyperparameters` is unknown.
     """
     config = record.config
     _check_dataset(record)

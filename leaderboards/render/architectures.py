@@ -14,7 +14,7 @@ from dd_bench.records.record import Record
 
 from ..core.entries import Track
 from ..core.row_labels import side_by_side
-from .formatting import networks, number
+from .formatting import networks, number, with_marks
 from .markup import MARKDOWN, markdown_table
 
 SET_CONTROLS = ("permuted", "untrained", "best_val")
@@ -51,7 +51,9 @@ def _rows(records: Sequence[Record], models: Sequence[str]) -> Iterator[list[str
         count = len({tuple(r.set_digests) for r in by_model.values()})
         sets = "shared" if count == 1 else "one per network" if count == len(by_model) else f"{count}"
         texts = [_cell(by_model[m]) if m in by_model else "" for m in models]
-        yield [MARKDOWN.escape(x) for x in (method, str(ipc), size, sets, *texts)]
+        yield [
+            MARKDOWN.escape(x) for x in (with_marks(method, by_model.values()), str(ipc), size, sets, *texts)
+        ]
 
 
 def _cell(record: Record) -> str:

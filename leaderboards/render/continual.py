@@ -10,7 +10,7 @@ from dd_bench.records.record import Record
 
 from ..core.entries import Track
 from ..core.row_labels import side_by_side
-from .formatting import interval, networks
+from .formatting import interval, networks, with_marks
 from .markup import MARKDOWN, markdown_table
 
 
@@ -43,6 +43,6 @@ def continual_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
 def _rows(records: Sequence[Record]) -> Iterator[list[str]]:
     for ipc, method, cells in side_by_side(records, lambda _: ""):
         record = cells[""]
-        row = [method, str(ipc), networks(record)]
+        row = [with_marks(method, [record]), str(ipc), networks(record)]
         row += [interval(record, metric) for metric in (*step_metrics(record), "average", "forgetting")]
         yield [MARKDOWN.escape(x) for x in row]

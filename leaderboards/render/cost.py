@@ -10,7 +10,7 @@ from dd_bench.records.record import Record
 
 from ..core.entries import REFERENCE, Track
 from ..core.row_labels import record_labels
-from .formatting import networks, number
+from .formatting import networks, number, with_marks
 from .markup import MARKDOWN, markdown_table
 
 EVALUATORS = ("accuracy", "controls", "graph")
@@ -83,7 +83,7 @@ def _rows(group: Sequence[Point]) -> Iterator[list[str]]:
         s = point.record.summary()
         front = " and ".join(name for name, on in (("bytes", on_size), ("creation", on_time)) if on)
         row = [
-            point.label,
+            with_marks(point.label, [point.record]),
             str(point.ipc),
             number([s.mean, s.std], point.record.main_metric),
             networks(point.record),

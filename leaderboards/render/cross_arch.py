@@ -15,7 +15,7 @@ from dd_bench.records.record import Record
 
 from ..core.entries import Track
 from ..core.row_labels import side_by_side
-from .formatting import networks, number
+from .formatting import networks, number, with_marks
 from .markup import MARKDOWN, markdown_table
 
 
@@ -61,7 +61,7 @@ def _rows(records: Sequence[Record], names: Sequence[str]) -> Iterator[list[str]
     for ipc, method, cells in side_by_side(records, lambda _: ""):
         record = cells[""]
         metric, own = record.main_metric, record.summary()
-        row = [method, str(ipc), networks(record), number([own.mean, own.std], metric)]
+        row = [with_marks(method, [record]), str(ipc), networks(record), number([own.mean, own.std], metric)]
         for name in names:
             if name not in other_networks(record):
                 row.append("")

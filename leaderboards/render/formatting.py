@@ -16,6 +16,7 @@ from dd_bench.runtime.spreadsheet import csv_cell
 from ..core.boards import Board
 from ..core.budget import size_text
 from ..core.entries import ACCURACY
+from ..core.hyperparameters import MARKS, origin
 from ..core.published import Published
 from .markup import MARKDOWN, markdown_table
 
@@ -61,6 +62,12 @@ def networks(record: Record) -> str:
         return str(by_set.total())
     sizes = set(by_set.values())
     return f"{len(by_set)}×{sizes.pop()}" if len(sizes) == 1 else f"{by_set.total()} in {len(by_set)} sets"
+
+
+def with_marks(label: str, records: Iterable[Record]) -> str:
+    """Return a label with the marks of how the hyper-parameters of its records were chosen, e.g. `mtt [T]`."""
+    marks = sorted({MARKS[origin(record).choice] for record in records} - {""})
+    return f"{label} [{', '.join(marks)}]" if marks else label
 
 
 def printed(published: Published) -> str:

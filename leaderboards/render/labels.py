@@ -14,7 +14,7 @@ from dd_bench.records.record import Record
 from dd_bench.runtime.files import canonical
 
 from ..core.row_labels import side_by_side
-from .formatting import networks, number
+from .formatting import networks, number, with_marks
 from .markup import MARKDOWN, markdown_table
 
 LABEL_MODES = ("hard", "static", "replay", "online")
@@ -80,7 +80,7 @@ def _teachers_of(records: Sequence[Record]) -> str:
 def _rows(records: Sequence[Record], modes: Sequence[str]) -> Iterator[list[str]]:
     for ipc, method, by_mode in side_by_side(records, lambda r: r.label_mode):
         texts = [_cell(by_mode[mode]) if mode in by_mode else "" for mode in modes]
-        yield [MARKDOWN.escape(x) for x in (method, str(ipc), *texts)]
+        yield [MARKDOWN.escape(x) for x in (with_marks(method, by_mode.values()), str(ipc), *texts)]
 
 
 def _cell(record: Record) -> str:
