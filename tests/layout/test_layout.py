@@ -211,7 +211,8 @@ def test_wheel_is_complete(tmp_path):
     assert {f"dd_bench/conf/{p.relative_to(ROOT / 'conf').as_posix()}" for p in yamls} <= names
     assert not [n for n in names if n.startswith(("tests/", "methods/", "conf/", "benchmarks/"))]
     data = {n for n in names if n.startswith("dd_bench/leaderboards/") and not n.endswith(".py")}
-    expected = {p for p in (ROOT / "leaderboards").glob("published/*.json")}
+    expected = {ROOT / "leaderboards" / "hyperparameters.json"}
+    expected |= {p for p in (ROOT / "leaderboards").glob("published/*.json")}
     expected |= {
         p for folder in ("render", "website") for p in (ROOT / "leaderboards" / folder).glob("templates/*")
     }
