@@ -9,6 +9,7 @@ Rules for the comments before `defaults`:
 """
 
 import re
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from types import SimpleNamespace
@@ -34,9 +35,10 @@ def choice(path: Path) -> str:
     return path.relative_to(FOLDER).with_suffix("").as_posix()
 
 
+@cache
 def groups(name: str) -> dict[str, str | list[str]]:
     """Return the files of other groups that an experiment selects, e.g. `{"method": "tesla"}`."""
-    selected = {}
+    selected: dict[str, str | list[str]] = {}
     for entry in OmegaConf.to_container(OmegaConf.load(FOLDER / f"{name}.yaml"))["defaults"]:
         if isinstance(entry, dict):
             selected |= {key.removeprefix("override /"): value for key, value in entry.items()}
@@ -47,7 +49,7 @@ def groups(name: str) -> dict[str, str | list[str]]:
 
 def composed(path: Path) -> DictConfig:
     """Return the configuration of an experiment. Unlike Hydra, it takes no time."""
-    selected = groups(choice(path))
+    selected = dict(groups(choice(path)))
     teachers = {name: shipped_yaml("teacher", name) for name in selected.pop("teacher", [])}
     values = {group: shipped_yaml(group, name) for group, name in selected.items()}
     return OmegaConf.merge(values, {"teachers": teachers}, shipped_yaml("experiment", choice(path)))
