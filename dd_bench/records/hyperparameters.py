@@ -32,6 +32,7 @@ BUDGET = frozenset(
         "teacher.milestones",
         "experts.count",
         "experts.dtype",
+        "experts.init_epoch",
         "experts.keep",
         "experts.recipe.epochs",
         "experts.recipe.milestones",
