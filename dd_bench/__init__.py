@@ -23,6 +23,7 @@ if TYPE_CHECKING:
         load,
         real_set,
         run,
+        tune,
     )
 
 __version__ = "0.2.0"
@@ -48,6 +49,7 @@ __all__ = [
     "load",
     "real_set",
     "run",
+    "tune",
 ]
 
 

@@ -25,6 +25,7 @@ from dd_bench.pipeline.compose import RunConfig, load_real_set
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.records.overrides import dataset_overrides, to_override
 from dd_bench.records.record import Record
+from dd_bench.records.tuning import Tuning
 from dd_bench.runtime.progress import bars
 from dd_bench.synthetic.distilled_set import DistilledSet
 
@@ -167,6 +168,34 @@ def run(overrides: Sequence[str] = (), *, progress: bool = True) -> Record:
     """
     with bars(progress):
         return verbs.run(RunConfig.of(overrides))
+
+
+def tune(
+    overrides: Sequence[str], *, trials: int = 20, name: str | None = None, progress: bool = True
+) -> Tuning:
+    """Search hyper-parameters on validation images, as `dd-bench tune OVERRIDES` does.
+
+    For example, `tune(["method=dm", "ipc=1", "method.lr_img=0.1,1,10"])`. Finished trials of an earlier call with the
+    same arguments are not repeated.
+
+    Args:
+        overrides: overrides of a run. Those with several values in Hydra's sweep grammar are the search space.
+        trials: maximum number of trials. If the space has at most so many configurations, all are tried.
+        name: folder of the study in `OUT/tune`; default: method, dataset, IPC and a hash of the search.
+        progress: show progress bars.
+
+    Returns:
+        All trials and the number of the best. `overrides()` returns the best values as overrides. The file
+        `OUT/tune/NAME/tuning.json` has the same content, for `run([..., "tuning=FILE"])`.
+
+    Raises:
+        ImportError: Optuna is not installed.
+        ValueError, FileNotFoundError: see `run`; or no override has several values, or no trial has a score.
+    """
+    from dd_bench.pipeline import tune as search  # imports Optuna, which is optional
+
+    with bars(progress):
+        return search.tune(search.plan(overrides, name), trials)
 
 
 def distill(

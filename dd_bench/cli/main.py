@@ -24,6 +24,7 @@ HYDRA_COMMANDS = {
     "evaluate": "evaluate a saved set: dd-bench evaluate set=FOLDER or set=URL",
 }
 OTHER_COMMANDS = {
+    "tune": ("dd_bench.cli.tune.tune_command", "search hyper-parameters on validation images"),
     "progress": (
         "dd_bench.cli.progress.progress_command",
         "print the progress of sweeps and their failed jobs",
@@ -58,6 +59,7 @@ USAGE = (
   dd-bench run method=dm dataset=fashion_mnist model.width=32 ipc=10 protocol=dc-300
   dd-bench run -m method=random,dm ipc=1,10       a sweep; when restarted, it repeats no finished work
   dd-bench run -m --only-missing ...              the same sweep, without launching its finished jobs
+  dd-bench tune method=dm 'method.lr_img=0.1,1,10'    search on validation images; then: dd-bench run ... tuning=FILE
   dd-bench run --help                             list all groups and keys; --cfg job prints the composed configuration
 
 Set the environment variable HYDRA_FULL_ERROR=1 to print the traceback of an error.
@@ -125,7 +127,7 @@ def _interrupted(stopped: interruption.Interrupted, arguments: list[str]) -> int
     """Print what is kept of a stopped command, and how to continue. Return the exit status."""
     name = signal.Signals(stopped.number).name
     lines = [f"\nstopped by {'Ctrl-C' if name == 'SIGINT' else name}."]
-    if arguments[:1] and arguments[0] in HYDRA_COMMANDS:
+    if arguments[:1] and arguments[0] in (*HYDRA_COMMANDS, "tune"):
         kept = "Kept: finished sets, scores of finished networks, finished teachers and experts"
         lines.append(f"{kept}, and {stopped.saved or 'the last checkpoint'}.")
         lines.append("To continue from there, start the same command again:")
@@ -146,10 +148,15 @@ def _stop_jobs() -> None:
 
 def _hydra_arguments(command: str, arguments: list[str]) -> list[str]:
     """Return the arguments for Hydra, without `--only-missing` and with the command as the job name."""
+    from dd_bench.pipeline.tuned_overrides import with_tuned_values
+
     os.environ.pop(SWEEP, None)  # set if a job of another sweep started this process
-    args = [a for a in arguments if a != "--only-missing"]
+    try:
+        args = with_tuned_values([a for a in arguments if a != "--only-missing"])
+    except ValueError as error:
+        raise SystemExit(f"dd-bench: {error}") from error
     sweep = bool({"-m", "--multirun"} & set(args))
-    only_missing = len(args) < len(arguments)
+    only_missing = "--only-missing" in arguments
     if only_missing and not sweep:
         raise SystemExit("dd-bench: --only-missing requires a sweep; add -m")
     for arg in args:

@@ -12,6 +12,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -163,6 +164,7 @@ class RealSet:
         val: a stratified validation split cut from the training data, or None.
         modality: `image` or `graph`.
         overrides: command-line overrides that load the set again. Empty for a set created from tensors in Python.
+        scored: the split that `test` returns: `test`, or `validation` after `validation_as_test`.
     """
 
     name: str
@@ -177,6 +179,7 @@ class RealSet:
     _test: Split | None = None
     modality: str = "image"
     overrides: tuple[str, ...] = ()
+    scored: Literal["test", "validation"] = "test"
 
     def __post_init__(self) -> None:
         """Raise ValueError unless the name can be a part of file names and URLs."""
@@ -221,6 +224,22 @@ class RealSet:
     def train_only(self) -> RealSet:
         """Return the view passed to methods: the same set without its test and validation splits."""
         return replace(self, _test=None, val=None)
+
+    def validation_as_test(self) -> RealSet:
+        """Return the set without its test split: `test` is the validation split. For the trials of `dd-bench tune`.
+
+        The digest differs, so no content key of a set, teacher or record equals one of the benchmark.
+
+        Raises:
+            ValueError: there is no validation split.
+        """
+        if self.val is None:
+            raise ValueError(
+                f"{self.name} must have a validation split, got none. Use dataset.val_fraction=0.1"
+            )
+        text = f"{self.digest}, without {len(self.val)} of {len(self.train) + len(self.val)} training samples"
+        digest = hashlib.sha256(text.encode()).hexdigest()
+        return replace(self, val=None, _test=self.val, digest=digest, scored="validation")
 
 
 def content_digest(arrays: list[Tensor], class_names: tuple[str, ...]) -> str:

@@ -33,9 +33,11 @@ from dd_bench.pipeline.choices import check_searchpath, ignore_missing_init
 from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_hydra_keys, check_keys, explain
 from dd_bench.pipeline.experiment import Experiment
 from dd_bench.pipeline.missing_keys import explain_missing
+from dd_bench.pipeline.tuned_overrides import with_tuned_values
 from dd_bench.records.config_diff import CHOICE, shipped_target
 from dd_bench.records.hyperparameters import KEY, stated
 from dd_bench.records.identity import identify, plugin_source
+from dd_bench.records.tuning import load_tuning
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.checkpoint import CheckpointError
 from dd_bench.runtime.files import canonical
@@ -77,6 +79,7 @@ class RunConfig:
             ValueError: an override is wrong.
         """
         check_searchpath(overrides)
+        overrides = with_tuned_values(overrides)
         state = GlobalHydra.instance()
         application, state.hydra = state.hydra, None  # the caller may be a Hydra application
         try:
@@ -160,6 +163,8 @@ def _compose(run: RunConfig) -> Experiment:
         _log.warning(note)
     protocol = parse(Protocol, config["protocol"], "protocol")
     method, evaluator, logger = (_build(cfg, group) for group in ("method", "evaluator", "logger"))
+    tuning_file = config.pop("tuning", None)
+    tuning = None if tuning_file is None else load_tuning(Path(str(tuning_file)))
     identity = identify(config, choices)
     identity[KEY] = stated(identity, str(choices["method"]), choices.get("experiment"))
     loading = provenance.Stages(runtime.device)
@@ -193,6 +198,7 @@ def _compose(run: RunConfig) -> Experiment:
             for name, spec in (identity.get("teachers") or {}).items()
         ),
         notes=runtime.notes,
+        tuning=tuning,
     )
 
 
@@ -206,6 +212,15 @@ def load_real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:
     values = OmegaConf.to_container(run.cfg.dataset, resolve=True)
     config: dict[str, Any] = identify({"dataset": values}, run.choices)["dataset"]
     return replace(_load(run.cfg, torch.device("cpu")), overrides=tuple(overrides)), config
+
+
+def load_dataset(run: RunConfig) -> RealSet:
+    """Load the dataset of a run on the CPU.
+
+    Raises:
+        ValueError, FileNotFoundError: a value is wrong, or the data are missing.
+    """
+    return _load(run.cfg, torch.device("cpu"))
 
 
 def _load(cfg: DictConfig, device: torch.device) -> RealSet:

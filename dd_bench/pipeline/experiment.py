@@ -140,12 +140,17 @@ class Experiment(RunParts):
     def record(self, identities: list[str], sets: Callable[[], list[Path]]) -> tuple[Record, Path]:
         """Return the record of the sets and its file. If no finished record exists, measure the sets.
 
-        A record with status `skipped` or `diverged` is measured again.
+        A record with status `skipped` or `diverged` is measured again. If a finished record has no `tuning`, or
+        another one, that of this run is written to it.
 
         Args:
             identities: content keys of the sets, or digests of their folders, for the key of the record.
             sets: function that distils the missing sets and returns the folders of all sets.
+
+        Raises:
+            ValueError: the configuration does not have the values that `tuning` has chosen.
         """
+        self.check_tuning()
         key = self.record_key(identities)
         path = self.out / "records" / f"{key}.json"
         with locked(self.out / "work" / f"{key}.lock"):
@@ -157,6 +162,10 @@ class Experiment(RunParts):
                         "To measure again, delete it and the folder of its set: rm %s",
                         found.code.revision, path,
                     )  # fmt: skip
+                if self.tuning not in (None, found.tuning):
+                    _log.info("the search that chose its hyper-parameters was added to the record")
+                    found = found.model_copy(update={"tuning": self.tuning})
+                    found.save(path)
                 return found, path
             self._warn_of_old_key(identities, key)
             log = ScoreLog(self.out / "work" / key / "scores.jsonl")

@@ -13,6 +13,7 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.keys import Keys
+from dd_bench.records.tuning import Tuning
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import MultiLogger
 from dd_bench.runtime.runtime import Runtime
@@ -31,6 +32,7 @@ class RunParts:
         logger: logger of scalars, in addition to the file log.jsonl.
         loading: peak memory while the dataset was loaded.
         notes: notes on the run for its record.
+        tuning: the search that chose the hyper-parameters, or None.
     """
 
     config: dict[str, Any]
@@ -46,6 +48,7 @@ class RunParts:
     loading: provenance.Stages
     teachers: tuple[TeacherSpec, ...] = ()
     notes: tuple[str, ...] = ()
+    tuning: Tuning | None = None
 
     def __post_init__(self) -> None:
         """Check the method's citation and set the fields that are derived from `config`."""
@@ -110,6 +113,14 @@ class RunParts:
         if labels is None or not self.protocol.uses_teachers or self.teachers or labels.source:
             return None
         return f"protocol {self.protocol.name} needs a teacher. Use teacher=convnet_bn"
+
+    def check_tuning(self) -> None:
+        """Raise ValueError unless the configuration has the values that `tuning` has chosen."""
+        if self.tuning and (others := self.tuning.differences(self.config)):
+            raise ValueError(
+                f"the file of tuning= has chosen {' '.join(others)}, but this run has other values. Remove their "
+                "overrides, or remove tuning="
+            )
 
     def cache(self) -> Cache:
         """Return a new `Cache` object, whose counters of seconds start at zero."""

@@ -119,6 +119,8 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
         notes=list(
             dict.fromkeys([*(note for p in provenances for note in p.get("notes", [])), *outcome.notes])
         ),
+        split=run.real.scored,
+        tuning=run.tuning,
     )
 
 

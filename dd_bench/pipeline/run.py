@@ -102,9 +102,9 @@ def _report(config: RunConfig, record: Record, path: Path) -> Record:
     )
     n = f"n={s.num_networks}" if s.num_sets == 1 else f"n={s.num_networks} networks on {s.num_sets} sets"
     _log.info(
-        "%s on %s, ipc=%d, %s: %s %.2f%s %% (%s%s)",
-        record.method, record.dataset, record.ipc, record.protocol.name,
-        record.main_metric, 100 * s.mean, spread, n, interval,
+        "%s on %s%s, ipc=%d, %s: %s %.2f%s %% (%s%s)",
+        record.method, record.dataset, " (validation split)" * (record.split != "test"), record.ipc,
+        record.protocol.name, record.main_metric, 100 * s.mean, spread, n, interval,
     )  # fmt: skip
     _log.info("record: %s", path)
     return record

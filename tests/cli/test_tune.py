@@ -1,0 +1,124 @@
+"""`dd-bench tune`: searches on validation images, which continue after an interruption."""
+
+import shutil
+
+import pytest
+
+from dd_bench.data import digits
+from dd_bench.pipeline import tune
+from dd_bench.records.record import load_record
+from dd_bench.records.tuning import Trial, load_tuning
+
+RUN = [
+    "method=random", "dataset=digits", "model.width=8", "ipc=1", "protocol.recipe.epochs=3",
+    "evaluator.num_networks=2", "runtime=plain",
+]  # fmt: skip
+SEARCH = [*RUN, "protocol.recipe.lr=0.001,0.01,0.1"]
+STEPS = 18  # three trials of two networks of three epochs of one batch
+
+
+def trials_in(folder) -> list[Trial]:
+    (file,) = folder.glob("runs/tune/*/tuning.json")
+    return load_tuning(file).trials
+
+
+@pytest.fixture
+def poisoned(monkeypatch):
+    """Function that replaces the test images of digits, and makes every test label wrong."""
+
+    def poison():
+        original = digits.tensor_set
+
+        def replaced(name, train, test, **values):
+            return original(name, train, (255 - test[0], (test[1] + 1) % 10), **values)
+
+        monkeypatch.setattr(digits, "tensor_set", replaced)
+
+    return poison
+
+
+def test_search_run_and_records(dd_bench, tmp_path, poisoned, terminate_at):
+    """A search that is stopped and continued, with other test data, has the same trials as one that is not."""
+    shown = dd_bench("tune", *SEARCH)
+    assert shown.code == 0, shown.text
+    (file,) = tmp_path.glob("runs/tune/*/tuning.json")
+    result, expected = load_tuning(file), trials_in(tmp_path)
+    assert (result.split, result.val_fraction, result.sampler) == ("validation", 0.1, "grid")
+    assert [t.status for t in expected] == ["done"] * 3 and len({t.value for t in expected}) > 1
+    assert (
+        f"    {result.overrides()[0]}\n" in shown.text
+        and f"tuning=runs/tune/{file.parent.name}" in shown.text
+    )
+
+    records = [load_record(path) for path in tmp_path.glob("runs/tune/trials/records/*.json")]
+    assert {r.split for r in records} == {"validation"} and not (tmp_path / "runs" / "records").exists()
+    refused = dd_bench("leaderboard", "build", "--entries", "runs/tune/trials/records", "--out", "tables")
+    assert refused.code == 1 and "is a trial of dd-bench tune, scored on the validation split" in refused.text
+
+    plain = dd_bench("run", *RUN, *result.overrides())
+    (path,) = tmp_path.glob("runs/records/*.json")
+    before = load_record(path)
+    assert plain.code == 0 and before.tuning is None and before.split == "test"
+    assert dd_bench("run", *RUN, f"tuning={file}").code == 0
+    (path,) = tmp_path.glob("runs/records/*.json")  # the key is the same, and the record was completed
+    record = load_record(path)
+    assert record == before.model_copy(update={"tuning": result}) and "tuning" not in record.config
+    assert record.real_digest == result.real_digest not in {r.real_digest for r in records}
+
+    poisoned()
+    shutil.rmtree(tmp_path / "runs")
+    steps = terminate_at(STEPS // 2 + 2)  # in the middle of the second trial
+    stopped = dd_bench("tune", *SEARCH)
+    assert stopped.code == 143 and "To continue from there, start the same command again:" in stopped.text
+    assert dd_bench("tune", *SEARCH).code == 0
+    assert trials_in(tmp_path) == expected and len(steps) == STEPS
+    assert dd_bench("tune", *SEARCH).code == 0 and len(steps) == STEPS
+
+
+@pytest.mark.parametrize(
+    ("overrides", "message"),
+    [
+        (RUN, "no override has several values, so there is nothing to search"),
+        ([*SEARCH, "dataset.val_fraction=0"], "dataset.val_fraction must be in (0, 1) for a search, got 0"),
+        ([*RUN, "method.lr_imgs=1,2", "method=dm"], "method.lr_imgs is not a configuration key"),
+        (["method=dm,dmm", "ipc=1"], "method=dmm does not exist. Did you mean dm"),
+        ([*SEARCH, "protocol=ast-legacy"], "protocol ast-legacy has selection=best_on_test"),
+        (["method=mtt", "method.experts.source=x", "method.lr_img=1,2"], "method.experts.source=x: stored labels"),
+        ([*SEARCH, "--name", "trials"], "the name of a study must contain only letters"),
+        ([*SEARCH, "--trials", "0"], "--trials must be an integer >= 1, got 0"),
+    ],
+)  # fmt: skip
+def test_errors(dd_bench, overrides, message):
+    outcome = dd_bench("tune", *overrides)
+    assert outcome.code == 1 and message in outcome.text, outcome.text
+
+
+def test_values_of_a_file_and_of_overrides_must_not_conflict(dd_bench, make_tuning, tmp_path):
+    file = make_tuning().save(tmp_path / "tuning.json")
+    for words, message in (
+        ([f"tuning={file}", "method.lr=2"], "method.lr=2: method.lr was chosen by tuning="),
+        ([f"tuning={file},x.json"], "tuning must be one file"),
+        (["tuning=x.json"], "tuning=x.json must be a file that dd-bench tune has written"),
+    ):
+        outcome = dd_bench("run", *RUN, *words)
+        assert str(outcome.code).startswith(f"dd-bench: {message}"), outcome
+
+
+def test_failed_trials_are_repeated(dd_bench, tmp_path, monkeypatch):
+    """The other trials are not. A search without any score is an error."""
+    calls = []
+
+    def fails(config):
+        calls.append(config)
+        raise OSError("disk full")
+
+    original = tune.verbs.run
+    monkeypatch.setattr(tune.verbs, "run", fails)
+    failed = dd_bench("tune", *SEARCH, "--name", "a")
+    assert failed.code == 1 and "no trial has a score" in failed.text and "failed: disk full" in failed.text
+    assert len(calls) == 3
+    monkeypatch.setattr(tune.verbs, "run", original)
+    assert dd_bench("tune", *SEARCH, "--name", "a").code == 0
+    assert [t.status for t in trials_in(tmp_path)] == ["done"] * 3
+    other = dd_bench("tune", *SEARCH, "ipc=2", "--name", "a")
+    assert other.code == 1 and "is another study: its list of overrides is [" in other.text
