@@ -9,7 +9,8 @@ line in dd_bench. `simulated_device.py` describes what the device can show. The 
 machine, but launches depend on the version of torch.
 
 Cases: a method is counted in its outer loop, without the first step. A protocol is counted in the training of fresh
-networks, from one step of the optimiser to the next; an evaluator in the same way, and also outside the training.
+networks, from one step of the optimiser to the next; an evaluator in the same way, and also outside the training. As on
+CUDA, fresh networks are trained in lock step, up to 20 at once. A single network is trained alone.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ import json
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from functools import cache, partial
 from importlib.resources import files
 from pathlib import Path
@@ -47,7 +48,7 @@ STEPS = 4  # of each loop; the first is not counted
 
 SMALL = (
     "runtime=one_thread", f"runtime.device={DEVICE.type}", "runtime.precision=fp32", "runtime.compile=never",
-    "num_sets=1",
+    "runtime.together=20", "num_sets=1",
 )  # fmt: skip
 IMAGES = ("model.width=8", "ipc=2")
 GRAPHS = ("dataset=motifs", "dataset.graphs=60", "dataset.base=6", "ipc=2")
@@ -122,13 +123,18 @@ def cases() -> dict[str, dict[str, Callable[[], list[str]]]]:
             ],
         },
         "networks": {
-            f"{name} x{r}": partial(protocol_overrides, name, r)
-            for name in ("dc-300", "dsa-1000") for r in (1, 5, 20)
+            **{
+                f"{name} x{r}": partial(protocol_overrides, name, r)
+                for name in ("dc-300", "dsa-1000") for r in (1, 5, 20)
+            },
+            **{
+                f"dsa-1000 x{r} bf16": lambda r=r: [  # type: ignore[misc]
+                    *protocol_overrides("dsa-1000", r), "runtime.precision=bf16",
+                ]
+                for r in (5, 20)
+            },
         },
-        # the adversarial-robustness-toolbox selects a CUDA device by itself, so it cannot use the simulated one
-        "evaluators": {
-            name: partial(evaluator_overrides, name) for name in names("evaluator") if name != "robustness"
-        },
+        "evaluators": {name: partial(evaluator_overrides, name) for name in names("evaluator")},
         "plain loop": {"dsa-1000": lambda: ["dataset=digits"]},
         "data": {
             "digits": lambda: ["dataset=digits"],
@@ -262,7 +268,8 @@ def count(kind: str, overrides: Sequence[str]) -> dict[str, Any]:
     if kind in ("data", "plain loop"):
         return (count_data if kind == "data" else count_plain_loop)(overrides)
     real = real_set(*(x for x in overrides if x.startswith("dataset")))
-    with tempfile.TemporaryDirectory() as folder, simulated_device() as counts:
+    toolbox = toolbox_on_device() if "evaluator=robustness" in overrides else nullcontext()
+    with tempfile.TemporaryDirectory() as folder, simulated_device() as counts, toolbox:
         recorder = Recorder(counts)
         config = RunConfig.of([*SMALL, *overrides, f"out={folder}"], real=real)
         with recorder.recording():
@@ -277,6 +284,20 @@ def count(kind: str, overrides: Sequence[str]) -> dict[str, Any]:
             elsewhere = per_step([recorder.evaluation - sum(recorder.training, Counts())])
             found["elsewhere"] = {place: int(n) for place, n in elsewhere["waits"].items()}
         return found
+
+
+def toolbox_on_device() -> AbstractContextManager[object]:
+    """Let the adversarial-robustness-toolbox compute on the simulated device, as it does on a GPU if there is one."""
+    from art.estimators.pytorch import PyTorchEstimator
+
+    init = PyTorchEstimator.__init__
+
+    def on_device(self: Any, device_type: str = "gpu", **kwargs: Any) -> None:
+        init(self, device_type=device_type, **kwargs)
+        if device_type == "gpu":
+            self._device = DEVICE
+
+    return mock.patch.object(PyTorchEstimator, "__init__", on_device)
 
 
 def main() -> None:

@@ -13,7 +13,7 @@ that depends on values works. Autograd and `torch.func` work above the dispatch 
 
 The rules are those of CUDA. An operation on tensors of two devices is an error (except 0-d CPU tensors and CPU
 indices), and a generator must be on the device of its tensor. The host waits for the device in copies (except from
-pinned memory with `non_blocking`), in `.item()` and `.tolist()`, and in operations whose result has a shape that
+and to pinned memory with `non_blocking`), in `.item()` and `.tolist()`, and in operations whose result has a shape that
 depends on values.
 
 Not simulated: kernels, time, memory, streams, CUDA graphs, cuDNN, autocast (all is float32), `torch.compile`, several
@@ -250,8 +250,9 @@ class _Device(TorchDispatchMode):
         if op.name == "_to_copy" and on != to_device:
             self._count_copy(func, args[0], to_device, bool(kwargs.get("non_blocking")))
         elif op.name == "copy_" and isinstance(args[0], DeviceTensor) != isinstance(args[1], DeviceTensor):
-            blocking_argument = args[2] if len(args) > 2 else kwargs.get("non_blocking")
-            self._count_copy(func, args[1], isinstance(args[0], DeviceTensor), bool(blocking_argument))
+            non_blocking = bool(args[2] if len(args) > 2 else kwargs.get("non_blocking"))
+            to_device = isinstance(args[0], DeviceTensor)
+            self._count_copy(func, args[1] if to_device else args[0], to_device, non_blocking)
         elif op.name in WAITING or (op.name == "repeat_interleave" and kwargs.get("output_size") is None):
             self._counts.wait(str(func))
         elif op.name in INDEXING:
@@ -261,11 +262,9 @@ class _Device(TorchDispatchMode):
             elif not all(isinstance(x, DeviceTensor) for x in indices):
                 self._counts.wait(f"{func} (index on the CPU)")
 
-    def _count_copy(self, func: Any, source: Tensor, to_device: bool, non_blocking: bool) -> None:
-        if not to_device:
-            self._counts.wait(f"{func} (to the CPU)")
-        elif not (non_blocking and getattr(source, "pinned_by_simulation", False)):
-            self._counts.wait(f"{func} (from the CPU)")
+    def _count_copy(self, func: Any, on_host: Tensor, to_device: bool, non_blocking: bool) -> None:
+        if not (non_blocking and getattr(on_host, "pinned_by_simulation", False)):
+            self._counts.wait(f"{func} ({'from' if to_device else 'to'} the CPU)")
 
 
 def _at() -> str:

@@ -151,6 +151,7 @@ class FreshNetworks:
                 self.runtime.lock_step,
                 partial(together, self),
                 lambda network, seed: one(self, network, seed, compiled),
+                lambda group: self._remove(*group.values()),
             ):
                 yield from results
                 self._remove(*group.values())
@@ -278,7 +279,7 @@ class FreshNetworks:
         return accuracy(net, eval_batches(net, self.test), self.runtime)
 
     def _check(self, net: torch.nn.Module) -> None:
-        if not all(bool(torch.isfinite(p).all()) for p in net.parameters()):
+        if not bool(torch.stack([torch.isfinite(p).all() for p in net.parameters()]).all()):
             raise Diverged(
                 "a fresh network has non-finite weights after training with protocol.recipe.lr="
                 f"{self.protocol.recipe.lr}. Check the images of the set, or use a smaller value"

@@ -21,6 +21,7 @@ def in_groups(
     limit: LockStep,
     together: Callable[[dict[int, int]], Iterable[tuple[int, Result]]],
     one: Callable[[int, int], Result],
+    discard: Callable[[dict[int, int]], None],
 ) -> Iterator[tuple[dict[int, int], list[tuple[int, Result]]]]:
     """Train networks in groups of up to `limit.networks`, and yield the seeds and the results of each group.
 
@@ -33,6 +34,7 @@ def in_groups(
         limit: the size of groups.
         together: trains a group in lock step and returns `(network, result)` for each.
         one: trains one network, given its index and seed, and returns its result.
+        discard: removes what was saved of a group that could not be trained in lock step.
     """
     waiting, supported = list(seeds), True
     while waiting:
@@ -58,6 +60,7 @@ def in_groups(
             # after `except`, because its error keeps the tensors of the failed training in memory
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
+            discard(group)
             continue
         yield group, results
         waiting = waiting[len(group) :]

@@ -13,6 +13,7 @@ from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
 from dd_bench.runtime.files import write_atomic
+from dd_bench.runtime.transfer import to_host
 
 
 class CheckpointError(RuntimeError):
@@ -40,14 +41,14 @@ def tensors_in(state: State) -> dict[str, Tensor]:
 def save(path: Path, step: int, seconds: float, state: State) -> None:
     """Write `state`, reached after `step` steps and `seconds` of work, atomically to one safetensors file.
 
+    The device is waited for once.
+
     Raises:
         OSError: the disk is full or not writable. The previous checkpoint is unchanged.
     """
     plain, tensors = _flatten_state(state)
     # copies, because safetensors refuses tensors that share memory, such as tied weights
-    stored = {
-        name: t.detach().cpu().clone(memory_format=torch.contiguous_format) for name, t in tensors.items()
-    }
+    stored = dict(zip(tensors, to_host([*tensors.values()]), strict=True))
     header = {"step": str(step), "seconds": str(seconds), "plain": json.dumps(plain)}
     write_atomic(path, to_safetensors(stored, metadata=header))
 

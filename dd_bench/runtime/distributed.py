@@ -40,9 +40,21 @@ def rank() -> int:
 
 
 def local_device(device: torch.device) -> torch.device:
-    """Return the device of this process. With several CUDA processes, each uses the GPU of its local rank."""
-    if num_launched() > 1 and device.type == "cuda" and device.index is None:
+    """Return the device of this process. With several CUDA processes, each uses the GPU of its local rank.
+
+    Raises:
+        ValueError: several processes of this machine would use the same GPU.
+    """
+    if num_launched() == 1 or device.type != "cuda":
+        return device
+    if device.index is None:
         return torch.device("cuda", int(os.environ.get("LOCAL_RANK", "0")))
+    local = int(os.environ.get("LOCAL_WORLD_SIZE", os.environ["WORLD_SIZE"]))
+    if local > 1:
+        raise ValueError(
+            f"runtime.device must not name a GPU if torchrun starts several processes on a machine, got {device} for "
+            f"{local} processes. Each process uses the GPU of its LOCAL_RANK. Example: runtime.device=cuda"
+        )
     return device
 
 

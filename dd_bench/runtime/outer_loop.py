@@ -18,6 +18,7 @@ from torch import Tensor
 from dd_bench.runtime import checkpoint, interruption
 from dd_bench.runtime.loggers import Logger
 from dd_bench.runtime.progress import Progress
+from dd_bench.runtime.transfer import to_host
 
 
 class Diverged(RuntimeError):
@@ -147,8 +148,10 @@ class OuterLoop:
         return row
 
     def _check_finite(self, state: checkpoint.State, path: Path) -> None:
-        for name, tensor in checkpoint.tensors_in(state).items():
-            if not bool(torch.isfinite(tensor).all()):
+        tensors = checkpoint.tensors_in(state)
+        finite = to_host([torch.isfinite(tensor).all() for tensor in tensors.values()])
+        for name, is_finite in zip(tensors, finite, strict=True):
+            if not bool(is_finite):
                 raise Diverged(f"{name} is not finite after step {self._step}. {_hint(path)}")
 
 

@@ -1,7 +1,8 @@
-"""Copies from the CPU to a device that do not wait for the device."""
+"""Copies from the CPU to a device that do not wait for the device, and copies of several tensors that wait once."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import lru_cache
 
 import torch
@@ -19,6 +20,19 @@ def page_locked(x: Tensor, device: torch.device) -> Tensor:
     """Return a CPU tensor in memory from which it can be copied to `device` without waiting."""
     # without a device, memory cannot be page-locked
     return x if device.type in ("cpu", "meta") else x.pin_memory()
+
+
+def to_host(tensors: Sequence[Tensor]) -> list[Tensor]:
+    """Copy tensors to new, contiguous CPU tensors, and wait for their device once.
+
+    The tensors are on the CPU and at most one other device. Its copies are executed in this order, so all have finished
+    when the last one has.
+    """
+    copies = [page_locked(torch.empty(t.shape, dtype=t.dtype), t.device) for t in tensors]
+    last = max((i for i, t in enumerate(tensors) if t.numel() and t.device.type != "cpu"), default=None)
+    for i, (copy, t) in enumerate(zip(copies, tensors, strict=True)):
+        copy.copy_(t.detach(), non_blocking=i != last)
+    return copies
 
 
 @lru_cache(maxsize=256)

@@ -2,7 +2,7 @@
 
 A batch is computed in two parts. `Batches.draw` draws the random numbers of each step on the CPU, from the streams of
 each network, and `Batches.make` computes the batch from them on the device, without waiting for the device. The numbers
-are the same on every device, except those of the op `noise`, which is drawn on the device.
+are the same on every device.
 
 The batch of r networks is one batch of r * b images, network after network.
 """
@@ -12,6 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -21,6 +22,7 @@ from dd_bench.data.dataset import Split
 from dd_bench.data.inputs import Inputs
 from dd_bench.runtime import distributed
 from dd_bench.runtime.seeding import Stream, stream
+from dd_bench.runtime.transfer import to_device
 from dd_bench.training.augment import Augment, Draw, Implementation, MixDraw
 from dd_bench.training.losses import Target
 from dd_bench.training.per_image_augment import PerImageAugment, PerImageDraw
@@ -167,9 +169,9 @@ class RecipeBatches:
     ):
         """See `recipe_batches`."""
         self._fetch, self._n, self._recipe, self._fixed = fetch, n, recipe, fixed
-        self._augment = recipe_augment(recipe, flip)
+        self._device, self._augment = device, recipe_augment(recipe, flip)
         self._networks = [
-            [stream(device, seed, role) for role in ("order", "augment", "cutmix")] for seed in seeds
+            [stream("cpu", seed, role) for role in ("order", "augment", "cutmix")] for seed in seeds
         ]
         self.streams = [part for network in self._networks for part in network]
 
@@ -181,14 +183,21 @@ class RecipeBatches:
         else:
             yield from (StepDraw.join(draws) for draws in zip(*per_network, strict=True))
 
+    @cached_property
+    def _image_shape(self) -> Sequence[int]:
+        """Shape `(c, h, w)` of the images. The first use fetches one image."""
+        index = to_device(torch.zeros(1, dtype=torch.int64), self._device)
+        return self._fetch(index)[0].shape[1:]
+
     def _draw_network(self, order: Stream, augmentation: Stream, mixing: Stream) -> Iterator[StepDraw]:
-        draws, used = Stream(augmentation.host, augmentation.host), self._augment  # drawn on the CPU
+        used = self._augment
         for index in batches(self._n, self._recipe.batch_size, order.host):
             b, augment, per_image, mix = len(index), None, None, None
             if isinstance(used, PerImageAugment):
-                per_image = used.draw(b, draws) if used else None
+                shape = self._image_shape if used.draws_pixels else ()
+                per_image = used.draw(b, augmentation.host, shape) if used else None
             elif used:
-                augment = used.draw(1, draws, per_image=b)
+                augment = used.draw(1, augmentation, per_image=b)
             if self._recipe.cutmix:
                 if float(torch.rand((), generator=mixing.host)) < self._recipe.cutmix:
                     mix = MixDraw.draw(b, mixing.host, self._recipe.cutmix_beta)
@@ -203,9 +212,7 @@ class RecipeBatches:
         kernels: Implementation | None = "masked" if self._fixed else None
         if isinstance(self._augment, PerImageAugment):
             if draw.per_image is not None:
-                # a number for each pixel, so `noise` is drawn on the device
-                noise = [augmentation.device for _, augmentation, _ in self._networks]
-                x = self._augment.apply(raw, draw.per_image, noise, kernels)
+                x = self._augment.apply(raw, draw.per_image, groups, kernels)
         elif draw.augment is not None:
             x = self._augment.apply(raw.unflatten(0, (groups, -1)), draw.augment, kernels).flatten(0, 1)
         if draw.mix is None:

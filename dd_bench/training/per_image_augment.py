@@ -27,15 +27,27 @@ NOISE = 0.001
 
 @dataclass(frozen=True)
 class PerImageDraw:
-    """The random numbers of `n` images: the index of the op `(n,)`, and uniform numbers `(n, 2)`."""
+    """The random numbers of `n` images.
+
+    Attributes:
+        op: index of the op of each image, `(n,)`.
+        u: uniform numbers in [0, 1), `(n, 2)`.
+        noise: standard normal numbers of all pixels, `(n, c, h, w)`, if `noise` is one of the ops.
+    """
 
     op: Tensor
     u: Tensor
+    noise: Tensor | None
 
     @staticmethod
     def stack(draws: Sequence[PerImageDraw]) -> PerImageDraw:
         """Return the draws of the images of all `draws`."""
-        return PerImageDraw(torch.cat([d.op for d in draws]), torch.cat([d.u for d in draws]))
+        noise = [d.noise for d in draws if d.noise is not None]
+        return PerImageDraw(
+            torch.cat([d.op for d in draws]),
+            torch.cat([d.u for d in draws]),
+            torch.cat(noise) if noise else None,
+        )
 
 
 class PerImageAugment:
@@ -70,16 +82,27 @@ class PerImageAugment:
     def __bool__(self) -> bool:
         return bool(self.ops)
 
-    def draw(self, n: int, stream: Stream) -> PerImageDraw:
-        """Draw the op and the numbers of `n` images; the numbers of `noise` are drawn in `apply`."""
-        op = torch.randint(max(1, len(self.ops)), (n,), generator=stream.device, device=stream.device.device)
-        return PerImageDraw(op, torch.rand(n, 2, generator=stream.device, device=stream.device.device))
+    @property
+    def draws_pixels(self) -> bool:
+        """Whether `draw` needs the shape of the images, because `noise` has a number for each pixel."""
+        return "noise" in self.ops
+
+    def draw(self, n: int, generator: torch.Generator, shape: Sequence[int] = ()) -> PerImageDraw:
+        """Draw the ops and the numbers of `n` images on the device of the generator.
+
+        `shape` is the shape `(c, h, w)` of an image, if `draws_pixels`.
+        """
+        device = generator.device
+        op = torch.randint(max(1, len(self.ops)), (n,), generator=generator, device=device)
+        u = torch.rand(n, 2, generator=generator, device=device)
+        noise = torch.randn(n, *shape, generator=generator, device=device) if self.draws_pixels else None
+        return PerImageDraw(op, u, noise)
 
     def apply(
         self,
         x: Tensor,
         draw: PerImageDraw,
-        noise: Sequence[torch.Generator],
+        g: int = 1,
         implementation: Implementation | None = None,
     ) -> Tensor:
         """Augment the batches of g networks, `(g * b, c, h, w)`, with the draws of each network in turn.
@@ -90,33 +113,29 @@ class PerImageAugment:
         Args:
             x: the images.
             draw: the draws of all images.
-            noise: one generator for each network, for the values of `noise`.
+            g: number of networks.
             implementation: see above.
         """
-        g = len(noise)
-        values = torch.zeros((), device=x.device)
-        if "noise" in self.ops:
-            shape = (len(x) // g, *x.shape[1:])
-            drawn = [torch.randn(shape, generator=i, device=x.device, dtype=x.dtype) for i in noise]
-            values = drawn[0] if g == 1 else torch.cat(drawn)
         fill = x.unflatten(0, (g, -1)).mean((1, 3, 4)).repeat_interleave(len(x) // g, 0)  # (n, c)
         out = x.clone()
         masked = (implementation or ("grouped" if x.device.type == "cpu" else "masked")) == "masked"
         for i, name in enumerate(self.ops):
             if masked:
                 chosen = (draw.op == i)[:, None, None, None]
-                out = torch.where(chosen, _apply(name, x, draw.u, fill, values), out)
+                out = torch.where(chosen, _apply(name, x, draw.u, fill, draw.noise), out)
             elif len(index := (draw.op == i).nonzero().flatten()):
-                own = values[index] if name == "noise" else values
-                out[index] = _apply(name, x[index], draw.u[index], fill[index], own)
+                noise = None if draw.noise is None else draw.noise[index]
+                out[index] = _apply(name, x[index], draw.u[index], fill[index], noise)
         return out
 
     def batch(self, x: Tensor, stream: Stream, implementation: Implementation | None = None) -> Tensor:
         """Augment a batch `(n, c, h, w)` of one network, see `apply`."""
-        return self.apply(x, self.draw(len(x), stream), [stream.device], implementation) if self else x
+        if not self:
+            return x
+        return self.apply(x, self.draw(len(x), stream.device, x.shape[1:]), implementation=implementation)
 
 
-def _apply(name: str, x: Tensor, u: Tensor, fill: Tensor, noise: Tensor) -> Tensor:
+def _apply(name: str, x: Tensor, u: Tensor, fill: Tensor, noise: Tensor | None) -> Tensor:
     """Apply one op to images `(n, c, h, w)`, with uniform numbers `u (n, 2)` and fill colours `(n, c)`."""
     if name == "crop":
         return crop(x, (u * 2 * PAD).floor().long(), fill)
@@ -124,6 +143,7 @@ def _apply(name: str, x: Tensor, u: Tensor, fill: Tensor, noise: Tensor) -> Tens
         return scale(x, 1 - SCALE + 2 * SCALE * u)
     if name == "rotate":
         return rotate(x, (u[:, 0] * 2 * DEGREES).floor() - DEGREES, fill.mean(1))
+    assert noise is not None, "`draw` draws it if `noise` is one of the ops"
     return x + NOISE * noise
 
 

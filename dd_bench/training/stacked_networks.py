@@ -10,18 +10,20 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from dd_bench.models.network import Network
+from dd_bench.training.joined_channels import is_joined, join_channels
 
 _BFLOAT16 = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 """Layers that compute in bfloat16. Subclasses may use their weights in other ways, so autocast decides for them."""
 
 _FLOAT32 = (nn.GroupNorm, nn.LayerNorm, nn.modules.batchnorm._NormBase)
-"""Layers that compute in float32, as with autocast on CUDA. BatchNorm could read bfloat16 there, without `vmap`."""
+"""Layers that compute in float32, as with autocast on CUDA, except BatchNorm2d (see `_set_input_types`)."""
 
 
 class StackedNetworks:
     """r networks of one architecture as a function `x (r, b, c, h, w) -> logits (r, b, k)`.
 
-    The parameters are stored in one to four flat vectors, so the optimiser launches few kernels. With `autocast`, the
+    The parameters are stored in one to four flat vectors, so the optimiser launches few kernels. Convolutions,
+    normalisation and pooling process the channels of all networks at once, see `joined_channels`. With `autocast`, the
     parameters of convolutions and linear layers are converted to bfloat16 by one or two kernels, instead of one per
     tensor, and the types of the inputs of each layer are set explicitly. `vmap` splits some operations before autocast
     sees them, so that autocast alone would leave convolutions on a CPU in float32. Gradients are float32.
@@ -63,6 +65,7 @@ class StackedNetworks:
             vector.requires_grad_()
         buffers = [dict(net.named_buffers()) for net in nets]
         self.buffers = {name: torch.stack([b[name] for b in buffers]) for name in buffers[0]}
+        join_channels(self.module)
         if autocast:
             _set_input_types(self.module)
 
@@ -109,9 +112,13 @@ def unstack(state: dict[str, Tensor], nets: Sequence[nn.Module]) -> None:
 
 
 def _set_input_types(module: nn.Module) -> None:
-    """Convert the inputs of layers to the type in which they compute."""
+    """Convert the inputs of layers to the type in which they compute.
+
+    As with autocast, a joined BatchNorm reads bfloat16, and its parameters and statistics are float32. `vmap` does not
+    support this on a CPU.
+    """
     for layer in module.modules():
         if type(layer) in _BFLOAT16:
             layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].bfloat16(), *inputs[1:]))
-        elif isinstance(layer, _FLOAT32):
+        elif isinstance(layer, _FLOAT32) and not (isinstance(layer, nn.BatchNorm2d) and is_joined(layer)):
             layer.register_forward_pre_hook(lambda _, inputs: (inputs[0].float(), *inputs[1:]))

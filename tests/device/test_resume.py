@@ -6,11 +6,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from safetensors.torch import load_file
 
 from dd_bench.evaluation.fresh_networks import FreshNetworks
 from dd_bench.models.gnn import GCN
 from dd_bench.records.config_diff import shipped_yaml
-from dd_bench.runtime import interruption
+from dd_bench.runtime import checkpoint, interruption
+from dd_bench.runtime.loggers import Jsonl
+from dd_bench.runtime.outer_loop import OuterLoop
 from dd_bench.training.resume import Checkpoints
 
 FAST = ("dm", "sre2l")
@@ -40,6 +43,22 @@ def test_methods(counts, runtime, make_method, make_ctx, gin, motifs, train_blob
     assert whole.keys() == resumed.keys()
     for key, tensor in whole.items():
         assert tensor.device.type == "cpu" and torch.equal(tensor, resumed[key]), key
+
+
+def test_a_checkpoint_waits_once(counts, runtime, tmp_path):
+    """The check for finite values waits once, too."""
+    net = torch.nn.Sequential(torch.nn.Linear(2, 3), torch.nn.BatchNorm1d(3)).to(runtime.device)
+    optimizer = torch.optim.Adam(net.parameters(), fused=True)
+    net(torch.ones(4, 2, device=runtime.device)).sum().backward()
+    optimizer.step()
+    state = {"net": net, "optimizer": optimizer, "empty": torch.zeros(0, device=runtime.device)}
+    counts.waits.clear()
+    loop = OuterLoop(tmp_path, Jsonl(tmp_path / "log.jsonl"), log_every=1, checkpoint_seconds=0.0)
+    assert list(loop.steps(1, state, "loop")) == [0]
+    assert counts.waits.total() == 2
+    saved = load_file(tmp_path / "loop.checkpoint.safetensors")
+    for name, t in checkpoint.tensors_in(state).items():
+        assert torch.equal(saved[name], t.cpu()), name
 
 
 @pytest.mark.parametrize("rule", [{}, {"selection": "best_on_val", "eval_every": 1}])

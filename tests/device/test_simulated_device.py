@@ -57,6 +57,7 @@ class TestWaits:
             lambda x: x.__setitem__(0, 1.0),
             lambda x: torch.where(x > 0, x, 0.0),
             lambda x: torch.ones(3).pin_memory().to(x.device, non_blocking=True),
+            lambda x: torch.ones(3).pin_memory().copy_(x, non_blocking=True),
             lambda x: x.repeat_interleave(2),
         ],
     )
@@ -65,8 +66,10 @@ class TestWaits:
         assert not counts.waits
 
     def test_non_blocking_copy_needs_pinned_memory(self, device, counts):
-        torch.ones(3).to(device, non_blocking=True)
+        x = torch.ones(3).to(device, non_blocking=True)
         assert counts.waits.total() == 1
+        torch.ones(3).copy_(x, non_blocking=True)
+        assert counts.waits.total() == 2
 
     def test_place_is_the_line_of_dd_bench(self, device, counts, runtime):
         net = nn.Linear(2, 2).to(device)

@@ -197,21 +197,27 @@ class TestParallelism:
         reads = (evaluations, 0) if rule["selection"] == "best_on_test" else (3, evaluations)
         assert (together.test.reads, together.val.reads) == reads, "one evaluation for all networks"
 
-    def test_lock_step_stops_where_memory_ends(self, fresh, runtime, monkeypatch):
-        """The number is halved and stays so for the next measurement. The results do not change."""
+    def test_lock_step_stops_where_memory_ends(self, fresh, runtime, monkeypatch, tmp_path):
+        """The number is halved and stays so for the next measurement. The results do not change.
+
+        The state of the group that was too large is deleted, so that no later run continues it.
+        """
         tried, notes, original = [], [], fresh_networks.train_together
         monkeypatch.setattr(groups.logger, "warning", lambda text, *values: notes.append(text % values))
 
         def limited(nets, *args, **kwargs):
             tried.append(len(nets))
             if len(nets) > 2:
+                kwargs["checkpoint"].path.touch()
+                kwargs["checkpoint"].mid_epoch.touch()
                 raise torch.OutOfMemoryError("CUDA out of memory")
             return original(nets, *args, **kwargs)
 
         monkeypatch.setattr(fresh_networks, "train_together", limited)
         how, seeds = replace(runtime, lock_step=LockStep(20)), {n: 11 + n for n in range(5)}
-        e = fresh(how=how)
+        e = replace(fresh(how=how), unfinished=Checkpoints(tmp_path / "set", 60.0))
         values = dict(e.scores(seeds, total=5))
+        assert not list(tmp_path.iterdir())
         assert tried == [5, 2, 2, 1] and how.lock_step.networks == 2
         assert len(notes) == 1 and "not suffice for 5 networks in lock step. Continuing with 2" in notes[0]
         assert dict(fresh(how=how).scores(seeds, total=5)) == values and tried[4:] == [2, 2, 1]

@@ -125,6 +125,21 @@ class TestCuda:
         ):
             on_cuda(device=name)
 
+    def test_one_gpu_for_several_processes(self, on_cuda, monkeypatch):
+        monkeypatch.setenv("WORLD_SIZE", "2")
+        monkeypatch.setenv("LOCAL_RANK", "1")
+        monkeypatch.setenv("LOCAL_WORLD_SIZE", "1")  # two machines
+        assert on_cuda(device="cuda:0").device == torch.device("cuda:0")
+        for name in ("cuda:0", "cuda:1"):
+            monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+            with pytest.raises(
+                ValueError, match=rf"got {name} for 2 processes.* Example: runtime.device=cuda$"
+            ):
+                on_cuda(device=name)
+            monkeypatch.delenv("LOCAL_WORLD_SIZE")  # not set by other launchers
+            with pytest.raises(ValueError, match=f"got {name} for 2 processes"):
+                on_cuda(device=name)
+
     @pytest.mark.parametrize(
         ("missing", "message"),
         [

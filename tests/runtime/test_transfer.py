@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from dd_bench.runtime.transfer import constant, move_module, pack, unpack
+from dd_bench.runtime.transfer import constant, move_module, pack, to_host, unpack
 
 
 def test_packed_tensors_of_several_types_are_restored():
@@ -13,6 +13,18 @@ def test_packed_tensors_of_several_types_are_restored():
     for restored, tensor in zip(unpack(packed, offsets, tensors), tensors, strict=True):
         assert restored.dtype == tensor.dtype
         assert torch.equal(restored, tensor)
+
+
+def test_copies_on_the_cpu_are_contiguous_and_share_no_memory():
+    x = torch.arange(6.0).view(2, 3)
+    tensors = [x.T, x, torch.tensor(7), torch.zeros(0, 4), torch.ones(2, requires_grad=True)]
+    copies = to_host(tensors)
+    assert all(
+        torch.equal(copy, t) and copy.dtype == t.dtype for copy, t in zip(copies, tensors, strict=True)
+    )
+    assert all(copy.is_contiguous() and not copy.requires_grad for copy in copies)
+    x.zero_()
+    assert copies[0].tolist() == [[0, 3], [1, 4], [2, 5]]
 
 
 def test_a_module_is_moved_in_place():

@@ -164,16 +164,18 @@ class TestGraph:
         waiting = {"local_scalar_dense", "nonzero", "masked_select", "unique2", "equal", "is_nonzero"}
         assert not names & waiting, "a graph cannot wait for the device"
 
-    @pytest.mark.parametrize("name", ["dsa", "idc", "per_image", "cutmix", "views"])
-    def test_number_of_kernels_does_not_grow_with_the_networks(self, run, name):
-        counts = []
+    @pytest.mark.parametrize(
+        ("name", "precision"),
+        [*((name, "fp32") for name in ("dsa", "idc", "per_image", "cutmix", "views")), ("dsa", "bf16")],
+    )
+    def test_number_of_kernels_does_not_grow_with_the_networks(self, run, runtime, name, precision):
+        counts, how = [], replace(runtime, precision=precision)
         for r in (2, 5):
             graphs = []
-            run(seeds=range(r), record=cpu_graph(graphs), epochs=2, milestones=(), **VARIANTS[name])
+            run(seeds=range(r), how=how, record=cpu_graph(graphs), epochs=2, milestones=(), **VARIANTS[name])
             counts.append(len(graphs[0].names()))
-        noise = name == "per_image"  # numbers for all pixels, from each network's stream
-        assert counts[1] - counts[0] == (3 if noise else 0)
-        assert name != "dsa" or counts[1] <= 110
+        assert counts[0] == counts[1]
+        assert name != "dsa" or counts[1] <= {"fp32": 75, "bf16": 95}[precision]
 
     def test_step_that_cannot_be_recorded(self, run, monkeypatch):
         notes = []
@@ -216,15 +218,23 @@ class TestGraph:
 
 
 class TestBfloat16:
-    def test_layers_compute_in_bfloat16_and_norms_in_float32(self, run, runtime):
+    @pytest.mark.parametrize(
+        ("norm", "kernel", "inputs"),
+        [
+            ("instancenorm", "native_group_norm", {torch.float32}),
+            ("batchnorm", "native_batch_norm", {torch.bfloat16, torch.float32}),
+        ],
+    )
+    def test_types_of_the_layers(self, run, runtime, norm, kernel, inputs):
+        """Convolutions compute in bfloat16. The parameters and statistics of normalisations are float32."""
         graphs = []
         half = replace(runtime, precision="bf16")
-        nets = run(how=half, record=cpu_graph(graphs))
+        nets = run(how=half, norm=norm, record=cpu_graph(graphs))
         types = {}
         for func, args, _, _ in graphs[0].calls:
             name = str(func).split(".")[1].lstrip("_")
             types.setdefault(name, set()).update(a.dtype for a in args if isinstance(a, torch.Tensor))
-        assert types["convolution"] == {torch.bfloat16} and types["native_group_norm"] == {torch.float32}
+        assert types["convolution"] == {torch.bfloat16} and types[kernel] == inputs
         assert {p.dtype for p in nets[0].parameters()} == {torch.float32}
 
     @pytest.mark.parametrize("norm", ["instancenorm", "batchnorm"])
@@ -236,7 +246,7 @@ class TestBfloat16:
         assert 0 < (parameters(stacked) - parameters(autocast)).norm() < 0.2 * moved
 
     def test_batchnorm_of_bfloat16_fails_in_lock_step(self):
-        """Without conversion to float32, at least on a CPU."""
+        """Without conversion to float32 or joined channels, at least on a CPU."""
         x, mean = torch.randn(2, 4, 3, 8, 8).bfloat16(), torch.zeros(2, 3)
         with pytest.raises(RuntimeError, match="BFloat16"):
             torch.vmap(lambda x, m, v: F.batch_norm(x, m, v, training=True))(x, mean, mean + 1)
