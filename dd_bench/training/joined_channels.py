@@ -37,15 +37,19 @@ def is_joined(layer: nn.Module) -> bool:
 
 def _joined(layer: nn.Module) -> Compute | None:
     """Return the function that computes a layer for all networks, or None if there is no such function."""
-    kind = type(layer)
-    if kind is nn.Conv2d and layer.padding_mode == "zeros":
+    if type(layer) is nn.Conv2d and layer.padding_mode == "zeros":
         return partial(_convolution, layer)
-    if kind is nn.GroupNorm and layer.affine:
+    if type(layer) is nn.GroupNorm and layer.affine:
         return partial(_group_norm, layer)
-    if kind is nn.BatchNorm2d and layer.affine and layer.track_running_stats and layer.momentum is not None:
+    if (
+        type(layer) is nn.BatchNorm2d
+        and layer.affine
+        and layer.track_running_stats
+        and layer.momentum is not None
+    ):
         return partial(_batch_norm, layer)
-    if kind in _POOLS and not getattr(layer, "return_indices", False):
-        return partial(kind.forward, layer)
+    if type(layer) in _POOLS and not getattr(layer, "return_indices", False):
+        return partial(type(layer).forward, layer)
     return None
 
 
