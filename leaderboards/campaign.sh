@@ -6,8 +6,8 @@
 # Default parts: selection, matching, trajectories, labels, uses, graphs. By the costs in their experiment files they take
 # about 1, 2, 7, 9, 6 and 7 hours on two cores; they have not been run in one go yet. Optional parts: digits (89 minutes
 # without the trajectories, on two cores shared with other work), fifty (50 images per class for the methods that take
-# a quarter of an hour for ten; a night or more, not timed). Another optional part is uncut (the papers' iterations and
-# real batches at width 32; not timed).
+# a quarter of an hour for ten; a night or more, not timed). Other optional parts are uncut (the papers' iterations and
+# real batches at width 32; not timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed).
 #
 # A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
 # `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and

@@ -3,6 +3,7 @@
 import os
 import re
 import subprocess
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -82,6 +83,21 @@ def test_every_job_composes(calls):
         ["leaderboard", "build"],
         ["progress", commands[-1][1]],
     ]
+
+
+def test_mirage_legacy_runs_every_experiment_of_mirage_on_three_networks(calls):
+    done, commands = calls("mirage_legacy")
+    assert done.returncode == 0, done.stderr
+    jobs = []
+    for words in commands:
+        if words[0] == "run":
+            jobs += expand([w for w in words if "=" in w and not w.startswith("hydra")])
+    found = Counter(word for job in jobs for word in job if word.startswith("experiment="))
+    files = (SCRIPT.parents[1] / "conf" / "experiment").glob("*_mirage*.yaml")
+    one = ("gcn", "gat", "gin")  # molhiv has a file for each network
+    assert found == {f"experiment={f.stem}": 1 if f.stem.endswith(one) else 3 for f in files}
+    for job in jobs:
+        assert ("dataset.name=ogbg_molhiv_rebuilt" in job) == any("molhiv_mirage" in word for word in job)
 
 
 def test_an_unknown_part_is_rejected(calls):
