@@ -179,7 +179,8 @@ def experiment_parameters(paths: list[Path]) -> Iterator[Any]:
 @pytest.mark.parametrize("path", experiment_parameters(EXPERIMENTS))
 def test_experiments_compose_and_have_a_complete_header(path, composed):
     lines = path.read_text().splitlines()
-    header = "\n".join(line for line in lines if line.startswith("#")).lower()
+    text = "\n".join(line for line in lines if line.startswith("#"))
+    header = text.lower()
     assert lines[0].startswith("# ")
     for word in ("command", "cost", "published", "measured"):
         assert word in header, f"the header of {path.name} has no {word!r}"
@@ -190,9 +191,7 @@ def test_experiments_compose_and_have_a_complete_header(path, composed):
     own, composed_values = dict(leaves(shipped_config("experiment", choice))), dict(leaves(named))
     assert own and own == {key: composed_values.get(key) for key in own}
     assert "experiment" not in cfg, "`# @package _global_` is missing"
-    assert re.search(rf"experiment={choice}(?!\S)", header), (
-        "the header has the command of another experiment"
-    )
+    assert re.search(rf"experiment={choice}(?!\S)", text), "the header has the command of another experiment"
     never_run = re.search("# measured +not run here", header) is not None
     assert never_run == choice.startswith("paper/"), "paper/ contains exactly the experiments never run here"
     if never_run:
