@@ -10,11 +10,9 @@ from dd_bench.records.record import Record
 
 from ..core.entries import REFERENCE, Track
 from ..core.row_labels import record_labels
+from ..core.selectors import MAIN_EVALUATORS
 from .formatting import networks, number, with_marks
 from .markup import MARKDOWN, markdown_table
-
-EVALUATORS = ("accuracy", "controls", "graph")
-"""Evaluators whose main metric measures how well networks learn from a set."""
 
 
 class Point(NamedTuple):
@@ -33,7 +31,7 @@ def points(records: Sequence[Record]) -> dict[Track, list[Point]]:
     """Return the points of each track, sorted by the size of the set. The whole training set has no point."""
     groups: dict[Track, list[Record]] = defaultdict(list)
     for record in records:
-        measures_learning = record.evaluator.partition("(")[0] in EVALUATORS
+        measures_learning = record.evaluator.partition("(")[0] in MAIN_EVALUATORS
         if (
             measures_learning
             and record.status == "done"

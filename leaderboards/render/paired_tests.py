@@ -9,6 +9,7 @@ from typing import NamedTuple
 from dd_bench.records.intervals import Difference, bootstrap_interval, paired_difference
 from dd_bench.records.record import Record
 
+from ..core.differences import by_seed
 from ..core.entries import Track
 from ..core.ranking import holm
 from .formatting import number
@@ -44,7 +45,7 @@ def compare(records: Sequence[Record]) -> list[Pair]:
         raise ValueError(f"records must have the same track, got {len(tracks)} tracks: {sorted(tracks)}")
     pairs = []
     for a, b in combinations(records, 2):
-        mine, other = _by_seed(a), _by_seed(b)
+        mine, other = by_seed(a), by_seed(b)
         shared = sorted(mine.keys() & other.keys())
         if len(shared) < 2:
             raise ValueError(
@@ -87,12 +88,3 @@ def _without_seeds(record: Record, seeds: Sequence[int]) -> int:
 def name(record: Record) -> str:
     """Return e.g. `dm, IPC 10 (688d6fb6)`."""
     return f"{record.method}, IPC {record.ipc} ({record.key[:8]})"
-
-
-def _by_seed(record: Record) -> dict[int, float]:
-    """Return the value of each network by its seed, averaged over sets."""
-    by_seed: dict[int, list[float]] = {}
-    for score in record.scores:
-        if score.metric == record.main_metric:
-            by_seed.setdefault(score.seed, []).append(score.value)
-    return {seed: sum(values) / len(values) for seed, values in by_seed.items()}

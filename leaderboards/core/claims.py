@@ -1,0 +1,156 @@
+"""Claims of papers, and verdicts computed from entries. The claims are in `published/claims.yaml`.
+
+The file lists papers, and for each paper its claims: a sentence, the published numbers, and checks. A check is a line of
+`quantities` and a threshold. Its verdict follows from the 95 % interval of the number:
+
+    above: 0    reproduced: the interval is above 0; contradicted: it is below 0; level: it contains 0
+    below: 0    the same with the opposite sign
+    reaches: 0.682, or a line of a published number
+                reproduced: the interval is not below the published number (minus its standard deviation);
+                contradicted otherwise
+
+No verdict is written in the file. A check whose entries do not exist yet is not measured, and gets its verdict as soon as
+they are added.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
+
+from dd_bench.runtime import untrusted
+
+from .quantities import Quantity, Sources
+from .selectors import NotMeasuredError
+
+Verdict = Literal["reproduced", "level", "contradicted", "not measured yet"]
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class PublishedText(_Strict):
+    """What a paper reports: a line of `quantities` (`read`), or text with its source."""
+
+    label: str = ""
+    read: str | None = None
+    text: str | None = None
+    source: str | None = None
+    verified: bool = True  # False: quoted from memory or from a secondary source
+
+    @model_validator(mode="after")
+    def _has_source(self) -> PublishedText:
+        if (self.read is None) == (self.text is None) or (self.text is None) != (self.source is None):
+            raise ValueError("a published number must have either `read`, or `text` and `source`")
+        return self
+
+
+class Check(_Strict):
+    """A number that is measured here, and the threshold that the claim implies."""
+
+    label: str
+    read: str
+    above: float | None = None
+    below: float | None = None
+    reaches: float | str | None = None
+
+    @model_validator(mode="after")
+    def _one_threshold(self) -> Check:
+        if [self.above, self.below, self.reaches].count(None) != 2:
+            raise ValueError(f"a check must have one of `above`, `below` and `reaches`: {self.label!r}")
+        return self
+
+
+class Track(_Strict):
+    """Checks under one protocol."""
+
+    protocol: str
+    selects: Literal["", "test", "validation"] = ""  # data on which the protocol selects an epoch
+    checks: list[Check] = []
+
+
+class Claim(_Strict):
+    """A claim of a paper."""
+
+    claim: str
+    published: list[PublishedText]
+    paper: Track | None = None  # under the paper's own protocol, if that differs from the honest one
+    honest: Track | None = None
+    reference: str | None = None  # experiment with the paper's settings; None: the YAML of the method
+    needs: str | None = None  # what is missing here to run the claim at the paper's settings
+    note: str = ""
+    command: list[str]
+
+
+class Paper(_Strict):
+    """A paper and its claims."""
+
+    name: str
+    title: str
+    method: str | None
+    network: str | None = None  # configuration name of the paper's network
+    page: str
+    claims: list[Claim]
+
+
+@dataclass(frozen=True)
+class Result:
+    """A check with its number and verdict. `quantity` is None if the check is not measured yet."""
+
+    check: Check
+    quantity: Quantity | None
+    verdict: Verdict
+
+
+def load_claims(path: Path) -> list[Paper]:
+    """Read the file of claims.
+
+    Raises:
+        ValueError: the file is not valid. The message names the faulty fields.
+    """
+    try:
+        return [Paper.model_validate(paper) for paper in yaml.safe_load(path.read_text())]
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a valid file of claims: {untrusted.problems(error)}") from error
+
+
+def measure(track: Track | None, sources: Sources) -> list[Result]:
+    """Return the results of all checks of a track."""
+    return [_result(check, sources) for check in track.checks] if track else []
+
+
+def _result(check: Check, sources: Sources) -> Result:
+    try:
+        quantity = sources.read(check.read)
+    except NotMeasuredError:
+        return Result(check, None, "not measured yet")
+    return Result(check, quantity, verdict(check, quantity, sources))
+
+
+def verdict(check: Check, quantity: Quantity, sources: Sources) -> Verdict:
+    """Return the verdict of a measured check from the interval of its number."""
+    if check.reaches is not None:
+        printed = sources.read(check.reaches).low if isinstance(check.reaches, str) else check.reaches
+        return "reproduced" if quantity.high >= printed else "contradicted"
+    if check.above is not None:
+        supports, contradicts = quantity.low > check.above, quantity.high < check.above
+    else:
+        assert check.below is not None
+        supports, contradicts = quantity.high < check.below, quantity.low > check.below
+    return "reproduced" if supports else "contradicted" if contradicts else "level"
+
+
+def summary(results: Sequence[Result]) -> str:
+    """Return the verdict of several checks: one word if they agree, otherwise the number of checks per verdict."""
+    counts = Counter(result.verdict for result in results)
+    if len(counts) == 1:
+        return next(iter(counts))
+    order: tuple[Verdict, ...] = ("reproduced", "level", "contradicted", "not measured yet")
+    return ", ".join(f"{name} {counts[name]} of {len(results)}" for name in order if counts[name])
