@@ -17,6 +17,7 @@ from typing import Any
 
 from dd_bench.leaderboards.render.markdown_blocks import fill_blocks
 from dd_bench.leaderboards.render.markup import markdown_table
+from dd_bench.records.intervals import t_interval
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = (*sorted((ROOT / "docs" / "performance").glob("*.md")), ROOT / "docs" / "results" / "trajectory.md")
@@ -163,14 +164,18 @@ def exactness(figures: dict[str, Any]) -> str:
 
 
 def trajectories(figures: dict[str, Any]) -> str:
-    """The error that a student accumulates along the experts of MTT and FTD, and its parts, by stretch."""
+    """The error that a student accumulates along the experts of MTT and FTD, and its parts, by stretch.
+
+    ± is half of the 95 % interval.
+    """
     (mtt,), (ftd,) = (figures["results"][name]["sets"] for name in ("mtt", "ftd"))
     difference = figures["results"]["ftd"]["less_first"]["sets"]["10"]["accumulated"]
     stretches = list(mtt["accumulated"])
 
     def errors(x: dict[str, Any], sign: int = 1) -> list[str]:
         last = stretches[-1]
-        spread = {n: f" ± {x[n]['std']:.3f}" for n in (stretches if sign < 0 else [last])}
+        shown = stretches if sign < 0 else [last]
+        spread = {n: f" ± {t_interval(x[n]['values'])[1] - x[n]['mean']:.3f}" for n in shown}
         return [f"{sign * x[n]['mean']:.3f}{spread.get(n, '')}" for n in stretches]
 
     def parts(name: str) -> list[str]:

@@ -1,10 +1,13 @@
-"""`make tables`: writes the compact tables of `docs/results` that no board has, from `leaderboards/entries`.
+"""`make tables`: writes the tables and numbers of `docs/results` that no board has, from entries and benchmark files.
 
 A page names a table and where it ends; a test compares the committed pages with the entries:
 
     <!-- summary graphs -->
     ...
     <!-- summary end -->
+
+Blocks of `claims` have the name of a paper, or `overview`. A number in the text is between `<!-- value LINE -->` and
+`<!-- end -->`, where LINE says what it is (`leaderboards/core/quantities.py`).
 """
 
 from __future__ import annotations
@@ -13,13 +16,20 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from dd_bench.leaderboards.core.claims import load_claims
 from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.leaderboards.core.published import load_published
+from dd_bench.leaderboards.core.quantities import Sources
+from dd_bench.leaderboards.core.selectors import by_budget
+from dd_bench.leaderboards.render.claims import claims_of, overview
+from dd_bench.leaderboards.render.inline_values import fill_values
 from dd_bench.leaderboards.render.markdown_blocks import fill_blocks
 from dd_bench.leaderboards.render.markup import markdown_table
 from dd_bench.records.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = tuple(ROOT / "docs" / "results" / f"{name}.md" for name in ("graphs", "soft_labels", "uses"))
+BOARDS = ROOT / "leaderboards"
+PAGES = (*sorted((ROOT / "docs" / "results").glob("*.md")), ROOT / "README.md")
 
 COLLECTIONS = {"MUTAG": "MUTAG", "NCI1": "NCI1", "PROTEINS": "PROTEINS"} | {
     f"ogbg_{name}": name for name in ("molbace", "molbbbp")
@@ -49,10 +59,25 @@ USES = (  # row, evaluator, metric
 USES_METHODS = ["random", "herding", "dm", "datadam", "mtt", "ftd", "cda"]
 
 
-def filled(text: str, entries: Sequence[Record]) -> str:
-    """Return the text of a page with its tables."""
-    tables = {f.__name__: f(entries) for f in (graphs, mirage_legacy, mirage_cost, soft_labels, uses)}
-    return fill_blocks(text, "summary", tables, "the page")[0]
+def sources() -> Sources:
+    """Return what the numbers of the pages are read from."""
+    return Sources(
+        load_entries(BOARDS / "entries"),
+        load_published(BOARDS / "published"),
+        ROOT / "benchmarks" / "results",
+    )
+
+
+def filled(text: str, found: Sources, where: str = "the page") -> str:
+    """Return the text of a page with its tables, claims and numbers."""
+    if "<!-- summary " in text:
+        tables = {f.__name__: f(found.entries) for f in (graphs, mirage_legacy, mirage_cost, soft_labels, uses)}
+        text = fill_blocks(text, "summary", tables, where)[0]
+    if "<!-- claims " in text:
+        papers = load_claims(BOARDS / "published" / "claims.yaml")
+        blocks = {paper.name: claims_of(paper, found) for paper in papers}
+        text = fill_blocks(text, "claims", blocks | {"overview": overview(papers, found)}, where)[0]
+    return fill_values(text, found, where)
 
 
 def graphs(entries: Sequence[Record]) -> str:
@@ -176,7 +201,7 @@ def _one(
     protocol: str | None = None,
     evaluator: str | None = None,
 ) -> Record:
-    """Return the entry; `knobs` are hyper-parameters of its method."""
+    """Return the entry, of several the one with the largest budget; `knobs` are hyper-parameters of its method."""
     found = [
         r
         for r in entries
@@ -188,9 +213,9 @@ def _one(
     ]
     if method == "cda" and protocol:
         found = [r for r in found if r.config["method"]["views"]["curriculum"] == "cosine"]
-    if len(found) != 1:
-        raise ValueError(f"{len(found)} entries of {method} on {dataset}, IPC {ipc}, expected 1")
-    return found[0]
+    if not found:
+        raise ValueError(f"no entry of {method} on {dataset}, IPC {ipc}")
+    return max(found, key=by_budget)
 
 
 def _bytes(found: Iterable[Record], choose: Callable[[Iterable[int]], int]) -> int:
@@ -202,7 +227,7 @@ def _share(value: float, digits: int) -> str:
 
 
 if __name__ == "__main__":
-    entries = load_entries(ROOT / "leaderboards" / "entries")
+    known = sources()
     for page in PAGES:
-        page.write_text(filled(page.read_text(), entries))
+        page.write_text(filled(page.read_text(), known, page.name))
     sys.stdout.write(f"{len(PAGES)} pages\n")

@@ -1,7 +1,7 @@
 """Claims of papers, and verdicts computed from entries. The claims are in `published/claims.yaml`.
 
-The file lists papers, and for each paper its claims: a sentence, the published numbers, and checks. A check is a line of
-`quantities` and a threshold. Its verdict follows from the 95 % interval of the number:
+The file lists papers, and for each paper its claims: a sentence, the published numbers, and checks. A check is a line
+of `quantities` and a threshold. Its verdict follows from the 95 % interval of the number:
 
     above: 0    reproduced: the interval is above 0; contradicted: it is below 0; level: it contains 0
     below: 0    the same with the opposite sign
@@ -9,8 +9,8 @@ The file lists papers, and for each paper its claims: a sentence, the published 
                 reproduced: the interval is not below the published number (minus its standard deviation);
                 contradicted otherwise
 
-No verdict is written in the file. A check whose entries do not exist yet is not measured, and gets its verdict as soon as
-they are added.
+No verdict is written in the file. A check whose entries do not exist yet is not measured, and gets its verdict as soon
+as they are added.
 """
 
 from __future__ import annotations
@@ -116,7 +116,7 @@ def load_claims(path: Path) -> list[Paper]:
         ValueError: the file is not valid. The message names the faulty fields.
     """
     try:
-        return [Paper.model_validate(paper) for paper in yaml.safe_load(path.read_text())]
+        return [Paper.model_validate(paper) for paper in yaml.load(path.read_text(), yaml.CSafeLoader)]
     except ValidationError as error:
         raise ValueError(f"{path} is not a valid file of claims: {untrusted.problems(error)}") from error
 

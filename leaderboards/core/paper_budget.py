@@ -28,7 +28,10 @@ def compare_budget(record: Record, reference: str | None, network: str | None) -
     lines = [f"{name} {ours:,} of {paper:,}" for name, ours, paper in _numbers(record, reference)]
     smaller = any(ours < paper for _, ours, paper in _numbers(record, reference))
     own = record.model.partition("(")[0]
-    width, paper_width = record.config.get("model", {}).get("width"), shipped_config("model", own).get("width")
+    width, paper_width = (
+        record.config.get("model", {}).get("width"),
+        shipped_config("model", own).get("width"),
+    )
     if network and network != own:
         lines.append(f"{record.model} instead of {network}")
         smaller = True

@@ -18,7 +18,8 @@
     shipped GROUP NAME PATH        a value of conf/GROUP/NAME.yaml: the setting of a paper
     ratio LINE / LINE              quotient of two of the above
 
-`SELECTOR` and `OTHER` are defined in `selectors`. `digits=N` sets the number of decimals, `percent=no` disables per cent.
+`SELECTOR` and `OTHER` are defined in `selectors`. `digits=N` sets the number of decimals. `percent=no` prints a share
+instead of per cent.
 """
 
 from __future__ import annotations
@@ -79,7 +80,9 @@ class Sources:
         name, rest = (words or [""])[0], words[1:]
         if name not in _FUNCTIONS:
             raise ValueError(f"unknown function {name!r} in {line!r}. Functions: {', '.join(_FUNCTIONS)}")
-        options = {key: rest.pop(i)[len(key) + 1 :] for key in _OPTIONS if (i := _index(rest, key)) is not None}
+        options = {
+            key: rest.pop(i)[len(key) + 1 :] for key in _OPTIONS if (i := _index(rest, key)) is not None
+        }
         try:
             return _FUNCTIONS[name](self, rest, _Format(options))
         except (KeyError, IndexError, TypeError) as error:
@@ -117,7 +120,9 @@ class _Format:
         `record` is an entry whose metrics have the unit of the value.
         """
         share = record is not None
-        percent = record is not None and record.main_metric in _PERCENT and self.options.get("percent") != "no"
+        percent = (
+            record is not None and record.main_metric in _PERCENT and self.options.get("percent") != "no"
+        )
         digits = self.options.get("digits", "1" if percent else "2" if share else None)
         if digits is None:
             return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:,.2g}"
@@ -168,9 +173,7 @@ def _diff(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:
 
 def _gap(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:
     found = _diff(sources, words, form)
-    return Quantity(
-        found.value, found.low, found.high, form(found.value, found.records[0]), found.records
-    )
+    return Quantity(found.value, found.low, found.high, form(found.value, found.records[0]), found.records)
 
 
 def _networks(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:

@@ -4,9 +4,10 @@ A selector is a line of words: `DATASET PROTOCOL METHOD key=value ...`, for exam
 
     fashion_mnist mtt-1000 mtt ipc=10 method.gradient=truncated
 
-A protocol with changed values is written out or as `mtt-1000(...)`. A key is `ipc`, `model`, `evaluator`, `labels` or a dotted path of the configuration (`model.width=32`). `model=gcn` selects
-every network of that name, `model='gcn(layers=2)'` exactly this one. Without `evaluator=`, the evaluators of
-`MAIN_EVALUATORS` are selected. `metric=` does not select an entry: it is the metric to read, the main metric by default.
+A protocol with changed values is written out, or as `mtt-1000(...)`. A key is `ipc`, `model`, `evaluator`, `labels` or
+a dotted path of the configuration (`model.width=32`). `model=gcn` selects every network of that name,
+`model='gcn(layers=2)'` exactly this one. Without `evaluator=`, the evaluators of `MAIN_EVALUATORS` are selected.
+`metric=` does not select an entry: it is the metric to read, the main metric by default.
 """
 
 from __future__ import annotations
@@ -121,13 +122,14 @@ def select_pair(entries: Sequence[Record], first: Selector, second: Selector) ->
 
 
 def _candidates(entries: Iterable[Record], selector: Selector) -> list[Record]:
-    found = sorted((r for r in entries if selector.matches(r)), key=_budget, reverse=True)
+    found = [r for r in entries if selector.matches(r)]
     if not found:
         raise NotMeasuredError(f"no entry matches: {selector.text()}")
-    return found
+    return sorted(found, key=by_budget, reverse=True) if len(found) > 1 else found
 
 
-def _budget(record: Record) -> tuple[Any, ...]:
+def by_budget(record: Record) -> tuple[Any, ...]:
+    """Return the sort key by which the entry with the largest budget is the last, see `select`."""
     summary = record.summary()
     numbers = [
         config_value(record, path, 0)
@@ -153,7 +155,10 @@ def _meets(record: Record, key: str, value: str) -> bool:
     if key in ("model", "evaluator"):
         described: str = getattr(record, key)
         return value in (described, described.partition("(")[0])
-    return str(config_value(record, key)) == value
+    found = config_value(record, key)
+    if type(found) in (int, float):
+        return re.fullmatch(r"-?[\d.]+(e-?\d+)?", value) is not None and found == float(value)
+    return str(found) == value
 
 
 def split_words(words: Sequence[str]) -> tuple[list[str], dict[str, str]]:

@@ -12,8 +12,18 @@ from ..core.quantities import Sources
 from .markup import markdown_table
 
 SIGNS = {"reproduced": "✓", "level": "≈", "contradicted": "✗", "not measured yet": "–"}
-CLAIMS = ["", "Claim", "Published", "Paper's protocol", "Honest protocol", "Our budget of the paper's", "Remarks"]
+CLAIMS = [
+    "",
+    "Claim",
+    "Published",
+    "Paper's protocol",
+    "Honest protocol",
+    "Our budget of the paper's",
+    "Remarks",
+]
 CHECKS = ["", "Protocol", "Check", "Measured", "Verdict"]
+_PROTOCOL = re.compile(r"\b[a-z0-9]+(-[a-z0-9]+)+\b")
+_FILE = re.compile(r"benchmarks/results/(\w+\.json)")
 
 
 def claims_of(paper: Paper, sources: Sources) -> str:
@@ -22,15 +32,22 @@ def claims_of(paper: Paper, sources: Sources) -> str:
     claims, checks, commands = [], [], []
     for number, claim in enumerate(paper.claims, 1):
         measured = [(track, measure(track, sources)) for track in (claim.paper, claim.honest)]
-        claims.append([str(number), *_claim(paper, claim, [results for _, results in measured], letters, sources)])
+        claims.append(
+            [str(number), *_claim(paper, claim, [results for _, results in measured], letters, sources)]
+        )
         for track, results in measured:
-            checks += [[str(number), *_check(track, result)] for result in results if track]
+            first = [str(number), _name(track)] if track else []
+            checks += [
+                [*(first if i == 0 else ["", ""]), *_check(result)] for i, result in enumerate(results)
+            ]
         commands += [f"    {command}  # {number}" for command in claim.command]
     sources_text = "; ".join(f"[{letter}] {source}" for source, letter in letters.items())
     blocks = [paper.title, markdown_table(CLAIMS, claims, left=len(CLAIMS))]
     blocks += [f"Sources: {sources_text}."] if letters else []
     blocks += [markdown_table(CHECKS, checks, left=3)] if checks else []
-    return "\n\n".join([*blocks, "Commands, with the number of the claim:", "\n".join(dict.fromkeys(commands))])
+    return "\n\n".join(
+        [*blocks, "Commands, with the number of the claim:", "\n".join(dict.fromkeys(commands))]
+    )
 
 
 def overview(papers: Sequence[Paper], sources: Sources) -> str:
@@ -74,20 +91,25 @@ def _claim(
     ]
 
 
-def _check(track: Track | None, result: Result) -> list[str]:
-    assert track
+def _check(result: Result) -> list[str]:
     number = result.quantity.text if result.quantity else ""
-    return [_name(track), result.check.label, number, f"{SIGNS[result.verdict]} {result.verdict}"]
+    return [result.check.label, number, f"{SIGNS[result.verdict]} {result.verdict}"]
 
 
 def _name(track: Track) -> str:
-    """Return the protocols of a track as code, and the data on which an epoch is selected."""
-    name = re.sub(r"[a-z0-9]+(-[a-z0-9]+)+", r"`\g<0>`", track.protocol) if ".json" not in track.protocol else track.protocol
+    """Return the protocols of a track as code, files as links, and the data on which an epoch is selected."""
+    name = _PROTOCOL.sub(r"`\g<0>`", track.protocol)
+    name = _FILE.sub(r"[\1](../../benchmarks/results/\1)", name)
     return f"{name} (legacy: selects on {track.selects} data)" if track.selects else name
 
 
 def _published(
-    read: str | None, text: str | None, source: str | None, verified: bool, letters: dict[str, str], sources: Sources
+    read: str | None,
+    text: str | None,
+    source: str | None,
+    verified: bool,
+    letters: dict[str, str],
+    sources: Sources,
 ) -> str:
     if read is not None:
         quantity = sources.read(read)

@@ -13,7 +13,6 @@ import pytest
 
 import dd_bench
 from dd_bench.cli.main import HYDRA_COMMANDS, OTHER_COMMANDS
-from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.records.config_diff import shipped_yaml
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -87,13 +86,12 @@ def test_tables_of_speed_are_those_of_the_figures():
         assert tables.filled(page.read_text()) == page.read_text(), f"{page}: run make tables"
 
 
-def test_compact_tables_are_those_of_the_entries():
+def test_tables_and_numbers_are_those_of_the_entries():
     tables = module(ROOT / "docs" / "tables.py")
-    entries = load_entries(ROOT / "leaderboards" / "entries")
+    found = tables.sources()
     for page in tables.PAGES:
         text = page.read_text()
-        assert "<!-- summary " in text
-        assert tables.filled(text, entries) == text, f"{page}: run make tables"
+        assert tables.filled(text, found, page.name) == text, f"{page}: run make tables"
 
 
 def test_commands_name_what_exists():
