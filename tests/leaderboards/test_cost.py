@@ -59,11 +59,12 @@ def test_preparation_is_counted_in_full_and_other_evaluators_are_left_out(record
     assert [p.creation for p in found] == [90 + 9 + 20 / 2]
 
 
-def test_the_table(entries):
-    ((title, table),) = cost_tables(entries)
+def test_the_table_has_a_front_by_seconds(entries, record):
+    slow = record("kcenter", 1, [[0.6, 0.6]], stored_bytes={"images": 1}, seconds={"distill": 500})
+    ((title, table),) = cost_tables([*entries, slow])
     assert title.startswith("fashion_mnist: accuracy, hard v1")
     assert {cells(row)[0]: cells(row)[-1] for row in table.splitlines()[2:]} == {
-        "random": "creation", "dm": "creation", "mtt": "bytes and creation",
+        "random": "yes", "dm": "yes", "mtt": "yes", "kcenter": "",
     }  # fmt: skip
 
 
