@@ -122,10 +122,11 @@ def _published(
 
 def _budget(paper: Paper, claim: Claim, results: Sequence[Result]) -> tuple[str, bool]:
     """Return the budget of the paper's method in the measured checks, and whether it is smaller than the paper's."""
-    budgets = dict.fromkeys(
-        compare_budget(record, claim.reference, paper.network)
+    records = [
+        record
         for result in results
         for record in (result.quantity.records if result.quantity else ())
         if record.method == paper.method
-    )
-    return "<br>".join(text for text, _ in budgets) or "–", any(smaller for _, smaller in budgets)
+    ]
+    text, smaller = compare_budget(records, claim.reference, paper.network)
+    return text or "–", smaller

@@ -66,7 +66,16 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
 
 def cost_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return a title and a Markdown table for each track with at least two entries."""
-    header = ["Method", "IPC", "Mean ± std", "n", "Bytes", "Creation, s", "Evaluation, s", "On the Pareto front"]
+    header = [
+        "Method",
+        "IPC",
+        "Mean ± std",
+        "n",
+        "Bytes",
+        "Creation, s",
+        "Evaluation, s",
+        "On the Pareto front",
+    ]
     tables = []
     for track, group in points(records).items():
         if len(group) > 1:

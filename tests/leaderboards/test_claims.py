@@ -130,13 +130,13 @@ def test_verdict_of_an_interval_and_of_a_missing_entry(sources):
 
 def test_the_budget_is_compared_with_the_papers(entry):
     own = entry("dm", [DM])
-    assert compare_budget(own, None, "convnet") == ("iterations 100 of 20,000, width 32 of 128", True)
-    full = entry("dm", [DM], iterations=20000, model="mlp")
-    assert compare_budget(full, None, "mlp")[0].startswith("iterations 20,000 of 20,000")
-    assert compare_budget(full, None, "convnet") == (
-        "iterations 20,000 of 20,000, mlp instead of convnet",
-        True,
-    )
+    assert compare_budget([own], None, "convnet") == ("iterations 100 of 20,000, width 32 of 128", True)
+    full = entry("dm", [DM], iterations=20000)
+    text, smaller = compare_budget([own, full], None, "convnet")
+    assert text.startswith("iterations 100 to 20,000 of 20,000, ") and smaller
+    other = compare_budget([full], None, "resnet18_bn")
+    assert other == ("iterations 20,000 of 20,000, convnet(width=32) instead of resnet18_bn", True)
+    assert compare_budget([], None, None) == ("", False)
 
 
 def test_a_row_is_filled_as_soon_as_its_entry_exists(sources, entry):
