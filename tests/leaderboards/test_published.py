@@ -23,6 +23,7 @@ def test_every_committed_file_is_valid():
         "imagemeow",
         "imagenet1k",
         "imagenet1k_64",
+        "imagenet21k",
         "imagenette",
         "imagesquawk",
         "imagewoof",
