@@ -44,7 +44,7 @@ def claims_of(paper: Paper, sources: Sources) -> str:
     sources_text = "; ".join(f"[{letter}] {source}" for source, letter in letters.items())
     blocks = [paper.title, markdown_table(CLAIMS, claims, left=len(CLAIMS))]
     blocks += [f"Sources: {sources_text}."] if letters else []
-    blocks += [markdown_table(CHECKS, checks, left=3)] if checks else []
+    blocks += [markdown_table(CHECKS, checks, left=len(CHECKS))] if checks else []
     return "\n\n".join(
         [*blocks, "Commands, with the number of the claim:", "\n".join(dict.fromkeys(commands))]
     )
