@@ -22,6 +22,7 @@ from dd_bench.records.config_diff import changed_keys
 from dd_bench.records.record import Record
 
 from .entries import Track
+from .hyperparameters import origin
 
 MAIN_EVALUATORS = ("accuracy", "controls", "graph")
 """Evaluators whose main metric measures how well networks learn from a set."""
@@ -94,7 +95,8 @@ def select(entries: Iterable[Record], selector: Selector) -> Record:
     """Return the matching entry with the largest budget.
 
     An entry with more iterations is preferred, then one with more experts, a wider network, more real images per step,
-    more sets, more networks, fewer changed hyper-parameters, and a later date. A longer run thus replaces a reduced one
+    hyper-parameters that were not chosen on test data, more sets, more networks, fewer changed hyper-parameters, and a
+    later date. A longer run thus replaces a reduced one
     as soon as its entry is added.
 
     Raises:
@@ -136,7 +138,16 @@ def by_budget(record: Record) -> tuple[Any, ...]:
         for path in ("method.iterations", "method.experts.count", "model.width", "method.batch_real")
     ]
     changed = len(changed_keys("method", record.method, record.config.get("method", {})))
-    return (*numbers, summary.num_sets, summary.num_networks, -changed, record.created, record.key)
+    on_test = origin(record).choice == "test"
+    return (
+        *numbers,
+        not on_test,
+        summary.num_sets,
+        summary.num_networks,
+        -changed,
+        record.created,
+        record.key,
+    )
 
 
 def config_value(record: Record, path: str, default: Any = None) -> Any:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from ..core.claims import Claim, Paper, Result, Track, measure, summary
 from ..core.paper_budget import compare_budget
 from ..core.quantities import Sources
+from .formatting import with_marks
 from .markup import markdown_table
 
 SIGNS = {"reproduced": "✓", "level": "≈", "contradicted": "✗", "not measured yet": "–"}
@@ -93,7 +94,8 @@ def _claim(
 
 def _check(result: Result) -> list[str]:
     number = result.quantity.text if result.quantity else ""
-    return [result.check.label, number, f"{SIGNS[result.verdict]} {result.verdict}"]
+    label = with_marks(result.check.label, result.quantity.records if result.quantity else ())
+    return [label, number, f"{SIGNS[result.verdict]} {result.verdict}"]
 
 
 def _name(track: Track) -> str:
