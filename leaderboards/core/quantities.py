@@ -40,7 +40,7 @@ from dd_bench.records.record import SHARES, Record
 
 from .differences import difference
 from .published import PublishedSet
-from .selectors import Selector, config_value, select, select_pair, split_words
+from .selectors import NotMeasuredError, Selector, config_value, select, select_pair, split_words
 
 
 @dataclass(frozen=True)
@@ -89,9 +89,16 @@ class Sources:
             raise ValueError(f"{line!r} names a value that does not exist: {error!r}") from error
 
     def benchmark(self, name: str) -> Any:
-        """Return the content of a file of benchmark results."""
+        """Return the content of a file of benchmark results.
+
+        Raises:
+            NotMeasuredError: the file does not exist.
+        """
+        path = self.benchmarks / f"{name}.json"
+        if not path.exists():
+            raise NotMeasuredError(f"no file of benchmark results: {path.name}")
         if name not in self._files:
-            self._files[name] = json.loads((self.benchmarks / f"{name}.json").read_text())
+            self._files[name] = json.loads(path.read_text())
         return self._files[name]
 
     @cached_property
@@ -231,7 +238,8 @@ def _benchmark(sources: Sources, words: Sequence[str], form: _Format) -> Quantit
         return Quantity(d.mean, d.low, d.high, _with_half(d.low, d.mean, d.high, form))
     if not isinstance(a, Mapping):
         return _exact(a, form)
-    mean, (low, high) = a["mean"], t_interval(a["values"])
+    mean = a["mean"]
+    low, high = (a["ci_low"], a["ci_high"]) if "ci_low" in a else t_interval(a["values"])
     return Quantity(mean, low, high, _with_half(low, mean, high, form))
 
 

@@ -36,7 +36,12 @@ def entry(record):
 @pytest.fixture
 def sources(tmp_path, entry):
     (tmp_path / "drift.json").write_text(
-        json.dumps({"a": {"mean": 2.0, "values": [1.0, 2.0, 3.0]}, "b": [0.25]})
+        json.dumps(
+            {
+                "a": {"mean": 2.0, "values": [1.0, 2.0, 3.0]},
+                "b": [0.25, {"mean": 1, "ci_low": 0, "ci_high": 2}],
+            }
+        )
     )
     cell = {"method": "dm", "ipc": 1, "mean": 70.4, "std": 0.5, "protocol": "p", "source": "from memory"}
     printed = {
@@ -58,6 +63,8 @@ def test_the_entry_with_the_largest_budget_is_selected(sources):
     assert select(sources.entries, Selector.parse(line)) is sources.entries[0]
     small = Selector.parse([*line, "method.iterations=10"])
     assert select(sources.entries, small) is sources.entries[1]
+    with pytest.raises(NotMeasuredError, match=r"sizes\.json"):
+        sources.read("benchmark sizes a")
     with pytest.raises(NotMeasuredError, match="digits quick dm ipc=2"):
         select(sources.entries, Selector.parse(["digits", "quick", "dm", "ipc=2"]))
     with pytest.raises(ValueError, match="Example: fashion_mnist dc-300 dm"):
@@ -75,6 +82,7 @@ def test_the_entry_with_the_largest_budget_is_selected(sources):
         ("config digits quick dm method.iterations", "100"),
         ("benchmark drift b/0", "0.25"),
         ("benchmark drift a digits=1", "2.0 ± 2.5"),
+        ("benchmark drift b/-1 digits=1", "1.0 ± 1.0"),
         ("benchmark drift a[0::2] digits=0", "2 ± 13"),
         ("benchmark drift a vs a digits=1", "0.0 ± 0.0"),
         ("published digits convnet dm ipc=1", "70.4 ± 0.5†"),
