@@ -2,12 +2,14 @@
 
     python benchmarks/convolution_layout.py --device cpu       # or cuda
 
-- `grouped`: one grouped convolution, which is what `torch.vmap` makes of a convolution.
+- `grouped`: one grouped convolution.
 - `grouped channels_last`: the same in channels-last memory.
 - `unfold`: patches as columns, and one batched matrix product.
 - `loop`: one convolution after the other, for comparison.
 
-Networks in lock step use `grouped`. Another layout is worth a second formulation only if it is faster on a GPU.
+The images are in the memory layout in which the same convolution of the previous layer leaves them, so they are not
+copied. Networks in lock step use `grouped` (`dd_bench.training.joined_channels`). Another layout is worth a second
+formulation only if it is faster on a GPU.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import argparse
 import statistics
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -65,6 +68,18 @@ LAYOUTS: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 }
 
 
+def images(layout: str, shape: tuple[int, int, int, int], like: Tensor) -> Tensor:
+    """Return images `(r, b, c, side, side)` in the memory of a layout, with the type and device of `like`."""
+    r, b, c, side = shape
+    if layout == "grouped":
+        x = torch.randn(b, r, c, side, side, device=like.device, dtype=like.dtype).transpose(0, 1)
+    elif layout == "grouped channels_last":
+        x = torch.randn(b, side, side, r, c, device=like.device, dtype=like.dtype).permute(3, 0, 4, 1, 2)
+    else:
+        x = torch.randn(r, b, c, side, side, device=like.device, dtype=like.dtype)
+    return x.requires_grad_()
+
+
 def milliseconds(run: Callable[[], Any], device: torch.device, repeats: int) -> float:
     """Return the median time of a call, after a warm-up."""
     times = []
@@ -77,6 +92,11 @@ def milliseconds(run: Callable[[], Any], device: torch.device, repeats: int) -> 
             torch.cuda.synchronize(device)
         times += [time.perf_counter() - began] if i > 1 else []
     return 1000 * statistics.median(times)
+
+
+def step(layout: Callable[[Tensor, Tensor], Tensor], x: Tensor, w: Tensor) -> None:
+    """Compute a convolution and its gradients."""
+    torch.autograd.grad(layout(x, w).float().square().mean(), (x, w))
 
 
 def main() -> None:
@@ -109,18 +129,13 @@ def measure(device: torch.device, networks: list[int], batch: int, repeats: int)
         for r in networks:
             for c, side in SHAPES:
                 out = 128 if c == 3 else c
-                x = torch.randn(r, batch, c, side, side, device=device, dtype=dtype, requires_grad=True)
                 w = torch.randn(r, out, c, 3, 3, device=device, dtype=dtype, requires_grad=True)
-
-                def step(layout: Callable[[Tensor, Tensor], Tensor], x: Tensor = x, w: Tensor = w) -> None:
-                    torch.autograd.grad(layout(x, w).float().square().mean(), (x, w))
-
-                ms = {
-                    name: milliseconds(lambda f=layout: step(f), device, repeats)  # type: ignore[misc]
-                    for name, layout in LAYOUTS.items()
-                }
-                name = str(dtype).removeprefix("torch.")
-                yield {"type": name, "networks": r, "channels": c, "side": side, "ms": ms}
+                ms = {}
+                for name, layout in LAYOUTS.items():
+                    x = images(name, (r, batch, c, side), w)
+                    ms[name] = milliseconds(partial(step, layout, x, w), device, repeats)
+                kind = str(dtype).removeprefix("torch.")
+                yield {"type": kind, "networks": r, "channels": c, "side": side, "ms": ms}
 
 
 if __name__ == "__main__":
