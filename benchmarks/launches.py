@@ -83,10 +83,18 @@ def method_overrides(name: str) -> list[str]:
 
 def protocol_overrides(name: str, networks: int = 2) -> list[str]:
     """Return the overrides of a short run of a protocol on a random set."""
-    base = [f"protocol={name}", f"evaluator.num_networks={networks}"]
-    if name == "graph-500":
-        return ["method=random_graphs", *GRAPHS, "evaluator=graph", *base, f"protocol.recipe.steps={STEPS}"]
     protocol = shipped_config("protocol", name)
+    networks = protocol.get("keep") or networks  # at least as many are required
+    base = [f"protocol={name}", f"evaluator.num_networks={networks}"]
+    if name in ("graph-500", "mirage-legacy"):
+        length = "steps" if name == "graph-500" else "epochs"
+        return [
+            "method=random_graphs",
+            *GRAPHS,
+            "evaluator=graph",
+            *base,
+            f"protocol.recipe.{length}={STEPS}",
+        ]
     milestones = "[2]" if protocol["recipe"]["milestones"] else "[]"
     tested = ["protocol.eval_every=2", "protocol.eval_from=0"] if protocol["selection"] != "last" else []
     return [
