@@ -52,7 +52,8 @@ def _ratio(x: dict[str, Any]) -> str:
 
 
 def _percent(x: list[float]) -> str:
-    return f"{100 * x[0]:.2f} ± {100 * x[1]:.2f}"
+    mean, half = x
+    return f"{100 * mean:.2f} [{100 * (mean - half):.2f}, {100 * (mean + half):.2f}]"
 
 
 def training_loop(figures: dict[str, Any]) -> str:

@@ -44,17 +44,18 @@ def other_networks(record: Record) -> list[str]:
     return [metric.removeprefix(prefix) for metric in record.metrics if metric.startswith(prefix)]
 
 
-def difference(record: Record, name: str) -> tuple[float, float | None]:
-    """Return the mean difference of an architecture from the run's own, and half the width of its 95 % interval.
+def difference(record: Record, name: str) -> str:
+    """Return the mean difference of an architecture from the run's own with its 95 % interval: `-9.0 [-17.7, -0.3]`.
 
-    Pairs are networks with the same index, or the means of the sets if the record has several sets. The second value is
-    None if the values cannot be paired or there is only one pair.
+    Pairs are networks with the same index, or the means of the sets if the record has several sets. There is no
+    interval if the values cannot be paired or there is only one pair.
     """
     own, other = record.sample(), record.sample(f"{record.main_metric}:{name}")
     if len(own) < 2 or len(own) != len(other):
-        return fmean(other) - fmean(own), None
+        return number([fmean(other) - fmean(own)], record.main_metric)
     d = paired_difference(other, own)
-    return d.mean, (d.high - d.low) / 2
+    mean, low, high = (number([x], record.main_metric) for x in (d.mean, d.low, d.high))
+    return f"{mean} [{low}, {high}]"
 
 
 def _rows(records: Sequence[Record], names: Sequence[str]) -> Iterator[list[str]]:
@@ -67,5 +68,5 @@ def _rows(records: Sequence[Record], names: Sequence[str]) -> Iterator[list[str]
                 row.append("")
                 continue
             s = record.summary(f"{metric}:{name}")
-            row.append(f"{number([s.mean, s.std], metric)} ({number(difference(record, name), metric)})")
+            row.append(f"{number([s.mean, s.std], metric)} ({difference(record, name)})")
         yield [MARKDOWN.escape(x) for x in row]

@@ -76,8 +76,8 @@ def cross_arch_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
                     cells.append(None)
                     continue
                 o = r.summary(f"{r.main_metric}:{name}")
-                change = number(difference(r, name), r.main_metric)
-                cells.append({"text": f"{number([o.mean, o.std], r.main_metric)} ({change})", "sort": o.mean})
+                text = f"{number([o.mean, o.std], r.main_metric)} ({difference(r, name)})"
+                cells.append({"text": text, "sort": o.mean})
             rows.append({"cells": cells})
         table = {"columns": columns, "rows": rows}
         parts.append({"title": track.title, "anchor": track.slug, "rows": table, "plot": None})
