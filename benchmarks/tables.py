@@ -165,19 +165,18 @@ def exactness(figures: dict[str, Any]) -> str:
 
 
 def trajectories(figures: dict[str, Any]) -> str:
-    """The error that a student accumulates along the experts of MTT and FTD, and its parts, by stretch.
-
-    ± is half of the 95 % interval.
-    """
+    """The error that a student accumulates along the experts of MTT and FTD, and its parts, by stretch."""
     (mtt,), (ftd,) = (figures["results"][name]["sets"] for name in ("mtt", "ftd"))
     difference = figures["results"]["ftd"]["less_first"]["sets"]["10"]["accumulated"]
     stretches = list(mtt["accumulated"])
 
-    def errors(x: dict[str, Any], sign: int = 1) -> list[str]:
-        last = stretches[-1]
-        shown = stretches if sign < 0 else [last]
-        spread = {n: f" ± {t_interval(x[n]['values'])[1] - x[n]['mean']:.3f}" for n in shown}
-        return [f"{sign * x[n]['mean']:.3f}{spread.get(n, '')}" for n in stretches]
+    def errors(x: dict[str, Any]) -> list[str]:
+        return [f"{x[n]['mean']:.3f} ± {x[n]['std']:.3f}" for n in stretches]
+
+    def differences(x: dict[str, Any]) -> list[str]:
+        ends = [t_interval([-value for value in x[n]["values"]]) for n in stretches]
+        pairs = zip(stretches, ends, strict=True)
+        return [f"{-x[n]['mean']:.3f} [{low:.3f}, {high:.3f}]" for n, (low, high) in pairs]
 
     def parts(name: str) -> list[str]:
         pairs = ((mtt[name][n]["mean"], ftd[name][n]["mean"]) for n in stretches)
@@ -188,7 +187,7 @@ def trajectories(figures: dict[str, Any]) -> str:
         (
             ["accumulated error, MTT", *errors(mtt["accumulated"])],
             ["accumulated error, FTD", *errors(ftd["accumulated"])],
-            ["difference, by pairs of experts", *errors(difference, -1)],
+            ["difference, by pairs of experts", *differences(difference)],
             [
                 "added because the stretch starts elsewhere (initialisation error), MTT / FTD",
                 *parts("initialisation"),

@@ -173,7 +173,7 @@ def soft_labels(entries: Sequence[Record]) -> str:
 
 
 def uses(entries: Sequence[Record]) -> str:
-    """Metrics other than accuracy: mean and half of the 95 % interval."""
+    """Metrics other than accuracy: mean and 95 % interval."""
     rows = []
     for row, evaluator, metric in USES:
         cells = [row]
@@ -181,14 +181,15 @@ def uses(entries: Sequence[Record]) -> str:
             found = _one(entries, dataset="fashion_mnist", method=method, ipc=1, evaluator=evaluator).summary(
                 metric
             )
-            assert found.ci_low is not None
-            cells.append(f"{100 * found.mean:.1f} ± {100 * (found.mean - found.ci_low):.1f}")
+            assert found.ci_low is not None and found.ci_high is not None
+            mean, low, high = (f"{100 * x:.1f}" for x in (found.mean, found.ci_low, found.ci_high))
+            cells.append(f"{mean} [{low}, {high}]")
         rows.append(cells)
     search = ["architecture search, Spearman (bootstrap interval)"]
     for method in USES_METHODS:
         found = _one(entries, dataset="fashion_mnist", method=method, ipc=10, evaluator="nas")
         low, mean, high = (found.summary(f"spearman{end}").mean for end in ("_low", "", "_high"))
-        search.append(f"{_share(mean, 2)} ({_share(low, 2)}–{_share(high, 2)})")
+        search.append(f"{_share(mean, 2)} [{_share(low, 2)}, {_share(high, 2)}]")
     return markdown_table(["", *USES_METHODS], [*rows, search])
 
 

@@ -1,8 +1,8 @@
 """Numbers of entries, benchmark files, published tables and shipped YAML files, each named by one line of words.
 
     mean SELECTOR                  mean of the networks: 81.8
-    score SELECTOR                 mean and half of its 95 % interval: 81.8 ± 1.8
-    diff SELECTOR vs OTHER         mean difference and half of its 95 % interval: 1.7 ± 2.0. The interval of two entries
+    score SELECTOR                 mean with its 95 % interval: 81.8 [80.0, 83.6]
+    diff SELECTOR vs OTHER         mean difference with its 95 % interval: 1.7 [-0.3, 3.7]. The interval of two entries
                                    with one value each is bounded by the sum of their own intervals
     gap SELECTOR vs OTHER          mean difference without the interval: 1.7
     networks SELECTOR              number of networks: 5, or 10×2 for ten sets with two networks each
@@ -138,8 +138,8 @@ class _Format:
         return text.replace("0.", ".", 1) if share and not percent and abs(value) < 1 else text
 
 
-def _with_half(low: float, mean: float, high: float, text: Callable[[float], str]) -> str:
-    return f"{text(mean)} ± {text((high - low) / 2)}"
+def _with_interval(low: float, mean: float, high: float, text: Callable[[float], str]) -> str:
+    return f"{text(mean)} [{text(low)}, {text(high)}]"
 
 
 def _mean(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:
@@ -163,7 +163,7 @@ def _bounded(record: Record, metric: str | None) -> tuple[float, float, float]:
 def _score(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:
     found = _mean(sources, words, form)
     (record,) = found.records
-    text = f"{form(found.value, record)} ± {form(found.value - found.low, record)}"
+    text = _with_interval(found.low, found.value, found.high, lambda x: form(x, record))
     return Quantity(found.value, found.low, found.high, text, found.records)
 
 
@@ -174,7 +174,7 @@ def _diff(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:
     else:  # e.g. a rank correlation, whose interval is over the ranked networks
         x, y = _bounded(a, first.metric), _bounded(b, second.metric)
         d = Difference(x[1] - y[1], x[0] - y[2], x[2] - y[0], float("nan"), 1)
-    text = _with_half(d.low, d.mean, d.high, lambda x: form(x, a))
+    text = _with_interval(d.low, d.mean, d.high, lambda x: form(x, a))
     return Quantity(d.mean, d.low, d.high, text, (a, b) if a is not b else (a,))
 
 
@@ -235,12 +235,12 @@ def _benchmark(sources: Sources, words: Sequence[str], form: _Format) -> Quantit
     if second:
         b = _repetitions(sources.benchmark(words[0]), second[0])
         d = paired_difference(a["values"], b["values"])
-        return Quantity(d.mean, d.low, d.high, _with_half(d.low, d.mean, d.high, form))
+        return Quantity(d.mean, d.low, d.high, _with_interval(d.low, d.mean, d.high, form))
     if not isinstance(a, Mapping):
         return _exact(a, form)
     mean = a["mean"]
     low, high = (a["ci_low"], a["ci_high"]) if "ci_low" in a else t_interval(a["values"])
-    return Quantity(mean, low, high, _with_half(low, mean, high, form))
+    return Quantity(mean, low, high, _with_interval(low, mean, high, form))
 
 
 def _repetitions(content: Any, path: str) -> Any:

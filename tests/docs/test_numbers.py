@@ -21,7 +21,7 @@ SETTINGS = (
     r"IPC \d+(?:(?:, \d+)* (?:and|or|to) \d+)?",  # names of columns and sets
     r"[Ww]idth \d+",
     r"n=\d+(?:×\d+)?",
-    r"95 %\s+(?:interval|half-width|CI)",
+    r"95 %\s+(?:confidence\s+)?(?:interval|CI)",
     r"8 bits?|8-bit",
     r"\dx\d pixels",
     r"4×",  # legend of the boards: float32 instead of 8 bits
