@@ -37,7 +37,7 @@ _SWEEP_CONFIG: DictConfig | None = (
 
 _SWEEP_ERROR: OSError | None = None  # raised when the file of the sweep was written
 
-_LOCATIONS = ("hydra", "out", "cache", "tuning")
+_LOCATIONS = ("hydra", "out", "cache", "tuning", "hyperparameters")
 """Configuration keys that do not affect the results of a job."""
 
 

@@ -108,3 +108,17 @@ def test_only_missing_depends_on_the_device_and_the_precision(monkeypatch):
     assert digest() != auto
     assert digest("runtime.device=cpu", "runtime.precision=fp32") == explicit
     assert digest("runtime.device=nonsense") != digest("runtime.device=other"), "the job prints the message"
+
+
+def test_a_statement_about_hyperparameters_is_in_the_record_but_in_no_key(experiment):
+    stated = compose(
+        RunConfig.of(["method=random", "ipc=1", "dataset=digits", "runtime=plain", "hyperparameters=test"])
+    )
+    assert (experiment.config["hyperparameters"], stated.config["hyperparameters"]) == (None, "test")
+    for run in (experiment, stated):
+        assert run.keys.synthetic_set(False, 1, 0, 0) == experiment.keys.synthetic_set(False, 1, 0, 0)
+        assert run.keys.record(["a set"], run.protocol, 0) == experiment.keys.record(
+            ["a set"], run.protocol, 0
+        )
+    with pytest.raises(ValueError, match="hyperparameters must be paper, untuned, test or null, got 'tuned'"):
+        compose(RunConfig.of(["method=random", "dataset=digits", "runtime=plain", "hyperparameters=tuned"]))
