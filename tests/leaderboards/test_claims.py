@@ -159,7 +159,7 @@ def test_a_row_is_filled_as_soon_as_its_entry_exists(sources, entry):
     assert "not measured yet" in claims_of(paper, sources)
     more = Sources([*sources.entries, entry("ftd", [[0.8, 0.81, 0.83]])], [], sources.benchmarks)
     page = claims_of(paper, more)
-    assert "10.3 [8.9, 11.7] | ✓ reproduced" in page and "not measured" not in page
+    assert "10.3 [8.9, 11.8] | ✓ reproduced" in page and "not measured" not in page
     assert "[FTD](#ftd)" in overview([paper], more)
 
 
