@@ -92,7 +92,7 @@ def _values(found: Sequence[tuple[str, Any]]) -> str:
     return ", ".join(f"{k}={v}" for k, v in found[:6]) + more
 
 
-_NOT_MEASURED = ("out", "cache", "logger", "log_every", "checkpoint_seconds", KEY)
+_NOT_MEASURED = ("out", "cache", "logger", "log_every", "checkpoint_seconds", "tuning", KEY)
 """Configuration keys that do not change the measurement."""
 
 
