@@ -23,7 +23,7 @@ from dd_bench.data.dataset import RealSet, Split, tensor_set
 from dd_bench.data.decode import decode, encode, tile
 from dd_bench.data.graph_dataset import GraphSplit, training_graphs
 from dd_bench.data.graphs import Graphs, GraphShape, coalesce, segment_indices
-from dd_bench.data.inputs import Inputs
+from dd_bench.data.inputs import Inputs, LazyInputs
 from dd_bench.data.preprocess import Preprocess, channel_statistics, fit_preprocess
 from dd_bench.distillation.batchnorm_statistics import HookedTeacher
 from dd_bench.distillation.clusters import representatives
@@ -121,6 +121,7 @@ __all__ = [
     "Inputs",
     "LabelCost",
     "LabelledBatches",
+    "LazyInputs",
     "Loss",
     "Measurement",
     "Method",
@@ -210,11 +211,13 @@ class DistillContext(ContextWithNotes, TeacherContext):
     Attributes:
         architecture: network architecture of the run, for the input shape and number of classes of the dataset.
         loop: the outer loop.
+        base: the set that the run starts from (`base=FOLDER`), or None. `Method.check_base` has accepted it.
         is_done: returns whether another process has finished the synthetic set in the meantime.
     """
 
     architecture: Architecture
     loop: OuterLoop
+    base: SyntheticSet | None = None
     is_done: Callable[[], bool] = lambda: False
 
     def shards(self, builds: Mapping[str, Callable[[DistillContext], Shard]]) -> dict[str, Shard]:
@@ -350,6 +353,15 @@ class Method(ABC):
     def check_teachers(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
         """Return why this method cannot use these teachers, or None; called before a teacher is trained."""
         return None
+
+    def check_base(
+        self, base: SyntheticSet, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]
+    ) -> str | None:
+        """Return why this method cannot start from the set `base` and use these teachers, or None.
+
+        Called instead of `check_teachers` in a run with `base=FOLDER`. The set was made from `real`.
+        """
+        return f"{type(self).__name__} does not start from another set. Use base=null"
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:  # noqa: B027  most methods prepare nothing
         """Build what `distill` needs and other runs can reuse, such as experts, and store it in `ctx.cache`."""

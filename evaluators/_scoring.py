@@ -5,11 +5,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
 
+import torch
+from torch import Tensor
+
 from dd_bench.api import (
     EvaluationContext,
     FreshNetworks,
     ImageSet,
+    Inputs,
     LabelCost,
+    LazyInputs,
     Measurement,
     RealSet,
     Score,
@@ -35,16 +40,25 @@ def check_images(syn: SyntheticSet) -> str | None:
     return f"the evaluator requires a set of images, got a set of kind {syn.kind}. Use evaluator=graph"
 
 
-def fresh_networks_on(syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> FreshNetworks:
-    """Return the fresh networks of a set of images under the run's protocol, with the cost of their labels."""
+def fresh_networks_on(
+    syn: SyntheticSet, real: RealSet, ctx: EvaluationContext, repeat_to: int | None = None
+) -> FreshNetworks:
+    """Return the fresh networks of a set of images under the run's protocol, with the cost of their labels.
+
+    With `repeat_to`, an epoch consists of this number of images, see `repeat_images`.
+    """
     assert isinstance(syn, SyntheticImages), "check_set rejects other sets"
     images, labels = syn.network_inputs(ctx.device)
+    identity = syn.identity()
+    if repeat_to is not None and repeat_to != len(labels):
+        images, labels = repeat_images(images, labels, repeat_to)
+        identity = f"{identity} repeated to {repeat_to}"
     protocol, notes = ctx.protocol.with_learned_lr(syn.lr), []
     if protocol != ctx.protocol:
         notes.append(f"fresh networks were trained at the set's learned rate {protocol.recipe.lr:.4g}")
     labelled = cost = None
     if protocol.labels is not None:
-        labelled = labelled_data(images, labels, syn.identity(), protocol.recipe, protocol.labels, real, ctx)
+        labelled = labelled_data(images, labels, identity, protocol.recipe, protocol.labels, real, ctx)
         labeler = labelled.labeler
         cost = LabelCost(protocol.labels.kind, labeler.label_bytes, labeler.forwards, labelled.teachers)
     return FreshNetworks(
@@ -61,6 +75,23 @@ def fresh_networks_on(syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) 
         notes=tuple(notes),
         unfinished=ctx.unfinished(syn),
     )
+
+
+def repeat_images(images: Inputs, labels: Tensor, n: int) -> tuple[Inputs, Tensor]:
+    """Return `n` images and their labels: all images in turn, again and again, the first ones once more often.
+
+    The turn takes one image of each class after the other, so that no class is repeated more often than others.
+    """
+    classes = labels if labels.ndim == 1 else labels.argmax(1)
+    by_class = classes.argsort(stable=True)
+    counts = torch.bincount(classes)
+    first = (counts.cumsum(0) - counts)[classes[by_class]]
+    rank = torch.arange(len(classes), device=classes.device) - first  # number of the image within its class
+    turn = by_class[rank.argsort(stable=True)]
+    index = turn.repeat(-(-n // len(turn)))[:n]
+    if isinstance(images, Tensor):
+        return images[index], labels[index]
+    return LazyInputs(n, images.device, lambda i: images[index[i]]), labels[index]
 
 
 def set_measurement(fresh: FreshNetworks, *notes: str) -> Measurement:

@@ -29,19 +29,22 @@ class Controls(Accuracy):
 
     With M teachers, INFER's sets expand to M + 1 times as many images as they have natural images. With the same number
     of epochs, a control would take fewer steps and appear worse than it is. With `equal=steps`, networks are trained on
-    the control for more epochs instead, and its stored labels then cover more epochs too.
+    the control for more epochs instead, and its stored labels then cover more epochs too. The size of batches still
+    differs, e.g. if an epoch of a control has one full batch and one of 6 images. With `equal=batches`, the images of a
+    control are repeated until there are as many as the set has. Epochs, batches per epoch and images per batch are then
+    equal, and each natural image is used as often as it and its compensated images are in the set.
     """
 
     def __init__(self, *, num_networks: int, equal: str):
-        """Take the number of fresh networks per set, and what is `equal` for the set and its controls: steps or epochs.
+        """Take the number of fresh networks per set, and what is `equal` for the controls: steps, epochs or batches.
 
         Raises:
-            ValueError: `equal` is neither steps nor epochs, or there is no network.
+            ValueError: `equal` is none of these, or there is no network.
         """
         super().__init__(num_networks=num_networks)
-        if equal not in ("steps", "epochs"):
+        if equal not in ("steps", "epochs", "batches"):
             raise ValueError(
-                f"evaluator.equal must be steps or epochs, got {equal}. Example: evaluator.equal=steps"
+                f"evaluator.equal must be steps, epochs or batches, got {equal}. Example: evaluator.equal=steps"
             )
         self.equal = equal
 
@@ -51,7 +54,10 @@ class Controls(Accuracy):
         controls, notes = self._controls(syn, real, ctx)
         on_controls = {
             name: fresh_networks_on(
-                control, real, control_context(control, on_set, ctx, self.equal == "steps")
+                control,
+                real,
+                control_context(control, on_set, ctx, self.equal == "steps"),
+                len(on_set.images) if self.equal == "batches" else None,
             )
             for name, control in controls.items()
         }

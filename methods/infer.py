@@ -3,12 +3,23 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import torch
 from torch import Tensor
 
-from dd_bench.api import CompensatedSet, DistillContext, RealSet, Shard, TeacherSpec, check_class_sizes
+from dd_bench.api import (
+    CompensatedSet,
+    DistillContext,
+    ImageSet,
+    Inputs,
+    RealSet,
+    Shard,
+    SyntheticSet,
+    TeacherSpec,
+    check_class_sizes,
+)
 
 from ._recovery.base import Recovery
 from ._recovery.engine import Engine
@@ -23,6 +34,10 @@ class INFER(Recovery):
             for step in range(iterations):
                 loss = CE(f(A(x + u)), y) + statistics * sum_l m_l (|var_l - running_var_l| + |mean_l - running_mean_l|)
                 u = u - Adam(grad loss), with a cosine learning rate from lr_img to zero
+
+    With `base=FOLDER`, the natural images are the images of another set instead: the i-th image of every class forms
+    natural set i, and each compensated image has the (hard or soft) label of its natural image. This is the paper's use
+    as a plug-in. The set stores both the images and the compensators, and both count for its IPC.
 
     The batch contains one image of every class, so that the statistics are matched over all classes. `A`, `var_l`,
     `mean_l` and `m_l` are those of `SRe2L`. Networks train on the K C natural images and on the K M C clamped sums
@@ -55,6 +70,29 @@ class INFER(Recovery):
             )
         return check_class_sizes(real, ipc, k)
 
+    def check_base(
+        self, base: SyntheticSet, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]
+    ) -> str | None:
+        """See `Method`. The base set must have as many images of each class as there are natural sets."""
+        if reason := super().check_teachers(real, ipc, teachers):
+            return reason
+        if not isinstance(base, ImageSet) or base.factor > 1 or base.canvas > 1:
+            found = f"factor={base.factor}, canvas={base.canvas}" if isinstance(base, ImageSet) else base.kind
+            return (
+                f"`base` must be a set of images that networks are trained on as they are stored, got {found}"
+            )
+        c, m, counts = real.num_classes, len(teachers), base.stored_samples()
+        s, k = int(counts[0]), self.natural_sets(ipc, c, m)
+        if bool((counts != s).any()):
+            return f"`base` must have equally many images of each class, got {counts.long().tolist()}"
+        if s != k:
+            fitting = f"a base set with ipc={k}, or " if k else ""
+            return (
+                f"with ipc={ipc}, {c} classes and {m} teachers, `base` must have {k} images of each class, because "
+                f"compensators count as images too, got {s}. Use {fitting}ipc={-(-s * (c + m) // c)}"
+            )
+        return None
+
     @staticmethod
     def natural_sets(ipc: int, num_classes: int, teachers: int) -> int:
         """Return the number of natural sets for C classes and M teachers: the largest K with K (C + M) <= ipc C."""
@@ -65,19 +103,42 @@ class INFER(Recovery):
         teachers = ctx.teachers_of(real)
         k, m = self.natural_sets(ipc, real.num_classes, len(teachers)), len(teachers)
         engines = [self.engine(real, [teacher], k * m * real.num_classes, ctx) for teacher in teachers]
-        index = real.train.draw(k, ctx.generator("init")).T.contiguous()  # (K, C), one natural set per row
+        natural = self._natural(real, k, ctx)
+        inputs, labels = natural.materialise_lazily(ctx.device)
+        rows = torch.arange(len(labels), device=ctx.device).unflatten(0, (k, -1))  # (K, C)
         units = {
-            f"set{i}-teacher{j}": partial(self._compensator, engines[j], index[i], f"set{i}-teacher{j}")
+            f"set{i}-teacher{j}": partial(
+                self._compensator, engines[j], inputs, labels, rows[i], f"set{i}-teacher{j}"
+            )
             for i in range(k)
             for j in range(m)
         }
         shards = ctx.shards(units)
         compensators = torch.stack([shards[name]["compensator"] for name in units])  # (K M, c, h, w)
-        return CompensatedSet.of(real, index.flatten(), compensators.unflatten(0, (k, m)))
+        return CompensatedSet.on(natural, compensators.unflatten(0, (k, m)))
 
-    def _compensator(self, engine: Engine, index: Tensor, name: str, ctx: DistillContext) -> Shard:
-        """Return the `compensator`, float16 `(c, h, w)`, of the natural images `index`, int64 `(classes,)`."""
-        train = engine.real.train
-        natural, u = train.inputs(index), torch.zeros(1, *engine.real.shape, device=ctx.device)
-        engine.optimise(u, lambda: natural + u, train.labels[index], name, ctx, clamped=False)
+    def _natural(self, real: RealSet, k: int, ctx: DistillContext) -> ImageSet:
+        """Return K natural sets of C images, grouped by set: random real images, or the images of `ctx.base`.
+
+        The class of an image with a soft label is the most probable one.
+        """
+        if ctx.base is None:
+            return ImageSet.coreset(real, real.train.draw(k, ctx.generator("init")).T.flatten())
+        assert isinstance(ctx.base, ImageSet), "check_base rejects other sets"
+        images, labels, source = ctx.base.images, ctx.base.labels, ctx.base.source
+        classes = labels if labels.ndim == 1 else labels.argmax(1)
+        order = classes.argsort(stable=True).view(-1, k).T.flatten()  # (C, K) to (K, C)
+        return replace(
+            ctx.base,
+            images=images[order],
+            labels=labels[order],
+            source=None if source is None else tuple(source[i] for i in order.tolist()),
+        )
+
+    def _compensator(
+        self, engine: Engine, inputs: Inputs, labels: Tensor, rows: Tensor, name: str, ctx: DistillContext
+    ) -> Shard:
+        """Return the `compensator`, float16 `(c, h, w)`, of the natural images `rows`, int64 `(classes,)`."""
+        natural, u = inputs[rows], torch.zeros(1, *engine.real.shape, device=ctx.device)
+        engine.optimise(u, lambda: natural + u, labels[rows], name, ctx, clamped=False)
         return {"compensator": u[0].half()}

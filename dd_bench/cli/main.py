@@ -253,10 +253,11 @@ def _run_hydra(command: str) -> None:
                 f"Use: torchrun -m dd_bench prepare ..., then dd-bench {command} ..."
             )
         try:
-            if command == "evaluate" and "://" in str(cfg.set):
-                from dd_bench.hub.hub import pull
+            for key in ("set", "base") if command == "evaluate" else ("base",):
+                if "://" in str(cfg.get(key)):
+                    from dd_bench.hub.hub import pull
 
-                cfg.set = str(pull(cfg.set))
+                    cfg[key] = str(pull(cfg[key]))
             choices = HydraConfig.get().runtime.choices
             return getattr(run, command)(RunConfig(cfg, choices, in_sweep))
         except USER_ERRORS as error:

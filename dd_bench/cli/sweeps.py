@@ -88,10 +88,10 @@ class SweepCallback(Callback):
 def config_digest(config: DictConfig) -> str:
     """Return the digest of a job: `NUMBERS_VERSION`, its configuration, and the kind of its device and its precision.
 
-    The keys in `_LOCATIONS` are omitted. `auto` is resolved on this machine, so a job that a CPU has finished is
-    missing on a machine with a GPU, as its record is.
+    The keys in `_LOCATIONS` are omitted, and `base` if it is null, so that digests of older jobs stay valid. `auto` is
+    resolved on this machine, so a job that a CPU has finished is missing on a machine with a GPU, as its record is.
     """
-    keys = [str(k) for k in config if k not in _LOCATIONS]
+    keys = [str(k) for k in config if k not in _LOCATIONS and not (k == "base" and config[k] is None)]
     values: Any = OmegaConf.to_container(OmegaConf.masked_copy(config, keys), resolve=True)
     return content_key([NUMBERS_VERSION, values, _computed_by(values.get("runtime") or {})])
 

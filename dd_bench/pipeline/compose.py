@@ -29,6 +29,7 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.models.module_adapter import network_constructor
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.arguments import check_nodes, missing_arguments
+from dd_bench.pipeline.base_set import load_base
 from dd_bench.pipeline.choices import check_searchpath, ignore_missing_init
 from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_hydra_keys, check_keys, explain
 from dd_bench.pipeline.experiment import Experiment
@@ -193,6 +194,7 @@ def _compose(run: RunConfig) -> Experiment:
         evaluator=evaluator,
         logger=logger,
         loading=loading,
+        base=None if cfg.get("base") is None else load_base(Path(str(cfg.base)), real),
         teachers=tuple(
             _teacher(cfg, name, spec["model"][CHOICE], real)
             for name, spec in (identity.get("teachers") or {}).items()

@@ -84,6 +84,7 @@ class Experiment(RunParts):
             ),
             teachers=self.teachers,
             measure=self.test_accuracy,
+            base=None if self.base is None else self.base.stored,
             is_done=folder.exists,
         )
         with nullcontext() if self.method.in_shards else self._lock(key):
@@ -117,7 +118,9 @@ class Experiment(RunParts):
             "prepare": round(sum(ctx.cache.seconds.values()), 3),  # includes the build time of cached entries
             "distill": round(stages.seconds["distill"] + ctx.loop.seconds_before, 3),
         }
-        used = self.method.uses_teachers
+        used, base = self.method.uses_teachers, self.base
+        if base is not None:
+            ctx.note(f"made from the set {self.config['base']['set']}; the seconds do not include that set")
         save = partial(
             storage.save,
             syn,
@@ -127,7 +130,9 @@ class Experiment(RunParts):
             ipc=self.ipc,
             seed=ctx.seed,
             config={k: self.config[k] for k in ("method", "dataset", "model", "ipc", "seed")}
-            | ({"teachers": self.config["teachers"]} if used else {}),
+            | ({"teachers": self.config["teachers"]} if used else {})
+            | ({} if base is None else {"base": self.config["base"]}),
+            base=None if base is None else base.card,
             citations=[self.method.citation, self.real.citation],
             provenance=provenance.set_provenance(stages, seconds, ctx.notes, self.runtime, ctx.used_teachers),
         )

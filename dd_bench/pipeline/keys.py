@@ -52,6 +52,7 @@ class Keys:
             {
                 "numbers": NUMBERS_VERSION,
                 "method": self.config["method"],
+                **self._base(),
                 **self._teachers(uses_teachers),
                 "real": self._real(),
                 "architecture": self.architecture.describe(),
@@ -86,6 +87,11 @@ class Keys:
                 "seed": seed,
             }
         )
+
+    def _base(self) -> dict[str, str]:
+        """Return the digest of the set that the method starts from, if any. Its folder is not part of the key."""
+        base = self.config.get("base")
+        return {} if base is None else {"base": base["digest"]}
 
     def _computed_by(self) -> dict[str, str]:
         """Return the kind of the device, except cpu, and the precision if it is tf32. Older keys contain neither."""

@@ -52,7 +52,7 @@ def main_values() -> dict[str, Any]:
     groups = {
         group: name for item in main["defaults"] if isinstance(item, dict) for group, name in item.items()
     }
-    optional = ("defaults", "hydra", "set", "tuning", "teacher", "experiment")
+    optional = ("defaults", "hydra", "set", "base", "tuning", "teacher", "experiment")
     return {key: value for key, value in (groups | main).items() if key not in optional}
 
 

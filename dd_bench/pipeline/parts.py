@@ -12,11 +12,13 @@ from dd_bench.data.labels import label_mode
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 from dd_bench.pipeline import provenance
+from dd_bench.pipeline.base_set import describe_base
 from dd_bench.pipeline.keys import Keys
 from dd_bench.records.tuning import Tuning
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import MultiLogger
 from dd_bench.runtime.runtime import Runtime
+from dd_bench.synthetic.distilled_set import DistilledSet
 from dd_bench.teachers.teacher_spec import TeacherSpec
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.scoring import accuracy, eval_batches
@@ -33,6 +35,7 @@ class RunParts:
         loading: peak memory while the dataset was loaded.
         notes: notes on the run for its record.
         tuning: the search that chose the hyper-parameters, or None.
+        base: the set that the method starts from, if any.
     """
 
     config: dict[str, Any]
@@ -49,6 +52,7 @@ class RunParts:
     teachers: tuple[TeacherSpec, ...] = ()
     notes: tuple[str, ...] = ()
     tuning: Tuning | None = None
+    base: DistilledSet | None = None
 
     def __post_init__(self) -> None:
         """Check the method's citation and set the fields that are derived from `config`."""
@@ -59,6 +63,8 @@ class RunParts:
         self.out = Path(str(self.config["out"]))  # Hydra parses out=5 as a number
         self.ipc, self.seed, self.num_sets = (int(self.config[k]) for k in ("ipc", "seed", "num_sets"))
         self.keys = Keys(self.config, self.real, self.architecture, self.teachers, self.runtime)
+        if self.base is not None:
+            self.config["base"] = describe_base(self.base)
 
     def check(self) -> str | None:
         """Return why these parts cannot be combined, or None."""
@@ -66,10 +72,15 @@ class RunParts:
         return (
             self._check_networks()
             or self.method.check_dataset(real, self.ipc, self.architecture)
-            or self.method.check_teachers(real, self.ipc, self.teachers)
+            or self._check_inputs(real)
             or self._check_teacher()
             or self.check_evaluation()
         )
+
+    def _check_inputs(self, real: RealSet) -> str | None:
+        if self.base is None:
+            return self.method.check_teachers(real, self.ipc, self.teachers)
+        return self.method.check_base(self.base.stored, real, self.ipc, self.teachers)
 
     def _check_networks(self) -> str | None:
         device = self.runtime.device

@@ -64,6 +64,10 @@ def evaluate(config: RunConfig) -> Record:
     folder = set_folder(config.cfg)
     card = read_card(folder)
     experiment = compose(config)
+    if experiment.base is not None:
+        raise ValueError(
+            "`base` is the set that a distillation starts from. `dd-bench evaluate` requires base=null"
+        )
     if reason := storage.check_dataset(card, experiment.real):
         raise ValueError(f"{folder} cannot be evaluated on this dataset: {reason}")
     if (
@@ -75,7 +79,7 @@ def evaluate(config: RunConfig) -> Record:
     model = card.config.get("model")
     if model and model != experiment.config["model"]:
         experiment.notes += (f"the set was distilled with another network: {canonical(model)}",)
-    experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}))
+    experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}), base=card.config.get("base"))
     # the record contains the digest of the set; its parent folders exist only on this machine
     experiment.config["set"] = folder.resolve().name
     return _report(config, *experiment.record([storage.digest(folder)], lambda: [folder]))

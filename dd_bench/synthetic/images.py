@@ -129,8 +129,7 @@ class ImageSet(SyntheticImages):
 
     def _train_images(self, images: Tensor) -> Tensor:
         """Decode stored images `(b, c, h, w)` to `(b * factor^2 * canvas^2, ...)` inputs, grouped by image."""
-        images = cut(images, self.canvas)
-        return images if self.space == "input" else self.preprocess(decode(self._unit(images), self.factor))
+        return to_inputs(cut(images, self.canvas), self.space, self.preprocess, self.factor)
 
     def _train_labels(self, device: torch.device) -> Tensor:
         return self.labels.to(device).repeat_interleave(self.factor**2 * self.canvas**2, dim=0)
@@ -139,9 +138,6 @@ class ImageSet(SyntheticImages):
         cells = self.factor**2 * self.canvas**2
         decoded: Tensor = self._train_images(images[index // cells]).unflatten(0, (-1, cells))
         return decoded[torch.arange(len(index), device=index.device), index % cells]
-
-    def _unit(self, images: Tensor) -> Tensor:
-        return images.float() / 255 if self.space == "pixel" else images
 
     def tensors(self) -> dict[str, Tensor]:
         """See `SyntheticSet`."""
@@ -219,5 +215,15 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
         if self.space == "input":  # tile by tile, because a ZCA matrix is only for one image size
             images = tile(self.preprocess.inverse(cut(self.images, self.canvas)), self.canvas)
         else:
-            images = self._unit(self.images)
+            images = unit_pixels(self.images)
         return images.clamp(0, 1), self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
+
+
+def to_inputs(images: Tensor, space: Space, preprocess: Preprocess, factor: int = 1) -> Tensor:
+    """Return the network inputs of stored images `(n, c, h, w)`: `factor^2` inputs of each image, see `decode`."""
+    return images if space == "input" else preprocess(decode(unit_pixels(images), factor))
+
+
+def unit_pixels(images: Tensor) -> Tensor:
+    """Return images of space "pixel" (uint8) as float32 in [0, 1]; images of space "unit" are returned unchanged."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images

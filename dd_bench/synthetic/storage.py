@@ -65,6 +65,7 @@ def save(
     config: dict[str, Any],
     citations: list[str],
     provenance: dict[str, Any],
+    base: Card | None = None,
 ) -> Path:
     """Write a set to `folder` atomically and return the folder.
 
@@ -78,6 +79,7 @@ def save(
         config: the configuration for the card.
         citations: of the method and of the dataset.
         provenance: the fields of `provenance.json`.
+        base: card of the set that it was made from. Its licence and citations are carried over.
 
     Raises:
         FileExistsError: the folder exists.
@@ -99,8 +101,8 @@ def save(
         preprocess_digest=syn.preprocess.digest,
         stored_bytes=syn.stored_bytes(),
         config=without_local_paths(config),
-        licence=real.licence,
-        citations=citations,
+        licence="; ".join(dict.fromkeys([real.licence, *([base.licence] if base else [])])),
+        citations=list(dict.fromkeys([*citations, *(base.citations if base else [])])),
         sha256={},
     )
     words = [*_dataset(card), *_network(card), f"protocol={syn.protocol}"]

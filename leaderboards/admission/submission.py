@@ -201,6 +201,12 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
             f"record {record.key} and the card of its set {folder} must have the same method configuration, but "
             f"differ in {', '.join(keys)}"
         )
+    made_from = [config.get("base") for config in (record.config, card.config)]
+    if made_from[0] != made_from[1]:
+        raise ValueError(
+            f"record {record.key} and the card of its set {folder} must have the same base set, got {made_from[0]} and "
+            f"{made_from[1]}"
+        )
 
 
 def _check_stored_values(card: Card, folder: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,6 +16,7 @@ from dd_bench.records.overrides import (
     teacher_overrides,
 )
 from dd_bench.records.record import Record
+from dd_bench.synthetic.card import NAME
 
 from .entries import TEACHER_MODES
 
@@ -35,7 +37,7 @@ def run_command(record: Record) -> str | None:
         return None
     values = record.config.get("method", {})
     words = [f"method={record.method}", *config_overrides("method", record.method, values)]
-    words += _top_level_overrides({"ipc": record.ipc}, "ipc")
+    words += _top_level_overrides({"ipc": record.ipc}, "ipc") + _base_overrides(record.config)
     return _command_line("run", [*words, *_evaluation_overrides(record)])
 
 
@@ -59,7 +61,7 @@ def distill_command(config: Mapping[str, Any], method: str, dataset: str) -> str
     if not shipped_config("method", method) or "model" not in config:
         return None
     words = [f"method={method}", *config_overrides("method", method, config["method"])]
-    words += _top_level_overrides(config, "ipc", "seed")
+    words += _top_level_overrides(config, "ipc", "seed") + _base_overrides(config)
     words += dataset_overrides(config["dataset"], dataset) + choice_overrides("model", config["model"])
     return _command_line("distill", [*words, *teacher_overrides(config, [])])
 
@@ -78,6 +80,20 @@ def _evaluation_overrides(record: Record) -> list[str]:
     if record.teachers or record.label_mode in TEACHER_MODES:
         words += teacher_overrides(config, [t.name for t in record.teachers])
     return words + _top_level_overrides(config, "seed", "num_sets")
+
+
+def _base_overrides(config: Mapping[str, Any]) -> list[str]:
+    """Return the override that selects the set from which a set was made. Its folder must be the working directory's.
+
+    Raises:
+        ValueError: the name of the set is not a file name.
+    """
+    base = config.get("base")
+    if base is None:
+        return []
+    if not isinstance(base, Mapping) or not re.fullmatch(NAME, str(base.get("set"))):
+        raise ValueError(f"base must be the description of a set, got {base!r}")
+    return [f"base={base['set']}"]
 
 
 def _top_level_overrides(config: Mapping[str, Any], *keys: str) -> list[str]:

@@ -135,7 +135,7 @@ class TestCompensated:
             ),
             ({"compensators": torch.full((2, 3, 1, 8, 8), torch.inf).half()}, "compensators must be finite"),
             ({"labels": torch.tensor([0, 1, 2, 0, 1, 1])}, "natural set 1 must contain one image of each"),
-            ({"images": torch.zeros(6, 1, 8, 8)}, "natural images must be uint8"),
+            ({"images": torch.zeros(6, 1, 8, 8)}, "images in space .pixel. must be torch.uint8"),
             ({"source": (1, 2)}, "source must have 6 indices of training samples, got 2"),
         ],
     )
