@@ -1,6 +1,6 @@
 """Claims of the trajectory papers about their experts and sets, measured: sharpness, drift, change rate.
 
-    python benchmarks/trajectories.py mtt=EXPERTS:SET ftd=EXPERTS:SET ast=EXPERTS:SET --momentum ast=0.9
+    python benchmarks/trajectories.py mtt=EXPERTS:SET ftd=EXPERTS:SET ast=EXPERTS:SET --momentum ast=0.9 --steps 20
 
 EXPERTS is a folder of the cache (`dd-bench prepare` prints it), SET a synthetic set distilled with these experts or
 with others of the same recipe. All experts have the same architecture, are trained on Fashion-MNIST, and are measured
@@ -23,7 +23,9 @@ buffer with fewer epochs.
 - **Perturbed start**: the increase of the matching error when the start is perturbed randomly by 1 % of its norm.
 
 Expert i starts from the same weights in every buffer. Two buffers are compared by the mean difference between experts
-of the same number ("less_first": the difference to the first buffer on the command line).
+of the same number ("less_first": the difference to the first buffer on the command line). Several names can have the same
+experts, e.g. for sets with and without averaged images (part `drift` of leaderboards/campaign.sh); `--less A:B` adds the
+paired differences of A and B, which need equally many experts.
 """
 
 from __future__ import annotations
@@ -242,6 +244,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True, help="N, student steps per segment")
     parser.add_argument("--epochs", type=int, default=2, help="M, expert epochs per segment")
     parser.add_argument("--experts", type=int, help="number of experts to measure; default: all")
+    parser.add_argument(
+        "--less", nargs="*", default=[], metavar="A:B", help="pairs of names; adds the differences A - B"
+    )
     parser.add_argument("--out", type=Path, default=Path(__file__).parent / "results" / "trajectories.json")
     args = parser.parse_args()
     keep_freed_memory()
@@ -250,6 +255,11 @@ def main() -> None:
     index = real.train.draw(100, generator(CPU, 0, "measured on")).flatten()
     x, y = real.train.inputs(index), real.train.labels[index]
     results: dict[str, Any] = {}
+    measured: dict[Path, dict[str, Any]] = {}  # several names can have the same experts
+    comparisons = [(a, b) for a, _, b in (pair.partition(":") for pair in args.less)]
+    names = [pair.partition("=")[0] for pair in args.pairs]
+    if unknown := [name for pair in comparisons for name in pair if name not in names]:
+        parser.error(f"--less must be pairs of {', '.join(map(repr, names))}, got {unknown[0]!r}")
     first = None
     folders = [pair.partition("=")[2].split(":")[0] for pair in args.pairs]
     common = min(ExpertBuffer(Path(folder)).header.epochs[-1] for folder in folders)
@@ -258,8 +268,10 @@ def main() -> None:
         experts, *sets = paths.split(":")
         buffer = ExpertBuffer(Path(experts))
         count = min(len(buffer), args.experts or len(buffer))
+        if buffer.path not in measured:
+            measured[buffer.path] = measure_experts(buffer, count, x, y, common)
         results[name] = {
-            "experts": measure_experts(buffer, count, x, y, common),
+            "experts": measured[buffer.path],
             "recipe": buffer.header.recipe,
         }
         results[name]["sets"] = [
@@ -270,7 +282,13 @@ def main() -> None:
         else:
             results[name]["less_first"] = less_first(results[name], first)
         print(name, json.dumps(results[name], indent=1), flush=True)
-        report.write(args.out, {"steps": args.steps, "common_epochs": common, "results": results})
+        differences = {
+            f"{a} less {b}": less_first(results[a], results[b])
+            for a, b in comparisons
+            if a in results and b in results
+        }
+        found = {"results": results} | ({"differences": differences} if comparisons else {})
+        report.write(args.out, {"steps": args.steps, "common_epochs": common, **found})
 
 
 if __name__ == "__main__":

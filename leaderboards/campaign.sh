@@ -5,9 +5,11 @@
 #
 # Default parts: selection, matching, trajectories, labels, uses, graphs. By the costs in their experiment files they take
 # about 1, 2, 7, 9, 6 and 7 hours on two cores; they have not been run in one go yet. Optional parts: digits (89 minutes
-# without the trajectories, on two cores shared with other work), fifty (50 images per class for the methods that take
-# a quarter of an hour for ten; a night or more, not timed). Other optional parts are uncut (the papers' iterations and
-# real batches at width 32; not timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed).
+# without the trajectories, on two cores shared with other work), fifty (50 images per class for the methods that take a
+# quarter of an hour for ten; a night or more, not timed), uncut (the papers' iterations and real batches at width 32; not
+# timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed). There are also parts for single claims of
+# papers, whose costs are estimated for one core from those of the experiments: datadam (half an hour), infer (3 hours),
+# label_bytes (2 hours), drift (3 hours) and ast_parts (3 hours).
 #
 # A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
 # `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and
@@ -66,6 +68,41 @@ labels() {
     sweep experiment=$kd ipc=1,10 protocol=$kinds evaluator.num_networks=5
     sweep experiment=fashion_kd_sre2l method=sre2l_multi ipc=1,10 protocol=$kinds evaluator.num_networks=5
     sweep experiment=fashion_kd_infer_dyn ipc=10 protocol=infer-dyn-80,infer-dyn-80-hard evaluator.num_networks=5
+}
+
+datadam() { # the released code and DataDAM's own evaluation
+    sweep experiment=fashion_w32_datadam method=datadam,datadam_released ipc=1,10 protocol=dc-300,datadam-1800
+}
+
+infer() { # INFER's own protocol with equal steps and equal batches, and its compensators on other sets (plug-in)
+    local others=fashion_kd_random,fashion_kd_rded,fashion_kd_sre2l own=infer-400,infer-400-hard
+    sweep experiment=fashion_kd_infer ipc=10 protocol=$own evaluator.equal=steps,batches
+    # With three teachers, seven images per class and their compensators are ten images per class.
+    sweep experiment=$others ipc=7,10 protocol=$own
+    sweep experiment=fashion_kd_infer ipc=10 base="$(sets "random rded sre2l" 7)" protocol=$own evaluator.equal=batches
+}
+
+label_bytes() { # accuracy against bytes of labels: fewer stored epochs (pool), fewer stored logits (top)
+    local three=fashion_kd_random,fashion_kd_rded,fashion_kd_infer
+    sweep experiment=$three ipc=10 protocol=$kinds
+    sweep experiment=$three ipc=10 protocol=sre2l-kd-400-replay protocol.labels.pool=4,16,64
+    sweep experiment=$three ipc=10 protocol=sre2l-kd-400-replay protocol.labels.top=1,2,3
+}
+
+drift() { # what lets FTD's students drift less, its flat experts or the average of the images: four sets on equal experts
+    sweep experiment=fashion_w32_mtt_ipc10,fashion_w32_ftd_ipc10 method.ema=0.0,0.99 method.experts.count=6 \
+        method.experts.precision=fp32
+    # Then, with the experts and the sets that these jobs have printed:
+    #   python benchmarks/trajectories.py mtt=EXPERTS:SET "mtt with ema=EXPERTS:SET" "ftd without ema=FLAT_EXPERTS:SET" \
+    #       ftd=FLAT_EXPERTS:SET --steps 20 --out benchmarks/results/drift_parts.json \
+    #       --less "mtt with ema:mtt" "ftd:ftd without ema" "ftd without ema:mtt" "ftd:mtt with ema"
+}
+
+ast_parts() { # AST without its k-means start, its gradient penalty and its clipped loss; the other parts have entries
+    local both=fashion_w32_ast_ipc1,fashion_w32_ast_ipc10
+    sweep experiment=$both method.init=clusters,real
+    sweep experiment=$both method.experts.gradient_penalty.weight=0.0
+    sweep experiment=$both 'method.experts.loss_scale=[]'
 }
 
 digits() { # the experiments of Fashion-MNIST on images of 8x8 pixels

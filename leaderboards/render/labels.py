@@ -20,8 +20,22 @@ from .markup import MARKDOWN, markdown_table
 LABEL_MODES = ("hard", "static", "replay", "online")
 
 
+SHORTENED = ("pool", "top")
+"""Keys of a protocol's labels that reduce the stored bytes of replayed labels; see `label_bytes`."""
+
+
 def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Return a title and a Markdown table for each group of records that differ only in the label mode.
+    """Return a title and a Markdown table for each group of records that differ only in the label mode."""
+    tables = []
+    for title, group in label_groups(records, ("kind",)):
+        modes = [mode for mode in LABEL_MODES if any(r.label_mode == mode for r in group)]
+        rows = list(_rows(group, modes))
+        tables.append((title, markdown_table(["Method", "IPC", *modes], rows, left=1)))
+    return tables
+
+
+def label_groups(records: Sequence[Record], varying: Sequence[str]) -> Iterator[tuple[str, list[Record]]]:
+    """Yield a title and the records of each group that differ only in the keys `varying` of their protocol's labels.
 
     Records whose teachers have other weights are in other groups. A record without teachers, such as random images with
     hard labels, is in the groups that have its sets with labels of teachers.
@@ -30,20 +44,16 @@ def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     for record in records:
         if record.status == "done" and record.config.get("protocol", {}).get("labels"):
             recipe = canonical(record.config["protocol"].get("recipe"))
-            labels = {k: v for k, v in record.config["protocol"]["labels"].items() if k != "kind"}
+            labels = {k: v for k, v in record.config["protocol"]["labels"].items() if k not in varying}
             # The configured teachers are part of the group for hard labels too.
             teachers = "+".join(sorted(record.config.get("teachers") or {}))
             key = (record.dataset, record.model, teachers, recipe, canonical(labels), record.selection)
             groups[key][tuple(sorted((t.name, t.digest or "") for t in record.teachers))].append(record)
-    tables = []
     for (dataset, model, teachers, *_), by_weights in sorted(groups.items()):
         for group in _with_controls(by_weights):
-            modes = [mode for mode in LABEL_MODES if any(r.label_mode == mode for r in group)]
             names = sorted({r.protocol.name for r in group}, key=lambda name: (len(name), name))
             title = f"{dataset}, {model}, teachers {_teachers_of(group) or teachers}: {', '.join(names)}"
-            rows = list(_rows(group, modes))
-            tables.append((title, markdown_table(["Method", "IPC", *modes], rows, left=1)))
-    return tables
+            yield title, group
 
 
 _Weights = tuple[tuple[str, str], ...]

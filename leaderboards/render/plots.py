@@ -1,4 +1,4 @@
-"""Plots of boards as SVG: accuracy against bytes and seconds, and class-incremental learning by step.
+"""Plots of boards as SVG: accuracy against bytes, seconds and bytes of labels, and class-incremental learning by step.
 
 The output is deterministic for a given version of matplotlib, which is an optional dependency.
 """
@@ -13,16 +13,20 @@ from pathlib import Path
 from typing import Any
 
 from dd_bench.records.record import Record
-from dd_bench.runtime.files import write_atomic
+from dd_bench.runtime.files import content_key, write_atomic
 
-from ..core.entries import ACCURACY, load_entries
+from ..core.entries import ACCURACY, Track, load_entries
 from .continual import group_by_steps, step_metrics
 from .cost import Point, pareto_front, points
+from .label_bytes import LabelPoint, curves, label_points
 from .markup import PLAIN
 
 
 def draw(entries_dir: Path, out_dir: Path) -> list[Path]:
-    """Write `<dataset>/cost--<board>.svg` and `<dataset>/continual--<board>-<steps>.svg`, and return the paths.
+    """Write the plots of all entries, and return their paths.
+
+    These are `<dataset>/cost--<board>.svg`, `<dataset>/continual--<board>-<steps>.svg` and
+    `<dataset>/label_bytes--<digest of the group>.svg`.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -36,7 +40,11 @@ def draw(entries_dir: Path, out_dir: Path) -> list[Path]:
         raise ImportError("plots require matplotlib. Install it: pip install 'dd-bench[plots]'") from error
     entries, written = load_entries(entries_dir), []
     with matplotlib.rc_context({"svg.hashsalt": "dd_bench", "font.size": 9, "svg.fonttype": "none"}):
-        for name, plot in (*_cost_plots(entries), *_continual_plots(entries)):
+        for name, plot in (
+            *_cost_plots(entries),
+            *_continual_plots(entries),
+            *_label_plots(entries),
+        ):
             figure = plot(plt)
             text = io.BytesIO()
             figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
@@ -119,6 +127,40 @@ def _plot_continual(plt: Any, found: Sequence[Record]) -> Any:
     axis.set_xticks(at)
     axis.set_xlabel("step")
     axis.set_ylabel("accuracy on the classes seen so far, %\n(95 % intervals)")
+    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    return figure
+
+
+def _label_plots(entries: Sequence[Record]) -> Iterator[tuple[str, Plot]]:
+    for title, found in label_points(entries):
+        folder = Track.of(found[0].record).folder
+        yield f"{folder}/label_bytes--{content_key(title)[:8]}", partial(_plot_labels, found=found)
+
+
+def _plot_labels(plt: Any, found: Sequence[LabelPoint]) -> Any:
+    """Stored labels as a line over their bytes, hard labels at 0 bytes, and online labels as a dashed line."""
+    room = 0.08 * max(len(f"{p.method}, IPC {p.ipc}") for p in found)
+    figure, axis = plt.subplots(figsize=(5 + room, 3.6), layout="constrained")
+    for ((method, ipc), (stored, online)), (colour, shape) in zip(
+        curves(found).items(), _styles(), strict=False
+    ):
+        axis.errorbar(
+            [p.size for p in stored],
+            [100 * p.record.summary().mean for p in stored],
+            [100 * (p.record.summary().std or 0) for p in stored],
+            fmt=f"{shape}-",
+            color=colour,
+            label=PLAIN.escape(f"{method}, IPC {ipc}"),
+            capsize=2,
+            markersize=5,
+        )
+        for p in online:
+            axis.axhline(100 * p.record.summary().mean, color=colour, linestyle="--", linewidth=0.8, zorder=0)
+    smallest = min(p.size for p in found if p.size)
+    axis.set_xscale("symlog", linthresh=smallest)
+    axis.set_xlim(left=-smallest / 2)
+    axis.set_xlabel("bytes of stored teacher labels (0: hard labels; dashed: online labels)")
+    axis.set_ylabel("accuracy, %")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
 

@@ -58,6 +58,8 @@ def test_some_published_numbers():
     assert value("svhn", "dsa", 50) == (84.4, 0.4, True)
     assert value("tiny_imagenet", "ncfm", 1) == (18.2, 0.5, True)
     assert value("cifar10", "ftd", 1) == (46.8, 0.3, True)  # the number of the paper itself comes first
+    assert value("imagenet1k", "cda", 50, "unstated") == (63.2, None, True)
+    assert value("imagenet21k", "cda", 20, "timm(name=resnet101, options.zero_init_last=False)")[0] == 36.1
     assert value("cifar100", "datm", 50) == (55.0, 0.2, True)
     assert value("imagesquawk", "mtt", 10) == (52.3, 1.0, True)
     assert value("cifar10", "full", 50) == (84.8, 0.1, True)  # the same for every IPC
