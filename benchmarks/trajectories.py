@@ -23,9 +23,9 @@ buffer with fewer epochs.
 - **Perturbed start**: the increase of the matching error when the start is perturbed randomly by 1 % of its norm.
 
 Expert i starts from the same weights in every buffer. Two buffers are compared by the mean difference between experts
-of the same number ("less_first": the difference to the first buffer on the command line). Several names can have the same
-experts, e.g. for sets with and without averaged images (part `drift` of leaderboards/campaign.sh); `--less A:B` adds the
-paired differences of A and B, which need equally many experts.
+of the same number ("less_first": the difference to the first buffer on the command line). Several names can have the
+same experts, e.g. for sets with and without averaged images (part `drift` of leaderboards/campaign.sh). `--less A:B`
+adds the paired differences of A and B. Both need equally many experts.
 """
 
 from __future__ import annotations
