@@ -84,7 +84,7 @@ class INFER(Recovery):
         c, m, counts = real.num_classes, len(teachers), base.stored_samples()
         s, k = int(counts[0]), self.natural_sets(ipc, c, m)
         if bool((counts != s).any()):
-            return f"`base` must have equally many images of each class, got {counts.long().tolist()}"
+            return f"`base` must have equally many images of each class, got {counts.tolist()}"
         if s != k:
             fitting = f"a base set with ipc={k}, or " if k else ""
             return (
@@ -133,6 +133,7 @@ class INFER(Recovery):
             images=images[order],
             labels=labels[order],
             source=None if source is None else tuple(source[i] for i in order.tolist()),
+            whole=False,
         )
 
     def _compensator(

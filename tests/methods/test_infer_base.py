@@ -119,7 +119,7 @@ def test_rejected_base_sets(make_method, make_teacher, make_ctx, train_blobs):
         ),
         (base_of(train_blobs, 2), 1, r"got 2. Use ipc=4"),
         (base_of(train_blobs, 2), 6, "must have 3 images of each class"),
-        (uneven, 4, r"equally many images of each class, got \[2, 1, 1\]"),
+        (uneven, 4, r"equally many images of each class, got \[2.0, 1.0, 1.0\]"),
         (tiles, 4, "got factor=2, canvas=1"),
         (other, 4, "got compensated"),
     ):
