@@ -91,7 +91,7 @@ def _base_overrides(config: Mapping[str, Any]) -> list[str]:
     base = config.get("base")
     if base is None:
         return []
-    if not isinstance(base, Mapping) or not re.fullmatch(NAME, str(base.get("set"))):
+    if not isinstance(base, Mapping) or not re.fullmatch(NAME, str(base.get("set", ""))):
         raise ValueError(f"base must be the description of a set, got {base!r}")
     return [f"base={base['set']}"]
 

@@ -70,9 +70,9 @@ def hyperparameters(record: Record) -> dict[str, Any]:
     order = {"teachers": "+".join(t.name for t in record.teachers)} if record.teachers else {}
     data = {k: v for k, v in config.get("dataset", {}).items() if k not in LOCATION_KEYS}
     weights = {"weights": {t.name: t.digest[:8] for t in record.teachers if t.digest}}
-    base = config.get("base") or {}
+    base = config.get("base")
     others = {
-        "base": f"{base['method']} {base['digest'][:8]}" if base else "none",
+        "base": f"{base.get('method')} {str(base.get('digest'))[:8]}" if isinstance(base, dict) else "none",
         "seed": config.get("seed"),
         "evaluator": evaluator,
         "teacher": teachers,

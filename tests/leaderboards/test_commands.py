@@ -9,6 +9,7 @@ from omegaconf import OmegaConf, open_dict
 
 from dd_bench.leaderboards.core.commands import distill_command, evaluate_command, run_command
 from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.leaderboards.core.row_labels import record_labels
 from dd_bench.records.identity import identify
 from dd_bench.records.overrides import to_override
 from dd_bench.records.record import load_record
@@ -110,3 +111,17 @@ def test_hydra_parses_an_override_to_the_same_value(value):
         cfg = compose("config", [f"+method.extra={to_override(value, 'x')}"])
     found = cfg.method.extra
     assert (OmegaConf.to_container(found) if OmegaConf.is_config(found) else found) == value
+
+
+def test_a_command_names_the_base_set():
+    entry = load_record(next((ENTRIES / "fashion_mnist").glob("*-infer-ipc10-*.json")))
+    base = {"set": "random-fashion_mnist-ipc7-0123", "digest": "ab" * 32, "method": "random", "ipc": 7}
+    on_base = entry.model_copy(update={"config": {**entry.config, "base": base}})
+    assert "base=random-fashion_mnist-ipc7-0123" in shlex.split(run_command(on_base))
+    assert sorted(record_labels([on_base, entry.model_copy(update={"key": "own"})]).values()) == [
+        "infer (base=none)",
+        "infer (base=random abababab)",
+    ]
+    for wrong in ({"set": "../a"}, {}, "a"):
+        with pytest.raises(ValueError, match="base must be the description of a set"):
+            run_command(entry.model_copy(update={"config": {**entry.config, "base": wrong}}))

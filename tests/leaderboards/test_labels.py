@@ -1,6 +1,7 @@
-"""The page with one recipe under several label modes."""
+"""The pages with one recipe under several label modes, and accuracy against bytes of labels."""
 
 from dd_bench.leaderboards.core.entries import Track
+from dd_bench.leaderboards.render.label_bytes import curves, label_bytes_tables, label_points
 from dd_bench.leaderboards.render.labels import label_tables
 from dd_bench.leaderboards.render.tables import build
 from dd_bench.records.record import ProtocolId, Score, TeacherId
@@ -133,3 +134,29 @@ def test_teachers_with_other_weights_have_their_own_table(record):
     ]
     assert "40.0" in tables[1][1] and "50.0" in tables[1][1], "hard labels of the same set share its row"
     assert "dc" in tables[0][1]
+
+
+def test_accuracy_and_bytes_of_labels(record):
+    """Kinds of labels and shortened labels of the same sets are in one table, sorted by bytes."""
+    entries = [
+        taught(record, "rded", 10, "online", [0.7], teacher_forwards=40_000),
+        taught(record, "rded", 10, "hard", [0.4]),
+        taught(record, "rded", 10, "replay", [0.6], stored_bytes={"images": 1, "teacher labels": 8000}),
+        taught(record, "rded", 10, "static", [0.5], stored_bytes={"images": 1, "teacher labels": 20}),
+    ]
+    labels = {"kind": "replay", "pool": 4, "top": None}
+    protocol = {**entries[2].config["protocol"], "labels": labels}
+    shorter = taught(record, "rded", 10, "replay", [0.55], stored_bytes={"teacher labels": 2000})
+    entries.append(shorter.model_copy(update={"config": {**shorter.config, "protocol": protocol}}))
+    ((_, table),) = label_bytes_tables(entries)
+    rows = [[cell.strip() for cell in line.split("|")[3:7]] for line in table.splitlines()[2:]]
+    assert rows == [
+        ["hard", "0", "0", "40.0"],
+        ["online", "0", "40,000", "70.0"],
+        ["static", "20", "0", "50.0"],
+        ["replay, pool=4", "2,000", "0", "55.0"],
+        ["replay", "8,000", "0", "60.0"],
+    ]
+    assert label_bytes_tables(entries[:2]) == [], "no stored labels"
+    ((stored, online),) = curves(label_points(entries)[0][1]).values()
+    assert [p.size for p in stored] == [0, 20, 2000, 8000] and len(online) == 1
