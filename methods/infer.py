@@ -86,7 +86,7 @@ class INFER(Recovery):
         if bool((counts != s).any()):
             return f"`base` must have equally many images of each class, got {counts.tolist()}"
         if s != k:
-            fitting = f"a base set with ipc={k}, or " if k else ""
+            fitting = f"a base set that was made with ipc={k}, or run with " if k else ""
             return (
                 f"with ipc={ipc}, {c} classes and {m} teachers, `base` must have {k} images of each class, because "
                 f"compensators count as images too, got {s}. Use {fitting}ipc={-(-s * (c + m) // c)}"
