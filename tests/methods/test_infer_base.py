@@ -115,7 +115,7 @@ def test_rejected_base_sets(make_method, make_teacher, make_ctx, train_blobs):
         (
             base_of(train_blobs, 2),
             3,
-            "must have 1 images of each class, because .* got 2. Use a base set that was made with ipc=1, or run with ipc=4",
+            "must have 1 images of each class, because .* made with ipc=1, or run with ipc=4",
         ),
         (base_of(train_blobs, 2), 1, r"got 2. Use ipc=4"),
         (base_of(train_blobs, 2), 6, "must have 3 images of each class"),
