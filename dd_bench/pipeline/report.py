@@ -13,8 +13,9 @@ from dd_bench.api import LabelCost
 from dd_bench.data.labels import label_mode
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.parts import RunParts
-from dd_bench.records.best_runs import best_runs, best_runs_metric
+from dd_bench.records.best_runs import best_runs
 from dd_bench.records.config_diff import describe
+from dd_bench.records.metric_names import best_runs_metric
 from dd_bench.records.overrides import without_local_paths
 from dd_bench.records.record import ProtocolId, Record, Score, TeacherId
 from dd_bench.runtime.cache import Cache

@@ -6,26 +6,14 @@ same scores, of only the five networks of each set with the highest scores on va
 
 from __future__ import annotations
 
-import re
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
-if TYPE_CHECKING:
-    from dd_bench.records.record import Score
+from dd_bench.records.metric_names import best_runs_metric
+from dd_bench.records.record import Score
 
 VALIDATION = "val"
 """Metric that selects the runs: the score on validation data of the reported epoch."""
-
-
-def best_runs_metric(metric: str, keep: int | None) -> str:
-    """Return the name of `metric` of the `keep` best networks of each set. None: all networks, the name is the same."""
-    return metric if keep is None else f"{metric}_best{keep}"
-
-
-def all_runs_metric(metric: str) -> str:
-    """Return the metric of all networks that belongs to a main metric, e.g. `auc` for `auc_best5` and for `auc`."""
-    return re.sub(r"_best[0-9]+$", "", metric)
 
 
 def best_runs(scores: Sequence[Score], metric: str, keep: int | None) -> list[Score]:

@@ -24,9 +24,9 @@ from pydantic import (
     field_validator,
 )
 
-from dd_bench.records.best_runs import all_runs_metric
 from dd_bench.records.environment import Environment
 from dd_bench.records.intervals import std, t_interval
+from dd_bench.records.metric_names import all_runs_metric
 from dd_bench.records.tuning import Tuning
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.files import canonical, write_atomic

@@ -9,9 +9,10 @@ from typing import Any
 
 from hydra.utils import get_class
 
-from dd_bench.records.best_runs import best_runs, best_runs_metric
+from dd_bench.records.best_runs import best_runs
 from dd_bench.records.config_diff import CHOICE, describe, shipped_config, shipped_target
 from dd_bench.records.hyperparameters import stated
+from dd_bench.records.metric_names import best_runs_metric
 from dd_bench.records.overrides import config_overrides, dataset_overrides
 from dd_bench.records.record import Record
 

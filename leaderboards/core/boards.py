@@ -7,8 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
-from dd_bench.records.best_runs import all_runs_metric
 from dd_bench.records.config_diff import changed_keys
+from dd_bench.records.metric_names import all_runs_metric
 from dd_bench.records.record import Record
 
 from .board_rows import board_rows

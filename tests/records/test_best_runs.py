@@ -2,7 +2,8 @@
 
 import pytest
 
-from dd_bench.records.best_runs import all_runs_metric, best_runs, best_runs_metric
+from dd_bench.records.best_runs import best_runs
+from dd_bench.records.metric_names import all_runs_metric, best_runs_metric
 from dd_bench.records.record import Code, ProtocolId, Record, Score
 
 
