@@ -78,6 +78,11 @@ def training_loop(figures: dict[str, Any]) -> str:
     )
 
 
+def training_loop_avx2(figures: dict[str, Any]) -> str:
+    """The same table for a CPU with AVX2 and without AVX-512."""
+    return training_loop(figures)
+
+
 def repeats(figures: dict[str, Any]) -> str:
     """Several networks one after the other, and one process per core."""
     serial, spread = (sum(figures["seconds"][k]) / len(figures["seconds"][k]) for k in ("serial", "spread"))
@@ -303,6 +308,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     f.__name__: f
     for f in (
         training_loop,
+        training_loop_avx2,
         repeats,
         experts,
         matching_step,
