@@ -118,6 +118,17 @@ def test_view_for_methods_has_no_test_and_validation_split():
         _ = view.test
 
 
+def test_trials_are_scored_on_the_validation_split():
+    """No split of a trial has test images. Its digest differs from that of every other validation split."""
+    whole = real(val_fraction=0.3)
+    trial = whole.validation_as_test()
+    assert trial.test is whole.val and trial.train is whole.train and trial.val is None
+    assert (whole.scored, trial.scored, trial.to(CPU).scored) == ("test", "validation", "validation")
+    assert len({whole.digest, trial.digest, real(val_fraction=0.5).validation_as_test().digest}) == 3
+    with pytest.raises(ValueError, match="toy must have a validation split, got none"):
+        real().validation_as_test()
+
+
 def test_digest_depends_on_pixels_labels_class_order_and_test_split():
     pixels, labels = arrays()
     other, moved = pixels.clone(), labels.clone()
