@@ -11,6 +11,7 @@ from collections.abc import Sequence
 
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
 from dd_bench.records.tuning import Trial, Tuning, override_words
 from dd_bench.runtime.files import writable_hint
@@ -37,7 +38,14 @@ def tune_command(arguments: list[str]) -> int:
     args = _parser().parse_intermixed_args(arguments)
     logging.basicConfig(level=logging.INFO, format="[%(asctime)s][%(name)s][%(levelname)s] - %(message)s")
     from dd_bench.pipeline.compose import USER_ERRORS  # imports torch
+    from dd_bench.runtime import distributed
 
+    if distributed.num_launched() > 1:
+        sys.stderr.write(
+            "error: under torchrun, dd_bench supports only the command prepare, got tune. To share a search, start "
+            "dd-bench tune several times\n"
+        )
+        return 1
     try:
         from dd_bench.pipeline import tune  # imports Optuna, which is optional
 
@@ -83,11 +91,12 @@ def summary(result: Tuning, fixed: Sequence[str], file: str) -> str:
         values = (override.partition("=")[2] for override in override_words(trial.params))
         remark = "best" if trial.number == result.chosen else trial.reason or ""
         cells = (str(trial.number), _score(trial), str(trial.networks or ""), *values, remark)
-        table.add_row(*map(sanitize, cells))
+        table.add_row(*(Text(sanitize(cell)) for cell in cells))  # a value such as [a,b] is not markup
     with console.capture() as captured:
         console.print(table)
+    rows = "\n".join(line.rstrip() for line in captured.get().splitlines())
     return (
-        f"{captured.get()}\nbest configuration on the validation split (mean ± standard deviation over n networks):\n"
+        f"{rows}\n\nbest configuration on the validation split (mean ± standard deviation over n networks):\n"
         f"    {shlex.join(result.overrides())}\n"
         "to measure it on the test split, and to store the trials in the record:\n"
         f"    {shlex.join(['dd-bench', 'run', *fixed, f'tuning={file}'])}\n"

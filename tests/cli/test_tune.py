@@ -4,6 +4,7 @@ import shutil
 
 import pytest
 
+from dd_bench.cli.tune import summary
 from dd_bench.data import digits
 from dd_bench.pipeline import tune
 from dd_bench.records.record import load_record
@@ -114,3 +115,20 @@ def test_search_without_any_score_is_an_error(dd_bench, monkeypatch):
     assert (
         "no trial has a score:\n  protocol.recipe.lr=" in failed.text and ": failed: disk full" in failed.text
     )
+
+
+def test_table_shows_values_as_text(make_tuning):
+    """Lists are not markup of rich, and the best trial comes first."""
+    params = [{"teacher": "[a,b]"}, {"teacher": "[b]"}, {"teacher": "c"}]
+    trials = [
+        Trial(number=0, params=params[0], status="done", value=0.5),
+        Trial(number=1, params=params[1], status="done", value=0.75, std=0.25, networks=3),
+        Trial(number=2, params=params[2], status="diverged", reason="loss is nan"),
+    ]
+    shown = summary(make_tuning(space={"teacher": "x"}, trials=trials), ["ipc=1"], "my file").splitlines()
+    assert [line.split() for line in shown[1:4]] == [
+        ["1", "75.00", "±", "25.00", "3", "[b]", "best"],
+        ["0", "50.00", "[a,b]"],
+        ["2", "diverged", "c", "loss", "is", "nan"],
+    ]
+    assert shown[-1] == "    dd-bench run ipc=1 'tuning=my file'"
