@@ -38,6 +38,7 @@ def poisoned(monkeypatch):
     return poison
 
 
+@pytest.mark.slow  # three searches and two runs
 def test_search_run_and_records(dd_bench, job, tmp_path, poisoned, terminate_at):
     """A search that is stopped and continued, with other test data, has the same trials as one that is not."""
     shown = dd_bench("tune", *SEARCH)
