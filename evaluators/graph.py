@@ -28,6 +28,7 @@ from dd_bench.api import (
     Measurement,
     Protocol,
     RealSet,
+    Split,
     SyntheticGraphs,
     SyntheticSet,
     Target,
@@ -48,7 +49,10 @@ BATCH = 1000  # graphs per batch in scoring
 
 @dataclass(frozen=True)
 class Splits:
-    """Validation and test batches, the same for all networks. `val` is empty if there is no validation split."""
+    """Validation and test batches, the same for all networks. `val` is empty if there is no validation split.
+
+    Graphs are on the device and labels on the CPU, where scores are computed.
+    """
 
     val: list[tuple[object, Tensor]]
     test: list[tuple[object, Tensor]]
@@ -139,8 +143,7 @@ class Graph(Evaluator):
                 f"protocol {ctx.protocol.name} requires validation graphs, got none in {real.name}. Use "
                 "protocol=graph-500"
             )
-        val = [] if real.val is None else list(real.val.batches(BATCH))
-        splits = Splits(val, list(real.test.batches(BATCH)))  # type: ignore[arg-type]
+        splits = Splits(_batches(real.val), _batches(real.test))
         for network in range(self.num_networks):
             if network in ctx.finished:
                 continue
@@ -293,11 +296,19 @@ def _labelled_batches(
     return fetch, weighted_batches
 
 
+def _batches(split: Split | None) -> list[tuple[object, Tensor]]:
+    """Return the batches of a split, with labels on the CPU."""
+    return [] if split is None else [(graphs, labels.cpu()) for graphs, labels in split.batches(BATCH)]
+
+
 @torch.no_grad()
 def _predictions(net: torch.nn.Module, batches: list[tuple[object, Tensor]]) -> tuple[Tensor, Tensor]:
-    """Return the logits `(n, k)` in eval mode and the labels `(n,)`; the mode of `net` is restored."""
+    """Return the logits `(n, k)` in eval mode and the labels `(n,)`, on the CPU; the mode of `net` is restored.
+
+    Waits for the device once, for the logits.
+    """
     training = net.training
     net.eval()
-    logits = torch.cat([net(graphs) for graphs, _ in batches])
+    logits = torch.cat([net(graphs) for graphs, _ in batches]).cpu()
     net.train(training)
     return logits, torch.cat([labels for _, labels in batches])
