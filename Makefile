@@ -50,8 +50,9 @@ golden: $(STAMP)        ## regenerate golden losses, counts, tables and the outp
 	$(BIN)/python benchmarks/launches.py && $(BIN)/python benchmarks/tables.py
 	DD_BENCH_GOLDEN=1 $(BIN)/python -m pytest -q tests/methods/test_golden.py tests/leaderboards tests/docs/test_tour.py
 
-tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables, README.md and docs/results; benchmarks/results -> docs
+tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables, leaderboards/plots, README.md and docs/results; benchmarks/results -> docs
 	$(BIN)/dd-bench leaderboard build --into README.md $(RESULTS)
+	$(BIN)/dd-bench leaderboard plot --changed
 	$(BIN)/python benchmarks/tables.py
 	$(BIN)/python docs/tables.py
 

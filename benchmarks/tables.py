@@ -13,15 +13,23 @@ import json
 import sys
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from dd_bench.leaderboards.render.markdown_blocks import fill_blocks
 from dd_bench.leaderboards.render.markup import markdown_table
-from dd_bench.records.intervals import t_interval
+from dd_bench.records.intervals import std, t_interval, unpaired_difference
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = (*sorted((ROOT / "docs" / "performance").glob("*.md")), ROOT / "docs" / "results" / "trajectory.md")
+DOCS = ROOT / "docs"
+PAGES = (
+    *sorted((DOCS / "performance").glob("*.md")),
+    DOCS / "results" / "trajectory.md",
+    DOCS / "concepts" / "reproducibility.md",
+)
 MIB = 2**20
+NOT_MEASURED = ("cuda_check", "independent_evaluation")
+"""Tables whose file may be missing."""
 
 
 def filled(text: str) -> str:
@@ -37,8 +45,8 @@ def filled(text: str) -> str:
 
 def _read(name: str) -> dict[str, Any]:
     path = ROOT / "benchmarks" / "results" / f"{name}.json"
-    if name == "cuda_check" and not path.exists():
-        return {"parts": {}}
+    if name in NOT_MEASURED and not path.exists():
+        return {}
     figures: dict[str, Any] = json.loads(path.read_text())
     return figures
 
@@ -274,7 +282,7 @@ def launches(figures: dict[str, Any]) -> str:
 
 def cuda_check(figures: dict[str, Any]) -> str:
     """The tables of all parts of the check on a CUDA GPU, with the state of each part."""
-    if not figures["parts"]:
+    if not figures:
         return "Not yet measured on a GPU."
     blocks = [
         _table(
@@ -304,6 +312,30 @@ def cuda_check(figures: dict[str, Any]) -> str:
     return "\n\n".join(blocks)
 
 
+def independent_evaluation(figures: dict[str, Any]) -> str:
+    """Accuracies of an independent loop and of dd_bench on the same sets, and their differences."""
+    if not figures:
+        return "Not yet measured."
+    rows = []
+    for r in figures["results"]:
+        ours, theirs = r["dd_bench"], r["independent"]
+        mean, low, high = (100 * x for x in unpaired_difference(ours, theirs)[:3])
+        rows.append(
+            (
+                r["set"],
+                r["protocol"],
+                f"{len(theirs)} / {len(ours)}",
+                _percent([fmean(theirs), std(theirs)]),
+                _percent([fmean(ours), std(ours)]),
+                f"{mean:+.2f} ({low:+.2f} to {high:+.2f})",
+            )
+        )
+    return _table(
+        "set | protocol | networks, independent / dd_bench | independent, % | dd_bench, % | difference (95 % interval)",
+        rows,
+    )
+
+
 TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
     f.__name__: f
     for f in (
@@ -320,6 +352,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
         site,
         launches,
         cuda_check,
+        independent_evaluation,
     )
 }
 

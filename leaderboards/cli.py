@@ -53,7 +53,7 @@ def main(argv: Sequence[str]) -> int:
                 _print(f"wrote {embed(document, all_boards)} tables to {document}")
         elif args.verb == "plot":
             out = args.out or home / "plots"
-            _print(f"wrote {len(draw(args.entries, out))} plots to {out}")
+            _print(f"wrote {len(draw(args.entries, out, args.changed))} plots to {out}")
         elif args.verb == "add":
             _add(args.record, args.entries, args.sets or home / "sets", args.no_baseline)
         elif args.verb == "compare":
@@ -123,7 +123,10 @@ def _parser() -> argparse.ArgumentParser:
         "build": verbs.add_parser(
             "build", help="write all boards as Markdown, CSV and LaTeX, or as a website"
         ),
-        "plot": verbs.add_parser("plot", help="write SVG plots of cost and of class-incremental learning"),
+        "plot": verbs.add_parser(
+            "plot",
+            help="write SVG plots of accuracy against IPC and cost, and of differences from random images",
+        ),
         "add": verbs.add_parser("add", help="check records and copy them to the entries"),
         "check": verbs.add_parser("check", help="check that all entries are valid, unchanged and unique"),
     }
@@ -171,6 +174,9 @@ def _parser() -> argparse.ArgumentParser:
         "--out",
         type=Path,
         help="output folder (default: tables, or site with --site, next to the folder of entries)",
+    )
+    verb["plot"].add_argument(
+        "--changed", action="store_true", help="write only plots whose entries have changed"
     )
     verb["plot"].add_argument(
         "--out", type=Path, help="output folder (default: plots, next to the folder of entries)"

@@ -1,4 +1,4 @@
-"""Confidence intervals of means (Student's t, bootstrap) and paired t tests."""
+"""Confidence intervals of means and differences (Student's t, Welch, bootstrap) and paired t tests."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ RESAMPLES = 10_000
 
 
 class Difference(NamedTuple):
-    """Mean of `n` paired differences, its 95 % confidence interval, and the two-sided p-value of the paired t test."""
+    """Mean difference, its 95 % confidence interval, the two-sided p-value of the t test, and the number of pairs."""
 
     mean: float
     low: float
@@ -78,6 +78,26 @@ def paired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
     if error <= 1e-12 * max(map(abs, [*a, *b])):
         return Difference(mean, low, high, 1.0 if abs(mean) <= 1e-12 else 0.0, n)
     return Difference(mean, low, high, 2 * float(stdtr(n - 1, -abs(mean) / error)), n)
+
+
+def unpaired_difference(a: Sequence[float], b: Sequence[float]) -> Difference:
+    """Return the result of Welch's t test of the difference of the means of two independent samples.
+
+    The samples may have different spreads and sizes; `n` is the smaller size. If all values of each sample are equal,
+    the interval is the difference itself, and p is 1 if it is zero and 0 otherwise.
+
+    Raises:
+        ValueError: a sample has fewer than two values.
+    """
+    _check_size(a)
+    _check_size(b)
+    mean, errors, n = fmean(a) - fmean(b), [std(x) ** 2 / len(x) for x in (a, b)], min(len(a), len(b))
+    error = sum(errors) ** 0.5
+    if error <= 1e-12 * max(map(abs, [*a, *b])):
+        return Difference(mean, mean, mean, 1.0 if abs(mean) <= 1e-12 else 0.0, n)
+    freedom = sum(errors) ** 2 / sum(e**2 / (len(x) - 1) for e, x in zip(errors, (a, b), strict=True))
+    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
+    return Difference(mean, mean - half, mean + half, 2 * float(stdtr(freedom, -abs(mean) / error)), n)
 
 
 def _check_size(sample: Sequence[float]) -> None:

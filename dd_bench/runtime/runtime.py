@@ -106,7 +106,16 @@ class Runtime:
 
     def device_name(self) -> str:
         """Return the name of the GPU, or the name of the CPU and its number of cores."""
-        return torch.cuda.get_device_name(self.device) if self.device.type == "cuda" else cpu_name()
+        return _name(self.device)
+
+
+def default_device_name() -> str:
+    """Return `Runtime.device_name` of the device that `runtime.device=auto` chooses."""
+    return _name(choose_device("auto"))
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else cpu_name()
 
 
 def resolve(config: RuntimeConfig) -> Runtime:

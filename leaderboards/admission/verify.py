@@ -21,7 +21,8 @@ from dd_bench.runtime.terminal import sanitize
 
 from ..core.commands import evaluate_command, run_command
 from ..core.entries import ROOT, Track, load_entry, sets_in
-from ..core.verified import Verdict, compare_retrained, save_verdict
+from ..core.verified import Verdict, compare_retrained, save_verdict, verdicts
+from .cheapest import candidates, is_verified, plan
 from .submission import candidate_card
 
 
@@ -31,8 +32,23 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "path",
         nargs="+",
-        help="folders of sets, or files of records or entries; also dataset.root=FOLDER or dataset.download=true, to "
-        "locate or download the real data",
+        help="folders of sets, or files of records or entries; with --cheapest also folders of entries. Also "
+        "dataset.root=FOLDER or dataset.download=true, to locate or download the real data",
+    )
+    parser.add_argument(
+        "--cheapest",
+        type=int,
+        metavar="N",
+        help="verify the N entries that take the least time, except those that are verified already. The same command "
+        "continues where it was stopped",
+    )
+    parser.add_argument(
+        "--other-machines",
+        action="store_true",
+        help="with --cheapest: only entries that were measured on another processor than this one",
+    )
+    parser.add_argument(
+        "--list", action="store_true", help="with --cheapest: print the entries and their cost, and stop"
     )
     parser.add_argument(
         "--networks",
@@ -51,47 +67,77 @@ def main(arguments: Sequence[str]) -> int:
     args = parser.parse_intermixed_args(arguments)  # overrides may follow the options
     if args.networks is not None and args.networks < 0:
         parser.error(f"--networks must be an integer >= 0, got {args.networks}")
+    if args.cheapest is not None and (args.cheapest < 1 or args.networks == 0):
+        parser.error(
+            "--cheapest must be an integer >= 1, and retrains networks, got "
+            f"--cheapest {args.cheapest} --networks {args.networks}. Example: --cheapest 40"
+        )
+    if args.cheapest is None and (args.list or args.other_machines):
+        parser.error("--list and --other-machines require --cheapest. Example: --cheapest 40 --list")
     try:
         paths, args.location = _split(args.path)
     except ValueError as error:
         parser.error(str(error))
-    failed = 0
-    for path in paths:
-        if not _is_entry(path):
-            from dd_bench.cli import inspect
+    try:
+        paths = _cheapest(paths, args) if args.cheapest is not None else paths
+    except (ValueError, OSError) as error:
+        parser.error(str(error))
+    return max((_verify(path, args, parser.get_default("sets")) for path in paths), default=0)
 
-            failed |= inspect.verify([str(path)])
-            if path.is_file() and (args.networks is not None or args.sets != parser.get_default("sets")):
-                message = (
-                    f"{path} is not an entry, so its set was not checked and no network was retrained. The name of an "
-                    "entry is DATASET-METHOD-ipcN-DIGEST.json. To make an entry of a record: "
-                    f"dd-bench leaderboard add {path}\n"
-                )
-                sys.stderr.write(sanitize(message))
-                failed = 1
-            continue
+
+def _cheapest(paths: Sequence[Path], args: argparse.Namespace) -> list[Path]:
+    """Return the entries of `--cheapest` that have no verdict yet, and print them."""
+    if "://" in args.sets:
+        raise ValueError(f"--cheapest requires a folder of sets, got --sets {args.sets}")
+    here = None
+    if args.other_machines:
+        from dd_bench.runtime.runtime import default_device_name  # imports torch
+
+        here = default_device_name()
+    found, omitted = candidates(paths, Path(args.sets), args.networks, here)
+    chosen = found[: args.cheapest]
+    folders = {_verdict_folder(c.path.resolve()) for c in chosen}
+    known = {digest: verdict for folder in folders for digest, verdict in verdicts(folder).items()}
+    new = [c for c in chosen if not is_verified(known.get(c.record.digest), c.record, args.networks)]
+    sys.stdout.write(sanitize(plan(new, len(chosen) - len(new), omitted)))
+    return [] if args.list else [c.path for c in new]
+
+
+def _verify(path: Path, args: argparse.Namespace, default_sets: str) -> int:
+    """Check one set, record or entry, and retrain the networks of an entry. Return 1 if a check failed."""
+    failed = 0
+    if not _is_entry(path):
+        from dd_bench.cli import inspect
+
+        failed = inspect.verify([str(path)])
+        if path.is_file() and (args.networks is not None or args.sets != default_sets):
+            message = (
+                f"{path} is not an entry, so its set was not checked and no network was retrained. The name of an "
+                "entry is DATASET-METHOD-ipcN-DIGEST.json. To make an entry of a record: "
+                f"dd-bench leaderboard add {path}\n"
+            )
+            sys.stderr.write(sanitize(message))
+            return 1
+        return failed
+    try:
+        record = load_entry(path)
+        sys.stdout.write(sanitize(f"ok  {path}: {record.status}, unchanged since it was added\n"))
+        if record.status != "done":
+            return 0
+        if len(record.set_digests) != 1:
+            return _several_sets(record, args.networks)
         try:
-            record = load_entry(path)
-            sys.stdout.write(sanitize(f"ok  {path}: {record.status}, unchanged since it was added\n"))
-            if record.status != "done":
-                continue
-            if len(record.set_digests) != 1:
-                failed |= _several_sets(record, args.networks)
-                continue
-            try:
-                folder = _set_of(record, args.sets)
-            except _SetNotFoundError as error:
-                if args.networks != 0:
-                    raise
-                sys.stdout.write(f"    not checked: {sanitize(str(error))}\n")
-                continue
-            sys.stdout.write(sanitize(f"ok  {folder}\n"))
+            folder = _set_of(record, args.sets)
+        except _SetNotFoundError as error:
             if args.networks != 0:
-                failed |= _retrain_and_save(record, folder, path.resolve(), args)
-        except (ValueError, OSError, ImportError) as error:
-            sys.stderr.write(f"failed: {sanitize(str(error))}\n")
-            failed = 1
-    return failed
+                raise
+            sys.stdout.write(f"    not checked: {sanitize(str(error))}\n")
+            return 0
+        sys.stdout.write(sanitize(f"ok  {folder}\n"))
+        return _retrain_and_save(record, folder, path.resolve(), args) if args.networks != 0 else 0
+    except (ValueError, OSError, ImportError) as error:
+        sys.stderr.write(f"failed: {sanitize(str(error))}\n")
+        return 1
 
 
 def _split(words: Sequence[str]) -> tuple[list[Path], list[str]]:
@@ -180,6 +226,7 @@ def retrain(
     words = [w for w in words if not w.startswith("evaluator.num_networks=")]
     with tempfile.TemporaryDirectory() as out:
         words += [
+            *_runtime_overrides(record),
             f"evaluator.num_networks={count}",
             f"out={out}",
             f"cache={Path(cache).resolve()}",
@@ -200,6 +247,21 @@ def retrain(
     values = {s.network: s.value for s in retrained.scores if s.metric == record.all_runs_metric}
     now = datetime.now(UTC).isoformat(timespec="seconds")
     return compare_retrained(record, values, retrained.code, retrained.device, now)
+
+
+def _runtime_overrides(record: Record) -> list[str]:
+    """Return the overrides that give the threads, processes and precision of a record on a CPU.
+
+    With them, a machine of the same kind repeats the values of the entry. Precisions other than fp32 depend on the
+    hardware, so `runtime.precision=auto` chooses them.
+    """
+    runtime = record.config.get("runtime", {})
+    words = [
+        f"runtime.{key}={value}"
+        for key in ("threads", "workers")
+        if type(value := runtime.get(key)) is int and value > 0
+    ]
+    return words + ["runtime.precision=fp32"] * ("(fp32 networks" in record.device)
 
 
 class _SetNotFoundError(ValueError):

@@ -13,7 +13,15 @@ from dd_bench.records.record import Record
 
 from .board_rows import board_rows
 from .budget import Budgets, budgets, exceeds_ipc, relative_size
-from .entries import BASELINES, CONTROL, HARD_LABEL_RANDOM, REFERENCE, Track
+from .entries import (
+    BASELINES,
+    CONTROL,
+    FOREIGN_REFERENCE,
+    HARD_LABEL_RANDOM,
+    REFERENCE,
+    REFERENCE_PROTOCOL,
+    Track,
+)
 from .hyperparameters import Origin, origins
 from .published import Published, PublishedSet, find
 from .ranking import Place, rank
@@ -79,9 +87,32 @@ def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list
         tracks[Track.of(record)].append(record)
     known = budgets(records)
     return [
-        _board(track, tracks[track], _hard_label_random(track, tracks), find(published, track), known)
+        _board(track, tracks[track], _rows_of_other_tracks(track, tracks), find(published, track), known)
         for track in sorted(tracks)
     ]
+
+
+def _rows_of_other_tracks(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[str, dict[int, Record]]:
+    """Return the records that a board shows without a rank, by label and IPC."""
+    found = {
+        FOREIGN_REFERENCE: _foreign_reference(track, tracks),
+        HARD_LABEL_RANDOM: _hard_label_random(track, tracks),
+    }
+    return {label: by_ipc for label, by_ipc in found.items() if by_ipc}
+
+
+def _foreign_reference(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[int, Record]:
+    """Return the oldest record of the whole training set under `full-30`, for every IPC of the board.
+
+    The result is empty if the board has records of the whole training set, or does not show the score of the last step.
+    """
+    own = tracks[track]
+    if any(r.method == REFERENCE for r in own) or track.selection != "last":
+        return {}
+    other = track._replace(protocol=REFERENCE_PROTOCOL, version=1, label_mode="hard", teachers="")
+    found = [r for r in tracks.get(other, []) if r.method == REFERENCE and r.status == "done"]
+    first = min(found, key=lambda r: (r.created, r.key), default=None)
+    return {r.ipc: first for r in own} if first else {}
 
 
 def _hard_label_random(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[int, Record]:
@@ -100,7 +131,7 @@ def _hard_label_random(track: Track, tracks: Mapping[Track, list[Record]]) -> di
 def _board(
     track: Track,
     records: list[Record],
-    hard_random: Mapping[int, Record],
+    others: Mapping[str, Mapping[int, Record]],
     published: PublishedSet | None,
     known: Budgets,
 ) -> Board:
@@ -123,8 +154,11 @@ def _board(
         sources.setdefault(letter, number)
         return PublishedNumber(number, letter)
 
-    shown = [Cell(hard_random.get(ipc)) for ipc in ipcs]
-    rows = {HARD_LABEL_RANDOM: shown} if any(cell.record for cell in shown) else {}
+    rows = {}
+    for label, records_of in others.items():
+        cells = [Cell(records_of.get(ipc)) for ipc in ipcs]
+        if any(cell.record for cell in cells):
+            rows[label] = cells
     for label, by_ipc, _, _ in by_row:
         cells = []
         for ipc in ipcs:
@@ -140,7 +174,7 @@ def _board(
             place = places.get(record.key) if record else None
             cells.append(Cell(record, place, reason, tuple(with_letter(n) for n in numbers)))
         rows[label] = cells
-    warnings = _warnings(track, ipcs, records, set(hard_random))
+    warnings = _warnings(track, ipcs, records, set(others.get(HARD_LABEL_RANDOM, ())))
     variants = [note for row in by_row for note in row.notes]
     mixed = frozenset(row.label for row in by_row if row.mixed and row.label != REFERENCE)
     return Board(

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 from statistics import fmean
 
-from scipy.special import stdtr, stdtrit
-
-from dd_bench.records.intervals import LEVEL, Difference, paired_difference, std
+from dd_bench.records.intervals import Difference, paired_difference, unpaired_difference
 from dd_bench.records.record import Record
 
 
@@ -27,7 +25,7 @@ def difference(a: Record, b: Record, metric_a: str | None = None, metric_b: str 
     shared = sorted(first.keys() & second.keys())
     if len(a.by_set(metric_a)) == len(b.by_set(metric_b)) == 1 and len(shared) > 1:
         return paired_difference([first[s] for s in shared], [second[s] for s in shared])
-    return _welch(a.sample(metric_a), b.sample(metric_b))
+    return unpaired_difference(a.sample(metric_a), b.sample(metric_b))
 
 
 def by_seed(record: Record, metric: str | None = None) -> dict[int, float]:
@@ -38,17 +36,3 @@ def by_seed(record: Record, metric: str | None = None) -> dict[int, float]:
         if score.metric == metric:
             found.setdefault(score.seed, []).append(score.value)
     return {seed: fmean(values) for seed, values in found.items()}
-
-
-def _welch(a: list[float], b: list[float]) -> Difference:
-    """Return the difference of two independent samples, with the interval of Welch's t-test."""
-    if min(len(a), len(b)) < 2:
-        raise ValueError(f"a difference requires at least 2 values of each entry, got {len(a)} and {len(b)}")
-    mean, errors = fmean(a) - fmean(b), [std(x) ** 2 / len(x) for x in (a, b)]
-    error = sum(errors) ** 0.5
-    if error <= 1e-12 * max(map(abs, [*a, *b])):
-        return Difference(mean, mean, mean, 1.0 if abs(mean) <= 1e-12 else 0.0, min(len(a), len(b)))
-    freedom = sum(errors) ** 2 / sum(e**2 / (len(x) - 1) for e, x in zip(errors, (a, b), strict=True))
-    half = float(stdtrit(freedom, (1 + LEVEL) / 2)) * error
-    p = 2 * float(stdtr(freedom, -abs(mean) / error))
-    return Difference(mean, mean - half, mean + half, p, min(len(a), len(b)))

@@ -43,10 +43,19 @@ BASELINES = (
 """Rows that come first, in this order."""
 REFERENCE = "full"
 """The whole training set: an upper bound without an IPC, shown in every column and never ranked."""
+REFERENCE_PROTOCOL = "full-30"
+"""Protocol that trains on the whole training set for 30 epochs, where the protocol of a board takes too long."""
+FOREIGN_REFERENCE = f"{REFERENCE} ({REFERENCE_PROTOCOL})"
+"""Row of the whole training set under another protocol, on boards without a row `full`."""
 CONTROL = "random"
 """The baseline of random images. It shows how accurate networks are with these labels and this protocol alone."""
 TEACHER_MODES = ("static", "replay", "online")
 """Label modes in which teachers provide the labels."""
+
+
+def is_reference(label: str) -> bool:
+    """Return whether a row of a board is the whole training set, under the protocol of the board or `full-30`."""
+    return label in (REFERENCE, FOREIGN_REFERENCE)
 
 
 class Track(NamedTuple):

@@ -49,6 +49,16 @@ class Verdict(BaseModel):
             f"{self.verdict}: {n} of {self.of} networks retrained, {how} ({self.created[:10]}, {self.device})"
         )
 
+    def mark(self, record: Record) -> str:
+        """Return the verdict on `record` for a board, e.g. `verified, other machine`."""
+        other = machine(self.device) != machine(record.device)
+        return self.verdict + ", other machine" * other
+
+
+def machine(device: str) -> str:
+    """Return the processor and the number of cores in the `device` of a record or verdict, without the precision."""
+    return device.rpartition(" (")[0] or device
+
 
 def tolerance(values: list[float], count: int, spread: float | None = None) -> tuple[float, float]:
     """Return the 99 % prediction interval for the mean of `count` new networks, given the `values` of the entry.
@@ -134,14 +144,14 @@ def save_verdict(verdict: Verdict, folder: Path, replace: bool = False) -> Path:
     return path
 
 
-def verdicts(folder: Path) -> dict[str, str]:
-    """Return a dictionary from the digest of an entry to the summary of its verdict, for all verdicts in a folder.
+def verdicts(folder: Path) -> dict[str, Verdict]:
+    """Return the verdicts in a folder by the digest of their entry.
 
     Raises:
         ValueError: a file is not a verdict.
     """
     found = [_read(path) for path in sorted(folder.glob("*.json"))]
-    return {verdict.entry: verdict.summary() for verdict in found}
+    return {verdict.entry: verdict for verdict in found}
 
 
 def _read(path: Path) -> Verdict:

@@ -7,7 +7,7 @@ import io
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from dd_bench.records.record import Record
@@ -18,6 +18,7 @@ from ..core.budget import size_text
 from ..core.entries import ACCURACY
 from ..core.hyperparameters import MARKS, origin
 from ..core.published import Published
+from ..core.verified import Verdict
 from .markup import MARKDOWN, markdown_table
 
 STAGES = ("prepare", "distill", "relabel", "reference", "evaluate")
@@ -75,14 +76,18 @@ def printed(published: Published) -> str:
     return " ± ".join(f"{x:.1f}" for x in (published.mean, published.std) if x is not None)
 
 
-def entries_table(board: Board) -> str:
-    """Return a Markdown table with one row per record of the board."""
+def entries_table(board: Board, verdicts: Mapping[str, Verdict]) -> str:
+    """Return a Markdown table with one row per record of the board.
+
+    It has a column of verdicts (by digest of the entry) if there is a verdict on one of them.
+    """
+    has_verdicts = any(r.digest in verdicts for r in board.records)
     stages = [stage for stage in STAGES if any(stage in r.seconds for r in board.records)]
     header = ["Method", "IPC", "Mean ± std", "n", "95 % CI", "Hyper-parameters", "Labels", "Bytes", "× 8-bit"]
     sizes = list(dict.fromkeys(name for r in board.records for name in r.sizes))
     header += [name.capitalize() for name in sizes]
     header += [f"{s}, s" for s in stages]
-    header += ["Device", "Revision", "Entry"]
+    header += ["Device", "Revision", *["Verified"] * has_verdicts, "Entry"]
     rows = []
     for r in board.records:
         row = [r.method, str(r.ipc), r.status, "", ""]
@@ -94,7 +99,9 @@ def entries_table(board: Board) -> str:
         row.append(size_text(board.sizes[r.key]) if r.key in board.sizes else "")
         row += [f"{r.sizes[name]:,}" if name in r.sizes else "" for name in sizes]
         row += [f"{r.seconds[stage]:,.1f}" if stage in r.seconds else "" for stage in stages]
-        row += [r.device, (r.code.revision or "")[:8] + "+" * bool(r.code.dirty), r.digest[:16]]
+        row += [r.device, (r.code.revision or "")[:8] + "+" * bool(r.code.dirty)]
+        row += [verdicts[r.digest].mark(r) if r.digest in verdicts else ""] * has_verdicts
+        row.append(r.digest[:16])
         rows.append([MARKDOWN.escape(x) for x in row])
     return markdown_table(header, rows)
 

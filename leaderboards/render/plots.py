@@ -1,12 +1,15 @@
-"""Plots of boards as SVG: accuracy against bytes, seconds and bytes of labels, and class-incremental learning by step.
+"""Plots of boards as SVG: accuracy against bytes, seconds, bytes of labels and IPC, and class-incremental learning.
 
-The output is deterministic for a given version of matplotlib, which is an optional dependency.
+The output is deterministic for a given version of matplotlib, which is an optional dependency. A file contains the
+digests of its entries and the version of matplotlib.
 """
 
 from __future__ import annotations
 
+import html
 import io
-from collections.abc import Callable, Iterator, Sequence
+import re
+from collections.abc import Iterator, Sequence
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -16,17 +19,18 @@ from dd_bench.records.record import Record
 from dd_bench.runtime.files import content_key, write_atomic
 
 from ..core.entries import ACCURACY, Track, load_entries
+from .accuracy_plots import accuracy_plots
 from .continual import group_by_steps, step_metrics
 from .cost import Point, pareto_front, points
 from .label_bytes import LabelPoint, curves, label_points
 from .markup import PLAIN
+from .plot_style import Plot, styles
 
 
-def draw(entries_dir: Path, out_dir: Path) -> list[Path]:
-    """Write the plots of all entries, and return their paths.
+def draw(entries_dir: Path, out_dir: Path, changed_only: bool = False) -> list[Path]:
+    """Write all `plots` as `<name>.svg` in a folder, and return the paths.
 
-    These are `<dataset>/cost--<board>.svg`, `<dataset>/continual--<board>-<steps>.svg` and
-    `<dataset>/label_bytes--<digest of the group>.svg`.
+    With `changed_only`, plots whose file has the same description are not written again.
 
     Raises:
         ImportError: matplotlib is not installed.
@@ -38,37 +42,56 @@ def draw(entries_dir: Path, out_dir: Path) -> list[Path]:
         plt = import_module("matplotlib.pyplot")
     except ImportError as error:
         raise ImportError("plots require matplotlib. Install it: pip install 'dd-bench[plots]'") from error
-    entries, written = load_entries(entries_dir), []
-    with matplotlib.rc_context({"svg.hashsalt": "dd_bench", "font.size": 9, "svg.fonttype": "none"}):
-        for name, plot in (
-            *_cost_plots(entries),
-            *_continual_plots(entries),
-            *_label_plots(entries),
-        ):
-            figure = plot(plt)
+    written = []
+    with matplotlib.rc_context({"svg.hashsalt": "dd_bench", "font.size": 10, "svg.fonttype": "none"}):
+        for plot in plots(load_entries(entries_dir)):
+            path = out_dir / f"{plot.name}.svg"
+            if changed_only and described(path) == plot.description:
+                continue
+            figure = plot.figure(plt)
             text = io.BytesIO()
-            figure.savefig(text, format="svg", bbox_inches="tight", metadata={"Date": None, "Creator": None})
+            figure.savefig(
+                text,
+                format="svg",
+                bbox_inches="tight",
+                metadata={"Date": None, "Description": plot.description},
+            )
             plt.close(figure)
-            write_atomic(out_dir / f"{name}.svg", text.getvalue())
-            written.append(out_dir / f"{name}.svg")
+            write_atomic(path, text.getvalue())
+            written.append(path)
     return written
 
 
-Plot = Callable[[Any], Any]
-"""Takes `matplotlib.pyplot` and returns a figure."""
+def described(path: Path) -> str | None:
+    """Return the description in the file of a plot; None if there is no such file or description."""
+    found = re.search("<dc:description>(.*?)</dc:description>", path.read_text()) if path.exists() else None
+    return html.unescape(found[1]) if found else None
 
 
-def _cost_plots(entries: Sequence[Record]) -> Iterator[tuple[str, Plot]]:
+def plots(entries: Sequence[Record]) -> Iterator[Plot]:
+    """Yield the plots of all boards.
+
+    Their names are `<dataset>/cost--<board>`, `<dataset>/continual--<board>-<steps>`, `<dataset>/ipc--<board>`,
+    `<dataset>/forest--<board>` and `<dataset>/label_bytes--<digest of the group>`.
+    """
+    yield from _cost_plots(entries)
+    yield from _continual_plots(entries)
+    yield from _label_plots(entries)
+    yield from accuracy_plots(entries)
+
+
+def _cost_plots(entries: Sequence[Record]) -> Iterator[Plot]:
     for track, found in points(entries).items():
         if len(found) > 2:
-            yield f"{track.folder}/cost--{track.name}", partial(_plot_cost, found=found, metric=track.metric)
+            figure = partial(_plot_cost, found=found, metric=track.metric)
+            yield Plot(f"{track.folder}/cost--{track.name}", [p.record for p in found], figure)
 
 
 def _plot_cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
     room = 0.08 * max(len(p.record.method) for p in found)  # inches, for the legend
     figure, axes = plt.subplots(1, 2, figsize=(7.5 + room, 3.6), sharey=True, layout="constrained")
     scale = 100 if metric == ACCURACY else 1
-    marks = dict(zip(dict.fromkeys(p.record.method for p in found), _styles(), strict=False))
+    marks = dict(zip(dict.fromkeys(p.record.method for p in found), styles(), strict=False))
     for axis, name, costs in (
         (axes[0], "bytes of the set", [float(p.size) for p in found]),
         (axes[1], "seconds to create it, including teachers and experts", [p.creation for p in found]),
@@ -99,16 +122,17 @@ def _plot_cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
     return figure
 
 
-def _continual_plots(entries: Sequence[Record]) -> Iterator[tuple[str, Plot]]:
+def _continual_plots(entries: Sequence[Record]) -> Iterator[Plot]:
     for (track, steps), found in group_by_steps(entries).items():
-        yield f"{track.folder}/continual--{track.name}-{steps}", partial(_plot_continual, found=found)
+        name = f"{track.folder}/continual--{track.name}-{steps}"
+        yield Plot(name, found, partial(_plot_continual, found=found))
 
 
 def _plot_continual(plt: Any, found: Sequence[Record]) -> Any:
     room = 0.08 * max(len(r.method) + len(", IPC 10") for r in found)
     figure, axis = plt.subplots(figsize=(5 + room, 3.6), layout="constrained")
     for record, (colour, shape) in zip(
-        sorted(found, key=lambda r: (r.ipc, r.method)), _styles(), strict=False
+        sorted(found, key=lambda r: (r.ipc, r.method)), styles(), strict=False
     ):
         sums = [record.summary(metric) for metric in step_metrics(record)]
         at = list(range(1, len(sums) + 1))
@@ -131,10 +155,11 @@ def _plot_continual(plt: Any, found: Sequence[Record]) -> Any:
     return figure
 
 
-def _label_plots(entries: Sequence[Record]) -> Iterator[tuple[str, Plot]]:
+def _label_plots(entries: Sequence[Record]) -> Iterator[Plot]:
     for title, found in label_points(entries):
         folder = Track.of(found[0].record).folder
-        yield f"{folder}/label_bytes--{content_key(title)[:8]}", partial(_plot_labels, found=found)
+        name = f"{folder}/label_bytes--{content_key(title)[:8]}"
+        yield Plot(name, [p.record for p in found], partial(_plot_labels, found=found))
 
 
 def _plot_labels(plt: Any, found: Sequence[LabelPoint]) -> Any:
@@ -142,7 +167,7 @@ def _plot_labels(plt: Any, found: Sequence[LabelPoint]) -> Any:
     room = 0.08 * max(len(f"{p.method}, IPC {p.ipc}") for p in found)
     figure, axis = plt.subplots(figsize=(5 + room, 3.6), layout="constrained")
     for ((method, ipc), (stored, online)), (colour, shape) in zip(
-        curves(found).items(), _styles(), strict=False
+        curves(found).items(), styles(), strict=False
     ):
         axis.errorbar(
             [p.size for p in stored],
@@ -163,11 +188,3 @@ def _plot_labels(plt: Any, found: Sequence[LabelPoint]) -> Any:
     axis.set_ylabel("accuracy, %")
     axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
     return figure
-
-
-def _styles() -> Iterator[tuple[str, str]]:
-    """Yield pairs of a colour-blind-safe colour and a marker."""
-    colours = ("#0072b2", "#e69f00", "#56b4e9", "#d55e00", "#cc79a7", "#009e73", "#000000", "#999999")
-    for shape in "os^Dv*Px":
-        for colour in colours:
-            yield colour, shape

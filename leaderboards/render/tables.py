@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -13,10 +13,18 @@ from dd_bench.runtime.files import write_atomic
 
 from ..core.boards import Board, Cell, boards
 from ..core.budget import size_text
-from ..core.entries import ACCURACY, HARD_LABEL_RANDOM, REFERENCE, load_entries
+from ..core.entries import (
+    ACCURACY,
+    FOREIGN_REFERENCE,
+    HARD_LABEL_RANDOM,
+    REFERENCE,
+    REFERENCE_PROTOCOL,
+    load_entries,
+)
 from ..core.hyperparameters import CHOSEN, MARKS, Origin
 from ..core.published import PublishedSet, load_published
 from ..core.ranking import MIN_SIZE
+from ..core.verified import Verdict, verdicts
 from .architectures import architecture_tables
 from .continual import continual_tables
 from .cost import cost_tables
@@ -57,6 +65,7 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     """
     published = load_published(published_dir)
     entries = load_entries(entries_dir)
+    known = verdicts(entries_dir.parent / "verified")
     all_boards = boards(entries, published)
     files = {
         "index.md": _index(all_boards),
@@ -70,7 +79,7 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
             raise ValueError(
                 f"two boards would have the file {path}.md: their names differ only in punctuation"
             )
-        files[f"{path}.md"] = _board_markdown(board)
+        files[f"{path}.md"] = _board_markdown(board, known)
         files[f"{path}.csv"] = csv_text((board, record) for record in board.records)
         files[f"{path}.tex"] = latex(board)
     for name, text in files.items():
@@ -100,10 +109,14 @@ def latex(board: Board) -> str:
     return _LATEX.get_template("board.tex.j2").render(_context(board, LATEX))
 
 
-def _board_markdown(board: Board) -> str:
+def _board_markdown(board: Board, known: Mapping[str, Verdict]) -> str:
     context = _context(board, MARKDOWN)
     context["table"] = markdown_table(context["header"], context["rows"])
-    more = {"all_metrics_table": all_metrics_table(board), "entries_table": entries_table(board)}
+    more = {
+        "all_metrics_table": all_metrics_table(board),
+        "entries_table": entries_table(board, known),
+        "has_verdicts": any(r.digest in known for r in board.records),
+    }
     return _MARKDOWN.get_template("board.md.j2").render(context, **more)
 
 
@@ -251,6 +264,13 @@ def legend_of(board: Board, markup: Markup) -> list[str]:
     if REFERENCE in board.rows:
         lines.append(
             escape(f"{REFERENCE}: trained on the whole training set. It has no IPC and is not ranked.")
+        )
+    if FOREIGN_REFERENCE in board.rows:
+        lines.append(
+            escape(
+                f"{FOREIGN_REFERENCE}: trained on the whole training set under the protocol {REFERENCE_PROTOCOL}, from "
+                "the board of that protocol. It has no IPC and is not ranked."
+            )
         )
     if HARD_LABEL_RANDOM in board.rows:
         lines.append(

@@ -17,6 +17,7 @@ from ..core.citations import Cards, bibtex, cited
 from ..core.commands import evaluate_command, run_command
 from ..core.entries import REFERENCE, entry_name, entry_path
 from ..core.hyperparameters import CHOSEN
+from ..core.verified import Verdict
 from ..render.formatting import interval_text, networks, number
 from ..render.tables import OVER_BUDGET, TEST, TOO_FEW, UNTESTED
 from .sets import KnownSet, pull_commands
@@ -37,7 +38,7 @@ def entry_page(
     board: Board,
     sets: Mapping[str, KnownSet],
     cards: Cards,
-    verdict: str | None,
+    verdict: Verdict | None,
 ) -> dict[str, Any]:
     """Return the values for the template of an entry's page."""
     main, place = record.main_metric, board.places.get(record.key)
@@ -52,7 +53,7 @@ def entry_page(
         "board": f"boards/{board.track.slug}.html",
         "board_title": board.track.title,
         "score": score,
-        "place": _PLACES.get(place or "", record.reason or "") + (f" {verdict}" if verdict else ""),
+        "place": _PLACES.get(place or "", record.reason or "") + (f" {verdict.summary()}" if verdict else ""),
         "notes": record.notes,
         "picture": known[0].picture if known else None,
         "commands": list(_commands(record, known)),

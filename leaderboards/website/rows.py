@@ -13,16 +13,18 @@ from dd_bench.records.record import Record
 
 from ..core.boards import Board, Cell
 from ..core.budget import size_text
-from ..core.entries import ACCURACY, HARD_LABEL_RANDOM, REFERENCE
+from ..core.entries import ACCURACY, FOREIGN_REFERENCE, HARD_LABEL_RANDOM, REFERENCE
 from ..core.hyperparameters import CHOSEN
 from ..core.published import PublishedSet
 from ..core.ranking import Place
+from ..core.verified import Verdict
 from ..render.architectures import DATA_CONTROLS
 from ..render.cost import Point
 from ..render.formatting import interval, interval_bounds, interval_text, networks, number, printed
 
 MAX_METRIC_COLUMNS = 12
 """Maximum number of other metrics shown as columns. If there are more (`nas`), only the pages of entries show them."""
+VERIFIED = "dd-bench verify trained the networks again; other machine: not the processor of the entry"
 
 Cells = list[Any]
 
@@ -40,13 +42,13 @@ def entry_url(record: Record) -> str:
     return f"entries/{record.digest[:16]}.html"
 
 
-def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str, str]) -> dict[str, Any]:
+def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
     """Return the table of a board: one row per entry, and one row per control that does not depend on a set.
 
     Args:
         board: the board.
         points: costs of the entries of the board, by record key.
-        verdicts: summaries of the verdicts on retrained entries, by digest of the entry.
+        verdicts: verdicts on retrained entries, by digest of the entry.
     """
     metric = board.track.metric
     unit = ", %" if metric == ACCURACY else ""
@@ -80,7 +82,11 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
     has_verdicts = any(r.digest in verdicts for r in board.records)
     title = "; ".join(f"{choice}: {text}" for choice, text in CHOSEN.items())
     columns += [column("chosen", "Hyper-parameters", "text", wide=True, filter=True, title=title)]
-    columns += [column("verified", "Verified", "text", wide=True, filter=True)] if has_verdicts else []
+    columns += (
+        [column("verified", "Verified", "text", wide=True, filter=True, title=VERIFIED)]
+        if has_verdicts
+        else []
+    )
     columns += [column("entry", "Entry", "text", wide=True)]
     rows: list[dict[str, Any]] = []
     for label, cells in board.rows.items():
@@ -96,9 +102,12 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
                 row += [_metric_cell(record, name) for name in more_metrics]
                 row += _cost_cells(record, points.get(record.key), board.sizes.get(record.key))
                 row += [_chosen_cell(board, record)]
-                row += [_verdict_cell(verdicts.get(record.digest))] if has_verdicts else []
+                row += [_verdict_cell(record, verdicts.get(record.digest))] if has_verdicts else []
                 row.append({"text": record.digest[:8], "href": f"../{entry_url(record)}"})
-                rows.append({"cells": row} | ({"control": True} if label == HARD_LABEL_RANDOM else {}))
+                rows.append(
+                    {"cells": row}
+                    | ({"control": True} if label in (FOREIGN_REFERENCE, HARD_LABEL_RANDOM) else {})
+                )
     for name in controls:
         for ipc in board.ipcs:
             means = [r.summary(name).mean for r in done if name in r.metrics and r.ipc == ipc]
@@ -166,8 +175,8 @@ def _chosen_cell(board: Board, record: Record) -> dict[str, Any] | None:
     return {"text": origin.choice, "title": origin.reason} if origin else None
 
 
-def _verdict_cell(verdict: str | None) -> dict[str, Any] | None:
-    return {"text": verdict.partition(":")[0], "title": verdict} if verdict else None
+def _verdict_cell(record: Record, verdict: Verdict | None) -> dict[str, Any] | None:
+    return {"text": verdict.mark(record), "title": verdict.summary()} if verdict else None
 
 
 def board_rows(all_boards: Sequence[Board]) -> dict[str, Any]:

@@ -95,4 +95,6 @@ def test_plots_are_valid_svg_and_deterministic(entries, record, put, tmp_path):
         assert ET.fromstring(text).tag.endswith("svg")
         assert b"dm" in text
     assert [p.read_bytes() for p in draw(folder, tmp_path / "plots")] == first
-    assert main(["plot", "--entries", str(folder), "--out", str(tmp_path / "more")]) == 0
+    written[0].unlink()
+    assert draw(folder, tmp_path / "plots", changed_only=True) == written[:1]
+    assert main(["plot", "--changed", "--entries", str(folder), "--out", str(tmp_path / "plots")]) == 0

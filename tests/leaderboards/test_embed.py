@@ -1,4 +1,4 @@
-"""Tables in a document: README and docs are up to date, and the rest of a document does not change."""
+"""Tables in a document: README, docs and plots are up to date, and the rest of a document does not change."""
 
 from pathlib import Path
 
@@ -9,6 +9,7 @@ from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.leaderboards.core.published import load_published
 from dd_bench.leaderboards.render.markdown_blocks import embedded
+from dd_bench.leaderboards.render.plots import described, plots
 from dd_bench.leaderboards.render.tables import table_of
 
 ROOT = Path(__file__).parents[2]
@@ -21,9 +22,22 @@ def two_methods(record, put):
     return boards(load_entries(entries), [])
 
 
-def test_readme_and_docs_are_up_to_date():
+@pytest.fixture(scope="module")
+def committed():
+    return load_entries(ROOT / "leaderboards" / "entries")
+
+
+def test_committed_plots_show_the_committed_entries(committed):
+    """A file contains the digests of its entries. Each plot has a file, and there are no other files."""
+    folder = ROOT / "leaderboards" / "plots"
+    shown = {str(p.relative_to(folder).with_suffix("")): described(p) for p in folder.glob("*/*.svg")}
+    expected = {plot.name: plot.description for plot in plots(committed)}
+    assert shown == expected, "run dd-bench leaderboard plot, and delete the plots that it does not write"
+
+
+def test_readme_and_docs_are_up_to_date(committed):
     published = load_published(ROOT / "leaderboards" / "published")
-    current = boards(load_entries(ROOT / "leaderboards" / "entries"), published)
+    current = boards(committed, published)
     pages = [p for p in (ROOT / "docs" / "results").glob("*.md") if "<!-- table " in p.read_text()]
     assert len(pages) >= 5
     for page in (ROOT / "README.md", *pages):

@@ -16,7 +16,7 @@ from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.leaderboards.core.published import Published, PublishedSet
 from dd_bench.leaderboards.render.markup import LATEX, MARKDOWN, escape_latex, escape_markdown, markdown_table
 from dd_bench.leaderboards.render.tables import build, table_of
-from dd_bench.records.record import Code
+from dd_bench.records.record import Code, ProtocolId
 
 GOLDEN = Path(__file__).parent / "golden"
 SLUG = "fashion_mnist/hard-v1--hard--convnet_width=32"
@@ -112,6 +112,20 @@ def test_full_is_not_ranked(board):
     assert [c.place for c in found.rows["dm"]] == ["best", "best"]
     assert found.rows["dc"][0].place == "tied"
     assert found.rows["dsa"][1].place == "untested"  # the highest mean of its column, but of one network
+
+
+def test_full_of_another_protocol_is_shown(record):
+    """A board without a row `full` shows the whole training set under `full-30`, at each IPC and without a rank."""
+    whole = record("full", 1, [[0.9, 0.91]], protocol=ProtocolId(name="full-30", version=1))
+    methods = [record(m, ipc, [[0.5, 0.51]]) for m in ("dm", "random") for ipc in (1, 10)]
+    _, found = boards([whole, *methods], [])
+    assert list(found.rows) == ["full (full-30)", "random", "dm"] and whole not in found.records
+    assert [(c.record, c.place) for c in found.rows["full (full-30)"]] == [(whole, None)] * 2
+    own = record("full", 1, [[0.8, 0.81]])
+    assert list(boards([whole, own, *methods], [])[1].rows) == ["full", "random", "dm"]
+    for change in ({"model": "mlp"}, {"selection": "best_on_test"}, {"dataset": "digits"}):
+        others = [m.model_copy(update=change) for m in methods]
+        assert all("full (full-30)" not in b.rows for b in boards([whole, *others], []))
 
 
 def test_full_adds_no_column(record):

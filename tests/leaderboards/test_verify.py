@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from dd_bench.leaderboards.admission.verify import main
+from dd_bench.leaderboards.admission.verify import _runtime_overrides, main
 from dd_bench.leaderboards.cli import main as leaderboard
 from dd_bench.leaderboards.core.entries import entry_name
 from dd_bench.leaderboards.core.verified import compare_retrained, save_verdict, tolerance, verdicts
@@ -47,6 +47,18 @@ def test_verdicts(record):
         of(0.6, entry=record("dm", 10, [[0.7]]))
 
 
+def test_mark_on_a_board(record):
+    """Cores and processor count, the precision does not."""
+    entry = record("dm", 10, [[0.7, 0.72]], device="AMD EPYC(R), 2 cores (bf16 networks, 1 worker(s))")
+    same = compare_retrained(
+        entry, {0: 0.7}, CODE, "AMD EPYC(R), 2 cores (fp32 networks, 2 worker(s))", "2026"
+    )
+    other = compare_retrained(
+        entry, {0: 0.7}, CODE, "AMD EPYC(R), 4 cores (bf16 networks, 1 worker(s))", "2026"
+    )
+    assert [v.mark(entry) for v in (same, other)] == ["verified in part", "verified in part, other machine"]
+
+
 def test_forged_values_are_not_verified(record):
     """Networks that were not retrained may be forged, and a forged spread does not widen the tolerance."""
     lifted = record("dm", 10, [[0.70, 0.72, 0.99, 0.99, 0.99]])
@@ -65,7 +77,7 @@ def test_a_verdict_is_not_replaced_by_one_on_fewer_networks(record, tmp_path):
 
     long, short, far = of(*values), of(*values[:2]), of(0.5, 0.51)
     path = save_verdict(short, tmp_path)
-    assert save_verdict(long, tmp_path) == path and "5 of 5" in verdicts(tmp_path)[long.entry]
+    assert save_verdict(long, tmp_path) == path and verdicts(tmp_path)[long.entry] == long
     for other in (short, far):
         with pytest.raises(
             FileExistsError,
@@ -107,6 +119,50 @@ def own(board, tmp_path):
     return Path(shutil.copy(board[0], folder)), tmp_path / "sets"
 
 
+def test_the_cheapest_entries(own, record, capsys):
+    """Verified entries are omitted, unless the verdict covers fewer networks than requested."""
+    entry, sets = own
+    cost = load_record(entry).seconds["evaluate"]
+    many = record("dm", 1, [[0.5], [0.6]], config={"evaluator": {"num_networks": 1}}, set_digests=["a", "b"])
+    many.save(entry.parent / entry_name(many))
+    how = ["--cheapest", "5", "--list", "--sets", str(sets), str(entry.parents[1])]
+
+    def listed(*more):
+        assert main([*how, *more]) == 0
+        return capsys.readouterr().out
+
+    assert f"{cost:6.0f} s  {entry.name}" in listed()
+    assert f"{cost / 3:6.0f} s  {entry.name}" in listed("--networks", "1")
+    assert "1 with several sets, which are not stored" in listed()
+    values = [s.value for s in load_record(entry).scores]
+    verdict = compare_retrained(load_record(entry), {0: values[0]}, CODE, "here", "2026")
+    save_verdict(verdict, entry.parents[2] / "verified")
+    assert "0 entries to verify, 1 verified before" in listed("--networks", "1")
+    assert entry.name in listed()
+    assert "1 measured on this kind of machine" in listed("--other-machines")
+
+
+def test_wrong_options(capsys):
+    for words, message in (
+        (["x", "--cheapest", "0"], "--cheapest must be an integer >= 1"),
+        (["x", "--list"], "require --cheapest"),
+        (["x", "--cheapest", "1", "--sets", "s3://b/sets"], "requires a folder of sets"),
+    ):
+        with pytest.raises(SystemExit):
+            main(words)
+        assert message in capsys.readouterr().err
+
+
+def test_retraining_has_the_threads_of_the_entry(record):
+    entry = record(
+        "dm", 1, [[0.5]], config={"runtime": {"threads": 1, "workers": "auto"}}, device="A (fp32 networks, 1)"
+    )
+    assert _runtime_overrides(entry) == ["runtime.threads=1", "runtime.precision=fp32"]
+    assert _runtime_overrides(entry.model_copy(update={"device": "A (bf16 networks, 1)"})) == [
+        "runtime.threads=1"
+    ]
+
+
 def changed(entry: Path, **values) -> Path:
     """Change fields of an entry and rename it to match its new digest, as a forger would."""
     record = load_record(entry).model_copy(update=values)
@@ -122,8 +178,8 @@ def test_an_entry_is_verified(own, capsys, monkeypatch):
     out = capsys.readouterr().out
     assert "unchanged since it was added" in out
     assert "verified: 3 of 3 networks retrained, values identical" in out
-    ((digest, summary),) = verdicts(entry.parents[2] / "verified").items()
-    assert digest == load_record(entry).digest and summary.startswith("verified")
+    ((digest, verdict),) = verdicts(entry.parents[2] / "verified").items()
+    assert digest == load_record(entry).digest and verdict.verdict == "verified"
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import stats
 
-from dd_bench.records.intervals import bootstrap_interval, paired_difference, t_interval
+from dd_bench.records.intervals import bootstrap_interval, paired_difference, t_interval, unpaired_difference
 
 
 def test_t_interval_and_paired_test_equal_scipy():
@@ -14,6 +14,16 @@ def test_t_interval_and_paired_test_equal_scipy():
     assert d.p == pytest.approx(reference.pvalue, rel=1e-9) and d.n == 5
     assert (d.low, d.high) == pytest.approx(tuple(reference.confidence_interval()))
     assert t_interval(a) == pytest.approx(tuple(stats.ttest_1samp(a, 0).confidence_interval()))
+
+
+def test_unpaired_difference_equals_scipy():
+    a, b = [0.71, 0.74, 0.69, 0.75, 0.73], [0.60, 0.68, 0.64]
+    d, reference = unpaired_difference(a, b), stats.ttest_ind(a, b, equal_var=False)
+    assert d.mean == pytest.approx(np.mean(a) - np.mean(b)) and d.p == pytest.approx(reference.pvalue)
+    assert (d.low, d.high) == pytest.approx(tuple(reference.confidence_interval()))
+    assert unpaired_difference([0.5, 0.5], [0.25, 0.25]) == (0.25, 0.25, 0.25, 0.0, 2)
+    with pytest.raises(ValueError, match="at least 2 values, got 1"):
+        unpaired_difference(a, [0.5])
 
 
 def test_bootstrap_equals_scipy():
