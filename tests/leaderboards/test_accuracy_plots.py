@@ -15,7 +15,7 @@ def entries(record):
     """Random images, three methods at two IPCs, a variant of one of them, and the whole training set."""
     means = {"random": (0.5, 0.7), "dc": (0.6, 0.71), "dm": (0.65, 0.6), "dsa": (0.7, 0.703)}
     found = [
-        record(method, ipc, [[mean + x for x in FIVE]])
+        record(method, ipc, [[mean + (x if method == "random" else -x) for x in FIVE]])
         for method, at in means.items()
         for ipc, mean in zip((1, 10), at, strict=True)
     ]
