@@ -20,6 +20,8 @@ from ..core.hyperparameters import CHOSEN
 from ..core.verified import Verdict
 from ..render.formatting import interval_text, networks, number
 from ..render.tables import OVER_BUDGET, TEST, TOO_FEW, UNTESTED
+from .addresses import dataset_url, method_url
+from .rows import heading
 from .sets import KnownSet, pull_commands
 
 _PLACES = {
@@ -51,11 +53,18 @@ def entry_page(
         "title": f"{record.method} on {record.dataset}, "
         + ("whole training set" if record.method == REFERENCE else f"IPC {record.ipc}"),
         "board": f"boards/{board.track.slug}.html",
-        "board_title": board.track.title,
+        "board_title": heading(board.track),
         "score": score,
         "place": _PLACES.get(place or "", record.reason or "") + (f" {verdict.summary()}" if verdict else ""),
         "notes": record.notes,
         "picture": known[0].picture if known else None,
+        "picture_text": "The synthetic images, one row per class."
+        if known and known[0].is_images
+        else "Graphs of the set.",
+        "method": record.method,
+        "method_page": method_url(record.method),
+        "dataset": record.dataset,
+        "dataset_page": dataset_url(record.dataset),
         "commands": list(_commands(record, known)),
         "pulls": pull_commands(known[0]) if known else [],
         "files": known[0].files if known else {},

@@ -9,6 +9,7 @@ from functools import cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
@@ -18,20 +19,29 @@ from dd_bench.runtime.terminal import sanitize
 
 from ..core.boards import Board, boards
 from ..core.citations import Cards, bibtex, cited
+from ..core.findings import evidence, load_findings
+from ..core.method_info import FAMILIES
 from ..core.published import PublishedSet
 from ..core.verified import verdicts
 from ..render.cost import Point, points
 from ..render.formatting import csv_text
 from ..render.markup import PLAIN
 from ..render.tables import FROM_MEMORY, latex, legend_of
+from .addresses import dataset_url, entry_url, method_url
+from .dataset_page import dataset_page
 from .entry_page import entry_page
 from .fork_pool import Task, run_forked
+from .matrix import marks_used
+from .method_page import MAX_PICTURES, method_names, method_page, method_rows
+from .overview import dataset_views, findings
 from .plots import continual_parts, cost_plot, cross_arch_parts
-from .rows import board_rows, entry_rows, entry_url, html_list, published_rows, track_rows
+from .rows import board_rows, entry_rows, heading, html_list, published_rows, track_rows
 from .sets import KnownSet, copy_sets, list_command, pull_command, python_code, set_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGES = (
+    ("boards", "Boards"),
+    ("methods", "Methods"),
     ("sets", "Sets"),
     ("cross_arch", "Cross-architecture"),
     ("continual", "Continual learning"),
@@ -39,8 +49,6 @@ PAGES = (
 )
 FORK_THRESHOLD = 500
 """Number of entries above which several processes are faster than one."""
-MAX_PICTURES = 60
-"""Maximum number of pictures on a board's page; all pictures are on the pages of the entries."""
 
 
 class Pages:
@@ -84,22 +92,44 @@ class Pages:
             raise ValueError(
                 f"two boards would have the file {repeated[0]}.html: their names differ only in punctuation"
             )
-        for name in ("boards", "data", "entries"):
+        for name in ("boards", "data", "datasets", "entries", "methods"):
             (self.folder / name).mkdir()
-        tasks: list[Task] = [self._overviews]
+        tasks: list[Task] = [self._front_page, self._overviews, self._methods, self._datasets]
         tasks += [partial(self._board_and_entries, board) for board in self.boards]
         run_forked(tasks, forked=len(self.entries) > FORK_THRESHOLD)
         self._all_data()
 
-    def _overviews(self) -> None:
+    def _front_page(self) -> None:
+        views = dataset_views(self.boards, self.cards, front=True)
+        found = evidence(load_findings(), self.entries)
         self._page(
             "index",
             "index.html.j2",
-            title="Boards",
-            boards_table=board_rows(self.boards),
+            title="Leaderboard",
+            datasets=views,
+            findings=findings(list(found), self.boards),
+            families=[family for family in FAMILIES if family != "other"],
+            marks=marks_used([one.matrix for view in views for one in view.boards]),
             entries=len(self.entries),
             boards=len(self.boards),
         )
+
+    def _methods(self) -> None:
+        lead = "Every method with its family, paper, results and sets."
+        rows = method_rows(self.boards)
+        self._page("methods", "list.html.j2", title="Methods", lead=lead, rows=rows)
+        for name in method_names(self.boards):
+            page = method_page(name, self.boards, self.sets, self.cards)
+            self._page(method_url(name).removesuffix(".html"), "method.html.j2", **page)
+
+    def _datasets(self) -> None:
+        views = {view.name: view for view in dataset_views(self.boards, self.cards, front=False)}
+        for name in sorted({board.track.dataset for board in self.boards}):
+            page = dataset_page(name, views.get(name), self.boards, self.sets, self.cards)
+            self._page(dataset_url(name).removesuffix(".html"), "dataset.html.j2", **page)
+
+    def _overviews(self) -> None:
+        self._page("boards", "boards.html.j2", title="Boards", boards_table=board_rows(self.boards))
         lead = "Search the entries of all boards. Compare entries only within a board."
         self._page("entries", "list.html.j2", title="All entries", lead=lead, rows=entry_rows(self.boards))
         lead = f"Numbers from papers in percent, each measured under its own protocol. †: {FROM_MEMORY}"
@@ -186,6 +216,7 @@ class Pages:
         ]
         shown = [
             {"file": known.picture, "entry": entry_url(r), "label": f"{r.method}, IPC {r.ipc}"}
+            | {"is_images": known.is_images}
             for r in board.records
             for known in list(self._sets_of(r).values())[:1]
             if known.picture
@@ -193,7 +224,7 @@ class Pages:
         self._page(
             f"boards/{slug}",
             "track.html.j2",
-            title=t.title,
+            title=heading(t),
             facts=facts,
             warnings=board.warnings,
             rows=track_rows(board, {p.record.key: p for p in found}, self.verdicts),
@@ -201,6 +232,9 @@ class Pages:
             legend=legend_of(board, PLAIN),
             changed=[*board.changed_hyperparameters, *board.variants],
             pictures=shown[:MAX_PICTURES],
+            pictures_title="Synthetic images" if shown and shown[0]["is_images"] else "Synthetic graphs",
+            sets_link=f"../sets.html#{urlencode({'dataset': t.dataset})}",
+            dataset_page=dataset_url(t.dataset),
             downloads=[
                 (kind, f"data/{slug}.{suffix}")
                 for kind, suffix in (("CSV", "csv"), ("JSON", "json"), ("BibTeX", "bib"), ("LaTeX", "tex"))

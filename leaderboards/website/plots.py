@@ -14,7 +14,8 @@ from ..render.continual import group_by_steps, step_metrics
 from ..render.cost import Point, pareto_front
 from ..render.cross_arch import cross_arch_groups, difference, other_networks
 from ..render.formatting import interval, number
-from .rows import Cells, column, entry_url
+from .addresses import entry_url
+from .rows import Cells, column, heading
 
 
 def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
@@ -76,11 +77,11 @@ def cross_arch_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
                     cells.append(None)
                     continue
                 o = r.summary(f"{r.main_metric}:{name}")
-                text = f"{number([o.mean, o.std], r.main_metric)} ({difference(r, name)})"
-                cells.append({"text": text, "sort": o.mean})
+                text = number([o.mean, o.std], r.main_metric)
+                cells.append({"text": text, "sub": difference(r, name), "sort": o.mean})
             rows.append({"cells": cells})
         table = {"columns": columns, "rows": rows}
-        parts.append({"title": track.title, "anchor": track.slug, "rows": table, "plot": None})
+        parts.append({"title": heading(track), "anchor": track.slug, "rows": table, "plot": None})
     return parts
 
 
@@ -107,7 +108,7 @@ def continual_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
             )
         axes = {"x": {"title": "step", "type": "linear", "ticks": list(range(1, steps + 1))}}
         axes["y"] = {"title": "accuracy on the classes seen so far, %"}
-        title = f"{steps} steps. {track.title}, {track.model}"
+        title = f"{steps} steps. {heading(track)}, {track.model}"
         parts.append(
             {"title": title, "anchor": f"{track.slug}-{steps}", "rows": {"columns": columns, "rows": rows}}
             | {"plot": {"traces": traces, "axes": axes, "fronts": None}}

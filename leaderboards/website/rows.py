@@ -13,7 +13,7 @@ from dd_bench.records.record import Record
 
 from ..core.boards import Board, Cell
 from ..core.budget import size_text
-from ..core.entries import ACCURACY, FOREIGN_REFERENCE, HARD_LABEL_RANDOM, REFERENCE
+from ..core.entries import ACCURACY, FOREIGN_REFERENCE, HARD_LABEL_RANDOM, REFERENCE, Track
 from ..core.hyperparameters import CHOSEN
 from ..core.published import PublishedSet
 from ..core.ranking import Place
@@ -21,6 +21,7 @@ from ..core.verified import Verdict
 from ..render.architectures import DATA_CONTROLS
 from ..render.cost import Point
 from ..render.formatting import interval, interval_bounds, interval_text, networks, number, printed
+from .addresses import entry_url
 
 MAX_METRIC_COLUMNS = 12
 """Maximum number of other metrics shown as columns. If there are more (`nas`), only the pages of entries show them."""
@@ -32,14 +33,10 @@ Cells = list[Any]
 def column(ident: str, label: str, kind: str = "number", **more: Any) -> dict[str, Any]:
     """Return a column of kind `text` or `number`.
 
-    Options: `title` is its tool tip, `wide` hides it on a phone, `long` makes it wider, `filter` adds a filter menu.
+    Options: `title` is its tool tip, `wide` hides it on a phone, `long` makes it wider, `extra` hides it unless all
+    columns are shown, and `filter` adds a filter menu.
     """
     return {"id": ident, "label": label, "kind": kind, **more}
-
-
-def entry_url(record: Record) -> str:
-    """Return the permanent path of an entry's page, relative to the root of the site."""
-    return f"entries/{record.digest[:16]}.html"
 
 
 def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
@@ -61,14 +58,14 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
         column("method", "Method", "text"),
         column("ipc", "IPC", filter=True),
         column("mean", f"{metric}{unit}", title="mean ± standard deviation over fresh networks"),
-        column("ci", "95 % interval"),
+        column("ci", "95 % interval", title="the line is scaled to the intervals at the same IPC"),
         column(
             "n", "n", wide=True, title="number of fresh networks; sets × networks if there are several sets"
         ),
     ]
     title = "numbers from papers, never ranked"
     columns += [column("published", "Published", title=title)] if has_published else []
-    columns += [column(m, f"{m}{unit}", wide=True) for m in more_metrics]
+    columns += [column(m, f"{m}{unit}", wide=True, extra=True) for m in more_metrics]
     ratio = "stored bytes divided by those of IPC real samples per class, images with 8 bits per value"
     making = "seconds per set: preparation (teachers, experts), distillation or selection, and labelling"
     columns += [
@@ -87,7 +84,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
         if has_verdicts
         else []
     )
-    columns += [column("entry", "Entry", "text", wide=True)]
+    columns += [column("entry", "Entry", "text", wide=True, extra=True)]
     rows: list[dict[str, Any]] = []
     for label, cells in board.rows.items():
         seen = set()
@@ -134,7 +131,7 @@ def _score_cells(record: Record, place: Place | None, metric: str) -> Cells:
     if record.status != "done":
         return [{"text": record.status, "sort": None, "mark": record.status}, None, None]
     s, bounds = record.summary(), interval_bounds(record, metric)
-    mean = {"text": number([s.mean, s.std], metric), "sort": s.mean} | ({"mark": place} if place else {})
+    mean = {"text": score_text(record), "sort": s.mean} | ({"mark": place} if place else {})
     interval_cell = bounds and {
         "text": interval_text(record, metric),
         "sort": s.mean,
@@ -142,6 +139,14 @@ def _score_cells(record: Record, place: Place | None, metric: str) -> Cells:
         "high": bounds[1],
     }
     return [mean, interval_cell, {"text": networks(record), "sort": s.num_networks}]
+
+
+def score_text(record: Record) -> str:
+    """Return the mean and standard deviation of the main metric. `all equal` stands for a standard deviation of 0."""
+    s = record.summary()
+    if s.std == 0:
+        return f"{number([s.mean], record.main_metric)}, all equal"
+    return number([s.mean, s.std], record.main_metric)
 
 
 def _published_cell(cell: Cell) -> dict[str, Any] | None:
@@ -179,8 +184,24 @@ def _verdict_cell(record: Record, verdict: Verdict | None) -> dict[str, Any] | N
     return {"text": verdict.mark(record), "title": verdict.summary()} if verdict else None
 
 
-def board_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
-    """Return the table of all boards, those with most entries first."""
+def heading(track: Track) -> str:
+    """Return a title of a track that is short enough for a phone: without the network and the names of teachers."""
+    labels = labels_cell(track)
+    text = f"{labels['text']} labels" if isinstance(labels, dict) else f"{labels} labels"
+    chosen = "" if track.selection == "last" else f", {track.selection}"
+    return f"{track.dataset}: {track.metric}, {track.protocol} v{track.version}{chosen}, {text}"
+
+
+def labels_cell(track: Track) -> Any:
+    """Return the label mode with the number of teachers; their names are a tool tip."""
+    if not track.teachers:
+        return track.label_mode
+    count = track.teachers.count("+") + 1
+    return {"text": f"{track.label_mode} ({count} teacher{'s' * (count > 1)})", "title": track.teachers}
+
+
+def board_rows(all_boards: Sequence[Board], up: str = "") -> dict[str, Any]:
+    """Return the table of several boards, those with most entries first. `up` is the path from the page to the root."""
     columns = [
         column("dataset", "Dataset", "text", filter=True),
         column("protocol", "Protocol", "text", filter=True),
@@ -188,9 +209,9 @@ def board_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
         column("evaluator", "Evaluator", "text", filter=True, wide=True),
         column("network", "Network", "text", filter=True, wide=True, long=True),
         column("metric", "Metric", "text", wide=True),
-        column("entries", "Entries"),
+        column("entries", "Entries", wide=True),
         column("best", "Best, by IPC", "text", wide=True, long=True),
-        column("warnings", "Warnings", "text", wide=True),
+        column("warnings", "Warnings", wide=True),
     ]
     rows = []
     for board in sorted(all_boards, key=lambda board: -len(board.records)):
@@ -201,14 +222,19 @@ def board_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
             for r in sorted(board.records, key=lambda r: r.ipc)
             if board.places.get(r.key) == "best"
         ]
-        cells: Cells = [{"text": t.dataset, "href": f"boards/{t.slug}.html"}, protocol]
+        cells: Cells = [{"text": t.dataset, "href": f"{up}boards/{t.slug}.html"}, protocol]
         cells += [
-            f"{t.label_mode} ({t.teachers.replace('+', ' + ')})" if t.teachers else t.label_mode,
+            labels_cell(t),
             t.evaluator,
             t.model,
             t.metric,
         ]
-        cells += [len(board.records), "; ".join(best), "; ".join(board.warnings)]
+        warnings = {
+            "text": str(len(board.warnings)),
+            "sort": len(board.warnings),
+            "more": "; ".join(board.warnings),
+        }
+        cells += [len(board.records), "; ".join(best), warnings if board.warnings else None]
         rows.append({"cells": cells})
     return {"columns": columns, "rows": rows}
 
@@ -235,7 +261,7 @@ def entry_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
     for board in all_boards:
         for r in board.records:
             s = r.summary() if r.status == "done" else None
-            value = {"text": number([s.mean, s.std], r.main_metric), "sort": s.mean} if s else None
+            value = {"text": score_text(r), "sort": s.mean} if s else None
             cells: Cells = [
                 {"text": r.method, "href": entry_url(r)},
                 r.dataset,
@@ -256,7 +282,8 @@ def html_list(rows: Mapping[str, Any]) -> Markup:
         for at, cell in zip(rows["columns"], row["cells"], strict=True):
             parts = cell if isinstance(cell, dict) else {"text": cell}
             if parts["text"] not in (None, ""):
-                text = escape(str(parts["text"]) + (f" ({parts['mark']})" if "mark" in parts else ""))
+                notes = [str(parts[name]) for name in ("mark", "sub", "more") if name in parts]
+                text = escape(" ".join([str(parts["text"]), *(f"({note})" for note in notes)]))
                 link = f'<a href="{escape(parts["href"])}">{text}</a>' if "href" in parts else text
                 texts.append(link if not texts else f"{escape(at['label'])} {link}")
         items.append(f"<li>{'; '.join(texts)}</li>")

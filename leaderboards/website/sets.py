@@ -33,7 +33,8 @@ from dd_bench.synthetic.card import (
 
 from ..core.commands import distill_command
 from ..core.entries import set_cards
-from .rows import Cells, column, entry_url
+from .addresses import entry_url
+from .rows import Cells, column
 
 SITE = "SITE"
 """Placeholder for the address of the site in commands; `site.js` replaces it by the address that the reader uses."""
@@ -51,6 +52,11 @@ class KnownSet(NamedTuple):
     changed: Sequence[str]  # hyper-parameters of its method that differ from the defaults
     url: str  # from which the set can be pulled
     files: Mapping[str, int]  # files on the site, and their bytes
+
+    @property
+    def is_images(self) -> bool:
+        """Whether it is a set of images, and not of graphs or trees."""
+        return self.card.kind not in ("graphs", "trees")
 
 
 def copy_sets(sets_dir: Path, site: Path, sets_at: str | None) -> dict[str, KnownSet]:

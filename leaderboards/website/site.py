@@ -1,7 +1,8 @@
 """Build the site: static pages that work on a web server and from a local folder.
 
-    index.html  entries.html  sets.html  cross_arch.html  continual.html  published.html
-    boards/<track>.html   entries/<digest>.html, .json   data/   sets/   site.css  site.js  plotly.min.js
+    index.html  boards.html  methods.html  entries.html  sets.html  cross_arch.html  continual.html  published.html
+    boards/<track>.html  datasets/<name>.html  methods/<name>.html  entries/<digest>.html, .json
+    data/  sets/  site.css  site.js  matrix.js  plotly.min.js
 
 The output is deterministic. The address of an entry's page changes only if the entry changes.
 """
@@ -71,7 +72,7 @@ def build_site(
         pages = Pages(scratch, entries, published, verified=entries_dir.parent / "verified")
         pages.copy_sets(sets_dir, sets_at)
         pages.write()
-        for name in ("site.css", "site.js"):
+        for name in ("site.css", "site.js", "matrix.js"):
             shutil.copy(TEMPLATES / name, scratch / name)
         (scratch / "plotly.min.js").write_text(plotly)
         files = sorted(str(p.relative_to(scratch)) for p in scratch.rglob("*") if p.is_file())

@@ -164,7 +164,7 @@ def test_long_tables_are_shown_in_parts(page, board):
 
 def test_from_the_front_page_to_an_entry(page, site):
     driver = page("index.html")
-    driver.find_element(By.CSS_SELECTOR, "tbody th a").click()
+    driver.find_element(By.CSS_SELECTOR, ".view p a").click()
     driver.find_element(By.LINK_TEXT, "m118").click()
     assert (
         "/entries/" in driver.current_url
@@ -188,7 +188,18 @@ def test_plots(page, board):
 
 
 @pytest.mark.parametrize(
-    "name", ["index.html", "entries.html", "sets.html", "published.html", "cross_arch.html", None]
+    "name",
+    [
+        "index.html",
+        "boards.html",
+        "methods/dm.html",
+        "datasets/fashion_mnist.html",
+        "entries.html",
+        "sets.html",
+        "published.html",
+        "cross_arch.html",
+        None,
+    ],
 )
 def test_pages_fit_the_width_of_a_phone(page, board, name):
     driver = page(name or board, width=390)

@@ -12,7 +12,9 @@
   const sortValue = (cell) => (cell !== null && typeof cell === "object" ? cell.sort ?? cell.text : cell);
   const shown = (cell) => (cell === null ? "" : typeof cell === "object" ? cell.text : String(cell));
 
-  const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long"].filter(Boolean).join(" ");
+  // Long names may be broken after punctuation, not inside a word.
+  const breakable = (text) => text.split(/(?<=[_,(+=/|])(?=[^\s])/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
+  const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long", column.extra && "extra"].filter(Boolean).join(" ");
 
   function whisker(cell, low, high) {
     const ns = "http://www.w3.org/2000/svg", at = (x) => 2 + (108 * (x - low)) / (high - low || 1);
@@ -28,9 +30,16 @@
     const name = section.dataset.table, { columns, rows } = read(name);
     const [form, count, head, body, more] = ["form", ".count", "thead", "tbody", ".more"].map((s) => section.querySelector(s));
     const state = { sort: null, down: false, limit: PAGE, filters: {} }, inputs = {};
+    const ipcAt = columns.findIndex((column) => column.id === "ipc"), ipcOf = (row) => (ipcAt < 0 ? "" : shown(row.cells[ipcAt]));
     const spans = columns.map((column, i) => {
-      const cells = rows.map((row) => row.cells[i]).filter((c) => c && typeof c === "object" && "low" in c);
-      return cells.length ? [Math.min(...cells.map((c) => c.low)), Math.max(...cells.map((c) => c.high))] : null;
+      const found = {}; // intervals are compared within an IPC
+      for (const row of rows) {
+        const cell = row.cells[i];
+        if (!cell || typeof cell !== "object" || !("low" in cell)) continue;
+        const span = (found[ipcOf(row)] ??= [cell.low, cell.high]);
+        [span[0], span[1]] = [Math.min(span[0], cell.low), Math.max(span[1], cell.high)];
+      }
+      return found;
     });
     const key = (word) => (name === "rows" || name === "boards" ? word : `${name}.${word}`);
 
@@ -52,21 +61,24 @@
         return (state.down ? -1 : 1) * compare(a, b);
       });
     }
-    function cellOf(cell, column, i) {
+    function cellOf(cell, column, i, row) {
       const node = element(i === 0 ? "th" : "td", { className: classesOf(column) });
       if (i === 0) node.scope = "row";
-      let inside = shown(cell);
-      if (cell && typeof cell === "object" && cell.href) inside = element("a", { href: cell.href }, inside);
-      if (cell && typeof cell === "object" && cell.mark) inside = element("span", { className: cell.mark, title: cell.mark }, inside);
-      if (cell && typeof cell === "object" && cell.title) node.title = cell.title;
-      node.append(inside);
-      if (spans[i] && cell && "low" in cell) node.append(whisker(cell, ...spans[i]));
+      const inside = breakable(shown(cell));
+      if (cell === null || typeof cell !== "object") { node.append(...inside); return node; }
+      if (cell.more) node.append(element("details", {}, element("summary", {}, ...inside), cell.more));
+      else if (cell.href) node.append(element("a", { href: cell.href }, ...inside));
+      else if (cell.mark) node.append(element("span", { className: cell.mark, title: cell.mark }, ...inside));
+      else node.append(...inside);
+      if (cell.title) node.title = cell.title;
+      if (cell.sub) node.append(element("small", {}, cell.sub));
+      if ("low" in cell) node.append(whisker(cell, ...spans[i][ipcOf(row)]));
       return node;
     }
     function show() {
       for (const row of rows) row.text ??= row.cells.map(shown).join(" ").toLowerCase();
       const found = ordered(rows.filter(matches));
-      body.replaceChildren(...found.slice(0, state.limit).map((row) => element("tr", { className: row.control ? "control" : "" }, ...row.cells.map((cell, i) => cellOf(cell, columns[i], i)))));
+      body.replaceChildren(...found.slice(0, state.limit).map((row) => element("tr", { className: row.control ? "control" : "" }, ...row.cells.map((cell, i) => cellOf(cell, columns[i], i, row)))));
       count.textContent = `${found.length} of ${rows.length} rows` + (found.length > state.limit ? `, ${state.limit} shown` : "");
       more.hidden = found.length <= state.limit;
       for (const cell of head.querySelectorAll("th")) {
@@ -121,11 +133,24 @@
       if (values.length < 2) return;
       filter(column.id, column.label, element("select", {}, element("option", { value: "" }, "all"), ...values.map((v) => element("option", { value: v }, v))));
     });
+    if (columns.some((column) => column.extra)) {
+      const box = element("input", { type: "checkbox" });
+      box.addEventListener("change", () => section.classList.toggle("all-columns", box.checked));
+      form.append(element("label", { className: "tick" }, box, "all columns"));
+    }
     form.addEventListener("submit", (event) => event.preventDefault());
     more.addEventListener("click", () => { state.limit += 10 * PAGE; show(); });
     window.addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) { loadState(); show(); } });
     loadState();
     show();
+  }
+
+  // Plotly labels minor ticks of a logarithmic axis at three quarters of the size. Only powers of ten are labelled, or 1, 2, 5.
+  function logTicks(values) {
+    const [low, high] = [Math.log10(Math.min(...values)), Math.log10(Math.max(...values))], steps = high - low > 2 ? [1] : [1, 2, 5];
+    const tickvals = [];
+    for (let power = Math.floor(low); power <= Math.ceil(high); power++) tickvals.push(...steps.map((step) => step * 10 ** power));
+    return { tickvals, ticktext: tickvals.map((value) => value.toLocaleString("en", { maximumSignificantDigits: 1, notation: value >= 1e4 ? "compact" : "standard" })) };
   }
 
   function plot(place) {
@@ -137,8 +162,8 @@
       const lines = traces.map((t, i) => ({ ...t, x: t[axis], type: "scatter", marker: { symbol: symbols[Math.floor(i / 10) % symbols.length], size: 8 } }));
       if (fronts) lines.unshift({ x: fronts[axis].x, y: fronts[axis].y, mode: "lines", line: { shape: "hv", color: colour("--quiet"), width: 1 }, hoverinfo: "skip", showlegend: false });
       const layout = {
-        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink") }, margin: { t: 36, r: 10, l: 60, b: 50 }, hovermode: "closest", modebar: { bgcolor: "rgba(0,0,0,0)" },
-        xaxis: { title: { text: axes[axis].title }, type: axes[axis].type, gridcolor: grid, zeroline: false, ...(axes[axis].ticks ? { tickvals: axes[axis].ticks } : {}) },
+        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), size: 13 }, margin: { t: 36, r: 10, l: 60, b: 50 }, hovermode: "closest", modebar: { bgcolor: "rgba(0,0,0,0)" },
+        xaxis: { title: { text: axes[axis].title }, type: axes[axis].type, gridcolor: grid, zeroline: false, ...(axes[axis].ticks ? { tickvals: axes[axis].ticks } : {}), ...(axes[axis].type === "log" ? logTicks(traces.flatMap((t) => t[axis])) : {}) },
         yaxis: { title: { text: axes.y.title }, gridcolor: grid, zeroline: false },
         legend: window.innerWidth < 640 ? { orientation: "h", y: -0.45 } : {},
       };

@@ -1,0 +1,67 @@
+"""Findings of the suite: sentences whose numbers are read from entries, and that are shown only while they hold.
+
+The file `published/findings.yaml` lists a sentence, its numbers, and a check (`claims`). A finding whose check is not
+`reproduced`, or whose entries are missing, is left out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+import yaml
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+
+from dd_bench.records.record import Record
+from dd_bench.runtime import untrusted
+
+from .claims import Check, verdict
+from .quantities import Sources
+from .selectors import NotMeasuredError
+
+FINDINGS = Path(__file__).resolve().parents[1] / "published" / "findings.yaml"
+
+
+class Finding(BaseModel):
+    """One item of the file."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    text: str  # with one {} for each of `values`
+    values: list[str]
+    check: Check
+
+
+class Evidence(NamedTuple):
+    """A sentence, the difference that supports it, and the entries that were compared."""
+
+    text: str
+    difference: str
+    records: tuple[Record, ...]
+
+
+def load_findings(path: Path = FINDINGS) -> list[Finding]:
+    """Read the file of findings.
+
+    Raises:
+        ValueError: the file is not valid.
+    """
+    try:
+        return TypeAdapter(list[Finding]).validate_python(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a valid file of findings: {untrusted.problems(error)}") from error
+
+
+def evidence(findings: Sequence[Finding], entries: Sequence[Record]) -> Iterator[Evidence]:
+    """Yield the findings that the entries support, in the order of the file."""
+    sources = Sources(entries, [], Path())
+    for finding in findings:
+        try:
+            quantity = sources.read(finding.check.read)
+            numbers = [sources.read(line) for line in finding.values]
+        except NotMeasuredError:
+            continue
+        if verdict(finding.check, quantity, sources) == "reproduced":
+            text = finding.text.format(*(number.text for number in numbers))
+            yield Evidence(text, f"{finding.check.label}: {quantity.text}", quantity.records)

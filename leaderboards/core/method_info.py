@@ -1,0 +1,100 @@
+"""What a method is: its family, paper, code, description and default hyper-parameters, without importing torch.
+
+The family and the links are in `published/methods.yaml`. The title is the first comment of the method's YAML file, and
+the description is the docstring of its class, which is parsed and not imported. Methods of other packages have neither.
+"""
+
+from __future__ import annotations
+
+import ast
+import re
+from functools import cache
+from importlib import resources
+from pathlib import Path
+from typing import Literal, NamedTuple, get_args
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+
+from dd_bench.records.config_diff import shipped_target
+from dd_bench.runtime import untrusted
+
+METHODS = Path(__file__).resolve().parents[1] / "published" / "methods.yaml"
+
+Family = Literal["reference", "selection", "matching", "trajectory", "decoupled", "graphs", "other"]
+FAMILIES: tuple[Family, ...] = get_args(Family)
+
+
+class Links(BaseModel):
+    """One line of `methods.yaml`."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    family: Family
+    paper: str | None = Field(default=None, pattern="^https://")
+    code: str | None = Field(default=None, pattern="^https://")
+
+
+class MethodInfo(NamedTuple):
+    """A method as its page describes it. Texts are empty if they are not known."""
+
+    name: str
+    links: Links
+    title: str  # one line, with the paper
+    description: str  # docstring of the class
+    config: str  # text of the YAML file
+
+
+@cache
+def load_links(path: Path = METHODS) -> dict[str, Links]:
+    """Read the families and links of methods.
+
+    Raises:
+        ValueError: the file is not valid.
+    """
+    try:
+        return TypeAdapter(dict[str, Links]).validate_python(yaml.safe_load(path.read_text()))
+    except ValidationError as error:
+        raise ValueError(f"{path} is not a valid file of methods: {untrusted.problems(error)}") from error
+
+
+def links_of(method: str) -> Links:
+    """Return the family and links of a method. A variant, such as `datadam_released`, has those of its method."""
+    known, name = load_links(), method.partition(" #")[0]
+    while name not in known and "_" in name:
+        name = name.rpartition("_")[0]
+    return known.get(name, Links(family="other"))
+
+
+@cache
+def method_info(method: str) -> MethodInfo:
+    """Return what is known about a method."""
+    config = shipped_text("method", method)
+    return MethodInfo(method, links_of(method), comment(config), _description(method), config)
+
+
+def shipped_text(group: str, name: str) -> str:
+    """Return the text of `conf/<group>/<name>.yaml` of this package; '' if the file does not exist."""
+    if not re.fullmatch("[A-Za-z0-9_-]{1,100}", name):
+        return ""
+    path = resources.files("dd_bench.conf") / group / f"{name}.yaml"
+    return path.read_text() if path.is_file() else ""
+
+
+def comment(text: str) -> str:
+    """Return the first line of a YAML file without `#`; '' if it is not a comment."""
+    first = text.partition("\n")[0]
+    return first.lstrip("# ").strip() if first.startswith("#") else ""
+
+
+def _description(method: str) -> str:
+    """Return the docstring of the class that the YAML file of a shipped method names."""
+    module, _, name = (shipped_target("method", method) or "").rpartition(".")
+    package, _, stem = module.rpartition(".")
+    if package != "dd_bench.methods":
+        return ""
+    source = resources.files(package) / f"{stem}.py"
+    for node in ast.parse(source.read_text()).body if source.is_file() else ():
+        if isinstance(node, ast.ClassDef) and node.name == name:
+            return ast.get_docstring(node) or ""
+    return ""

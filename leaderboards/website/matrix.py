@@ -1,0 +1,181 @@
+"""One board as a matrix of methods by IPC: reference rows of real images first, then distilled sets.
+
+A matrix has the values that a visitor compares. Everything else about an entry is on its page and on the page of the
+board: costs, intervals, and how the hyper-parameters were chosen.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import NamedTuple
+
+from dd_bench.records.record import Record
+
+from ..core.boards import Board, Cell
+from ..core.budget import size_text
+from ..core.entries import REFERENCE
+from ..core.hyperparameters import MARKS
+from ..core.method_info import Family, links_of
+from ..core.ranking import Place
+from ..render.formatting import interval_text, networks, number, printed
+from ..render.tables import SMALLEST_EXCESS
+from .addresses import entry_url, method_url
+
+RANKED: tuple[Place, ...] = ("best", "tied", "behind", "too_few")
+"""Places of entries that were compared with the best one."""
+PLACES = {
+    "best": "highest mean at this IPC",
+    "tied": "not significantly different from the best at this IPC",
+    "behind": "significantly below the best at this IPC",
+    "too_few": "n is too small to compare it with the best",
+    "untested": "not ranked: its spread cannot be estimated",
+    "over_budget": "not ranked: it stores more than IPC images",
+    "chosen_on_test": "not ranked: hyper-parameters chosen on test data",
+}
+
+
+class Value(NamedTuple):
+    """One cell: a measured value with its link and tool tip, and the published numbers for the same method and IPC."""
+
+    mean: str = ""
+    std: str = ""
+    mark: str = ""  # place or status; a CSS class
+    marks: str = ""  # letters and factor of the bytes: `4×, T`
+    url: str = ""
+    tip: str = ""
+    sort: float | None = None
+    published: str = ""
+    source: str = ""
+
+
+class Line(NamedTuple):
+    """One row of a matrix."""
+
+    label: str
+    method: str
+    url: str
+    family: Family
+    is_variant: bool  # another experiment of a method, hidden at first unless it is best or tied
+    values: list[Value]
+
+
+class Matrix(NamedTuple):
+    """A board for a template."""
+
+    board: Board
+    ipcs: list[int]
+    groups: list[tuple[str, list[Line]]]  # title and rows
+    has_published: bool
+    variants: int  # number of rows hidden at first
+
+    @property
+    def lines(self) -> list[Line]:
+        """All rows."""
+        return [line for _, lines in self.groups for line in lines]
+
+
+def matrix(board: Board) -> Matrix:
+    """Return a board as a matrix. Rows are sorted by value at the IPC with most entries, the highest first."""
+    lines = [_line(board, label, cells) for label, cells in board.rows.items()]
+    column = main_column(board)
+    lines.sort(key=lambda line: _order(line, column))
+    unranked = [
+        line for line in lines if line.family not in ("reference", "selection") and not _is_ranked(line)
+    ]
+    real = [line for line in lines if line.family in ("reference", "selection")]
+    ranked = [line for line in lines if line not in real and line not in unranked]
+    groups = [("Real samples", real), ("Distilled sets", ranked), ("Distilled sets, not ranked", unranked)]
+    has_published = any(board.has_published(i) for i in range(len(board.ipcs)))
+    variants = sum(line.is_variant for line in lines)
+    return Matrix(
+        board, board.ipcs, [(title, found) for title, found in groups if found], has_published, variants
+    )
+
+
+def main_column(board: Board) -> int:
+    """Return the index of the IPC with most values; of several, the largest IPC."""
+    counts = [sum(_is_done(cells[i].record) for cells in board.rows.values()) for i in range(len(board.ipcs))]
+    return max(range(len(counts)), key=lambda i: (counts[i], i))
+
+
+def comparisons(board: Board) -> int:
+    """Return the number of entries that were compared with the best of their IPC. The board used most has most."""
+    return sum(place in RANKED for place in board.places.values())
+
+
+def marks_used(matrices: Sequence[Matrix]) -> list[tuple[str, str]]:
+    """Return the marks of several matrices with their meanings, for a legend."""
+    used = {value.mark for one in matrices for line in one.lines for value in line.values}
+    signs = {
+        "best": "★",
+        "tied": "≈",
+        "too_few": "?",
+        "untested": "‡",
+        "over_budget": "!",
+        "chosen_on_test": "T",
+    }
+    return [(sign, PLACES[place]) for place, sign in signs.items() if place in used]
+
+
+def _is_done(record: Record | None) -> bool:
+    return record is not None and record.status == "done"
+
+
+def _order(line: Line, column: int) -> tuple[bool, int, float]:
+    """Return a sort key: `full` first, then rows with a value in the main column, the highest first."""
+    columns = [column, *(i for i in range(len(line.values)) if i != column)]
+    for rank, i in enumerate(columns):
+        if (value := line.values[i].sort) is not None:
+            return line.method != REFERENCE, rank, -value
+    return line.method != REFERENCE, len(columns), 0.0
+
+
+def _is_ranked(line: Line) -> bool:
+    return any(value.mark in RANKED for value in line.values)
+
+
+def _line(board: Board, label: str, cells: Sequence[Cell]) -> Line:
+    records = [cell.record for cell in cells if cell.record]
+    method = records[0].method if records else label
+    values = [_value(board, cell, ipc) for cell, ipc in zip(cells, board.ipcs, strict=True)]
+    is_variant = label.startswith(f"{method} #") and not any(v.mark in ("best", "tied") for v in values)
+    name = label + " §" * (label in board.mixed)
+    return Line(name, method, method_url(method), links_of(method).family, is_variant, values)
+
+
+def _value(board: Board, cell: Cell, ipc: int) -> Value:
+    published = " / ".join(printed(p.number) + "†" * (not p.number.verified) for p in cell.published)
+    source = "; ".join(f"{p.number.source}, {p.number.protocol}" for p in cell.published)
+    record = cell.record
+    if record is None:
+        return Value(published=published, source=source)
+    url = entry_url(record)
+    if record.status != "done":
+        return Value(record.status, "", record.status, "", url, record.reason or "", None, published, source)
+    metric = board.track.metric
+    s = record.summary()
+    marks = ", ".join(_marks(board, record))
+    tip = "; ".join(_tip(board, cell, record, published))
+    std = "" if s.std is None else "all equal" if s.std == 0 else f"± {number([s.std], metric)}"
+    return Value(number([s.mean], metric), std, cell.place or "", marks, url, tip, s.mean, published, source)
+
+
+def _marks(board: Board, record: Record) -> Iterator[str]:
+    size = board.sizes.get(record.key, 1.0)
+    if size >= SMALLEST_EXCESS:
+        yield size_text(size)
+    origin = board.origins.get(record.key)
+    if (
+        origin and MARKS[origin.choice] and origin.choice != "test"
+    ):  # `chosen_on_test` is a place and has a mark
+        yield MARKS[origin.choice]
+
+
+def _tip(board: Board, cell: Cell, record: Record, published: str) -> Iterator[str]:
+    yield f"n={networks(record)}"
+    if bounds := interval_text(record, board.track.metric):
+        yield f"95 % interval {bounds}"
+    if cell.place:
+        yield PLACES[cell.place]
+    if published:
+        yield f"published {published}"

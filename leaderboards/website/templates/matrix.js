@@ -1,0 +1,47 @@
+// Matrices: the switch between the boards of a dataset, sorting by an IPC, and highlighting of a row's curves.
+"use strict";
+for (const section of document.querySelectorAll(".dataset")) {
+  const views = [...section.querySelectorAll(".view")], selects = [...section.querySelectorAll("[data-switch]")];
+  const agree = (view, select) => view.dataset[select.dataset.switch] === select.value;
+  for (const select of selects) {
+    select.addEventListener("change", () => {
+      // Of the boards with the new choice, show the first one that agrees in most other choices.
+      const found = views.filter((view) => agree(view, select));
+      const score = (view) => selects.filter((other) => agree(view, other)).length;
+      const best = found.reduce((a, b) => (score(b) > score(a) ? b : a));
+      for (const view of views) view.hidden = view !== best;
+      for (const other of selects) other.value = best.dataset[other.dataset.switch];
+    });
+  }
+  for (const name of ["published", "variants"]) {
+    const box = section.querySelector(`.show-${name}`), what = name === "published" ? ".pub" : "tr.variant";
+    const toggle = () => section.classList.toggle(`with-${name}`, box.checked);
+    box.closest("label").hidden = !section.querySelector(what);
+    box.addEventListener("change", toggle);
+    toggle();
+  }
+}
+for (const table of document.querySelectorAll("table.matrix")) {
+  for (const head of table.querySelectorAll("th[data-ipc]")) {
+    const button = Object.assign(document.createElement("button"), { type: "button", textContent: head.textContent });
+    head.replaceChildren(button);
+    button.addEventListener("click", () => {
+      const value = (row) => Number(row.querySelectorAll("td:not(.pub)")[head.dataset.ipc].dataset.v ?? -Infinity);
+      const sign = head.getAttribute("aria-sort") === "descending" ? -1 : 1;
+      for (const other of table.querySelectorAll("th[aria-sort]")) other.removeAttribute("aria-sort");
+      head.setAttribute("aria-sort", sign > 0 ? "descending" : "ascending");
+      for (const body of table.tBodies) body.append(...[...body.querySelectorAll("tr[data-m]")].sort((a, b) => sign * (value(b) - value(a) || 0)));
+    });
+  }
+  const curves = [...(table.closest(".view")?.querySelectorAll("polyline") ?? [])];
+  const highlight = (name) => {
+    for (const curve of curves) {
+      curve.classList.toggle("on", curve.dataset.m === name);
+      curve.classList.toggle("off", name !== null && curve.dataset.m !== name && curves.some((c) => c.dataset.m === name));
+    }
+  };
+  for (const row of table.querySelectorAll("tr[data-m]")) {
+    for (const start of ["mouseenter", "focusin"]) row.addEventListener(start, () => highlight(row.dataset.m));
+    for (const end of ["mouseleave", "focusout"]) row.addEventListener(end, () => highlight(null));
+  }
+}
