@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -100,7 +100,7 @@ def _related(name: str, other: str) -> bool:
 
 
 def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
-    has_published = {r.key: _published(board, r) for board, r in found}
+    published = _published({board.track: board for board, _ in found}.values())
     columns = [
         column("dataset", "Dataset", "text", filter=True),
         column("ipc", "IPC", filter=True),
@@ -125,13 +125,13 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
             value = {"text": score_text(r), "sort": r.summary().mean} | ({"mark": place} if place else {})
         cells: Cells = [{"text": r.dataset, "href": f"../{dataset_url(r.dataset)}"}, r.ipc, value, t.metric]
         cells += [
-            has_published[r.key],
+            published.get(r.key),
             {"text": t.protocol, "href": f"../boards/{t.slug}.html"},
             t.label_mode,
         ]
         cells += [t.model, board.origins[r.key].choice, {"text": r.digest[:8], "href": f"../{entry_url(r)}"}]
         rows.append({"cells": cells})
-    if not any(has_published.values()):
+    if not any(r.key in published for _, r in found):
         return {
             "columns": [c for c in columns if c["id"] != "published"],
             "rows": [{"cells": row["cells"][:4] + row["cells"][5:]} for row in rows],
@@ -139,10 +139,14 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
     return {"columns": columns, "rows": rows}
 
 
-def _published(board: Board, record: Record) -> str | None:
-    cells = [cell for cells in board.rows.values() for cell in cells]
-    numbers = [p.number for c in cells if c.record and c.record.key == record.key for p in c.published]
-    return " / ".join(printed(n) + "†" * (not n.verified) for n in numbers) or None
+def _published(boards: Iterable[Board]) -> dict[str, str]:
+    """Return the published numbers for the entries of boards, by record key."""
+    found = {}
+    for cell in (cell for board in boards for cells in board.rows.values() for cell in cells):
+        if cell.record and cell.published:
+            numbers = [p.number for p in cell.published]
+            found[cell.record.key] = " / ".join(printed(n) + "†" * (not n.verified) for n in numbers)
+    return found
 
 
 def _commands(name: str, records: Sequence[Record]) -> Iterator[tuple[str, str]]:

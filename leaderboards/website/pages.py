@@ -142,7 +142,7 @@ class Pages:
         self._page("sets", "sets.html.j2", title="Sets", rows=rows, commands=commands, local=local)
         lead = (
             "Accuracy of sets on other networks than the run's own, with the same seeds. ± is a standard "
-            "deviation. In parentheses: difference from the run's own network with its 95 % interval."
+            "deviation. Below it: difference from the run's own network with its 95 % interval."
         )
         self._page(
             "cross_arch",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html import escape
+from textwrap import dedent
 
 from markupsafe import Markup
 
@@ -22,7 +23,7 @@ def _block(block: str) -> str:
         tag = "ul" if lines[0].lstrip().startswith("-") else "ol"
         return f"<{tag}>{''.join(f'<li>{_inline(text)}</li>' for text in texts)}</{tag}>"
     if all(line.startswith("    ") for line in lines):
-        return f"<pre><code>{escape(block)}</code></pre>"
+        return f"<pre><code>{escape(dedent(block))}</code></pre>"
     return f"<p>{_inline(' '.join(lines))}</p>"
 
 

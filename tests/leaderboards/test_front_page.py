@@ -1,0 +1,116 @@
+"""The front page of the site and the pages of methods: matrices, findings, links to papers."""
+
+import pytest
+
+from dd_bench.leaderboards.core.boards import boards
+from dd_bench.leaderboards.core.citations import Cards
+from dd_bench.leaderboards.core.findings import evidence, load_findings
+from dd_bench.leaderboards.core.method_info import links_of, load_links, method_info
+from dd_bench.leaderboards.website.addresses import method_url
+from dd_bench.leaderboards.website.curves import plots
+from dd_bench.leaderboards.website.matrix import comparisons, main_column, matrix
+from dd_bench.leaderboards.website.overview import dataset_views
+from dd_bench.leaderboards.website.prose import prose
+from dd_bench.records.record import ProtocolId
+
+NONE = Cards({}, {})
+
+
+def values(lines):
+    return {line.label: [(value.mean, value.mark) for value in line.values] for line in lines}
+
+
+def test_rows_of_a_matrix(board):
+    """Real samples come first, then distilled sets by value at the IPC with most entries."""
+    (one,) = (b for b in boards(board, []) if b.track.label_mode == "hard" and b.track.metric == "accuracy")
+    groups = dict(matrix(one).groups)
+    assert one.ipcs[main_column(one)] == 1
+    assert [line.label for line in groups["Real samples"]] == ["full", "random"]
+    assert [line.label for line in groups["Distilled sets"]][:2] == ["dm", "dc"]
+    assert values(groups["Real samples"])["random"] == [("51.0", "behind"), ("71.4", "behind")]
+    assert [line.label for line in groups["Distilled sets, not ranked"]] == ["dsa", "mine & co_"]
+
+
+def test_a_row_chosen_on_test_data_keeps_its_mark(record):
+    chosen = {"config": {"method": {"lr_img": 9.0}, "hyperparameters": "test"}}
+    found = [record("dm", 1, [[0.7, 0.71, 0.72]]), record("mtt", 1, [[0.9, 0.91, 0.92]], **chosen)]
+    groups = dict(matrix(boards(found, [])[0]).groups)
+    assert values(groups["Distilled sets, not ranked"]) == {"mtt": [("91.0", "chosen_on_test")]}
+    assert [line.label for line in groups["Distilled sets"]] == ["dm"]
+
+
+def test_other_settings_are_hidden_unless_they_are_best(record):
+    low, high = ({"config": {"method": {"lr_img": x}}} for x in (1.0, 2.0))
+    worse = matrix(
+        boards([record("dm", 1, [[0.7, 0.71]], **low), record("dm", 1, [[0.5, 0.51]], **high)], [])[0]
+    )
+    assert worse.variants == 1
+    better = matrix(
+        boards([record("dm", 1, [[0.5, 0.51]], **low), record("dm", 1, [[0.7, 0.71]], **high)], [])[0]
+    )
+    assert better.variants == 0
+
+
+def test_curves(record):
+    """Points are at the IPCs on a logarithmic axis, and a higher value is higher on the page."""
+    found = [
+        record(m, ipc, [[v, v + 0.02]])
+        for m, ipc, v in (("dm", 1, 0.5), ("dm", 10, 0.7), ("random", 10, 0.6))
+    ]
+    by_ipc, by_bits = plots(matrix(boards(found, [])[0]))
+    (dm,) = (curve for curve in by_ipc.curves if curve.name == "dm")
+    points = [tuple(map(float, point.split(","))) for point in dm.points.split()]
+    assert [x for x, _ in points] == [tick.at for tick in by_ipc.x_ticks] and points[0][1] > points[1][1]
+    assert dm.tip == "dm (matching): 51.0, 71.0"
+    assert [tick.text for tick in by_bits.x_ticks] == ["100 k", "1 M", "10 M"]
+
+
+def test_the_board_with_most_comparisons_is_first(record):
+    other = {"protocol": ProtocolId(name="x", version=1)}
+    found = [record(f"m{i}", 1, [[0.5 + i / 10, 0.51 + i / 10]]) for i in range(3)]
+    found += [record("m1", ipc, [[0.5, 0.52]], **other) for ipc in (1, 10, 50)]
+    (view,) = dataset_views(boards(found, []), NONE, front=True)
+    assert [one.protocol for one in view.boards] == ["hard v1", "x v1"]
+    assert view.choices["protocol"] == ["hard v1", "x v1"] and comparisons(view.boards[0].matrix.board) == 3
+
+
+def test_a_finding_is_shown_only_if_its_check_holds(record):
+    first = load_findings()[:1]
+    dc300 = {
+        "protocol": ProtocolId(name="dc-300", version=1),
+        "config": {"method": {}, "model": {"width": 32}},
+    }
+    random = record("random", 1, [[0.50, 0.52, 0.51]], **dc300)
+    (one,) = evidence(first, [random, record("dm", 1, [[0.70, 0.72, 0.71]], **dc300)])
+    assert "71.0 % with DM's images and 51.0 %" in one.text and {r.method for r in one.records} == {
+        "dm",
+        "random",
+    }
+    assert not list(evidence(first, [random, record("dm", 1, [[0.40, 0.42, 0.41]], **dc300)]))
+    assert not list(evidence(first, [random]))
+
+
+def test_families_and_links_of_methods():
+    assert {links_of(name).family for name in ("mtt", "ftd #2")} == {"trajectory"}
+    assert links_of("datadam_released") == links_of("datadam") and links_of("unknown_x").family == "other"
+    missing = [name for name in load_links() if not method_info(name).title]
+    assert missing == []
+    assert method_info("dm").description.startswith("Each iteration samples a random network")
+
+
+def test_names_of_pages_are_unique():
+    assert method_url("dm") == "methods/dm.html"
+    names = [method_url(name) for name in ("a b", "a_b", "../x", "x" * 200)]
+    assert len(set(names)) == 4 and all(n.count("/") == 1 and ".." not in n and len(n) < 90 for n in names)
+
+
+@pytest.mark.parametrize(
+    ("text", "html"),
+    [
+        ("One `a<b`\nline.", "<p>One <code>a&lt;b</code> line.</p>"),
+        ("- one\n  more\n- two", "<ul><li>one more</li><li>two</li></ul>"),
+        ("Text:\n\n    x = 1", "<p>Text:</p><pre><code>x = 1</code></pre>"),
+    ],
+)
+def test_docstrings_as_html(text, html):
+    assert prose(text) == html
