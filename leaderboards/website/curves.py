@@ -70,7 +70,7 @@ def plots(one: Matrix) -> list[Plot]:
 
 
 def _drawn(one: Matrix) -> Iterator[Line]:
-    return (line for line in one.lines if not line.is_variant)
+    return (line for line in one.lines if line.method and not line.is_variant)
 
 
 def _scale(board: Board) -> float:

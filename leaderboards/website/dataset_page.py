@@ -34,7 +34,7 @@ def dataset_page(
             commands = [(f"Random samples on the first board, {first.protocol}:", command)]
     return {
         "title": name,
-        "about": about(name),
+        "description": about(name),
         "citations": cards.data.get(name, []),
         "view": view,
         "marks": marks_used([one.matrix for one in view.boards] if view else []),

@@ -6,7 +6,7 @@ board: costs, intervals, and how the hyper-parameters were chosen.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 from dd_bench.records.record import Record
@@ -20,6 +20,7 @@ from ..core.ranking import Place
 from ..render.formatting import interval_text, networks, number, printed
 from ..render.tables import SMALLEST_EXCESS
 from .addresses import entry_url, method_url
+from .rows import data_controls
 
 RANKED: tuple[Place, ...] = ("best", "tied", "behind", "too_few")
 """Places of entries that were compared with the best one."""
@@ -52,8 +53,8 @@ class Line(NamedTuple):
     """One row of a matrix."""
 
     label: str
-    method: str
-    url: str
+    method: str  # empty for a control without a set
+    url: str  # of the method's page
     family: Family
     is_variant: bool  # another experiment of a method, hidden at first unless it is best or tied
     values: list[Value]
@@ -84,6 +85,7 @@ def matrix(board: Board) -> Matrix:
     ]
     real = [line for line in lines if line.family in ("reference", "selection")]
     ranked = [line for line in lines if line not in real and line not in unranked]
+    real += [_control(board, name, means) for name, means in data_controls(board).items()]
     groups = [("Real samples", real), ("Distilled sets", ranked), ("Distilled sets, not ranked", unranked)]
     has_published = any(board.has_published(i) for i in range(len(board.ipcs)))
     variants = sum(line.is_variant for line in lines)
@@ -141,6 +143,16 @@ def _line(board: Board, label: str, cells: Sequence[Cell]) -> Line:
     is_variant = label.startswith(f"{method} #") and not any(v.mark in ("best", "tied") for v in values)
     name = label + " §" * (label in board.mixed)
     return Line(name, method, method_url(method), links_of(method).family, is_variant, values)
+
+
+def _control(board: Board, name: str, means: Mapping[int, float]) -> Line:
+    """Return the row of a control that does not depend on a set, such as a classifier of the number of nodes."""
+    metric = board.track.metric
+    values = [
+        Value(number([means[ipc]], metric), sort=means[ipc]) if ipc in means else Value()
+        for ipc in board.ipcs
+    ]
+    return Line(f"{name} (no set)", "", "", "reference", False, values)
 
 
 def _value(board: Board, cell: Cell, ipc: int) -> Value:

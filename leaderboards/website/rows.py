@@ -51,7 +51,6 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
     unit = ", %" if metric == ACCURACY else ""
     done = [r for r in board.records if r.status == "done"]
     others = sorted({m for r in done for m in r.metrics} - {metric})
-    controls = [m for m in others if m in DATA_CONTROLS]
     more_metrics = [m for m in others if m not in DATA_CONTROLS] if len(others) <= MAX_METRIC_COLUMNS else []
     has_published = any(board.has_published(i) for i in range(len(board.ipcs)))
     columns = [
@@ -105,14 +104,23 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
                     {"cells": row}
                     | ({"control": True} if label in (FOREIGN_REFERENCE, HARD_LABEL_RANDOM) else {})
                 )
-    for name in controls:
-        for ipc in board.ipcs:
-            means = [r.summary(name).mean for r in done if name in r.metrics and r.ipc == ipc]
-            if means:
-                value = sum(means) / len(means)
-                start: Cells = [f"{name} (no set)", ipc, {"text": number([value], metric), "sort": value}]
-                rows.append({"cells": start + [None] * (len(columns) - 3), "control": True})
+    for name, means in data_controls(board).items():
+        for ipc, value in means.items():
+            start: Cells = [f"{name} (no set)", ipc, {"text": number([value], metric), "sort": value}]
+            rows.append({"cells": start + [None] * (len(columns) - 3), "control": True})
     return {"columns": columns, "rows": sorted(rows, key=_row_order)}
+
+
+def data_controls(board: Board) -> dict[str, dict[int, float]]:
+    """Return the means of the controls that do not depend on a set, by name and IPC."""
+    done = [r for r in board.records if r.status == "done"]
+    found: dict[str, dict[int, float]] = {}
+    for name in sorted({m for r in done for m in r.metrics} & set(DATA_CONTROLS)):
+        for ipc in board.ipcs:
+            values = [r.summary(name).mean for r in done if name in r.metrics and r.ipc == ipc]
+            if values:
+                found.setdefault(name, {})[ipc] = sum(values) / len(values)
+    return found
 
 
 def _row_order(row: Mapping[str, Any]) -> tuple[float, float]:

@@ -22,6 +22,7 @@ from selenium.webdriver.support.wait import WebDriverWait
 
 from dd_bench.leaderboards.core.entries import entry_name
 from dd_bench.leaderboards.website.site import build_site
+from dd_bench.records.record import ProtocolId
 
 from .conftest import make_record
 
@@ -44,11 +45,14 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A site with one board of 120 entries and the committed sets."""
+    """A site with a board of 120 entries, another board of two, and the committed sets."""
     root = tmp_path_factory.mktemp("site")
     for i in range(120):
         value = 0.3 + i / 240
         r = make_record(f"m{i:03d}", (1, 10)[i % 2], [[value, value + 0.01, value + 0.02]])
+        r.save(root / "entries" / entry_name(r))
+    other = {"protocol": ProtocolId(name="x", version=1)}
+    for r in (make_record("dm", 1, [[0.7, 0.71]], **other), make_record("random", 1, [[0.5, 0.51]], **other)):
         r.save(root / "entries" / entry_name(r))
     build_site(root / "entries", ROOT / "published", ROOT / "sets", root / "out")
     return root / "out"
@@ -99,7 +103,7 @@ def page(chrome, site):
 
 @pytest.fixture(scope="module")
 def board(site):
-    (path,) = (site / "boards").glob("*.html")
+    (path,) = (site / "boards").glob("*--hard-v1--*.html")
     return f"boards/{path.name}"
 
 
@@ -171,6 +175,26 @@ def test_from_the_front_page_to_an_entry(page, site):
         and "m118 on fashion_mnist" in driver.find_element(By.TAG_NAME, "h1").text
     )
     assert Path(urlsplit(driver.current_url).path).stem in driver.find_element(By.TAG_NAME, "main").text
+
+
+def test_the_switch_of_the_front_page(page):
+    driver = page("index.html")
+    Select(driver.find_element(By.CSS_SELECTOR, "[data-switch=protocol]")).select_by_visible_text("x v1")
+    (view,) = (v for v in driver.find_elements(By.CLASS_NAME, "view") if v.is_displayed())
+    assert view.get_attribute("data-protocol") == "x v1" and "71.5" not in view.text
+    driver.find_element(By.CLASS_NAME, "show-published").click()
+    assert "71.5" in view.text and len(view.find_elements(By.TAG_NAME, "polyline")) == 2
+
+
+def test_sorting_a_matrix(page):
+    driver = page("index.html")
+    names = "return [...document.querySelectorAll('.view:not([hidden]) tr[data-m]')].map(r => r.dataset.m)"
+    assert driver.execute_script(names)[:2] == ["m119", "m117"]
+    button = driver.find_element(By.CSS_SELECTOR, ".view th[data-ipc='0'] button")
+    button.click()
+    assert driver.execute_script(names)[:2] == ["m118", "m116"]
+    button.click()
+    assert "ascending" in button.find_element(By.XPATH, "..").get_attribute("aria-sort")
 
 
 def test_plots(page, board):

@@ -12,8 +12,8 @@
   const sortValue = (cell) => (cell !== null && typeof cell === "object" ? cell.sort ?? cell.text : cell);
   const shown = (cell) => (cell === null ? "" : typeof cell === "object" ? cell.text : String(cell));
 
-  // Long names may be broken after punctuation, not inside a word.
-  const breakable = (text) => text.split(/(?<=[_,(+=/|])(?=[^\s])/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
+  // Long names may be broken after `_` and `+` and before a parenthesis, not inside a word.
+  const breakable = (text) => text.split(/(?<=[_+/|])(?=\S)|(?=\()/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
   const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long", column.extra && "extra"].filter(Boolean).join(" ");
 
   function whisker(cell, low, high) {
