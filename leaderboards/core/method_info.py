@@ -73,6 +73,7 @@ def method_info(method: str) -> MethodInfo:
     return MethodInfo(method, links_of(method), comment(config), _description(method), config)
 
 
+@cache
 def shipped_text(group: str, name: str) -> str:
     """Return the text of `conf/<group>/<name>.yaml` of this package; '' if the file does not exist."""
     if not re.fullmatch("[A-Za-z0-9_-]{1,100}", name):

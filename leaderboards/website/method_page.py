@@ -29,9 +29,9 @@ def method_names(boards: Sequence[Board]) -> list[str]:
 
 
 def method_page(
-    name: str, boards: Sequence[Board], sets: Mapping[str, KnownSet], cards: Cards
+    name: str, names: Sequence[str], boards: Sequence[Board], sets: Mapping[str, KnownSet], cards: Cards
 ) -> dict[str, Any]:
-    """Return the values for the template of a method's page."""
+    """Return the values for the template of a method's page. `names` are the methods that have a page."""
     info = method_info(name)
     found = [(board, r) for board in boards for r in board.records if r.method == name]
     own = [one for one in sets.values() if one.card.method == name]
@@ -45,7 +45,7 @@ def method_page(
         "pictures": pictures(own, [record for _, record in found]),
         "sets": len(own),
         "datasets": sorted({record.dataset for _, record in found}),
-        "variants": [other for other in method_names(boards) if other != name and _related(name, other)],
+        "variants": [other for other in names if other != name and _related(name, other)],
     }
 
 
@@ -109,11 +109,11 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
             "Value",
             title="mean ± standard deviation over fresh networks; compare only within a board",
         ),
-        column("metric", "Metric", "text", wide=True, filter=True),
-        column("published", "Published", title="numbers from papers, never ranked"),
+        column("metric", "Metric", "text", roomy=True, filter=True),
+        column("published", "Published", roomy=True, title="numbers from papers, never ranked"),
         column("protocol", "Board", "text", filter=True),
         column("labels", "Labels", "text", wide=True, filter=True),
-        column("network", "Network", "text", wide=True, filter=True),
+        column("network", "Network", "text", roomy=True, filter=True),
         column("chosen", "Hyper-parameters", "text", wide=True, filter=True),
         column("entry", "Entry", "text", wide=True),
     ]

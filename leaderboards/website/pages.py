@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from functools import cached_property, partial
+from functools import cache, cached_property, partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -68,14 +68,7 @@ class Pages:
         self.costs: Mapping[Any, Sequence[Point]] = points(entries)
         newest = max((r.created[:10] for r in entries), default="never")
         self.about = f"{len(entries)} entries, the latest from {newest}."
-        self.jinja = Environment(
-            loader=FileSystemLoader(TEMPLATES),
-            undefined=StrictUndefined,
-            trim_blocks=True,
-            autoescape=True,
-            finalize=_finalize,
-        )
-        self.jinja.filters |= {"script": _script, "html_list": html_list}
+        self.jinja = _environment()
 
     def copy_sets(self, sets_dir: Path, sets_at: str | None) -> None:
         """Copy the sets to the site; see `copy_sets` in `sets.py`."""
@@ -118,8 +111,9 @@ class Pages:
         lead = "Every method with its family, paper, results and sets."
         rows = method_rows(self.boards)
         self._page("methods", "list.html.j2", title="Methods", lead=lead, rows=rows)
-        for name in method_names(self.boards):
-            page = method_page(name, self.boards, self.sets, self.cards)
+        names = method_names(self.boards)
+        for name in names:
+            page = method_page(name, names, self.boards, self.sets, self.cards)
             self._page(method_url(name).removesuffix(".html"), "method.html.j2", **page)
 
     def _datasets(self) -> None:
@@ -269,6 +263,20 @@ class Pages:
             values, up=up, pages=PAGES, about=self.about, here=here
         )
         path.write_text(text)
+
+
+@cache
+def _environment() -> Environment:
+    """Return the templates, which are compiled once per process."""
+    environment = Environment(
+        loader=FileSystemLoader(TEMPLATES),
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        autoescape=True,
+        finalize=_finalize,
+    )
+    environment.filters |= {"script": _script, "html_list": html_list}
+    return environment
 
 
 def _finalize(value: Any) -> Any:

@@ -33,8 +33,8 @@ Cells = list[Any]
 def column(ident: str, label: str, kind: str = "number", **more: Any) -> dict[str, Any]:
     """Return a column of kind `text` or `number`.
 
-    Options: `title` is its tool tip, `wide` hides it on a phone, `long` makes it wider, `extra` hides it unless all
-    columns are shown, and `filter` adds a filter menu.
+    Options: `title` is its tool tip, `wide` hides it on a phone, `long` makes it wider, `roomy` hides it on a narrow
+    screen, `extra` hides it unless all columns are shown, and `filter` adds a filter menu.
     """
     return {"id": ident, "label": label, "kind": kind, **more}
 
@@ -70,9 +70,12 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
     columns += [
         column("bytes", "Bytes", wide=True, title="stored bytes of a set with its labels"),
         column("relative", "× 8-bit", wide=True, title=ratio),
-        column("making", "Creation, s", wide=True, title=making),
+        column("making", "Creation, s", roomy=True, title=making),
         column(
-            "measuring", "Evaluation, s", wide=True, title="seconds per fresh network, including its controls"
+            "measuring",
+            "Evaluation, s",
+            roomy=True,
+            title="seconds per fresh network, including its controls",
         ),
     ]
     has_verdicts = any(r.digest in verdicts for r in board.records)
@@ -214,9 +217,9 @@ def board_rows(all_boards: Sequence[Board], up: str = "") -> dict[str, Any]:
         column("dataset", "Dataset", "text", filter=True),
         column("protocol", "Protocol", "text", filter=True),
         column("labels", "Labels", "text", filter=True, long=True),
-        column("evaluator", "Evaluator", "text", filter=True, wide=True),
+        column("evaluator", "Evaluator", "text", filter=True, roomy=True),
         column("network", "Network", "text", filter=True, wide=True, long=True),
-        column("metric", "Metric", "text", wide=True),
+        column("metric", "Metric", "text", roomy=True),
         column("entries", "Entries", wide=True),
         column("best", "Best, by IPC", "text", wide=True, long=True),
         column("warnings", "Warnings", wide=True),

@@ -14,7 +14,7 @@
 
   // Long names may be broken after `_` and `+` and before a parenthesis, not inside a word.
   const breakable = (text) => text.split(/(?<=[_+/|])(?=\S)|(?=\()/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
-  const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long", column.extra && "extra"].filter(Boolean).join(" ");
+  const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long", column.extra && "extra", column.roomy && "roomy"].filter(Boolean).join(" ");
 
   function whisker(cell, low, high) {
     const ns = "http://www.w3.org/2000/svg", at = (x) => 2 + (108 * (x - low)) / (high - low || 1);
