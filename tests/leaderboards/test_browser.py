@@ -45,14 +45,15 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A site with a board of 120 entries, another board of two, and the committed sets."""
+    """A site with a board of 120 entries, another board of three, and the committed sets."""
     root = tmp_path_factory.mktemp("site")
     for i in range(120):
         value = 0.3 + i / 240
         r = make_record(f"m{i:03d}", (1, 10)[i % 2], [[value, value + 0.01, value + 0.02]])
         r.save(root / "entries" / entry_name(r))
     other = {"protocol": ProtocolId(name="x", version=1)}
-    for r in (make_record("dm", 1, [[0.7, 0.71]], **other), make_record("random", 1, [[0.5, 0.51]], **other)):
+    for method, ipc, value in (("dm", 1, 0.7), ("dm", 10, 0.8), ("random", 1, 0.5)):
+        r = make_record(method, ipc, [[value, value + 0.01]], **other)
         r.save(root / "entries" / entry_name(r))
     build_site(root / "entries", ROOT / "published", ROOT / "sets", root / "out")
     return root / "out"
@@ -183,7 +184,7 @@ def test_the_switch_of_the_front_page(page):
     (view,) = (v for v in driver.find_elements(By.CLASS_NAME, "view") if v.is_displayed())
     assert view.get_attribute("data-protocol") == "x v1" and "71.5" not in view.text
     driver.find_element(By.CLASS_NAME, "show-published").click()
-    assert "71.5" in view.text and len(view.find_elements(By.TAG_NAME, "polyline")) == 2
+    assert "71.5" in view.text and len(view.find_elements(By.TAG_NAME, "polyline")) == 4
 
 
 def test_sorting_a_matrix(page):
