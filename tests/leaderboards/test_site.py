@@ -358,7 +358,7 @@ def test_rows_are_a_list_without_javascript(entries, some_sets, tmp_path):
 
     assert len(links("boards.html")) == len(list((tmp_path / "s" / "boards").iterdir()))
     (board,) = (tmp_path / "s" / "boards").glob("fashion_mnist--hard-*.html")
-    for link in (*links("index.html"), *(f"boards/{at}" for at in links(f"boards/{board.name}"))):
+    for link in (*links("boards.html"), *(f"boards/{at}" for at in links(f"boards/{board.name}"))):
         assert (tmp_path / "s" / link).is_file()
 
 
