@@ -97,10 +97,9 @@ def _plot(
     rows: Sequence[tuple[Line, list[tuple[float, float, str]]]],
     ticks: Sequence[tuple[float, str]],
 ) -> Plot:
-    whole = [y for line, points in rows if line.method == REFERENCE for _, y, _ in points]
-    whole = whole[:1] or [_scale(one.board) * y for y in _whole(one)]
+    whole = _whole(one)
     curves = [(line, points) for line, points in rows if points and line.method != REFERENCE]
-    ys = [y for _, points in curves for _, y, _ in points] + whole
+    ys = [y for _, points in curves for _, y, _ in points] + [y for _, y in whole]
     y_ticks = _linear(min(ys), max(ys))
     xs = [x for _, points in curves for x, _, _ in points] + [x for x, _ in ticks]
     x_range, y_range = (min(xs), max(xs)), (min(*ys, y_ticks[0]), max(*ys, y_ticks[-1]))
@@ -128,13 +127,14 @@ def _plot(
             )
             for line, points in curves
         ],
-        [Tick(at(x_range[0], y)[1], "full") for y in whole],
+        [Tick(at(x_range[0], y)[1], label) for label, y in whole],
     )
 
 
-def _whole(one: Matrix) -> list[float]:
-    found = [line.values[0].sort for line in one.lines if line.method == REFERENCE]
-    return [y for y in found if y is not None]
+def _whole(one: Matrix) -> list[tuple[str, float]]:
+    """Return the rows of the whole training set with their values, which are the same at every IPC."""
+    lines = [line for line in one.lines if line.method == REFERENCE and line.values[0].sort is not None]
+    return [(line.label, _scale(one.board) * (line.values[0].sort or 0.0)) for line in lines]
 
 
 def _style(line: Line) -> str:

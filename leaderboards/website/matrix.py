@@ -20,7 +20,7 @@ from ..core.ranking import Place
 from ..render.formatting import interval_text, networks, number, printed
 from ..render.tables import SMALLEST_EXCESS
 from .addresses import entry_url, method_url
-from .rows import data_controls
+from .rows import data_controls, is_constant
 
 RANKED: tuple[Place, ...] = ("best", "tied", "behind", "too_few")
 """Places of entries that were compared with the best one."""
@@ -168,7 +168,7 @@ def _value(board: Board, cell: Cell, ipc: int) -> Value:
     s = record.summary()
     marks = ", ".join(_marks(board, record))
     tip = "; ".join(_tip(board, cell, record, published))
-    std = "" if s.std is None else "all equal" if s.std == 0 else f"± {number([s.std], metric)}"
+    std = "" if s.std is None else "all equal" if is_constant(s.std) else f"± {number([s.std], metric)}"
     return Value(number([s.mean], metric), std, cell.place or "", marks, url, tip, s.mean, published, source)
 
 

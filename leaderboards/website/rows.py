@@ -80,7 +80,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
     ]
     has_verdicts = any(r.digest in verdicts for r in board.records)
     title = "; ".join(f"{choice}: {text}" for choice, text in CHOSEN.items())
-    columns += [column("chosen", "Hyper-parameters", "text", wide=True, filter=True, title=title)]
+    columns += [column("chosen", "Hyper-parameters", "text", roomy=True, filter=True, title=title)]
     columns += (
         [column("verified", "Verified", "text", wide=True, filter=True, title=VERIFIED)]
         if has_verdicts
@@ -155,9 +155,14 @@ def _score_cells(record: Record, place: Place | None, metric: str) -> Cells:
 def score_text(record: Record) -> str:
     """Return the mean and standard deviation of the main metric. `all equal` stands for a standard deviation of 0."""
     s = record.summary()
-    if s.std == 0:
+    if is_constant(s.std):
         return f"{number([s.mean], record.main_metric)}, all equal"
     return number([s.mean, s.std], record.main_metric)
+
+
+def is_constant(std: float | None) -> bool:
+    """Return whether a standard deviation is 0, except for rounding."""
+    return std is not None and std < 1e-9
 
 
 def _published_cell(cell: Cell) -> dict[str, Any] | None:

@@ -36,8 +36,8 @@
       for (const row of rows) {
         const cell = row.cells[i];
         if (!cell || typeof cell !== "object" || !("low" in cell)) continue;
-        const span = (found[ipcOf(row)] ??= [cell.low, cell.high]);
-        [span[0], span[1]] = [Math.min(span[0], cell.low), Math.max(span[1], cell.high)];
+        const span = (found[ipcOf(row)] ??= [cell.low, cell.high, 0]);
+        [span[0], span[1], span[2]] = [Math.min(span[0], cell.low), Math.max(span[1], cell.high), span[2] + 1];
       }
       return found;
     });
@@ -72,7 +72,7 @@
       else node.append(...inside);
       if (cell.title) node.title = cell.title;
       if (cell.sub) node.append(element("small", {}, cell.sub));
-      if ("low" in cell) node.append(whisker(cell, ...spans[i][ipcOf(row)]));
+      if ("low" in cell && spans[i][ipcOf(row)][2] > 1) node.append(whisker(cell, ...spans[i][ipcOf(row)]));
       return node;
     }
     function show() {
