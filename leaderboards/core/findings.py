@@ -1,7 +1,7 @@
 """Findings of the suite: sentences whose numbers are read from entries, and that are shown only while they hold.
 
 The file `published/findings.yaml` lists a sentence, its numbers, and a check (`claims`). A finding whose check is not
-`reproduced`, or whose entries are missing, is left out.
+`reproduced`, whose entries are missing, or whose numbers are of other entries than its check, is left out.
 """
 
 from __future__ import annotations
@@ -62,6 +62,9 @@ def evidence(findings: Sequence[Finding], entries: Sequence[Record]) -> Iterator
             numbers = [sources.read(line) for line in finding.values]
         except NotMeasuredError:
             continue
+        compared = {record.key for record in quantity.records}
+        if any(record.key not in compared for number in numbers for record in number.records):
+            continue  # the sentence would have numbers of other entries than the check
         if verdict(finding.check, quantity, sources) == "reproduced":
             text = finding.text.format(*(number.text for number in numbers))
             yield Evidence(text, f"{finding.check.label}: {quantity.text}", quantity.records)

@@ -11,6 +11,7 @@ from ..core.citations import Cards
 from ..core.findings import Evidence
 from ..core.method_info import comment, shipped_text
 from ..core.selectors import MAIN_EVALUATORS
+from ..render.formatting import with_marks
 from .addresses import dataset_url, entry_url
 from .curves import Plot, plots
 from .matrix import Matrix, comparisons, matrix
@@ -81,7 +82,7 @@ def findings(found: Sequence[Evidence], boards: Sequence[Board], limit: int = 3)
             "text": one.text,
             "difference": one.difference,
             "board": f"boards/{board_of[one.records[0].key].track.slug}.html",
-            "entries": [(f"{r.method}, IPC {r.ipc}", entry_url(r)) for r in one.records],
+            "entries": [(with_marks(f"{r.method}, IPC {r.ipc}", [r]), entry_url(r)) for r in one.records],
         }
         for one in list(found)[:limit]
     ]
