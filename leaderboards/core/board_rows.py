@@ -17,7 +17,7 @@ class Row(NamedTuple):
     label: str
     records: dict[int, Record]
     mixed: bool  # whether its records have different settings
-    notes: list[str]
+    notes: dict[int, str]  # by IPC
 
 
 def board_rows(records: Sequence[Record]) -> list[Row]:
@@ -43,11 +43,11 @@ def _rows_of(method: str, records: Sequence[Record], taken: set[str]) -> Iterato
             main[record.ipc] = record
     used = {r.key for r in main.values()}
     different = {ipc: found for ipc, r in sorted(main.items()) if (found := _differ(first, r))}
-    notes = [
-        f"{method} at IPC {ipc}: entry {main[ipc].digest[:16]}, with {_values(found)} instead of its settings at "
+    notes = {
+        ipc: f"{method} at IPC {ipc}: entry {main[ipc].digest[:16]}, with {_values(found)} instead of its settings at "
         f"IPC {first.ipc}"
         for ipc, found in different.items()
-    ]
+    }
     yield Row(method, main, bool(different), notes)
     others: list[dict[int, Record]] = []
     for record in (r for r in records if r.key not in used):
@@ -62,10 +62,10 @@ def _rows_of(method: str, records: Sequence[Record], taken: set[str]) -> Iterato
         while (label := f"{method} #{number}") in taken:
             number += 1
         taken.add(label)
-        notes = [
-            f"{label} at IPC {ipc}: entry {r.digest[:16]}, {_describe_difference(main[ipc], r)}"
+        notes = {
+            ipc: f"{label} at IPC {ipc}: entry {r.digest[:16]}, {_describe_difference(main[ipc], r)}"
             for ipc, r in sorted(row.items())
-        ]
+        }
         yield Row(label, row, False, notes)
 
 

@@ -56,11 +56,17 @@ class Board:
     places: dict[str, Place]  # by record key
     reasons: list[str]
     sources: dict[str, Published]  # letter -> a number from this source
-    variants: list[str]  # how the settings of rows and cells differ
+    notes: Mapping[str, Mapping[int, str]]  # by row and IPC: how the settings differ
     mixed: frozenset[str]  # labels of rows whose cells have different settings
     sizes: dict[str, float]  # by record key: stored bytes relative to IPC real samples per class with 8 bits
     origins: Mapping[str, Origin]  # by record key: how the hyper-parameters were chosen
     warnings: list[str]
+    is_selection: bool = False  # a part of a board, whose rows are ranked among themselves
+
+    @property
+    def variants(self) -> list[str]:
+        """Lines of text about rows and cells whose settings differ."""
+        return [note for by_ipc in self.notes.values() for note in by_ipc.values()]
 
     @cached_property
     def changed_hyperparameters(self) -> list[str]:
@@ -149,8 +155,8 @@ def _board(
     letters: dict[tuple[str, str], str] = {}
     sources: dict[str, Published] = {}
 
-    def with_letter(number: Published) -> PublishedNumber:
-        letter = letters.setdefault((number.source, number.protocol), _letter(len(letters)))
+    def withletter_of(number: Published) -> PublishedNumber:
+        letter = letters.setdefault((number.source, number.protocol), letter_of(len(letters)))
         sources.setdefault(letter, number)
         return PublishedNumber(number, letter)
 
@@ -172,13 +178,13 @@ def _board(
                 reason = reasons.index(text) + 1
             numbers = published.at(label, ipc) if published else []
             place = places.get(record.key) if record else None
-            cells.append(Cell(record, place, reason, tuple(with_letter(n) for n in numbers)))
+            cells.append(Cell(record, place, reason, tuple(withletter_of(n) for n in numbers)))
         rows[label] = cells
     warnings = _warnings(track, ipcs, records, set(others.get(HARD_LABEL_RANDOM, ())))
-    variants = [note for row in by_row for note in row.notes]
+    notes = {row.label: row.notes for row in by_row if row.notes}
     mixed = frozenset(row.label for row in by_row if row.mixed and row.label != REFERENCE)
     return Board(
-        track, ipcs, rows, records, places, reasons, sources, variants, mixed, sizes, chosen, warnings
+        track, ipcs, rows, records, places, reasons, sources, notes, mixed, sizes, chosen, warnings
     )
 
 
@@ -235,6 +241,7 @@ def _order(label: str) -> tuple[int, str]:
     return (BASELINES.index(method) if method in BASELINES else len(BASELINES), label)
 
 
-def _letter(index: int) -> str:
+def letter_of(index: int) -> str:
+    """Return the letter of a source: a, b, ..., z, aa, ab, ..."""
     high, low = divmod(index, 26)
     return (chr(ord("a") + high - 1) if high else "") + chr(ord("a") + low)

@@ -51,6 +51,13 @@ def points(records: Sequence[Record]) -> dict[Track, list[Point]]:
     return found
 
 
+def creation_seconds(record: Record) -> float:
+    """Return the seconds to create one set of a record: preparation and labelling in full, and one distillation."""
+    seconds = record.seconds
+    shared = sum(seconds.get(stage, 0.0) for stage in ("prepare", "relabel"))
+    return shared + seconds.get("distill", 0.0) / record.summary().num_sets
+
+
 def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
     """Return for each point whether it is on the Pareto front.
 
@@ -102,15 +109,13 @@ def _rows(group: Sequence[Point]) -> Iterator[list[str]]:
 
 
 def _point(record: Record, label: str) -> Point:
-    seconds, summary = record.seconds, record.summary()
-    creation = sum(seconds.get(stage, 0.0) for stage in ("prepare", "relabel"))  # in full, not per set
-    creation += seconds.get("distill", 0.0) / summary.num_sets
+    summary = record.summary()
     return Point(
         label,
         record.ipc,
         record,
         summary.mean,
         sum(record.stored_bytes.values()),
-        creation,
-        seconds.get("evaluate", 0.0) / summary.num_networks,
+        creation_seconds(record),
+        record.seconds.get("evaluate", 0.0) / summary.num_networks,
     )

@@ -24,9 +24,13 @@ from .markup import MARKDOWN, markdown_table
 STAGES = ("prepare", "distill", "relabel", "reference", "evaluate")
 
 
-def number(values: Sequence[float | None], metric: str) -> str:
-    """Return `mean ± std`, or `mean` if std is None. An accuracy is in percent with one decimal."""
+def number(values: Sequence[float | None], metric: str, decimals: int | None = None) -> str:
+    """Return `mean ± std`, or `mean` if std is None. An accuracy is in percent.
+
+    By default, an accuracy has one decimal and other metrics have four.
+    """
     scale, digits = (100, 1) if metric == ACCURACY else (1, 4)
+    digits = digits if decimals is None else decimals
     return " ± ".join(f"{scale * x:.{digits}f}" for x in values if x is not None)
 
 
@@ -71,9 +75,10 @@ def with_marks(label: str, records: Iterable[Record]) -> str:
     return f"{label} [{', '.join(marks)}]" if marks else label
 
 
-def printed(published: Published) -> str:
+def printed(published: Published, with_std: bool = True) -> str:
     """Return a published number in percent, with one decimal: `mean ± std`, or the mean if no std is published."""
-    return " ± ".join(f"{x:.1f}" for x in (published.mean, published.std) if x is not None)
+    values = (published.mean, published.std if with_std else None)
+    return " ± ".join(f"{x:.1f}" for x in values if x is not None)
 
 
 def entries_table(board: Board, verdicts: Mapping[str, Verdict]) -> str:

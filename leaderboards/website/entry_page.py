@@ -19,7 +19,7 @@ from ..core.entries import REFERENCE, entry_name, entry_path
 from ..core.hyperparameters import CHOSEN
 from ..core.verified import Verdict
 from ..render.formatting import interval_text, networks, number
-from ..render.tables import OVER_BUDGET, TEST, TOO_FEW, UNTESTED
+from ..render.legend import OVER_BUDGET, TEST, TOO_FEW, UNTESTED
 from .addresses import dataset_url, method_url
 from .rows import heading
 from .sets import KnownSet, pull_commands

@@ -25,8 +25,9 @@ from ..core.published import PublishedSet
 from ..core.verified import verdicts
 from ..render.cost import Point, points
 from ..render.formatting import csv_text
+from ..render.legend import FROM_MEMORY, legend_of
 from ..render.markup import PLAIN
-from ..render.tables import FROM_MEMORY, latex, legend_of
+from ..render.tables import latex
 from .addresses import dataset_url, entry_url, method_url
 from .dataset_page import dataset_page
 from .entry_page import entry_page

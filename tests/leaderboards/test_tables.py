@@ -280,7 +280,7 @@ def test_latex_rows_have_all_columns(board, put, papers, tmp_path):
 
 
 def test_source_letters_after_z():
-    assert [boards_module._letter(i) for i in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
+    assert [boards_module.letter_of(i) for i in (0, 25, 26, 51, 52)] == ["a", "z", "aa", "az", "ba"]
 
 
 HOSTILE = "=cmd\u202ecsv\u2066\x1b[31m"

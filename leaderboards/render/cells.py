@@ -1,0 +1,127 @@
+"""Cells of a table of boards: methods as rows, and IPCs as columns, of one board or of several side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Literal, NamedTuple
+
+from dd_bench.records.record import Record
+
+from ..core.boards import Board, Cell
+from ..core.budget import size_text
+from ..core.hyperparameters import MARKS
+from .cost import creation_seconds
+from .formatting import interval_bounds, networks, number, printed
+from .legend import SMALLEST_EXCESS, Highlight
+from .markup import Markup
+
+COSTS = ("bytes", "seconds")
+"""Columns that are not metrics: stored bytes of a set, and seconds to create it with teachers and experts."""
+PUBLISHED = "published"
+
+Spread = Literal["std", "ci", "none"]
+"""What follows `±`: the standard deviation, half the width of the 95 % interval, or nothing."""
+
+
+@dataclass(frozen=True)
+class Style:
+    """What cells show. The defaults are those of the boards in `leaderboards/tables`."""
+
+    decimals: int | None = None  # None: one for an accuracy in percent, four for other metrics
+    spread: Spread = "std"
+    highlight: Highlight = "ranks"
+    counts: bool = True  # the number of networks in each cell
+    published: bool = True
+    metrics: Sequence[str] = ()  # of records, or of COSTS; empty: the main metric
+
+
+class Column(NamedTuple):
+    """One column of a table."""
+
+    board: Board
+    index: int  # of its IPC
+    content: str  # a metric, one of COSTS or PUBLISHED
+    title: str
+
+    def text(self, label: str, style: Style, markup: Markup) -> str:
+        """Return the cell in the row of this label; '' if there is none."""
+        cells = self.board.rows.get(label)
+        if cells is None:
+            return ""
+        cell = cells[self.index]
+        if self.content == PUBLISHED:
+            return _published_text(cell, style, markup)
+        return _measured_text(cell, self.board, self.content, style, markup)
+
+
+def columns(board: Board, style: Style) -> list[Column]:
+    """Return the columns of a board. Published numbers at an IPC have a column after it."""
+    main = board.track.metric
+    metrics = list(style.metrics) or [main]
+    found = []
+    for i, ipc in enumerate(board.ipcs):
+        for metric in metrics:
+            found.append(Column(board, i, metric, f"IPC {ipc}" + f", {metric}" * (metrics != [main])))
+        found += [Column(board, i, PUBLISHED, PUBLISHED)] * (style.published and board.has_published(i))
+    return found
+
+
+def table_rows(
+    labels: Sequence[str], found: Sequence[Column], style: Style, markup: Markup
+) -> list[list[str]]:
+    """Return the rows of a table: the label, and one cell for each column. All texts are escaped."""
+    mixed = {label for column in found for label in column.board.mixed}
+    mark = markup.mark.format(markup.escape("§"))
+    return [
+        [markup.escape(label) + mark * (label in mixed), *(c.text(label, style, markup) for c in found)]
+        for label in labels
+    ]
+
+
+def _measured_text(cell: Cell, board: Board, content: str, style: Style, markup: Markup) -> str:
+    record = cell.record
+    if record is None:
+        return ""
+    if cell.reason is not None:
+        return markup.escape("–") + markup.mark.format(cell.reason)
+    if content in COSTS:
+        text = f"{sum(record.stored_bytes.values()):,}" if record.stored_bytes else ""
+        return text if content == "bytes" else f"{creation_seconds(record):,.1f}"
+    if content not in record.metrics:
+        return ""
+    text = markup.escape(_value(record, content, style))
+    if content != record.main_metric:
+        return text
+    place = cell.place or ""
+    if style.highlight != "none":
+        text = (markup.best if place == "best" else "{}").format(text)
+    if style.highlight == "ranks":
+        text = (markup.tied if place == "tied" else "{}").format(text)
+    text += markup.count.format(markup.escape(f"n={networks(record)}")) * style.counts
+    marks = [{"over_budget": "!"}.get(place, "")]
+    if style.highlight == "ranks":
+        marks = [{"untested": "‡", "too_few": "?", "over_budget": "!"}.get(place, "")]
+    size = board.sizes.get(record.key, 0)
+    marks += [size_text(size)] * (size >= SMALLEST_EXCESS)
+    marks += [MARKS[origin.choice]] if (origin := board.origins.get(record.key)) else []
+    joined = ", ".join(filter(None, marks))
+    return text + (markup.mark.format(markup.escape(joined)) if joined else "")
+
+
+def _value(record: Record, metric: str, style: Style) -> str:
+    """Return e.g. `60.1 ± 0.4`: the mean of a metric and its spread, if it has one."""
+    summary = record.summary(metric)
+    spread = summary.std if style.spread == "std" else None
+    if style.spread == "ci" and (bounds := interval_bounds(record, metric)):
+        spread = max(summary.mean - bounds[0], bounds[1] - summary.mean)  # an end may be clipped to [0, 1]
+    return number([summary.mean, spread], record.main_metric, style.decimals)
+
+
+def _published_text(cell: Cell, style: Style, markup: Markup) -> str:
+    marks = [p.letter + "†" * (not p.number.verified) for p in cell.published]
+    pairs = zip(cell.published, marks, strict=True)
+    return " / ".join(
+        markup.escape(printed(p.number, style.spread != "none")) + markup.mark.format(markup.escape(mark))
+        for p, mark in pairs
+    )
