@@ -1,13 +1,15 @@
-"""The commands `dd-bench leaderboard build`, `plot`, `add`, `check` and `compare`."""
+"""The commands `dd-bench leaderboard build`, `table`, `plot`, `add`, `check` and `compare`."""
 
 from __future__ import annotations
 
 import argparse
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
 
 from dd_bench.records.record import Record, load_record
+from dd_bench.runtime.files import write_atomic
 from dd_bench.runtime.terminal import sanitize
 
 from .admission.consistency import (
@@ -18,21 +20,22 @@ from .admission.consistency import (
     check_repeats,
 )
 from .admission.submission import check_baselines, check_budget, check_sets, check_unique_scores
+from .arguments import board_names, command_parser
 from .core.boards import boards
-from .core.entries import RECORDS, ROOT, check_record, duplicates, entry_path, load_entries
+from .core.entries import ROOT, check_record, duplicates, entry_path, load_entries
 from .core.published import load_published
 from .render.markdown_blocks import embed
+from .render.paper_table import paper_table
 from .render.paired_tests import compare, pairs_table
 from .render.plots import draw
 from .render.tables import build
 from .website.site import build_site
 
-_HERE = Path(__file__).parent
 
 
 def main(argv: Sequence[str]) -> int:
     """Run one command and return the exit status: 0, or 1 after printing an error to stderr."""
-    parser = _parser()
+    parser = command_parser()
     args = parser.parse_args(argv)
     home = args.entries.parent if "entries" in args else ROOT
     if args.verb == "build" and args.site and args.into:
@@ -54,9 +57,16 @@ def main(argv: Sequence[str]) -> int:
         elif args.verb == "plot":
             out = args.out or home / "plots"
             _print(f"wrote {len(draw(args.entries, out, args.changed))} plots to {out}")
+        elif args.verb == "table":
+            _table(args, argv)
         elif args.verb == "add":
             _add(args.record, args.entries, args.sets or home / "sets", args.no_baseline)
         elif args.verb == "compare":
+            if len(set(args.record)) < 2:
+                raise ValueError(
+                    f"compare requires at least 2 different records of one board, got {len(set(args.record))}. "
+                    f"Example: dd-bench leaderboard compare {args.record[0]} OTHER.json"
+                )
             _print(pairs_table(compare([load_record(path) for path in args.record])))
         else:
             _print(f"ok: {len(load_entries(args.entries))} entries in {args.entries} are valid and unchanged")
@@ -74,6 +84,35 @@ def _build(entries: Path, published: Path, out: Path) -> None:
         _print(
             f"{path} was written by an earlier build and is not part of the current tables. You can delete it"
         )
+
+
+def _table(args: argparse.Namespace, argv: Sequence[str]) -> None:
+    """Print a table, or write it to the file --out in the format of its suffix."""
+    suffix = args.out.suffix.lstrip(".") if args.out else ""
+    form = args.format or {"tex": "latex", "csv": "csv"}.get(suffix, "markdown")
+    table = paper_table(
+        args.entries,
+        methods=args.methods,
+        ipcs=args.ipcs,
+        metrics=args.metrics,
+        decimals=args.decimals,
+        spread=args.spread,
+        highlight=args.highlight,
+        counts=not args.no_counts,
+        published=not args.no_published,
+        variants=args.variants,
+        transposed=args.transpose,
+        published_dir=args.published,
+        command=f"dd-bench leaderboard {shlex.join(argv)}",
+        **board_names(args),
+    )
+    texts = {"latex": lambda: table.latex(args.wide), "csv": table.csv, "markdown": table.markdown}
+    text = texts[form]()
+    if args.out is None:
+        sys.stdout.write(text)
+    else:
+        write_atomic(args.out, text.encode())
+        _print(f"wrote {args.out}")
 
 
 def _add(paths: list[Path], folder: Path, sets: Path, no_baseline: bool) -> None:
@@ -111,77 +150,6 @@ def _add(paths: list[Path], folder: Path, sets: Path, no_baseline: bool) -> None
         _print(f"added {record.save(folder / entry_path(record))}")
     for remark in remarks:
         _print(remark)
-
-
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="dd-bench leaderboard",
-        description="Add records to the leaderboards, and write tables and a website.",
-    )
-    verbs = parser.add_subparsers(dest="verb", required=True)
-    verb = {
-        "build": verbs.add_parser(
-            "build", help="write all boards as Markdown, CSV and LaTeX, or as a website"
-        ),
-        "plot": verbs.add_parser(
-            "plot",
-            help="write SVG plots of accuracy against IPC and cost, and of differences from random images",
-        ),
-        "add": verbs.add_parser("add", help="check records and copy them to the entries"),
-        "check": verbs.add_parser("check", help="check that all entries are valid, unchanged and unique"),
-    }
-    pairs = verbs.add_parser(
-        "compare",
-        help="paired t-tests between records whose networks have the same seeds, with Holm's correction",
-    )
-    pairs.add_argument("record", nargs="+", type=Path, help="records or entries of the same board")
-    verb["add"].add_argument(
-        "record", nargs="+", type=Path, help="record of a run, a JSON file in runs/records"
-    )
-    for sub in verb.values():
-        sub.add_argument(
-            "--entries",
-            type=Path,
-            default=ROOT / "entries",
-            help=f"folder of entries (default: %(default)s), or of the records of your runs, e.g. runs/{RECORDS}",
-        )
-    verb["build"].add_argument(
-        "--published", type=Path, default=_HERE / "published", help="folder of published numbers"
-    )
-    verb["build"].add_argument("--site", action="store_true", help="write static web pages instead of tables")
-    verb["build"].add_argument(
-        "--sets-at",
-        metavar="URL",
-        help="URL of the folder to which the sets were pushed; the site links to the sets and has only their pictures",
-    )
-    verb["build"].add_argument(
-        "--into",
-        type=Path,
-        nargs="+",
-        action="extend",
-        default=[],
-        metavar="DOCUMENT",
-        help="Markdown files in which to fill the blocks <!-- table NAME -->",
-    )
-    verb["add"].add_argument(
-        "--no-baseline", action="store_true", help="also add records whose board has no random baseline"
-    )
-    for name in ("build", "add"):
-        verb[name].add_argument(
-            "--sets", type=Path, help="folder of sets (default: the folder sets next to that of the entries)"
-        )
-    verb["build"].add_argument(
-        "--out",
-        type=Path,
-        help="output folder (default: tables, or site with --site, next to the folder of entries)",
-    )
-    verb["plot"].add_argument(
-        "--changed", action="store_true", help="write only plots whose entries have changed"
-    )
-    verb["plot"].add_argument(
-        "--out", type=Path, help="output folder (default: plots, next to the folder of entries)"
-    )
-    return parser
 
 
 def _print(line: str) -> None:

@@ -63,7 +63,9 @@ def _parts(board: Board, markup: Markup, highlight: Highlight, name: str) -> lis
         [note("§", "The settings of the row differ between IPCs, see below.")] * bool(board.mixed),
         [escape(name + text) for text in settings],
         [note(str(i), text) for i, text in enumerate(board.reasons, 1)],
-        _source_lines(board, markup, note),
+        _source_lines(board, markup),
+        [note(letter, f"{p.source}; {p.protocol}") for letter, p in board.sources.items()],
+        [note("†", FROM_MEMORY)] * any(not p.verified for p in board.sources.values()),
     ]
 
 
@@ -133,17 +135,10 @@ def _row_lines(board: Board) -> list[str]:
     return lines
 
 
-def _source_lines(board: Board, markup: Markup, note: Callable[[str, str], str]) -> list[str]:
-    """Return the lines about published numbers."""
-    lines = []
-    if board.sources:
-        lines.append(
-            markup.escape(
-                "published: numbers from papers in percent, each measured under its own protocol with this network "
-                "at its default width. They are never ranked."
-            )
-        )
-    lines += [note(letter, f"{p.source}; {p.protocol}") for letter, p in board.sources.items()]
-    if not all(p.verified for p in board.sources.values()):
-        lines.append(note("†", FROM_MEMORY))
-    return lines
+def _source_lines(board: Board, markup: Markup) -> list[str]:
+    """Return the line about published numbers in general."""
+    text = (
+        "published: numbers from papers in percent, each measured under its own protocol with this network at its "
+        "default width. They are never ranked."
+    )
+    return [markup.escape(text)] * bool(board.sources)
