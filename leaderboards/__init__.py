@@ -1,8 +1,8 @@
 """Leaderboards: tables, plots and a website of records and entries.
 
-    from dd_bench.leaderboards import paper_table
+from dd_bench.leaderboards import paper_table
 
-    paper_table("runs/records", methods=["random", "dm"]).frame()
+paper_table("runs/records", methods=["random", "dm"]).frame()
 """
 
 from __future__ import annotations

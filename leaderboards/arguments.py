@@ -34,8 +34,8 @@ VERBS = {
     "table": Verb(
         "print a table for a paper: selected methods, IPCs, metrics and boards, as LaTeX, Markdown or CSV",
         "Print one table of selected boards, methods, IPCs and metrics, as Markdown, as LaTeX for booktabs, or as CSV "
-        "with unrounded numbers. Several boards are shown side by side. The caption has the protocol, n and the meaning "
-        "of ±; marks are explained below the table. In Python: dd_bench.leaderboards.paper_table.",
+        "with unrounded numbers. Several boards are shown side by side. The caption has the protocol, n and the "
+        "meaning of ±; marks are explained below the table. In Python: dd_bench.leaderboards.paper_table.",
         (
             "dd-bench leaderboard table --entries runs/records --dataset digits",
             "dd-bench leaderboard table --dataset fashion_mnist digits --protocol dc-300 --model 'convnet(width=32)'"
@@ -44,8 +44,8 @@ VERBS = {
     ),
     "plot": Verb(
         "write plots of accuracy against IPC and cost, of differences, and across networks",
-        "Write plots of boards: accuracy against IPC, bytes and seconds, differences from random images, other networks "
-        "and class-incremental learning. Needs matplotlib (pip install 'dd-bench[plots]').",
+        "Write plots of boards: accuracy against IPC, bytes and seconds, differences from random images, other "
+        "networks and class-incremental learning. Needs matplotlib (pip install 'dd-bench[plots]').",
         ("dd-bench leaderboard plot --entries runs/records",),
     ),
     "add": Verb(
@@ -151,7 +151,9 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"metrics of the records, and {' and '.join(COSTS)} (default: the main metric)",
     )
     layout = parser.add_argument_group("layout")
-    layout.add_argument("--format", choices=("markdown", "latex", "csv"), help="default: by the suffix of --out")
+    layout.add_argument(
+        "--format", choices=("markdown", "latex", "csv"), help="default: by the suffix of --out"
+    )
     layout.add_argument(
         "--decimals", type=int, metavar="N", help="decimals (default: 1 for accuracies in percent, else 4)"
     )
@@ -168,19 +170,25 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
         help="ranks: the best in bold, and ≈ (LaTeX: underlined) for those not significantly different from it; best: "
         "only the best; none (default: ranks)",
     )
-    layout.add_argument("--no-counts", action="store_true", help="show n only in the caption, not in each cell")
-    layout.add_argument("--no-published", action="store_true", help="leave out the columns of published numbers")
+    layout.add_argument(
+        "--no-counts", action="store_true", help="show n only in the caption, not in each cell"
+    )
+    layout.add_argument(
+        "--no-published", action="store_true", help="leave out the columns of published numbers"
+    )
     layout.add_argument("--transpose", action="store_true", help="methods as columns, IPCs as rows")
     layout.add_argument("--wide", action="store_true", help="LaTeX: use table*, over both columns of a page")
-    layout.add_argument("--out", type=Path, metavar="FILE", help=".md, .tex or .csv (default: print the table)")
+    layout.add_argument(
+        "--out", type=Path, metavar="FILE", help=".md, .tex or .csv (default: print the table)"
+    )
     _published(parser)
 
 
 def _plot_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--changed", action="store_true", help="write only plots whose entries have changed")
     parser.add_argument(
-        "--changed", action="store_true", help="write only plots whose entries have changed"
+        "--out", type=Path, help="output folder (default: plots, next to the folder of entries)"
     )
-    parser.add_argument("--out", type=Path, help="output folder (default: plots, next to the folder of entries)")
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -195,7 +203,10 @@ def _board_arguments(parser: argparse.ArgumentParser) -> None:
     """Add the arguments that select boards, rows and IPCs."""
     group = parser.add_argument_group("selection", "all that are not given are selected")
     for name, text in (
-        ("board", "paths in leaderboards/tables without suffix, e.g. 'digits/dc-300-v1--hard--convnet_width=32'"),
+        (
+            "board",
+            "paths in leaderboards/tables without suffix, e.g. 'digits/dc-300-v1--hard--convnet_width=32'",
+        ),
         ("dataset", "names of datasets, in the order of the columns"),
         ("protocol", "names of protocols"),
         ("labels", "hard, soft, static, replay or online"),
@@ -205,7 +216,11 @@ def _board_arguments(parser: argparse.ArgumentParser) -> None:
     ):
         group.add_argument(f"--{name}", nargs="+", default=[], metavar="NAME", help=text)
     group.add_argument(
-        "--methods", nargs="+", default=[], metavar="METHOD", help="rows, in this order, e.g. random dm 'dm #2'"
+        "--methods",
+        nargs="+",
+        default=[],
+        metavar="METHOD",
+        help="rows, in this order, e.g. random dm 'dm #2'",
     )
     group.add_argument("--ipcs", nargs="+", type=int, default=[], metavar="IPC", help="images per class")
 

@@ -25,12 +25,11 @@ from .core.boards import boards
 from .core.entries import ROOT, check_record, duplicates, entry_path, load_entries
 from .core.published import load_published
 from .render.markdown_blocks import embed
-from .render.paper_table import paper_table
 from .render.paired_tests import compare, pairs_table
+from .render.paper_table import paper_table
 from .render.plots import draw
 from .render.tables import build
 from .website.site import build_site
-
 
 
 def main(argv: Sequence[str]) -> int:

@@ -59,7 +59,9 @@ def select_boards(all_boards: Sequence[Board], wanted: BoardFilter) -> list[Boar
         found = main or found
     if not found:
         conditions = [
-            f"{f.name} {' or '.join(map(str, value))}" for f in fields(wanted) if (value := getattr(wanted, f.name))
+            f"{f.name} {' or '.join(map(str, value))}"
+            for f in fields(wanted)
+            if (value := getattr(wanted, f.name))
         ]
         raise ValueError(f"no board has {', '.join(conditions)}. Boards:\n{_list(all_boards)}")
     order = {name: i for i, name in enumerate([*wanted.board, *wanted.dataset])}
@@ -155,8 +157,7 @@ def _part(board: Board, cells: dict[str, list[Cell]], ipcs: list[int], numbering
     complete = len(records) == len(board.records)
     places = board.places if complete else _places(board, records)
     sources = {}
-    reasons = []
-    rows = {}
+    rows: dict[str, list[Cell]] = {}
     for label, row in cells.items():
         rows[label] = []
         for cell in row:
@@ -166,7 +167,8 @@ def _part(board: Board, cells: dict[str, list[Cell]], ipcs: list[int], numbering
             reason = numbering.reason(board.reasons[cell.reason - 1]) if cell.reason else None
             rows[label].append(Cell(cell.record, place, reason, published))
     notes = {
-        label: {ipc: text for ipc, text in board.notes.get(label, {}).items() if ipc in ipcs} for label in rows
+        label: {ipc: text for ipc, text in board.notes.get(label, {}).items() if ipc in ipcs}
+        for label in rows
     }
     return replace(
         board,

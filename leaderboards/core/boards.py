@@ -183,9 +183,7 @@ def _board(
     warnings = _warnings(track, ipcs, records, set(others.get(HARD_LABEL_RANDOM, ())))
     notes = {row.label: row.notes for row in by_row if row.notes}
     mixed = frozenset(row.label for row in by_row if row.mixed and row.label != REFERENCE)
-    return Board(
-        track, ipcs, rows, records, places, reasons, sources, notes, mixed, sizes, chosen, warnings
-    )
+    return Board(track, ipcs, rows, records, places, reasons, sources, notes, mixed, sizes, chosen, warnings)
 
 
 def _ranked(

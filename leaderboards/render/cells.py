@@ -59,10 +59,10 @@ def columns(board: Board, style: Style) -> list[Column]:
     """Return the columns of a board. Published numbers at an IPC have a column after it."""
     main = board.track.metric
     metrics = list(style.metrics) or [main]
-    found = []
+    found: list[Column] = []
     for i, ipc in enumerate(board.ipcs):
-        for metric in metrics:
-            found.append(Column(board, i, metric, f"IPC {ipc}" + f", {metric}" * (metrics != [main])))
+        titles = [f"IPC {ipc}" + f", {metric}" * (metrics != [main]) for metric in metrics]
+        found += [Column(board, i, metric, title) for metric, title in zip(metrics, titles, strict=True)]
         found += [Column(board, i, PUBLISHED, PUBLISHED)] * (style.published and board.has_published(i))
     return found
 

@@ -20,9 +20,9 @@ def frame_of(boards: Sequence[Board], style: Style) -> Any:
     """Return a frame with one line per board, row, IPC and metric, and one per published number.
 
     Columns: those of the board (`dataset`, `protocol`, ...), `row`, `method`, `ipc`, `metric`, `mean`, `std`, `ci_low`,
-    `ci_high`, `sets`, `networks`, `place`, `hyperparameters`, `relative_size`, `source`, `checked` and `digest`. Numbers
-    are not rounded. Accuracies are fractions in [0, 1], also those of papers. `source` is `measured`, or where a
-    published number was read; `checked` is false if it was quoted from memory. Rows of the whole training set have a
+    `ci_high`, `sets`, `networks`, `place`, `hyperparameters`, `relative_size`, `source`, `checked`, `digest`.
+    Numbers are not rounded. Accuracies are fractions in [0, 1], also those of papers. `source` is `measured`, or where
+    a published number was read; `checked` is false if it was quoted from memory. Rows of the whole training set have a
     line for each IPC of the board.
     """
     pandas = import_module("pandas")

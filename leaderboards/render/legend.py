@@ -26,7 +26,9 @@ Highlight = Literal["ranks", "best", "none"]
 
 def legend_of(board: Board, markup: Markup) -> list[str]:
     """Return the lines under the table of a board. A mark is explained only if the table contains it."""
-    first = markup.escape("Mean ± std over n fresh networks. n=3×5 means 3 synthetic sets with 5 networks each.")
+    first = markup.escape(
+        "Mean ± std over n fresh networks. n=3×5 means 3 synthetic sets with 5 networks each."
+    )
     return [first, *joint_legend([board], markup)]
 
 
@@ -81,7 +83,9 @@ def _rank_lines(
             f"{best}: highest mean at its IPC. {tied}: {escape(f'not significantly different from it ({test}).')}"
         )
     elif "best" in places and highlight == "best":
-        lines.append(f"{best}: highest mean at its IPC. Its difference from the others may not be significant.")
+        lines.append(
+            f"{best}: highest mean at its IPC. Its difference from the others may not be significant."
+        )
     if "too_few" in places and highlight == "ranks":
         lines.append(note("?", f"{TOO_FEW}."))
     if any(size >= SMALLEST_EXCESS for size in board.sizes.values()):

@@ -1,10 +1,10 @@
 """Tables for a paper: selected methods, IPCs, metrics and boards, as LaTeX, Markdown, CSV or a pandas frame.
 
-    from dd_bench.leaderboards import paper_table
+from dd_bench.leaderboards import paper_table
 
-    table = paper_table("runs/records", methods=["random", "dm"], dataset=["digits"])
-    print(table.latex())
-    table.frame()
+table = paper_table("runs/records", methods=["random", "dm"], dataset=["digits"])
+print(table.latex())
+table.frame()
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from .tables import latex_table
 PUBLISHED = Path(__file__).resolve().parents[1] / "published"
 MAX_BOARDS = 8
 """Maximum number of boards in one table."""
+MAX_SMALL = 4
+"""Maximum number of columns of a LaTeX table in `small`; others are in `footnotesize`."""
 _FIELDS = {
     "dataset": "Dataset",
     "protocol": "Protocol",
@@ -66,6 +68,7 @@ class PaperTable:
             slug=self.boards[0].track.slug if len(self.boards) == 1 else "boards",
             groups=groups,
             environment="table*" if wide else "table",
+            size="small" if len(titles) <= MAX_SMALL else "footnotesize",
             command=self.command,
         )
 

@@ -114,9 +114,10 @@ def latex_table(
     slug: str,
     groups: Sequence[tuple[str, int]] = (),
     environment: str = "table",
+    size: str = "",
     command: str = "dd-bench leaderboard build",
 ) -> str:
-    """Return a LaTeX table with caption and label. All texts except the last three are escaped.
+    """Return a LaTeX table with caption and label. All texts except the last four are escaped.
 
     Args:
         title: first sentence of the caption, without a full stop.
@@ -128,13 +129,14 @@ def latex_table(
         slug: the label is `tab:SLUG`.
         groups: a second header line above the first: titles, and the number of columns below each.
         environment: `table`, or `table*` for both columns of a page.
+        size: command for the size of the text, such as `footnotesize`; that of the document by default.
         command: the command that writes the table.
     """
     ends = list(accumulate((width for _, width in groups), initial=1))
     rules = [f"{start + 1}-{end}" for start, end in pairwise(ends)]
     return _LATEX.get_template("board.tex.j2").render(
         title=title, subtitle=subtitle, header=header, rows=rows, legend=legend, warnings=warnings, slug=slug,
-        groups=groups, rules=rules, environment=environment, command=" ".join(command.split()),
+        groups=groups, rules=rules, environment=environment, size=size, command=" ".join(command.split()),
     )  # fmt: skip
 
 

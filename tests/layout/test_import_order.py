@@ -11,7 +11,7 @@ architecture = importlib.util.module_from_spec(SPEC)
 SPEC.loader.exec_module(architecture)
 ORDER, modules = architecture.ORDER, architecture.modules
 CORE = ROOT / "dd_bench"
-LEADERBOARDS_ORDER = ("core", "render", "admission", "website", "cli")
+LEADERBOARDS_ORDER = ("core", "render", "admission", "website", "arguments", "cli")
 TOP_LEVEL_MODULES = {"__init__", "__main__"}  # __init__ imports a few names of higher packages lazily
 
 

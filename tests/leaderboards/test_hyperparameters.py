@@ -8,8 +8,8 @@ import pytest
 from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.leaderboards.core.hyperparameters import Rule, load_rules, origin
-from dd_bench.leaderboards.render.markup import LATEX, MARKDOWN
 from dd_bench.leaderboards.render.legend import legend_of
+from dd_bench.leaderboards.render.markup import LATEX, MARKDOWN
 from dd_bench.leaderboards.render.tables import latex, table_of
 from dd_bench.records.config_diff import shipped_config
 
