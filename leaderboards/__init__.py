@@ -1,4 +1,4 @@
-"""Leaderboards: tables, plots and a website of records and entries.
+"""Leaderboards: tables and a website from `entries/` and `published/`, deterministic and without torch.
 
 from dd_bench.leaderboards import paper_table
 
