@@ -1,8 +1,9 @@
 """Leaderboards: tables and a website from `entries/` and `published/`, deterministic and without torch.
 
-from dd_bench.leaderboards import paper_table
+The Python function is `dd_bench.leaderboards.paper_table`:
 
-paper_table("runs/records", methods=["random", "dm"]).frame()
+    table = paper_table("runs/records", methods=["random", "dm"])
+    table.frame()
 """
 
 from __future__ import annotations

@@ -1,10 +1,12 @@
 """Tables for a paper: selected methods, IPCs, metrics and boards, as LaTeX, Markdown, CSV or a pandas frame.
 
-from dd_bench.leaderboards import paper_table
+In Python:
 
-table = paper_table("runs/records", methods=["random", "dm"], dataset=["digits"])
-print(table.latex())
-table.frame()
+    from dd_bench.leaderboards import paper_table
+
+    table = paper_table("runs/records", methods=["random", "dm"], dataset=["digits"])
+    print(table.latex())
+    table.frame()
 """
 
 from __future__ import annotations
