@@ -11,6 +11,8 @@ from .core.entries import RECORDS, ROOT
 from .render.cells import COSTS, Spread
 from .render.legend import Highlight
 from .render.paper_table import PUBLISHED
+from .render.plot_style import LAYOUTS, PAGE
+from .render.plots import FORMATS, KINDS
 
 
 class Verb(NamedTuple):
@@ -46,7 +48,11 @@ VERBS = {
         "write plots of accuracy against IPC and cost, of differences, and across networks",
         "Write plots of boards: accuracy against IPC, bytes and seconds, differences from random images, other "
         "networks and class-incremental learning. Needs matplotlib (pip install 'dd-bench[plots]').",
-        ("dd-bench leaderboard plot --entries runs/records",),
+        (
+            "dd-bench leaderboard plot --entries runs/records",
+            "dd-bench leaderboard plot --dataset digits --kinds ipc forest --methods random dm --layout column"
+            " --format pdf,png --out figures",
+        ),
     ),
     "add": Verb(
         "check records and copy them to the entries",
@@ -185,10 +191,42 @@ def _table_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def _plot_arguments(parser: argparse.ArgumentParser) -> None:
+    _board_arguments(parser)
+    parser.add_argument(
+        "--kinds", nargs="+", default=[], metavar="KIND", help=f"{', '.join(KINDS)} (default: all)"
+    )
+    parser.add_argument(
+        "--reference",
+        metavar="METHOD",
+        help="method from which forest plots show differences (default: random images)",
+    )
+    parser.add_argument(
+        "--format",
+        type=_formats,
+        default=("svg",),
+        metavar="FORMATS",
+        help=f"{', '.join(FORMATS)}, several separated by commas (default: svg)",
+    )
+    parser.add_argument(
+        "--layout",
+        choices=tuple(LAYOUTS),
+        default=PAGE.name,
+        help="page: for the web; column: 3.3 inches, one column of a paper with 8 pt text; wide: 6.9 inches, both "
+        "columns (default: page)",
+    )
     parser.add_argument("--changed", action="store_true", help="write only plots whose entries have changed")
     parser.add_argument(
         "--out", type=Path, help="output folder (default: plots, next to the folder of entries)"
     )
+
+
+def _formats(text: str) -> tuple[str, ...]:
+    names = tuple(text.split(","))
+    if unknown := [name for name in names if name not in FORMATS]:
+        raise argparse.ArgumentTypeError(
+            f"must be of {', '.join(FORMATS)}, separated by commas, got {unknown[0]!r}. Example: --format svg,pdf"
+        )
+    return names
 
 
 def _add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -21,13 +21,15 @@ from .admission.consistency import (
 )
 from .admission.submission import check_baselines, check_budget, check_sets, check_unique_scores
 from .arguments import board_names, command_parser
+from .core.board_selection import BoardFilter
 from .core.boards import boards
 from .core.entries import ROOT, check_record, duplicates, entry_path, load_entries
 from .core.published import load_published
 from .render.markdown_blocks import embed
 from .render.paired_tests import compare, pairs_table
 from .render.paper_table import paper_table
-from .render.plots import draw
+from .render.plot_style import LAYOUTS
+from .render.plots import KINDS, Selection, draw
 from .render.tables import build
 from .website.site import build_site
 
@@ -41,6 +43,8 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--into and --site cannot be combined: run the command once with each")
     if args.verb == "build" and args.sets_at is not None and not args.site:
         parser.error("--sets-at requires --site")
+    if args.verb == "plot" and args.changed and list(args.format) != ["svg"]:
+        parser.error("--changed requires --format svg")
     try:
         if args.verb == "build" and args.site:
             out = args.out or home / "site"
@@ -55,7 +59,7 @@ def main(argv: Sequence[str]) -> int:
                 _print(f"wrote {embed(document, all_boards)} tables to {document}")
         elif args.verb == "plot":
             out = args.out or home / "plots"
-            _print(f"wrote {len(draw(args.entries, out, args.changed))} plots to {out}")
+            _plot(args, out)
         elif args.verb == "table":
             _table(args, argv)
         elif args.verb == "add":
@@ -83,6 +87,19 @@ def _build(entries: Path, published: Path, out: Path) -> None:
         _print(
             f"{path} was written by an earlier build and is not part of the current tables. You can delete it"
         )
+
+
+def _plot(args: argparse.Namespace, out: Path) -> None:
+    selection = Selection(
+        BoardFilter(**board_names(args)), args.methods, args.ipcs, args.kinds, args.reference
+    )
+    written = draw(args.entries, out, args.changed, selection, args.format, LAYOUTS[args.layout])
+    if not written and not args.changed:
+        raise ValueError(
+            "no plot can be drawn of the selected entries: each kind of plot requires several of them. Kinds: "
+            f"{', '.join(KINDS)}. Example: dd-bench leaderboard plot --kinds ipc"
+        )
+    _print(f"wrote {len(written)} plots to {out}")
 
 
 def _table(args: argparse.Namespace, argv: Sequence[str]) -> None:

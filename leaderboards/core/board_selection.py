@@ -11,6 +11,7 @@ from dd_bench.runtime.suggestions import did_you_mean
 
 from .boards import Board, Cell, PublishedNumber, letter_of
 from .entries import FOREIGN_REFERENCE, HARD_LABEL_RANDOM, REFERENCE, is_reference
+from .published import Published
 from .ranking import Place, rank
 from .selectors import MAIN_EVALUATORS
 
@@ -156,7 +157,7 @@ def _part(board: Board, cells: dict[str, list[Cell]], ipcs: list[int], numbering
     records = [r for r in board.records if r.key in shown]
     complete = len(records) == len(board.records)
     places = board.places if complete else _places(board, records)
-    sources = {}
+    sources: dict[str, Published] = {}
     rows: dict[str, list[Cell]] = {}
     for label, row in cells.items():
         rows[label] = []

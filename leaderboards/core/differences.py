@@ -23,9 +23,16 @@ def difference(a: Record, b: Record, metric_a: str | None = None, metric_b: str 
     if a.key == b.key and len(a.by_set(metric_a)) > 1:
         return paired_difference(a.sample(metric_a), a.sample(metric_b))
     shared = sorted(first.keys() & second.keys())
-    if len(a.by_set(metric_a)) == len(b.by_set(metric_b)) == 1 and len(shared) > 1:
+    if is_paired(a, b, metric_a, metric_b):
         return paired_difference([first[s] for s in shared], [second[s] for s in shared])
     return unpaired_difference(a.sample(metric_a), b.sample(metric_b))
+
+
+def is_paired(a: Record, b: Record, metric_a: str | None = None, metric_b: str | None = None) -> bool:
+    """Return whether two entries have one set each and at least two networks with the same seeds."""
+    metric_a, metric_b = metric_a or a.main_metric, metric_b or b.main_metric
+    one_set_each = len(a.by_set(metric_a)) == len(b.by_set(metric_b)) == 1
+    return one_set_each and len(by_seed(a, metric_a).keys() & by_seed(b, metric_b).keys()) > 1
 
 
 def by_seed(record: Record, metric: str | None = None) -> dict[int, float]:

@@ -1,22 +1,22 @@
-"""Plots of boards: accuracy against images per class, and the difference of each method from random images."""
+"""Plots of boards: accuracy against images per class, and the difference of each method from a reference."""
 
 from __future__ import annotations
 
 import textwrap
 from collections.abc import Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 from dd_bench.records.intervals import Difference
 from dd_bench.records.record import Record
 
 from ..core.boards import Board, boards
-from ..core.differences import difference
+from ..core.differences import difference, is_paired
 from ..core.entries import ACCURACY, CONTROL, HARD_LABEL_RANDOM, REFERENCE, is_reference
 from ..core.selectors import MAIN_EVALUATORS
 from .formatting import interval_bounds
 from .markup import PLAIN
-from .plot_style import BLACK, BLUE, GREEN, GREY, VERMILION, Plot, styles
+from .plot_style import BLACK, BLUE, GREEN, GREY, PAGE, VERMILION, Layout, Plot, styles
 
 LINES = {
     CONTROL: (BLACK, "-"),
@@ -33,25 +33,40 @@ WIDTH = 7.0
 """Width of a figure in inches, 672 CSS pixels."""
 
 
-def accuracy_plots(entries: Sequence[Record]) -> Iterator[Plot]:
+class Forest(NamedTuple):
+    """Differences of rows from a reference, by IPC and label, and whether all or none are paired by seed."""
+
+    reference: str
+    differences: dict[int, dict[str, Difference]]
+    pairing: str
+
+
+def accuracy_plots(
+    entries: Sequence[Record], min_rows: int = MIN_ROWS, reference: str | None = None
+) -> Iterator[Plot]:
     """Yield the plots of each board with enough rows.
 
     They show the first row of each method. Rows `#2` and higher, which are variants, are in the tables of the board.
+
+    Args:
+        entries: records.
+        min_rows: minimum number of rows without random images and the whole training set.
+        reference: method whose difference from the others is shown; random images by default.
     """
     for board in boards(entries, []):
         rows = _rows(board)
         methods = [label for label in rows if not _is_line(label)]
-        if board.track.evaluator.partition("(")[0] not in MAIN_EVALUATORS or len(methods) < MIN_ROWS:
+        if board.track.evaluator.partition("(")[0] not in MAIN_EVALUATORS or len(methods) < min_rows:
             continue
         shown = list({r.key: r for found in rows.values() for r in found.values()}.values())
         name = f"{board.track.folder}/{{}}--{board.track.name}"
         if len(board.ipcs) > 1:
             yield Plot(name.format("ipc"), shown, partial(_plot_ipc, board=board, rows=rows), list(rows))
-        if differences := _differences(rows):
+        if (forest := _forest(rows, reference)).differences:
             yield Plot(
                 name.format("forest"),
                 shown,
-                partial(_plot_forest, board=board, found=differences),
+                partial(_plot_forest, board=board, forest=forest),
                 list(rows),
             )
 
@@ -90,10 +105,10 @@ def _title(board: Board) -> str:
     return PLAIN.escape(textwrap.fill(text, 85))
 
 
-def _plot_ipc(plt: Any, board: Board, rows: dict[str, dict[int, Record]]) -> Any:
+def _plot_ipc(plt: Any, layout: Layout = PAGE, *, board: Board, rows: dict[str, dict[int, Record]]) -> Any:
     """Draw each method at its IPCs, side by side, and the reference rows as lines."""
     scale, metric = _scale(board), board.track.metric
-    figure, axis = plt.subplots(figsize=(WIDTH, 4.8), layout="constrained")
+    figure, (axis,) = layout.panels(plt, 1, (WIDTH, 4.8), 2.8)
     at = {ipc: i for i, ipc in enumerate(board.ipcs)}
     marked = [label for label in rows if label not in LINES and not is_reference(label)]
     style = dict(zip(marked, styles(), strict=False))
@@ -119,7 +134,8 @@ def _plot_ipc(plt: Any, board: Board, rows: dict[str, dict[int, Record]]) -> Any
                 means,
                 [[m - low for m, low in zip(means, ends[0], strict=True)],
                  [high - m for m, high in zip(means, ends[1], strict=True)]],
-                fmt=shape, color=colour, capsize=2, markersize=5, label=PLAIN.escape(label),
+                fmt=shape, color=colour, capsize=0.4 * layout.marker, markersize=layout.marker,
+                label=PLAIN.escape(label),
             )  # fmt: skip
     axis.set_xticks(list(at.values()), [str(ipc) for ipc in at])
     axis.set_xlim(-0.5, len(at) - 0.5)
@@ -129,56 +145,64 @@ def _plot_ipc(plt: Any, board: Board, rows: dict[str, dict[int, Record]]) -> Any
     axis.set_ylabel(f"test {metric}, %" if metric == ACCURACY else metric)
     axis.grid(axis="y", color="0.9")
     axis.set_axisbelow(True)
-    axis.set_title(_title(board), fontsize="medium")
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    layout.title(axis, _title(board))
+    layout.legend(figure, axis)
     return figure
 
 
-def _differences(rows: dict[str, dict[int, Record]]) -> dict[int, dict[str, Difference]]:
-    """Return the difference of each row from random images, by IPC and label."""
-    control = rows.get(CONTROL) or rows.get(HARD_LABEL_RANDOM) or {}
+def _forest(rows: dict[str, dict[int, Record]], reference: str | None) -> Forest:
+    """Return the difference of each row from the reference.
+
+    Two entries of one set each are paired by the seeds of their networks. Otherwise the interval is Welch's over the
+    means of the sets, or the networks of a single set; see `core.differences`.
+    """
+    name = reference or (CONTROL if CONTROL in rows else HARD_LABEL_RANDOM)
+    control = next((by_ipc for label, by_ipc in rows.items() if label.removesuffix(ON_TEST) == name), {})
     found: dict[int, dict[str, Difference]] = {}
+    paired = set()
     for label, by_ipc in rows.items():
-        for ipc in by_ipc.keys() & control.keys() if not _is_line(label) else ():
-            records = by_ipc[ipc], control[ipc]
-            if min(len(r.sample()) for r in records) > 1:
-                found.setdefault(ipc, {})[label] = difference(*records)
-    return dict(sorted(found.items()))
+        if label.removesuffix(ON_TEST) == name or is_reference(label) or (not reference and _is_line(label)):
+            continue
+        for ipc in by_ipc.keys() & control.keys():
+            a, b = by_ipc[ipc], control[ipc]
+            if min(len(a.sample()), len(b.sample())) > 1:
+                found.setdefault(ipc, {})[label] = difference(a, b)
+                paired.add(is_paired(a, b))
+    pairing = {(True,): ", paired by seed", (False, True): ", partly paired by seed"}
+    return Forest(name, dict(sorted(found.items())), pairing.get(tuple(sorted(paired)), ""))
 
 
-def _plot_forest(plt: Any, board: Board, found: dict[int, dict[str, Difference]]) -> Any:
+def _plot_forest(plt: Any, layout: Layout = PAGE, *, board: Board, forest: Forest) -> Any:
     """Draw one panel for each IPC. The rows have the order of the panel with most rows, and then of the others."""
+    found = forest.differences
     panels = sorted(found.values(), key=len, reverse=True)
     order: list[str] = []
     for differences in panels:
         means = sorted((-one.mean, label) for label, one in differences.items() if label not in order)
         order += [label for _, label in means]
     order.reverse()
-    figure, axes = plt.subplots(
-        1,
-        len(found),
-        figsize=(WIDTH, 1.4 + 0.26 * len(order)),
-        sharey=True,
-        squeeze=False,
-        layout="constrained",
-    )
+    sharing = {"sharex": True} if layout.narrow else {"sharey": True}
+    height = 1.4 + 0.26 * len(order)
+    figure, axes = layout.panels(plt, len(found), (WIDTH, height), 0.45 + 0.13 * len(order), **sharing)
     scale = _scale(board)
-    for axis, (ipc, differences) in zip(axes[0], found.items(), strict=True):
+    for axis, (ipc, differences) in zip(axes, found.items(), strict=True):
+        shown = [label for label in order if label in differences or not layout.narrow]
         axis.axvline(0, color=BLACK, linewidth=1)
         for label, one in differences.items():
             colour = BLUE if one.low > 0 else VERMILION if one.high < 0 else GREY
             fill = "white" if colour == GREY else colour
             ends = [[scale * (one.mean - one.low)], [scale * (one.high - one.mean)]]
             axis.errorbar(
-                [scale * one.mean], [order.index(label)], xerr=ends, fmt="o", color=colour, markerfacecolor=fill,
-                markersize=4, capsize=3,
+                [scale * one.mean], [shown.index(label)], xerr=ends, fmt="o", color=colour, markerfacecolor=fill,
+                markersize=0.8 * layout.marker, capsize=0.6 * layout.marker,
             )  # fmt: skip
-        axis.set_yticks(range(len(order)), [PLAIN.escape(label) for label in order])
-        axis.set_ylim(-0.6, len(order) - 0.4)
+        axis.set_yticks(range(len(shown)), [PLAIN.escape(label) for label in shown])
+        axis.set_ylim(-0.6, len(shown) - 0.4)
         axis.grid(axis="x", color="0.9")
         axis.set_axisbelow(True)
         axis.set_title(f"IPC {ipc}", fontsize="medium")
     unit = "percentage points" if board.track.metric == ACCURACY else board.track.metric
-    figure.supxlabel(f"difference from random, {unit} (95 % intervals)", fontsize="medium")
-    figure.suptitle(_title(board), fontsize="medium")
+    text = f"difference from {forest.reference}, {unit}{chr(10) * layout.narrow or ' '}"
+    figure.supxlabel(f"{text}(95 % intervals{forest.pairing})", fontsize="medium")
+    layout.title(figure, _title(board))
     return figure

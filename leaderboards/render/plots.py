@@ -1,4 +1,4 @@
-"""Plots of boards as SVG: accuracy against bytes, seconds, bytes of labels and IPC, and class-incremental learning.
+"""Plots of boards as SVG, PDF or PNG: accuracy against IPC, bytes, seconds and bytes of labels, differences, and more.
 
 The output is deterministic for a given version of matplotlib, which is an optional dependency. A file contains the
 digests of its entries and the version of matplotlib.
@@ -10,6 +10,7 @@ import html
 import io
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from importlib import import_module
 from pathlib import Path
@@ -18,24 +19,80 @@ from typing import Any
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import content_key, write_atomic
 
+from ..core.board_selection import BoardFilter, narrowed, select_boards, unknown_name
+from ..core.boards import boards
 from ..core.entries import ACCURACY, Track, load_entries
-from .accuracy_plots import accuracy_plots
+from .accuracy_plots import MIN_ROWS, accuracy_plots
 from .continual import group_by_steps, step_metrics
 from .cost import Point, pareto_front, points
+from .formatting import with_marks
+from .heat_maps import heat_maps
 from .label_bytes import LabelPoint, curves, label_points
 from .markup import PLAIN
-from .plot_style import Plot, styles
+from .plot_style import PAGE, Layout, Plot, styles
 
 
-def draw(entries_dir: Path, out_dir: Path, changed_only: bool = False) -> list[Path]:
-    """Write all `plots` as `<name>.svg` in a folder, and return the paths.
+@dataclass(frozen=True)
+class Selection:
+    """Which plots to draw. By default, all that `leaderboards/plots` has."""
 
-    With `changed_only`, plots whose file has the same description are not written again.
+    boards: BoardFilter = field(default_factory=BoardFilter)
+    methods: Sequence[str] = ()
+    ipcs: Sequence[int] = ()
+    kinds: Sequence[str] = ()  # of KINDS
+    reference: str | None = None  # method from which forest plots show differences; default: random images
+
+    def plots(self, entries: Sequence[Record]) -> Iterator[Plot]:
+        """Yield the selected plots. If boards or methods are selected, boards with few methods have plots, too.
+
+        Raises:
+            ValueError: a name is unknown.
+        """
+        for kind in self.kinds:
+            if kind not in KINDS:
+                raise ValueError(unknown_name("kind", kind, KINDS))
+        if self.reference and self.reference not in (known := sorted({r.method for r in entries})):
+            raise ValueError(unknown_name("reference", self.reference, known))
+        chosen, tracks, few = entries, None, {}
+        if self.boards or self.methods or self.ipcs:
+            found = select_boards(boards(entries, []), self.boards)
+            parts = narrowed(found, self.methods, self.ipcs, variants=True)
+            shown = {c.record.key for b in parts for row in b.rows.values() for c in row if c.record}
+            chosen = [r for r in entries if r.key in shown]
+            tracks, few = {board.track for board in parts}, {"min_rows": 1}
+        for plot in plots(chosen, reference=self.reference, **few):
+            on_board = tracks is None or any(Track.of(r) in tracks for r in plot.records)
+            if on_board and (not self.kinds or plot.kind in self.kinds):
+                yield plot
+
+
+KINDS = ("ipc", "forest", "cost", "continual", "label_bytes", "cross_arch", "networks")
+FORMATS = ("svg", "pdf", "png")
+
+
+def draw(
+    entries_dir: Path,
+    out_dir: Path,
+    changed_only: bool = False,
+    selection: Selection | None = None,
+    formats: Sequence[str] = ("svg",),
+    layout: Layout = PAGE,
+) -> list[Path]:
+    """Write plots as `<name>.<format>` in a folder, and return the paths.
+
+    Args:
+        entries_dir: folder of entries or records.
+        out_dir: output folder.
+        changed_only: do not write SVG files again that have the same description.
+        selection: which plots; all by default.
+        formats: of `FORMATS`.
+        layout: for a web page, or for one or both columns of a paper.
 
     Raises:
         ImportError: matplotlib is not installed.
-        ValueError: an entry is invalid, see `load_entries`.
+        ValueError: an entry is invalid, see `load_entries`, or the selection has an unknown name.
     """
+    found = (selection or Selection()).plots(load_entries(entries_dir))
     try:
         matplotlib = import_module("matplotlib")
         matplotlib.use("Agg")
@@ -43,58 +100,75 @@ def draw(entries_dir: Path, out_dir: Path, changed_only: bool = False) -> list[P
     except ImportError as error:
         raise ImportError("plots require matplotlib. Install it: pip install 'dd-bench[plots]'") from error
     written = []
-    with matplotlib.rc_context({"svg.hashsalt": "dd_bench", "font.size": 10, "svg.fonttype": "none"}):
-        for plot in plots(load_entries(entries_dir)):
-            path = out_dir / f"{plot.name}.svg"
-            if changed_only and described(path) == plot.description:
+    parameters = {"svg.hashsalt": "dd_bench", "font.size": layout.font, "svg.fonttype": "none", **layout.rc}
+    with matplotlib.rc_context(parameters):
+        for plot in found:
+            paths = [out_dir / f"{plot.name}.{form}" for form in formats]
+            if changed_only and all(described(path) == plot.description for path in paths):
                 continue
-            figure = plot.figure(plt)
-            text = io.BytesIO()
-            figure.savefig(
-                text,
-                format="svg",
-                bbox_inches="tight",
-                metadata={"Date": None, "Description": plot.description},
-            )
+            figure = plot.figure(plt, layout)
+            for path, form in zip(paths, formats, strict=True):
+                write_atomic(path, _rendered(figure, form, plot.description, layout))
             plt.close(figure)
-            write_atomic(path, text.getvalue())
-            written.append(path)
+            written += paths
     return written
 
 
+def _rendered(figure: Any, form: str, description: str, layout: Layout) -> bytes:
+    """Return the content of a file, without a date. A figure of a paper is not cropped, so it has its exact width."""
+    metadata = {
+        "svg": {"Date": None, "Description": description},
+        "pdf": {"CreationDate": None, "Subject": description},
+        "png": {"Description": description},
+    }[form]
+    cropped = {"bbox_inches": "tight"} if layout.width is None else {}
+    content = io.BytesIO()
+    figure.savefig(content, format=form, metadata=metadata, dpi=300 if form == "png" else "figure", **cropped)
+    return content.getvalue()
+
+
 def described(path: Path) -> str | None:
-    """Return the description in the file of a plot; None if there is no such file or description."""
+    """Return the description in the SVG file of a plot; None if there is no such file or description."""
     found = re.search("<dc:description>(.*?)</dc:description>", path.read_text()) if path.exists() else None
     return html.unescape(found[1]) if found else None
 
 
-def plots(entries: Sequence[Record]) -> Iterator[Plot]:
+def plots(
+    entries: Sequence[Record], min_rows: int = MIN_ROWS, reference: str | None = None
+) -> Iterator[Plot]:
     """Yield the plots of all boards.
 
     Their names are `<dataset>/cost--<board>`, `<dataset>/continual--<board>-<steps>`, `<dataset>/ipc--<board>`,
-    `<dataset>/forest--<board>` and `<dataset>/label_bytes--<digest of the group>`.
+    `<dataset>/forest--<board>`, `<dataset>/label_bytes--<digest of the group>`, and those of `heat_maps`.
+
+    Args:
+        entries: records.
+        min_rows: minimum number of methods on a board, and of points in a plot of cost.
+        reference: see `accuracy_plots`.
     """
-    yield from _cost_plots(entries)
+    yield from _cost_plots(entries, min_rows)
     yield from _continual_plots(entries)
     yield from _label_plots(entries)
-    yield from accuracy_plots(entries)
+    yield from accuracy_plots(entries, min_rows, reference)
+    yield from heat_maps(entries)
 
 
-def _cost_plots(entries: Sequence[Record]) -> Iterator[Plot]:
+def _cost_plots(entries: Sequence[Record], min_points: int) -> Iterator[Plot]:
     for track, found in points(entries).items():
-        if len(found) > 2:
+        if len(found) >= min_points:
             figure = partial(_plot_cost, found=found, metric=track.metric)
             yield Plot(f"{track.folder}/cost--{track.name}", [p.record for p in found], figure)
 
 
-def _plot_cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
+def _plot_cost(plt: Any, layout: Layout = PAGE, *, found: Sequence[Point], metric: str) -> Any:
     room = 0.08 * max(len(p.record.method) for p in found)  # inches, for the legend
-    figure, axes = plt.subplots(1, 2, figsize=(7.5 + room, 3.6), sharey=True, layout="constrained")
+    figure, axes = layout.panels(plt, 2, (7.5 + room, 3.6), 2.1, sharey=True)
+    seconds = "seconds to create it, including teachers and experts"
     scale = 100 if metric == ACCURACY else 1
     marks = dict(zip(dict.fromkeys(p.record.method for p in found), styles(), strict=False))
     for axis, name, costs in (
         (axes[0], "bytes of the set", [float(p.size) for p in found]),
-        (axes[1], "seconds to create it, including teachers and experts", [p.creation for p in found]),
+        (axes[1], seconds, [p.creation for p in found]),
     ):
         on_front = pareto_front(costs, [p.value for p in found])
         costs = [max(cost, 0.01) for cost in costs]  # the axis is logarithmic
@@ -111,14 +185,15 @@ def _plot_cost(plt: Any, found: Sequence[Point], metric: str) -> Any:
                 [(p.record.summary().std or 0) * scale for _, p in mine],
                 fmt=shape,
                 color=colour,
-                label=PLAIN.escape(method),
-                capsize=2,
-                markersize=5,
+                label=PLAIN.escape(with_marks(method, [p.record for _, p in mine])),
+                capsize=0.4 * layout.marker,
+                markersize=layout.marker,
             )
         axis.set_xscale("log")
         axis.set_xlabel(name)
-    axes[0].set_ylabel(f"{metric}, %" if metric == ACCURACY else metric)
-    axes[1].legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    for axis in axes if layout.narrow else axes[:1]:
+        axis.set_ylabel(f"{metric}, %" if metric == ACCURACY else metric)
+    layout.legend(figure, axes[1])
     return figure
 
 
@@ -128,9 +203,9 @@ def _continual_plots(entries: Sequence[Record]) -> Iterator[Plot]:
         yield Plot(name, found, partial(_plot_continual, found=found))
 
 
-def _plot_continual(plt: Any, found: Sequence[Record]) -> Any:
+def _plot_continual(plt: Any, layout: Layout = PAGE, *, found: Sequence[Record]) -> Any:
     room = 0.08 * max(len(r.method) + len(", IPC 10") for r in found)
-    figure, axis = plt.subplots(figsize=(5 + room, 3.6), layout="constrained")
+    figure, (axis,) = layout.panels(plt, 1, (5 + room, 3.6), 2.6)
     for record, (colour, shape) in zip(
         sorted(found, key=lambda r: (r.ipc, r.method)), styles(), strict=False
     ):
@@ -146,12 +221,13 @@ def _plot_continual(plt: Any, found: Sequence[Record]) -> Any:
             fmt=f"{shape}-",
             color=colour,
             label=label,
-            capsize=2,
+            capsize=0.4 * layout.marker,
+            markersize=layout.marker if layout.width else None,
         )
     axis.set_xticks(at)
     axis.set_xlabel("step")
     axis.set_ylabel("accuracy on the classes seen so far, %\n(95 % intervals)")
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    layout.legend(figure, axis)
     return figure
 
 
@@ -162,10 +238,10 @@ def _label_plots(entries: Sequence[Record]) -> Iterator[Plot]:
         yield Plot(name, [p.record for p in found], partial(_plot_labels, found=found))
 
 
-def _plot_labels(plt: Any, found: Sequence[LabelPoint]) -> Any:
+def _plot_labels(plt: Any, layout: Layout = PAGE, *, found: Sequence[LabelPoint]) -> Any:
     """Stored labels as a line over their bytes, hard labels at 0 bytes, and online labels as a dashed line."""
     room = 0.08 * max(len(f"{p.method}, IPC {p.ipc}") for p in found)
-    figure, axis = plt.subplots(figsize=(5 + room, 3.6), layout="constrained")
+    figure, (axis,) = layout.panels(plt, 1, (5 + room, 3.6), 2.6)
     for ((method, ipc), (stored, online)), (colour, shape) in zip(
         curves(found).items(), styles(), strict=False
     ):
@@ -176,8 +252,8 @@ def _plot_labels(plt: Any, found: Sequence[LabelPoint]) -> Any:
             fmt=f"{shape}-",
             color=colour,
             label=PLAIN.escape(f"{method}, IPC {ipc}"),
-            capsize=2,
-            markersize=5,
+            capsize=0.4 * layout.marker,
+            markersize=layout.marker,
         )
         for p in online:
             axis.axhline(100 * p.record.summary().mean, color=colour, linestyle="--", linewidth=0.8, zorder=0)
@@ -186,5 +262,5 @@ def _plot_labels(plt: Any, found: Sequence[LabelPoint]) -> Any:
     axis.set_xlim(left=-smallest / 2)
     axis.set_xlabel("bytes of stored teacher labels (0: hard labels; dashed: online labels)")
     axis.set_ylabel("accuracy, %")
-    axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
+    layout.legend(figure, axis)
     return figure
