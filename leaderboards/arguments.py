@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, get_args
 
+from dd_bench.runtime.command_help import HelpFormatter, examples
+
 from .core.entries import RECORDS, ROOT
 from .render.cells import COSTS, Spread
 from .render.legend import Highlight
@@ -85,13 +87,12 @@ def command_parser() -> argparse.ArgumentParser:
     subparsers = parser.add_subparsers(dest="verb", required=True, metavar="COMMAND")
     verbs = {}
     for name, verb in VERBS.items():
-        heading = "example" if len(verb.examples) == 1 else "examples"
         verbs[name] = subparsers.add_parser(
             name,
             help=verb.summary,
             description=verb.description,
-            epilog="\n  ".join([f"{heading}:", *verb.examples]),
-            formatter_class=_Formatter,
+            epilog=examples(tuple(verb.examples)),
+            formatter_class=HelpFormatter,
         )
     for name in VERBS.keys() - {"compare"}:
         verbs[name].add_argument(
@@ -108,15 +109,6 @@ def command_parser() -> argparse.ArgumentParser:
         "record", nargs="+", type=Path, help="two or more records or entries of the same board"
     )
     return parser
-
-
-class _Formatter(argparse.RawDescriptionHelpFormatter):
-    """Wraps the description, and keeps the lines of the examples."""
-
-    def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if text.startswith("example"):
-            return super()._fill_text(text, width, indent)
-        return argparse.HelpFormatter._fill_text(self, text, width, indent)
 
 
 def _build_arguments(parser: argparse.ArgumentParser) -> None:

@@ -16,6 +16,7 @@ from rich.text import Text
 from dd_bench.pipeline.choices import choices, searchpath_of
 from dd_bench.records.environment import Environment
 from dd_bench.records.record import Record, load_record
+from dd_bench.runtime.command_help import command_parser
 from dd_bench.runtime.suggestions import did_you_mean
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic.card import read_card, read_provenance
@@ -45,7 +46,7 @@ def list_choices(arguments: list[str]) -> int:
 
     Without GROUP, choices in subfolders are counted and not listed.
     """
-    parser = argparse.ArgumentParser("dd-bench list", description=list_choices.__doc__)
+    parser = command_parser("list", list_choices.__doc__, "dd-bench list", "dd-bench list method dataset")
     parser.add_argument(
         "group",
         nargs="*",
@@ -111,7 +112,7 @@ def _list_remote(url: str) -> int:
 
 def show(arguments: list[str]) -> int:
     """Print records (.json files) and synthetic sets (folders)."""
-    parser = argparse.ArgumentParser("dd-bench show", description=show.__doc__)
+    parser = command_parser("show", show.__doc__, "dd-bench show runs/records")
     parser.add_argument(
         "path", nargs="+", type=Path, help="a record, the folder of a synthetic set, or a folder of records"
     )

@@ -23,6 +23,13 @@ HYDRA_COMMANDS = {
     "distill": "only distill a set and save it",
     "evaluate": "evaluate a saved set: dd-bench evaluate set=FOLDER or set=URL",
 }
+EXAMPLES = {
+    "run": "dd-bench run method=dm dataset=digits model.width=32 ipc=1 protocol=dc-300",
+    "prepare": "dd-bench prepare method=mtt dataset=digits",
+    "distill": "dd-bench distill method=dm dataset=digits ipc=1",
+    "evaluate": "dd-bench evaluate set=runs/sets/NAME protocol=dc-300",
+}
+"""One line to paste for each Hydra application."""
 OTHER_COMMANDS = {
     "tune": ("dd_bench.cli.tune.tune_command", "search hyper-parameters on validation images"),
     "progress": (
@@ -177,7 +184,15 @@ def _hydra_arguments(command: str, arguments: list[str]) -> list[str]:
         args = defer_to_jobs(args)
     # insert after the last override: Hydra requires all overrides to be adjacent
     last = max((i for i, a in enumerate(args) if "=" in a and not a.startswith("-")), default=-1)
-    return [*args[: last + 1], f"hydra.job.name={command}", *args[last + 1 :]]
+    own = [f"hydra.job.name={command}", *[_help_header(command)] * bool({"--help", "-h"} & set(args))]
+    return [*args[: last + 1], *own, *args[last + 1 :]]
+
+
+def _help_header(command: str) -> str:
+    """Return the override for the beginning of `--help`: a description and an example."""
+    text = HYDRA_COMMANDS[command].partition(":")[0]
+    lines = [f"dd-bench {command}: {text}.", "", "example:", f"  {EXAMPLES[command]}", ""]
+    return "hydra.help.header='{}'".format("\n".join(lines).replace("'", "\\'"))
 
 
 def _missing_library(launcher: str) -> str | None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shlex
 import socket
@@ -15,6 +14,7 @@ from statistics import median
 
 from dd_bench.cli.jobs import State, jobs_of
 from dd_bench.cli.sweep_overrides import typed_argument
+from dd_bench.runtime.command_help import command_parser
 from dd_bench.runtime.terminal import sanitize
 
 
@@ -65,7 +65,7 @@ def is_stopped(sweep: Path) -> bool:
 
 def progress_command(arguments: Sequence[str]) -> int:
     """Print the progress of the sweeps in a folder and their failed jobs; exit with status 1 if a job has failed."""
-    parser = argparse.ArgumentParser("dd-bench progress", description=progress_command.__doc__)
+    parser = command_parser("progress", progress_command.__doc__, "dd-bench progress runs")
     parser.add_argument(
         "out",
         nargs="?",

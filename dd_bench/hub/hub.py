@@ -6,7 +6,6 @@ after it has checked every hash and shape. Pulled sets are cached by the digest 
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import re
 import shlex
@@ -20,6 +19,7 @@ from typing import NamedTuple
 from dd_bench.hub.download import download
 from dd_bench.hub.remote import Remote
 from dd_bench.runtime.cache import locked, user_folder
+from dd_bench.runtime.command_help import command_parser
 from dd_bench.runtime.files import file_sha256, write_atomic
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.runtime.untrusted import MAX_JSON, parse_json
@@ -217,7 +217,9 @@ def _index(remote: Remote) -> list[str] | None:
 
 def push_command(arguments: Sequence[str]) -> int:
     """Upload a synthetic set to a URL and print its digest."""
-    parser = argparse.ArgumentParser("dd-bench push", description=push_command.__doc__)
+    parser = command_parser(
+        "push", push_command.__doc__, "dd-bench push runs/sets/NAME s3://BUCKET/sets/NAME"
+    )
     parser.add_argument("set", type=Path, help="folder of the set")
     parser.add_argument("url", help="s3://BUCKET/FOLDER, hf://datasets/USER/NAME[/FOLDER], file:///FOLDER")
     parser.add_argument("--replace", action="store_true", help="replace the set at URL if it is another set")
@@ -227,7 +229,7 @@ def push_command(arguments: Sequence[str]) -> int:
 
 def pull_command(arguments: Sequence[str]) -> int:
     """Download a synthetic set, check every hash, and print its folder."""
-    parser = argparse.ArgumentParser("dd-bench pull", description=pull_command.__doc__)
+    parser = command_parser("pull", pull_command.__doc__, "dd-bench pull hf://datasets/USER/NAME --to SET")
     parser.add_argument("url", help="hf://datasets/USER/NAME[@REVISION][/FOLDER], s3://, https://, file://")
     parser.add_argument("--to", type=Path, help="folder to create (default: a folder of the cache)")
     parser.add_argument("--digest", help="required digest of the set, or at least its first 8 digits")

@@ -17,6 +17,7 @@ from pathlib import Path
 
 from dd_bench.records.overrides import LOCATION_KEYS, to_override
 from dd_bench.records.record import Record, load_record
+from dd_bench.runtime.command_help import command_parser
 from dd_bench.runtime.terminal import sanitize
 
 from ..core.commands import evaluate_command, run_command
@@ -28,7 +29,13 @@ from .submission import candidate_card
 
 def main(arguments: Sequence[str]) -> int:
     """Check sets, records and entries. Retrain the networks of entries and compare their scores."""
-    parser = argparse.ArgumentParser("dd-bench verify", description=main.__doc__)
+    parser = command_parser(
+        "verify",
+        main.__doc__,
+        "dd-bench verify runs/sets/NAME",
+        "dd-bench verify leaderboards/entries/digits/ENTRY.json --networks 5",
+        "dd-bench verify --cheapest 10 leaderboards/entries",
+    )
     parser.add_argument(
         "path",
         nargs="+",

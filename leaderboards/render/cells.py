@@ -40,7 +40,7 @@ class Column(NamedTuple):
     """One column of a table."""
 
     board: Board
-    index: int  # of its IPC
+    at: int  # index of its IPC
     content: str  # a metric, one of COSTS or PUBLISHED
     title: str
 
@@ -49,7 +49,7 @@ class Column(NamedTuple):
         cells = self.board.rows.get(label)
         if cells is None:
             return ""
-        cell = cells[self.index]
+        cell = cells[self.at]
         if self.content == PUBLISHED:
             return _published_text(cell, style, markup)
         return _measured_text(cell, self.board, self.content, style, markup)

@@ -5,7 +5,9 @@ import pytest
 from dd_bench.leaderboards.core import boards
 from dd_bench.leaderboards.core.hyperparameters import Origin
 from dd_bench.leaderboards.render.accuracy_plots import accuracy_plots
-from dd_bench.leaderboards.render.plot_style import BLUE, GREY, VERMILION
+from dd_bench.leaderboards.render.heat_maps import heat_maps
+from dd_bench.leaderboards.render.plot_style import BLUE, COLUMN, GREY, VERMILION
+from dd_bench.leaderboards.render.plots import Selection, draw
 
 FIVE = [-0.004, -0.002, 0.0, 0.002, 0.004]
 
@@ -76,3 +78,61 @@ def test_choices_on_test_data_are_marked(entries, monkeypatch):
     )
     ipc, _ = accuracy_plots(entries)
     assert ipc.labels == ["full", "random", "dc", "dm [T]", "dsa"]
+
+
+def test_differences_from_another_method(entries):
+    """Both entries have one set with networks of the same seeds, so the differences are paired."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    _, forest = accuracy_plots(entries, reference="dm")
+    figure = forest.figure(plt, COLUMN)
+    assert figure._supxlabel.get_text() == (
+        "difference from dm, percentage points\n(95 % intervals, paired by seed)"
+    )
+    assert figure.get_figwidth() == pytest.approx(3.3)
+    one = figure.axes[0]
+    assert [t.get_text() for t in one.get_yticklabels()] == ["random", "dc", "dsa"]
+    assert [c.lines[0].get_xdata()[0] for c in one.containers] == pytest.approx([-15, -5, 5])
+    plt.close(figure)
+
+
+def test_selected_plots(entries):
+    selection = Selection(methods=["random", "dm"], kinds=["ipc", "cost"])
+    assert [p.kind for p in selection.plots(entries)] == ["cost", "ipc"]
+    shown = {r.method for plot in selection.plots(entries) for r in plot.records}
+    assert shown == {"random", "dm"}, "two methods suffice if they are selected"
+    with pytest.raises(ValueError, match="Did you mean forest"):
+        list(Selection(kinds=["forrest"]).plots(entries))
+    with pytest.raises(ValueError, match="Did you mean dm"):
+        list(Selection(reference="dmm").plots(entries))
+
+
+def test_heat_map_of_networks(record):
+    """Rows with a single network, and networks without a row, are left out."""
+    other = {"model": "mlp"}
+    found = [
+        *(record(m, 1, [[x, x]]) for m, x in (("random", 0.5), ("dc", 0.6), ("dm", 0.7))),
+        *(record(m, 1, [[x, x]], **other) for m, x in (("random", 0.4), ("dm", 0.55))),
+        record("dsa", 1, [[0.8, 0.8]], model="vgg11"),
+    ]
+    (plot,) = heat_maps(found)
+    assert plot.kind == "networks" and list(plot.labels) == ["random, IPC 1", "dm, IPC 1"]
+    plt = pytest.importorskip("matplotlib.pyplot")
+    figure = plot.figure(plt)
+    axis = figure.axes[0]
+    assert [t.get_text() for t in axis.get_xticklabels()] == ["convnet(width=32)", "mlp"]
+    assert [t.get_text() for t in axis.texts] == ["50.0", "40.0", "70.0", "55.0"]
+    plt.close(figure)
+
+
+def test_files_of_a_paper(entries, put, tmp_path):
+    """A figure of one column is 3.3 inches wide, in all formats; the same figure is drawn with the same bytes."""
+    pytest.importorskip("matplotlib.pyplot")
+    selection, formats = Selection(kinds=["ipc"]), ("svg", "pdf", "png")
+    folder = put(*entries)
+    written = draw(folder, tmp_path / "out", selection=selection, formats=formats, layout=COLUMN)
+    assert [p.suffix for p in written] == [".svg", ".pdf", ".png"]
+    svg, pdf, png = (p.read_bytes() for p in written)
+    assert b'width="237.6pt"' in svg and b"/MediaBox [ 0 0 237.6 " in pdf
+    assert int.from_bytes(png[16:20], "big") == 990  # 300 pixels per inch
+    again = draw(folder, tmp_path / "again", selection=selection, formats=("pdf",), layout=COLUMN)
+    assert [p.read_bytes() for p in again] == [pdf]

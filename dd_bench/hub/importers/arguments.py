@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from dd_bench.records.config_diff import shipped_config
+from dd_bench.runtime.command_help import command_parser
 from dd_bench.runtime.files import NAME
 
 OVERRIDE = r"[+~]{1,2}\w|[a-z_][\w.@]*="
@@ -81,7 +82,8 @@ def _is_override(word: str) -> bool:
 
 
 def _parser(description: str | None) -> argparse.ArgumentParser:
-    found = argparse.ArgumentParser("dd-bench import", description=description)
+    example = "dd-bench import images.pt dataset=cifar10 --name dm --ipc 10 --to SET"
+    found = command_parser("import", description, example)
     found.add_argument(
         "words",
         nargs="+",

@@ -1,0 +1,33 @@
+"""`--help` of every command has a description and an example of that command."""
+
+import pytest
+from hydra.utils import get_method
+
+from dd_bench.cli.main import EXAMPLES, HYDRA_COMMANDS, OTHER_COMMANDS, _hydra_arguments
+from dd_bench.leaderboards.arguments import VERBS
+
+WITHOUT_EXAMPLE = {"export"}
+COMMANDS = [
+    *((name, []) for name in OTHER_COMMANDS if name not in WITHOUT_EXAMPLE),
+    *(("leaderboard", [verb]) for verb in VERBS),
+]
+
+
+@pytest.mark.parametrize(("name", "arguments"), COMMANDS)
+def test_help_has_a_description_and_an_example(name, arguments, capsys):
+    with pytest.raises(SystemExit) as end:
+        get_method(OTHER_COMMANDS[name][0])([*arguments, "--help"])
+    usage, description, *rest = capsys.readouterr().out.split("\n\n")
+    assert end.value.code == 0 and usage.startswith(f"usage: {' '.join(['dd-bench', name, *arguments])}")
+    assert len(description.split()) > 5 and description.rstrip().endswith(".")
+    examples = [part for part in rest if part.startswith("example")]
+    assert examples and f"  {' '.join(['dd-bench', name, *arguments])}" in examples[0]
+
+
+def test_hydra_applications_have_a_header():
+    assert EXAMPLES.keys() == HYDRA_COMMANDS.keys()
+    for command, example in EXAMPLES.items():
+        assert example.startswith(f"dd-bench {command} ")
+        own = _hydra_arguments(command, ["--help"])
+        assert any(a.startswith("hydra.help.header=") and example in a for a in own)
+    assert not any("help" in a for a in _hydra_arguments("run", ["ipc=1"]))
