@@ -24,13 +24,7 @@ from .cross_arch import cross_arch_tables
 from .formatting import all_metrics_table, csv_text, entries_table, printed
 from .label_bytes import label_bytes_tables
 from .labels import label_tables
-from .legend import FROM_MEMORY as FROM_MEMORY
-from .legend import OVER_BUDGET as OVER_BUDGET
-from .legend import SMALLEST_EXCESS as SMALLEST_EXCESS
-from .legend import TEST as TEST
-from .legend import TOO_FEW as TOO_FEW
-from .legend import UNTESTED as UNTESTED
-from .legend import legend_of as legend_of
+from .legend import legend_of
 from .markup import LATEX, MARKDOWN, Markup, markdown_table
 
 _MARKDOWN = Environment(

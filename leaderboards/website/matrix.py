@@ -18,7 +18,7 @@ from ..core.hyperparameters import MARKS
 from ..core.method_info import Family, links_of
 from ..core.ranking import Place
 from ..render.formatting import interval_text, networks, number, printed
-from ..render.tables import SMALLEST_EXCESS
+from ..render.legend import SMALLEST_EXCESS
 from .addresses import entry_url, method_url
 from .rows import data_controls, is_constant
 
