@@ -11,6 +11,7 @@ from dd_bench.records.record import Record
 from ..core.boards import Board
 from ..core.citations import Cards
 from ..core.commands import run_command
+from ..core.entries import ACCURACY
 from ..core.method_info import load_links, method_info, shipped_text
 from ..render.formatting import printed
 from .addresses import dataset_url, entry_url, method_url
@@ -112,7 +113,7 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
         column("metric", "Metric", "text", roomy=True, filter=True),
         column("published", "Published", roomy=True, title="numbers from papers, never ranked"),
         column("protocol", "Board", "text", filter=True),
-        column("labels", "Labels", "text", wide=True, filter=True),
+        column("labels", "Labels", "text", roomy=True, filter=True),
         column("network", "Network", "text", roomy=True, filter=True),
         column("chosen", "Hyper-parameters", "text", wide=True, filter=True),
         column("entry", "Entry", "text", wide=True),
@@ -123,6 +124,9 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
         value: dict[str, Any] = {"text": r.status, "sort": None, "mark": r.status}
         if r.status == "done":
             value = {"text": score_text(r), "sort": r.summary().mean} | ({"mark": place} if place else {})
+            value |= (
+                {"sub": t.metric} if t.metric != ACCURACY else {}
+            )  # its column is hidden on a narrow screen
         cells: Cells = [{"text": r.dataset, "href": f"../{dataset_url(r.dataset)}"}, r.ipc, value, t.metric]
         cells += [
             published.get(r.key),
