@@ -89,7 +89,7 @@ class LabelStore:
     """Stored labels on disk; they are read one epoch at a time."""
 
     def __init__(self, folder: Path, device: torch.device):
-        """Open the labels in `folder`; `logits` returns tensors on `device`.
+        """Open the labels in `folder`; `load` returns tensors on `device`.
 
         Raises:
             ValueError: the labels are missing or damaged.
@@ -129,9 +129,11 @@ class LabelStore:
         pool = self.header.epochs
         return epoch if epoch < pool else seed_for(self.header.seed, "pool", epoch) % pool
 
-    def logits(self, epoch: int, index: Tensor) -> Tensor:
-        """Return the logits of the views `index (b,)` of a stored epoch, float32 `(b, k)`."""
-        return self.load(epoch)[index].float()
+    @property
+    def loaded(self) -> Tensor:
+        """The logits of the epoch of the last call of `load`, float16 `(n, k)`, always in the same memory."""
+        assert self._read is not None, "`load` must be called first"
+        return self._read[1]
 
     def load(self, epoch: int) -> Tensor:
         """Return the logits of a stored epoch, float16 `(n, k)`. A call for another epoch overwrites them."""

@@ -48,7 +48,7 @@ class Labeler(ABC):
         return epoch
 
     def load(self, epoch: int) -> None:  # noqa: B027  most labelers store nothing
-        """Read the stored labels of an epoch, if there are any. `target` then needs no file."""
+        """Read the stored labels of an epoch, if there are any. `target` uses those of the last call."""
 
     @abstractmethod
     def target(self, view: View) -> Target:
@@ -116,8 +116,8 @@ class Replay(_Soft):
         self.store.load(epoch)
 
     def target(self, view: View) -> SoftTarget:
-        """See `Labeler`."""
-        return self._soft_target(view, self.store.logits(view.epoch, view.index))
+        """See `Labeler`. The memory of the labels is fixed, so a CUDA graph of a step reads those of each epoch."""
+        return self._soft_target(view, self.store.loaded[view.index].float())
 
 
 class OnlineTeacher(_Soft):
@@ -147,5 +147,6 @@ class LabelledViews(ViewBatches):
     def draw(self, epoch: int) -> Iterator[ViewDraw]:
         """See `Batches`."""
         epoch = self._labeler.viewed_epoch(epoch)
-        self._labeler.load(epoch)
-        yield from super().draw(epoch)
+        for draw in super().draw(epoch):
+            self._labeler.load(epoch)  # the labels of a draw are those that are loaded until the next draw
+            yield draw

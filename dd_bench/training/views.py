@@ -99,14 +99,12 @@ class ViewDraw:
     """The random numbers of a batch of views, or of the batches of g networks.
 
     Attributes:
-        epoch: the epoch of the views.
         groups: number of networks g.
         index: indices of the images, `(g * b,)`.
         u: uniform numbers of each image, `(g * b, 33)`.
         mix: how the images are mixed; None if they are not.
     """
 
-    epoch: int
     groups: int
     index: Tensor
     u: Tensor
@@ -117,7 +115,6 @@ class ViewDraw:
         """Return the draws of the batches of several networks, as one batch."""
         mixes = [d.mix for d in draws if d.mix is not None]
         return cls(
-            draws[0].epoch,
             len(draws),
             torch.cat([d.index for d in draws]),
             torch.cat([d.u for d in draws]),
@@ -127,12 +124,11 @@ class ViewDraw:
 
 @dataclass(frozen=True)
 class View:
-    """An augmented batch: its epoch, the indices `(n,)` and inputs `(n, c, h, w)` of its images, and its mixture.
+    """An augmented batch: the indices `(n,)` and inputs `(n, c, h, w)` of its images, and its mixture.
 
     It is the batch of one network, or the joined batches of `groups` networks.
     """
 
-    epoch: int
     index: Tensor
     x: Tensor
     mixture: Mixture | None
@@ -172,7 +168,7 @@ class Views:
             if self.recipe.mix != "none":
                 rng = generator(CPU, self.seed, "mix", epoch, number)
                 mix = MixDraw.draw(len(index), rng, self.recipe.alpha)
-            yield ViewDraw(epoch, 1, index[rows], numbers[number][rows], mix)
+            yield ViewDraw(1, index[rows], numbers[number][rows], mix)
 
     def view(self, draw: ViewDraw, x: Tensor) -> View:
         """Return the views of `x (n, c, h, w)`, the images at `draw.index`. `draw` and `x` are on one device."""
@@ -181,7 +177,7 @@ class Views:
             size = (int(x.shape[2]), int(x.shape[3]))
             mixture = mixture_of(draw.mix, size, self.recipe.mix, self.recipe.box)
             x = mixture.images(x)
-        return View(draw.epoch, draw.index, x, mixture, draw.groups)
+        return View(draw.index, x, mixture, draw.groups)
 
 
 def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:

@@ -132,6 +132,18 @@ class TestReplay:
         assert make_labelled("replay", work="pool", pool=3).labeler.label_bytes == 2 * 9 * 3
         assert make_labelled("replay", work="top", top=1).labeler.label_bytes == (2 + 2 + 2) * 9 * 3
 
+    def test_labels_of_epochs_that_are_read_in_turns(self, make_labelled):
+        """Each draw has the labels of its own epoch."""
+        replay = make_labelled("replay")
+        expected = [[target.logits for _, _, target in epoch_of(replay, 0, e)] for e in (0, 1)]
+        assert not torch.equal(expected[0][1], expected[1][1])
+        batches = replay.batches([0])
+        first, second = batches.draw(0), batches.draw(1)
+        seen = [batches.make(next(draws))[2].logits for _ in range(3) for draws in (first, second)]
+        for step in range(3):
+            assert torch.equal(seen[2 * step], expected[0][step])
+            assert torch.equal(seen[2 * step + 1], expected[1][step])
+
     def test_pool_repeats_stored_epochs(self, make_labelled):
         pooled = make_labelled("replay", epochs=12, pool=4)
         assert pooled.labeler.store.header.epochs == 3
@@ -197,7 +209,7 @@ class TestReplay:
         store = make_labelled("replay").labeler.store
         data = pickle.dumps(store)
         assert len(data) < 500
-        assert torch.equal(pickle.loads(data).logits(1, torch.arange(9)), store.logits(1, torch.arange(9)))
+        assert torch.equal(pickle.loads(data).load(1), store.load(1))
 
 
 class TestMismatchingStores:
@@ -272,7 +284,7 @@ class TestStatic:
 
     def view(self, keep=0.3):
         mixture = Mixture(torch.tensor([1, 0]), torch.tensor(keep), None)
-        return View(0, torch.tensor([0, 1]), torch.zeros(2, 1, 1, 1), mixture)
+        return View(torch.tensor([0, 1]), torch.zeros(2, 1, 1, 1), mixture)
 
     def test_mixture_of_logits(self):
         z = torch.tensor([[1.0, 2.0, 3.0], [0.0, -1.0, 4.0]])

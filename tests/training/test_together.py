@@ -1,4 +1,7 @@
-"""Networks in lock step: equality with separate training, constant number of kernels, CUDA graphs, and bfloat16."""
+"""Networks in lock step: equality with separate training, constant number of kernels, CUDA graphs, and bfloat16.
+
+Some trainings use the soft labels of a teacher. Their values change with the epoch, or with the views.
+"""
 
 import os
 import signal
@@ -13,12 +16,15 @@ from torch.utils._pytree import tree_leaves
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.resnet import ResNet18
 from dd_bench.runtime import interruption
+from dd_bench.teachers.label_store import LabelStore, StoreHeader, fill
+from dd_bench.teachers.labelers import LabelledViews, OnlineTeacher, Replay, StaticSoft
 from dd_bench.training import graphed_step
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.loop import train
+from dd_bench.training.losses import LabelRecipe
 from dd_bench.training.resume import Checkpoints
 from dd_bench.training.together import LockStepError, train_together
-from dd_bench.training.views import ViewRecipe
+from dd_bench.training.views import ViewRecipe, Views
 
 CPU = torch.device("cpu")
 N = 20
@@ -36,7 +42,14 @@ VARIANTS = {
     "reset of adam": {"optimizer": "adamw", "lr": 0.001, "norm": "none"},
     "batchnorm": {"norm": "batchnorm", "batchnorm_momentum": 0.19},
     "steps": {"epochs": 1, "milestones": (), "steps": 8, "schedule": "cosine"},
+    "replay": {"labels": "replay"},
+    "static": {"labels": "static"},
+    "online": {"labels": "online"},
 }
+LABELS = LabelRecipe(
+    kind="online", loss="kl", temperature=2.0, scaled=False, hard_weight=0.1, mix_space="probabilities",
+    teacher_mode="eval", pool=1, top=None, source=None,
+)  # fmt: skip
 
 
 @pytest.fixture(scope="module")
@@ -50,8 +63,46 @@ def plan(recipe):
     return lambda **values: recipe(**{"epochs": 3, "batch_size": 8, "milestones": (2,)} | values)
 
 
+class RandomTeacher:
+    """A linear teacher with random weights, whose logits differ much between images."""
+
+    def __init__(self, x):
+        self.weight = torch.randn(x[0].numel(), 3, generator=torch.Generator().manual_seed(5)) / 4
+
+    def logits(self, x, mode="eval"):
+        return x.flatten(1) @ self.weight
+
+
+@pytest.fixture(scope="module")
+def labelled(data, tmp_path_factory):
+    """Return a function that creates the batches of networks with labels of a kind. Labels are stored for 3 epochs."""
+    x, y = data
+    teacher, stores = RandomTeacher(x), []
+
+    def labeler(kind):
+        recipe = LABELS.model_copy(update={"kind": kind})
+        if kind == "online":
+            return OnlineTeacher(recipe, y, [teacher], forwards=0)
+        if kind == "static":
+            return StaticSoft(recipe, y, teacher.logits(x).half())
+        if not stores:
+            folder = tmp_path_factory.mktemp("labels")
+            views = VIEWS.model_dump(mode="json")
+            header = StoreHeader("these", N, 3, 3, 7, 8, views, ("digest",), ("a", "b", "c"), "eval", None)
+            fill(folder, header, x, lambda view: teacher.logits(view.x), lambda done: None)
+            stores.append(folder)
+        return Replay(recipe, y, LabelStore(stores[0], CPU))
+
+    def labelled(kind, seeds):
+        seeds = [7] * len(seeds) if kind == "replay" else seeds
+        views = [Views(VIEWS, N, seed=s, batch_size=8, flip_allowed=True) for s in seeds]
+        return LabelledViews(x, views, labeler(kind))
+
+    return labelled
+
+
 @pytest.fixture
-def run(data, blobs, convnet, plan, runtime, monkeypatch):
+def run(data, blobs, convnet, plan, runtime, monkeypatch, labelled):
     """Return a function that trains networks in lock step and returns them."""
     monkeypatch.setattr(graphed_step, "WARM_UP", 1)
 
@@ -60,18 +111,22 @@ def run(data, blobs, convnet, plan, runtime, monkeypatch):
         more = {k: values.pop(k) for k in ("record", "checkpoint") if k in values}
         nets = [convnet(blobs, norm=norm, width=4).fresh(s, CPU) for s in seeds]
         options = {"seeds": list(seeds), "runtime": how, "flip": True, **more}
+        if kind := values.pop("labels", None):
+            options["labelled_batches"] = labelled(kind, seeds)
         return train_together(nets, fetch, N, plan(**values), **options)
 
     return run
 
 
 @pytest.fixture
-def run_alone(data, blobs, convnet, plan, runtime):
+def run_alone(data, blobs, convnet, plan, runtime, labelled):
     """Return a function that trains one network and returns it, and the distance that its parameters have moved."""
 
     def run_alone(seed, how=runtime, norm="instancenorm", **values):
         net, start = (convnet(blobs, norm=norm, width=4).fresh(seed, CPU) for _ in range(2))
-        train(net, fetch_from(*data), N, plan(**values), seed=seed, runtime=how, flip=True)
+        kind = values.pop("labels", None)
+        options = {"labelled_batches": labelled(kind, [seed])} if kind else {}
+        train(net, fetch_from(*data), N, plan(**values), seed=seed, runtime=how, flip=True, **options)
         return net, (parameters(net) - parameters(start)).norm()
 
     return run_alone
@@ -163,6 +218,11 @@ class TestGraph:
         names = {name.split(".")[0] for graph in graphs for name, *_ in graph.names()}
         waiting = {"local_scalar_dense", "nonzero", "masked_select", "unique2", "equal", "is_nonzero"}
         assert not names & waiting, "a graph cannot wait for the device"
+
+    @pytest.mark.parametrize("name", ["replay", "static", "online", "views"])
+    def test_labels_and_views_are_those_of_training_without_fixed_memory(self, run, name):
+        """A graph must not repeat the labels of the epoch in which it was recorded."""
+        assert same(run(record=cpu_graph([]), **VARIANTS[name]), run(**VARIANTS[name]))
 
     @pytest.mark.parametrize(
         ("name", "precision"),
