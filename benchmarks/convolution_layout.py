@@ -27,6 +27,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+OUT = Path(__file__).parent / "results" / "convolution_layout.json"
 SHAPES = [
     (3, 32),
     (32, 16),
@@ -107,7 +108,7 @@ def main() -> None:
     parser.add_argument("--networks", type=int, nargs="+", default=[5, 20])
     parser.add_argument("--batch", type=int, default=100)
     parser.add_argument("--repeats", type=int, default=5)
-    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/convolution_layout.json"))
+    parser.add_argument("--out", type=Path, default=OUT)
     args = parser.parse_args()
     device = torch.device(args.device)
     print("| type | networks | channels | side |", *(f"{name}, ms |" for name in LAYOUTS))

@@ -8,13 +8,19 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from dd_bench.pipeline import provenance
 from dd_bench.runtime.runtime import cpu_name
 
 
 def write(path: Path, figures: dict[str, Any], **machine: Any) -> None:
-    """Write `figures` to a JSON file with the CPU's name, the versions and `machine`, e.g. `threads=2`."""
-    described = {"cpu": cpu_name(), **machine, "versions": provenance.versions()}
+    """Write `figures` to a JSON file with the CPU's name and instructions, the versions and `machine`.
+
+    `capability` is the name of the instructions that torch uses, e.g. AVX2. Example of `machine`: `threads=2`.
+    """
+    capability = torch.backends.cpu.get_cpu_capability()
+    described = {"cpu": cpu_name(), "capability": capability, **machine, "versions": provenance.versions()}
     path.parent.mkdir(parents=True, exist_ok=True)
     text = json.dumps({"machine": described, "code": provenance.code().model_dump(), **figures}, indent=2)
     path.write_text(text + "\n")

@@ -1,4 +1,4 @@
-"""Accuracy guard: the same evaluations of random images on CUDA and on a CPU, with the interval of the difference.
+"""Accuracy guard: the same evaluations of random images on CUDA and on a CPU, and with and without CUDA graphs.
 
 The figures of the CPU are those of the leaderboard's entries, and of `benchmarks/results/cuda_reference.json`, which
 `python benchmarks/cuda_check.py --reference cpu` measures in float32. Both sides train the same networks on the same
@@ -66,10 +66,34 @@ def cases(datasets: Sequence[str]) -> list[Case]:
 
 
 def rows(card: Card) -> Iterator[Row]:
-    """Yield a row for each case with figures of a CPU: first in the precision of `runtime=auto`, then in float32."""
-    known = {case: found for case in cases(card.datasets()) if (found := committed(case))}
-    chosen = dict(list(known.items())[-1:]) if card.small else known
-    for precision, (case, cpu) in product(("auto", "fp32"), chosen.items()):
+    """Yield a row for each case: first in the precision of `runtime=auto`, then in float32.
+
+    The rows of graphs are between these. A case without figures of a CPU has a row at the start, and is not measured.
+    """
+    known = {case: committed(case) for case in cases(card.datasets())}
+    yield from (missing(case) for case, found in known.items() if found is None)
+    measured = {case: found for case, found in known.items() if found is not None}
+    chosen = dict(list(measured.items())[-1:]) if card.small else measured
+    yield from against_cpu(card, chosen, "auto")
+    yield from graph_guards(card)
+    yield from against_cpu(card, chosen, "fp32")
+
+
+def missing(case: Case) -> Row:
+    """Return the row of a case without figures of a CPU."""
+    return {**described(case), "verdict": "no results of a CPU"}
+
+
+def described(case: Case) -> Row:
+    return {
+        "table": "CUDA against the CPU",
+        **{"dataset": case.dataset, "protocol": case.protocol, "IPC": case.ipc, "width": case.width},
+    }
+
+
+def against_cpu(card: Card, chosen: dict[Case, Figures], precision: str) -> Iterator[Row]:
+    """Yield a row for each case. As many sets and networks are measured as the CPU's figures have."""
+    for case, cpu in chosen.items():
         sets = len({s for s, _ in cpu.scores})
         sets, networks = (1, 2) if card.small else (sets, len(cpu.scores) // sets)
         small = ["protocol.recipe.epochs=2", "protocol.recipe.milestones=[]"] if card.small else []
@@ -78,15 +102,47 @@ def rows(card: Card) -> Iterator[Row]:
         seconds = card.time() - began
         cuda = {(s.set, s.network): s.value for s in record.scores}
         used = precision if record.environment is None else record.environment.precision
-        row = {
-            "table": "CUDA against the CPU",
-            **{"dataset": case.dataset, "protocol": case.protocol, "IPC": case.ipc, "width": case.width},
+        yield {
+            **described(case),
             "precision": used,
             **compared(cuda, cpu.scores),
             "seconds": round(seconds, 1),
             "data": {"cuda": list(cuda.values()), "cpu": cpu.source, "warnings": warned},
         }
-        yield row
+
+
+def graph_guards(card: Card) -> Iterator[Row]:
+    """Yield a row for hard labels, and one for stored labels of a teacher: the same networks with and without graphs.
+
+    Both sides compute the same kernels, so their verdict should be "equal" with a difference of 0, or nearly 0.
+    """
+    networks, epochs = (2, 2) if card.small else (5, 40)
+    for protocol in ("dsa-1000", "sre2l-kd-400-replay"):
+        command = [
+            "method=random", "dataset=digits", f"protocol={protocol}", "ipc=1" if card.small else "ipc=10",
+            f"model.width={8 if card.small else 32}", "model.norm=batchnorm", "evaluator=controls",
+            f"evaluator.num_networks={networks}", f"protocol.recipe.epochs={epochs}", "protocol.recipe.milestones=[]",
+            "teachers.convnet_bn.recipe.epochs=2", f"runtime.together={networks}", "runtime.precision=fp32",
+        ]  # fmt: skip
+        found, warned = {}, []
+        for graphs in ("auto", "never"):
+            record, warnings = card.run([*command, f"runtime.graphs={graphs}"])
+            scores = {s.network: s.value for s in record.scores if s.metric == record.main_metric}
+            used = None if record.environment is None else record.environment.graphs
+            found[graphs], warned = (scores, used), [*warned, *warnings]
+        (graphed, used), (plain, _) = found["auto"], found["never"]
+        mean, low, high = paired_difference([graphed[n] for n in plain], list(plain.values()))[:3]
+        yield {
+            "table": "The same networks with and without CUDA graphs, digits",
+            "protocol": protocol,
+            "networks": len(plain),
+            "graphs": used or "none",
+            "with graphs, %": f"{100 * fmean(graphed.values()):.2f}",
+            "without, %": f"{100 * fmean(plain.values()):.2f}",
+            "difference (paired)": points(mean, low, high),
+            "verdict": verdict(low, high),
+            "data": {"with": graphed, "without": plain, "warnings": warned},
+        }
 
 
 def compared(cuda: dict[tuple[int, int], float], cpu: dict[tuple[int, int], float]) -> Row:
@@ -99,7 +155,8 @@ def compared(cuda: dict[tuple[int, int], float], cpu: dict[tuple[int, int], floa
     return {
         "CPU, %": f"{100 * fmean(b):.2f}",
         "CUDA, %": f"{100 * fmean(a):.2f}",
-        "networks": len(a),
+        "networks, CPU": len(b),
+        "networks, CUDA": len(a),
         "difference (Welch)": points(fmean(a) - fmean(b), low, high),
         "difference (paired)": paired,
         "verdict": verdict(low, high),
@@ -129,7 +186,16 @@ def verdict(low: float, high: float, margin: float = MARGIN) -> str:
 
 
 def committed(case: Case) -> Figures | None:
-    """Return the figures of a CPU for a case: those of an entry of the leaderboard, or of the reference file."""
+    """Return the figures of a CPU for a case: those of an entry of the leaderboard, or of the reference file.
+
+    An entry can have fewer than `NETWORKS` networks. The reference file is used if it has more.
+    """
+    candidates = [*entries(case), *reference_figures(case)]
+    return max(candidates, key=lambda figures: len(figures.scores), default=None)
+
+
+def entries(case: Case) -> Iterator[Figures]:
+    """Yield the figures of the leaderboard's entries of a case."""
     model = "convnet" if case.width == 128 else f"convnet(width={case.width})"
     folder = ROOT / "leaderboards" / "entries" / case.dataset
     for path in sorted(folder.glob(f"{case.dataset}-random-ipc{case.ipc}-*.json")):
@@ -140,12 +206,14 @@ def committed(case: Case) -> Figures | None:
             "accuracy",
         ):
             scores = {(s["set"], s["network"]): s["value"] for s in entry["scores"]}
-            return Figures(scores, path.name)
-    found = reference().get(case.name)
-    if found is None:
-        return None
-    scores = {(0, network): value for network, value in enumerate(found["accuracies"])}
-    return Figures(scores, REFERENCE.name)
+            yield Figures(scores, path.name)
+
+
+def reference_figures(case: Case) -> Iterator[Figures]:
+    """Yield the figures of the reference file, if it has the case."""
+    if (found := reference().get(case.name)) is not None:
+        scores = {(0, network): value for network, value in enumerate(found["accuracies"])}
+        yield Figures(scores, REFERENCE.name)
 
 
 def reference() -> dict[str, Any]:

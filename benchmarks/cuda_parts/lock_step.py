@@ -12,6 +12,7 @@ import torch
 from cuda_parts.card import Card, Row, warnings_of
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
+from dd_bench.runtime.step_graphs import StepGraphs
 from dd_bench.training.batches import fetch_from
 from dd_bench.training.together import train_together
 
@@ -56,7 +57,7 @@ def rows(card: Card) -> Iterator[Row]:
         for graphs in (False,) if card.small else (True, False):
             with warnings_of("dd_bench") as warned:
                 try:
-                    step = by_number(card, sides, replace(runtime, graphs=graphs), count)
+                    step = by_number(card, sides, replace(runtime, graphs=StepGraphs(graphs)), count)
                 except torch.OutOfMemoryError:
                     step = {"ms/step": "out of memory"}
             yield {

@@ -76,6 +76,8 @@ def environment(runtime: Runtime) -> Environment:
         threads=torch.get_num_threads(),
         workers=runtime.workers,
         together=runtime.lock_step.networks if runtime.lock_step.networks > 1 else None,
+        graphs=runtime.graphs.describe(),
+        compile_after=runtime.compile_after,
     )
 
 

@@ -37,6 +37,14 @@ class Environment(BaseModel):
     together: Number | None = Field(
         description="maximum number of networks trained as one batched network, at the end; None: no batched training"
     )
+    graphs: Name | None = Field(
+        default=None,
+        description="number of steps recorded as CUDA graphs, or why recording failed; None: not used, or unknown",
+    )
+    compile_after: Number | None = Field(
+        default=None,
+        description="number of training images (28x28) from which networks are compiled; None: never, or unknown",
+    )
 
     def summary(self) -> str:
         """Return the values as one line of text. Of the flags, only the deterministic algorithms are included."""
@@ -52,6 +60,8 @@ class Environment(BaseModel):
         parts.append(f"{self.threads} thread(s), {self.workers} worker(s)")
         if self.together is not None:
             parts.append(f"{self.together} networks together")
+        if self.graphs is not None:
+            parts.append(f"CUDA graphs {self.graphs}")
         deterministic = self.flags.get("are_deterministic_algorithms_enabled")
         return "; ".join([*parts, f"deterministic {str(bool(deterministic)).lower()}"])
 

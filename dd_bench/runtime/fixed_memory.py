@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar
 
@@ -78,7 +78,7 @@ def constants_in(tree: Any, name: str = "") -> Iterator[tuple[str, object]]:
     if isinstance(tree, Tensor):
         return
     if isinstance(tree, dict):
-        children = tree.items()
+        children: Iterable[tuple[Any, Any]] = tree.items()
     elif is_dataclass(tree) and not isinstance(tree, type):
         children = ((f.name, getattr(tree, f.name)) for f in fields(tree))
     else:

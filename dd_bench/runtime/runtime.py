@@ -16,9 +16,10 @@ import torch
 from pydantic import BaseModel, ConfigDict, Field
 
 from dd_bench.runtime import distributed
-from dd_bench.runtime.compiler import missing_for_compiling
+from dd_bench.runtime.compiler import compile_after_on_cpu, missing_for_compiling
 from dd_bench.runtime.lock_step import LockStep
 from dd_bench.runtime.precision import Precision, choose_precision, has_bf16
+from dd_bench.runtime.step_graphs import StepGraphs
 from dd_bench.runtime.torch_flags import set_flags
 
 _THREADS = torch.get_num_threads()  # torch's default, before a job of a sweep changes it
@@ -35,8 +36,8 @@ class RuntimeConfig(BaseModel):
     device: str
     precision: Literal["auto", "fp32", "tf32", "bf16"]
     compile: Literal["auto", "always", "never"]
-    compile_after: int = Field(
-        ge=0, description="number of training images from which networks are compiled on a CPU"
+    compile_after: Annotated[int, Field(ge=0)] | Literal["auto"] = Field(
+        description="number of training images from which networks are compiled on a CPU; auto: measured, by CPU"
     )
     compile_after_cuda: int = Field(ge=0, description="the same on CUDA")
     workers: Positive | Literal["auto"]
@@ -63,7 +64,7 @@ class Runtime:
             networks are trained in lock step.
         spread_after: worker processes are started if a training processes at least this number of images.
         lock_step: how many fresh networks are trained as one batched network.
-        graphs: whether a step of such a training is run as one CUDA graph.
+        graphs: whether a step of such a training is run as one CUDA graph, and whether this was possible.
         notes: settings that could not be used as configured, for the log and the record.
     """
 
@@ -73,7 +74,7 @@ class Runtime:
     workers: int
     spread_after: int
     lock_step: LockStep = field(default_factory=lambda: LockStep(1))
-    graphs: bool = False
+    graphs: StepGraphs = field(default_factory=lambda: StepGraphs(False))
     notes: tuple[str, ...] = ()
 
     @property
@@ -143,13 +144,14 @@ def resolve(config: RuntimeConfig) -> Runtime:
         raise ValueError(f"runtime.compile=always requires {missing}. Example: runtime.compile=auto")
     if missing:
         notes.append(f"networks are not compiled: torch.compile requires {missing}")
-    threshold = config.compile_after if on_cpu else config.compile_after_cuda
+    on_this_cpu = compile_after_on_cpu() if config.compile_after == "auto" else config.compile_after
+    threshold = on_this_cpu if on_cpu else config.compile_after_cuda
     after = {"never": None, "always": 0, "auto": None if missing else threshold}[config.compile]
     workers = (torch.get_num_threads() if on_cpu else 1) if config.workers == "auto" else config.workers
     if distributed.num_launched() > 1:
         workers = 1  # torchrun has already started the processes
     together = (1 if on_cpu else TOGETHER_CUDA) if config.together == "auto" else config.together
-    graphs = config.graphs == "auto" and not on_cpu
+    graphs = StepGraphs(config.graphs == "auto" and not on_cpu)
     return Runtime(
         device, precision, after, workers, config.spread_after, LockStep(together), graphs, tuple(notes)
     )

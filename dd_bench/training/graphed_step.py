@@ -18,6 +18,7 @@ from typing import Any
 import torch
 
 from dd_bench.runtime.fixed_memory import FixedMemory, tensors_in
+from dd_bench.runtime.step_graphs import StepGraphs
 
 logger = logging.getLogger(__name__)
 
@@ -30,10 +31,24 @@ Record = Callable[[Callable[[], None]], Callable[[], None]]
 
 def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
     """Record a CUDA graph of `run`."""
-    graph = torch.cuda.CUDAGraph()
-    with torch.cuda.graph(graph):
-        run()
+    graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
+    try:
+        with torch.cuda.graph(graph):
+            run()
+    finally:
+        # if the recording cannot end, `torch.cuda.graph` leaves its own stream as the current one
+        torch.cuda.set_stream(stream)
     return graph.replay
+
+
+def memory_error(error: BaseException | None) -> torch.OutOfMemoryError | None:
+    """Return the OutOfMemoryError among an error, its causes and the errors during whose handling it was raised.
+
+    An allocation that fails in a recording also makes the end of the recording fail, with another RuntimeError.
+    """
+    while error is not None and not isinstance(error, torch.OutOfMemoryError):
+        error = error.__cause__ or error.__context__
+    return error
 
 
 @dataclass
@@ -51,9 +66,15 @@ class GraphedStep:
     The last batch of an epoch can be smaller than the others, so there are usually one or two combinations.
     """
 
-    def __init__(self, step: Callable[[Any], None], device: torch.device, record: Record = cuda_graph):
-        """Take a function of nested dataclasses and dicts of tensors."""
-        self._step, self._device, self._record = step, device, record
+    def __init__(
+        self,
+        step: Callable[[Any], None],
+        device: torch.device,
+        graphs: StepGraphs,
+        record: Record = cuda_graph,
+    ):
+        """Take a function of nested dataclasses and dicts of tensors. The result of recording is added to `graphs`."""
+        self._step, self._device, self._graphs, self._record = step, device, graphs, record
         self._recordings: dict[tuple[torch.Size, ...], _Recording] = {}
 
     def __call__(self, inputs: Any) -> None:
@@ -70,14 +91,24 @@ class GraphedStep:
         recording.steps += 1
 
     def _recorded(self, run: Callable[[], None]) -> Callable[[], None]:
-        """Return a function that repeats the kernels of `run`, or `run` itself if they cannot be recorded."""
+        """Return a function that repeats the kernels of `run`, or `run` itself if a step could not be recorded.
+
+        Raises:
+            torch.OutOfMemoryError: the memory of the device does not suffice.
+        """
+        if self._graphs.failure is not None:
+            return run
         try:
-            return self._record(run)
-        except torch.OutOfMemoryError:
-            raise
+            recorded = self._record(run)
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0]
+            if (memory := memory_error(error)) is not None:
+                raise torch.OutOfMemoryError(str(memory)) from error
+            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
+            self._graphs.failure = reason
             logger.warning(
-                "the steps are not run as a CUDA graph, because one could not be recorded: %s", reason
+                "the steps of this run are not run as CUDA graphs, because one could not be recorded: %s",
+                reason,
             )
             return run
+        self._graphs.recorded += 1
+        return recorded

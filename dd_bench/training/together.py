@@ -80,7 +80,7 @@ def train_together(
         LockStepError: the first step raised an error. The networks have not changed.
     """
     device, recipe, r = runtime.device, recipe.with_epochs(n), len(nets)
-    record = record or (cuda_graph if runtime.graphs else None)
+    record = record or (cuda_graph if runtime.graphs.allowed else None)
     batches = labelled_batches or recipe_batches(
         fetch, n, recipe, seeds, flip, device, fixed=record is not None
     )
@@ -99,7 +99,8 @@ def train_together(
             vector.grad = gradient
         step_with(optimizer, inputs.lr)
 
-    run = _checked(GraphedStep(step, device, record) if record else lambda inputs: step(send(inputs, device)))
+    graphed = GraphedStep(step, device, runtime.graphs, record) if record else None
+    run = _checked(graphed or (lambda inputs: step(send(inputs, device))))
     with seeded(device, seed_for(seeds[0], "dropout")):
         parameters = {f"parameters {i}": vector for i, vector in enumerate(networks.vectors)}
         whole = {**parameters, **networks.buffers, "optimizer": optimizer, **(state or {})}

@@ -159,6 +159,35 @@ def test_every_committed_figure_of_the_cpu_is_a_case():
     assert all(0 < value <= 1 for figures in found.values() for value in figures.scores.values())
 
 
+def test_case_without_results_of_a_cpu_has_a_row(monkeypatch):
+    """It is not left out silently."""
+    known = accuracy.Case("digits", "dc-300", 1, 32)
+    monkeypatch.setattr(
+        accuracy, "committed", lambda case: accuracy.Figures({(0, 0): 0.5}, "x") if case == known else None
+    )
+    monkeypatch.setattr(accuracy, "against_cpu", lambda card, cases, precision: iter([]))
+    monkeypatch.setattr(accuracy, "graph_guards", lambda card: iter([]))
+    card = mock.Mock(small=False, datasets=lambda: ["digits"])
+    rows = list(accuracy.rows(card))
+    assert len(rows) == 7 and {row["verdict"] for row in rows} == {"no results of a CPU"}
+    assert ("dsa-1000", 10, 128) in {(row["protocol"], row["IPC"], row["width"]) for row in rows}
+
+
+def test_results_with_the_most_networks_are_used(monkeypatch):
+    """The leaderboard's entry of this case has 10 networks."""
+    case = accuracy.Case("digits", "dc-300", 1, 32)
+    assert len(accuracy.committed(case).scores) == 10
+    for networks, source in ((5, "digits-random"), (20, "cuda_reference.json")):
+        measured = {"accuracies": [0.5] * networks}
+        monkeypatch.setattr(accuracy, "reference", lambda measured=measured: {case.name: measured})
+        assert accuracy.committed(case).source.startswith(source)
+
+
+def test_both_sides_state_their_number_of_networks():
+    row = accuracy.compared({(0, n): 0.5 for n in range(3)}, {(0, n): 0.5 for n in range(4)})
+    assert (row["networks, CPU"], row["networks, CUDA"]) == (4, 3)
+
+
 @pytest.mark.filterwarnings("always")
 def test_waits_are_counted_after_the_timed_steps(tmp_path):
     """A step that waits warns, as `torch.cuda.set_sync_debug_mode("warn")` does. Other warnings are not counted."""

@@ -35,11 +35,43 @@ def test_plain_loop_equals_ours_without_augmentation(real_set):
         torch.testing.assert_close(a, b, rtol=1e-3, atol=1e-5)
 
 
-def test_comparison(real_set):
-    row = ddranking.compare(sides(real_set(), CPU, epochs=3), networks=3, rounds=2, plain_networks=2)
-    assert row["ratio_range"][0] <= row["ratio"] <= row["ratio_range"][1]
-    assert 0 < row["plain_accuracy"][0] <= 1 and 0 < row["ours_accuracy"][0] <= 1
-    assert isinstance(row["same_accuracy"], bool)
+class FakeSides:
+    """Networks with known times and accuracies."""
+
+    def __init__(self, plain, ours):
+        self.seeds, self.seconds = {"plain": [], "ours": []}, iter([10.0, 1.0, 2.0, 20.0])
+        self.scores = {"plain": plain, "ours": ours}
+
+    def plain(self, seeds):
+        return self._train("plain", seeds)
+
+    def ours(self, seeds):
+        return self._train("ours", seeds)
+
+    def _train(self, side, seeds):
+        self.seeds[side].append(list(seeds))
+        return [self.scores[side] + 0.01 * (i % 2) for i in range(len(seeds))]
+
+    def timed(self, side, seeds):
+        return next(self.seconds), side(seeds)
+
+
+@pytest.mark.parametrize(("plain", "same"), [(0.5, True), (0.2, False)])
+def test_comparison(plain, same):
+    """Rounds: plain 10 s, ours 1 s; then ours 2 s, plain 20 s. A warm-up of two networks is not counted."""
+    fake = FakeSides(plain, ours=0.5)
+    row = ddranking.compare(fake, networks=4, rounds=2, plain_networks=2)
+    assert [len(s) for s in fake.seeds["plain"]] == [2, 2, 2] and [len(s) for s in fake.seeds["ours"]] == [
+        2,
+        4,
+        4,
+    ]
+    assert row["plain_networks_per_hour"] == pytest.approx(3600 * (2 / 10 + 2 / 20) / 2)
+    assert row["ours_networks_per_hour"] == pytest.approx(3600 * (4 / 1 + 4 / 2) / 2)
+    assert row["ratio"] == pytest.approx(20) and row["ratio_range"] == pytest.approx([20, 20])
+    assert row["plain_accuracy"][0] == pytest.approx(plain + 0.005)
+    assert row["ours_accuracy"][0] == pytest.approx(0.505)
+    assert row["same_accuracy"] is same
 
 
 @pytest.mark.slow

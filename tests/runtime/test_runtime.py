@@ -45,6 +45,23 @@ def test_layout_of_compiled_networks_depends_on_the_cpu(monkeypatch, capability)
     assert compiled_layout(torch.device("cuda")) is torch.channels_last
 
 
+@pytest.mark.parametrize(
+    ("capability", "images"), [("AVX512", 30_000), ("AVX2", 250_000), ("DEFAULT", 30_000)]
+)
+def test_compilation_starts_later_without_avx512(config, monkeypatch, capability, images):
+    """Where warm-up was measured to take longer (benchmarks/results/training_loop_avx2.json)."""
+    monkeypatch.setattr("torch.backends.cpu.get_cpu_capability", lambda: capability)
+    monkeypatch.setattr("shutil.which", lambda name: name)
+    assert resolve(config(compile_after="auto")).compile_after == images
+    assert resolve(config(compile_after=7)).compile_after == 7
+    assert resolve(config(compile_after="auto", compile="always")).compile_after == 0
+
+
+@pytest.mark.parametrize("name", ["auto", "one_thread"])
+def test_shipped_configurations_choose_by_the_cpu(name):
+    assert shipped_config("runtime", name)["compile_after"] == "auto"
+
+
 def test_auto_compiles_only_with_a_compiler(config, monkeypatch):
     monkeypatch.setattr("shutil.which", lambda _: None)
     r = resolve(config())

@@ -16,6 +16,7 @@ from torch.utils._pytree import tree_leaves
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.resnet import ResNet18
 from dd_bench.runtime import interruption
+from dd_bench.runtime.step_graphs import StepGraphs
 from dd_bench.teachers.label_store import LabelStore, StoreHeader, fill
 from dd_bench.teachers.labelers import LabelledViews, OnlineTeacher, Replay, StaticSoft
 from dd_bench.training import graphed_step
@@ -106,8 +107,9 @@ def run(data, blobs, convnet, plan, runtime, monkeypatch, labelled):
     """Return a function that trains networks in lock step and returns them."""
     monkeypatch.setattr(graphed_step, "WARM_UP", 1)
 
-    def run(seeds=(11, 12), how=runtime, fetch=None, norm="instancenorm", **values):
+    def run(seeds=(11, 12), how=None, fetch=None, norm="instancenorm", **values):
         fetch = fetch or fetch_from(*data)
+        how = how or replace(runtime, graphs=StepGraphs(False))
         more = {k: values.pop(k) for k in ("record", "checkpoint") if k in values}
         nets = [convnet(blobs, norm=norm, width=4).fresh(s, CPU) for s in seeds]
         options = {"seeds": list(seeds), "runtime": how, "flip": True, **more}
@@ -190,6 +192,19 @@ def cpu_graph(graphs):
     return record
 
 
+class Capture:
+    """A recording that cannot end, like `torch.cuda.graph`: it raises another error, and its stream stays current."""
+
+    def __init__(self, streams, stream):
+        self.streams, self.stream = streams, stream
+
+    def __enter__(self):
+        self.streams.append(self.stream)
+
+    def __exit__(self, *error):
+        raise RuntimeError("operation failed due to a previous error during capture")
+
+
 @pytest.mark.parametrize("name", VARIANTS)
 def test_lock_step_equals_separate_training(run, run_alone, name):
     for seed, net in zip((11, 12), run(**VARIANTS[name]), strict=True):
@@ -237,26 +252,46 @@ class TestGraph:
         assert counts[0] == counts[1]
         assert name != "dsa" or counts[1] <= {"fp32": 75, "bf16": 95}[precision]
 
-    def test_step_that_cannot_be_recorded(self, run, monkeypatch):
-        notes = []
+    def test_step_that_cannot_be_recorded(self, run, runtime, monkeypatch):
+        notes, tried = [], []
         monkeypatch.setattr(graphed_step.logger, "warning", lambda text, *values: notes.append(text % values))
 
         def record(step):
-            raise RuntimeError("operation not permitted when stream is capturing")
+            tried.append(step)
+            raise RuntimeError("operation not permitted\nwhen stream is capturing")
 
-        assert same(run(record=record), run(record=lambda step: step))
-        assert ["not run as a CUDA graph" in note for note in notes] == [True, True], (
-            "for each size of a batch"
-        )
+        graphs = StepGraphs(allowed=True)
+        how = replace(runtime, graphs=graphs)
+        assert same(run(record=record, how=how), run(record=lambda step: step))
+        assert len(tried) == 1 and graphs.describe() == "failed: operation not permitted"
+        assert ["not run as CUDA graphs" in note for note in notes] == [True], "not for each size of a batch"
+        run(record=record, how=how)
+        assert len(tried) == len(notes) == 1, "not for the next group of networks"
+
+    def test_number_of_recorded_steps(self, run, runtime):
+        graphs = StepGraphs(allowed=True)
+        run(record=cpu_graph([]), how=replace(runtime, graphs=graphs))
+        assert graphs.describe() == "2 recorded"
 
     def test_memory_that_does_not_suffice_for_recording(self, run):
         """The error reaches the caller, which trains fewer networks."""
 
         def record(step):
-            raise torch.OutOfMemoryError("CUDA out of memory")
+            with Capture([], 0):
+                raise torch.OutOfMemoryError("CUDA out of memory")
 
-        with pytest.raises(torch.OutOfMemoryError):
+        with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
             run(record=record)
+
+    def test_stream_after_a_failed_recording(self, monkeypatch):
+        current = [0]
+        monkeypatch.setattr(torch.cuda, "CUDAGraph", object)
+        monkeypatch.setattr(torch.cuda, "current_stream", lambda: current[-1])
+        monkeypatch.setattr(torch.cuda, "set_stream", current.append)
+        monkeypatch.setattr(torch.cuda, "graph", lambda graph: Capture(current, 7))
+        with pytest.raises(RuntimeError, match="previous error"):
+            graphed_step.cuda_graph(lambda: current.append(7))
+        assert current[-1] == 0 and 7 in current
 
     @pytest.mark.parametrize("name", ["cutmix", "reset of adam"])
     @pytest.mark.parametrize("step", [1, 5, 8])
