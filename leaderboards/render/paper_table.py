@@ -143,11 +143,7 @@ class PaperTable:
         elif self.style.counts:
             first = "Means over n fresh networks; n=3×5 means 3 synthetic sets with 5 networks each"
         else:
-            by_method: dict[str, list[str]] = {}
-            for record in self._records():
-                by_method.setdefault(networks(record), []).append(record.method)
-            parts = [f"n={n} for {', '.join(dict.fromkeys(names))}" for n, names in by_method.items()]
-            first = f"Means over n fresh networks (sets × networks of each): {'; '.join(parts)}"
+            first = f"Means over n fresh networks (sets × networks of each): {self._counts()}"
         spread = {
             "std": "±: standard deviation over all networks",
             "ci": "±: half the width of the 95 % confidence interval of the mean (Student's t), over the sets if an "
@@ -155,6 +151,21 @@ class PaperTable:
             "none": "",
         }[self.style.spread]
         return [first] + [spread] * bool(spread)
+
+    def _counts(self) -> str:
+        """Return the number of networks of each method, with board and IPC if it is not the same everywhere."""
+        found: dict[str, set[str]] = {}
+        for record in self._records():
+            found.setdefault(record.method, set()).add(networks(record))
+        names = dict(
+            zip([b.track for b in self.boards], self._names() or [""] * len(self.boards), strict=True)
+        )
+        by_count: dict[str, list[str]] = {}
+        for record in self._records():
+            where = ", ".join(filter(None, [names.get(Track.of(record), ""), f"IPC {record.ipc}"]))
+            label = f"{record.method} ({where})" if len(found[record.method]) > 1 else record.method
+            by_count.setdefault(networks(record), []).append(label)
+        return "; ".join(f"n={n} for {', '.join(dict.fromkeys(x))}" for n, x in by_count.items())
 
     def _common_count(self) -> str | None:
         """Return the number of networks if it is the same for all entries of the table."""

@@ -113,6 +113,13 @@ def test_caption_names_the_methods_with_other_numbers_of_networks(record, put):
     assert "(n=2×2)" in paper_table(folder).markdown()
     short = paper_table(folder, counts=False).markdown()
     assert "n=2×2 for random; n=3 for dm" in short and "(n=" not in short
+    folder = put(record("dm", 10, [[0.8, 0.81]]), record("dm", 10, [[0.8, 0.81, 0.82]], dataset="digits"))
+    several = paper_table(
+        folder, dataset=["fashion_mnist", "digits"], methods=["dm"], counts=False
+    ).markdown()
+    assert "n=3 for dm (fashion_mnist, IPC 1), dm (digits, IPC 10); n=2 for dm (fashion_mnist, IPC 10)" in (
+        several.replace("\\_", "_")
+    )
 
 
 def test_frame_has_unrounded_numbers(entries, papers):
