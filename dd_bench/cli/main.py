@@ -48,7 +48,10 @@ OTHER_COMMANDS = {
     "push": ("dd_bench.hub.hub.push_command", "upload a set: dd-bench push SET URL"),
     "pull": ("dd_bench.hub.hub.pull_command", "download a set and check it: dd-bench pull URL"),
     "import": ("dd_bench.hub.importers.command.import_command", "convert released files to a set"),
-    "export": ("dd_bench.hub.export.export_command", "write a set as PNG files or as a Parquet file"),
+    "export": (
+        "dd_bench.hub.export.export_command",
+        "write a set as PNG files, Parquet or WebDataset, or for the Hugging Face Hub",
+    ),
     "leaderboard": (
         "dd_bench.leaderboards.cli.main",
         "build tables from records, add a record, check entries",

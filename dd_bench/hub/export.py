@@ -1,143 +1,105 @@
-"""Export a synthetic set as a folder of PNG files, or as a Parquet file.
-
-All training images are exported, even if the set stores fewer images and decodes them (multi-formation, canvases,
-compensators).
-"""
+"""`dd-bench export`: write a synthetic set in a format that other software reads."""
 
 from __future__ import annotations
 
 import argparse
-import io
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
-import torch
-from PIL import Image
-from torch import Tensor
-
-from dd_bench.hub.folder_layout import class_folders, write_labels
-from dd_bench.runtime.cache import publish
-from dd_bench.runtime.files import write_atomic
+from dd_bench.hub.hub import located, print_result
+from dd_bench.hub.parquet import parquet
+from dd_bench.hub.png_folder import png_folder
+from dd_bench.hub.release import nearby_records, release
+from dd_bench.hub.training_images import Exported
+from dd_bench.hub.webdataset import webdataset
 from dd_bench.synthetic import storage
-from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 
+PNG, PARQUET, WEBDATASET, HUB = "png", "parquet", "webdataset", "hub"
+SUFFIXES = {".parquet": PARQUET, ".tar": WEBDATASET}
+"""Formats by the suffix of the file to create. Without one of these, a folder of PNG files is written."""
+_EXAMPLES = """\
+formats:
+  png         a folder with one folder of PNG files per class; 8 bits per value
+  parquet     a file for Hugging Face datasets, with the columns image, label and input
+  webdataset  a tar file with .png, .npy, .cls and .json for each image
+  hub         a folder to upload to the Hugging Face Hub: dataset card, Parquet file, and the set
 
-class Exported(NamedTuple):
-    """The exported folder or file.
-
-    Attributes:
-        images: number of exported images.
-        clipped: fraction of the pixel values that were outside [0, 1] and were clipped, because 8 bits cannot
-            represent them.
-    """
-
-    path: Path
-    images: int
-    clipped: float
-
-
-def png_folder(syn: SyntheticSet, folder: Path) -> Exported:
-    """Write `<class>/<number>.png`, and `labels.csv` if the set has soft labels.
-
-    The names of the class folders begin with the label, e.g. `03_dress`. Pixels are stored in 8 bits. This is exact for
-    real images in a coreset. Other images are rounded and clipped to [0, 1].
-
-    Raises:
-        ValueError: the set does not contain images, or they are neither grey nor RGB.
-        FileExistsError: `folder` exists.
-    """
-    pixels, labels, clipped = _to_uint8(syn)
-    classes = labels if labels.ndim == 1 else labels.argmax(1)
-    names = class_folders(syn.class_names)
-    width = len(str(len(pixels) - 1))
-    files = [f"{names[c]}/{i:0{width}d}.png" for i, c in enumerate(classes.tolist())]
-
-    def fill(scratch: Path) -> None:
-        for name in names:
-            (scratch / name).mkdir()
-        for name, image in zip(files, pixels, strict=True):
-            (scratch / name).write_bytes(_png(image))
-        if labels.ndim == 2:
-            write_labels(scratch, files, labels, syn.class_names)
-
-    return Exported(publish(folder, fill), len(pixels), clipped)
-
-
-def parquet(syn: SyntheticSet, path: Path) -> Exported:
-    """Write one Parquet file that Hugging Face `datasets` loads as an image and a class label per row.
-
-    The columns are `image` and `label`. A set with soft labels also has a column `soft_label` with lists of
-    probabilities, and `label` is their argmax. Pixels are stored as in `png_folder`.
-
-    Raises:
-        ImportError: `datasets` is not installed.
-        ValueError: see `png_folder`.
-        FileExistsError: `path` exists.
-    """
-    if path.exists():
-        raise FileExistsError(f"{path} exists. Remove it first, or choose another path")
-    try:
-        from datasets import ClassLabel, Dataset, Features, Value, disable_progress_bars
-        from datasets import Image as ImageFeature
-        from datasets import List as ListFeature
-    except ImportError as error:
-        raise ImportError(
-            "Parquet export requires datasets, which is not installed. Use: pip install 'dd-bench[parquet]'"
-        ) from error
-    pixels, labels, clipped = _to_uint8(syn)
-    columns = {"image": [{"bytes": _png(image), "path": None} for image in pixels]}
-    features = {"image": ImageFeature(), "label": ClassLabel(names=list(syn.class_names))}
-    columns["label"] = (labels if labels.ndim == 1 else labels.argmax(1)).tolist()
-    if labels.ndim == 2:
-        features["soft_label"], columns["soft_label"] = ListFeature(Value("float32")), labels.tolist()
-    disable_progress_bars()
-    content = io.BytesIO()
-    Dataset.from_dict(columns, features=Features(features)).to_parquet(content)
-    write_atomic(path, content.getvalue())
-    return Exported(path, len(pixels), clipped)
+examples:
+  dd-bench export SET images
+  dd-bench export SET train.parquet
+  dd-bench export SET train-000000.tar
+  dd-bench export SET release --format hub --record runs/records/5edacfeb72d7f23c.json
+"""
 
 
 def export_command(arguments: Sequence[str]) -> int:
-    """Write a synthetic set as a folder of PNG files, or as a Parquet file if TO ends in .parquet."""
-    from dd_bench.hub.hub import located, print_result
+    """Write all training images of a synthetic set in a format that other software reads.
 
-    parser = argparse.ArgumentParser("dd-bench export", description=export_command.__doc__)
+    Parquet and WebDataset files contain the network inputs in float32, without any loss, and 8-bit images to look at.
+    """
+    parser = argparse.ArgumentParser(
+        "dd-bench export",
+        description=export_command.__doc__,
+        epilog=_EXAMPLES,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
     parser.add_argument("set", help="folder or URL of the set")
-    parser.add_argument("to", type=Path, help="folder or .parquet file to create; it must not exist")
+    parser.add_argument("to", type=Path, help="folder or file to create; it must not exist")
+    parser.add_argument(
+        "--format",
+        choices=[PNG, PARQUET, WEBDATASET, HUB],
+        help="default: parquet if TO ends in .parquet, webdataset if it ends in .tar, otherwise png",
+    )
+    parser.add_argument(
+        "--lossless",
+        action=argparse.BooleanOptionalAction,
+        default=None,
+        help="include the network inputs in float32 (default except for png), or only images in 8 bits",
+    )
+    parser.add_argument(
+        "--record",
+        type=Path,
+        action="append",
+        help="for hub: record of an evaluation of the set, or a folder of records; default: runs/records for "
+        "runs/sets/NAME, and entries/DATASET for sets/DATASET/NAME. Can be repeated",
+    )
     args = parser.parse_args(arguments)
-
-    def export() -> str:
-        write = parquet if args.to.suffix == ".parquet" else png_folder
-        exported = write(storage.load(located(args.set))[0], args.to)
-        clipped = f"; {100 * exported.clipped:.2f} % of the pixels were outside [0, 1] and were clipped"
-        return f"{exported.path}: {exported.images} images" + (clipped if exported.clipped else "")
-
-    return print_result(export)
+    return print_result(lambda: _export(args.set, args.to, args.format, args.lossless, args.record))
 
 
-def _images(syn: SyntheticSet) -> SyntheticImages:
-    if not isinstance(syn, SyntheticImages):
+def _export(
+    where: str, to: Path, kind: str | None, lossless: bool | None, records: Sequence[Path] | None
+) -> str:
+    """Export a set and return the line to print.
+
+    Raises:
+        ValueError: the format stores 8 bits per value and `lossless` is True, or has no place for `records`.
+    """
+    kind = kind or SUFFIXES.get(to.suffix, PNG)
+    if records and kind != HUB:
+        raise ValueError(f"--record requires --format hub, got {kind}. Remove --record, or add --format hub")
+    if kind == PNG and lossless:
         raise ValueError(
-            f"only sets of images can be exported, got a set of kind {syn.kind!r}. "
-            "Read the tensors in its synthetic.safetensors instead"
+            "--lossless requires --format parquet or webdataset, got png, which has 8 bits per value. "
+            "Example: dd-bench export SET train.parquet"
         )
-    return syn
+    folder = located(where)
+    if kind == HUB:
+        found = nearby_records(folder) if records is None else records
+        return summary(release(folder, to, found, lossless=lossless is not False))
+    syn = storage.load(folder)[0]
+    if kind == PNG:
+        return summary(png_folder(syn, to))
+    write = parquet if kind == PARQUET else webdataset
+    return summary(write(syn, to, lossless=lossless is not False))
 
 
-def _to_uint8(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
-    """Return all training images as uint8 `(n, c, h, w)`, their labels, and the fraction of pixels outside [0, 1]."""
-    inputs, labels = _images(syn).materialise(torch.device("cpu"))
-    pixels = syn.preprocess.inverse(inputs)
-    if pixels.shape[1] not in (1, 3):
-        raise ValueError(f"images must have 1 or 3 channels (grey or RGB), got {pixels.shape[1]}")
-    tolerance = 1e-4  # rounding error of inverting the preprocessing in float32
-    clipped = ((pixels < -tolerance) | (pixels > 1 + tolerance)).float().mean()
-    return (pixels.clamp(0, 1) * 255).round().byte(), labels, float(clipped)
-
-
-def _png(image: Tensor) -> bytes:
-    content = io.BytesIO()
-    channels_last = image.permute(1, 2, 0).numpy()
-    Image.fromarray(channels_last[..., 0] if len(image) == 1 else channels_last).save(content, format="PNG")
-    return content.getvalue()
+def summary(exported: Exported) -> str:
+    """Return a line that describes what was written, and what was lost."""
+    line = f"{exported.path}: {exported.images} images"
+    if exported.lossless and not exported.clipped:
+        return line
+    share = f"{100 * exported.clipped:.2f} % of the pixels were outside [0, 1] and were clipped"
+    if exported.lossless:
+        return f"{line}, with lossless network inputs; in the images to look at, {share}"
+    return f"{line}; {share}" if exported.clipped else f"{line}, rounded to 8 bits"

@@ -45,6 +45,7 @@ from dd_bench.synthetic.card import (
 from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.graphs import GraphSet, TreeSet
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.synthetic.licences import OTHER, hub_licence, licence_name
 from dd_bench.synthetic.method_limits import check_method
 from dd_bench.synthetic.preview import preview_png
 from dd_bench.synthetic.tensor_file import parse_tensors
@@ -247,11 +248,10 @@ def _readme(card: Card, syn: SyntheticSet, evaluation: Sequence[str]) -> str:
     total = sum(card.stored_bytes.values())
     parts = ", ".join(f"{name} {size:,}" for name, size in card.stored_bytes.items())
     citations = "\n".join(f"- {c}" for c in card.citations)
-    # a valid license_name of the Hugging Face Hub
-    licence = re.sub(r"[^a-z0-9.]+", "-", card.licence.lower()).strip("-.") or "see-the-text"
+    licence = hub_licence(card.licence)
+    name = f"\nlicense_name: {licence_name(card.licence)}" if licence == OTHER else ""
     return f"""---
-license: other
-license_name: {licence}
+license: {licence}{name}
 task_categories: [{syn.task}]
 tags: [dataset-distillation, dd-bench, {_tag(card.method)}, {_tag(card.dataset)}, ipc-{card.ipc}]
 ---

@@ -8,12 +8,13 @@ from contextlib import suppress
 from operator import itemgetter
 from typing import Any
 
+from dd_bench.records.bibtex import bibtex
 from dd_bench.records.config_diff import leaves
 from dd_bench.records.record import Record
 
 from ..core.boards import Board
 from ..core.budget import size_text
-from ..core.citations import Cards, bibtex, cited
+from ..core.citations import Cards, cited
 from ..core.commands import evaluate_command, run_command
 from ..core.entries import REFERENCE, entry_name, entry_path
 from ..core.hyperparameters import CHOSEN

@@ -14,11 +14,12 @@ from urllib.parse import urlencode
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup
 
+from dd_bench.records.bibtex import bibtex
 from dd_bench.records.record import Record
 from dd_bench.runtime.terminal import sanitize
 
 from ..core.boards import Board, boards
-from ..core.citations import Cards, bibtex, cited
+from ..core.citations import Cards, cited
 from ..core.findings import evidence, load_findings
 from ..core.method_info import FAMILIES
 from ..core.published import PublishedSet

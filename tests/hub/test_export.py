@@ -1,13 +1,20 @@
 """Exported sets, as other code reads them."""
 
 import csv
+import io
+import json
+import tarfile
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
-from dd_bench.hub.export import export_command, parquet, png_folder
+from dd_bench.hub.export import export_command
+from dd_bench.hub.parquet import parquet
+from dd_bench.hub.png_folder import png_folder
+from dd_bench.hub.release import release
+from dd_bench.hub.webdataset import webdataset
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.graphs import GraphSet
@@ -55,7 +62,9 @@ class TestPng:
         (tmp_path / "out").mkdir()
         with pytest.raises(FileExistsError):
             png_folder(coreset, tmp_path / "out")
-        monkeypatch.setattr("dd_bench.hub.export._png", lambda _: (_ for _ in ()).throw(OSError("disk full")))
+        monkeypatch.setattr(
+            "dd_bench.hub.png_folder.png", lambda _: (_ for _ in ()).throw(OSError("disk full"))
+        )
         with pytest.raises(OSError, match="disk full"):
             png_folder(coreset, tmp_path / "other")
         assert [p.name for p in tmp_path.iterdir()] == ["out"]
@@ -70,23 +79,71 @@ class TestPng:
 class TestParquet:
     def test_datasets_loads_it(self, coreset, tmp_path):
         datasets = pytest.importorskip("datasets")
-        parquet(coreset, tmp_path / "a.parquet")
+        parquet(coreset, tmp_path / "a.parquet", lossless=False)
         loaded = datasets.Dataset.from_parquet(str(tmp_path / "a.parquet"), cache_dir=str(tmp_path / "cache"))
+        assert list(loaded.features) == ["image", "label"]
         assert loaded.features["label"].names == ["ape", "bee", "cod"]
         assert loaded["label"][:] == coreset.labels.tolist()
         assert np.array_equal(np.asarray(loaded[3]["image"]), coreset.images[3, 0].numpy())
 
-    def test_soft_labels(self, soft, tmp_path):
+    def test_inputs_and_soft_labels_are_lossless(self, soft, tmp_path):
         datasets = pytest.importorskip("datasets")
-        parquet(soft, tmp_path / "a.parquet")
+        exported = parquet(soft, tmp_path / "a.parquet")
+        assert exported.lossless and exported.images == 8
         loaded = datasets.Dataset.from_parquet(str(tmp_path / "a.parquet"), cache_dir=str(tmp_path / "cache"))
-        assert len(loaded) == 8 and loaded["label"][:] == [0] * 4 + [2] * 4
-        assert loaded[7]["soft_label"] == soft.labels[1].tolist()
+        assert loaded["label"][:] == [0] * 4 + [2] * 4
+        inputs, labels = soft.materialise(torch.device("cpu"))
+        tensors = loaded.with_format("torch")
+        assert torch.equal(tensors["input"][:], inputs) and torch.equal(tensors["soft_label"][:], labels)
 
     def test_missing_library(self, coreset, tmp_path, monkeypatch):
         monkeypatch.setitem(__import__("sys").modules, "datasets", None)
         with pytest.raises(ImportError, match=r"pip install 'dd-bench\[parquet\]'"):
             parquet(coreset, tmp_path / "a.parquet")
+
+
+class TestWebDataset:
+    @staticmethod
+    def samples(path):
+        """The contents of the tar file by key and suffix, as any reader of tar files sees them."""
+        found = {}
+        with tarfile.open(path) as tar:
+            for member in tar:
+                key, _, suffix = member.name.partition(".")
+                found.setdefault(key, {})[suffix] = tar.extractfile(member).read()
+        return found
+
+    def test_inputs_and_soft_labels_are_lossless(self, soft, tmp_path):
+        assert webdataset(soft, tmp_path / "a.tar").lossless
+        samples = self.samples(tmp_path / "a.tar")
+        assert list(samples) == [f"{i:06d}" for i in range(8)]
+        inputs, labels = soft.materialise(torch.device("cpu"))
+        for sample, x, y in zip(samples.values(), inputs, labels, strict=True):
+            assert np.array_equal(np.load(io.BytesIO(sample["npy"]), allow_pickle=False), x.numpy())
+            facts = json.loads(sample["json"])
+            assert torch.equal(torch.tensor(facts["soft_label"]), y)
+            assert int(sample["cls"]) == int(y.argmax())
+            assert facts["class_name"] == soft.class_names[int(y.argmax())]
+            assert Image.open(io.BytesIO(sample["png"])).size == (8, 8)
+
+    def test_datasets_reads_it(self, coreset, tmp_path):
+        """Hugging Face's reader groups and decodes the files as the package `webdataset` does."""
+        datasets = pytest.importorskip("datasets")
+        webdataset(coreset, tmp_path / "a.tar")
+        files = {"train": str(tmp_path / "a.tar")}
+        stream = datasets.load_dataset("webdataset", data_files=files, split="train", streaming=True)
+        samples = list(stream)
+        assert [s["cls"] for s in samples] == coreset.labels.tolist()
+        assert np.array_equal(np.asarray(samples[3]["png"]), coreset.images[3, 0].numpy())
+        inputs = coreset.materialise(torch.device("cpu"))[0]
+        assert np.array_equal(samples[3]["npy"], inputs[3].numpy())
+
+    def test_same_bytes_every_time_and_only_images(self, coreset, tmp_path):
+        for name in "ab":
+            exported = webdataset(coreset, tmp_path / f"{name}.tar", lossless=False)
+        assert exported.lossless, "8 bits are exact for real images"
+        assert (tmp_path / "a.tar").read_bytes() == (tmp_path / "b.tar").read_bytes()
+        assert all(sorted(s) == ["cls", "json", "png"] for s in self.samples(tmp_path / "a.tar").values())
 
 
 def test_compensated_images_are_all_exported(blobs, tmp_path):
@@ -103,19 +160,64 @@ def test_graphs_are_rejected(motifs, tmp_path):
         png_folder(syn, tmp_path / "out")
 
 
-def test_command(coreset, blobs, tmp_path, capsys):
-    folder = storage.save(
-        coreset,
+def test_a_release_of_graphs_has_no_parquet_file(motifs, tmp_path):
+    syn = GraphSet.coreset(motifs, torch.arange(2))
+    saved = storage.save(
+        syn,
         tmp_path / "set",
-        real=blobs,
+        real=motifs,
         method="random",
-        ipc=2,
+        ipc=1,
         seed=0,
         config={},
-        citations=[],
+        citations=["A | paper"],
         provenance={},
     )
-    assert export_command([str(folder), str(tmp_path / "out")]) == 0
-    assert capsys.readouterr().out == f"{tmp_path / 'out'}: 6 images\n"
-    assert export_command([str(tmp_path), str(tmp_path / "b")]) == 1
-    assert "is not a synthetic set" in capsys.readouterr().err
+    exported = release(saved, tmp_path / "to")
+    assert exported.images == 2 and not (tmp_path / "to" / "data").exists()
+    text = (tmp_path / "to" / "README.md").read_text()
+    assert "viewer: false" in text and "configs:" not in text and "## Scores" not in text
+
+
+@pytest.fixture
+def saved(blobs, tmp_path):
+    """The folder of a set whose pixels are in [0, 1], but not exact in 8 bits."""
+    images = torch.rand(3, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    return storage.save(
+        ImageSet.of(blobs, blobs.preprocess(images), torch.arange(3), "input"),
+        tmp_path / "set",
+        real=blobs,
+        method="dm",
+        ipc=1,
+        seed=0,
+        config={},
+        citations=["A method, 2020", "A dataset, 2010"],
+        provenance={},
+    )
+
+
+def test_formats_by_suffix_and_option(saved, tmp_path, capsys):
+    def run(*words):
+        code = export_command([str(saved), *map(str, words)])
+        return code, "".join(capsys.readouterr())
+
+    assert run(tmp_path / "png") == (0, f"{tmp_path / 'png'}: 3 images, rounded to 8 bits\n")
+    assert run(tmp_path / "a.tar") == (0, f"{tmp_path / 'a.tar'}: 3 images\n")
+    assert run(tmp_path / "b.tar", "--no-lossless") == (
+        0,
+        f"{tmp_path / 'b.tar'}: 3 images, rounded to 8 bits\n",
+    )
+    assert run(tmp_path / "c", "--format", "webdataset")[0] == 0 and tarfile.is_tarfile(tmp_path / "c")
+    assert run(tmp_path / "d", "--lossless")[1].startswith(
+        "error: --lossless requires --format parquet or webdataset"
+    )
+    assert run(tmp_path / "d.tar", "--record", tmp_path)[1].startswith(
+        "error: --record requires --format hub"
+    )
+    assert "is not a synthetic set" in "".join(
+        [str(export_command([str(tmp_path), "x"])), *capsys.readouterr()]
+    )
+    assert run(tmp_path / "a.tar") == (
+        1,
+        f"error: {tmp_path / 'a.tar'} exists. Remove it first, or choose another path\n",
+    )

@@ -16,9 +16,10 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dd_bench.hub.export import export_command, png_folder
+from dd_bench.hub.export import export_command
 from dd_bench.hub.hub import pull_command
 from dd_bench.hub.importers.command import import_command
+from dd_bench.hub.png_folder import png_folder
 from dd_bench.pipeline import compose
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.images import ImageSet

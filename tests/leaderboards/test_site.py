@@ -17,10 +17,11 @@ import pytest
 pytest.importorskip("plotly")
 
 from dd_bench.leaderboards.cli import main
-from dd_bench.leaderboards.core.citations import Cards, bibtex, cited
+from dd_bench.leaderboards.core.citations import Cards, cited
 from dd_bench.leaderboards.core.entries import entry_name
 from dd_bench.leaderboards.website.pages import Pages
 from dd_bench.leaderboards.website.site import build_site
+from dd_bench.records.bibtex import bibtex
 from dd_bench.records.record import ProtocolId, Score
 
 ROOT = Path(__file__).parents[2] / "leaderboards"

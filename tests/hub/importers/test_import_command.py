@@ -7,8 +7,8 @@ import pytest
 import torch
 from PIL import Image
 
-from dd_bench.hub.export import png_folder
 from dd_bench.hub.importers.command import import_command
+from dd_bench.hub.png_folder import png_folder
 from dd_bench.pipeline.compose import load_real_set
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage

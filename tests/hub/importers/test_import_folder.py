@@ -7,9 +7,9 @@ import pytest
 import torch
 from PIL import Image
 
-from dd_bench.hub.export import png_folder
 from dd_bench.hub.importers.class_order import class_order
 from dd_bench.hub.importers.image_folder import read_folder
+from dd_bench.hub.png_folder import png_folder
 from dd_bench.synthetic.images import ImageSet
 
 LABEL_OF = {"ape": 0, "bee": 1, "cod": 2}
