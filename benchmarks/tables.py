@@ -26,6 +26,7 @@ PAGES = (
     *sorted((DOCS / "performance").glob("*.md")),
     DOCS / "results" / "trajectory.md",
     DOCS / "concepts" / "reproducibility.md",
+    DOCS / "get_started" / "train_on_a_set.md",
 )
 MIB = 2**20
 NOT_MEASURED = ("cuda_check", "independent_evaluation")
@@ -96,6 +97,19 @@ def repeats(figures: dict[str, Any]) -> str:
     serial, spread = (sum(figures["seconds"][k]) / len(figures["seconds"][k]) for k in ("serial", "spread"))
     row = (figures["args"]["networks"], f"{serial:.0f}", f"{spread:.0f}", f"{figures['ratio']:.2f}")
     return _table("networks | one after the other, s | one process per core, s | ratio", [row])
+
+
+def plain_pytorch(figures: dict[str, Any]) -> str:
+    """Accuracy of networks that plain PyTorch trained on a set, and of the entry of the set."""
+
+    def row(name: str, scores: list[float]) -> tuple[str, str, str, int]:
+        low, high = t_interval(scores)
+        mean = sum(scores) / len(scores)
+        return name, f"{100 * mean:.2f}", f"{100 * low:.2f} to {100 * min(high, 1):.2f}", len(scores)
+
+    first, *others = [row(f"`{name}`", scores) for name, scores in figures["scores"].items()]
+    entry = row(f"ConvNet, entry `{figures['entry']['digest']}`", figures["entry"]["scores"])
+    return _table("network | accuracy, % | 95 % CI of the mean | networks", [first, entry, *others])
 
 
 def experts(figures: dict[str, Any]) -> str:
@@ -342,6 +356,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
         training_loop,
         training_loop_avx2,
         repeats,
+        plain_pytorch,
         experts,
         matching_step,
         inner_loop,

@@ -53,7 +53,7 @@ def _files(images: TrainingImages, *, lossless: bool) -> Iterator[tuple[str, byt
         yield f"{key}.png", png(images.pixels[i])
         if lossless:
             array = io.BytesIO()
-            np.save(array, images.inputs[i].numpy(), allow_pickle=False)
+            np.save(array, images.inputs[i].numpy())
             yield f"{key}.npy", array.getvalue()
         yield f"{key}.cls", str(label).encode()
         facts: dict[str, object] = {"class_name": images.class_names[label]}

@@ -9,12 +9,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.data import TensorDataset
 
+from dd_bench.data.preprocess import Preprocess
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 from dd_bench.synthetic.card import PREVIEW, Card
+from dd_bench.synthetic.torch_dataset import ImageDataset, Transform
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -49,7 +50,7 @@ class DistilledSet:
         Raises:
             ValueError: the set contains graphs.
         """
-        return self.stored.preprocess.inverse(self.inputs()).clamp(0, 1)
+        return self.preprocess.inverse(self.inputs()).clamp(0, 1)
 
     def inputs(self) -> Tensor:
         """Return the preprocessed images that networks are trained on, float32 `(n, c, h, w)`.
@@ -70,20 +71,40 @@ class DistilledSet:
 
     @cached_property
     def _training_data(self) -> tuple[Tensor, Tensor]:
+        return self._images.materialise(torch.device("cpu"))
+
+    @property
+    def _images(self) -> SyntheticImages:
         if not isinstance(self.stored, SyntheticImages):
             raise ValueError(
                 f"a set of kind {self.stored.kind!r} has no images. Use .stored, which contains the tensors and labels"
             )
-        return self.stored.materialise(torch.device("cpu"))
+        return self.stored
 
     @property
     def class_names(self) -> tuple[str, ...]:
         """Names of the classes, in label order."""
         return self.stored.class_names
 
-    def dataset(self) -> TensorDataset:
-        """Return `inputs()` and `labels` as a dataset for a PyTorch `DataLoader`."""
-        return TensorDataset(self.inputs(), self.labels)
+    def dataset(
+        self, transform: Transform | None = None, target_transform: Transform | None = None
+    ) -> ImageDataset:
+        """Return the training images and their labels as a `torch.utils.data.Dataset`.
+
+        Args:
+            transform: applied to each input `(c, h, w)` when it is read, e.g. an augmentation. The inputs are
+                preprocessed already.
+            target_transform: applied to each label, a tensor `()` or, for soft labels, `(k,)`.
+
+        Raises:
+            ValueError: the set contains graphs.
+        """
+        return ImageDataset(self._images, transform, target_transform)
+
+    @property
+    def preprocess(self) -> Preprocess:
+        """The preprocessing of the set. Test images need the same: `syn.preprocess(pixels)` for pixels in [0, 1]."""
+        return self.stored.preprocess
 
     def identity(self) -> str:
         """Return the sha256 of the stored tensors and the preprocessing, equal on every device."""
