@@ -117,15 +117,15 @@ def _preprocessing(card: Card) -> str:
     config = card.preprocess
     if config["kind"] == "normalise":
         return (
-            "`input` is `(pixels / 255 - mean) / std` for each channel, with "
+            "Network inputs are `(pixels / 255 - mean) / std` for each channel, with "
             f"mean {config['mean']} and std {config['std']}."
         )
     if config["kind"] == "zca":
         return (
-            "`input` is ZCA-whitened: `(pixels / 255 - mean) @ transform` for flattened images, with the arrays in "
+            "Network inputs are ZCA-whitened: `(pixels / 255 - mean) @ transform` for flattened images, with the arrays in "
             f"`{SET}/preprocess.safetensors`."
         )
-    return "`input` is not preprocessed."
+    return "Network inputs are not preprocessed."
 
 
 def _scores(records: Sequence[Record]) -> str:

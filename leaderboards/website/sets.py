@@ -118,7 +118,7 @@ def python_code(known: KnownSet) -> str:
         "import dd_bench",
         f'syn = dd_bench.load({json.dumps(known.url)}, digest="{known.digest[:16]}")',
     ]
-    return "\n".join([*lines, "train = syn.dataset()  # a torch TensorDataset"])
+    return "\n".join([*lines, "train = syn.dataset()  # a torch Dataset"])
 
 
 def list_command(known: Sequence[KnownSet]) -> str:
