@@ -122,8 +122,8 @@ def _preprocessing(card: Card) -> str:
         )
     if config["kind"] == "zca":
         return (
-            "Network inputs are ZCA-whitened: `(pixels / 255 - mean) @ transform` for flattened images, with the arrays "
-            f"in `{SET}/preprocess.safetensors`."
+            "Network inputs are ZCA-whitened: `(pixels / 255 - mean) @ transform` for flattened images, with the "
+            f"arrays in `{SET}/preprocess.safetensors`."
         )
     return "Network inputs are not preprocessed."
 
