@@ -6,8 +6,13 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGES = ("README.md", "docs/get_started/python_api.md", "docs/get_started/train_on_a_set.md")
-SHORTER = {"docs/get_started/train_on_a_set.md": ("epochs=(152, 149)", "epochs=(1, 1)")}
+TRAINING = "docs/get_started/train_on_a_set.md"
+PAGES = (
+    "README.md",
+    "docs/get_started/python_api.md",
+    pytest.param(TRAINING, marks=pytest.mark.slow),  # the import of timm takes five seconds
+)
+SHORTER = {TRAINING: ("epochs=(152, 149)", "epochs=(1, 1)")}
 """Text of a page and its replacement, so that its examples take less time."""
 
 
