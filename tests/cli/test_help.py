@@ -6,9 +6,8 @@ from hydra.utils import get_method
 from dd_bench.cli.main import EXAMPLES, HYDRA_COMMANDS, OTHER_COMMANDS, _hydra_arguments
 from dd_bench.leaderboards.arguments import VERBS
 
-WITHOUT_EXAMPLE = {"export"}
 COMMANDS = [
-    *((name, []) for name in OTHER_COMMANDS if name not in WITHOUT_EXAMPLE),
+    *((name, []) for name in OTHER_COMMANDS),
     *(("leaderboard", [verb]) for verb in VERBS),
 ]
 
