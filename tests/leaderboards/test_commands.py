@@ -15,7 +15,9 @@ from dd_bench.records.overrides import to_override
 from dd_bench.records.record import load_record
 
 ENTRIES = Path(__file__).parents[2] / "leaderboards" / "entries"
-NOT_COMPARED = ("out", "cache", "logger", "log_every", "checkpoint_seconds", "runtime", "set", "teachers")
+NOT_COMPARED = (
+    "out", "cache", "logger", "log_every", "checkpoint_seconds", "runtime", "set", "teachers", "hyperparameters",
+)  # fmt: skip
 ADDED_LATER = {"method.frequency", "method.experts.precision", "evaluator.equal"}
 """Keys added after some entries were measured, with defaults that keep the old behaviour."""
 
