@@ -39,6 +39,7 @@ from dd_bench.distillation.unroll import (
     InnerLoop,
     InnerStep,
 )
+from dd_bench.evaluation.curves import CurveFolder
 from dd_bench.evaluation.fresh_networks import FreshNetworks, LabelCost
 from dd_bench.evaluation.graph_metrics import GRAPH_METRICS, GraphMetric, graph_score, majority, size_only
 from dd_bench.models.architecture import Architecture
@@ -61,6 +62,7 @@ from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.graphs import GraphSet, SyntheticGraphs, TreeSet, Weighting
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.synthetic.preview import preview_png
 from dd_bench.teachers.context import TeacherContext
 from dd_bench.teachers.expert_buffer import ExpertBuffer, Storage
 from dd_bench.teachers.experts import experts
@@ -136,6 +138,7 @@ __all__ = [
     "Score",
     "Shard",
     "Split",
+    "State",
     "Stateful",
     "Storage",
     "SyntheticGraphs",
@@ -244,13 +247,16 @@ class DistillContext(ContextWithNotes, TeacherContext):
         state: State,
         name: str = "distill",
         check: Callable[[int], None] | None = None,
+        preview: Callable[[], SyntheticSet] | None = None,
     ) -> Iterator[int]:
         """Yield the step numbers of an outer loop, see `OuterLoop`.
 
         `state` contains every tensor and optimiser that a step changes and a later step reads. Dropout accepts no
-        generator, so each step seeds the global generators with a seed that depends on the step number.
+        generator, so each step seeds the global generators with a seed that depends on the step number. `preview`
+        returns the synthetic set of the current step, for the previews of `log_images_every`.
         """
-        for step in self.loop.steps(iterations, state, name, check):
+        picture = None if preview is None else lambda: preview_png(preview())
+        for step in self.loop.steps(iterations, state, name, check, picture):
             with seeding.seeded(self.device, self.seed_for("global", name, step)):
                 yield step
 
@@ -290,6 +296,7 @@ class EvaluationContext(TeacherContext):
         finished: indices of the fresh networks that were already scored, before the run was interrupted.
         work: folder of the states of unfinished networks; None to save nothing.
         checkpoint_seconds: minimum time between two checkpoints of a network, in seconds.
+        curve_folder: folder of the training curves of networks; None to write none.
     """
 
     architecture: Architecture
@@ -298,12 +305,19 @@ class EvaluationContext(TeacherContext):
     finished: frozenset[int] = field(default=frozenset())
     work: Path | None = None
     checkpoint_seconds: float = 60.0
+    curve_folder: Path | None = None
 
     def unfinished(self, syn: SyntheticSet) -> Checkpoints | None:
         """Return where the states of networks that are trained on `syn` are saved, or None if they are not saved."""
         if self.work is None:
             return None
         return Checkpoints(self.work / content_key(syn.identity()), self.checkpoint_seconds)
+
+    def curves(self, syn: SyntheticSet) -> CurveFolder | None:
+        """Return where the training curves of networks on `syn` are written, or None if they are not written."""
+        return (
+            None if self.curve_folder is None else CurveFolder(self.curve_folder, content_key(syn.identity()))
+        )
 
 
 class Measurement(NamedTuple):
@@ -385,6 +399,10 @@ class Evaluator(ABC):
 
     validation_scores: ClassVar[bool] = False
     """Whether the networks of a protocol with `selection=best_on_val` have the score `val`, which `keep` requires."""
+
+    def total_networks(self) -> int:
+        """Return the number of measurements of networks on one set, for the progress; 0 if it is not known."""
+        return int(getattr(self, "num_networks", 0))
 
     def check_protocol(self, protocol: Protocol) -> str | None:
         """Return why this evaluator does not support this protocol, or None; called before distillation."""

@@ -74,6 +74,7 @@ def fresh_networks_on(
         label_cost=cost,
         notes=tuple(notes),
         unfinished=ctx.unfinished(syn),
+        curves=ctx.curves(syn),
     )
 
 

@@ -105,6 +105,10 @@ class Continual(Evaluator):
         ):
             yield _measurement_of(n, self.order_of(n), seeds[n], torch.tensor(table))
 
+    def total_networks(self) -> int:
+        """See `Evaluator`."""
+        return self.orders * self.num_networks
+
     def order_of(self, network: int) -> int:
         """Return the number of the class order of a network."""
         return network // self.num_networks

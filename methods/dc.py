@@ -17,6 +17,7 @@ from dd_bench.api import (
     Network,
     RealSet,
     Recipe,
+    State,
     batch_coupled,
     check_class_sizes,
     check_norm,
@@ -103,7 +104,11 @@ class DC(Method):
         labels = class_labels(real, ipc, ctx.device)
         optimizer = torch.optim.SGD([syn], lr=self.lr_img, momentum=self.momentum_img)
 
-        for step in ctx.steps(self.iterations, {"images": syn, "optimizer": optimizer}):
+        def distilled() -> ImageSet:
+            return ImageSet.of(real, syn.flatten(0, 1), labels, "input")
+
+        state: State = {"images": syn, "optimizer": optimizer}
+        for step in ctx.steps(self.iterations, state, preview=distilled):
             net = ctx.network(architecture, step)
             total = torch.zeros((), device=ctx.device)
             for update in range(outer):
@@ -125,7 +130,7 @@ class DC(Method):
                     seed = ctx.seed_for("inner", step, update)
                     train(net, data, len(labels), recipe, seed=seed, runtime=exact, flip=real.flip)
             ctx.log(loss=total / (k * outer))  # mean per class and update, as in the released code
-        return ImageSet.of(real, syn.flatten(0, 1), labels, "input")
+        return distilled()
 
     def loops(self, ipc: int) -> tuple[int, int]:
         """Return the number of image updates per network, and of training epochs between two updates."""

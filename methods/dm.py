@@ -15,6 +15,7 @@ from dd_bench.api import (
     Method,
     Network,
     RealSet,
+    State,
     check_class_sizes,
     check_norm,
     class_chunks,
@@ -72,7 +73,11 @@ class DM(Method):
         optimizer = torch.optim.SGD([syn], lr=self.lr_img, momentum=self.momentum_img)
         loss_of = ctx.compiled(self.loss, self.iterations * k * (self.batch_real + ipc))
 
-        for step in ctx.steps(self.iterations, {"images": syn, "optimizer": optimizer}):
+        def distilled() -> ImageSet:
+            return ImageSet.of(real, syn.flatten(0, 1), class_labels(real, ipc, ctx.device), "input")
+
+        state: State = {"images": syn, "optimizer": optimizer}
+        for step in ctx.steps(self.iterations, state, preview=distilled):
             net = ctx.network(architecture, step).requires_grad_(False)
             batch = real_batch(real, self.batch_real, ctx, step)  # (k, b, c, h, w)
             draw = augment.draw(k, ctx.stream("augment", step))  # one draw per class, shared by both batches
@@ -85,7 +90,7 @@ class DM(Method):
                 total += loss.detach()
             optimizer.step()
             ctx.log(loss=total / k)
-        return ImageSet.of(real, syn.flatten(0, 1), class_labels(real, ipc, ctx.device), "input")
+        return distilled()
 
     def loss(self, net: Network, real: Tensor, syn: Tensor) -> Tensor:
         """Return the loss of `real (k, b, c, h, w)` and `syn (k, ipc, c, h, w)`, summed over classes."""

@@ -16,6 +16,7 @@ from dd_bench.api import (
     GraphSplit,
     Method,
     RealSet,
+    State,
     classification_loss,
     coalesce,
     training_graphs,
@@ -110,7 +111,12 @@ class DosCond(Method):
         optimizer = torch.optim.Adam(
             [{"params": [nodes], "lr": self.lr_nodes}, {"params": [logits], "lr": self.lr_edges}]
         )
-        for step in ctx.steps(self.iterations, {"nodes": nodes, "logits": logits, "optimizer": optimizer}):
+
+        def distilled() -> GraphSet:
+            return _discrete(nodes.detach().cpu(), _symmetric(logits.detach()).cpu(), labels.cpu(), real)
+
+        state: State = {"nodes": nodes, "logits": logits, "optimizer": optimizer}
+        for step in ctx.steps(self.iterations, state, preview=distilled):
             for group, lr in zip(optimizer.param_groups, (self.lr_nodes, self.lr_edges), strict=True):
                 group["lr"] = lr * (0.1 if step >= self.decay_after else 1.0)
             net = ctx.network(ctx.architecture, step)
@@ -124,7 +130,7 @@ class DosCond(Method):
             )  # the network needs no gradient
             optimizer.step()
             ctx.log(loss=loss.detach())
-        return _discrete(nodes.detach().cpu(), _symmetric(logits.detach()).cpu(), labels.cpu(), real)
+        return distilled()
 
     def _match(
         self,

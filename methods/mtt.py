@@ -247,8 +247,13 @@ class MTT(Method):
         def check(step: int) -> None:
             self._check_rate(float(lr), step)
 
+        def distilled() -> ImageSet:
+            current = ema if self.ema else images
+            trained = labels.softmax(1) if self.labels == "learned" else labels
+            return ImageSet.of(real, current, trained, "input", lr=float(lr), canvas=self.canvas)
+
         everything = state | {f"{k}'s": v for k, v in optimizers.items()}
-        for step in ctx.steps(self.iterations, everything, check=check):
+        for step in ctx.steps(self.iterations, everything, check=check, preview=distilled):
             segment = draw_segment(
                 buffer, self.window, step, self.syn_steps, self.expert_epochs, self.intermediate, ctx
             )
@@ -284,9 +289,7 @@ class MTT(Method):
                 labels.copy_(step_labels)
             ema.lerp_(images, 1 - self.ema)
 
-        images = ema if self.ema else images
-        labels = labels.softmax(1) if self.labels == "learned" else labels
-        return ImageSet.of(real, images, labels, "input", lr=float(lr), canvas=self.canvas)
+        return distilled()
 
     def _start(
         self, real: RealSet, ipc: int, flat: FunctionalNetwork, buffer: ExpertBuffer, ctx: DistillContext

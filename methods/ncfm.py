@@ -150,7 +150,11 @@ class NCFM(Method):
         groups = [slice(0, k)] if self.update == "joint" else [slice(c, c + 1) for c in range(k)]
         state: dict[str, Any] = {"images": syn, "optimizer": optimizer, "plateau": plateau, **sampler.state()}
 
-        for step in ctx.steps(self.iterations, state):
+        def distilled() -> ImageSet:
+            images = syn.flatten(0, 1)
+            return ImageSet.of(real, images, class_labels(real, ipc, ctx.device), "unit", self.factor)
+
+        for step in ctx.steps(self.iterations, state, preview=distilled):
             stream = ctx.stream("blend", step)
             i = int(torch.randint(self.num_teachers, (), generator=stream.host))
             lerp(blend, untrained[i], trained[i], float(torch.rand((), generator=stream.host)))
@@ -180,8 +184,7 @@ class NCFM(Method):
                 syn.clamp_(0, 1)
             plateau.step(float((matched + calibrated) / k))  # the only wait for the device
             ctx.log(loss=matched / k)
-        images = syn.flatten(0, 1)
-        return ImageSet.of(real, images, class_labels(real, ipc, ctx.device), "unit", self.factor)
+        return distilled()
 
     def _mosaics(self, real: RealSet, ipc: int, ctx: DistillContext) -> Tensor:
         """Return the initial images `(k, ipc, c, h, w)`, factor x factor mosaics of random real images."""

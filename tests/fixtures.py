@@ -470,7 +470,15 @@ def make_teacher(make_architecture, recipe):
 def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime):
     """Function that builds a context, checkpointed every step; `work` names the run, `ctx.rows` is its log."""
 
-    def make(seed=0, work="run", architecture=None, killed_at=None, fresh_cache=False, teachers=None):
+    def make(
+        seed=0,
+        work="run",
+        architecture=None,
+        killed_at=None,
+        fresh_cache=False,
+        teachers=None,
+        log_images_every=None,
+    ):
         rows = Rows(killed_at)
         network = architecture or make_architecture()
         like = {"activation": network.knobs["activation"]} if "activation" in network.knobs else {}
@@ -479,7 +487,13 @@ def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime):
             runtime=runtime,
             architecture=network,
             cache=Cache(tmp_path / work / "cache" if fresh_cache else cache_folder),
-            loop=OuterLoop(tmp_path / work, rows, log_every=1, checkpoint_seconds=0.0),
+            loop=OuterLoop(
+                tmp_path / work,
+                rows,
+                log_every=1,
+                checkpoint_seconds=0.0,
+                log_images_every=log_images_every,
+            ),
             teachers=(make_teacher(shape=network.shape, num_classes=network.num_classes, **like),)
             if teachers is None
             else teachers,

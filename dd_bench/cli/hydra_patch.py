@@ -19,6 +19,7 @@ from typing import Any
 
 import hydra
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
 from hydra.core.override_parser.types import Override
 from hydra.core.plugins import Plugins
 from hydra.core.utils import JobReturn
@@ -116,6 +117,17 @@ def errors_explained(explain: Callable[[Exception], str | None]) -> Iterator[Non
         yield
     finally:
         module.run_and_report = original
+
+
+def complete_overrides(line: str) -> list[str]:
+    """Return the words that Hydra suggests for the last word of a line of overrides, or [] for a wrong line."""
+    plugin: Any = import_module("hydra.plugins.completion_plugin").DefaultCompletionPlugin
+    try:
+        with hydra.initialize_config_module("dd_bench.conf", version_base="1.3"):
+            found: list[str] = plugin(GlobalHydra.instance().config_loader())._query("config", line)
+            return found
+    except (Exception, SystemExit):  # a shell shows no message while a line is typed
+        return []
 
 
 def task_result(job: JobReturn) -> Any:

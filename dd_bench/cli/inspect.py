@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+import os
 import sys
+import tempfile
+import webbrowser
 from collections import Counter
 from collections.abc import Sequence
 from difflib import get_close_matches
@@ -111,17 +114,25 @@ def _list_remote(url: str) -> int:
 
 
 def show(arguments: list[str]) -> int:
-    """Print records (.json files) and synthetic sets (folders)."""
+    """Print records (.json files) and synthetic sets (folders); with --open, show the images of the sets."""
     parser = command_parser("show", show.__doc__, "dd-bench show runs/records")
     parser.add_argument(
         "path", nargs="+", type=Path, help="a record, the folder of a synthetic set, or a folder of records"
     )
+    parser.add_argument(
+        "--open",
+        action="store_true",
+        help="write a contact sheet with the images and the name of every class, print its path, and open it",
+    )
+    args = parser.parse_args(arguments)
     failed = 0
-    for path in parser.parse_args(arguments).path:
+    for path in args.path:
         try:
             _check_exists(path)
             if (path / "card.json").is_file():
                 _show_set(path)
+                if args.open:
+                    _open_contact_sheet(path)
             elif path.is_dir():
                 _show_records(path)
             else:
@@ -226,6 +237,20 @@ def _show_record(record: Record) -> None:
         table.add_row("note", note)
     table.add_row("key", record.key)
     _out.print(table)
+
+
+def _open_contact_sheet(folder: Path) -> None:
+    """Write the contact sheet of a set into a temporary folder, because a set has no other files, and open it."""
+    from dd_bench.synthetic import storage  # imports torch
+    from dd_bench.synthetic.contact_sheet import contact_sheet_png
+
+    syn, _ = storage.load(folder)
+    path = Path(tempfile.mkdtemp(prefix="dd-bench-")) / f"{folder.resolve().name}.png"
+    path.write_bytes(contact_sheet_png(syn))
+    _out.print(_plain(f"contact sheet: {path}"))
+    display = sys.platform in ("win32", "darwin") or {"DISPLAY", "WAYLAND_DISPLAY"} & set(os.environ)
+    if not display or not webbrowser.open(path.as_uri()):
+        _err.print(_plain("no viewer was opened, because there is no graphical display"))
 
 
 def _show_set(folder: Path) -> None:

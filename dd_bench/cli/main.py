@@ -12,51 +12,11 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dd_bench.cli import SWEEP
+from dd_bench.cli.commands import HYDRA_COMMANDS, OTHER_COMMANDS
 from dd_bench.runtime import interruption
 
 LAUNCHERS = {"cores": "joblib", "processes": "submitit", "slurm": "submitit", "cluster": "ray", "gpus": "ray"}
 """Libraries of the launchers in `conf/hydra/launcher`; the extra `launchers` installs them."""
-
-HYDRA_COMMANDS = {
-    "run": "distill a set, evaluate it with fresh networks, write a record",
-    "prepare": "only build the teachers and expert buffers that runs share",
-    "distill": "only distill a set and save it",
-    "evaluate": "evaluate a saved set: dd-bench evaluate set=FOLDER or set=URL",
-}
-EXAMPLES = {
-    "run": "dd-bench run method=dm dataset=digits model.width=32 ipc=1 protocol=dc-300",
-    "prepare": "dd-bench prepare method=mtt dataset=digits",
-    "distill": "dd-bench distill method=dm dataset=digits ipc=1",
-    "evaluate": "dd-bench evaluate set=runs/sets/NAME protocol=dc-300",
-}
-"""One line to paste for each Hydra application."""
-OTHER_COMMANDS = {
-    "tune": ("dd_bench.cli.tune.tune_command", "search hyper-parameters on validation images"),
-    "progress": (
-        "dd_bench.cli.progress.progress_command",
-        "print the progress of sweeps and their failed jobs",
-    ),
-    "list": (
-        "dd_bench.cli.inspect.list_choices",
-        "list methods, datasets, models, protocols, experiments, ...",
-    ),
-    "show": ("dd_bench.cli.inspect.show", "print a record or a synthetic set"),
-    "verify": (
-        "dd_bench.leaderboards.admission.verify.main",
-        "check sets, records and entries, or retrain networks of an entry",
-    ),
-    "push": ("dd_bench.hub.hub.push_command", "upload a set: dd-bench push SET URL"),
-    "pull": ("dd_bench.hub.hub.pull_command", "download a set and check it: dd-bench pull URL"),
-    "import": ("dd_bench.hub.importers.command.import_command", "convert released files to a set"),
-    "export": (
-        "dd_bench.hub.export.export_command",
-        "write a set as PNG files, Parquet or WebDataset, or for the Hugging Face Hub",
-    ),
-    "leaderboard": (
-        "dd_bench.leaderboards.cli.main",
-        "build tables from records, add a record, check entries",
-    ),
-}
 
 USAGE = (
     "usage: dd-bench COMMAND ...\n\n"
@@ -70,7 +30,8 @@ USAGE = (
   dd-bench run -m method=random,dm ipc=1,10       a sweep; when restarted, it repeats no finished work
   dd-bench run -m --only-missing ...              the same sweep, without launching its finished jobs
   dd-bench tune method=dm 'method.lr_img=0.1,1,10'    search on validation images; then: dd-bench run ... tuning=FILE
-  dd-bench run --help                             list all groups and keys; --cfg job prints the composed configuration
+  dd-bench run --help                             list all groups and keys; method=dm --help adds the keys of dm
+  dd-bench run method=dm --cfg job                print the composed configuration
 
 Set the environment variable HYDRA_FULL_ERROR=1 to print the traceback of an error.
 """
@@ -119,6 +80,11 @@ def _run(arguments: list[str]) -> int:
         from hydra.utils import get_method  # by name, because the core must not import leaderboards
 
         return int(get_method(OTHER_COMMANDS[command][0])(arguments[1:]))
+    if command in HYDRA_COMMANDS and {"--help", "-h"} & set(arguments):
+        from dd_bench.cli.run_help import run_help
+
+        sys.stdout.write(run_help(command, HYDRA_COMMANDS[command], arguments[1:]))
+        return 0
     if command in HYDRA_COMMANDS:
         sys.argv = [f"dd-bench {command}", *_hydra_arguments(command, arguments[1:])]
         try:
@@ -187,15 +153,7 @@ def _hydra_arguments(command: str, arguments: list[str]) -> list[str]:
         args = defer_to_jobs(args)
     # insert after the last override: Hydra requires all overrides to be adjacent
     last = max((i for i, a in enumerate(args) if "=" in a and not a.startswith("-")), default=-1)
-    own = [f"hydra.job.name={command}", *[_help_header(command)] * bool({"--help", "-h"} & set(args))]
-    return [*args[: last + 1], *own, *args[last + 1 :]]
-
-
-def _help_header(command: str) -> str:
-    """Return the override for the beginning of `--help`: a description and an example."""
-    text = HYDRA_COMMANDS[command].partition(":")[0]
-    lines = [f"dd-bench {command}: {text}.", "", "example:", f"  {EXAMPLES[command]}", ""]
-    return "hydra.help.header='{}'".format("\n".join(lines).replace("'", "\\'"))
+    return [*args[: last + 1], f"hydra.job.name={command}", *args[last + 1 :]]
 
 
 def _missing_library(launcher: str) -> str | None:
@@ -233,14 +191,17 @@ def _run_hydra(command: str) -> None:
     from dd_bench.pipeline.choices import check_searchpath, ignore_missing_init
     from dd_bench.pipeline.config_errors import check_hydra_keys
     from dd_bench.runtime.files import writable_hint
+    from dd_bench.runtime.progress import bars
 
     failures: list[str] = []
+    launcher = os.getpid()
 
     def guarded(cfg: DictConfig) -> object:
         hydra_config = HydraConfig.get()
         in_sweep, overrides = hydra_config.mode == RunMode.MULTIRUN, list(hydra_config.overrides.task)
         try:
-            with interruption.handled():  # a launcher may run the job in another process
+            # a launcher may run the job in another process, where several jobs would draw bars at the same time
+            with bars(os.getpid() == launcher), interruption.handled():
                 return execute(cfg, in_sweep, overrides)
         except (Exception, KeyboardInterrupt, SystemExit) as error:
             number = interruption.delivered()

@@ -30,6 +30,7 @@ from dd_bench.pipeline.choices import ignore_missing_init
 from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_hydra_keys, check_keys, explain
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import content_key
+from dd_bench.runtime.progress import Progress
 
 _SWEEP_CONFIG: DictConfig | None = (
     None  # of the sweep that this process runs; its jobs inherit the `hydra` overrides
@@ -37,7 +38,11 @@ _SWEEP_CONFIG: DictConfig | None = (
 
 _SWEEP_ERROR: OSError | None = None  # raised when the file of the sweep was written
 
-_LOCATIONS = ("hydra", "out", "cache", "tuning", "hyperparameters")
+_NUM_SELECTED = 0  # jobs that the sweep of this process launches
+
+_BAR: Progress | None = None  # of the jobs that run in this process
+
+_LOCATIONS = ("hydra", "out", "cache", "tuning", "hyperparameters", "log_images_every")
 """Configuration keys that do not affect the results of a job."""
 
 
@@ -68,6 +73,7 @@ class SweepCallback(Callback):
         if config.hydra.mode == RunMode.MULTIRUN:
             self.started = time.time()
             self._save(config, state="running")
+            _start_bar()
 
     def on_job_end(self, config: DictConfig, job_return: JobReturn, **kwargs: Any) -> None:
         """Write the final state of a job, and print the progress of its sweep."""
@@ -78,11 +84,27 @@ class SweepCallback(Callback):
         self._save(config, state=state, reason=reason, seconds=seconds, outputs=outputs)
         if sweep := os.environ.get(SWEEP):
             sys.stderr.write(f"{headline(Path(sweep))}\n")
+        if _BAR is not None:
+            _BAR.advance_to(int(config.hydra.job.num) + 1, {})
+
+    def on_multirun_end(self, config: DictConfig, **kwargs: Any) -> None:
+        """Remove the bar."""
+        global _BAR
+        if _BAR is not None:
+            _BAR.__exit__(None, None, None)
+            _BAR = None
 
     def _save(self, config: DictConfig, **values: Any) -> None:
         command, overrides = str(config.hydra.job.name), list(config.hydra.overrides.task)
         job = new_job(command, overrides, started=self.started, config=config_digest(config), **values)
         save_job(Path(str(config.out)), job)
+
+
+def _start_bar() -> None:
+    """Show the number of finished jobs, if this process runs the jobs. A launcher may run them in other processes."""
+    global _BAR
+    if _NUM_SELECTED > 1 and _BAR is None:
+        _BAR = Progress("jobs", _NUM_SELECTED, lines=False).__enter__()
 
 
 def config_digest(config: DictConfig) -> str:
@@ -116,6 +138,7 @@ def select_jobs(command: str, only_missing: bool) -> None:
     """
 
     def select(overrides: list[str], jobs: list[list[str]]) -> list[list[str]]:
+        global _NUM_SELECTED
         if _SWEEP_ERROR is not None:
             raise _SWEEP_ERROR
         assert _SWEEP_CONFIG is not None
@@ -154,6 +177,7 @@ def select_jobs(command: str, only_missing: bool) -> None:
             )
         if only_missing:
             sys.stderr.write(f"{skipped} of {len(jobs)} jobs are finished, {len(selected)} to run\n")
+        _NUM_SELECTED = len(selected)
         return selected
 
     def loader() -> ConfigLoader | None:

@@ -19,6 +19,7 @@ from torch import Tensor
 
 from dd_bench.data.dataset import Split
 from dd_bench.data.inputs import Inputs
+from dd_bench.evaluation.curves import Curve, CurveFolder
 from dd_bench.evaluation.groups import in_groups
 from dd_bench.evaluation.selection import Best, StackedBest
 from dd_bench.models.architecture import Architecture
@@ -76,6 +77,7 @@ class FreshNetworks:
         notes: remarks on the training, for the record.
         unfinished: where the states of unfinished networks are saved; None to save nothing.
         tick: called after each epoch of a network that is trained alone.
+        curves: where training curves are written; None to write none.
     """
 
     architecture: Architecture
@@ -92,6 +94,7 @@ class FreshNetworks:
     notes: tuple[str, ...] = ()
     unfinished: Checkpoints | None = None
     tick: Tick = no_tick
+    curves: CurveFolder | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError if the selection rule needs a validation split and there is none."""
@@ -164,13 +167,30 @@ class FreshNetworks:
                     yield network, result
                     self._remove(seeds[network])
         else:
-            for network, seed in seeds.items():
-                yield network, one(self, network, seed, compiled)
-                self._remove(seed)
+            with self._counted(seeds, trainings) as fresh:
+                for network, seed in seeds.items():
+                    yield network, one(fresh, network, seed, compiled)
+                    self._remove(seed)
+
+    @contextmanager
+    def _counted(self, seeds: dict[int, int], trainings: int) -> Iterator[FreshNetworks]:
+        """Yield a copy that shows the progress of networks that this process trains."""
+        if self.tick is not no_tick:  # the caller counts the epochs
+            yield self
+            return
+        ticks = 0
+        with self._progress(seeds, trainings) as advance:
+
+            def tick() -> None:
+                nonlocal ticks
+                ticks += 1
+                advance(ticks)
+
+            yield replace(self, tick=tick)
 
     @contextmanager
     def _progress(self, seeds: dict[int, int], trainings: int) -> Iterator[Callable[[int], None]]:
-        """Show the progress of networks that other processes train. Yield a function to call with the epochs so far."""
+        """Show the epochs of networks. Yield a function to call with the number of epochs so far."""
         n = len(self.images)
         saved = [self._checkpoint(seed) for seed in seeds.values()]
         start = sum(saved_epochs(c.path)[0] for c in saved if c is not None)
@@ -229,31 +249,41 @@ class FreshNetworks:
             net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
 
             size = eval_batch_size(net, self.architecture.shape) if selects else 0
+            with self._curve(recipe, seed) as curve:
 
-            def after_epoch(
-                epoch: int, net: torch.nn.Module = net, recipe: Recipe = recipe, size: int = size
-            ) -> None:
-                self.tick()
-                if selects and self._is_evaluated(epoch, recipe.epochs):
-                    batches = self._selection_split().batches(size)
-                    best.update(accuracy(net, batches, self.runtime), net)
+                def after_epoch(
+                    epoch: int,
+                    net: torch.nn.Module = net,
+                    recipe: Recipe = recipe,
+                    size: int = size,
+                    curve: Curve | None = curve,
+                ) -> None:
+                    self.tick()
+                    if curve is not None:
+                        curve.end_epoch(epoch)
+                    if selects and self._is_evaluated(epoch, recipe.epochs):
+                        value = accuracy(net, self._selection_split().batches(size), self.runtime)
+                        best.update(value, net)
+                        if curve is not None:
+                            curve.add(epoch, self._selection_score, value)
 
-            train(
-                net,
-                fetch_from(self.images, self.labels),
-                len(self.images),
-                recipe,
-                seed=seed_for(seed, "train"),
-                runtime=self.runtime,
-                flip=self.flip,
-                compiled=compiled,
-                on_epoch=after_epoch,
-                labelled_batches=None
-                if self.labelled is None
-                else self.labelled.batches([seed_for(seed, "train")]),
-                checkpoint=checkpoint,
-                state={"best": best} if selects else None,
-            )
+                train(
+                    net,
+                    fetch_from(self.images, self.labels),
+                    len(self.images),
+                    recipe,
+                    seed=seed_for(seed, "train"),
+                    runtime=self.runtime,
+                    flip=self.flip,
+                    compiled=compiled,
+                    on_epoch=after_epoch,
+                    on_loss=None if curve is None else curve.add_loss,
+                    labelled_batches=None
+                    if self.labelled is None
+                    else self.labelled.batches([seed_for(seed, "train")]),
+                    checkpoint=checkpoint,
+                    state={"best": best} if selects else None,
+                )
         if protocol.selection == "best_on_val":
             net.load_state_dict(best.state)
         return net, best.value
@@ -304,33 +334,68 @@ class FreshNetworks:
             if protocol.selection != "last" and best is None:
                 best = StackedBest(nets)
             size = max(1, eval_batch_size(nets[0], self.architecture.shape) // len(nets))
-            evaluate = (
-                partial(self._evaluate_together, best, recipe.epochs, size) if best is not None else None
-            )
-            train_together(
-                nets,
-                fetch_from(self.images, self.labels),
-                len(self.images),
-                recipe,
-                seeds=training_seeds,
-                runtime=self.runtime,
-                flip=self.flip,
-                labelled_batches=None if self.labelled is None else self.labelled.batches(training_seeds),
-                on_epoch=evaluate,
-                checkpoint=checkpoint,
-                state=None if best is None else best.tensors(),
-            )
+            loss = torch.zeros((), device=self.runtime.device)
+            with self._curve(recipe, *seeds.values()) as curve:
+                train_together(
+                    nets,
+                    fetch_from(self.images, self.labels),
+                    len(self.images),
+                    recipe,
+                    seeds=training_seeds,
+                    runtime=self.runtime,
+                    flip=self.flip,
+                    labelled_batches=None if self.labelled is None else self.labelled.batches(training_seeds),
+                    on_epoch=partial(self._after_epoch_together, best, curve, loss, recipe.epochs, size),
+                    checkpoint=checkpoint,
+                    state=None if best is None else best.tensors(),
+                    mean_loss=None if curve is None else loss,
+                )
         if best is not None and protocol.selection == "best_on_val":
             unstack(best.state, nets)
         return nets, best
 
-    def _evaluate_together(
-        self, best: StackedBest, last: int, size: int, epoch: int, networks: StackedNetworks
+    def _after_epoch_together(
+        self,
+        best: StackedBest | None,
+        curve: Curve | None,
+        loss: Tensor,
+        last: int,
+        size: int,
+        epoch: int,
+        networks: StackedNetworks,
     ) -> None:
-        """Evaluate networks on batches of `size` images after `epoch` of `last` epochs, if the protocol requires it."""
-        if self._is_evaluated(epoch, last):
+        """Add the loss to the curve after `epoch` of `last` epochs, and evaluate if the protocol requires it.
+
+        Networks are evaluated on batches of `size` images.
+        """
+        if curve is not None:
+            curve.add_loss(loss.clone())
+            curve.end_epoch(epoch)
+        if best is not None and self._is_evaluated(epoch, last):
             batches = self._selection_split().batches(size)
-            best.update(accuracies(networks, batches, self.runtime.device), networks)
+            values = accuracies(networks, batches, self.runtime.device)
+            best.update(values, networks)
+            if curve is not None:
+                curve.add(epoch, self._selection_score, values)
+
+    @contextmanager
+    def _curve(self, recipe: Recipe, *seeds: int) -> Iterator[Curve | None]:
+        """Yield the curve of a training of networks with these seeds, and write it at the end; None without curves."""
+        if self.curves is None:
+            yield None
+            return
+        part = f"lr {recipe.lr:g}" if len(self.protocol.recipes()) > 1 else ""
+        curve = self.curves.curve(self.architecture.name, seeds, recipe.epochs, part)
+        complete = False
+        try:
+            yield curve
+            complete = True
+        finally:
+            curve.save(complete)
+
+    @property
+    def _selection_score(self) -> str:
+        return "val_accuracy" if self.protocol.selection == "best_on_val" else "test_accuracy"
 
     def _is_evaluated(self, epoch: int, last: int) -> bool:
         """Return whether networks are evaluated after `epoch` epochs, to select the best; `last` is the last epoch."""

@@ -149,6 +149,11 @@ def _compose(run: RunConfig) -> Experiment:
         raise ValueError(
             f"checkpoint_seconds must be a number >= 0, got {seconds!r}. Example: checkpoint_seconds=60"
         )
+    images_every = config.pop("log_images_every", None)  # not recorded, because it does not affect results
+    if images_every is not None and (type(images_every) is not int or images_every < 1):
+        raise ValueError(
+            f"log_images_every must be an integer >= 1 or null, got {images_every!r}. Example: log_images_every=100"
+        )
     try:
         canonical(config)
     except ValueError as error:
@@ -201,6 +206,7 @@ def _compose(run: RunConfig) -> Experiment:
         ),
         notes=runtime.notes,
         tuning=tuning,
+        log_images_every=images_every,
     )
 
 

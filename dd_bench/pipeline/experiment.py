@@ -4,7 +4,7 @@ Files written under `out`:
 
 - `sets/<method>-<dataset>-ipc<N>-<key>/`: a synthetic set, see `storage`.
 - `records/<key>.json`: the measured scores, see `record`.
-- `work/<key>/`: log.jsonl, and the checkpoints and scores of an unfinished set or record.
+- `work/<key>/`: log.jsonl, previews of the images, and the checkpoints and scores of an unfinished set or record.
 """
 
 from __future__ import annotations
@@ -19,8 +19,9 @@ from dd_bench.api import DistillContext
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.measure import measure
 from dd_bench.pipeline.parts import RunParts
-from dd_bench.pipeline.report import Outcome, build_record
+from dd_bench.pipeline.report import Outcome, build_record, summary
 from dd_bench.pipeline.score_log import ScoreLog
+from dd_bench.records.overrides import without_local_paths
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime import distributed
 from dd_bench.runtime.cache import locked
@@ -81,6 +82,7 @@ class Experiment(RunParts):
                 MultiLogger([Jsonl(work / "log.jsonl"), self.logger]),
                 log_every=self.config["log_every"],
                 checkpoint_seconds=self.config["checkpoint_seconds"],
+                log_images_every=self.log_images_every,
             ),
             teachers=self.teachers,
             measure=self.test_accuracy,
@@ -97,12 +99,15 @@ class Experiment(RunParts):
 
     @contextmanager
     def _logging(self, index: int) -> Iterator[None]:
-        key = self.set_key(index)
-        self.logger.open(self.out / "work" / key, key, self.config)
+        self._open_logger(self.set_key(index), "distill")
         try:
             yield
         finally:
             self.logger.close()
+
+    def _open_logger(self, key: str, stage: str) -> None:
+        title = f"{self.method_name} on {self.real.name}, ipc={self.ipc}: {stage}"
+        self.logger.open(self.out / "work" / key, key, without_local_paths(self.config), title)
 
     def _distill(self, folder: Path, ctx: DistillContext) -> None:
         stages, real = provenance.Stages(self.runtime.device), self.real.train_only()
@@ -174,8 +179,18 @@ class Experiment(RunParts):
                 return found, path
             self._warn_of_old_key(identities, key)
             log = ScoreLog(self.out / "work" / key / "scores.jsonl")
-            record = build_record(self, key, measure(self, sets, log))
-            record.save(path)
+
+            def finished_sets() -> list[Path]:
+                folders = sets()  # each distillation is a run of its own in the loggers
+                self._open_logger(key, "evaluate")
+                return folders
+
+            try:
+                record = build_record(self, key, measure(self, finished_sets, log))
+                record.save(path)
+                self.logger.summarise(summary(record))
+            finally:
+                self.logger.close()
             if record.status == "done":
                 log.remove()
         return record, path

@@ -8,10 +8,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 from dd_bench.api import Diverged, EvaluationContext, SyntheticSet
+from dd_bench.evaluation.curves import CurveReader
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.parts import RunParts
 from dd_bench.pipeline.report import Outcome
 from dd_bench.pipeline.score_log import ScoreLog
+from dd_bench.runtime.files import content_key
+from dd_bench.runtime.progress import Progress
 from dd_bench.synthetic import storage
 
 _log = logging.getLogger(__name__)
@@ -46,6 +49,7 @@ def measure(run: RunParts, sets: Callable[[], list[Path]], log: ScoreLog) -> Out
                 finished=log.finished(index),
                 work=log.unfinished,
                 checkpoint_seconds=run.config["checkpoint_seconds"],
+                curve_folder=log.curves if run.logger else None,
             )
             with stages.measure("evaluate"):
                 _score(run, index, syn, ctx, log, outcome)
@@ -62,15 +66,30 @@ def _score(
 ) -> None:
     for note in log.notes(index):
         outcome.note(note)
-    began = time.monotonic()
-    for measurement in run.evaluator.run(syn, run.real, ctx):
-        outcome.label_cost = measurement.label_cost or outcome.label_cost
-        for note in measurement.notes:
-            outcome.note(note)
-        if not measurement.scores:
-            continue
-        scores = [s.model_copy(update={"set": index}) for s in measurement.scores]
-        log.add(scores, time.monotonic() - began, measurement.notes)
+    prefix = f"set {index}/" if run.num_sets > 1 else ""
+    curves = CurveReader(
+        log.curves,
+        lambda loop, step, values: run.logger.log(prefix + loop, step, values),
+        run.architecture.name,
+        content_key(syn.identity()) if run.logger else "",
+    )
+    name = "networks" if run.num_sets == 1 else f"networks of set {index}"
+    done = len(ctx.finished)
+    with Progress(name, run.evaluator.total_networks(), done, lines=False) as progress:
         began = time.monotonic()
-        values = ", ".join(f"{s.metric} {s.value:.4f}" for s in scores)
-        _log.info("set %d, network %d: %s", index, scores[0].network, values)
+        for measurement in run.evaluator.run(syn, run.real, ctx):
+            outcome.label_cost = measurement.label_cost or outcome.label_cost
+            for note in measurement.notes:
+                outcome.note(note)
+            if not measurement.scores:
+                continue
+            scores = [s.model_copy(update={"set": index}) for s in measurement.scores]
+            log.add(scores, time.monotonic() - began, measurement.notes)
+            began = time.monotonic()
+            values = ", ".join(f"{s.metric} {s.value:.4f}" for s in scores)
+            _log.info("set %d, network %d: %s", index, scores[0].network, values)
+            run.logger.log(f"{prefix}scores", scores[0].network, {s.metric: s.value for s in scores})
+            curves.forward({s.seed: s.network for s in scores})
+            done += 1
+            progress.advance_to(done, {s.metric: s.value for s in scores[:1]})
+    curves.forward({}, all_finished=True)

@@ -36,6 +36,7 @@ class RunParts:
         notes: notes on the run for its record.
         tuning: the search that chose the hyper-parameters, or None.
         base: the set that the method starts from, if any.
+        log_images_every: steps between two previews of the synthetic set; None to write none.
     """
 
     config: dict[str, Any]
@@ -53,6 +54,7 @@ class RunParts:
     notes: tuple[str, ...] = ()
     tuning: Tuning | None = None
     base: DistilledSet | None = None
+    log_images_every: int | None = None
 
     def __post_init__(self) -> None:
         """Check the method's citation and set the fields that are derived from `config`."""

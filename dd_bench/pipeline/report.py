@@ -125,6 +125,19 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
     )
 
 
+def summary(record: Record) -> dict[str, float | str]:
+    """Return the final results of a run for loggers: mean, spread and interval of each metric, seconds and bytes."""
+    values: dict[str, float | str] = {"status": record.status, "record": record.key}
+    if record.status == "done":
+        for metric in record.metrics:
+            s = record.summary(metric)
+            parts = {"": s.mean, "_std": s.std, "_ci_low": s.ci_low, "_ci_high": s.ci_high}
+            values |= {f"{metric}{end}": value for end, value in parts.items() if value is not None}
+        values["networks"] = record.summary().num_networks
+    values |= {f"seconds_{stage}": value for stage, value in record.seconds.items()}
+    return values | {"stored_bytes": sum(record.stored_bytes.values())}
+
+
 def _with_set_stages(
     stages: dict[str, Any], provenances: Sequence[dict[str, Any]], field: str
 ) -> dict[str, Any]:

@@ -77,6 +77,11 @@ class ScoreLog:
         """Folder with the states of networks whose training has not finished."""
         return self._path.with_name("networks")
 
+    @property
+    def curves(self) -> Path:
+        """Folder of the training curves that were not sent to a logger yet."""
+        return self.unfinished / "curves"
+
     def remove(self) -> None:
         """Delete the file and `unfinished`. Call this after the scores were saved in the record."""
         self._path.unlink(missing_ok=True)

@@ -43,7 +43,7 @@ VAL_FRACTION = 0.1
 """`dataset.val_fraction` of trials if no override sets it."""
 TRIALS = 20
 """Default of the maximum number of trials."""
-LOCAL = ("out", "cache", "logger", "runtime", "hydra", "log_every", "checkpoint_seconds")
+LOCAL = ("out", "cache", "logger", "runtime", "hydra", "log_every", "log_images_every", "checkpoint_seconds")
 """Groups of overrides that do not affect a trial. They are not part of the study and of its result."""
 _OUT_NAME = "trials"
 

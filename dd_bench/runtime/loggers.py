@@ -1,10 +1,15 @@
-"""Loggers of scalars: a JSON Lines file (always) and Weights & Biases (optional)."""
+"""Loggers of scalars and images: a JSON Lines file (always) and Weights & Biases (optional).
+
+`tensorboard` has a third one. A logger receives the losses of a distillation, the training curves and the scores of an
+evaluation, previews of the synthetic images, and a summary at the end.
+"""
 
 from __future__ import annotations
 
 import json
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,11 +23,17 @@ class Logger(ABC):
     def log(self, loop: str, step: int, values: dict[str, float]) -> None:
         """Write the scalars of one step of a loop."""
 
-    def open(self, folder: Path, run_id: str, config: dict[str, Any]) -> None:  # noqa: B027
-        """Start or resume the run `run_id`. Files are written to `folder`."""
+    def open(self, folder: Path, run_id: str, config: dict[str, Any], title: str = "") -> None:  # noqa: B027
+        """Start or resume the run `run_id`, which is shown as `title`. Files are written to `folder`."""
 
     def resume(self, loop: str, step: int) -> None:  # noqa: B027
         """Delete the scalars of `step` and later steps of the loop, because a resumed run writes them again."""
+
+    def log_image(self, name: str, step: int, path: Path) -> None:  # noqa: B027
+        """Write the picture in the PNG file `path`."""
+
+    def summarise(self, values: dict[str, float | str]) -> None:  # noqa: B027
+        """Write the final results of the run."""
 
     def close(self) -> None:  # noqa: B027
         """Finish writing."""
@@ -88,12 +99,14 @@ class Wandb(Logger):
         self._settings: dict[str, Any] = {"project": project, "entity": entity, "mode": mode, "tags": tags}
         self._run: Any = None
 
-    def open(self, folder: Path, run_id: str, config: dict[str, Any]) -> None:
+    def open(self, folder: Path, run_id: str, config: dict[str, Any], title: str = "") -> None:
         """See `Logger`."""
         import wandb  # the import takes one to two seconds
 
         folder.mkdir(parents=True, exist_ok=True)
-        self._run = wandb.init(dir=str(folder), id=run_id, resume="allow", config=config, **self._settings)
+        self._run = wandb.init(
+            dir=str(folder), id=run_id, name=title or None, resume="allow", config=config, **self._settings
+        )
 
     def resume(self, loop: str, step: int) -> None:
         """See `Logger`. Define the step axis of the loop; nothing is deleted."""
@@ -105,6 +118,18 @@ class Wandb(Logger):
         if self._run is not None:
             self._run.log({f"{loop}/step": step, **{f"{loop}/{name}": v for name, v in values.items()}})
 
+    def log_image(self, name: str, step: int, path: Path) -> None:
+        """See `Logger`."""
+        if self._run is not None:
+            import wandb
+
+            self._run.log({f"{name}/step": step, f"{name}/images": wandb.Image(str(path))})
+
+    def summarise(self, values: dict[str, float | str]) -> None:
+        """See `Logger`."""
+        if self._run is not None:
+            self._run.summary.update(values)
+
     def close(self) -> None:
         """See `Logger`."""
         if self._run is not None:
@@ -113,15 +138,22 @@ class Wandb(Logger):
 
 
 class MultiLogger(Logger):
-    """Forward every call to several loggers."""
+    """Forward every call to several loggers.
 
-    def __init__(self, loggers: list[Logger]):
-        self._loggers = loggers
+    In a configuration, each logger has a name, so that `logger=[wandb,tensorboard]` selects both.
+    """
 
-    def open(self, folder: Path, run_id: str, config: dict[str, Any]) -> None:
+    def __init__(self, loggers: Sequence[Logger] = (), **named: Logger):
+        self._loggers = [*loggers, *named.values()]
+
+    def __bool__(self) -> bool:
+        """Return whether there is a logger."""
+        return bool(self._loggers)
+
+    def open(self, folder: Path, run_id: str, config: dict[str, Any], title: str = "") -> None:
         """See `Logger`."""
         for logger in self._loggers:
-            logger.open(folder, run_id, config)
+            logger.open(folder, run_id, config, title)
 
     def log(self, loop: str, step: int, values: dict[str, float]) -> None:
         """See `Logger`."""
@@ -132,6 +164,16 @@ class MultiLogger(Logger):
         """See `Logger`."""
         for logger in self._loggers:
             logger.resume(loop, step)
+
+    def log_image(self, name: str, step: int, path: Path) -> None:
+        """See `Logger`."""
+        for logger in self._loggers:
+            logger.log_image(name, step, path)
+
+    def summarise(self, values: dict[str, float | str]) -> None:
+        """See `Logger`."""
+        for logger in self._loggers:
+            logger.summarise(values)
 
     def close(self) -> None:
         """See `Logger`."""

@@ -1,4 +1,4 @@
-"""The outer loop of every method, with progress, logging, checkpoints, resuming and a check for divergence.
+"""The outer loop of every method, with progress, logging, previews, checkpoints, resuming and a check for divergence.
 
 A method uses it as `for step in ctx.steps(iterations, state)`. Values passed to `ctx.log` stay on the device until they
 are written to the log, so a step does not wait for the device.
@@ -6,6 +6,7 @@ are written to the log, so a step does not wait for the device.
 
 from __future__ import annotations
 
+import logging
 import math
 import shutil
 import time
@@ -16,9 +17,12 @@ import torch
 from torch import Tensor
 
 from dd_bench.runtime import checkpoint, interruption
+from dd_bench.runtime.files import write_atomic
 from dd_bench.runtime.loggers import Logger
 from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.transfer import to_host
+
+_log = logging.getLogger(__name__)
 
 
 class Diverged(RuntimeError):
@@ -32,7 +36,16 @@ class OuterLoop:
         seconds_before: wall-clock seconds of the steps that earlier, interrupted attempts of this run have saved.
     """
 
-    def __init__(self, workdir: Path, logger: Logger, *, log_every: int, checkpoint_seconds: float):
+    def __init__(
+        self,
+        workdir: Path,
+        logger: Logger,
+        *,
+        log_every: int,
+        checkpoint_seconds: float,
+        log_images_every: int | None = None,
+        previews: Path | None = None,
+    ):
         """Create a loop.
 
         Args:
@@ -40,9 +53,12 @@ class OuterLoop:
             logger: logger of the scalars.
             log_every: number of steps between two writes to the log.
             checkpoint_seconds: minimum time between two checkpoints, in seconds.
+            log_images_every: number of steps between two previews of the synthetic set; None to write none.
+            previews: folder of the previews; default: `workdir`.
         """
         self._workdir, self._logger = workdir, logger
         self._log_every, self._checkpoint_seconds = log_every, checkpoint_seconds
+        self._log_images_every, self._previews = log_images_every, previews or workdir
         self._pending: list[tuple[int, str, Tensor | float]] = []
         self._name, self._step = "", 0
         self._checkpoints: list[Path] = []
@@ -54,11 +70,12 @@ class OuterLoop:
         state: checkpoint.State,
         name: str,
         check: Callable[[int], None] | None = None,
+        preview: Callable[[], bytes] | None = None,
     ) -> Iterator[int]:
         """Yield the steps 0..iterations-1, starting after the last checkpoint of the loop `name`.
 
         Before a checkpoint is saved, `check` is called with the step number. It raises `Diverged` if the state must not
-        be saved.
+        be saved. `preview` returns a PNG of the synthetic set after the current step. It must not draw random numbers.
 
         Raises:
             ValueError: `iterations` is not an integer >= 0.
@@ -77,6 +94,8 @@ class OuterLoop:
         self.seconds_before += seconds
         self._logger.resume(name, first)
         start_time = saved_time = time.monotonic()
+        if first == 0:
+            self._preview(preview, 0)
         with Progress(name, iterations, first) as progress, interruption.deferred():
             for step in range(first, iterations):
                 self._step = step
@@ -85,6 +104,9 @@ class OuterLoop:
                 due = last or stopping or time.monotonic() - saved_time >= self._checkpoint_seconds
                 if due or (step + 1) % self._log_every == 0:
                     progress.advance_to(step + 1, self._flush(path))
+                every = self._log_images_every
+                if every is not None and ((step + 1) % every == 0 or last):
+                    self._preview(preview, step + 1)
                 if due:
                     if check is not None:
                         check(step)
@@ -107,6 +129,8 @@ class OuterLoop:
             self._logger.branch(name),
             log_every=self._log_every,
             checkpoint_seconds=self._checkpoint_seconds,
+            log_images_every=self._log_images_every,
+            previews=self._previews,
         )
 
     @property
@@ -146,6 +170,22 @@ class OuterLoop:
                 if not math.isfinite(number):
                     raise Diverged(f"{name} is {number} at step {step}. {_hint(path)}")
         return row
+
+    def _preview(self, preview: Callable[[], bytes] | None, step: int) -> None:
+        """Write the preview after `step` finished steps, and send it to the logger."""
+        if preview is None or self._log_images_every is None:
+            return
+        part = "" if self._name == "distill" else f"{self._name}-"
+        path = self._previews / f"preview-{part}{step}.png"
+        try:
+            with torch.no_grad():
+                content = preview()
+        except ValueError as error:  # e.g. a value is not finite, which ends the run at the next check
+            _log.warning("no preview after step %d of %s: %s", step, self._name, error)
+            return
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_atomic(path, content)
+        self._logger.log_image(self._name, step, path)
 
     def _check_finite(self, state: checkpoint.State, path: Path) -> None:
         tensors = checkpoint.tensors_in(state)

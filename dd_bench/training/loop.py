@@ -58,6 +58,7 @@ def train(
     compiled: bool = False,
     on_epoch: Callable[[int], None] | None = None,
     on_step: Callable[[int], None] | None = None,
+    on_loss: Callable[[Tensor], None] | None = None,
     gradient_rule: GradientRule | None = None,
     checkpoint: Checkpoints | None = None,
     labelled_batches: LabelledBatches | Batches | None = None,
@@ -78,6 +79,7 @@ def train(
         compiled: whether to use `torch.compile`, see `uses_compilation`.
         on_epoch: called after each epoch with the number of finished epochs.
         on_step: called after each step with the number of finished steps.
+        on_loss: called in each step with its loss, 0-d on the device; not with `gradient_rule` or several processes.
         gradient_rule: computes the gradients; by default, they are the gradient of the loss.
         checkpoint: files of the state of the training. If they exist, training resumes from them and gives the same
             result as without interruption.
@@ -130,7 +132,10 @@ def train(
                             model, loss_of, x, target, size, is_partitioned(recipe.views)
                         ).backward()
                     elif gradient_rule is None:
-                        loss_of(net, x, target).backward()
+                        loss = loss_of(net, x, target)
+                        loss.backward()
+                        if on_loss is not None:
+                            on_loss(loss.detach())
                     else:
                         gradient_rule(net, loss_of, x, target, raw, epoch)
                     optimizer.step()

@@ -55,6 +55,7 @@ def train_together(
     labelled_batches: Batches | None = None,
     on_epoch: Callable[[int, StackedNetworks], None] | None = None,
     state: State | None = None,
+    mean_loss: Tensor | None = None,
     record: Record | None = None,
 ) -> list[Network]:
     """Train r networks of one architecture in place as one batched network, and return them.
@@ -74,6 +75,7 @@ def train_together(
         labelled_batches: inputs and targets, instead of those from `fetch` and the recipe.
         on_epoch: called after each epoch with the number of finished epochs and the networks, in train mode.
         state: further values that `on_epoch` changes, to save with the state of the training.
+        mean_loss: 0-d tensor on the device that each step sets to the mean loss of the networks.
         record: how a step is recorded; by default as a CUDA graph, if `runtime.graphs` allows it.
 
     Raises:
@@ -98,6 +100,8 @@ def train_together(
         for vector, gradient in zip(networks.vectors, gradients, strict=True):
             vector.grad = gradient
         step_with(optimizer, inputs.lr)
+        if mean_loss is not None:
+            mean_loss.copy_(loss.detach())
 
     graphed = GraphedStep(step, device, runtime.graphs, record) if record else None
     run = _checked(graphed or (lambda inputs: step(send(inputs, device))))

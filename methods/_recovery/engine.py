@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from dd_bench.api import DistillContext, HookedTeacher, RealSet
+from dd_bench.api import DistillContext, HookedTeacher, ImageSet, RealSet, State
 
 from .views import RecoverViews
 
@@ -83,7 +83,12 @@ class Engine:
             torch._dynamo.config.recompile_limit = max(2 * len(self.teachers) + 8, limit)
         layers = [self._layers(teacher, device) for teacher in self.teachers]
         optimizer = torch.optim.Adam([variable.requires_grad_()], self.lr, self.betas)
-        for step in ctx.steps(self.iterations, {"variable": variable, "optimizer": optimizer}, name):
+        state: State = {"variable": variable, "optimizer": optimizer}
+
+        def recovered() -> ImageSet:
+            return ImageSet.of(self.real, batch(), y, "input")
+
+        for step in ctx.steps(self.iterations, state, name, preview=recovered):
             for group in optimizer.param_groups:
                 group["lr"] = 0.5 * self.lr * (1 + math.cos(math.pi * step / self.iterations))
             generator = ctx.stream(name, "view", step).host

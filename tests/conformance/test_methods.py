@@ -139,12 +139,17 @@ def test_set_is_well_formed(distilled, train_blobs, name):
 
 @each_method
 def test_set_depends_on_the_seed_only(distilled, make_method, make_ctx, train_blobs, name):
-    """One seed gives the same bytes whatever ran before. Other seeds give other bytes unless `deterministic`."""
+    """One seed gives the same bytes whatever ran before, also with previews of the images.
+
+    Other seeds give other bytes unless `deterministic`.
+    """
     real, first = train_blobs, bytes_of(distilled(name)[2])
     torch.rand(7)  # the state of the global generator must not matter
     state = torch.get_rng_state()
-    assert bytes_of(make_method(name).distill(real, IPC, make_ctx(0, work="restored"))) == first
+    ctx = make_ctx(0, work="restored", log_images_every=1)
+    assert bytes_of(make_method(name).distill(real, IPC, ctx)) == first
     assert torch.equal(torch.get_rng_state(), state)
+    assert bool(list(ctx.loop.shards.parent.glob("preview-*.png"))) == (name in OPTIMISED)
     other = bytes_of(make_method(name).distill(real, IPC, make_ctx(1, work="other")))
     assert (other == first) == get_class(CONFIGS[name]._target_).deterministic
 

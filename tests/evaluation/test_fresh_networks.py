@@ -8,6 +8,7 @@ import torch
 
 from dd_bench.distillation.init import class_labels
 from dd_bench.evaluation import fresh_networks, groups
+from dd_bench.evaluation.curves import CurveFolder, CurveReader
 from dd_bench.evaluation.fresh_networks import FreshNetworks
 from dd_bench.models.convnet import ConvNet
 from dd_bench.runtime import interruption
@@ -302,6 +303,23 @@ class TestParallelism:
         assert compiled_flags == [True, False]
 
 
+@pytest.mark.parametrize("lock_step", [False, True])
+def test_curves_do_not_change_the_scores(fresh, runtime, recipe, tmp_path, lock_step):
+    how = replace(runtime, lock_step=LockStep(3)) if lock_step else runtime
+    e = fresh(selection="best_on_val", eval_every=2, recipe=recipe(epochs=5), how=how)
+    scores = dict(e.scores(SEEDS, total=3))
+    assert dict(replace(e, curves=CurveFolder(tmp_path, "set")).scores(SEEDS, total=3)) == scores
+    rows = []
+    reader = CurveReader(tmp_path, lambda *row: rows.append(row), e.architecture.name, "set")
+    reader.forward({seed: network for network, seed in SEEDS.items()})
+    losses = [(epoch, list(v)) for loop, epoch, v in rows if loop == "train_loss"]
+    networks = [["mean of network 0 to network 2"]] if lock_step else [[f"network {i}"] for i in SEEDS]
+    assert sorted(losses) == [(epoch, name) for epoch in range(1, 6) for name in networks]
+    assert all(v > 0 for loop, _, values in rows if loop == "train_loss" for v in values.values())
+    points = {(epoch, name) for loop, epoch, v in rows if loop == "train_val_accuracy" for name in v}
+    assert points == {(epoch, f"network {i}") for epoch in (2, 4, 5) for i in SEEDS}
+
+
 def test_more_data_gives_a_higher_score(blobs, convnet, protocol, recipe, runtime):
     """Accuracy orders the sets: all images above one image per class, and that above wrong labels."""
 
@@ -345,8 +363,11 @@ def test_epochs_of_networks_in_other_processes_are_counted(fresh, runtime, recip
     monkeypatch.setattr(fresh_networks, "run_in_processes", in_this_process)
     monkeypatch.setattr(fresh_networks.Progress, "advance_to", lambda self, done, _: shown.append(done))
     e = fresh(how=replace(runtime, workers=2), recipe=recipe(epochs=4))
-    assert dict(e.scores(SEEDS, total=3)) == dict(fresh(recipe=recipe(epochs=4)).scores(SEEDS, total=3))
+    scores = dict(e.scores(SEEDS, total=3))
     assert shown == [4, 8, 12]
+    shown.clear()
+    assert scores == dict(fresh(recipe=recipe(epochs=4)).scores(SEEDS, total=3))
+    assert shown == list(range(1, 13)), "the epochs of networks in this process"
 
 
 @pytest.mark.parametrize("rule", [{}, {"selection": "best_on_val", "eval_every": 1}])

@@ -138,6 +138,37 @@ def test_loops_of_one_run_are_separate(tmp_path):
     ]
 
 
+@pytest.mark.parametrize("log_every", [1, 5])
+def test_previews(tmp_path, log_every):
+    """They are written before the first step, every N steps and after the last, also if the log is not."""
+    shown = []
+
+    class Images(Lines):
+        def log_image(self, name, step, path):
+            shown.append((name, step, path.name, path.read_bytes()))
+
+    loop = OuterLoop(tmp_path, Images(), log_every=log_every, checkpoint_seconds=1e9, log_images_every=3)
+    x = torch.zeros(1)
+    for _ in loop.steps(7, {"x": x}, "distill", preview=lambda: b"%d" % x):  # noqa: B023
+        x += 1
+    assert shown == [("distill", n, f"preview-{n}.png", b"%d" % n) for n in (0, 3, 6, 7)]
+    part = loop.branch("shards/class0")
+    for _ in part.steps(1, {}, "class0", preview=lambda: b"of a shard"):
+        pass
+    loop.clean_up()
+    assert (tmp_path / "preview-class0-1.png").read_bytes() == b"of a shard"
+    assert len(list(tmp_path.glob("preview-*.png"))) == 6
+
+
+def test_failing_preview_does_not_stop_the_run(tmp_path, messages):
+    def fail():
+        raise ValueError("all pixels must be finite")
+
+    loop = OuterLoop(tmp_path, Lines(), log_every=1, checkpoint_seconds=1e9, log_images_every=1)
+    assert len(list(loop.steps(2, {}, "distill", preview=fail))) == 2
+    assert "no preview after step 1 of distill: all pixels must be finite" in str(messages)
+
+
 def test_clean_up_removes_checkpoints_and_temporary_files(tmp_path):
     loop = outer(tmp_path)
     toy(loop)

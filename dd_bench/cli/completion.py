@@ -1,0 +1,90 @@
+"""`dd-bench completion`: print the script that completes commands, groups, choices and keys in a shell.
+
+The script calls `dd-bench completion --query LINE`. Completion of keys and choices is that of Hydra.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+
+from dd_bench.cli.commands import HYDRA_COMMANDS, OTHER_COMMANDS
+from dd_bench.runtime.command_help import command_parser
+
+SHELLS = {
+    "bash": """_dd_bench() {
+    local IFS=$'\\n' line="${COMP_LINE:0:$COMP_POINT}"
+    COMPREPLY=($(dd-bench completion --query "$line" 2>/dev/null))
+    local word="${line##* }" cut
+    if [[ "$word" == *=* && "$COMP_WORDBREAKS" == *=* ]]; then
+        cut="${word%"${word##*=}"}"
+        COMPREPLY=("${COMPREPLY[@]#"$cut"}")
+    fi
+}
+complete -o nospace -o default -F _dd_bench dd-bench
+""",
+    "zsh": """_dd_bench() {
+    local -a found
+    found=("${(@f)$(dd-bench completion --query "$LBUFFER" 2>/dev/null)}")
+    found=(${found:#})
+    if (( $#found )); then compadd -Q -S '' -- $found; else _files; fi
+}
+compdef _dd_bench dd-bench
+""",
+    "fish": """function __dd_bench
+    dd-bench completion --query (commandline -cp | string collect) 2>/dev/null
+end
+complete -c dd-bench -a '(__dd_bench)'
+""",
+}
+
+
+def completion_command(arguments: Sequence[str]) -> int:
+    """Print the script that completes commands, groups, choices and keys in a shell: bash, zsh or fish."""
+    parser = command_parser(
+        "completion",
+        completion_command.__doc__,
+        "dd-bench completion bash > ~/.dd-bench.bash                               then: source it in ~/.bashrc",
+        "dd-bench completion zsh > ~/.dd-bench.zsh               then: source it in ~/.zshrc, after compinit",
+        "dd-bench completion fish > ~/.config/fish/completions/dd-bench.fish",
+    )
+    parser.add_argument("shell", nargs="?", choices=tuple(SHELLS), help="the shell")
+    parser.add_argument("--query", metavar="LINE", help="print the completions of a line up to the cursor")
+    args = parser.parse_args(arguments)
+    if args.query is not None:
+        sys.stdout.writelines(f"{word}\n" for word in completions(args.query))
+        return 0
+    if args.shell is None:
+        parser.error("the shell is missing. Example: dd-bench completion bash")
+    sys.stdout.write(SHELLS[args.shell])
+    return 0
+
+
+def completions(line: str) -> list[str]:
+    """Return the words that can replace the last word of a line such as `dd-bench run method=d`.
+
+    A choice of a group with the value so far replaces the whole word: `method=dm`. Files are completed by the shell.
+    """
+    words = line.split(" ")[1:]
+    typed = [word for word in words if word]
+    if len(words) <= 1:
+        return [
+            name for name in (*HYDRA_COMMANDS, *OTHER_COMMANDS) if name.startswith(words[0] if words else "")
+        ]
+    if typed[0] in HYDRA_COMMANDS:
+        return _overrides(line)
+    if typed[0] == "list":
+        from dd_bench.cli.inspect import GROUPS
+
+        return [name for name in GROUPS if name.startswith(words[-1])]
+    if typed[0] == "completion":
+        return [name for name in SHELLS if name.startswith(words[-1])]
+    return []
+
+
+def _overrides(line: str) -> list[str]:
+    """Return the groups, choices and keys of the configuration that continue the last word."""
+    from dd_bench.cli.hydra_patch import complete_overrides
+
+    found = complete_overrides(line.partition(" ")[2].partition(" ")[2])
+    return sorted(word for word in found if not word.startswith(("hydra", "_")) and "._" not in word)
