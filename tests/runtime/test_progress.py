@@ -20,6 +20,7 @@ class Terminal(io.StringIO):
 def terminal(monkeypatch):
     """A terminal for standard output and error, and a handler of the root logger that writes to it."""
     stream = Terminal()
+    monkeypatch.setenv("TERM", "xterm")
     monkeypatch.setattr(sys, "stderr", stream)
     monkeypatch.setattr(sys, "stdout", stream)
     monkeypatch.setattr(
