@@ -65,11 +65,11 @@ def test_contact_sheet_shows_every_class(blobs):
 
 
 def test_show_open(dd_bench, small, tmp_path, monkeypatch):
+    assert dd_bench("distill", *small("random")).code == 0
     opened = []
     monkeypatch.setenv("DISPLAY", ":0")
     monkeypatch.setattr("dd_bench.cli.inspect.tempfile.mkdtemp", lambda prefix: str(tmp_path))
     monkeypatch.setattr("dd_bench.cli.inspect.webbrowser.open", lambda url: opened.append(url) or True)
-    assert dd_bench("distill", *small("random")).code == 0
     (folder,) = (tmp_path / "runs" / "sets").iterdir()
     done = dd_bench("show", str(folder), "--open")
     sheet = tmp_path / f"{folder.name}.png"

@@ -3,6 +3,7 @@
 import io
 import logging
 import sys
+from types import SimpleNamespace
 
 import pytest
 from rich.console import Console
@@ -21,8 +22,10 @@ def terminal(monkeypatch):
     """A terminal for standard output and error, and a handler of the root logger that writes to it."""
     stream = Terminal()
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setattr(sys, "stderr", stream)
-    monkeypatch.setattr(sys, "stdout", stream)
+    # not sys itself, because pytest replaces its streams before the test starts
+    streams = SimpleNamespace(stdout=stream, stderr=stream, modules=sys.modules)
+    monkeypatch.setattr(progress, "sys", streams)
+    monkeypatch.setattr(terminal_bars, "sys", streams)
     monkeypatch.setattr(
         terminal_bars, "Console", lambda **_: Console(file=stream, force_terminal=True, width=100)
     )
@@ -70,7 +73,7 @@ def test_bar_is_drawn_a_few_times_a_second(terminal, monkeypatch):
 def test_bars_are_removed_after_an_error(terminal):
     with pytest.raises(ValueError, match="stop"), Progress("jobs", 2), Progress("distill", 10):
         raise ValueError("stop")
-    assert not terminal_bars._display.is_active and sys.stderr is terminal
+    assert not terminal_bars._display.is_active and terminal_bars.sys.stderr is terminal
 
 
 @pytest.mark.parametrize("reason", ["hidden", "worker", "pipe", "dumb", "no steps"])
