@@ -97,10 +97,16 @@ _NOT_MEASURED = ("out", "cache", "logger", "log_every", "checkpoint_seconds", "t
 
 
 def _describe_difference(first: Record, other: Record) -> str:
-    """Describe how a second experiment of a method differs from the first."""
+    """Describe how a second experiment of a method differs from the first.
+
+    Keys of the runtime that one of the records does not have were added after it was measured. They are not named.
+    """
+    runtimes = [r.config.get("runtime", {}) for r in (first, other)]
+    shared = runtimes[0].keys() & runtimes[1].keys()
     a, b = (
         {
-            "config": {k: v for k, v in r.config.items() if k not in _NOT_MEASURED},
+            "config": {k: v for k, v in r.config.items() if k not in _NOT_MEASURED}
+            | {"runtime": {k: v for k, v in r.config.get("runtime", {}).items() if k in shared}},
             "seeds": r.seeds,
             "numbers": r.code.numbers,
         }

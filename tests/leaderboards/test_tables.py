@@ -230,6 +230,13 @@ def test_variants_have_a_row_and_a_note(board):
     assert found.variants == [f"dm #2 at IPC 1: entry {board[5].digest[:16]}, with method.lr_img=5.0"]
 
 
+def test_keys_of_the_runtime_that_were_added_later_are_not_named(board):
+    runtime = {"runtime": {"graphs": "never"}}
+    later = board[5].model_copy(update={"config": board[5].config | runtime})
+    found = boards([*board[:5], later, *board[6:]], [])[0]
+    assert found.variants == [f"dm #2 at IPC 1: entry {later.digest[:16]}, with method.lr_img=5.0"]
+
+
 def test_a_board_without_entries(put, papers, tmp_path):
     build(put(), papers, tmp_path / "out")
     assert "No boards yet" in (tmp_path / "out" / "index.md").read_text()
