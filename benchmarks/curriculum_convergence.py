@@ -4,7 +4,7 @@
     python benchmarks/curriculum_convergence.py --cache runs/cache
 
 The loss of a run is measured on the views of its own curriculum, so the losses of two curricula are not comparable.
-Here, all of them are measured on the same thing: the *uncropped* images, after fixed numbers of iterations.
+Here, all of them are measured on the *uncropped* images, after fixed numbers of iterations.
 
 - **teacher**: the cross-entropy of the teacher on the images, without crop, flip and roll.
 - **statistics**: the distance of the images to the teacher's BatchNorm statistics, with the weights of the layers as in

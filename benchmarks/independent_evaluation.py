@@ -8,7 +8,7 @@ Scores are written to `benchmarks/results/independent_evaluation.json` after eac
 where it was stopped, also with a larger `--networks`.
 
 Network, augmentation and training are written as in the released code of DC, DSA and MTT: float32, no compiler, the
-augmentation of one image after the other, a new SGD at the decay, 2 x 150 or 2 x 500 epochs plus one.
+augmentation of one image after the other, a new SGD optimizer at the decay, 2 x 150 or 2 x 500 epochs plus one.
 """
 
 from __future__ import annotations
@@ -142,7 +142,7 @@ def stored(folder: Path) -> tuple[Tensor, Tensor, float | None]:
     """Return the normalised images of a set, the labels and the learned step size.
 
     Raises:
-        ValueError: the set has labels, an image format or a normalisation that this file does not know.
+        ValueError: the set has labels, an image format or a normalisation that this file does not support.
     """
     card, tensors = (
         json.loads((folder / "card.json").read_text()),

@@ -7,7 +7,7 @@ A page names a table and where it ends; a test compares the committed pages with
     <!-- summary end -->
 
 Blocks of `claims` have the name of a paper, or `overview`. A number in the text is between `<!-- value LINE -->` and
-`<!-- end -->`, where LINE says what it is (`leaderboards/core/quantities.py`).
+`<!-- end -->`, where LINE names the number (`leaderboards/core/quantities.py`).
 """
 
 from __future__ import annotations

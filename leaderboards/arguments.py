@@ -18,7 +18,7 @@ from .render.plots import FORMATS, KINDS
 
 
 class Verb(NamedTuple):
-    """One command: one line for the list of commands, a description, and lines to paste."""
+    """One command: one line for the list of commands, a description, and example commands."""
 
     summary: str
     description: str

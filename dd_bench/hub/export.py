@@ -35,7 +35,7 @@ examples:
 def export_command(arguments: Sequence[str]) -> int:
     """Write all training images of a synthetic set in a format that other software reads.
 
-    Parquet and WebDataset files contain the network inputs in float32, without any loss, and 8-bit images to look at.
+    Parquet and WebDataset files contain the network inputs in float32, without any loss, and 8-bit images for viewing.
     """
     parser = argparse.ArgumentParser(
         "dd-bench export",
@@ -101,5 +101,5 @@ def summary(exported: Exported) -> str:
         return line
     share = f"{100 * exported.clipped:.2f} % of the pixels were outside [0, 1] and were clipped"
     if exported.lossless:
-        return f"{line}, with lossless network inputs; in the images to look at, {share}"
+        return f"{line}, with lossless network inputs; in the 8-bit images, {share}"
     return f"{line}; {share}" if exported.clipped else f"{line}, rounded to 8 bits"

@@ -16,7 +16,7 @@ def parquet(syn: SyntheticSet, path: Path, *, lossless: bool = True) -> Exported
 
     The columns are:
 
-    - `image`: the pixels in 8 bits, rounded and clipped, to look at.
+    - `image`: the pixels in 8 bits, rounded and clipped, for viewing.
     - `label`: the class. For soft labels, it is their argmax.
     - `soft_label`: probabilities, float32 `(k,)`, if the set has soft labels.
     - `input`: the network input, float32 `(c, h, w)`, if `lossless`. `inputs()` of the set has the same bits.

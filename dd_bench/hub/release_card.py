@@ -87,7 +87,7 @@ def _use(syn: SyntheticSet, card: Card, digest: str, images: TrainingImages | No
             "",
             "| column | content |",
             "|---|---|",
-            "| `image` | pixels, rounded and clipped to 8 bits, to look at |",
+            "| `image` | pixels, rounded and clipped to 8 bits, for viewing |",
             f"| `label` | the class{'' if images.labels.ndim == 1 else ', the argmax of `soft_label`'} |",
             *(["| `soft_label` | probabilities of the classes, float32 |"] * (images.labels.ndim == 2)),
             *(["| `input` | what networks are trained on, float32 (c, h, w), lossless |"] * lossless),

@@ -35,7 +35,7 @@ class Exported(NamedTuple):
 
 
 class TrainingImages(NamedTuple):
-    """What networks are trained on, and pictures of it.
+    """The network inputs of a set, their labels, and 8-bit images of them.
 
     Attributes:
         inputs: network inputs, float32 `(n, c, h, w)`.

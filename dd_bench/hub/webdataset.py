@@ -2,7 +2,7 @@
 
 The tar file needs no pickle and no library: a sample is a group of files with the same name before the first dot.
 
-    000017.png   the pixels in 8 bits, rounded and clipped, to look at
+    000017.png   the pixels in 8 bits, rounded and clipped, for viewing
     000017.npy   the network input, float32 (c, h, w)
     000017.cls   the class, a decimal number
     000017.json  {"class_name": ..., "soft_label": [...]}; soft_label only if the set has soft labels

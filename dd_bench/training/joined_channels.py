@@ -1,9 +1,9 @@
 """Layers of several networks under `torch.vmap`, computed as one layer on the channels of all networks.
 
 A convolution of r networks is a grouped convolution, whose output is `(b, r * c, h, w)`. Normalisation and pooling work
-on channels or groups of adjacent channels, so one kernel can read this output where it is. `vmap` alone would first
-copy the maps, because it moves the networks to the batch dimension, and would compute weights and biases by kernels of
-their own, also in the backward pass.
+on channels or groups of adjacent channels, so one kernel can read this output in place. `vmap` alone would first
+copy the maps, because it moves the networks to the batch dimension, and would compute weights and biases in separate
+kernels, also in the backward pass.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument(
         "--other-machines",
         action="store_true",
-        help="with --cheapest: only entries that were measured on another processor than this one",
+        help="with --cheapest: only entries that were measured on another processor or another number of cores",
     )
     parser.add_argument(
         "--list", action="store_true", help="with --cheapest: print the entries and their cost, and stop"

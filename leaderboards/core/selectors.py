@@ -96,8 +96,7 @@ def select(entries: Iterable[Record], selector: Selector) -> Record:
 
     An entry with more iterations is preferred, then one with more experts, a wider network, more real images per step,
     hyper-parameters that were not chosen on test data, more sets, more networks, fewer changed hyper-parameters, and a
-    later date. A longer run thus replaces a reduced one
-    as soon as its entry is added.
+    later date. A longer run therefore replaces a reduced one as soon as its entry is added.
 
     Raises:
         NotMeasuredError: no entry matches.

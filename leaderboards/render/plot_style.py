@@ -76,7 +76,7 @@ _PAPER = {
     "xtick.labelsize": 7,
     "ytick.labelsize": 7,
     "axes.titlesize": 8,
-    "pdf.fonttype": 42,  # fonts as text, not as outlines without a name, which some publishers refuse
+    "pdf.fonttype": 42,  # TrueType fonts; some publishers reject the default, Type 3
 }
 PAGE = Layout("page", 10, None)
 COLUMN = Layout("column", 8, 3.3, narrow=True, rc=_PAPER)
