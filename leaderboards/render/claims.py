@@ -19,7 +19,7 @@ CLAIMS = [
     "Published",
     "Paper's protocol",
     "Honest protocol",
-    "Our budget of the paper's",
+    "Our budget / the paper's",
     "Remarks",
 ]
 CHECKS = ["", "Protocol", "Check", "Measured", "Verdict"]
