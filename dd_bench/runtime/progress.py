@@ -1,7 +1,8 @@
 """Show the progress of nested loops as bars in a terminal or notebook, or else as one log line per minute.
 
 A terminal has one bar for each loop that is running, e.g. the jobs of a sweep, the networks of an evaluation and their
-epochs. Worker processes show nothing. A bar is drawn a few times a second, with values that are already on the host.
+epochs. A notebook without ipywidgets has only the outermost bar. Worker processes show nothing. A bar is drawn a few
+times a second, with values that are already on the host.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from importlib.util import find_spec
 from types import TracebackType
 from typing import Any, Protocol, Self
 
@@ -48,12 +50,20 @@ class _Bar(Protocol):
 
 
 class _NotebookBar:
+    open_bars = 0
+
     def __init__(self, name: str, total: int, start: int):
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # without ipywidgets, the import warns and shows a text bar
             from tqdm.auto import tqdm
 
             self._bar: Any = tqdm(desc=name, total=total, initial=start, leave=False)
+        _NotebookBar.open_bars += 1
+
+    @staticmethod
+    def fits() -> bool:
+        """Return whether another bar can be shown. Bars of text cannot be nested, those of ipywidgets can."""
+        return _NotebookBar.open_bars == 0 or find_spec("ipywidgets") is not None
 
     def show(self, done: int, text: str) -> None:
         self._bar.set_postfix_str(text, refresh=False)
@@ -61,6 +71,7 @@ class _NotebookBar:
 
     def close(self) -> None:
         self._bar.close()
+        _NotebookBar.open_bars -= 1
 
 
 def _new_bar(name: str, total: int, start: int) -> _Bar | None:
@@ -68,7 +79,7 @@ def _new_bar(name: str, total: int, start: int) -> _Bar | None:
     if total == 0 or not _BARS.get() or multiprocessing.parent_process() is not None:
         return None
     if in_notebook():
-        return _NotebookBar(name, total, start)
+        return _NotebookBar(name, total, start) if _NotebookBar.fits() else None
     if not sys.stderr.isatty():
         return None
     from dd_bench.runtime.terminal_bars import new_bar  # imports rich

@@ -99,3 +99,13 @@ def test_lines_once_a_minute(messages, monkeypatch):
             quiet.advance_to(step + 1, {})
     assert messages[0].startswith("distill 2/9  loss 0.5  about") and len(messages) == 5
     assert not any("networks" in m for m in messages)
+
+
+@pytest.mark.parametrize(("widgets", "shown"), [(None, [True, False]), (object(), [True, True])])
+def test_a_notebook_without_widgets_has_only_the_outermost_bar(monkeypatch, widgets, shown):
+    """Nested bars of text move the cursor, which a notebook does not support."""
+    monkeypatch.setattr(progress, "in_notebook", lambda: True)
+    monkeypatch.setattr(progress, "find_spec", lambda name: widgets)
+    with progress.Progress("networks", 2) as outer, progress.Progress("epochs", 3) as inner:
+        assert [p._bar is not None for p in (outer, inner)] == shown
+    assert progress._NotebookBar.open_bars == 0
