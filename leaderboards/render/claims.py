@@ -37,7 +37,7 @@ def claims_of(paper: Paper, sources: Sources) -> str:
             [str(number), *_claim(paper, claim, [results for _, results in measured], letters, sources)]
         )
         for track, results in measured:
-            first = [str(number), _name(track)] if track else []
+            first = [str(number), _name(track, sources)] if track else []
             checks += [
                 [*(first if i == 0 else ["", ""]), *_check(result)] for i, result in enumerate(results)
             ]
@@ -74,7 +74,7 @@ def _claim(
     if smaller and any(r.verdict in ("level", "contradicted") for both in results for r in both):
         remarks.append("The budget is smaller than the paper's.")
     own, honest = (
-        f"{_name(track)}: **{summary(found)}**" if track and found else ""
+        f"{_name(track, sources)}: **{summary(found)}**" if track and found else ""
         for track, found in zip((claim.paper, claim.honest), results, strict=True)
     )
     published = [
@@ -98,10 +98,19 @@ def _check(result: Result) -> list[str]:
     return [label, number, f"{SIGNS[result.verdict]} {result.verdict}"]
 
 
-def _name(track: Track) -> str:
-    """Return the protocols of a track as code, files as links, and the data on which an epoch is selected."""
+def _name(track: Track, sources: Sources) -> str:
+    """Return the protocols of a track as code, files as links, and the data on which an epoch is selected.
+
+    A file that does not exist yet has no link.
+    """
+
+    def link(found: re.Match[str]) -> str:
+        file = found[1]
+        exists = (sources.benchmarks / file).exists()
+        return f"[{file}](../../benchmarks/results/{file})" if exists else f"`{file}`"
+
     name = _PROTOCOL.sub(r"`\g<0>`", track.protocol)
-    name = _FILE.sub(r"[\1](../../benchmarks/results/\1)", name)
+    name = _FILE.sub(link, name)
     return f"{name} (legacy: selects on {track.selects} data)" if track.selects else name
 
 
