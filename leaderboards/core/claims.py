@@ -21,13 +21,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError, model_validator
-
-from dd_bench.runtime import untrusted
+from pydantic import BaseModel, ConfigDict, model_validator
 
 from .quantities import Quantity, Sources
 from .selectors import NotMeasuredError
+from .yaml_file import read_yaml
 
 Verdict = Literal["reproduced", "level", "contradicted", "not measured yet"]
 
@@ -115,10 +113,7 @@ def load_claims(path: Path) -> list[Paper]:
     Raises:
         ValueError: the file is not valid. The message names the faulty fields.
     """
-    try:
-        return [Paper.model_validate(paper) for paper in yaml.load(path.read_text(), yaml.CSafeLoader)]
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a valid file of claims: {untrusted.problems(error)}") from error
+    return read_yaml(path, list[Paper], "claims")
 
 
 def measure(track: Track | None, sources: Sources) -> list[Result]:

@@ -10,15 +10,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-import yaml
-from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from dd_bench.records.record import Record
-from dd_bench.runtime import untrusted
 
 from .claims import Check, verdict
 from .quantities import Sources
 from .selectors import NotMeasuredError
+from .yaml_file import read_yaml
 
 FINDINGS = Path(__file__).resolve().parents[1] / "published" / "findings.yaml"
 
@@ -47,10 +46,7 @@ def load_findings(path: Path = FINDINGS) -> list[Finding]:
     Raises:
         ValueError: the file is not valid.
     """
-    try:
-        return TypeAdapter(list[Finding]).validate_python(yaml.safe_load(path.read_text()))
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a valid file of findings: {untrusted.problems(error)}") from error
+    return read_yaml(path, list[Finding], "findings")
 
 
 def evidence(findings: Sequence[Finding], entries: Sequence[Record]) -> Iterator[Evidence]:

@@ -13,11 +13,11 @@ from importlib import resources
 from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
-import yaml
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from dd_bench.records.config_diff import shipped_target
-from dd_bench.runtime import untrusted
+
+from .yaml_file import read_yaml
 
 METHODS = Path(__file__).resolve().parents[1] / "published" / "methods.yaml"
 
@@ -52,10 +52,7 @@ def load_links(path: Path = METHODS) -> dict[str, Links]:
     Raises:
         ValueError: the file is not valid.
     """
-    try:
-        return TypeAdapter(dict[str, Links]).validate_python(yaml.safe_load(path.read_text()))
-    except ValidationError as error:
-        raise ValueError(f"{path} is not a valid file of methods: {untrusted.problems(error)}") from error
+    return read_yaml(path, dict[str, Links], "methods")
 
 
 def links_of(method: str) -> Links:
