@@ -40,7 +40,7 @@ class DosCond(Method):
     - Real and synthetic graphs pass through the same GCN with the same normalisation. The released code has two GCNs.
     - The network's input is the sum of its label embeddings, weighted by the label weights. The released code casts raw
       integers to floats.
-    - `joint=false` matches class by class for every dataset. The released code does so for TUDataset only.
+    - `joint=false` matches class by class for every dataset. The released code matches all classes jointly on molbace.
     - The term that bounds the synthetic degrees on molhiv is not implemented.
     - The readout is that of the network, a sum unless `model.readout=mean`. The released code uses the mean except on
       molhiv.

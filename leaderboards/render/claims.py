@@ -18,7 +18,7 @@ CLAIMS = [
     "Claim",
     "Published",
     "Paper's protocol",
-    "Honest protocol",
+    "Last step",
     "Our budget / the paper's",
     "Remarks",
 ]
@@ -81,7 +81,7 @@ def _claim(
         f"{p.label}: " * bool(p.label) + _published(p.read, p.text, p.source, p.verified, letters, sources)
         for p in claim.published
     ]
-    missing = "as the honest protocol" if honest else "not run here"
+    missing = "not different" if honest else "not run here"
     return [
         claim.claim,
         "<br>".join(published) or "no number",
