@@ -6,13 +6,14 @@ as ImageNet are read from disk, through the same functions: `inputs`, `pixels` a
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Literal
+from typing import Literal, Self
 
 import torch
 from torch import Tensor
@@ -27,6 +28,9 @@ class Split(ABC):
     labels: Tensor  # (n,) int64, on the device
     num_classes: int
     shape: tuple[int, int, int]  # (c, h, w)
+    attributes: Tensor | None = (
+        None  # (n,) int64, e.g. the colour of each image, whose influence evaluators measure
+    )
 
     @abstractmethod
     def pixels(self, index: Tensor) -> Tensor:
@@ -48,6 +52,14 @@ class Split(ABC):
     @abstractmethod
     def subset(self, index: Tensor) -> Split:
         """Return a split with only the images at `index`."""
+
+    def with_labels(self, labels: Tensor) -> Self:
+        """Return a split of the same images with other labels, int64 `(n,)` on the same device."""
+        other = copy.copy(self)
+        other.labels = labels
+        for cached in ("counts", "members"):
+            other.__dict__.pop(cached, None)
+        return other
 
     def __len__(self) -> int:
         return int(self.labels.numel())
@@ -102,9 +114,17 @@ a GPU, and for ZCA, which costs a matrix product, the inputs are always stored.
 class TensorSplit(Split):
     """A split with all pixels in memory on the device, as uint8. Small splits are also stored as float32 inputs."""
 
-    def __init__(self, pixels: Tensor, labels: Tensor, num_classes: int, preprocess: Preprocess):
+    def __init__(
+        self,
+        pixels: Tensor,
+        labels: Tensor,
+        num_classes: int,
+        preprocess: Preprocess,
+        attributes: Tensor | None = None,
+    ):
         """Create a split from `pixels`, uint8 `(n, c, h, w)`, and `labels`, int64 `(n,)`, on the same device."""
         self._pixels, self.labels, self.num_classes = pixels, labels, num_classes
+        self.attributes = attributes
         self._preprocess = preprocess
         self.shape = (int(pixels.shape[1]), int(pixels.shape[2]), int(pixels.shape[3]))
         self._stores_inputs = (
@@ -139,13 +159,17 @@ class TensorSplit(Split):
 
     def to(self, device: torch.device) -> TensorSplit:
         """See `Split`."""
+        attributes = None if self.attributes is None else self.attributes.to(device)
         return TensorSplit(
-            self._pixels.to(device), self.labels.to(device), self.num_classes, self._preprocess
+            self._pixels.to(device), self.labels.to(device), self.num_classes, self._preprocess, attributes
         )
 
     def subset(self, index: Tensor) -> TensorSplit:
         """See `Split`."""
-        return TensorSplit(self._pixels[index], self.labels[index], self.num_classes, self._preprocess)
+        attributes = None if self.attributes is None else self.attributes[index]
+        return TensorSplit(
+            self._pixels[index], self.labels[index], self.num_classes, self._preprocess, attributes
+        )
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from dd_bench.data.dataset import RealSet
+from dd_bench.data.shifts import Shifts
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.module_adapter import network_constructor
 from dd_bench.pipeline import provenance
@@ -127,8 +128,9 @@ def check_groups(cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
         check_keys(cfg)
         for schema, group in ((RuntimeConfig, "runtime"), (Protocol, "protocol")):
             parse(schema, OmegaConf.to_container(cfg[group], resolve=True), group)  # type: ignore[type-var, arg-type]
-        for group in ("method", "evaluator", "dataset", "model"):
+        for group in ("method", "evaluator", "model"):
             _build(cfg, group)
+        _dataset_loader(cfg)
         for name in cfg.get("teachers") or {}:
             _teacher_parts(cfg, name)
     except MissingKeyError as error:
@@ -232,10 +234,16 @@ def load_dataset(run: RunConfig) -> RealSet:
 
 
 def _load(cfg: DictConfig, device: torch.device) -> RealSet:
-    load = _build(cfg, "dataset")
+    load, shifts = _dataset_loader(cfg)
     with _user_errors("dataset"):
-        real: RealSet = load(device=device)
-    return real
+        return shifts.apply(load(device=device))
+
+
+def _dataset_loader(cfg: DictConfig) -> tuple[Callable[..., RealSet], Shifts]:
+    """Return the function that loads the dataset, and the shifts that are added to it."""
+    values: Any = OmegaConf.to_container(cfg.dataset, resolve=True)
+    shifts = Shifts.take_from(values)
+    return _build(OmegaConf.create({"dataset": values}), "dataset"), shifts
 
 
 def _architecture(run: RunConfig, real: RealSet) -> Architecture:

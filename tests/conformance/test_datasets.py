@@ -8,6 +8,7 @@ import pytest
 import torch
 from hydra.utils import get_method, instantiate
 
+from dd_bench.data.shifts import Shifts
 from dd_bench.records.config_diff import shipped_yaml
 
 FILES = sorted(Path(str(files("dd_bench.conf"))).glob("dataset/*.yaml"))
@@ -23,6 +24,7 @@ def test_shipped_datasets():
 @pytest.mark.parametrize("file", FILES, ids=lambda f: f.stem)
 def test_keys_are_the_arguments_of_the_target(file):
     config = dict(shipped_yaml("dataset", file.stem))
+    Shifts.take_from(config)
     assert config.pop("_partial_") is True
     function = get_method(config.pop("_target_"))
     arguments = inspect.signature(function).parameters
@@ -33,7 +35,9 @@ def test_keys_are_the_arguments_of_the_target(file):
 
 
 def test_instantiation():
-    real = instantiate(shipped_yaml("dataset", "digits"))(device=torch.device("cpu"))
+    config = dict(shipped_yaml("dataset", "digits"))
+    assert Shifts.take_from(config) == Shifts(), "the shipped values change no data"
+    real = instantiate(config)(device=torch.device("cpu"))
     assert real.name == "digits" and real.licence and real.citation
 
 
