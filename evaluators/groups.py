@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from dd_bench.api import (
-    EvaluationContext,
-    Measurement,
-    RealSet,
-    Runtime,
-    Split,
-    SyntheticSet,
-    eval_batches,
-)
+from dd_bench.api import EvaluationContext, Measurement, RealSet, SyntheticSet
 
+from ._confusion import confusion
 from ._scoring import fresh_networks_on, measurement, set_measurement
 from .accuracy import Accuracy
 
@@ -53,24 +46,6 @@ class Groups(Accuracy):
         for network, net in fresh.networks(seeds, self.num_networks):
             counts = confusion(net, real.test, ctx.runtime)
             yield measurement(network, seeds[network], group_scores(counts, real.train.counts))
-
-
-@torch.no_grad()
-def confusion(net: nn.Module, split: Split, runtime: Runtime) -> Tensor:
-    """Return the number of images by attribute, class and prediction, int64 `(a, k, k)` on the CPU.
-
-    Without attributes, a = 1.
-    """
-    k, training = split.num_classes, net.training
-    net.eval()
-    predictions = []
-    for x, _ in eval_batches(net, split):
-        with torch.autocast(runtime.device.type, torch.bfloat16, enabled=runtime.autocast):
-            predictions.append(net(x).argmax(1))
-    net.train(training)
-    attributes = torch.zeros_like(split.labels) if split.attributes is None else split.attributes
-    cell = ((attributes * k + split.labels) * k + torch.cat(predictions)).cpu()
-    return torch.bincount(cell, minlength=(int(attributes.max()) + 1) * k * k).view(-1, k, k)
 
 
 def group_scores(counts: Tensor, train: Tensor) -> dict[str, float]:

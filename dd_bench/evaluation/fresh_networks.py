@@ -78,6 +78,7 @@ class FreshNetworks:
         unfinished: where the states of unfinished networks are saved; None to save nothing.
         tick: called after each epoch of a network that is trained alone.
         curves: where training curves are written; None to write none.
+        on_epoch: called with the number of finished epochs and the network, if the network is trained alone.
     """
 
     architecture: Architecture
@@ -95,6 +96,7 @@ class FreshNetworks:
     unfinished: Checkpoints | None = None
     tick: Tick = no_tick
     curves: CurveFolder | None = None
+    on_epoch: Callable[[int, Network], None] | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError if the selection rule needs a validation split and there is none."""
@@ -253,12 +255,14 @@ class FreshNetworks:
 
                 def after_epoch(
                     epoch: int,
-                    net: torch.nn.Module = net,
+                    net: Network = net,
                     recipe: Recipe = recipe,
                     size: int = size,
                     curve: Curve | None = curve,
                 ) -> None:
                     self.tick()
+                    if self.on_epoch is not None:
+                        self.on_epoch(epoch, net)
                     if curve is not None:
                         curve.end_epoch(epoch)
                     if selects and self._is_evaluated(epoch, recipe.epochs):

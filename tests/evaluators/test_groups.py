@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from dd_bench.data.colour_bias import balanced_colours
-from dd_bench.evaluators.groups import confusion, group_scores
+from dd_bench.evaluators._confusion import confusion
+from dd_bench.evaluators.groups import group_scores
 
 EQUAL = torch.tensor([10, 10])
 
