@@ -45,6 +45,7 @@ from dd_bench.evaluation.graph_metrics import GRAPH_METRICS, GraphMetric, graph_
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network, batch_coupled, executed_norms
 from dd_bench.records.best_runs import VALIDATION
+from dd_bench.records.intervals import paired_difference, t_interval
 from dd_bench.records.record import Score
 from dd_bench.runtime import seeding
 from dd_bench.runtime.cache import Cache
@@ -184,6 +185,7 @@ __all__ = [
     "majority",
     "mean_match",
     "no_tick",
+    "paired_difference",
     "parse",
     "random_index",
     "reading_entry",
@@ -195,6 +197,7 @@ __all__ = [
     "seeded",
     "segment_indices",
     "size_only",
+    "t_interval",
     "tensor_set",
     "tile",
     "to_device",

@@ -1,0 +1,132 @@
+"""Curves of accuracy against images per class (IPC): a fitted power law, and the IPC at which two curves meet."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from statistics import fmean
+from typing import NamedTuple
+
+from dd_bench.api import paired_difference, t_interval
+
+Curve = Mapping[int, Sequence[float]]
+"""Maps the IPC to the accuracies of the networks, in [0, 1] and in the same order at every IPC."""
+
+
+class PowerLaw(NamedTuple):
+    """The curve `limit - scale * ipc^-exponent`, and the largest absolute difference from the fitted means."""
+
+    limit: float
+    scale: float
+    exponent: float
+    residual: float
+
+    def ipc_of(self, accuracy: float) -> float | None:
+        """Return the IPC with this accuracy; None if the curve does not reach it."""
+        if accuracy >= self.limit or self.scale <= 0 or self.exponent <= 0:
+            return None
+        power = math.log(self.scale / (self.limit - accuracy)) / self.exponent
+        return math.exp(power) if power < 50 else None
+
+
+def fit_power_law(curve: Curve) -> PowerLaw | None:
+    """Fit a power law to the mean accuracies by least squares; None for fewer than four IPCs.
+
+    The limit is in [0, 1], and the other parameters are not negative.
+    """
+    if len(curve) < 4:
+        return None
+    import numpy as np
+    from scipy.optimize import curve_fit  # slow to import
+
+    ipcs = np.array(sorted(curve), float)
+    means = np.array([fmean(curve[int(k)]) for k in ipcs])
+
+    def law(k: np.ndarray, limit: float, scale: float, exponent: float) -> np.ndarray:
+        return limit - scale * k**-exponent
+
+    start = (min(1.0, float(means.max()) + 0.05), 0.3, 0.5)
+    found, _ = curve_fit(law, ipcs, means, p0=start, bounds=([0, 0, 0], [1, 10, 10]), max_nfev=10_000)
+    limit, scale, exponent = (float(v) for v in found)
+    return PowerLaw(limit, scale, exponent, float(np.abs(law(ipcs, *found) - means).max()))
+
+
+def equivalent_ipc(curve: Mapping[int, float], accuracy: float) -> float | None:
+    """Return the smallest IPC at which the curve of one network reaches an accuracy; None if it does not.
+
+    Between two measured IPCs, the accuracy is interpolated linearly in log(IPC). The result is the smallest measured
+    IPC if the accuracy is reached there.
+    """
+    previous: tuple[int, float] | None = None
+    for ipc, value in sorted(curve.items()):
+        if value >= accuracy:
+            if previous is None:
+                return float(ipc)
+            low, start = previous
+            share = (accuracy - start) / (value - start)
+            return float(low * (ipc / low) ** share)
+        previous = ipc, value
+    return None
+
+
+def describe_fit(name: str, curve: Curve) -> str:
+    """Return the fitted power law of a curve as text, with the range of IPCs that it was fitted to."""
+    law = fit_power_law(curve)
+    if law is None:
+        return f"{name}: no fit, which requires at least four IPCs, got {', '.join(map(str, sorted(curve)))}"
+    return (
+        f"{name}: accuracy = {law.limit:.3f} - {law.scale:.3f} * ipc^-{law.exponent:.2f}, fitted to IPC {min(curve)} to "
+        f"{max(curve)}, largest residual {100 * law.residual:.1f} points"
+    )
+
+
+def describe_enough(name: str, control: Curve, syn: Curve) -> str:
+    """Return from which measured IPC on a control is not significantly worse than the set, as text.
+
+    At that IPC and at all larger ones that were measured for both, the 95 % interval of the paired difference set -
+    control contains 0 or is below it.
+    """
+    shared = sorted(control.keys() & syn.keys())
+    if len(syn[shared[0]]) < 2:
+        return f"{name}: no comparison with the set, which requires at least two networks"
+    differences = {k: paired_difference(syn[k], control[k]) for k in shared}
+    enough: list[int] = []
+    for k in reversed(shared):
+        if differences[k].low > 0:
+            break
+        enough.insert(0, k)
+    at = enough[0] if enough else shared[-1]
+    d = differences[at]
+    text = f"set - {name} at IPC {at}: {100 * d.mean:.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}] points, n={d.n}"
+    if not enough:
+        return f"{name} is below the set at the largest measured IPC ({text})"
+    return f"{name} is not significantly below the set from IPC {at} on, measured up to {shared[-1]} ({text})"
+
+
+def describe_equivalent(name: str, control: Curve, accuracies: Sequence[float], ipc: int) -> str:
+    """Return how many images per class of a control reach the accuracies of the set at `ipc`, as text.
+
+    The result is the geometric mean over networks with its 95 % interval. If a network does not reach the accuracy at
+    the measured IPCs, the text says so, and gives the IPC of the fitted power law as an extrapolation.
+    """
+    n = len(accuracies)
+    found = [equivalent_ipc({k: v[i] for k, v in control.items()}, accuracies[i]) for i in range(n)]
+    reached = [k for k in found if k is not None]
+    if len(reached) == n:
+        logs = [math.log(k) for k in reached]
+        interval = ""
+        if n > 1:
+            low, high = (math.exp(v) for v in t_interval(logs))
+            interval = f" [{low:.3g}, {high:.3g}]"
+        at_start = sum(k <= min(control) for k in reached)
+        note = f"; at most {min(control)} for {at_start} of {n} networks" if at_start else ""
+        return f"{name} reaches the accuracy of the set at {math.exp(fmean(logs)):.3g}{interval} images per class{note}"
+    text = (
+        f"{name} does not reach the accuracy of the set at IPC {ipc} with up to {max(control)} images per class for "
+        f"{n - len(reached)} of {n} networks"
+    )
+    law = fit_power_law(control)
+    beyond = None if law is None else law.ipc_of(fmean(accuracies))
+    if beyond is not None and beyond > max(control):
+        return f"{text}; extrapolated beyond the measured range: {beyond:.3g}"
+    return text

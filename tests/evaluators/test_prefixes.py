@@ -1,0 +1,144 @@
+"""Tests of prefixes of a set: nested images, the fitted curve, and the IPC at which curves meet, on known curves."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from dd_bench.api import EvaluationContext
+from dd_bench.evaluators._ipc_curve import (
+    describe_enough,
+    describe_equivalent,
+    describe_fit,
+    equivalent_ipc,
+    fit_power_law,
+)
+from dd_bench.evaluators.accuracy import Accuracy
+from dd_bench.evaluators.prefixes import Prefixes, _random, prefix
+from dd_bench.records.config_diff import shipped_config
+from dd_bench.runtime.cache import Cache
+from dd_bench.synthetic.images import ImageSet
+
+from .conftest import notes_of, scores_by_network
+
+IPCS = (1, 2, 5, 10, 20, 50)
+
+
+def law(ipc):
+    return 0.9 - 0.5 * ipc**-0.7
+
+
+def test_the_fit_finds_the_parameters_of_a_power_law():
+    found = fit_power_law({k: [law(k) - 0.01, law(k) + 0.01] for k in IPCS})
+    assert found[:3] == pytest.approx((0.9, 0.5, 0.7), abs=1e-3) and found.residual < 1e-4
+    assert found.ipc_of(law(37)) == pytest.approx(37, rel=0.02)
+    assert found.ipc_of(0.95) is None, "the curve stays below its limit"
+    assert fit_power_law({1: [0.5], 2: [0.6], 5: [0.7]}) is None
+    assert "at least four IPCs" in describe_fit("set", {1: [0.5], 2: [0.6]})
+
+
+def test_equivalent_ipc():
+    curve = {1: 0.2, 10: 0.4, 100: 0.5}
+    assert equivalent_ipc(curve, 0.4) == 10
+    assert equivalent_ipc(curve, 0.3) == pytest.approx(10**0.5), "half way in log(IPC)"
+    assert equivalent_ipc(curve, 0.1) == 1 and equivalent_ipc(curve, 0.51) is None
+    assert equivalent_ipc({1: 0.2, 2: 0.6, 5: 0.4, 10: 0.7}, 0.6) == 2, (
+        "the smallest IPC of a curve with a dip"
+    )
+
+
+NOISE = (-0.01, 0.0, 0.01, 0.005)
+
+
+def curve(offset, ipcs=IPCS, jitter=0.0):
+    return {k: [law(k) + offset(k) + n + jitter * (-1) ** i for i, n in enumerate(NOISE)] for k in ipcs}
+
+
+def test_from_which_ipc_a_control_is_enough():
+    control = curve(lambda k: -0.05 if k < 10 else 0.0, jitter=0.004)
+    text = describe_enough("kmeans", control, curve(lambda k: 0.0))
+    assert text.startswith(
+        "kmeans is not significantly below the set from IPC 10 on, measured up to 50 (set - kmeans"
+    )
+    below = describe_enough("random", curve(lambda k: -0.05), curve(lambda k: 0.0))
+    assert below.startswith(
+        "random is below the set at the largest measured IPC (set - random at IPC 50: 5.0 [5.0,"
+    )
+    again = describe_enough("random", curve(lambda k: -0.05 if k == 20 else 0.0), curve(lambda k: 0.0))
+    assert "from IPC 50 on" in again, "IPC 10 is not enough, because 20 is not"
+    assert "at least two networks" in describe_enough("random", {1: [0.5]}, {1: [0.6]})
+
+
+def test_images_per_class_that_reach_the_accuracy_of_the_set():
+    control = curve(lambda k: 0.0)
+    accuracies = [law(20) + n for n in NOISE]
+    assert describe_equivalent("random", control, accuracies, 10) == (
+        "random reaches the accuracy of the set at 20 [20, 20] images per class"
+    )
+    text = describe_equivalent("random", curve(lambda k: 0.0, IPCS[:4]), accuracies, 10)
+    assert (
+        "does not reach the accuracy of the set at IPC 10 with up to 10 images per class for 4 of 4" in text
+    )
+    assert "extrapolated beyond the measured range: 2" in text
+    easy = describe_equivalent("random", control, [0.1] * 4, 10)
+    assert "at 1 [1, 1] images per class; at most 1 for 4 of 4 networks" in easy
+
+
+def test_prefixes_are_nested(blobs):
+    index = blobs.train.draw(5, torch.Generator().manual_seed(0))
+    syn = ImageSet.coreset(blobs, index.flatten())
+    assert prefix(syn, 2).source == tuple(index[:, :2].flatten().tolist())
+    assert prefix(syn, 5).identity() == syn.identity()
+    soft = ImageSet.of(
+        blobs, syn.images.float() / 255, F.one_hot(syn.labels, 3).flip(1).float(), "unit", lr=0.1
+    )
+    first = prefix(soft, 1)
+    assert torch.equal(first.images, soft.images[[0, 5, 10]]) and first.lr == 0.1
+    few, more = (_random(blobs, 0, k, 3).source for k in (2, 4))
+    assert [more[4 * c : 4 * c + 2] for c in range(3)] == [few[2 * c : 2 * c + 2] for c in range(3)]
+    assert _random(blobs, 0, 2, 4).source != few
+
+
+@pytest.fixture
+def make_ctx(convnet, blobs, runtime, protocol, recipe, tmp_path):
+    def make(**changes):
+        fields = {"protocol": protocol(recipe=recipe(epochs=3))} | changes
+        return EvaluationContext(
+            seed=0, runtime=runtime, architecture=convnet(blobs), cache=Cache(tmp_path / "cache"), ipc=3, **fields
+        )  # fmt: skip
+
+    return make
+
+
+def evaluator(**changes):
+    values = {k: v for k, v in shipped_config("evaluator", "prefixes").items() if k != "_choice_"}
+    values["features"] = values["features"] | {"epochs": 1, "milestones": []}
+    return Prefixes(**values | {"num_networks": 2, "ipcs": [1, 2, 5, 50]} | changes)
+
+
+def test_the_whole_set_has_the_accuracy_of_the_accuracy_evaluator(blobs, make_ctx):
+    syn = ImageSet.coreset(blobs, blobs.train.draw(3, torch.Generator().manual_seed(0)).flatten())
+    found = scores_by_network(evaluator(), syn, blobs, make_ctx())
+    expected = scores_by_network(Accuracy(num_networks=2), syn, blobs, make_ctx())
+    for scores, (accuracy,) in zip(found, expected, strict=True):
+        values = {s.metric: s.value for s in scores}
+        assert values["accuracy"] == values["set:3"] == accuracy.value and scores[0].seed == accuracy.seed
+        names = ["set:1", "set:2", "set:3"] + [f"{c}:{k}" for c in ("random", "kmeans") for k in (1, 2, 3, 5)]
+        assert list(values) == ["accuracy", *names]
+    resumed = make_ctx(finished=frozenset({0}))
+    assert scores_by_network(evaluator(), syn, blobs, resumed) == found[1:]
+    notes = notes_of(evaluator(), syn, blobs, make_ctx())
+    assert notes == notes_of(evaluator(), syn, blobs, resumed), "with the scores of the finished networks"
+    assert len(notes) == 7 and any(note.startswith("kmeans ") for note in notes)
+
+
+def test_unsupported_sets_protocols_and_values(blobs, protocol, recipe, motifs):
+    whole = ImageSet.coreset(blobs, torch.arange(120), whole=True)
+    assert "got the whole training set" in evaluator().check_set(whole, blobs)
+    rule = protocol(recipe=recipe(), selection="best_on_val", eval_every=1)
+    assert "has selection=best_on_val" in evaluator().check_protocol(rule)
+    with pytest.raises(
+        ValueError, match="evaluator.controls must be a list of random and kmeans, got 'full'"
+    ):
+        evaluator(controls=["full"])
+    with pytest.raises(ValueError, match="evaluator.ipcs must be >= 1, got 0"):
+        evaluator(ipcs=[])
