@@ -75,8 +75,8 @@ def describe_fit(name: str, curve: Curve) -> str:
     if law is None:
         return f"{name}: no fit, which requires at least four IPCs, got {', '.join(map(str, sorted(curve)))}"
     return (
-        f"{name}: accuracy = {law.limit:.3f} - {law.scale:.3f} * ipc^-{law.exponent:.2f}, fitted to IPC {min(curve)} to "
-        f"{max(curve)}, largest residual {100 * law.residual:.1f} points"
+        f"{name}: accuracy = {law.limit:.3f} - {law.scale:.3f} * ipc^-{law.exponent:.2f}, fitted to IPC {min(curve)} "
+        f"to {max(curve)}, largest residual {100 * law.residual:.1f} points"
     )
 
 

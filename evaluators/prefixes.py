@@ -38,9 +38,9 @@ MakeSet = Callable[[int], ImageSet]
 class Prefixes(Accuracy):
     """`accuracy` of the set, and of its prefixes: `set:K` is the accuracy on the first K images of each class.
 
-    A method that is distilled at one IPC need not give a good set of fewer images (nesting), and the accuracy of real
-    images may catch up with that of the set at a larger IPC (scaling). The controls are measured at the same IPCs and at
-    `extra` larger ones:
+    A set that was distilled at one IPC need not contain a good set of fewer images (nesting), and real images may reach
+    the accuracy of the set at a larger IPC (scaling). The controls are measured at the same IPCs and at `extra` larger
+    ones:
 
     - `random:K`: random real images. Network i has its own draw, whose first K images of each class are used.
     - `kmeans:K`: the images nearest to K centroids of each class, in the features of a network trained on the whole

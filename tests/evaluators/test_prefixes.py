@@ -137,8 +137,8 @@ def test_unsupported_sets_protocols_and_values(blobs, protocol, recipe, motifs):
     rule = protocol(recipe=recipe(), selection="best_on_val", eval_every=1)
     assert "has selection=best_on_val" in evaluator().check_protocol(rule)
     with pytest.raises(
-        ValueError, match="evaluator.controls must be a list of random and kmeans, got 'full'"
+        ValueError, match=r"evaluator.controls must be a list of random and kmeans, got 'full'"
     ):
         evaluator(controls=["full"])
-    with pytest.raises(ValueError, match="evaluator.ipcs must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"evaluator.ipcs must be >= 1, got 0"):
         evaluator(ipcs=[])
