@@ -140,10 +140,8 @@ def _class_scores(counts: Tensor, names: tuple[str, ...]) -> dict[str, float]:
     `counts (k, k)` has the number of test images by class and prediction. Classes without test images are left out.
     """
     size, right = counts.sum(1), counts.diagonal()
-    by_class = {
-        name: float(r / n) for name, r, n in zip(names, right.tolist(), size.tolist(), strict=True) if n
-    }
-    scores = {"accuracy": float(right.sum() / size.sum()), "worst_class": min(by_class.values())}
+    by_class = {name: r / n for name, r, n in zip(names, right.tolist(), size.tolist(), strict=True) if n}
+    scores = {"accuracy": int(right.sum()) / int(size.sum()), "worst_class": min(by_class.values())}
     if len(names) <= MAX_NAMED_CLASSES:
         scores |= {f"class:{name}": value for name, value in by_class.items()}
     return scores

@@ -55,6 +55,7 @@ def group_scores(counts: Tensor, train: Tensor) -> dict[str, float]:
         counts: number of test images by attribute, class and prediction, `(a, k, k)`, see `confusion`.
         train: number of training images by class, `(k,)`.
     """
+    counts = counts.double()  # float32 would round the quotients
     by_class = counts.sum(0)  # (k, k)
     size, right = by_class.sum(1), by_class.diagonal()
     tested = size > 0
