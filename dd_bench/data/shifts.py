@@ -76,8 +76,8 @@ class Shifts:
             return real
         if real.modality != "image" or real.num_classes < 2:
             raise ValueError(
-                f"dataset.imbalance, label_noise and colour_bias require images of at least two classes, but "
-                f"{real.name} has {real.num_classes} class(es) of {real.modality}s"
+                "dataset.imbalance, dataset.label_noise and dataset.colour_bias require images of at least two classes, "
+                f"got {real.num_classes} class(es) of {real.modality}s in {real.name}. Use another dataset"
             )
         if self.imbalance is not None and self.imbalance > 1:
             real = self._long_tailed(real, self.imbalance)
