@@ -76,7 +76,7 @@ class Shifts:
             return real
         if real.modality != "image" or real.num_classes < 2:
             raise ValueError(
-                "dataset.imbalance, dataset.label_noise and dataset.colour_bias require images of at least two classes, "
+                "dataset.imbalance, dataset.label_noise and dataset.colour_bias require images of two or more classes, "
                 f"got {real.num_classes} class(es) of {real.modality}s in {real.name}. Use another dataset"
             )
         if self.imbalance is not None and self.imbalance > 1:

@@ -115,5 +115,5 @@ def test_invalid_values_raise(key, value):
 def test_unsupported_datasets_raise(blobs3, motifs):
     with pytest.raises(ValueError, match="requires greyscale images, but blobs has 3 channels"):
         Shifts(colour_bias=0.9).apply(blobs3)
-    with pytest.raises(ValueError, match="require images of at least two classes"):
+    with pytest.raises(ValueError, match="require images of two or more classes"):
         Shifts(imbalance=2).apply(motifs)
