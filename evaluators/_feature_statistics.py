@@ -12,6 +12,8 @@ from dd_bench.api import RealSet
 
 Features = Callable[[Tensor], Tensor]
 """Maps indices of training images `(b,)` to their features `(b, d)`."""
+MAX_DISTANCES = 16 << 20
+"""Maximum number of distances that are stored at once; they take 64 MB."""
 
 
 def half_coverage_neighbours(n: int, m: int) -> int:
@@ -70,10 +72,11 @@ def nearest_distances(
         queries: features, `(q, d)`.
         real: the real set; all of its training images are searched.
         features: computes the features of training images, which are compared with `queries`.
-        size: number of training images whose features are computed at once.
+        size: maximum number of training images whose features are computed at once.
         own: index of each query in the training split, which is not a neighbour of itself; None: the queries are not
             training images.
     """
+    size = max(1, min(size, MAX_DISTANCES // len(queries)))
     best = torch.full((len(queries),), torch.inf, device=queries.device)
     nearest = torch.zeros(len(queries), dtype=torch.int64, device=queries.device)
     for index in torch.arange(len(real.train), device=queries.device).split(size):

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import math
-
 import torch
 from torch import Tensor, nn
 
@@ -43,5 +41,4 @@ def measured_epochs(points: int, epochs: int) -> list[int]:
     """Return up to `points` epochs of a training: 0, 1 and `epochs`, and others with equal ratios between them."""
     steps = max(1, points - 2)
     found = {0, *(round(epochs ** (i / steps)) for i in range(steps + 1)), epochs}
-    assert math.isfinite(epochs)
     return sorted(found)
