@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -22,7 +23,7 @@ def half_coverage_neighbours(n: int, m: int) -> int:
     The probability that one image is among the k nearest of a real image is k / n, so the expected coverage is
     1 - (1 - k / n)^m. The result is at least 1.
     """
-    return max(1, round(n * (1 - 0.5 ** (1 / m))))
+    return max(1, round(n * (1 - math.exp2(-1 / m))))
 
 
 def coverage_and_density(real: Tensor, syn: Tensor, neighbours: int | None) -> tuple[float, float]:
