@@ -72,18 +72,19 @@ def create(path: Path, layout: Layout) -> bool:
 
 
 def write(path: Path, layout: Layout, name: str, row: int, values: np.ndarray[Any, Any]) -> None:
-    """Write `values` to row `row` of an array and flush it to disk. All rows have the size of `values`.
+    """Write one row of an array, or several rows that begin at row `row`, and flush them to disk.
 
     Raises:
         OSError: the disk is full.
     """
-    dtype, _ = layout.arrays[name]
+    dtype, shape = layout.arrays[name]
     begin = len(layout.header()) + layout.entries()[name]["data_offsets"][0]
     data = np.ascontiguousarray(values, DTYPES[dtype])
+    row_bytes = math.prod(shape[1:]) * data.itemsize
     with path.open(
         "r+b"
     ) as file:  # not a memory map, which raises a signal instead of OSError on a full disk
-        file.seek(begin + row * data.nbytes)
+        file.seek(begin + row * row_bytes)
         file.write(data.tobytes())
         file.flush()
         os.fsync(file.fileno())  # the row is on disk before the caller marks it as complete

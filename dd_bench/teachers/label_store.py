@@ -1,21 +1,20 @@
 """Stored soft labels: the teachers' logits for every view of a synthetic set and every epoch, memory-mapped.
 
-`labels.safetensors` contains float16 `logits (epochs, n, k)`. If `top` is set, it contains only the largest logits of
-each view, `values (epochs, n, top)`, their `indices (epochs, n, top)`, and `rest (epochs, n)`: one logit for all other
-classes, which preserves the total probability of these classes at the temperature of the loss. Views are not stored,
-because they can be computed from the seed (`dd_bench.training.views`). The header identifies the images, views and
-teachers.
+`labels.safetensors` contains the arrays of `LabelCodec`, by default float16 `logits (epochs, n, k)`. If single batches
+are stored instead of whole epochs, the arrays contain the views of the first batches in the order of the training,
+`(views, k)`. Views are not stored, because they can be computed from the seed (`dd_bench.training.views`). The header
+identifies the images, views and teachers.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import math
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
+from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -24,12 +23,13 @@ from torch import Tensor
 from dd_bench.data.inputs import Inputs
 from dd_bench.runtime import mmap_file
 from dd_bench.runtime.files import write_atomic
-from dd_bench.runtime.outer_loop import Diverged
-from dd_bench.runtime.seeding import seed_for
+from dd_bench.runtime.seeding import generator, seed_for
 from dd_bench.runtime.transfer import to_device
+from dd_bench.teachers.label_codec import LabelCodec
 from dd_bench.training.views import View, ViewRecipe, Views
 
 FILE, DONE = "labels.safetensors", "done.json"
+CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -39,7 +39,7 @@ class StoreHeader:
     Attributes:
         images: identity of the synthetic set, see `SyntheticSet.identity`.
         n, k: number of images and of classes.
-        epochs: number of stored epochs.
+        epochs: number of stored epochs; the last one can be incomplete if batches are stored.
         seed: seed of the views.
         batch_size: size of the batches in which images are mixed.
         views: the recipe of the views; it has no flip if a flip changes the class.
@@ -50,6 +50,8 @@ class StoreHeader:
         temperature: temperature at which `rest` preserves the probability. None: `rest` is the mean of the other
             logits, or all logits are stored.
         teacher_names: names of the teachers, in the order of their digests; empty in labels of older versions.
+        rest, label_bits: see `LabelRecipe`.
+        batches: number of stored batches; None if whole epochs are stored.
     """
 
     images: str
@@ -65,24 +67,41 @@ class StoreHeader:
     top: int | None
     temperature: float | None = None
     teacher_names: tuple[str, ...] = ()
+    # The following fields were added later. `metadata` omits them at their defaults, so older labels stay valid.
+    rest: Literal["share", "minimum", "zero"] = "share"
+    label_bits: int | None = None
+    batches: int | None = None
+
+    @property
+    def codec(self) -> LabelCodec:
+        """How the logits of a view are stored."""
+        return LabelCodec(self.k, self.top, self.rest, self.label_bits, self.temperature)
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of batches of an epoch."""
+        return -(-self.n // self.batch_size)
+
+    @property
+    def rows(self) -> int | None:
+        """Number of stored views if batches are stored, otherwise None."""
+        if self.batches is None:
+            return None
+        epochs, rest = divmod(self.batches, self.batches_per_epoch)
+        return epochs * self.n + min(rest * self.batch_size, self.n)
 
     @property
     def layout(self) -> mmap_file.Layout:
         """Layout of the file."""
-        e, n, k, t = self.epochs, self.n, self.k, self.top
-        arrays: dict[str, tuple[str, tuple[int, ...]]]
-        if t is None or t >= k:
-            arrays = {"logits": ("F16", (e, n, k))}
-        else:
-            index = "I16" if k < 2**15 else "I32"
-            arrays = {"values": ("F16", (e, n, t)), "indices": (index, (e, n, t)), "rest": ("F16", (e, n))}
-        return mmap_file.Layout("labels", self.metadata, arrays)
+        shape = (self.epochs, self.n) if self.rows is None else (self.rows,)
+        return mmap_file.Layout("labels", self.metadata, self.codec.arrays(*shape))
 
     @property
     def metadata(self) -> dict[str, Any]:
         """The fields as JSON."""
-        fields: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        return fields
+        values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        later = {f.name: f.default for f in fields(self) if f.name in ("rest", "label_bits", "batches")}
+        return {k: v for k, v in values.items() if k not in later or v != later[k]}
 
 
 class LabelStore:
@@ -109,6 +128,10 @@ class LabelStore:
             raise ValueError(f"the labels {self.path} are damaged: {error}") from error
         self._arrays = {name: mmap_file.array(self.path, layout, name, begin) for name in layout.arrays}
         self._read: tuple[int, Tensor] | None = None
+        self._pass: tuple[int, list[int]] = (
+            0,
+            [],
+        )  # number and order of the last pass over the stored batches
 
     def __reduce__(self) -> tuple[type[LabelStore], tuple[Path, torch.device]]:
         """Pickle the path instead of the arrays, so that another process maps the file itself."""
@@ -129,27 +152,53 @@ class LabelStore:
         pool = self.header.epochs
         return epoch if epoch < pool else seed_for(self.header.seed, "pool", epoch) % pool
 
+    def stored_batch(self, step: int) -> tuple[int, int]:
+        """Return the stored epoch of the batch of a training step, and its number in this epoch.
+
+        Each pass over the stored batches uses each of them once. The first pass is in the stored order.
+        """
+        assert self.header.batches is not None, "whole epochs are stored"
+        number, position = divmod(step, self.header.batches)
+        if number:
+            if self._pass[0] != number:
+                order = torch.randperm(
+                    self.header.batches, generator=generator(CPU, self.header.seed, "pool", number)
+                )
+                self._pass = (number, order.tolist())
+            position = self._pass[1][position]
+        return divmod(position, self.header.batches_per_epoch)
+
     @property
     def loaded(self) -> Tensor:
-        """The logits of the epoch of the last call of `load`, float16 `(n, k)`, always in the same memory."""
+        """The logits of the epoch of the last call of `load`, float16 `(n, k)`, always in the same memory.
+
+        After `load_batch`, the rows of the images of this batch contain its logits.
+        """
         assert self._read is not None, "`load` must be called first"
         return self._read[1]
 
     def load(self, epoch: int) -> Tensor:
         """Return the logits of a stored epoch, float16 `(n, k)`. A call for another epoch overwrites them."""
         if self._read is None:
-            self._read = (epoch, to_device(self._epoch(epoch), self.device))
+            self._read = (epoch, to_device(self._decode(epoch), self.device))
         elif self._read[0] != epoch:
-            self._read[1].copy_(to_device(self._epoch(epoch), self.device))
+            self._read[1].copy_(to_device(self._decode(epoch), self.device))
             self._read = (epoch, self._read[1])
         return self._read[1]
 
-    def _epoch(self, epoch: int) -> Tensor:
-        rows = {name: torch.from_numpy(np.array(a[epoch])) for name, a in self._arrays.items()}  # copies
-        if "logits" in rows:
-            return rows["logits"]
-        full = rows["rest"][:, None].expand(-1, self.header.k).contiguous()
-        return full.scatter(1, rows["indices"].long(), rows["values"])
+    def load_batch(self, epoch: int, number: int, index: Tensor) -> None:
+        """Load the logits of batch `number` of a stored epoch, whose images are `index (b,)`, on the CPU."""
+        header = self.header
+        start = epoch * header.n + number * header.batch_size
+        logits = to_device(self._decode(slice(start, start + len(index))), self.device)
+        if self._read is None:
+            self._read = (-1, torch.zeros(header.n, header.k, dtype=torch.float16, device=self.device))
+        self._read[1][to_device(index, self.device)] = logits
+
+    def _decode(self, rows: int | slice) -> Tensor:
+        return self.header.codec.decode(
+            {name: np.array(a[rows]) for name, a in self._arrays.items()}
+        )  # copies
 
 
 def fill(
@@ -175,13 +224,17 @@ def fill(
     path, layout = folder / FILE, header.layout
     existed = mmap_file.create(path, layout)
     done = json.loads((folder / DONE).read_text()) if existed and (folder / DONE).exists() else 0
-    views = views_of(header)
+    views, codec = views_of(header), header.codec
     for epoch in range(done, header.epochs):
-        logits = torch.empty(header.n, header.k, device=images.device)
-        for view in views.epoch(images, epoch):
-            logits[view.index] = teacher_logits(view)
-        for name, rows in _pack(logits.cpu(), header).items():
-            mmap_file.write(path, layout, name, epoch, rows)
+        if header.batches is None:
+            logits, first = torch.empty(header.n, header.k, device=images.device), epoch
+            for view in views.epoch(images, epoch):
+                logits[view.index] = teacher_logits(view)
+        else:
+            left, first = header.batches - epoch * header.batches_per_epoch, epoch * header.n
+            logits = torch.cat([teacher_logits(v) for v in islice(views.epoch(images, epoch), left)])
+        for name, rows in codec.encode(logits).items():
+            mmap_file.write(path, layout, name, first, rows)
         write_atomic(folder / DONE, json.dumps(epoch + 1).encode())
         on_epoch(epoch + 1)
 
@@ -190,22 +243,3 @@ def views_of(header: StoreHeader) -> Views:
     """Return the views of stored labels."""
     recipe = ViewRecipe.model_validate(header.views)
     return Views(recipe, header.n, seed=header.seed, batch_size=header.batch_size, flip_allowed=True)
-
-
-def _pack(logits: Tensor, header: StoreHeader) -> dict[str, np.ndarray[Any, Any]]:
-    """Convert the logits of an epoch, `(n, k)`, to the stored arrays of that epoch, by name."""
-    half = logits.half()
-    if not bool(torch.isfinite(half).all()):
-        raise Diverged(
-            f"the teachers' logits must be finite in float16, got absolute values up to {float(logits.abs().max()):g}. "
-            "Use other teachers, or train them with a smaller learning rate"
-        )
-    if header.top is None or header.top >= header.k:
-        return {"logits": half.numpy()}
-    values, indices = logits.topk(header.top, 1)
-    left, t = header.k - header.top, header.temperature
-    if t is None:
-        rest = (logits.sum(1) - values.sum(1)) / left
-    else:
-        rest = t * ((logits.scatter(1, indices, -math.inf) / t).logsumexp(1) - math.log(left))
-    return {"values": values.half().numpy(), "indices": indices.int().numpy(), "rest": rest.half().numpy()}

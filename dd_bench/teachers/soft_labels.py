@@ -6,7 +6,7 @@ Stored labels are cached. If a run is killed, labelling resumes after the last c
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,6 +17,7 @@ from dd_bench.data.inputs import Inputs, index_batches
 from dd_bench.records.record import TeacherId
 from dd_bench.runtime.progress import Progress
 from dd_bench.teachers.context import TeacherContext
+from dd_bench.teachers.label_codec import LabelCodec
 from dd_bench.teachers.label_store import LabelStore, StoreHeader, fill, views_of
 from dd_bench.teachers.labelers import (
     Hard,
@@ -28,7 +29,8 @@ from dd_bench.teachers.labelers import (
     ensemble,
 )
 from dd_bench.teachers.teachers import Teacher
-from dd_bench.training.losses import LabelRecipe
+from dd_bench.training.label_recipe import LabelRecipe
+from dd_bench.training.label_schedule import LabelSchedule
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.views import View, Views, without_flip
 
@@ -95,31 +97,34 @@ def labelled_data(
     """
     labeler: Labeler
     recipe = recipe.with_epochs(len(images))
+    schedule = LabelSchedule(label_recipe, recipe.epochs)
     if label_recipe.kind == "hard":
-        return LabelledData(images, Hard(labels), recipe, real.flip)
+        return LabelledData(images, Hard(labels, label_recipe.hard_smoothing), recipe, real.flip)
     if label_recipe.kind == "replay" and label_recipe.source is not None:
         store = LabelStore(Path(label_recipe.source), ctx.device)
         teacher_ids = _teachers_of_store(store.header)
         expected = _header(identity, len(images), recipe, label_recipe, teacher_ids, real, store.header.seed)
         if reason := check_store(store, expected, label_recipe.pool):
             raise ValueError(reason)
-        return LabelledData(images, Replay(label_recipe, labels, store), recipe, real.flip, teacher_ids)
+        return LabelledData(
+            images, Replay(label_recipe, labels, store, schedule), recipe, real.flip, teacher_ids
+        )
     teachers = ctx.teachers_of(real)
     teacher_ids = tuple(ctx.used_teachers)
     if label_recipe.kind == "online":
-        forwards = len(teachers) * recipe.samples(len(images))
-        labeler = OnlineTeacher(label_recipe, labels, teachers, forwards)
+        without = (recipe.epochs - schedule.soft_epochs) * len(images)
+        forwards = len(teachers) * (recipe.samples(len(images)) - without)
+        labeler = OnlineTeacher(label_recipe, labels, teachers, forwards, schedule)
     elif label_recipe.kind == "static":
         parts = [
             ensemble(teachers, images[part], label_recipe.teacher_mode) for part in index_batches(images, 500)
         ]
-        labeler = StaticSoft(label_recipe, labels, torch.cat(parts).half())
+        labeler = StaticSoft(label_recipe, labels, torch.cat(parts), schedule, _codec(label_recipe, real))
     else:
         seed = ctx.seed_for("labels")
         header = _header(identity, len(images), recipe, label_recipe, teacher_ids, real, seed)
-        labeler = Replay(
-            label_recipe, labels, LabelStore(_store(images, header, label_recipe, teachers, ctx), ctx.device)
-        )
+        store = LabelStore(_store(images, header, label_recipe, teachers, ctx), ctx.device)
+        labeler = Replay(label_recipe, labels, store, schedule)
     return LabelledData(images, labeler, recipe, real.flip, teacher_ids)
 
 
@@ -139,12 +144,14 @@ def _header(
     seed: int,
 ) -> StoreHeader:
     assert recipe.views is not None
-    packed = label_recipe.top is not None and label_recipe.top < real.num_classes
+    codec, schedule = _codec(label_recipe, real), LabelSchedule(label_recipe, recipe.epochs)
+    per_epoch = recipe.steps_per_epoch(n)
+    batches = schedule.stored_batches(per_epoch)
     return StoreHeader(
         images=identity,
         n=n,
         k=real.num_classes,
-        epochs=-(-recipe.epochs // label_recipe.pool),
+        epochs=schedule.stored_epochs if batches is None else -(-batches // per_epoch),
         seed=seed,
         batch_size=recipe.batch_size,
         views=without_flip(recipe.views, real.flip).model_dump(mode="json"),
@@ -152,9 +159,20 @@ def _header(
         class_names=real.class_names,
         teacher_mode=label_recipe.teacher_mode,
         top=label_recipe.top,
-        temperature=label_recipe.temperature if packed and label_recipe.loss == "kl" else None,
+        temperature=codec.temperature,
         teacher_names=tuple(t.name for t in teacher_ids),
+        rest=codec.rest,
+        label_bits=codec.bits,
+        batches=batches,
     )
+
+
+def _codec(label_recipe: LabelRecipe, real: RealSet) -> LabelCodec:
+    """Return how the logits of a view are stored."""
+    codec = LabelCodec(real.num_classes, label_recipe.top, label_recipe.rest, label_recipe.label_bits)
+    if codec.is_cut and codec.rest == "share" and label_recipe.loss == "kl":
+        return replace(codec, temperature=label_recipe.temperature)
+    return codec
 
 
 def _store(
@@ -196,6 +214,8 @@ def check_store(store: LabelStore, expected: StoreHeader, pool: int) -> str | No
             if header.temperature is None
             else f"protocol.labels.loss=kl protocol.labels.temperature={header.temperature}",
         ),
+        ("rest", "values of the logits that are not stored", f"protocol.labels.rest={header.rest}"),
+        ("label_bits", "bits of a logit", f"protocol.labels.label_bits={header.label_bits}"),
         ("teacher_mode", "teacher mode", f"protocol.labels.teacher_mode={header.teacher_mode}"),
     ):
         stored, required = _difference(getattr(header, field), getattr(expected, field))
@@ -204,6 +224,17 @@ def check_store(store: LabelStore, expected: StoreHeader, pool: int) -> str | No
                 f"the {title} of the labels {store.path} must match this training: expected {required}, got {stored}. "
                 f"Use {advice}, or protocol.labels.source=null to compute new labels"
             )
+    if (header.batches is None) != (expected.batches is None):
+        unit = "epoch" if header.batches is None else "batch"
+        return (
+            f"the labels {store.path} must be stored in the unit of this training, got unit {unit}. "
+            f"Use protocol.labels.pool_unit={unit}, or protocol.labels.source=null to compute new labels"
+        )
+    if header.batches is not None and expected.batches is not None and header.batches < expected.batches:
+        return (
+            f"the labels {store.path} must contain {expected.batches} batches, got {header.batches}. "
+            "Use a larger protocol.labels.pool, or protocol.labels.source=null to compute new labels"
+        )
     if header.epochs < expected.epochs:
         return (
             f"the labels {store.path} must cover {expected.epochs} epochs, got {header.epochs}. "

@@ -9,10 +9,11 @@ The batch of r networks is one batch of r * b images, network after network.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
+from types import MappingProxyType
 from typing import Any, Protocol, runtime_checkable
 
 import torch
@@ -45,10 +46,15 @@ class Batches(Protocol):
 
     Attributes:
         streams: the random streams that a step advances, to save with the state of the training.
+        state: other tensors that a step changes, to save with the state of the training.
     """
 
     @property
     def streams(self) -> Sequence[Stream]:
+        """See above."""
+
+    @property
+    def state(self) -> Mapping[str, Tensor]:
         """See above."""
 
     def draw(self, epoch: int) -> Iterator[Any]:
@@ -157,6 +163,8 @@ class RecipeBatches:
         streams: the random streams of all networks, to save with the state of the training.
     """
 
+    state: Mapping[str, Tensor] = MappingProxyType({})
+
     def __init__(
         self,
         fetch: Fetch,
@@ -226,6 +234,7 @@ class ViewBatches:
     """The batches of a recipe with views, or of labelled views. Each network has its own views."""
 
     streams: Sequence[Stream] = ()
+    state: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, fetch: Fetch, views: Sequence[Views], target: Callable[[View, Tensor], Target]):
         """Take the views of each network; `target` maps a view and its labels to the target of the loss."""
@@ -253,6 +262,7 @@ class ComputedBatches:
     """Batches that a function of the epoch draws and computes at once."""
 
     streams: Sequence[Stream] = ()
+    state: Mapping[str, Tensor] = MappingProxyType({})
 
     def __init__(self, batches: LabelledBatches):
         """Take the function."""

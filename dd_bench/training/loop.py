@@ -109,7 +109,7 @@ def train(
     custom = gradient_rule is not None or labelled_batches is not None
     model = _distributed(net, custom, device) if distributed.world_size() > 1 else net
     with seeded(device, seed_for(seed, "dropout")):
-        whole = {"net": net, "optimizer": optimizer, **(state or {})}
+        whole = {"net": net, "optimizer": optimizer, **batches.state, **(state or {})}
         resumable = ResumableTraining(
             checkpoint, whole, Generators(batches.streams, device), recipe.steps_per_epoch(n)
         )

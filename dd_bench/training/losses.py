@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Literal, NamedTuple, Self
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
-from pydantic import BaseModel, ConfigDict, Field, model_validator
 from torch import Tensor, nn
+
+from dd_bench.training.label_recipe import LabelRecipe
 
 
 def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
@@ -16,7 +17,9 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return F.cross_entropy(at_least_float32(logits), labels)
 
 
-def mixed_loss(logits: Tensor, labels: Tensor, partner: Tensor, keep: Tensor) -> Tensor:
+def mixed_loss(
+    logits: Tensor, labels: Tensor, partner: Tensor, keep: Tensor, smoothing: float = 0.0
+) -> Tensor:
     """Return the mean cross-entropy of mixed images, 0-d.
 
     The cross-entropy with the image's own label has weight `keep`, and with the label of its partner `1 - keep`. With
@@ -24,9 +27,11 @@ def mixed_loss(logits: Tensor, labels: Tensor, partner: Tensor, keep: Tensor) ->
     """
     logits, other = at_least_float32(logits), labels[partner]
     if keep.ndim == 0:
-        return keep * F.cross_entropy(logits, labels) + (1 - keep) * F.cross_entropy(logits, other)
+        own = F.cross_entropy(logits, labels, label_smoothing=smoothing)
+        return keep * own + (1 - keep) * F.cross_entropy(logits, other, label_smoothing=smoothing)
     own, others = (
-        F.cross_entropy(logits, y, reduction="none").view(len(keep), -1).mean(1) for y in (labels, other)
+        F.cross_entropy(logits, y, reduction="none", label_smoothing=smoothing).view(len(keep), -1).mean(1)
+        for y in (labels, other)
     )
     return (keep * own + (1 - keep) * others).mean()
 
@@ -49,87 +54,136 @@ def at_least_float32(logits: Tensor) -> Tensor:
     return logits.float() if logits.dtype.itemsize < 4 else logits
 
 
-class LabelRecipe(BaseModel):
-    """The labels that fresh networks are trained on, and their loss.
+class Temperatures(NamedTuple):
+    """The temperatures of a step of g networks, if they change during the training.
 
     Attributes:
-        kind: source of the labels, see `dd_bench.teachers.labelers`.
-        loss: `kl` of distributions at a temperature, or `mse` of the logits.
-        temperature: temperature of both distributions of `kl`.
-        scaled: whether to multiply `kl` by the squared temperature.
-        hard_weight: weight of the cross-entropy with the true class, which is added to the soft loss.
-        mix_space: for `static`, whether a mixture interpolates `logits` or `probabilities`.
-        teacher_mode: `eval`, or `train`, which normalises with the statistics of the batch, as the released CIFAR code
-            of SRe2L does by accident. Running statistics do not change in either mode.
-        pool: for `replay`, the number of training epochs divided by the number of stored epochs. Training uses each
-            stored epoch once, and then stored epochs that are drawn at random (LPLD).
-        top: for `replay`, the number of logits stored per view, the largest ones; null: all logits. One additional
-            value replaces each of the other logits. For `kl` it preserves their total probability at `temperature`, and
-            for `mse` it is their mean.
-        source: for `replay`, a folder of existing labels; null: compute them.
+        teacher: temperature of the teachers, 0-d.
+        student: temperature of each network `(g,)`; None for that of the teachers.
+        calibrate: whether to replace `student` by the temperatures with the smallest loss, see `calibrated`.
     """
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    kind: Literal["hard", "static", "replay", "online"]
-    loss: Literal["kl", "mse"]
-    temperature: float = Field(gt=0)
-    scaled: bool
-    hard_weight: float = Field(ge=0)
-    mix_space: Literal["logits", "probabilities"]
-    teacher_mode: Literal["eval", "train"]
-    pool: int = Field(ge=1)
-    top: int | None = Field(ge=1)
-    source: str | None
-
-    @model_validator(mode="after")
-    def _consistent(self) -> Self:
-        if self.kind == "static" and self.teacher_mode == "train":
-            raise ValueError(
-                "kind=static requires teacher_mode=eval, got teacher_mode=train, because the teachers label each "
-                "image only once and not in training batches. Use teacher_mode=eval or kind=replay"
-            )
-        return self
+    teacher: Tensor
+    student: Tensor | None
+    calibrate: bool
 
 
 class SoftTarget(NamedTuple):
-    """A soft target: the teachers' logits `(b, k)`, the classes `(b,)`, and the mixture of the images, if any."""
+    """A soft target: the teachers' logits `(b, k)`, the classes `(b,)`, and the mixture of the images, if any.
+
+    `temperatures` is None if they are constant.
+    """
 
     logits: Tensor
     hard: Tensor
     partner: Tensor | None
     keep: Tensor | None
     recipe: LabelRecipe
+    temperatures: Temperatures | None = None
+
+
+class SmoothedTarget(NamedTuple):
+    """Class labels `(b,)` whose cross-entropy is smoothed, and the mixture of the images, if any."""
+
+    hard: Tensor
+    partner: Tensor | None
+    keep: Tensor | None
+    smoothing: float
 
 
 def distillation_loss(logits: Tensor, target: SoftTarget) -> Tensor:
     """Loss of logits `(b, k)` against a soft target; 0-d.
 
     `kl` is the mean over images of KL(softmax(teacher / T) || softmax(student / T)), times T^2 if `scaled`. `mse` is
-    the mean squared difference of all logits. To both, `hard_weight` times the cross-entropy with the classes is added.
+    the mean squared difference of all logits. `cosine` is `cosine_loss`. To all, `hard_weight` times the cross-entropy
+    with the classes is added.
     """
     recipe, student, teacher = target.recipe, at_least_float32(logits), target.logits
     if recipe.loss == "kl":
-        t = recipe.temperature
-        loss = F.kl_div(
-            (student / t).log_softmax(1), (teacher / t).log_softmax(1), reduction="batchmean", log_target=True
-        )
-        loss = loss * t**2 if recipe.scaled else loss
-    else:
+        loss = _kl(student, target)
+    elif recipe.loss == "mse":
         loss = F.mse_loss(student, teacher)
+    else:
+        loss = cosine_loss(student, target)
     if recipe.hard_weight:
-        loss = loss + recipe.hard_weight * _hard_loss(student, target)
+        loss = loss + recipe.hard_weight * _hard_loss(student, target, recipe.hard_smoothing)
     return loss
 
 
-def _hard_loss(logits: Tensor, target: SoftTarget) -> Tensor:
+def _kl(student: Tensor, target: SoftTarget) -> Tensor:
+    """Return the KL divergence of tempered distributions, 0-d."""
+    t: float | Tensor
+    t = s = target.recipe.temperature
+    if (now := target.temperatures) is not None:
+        t = s = now.teacher
+        if now.student is not None:
+            s = now.student.repeat_interleave(len(student) // len(now.student))[:, None]
+    p = (target.logits / t).log_softmax(1)
+    loss = F.kl_div((student / s).log_softmax(1), p, reduction="batchmean", log_target=True)
+    if now is not None and now.student is not None and now.calibrate:
+        with torch.no_grad():
+            scale = now.teacher if target.recipe.student_temperature == "calibrated_ratio" else 1.0
+            now.student.copy_(calibrated(student, p.exp(), len(now.student), scale))
+    return loss * t**2 if target.recipe.scaled else loss
+
+
+def calibrated(student: Tensor, p: Tensor, networks: int, scale: float | Tensor = 1.0) -> Tensor:
+    """Return the temperature with the smallest KL divergence from the teacher for each network, `(networks,)`.
+
+    The temperatures that are compared are 0.01, 0.02, ..., 1, times `scale` (CA of LPQLD).
+
+    Args:
+        student: logits of the networks, network after network, `(networks * b, k)`.
+        p: probabilities of the teachers `(networks * b, k)`.
+        networks: number of networks.
+        scale: factor of all temperatures.
+    """
+    grid = torch.arange(1, 101, device=student.device) / 100 * scale
+    losses = [
+        -(p * (student / t[:, None, None]).log_softmax(2)).sum(2)  # the entropy of p does not depend on t
+        for t in grid.split(max(1, CALIBRATION_SIZE // student.numel()))
+    ]
+    return grid[torch.cat(losses).unflatten(1, (networks, -1)).mean(2).argmin(0)]
+
+
+CALIBRATION_SIZE = 2**24
+"""Maximum number of logits that `calibrated` divides by temperatures at once."""
+
+
+def cosine_loss(student: Tensor, target: SoftTarget) -> Tensor:
+    """Mean over images of 1 - cos(student, z / |z| + refine * h / |h|) for the teachers' logits z; 0-d (GIFT).
+
+    h is the class label with probability 1 - s and s / (k - 1) for each other class, s = `hard_smoothing`. The label of
+    two mixed images is the mixture of their labels.
+    """
+    z = F.normalize(target.logits, dim=1)
+    if refine := target.recipe.refine:
+        h = _smoothed_classes(target, z.shape[1], target.recipe.hard_smoothing).to(z.dtype)
+        z = z + refine * F.normalize(h, dim=1)
+    return 1 - F.cosine_similarity(student, z, dim=1).mean()
+
+
+def _smoothed_classes(target: SoftTarget, k: int, smoothing: float) -> Tensor:
+    """Return the class labels as distributions `(b, k)`, mixed like the images."""
+    others = smoothing / (k - 1) if k > 1 else 0.0
+    h = F.one_hot(target.hard, k) * (1 - smoothing - others) + others
     if target.partner is None or target.keep is None:
+        return h
+    keep = target.keep.reshape(-1)
+    keep = keep.repeat_interleave(len(h) // len(keep))[:, None]
+    return keep * h + (1 - keep) * h[target.partner]
+
+
+def _hard_loss(logits: Tensor, target: SoftTarget | SmoothedTarget, smoothing: float) -> Tensor:
+    if target.partner is None or target.keep is None:
+        if smoothing:
+            return F.cross_entropy(at_least_float32(logits), target.hard, label_smoothing=smoothing)
         return classification_loss(logits, target.hard)
-    return mixed_loss(logits, target.hard, target.partner, target.keep)
+    return mixed_loss(logits, target.hard, target.partner, target.keep, smoothing)
 
 
 Target = Any
-"""Labels, `(labels, partner, keep)` of a mixed batch, `SoftTarget` or `Weighted`."""
+"""Labels, `(labels, partner, keep)` of a mixed batch, `SoftTarget`, `SmoothedTarget` or `Weighted`."""
 
 Loss = Callable[[nn.Module, Tensor, Target], Tensor]
 """Maps `(net, inputs, target)` to a 0-d loss."""
@@ -139,6 +193,8 @@ def target_loss(logits: Tensor, y: Target) -> Tensor:
     """Return the loss of logits `(b, k)` against any kind of target; 0-d."""
     if isinstance(y, SoftTarget):
         return distillation_loss(logits, y)
+    if isinstance(y, SmoothedTarget):
+        return _hard_loss(logits, y, y.smoothing)
     if isinstance(y, Weighted):
         return weighted_loss(logits, y)
     return mixed_loss(logits, *y) if isinstance(y, tuple) else classification_loss(logits, y)

@@ -10,7 +10,7 @@ from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
-from dd_bench.training.losses import LabelRecipe
+from dd_bench.training.label_recipe import LabelRecipe
 from dd_bench.training.recipe import Recipe
 
 Selection = Literal["last", "best_on_val", "best_on_test"]

@@ -107,7 +107,7 @@ def train_together(
     run = _checked(graphed or (lambda inputs: step(send(inputs, device))))
     with seeded(device, seed_for(seeds[0], "dropout")):
         parameters = {f"parameters {i}": vector for i, vector in enumerate(networks.vectors)}
-        whole = {**parameters, **networks.buffers, "optimizer": optimizer, **(state or {})}
+        whole = {**parameters, **networks.buffers, "optimizer": optimizer, **batches.state, **(state or {})}
         streams = Generators(batches.streams, device)
         resumable = ResumableTraining(checkpoint, whole, streams, recipe.steps_per_epoch(n))
         with resumable.deferred(), single_image_errors(n, recipe):

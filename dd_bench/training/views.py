@@ -95,6 +95,20 @@ class Mixture:
 
 
 @dataclass(frozen=True)
+class TemperatureDraw:
+    """The temperature of soft labels in a step, if it changes during the training.
+
+    Attributes:
+        teacher: temperature of the teachers, 0-d.
+        calibrate: any tensor if the student's temperature is calibrated after the step, otherwise None. It is not a
+            bool, because a CUDA graph repeats the same kernels for all draws with tensors of the same shapes.
+    """
+
+    teacher: Tensor
+    calibrate: Tensor | None
+
+
+@dataclass(frozen=True)
 class ViewDraw:
     """The random numbers of a batch of views, or of the batches of g networks.
 
@@ -103,12 +117,14 @@ class ViewDraw:
         index: indices of the images, `(g * b,)`.
         u: uniform numbers of each image, `(g * b, 33)`.
         mix: how the images are mixed; None if they are not.
+        temperature: see `View`.
     """
 
     groups: int
     index: Tensor
     u: Tensor
     mix: MixDraw | None
+    temperature: TemperatureDraw | None = None
 
     @classmethod
     def join(cls, draws: Sequence[ViewDraw]) -> ViewDraw:
@@ -126,13 +142,15 @@ class ViewDraw:
 class View:
     """An augmented batch: the indices `(n,)` and inputs `(n, c, h, w)` of its images, and its mixture.
 
-    It is the batch of one network, or the joined batches of `groups` networks.
+    It is the batch of one network, or the joined batches of `groups` networks. If labels change during the training,
+    `temperature` is that of the soft labels, or None for class labels.
     """
 
     index: Tensor
     x: Tensor
     mixture: Mixture | None
     groups: int = 1
+    temperature: TemperatureDraw | None = None
 
     def target(self, y: Tensor) -> Tensor | tuple[Tensor, Tensor, Tensor]:
         """Return the target of a loss for the labels `y (b,)`: `y` itself, or `(y, partner, keep)` for a mixture."""
@@ -146,6 +164,11 @@ class Views:
         """Initialise from the recipe. If `flip_allowed` is false, `recipe.flip` is ignored."""
         self.recipe = without_flip(recipe, flip_allowed)
         self.n, self.seed, self.batch_size = n, seed, batch_size
+
+    @property
+    def batches_per_epoch(self) -> int:
+        """Number of batches of an epoch."""
+        return -(-self.n // self.batch_size)
 
     def epoch(self, images: Inputs, epoch: int) -> Iterator[View]:
         """Yield the batches of an epoch, which contain each of the images `(n, c, h, w)` once, in random order."""
@@ -177,7 +200,7 @@ class Views:
             size = (int(x.shape[2]), int(x.shape[3]))
             mixture = mixture_of(draw.mix, size, self.recipe.mix, self.recipe.box)
             x = mixture.images(x)
-        return View(draw.index, x, mixture, draw.groups)
+        return View(draw.index, x, mixture, draw.groups, draw.temperature)
 
 
 def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:

@@ -20,8 +20,8 @@ from dd_bench.runtime.step_graphs import StepGraphs
 from dd_bench.teachers.label_store import LabelStore, StoreHeader, fill
 from dd_bench.teachers.labelers import LabelledViews, Replay
 from dd_bench.training.batches import fetch_from
+from dd_bench.training.label_recipe import LabelRecipe
 from dd_bench.training.loop import train
-from dd_bench.training.losses import LabelRecipe
 from dd_bench.training.resume import Checkpoints
 from dd_bench.training.together import train_together
 from dd_bench.training.views import ViewRecipe, Views

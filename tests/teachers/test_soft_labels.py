@@ -10,8 +10,9 @@ import torch.nn.functional as F
 from dd_bench.teachers.label_store import LabelStore
 from dd_bench.teachers.labelers import Hard, StaticSoft, ensemble
 from dd_bench.teachers.soft_labels import labelled_data
+from dd_bench.training.label_recipe import LabelRecipe
 from dd_bench.training.loop import train
-from dd_bench.training.losses import LabelRecipe, SoftTarget, distillation_loss
+from dd_bench.training.losses import SoftTarget, distillation_loss
 from dd_bench.training.views import Mixture, View, ViewRecipe
 
 VIEWS = {"patches": 1, "pad": 1, "scale": (0.5, 1.0), "flip": True, "mix": "mixup", "alpha": 0.8}
@@ -147,7 +148,7 @@ class TestReplay:
     def test_pool_repeats_stored_epochs(self, make_labelled):
         pooled = make_labelled("replay", epochs=12, pool=4)
         assert pooled.labeler.store.header.epochs == 3
-        used = [pooled.labeler.viewed_epoch(e) for e in range(12)]
+        used = [pooled.labeler.store.stored_epoch(e) for e in range(12)]
         assert used[:3] == [0, 1, 2] and set(used) <= {0, 1, 2} and len(set(used[3:])) > 1
         stored = logits_of(pooled)
         later = [t.logits for _, _, t in epoch_of(pooled, 0, 7)]

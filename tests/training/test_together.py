@@ -21,8 +21,8 @@ from dd_bench.teachers.label_store import LabelStore, StoreHeader, fill
 from dd_bench.teachers.labelers import LabelledViews, OnlineTeacher, Replay, StaticSoft
 from dd_bench.training import graphed_step
 from dd_bench.training.batches import fetch_from
+from dd_bench.training.label_recipe import LabelRecipe
 from dd_bench.training.loop import train
-from dd_bench.training.losses import LabelRecipe
 from dd_bench.training.resume import Checkpoints
 from dd_bench.training.together import LockStepError, train_together
 from dd_bench.training.views import ViewRecipe, Views
