@@ -8,6 +8,7 @@ BatchNorm layers in order of registration.
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
@@ -30,9 +31,12 @@ from dd_bench.teachers.trained_network import (
     save_weights,
     trained_network,
 )
+from dd_bench.training.scoring import accuracy, eval_batches
 
 Measure = Callable[[Network], float]
 CARD = "teacher.json"
+ACCURACIES = "accuracies.json"
+_log = logging.getLogger(__name__)
 
 
 class Squeezed(NamedTuple):
@@ -72,20 +76,65 @@ def squeezed_network(
     ):  # older entries of such recipes contain the weights of the first epoch
         key["epochs"] = training.epochs
     entry = cache_entry(cache, "squeeze", key, lambda folder: _train(spec, training, folder, measure))
-    path = _weights_of(spec, entry, training.epochs)
+    epoch = _epoch_of(spec, entry, training, cache)
+    path = _weights_of(spec, entry, training.epochs, epoch)
     with reading_entry(entry):
         card = json.loads((entry / CARD).read_text())
-        epoch = spec.config.epoch or training.epochs
-        accuracy = card["accuracy"][str(epoch)] if card["accuracy"] else None
+        tested = card["accuracy"][str(epoch)] if card["accuracy"] else None
         class_names = tuple(card["class_names"])
     net = load_weights(spec.architecture.fresh(0, runtime.device), path)
-    return Squeezed(net, class_names, accuracy)
+    return Squeezed(net, class_names, tested)
 
 
-def _weights_of(spec: TeacherSpec, entry: Path, epochs: int) -> Path:
-    """Return the file with the weights of the configured epoch; `epochs` is the last epoch."""
-    epoch = spec.config.epoch
-    if epoch in (None, epochs):
+def _epoch_of(spec: TeacherSpec, entry: Path, training: RealTraining, cache: Cache) -> int:
+    """Return the configured epoch, or the one whose accuracy on the validation split is closest to the configured one.
+
+    Raises:
+        ValueError: the epoch depends on the accuracy, and the dataset has no validation split.
+    """
+    target, last = spec.config.target_accuracy, training.epochs
+    if target is None:
+        return int(spec.config.epoch or last)
+    epochs = sorted({*(e for e in spec.config.keep if e <= last), last})
+    accuracies = _validation_accuracies(spec, entry, training, epochs, cache)
+    epoch = min(epochs, key=lambda e: abs(accuracies[str(e)] - target))
+    _log.info(
+        "teacher %s: epoch %s, with an accuracy of %.3f on validation data",
+        spec.name,
+        epoch,
+        accuracies[str(epoch)],
+    )
+    return epoch
+
+
+def _validation_accuracies(
+    spec: TeacherSpec, entry: Path, training: RealTraining, epochs: list[int], cache: Cache
+) -> dict[str, float]:
+    """Return the accuracy of each epoch on the validation split. It is measured once and cached."""
+    val = training.real.val
+    if val is None:
+        raise ValueError(
+            f"{spec.where}.epoch={spec.config.epoch} requires a validation split, got none. "
+            f"Use dataset.val_fraction=0.1. For a method that uses teachers, use {spec.where}.epoch=null or a number"
+        )
+
+    def build(folder: Path) -> None:
+        accuracies = {}
+        for epoch in epochs:
+            path = _weights_of(spec, entry, training.epochs, epoch)
+            net = load_weights(spec.architecture.fresh(0, training.runtime.device), path)
+            accuracies[str(epoch)] = accuracy(net, eval_batches(net, val), training.runtime)
+        write_atomic(folder / ACCURACIES, canonical(accuracies).encode())
+
+    found = cache.entry("squeeze-accuracy", {"teacher": entry.name, "epochs": epochs, "val": len(val)}, build)
+    with reading_entry(found):
+        accuracies: dict[str, float] = json.loads((found / ACCURACIES).read_text())
+    return accuracies
+
+
+def _weights_of(spec: TeacherSpec, entry: Path, epochs: int, epoch: int) -> Path:
+    """Return the file with the weights of `epoch`; `epochs` is the last epoch."""
+    if epoch == epochs:
         return entry / WEIGHTS
     path = entry / f"epoch{epoch}.safetensors"
     if not path.exists():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -22,7 +22,9 @@ class TeacherConfig(BaseModel):
         classes: class names of pretrained weights in the order of the logits: `imagenet` or a list. null for `squeeze`.
         keep: early epochs whose weights are saved in addition to the last. Each needs disk space and one evaluation on
             the test data. `keep` is not part of the teacher's identity. Epochs after the last are ignored.
-        epoch: the epoch whose weights are used; null for the last.
+        epoch: the epoch whose weights are used; null for the last. `accuracy~X`, with X in [0, 1], selects the epoch
+            of `keep`, or the last epoch, whose accuracy on the validation split is closest to X. `keep` is then part of
+            the identity. Methods cannot use it, because they have no validation split.
         recipe: the training recipe; null for pretrained weights.
         mean, std: normalisation with which pretrained weights were trained, one value per channel. null for
             `classes: imagenet`, whose values are known.
@@ -33,10 +35,17 @@ class TeacherConfig(BaseModel):
     weights: Literal["squeeze", "pretrained"]
     classes: Literal["imagenet"] | tuple[str, ...] | None
     keep: tuple[int, ...]
-    epoch: int | None = Field(ge=1)
+    epoch: (
+        Annotated[int, Field(ge=1)] | Annotated[str, Field(pattern=r"^accuracy~(0(\.\d+)?|1(\.0+)?)$")] | None
+    )
     recipe: Recipe | None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+
+    @property
+    def target_accuracy(self) -> float | None:
+        """Validation accuracy in [0, 1] at which the training is stopped, or None."""
+        return float(self.epoch.partition("~")[2]) if isinstance(self.epoch, str) else None
 
 
 @dataclass(frozen=True)
@@ -66,6 +75,8 @@ class TeacherSpec:
             )
         # with `steps`, the number of epochs depends on the dataset
         epochs = config.recipe.epochs if config.recipe.steps is None else None
+        if isinstance(config.epoch, str):
+            return
         if config.epoch is not None and epochs is not None and config.epoch > epochs:
             raise ValueError(
                 f"{where}.epoch must be at most {where}.recipe.epochs={epochs}, got {config.epoch}"
@@ -87,7 +98,7 @@ class TeacherSpec:
         return {
             "architecture": self.architecture.describe(),
             **self.config.model_dump(mode="json", exclude={"recipe", "keep", *unset}),
-            "keep": [],
+            "keep": [] if self.config.target_accuracy is None else list(self.config.keep),
             "recipe": recipe.identity() if recipe is not None and self.config.weights == "squeeze" else None,
         }
 

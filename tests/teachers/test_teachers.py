@@ -68,6 +68,25 @@ def test_early_epochs_of_one_training(squeeze):
     )
 
 
+def test_epoch_with_a_given_validation_accuracy(squeeze, make_teacher, make_blobs, runtime):
+    """The epoch is chosen on validation images; test images are not used."""
+    real = replace(make_blobs(), _test=None)
+    assert real.val is None
+    with pytest.raises(
+        ValueError, match=r"requires a validation split, got none. Use dataset\.val_fraction=0\.1"
+    ):
+        squeeze(keep=(1, 2), epoch="accuracy~0.5")
+    real = replace(real, val=real.train)
+    each = {e: squeeze(keep=(1, 2), epoch=e, real=real) for e in (1, 2, None)}
+    scores = {e: accuracy(t.net, real.val.batches(500), runtime) for e, t in each.items()}
+    assert scores[1] != scores[2]
+    for epoch in (1, 2):
+        stopped = squeeze(keep=(1, 2), epoch=f"accuracy~{scores[epoch]:.4f}", real=real)
+        assert stopped.digest == each[epoch].digest
+    one, other = (make_teacher(keep=keep, epoch="accuracy~0.5").describe() for keep in ((1,), (1, 2)))
+    assert one != other, "the choice depends on the saved epochs"
+
+
 def test_recipe_with_steps(squeeze, make_teacher, make_blobs, runtime, tmp_path):
     """The weights are those after the last step, and not those after the first epoch."""
     spec, real = make_teacher(), make_blobs()
