@@ -166,7 +166,8 @@ def cosine_loss(student: Tensor, target: SoftTarget) -> Tensor:
 def _smoothed_classes(target: SoftTarget, k: int, smoothing: float) -> Tensor:
     """Return the class labels as distributions `(b, k)`, mixed like the images."""
     others = smoothing / (k - 1) if k > 1 else 0.0
-    h = F.one_hot(target.hard, k) * (1 - smoothing - others) + others
+    is_class = target.hard[:, None] == torch.arange(k, device=target.hard.device)
+    h = is_class * (1 - smoothing - others) + others
     if target.partner is None or target.keep is None:
         return h
     keep = target.keep.reshape(-1)

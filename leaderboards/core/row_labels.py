@@ -45,16 +45,22 @@ def side_by_side(
             yield ipc, label if i == 0 else f"{label} #{i + 1}", row
 
 
-def record_labels(records: Sequence[Record]) -> dict[str, str]:
-    """Return a label for each record key: the method, and the values in which its records at the same IPC differ."""
+def record_labels(records: Sequence[Record], without: Sequence[str] = ()) -> dict[str, str]:
+    """Return a label for each record key: the method, and the values in which its records at the same IPC differ.
+
+    Keys that are in `without`, or whose part before the first dot is, are ignored.
+    """
     groups: dict[tuple[int, str], dict[str, dict[str, Any]]] = defaultdict(dict)
     for record in records:
-        groups[record.ipc, record.method][record.key] = hyperparameters(record)
+        values = hyperparameters(record).items()
+        groups[record.ipc, record.method][record.key] = {
+            k: v for k, v in values if k.partition(".")[0] not in without
+        }
     labels = {}
     for (_, method), group in groups.items():
         keys = _differing_keys(group.values())
-        for record_key, values in group.items():
-            text = ", ".join(f"{k}={values[k]}" for k in keys if k in values)
+        for record_key, own in group.items():
+            text = ", ".join(f"{k}={own[k]}" for k in keys if k in own)
             labels[record_key] = f"{method} ({text})" if text else method
     return labels
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
+from typing import Any
 
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import canonical
@@ -20,38 +21,89 @@ from .markup import MARKDOWN, markdown_table
 LABEL_MODES = ("hard", "static", "replay", "online")
 
 
-SHORTENED = ("pool", "top")
-"""Keys of a protocol's labels that reduce the stored bytes of replayed labels; see `label_bytes`."""
+DEFAULTS: dict[str, Any] = {
+    "pool": 1,
+    "pool_unit": "epoch",
+    "stored_epochs": None,
+    "top": None,
+    "rest": "share",
+    "label_bits": None,
+    "phases": None,
+    "temperature_schedule": None,
+    "student_temperature": "same",
+    "loss": "kl",
+    "scaled": False,
+    "refine": 0.0,
+    "hard_weight": 0.0,
+    "hard_smoothing": 0.0,
+    "mix_space": "logits",
+    "teacher_mode": "eval",
+    "source": None,
+}
+"""Keys of a protocol's labels and their usual values, see `LabelRecipe`. A record without a key has this value."""
+
+REDUCED = tuple(DEFAULTS)[:9]
+"""Keys that change what is stored or used of the labels of a view; see `label_bits`."""
 
 
 def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Return a title and a Markdown table for each group of records that differ only in the label mode."""
+    """Return a title and a Markdown table for each group of records that differ only in the label mode.
+
+    Labels that are reduced, that change during the training, or that are from teachers that were stopped early, are in
+    the tables of `label_bits`.
+    """
     tables = []
-    for title, group in label_groups(records, ("kind",)):
+    plain = [
+        r
+        for r in records
+        if not any(k in _changed_labels(r) for k in REDUCED) and not (r.teachers and early_stops(r))
+    ]
+    for title, group in label_groups(plain, ("kind",)):
         modes = [mode for mode in LABEL_MODES if any(r.label_mode == mode for r in group)]
         rows = list(_rows(group, modes))
         tables.append((title, markdown_table(["Method", "IPC", *modes], rows, left=1)))
     return tables
 
 
-def label_groups(records: Sequence[Record], varying: Sequence[str]) -> Iterator[tuple[str, list[Record]]]:
+def early_stops(record: Record) -> dict[str, Any]:
+    """Return the epoch of each teacher that was stopped before its last epoch."""
+    teachers = record.config.get("teachers") or {}
+    return {name: spec["epoch"] for name, spec in teachers.items() if (spec or {}).get("epoch") is not None}
+
+
+def _changed_labels(record: Record) -> dict[str, Any]:
+    """Return the keys of the labels of a record that do not have their usual values."""
+    labels = record.config.get("protocol", {}).get("labels") or {}
+    return {k: v for k, v in labels.items() if k not in DEFAULTS or v != DEFAULTS[k]}
+
+
+def label_groups(
+    records: Sequence[Record], varying: Sequence[str] | None
+) -> Iterator[tuple[str, list[Record]]]:
     """Yield a title and the records of each group that differ only in the keys `varying` of their protocol's labels.
 
+    With `varying=None`, all keys may differ, and so may the epoch at which the teachers were stopped.
+
     Records whose teachers have other weights are in other groups. A record without teachers, such as random images with
-    hard labels, is in the groups that have its sets with labels of teachers.
+    hard labels, or with teachers that were stopped early, is in the groups that have its sets with labels of teachers.
     """
     groups: dict[tuple[str, ...], dict[_Weights, list[Record]]] = defaultdict(lambda: defaultdict(list))
     for record in records:
         if record.status == "done" and record.config.get("protocol", {}).get("labels"):
             recipe = canonical(record.config["protocol"].get("recipe"))
-            labels = {k: v for k, v in record.config["protocol"]["labels"].items() if k not in varying}
+            changed = {} if varying is None else _changed_labels(record)
+            labels = {k: v for k, v in changed.items() if k not in (varying or ())}
             # The configured teachers are part of the group for hard labels too.
             teachers = "+".join(sorted(record.config.get("teachers") or {}))
             key = (record.dataset, record.model, teachers, recipe, canonical(labels), record.selection)
-            groups[key][tuple(sorted((t.name, t.digest or "") for t in record.teachers))].append(record)
+            weights = tuple(sorted((t.name, t.digest or "") for t in record.teachers))
+            groups[key][() if varying is None and early_stops(record) else weights].append(record)
     for (dataset, model, teachers, *_), by_weights in sorted(groups.items()):
         for group in _with_controls(by_weights):
-            names = sorted({r.protocol.name for r in group}, key=lambda name: (len(name), name))
+            protocols = {
+                r.protocol.name.partition("(")[0] if varying is None else r.protocol.name for r in group
+            }
+            names = sorted(protocols, key=lambda name: (len(name), name))
             title = f"{dataset}, {model}, teachers {_teachers_of(group) or teachers}: {', '.join(names)}"
             yield title, group
 
@@ -77,7 +129,7 @@ def _with_controls(by_weights: Mapping[_Weights, list[Record]]) -> Iterator[list
 
 def _teachers_of(records: Sequence[Record]) -> str:
     """Return the teachers of the latest record that has any, with digest and test accuracy; '' if no record has."""
-    named = [r for r in records if r.teachers]
+    named = [r for r in records if r.teachers and not early_stops(r)]
     latest = max(named, key=lambda r: (r.created, r.key)).teachers if named else []
     return ", ".join(
         t.name

@@ -8,7 +8,7 @@ The name after `table` selects what is inserted:
 
 - the path of a board in leaderboards/tables, without suffix: its table of methods by IPC;
 - this path followed by ` all-metrics`: all metrics of its records;
-- `cross_arch`, `continual`, `cost`, `labels`, `label_bytes` or `architectures`: all tables of that page.
+- `cross_arch`, `continual`, `cost`, `labels`, `label_bits` or `architectures`: all tables of that page.
 """
 
 from __future__ import annotations

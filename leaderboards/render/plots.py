@@ -27,7 +27,7 @@ from .continual import group_by_steps, step_metrics
 from .cost import Point, pareto_front, points
 from .formatting import with_marks
 from .heat_maps import heat_maps
-from .label_bytes import LabelPoint, curves, label_points
+from .label_bits import LabelPoint, curves, front, label_points
 from .markup import PLAIN
 from .plot_style import PAGE, Layout, Plot, styles
 
@@ -66,7 +66,7 @@ class Selection:
                 yield plot
 
 
-KINDS = ("ipc", "forest", "cost", "continual", "label_bytes", "cross_arch", "networks")
+KINDS = ("ipc", "forest", "cost", "continual", "label_bits", "cross_arch", "networks")
 FORMATS = ("svg", "pdf", "png")
 
 
@@ -139,7 +139,7 @@ def plots(
     """Yield the plots of all boards.
 
     Their names are `<dataset>/cost--<board>`, `<dataset>/continual--<board>-<steps>`, `<dataset>/ipc--<board>`,
-    `<dataset>/forest--<board>`, `<dataset>/label_bytes--<digest of the group>`, and those of `heat_maps`.
+    `<dataset>/forest--<board>`, `<dataset>/label_bits--<digest of the group>`, and those of `heat_maps`.
 
     Args:
         entries: records.
@@ -234,33 +234,49 @@ def _plot_continual(plt: Any, layout: Layout = PAGE, *, found: Sequence[Record])
 def _label_plots(entries: Sequence[Record]) -> Iterator[Plot]:
     for title, found in label_points(entries):
         folder = Track.of(found[0].record).folder
-        name = f"{folder}/label_bytes--{content_key(title)[:8]}"
+        name = f"{folder}/label_bits--{content_key(title)[:8]}"
         yield Plot(name, [p.record for p in found], partial(_plot_labels, found=found))
 
 
 def _plot_labels(plt: Any, layout: Layout = PAGE, *, found: Sequence[LabelPoint]) -> Any:
-    """Stored labels as a line over their bytes, hard labels at 0 bytes, and online labels as a dashed line."""
-    room = 0.08 * max(len(f"{p.method}, IPC {p.ipc}") for p in found)
-    figure, (axis,) = layout.panels(plt, 1, (5 + room, 3.6), 2.6)
-    for ((method, ipc), (stored, online)), (colour, shape) in zip(
-        curves(found).items(), styles(), strict=False
-    ):
-        axis.errorbar(
-            [p.size for p in stored],
-            [100 * p.record.summary().mean for p in stored],
-            [100 * (p.record.summary().std or 0) for p in stored],
-            fmt=f"{shape}-",
-            color=colour,
-            label=PLAIN.escape(f"{method}, IPC {ipc}"),
-            capsize=0.4 * layout.marker,
-            markersize=layout.marker,
-        )
-        for p in online:
-            axis.axhline(100 * p.record.summary().mean, color=colour, linestyle="--", linewidth=0.8, zorder=0)
-    smallest = min(p.size for p in found if p.size)
-    axis.set_xscale("symlog", linthresh=smallest)
-    axis.set_xlim(left=-smallest / 2)
-    axis.set_xlabel("bytes of stored teacher labels (0: hard labels; dashed: online labels)")
-    axis.set_ylabel("accuracy, %")
-    layout.legend(figure, axis)
+    """Draw one panel for each IPC: a point for each kind of stored labels and hard labels, at its bits.
+
+    The line of a method connects its Pareto front. Dashed lines are online labels, which need teachers.
+    """
+    by_curve = curves(found)
+    ipcs, methods = sorted({ipc for ipc, _ in by_curve}), list(dict.fromkeys(p.method for p in found))
+    style = dict(zip(methods, styles(), strict=False))
+    room = 0.08 * max(map(len, methods))
+    figure, axes = layout.panels(plt, len(ipcs), (3.7 * len(ipcs) + 1.3 + room, 3.6), 2.4)
+    for axis, ipc in zip(axes, ipcs, strict=True):
+        for method in (m for m in methods if (ipc, m) in by_curve):
+            (stored, online), (colour, shape) = by_curve[ipc, method], style[method]
+            axis.errorbar(
+                [p.bits for p in stored],
+                [100 * p.record.summary().mean for p in stored],
+                [100 * (p.record.summary().std or 0) for p in stored],
+                fmt=shape, color=colour, label=PLAIN.escape(method), alpha=0.6, elinewidth=0.6,
+                markersize=0.7 * layout.marker,
+            )  # fmt: skip
+            best = front(stored)
+            axis.plot(
+                [p.bits for p in best],
+                [100 * p.record.summary().mean for p in best],
+                color=colour,
+                drawstyle="steps-post",
+                linewidth=1,
+            )
+            for p in online:
+                axis.axhline(
+                    100 * p.record.summary().mean, color=colour, linestyle="--", linewidth=0.6, zorder=0
+                )
+        sizes = [p.bits for p in found if p.ipc == ipc and p.bits]
+        if sizes:
+            axis.set_xscale("symlog", linthresh=min(sizes))
+            axis.set_xlim(left=-min(sizes) / 2)
+        axis.set_xlabel("bits of stored teacher labels")
+        axis.set_title(f"IPC {ipc}", fontsize="medium")
+    for axis in axes if layout.narrow else axes[:1]:
+        axis.set_ylabel("accuracy, %")
+    layout.legend(figure, axes[-1])
     return figure

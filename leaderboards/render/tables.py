@@ -22,7 +22,7 @@ from .continual import continual_tables
 from .cost import cost_tables
 from .cross_arch import cross_arch_tables
 from .formatting import all_metrics_table, csv_text, entries_table, printed
-from .label_bytes import label_bytes_tables
+from .label_bits import label_bits_tables
 from .labels import label_tables
 from .legend import legend_of
 from .markup import LATEX, MARKDOWN, Markup, markdown_table
@@ -39,7 +39,7 @@ _LATEX = _MARKDOWN.overlay("<%", "%>", "<<", ">>", "<#", "#>")
 def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     """Write each board as `<dataset>/<name>.md`, `.csv` and `.tex`, and the pages about all boards.
 
-    These pages are `index.md`, `labels.md`, `label_bytes.md`, `architectures.md`, `cross_arch.md`, `continual.md`,
+    These pages are `index.md`, `labels.md`, `label_bits.md`, `architectures.md`, `cross_arch.md`, `continual.md`,
     `cost.md`, `published.md` and `records.csv`.
 
     Returns:
@@ -76,7 +76,7 @@ def pages(entries: Sequence[Record]) -> dict[str, list[tuple[str, str]]]:
     """Return the titles and Markdown tables of the pages that combine several boards."""
     return {
         "labels": label_tables(entries),
-        "label_bytes": label_bytes_tables(entries),
+        "label_bits": label_bits_tables(entries),
         "architectures": architecture_tables(entries),
         "cross_arch": cross_arch_tables(entries),
         "continual": continual_tables(entries),

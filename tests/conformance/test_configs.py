@@ -197,7 +197,9 @@ def test_experiments_compose_and_have_a_complete_header(path, composed):
     if never_run:
         dataset = cfg.dataset.get("name", named["dataset"]["_choice_"]).removesuffix("_64")
         dataset = dataset.replace("imagenette", "imagenet10")
-        assert choice == f"paper/{dataset}/{named['method']['_choice_']}_ipc{cfg.ipc}"
+        labels = cfg.protocol.name.rpartition("-")[0].replace("-", "_")
+        names = (f"{named['method']['_choice_']}{part}_ipc{cfg.ipc}" for part in ("", f"_{labels}"))
+        assert choice in {f"paper/{dataset}/{name}" for name in names}
 
 
 def test_every_root_key_has_a_comment():

@@ -1,10 +1,11 @@
-"""The pages with one recipe under several label modes, and accuracy against bytes of labels."""
+"""The pages with one recipe under several label modes, and accuracy against bits of labels."""
 
 from dd_bench.leaderboards.core.entries import Track
-from dd_bench.leaderboards.render.label_bytes import curves, label_bytes_tables, label_points
-from dd_bench.leaderboards.render.labels import label_tables
+from dd_bench.leaderboards.render.label_bits import curves, front, label_bits_tables, label_points
+from dd_bench.leaderboards.render.labels import DEFAULTS, label_tables
 from dd_bench.leaderboards.render.tables import build
 from dd_bench.records.record import ProtocolId, Score, TeacherId
+from dd_bench.training.label_recipe import LabelRecipe
 
 RECIPE = {"epochs": 400, "lr": 0.001}
 
@@ -136,27 +137,102 @@ def test_teachers_with_other_weights_have_their_own_table(record):
     assert "dc" in tables[0][1]
 
 
-def test_accuracy_and_bytes_of_labels(record):
-    """Kinds of labels and shortened labels of the same sets are in one table, sorted by bytes."""
+def cells(table):
+    """Return the rows of a table, without the header."""
+    lines = [line for line in table.splitlines() if line.startswith("|")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines[2:]]
+
+
+def with_labels(record, teachers=None, **labels):
+    """Return a record whose labels have these values."""
+    own = record.config["protocol"]
+    protocol = {**own, "labels": {**own["labels"], **labels}}
+    more = {} if teachers is None else {"teachers": teachers}
+    return record.model_copy(update={"config": {**record.config, "protocol": protocol, **more}})
+
+
+def test_accuracy_and_bits_of_labels(record):
+    """All kinds of labels of the same sets are in one table, sorted by bits; the Pareto front is bold."""
+
+    def stored(kind, value, size, **labels):
+        entry = taught(record, "rded", 10, kind, [value], stored_bytes={"images": 1, "teacher labels": size})
+        return with_labels(entry, **{"temperature": 30.0, **labels})
+
     entries = [
         taught(record, "rded", 10, "online", [0.7], teacher_forwards=40_000),
         taught(record, "rded", 10, "hard", [0.4]),
-        taught(record, "rded", 10, "replay", [0.6], stored_bytes={"images": 1, "teacher labels": 8000}),
-        taught(record, "rded", 10, "static", [0.5], stored_bytes={"images": 1, "teacher labels": 20}),
+        stored("replay", 0.6, 8000),
+        stored("static", 0.35, 20),
+        stored("replay", 0.55, 2000, pool=4, top=None),
+        stored("replay", 0.62, 1500, pool=40, pool_unit="batch", top=3, rest="minimum", label_bits=4),
+        stored("replay", 0.63, 1600, phases=[["soft", 75], ["hard", 150], ["soft", 75]], temperature=20.0),
+        taught(record, "random", 10, "hard", [0.5]),
     ]
-    labels = {"kind": "replay", "pool": 4, "top": None}
-    protocol = {**entries[2].config["protocol"], "labels": labels}
-    shorter = taught(record, "rded", 10, "replay", [0.55], stored_bytes={"teacher labels": 2000})
-    entries.append(shorter.model_copy(update={"config": {**shorter.config, "protocol": protocol}}))
-    ((_, table),) = label_bytes_tables(entries)
-    rows = [[cell.strip() for cell in line.split("|")[3:7]] for line in table.splitlines()[2:]]
-    assert rows == [
-        ["hard", "0", "0", "40.0"],
-        ["online", "0", "40,000", "70.0"],
-        ["static", "20", "0", "50.0"],
-        ["replay, pool=4", "2,000", "0", "55.0"],
-        ["replay", "8,000", "0", "60.0"],
+    ((title, table),) = label_bits_tables(entries)
+    assert title.endswith("kd, kd-hard, kd-replay, kd-static, IPC 10")
+    assert cells(table) == [
+        ["hard", "0", "0", "**50.0**", "**40.0**"],
+        ["online", "0", "40,000", "", "70.0"],
+        ["static", "160", "0", "", "35.0"],
+        [
+            "replay, pool=40, pool_unit=batch, top=3, rest=minimum, label_bits=4",
+            "12,000",
+            "0",
+            "",
+            "**62.0**",
+        ],
+        ["replay, phases=soft-hard-soft, temperature=20", "12,800", "0", "", "**63.0**"],
+        ["replay, pool=4", "16,000", "0", "", "55.0"],
+        ["replay", "64,000", "0", "", "60.0"],
     ]
-    assert label_bytes_tables(entries[:2]) == [], "no stored labels"
-    ((stored, online),) = curves(label_points(entries)[0][1]).values()
-    assert [p.size for p in stored] == [0, 20, 2000, 8000] and len(online) == 1
+    assert label_bits_tables(entries[:2]) == [], "no stored labels"
+    points = label_points(entries)[0][1]
+    found = curves(points)
+    assert [key for key in found] == [(10, "random"), (10, "rded")]
+    by_bits, online = found[10, "rded"]
+    assert [p.bits for p in by_bits] == [0, 160, 12_000, 12_800, 16_000, 64_000] and len(online) == 1
+    assert [p.bits for p in front([p for p in points if p.method == "rded"])] == [0, 12_000, 12_800]
+
+
+def test_labels_of_teachers_that_were_stopped_early(record):
+    """They are in the table of the same sets, although the weights of the teachers differ."""
+
+    def by(entry, digest, epoch):
+        named = [TeacherId(name="a", digest=digest * 64, accuracy=0.9)]
+        entry = with_labels(entry, {"a": {"epoch": epoch, "keep": [1, 2]}})
+        return entry.model_copy(update={"teachers": named, "set_digests": ["1"]})
+
+    sizes = {"images": 1, "teacher labels": 20}
+    last = by(taught(record, "dm", 1, "static", [0.5], stored_bytes=sizes), "1", None)
+    early = by(taught(record, "dm", 1, "static", [0.6], stored_bytes=sizes), "2", 2)
+    ((title, table),) = label_bits_tables([last, early])
+    assert "a 11111111 (90.0 %)" in title
+    assert [(row[0], row[3]) for row in cells(table)] == [
+        ("static", "50.0"),
+        ("static, teacher.epoch=2", "**60.0**"),
+    ]
+    ((_, modes),) = label_tables([last, early])
+    assert "60.0" not in modes, "a page with one column per label mode shows unreduced labels only"
+
+
+def test_several_records_of_the_same_labels(record):
+    """The record with the most networks is shown."""
+    few, many = (
+        taught(record, "dm", 1, "static", v, stored_bytes={"teacher labels": 20}) for v in ([0.5], [0.6, 0.6])
+    )
+    other = taught(record, "dm", 1, "hard", [0.4])
+    ((_, table),) = label_bits_tables([many, few, other])
+    assert [row[3] for row in cells(table)] == ["**40.0**", "**60.0 ± 0.0** (n=2)"]
+
+
+def test_default_values_in_a_record_change_nothing(record):
+    """Records of protocols with all keys of labels are in the tables of records with the older keys."""
+    old = taught(record, "dm", 1, "hard", [0.4])
+    new = with_labels(
+        taught(record, "dm", 1, "online", [0.5]), pool_unit="epoch", rest="share", label_bits=None
+    )
+    ((_, table),) = label_tables([old, new])
+    assert len(cells(table)) == 1
+    known = {name: f.default for name, f in LabelRecipe.model_fields.items() if not f.is_required()}
+    assert known.items() <= DEFAULTS.items()
+    assert DEFAULTS.keys() | {"kind", "temperature"} == LabelRecipe.model_fields.keys()

@@ -12,7 +12,7 @@ from dd_bench.teachers.labelers import Hard, StaticSoft, ensemble
 from dd_bench.teachers.soft_labels import labelled_data
 from dd_bench.training.label_recipe import LabelRecipe
 from dd_bench.training.loop import train
-from dd_bench.training.losses import SoftTarget, distillation_loss
+from dd_bench.training.losses import SmoothedTarget, SoftTarget, distillation_loss
 from dd_bench.training.views import Mixture, View, ViewRecipe
 
 VIEWS = {"patches": 1, "pad": 1, "scale": (0.5, 1.0), "flip": True, "mix": "mixup", "alpha": 0.8}
@@ -133,6 +133,38 @@ class TestReplay:
         assert make_labelled("replay", work="pool", pool=3).labeler.label_bytes == 2 * 9 * 3
         assert make_labelled("replay", work="top", top=1).labeler.label_bytes == (2 + 2 + 2) * 9 * 3
 
+    def test_pool_of_batches(self, make_labelled):
+        """Each pass over the pool repeats each stored batch exactly once; batches keep their images and labels."""
+        every = make_labelled("replay", epochs=4, work="every")
+        batches = [b for e in range(2) for b in epoch_of(every, 0, e)]  # three batches of 4, 4 and 1 images
+        pooled = make_labelled("replay", epochs=4, pool=3, pool_unit="batch")  # 4 of 12 batches
+        header = pooled.labeler.store.header
+        assert (header.batches, header.epochs, header.rows) == (4, 2, 9 + 4)
+        assert pooled.labeler.label_bytes == 2 * 3 * 13
+        seen = [b for e in range(4) for b in epoch_of(pooled, 1, e)]
+        used = []
+        for _, x, target in seen:
+            (number,) = [
+                i
+                for i, (_, other, _) in enumerate(batches[:4])
+                if x.shape == other.shape and torch.equal(x, other)
+            ]
+            assert torch.equal(target.logits, batches[number][2].logits)
+            assert torch.equal(target.hard, batches[number][2].hard)
+            used.append(number)
+        assert used[:4] == [0, 1, 2, 3]
+        assert sorted(used[4:8]) == sorted(used[8:]) == [0, 1, 2, 3] and used[4:8] != used[8:]
+
+    def test_labels_of_few_bits(self, make_labelled):
+        whole, coded = (
+            make_labelled("replay", work="whole"),
+            make_labelled("replay", work="bits", label_bits=4),
+        )
+        for full, cut in zip(logits_of(whole), logits_of(coded), strict=True):
+            step = (full.amax(1) - full.amin(1)) / 15
+            assert ((full - cut).abs().amax(1) <= 0.51 * step + 2e-3).all() and not torch.equal(full, cut)
+        assert coded.labeler.label_bytes == 9 * 3 * (2 + 4)  # three codes of 4 bits, and two float16 numbers
+
     def test_labels_of_epochs_that_are_read_in_turns(self, make_labelled):
         """Each draw has the labels of its own epoch."""
         replay = make_labelled("replay")
@@ -213,10 +245,51 @@ class TestReplay:
         assert torch.equal(pickle.loads(data).load(1), store.load(1))
 
 
+class TestLabelsThatChange:
+    PHASES = (("soft", 1), ("hard", 2), ("soft", 1))
+
+    @pytest.mark.parametrize("kind", ["static", "replay", "online"])
+    def test_phases(self, make_labelled, kind):
+        """Epochs with class labels have their own views. Only epochs with soft labels are stored, or need a teacher."""
+        labelled = make_labelled(kind, epochs=4, phases=self.PHASES, hard_smoothing=0.8)
+        kinds = [{type(target) for _, _, target in epoch_of(labelled, 0, e)} for e in range(4)]
+        assert kinds == [{SoftTarget}, {SmoothedTarget}, {SmoothedTarget}, {SoftTarget}]
+        _, x, target = epoch_of(labelled, 0, 1)[0]
+        assert target.smoothing == 0.8 and target.partner is not None
+        assert not any(torch.equal(x, epoch_of(labelled, 0, e)[0][1]) for e in (0, 2, 3))
+        if kind == "replay":
+            assert labelled.labeler.store.header.epochs == 2
+            plain = make_labelled("replay", epochs=2, work="plain")
+            for soft, epoch in ((0, 0), (1, 3)):
+                for a, b in zip(epoch_of(labelled, 0, epoch), epoch_of(plain, 0, soft), strict=True):
+                    assert torch.equal(a[1], b[1]) and torch.equal(a[2].logits, b[2].logits)
+        assert labelled.labeler.forwards == (9 * 2 if kind == "online" else 0)
+
+    def test_temperature_of_each_epoch(self, make_labelled):
+        schedule = {"decay": 0.5, "every": 1, "minimum": 1.5}
+        labelled = make_labelled("online", temperature_schedule=schedule)
+        found = [{float(t.temperatures.teacher) for _, _, t in epoch_of(labelled, 0, e)} for e in range(3)]
+        assert found == [{4.0}, {2.0}, {1.5}]
+
+    def test_student_temperature_changes_after_the_last_batch_of_an_epoch(self, make_labelled):
+        labelled = make_labelled("online", student_temperature="calibrated")
+        batches = labelled.batches([0])
+        seen, student = [], batches.state["student temperature"]
+        for epoch in range(2):
+            for draw in batches.draw(epoch):
+                _, _, target = batches.make(draw)
+                seen.append(float(student))
+                distillation_loss(0.1 * target.logits, target)
+        assert seen[:3] == [1.0] * 3 and seen[3] == seen[4] == seen[5] < 1
+        assert float(labelled.batches([0]).state["student temperature"]) == 1.0, "each network has its own"
+
+
 class TestMismatchingStores:
     @pytest.mark.parametrize(
         ("change", "message"),
         [
+            ({"label_bits": 4}, r"bits of a logit .* expected 4, got None"),
+            ({"pool_unit": "batch"}, r"got unit epoch. Use protocol\.labels\.pool_unit=epoch"),
             ({"views": {"mix": "cutmix"}}, "the views of the labels .* must match this training"),
             ({"top": 1}, r"number of stored logits per view .* expected 1, got None"),
             ({"teacher_mode": "train"}, r"protocol\.labels\.teacher_mode=eval"),

@@ -21,7 +21,8 @@ from dd_bench.teachers.label_store import LabelStore, StoreHeader, fill
 from dd_bench.teachers.labelers import LabelledViews, OnlineTeacher, Replay, StaticSoft
 from dd_bench.training import graphed_step
 from dd_bench.training.batches import fetch_from
-from dd_bench.training.label_recipe import LabelRecipe
+from dd_bench.training.label_recipe import LabelRecipe, TemperatureSchedule
+from dd_bench.training.label_schedule import LabelSchedule
 from dd_bench.training.loop import train
 from dd_bench.training.resume import Checkpoints
 from dd_bench.training.together import LockStepError, train_together
@@ -46,6 +47,7 @@ VARIANTS = {
     "replay": {"labels": "replay"},
     "static": {"labels": "static"},
     "online": {"labels": "online"},
+    "changing labels": {"labels": "changing"},
 }
 LABELS = LabelRecipe(
     kind="online", loss="kl", temperature=2.0, scaled=False, hard_weight=0.1, mix_space="probabilities",
@@ -82,6 +84,16 @@ def labelled(data, tmp_path_factory):
 
     def labeler(kind):
         recipe = LABELS.model_copy(update={"kind": kind})
+        if kind == "changing":  # soft, class and soft labels, a falling temperature, and a calibrated one
+            phases = (("soft", 1), ("hard", 1), ("soft", 1))
+            schedule = TemperatureSchedule(decay=0.7, every=1, minimum=1.0)
+            update = {
+                "phases": phases,
+                "temperature_schedule": schedule,
+                "student_temperature": "calibrated_ratio",
+            }
+            changing = recipe.model_copy(update={**update, "kind": "static"})
+            return StaticSoft(changing, y, teacher.logits(x), LabelSchedule(changing, 3))
         if kind == "online":
             return OnlineTeacher(recipe, y, [teacher], forwards=0)
         if kind == "static":
@@ -226,7 +238,8 @@ class TestGraph:
     def test_replayed_graph_equals_eager_training(self, run, name):
         graphs = []
         replayed = run(record=cpu_graph(graphs), **VARIANTS[name])
-        assert len(graphs) == 2, "full batches, and the last batch of an epoch"
+        expected = 3 if name == "changing labels" else 2  # one more for class labels
+        assert len(graphs) == expected, "full batches, and the last batch of an epoch"
         assert same(replayed, run(record=lambda step: step, **VARIANTS[name])), (
             "without a graph, in the same memory"
         )
@@ -234,7 +247,7 @@ class TestGraph:
         waiting = {"local_scalar_dense", "nonzero", "masked_select", "unique2", "equal", "is_nonzero"}
         assert not names & waiting, "a graph cannot wait for the device"
 
-    @pytest.mark.parametrize("name", ["replay", "static", "online", "views"])
+    @pytest.mark.parametrize("name", ["replay", "static", "online", "views", "changing labels"])
     def test_labels_and_views_are_those_of_training_without_fixed_memory(self, run, name):
         """A graph must not repeat the labels of the epoch in which it was recorded."""
         assert same(run(record=cpu_graph([]), **VARIANTS[name]), run(**VARIANTS[name]))

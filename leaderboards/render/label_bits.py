@@ -1,0 +1,175 @@
+"""Accuracy against the stored bits of labels: every kind of labels of the same sets, with one training recipe.
+
+Kinds of labels, from few bits to many: hard (no bits in addition to the classes), static (one label per image), replay
+(one per view; fewer bits with fewer stored epochs, batches or logits, or with fewer bits per logit), and online (no
+bits, but the teachers are needed during training).
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from dd_bench.records.record import Record
+
+from ..core.entries import BASELINES
+from ..core.row_labels import record_labels
+from .cost import pareto_front
+from .formatting import networks, number
+from .labels import DEFAULTS, LABEL_MODES, early_stops, label_groups
+from .markup import MARKDOWN, markdown_table
+
+NOT_USED = {
+    "hard": set(DEFAULTS) - {"hard_smoothing"},
+    "static": {"pool", "pool_unit", "stored_epochs", "teacher_mode"},
+    "replay": {"mix_space"},
+    "online": {"pool", "pool_unit", "stored_epochs", "top", "rest", "label_bits", "mix_space"},
+}
+"""Keys of labels that have no effect on a kind of labels."""
+
+
+class LabelPoint(NamedTuple):
+    """The accuracy of one set with one kind of labels, and the cost of these labels."""
+
+    method: str
+    ipc: int
+    labels: str
+    record: Record
+    bits: int  # stored labels of teachers
+    forwards: int  # teacher forward passes while one network is trained
+
+    @property
+    def is_online(self) -> bool:
+        """Whether teachers are needed during training."""
+        return self.record.label_mode == LABEL_MODES[-1]
+
+    @property
+    def order(self) -> tuple[int, bool, int, str, str]:
+        """Position of the kind of labels in a table."""
+        return self.bits, self.is_online, self.forwards, self.labels, self.record.key
+
+
+def label_points(records: Sequence[Record]) -> list[tuple[str, list[LabelPoint]]]:
+    """Return a title and the points of each group with at least two kinds of labels, one of them stored.
+
+    Of several records of one set with the same labels, the one with the most networks is shown.
+    """
+    found = []
+    for title, group in label_groups(records, None):
+        label_of = record_labels(group, without=("teacher", "teachers", "weights", "evaluator", "numbers"))
+        usual = Counter(_labels(r).get("temperature") for r in group).most_common(1)[0][0]
+        points: dict[tuple[str, int, str], LabelPoint] = {}
+        for r in sorted(group, key=lambda r: (r.summary().num_networks, r.created, r.key)):
+            size = 8 * r.stored_bytes.get("teacher labels", 0)
+            point = LabelPoint(label_of[r.key], r.ipc, labels_of(r, usual), r, size, r.teacher_forwards)
+            points[point[:3]] = point
+        shown = sorted(points.values(), key=lambda p: (p.ipc, p.method, p.order))
+        if len({p.labels for p in shown}) > 1 and any(p.bits for p in shown):
+            found.append((title, shown))
+    return found
+
+
+def labels_of(record: Record, temperature: float | None = None) -> str:
+    """Return the kind of labels with the values that differ from the defaults, e.g. `replay, pool=4`.
+
+    The temperature is included if it differs from `temperature`.
+    """
+    labels, kind = _labels(record), record.label_mode
+    unused = NOT_USED.get(kind, set())
+    parts = [kind]
+    for key, default in DEFAULTS.items():
+        value = labels.get(key, default)
+        if key in unused or value == default or (key == "rest" and labels.get("top") is None):
+            continue
+        parts.append(f"{key}={_text(value)}")
+    own = labels.get("temperature")
+    if kind != "hard" and labels.get("loss", "kl") == "kl" and own is not None and own != temperature:
+        parts.append(f"temperature={own:g}")
+    stops = sorted(set(early_stops(record).values())) if kind != "hard" else []
+    if stops:
+        parts.append(f"teacher.epoch={'/'.join(map(str, stops))}")
+    return ", ".join(parts)
+
+
+def _labels(record: Record) -> Mapping[str, Any]:
+    labels: Mapping[str, Any] = record.config["protocol"]["labels"]
+    return labels
+
+
+def _text(value: Any) -> str:
+    """Return a value of a key as short text: phases as soft-hard-soft, a temperature schedule by its factor."""
+    if isinstance(value, list):
+        return "-".join(str(labels) for labels, _ in value)
+    if isinstance(value, dict):
+        return f"{value.get('decay'):g} every {value.get('every')}"
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def label_bits_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
+    """Return a title and a Markdown table for each group of `label_points` and each IPC.
+
+    Rows are kinds of labels, columns are methods. A result on the Pareto front of its method is bold: no other kind of
+    labels without teachers has at most as many bits and at least the same accuracy.
+    """
+    return [
+        (f"{title}, IPC {ipc}", _table([p for p in points if p.ipc == ipc]))
+        for title, points in label_points(records)
+        for ipc in sorted({p.ipc for p in points})
+    ]
+
+
+def _table(points: Sequence[LabelPoint]) -> str:
+    methods = sorted({p.method for p in points}, key=_method_order)
+    rows: dict[str, dict[str, LabelPoint]] = defaultdict(dict)
+    for p in sorted(points, key=lambda p: p.order):
+        rows[p.labels][p.method] = p
+    best = {p.record.key for method in methods for p in front([p for p in points if p.method == method])}
+    counts = Counter(networks(p.record) for p in points)
+    usual = counts.most_common(1)[0][0]
+    header = ["Labels", "Bits of labels", "Teacher forwards", *methods]
+    body = []
+    for labels, by_method in rows.items():
+        found = list(by_method.values())
+        cells = [_cell(by_method.get(m), best, usual) for m in methods]
+        row = [labels, _range(p.bits for p in found), _range(p.forwards for p in found)]
+        body.append([*map(MARKDOWN.escape, row), *cells])
+    table = markdown_table([*header[:3], *map(MARKDOWN.escape, methods)], body, left=1)
+    return f"{table}\n\nn={usual} networks, unless a cell has another n."
+
+
+def _cell(point: LabelPoint | None, best: set[str], usual: str) -> str:
+    """Return e.g. `**61.0 ± 0.8**`, or `61.0 ± 0.8 (n=3)` for another number of networks than the usual one."""
+    if point is None:
+        return ""
+    s = point.record.summary()
+    text = MARKDOWN.escape(number([s.mean, s.std], point.record.main_metric))
+    text = f"**{text}**" if point.record.key in best else text
+    own = networks(point.record)
+    return text if own == usual else f"{text} (n={own})"
+
+
+def _range(values: Iterator[int]) -> str:
+    """Return a number, or the smallest and the largest of several: sets that yield more images have more labels."""
+    found = sorted(set(values))
+    return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
+
+
+def _method_order(method: str) -> tuple[int, str]:
+    return BASELINES.index(method) if method in BASELINES else len(BASELINES), method
+
+
+def front(points: Sequence[LabelPoint]) -> list[LabelPoint]:
+    """Return the points on the Pareto front of bits and accuracy, sorted by bits. Online labels are not compared."""
+    stored = sorted((p for p in points if not p.is_online), key=lambda p: p.order)
+    on = pareto_front([p.bits for p in stored], [p.record.summary().mean for p in stored])
+    return [p for p, is_on in zip(stored, on, strict=True) if is_on]
+
+
+def curves(points: Sequence[LabelPoint]) -> dict[tuple[int, str], tuple[list[LabelPoint], list[LabelPoint]]]:
+    """Return the points of stored or hard labels, sorted by bits, and those of online labels, by IPC and method."""
+    found: dict[tuple[int, str], tuple[list[LabelPoint], list[LabelPoint]]] = {}
+    for p in points:
+        stored, online = found.setdefault((p.ipc, p.method), ([], []))
+        (online if p.is_online else stored).append(p)
+    return found
