@@ -9,7 +9,7 @@
 # quarter of an hour for ten; a night or more, not timed), uncut (the papers' iterations and real batches at width 32; not
 # timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed). There are also parts for single claims of
 # papers, whose costs are estimated for one core from those of the experiments: datadam (half an hour), infer (3 hours),
-# label_bytes (2 hours), drift (3 hours) and ast_parts (3 hours).
+# label_bits (8 hours), drift (3 hours) and ast_parts (3 hours).
 #
 # A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
 # `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and
@@ -82,11 +82,37 @@ infer() { # INFER's own protocol with equal steps and equal batches, and its com
     sweep experiment=fashion_kd_infer ipc=10 base="$(sets "random rded sre2l" 7)" protocol=$own evaluator.equal=batches
 }
 
-label_bytes() { # accuracy against bytes of labels: fewer stored epochs (pool), fewer stored logits (top)
-    local three=fashion_kd_random,fashion_kd_rded,fashion_kd_infer
-    sweep experiment=$three ipc=10 protocol=$kinds
-    sweep experiment=$three ipc=10 protocol=sre2l-kd-400-replay protocol.labels.pool=4,16,64
-    sweep experiment=$three ipc=10 protocol=sre2l-kd-400-replay protocol.labels.top=1,2,3
+label_bits() { # accuracy against bits of labels: every kind of labels of the same sets, on digits and Fashion-MNIST
+    local data ipc four=fashion_labels_random,fashion_labels_kmeans,fashion_labels_rded,fashion_labels_sre2l
+    for data in digits fashion_mnist; do
+        for ipc in 10 1; do
+            label_kinds experiment=$four dataset=$data ipc=$ipc
+            early_stops experiment=fashion_labels_random,fashion_labels_kmeans dataset=$data ipc=$ipc
+        done
+    done
+}
+
+label_kinds() { # label_kinds OVERRIDES: all kinds of labels of teachers that were trained to the end
+    local l=protocol.labels
+    sweep "$@" $l.kind=hard,static,online
+    sweep "$@" $l.kind=static $l.label_bits=8,4,2
+    sweep "$@" $l.pool=1,4,16,64,400
+    sweep "$@" $l.label_bits=8,4,2
+    sweep "$@" $l.top=1,3
+    sweep "$@" $l.top=3 $l.rest=minimum,zero
+    sweep "$@" $l.pool=16,64 $l.top=3 $l.label_bits=4
+    sweep "$@" $l.pool=40 $l.pool_unit=batch
+    sweep "$@" $l.teacher_mode=train
+    sweep "$@" protocol=labels-400-lpqld,labels-400-hald
+    sweep "$@" protocol=labels-400-gift $l.kind=static,replay,online
+}
+
+early_stops() { # early_stops OVERRIDES: one label per image, by teachers that were stopped early
+    local epoch
+    for epoch in 1 2 4 null; do
+        sweep "$@" protocol.labels.kind=static protocol.labels.temperature=1.0,30.0 \
+            teachers.{convnet_w32_bn,convnet_d2_w32_bn,convnet_max_w32_bn}.epoch=$epoch
+    done
 }
 
 drift() { # what lets FTD's students drift less, its flat experts or the average of the images: four sets on equal experts

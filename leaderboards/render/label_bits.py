@@ -120,7 +120,7 @@ def label_bits_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def _table(points: Sequence[LabelPoint]) -> str:
-    methods = sorted({p.method for p in points}, key=_method_order)
+    methods = sorted({p.method for p in points}, key=method_order)
     rows: dict[str, dict[str, LabelPoint]] = defaultdict(dict)
     for p in sorted(points, key=lambda p: p.order):
         rows[p.labels][p.method] = p
@@ -155,7 +155,8 @@ def _range(values: Iterator[int]) -> str:
     return f"{found[0]:,}" if len(found) == 1 else f"{found[0]:,} to {found[-1]:,}"
 
 
-def _method_order(method: str) -> tuple[int, str]:
+def method_order(method: str) -> tuple[int, str]:
+    """Return the position of a method: baselines first."""
     return BASELINES.index(method) if method in BASELINES else len(BASELINES), method
 
 

@@ -27,7 +27,7 @@ from .continual import group_by_steps, step_metrics
 from .cost import Point, pareto_front, points
 from .formatting import with_marks
 from .heat_maps import heat_maps
-from .label_bits import LabelPoint, curves, front, label_points
+from .label_bits import LabelPoint, curves, front, label_points, method_order
 from .markup import PLAIN
 from .plot_style import PAGE, Layout, Plot, styles
 
@@ -244,7 +244,8 @@ def _plot_labels(plt: Any, layout: Layout = PAGE, *, found: Sequence[LabelPoint]
     The line of a method connects its Pareto front. Dashed lines are online labels, which need teachers.
     """
     by_curve = curves(found)
-    ipcs, methods = sorted({ipc for ipc, _ in by_curve}), list(dict.fromkeys(p.method for p in found))
+    ipcs = sorted({ipc for ipc, _ in by_curve})
+    methods = sorted({p.method for p in found}, key=method_order)
     style = dict(zip(methods, styles(), strict=False))
     room = 0.08 * max(map(len, methods))
     figure, axes = layout.panels(plt, len(ipcs), (3.7 * len(ipcs) + 1.3 + room, 3.6), 2.4)
@@ -273,7 +274,7 @@ def _plot_labels(plt: Any, layout: Layout = PAGE, *, found: Sequence[LabelPoint]
         sizes = [p.bits for p in found if p.ipc == ipc and p.bits]
         if sizes:
             axis.set_xscale("symlog", linthresh=min(sizes))
-            axis.set_xlim(left=-min(sizes) / 2)
+            axis.set_xlim(-min(sizes) / 2, 1.6 * max(sizes))
         axis.set_xlabel("bits of stored teacher labels")
         axis.set_title(f"IPC {ipc}", fontsize="medium")
     for axis in axes if layout.narrow else axes[:1]:
