@@ -49,6 +49,8 @@ FOREIGN_REFERENCE = f"{REFERENCE} ({REFERENCE_PROTOCOL})"
 """Row of the whole training set under another protocol, on boards without a row `full`."""
 CONTROL = "random"
 """The baseline of random images. It shows how accurate networks are with these labels and this protocol alone."""
+LABEL_COMPARISON = "labels-400"
+"""Protocol whose entries compare kinds of labels. There are dozens of kinds, so they share the page `label_bits`."""
 TEACHER_MODES = ("static", "replay", "online")
 """Label modes in which teachers provide the labels."""
 
@@ -73,6 +75,11 @@ class Track(NamedTuple):
     model: str
     metric: str
     teachers: str
+
+    @property
+    def compares_labels(self) -> bool:
+        """Whether the entries are on the page `label_bits` instead of pages, tables of cost and plots of their own."""
+        return self.protocol.startswith(LABEL_COMPARISON)
 
     @classmethod
     def of(cls, record: Record) -> Track:

@@ -56,6 +56,8 @@ def accuracy_plots(
     for board in boards(entries, []):
         rows = _rows(board)
         methods = [label for label in rows if not _is_line(label)]
+        if board.track.compares_labels:
+            continue
         if board.track.evaluator.partition("(")[0] not in MAIN_EVALUATORS or len(methods) < min_rows:
             continue
         shown = list({r.key: r for found in rows.values() for r in found.values()}.values())

@@ -85,6 +85,8 @@ def cost_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     ]
     tables = []
     for track, group in points(records).items():
+        if track.compares_labels:
+            continue
         if len(group) > 1:
             title = f"{track.dataset}: {track.metric}, {track.protocol} v{track.version}, {track.selection}, "
             title += f"{track.label_mode} labels, {track.evaluator}, {track.model}"

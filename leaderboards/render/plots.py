@@ -155,7 +155,7 @@ def plots(
 
 def _cost_plots(entries: Sequence[Record], min_points: int) -> Iterator[Plot]:
     for track, found in points(entries).items():
-        if len(found) >= min_points:
+        if len(found) >= min_points and not track.compares_labels:
             figure = partial(_plot_cost, found=found, metric=track.metric)
             yield Plot(f"{track.folder}/cost--{track.name}", [p.record for p in found], figure)
 

@@ -39,6 +39,8 @@ _LATEX = _MARKDOWN.overlay("<%", "%>", "<<", ">>", "<#", "#>")
 def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     """Write each board as `<dataset>/<name>.md`, `.csv` and `.tex`, and the pages about all boards.
 
+    Boards of `labels-400` have no files; their entries are in `label_bits.md`.
+
     These pages are `index.md`, `labels.md`, `label_bits.md`, `architectures.md`, `cross_arch.md`, `continual.md`,
     `cost.md`, `published.md` and `records.csv`.
 
@@ -52,13 +54,14 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     entries = load_entries(entries_dir)
     known = verdicts(entries_dir.parent / "verified")
     all_boards = boards(entries, published)
+    own_pages = [board for board in all_boards if not board.track.compares_labels]
     files = {
-        "index.md": _index(all_boards),
+        "index.md": _index(own_pages),
         "published.md": _published(published),
         **{f"{name}.md": _page(name, tables) for name, tables in pages(entries).items()},
         "records.csv": csv_text((board, record) for board in all_boards for record in board.records),
     }
-    for board in all_boards:
+    for board in own_pages:
         path = board.track.path
         if f"{path}.md" in files:
             raise ValueError(
