@@ -30,6 +30,7 @@ from dd_bench.distillation.clusters import representatives
 from dd_bench.distillation.coreset import build_coreset
 from dd_bench.distillation.init import check_class_sizes, class_labels, initial_images, random_index
 from dd_bench.distillation.matching import check_norm, class_chunks, mean_match, real_batch
+from dd_bench.distillation.straight_through import StraightThrough
 from dd_bench.distillation.unroll import (
     GRADIENTS,
     CompiledDifferentiator,
@@ -219,12 +220,15 @@ class DistillContext(ContextWithNotes, TeacherContext):
         loop: the outer loop.
         base: the set that the run starts from (`base=FOLDER`), or None. `Method.check_base` has accepted it.
         is_done: returns whether another process has finished the synthetic set in the meantime.
+        bits: bits per value of the images during distillation (`method.bits`), or None; see `StraightThrough`.
     """
 
     architecture: Architecture
     loop: OuterLoop
     base: SyntheticSet | None = None
     is_done: Callable[[], bool] = lambda: False
+    bits: int | None = None
+    _has_images: bool = field(default=False, init=False)
 
     def shards(self, builds: Mapping[str, Callable[[DistillContext], Shard]]) -> dict[str, Shard]:
         """Build the missing shards of a set, and return all shards by name. Several processes may share the work.
@@ -256,12 +260,32 @@ class DistillContext(ContextWithNotes, TeacherContext):
 
         `state` contains every tensor and optimiser that a step changes and a later step reads. Dropout accepts no
         generator, so each step seeds the global generators with a seed that depends on the step number. `preview`
-        returns the synthetic set of the current step, for the previews of `log_images_every`.
+        returns the synthetic set of the current step, for the previews of `log_images_every`. With `bits`, the images
+        are `state["images"]`.
         """
         picture = None if preview is None else lambda: preview_png(preview())
+        images = state.get("images")
+        if self.bits is None or not isinstance(images, Tensor):
+            for step in self.loop.steps(iterations, state, name, check, picture):
+                with seeding.seeded(self.device, self.seed_for("global", name, step)):
+                    yield step
+            return
+        self._has_images = True
+        quantised = StraightThrough(images, self.bits)
+        state = {**state, "full-precision images": quantised.latent}
         for step in self.loop.steps(iterations, state, name, check, picture):
+            quantised.begin()
             with seeding.seeded(self.device, self.seed_for("global", name, step)):
                 yield step
+            quantised.end()
+
+    def check_bits_used(self) -> None:
+        """Raise ValueError if there is a `bits` that the method has not used, because it has no `state["images"]`."""
+        if self.bits is not None and not self._has_images:
+            raise ValueError(
+                f"method.bits={self.bits} requires a method that optimises images, but this method has not done so. "
+                f"Use method.store=uint{self.bits} to quantise its set"
+            )
 
     def log(self, **values: Tensor | float) -> None:
         """Log scalars of the current step, without waiting for the device."""

@@ -27,6 +27,10 @@ OTHER_COMMANDS = {
     ),
     "show": ("dd_bench.cli.inspect.show", "print a record or a synthetic set; --open shows its images"),
     "diff": ("dd_bench.cli.compare_sets.diff_command", "print what differs between two sets"),
+    "quantise": (
+        "dd_bench.cli.quantise.quantise_command",
+        "make a set with fewer bits per value: dd-bench quantise SET bits=4",
+    ),
     "verify": (
         "dd_bench.leaderboards.admission.verify.main",
         "check sets, records and entries, or retrain networks of an entry",

@@ -17,6 +17,7 @@ from rich.table import Column, Table
 from rich.text import Text
 
 from dd_bench.pipeline.choices import choices, searchpath_of
+from dd_bench.records.config_diff import STORED
 from dd_bench.records.environment import Environment
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime.command_help import command_parser
@@ -268,6 +269,10 @@ def _show_set(folder: Path) -> None:
         "classes", ", ".join(card.class_names[:20]) + (" ..." if len(card.class_names) > 20 else "")
     )
     table.add_row("stored bytes", ", ".join(f"{k} {v:,}" for k, v in card.stored_bytes.items()))
+    if isinstance(stored := card.config.get(STORED), dict):
+        snr = stored.get("snr_db")
+        error = "no error" if snr is None else f"root mean square error {stored.get('rmse')}, SNR {snr} dB"
+        table.add_row("precision", f"{stored.get('precision')}: {error}")
     table.add_row("preprocess", str(card.preprocess))
     table.add_row("licence", card.licence)
     if "seconds" in provenance:

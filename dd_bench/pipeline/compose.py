@@ -46,6 +46,7 @@ from dd_bench.runtime.files import canonical
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.runtime import RuntimeConfig, resolve
 from dd_bench.runtime.suggestions import MissingKeyError
+from dd_bench.synthetic.precision import PRECISION_KEYS
 from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
@@ -141,6 +142,8 @@ def _compose(run: RunConfig) -> Experiment:
     cfg, choices = run.cfg, run.choices
     check_keys(cfg)
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True, throw_on_missing=True)  # type: ignore[assignment]
+    precision = {key: config["method"].pop(key, None) for key in PRECISION_KEYS}
+    config["method"] |= {key: value for key, value in precision.items() if value is not None}
     for name, minimum, example in (("ipc", 1, 10), ("num_sets", 1, 3), ("seed", 0, 0), ("log_every", 1, 10)):
         if type(config[name]) is not int or config[name] < minimum:
             raise ValueError(
@@ -280,8 +283,10 @@ def _teacher_parts(cfg: DictConfig, name: str) -> tuple[functools.partial[Any], 
 def _build(cfg: DictConfig, group: str) -> Any:
     with _user_errors(group):
         values = OmegaConf.to_container(cfg[group], resolve=True)
+        if group == "method":
+            values = {k: v for k, v in values.items() if k not in PRECISION_KEYS}  # type: ignore[union-attr]
         check_nodes(values, group)
-        return instantiate(cfg[group], _convert_="all")
+        return instantiate(values, _convert_="all")
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from dd_bench.api import DistillContext
 from dd_bench.pipeline import provenance
@@ -21,6 +22,7 @@ from dd_bench.pipeline.measure import measure
 from dd_bench.pipeline.parts import RunParts
 from dd_bench.pipeline.report import Outcome, build_record, summary
 from dd_bench.pipeline.score_log import ScoreLog
+from dd_bench.records.config_diff import STORED
 from dd_bench.records.overrides import without_local_paths
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime import distributed
@@ -31,6 +33,7 @@ from dd_bench.runtime.seeding import seed_for
 from dd_bench.runtime.shards import AlreadyBuilt
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.method_limits import check_method
+from dd_bench.synthetic.precision import chosen_store, store_as
 
 _log = logging.getLogger(__name__)
 
@@ -88,6 +91,7 @@ class Experiment(RunParts):
             measure=self.test_accuracy,
             base=None if self.base is None else self.base.stored,
             is_done=folder.exists,
+            bits=self.config["method"].get("bits"),
         )
         with nullcontext() if self.method.in_shards else self._lock(key):
             yield ctx, folder
@@ -119,6 +123,10 @@ class Experiment(RunParts):
         syn.check_whole(real.train.labels)
         decoding = syn.decoding()
         check_method(self.method_name, self.config, kind=syn.kind, whole=syn.whole, decoding=decoding)
+        stored: dict[str, Any] = {}
+        if (store := chosen_store(self.config["method"])) is not None:
+            ctx.check_bits_used()
+            syn, stored[STORED] = store_as(syn, store)
         seconds = {
             "prepare": round(sum(ctx.cache.seconds.values()), 3),  # includes the build time of cached entries
             "distill": round(stages.seconds["distill"] + ctx.loop.seconds_before, 3),
@@ -136,7 +144,8 @@ class Experiment(RunParts):
             seed=ctx.seed,
             config={k: self.config[k] for k in ("method", "dataset", "model", "ipc", "seed")}
             | ({"teachers": self.config["teachers"]} if used else {})
-            | ({} if base is None else {"base": self.config["base"]}),
+            | ({} if base is None else {"base": self.config["base"]})
+            | stored,
             base=None if base is None else base.card,
             citations=[self.method.citation, self.real.citation],
             provenance=provenance.set_provenance(stages, seconds, ctx.notes, self.runtime, ctx.used_teachers),

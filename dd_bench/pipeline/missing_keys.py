@@ -53,7 +53,7 @@ def main_values() -> dict[str, Any]:
         group: name for item in main["defaults"] if isinstance(item, dict) for group, name in item.items()
     }
     optional = ("defaults", "hydra", "set", "base", "tuning", "teacher", "experiment")
-    return {key: value for key, value in (groups | main).items() if key not in optional}
+    return {key: value for key, value in (main | groups).items() if key not in optional}
 
 
 def _at(values: Any, path: str) -> Any:

@@ -19,6 +19,7 @@ from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import MultiLogger
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.synthetic.distilled_set import DistilledSet
+from dd_bench.synthetic.precision import check_store
 from dd_bench.teachers.teacher_spec import TeacherSpec
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.scoring import accuracy, eval_batches
@@ -74,6 +75,7 @@ class RunParts:
         return (
             self._check_networks()
             or self.method.check_dataset(real, self.ipc, self.architecture)
+            or check_store(self.config["method"], self.method.kinds, real.modality)
             or self._check_inputs(real)
             or self._check_teacher()
             or self.check_evaluation()

@@ -14,7 +14,7 @@ from dd_bench.data.labels import label_mode
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.parts import RunParts
 from dd_bench.records.best_runs import best_runs
-from dd_bench.records.config_diff import describe
+from dd_bench.records.config_diff import STORED, describe
 from dd_bench.records.metric_names import best_runs_metric
 from dd_bench.records.overrides import without_local_paths
 from dd_bench.records.record import ProtocolId, Record, Score, TeacherId
@@ -77,7 +77,9 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
     """Return the record of a run that ended with `outcome`."""
     config = without_local_paths(run.config)
     labels, cost = run.protocol.labels, outcome.label_cost
-    first = storage.load(outcome.folders[0])[0] if outcome.folders else None
+    first, card = storage.load(outcome.folders[0]) if outcome.folders else (None, None)
+    if card is not None and STORED in card.config:
+        config[STORED] = card.config[STORED]
     provenances = [read_provenance(folder) for folder in outcome.folders]
     stored_mode = label_mode(first.labels) if first is not None else "unknown"
     recipe = {k: v for k, v in config["protocol"].items() if k not in ("name", "version")}

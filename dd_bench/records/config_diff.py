@@ -12,6 +12,8 @@ from omegaconf import OmegaConf
 
 CHOICE = "_choice_"
 """Key for the name of the YAML file of a method, network, dataset etc., see `identity`."""
+STORED = "stored"
+"""Key of cards and records for the precision of the stored images, if it is not the one that the method returns."""
 
 
 @cache

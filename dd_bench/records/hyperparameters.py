@@ -37,11 +37,14 @@ BUDGET = frozenset(
         "experts.recipe.epochs",
         "experts.recipe.milestones",
         "experts.source",
+        "store",
+        "bits",
         "amount",
         "budget",
     )
 )
-"""Keys of methods that set the cost, the memory or the size of a selection. `paper` allows other values for them."""
+"""Keys of methods that set the cost, the memory, or the size of a selection or of a stored value. `paper` allows other
+values for them."""
 
 
 def changed_beyond_budget(method: str, values: Mapping[str, Any]) -> list[str]:

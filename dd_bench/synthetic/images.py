@@ -29,7 +29,8 @@ class ImageSet(SyntheticImages):
     """Images with hard or soft labels.
 
     Attributes:
-        images: `(n, c, h, w)`: uint8 in space "pixel", float32 in [0, 1] in "unit", network inputs in "input".
+        images: `(n, c, h, w)`: uint8 in space "pixel", values in [0, 1] in "unit", network inputs in "input"; float32,
+            or float16 if the set was stored with `method.store=float16`.
         labels: int64 `(n,)` or float32 `(n, k)`.
         space: "pixel", "unit" or "input", see `images`.
         factor: multi-formation factor. A stored image is decoded to factor^2 training images (spaces pixel and unit).
@@ -60,9 +61,11 @@ class ImageSet(SyntheticImages):
             raise ValueError(f"space must be one of {', '.join(get_args(Space))}, got {self.space!r}")
         if self.images.ndim != 4 or len(self.images) == 0:
             raise ValueError(f"images must be (n, c, h, w) with n >= 1, got {tuple(self.images.shape)}")
-        expected = torch.uint8 if self.space == "pixel" else torch.float32
-        if self.images.dtype != expected:
-            raise ValueError(f"images in space {self.space!r} must be {expected}, got {self.images.dtype}")
+        expected = (torch.uint8,) if self.space == "pixel" else (torch.float32, torch.float16)
+        if self.images.dtype not in expected:
+            raise ValueError(
+                f"images in space {self.space!r} must be {' or '.join(map(str, expected))}, got {self.images.dtype}"
+            )
         if self.space != "pixel":
             low, high = check_finite("pixels", self.images)
             if self.space == "unit" and (low < -1e-6 or high > 1 + 1e-6):
@@ -213,7 +216,7 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
     def pictures(self) -> tuple[Tensor, Tensor]:
         """See `SyntheticSet`."""
         if self.space == "input":  # tile by tile, because a ZCA matrix is only for one image size
-            images = tile(self.preprocess.inverse(cut(self.images, self.canvas)), self.canvas)
+            images = tile(self.preprocess.inverse(cut(self.images.float(), self.canvas)), self.canvas)
         else:
             images = unit_pixels(self.images)
         return images.clamp(0, 1), self.labels if self.labels.ndim == 1 else self.labels.argmax(1)
@@ -221,9 +224,9 @@ Space "pixel" is uint8, "unit" is [0, 1], "input" is already preprocessed by `ca
 
 def to_inputs(images: Tensor, space: Space, preprocess: Preprocess, factor: int = 1) -> Tensor:
     """Return the network inputs of stored images `(n, c, h, w)`: `factor^2` inputs of each image, see `decode`."""
-    return images if space == "input" else preprocess(decode(unit_pixels(images), factor))
+    return images.float() if space == "input" else preprocess(decode(unit_pixels(images), factor))
 
 
 def unit_pixels(images: Tensor) -> Tensor:
-    """Return images of space "pixel" (uint8) as float32 in [0, 1]; images of space "unit" are returned unchanged."""
-    return images.float() / 255 if images.dtype == torch.uint8 else images
+    """Return images of space "pixel" (uint8) as float32 in [0, 1]; images of space "unit" as float32 too."""
+    return images.float() / 255 if images.dtype == torch.uint8 else images.float()

@@ -24,6 +24,7 @@ import torch
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
+from dd_bench import __version__
 from dd_bench.data import preprocess
 from dd_bench.data.dataset import RealSet
 from dd_bench.records.overrides import choice_overrides, dataset_overrides, without_local_paths
@@ -48,10 +49,11 @@ from dd_bench.synthetic.images import ImageSet
 from dd_bench.synthetic.licences import OTHER, hub_licence, licence_name
 from dd_bench.synthetic.method_limits import check_method
 from dd_bench.synthetic.preview import preview_png
+from dd_bench.synthetic.quantised import QuantisedSet
 from dd_bench.synthetic.tensor_file import parse_tensors
 
 KINDS: dict[str, type[SyntheticSet]] = {
-    kind.kind: kind for kind in (ImageSet, CompensatedSet, GraphSet, TreeSet)
+    kind.kind: kind for kind in (ImageSet, QuantisedSet, CompensatedSet, GraphSet, TreeSet)
 }
 
 
@@ -86,9 +88,6 @@ def save(
         FileExistsError: the folder exists.
         OSError: the set could not be written. No partial folder remains.
     """
-    files = {TENSORS: to_safetensors(syn.tensors()), PREVIEW: preview_png(syn)}
-    if syn.preprocess.tensors():
-        files[TRANSFORM] = to_safetensors(syn.preprocess.tensors())
     card = Card(
         kind=syn.kind,
         method=method,
@@ -106,6 +105,36 @@ def save(
         citations=list(dict.fromkeys([*citations, *(base.citations if base else [])])),
         sha256={},
     )
+    return _write(syn, folder, card, provenance)
+
+
+def save_derived(
+    syn: SyntheticSet, folder: Path, *, card: Card, config: dict[str, Any], provenance: dict[str, Any]
+) -> Path:
+    """Write a set that was made from the images of another set alone; otherwise like `save`.
+
+    Args:
+        syn: the new set.
+        folder: the folder to create.
+        card: card of the other set. Method, dataset, seed, licence and citations are carried over.
+        config: the configuration for the new card.
+        provenance: the fields of `provenance.json`.
+    """
+    changes = {
+        "kind": syn.kind,
+        "set": syn.config(),
+        "stored_bytes": syn.stored_bytes(),
+        "config": config,
+        "dd_bench": __version__,
+    }
+    return _write(syn, folder, card.model_copy(update=changes), provenance)
+
+
+def _write(syn: SyntheticSet, folder: Path, card: Card, provenance: dict[str, Any]) -> Path:
+    """Write the files of a set. The card does not have their hashes yet."""
+    files = {TENSORS: to_safetensors(syn.tensors()), PREVIEW: preview_png(syn)}
+    if syn.preprocess.tensors():
+        files[TRANSFORM] = to_safetensors(syn.preprocess.tensors())
     words = [*_dataset(card), *_network(card), f"protocol={syn.protocol}"]
     files[README] = sanitize(_readme(card, syn, words)).encode()
     card = card.model_copy(update={"sha256": {name: _sha256(data) for name, data in sorted(files.items())}})

@@ -244,7 +244,11 @@ def _check_size(card: Card, folder: Path, header: Mapping[str, TensorEntry]) -> 
             raise ValueError(
                 f"image_shape of the set {folder} must be a list of integers >= 1, got {shape!r}"
             )
-        stored = sum(prod(entry.shape) for name, entry in header.items() if name != "labels")
+        stored = sum(prod(entry.shape) for name, entry in header.items() if name not in ("labels", *_CODES))
+        if bits := _bits_of_codes(card, folder, header):
+            stored += (
+                max(0, prod(header["codes"].shape) * 8 - 7) // bits
+            )  # the last byte may have unused bits
         one = classes * prod(shape)
         if stored > card.ipc * one:
             raise ValueError(
@@ -257,6 +261,19 @@ def _check_size(card: Card, folder: Path, header: Mapping[str, TensorEntry]) -> 
             f"ipc in the card of {folder} must be at least {ceil(count / classes)}, got {card.ipc}. The set stores "
             f"{count:,} samples of {classes} classes"
         )
+
+
+_CODES = ("codes", "minimum", "step", "group")
+
+
+def _bits_of_codes(card: Card, folder: Path, header: Mapping[str, TensorEntry]) -> int | None:
+    """Return the bits per value of a quantised set, whose parameters count in its bytes; None for other sets."""
+    if card.kind != "codes":
+        return None
+    bits = card.set.get("bits")
+    if type(bits) is not int or not 1 <= bits <= 8 or any(name not in header for name in _CODES[:-1]):
+        raise ValueError(f"the set {folder} must have codes with 1 to 8 bits, got bits={bits!r}")
+    return bits
 
 
 def _same_method(a: Mapping[str, Any], b: Mapping[str, Any]) -> bool:

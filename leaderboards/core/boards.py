@@ -21,6 +21,7 @@ from .entries import (
     REFERENCE,
     REFERENCE_PROTOCOL,
     Track,
+    has_stored_precision,
 )
 from .hyperparameters import Origin, origins
 from .published import Published, PublishedSet, find
@@ -87,8 +88,12 @@ class Board:
 
 
 def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list[Board]:
-    """Group records into boards, sorted by track. The order of `records` does not matter."""
+    """Group records into boards, sorted by track. The order of `records` does not matter.
+
+    Records of sets with a chosen precision are left out, see `has_stored_precision`.
+    """
     tracks: dict[Track, list[Record]] = defaultdict(list)
+    records = [r for r in records if not has_stored_precision(r)]
     for record in records:
         tracks[Track.of(record)].append(record)
     known = budgets(records)

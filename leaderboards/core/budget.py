@@ -10,7 +10,7 @@ from collections.abc import Iterable, Mapping
 
 from dd_bench.records.record import Record
 
-from .entries import CONTROL, REFERENCE
+from .entries import CONTROL, REFERENCE, has_stored_precision
 
 SHARED = "preprocess."
 """Start of the names of fitted transforms, which belong to the dataset and are stored with every set."""
@@ -36,7 +36,7 @@ def budgets(records: Iterable[Record]) -> Budgets:
 
     for r in records:
         parts = {k: float(v) for k, v in _own_parts(r).items() if k != TEACHER_LABELS}
-        if r.method == CONTROL and r.status == "done" and parts:
+        if r.method == CONTROL and r.status == "done" and parts and not has_stored_precision(r):
             add((r.real_digest, r.ipc), parts)
             if "images" in parts:
                 add((r.real_digest, 0), {k: v / r.ipc for k, v in parts.items()})

@@ -11,6 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from dd_bench.records.config_diff import STORED
 from dd_bench.records.record import DIFFERENCES, Record, load_record, parse_record
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.files import content_key
@@ -53,6 +54,14 @@ LABEL_COMPARISON = "labels-400"
 """Protocol whose entries compare kinds of labels. There are dozens of kinds, so they share the page `label_bits`."""
 TEACHER_MODES = ("static", "replay", "online")
 """Label modes in which teachers provide the labels."""
+
+
+def has_stored_precision(record: Record) -> bool:
+    """Return whether the images of the set have a precision chosen by `method.store` or `dd-bench quantise`.
+
+    Boards, which compare methods, do not show these records. `bits.md` and `cost.md` do.
+    """
+    return STORED in record.config
 
 
 def is_reference(label: str) -> bool:

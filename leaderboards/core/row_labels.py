@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from dd_bench.records.config_diff import leaves
+from dd_bench.records.config_diff import STORED, leaves
 from dd_bench.records.overrides import LOCATION_KEYS
 from dd_bench.records.record import Record
 
@@ -77,6 +77,8 @@ def hyperparameters(record: Record) -> dict[str, Any]:
     data = {k: v for k, v in config.get("dataset", {}).items() if k not in LOCATION_KEYS}
     weights = {"weights": {t.name: t.digest[:8] for t in record.teachers if t.digest}}
     base = config.get("base")
+    stored = config.get(STORED)
+    precision = {"stored": stored.get("precision")} if isinstance(stored, dict) else {}
     others = {
         "base": f"{base.get('method')} {str(base.get('digest'))[:8]}" if isinstance(base, dict) else "none",
         "seed": config.get("seed"),
@@ -84,6 +86,7 @@ def hyperparameters(record: Record) -> dict[str, Any]:
         "teacher": teachers,
         "dataset": data,
         **weights,
+        **precision,
         "numbers": record.code.numbers,
     }
     return dict(leaves(config.get("method", {}))) | dict(leaves(others)) | order

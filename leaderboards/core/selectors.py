@@ -7,7 +7,9 @@ A selector is a line of words: `DATASET PROTOCOL METHOD key=value ...`, for exam
 A protocol with changed values is written out, or as `mtt-1000(...)`. A key is `ipc`, `model`, `evaluator`, `labels` or
 a dotted path of the configuration (`model.width=32`). `model=gcn` selects every network of that name,
 `model='gcn(layers=2)'` exactly this one. Without `evaluator=`, the evaluators of `MAIN_EVALUATORS` are selected.
-`metric=` does not select an entry: it is the metric to read, the main metric by default.
+`metric=` does not select an entry: it is the metric to read, the main metric by default. Sets with another precision
+(`method.store`, `dd-bench quantise`) are selected only by their values, `stored.bits=4 stored.per=image`. After `vs`,
+`stored=none` selects a set without them.
 """
 
 from __future__ import annotations
@@ -18,10 +20,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from dd_bench.records.config_diff import changed_keys
+from dd_bench.records.config_diff import STORED, changed_keys
 from dd_bench.records.record import Record
 
-from .entries import Track
+from .entries import Track, has_stored_precision
 from .hyperparameters import origin
 
 MAIN_EVALUATORS = ("accuracy", "controls", "graph")
@@ -71,11 +73,15 @@ class Selector:
             raise ValueError(f"after `vs`, at most one method is expected, got {shlex.join(bare)!r}")
         metric = where.pop("metric", self.metric)
         same = {k: v for k, v in self.where.items() if not bare or not k.startswith("method.")}
+        if where.pop(STORED, None) == "none":
+            same = {k: v for k, v in same.items() if not k.startswith(f"{STORED}.")}
         return replace(self, method=(bare or [self.method])[0], where=same | where, metric=metric)
 
     def matches(self, record: Record) -> bool:
         """Return whether a finished entry meets every condition."""
         if record.status != "done" or (record.dataset, record.method) != (self.dataset, self.method):
+            return False
+        if has_stored_precision(record) != any(key.startswith(f"{STORED}.") for key in self.where):
             return False
         name = record.protocol.name
         if self.protocol not in (name, f"{name.partition('(')[0]}(...)" if "(" in name else name):
