@@ -52,11 +52,10 @@ def main(argv: Sequence[str]) -> int:
             _print(f"wrote {count} files to {out}; start with {out / 'index.html'}")
         elif args.verb == "build":
             _build(args.entries, args.published, args.out or home / "tables")
-            all_boards = (
-                boards(load_entries(args.entries), load_published(args.published)) if args.into else []
-            )
+            entries = load_entries(args.entries) if args.into else []
+            all_boards = boards(entries, load_published(args.published)) if args.into else []
             for document in args.into:
-                _print(f"wrote {embed(document, all_boards)} tables to {document}")
+                _print(f"wrote {embed(document, all_boards, entries)} tables to {document}")
         elif args.verb == "plot":
             out = args.out or home / "plots"
             _plot(args, out)

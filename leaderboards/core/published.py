@@ -30,6 +30,12 @@ class Published(_Strict):
     std: float | None = Field(ge=0, le=100)
     protocol: str = Field(min_length=1, description="evaluation protocol, as far as the source describes it")
     source: str = Field(min_length=1, description="where the number was read, in words")
+    bits_of_ipc: float | None = Field(
+        default=None,
+        gt=0,
+        description="IPC whose images in float32 have the bits of the set, if the source compares sets of equal bits. "
+        "`ipc` is then None: the set can have more images of fewer bits",
+    )
     verified: bool = Field(
         description="whether the number was read in that source; if not, every table marks it as quoted from memory"
     )
@@ -47,7 +53,7 @@ class PublishedSet(_Strict):
     def _unique_per_source(self) -> PublishedSet:
         seen = set()
         for c in self.cells:
-            if (key := (c.method, c.ipc, c.source, c.protocol)) in seen:
+            if (key := (c.method, c.ipc, c.bits_of_ipc, c.source, c.protocol)) in seen:
                 raise ValueError(
                     f"expected one number per method, IPC, source and protocol, got two for {key}"
                 )
@@ -65,8 +71,10 @@ class PublishedSet(_Strict):
         return _normalized(self.dataset) == _normalized(track.dataset) and same_model
 
     def at(self, method: str, ipc: int) -> list[Published]:
-        """Return the numbers of a method that have this IPC or no IPC."""
-        return [c for c in self.cells if c.method == method and c.ipc in (ipc, None)]
+        """Return the numbers of a method that have this IPC or no IPC. A budget in bits is no IPC."""
+        return [
+            c for c in self.cells if c.method == method and c.ipc in (ipc, None) and c.bits_of_ipc is None
+        ]
 
 
 def load_published(folder: Path) -> list[PublishedSet]:

@@ -8,7 +8,8 @@ The name after `table` selects what is inserted:
 
 - the path of a board in leaderboards/tables, without suffix: its table of methods by IPC;
 - this path followed by ` all-metrics`: all metrics of its records;
-- `cross_arch`, `continual`, `cost`, `labels`, `label_bits` or `architectures`: all tables of that page.
+- `cross_arch`, `continual`, `cost`, `labels`, `label_bits`, `architectures` or `bits`: all tables of that page;
+- `bits precision` and `bits equal`: the two kinds of tables of that page.
 """
 
 from __future__ import annotations
@@ -18,16 +19,20 @@ import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from dd_bench.records.record import Record
 from dd_bench.runtime.files import write_atomic
 
 from ..core.boards import Board
+from .bits import equal_bits_tables, precision_tables
 from .formatting import all_metrics_table
 from .markup import MARKDOWN
 from .tables import pages, table_of
 
 
-def embed(document: Path, boards: Sequence[Board]) -> int:
+def embed(document: Path, boards: Sequence[Board], entries: Sequence[Record] = ()) -> int:
     """Insert the tables that a document names, all or none, and return their number.
+
+    `entries` are all entries, for the pages that combine several boards; by default, those of `boards`.
 
     Raises:
         ValueError: the document names no table or an unknown table, or a block has no end marker.
@@ -35,15 +40,17 @@ def embed(document: Path, boards: Sequence[Board]) -> int:
     """
     with document.open(newline="") as file:
         text = file.read()
-    new, count = embedded(text, boards, str(document))
+    new, count = embedded(text, boards, str(document), entries)
     if new != text:
         write_atomic(document, new.encode())
     return count
 
 
-def embedded(text: str, boards: Sequence[Board], where: str = "the document") -> tuple[str, int]:
+def embedded(
+    text: str, boards: Sequence[Board], where: str = "the document", entries: Sequence[Record] = ()
+) -> tuple[str, int]:
     """Return a text with the tables inserted, and their number; see `embed`."""
-    new, count = fill_blocks(text, "table", _tables(boards), where)
+    new, count = fill_blocks(text, "table", _tables(boards, entries), where)
     if not count:
         raise ValueError(
             f"{where} has no table markers. Add two lines: <!-- table NAME --> and <!-- table end -->"
@@ -81,12 +88,17 @@ def fill_blocks(text: str, kind: str, known: Mapping[str, str], where: str) -> t
     return new + text[last:], len(names)
 
 
-def _tables(boards: Sequence[Board]) -> dict[str, str]:
+def _tables(boards: Sequence[Board], entries: Sequence[Record]) -> dict[str, str]:
     """Return every table by its name, as Markdown."""
     by_name = {board.track.path: table_of(board) for board in boards}
     by_name |= {
         f"{board.track.path} all-metrics": table for board in boards if (table := all_metrics_table(board))
     }
-    for name, tables in pages([record for board in boards for record in board.records]).items():
+    entries = entries or [record for board in boards for record in board.records]
+    combined = pages(entries) | {
+        "bits precision": precision_tables(entries),
+        "bits equal": equal_bits_tables(entries),
+    }
+    for name, tables in combined.items():
         by_name[name] = "\n\n".join(f"**{MARKDOWN.escape(title)}**\n\n{table}" for title, table in tables)
     return by_name

@@ -167,7 +167,7 @@ def _plot_cost(plt: Any, layout: Layout = PAGE, *, found: Sequence[Point], metri
     scale = 100 if metric == ACCURACY else 1
     marks = dict(zip(dict.fromkeys(p.record.method for p in found), styles(), strict=False))
     for axis, name, costs in (
-        (axes[0], "bytes of the set", [float(p.size) for p in found]),
+        (axes[0], "bits of the set", [float(p.bits) for p in found]),
         (axes[1], seconds, [p.creation for p in found]),
     ):
         on_front = pareto_front(costs, [p.value for p in found])

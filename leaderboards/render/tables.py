@@ -13,10 +13,11 @@ from dd_bench.records.record import Record
 from dd_bench.runtime.files import write_atomic
 
 from ..core.boards import Board, boards
-from ..core.entries import ACCURACY, load_entries
-from ..core.published import PublishedSet, load_published
+from ..core.entries import ACCURACY, has_stored_precision, load_entries
+from ..core.published import Published, PublishedSet, load_published
 from ..core.verified import Verdict, verdicts
 from .architectures import architecture_tables
+from .bits import bits_tables
 from .cells import Style, columns, table_rows
 from .continual import continual_tables
 from .cost import cost_tables
@@ -42,7 +43,7 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     Boards of `labels-400` have no files; their entries are in `label_bits.md`.
 
     These pages are `index.md`, `labels.md`, `label_bits.md`, `architectures.md`, `cross_arch.md`, `continual.md`,
-    `cost.md`, `published.md` and `records.csv`.
+    `cost.md`, `bits.md`, `published.md` and `records.csv`.
 
     Returns:
         The files written. Other files in `out_dir` are not changed.
@@ -77,13 +78,15 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
 
 def pages(entries: Sequence[Record]) -> dict[str, list[tuple[str, str]]]:
     """Return the titles and Markdown tables of the pages that combine several boards."""
+    plain = [r for r in entries if not has_stored_precision(r)]
     return {
-        "labels": label_tables(entries),
-        "label_bits": label_bits_tables(entries),
-        "architectures": architecture_tables(entries),
-        "cross_arch": cross_arch_tables(entries),
-        "continual": continual_tables(entries),
+        "labels": label_tables(plain),
+        "label_bits": label_bits_tables(plain),
+        "architectures": architecture_tables(plain),
+        "cross_arch": cross_arch_tables(plain),
+        "continual": continual_tables(plain),
         "cost": cost_tables(entries),
+        "bits": bits_tables(entries),
     }
 
 
@@ -184,13 +187,19 @@ def _published(published: Sequence[PublishedSet]) -> str:
     tables = []
     for s in published:
         rows = [
-            [c.method, str(c.ipc or "all"), printed(c) + "†" * (not c.verified), c.protocol, c.source]
-            for c in s.cells
+            [c.method, _budget(c), printed(c) + "†" * (not c.verified), c.protocol, c.source] for c in s.cells
         ]
         rows = [[MARKDOWN.escape(x) for x in row] for row in rows]
         header = ["Method", "IPC", "Published", "Protocol", "Source"]
         tables.append((f"{s.dataset}, {s.model}", markdown_table(header, rows, left=5)))
     return _MARKDOWN.get_template("published.md.j2").render(tables=tables)
+
+
+def _budget(published: Published) -> str:
+    """Return the IPC of a published number, `all`, or its budget in bits."""
+    if published.bits_of_ipc is not None:
+        return f"bits of IPC {published.bits_of_ipc:g} × float32"
+    return str(published.ipc or "all")
 
 
 def _page(name: str, tables: Sequence[tuple[str, str]]) -> str:

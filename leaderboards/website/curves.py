@@ -11,6 +11,7 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
+from ..core.bits import stored_bits
 from ..core.boards import Board
 from ..core.entries import ACCURACY, CONTROL, HARD_LABEL_RANDOM, REFERENCE
 from .matrix import Line, Matrix
@@ -51,7 +52,7 @@ class Plot(NamedTuple):
 def plots(one: Matrix) -> list[Plot]:
     """Return the plots of a matrix that have something to compare: at least two IPCs, and at least two sizes."""
     board, found = one.board, []
-    sizes = {r.key: 8.0 * sum(r.stored_bytes.values()) for r in board.records if sum(r.stored_bytes.values())}
+    sizes = {r.key: float(bits) for r in board.records if (bits := stored_bits(r))}
     by_ipc = [(line, [(float(ipc), y, "") for ipc, y in _values(one, line)]) for line in _drawn(one)]
     by_bits = [(line, list(_bits(board, line, sizes))) for line in _drawn(one) if line.method != REFERENCE]
     metric = board.track.metric + (", %" if board.track.metric == ACCURACY else "")

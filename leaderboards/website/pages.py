@@ -20,6 +20,7 @@ from dd_bench.runtime.terminal import sanitize
 
 from ..core.boards import Board, boards
 from ..core.citations import Cards, cited
+from ..core.entries import has_stored_precision
 from ..core.findings import evidence, load_findings
 from ..core.method_info import FAMILIES
 from ..core.published import PublishedSet
@@ -63,11 +64,13 @@ class Pages:
         published: Sequence[PublishedSet],
         verified: Path,
     ):
+        # sets with another precision are on no board, and so have no page
+        entries = [r for r in entries if not has_stored_precision(r)]
         self.folder, self.entries, self.published = folder, entries, published
         self.boards = boards(entries, published)
         self.sets: dict[str, KnownSet] = {}
         self.verdicts = verdicts(verified)
-        self.costs: Mapping[Any, Sequence[Point]] = points(entries)
+        self.costs: Mapping[Any, Sequence[Point]] = points(self.entries)
         newest = max((r.created[:10] for r in entries), default="never")
         self.about = f"{len(entries)} entries, the latest from {newest}."
         self.jinja = _environment()

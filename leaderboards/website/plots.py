@@ -24,12 +24,12 @@ def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
         return None
     scale = 100 if board.track.metric == ACCURACY else 1
     costs = {
-        "bytes": [float(p.size) for p in found],
+        "bits": [float(max(p.bits, 1)) for p in found],
         "making": [max(p.creation, 0.01) for p in found],  # the axes are logarithmic
         "measuring": [max(p.evaluation, 0.01) for p in found],
     }
     titles = (
-        "bytes of the set, including its labels",
+        "bits of the set, including soft labels",
         "seconds to create it, including teachers and experts",
         "seconds to evaluate one network",
     )

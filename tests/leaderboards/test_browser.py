@@ -203,7 +203,7 @@ def test_plots(page, board):
     points = driver.find_elements(By.CSS_SELECTOR, ".plot .point")
     assert len(points) >= 120
     title = ".plot .xtitle"
-    assert "bytes" in driver.find_element(By.CSS_SELECTOR, title).text
+    assert "bits" in driver.find_element(By.CSS_SELECTOR, title).text
     buttons = [b.get_attribute("data-title") for b in driver.find_elements(By.CSS_SELECTOR, ".modebar-btn")]
     assert len(buttons) > 3 and not [
         b for b in buttons if not b or "cloud" in b.lower() or "share" in b.lower()

@@ -46,8 +46,8 @@ def entries(record):
 
 def test_cost_is_per_set_and_per_network(entries):
     (found,) = points(entries).values()
-    assert {p.label: (p.size, p.creation, p.evaluation) for p in found} == {
-        "random": (100, 0.0, 10.0), "dm": (110, 12.5, 1.625), "mtt": (100, 100.0, 0.0),
+    assert {p.label: (p.bits, p.creation, p.evaluation) for p in found} == {
+        "random": (800, 0.0, 10.0), "dm": (800, 12.5, 1.625), "mtt": (800, 100.0, 0.0),
     }  # fmt: skip
 
 
@@ -59,12 +59,12 @@ def test_preparation_is_counted_in_full_and_other_evaluators_are_left_out(record
     assert [p.creation for p in found] == [90 + 9 + 20 / 2]
 
 
-def test_the_table_has_a_front_by_seconds(entries, record):
+def test_the_table_has_fronts_by_bits_and_by_seconds(entries, record):
     slow = record("kcenter", 1, [[0.6, 0.6]], stored_bytes={"images": 1}, seconds={"distill": 500})
     ((title, table),) = cost_tables([*entries, slow])
     assert title.startswith("fashion_mnist: accuracy, hard v1")
-    assert {cells(row)[0]: cells(row)[-1] for row in table.splitlines()[2:]} == {
-        "random": "yes", "dm": "yes", "mtt": "yes", "kcenter": "",
+    assert {cells(row)[0]: cells(row)[-2:] for row in table.splitlines()[2:]} == {
+        "random": ["", "yes"], "dm": ["", "yes"], "mtt": ["yes", "yes"], "kcenter": ["yes", ""],
     }  # fmt: skip
 
 

@@ -1,0 +1,179 @@
+"""The bits that a set stores: images or codes, parameters, soft labels, compensators, teacher labels and transforms.
+
+Hard labels take no bits: a set has the same number of images of each class, so they can be stored class by class.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import NamedTuple
+
+from dd_bench.records.config_diff import STORED
+from dd_bench.records.intervals import Difference
+from dd_bench.records.record import Record
+
+from .budget import Budgets
+from .differences import difference, is_paired
+from .entries import REFERENCE, Track, has_stored_precision
+
+MIN_NETWORKS = 10
+"""Smallest number of paired networks for the statement that a precision loses nothing."""
+_SOFT = "soft"
+_ENTROPY = "entropy bits"
+_FILES = ("zstd bytes", "PNG bytes", "WebP bytes")
+
+
+def bits_by_part(record: Record) -> dict[str, int]:
+    """Return the bits of one set of a record by part. Hard labels have no part."""
+    return {
+        name: 8 * size
+        for name, size in record.stored_bytes.items()
+        if name != "labels" or record.label_mode == _SOFT
+    }
+
+
+def stored_bits(record: Record) -> int:
+    """Return the bits of one set of a record, without compression."""
+    return sum(bits_by_part(record).values())
+
+
+def entropy_bits(record: Record) -> int | None:
+    """Return the bits with the order-0 entropy of the codes in place of the codes; None for sets without codes."""
+    return None if _ENTROPY not in record.sizes else _without_codes(record) + record.sizes[_ENTROPY]
+
+
+def file_bits(record: Record) -> int | None:
+    """Return the bits with the smallest file of codes in place of the codes (Zstandard, PNG or WebP); None without."""
+    sizes = [8 * record.sizes[name] for name in _FILES if name in record.sizes]
+    return _without_codes(record) + min(sizes) if sizes else None
+
+
+def _without_codes(record: Record) -> int:
+    return sum(bits for name, bits in bits_by_part(record).items() if name != "codes")
+
+
+def precision_of(record: Record, known: Budgets) -> str:
+    """Return the precision of the images: the chosen one, or `float32` or `8 bits`, by the size of random images."""
+    if has_stored_precision(record):
+        return str(record.config[STORED].get("precision"))
+    one, images = known.get((record.real_digest, 0), {}).get("images"), record.stored_bytes.get("images")
+    if not one or not images:
+        return "as distilled"
+    return {1: "8 bits", 2: "float16", 4: "float32"}.get(round(images / (one * record.ipc)), "as distilled")
+
+
+class Precision(NamedTuple):
+    """A record of a quantised set, and its difference from the set that it was made from."""
+
+    record: Record
+    difference: Difference | None  # None: the other set is not measured on the same track
+    paired: bool
+
+    @property
+    def loses_nothing(self) -> bool:
+        """Whether at least `MIN_NETWORKS` pairs of networks show no loss: the upper end of the interval is >= 0."""
+        d = self.difference
+        return d is not None and self.paired and d.n >= MIN_NETWORKS and d.high >= 0
+
+
+def precisions(records: Sequence[Record]) -> list[tuple[Record | None, list[Precision]]]:
+    """Return the sets of one track that have quantised versions, and these versions, from many to few bits.
+
+    A set without a record is None. Of several records of a set, the one with the most networks is used.
+    """
+    plain = sorted(
+        (
+            r
+            for r in records
+            if not has_stored_precision(r) and r.status == "done" and len(r.set_digests) == 1
+        ),
+        key=lambda r: (r.summary().num_networks, r.created, r.key),
+    )
+    by_digest = {r.set_digests[0]: r for r in plain}
+    groups: dict[str, list[Record]] = {}
+    for record in records:
+        if has_stored_precision(record) and record.status == "done":
+            groups.setdefault(str(record.config[STORED].get("from")), []).append(record)
+    found = []
+    for digest, group in groups.items():
+        original = by_digest.get(digest)
+        versions = [
+            Precision(
+                r,
+                difference(r, original)
+                if original and len(r.sample()) > 1 and len(original.sample()) > 1
+                else None,
+                original is not None and is_paired(r, original),
+            )
+            for r in sorted(group, key=lambda r: (-stored_bits(r), r.key))
+        ]
+        found.append((original, versions))
+    return sorted(found, key=lambda pair: (_first(pair).method, _first(pair).ipc, _first(pair).key))
+
+
+def _first(pair: tuple[Record | None, list[Precision]]) -> Record:
+    return pair[0] or pair[1][0].record
+
+
+def fewest_lossless(versions: Sequence[Precision]) -> Precision | None:
+    """Return the version with the fewest bits that loses nothing, as do all versions of its kind with more bits.
+
+    Versions are of one kind if they have the same ranges (`per`, `patch`, `groups`) and the same `clip`.
+    """
+    kept = []
+    for version in versions:
+        kind, bits = _kind(version.record), version.record.config[STORED].get("bits", 0)
+        finer = [
+            v for v in versions if _kind(v.record) == kind and v.record.config[STORED].get("bits", 0) >= bits
+        ]
+        if all(v.loses_nothing for v in finer):
+            kept.append(version)
+    return min(kept, key=lambda v: (stored_bits(v.record), v.record.key), default=None)
+
+
+def _kind(record: Record) -> tuple[str, ...]:
+    stored = record.config[STORED]
+    return tuple(str(stored.get(key)) for key in ("per", "patch", "groups", "clip"))
+
+
+class EqualBits(NamedTuple):
+    """Records whose sets have nearly the bits of `ipc` random images per class, with 8 bits or in float32."""
+
+    ipc: int
+    width: int  # bits per value
+    bits: int
+    records: list[Record]  # best first
+
+
+_TOLERANCE = (0.75, 1.1)
+"""Bits of the sets that are compared, relative to the budget. Parameters of images of 64 values are 6 % of 8 bits."""
+
+
+def equal_bits(records: Sequence[Record], known: Budgets) -> list[EqualBits]:
+    """Group the records of one track by budgets: the bits of each of their IPC as real images, with 8 and 32 bits.
+
+    Only budgets with at least two methods and two precisions are returned. The whole training set is in no group.
+    """
+    done = [r for r in records if r.status == "done" and r.method != REFERENCE and r.stored_bytes]
+    budgets = {}
+    for record in done:
+        one = known.get((record.real_digest, 0), {}).get("images")
+        for width in (8, 32) if one else ():
+            budgets[record.ipc, width] = round(width * (one or 0) * record.ipc)
+    found = []
+    for (ipc, width), bits in sorted(budgets.items(), key=lambda item: (item[1], item[0])):
+        low, high = (share * bits for share in _TOLERANCE)
+        group = [r for r in done if low <= stored_bits(r) <= high]
+        if len({r.method for r in group}) > 1 and len({precision_of(r, known) for r in group}) > 1:
+            ranked = sorted(group, key=lambda r: (-r.summary().mean, r.key))
+            if bits not in {other.bits for other in found}:  # 4 images of 8 bits are one image in float32
+                found.append(EqualBits(ipc, width, bits, ranked))
+    return found
+
+
+def tracks(records: Sequence[Record]) -> dict[Track, list[Record]]:
+    """Return the records of each track that has a quantised set, sorted by track."""
+    found: dict[Track, list[Record]] = {}
+    for record in records:
+        found.setdefault(Track.of(record), []).append(record)
+    return {track: found[track] for track in sorted(found) if any(map(has_stored_precision, found[track]))}

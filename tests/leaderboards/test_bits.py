@@ -1,0 +1,142 @@
+"""Stored bits, quantised versions of a set, and sets of different methods at equal bits."""
+
+import pytest
+
+from dd_bench.leaderboards.core.bits import (
+    bits_by_part,
+    entropy_bits,
+    equal_bits,
+    fewest_lossless,
+    file_bits,
+    precision_of,
+    precisions,
+    stored_bits,
+)
+from dd_bench.leaderboards.core.boards import boards
+from dd_bench.leaderboards.core.budget import budgets
+from dd_bench.leaderboards.core.selectors import NotMeasuredError, Selector, select
+from dd_bench.leaderboards.render.bits import bits_tables, equal_bits_tables
+from dd_bench.leaderboards.render.tables import pages
+from dd_bench.records.config_diff import STORED
+
+PIXELS = 7840  # of one 28x28 image of each class
+BASE = [0.80 + 0.001 * i for i in range(12)]
+
+
+def shifted(by, noise=0.004):
+    """Return values of networks that differ from BASE by `by`, and by some noise in turns."""
+    return [x + by + noise * (-1) ** i for i, x in enumerate(BASE)]
+
+
+@pytest.fixture
+def made(record):
+    """Function that returns a record of a set with `bits` per value, made from the set with the digest `source`."""
+
+    def make(values, bits, *, source="a" * 64, per="image", method="dm", ipc=1, **changes):
+        codes, groups = PIXELS * ipc * bits // 8, {"image": 10 * ipc, "set": 1}[per]
+        parts = {"codes": codes, "labels": 80 * ipc, "minimum": 2 * groups, "step": 2 * groups}
+        stored = {
+            "bits": bits,
+            "per": per,
+            "clip": "minmax",
+            "from": source,
+            "precision": f"{bits} bits, {per}",
+        }
+        return record(
+            method, ipc, [values], stored_bytes=parts, config={"method": {}, STORED: stored},
+            sizes={"entropy bits": codes * 4, "zstd bytes": codes // 2, "PNG bytes": codes // 3},
+            set_digests=[f"{bits}{per[0]}" * 32], **changes,
+        )  # fmt: skip
+
+    return make
+
+
+@pytest.fixture
+def entries(record, made):
+    return [
+        record("random", 1, [[0.5, 0.52]], stored_bytes={"images": PIXELS, "labels": 80}),
+        record("dm", 1, [BASE], set_digests=["a" * 64]),
+        made(shifted(0.0), 8),
+        made(shifted(-0.001), 4),
+        made(shifted(-0.05), 2),
+        made(shifted(-0.02), 4, per="set"),
+        made(shifted(0.0), 2, per="set"),
+        record("kmeans", 4, [shifted(0.02)], stored_bytes={"images": 4 * PIXELS, "labels": 320}),
+    ]
+
+
+def test_bits_count_all_parts_but_hard_labels(record, made):
+    soft = record("datm", 1, [[0.5, 0.6]], label_mode="soft", stored_bytes={"images": 100, "labels": 40})
+    zca = record(
+        "mtt", 1, [[0.5, 0.6]], stored_bytes={"images": 100, "labels": 8, "preprocess.transform": 50}
+    )
+    online = record("sre2l", 1, [[0.5, 0.6]], stored_bytes={"images": 100, "labels": 8, "teacher labels": 30})
+    assert [stored_bits(r) for r in (soft, zca, online)] == [1120, 1200, 1040]
+    four = made(shifted(0), 4)
+    assert bits_by_part(four) == {"codes": 8 * 3920, "minimum": 160, "step": 160}
+    assert entropy_bits(four) == 320 + 4 * 3920 and file_bits(four) == 320 + 8 * (3920 // 3)
+    assert entropy_bits(zca) is None and file_bits(zca) is None
+
+
+def test_versions_are_compared_with_the_set_that_they_are_made_from(entries):
+    ((original, versions),) = precisions(entries)
+    assert original is entries[1]
+    assert [v.record.config[STORED]["bits"] for v in versions] == [8, 4, 4, 2, 2]
+    by_name = {v.record.config[STORED]["precision"]: v for v in versions}
+    assert by_name["2 bits, image"].difference.mean == pytest.approx(-0.05)
+    assert {name for name, v in by_name.items() if v.loses_nothing} == {
+        "8 bits, image", "4 bits, image", "2 bits, set",
+    }  # fmt: skip
+    best = fewest_lossless(versions)  # not 2 bits per set, whose version of 4 bits loses something
+    assert best is by_name["4 bits, image"]
+
+
+def test_too_few_pairs_do_not_show_that_nothing_is_lost(record, made):
+    few = [record("dm", 1, [BASE[:9]], set_digests=["a" * 64]), made(shifted(0.0)[:9], 8)]
+    ((_, (version,)),) = precisions(few)
+    assert version.difference.n == 9 and not version.loses_nothing
+    ((original, (alone,)),) = precisions(few[1:])
+    assert original is None and alone.difference is None and not alone.loses_nothing
+
+
+def test_boards_other_pages_and_selectors_leave_quantised_sets_out(entries):
+    (board,) = boards(entries, [])
+    assert {r.method for r in board.records} == {"random", "dm", "kmeans"} and len(board.records) == 3
+    assert budgets(entries) == budgets([entries[0]])
+    dm = Selector.parse(["fashion_mnist", "hard", "dm", "ipc=1"])
+    assert select(entries, dm) is entries[1]
+    quantised = Selector.parse(["fashion_mnist", "hard", "dm", "ipc=1", "stored.bits=4", "stored.per=image"])
+    assert select(entries, quantised) is entries[3]
+    assert select(entries, quantised.other(["stored=none"])) is entries[1]
+    with pytest.raises(NotMeasuredError):
+        select(entries, Selector.parse(["fashion_mnist", "hard", "dm", "stored.bits=3"]))
+    (cost,) = pages(entries)["cost"]
+    assert cost[1].count("| dm") == 6, "the page of costs has them"
+
+
+def test_precision_of_a_set(entries):
+    known = budgets(entries)
+    assert [precision_of(entries[i], known) for i in (0, 1, 2, 7)] == [
+        "8 bits",
+        "float32",
+        "8 bits, image",
+        "8 bits",
+    ]
+    assert precision_of(entries[1], {}) == "as distilled"
+
+
+def test_sets_of_equal_bits(entries, made):
+    # 4 images of 8 bits have the bits of one image in float32
+    more = [*entries, made(shifted(0.03), 2, method="kmeans", ipc=4)]
+    budget_of = {(b.ipc, b.width): b for b in equal_bits(more, budgets(more))}
+    assert set(budget_of) == {(1, 8), (1, 32)}
+    eight, float32 = budget_of[1, 8], budget_of[1, 32]
+    assert (eight.bits, float32.bits) == (8 * PIXELS, 32 * PIXELS)
+    names = [(r.method, r.ipc, r.config.get(STORED, {}).get("bits")) for r in eight.records]
+    assert names == [("kmeans", 4, 2), ("dm", 1, 8), ("random", 1, None)]
+    assert [(r.method, r.ipc) for r in float32.records] == [("kmeans", 4), ("dm", 1)]
+    ((title, table),) = equal_bits_tables(more)
+    assert title.endswith("equal bits")
+    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
+    assert rows[1][:3] == ["IPC 1 × 8 bits", "dm", "1"] and rows[1][-1].startswith("-3.0 [")
+    assert rows[0][-1] == "" and len(bits_tables(more)) == 2
