@@ -11,6 +11,7 @@ from typing import NamedTuple
 from dd_bench.records.config_diff import STORED
 from dd_bench.records.intervals import Difference
 from dd_bench.records.record import Record
+from dd_bench.runtime.files import canonical
 
 from .budget import Budgets
 from .differences import difference, is_paired
@@ -77,9 +78,11 @@ class Precision(NamedTuple):
 
 
 def precisions(records: Sequence[Record]) -> list[tuple[Record | None, list[Precision]]]:
-    """Return the sets of one track that have quantised versions, and these versions, from many to few bits.
+    """Return the sets of one track that have versions with another precision, and these, from many to few bits.
 
-    A set without a record is None. Of several records of a set, the one with the most networks is used.
+    The set of a version is the one that was quantised or, for `method.store` and `method.bits`, the set of the same
+    method, seed and settings without them. It is None if it has no record. Of several records of a set, the one with
+    the most networks is used.
     """
     plain = sorted(
         (
@@ -89,26 +92,35 @@ def precisions(records: Sequence[Record]) -> list[tuple[Record | None, list[Prec
         ),
         key=lambda r: (r.summary().num_networks, r.created, r.key),
     )
-    by_digest = {r.set_digests[0]: r for r in plain}
-    groups: dict[str, list[Record]] = {}
+    of_set = {r.set_digests[0]: r for r in plain}
+    of_settings = {_settings(r): r for r in plain}
+    groups: dict[str, tuple[Record | None, list[Record]]] = {}
     for record in records:
         if has_stored_precision(record) and record.status == "done":
-            groups.setdefault(str(record.config[STORED].get("from")), []).append(record)
-    found = []
-    for digest, group in groups.items():
-        original = by_digest.get(digest)
-        versions = [
-            Precision(
-                r,
-                difference(r, original)
-                if original and len(r.sample()) > 1 and len(original.sample()) > 1
-                else None,
-                original is not None and is_paired(r, original),
+            digest = record.config[STORED].get("from")
+            original = of_set.get(digest) if digest else of_settings.get(_settings(record))
+            groups.setdefault(original.key if original else _settings(record), (original, []))[1].append(
+                record
             )
-            for r in sorted(group, key=lambda r: (-stored_bits(r), r.key))
-        ]
-        found.append((original, versions))
+    found = [
+        (original, [_version(r, original) for r in sorted(group, key=lambda r: (-stored_bits(r), r.key))])
+        for original, group in groups.values()
+    ]
     return sorted(found, key=lambda pair: (_first(pair).method, _first(pair).ipc, _first(pair).key))
+
+
+def _settings(record: Record) -> str:
+    """Return what determines a set in full precision, as text: method, IPC, seed, dataset, network and base set."""
+    config = record.config
+    method = {k: v for k, v in config.get("method", {}).items() if k not in ("store", "bits")}
+    others = [config.get(key) for key in ("base", "dataset", "model")]
+    return canonical([record.method, record.ipc, record.seeds, method, *others])
+
+
+def _version(record: Record, original: Record | None) -> Precision:
+    if original is None or min(len(record.sample()), len(original.sample())) < 2:
+        return Precision(record, None, False)
+    return Precision(record, difference(record, original), is_paired(record, original))
 
 
 def _first(pair: tuple[Record | None, list[Precision]]) -> Record:

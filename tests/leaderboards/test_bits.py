@@ -140,3 +140,16 @@ def test_sets_of_equal_bits(entries, made):
     rows = [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
     assert rows[1][:3] == ["IPC 1 × 8 bits", "dm", "1"] and rows[1][-1].startswith("-3.0 [")
     assert rows[0][-1] == "" and len(bits_tables(more)) == 2
+
+
+def test_a_precision_chosen_by_the_run_is_compared_with_the_run_without_it(record):
+    def run(values, **method):
+        stored = {STORED: {"bits": 2, "per": "image", "precision": "2 bits"}} if method else {}
+        return record("dm", 1, [values], config={"method": {"iterations": 5} | method} | stored)
+
+    plain, other = run(BASE), record("dm", 1, [BASE], config={"method": {"iterations": 9}})
+    both = [run(shifted(-0.01), bits=2), run(shifted(-0.03), store="uint2")]
+    plain, other = (r.model_copy(update={"set_digests": [r.key]}) for r in (plain, other))
+    ((original, versions),) = precisions([other, plain, *both])
+    assert original is plain and len(versions) == 2
+    assert sorted(v.difference.mean for v in versions) == pytest.approx([-0.03, -0.01])
