@@ -80,7 +80,7 @@ def quantise_set(syn: SyntheticSet, quantiser: Quantiser) -> tuple[QuantisedSet,
         ValueError: the set does not have images alone, or its values cannot be quantised.
     """
     images = _images_of(syn)
-    found = QuantisedSet.of(images, quantiser)
+    found = QuantisedSet.of(syn if isinstance(syn, QuantisedSet) else images, quantiser)
     entry = {"precision": quantiser.text, **quantiser.config(), "clip": quantiser.clip}
     return found, entry | _error(images, found.decoded)
 

@@ -83,15 +83,19 @@ class QuantisedSet(SyntheticImages):
         _ = self.decoded  # checks the codes and all other fields
 
     @classmethod
-    def of(cls, images: ImageSet, quantiser: Quantiser) -> QuantisedSet:
-        """Quantise the images of a set.
+    def of(cls, syn: ImageSet | QuantisedSet, quantiser: Quantiser) -> QuantisedSet:
+        """Quantise the images of a set, or the dequantised images of a quantised set.
 
         Raises:
             ValueError: see `quantise`.
         """
-        coded = quantise(images.images.float(), quantiser)
+        if isinstance(syn, QuantisedSet):
+            images, values, space = syn.decoded, dequantise(syn.coded, syn.quantiser), syn.decoded_space
+        else:
+            images, values, space = syn, syn.images.float(), syn.space
+        coded = quantise(values, quantiser)
         bits = _group_bits(quantiser)
-        n, c, h, w = images.images.shape
+        n, c, h, w = values.shape
         return cls(
             codes=pack(coded.codes, quantiser.bits),
             minimum=coded.minimum,
@@ -100,7 +104,7 @@ class QuantisedSet(SyntheticImages):
             labels=images.labels,
             quantiser=quantiser,
             shape=(n, c, h, w),
-            decoded_space=images.space,
+            decoded_space=space,
             class_names=images.class_names,
             preprocess=images.preprocess,
             factor=images.factor,
