@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -264,20 +265,14 @@ class DistillContext(ContextWithNotes, TeacherContext):
         are `state["images"]`.
         """
         picture = None if preview is None else lambda: preview_png(preview())
-        images = state.get("images")
-        if self.bits is None or not isinstance(images, Tensor):
-            for step in self.loop.steps(iterations, state, name, check, picture):
-                with seeding.seeded(self.device, self.seed_for("global", name, step)):
-                    yield step
-            return
-        self._has_images = True
-        quantised = StraightThrough(images, self.bits)
-        state = {**state, "full-precision images": quantised.latent}
+        quantised = None
+        if self.bits is not None and isinstance(images := state.get("images"), Tensor):
+            quantised = StraightThrough(images, self.bits)
+            state, self._has_images = {**state, "full-precision images": quantised.latent}, True
         for step in self.loop.steps(iterations, state, name, check, picture):
-            quantised.begin()
-            with seeding.seeded(self.device, self.seed_for("global", name, step)):
+            straight_through = nullcontext() if quantised is None else quantised.step()
+            with seeding.seeded(self.device, self.seed_for("global", name, step)), straight_through:
                 yield step
-            quantised.end()
 
     def check_bits_used(self) -> None:
         """Raise ValueError if there is a `bits` that the method has not used, because it has no `state["images"]`."""

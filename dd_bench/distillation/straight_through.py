@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 from torch import Tensor
 
@@ -34,12 +37,11 @@ class StraightThrough:
         flat = self.latent.flatten(0, -4) if self.latent.ndim > 4 else self.latent
         self.images.copy_(round_images(flat, Quantiser(self.bits)).view(self.images.shape))
 
-    def begin(self) -> None:
-        """Remember the images before a step of the method."""
-        self._before = self.images.detach().clone()
-
-    @torch.no_grad()
-    def end(self) -> None:
-        """Add the update of a step to the images of full precision, and quantise them."""
-        self.latent += self.images - self._before
-        self._round()
+    @contextmanager
+    def step(self) -> Iterator[None]:
+        """Add the update of a step of the method to the images of full precision, and quantise them."""
+        before = self.images.detach().clone()
+        yield
+        with torch.no_grad():
+            self.latent += self.images - before
+            self._round()

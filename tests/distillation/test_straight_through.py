@@ -29,11 +29,10 @@ def test_steps_equal_those_of_an_optimiser_with_straight_through_gradients():
     latent = start.clone().requires_grad_()
     expected = torch.optim.SGD([latent], lr=0.05, momentum=0.5)
     for _ in range(5):
-        quantised.begin()
-        optimizer.zero_grad()
-        loss(images).backward()
-        optimizer.step()
-        quantised.end()
+        with quantised.step():
+            optimizer.zero_grad()
+            loss(images).backward()
+            optimizer.step()
         rounded = round_images(latent.detach().flatten(0, 1), Quantiser(2)).view(latent.shape)
         expected.zero_grad()
         loss(latent + (rounded - latent).detach()).backward()
