@@ -1,4 +1,7 @@
+"""Numbers from papers: files, sources and budgets."""
+
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -47,14 +50,8 @@ def test_a_budget_in_bits_is_never_an_ipc():
     assert len(cells) == 23
     for s, c in cells:
         assert c.ipc is None and c.bits_of_ipc and not s.at(c.method, 1) and not s.at(c.method, 10)
-    ((_, row),) = _published_rows("cifar100, convnet", "ptqdc_dm | bits of IPC 10")
-    assert "51.2†" in row
-
-
-def _published_rows(title, start):
     page = pages_of_published(load_published(FOLDER))
-    part = page[page.index(f"## {title}") :]
-    return [(title, line) for line in part.splitlines() if line.startswith(f"| {start}")][:1]
+    assert re.search(r"ptqdc_dm +\| bits of IPC 10 × float32 +\| 51\.2† ", page[page.index("## cifar100, convnet") :])
 
 
 def test_verified_agrees_with_the_source():
@@ -115,7 +112,8 @@ def test_invalid_cells_are_rejected(tmp_path, cell):
 
 
 def test_all_fields_are_required():
-    assert all(field.is_required() for field in Published.model_fields.values())
+    fields = {k: v for k, v in Published.model_fields.items() if k != "bits_of_ipc"}
+    assert all(field.is_required() for field in fields.values())
 
 
 def test_files_and_numbers_are_unique(tmp_path):
