@@ -15,7 +15,8 @@ CHOSEN = {"full", "random", "herding", "kcenter", "kmeans"}
 MATCHED = {"dc", "dsa", "dm", "datadam", "ncfm", "mtt", "ftd", "tesla", "datm"}
 RECOVERED = {"sre2l", "cda", "rded", "infer", "infer_dyn", "sre2l++", "dwa", "g_vbsm", "edc"}
 QUANTISED = {"ptqdc_dm", "ptqdc_dsa", "ptqdc_datm", "autopalette", "quadd_datm", "dcq"}
-METHODS = CHOSEN | MATCHED | RECOVERED
+LABELS = {"lpld", "lpqld", "gift"}
+METHODS = CHOSEN | MATCHED | RECOVERED | LABELS
 
 
 def test_every_committed_file_is_valid():
