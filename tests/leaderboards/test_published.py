@@ -52,7 +52,9 @@ def test_a_budget_in_bits_is_never_an_ipc():
     for s, c in cells:
         assert c.ipc is None and c.bits_of_ipc and not s.at(c.method, 1) and not s.at(c.method, 10)
     page = pages_of_published(load_published(FOLDER))
-    assert re.search(r"ptqdc_dm +\| bits of IPC 10 × float32 +\| 51\.2† ", page[page.index("## cifar100, convnet") :])
+    assert re.search(
+        r"ptqdc_dm +\| bits of IPC 10 × float32 +\| 51\.2† ", page[page.index("## cifar100, convnet") :]
+    )
 
 
 def test_verified_agrees_with_the_source():
