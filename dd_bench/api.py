@@ -67,6 +67,7 @@ from dd_bench.synthetic.graphs import GraphSet, SyntheticGraphs, TreeSet, Weight
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.synthetic.preview import preview_png
 from dd_bench.teachers.context import TeacherContext
+from dd_bench.teachers.dynamics import OUTPUTS, Dynamics, training_dynamics
 from dd_bench.teachers.expert_buffer import ExpertBuffer, Storage
 from dd_bench.teachers.experts import experts
 from dd_bench.teachers.feature_networks import class_embeddings, feature_network, untrained_feature_network
@@ -96,6 +97,7 @@ from dd_bench.training.views import boxes
 __all__ = [
     "GRADIENTS",
     "GRAPH_METRICS",
+    "OUTPUTS",
     "VALIDATION",
     "Architecture",
     "Augment",
@@ -107,6 +109,7 @@ __all__ = [
     "DistillContext",
     "Diverged",
     "Draw",
+    "Dynamics",
     "EagerDifferentiator",
     "EpochTarget",
     "EvaluationContext",
@@ -205,6 +208,7 @@ __all__ = [
     "to_device",
     "train",
     "trained_network",
+    "training_dynamics",
     "training_graphs",
     "untrained_feature_network",
     "uses_compilation",

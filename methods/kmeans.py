@@ -2,11 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
+import torch
 from torch import Tensor
 
-from dd_bench.api import representatives
+from dd_bench.api import (
+    Architecture,
+    DistillContext,
+    Method,
+    RealSet,
+    SyntheticSet,
+    build_coreset,
+    check_class_sizes,
+    class_embeddings,
+    representatives,
+    untrained_feature_network,
+)
 
 from ._coreset import FeatureCoreset
 
@@ -28,3 +40,41 @@ class KMeans(FeatureCoreset):
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:
         """See `FeatureCoreset`."""
         return representatives(features, ipc, self.restarts, seed)
+
+
+class UntrainedKMeans(Method):
+    """K-means without training: on the pixels of the images, or on the embeddings of a random network.
+
+    The control of `kmeans`: it shows whether k-means needs the features of a trained network. The random network has
+    the initial weights of the feature network of `kmeans`.
+    """
+
+    citation = "Cui et al., DC-BENCH: Dataset Condensation Benchmark, NeurIPS 2022 (control)"
+
+    def __init__(self, *, features: Literal["pixels", "random"], restarts: int):
+        """Take the features, `pixels` or those of a `random` network, and the number of k-means restarts.
+
+        Raises:
+            ValueError: `features` is neither of these.
+        """
+        if features not in ("pixels", "random"):
+            raise ValueError(
+                f"method.features must be pixels or random, got {features}. Example: method.features=pixels"
+            )
+        self.features, self.restarts = features, restarts
+
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+        """See `Method`."""
+        return super().check_dataset(real, ipc, architecture) or check_class_sizes(real, ipc, ipc)
+
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
+        """See `Method`."""
+        net = untrained_feature_network(ctx.architecture, 0, ctx).eval()
+        chosen = []
+        for c in range(real.num_classes):
+            index = real.train.of_class(c)
+            pixels = self.features == "pixels"
+            x = real.train.inputs(index).flatten(1) if pixels else class_embeddings(net, real, c)
+            rows = representatives(x.double(), ipc, self.restarts, ctx.seed_for("select", c))
+            chosen.append(index[rows])
+        return build_coreset(real, torch.cat(chosen))

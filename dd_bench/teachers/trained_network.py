@@ -24,12 +24,12 @@ from dd_bench.data.inputs import Inputs
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 from dd_bench.runtime.cache import Cache
-from dd_bench.runtime.checkpoint import remove
+from dd_bench.runtime.checkpoint import State, remove
 from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.progress import Progress
 from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
-from dd_bench.training.batches import fetch_from, fetch_split
+from dd_bench.training.batches import Fetch, fetch_from, fetch_split
 from dd_bench.training.compilation import uses_compilation
 from dd_bench.training.loop import GradientRule, train
 from dd_bench.training.recipe import Recipe
@@ -89,9 +89,12 @@ def trained_network(
     *,
     title: str | None = None,
     on_epoch: Callable[[int, Network], None] | None = None,
+    on_step: Callable[[int, Network], None] | None = None,
     gradient_rule: GradientRule | None = None,
     data: tuple[Inputs, Tensor] | None = None,
+    fetch: Fetch | None = None,
     networks: int = 1,
+    state: State | None = None,
 ) -> tuple[Network, float]:
     """Train a network, resuming from its last checkpoint if there is one.
 
@@ -101,9 +104,12 @@ def trained_network(
         checkpoint: file that is written after every epoch; None to train without checkpoints.
         title: title of the progress bar; None for no progress bar.
         on_epoch: called with the number of finished epochs and the network, before the checkpoint is written.
+        on_step: called with the number of finished steps and the network.
         gradient_rule: replaces the gradient of the loss.
         data: images `(n, c, h, w)` and labels to train on instead of the training split.
+        fetch: returns the images and labels of the training split, instead of `fetch_split`.
         networks: total number of networks that are trained and share the cost of compilation.
+        state: further values that the callbacks change, to save with the state of the training.
 
     Returns:
         The network, in train mode, and the seconds that earlier, killed attempts took.
@@ -129,7 +135,7 @@ def trained_network(
 
         train(
             net,
-            fetch_split(real.train) if data is None else fetch_from(*data),
+            (fetch or fetch_split(real.train)) if data is None else fetch_from(*data),
             n,
             recipe,
             seed=seed_for(seed, "train"),
@@ -137,8 +143,10 @@ def trained_network(
             flip=real.flip,
             compiled=training.compiles(networks, n),
             on_epoch=after_epoch,
+            on_step=None if on_step is None else lambda step: on_step(step, net),
             gradient_rule=gradient_rule,
             checkpoint=None if checkpoint is None else Checkpoints(checkpoint),
+            state=state,
         )
     return net, seconds
 

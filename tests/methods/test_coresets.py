@@ -111,6 +111,16 @@ def test_kmeans_with_equal_centroids(make_method, monkeypatch):
     assert make_method("kmeans").select(x, 3, seed=0).tolist() == [0, 1, 2]
 
 
+def test_untrained_kmeans_uses_pixels_or_a_random_network(make_method, make_ctx, train_blobs):
+    sets = [
+        make_method("kmeans_untrained", features=features).distill(train_blobs, 4, make_ctx()).source
+        for features in ("pixels", "random")
+    ]
+    assert sets[0] != sets[1]
+    with pytest.raises(ValueError, match=r"method\.features must be pixels or random, got trained"):
+        make_method("kmeans_untrained", features="trained")
+
+
 def test_only_kmeans_depends_on_the_seed(make_method):
     x = features(50, 2)
     for name in SELECTIONS:

@@ -1,0 +1,48 @@
+"""EL2N: the norm of the error of the predicted probabilities (Paul et al., NeurIPS 2021)."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import torch
+from torch import Tensor
+
+from ._dynamics import Pick, ScoreCoreset, errors
+
+
+class EL2N(ScoreCoreset):
+    """Difficulty = mean of ||p - y|| over the first `first_points` points of the training.
+
+    p are the predicted probabilities and y is the one-hot label.
+
+    Deviations: the paper takes the mean of 10 networks after 10 % of their training, and keeps the hardest images of
+    the whole set. This takes the mean over the early points of one network, like the released code of CCS (Zheng et
+    al., ICLR 2023), and selects class by class.
+    """
+
+    citation = "Paul et al., Deep Learning on a Data Diet: Finding Important Examples Early in Training, NeurIPS 2021"
+    deterministic = True
+
+    def __init__(
+        self,
+        *,
+        teacher: dict[str, Any],
+        outputs: Literal["training", "clean"],
+        pick: Pick,
+        first_points: int,
+    ):
+        """Take what the base class takes, and the number of points to average.
+
+        Raises:
+            ValueError: `first_points` is < 1.
+        """
+        super().__init__(teacher=teacher, outputs=outputs, pick=pick)
+        if first_points < 1:
+            raise ValueError(
+                f"method.first_points must be >= 1, got {first_points}. Example: method.first_points=10"
+            )
+        self.first_points = first_points
+
+    def difficulty(self, p: Tensor, norms: Tensor, c: int, generator: torch.Generator) -> Tensor:
+        """See `ScoreCoreset`."""
+        return errors(p[: self.first_points], c).mean(0)
