@@ -17,7 +17,7 @@ class CADPrune(ScoreCoreset):
     consecutive points, and the last one ends at the last point. The training processes as many images as a student
     does later: set `method.teacher.steps` to student epochs x images of the set / batch size.
 
-    Deviations: there is no released code; this follows third-party notes on the paper. The paper records EL2N after
+    Deviations: there is no released code; this follows secondary notes on the paper. The paper records EL2N after
     epochs. With few images per class, the student's compute is less than ten epochs, so this records it after steps.
     """
 

@@ -11,7 +11,7 @@ from dd_bench.leaderboards.core.published import Published, load_published
 from dd_bench.leaderboards.render.tables import _published as pages_of_published
 
 FOLDER = Path(module.__file__).parents[1] / "published"
-CHOSEN = {"full", "random", "herding", "kcenter", "kmeans"}
+CHOSEN = {"full", "random", "herding", "kcenter", "kmeans", "el2n", "cad_prune"}
 MATCHED = {"dc", "dsa", "dm", "datadam", "ncfm", "mtt", "ftd", "tesla", "datm"}
 RECOVERED = {"sre2l", "cda", "rded", "infer", "infer_dyn", "sre2l++", "dwa", "g_vbsm", "edc"}
 QUANTISED = {"ptqdc_dm", "ptqdc_dsa", "ptqdc_datm", "autopalette", "quadd_datm", "dcq"}
