@@ -60,7 +60,13 @@ def fresh_networks_on(
     if protocol.labels is not None:
         labelled = labelled_data(images, labels, identity, protocol.recipe, protocol.labels, real, ctx)
         labeler = labelled.labeler
-        cost = LabelCost(protocol.labels.kind, labeler.label_bytes, labeler.forwards, labelled.teachers)
+        cost = LabelCost(
+            protocol.labels.kind,
+            labeler.label_bytes,
+            labeler.forwards,
+            labelled.teachers,
+            labeler.teacher_bytes,
+        )
     return FreshNetworks(
         ctx.architecture,
         protocol,

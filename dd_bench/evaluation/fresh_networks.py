@@ -53,12 +53,14 @@ class LabelCost(NamedTuple):
         label_bytes: bytes of the labels that a user stores in addition to the images.
         teacher_forwards: see `Labeler.forwards`.
         teachers: the teachers used.
+        teacher_bytes: see `Labeler.teacher_bytes`.
     """
 
     mode: str
     label_bytes: int
     teacher_forwards: int
     teachers: tuple[TeacherId, ...] = ()
+    teacher_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -112,7 +112,8 @@ def build_record(run: RunParts, key: str, outcome: Outcome) -> Record:
         | ({"teacher labels": cost.label_bytes} if cost and cost.label_bytes else {}),
         teacher_forwards=cost.teacher_forwards if cost else 0,
         teachers=list(cost.teachers) if cost and cost.teachers else _guiding_teachers(run, provenances),
-        sizes=first.size_metrics() if first is not None else {},
+        sizes=(first.size_metrics() if first is not None else {})
+        | ({"teacher bytes": cost.teacher_bytes} if cost and cost.teacher_bytes else {}),
         real_digest=run.real.digest,
         set_digests=[storage.digest(folder) for folder in outcome.folders],
         code=provenance.code(),

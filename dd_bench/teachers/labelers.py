@@ -62,11 +62,13 @@ class Labeler(ABC):
         label_bytes: bytes of labels that a user stores in addition to the images.
         forwards: number of images that the teachers process while one network is trained. With M teachers, each view
             counts M times.
+        teacher_bytes: bytes of the weights of teachers that are needed during training.
         calibrates: whether networks have a temperature of their own that is calibrated after each epoch.
     """
 
     label_bytes: int = 0
     forwards: int = 0
+    teacher_bytes: int = 0
     calibrates: bool = False
 
     def draws(self, epoch: int, views: Draws) -> Iterator[ViewDraw]:
@@ -225,6 +227,7 @@ class OnlineTeacher(_Soft):
         """Use the classes `(n,)` and the teachers; for `forwards`, see `Labeler`."""
         super().__init__(recipe, labels, schedule)
         self.teachers, self.forwards = list(teachers), forwards
+        self.teacher_bytes = sum(t.weight_bytes for t in teachers)
 
     def _logits(self, view: View) -> Tensor:
         # in train mode, teachers normalise with the statistics of a batch, so each network needs its own forward pass

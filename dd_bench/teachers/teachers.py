@@ -70,6 +70,11 @@ class Teacher:
                 buffer.copy_(before[name])
         return self.select_columns(logits)
 
+    @property
+    def weight_bytes(self) -> int:
+        """Bytes of the parameters and buffers of the network."""
+        return sum(v.numel() * v.element_size() for v in self.net.state_dict().values())
+
     def select_columns(self, logits: Tensor) -> Tensor:
         """Return the columns of `logits` for the dataset's classes, `(b, k)`, in the order of the dataset."""
         return logits if self.columns is None else logits[:, self.columns]

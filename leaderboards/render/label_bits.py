@@ -37,6 +37,7 @@ class LabelPoint(NamedTuple):
     labels: str
     record: Record
     bits: int  # stored labels of teachers
+    teacher_bits: int  # weights of teachers that are needed during training; 0 in records without this size
     forwards: int  # teacher forward passes while one network is trained
 
     @property
@@ -62,8 +63,10 @@ def label_points(records: Sequence[Record]) -> list[tuple[str, list[LabelPoint]]
         points: dict[tuple[str, int, str], LabelPoint] = {}
         for r in sorted(group, key=lambda r: (r.summary().num_networks, r.created, r.key)):
             size = 8 * r.stored_bytes.get("teacher labels", 0)
-            point = LabelPoint(label_of[r.key], r.ipc, labels_of(r, usual), r, size, r.teacher_forwards)
-            points[point[:3]] = point
+            weights = 8 * r.sizes.get("teacher bytes", 0)
+            labels = labels_of(r, usual)
+            point = LabelPoint(label_of[r.key], r.ipc, labels, r, size, weights, r.teacher_forwards)
+            points[point.method, point.ipc, point.labels] = point
         shown = sorted(points.values(), key=lambda p: (p.ipc, p.method, p.order))
         if len({p.labels for p in shown}) > 1 and any(p.bits for p in shown):
             found.append((title, shown))
@@ -127,14 +130,16 @@ def _table(points: Sequence[LabelPoint]) -> str:
     best = {p.record.key for method in methods for p in front([p for p in points if p.method == method])}
     counts = Counter(networks(p.record) for p in points)
     usual = counts.most_common(1)[0][0]
-    header = ["Labels", "Bits of labels", "Teacher forwards", *methods]
+    header = ["Labels", "Bits of labels", "Bits of teachers", "Teacher forwards"]
     body = []
     for labels, by_method in rows.items():
         found = list(by_method.values())
         cells = [_cell(by_method.get(m), best, usual) for m in methods]
-        row = [labels, _range(p.bits for p in found), _range(p.forwards for p in found)]
+        row = [labels, _range(p.bits for p in found), _range(p.teacher_bits for p in found)]
+        row[2] = "?" if any(p.is_online and not p.teacher_bits for p in found) else row[2]
+        row.append(_range(p.forwards for p in found))
         body.append([*map(MARKDOWN.escape, row), *cells])
-    table = markdown_table([*header[:3], *map(MARKDOWN.escape, methods)], body, left=1)
+    table = markdown_table([*header, *map(MARKDOWN.escape, methods)], body, left=1)
     return f"{table}\n\nn={usual} networks, unless a cell has another n."
 
 

@@ -159,7 +159,7 @@ def test_accuracy_and_bits_of_labels(record):
         return with_labels(entry, **{"temperature": 30.0, **labels})
 
     entries = [
-        taught(record, "rded", 10, "online", [0.7], teacher_forwards=40_000),
+        taught(record, "rded", 10, "online", [0.7], teacher_forwards=40_000, sizes={"teacher bytes": 500}),
         taught(record, "rded", 10, "hard", [0.4]),
         stored("replay", 0.6, 8000),
         stored("static", 0.35, 20),
@@ -171,19 +171,20 @@ def test_accuracy_and_bits_of_labels(record):
     ((title, table),) = label_bits_tables(entries)
     assert title.endswith("kd, kd-hard, kd-replay, kd-static, IPC 10")
     assert cells(table) == [
-        ["hard", "0", "0", "**50.0**", "**40.0**"],
-        ["online", "0", "40,000", "", "70.0"],
-        ["static", "160", "0", "", "35.0"],
+        ["hard", "0", "0", "0", "**50.0**", "**40.0**"],
+        ["online", "0", "4,000", "40,000", "", "70.0"],
+        ["static", "160", "0", "0", "", "35.0"],
         [
             "replay, pool=40, pool_unit=batch, top=3, rest=minimum, label_bits=4",
             "12,000",
             "0",
+            "0",
             "",
             "**62.0**",
         ],
-        ["replay, phases=soft-hard-soft, temperature=20", "12,800", "0", "", "**63.0**"],
-        ["replay, pool=4", "16,000", "0", "", "55.0"],
-        ["replay", "64,000", "0", "", "60.0"],
+        ["replay, phases=soft-hard-soft, temperature=20", "12,800", "0", "0", "", "**63.0**"],
+        ["replay, pool=4", "16,000", "0", "0", "", "55.0"],
+        ["replay", "64,000", "0", "0", "", "60.0"],
     ]
     assert label_bits_tables(entries[:2]) == [], "no stored labels"
     points = label_points(entries)[0][1]
@@ -207,7 +208,7 @@ def test_labels_of_teachers_that_were_stopped_early(record):
     early = by(taught(record, "dm", 1, "static", [0.6], stored_bytes=sizes), "2", 2)
     ((title, table),) = label_bits_tables([last, early])
     assert "a 11111111 (90.0 %)" in title
-    assert [(row[0], row[3]) for row in cells(table)] == [
+    assert [(row[0], row[4]) for row in cells(table)] == [
         ("static", "50.0"),
         ("static, teacher.epoch=2", "**60.0**"),
     ]
@@ -222,7 +223,7 @@ def test_several_records_of_the_same_labels(record):
     )
     other = taught(record, "dm", 1, "hard", [0.4])
     ((_, table),) = label_bits_tables([many, few, other])
-    assert [row[3] for row in cells(table)] == ["**40.0**", "**60.0 ± 0.0** (n=2)"]
+    assert [row[4] for row in cells(table)] == ["**40.0**", "**60.0 ± 0.0** (n=2)"]
 
 
 def test_default_values_in_a_record_change_nothing(record):

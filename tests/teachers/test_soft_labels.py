@@ -387,6 +387,14 @@ class TestEnsemble:
         assert make_labelled("online", teachers=two).labeler.forwards == 2 * 3 * 9
         assert make_labelled("online").labeler.label_bytes == 0
 
+    def test_online_teachers_count_their_weights(self, make_labelled, make_ctx, train_blobs):
+        (teacher,) = make_ctx(fresh_cache=True).teachers_of(train_blobs)
+        floats = [v for v in teacher.net.state_dict().values() if v.is_floating_point()]
+        counters = len(teacher.norms)  # number of batches of each BatchNorm layer, int64
+        expected = 4 * sum(v.numel() for v in floats) + 8 * counters
+        assert make_labelled("online").labeler.teacher_bytes == expected
+        assert make_labelled("replay").labeler.teacher_bytes == 0
+
 
 class TestHard:
     def test_no_teacher_and_both_classes_of_a_mixture(self, make_labelled, syn):
