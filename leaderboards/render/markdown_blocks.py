@@ -9,7 +9,8 @@ The name after `table` selects what is inserted:
 - the path of a board in leaderboards/tables, without suffix: its table of methods by IPC;
 - this path followed by ` all-metrics`: all metrics of its records;
 - `cross_arch`, `continual`, `cost`, `labels`, `label_bits`, `architectures` or `bits`: all tables of that page;
-- `bits precision` and `bits equal`: the two kinds of tables of that page.
+- `bits precision` and `bits equal`: the two kinds of tables of that page;
+- `label_bits DATASET`: the tables of that page that compare all kinds of labels, under `labels-400`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dd_bench.records.record import Record
 from dd_bench.runtime.files import write_atomic
 
 from ..core.boards import Board
+from ..core.entries import LABEL_COMPARISON
 from .bits import equal_bits_tables, precision_tables
 from .formatting import all_metrics_table
 from .markup import MARKDOWN
@@ -99,6 +101,13 @@ def _tables(boards: Sequence[Board], entries: Sequence[Record]) -> dict[str, str
         "bits precision": precision_tables(entries),
         "bits equal": equal_bits_tables(entries),
     }
-    for name, tables in combined.items():
-        by_name[name] = "\n\n".join(f"**{MARKDOWN.escape(title)}**\n\n{table}" for title, table in tables)
+    by_name |= {name: _joined(tables) for name, tables in combined.items()}
+    compared = [one for one in combined["label_bits"] if f" {LABEL_COMPARISON}" in one[0]]
+    for dataset in {record.dataset for record in entries}:
+        own = [one for one in compared if one[0].startswith(f"{dataset}, ")]
+        by_name[f"label_bits {dataset}"] = _joined(own) or "There are no entries yet."
     return by_name
+
+
+def _joined(tables: Sequence[tuple[str, str]]) -> str:
+    return "\n\n".join(f"**{MARKDOWN.escape(title)}**\n\n{table}" for title, table in tables)

@@ -21,7 +21,7 @@ from dd_bench.runtime.files import content_key, write_atomic
 
 from ..core.board_selection import BoardFilter, narrowed, select_boards, unknown_name
 from ..core.boards import boards
-from ..core.entries import ACCURACY, Track, load_entries
+from ..core.entries import ACCURACY, LABEL_COMPARISON, Track, load_entries
 from .accuracy_plots import MIN_ROWS, accuracy_plots
 from .continual import group_by_steps, step_metrics
 from .cost import Point, pareto_front, points
@@ -139,7 +139,8 @@ def plots(
     """Yield the plots of all boards.
 
     Their names are `<dataset>/cost--<board>`, `<dataset>/continual--<board>-<steps>`, `<dataset>/ipc--<board>`,
-    `<dataset>/forest--<board>`, `<dataset>/label_bits--<digest of the group>`, and those of `heat_maps`.
+    `<dataset>/forest--<board>`, `<dataset>/label_bits--labels-400` or `label_bits--<digest of the group>`, and those of
+    `heat_maps`.
 
     Args:
         entries: records.
@@ -232,9 +233,14 @@ def _plot_continual(plt: Any, layout: Layout = PAGE, *, found: Sequence[Record])
 
 
 def _label_plots(entries: Sequence[Record]) -> Iterator[Plot]:
-    for title, found in label_points(entries):
-        folder = Track.of(found[0].record).folder
-        name = f"{folder}/label_bits--{content_key(title)[:8]}"
+    """Yield a plot for each table of `label_bits`. The largest comparison of a dataset has a name without a digest."""
+    used = set()
+    for title, found in sorted(label_points(entries), key=lambda group: -len(group[1])):
+        tracks = [Track.of(p.record) for p in found]
+        name = f"{tracks[0].folder}/label_bits--{LABEL_COMPARISON}"
+        if name in used or not any(track.compares_labels for track in tracks):
+            name = f"{tracks[0].folder}/label_bits--{content_key(title)[:8]}"
+        used.add(name)
         yield Plot(name, [p.record for p in found], partial(_plot_labels, found=found))
 
 

@@ -1,8 +1,11 @@
 """The pages with one recipe under several label modes, and accuracy against bits of labels."""
 
+from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.entries import Track
 from dd_bench.leaderboards.render.label_bits import curves, front, label_bits_tables, label_points
 from dd_bench.leaderboards.render.labels import DEFAULTS, label_tables
+from dd_bench.leaderboards.render.markdown_blocks import embedded
+from dd_bench.leaderboards.render.plots import plots
 from dd_bench.leaderboards.render.tables import build
 from dd_bench.records.record import ProtocolId, Score, TeacherId
 from dd_bench.training.label_recipe import LabelRecipe
@@ -255,3 +258,31 @@ def test_entries_that_compare_labels_have_no_page_of_their_own(record, put, tmp_
     assert (out / f"{own.path}.md").exists() and not (out / f"{shared.path}.md").exists()
     assert "labels-400" not in (out / "index.md").read_text()
     assert "labels-400" in (out / "records.csv").read_text()
+
+
+def test_comparison_of_labels_in_a_document_and_as_a_plot(record):
+    """Only tables of `labels-400` are inserted, and its plot has a name that does not depend on the teachers."""
+    sizes = {"images": 1, "teacher labels": 20}
+
+    def entries(name):
+        first = taught(record, "dm", 1, "static", [0.5], key=f"{len(name):x}" * 64, stored_bytes=sizes)
+        second = taught(record, "dm", 1, "hard", [0.4], key=f"{len(name) + 1:x}" * 64)
+        protocol = ProtocolId(name=name, version=1)
+        recipe = {"epochs": len(name)}
+        return [
+            r.model_copy(
+                update={
+                    "protocol": protocol,
+                    "config": {**r.config, "protocol": {**r.config["protocol"], "recipe": recipe}},
+                }
+            )
+            for r in (first, second)
+        ]
+
+    other, compared = entries("kd"), entries("labels-400")
+    text = "<!-- table label_bits fashion_mnist -->\n<!-- table end -->\n"
+    assert "There are no entries yet." in embedded(text, boards(other, []))[0]
+    filled = embedded(text, boards(other + compared, []))[0]
+    assert filled.count("| static |") == 1 and "labels-400, IPC 1**" in filled
+    names = [plot.name for plot in plots(other + compared) if plot.kind == "label_bits"]
+    assert "fashion_mnist/label_bits--labels-400" in names and len(set(names)) == 2
