@@ -112,12 +112,11 @@ def distillation_loss(logits: Tensor, target: SoftTarget) -> Tensor:
 
 def _kl(student: Tensor, target: SoftTarget) -> Tensor:
     """Return the KL divergence of tempered distributions, 0-d."""
-    t: float | Tensor
-    t = s = target.recipe.temperature
-    if (now := target.temperatures) is not None:
-        t = s = now.teacher
-        if now.student is not None:
-            s = now.student.repeat_interleave(len(student) // len(now.student))[:, None]
+    now = target.temperatures
+    t: float | Tensor = target.recipe.temperature if now is None else now.teacher
+    s = t
+    if now is not None and now.student is not None:
+        s = now.student.repeat_interleave(len(student) // len(now.student))[:, None]
     p = (target.logits / t).log_softmax(1)
     loss = F.kl_div((student / s).log_softmax(1), p, reduction="batchmean", log_target=True)
     if now is not None and now.student is not None and now.calibrate:
