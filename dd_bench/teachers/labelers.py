@@ -81,7 +81,7 @@ class Labeler(ABC):
 
         Args:
             view: the view, or those of g networks.
-            student: temperature of each network `(g,)`, if they are calibrated.
+            student: calibrated temperature of each network `(g,)`, see `Temperatures`.
         """
 
 

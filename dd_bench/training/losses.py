@@ -59,7 +59,8 @@ class Temperatures(NamedTuple):
 
     Attributes:
         teacher: temperature of the teachers, 0-d.
-        student: temperature of each network `(g,)`; None for that of the teachers.
+        student: temperature of each network `(g,)`, or its ratio to that of the teachers for `calibrated_ratio`; None
+            for that of the teachers.
         calibrate: whether to replace `student` by the temperatures with the smallest loss, see `calibrated`.
     """
 
@@ -115,14 +116,14 @@ def _kl(student: Tensor, target: SoftTarget) -> Tensor:
     now = target.temperatures
     t: float | Tensor = target.recipe.temperature if now is None else now.teacher
     s = t
+    scale = t if target.recipe.student_temperature == "calibrated_ratio" else 1.0
     if now is not None and now.student is not None:
-        s = now.student.repeat_interleave(len(student) // len(now.student))[:, None]
+        s = scale * now.student.repeat_interleave(len(student) // len(now.student))[:, None]
     p = (target.logits / t).log_softmax(1)
     loss = F.kl_div((student / s).log_softmax(1), p, reduction="batchmean", log_target=True)
     if now is not None and now.student is not None and now.calibrate:
         with torch.no_grad():
-            scale = now.teacher if target.recipe.student_temperature == "calibrated_ratio" else 1.0
-            now.student.copy_(calibrated(student, p.exp(), len(now.student), scale))
+            now.student.copy_(calibrated(student, p.exp(), len(now.student), scale) / scale)
     return loss * t**2 if target.recipe.scaled else loss
 
 

@@ -104,6 +104,15 @@ class TestTemperatures:
         after = target._replace(temperatures=now._replace(calibrate=False))
         assert torch.allclose(distillation_loss(STUDENT, after), self.kl(student.item(), 4.0))
 
+    def test_ratio_to_the_temperature_of_the_teacher(self):
+        """The student starts at the teacher's temperature. The state is the ratio of the two."""
+        ratio, recipe = torch.ones(1), labels(student_temperature="calibrated_ratio")
+        now = Temperatures(torch.tensor(2.0), ratio, calibrate=True)
+        target = SoftTarget(TEACHER, Y, None, None, recipe, now)
+        assert torch.allclose(distillation_loss(STUDENT, target), self.kl(2.0, 2.0))
+        best = calibrated(STUDENT, (TEACHER / 2).softmax(1), 1, 2.0)
+        assert torch.allclose(2 * ratio, best) and ratio < 1
+
     def test_schedule_of_lpqld(self):
         schedule = TemperatureSchedule(decay=0.7, every=30, minimum=2.0)
         assert [schedule.at(e, 20.0) for e in (0, 29, 30, 60)] == pytest.approx([20, 20, 14, 9.8])
