@@ -128,10 +128,8 @@ class LabelStore:
             raise ValueError(f"the labels {self.path} are damaged: {error}") from error
         self._arrays = {name: mmap_file.array(self.path, layout, name, begin) for name in layout.arrays}
         self._read: tuple[int, Tensor] | None = None
-        self._pass: tuple[int, list[int]] = (
-            0,
-            [],
-        )  # number and order of the last pass over the stored batches
+        # number and order of the last pass over the stored batches
+        self._pass: tuple[int, list[int]] = (0, [])
 
     def __reduce__(self) -> tuple[type[LabelStore], tuple[Path, torch.device]]:
         """Pickle the path instead of the arrays, so that another process maps the file itself."""
@@ -196,9 +194,8 @@ class LabelStore:
         self._read[1][to_device(index, self.device)] = logits
 
     def _decode(self, rows: int | slice) -> Tensor:
-        return self.header.codec.decode(
-            {name: np.array(a[rows]) for name, a in self._arrays.items()}
-        )  # copies
+        copies = {name: np.array(a[rows]) for name, a in self._arrays.items()}
+        return self.header.codec.decode(copies)
 
 
 def fill(

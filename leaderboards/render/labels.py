@@ -14,6 +14,7 @@ from typing import Any
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import canonical
 
+from ..core.entries import Track
 from ..core.row_labels import side_by_side
 from .formatting import networks, number, with_marks
 from .markup import MARKDOWN, markdown_table
@@ -49,15 +50,10 @@ REDUCED = tuple(DEFAULTS)[:9]
 def label_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return a title and a Markdown table for each group of records that differ only in the label mode.
 
-    Labels that are reduced, that change during the training, or that are from teachers that were stopped early, are in
-    the tables of `label_bits`.
+    Entries that compare many kinds of labels are in the tables of `label_bits`.
     """
     tables = []
-    plain = [
-        r
-        for r in records
-        if not any(k in _changed_labels(r) for k in REDUCED) and not (r.teachers and early_stops(r))
-    ]
+    plain = [r for r in records if not Track.of(r).compares_labels and not _reduced(r)]
     for title, group in label_groups(plain, ("kind",)):
         modes = [mode for mode in LABEL_MODES if any(r.label_mode == mode for r in group)]
         rows = list(_rows(group, modes))
@@ -75,6 +71,11 @@ def _changed_labels(record: Record) -> dict[str, Any]:
     """Return the keys of the labels of a record that do not have their usual values."""
     labels = record.config.get("protocol", {}).get("labels") or {}
     return {k: v for k, v in labels.items() if k not in DEFAULTS or v != DEFAULTS[k]}
+
+
+def _reduced(record: Record) -> bool:
+    """Return whether labels are reduced, change during the training, or are from teachers that were stopped early."""
+    return any(k in _changed_labels(record) for k in REDUCED) or bool(record.teachers and early_stops(record))
 
 
 def label_groups(
