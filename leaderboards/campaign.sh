@@ -9,7 +9,7 @@
 # quarter of an hour for ten; a night or more, not timed), uncut (the papers' iterations and real batches at width 32; not
 # timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed). There are also parts for single claims of
 # papers, whose costs are estimated for one core from those of the experiments: datadam (half an hour), infer (3 hours),
-# label_bits (8 hours), drift (3 hours) and ast_parts (3 hours).
+# label_bits (8 hours), bits (a night, not timed), drift (3 hours) and ast_parts (3 hours).
 #
 # A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
 # `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and
@@ -112,6 +112,21 @@ early_stops() { # early_stops OVERRIDES: one label per image, by teachers that w
     for epoch in 1 2 4 null; do
         sweep "$@" protocol.labels.kind=static protocol.labels.temperature=1.0,30.0 \
             teachers.{convnet_w32_bn,convnet_d2_w32_bn,convnet_max_w32_bn}.epoch=$epoch
+    done
+}
+
+bits() { # fewer bits per value of the sets from the parts above, k-means with more images, and QuADD around DM
+    local data on set
+    for data in digits fashion_mnist; do
+        on=(dataset=$data model.width=32 protocol=dc-300 evaluator.num_networks=10)
+        sweep experiment=fashion_w32_kmeans dataset=$data ipc=2,4,8,16,20,40 evaluator.num_networks=10
+        sweep experiment=fashion_w32_dm_bits dataset=$data ipc=1,10 method.bits=4,3,2 evaluator.num_networks=10
+        for set in "$out"/sets/{dm,mtt,kmeans}-$data-ipc{1,10,20,40}-????????????????; do
+            [ -d "$set" ] || continue
+            dd-bench quantise "$set" bits=8,6,4,3,2,1 per=set,image,patch out="$out" || failed=1
+            dd-bench evaluate -m --only-missing "${common[@]}" "${on[@]}" \
+                set="$(ls -d "$set" "$set"-*bit-* 2>/dev/null | paste -sd, -)" || failed=1
+        done
     done
 }
 

@@ -7,6 +7,8 @@
     gap SELECTOR vs OTHER          mean difference without the interval: 1.7
     networks SELECTOR              number of networks: 5, or 10×2 for ten sets with two networks each
     config SELECTOR PATH           a value of the configuration: `method.iterations`
+    bits SELECTOR [KIND]           stored bits without hard labels; with KIND `entropy` or `file`, of compressed codes;
+                                   with `vs OTHER`, the ratio to those of another entry
     bytes SELECTOR [PART]          stored bytes; with `vs OTHER`, the ratio to those of another entry
     seconds SELECTOR [STAGE]       seconds of a stage, `distill` by default; with `vs OTHER`, the ratio
     size SELECTOR NAME             a size of a set of graphs, e.g. 'paper bytes'; with `vs OTHER`, the ratio
@@ -38,6 +40,7 @@ from dd_bench.records.config_diff import shipped_config
 from dd_bench.records.intervals import Difference, paired_difference, t_interval
 from dd_bench.records.record import SHARES, Record
 
+from .bits import entropy_bits, file_bits, stored_bits
 from .differences import difference
 from .published import PublishedSet
 from .selectors import NotMeasuredError, Selector, config_value, select, select_pair, split_words
@@ -216,6 +219,13 @@ def _measure(read: Callable[[Record, str], float], default: str) -> _Function:
     return function
 
 
+def _bits(record: Record, kind: str) -> float:
+    found = {"stored": stored_bits, "entropy": entropy_bits, "file": file_bits}[kind](record)
+    if found is None:
+        raise KeyError(f"{kind} of a set without codes")
+    return found
+
+
 def _stored(record: Record, part: str) -> float:
     return sum(record.stored_bytes.values()) if part == "all" else record.stored_bytes[part]
 
@@ -314,6 +324,7 @@ _FUNCTIONS: dict[str, _Function] = {
     "gap": _gap,
     "networks": _networks,
     "config": _config,
+    "bits": _measure(_bits, "stored"),
     "bytes": _measure(_stored, "all"),
     "seconds": _measure(_seconds, "distill"),
     "size": _measure(lambda record, name: record.sizes[name], "nodes"),

@@ -23,6 +23,7 @@ from ..core.board_selection import BoardFilter, narrowed, select_boards, unknown
 from ..core.boards import boards
 from ..core.entries import ACCURACY, LABEL_COMPARISON, Track, load_entries
 from .accuracy_plots import MIN_ROWS, accuracy_plots
+from .bits_plots import bits_plots
 from .continual import group_by_steps, step_metrics
 from .cost import Point, pareto_front, points
 from .formatting import with_marks
@@ -66,7 +67,7 @@ class Selection:
                 yield plot
 
 
-KINDS = ("ipc", "forest", "cost", "continual", "label_bits", "cross_arch", "networks")
+KINDS = ("ipc", "forest", "cost", "bits", "continual", "label_bits", "cross_arch", "networks")
 FORMATS = ("svg", "pdf", "png")
 
 
@@ -138,8 +139,9 @@ def plots(
 ) -> Iterator[Plot]:
     """Yield the plots of all boards.
 
-    Their names are `<dataset>/cost--<board>`, `<dataset>/continual--<board>-<steps>`, `<dataset>/ipc--<board>`,
-    `<dataset>/forest--<board>`, `<dataset>/label_bits--labels-400` or `label_bits--<digest of the group>`, and those of
+    Their names are `<dataset>/cost--<board>`, `<dataset>/bits--<board>`, `<dataset>/continual--<board>-<steps>`,
+    `<dataset>/ipc--<board>`, `<dataset>/forest--<board>`, `<dataset>/label_bits--labels-400` or
+    `label_bits--<digest of the group>`, and those of
     `heat_maps`.
 
     Args:
@@ -148,6 +150,7 @@ def plots(
         reference: see `accuracy_plots`.
     """
     yield from _cost_plots(entries, min_rows)
+    yield from bits_plots(entries)
     yield from _continual_plots(entries)
     yield from _label_plots(entries)
     yield from accuracy_plots(entries, min_rows, reference)

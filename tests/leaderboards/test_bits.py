@@ -1,5 +1,7 @@
 """Stored bits, quantised versions of a set, and sets of different methods at equal bits."""
 
+from pathlib import Path
+
 import pytest
 
 from dd_bench.leaderboards.core.bits import (
@@ -14,8 +16,10 @@ from dd_bench.leaderboards.core.bits import (
 )
 from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.budget import budgets
+from dd_bench.leaderboards.core.quantities import Sources
 from dd_bench.leaderboards.core.selectors import NotMeasuredError, Selector, select
 from dd_bench.leaderboards.render.bits import bits_tables, equal_bits_tables
+from dd_bench.leaderboards.render.bits_plots import bits_plots
 from dd_bench.leaderboards.render.tables import pages
 from dd_bench.records.config_diff import STORED
 
@@ -153,3 +157,21 @@ def test_a_precision_chosen_by_the_run_is_compared_with_the_run_without_it(recor
     ((original, versions),) = precisions([other, plain, *both])
     assert original is plain and len(versions) == 2
     assert sorted(v.difference.mean for v in versions) == pytest.approx([-0.03, -0.01])
+
+
+def test_a_plot_has_each_set_and_real_images(entries, record):
+    one = record("kmeans", 1, [[0.7, 0.71]], stored_bytes={"images": PIXELS, "labels": 80})
+    (plot,) = bits_plots([*entries, one])
+    assert plot.name == "fashion_mnist/bits--hard-v1--hard--convnet_width=32" and plot.kind == "bits"
+    assert {r.key for r in plot.records} == {r.key for r in [*entries[1:], one]}
+    assert not list(bits_plots([entries[0], entries[1], one])), "no quantised set"
+
+
+def test_values_of_bits_in_the_text_of_pages(entries):
+    sources = Sources(entries, [], Path())
+    four = "bits fashion_mnist hard dm ipc=1 stored.bits=4 stored.per=image"
+    assert sources.read(four).value == 31_360 + 320
+    assert sources.read(f"{four} entropy").value == 320 + 4 * 3920
+    assert sources.read(f"{four} vs stored=none").value == pytest.approx((31_360 + 320) / 250_880)
+    with pytest.raises(ValueError, match="set without codes"):
+        sources.read("bits fashion_mnist hard dm ipc=1 file")
