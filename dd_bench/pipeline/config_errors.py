@@ -38,7 +38,12 @@ def check_keys(cfg: DictConfig) -> None:
         ValueError: a key is not in `conf/config.yaml`, and no interpolation reads it.
     """
     known = _top_level_keys()
-    if missing := [key for key in main_values() if key not in cfg]:
+    missing = [key for key in main_values() if key not in cfg]
+    if (
+        "method" not in missing and "_target_" not in cfg.method
+    ):  # with ~method, only the keys of every method are left
+        missing.append("method")
+    if missing:
         raise MissingKeyError(missing)
     for key in (str(k) for k in cfg if k not in known):
         if not re.search(rf"\$\{{{re.escape(key)}\b", OmegaConf.to_yaml(cfg)):

@@ -60,13 +60,11 @@ class Quantiser:
                 raise ValueError(
                     f"{name} must be one of {', '.join(get_args(kind))}, got {value!r}. Example: {name}={example}"
                 )
-        for name, example in (("patch", 4), ("groups", 16)):
-            value = getattr(self, name)
-            if not (value is None and name == "groups") and (
-                type(value) is not int or not 1 <= value < 2**16
-            ):
+        groups = 16 if self.groups is None else self.groups
+        for name, value, default in (("patch", self.patch, 4), ("groups", groups, 16)):
+            if type(value) is not int or not 1 <= value < 2**16:
                 raise ValueError(
-                    f"{name} must be an integer from 1 to 65535, got {value!r}. Example: {name}={example}"
+                    f"{name} must be an integer from 1 to 65535, got {value!r}. Example: {name}={default}"
                 )
 
     @property

@@ -172,7 +172,7 @@ def equal_bits(records: Sequence[Record], known: Budgets) -> list[EqualBits]:
         one = known.get((record.real_digest, 0), {}).get("images")
         for width in (8, 32) if one else ():
             budgets[record.ipc, width] = round(width * (one or 0) * record.ipc)
-    found = []
+    found: list[EqualBits] = []
     for (ipc, width), bits in sorted(budgets.items(), key=lambda item: (item[1], item[0])):
         low, high = (share * bits for share in _TOLERANCE)
         group = [r for r in done if low <= stored_bits(r) <= high]

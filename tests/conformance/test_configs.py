@@ -15,6 +15,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from dd_bench.records.config_diff import changed_keys, leaves, shipped_config, shipped_target, shipped_yaml
 from dd_bench.records.identity import identify
 from dd_bench.runtime.runtime import RuntimeConfig
+from dd_bench.synthetic.precision import PRECISION_KEYS
 from dd_bench.teachers.teacher_spec import TeacherConfig
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
@@ -83,7 +84,8 @@ def test_composes(path, composed):
             named["logger"]
         )
     else:
-        assert named[group] == shipped_config(group, path.stem)
+        of_every_method = dict.fromkeys(PRECISION_KEYS) if group == "method" else {}
+        assert named[group] == shipped_config(group, path.stem) | of_every_method
     assert shipped_target(group, path.stem) == cfg[group].get("_target_")
     for choice in OmegaConf.load(path).get("defaults", []):
         for where, chosen in dict(choice).items() if OmegaConf.is_dict(choice) else ():

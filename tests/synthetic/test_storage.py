@@ -604,7 +604,7 @@ class TestForgedSets:
             ),
             (
                 {"images": torch.zeros(6, 1, 8, 8, dtype=torch.uint8)},
-                r"must be torch.float32, got torch.uint8",
+                r"must be torch.float32 or torch.float16, got torch.uint8",
             ),
             ({"images": torch.full((6, 1, 8, 8), torch.nan)}, "all pixels must be finite"),
             ({"images": torch.full((6, 1, 8, 8), torch.inf)}, "all pixels must be finite"),
@@ -736,7 +736,7 @@ class TestForgedSets:
             ({"set": {"canvas": 2, "factor": 2}}, r"\[1, 4, 4\]"),
             (
                 {"kind": "tree"},
-                r"kind must be one of \['compensated', 'graphs', 'images', 'trees'\], got 'tree'",
+                r"kind must be one of \['codes', 'compensated', 'graphs', 'images', 'trees'\], got 'tree'",
             ),
             ({"preprocess": {"kind": "log"}}, "preprocessing must be .* got 'log'"),
             ({"preprocess": {"eps": 0.2}}, "preprocess_digest must be"),
