@@ -16,6 +16,7 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
+from dd_bench.leaderboards.core.bits import fewest_lossless, precision_of, precisions, stored_bits, tracks
 from dd_bench.leaderboards.core.claims import load_claims
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.leaderboards.core.published import load_published
@@ -72,7 +73,8 @@ def filled(text: str, found: Sources, where: str = "the page") -> str:
     """Return the text of a page with its tables, claims and numbers."""
     if "<!-- summary " in text:
         tables = {
-            f.__name__: f(found.entries) for f in (graphs, mirage_legacy, mirage_cost, soft_labels, uses)
+            f.__name__: f(found.entries)
+            for f in (graphs, mirage_legacy, mirage_cost, soft_labels, uses, bits)
         }
         text = fill_blocks(text, "summary", tables, where)[0]
     if "<!-- claims " in text:
@@ -191,6 +193,42 @@ def uses(entries: Sequence[Record]) -> str:
         low, mean, high = (found.summary(f"spearman{end}").mean for end in ("_low", "", "_high"))
         search.append(f"{_share(mean, 2)} [{_share(low, 2)}, {_share(high, 2)}]")
     return markdown_table(["", *USES_METHODS], [*rows, search])
+
+
+def bits(entries: Sequence[Record]) -> str:
+    """The fewest bits of each quantised set that lose nothing, by board."""
+    rows = []
+    for track, group in tracks(entries).items():
+        for original, versions in precisions(group):
+            if original is None:
+                continue
+            row = [
+                track.dataset,
+                track.protocol,
+                original.method,
+                str(original.ipc),
+                f"{stored_bits(original):,}",
+            ]
+            if (best := fewest_lossless(versions)) is None or best.difference is None:
+                row += ["none of those measured", "", "", ""]
+            else:
+                few, d = best.record, best.difference
+                row += [precision_of(few, {}), f"{stored_bits(few):,}"]
+                row += [f"{stored_bits(original) / stored_bits(few):.1f}"]
+                row += [f"{100 * d.mean:.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}]"]
+            rows.append(row)
+    if not rows:
+        return "There are no entries yet."
+    head = [
+        "dataset",
+        "protocol",
+        "method",
+        "IPC",
+        "bits as returned",
+        "fewest bits that lose nothing",
+        "bits",
+    ]
+    return markdown_table([*head, "times smaller", "difference, points"], rows, left=3)
 
 
 def _one(

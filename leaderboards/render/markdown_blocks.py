@@ -30,6 +30,8 @@ from .formatting import all_metrics_table
 from .markup import MARKDOWN
 from .tables import pages, table_of
 
+_NONE = "There are no entries yet."
+
 
 def embed(document: Path, boards: Sequence[Board], entries: Sequence[Record] = ()) -> int:
     """Insert the tables that a document names, all or none, and return their number.
@@ -102,10 +104,11 @@ def _tables(boards: Sequence[Board], entries: Sequence[Record]) -> dict[str, str
         "bits equal": equal_bits_tables(entries),
     }
     by_name |= {name: _joined(tables) for name, tables in combined.items()}
+    by_name |= {name: by_name[name] or _NONE for name in ("bits precision", "bits equal")}
     compared = [one for one in combined["label_bits"] if f" {LABEL_COMPARISON}" in one[0]]
     for dataset in {record.dataset for record in entries}:
         own = [one for one in compared if one[0].startswith(f"{dataset}, ")]
-        by_name[f"label_bits {dataset}"] = _joined(own) or "There are no entries yet."
+        by_name[f"label_bits {dataset}"] = _joined(own) or _NONE
     return by_name
 
 
