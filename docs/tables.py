@@ -16,12 +16,12 @@ import sys
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
-from dd_bench.leaderboards.core.bits import fewest_lossless, precision_of, precisions, stored_bits, tracks
 from dd_bench.leaderboards.core.claims import load_claims
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.leaderboards.core.published import load_published
 from dd_bench.leaderboards.core.quantities import Sources
 from dd_bench.leaderboards.core.selectors import by_budget
+from dd_bench.leaderboards.render.bits import fewest_bits_table
 from dd_bench.leaderboards.render.claims import claims_of, overview
 from dd_bench.leaderboards.render.inline_values import fill_values
 from dd_bench.leaderboards.render.markdown_blocks import fill_blocks
@@ -197,38 +197,7 @@ def uses(entries: Sequence[Record]) -> str:
 
 def bits(entries: Sequence[Record]) -> str:
     """The fewest bits of each quantised set that lose nothing, by board."""
-    rows = []
-    for track, group in tracks(entries).items():
-        for original, versions in precisions(group):
-            if original is None:
-                continue
-            row = [
-                track.dataset,
-                track.protocol,
-                original.method,
-                str(original.ipc),
-                f"{stored_bits(original):,}",
-            ]
-            if (best := fewest_lossless(versions)) is None or best.difference is None:
-                row += ["none of those measured", "", "", ""]
-            else:
-                few, d = best.record, best.difference
-                row += [precision_of(few, {}), f"{stored_bits(few):,}"]
-                row += [f"{stored_bits(original) / stored_bits(few):.1f}"]
-                row += [f"{100 * d.mean:.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}]"]
-            rows.append(row)
-    if not rows:
-        return "There are no entries yet."
-    head = [
-        "dataset",
-        "protocol",
-        "method",
-        "IPC",
-        "bits as returned",
-        "fewest bits that lose nothing",
-        "bits",
-    ]
-    return markdown_table([*head, "times smaller", "difference, points"], rows, left=3)
+    return fewest_bits_table(entries) or "There are no entries yet."
 
 
 def _one(

@@ -76,6 +76,40 @@ def _versions(records: Sequence[Record], known: Budgets) -> Iterator[list[str]]:
             yield [MARKDOWN.escape(x) for x in row]
 
 
+def fewest_bits_table(records: Sequence[Record]) -> str:
+    """Return the fewest bits of each quantised set that lose nothing as a Markdown table; '' without quantised sets."""
+    rows = []
+    for track, group in tracks(records).items():
+        for original, versions in precisions(group):
+            if original is None:
+                continue
+            row = [
+                track.dataset,
+                track.protocol,
+                original.method,
+                str(original.ipc),
+                f"{stored_bits(original):,}",
+            ]
+            best = fewest_lossless(versions)
+            if best is None or best.difference is None:
+                row += ["none of those measured", "", "", ""]
+            else:
+                few = stored_bits(best.record)
+                row += [precision_of(best.record, {}), f"{few:,}", f"{stored_bits(original) / few:.1f}"]
+                row += [_points(best.difference, best.record)]
+            rows.append([MARKDOWN.escape(x) for x in row])
+    header = [
+        "Dataset",
+        "Protocol",
+        "Method",
+        "IPC",
+        "Bits as returned",
+        "Fewest bits that lose nothing",
+        "Bits",
+    ]
+    return markdown_table([*header, "Times smaller", "Difference"], rows, left=3) if rows else ""
+
+
 def equal_bits_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return a title and a Markdown table for each track: sets of several methods with nearly the same bits."""
     header = [

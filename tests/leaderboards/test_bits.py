@@ -18,7 +18,7 @@ from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.budget import budgets
 from dd_bench.leaderboards.core.quantities import Sources
 from dd_bench.leaderboards.core.selectors import NotMeasuredError, Selector, select
-from dd_bench.leaderboards.render.bits import bits_tables, equal_bits_tables
+from dd_bench.leaderboards.render.bits import bits_tables, equal_bits_tables, fewest_bits_table
 from dd_bench.leaderboards.render.bits_plots import bits_plots
 from dd_bench.leaderboards.render.tables import pages
 from dd_bench.records.config_diff import STORED
@@ -93,6 +93,11 @@ def test_versions_are_compared_with_the_set_that_they_are_made_from(entries):
     }  # fmt: skip
     best = fewest_lossless(versions)  # not 2 bits per set, whose version of 4 bits loses something
     assert best is by_name["4 bits, image"]
+    (row,) = fewest_bits_table(entries).splitlines()[2:]
+    assert [cell.strip() for cell in row.split("|")[3:-2]] == [
+        "dm", "1", "250,880", "4 bits, image", "31,680", "7.9",
+    ]  # fmt: skip
+    assert fewest_bits_table(entries[:2]) == ""
 
 
 def test_too_few_pairs_do_not_show_that_nothing_is_lost(record, made):
