@@ -72,19 +72,33 @@ def create(path: Path, layout: Layout) -> bool:
 
 
 def write(path: Path, layout: Layout, name: str, row: int, values: np.ndarray[Any, Any]) -> None:
-    """Write one row of an array, or several rows that begin at row `row`, and flush them to disk.
+    """Write `values` to row `row` of an array and flush it to disk. All rows have the size of `values`.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    data = np.ascontiguousarray(values, DTYPES[layout.arrays[name][0]])
+    _write(path, layout, name, row * data.nbytes, data)
+
+
+def write_rows(path: Path, layout: Layout, name: str, first: int, values: np.ndarray[Any, Any]) -> None:
+    """Write `values (m, ...)` to the rows `first` to `first + m - 1` of an array `(n, ...)` and flush them to disk.
 
     Raises:
         OSError: the disk is full.
     """
     dtype, shape = layout.arrays[name]
-    begin = len(layout.header()) + layout.entries()[name]["data_offsets"][0]
     data = np.ascontiguousarray(values, DTYPES[dtype])
-    row_bytes = math.prod(shape[1:]) * data.itemsize
+    _write(path, layout, name, first * math.prod(shape[1:]) * data.itemsize, data)
+
+
+def _write(path: Path, layout: Layout, name: str, offset: int, data: np.ndarray[Any, Any]) -> None:
+    """Write data at a byte offset in an array."""
+    begin = len(layout.header()) + layout.entries()[name]["data_offsets"][0]
     with path.open(
         "r+b"
     ) as file:  # not a memory map, which raises a signal instead of OSError on a full disk
-        file.seek(begin + row * row_bytes)
+        file.seek(begin + offset)
         file.write(data.tobytes())
         file.flush()
         os.fsync(file.fileno())  # the row is on disk before the caller marks it as complete

@@ -230,8 +230,9 @@ def fill(
         else:
             left, first = header.batches - epoch * header.batches_per_epoch, epoch * header.n
             logits = torch.cat([teacher_logits(v) for v in islice(views.epoch(images, epoch), left)])
+        write = mmap_file.write if header.batches is None else mmap_file.write_rows
         for name, rows in codec.encode(logits).items():
-            mmap_file.write(path, layout, name, first, rows)
+            write(path, layout, name, first, rows)
         write_atomic(folder / DONE, json.dumps(epoch + 1).encode())
         on_epoch(epoch + 1)
 
