@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Iterator, Sequence
+from difflib import get_close_matches
 from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +16,7 @@ from rich.text import Text
 
 from dd_bench.records.config_diff import STORED
 from dd_bench.runtime.command_help import command_parser
-from dd_bench.runtime.suggestions import unknown_key
+from dd_bench.runtime.suggestions import did_you_mean
 from dd_bench.runtime.terminal import sanitize
 
 if TYPE_CHECKING:
@@ -56,10 +57,8 @@ def quantise_command(arguments: Sequence[str]) -> int:
         "words", nargs="+", metavar="SET|KEY=VALUE", help="folders or URLs of sets, and the keys below"
     )
     args = parser.parse_args(arguments)
-    out, err = (
-        Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200),
-        Console(stderr=True, soft_wrap=True),
-    )
+    out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)
+    err = Console(stderr=True, soft_wrap=True)
     try:
         rows = list(_quantised(args.words))
     except (ValueError, OSError) as error:
@@ -85,7 +84,7 @@ def parse_words(words: Sequence[str]) -> tuple[list[str], list[Quantiser], Path]
     for key, _, value in (word.partition("=") for word in words if word not in sets):
         if key not in _KEYS:
             raise ValueError(
-                unknown_key(key, _KEYS).partition(". To list")[0] + f". Keys: {', '.join(_KEYS)}"
+                f"{key!r} is not one of the keys {', '.join(_KEYS)}{did_you_mean(get_close_matches(key, _KEYS, 1))}"
             )
         values[key] = value
     if not sets or "bits" not in values:

@@ -1,0 +1,65 @@
+"""`dd-bench quantise`, and runs with `method.store`."""
+
+import pytest
+
+from dd_bench.cli.quantise import parse_words, set_name
+from dd_bench.records.config_diff import STORED
+from dd_bench.records.record import load_record
+from dd_bench.synthetic import storage
+from dd_bench.synthetic.card import read_card
+from dd_bench.synthetic.quantisation import Quantiser
+
+
+def test_words_give_all_combinations_once():
+    sets, quantisers, out = parse_words(["a", "b", "bits=4,2", "per=set,patch", "patch=2,7", "out=elsewhere"])
+    assert sets == ["a", "b"] and str(out) == "elsewhere"
+    assert [(q.bits, q.per, q.patch) for q in quantisers] == [
+        (bits, per, patch) for bits in (4, 2) for per, patch in (("set", 4), ("patch", 2), ("patch", 7))
+    ]
+    assert parse_words(["hf://datasets/USER/NAME?x=1", "bits=8"])[0] == ["hf://datasets/USER/NAME?x=1"]
+    names = {
+        set_name("s", q) for q in [*quantisers, Quantiser(4, "set", "mse"), Quantiser(4, "set", groups=3)]
+    }
+    assert len(names) == 8 and set_name("s", Quantiser(2, "patch", "mse", 7, 16)) == "s-2bit-patch7-g16-mse"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["bits=4"], "a set is missing"),
+        (["a"], "bits is missing"),
+        (["a", "bit=4"], "Did you mean bits"),
+        (["a", "bits=5"], "bits must be one of 1, 2, 3, 4, 6, 8, got 5"),
+        (["a", "bits=4", "per=row"], "per must be one of set, image, channel, patch, got 'row'"),
+        (["a", "bits=4", "groups=x"], "groups must be an integer"),
+    ],
+)
+def test_wrong_words(words, message):
+    with pytest.raises(ValueError, match=message):
+        parse_words(words)
+
+
+def test_a_set_is_quantised_once_and_evaluated(dd_bench, small, tmp_path):
+    """The run stores 8 bits as 4 bits; its set is then quantised to 2 bits, and evaluated."""
+    assert dd_bench("run", *small("random", "method.store=uint4")).code == 0
+    (path,) = (tmp_path / "runs" / "records").iterdir()
+    record = load_record(path)
+    assert record.config["method"]["store"] == "uint4" and record.config[STORED]["bits"] == 4
+    assert record.config[STORED]["rmse"] > 0 and record.sizes["entropy bits"] > 0
+    assert set(record.stored_bytes) == {"codes", "labels", "minimum", "step"}
+    (folder,) = (tmp_path / "runs" / "sets").iterdir()
+
+    words = ["quantise", str(folder), "bits=2", "per=set", f"out={tmp_path / 'runs'}"]
+    done = dd_bench(*words)
+    assert done.code == 0 and "raw bits" in done.text and "WebP" in done.text
+    new = folder.with_name(f"{folder.name}-2bit-set")
+    card, before = read_card(new), (new / "card.json").read_bytes()
+    assert (card.method, card.ipc, card.dataset_digest) == ("random", 1, read_card(folder).dataset_digest)
+    assert card.config[STORED]["from"] == storage.digest(folder)
+    assert dd_bench(*words).code == 0 and (new / "card.json").read_bytes() == before
+    assert "2 bits per value, range per set" in dd_bench("show", str(new)).text
+
+    overrides = [w for w in small("random") if not w.startswith(("method", "ipc"))]
+    assert dd_bench("evaluate", f"set={new}", *overrides).code == 0
+    two = next(r for p in path.parent.iterdir() if (r := load_record(p)).key != record.key)
+    assert two.config[STORED] == card.config[STORED] and two.stored_bytes == card.stored_bytes
