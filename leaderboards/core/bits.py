@@ -71,10 +71,14 @@ class Precision(NamedTuple):
     paired: bool
 
     @property
+    def is_measured(self) -> bool:
+        """Whether there are at least `MIN_NETWORKS` pairs of networks."""
+        return self.difference is not None and self.paired and self.difference.n >= MIN_NETWORKS
+
+    @property
     def loses_nothing(self) -> bool:
-        """Whether at least `MIN_NETWORKS` pairs of networks show no loss: the upper end of the interval is >= 0."""
-        d = self.difference
-        return d is not None and self.paired and d.n >= MIN_NETWORKS and d.high >= 0
+        """Whether enough pairs of networks show no loss: the upper end of the interval is >= 0."""
+        return self.is_measured and self.difference is not None and self.difference.high >= 0
 
 
 def precisions(records: Sequence[Record]) -> list[tuple[Record | None, list[Precision]]]:

@@ -71,7 +71,8 @@ def _versions(records: Sequence[Record], known: Budgets) -> Iterator[list[str]]:
                 "" if version is None or version.difference is None else _points(version.difference, record)
             ]
             row += ["yes" * on_front[record.key]]
-            lost = "" if version is None else "yes" if version.loses_nothing else "no"
+            measured = version is not None and version.is_measured
+            lost = "" if version is None or not measured else "yes" if version.loses_nothing else "no"
             row += [f"{lost}, fewest bits" if version is not None and version is best else lost]
             yield [MARKDOWN.escape(x) for x in row]
 

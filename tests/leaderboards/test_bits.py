@@ -103,7 +103,7 @@ def test_versions_are_compared_with_the_set_that_they_are_made_from(entries):
 def test_too_few_pairs_do_not_show_that_nothing_is_lost(record, made):
     few = [record("dm", 1, [BASE[:9]], set_digests=["a" * 64]), made(shifted(0.0)[:9], 8)]
     ((_, (version,)),) = precisions(few)
-    assert version.difference.n == 9 and not version.loses_nothing
+    assert version.difference.n == 9 and not version.loses_nothing and not version.is_measured
     ((original, (alone,)),) = precisions(few[1:])
     assert original is None and alone.difference is None and not alone.loses_nothing
 
