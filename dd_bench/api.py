@@ -323,6 +323,7 @@ class EvaluationContext(TeacherContext):
         work: folder of the states of unfinished networks; None to save nothing.
         checkpoint_seconds: minimum time between two checkpoints of a network, in seconds.
         curve_folder: folder of the training curves of networks; None to write none.
+        set_seconds: seconds that the set took, with its preparations; None if its card does not contain them.
     """
 
     architecture: Architecture
@@ -332,6 +333,7 @@ class EvaluationContext(TeacherContext):
     work: Path | None = None
     checkpoint_seconds: float = 60.0
     curve_folder: Path | None = None
+    set_seconds: float | None = None
 
     def unfinished(self, syn: SyntheticSet) -> Checkpoints | None:
         """Return where the states of networks that are trained on `syn` are saved, or None if they are not saved."""

@@ -156,7 +156,8 @@ def errors(p: Tensor, c: int) -> Tensor:
     """Return the L2 distances of probabilities `(K, n, k)` from the one-hot label of class `c`, `(K, n)`: EL2N."""
     target = torch.zeros(p.shape[-1], dtype=p.dtype, device=p.device)
     target[c] = 1
-    return (p - target).norm(dim=2)
+    norms: Tensor = (p - target).norm(dim=2)
+    return norms
 
 
 def margins(p: Tensor, c: int) -> Tensor:

@@ -21,5 +21,5 @@ class Moderate(FeatureCoreset):
 
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:
         """See `FeatureCoreset`."""
-        distance = (features - features.mean(0)).norm(dim=1)
+        distance: Tensor = (features - features.mean(0)).norm(dim=1)
         return (distance - distance.quantile(0.5)).abs().argsort(stable=True)[:ipc]

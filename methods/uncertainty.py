@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from typing import ClassVar
 
 import torch
 from torch import Tensor
@@ -18,9 +17,7 @@ class Uncertainty(ScoreCoreset):
     selects class by class, so the labels of the classes are used.
     """
 
-    citation: ClassVar[str] = (
-        "Settles, Active Learning Literature Survey, University of Wisconsin-Madison, 2009"
-    )
+    citation = "Settles, Active Learning Literature Survey, University of Wisconsin-Madison, 2009"
 
     def difficulty(self, p: Tensor, norms: Tensor, c: int, generator: torch.Generator) -> Tensor:
         """See `ScoreCoreset`."""
@@ -65,4 +62,5 @@ class Entropy(Uncertainty):
 
     def uncertainty(self, p: Tensor) -> Tensor:
         """See `Uncertainty`."""
-        return torch.special.entr(p).sum(1)
+        entropy: Tensor = torch.special.entr(p).sum(1)
+        return entropy

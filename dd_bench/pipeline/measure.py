@@ -16,6 +16,7 @@ from dd_bench.pipeline.score_log import ScoreLog
 from dd_bench.runtime.files import content_key
 from dd_bench.runtime.progress import Progress
 from dd_bench.synthetic import storage
+from dd_bench.synthetic.card import read_provenance
 
 _log = logging.getLogger(__name__)
 
@@ -50,6 +51,7 @@ def measure(run: RunParts, sets: Callable[[], list[Path]], log: ScoreLog) -> Out
                 work=log.unfinished,
                 checkpoint_seconds=run.config["checkpoint_seconds"],
                 curve_folder=log.curves if run.logger else None,
+                set_seconds=sum(read_provenance(folder).get("seconds", {}).values()) or None,
             )
             with stages.measure("evaluate"):
                 _score(run, index, syn, ctx, log, outcome)
