@@ -59,6 +59,20 @@ USES = (  # row, evaluator, metric
 )
 USES_METHODS = ["random", "herding", "dm", "datadam", "mtt", "ftd", "cda"]
 
+PICKED = ["el2n", "grand", "forgetting", "aum", "least_confidence", "margin", "entropy", "d2", "cad_prune"]
+PICKS = ("easy", "medium", "hard")
+SELECTIONS: tuple[tuple[str, dict[str, object]], ...] = (  # method, hyper-parameters
+    ("random", {}),
+    ("kmeans", {}),
+    ("kmeans_untrained", {"features": "pixels"}),
+    ("kmeans_untrained", {"features": "random"}),
+    ("easiest", {}),
+    ("moderate", {}),
+    *(("ccs", {"beta": beta}) for beta in (0.0, 0.3, 0.6, 0.9)),
+)
+CORESET_BOARDS = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
+COMPUTE = ("accuracy", "random", "equal_compute", "equal_seconds")
+
 
 def sources() -> Sources:
     """Return what the numbers of the pages are read from."""
@@ -72,10 +86,8 @@ def sources() -> Sources:
 def filled(text: str, found: Sources, where: str = "the page") -> str:
     """Return the text of a page with its tables, claims and numbers."""
     if "<!-- summary " in text:
-        tables = {
-            f.__name__: f(found.entries)
-            for f in (graphs, mirage_legacy, mirage_cost, soft_labels, uses, bits)
-        }
+        blocks = (graphs, mirage_legacy, mirage_cost, soft_labels, uses, bits, coresets, equal_compute)
+        tables = {f.__name__: f(found.entries) for f in blocks}
         text = fill_blocks(text, "summary", tables, where)[0]
     if "<!-- claims " in text:
         papers = load_claims(BOARDS / "published" / "claims.yaml")
@@ -198,6 +210,57 @@ def uses(entries: Sequence[Record]) -> str:
 def bits(entries: Sequence[Record]) -> str:
     """The fewest bits of each quantised set that lose nothing, by board."""
     return fewest_bits_table(entries) or "There are no entries yet."
+
+
+def coresets(entries: Sequence[Record]) -> str:
+    """Accuracy in percent under dc-300 by dataset, method and IPC; for methods with `pick`, of all three picks."""
+    rows = []
+    for dataset, name in CORESET_BOARDS.items():
+        found = [
+            r
+            for r in entries
+            if (r.dataset, r.protocol.name, r.status) == (dataset, "dc-300", "done")
+            and r.evaluator.partition("(")[0] == "accuracy"
+            and r.config["model"].get("width") == 32
+        ]
+
+        def cell(method: str, ipc: int, knobs: dict[str, object], found: list[Record] = found) -> str:
+            same = [
+                r
+                for r in found
+                if (r.method, r.ipc) == (method, ipc) and knobs.items() <= r.config.get("method", {}).items()
+            ]
+            return f"{100 * max(same, key=by_budget).summary().mean:.1f}" if same else ""
+
+        for method, knobs in SELECTIONS:
+            cells = [cell(method, ipc, knobs) for ipc in (1, 10, 50)]
+            row = ", ".join([f"`{method}`", *(f"{key} {value}" for key, value in knobs.items())])
+            rows += [[name, row, *cells]] if any(cells) else []
+        for method in PICKED:
+            triples = [[cell(method, ipc, {"pick": pick}) for pick in PICKS] for ipc in (1, 10, 50)]
+            cells = [" / ".join(value or "–" for value in three) if any(three) else "" for three in triples]
+            rows += [[name, f"`{method}`, {' / '.join(PICKS)}", *cells]] if any(cells) else []
+    return markdown_table(["", "method", "IPC 1", "IPC 10", "IPC 50"], rows) if rows else "No entries yet."
+
+
+def equal_compute(entries: Sequence[Record]) -> str:
+    """Accuracy in percent of sets and of real images with equal steps, computation and seconds, with 95 % intervals."""
+    rows = []
+    for r in sorted(entries, key=lambda r: (r.dataset, r.ipc, r.method)):
+        if r.evaluator.partition("(")[0] != "equal_compute" or r.status != "done":
+            continue
+        cells = []
+        for metric in COMPUTE:
+            found = r.summary(metric) if metric in {s.metric for s in r.scores} else None
+            ends = None if found is None or found.ci_low is None else (found.ci_low, found.ci_high)
+            text = "" if found is None else f"{100 * found.mean:.1f}"
+            cells.append(text + ("" if ends is None else f" [{100 * ends[0]:.1f}, {100 * ends[1]:.1f}]"))
+        seconds = sum(r.seconds.get(stage, 0.0) for stage in ("prepare", "distill"))
+        rows.append([r.dataset, r.method, str(r.ipc), *cells, f"{seconds:,.0f}"])
+    head = ["", "method", "IPC", "the set", "random images, equal steps", "new images, equal computation"]
+    return (
+        markdown_table([*head, "new images, equal seconds", "seconds"], rows) if rows else "No entries yet."
+    )
 
 
 def _one(
