@@ -1,6 +1,6 @@
 """Recording of training dynamics: the time of a training with it, against the same training without it.
 
-    python benchmarks/dynamics.py                    # Fashion-MNIST, ConvNet-3, width 32, ten epochs of 3,000 images
+    python benchmarks/dynamics.py                    # Fashion-MNIST, ConvNet-3, width 32, ten epochs of 2,000 images
     python benchmarks/dynamics.py --compile always   # compiled networks, as in a training on all images
 
 The variants run in this process, in turn, each time with an empty cache, on one thread. The time is the CPU time of the
@@ -49,7 +49,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--epochs", type=int, default=10)
-    parser.add_argument("--images", type=int, default=3_000, help="number of training images")
+    parser.add_argument("--images", type=int, default=2_000, help="number of training images")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--width", type=int, default=32)
     parser.add_argument("--compile", choices=("never", "always"), default="never")
