@@ -9,7 +9,8 @@
 # quarter of an hour for ten; a night or more, not timed), uncut (the papers' iterations and real batches at width 32; not
 # timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed). There are also parts for single claims of
 # papers, whose costs are estimated for one core from those of the experiments: datadam (half an hour), infer (3 hours),
-# label_bits (8 hours), bits (a night, not timed), drift (3 hours) and ast_parts (3 hours).
+# label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours) and coresets (10 hours: all coresets on
+# digits and Fashion-MNIST at 1, 10 and 50 images per class).
 #
 # A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
 # `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and
@@ -80,6 +81,24 @@ infer() { # INFER's own protocol with equal steps and equal batches, and its com
     # With three teachers, seven images per class and their compensators are ten images per class.
     sweep experiment=$others ipc=7,10 protocol=$own
     sweep experiment=fashion_kd_infer ipc=10 base="$(sets "random rded sre2l" 7)" protocol=$own evaluator.equal=batches
+}
+
+coresets() { # every pick and every beta is a row; nothing is chosen
+    local picks=method.pick=easy,medium,hard betas=method.beta=0.0,0.3,0.6,0.9 digits="dataset=digits model.width=32"
+    local scores=el2n,grand,forgetting,aum,least_confidence,margin,entropy,d2 experiment=fashion_w32_coresets ipc
+    for ipc in 1 10 50; do # CAD-Prune takes the steps of a student: 300 epochs x 10 classes x ipc images / 256
+        sweep $digits protocol=dc-300 ipc=$ipc method=$scores $picks
+        sweep $digits protocol=dc-300 ipc=$ipc method=ccs $betas
+        sweep $digits protocol=dc-300 ipc=$ipc method=easiest,moderate
+        sweep $digits protocol=dc-300 ipc=$ipc method=kmeans_untrained method.features=pixels,random
+        sweep $digits protocol=dc-300 ipc=$ipc method=cad_prune $picks method.teacher.steps=$(((3000 * ipc + 255) / 256))
+        sweep experiment=$experiment ipc=$ipc method=$scores $picks
+        sweep experiment=$experiment ipc=$ipc method=ccs $betas
+        sweep experiment=$experiment ipc=$ipc method=easiest
+        sweep experiment=fashion_w32_moderate ipc=$ipc
+        sweep experiment=fashion_w32_kmeans_untrained ipc=$ipc method.features=pixels,random
+        sweep experiment=fashion_w32_cad_prune ipc=$ipc $picks method.teacher.steps=$(((3000 * ipc + 255) / 256))
+    done
 }
 
 label_bits() { # accuracy against bits of labels: every kind of labels of the same sets, on digits and Fashion-MNIST

@@ -13,6 +13,7 @@ from omegaconf import OmegaConf
 
 from dd_bench.api import Method
 from dd_bench.data.dataset import RealSet, TensorSplit
+from dd_bench.methods._dynamics import ScoreCoreset
 from dd_bench.models.mlp import MLP
 from dd_bench.models.vit import ViT
 from dd_bench.records.config_diff import shipped_yaml
@@ -28,8 +29,17 @@ CONFIGS = {  # image methods; graph methods are in test_graph_methods.py
 OPTIMISED = [name for name, config in CONFIGS.items() if "iterations" in config]
 IPC = 2
 
+SCORES = {  # they differ from EL2N in one function, so most tests of them are slow ones
+    name
+    for name, config in CONFIGS.items()
+    if issubclass(get_class(config._target_), ScoreCoreset) and name not in ("el2n", "cad_prune")
+}
+
 each_file = pytest.mark.parametrize("name", list(ALL_CONFIGS))
-each_method = pytest.mark.parametrize("name", list(CONFIGS))
+every_method = pytest.mark.parametrize("name", list(CONFIGS))
+each_method = pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow if name in SCORES else ()) for name in CONFIGS]
+)
 each_optimised = pytest.mark.parametrize("name", OPTIMISED)
 
 
@@ -116,7 +126,7 @@ def test_composes_with_smoke_overrides(hydra, name):
         assert OmegaConf.select(config.method, key) == value
 
 
-@each_method
+@every_method
 def test_set_is_well_formed(distilled, train_blobs, name):
     method, ctx, syn = distilled(name)
     assert method.check_dataset(train_blobs, IPC, ctx.architecture) is None
@@ -137,7 +147,7 @@ def test_set_is_well_formed(distilled, train_blobs, name):
     assert bytes_of(restored) == bytes_of(syn)
 
 
-@each_method
+@every_method
 def test_set_depends_on_the_seed_only(distilled, make_method, make_ctx, train_blobs, name):
     """One seed gives the same bytes whatever ran before, also with previews of the images.
 
