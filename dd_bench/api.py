@@ -25,6 +25,8 @@ from dd_bench.data.decode import decode, encode, tile
 from dd_bench.data.graph_dataset import GraphSplit, training_graphs
 from dd_bench.data.graphs import Graphs, GraphShape, coalesce, segment_indices
 from dd_bench.data.inputs import Inputs, LazyInputs
+from dd_bench.data.node_dataset import NodeSplit, training_nodes
+from dd_bench.data.nodes import Adjacency, NodeGraph, NodeShape, undirected
 from dd_bench.data.preprocess import Preprocess, channel_statistics, fit_preprocess
 from dd_bench.distillation.batchnorm_statistics import HookedTeacher
 from dd_bench.distillation.clusters import representatives
@@ -44,6 +46,7 @@ from dd_bench.distillation.unroll import (
 from dd_bench.evaluation.curves import CurveFolder
 from dd_bench.evaluation.fresh_networks import FreshNetworks, LabelCost
 from dd_bench.evaluation.graph_metrics import GRAPH_METRICS, GraphMetric, graph_score, majority, size_only
+from dd_bench.evaluation.node_baselines import label_propagation, largest_class
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network, batch_coupled, executed_norms
 from dd_bench.records.best_runs import VALIDATION
@@ -65,6 +68,7 @@ from dd_bench.synthetic.base import SyntheticImages, SyntheticSet
 from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.graphs import GraphSet, SyntheticGraphs, TreeSet, Weighting
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.synthetic.nodes import CONTEXT, NodeSet
 from dd_bench.synthetic.preview import preview_png
 from dd_bench.teachers.context import TeacherContext
 from dd_bench.teachers.dynamics import OUTPUTS, Dynamics, training_dynamics
@@ -95,10 +99,12 @@ from dd_bench.training.scoring import accuracy, correct_by_class, eval_batch_siz
 from dd_bench.training.views import boxes
 
 __all__ = [
+    "CONTEXT",
     "GRADIENTS",
     "GRAPH_METRICS",
     "OUTPUTS",
     "VALIDATION",
+    "Adjacency",
     "Architecture",
     "Augment",
     "Cache",
@@ -134,6 +140,10 @@ __all__ = [
     "Measurement",
     "Method",
     "Network",
+    "NodeGraph",
+    "NodeSet",
+    "NodeShape",
+    "NodeSplit",
     "Preprocess",
     "Progress",
     "Protocol",
@@ -186,7 +196,9 @@ __all__ = [
     "generator",
     "graph_score",
     "initial_images",
+    "label_propagation",
     "labelled_data",
+    "largest_class",
     "majority",
     "mean_match",
     "no_tick",
@@ -210,6 +222,8 @@ __all__ = [
     "trained_network",
     "training_dynamics",
     "training_graphs",
+    "training_nodes",
+    "undirected",
     "untrained_feature_network",
     "uses_compilation",
     "write_atomic",

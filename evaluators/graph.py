@@ -7,10 +7,8 @@ Only a legacy protocol such as `mirage-legacy` scores the best epoch, to reprodu
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -42,6 +40,7 @@ from dd_bench.api import (
     training_graphs,
 )
 
+from ._candidates import BestStep, candidate_steps, part_of
 from ._scoring import check_at_least, measurement
 
 BATCH = 1000  # graphs per batch in scoring
@@ -148,9 +147,7 @@ class Graph(Evaluator):
             if network in ctx.finished:
                 continue
             seed = ctx.seed_for("evaluate", network)
-            checkpoints = [
-                _checkpoint(ctx.unfinished(syn), network, labels) for labels in ("true", "permuted")
-            ]
+            checkpoints = [part_of(ctx.unfinished(syn), network, labels) for labels in ("true", "permuted")]
             values = self._scores(syn, seed, splits, ctx, checkpoints[0])
             if not syn.whole:
                 shuffled, test = (
@@ -189,7 +186,7 @@ class Graph(Evaluator):
             logits, labels = predictions(splits.test)
             return {metric: graph_score(metric, logits, labels) for metric in GRAPH_METRICS}
 
-        best = _Best()
+        best = BestStep()
 
         def evaluate_step(step: int) -> None:
             if step not in candidates:
@@ -222,44 +219,6 @@ class Graph(Evaluator):
         else:
             values = last | ({"best_val": best.on_test[self.metric]} if candidates else {})
         return values | {"untrained": untrained}
-
-
-def candidate_steps(protocol: Protocol, n: int, eval_points: int) -> frozenset[int]:
-    """Return the numbers of steps after which a network is evaluated on the validation graphs.
-
-    See `Graph` for the candidates of the two selection rules. `n` is the number of training samples.
-    """
-    recipe = protocol.recipe
-    if protocol.selection == "best_on_val":
-        epochs = range(protocol.eval_from, recipe.epochs + 1)
-        return frozenset(e * recipe.steps_per_epoch(n) for e in epochs if e % protocol.eval_every == 0)
-    steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(n)
-    every = math.ceil(steps / eval_points)
-    return frozenset({*range(every, steps, every), steps})
-
-
-class _Best:
-    """The highest score of a network on validation graphs so far, and its test scores at the same step."""
-
-    def __init__(self) -> None:
-        self.on_val = -1.0
-        self.on_test: dict[str, float] = {}
-
-    def state_dict(self) -> dict[str, Any]:
-        """See `Stateful`."""
-        return {"on_val": self.on_val, "on_test": self.on_test}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """See `Stateful`."""
-        self.on_val, self.on_test = state["on_val"], state["on_test"]
-
-
-def _checkpoint(unfinished: Checkpoints | None, network: int, labels: str) -> Checkpoints | None:
-    """Return the checkpoint of a network that is trained on `true` or `permuted` labels."""
-    if unfinished is None:
-        return None
-    name = f"{unfinished.path.name}-{network}-{labels}.checkpoint.safetensors"
-    return unfinished._replace(path=unfinished.path.with_name(name))
 
 
 def _labelled_batches(

@@ -38,9 +38,9 @@ class FeatureCoreset(Method):
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
         """See `Method`."""
         if reason := super().check_dataset(real, ipc, architecture):
-            name = type(self).__name__.lower()
-            alternative = f"{name}_graphs" if real.modality == "graph" else name.removeprefix("graph")
-            return f"{reason}. Use method={alternative}"
+            name = type(self).__name__.lower().removeprefix("graph").removeprefix("node")
+            suffix = {"graph": "_graphs", "node": "_nodes"}.get(real.modality, "")
+            return f"{reason}. Use method={name}{suffix}"
         return check_class_sizes(real, ipc, ipc)
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:

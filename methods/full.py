@@ -10,7 +10,7 @@ from dd_bench.api import DistillContext, Method, RealSet, SyntheticSet, build_co
 class Full(Method):
     """Return the unchanged training set. `ipc` only determines the column in the tables."""
 
-    modalities = ("image", "graph")
+    modalities = ("image", "graph", "node")
     whole = True
     citation = "the whole training set"
     deterministic = True

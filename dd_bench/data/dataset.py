@@ -186,7 +186,7 @@ class RealSet:
             of images it covers the files instead, see `dd_bench.data.image_folder`.
         licence, citation: copied to the card of every set distilled from this one.
         val: a stratified validation split cut from the training data, or None.
-        modality: `image` or `graph`.
+        modality: `image`, `graph` or `node`.
         overrides: command-line overrides that load the set again. Empty for a set created from tensors in Python.
         scored: the split that `test` returns: `test`, or `validation` after `validation_as_test`.
     """

@@ -11,9 +11,7 @@ from dd_bench.data.nodes import NodeGraph, undirected
 from dd_bench.runtime.seeding import generator
 
 
-def knn(
-    *, neighbours: int, train: int, val: int, setting: str, seed: int, device: torch.device
-) -> RealSet:
+def knn(*, neighbours: int, train: int, val: int, setting: str, seed: int, device: torch.device) -> RealSet:
     """Return the 1,797 digits as nodes. Edges connect each digit to its nearest ones by L2 distance of the pixels.
 
     Features are the 64 pixels, divided by 16. The edges are a function of the features and add no information. They

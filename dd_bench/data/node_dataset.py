@@ -1,7 +1,7 @@
 """Real datasets of node classification as a `RealSet`: one graph, whose labelled nodes are the samples.
 
-In the transductive setting, all splits are nodes of one graph: a method has the features and edges of all nodes, and the
-labels of the training nodes only. In the inductive setting, each split is a graph of its own, induced by its nodes.
+In the transductive setting, all splits are nodes of one graph: a method has the features and edges of all nodes, and
+the labels of the training nodes only. In the inductive setting, each split is a graph of its own, induced by its nodes.
 """
 
 from __future__ import annotations
@@ -140,9 +140,7 @@ def node_set(
         splits.append(NodeSplit(visible, own, labels.to(device)[part], k, setting))  # type: ignore[arg-type]
     train, val, test = splits
     title = name if setting == "transductive" else f"{name}_inductive"
-    return RealSet(
-        title, train, class_names, Identity(), False, digest, licence, citation, val, test, "node"
-    )
+    return RealSet(title, train, class_names, Identity(), False, digest, licence, citation, val, test, "node")
 
 
 def row_normalised(features: Tensor) -> Tensor:

@@ -8,6 +8,8 @@ Shape letters: `v` nodes, `e` directed edges, `d` features.
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -97,9 +99,10 @@ class Adjacency:
             0, row, torch.ones_like(row)
         )
         starts = torch.cat([counts.new_zeros(1), counts.cumsum(0)])
-        with warnings.catch_warnings():  # torch warns once that CSR tensors are a beta feature
-            warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
-            return torch.sparse_csr_tensor(starts, column[order], values[order], (self.v, self.v))
+        with _without_beta_warnings():
+            return torch.sparse_csr_tensor(
+                starts, column[order], values[order], (self.v, self.v), check_invariants=False
+            )
 
     def subgraph(self, index: Tensor) -> Adjacency:
         """Return the edges among the nodes `index (n,)`, which get the numbers 0..n-1 in this order."""
@@ -107,9 +110,7 @@ class Adjacency:
         number[index] = torch.arange(len(index), device=self.device)
         ends = number[self.edges]
         inside = (ends >= 0).all(0)
-        return Adjacency(
-            len(index), ends[:, inside], None if self.weights is None else self.weights[inside]
-        )
+        return Adjacency(len(index), ends[:, inside], None if self.weights is None else self.weights[inside])
 
     def to(self, device: torch.device) -> Adjacency:
         """Return the adjacency on `device`; `self` if it is there already."""
@@ -171,6 +172,10 @@ class NodeGraph:
     def inputs(self) -> Tensor:
         """The features as networks multiply them with weights: sparse, if few values are non-zero."""
         return self.features if self.sparse_features is None else self.sparse_features
+
+    def dense(self) -> NodeGraph:
+        """Return the graph without `sparse_features`, so that `inputs` are dense."""
+        return replace(self, sparse_features=None)
 
     def at(self, nodes: Tensor | None) -> NodeGraph:
         """Return a view of the same graph, for which networks return the logits of `nodes (n,)`."""
@@ -237,6 +242,13 @@ def _sparse(features: Tensor) -> Tensor | None:
         return None
     if int(torch.count_nonzero(features)) >= SPARSE_BELOW * features.numel():
         return None
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support", UserWarning)
+    with _without_beta_warnings():
         return features.to_sparse_csr()
+
+
+@contextmanager
+def _without_beta_warnings() -> Iterator[None]:
+    """Suppress the warnings that torch gives for the first CSR tensor of a process: beta feature, no checks."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse (CSR|invariant)", UserWarning)
+        yield

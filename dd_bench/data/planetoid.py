@@ -119,7 +119,9 @@ def _read(folder: Path, name: str, k: int) -> tuple[Tensor, Tensor, Tensor, Tens
         pairs = [(a, b) for a, others in read["graph"].items() for b in others]
         edges = torch.tensor(pairs, dtype=torch.int64).t().contiguous()
     except (ValueError, IndexError, AttributeError, TypeError) as error:
-        raise ValueError(f"the files ind.{name}.* in {folder} are damaged: {error}. Download them again") from error
+        raise ValueError(
+            f"the files ind.{name}.* in {folder} are damaged: {error}. Download them again"
+        ) from error
     labels = np.where(one_hot.any(1), one_hot.argmax(1), -1)
     return torch.from_numpy(x), torch.from_numpy(labels), edges, torch.from_numpy(np.sort(order))
 
@@ -135,7 +137,7 @@ def _bonsai_split(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     from sklearn.model_selection import train_test_split
 
     rest, test = train_test_split(range(len(labels)), test_size=0.2, random_state=42)
-    train = np.random.RandomState(0).choice(rest, int(0.7 * len(rest)), replace=False)  # noqa: NPY002
+    train = np.random.RandomState(0).choice(rest, int(0.7 * len(rest)), replace=False)
     val = np.setdiff1d(rest, train)
     parts = (torch.from_numpy(np.sort(np.asarray(part))) for part in (train, val, test))
     a, b, c = (part[labels[part] >= 0] for part in parts)
@@ -174,5 +176,13 @@ def load_pickle(path: Path) -> Any:
     try:
         with path.open("rb") as file:
             return ArrayUnpickler(file, encoding="latin1").load()
-    except (pickle.UnpicklingError, EOFError, AttributeError, TypeError, ValueError, IndexError, KeyError) as error:
+    except (
+        pickle.UnpicklingError,
+        EOFError,
+        AttributeError,
+        TypeError,
+        ValueError,
+        IndexError,
+        KeyError,
+    ) as error:
         raise ValueError(f"{path} cannot be read: {error}. Download it again") from error

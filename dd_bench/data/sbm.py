@@ -91,7 +91,9 @@ def _edges(labels: Tensor, k: int, degree_in: float, degree_out: float, g: torch
     for degree, inside in ((degree_in, True), (degree_out, False)):
         count = round(v * degree / 2)
         sender = torch.randint(v, (count,), generator=g)
-        shift = torch.zeros(count, dtype=torch.int64) if inside else torch.randint(1, k, (count,), generator=g)
+        shift = (
+            torch.zeros(count, dtype=torch.int64) if inside else torch.randint(1, k, (count,), generator=g)
+        )
         c = (labels[sender] + shift) % k
         sizes = torch.bincount(labels, minlength=k)[c]
         position = (torch.rand(count, generator=g, dtype=torch.float64) * sizes).long()

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 
 from dd_bench.data.graphs import GraphShape
+from dd_bench.data.nodes import NodeShape
 from dd_bench.models.determinism import nondeterministic_operations
 from dd_bench.models.network import Network
 from dd_bench.records.identity import plugin_source
@@ -23,14 +24,14 @@ class Architecture:
     Attributes:
         make: `make(image_shape, num_classes, **knobs) -> Network`; picklable, so that it can be sent to processes.
         knobs: hyper-parameters, the keys of `conf/model/*.yaml`.
-        shape: (c, h, w), or a `GraphShape`.
+        shape: (c, h, w), or a `GraphShape` or `NodeShape`.
         num_classes: k.
         name: name of the YAML file in `conf/model/`. Together with `knobs`, it identifies the network.
     """
 
     make: Callable[..., Network]
     knobs: dict[str, Any]
-    shape: tuple[int, int, int]  # a GraphShape for networks on graphs
+    shape: tuple[int, int, int]  # a GraphShape or NodeShape for networks on graphs
     num_classes: int
     name: str
 
@@ -52,9 +53,9 @@ class Architecture:
             ValueError: a hyper-parameter has a value of the wrong type.
         """
         expected = getattr(self.make, "modality", "image")
-        actual = "graph" if isinstance(self.shape, GraphShape) else "image"
+        actual = modality(self.shape)
         if actual != expected:
-            alternative = "model=gin" if actual == "graph" else "model=convnet"
+            alternative = {"graph": "model=gin", "node": "model=node_gcn"}.get(actual, "model=convnet")
             return f"{self.title} requires {expected}s, but the dataset contains {actual}s. Use {alternative}"
         try:
             self.fresh(0, torch.device("cpu"))
@@ -70,7 +71,7 @@ class Architecture:
         Graph networks can always use them: their only critical operations are sums over nodes and edges.
         """
         requested = torch.are_deterministic_algorithms_enabled() and device.type == "cuda"
-        if not requested or isinstance(self.shape, GraphShape):
+        if not requested or modality(self.shape) != "image":
             return None
         operations = nondeterministic_operations(self.fresh(0, torch.device("cpu")), self.shape)
         if not operations:
@@ -107,3 +108,10 @@ class Architecture:
             "shape": list(self.shape),
             "num_classes": self.num_classes,
         }
+
+
+def modality(shape: tuple[int, ...] | GraphShape | NodeShape) -> str:
+    """Return `image`, `graph` or `node`: the kind of inputs that have this shape."""
+    if isinstance(shape, GraphShape):
+        return "graph"
+    return "node" if isinstance(shape, NodeShape) else "image"

@@ -190,7 +190,7 @@ def _compose(run: RunConfig) -> Experiment:
             **plugin_source(architecture.make),
             **architecture.knobs,
         }
-    if real.modality == "graph":
+    if real.modality != "image":
         runtime = runtime.in_float32()  # graph networks never use autocast; the record states the precision
     return Experiment(
         config=identity,

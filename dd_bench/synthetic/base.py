@@ -109,7 +109,8 @@ class SyntheticSet(ABC):
         if not self.whole:
             return
         k = len(self.class_names)
-        stored, expected = (torch.bincount(labels.cpu(), minlength=k) for labels in (self.labels, train))
+        own = self.labels[self.labels >= 0]  # negative: nodes without a class
+        stored, expected = (torch.bincount(labels.cpu(), minlength=k) for labels in (own, train))
         if not torch.equal(stored, expected):
             c = int((stored != expected).int().argmax())
             raise ValueError(

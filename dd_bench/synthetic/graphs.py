@@ -17,6 +17,7 @@ from dd_bench.data.preprocess import Identity, Preprocess
 from dd_bench.models.architecture import Architecture
 from dd_bench.synthetic.base import SyntheticSet, check_source, require_tensors
 from dd_bench.synthetic.graph_pictures import draw
+from dd_bench.synthetic.permuted import permuted_labels
 
 Weighting = Literal["none", "sampling", "loss"]
 
@@ -73,22 +74,8 @@ class SyntheticGraphs(SyntheticSet):
         return []
 
     def permute_labels(self, generator: torch.Generator) -> Self:
-        """Return the set with permuted labels, a control whose labels carry no information on the class.
-
-        The samples of each class receive labels of all classes in proportion to their frequency, up to rounding.
-        A plain shuffle of a few samples would often leave most labels unchanged. With one sample per class there
-        are few permutations, and the result may still equal the set.
-        """
-        order = self.labels.argsort(stable=True)
-        order = order[torch.randperm(len(order), generator=generator)]
-        order = order[self.labels[order].argsort(stable=True)]  # class by class, shuffled within each
-        counts = torch.bincount(self.labels, minlength=len(self.class_names))
-        rank = torch.cat([torch.arange(int(n)) for n in counts])
-        new = self.labels.sort().values
-        offset = torch.rand(len(counts), generator=generator)
-        position = (rank + offset[new]) / counts[new]  # spreads each label evenly over all samples
-        labels = torch.empty_like(self.labels)
-        labels[order] = new[position.argsort(stable=True)]
+        """Return the set with permuted labels, see `permuted_labels`."""
+        labels = permuted_labels(self.labels, len(self.class_names), generator)
         return replace(self, labels=labels)  # type: ignore[type-var]
 
     def stored_samples(self) -> Tensor:

@@ -18,7 +18,7 @@ from dd_bench.records.config_diff import CHOICE, shipped_config, shipped_target
 COMPENSATORS = "compensators"
 
 
-_PLAIN = ("images", "codes", "graphs")
+_PLAIN = ("images", "codes", "graphs", "nodes")
 """Kinds whose training samples are the stored samples, except for the parameters in `decoding`. They are not checked,
 because the check imports the method."""
 

@@ -48,12 +48,13 @@ from dd_bench.synthetic.graphs import GraphSet, TreeSet
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.synthetic.licences import OTHER, hub_licence, licence_name
 from dd_bench.synthetic.method_limits import check_method
+from dd_bench.synthetic.nodes import NodeSet
 from dd_bench.synthetic.preview import preview_png
 from dd_bench.synthetic.quantised import QuantisedSet
 from dd_bench.synthetic.tensor_file import parse_tensors
 
 KINDS: dict[str, type[SyntheticSet]] = {
-    kind.kind: kind for kind in (ImageSet, QuantisedSet, CompensatedSet, GraphSet, TreeSet)
+    kind.kind: kind for kind in (ImageSet, QuantisedSet, CompensatedSet, GraphSet, TreeSet, NodeSet)
 }
 
 

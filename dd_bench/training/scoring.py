@@ -36,7 +36,7 @@ def eval_batches(net: nn.Module, split: Batched) -> Iterator[tuple[Tensor, Tenso
 
 def eval_batch_size(net: nn.Module, shape: tuple[int, int, int]) -> int:
     """Return a batch size for forward passes without gradient that bounds the memory of the activations of `net`."""
-    if getattr(net, "modality", "image") == "graph":
+    if getattr(net, "modality", "image") != "image":
         return TEST_BATCH
     per_image = 4 * largest_activation(net, shape)
     return max(1, min(TEST_BATCH, ACTIVATION_BYTES // per_image))

@@ -26,7 +26,7 @@ from dd_bench.records.record import Record
 from .entries import Track, has_stored_precision
 from .hyperparameters import origin
 
-MAIN_EVALUATORS = ("accuracy", "controls", "graph")
+MAIN_EVALUATORS = ("accuracy", "controls", "graph", "node")
 """Evaluators whose main metric measures how well networks learn from a set."""
 
 

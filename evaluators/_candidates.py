@@ -1,0 +1,48 @@
+"""The steps of a training at which graph and node networks are evaluated on validation data, and the best of them."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+from dd_bench.api import Checkpoints, Protocol
+
+
+def candidate_steps(protocol: Protocol, n: int, eval_points: int) -> frozenset[int]:
+    """Return the numbers of steps after which a network is evaluated on the validation data.
+
+    With `selection: last`, there are at most `eval_points`, at equal distances, the last step included. With
+    `best_on_val`, they are every `eval_every`-th epoch from `eval_from` on; epoch 0 is the untrained network. `n` is
+    the number of training samples.
+    """
+    recipe = protocol.recipe
+    if protocol.selection == "best_on_val":
+        epochs = range(protocol.eval_from, recipe.epochs + 1)
+        return frozenset(e * recipe.steps_per_epoch(n) for e in epochs if e % protocol.eval_every == 0)
+    steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(n)
+    every = math.ceil(steps / eval_points)
+    return frozenset({*range(every, steps, every), steps})
+
+
+class BestStep:
+    """The highest score of a network on validation data so far, and its test scores at the same step."""
+
+    def __init__(self) -> None:
+        self.on_val = -1.0
+        self.on_test: dict[str, float] = {}
+
+    def state_dict(self) -> dict[str, Any]:
+        """See `Stateful`."""
+        return {"on_val": self.on_val, "on_test": self.on_test}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """See `Stateful`."""
+        self.on_val, self.on_test = state["on_val"], state["on_test"]
+
+
+def part_of(unfinished: Checkpoints | None, network: int, part: str) -> Checkpoints | None:
+    """Return the checkpoint of one of the trainings of a network, e.g. on `permuted` labels."""
+    if unfinished is None:
+        return None
+    name = f"{unfinished.path.name}-{network}-{part}.checkpoint.safetensors"
+    return unfinished._replace(path=unfinished.path.with_name(name))

@@ -1,0 +1,80 @@
+"""Random training nodes, the baseline at an equal number of nodes or of stored bytes."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dd_bench.api import Architecture, DistillContext, Method, NodeSet, RealSet
+
+from ._nodes.quota import check_quota, quota
+
+
+class RandomNodes(Method):
+    """Draw training nodes of each class without replacement.
+
+    With `bytes`, nodes are drawn from the classes in turn, up to `ipc` of each class, as long as the stored set has at
+    most this many bytes.
+    """
+
+    modalities = ("node",)
+    citation = "uniform random selection"
+
+    def __init__(self, *, nodes: int | None, bytes: int | None, hops: int, edges: bool):
+        """See `conf/method/random_nodes.yaml` for the arguments.
+
+        Raises:
+            ValueError: `nodes` and `bytes` are both given, or a value is out of range.
+        """
+        if nodes is not None and bytes is not None:
+            raise ValueError(
+                f"only one of method.nodes and method.bytes can be set, got {nodes} and {bytes}. "
+                "Use method.nodes=null"
+            )
+        for name, value, minimum in (("hops", hops, 0), ("bytes", bytes, 1)):
+            if value is not None and value < minimum:
+                raise ValueError(
+                    f"method.{name} must be >= {minimum}, got {value}. Example: method.{name}=2000"
+                )
+        self.nodes, self.bytes, self.hops, self.edges = nodes, bytes, hops, edges
+
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+        """See `Method`."""
+        if reason := super().check_dataset(real, ipc, architecture):
+            return reason
+        if self.bytes is None:
+            return check_quota(real, ipc, self.nodes)
+        one_each = torch.cat([real.train.of_class(c)[:1] for c in range(real.num_classes)])
+        if (minimum := self._size(real, one_each)) > self.bytes:
+            return (
+                f"method.bytes must be >= {minimum} for one node per class, got {self.bytes}. "
+                f"Example: method.bytes={2 * minimum}"
+            )
+        return None
+
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> NodeSet:
+        """See `Method`."""
+        drawn = []
+        for c in range(real.num_classes):
+            members = real.train.of_class(c)
+            order = torch.randperm(len(members), generator=ctx.generator("nodes", c), device=members.device)
+            drawn.append(members[order])
+        if self.bytes is None:
+            sizes = quota(real.train.counts, ipc, self.nodes)
+            return self._set(real, torch.cat([m[:size] for m, size in zip(drawn, sizes, strict=True)]))
+        turns = torch.cat([torch.stack([torch.arange(len(m[:ipc])), m[:ipc].cpu()]) for m in drawn], 1)
+        order = turns[1][turns[0].argsort(stable=True)].to(ctx.device)  # class after class, in turns
+        fits, too_many = real.num_classes, len(order) + 1
+        while fits + 1 < too_many:  # the size grows with each node
+            middle = (fits + too_many) // 2
+            if self._size(real, order[:middle]) <= self.bytes:
+                fits = middle
+            else:
+                too_many = middle
+        return self._set(real, order[:fits].sort().values)
+
+    def _set(self, real: RealSet, index: Tensor) -> NodeSet:
+        return NodeSet.coreset(real, index, hops=self.hops, edges=self.edges)
+
+    def _size(self, real: RealSet, index: Tensor) -> int:
+        return sum(self._set(real, index).stored_bytes().values())
