@@ -17,6 +17,7 @@ GRAPHS = (
     "cli/test_sweeps",
     "conformance/test_evaluators",
     "conformance/test_graph_methods",
+    "conformance/test_node_methods",
     "data/test_graphs",
     "device/test_counts",
     "hub/importers/test_import_command",
@@ -25,6 +26,7 @@ GRAPHS = (
     "methods/test_golden",
     "methods/test_mirage",
     "models/test_gnn",
+    "models/test_node_networks",
 )
 FORKS = (
     "data/test_pyg",

@@ -23,9 +23,11 @@ from dd_bench.data.dataset import RealSet, tensor_set
 from dd_bench.data.graphs import GraphShape
 from dd_bench.data.motifs import motifs as make_motifs
 from dd_bench.data.preprocess import Normalise
+from dd_bench.data.sbm import sbm
 from dd_bench.models import gnn
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
+from dd_bench.models.node_networks import NodeGCN
 from dd_bench.records.config_diff import shipped_yaml
 from dd_bench.records.tuning import Trial, Tuning
 from dd_bench.runtime import workers
@@ -119,6 +121,32 @@ def convnet() -> Callable[..., Architecture]:
 def motifs() -> RealSet:
     """Forty graphs of eleven nodes with a house or a cycle."""
     return make_motifs(graphs=40, base=6, node_labels="degree", seed=0, test=0.2, val=0.2, device=CPU)
+
+
+@pytest.fixture(scope="session")
+def blocks() -> RealSet:
+    """A graph of 120 nodes of three classes, ten training nodes each."""
+    return make_blocks("transductive")
+
+
+def make_blocks(setting: str, **changes: Any) -> RealSet:
+    """Return a small stochastic block model; keyword arguments override its values."""
+    values: dict[str, Any] = {
+        "nodes": 120, "classes": 3, "features": 8, "degree_in": 4.0, "degree_out": 1.0, "noise": 1.0, "train": 10,
+        "val": 30, "setting": setting, "seed": 0, "device": CPU,
+    }  # fmt: skip
+    return sbm(**values | changes)
+
+
+@pytest.fixture(scope="session")
+def node_gcn() -> Callable[..., Architecture]:
+    """Function that returns a GCN of width 8 for a set of nodes; keyword arguments override its values."""
+
+    def make(real: RealSet, **knobs: Any) -> Architecture:
+        small = {"layers": 2, "hidden": 8, "dropout": 0.0}
+        return Architecture(NodeGCN, small | knobs, real.shape, real.num_classes, "node_gcn")
+
+    return make
 
 
 @pytest.fixture(scope="session")

@@ -218,22 +218,23 @@ class NodeGraph:
 def undirected(edges: Tensor, weights: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
     """Return edges `(2, m)` in both directions, without self-loops and duplicates, sorted by sender and receiver.
 
-    A duplicate edge gets the weight of its first occurrence. Weights must be the same in both directions.
+    A pair of nodes gets the weight of its first occurrence, in whichever direction.
     """
-    both = torch.cat([edges, edges.flip(0)], 1)
-    repeated = None if weights is None else weights.repeat(2)
-    keep = both[0] != both[1]
-    both = both[:, keep]
-    if not both.numel():
-        return both, None if weights is None else weights[:0]
-    base = int(both.max()) + 1
-    keys, inverse = (both[0] * base + both[1]).unique(return_inverse=True)
-    edges = torch.stack([keys // base, keys % base])
-    if repeated is None:
-        return edges, None
-    first = torch.full((len(keys),), len(inverse), dtype=torch.int64, device=both.device)
-    positions = torch.arange(len(inverse), device=both.device)
-    return edges, repeated[keep][first.scatter_reduce_(0, inverse, positions, "amin")]
+    ends = edges.sort(0).values
+    keep = ends[0] != ends[1]
+    ends = ends[:, keep]
+    if not ends.numel():
+        return ends, None if weights is None else weights[:0]
+    base = int(ends.max()) + 1
+    keys, inverse = (ends[0] * base + ends[1]).unique(return_inverse=True)
+    once = torch.stack([keys // base, keys % base])
+    both = torch.cat([once, once.flip(0)], 1)
+    order = (both[0] * base + both[1]).argsort()
+    if weights is None:
+        return both[:, order], None
+    first = torch.full((len(keys),), len(inverse), dtype=torch.int64, device=ends.device)
+    first.scatter_reduce_(0, inverse, torch.arange(len(inverse), device=ends.device), "amin")
+    return both[:, order], weights[keep][first].repeat(2)[order]
 
 
 def _sparse(features: Tensor) -> Tensor | None:

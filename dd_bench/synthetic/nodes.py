@@ -13,7 +13,7 @@ from torch import Tensor
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.labels import check_labels
 from dd_bench.data.node_dataset import training_nodes
-from dd_bench.data.nodes import NodeGraph, NodeShape
+from dd_bench.data.nodes import Adjacency, NodeGraph, NodeShape
 from dd_bench.data.preprocess import Identity, Preprocess
 from dd_bench.models.architecture import Architecture
 from dd_bench.synthetic.base import SyntheticSet, check_finite, check_source, require_tensors
@@ -87,8 +87,7 @@ class NodeSet(SyntheticSet):
         check_source(self.source, torch.zeros(n) if self.whole else self.labels, self.whole)
 
     def _check_undirected(self) -> None:
-        matrix = self.graph.adjacency.summed
-        coo = matrix.to_sparse_coo()
+        coo = Adjacency(len(self.features), self.edges, self.weights).summed.to_sparse_coo()
         transposed = coo.t().coalesce()
         if not torch.equal(coo.indices(), transposed.indices()) or not torch.equal(
             coo.values(), transposed.values()

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from dd_bench.api import RealSet
+from dd_bench.api import DistillContext, RealSet
 
 
 def quota(counts: Tensor, ipc: int, nodes: int | None) -> list[int]:
@@ -54,3 +54,12 @@ def quota_labels(sizes: Sequence[int], device: torch.device) -> Tensor:
     """Return the labels of a set sorted by class, `(n,)`."""
     classes = torch.arange(len(sizes), device=device)
     return classes.repeat_interleave(torch.tensor(sizes, device=device))
+
+
+def initial_nodes(real: RealSet, sizes: Sequence[int], ctx: DistillContext) -> Tensor:
+    """Return the positions in the training split of `sizes[c]` random nodes of each class c, `(n,)`."""
+    drawn = []
+    for c, size in enumerate(sizes):
+        members, generator = real.train.of_class(c), ctx.generator("init", c)
+        drawn.append(members[torch.randperm(len(members), generator=generator, device=members.device)[:size]])
+    return torch.cat(drawn)

@@ -29,18 +29,24 @@ def composed(name, *overrides):
 
 NAMES = [file.stem for file in FILES]
 GRAPH_EVALUATORS = ("graph",)
+NODE_EVALUATORS = ("node",)
 each_evaluator = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture
-def measure(real_set, motifs, convnet, gin, runtime, protocol, recipe, tmp_path):
+def measure(real_set, motifs, blocks, convnet, gin, node_gcn, runtime, protocol, recipe, tmp_path):
     """Run an evaluator on two samples per class of its modality, and return the scores of each network."""
 
     def run(name, seed=0, finished=(), change=lambda syn: syn):
         small = get_class(composed(name)._target_).smoke
         evaluator = instantiate(composed(name, *small), _convert_="all")
-        real = motifs if name in GRAPH_EVALUATORS else real_set(val_fraction=0.25)
-        network = gin(real) if name in GRAPH_EVALUATORS else convnet(real)
+        if name in NODE_EVALUATORS:
+            real, network = blocks, node_gcn(blocks)
+        elif name in GRAPH_EVALUATORS:
+            real, network = motifs, gin(motifs)
+        else:
+            real = real_set(val_fraction=0.25)
+            network = convnet(real)
         index = real.train.draw(2, torch.Generator().manual_seed(0)).flatten()
         syn = change(build_coreset(real.train_only(), index))
         short = protocol(recipe=recipe(epochs=2))
@@ -97,7 +103,7 @@ def test_scores_are_reproducible_and_resume(measure, name):
 
 @each_evaluator
 def test_sets_of_the_other_modality_are_not_supported(blobs, motifs, name):
-    real = blobs if name in GRAPH_EVALUATORS else motifs
+    real = blobs if name in (*GRAPH_EVALUATORS, *NODE_EVALUATORS) else motifs
     syn = build_coreset(real.train_only(), real.train.of_class(0)[:1])
     reason = instantiate(composed(name), _convert_="all").check_set(syn, real)
     assert reason is not None and f"got a set of kind {syn.kind}" in reason
@@ -116,7 +122,9 @@ def softened(syn):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("change", [mosaic, softened])
-@pytest.mark.parametrize("name", [name for name in NAMES if name not in GRAPH_EVALUATORS])
+@pytest.mark.parametrize(
+    "name", [name for name in NAMES if name not in (*GRAPH_EVALUATORS, *NODE_EVALUATORS)]
+)
 def test_every_kind_of_set_is_measured(measure, name, change):
     for scores in measure(name, change=change):
         assert all(math.isfinite(s.value) for s in scores)

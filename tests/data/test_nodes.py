@@ -50,7 +50,9 @@ def test_matrices_equal_the_dense_formulas(weighted):
 
 
 def test_undirected_removes_loops_and_duplicates():
-    edges, weights = undirected(torch.tensor([[0, 1, 2, 0], [1, 0, 2, 1]]), torch.tensor([0.5, 0.7, 0.9, 0.8]))
+    edges, weights = undirected(
+        torch.tensor([[0, 1, 2, 0], [1, 0, 2, 1]]), torch.tensor([0.5, 0.7, 0.9, 0.8])
+    )
     assert edges.tolist() == [[0, 1], [1, 0]] and weights.tolist() == [0.5, 0.5]
 
 

@@ -1,0 +1,283 @@
+"""Bonsai: real nodes whose computation trees represent the training nodes (Gupta et al., ICLR 2025)."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from dd_bench.api import (
+    CONTEXT,
+    Architecture,
+    DistillContext,
+    Method,
+    NodeGraph,
+    NodeSet,
+    NodeSplit,
+    RealSet,
+    training_nodes,
+)
+
+from ._nodes.coverage import greedy_coverage, nearest_neighbours, personalised_pagerank
+
+BUDGETS = ("bytes", "bonsai_bytes", "nodes")
+MISSES = 100  # exemplars that do not fit, after which the search for smaller ones ends
+
+
+class Bonsai(Method):
+    """Select exemplars that cover the training nodes, keep their neighbourhoods, and prune these by PageRank.
+
+    1. h = D^-1 (A + I) D^-1 X. A decision tree on h of the training nodes selects the features that are stored.
+    2. A training node is represented by its nearest training nodes in h. Exemplars are selected by greedy maximum
+       coverage.
+    3. Exemplars and their neighbours are added until the budget is full. With a budget that is `expansion` times as
+       large, this is done again. Of these nodes, as many as in the first pass are kept, those with the highest
+       PageRank with restarts at the exemplars.
+    4. Classes with too many training nodes lose those of the lowest rank.
+
+    The set is the induced subgraph. Only training nodes have a label. Others, in the transductive setting also test
+    nodes, are context. `ipc` is the maximum number of labelled nodes per class. No network is trained. Memory and time
+    are linear in nodes and edges, except for the search of nearest neighbours, whose queries `sample` limits.
+
+    Deviations from the released code:
+
+    - A budget can be the bytes that are stored. `bonsai_bytes` is the rule of the code: two bytes for each non-zero
+      feature and for each end of an edge. By that rule the code allows 0.5 % of a full graph whose zeros count too.
+    - The final set never exceeds the budget: the nodes of the lowest rank are removed. In the code, only the number of
+      nodes is kept.
+    - Classes are matched by removal only, and each class keeps at least one labelled node. The code also adds nodes.
+    - The decision tree has a fixed seed.
+    """
+
+    modalities = ("node",)
+    deterministic = False
+    citation = "Gupta et al., Bonsai: Gradient-free Graph Condensation for Node Classification, ICLR 2025"
+
+    def __init__(
+        self,
+        *,
+        budget: str,
+        amount: int,
+        features: str,
+        neighbours: int,
+        sample: int | None,
+        expansion: int,
+        damping: float,
+        match_classes: bool,
+        context: bool,
+    ):
+        """See `conf/method/bonsai.yaml` for the arguments.
+
+        Raises:
+            ValueError: a value is unknown or out of range.
+        """
+        if budget not in BUDGETS or features not in ("tree", "all"):
+            raise ValueError(
+                f"method.budget must be one of {', '.join(BUDGETS)}, and method.features tree or all, got {budget} and "
+                f"{features}. Example: method.budget=bytes method.features=tree"
+            )
+        for name, value, minimum in (
+            ("amount", amount, 1), ("neighbours", neighbours, 1), ("sample", sample, 1), ("expansion", expansion, 1),
+        ):  # fmt: skip
+            if value is not None and value < minimum:
+                raise ValueError(
+                    f"method.{name} must be >= {minimum}, got {value}. Example: method.{name}={minimum}"
+                )
+        if not 0 < damping < 1:
+            raise ValueError(f"method.damping must be in (0, 1), got {damping}. Example: method.damping=0.85")
+        self.budget, self.amount, self.features, self.neighbours = budget, amount, features, neighbours
+        self.sample, self.expansion, self.damping = sample, expansion, damping
+        self.match_classes, self.context = match_classes, context
+
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+        """See `Method`."""
+        if reason := super().check_dataset(real, ipc, architecture):
+            return reason
+        if self.budget == "nodes" and self.amount < real.num_classes:
+            return (
+                f"method.amount must be >= {real.num_classes} for one node per class, got {self.amount}. "
+                f"Example: method.amount={5 * real.num_classes}"
+            )
+        return None
+
+    def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> NodeSet:
+        """See `Method`."""
+        train = training_nodes(real).to(torch.device("cpu"))
+        smoothed = smoothed_features(train.graph)[train.index]
+        columns = tree_features(smoothed, train.labels) if self.features == "tree" else None
+        if columns is not None:
+            smoothed = smoothed[:, columns]
+        queries = torch.arange(len(train))
+        if self.sample is not None and self.sample < len(train):
+            generator = torch.Generator().manual_seed(ctx.seed_for("sample"))
+            queries = torch.randperm(len(train), generator=generator)[: self.sample].sort().values
+        covers = nearest_neighbours(smoothed, self.neighbours, queries)
+        order = train.index[torch.tensor(greedy_coverage(covers, len(train)))].tolist()
+        graph = train.graph if columns is None else train.graph.with_columns(columns)
+        ranked = self._ranked(graph, order, train)
+        return self._fit(real, train, ranked, columns, ipc)
+
+    def _ranked(self, graph: NodeGraph, order: list[int], train: NodeSplit) -> list[int]:
+        """Return the nodes to keep, those of the highest rank first."""
+        neighbours = self._neighbours(graph, train)
+        node_costs, edge_cost = costs(graph.features, self.budget)
+        kept, _ = fill(order, neighbours, node_costs, edge_cost, self.amount)
+        pool, exemplars = fill(order, neighbours, node_costs, edge_cost, self.amount * self.expansion)
+        nodes = torch.tensor(sorted(pool))
+        number = {v: i for i, v in enumerate(nodes.tolist())}
+        edges = graph.adjacency.subgraph(nodes).edges
+        restart = torch.tensor([number[v] for v in exemplars])
+        rank = personalised_pagerank(edges, len(nodes), restart, self.damping)
+        return nodes[rank.argsort(descending=True, stable=True)][: len(kept)].tolist()
+
+    def _neighbours(self, graph: NodeGraph, train: NodeSplit) -> list[list[int]]:
+        """Return the neighbours of each node; without `context`, only those that are training nodes."""
+        sender, receiver = graph.adjacency.edges
+        if not self.context:
+            allowed = torch.zeros(graph.adjacency.v, dtype=torch.bool).index_fill_(0, train.index, True)
+            inside = allowed[sender] & allowed[receiver]
+            sender, receiver = sender[inside], receiver[inside]
+        by_sender = receiver[sender.argsort(stable=True)].tolist()
+        ends = torch.bincount(sender, minlength=graph.adjacency.v).cumsum(0).tolist()
+        return [by_sender[start:end] for start, end in zip([0, *ends], ends, strict=False)]
+
+    def _fit(
+        self, real: RealSet, train: NodeSplit, ranked: list[int], columns: Tensor | None, ipc: int
+    ) -> NodeSet:
+        """Return the set of the first nodes, as many as the budget allows, with a labelled node of each class."""
+        labels = torch.full((train.graph.adjacency.v,), CONTEXT)
+        labels[train.index] = train.labels
+        first = self._first_of_each_class(train, ranked, labels)
+        chosen = [*first, *(v for v in ranked if v not in set(first))]
+        if self.match_classes:
+            chosen = matched(chosen, labels, train.counts, len(first))
+        chosen = at_most(chosen, labels, ipc, train.num_classes)
+
+        def build(size: int) -> NodeSet:
+            nodes = torch.tensor(sorted(chosen[:size]))
+            return NodeSet.induced(real, nodes, labels[nodes], columns=columns)
+
+        syn = build(len(chosen))
+        if self._size(syn) <= self.amount:
+            return syn
+        fits, too_many = len(first), len(chosen)
+        while fits + 1 < too_many:
+            middle = (fits + too_many) // 2
+            if self._size(build(middle)) <= self.amount:
+                fits = middle
+            else:
+                too_many = middle
+        syn = build(fits)
+        if (size := self._size(syn)) > self.amount:
+            raise ValueError(
+                f"method.amount must be >= {size} {self.budget} for one node per class, got {self.amount}. "
+                f"Example: method.amount={2 * size}"
+            )
+        return syn
+
+    def _first_of_each_class(self, train: NodeSplit, ranked: list[int], labels: Tensor) -> list[int]:
+        """Return the first node of each class, a training node without rank if there is no other."""
+        first = {int(labels[v]): v for v in reversed(ranked) if labels[v] != CONTEXT}
+        return [
+            first[c] if c in first else int(train.index[train.of_class(c)[0]])
+            for c in range(train.num_classes)
+        ]
+
+    def _size(self, syn: NodeSet) -> int:
+        """Return the size of a set in the unit of the budget."""
+        if self.budget == "nodes":
+            return len(syn.labels)
+        return (
+            sum(syn.stored_bytes().values()) if self.budget == "bytes" else syn.paper_bytes()["Bonsai bytes"]
+        )
+
+
+def smoothed_features(graph: NodeGraph) -> Tensor:
+    """Return D^-1 (A + I) D^-1 X, with the degrees D of A + I, float32 `(v, d)`."""
+    inverse = (1 / (graph.adjacency.sums + 1))[:, None]
+    scaled = inverse * graph.features
+    return inverse * (graph.adjacency.summed @ scaled + scaled)
+
+
+def tree_features(x: Tensor, labels: Tensor) -> Tensor:
+    """Return the features that a decision tree of depth 50 uses to classify the rows of `x (n, d)`, ascending."""
+    from sklearn.tree import DecisionTreeClassifier  # slow to import
+
+    tree = DecisionTreeClassifier(max_depth=50, random_state=0).fit(x.numpy(), labels.numpy())
+    used = torch.from_numpy(tree.tree_.feature).long().unique()
+    used = used[used >= 0]  # negative: leaves
+    return used if len(used) else torch.arange(x.shape[1])
+
+
+def costs(features: Tensor, budget: str) -> tuple[list[float], float]:
+    """Return the estimated cost of each node and of an edge, in the unit of the budget.
+
+    The estimate of stored bytes is that of `NodeSet`: sparse features with one value for each node, or dense features.
+    For `bonsai_bytes`, an edge counts in both directions, as in the selection of the released code.
+    """
+    if budget == "nodes":
+        return [1.0] * len(features), 0.0
+    present = torch.count_nonzero(features, 1).double()
+    if budget == "bonsai_bytes":
+        return (2 * present).tolist(), 8.0
+    column = 1 if features.shape[1] <= 256 else 2
+    sparse, dense = column * present + 6, torch.full((len(features),), 4.0 * features.shape[1] + 1)
+    smaller = sparse if float(sparse.sum()) < float(dense.sum()) else dense
+    return smaller.tolist(), 4.0
+
+
+def fill(
+    order: list[int], neighbours: list[list[int]], node_costs: list[float], edge_cost: float, budget: float
+) -> tuple[list[int], list[int]]:
+    """Add exemplars and their neighbours in this order; return all nodes, and the exemplars that fit.
+
+    An exemplar costs its nodes and edges that are not there yet. Edges among its neighbours are not counted.
+    """
+    nodes: dict[int, None] = {}  # in the order of insertion
+    chosen: dict[int, None] = {}
+    misses = 0
+    for v in order:
+        new = [u for u in [v, *neighbours[v]] if u not in nodes]
+        edges = sum(u not in chosen for u in neighbours[v])
+        cost = sum(node_costs[u] for u in new) + edge_cost * edges
+        if cost <= budget:
+            budget -= cost
+            nodes.update(dict.fromkeys(new))
+            chosen[v] = None
+        elif (misses := misses + 1) == MISSES:
+            break
+    if not chosen:  # no neighbourhood fits
+        return [order[0]], [order[0]]
+    return list(nodes), list(chosen)
+
+
+def matched(chosen: list[int], labels: Tensor, counts: Tensor, keep: int) -> list[int]:
+    """Return the nodes without the last ones of classes whose share is more than 1 % above that of the training nodes.
+
+    The first `keep` nodes stay. Context nodes stay.
+    """
+    share = (counts / counts.sum()).tolist()
+    members: dict[int, list[int]] = {}
+    for v in chosen:
+        if (c := int(labels[v])) != CONTEXT:
+            members.setdefault(c, []).append(v)
+    total, removed = sum(map(len, members.values())), set()
+    fixed = set(chosen[:keep])
+    while True:
+        over = {c: len(m) / total - share[c] for c, m in members.items() if m and m[-1] not in fixed}
+        if not over or max(over.values()) <= 0.01:
+            return [v for v in chosen if v not in removed]
+        removed.add(members[max(over, key=over.__getitem__)].pop())
+        total -= 1
+
+
+def at_most(chosen: list[int], labels: Tensor, ipc: int, k: int) -> list[int]:
+    """Return the nodes without labelled nodes beyond the first `ipc` of a class."""
+    seen, kept = [0] * k, []
+    for v in chosen:
+        c = int(labels[v])
+        if c != CONTEXT:
+            if seen[c] == ipc:
+                continue
+            seen[c] += 1
+        kept.append(v)
+    return kept

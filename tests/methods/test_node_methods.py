@@ -1,0 +1,229 @@
+"""The mathematics of methods for nodes: quotas, coverage, PageRank, gradients in closed form, and edges."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from dd_bench.data.planetoid import planetoid
+from dd_bench.methods._nodes.coverage import greedy_coverage, nearest_neighbours, personalised_pagerank
+from dd_bench.methods._nodes.pge import EdgeGenerator, propagated
+from dd_bench.methods._nodes.quota import quota
+from dd_bench.methods._nodes.surrogate import Surrogate, gradient_distance
+from dd_bench.methods.bonsai import costs, fill, matched, smoothed_features, tree_features
+from dd_bench.synthetic.nodes import NodeSet
+
+CPU = torch.device("cpu")
+FILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "nodes"
+
+
+@pytest.mark.parametrize(
+    ("counts", "nodes", "expected"),
+    [([20, 20, 20], 15, [5, 5, 5]), ([90, 9, 1], 10, [8, 1, 1]), ([50, 3, 3, 3], 4, [1, 1, 1, 1])],
+)
+def test_quota(counts, nodes, expected):
+    assert quota(torch.tensor(counts), 100, nodes) == expected
+
+
+def test_random_nodes_fill_their_bytes(make_method, make_ctx, node_gcn, blocks):
+    real = blocks.train_only()
+
+    def run(**changes):
+        return make_method("random_nodes", **changes).distill(
+            real, 10, make_ctx(architecture=node_gcn(blocks))
+        )
+
+    syn = run(bytes=600)
+    size = sum(syn.stored_bytes().values())
+    counts = torch.bincount(syn.labels).tolist()
+    assert 500 < size <= 600 and max(counts) - min(counts) <= 1
+    everything = run(bytes=10**6)
+    assert torch.bincount(everything.labels).tolist() == [10, 10, 10]
+    smoothed = run(hops=2)
+    x = blocks.train.graph.propagated(2)
+    assert torch.equal(smoothed.features, x[list(smoothed.source)])
+
+
+def test_kmeans_of_one_node_per_class_is_the_class_mean(make_method, make_ctx, node_gcn, blocks):
+    syn = make_method("kmeans_nodes").distill(blocks.train_only(), 1, make_ctx(architecture=node_gcn(blocks)))
+    z = blocks.train.features(2)
+    means = torch.stack([z[blocks.train.labels == c].mean(0) for c in range(3)])
+    torch.testing.assert_close(syn.features, means)
+
+
+class TestBonsai:
+    def test_lazy_greedy_equals_naive_greedy(self):
+        g = torch.Generator().manual_seed(0)
+        points = torch.randn(60, 4, generator=g)
+        covers = nearest_neighbours(points, 5, torch.arange(60))
+        naive = torch.cdist(points, points).argsort(1)[:, :5]
+        assert torch.equal(covers.sort(1).values, naive.sort(1).values)
+        sets = [{i for i in range(60) if v in covers[i].tolist()} for v in range(60)]
+        covered, order = set(), []
+        while True:
+            gains = [len(s - covered) if v not in order else 0 for v, s in enumerate(sets)]
+            if max(gains) == 0:
+                break
+            order.append(gains.index(max(gains)))
+            covered |= sets[order[-1]]
+        found = greedy_coverage(covers, 60)
+        assert found[: len(order)] == order and sorted(found) == list(range(60))
+
+    def test_pagerank_equals_the_dense_solution(self):
+        edges = torch.tensor([[0, 1, 1, 2, 0, 3], [1, 0, 2, 1, 3, 0]])
+        rank = personalised_pagerank(edges, 5, torch.tensor([1, 4]), 0.85)
+        a = torch.zeros(5, 5, dtype=torch.float64)
+        a[edges[1], edges[0]] = 1.0
+        start = torch.tensor([0, 0.5, 0, 0, 0.5], dtype=torch.float64)
+        moves = a / a.sum(0).clamp_min(1)
+        moves[:, a.sum(0) == 0] = start[:, None]
+        solved = torch.linalg.solve(torch.eye(5) - 0.85 * moves, 0.15 * start)
+        torch.testing.assert_close(rank, solved, atol=1e-8, rtol=0)
+
+    def test_smoothed_features_equal_the_dense_formula(self, blocks):
+        graph = blocks.train.graph
+        a = graph.adjacency.summed.to_dense() + torch.eye(120)
+        inverse = torch.diag(1 / a.sum(1))
+        torch.testing.assert_close(smoothed_features(graph), inverse @ a @ inverse @ graph.features)
+
+    @pytest.mark.parametrize("budget", [("bytes", 700), ("bonsai_bytes", 500), ("nodes", 12)])
+    @pytest.mark.parametrize("context", [True, False])
+    def test_budget(self, make_method, make_ctx, node_gcn, blocks, budget, context):
+        unit, amount = budget
+        method = make_method("bonsai", budget=unit, amount=amount, context=context)
+        syn = method.distill(blocks.train_only(), 10, make_ctx(architecture=node_gcn(blocks)))
+        size = {
+            "bytes": sum(syn.stored_bytes().values()), "nodes": len(syn.labels),
+            "bonsai_bytes": syn.paper_bytes()["Bonsai bytes"],
+        }[unit]  # fmt: skip
+        assert 0.5 * amount < size <= amount
+        assert int(syn.stored_samples().min()) >= 1
+        assert context or len(syn.labelled) == len(syn.labels)
+        expected = NodeSet.induced(blocks, torch.tensor(syn.source), syn.labels, columns=syn.columns)
+        assert torch.equal(expected.edges, syn.edges)
+
+    def test_at_most_ipc_labelled_nodes(self, make_method, make_ctx, node_gcn, blocks):
+        method = make_method("bonsai", budget="nodes", amount=60)
+        syn = method.distill(blocks.train_only(), 2, make_ctx(architecture=node_gcn(blocks)))
+        syn.check_ipc(2)
+
+    def test_amount_below_one_node_per_class(self, make_method, make_ctx, node_gcn, blocks):
+        method = make_method("bonsai", budget="bytes", amount=20)
+        with pytest.raises(ValueError, match=r"method\.amount must be >= \d+ bytes for one node per class"):
+            method.distill(blocks.train_only(), 10, make_ctx(architecture=node_gcn(blocks)))
+
+    def test_classes_are_matched_by_removing_the_last(self):
+        labels = torch.tensor([0, 0, 0, 0, 1, 1, -1])
+        kept = matched([0, 4, 1, 2, 6, 5, 3], labels, torch.tensor([50, 50]), 2)
+        assert kept == [0, 4, 1, 6, 5]
+
+    @pytest.mark.needs_data
+    @pytest.mark.skipif(not FILES.exists(), reason="the files of Cora are missing")
+    def test_first_pass_on_cora(self):
+        """At 0.5 % of the bytes by its own rule, the released selection has 488 exemplars and 174 features."""
+        real = planetoid(
+            name="cora", root=str(FILES), download=False, features="raw", split="bonsai", setting="transductive",
+            device=CPU,
+        )  # fmt: skip
+        train = real.train
+        h = smoothed_features(train.graph)[train.index]
+        columns = tree_features(h, train.labels)
+        covers = nearest_neighbours(h[:, columns], 5, torch.arange(len(train)))
+        order = train.index[torch.tensor(greedy_coverage(covers, len(train)))].tolist()
+        sender, receiver = train.graph.adjacency.edges.tolist()
+        neighbours = [[] for _ in range(2708)]
+        for a, b in zip(sender, receiver, strict=True):
+            neighbours[a].append(b)
+        node_costs, edge_cost = costs(train.graph.features[:, columns], "bonsai_bytes")
+        _, exemplars = fill(order, neighbours, node_costs, edge_cost, 39_016)
+        assert (len(train), len(columns), len(exemplars)) == (1516, 174, 488)
+
+
+class TestGradientMatching:
+    @pytest.mark.parametrize("hidden", [None, 6])
+    def test_gradients_in_closed_form_equal_autograd(self, hidden):
+        g = torch.Generator().manual_seed(0)
+        surrogate = Surrogate.draw(5, 3, hidden, g)
+        z = torch.randn(7, 5, generator=g, requires_grad=True)
+        labels = torch.tensor([0, 1, 2, 0, 1, 2, 0])
+        parameters = [p.requires_grad_() for p in (*surrogate.weights, *surrogate.biases)]
+        h = z
+        count = len(surrogate.weights)
+        for i in range(count):
+            h = h @ parameters[i] + parameters[count + i]
+            h = h.relu() if i + 1 < count else h
+        loss = torch.nn.functional.cross_entropy(h, labels)
+        expected = torch.autograd.grad(loss, parameters, create_graph=True)
+        found = surrogate.gradients(z, labels)
+        for a, b in zip(found, expected, strict=True):
+            torch.testing.assert_close(a, b)
+        second, reference = (
+            torch.autograd.grad(sum((g * g).sum() for g in gradients), z, retain_graph=True)[0]
+            for gradients in (found, expected)
+        )
+        torch.testing.assert_close(second, reference)
+
+    def test_distance(self):
+        a, b = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
+        bias = torch.ones(3)
+        cos = sum(1 - torch.nn.functional.cosine_similarity(a[:, j], b[:, j], dim=0) for j in range(3))
+        assert float(gradient_distance([a, bias], [b, -bias], "cos")) == pytest.approx(float(cos), rel=1e-4)
+        mse = (a - b).square().sum() + 12.0
+        assert float(gradient_distance([a, bias], [b, -bias], "mse")) == pytest.approx(float(mse))
+        assert float(gradient_distance([a], [3 * a], "cos")) == pytest.approx(0, abs=1e-4)
+
+    def test_a_trained_surrogate_has_a_smaller_loss(self):
+        g = torch.Generator().manual_seed(0)
+        z, labels = torch.randn(30, 5, generator=g), torch.arange(30) % 3
+        z[:, 0] += labels
+        surrogate = Surrogate.draw(5, 3, None, g)
+
+        def loss(s):
+            return float(torch.nn.functional.cross_entropy(z @ s.weights[0] + s.biases[0], labels))
+
+        assert loss(surrogate.trained(z, labels, 50, 0.05)) < 0.8 * loss(surrogate)
+
+    def test_edges_of_the_generator(self):
+        torch.manual_seed(0)
+        generator, x = EdgeGenerator(4, 8), torch.randn(6, 4)
+        a = generator(x)
+        assert torch.equal(a, a.t()) and float(a.diagonal().abs().sum()) == 0
+        assert 0 <= float(a.min()) <= float(a.max()) <= 1
+        order = torch.randperm(6)
+        torch.testing.assert_close(generator(x[order]), a[order][:, order])
+        pairs = torch.cat([x.repeat_interleave(6, 0), x.repeat(6, 1)], 1)
+        weight = torch.cat([generator.sender.weight, generator.receiver.weight], 1)
+        h = pairs @ weight.t() + generator.sender.bias
+        h = generator.middle(generator.norms[0](h).relu())
+        m = generator.out(generator.norms[1](h).relu()).view(6, 6)
+        torch.testing.assert_close(a, ((m + m.t()) / 2).sigmoid() * (1 - torch.eye(6)))
+
+    def test_propagation_equals_that_of_a_set(self, blocks):
+        g = torch.Generator().manual_seed(0)
+        x, a = torch.randn(5, 8, generator=g), torch.rand(5, 5, generator=g)
+        a = ((a + a.t()) / 2).fill_diagonal_(0)
+        pairs = (a > 0).nonzero().t()
+        syn = NodeSet.of(blocks, x, torch.tensor([0, 1, 2, 0, 1]), pairs, a[pairs[0], pairs[1]])
+        torch.testing.assert_close(propagated(x, a, 2), syn.graph.propagated(2))
+
+    @pytest.mark.parametrize("name", ["gcond", "gcondx", "doscondx", "gcdm"])
+    def test_the_loss_decreases(self, make_method, make_ctx, node_gcn, blocks, name):
+        fast = {"lr_features": 0.05} | ({"lr_edges": 0.01} if name == "gcond" else {})
+        ctx = make_ctx(architecture=node_gcn(blocks))
+        make_method(name, iterations=40, **fast).distill(blocks.train_only(), 2, ctx)
+        losses = torch.tensor(ctx.rows.losses)
+        assert float(losses[-10:].mean()) < 0.7 * float(losses[:10].mean())
+
+
+def test_embeddings_of_coresets(make_method, make_ctx, node_gcn, blocks):
+    """With one node per class, herding takes the node nearest to the class mean, in the chosen embedding."""
+    z = blocks.train.features(2).double()
+    nearest = []
+    for c in range(3):
+        own = z[blocks.train.of_class(c)]
+        nearest.append(int(blocks.train.of_class(c)[(own - own.mean(0)).square().sum(1).argmin()]))
+    method = make_method("herding_nodes", embedding="propagated")
+    syn = method.distill(blocks.train_only(), 1, make_ctx(architecture=node_gcn(blocks)))
+    assert list(syn.source) == blocks.train.index[nearest].tolist()
+    assert np.allclose(syn.features, blocks.train.graph.features[list(syn.source)])
