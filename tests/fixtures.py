@@ -129,6 +129,12 @@ def blocks() -> RealSet:
     return make_blocks("transductive")
 
 
+@pytest.fixture(scope="session")
+def inductive_blocks() -> RealSet:
+    """The same nodes as three separate graphs."""
+    return make_blocks("inductive")
+
+
 def make_blocks(setting: str, **changes: Any) -> RealSet:
     """Return a small stochastic block model; keyword arguments override its values."""
     values: dict[str, Any] = {

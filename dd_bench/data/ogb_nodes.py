@@ -76,7 +76,7 @@ def _read(path: Path, dtype: torch.dtype) -> Tensor:
 
     kind = "int64" if dtype == torch.int64 else "float32"
     try:
-        return torch.from_numpy(pd.read_csv(path, header=None, dtype=kind).to_numpy())
+        return torch.tensor(pd.read_csv(path, header=None, dtype=kind).to_numpy())
     except FileNotFoundError as error:
         raise FileNotFoundError(f"{path} is missing. Unpack OGB's archive again") from error
     except (ValueError, EOFError, OSError) as error:

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import pytest
 import torch
-from fixtures import make_blocks
 from hydra.utils import get_class
 
 from dd_bench.data.dataset import RealSet
@@ -119,9 +118,9 @@ def test_labels_of_other_splits_do_not_matter(distilled, blocks, name, monkeypat
 
 
 @each_method
-def test_inductive_method_does_not_see_other_nodes(distilled, name):
+def test_inductive_method_does_not_see_other_nodes(distilled, inductive_blocks, name):
     """The features and edges of validation and test nodes are replaced."""
-    real = make_blocks("inductive")
+    real = inductive_blocks
 
     def other(split):
         graph = NodeGraph.of(-split.graph.features, split.graph.adjacency.edges[:, :0])

@@ -154,7 +154,7 @@ class TestPlanetoid:
             "graph": {0: [1, 1, 0], 163: [160]},
         }  # fmt: skip
         for part, value in parts.items():
-            data = pickle.dumps(value, protocol=2, fix_imports=True)
+            data = pickle.dumps(value, protocol=3)
             for new, old in (
                 (b"scipy.sparse._csr", b"scipy.sparse.csr"), (b"numpy._core", b"numpy.core"),
             ):  # fmt: skip

@@ -16,7 +16,7 @@ from dd_bench.synthetic.nodes import NodeSet
 def score(blocks, node_gcn, runtime, protocol, recipe, tmp_path):
     """Function that returns the scores of each network on a set of five nodes per class."""
 
-    def run(syn=None, selection="last", work=None, networks=1, controls=CONTROLS, real=blocks, epochs=12):
+    def run(syn=None, selection="last", work=None, networks=1, controls=CONTROLS, real=blocks, epochs=6):
         index = torch.cat([blocks.train.of_class(c)[:5] for c in range(3)])
         plan = protocol(
             selection=selection, eval_every=int(selection != "last"),
@@ -70,7 +70,7 @@ def test_best_step_on_validation_nodes(score):
     assert values["last"] == score(controls=())[0]["accuracy"]
 
 
-@pytest.mark.parametrize("stopped_at", [5, 12 + 4, 36 + 7], ids=["true labels", "permuted", "permuted edges"])
+@pytest.mark.parametrize("stopped_at", [3, 6 + 4, 18 + 5], ids=["true labels", "permuted", "permuted edges"])
 def test_unfinished_network_is_resumed_after_a_signal(score, tmp_path, terminate_at, stopped_at):
     whole = score()
     steps = terminate_at(stopped_at)

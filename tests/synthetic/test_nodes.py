@@ -141,7 +141,7 @@ def test_controls():
 )
 def test_inconsistent_sets(changes, message):
     with pytest.raises(ValueError, match=message):
-        make(**changes)
+        replace(make(), **changes)
 
 
 @pytest.mark.parametrize(
