@@ -41,6 +41,9 @@ BUDGET = frozenset(
         "bits",
         "amount",
         "budget",
+        "nodes",
+        "bytes",
+        "sample",
     )
 )
 """Keys of methods that set the cost, the memory, or the size of a selection or of a stored value. `paper` allows other

@@ -13,7 +13,7 @@ from dd_bench.runtime import untrusted
 
 from .entries import ACCURACY, Track
 
-_EVALUATORS = (ACCURACY, "controls")
+_EVALUATORS = (ACCURACY, "controls", "node")
 """Evaluators whose accuracy is comparable with papers: they train fresh networks on the whole synthetic set at once."""
 
 
