@@ -54,7 +54,7 @@ def distilled(make_method, make_ctx, node_gcn, blocks, finished):
 def test_shipped_methods():
     names = "random herding kcenter kmeans"
     coresets = {f"{name}_nodes" for name in names.split()}
-    assert set(CONFIGS) >= {"full", "bonsai", "gcond", "gcondx", "doscondx", "gcdm", *coresets}
+    assert set(CONFIGS) >= {"full", "bonsai", "gcond", "gcondx", "doscondx", "gcdm", "sfgc", *coresets}
 
 
 @each_method
