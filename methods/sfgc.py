@@ -97,7 +97,8 @@ class SFGC(Method):
         if gradient not in GRADIENTS:
             raise ValueError(f"method.gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
         for name, value in (
-            ("syn_steps", syn_steps), ("expert_epochs", expert_epochs), ("stop", stop), ("every", every), ("count", count),
+            ("syn_steps", syn_steps), ("expert_epochs", expert_epochs), ("stop", stop), ("every", every),
+            ("count", count),
         ):  # fmt: skip
             if value < 1:
                 raise ValueError(f"method.{name} must be >= 1, got {value}. Example: method.{name}=10")
