@@ -37,7 +37,9 @@ def check_images(syn: SyntheticSet) -> str | None:
     """Return why a set cannot be measured by an evaluator of images, or None."""
     if isinstance(syn, SyntheticImages):
         return None
-    return f"the evaluator requires a set of images, got a set of kind {syn.kind}. Use evaluator=graph"
+    return (
+        f"the evaluator requires a set of images, got a set of kind {syn.kind}. Use evaluator={syn.modality}"
+    )
 
 
 def fresh_networks_on(

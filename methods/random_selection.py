@@ -20,7 +20,7 @@ class Random(Method):
     With the same seed, methods with `init=real` start from the images that this method selects.
     """
 
-    modalities = ("image", "graph")
+    modalities = ("image", "graph", "node")
     citation = "uniform random selection"
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:

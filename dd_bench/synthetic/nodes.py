@@ -33,7 +33,8 @@ class NodeSet(SyntheticSet):
 
     Attributes:
         features: features in the space of the real ones, float32 `(n, d)`.
-        labels: classes, int64 `(n,)`, with `CONTEXT` for nodes without a class; or probabilities, float32 `(n, k)`.
+        labels: classes, int64 `(n,)`, with `CONTEXT` for nodes without a class, which must be the last ones; or
+            probabilities, float32 `(n, k)`.
         edges: int64 `(2, e)`, each undirected edge in both directions; the file has only one direction.
         weights: positive weights of the edges, float32 `(e,)`; None: ones.
         shape: number of features of the real set.
@@ -75,6 +76,8 @@ class NodeSet(SyntheticSet):
                 f"each node must have a label or be context, and at least one must have a label, got {n} nodes, "
                 f"{len(self.labels)} labels and {len(labelled)} classes"
             )
+        if self.labels.ndim == 1 and bool((self.labels[: len(labelled)] == CONTEXT).any()):
+            raise ValueError("nodes without a class must be the last ones")
         if self.columns is not None:
             check = torch.cat([self.columns.new_full((1,), -1), self.columns])
             if bool((check.diff() < 1).any()) or int(self.columns[-1]) >= self.shape.features:
@@ -84,7 +87,12 @@ class NodeSet(SyntheticSet):
             if low <= 0:
                 raise ValueError(f"edge weights must be > 0, got {low:g}. Remove edges with weight 0")
         self._check_undirected()
-        check_source(self.source, torch.zeros(n) if self.whole else self.labels, self.whole)
+        check_source(self.source, self.labels)
+        if self.whole and (self.source is None or sorted(self.source) != list(range(n))):
+            raise ValueError(
+                f"the whole training graph (whole=true) must have the sources 0, 1, ..., {n - 1} in any order, got "
+                f"{str(self.source)[:100]}"
+            )
 
     def _check_undirected(self) -> None:
         coo = Adjacency(len(self.features), self.edges, self.weights).summed.to_sparse_coo()
@@ -129,8 +137,13 @@ class NodeSet(SyntheticSet):
         edges: bool = True,
         columns: Tensor | None = None,
     ) -> NodeSet:
-        """Build a set from any nodes `(n,)` of the training graph, with labels `(n,)`. See `coreset` and `NodeSet`."""
+        """Build a set from any nodes `(n,)` of the training graph, with labels `(n,)`. See `coreset` and `NodeSet`.
+
+        Nodes without a class are moved to the end.
+        """
         graph = training_nodes(real).graph.to(torch.device("cpu"))
+        order = (labels == CONTEXT).int().argsort(stable=True)
+        nodes, labels = nodes[order], labels[order]
         features = (graph.propagated(hops) if hops else graph.features)[nodes]
         return cls(
             features if columns is None else features[:, columns],
@@ -219,23 +232,21 @@ class NodeSet(SyntheticSet):
 
     def tensors(self) -> dict[str, Tensor]:
         """See `SyntheticSet`; features and edges have the smaller of two encodings, see `node_encoding`."""
-        k = len(self.class_names)
-        hard = self.labels.ndim == 1
-        labels = torch.where(self.labels == CONTEXT, k, self.labels) if hard else self.labels
+        labels = self.labels[self.labelled]
         stored = {
             **encode_features(self.features),
             **encode_edges(len(self.labels), self.edges, self.weights),
-            "labels": to_smallest_dtype(labels) if hard else labels.contiguous(),
+            "labels": to_smallest_dtype(labels) if labels.ndim == 1 else labels.contiguous(),
         }
         return stored if self.columns is None else {**stored, "columns": to_smallest_dtype(self.columns)}
 
     def describe_tensors(self) -> str:
         """See `SyntheticSet`."""
-        return f"""`features` holds the features of each node. If most are 0, the file has instead `feature_counts`,
+        return """`features` holds the features of each node. If most are 0, the file has instead `feature_counts`,
 the number of other features of each node, `feature_columns`, their columns, and `feature_values`, their values, or
 `node_values`, one value for each node. `edges` holds each undirected edge once, and `edge_weights` its weight; or
-`adjacency` holds the weights of all pairs (0, 1), (0, 2), and so on. `labels` holds classes; {len(self.class_names)}
-means that a node has no class. `columns` holds the features of the dataset that are used."""
+`adjacency` holds the weights of all pairs (0, 1), (0, 2), and so on. `labels` holds the classes of the first nodes; the
+others have no class. `columns` holds the features of the dataset that are used."""
 
     def config(self) -> dict[str, Any]:
         """See `SyntheticSet`."""
@@ -259,10 +270,13 @@ means that a node has no class. `columns` holds the features of the dataset that
         if type(features) is not int or features < 1:
             raise ValueError(f"shape must be the number of features, got {config['shape']}")
         columns = tensors["columns"].long() if "columns" in tensors else None
-        labels = tensors["labels"]
-        n, k = len(labels), len(class_names)
-        if labels.ndim == 1:
-            labels = torch.where(labels.long() == k, CONTEXT, labels.long())
+        stored = tensors["labels"]
+        n = len(tensors.get("features", tensors.get("feature_counts", ())))
+        if len(stored) > n:
+            raise ValueError(f"labels must have at most one value per node, {n}, got {len(stored)}")
+        labels = stored
+        if stored.ndim == 1:
+            labels = torch.cat([stored.long(), torch.full((n - len(stored),), CONTEXT)])
         edges, weights = decode_edges(tensors, n)
         source = None if config["source"] is None else tuple(config["source"])
         return cls(

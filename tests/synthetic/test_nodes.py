@@ -25,7 +25,7 @@ def make(kind="dense", edges="weighted", density=0.3, **changes) -> NodeSet:
     both, weights = undirected(pairs, weights)
     none = torch.zeros(2, 0, dtype=torch.int64)
     labels = torch.arange(N) % 3
-    labels[5] = CONTEXT
+    labels[-1] = CONTEXT
     fields = {
         "features": x, "labels": labels, "edges": none if edges == "none" else both,
         "weights": weights, "shape": NodeShape(40), "class_names": ("a", "b", "c"),
@@ -72,11 +72,12 @@ def test_columns_restrict_the_real_graph(blocks, node_gcn):
     columns = torch.tensor([1, 4, 7])
     nodes = torch.tensor([5, 60, 3])
     syn = NodeSet.induced(blocks, nodes, torch.tensor([0, CONTEXT, 2]), columns=columns)
-    assert torch.equal(syn.features, x[nodes][:, columns]) and syn.source == (5, 60, 3)
+    nodes = nodes[[0, 2, 1]]  # the context node is the last one
+    assert torch.equal(syn.features, x[nodes][:, columns]) and syn.source == (5, 3, 60)
     assert torch.equal(syn.real_graph(blocks.test.graph).features, x[:, columns])
     assert tuple(syn.architecture(node_gcn(blocks)).shape) == (3,)
     graph, labels = syn.materialise(torch.device("cpu"))
-    assert graph.nodes.tolist() == [0, 2] and labels.tolist() == [0, 2] and len(graph) == 2
+    assert graph.nodes.tolist() == [0, 1] and labels.tolist() == [0, 2] and len(graph) == 2
     assert torch.equal(restored(syn).columns, columns)
 
 
@@ -86,7 +87,10 @@ def test_whole_training_graph(blocks):
     syn.check_whole(blocks.train.labels)
     with pytest.raises(ValueError, match="must have all 29 training nodes"):
         syn.check_whole(blocks.train.labels[1:])
-    assert torch.equal(syn.graph.adjacency.summed.to_dense(), blocks.train.graph.adjacency.summed.to_dense())
+    order = torch.tensor(syn.source)
+    assert torch.equal(order[:30].sort().values, blocks.train.index)
+    expected = blocks.train.graph.adjacency.summed.to_dense()[order][:, order]
+    assert torch.equal(syn.graph.adjacency.summed.to_dense(), expected)
 
 
 def test_ipc_counts_labelled_nodes():
@@ -119,7 +123,7 @@ def test_controls():
     cut = syn.threshold_edges(0.5)
     assert cut.weights is None and cut.edges.shape[1] == int((syn.weights > 0.5).sum())
     shuffled = syn.permute_labels(g).labels
-    assert int(shuffled[5]) == CONTEXT and not torch.equal(shuffled, syn.labels)
+    assert int(shuffled[-1]) == CONTEXT and not torch.equal(shuffled, syn.labels)
     assert torch.bincount(shuffled[shuffled >= 0]).tolist() == [4, 4, 3]
 
 
@@ -133,6 +137,8 @@ def test_controls():
         ),
         ({"edges": torch.tensor([[0, 1], [1, 0]]), "weights": torch.zeros(2)}, "must be > 0, got 0"),
         ({"labels": torch.full((N,), CONTEXT)}, "at least one must have a label"),
+        ({"labels": torch.arange(N) % 4 - 1}, "nodes without a class must be the last ones"),
+        ({"whole": True, "source": (*range(1, N), 1)}, "must have the sources 0, 1"),
         ({"labels": torch.full((N,), 3)}, r"must be in 0\.\.2, got 3"),
         ({"features": torch.zeros(N, 39)}, "features must have 40 columns, got 39"),
         ({"columns": torch.arange(40).flip(0)}, "columns must ascend"),
@@ -151,6 +157,7 @@ def test_inconsistent_sets(changes, message):
         ({"feature_columns": torch.full((1,), 3).byte()}, "feature_counts must be"),
         ({"feature_values": torch.full((2,), 0.5)}, "feature_values must be float32"),
         ({"edges": torch.full((2, 1), 99).byte()}, r"edges must be pairs of nodes in 0\.\.11"),
+        ({"labels": torch.zeros(N + 1).byte()}, "labels must have at most one value per node, 12, got 13"),
         ({"adjacency": torch.zeros(4)}, "adjacency must be float32"),
     ],
 )
