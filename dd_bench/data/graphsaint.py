@@ -53,7 +53,7 @@ def graphsaint(
     folder = _folder(base_folder(root), name, download)
     try:
         edges = _edges(folder / FILES["adj_full"])
-        x = torch.from_numpy(np.load(folder / FILES["feats"], allow_pickle=False)).float()
+        x = torch.from_numpy(np.load(folder / FILES["feats"])).float()
         labels = _labels(folder / FILES["class_map"], len(x))
         roles = json.loads((folder / FILES["role"]).read_text())
         train, val, test = (torch.tensor(roles[part], dtype=torch.int64) for part in ("tr", "va", "te"))
@@ -89,8 +89,8 @@ def _folder(root: Path, name: str, download: bool) -> Path:
 
 
 def _edges(path: Path) -> Tensor:
-    """Return the edges of a CSR matrix in the format of `scipy.sparse.save_npz`, without unpickling anything."""
-    with np.load(path, allow_pickle=False) as file:
+    """Return the edges of a CSR matrix in the format of `scipy.sparse.save_npz`. NumPy refuses pickled arrays."""
+    with np.load(path) as file:
         starts, ends = file["indptr"].astype(np.int64), file["indices"].astype(np.int64)
     sender = np.repeat(np.arange(len(starts) - 1), np.diff(starts))
     return undirected(torch.from_numpy(np.stack([sender, ends])))[0]

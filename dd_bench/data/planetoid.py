@@ -5,17 +5,13 @@ The files are pickles of Python 2. They are read by an unpickler that can only c
 
 from __future__ import annotations
 
-import pickle
-from collections import defaultdict
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import scipy.sparse
 import torch
 from torch import Tensor
 
+from dd_bench.data.array_unpickler import load_arrays
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.locate import base_folder, downloading, not_found
 from dd_bench.data.node_dataset import node_set, row_normalised
@@ -48,8 +44,8 @@ def planetoid(
         root: folder of the files or a parent of it; None means `data`.
         download: whether to download missing files.
         features: `row_sum`: rows divided by their sum; `raw`: as in the files.
-        split: `public`: 20 training nodes per class, 500 for validation, 1,000 for testing; `bonsai`: 56, 24 and 20 %
-            of the nodes, the split of Bonsai's code. The name of the dataset is then `<name>_bonsai`.
+        split: `public`: 20 training nodes per class, 500 for validation, 1,000 for testing; `random`: 56, 24 and 20 %
+            of the nodes, the split of Bonsai's code. The name of the dataset is then `<name>_random_split`.
         setting: see `node_set`.
         device: where the graph is stored.
 
@@ -60,16 +56,16 @@ def planetoid(
     for key, value, known in (
         ("name", name, tuple(CLASSES)),
         ("features", features, ("row_sum", "raw")),
-        ("split", split, ("public", "bonsai")),
+        ("split", split, ("public", "random")),
     ):
         if value not in known:
             raise ValueError(
                 f"dataset.{key} must be one of {', '.join(known)}, got {value!r}. Example: dataset.{key}={known[0]}"
             )
     x, labels, edges, test = _read(_folder(base_folder(root), name, download), name, CLASSES[name])
-    indices = _public_split(labels, test, CLASSES[name]) if split == "public" else _bonsai_split(labels)
+    indices = _public_split(labels, test, CLASSES[name]) if split == "public" else _random_split(labels)
     return node_set(
-        name if split == "public" else f"{name}_bonsai",
+        name if split == "public" else f"{name}_random_split",
         NodeGraph.of(row_normalised(x) if features == "row_sum" else x, undirected(edges)[0]),
         labels,
         indices,
@@ -106,7 +102,7 @@ def _read(folder: Path, name: str, k: int) -> tuple[Tensor, Tensor, Tensor, Tens
 
     `x` and `y` are the first rows of `allx` and `ally`. Row i of `tx` belongs to the node on line i of `test.index`.
     """
-    read = {part: load_pickle(folder / f"ind.{name}.{part}") for part in PARTS if part != "test.index"}
+    read = {part: load_arrays(folder / f"ind.{name}.{part}") for part in PARTS if part != "test.index"}
     path = folder / f"ind.{name}.test.index"
     try:
         order = np.array([int(line) for line in path.read_text().split()])
@@ -132,7 +128,7 @@ def _public_split(labels: Tensor, test: Tensor, k: int) -> tuple[Tensor, Tensor,
     return train, torch.arange(20 * k, 20 * k + VALIDATION), test[labels[test] >= 0]
 
 
-def _bonsai_split(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def _random_split(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Return the split of Bonsai's README: 20 % of all nodes for testing, 70 % of the others for training."""
     from sklearn.model_selection import train_test_split
 
@@ -142,47 +138,3 @@ def _bonsai_split(labels: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     parts = (torch.from_numpy(np.sort(np.asarray(part))) for part in (train, val, test))
     a, b, c = (part[labels[part] >= 0] for part in parts)
     return a, b, c
-
-
-class ArrayUnpickler(pickle.Unpickler):
-    """An unpickler that creates NumPy arrays, SciPy CSR matrices, dicts and lists, and refuses everything else."""
-
-    ALLOWED: Mapping[tuple[str, str], Any] = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        ("numpy.core.multiarray", "_reconstruct"): np._core.multiarray._reconstruct,  # type: ignore[attr-defined]
-        ("scipy.sparse.csr", "csr_matrix"): scipy.sparse.csr_matrix,
-        ("collections", "defaultdict"): defaultdict,
-        ("__builtin__", "list"): list,
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        """Return an allowed class.
-
-        Raises:
-            UnpicklingError: the pickle contains another class or function.
-        """
-        if (module, name) not in self.ALLOWED:
-            raise pickle.UnpicklingError(f"it contains {module}.{name}, which a dataset must not contain")
-        return self.ALLOWED[module, name]
-
-
-def load_pickle(path: Path) -> Any:
-    """Read a pickle of arrays without executing code from it, see `ArrayUnpickler`.
-
-    Raises:
-        ValueError: the file is damaged, or contains other objects.
-    """
-    try:
-        with path.open("rb") as file:
-            return ArrayUnpickler(file, encoding="latin1").load()
-    except (
-        pickle.UnpicklingError,
-        EOFError,
-        AttributeError,
-        TypeError,
-        ValueError,
-        IndexError,
-        KeyError,
-    ) as error:
-        raise ValueError(f"{path} cannot be read: {error}. Download it again") from error

@@ -10,12 +10,13 @@ import pytest
 import scipy.sparse
 import torch
 
+from dd_bench.data.array_unpickler import load_arrays
 from dd_bench.data.graphsaint import graphsaint
 from dd_bench.data.knn import knn
 from dd_bench.data.node_dataset import node_set
 from dd_bench.data.nodes import Adjacency, NodeGraph, undirected
 from dd_bench.data.ogb_nodes import ogb_nodes
-from dd_bench.data.planetoid import load_pickle, planetoid
+from dd_bench.data.planetoid import planetoid
 from dd_bench.data.sbm import sbm
 
 CPU = torch.device("cpu")
@@ -189,12 +190,12 @@ class TestPlanetoid:
         path = folder / "ind.cora.ty"
         path.write_bytes(pickle.dumps(Evil(), protocol=2))
         with pytest.raises(ValueError, match=r"contains __builtin__\.print"):
-            load_pickle(path)
+            load_arrays(path)
 
     def test_missing_files_and_values(self, tmp_path):
         with pytest.raises(FileNotFoundError, match=r"dataset\.download=true"):
             self.load(tmp_path)
-        with pytest.raises(ValueError, match=r"dataset\.split must be one of public, bonsai, got 'x'"):
+        with pytest.raises(ValueError, match=r"dataset\.split must be one of public, random, got 'x'"):
             self.load(tmp_path, split="x")
 
     @pytest.mark.needs_data

@@ -123,7 +123,7 @@ class TestBonsai:
     def test_first_pass_on_cora(self):
         """At 0.5 % of the bytes by its own rule, the released selection has 488 exemplars and 174 features."""
         real = planetoid(
-            name="cora", root=str(FILES), download=False, features="raw", split="bonsai", setting="transductive",
+            name="cora", root=str(FILES), download=False, features="raw", split="random", setting="transductive",
             device=CPU,
         )  # fmt: skip
         train = real.train
