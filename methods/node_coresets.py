@@ -69,7 +69,6 @@ class NodeCoreset(FeatureCoreset):
             chosen.append(members[self.select(features[members], size, ctx.seed_for("select", c))])
         return NodeSet.coreset(real, torch.cat(chosen), hops=self.hops)
 
-    @torch.no_grad()
     def _embeddings(self, real: RealSet, ctx: DistillContext) -> Tensor:
         """Return the embedding of each training node, `(n, d)`."""
         train = training_nodes(real)
@@ -77,7 +76,8 @@ class NodeCoreset(FeatureCoreset):
             return train.features(HOPS if self.embedding == "propagated" else 0)
         net = feature_network(real, ctx.architecture, self.recipe, 0, ctx)
         ctx.note("selects by the outputs of a network that is trained on the whole training graph")
-        logits: Tensor = net(train.graph.at(train.index))
+        with torch.no_grad():
+            logits: Tensor = net(train.graph.at(train.index))
         return logits.log_softmax(1)
 
 

@@ -184,6 +184,7 @@ class TestGradientMatching:
 
         assert loss(surrogate.trained(z, labels, 50, 0.05)) < 0.8 * loss(surrogate)
 
+    @torch.no_grad()
     def test_edges_of_the_generator(self):
         torch.manual_seed(0)
         generator, x = EdgeGenerator(4, 8), torch.randn(6, 4)
