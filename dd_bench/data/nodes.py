@@ -105,12 +105,17 @@ class Adjacency:
             )
 
     def subgraph(self, index: Tensor) -> Adjacency:
-        """Return the edges among the nodes `index (n,)`, which get the numbers 0..n-1 in this order."""
+        """Return the edges among the nodes `index (n,)`, which get the numbers 0..n-1 in this order.
+
+        Edges are sorted by sender and receiver.
+        """
         number = torch.full((self.v,), -1, dtype=torch.int64, device=self.device)
         number[index] = torch.arange(len(index), device=self.device)
         ends = number[self.edges]
-        inside = (ends >= 0).all(0)
-        return Adjacency(len(index), ends[:, inside], None if self.weights is None else self.weights[inside])
+        inside = (ends >= 0).all(0).nonzero().flatten()
+        inside = inside[(ends[0, inside] * len(index) + ends[1, inside]).argsort()]
+        weights = None if self.weights is None else self.weights[inside]
+        return Adjacency(len(index), ends[:, inside], weights)
 
     def to(self, device: torch.device) -> Adjacency:
         """Return the adjacency on `device`; `self` if it is there already."""

@@ -14,17 +14,13 @@ FOLDER = Path(module.__file__).parents[1] / "published"
 CHOSEN = {"full", "random", "herding", "kcenter", "kmeans", "el2n", "cad_prune"}
 MATCHED = {"dc", "dsa", "dm", "datadam", "ncfm", "mtt", "ftd", "tesla", "datm"}
 RECOVERED = {"sre2l", "cda", "rded", "infer", "infer_dyn", "sre2l++", "dwa", "g_vbsm", "edc"}
-<<<<<<< HEAD
 QUANTISED = {"ptqdc_dm", "ptqdc_dsa", "ptqdc_datm", "autopalette", "quadd_datm", "dcq"}
 LABELS = {"lpld", "lpqld", "gift"}
-METHODS = CHOSEN | MATCHED | RECOVERED | LABELS
-=======
 NODES = {
     "random", "herding_nodes", "kcenter_nodes", "gcond", "gcondx", "doscondx", "gcdm", "sfgc", "ctrl", "coarsening",
     "dc_graph",
 }  # fmt: skip
-METHODS = CHOSEN | MATCHED | RECOVERED | NODES
->>>>>>> 5c84c3ba (nodes: restricted unpickler in its own module)
+METHODS = CHOSEN | MATCHED | RECOVERED | QUANTISED | LABELS | NODES
 
 
 def test_every_committed_file_is_valid():

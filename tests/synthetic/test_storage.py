@@ -736,11 +736,7 @@ class TestForgedSets:
             ({"set": {"canvas": 2, "factor": 2}}, r"\[1, 4, 4\]"),
             (
                 {"kind": "tree"},
-<<<<<<< HEAD
-                r"kind must be one of \['codes', 'compensated', 'graphs', 'images', 'trees'\], got 'tree'",
-=======
-                r"kind must be one of \['compensated', 'graphs', 'images', 'nodes', 'trees'\], got 'tree'",
->>>>>>> 5c84c3ba (nodes: restricted unpickler in its own module)
+                r"kind must be one of \['codes', 'compensated', 'graphs', 'images', 'nodes', 'trees'\], got 'tree'",
             ),
             ({"preprocess": {"kind": "log"}}, "preprocessing must be .* got 'log'"),
             ({"preprocess": {"eps": 0.2}}, "preprocess_digest must be"),
