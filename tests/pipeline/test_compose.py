@@ -33,12 +33,12 @@ def test_peak_memory_of_loading(monkeypatch):
 
 def test_shifts_of_the_dataset_are_part_of_the_key():
     """The key without shifts is that of a set in `leaderboards/sets`, which is older than these configuration keys."""
-    run = ["dataset=digits", "method=random", "ipc=1", "model.width=32", "runtime=plain"]
+    run = ["experiment=fashion_w32_dm", "dataset=digits", "ipc=1", "runtime=plain"]
     plain, shifted, noisy = (
         compose(RunConfig.of([*run, *more]))
         for more in ([], ["dataset.imbalance=10"], ["dataset.imbalance=10", "dataset.label_noise=0.1"])
     )
-    assert plain.set_key(0) == "7253f339637ea559" and plain.real.name == "digits"
+    assert plain.set_key(0) == "34a97630d786490e" and plain.real.name == "digits"
     assert len({e.set_key(0) for e in (plain, shifted, noisy)}) == 3
     assert (shifted.real.name, noisy.real.name) == ("digits-lt10", "digits-lt10-sym0.1")
     assert noisy.config["dataset"]["label_noise"] == 0.1
