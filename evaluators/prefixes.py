@@ -62,7 +62,12 @@ class Prefixes(Accuracy):
     """
 
     main_metric = "accuracy"
-    smoke = ("evaluator.num_networks=2", "evaluator.ipcs=[1]", "evaluator.features.epochs=1")
+    smoke = (
+        "evaluator.num_networks=2",
+        "evaluator.ipcs=[1]",
+        "evaluator.controls=[kmeans]",
+        "evaluator.features.epochs=1",
+    )
 
     def __init__(
         self,
