@@ -9,8 +9,8 @@
 # quarter of an hour for ten; a night or more, not timed), uncut (the papers' iterations and real batches at width 32; not
 # timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed). There are also parts for single claims of
 # papers, whose costs are estimated for one core from those of the experiments: datadam (half an hour), infer (3 hours),
-# label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours) and coresets (10 hours: all coresets on
-# digits and Fashion-MNIST at 1, 10 and 50 images per class).
+# label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours), shifts (4 hours), contents (4 hours)
+# and coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50 images per class).
 #
 # A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
 # `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and
@@ -222,6 +222,31 @@ uses() { # further evaluators on the sets from the parts above
         evaluator=continual evaluator.num_networks=1 evaluator.steps=2,5
     evaluate set="$(sets "$some" 10)" protocol=nas-200 dataset.val_fraction=0.1 evaluator=nas evaluator.sample=36 \
         evaluator.whole_epochs=2 evaluator.space.width=[8,16,32] evaluator.space.depth=[1,2,3]
+}
+
+shifts() { # long tail, wrong labels and biased colours, with hard labels: random images, k-means, DM, DataDAM and RDED
+    local data tail shift on
+    for data in digits fashion_mnist; do
+        tail=100
+        [ "$data" = digits ] && tail=10 # 13 images of the last class
+        for shift in imbalance=$tail label_noise=0.2 colour_bias=0.95; do
+            on=(dataset="$data" dataset.$shift evaluator=groups ipc=10)
+            sweep experiment=fashion_w32_random,fashion_w32_kmeans,fashion_w32_dm,fashion_w32_datadam "${on[@]}"
+            sweep method=rded teacher=convnet_w32_bn model.width=32 protocol=dc-300 "${on[@]}"
+            sweep method=full model.width=32 protocol=full-30 "${on[@]}"
+        done
+    done
+}
+
+contents() { # what the sets from the parts above contain, from which IPC on real images are enough, and AutoAttack
+    local some="random herding kmeans dm datadam" on=(dataset=fashion_mnist model.width=32 protocol=dc-300)
+    local evaluate=(dd-bench evaluate -m "${common[@]}" "${on[@]}")
+    "${evaluate[@]}" set="$(sets "$some" 1),$(sets "$some" 10)" evaluator=diagnostics || failed=1
+    "${evaluate[@]}" set="$(sets "$some" 10)" evaluator=prefixes evaluator.features.epochs=6 \
+        'evaluator.features.milestones=[4,5]' || failed=1
+    "${evaluate[@]}" set="$(sets "$some" 10)" evaluator=privacy || failed=1
+    "${evaluate[@]}" set="$(sets "$some" 10)" evaluator=robustness evaluator.autoattack=true evaluator.images=100 \
+        evaluator.num_networks=2 || failed=1
 }
 
 graphs() {

@@ -25,7 +25,7 @@ def calls(tmp_path):
     (tmp_path / "bin").mkdir()
     (tmp_path / "bin" / "dd-bench").write_text(STUB)
     (tmp_path / "bin" / "dd-bench").chmod(0o755)
-    for method in ["random", "herding", "dm", "datadam", "mtt", "ftd", "cda", "rded", "sre2l"]:
+    for method in ["random", "herding", "kmeans", "dm", "datadam", "mtt", "ftd", "cda", "rded", "sre2l"]:
         for ipc in (1, 7, 10):
             (tmp_path / "out" / "sets" / f"{method}-fashion_mnist-ipc{ipc}-0").mkdir(parents=True)
     for name in ("MUTAG", "NCI1", "PROTEINS", "ogbg_molbace", "ogbg_molbbbp"):
