@@ -68,6 +68,8 @@ class Pages:
         entries = [r for r in entries if not has_stored_precision(r)]
         self.folder, self.entries, self.published = folder, entries, published
         self.boards = boards(entries, published)
+        # dozens of kinds of labels would hide the other boards; their boards are linked from their entries only
+        self.listed = [board for board in self.boards if not board.track.compares_labels]
         self.sets: dict[str, KnownSet] = {}
         self.verdicts = verdicts(verified)
         self.costs: Mapping[Any, Sequence[Point]] = points(self.entries)
@@ -98,7 +100,7 @@ class Pages:
         self._all_data()
 
     def _front_page(self) -> None:
-        views = dataset_views(self.boards, self.cards, front=True)
+        views = dataset_views(self.listed, self.cards, front=True)
         found = evidence(load_findings(), self.entries)
         self._page(
             "index",
@@ -118,17 +120,17 @@ class Pages:
         self._page("methods", "list.html.j2", title="Methods", lead=lead, rows=rows)
         names = method_names(self.boards)
         for name in names:
-            page = method_page(name, names, self.boards, self.sets, self.cards)
+            page = method_page(name, names, self.listed, self.sets, self.cards)
             self._page(method_url(name).removesuffix(".html"), "method.html.j2", **page)
 
     def _datasets(self) -> None:
-        views = {view.name: view for view in dataset_views(self.boards, self.cards, front=False)}
+        views = {view.name: view for view in dataset_views(self.listed, self.cards, front=False)}
         for name in sorted({board.track.dataset for board in self.boards}):
-            page = dataset_page(name, views.get(name), self.boards, self.sets, self.cards)
+            page = dataset_page(name, views.get(name), self.listed, self.sets, self.cards)
             self._page(dataset_url(name).removesuffix(".html"), "dataset.html.j2", **page)
 
     def _overviews(self) -> None:
-        self._page("boards", "boards.html.j2", title="Boards", boards_table=board_rows(self.boards))
+        self._page("boards", "boards.html.j2", title="Boards", boards_table=board_rows(self.listed))
         lead = "Search the entries of all boards. Compare entries only within a board."
         self._page("entries", "list.html.j2", title="All entries", lead=lead, rows=entry_rows(self.boards))
         lead = f"Numbers from papers in percent, each measured under its own protocol. †: {FROM_MEMORY}"
