@@ -18,7 +18,9 @@ ENTRIES = Path(__file__).parents[2] / "leaderboards" / "entries"
 NOT_COMPARED = (
     "out", "cache", "logger", "log_every", "checkpoint_seconds", "runtime", "set", "teachers", "hyperparameters",
 )  # fmt: skip
-ADDED_LATER = {"method.frequency", "method.experts.precision", "evaluator.equal"}
+ADDED_LATER = {
+    "dataset.label_noise", "dataset.label_noise_kind", "method.frequency", "method.experts.precision", "evaluator.equal",
+}  # fmt: skip
 """Keys added after some entries were measured, with defaults that keep the old behaviour."""
 
 
