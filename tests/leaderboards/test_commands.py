@@ -19,8 +19,12 @@ NOT_COMPARED = (
     "out", "cache", "logger", "log_every", "checkpoint_seconds", "runtime", "set", "teachers", "hyperparameters",
 )  # fmt: skip
 ADDED_LATER = {
-    "dataset.label_noise", "dataset.label_noise_kind", "method.frequency", "method.experts.precision", "evaluator.equal",
-}  # fmt: skip
+    "dataset.label_noise",
+    "dataset.label_noise_kind",
+    "method.frequency",
+    "method.experts.precision",
+    "evaluator.equal",
+}
 """Keys added after some entries were measured, with defaults that keep the old behaviour."""
 
 
