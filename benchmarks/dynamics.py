@@ -4,7 +4,8 @@
     python benchmarks/dynamics.py --compile always   # compiled networks, as in a training on all images
 
 The variants run in this process, in turn, each time with an empty cache, on one thread. The time is the CPU time of the
-process, so that other processes of the machine change it little. Loading the recorded predictions is included.
+process, so that other processes of the machine change it little. Loading the recorded predictions is included. Guard: the
+accuracy of the networks on their training images.
 """
 
 from __future__ import annotations
@@ -16,32 +17,35 @@ import time
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import report
 import torch
 
+from dd_bench.data.dataset import RealSet
 from dd_bench.data.fashion_mnist import fashion_mnist
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
+from dd_bench.models.network import Network
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.context import RunContext
-from dd_bench.runtime.runtime import RuntimeConfig, resolve
+from dd_bench.runtime.runtime import Runtime, RuntimeConfig, resolve
 from dd_bench.runtime.seeding import generator
 from dd_bench.teachers.dynamics import Outputs, training_dynamics
 from dd_bench.teachers.feature_networks import feature_network
 from dd_bench.training.recipe import Recipe
+from dd_bench.training.scoring import accuracy, eval_batches
 
 
-def seconds_of(work: Callable[[RunContext], Any], runtime: Any) -> float:
-    """Return the CPU seconds of `work`, called with a context whose cache is empty."""
+def measured(work: Callable[[RunContext], Network], real: RealSet, runtime: Runtime) -> tuple[float, float]:
+    """Call `work` with a context whose cache is empty. Return its CPU seconds, and the accuracy of its network."""
     with tempfile.TemporaryDirectory() as folder:
         ctx = RunContext(seed=0, runtime=runtime, cache=Cache(Path(folder)))
         began = time.process_time()
-        work(ctx)
-        return time.process_time() - began
+        net = work(ctx)
+        seconds = time.process_time() - began
+        return seconds, accuracy(net, eval_batches(net, real.train), runtime)
 
 
 def main() -> None:
@@ -70,18 +74,20 @@ def main() -> None:
         shipped_config("method", "el2n")["teacher"] | {"epochs": args.epochs, "milestones": []}
     )
 
-    def recorded(outputs: Outputs) -> Callable[[RunContext], Any]:
-        return lambda ctx: training_dynamics(real, network, recipe, ctx, outputs=outputs)
+    def recorded(outputs: Outputs) -> Callable[[RunContext], Network]:
+        return lambda ctx: training_dynamics(real, network, recipe, ctx, outputs=outputs).net
 
-    sides: dict[str, Callable[[RunContext], Any]] = {
+    sides: dict[str, Callable[[RunContext], Network]] = {
         "training": lambda ctx: feature_network(real, network, recipe, 0, ctx),
         "outputs=training": recorded("training"),
         "outputs=clean": recorded("clean"),
     }
     for work in sides.values():
-        seconds_of(work, runtime)  # compilation, and the first use of kernels
-    rounds = [{name: seconds_of(work, runtime) for name, work in sides.items()} for _ in range(args.rounds)]
-    seconds = {name: [r[name] for r in rounds] for name in sides}
+        measured(work, real, runtime)  # compilation, and the first use of kernels
+    rounds = [
+        {name: measured(work, real, runtime) for name, work in sides.items()} for _ in range(args.rounds)
+    ]
+    seconds = {name: [r[name][0] for r in rounds] for name in sides}
     figures = {
         name: {
             "seconds": statistics.median(seconds[name]),

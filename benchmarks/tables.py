@@ -125,6 +125,15 @@ def experts(figures: dict[str, Any]) -> str:
     return _table("training | images/s | ratio to the training loop", rows)
 
 
+def dynamics(figures: dict[str, Any]) -> str:
+    """CPU seconds of a training with and without recorded predictions."""
+    rows = (
+        (name, f"{side['seconds']:.2f}", _ratio(side), f"{100 * side['accuracy']:.1f}")
+        for name, side in figures["sides"].items()
+    )
+    return _table("training | CPU seconds | ratio (range) | accuracy on the training images, %", rows)
+
+
 def matching_step(figures: dict[str, Any]) -> str:
     """A step of DM and DataDAM: per class, grouped, and compiled."""
     return _table(
@@ -364,6 +373,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
         repeats,
         plain_pytorch,
         experts,
+        dynamics,
         matching_step,
         inner_loop,
         exactness,
