@@ -4,8 +4,8 @@
     python benchmarks/dynamics.py --compile always   # compiled networks, as in a training on all images
 
 The variants run in this process, in turn, each time with an empty cache, on one thread. The time is the CPU time of the
-process, so that other processes of the machine change it little. Loading the recorded predictions is included. Guard: the
-accuracy of the networks on their training images.
+process, so that other processes of the machine change it little. Loading the recorded predictions is included. The
+guard is the accuracy of the networks on their training images.
 """
 
 from __future__ import annotations
