@@ -92,6 +92,7 @@ def main() -> None:
         name: {
             "seconds": statistics.median(seconds[name]),
             **report.ratio_of(seconds[name], seconds["training"]),
+            "accuracy": rounds[-1][name][1],
         }
         for name in sides
     }

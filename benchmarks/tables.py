@@ -127,11 +127,8 @@ def experts(figures: dict[str, Any]) -> str:
 
 def dynamics(figures: dict[str, Any]) -> str:
     """CPU seconds of a training with and without recorded predictions."""
-    rows = (
-        (name, f"{side['seconds']:.2f}", _ratio(side), f"{100 * side['accuracy']:.1f}")
-        for name, side in figures["sides"].items()
-    )
-    return _table("training | CPU seconds | ratio (range) | accuracy on the training images, %", rows)
+    rows = ((name, f"{side['seconds']:.2f}", _ratio(side)) for name, side in figures["sides"].items())
+    return _table("training | CPU seconds | ratio (range)", rows)
 
 
 def matching_step(figures: dict[str, Any]) -> str:

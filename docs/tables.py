@@ -86,8 +86,8 @@ def sources() -> Sources:
 def filled(text: str, found: Sources, where: str = "the page") -> str:
     """Return the text of a page with its tables, claims and numbers."""
     if "<!-- summary " in text:
-        blocks = (graphs, mirage_legacy, mirage_cost, soft_labels, uses, bits, coresets, equal_compute)
-        tables = {f.__name__: f(found.entries) for f in blocks}
+        functions = (graphs, mirage_legacy, mirage_cost, soft_labels, uses, bits, coresets, equal_compute)
+        tables = {f.__name__: f(found.entries) for f in functions}
         text = fill_blocks(text, "summary", tables, where)[0]
     if "<!-- claims " in text:
         papers = load_claims(BOARDS / "published" / "claims.yaml")
