@@ -289,6 +289,28 @@ def site(figures: dict[str, Any]) -> str:
     )
 
 
+def table_components(figures: dict[str, Any]) -> str:
+    """Size of the table of the site and of two table components, and how fast each shows the same rows."""
+    names = {
+        "site": "`site.js`, `site.css`",
+        "tabulator": "Tabulator 6.4.0",
+        "datatables": "DataTables 2.3.8, with jQuery",
+    }
+    return _table(
+        "table | kB | kB, gzip | first paint, ms | drawn, ms",
+        (
+            (
+                names[name],
+                f"{r['bytes'] / 1000:,.0f}",
+                f"{r['compressed_bytes'] / 1000:,.0f}",
+                r["first_paint_ms"],
+                f"{r['loaded_ms']:,}",
+            )
+            for name, r in figures["components"].items()
+        ),
+    )
+
+
 def launches(figures: dict[str, Any]) -> str:
     """Launches and waits per step of methods that iterate, and of fresh networks by protocol and number."""
     rows = []
@@ -378,6 +400,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
         recover_step,
         computation_trees,
         site,
+        table_components,
         launches,
         cuda_check,
         independent_evaluation,

@@ -63,6 +63,12 @@ def links_of(method: str) -> Links:
     return known.get(name, Links(family="other"))
 
 
+def publication_month(method: str) -> tuple[int, int] | None:
+    """Return the year and month of a method's paper, from its arXiv identifier; None without one."""
+    found = re.fullmatch(r"https://arxiv\.org/abs/(\d\d)(\d\d)\.\d+", links_of(method).paper or "")
+    return (2000 + int(found[1]), int(found[2])) if found else None
+
+
 @cache
 def method_info(method: str) -> MethodInfo:
     """Return what is known about a method."""

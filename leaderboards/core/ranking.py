@@ -23,6 +23,8 @@ MIN_SIZE = 5
 # `over_budget` and `chosen_on_test`: the board does not rank the entry, because its set stores more than its IPC, or
 # because its hyper-parameters were chosen on test data
 Place = Literal["best", "tied", "too_few", "behind", "untested", "over_budget", "chosen_on_test"]
+RANKED: tuple[Place, ...] = ("best", "tied", "behind", "too_few")
+"""Places of entries that were compared with the best one."""
 
 
 def rank(records: Sequence[Record]) -> list[Place]:

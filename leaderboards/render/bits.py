@@ -23,7 +23,7 @@ from ..core.budget import Budgets, budgets
 from ..core.differences import difference
 from ..core.entries import ACCURACY
 from ..core.row_labels import record_labels
-from .cost import pareto_front
+from .cost import ranked_front
 from .formatting import networks, number, with_marks
 from .markup import MARKDOWN, markdown_table
 
@@ -60,7 +60,7 @@ def _versions(records: Sequence[Record], known: Budgets) -> Iterator[list[str]]:
         r for original, versions in found for r in (original, *(v.record for v in versions)) if r is not None
     ]
     label_of = _labels(every)
-    front = pareto_front([stored_bits(r) for r in every], [r.summary().mean for r in every])
+    front = ranked_front(every, [stored_bits(r) for r in every])
     on_front = {r.key: on for r, on in zip(every, front, strict=True)}
     for original, versions in found:
         best = fewest_lossless(versions)

@@ -15,10 +15,14 @@ from .cost import creation_seconds
 from .formatting import interval_bounds, networks, number, printed
 from .legend import SMALLEST_EXCESS, Highlight
 from .markup import Markup
+from .place_marks import PLACE_MARKS
 
 COSTS = ("bytes", "seconds")
 """Columns that are not metrics: stored bytes of a set, and seconds to create it with teachers and experts."""
 PUBLISHED = "published"
+SIGNS_OF_SIZE = ("over_budget",)
+SIGNS_OF_RANKS = ("untested", "too_few", *SIGNS_OF_SIZE)
+"""Places that a cell shows by a sign. The best and the tied entries have a font, and `T` is a mark of the origin."""
 
 Spread = Literal["std", "ci", "none"]
 """What follows `±`: the standard deviation, half the width of the 95 % interval, or nothing."""
@@ -93,15 +97,14 @@ def _measured_text(cell: Cell, board: Board, content: str, style: Style, markup:
     text = markup.escape(_value(record, content, style))
     if content != record.main_metric:
         return text
-    place = cell.place or ""
+    place = cell.place
     if style.highlight != "none":
         text = (markup.best if place == "best" else "{}").format(text)
     if style.highlight == "ranks":
         text = (markup.tied if place == "tied" else "{}").format(text)
     text += markup.count.format(markup.escape(f"n={networks(record)}")) * style.counts
-    marks = [{"over_budget": "!"}.get(place, "")]
-    if style.highlight == "ranks":
-        marks = [{"untested": "‡", "too_few": "?", "over_budget": "!"}.get(place, "")]
+    signs = SIGNS_OF_RANKS if style.highlight == "ranks" else SIGNS_OF_SIZE
+    marks = [PLACE_MARKS[place].sign] if place and place in signs else []
     size = board.sizes.get(record.key, 0)
     marks += [size_text(size)] * (size >= SMALLEST_EXCESS)
     marks += [MARKS[origin.choice]] if (origin := board.origins.get(record.key)) else []

@@ -1,6 +1,8 @@
 """Accuracy against cost: stored bits, seconds to create a set and seconds to evaluate it.
 
-The table marks the Pareto fronts by bits and by seconds. Sets with fewer bits per value have rows of their own.
+The table marks the Pareto fronts by bits and by seconds. Sets with fewer bits per value have rows of their own. Entries
+whose hyper-parameters were chosen on test data are not ranked, so they are not on a front and do not remove others from
+it.
 """
 
 from __future__ import annotations
@@ -13,6 +15,7 @@ from dd_bench.records.record import Record
 
 from ..core.bits import stored_bits
 from ..core.entries import REFERENCE, Track
+from ..core.hyperparameters import origin
 from ..core.row_labels import record_labels
 from ..core.selectors import MAIN_EVALUATORS
 from .formatting import networks, number, with_marks
@@ -71,6 +74,19 @@ def pareto_front(costs: Sequence[float], values: Sequence[float]) -> list[bool]:
     ]
 
 
+def ranked_front(records: Sequence[Record], costs: Sequence[float]) -> list[bool]:
+    """Return for each record whether it is on the Pareto front of the records that may be ranked.
+
+    Args:
+        records: records of one track.
+        costs: cost of each record.
+    """
+    fair = [origin(record).choice != "test" for record in records]
+    pairs = [(c, r.summary().mean) for c, r, is_fair in zip(costs, records, fair, strict=True) if is_fair]
+    on_front = iter(pareto_front([c for c, _ in pairs], [v for _, v in pairs]))
+    return [is_fair and next(on_front) for is_fair in fair]
+
+
 def cost_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return a title and a Markdown table for each track with at least two entries."""
     header = [
@@ -97,9 +113,9 @@ def cost_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
 
 
 def _rows(group: Sequence[Point]) -> Iterator[list[str]]:
-    values = [p.value for p in group]
-    by_time = pareto_front([p.creation for p in group], values)
-    by_bits = pareto_front([p.bits for p in group], values)
+    records = [p.record for p in group]
+    by_time = ranked_front(records, [p.creation for p in group])
+    by_bits = ranked_front(records, [p.bits for p in group])
     for point, few_bits, few_seconds in zip(group, by_bits, by_time, strict=True):
         s = point.record.summary()
         row = [

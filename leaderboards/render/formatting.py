@@ -81,6 +81,11 @@ def printed(published: Published, with_std: bool = True) -> str:
     return " ± ".join(f"{x:.1f}" for x in values if x is not None)
 
 
+def published_text(published: Published) -> str:
+    """Return `printed`, with † after a number that was quoted from memory."""
+    return printed(published) + "†" * (not published.verified)
+
+
 def entries_table(board: Board, verdicts: Mapping[str, Verdict]) -> str:
     """Return a Markdown table with one row per record of the board.
 

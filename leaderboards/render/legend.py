@@ -10,6 +10,7 @@ from ..core.entries import FOREIGN_REFERENCE, HARD_LABEL_RANDOM, REFERENCE, REFE
 from ..core.hyperparameters import CHOSEN, MARKS, Origin
 from ..core.ranking import MIN_SIZE
 from .markup import Markup
+from .place_marks import PLACE_MARKS
 
 TEST = "Games-Howell test of all entries at the same IPC against the best, family-wise error rate 5 %"
 TEST_OF_SELECTED = TEST.replace("all entries", "the entries shown")
@@ -87,7 +88,7 @@ def _rank_lines(
             f"{best}: highest mean at its IPC. Its difference from the others may not be significant."
         )
     if "too_few" in places and highlight == "ranks":
-        lines.append(note("?", f"{TOO_FEW}."))
+        lines.append(note(PLACE_MARKS["too_few"].sign, f"{TOO_FEW}."))
     if any(size >= SMALLEST_EXCESS for size in board.sizes.values()):
         lines.append(
             note(
@@ -97,9 +98,9 @@ def _rank_lines(
             )
         )
     if "over_budget" in places:
-        lines.append(note("!", f"{OVER_BUDGET}."))
+        lines.append(note(PLACE_MARKS["over_budget"].sign, f"{OVER_BUDGET}."))
     if "untested" in places and highlight == "ranks":
-        lines.append(note("‡", f"{UNTESTED}."))
+        lines.append(note(PLACE_MARKS["untested"].sign, f"{UNTESTED}."))
     return lines
 
 
@@ -114,7 +115,7 @@ def _chosen_lines(board: Board, note: Callable[[str, str], str]) -> list[str]:
     if lines:
         lines.append("Without such a mark: hyper-parameters of the paper or its code, except for the budget.")
     reasons = {o: sorted(set(names)) for o, names in methods.items() if o.choice == "test"}
-    return lines + [note("T", f"{', '.join(names)}: {o.reason}.") for o, names in reasons.items()]
+    return lines + [note(MARKS["test"], f"{', '.join(names)}: {o.reason}.") for o, names in reasons.items()]
 
 
 def _row_lines(board: Board) -> list[str]:

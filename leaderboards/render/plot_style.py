@@ -8,11 +8,24 @@ from typing import Any, NamedTuple
 
 from dd_bench.records.record import Record
 
+from ..core.method_info import Family
+
 BLUE, ORANGE, SKY, VERMILION, PURPLE, GREEN, BLACK, GREY = (
-    *("#0072b2", "#e69f00", "#56b4e9", "#d55e00"),
-    *("#cc79a7", "#009e73", "#000000", "#767676"),
+    *("#0072b2", "#d38000", "#3b9bd4", "#d55e00"),
+    *("#b5568f", "#009e73", "#000000", "#6b7280"),
 )
-"""The palette of Okabe and Ito (2008), and a grey."""
+"""The palette of Okabe and Ito (2008) and a grey. Orange, sky and purple are darker, for a contrast of 3:1 on white."""
+
+FAMILY_COLOURS: dict[Family, tuple[str, str]] = {
+    "reference": (GREY, "#9aa4ae"),
+    "selection": (BLUE, "#56b4e9"),
+    "matching": (ORANGE, "#f0b340"),
+    "trajectory": (GREEN, "#2fc99a"),
+    "decoupled": (PURPLE, "#e29ac6"),
+    "graphs": (VERMILION, "#ff8a4c"),
+    "other": ("#1b1f24", "#e6e9ec"),
+}
+"""Colours of the families of methods on light and on dark pages. Figures of papers colour methods; see `styles`."""
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from ..core.entries import ACCURACY, LABEL_COMPARISON, Track, load_entries
 from .accuracy_plots import MIN_ROWS, accuracy_plots
 from .bits_plots import bits_plots
 from .continual import group_by_steps, step_metrics
-from .cost import Point, pareto_front, points
+from .cost import Point, points, ranked_front
 from .formatting import with_marks
 from .heat_maps import heat_maps
 from .label_bits import LabelPoint, curves, front, label_points, method_order
@@ -174,10 +174,10 @@ def _plot_cost(plt: Any, layout: Layout = PAGE, *, found: Sequence[Point], metri
         (axes[0], "bits of the set", [float(p.bits) for p in found]),
         (axes[1], seconds, [p.creation for p in found]),
     ):
-        on_front = pareto_front(costs, [p.value for p in found])
+        on_front = ranked_front([p.record for p in found], costs)
         costs = [max(cost, 0.01) for cost in costs]  # the axis is logarithmic
-        front = sorted((c, p.value * scale) for c, p, on in zip(costs, found, on_front, strict=True) if on)
-        axis.plot(*zip(*front, strict=True), color="0.7", drawstyle="steps-post", zorder=0)
+        steps = sorted((c, p.value * scale) for c, p, on in zip(costs, found, on_front, strict=True) if on)
+        axis.plot([c for c, _ in steps], [v for _, v in steps], color="0.7", drawstyle="steps-post", zorder=0)
         for method, (
             colour,
             shape,

@@ -22,7 +22,7 @@ from .cells import Style, columns, table_rows
 from .continual import continual_tables
 from .cost import cost_tables
 from .cross_arch import cross_arch_tables
-from .formatting import all_metrics_table, csv_text, entries_table, printed
+from .formatting import all_metrics_table, csv_text, entries_table, published_text
 from .label_bits import label_bits_tables
 from .labels import label_tables
 from .legend import legend_of
@@ -186,9 +186,7 @@ def _index(all_boards: Sequence[Board]) -> str:
 def _published(published: Sequence[PublishedSet]) -> str:
     tables = []
     for s in published:
-        rows = [
-            [c.method, _budget(c), printed(c) + "†" * (not c.verified), c.protocol, c.source] for c in s.cells
-        ]
+        rows = [[c.method, _budget(c), published_text(c), c.protocol, c.source] for c in s.cells]
         rows = [[MARKDOWN.escape(x) for x in row] for row in rows]
         header = ["Method", "IPC", "Published", "Protocol", "Source"]
         tables.append((f"{s.dataset}, {s.model}", markdown_table(header, rows, left=5)))

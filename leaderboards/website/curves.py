@@ -8,17 +8,20 @@ ranked have hollow markers.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import NamedTuple
 
 from ..core.bits import stored_bits
 from ..core.boards import Board
 from ..core.entries import ACCURACY, CONTROL, HARD_LABEL_RANDOM, REFERENCE
+from ..core.ranking import RANKED
 from .matrix import Line, Matrix
 
 WIDTH, HEIGHT = 340, 260
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 42
 """Margins in units of the view box. The text has 12.5 units, and a unit is a pixel on a phone."""
+LINE = 13
+"""Distance of two lines of text."""
 
 
 class Curve(NamedTuple):
@@ -37,6 +40,16 @@ class Tick(NamedTuple):
     text: str
 
 
+class Series(NamedTuple):
+    """The values of one curve or of one marker."""
+
+    name: str  # of its row in the matrix, which highlights it
+    style: str
+    tip: str  # before its values
+    points: list[tuple[float, float]]
+    end: str = ""  # text at its last point
+
+
 class Plot(NamedTuple):
     """One plot for a template."""
 
@@ -47,70 +60,96 @@ class Plot(NamedTuple):
     y_ticks: list[Tick]
     curves: list[Curve]
     levels: list[Tick]  # horizontal lines: the whole training set
+    ends: list[Tick]  # texts at the ends of curves
 
 
 def plots(one: Matrix) -> list[Plot]:
     """Return the plots of a matrix that have something to compare: at least two IPCs, and at least two sizes."""
     board, found = one.board, []
     sizes = {r.key: float(bits) for r in board.records if (bits := stored_bits(r))}
-    by_ipc = [(line, [(float(ipc), y, "") for ipc, y in _values(one, line)]) for line in _drawn(one)]
-    by_bits = [(line, list(_bits(board, line, sizes))) for line in _drawn(one) if line.method != REFERENCE]
-    metric = board.track.metric + (", %" if board.track.metric == ACCURACY else "")
+    lines = [line for line in one.lines if line.method not in ("", REFERENCE) and not line.is_variant]
+    by_ipc = [_series(line, _values(one, line)) for line in lines]
+    by_bits = [_series(line, _bits(board, line, sizes)) for line in lines]
+    metric, levels = metric_label(board), _whole(one)
     if len(one.ipcs) > 1:
         ticks = [(float(ipc), str(ipc)) for ipc in one.ipcs]
-        found.append(
-            _plot(one, f"{metric} against images per class", "samples per class (IPC)", metric, by_ipc, ticks)
-        )
-    xs = [x for _, points in by_bits for x, _, _ in points]
+        title = f"{metric} against images per class"
+        found.append(draw(title, "samples per class (IPC)", metric, by_ipc, ticks, levels))
+    xs = [x for series in by_bits for x, _ in series.points]
     if len(set(xs)) > 1:
         ticks = list(_decades(min(xs), max(xs)))
-        found.append(
-            _plot(one, f"{metric} against stored bits", "stored bits, with labels", metric, by_bits, ticks)
-        )
+        title = f"{metric} against stored bits"
+        found.append(draw(title, "stored bits, with labels", metric, by_bits, ticks, levels))
     return found
 
 
-def _drawn(one: Matrix) -> Iterator[Line]:
-    return (line for line in one.lines if line.method and not line.is_variant)
+def metric_label(board: Board) -> str:
+    """Return the metric of a board with its unit."""
+    return board.track.metric + (", %" if board.track.metric == ACCURACY else "")
 
 
-def _scale(board: Board) -> float:
+def scale(board: Board) -> float:
+    """Return the factor of values: 100 for an accuracy, which is in percent."""
     return 100.0 if board.track.metric == ACCURACY else 1.0
 
 
-def _values(one: Matrix, line: Line) -> Iterator[tuple[int, float]]:
+def _series(line: Line, points: Iterable[tuple[float, float]]) -> Series:
+    return Series(line.label, _style(line), f"{line.label} ({line.family})", list(points))
+
+
+def _values(one: Matrix, line: Line) -> Iterator[tuple[float, float]]:
     for ipc, value in zip(one.ipcs, line.values, strict=True):
         if value.sort is not None:
-            yield ipc, _scale(one.board) * value.sort
+            yield float(ipc), scale(one.board) * value.sort
 
 
-def _bits(board: Board, line: Line, sizes: dict[str, float]) -> Iterator[tuple[float, float, str]]:
+def _bits(board: Board, line: Line, sizes: dict[str, float]) -> Iterator[tuple[float, float]]:
     for cell in board.rows[line.label.removesuffix(" §")]:
         if cell.record and cell.record.status == "done" and cell.record.key in sizes:
-            yield sizes[cell.record.key], _scale(board) * cell.record.summary().mean, f"IPC {cell.record.ipc}"
+            yield sizes[cell.record.key], scale(board) * cell.record.summary().mean
 
 
-def _plot(
-    one: Matrix,
+def draw(
     title: str,
     x_label: str,
     y_label: str,
-    rows: Sequence[tuple[Line, list[tuple[float, float, str]]]],
+    series: Sequence[Series],
     ticks: Sequence[tuple[float, str]],
+    levels: Sequence[tuple[str, float]] = (),
+    *,
+    log: bool = True,
 ) -> Plot:
-    whole = _whole(one)
-    curves = [(line, points) for line, points in rows if points and line.method != REFERENCE]
-    ys = [y for _, points in curves for _, y, _ in points] + [y for _, y in whole]
+    """Return a plot of several series, of which at least one has a point.
+
+    Args:
+        title: above the plot.
+        x_label: below the axis.
+        y_label: unit of the values.
+        series: in the order of drawing.
+        ticks: places and texts of the x axis.
+        levels: labels and values of horizontal lines.
+        log: whether the x axis is logarithmic.
+    """
+    drawn = [one for one in series if one.points]
+    ys = [y for one in drawn for _, y in one.points] + [y for _, y in levels]
     y_ticks = _linear(min(ys), max(ys))
-    xs = [x for _, points in curves for x, _, _ in points] + [x for x, _ in ticks]
+    xs = [x for one in drawn for x, _ in one.points] + [x for x, _ in ticks]
     x_range, y_range = (min(xs), max(xs)), (min(*ys, y_ticks[0]), max(*ys, y_ticks[-1]))
 
+    def share(x: float) -> float:
+        if log:
+            return math.log(x / x_range[0]) / (math.log(x_range[1] / x_range[0]) or 1)
+        return (x - x_range[0]) / ((x_range[1] - x_range[0]) or 1)
+
     def at(x: float, y: float) -> tuple[float, float]:
-        share = math.log(x / x_range[0]) / (math.log(x_range[1] / x_range[0]) or 1)
-        across = LEFT + 8 + share * (WIDTH - LEFT - RIGHT - 16)
+        across = LEFT + 8 + share(x) * (WIDTH - LEFT - RIGHT - 16)
         up = (y - y_range[0]) / ((y_range[1] - y_range[0]) or 1)
         return round(across, 1), round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1)
 
+    ends, lowest = [], -math.inf  # texts at the ends of curves, from the top, without overlap
+    for y, name in sorted((at(*max(one.points))[1], one.end) for one in drawn if one.end):
+        lowest = max(y - 4, lowest + LINE)
+        ends.append(Tick(round(lowest, 1), name))
     digits = max(0, -math.floor(math.log10(y_ticks[1] - y_ticks[0]))) if len(y_ticks) > 1 else 1
     return Plot(
         title,
@@ -120,28 +159,28 @@ def _plot(
         [Tick(at(x_range[0], y)[1], f"{y:.{digits}f}") for y in y_ticks],
         [
             Curve(
-                line.label,
-                _style(line),
-                " ".join(f"{x:g},{y:g}" for x, y in (at(x, y) for x, y, _ in sorted(points))),
-                f"{line.label} ({line.family}): "
-                + ", ".join(f"{y:.{digits + 1}f}" for _, y, _ in sorted(points)),
+                one.name,
+                one.style,
+                " ".join(f"{x:g},{y:g}" for x, y in (at(x, y) for x, y in sorted(one.points))),
+                f"{one.tip}: " + ", ".join(f"{y:.{digits + 1}f}" for _, y in sorted(one.points)),
             )
-            for line, points in curves
+            for one in drawn
         ],
-        [Tick(at(x_range[0], y)[1], label) for label, y in whole],
+        [Tick(at(x_range[0], y)[1], label) for label, y in levels],
+        ends,
     )
 
 
 def _whole(one: Matrix) -> list[tuple[str, float]]:
     """Return the rows of the whole training set with their values, which are the same at every IPC."""
     lines = [line for line in one.lines if line.method == REFERENCE and line.values[0].sort is not None]
-    return [(line.label, _scale(one.board) * (line.values[0].sort or 0.0)) for line in lines]
+    return [(line.label, scale(one.board) * (line.values[0].sort or 0.0)) for line in lines]
 
 
 def _style(line: Line) -> str:
     if line.label == HARD_LABEL_RANDOM or line.method == CONTROL:
         return "reference"
-    ranked = any(value.mark in ("best", "tied", "behind", "too_few") for value in line.values)
+    ranked = any(value.mark in RANKED for value in line.values)
     return line.family if ranked else f"{line.family} hollow"
 
 

@@ -16,23 +16,12 @@ from ..core.budget import size_text
 from ..core.entries import REFERENCE
 from ..core.hyperparameters import MARKS
 from ..core.method_info import Family, links_of
-from ..core.ranking import Place
-from ..render.formatting import interval_text, networks, number, printed
+from ..core.ranking import RANKED
+from ..render.formatting import interval_text, networks, number, published_text
 from ..render.legend import SMALLEST_EXCESS
+from ..render.place_marks import PLACE_MARKS
 from .addresses import entry_url, method_url
 from .rows import data_controls, is_constant
-
-RANKED: tuple[Place, ...] = ("best", "tied", "behind", "too_few")
-"""Places of entries that were compared with the best one."""
-PLACES = {
-    "best": "highest mean at this IPC",
-    "tied": "not significantly different from the best at this IPC",
-    "behind": "significantly below the best at this IPC",
-    "too_few": "n is too small to compare it with the best",
-    "untested": "not ranked: its spread cannot be estimated",
-    "over_budget": "not ranked: it stores more than IPC images",
-    "chosen_on_test": "not ranked: hyper-parameters chosen on test data",
-}
 
 
 class Value(NamedTuple):
@@ -56,6 +45,7 @@ class Line(NamedTuple):
     method: str  # empty for a control without a set
     url: str  # of the method's page
     family: Family
+    paper: str  # its address; empty if there is none
     is_variant: bool  # another experiment of a method, hidden at first unless it is best or tied
     values: list[Value]
 
@@ -108,15 +98,7 @@ def comparisons(board: Board) -> int:
 def marks_used(matrices: Sequence[Matrix]) -> list[tuple[str, str]]:
     """Return the marks of several matrices with their meanings, for a legend."""
     used = {value.mark for one in matrices for line in one.lines for value in line.values}
-    signs = {
-        "best": "★",
-        "tied": "≈",
-        "too_few": "?",
-        "untested": "‡",
-        "over_budget": "!",
-        "chosen_on_test": "T",
-    }
-    return [(sign, PLACES[place]) for place, sign in signs.items() if place in used]
+    return [(mark.sign, mark.meaning) for place, mark in PLACE_MARKS.items() if mark.sign and place in used]
 
 
 def _is_done(record: Record | None) -> bool:
@@ -142,7 +124,8 @@ def _line(board: Board, label: str, cells: Sequence[Cell]) -> Line:
     values = [_value(board, cell, ipc) for cell, ipc in zip(cells, board.ipcs, strict=True)]
     is_variant = label.startswith(f"{method} #") and not any(v.mark in ("best", "tied") for v in values)
     name = label + " §" * (label in board.mixed)
-    return Line(name, method, method_url(method), links_of(method).family, is_variant, values)
+    links = links_of(method)
+    return Line(name, method, method_url(method), links.family, links.paper or "", is_variant, values)
 
 
 def _control(board: Board, name: str, means: Mapping[int, float]) -> Line:
@@ -152,11 +135,11 @@ def _control(board: Board, name: str, means: Mapping[int, float]) -> Line:
         Value(number([means[ipc]], metric), sort=means[ipc]) if ipc in means else Value()
         for ipc in board.ipcs
     ]
-    return Line(f"{name} (no set)", "", "", "reference", False, values)
+    return Line(f"{name} (no set)", "", "", "reference", "", False, values)
 
 
 def _value(board: Board, cell: Cell, ipc: int) -> Value:
-    published = " / ".join(printed(p.number) + "†" * (not p.number.verified) for p in cell.published)
+    published = " / ".join(published_text(p.number) for p in cell.published)
     source = "; ".join(f"{p.number.source}, {p.number.protocol}" for p in cell.published)
     record = cell.record
     if record is None:
@@ -187,7 +170,7 @@ def _tip(board: Board, cell: Cell, record: Record, published: str) -> Iterator[s
     yield f"n={networks(record)}"
     if bounds := interval_text(record, board.track.metric):
         yield f"95 % interval {bounds}"
-    if cell.place:
-        yield PLACES[cell.place]
+    if cell.place and cell.place not in RANKED:
+        yield PLACE_MARKS[cell.place].meaning
     if published:
         yield f"published {published}"

@@ -13,10 +13,10 @@ from ..core.citations import Cards
 from ..core.commands import run_command
 from ..core.entries import ACCURACY
 from ..core.method_info import load_links, method_info, shipped_text
-from ..render.formatting import printed
+from ..render.formatting import published_text
 from .addresses import dataset_url, entry_url, method_url
 from .prose import prose
-from .rows import Cells, column, score_text
+from .rows import Cells, column, method_cell, score_text
 from .sets import KnownSet
 
 MAX_PICTURES = 12
@@ -81,7 +81,7 @@ def method_rows(boards: Sequence[Board]) -> dict[str, Any]:
     for name in method_names(boards):
         records = [r for board in boards for r in board.records if r.method == name]
         cells: Cells = [
-            {"text": name, "href": method_url(name)},
+            method_cell(name, method_url(name)),
             method_info(name).links.family,
             len(records),
         ]
@@ -124,9 +124,7 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
         value: dict[str, Any] = {"text": r.status, "sort": None, "mark": r.status}
         if r.status == "done":
             value = {"text": score_text(r), "sort": r.summary().mean} | ({"mark": place} if place else {})
-            value |= (
-                {"sub": t.metric} if t.metric != ACCURACY else {}
-            )  # its column is hidden on a narrow screen
+            value |= {"narrow": t.metric} if t.metric != ACCURACY else {}  # where its column is hidden
         cells: Cells = [{"text": r.dataset, "href": f"../{dataset_url(r.dataset)}"}, r.ipc, value, t.metric]
         cells += [
             published.get(r.key),
@@ -148,8 +146,7 @@ def _published(boards: Iterable[Board]) -> dict[str, str]:
     found = {}
     for cell in (cell for board in boards for cells in board.rows.values() for cell in cells):
         if cell.record and cell.published:
-            numbers = [p.number for p in cell.published]
-            found[cell.record.key] = " / ".join(printed(n) + "†" * (not n.verified) for n in numbers)
+            found[cell.record.key] = " / ".join(published_text(p.number) for p in cell.published)
     return found
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
@@ -14,9 +15,10 @@ from ..core.selectors import MAIN_EVALUATORS
 from ..render.formatting import with_marks
 from .addresses import dataset_url, entry_url
 from .curves import Plot, plots
+from .history import histories
 from .matrix import Matrix, comparisons, matrix
 
-MAX_BOARDS = 12
+MAX_BOARDS = 8
 """Maximum number of boards of one dataset on the front page; the page of the dataset has all of them."""
 
 
@@ -29,6 +31,7 @@ class BoardView(NamedTuple):
     network: str
     matrix: Matrix
     plots: list[Plot]
+    histories: list[Plot]  # over time; only on the page of a dataset
 
 
 class DatasetView(NamedTuple):
@@ -52,12 +55,26 @@ def dataset_views(boards: Sequence[Board], cards: Cards, *, front: bool) -> list
             plots of boards with one IPC, except for the first board.
     """
     views = []
+    uses = Counter(_network(board) for board in boards for _ in board.records)
     for name, group in groupby(boards, key=lambda board: board.track.dataset):
         found = [b for b in group if b.track.evaluator.partition("(")[0] in MAIN_EVALUATORS]
-        found.sort(key=lambda b: (b.track.selection != "last", -comparisons(b), -len(b.records), b.track))
+        found.sort(
+            key=lambda b: (
+                b.track.selection != "last",
+                -comparisons(b),
+                -len(b.records),
+                -uses[
+                    _network(b)
+                ],  # graph networks have equally many rows: the one with most entries in all boards
+                b.track,
+            )
+        )
         if front:
             found = [b for i, b in enumerate(found) if i == 0 or len(b.records) > 1][:MAX_BOARDS]
-        shown = [_view(b, drawn=not front or i == 0 or len(b.ipcs) > 1) for i, b in enumerate(found)]
+        shown = [
+            _view(b, drawn=not front or i == 0 or len(b.ipcs) > 1, dated=not front)
+            for i, b in enumerate(found)
+        ]
         if shown:
             choices = {
                 kind: list(dict.fromkeys(getattr(one, kind) for one in shown))
@@ -88,7 +105,12 @@ def findings(found: Sequence[Evidence], boards: Sequence[Board], limit: int = 3)
     ]
 
 
-def _view(board: Board, *, drawn: bool) -> BoardView:
+def _network(board: Board) -> str:
+    """Return the name of a board's network without its hyper-parameters."""
+    return board.track.model.partition("(")[0]
+
+
+def _view(board: Board, *, drawn: bool, dated: bool) -> BoardView:
     t, one = board.track, matrix(board)
     return BoardView(
         url=f"boards/{t.slug}.html",
@@ -97,4 +119,5 @@ def _view(board: Board, *, drawn: bool) -> BoardView:
         network=t.model,
         matrix=one,
         plots=plots(one) if drawn else [],
+        histories=histories(board) if dated else [],
     )

@@ -38,11 +38,14 @@ from .matrix import marks_used
 from .method_page import MAX_PICTURES, method_names, method_page, method_rows
 from .overview import dataset_views, findings
 from .plots import continual_parts, cost_plot, cross_arch_parts
+from .ranks_page import LEAD, NONE, rank_parts
 from .rows import board_rows, entry_rows, heading, html_list, published_rows, track_rows
-from .sets import KnownSet, copy_sets, list_command, pull_command, python_code, set_rows
+from .sets import KnownSet, copy_sets, list_command, pull_command, python_code
+from .sets_page import set_list, set_rows
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGES = (
+    ("ranks", "Mean ranks"),
     ("boards", "Boards"),
     ("methods", "Methods"),
     ("sets", "Sets"),
@@ -50,6 +53,7 @@ PAGES = (
     ("continual", "Continual learning"),
     ("published", "Published"),
 )
+_HOW = Markup("No entries yet. Create one: <code>dd-bench evaluate set=FOLDER evaluator={} ...</code>")
 FORK_THRESHOLD = 500
 """Number of entries above which several processes are faster than one."""
 
@@ -140,7 +144,24 @@ class Pages:
         commands = [f"{list_command(sets)}\n{pull_command(sets[0])}", python_code(sets[0])] if sets else []
         local = bool(sets and sets[0].files)
         rows = set_rows(sets, self.entries)
-        self._page("sets", "sets.html.j2", title="Sets", rows=rows, commands=commands, local=local)
+        self._page(
+            "sets",
+            "sets.html.j2",
+            title="Sets",
+            rows=rows,
+            commands=commands,
+            local=local,
+            listed=set_list(sets),
+        )
+        self._page(
+            "ranks",
+            "tables.html.j2",
+            title="Mean ranks over datasets",
+            lead=LEAD,
+            parts=rank_parts(self.boards),
+            plots=False,
+            nothing=NONE,
+        )
         lead = (
             "Accuracy of sets on other networks than the run's own, with the same seeds. ± is a standard "
             "deviation. Below it: difference from the run's own network with its 95 % interval."
@@ -152,7 +173,7 @@ class Pages:
             lead=lead,
             parts=cross_arch_parts(self.entries),
             plots=False,
-            how="dd-bench evaluate set=FOLDER evaluator=cross_arch ...",
+            nothing=_HOW.format("cross_arch"),
         )
         parts = continual_parts(self.entries)
         lead = (
@@ -166,7 +187,7 @@ class Pages:
             lead=lead,
             parts=parts,
             plots=bool(parts),
-            how="dd-bench evaluate set=FOLDER evaluator=continual ...",
+            nothing=_HOW.format("continual"),
         )
 
     def _board_and_entries(self, board: Board) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -9,13 +10,14 @@ from dd_bench.records.record import Record
 
 from ..core.boards import Board
 from ..core.entries import ACCURACY
+from ..core.method_info import Family, links_of
 from ..core.row_labels import record_labels
 from ..render.continual import group_by_steps, step_metrics
-from ..render.cost import Point, pareto_front
+from ..render.cost import Point, ranked_front
 from ..render.cross_arch import cross_arch_groups, difference, other_networks
 from ..render.formatting import interval, number
 from .addresses import entry_url
-from .rows import Cells, column, heading
+from .rows import Cells, column, heading, method_cell
 
 
 def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
@@ -36,7 +38,9 @@ def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
     values = [scale * p.value for p in found]
     traces = []
     row_of = {c.record.key: label for label, cells in board.rows.items() for c in cells if c.record}
-    for method in dict.fromkeys(p.record.method for p in found):  # one trace, and so one colour, per method
+    seen: Counter[Family] = Counter()  # methods of a family share its colour and differ in their symbol
+    for method in dict.fromkeys(p.record.method for p in found):
+        family = links_of(method).family
         mine = [i for i, p in enumerate(found) if p.record.method == method]
         spread = [scale * (found[i].record.summary().std or 0) for i in mine]
         traces.append(
@@ -44,14 +48,15 @@ def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
             | {"y": [values[i] for i in mine], "error_y": {"array": spread, "thickness": 1}}
             | {"customdata": [f"../{entry_url(found[i].record)}" for i in mine]}
             | {"text": [f"{row_of[found[i].record.key]}, IPC {found[i].ipc}" for i in mine]}
-            | {"name": method, "mode": "markers"}
+            | {"name": method, "mode": "markers", "family": family, "symbol": seen[family]}
             | {"hovertemplate": "%{text}: %{y:.4~g}<br>%{x:,.4~g}<extra></extra>"}
         )
+        seen[family] += 1
     fronts = {}
     for axis, cost in costs.items():
-        on_front = pareto_front(cost, values)
-        front = sorted((c, v) for c, v, on in zip(cost, values, on_front, strict=True) if on)
-        fronts[axis] = {"x": [c for c, _ in front], "y": [v for _, v in front]}
+        on_front = ranked_front([p.record for p in found], cost)
+        steps = sorted((c, v) for c, v, on in zip(cost, values, on_front, strict=True) if on)
+        fronts[axis] = {"x": [c for c, _ in steps], "y": [v for _, v in steps]}
     axes: dict[str, Any] = {a: {"title": t, "type": "log"} for a, t in zip(costs, titles, strict=True)}
     axes["y"] = {"title": f"{board.track.metric}, %" if scale == 100 else board.track.metric}
     return {"traces": traces, "axes": axes, "fronts": fronts}
@@ -70,7 +75,7 @@ def cross_arch_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
         label_of, rows = record_labels(found), []
         for r in sorted(found, key=lambda r: (r.ipc, label_of[r.key])):
             s = r.summary()
-            cells: Cells = [{"text": label_of[r.key], "href": entry_url(r)}, r.ipc]
+            cells: Cells = [method_cell(label_of[r.key], entry_url(r)), r.ipc]
             cells.append({"text": number([s.mean, s.std], r.main_metric), "sort": s.mean})
             for name in names:
                 if name not in other_networks(r):
@@ -95,7 +100,7 @@ def continual_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
         label_of, rows, traces = record_labels(found), [], []
         for r in sorted(found, key=lambda r: (r.ipc, label_of[r.key])):
             metrics = [*step_metrics(r), "average", "forgetting"]
-            cells: Cells = [{"text": label_of[r.key], "href": entry_url(r)}, r.ipc]
+            cells: Cells = [method_cell(label_of[r.key], entry_url(r)), r.ipc]
             cells += [{"text": interval(r, m), "sort": r.summary(m).mean} for m in metrics]
             rows.append({"cells": cells})
             summaries = [r.summary(m) for m in step_metrics(r)]
@@ -107,7 +112,7 @@ def continual_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
                 | {"customdata": [entry_url(r)] * steps}
             )
         axes = {"x": {"title": "step", "type": "linear", "ticks": list(range(1, steps + 1))}}
-        axes["y"] = {"title": "accuracy on the classes seen so far, %"}
+        axes["y"] = {"title": "accuracy so far, %"}
         title = f"{steps} steps. {heading(track)}, {track.model}"
         parts.append(
             {"title": title, "anchor": f"{track.slug}-{steps}", "rows": {"columns": columns, "rows": rows}}

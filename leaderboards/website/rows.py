@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping, Sequence
 from html import escape
 from typing import Any
@@ -15,16 +16,28 @@ from ..core.boards import Board, Cell
 from ..core.budget import size_text
 from ..core.entries import ACCURACY, FOREIGN_REFERENCE, HARD_LABEL_RANDOM, REFERENCE, Track
 from ..core.hyperparameters import CHOSEN
+from ..core.method_info import links_of
 from ..core.published import PublishedSet
 from ..core.ranking import Place
 from ..core.verified import Verdict
 from ..render.architectures import DATA_CONTROLS
 from ..render.cost import Point
-from ..render.formatting import interval, interval_bounds, interval_text, networks, number, printed
+from ..render.formatting import (
+    interval,
+    interval_bounds,
+    interval_text,
+    networks,
+    number,
+    printed,
+    published_text,
+)
 from .addresses import entry_url
+from .comparison import compared_rows, comparison
 
 MAX_METRIC_COLUMNS = 12
 """Maximum number of other metrics shown as columns. If there are more (`nas`), only the pages of entries show them."""
+MAX_CELL = 30
+"""Maximum length of a name in the table of boards."""
 VERIFIED = "dd-bench verify trained the networks again; other machine: not the processor of the entry"
 
 Cells = list[Any]
@@ -37,6 +50,13 @@ def column(ident: str, label: str, kind: str = "number", **more: Any) -> dict[st
     screen, `extra` hides it unless all columns are shown, and `filter` adds a filter menu.
     """
     return {"id": ident, "label": label, "kind": kind, **more}
+
+
+def method_cell(label: str, href: str) -> dict[str, Any]:
+    """Return the cell of a method: a link to its page or entry, if any, and the address of its paper, if known."""
+    method = re.split(r" [#§(]", label)[0]
+    paper = links_of(method).paper
+    return {"text": label} | ({"href": href} if href else {}) | ({"paper": paper} if paper else {})
 
 
 def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
@@ -74,7 +94,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
         column(
             "measuring",
             "Evaluation, s",
-            roomy=True,
+            extra=True,
             title="seconds per fresh network, including its controls",
         ),
     ]
@@ -88,6 +108,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
     )
     columns += [column("entry", "Entry", "text", wide=True, extra=True)]
     rows: list[dict[str, Any]] = []
+    compared = compared_rows(board)
     for label, cells in board.rows.items():
         seen = set()
         for cell in cells:
@@ -95,7 +116,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
             if record is not None and record.key not in seen:
                 seen.add(record.key)
                 name = label + " §" * (label in board.mixed)
-                row: Cells = [{"text": name, "href": f"../{entry_url(record)}"}, _ipc(record)]
+                row: Cells = [method_cell(name, f"../{entry_url(record)}"), _ipc(record)]
                 row += _score_cells(record, cell.place, metric)
                 row += [_published_cell(cell)] if has_published else []
                 row += [_metric_cell(record, name) for name in more_metrics]
@@ -105,13 +126,14 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
                 row.append({"text": record.digest[:8], "href": f"../{entry_url(record)}"})
                 rows.append(
                     {"cells": row}
+                    | ({"compare": compared[record.key]} if record.key in compared else {})
                     | ({"control": True} if label in (FOREIGN_REFERENCE, HARD_LABEL_RANDOM) else {})
                 )
     for name, means in data_controls(board).items():
         for ipc, value in means.items():
             start: Cells = [f"{name} (no set)", ipc, {"text": number([value], metric), "sort": value}]
             rows.append({"cells": start + [None] * (len(columns) - 3), "control": True})
-    return {"columns": columns, "rows": sorted(rows, key=_row_order)}
+    return {"columns": columns, "rows": sorted(rows, key=_row_order), "compare": comparison(board)}
 
 
 def data_controls(board: Board) -> dict[str, dict[int, float]]:
@@ -216,6 +238,16 @@ def labels_cell(track: Track) -> Any:
     return {"text": f"{track.label_mode} ({count} teacher{'s' * (count > 1)})", "title": track.teachers}
 
 
+def settings_cell(name: str) -> Any:
+    """Return a name with many values, `nas(sample=30, ...)`, as a short text that opens to the whole name."""
+    if len(name) <= MAX_CELL:
+        return name
+    start, _, values = name.partition("(")
+    inner, _, end = values.rpartition(")")
+    count = len(re.findall(r"(?:^|, )[\w.]+=", inner))
+    return {"text": f"{start}{end} ({count} setting{'s' * (count != 1)})", "more": name}
+
+
 def board_rows(all_boards: Sequence[Board], up: str = "") -> dict[str, Any]:
     """Return the table of several boards, those with most entries first. `up` is the path from the page to the root."""
     columns = [
@@ -238,13 +270,8 @@ def board_rows(all_boards: Sequence[Board], up: str = "") -> dict[str, Any]:
             for r in sorted(board.records, key=lambda r: r.ipc)
             if board.places.get(r.key) == "best"
         ]
-        cells: Cells = [{"text": t.dataset, "href": f"{up}boards/{t.slug}.html"}, protocol]
-        cells += [
-            labels_cell(t),
-            t.evaluator,
-            t.model,
-            t.metric,
-        ]
+        cells: Cells = [{"text": t.dataset, "href": f"{up}boards/{t.slug}.html"}, settings_cell(protocol)]
+        cells += [labels_cell(t), settings_cell(t.evaluator), settings_cell(t.model), t.metric]
         warnings = {
             "text": str(len(board.warnings)),
             "sort": len(board.warnings),
@@ -279,13 +306,19 @@ def entry_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
             s = r.summary() if r.status == "done" else None
             value = {"text": score_text(r), "sort": s.mean} if s else None
             cells: Cells = [
-                {"text": r.method, "href": entry_url(r)},
+                method_cell(r.method, entry_url(r)),
                 r.dataset,
                 _ipc(r),
                 value,
                 r.main_metric,
             ]
-            cells += [r.protocol.name, r.label_mode, r.model, r.created[:10], r.status]
+            cells += [
+                settings_cell(r.protocol.name),
+                r.label_mode,
+                settings_cell(r.model),
+                r.created[:10],
+                r.status,
+            ]
             found.append((r.created, r.key, {"cells": cells}))
     return {"columns": columns, "rows": [row for *_, row in sorted(found, key=lambda f: f[:2], reverse=True)]}
 
@@ -298,7 +331,7 @@ def html_list(rows: Mapping[str, Any]) -> Markup:
         for at, cell in zip(rows["columns"], row["cells"], strict=True):
             parts = cell if isinstance(cell, dict) else {"text": cell}
             if parts["text"] not in (None, ""):
-                notes = [str(parts[name]) for name in ("mark", "sub", "more") if name in parts]
+                notes = [str(parts[name]) for name in ("mark", "sub", "narrow", "more") if name in parts]
                 text = escape(" ".join([str(parts["text"]), *(f"({note})" for note in notes)]))
                 link = f'<a href="{escape(parts["href"])}">{text}</a>' if "href" in parts else text
                 texts.append(link if not texts else f"{escape(at['label'])} {link}")
@@ -310,7 +343,7 @@ def published_rows(published: Sequence[PublishedSet]) -> dict[str, Any]:
     """Return the table of published numbers."""
     columns = [
         column("dataset", "Dataset", "text", filter=True),
-        column("network", "Network", "text", filter=True),
+        column("network", "Network", "text", filter=True, wide=True),
     ]
     columns += [
         column("method", "Method", "text", filter=True),
@@ -324,8 +357,18 @@ def published_rows(published: Sequence[PublishedSet]) -> dict[str, Any]:
     rows = []
     for s in published:
         for c in s.cells:
-            value = {"text": printed(c) + "†" * (not c.verified), "sort": c.mean}
+            value = {"text": published_text(c), "sort": c.mean}
             rows.append(
-                {"cells": [s.dataset, s.model, c.method, c.ipc or "all", value, c.protocol, c.source]}
+                {
+                    "cells": [
+                        s.dataset,
+                        s.model,
+                        method_cell(c.method, ""),
+                        c.ipc or "all",
+                        value,
+                        c.protocol,
+                        c.source,
+                    ]
+                }
             )
     return {"columns": columns, "rows": rows}

@@ -7,15 +7,13 @@ import re
 import shlex
 import shutil
 import sys
-from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from dd_bench.records.config_diff import changed_keys
-from dd_bench.records.record import Record
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic.card import (
@@ -33,11 +31,15 @@ from dd_bench.synthetic.card import (
 
 from ..core.commands import distill_command
 from ..core.entries import set_cards
-from .addresses import entry_url
-from .rows import Cells, column
 
 SITE = "SITE"
 """Placeholder for the address of the site in commands; `site.js` replaces it by the address that the reader uses."""
+
+
+LOADER = """import dd_bench
+syn = dd_bench.load({url}, digest="{digest}")
+train = syn.dataset()  # a torch Dataset"""
+"""Three lines of Python that load a set; `{url}` is a string literal."""
 
 
 class KnownSet(NamedTuple):
@@ -114,60 +116,12 @@ def pull_command(known: KnownSet) -> str:
 
 def python_code(known: KnownSet) -> str:
     """Return three lines of Python that load a set."""
-    lines = [
-        "import dd_bench",
-        f'syn = dd_bench.load({json.dumps(known.url)}, digest="{known.digest[:16]}")',
-    ]
-    return "\n".join([*lines, "train = syn.dataset()  # a torch Dataset"])
+    return LOADER.replace("{url}", json.dumps(known.url)).replace("{digest}", known.digest[:16])
 
 
 def list_command(known: Sequence[KnownSet]) -> str:
     """Return the command that lists all sets."""
     return f"dd-bench list --remote {shlex.quote(known[0].url.rpartition('/')[0])}"
-
-
-def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, Any]:
-    """Return the table of all sets, with the number of entries of each set."""
-    by_set: dict[str, list[Record]] = defaultdict(list)
-    for record in records:
-        for digest in record.set_digests:
-            by_set[digest].append(record)
-    columns = [
-        column("method", "Method", "text", filter=True, title="links to the first entry of the set"),
-        column("dataset", "Dataset", "text", filter=True),
-        column("ipc", "IPC", filter=True),
-        column(
-            "knobs",
-            "Changed hyper-parameters",
-            "text",
-            wide=True,
-            title="hyper-parameters that differ from the YAML defaults",
-        ),
-        column("bytes", "Bytes", title="stored bytes of images or graphs, labels and decoders"),
-        column("tensors", "Tensors"),
-        column(
-            "folder",
-            "Folder",
-            "text",
-            wide=True,
-            title="links to the card, which has the hashes of all other files",
-        ),
-        column("entries", "Entries", wide=True, title="number of entries evaluated on the set"),
-        column("licence", "Licence of the data", "text", wide=True, filter=True),
-    ]
-    rows = []
-    for one in sorted(known, key=lambda k: (k.card.dataset, k.card.ipc, k.card.method, k.name)):
-        entries = sorted(by_set[one.digest], key=lambda r: (r.created, r.key))
-        size = sum(one.card.stored_bytes.values())
-        tensors, card = f"sets/{one.name}/{TENSORS}", f"sets/{one.name}/{CARD}"
-        method: Any = {"text": one.card.method, "href": entry_url(entries[0])} if entries else one.card.method
-        cells: Cells = [method, one.card.dataset, one.card.ipc, ", ".join(one.changed)]
-        cells.append({"text": f"{size:,}", "sort": size})
-        cells.append({"text": "download", "href": tensors} if tensors in one.files else None)
-        cells.append({"text": one.name, "title": one.digest} | ({"href": card} if card in one.files else {}))
-        cells += [len(entries), one.card.licence]
-        rows.append({"cells": cells})
-    return {"columns": columns, "rows": rows}
 
 
 def _card(folder: Path) -> Card:

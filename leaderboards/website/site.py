@@ -1,8 +1,9 @@
 """Build the site: static pages that work on a web server and from a local folder.
 
-    index.html  boards.html  methods.html  entries.html  sets.html  cross_arch.html  continual.html  published.html
+    index.html  ranks.html  boards.html  methods.html  entries.html  sets.html  cross_arch.html  continual.html
+    published.html
     boards/<track>.html  datasets/<name>.html  methods/<name>.html  entries/<digest>.html, .json
-    data/  sets/  site.css  site.js  matrix.js  plotly.min.js
+    data/  sets/  site.css  site.js  matrix.js  compare.js  plotly.min.js
 
 The output is deterministic. The address of an entry's page changes only if the entry changes.
 """
@@ -22,7 +23,9 @@ from dd_bench.hub.urls import folder_url
 from ..core.entries import load_entries
 from ..core.published import load_published
 from .pages import TEMPLATES, Pages
+from .stylesheet import stylesheet
 
+SCRIPTS = ("site.js", "matrix.js", "compare.js")
 MARKER = ".dd_bench-site"
 """File that lists the files of a build. The next build removes only these."""
 
@@ -72,7 +75,8 @@ def build_site(
         pages = Pages(scratch, entries, published, verified=entries_dir.parent / "verified")
         pages.copy_sets(sets_dir, sets_at)
         pages.write()
-        for name in ("site.css", "site.js", "matrix.js"):
+        (scratch / "site.css").write_text(stylesheet())
+        for name in SCRIPTS:
             shutil.copy(TEMPLATES / name, scratch / name)
         (scratch / "plotly.min.js").write_text(plotly)
         files = sorted(str(p.relative_to(scratch)) for p in scratch.rglob("*") if p.is_file())

@@ -20,7 +20,9 @@ from selenium.webdriver.common.keys import Keys
 from selenium.webdriver.support.select import Select
 from selenium.webdriver.support.wait import WebDriverWait
 
-from dd_bench.leaderboards.core.entries import entry_name
+from dd_bench.leaderboards.core.differences import difference, is_paired
+from dd_bench.leaderboards.core.entries import entry_name, load_entries
+from dd_bench.leaderboards.core.ranking import holm
 from dd_bench.leaderboards.website.site import build_site
 from dd_bench.records.record import ProtocolId
 
@@ -52,9 +54,16 @@ def site(tmp_path_factory):
         r = make_record(f"m{i:03d}", (1, 10)[i % 2], [[value, value + 0.01, value + 0.02]])
         r.save(root / "entries" / entry_name(r))
     other = {"protocol": ProtocolId(name="x", version=1)}
-    for method, ipc, value in (("dm", 1, 0.7), ("dm", 10, 0.8), ("random", 1, 0.5)):
-        r = make_record(method, ipc, [[value, value + 0.01]], **other)
+    for method, ipc, sets in (
+        ("dm", 1, [[0.7, 0.71]]),
+        ("dm", 10, [[0.8, 0.813]]),
+        ("dc", 10, [[0.79, 0.81, 0.78, 0.82, 0.80]]),
+        ("random", 1, [[0.49, 0.51], [0.50, 0.52], [0.5, 0.51]]),
+    ):
+        r = make_record(method, ipc, sets, **other)
         r.save(root / "entries" / entry_name(r))
+    r = make_record("dm", 1, [[0.72, 0.75]], **other, label_mode="soft")
+    r.save(root / "entries" / entry_name(r))
     build_site(root / "entries", ROOT / "published", ROOT / "sets", root / "out")
     return root / "out"
 
@@ -184,7 +193,7 @@ def test_the_switch_of_the_front_page(page):
     (view,) = (v for v in driver.find_elements(By.CLASS_NAME, "view") if v.is_displayed())
     assert view.get_attribute("data-protocol") == "x v1" and "71.5" not in view.text
     driver.find_element(By.CLASS_NAME, "show-published").click()
-    assert "71.5" in view.text and len(view.find_elements(By.TAG_NAME, "polyline")) == 4
+    assert "71.5" in view.text and len(view.find_elements(By.TAG_NAME, "polyline")) == 6
 
 
 def test_sorting_a_matrix(page):
@@ -196,6 +205,62 @@ def test_sorting_a_matrix(page):
     assert driver.execute_script(names)[:2] == ["m118", "m116"]
     button.click()
     assert "ascending" in button.find_element(By.XPATH, "..").get_attribute("aria-sort")
+
+
+def test_differences_are_those_of_python(page, site):
+    """The page computes the difference of every pair of the board as `core.differences` does."""
+    (path,) = (site / "boards").glob("*--x-v1--hard--*.html")
+    driver = page(f"boards/{path.name}")
+    script = """
+        const found = JSON.parse(document.getElementById("rows").textContent).rows.map((row) => row.compare);
+        return found.flatMap((a) => found.map((b) => [a.id, b.id, a === b ? null : Comparison.difference(a, b)]));"""
+    records = {r.digest[:16]: r for r in load_entries(site.parent / "entries")}
+    tests = set()
+    for a, b, found in driver.execute_script(script):
+        if a != b:
+            expected = difference(records[a], records[b])
+            got = [found[name] for name in ("mean", "low", "high", "p", "n")]
+            assert got == pytest.approx(list(expected), rel=1e-6, abs=1e-9), (a, b)
+            assert (found["test"] == "paired by seed") == is_paired(records[a], records[b])
+            tests.add(found["test"])
+    assert tests == {"paired by seed", "Welch"}
+    p = [0.04, 0.01, 0.03, 0.5]
+    assert driver.execute_script("return Comparison.holm(arguments[0])", p) == pytest.approx(holm(p))
+
+
+def test_ticked_rows_are_compared(page, site):
+    """Two rows have a difference. A row with hyper-parameters chosen on test data, or another IPC, has a warning."""
+    (path,) = (site / "boards").glob("*--x-v1--hard--*.html")
+    driver = page(f"boards/{path.name}")
+
+    def tick(name):
+        driver.find_element(By.CSS_SELECTOR, f"[aria-label='compare {name}']").click()
+
+    panel = driver.find_element(By.CLASS_NAME, "comparison")
+    tick("dm, IPC 1")
+    assert "Tick one more row" in panel.text
+    tick("random, IPC 1")
+    assert "+20.0" in panel.text and "Welch" in panel.text and "samples per class" not in panel.text
+    tick("dm, IPC 10")
+    assert "different numbers of samples per class (IPC 1, 10)" in panel.text
+    address = driver.current_url
+    assert "compare=" in address
+    again = page(f"boards/{path.name}#{address.partition('#')[2]}")
+    assert "Comparison of 3 rows" in again.find_element(By.CLASS_NAME, "comparison").text
+    again.find_element(By.CSS_SELECTOR, ".comparison button").click()
+    assert not again.find_element(By.CLASS_NAME, "comparison").is_displayed()
+
+
+def test_rows_with_other_labels_are_not_comparable(page, site):
+    """A soft-label board shows random images with hard labels. Their comparison has a warning, and no command."""
+    (path,) = (site / "boards").glob("*--x-v1--soft--*.html")
+    ids = "return JSON.parse(document.getElementById('rows').textContent).rows.map((row) => row.compare.id)"
+    driver = page(f"boards/{path.name}")
+    driver = page(f"boards/{path.name}#compare={'.'.join(driver.execute_script(ids))}")
+    text = driver.find_element(By.CLASS_NAME, "comparison").text
+    assert (
+        "differ in labels (soft labels, hard labels)" in text and "dd-bench leaderboard compare" not in text
+    )
 
 
 def test_plots(page, board):
@@ -256,6 +321,22 @@ def test_the_commands_of_the_sets_page_work(page, site, tmp_path, monkeypatch):
     *_, url, option, digest = pulling.split()
     assert option == "--digest" and pull(url, digest=digest).name.endswith(digest)
     assert "SITE" not in driver.find_element(By.TAG_NAME, "main").text
+
+
+def test_the_lines_that_load_a_set_are_copied(page, site):
+    """The button of a row copies three lines of Python with the address and the digest of its set."""
+    driver = page("sets.html#dataset=fashion_mnist&ipc=1&method=dm")
+    driver.execute_script(
+        "window.copied = []; navigator.clipboard.writeText = async (text) => copied.push(text)"
+    )
+    row = driver.find_element(By.CSS_SELECTOR, "tbody tr")
+    row.find_element(By.CLASS_NAME, "copy").click()
+    (text,) = driver.execute_script("return copied")
+    folder = row.find_element(By.CSS_SELECTOR, "a[download]").get_attribute("href").rsplit("/", 2)[1]
+    assert text.splitlines()[1].startswith(f'syn = dd_bench.load("file://{site}/sets/{folder}", digest="')
+    ast.parse(text)
+    image = row.find_element(By.TAG_NAME, "img")
+    assert image.get_attribute("alt") == "picture of dm, fashion_mnist, 1"
 
 
 def test_an_address_with_spaces_and_quotes_is_quoted(page, site, tmp_path):

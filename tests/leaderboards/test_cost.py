@@ -7,7 +7,7 @@ import pytest
 
 from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.render.continual import continual_tables
-from dd_bench.leaderboards.render.cost import cost_tables, pareto_front, points
+from dd_bench.leaderboards.render.cost import cost_tables, pareto_front, points, ranked_front
 from dd_bench.leaderboards.render.plots import draw
 from dd_bench.records.record import Score
 
@@ -98,3 +98,16 @@ def test_plots_are_valid_svg_and_deterministic(entries, record, put, tmp_path):
     written[0].unlink()
     assert draw(folder, tmp_path / "plots", changed_only=True) == written[:1]
     assert main(["plot", "--changed", "--entries", str(folder), "--out", str(tmp_path / "plots")]) == 0
+
+
+def test_entries_chosen_on_test_data_are_not_on_the_front(record):
+    """The best entry was chosen on test data. The front consists of the others, as if it did not exist."""
+    chosen = {"config": {"method": {"lr_img": 9.0}, "hyperparameters": "test"}}
+    found = [
+        record("random", 1, [[0.5, 0.51]], seconds={"distill": 1.0}),
+        record("dm", 1, [[0.7, 0.71]], seconds={"distill": 20.0}),
+        record("mtt", 1, [[0.9, 0.91]], seconds={"distill": 5.0}, **chosen),
+    ]
+    (group,) = points(found).values()
+    on = ranked_front([p.record for p in group], [p.creation for p in group])
+    assert {p.label for p, is_on in zip(group, on, strict=True) if is_on} == {"random", "dm"}

@@ -1,16 +1,25 @@
 """The front page of the site and the pages of methods: matrices, findings, links to papers."""
 
+import re
+from typing import get_args
+
 import pytest
 
 from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.citations import Cards
 from dd_bench.leaderboards.core.findings import evidence, load_findings
-from dd_bench.leaderboards.core.method_info import links_of, load_links, method_info
+from dd_bench.leaderboards.core.method_info import FAMILIES, links_of, load_links, method_info
+from dd_bench.leaderboards.core.ranking import Place
+from dd_bench.leaderboards.render.place_marks import PLACE_MARKS
+from dd_bench.leaderboards.render.plot_style import FAMILY_COLOURS
 from dd_bench.leaderboards.website.addresses import method_url
 from dd_bench.leaderboards.website.curves import plots
+from dd_bench.leaderboards.website.history import histories
 from dd_bench.leaderboards.website.matrix import comparisons, main_column, matrix
 from dd_bench.leaderboards.website.overview import dataset_views
 from dd_bench.leaderboards.website.prose import prose
+from dd_bench.leaderboards.website.rows import settings_cell
+from dd_bench.leaderboards.website.stylesheet import stylesheet
 from dd_bench.records.record import ProtocolId
 
 NONE = Cards({}, {})
@@ -61,6 +70,26 @@ def test_curves(record):
     assert [tick.text for tick in by_bits.x_ticks] == ["100 k", "1 M", "10 M"]
 
 
+def test_values_over_time(record):
+    """The line is the best ranked entry so far. An entry chosen on test data is a hollow marker and not on the line."""
+    chosen = {"method": {"lr_img": 9.0}, "hyperparameters": "test"}
+    found = [
+        record("dm", 1, [[0.6, 0.62]], created="2026-01-01T00:00:00Z"),
+        record("mtt", 1, [[0.9, 0.92]], created="2026-01-02T00:00:00Z", config=chosen),
+        record("dc", 1, [[0.5, 0.52]], created="2026-01-03T00:00:00Z"),
+        record("dsa", 1, [[0.7, 0.72]], created="2026-01-05T00:00:00Z"),
+    ]
+    by_paper, by_date = histories(boards(found, [])[0])
+    lines = [[curve.tip for curve in plot.curves if curve.style == "so-far"] for plot in (by_paper, by_date)]
+    # dc, dsa and dm were published in this order: dsa is the best from its publication on
+    assert lines == [
+        ["IPC 1, best so far: 51.0, 51.0, 71.0, 71.0"],
+        ["IPC 1, best so far: 61.0, 61.0, 71.0, 71.0"],
+    ]
+    assert [curve.style for curve in by_date.curves if curve.name == "mtt"] == ["trajectory hollow"]
+    assert by_date.x_ticks[0].text == "01 Jan" and by_date.x_label == "day of the entry, 2026"
+
+
 def test_the_board_with_most_comparisons_is_first(record):
     other = {"protocol": ProtocolId(name="x", version=1)}
     found = [record(f"m{i}", 1, [[0.5 + i / 10, 0.51 + i / 10]]) for i in range(3)]
@@ -68,6 +97,52 @@ def test_the_board_with_most_comparisons_is_first(record):
     (view,) = dataset_views(boards(found, []), NONE, front=True)
     assert [one.protocol for one in view.boards] == ["hard v1", "x v1"]
     assert view.choices["protocol"] == ["hard v1", "x v1"] and comparisons(view.boards[0].matrix.board) == 3
+
+
+def test_of_networks_with_equally_many_rows_the_most_used_is_first(record):
+    graph = {"evaluator": "graph", "main_metric": "auc"}
+    found = [
+        record("dm", 1, [[0.5, 0.52]], dataset=d, model=m, **graph)
+        for m in ("gat", "gcn")
+        for d in ("MUTAG", "NCI1")
+    ]
+    found.append(record("dm", 5, [[0.5, 0.52]], dataset="NCI1", model="gcn(layers=2)", **graph))
+    for view in dataset_views(boards(found, []), NONE, front=True):
+        assert view.boards[0].network == "gcn"
+
+
+def test_colours_of_families_have_contrast():
+    """Markers have a contrast of 3:1 on the page, as WCAG 2.1 (1.4.11) requires."""
+
+    def luminance(colour):
+        parts = (int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5))
+        linear = [x / 12.92 if x <= 0.03928 else ((x + 0.055) / 1.055) ** 2.4 for x in parts]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    def contrast(a, b):
+        low, high = sorted((luminance(a), luminance(b)))
+        return (high + 0.05) / (low + 0.05)
+
+    papers = re.findall("--paper: (#[0-9a-f]{6})", stylesheet())
+    assert len(papers) == 2 and set(FAMILY_COLOURS) == set(FAMILIES)
+    for paper, colours in zip(papers, zip(*FAMILY_COLOURS.values(), strict=True), strict=True):
+        assert all(contrast(colour, paper) >= 3 for colour in colours), paper
+
+
+def test_every_place_has_a_mark():
+    assert set(PLACE_MARKS) == set(get_args(Place))
+    assert '.tied::after { content: " ≈"; }' in stylesheet()
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        ("nas(sample=30, space.depth=[1, 2, 3], steps=2)", "nas (3 settings)"),
+        ("mtt-1000(recipe.epochs=301, recipe.milestones=[152]) v1", "mtt-1000 v1 (2 settings)"),
+    ],
+)
+def test_long_names_in_the_table_of_boards(name, text):
+    assert settings_cell(name) == {"text": text, "more": name} and settings_cell("dc-300 v1") == "dc-300 v1"
 
 
 def test_a_finding_is_shown_only_if_its_check_holds(record):

@@ -20,7 +20,7 @@ from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.core.citations import Cards, cited
 from dd_bench.leaderboards.core.entries import entry_name
 from dd_bench.leaderboards.website.pages import Pages
-from dd_bench.leaderboards.website.site import build_site
+from dd_bench.leaderboards.website.site import SCRIPTS, build_site
 from dd_bench.records.bibtex import bibtex
 from dd_bench.records.record import ProtocolId, Score
 
@@ -101,9 +101,11 @@ def test_no_link_is_broken(site):
 
 
 def test_no_external_requests(site):
-    """Pages of methods link to papers. No page loads anything from elsewhere."""
-    for page in [*site.rglob("*.html"), site / "site.js", site / "matrix.js", site / "site.css"]:
-        text = re.sub(r'<a href="https://[^"]+" rel="noreferrer">', "", page.read_text())
+    """Pages link to papers and code. No page loads anything from elsewhere."""
+    for page in [*site.rglob("*.html"), *site.glob("*.css"), *(site / name for name in SCRIPTS)]:
+        text = re.sub(
+            r'<a href="https://[^"]+" rel="noreferrer"|"paper":"https://[^"]+"', "", page.read_text()
+        )
         if page.parent.name == "methods":
             text = re.sub(r"<pre>.*?</pre>", "", text, flags=re.DOTALL)  # comments of YAML files
         assert set(re.findall(r"https?://[^\s\"'<)]+", text)) <= {"http://www.w3.org/2000/svg"}, page
@@ -270,10 +272,9 @@ def test_sets_of_the_site_can_be_pulled(entries, some_sets, tmp_path, monkeypatc
     )
     assert json.loads((tmp_path / "s" / "sets" / "index.json").read_text()) == {"sets": whole}
     rows = table(tmp_path / "s" / "sets.html")["rows"]
-    assert [[*r["cells"][:3], r["cells"][6]["text"]] for r in rows] == [
-        ["mirage", "MUTAG", 10, whole[1]],
-        ["dm", "fashion_mnist", 1, whole[0]],
-    ]
+    found = [[r["cells"][0]["text"], *r["cells"][1:3], r["cells"][-1]["text"]] for r in rows]
+    assert found == [["dm", "fashion_mnist", 1, whole[0]], ["mirage", "MUTAG", 10, whole[1]]]
+    assert rows[0]["cells"][0]["picture"] == f"sets/{whole[0]}/preview.png"
     with file_server(tmp_path / "s") as url:
         assert [Path(f.url).name for f in sets_at(f"{url}/sets")] == whole
         for name in whole:
@@ -408,7 +409,8 @@ def test_an_entry_links_to_its_set(record, put, some_sets, tmp_path):
     for file in folder.iterdir():
         assert f'href="../sets/{folder.name}/{file.name}" download' in text
     (row,) = [r for r in table(tmp_path / "s" / "sets.html")["rows"] if r["cells"][2] == 1]
-    assert row["cells"][0]["href"] == f"entries/{page.name}" and row["cells"][7] == 1
+    assert row["cells"][0]["href"] == f"entries/{page.name}" and row["cells"][-2] == 1
+    assert row["cells"][3]["text"] == "65.0 ± 7.1" and row["cells"][6]["text"] == "mit"
     test_no_link_is_broken(tmp_path / "s")
 
 

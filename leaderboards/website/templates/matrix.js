@@ -41,6 +41,7 @@ for (const table of document.querySelectorAll("table.matrix")) {
     }
   };
   for (const row of table.querySelectorAll("tr[data-m]")) {
+    row.querySelector(".paper")?.setAttribute("aria-label", `paper of ${row.dataset.m}`);
     for (const start of ["mouseenter", "focusin"]) row.addEventListener(start, () => highlight(row.dataset.m));
     for (const end of ["mouseleave", "focusout"]) row.addEventListener(end, () => highlight(null));
   }

@@ -16,6 +16,29 @@
   const breakable = (text) => text.split(/(?<=[_+/|])(?=\S)|(?=\()/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
   const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long", column.extra && "extra", column.roomy && "roomy"].filter(Boolean).join(" ");
 
+  // Commands are pasted into a shell or Python, so SITE is replaced by the address of this site.
+  const site = document.querySelector("nav .home").href.replace(/\/index\.html$/, "");
+  const address = site.startsWith("file:") ? decodeURIComponent(site) : site;
+  const quoted = (text) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`); // shell quoting
+  const withAddress = (text) => text.replace(/"SITE(\/sets[^"]*)"|\bSITE(\/sets\S*)/g, (_, python, shell) => (python ? JSON.stringify(address + python) : quoted(address + shell)));
+
+  function copyButton(text, content, label) {
+    const button = element("button", { type: "button", className: "copy" }, text);
+    button.setAttribute("aria-label", label);
+    button.addEventListener("click", async () => {
+      await navigator.clipboard.writeText(content());
+      button.textContent = "Copied";
+      setTimeout(() => { button.textContent = text; }, 1500);
+    });
+    return button;
+  }
+  for (const code of document.querySelectorAll("main > pre code, details pre code")) {
+    code.textContent = withAddress(code.textContent);
+    const block = element("div", { className: "code" });
+    code.parentNode.replaceWith(block);
+    block.append(code.parentNode, copyButton("Copy", () => code.textContent, "copy the code"));
+  }
+
   function whisker(cell, low, high) {
     const ns = "http://www.w3.org/2000/svg", at = (x) => 2 + (108 * (x - low)) / (high - low || 1);
     const svg = document.createElementNS(ns, "svg"), line = document.createElementNS(ns, "line"), dot = document.createElementNS(ns, "circle");
@@ -27,7 +50,7 @@
   }
 
   function board(section) {
-    const name = section.dataset.table, { columns, rows } = read(name);
+    const name = section.dataset.table, { columns, rows, compare, loader, base, files } = read(name);
     const [form, count, head, body, more] = ["form", ".count", "thead", "tbody", ".more"].map((s) => section.querySelector(s));
     const state = { sort: null, down: false, limit: PAGE, filters: {} }, inputs = {};
     const ipcAt = columns.findIndex((column) => column.id === "ipc"), ipcOf = (row) => (ipcAt < 0 ? "" : shown(row.cells[ipcAt]));
@@ -64,17 +87,56 @@
     function cellOf(cell, column, i, row) {
       const node = element(i === 0 ? "th" : "td", { className: classesOf(column) });
       if (i === 0) node.scope = "row";
+      if (column.kind === "text" && shown(cell).length <= 16) node.classList.add("short"); // is broken only on a phone
+      if (i === 0 && compare) node.append(row.compare ? tick(row) : element("span", { className: "no-tick" }));
       const inside = breakable(shown(cell));
       if (cell === null || typeof cell !== "object") { node.append(...inside); return node; }
-      if (cell.more) node.append(element("details", {}, element("summary", {}, ...inside), cell.more));
+      if (cell.picture) {
+        const image = element("img", { src: cell.picture, loading: "lazy", className: "thumbnail", alt: `picture of ${row.cells.slice(0, 3).map(shown).join(", ")}` });
+        node.append(element("a", { href: cell.picture }, image));
+      }
+      if (cell.load) node.append(copyButton("Copy", () => withAddress(loader.replace("{url}", JSON.stringify(`${base}/${cell.load[0]}`)).replace("{digest}", cell.load[1])), `copy the lines that load ${cell.load[0]}`));
+      else if (cell.files) node.append(...cell.files.flatMap((text) => [element("a", { href: `sets/${cell.text}/${files[text]}`, download: "" }, text), " "]));
+      else if (cell.more) node.append(element("details", {}, element("summary", {}, ...inside), cell.more));
       else if (cell.href) node.append(element("a", { href: cell.href }, ...inside));
       else if (cell.mark) node.append(element("span", { className: cell.mark, title: cell.mark }, ...inside));
       else node.append(...inside);
+      if (cell.paper) node.append(" ", element("a", { href: cell.paper, className: "paper", rel: "noreferrer", ariaLabel: `paper of ${cell.text}` }, "paper"));
       if (cell.title) node.title = cell.title;
       if (cell.sub) node.append(element("small", {}, cell.sub));
+      if (cell.narrow) node.append(element("small", { className: "narrow" }, cell.narrow));
       if ("low" in cell && spans[i][ipcOf(row)][2] > 1) node.append(whisker(cell, ...spans[i][ipcOf(row)]));
       return node;
     }
+    // Ticked rows are compared below the table. Their digests are stored in the address.
+    const ticked = new Set(), place = compare && document.querySelector(".comparison");
+    for (const row of compare ? rows : []) {
+      if (row.compare) Object.assign(row.compare, { name: `${shown(row.cells[0])}, IPC ${ipcOf(row)}`, ipc: ipcOf(row) });
+    }
+    function tick(row) {
+      const box = element("input", { type: "checkbox", className: "pick", checked: ticked.has(row) });
+      box.setAttribute("aria-label", `compare ${row.compare.name}`);
+      box.addEventListener("change", () => {
+        if (box.checked) ticked.add(row); else ticked.delete(row);
+        saveState();
+        compareTicked();
+      });
+      return box;
+    }
+    function compareTicked() {
+      if (!compare) return;
+      const clear = () => { ticked.clear(); saveState(); show(); compareTicked(); };
+      Comparison.show(place, [...ticked].map((row) => row.compare), compare, clear);
+      bar.hidden = ticked.size === 0;
+      bar.firstChild.textContent = ticked.size === 1 ? "Tick one more row to compare" : `Compare ${ticked.size} rows`;
+    }
+    const bar = element("p", { className: "compare-bar", hidden: true }, element("a", { href: "#comparison" }));
+    if (compare) {
+      place.id = "comparison";
+      bar.firstChild.addEventListener("click", (event) => { event.preventDefault(); place.scrollIntoView({ block: "start" }); });
+      section.append(bar);
+    }
+
     function show() {
       for (const row of rows) row.text ??= row.cells.map(shown).join(" ").toLowerCase();
       const found = ordered(rows.filter(matches));
@@ -88,10 +150,11 @@
     }
     function saveState() {
       const words = new URLSearchParams(location.hash.slice(1));
-      for (const id of [...Object.keys(inputs), "sort", "down"]) words.delete(key(id));
+      for (const id of [...Object.keys(inputs), "sort", "down", "compare"]) words.delete(key(id));
       for (const [id, value] of Object.entries(state.filters)) words.set(key(id), value);
       if (state.sort) words.set(key("sort"), state.sort);
       if (state.down) words.set(key("down"), "1");
+      if (ticked.size) words.set(key("compare"), [...ticked].map((row) => row.compare.id).join("."));
       history.replaceState(null, "", words.toString() ? `#${words}` : location.pathname + location.search);
     }
     function loadState() {
@@ -101,6 +164,9 @@
         input.value = words.get(key(id)) ?? "";
         if (input.value) state.filters[id] = input.value;
       }
+      const ids = (words.get(key("compare")) ?? "").split(".");
+      ticked.clear();
+      for (const row of rows) if (row.compare && ids.includes(row.compare.id)) ticked.add(row);
       [state.sort, state.down, state.limit] = [words.get(key("sort")), words.has(key("down")), PAGE];
     }
     function changed() { state.limit = PAGE; saveState(); show(); }
@@ -126,7 +192,7 @@
       inputs[id] = input;
       form.append(element("label", {}, label, input));
     };
-    if (rows.length > 3) filter("q", "Search", element("input", { type: "search", autocomplete: "off" }));
+    if (rows.length > 8) filter("q", "Search", element("input", { type: "search", autocomplete: "off" }));
     columns.forEach((column, i) => {
       if (!column.filter) return;
       const values = [...new Set(rows.map((row) => shown(row.cells[i])))].filter(Boolean).sort((a, b) => a.localeCompare(b, "en", { numeric: true }));
@@ -140,9 +206,10 @@
     }
     form.addEventListener("submit", (event) => event.preventDefault());
     more.addEventListener("click", () => { state.limit += 10 * PAGE; show(); });
-    window.addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) { loadState(); show(); } });
+    window.addEventListener("hashchange", () => { if (!location.hash || location.hash.includes("=")) { loadState(); show(); compareTicked(); } });
     loadState();
     show();
+    compareTicked();
   }
 
   // Plotly labels minor ticks of a logarithmic axis at three quarters of the size. Only powers of ten are labelled, or 1, 2, 5.
@@ -158,8 +225,10 @@
     const draw = () => {
       const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
       const axis = select ? select.value : "x", grid = colour("--line");
-      const symbols = ["circle", "diamond", "square", "cross", "triangle-up", "star"]; // plotly has ten colours; each further ten traces use another symbol
-      const lines = traces.map((t, i) => ({ ...t, x: t[axis], type: "scatter", marker: { symbol: symbols[Math.floor(i / 10) % symbols.length], size: 8 } }));
+      const symbols = ["circle", "square", "triangle-up", "diamond", "cross", "x", "star", "triangle-down", "pentagon", "hexagram"];
+      // With families, a colour is a family. Without, plotly has ten colours, and each further ten traces use another symbol.
+      const look = (t, i) => (t.family ? { symbol: symbols[t.symbol % symbols.length], color: colour(`--f-${t.family}`) } : { symbol: symbols[Math.floor(i / 10) % symbols.length] });
+      const lines = traces.map((t, i) => ({ ...t, x: t[axis], type: "scatter", marker: { ...look(t, i), size: 9 } }));
       if (fronts) lines.unshift({ x: fronts[axis].x, y: fronts[axis].y, mode: "lines", line: { shape: "hv", color: colour("--quiet"), width: 1 }, hoverinfo: "skip", showlegend: false });
       const layout = {
         paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), size: 13 }, margin: { t: 36, r: 10, l: 60, b: 50 }, hovermode: "closest", modebar: { bgcolor: "rgba(0,0,0,0)" },
@@ -175,13 +244,6 @@
     matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw);
   }
 
-  // Commands are pasted into a shell or Python, so SITE is replaced by the address of this site.
-  const site = document.querySelector("nav .home").href.replace(/\/index\.html$/, "");
-  const address = site.startsWith("file:") ? decodeURIComponent(site) : site;
-  const quoted = (text) => (/^[\w./:@%+=-]+$/.test(text) ? text : `'${text.replaceAll("'", `'\\''`)}'`); // shell quoting
-  for (const code of document.querySelectorAll("pre code")) {
-    code.textContent = code.textContent.replace(/"SITE(\/sets[^"]*)"|\bSITE(\/sets\S*)/g, (_, python, shell) => (python ? JSON.stringify(address + python) : quoted(address + shell)));
-  }
   document.querySelectorAll("[data-table]").forEach(board);
   document.querySelectorAll("[data-plot]").forEach(plot);
   document.documentElement.dataset.ready = "yes";
