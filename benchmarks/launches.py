@@ -10,7 +10,8 @@ machine, but launches depend on the version of torch.
 
 Cases: a method is counted in its outer loop, without the first step. A protocol is counted in the training of fresh
 networks, from one step of the optimiser to the next; an evaluator in the same way, and also outside the training. As on
-CUDA, fresh networks are trained in lock step, up to 20 at once. A single network is trained alone.
+CUDA, fresh networks are trained in lock step, up to 20 at once. A single network is trained alone. Methods, protocols and
+evaluators for nodes are left out: the simulated device has no sparse tensors.
 """
 
 from __future__ import annotations
@@ -60,9 +61,17 @@ LARGE_BATCHES = {"experts.recipe.batch_size": 512, "experts.recipe.epochs": 1, "
 
 
 def names(group: str) -> list[str]:
-    """Return the names of the YAML files of a group."""
-    return sorted(file.name.removesuffix(".yaml") for file in (files("dd_bench.conf") / group).iterdir()
-                  if file.name.endswith(".yaml"))  # fmt: skip
+    """Return the names of the YAML files of a group, without those for nodes only."""
+    found = sorted(file.name.removesuffix(".yaml") for file in (files("dd_bench.conf") / group).iterdir()
+                   if file.name.endswith(".yaml"))  # fmt: skip
+    return [name for name in found if not only_for_nodes(group, name)]
+
+
+def only_for_nodes(group: str, name: str) -> bool:
+    """Return whether a method, protocol or evaluator can only be used with a graph of nodes with labels."""
+    if group == "method":
+        return get_class(shipped_yaml(group, name)["_target_"]).modalities == ("node",)
+    return name.split("-")[0] == "node"
 
 
 def method_overrides(name: str) -> list[str]:
@@ -74,7 +83,7 @@ def method_overrides(name: str) -> list[str]:
     if "iterations" in yaml:
         values["iterations"] = STEPS
     if "steps" in yaml.get("teacher", {}):
-        values["teacher.steps"] = STEPS
+        values["teacher.steps"] = max(STEPS, yaml.get("points") or 0)
     recovery = any("_recovery" in base.__module__ for base in cls.__mro__)
     kind = GRAPHS if "image" not in cls.modalities else (*IMAGES, *(TEACHERS if recovery else ()))
     model = ["model=gcn"] if name == "doscond" else []
