@@ -59,10 +59,10 @@ tables: $(STAMP)        ## leaderboards/entries -> leaderboards/tables, leaderbo
 docs: $(DOCS_STAMP)     ## documentation -> build/docs, with its links checked
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --site-dir build/docs   # --quiet would disable --strict
 
-site: docs              ## documentation and leaderboard as one site -> build/site
+site: $(DOCS_STAMP)     ## leaderboard, with the documentation below it at docs/ -> build/site
 	rm -rf build/site
-	cp -r build/docs build/site
-	$(BIN)/dd-bench leaderboard build --site --out build/site/board
+	$(BIN)/dd-bench leaderboard build --site --docs docs/index.html --out build/site
+	NO_MKDOCS_2_WARNING=1 BELOW_LEADERBOARD=1 $(BIN)/python -m mkdocs build --strict --site-dir build/site/docs
 
 architecture: $(STAMP)  ## imports -> docs/architecture.md
 	$(BIN)/python docs/architecture.py

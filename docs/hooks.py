@@ -1,23 +1,29 @@
-"""Hooks of mkdocs: links to files of the repository outside `docs/`, and the pages of the reference.
+"""Hooks of mkdocs: links out of `docs/` and to the leaderboard, and the pages of the reference.
 
 Pages link to files of the repository by relative path (`../../methods/dm.py`), so the links also work on GitHub. In the
 built site they lead to GitHub, and pictures are copied into the site. A file that does not exist is a warning, which
 `mkdocs build --strict` turns into an error.
+
+`make site` builds the documentation into the folder `docs` of the leaderboard's site. With BELOW_LEADERBOARD=1, links
+to the leaderboard are relative, so they work in a local folder and on every host.
 """
 
 from __future__ import annotations
 
 import ast
 import logging
+import os
 import posixpath
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from mkdocs.structure.files import File, Files
+if TYPE_CHECKING:
+    from mkdocs.structure.files import Files
 
 ROOT = Path(__file__).resolve().parents[1]
 PICTURES = (".png", ".svg")
+LEADERBOARD = "https://dd-bench.github.io/dd_bench/"
 _LINK = re.compile(r"(\]\()((?!\w+:|#|/)[^)\s#]+)(#[^)\s]*)?(\))")
 _HTML = re.compile(r'((?:src|href)=")((?:\.\./)+[^"#]+)(#[^"]*)?(")')
 _log = logging.getLogger("mkdocs.hooks.links")
@@ -42,6 +48,8 @@ PACKAGES = (
 
 def on_files(files: Files, config: Any) -> Files:
     """Add the pages of the reference, and the pictures outside `docs/` that pages show."""
+    from mkdocs.structure.files import File
+
     for folder, title, parent in PACKAGES:
         name = f"reference/{folder}.md"
         files.append(File.generated(config, name, content=_reference(ROOT / parent / folder, title)))
@@ -69,6 +77,14 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             address = f"{config.repo_url}/{kind}/main/{target}"
         markdown = markdown.replace(old, new.replace("{}", address))
     return markdown
+
+
+def on_post_page(output: str, page: Any, config: Any) -> str:
+    """Make the links of a page to the leaderboard relative, if the leaderboard is above the documentation."""
+    if not os.environ.get("BELOW_LEADERBOARD"):
+        return output
+    up = "../" * (page.url.count("/") + 1)
+    return output.replace(f'href="{LEADERBOARD}"', f'href="{up}index.html"')
 
 
 def _outside(markdown: str, here: str) -> list[tuple[str, str, str]]:

@@ -120,6 +120,11 @@ def _build_arguments(parser: argparse.ArgumentParser) -> None:
         help="URL of the folder to which the sets were pushed; the site links to the sets and has only their pictures",
     )
     parser.add_argument(
+        "--docs",
+        metavar="ADDRESS",
+        help="address of the documentation relative to the site, to which its pages link, e.g. docs/index.html",
+    )
+    parser.add_argument(
         "--into",
         type=Path,
         nargs="+",

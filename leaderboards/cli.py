@@ -43,12 +43,15 @@ def main(argv: Sequence[str]) -> int:
         parser.error("--into and --site cannot be combined: run the command once with each")
     if args.verb == "build" and args.sets_at is not None and not args.site:
         parser.error("--sets-at requires --site")
+    if args.verb == "build" and args.docs is not None and not args.site:
+        parser.error("--docs requires --site")
     if args.verb == "plot" and args.changed and list(args.format) != ["svg"]:
         parser.error("--changed requires --format svg")
     try:
         if args.verb == "build" and args.site:
             out = args.out or home / "site"
-            count = build_site(args.entries, args.published, args.sets or home / "sets", out, args.sets_at)
+            sets = args.sets or home / "sets"
+            count = build_site(args.entries, args.published, sets, out, args.sets_at, args.docs)
             _print(f"wrote {count} files to {out}; start with {out / 'index.html'}")
         elif args.verb == "build":
             _build(args.entries, args.published, args.out or home / "tables")

@@ -11,6 +11,9 @@ import pytest
 # decoded images of the tests; the processes that tests start inherit it
 os.environ["DD_BENCH_HOME"] = tempfile.mkdtemp(prefix="dd_bench-tests-")
 
+# Hypothesis imports its plug-in for trio, which takes more than a second in every process.
+os.environ["HYPOTHESIS_NO_PLUGINS"] = "1"
+
 # Files that import PyG, and files that start the fork server. Each group runs in one process, because the start takes
 # five to ten seconds.
 GRAPHS = (

@@ -79,13 +79,21 @@ def make_real(
     )
 
 
-# A process has only one fork server, so it must preload the modules of every user.
+# A process has only one fork server, so it must preload the modules of every user. The modules that a short run imports
+# take a second, and are imported once instead of by every process.
 workers.PRELOAD = (
     *workers.PRELOAD,
     "pytest",
     "dd_bench.cli.main",
     "dd_bench.pipeline.run",
     "sklearn.datasets",
+    "dd_bench.data.digits",
+    "dd_bench.evaluators.accuracy",
+    "dd_bench.methods.dm",
+    "hydra._internal.hydra",
+    "hydra._internal.config_search_path_impl",
+    "torchvision.transforms.functional",
+    "PIL.PngImagePlugin",
 )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from importlib import resources
 from typing import Any
 
@@ -44,8 +45,12 @@ def _explained(key: str, choices: Mapping[str, str | None]) -> str:
     return f"{key} is missing. {file} has {setting}. Remove the override ~{key}, or use {setting} instead"
 
 
+@cache
 def main_values() -> dict[str, Any]:
-    """Return the required keys of `conf/config.yaml` with their values, and its groups with their default choices."""
+    """Return the required keys of `conf/config.yaml` with their values, and its groups with their default choices.
+
+    The result is cached and must not be modified.
+    """
     main: Any = OmegaConf.to_container(
         OmegaConf.create((resources.files("dd_bench.conf") / "config.yaml").read_text())
     )

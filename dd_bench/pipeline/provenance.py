@@ -51,8 +51,12 @@ def _git(root: Path, *arguments: str) -> str:
     return result.stdout.strip() if result.returncode == 0 else ""
 
 
+@cache
 def versions() -> dict[str, str]:
-    """Return the versions of Python and of the libraries that affect results."""
+    """Return the versions of Python and of the libraries that affect results.
+
+    The result is cached, because reading the metadata of the packages takes 0.1 s, and must not be modified.
+    """
     return {
         "python": platform.python_version(),
         **{name: importlib.metadata.version(name) for name in LIBRARIES},

@@ -67,6 +67,7 @@ class Pages:
         entries: Sequence[Record],
         published: Sequence[PublishedSet],
         verified: Path,
+        docs: str | None = None,
     ):
         # sets with another precision are on no board, and so have no page
         entries = [r for r in entries if not has_stored_precision(r)]
@@ -79,6 +80,7 @@ class Pages:
         self.costs: Mapping[Any, Sequence[Point]] = points(self.entries)
         newest = max((r.created[:10] for r in entries), default="never")
         self.about = f"{len(entries)} entries, the latest from {newest}."
+        self.docs = docs
         self.jinja = _environment()
 
     def copy_sets(self, sets_dir: Path, sets_at: str | None) -> None:
@@ -172,10 +174,8 @@ class Pages:
             title="Cross-architecture evaluation",
             lead=lead,
             parts=cross_arch_parts(self.entries),
-            plots=False,
             nothing=_HOW.format("cross_arch"),
         )
-        parts = continual_parts(self.entries)
         lead = (
             "Class-incremental learning: networks are trained on a synthetic set whose classes arrive in parts. Values "
             "are accuracies on the classes seen so far, with 95 % intervals."
@@ -185,8 +185,7 @@ class Pages:
             "tables.html.j2",
             title="Continual learning",
             lead=lead,
-            parts=parts,
-            plots=bool(parts),
+            parts=continual_parts(self.entries),
             nothing=_HOW.format("continual"),
         )
 
@@ -197,7 +196,7 @@ class Pages:
             page = entry_page(
                 record, board, self._sets_of(record), self.cards, self.verdicts.get(record.digest)
             )
-            text = template.render(page, up="../", pages=PAGES, about=self.about, here=lambda _: "")
+            text = template.render(page, up="../", here=lambda _: "", **self._common)
             (self.folder / entry_url(record)).write_text(text)
             (self.folder / entry_url(record)).with_suffix(".json").write_text(record.text())
 
@@ -279,6 +278,10 @@ class Pages:
         (data / "records.json").write_text(_list(record.text() for record in records))
         (data / "records.bib").write_text(bibtex(cited(records, self.cards)))
 
+    @property
+    def _common(self) -> dict[str, Any]:
+        return {"pages": PAGES, "about": self.about, "docs": self.docs}
+
     def _page(self, name: str, template: str, **values: Any) -> None:
         path = self.folder / f"{name}.html"
         path.parent.mkdir(exist_ok=True)
@@ -287,9 +290,7 @@ class Pages:
             return Markup(' aria-current="page"') if page == name else ""
 
         up = "../" * name.count("/")
-        text = self.jinja.get_template(template).render(
-            values, up=up, pages=PAGES, about=self.about, here=here
-        )
+        text = self.jinja.get_template(template).render(values, up=up, here=here, **self._common)
         path.write_text(text)
 
 

@@ -4,6 +4,7 @@
     published.html
     boards/<track>.html  datasets/<name>.html  methods/<name>.html  entries/<digest>.html, .json
     data/  sets/  site.css  site.js  matrix.js  compare.js  plotly.min.js
+    README.md (the card of a static Space of Hugging Face)
 
 The output is deterministic. The address of an entry's page changes only if the entry changes.
 """
@@ -44,7 +45,12 @@ def _uncollected() -> Iterator[None]:
 
 @_uncollected()
 def build_site(
-    entries_dir: Path, published_dir: Path, sets_dir: Path, out: Path, sets_at: str | None = None
+    entries_dir: Path,
+    published_dir: Path,
+    sets_dir: Path,
+    out: Path,
+    sets_at: str | None = None,
+    docs: str | None = None,
 ) -> int:
     """Write the site to `out` and return the number of files. If an error occurs, the old site is unchanged.
 
@@ -56,6 +62,7 @@ def build_site(
         sets_dir: folder of sets, which are copied to the site.
         out: folder of the site.
         sets_at: URL of the folder to which these sets were pushed; the site then has only their pictures.
+        docs: address of the documentation relative to `out`, to which every page links; None for no link.
 
     Raises:
         ImportError: plotly is not installed.
@@ -72,12 +79,13 @@ def build_site(
     out.parent.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(dir=out.parent, prefix=f".{out.name}."))
     try:
-        pages = Pages(scratch, entries, published, verified=entries_dir.parent / "verified")
+        pages = Pages(scratch, entries, published, verified=entries_dir.parent / "verified", docs=docs)
         pages.copy_sets(sets_dir, sets_at)
         pages.write()
         (scratch / "site.css").write_text(stylesheet())
         for name in SCRIPTS:
             shutil.copy(TEMPLATES / name, scratch / name)
+        shutil.copy(TEMPLATES / "space.md", scratch / "README.md")
         (scratch / "plotly.min.js").write_text(plotly)
         files = sorted(str(p.relative_to(scratch)) for p in scratch.rglob("*") if p.is_file())
         (scratch / MARKER).write_text("\n".join(files) + "\n")

@@ -79,7 +79,8 @@ def test_deferred_value_is_unchanged(value):
 
 
 def test_sweep_over_methods_with_a_key_missing_in_the_default(dd_bench):
-    done = dd_bench("run", "-m", "method=mtt,ftd", "method.syn_steps=3", "dataset=motifs", "model=gin")
+    graphs = ["dataset=motifs", "dataset.graphs=8", "dataset.base=6", "model=gin"]
+    done = dd_bench("run", "-m", "method=mtt,ftd", "method.syn_steps=3", *graphs)
     assert done.code == 0 and "sweep: 0 of 2 done, 2 skipped" in done.text, done.text
 
 
@@ -251,12 +252,12 @@ def test_plugins_on_the_search_path(dd_bench, tmp_path):
         (tmp_path / "conf" / group).mkdir(parents=True, exist_ok=True)
         (tmp_path / "conf" / group / f"{name}.yaml").write_text(text)
     search = f"hydra.searchpath=[{tmp_path}/conf]"
-    sweep = ["run", "-m", "--only-missing", search, "method=mine,random", "experiment=glob(plug_*)", *SMALL]
+    sweep = ["run", "-m", "--only-missing", search, "method=mine", "experiment=glob(plug_*)", *SMALL]
     done = dd_bench(*sweep)
-    assert done.code == 0 and "0 of 4 jobs are finished, 4 to run" in done.text, done.text
+    assert done.code == 0 and "0 of 2 jobs are finished, 2 to run" in done.text, done.text
     assert {load_record(p).ipc for p in (tmp_path / "runs" / "records").glob("*.json")} == {2, 3}
     again = dd_bench(*sweep)
-    assert again.code == 0 and "4 of 4 jobs are finished, 0 to run" in again.text, again.text
+    assert again.code == 0 and "2 of 2 jobs are finished, 0 to run" in again.text, again.text
     listed = dd_bench("list", "methods", "experiment", search)
     assert "  mine " in listed.text and "  plug_a " in listed.text
     assert "does not exist" in dd_bench("list", "method", "hydra.searchpath=[nowhere]").text

@@ -18,7 +18,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 NOTEBOOK = ROOT / "docs" / "get_started" / "tour.ipynb"
-SITE = "https://dd-bench.github.io/dd_bench/"
+SITE = "https://dd-bench.github.io/dd_bench/docs/"
 Outputs = list[dict[str, Any]]
 
 

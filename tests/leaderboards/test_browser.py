@@ -1,4 +1,4 @@
-"""The site in Chromium, opened from a local folder: user interactions, and no network requests."""
+"""The site in Chromium, opened from a local folder: user interactions, accessibility, and no network requests."""
 
 import ast
 import json
@@ -6,6 +6,7 @@ import os
 import shlex
 import shutil
 import time
+from importlib.resources import files
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -24,7 +25,7 @@ from dd_bench.leaderboards.core.differences import difference, is_paired
 from dd_bench.leaderboards.core.entries import entry_name, load_entries
 from dd_bench.leaderboards.core.ranking import holm
 from dd_bench.leaderboards.website.site import build_site
-from dd_bench.records.record import ProtocolId
+from dd_bench.records.record import ProtocolId, Score
 
 from .conftest import make_record
 
@@ -47,8 +48,9 @@ pytestmark = pytest.mark.skipif(
 
 @pytest.fixture(scope="module")
 def site(tmp_path_factory):
-    """A site with a board of 120 entries, another board of three, and the committed sets."""
+    """A site with a board of 120 entries, another board of three, and three of the committed sets."""
     root = tmp_path_factory.mktemp("site")
+    copy_some_sets(root / "sets")
     for i in range(120):
         value = 0.3 + i / 240
         r = make_record(f"m{i:03d}", (1, 10)[i % 2], [[value, value + 0.01, value + 0.02]])
@@ -64,7 +66,46 @@ def site(tmp_path_factory):
         r.save(root / "entries" / entry_name(r))
     r = make_record("dm", 1, [[0.72, 0.75]], **other, label_mode="soft")
     r.save(root / "entries" / entry_name(r))
-    build_site(root / "entries", ROOT / "published", ROOT / "sets", root / "out")
+    build_site(root / "entries", ROOT / "published", root / "sets", root / "out")
+    return root / "out"
+
+
+def copy_some_sets(folder):
+    for name in ("digits/dm-", "fashion_mnist/mtt-", "NCI1/mirage-"):
+        source = min((ROOT / "sets").glob(f"{name}*"))
+        shutil.copytree(source, folder / source.parent.name / source.name)
+
+
+@pytest.fixture(scope="module")
+def small_site(tmp_path_factory):
+    """A site with few entries that has every kind of page, row, mark and note, and a link to the documentation."""
+    root = tmp_path_factory.mktemp("small")
+    copy_some_sets(root / "sets")
+    (root / "published").mkdir()
+    shutil.copy(ROOT / "published" / "fashion_mnist.json", root / "published")
+
+    def scores(**metrics):
+        return [Score(metric=m, value=v + i / 100, set=0, network=i, seed=i)
+                for m, v in metrics.items() for i in (0, 1, 2)]  # fmt: skip
+
+    steps = scores(**{"step 1": 0.9, "step 2": 0.7, "accuracy": 0.7, "average": 0.8, "forgetting": 0.1})
+    networks = scores(**{"accuracy": 0.7, "accuracy:mlp": 0.6, "accuracy:vgg11": 0.4})
+    graphs = {"evaluator": "graph", "dataset": "NCI1", "main_metric": "auc", "model": "gin"}
+    chosen = {"config": {"method": {"lr_img": 9.0}, "hyperparameters": "test"}}
+    for r in (
+        make_record("full", 1, [[0.9, 0.91, 0.92]]),
+        *(make_record("random", ipc, [[v, v + 0.02, v + 0.04]]) for ipc, v in ((1, 0.4), (10, 0.5))),
+        *(make_record("dm", ipc, [[v, v + 0.02, v + 0.04]]) for ipc, v in ((1, 0.6), (10, 0.7))),
+        make_record("dm", 10, [[0.60, 0.62, 0.64]], config={"method": {"lr_img": 5.0}}),
+        make_record("mtt", 10, [[0.71, 0.735, 0.75]], **chosen),
+        make_record("sre2l", 10, [[0.6, 0.61, 0.62]], notes=["a note"]),
+        make_record("dc", 10, [], status="diverged", reason="loss is nan"),
+        make_record("mirage", 10, [], scores=scores(auc=0.6, size_only=0.68, permuted=0.5), **graphs),
+        make_record("dm", 10, [], scores=networks, evaluator="cross_arch", dataset="digits"),
+        make_record("dm", 10, [], scores=steps, evaluator="continual"),
+    ):
+        r.save(root / "entries" / entry_name(r))
+    build_site(root / "entries", root / "published", root / "sets", root / "out", docs="docs/index.html")
     return root / "out"
 
 
@@ -89,7 +130,7 @@ def chrome(tmp_path_factory):
 def page(chrome, site):
     """Open a page of the site. Afterwards check that the console has no messages and no request left the machine."""
 
-    def open_(name, width=1280, dark=False):
+    def open_(name, width=1280, dark=False, site=site):
         phone = {"width": width, "height": 900, "deviceScaleFactor": 1, "mobile": width < 500}
         chrome.execute_cdp_cmd("Emulation.setDeviceMetricsOverride", phone)
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
@@ -265,8 +306,12 @@ def test_rows_with_other_labels_are_not_comparable(page, site):
 
 def test_plots(page, board):
     driver = page(board)
-    points = driver.find_elements(By.CSS_SELECTOR, ".plot .point")
-    assert len(points) >= 120
+    place = driver.find_element(By.CSS_SELECTOR, ".plot")
+    library = "return performance.getEntriesByType('resource').some(e => e.name.endsWith('plotly.min.js'))"
+    assert not driver.execute_script(library), "5 MB are loaded only for visible plots"
+    driver.execute_script("arguments[0].scrollIntoView()", place)
+    WebDriverWait(driver, 20).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".plot .point"))
+    assert len(driver.find_elements(By.CSS_SELECTOR, ".plot .point")) >= 120
     title = ".plot .xtitle"
     assert "bits" in driver.find_element(By.CSS_SELECTOR, title).text
     buttons = [b.get_attribute("data-title") for b in driver.find_elements(By.CSS_SELECTOR, ".modebar-btn")]
@@ -364,3 +409,34 @@ def test_a_download(page, site, board):
             break
         time.sleep(0.1)
     assert found.read_bytes() == expected.read_bytes()
+
+
+KINDS_OF_PAGES = (
+    "index", "boards", "boards/*--hard-v1--hard--convnet*", "datasets/fashion_mnist", "methods", "methods/dm",
+    "entries", "entries/*", "sets", "published", "cross_arch", "continual",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PAGES)
+def test_axe_finds_no_serious_fault(page, small_site, kind):
+    """The rules of axe-core, which include contrast AA, with all details shown; contrast also in dark mode."""
+    axe = files(pytest.importorskip("axe_playwright_python")) / "axe.min.js"
+    path = min(small_site.glob(f"{kind}.html"))
+    driver = page(path.relative_to(small_site).as_posix(), site=small_site)
+    driver.execute_script(
+        "for (const e of document.querySelectorAll('details')) e.open = true;"
+        "for (const e of document.querySelectorAll('.tick input')) e.click();"
+    )
+    driver.execute_script(axe.read_text())
+    for dark, rules in ((False, ""), (True, ", runOnly: ['color-contrast']")):
+        scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
+        driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
+        run = f"axe.run({{preload: false, resultTypes: ['violations']{rules}}}).then(arguments[0])"
+        found = driver.execute_async_script(run)
+        assert found["passes"], "axe checked nothing"
+        faults = [
+            (fault["id"], node["html"], node["failureSummary"])
+            for fault in found["violations"] if fault["impact"] in ("serious", "critical")
+            for node in fault["nodes"]
+        ]  # fmt: skip
+        assert faults == [], f"{path.name}, {'dark' if dark else 'light'}"

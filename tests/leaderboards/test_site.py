@@ -421,22 +421,21 @@ from dd_bench.leaderboards.website import fork_pool, pages, site
 assert "torch" not in sys.modules, "torch starts threads, and a process with threads must not be forked"
 fork_pool.available_cores = lambda: 2
 pages.FORK_THRESHOLD = 0
-if sys.argv[5:]:
-    pages.latex = None  # makes a forked task fail
-site.build_site(*map(Path, sys.argv[1:5]))
+*folders, out, broken = map(Path, sys.argv[1:])
+site.build_site(*folders, out)
+pages.latex = None  # makes a forked task fail
+site.build_site(*folders, broken)
 """
 
 
-def forked(*arguments):
-    return subprocess.run(
-        [sys.executable, "-c", FORKED, *map(str, arguments)], capture_output=True, text=True
-    )
-
-
 def test_forked_processes_write_the_same_bytes(site, entries, tmp_path):
-    other = tmp_path / "other"
-    done = forked(entries, ROOT / "published", tmp_path / "sets", other)
-    assert done.returncode == 0, done.stderr
+    """A failed task leaves no site."""
+    other, broken = tmp_path / "other", tmp_path / "broken"
+    folders = [entries, ROOT / "published", tmp_path / "sets", other, broken]
+    command = [sys.executable, "-c", FORKED, *map(str, folders)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode != 0 and "'NoneType' object is not callable" in done.stderr, done.stderr
+    assert not broken.exists() and not list(tmp_path.glob(".broken.*"))
     one, many = (
         {p.relative_to(at): p.read_bytes() for p in at.rglob("*") if p.is_file()} for at in (site, other)
     )
@@ -470,12 +469,6 @@ def test_no_entries(tmp_path, put):
     with pytest.raises(ValueError, match="none does not exist"):
         build_site(tmp_path / "none", ROOT / "published", tmp_path / "sets", tmp_path / "a" / "b" / "site")
     assert not (tmp_path / "a").exists()
-
-
-def test_a_failed_forked_task_leaves_no_site(entries, tmp_path):
-    done = forked(entries, ROOT / "published", tmp_path / "sets", tmp_path / "s", "broken")
-    assert done.returncode != 0 and "'NoneType' object is not callable" in done.stderr
-    assert not (tmp_path / "s").exists() and not list(tmp_path.glob(".s.*"))
 
 
 def test_citations_of_method_and_dataset(record):

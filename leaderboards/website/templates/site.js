@@ -220,6 +220,17 @@
     return { tickvals, ticktext: tickvals.map((value) => value.toLocaleString("en", { maximumSignificantDigits: 1, notation: value >= 1e4 ? "compact" : "standard" })) };
   }
 
+  // Plotly has several megabytes, so it is loaded when the first plot comes near the visible part of the page.
+  const plotly = document.currentScript.src.replace(/[^/]*$/, "plotly.min.js");
+  let loaded = null;
+  const nearby = new IntersectionObserver((seen) => {
+    for (const { target } of seen.filter((one) => one.isIntersecting)) {
+      nearby.unobserve(target);
+      loaded ??= new Promise((resolve) => { document.head.append(element("script", { src: plotly, onload: resolve })); });
+      loaded.then(() => plot(target));
+    }
+  }, { rootMargin: "200px" });
+
   function plot(place) {
     const { traces, axes, fronts } = read(place.dataset.plot), select = document.querySelector("[data-axis]");
     const draw = () => {
@@ -245,6 +256,6 @@
   }
 
   document.querySelectorAll("[data-table]").forEach(board);
-  document.querySelectorAll("[data-plot]").forEach(plot);
+  document.querySelectorAll("[data-plot]").forEach((place) => nearby.observe(place));
   document.documentElement.dataset.ready = "yes";
 })();
