@@ -43,7 +43,7 @@ from dd_bench.distillation.unroll import (
     InnerLoop,
     InnerStep,
 )
-from dd_bench.evaluation.curves import CurveFolder
+from dd_bench.evaluation.curves import Curve, CurveFolder
 from dd_bench.evaluation.fresh_networks import FreshNetworks, LabelCost
 from dd_bench.evaluation.graph_metrics import GRAPH_METRICS, GraphMetric, graph_score, majority, size_only
 from dd_bench.evaluation.node_baselines import label_propagation, largest_class
@@ -111,6 +111,7 @@ __all__ = [
     "Checkpoints",
     "CompensatedSet",
     "CompiledDifferentiator",
+    "Curve",
     "Differentiator",
     "DistillContext",
     "Diverged",

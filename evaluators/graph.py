@@ -8,7 +8,10 @@ Only a legacy protocol such as `mirage-legacy` scores the best epoch, to reprodu
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -17,6 +20,7 @@ from dd_bench.api import (
     GRAPH_METRICS,
     VALIDATION,
     Checkpoints,
+    Curve,
     Diverged,
     EvaluationContext,
     Evaluator,
@@ -186,12 +190,16 @@ class Graph(Evaluator):
             logits, labels = predictions(splits.test)
             return {metric: graph_score(metric, logits, labels) for metric in GRAPH_METRICS}
 
-        best = BestStep()
+        best, folder = BestStep(), ctx.curves(syn)
 
-        def evaluate_step(step: int) -> None:
+        def evaluate_step(step: int, curve: Curve | None = None) -> None:
+            if curve is not None:
+                curve.end_epoch(step)
             if step not in candidates:
                 return
             value = graph_score(self.metric, *predictions(splits.val))
+            if curve is not None:
+                curve.add(step, f"val_{self.metric}", value)
             if value > best.on_val:
                 best.on_val, best.on_test = value, test_scores()
 
@@ -200,19 +208,26 @@ class Graph(Evaluator):
         fetch, labelled_batches = _labelled_batches(
             syn, recipe.batch_size, seed_for(seed, "train"), ctx.device
         )
-        train(
-            net,
-            fetch,  # type: ignore[arg-type]  # returns graphs instead of a tensor
-            n,
-            recipe,
-            seed=seed_for(seed, "train"),
-            runtime=ctx.runtime.in_float32(),
-            flip=False,
-            on_step=evaluate_step if candidates else None,
-            labelled_batches=labelled_batches,
-            checkpoint=checkpoint,
-            state={"best": best},
-        )
+        steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(n)
+        with (
+            nullcontext()
+            if folder is None
+            else folder.recorded(ctx.architecture.name, [seed], steps) as curve
+        ):
+            train(
+                net,
+                fetch,  # type: ignore[arg-type]  # returns graphs instead of a tensor
+                n,
+                recipe,
+                seed=seed_for(seed, "train"),
+                runtime=ctx.runtime.in_float32(),
+                flip=False,
+                on_step=partial(evaluate_step, curve=curve) if candidates or curve else None,
+                on_loss=None if curve is None else curve.add_loss,
+                labelled_batches=labelled_batches,
+                checkpoint=checkpoint,
+                state={"best": best},
+            )
         last = test_scores()
         if ctx.protocol.selection == "best_on_val":
             values = best.on_test | {VALIDATION: best.on_val, "last": last[self.metric]}

@@ -32,9 +32,18 @@ complete -o nospace -o default -F _dd_bench dd-bench
 compdef _dd_bench dd-bench
 """,
     "fish": """function __dd_bench
-    dd-bench completion --query (commandline -cp | string collect) 2>/dev/null
+    set -l found (dd-bench completion --query (commandline -cp | string collect) 2>/dev/null)
+    if test (count $found) -gt 0
+        printf '%s\\n' $found
+        return
+    end
+    set -l word (commandline -ct)
+    set -l key (string match -r '^.*=' -- $word)
+    for path in (__fish_complete_path (string replace -r '^.*=' '' -- $word))
+        printf '%s\\n' "$key$path"
+    end
 end
-complete -c dd-bench -a '(__dd_bench)'
+complete -c dd-bench -f -a '(__dd_bench)'
 """,
 }
 

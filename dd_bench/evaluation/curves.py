@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -35,6 +36,16 @@ class CurveFolder(NamedTuple):
     def curve(self, model: str, seeds: Sequence[int], epochs: int, part: str = "") -> Curve:
         """Return the curve of networks with these seeds, which are trained together. `part` names one of several."""
         return Curve(self.path, self.trained_on, model, tuple(seeds), epochs, part)
+
+    @contextmanager
+    def recorded(self, model: str, seeds: Sequence[int], epochs: int, part: str = "") -> Iterator[Curve]:
+        """Yield the curve of a training, see `curve`. It is written at the end, also if the training is interrupted."""
+        curve, complete = self.curve(model, seeds, epochs, part), False
+        try:
+            yield curve
+            complete = True
+        finally:
+            curve.save(complete)
 
 
 class Curve:

@@ -391,13 +391,8 @@ class FreshNetworks:
             yield None
             return
         part = f"lr {recipe.lr:g}" if len(self.protocol.recipes()) > 1 else ""
-        curve = self.curves.curve(self.architecture.name, seeds, recipe.epochs, part)
-        complete = False
-        try:
+        with self.curves.recorded(self.architecture.name, seeds, recipe.epochs, part) as curve:
             yield curve
-            complete = True
-        finally:
-            curve.save(complete)
 
     @property
     def _selection_score(self) -> str:

@@ -30,6 +30,7 @@ from dd_bench.synthetic.card import (
     MAX_TEXT,
     NAME,
     PROVENANCE,
+    README,
     Card,
     has_provenance,
     parse_card,
@@ -37,6 +38,8 @@ from dd_bench.synthetic.card import (
     read_card,
 )
 
+SET, TRAIN = "set", "data/train.parquet"
+"""The folder of the set and the Parquet file in a release folder."""
 MAX_SETS = 10_000
 """Maximum number of sets in a list of sets at a URL."""
 
@@ -119,33 +122,46 @@ def pull(url: str, to: Path | None = None, digest: str | None = None) -> Path:
 def push(folder: Path, url: str, replace: bool = False) -> str:
     """Check a set, upload it to a URL, and return its digest. Files that are already at the URL are not sent again.
 
+    `folder` is a set, or a release folder (`dd-bench export --format hub`), whose set is then at `url/set`.
+
     Raises:
         ValueError: the set is damaged, or the URL contains another set and `replace` is False.
         OSError: the upload failed. The card is written last, so an incomplete set has no card.
     """
-    card = storage.load(folder)[1]
-    local = storage.digest(folder)
-    files = [*card.sha256, *([PROVENANCE] if has_provenance(folder) else [])]
+    inside = f"{SET}/" if is_release(folder) else ""
+    card_file, provenance = f"{inside}{CARD}", f"{inside}{PROVENANCE}"
+    card = storage.load(folder / inside)[1]
+    local = storage.digest(folder / inside)
+    files = [f"{inside}{name}" for name in card.sha256]
+    if inside:
+        files += [name for name in (README, TRAIN) if (folder / name).is_file()]
+    if has_provenance(folder / inside):
+        files.append(provenance)
     remote = Remote.at(url)
-    existing = remote.digest(CARD, MAX_JSON)
+    existing = remote.digest(card_file, MAX_JSON)
     if existing not in (None, local) and not replace:
         raise ValueError(
             f"{url} already contains another set, with digest {str(existing)[:16]}. Use another URL, or --replace"
         )
     if url.startswith("hf://"):
-        if existing != local:
-            _upload_to_hub(folder, url, [*files, CARD])
+        if existing != local or inside:  # the dataset card of a release changes with its scores
+            _upload_to_hub(folder, url, [*files, card_file], replaced=[provenance])
         return local
     if existing not in (None, local):
-        remote.remove(CARD)  # first, so that the old card never describes new files
-        if PROVENANCE not in files:
-            remote.remove(PROVENANCE)  # belongs to the old set
+        remote.remove(card_file)  # first, so that the old card never describes new files
+        if provenance not in files:
+            remote.remove(provenance)  # belongs to the old set
     for name in files:
         if remote.digest(name, (folder / name).stat().st_size) != file_sha256(folder / name):
             remote.write(name, folder / name)
     if existing != local:
-        remote.write(CARD, folder / CARD)
+        remote.write(card_file, folder / card_file)
     return local
+
+
+def is_release(folder: Path) -> bool:
+    """Return whether a folder is a release, which `dd-bench export --format hub` writes, and not a set."""
+    return (folder / SET / CARD).is_file() and not (folder / CARD).exists()
 
 
 class RemoteSet(NamedTuple):
@@ -216,15 +232,21 @@ def _index(remote: Remote) -> list[str] | None:
 
 
 def push_command(arguments: Sequence[str]) -> int:
-    """Upload a synthetic set to a URL and print its digest."""
+    """Upload a synthetic set, or a release folder, to a URL and print the digest of the set."""
     parser = command_parser(
-        "push", push_command.__doc__, "dd-bench push runs/sets/NAME s3://BUCKET/sets/NAME"
+        "push",
+        push_command.__doc__,
+        "dd-bench push runs/sets/NAME s3://BUCKET/sets/NAME",
+        "dd-bench push RELEASE hf://datasets/USER/NAME",
     )
-    parser.add_argument("set", type=Path, help="folder of the set")
+    parser.add_argument(
+        "set", type=Path, help="folder of the set, or folder written by dd-bench export --format hub"
+    )
     parser.add_argument("url", help="s3://BUCKET/FOLDER, hf://datasets/USER/NAME[/FOLDER], file:///FOLDER")
     parser.add_argument("--replace", action="store_true", help="replace the set at URL if it is another set")
     args = parser.parse_args(arguments)
-    return print_result(lambda: f"{args.url}: {push(args.set, args.url, args.replace)}")
+    where = f"{args.url.rstrip('/')}/{SET}" if is_release(args.set) else args.url
+    return print_result(lambda: f"{where}: {push(args.set, args.url, args.replace)}")
 
 
 def pull_command(arguments: Sequence[str]) -> int:
@@ -321,8 +343,14 @@ _REFS = "refs(?:/|%2F)(?:pr|convert)(?:/|%2F)[^/]+"
 """Regular expression of those revisions on the Hugging Face hub that contain slashes."""
 
 
-def _upload_to_hub(folder: Path, url: str, files: list[str]) -> None:
+def _upload_to_hub(folder: Path, url: str, files: list[str], replaced: list[str]) -> None:
     """Upload files in one commit, so that a set on the Hugging Face hub is never incomplete.
+
+    Args:
+        folder: the local folder.
+        url: URL of the dataset, or of a folder in it.
+        files: files to upload, by their paths in `folder`.
+        replaced: files at the URL that are deleted, unless they are in `files`.
 
     Raises:
         ValueError: the URL is not the URL of a dataset.
@@ -345,7 +373,7 @@ def _upload_to_hub(folder: Path, url: str, files: list[str]) -> None:
             path_in_repo=inside or ".",
             revision=revision,
             allow_patterns=files,
-            delete_patterns=[PROVENANCE],  # that of a replaced set; `files` may contain a new one
+            delete_patterns=replaced,
             commit_message=f"Add {folder.name}",
         )
     except Exception as error:  # errors of the hub and of the connection have no common class

@@ -11,8 +11,9 @@ import shutil
 from collections.abc import Iterable
 from pathlib import Path
 
+from dd_bench.hub.hub import SET, TRAIN
 from dd_bench.hub.parquet import parquet_bytes
-from dd_bench.hub.release_card import SET, TRAIN, release_card
+from dd_bench.hub.release_card import release_card
 from dd_bench.hub.training_images import Exported, TrainingImages
 from dd_bench.records.record import Record, load_record
 from dd_bench.runtime.cache import publish

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from dd_bench.hub.hub import SET, TRAIN
 from dd_bench.hub.training_images import TrainingImages
 from dd_bench.records.bibtex import bibtex, keyed
 from dd_bench.records.record import Record
@@ -13,8 +14,6 @@ from dd_bench.synthetic.base import SyntheticSet
 from dd_bench.synthetic.card import PREVIEW, Card
 from dd_bench.synthetic.licences import OTHER, hub_licence, licence_name
 
-SET, TRAIN = "set", "data/train.parquet"
-"""The folder of the set and the Parquet file in a release folder."""
 _SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
 
 

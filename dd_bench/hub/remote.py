@@ -182,7 +182,7 @@ class Remote:
             # not for object stores: they have no folders, and makedirs would create a bucket with a misspelt name
             if self.local:
                 with _folder_creation(self.url):
-                    self.system.makedirs(self.path, exist_ok=True)
+                    self.system.makedirs(self._path(name).rpartition("/")[0], exist_ok=True)
             self.system.put_file(str(file), self._path(name))
 
     def remove(self, name: str) -> None:

@@ -71,6 +71,77 @@ def test_bash(tmp_path, line, answer, replies):
     assert Path(tmp_path / "line").read_text() == f"{line}\n"
 
 
+@pytest.fixture
+def environment(tmp_path):
+    """A program `dd-bench` that stores the queried line and prints the answer, and a folder without user files."""
+    program = tmp_path / "dd-bench"
+    program.write_text(f"#!/bin/sh\nprintf %s \"$3\" > '{tmp_path}/line'\ncat '{tmp_path}/answer'\n")
+    program.chmod(0o755)
+    path = f"{tmp_path}{os.pathsep}{os.environ['PATH']}"
+    return {"PATH": path, "HOME": str(tmp_path), "ZDOTDIR": str(tmp_path), "TERM": "dumb"}
+
+
+@pytest.mark.skipif(shutil.which("fish") is None, reason="fish is not installed")
+@pytest.mark.parametrize(
+    ("typed", "answer", "completed"),
+    [
+        (
+            "dd-bench run method=d",
+            "method=dc\nmethod=dm\n",
+            ["method=dc", "method=dm"],
+        ),  # not the file `dd-bench`
+        ("dd-bench show pict", "", ["picture.png"]),
+        ("dd-bench evaluate set=pict", "", ["set=picture.png"]),
+    ],
+)
+def test_fish(tmp_path, environment, typed, answer, completed):
+    """fish itself prints its completions of a line: the answer, or files if there is none."""
+    (tmp_path / "answer").write_text(answer)
+    (tmp_path / "picture.png").touch()
+    (tmp_path / "script").write_text(SHELLS["fish"])
+    command = ["fish", "-c", f"source script; complete -C '{typed}'"]
+    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert [line.partition("\t")[0] for line in done.stdout.splitlines()] == completed
+    assert (tmp_path / "line").read_text() == typed
+
+
+@pytest.mark.skipif(shutil.which("zsh") is None, reason="zsh is not installed")
+@pytest.mark.parametrize(
+    ("typed", "answer", "completed"),
+    [
+        ("dd-bench run ip", "ipc=", "dd-bench run ipc="),
+        ("dd-bench run method=kc", "method=kcenter", "dd-bench run method=kcenter"),
+        ("dd-bench show pict", "", "dd-bench show picture.png "),  # files if there is no answer
+    ],
+)
+def test_zsh(tmp_path, environment, typed, answer, completed):
+    """The Tab key in a terminal. Ctrl-X then stores the line and ends the shell."""
+    (tmp_path / "answer").write_text(f"{answer}\n")
+    (tmp_path / "picture.png").touch()
+    (tmp_path / ".zshrc").write_text(
+        "autoload -Uz compinit && compinit -u -D\n"
+        + SHELLS["zsh"]
+        + "store() { print -rn -- $BUFFER > buffer; exit }\n"
+        "zle -N store\nbindkey '^X' store\n"
+    )
+    ours, theirs = os.openpty()
+    shell = subprocess.Popen(
+        ["zsh", "-i"],
+        cwd=tmp_path,
+        env=environment,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        start_new_session=True,
+    )
+    os.write(ours, f"{typed}\t\x18".encode())
+    assert shell.wait(timeout=60) == 0
+    os.close(theirs)
+    os.close(ours)
+    assert (tmp_path / "buffer").read_text() == completed
+    assert (tmp_path / "line").read_text() == typed
+
+
 def test_wrong_use(dd_bench):
     assert dd_bench("completion").code == 2
     assert "Example: dd-bench completion bash" in dd_bench("completion").text

@@ -7,10 +7,12 @@ import torch
 
 from dd_bench.api import EvaluationContext
 from dd_bench.distillation.coreset import build_coreset
+from dd_bench.evaluation.curves import CurveReader
 from dd_bench.evaluators import graph
 from dd_bench.evaluators.graph import Graph, candidate_steps
 from dd_bench.runtime import interruption
 from dd_bench.runtime.cache import Cache
+from dd_bench.runtime.files import content_key
 
 
 @pytest.mark.parametrize(
@@ -45,6 +47,31 @@ def test_unfinished_network_is_resumed_after_a_signal(
     assert scores(tmp_path / "work") == whole
     assert len(steps) == 2 * 2 * 12, "no step is repeated"
     assert not list((tmp_path / "work").iterdir())
+
+
+def test_curves(motifs, gin, runtime, protocol, recipe, tmp_path):
+    """The loss of every step, the scores on validation graphs, and the control by its set. Scores do not change."""
+    syn = build_coreset(motifs.train_only(), motifs.train.draw(5, torch.Generator().manual_seed(0)).flatten())
+    plan = protocol(recipe=recipe(epochs=2, batch_size=4, milestones=()))
+
+    def scores(folder=None):
+        ctx = EvaluationContext(
+            seed=0, runtime=runtime, architecture=gin(motifs), cache=Cache(tmp_path / "cache"),
+            protocol=plan, ipc=5, curve_folder=folder,
+        )  # fmt: skip
+        evaluator = Graph(num_networks=1, metric="accuracy", eval_points=3)
+        return [m.scores for m in evaluator.run(syn, motifs, ctx) if m.scores], ctx.seed_for("evaluate", 0)
+
+    (found, seed), (plain, _) = scores(tmp_path / "curves"), scores()
+    assert found == plain
+    rows = []
+    trained_on = content_key(syn.identity())
+    CurveReader(tmp_path / "curves", lambda *row: rows.append(row), "gin", trained_on).forward({seed: 0})
+    own = [(name, step) for name, step, values in rows if "network 0" in values]
+    scored = [("train_val_accuracy", step) for step in (2, 4, 6)]
+    assert sorted(own) == [*(("train_loss", step) for step in range(1, 7)), *scored]
+    (control,) = {key for name, _, values in rows for key in values if key != "network 0"}
+    assert control.startswith("network 0 on ") and len(rows) == len(own) + 6
 
 
 class TestBestEpoch:

@@ -5,6 +5,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import threading
 from contextlib import contextmanager, suppress
 from functools import partial
@@ -706,6 +707,33 @@ class Hub(BaseHTTPRequestHandler):
         pass
 
 
+def make_release(folder, to):
+    """The layout of a release folder; its own files are in test_release.py."""
+    (to / "data").mkdir(parents=True)
+    (to / "README.md").write_text("---\nlicense: mit\n---\n")
+    (to / "data" / "train.parquet").write_bytes(b"a table")
+    shutil.copytree(folder, to / "set")
+    return to
+
+
+def test_release_folder(make_set, tmp_path, capsys):
+    """All files are copied, the card of the set last, and a changed dataset card is sent again."""
+    release = make_release(make_set(), tmp_path / "release")
+    url = f"file://{tmp_path}/there"
+    digest = storage.digest(release / "set")
+    assert push_command([str(release), url]) == 0
+    assert capsys.readouterr().out == f"{url}/set: {digest}\n"
+    assert storage.digest(pull(f"{url}/set")) == digest
+    sent = {p.relative_to(release).as_posix() for p in release.rglob("*") if p.is_file()}
+    assert {p.relative_to(tmp_path / "there").as_posix() for p in (tmp_path / "there").rglob("*.*")} == sent
+    (release / "README.md").write_text("new scores")
+    push(release, url)
+    assert (tmp_path / "there" / "README.md").read_text() == "new scores"
+    other = make_release(make_set("other", first=9), tmp_path / "other_release")
+    with pytest.raises(ValueError, match="already contains another set"):
+        push(other, url)
+
+
 HUB = """
 import os, sys
 from pathlib import Path
@@ -719,6 +747,7 @@ try: push(Path(other), url)
 except ValueError as error: print(error, file=results)
 try: push(Path(folder), "hf://datasets/me")
 except ValueError as error: print(error, file=results, flush=True)
+for _ in range(2): print(push(Path(release), "hf://datasets/me/mine"), file=results, flush=True)
 """
 
 
@@ -732,16 +761,20 @@ def test_hugging_face_hub(make_set, tmp_path, fork):
     environment = {"HF_ENDPOINT": endpoint, "HF_HOME": str(tmp_path / "hf"), "HF_TOKEN": "hf_x"}
     environment["DD_BENCH_HOME"] = os.environ["DD_BENCH_HOME"]
     path, other = tmp_path / "results.txt", make_set("other", first=9)
+    release = make_release(folder, tmp_path / "release")
     names = {"folder": str(folder), "other": str(other), "path": str(path), "environment": environment}
+    names["release"] = str(release)
     process = fork(HUB, **names)
     assert process.wait(timeout=60) == 0, (tmp_path / "printed.txt").read_text()
     server.shutdown()
     server.server_close()
-    digest, pulled, replaced, invalid_url = path.read_text().splitlines()
+    digest, pulled, replaced, invalid_url, *released = path.read_text().splitlines()
     assert "contains another set" in replaced
     assert digest == storage.digest(folder) and same(Path(pulled), folder)
-    assert kind.commits == [f"Add {folder.name}"], "a set must be uploaded in one commit"
-    assert set(kind.files) == {f"a/{p.name}" for p in folder.iterdir()}
+    assert kind.commits[:2] == [f"Add {folder.name}", "Add release"], "one commit for each push"
+    assert released == [digest, digest]
+    paths = {p.relative_to(release).as_posix() for p in release.rglob("*") if p.is_file()}
+    assert set(kind.files) == {f"a/{p.name}" for p in folder.iterdir()} | paths
     assert "the URL must be hf://datasets/USER/NAME" in invalid_url
 
 
