@@ -273,8 +273,10 @@ def computation_trees(figures: dict[str, Any]) -> str:
 
 def site(figures: dict[str, Any]) -> str:
     """Building the site of the leaderboard, and the time until its pages can be used."""
+    painted = all("first_paint_seconds" in r for r in figures.values())
+    header = "entries | boards | files | build, s | page of every entry, s | page of the largest board, s"
     return _table(
-        "entries | boards | files | build, s | page of every entry, s | page of the largest board, s",
+        header + " | slowest first paint, s" * painted,
         (
             (
                 f"{r['entries']:,}",
@@ -283,6 +285,7 @@ def site(figures: dict[str, Any]) -> str:
                 f"{r['build_seconds']:.0f}",
                 r["every_entry_page_seconds"],
                 r["largest_board_seconds"],
+                *([r["first_paint_seconds"]] if painted else []),
             )
             for r in figures.values()
         ),
