@@ -79,7 +79,7 @@ def test_deferred_value_is_unchanged(value):
 
 
 def test_sweep_over_methods_with_a_key_missing_in_the_default(dd_bench):
-    graphs = ["dataset=motifs", "dataset.graphs=8", "dataset.base=6", "model=gin"]
+    graphs = ["dataset=motifs", "dataset.graphs=20", "dataset.base=6", "model=gin"]
     done = dd_bench("run", "-m", "method=mtt,ftd", "method.syn_steps=3", *graphs)
     assert done.code == 0 and "sweep: 0 of 2 done, 2 skipped" in done.text, done.text
 
