@@ -10,8 +10,8 @@ machine, but launches depend on the version of torch.
 
 Cases: a method is counted in its outer loop, without the first step. A protocol is counted in the training of fresh
 networks, from one step of the optimiser to the next; an evaluator in the same way, and also outside the training. As on
-CUDA, fresh networks are trained in lock step, up to 20 at once. A single network is trained alone. Methods, protocols and
-evaluators for nodes are left out: the simulated device has no sparse tensors.
+CUDA, fresh networks are trained in lock step, up to 20 at once. A single network is trained alone. Methods, protocols
+and evaluators for nodes are left out: the simulated device has no sparse tensors.
 """
 
 from __future__ import annotations
