@@ -370,7 +370,7 @@ def test_the_commands_of_the_sets_page_work(page, site, tmp_path, monkeypatch):
 
 def test_the_lines_that_load_a_set_are_copied(page, site):
     """The button of a row copies three lines of Python with the address and the digest of its set."""
-    driver = page("sets.html#dataset=fashion_mnist&ipc=1&method=dm")
+    driver = page("sets.html#dataset=fashion_mnist&ipc=1&method=mtt")
     driver.execute_script(
         "window.copied = []; navigator.clipboard.writeText = async (text) => copied.push(text)"
     )
@@ -381,7 +381,7 @@ def test_the_lines_that_load_a_set_are_copied(page, site):
     assert text.splitlines()[1].startswith(f'syn = dd_bench.load("file://{site}/sets/{folder}", digest="')
     ast.parse(text)
     image = row.find_element(By.TAG_NAME, "img")
-    assert image.get_attribute("alt") == "picture of dm, fashion_mnist, 1"
+    assert image.get_attribute("alt") == "picture of mtt, fashion_mnist, 1"
 
 
 def test_an_address_with_spaces_and_quotes_is_quoted(page, site, tmp_path):

@@ -8,7 +8,7 @@ from hydra import compose, initialize_config_module
 from omegaconf import OmegaConf, open_dict
 
 from dd_bench.leaderboards.core.commands import distill_command, evaluate_command, run_command
-from dd_bench.leaderboards.core.entries import load_entries
+from dd_bench.leaderboards.core.entries import has_stored_precision, load_entries
 from dd_bench.leaderboards.core.row_labels import record_labels
 from dd_bench.records.identity import identify
 from dd_bench.records.overrides import to_override
@@ -52,6 +52,8 @@ def one_of_each():
     """Entries that have every method, protocol and evaluator, the longest commands first."""
     known, chosen = set(), []
     records = [load_record(path) for path in sorted(ENTRIES.glob("*/*.json"))]
+    # A quantised set is made by `dd-bench quantise` before its command.
+    records = [record for record in records if not has_stored_precision(record)]
     for record in sorted(records, key=lambda r: -len(run_command(r) or "")):
         new = {
             record.method,

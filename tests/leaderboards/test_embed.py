@@ -42,7 +42,7 @@ def test_readme_and_docs_are_up_to_date(committed):
     assert len(pages) >= 5
     for page in (ROOT / "README.md", *pages):
         text = page.read_text()
-        new, count = embedded(text, current, str(page))
+        new, count = embedded(text, current, str(page), committed)
         assert count > 0
         assert new == text, f"{page}: run make tables"
 

@@ -23,11 +23,15 @@ STEPS = 5
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_first_losses(make_method, make_ctx, make_architecture, gin, motifs, train_blobs, name):
+def test_first_losses(
+    make_method, make_ctx, make_architecture, gin, motifs, node_gcn, blocks, train_blobs, name
+):
     """The image network is smooth, because rounding on another CPU can change the gradient of a ReLU near 0."""
     method = make_method(name, iterations=STEPS)
     if "image" in type(method).modalities:
         real, network = train_blobs, make_architecture(activation="swish")
+    elif "node" in type(method).modalities:
+        real, network = blocks.train_only(), node_gcn(blocks)
     else:
         real, network = motifs.train_only(), dataclasses.replace(gin(motifs), make=GCN)
     ctx = make_ctx(architecture=network)

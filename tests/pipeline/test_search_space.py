@@ -35,10 +35,10 @@ def test_values(values, distribution, size):
 
 def test_groups_and_added_keys():
     space = search_space(
-        ["method=glob(kmeans*)", "+method.x=1,2", "model@teachers.a.model=mlp,convnet", "~set"]
+        ["method=glob(mirage*)", "+method.x=1,2", "model@teachers.a.model=mlp,convnet", "~set"]
     )
     assert space.grid() == {
-        "method": ("kmeans", "kmeans_graphs"), "+method.x": (1, 2), "model@teachers.a.model": ("mlp", "convnet")
+        "method": ("mirage", "mirage_released"), "+method.x": (1, 2), "model@teachers.a.model": ("mlp", "convnet")
     }  # fmt: skip
     assert space.size == 8 and space.fixed == ("~set",)
 
