@@ -14,6 +14,11 @@ def packed_size(count: int, bits: int) -> int:
     return -(-count * bits // 8)
 
 
+def bits_for(count: int) -> int:
+    """Return the bits of one of `count` different codes, at least 1."""
+    return max(1, (count - 1).bit_length())
+
+
 def pack_bits(codes: Array, bits: int) -> Array:
     """Pack codes `(..., n)` in [0, 2^bits), most significant bit first, into uint8 `(..., packed_size(n, bits))`.
 

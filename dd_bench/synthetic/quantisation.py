@@ -21,6 +21,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from dd_bench.runtime.packed_bits import pack_bits, packed_size, unpack_bits
+
 Per = Literal["set", "image", "channel", "patch"]
 Clip = Literal["minmax", "mse"]
 BITS = (1, 2, 3, 4, 6, 8)
@@ -217,13 +219,8 @@ def _cluster(minimum: Tensor, step: Tensor, groups: int) -> Tensor:
 
 
 def pack(values: Tensor, bits: int) -> Tensor:
-    """Return integers from 0 to 2^bits - 1 as uint8 `(ceil(n bits / 8),)`, without unused bits between them.
-
-    The most significant bit of a value comes first. The unused bits of the last byte are 0.
-    """
-    flat = values.flatten().to(torch.int64).numpy()
-    planes = (flat[:, None] >> np.arange(bits - 1, -1, -1)) & 1
-    return torch.from_numpy(np.packbits(planes.astype(np.uint8)))
+    """Return integers from 0 to 2^bits - 1 as uint8 `(packed_size(n, bits),)`, see `pack_bits`."""
+    return torch.from_numpy(pack_bits(values.flatten().numpy(), bits))
 
 
 def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
@@ -232,14 +229,13 @@ def unpack(packed: Tensor, bits: int, count: int) -> Tensor:
     Raises:
         ValueError: `packed` is not uint8, does not have the length for `count` values, or its unused bits are not 0.
     """
-    size = math.ceil(count * bits / 8)
+    size = packed_size(count, bits)
     if packed.dtype != torch.uint8 or packed.shape != (size,):
         raise ValueError(
             f"{count:,} values of {bits} bits must be packed in uint8 ({size},), got {packed.dtype} "
             f"{tuple(packed.shape)}"
         )
-    planes = np.unpackbits(packed.numpy())
-    if planes[count * bits :].any():
+    unused = 8 * size - count * bits
+    if int(packed[-1]) & (2**unused - 1):
         raise ValueError("the unused bits of the last byte of packed values must be 0")
-    weights = 1 << np.arange(bits - 1, -1, -1, dtype=np.int64)
-    return torch.from_numpy(planes[: count * bits].reshape(count, bits).astype(np.int64) @ weights)
+    return torch.from_numpy(unpack_bits(packed.numpy(), count, bits))

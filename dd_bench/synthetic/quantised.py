@@ -12,6 +12,7 @@ from torch import Tensor
 
 from dd_bench.data.inputs import LazyInputs
 from dd_bench.data.preprocess import Preprocess
+from dd_bench.runtime.packed_bits import bits_for, packed_size
 from dd_bench.synthetic.base import Space, SyntheticImages, check_finite, check_shape, require_tensors
 from dd_bench.synthetic.code_sizes import code_sizes
 from dd_bench.synthetic.images import ImageSet
@@ -206,9 +207,7 @@ Space "pixel" is 0 to 255, "unit" is [0, 1], "input" is already preprocessed by 
         quantiser = Quantiser(
             config["bits"], config["per"], patch=config.get("patch", 4), groups=config.get("groups")
         )
-        if tensors["codes"].numel() != math.ceil(
-            math.prod(shape) * quantiser.bits / 8
-        ):  # before memory is allocated
+        if tensors["codes"].numel() != packed_size(math.prod(shape), quantiser.bits):  # before it is unpacked
             raise ValueError(
                 f"codes must have {quantiser.bits} bits for each of the {math.prod(shape):,} values"
             )
@@ -253,4 +252,4 @@ Space "pixel" is 0 to 255, "unit" is [0, 1], "input" is already preprocessed by 
 
 
 def _group_bits(quantiser: Quantiser) -> int:
-    return max(1, math.ceil(math.log2(quantiser.groups or 1)))
+    return bits_for(quantiser.groups or 1)

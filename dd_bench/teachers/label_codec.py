@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.runtime.outer_loop import Diverged
-from dd_bench.runtime.packed_bits import pack_bits, packed_size, unpack_bits
+from dd_bench.runtime.packed_bits import bits_for, pack_bits, packed_size, unpack_bits
 
 Array = np.ndarray[Any, Any]
 NO_PROBABILITY = torch.finfo(torch.float16).min
@@ -55,10 +55,6 @@ class LabelCodec:
         """Whether not all logits are stored."""
         return self.stored < self.k
 
-    @property
-    def _index_bits(self) -> int:
-        return max(1, (self.k - 1).bit_length())
-
     def arrays(self, *shape: int) -> dict[str, tuple[str, tuple[int, ...]]]:
         """Return the safetensors dtype and the shape of each array, for views in an array of this shape."""
         m, bits = self.stored, self.bits
@@ -67,7 +63,7 @@ class LabelCodec:
         else:
             found = {"codes": ("U8", (*shape, packed_size(m, bits))), "range": ("F16", (*shape, 2))}
         if self.is_cut and bits is not None:
-            found["indices"] = ("U8", (*shape, packed_size(m, self._index_bits)))
+            found["indices"] = ("U8", (*shape, packed_size(m, bits_for(self.k))))
         elif self.is_cut:
             found["indices"] = ("I16" if self.k < 2**15 else "I32", (*shape, m))
         if self.is_cut and self.rest == "share":
@@ -102,7 +98,7 @@ class LabelCodec:
         if indices is not None:
             packed = self.bits is not None
             arrays["indices"] = (
-                pack_bits(indices.numpy(), self._index_bits) if packed else indices.int().numpy()
+                pack_bits(indices.numpy(), bits_for(self.k)) if packed else indices.int().numpy()
             )
             if self.rest == "share":
                 arrays["rest"] = self._shared(logits, values, indices).half().numpy()
@@ -126,7 +122,7 @@ class LabelCodec:
             return values
         indices = arrays["indices"]
         if self.bits is not None:
-            indices = unpack_bits(indices, self.stored, self._index_bits)
+            indices = unpack_bits(indices, self.stored, bits_for(self.k))
         if self.rest == "share":
             rest = torch.from_numpy(arrays["rest"])
         elif self.rest == "minimum":
