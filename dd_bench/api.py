@@ -29,7 +29,7 @@ from dd_bench.data.node_dataset import NodeSplit, training_nodes
 from dd_bench.data.nodes import Adjacency, NodeGraph, NodeShape, undirected
 from dd_bench.data.preprocess import Preprocess, channel_statistics, fit_preprocess
 from dd_bench.distillation.batchnorm_statistics import HookedTeacher
-from dd_bench.distillation.clusters import representatives
+from dd_bench.distillation.clusters import centroids, representatives
 from dd_bench.distillation.coreset import build_coreset
 from dd_bench.distillation.init import check_class_sizes, class_labels, initial_images, random_index
 from dd_bench.distillation.matching import check_norm, class_chunks, mean_match, real_batch
@@ -174,6 +174,7 @@ __all__ = [
     "boxes",
     "build_coreset",
     "cache_entry",
+    "centroids",
     "channel_statistics",
     "check_class_sizes",
     "check_norm",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import torch
 
-from dd_bench.api import Architecture, DistillContext, Method, NodeSet, RealSet, training_nodes
+from dd_bench.api import Architecture, DistillContext, Method, NodeSet, RealSet, centroids, training_nodes
 
 from ._nodes.quota import check_quota, quota, quota_labels
 
@@ -38,13 +38,9 @@ class PropagatedKMeans(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> NodeSet:
         """See `Method`."""
-        from sklearn.cluster import KMeans  # slow to import
-
         features = training_nodes(real).features(self.hops).cpu()
         sizes, centres = quota(real.train.counts, ipc, self.nodes), []
         for c, size in enumerate(sizes):
-            seed = ctx.seed_for("kmeans", c) % 2**32
-            clustering = KMeans(size, n_init=self.restarts, random_state=seed)
-            clustering.fit(features[real.train.of_class(c).cpu()].numpy())
-            centres.append(torch.from_numpy(clustering.cluster_centers_).float())
+            members = features[real.train.of_class(c).cpu()]
+            centres.append(centroids(members, size, self.restarts, ctx.seed_for("kmeans", c)).float())
         return NodeSet.of(real, torch.cat(centres), quota_labels(sizes, torch.device("cpu")))
