@@ -23,6 +23,8 @@ from dd_bench.api import (
     training_dynamics,
 )
 
+from ._arguments import check_choice
+
 Pick = Literal["easy", "medium", "hard"]
 PICKS: tuple[Pick, ...] = ("easy", "medium", "hard")
 
@@ -109,15 +111,6 @@ class ScoreCoreset(DynamicsCoreset):
             c: the class of the images.
             generator: for methods that select at random.
         """
-
-
-def check_choice(key: str, value: object, choices: tuple[str, ...]) -> None:
-    """Raise ValueError if a hyper-parameter is none of its choices."""
-    if value not in choices:
-        raise ValueError(
-            f"method.{key} must be {', '.join(choices[:-1])} or {choices[-1]}, got {value}. "
-            f"Example: method.{key}={choices[0]}"
-        )
 
 
 def checked_share(beta: float) -> float:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import torch
 from torch import Tensor
 
@@ -17,6 +19,7 @@ from dd_bench.api import (
     training_nodes,
 )
 
+from ._arguments import check_at_least, check_choice
 from ._nodes.coverage import greedy_coverage, nearest_neighbours, personalised_pagerank
 
 BUDGETS = ("bytes", "bonsai_bytes", "nodes")
@@ -70,18 +73,9 @@ class Bonsai(Method):
         Raises:
             ValueError: a value is unknown or out of range.
         """
-        if budget not in BUDGETS or features not in ("tree", "all"):
-            raise ValueError(
-                f"method.budget must be one of {', '.join(BUDGETS)}, and method.features tree or all, got {budget} and "
-                f"{features}. Example: method.budget=bytes method.features=tree"
-            )
-        for name, value, minimum in (
-            ("amount", amount, 1), ("neighbours", neighbours, 1), ("sample", sample, 1), ("expansion", expansion, 1),
-        ):  # fmt: skip
-            if value is not None and value < minimum:
-                raise ValueError(
-                    f"method.{name} must be >= {minimum}, got {value}. Example: method.{name}={minimum}"
-                )
+        check_choice("budget", budget, BUDGETS)
+        check_choice("features", features, ("tree", "all"))
+        check_at_least(1, amount=amount, neighbours=neighbours, sample=sample, expansion=expansion)
         if not 0 < damping < 1:
             raise ValueError(f"method.damping must be in (0, 1), got {damping}. Example: method.damping=0.85")
         self.budget, self.amount, self.features, self.neighbours = budget, amount, features, neighbours
@@ -147,7 +141,7 @@ class Bonsai(Method):
         labels = torch.full((train.graph.adjacency.v,), CONTEXT)
         labels[train.index] = train.labels
         first = self._first_of_each_class(train, ranked, labels)
-        chosen = [*first, *(v for v in ranked if v not in set(first))]
+        chosen = list(dict.fromkeys([*first, *ranked]))
         if self.match_classes:
             chosen = matched(chosen, labels, train.counts, len(first))
         chosen = at_most(chosen, labels, ipc, train.num_classes)
@@ -159,14 +153,8 @@ class Bonsai(Method):
         syn = build(len(chosen))
         if self._size(syn) <= self.amount:
             return syn
-        fits, too_many = len(first), len(chosen)
-        while fits + 1 < too_many:
-            middle = (fits + too_many) // 2
-            if self._size(build(middle)) <= self.amount:
-                fits = middle
-            else:
-                too_many = middle
-        syn = build(fits)
+        larger = range(len(first) + 1, len(chosen))
+        syn = build(len(first) + bisect_right(larger, self.amount, key=lambda n: self._size(build(n))))
         if (size := self._size(syn)) > self.amount:
             raise ValueError(
                 f"method.amount must be >= {size} {self.budget} for one node per class, got {self.amount}. "

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from dd_bench.api import Dynamics, RealSet, class_embeddings
 
-from ._dynamics import PICKS, DynamicsCoreset, Pick, check_choice, checked_share, margins, without_hardest
+from ._arguments import check_choice
+from ._dynamics import PICKS, DynamicsCoreset, Pick, checked_share, margins, without_hardest
 
 
 class D2(DynamicsCoreset):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -19,6 +20,7 @@ from dd_bench.api import (
     undirected,
 )
 
+from ._arguments import check_at_least, check_choice
 from ._nodes.pge import EdgeGenerator, propagated
 from ._nodes.quota import check_quota, initial_nodes, quota, quota_labels
 from ._nodes.surrogate import Surrogate, gradient_distance
@@ -74,22 +76,10 @@ class GCond(Method):
         Raises:
             ValueError: a value is unknown or out of range.
         """
-        for key, value, known in (
-            ("metric", metric, ("cos", "mse")),
-            ("structure", structure, ("pge", "none")),
-        ):
-            if value not in known:
-                raise ValueError(
-                    f"method.{key} must be {' or '.join(known)}, got {value}. Example: method.{key}={known[0]}"
-                )
-        for name, number, minimum in (
-            ("outer", outer, 1), ("inner", inner, 0), ("batch_real", batch_real, 1), ("hops", hops, 0),
-            ("edge_hidden", edge_hidden, 1), ("hidden", hidden, 1),
-        ):  # fmt: skip
-            if number is not None and number < minimum:
-                raise ValueError(
-                    f"method.{name} must be >= {minimum}, got {number}. Example: method.{name}={minimum}"
-                )
+        check_choice("metric", metric, ("cos", "mse"))
+        check_choice("structure", structure, ("pge", "none"))
+        check_at_least(0, inner=inner, hops=hops)
+        check_at_least(1, outer=outer, batch_real=batch_real, edge_hidden=edge_hidden, hidden=hidden)
         if not 0 <= threshold < 1:
             raise ValueError(
                 f"method.threshold must be in [0, 1), got {threshold}. Example: method.threshold=0.05"
@@ -137,7 +127,7 @@ class GCond(Method):
             total = torch.zeros((), device=ctx.device)
             for update in range(self.outer):
                 z = self._propagated(x, edges)
-                loss = self._match(surrogate, z, labels, z_real, real, ctx, step, update)
+                loss = self._match(surrogate, z.split(sizes), z_real, real, ctx, (step, update))
                 for optimizer in optimizers.values():
                     optimizer.zero_grad()
                 loss.backward()
@@ -157,27 +147,32 @@ class GCond(Method):
     def _match(
         self,
         surrogate: Surrogate,
-        z: Tensor,
-        labels: Tensor,
+        parts: Sequence[Tensor],
         z_real: Tensor,
         real: RealSet,
         ctx: DistillContext,
-        step: int,
-        update: int,
+        update: tuple[int, int],
     ) -> Tensor:
-        """Return the weighted distance of the gradients of each class, 0-d."""
-        sizes = torch.bincount(labels, minlength=real.num_classes).tolist()
-        parts = z.split(sizes)
-        total = torch.zeros((), device=z.device)
+        """Return the weighted distance of the gradients of each class, 0-d.
+
+        Args:
+            surrogate: the network.
+            parts: propagated features of the synthetic nodes of each class.
+            z_real: propagated features of the training nodes.
+            real: the real set.
+            ctx: context of the run.
+            update: numbers of the iteration and of the update, which name the random stream of the batches.
+        """
+        total, largest = torch.zeros((), device=z_real.device), max(map(len, parts))
         for c, part in enumerate(parts):
             members = real.train.of_class(c)
             if len(members) > self.batch_real:
-                generator = ctx.generator("batch", step, update, c)
+                generator = ctx.generator("batch", *update, c)
                 order = torch.randperm(len(members), generator=generator, device=members.device)
                 members = members[order[: self.batch_real]]
             target = surrogate.gradients(z_real[members], torch.full_like(members, c))
-            found = surrogate.gradients(part, torch.full((len(part),), c, device=z.device))
-            total = total + sizes[c] / max(sizes) * gradient_distance(found, target, self.metric)
+            found = surrogate.gradients(part, torch.full((len(part),), c, device=part.device))
+            total = total + len(part) / largest * gradient_distance(found, target, self.metric)
         return total
 
     def _set(self, real: RealSet, x: Tensor, labels: Tensor, edges: EdgeGenerator) -> NodeSet:

@@ -20,6 +20,7 @@ from dd_bench.api import (
     untrained_feature_network,
 )
 
+from ._arguments import check_choice
 from ._coreset import FeatureCoreset
 
 
@@ -57,10 +58,7 @@ class UntrainedKMeans(Method):
         Raises:
             ValueError: `features` is neither of these.
         """
-        if features not in ("pixels", "random"):
-            raise ValueError(
-                f"method.features must be pixels or random, got {features}. Example: method.features=pixels"
-            )
+        check_choice("features", features, ("pixels", "random"))
         self.features, self.restarts = features, restarts
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
@@ -69,12 +67,13 @@ class UntrainedKMeans(Method):
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
         """See `Method`."""
-        net = untrained_feature_network(ctx.architecture, 0, ctx).eval()
+        net = None
+        if self.features == "random":
+            net = untrained_feature_network(ctx.architecture, 0, ctx).eval()
         chosen = []
         for c in range(real.num_classes):
             index = real.train.of_class(c)
-            pixels = self.features == "pixels"
-            x = real.train.inputs(index).flatten(1) if pixels else class_embeddings(net, real, c)
+            x = real.train.inputs(index).flatten(1) if net is None else class_embeddings(net, real, c)
             rows = representatives(x.double(), ipc, self.restarts, ctx.seed_for("select", c))
             chosen.append(index[rows])
         return build_coreset(real, torch.cat(chosen))

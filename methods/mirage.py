@@ -22,6 +22,7 @@ from dd_bench.api import (
     training_graphs,
 )
 
+from ._arguments import check_at_least
 from ._mirage.colour_refinement import colours
 from ._mirage.itemsets import (
     KINDS,
@@ -118,11 +119,8 @@ class Mirage(Method):
         ):
             if value not in choices:
                 raise ValueError(f"method.{name} must be one of {', '.join(choices)}, got {value}")
-        for name, number, minimum in (("depth", depth, 0), ("most", most, 1), ("bytes", bytes, 1)):
-            if number is not None and number < minimum:
-                raise ValueError(
-                    f"method.{name} must be >= {minimum}, got {number}. Example: method.{name}={minimum}"
-                )
+        check_at_least(0, depth=depth)
+        check_at_least(1, most=most, bytes=bytes)
         if theta is not None and bytes is not None:
             raise ValueError(
                 f"only one of method.theta and method.bytes can be set, got theta={theta} and bytes={bytes}. "

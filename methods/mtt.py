@@ -34,6 +34,7 @@ from dd_bench.api import (
     uses_compilation,
 )
 
+from ._arguments import check_at_least
 from ._trajectory.experts import ExpertSettings
 from ._trajectory.init import INITS, LABELS, cluster_index, correct_index, mean_logits
 from ._trajectory.segments import Segment, Window, balance, draw_segment, perturbed
@@ -125,14 +126,9 @@ class MTT(Method):
         ):
             if choice not in choices:
                 raise ValueError(f"method.{name} must be one of {', '.join(choices)}, got {choice!r}")
-        for name, count in (
-            ("syn_steps", syn_steps),
-            ("expert_epochs", expert_epochs),
-            ("batch_syn", batch_syn),
-            ("canvas", canvas),
-        ):
-            if count is not None and count < 1:
-                raise ValueError(f"method.{name} must be >= 1, got {count}. Example: method.{name}=1")
+        check_at_least(
+            1, syn_steps=syn_steps, expert_epochs=expert_epochs, batch_syn=batch_syn, canvas=canvas
+        )
         if intermediate != "none" and syn_steps < expert_epochs:
             raise ValueError(
                 f"method.intermediate={intermediate} requires at least one step per expert epoch, got syn_steps="

@@ -20,6 +20,7 @@ from dd_bench.api import (
     training_nodes,
 )
 
+from ._arguments import check_at_least, check_choice
 from ._coreset import FeatureCoreset
 from ._nodes.quota import check_quota, quota
 from .herding import Herding
@@ -41,13 +42,8 @@ class NodeCoreset(FeatureCoreset):
             ValueError: `embedding` is unknown, or `hops` is negative.
         """
         super().__init__(teacher=teacher)
-        if embedding not in ("network", "propagated", "features"):
-            raise ValueError(
-                f"method.embedding must be network, propagated or features, got {embedding}. "
-                "Example: method.embedding=propagated"
-            )
-        if hops < 0:
-            raise ValueError(f"method.hops must be >= 0, got {hops}. Example: method.hops=2")
+        check_choice("embedding", embedding, ("network", "propagated", "features"))
+        check_at_least(0, hops=hops)
         self.embedding, self.nodes, self.hops = embedding, nodes, hops
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:

@@ -6,6 +6,7 @@ import torch
 
 from dd_bench.api import Architecture, DistillContext, Method, NodeSet, RealSet, centroids, training_nodes
 
+from ._arguments import check_at_least
 from ._nodes.quota import check_quota, quota, quota_labels
 
 
@@ -27,9 +28,8 @@ class PropagatedKMeans(Method):
         Raises:
             ValueError: a value is out of range.
         """
-        for name, value, minimum in (("hops", hops, 0), ("restarts", restarts, 1)):
-            if value < minimum:
-                raise ValueError(f"method.{name} must be >= {minimum}, got {value}. Example: method.{name}=2")
+        check_at_least(0, hops=hops)
+        check_at_least(1, restarts=restarts)
         self.nodes, self.hops, self.restarts = nodes, hops, restarts
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:

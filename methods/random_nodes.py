@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_right
+
 import torch
 from torch import Tensor
 
 from dd_bench.api import Architecture, DistillContext, Method, NodeSet, RealSet
 
+from ._arguments import check_at_least
 from ._nodes.quota import check_quota, quota
 
 
@@ -31,11 +34,8 @@ class RandomNodes(Method):
                 f"only one of method.nodes and method.bytes can be set, got {nodes} and {bytes}. "
                 "Use method.nodes=null"
             )
-        for name, value, minimum in (("hops", hops, 0), ("bytes", bytes, 1)):
-            if value is not None and value < minimum:
-                raise ValueError(
-                    f"method.{name} must be >= {minimum}, got {value}. Example: method.{name}=2000"
-                )
+        check_at_least(0, hops=hops)
+        check_at_least(1, bytes=bytes)
         self.nodes, self.bytes, self.hops, self.edges = nodes, bytes, hops, edges
 
     def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
@@ -64,14 +64,9 @@ class RandomNodes(Method):
             return self._set(real, torch.cat([m[:size] for m, size in zip(drawn, sizes, strict=True)]))
         turns = torch.cat([torch.stack([torch.arange(len(m[:ipc])), m[:ipc].cpu()]) for m in drawn], 1)
         order = turns[1][turns[0].argsort(stable=True)].to(ctx.device)  # class after class, in turns
-        fits, too_many = real.num_classes, len(order) + 1
-        while fits + 1 < too_many:  # the size grows with each node
-            middle = (fits + too_many) // 2
-            if self._size(real, order[:middle]) <= self.bytes:
-                fits = middle
-            else:
-                too_many = middle
-        return self._set(real, order[:fits].sort().values)
+        larger = range(real.num_classes + 1, len(order) + 1)  # the size grows with each node
+        more = bisect_right(larger, self.bytes, key=lambda n: self._size(real, order[:n]))
+        return self._set(real, order[: real.num_classes + more].sort().values)
 
     def _set(self, real: RealSet, index: Tensor) -> NodeSet:
         return NodeSet.coreset(real, index, hops=self.hops, edges=self.edges)

@@ -33,6 +33,7 @@ from dd_bench.api import (
     training_nodes,
 )
 
+from ._arguments import check_at_least
 from ._nodes.quota import check_quota, initial_nodes, quota, quota_labels
 
 SMALLEST_RATE = 1e-6
@@ -96,12 +97,9 @@ class SFGC(Method):
         """
         if gradient not in GRADIENTS:
             raise ValueError(f"method.gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
-        for name, value in (
-            ("syn_steps", syn_steps), ("expert_epochs", expert_epochs), ("stop", stop), ("every", every),
-            ("count", count),
-        ):  # fmt: skip
-            if value < 1:
-                raise ValueError(f"method.{name} must be >= 1, got {value}. Example: method.{name}=10")
+        check_at_least(
+            1, syn_steps=syn_steps, expert_epochs=expert_epochs, stop=stop, every=every, count=count
+        )
         if not lr_student >= SMALLEST_RATE:
             raise ValueError(
                 f"method.lr_student must be >= {SMALLEST_RATE}, got {lr_student}. Example: method.lr_student=0.5"
