@@ -1,4 +1,4 @@
-"""The steps of a training at which graph and node networks are evaluated on validation data, and the best of them."""
+"""Protocols of graph and node networks: which are supported, and the steps evaluated on validation data."""
 
 from __future__ import annotations
 
@@ -6,6 +6,38 @@ import math
 from typing import Any
 
 from dd_bench.api import Checkpoints, Protocol
+
+
+def unsupported(protocol: Protocol, evaluator: str, legacy: str, usual: str, **recipe: object) -> str | None:
+    """Return why an evaluator of graphs or nodes does not support a protocol, or None.
+
+    Args:
+        protocol: the protocol.
+        evaluator: name of the evaluator.
+        legacy: a protocol with `selection: best_on_val` to use instead.
+        usual: any other protocol to use instead.
+        **recipe: further values that the recipe must have.
+    """
+    if protocol.selection == "best_on_val" and protocol.recipe.steps is not None:
+        return (
+            f"protocol {protocol.name} must set recipe.epochs instead of recipe.steps={protocol.recipe.steps}, "
+            f"because selection=best_on_val selects an epoch. Use protocol={legacy}"
+        )
+    selection = "best_on_val" if protocol.selection == "best_on_val" else "last"
+    recipe = {**recipe, "augment": "none", "cutmix": 0, "views": None}
+    for key, value, expected in (
+        ("selection", protocol.selection, selection),
+        ("lr_grid", protocol.lr_grid, ()),
+        ("labels", protocol.labels, None),
+        *((f"recipe.{key}", getattr(protocol.recipe, key), expected) for key, expected in recipe.items()),
+    ):
+        if value != expected:
+            shown = value if isinstance(value, str | float | int) else "..."
+            return (
+                f"protocol {protocol.name} has {key}={shown}, which evaluator {evaluator} does not support. "
+                f"Use protocol={usual}"
+            )
+    return None
 
 
 def candidate_steps(protocol: Protocol, n: int, eval_points: int) -> frozenset[int]:

@@ -43,7 +43,7 @@ from dd_bench.api import (
     training_graphs,
 )
 
-from ._candidates import BestStep, candidate_steps, part_of
+from ._candidates import BestStep, candidate_steps, part_of, unsupported
 from ._scoring import check_at_least, measurement
 
 BATCH = 1000  # graphs per batch in scoring
@@ -103,27 +103,7 @@ class Graph(Evaluator):
 
     def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`. Nothing is selected on test graphs, and graphs are not augmented."""
-        recipe = protocol.recipe
-        if protocol.selection == "best_on_val" and recipe.steps is not None:
-            return (
-                f"protocol {protocol.name} must set recipe.epochs instead of recipe.steps={recipe.steps}, because "
-                "selection=best_on_val selects an epoch. Use protocol=mirage-legacy"
-            )
-        selection = "best_on_val" if protocol.selection == "best_on_val" else "last"
-        for key, value, expected in (
-            ("selection", protocol.selection, selection),
-            ("lr_grid", protocol.lr_grid, ()),
-            ("labels", protocol.labels, None),
-            ("recipe.augment", recipe.augment, "none"),
-            ("recipe.cutmix", recipe.cutmix, 0),
-            ("recipe.views", recipe.views, None),
-        ):
-            if value != expected:
-                return (
-                    f"protocol {protocol.name} has {key}={value if isinstance(value, str | float) else '...'}, which "
-                    "evaluator graph does not support. Use protocol=graph-500"
-                )
-        return None
+        return unsupported(protocol, "graph", "mirage-legacy", "graph-500")
 
     def check_set(self, syn: SyntheticSet, real: RealSet) -> str | None:
         """See `Evaluator`."""

@@ -34,7 +34,7 @@ from dd_bench.api import (
     training_nodes,
 )
 
-from ._candidates import BestStep, candidate_steps, part_of
+from ._candidates import BestStep, candidate_steps, part_of, unsupported
 from ._scoring import check_at_least, measurement
 
 THRESHOLD = 0.5
@@ -103,31 +103,7 @@ class Node(Evaluator):
 
     def check_protocol(self, protocol: Protocol) -> str | None:
         """See `Evaluator`. Nothing is selected on test nodes, and each step uses the whole graph."""
-        recipe = protocol.recipe
-        if protocol.selection == "best_on_val" and recipe.steps is not None:
-            return (
-                f"protocol {protocol.name} must set recipe.epochs instead of recipe.steps={recipe.steps}, because "
-                "selection=best_on_val selects an epoch. Use protocol=node-600-legacy"
-            )
-        for key, value, expected in (
-            (
-                "selection",
-                protocol.selection,
-                "best_on_val" if protocol.selection == "best_on_val" else "last",
-            ),
-            ("lr_grid", protocol.lr_grid, ()),
-            ("labels", protocol.labels, None),
-            ("recipe.batch_size", recipe.batch_size, 1),
-            ("recipe.augment", recipe.augment, "none"),
-            ("recipe.cutmix", recipe.cutmix, 0),
-            ("recipe.views", recipe.views, None),
-        ):
-            if value != expected:
-                return (
-                    f"protocol {protocol.name} has {key}={value if isinstance(value, str | float | int) else '...'}, "
-                    "which evaluator node does not support. Use protocol=node-last"
-                )
-        return None
+        return unsupported(protocol, "node", "node-600-legacy", "node-last", batch_size=1)
 
     def check_dataset(self, real: RealSet, architecture: object) -> str | None:
         """See `Evaluator`."""

@@ -26,10 +26,11 @@ def biased_colours(labels: Tensor, k: int, bias: float, part: str) -> Tensor:
     Of the n_c images of class c, `round(bias * n_c)` have colour c. Each of the others has one of the other k - 1
     colours, all with the same probability. They are drawn with the random stream `("colours", part, c)`.
     """
-    colours = labels.cpu().clone()
+    classes = labels.cpu()
+    colours = classes.clone()
     for c in range(k):
         stream = generator("cpu", 0, "colours", part, c)
-        index = (labels.cpu() == c).nonzero().flatten()
+        index = (classes == c).nonzero().flatten()
         others = index[torch.randperm(len(index), generator=stream)[round(bias * len(index)) :]]
         colours[others] = (c + torch.randint(1, k, (len(others),), generator=stream)) % k
     return colours.to(labels.device)
@@ -37,9 +38,10 @@ def biased_colours(labels: Tensor, k: int, bias: float, part: str) -> Tensor:
 
 def balanced_colours(labels: Tensor, k: int, part: str) -> Tensor:
     """Return a colour for each image, int64 `(n,)`. Each class has every colour equally often, up to one image."""
-    colours = labels.cpu().clone()
+    classes = labels.cpu()
+    colours = classes.clone()
     for c in range(k):
-        index = (labels.cpu() == c).nonzero().flatten()
+        index = (classes == c).nonzero().flatten()
         order = torch.randperm(len(index), generator=generator("cpu", 0, "colours", part, c))
         colours[index[order]] = (torch.arange(len(index)) + c) % k
     return colours.to(labels.device)

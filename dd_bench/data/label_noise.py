@@ -27,10 +27,11 @@ def noisy_labels(labels: Tensor, k: int, rate: float, kind: NoiseKind, part: str
         kind: see above.
         part: name of the split, `train` or `val`.
     """
-    noisy = labels.cpu().clone()
+    clean = labels.cpu()
+    noisy = clean.clone()
     for c in range(k):
         stream = generator("cpu", 0, "label noise", part, c)
-        index = (labels.cpu() == c).nonzero().flatten()
+        index = (clean == c).nonzero().flatten()
         chosen = index[torch.randperm(len(index), generator=stream)[: round(rate * len(index))]]
         shift = torch.ones_like(chosen)
         if kind == "symmetric":

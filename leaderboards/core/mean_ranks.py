@@ -169,9 +169,9 @@ def _draws(records: Sequence[Record], generator: np.random.Generator) -> NDArray
 
 def _ranks(values: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the ranks in each row, 1 for the highest value. Equal values share the mean of their ranks."""
-    higher = (values[:, None, :] > values[:, :, None]).sum(2)
-    equal = (values[:, None, :] == values[:, :, None]).sum(2)
-    ranks: NDArray[np.float64] = 1 + higher + (equal - 1) / 2
+    from scipy.stats import rankdata  # slow to import
+
+    ranks: NDArray[np.float64] = rankdata(-values, axis=1)
     return ranks
 
 

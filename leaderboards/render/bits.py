@@ -21,29 +21,20 @@ from ..core.bits import (
 )
 from ..core.budget import Budgets, budgets
 from ..core.differences import difference
-from ..core.entries import ACCURACY
 from ..core.row_labels import record_labels
 from .cost import ranked_front
 from .formatting import networks, number, with_marks
 from .markup import MARKDOWN, markdown_table
 
+_COSTS = ["Images stored as", "Bits", "Entropy-coded", "Smallest file", "Mean ± std", "n"]
+"""Headers of the columns of `_costs`."""
 _REFERENCE = "kmeans"
 """Method with which the sets of equal bits are compared."""
 
 
 def precision_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return a title and a Markdown table of sets and their quantised versions, for each track that has any."""
-    header = [
-        "Method",
-        "IPC",
-        "Images stored as",
-        "Bits",
-        "Entropy-coded",
-        "Smallest file",
-        "Mean ± std",
-        "n",
-    ]
-    header += ["Difference", "On the front", "Loses nothing"]
+    header = ["Method", "IPC", *_COSTS, "Difference", "On the front", "Loses nothing"]
     known = budgets(records)
     return [
         (
@@ -113,18 +104,7 @@ def fewest_bits_table(records: Sequence[Record]) -> str:
 
 def equal_bits_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return a title and a Markdown table for each track: sets of several methods with nearly the same bits."""
-    header = [
-        "Budget",
-        "Method",
-        "IPC",
-        "Images stored as",
-        "Bits",
-        "Entropy-coded",
-        "Smallest file",
-        "Mean ± std",
-        "n",
-    ]
-    header += [f"Difference from {_REFERENCE}"]
+    header = ["Budget", "Method", "IPC", *_COSTS, f"Difference from {_REFERENCE}"]
     known = budgets(records)
     found = []
     for track, group in tracks(records).items():
@@ -173,6 +153,5 @@ def _costs(record: Record, known: Budgets) -> list[str]:
 
 def _points(d: Difference, record: Record) -> str:
     """Return a difference with its 95 % interval, e.g. `-0.3 [-0.8, 0.2]`; in points of per cent for an accuracy."""
-    scale, digits = (100, 1) if record.main_metric == ACCURACY else (1, 4)
-    mean, low, high = (f"{scale * x:.{digits}f}" for x in (d.mean, d.low, d.high))
+    mean, low, high = (number([x], record.main_metric) for x in (d.mean, d.low, d.high))
     return f"{mean} [{low}, {high}]"

@@ -21,8 +21,9 @@ def bits_plots(entries: Sequence[Record]) -> Iterator[Plot]:
     for track, group in tracks(entries).items():
         curves = list(_curves(group))
         if curves:
-            shown = {r.key: r for _, records in (*curves, *_lines(group)) for r in records}
-            figure = partial(_plot, curves=curves, lines=list(_lines(group)), metric=track.metric)
+            lines = list(_lines(group))
+            shown = {r.key: r for _, records in (*curves, *lines) for r in records}
+            figure = partial(_plot, curves=curves, lines=lines, metric=track.metric)
             yield Plot(f"{track.folder}/bits--{track.name}", list(shown.values()), figure)
 
 

@@ -43,7 +43,17 @@ DEFAULTS: dict[str, Any] = {
 }
 """Keys of a protocol's labels and their usual values, see `LabelRecipe`. A record without a key has this value."""
 
-REDUCED = tuple(DEFAULTS)[:9]
+REDUCED = (
+    "pool",
+    "pool_unit",
+    "stored_epochs",
+    "top",
+    "rest",
+    "label_bits",
+    "phases",
+    "temperature_schedule",
+    "student_temperature",
+)
 """Keys that change what is stored or used of the labels of a view; see `label_bits`."""
 
 
