@@ -412,22 +412,27 @@ def test_a_download(page, site, board):
 
 
 KINDS_OF_PAGES = (
-    "index", "boards", "boards/*--hard-v1--hard--convnet*", "datasets/fashion_mnist", "methods", "methods/dm",
+    "index", "ranks", "boards", "boards/*--hard-v1--hard--convnet*", "datasets/fashion_mnist", "methods", "methods/dm",
     "entries", "entries/*", "sets", "published", "cross_arch", "continual",
 )  # fmt: skip
 
 
+@pytest.fixture(scope="module")
+def axe():
+    """The script of axe-core. It comes before `page`, which expects that a page is opened."""
+    return (files(pytest.importorskip("axe_playwright_python")) / "axe.min.js").read_text()
+
+
 @pytest.mark.parametrize("kind", KINDS_OF_PAGES)
-def test_axe_finds_no_serious_fault(page, small_site, kind):
+def test_axe_finds_no_serious_fault(axe, page, small_site, kind):
     """The rules of axe-core, which include contrast AA, with all details shown; contrast also in dark mode."""
-    axe = files(pytest.importorskip("axe_playwright_python")) / "axe.min.js"
     path = min(small_site.glob(f"{kind}.html"))
     driver = page(path.relative_to(small_site).as_posix(), site=small_site)
     driver.execute_script(
         "for (const e of document.querySelectorAll('details')) e.open = true;"
         "for (const e of document.querySelectorAll('.tick input')) e.click();"
     )
-    driver.execute_script(axe.read_text())
+    driver.execute_script(axe)
     for dark, rules in ((False, ""), (True, ", runOnly: ['color-contrast']")):
         scheme = [{"name": "prefers-color-scheme", "value": "dark" if dark else "light"}]
         driver.execute_cdp_cmd("Emulation.setEmulatedMedia", {"features": scheme})
