@@ -21,16 +21,21 @@ from .yaml_file import read_yaml
 
 METHODS = Path(__file__).resolve().parents[1] / "published" / "methods.yaml"
 
-Family = Literal["reference", "selection", "matching", "trajectory", "decoupled", "graphs", "other"]
+Family = Literal[
+    "reference", "selection", "matching", "trajectory", "decoupled", "generative", "graphs", "other"
+]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 
 
 class Links(BaseModel):
-    """One line of `methods.yaml`."""
+    """One line of `methods.yaml`. Methods with published numbers have one too, if they are not implemented here."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     family: Family
+    venue: str | None = Field(
+        default=None, min_length=1, description="where the paper appeared, with the year"
+    )
     paper: str | None = Field(default=None, pattern="^https://")
     code: str | None = Field(default=None, pattern="^https://")
 

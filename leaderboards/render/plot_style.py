@@ -22,6 +22,7 @@ FAMILY_COLOURS: dict[Family, tuple[str, str]] = {
     "matching": (ORANGE, "#f0b340"),
     "trajectory": (GREEN, "#2fc99a"),
     "decoupled": (PURPLE, "#e29ac6"),
+    "generative": ("#857100", "#dccf45"),
     "graphs": (VERMILION, "#ff8a4c"),
     "other": ("#1b1f24", "#e6e9ec"),
 }

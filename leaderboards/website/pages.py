@@ -22,7 +22,7 @@ from ..core.boards import Board, boards
 from ..core.citations import Cards, cited
 from ..core.entries import has_stored_precision
 from ..core.findings import evidence, load_findings
-from ..core.method_info import FAMILIES
+from ..core.method_info import FAMILIES, links_of
 from ..core.published import PublishedSet
 from ..core.verified import verdicts
 from ..render.cost import Point, points
@@ -108,13 +108,14 @@ class Pages:
     def _front_page(self) -> None:
         views = dataset_views(self.listed, self.cards, front=True)
         found = evidence(load_findings(), self.entries)
+        shown = {links_of(name).family for name in method_names(self.boards)}
         self._page(
             "index",
             "index.html.j2",
             title="Leaderboard",
             datasets=views,
             findings=findings(list(found), self.boards),
-            families=[family for family in FAMILIES if family != "other"],
+            families=[family for family in FAMILIES if family != "other" and family in shown],
             marks=marks_used([one.matrix for view in views for one in view.boards]),
             entries=len(self.entries),
             boards=len(self.boards),

@@ -8,7 +8,8 @@ import pytest
 from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.citations import Cards
 from dd_bench.leaderboards.core.findings import evidence, load_findings
-from dd_bench.leaderboards.core.method_info import FAMILIES, links_of, load_links, method_info
+from dd_bench.leaderboards.core.method_info import FAMILIES, METHODS, links_of, load_links, method_info
+from dd_bench.leaderboards.core.published import load_published
 from dd_bench.leaderboards.core.ranking import Place
 from dd_bench.leaderboards.render.place_marks import PLACE_MARKS
 from dd_bench.leaderboards.render.plot_style import FAMILY_COLOURS
@@ -164,8 +165,10 @@ def test_a_finding_is_shown_only_if_its_check_holds(record):
 def test_families_and_links_of_methods():
     assert {links_of(name).family for name in ("mtt", "ftd #2")} == {"trajectory"}
     assert links_of("datadam_released") == links_of("datadam") and links_of("unknown_x").family == "other"
-    missing = [name for name in load_links() if not method_info(name).title]
-    assert missing == []
+    published = {cell.method for one in load_published(METHODS.parent) for cell in one.cells}
+    for name in load_links():  # a method is implemented here, or has published numbers
+        assert method_info(name).title or any(method.startswith(name) for method in published), name
+    assert links_of("fadrm+").venue == "NeurIPS 2025" and links_of("idc_1").family == "matching"
     assert method_info("dm").description.startswith("Each iteration samples a random network")
 
 

@@ -7,20 +7,27 @@ from pathlib import Path
 import pytest
 
 from dd_bench.leaderboards.core import published as module
+from dd_bench.leaderboards.core.method_info import links_of
 from dd_bench.leaderboards.core.published import Published, load_published
 from dd_bench.leaderboards.render.tables import _published as pages_of_published
 
 FOLDER = Path(module.__file__).parents[1] / "published"
 CHOSEN = {"full", "random", "herding", "kcenter", "kmeans", "el2n", "cad_prune"}
 MATCHED = {"dc", "dsa", "dm", "datadam", "ncfm", "mtt", "ftd", "tesla", "datm"}
-RECOVERED = {"sre2l", "cda", "rded", "infer", "infer_dyn", "sre2l++", "dwa", "g_vbsm", "edc"}
+RECOVERED = {
+    "sre2l", "cda", "rded", "infer", "infer_dyn", "sre2l++", "dwa", "g_vbsm", "edc", "cudd", "delt", "nrr_dd", "wmdd",
+    "fadrm", "fadrm+", "cv_dd", "ogm", "cim",
+}  # fmt: skip
+GENERATED = {
+    "dit", "ldm", "glad", "idc_1", "minimax", "d4m", "d4m_g", "igd", "mgd3", "mgd3_ldm", "d3hr", "cao2", "vlcp", "dap",
+}  # fmt: skip
 QUANTISED = {"ptqdc_dm", "ptqdc_dsa", "ptqdc_datm", "autopalette", "quadd_datm", "dcq"}
 LABELS = {"lpld", "lpqld", "gift"}
 NODES = {
     "random", "herding_nodes", "kcenter_nodes", "gcond", "gcondx", "doscondx", "gcdm", "sfgc", "ctrl", "coarsening",
     "dc_graph",
 }  # fmt: skip
-METHODS = CHOSEN | MATCHED | RECOVERED | QUANTISED | LABELS | NODES
+METHODS = CHOSEN | MATCHED | RECOVERED | GENERATED | QUANTISED | LABELS | NODES
 
 
 def test_every_committed_file_is_valid():
@@ -32,13 +39,17 @@ def test_every_committed_file_is_valid():
         "cifar100",
         "fashion_mnist",
         "imagefruit",
+        "imageidc",
         "imagemeow",
+        "imagenet100",
         "imagenet1k",
         "imagenet1k_64",
         "imagenet21k",
         "imagenette",
+        "imagenette_224",
         "imagesquawk",
         "imagewoof",
+        "imagewoof_224",
         "imageyellow",
         "mnist",
         "svhn",
@@ -88,7 +99,12 @@ def test_some_published_numbers():
     assert value("imagesquawk", "mtt", 10) == (52.3, 1.0, True)
     assert value("cifar10", "full", 50) == (84.8, 0.1, True)  # the same for every IPC
     assert value("cifar100", "infer", 10, "resnet18") == (45.2, None, True)
-    assert value("cifar100", "edc", 10, "resnet18") == (63.7, None, False)
+    assert value("cifar100", "edc", 10, "resnet18") == (63.7, None, True)
+    assert value("cifar10", "edc", 10, "resnet18") == (79.1, None, False)
+    assert value("imagewoof_224", "minimax", 10, "resnetap10") == (39.2, 1.3, True)
+    assert value("imagenet100", "mgd3", 20, "resnet18_idc") == (32.6, 0.4, True)
+    assert value("imageidc", "vlcp", 50, "resnetap10") == (71.9, 0.4, True)
+    assert value("tiny_imagenet", "nrr_dd", 50, "resnet18") == (61.2, 0.1, True)
     by_name = {s.model: s for s in sets.values() if s.dataset == "imagenet1k"}
     large = {
         depth: next(s for name, s in by_name.items() if f"resnet{depth}," in name) for depth in (18, 101)
@@ -96,6 +112,19 @@ def test_some_published_numbers():
     assert large[18].at("sre2l", 50)[0].mean == 46.8
     assert large[101].at("cda", 200)[0].mean == 68.4
     assert sets["fashion_mnist", "convnet"].at("datadam", 1) == []  # no number is known
+
+
+def test_two_protocols_of_one_method_are_both_published():
+    """CV-DD's group prints 10.1 in one paper and 30.6 in the next for the same method, set and network."""
+    (tiny,) = (s for s in load_published(FOLDER) if (s.dataset, s.model) == ("tiny_imagenet", "resnet18_bn"))
+    own, later = tiny.at("cv_dd", 1)
+    assert (own.mean, later.mean) == (10.1, 30.6) and "FADRM's evaluation" in later.protocol != own.protocol
+
+
+def test_every_published_method_has_a_family():
+    for s in load_published(FOLDER):
+        for c in s.cells:
+            assert links_of(c.method).family != "other", c.method
 
 
 CELL = {"method": "dc", "ipc": 1, "mean": 70.5, "std": 0.6, "protocol": "p", "source": "s", "verified": True}
