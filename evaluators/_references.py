@@ -133,5 +133,6 @@ def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
             "epochs": epochs,
             "milestones": tuple(sorted({max(1, round(m * factor)) for m in recipe.milestones})),
             "warmup": min(epochs - 1, round(recipe.warmup * factor)),
+            "epochs_by_size": (),
         }
     )

@@ -58,6 +58,7 @@ def fresh_networks_on(
     protocol, notes = ctx.protocol.with_learned_lr(syn.lr), []
     if protocol != ctx.protocol:
         notes.append(f"fresh networks were trained at the set's learned rate {protocol.recipe.lr:.4g}")
+    protocol = protocol.for_size(len(images))
     labelled = cost = None
     if protocol.labels is not None:
         labelled = labelled_data(images, labels, identity, protocol.recipe, protocol.labels, real, ctx)
@@ -144,7 +145,7 @@ def control_context(
     With `equal_steps`, networks are trained on the control for as many steps as on the images of `fresh`, and
     otherwise for as many epochs.
     """
-    protocol = ctx.protocol
+    protocol = ctx.protocol.for_size(len(fresh.images))
     if protocol.labels is not None:
         labels = protocol.labels.model_copy(update={"source": None})
         protocol = protocol.model_copy(update={"labels": labels})

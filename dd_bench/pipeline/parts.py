@@ -9,6 +9,7 @@ from typing import Any
 from dd_bench.api import Evaluator, Method, SyntheticSet
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.labels import label_mode
+from dd_bench.data.preprocess import Normalise
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network
 from dd_bench.pipeline import provenance
@@ -98,8 +99,25 @@ class RunParts:
                 f"protocol {self.protocol.name} has keep={self.protocol.keep}, which evaluator {self.evaluator_name} "
                 "does not support. Use protocol.keep=null"
             )
-        return self.evaluator.check_protocol(self.protocol) or self.evaluator.check_dataset(
-            self.real, self.architecture
+        return (
+            self._check_colours()
+            or self.evaluator.check_protocol(self.protocol)
+            or self.evaluator.check_dataset(self.real, self.architecture)
+        )
+
+    def _check_colours(self) -> str | None:
+        """Return why the protocol cannot change the colours of the inputs of this dataset, or None if it can."""
+        views = self.protocol.recipe.views
+        if views is None or views.colour is None:
+            return None
+        transform = Normalise(views.colour.mean, views.colour.std)
+        if self.real.preprocess.config() == transform.config():
+            return None
+        mean, std = (str(values).replace(" ", "") for values in (transform.mean, transform.std))
+        return (
+            f"protocol {self.protocol.name} changes the colours of inputs that are normalised by mean={mean} "
+            f"std={std}, but those of {self.real.name} are not. Use dataset.preprocess=normalise dataset.mean={mean} "
+            f"dataset.std={std}, or protocol.recipe.views.colour=null"
         )
 
     def set_key(self, index: int) -> str:

@@ -88,6 +88,21 @@ class Protocol(BaseModel):
             return self
         return self.model_copy(update={"recipe": self.recipe.model_copy(update={"lr": lr})})
 
+    def for_size(self, n: int) -> Protocol:
+        """Return the protocol for a set of `n` images, if its recipe has `epochs_by_size`.
+
+        `eval_every` and `eval_from` change in proportion to the epochs, so that the number of evaluations stays.
+        """
+        if not self.recipe.epochs_by_size:
+            return self
+        recipe = self.recipe.with_epochs(n)
+        every, start = (
+            value * recipe.epochs // self.recipe.epochs for value in (self.eval_every, self.eval_from)
+        )
+        if self.eval_every:
+            every = max(1, every)
+        return self.model_copy(update={"recipe": recipe, "eval_every": every, "eval_from": start})
+
     def recipes(self) -> list[Recipe]:
         """Return one recipe for each learning rate to try."""
         return [self.recipe.model_copy(update={"lr": lr}) for lr in self.lr_grid] or [self.recipe]

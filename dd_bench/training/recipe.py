@@ -6,7 +6,7 @@ import math
 from collections.abc import Iterator
 from typing import Any, Literal, Self, TypeVar, get_args
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, PositiveInt, ValidationError, model_validator
 
 from dd_bench.runtime.suggestions import MissingKeyError, unknown_key
 from dd_bench.training.augment import BoxKind
@@ -34,6 +34,8 @@ class Recipe(BaseModel):
         steps: number of training steps, independent of the number of samples, instead of `epochs`.
         cutmix_box: how CutMix's box is rounded to pixels; see `dd_bench.training.augment.cutmix_box`.
         batchnorm_momentum: share of a batch in the running statistics of BatchNorm layers; null: the network's, 0.1.
+        epochs_by_size: pairs (most images, epochs), smallest first. A set of at most so many images is trained for
+            these epochs instead of `epochs`, and its `milestones` are moved in proportion, rounded down.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -60,6 +62,7 @@ class Recipe(BaseModel):
     steps: int | None = Field(default=None, ge=1)
     cutmix_box: BoxKind = "exact"
     batchnorm_momentum: float | None = Field(default=None, gt=0, le=1)
+    epochs_by_size: tuple[tuple[PositiveInt, PositiveInt], ...] = ()
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -77,10 +80,20 @@ class Recipe(BaseModel):
                 "`steps` replaces `epochs`, `milestones` and `warmup`. With `steps`, use epochs=1, milestones=[] and "
                 f"warmup=0, got epochs={self.epochs}, milestones={list(self.milestones)} and warmup={self.warmup}"
             )
+        sizes = [size for size, _ in self.epochs_by_size]
+        if sizes != sorted(set(sizes)) or (sizes and (self.steps is not None or self.warmup)):
+            raise ValueError(
+                "epochs_by_size must be pairs [most images, epochs] with ascending numbers of images, without `steps` "
+                f"and `warmup`, got {[list(pair) for pair in self.epochs_by_size]}. Example: [[10, 3000], [100, 2000]]"
+            )
         return self
 
     def with_epochs(self, n: int) -> Recipe:
-        """Return the recipe for `n` samples, with `epochs` computed from `steps` if `steps` is set."""
+        """Return the recipe for `n` samples, with `epochs` computed from `steps` or `epochs_by_size` if one is set."""
+        if self.epochs_by_size:
+            epochs = next((epochs for size, epochs in self.epochs_by_size if n <= size), self.epochs)
+            milestones = tuple(m * epochs // self.epochs for m in self.milestones)
+            return self.model_copy(update={"epochs": epochs, "milestones": milestones, "epochs_by_size": ()})
         if self.steps is None:
             return self
         return self.model_copy(update={"epochs": math.ceil(self.steps / self.steps_per_epoch(n))})
@@ -88,7 +101,7 @@ class Recipe(BaseModel):
     def samples(self, n: int) -> int:
         """Return the total number of samples that training on `n` samples processes."""
         if self.steps is None:
-            return self.epochs * n
+            return self.with_epochs(n).epochs * n
         epochs, left = divmod(self.steps, self.steps_per_epoch(n))
         return epochs * n + min(n, left * self.batch_size)
 
@@ -97,6 +110,8 @@ class Recipe(BaseModel):
 
         The number of epochs is rounded up.
         """
+        if self.epochs_by_size:
+            return self.with_epochs(other).match_steps(n, other)
         steps, target = self.steps_per_epoch(n), self.steps_per_epoch(other)
         if self.steps is not None or steps == target:
             return self
@@ -132,6 +147,7 @@ class Recipe(BaseModel):
             "steps": None,
             "cutmix_box": "exact",
             "batchnorm_momentum": None,
+            "epochs_by_size": [],
         }
         values = self.model_dump(mode="json")
         return {k: v for k, v in values.items() if k not in later or v != later[k]}

@@ -23,6 +23,7 @@ from dd_bench.data.inputs import Inputs
 from dd_bench.runtime.fixed_memory import send
 from dd_bench.runtime.seeding import generator
 from dd_bench.training.augment import BoxKind, MixDraw, cutmix_box, gather_pixels, shift_index
+from dd_bench.training.colour import ColourRecipe, change_colours, colour_numbers
 from dd_bench.training.sampling import sample_bilinear
 
 TRIES = 10  # of a random resized crop, as in torchvision
@@ -41,6 +42,7 @@ class ViewRecipe(BaseModel):
         mix: how the images of a batch are mixed in pairs: none, mixup or cutmix.
         alpha: both parameters of the Beta distribution from which the share of an image in its mixture is drawn.
         box: how the box of cutmix is rounded to pixels, exact or truncated; see `dd_bench.training.augment.cutmix_box`.
+        colour: random changes of colours, before images are mixed; null: none.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,13 +54,16 @@ class ViewRecipe(BaseModel):
     mix: Literal["none", "mixup", "cutmix"]
     alpha: float = Field(gt=0)
     box: BoxKind = "exact"
+    colour: ColourRecipe | None = None
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        """Omit `box` at its default, because it was added later and the keys of older results stay valid."""
+        """Omit keys that were added later at their defaults, so that the keys of older results stay valid."""
         values: dict[str, Any] = handler(self)
         if self.box == "exact":
             del values["box"]
+        if self.colour is None:
+            del values["colour"]
         return values
 
 
@@ -118,6 +123,7 @@ class ViewDraw:
         u: uniform numbers of each image, `(g * b, 33)`.
         mix: how the images are mixed; None if they are not.
         temperature: see `View`.
+        colour: the numbers of `colour_numbers` of each image, `(g * b, 6)`; None if colours do not change.
     """
 
     groups: int
@@ -125,16 +131,19 @@ class ViewDraw:
     u: Tensor
     mix: MixDraw | None
     temperature: TemperatureDraw | None = None
+    colour: Tensor | None = None
 
     @classmethod
     def join(cls, draws: Sequence[ViewDraw]) -> ViewDraw:
         """Return the draws of the batches of several networks, as one batch."""
         mixes = [d.mix for d in draws if d.mix is not None]
+        colours = [d.colour for d in draws if d.colour is not None]
         return cls(
             len(draws),
             torch.cat([d.index for d in draws]),
             torch.cat([d.u for d in draws]),
             MixDraw.join(mixes) if mixes else None,
+            colour=torch.cat(colours) if colours else None,
         )
 
 
@@ -187,15 +196,19 @@ class Views:
         numbers = view_numbers(self.n, self.seed, epoch)[order].split(self.batch_size)
         for number, index in enumerate(order.split(self.batch_size)):
             rows = slice(part[0], None, part[1]) if part[0] < len(index) else slice(1)
-            mix = None
+            mix = colour = None
+            if self.recipe.colour is not None:
+                colour = colour_numbers(self.n, self.seed, epoch)[index][rows]
             if self.recipe.mix != "none":
                 rng = generator(CPU, self.seed, "mix", epoch, number)
                 mix = MixDraw.draw(len(index), rng, self.recipe.alpha)
-            yield ViewDraw(1, index[rows], numbers[number][rows], mix)
+            yield ViewDraw(1, index[rows], numbers[number][rows], mix, colour=colour)
 
     def view(self, draw: ViewDraw, x: Tensor) -> View:
         """Return the views of `x (n, c, h, w)`, the images at `draw.index`. `draw` and `x` are on one device."""
         x, mixture = augment_images(x, draw.u, self.recipe), None
+        if self.recipe.colour is not None and draw.colour is not None:
+            x = change_colours(x, draw.colour, self.recipe.colour)
         if draw.mix is not None and self.recipe.mix != "none":
             size = (int(x.shape[2]), int(x.shape[3]))
             mixture = mixture_of(draw.mix, size, self.recipe.mix, self.recipe.box)
@@ -215,7 +228,10 @@ def view_numbers(n: int, seed: int, epoch: int) -> Tensor:
 
 
 def augment_images(x: Tensor, u: Tensor, recipe: ViewRecipe) -> Tensor:
-    """Augment images `(b, c, h, w)` with random numbers `u (b, 33)`, without mixing; differentiable in `x`."""
+    """Augment images `(b, c, h, w)` with random numbers `u (b, 33)`; differentiable in `x`.
+
+    Colours are not changed, and images are not mixed.
+    """
     h, w = x.shape[2:]
     if recipe.patches > 1:
         x = gather_pixels(x, strips(h, recipe.patches, u[:, 25:29]), strips(w, recipe.patches, u[:, 29:33]))

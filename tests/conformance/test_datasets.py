@@ -41,6 +41,26 @@ def test_instantiation():
     assert real.name == "digits" and real.licence and real.citation
 
 
+@pytest.mark.parametrize("name", ["imagenette_224", "imagewoof_224", "imageidc", "imagenet100"])
+def test_imagenet_subsets_of_generative_methods(name):
+    config, small = shipped_yaml("dataset", name), shipped_yaml("dataset", name.removesuffix("_224"))
+    assert (config["name"], config["size"], config["resize"], config["stream"]) == (name, 224, "crop", True)
+    assert config["classes"] == small["classes"] and len(set(config["classes"])) == (
+        100 if name == "imagenet100" else 10
+    )
+
+
+def test_imageidc_is_the_first_tenth_of_imagenet100():
+    """IDC takes the first 10 classes of the list of ImageNet-100. The numbers are ImageNet's class indices."""
+    from timm.data import ImageNetInfo
+
+    folders = sorted(ImageNetInfo().label_names())
+    classes = shipped_yaml("dataset", "imagenet100")["classes"]
+    assert set(classes) <= set(folders)
+    assert shipped_yaml("dataset", "imageidc")["classes"] == classes[:10]
+    assert classes[:10] == [folders[i] for i in (452, 64, 374, 236, 993, 176, 882, 904, 503, 74)]
+
+
 @pytest.mark.parametrize("name", SUBSETS)
 def test_imagenet_subsets(name):
     """The folder names correspond to MTT's class indices in the sorted list of all ImageNet folders."""

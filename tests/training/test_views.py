@@ -5,6 +5,7 @@ import torch
 from torchvision.transforms.v2.functional import resized_crop
 
 from dd_bench.training.views import (
+    ViewDraw,
     ViewRecipe,
     Views,
     augment_images,
@@ -120,6 +121,20 @@ def test_augmentation_is_differentiable():
     x = images(2, 4).double().requires_grad_()
     u = view_numbers(2, 0, 0).double()
     assert torch.autograd.gradcheck(lambda x: augment_images(x, u, recipe(**ALL)), (x,), atol=1e-6)
+
+
+def test_colours_of_an_image_do_not_depend_on_its_batch_or_on_other_networks():
+    colour = {"brightness": 0.4, "contrast": 0.4, "saturation": 0.4, "lighting": 0.1, "mean": (0.5,) * 3}
+    how = recipe(flip=True, colour=colour | {"std": (0.25,) * 3})
+    x = torch.rand(6, 3, 4, 4, generator=torch.Generator().manual_seed(1))
+    one, two = (Views(how, 6, seed=s, batch_size=6, flip_allowed=True) for s in (0, 1))
+    (whole,) = one.epoch(x, 2)
+    parts = list(Views(how, 6, seed=0, batch_size=2, flip_allowed=True).epoch(x, 2))
+    assert torch.allclose(torch.cat([v.x for v in parts]), whole.x, atol=1e-6)
+    assert not torch.allclose(next(one.epoch(x, 3)).x, whole.x)
+    joined = ViewDraw.join([next(v.draws(2)) for v in (one, two)])
+    assert torch.allclose(one.view(joined, x[joined.index]).x[:6], whole.x, atol=1e-6)
+    assert "colour" not in recipe().model_dump() and recipe().colour is None
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])

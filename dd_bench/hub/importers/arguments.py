@@ -34,6 +34,7 @@ class Arguments:
         std: like mean.
         range: the values of black and white, or None.
         background: colour under transparent pixels of image files, or None.
+        resize: whether to resize image files to the size of the dataset.
         force: whether the preprocessing is not checked.
         name: name of the method.
         ipc: images per class.
@@ -54,6 +55,7 @@ class Arguments:
     std: list[float] | None
     range: list[float] | None
     background: str | None
+    resize: bool
     force: bool
     name: str
     ipc: int
@@ -127,6 +129,11 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
     )
     found.add_argument("--background", help="colour under transparent pixels of image files, e.g. white")
     found.add_argument(
+        "--resize",
+        action="store_true",
+        help="resize image files to the size of the dataset, as dataset.resize does; the resized images are stored",
+    )
+    found.add_argument(
         "--force",
         action="store_true",
         help="read the tensors as inputs that were preprocessed like the dataset, even if they do not look like it",
@@ -196,8 +203,9 @@ def _check(args: Arguments) -> None:
         )
     if (args.mean is None) != (args.std is None):
         raise ValueError("--mean requires --std, and --std requires --mean. Example: --mean 0.5 --std 0.5")
-    if args.background and not folders:
-        raise ValueError("--background requires a folder of images. Leave it out")
+    for flag, given in (("--background", bool(args.background)), ("--resize", args.resize)):
+        if given and not folders:
+            raise ValueError(f"{flag} requires a folder of images. Leave it out")
     for flag, given in (
         ("--labels", bool(args.labels)),
         ("--logits", args.logits),

@@ -53,7 +53,8 @@ def _import(args: Arguments) -> tuple[Path, list[str]]:
     real, config = load_real_set(args.overrides)
     if real.modality != "image":
         raise ValueError(f"only sets of images can be imported, but {real.name} consists of {real.modality}s")
-    syn, files, notes = _read(args, real)
+    resize = str(config.get("resize", "squash")) if args.resize else None
+    syn, files, notes = _read(args, real, resize)
     syn.check_ipc(args.ipc)
     digests = _digests(args, files)
     released: dict[str, Any] = {"files": digests}
@@ -61,6 +62,8 @@ def _import(args: Arguments) -> tuple[Path, list[str]]:
         released = {"files": len(digests), "sha256": _digest(digests)}
     if args.background:
         released["background"] = args.background
+    if resize is not None:
+        released["resize"] = resize
     if args.factor > 1:
         released["factor"] = args.factor  # required to load the set, see `check_method`
     card_config = {"dataset": config, "released": released}
@@ -79,14 +82,19 @@ def _import(args: Arguments) -> tuple[Path, list[str]]:
     return folder, notes
 
 
-def _read(args: Arguments, real: RealSet) -> tuple[ImageSet, list[Path], list[str]]:
-    """Return the set, the files that were read, and one line for each thing that was found in them."""
+def _read(args: Arguments, real: RealSet, resize: str | None) -> tuple[ImageSet, list[Path], list[str]]:
+    """Return the set, the files that were read, and one line for each thing that was found in them.
+
+    `resize` is how image files are resized, see `read_folder`.
+    """
     sources = args.sources
     names = real.class_names
     found = []
     if sources[0].is_dir():
         order = class_order(subfolders(sources[0]), names, args.classes)
-        images, labels, files = read_folder(sources[0], order.label_of, real, args.ipc, args.background)
+        images, labels, files = read_folder(
+            sources[0], order.label_of, real, args.ipc, args.background, resize
+        )
         if labels.ndim == 2:
             labels = labels_of(labels, logits=False)
             found = [f"soft labels: {LABELS}"]

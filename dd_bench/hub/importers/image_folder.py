@@ -40,7 +40,12 @@ class ReleasedFolder(NamedTuple):
 
 
 def read_folder(
-    folder: Path, label_of: dict[str, int], real: RealSet, ipc: int, background: str | None = None
+    folder: Path,
+    label_of: dict[str, int],
+    real: RealSet,
+    ipc: int,
+    background: str | None = None,
+    resize: str | None = None,
 ) -> ReleasedFolder:
     """Read the image files of a folder, and `labels.csv` if there is one.
 
@@ -50,6 +55,7 @@ def read_folder(
         real: the real set; the images must have its size and channels.
         ipc: maximum number of images per class; checked before the images are decoded.
         background: colour under transparent pixels, see `Decoder`.
+        resize: how images of other sizes are resized, `squash` or `crop`, see `Decoder`; None: they are errors.
 
     Raises:
         ValueError: a file is not a regular file of at most `MAX_IMAGE` bytes; there are more than `ipc` images per
@@ -73,7 +79,10 @@ def read_folder(
     if has_labels:
         files.append(folder / LABELS)
         paths, labels = _soft_labels(folder, paths, labels, real.class_names)
-    pixels = decode_all(paths, _ExactDecoder(h, "squash", background))
+    decoder = (
+        _ExactDecoder(h, "squash", background) if resize is None else _FileDecoder(h, resize, background)
+    )
+    pixels = decode_all(paths, decoder)
     if c == 1:
         if not all(torch.equal(pixels[:, 0], pixels[:, i]) for i in (1, 2)):
             raise ValueError(f"{folder} must contain grey images like {real.name}, got colour images")
@@ -111,8 +120,8 @@ def _check_no_links(folder: Path, paths: Sequence[Path]) -> None:
             )
 
 
-class _ExactDecoder(Decoder):
-    """Read only regular files and images of the expected size, because resizing would change the set."""
+class _FileDecoder(Decoder):
+    """Read only regular files, and resize them."""
 
     BACKGROUND: ClassVar[str] = "--background "
 
@@ -120,6 +129,13 @@ class _ExactDecoder(Decoder):
         with untrusted.open_regular(path, MAX_IMAGE) as file:
             return self._decode(file, path)
 
+
+class _ExactDecoder(_FileDecoder):
+    """Read only images of the expected size, because resizing would change the set."""
+
     def _check_size(self, size: tuple[int, int], path: Path) -> None:
         if size != (self.size, self.size):
-            raise Unsupported(f"{path} must have {self.size}x{self.size} pixels, got {size[0]}x{size[1]}")
+            raise Unsupported(
+                f"{path} must have {self.size}x{self.size} pixels, got {size[0]}x{size[1]}. Use dataset.size={size[0]} "
+                "if networks should be trained on images of this size, or --resize to resize the images of the set"
+            )

@@ -7,9 +7,11 @@ import pytest
 import torch
 from PIL import Image
 
+from dd_bench.data.image_decoder import Decoder
 from dd_bench.hub.importers.command import import_command
 from dd_bench.hub.png_folder import png_folder
 from dd_bench.pipeline.compose import load_real_set
+from dd_bench.records.config_diff import shipped_yaml
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.images import ImageSet
@@ -293,3 +295,50 @@ def test_stated_ranges_and_normalisations(in_folder, capsys):
         assert f"by {flags[0].partition('=')[0]}" in capsys.readouterr().err
     assert import_command([str(files["a.pt"]), *command, "refused", "--mean", "0.5"]) == 1
     assert "--mean requires --std" in capsys.readouterr().err
+
+
+def test_generated_images_of_an_imagenet_subset(dd_bench, tmp_path, monkeypatch):
+    """The folders that generative methods release: class folders by WordNet ID, images larger than the dataset's."""
+    monkeypatch.setenv("DD_BENCH_HOME", str(tmp_path / "home"))
+    classes = shipped_yaml("dataset", "imagewoof_224")["classes"]
+    draw = np.random.default_rng(0)
+    for part, side, count in (("imagenet/train", 20, 2), ("imagenet/val", 24, 2), ("released", 22, 1)):
+        for name in sorted(classes):
+            (tmp_path / part / name).mkdir(parents=True)
+            for i in range(count):
+                pixels = draw.integers(0, 256, (side, side + 2 * (part != "released"), 3), dtype=np.uint8)
+                Image.fromarray(pixels).save(tmp_path / part / name / f"{i}.png")
+    dataset = ["dataset=imagewoof_224", "dataset.root=imagenet", "dataset.size=16"]
+    command = ["import", "released", *dataset, "--ipc", "1", "--name", "minimax-authors", "--to", "set"]
+    refused = dd_bench(*command)
+    assert refused.code == 1 and "must have 16x16 pixels, got 22x22" in refused.text
+    done = dd_bench(*command, "--resize")
+    assert done.code == 0 and "classes by name: n02096294 -> n02096294 (Australian terrier)" in done.text
+    syn, card = storage.load(tmp_path / "set")
+    decode = Decoder(16, "crop")
+    expected = [decode(tmp_path / "released" / name / "0.png") for name in classes]
+    assert syn.labels.tolist() == list(range(10)) and torch.equal(syn.images, torch.stack(expected))
+    assert card.config["released"]["resize"] == "crop"
+    network = [
+        "model=resnetap10",
+        "protocol=minimax-subset-10",
+        "evaluator.num_networks=1",
+        "runtime.device=cpu",
+    ]
+    short = [
+        "protocol.recipe.epochs_by_size=[[10,2]]",
+        "protocol.recipe.epochs=4",
+        "protocol.recipe.milestones=[2]",
+    ]
+    done = dd_bench("evaluate", "set=set", *dataset, *network, *short)
+    assert done.code == 0, done.text
+    (record,) = (tmp_path / "runs" / "records").glob("*.json")
+    assert load_record(record).protocol.name.startswith("minimax-subset-10")
+
+
+def test_resize_requires_a_folder(dd_bench, tmp_path):
+    save(tmp_path, "data.pt", [digit_pixels(), torch.arange(10)])
+    done = dd_bench(
+        "import", "data.pt", "dataset=digits", "--ipc", "1", "--name", "x", "--to", "set", "--resize"
+    )
+    assert done.code == 1 and "--resize requires a folder of images" in done.text

@@ -44,6 +44,20 @@ def test_wrong_sizes_and_colours_are_rejected(blobs, tmp_path):
         read(fill(tmp_path / "c", mode="RGB"), blobs)
 
 
+def test_images_are_resized_only_on_request(blobs, tmp_path):
+    root = fill(tmp_path / "b", side=12)
+    (root / "ape" / "0.png").unlink()
+    Image.fromarray(np.arange(96, dtype=np.uint8).reshape(8, 12)).save(
+        root / "ape" / "0.png"
+    )  # 12 wide, 8 high
+    with pytest.raises(ValueError, match=r"must have 8x8 pixels, got 12x8\. .* or --resize to resize"):
+        read(root, blobs)
+    cropped = read_folder(root, LABEL_OF, blobs, 2, resize="crop").images
+    assert cropped.shape == (6, 1, 8, 8)
+    assert torch.equal(cropped[0, 0], torch.arange(96, dtype=torch.uint8).view(8, 12)[:, 2:10])
+    assert not torch.equal(read_folder(root, LABEL_OF, blobs, 2, resize="squash").images[0], cropped[0])
+
+
 def test_number_of_images_is_checked_before_they_are_decoded(blobs, tmp_path):
     root = fill(tmp_path / "s", count=3)
     (root / "ape" / "0.png").write_text("no image")
