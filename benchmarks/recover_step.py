@@ -28,7 +28,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from dd_bench.distillation.batchnorm_statistics import HookedTeacher
-from dd_bench.methods._recovery.engine import recover_loss
+from dd_bench.methods._recovery.objective import recover_loss
 from dd_bench.methods._recovery.views import RecoverViews
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet

@@ -33,6 +33,7 @@ from dd_bench.distillation.clusters import centroids, representatives
 from dd_bench.distillation.coreset import build_coreset
 from dd_bench.distillation.init import check_class_sizes, class_labels, initial_images, random_index
 from dd_bench.distillation.matching import check_norm, class_chunks, mean_match, real_batch
+from dd_bench.distillation.ranking import PICKS, Pick, select_ranked
 from dd_bench.distillation.straight_through import StraightThrough
 from dd_bench.distillation.unroll import (
     GRADIENTS,
@@ -103,6 +104,7 @@ __all__ = [
     "GRADIENTS",
     "GRAPH_METRICS",
     "OUTPUTS",
+    "PICKS",
     "VALIDATION",
     "Adjacency",
     "Architecture",
@@ -145,6 +147,7 @@ __all__ = [
     "NodeSet",
     "NodeShape",
     "NodeSplit",
+    "Pick",
     "Preprocess",
     "Progress",
     "Protocol",
@@ -215,6 +218,7 @@ __all__ = [
     "seed_for",
     "seeded",
     "segment_indices",
+    "select_ranked",
     "size_only",
     "t_interval",
     "tensor_set",

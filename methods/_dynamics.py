@@ -10,23 +10,23 @@ from torch import Tensor
 
 from dd_bench.api import (
     OUTPUTS,
+    PICKS,
     Architecture,
     DistillContext,
     Dynamics,
     Method,
+    Pick,
     RealSet,
     Recipe,
     SyntheticSet,
     build_coreset,
     check_class_sizes,
     parse,
+    select_ranked,
     training_dynamics,
 )
 
 from ._arguments import check_choice
-
-Pick = Literal["easy", "medium", "hard"]
-PICKS: tuple[Pick, ...] = ("easy", "medium", "hard")
 
 
 class DynamicsCoreset(Method):
@@ -99,7 +99,7 @@ class ScoreCoreset(DynamicsCoreset):
         """See `DynamicsCoreset`."""
         index = real.train.of_class(c)
         p, norms = dynamics.probabilities(index), dynamics.norms(index)
-        return ranked(self.difficulty(p, norms, c, generator), ipc, self.pick)
+        return select_ranked(self.difficulty(p, norms, c, generator), ipc, self.pick)
 
     @abstractmethod
     def difficulty(self, p: Tensor, norms: Tensor, c: int, generator: torch.Generator) -> Tensor:
@@ -128,21 +128,6 @@ def without_hardest(difficulty: Tensor, beta: float, count: int) -> Tensor:
     """Return the positions of n images without the share `beta` of hardest ones; at least `count`, easiest first."""
     n = len(difficulty)
     return difficulty.argsort(stable=True)[: max(count, n - int(beta * n))]
-
-
-def ranked(difficulty: Tensor, count: int, pick: Pick) -> Tensor:
-    """Return the positions of the `count` easiest, medium or hardest of n images, `(count,)`.
-
-    Of images with equal difficulty, those with the smaller index come first.
-    """
-    ascending = difficulty.argsort(stable=True)
-    if pick == "easy":
-        return ascending[:count]
-    if pick == "hard":
-        return (-difficulty).argsort(stable=True)[:count]
-    centre = (len(ascending) - 1) // 2
-    away = torch.arange(len(ascending), device=ascending.device) - centre  # 0, then +1, -1, +2, -2, ...
-    return ascending[(2 * away.abs() - (away > 0).long()).argsort()[:count]]
 
 
 def errors(p: Tensor, c: int) -> Tensor:

@@ -7,7 +7,9 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from ._dynamics import Pick, ScoreCoreset, errors
+from dd_bench.api import Pick
+
+from ._dynamics import ScoreCoreset, errors
 
 
 class CADPrune(ScoreCoreset):

@@ -7,10 +7,10 @@ from typing import Any, Literal
 import torch
 from torch import Tensor
 
-from dd_bench.api import Dynamics, RealSet, class_embeddings
+from dd_bench.api import PICKS, Dynamics, Pick, RealSet, class_embeddings
 
 from ._arguments import check_choice
-from ._dynamics import PICKS, DynamicsCoreset, Pick, checked_share, margins, without_hardest
+from ._dynamics import DynamicsCoreset, checked_share, margins, without_hardest
 
 
 class D2(DynamicsCoreset):

@@ -13,7 +13,6 @@ from dd_bench.api import (
     CompensatedSet,
     DistillContext,
     ImageSet,
-    Inputs,
     RealSet,
     Shard,
     SyntheticSet,
@@ -22,7 +21,7 @@ from dd_bench.api import (
 )
 
 from ._recovery.base import Recovery
-from ._recovery.engine import Engine
+from ._recovery.images import Images
 
 
 class INFER(Recovery):
@@ -102,17 +101,20 @@ class INFER(Recovery):
         """See `Method`."""
         teachers = ctx.teachers_of(real)
         k, m = self.natural_sets(ipc, real.num_classes, len(teachers)), len(teachers)
-        engines = [self.engine(real, [teacher], k * m * real.num_classes, ctx) for teacher in teachers]
+        engine = self.engine(real)
+        losses = [self.in_turn(real, [teacher], k * m * real.num_classes, ctx) for teacher in teachers]
         natural = self._natural(real, k, ctx)
         inputs, labels = natural.materialise_lazily(ctx.device)
         rows = torch.arange(len(labels), device=ctx.device).unflatten(0, (k, -1))  # (K, C)
-        units = {
-            f"set{i}-teacher{j}": partial(
-                self._compensator, engines[j], inputs, labels, rows[i], f"set{i}-teacher{j}"
+
+        def compensator(i: int, j: int, ctx: DistillContext) -> Shard:
+            u = torch.zeros(1, *real.shape, device=ctx.device)
+            engine.optimise(
+                Compensated(inputs[rows[i]], u, labels[rows[i]]), losses[j], f"set{i}-teacher{j}", ctx
             )
-            for i in range(k)
-            for j in range(m)
-        }
+            return {"compensator": u[0].half()}
+
+        units = {f"set{i}-teacher{j}": partial(compensator, i, j) for i in range(k) for j in range(m)}
         shards = ctx.shards(units)
         compensators = torch.stack([shards[name]["compensator"] for name in units])  # (K M, c, h, w)
         return CompensatedSet.on(natural, compensators.unflatten(0, (k, m)))
@@ -136,10 +138,18 @@ class INFER(Recovery):
             whole=False,
         )
 
-    def _compensator(
-        self, engine: Engine, inputs: Inputs, labels: Tensor, rows: Tensor, name: str, ctx: DistillContext
-    ) -> Shard:
-        """Return the `compensator`, float16 `(c, h, w)`, of the natural images `rows`, int64 `(classes,)`."""
-        natural, u = inputs[rows], torch.zeros(1, *engine.real.shape, device=ctx.device)
-        engine.optimise(u, lambda: natural + u, labels[rows], name, ctx, clamped=False)
-        return {"compensator": u[0].half()}
+
+class Compensated(Images):
+    """Natural images `(b, c, h, w)` with one optimised compensator `u (1, c, h, w)`, which is not clamped."""
+
+    def __init__(self, natural: Tensor, u: Tensor, y: Tensor):
+        """Take the natural images, the compensator and the labels `(b,)` or `(b, k)`."""
+        super().__init__(u, y)
+        self.natural = natural
+
+    def batch(self, step: int) -> tuple[Tensor, Tensor]:
+        """See `Images`."""
+        return self.natural + self.x, self.y
+
+    def clamp(self, black: Tensor, white: Tensor) -> None:
+        """Leave the compensator as it is."""

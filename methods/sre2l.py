@@ -2,31 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from functools import partial
 from typing import Any, ClassVar
 
-import torch
 from torch import Tensor
 
-from dd_bench.api import (
-    Architecture,
-    DistillContext,
-    ImageSet,
-    RealSet,
-    Shard,
-    Teacher,
-    check_class_sizes,
-    parse,
-)
+from dd_bench.api import Architecture, DistillContext, ImageSet, RealSet, parse
 
-from ._recovery.base import Recovery
-from ._recovery.engine import Engine
-from ._recovery.patches import Patches, composites
-
-Start = Callable[[int, range], Tensor]
-INITS = ("noise", "real", "patches")
-TEACHERS = ("first", "cycle")
+from ._recovery.base import Recovery, recovered
+from ._recovery.images import Images
+from ._recovery.layout import Unit, units_of
+from ._recovery.patches import Patches
+from ._recovery.start import INITS, TEACHERS, check_start, initial
 
 
 class SRe2L(Recovery):
@@ -80,49 +66,18 @@ class SRe2L(Recovery):
         """See `Method`."""
         if reason := super().check_dataset(real, ipc, architecture):
             return reason
-        if self.init == "patches":
-            return self.patches.check(real, ipc)
-        return check_class_sizes(real, ipc, ipc, self.init) if self.init == "real" else None
+        return check_start(self.init, real, ipc, self.patches, None)
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> ImageSet:
         """See `Method`."""
         teachers = ctx.teachers_of(real)
         guides = teachers if self.teachers == "cycle" else teachers[:1]
-        engine = self.engine(real, guides, ipc * real.num_classes, ctx)
-        start = self._start(real, ipc, teachers[0], ctx)
-        size = self.classes or real.num_classes
-        units = {
-            f"slot{slot}-class{first}": partial(
-                self._recover, engine, start, slot, range(first, min(first + size, real.num_classes))
-            )
-            for slot in range(ipc)
-            for first in range(0, real.num_classes, size)
-        }
-        shards = ctx.shards(units)
-        pixels = torch.cat([shards[name]["pixels"] for name in units])  # sorted by slot, then by class
-        classes = torch.arange(real.num_classes).repeat(ipc)
-        order = classes.argsort(stable=True)
-        return ImageSet.of(real, pixels[order], classes[order], "pixel")
+        loss = self.in_turn(real, guides, ipc * real.num_classes, ctx)
+        engine = self.engine(real)
+        start = initial(self.init, real, ipc, teachers[0], self.patches, None, ctx)
 
-    def _recover(self, engine: Engine, start: Start, slot: int, chunk: range, ctx: DistillContext) -> Shard:
-        """Return the images of a slot and a chunk of b classes as `pixels`, uint8 `(b, c, h, w)`."""
-        x = start(slot, chunk).clone()
-        y = torch.arange(chunk.start, chunk.stop, device=ctx.device)
-        engine.optimise(x, lambda: x, y, f"slot{slot}-class{chunk.start}", ctx, clamped=True)
-        pixels = engine.real.preprocess.inverse(x).clamp(0, 1)
-        return {"pixels": (pixels * 255).round().to(torch.uint8)}
+        def recover(unit: Unit, ctx: DistillContext) -> Tensor:
+            images = Images(start(unit).clone(), unit.labels(ctx.device))
+            return engine.optimise(images, loss, unit.name, ctx)
 
-    def _start(self, real: RealSet, ipc: int, observer: Teacher, ctx: DistillContext) -> Start:
-        """Return a function that maps a slot and b classes to their initial images `(b, c, h, w)`."""
-        if self.init == "noise":
-
-            def noise(slot: int, chunk: range) -> Tensor:
-                generator = ctx.generator("noise", slot, chunk.start)
-                return torch.randn((len(chunk), *real.shape), generator=generator, device=ctx.device)
-
-            return noise
-        if self.init == "real":
-            index = real.train.draw(ipc, ctx.generator("init"))  # (k, ipc)
-            return lambda slot, chunk: real.train.inputs(index[chunk.start : chunk.stop, slot])
-        pixels = composites(real, ipc, observer, self.patches, ctx).to(ctx.device)  # (k, ipc, c, h, w)
-        return lambda slot, chunk: real.preprocess(pixels[chunk.start : chunk.stop, slot].float() / 255)
+        return recovered(real, ipc, units_of("slot", real.num_classes, ipc, self.classes), recover, ctx)

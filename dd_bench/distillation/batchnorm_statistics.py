@@ -9,6 +9,7 @@ from DeepInversion, CVPR 2020).
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -44,8 +45,17 @@ class HookedNorm(nn.Module):
 class HookedTeacher(nn.Module):
     """A teacher that returns logits, and the distance between batch and running statistics of each BatchNorm layer."""
 
-    def __init__(self, teacher: Teacher):
+    def __init__(
+        self,
+        teacher: Teacher,
+        hook: Callable[[str, _BatchNorm, dict[str, Tensor]], nn.Module] = HookedNorm,
+    ):
         """Copy the teacher's network and freeze the parameters of the copy.
+
+        Args:
+            teacher: the teacher.
+            hook: `hook(name, norm, distances)` returns the layer that replaces the BatchNorm layer `norm`. It must have
+                the output of `norm`, and store a 0-d distance for its input in `distances[name]`.
 
         Raises:
             ValueError: the teacher has no BatchNorm layer.
@@ -63,7 +73,7 @@ class HookedTeacher(nn.Module):
             parent, _, child = name.rpartition(".")
             norm = self.net.get_submodule(name)
             assert isinstance(norm, _BatchNorm)
-            setattr(self.net.get_submodule(parent), child, HookedNorm(name, norm, self.distances))
+            setattr(self.net.get_submodule(parent), child, hook(name, norm, self.distances))
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits `(b, k)` and one distance per layer of `teacher.norms`, `(layers,)`, in float32 or more.
@@ -71,4 +81,13 @@ class HookedTeacher(nn.Module):
         For each layer, this is the distance of the statistics of the layer's input from the layer's running statistics.
         """
         logits = self.teacher.select_columns(at_least_float32(self.net(x)))
-        return logits, torch.stack([self.distances[name] for name in self.teacher.norms])
+        return logits, self._stacked()
+
+    def with_embedding(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Return the embedding `(b, d)`, in float32 or more, and what `forward` returns."""
+        h = self.net.embed(x)
+        logits = self.teacher.select_columns(at_least_float32(self.net.classifier(h)))
+        return at_least_float32(h), logits, self._stacked()
+
+    def _stacked(self) -> Tensor:
+        return torch.stack([self.distances[name] for name in self.teacher.norms])

@@ -52,6 +52,7 @@ class StoreHeader:
         teacher_names: names of the teachers, in the order of their digests; empty in labels of older versions.
         rest, label_bits: see `LabelRecipe`.
         batches: number of stored batches; None if whole epochs are stored.
+        teacher_weights: weights of the teachers' logits in their mean; None if they are equal.
     """
 
     images: str
@@ -71,6 +72,7 @@ class StoreHeader:
     rest: Literal["share", "minimum", "zero"] = "share"
     label_bits: int | None = None
     batches: int | None = None
+    teacher_weights: tuple[float, ...] | None = None
 
     @property
     def codec(self) -> LabelCodec:
@@ -100,7 +102,8 @@ class StoreHeader:
     def metadata(self) -> dict[str, Any]:
         """The fields as JSON."""
         values: dict[str, Any] = json.loads(json.dumps(asdict(self)))
-        later = {f.name: f.default for f in fields(self) if f.name in ("rest", "label_bits", "batches")}
+        names = ("rest", "label_bits", "batches", "teacher_weights")
+        later = {f.name: f.default for f in fields(self) if f.name in names}
         return {k: v for k, v in values.items() if k not in later or v != later[k]}
 
 
@@ -119,6 +122,8 @@ class LabelStore:
         try:
             metadata, entries, begin = mmap_file.read_header(self.path, "labels")
             metadata |= {k: tuple(metadata.get(k, ())) for k in ("teachers", "class_names", "teacher_names")}
+            if "teacher_weights" in metadata:
+                metadata["teacher_weights"] = tuple(metadata["teacher_weights"])
             self.header = StoreHeader(**metadata)
             layout = self.header.layout
             if entries != layout.entries():

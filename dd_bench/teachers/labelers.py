@@ -32,9 +32,18 @@ from dd_bench.training.views import TemperatureDraw, View, ViewDraw, Views
 
 
 @torch.no_grad()
-def ensemble(teachers: Sequence[Teacher], x: Tensor, mode: str) -> Tensor:
-    """Return the mean of the teachers' logits for inputs `(b, c, h, w)`, float32 `(b, k)`."""
-    return torch.stack([teacher.logits(x, mode) for teacher in teachers]).mean(0)
+def ensemble(
+    teachers: Sequence[Teacher], x: Tensor, mode: str, weights: Sequence[float] | None = None
+) -> Tensor:
+    """Return the mean of the teachers' logits for inputs `(b, c, h, w)`, float32 `(b, k)`.
+
+    With `weights`, one of each teacher, it is the weighted mean.
+    """
+    logits = [teacher.logits(x, mode) for teacher in teachers]
+    if weights is None:
+        return torch.stack(logits).mean(0)
+    total = sum(weights)
+    return torch.stack([z * (w / total) for z, w in zip(logits, weights, strict=True)]).sum(0)
 
 
 class Draws(Protocol):
@@ -232,7 +241,8 @@ class OnlineTeacher(_Soft):
     def _logits(self, view: View) -> Tensor:
         # in train mode, teachers normalise with the statistics of a batch, so each network needs its own forward pass
         parts = view.x.chunk(view.groups if self.recipe.teacher_mode == "train" else 1)
-        logits = [ensemble(self.teachers, x, self.recipe.teacher_mode) for x in parts]
+        mode, weights = self.recipe.teacher_mode, self.recipe.teacher_weights
+        logits = [ensemble(self.teachers, x, mode, weights) for x in parts]
         return logits[0] if len(logits) == 1 else torch.cat(logits)
 
 

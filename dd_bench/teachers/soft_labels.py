@@ -111,14 +111,19 @@ def labelled_data(
         )
     teachers = ctx.teachers_of(real)
     teacher_ids = tuple(ctx.used_teachers)
+    weights = label_recipe.teacher_weights
+    if weights is not None and len(weights) != len(teachers):
+        raise ValueError(
+            f"protocol.labels.teacher_weights must have one weight for each of {len(teachers)} teachers, got "
+            f"{list(weights)}. Example: protocol.labels.teacher_weights=null"
+        )
     if label_recipe.kind == "online":
         without = (recipe.epochs - schedule.soft_epochs) * len(images)
         forwards = len(teachers) * (recipe.samples(len(images)) - without)
         labeler = OnlineTeacher(label_recipe, labels, teachers, forwards, schedule)
     elif label_recipe.kind == "static":
-        parts = [
-            ensemble(teachers, images[part], label_recipe.teacher_mode) for part in index_batches(images, 500)
-        ]
+        mode = label_recipe.teacher_mode
+        parts = [ensemble(teachers, images[part], mode, weights) for part in index_batches(images, 500)]
         labeler = StaticSoft(label_recipe, labels, torch.cat(parts), schedule, _codec(label_recipe, real))
     else:
         seed = ctx.seed_for("labels")
@@ -164,6 +169,7 @@ def _header(
         rest=codec.rest,
         label_bits=codec.bits,
         batches=batches,
+        teacher_weights=label_recipe.teacher_weights,
     )
 
 
@@ -184,7 +190,7 @@ def _store(
 ) -> Path:
     def build(folder: Path) -> None:
         def teacher_logits(view: View) -> Tensor:
-            return ensemble(teachers, view.x, label_recipe.teacher_mode)
+            return ensemble(teachers, view.x, label_recipe.teacher_mode, label_recipe.teacher_weights)
 
         with Progress("labels", header.epochs, 0) as progress:
             fill(folder, header, images, teacher_logits, lambda done: progress.advance_to(done, {}))
@@ -217,6 +223,7 @@ def check_store(store: LabelStore, expected: StoreHeader, pool: int) -> str | No
         ("rest", "values of the logits that are not stored", f"protocol.labels.rest={header.rest}"),
         ("label_bits", "bits of a logit", f"protocol.labels.label_bits={header.label_bits}"),
         ("teacher_mode", "teacher mode", f"protocol.labels.teacher_mode={header.teacher_mode}"),
+        ("teacher_weights", "weights of the teachers", f"protocol.labels.teacher_weights={_weights(header)}"),
     ):
         stored, required = _difference(getattr(header, field), getattr(expected, field))
         if stored != required:
@@ -242,6 +249,11 @@ def check_store(store: LabelStore, expected: StoreHeader, pool: int) -> str | No
             ", or protocol.labels.source=null to compute new labels"
         )
     return None
+
+
+def _weights(header: StoreHeader) -> list[float] | None:
+    """Return the weights of the teachers as a value of the configuration."""
+    return None if header.teacher_weights is None else list(header.teacher_weights)
 
 
 def _difference(a: object, b: object) -> tuple[str, str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -70,6 +71,8 @@ class LabelRecipe(BaseModel):
         phases: parts of the training with soft labels and with class labels, in this order. Their epochs are scaled in
             proportion if their sum is not the number of epochs. null: soft labels in all epochs. Only epochs with soft
             labels are stored.
+        teacher_weights: weights of the teachers' logits in their mean, in the order of `teacher=[...]`; only their
+            ratios matter. null: equal weights. CV-DD weights teachers by their prior performance.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -94,6 +97,7 @@ class LabelRecipe(BaseModel):
     temperature_schedule: TemperatureSchedule | None = None
     student_temperature: Literal["same", "calibrated", "calibrated_ratio"] = "same"
     phases: tuple[Phase, ...] | None = None
+    teacher_weights: tuple[float, ...] | None = None
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -128,6 +132,13 @@ class LabelRecipe(BaseModel):
             raise ValueError(
                 f"phases must contain soft labels, and each phase must have at least one epoch, got {self.phases}. "
                 "Example: phases=[[soft,75],[hard,150],[soft,75]]"
+            )
+        if self.teacher_weights is not None and not (
+            min(self.teacher_weights, default=0) >= 0 and 0 < sum(self.teacher_weights) < math.inf
+        ):
+            raise ValueError(
+                f"teacher_weights must be numbers >= 0 with a positive sum, got {list(self.teacher_weights)}. "
+                "Example: teacher_weights=[0.7,0.3]"
             )
         return self
 

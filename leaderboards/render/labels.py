@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Any] = {
     "mix_space": "logits",
     "teacher_mode": "eval",
     "source": None,
+    "teacher_weights": None,
 }
 """Keys of a protocol's labels and their usual values, see `LabelRecipe`. A record without a key has this value."""
 

@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
-from functools import partial
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from dd_bench.api import DistillContext, HookedTeacher, ImageSet, RealSet, State
+from dd_bench.api import DistillContext, ImageSet, RealSet, State
 
+from .images import Images
+from .objective import Objective
 from .views import RecoverViews
 
 LAYERS_EVERY = 100
@@ -22,104 +21,65 @@ class Engine:
     """The optimisation loop that recovers the images of each shard of a synthetic set."""
 
     def __init__(
-        self,
-        real: RealSet,
-        teachers: Sequence[HookedTeacher],
-        views: RecoverViews,
-        iterations: int,
-        lr: float,
-        betas: tuple[float, float],
-        weight: float,
-        first_layer: float,
-        compiled: bool,
+        self, real: RealSet, views: RecoverViews, iterations: int, lr: float, betas: tuple[float, float]
     ):
         """Create the loop.
 
         Args:
-            real: Set that provides the image shape, the pixel range and whether a flip preserves the class.
-            teachers: Teachers. Each step uses one of them, in turn.
+            real: Set that provides the pixel range and whether a flip preserves the class.
             views: Views of the batch.
             iterations: Number of steps.
             lr: Initial learning rate of Adam.
             betas: Betas of Adam.
-            weight: Weight of the BatchNorm loss.
-            first_layer: Factor of `weight` at the first layer.
-            compiled: Whether to compile the loss.
         """
-        self.real, self.teachers, self.views, self.iterations = real, list(teachers), views, iterations
-        self.lr, self.betas, self.weight, self.first_layer = lr, betas, weight, first_layer
-        self.compiled = compiled
+        self.real, self.views, self.iterations = real, views, iterations
+        self.lr, self.betas = lr, betas
 
-    def optimise(
-        self,
-        variable: Tensor,
-        batch: Callable[[], Tensor],
-        y: Tensor,
-        name: str,
-        ctx: DistillContext,
-        *,
-        clamped: bool,
-    ) -> None:
-        """Optimise `variable` in place.
+    def optimise(self, images: Images, objective: Objective, name: str, ctx: DistillContext) -> Tensor:
+        """Optimise `images` in place, and return them as network inputs `(b, c, h, w)`.
 
         Args:
-            variable: Images, or a perturbation of images.
-            batch: Function that computes the images `(b, c, h, w)` from the current `variable`.
-            y: Classes of the images, `(b,)`.
+            images: What is optimised.
+            objective: The loss of a view of the images.
             name: Name of the unit. This name and the run's seed determine all random numbers.
             ctx: Context of the unit.
-            clamped: Whether to clamp `variable` to the pixel range after each step.
         """
         if self.iterations == 0:
-            return
-        device, shape = ctx.device, self.real.shape
-        black, white = (self.real.preprocess(torch.full((1, *shape), v, device=device)) for v in (0.0, 1.0))
-        loss_of: Callable[..., tuple[Tensor, Tensor]]
-        loss_of = partial(recover_loss, weight=self.weight, autocast=ctx.runtime.autocast)
-        if self.compiled:
-            # One graph is compiled for each teacher and each chunk size. The last chunk of classes may be smaller.
-            loss_of = torch.compile(loss_of, dynamic=False)
-            limit = torch._dynamo.config.recompile_limit
-            torch._dynamo.config.recompile_limit = max(2 * len(self.teachers) + 8, limit)
-        layers = [self._layers(teacher, device) for teacher in self.teachers]
-        optimizer = torch.optim.Adam([variable.requires_grad_()], self.lr, self.betas)
-        state: State = {"variable": variable, "optimizer": optimizer}
+            return images.result()
+        black, white = self._pixel_range(ctx.device)
+        variables = [x.requires_grad_() for x in images.state.values()]
+        optimizer = torch.optim.Adam(variables, self.lr, self.betas)
+        state: State = {**images.state, "optimizer": optimizer}
 
         def recovered() -> ImageSet:
-            return ImageSet.of(self.real, batch(), y, "input")
+            return ImageSet.of(self.real, *images.current(), "input")
 
         for step in ctx.steps(self.iterations, state, name, preview=recovered):
+            images.begin(step, optimizer)
             for group in optimizer.param_groups:
-                group["lr"] = 0.5 * self.lr * (1 + math.cos(math.pi * step / self.iterations))
+                group["lr"] = self.rate(step)
+            x, y = images.batch(step)
+            c, h, w = x.shape[1:]
             generator = ctx.stream(name, "view", step).host
-            view = self.views.draw(step, self.iterations, shape, self.real.flip, generator)
-            i = step % len(self.teachers)
-            loss, distances = loss_of(self.teachers[i], view(batch()), y, layers[i])
+            view = self.views.draw(step, self.iterations, (c, h, w), self.real.flip, generator)
+            parts = objective(step, view(x), y)
             optimizer.zero_grad(set_to_none=True)
-            loss.backward()
+            parts.loss.backward()
             optimizer.step()
-            if clamped:
-                with torch.no_grad():
-                    variable.copy_(torch.minimum(torch.maximum(variable, black), white))
-            ctx.log(loss=loss, statistics=(layers[i] * distances.detach()).sum())
+            images.clamp(black, white)
+            ctx.log(loss=parts.loss, statistics=parts.statistics)
             if step % LAYERS_EVERY == 0 or step == self.iterations - 1:
-                norms = self.teachers[i].teacher.norms
-                ctx.log(
-                    **{f"statistics/{name}": d for name, d in zip(norms, distances.detach(), strict=True)}
-                )
-        variable.requires_grad_(False)
+                ctx.log(**{f"statistics/{n}": d for n, d in zip(parts.layers, parts.distances, strict=True)})
+        for x in variables:
+            x.requires_grad_(False)
+        return images.result()
 
-    def _layers(self, teacher: HookedTeacher, device: torch.device) -> Tensor:
-        """Return the weight of each layer's distance, `(layers,)`."""
-        weights = torch.ones(len(teacher.teacher.norms), device=device)
-        weights[0] = self.first_layer
-        return weights
+    def rate(self, step: int) -> float:
+        """Return the learning rate of a step: a cosine from `lr` to zero over all iterations."""
+        return 0.5 * self.lr * (1 + math.cos(math.pi * step / self.iterations))
 
-
-def recover_loss(
-    teacher: HookedTeacher, x: Tensor, y: Tensor, layers: Tensor, *, weight: float, autocast: bool
-) -> tuple[Tensor, Tensor]:
-    """Return the loss of images `x (b, c, h, w)` with classes `y (b,)`, and the distance at each layer `(layers,)`."""
-    with torch.autocast(x.device.type, torch.bfloat16, enabled=autocast):
-        logits, distances = teacher(x)
-    return F.cross_entropy(logits, y) + weight * (layers * distances).sum(), distances
+    def _pixel_range(self, device: torch.device) -> tuple[Tensor, Tensor]:
+        """Return the network inputs of black and of white pixels, `(1, c, 1, 1)`."""
+        shape = (1, *self.real.shape)
+        black, white = (self.real.preprocess(torch.full(shape, v, device=device)) for v in (0.0, 1.0))
+        return black[:, :, :1, :1], white[:, :, :1, :1]

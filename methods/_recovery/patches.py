@@ -10,7 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field
 from torch import Tensor
 from torchvision.transforms.v2.functional import resized_crop
 
-from dd_bench.api import DistillContext, RealSet, Shard, Teacher, boxes, check_class_sizes, to_device
+from dd_bench.api import (
+    DistillContext,
+    Pick,
+    RealSet,
+    Shard,
+    Teacher,
+    boxes,
+    check_class_sizes,
+    select_ranked,
+    to_device,
+)
 
 
 class Patches(BaseModel):
@@ -20,6 +30,8 @@ class Patches(BaseModel):
         factor: Patches per side of an image; 1 for small images.
         images: Number of real images per class that patches are cut from.
         crops: Number of candidate patches per real image, of which the best is selected.
+        pick: Which of the selected patches fill the images: `easy`, the most realistic ones, as in RDED; `medium`,
+            those from the median on both sides; or `hard`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -27,6 +39,9 @@ class Patches(BaseModel):
     factor: int = Field(ge=1)
     images: int = Field(ge=1)
     crops: int = Field(ge=1)
+    pick: Pick = (
+        "easy"  # added later; the YAML files of older methods do not contain it, so their keys stay valid
+    )
 
     def check(self, real: RealSet, ipc: int) -> str | None:
         """Return why `ipc` images of patches cannot be composed for each class of `real`, or None."""
@@ -56,9 +71,10 @@ def class_composites(
 ) -> Shard:
     """Compose `ipc` images of class `c` as `pixels`, uint8 `(ipc, channels, h, w)`.
 
-    The crop with the smallest cross-entropy is selected from each real image, and the best ipc * factor^2 of these
-    crops fill the images. The best ipc crops are in the first cells of the images. To rate a crop, it is placed at the
-    centre of an image of the mean colour, and the `observer` network classifies this image.
+    The crop with the smallest cross-entropy is selected from each real image. Of these crops, ipc * factor^2 fill the
+    images, by default those with the smallest cross-entropy. The first ipc crops are in the first cells of the images.
+    To rate a crop, it is placed at the centre of an image of the mean colour, and the `observer` network classifies
+    this image.
     """
     index, generator = real.train.of_class(c), ctx.stream("patches", c).host
     order = torch.randperm(len(index), generator=generator)[: settings.images]
@@ -70,7 +86,7 @@ def class_composites(
         top = score.argmax(1)
         best.append(patches[torch.arange(len(part), device=patches.device), top])
         scores.append(score.gather(1, top[:, None])[:, 0])
-    rank = torch.cat(scores).argsort(descending=True, stable=True)[: ipc * settings.factor**2]
+    rank = select_ranked(-torch.cat(scores), ipc * settings.factor**2, settings.pick)
     chosen = torch.cat(best)[rank]
     pixels = real.preprocess.inverse(arranged(chosen, ipc, settings.factor, real.shape)).clamp(0, 1)
     return {"pixels": (pixels * 255).round().to(torch.uint8)}

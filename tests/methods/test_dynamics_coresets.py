@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 
+from dd_bench.distillation.ranking import PICKS, select_ranked
 from dd_bench.methods import _dynamics, ccs, d2, forgetting
 
 GENERATOR = torch.Generator().manual_seed(0)
@@ -118,18 +119,18 @@ def test_cad_is_the_spread_of_the_last_windows(make_method):
 
 def test_ranked():
     scores = float64(0.3, 0.1, 0.5, 0.2, 0.4)
-    assert _dynamics.ranked(scores, 5, "easy").tolist() == [1, 3, 0, 4, 2]
-    assert _dynamics.ranked(scores, 5, "hard").tolist() == [2, 4, 0, 3, 1]
-    assert _dynamics.ranked(scores, 5, "medium").tolist() == [
+    assert select_ranked(scores, 5, "easy").tolist() == [1, 3, 0, 4, 2]
+    assert select_ranked(scores, 5, "hard").tolist() == [2, 4, 0, 3, 1]
+    assert select_ranked(scores, 5, "medium").tolist() == [
         0,
         4,
         3,
         2,
         1,
     ]  # the median, then both sides in turn
-    assert _dynamics.ranked(scores[:4], 4, "medium").tolist() == [3, 0, 1, 2]  # of four, the second
+    assert select_ranked(scores[:4], 4, "medium").tolist() == [3, 0, 1, 2]  # of four, the second
     equal = torch.zeros(4)
-    assert all(_dynamics.ranked(equal, 2, pick).tolist() == [0, 1] for pick in ("easy", "hard"))
+    assert all(select_ranked(equal, 2, pick).tolist() == [0, 1] for pick in ("easy", "hard"))
 
 
 def test_without_hardest():
@@ -212,7 +213,7 @@ def test_picks_select_different_images_and_are_nested(make_method, make_ctx, tra
             torch.tensor(make_method("el2n", pick=pick).distill(train_blobs, n, make_ctx()).source).view(3, n)
             for n in (1, 5)
         ]
-        for pick in _dynamics.PICKS
+        for pick in PICKS
     }
     assert all(torch.equal(few, many[:, :1]) for few, many in picks.values())
     for a, b in pairwise(picks.values()):

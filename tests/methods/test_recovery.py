@@ -7,7 +7,7 @@ import torch
 
 from dd_bench.data.preprocess import ZCA
 from dd_bench.distillation.batchnorm_statistics import HookedTeacher
-from dd_bench.methods._recovery.engine import Engine, recover_loss
+from dd_bench.methods._recovery.objective import InTurn, recover_loss
 from dd_bench.methods._recovery.views import RecoverViews
 from dd_bench.models.network import executed_norms
 from dd_bench.teachers.teachers import teacher_of
@@ -79,12 +79,15 @@ class TestStatistics:
         teacher = teacher_of(make_teacher(), train_blobs, ctx.cache, ctx.runtime, None)
         x, y = train_blobs.train.inputs(torch.arange(6)), torch.arange(6) % 3
         logits, d = HookedTeacher(teacher)(x)
-        engine = Engine(train_blobs, [HookedTeacher(teacher)], None, 1, 0.1, (0.5, 0.9), 0.3, 10.0, False)
-        layers = engine._layers(engine.teachers[0], CPU)
-        loss, distances = recover_loss(engine.teachers[0], x, y, layers, weight=0.3, autocast=False)
+        objective = InTurn([HookedTeacher(teacher)], 0.3, 10.0, autocast=False, compiled=False)
+        loss, distances = recover_loss(
+            objective.teachers[0], x, y, objective.layers[0], weight=0.3, autocast=False
+        )
         nll = -logits.log_softmax(1)[torch.arange(6), y].mean()
         assert float(loss) == pytest.approx(float(nll + 0.3 * (10 * d[0] + d[1])), rel=1e-5)
         assert torch.equal(distances, d)
+        parts = objective(7, x, y)
+        assert torch.equal(parts.loss, loss) and torch.equal(parts.statistics, 10 * d[0] + d[1])
 
     def test_statistics_are_float32_under_autocast(self, make_teacher, make_ctx, train_blobs):
         """Activations are rounded to bfloat16, but their statistics are accumulated in float32."""
