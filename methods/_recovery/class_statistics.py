@@ -21,6 +21,7 @@ from dd_bench.api import (
     at_least_float32,
     cache_entry,
     reading_entry,
+    to_device,
 )
 
 FILE = "class_statistics.safetensors"
@@ -55,7 +56,8 @@ def class_statistics(real: RealSet, teacher: Teacher, ctx: DistillContext) -> di
     }
     entry = cache_entry(ctx.cache, "class-statistics", key, build)
     with reading_entry(entry):
-        return load_file(entry / FILE, device=str(ctx.device))
+        stored = load_file(entry / FILE)
+    return {key: to_device(value, ctx.device) for key, value in stored.items()}
 
 
 @torch.no_grad()
