@@ -62,3 +62,10 @@ def test_a_typed_number_is_found():
     assert typed_numbers("FTD .87 and\n**10 points**") == ["FTD .87 and", "**10 points**"]
     table = "<!-- table x -->\n| 1.5 |\n<!-- table end -->\n"
     assert typed_numbers(table) == [] and typed_numbers("| 1.5 |") == ["| 1.5 |"]
+
+
+def test_no_line_begins_with_a_generated_number():
+    """A comment at the start of a line is a block of HTML in Markdown: it ends the list or paragraph around it."""
+    for page in (*sorted((ROOT / "docs").rglob("*.md")), ROOT / "README.md"):
+        broken = re.findall(r"^\s*<!-- value .*", page.read_text(), flags=re.MULTILINE)
+        assert not broken, f"{page.relative_to(ROOT)}: move a word before the comment:\n" + "\n".join(broken)
