@@ -100,7 +100,7 @@ def repeats(figures: dict[str, Any]) -> str:
 
 
 def plain_pytorch(figures: dict[str, Any]) -> str:
-    """Accuracy of ConvNets that plain PyTorch trained on a set, and of the entry of the set."""
+    """Accuracy of networks that plain PyTorch trained on a set, and of the entries of the set."""
     if not figures:
         return "Not yet measured."
 
@@ -110,10 +110,14 @@ def plain_pytorch(figures: dict[str, Any]) -> str:
         return name, f"{100 * mean:.2f}", f"{100 * low:.2f} to {100 * min(high, 1):.2f}", len(scores)
 
     return _table(
-        "networks trained by | accuracy, % | 95 % CI of the mean | networks",
+        "network | trained by | accuracy, % | 95 % CI of the mean | networks",
         [
-            row("the code of this page", figures["scores"]),
-            row(f"dd_bench, entry `{figures['entry']['digest']}`", figures["entry"]["scores"]),
+            (name, *row(code, scores))
+            for name, own in figures["networks"].items()
+            for code, scores in (
+                ("the code of this page", own["scores"]),
+                (f"dd_bench, entry `{own['entry']['digest']}`", own["entry"]["scores"]),
+            )
         ],
     )
 

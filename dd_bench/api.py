@@ -114,6 +114,7 @@ __all__ = [
     "CompensatedSet",
     "CompiledDifferentiator",
     "Curve",
+    "CurveFolder",
     "Differentiator",
     "DistillContext",
     "Diverged",

@@ -8,7 +8,9 @@ the same set without each of its parts. Only legacy protocols score the best ste
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -16,6 +18,8 @@ from torch import Tensor
 from dd_bench.api import (
     VALIDATION,
     Checkpoints,
+    Curve,
+    CurveFolder,
     Diverged,
     EvaluationContext,
     Evaluator,
@@ -140,7 +144,7 @@ class Node(Evaluator):
             seed = ctx.seed_for("evaluate", network)
             unfinished = ctx.unfinished(syn)
             parts = [part_of(unfinished, network, name) for name in ("true", *CONTROLS)]
-            values = _scores(syn, val, test, seed, ctx, self.eval_points, parts[0])
+            values = _scores(syn, val, test, seed, ctx, self.eval_points, parts[0], ctx.curves(syn))
             values["majority"] = largest_class(nodes, real.test)
             spread = label_propagation(nodes, real.test, counts, generator("cpu", seed, "labels"))
             if spread is not None:
@@ -199,8 +203,12 @@ def _scores(
     ctx: EvaluationContext,
     eval_points: int,
     checkpoint: Checkpoints | None,
+    folder: CurveFolder | None = None,
 ) -> dict[str, float]:
-    """Train one network and return its scores. Its initial weights and its dropout depend on `seed` only."""
+    """Train one network and return its scores. Its initial weights and its dropout depend on `seed` only.
+
+    Its curve, the loss and the accuracy on the validation nodes, is written to `folder`; None to write none.
+    """
     net = syn.architecture(ctx.architecture).fresh(seed_for(seed, "init"), ctx.device)
     graph, labels = syn.materialise(ctx.device)
     candidates = candidate_steps(ctx.protocol, 1, eval_points) if val is not None else frozenset()
@@ -215,28 +223,36 @@ def _scores(
             )
         return float((logits.argmax(1) == held.labels).float().mean())
 
-    def evaluate_step(step: int) -> None:
+    def evaluate_step(step: int, curve: Curve | None = None) -> None:
+        if curve is not None:
+            curve.end_epoch(step)
         if step not in candidates:
             return
         assert val is not None
         value = accuracy(val)
+        if curve is not None:
+            curve.add(step, "val_accuracy", value)
         if value > best.on_val:
             best.on_val, best.on_test = value, {"accuracy": accuracy(test)}
 
     untrained = accuracy(test)
     evaluate_step(0)
-    train(
-        net,
-        lambda index: (graph, labels),  # type: ignore[arg-type, return-value]  # a graph instead of a tensor
-        1,
-        ctx.protocol.recipe,
-        seed=seed_for(seed, "train"),
-        runtime=ctx.runtime.in_float32(),
-        flip=False,
-        on_step=evaluate_step if candidates else None,
-        checkpoint=checkpoint,
-        state={"best": best},
-    )
+    recipe = ctx.protocol.recipe
+    steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(1)
+    with nullcontext() if folder is None else folder.recorded(ctx.architecture.name, [seed], steps) as curve:
+        train(
+            net,
+            lambda index: (graph, labels),  # type: ignore[arg-type, return-value]  # a graph instead of a tensor
+            1,
+            recipe,
+            seed=seed_for(seed, "train"),
+            runtime=ctx.runtime.in_float32(),
+            flip=False,
+            on_step=partial(evaluate_step, curve=curve) if candidates or curve else None,
+            on_loss=None if curve is None else curve.add_loss,
+            checkpoint=checkpoint,
+            state={"best": best},
+        )
     last = accuracy(test)
     if ctx.protocol.selection == "best_on_val":
         scores = {**best.on_test, VALIDATION: best.on_val, "last": last}

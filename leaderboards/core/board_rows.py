@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from dd_bench.records.hyperparameters import KEY
 from dd_bench.records.record import Record
 
+from .hyperparameters import CHOSEN, origin
 from .row_labels import hyperparameters
 
 
@@ -24,9 +25,10 @@ def board_rows(records: Sequence[Record]) -> list[Row]:
     """Assign the records of a board, sorted by method, IPC and time, to rows.
 
     The first row of a method has one record at each IPC: the first record with the settings that the row has at its
-    lowest IPC, or, if there is none, the first record at this IPC. The settings may thus differ between IPCs, as in
-    papers; the row is then `mixed`. The other records are in rows labelled `<method> #2` and so on. Each of these rows
-    has the same settings at all IPCs.
+    lowest IPC, or, if there is none, the first record at this IPC. Here, records with the hyper-parameters of the paper
+    come first, then those of `dd-bench tune`, and of these the earliest. The settings may thus differ between IPCs, as
+    in papers; the row is then `mixed`. The other records are in rows labelled `<method> #2` and so on. Each of these
+    rows has the same settings at all IPCs.
     """
     by_method: dict[str, list[Record]] = {}
     for record in records:
@@ -36,9 +38,10 @@ def board_rows(records: Sequence[Record]) -> list[Row]:
 
 
 def _rows_of(method: str, records: Sequence[Record], taken: set[str]) -> Iterator[Row]:
-    first = records[0]
+    preferred = sorted(records, key=lambda r: (r.ipc, list(CHOSEN).index(origin(r).choice)))
+    first = preferred[0]
     main = {first.ipc: first}
-    for record in records:  # prefer those with the same settings, then the first
+    for record in preferred:  # prefer those with the same settings, then the first
         if record.ipc not in main or (_differ(first, main[record.ipc]) and not _differ(first, record)):
             main[record.ipc] = record
     used = {r.key for r in main.values()}

@@ -22,7 +22,15 @@ from .yaml_file import read_yaml
 METHODS = Path(__file__).resolve().parents[1] / "published" / "methods.yaml"
 
 Family = Literal[
-    "reference", "selection", "matching", "trajectory", "decoupled", "generative", "graphs", "other"
+    "reference",
+    "selection",
+    "coreset",
+    "matching",
+    "trajectory",
+    "decoupled",
+    "generative",
+    "graphs",
+    "other",
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)
 

@@ -166,7 +166,10 @@ def method_order(method: str) -> tuple[int, str]:
 
 
 def front(points: Sequence[LabelPoint]) -> list[LabelPoint]:
-    """Return the points on the Pareto front of bits and accuracy, sorted by bits. Online labels are not compared."""
+    """Return the points on the Pareto front of bits and accuracy, sorted by bits. Online labels are not compared.
+
+    The points are labels of the same sets, so those with hyper-parameters chosen on test data are included.
+    """
     stored = sorted((p for p in points if not p.is_online), key=lambda p: p.order)
     on = pareto_front([p.bits for p in stored], [p.record.summary().mean for p in stored])
     return [p for p, is_on in zip(stored, on, strict=True) if is_on]

@@ -10,6 +10,7 @@ The name after `table` selects what is inserted:
 - this path followed by ` all-metrics`: all metrics of its records;
 - `cross_arch`, `continual`, `cost`, `labels`, `label_bits`, `architectures` or `bits`: all tables of that page;
 - `bits precision` and `bits equal`: the two kinds of tables of that page;
+- `ranks`: mean ranks over datasets;
 - `label_bits DATASET`: the tables of that page that compare all kinds of labels, under `labels-400`.
 """
 
@@ -28,6 +29,7 @@ from ..core.entries import LABEL_COMPARISON
 from .bits import equal_bits_tables, precision_tables
 from .formatting import all_metrics_table
 from .markup import MARKDOWN
+from .mean_ranks import rank_tables
 from .tables import pages, table_of
 
 _NONE = "There are no entries yet."
@@ -100,6 +102,7 @@ def _tables(boards: Sequence[Board], entries: Sequence[Record]) -> dict[str, str
     }
     entries = entries or [record for board in boards for record in board.records]
     combined = pages(entries) | {
+        "ranks": rank_tables([board for board in boards if not board.track.compares_labels]),
         "bits precision": precision_tables(entries),
         "bits equal": equal_bits_tables(entries),
     }

@@ -19,6 +19,7 @@ BLUE, ORANGE, SKY, VERMILION, PURPLE, GREEN, BLACK, GREY = (
 FAMILY_COLOURS: dict[Family, tuple[str, str]] = {
     "reference": (GREY, "#9aa4ae"),
     "selection": (BLUE, "#56b4e9"),
+    "coreset": (SKY, "#a8ddff"),
     "matching": (ORANGE, "#f0b340"),
     "trajectory": (GREEN, "#2fc99a"),
     "decoupled": (PURPLE, "#e29ac6"),

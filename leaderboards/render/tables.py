@@ -27,6 +27,7 @@ from .label_bits import label_bits_tables
 from .labels import label_tables
 from .legend import legend_of
 from .markup import LATEX, MARKDOWN, Markup, markdown_table
+from .mean_ranks import rank_tables
 
 _MARKDOWN = Environment(
     loader=FileSystemLoader(Path(__file__).parent / "templates"),
@@ -43,7 +44,7 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     Boards of `labels-400` have no files; their entries are in `label_bits.md`.
 
     These pages are `index.md`, `labels.md`, `label_bits.md`, `architectures.md`, `cross_arch.md`, `continual.md`,
-    `cost.md`, `bits.md`, `published.md` and `records.csv`.
+    `cost.md`, `bits.md`, `ranks.md`, `published.md` and `records.csv`.
 
     Returns:
         The files written. Other files in `out_dir` are not changed.
@@ -60,6 +61,7 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
         "index.md": _index(own_pages),
         "published.md": _published(published),
         **{f"{name}.md": _page(name, tables) for name, tables in pages(entries).items()},
+        "ranks.md": _page("ranks", rank_tables(own_pages)),
         "records.csv": csv_text((board, record) for board in all_boards for record in board.records),
     }
     for board in own_pages:

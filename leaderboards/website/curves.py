@@ -64,10 +64,17 @@ class Plot(NamedTuple):
 
 
 def plots(one: Matrix) -> list[Plot]:
-    """Return the plots of a matrix that have something to compare: at least two IPCs, and at least two sizes."""
+    """Return the plots of a matrix that have something to compare: at least two IPCs, and at least two sizes.
+
+    Coresets from training dynamics are left out: they are so many that no curve could be followed.
+    """
     board, found = one.board, []
     sizes = {r.key: float(bits) for r in board.records if (bits := stored_bits(r))}
-    lines = [line for line in one.lines if line.method not in ("", REFERENCE) and not line.is_variant]
+    lines = [
+        line
+        for line in one.lines
+        if line.method not in ("", REFERENCE) and line.family != "coreset" and not line.is_variant
+    ]
     by_ipc = [_series(line, _values(one, line)) for line in lines]
     by_bits = [_series(line, _bits(board, line, sizes)) for line in lines]
     metric, levels = metric_label(board), _whole(one)

@@ -1,4 +1,4 @@
-"""One board as a matrix of methods by IPC: reference rows of real images first, then distilled sets.
+"""One board as a matrix of methods by IPC: reference rows and selected images, distilled sets, then coresets.
 
 A matrix has the values that a visitor compares. Everything else about an entry is on its page and on the page of the
 board: costs, intervals, and how the hyper-parameters were chosen.
@@ -70,13 +70,16 @@ def matrix(board: Board) -> Matrix:
     lines = [_line(board, label, cells) for label, cells in board.rows.items()]
     column = main_column(board)
     lines.sort(key=lambda line: _order(line, column))
-    unranked = [
-        line for line in lines if line.family not in ("reference", "selection") and not _is_ranked(line)
-    ]
     real = [line for line in lines if line.family in ("reference", "selection")]
-    ranked = [line for line in lines if line not in real and line not in unranked]
+    coresets = [line for line in lines if line.family == "coreset"]
+    distilled = [line for line in lines if line.family not in ("reference", "selection", "coreset")]
     real += [_control(board, name, means) for name, means in data_controls(board).items()]
-    groups = [("Real samples", real), ("Distilled sets", ranked), ("Distilled sets, not ranked", unranked)]
+    groups = [
+        ("Real samples", real),
+        ("Distilled sets", [line for line in distilled if _is_ranked(line)]),
+        ("Distilled sets, not ranked", [line for line in distilled if not _is_ranked(line)]),
+        ("Real samples chosen by training dynamics", coresets),
+    ]
     has_published = any(board.has_published(i) for i in range(len(board.ipcs)))
     variants = sum(line.is_variant for line in lines)
     return Matrix(

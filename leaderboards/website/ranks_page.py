@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterator, Sequence
-from itertools import groupby
+from collections.abc import Sequence
 from typing import Any
 
 from ..core.boards import Board
@@ -12,13 +10,13 @@ from ..core.mean_ranks import (
     MIN_DATASETS,
     MIN_FOR_INTERVAL,
     MIN_METHODS,
-    Cell,
     MeanRank,
     RankSummary,
     rank_summaries,
 )
+from ..render.mean_ranks import has_dataset_intervals, rank_cells, rank_interval, rank_title
 from .addresses import method_url
-from .rows import Cells, column, labels_cell, method_cell
+from .rows import Cells, column, method_cell
 
 LEAD = (
     "Mean rank of each method over several datasets; 1 is the best. Protocols, label modes and metrics are not mixed: "
@@ -36,49 +34,18 @@ def rank_parts(boards: Sequence[Board]) -> list[dict[str, Any]]:
 
 
 def _part(summary: RankSummary) -> dict[str, Any]:
-    t = summary.setting
-    labels = labels_cell(t)
-    label_text = labels["text"] if isinstance(labels, dict) else labels
-    protocol = f"{t.protocol} v{t.version}" + (f", {t.selection}" if t.selection != "last" else "")
-    title = f"{protocol}, {label_text} labels, {t.metric}"
-    if t.evaluator not in ("accuracy", "graph", "controls"):
-        title += f", {t.evaluator}"
     return {
-        "title": title,
-        "anchor": t._replace(dataset="", model="").slug,
-        "text": "; ".join(_cells(summary)) + ".",
+        "title": rank_title(summary),
+        "anchor": summary.setting._replace(dataset="", model="").slug,
+        "text": rank_cells(summary),
         "rows": _rows(summary),
         "plot": None,
     }
 
 
-def _cells(summary: RankSummary) -> Iterator[str]:
-    """Yield which cells and methods enter, as parts of a sentence."""
-    count, methods = len(summary.cells), len(summary.ranks)
-    yield f"{methods} methods in {count} cells: " + ", ".join(
-        f"{dataset} ({'; '.join(_networks(list(group)))})"
-        for dataset, group in groupby(summary.cells, key=lambda cell: cell.dataset)
-    )
-    if summary.left_out:
-        missing = (f"{method} ({number} of {count})" for method, number in summary.left_out.items())
-        yield f"ranked in some of the cells only, and left out: {', '.join(missing)}"
-
-
-def _networks(cells: Sequence[Cell]) -> Iterator[str]:
-    """Yield the networks of cells with their IPCs; networks with the same IPCs are listed together."""
-    ipcs: dict[str, list[str]] = defaultdict(list)
-    for cell in cells:
-        ipcs[cell.model].append(str(cell.ipc))
-    models: dict[str, list[str]] = defaultdict(list)
-    for model, found in ipcs.items():
-        models[", ".join(found)].append(model)
-    for text, names in models.items():
-        yield f"{', '.join(names)}, IPC {text}"
-
-
 def _rows(summary: RankSummary) -> dict[str, Any]:
     datasets = list(summary.ranks[0].by_dataset)
-    several = len(datasets) >= MIN_FOR_INTERVAL
+    several = has_dataset_intervals(summary)
     columns = [
         column("method", "Method", "text"),
         column("rank", "Mean rank"),
@@ -99,5 +66,4 @@ def _row_cells(rank: MeanRank, several: bool) -> Cells:
 
 
 def _interval(mean: float, ends: tuple[float, float]) -> dict[str, Any]:
-    low, high = ends
-    return {"text": f"{low:.2f}–{high:.2f}", "sort": mean, "low": low, "high": high}
+    return {"text": rank_interval(ends), "sort": mean, "low": ends[0], "high": ends[1]}

@@ -43,7 +43,7 @@ def make(file, shape, seed=0):
 def test_shipped_models():
     names = (
         "alexnet convnet efficientnet_b0 lenet mlp mobilenet_v2 resnet18 resnet18_ap resnet18_bn shufflenet_v2 timm "
-        "vgg11 vit"
+        "torchvision vgg11 vit"
     )
     assert {file.stem for file in FILES} >= set(names.split())
 

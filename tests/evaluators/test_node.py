@@ -1,5 +1,7 @@
 """Fresh networks of node classification: scores, controls, the best step, and resuming after a signal."""
 
+import json
+
 import pytest
 import torch
 
@@ -16,7 +18,16 @@ from dd_bench.synthetic.nodes import NodeSet
 def score(blocks, node_gcn, runtime, protocol, recipe, tmp_path):
     """Function that returns the scores of each network on a set of five nodes per class."""
 
-    def run(syn=None, selection="last", work=None, networks=1, controls=CONTROLS, real=blocks, epochs=6):
+    def run(
+        syn=None,
+        selection="last",
+        work=None,
+        networks=1,
+        controls=CONTROLS,
+        real=blocks,
+        epochs=6,
+        curves=None,
+    ):
         index = torch.cat([blocks.train.of_class(c)[:5] for c in range(3)])
         plan = protocol(
             selection=selection, eval_every=int(selection != "last"),
@@ -24,7 +35,7 @@ def score(blocks, node_gcn, runtime, protocol, recipe, tmp_path):
         )  # fmt: skip
         ctx = EvaluationContext(
             seed=0, runtime=runtime, architecture=node_gcn(blocks, dropout=0.3), cache=Cache(tmp_path / "cache"),
-            protocol=plan, ipc=5, work=work,
+            protocol=plan, ipc=5, work=work, curve_folder=curves,
         )  # fmt: skip
         evaluator = Node(num_networks=networks, eval_points=4, controls=controls)
         assert evaluator.check_protocol(plan) is None
@@ -43,6 +54,16 @@ def test_scores_and_controls(score):
     assert values["accuracy"] > 0.75 > values["permuted"]
     assert values["accuracy"] > values["untrained"]
     assert values["accuracy"] > values["mlp"]  # the features are noisy, and most edges are within a class
+
+
+def test_curves(score, blocks, tmp_path):
+    """The loss of every step and the accuracy on validation nodes, of the set itself only. Scores do not change."""
+    assert score(curves=tmp_path / "curves") == score()
+    (file,) = (tmp_path / "curves").iterdir()
+    points = json.loads(file.read_text())["points"]
+    assert [step for step, name, _ in points if name == "loss"] == [1, 2, 3, 4, 5, 6]
+    assert {name for _, name, _ in points} == {"loss", "val_accuracy"}
+    assert all(0 <= value[0] <= 1 for _, name, value in points if name == "val_accuracy")
 
 
 def test_a_structure_free_set_has_no_control_of_edges(score, blocks):
