@@ -168,7 +168,7 @@ def test_families_and_links_of_methods():
     published = {cell.method for one in load_published(METHODS.parent) for cell in one.cells}
     for name in load_links():  # a method is implemented here, or has published numbers
         assert method_info(name).title or any(method.startswith(name) for method in published), name
-    assert links_of("fadrm+").venue == "NeurIPS 2025" and links_of("idc_1").family == "matching"
+    assert links_of("fadrm_plus").venue == "NeurIPS 2025" and links_of("idc_1").family == "matching"
     assert method_info("dm").description.startswith("Each iteration samples a random network")
 
 

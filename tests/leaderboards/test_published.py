@@ -15,8 +15,8 @@ FOLDER = Path(module.__file__).parents[1] / "published"
 CHOSEN = {"full", "random", "herding", "kcenter", "kmeans", "el2n", "cad_prune"}
 MATCHED = {"dc", "dsa", "dm", "datadam", "ncfm", "mtt", "ftd", "tesla", "datm"}
 RECOVERED = {
-    "sre2l", "cda", "rded", "infer", "infer_dyn", "sre2l++", "dwa", "g_vbsm", "edc", "cudd", "delt", "nrr_dd", "wmdd",
-    "fadrm", "fadrm+", "cv_dd", "ogm", "cim",
+    "sre2l", "cda", "rded", "infer", "infer_dyn", "sre2l_pp", "dwa", "g_vbsm", "edc", "cudd", "delt", "nrr_dd", "wmdd",
+    "fadrm", "fadrm_plus", "cv_dd", "ogm", "cim",
 }  # fmt: skip
 GENERATED = {
     "dit", "ldm", "glad", "idc_1", "minimax", "d4m", "d4m_g", "igd", "mgd3", "mgd3_ldm", "d3hr", "cao2", "vlcp", "dap",
