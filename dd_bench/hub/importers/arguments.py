@@ -90,8 +90,8 @@ def _parser(description: str | None) -> argparse.ArgumentParser:
         "words",
         nargs="+",
         metavar="SOURCE",
-        help="images.pt, data.pt or res_*.pt, or a folder of class folders; several files are shards. Also overrides "
-        "of the real set, e.g. dataset=cifar10 dataset.preprocess=zca",
+        help="images.pt, data.pt or res_*.pt, or a folder of class folders; several files are shards; for nodes, "
+        "feat_*.pt and adj_*.pt. Also overrides of the real set, e.g. dataset=cifar10 dataset.preprocess=zca",
     )
     found.add_argument(
         "--labels",

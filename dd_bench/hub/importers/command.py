@@ -20,6 +20,7 @@ from dd_bench.hub.importers import formats
 from dd_bench.hub.importers.arguments import Arguments, parse
 from dd_bench.hub.importers.class_order import class_order, label_order, relabel
 from dd_bench.hub.importers.image_folder import read_folder
+from dd_bench.hub.importers.node_files import read_nodes
 from dd_bench.hub.importers.pixel_range import as_pixels, check_white, rescaled
 from dd_bench.hub.importers.preprocessing import TOLERANCE, check_inputs
 from dd_bench.hub.importers.soft_labels import labels_of
@@ -27,7 +28,7 @@ from dd_bench.hub.importers.torch_files import MAX_FILE
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.terminal import sanitize
 from dd_bench.synthetic import storage
-from dd_bench.synthetic.base import Space
+from dd_bench.synthetic.base import Space, SyntheticSet
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.synthetic.method_limits import check_method
 
@@ -51,10 +52,13 @@ def _import(args: Arguments) -> tuple[Path, list[str]]:
     from dd_bench.pipeline.compose import load_real_set
 
     real, config = load_real_set(args.overrides)
-    if real.modality != "image":
-        raise ValueError(f"only sets of images can be imported, but {real.name} consists of {real.modality}s")
+    if real.modality not in ("image", "node"):
+        raise ValueError(
+            f"only sets of images and of nodes can be imported, but {real.name} consists of {real.modality}s"
+        )
     resize = str(config.get("resize", "squash")) if args.resize else None
-    syn, files, notes = _read(args, real, resize)
+    syn: SyntheticSet
+    syn, files, notes = read_nodes(args, real) if real.modality == "node" else _read(args, real, resize)
     syn.check_ipc(args.ipc)
     digests = _digests(args, files)
     released: dict[str, Any] = {"files": digests}
