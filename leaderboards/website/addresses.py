@@ -23,6 +23,11 @@ def dataset_url(dataset: str) -> str:
     return f"datasets/{_file_name(dataset)}.html"
 
 
+def published_url(dataset: str) -> str:
+    """Return the path of the page of a dataset's published numbers."""
+    return f"published/{_file_name(dataset)}.html"
+
+
 def _file_name(name: str) -> str:
     """Return a name as a file name. A name with other characters, or a long one, ends in a digest and stays unique."""
     safe = re.sub("[^A-Za-z0-9_-]+", "_", name)[:60]

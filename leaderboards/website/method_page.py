@@ -50,7 +50,7 @@ def method_page(
     }
 
 
-def pictures(known: Sequence[KnownSet], records: Sequence[Record]) -> list[dict[str, str]]:
+def pictures(known: Sequence[KnownSet], records: Sequence[Record]) -> list[dict[str, Any]]:
     """Return the pictures of sets with links to their first entries, and as labels method, dataset and IPC."""
     first: dict[str, Record] = {}
     for record in sorted(records, key=lambda r: (r.created, r.key)):
@@ -58,7 +58,7 @@ def pictures(known: Sequence[KnownSet], records: Sequence[Record]) -> list[dict[
             first.setdefault(digest, record)
     shown = [
         {
-            "file": one.picture,
+            "image": one.picture,
             "entry": entry_url(first[one.digest]),
             "label": f"{one.card.method} on {one.card.dataset}, IPC {one.card.ipc}",
         }

@@ -30,7 +30,7 @@ from ..render.formatting import csv_text
 from ..render.legend import FROM_MEMORY, legend_of
 from ..render.markup import PLAIN
 from ..render.tables import latex
-from .addresses import dataset_url, entry_url, method_url
+from .addresses import dataset_url, entry_url, method_url, published_url
 from .dataset_page import dataset_page
 from .entry_page import entry_page
 from .fork_pool import Task, run_forked
@@ -38,8 +38,9 @@ from .matrix import marks_used
 from .method_page import MAX_PICTURES, method_names, method_page, method_rows
 from .overview import dataset_views, findings
 from .plots import continual_parts, cost_plot, cross_arch_parts
+from .published_page import by_dataset, published_index, published_rows
 from .ranks_page import LEAD, NONE, rank_parts
-from .rows import board_rows, entry_rows, heading, html_list, published_rows, track_rows
+from .rows import board_rows, entry_rows, heading, html_list, track_rows
 from .sets import KnownSet, copy_sets, list_command, pull_command, python_code
 from .sets_page import set_list, set_rows
 
@@ -98,7 +99,7 @@ class Pages:
             raise ValueError(
                 f"two boards would have the file {repeated[0]}.html: their names differ only in punctuation"
             )
-        for name in ("boards", "data", "datasets", "entries", "methods"):
+        for name in ("boards", "data", "datasets", "entries", "methods", "published"):
             (self.folder / name).mkdir()
         tasks: list[Task] = [self._front_page, self._overviews, self._methods, self._datasets]
         tasks += [partial(self._board_and_entries, board) for board in self.boards]
@@ -121,6 +122,15 @@ class Pages:
             boards=len(self.boards),
         )
 
+    def _published(self) -> None:
+        lead = f"Numbers from papers in percent, each measured under its own protocol. †: {FROM_MEMORY}"
+        rows = published_index(self.published)
+        self._page("published", "list.html.j2", title="Published numbers", lead=lead, rows=rows)
+        for dataset, found in by_dataset(self.published):
+            name = published_url(dataset).removesuffix(".html")
+            title, rows = f"Published numbers: {dataset}", published_rows(found)
+            self._page(name, "list.html.j2", title=title, lead=lead, rows=rows)
+
     def _methods(self) -> None:
         lead = "Every method with its family, paper, results and sets."
         rows = method_rows(self.boards)
@@ -140,9 +150,7 @@ class Pages:
         self._page("boards", "boards.html.j2", title="Boards", boards_table=board_rows(self.listed))
         lead = "Search the entries of all boards. Compare entries only within a board."
         self._page("entries", "list.html.j2", title="All entries", lead=lead, rows=entry_rows(self.boards))
-        lead = f"Numbers from papers in percent, each measured under its own protocol. †: {FROM_MEMORY}"
-        rows = published_rows(self.published)
-        self._page("published", "list.html.j2", title="Published numbers", lead=lead, rows=rows)
+        self._published()
         sets = list(self.sets.values())
         commands = [f"{list_command(sets)}\n{pull_command(sets[0])}", python_code(sets[0])] if sets else []
         local = bool(sets and sets[0].files)
@@ -237,7 +245,7 @@ class Pages:
             ("Network", t.model),
         ]
         shown = [
-            {"file": known.picture, "entry": entry_url(r), "label": f"{r.method}, IPC {r.ipc}"}
+            {"image": known.picture, "entry": entry_url(r), "label": f"{r.method}, IPC {r.ipc}"}
             | {"is_images": known.is_images}
             for r in board.records
             for known in list(self._sets_of(r).values())[:1]

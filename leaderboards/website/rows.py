@@ -17,7 +17,6 @@ from ..core.budget import size_text
 from ..core.entries import ACCURACY, FOREIGN_REFERENCE, HARD_LABEL_RANDOM, REFERENCE, Track
 from ..core.hyperparameters import CHOSEN
 from ..core.method_info import links_of
-from ..core.published import PublishedSet
 from ..core.ranking import Place
 from ..core.verified import Verdict
 from ..render.architectures import DATA_CONTROLS
@@ -29,7 +28,6 @@ from ..render.formatting import (
     networks,
     number,
     printed,
-    published_text,
 )
 from .addresses import entry_url
 from .comparison import compared_rows, comparison
@@ -337,38 +335,3 @@ def html_list(rows: Mapping[str, Any]) -> Markup:
                 texts.append(link if not texts else f"{escape(at['label'])} {link}")
         items.append(f"<li>{'; '.join(texts)}</li>")
     return Markup(f"<ul>{''.join(items)}</ul>")
-
-
-def published_rows(published: Sequence[PublishedSet]) -> dict[str, Any]:
-    """Return the table of published numbers."""
-    columns = [
-        column("dataset", "Dataset", "text", filter=True),
-        column("network", "Network", "text", filter=True, wide=True),
-    ]
-    columns += [
-        column("method", "Method", "text", filter=True),
-        column("ipc", "IPC", filter=True),
-        column("number", "Published, %"),
-    ]
-    columns += [
-        column("protocol", "Protocol", "text", wide=True),
-        column("source", "Source", "text", wide=True),
-    ]
-    rows = []
-    for s in published:
-        for c in s.cells:
-            value = {"text": published_text(c), "sort": c.mean}
-            rows.append(
-                {
-                    "cells": [
-                        s.dataset,
-                        s.model,
-                        method_cell(c.method, ""),
-                        c.ipc or "all",
-                        value,
-                        c.protocol,
-                        c.source,
-                    ]
-                }
-            )
-    return {"columns": columns, "rows": rows}

@@ -13,6 +13,8 @@ from operator import attrgetter
 from pathlib import Path
 from typing import NamedTuple
 
+from PIL import Image
+
 from dd_bench.records.config_diff import changed_keys
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.terminal import sanitize
@@ -42,6 +44,14 @@ train = syn.dataset()  # a torch Dataset"""
 """Three lines of Python that load a set; `{url}` is a string literal."""
 
 
+class Picture(NamedTuple):
+    """A picture on the site, with its size in pixels: a page reserves its place before the picture is loaded."""
+
+    file: str
+    width: int
+    height: int
+
+
 class KnownSet(NamedTuple):
     """A set whose files are available."""
 
@@ -49,7 +59,7 @@ class KnownSet(NamedTuple):
     name: str
     path: str  # relative to the folder of sets: `<dataset>/<name>`, or `<name>`
     card: Card
-    picture: str | None  # file on the site
+    picture: Picture | None  # preview
     command: str | None  # command that distils it, if its method is shipped
     changed: Sequence[str]  # hyper-parameters of its method that differ from the defaults
     url: str  # from which the set can be pulled
@@ -91,7 +101,7 @@ def copy_sets(sets_dir: Path, site: Path, sets_at: str | None) -> dict[str, Know
             name=folder.name,
             path=folder.relative_to(sets_dir).as_posix(),
             card=card,
-            picture=f"sets/{folder.name}/{PREVIEW}" if PREVIEW in card.sha256 else None,
+            picture=_picture(folder) if PREVIEW in card.sha256 else None,
             command=command,
             changed=changed,
             url=f"{SITE + '/sets' if sets_at is None else sets_at.rstrip('/')}/{folder.name}",
@@ -140,6 +150,11 @@ def _card(folder: Path) -> Card:
     if wrong := find_damaged_file(folder, card):
         raise ValueError(f"{wrong[0].name} is missing or was changed")
     return card
+
+
+def _picture(folder: Path) -> Picture:
+    with Image.open(folder / PREVIEW) as image:
+        return Picture(f"sets/{folder.name}/{PREVIEW}", *image.size)
 
 
 def _copy(folder: Path, site: Path, names: Sequence[str]) -> dict[str, int]:

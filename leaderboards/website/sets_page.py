@@ -58,7 +58,7 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
     for one in sorted(known, key=_order):
         entries, size = by_set[one.digest], sum(one.card.stored_bytes.values())
         link = method_cell(one.card.method, entry_url(entries[0]) if entries else "")
-        link |= {"picture": one.picture} if one.picture else {}
+        link |= {"picture": one.picture.file} if one.picture else {}
         cells: Cells = [link, one.card.dataset, one.card.ipc]
         cells += [_value(one.digest, entries[0]) if entries else None]
         cells += [{"text": "", "load": [one.name, one.digest[:16]]}, {"text": f"{size:,}", "sort": size}]

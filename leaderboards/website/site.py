@@ -2,7 +2,8 @@
 
     index.html  ranks.html  boards.html  methods.html  entries.html  sets.html  cross_arch.html  continual.html
     published.html
-    boards/<track>.html  datasets/<name>.html  methods/<name>.html  entries/<digest>.html, .json
+    boards/<track>.html  datasets/<name>.html  methods/<name>.html  published/<dataset>.html
+    entries/<digest>.html, .json
     data/  sets/  site.css  site.js  matrix.js  compare.js  plotly.min.js
     README.md (the card of a static Space of Hugging Face)
 

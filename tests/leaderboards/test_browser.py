@@ -332,6 +332,7 @@ def test_plots(page, board):
         "entries.html",
         "sets.html",
         "published.html",
+        "published/fashion_mnist.html",
         "cross_arch.html",
         None,
     ],

@@ -1,27 +1,7 @@
 // Matrices: the switch between the boards of a dataset, sorting by an IPC, and highlighting of a row's curves.
 "use strict";
-for (const section of document.querySelectorAll(".dataset")) {
-  const views = [...section.querySelectorAll(".view")], selects = [...section.querySelectorAll("[data-switch]")];
-  const agree = (view, select) => view.dataset[select.dataset.switch] === select.value;
-  for (const select of selects) {
-    select.addEventListener("change", () => {
-      // Of the boards with the new choice, show the first one that agrees in most other choices.
-      const found = views.filter((view) => agree(view, select));
-      const score = (view) => selects.filter((other) => agree(view, other)).length;
-      const best = found.reduce((a, b) => (score(b) > score(a) ? b : a));
-      for (const view of views) view.hidden = view !== best;
-      for (const other of selects) other.value = best.dataset[other.dataset.switch];
-    });
-  }
-  for (const name of ["published", "variants"]) {
-    const box = section.querySelector(`.show-${name}`), what = name === "published" ? ".pub" : "tr.variant";
-    const toggle = () => section.classList.toggle(`with-${name}`, box.checked);
-    box.closest("label").hidden = !section.querySelector(what);
-    box.addEventListener("change", toggle);
-    toggle();
-  }
-}
-for (const table of document.querySelectorAll("table.matrix")) {
+// Sort a matrix by an IPC, and highlight the curves of a row.
+function enliven(table) {
   for (const head of table.querySelectorAll("th[data-ipc]")) {
     const button = Object.assign(document.createElement("button"), { type: "button", textContent: head.textContent });
     head.replaceChildren(button);
@@ -44,5 +24,35 @@ for (const table of document.querySelectorAll("table.matrix")) {
     row.querySelector(".paper")?.setAttribute("aria-label", `paper of ${row.dataset.m}`);
     for (const start of ["mouseenter", "focusin"]) row.addEventListener(start, () => highlight(row.dataset.m));
     for (const end of ["mouseleave", "focusout"]) row.addEventListener(end, () => highlight(null));
+  }
+}
+for (const table of document.querySelectorAll("table.matrix")) enliven(table);
+for (const section of document.querySelectorAll(".dataset")) {
+  const views = [...section.querySelectorAll(".view, .board-view")], selects = [...section.querySelectorAll("[data-switch]")];
+  const agree = (view, select) => view.dataset[select.dataset.switch] === select.value;
+  const shown = (view) => {  // the element of a board; that of a template is made when it is first chosen
+    if (!(view instanceof HTMLTemplateElement)) return view;
+    const made = view.content.firstElementChild;
+    view.replaceWith(made);
+    views[views.indexOf(view)] = made;
+    made.querySelectorAll("table.matrix").forEach(enliven);
+    return made;
+  };
+  for (const select of selects) {
+    select.addEventListener("change", () => {
+      // Of the boards with the new choice, show the first one that agrees in most other choices.
+      const found = views.filter((view) => agree(view, select));
+      const score = (view) => selects.filter((other) => agree(view, other)).length;
+      const best = shown(found.reduce((a, b) => (score(b) > score(a) ? b : a)));
+      for (const view of views) view.hidden = view !== best;
+      for (const other of selects) other.value = best.dataset[other.dataset.switch];
+    });
+  }
+  for (const name of ["published", "variants"]) {
+    const box = section.querySelector(`.show-${name}`), what = name === "published" ? ".pub" : "tr.variant";
+    const toggle = () => section.classList.toggle(`with-${name}`, box.checked);
+    box.closest("label").hidden = !views.some((view) => (view.content ?? view).querySelector(what));
+    box.addEventListener("change", toggle);
+    toggle();
   }
 }
