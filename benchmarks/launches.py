@@ -11,7 +11,7 @@ machine, but launches depend on the version of torch.
 Cases: a method is counted in its outer loop, without the first step. A protocol is counted in the training of fresh
 networks, from one step of the optimiser to the next; an evaluator in the same way, and also outside the training. As on
 CUDA, fresh networks are trained in lock step, up to 20 at once. A single network is trained alone. Methods, protocols
-and evaluators for nodes are left out: the simulated device has no sparse tensors.
+and evaluators for nodes are left out: the simulated device has no sparse tensors. So is `neighbours`: it needs a set.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def names(group: str) -> list[str]:
     """Return the names of the YAML files of a group, without those for nodes only."""
     found = sorted(file.name.removesuffix(".yaml") for file in (files("dd_bench.conf") / group).iterdir()
                    if file.name.endswith(".yaml"))  # fmt: skip
-    return [name for name in found if not only_for_nodes(group, name)]
+    return [name for name in found if not only_for_nodes(group, name) and name != "neighbours"]
 
 
 def only_for_nodes(group: str, name: str) -> bool:
@@ -84,8 +84,7 @@ def method_overrides(name: str) -> list[str]:
         values["iterations"] = STEPS
     if "steps" in yaml.get("teacher", {}):
         values["teacher.steps"] = max(STEPS, yaml.get("points") or 0)
-    recovery = any("_recovery" in base.__module__ for base in cls.__mro__)
-    kind = GRAPHS if "image" not in cls.modalities else (*IMAGES, *(TEACHERS if recovery else ()))
+    kind = GRAPHS if "image" not in cls.modalities else (*IMAGES, *(TEACHERS if cls.uses_teachers else ()))
     model = ["model=gcn"] if name == "doscond" else []
     return [f"method={name}", *kind, *model, *(f"method.{key}={value}" for key, value in values.items())]
 
@@ -107,7 +106,7 @@ def protocol_overrides(name: str, networks: int = 2) -> list[str]:
     milestones = "[2]" if protocol["recipe"]["milestones"] else "[]"
     tested = ["protocol.eval_every=2", "protocol.eval_from=0"] if protocol["selection"] != "last" else []
     return [
-        "method=random", *IMAGES, *base, *(TEACHERS if "labels" in protocol else ()), *tested,
+        "method=random", *IMAGES, *base, *(TEACHERS if {"labels", "probe"} & set(protocol) else ()), *tested,
         f"protocol.recipe.epochs={STEPS}", f"protocol.recipe.milestones={milestones}",
     ]  # fmt: skip
 
@@ -116,7 +115,7 @@ def evaluator_overrides(name: str) -> list[str]:
     """Return the overrides of a short run of an evaluator on a random set."""
     if name == "graph":
         return protocol_overrides("graph-500")
-    protocol = {"nas": "nas-200", "controls": "fkd-300"}.get(name, "dsa-1000")
+    protocol = {"nas": "nas-200", "controls": "fkd-300", "linear_probe": "probe-1000"}.get(name, "dsa-1000")
     cls = get_class(shipped_yaml("evaluator", name)["_target_"])
     base = [x for x in protocol_overrides(protocol) if not x.startswith("evaluator")]
     more = {"continual": ["evaluator.steps=5"], "nas": ["dataset.val_fraction=0.1"]}.get(name, [])

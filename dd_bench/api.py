@@ -31,7 +31,13 @@ from dd_bench.data.preprocess import Preprocess, channel_statistics, fit_preproc
 from dd_bench.distillation.batchnorm_statistics import HookedTeacher
 from dd_bench.distillation.clusters import centroids, representatives
 from dd_bench.distillation.coreset import build_coreset
-from dd_bench.distillation.init import check_class_sizes, class_labels, initial_images, random_index
+from dd_bench.distillation.init import (
+    check_class_sizes,
+    class_labels,
+    initial_images,
+    random_index,
+    random_rows,
+)
 from dd_bench.distillation.matching import check_norm, class_chunks, mean_match, real_batch
 from dd_bench.distillation.ranking import PICKS, Pick, select_ranked
 from dd_bench.distillation.straight_through import StraightThrough
@@ -71,7 +77,8 @@ from dd_bench.synthetic.graphs import GraphSet, SyntheticGraphs, TreeSet, Weight
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.synthetic.nodes import CONTEXT, NodeSet
 from dd_bench.synthetic.preview import preview_png
-from dd_bench.teachers.context import TeacherContext
+from dd_bench.teachers.backbones import Backbone
+from dd_bench.teachers.context import TeacherContext, check_backbone
 from dd_bench.teachers.dynamics import OUTPUTS, Dynamics, training_dynamics
 from dd_bench.teachers.expert_buffer import ExpertBuffer, Storage
 from dd_bench.teachers.experts import experts
@@ -90,14 +97,15 @@ from dd_bench.teachers.trained_network import (
 from dd_bench.training.augment import Augment, Draw
 from dd_bench.training.batches import LabelledBatches, fetch_from, fetch_split
 from dd_bench.training.compilation import uses_compilation
+from dd_bench.training.linear_head import head_gradient, one_hot, ridge_weights, unit_rows
 from dd_bench.training.loop import train
 from dd_bench.training.losses import Loss, Target, Weighted, at_least_float32, classification_loss
 from dd_bench.training.parameter_vector import FunctionalNetwork
-from dd_bench.training.protocol import Protocol
+from dd_bench.training.protocol import ProbeRecipe, Protocol
 from dd_bench.training.recipe import Recipe, parse
 from dd_bench.training.resume import Checkpoints
 from dd_bench.training.scoring import accuracy, correct_by_class, eval_batch_size, eval_batches
-from dd_bench.training.views import boxes
+from dd_bench.training.views import ViewRecipe, Views, augment_images, boxes
 
 __all__ = [
     "CONTEXT",
@@ -109,6 +117,7 @@ __all__ = [
     "Adjacency",
     "Architecture",
     "Augment",
+    "Backbone",
     "Cache",
     "Checkpoints",
     "CompensatedSet",
@@ -150,6 +159,7 @@ __all__ = [
     "NodeSplit",
     "Pick",
     "Preprocess",
+    "ProbeRecipe",
     "Progress",
     "Protocol",
     "RealSet",
@@ -170,16 +180,20 @@ __all__ = [
     "TeacherSpec",
     "Tick",
     "TreeSet",
+    "ViewRecipe",
+    "Views",
     "Weighted",
     "Weighting",
     "accuracy",
     "at_least_float32",
+    "augment_images",
     "batch_coupled",
     "boxes",
     "build_coreset",
     "cache_entry",
     "centroids",
     "channel_statistics",
+    "check_backbone",
     "check_class_sizes",
     "check_norm",
     "checkpoint_in",
@@ -201,6 +215,7 @@ __all__ = [
     "fit_preprocess",
     "generator",
     "graph_score",
+    "head_gradient",
     "initial_images",
     "label_propagation",
     "labelled_data",
@@ -208,13 +223,16 @@ __all__ = [
     "majority",
     "mean_match",
     "no_tick",
+    "one_hot",
     "paired_difference",
     "parse",
     "random_index",
+    "random_rows",
     "reading_entry",
     "real_batch",
     "released_experts",
     "representatives",
+    "ridge_weights",
     "run_in_processes",
     "seed_for",
     "seeded",
@@ -231,6 +249,7 @@ __all__ = [
     "training_graphs",
     "training_nodes",
     "undirected",
+    "unit_rows",
     "untrained_feature_network",
     "uses_compilation",
     "write_atomic",
@@ -445,6 +464,9 @@ class Evaluator(ABC):
 
     Records that differ only in these hyper-parameters are ranked together.
     """
+
+    uses_backbone: ClassVar[bool] = False
+    """Whether it trains linear heads on the run's only teacher, by a protocol with `probe`."""
 
     validation_scores: ClassVar[bool] = False
     """Whether the networks of a protocol with `selection=best_on_val` have the score `val`, which `keep` requires."""

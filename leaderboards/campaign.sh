@@ -9,8 +9,8 @@
 # quarter of an hour for ten; a night or more, not timed), uncut (the papers' iterations and real batches at width 32; not
 # timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed). There are also parts for single claims of
 # papers, whose costs are estimated for one core from those of the experiments: datadam (half an hour), infer (3 hours),
-# label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours), shifts (4 hours), contents (4 hours)
-# and coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50 images per class).
+# label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours), shifts (4 hours), contents (4 hours),
+# linear_probe (2 hours, not timed) and coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50 images per class).
 #
 # A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
 # `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and
@@ -247,6 +247,28 @@ contents() { # what the sets from the parts above contain, from which IPC on rea
     "${evaluate[@]}" set="$(sets "$some" 10)" evaluator=privacy || failed=1
     "${evaluate[@]}" set="$(sets "$some" 10)" evaluator=robustness evaluator.autoattack=true evaluator.images=100 \
         evaluator.num_networks=2 || failed=1
+}
+
+linear_probe() { # sets for linear heads on backbones that have not seen the classes; every set on three backbones
+    local data classes ipc=1 steps set backbones=backbone_w32,backbone_d2_w32,backbone_max_w32 on
+    for data in digits fashion_mnist; do
+        for classes in '[0,1,2,3,4]' '[5,6,7,8,9]'; do
+            on=(dataset=$data dataset.classes="$classes" ipc=$ipc)
+            steps=()
+            [ $data = fashion_mnist ] && steps=(method.iterations=1000 method.level_every=50 hyperparameters=untuned)
+            sweep method=random num_sets=3 "${on[@]}" teacher=$backbones protocol=ridge,probe-1000-views
+            sweep method=full "${on[@]}" teacher=$backbones protocol=ridge
+            sweep method=centroid "${on[@]}" teacher=$backbones protocol=ridge,probe-1000-views
+            sweep method=lgm,clp_dd num_sets=3 "${on[@]}" teacher=$backbones protocol=ridge,probe-1000-views "${steps[@]}"
+            for set in "$out"/sets/{lgm,clp_dd,centroid}-$data-classes"${classes:1:1}-${classes: -2:1}"-ipc$ipc-????????????????; do
+                [ -d "$set" ] || continue
+                dd-bench evaluate -m --only-missing "${common[@]}" "${on[@]:0:2}" set="$set" teacher=$backbones \
+                    protocol=ridge,probe-1000-views || failed=1
+            done
+            set=$(ls -td "$out"/sets/lgm-$data-classes"${classes:1:1}-${classes: -2:1}"-ipc$ipc-* 2>/dev/null | head -1)
+            [ -z "$set" ] || sweep method=neighbours base="$set" "${on[@]}" teacher=backbone_w32 protocol=ridge,probe-1000-views
+        done
+    done
 }
 
 graphs() {

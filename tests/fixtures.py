@@ -520,6 +520,7 @@ def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime):
         fresh_cache=False,
         teachers=None,
         log_images_every=None,
+        base=None,
     ):
         rows = Rows(killed_at)
         network = architecture or make_architecture()
@@ -539,6 +540,7 @@ def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime):
             teachers=(make_teacher(shape=network.shape, num_classes=network.num_classes, **like),)
             if teachers is None
             else teachers,
+            base=base,
         )
         ctx.rows = rows
         return ctx

@@ -189,6 +189,8 @@ class RealSet:
         modality: `image`, `graph` or `node`.
         overrides: command-line overrides that load the set again. Empty for a set created from tensors in Python.
         scored: the split that `test` returns: `test`, or `validation` after `validation_as_test`.
+        others: the training split of the classes that `dataset.classes` left out, for backbones that have not seen the
+            classes of this set; None without a selection.
     """
 
     name: str
@@ -204,6 +206,7 @@ class RealSet:
     modality: str = "image"
     overrides: tuple[str, ...] = ()
     scored: Literal["test", "validation"] = "test"
+    others: RealSet | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError unless the name can be a part of file names and URLs."""
@@ -241,7 +244,12 @@ class RealSet:
         """Return the same set on another device."""
         splits = {
             n: s and s.to(device)
-            for n, s in (("train", self.train), ("val", self.val), ("_test", self._test))
+            for n, s in (
+                ("train", self.train),
+                ("val", self.val),
+                ("_test", self._test),
+                ("others", self.others),
+            )
         }
         return replace(self, **splits)  # type: ignore[arg-type]
 

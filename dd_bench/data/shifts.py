@@ -124,7 +124,7 @@ class Shifts:
         )
 
     def _coloured(self, real: RealSet, bias: float) -> RealSet:
-        """Colour all splits. The preprocessing is fitted to the coloured training images."""
+        """Colour all splits. The preprocessing is fitted to the coloured training images. `others` is removed."""
         k = real.num_classes
         if real.shape[0] != 1:
             raise ValueError(
@@ -148,6 +148,7 @@ class Shifts:
             train=TensorSplit(pixels, real.train.labels, k, preprocess, colours),
             val=None if val is None else split(val, biased_colours(val.labels, k, bias, "val")),
             _test=split(real.test, balanced_colours(real.test.labels, k, "test")),
+            others=None,  # they are grey
         )
 
 

@@ -16,6 +16,13 @@ def random_index(real: RealSet, per_class: int, ctx: RunContext) -> Tensor:
     return real.train.draw(per_class, ctx.generator("init"))
 
 
+def random_rows(n: int, count: int | None, generator: torch.Generator) -> Tensor:
+    """Draw up to `count` of `n` rows uniformly without replacement, `(count,)`; None returns all rows in order."""
+    if count is None:
+        return torch.arange(n, device=generator.device)
+    return torch.randperm(n, generator=generator, device=generator.device)[:count]
+
+
 def initial_images(init: str, real: RealSet, ipc: int, ctx: RunContext) -> Tensor:
     """Return initial images as network inputs `(k, ipc, c, h, w)`: real images, or N(0, 1) noise.
 

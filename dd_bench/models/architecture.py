@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -99,15 +102,32 @@ class Architecture:
         return getattr(self.make, "__name__", self.name)
 
     def describe(self) -> dict[str, Any]:
-        """Return the fields that identify the network in a cache key."""
-        later = getattr(self.make, "later_knobs", {})
+        """Return the fields that identify the network in a cache key. A file is identified by its content.
+
+        Raises:
+            OSError: a file of weights cannot be read.
+        """
+        later, files = getattr(self.make, "later_knobs", {}), getattr(self.make, "file_knobs", ())
+        knobs = {k: file_digest(v) if k in files and v is not None else v for k, v in self.knobs.items()}
         return {
             "network": self.name,
             **plugin_source(self.make),
-            **{k: v for k, v in self.knobs.items() if k not in later or v != later[k]},
+            **{k: v for k, v in knobs.items() if k not in later or v != later[k]},
             "shape": list(self.shape),
             "num_classes": self.num_classes,
         }
+
+
+def file_digest(path: str) -> str:
+    """Return the SHA-256 of a file. A file that was not modified in the meantime is read once per process."""
+    status = Path(path).stat()
+    return _file_digest(path, status.st_size, status.st_mtime_ns)
+
+
+@cache
+def _file_digest(path: str, size: int, modified: int) -> str:
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def modality(shape: tuple[int, ...] | GraphShape | NodeShape) -> str:

@@ -21,6 +21,8 @@ class Network(ABC, nn.Module):  # this order of the bases is required by the lib
     modality: ClassVar[str] = "image"
     later_knobs: ClassVar[dict[str, Any]] = {}
     """Knobs that were added later, with their old values. Keys omit them at these values and so remain valid."""
+    file_knobs: ClassVar[tuple[str, ...]] = ()
+    """Knobs that are paths of files. Keys contain the hash of the content instead."""
     classifier: nn.Linear
 
     @abstractmethod

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, ClassVar
 
 import timm
 import torch
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from timm.layers.patch_embed import PatchEmbed
 from torch import Tensor, nn
 
@@ -22,6 +25,9 @@ class TimmNet(Network):
     depth use the global generator.
     """
 
+    later_knobs: ClassVar[dict[str, Any]] = {"file": None}
+    file_knobs: ClassVar[tuple[str, ...]] = ("file",)
+
     def __init__(
         self,
         image_shape: tuple[int, int, int],
@@ -31,6 +37,7 @@ class TimmNet(Network):
         pretrained: bool,
         drop_rate: float,
         options: Mapping[str, Any],
+        file: str | None = None,
     ):
         """Build the network for images `(c, h, w)` and check it with one blank image.
 
@@ -39,9 +46,13 @@ class TimmNet(Network):
             pretrained: whether to download weights. timm adapts the first convolution to the number of channels.
             drop_rate: dropout probability before the classifier.
             options: further arguments of `timm.create_model`, e.g. `{patch_size: 4}` for a ViT.
+            file: local file of the pretrained weights, for machines without internet; None to download them.
 
         Raises:
-            ValueError: the name is unknown, the model does not end in a linear layer, or it does not accept the images.
+            FileNotFoundError: `file` does not exist.
+            OSError: the weights cannot be downloaded.
+            ValueError: `file` is given without `pretrained`, the name is unknown, the model does not end in a linear
+                layer, or it does not accept the images.
         """
         super().__init__()
         if not timm.is_model(name):
@@ -53,15 +64,17 @@ class TimmNet(Network):
         config = timm.get_pretrained_cfg(name)
         fixed = config is not None and config.fixed_input_size
         size: dict[str, Any] = {"img_size": (height, width)} if fixed else {}
-        body: Any = timm.create_model(
-            name,
-            pretrained=pretrained,
-            in_chans=channels,
-            num_classes=num_classes,
-            drop_rate=drop_rate,
-            **size,
-            **options,
-        )
+        weights = _pretrained(name, pretrained, file)
+        with _download_errors(name, config):
+            body: Any = timm.create_model(
+                name,
+                in_chans=channels,
+                num_classes=num_classes,
+                drop_rate=drop_rate,
+                **weights,
+                **size,
+                **options,
+            )
         classifier = body.get_classifier()
         if not isinstance(classifier, nn.Linear):
             kind = type(classifier).__name__
@@ -103,3 +116,34 @@ class TimmNet(Network):
             return [], embedding
         channels_last = getattr(self.body, "output_fmt", "NCHW") == "NHWC"  # Swin
         return [features.permute(0, 3, 1, 2) if channels_last else features], embedding
+
+
+def _pretrained(name: str, pretrained: bool, file: str | None) -> dict[str, Any]:
+    """Return the arguments of `timm.create_model` that select the weights."""
+    if file is None:
+        return {"pretrained": pretrained}
+    if not pretrained:
+        raise ValueError(
+            f"the weights in {file} are used only with pretrained=true, got pretrained=false for timm model {name!r}. "
+            "Use model.pretrained=true, or teachers.NAME.model.pretrained=true for a teacher"
+        )
+    if not Path(file).is_file():
+        raise FileNotFoundError(
+            f"the file of the weights of timm model {name!r} does not exist: {file}. "
+            "Use model.file=PATH, or teachers.NAME.model.file=PATH for a teacher"
+        )
+    return {"pretrained": True, "pretrained_cfg_overlay": {"file": file}}
+
+
+@contextmanager
+def _download_errors(name: str, config: Any) -> Iterator[None]:
+    """Replace an error while weights are downloaded by one with the commands for a machine without internet."""
+    try:
+        yield
+    except (HfHubHTTPError, LocalEntryNotFoundError, ConnectionError) as error:
+        source = getattr(config, "hf_hub_id", None) or f"timm/{name}"
+        raise OSError(
+            f"the pretrained weights of timm model {name!r} could not be downloaded ({type(error).__name__}). Download "
+            f"them on a machine with internet: hf download {source} model.safetensors --local-dir weights. "
+            "Then use model.file=weights/model.safetensors, or teachers.NAME.model.file=... for a teacher"
+        ) from error

@@ -6,6 +6,7 @@ All later stages of the run read plain data, not a DictConfig.
 from __future__ import annotations
 
 import functools
+import inspect
 import logging
 import sys
 import warnings
@@ -20,10 +21,12 @@ from hydra import compose as compose_config
 from hydra import initialize_config_module
 from hydra.core.global_hydra import GlobalHydra
 from hydra.errors import InstantiationException
-from hydra.utils import instantiate
+from hydra.utils import get_object, instantiate
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
+from dd_bench.data.class_subset import KEY as CLASSES
+from dd_bench.data.class_subset import ClassSubset
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.shifts import Shifts
 from dd_bench.models.architecture import Architecture
@@ -237,16 +240,20 @@ def load_dataset(run: RunConfig) -> RealSet:
 
 
 def _load(cfg: DictConfig, device: torch.device) -> RealSet:
-    load, shifts = _dataset_loader(cfg)
+    load, subset, shifts = _dataset_loader(cfg)
     with _user_errors("dataset"):
-        return shifts.apply(load(device=device))
+        return shifts.apply(subset.apply(load(device=device)))
 
 
-def _dataset_loader(cfg: DictConfig) -> tuple[Callable[..., RealSet], Shifts]:
-    """Return the function that loads the dataset, and the shifts that are added to it."""
+def _dataset_loader(cfg: DictConfig) -> tuple[Callable[..., RealSet], ClassSubset, Shifts]:
+    """Return the function that loads the dataset, the classes to select, and the shifts that are added to it."""
     values: Any = OmegaConf.to_container(cfg.dataset, resolve=True)
     shifts = Shifts.take_from(values)
-    return _build(OmegaConf.create({"dataset": values}), "dataset"), shifts
+    selects = (
+        CLASSES in inspect.signature(get_object(values["_target_"])).parameters
+    )  # a loader of class folders
+    subset = ClassSubset() if selects else ClassSubset.take_from(values)
+    return _build(OmegaConf.create({"dataset": values}), "dataset"), subset, shifts
 
 
 def _architecture(run: RunConfig, real: RealSet) -> Architecture:

@@ -51,7 +51,9 @@ class Experiment(RunParts):
         for index in range(self.num_sets):
             with self._set_context(index) as (ctx, _), self._logging(index):
                 self.method.prepare(self.real.train_only(), ctx)
-                if self.protocol.uses_teachers and self.teachers:
+                if self.evaluator.uses_backbone:
+                    ctx.backbone_of(self.real.train_only())
+                elif self.protocol.uses_teachers and self.teachers:
                     ctx.teachers_of(self.real.train_only())
             built |= {ctx.cache.root / name: seconds for name, seconds in ctx.cache.seconds.items()}
         return built

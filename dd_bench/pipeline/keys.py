@@ -63,13 +63,21 @@ class Keys:
             }
         )
 
-    def record(self, sets: Sequence[str], protocol: Protocol, seed: int) -> str:
-        """Return the content key of a record. `sets` are content keys of its sets, or digests of their folders."""
-        return record_key(
-            self.record_inputs(sets, protocol, seed), self.runtime.device.type, self.runtime.precision
-        )
+    def record(self, sets: Sequence[str], protocol: Protocol, seed: int, uses_backbone: bool = False) -> str:
+        """Return the content key of a record.
 
-    def record_inputs(self, sets: Sequence[str], protocol: Protocol, seed: int) -> str:
+        Args:
+            sets: content keys of its sets, or digests of their folders.
+            protocol: how fresh networks or linear heads are trained.
+            seed: seed of the run.
+            uses_backbone: whether the evaluator uses the run's teacher, see `Evaluator.uses_backbone`.
+        """
+        inputs = self.record_inputs(sets, protocol, seed, uses_backbone)
+        return record_key(inputs, self.runtime.device.type, self.runtime.precision)
+
+    def record_inputs(
+        self, sets: Sequence[str], protocol: Protocol, seed: int, uses_backbone: bool = False
+    ) -> str:
         """Return the content key of the sets, the data, the network, the evaluator and the protocol of a record.
 
         In version 2 of records, it was the key of the record.
@@ -82,7 +90,7 @@ class Keys:
                 "architecture": self.architecture.describe(),
                 "evaluator": self.config["evaluator"],
                 "protocol": self.config["protocol"],
-                **self._teachers(protocol.uses_teachers),
+                **self._teachers(protocol.uses_teachers or uses_backbone),
                 **self._stored_labels(protocol),
                 "seed": seed,
             }

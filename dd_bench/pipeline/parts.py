@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dd_bench.api import Evaluator, Method, SyntheticSet
+from dd_bench.api import Evaluator, Method, SyntheticSet, check_backbone
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.labels import label_mode
 from dd_bench.data.preprocess import Normalise
@@ -100,7 +100,8 @@ class RunParts:
                 "does not support. Use protocol.keep=null"
             )
         return (
-            self._check_colours()
+            self._check_probe()
+            or self._check_colours()
             or self.evaluator.check_protocol(self.protocol)
             or self.evaluator.check_dataset(self.real, self.architecture)
         )
@@ -120,17 +121,34 @@ class RunParts:
             f"dataset.std={std}, or protocol.recipe.views.colour=null"
         )
 
+    def _check_probe(self) -> str | None:
+        """Return why the evaluator and the protocol do not both train linear heads, or both whole networks, or None."""
+        protocol = self.protocol
+        if not self.evaluator.uses_backbone:
+            if protocol.probe is None:
+                return None
+            return (
+                f"protocol {protocol.name} trains linear heads, and evaluator {self.evaluator_name} whole networks. "
+                "Use evaluator=linear_probe"
+            )
+        if protocol.probe is None:
+            return (
+                f"evaluator {self.evaluator_name} requires a protocol of linear heads, got {protocol.name}. "
+                "Use protocol=probe-1000"
+            )
+        return check_backbone(self.teachers)
+
     def set_key(self, index: int) -> str:
         """Return the content key of synthetic set number `index`."""
         return self.keys.synthetic_set(self.method.uses_teachers, self.ipc, self.seed, index)
 
     def record_key(self, sets: list[str]) -> str:
         """Return the content key of a record of `sets`, given as content keys or as digests of folders."""
-        return self.keys.record(sets, self.protocol, self.seed)
+        return self.keys.record(sets, self.protocol, self.seed, self.evaluator.uses_backbone)
 
     def old_record_key(self, sets: list[str]) -> str:
         """Return the key that the record of `sets` had before device and precision were part of it."""
-        return self.keys.record_inputs(sets, self.protocol, self.seed)
+        return self.keys.record_inputs(sets, self.protocol, self.seed, self.evaluator.uses_backbone)
 
     def check_labels(self, syn: SyntheticSet) -> str | None:
         """Return why networks cannot be trained on the labels of the protocol for this set, or None if they can."""

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from dd_bench.data.dataset import RealSet
 from dd_bench.records.record import TeacherId
 from dd_bench.runtime.context import RunContext
+from dd_bench.teachers.backbones import Backbone, backbone_of
 from dd_bench.teachers.squeeze import Measure
 from dd_bench.teachers.teacher_spec import TeacherSpec
 from dd_bench.teachers.teachers import Teacher, teacher_of
@@ -42,3 +44,29 @@ class TeacherContext(RunContext):
             TeacherId(name=t.name, digest=t.digest, accuracy=t.accuracy) for t in teachers
         ]
         return teachers
+
+    def backbone_of(self, real: RealSet) -> Backbone:
+        """Return the run's teacher as a backbone of linear probes, training it if it is not cached.
+
+        Raises:
+            ValueError: there is not exactly one teacher, or see `dd_bench.teachers.backbones.backbone_of`.
+        """
+        if reason := check_backbone(self.teachers):
+            raise ValueError(reason)
+        backbone = backbone_of(self.teachers[0], real, self.cache, self.runtime, self.measure)
+        self.used_teachers[:] = [
+            TeacherId(name=backbone.name, digest=backbone.digest, accuracy=backbone.accuracy)
+        ]
+        return backbone
+
+
+def check_backbone(teachers: Sequence[TeacherSpec]) -> str | None:
+    """Return why these teachers are not one backbone, or None if they are."""
+    if len(teachers) == 1:
+        return None
+    names = ", ".join(t.name for t in teachers) or "none"
+    return (
+        f"a linear probe requires exactly one teacher, whose features it uses, got {names}. "
+        "Use teacher=backbone_w32. For several backbones, evaluate the set with each: "
+        "dd-bench evaluate -m set=FOLDER teacher=backbone_w32,backbone_d2_w32"
+    )

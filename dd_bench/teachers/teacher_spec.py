@@ -28,6 +28,8 @@ class TeacherConfig(BaseModel):
         recipe: the training recipe; null for pretrained weights.
         mean, std: normalisation with which pretrained weights were trained, one value per channel. null for
             `classes: imagenet`, whose values are known.
+        trained_on: for `squeeze`, `dataset`, the classes of the run, or `other_classes`, those that `dataset.classes`
+            leaves out. A teacher of other classes is only a backbone, see `dd_bench.teachers.backbones`.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -41,6 +43,7 @@ class TeacherConfig(BaseModel):
     recipe: Recipe | None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    trained_on: Literal["dataset", "other_classes"] = "dataset"
 
     @property
     def target_accuracy(self) -> float | None:
@@ -95,6 +98,9 @@ class TeacherSpec:
     def describe(self) -> dict[str, Any]:
         """Return the identity of the teacher, without the data it is trained on."""
         recipe, unset = self.config.recipe, {"mean", "std"} if self.config.mean is None else set()
+        unset |= (
+            {"trained_on"} if self.config.trained_on == "dataset" else set()
+        )  # older keys do not contain it
         return {
             "architecture": self.architecture.describe(),
             **self.config.model_dump(mode="json", exclude={"recipe", "keep", *unset}),

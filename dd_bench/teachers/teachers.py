@@ -97,6 +97,11 @@ def teacher_of(
         ValueError: the cache entry is damaged, or the teacher has no logit for a class of `real`.
         Diverged: the weights are not finite.
     """
+    if spec.config.trained_on == "other_classes":
+        raise ValueError(
+            f"teacher {spec.name} is a backbone, trained on other classes, and has no logits for those of {real.name}. "
+            "Use teacher=convnet_w32_bn, or evaluator=linear_probe with a method for linear probes"
+        )
     if spec.config.weights == "pretrained":
         names = spec.logit_names()
         return frozen_teacher(spec.name, _pretrained(spec, names, real, runtime), names, None, real, runtime)

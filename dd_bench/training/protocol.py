@@ -16,6 +16,28 @@ from dd_bench.training.recipe import Recipe
 Selection = Literal["last", "best_on_val", "best_on_test"]
 
 
+class ProbeRecipe(BaseModel):
+    """How linear heads on a frozen backbone are trained: by `recipe`, or by a closed form.
+
+    Attributes:
+        ridge: if set, the head is the solution of ridge regression without intercept, on features of unit length. This
+            is the strength of the penalty, relative to the mean squared length of the features. `recipe` and the keys
+            below are then not used. null: the head is trained with `recipe`.
+        views: number of augmented views of each image, whose features are computed once; epoch e uses view e modulo
+            this number. null: new views in each epoch.
+        init_std: standard deviation of the initial weights. The initial bias is zero.
+        rate_images: the learning rate of `recipe` is for batches of this many images. It is multiplied by the number of
+            images per batch and divided by this number.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ridge: float | None = Field(gt=0)
+    views: int | None = Field(ge=1)
+    init_std: float = Field(ge=0)
+    rate_images: int = Field(ge=1)
+
+
 class Protocol(BaseModel):
     """The keys of `conf/protocol/*.yaml`.
 
@@ -29,6 +51,8 @@ class Protocol(BaseModel):
         keep: number of networks of a set that are reported, those with the best scores on the validation split, as some
             papers do; null: all networks. See `dd_bench.records.best_runs`.
         labels: soft labels of teachers, which require `recipe.views`; null: the labels stored in the set.
+        probe: how linear heads on a backbone are trained, for `evaluator=linear_probe`; null: whole networks are
+            trained.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -43,6 +67,7 @@ class Protocol(BaseModel):
     learned_lr: bool = False
     keep: int | None = Field(default=None, ge=1)
     labels: LabelRecipe | None = None
+    probe: ProbeRecipe | None = None
     recipe: Recipe
 
     @model_validator(mode="after")
@@ -56,6 +81,17 @@ class Protocol(BaseModel):
             raise ValueError(
                 f"eval_from must be <= epochs={self.recipe.epochs}, got {self.eval_from}. "
                 f"Use protocol.eval_from={self.recipe.epochs} or less"
+            )
+        if self.probe is not None and (self.labels is not None or self.selection != "last"):
+            raise ValueError(
+                "probe requires labels=null and selection=last, because heads are trained on the labels of the set, "
+                f"got selection={self.selection} and {'labels' if self.labels else 'no labels'}. Use "
+                "protocol=probe-1000"
+            )
+        if self.probe is not None and self.probe.views is not None and self.recipe.views is None:
+            raise ValueError(
+                f"probe.views={self.probe.views} requires recipe.views, got null. Use probe.views=null for training "
+                "without augmentation"
             )
         if self.labels is not None and self.recipe.views is None:
             raise ValueError(

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 from dd_bench.records.hyperparameters import KEY
 from dd_bench.records.record import Record
 
+from .entries import distilling_backbone, probed_backbone
 from .hyperparameters import CHOSEN, origin
 from .row_labels import hyperparameters
 
@@ -111,6 +112,7 @@ def _describe_difference(first: Record, other: Record) -> str:
             "config": {k: v for k, v in r.config.items() if k not in _NOT_MEASURED}
             | {"runtime": {k: v for k, v in r.config.get("runtime", {}).items() if k in shared}},
             "seeds": r.seeds,
+            "made with": distilling_backbone(r) if probed_backbone(r) else None,
             "numbers": r.code.numbers,
         }
         for r in (first, other)

@@ -18,7 +18,7 @@ from dd_bench.records.overrides import (
 from dd_bench.records.record import Record
 from dd_bench.synthetic.card import NAME
 
-from .entries import TEACHER_MODES
+from .entries import TEACHER_MODES, probed_backbone
 
 _TOP_LEVEL = {"ipc": 10, "seed": 0, "num_sets": 1}
 """Keys outside any group, with their defaults in `conf/config.yaml`."""
@@ -77,7 +77,7 @@ def _evaluation_overrides(record: Record) -> list[str]:
     ):
         name = base_name(described)
         words += [f"{group}={name}", *config_overrides(group, name, config.get(group, {}))]
-    if record.teachers or record.label_mode in TEACHER_MODES:
+    if record.teachers or record.label_mode in TEACHER_MODES or probed_backbone(record):
         words += teacher_overrides(config, [t.name for t in record.teachers])
     return words + _top_level_overrides(config, "seed", "num_sets")
 

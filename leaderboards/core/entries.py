@@ -11,7 +11,7 @@ from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from dd_bench.records.config_diff import STORED
+from dd_bench.records.config_diff import STORED, describe
 from dd_bench.records.record import DIFFERENCES, Record, load_record, parse_record
 from dd_bench.runtime import untrusted
 from dd_bench.runtime.files import content_key
@@ -37,6 +37,8 @@ BASELINES = (
     "herding",
     "kcenter",
     "kmeans",
+    "centroid",
+    "neighbours",
     "herding_graphs",
     "kcenter_graphs",
     "kmeans_graphs",
@@ -52,6 +54,8 @@ CONTROL = "random"
 """The baseline of random images. It shows how accurate networks are with these labels and this protocol alone."""
 LABEL_COMPARISON = "labels-400"
 """Protocol whose entries compare kinds of labels. There are dozens of kinds, so they share the page `label_bits`."""
+LINEAR_PROBE = "linear_probe"
+"""Evaluator of linear heads on a frozen backbone, which is the network of its track."""
 TEACHER_MODES = ("static", "replay", "online")
 """Label modes in which teachers provide the labels."""
 
@@ -100,7 +104,7 @@ class Track(NamedTuple):
             record.selection,
             record.label_mode,
             record.evaluator,
-            record.model,
+            probed_backbone(record) or record.model,
             record.main_metric,
             teacher_names(record),
         )
@@ -138,6 +142,23 @@ class Track(NamedTuple):
     def slug(self) -> str:
         """File name of the track, with dataset and without suffix, for a folder that all datasets share."""
         return f"{self.folder}--{self.name}"
+
+
+def probed_backbone(record: Record) -> str:
+    """Return the backbone whose features were probed, with the values that differ from its YAML; '' without a probe.
+
+    It is the network of the track: a linear probe does not use the network of the run.
+    """
+    if record.evaluator.partition("(")[0] != LINEAR_PROBE:
+        return ""
+    for name, values in (record.config.get("teachers") or {}).items():
+        return describe("teacher", name, {k: v for k, v in (values or {}).items() if k != "keep"})
+    return ""
+
+
+def distilling_backbone(record: Record) -> str:
+    """Return the name of the teacher that the set of a linear probe was made with; '' if it needs none."""
+    return "+".join(t.name for t in record.teachers)
 
 
 def teacher_names(record: Record) -> str:

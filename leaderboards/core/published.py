@@ -11,10 +11,10 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from dd_bench.runtime import untrusted
 
-from .entries import ACCURACY, Track
+from .entries import ACCURACY, LINEAR_PROBE, Track
 
-_EVALUATORS = (ACCURACY, "controls", "node")
-"""Evaluators whose accuracy is comparable with papers: they train fresh networks on the whole synthetic set at once."""
+_EVALUATORS = (ACCURACY, "controls", "node", LINEAR_PROBE)
+"""Evaluators whose accuracy is comparable with papers: they train networks or heads on the whole set at once."""
 
 
 class _Strict(BaseModel):

@@ -6,7 +6,8 @@ A selector is a line of words: `DATASET PROTOCOL METHOD key=value ...`, for exam
 
 A protocol with changed values is written out, or as `mtt-1000(...)`. A key is `ipc`, `model`, `evaluator`, `labels` or
 a dotted path of the configuration (`model.width=32`). `model=gcn` selects every network of that name,
-`model='gcn(layers=2)'` exactly this one. Without `evaluator=`, the evaluators of `MAIN_EVALUATORS` are selected.
+`model='gcn(layers=2)'` exactly this one. For a linear probe, `model` is the probed backbone, and `made_with` is the
+backbone of the set. Without `evaluator=`, the evaluators of `MAIN_EVALUATORS` are selected.
 `metric=` does not select an entry: it is the metric to read, the main metric by default. Sets with another precision
 (`method.store`, `dd-bench quantise`) are selected only by their values, `stored.bits=4 stored.per=image`. After `vs`,
 `stored=none` selects a set without them.
@@ -23,7 +24,7 @@ from typing import Any
 from dd_bench.records.config_diff import STORED, changed_keys
 from dd_bench.records.record import Record
 
-from .entries import Track, has_stored_precision
+from .entries import Track, distilling_backbone, has_stored_precision
 from .hyperparameters import origin
 
 MAIN_EVALUATORS = ("accuracy", "controls", "graph", "node")
@@ -66,13 +67,13 @@ class Selector:
     def other(self, words: Sequence[str]) -> Selector:
         """Return the second selector of a comparison, which states only what differs from this one.
 
-        Another method does not inherit conditions on hyper-parameters (`method.`).
+        Another method does not inherit conditions on hyper-parameters (`method.`) and on the backbone (`made_with`).
         """
         bare, where = split_words(words)
         if len(bare) > 1:
             raise ValueError(f"after `vs`, at most one method is expected, got {shlex.join(bare)!r}")
         metric = where.pop("metric", self.metric)
-        same = {k: v for k, v in self.where.items() if not bare or not k.startswith("method.")}
+        same = {k: v for k, v in self.where.items() if not bare or not k.startswith(("method.", "made_with"))}
         if where.pop(STORED, None) == "none":
             same = {k: v for k, v in same.items() if not k.startswith(f"{STORED}.")}
         return replace(self, method=(bare or [self.method])[0], where=same | where, metric=metric)
@@ -168,8 +169,10 @@ def _meets(record: Record, key: str, value: str) -> bool:
         return str(record.ipc) == value
     if key == "labels":
         return record.label_mode == value
+    if key == "made_with":
+        return distilling_backbone(record) == value
     if key in ("model", "evaluator"):
-        described: str = getattr(record, key)
+        described: str = Track.of(record).model if key == "model" else record.evaluator
         return value in (described, described.partition("(")[0])
     found = config_value(record, key)
     if type(found) in (int, float):

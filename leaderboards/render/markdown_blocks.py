@@ -8,7 +8,8 @@ The name after `table` selects what is inserted:
 
 - the path of a board in leaderboards/tables, without suffix: its table of methods by IPC;
 - this path followed by ` all-metrics`: all metrics of its records;
-- `cross_arch`, `continual`, `cost`, `labels`, `label_bits`, `architectures` or `bits`: all tables of that page;
+- `cross_arch`, `continual`, `linear_probe`, `cost`, `labels`, `label_bits`, `architectures` or `bits`: all tables of
+  that page;
 - `bits precision` and `bits equal`: the two kinds of tables of that page;
 - `ranks`: mean ranks over datasets;
 - `label_bits DATASET`: the tables of that page that compare all kinds of labels, under `labels-400`.
@@ -107,7 +108,7 @@ def _tables(boards: Sequence[Board], entries: Sequence[Record]) -> dict[str, str
         "bits equal": equal_bits_tables(entries),
     }
     by_name |= {name: _joined(tables) for name, tables in combined.items()}
-    by_name |= {name: by_name[name] or _NONE for name in ("bits precision", "bits equal")}
+    by_name |= {name: by_name[name] or _NONE for name in ("bits precision", "bits equal", "linear_probe")}
     compared = [one for one in combined["label_bits"] if f" {LABEL_COMPARISON}" in one[0]]
     for dataset in {record.dataset for record in entries}:
         own = [one for one in compared if one[0].startswith(f"{dataset}, ")]

@@ -26,6 +26,7 @@ from .formatting import all_metrics_table, csv_text, entries_table, published_te
 from .label_bits import label_bits_tables
 from .labels import label_tables
 from .legend import legend_of
+from .linear_probe import linear_probe_tables
 from .markup import LATEX, MARKDOWN, Markup, markdown_table
 from .mean_ranks import rank_tables
 
@@ -44,7 +45,7 @@ def build(entries_dir: Path, published_dir: Path, out_dir: Path) -> list[Path]:
     Boards of `labels-400` have no files; their entries are in `label_bits.md`.
 
     These pages are `index.md`, `labels.md`, `label_bits.md`, `architectures.md`, `cross_arch.md`, `continual.md`,
-    `cost.md`, `bits.md`, `ranks.md`, `published.md` and `records.csv`.
+    `linear_probe.md`, `cost.md`, `bits.md`, `ranks.md`, `published.md` and `records.csv`.
 
     Returns:
         The files written. Other files in `out_dir` are not changed.
@@ -87,6 +88,7 @@ def pages(entries: Sequence[Record]) -> dict[str, list[tuple[str, str]]]:
         "architectures": architecture_tables(plain),
         "cross_arch": cross_arch_tables(plain),
         "continual": continual_tables(plain),
+        "linear_probe": linear_probe_tables(plain),
         "cost": cost_tables(entries),
         "bits": bits_tables(entries),
     }

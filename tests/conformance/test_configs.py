@@ -123,8 +123,8 @@ def test_teachers_are_valid_and_can_be_combined(path, composed):
 @pytest.mark.parametrize("path", [p for p in CHOICES if p.parent.name == "protocol"], ids=name)
 def test_protocols_are_valid(path, composed):
     protocol = parse(Protocol, shipped_config("protocol", path.stem), "protocol")
-    evaluator = "controls" if protocol.labels else "accuracy"
     # protocols with teacher labels require controls with the same labels
+    evaluator = "controls" if protocol.labels else "linear_probe" if protocol.probe else "accuracy"
     assert composed(f"protocol={path.stem}").named["evaluator"] == shipped_config("evaluator", evaluator)
     assert protocol.name == path.stem
     assert all(0 < m < protocol.recipe.epochs for m in protocol.recipe.milestones)

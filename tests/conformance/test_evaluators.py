@@ -16,6 +16,7 @@ from hydra.utils import get_class, instantiate
 from dd_bench.api import EvaluationContext, Evaluator
 from dd_bench.distillation.coreset import build_coreset
 from dd_bench.runtime.cache import Cache
+from dd_bench.training.protocol import ProbeRecipe
 
 FILES = sorted(Path(str(files("dd_bench.conf") / "evaluator")).glob("*.yaml"))
 
@@ -34,7 +35,9 @@ each_evaluator = pytest.mark.parametrize("name", NAMES)
 
 
 @pytest.fixture
-def measure(real_set, motifs, blocks, convnet, gin, node_gcn, runtime, protocol, recipe, tmp_path):
+def measure(
+    real_set, motifs, blocks, convnet, gin, node_gcn, make_teacher, runtime, protocol, recipe, tmp_path
+):
     """Run an evaluator on two samples per class of its modality, and return the scores of each network."""
 
     def run(name, seed=0, finished=(), change=lambda syn: syn):
@@ -49,11 +52,12 @@ def measure(real_set, motifs, blocks, convnet, gin, node_gcn, runtime, protocol,
             network = convnet(real)
         index = real.train.draw(2, torch.Generator().manual_seed(0)).flatten()
         syn = change(build_coreset(real.train_only(), index))
-        short = protocol(recipe=recipe(epochs=2))
+        probe = ProbeRecipe(ridge=None, views=None, init_std=0.01, rate_images=256)
+        short = protocol(recipe=recipe(epochs=2), probe=probe if evaluator.uses_backbone else None)
         cache = Cache(tmp_path / "cache")
         ctx = EvaluationContext(
             seed=seed, runtime=runtime, architecture=network, cache=cache, protocol=short,
-            finished=frozenset(finished), ipc=2,
+            finished=frozenset(finished), ipc=2, teachers=(make_teacher(epochs=1),),
         )  # fmt: skip
         assert evaluator.check_dataset(real, network) is None and evaluator.check_set(syn, real) is None
         return [list(measured.scores) for measured in evaluator.run(syn, real, ctx) if measured.scores]

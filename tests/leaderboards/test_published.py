@@ -23,11 +23,12 @@ GENERATED = {
 }  # fmt: skip
 QUANTISED = {"ptqdc_dm", "ptqdc_dsa", "ptqdc_datm", "autopalette", "quadd_datm", "dcq"}
 LABELS = {"lpld", "lpqld", "gift"}
+PROBED = {"lgm", "centroid", "neighbours"}
 NODES = {
     "random", "herding_nodes", "kcenter_nodes", "gcond", "gcondx", "doscondx", "gcdm", "sfgc", "ctrl", "coarsening",
     "dc_graph",
 }  # fmt: skip
-METHODS = CHOSEN | MATCHED | RECOVERED | GENERATED | QUANTISED | LABELS | NODES
+METHODS = CHOSEN | MATCHED | RECOVERED | GENERATED | QUANTISED | LABELS | PROBED | NODES
 
 
 def test_every_committed_file_is_valid():

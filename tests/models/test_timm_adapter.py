@@ -1,7 +1,10 @@
 import pytest
 import timm
 import torch
+from huggingface_hub.errors import LocalEntryNotFoundError
+from safetensors.torch import save_file
 
+from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import batch_coupled
 from dd_bench.models.timm_adapter import TimmNet
 from dd_bench.runtime.seeding import seeded
@@ -59,3 +62,38 @@ def test_unknown_name_suggests_similar_names():
 def test_invalid_arguments(name, shape, message):
     with pytest.raises(ValueError, match=message), seeded("cpu", 0):
         make(name, shape)
+
+
+def test_weights_from_a_file(tmp_path):
+    """The file is loaded as timm loads a download; keys contain the hash of its content, not its path."""
+    options = {"name": "test_vit2.r160_in1k", "drop_rate": 0.0, "options": {}}
+    source = TimmNet((3, 64, 64), 5, pretrained=False, **options)
+    paths = [tmp_path / name for name in ("a.safetensors", "b.safetensors")]
+    for path in paths:
+        save_file({k: v.contiguous() for k, v in source.body.state_dict().items()}, path)
+    a, b = (
+        Architecture(TimmNet, {**options, "pretrained": True, "file": str(path)}, (3, 64, 64), 5, "timm")
+        for path in paths
+    )
+    x = torch.rand(2, 3, 64, 64)
+    assert torch.equal(a.fresh(3, torch.device("cpu")).eval().embed(x), source.eval().embed(x))
+    assert a.describe() == b.describe() and len(a.describe()["file"]) == 64
+    plain = Architecture(TimmNet, {**options, "pretrained": False, "file": None}, (3, 64, 64), 5, "timm")
+    assert "file" not in plain.describe(), "keys of earlier results do not change"
+
+
+def test_errors_of_pretrained_weights(monkeypatch):
+    options = {"name": "test_vit2.r160_in1k", "drop_rate": 0.0, "options": {}}
+    with pytest.raises(ValueError, match=r"used only with pretrained=true.*Use model\.pretrained=true"):
+        TimmNet((3, 64, 64), 5, pretrained=False, file="weights.safetensors", **options)
+    with pytest.raises(FileNotFoundError, match=r"does not exist: missing.safetensors. Use model\.file=PATH"):
+        TimmNet((3, 64, 64), 5, pretrained=True, file="missing.safetensors", **options)
+
+    def offline(*args, **kwargs):
+        raise LocalEntryNotFoundError("no internet")
+
+    monkeypatch.setattr("timm.create_model", offline)
+    with pytest.raises(
+        OSError, match=r"hf download timm/test_vit2.r160_in1k model.safetensors.*model\.file="
+    ):
+        TimmNet((3, 64, 64), 5, pretrained=True, **options)
