@@ -25,6 +25,12 @@ from .addresses import dataset_url, method_url
 from .rows import heading
 from .sets import KnownSet, pull_commands
 
+CAPTIONS = {
+    "images": "The synthetic images, one row per class.",
+    "graphs": "Graphs of the set.",
+    "nodes": "Features of nodes, one row per class.",
+}
+"""Captions of the pictures of sets."""
 _PLACES = {
     "best": "Highest mean of its board at this IPC.",
     "tied": f"Not significantly different from the best of its board at this IPC ({TEST}).",
@@ -59,9 +65,7 @@ def entry_page(
         "place": _PLACES.get(place or "", record.reason or "") + (f" {verdict.summary()}" if verdict else ""),
         "notes": record.notes,
         "picture": known[0].picture if known else None,
-        "picture_text": "The synthetic images, one row per class."
-        if known and known[0].is_images
-        else "Graphs of the set.",
+        "picture_text": CAPTIONS[known[0].samples] if known else "",
         "method": record.method,
         "method_page": method_url(record.method),
         "dataset": record.dataset,

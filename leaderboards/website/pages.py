@@ -246,7 +246,7 @@ class Pages:
         ]
         shown = [
             {"image": known.picture, "entry": entry_url(r), "label": f"{r.method}, IPC {r.ipc}"}
-            | {"is_images": known.is_images}
+            | {"samples": known.samples}
             for r in board.records
             for known in list(self._sets_of(r).values())[:1]
             if known.picture
@@ -262,7 +262,7 @@ class Pages:
             legend=legend_of(board, PLAIN),
             changed=[*board.changed_hyperparameters, *board.variants],
             pictures=shown[:MAX_PICTURES],
-            pictures_title="Synthetic images" if shown and shown[0]["is_images"] else "Synthetic graphs",
+            pictures_title=f"Synthetic {shown[0]['samples']}" if shown else "",
             sets_link=f"../sets.html#{urlencode({'dataset': t.dataset})}",
             dataset_page=dataset_url(t.dataset),
             downloads=[

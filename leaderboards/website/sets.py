@@ -66,9 +66,9 @@ class KnownSet(NamedTuple):
     files: Mapping[str, int]  # files on the site, and their bytes
 
     @property
-    def is_images(self) -> bool:
-        """Whether it is a set of images, and not of graphs or trees."""
-        return self.card.kind not in ("graphs", "trees")
+    def samples(self) -> str:
+        """What it is a set of: `images`, `graphs` or `nodes`."""
+        return {"graphs": "graphs", "trees": "graphs", "nodes": "nodes"}.get(self.card.kind, "images")
 
 
 def copy_sets(sets_dir: Path, site: Path, sets_at: str | None) -> dict[str, KnownSet]:

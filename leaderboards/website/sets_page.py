@@ -46,10 +46,10 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
         column("licence", "Licence of the data", "text", wide=True, filter=True),
         column(
             "knobs",
-            "Changed hyper-parameters",
+            "Changed",
             "text",
             roomy=True,
-            title="values that differ from the YAML defaults",
+            title="hyper-parameters that differ from the YAML defaults",
         ),
         column("entries", "Entries", wide=True, title="number of entries evaluated on the set"),
         column("files", "Files", "text", wide=True, title="card.json has the hashes of all other files"),
@@ -85,7 +85,7 @@ def set_list(known: Sequence[KnownSet]) -> Markup:
 
 def _order(one: KnownSet) -> tuple[bool, str, int, str, str]:
     """Return a sort key: images first, then by dataset, IPC and method."""
-    return not one.is_images, one.card.dataset, one.card.ipc, one.card.method, one.name
+    return one.samples != "images", one.card.dataset, one.card.ipc, one.card.method, one.name
 
 
 def _value(digest: str, record: Record) -> dict[str, Any] | None:
