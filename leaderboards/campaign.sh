@@ -9,8 +9,9 @@
 # quarter of an hour for ten; a night or more, not timed), uncut (the papers' iterations and real batches at width 32; not
 # timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed). There are also parts for single claims of
 # papers, whose costs are estimated for one core from those of the experiments: datadam (half an hour), infer (3 hours),
-# label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours), shifts (4 hours), contents (4 hours),
-# linear_probe (2 hours, not timed) and coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50 images per class).
+# label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours), shifts (4 hours), contents (4
+# hours), linear_probe (2 hours, not timed), coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50
+# images per class) and recovery (15 hours: all methods that recover images from teachers, with their ablations, on both).
 #
 # A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
 # `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and
@@ -71,6 +72,30 @@ labels() {
     sweep experiment=fashion_kd_infer_dyn ipc=10 protocol=infer-dyn-80,infer-dyn-80-hard evaluator.num_networks=5
 }
 
+recovery() { # all methods that recover images from teachers, with stored labels and hard labels, and their ablations
+    local data stored=protocol=sre2l-kd-400-replay both=protocol=sre2l-kd-400-replay,sre2l-kd-400-hard
+    local ten=ipc=10 networks=evaluator.num_networks=5
+    local controls=fashion_kd_random,fashion_kd_ranked,fashion_kd_rded,fashion_kd_sre2l,fashion_kd_cda
+    local one=fashion_kd_delt,fashion_kd_fadrm,fashion_kd_wmdd,fashion_kd_lpld,fashion_kd_sre2l_pp
+    local several=fashion_kd_fadrm_plus,fashion_kd_cv_dd
+    for data in digits fashion_mnist; do
+        sweep experiment=$controls,$one,$several dataset=$data ipc=1,10 $both $networks
+        sweep experiment=fashion_kd_ranked dataset=$data ipc=1,10 method.rank.pick=medium,hard $both $networks
+        # the weight of the statistics with which SRe2L was measured, chosen there on test data; the papers have 0.01
+        sweep experiment=$one,$several dataset=$data $ten method.statistics=1.0 $both $networks
+        # ablations: without rounds, without the residual connection or without optimisation, without barycentres, and
+        # with the statistics of all images together
+        sweep experiment=fashion_kd_delt dataset=$data $ten method.rounds=1 $both $networks
+        sweep experiment=fashion_kd_fadrm dataset=$data $ten method.residual.alpha=0.0,1.0 $both $networks
+        sweep experiment=fashion_kd_fadrm dataset=$data $ten method.lr_img=0.0 $both $networks
+        sweep experiment=fashion_kd_wmdd dataset=$data $ten method.barycenter=null $both $networks
+        sweep experiment=fashion_kd_wmdd,fashion_kd_lpld dataset=$data $ten method.statistics_of=all $both $networks
+        # labels and batches of CV-DD's evaluation, one by one
+        sweep experiment=fashion_kd_random,fashion_kd_sre2l_pp,fashion_kd_cv_dd dataset=$data $ten $stored \
+            protocol.labels.teacher_mode=eval,train protocol.recipe.batch_size=16,128 $networks
+    done
+}
+
 datadam() { # the released code and DataDAM's own evaluation
     sweep experiment=fashion_w32_datadam method=datadam,datadam_released ipc=1,10 protocol=dc-300,datadam-1800
 }
@@ -126,11 +151,11 @@ label_kinds() { # label_kinds OVERRIDES: all kinds of labels of teachers that we
     sweep "$@" protocol=labels-400-gift $l.kind=static,replay,online
 }
 
-early_stops() { # early_stops OVERRIDES: one label per image, by teachers that were stopped early
-    local epoch
-    for epoch in 1 2 4 null; do
-        sweep "$@" protocol.labels.kind=static protocol.labels.temperature=1.0,30.0 \
-            teachers.{convnet_w32_bn,convnet_d2_w32_bn,convnet_max_w32_bn}.epoch=$epoch
+early_stops() { # early_stops OVERRIDES: one label per image, by teachers that were stopped early, and by trained ones
+    local epoch static=(protocol.labels.kind=static protocol.labels.temperature=1.0,30.0)
+    sweep "$@" "${static[@]}"
+    for epoch in 1 2 4; do
+        sweep "$@" "${static[@]}" teachers.{convnet_w32_bn,convnet_d2_w32_bn,convnet_max_w32_bn}.epoch=$epoch
     done
 }
 
