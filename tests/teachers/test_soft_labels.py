@@ -293,6 +293,7 @@ class TestMismatchingStores:
             ({"views": {"mix": "cutmix"}}, "the views of the labels .* must match this training"),
             ({"top": 1}, r"number of stored logits per view .* expected 1, got None"),
             ({"teacher_mode": "train"}, r"protocol\.labels\.teacher_mode=eval"),
+            ({"teacher_weights": (1.0,)}, r"protocol\.labels\.teacher_weights=None"),
             ({"epochs": 5}, r"must cover 5 epochs, got 3. Use protocol\.recipe\.epochs=3, or"),
             ({"epochs": 11, "pool": 2}, r"must cover 6 epochs, got 3. Use protocol\.recipe\.epochs=6"),
         ],
@@ -381,6 +382,33 @@ class TestEnsemble:
         one, two = ctx.teachers_of(train_blobs)
         x = syn[0]
         assert torch.allclose(ensemble([one, two], x, "eval"), (one.logits(x) + two.logits(x)) / 2)
+
+    def test_weighted_mean_of_logits(self, make_ctx, train_blobs, make_teacher, syn):
+        ctx = make_ctx(teachers=(make_teacher("one"), make_teacher("two", width=4)))
+        one, two = ctx.teachers_of(train_blobs)
+        x = syn[0]
+        found = ensemble([one, two], x, "eval", (3.0, 1.0))
+        assert torch.allclose(found, 0.75 * one.logits(x) + 0.25 * two.logits(x), atol=1e-5)
+
+    @pytest.mark.parametrize("kind", ["static", "replay", "online"])
+    def test_weights_of_teachers(self, make_labelled, make_teacher, kind):
+        """Only their ratios matter, a weight of 0 leaves a teacher out, and stored labels keep the weights."""
+        two = (make_teacher("one"), make_teacher("two", width=4))
+        make = lambda work, **values: make_labelled(kind, work=work, **values)  # noqa: E731
+        alone = logits_of(make("alone", teachers=two[:1]))
+        weighted = make("weighted", teachers=two, teacher_weights=(2.0, 0.0))
+        for a, b in zip(alone, logits_of(weighted), strict=True):
+            torch.testing.assert_close(a, b)
+        if kind == "replay":
+            store = weighted.labeler.store
+            assert store.header.teacher_weights == (2.0, 0.0) and "teacher_weights" in store.header.metadata
+        with pytest.raises(ValueError, match=r"one weight for each of 1 teachers, got \[2\.0, 0\.0\]"):
+            make("wrong", teachers=two[:1], teacher_weights=(2.0, 0.0))
+
+    def test_invalid_weights(self):
+        for weights in ((), (0.0, 0.0), (1.0, -0.5)):
+            with pytest.raises(ValueError, match="teacher_weights must be numbers >= 0 with a positive sum"):
+                label_recipe(kind="static", teacher_weights=weights)
 
     def test_online_teachers_count_forwards(self, make_labelled, make_teacher):
         two = (make_teacher("one"), make_teacher("two", width=4))
