@@ -82,7 +82,7 @@ recovery() { # all methods that recover images from teachers, with stored labels
         sweep experiment=$controls,$one,$several dataset=$data ipc=1,10 $both $networks
         sweep experiment=fashion_kd_ranked dataset=$data ipc=1,10 method.rank.pick=medium,hard $both $networks
         # the weight of the statistics with which SRe2L was measured, chosen there on test data; the papers have 0.01
-        sweep experiment=$one,$several dataset=$data $ten method.statistics=1.0 $both $networks
+        sweep experiment=$one,$several dataset=$data $ten method.statistics=1.0 hyperparameters=test $both $networks
         # ablations: without rounds, without the residual connection or without optimisation, without barycentres, and
         # with the statistics of all images together
         sweep experiment=fashion_kd_delt dataset=$data $ten method.rounds=1 $both $networks
