@@ -275,6 +275,22 @@ def computation_trees(figures: dict[str, Any]) -> str:
     )
 
 
+def node_speed(figures: dict[str, Any]) -> str:
+    """Selection in Bonsai, and an update in GCond."""
+    total = figures["bonsai"][-1]
+    rows = [
+        *((f"Bonsai: {r['part']}", total["nodes"], r) for r in figures["bonsai"]),
+        *(("GCond: an update", r["nodes"], r) for r in figures["gcond"]),
+    ]
+    return _table(
+        "method | nodes of the set | ours, ms | baseline, ms | ratio (range)",
+        (
+            (title, f"{n:,}", f"{r['ours_ms']:.0f}", f"{r['plain_ms']:,.0f}", f"**{_ratio(r)}**")
+            for title, n, r in rows
+        ),
+    )
+
+
 def site(figures: dict[str, Any]) -> str:
     """Building the site of the leaderboard, and the time until its pages can be used."""
     painted = all("first_paint_seconds" in r for r in figures.values())
@@ -406,6 +422,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
         trajectories,
         recover_step,
         computation_trees,
+        node_speed,
         site,
         table_components,
         launches,

@@ -42,7 +42,8 @@ class GCond(Method):
 
     - The surrogate is SGC, with a hidden layer if `hidden` is set ("SGC1" in the code). Its gradients are computed in
       closed form from features that are propagated once over the whole graph. The code samples neighbours.
-    - The surrogate starts at Glorot weights and zero biases.
+    - The surrogate starts at Glorot weights and zero biases. Its Adam has a weight decay of 5e-4 and starts anew after
+      each update. In the code, it has no weight decay, and its moments are kept until the next surrogate.
     - Real batches are drawn without replacement.
     - For GCondX and DosCondX, GraphSlim uses GCN as the surrogate.
 
