@@ -22,7 +22,16 @@ from torch import Tensor
 from dd_bench.data.inputs import Inputs
 from dd_bench.runtime.fixed_memory import send
 from dd_bench.runtime.seeding import generator
-from dd_bench.training.augment import BoxKind, MixDraw, cutmix_box, gather_pixels, shift_index
+from dd_bench.training.augment import (
+    Augment,
+    BoxKind,
+    Draw,
+    MixDraw,
+    cutmix_box,
+    gather_pixels,
+    shift_index,
+)
+from dd_bench.training.cells import cell_boxes, cell_numbers, op_numbers
 from dd_bench.training.colour import ColourRecipe, change_colours, colour_numbers
 from dd_bench.training.sampling import sample_bilinear
 
@@ -43,6 +52,10 @@ class ViewRecipe(BaseModel):
         alpha: both parameters of the Beta distribution from which the share of an image in its mixture is drawn.
         box: how the box of cutmix is rounded to pixels, exact or truncated; see `dd_bench.training.augment.cutmix_box`.
         colour: random changes of colours, before images are mixed; null: none.
+        tile: cells per side of a mosaic. Before all other ops, an image is replaced by one of its cells, enlarged, or
+            left whole with probability 1 / tile^2; 1: always whole. It divides the sides of the image.
+        dsa: ops joined by underscores, see `dd_bench.training.augment`, one of which is drawn for each image and
+            applied after all other ops but mixing; none: no op.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -55,6 +68,8 @@ class ViewRecipe(BaseModel):
     alpha: float = Field(gt=0)
     box: BoxKind = "exact"
     colour: ColourRecipe | None = None
+    tile: int = Field(default=1, ge=1)
+    dsa: str = "none"
 
     @model_serializer(mode="wrap")
     def _without_later_defaults(self, handler: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -64,6 +79,10 @@ class ViewRecipe(BaseModel):
             del values["box"]
         if self.colour is None:
             del values["colour"]
+        if self.tile == 1:
+            del values["tile"]
+        if self.dsa == "none":
+            del values["dsa"]
         return values
 
 
@@ -124,6 +143,8 @@ class ViewDraw:
         mix: how the images are mixed; None if they are not.
         temperature: see `View`.
         colour: the numbers of `colour_numbers` of each image, `(g * b, 6)`; None if colours do not change.
+        cells: the numbers of `cell_numbers` of each image, `(g * b, 2)`; None if images are always whole.
+        ops: the numbers of `op_numbers` of each image, `(g * b, 4)`; None without DSA's ops.
     """
 
     groups: int
@@ -132,18 +153,25 @@ class ViewDraw:
     mix: MixDraw | None
     temperature: TemperatureDraw | None = None
     colour: Tensor | None = None
+    cells: Tensor | None = None
+    ops: Tensor | None = None
 
     @classmethod
     def join(cls, draws: Sequence[ViewDraw]) -> ViewDraw:
         """Return the draws of the batches of several networks, as one batch."""
         mixes = [d.mix for d in draws if d.mix is not None]
-        colours = [d.colour for d in draws if d.colour is not None]
+        colour, cells, ops = (
+            torch.cat(found) if (found := [v for d in draws if (v := getattr(d, name)) is not None]) else None
+            for name in ("colour", "cells", "ops")
+        )
         return cls(
             len(draws),
             torch.cat([d.index for d in draws]),
             torch.cat([d.u for d in draws]),
             MixDraw.join(mixes) if mixes else None,
-            colour=torch.cat(colours) if colours else None,
+            colour=colour,
+            cells=cells,
+            ops=ops,
         )
 
 
@@ -173,6 +201,7 @@ class Views:
         """Initialise from the recipe. If `flip_allowed` is false, `recipe.flip` is ignored."""
         self.recipe = without_flip(recipe, flip_allowed)
         self.n, self.seed, self.batch_size = n, seed, batch_size
+        self._dsa = Augment(recipe.dsa, flip_allowed=flip_allowed)
 
     @property
     def batches_per_epoch(self) -> int:
@@ -196,24 +225,38 @@ class Views:
         numbers = view_numbers(self.n, self.seed, epoch)[order].split(self.batch_size)
         for number, index in enumerate(order.split(self.batch_size)):
             rows = slice(part[0], None, part[1]) if part[0] < len(index) else slice(1)
-            mix = colour = None
+            mix = colour = cells = ops = None
+            if self.recipe.tile > 1:
+                cells = cell_numbers(self.n, self.seed, epoch)[index][rows]
+            if self._dsa:
+                ops = op_numbers(self.n, self.seed, epoch)[index][rows]
             if self.recipe.colour is not None:
                 colour = colour_numbers(self.n, self.seed, epoch)[index][rows]
             if self.recipe.mix != "none":
                 rng = generator(CPU, self.seed, "mix", epoch, number)
                 mix = MixDraw.draw(len(index), rng, self.recipe.alpha)
-            yield ViewDraw(1, index[rows], numbers[number][rows], mix, colour=colour)
+            yield ViewDraw(1, index[rows], numbers[number][rows], mix, None, colour, cells, ops)
 
     def view(self, draw: ViewDraw, x: Tensor) -> View:
         """Return the views of `x (n, c, h, w)`, the images at `draw.index`. `draw` and `x` are on one device."""
+        if draw.cells is not None:
+            x = crop(x, cell_boxes((int(x.shape[2]), int(x.shape[3])), self.recipe.tile, draw.cells))
         x, mixture = augment_images(x, draw.u, self.recipe), None
         if self.recipe.colour is not None and draw.colour is not None:
             x = change_colours(x, draw.colour, self.recipe.colour)
+        if draw.ops is not None:
+            x = self._one_op_each(x, draw.ops)
         if draw.mix is not None and self.recipe.mix != "none":
             size = (int(x.shape[2]), int(x.shape[3]))
             mixture = mixture_of(draw.mix, size, self.recipe.mix, self.recipe.box)
             x = mixture.images(x)
         return View(draw.index, x, mixture, draw.groups, draw.temperature)
+
+    def _one_op_each(self, x: Tensor, u: Tensor) -> Tensor:
+        """Apply one of DSA's ops to each image `(n, c, h, w)`, drawn by the numbers `u (n, 4)`."""
+        count = len(self._dsa.choices)
+        op = (u[:, 0] * count).long().clamp_max(count - 1)
+        return self._dsa.apply(x[:, None], Draw(op, u[:, 1:], {}))[:, 0]
 
 
 def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torchvision.transforms.v2.functional import resized_crop
 
+from dd_bench.training.cells import cell_boxes
 from dd_bench.training.views import (
     ViewDraw,
     ViewRecipe,
@@ -174,3 +175,56 @@ def test_a_recipe_with_an_exact_box_is_stored_as_before_the_key_existed():
     assert recipe().model_dump(mode="json") == PLAIN
     assert recipe(box="truncated").model_dump(mode="json") == {**PLAIN, "box": "truncated"}
     assert ViewRecipe.model_validate(PLAIN) == recipe()
+
+
+def test_a_tile_shows_one_cell_or_the_whole_image():
+    """Each cell has probability 1 / tile^2, and so has the whole image, so cells have 1 - 1 / tile^2 together."""
+    u = torch.rand(40_000, 2, generator=torch.Generator().manual_seed(0))
+    for factor in (2, 3):
+        found, counts = cell_boxes((12, 24), factor, u).unique(dim=0, return_counts=True)
+        boxes_of_cells = {
+            (12 // factor * r, 24 // factor * c, 12 // factor, 24 // factor)
+            for r in range(factor) for c in range(factor)
+        }  # fmt: skip
+        assert set(map(tuple, found.tolist())) == boxes_of_cells | {(0, 0, 12, 24)}
+        share = dict(zip(map(tuple, found.tolist()), (counts / len(u)).tolist(), strict=True))
+        cells = factor**2
+        assert share[0, 0, 12, 24] == pytest.approx(1 / cells, abs=0.01)
+        for box in boxes_of_cells:
+            assert share[box] == pytest.approx((1 - 1 / cells) / cells, abs=0.01)
+    with pytest.raises(ValueError, match=r"views\.tile must divide 12 and 24, got 5"):
+        cell_boxes((12, 24), 5, u)
+
+
+def test_tiles_are_enlarged_as_the_cells_of_cim():
+    x, v = images(n=6), views(n=6, batch_size=6, tile=2)
+    (view,) = v.epoch(x, 0)
+    (draw,) = v.draws(0)
+    for row, box, i in zip(
+        view.x, cell_boxes((8, 8), 2, draw.cells).tolist(), view.index.tolist(), strict=True
+    ):
+        top, left, height, width = box
+        part = x[i, :, top : top + height, left : left + width]
+        expected = torch.nn.functional.interpolate(part[None], (8, 8), mode="bilinear", align_corners=False)[
+            0
+        ]
+        assert torch.allclose(row, expected, atol=1e-5)
+
+
+def test_one_op_of_dsa_for_each_image():
+    x = images(n=60)
+    flips, plain = views(n=60, batch_size=60, dsa="flip"), views(n=60, batch_size=60)
+    (flipped,), (same,) = flips.epoch(x, 0), plain.epoch(x, 0)
+    changed = (flipped.x != same.x).flatten(1).any(1)
+    assert 15 < int(changed.sum()) < 45
+    assert torch.equal(flipped.x[changed], same.x[changed].flip(3))
+    not_allowed = Views(recipe(dsa="flip"), 60, seed=0, batch_size=60, flip_allowed=False)
+    (kept,) = not_allowed.epoch(x, 0)
+    assert torch.equal(kept.x, same.x)
+    (cut,) = views(n=60, batch_size=60, dsa="cutout_crop").epoch(x, 0)
+    assert bool((cut.x == 0).flatten(1).any(1).float().mean() > 0.8)
+
+
+def test_later_keys_are_not_part_of_older_identities():
+    assert not {"tile", "dsa", "colour", "box"} & set(recipe().model_dump())
+    assert recipe(tile=2, dsa="flip").model_dump()["tile"] == 2
