@@ -105,8 +105,12 @@ def protocol_overrides(name: str, networks: int = 2) -> list[str]:
         ]
     milestones = "[2]" if protocol["recipe"]["milestones"] else "[]"
     tested = ["protocol.eval_every=2", "protocol.eval_from=0"] if protocol["selection"] != "last" else []
+    recipe = protocol["recipe"]
+    changed = ["protocol.recipe.epochs_by_size=[]"] if recipe.get("epochs_by_size") else []
+    if (recipe.get("views") or {}).get("colour"):
+        changed.append("protocol.recipe.views.colour=null")  # digits have no colours
     return [
-        "method=random", *IMAGES, *base, *(TEACHERS if {"labels", "probe"} & set(protocol) else ()), *tested,
+        "method=random", *IMAGES, *base, *(TEACHERS if {"labels", "probe"} & set(protocol) else ()), *tested, *changed,
         f"protocol.recipe.epochs={STEPS}", f"protocol.recipe.milestones={milestones}",
     ]  # fmt: skip
 
