@@ -23,29 +23,31 @@ from dd_bench.api import (
 from ._arguments import check_at_least, check_choice
 from ._nodes.pge import EdgeGenerator, propagated
 from ._nodes.quota import check_quota, initial_nodes, quota, quota_labels
-from ._nodes.surrogate import Surrogate, gradient_distance
+from ._nodes.surrogate import Surrogate, adjacency_rows, gradient_distance
 
 CYCLE, EDGE_STEPS = 50, 10  # of 50 iterations, the first 10 update the edges and the others the features
 
 
 class GCond(Method):
-    """Learn features X' and edges A' such that the gradients of SGC on (X', A') are those on the real graph.
+    """Learn features X' and edges A' such that the gradients of a network on (X', A') are those on the real graph.
 
-    An iteration draws a surrogate SGC. It alternates `outer` updates of X' or of the edge generator with `inner` steps
-    that train the surrogate on the synthetic graph. An update minimises the distance of the gradients, summed over
-    classes with weights n'_c / max n'. X' starts at the features of random training nodes. Labels are fixed.
+    An iteration draws a surrogate, SGC or a GCN. It alternates `outer` updates of X' or of the edge generator with
+    `inner` steps that train the surrogate on the synthetic graph. An update minimises the distance of the gradients,
+    summed over classes with weights n'_c / max n'. X' starts at the features of random training nodes. Labels are
+    fixed.
 
     - `structure=pge`: A' is a function of X', see `EdgeGenerator`; entries of at most `threshold` are not stored.
     - `structure=none`: A' = I (GCondX). With `inner=0`, the surrogate is not trained (DosCondX).
+    - `surrogate=gcn`: a GCN of two layers, which is an MLP on X'. Only without edges.
 
     Deviations from the released code:
 
-    - The surrogate is SGC, with a hidden layer if `hidden` is set ("SGC1" in the code). Its gradients are computed in
-      closed form from features that are propagated once over the whole graph. The code samples neighbours.
+    - SGC has a hidden layer if `hidden` is set ("SGC1" in the code). Gradients are computed in closed form from
+      features that are propagated once over the whole graph, and GCN's last layer has all neighbours of a batch. The
+      code samples neighbours.
     - The surrogate starts at Glorot weights and zero biases. Its Adam has a weight decay of 5e-4 and starts anew after
       each update. In the code, it has no weight decay, and its moments are kept until the next surrogate.
     - Real batches are drawn without replacement.
-    - For GCondX and DosCondX, GraphSlim uses GCN as the surrogate.
 
     The network of the run is used for the evaluation only.
     """
@@ -65,6 +67,7 @@ class GCond(Method):
         lr_net: float,
         batch_real: int,
         metric: str,
+        surrogate: str,
         hops: int,
         hidden: int | None,
         structure: str,
@@ -79,13 +82,20 @@ class GCond(Method):
         """
         check_choice("metric", metric, ("cos", "mse"))
         check_choice("structure", structure, ("pge", "none"))
+        check_choice("surrogate", surrogate, ("sgc", "gcn"))
         check_at_least(0, inner=inner, hops=hops)
         check_at_least(1, outer=outer, batch_real=batch_real, edge_hidden=edge_hidden, hidden=hidden)
         if not 0 <= threshold < 1:
             raise ValueError(
                 f"method.threshold must be in [0, 1), got {threshold}. Example: method.threshold=0.05"
             )
-        self.iterations, self.outer, self.inner = iterations, outer, inner
+        if surrogate == "gcn" and (structure, hops, hidden is None) != ("none", 2, False):
+            raise ValueError(
+                "method.surrogate=gcn is a GCN of two layers for sets without edges, got "
+                f"method.structure={structure}, method.hops={hops} and method.hidden={hidden}. "
+                "Use method.surrogate=sgc, or method.structure=none method.hops=2 method.hidden=256"
+            )
+        self.iterations, self.outer, self.inner, self.surrogate = iterations, outer, inner, surrogate
         self.lr_features, self.lr_edges, self.lr_net = lr_features, lr_edges, lr_net
         self.batch_real, self.metric, self.hops, self.hidden = batch_real, metric, hops, hidden
         self.structure, self.edge_hidden, self.threshold, self.nodes = (
@@ -103,7 +113,10 @@ class GCond(Method):
         """See `Method`."""
         train, sizes = training_nodes(real), quota(real.train.counts, ipc, self.nodes)
         labels = quota_labels(sizes, ctx.device)
-        z_real = train.features(self.hops)
+        gcn = (
+            self.surrogate == "gcn"
+        )  # its last layer propagates once more, so it needs the features of all nodes
+        z_real = train.graph.propagated(self.hops - 1) if gcn else train.features(self.hops)
         x = train.features()[initial_nodes(real, sizes, ctx)].clone().requires_grad_()
         with seeded(ctx.device, ctx.seed_for("edges")):
             edges = EdgeGenerator(x.shape[1], self.edge_hidden).to(ctx.device)
@@ -159,7 +172,7 @@ class GCond(Method):
         Args:
             surrogate: the network.
             parts: propagated features of the synthetic nodes of each class.
-            z_real: propagated features of the training nodes.
+            z_real: propagated features of the training nodes; for a GCN, those of all nodes, one step less.
             real: the real set.
             ctx: context of the run.
             update: numbers of the iteration and of the update, which name the random stream of the batches.
@@ -171,10 +184,18 @@ class GCond(Method):
                 generator = ctx.generator("batch", *update, c)
                 order = torch.randperm(len(members), generator=generator, device=members.device)
                 members = members[order[: self.batch_real]]
-            target = surrogate.gradients(z_real[members], torch.full_like(members, c))
+            nodes, rows = self._batch(members, real)
+            target = surrogate.gradients(z_real[nodes], torch.full_like(members, c), rows)
             found = surrogate.gradients(part, torch.full((len(part),), c, device=part.device))
             total = total + len(part) / largest * gradient_distance(found, target, self.metric)
         return total
+
+    def _batch(self, members: Tensor, real: RealSet) -> tuple[Tensor, Tensor | None]:
+        """Return the rows of `z_real` that a batch of training nodes needs, and the rows of its last layer."""
+        if self.surrogate == "sgc":
+            return members, None
+        train = training_nodes(real)
+        return adjacency_rows(train.graph.adjacency.normalised, train.index[members])
 
     def _set(self, real: RealSet, x: Tensor, labels: Tensor, edges: EdgeGenerator) -> NodeSet:
         if self.structure == "none":

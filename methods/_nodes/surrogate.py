@@ -1,7 +1,8 @@
-"""SGC as the surrogate network of gradient matching, and its gradients in closed form.
+"""SGC and GCN as the surrogate networks of gradient matching, and their gradients in closed form.
 
-The propagated features of the real graph do not depend on the network, so they are computed once. A step then costs a
-few products of small matrices, and no pass over the graph.
+The propagated features of the real graph do not depend on the network, so they are computed once. A step of SGC then
+costs a few products of small matrices, and no pass over the graph. GCN propagates once more after its hidden layer, so
+a step also needs the neighbours of the nodes in the batch.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ from torch import Tensor
 
 class Surrogate(NamedTuple):
     """Weights of SGC on propagated features `z (n, d)`: logits `z W + b`, or with a hidden layer of ReLU units.
+
+    With a hidden layer and `rows` of an adjacency, it is a GCN of two layers, see `gradients`.
 
     Attributes:
         weights: `(d, k)`; or `(d, h)` and `(h, k)`.
@@ -35,19 +38,27 @@ class Surrogate(NamedTuple):
             weights.append((torch.rand(rows, columns, generator=generator, device=device) * 2 - 1) * bound)
         return cls(tuple(weights), tuple(torch.zeros(columns, device=device) for columns in widths[1:]))
 
-    def gradients(self, z: Tensor, labels: Tensor) -> list[Tensor]:
+    def gradients(self, z: Tensor, labels: Tensor, rows: Tensor | None = None) -> list[Tensor]:
         """Return the gradient of the mean cross-entropy, for each weight and then each bias.
 
-        It is differentiable with respect to `z (n, d)`, and equals that of `torch.autograd` with `create_graph`.
+        It is differentiable with respect to `z`, and equals that of `torch.autograd` with `create_graph`.
+
+        Args:
+            z: features `(n, d)`; with `rows`, those of `m` nodes, `(m, d)`.
+            labels: classes `(n,)`.
+            rows: the rows of the labelled nodes in the normalised adjacency, `(n, m)`. The input of the last layer is
+                multiplied by it, as in a GCN. None: nodes without edges, or SGC.
         """
         inputs, masks = [z], []
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             before = inputs[-1] @ weight + bias
             masks.append((before > 0).to(z.dtype))
             inputs.append(before.relu())
-        logits = inputs[-1] @ self.weights[-1] + self.biases[-1]
-        error = (logits.softmax(1) - F.one_hot(labels, logits.shape[1])) / len(z)
-        of_weights, of_biases = [inputs[-1].t() @ error], [error.sum(0)]
+        last = inputs[-1] if rows is None else rows @ inputs[-1]
+        logits = last @ self.weights[-1] + self.biases[-1]
+        error = (logits.softmax(1) - F.one_hot(labels, logits.shape[1])) / len(labels)
+        of_weights, of_biases = [last.t() @ error], [error.sum(0)]
+        error = error if rows is None else rows.t() @ error
         for x, mask, weight in zip(inputs[-2::-1], masks[::-1], self.weights[:0:-1], strict=True):
             error = (error @ weight.t()) * mask
             of_weights.insert(0, x.t() @ error)
@@ -65,6 +76,25 @@ class Surrogate(NamedTuple):
                 parameter.grad = gradient
             optimizer.step()
         return Surrogate(tuple(parameters[:count]), tuple(parameters[count:]))
+
+
+def adjacency_rows(matrix: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """Return the nodes with an entry in some rows of a sparse matrix, `(m,)`, and these rows, dense `(n, m)`.
+
+    Time and memory are linear in the entries of the rows, except for the result. On CUDA, it waits for their number.
+
+    Args:
+        matrix: sparse CSR `(v, v)`.
+        index: the rows, int64 `(n,)`.
+    """
+    starts, stops = matrix.crow_indices()[index], matrix.crow_indices()[index + 1]
+    counts = stops - starts
+    row = torch.repeat_interleave(torch.arange(len(index), device=index.device), counts)
+    entry = torch.arange(len(row), device=index.device) - (counts.cumsum(0) - counts - starts)[row]
+    nodes, column = matrix.col_indices()[entry].unique(return_inverse=True)
+    rows = torch.zeros(len(index), len(nodes), device=index.device)
+    rows[row, column] = matrix.values()[entry]
+    return nodes, rows
 
 
 def gradient_distance(syn: list[Tensor], real: list[Tensor], metric: str) -> Tensor:

@@ -10,7 +10,7 @@ from dd_bench.data.planetoid import planetoid
 from dd_bench.methods._nodes.coverage import greedy_coverage, nearest_neighbours, personalised_pagerank
 from dd_bench.methods._nodes.pge import EdgeGenerator, propagated
 from dd_bench.methods._nodes.quota import quota
-from dd_bench.methods._nodes.surrogate import Surrogate, gradient_distance
+from dd_bench.methods._nodes.surrogate import Surrogate, adjacency_rows, gradient_distance
 from dd_bench.methods.bonsai import costs, fill, matched, neighbourhood, smoothed_features, tree_features
 from dd_bench.synthetic.nodes import NodeSet
 
@@ -179,6 +179,28 @@ class TestGradientMatching:
             for gradients in (found, expected)
         )
         torch.testing.assert_close(second, reference)
+
+    def test_gradients_of_a_gcn_equal_autograd(self, blocks):
+        """Two layers of GCN on the whole graph, the loss of some training nodes."""
+        train, g = blocks.train, torch.Generator().manual_seed(0)
+        surrogate = Surrogate.draw(train.graph.features.shape[1], 3, 6, g)
+        parameters = [p.requires_grad_() for p in (*surrogate.weights, *surrogate.biases)]
+        (w1, w2), (b1, b2) = surrogate
+        members, a = torch.tensor([0, 5, 7]), train.graph.adjacency.normalised.to_dense()
+        labels = train.labels[members]
+        logits = a @ (a @ train.graph.features @ w1 + b1).relu() @ w2 + b2
+        loss = torch.nn.functional.cross_entropy(logits[train.index[members]], labels)
+        nodes, rows = adjacency_rows(train.graph.adjacency.normalised, train.index[members])
+        found = surrogate.gradients(train.graph.propagated(1)[nodes], labels, rows)
+        for x, y in zip(found, torch.autograd.grad(loss, parameters), strict=True):
+            torch.testing.assert_close(x, y)
+        assert len(nodes) < train.graph.adjacency.v
+        torch.testing.assert_close(rows, a[train.index[members]][:, nodes])
+
+    @pytest.mark.parametrize("changes", [{"structure": "pge"}, {"hidden": None}, {"hops": 1}])
+    def test_the_surrogate_gcn_needs_a_hidden_layer_and_no_edges(self, make_method, changes):
+        with pytest.raises(ValueError, match=r"method\.structure=none method\.hops=2 method\.hidden=256"):
+            make_method("gcondx", **changes)
 
     def test_distance(self):
         a, b = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
