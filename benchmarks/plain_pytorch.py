@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parents[1]
 PAGE = ROOT / "docs" / "get_started" / "train_on_a_set.md"
 RESULT = ROOT / "benchmarks" / "results" / "plain_pytorch.json"
 NETWORKS = 5
-TORCHVISION = "torchvision"
+TORCHVISION = "torchvision(keep_size=1)"
 TIMM = "timm(name=resnet10t)"
 """Names of the networks in records."""
 
