@@ -8,6 +8,7 @@ import pytest
 import torch
 from hydra.utils import get_method, instantiate
 
+from dd_bench.data.class_subset import ClassSubset
 from dd_bench.data.shifts import Shifts
 from dd_bench.records.config_diff import shipped_yaml
 
@@ -28,6 +29,8 @@ def test_keys_are_the_arguments_of_the_target(file):
     assert config.pop("_partial_") is True
     function = get_method(config.pop("_target_"))
     arguments = inspect.signature(function).parameters
+    if "classes" not in arguments and "classes" in config:  # images without class folders
+        assert ClassSubset.take_from(config) == ClassSubset()
     assert all(a.kind is a.KEYWORD_ONLY and a.default is a.empty for a in arguments.values())
     assert set(config) == set(arguments) - {"device"}, "the YAML must contain every argument"
     first = file.read_text().splitlines()[0]
@@ -37,6 +40,7 @@ def test_keys_are_the_arguments_of_the_target(file):
 def test_instantiation():
     config = dict(shipped_yaml("dataset", "digits"))
     assert Shifts.take_from(config) == Shifts(), "the shipped values change no data"
+    assert ClassSubset.take_from(config) == ClassSubset(), "the shipped values select all classes"
     real = instantiate(config)(device=torch.device("cpu"))
     assert real.name == "digits" and real.licence and real.citation
 

@@ -572,6 +572,7 @@ class TestSchedules:
             "steps",
             "cutmix_box",
             "batchnorm_momentum",
+            "epochs_by_size",
         }
         assert recipe(milestones=(), schedule="cosine").identity()["schedule"] == "cosine"
 
