@@ -37,11 +37,10 @@ class CLPDD(PyramidMethod):
 
     `phi` is the run's teacher without its last layer. The gradient passes through the solution of the linear system.
 
-    Deviations from the paper: There is no code, and the paper's text was not available except for its abstract. The
-        ridge
-    solution and the cross-entropy with a temperature are from the abstract. The strength of the penalty, the unit
-    lengths, the temperature, the images of LGM with its augmentation and rates, and the number of steps are choices of
-    this implementation. Images are stored with 8 bits.
+    Deviations from the paper: No code has been released, and only the abstract was read. The ridge solution and the
+    cross-entropy with a temperature are from the abstract. The strength of the penalty, the unit lengths, the
+    temperature, the images of LGM with its augmentation and rates, and the number of steps are choices of this
+    implementation. Images are stored with 8 bits.
     """
 
     citation = (

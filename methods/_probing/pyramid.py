@@ -20,9 +20,8 @@ class Pyramid:
     / L, and Adam is restarted.
 
     Deviations from the released code: The last level has the size of the image instead of 256 pixels. `M` is the
-        symmetric
-    root of the covariance of the training images' colours, divided by the largest length of its columns, instead of a
-    constant for ImageNet.
+    symmetric root of the covariance of the training images' colours, divided by the largest length of its columns,
+    instead of a constant for ImageNet.
 
     Attributes:
         levels: `(n, c, side, side)` each, one for each size. Levels that were not added yet are zero.
