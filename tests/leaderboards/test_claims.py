@@ -184,6 +184,14 @@ def test_the_committed_claims_cover_the_papers():
             )
 
 
+def test_every_paper_has_a_section():
+    """The table of all papers links to these sections."""
+    page = (Path(__file__).parents[2] / "docs" / "results" / "claims.md").read_text()
+    papers = load_claims(Path(module.__file__).parents[1] / "published" / "claims.yaml")
+    names = {paper.name for paper in papers}
+    assert {name for name in names if f"\n\n<!-- claims {name} -->\n" in page} == names
+
+
 def test_a_claim_cannot_state_its_verdict(tmp_path):
     path = tmp_path / "claims.yaml"
     path.write_text("- {name: x, title: x, method: x, page: x, claims: [], verdict: reproduced}")
