@@ -11,7 +11,7 @@ earlier.
 GCond, on the public split: an update of the features or edges, and the 15 steps of the surrogate after it. The plain
 version passes the concatenated features of all pairs to the edge generator. For each class it runs the surrogate on the
 real nodes within two hops and on the synthetic graph, and differentiates with `torch.autograd`. The nodes within two
-hops are computed once, the released code samples them anew in each update. The benchmark checks that both have the same
+hops are computed once; the released code samples them again in each update. The benchmark checks that both have equal
 gradients in the first update, and the same losses in all. The optimizer of the surrogate is ours on both sides.
 
 Both sides take turns.
@@ -113,7 +113,7 @@ def coverage_by_sets(covers: Tensor, points: int) -> list[int]:
 def filled(
     order: list[int], near: dict[int, set[int]], node_costs: list[float], edge_cost: float, budget: float
 ) -> tuple[list[int], set[int], set[tuple[int, int]]]:
-    """Return exemplars, nodes and edges within a budget, edge by edge, with the size computed anew."""
+    """Return exemplars, nodes and edges within a budget, edge by edge, with the size computed again for each edge."""
     nodes: set[int] = set()
     edges: set[tuple[int, int]] = set()
     exemplars, misses, size = [], 0, 0.0

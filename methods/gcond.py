@@ -45,7 +45,7 @@ class GCond(Method):
     - SGC has a hidden layer if `hidden` is set ("SGC1" in the code). Gradients are computed in closed form from
       features that are propagated once over the whole graph, and GCN's last layer has all neighbours of a batch. The
       code samples neighbours.
-    - The surrogate starts at Glorot weights and zero biases. Its Adam has a weight decay of 5e-4 and starts anew after
+    - The surrogate starts at Glorot weights and zero biases. Its Adam has a weight decay of 5e-4 and restarts after
       each update. In the code, it has no weight decay, and its moments are kept until the next surrogate.
     - Real batches are drawn without replacement.
 
