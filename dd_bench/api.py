@@ -29,7 +29,7 @@ from dd_bench.data.node_dataset import NodeSplit, training_nodes
 from dd_bench.data.nodes import Adjacency, NodeGraph, NodeShape, undirected
 from dd_bench.data.preprocess import Preprocess, channel_statistics, fit_preprocess
 from dd_bench.distillation.batchnorm_statistics import HookedTeacher
-from dd_bench.distillation.clusters import centroids, representatives
+from dd_bench.distillation.clusters import centroids, nearest_unused, representatives
 from dd_bench.distillation.coreset import build_coreset
 from dd_bench.distillation.init import (
     check_class_sizes,
@@ -50,7 +50,7 @@ from dd_bench.distillation.unroll import (
     InnerLoop,
     InnerStep,
 )
-from dd_bench.evaluation.curves import Curve, CurveFolder
+from dd_bench.evaluation.curves import Curve, CurveFolder, recorded_curve
 from dd_bench.evaluation.fresh_networks import FreshNetworks, LabelCost
 from dd_bench.evaluation.graph_metrics import GRAPH_METRICS, GraphMetric, graph_score, majority, size_only
 from dd_bench.evaluation.node_baselines import label_propagation, largest_class
@@ -222,6 +222,7 @@ __all__ = [
     "largest_class",
     "majority",
     "mean_match",
+    "nearest_unused",
     "no_tick",
     "one_hot",
     "paired_difference",
@@ -230,6 +231,7 @@ __all__ = [
     "random_rows",
     "reading_entry",
     "real_batch",
+    "recorded_curve",
     "released_experts",
     "representatives",
     "ridge_weights",

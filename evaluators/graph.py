@@ -8,7 +8,6 @@ Only a legacy protocol such as `mirage-legacy` scores the best epoch, to reprodu
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
 
@@ -37,6 +36,7 @@ from dd_bench.api import (
     generator,
     graph_score,
     majority,
+    recorded_curve,
     seed_for,
     size_only,
     train,
@@ -188,11 +188,7 @@ class Graph(Evaluator):
             syn, recipe.batch_size, seed_for(seed, "train"), ctx.device
         )
         steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(n)
-        with (
-            nullcontext()
-            if folder is None
-            else folder.recorded(ctx.architecture.name, [seed], steps) as curve
-        ):
+        with recorded_curve(folder, ctx.architecture.name, [seed], steps) as curve:
             train(
                 net,
                 fetch,  # type: ignore[arg-type]  # returns graphs instead of a tensor

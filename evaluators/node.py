@@ -8,7 +8,6 @@ the same set without each of its parts. Only legacy protocols score the best ste
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -33,6 +32,7 @@ from dd_bench.api import (
     generator,
     label_propagation,
     largest_class,
+    recorded_curve,
     seed_for,
     train,
     training_nodes,
@@ -239,7 +239,7 @@ def _scores(
     evaluate_step(0)
     recipe = ctx.protocol.recipe
     steps = recipe.steps or recipe.epochs * recipe.steps_per_epoch(1)
-    with nullcontext() if folder is None else folder.recorded(ctx.architecture.name, [seed], steps) as curve:
+    with recorded_curve(folder, ctx.architecture.name, [seed], steps) as curve:
         train(
             net,
             lambda index: (graph, labels),  # type: ignore[arg-type, return-value]  # a graph instead of a tensor

@@ -25,7 +25,7 @@ from .core.board_selection import BoardFilter
 from .core.boards import boards
 from .core.entries import ROOT, check_record, duplicates, entry_path, load_entries
 from .core.published import load_published
-from .render.markdown_blocks import embed
+from .render.markdown_blocks import embed, named_tables
 from .render.paired_tests import compare, pairs_table
 from .render.paper_table import paper_table
 from .render.plot_style import LAYOUTS
@@ -55,10 +55,11 @@ def main(argv: Sequence[str]) -> int:
             _print(f"wrote {count} files to {out}; start with {out / 'index.html'}")
         elif args.verb == "build":
             _build(args.entries, args.published, args.out or home / "tables")
-            entries = load_entries(args.entries) if args.into else []
-            all_boards = boards(entries, load_published(args.published)) if args.into else []
-            for document in args.into:
-                _print(f"wrote {embed(document, all_boards, entries)} tables to {document}")
+            if args.into:
+                entries = load_entries(args.entries)
+                tables = named_tables(boards(entries, load_published(args.published)), entries)
+                for document in args.into:
+                    _print(f"wrote {embed(document, tables)} tables to {document}")
         elif args.verb == "plot":
             out = args.out or home / "plots"
             _plot(args, out)

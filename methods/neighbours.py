@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from torch import Tensor
 
 from dd_bench.api import (
     Architecture,
@@ -17,6 +16,7 @@ from dd_bench.api import (
     build_coreset,
     check_backbone,
     check_class_sizes,
+    nearest_unused,
 )
 
 from ._probing.base import Probing
@@ -70,21 +70,5 @@ class Neighbours(Probing):
         for c in range(real.num_classes):
             index = real.train.of_class(c)
             candidates = backbone.split_features(real.train, index).double()
-            chosen.append(index[nearest(features[classes == c], candidates)])
+            chosen.append(index[nearest_unused(features[classes == c], candidates)])
         return build_coreset(real, torch.cat(chosen))
-
-
-def nearest(points: Tensor, candidates: Tensor) -> Tensor:
-    """Return the index of the nearest unused candidate of each point, in the order of the points, `(n,)`.
-
-    Args:
-        points: `(n, d)`.
-        candidates: `(m, d)` with m >= n.
-    """
-    distances = torch.cdist(points, candidates)
-    chosen = []
-    for row in distances:
-        pick = row.argmin()
-        distances[:, pick] = torch.inf
-        chosen.append(pick)
-    return torch.stack(chosen)

@@ -21,10 +21,20 @@ def representatives(features: Tensor, count: int, restarts: int, seed: int) -> T
     See `centroids` for the other arguments. If a sample is nearest to two centroids, the second centroid gets its
     nearest unused sample.
     """
-    distance = torch.cdist(centroids(features, count, restarts, seed), features)  # (count, n)
+    return nearest_unused(centroids(features, count, restarts, seed), features)
+
+
+def nearest_unused(points: Tensor, candidates: Tensor) -> Tensor:
+    """Return the index of the nearest unused candidate of each point, in the order of the points, `(n,)`.
+
+    Args:
+        points: `(n, d)`.
+        candidates: `(m, d)` with m >= n.
+    """
+    distances = torch.cdist(points, candidates)
     chosen = []
-    for row in distance:
+    for row in distances:
         pick = row.argmin()
-        distance[:, pick] = torch.inf
+        distances[:, pick] = torch.inf
         chosen.append(pick)
     return torch.stack(chosen)

@@ -48,6 +48,18 @@ class CurveFolder(NamedTuple):
             curve.save(complete)
 
 
+@contextmanager
+def recorded_curve(
+    folder: CurveFolder | None, model: str, seeds: Sequence[int], epochs: int, part: str = ""
+) -> Iterator[Curve | None]:
+    """Yield the curve of a training, which is written at the end, see `CurveFolder.recorded`; None without a folder."""
+    if folder is None:
+        yield None
+        return
+    with folder.recorded(model, seeds, epochs, part) as curve:
+        yield curve
+
+
 class Curve:
     """The curve of one network, or of several in lock step.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any, Literal, NamedTuple, TypeVar
@@ -19,7 +19,7 @@ from torch import Tensor
 
 from dd_bench.data.dataset import Split
 from dd_bench.data.inputs import Inputs
-from dd_bench.evaluation.curves import Curve, CurveFolder
+from dd_bench.evaluation.curves import Curve, CurveFolder, recorded_curve
 from dd_bench.evaluation.groups import in_groups
 from dd_bench.evaluation.selection import Best, StackedBest
 from dd_bench.models.architecture import Architecture
@@ -384,15 +384,10 @@ class FreshNetworks:
             if curve is not None:
                 curve.add(epoch, self._selection_score, values)
 
-    @contextmanager
-    def _curve(self, recipe: Recipe, *seeds: int) -> Iterator[Curve | None]:
-        """Yield the curve of a training of networks with these seeds, and write it at the end; None without curves."""
-        if self.curves is None:
-            yield None
-            return
+    def _curve(self, recipe: Recipe, *seeds: int) -> AbstractContextManager[Curve | None]:
+        """Return the curve of a training of networks with these seeds, see `recorded_curve`."""
         part = f"lr {recipe.lr:g}" if len(self.protocol.recipes()) > 1 else ""
-        with self.curves.recorded(self.architecture.name, seeds, recipe.epochs, part) as curve:
-            yield curve
+        return recorded_curve(self.curves, self.architecture.name, seeds, recipe.epochs, part)
 
     @property
     def _selection_score(self) -> str:

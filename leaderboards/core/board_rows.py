@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from dd_bench.records.hyperparameters import KEY
 from dd_bench.records.record import Record
 
 from .entries import distilling_backbone, probed_backbone
-from .hyperparameters import CHOSEN, origin
+from .hyperparameters import CHOSEN, Origin
 from .row_labels import hyperparameters
 
 
@@ -22,7 +22,7 @@ class Row(NamedTuple):
     notes: dict[int, str]  # by IPC
 
 
-def board_rows(records: Sequence[Record]) -> list[Row]:
+def board_rows(records: Sequence[Record], origins: Mapping[str, Origin]) -> list[Row]:
     """Assign the records of a board, sorted by method, IPC and time, to rows.
 
     The first row of a method has one record at each IPC: the first record with the settings that the row has at its
@@ -35,11 +35,13 @@ def board_rows(records: Sequence[Record]) -> list[Row]:
     for record in records:
         by_method.setdefault(record.method, []).append(record)
     taken = set(by_method)  # a method may itself be named `dm #2`
-    return [row for method, found in by_method.items() for row in _rows_of(method, found, taken)]
+    return [row for method, found in by_method.items() for row in _rows_of(method, found, origins, taken)]
 
 
-def _rows_of(method: str, records: Sequence[Record], taken: set[str]) -> Iterator[Row]:
-    preferred = sorted(records, key=lambda r: (r.ipc, list(CHOSEN).index(origin(r).choice)))
+def _rows_of(
+    method: str, records: Sequence[Record], origins: Mapping[str, Origin], taken: set[str]
+) -> Iterator[Row]:
+    preferred = sorted(records, key=lambda r: (r.ipc, list(CHOSEN).index(origins[r.key].choice)))
     first = preferred[0]
     main = {first.ipc: first}
     for record in preferred:  # prefer those with the same settings, then the first

@@ -155,7 +155,7 @@ def _board(
         for key, place in _ranked([r for r in records if r.ipc == ipc], known, chosen)
     }
     sizes = {r.key: size for r in records if (size := relative_size(r, known)) is not None}
-    by_row = sorted(board_rows(records), key=lambda row: _order(row.label))
+    by_row = sorted(board_rows(records, chosen), key=lambda row: _order(row.label))
     reasons: list[str] = []
     letters: dict[tuple[str, str], str] = {}
     sources: dict[str, Published] = {}

@@ -36,10 +36,8 @@ from .tables import pages, table_of
 _NONE = "There are no entries yet."
 
 
-def embed(document: Path, boards: Sequence[Board], entries: Sequence[Record] = ()) -> int:
-    """Insert the tables that a document names, all or none, and return their number.
-
-    `entries` are all entries, for the pages that combine several boards; by default, those of `boards`.
+def embed(document: Path, tables: Mapping[str, str]) -> int:
+    """Insert the tables that a document names, all or none, and return their number. `tables` are by `named_tables`.
 
     Raises:
         ValueError: the document names no table or an unknown table, or a block has no end marker.
@@ -47,17 +45,15 @@ def embed(document: Path, boards: Sequence[Board], entries: Sequence[Record] = (
     """
     with document.open(newline="") as file:
         text = file.read()
-    new, count = embedded(text, boards, str(document), entries)
+    new, count = embedded(text, tables, str(document))
     if new != text:
         write_atomic(document, new.encode())
     return count
 
 
-def embedded(
-    text: str, boards: Sequence[Board], where: str = "the document", entries: Sequence[Record] = ()
-) -> tuple[str, int]:
+def embedded(text: str, tables: Mapping[str, str], where: str = "the document") -> tuple[str, int]:
     """Return a text with the tables inserted, and their number; see `embed`."""
-    new, count = fill_blocks(text, "table", _tables(boards, entries), where)
+    new, count = fill_blocks(text, "table", tables, where)
     if not count:
         raise ValueError(
             f"{where} has no table markers. Add two lines: <!-- table NAME --> and <!-- table end -->"
@@ -95,8 +91,11 @@ def fill_blocks(text: str, kind: str, known: Mapping[str, str], where: str) -> t
     return new + text[last:], len(names)
 
 
-def _tables(boards: Sequence[Board], entries: Sequence[Record]) -> dict[str, str]:
-    """Return every table by its name, as Markdown."""
+def named_tables(boards: Sequence[Board], entries: Sequence[Record] = ()) -> dict[str, str]:
+    """Return every table by its name, as Markdown.
+
+    `entries` are all entries, for the pages that combine several boards; by default, those of `boards`.
+    """
     by_name = {board.track.path: table_of(board) for board in boards}
     by_name |= {
         f"{board.track.path} all-metrics": table for board in boards if (table := all_metrics_table(board))

@@ -8,7 +8,7 @@ from dd_bench.leaderboards.cli import main
 from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.leaderboards.core.published import load_published
-from dd_bench.leaderboards.render.markdown_blocks import embedded
+from dd_bench.leaderboards.render.markdown_blocks import embedded, named_tables
 from dd_bench.leaderboards.render.plots import described, plots
 from dd_bench.leaderboards.render.tables import table_of
 
@@ -37,12 +37,12 @@ def test_committed_plots_show_the_committed_entries(committed):
 
 def test_readme_and_docs_are_up_to_date(committed):
     published = load_published(ROOT / "leaderboards" / "published")
-    current = boards(committed, published)
+    tables = named_tables(boards(committed, published), committed)
     pages = [p for p in (ROOT / "docs" / "results").glob("*.md") if "<!-- table " in p.read_text()]
     assert len(pages) >= 5
     for page in (ROOT / "README.md", *pages):
         text = page.read_text()
-        new, count = embedded(text, current, str(page), committed)
+        new, count = embedded(text, tables, str(page))
         assert count > 0
         assert new == text, f"{page}: run make tables"
 
@@ -50,21 +50,21 @@ def test_readme_and_docs_are_up_to_date(committed):
 def test_text_outside_the_blocks_does_not_change(two_methods):
     slug = two_methods[0].track.path
     text = f"before\n<!-- table {slug} -->\nold\n\nolder\n<!-- table end -->\nafter\n"
-    new, count = embedded(text, two_methods)
+    new, count = embedded(text, named_tables(two_methods))
     assert new == f"before\n<!-- table {slug} -->\n{table_of(two_methods[0])}\n<!-- table end -->\nafter\n"
     assert "72.0 ± 2.0" in new and count == 1
-    assert embedded(new, two_methods) == (new, 1), "a second time changes nothing"
+    assert embedded(new, named_tables(two_methods)) == (new, 1), "a second time changes nothing"
 
 
 def test_an_empty_block_is_filled(two_methods):
     text = "<!-- table continual -->\n<!-- table end -->\n<!-- table cost -->\n<!-- table end -->"
-    new, count = embedded(text, two_methods)
+    new, count = embedded(text, named_tables(two_methods))
     assert count == 2 and new.count("<!-- table end -->") == 2 and "| dm" in new
 
 
 def test_line_endings_do_not_change(two_methods):
     text = "a\r\n<!-- table cost --> \r\nold\r\n<!-- table end -->\r\nb"
-    new, _ = embedded(text, two_methods)
+    new, _ = embedded(text, named_tables(two_methods))
     assert "old" not in new and new.startswith("a\r\n<!-- table cost --> \r\n") and new.endswith("-->\r\nb")
     assert new.count("\n") == new.count("\r\n") > 5
 
@@ -84,7 +84,7 @@ def test_line_endings_do_not_change(two_methods):
 )
 def test_invalid_documents_are_rejected(two_methods, text, message):
     with pytest.raises(ValueError, match=message):
-        embedded(text, two_methods)
+        embedded(text, named_tables(two_methods))
 
 
 def test_the_command(record, put, tmp_path, capsys):

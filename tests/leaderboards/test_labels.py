@@ -4,7 +4,7 @@ from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.entries import Track
 from dd_bench.leaderboards.render.label_bits import curves, front, label_bits_tables, label_points
 from dd_bench.leaderboards.render.labels import DEFAULTS, label_tables
-from dd_bench.leaderboards.render.markdown_blocks import embedded
+from dd_bench.leaderboards.render.markdown_blocks import embedded, named_tables
 from dd_bench.leaderboards.render.plots import plots
 from dd_bench.leaderboards.render.tables import build
 from dd_bench.records.record import ProtocolId, Score, TeacherId
@@ -281,8 +281,8 @@ def test_comparison_of_labels_in_a_document_and_as_a_plot(record):
 
     other, compared = entries("kd"), entries("labels-400")
     text = "<!-- table label_bits fashion_mnist -->\n<!-- table end -->\n"
-    assert "There are no entries yet." in embedded(text, boards(other, []))[0]
-    filled = embedded(text, boards(other + compared, []))[0]
+    assert "There are no entries yet." in embedded(text, named_tables(boards(other, [])))[0]
+    filled = embedded(text, named_tables(boards(other + compared, [])))[0]
     assert filled.count("| static |") == 1 and "labels-400, IPC 1**" in filled
     names = [plot.name for plot in plots(other + compared) if plot.kind == "label_bits"]
     assert "fashion_mnist/label_bits--labels-400" in names and len(set(names)) == 2

@@ -9,7 +9,7 @@ from dd_bench.leaderboards.core.commands import run_command
 from dd_bench.leaderboards.core.entries import Track, probed_backbone
 from dd_bench.leaderboards.core.published import load_published
 from dd_bench.leaderboards.render.linear_probe import linear_probe_tables
-from dd_bench.leaderboards.render.markdown_blocks import embedded
+from dd_bench.leaderboards.render.markdown_blocks import embedded, named_tables
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.records.record import ProtocolId, TeacherId
 
@@ -93,7 +93,7 @@ def test_backbones_of_sets_are_different_rows(probe):
 
 def test_page_without_entries():
     assert linear_probe_tables([]) == []
-    text, _ = embedded("<!-- table linear_probe -->\n<!-- table end -->", [])
+    text, _ = embedded("<!-- table linear_probe -->\n<!-- table end -->", named_tables([]))
     assert "There are no entries yet." in text
 
 

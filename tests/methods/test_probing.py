@@ -7,13 +7,13 @@ import torch
 import torch.nn.functional as F
 
 from dd_bench.data.class_subset import ClassSubset
+from dd_bench.distillation.clusters import nearest_unused
 from dd_bench.distillation.coreset import build_coreset
 from dd_bench.methods._probing.chunks import feature_gradients
 from dd_bench.methods._probing.pyramid import Pyramid, colour_root
 from dd_bench.methods._probing.views import ProbeViews
 from dd_bench.methods.clp_dd import probe_loss
 from dd_bench.methods.lgm import matching_loss
-from dd_bench.methods.neighbours import nearest
 from dd_bench.training.linear_head import one_hot, ridge_weights, unit_rows
 
 
@@ -163,7 +163,7 @@ def test_centroid_is_the_image_nearest_to_the_mean_feature(make_method, make_ctx
 
 def test_nearest_uses_each_candidate_once():
     candidates = torch.tensor([[0.0], [1.0], [5.0]])
-    assert nearest(torch.tensor([[0.4], [0.1], [9.0]]), candidates).tolist() == [0, 1, 2]
+    assert nearest_unused(torch.tensor([[0.4], [0.1], [9.0]]), candidates).tolist() == [0, 1, 2]
 
 
 def test_neighbours_of_real_images_are_these_images(make_method, make_ctx, train_blobs):
