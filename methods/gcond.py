@@ -45,8 +45,7 @@ class GCond(Method):
     - SGC has a hidden layer if `hidden` is set ("SGC1" in the code). Gradients are computed in closed form from
       features that are propagated once over the whole graph, and GCN's last layer has all neighbours of a batch. The
       code samples neighbours.
-    - The surrogate starts at Glorot weights and zero biases. Its Adam has a weight decay of 5e-4 and restarts after
-      each update. In the code, it has no weight decay, and its moments are kept until the next surrogate.
+    - The surrogate starts at Glorot weights and zero biases.
     - Real batches are drawn without replacement.
 
     The network of the run is used for the evaluation only.
@@ -137,6 +136,7 @@ class GCond(Method):
         for step in ctx.steps(self.iterations, state, preview=distilled):
             generator = ctx.generator("surrogate", step)
             surrogate = Surrogate.draw(x.shape[1], real.num_classes, self.hidden, generator)
+            trainer = surrogate.optimizer(self.lr_net)
             part = "edges" if self.structure == "pge" and step % CYCLE < EDGE_STEPS else "features"
             total = torch.zeros((), device=ctx.device)
             for update in range(self.outer):
@@ -150,7 +150,7 @@ class GCond(Method):
                 if update + 1 < self.outer and self.inner:
                     with torch.no_grad():
                         z = self._propagated(x, edges)
-                        surrogate = surrogate.trained(z, labels, self.inner, self.lr_net)
+                        surrogate.train_(z, labels, self.inner, trainer)
             ctx.log(loss=total / self.outer)
         return distilled()
 

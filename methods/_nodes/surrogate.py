@@ -65,17 +65,16 @@ class Surrogate(NamedTuple):
             of_biases.insert(0, error.sum(0))
         return [*of_weights, *of_biases]
 
-    def trained(self, z: Tensor, labels: Tensor, steps: int, lr: float) -> Surrogate:
-        """Return the surrogate after `steps` steps of Adam on all nodes, with weight decay 5e-4."""
-        parameters = [p.clone() for p in (*self.weights, *self.biases)]
-        optimizer = torch.optim.Adam(parameters, lr=lr, weight_decay=5e-4)
-        count = len(self.weights)
+    def optimizer(self, lr: float) -> torch.optim.Optimizer:
+        """Return Adam for the weights and biases, which `train_` changes in place."""
+        return torch.optim.Adam([*self.weights, *self.biases], lr=lr)
+
+    def train_(self, z: Tensor, labels: Tensor, steps: int, optimizer: torch.optim.Optimizer) -> None:
+        """Train for `steps` steps on all nodes, in place. `optimizer` keeps its moments between calls."""
         for _ in range(steps):
-            current = Surrogate(tuple(parameters[:count]), tuple(parameters[count:]))
-            for parameter, gradient in zip(parameters, current.gradients(z, labels), strict=True):
-                parameter.grad = gradient
+            for p, gradient in zip((*self.weights, *self.biases), self.gradients(z, labels), strict=True):
+                p.grad = gradient
             optimizer.step()
-        return Surrogate(tuple(parameters[:count]), tuple(parameters[count:]))
 
 
 def adjacency_rows(matrix: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
