@@ -87,7 +87,7 @@ def set_precision(device: str, precision: str) -> Runtime:
 
 def fresh_networks(real: RealSet, protocol: str, ipc: int, width: int, runtime: Runtime) -> FreshNetworks:
     """Return networks that are trained on random real images, the same for both sides."""
-    index = real.train.draw(ipc, generator("cpu", 0, "init")).flatten()
+    index = real.train.draw(ipc, generator(real.train.labels.device, 0, "init")).flatten()
     knobs = {k: v for k, v in shipped_config("model", "convnet").items() if not k.startswith("_")}
     return FreshNetworks(
         architecture=Architecture(ConvNet, knobs | {"width": width}, real.shape, real.num_classes, "convnet"),

@@ -50,13 +50,15 @@ VIEWS = {
     "view", "_unsafe_view", "reshape", "permute", "transpose", "t", "expand", "squeeze", "unsqueeze", "select", "slice",
     "split", "split_with_sizes", "unbind", "detach", "alias", "as_strided", "diagonal", "unfold", "lift_fresh", "lift",
     "_reshape_alias", "chunk", "is_same_size", "view_as_real", "empty", "empty_strided", "empty_like", "new_empty",
-    "new_empty_strided", "is_pinned",
+    "new_empty_strided", "is_pinned", "crow_indices", "ccol_indices", "col_indices", "row_indices", "values",
+    "sparse_compressed_tensor", "_sparse_compressed_tensor_unsafe",
 }  # fmt: skip
 # These wait on CUDA: the shape of the result depends on values, or the host checks for errors.
 WAITING = {
     "_local_scalar_dense", "nonzero", "masked_select", "unique_dim", "_unique2", "unique_consecutive", "_unique",
     "equal", "is_nonzero", "bincount", "argwhere", "allclose", "multinomial", "histc", "_linalg_eigh", "_linalg_svd",
-    "linalg_lu_factor_ex", "_linalg_check_errors",
+    "linalg_lu_factor_ex", "_linalg_check_errors", "_to_sparse", "_to_sparse_csr", "_to_sparse_csc", "coalesce",
+    "_coalesce",
 }  # fmt: skip
 INDEXING = {"index", "index_put", "index_put_", "_unsafe_index", "_unsafe_index_put", "_index_put_impl_"}
 COPIES = {"copy_", "copy", "_to_copy", "lift_fresh", "is_same_size", "set_", "detach"}
@@ -136,23 +138,26 @@ def _place() -> tuple[str, int]:
 
 
 class DeviceTensor(torch.Tensor):
-    """A tensor that reports the device `lazy:0` and stores its values in the CPU tensor `values`."""
+    """A tensor that reports the device `lazy:0` and stores its values in the CPU tensor `stored`."""
 
-    values: Tensor
+    stored: Tensor
 
     @staticmethod
     def __new__(cls, values: Tensor) -> DeviceTensor:
-        """Wrap a CPU tensor."""
+        """Wrap a CPU tensor, dense or sparse."""
+        if values.layout is torch.strided:
+            where: dict[str, Any] = {"strides": values.stride(), "storage_offset": values.storage_offset()}
+        else:  # a sparse tensor has neither; the mode below is asked for its layout
+            where = {"dispatch_layout": True}
         wrapper: DeviceTensor = torch.Tensor._make_wrapper_subclass(  # type: ignore[attr-defined]
             cls,
             values.size(),
-            strides=values.stride(),
-            storage_offset=values.storage_offset(),
             dtype=values.dtype,
             layout=values.layout,
             device=torch.device(DEVICE.type, 0),
+            **where,
         )
-        wrapper.values = values
+        wrapper.stored = values
         return wrapper
 
     __torch_function__ = torch._C._disabled_torch_function_impl
@@ -162,7 +167,7 @@ class DeviceTensor(torch.Tensor):
         raise AssertionError("a tensor of the simulated device is used outside `simulated_device()`")
 
     def __repr__(self, **_: Any) -> str:  # type: ignore[override]
-        return f"DeviceTensor({self.values!r})"
+        return f"DeviceTensor({self.stored!r})"
 
     def __reduce_ex__(self, protocol: Any) -> Any:
         raise RuntimeError("a tensor on the device cannot be pickled for another process")
@@ -208,6 +213,8 @@ class _Device(TorchDispatchMode):
         on = [x for x in leaves if isinstance(x, DeviceTensor)]
         if func is torch.ops.prim.device.default:
             return on[0].device if on else func(*args, **kwargs)
+        if func is torch.ops.prim.layout.default and on:
+            return on[0].stored.layout
         target = kwargs.get("device")
         to_device = bool(on) if target is None else torch.device(target).type == DEVICE.type
         for x in leaves:
@@ -223,7 +230,7 @@ class _Device(TorchDispatchMode):
         if operation.in_place is not None:
             written = tuple(kwargs[a] if isinstance(a, str) else args[a] for a in operation.in_place)
             for x in written:
-                if isinstance(x, DeviceTensor) and x.shape != x.values.shape:
+                if isinstance(x, DeviceTensor) and x.shape != x.stored.shape:
                     raise NotImplementedError(f"{operation.name} resizes a tensor of the simulated device")
             return written[0] if len(written) == 1 else written or None
         return tree_map(_wrapped, result) if to_device else result
@@ -274,7 +281,7 @@ def _at() -> str:
 
 def _stored(x: Any) -> Any:
     if isinstance(x, DeviceTensor):
-        return x.values
+        return x.stored
     return _CPU if isinstance(x, torch.device) and x.type == DEVICE.type else x
 
 
@@ -324,7 +331,7 @@ def simulated_device() -> Iterator[Counts]:
     def simulated_tolist(self: Tensor) -> Any:
         if isinstance(self, DeviceTensor):
             counts.wait("tolist")
-            return tolist(self.values)
+            return tolist(self.stored)
         return tolist(self)
 
     def simulated_pin_memory(self: Tensor, device: Any = None) -> Tensor:

@@ -54,6 +54,7 @@ from dd_bench.evaluation.curves import Curve, CurveFolder, recorded_curve
 from dd_bench.evaluation.fresh_networks import FreshNetworks, LabelCost
 from dd_bench.evaluation.graph_metrics import GRAPH_METRICS, GraphMetric, graph_score, majority, size_only
 from dd_bench.evaluation.node_baselines import label_propagation, largest_class
+from dd_bench.evaluation.selection import StackedBest
 from dd_bench.models.architecture import Architecture
 from dd_bench.models.network import Network, batch_coupled, executed_norms
 from dd_bench.records.best_runs import VALIDATION
@@ -169,6 +170,7 @@ __all__ = [
     "Score",
     "Shard",
     "Split",
+    "StackedBest",
     "State",
     "Stateful",
     "Storage",

@@ -1,4 +1,4 @@
-"""`make tables`: writes the tables and numbers of `docs/results` that no board has, from entries and benchmark files.
+"""`make tables`: writes the tables and numbers of the documentation that no board has, from entries and figures.
 
 A page names a table and where it ends; a test compares the committed pages with the entries:
 
@@ -30,7 +30,11 @@ from dd_bench.records.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
 BOARDS = ROOT / "leaderboards"
-PAGES = (*sorted((ROOT / "docs" / "results").glob("*.md")), ROOT / "README.md")
+PAGES = (
+    *sorted((ROOT / "docs" / "results").glob("*.md")),
+    ROOT / "docs" / "performance" / "index.md",
+    ROOT / "README.md",
+)
 
 COLLECTIONS = {"MUTAG": "MUTAG", "NCI1": "NCI1", "PROTEINS": "PROTEINS"} | {
     f"ogbg_{name}": name for name in ("molbace", "molbbbp")

@@ -90,8 +90,8 @@ class Comparison:
             "copies": float((distance <= COPY).double().mean()),
         }
 
-    def alignment(self, net: Network) -> float:
-        """Return the cosine of the gradient of the set and that of the real images."""
+    def alignment(self, net: Network) -> Tensor:
+        """Return the cosine of the gradient of the set and that of the real images, 0-d on the device."""
         size, real, index = eval_batch_size(net, self.real.shape), self.real, self._gradient_index
         of_set = mean_gradient(net, self.images, self.labels, size)
         return alignment(of_set, mean_gradient(net, self._gradient_inputs, real.train.labels[index], size))

@@ -30,11 +30,11 @@ def mean_gradient(net: nn.Module, images: Inputs, labels: Tensor, size: int) -> 
     return total
 
 
-def alignment(a: Tensor, b: Tensor) -> float:
-    """Return the cosine of two gradients `(p,)`, in [-1, 1]; 0 if one of them is 0."""
+def alignment(a: Tensor, b: Tensor) -> Tensor:
+    """Return the cosine of two gradients `(p,)`, 0-d in [-1, 1]; 0 if one of them is 0."""
     a, b = a.double(), b.double()
     product = a.norm() * b.norm()
-    return float((a @ b / product).clamp(-1, 1)) if float(product) > 0 else 0.0
+    return torch.where(product > 0, (a @ b / product).clamp(-1, 1), 0.0)
 
 
 def measured_epochs(points: int, epochs: int) -> list[int]:

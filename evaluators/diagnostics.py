@@ -130,8 +130,9 @@ class Diagnostics(Accuracy):
         # A resumed training would not call `on_epoch` for the epochs before its checkpoint.
         observed = replace(fresh, on_epoch=measure, unfinished=None)
         ((_, net),) = observed.networks({network: seed}, total=1)
-        by_epoch = {f"alignment:{epoch}": value for epoch, value in found.items()}
-        return net, {"alignment": fmean(found.values())} | by_epoch
+        values = torch.stack(list(found.values())).tolist()  # read once, after the training
+        by_epoch = {f"alignment:{epoch}": value for epoch, value in zip(found, values, strict=True)}
+        return net, {"alignment": fmean(values)} | by_epoch
 
 
 def _class_scores(counts: Tensor, names: tuple[str, ...]) -> dict[str, float]:

@@ -20,11 +20,19 @@ from dd_bench.api import (
     Split,
     SyntheticSet,
     fetch_from,
+    to_device,
     train,
 )
 
 from ._references import with_epochs
-from ._scoring import control_context, fresh_networks_on, measurement, random_control, set_measurement
+from ._scoring import (
+    control_context,
+    fresh_networks_on,
+    measurement,
+    paired_scores,
+    random_control,
+    set_measurement,
+)
 from .accuracy import Accuracy
 
 _TIMED_STEPS = 10
@@ -81,15 +89,10 @@ class EqualCompute(Accuracy):
             on_batches, note = self._equal_seconds(on_set, real, ctx, float(seconds))
             notes.append(note)
         yield set_measurement(on_set, *notes)
-        for network, seed in self.seeds(ctx).items():
-            values = {
-                name: fresh.score(seed, fresh.compiles(self.num_networks))
-                for name, fresh in {
-                    self.main_metric: on_set,
-                    "random": on_random,
-                    "equal_compute": _on_new_images(on_set, on_set.labels, real, ctx, network),
-                }.items()
-            }
+        seeds, fresh = self.seeds(ctx), {self.main_metric: on_set, "random": on_random}
+        for network, values in paired_scores(fresh, seeds, self.num_networks):
+            seed, on_new = seeds[network], _on_new_images(on_set, on_set.labels, real, ctx, network)
+            values["equal_compute"] = on_new.score(seed, on_new.compiles(self.num_networks))
             if on_batches is not None:
                 stream = _on_new_images(on_batches, on_batches.labels, real, ctx, network)
                 values["equal_seconds"] = stream.score(seed, compiled=False)
@@ -116,17 +119,18 @@ class _NewImages:
     Attributes:
         split: the real images.
         classes: class of each image, `(n,)`.
+        counts: number of real images of this class, `(n,)`.
         generator: on the device of the images.
     """
 
     split: Split
     classes: Tensor
+    counts: Tensor
     generator: torch.Generator
 
     def __call__(self, index: Tensor) -> Tensor:
         """Return an image for each of the positions `index (b,)`."""
-        classes = self.classes[index]
-        counts = self.split.counts.to(index.device)[classes]
+        classes, counts = self.classes[index], self.counts[index]
         draw = torch.rand(len(index), generator=self.generator, device=index.device)
         return self.split.inputs(self.split.members[classes, (draw * counts).long().clamp_max(counts - 1)])
 
@@ -139,7 +143,8 @@ def _on_new_images(
     The images depend on the seed of the run and on `network`. They cannot be resumed in the middle of a training.
     """
     classes = labels if labels.ndim == 1 else labels.argmax(1)
-    make = _NewImages(real.train, classes, ctx.generator("new images", network))
+    counts = to_device(real.train.counts, classes.device)[classes]
+    make = _NewImages(real.train, classes, counts, ctx.generator("new images", network))
     images = LazyInputs(len(classes), classes.device, make)
     return replace(fresh, images=images, labels=classes, unfinished=None, curves=None)
 

@@ -28,6 +28,7 @@ from dd_bench.api import (
     NodeSplit,
     Protocol,
     RealSet,
+    StackedBest,
     SyntheticSet,
     generator,
     label_propagation,
@@ -38,7 +39,7 @@ from dd_bench.api import (
     training_nodes,
 )
 
-from ._candidates import BestStep, candidate_steps, part_of, unsupported
+from ._candidates import candidate_steps, part_of, unsupported
 from ._scoring import check_at_least, measurement
 
 THRESHOLD = 0.5
@@ -207,21 +208,23 @@ def _scores(
 ) -> dict[str, float]:
     """Train one network and return its scores. Its initial weights and its dropout depend on `seed` only.
 
-    Its curve, the loss and the accuracy on the validation nodes, is written to `folder`; None to write none.
+    No step waits for the device: the weights of the best step stay on it, and are tested at the end.
+
+    The curve of the network, the loss and the accuracy on the validation nodes, is written to `folder`; None to write
+    none.
+
+    Raises:
+        Diverged: the logits are not finite.
     """
     net = syn.architecture(ctx.architecture).fresh(seed_for(seed, "init"), ctx.device)
     graph, labels = syn.materialise(ctx.device)
     candidates = candidate_steps(ctx.protocol, 1, eval_points) if val is not None else frozenset()
-    best = BestStep()
+    best = StackedBest([net])
 
-    def accuracy(held: Held) -> float:
+    def accuracy(held: Held) -> Tensor:
         logits = predictions(net, held.graph)
-        if not bool(torch.isfinite(logits).all()):
-            raise Diverged(
-                "the logits of a fresh network are not finite with protocol.recipe.lr="
-                f"{ctx.protocol.recipe.lr}. Use a smaller value"
-            )
-        return float((logits.argmax(1) == held.labels).float().mean())
+        right = (logits.argmax(1) == held.labels).float().mean().double()
+        return torch.where(torch.isfinite(logits).all(), right, torch.nan)
 
     def evaluate_step(step: int, curve: Curve | None = None) -> None:
         if curve is not None:
@@ -232,8 +235,8 @@ def _scores(
         value = accuracy(val)
         if curve is not None:
             curve.add(step, "val_accuracy", value)
-        if value > best.on_val:
-            best.on_val, best.on_test = value, {"accuracy": accuracy(test)}
+        weights = (*net.named_parameters(), *net.named_buffers())
+        best.update(value[None], {name: t.detach()[None] for name, t in weights})
 
     untrained = accuracy(test)
     evaluate_step(0)
@@ -251,14 +254,24 @@ def _scores(
             on_step=partial(evaluate_step, curve=curve) if candidates or curve else None,
             on_loss=None if curve is None else curve.add_loss,
             checkpoint=checkpoint,
-            state={"best": best},
+            state=best.tensors(),
         )
-    last = accuracy(test)
+    found = [untrained, accuracy(test)]
+    if candidates:
+        best.restore([net])
+        found += [best.value[0], accuracy(test)]
+    values = torch.stack(found).tolist()
+    if not all(value >= 0 for value in values):
+        raise Diverged(
+            "the logits of a fresh network are not finite with protocol.recipe.lr="
+            f"{ctx.protocol.recipe.lr}. Use a smaller value"
+        )
+    last = values[1]
     if ctx.protocol.selection == "best_on_val":
-        scores = {**best.on_test, VALIDATION: best.on_val, "last": last}
+        scores = {"accuracy": values[3], VALIDATION: values[2], "last": last}
     else:
-        scores = {"accuracy": last, **({"best_val": best.on_test["accuracy"]} if candidates else {})}
-    return scores | {"untrained": untrained}
+        scores = {"accuracy": last, **({"best_val": values[3]} if candidates else {})}
+    return scores | {"untrained": values[0]}
 
 
 @torch.no_grad()

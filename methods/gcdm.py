@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from dd_bench.api import (
+    Adjacency,
     Architecture,
     DistillContext,
     Method,
@@ -61,7 +62,7 @@ class GCDM(Method):
         train, sizes = training_nodes(real), quota(real.train.counts, ipc, self.nodes)
         labels, k = quota_labels(sizes, ctx.device), real.num_classes
         x = train.features()[initial_nodes(real, sizes, ctx)].clone().requires_grad_()
-        none = torch.zeros(2, 0, dtype=torch.int64, device=ctx.device)
+        no_edges = Adjacency(len(x), torch.zeros(2, 0, dtype=torch.int64, device=ctx.device))
         weights = torch.tensor(sizes, device=ctx.device) / sum(sizes)
         optimizer = torch.optim.Adam([x], lr=self.lr_features)
         state: State = {"features": x, "optimizer": optimizer}
@@ -71,7 +72,7 @@ class GCDM(Method):
                 target = class_means(net, train.graph.at(train.index), train.labels, k)
             total = torch.zeros((), device=ctx.device)
             for _ in range(self.outer):
-                means = class_means(net, NodeGraph.of(x, none), labels, k)
+                means = class_means(net, NodeGraph(x, no_edges), labels, k)
                 loss = (weights * (means - target).square().sum(1)).sum()
                 (x.grad,) = torch.autograd.grad(loss, [x])
                 optimizer.step()

@@ -21,9 +21,10 @@ from dd_bench.api import (
 )
 
 from ._arguments import check_at_least, check_choice
+from ._nodes.neighbourhoods import Neighbourhoods
 from ._nodes.pge import EdgeGenerator, propagated
 from ._nodes.quota import check_quota, initial_nodes, quota, quota_labels
-from ._nodes.surrogate import Surrogate, adjacency_rows, gradient_distance
+from ._nodes.surrogate import Surrogate, gradient_distance
 
 CYCLE, EDGE_STEPS = 50, 10  # of 50 iterations, the first 10 update the edges and the others the features
 
@@ -112,10 +113,9 @@ class GCond(Method):
         """See `Method`."""
         train, sizes = training_nodes(real), quota(real.train.counts, ipc, self.nodes)
         labels = quota_labels(sizes, ctx.device)
-        gcn = (
-            self.surrogate == "gcn"
-        )  # its last layer propagates once more, so it needs the features of all nodes
-        z_real = train.graph.propagated(self.hops - 1) if gcn else train.features(self.hops)
+        near = Neighbourhoods(real) if self.surrogate == "gcn" else None
+        # the last layer of a GCN propagates once more, so it needs the features of all nodes
+        z_real = train.features(self.hops) if near is None else train.graph.propagated(self.hops - 1)
         x = train.features()[initial_nodes(real, sizes, ctx)].clone().requires_grad_()
         with seeded(ctx.device, ctx.seed_for("edges")):
             edges = EdgeGenerator(x.shape[1], self.edge_hidden).to(ctx.device)
@@ -141,7 +141,7 @@ class GCond(Method):
             total = torch.zeros((), device=ctx.device)
             for update in range(self.outer):
                 z = self._propagated(x, edges)
-                loss = self._match(surrogate, z.split(sizes), z_real, real, ctx, (step, update))
+                loss = self._match(surrogate, z.split(sizes), z_real, real, near, ctx, (step, update))
                 for optimizer in optimizers.values():
                     optimizer.zero_grad()
                 loss.backward()
@@ -164,6 +164,7 @@ class GCond(Method):
         parts: Sequence[Tensor],
         z_real: Tensor,
         real: RealSet,
+        near: Neighbourhoods | None,
         ctx: DistillContext,
         update: tuple[int, int],
     ) -> Tensor:
@@ -174,28 +175,24 @@ class GCond(Method):
             parts: propagated features of the synthetic nodes of each class.
             z_real: propagated features of the training nodes; for a GCN, those of all nodes, one step less.
             real: the real set.
+            near: the neighbours of the training nodes, for a GCN.
             ctx: context of the run.
             update: numbers of the iteration and of the update, which name the random stream of the batches.
         """
         total, largest = torch.zeros((), device=z_real.device), max(map(len, parts))
         for c, part in enumerate(parts):
-            members = real.train.of_class(c)
+            members = real.train.of_class(c) if near is None else near.members[c]
             if len(members) > self.batch_real:
-                generator = ctx.generator("batch", *update, c)
+                stream = ctx.stream("batch", *update, c)
+                generator = stream.device if near is None else stream.host
                 order = torch.randperm(len(members), generator=generator, device=members.device)
                 members = members[order[: self.batch_real]]
-            nodes, rows = self._batch(members, real)
-            target = surrogate.gradients(z_real[nodes], torch.full_like(members, c), rows)
+            nodes, rows = (members, None) if near is None else near.rows(members)
+            labels = torch.full((len(members),), c, device=z_real.device)
+            target = surrogate.gradients(z_real[nodes], labels, rows)
             found = surrogate.gradients(part, torch.full((len(part),), c, device=part.device))
             total = total + len(part) / largest * gradient_distance(found, target, self.metric)
         return total
-
-    def _batch(self, members: Tensor, real: RealSet) -> tuple[Tensor, Tensor | None]:
-        """Return the rows of `z_real` that a batch of training nodes needs, and the rows of its last layer."""
-        if self.surrogate == "sgc":
-            return members, None
-        train = training_nodes(real)
-        return adjacency_rows(train.graph.adjacency.normalised, train.index[members])
 
     def _set(self, real: RealSet, x: Tensor, labels: Tensor, edges: EdgeGenerator) -> NodeSet:
         if self.structure == "none":

@@ -23,6 +23,7 @@ GRAPHS = (
     "conformance/test_node_methods",
     "data/test_graphs",
     "device/test_counts",
+    "device/test_node_networks",
     "hub/importers/test_import_command",
     "integration/test_python_api",
     "methods/test_coresets",

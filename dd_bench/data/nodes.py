@@ -75,11 +75,16 @@ class Adjacency:
 
         The entries are differentiable with respect to `weights`.
         """
-        loops = torch.arange(self.v, device=self.device).expand(2, -1)
         inv_sqrt = (self.sums + 1).rsqrt()
         sender, receiver = self.edges
         entries = torch.cat([inv_sqrt[sender] * self._values * inv_sqrt[receiver], inv_sqrt.square()])
-        return torch.cat([self.edges, loops], 1), entries
+        return self.edges_with_loops, entries
+
+    @cached_property
+    def edges_with_loops(self) -> Tensor:
+        """The edges, and then a self-loop of each node, int64 `(2, e + v)`."""
+        loops = torch.arange(self.v, device=self.device).expand(2, -1)
+        return torch.cat([self.edges, loops], 1)
 
     @cached_property
     def summed(self) -> Tensor:

@@ -39,7 +39,7 @@ from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.resume import Checkpoints, saved_epochs
 from dd_bench.training.scoring import accuracies, accuracy, eval_batch_size, eval_batches
-from dd_bench.training.stacked_networks import StackedNetworks, unstack
+from dd_bench.training.stacked_networks import StackedNetworks
 from dd_bench.training.together import train_together
 
 Result = TypeVar("Result")
@@ -357,7 +357,7 @@ class FreshNetworks:
                     mean_loss=None if curve is None else loss,
                 )
         if best is not None and protocol.selection == "best_on_val":
-            unstack(best.state, nets)
+            best.restore(nets)
         return nets, best
 
     def _after_epoch_together(
@@ -380,7 +380,7 @@ class FreshNetworks:
         if best is not None and self._is_evaluated(epoch, last):
             batches = self._selection_split().batches(size)
             values = accuracies(networks, batches, self.runtime.device)
-            best.update(values, networks)
+            best.update(values, networks.state())
             if curve is not None:
                 curve.add(epoch, self._selection_score, values)
 

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from dd_bench.training.stacked_networks import StackedNetworks
+from dd_bench.training.stacked_networks import unstack
 
 
 class Best:
@@ -49,13 +49,22 @@ class StackedBest:
         self.state = {name: torch.stack([t.detach()] * len(nets)) for name, t in tensors}
 
     @torch.no_grad()
-    def update(self, values: Tensor, networks: StackedNetworks) -> None:
-        """Store the weights of the networks whose value is higher than before, without waiting for the device."""
+    def update(self, values: Tensor, state: Mapping[str, Tensor]) -> None:
+        """Store the weights of the networks whose value is higher than before, without waiting for the device.
+
+        Args:
+            values: the accuracies, `(r,)`.
+            state: parameters and buffers by name, each `(r, ...)`.
+        """
         better = values > self.value
         self.value.copy_(torch.where(better, values, self.value))
-        for name, now in networks.state().items():
+        for name, now in state.items():
             best = self.state[name]
             best.copy_(torch.where(better.view(-1, *[1] * (now.ndim - 1)), now, best))
+
+    def restore(self, nets: Sequence[nn.Module]) -> None:
+        """Copy the stored weights to the networks."""
+        unstack(self.state, nets)
 
     def tensors(self) -> dict[str, Tensor]:
         """Return all tensors by name, for checkpoints."""

@@ -139,7 +139,10 @@ class NodeGIN(ConvolutionNetwork):
 
 
 class NodeGAT(ConvolutionNetwork):
-    """GAT (Velickovic et al., ICLR 2018); ignores edge weights. The last layer has a single head."""
+    """GAT (Velickovic et al., ICLR 2018); ignores edge weights. The last layer has a single head.
+
+    The self-loops are part of the edges, because a convolution of PyG that adds them waits for the device.
+    """
 
     uses_edge_weights = False
 
@@ -161,11 +164,11 @@ class NodeGAT(ConvolutionNetwork):
     def conv(self, inputs: int, outputs: int, last: bool) -> nn.Module:
         """See `ConvolutionNetwork`."""
         heads = 1 if last else self.heads
-        return _conv("GATConv", inputs, outputs // heads, heads=heads)
+        return _conv("GATConv", inputs, outputs // heads, heads=heads, add_self_loops=False)
 
     def matrix(self, adjacency: Adjacency) -> Tensor:
         """See `ConvolutionNetwork`; PyG's GAT takes edges."""
-        return adjacency.edges
+        return adjacency.edges_with_loops
 
 
 class NodeMLP(NodeNetwork):

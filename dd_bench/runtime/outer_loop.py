@@ -197,4 +197,4 @@ class OuterLoop:
 
 def _hint(path: Path) -> str:
     saved = f"The last finite state is saved in {path}. " if path.exists() else ""
-    return f"{saved}Try a smaller learning rate, e.g. method.lr_img divided by 10"
+    return f"{saved}Try a smaller learning rate, e.g. method.lr_img (nodes: method.lr_features) divided by 10"

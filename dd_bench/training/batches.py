@@ -122,7 +122,10 @@ def recipe_batches(
     """
     if recipe.views is None:
         return RecipeBatches(fetch, n, recipe, seeds, flip, device, fixed)
-    views = [Views(recipe.views, n, seed=s, batch_size=recipe.batch_size, flip_allowed=flip) for s in seeds]
+    views = [
+        Views(recipe.views, n, seed=s, batch_size=recipe.batch_size, flip_allowed=flip, fixed=fixed)
+        for s in seeds
+    ]
     return ViewBatches(fetch, views, lambda view, y: view.target(y))
 
 

@@ -26,6 +26,7 @@ from dd_bench.training.augment import (
     Augment,
     BoxKind,
     Draw,
+    Implementation,
     MixDraw,
     cutmix_box,
     gather_pixels,
@@ -197,11 +198,30 @@ class View:
 class Views:
     """The views of `n` images of one shape for one seed."""
 
-    def __init__(self, recipe: ViewRecipe, n: int, *, seed: int, batch_size: int, flip_allowed: bool):
-        """Initialise from the recipe. If `flip_allowed` is false, `recipe.flip` is ignored."""
+    def __init__(
+        self,
+        recipe: ViewRecipe,
+        n: int,
+        *,
+        seed: int,
+        batch_size: int,
+        flip_allowed: bool,
+        fixed: bool = False,
+    ):
+        """Initialise from the recipe.
+
+        Args:
+            recipe: the augmentation.
+            n: number of images.
+            seed: seed of all random numbers.
+            batch_size: number of images of a batch.
+            flip_allowed: whether a flip preserves the class; if not, `recipe.flip` is ignored.
+            fixed: whether the kernels of `view` must not depend on what was drawn, also on a CPU; see `recipe_batches`.
+        """
         self.recipe = without_flip(recipe, flip_allowed)
         self.n, self.seed, self.batch_size = n, seed, batch_size
         self._dsa = Augment(recipe.dsa, flip_allowed=flip_allowed)
+        self._kernels: Implementation | None = "masked" if fixed else None
 
     @property
     def batches_per_epoch(self) -> int:
@@ -256,7 +276,7 @@ class Views:
         """Apply one of DSA's ops to each image `(n, c, h, w)`, drawn by the numbers `u (n, 4)`."""
         count = len(self._dsa.choices)
         op = (u[:, 0] * count).long().clamp_max(count - 1)
-        return self._dsa.apply(x[:, None], Draw(op, u[:, 1:], {}))[:, 0]
+        return self._dsa.apply(x[:, None], Draw(op, u[:, 1:], {}), self._kernels)[:, 0]
 
 
 def without_flip(recipe: ViewRecipe, allowed: bool) -> ViewRecipe:

@@ -77,25 +77,6 @@ class Surrogate(NamedTuple):
             optimizer.step()
 
 
-def adjacency_rows(matrix: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the nodes with an entry in some rows of a sparse matrix, `(m,)`, and these rows, dense `(n, m)`.
-
-    Time and memory are linear in the entries of the rows, except for the result. On CUDA, it waits for their number.
-
-    Args:
-        matrix: sparse CSR `(v, v)`.
-        index: the rows, int64 `(n,)`.
-    """
-    starts, stops = matrix.crow_indices()[index], matrix.crow_indices()[index + 1]
-    counts = stops - starts
-    row = torch.repeat_interleave(torch.arange(len(index), device=index.device), counts)
-    entry = torch.arange(len(row), device=index.device) - (counts.cumsum(0) - counts - starts)[row]
-    nodes, column = matrix.col_indices()[entry].unique(return_inverse=True)
-    rows = torch.zeros(len(index), len(nodes), device=index.device)
-    rows[row, column] = matrix.values()[entry]
-    return nodes, rows
-
-
 def gradient_distance(syn: list[Tensor], real: list[Tensor], metric: str) -> Tensor:
     """Return the distance of two lists of gradients, 0-d.
 

@@ -5,11 +5,15 @@ device, so a mixture of devices fails too. To update the file: `python benchmark
 """
 
 import importlib
+import inspect
 import json
 from pathlib import Path
 
 import pytest
 import torch
+from hydra.utils import get_class
+
+from dd_bench.records.config_diff import shipped_yaml
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 with pytest.MonkeyPatch.context() as patch:
@@ -44,6 +48,12 @@ def test_counts(kind, name):
     if "launches" in known:
         tolerance = 0 if SAME_TORCH else 0.1
         assert found["launches"] == pytest.approx(known["launches"], rel=tolerance), f"To accept: {command}"
+
+
+@pytest.mark.parametrize("name", [name for name, found in GOLDEN["methods"].items() if found.get("waits")])
+def test_a_method_that_waits_states_why(name):
+    classes = get_class(shipped_yaml("method", name)["_target_"]).__mro__
+    assert any("waits for the device once" in (inspect.getdoc(cls) or "") for cls in classes)
 
 
 def test_file_has_exactly_the_cases():

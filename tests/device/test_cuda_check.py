@@ -203,6 +203,15 @@ def test_waits_are_counted_after_the_timed_steps(tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("name", [part.name for part in cuda_check.PARTS if part.name != "tests"])
+def test_part_on_the_simulated_device(counts, simulated, monkeypatch, name):
+    """A rehearsal on a CPU does not find tensors and generators of two devices."""
+    monkeypatch.syspath_prepend(BENCHMARKS)
+    module = importlib.import_module(f"cuda_parts.{name}")
+    assert all(module.rows(steps.Card(simulated.DEVICE.type, small=True)))
+
+
+@pytest.mark.slow
 def test_rehearsal(tmp_path):
     """All parts, at their smallest size on the CPU."""
     command = [sys.executable, str(BENCHMARKS / "cuda_check.py"), "--rehearse", "--out", str(tmp_path)]

@@ -27,10 +27,11 @@ METHODS = [
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in METHODS]
 )
-def test_methods(counts, runtime, make_method, make_ctx, gin, motifs, train_blobs, name):
-    image = "image" in type(make_method(name)).modalities
-    real = (train_blobs if image else motifs.train_only()).to(runtime.device)
-    network = {} if image else {"architecture": replace(gin(motifs), make=GCN)}
+def test_methods(counts, runtime, make_method, make_ctx, gin, motifs, node_gcn, blocks, train_blobs, name):
+    kind = type(make_method(name)).modalities[0]
+    real = {"image": train_blobs, "graph": motifs, "node": blocks}[kind].train_only().to(runtime.device)
+    networks = {"graph": replace(gin(motifs), make=GCN), "node": node_gcn(blocks)}
+    network = {"architecture": networks[kind]} if kind in networks else {}
 
     def distilled(work, killed_at=None):
         ctx = make_ctx(work=work, killed_at=killed_at, **network)

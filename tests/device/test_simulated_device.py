@@ -39,6 +39,7 @@ class TestWaits:
             ("copy_", lambda x: x.copy_(torch.ones(3))),
             ("index on the CPU", lambda x: x[torch.tensor([0, 1])]),
             ("repeats on the device", lambda x: x.repeat_interleave(torch.ones_like(x, dtype=torch.int64))),
+            ("to sparse", lambda x: x.expand(2, 3).to_sparse_csr()),
         ],
     )
     def test_counted(self, device, counts, name, waits):
@@ -167,6 +168,28 @@ class TestValues:
             for d in (device, "cpu")
         ]
         assert numbers[0] == numbers[1]
+
+    def test_sparse_matrices(self, device, counts):
+        """Products and their gradients, with a matrix that is moved, and one that is made on the device."""
+        dense = torch.tensor([[0.0, 2.0, 0.0], [1.0, 0.0, 3.0]])
+        moved = dense.to_sparse_csr().to(device)
+        made = torch.sparse_csr_tensor(
+            *(t.to(device) for t in (torch.tensor([0, 1, 3]), torch.tensor([1, 0, 2]), torch.tensor([2.0, 1, 3]))),
+            (2, 3), check_invariants=False,
+        )  # fmt: skip
+        x = torch.arange(6.0).view(3, 2).to(device).requires_grad_()
+        before = counts.waits.total()
+        results = []
+        for matrix in (moved, made):
+            assert matrix.device.type == device.type and matrix.is_sparse_csr
+            products = (matrix @ x, torch.sparse.mm(matrix, x))
+            results += [(p, *torch.autograd.grad(p.square().sum(), x)) for p in products]
+        assert counts.waits.total() == before
+        expected = dense @ torch.arange(6.0).view(3, 2)
+        for product, gradient in results:
+            assert torch.equal(product.cpu(), expected)
+            assert torch.equal(gradient.cpu(), 2 * dense.t() @ expected)
+        assert made.col_indices().tolist() == [1, 0, 2] and made.values().tolist() == [2.0, 1.0, 3.0]
 
     def test_in_place_operations_change_views(self, device):
         x = torch.zeros(2, 2, device=device)

@@ -8,9 +8,10 @@ import torch
 
 from dd_bench.data.planetoid import planetoid
 from dd_bench.methods._nodes.coverage import greedy_coverage, nearest_neighbours, personalised_pagerank
+from dd_bench.methods._nodes.neighbourhoods import Neighbourhoods
 from dd_bench.methods._nodes.pge import EdgeGenerator, propagated
 from dd_bench.methods._nodes.quota import quota
-from dd_bench.methods._nodes.surrogate import Surrogate, adjacency_rows, gradient_distance
+from dd_bench.methods._nodes.surrogate import Surrogate, gradient_distance
 from dd_bench.methods.bonsai import costs, fill, matched, neighbourhood, smoothed_features, tree_features
 from dd_bench.synthetic.nodes import NodeSet
 
@@ -190,7 +191,7 @@ class TestGradientMatching:
         labels = train.labels[members]
         logits = a @ (a @ train.graph.features @ w1 + b1).relu() @ w2 + b2
         loss = torch.nn.functional.cross_entropy(logits[train.index[members]], labels)
-        nodes, rows = adjacency_rows(train.graph.adjacency.normalised, train.index[members])
+        nodes, rows = Neighbourhoods(blocks).rows(train.index[members])
         found = surrogate.gradients(train.graph.propagated(1)[nodes], labels, rows)
         for x, y in zip(found, torch.autograd.grad(loss, parameters), strict=True):
             torch.testing.assert_close(x, y)

@@ -39,6 +39,7 @@ VARIANTS = {
     "per_image": {"augment": "crop_scale_rotate_noise", "augment_style": "per_image"},
     "cutmix": {"cutmix": 0.5, "cutmix_beta": 0.3, "cutmix_box": "truncated"},
     "views": {"views": VIEWS},
+    "cells": {"views": VIEWS.model_copy(update={"tile": 2, "dsa": DSA})},
     "mixup": {"views": VIEWS.model_copy(update={"mix": "mixup"})},
     "decay of weights": {"decay_filter": "weights_only", "weight_decay": 0.1},
     "reset of adam": {"optimizer": "adamw", "lr": 0.001, "norm": "none"},
@@ -256,7 +257,10 @@ class TestGraph:
 
     @pytest.mark.parametrize(
         ("name", "precision"),
-        [*((name, "fp32") for name in ("dsa", "idc", "per_image", "cutmix", "views")), ("dsa", "bf16")],
+        [
+            *((name, "fp32") for name in ("dsa", "idc", "per_image", "cutmix", "views", "cells")),
+            ("dsa", "bf16"),
+        ],
     )
     def test_number_of_kernels_does_not_grow_with_the_networks(self, run, runtime, name, precision):
         counts, how = [], replace(runtime, precision=precision)
