@@ -128,34 +128,32 @@ coresets() { # every pick and every beta is a row; nothing is chosen
 
 label_bits() { # accuracy against bits of labels: every kind of labels of the same sets, on digits and Fashion-MNIST
     local data ipc four=fashion_labels_random,fashion_labels_kmeans,fashion_labels_rded,fashion_labels_sre2l
+    label_kinds() { # label_kinds OVERRIDES: all kinds of labels of teachers that were trained to the end
+        local l=protocol.labels
+        sweep "$@" $l.kind=hard,static,online
+        sweep "$@" $l.kind=static $l.label_bits=8,4,2
+        sweep "$@" $l.pool=1,4,16,64,400
+        sweep "$@" $l.label_bits=8,4,2
+        sweep "$@" $l.top=1,3
+        sweep "$@" $l.top=3 $l.rest=minimum,zero
+        sweep "$@" $l.pool=16,64 $l.top=3 $l.label_bits=4
+        sweep "$@" $l.pool=40 $l.pool_unit=batch
+        sweep "$@" $l.teacher_mode=train
+        sweep "$@" protocol=labels-400-lpqld,labels-400-hald
+        sweep "$@" protocol=labels-400-gift $l.kind=static,replay,online
+    }
+    early_stops() { # early_stops OVERRIDES: one label per image, by teachers that were stopped early, and by trained ones
+        local epoch static=(protocol.labels.kind=static protocol.labels.temperature=1.0,30.0)
+        sweep "$@" "${static[@]}"
+        for epoch in 1 2 4; do
+            sweep "$@" "${static[@]}" teachers.{convnet_w32_bn,convnet_d2_w32_bn,convnet_max_w32_bn}.epoch=$epoch
+        done
+    }
     for data in digits fashion_mnist; do
         for ipc in 10 1; do
             label_kinds experiment=$four dataset=$data ipc=$ipc
             early_stops experiment=fashion_labels_random,fashion_labels_kmeans dataset=$data ipc=$ipc
         done
-    done
-}
-
-label_kinds() { # label_kinds OVERRIDES: all kinds of labels of teachers that were trained to the end
-    local l=protocol.labels
-    sweep "$@" $l.kind=hard,static,online
-    sweep "$@" $l.kind=static $l.label_bits=8,4,2
-    sweep "$@" $l.pool=1,4,16,64,400
-    sweep "$@" $l.label_bits=8,4,2
-    sweep "$@" $l.top=1,3
-    sweep "$@" $l.top=3 $l.rest=minimum,zero
-    sweep "$@" $l.pool=16,64 $l.top=3 $l.label_bits=4
-    sweep "$@" $l.pool=40 $l.pool_unit=batch
-    sweep "$@" $l.teacher_mode=train
-    sweep "$@" protocol=labels-400-lpqld,labels-400-hald
-    sweep "$@" protocol=labels-400-gift $l.kind=static,replay,online
-}
-
-early_stops() { # early_stops OVERRIDES: one label per image, by teachers that were stopped early, and by trained ones
-    local epoch static=(protocol.labels.kind=static protocol.labels.temperature=1.0,30.0)
-    sweep "$@" "${static[@]}"
-    for epoch in 1 2 4; do
-        sweep "$@" "${static[@]}" teachers.{convnet_w32_bn,convnet_d2_w32_bn,convnet_max_w32_bn}.epoch=$epoch
     done
 }
 
