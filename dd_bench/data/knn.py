@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import torch
-from sklearn.datasets import load_digits
 
 from dd_bench.data.dataset import RealSet
+from dd_bench.data.digits import stored
 from dd_bench.data.node_dataset import node_set
 from dd_bench.data.nodes import NodeGraph, undirected
 from dd_bench.runtime.seeding import generator
@@ -30,7 +30,7 @@ def knn(*, neighbours: int, train: int, val: int, setting: str, seed: int, devic
     """
     from sklearn.neighbors import NearestNeighbors  # slow to import
 
-    data, target = load_digits(return_X_y=True)
+    data, target = stored()
     n = len(data)
     if not (1 <= neighbours < n and 1 <= train <= 100 and 1 <= val <= 500):
         raise ValueError(
@@ -40,13 +40,13 @@ def knn(*, neighbours: int, train: int, val: int, setting: str, seed: int, devic
     near = NearestNeighbors(n_neighbors=neighbours + 1).fit(data).kneighbors(data, return_distance=False)
     sender = torch.arange(n).repeat_interleave(neighbours + 1)
     edges = undirected(torch.stack([sender, torch.from_numpy(near).flatten().long()]))[0]
-    labels = torch.from_numpy(target).long()
+    labels = torch.tensor(target)
     order = torch.randperm(n, generator=generator("cpu", seed, "split"))
     chosen = torch.cat([order[labels[order] == c][:train] for c in range(10)])
     rest = order[~torch.isin(order, chosen)]
     return node_set(
         "knn_digits",
-        NodeGraph.of(torch.from_numpy(data).float() / 16, edges),
+        NodeGraph.of(torch.tensor(data).float() / 16, edges),
         labels,
         (chosen.sort().values, rest[:val].sort().values, rest[val:].sort().values),
         setting=setting,
