@@ -144,6 +144,16 @@ def compose_cache() -> Iterator[ComposeCache]:
         self.cfg = copied
         self.cfg.hydra._set_parent(cfg)
 
+    def copied(cfg: Any) -> Any:
+        """Copy the configuration of a job without `hydra`, which Hydra deletes. Its own is only read."""
+        if len(cfg) == 1:
+            return cfg
+        hydra = cfg._content.pop("hydra")
+        task = pickle.loads(pickle.dumps(cfg))
+        cfg._content["hydra"] = hydra
+        task._content["hydra"] = None
+        return task
+
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(ConfigRepository, "load_config", load_result)
         patch.setattr(source, "load_config", load_config)
@@ -152,9 +162,7 @@ def compose_cache() -> Iterator[ComposeCache]:
         patch.setattr(ConfigLoaderImpl, "_load_single_config", load_single)
         patch.setattr(defaults_list, "_create_interpolation_map", choices)
         patch.setattr(ConfigRepository, "__deepcopy__", lambda self, memo: copy.copy(self), raising=False)
-        patch.setattr(
-            hydra_utils, "copy", SimpleNamespace(deepcopy=lambda cfg: pickle.loads(pickle.dumps(cfg)))
-        )
+        patch.setattr(hydra_utils, "copy", SimpleNamespace(deepcopy=copied))
         patch.setattr(Hydra, "get_mode", lambda *_, **__: None)
         patch.setattr(HydraConfig, "set_config", set_config)
         patch.setattr(hydra_utils, "_save_config", lambda *_: None)  # no test reads the folder .hydra

@@ -4,6 +4,7 @@ import dataclasses
 import inspect
 from importlib.resources import files
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import torch
@@ -115,6 +116,43 @@ def distilled(make_method, make_ctx, train_blobs, finished):
     return run
 
 
+class Watched(NamedTuple):
+    """A real set, the entries of an empty cache after `prepare` and after `distill`, and the synthetic set."""
+
+    real: RealSet
+    entries_after_prepare: list[Path]
+    entries_after_distill: list[Path]
+    syn: SyntheticSet
+
+
+@pytest.fixture
+def watched(make_method, make_ctx, make_blobs, monkeypatch, runs):
+    """Function that prepares and distils a set with an empty cache and without test data, once for all tests."""
+
+    def refuse(self):
+        raise AssertionError("a method accessed test data")
+
+    def run(name):
+        if name not in runs:
+            monkeypatch.setattr(RealSet, "test", property(refuse))
+            real, ctx, method = make_blobs(), make_ctx(fresh_cache=True), make_method(name)
+            view, root = real.train_only(), ctx.cache.root
+            method.check_dataset(view, IPC, ctx.architecture)
+            method.prepare(view, ctx)
+            prepared = sorted(root.glob("*-*"))
+            syn = method.distill(view, IPC, ctx)
+            runs[name] = Watched(real, prepared, sorted(root.glob("*-*")), syn)
+        return runs[name]
+
+    return run
+
+
+@pytest.fixture(scope="module")
+def runs():
+    """The results of `watched` by method."""
+    return {}
+
+
 @pytest.fixture(scope="module")
 def hydra():
     """Hydra, initialised once for this module."""
@@ -188,14 +226,11 @@ def test_set_depends_on_the_seed_only(distilled, make_method, make_ctx, train_bl
 
 
 @each_method
-def test_distill_builds_nothing_after_prepare(distilled, make_method, make_ctx, train_blobs, name):
+def test_distill_builds_nothing_after_prepare(distilled, watched, name):
     """The cost of teachers is then that of `prepare`, and several runs share them. The set has the same bytes."""
-    ctx, method = make_ctx(fresh_cache=True), make_method(name)
-    method.prepare(train_blobs, ctx)
-    built = sorted(ctx.cache.root.glob("*-*")) if ctx.cache.root.exists() else []
-    syn = method.distill(train_blobs, IPC, ctx)
-    assert (sorted(ctx.cache.root.glob("*-*")) if ctx.cache.root.exists() else []) == built
-    assert bytes_of(syn) == bytes_of(distilled(name)[2])
+    run = watched(name)
+    assert run.entries_after_distill == run.entries_after_prepare
+    assert bytes_of(run.syn) == bytes_of(distilled(name)[2])
 
 
 @each_optimised
@@ -233,29 +268,24 @@ def test_resumed_run_gives_the_same_bytes(make_method, make_ctx, train_blobs, na
     assert [step for step, _ in ctx.rows.rows][:1] == [3]
 
 
-@each_method
-def test_test_split_is_not_used(make_method, make_ctx, make_blobs, name, monkeypatch):
+def test_only_evaluators_have_the_test_split(make_blobs):
     real = make_blobs()
     with pytest.raises(RuntimeError, match="the test split of 'blobs' is reserved for evaluators"):
         _ = real.train_only().test
     assert real.train_only().val is None
 
-    def refuse(self):
-        raise AssertionError("a method accessed test data")
 
-    monkeypatch.setattr(RealSet, "test", property(refuse))
-    ctx, method, view = make_ctx(fresh_cache=True), make_method(name), real.train_only()
-    method.check_dataset(view, IPC, ctx.architecture)
-    method.prepare(view, ctx)
-    method.distill(view, IPC, ctx)
+@each_method
+def test_test_split_is_not_used(watched, name):
+    """Neither by `check_dataset` nor by `prepare` nor by `distill`: an access raises an error."""
+    assert watched(name).syn.class_names == ("a", "b", "c")
 
 
 @each_method
-def test_real_set_is_not_modified(make_method, make_ctx, make_blobs, name):
-    real, original = make_blobs(), make_blobs()
+def test_real_set_is_not_modified(watched, make_blobs, name):
+    real, original = watched(name).real, make_blobs()
     assert isinstance(real.train, TensorSplit)
     index = torch.arange(len(real.train))
-    make_method(name).distill(real.train_only(), IPC, make_ctx())
     assert torch.equal(real.train.pixels(index), original.train.pixels(index))
     assert torch.equal(real.train.inputs(index), original.train.inputs(index))
     assert torch.equal(real.train.labels, original.train.labels)

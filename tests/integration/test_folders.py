@@ -97,7 +97,7 @@ def test_images_without_a_home_folder(dd_bench, homeless, tmp_path):
         (["distill", *QUICK, "out=file/x"], "out=FOLDER for sets and records"),
         ([*RUN, *TEACHER, "cache=file/x"], "cache=FOLDER for teachers and experts"),
         (["progress", "file/x"], "file/x contains no sweep"),
-        (["leaderboard", "build", "--out", "file/x"], "Not a directory: 'file/x"),
+        (["leaderboard", "build", "--entries", "entries", "--out", "file/x"], "Not a directory: 'file/x"),
         (["leaderboard", "check", "--entries", "file/x"], "file/x"),
         (["pull", "file://SET", "--to", "file/x"], "Not a directory: 'file"),
         (
@@ -109,6 +109,7 @@ def test_images_without_a_home_folder(dd_bench, homeless, tmp_path):
 )
 def test_folders_below_a_file(dd_bench, tmp_path, syn, command, message):
     (tmp_path / "file").write_text("kept")
+    (tmp_path / "entries").mkdir()
     torch.save([torch.rand(10, 1, 8, 8), torch.arange(10)], tmp_path / "images.pt")
     done = dd_bench(*(word.replace("SET", str(syn)) for word in command))
     text = f"{done.text} {done.code if isinstance(done.code, str) else ''}"
@@ -118,12 +119,13 @@ def test_folders_below_a_file(dd_bench, tmp_path, syn, command, message):
 
 def test_read_only_working_folder(dd_bench, read_only, syn, tmp_path):
     torch.save([torch.rand(10, 1, 8, 8), torch.arange(10)], tmp_path / "images.pt")
+    (tmp_path / "entries").mkdir()
     read_only()
     for command in (
         RUN,
         SWEEP,
         ["pull", f"file://{syn}", "--to", "pulled"],
-        ["leaderboard", "build", "--out", "tables"],
+        ["leaderboard", "build", "--entries", "entries", "--out", "tables"],
         ["import", "images.pt", "dataset=digits", "--name=mine", "--ipc=1", "--pixels", "--to=imported"],
     ):
         done = dd_bench(*command)

@@ -81,10 +81,11 @@ def test_committed_sets_are_not_refused(reals, monkeypatch):
     transforms = preprocessing.known_transforms(real, pixels)
     monkeypatch.setattr(preprocessing, "known_transforms", lambda *_: transforms)  # fits the whitening once
     # Quantised images of few bits have few different values, as images that are stored with black and white have.
-    folders = [f for f in sorted(SETS.iterdir()) if not isinstance(storage.load(f)[0], QuantisedSet)]
-    assert len(folders) >= 30
-    for folder in folders:
-        images = storage.load(folder)[0].materialise(CPU)[0]
+    found = (storage.load(folder)[0] for folder in sorted(SETS.iterdir()))
+    sets = [syn for syn in found if not isinstance(syn, QuantisedSet)]
+    assert len(sets) >= 30
+    for syn in sets:
+        images = syn.materialise(CPU)[0]
         fits = compare(images, real)
         monkeypatch.setattr(preprocessing, "compare", lambda *_, fits=fits: fits)
         check_inputs(images, real)
