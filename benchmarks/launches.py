@@ -10,8 +10,8 @@ machine, but launches depend on the version of torch.
 
 Cases: a method is counted in its outer loop, without the first step. A protocol is counted in the training of fresh
 networks, from one step of the optimiser to the next; an evaluator in the same way, and also outside the training. As on
-CUDA, fresh networks are trained in lock step, up to 20 at once. A single network is trained alone. Methods, protocols
-and evaluators for nodes are left out: the simulated device has no sparse tensors. So is `neighbours`: it needs a set.
+CUDA, fresh networks are trained in lock step, up to 20 at once. A single network is trained alone. `neighbours` is left
+out, because it needs a set. Cases of nodes (`node_cases`) are not in the file: a test requires that they never wait.
 """
 
 from __future__ import annotations
@@ -53,6 +53,10 @@ SMALL = (
 )  # fmt: skip
 IMAGES = ("model.width=8", "ipc=2")
 GRAPHS = ("dataset=motifs", "dataset.graphs=60", "dataset.base=6", "ipc=2")
+NODES = (
+    "dataset=sbm", "dataset.nodes=120", "dataset.classes=3", "dataset.features=8", "dataset.train=10", "dataset.val=30",
+    "model.hidden=8", "ipc=2",
+)  # fmt: skip
 TEACHERS = (
     "model.norm=batchnorm", "teachers.convnet_bn.recipe.epochs=1", "teachers.convnet_bn.recipe.batch_size=512",
     "teachers.convnet_bn.model.width=8",
@@ -60,11 +64,11 @@ TEACHERS = (
 LARGE_BATCHES = {"experts.recipe.batch_size": 512, "experts.recipe.epochs": 1, "teacher.epochs": 1}
 
 
-def names(group: str) -> list[str]:
-    """Return the names of the YAML files of a group, without those for nodes only."""
+def names(group: str, nodes: bool = False) -> list[str]:
+    """Return the names of the YAML files of a group: with `nodes` those for nodes only, and otherwise all others."""
     found = sorted(file.name.removesuffix(".yaml") for file in (files("dd_bench.conf") / group).iterdir()
                    if file.name.endswith(".yaml"))  # fmt: skip
-    return [name for name in found if not only_for_nodes(group, name) and name != "neighbours"]
+    return [name for name in found if only_for_nodes(group, name) == nodes and name != "neighbours"]
 
 
 def only_for_nodes(group: str, name: str) -> bool:
@@ -84,7 +88,8 @@ def method_overrides(name: str) -> list[str]:
         values["iterations"] = STEPS
     if "steps" in yaml.get("teacher", {}):
         values["teacher.steps"] = max(STEPS, yaml.get("points") or 0)
-    kind = GRAPHS if "image" not in cls.modalities else (*IMAGES, *(TEACHERS if cls.uses_teachers else ()))
+    first = {"graph": GRAPHS, "node": NODES, "image": (*IMAGES, *(TEACHERS if cls.uses_teachers else ()))}
+    kind = first["image" if "image" in cls.modalities else cls.modalities[0]]
     model = ["model=gcn"] if name == "doscond" else []
     return [f"method={name}", *kind, *model, *(f"method.{key}={value}" for key, value in values.items())]
 
@@ -104,6 +109,16 @@ def protocol_overrides(name: str, networks: int = 2) -> list[str]:
             f"protocol.recipe.{length}={STEPS}",
         ]
     milestones = "[2]" if protocol["recipe"]["milestones"] else "[]"
+    if name.startswith("node-"):
+        length = "epochs" if protocol["selection"] == "best_on_val" else "steps"
+        return [
+            "method=random_nodes",
+            *NODES,
+            "evaluator=node",
+            *base,
+            f"protocol.recipe.{length}={STEPS}",
+            f"protocol.recipe.milestones={milestones}",
+        ]
     tested = ["protocol.eval_every=2", "protocol.eval_from=0"] if protocol["selection"] != "last" else []
     recipe = protocol["recipe"]
     changed = ["protocol.recipe.epochs_by_size=[]"] if recipe.get("epochs_by_size") else []
@@ -117,8 +132,8 @@ def protocol_overrides(name: str, networks: int = 2) -> list[str]:
 
 def evaluator_overrides(name: str) -> list[str]:
     """Return the overrides of a short run of an evaluator on a random set."""
-    if name == "graph":
-        return protocol_overrides("graph-500")
+    if name in ("graph", "node"):
+        return protocol_overrides({"graph": "graph-500", "node": "node-last"}[name])
     protocol = {"nas": "nas-200", "controls": "fkd-300", "linear_probe": "probe-1000"}.get(name, "dsa-1000")
     cls = get_class(shipped_yaml("evaluator", name)["_target_"])
     base = [x for x in protocol_overrides(protocol) if not x.startswith("evaluator")]
@@ -163,6 +178,19 @@ def cases() -> dict[str, dict[str, Callable[[], list[str]]]]:
             "image_folder streamed": lambda: [*folder, "dataset.stream=true", *statistics],
         },
     }  # fmt: skip
+
+
+def node_cases() -> dict[tuple[str, str], Callable[[], list[str]]]:
+    """Return the cases of methods, protocols and evaluators for nodes, and of their data, by kind and name."""
+    return {
+        **{("methods", name): partial(method_overrides, name) for name in names("method", nodes=True)},
+        **{("protocols", name): partial(protocol_overrides, name) for name in names("protocol", nodes=True)},
+        **{
+            ("evaluators", name): partial(evaluator_overrides, name)
+            for name in names("evaluator", nodes=True)
+        },
+        ("data", "sbm"): lambda: [x for x in NODES if x.startswith("dataset")],
+    }
 
 
 class Recorder:

@@ -50,6 +50,19 @@ def test_counts(kind, name):
         assert found["launches"] == pytest.approx(known["launches"], rel=tolerance), f"To accept: {command}"
 
 
+NODES = launches.node_cases()
+FAST_NODES = {("methods", "gcondx"), ("methods", "gcdm")}
+
+
+@pytest.mark.parametrize(
+    ("kind", "name"),
+    [pytest.param(*case, marks=() if case in FAST_NODES else pytest.mark.slow) for case in NODES],
+)
+def test_steps_of_nodes_never_wait(kind, name):
+    """New methods, protocols and evaluators for nodes are found by their YAML files."""
+    assert not launches.count(kind, NODES[kind, name]()).get("waits")
+
+
 @pytest.mark.parametrize("name", [name for name, found in GOLDEN["methods"].items() if found.get("waits")])
 def test_a_method_that_waits_states_why(name):
     classes = get_class(shipped_yaml("method", name)["_target_"]).__mro__
