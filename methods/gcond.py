@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -26,6 +26,8 @@ from ._nodes.pge import EdgeGenerator, propagated
 from ._nodes.quota import check_quota, initial_nodes, quota, quota_labels
 from ._nodes.surrogate import Surrogate, gradient_distance
 
+RealBatch = tuple[Tensor, Tensor, Tensor | None]
+"""Features of nodes, classes of the nodes of a batch, and their rows of the adjacency for a GCN."""
 CYCLE, EDGE_STEPS = 50, 10  # of 50 iterations, the first 10 update the edges and the others the features
 
 
@@ -112,10 +114,7 @@ class GCond(Method):
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> NodeSet:
         """See `Method`."""
         train, sizes = training_nodes(real), quota(real.train.counts, ipc, self.nodes)
-        labels = quota_labels(sizes, ctx.device)
-        near = Neighbourhoods(real) if self.surrogate == "gcn" else None
-        # the last layer of a GCN propagates once more, so it needs the features of all nodes
-        z_real = train.features(self.hops) if near is None else train.graph.propagated(self.hops - 1)
+        labels, batch = quota_labels(sizes, ctx.device), self._batches(real, ctx)
         x = train.features()[initial_nodes(real, sizes, ctx)].clone().requires_grad_()
         with seeded(ctx.device, ctx.seed_for("edges")):
             edges = EdgeGenerator(x.shape[1], self.edge_hidden).to(ctx.device)
@@ -141,7 +140,7 @@ class GCond(Method):
             total = torch.zeros((), device=ctx.device)
             for update in range(self.outer):
                 z = self._propagated(x, edges)
-                loss = self._match(surrogate, z.split(sizes), z_real, real, near, ctx, (step, update))
+                loss = self._match(surrogate, z.split(sizes), batch, (step, update))
                 for optimizer in optimizers.values():
                     optimizer.zero_grad()
                 loss.backward()
@@ -162,10 +161,7 @@ class GCond(Method):
         self,
         surrogate: Surrogate,
         parts: Sequence[Tensor],
-        z_real: Tensor,
-        real: RealSet,
-        near: Neighbourhoods | None,
-        ctx: DistillContext,
+        batch: Callable[[int, tuple[int, int]], RealBatch],
         update: tuple[int, int],
     ) -> Tensor:
         """Return the weighted distance of the gradients of each class, 0-d.
@@ -173,26 +169,45 @@ class GCond(Method):
         Args:
             surrogate: the network.
             parts: propagated features of the synthetic nodes of each class.
-            z_real: propagated features of the training nodes; for a GCN, those of all nodes, one step less.
-            real: the real set.
-            near: the neighbours of the training nodes, for a GCN.
-            ctx: context of the run.
-            update: numbers of the iteration and of the update, which name the random stream of the batches.
+            batch: see `_batches`.
+            update: numbers of the iteration and of the update.
         """
-        total, largest = torch.zeros((), device=z_real.device), max(map(len, parts))
+        total, largest = torch.zeros((), device=parts[0].device), max(map(len, parts))
         for c, part in enumerate(parts):
-            members = real.train.of_class(c) if near is None else near.members[c]
-            if len(members) > self.batch_real:
-                stream = ctx.stream("batch", *update, c)
-                generator = stream.device if near is None else stream.host
-                order = torch.randperm(len(members), generator=generator, device=members.device)
-                members = members[order[: self.batch_real]]
-            nodes, rows = (members, None) if near is None else near.rows(members)
-            labels = torch.full((len(members),), c, device=z_real.device)
-            target = surrogate.gradients(z_real[nodes], labels, rows)
+            target = surrogate.gradients(*batch(c, update))
             found = surrogate.gradients(part, torch.full((len(part),), c, device=part.device))
             total = total + len(part) / largest * gradient_distance(found, target, self.metric)
         return total
+
+    def _batches(self, real: RealSet, ctx: DistillContext) -> Callable[[int, tuple[int, int]], RealBatch]:
+        """Return a function of a class and an update, which returns a batch of real nodes of this class.
+
+        Classes that fit into a batch are gathered once.
+        """
+        near = Neighbourhoods(real) if self.surrogate == "gcn" else None
+        # the last layer of a GCN propagates once more, so it needs the features of all nodes
+        train = training_nodes(real)
+        z = train.features(self.hops) if near is None else train.graph.propagated(self.hops - 1)
+        classes = near.members if near else [real.train.of_class(c) for c in range(real.num_classes)]
+
+        def gathered(members: Tensor, c: int) -> RealBatch:
+            labels = torch.full((len(members),), c, device=z.device)
+            nodes, rows = (members, None) if near is None else near.rows(members)
+            return z[nodes], labels, rows
+
+        whole = {
+            c: gathered(members, c) for c, members in enumerate(classes) if len(members) <= self.batch_real
+        }
+
+        def batch(c: int, update: tuple[int, int]) -> RealBatch:
+            if c in whole:
+                return whole[c]
+            members, stream = classes[c], ctx.stream("batch", *update, c)
+            generator = stream.device if near is None else stream.host
+            order = torch.randperm(len(members), generator=generator, device=members.device)
+            return gathered(members[order[: self.batch_real]], c)
+
+        return batch
 
     def _set(self, real: RealSet, x: Tensor, labels: Tensor, edges: EdgeGenerator) -> NodeSet:
         if self.structure == "none":
