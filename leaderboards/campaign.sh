@@ -284,6 +284,8 @@ linear_probe() { # sets for linear heads on backbones that have not seen the cla
             sweep method=full "${on[@]}" teacher=$backbones protocol=ridge
             sweep method=centroid "${on[@]}" teacher=$backbones protocol=ridge,probe-1000-views
             sweep method=lgm,clp_dd num_sets=3 "${on[@]}" teacher=$backbones protocol=ridge,probe-1000-views "${steps[@]}"
+            [ $data = digits ] && sweep method=lgm "${on[@]}" teacher=backbone_w32 protocol=ridge hyperparameters=untuned \
+                method.views.noise=0 method.views.scale=null,[0.5,1.0] # views that keep most of 8x8 pixels
             for set in "$out"/sets/{lgm,clp_dd,centroid}-$data-classes"${classes:1:1}-${classes: -2:1}"-ipc$ipc-????????????????; do
                 [ -d "$set" ] || continue
                 dd-bench evaluate -m --only-missing "${common[@]}" "${on[@]:0:2}" set="$set" teacher=$backbones \
