@@ -7,37 +7,13 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.api import (
-    GRADIENTS,
-    Adjacency,
-    Architecture,
-    DistillContext,
-    EagerDifferentiator,
-    EpochTarget,
-    ExpertBuffer,
-    FunctionalNetwork,
-    InnerLoop,
-    InnerStep,
-    Method,
-    NodeGraph,
-    NodeSet,
-    RealSet,
-    Recipe,
-    State,
-    batch_coupled,
-    classification_loss,
-    experts,
-    parse,
-    training_nodes,
-)
+from dd_bench.api import DistillContext, ExpertBuffer, NodeSet, RealSet, State
 
 from ._arguments import check_at_least
-from ._nodes.quota import check_quota, initial_nodes, quota, quota_labels
-
-SMALLEST_RATE = 1e-6
+from ._nodes.trajectories import SMALLEST_RATE, Student, TrajectoryMatching
 
 
-class SFGC(Method):
+class SFGC(TrajectoryMatching):
     """An iteration trains a student on the synthetic nodes from an epoch of an expert towards a later epoch.
 
         draw an expert and a start epoch t, a multiple of `every` below `stop`
@@ -57,7 +33,6 @@ class SFGC(Method):
     - The step size stays above 1e-6.
     """
 
-    modalities = ("node",)
     citation = (
         "Zheng et al., Structure-free Graph Condensation: From Large-scale Graphs to Condensed Graph-free Data, "
         "NeurIPS 2023"
@@ -71,103 +46,35 @@ class SFGC(Method):
         "count": 2,
     }
 
-    def __init__(
-        self,
-        *,
-        iterations: int,
-        syn_steps: int,
-        expert_epochs: int,
-        stop: int,
-        every: int,
-        lr_features: float,
-        lr_student: float,
-        lr_lr: float,
-        momentum_lr: float,
-        gradient: str,
-        count: int,
-        recipe: dict[str, Any],
-        nodes: int | None,
-    ):
+    def __init__(self, *, stop: int, every: int, **shared: Any):
         """See `conf/method/sfgc.yaml` for the arguments.
 
         Raises:
             ValueError: a value is unknown or out of range.
         """
-        if gradient not in GRADIENTS:
-            raise ValueError(f"method.gradient must be one of {', '.join(GRADIENTS)}, got {gradient!r}")
-        check_at_least(
-            1, syn_steps=syn_steps, expert_epochs=expert_epochs, stop=stop, every=every, count=count
-        )
-        if not lr_student >= SMALLEST_RATE:
-            raise ValueError(
-                f"method.lr_student must be >= {SMALLEST_RATE}, got {lr_student}. Example: method.lr_student=0.5"
-            )
-        self.iterations, self.syn_steps, self.expert_epochs = iterations, syn_steps, expert_epochs
+        super().__init__(**shared)
+        check_at_least(1, stop=stop, every=every)
         self.starts = range(0, stop, every)
-        self.lr_features, self.lr_student, self.lr_lr, self.momentum_lr = (
-            lr_features,
-            lr_student,
-            lr_lr,
-            momentum_lr,
-        )
-        self.gradient, self.count, self.nodes = gradient, count, nodes
-        self.recipe = parse(Recipe, recipe, "method.recipe")
 
-    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
-        """See `Method`."""
-        if reason := super().check_dataset(real, ipc, architecture) or check_quota(real, ipc, self.nodes):
-            return reason
-        if batch_coupled(architecture.fresh(0, torch.device("cpu"))):
-            return f"SFGC does not support networks with BatchNorm, such as {architecture.title}. Use model=node_gcn"
-        return None
-
-    def prepare(self, real: RealSet, ctx: DistillContext) -> None:
-        """Train the experts."""
-        self.buffer(real, ctx)
-
-    def buffer(self, real: RealSet, ctx: DistillContext) -> ExpertBuffer:
-        """Return the expert buffer; the experts are trained if they are not cached."""
-        epochs = {*self.starts, *(t + self.expert_epochs for t in self.starts)}
-        return experts(
-            real,
-            ctx.architecture,
-            self.recipe,
-            ctx,
-            count=self.count,
-            epochs=tuple(sorted(epochs)),
-            dtype="float32",
-            gradient_rule=None,
-            exact=True,
-        )
+    def epochs(self) -> set[int]:
+        """See `TrajectoryMatching`."""
+        return {*self.starts, *(t + self.expert_epochs for t in self.starts)}
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> NodeSet:
         """See `Method`."""
-        buffer, flat = self.buffer(real, ctx), FunctionalNetwork(ctx.network(ctx.architecture, "student"))
-        sizes = quota(real.train.counts, ipc, self.nodes)
-        labels = quota_labels(sizes, ctx.device)
-        x = training_nodes(real).features()[initial_nodes(real, sizes, ctx)].clone()
+        buffer, (x, labels) = self.buffer(real, ctx), self.initial(real, ipc, ctx)
+        student = Student(ctx.network(ctx.architecture, "student"), len(x), self.syn_steps, self.gradient)
         lr = torch.tensor(self.lr_student, device=ctx.device)
-        optimizers = {
-            "features": torch.optim.Adam([x], lr=self.lr_features),
-            "lr": torch.optim.SGD([lr], lr=self.lr_lr, momentum=self.momentum_lr),
-        }
-        no_edges = Adjacency(len(x), torch.zeros(2, 0, dtype=torch.int64, device=ctx.device))
-
-        def loss(theta: Tensor, features: Tensor, y: Tensor) -> Tensor:
-            return classification_loss(flat(theta, NodeGraph(features, no_edges)), y)  # type: ignore[arg-type]
-
-        steps = [InnerStep(torch.arange(len(x), device=ctx.device), lambda batch: batch)] * self.syn_steps
-        differentiator, gradients = EagerDifferentiator(loss, learn_labels=False), GRADIENTS[self.gradient]
+        optimizers = self.optimizers(x, lr)
         state: State = {"features": x, "lr": lr, **{f"{k}'s": v for k, v in optimizers.items()}}
         for step in ctx.steps(self.iterations, state, preview=lambda: NodeSet.of(real, x, labels)):
             start, target = self._segment(buffer, step, ctx)
-            inner = InnerLoop(differentiator, start, steps, [EpochTarget(self.syn_steps, target)])
-            grads = gradients(inner, x, labels, lr)
-            x.grad, lr.grad = grads.images, grads.lr
+            match = student.match(start, target, x, labels, lr)
+            x.grad, lr.grad = match.features, match.lr
             for optimizer in optimizers.values():
                 optimizer.step()
             lr.clamp_(min=SMALLEST_RATE)
-            ctx.log(loss=grads.loss, lr=lr.clone())
+            ctx.log(loss=match.loss, lr=lr.clone())
         return NodeSet.of(real, x, labels)
 
     def _segment(self, buffer: ExpertBuffer, step: int, ctx: DistillContext) -> tuple[Tensor, Tensor]:

@@ -27,6 +27,7 @@ GRAPHS = (
     "hub/importers/test_import_command",
     "integration/test_python_api",
     "methods/test_coresets",
+    "methods/test_geom",
     "methods/test_golden",
     "methods/test_mirage",
     "models/test_gnn",
