@@ -326,13 +326,20 @@ class _Autocast(torch.autocast):
 def simulated_device() -> Iterator[Counts]:
     """Create the device, so that `torch.device("lazy")` can be used until the end of the context."""
     counts = Counts()
-    tolist = Tensor.tolist
+    tolist, quantile = Tensor.tolist, Tensor.quantile
 
     def simulated_tolist(self: Tensor) -> Any:
         if isinstance(self, DeviceTensor):
             counts.wait("tolist")
             return tolist(self.stored)
         return tolist(self)
+
+    def simulated_quantile(self: Tensor, *args: Any, **kwargs: Any) -> Tensor:
+        """Torch removes the last dimension of its result in place, which a wrapper cannot do. It does not wait."""
+        if not isinstance(self, DeviceTensor):
+            return quantile(self, *args, **kwargs)
+        counts.operations["quantile"] += 1
+        return DeviceTensor(quantile(self.stored, *map(_stored, args), **kwargs))
 
     def simulated_pin_memory(self: Tensor, device: Any = None) -> Tensor:
         if isinstance(self, DeviceTensor):
@@ -357,6 +364,7 @@ def simulated_device() -> Iterator[Counts]:
             (torch, "autocast", _Autocast),
             (Tensor, "tolist", simulated_tolist),
             (Tensor, "pin_memory", simulated_pin_memory),
+            (Tensor, "quantile", simulated_quantile),
             (safetensors.torch, "safe_open", simulated_safe_open),  # loads to the CPU
             *(
                 (optimizers, name, with_device(getattr(optimizers, name)))

@@ -191,6 +191,10 @@ class TestValues:
             assert torch.equal(gradient.cpu(), 2 * dense.t() @ expected)
         assert made.col_indices().tolist() == [1, 0, 2] and made.values().tolist() == [2.0, 1.0, 3.0]
 
+    def test_quantile(self, device, counts):
+        x = torch.arange(4.0, device=device)
+        assert x.quantile(0.5).shape == () and counts.waits.total() == 0 and float(x.quantile(0.5)) == 1.5
+
     def test_in_place_operations_change_views(self, device):
         x = torch.zeros(2, 2, device=device)
         x[0] += 1
