@@ -8,7 +8,7 @@ from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy.special import stdtr
 
 from dd_bench.records.intervals import std
 from dd_bench.records.record import Record
@@ -100,7 +100,7 @@ def p_values(samples: Sequence[Sequence[float]], top: int) -> NDArray[np.float64
     `top` itself is 1.
     """
     t, df = _welch(samples, top)
-    p: NDArray[np.float64] = stats.studentized_range.sf(t * 2**0.5, len(samples), df)
+    p = _range_tail(t, len(samples), df)
     p[top] = 1.0
     return p
 
@@ -112,13 +112,21 @@ def _significant(samples: Sequence[Sequence[float]], top: int, alpha: float) -> 
     p-value p of one pair (Welch's t-test), it is at least p and, by Bonferroni's inequality, at most k(k-1)/2 p.
     """
     k, (t, df) = len(samples), _welch(samples, top)
-    pair = 2 * stats.t.sf(t, df)
+    pair = 2 * stdtr(df, -t)
     below: NDArray[np.bool_] = k * (k - 1) / 2 * pair < alpha
     open_ = ~below & (pair < alpha)
-    if k > 2:
-        below[open_] = stats.studentized_range.sf(t[open_] * 2**0.5, k, df[open_]) < alpha
+    if k > 2 and open_.any():
+        below[open_] = _range_tail(t[open_], k, df[open_]) < alpha
     below[top] = False
     return below
+
+
+def _range_tail(t: NDArray[np.float64], k: int, df: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the probability that the studentized range of `k` means is above sqrt(2) times each |t|."""
+    from scipy.stats import studentized_range  # the import takes most of a second
+
+    p: NDArray[np.float64] = studentized_range.sf(t * 2**0.5, k, df)
+    return p
 
 
 def _welch(samples: Sequence[Sequence[float]], top: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
