@@ -11,7 +11,7 @@ machine, but launches depend on the version of torch.
 Cases: a method is counted in its outer loop, without the first step. A protocol is counted in the training of fresh
 networks, from one step of the optimiser to the next; an evaluator in the same way, and also outside the training. As on
 CUDA, fresh networks are trained in lock step, up to 20 at once. A single network is trained alone. `neighbours` is left
-out, because it needs a set. Cases of nodes (`node_cases`) are not in the file: a test requires that they never wait.
+out, because it needs a set. Cases of nodes (`node_cases`) are not in the file: a test requires that they do not wait.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ def method_overrides(name: str) -> list[str]:
     values |= {key: value for key, value in LARGE_BATCHES.items() if key in values}
     if "iterations" in yaml:
         values["iterations"] = STEPS
+    if only_for_nodes("method", name) and "batch_real" in yaml:
+        values["batch_real"] = 4  # fewer than the training nodes of a class, so that batches are drawn
     if "steps" in yaml.get("teacher", {}):
         values["teacher.steps"] = max(STEPS, yaml.get("points") or 0)
     first = {"graph": GRAPHS, "node": NODES, "image": (*IMAGES, *(TEACHERS if cls.uses_teachers else ()))}
