@@ -95,11 +95,12 @@ def command_parser() -> argparse.ArgumentParser:
             formatter_class=HelpFormatter,
         )
     for name in VERBS.keys() - {"compare"}:
+        records = f", or of the records of your runs, e.g. runs/{RECORDS}"
         verbs[name].add_argument(
             "--entries",
             type=Path,
             default=ROOT / "entries",
-            help=f"folder of entries (default: %(default)s), or of the records of your runs, e.g. runs/{RECORDS}",
+            help="folder of entries (default: %(default)s)" + records * (name not in ("add", "check")),
         )
     _build_arguments(verbs["build"])
     _table_arguments(verbs["table"])

@@ -53,8 +53,8 @@ def completion_command(arguments: Sequence[str]) -> int:
     parser = command_parser(
         "completion",
         completion_command.__doc__,
-        "dd-bench completion bash > ~/.dd-bench.bash                               then: source it in ~/.bashrc",
-        "dd-bench completion zsh > ~/.dd-bench.zsh               then: source it in ~/.zshrc, after compinit",
+        "dd-bench completion bash > ~/.dd-bench.bash    then: source it in ~/.bashrc",
+        "dd-bench completion zsh > ~/.dd-bench.zsh      then: source it in ~/.zshrc, after compinit",
         "dd-bench completion fish > ~/.config/fish/completions/dd-bench.fish",
     )
     parser.add_argument("shell", nargs="?", choices=tuple(SHELLS), help="the shell")

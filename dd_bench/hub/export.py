@@ -12,6 +12,7 @@ from dd_bench.hub.png_folder import png_folder
 from dd_bench.hub.release import nearby_records, release
 from dd_bench.hub.training_images import Exported
 from dd_bench.hub.webdataset import webdataset
+from dd_bench.runtime.command_help import HelpFormatter
 from dd_bench.synthetic import storage
 
 PNG, PARQUET, WEBDATASET, HUB = "png", "parquet", "webdataset", "hub"
@@ -41,7 +42,7 @@ def export_command(arguments: Sequence[str]) -> int:
         "dd-bench export",
         description=export_command.__doc__,
         epilog=_EXAMPLES,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
+        formatter_class=HelpFormatter,
     )
     parser.add_argument("set", help="folder or URL of the set")
     parser.add_argument("to", type=Path, help="folder or file to create; it must not exist")

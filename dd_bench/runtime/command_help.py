@@ -6,10 +6,10 @@ import argparse
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
-    """Wraps the description, and keeps the lines of the examples and keys."""
+    """Wraps the description, and keeps the lines of examples, formats and keys."""
 
     def _fill_text(self, text: str, width: int, indent: str) -> str:
-        if text.startswith(("example", "keys")):
+        if text.startswith(("example", "formats", "keys")):
             return super()._fill_text(text, width, indent)
         paragraphs = text.split("\n\n")
         return "\n\n".join(argparse.HelpFormatter._fill_text(self, p, width, indent) for p in paragraphs)

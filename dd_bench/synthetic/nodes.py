@@ -19,6 +19,7 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.synthetic.base import SyntheticSet, check_finite, check_source, require_tensors
 from dd_bench.synthetic.graphs import to_smallest_dtype
 from dd_bench.synthetic.node_encoding import decode_edges, decode_features, encode_edges, encode_features
+from dd_bench.synthetic.node_pictures import feature_pictures
 from dd_bench.synthetic.permuted import permuted_labels
 
 CONTEXT = -1
@@ -327,13 +328,8 @@ others have no class. `columns` holds the features of the dataset that are used.
         }
 
     def pictures(self) -> tuple[Tensor, Tensor]:
-        """See `SyntheticSet`. The features of the first ten nodes of each class, as a square of grey values."""
+        """See `SyntheticSet`. The first ten nodes of each class, see `feature_pictures`."""
         index = self.labelled
         classes = self.labels[index] if self.labels.ndim == 1 else self.labels[index].argmax(1)
         first = torch.cat([(classes == c).nonzero()[:10, 0] for c in classes.unique()])
-        x = self.features[index[first]]
-        side = int((x.shape[1] - 1) ** 0.5) + 1
-        low, high = x.aminmax()
-        grey = torch.ones(len(x), side * side)
-        grey[:, : x.shape[1]] = 1 - (x - low) / (high - low).clamp_min(1e-12)
-        return grey.view(len(x), 1, side, side), classes[first]
+        return feature_pictures(self.features[index], classes, first), classes[first]

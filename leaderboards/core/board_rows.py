@@ -10,7 +10,7 @@ from dd_bench.records.record import Record
 
 from .entries import distilling_backbone, probed_backbone
 from .hyperparameters import CHOSEN, Origin
-from .row_labels import hyperparameters
+from .row_settings import differing, row_texts
 
 
 class Row(NamedTuple):
@@ -19,6 +19,7 @@ class Row(NamedTuple):
     label: str
     records: dict[int, Record]
     mixed: bool  # whether its records have different settings
+    settings: str  # what distinguishes it from the other rows of its method; '' for the only row
     notes: dict[int, str]  # by IPC
 
 
@@ -45,26 +46,27 @@ def _rows_of(
     first = preferred[0]
     main = {first.ipc: first}
     for record in preferred:  # prefer those with the same settings, then the first
-        if record.ipc not in main or (_differ(first, main[record.ipc]) and not _differ(first, record)):
+        if record.ipc not in main or (differing(first, main[record.ipc]) and not differing(first, record)):
             main[record.ipc] = record
     used = {r.key for r in main.values()}
-    different = {ipc: found for ipc, r in sorted(main.items()) if (found := _differ(first, r))}
+    different = {ipc: found for ipc, r in sorted(main.items()) if (found := differing(first, r))}
     notes = {
         ipc: f"{method} at IPC {ipc}: entry {main[ipc].digest[:16]}, with {_values(found)} instead of its settings at "
         f"IPC {first.ipc}"
         for ipc, found in different.items()
     }
-    yield Row(method, main, bool(different), notes)
     others: list[dict[int, Record]] = []
     for record in (r for r in records if r.key not in used):
         for row in others:
-            if record.ipc not in row and not any(_differ(r, record) for r in row.values()):
+            if record.ipc not in row and not any(differing(r, record) for r in row.values()):
                 row[record.ipc] = record
                 break
         else:
             others.append({record.ipc: record})
+    first_text, *texts = row_texts(main, others)
+    yield Row(method, main, bool(different), first_text, notes)
     number = 2
-    for row in others:
+    for row, text in zip(others, texts, strict=True):
         while (label := f"{method} #{number}") in taken:
             number += 1
         taken.add(label)
@@ -72,25 +74,7 @@ def _rows_of(
             ipc: f"{label} at IPC {ipc}: entry {r.digest[:16]}, {_describe_difference(main[ipc], r)}"
             for ipc, r in sorted(row.items())
         }
-        yield Row(label, row, False, notes)
-
-
-def _differ(first: Record, other: Record) -> list[tuple[str, Any]]:
-    """Return the settings of `other` that differ from those of `first`. A missing value does not count as different.
-
-    The weights of teachers and the version of the code are not settings. Warnings of the board name them.
-    """
-    a, b = hyperparameters(first), hyperparameters(other)
-    return [(k, b[k]) for k in sorted(a.keys() & b.keys()) if a[k] != b[k] and _is_setting(k, other)]
-
-
-def _is_setting(key: str, record: Record) -> bool:
-    unused = (
-        key.startswith("teacher.")
-        and not record.teachers
-        and "teacher" not in record.config.get("method", {})
-    )
-    return key != "numbers" and not key.startswith("weights.") and not unused
+        yield Row(label, row, False, text, notes)
 
 
 def _values(found: Sequence[tuple[str, Any]]) -> str:

@@ -181,6 +181,9 @@ def _part(board: Board, cells: dict[str, list[Cell]], ipcs: list[int], numbering
         sources=dict(sorted(sources.items(), key=lambda item: (len(item[0]), item[0]))),
         notes=notes,
         mixed=frozenset(label for label in board.mixed & rows.keys() if notes[label]),
+        settings={
+            label: text for label, text in board.settings.items() if _is_contrasted(board, label, rows)
+        },
         sizes={key: size for key, size in board.sizes.items() if key in shown},
         is_selection=not complete,
     )
@@ -220,6 +223,12 @@ def is_first_row(board: Board, label: str) -> bool:
     """Return whether a row is the first of its method, and not one of its variants `<method> #2`."""
     methods = {cell.record.method for cell in board.rows[label] if cell.record}
     return label in methods or label == HARD_LABEL_RANDOM or is_reference(label) or not methods
+
+
+def _is_contrasted(board: Board, label: str, rows: Iterable[str]) -> bool:
+    """Return whether a row is one of `rows`, and either is a variant or is shown together with one."""
+    variants = any(other.startswith(f"{label} #") for other in rows)
+    return label in rows and (variants or not is_first_row(board, label))
 
 
 def _names(board: Board, field: str) -> list[str]:

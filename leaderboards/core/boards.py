@@ -59,6 +59,9 @@ class Board:
     sources: dict[str, Published]  # letter -> a number from this source
     notes: Mapping[str, Mapping[int, str]]  # by row and IPC: how the settings differ
     mixed: frozenset[str]  # labels of rows whose cells have different settings
+    settings: Mapping[
+        str, str
+    ]  # by row: what distinguishes it from the other rows of its method, if there are any
     sizes: dict[str, float]  # by record key: stored bytes relative to IPC real samples per class with 8 bits
     origins: Mapping[str, Origin]  # by record key: how the hyper-parameters were chosen
     warnings: list[str]
@@ -81,6 +84,10 @@ class Board:
             f"{label} at IPC {', '.join(map(str, sorted(set(ipcs))))} with {values} instead of the YAML defaults"
             for (label, values), ipcs in sorted(found.items())
         ]
+
+    def row_text(self, label: str) -> str:
+        """Return what distinguishes a row from the others of its method, or that its settings differ by IPC."""
+        return self.settings.get(label, "settings differ by IPC" if label in self.mixed else "")
 
     def has_published(self, column: int) -> bool:
         """Return whether any row has a published number in a column."""
@@ -170,8 +177,8 @@ def _board(
         cells = [Cell(records_of.get(ipc)) for ipc in ipcs]
         if any(cell.record for cell in cells):
             rows[label] = cells
-    for label, by_ipc, _, _ in by_row:
-        cells = []
+    for row in by_row:
+        label, by_ipc, cells = row.label, row.records, []
         for ipc in ipcs:
             record = by_ipc.get(ipc)
             if record is None and label == REFERENCE:
@@ -188,7 +195,10 @@ def _board(
     warnings = _warnings(track, ipcs, records, set(others.get(HARD_LABEL_RANDOM, ())))
     notes = {row.label: row.notes for row in by_row if row.notes}
     mixed = frozenset(row.label for row in by_row if row.mixed and row.label != REFERENCE)
-    return Board(track, ipcs, rows, records, places, reasons, sources, notes, mixed, sizes, chosen, warnings)
+    settings = {row.label: row.settings for row in by_row if row.settings}
+    return Board(
+        track, ipcs, rows, records, places, reasons, sources, notes, mixed, settings, sizes, chosen, warnings
+    )
 
 
 def _ranked(

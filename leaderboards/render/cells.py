@@ -74,13 +74,19 @@ def columns(board: Board, style: Style) -> list[Column]:
 def table_rows(
     labels: Sequence[str], found: Sequence[Column], style: Style, markup: Markup
 ) -> list[list[str]]:
-    """Return the rows of a table: the label, and one cell for each column. All texts are escaped."""
-    mixed = {label for column in found for label in column.board.mixed}
+    """Return the rows of a table: the label, and one cell for each column. All texts are escaped.
+
+    The label of a method with several rows contains the settings that distinguish them.
+    """
+    boards = {column.board.track: column.board for column in found}.values()
     mark = markup.mark.format(markup.escape("§"))
-    return [
-        [markup.escape(label) + mark * (label in mixed), *(c.text(label, style, markup) for c in found)]
-        for label in labels
-    ]
+
+    def name(label: str) -> str:
+        settings = dict.fromkeys(board.settings[label] for board in boards if label in board.settings)
+        text = markup.count.format(markup.escape("; ".join(settings))) if settings else ""
+        return markup.escape(label) + text + mark * any(label in board.mixed for board in boards)
+
+    return [[name(label), *(c.text(label, style, markup) for c in found)] for label in labels]
 
 
 def _measured_text(cell: Cell, board: Board, content: str, style: Style, markup: Markup) -> str:

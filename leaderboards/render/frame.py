@@ -19,11 +19,11 @@ MEASURED = "measured"
 def frame_of(boards: Sequence[Board], style: Style) -> Any:
     """Return a frame with one line per board, row, IPC and metric, and one per published number.
 
-    Columns: those of the board (`dataset`, `protocol`, ...), `row`, `method`, `ipc`, `metric`, `mean`, `std`, `ci_low`,
-    `ci_high`, `sets`, `networks`, `place`, `hyperparameters`, `relative_size`, `source`, `checked`, `digest`.
-    Numbers are not rounded. Accuracies are fractions in [0, 1], also those of papers. `source` is `measured`, or where
-    a published number was read; `checked` is false if it was quoted from memory. Rows of the whole training set have a
-    line for each IPC of the board.
+    Columns: those of the board (`dataset`, `protocol`, ...), `row`, `settings` (what distinguishes the rows of a
+    method), `ipc`, `method`, `metric`, `mean`, `std`, `ci_low`, `ci_high`, `sets`, `networks`, `place`,
+    `hyperparameters`, `relative_size`, `source`, `checked`, `digest`. Numbers are not rounded. Accuracies are fractions
+    in [0, 1], also those of papers. `source` is `measured`, or where a published number was read; `checked` is false if
+    it was quoted from memory. Rows of the whole training set have a line for each IPC of the board.
     """
     pandas = import_module("pandas")
     lines = [line for board in boards for line in _lines(board, style)]
@@ -33,7 +33,7 @@ def frame_of(boards: Sequence[Board], style: Style) -> Any:
 def _lines(board: Board, style: Style) -> Iterator[dict[str, Any]]:
     for label, cells in board.rows.items():
         for ipc, cell in zip(board.ipcs, cells, strict=True):
-            place = {**board.track._asdict(), "row": label, "ipc": ipc}
+            place = {**board.track._asdict(), "row": label, "settings": board.settings.get(label), "ipc": ipc}
             record = cell.record
             if record is not None and record.status == "done":
                 for metric in style.metrics or [board.track.metric]:

@@ -63,6 +63,7 @@ _LATEX = str.maketrans(
         "±": r"$\pm$",
         "×": r"$\times$",
         "≈": r"$\approx$",
+        "…": r"\dots{}",
         "†": r"\dag{}",
         "‡": r"\ddag{}",
         "§": r"\S{}",

@@ -23,6 +23,11 @@ def dataset_url(dataset: str) -> str:
     return f"datasets/{_file_name(dataset)}.html"
 
 
+def views_url(dataset: str, *, front: bool) -> str:
+    """Return the path of the script with the boards of a dataset that the front page, or its own page, loads later."""
+    return f"views/{'front/' * front}{_file_name(dataset)}.js"
+
+
 def published_url(dataset: str) -> str:
     """Return the path of the page of a dataset's published numbers."""
     return f"published/{_file_name(dataset)}.html"

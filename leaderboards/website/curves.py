@@ -19,8 +19,8 @@ from .matrix import Line, Matrix
 
 WIDTH, HEIGHT = 340, 260
 LEFT, RIGHT, TOP, BOTTOM = 44, 12, 10, 42
-"""Margins in units of the view box. The text has 12.5 units, and a unit is a pixel on a phone."""
-LINE = 13
+"""Margins in units of the view box. The text has 13.5 units, and a plot is at least 304 pixels wide: 12 pixels."""
+LINE = 14
 """Distance of two lines of text."""
 
 

@@ -28,7 +28,8 @@ from .sets import KnownSet, pull_commands
 CAPTIONS = {
     "images": "The synthetic images, one row per class.",
     "graphs": "Graphs of the set.",
-    "nodes": "Features of nodes, one row per class.",
+    "nodes": "Nodes of the set, one row per class. Each square has one row per class, with the features that are most "
+    "typical of this class; dark is high.",
 }
 """Captions of the pictures of sets."""
 _PLACES = {
@@ -123,6 +124,13 @@ def _metric(record: Record, name: str) -> dict[str, str]:
     }
 
 
+def _row(record: Record, board: Board) -> str:
+    """Return the row of an entry with the settings that distinguish it; '' if its method has only one row."""
+    keys = {label: [c.record.key for c in cells if c.record] for label, cells in board.rows.items()}
+    labels = [label for label, found in keys.items() if record.key in found]
+    return "; ".join(f"{label} ({board.settings[label]})" for label in labels if label in board.settings)
+
+
 def _facts(record: Record, board: Board) -> list[tuple[str, str]]:
     code, p = record.code, record.protocol
     revision = f"{code.revision or 'unknown'}{' (uncommitted changes)' if code.dirty else ''}"
@@ -133,6 +141,7 @@ def _facts(record: Record, board: Board) -> list[tuple[str, str]]:
         ("Network", record.model),
         ("Evaluator", record.evaluator),
         ("Hyper-parameters chosen", f"{origin.choice}: {origin.reason}"),
+        ("Row of its board", _row(record, board)),
         ("Measured", record.created),
         ("Device", record.device),
         ("Environment", record.environment.summary() if record.environment else ""),

@@ -47,6 +47,8 @@ class Line(NamedTuple):
     family: Family
     paper: str  # its address; empty if there is none
     is_variant: bool  # another experiment of a method, hidden at first unless it is best or tied
+    settings: str  # what distinguishes the row from the others of its method
+    notes: str  # all settings that differ, for a tool tip
     values: list[Value]
 
 
@@ -128,7 +130,10 @@ def _line(board: Board, label: str, cells: Sequence[Cell]) -> Line:
     is_variant = label.startswith(f"{method} #") and not any(v.mark in ("best", "tied") for v in values)
     name = label + " §" * (label in board.mixed)
     links = links_of(method)
-    return Line(name, method, method_url(method), links.family, links.paper or "", is_variant, values)
+    return Line(
+        name, method, method_url(method), links.family, links.paper or "", is_variant,
+        board.row_text(label), "; ".join(board.notes.get(label, {}).values()), values,
+    )  # fmt: skip
 
 
 def _control(board: Board, name: str, means: Mapping[int, float]) -> Line:
@@ -138,7 +143,7 @@ def _control(board: Board, name: str, means: Mapping[int, float]) -> Line:
         Value(number([means[ipc]], metric), sort=means[ipc]) if ipc in means else Value()
         for ipc in board.ipcs
     ]
-    return Line(f"{name} (no set)", "", "", "reference", "", False, values)
+    return Line(f"{name} (no set)", "", "", "reference", "", False, "", "", values)
 
 
 def _value(board: Board, cell: Cell, ipc: int) -> Value:

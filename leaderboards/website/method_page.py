@@ -119,6 +119,13 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
         column("entry", "Entry", "text", wide=True),
     ]
     rows = []
+    row_of = {
+        (b.track, c.record.key): label
+        for b in {board.track: board for board, _ in found}.values()
+        for label, line in b.rows.items()
+        for c in line
+        if c.record
+    }
     for board, r in sorted(found, key=lambda f: (f[1].dataset, f[0].track, f[1].ipc, f[1].created, f[1].key)):
         t, place = board.track, board.places.get(r.key)
         value: dict[str, Any] = {"text": r.status, "sort": None, "mark": r.status}
@@ -126,11 +133,10 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
             value = {"text": score_text(r), "sort": r.summary().mean} | ({"mark": place} if place else {})
             value |= {"narrow": t.metric} if t.metric != ACCURACY else {}  # where its column is hidden
         cells: Cells = [{"text": r.dataset, "href": f"../{dataset_url(r.dataset)}"}, r.ipc, value, t.metric]
-        cells += [
-            published.get(r.key),
-            {"text": t.protocol, "href": f"../boards/{t.slug}.html"},
-            t.label_mode,
-        ]
+        own = {"text": t.protocol, "href": f"../boards/{t.slug}.html"}
+        if text := board.settings.get(row_of.get((t, r.key), "")):
+            own |= {"sub": text}
+        cells += [published.get(r.key), own, t.label_mode]
         cells += [t.model, board.origins[r.key].choice, {"text": r.digest[:8], "href": f"../{entry_url(r)}"}]
         rows.append({"cells": cells})
     if not any(r.key in published for _, r in found):

@@ -13,7 +13,7 @@ from ..core.findings import Evidence
 from ..core.method_info import comment, shipped_text
 from ..core.selectors import MAIN_EVALUATORS
 from ..render.formatting import with_marks
-from .addresses import dataset_url, entry_url
+from .addresses import dataset_url, entry_url, views_url
 from .curves import Plot, plots
 from .history import histories
 from .matrix import Matrix, comparisons, matrix
@@ -43,6 +43,7 @@ class DatasetView(NamedTuple):
     boards: list[BoardView]
     choices: dict[str, list[str]]  # name of a switch: its values, those of the first board first
     citations: list[str]
+    more: str  # the file with all boards after the first, which is loaded when one of them is chosen
 
 
 def dataset_views(boards: Sequence[Board], cards: Cards, *, front: bool) -> list[DatasetView]:
@@ -81,8 +82,11 @@ def dataset_views(boards: Sequence[Board], cards: Cards, *, front: bool) -> list
                 for kind in ("protocol", "labels", "network")
             }
             views.append(
-                DatasetView(name, dataset_url(name), about(name), shown, choices, cards.data.get(name, []))
-            )
+                DatasetView(
+                    name, dataset_url(name), about(name), shown, choices, cards.data.get(name, []),
+                    views_url(name, front=front),
+                )
+            )  # fmt: skip
     return sorted(views, key=lambda view: -sum(comparisons(one.matrix.board) for one in view.boards))
 
 

@@ -36,13 +36,14 @@ from .entry_page import entry_page
 from .fork_pool import Task, run_forked
 from .matrix import marks_used
 from .method_page import MAX_PICTURES, method_names, method_page, method_rows
-from .overview import dataset_views, findings
+from .overview import DatasetView, dataset_views, findings
 from .plots import continual_parts, cost_plot, cross_arch_parts
 from .published_page import by_dataset, published_index, published_rows
 from .ranks_page import LEAD, NONE, rank_parts
 from .rows import board_rows, entry_rows, heading, html_list, track_rows
 from .sets import KnownSet, copy_sets, list_command, pull_command, python_code
 from .sets_page import set_list, set_rows
+from .table_data import packed
 
 TEMPLATES = Path(__file__).parent / "templates"
 PAGES = (
@@ -99,8 +100,8 @@ class Pages:
             raise ValueError(
                 f"two boards would have the file {repeated[0]}.html: their names differ only in punctuation"
             )
-        for name in ("boards", "data", "datasets", "entries", "methods", "published"):
-            (self.folder / name).mkdir()
+        for name in ("boards", "data", "datasets", "entries", "methods", "published", "views/front"):
+            (self.folder / name).mkdir(parents=True)
         tasks: list[Task] = [self._front_page, self._overviews, self._methods, self._datasets]
         tasks += [partial(self._board_and_entries, board) for board in self.boards]
         run_forked(tasks, forked=len(self.entries) > FORK_THRESHOLD)
@@ -108,6 +109,8 @@ class Pages:
 
     def _front_page(self) -> None:
         views = dataset_views(self.listed, self.cards, front=True)
+        for view in views:
+            self._views(view, "")
         found = evidence(load_findings(), self.entries)
         shown = {links_of(name).family for name in method_names(self.boards)}
         self._page(
@@ -121,6 +124,13 @@ class Pages:
             entries=len(self.entries),
             boards=len(self.boards),
         )
+
+    def _views(self, view: DatasetView, up: str) -> None:
+        """Write the boards of a dataset after the first to the file that its page loads when one of them is chosen."""
+        if len(view.boards) > 1:
+            template = self.jinja.get_template("views.js.j2")
+            text = template.render(name=view.more, boards=view.boards[1:], up=up)
+            (self.folder / view.more).write_text(text)
 
     def _published(self) -> None:
         lead = f"Numbers from papers in percent, each measured under its own protocol. †: {FROM_MEMORY}"
@@ -142,6 +152,8 @@ class Pages:
 
     def _datasets(self) -> None:
         views = {view.name: view for view in dataset_views(self.listed, self.cards, front=False)}
+        for view in views.values():
+            self._views(view, "../")
         for name in sorted({board.track.dataset for board in self.boards}):
             page = dataset_page(name, views.get(name), self.listed, self.sets, self.cards)
             self._page(dataset_url(name).removesuffix(".html"), "dataset.html.j2", **page)
@@ -329,6 +341,8 @@ def _list(texts: Iterable[str]) -> str:
 
 
 def _script(value: Any) -> Markup:
-    """Return JSON that is safe inside a script element."""
+    """Return JSON that is safe inside a script element. Repetitions in the rows of a table are stored once."""
+    if isinstance(value, dict) and "rows" in value:
+        value = packed(value)
     text = json.dumps(value, separators=(",", ":"), ensure_ascii=False)
     return Markup(text.replace("<", "\\u003c").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029"))

@@ -59,7 +59,7 @@ def published_rows(published: Sequence[PublishedSet]) -> dict[str, Any]:
                 one.model,
                 method_cell(cell.method, ""),
                 cell.ipc or "all",
-                {"text": published_text(cell), "sort": cell.mean},
+                {"text": published_text(cell), "sort": cell.mean, "phone": f"{one.model}; {cell.protocol}"},
                 cell.protocol,
                 cell.source,
             ]

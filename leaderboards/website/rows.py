@@ -114,7 +114,10 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
             if record is not None and record.key not in seen:
                 seen.add(record.key)
                 name = label + " §" * (label in board.mixed)
-                row: Cells = [method_cell(name, f"../{entry_url(record)}"), _ipc(record)]
+                own = method_cell(name, f"../{entry_url(record)}")
+                if text := board.row_text(label):
+                    own |= {"sub": text, "title": board.notes.get(label, {}).get(record.ipc, text)}
+                row: Cells = [own, _ipc(record)]
                 row += _score_cells(record, cell.place, metric)
                 row += [_published_cell(cell)] if has_published else []
                 row += [_metric_cell(record, name) for name in more_metrics]

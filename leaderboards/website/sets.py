@@ -101,7 +101,7 @@ def copy_sets(sets_dir: Path, site: Path, sets_at: str | None) -> dict[str, Know
             name=folder.name,
             path=folder.relative_to(sets_dir).as_posix(),
             card=card,
-            picture=_picture(folder) if PREVIEW in card.sha256 else None,
+            picture=_picture(folder, card, site) if PREVIEW in card.sha256 else None,
             command=command,
             changed=changed,
             url=f"{SITE + '/sets' if sets_at is None else sets_at.rstrip('/')}/{folder.name}",
@@ -152,9 +152,25 @@ def _card(folder: Path) -> Card:
     return card
 
 
-def _picture(folder: Path) -> Picture:
-    with Image.open(folder / PREVIEW) as image:
-        return Picture(f"sets/{folder.name}/{PREVIEW}", *image.size)
+def _picture(folder: Path, card: Card, site: Path) -> Picture:
+    """Return the preview of a set. Sets of nodes are drawn anew: previews of older versions are nearly white."""
+    file = f"sets/{folder.name}/{PREVIEW}"
+    with suppress(OSError, ValueError):
+        if card.kind == "nodes":
+            from dd_bench.synthetic.preview import preview_png  # imports torch, which few sites need
+            from dd_bench.synthetic.storage import load
+
+            content = preview_png(load(folder)[0])
+            file = f"pictures/{folder.name}.png"
+            (site / file).parent.mkdir(exist_ok=True)
+            (site / file).write_bytes(content)
+            return Picture(file, *_size(site / file))
+    return Picture(file, *_size(folder / PREVIEW))
+
+
+def _size(path: Path) -> tuple[int, int]:
+    with Image.open(path) as image:
+        return image.size
 
 
 def _copy(folder: Path, site: Path, names: Sequence[str]) -> dict[str, int]:

@@ -28,7 +28,10 @@ FILES = {"tensors": TENSORS, "card": CARD}
 
 
 def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, Any]:
-    """Return the table of all sets, and the lines that load one. Cells with `load` have the folder and the digest."""
+    """Return the table of all sets, and the lines that load one.
+
+    `set` of a row is the name of its folder, which is also the `*` in its picture, and its digest.
+    """
     by_set: dict[str, list[Record]] = defaultdict(list)
     for record in sorted(
         records, key=lambda r: (r.evaluator.partition("(")[0] not in MAIN_EVALUATORS, r.created, r.key)
@@ -58,12 +61,12 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
     for one in sorted(known, key=_order):
         entries, size = by_set[one.digest], sum(one.card.stored_bytes.values())
         link = method_cell(one.card.method, entry_url(entries[0]) if entries else "")
-        link |= {"picture": one.picture.file} if one.picture else {}
+        link |= {"picture": one.picture.file.replace(one.name, "*")} if one.picture else {}
         cells: Cells = [link, one.card.dataset, one.card.ipc]
         cells += [_value(one.digest, entries[0]) if entries else None]
-        cells += [{"text": "", "load": [one.name, one.digest[:16]]}, {"text": f"{size:,}", "sort": size}]
+        cells += [{"text": "", "load": True}, {"text": f"{size:,}", "sort": size}]
         cells += [_licence(one.card.licence), _knobs(one.changed), len(entries), _files(one)]
-        rows.append({"cells": cells})
+        rows.append({"cells": cells, "set": [one.name, one.digest[:16]]})
     base = known[0].url.rpartition("/")[0] if known else ""
     return {"columns": columns, "rows": rows, "loader": LOADER, "base": base, "files": FILES}
 
@@ -114,6 +117,6 @@ def _knobs(changed: Sequence[str]) -> Any:
 
 
 def _files(one: KnownSet) -> dict[str, Any]:
-    """Return the name of a set's folder, and which of `FILES` the site has."""
+    """Return which of `FILES` the site has, or the name of the set's folder if it has none."""
     found = [text for text, name in FILES.items() if f"sets/{one.name}/{name}" in one.files]
-    return {"text": one.name, "title": one.digest[:16]} | ({"files": found} if found else {})
+    return {"text": "", "files": found} if found else {"text": one.name}

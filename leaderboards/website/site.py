@@ -4,7 +4,8 @@
     published.html
     boards/<track>.html  datasets/<name>.html  methods/<name>.html  published/<dataset>.html
     entries/<digest>.html, .json
-    data/  sets/  site.css  site.js  matrix.js  compare.js  plotly.min.js
+    views/<dataset>.js, views/front/<dataset>.js (boards that a page shows when they are chosen)
+    data/  sets/  pictures/ (of sets of nodes)  site.css  site.js  matrix.js  compare.js  plotly.min.js
     README.md (the card of a static Space of Hugging Face)
 
 The output is deterministic. The address of an entry's page changes only if the entry changes.

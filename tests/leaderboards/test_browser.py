@@ -231,6 +231,8 @@ def test_from_the_front_page_to_an_entry(page, site):
 def test_the_switch_of_the_front_page(page):
     driver = page("index.html")
     Select(driver.find_element(By.CSS_SELECTOR, "[data-switch=protocol]")).select_by_visible_text("x v1")
+    chosen = (By.CSS_SELECTOR, ".view[data-protocol='x v1']")  # is loaded from another file
+    WebDriverWait(driver, 20).until(lambda d: any(v.is_displayed() for v in d.find_elements(*chosen)))
     (view,) = (v for v in driver.find_elements(By.CLASS_NAME, "view") if v.is_displayed())
     assert view.get_attribute("data-protocol") == "x v1" and "71.5" not in view.text
     driver.find_element(By.CLASS_NAME, "show-published").click()
@@ -416,6 +418,24 @@ KINDS_OF_PAGES = (
     "index", "ranks", "boards", "boards/*--hard-v1--hard--convnet*", "datasets/fashion_mnist", "methods", "methods/dm",
     "entries", "entries/*", "sets", "published", "cross_arch", "continual",
 )  # fmt: skip
+
+
+SMALL_TEXT = """
+const hasText = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.trim());
+const size = (e) => parseFloat(getComputedStyle(e).fontSize) * (e.closest('svg') ? e.getScreenCTM().a : 1);
+return [...document.querySelectorAll('main *, nav *, footer *')]
+  .filter((e) => e.checkVisibility() && hasText(e) && !['title', 'script', 'style'].includes(e.localName))
+  .map((e) => [size(e), e.textContent]).filter(([pixels]) => pixels < 11.99)"""
+
+
+@pytest.mark.parametrize("kind", KINDS_OF_PAGES)
+def test_pages_fit_every_width_and_have_no_small_text(page, small_site, kind):
+    """On a phone, a tablet and a desktop. The text of a plot is scaled with the plot."""
+    path = min(small_site.glob(f"{kind}.html"))
+    for width in (390, 820, 1440):
+        driver = page(path.relative_to(small_site).as_posix(), width=width, site=small_site)
+        assert driver.execute_script("return document.documentElement.scrollWidth") == width
+        assert driver.execute_script(SMALL_TEXT) == [], width
 
 
 @pytest.fixture(scope="module")

@@ -15,11 +15,13 @@ from dd_bench.leaderboards.render.place_marks import PLACE_MARKS
 from dd_bench.leaderboards.render.plot_style import FAMILY_COLOURS
 from dd_bench.leaderboards.website.addresses import method_url
 from dd_bench.leaderboards.website.curves import plots
+from dd_bench.leaderboards.website.entry_page import entry_page
 from dd_bench.leaderboards.website.history import histories
 from dd_bench.leaderboards.website.matrix import comparisons, main_column, matrix
+from dd_bench.leaderboards.website.method_page import method_page
 from dd_bench.leaderboards.website.overview import dataset_views
 from dd_bench.leaderboards.website.prose import prose
-from dd_bench.leaderboards.website.rows import settings_cell
+from dd_bench.leaderboards.website.rows import settings_cell, track_rows
 from dd_bench.leaderboards.website.stylesheet import stylesheet
 from dd_bench.records.record import ProtocolId
 
@@ -55,6 +57,31 @@ def test_other_settings_are_hidden_unless_they_are_best(record, later, hidden):
     first = record("dm", 1, [[0.7, 0.71]], created="2026-01-01T00:00:00Z", config={"method": {"lr_img": 1.0}})
     other = record("dm", 1, [[later, later + 0.01]], config={"method": {"lr_img": 2.0}})
     assert matrix(boards([first, other], [])[0]).variants == hidden
+
+
+def test_rows_of_a_method_show_their_settings(record):
+    """In the matrix, on the page of the board and on that of the method."""
+    found = [
+        record("dm", 1, [[0.7, 0.71]], created="2026-01-01", config={"method": {"lr_img": 1.0}}),
+        record("dm", 1, [[0.9, 0.91]], created="2026-01-02", config={"method": {"lr_img": 2.0}}),
+        record("dc", 1, [[0.6, 0.61]]),
+    ]
+    (board,) = boards(found, [])
+    texts = {"dc": "", "dm": "lr_img=1.0", "dm #2": "lr_img=2.0"}
+    assert {line.label: line.settings for line in matrix(board).lines} == texts
+    assert [f"entry {found[1].digest[:16]}" in line.notes for line in matrix(board).lines] == [
+        True,
+        False,
+        False,
+    ]
+    rows = [row["cells"][0] for row in track_rows(board, {}, {})["rows"]]
+    assert {cell["text"]: cell.get("sub", "") for cell in rows} == texts
+    assert "with method.lr_img=2.0" in rows[0]["title"]
+    of_method = method_page("dm", ["dm"], [board], {}, NONE)["rows"]
+    at = [column["id"] for column in of_method["columns"]].index("protocol")
+    assert [row["cells"][at]["sub"] for row in of_method["rows"]] == ["lr_img=1.0", "lr_img=2.0"]
+    facts = dict(entry_page(found[1], board, {}, NONE, None)["facts"])
+    assert facts["Row of its board"] == "dm #2 (lr_img=2.0)"
 
 
 def test_curves(record):

@@ -334,6 +334,57 @@ def test_a_row_joins_different_settings_only_with_a_mark(record):
     assert [c.record.summary().mean for c in same.rows["dm"]] == pytest.approx([0.105, 0.305])
 
 
+@pytest.mark.parametrize(
+    ("configs", "texts"),
+    [
+        ([{"pick": "hard"}, {"pick": "easy"}, {"pick": "medium"}], ["pick=hard", "pick=easy", "pick=medium"]),
+        ([{"lr": 1.0}], [None]),
+        ([{"lr": 1.0}, {"lr": 1.0}], [None, "run again"]),
+        ([{}, {"lr_img": 5.0}], [None, "lr_img=5.0"]),
+        (
+            [{"a": 1, "b": 1, "c": 1, "d": 1}, {"a": 2, "b": 2, "c": 2, "d": 2}],
+            ["a=1, b=1, 2 more", "a=2, b=2, 2 more"],
+        ),
+        ([{"a": "x" * 40, "views": {"curriculum": "cos"}}, {"a": "x" * 40, "views": {"curriculum": "const"}}],
+         ["views.curriculum=cos", "views.curriculum=const"]),
+        ([{"a": "x" * 40}, {"a": "y" * 40}], [f"a={'x' * 23}…", f"a={'y' * 23}…"]),
+    ],
+)  # fmt: skip
+def test_rows_of_a_method_name_the_settings_in_which_they_differ(record, configs, texts):
+    """The labels `dm` and `dm #2` do not show what distinguishes the rows."""
+    found = [
+        record(
+            "dm", 1, [[0.5 + i / 10, 0.51 + i / 10]], config={"method": config}, created=f"2026-01-0{i + 1}"
+        )
+        for i, config in enumerate(configs)
+    ]
+    (board,) = boards(found, [])
+    assert [board.settings.get(label) for label in board.rows] == texts
+    for label, text in zip(board.rows, texts, strict=True):
+        assert f"| {label} " + f"({text}) " * (text is not None) in table_of(board)
+
+
+def test_another_evaluation_of_the_same_set_is_named(record):
+    found = [
+        record("dm", 1, [[0.5, 0.51 + i / 10]], set_digests=["a" * 64], created=f"2026-01-0{i + 1}")
+        for i in range(2)
+    ]
+    (board,) = boards(found, [])
+    assert dict(board.settings) == {"dm #2": "same set, evaluated again"}
+
+
+def test_settings_of_a_row_that_differ_by_ipc_are_not_in_its_label(record):
+    def at(ipc, lr, value):
+        config = {"method": {"lr_img": lr, "norm": "a"}}
+        return record(
+            "dm", ipc, [[value, value + 0.01]], config=config, created=f"2026-01-0{round(10 * value)}"
+        )
+
+    (board,) = boards([at(1, 1.0, 0.1), at(10, 3.0, 0.2), at(1, 2.0, 0.3)], [])
+    assert dict(board.settings) == {"dm #2": "lr_img=2.0"} and board.mixed == {"dm"}
+    assert board.row_text("dm") == "settings differ by IPC" and board.row_text("dm #2") == "lr_img=2.0"
+
+
 def sized(record, method, images, **changes):
     return record(method, 1, [[0.5, 0.6, 0.7]], stored_bytes={"images": images, "labels": 80}, **changes)
 

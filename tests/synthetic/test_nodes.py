@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from dd_bench.data.nodes import NodeShape, undirected
+from dd_bench.synthetic.node_pictures import feature_pictures
 from dd_bench.synthetic.nodes import CONTEXT, NodeSet
 
 N = 12
@@ -171,3 +172,24 @@ def test_features_of_a_stranger_are_limited():
     syn = make("sparse")
     with pytest.raises(ValueError, match="at most 268,435,456 features"):
         NodeSet.restore(syn.config() | {"shape": [1 << 30]}, syn.tensors(), syn.class_names, syn.preprocess)
+
+
+def test_pictures_show_the_features_that_are_typical_of_a_class():
+    """Of bags of words, nearly all features are zero: a picture of all of them is white."""
+    k, d, n = 3, 1000, 30
+    classes, g = torch.arange(n) % k, torch.Generator().manual_seed(0)
+    x = (torch.rand(n, d, generator=g) < 0.01).float()
+    for c in range(k):
+        x[classes == c, 100 * c : 100 * c + 8] = 1.0
+    pictures = feature_pictures(x, classes, torch.arange(n))
+    assert pictures.shape == (n, 1, k, 8) and pictures.min() >= 0 and pictures.max() <= 0.93
+    rows = pictures[:, 0].mean(2)  # of each class, (n, k)
+    assert torch.equal(rows.argmin(1), classes)
+    assert rows.gather(1, classes[:, None]).max() < 0.1 and rows.mean() < 0.7
+
+
+@pytest.mark.parametrize("features", [torch.zeros(4, 5), torch.randn(4, 5), torch.eye(4, 5)])
+@pytest.mark.parametrize("classes", [torch.zeros(4, dtype=torch.int64), torch.tensor([0, 2, 2, 30])])
+def test_pictures_of_any_features_are_grey_values(features, classes):
+    pictures = feature_pictures(features, classes, torch.arange(4))
+    assert pictures.shape[-1] == 5 and pictures.min() >= 0 and pictures.max() <= 1

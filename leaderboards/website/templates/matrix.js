@@ -27,31 +27,44 @@ function enliven(table) {
   }
 }
 for (const table of document.querySelectorAll("table.matrix")) enliven(table);
+// The boards that are not shown at first are in another file: a script, because a page in a folder cannot fetch JSON.
+const boardViews = {}, folder = document.currentScript.src.replace(/[^/]*$/, "");
+function loadViews(name) {
+  return new Promise((resolve, reject) => {
+    if (boardViews[name]) return resolve(boardViews[name]);
+    document.head.append(Object.assign(document.createElement("script"), { src: folder + name, onload: () => resolve(boardViews[name]), onerror: reject }));
+  });
+}
 for (const section of document.querySelectorAll(".dataset")) {
   const views = [...section.querySelectorAll(".view, .board-view")], selects = [...section.querySelectorAll("[data-switch]")];
   const agree = (view, select) => view.dataset[select.dataset.switch] === select.value;
-  const shown = (view) => {  // the element of a board; that of a template is made when it is first chosen
-    if (!(view instanceof HTMLTemplateElement)) return view;
-    const made = view.content.firstElementChild;
-    view.replaceWith(made);
-    views[views.indexOf(view)] = made;
+  const shown = async (at) => {  // the element of a board, which is made when it is first chosen
+    if (views[at].classList.contains("view")) return views[at];
+    const template = document.createElement("template");
+    template.innerHTML = (await loadViews(section.dataset.views))[at - 1];
+    if (views[at].classList.contains("view")) return views[at];  // made while the file was loaded
+    const made = template.content.firstElementChild;
+    views[at].replaceWith(made);
+    views[at] = made;
     made.querySelectorAll("table.matrix").forEach(enliven);
     return made;
   };
+  let latest = 0;
   for (const select of selects) {
-    select.addEventListener("change", () => {
+    select.addEventListener("change", async () => {
       // Of the boards with the new choice, show the first one that agrees in most other choices.
       const found = views.filter((view) => agree(view, select));
       const score = (view) => selects.filter((other) => agree(view, other)).length;
-      const best = shown(found.reduce((a, b) => (score(b) > score(a) ? b : a)));
-      for (const view of views) view.hidden = view !== best;
+      const best = found.reduce((a, b) => (score(b) > score(a) ? b : a));
       for (const other of selects) other.value = best.dataset[other.dataset.switch];
+      const at = latest = views.indexOf(best), made = await shown(at);
+      if (at === latest) for (const view of views) view.hidden = view !== made;
     });
   }
   for (const name of ["published", "variants"]) {
-    const box = section.querySelector(`.show-${name}`), what = name === "published" ? ".pub" : "tr.variant";
+    const box = section.querySelector(`.show-${name}`);
     const toggle = () => section.classList.toggle(`with-${name}`, box.checked);
-    box.closest("label").hidden = !views.some((view) => (view.content ?? view).querySelector(what));
+    box.closest("label").hidden = !views.some((view) => view.dataset.has.includes(name));
     box.addEventListener("change", toggle);
     toggle();
   }

@@ -3,7 +3,12 @@
 "use strict";
 (() => {
   const PAGE = 100;
-  const read = (id) => JSON.parse(document.getElementById(id).textContent);
+  const read = (id) => { // the inverse of table_data.py
+    const data = JSON.parse(document.getElementById(id).textContent);
+    const papers = (cell) => (cell?.paper === undefined ? cell : { ...cell, paper: data.papers[cell.paper] });
+    for (const row of data.rows ?? []) row.cells = row.cells.map((cell) => papers(cell?.is === undefined ? cell : data.shared[cell.is]));
+    return data;
+  };
   const element = (name, values = {}, ...inside) => {
     const node = Object.assign(document.createElement(name), values);
     node.append(...inside);
@@ -92,11 +97,11 @@
       const inside = breakable(shown(cell));
       if (cell === null || typeof cell !== "object") { node.append(...inside); return node; }
       if (cell.picture) {
-        const image = element("img", { src: cell.picture, loading: "lazy", className: "thumbnail", alt: `picture of ${row.cells.slice(0, 3).map(shown).join(", ")}` });
-        node.append(element("a", { href: cell.picture }, image));
+        const picture = cell.picture.replace("*", row.set[0]), alt = `picture of ${row.cells.slice(0, 3).map(shown).join(", ")}`;
+        node.append(element("a", { href: picture }, element("img", { src: picture, loading: "lazy", className: "thumbnail", alt })));
       }
-      if (cell.load) node.append(copyButton("Copy", () => withAddress(loader.replace("{url}", JSON.stringify(`${base}/${cell.load[0]}`)).replace("{digest}", cell.load[1])), `copy the lines that load ${cell.load[0]}`));
-      else if (cell.files) node.append(...cell.files.flatMap((text) => [element("a", { href: `sets/${cell.text}/${files[text]}`, download: "" }, text), " "]));
+      if (cell.load) node.append(copyButton("Copy", () => withAddress(loader.replace("{url}", JSON.stringify(`${base}/${row.set[0]}`)).replace("{digest}", row.set[1])), `copy the lines that load ${row.set[0]}`));
+      else if (cell.files) node.append(...cell.files.flatMap((text) => [element("a", { href: `sets/${row.set[0]}/${files[text]}`, download: "" }, text), " "]));
       else if (cell.more) node.append(element("details", {}, element("summary", {}, ...inside), cell.more));
       else if (cell.href) node.append(element("a", { href: cell.href }, ...inside));
       else if (cell.mark) node.append(element("span", { className: cell.mark, title: cell.mark }, ...inside));
@@ -104,14 +109,14 @@
       if (cell.paper) node.append(" ", element("a", { href: cell.paper, className: "paper", rel: "noreferrer", ariaLabel: `paper of ${cell.text}` }, "paper"));
       if (cell.title) node.title = cell.title;
       if (cell.sub) node.append(element("small", {}, cell.sub));
-      if (cell.narrow) node.append(element("small", { className: "narrow" }, cell.narrow));
+      for (const name of ["narrow", "phone"]) if (cell[name]) node.append(element("small", { className: name }, cell[name]));
       if ("low" in cell && spans[i][ipcOf(row)][2] > 1) node.append(whisker(cell, ...spans[i][ipcOf(row)]));
       return node;
     }
     // Ticked rows are compared below the table. Their digests are stored in the address.
     const ticked = new Set(), place = compare && document.querySelector(".comparison");
     for (const row of compare ? rows : []) {
-      if (row.compare) Object.assign(row.compare, { name: `${shown(row.cells[0])}, IPC ${ipcOf(row)}`, ipc: ipcOf(row) });
+      if (row.compare) Object.assign(row.compare, { name: `${shown(row.cells[0])}${row.cells[0].sub ? ` (${row.cells[0].sub})` : ""}, IPC ${ipcOf(row)}`, ipc: ipcOf(row) });
     }
     function tick(row) {
       const box = element("input", { type: "checkbox", className: "pick", checked: ticked.has(row) });
@@ -138,7 +143,7 @@
     }
 
     function show() {
-      for (const row of rows) row.text ??= row.cells.map(shown).join(" ").toLowerCase();
+      for (const row of rows) row.text ??= [...row.cells.map((cell) => `${shown(cell)} ${cell?.sub ?? ""}`), ...(row.set ?? [])].join(" ").toLowerCase();
       const found = ordered(rows.filter(matches));
       body.replaceChildren(...found.slice(0, state.limit).map((row) => element("tr", { className: row.control ? "control" : "" }, ...row.cells.map((cell, i) => cellOf(cell, columns[i], i, row)))));
       count.textContent = `${found.length} of ${rows.length} rows` + (found.length > state.limit ? `, ${state.limit} shown` : "");

@@ -1,0 +1,38 @@
+"""The data of a table in a page, without repetitions, so that pages of many entries stay small."""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from collections.abc import Mapping
+from typing import Any
+
+DIGITS = 7
+"""Significant digits of the numbers by which a page sorts, and of the ends of intervals."""
+
+
+def packed(table: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the data of a table; `read` in `site.js` is the inverse, except for rounding.
+
+    A cell that occurs several times is stored once, in `shared`, and `{"is": INDEX}` stands for it. Addresses of papers
+    are in `papers`, and a cell has their index.
+    """
+    papers: dict[str, int] = {}
+    cells = [[_short(cell, papers) for cell in row["cells"]] for row in table["rows"]]
+    texts = [[json.dumps(cell) if isinstance(cell, dict) else "" for cell in row] for row in cells]
+    counts = Counter(text for row in texts for text in row)
+    places = {text: i for i, text in enumerate(text for text, n in counts.items() if text and n > 1)}
+    rows = [
+        {**row, "cells": [{"is": places[t]} if t in places else c for c, t in zip(own, names, strict=True)]}
+        for row, own, names in zip(table["rows"], cells, texts, strict=True)
+    ]
+    return {**table, "rows": rows, "shared": [json.loads(text) for text in places], "papers": list(papers)}
+
+
+def _short(cell: Any, papers: dict[str, int]) -> Any:
+    if not isinstance(cell, dict):
+        return cell
+    short = {k: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for k, v in cell.items()}
+    if paper := short.get("paper"):
+        short["paper"] = papers.setdefault(paper, len(papers))
+    return short
