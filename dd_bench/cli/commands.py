@@ -51,3 +51,5 @@ OTHER_COMMANDS = {
         "print the completion script of bash, zsh or fish",
     ),
 }
+LEADERBOARD_COMMANDS = ("build", "table", "plot", "add", "check", "compare")
+"""Commands of `dd-bench leaderboard`, whose parser is slow to import."""

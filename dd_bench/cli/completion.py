@@ -1,14 +1,17 @@
-"""`dd-bench completion`: print the script that completes commands, groups, choices and keys in a shell.
+"""`dd-bench completion`: print the script that completes commands, options, groups, choices and keys in a shell.
 
 The script calls `dd-bench completion --query LINE`. Completion of keys and choices is that of Hydra.
 """
 
 from __future__ import annotations
 
+import re
 import sys
 from collections.abc import Sequence
+from contextlib import redirect_stdout, suppress
+from io import StringIO
 
-from dd_bench.cli.commands import HYDRA_COMMANDS, OTHER_COMMANDS
+from dd_bench.cli.commands import HYDRA_COMMANDS, LEADERBOARD_COMMANDS, OTHER_COMMANDS
 from dd_bench.runtime.command_help import command_parser
 
 SHELLS = {
@@ -49,7 +52,7 @@ complete -c dd-bench -f -a '(__dd_bench)'
 
 
 def completion_command(arguments: Sequence[str]) -> int:
-    """Print the script that completes commands, groups, choices and keys in a shell: bash, zsh or fish."""
+    """Print the script that completes commands, options, groups, choices and keys in a shell: bash, zsh or fish."""
     parser = command_parser(
         "completion",
         completion_command.__doc__,
@@ -80,8 +83,12 @@ def completions(line: str) -> list[str]:
         return [
             name for name in (*HYDRA_COMMANDS, *OTHER_COMMANDS) if name.startswith(words[0] if words else "")
         ]
-    if typed[0] in HYDRA_COMMANDS:
+    if words[-1].startswith("-") and typed[0] in OTHER_COMMANDS:
+        return [name for name in _options(typed) if name.startswith(words[-1])]
+    if typed[0] in (*HYDRA_COMMANDS, "tune"):
         return _overrides(line)
+    if typed[0] == "leaderboard" and len(words) == 2:
+        return [name for name in LEADERBOARD_COMMANDS if name.startswith(words[-1])]
     if typed[0] == "list":
         from dd_bench.cli.inspect import GROUPS
 
@@ -89,6 +96,17 @@ def completions(line: str) -> list[str]:
     if typed[0] == "completion":
         return [name for name in SHELLS if name.startswith(words[-1])]
     return []
+
+
+def _options(words: Sequence[str]) -> list[str]:
+    """Return the options of a command as its `--help` lists them."""
+    from hydra.utils import get_method  # slow to import
+
+    verb = [word for word in words[1:2] if words[0] == "leaderboard" and word in LEADERBOARD_COMMANDS]
+    with redirect_stdout(StringIO()) as text, suppress(SystemExit):
+        get_method(OTHER_COMMANDS[words[0]][0])([*verb, "--help"])
+    lines = re.findall(r"^  (-.+?)(?:  |$)", text.getvalue(), re.MULTILINE)
+    return sorted(name for line in lines for name in re.findall(r"--[\w-]+", line))
 
 
 def _overrides(line: str) -> list[str]:

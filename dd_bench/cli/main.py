@@ -12,7 +12,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from dd_bench.cli import SWEEP
-from dd_bench.cli.commands import HYDRA_COMMANDS, OTHER_COMMANDS
+from dd_bench.cli.commands import HYDRA_COMMANDS, LEADERBOARD_COMMANDS, OTHER_COMMANDS
 from dd_bench.runtime import interruption
 
 LAUNCHERS = {"cores": "joblib", "processes": "submitit", "slurm": "submitit", "cluster": "ray", "gpus": "ray"}
@@ -95,6 +95,8 @@ def _run(arguments: list[str]) -> int:
     from dd_bench.runtime.suggestions import did_you_mean
 
     near = did_you_mean(get_close_matches(command, [*HYDRA_COMMANDS, *OTHER_COMMANDS], 1))
+    if command in LEADERBOARD_COMMANDS:
+        near = did_you_mean([f"dd-bench leaderboard {command}"])
     sys.stderr.write(f"dd-bench: unknown command {command!r}{near}\n\n{USAGE}")
     return 2
 

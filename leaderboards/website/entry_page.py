@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from operator import itemgetter
@@ -160,7 +159,7 @@ def _facts(record: Record, board: Board) -> list[tuple[str, str]]:
             "Teacher forwards per network",
             f"{record.teacher_forwards:,}" if record.teacher_forwards else "",
         ),
-        ("Seeds", json.dumps(record.seeds)),
+        ("Seeds", ", ".join(f"{k} {v}" for k, v in record.seeds.items())),
         ("Content key", record.key),
         ("Record, sha256", record.digest),
         ("Real set", record.real_digest),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache, cached_property, partial
@@ -12,7 +13,7 @@ from typing import Any
 from urllib.parse import urlencode
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 
 from dd_bench.records.bibtex import bibtex
 from dd_bench.records.record import Record
@@ -325,7 +326,7 @@ def _environment() -> Environment:
         autoescape=True,
         finalize=_finalize,
     )
-    environment.filters |= {"script": _script, "html_list": html_list}
+    environment.filters |= {"script": _script, "html_list": html_list, "breakable": _breakable}
     return environment
 
 
@@ -334,6 +335,11 @@ def _finalize(value: Any) -> Any:
     if isinstance(value, str):  # `Markup` is a `str`, and must not be escaped again
         return Markup(sanitize(value)) if isinstance(value, Markup) else sanitize(value)
     return value
+
+
+def _breakable(text: str) -> Markup:
+    """Return a text that may be broken after `_`, `.` and `+`, so that long names are not broken inside a word."""
+    return Markup(re.sub(r"(?<=[_+])(?=\w)|(?<=[a-z]\.)(?=[a-z])", "<wbr>", escape(sanitize(text))))
 
 
 def _list(texts: Iterable[str]) -> str:

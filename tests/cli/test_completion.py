@@ -20,6 +20,12 @@ from dd_bench.cli.completion import SHELLS, completions
         ("dd-bench list prot", ["protocol"]),
         ("dd-bench completion f", ["fish"]),
         ("dd-bench push runs/", []),
+        ("dd-bench leaderboard ta", ["table"]),
+        ("dd-bench leaderboard compare runs/", []),
+        ("dd-bench leaderboard table --me", ["--methods", "--metrics"]),
+        ("dd-bench show runs/sets/NAME --", ["--help", "--open"]),
+        ("dd-bench export SET TO --no", ["--no-lossless"]),
+        ("dd-bench tune method=mt", ["method=mtt"]),
         ("dd-bench run method=nothing method.", []),
     ],
 )

@@ -3,7 +3,7 @@
 import pytest
 from hydra.utils import get_method
 
-from dd_bench.cli.commands import EXAMPLES, HYDRA_COMMANDS, OTHER_COMMANDS
+from dd_bench.cli.commands import EXAMPLES, HYDRA_COMMANDS, LEADERBOARD_COMMANDS, OTHER_COMMANDS
 from dd_bench.cli.run_help import run_help
 from dd_bench.leaderboards.arguments import VERBS
 
@@ -22,6 +22,10 @@ def test_help_has_a_description_and_an_example(name, arguments, capsys):
     assert len(description.split()) > 5 and description.rstrip().endswith(".")
     examples = [part for part in rest if part.startswith("example")]
     assert examples and f"  {' '.join(['dd-bench', name, *arguments])}" in examples[0]
+
+
+def test_commands_of_the_leaderboard_are_known():
+    assert tuple(VERBS) == LEADERBOARD_COMMANDS
 
 
 def test_hydra_applications_have_an_example():

@@ -501,6 +501,7 @@ class TestCommand:
     def test_unknown_command(self, dd_bench):
         done = dd_bench("train")
         assert done.code == 2 and "unknown command 'train'" in done.text and "usage" in done.text
+        assert "'compare'. Did you mean dd-bench leaderboard compare?" in dd_bench("compare").text
 
     def test_version(self, dd_bench):
         assert re.fullmatch(r"dd-bench \d+\.\d+\.\d+\n", dd_bench("--version").text)
