@@ -101,8 +101,8 @@ class Pages:
             raise ValueError(
                 f"two boards would have the file {repeated[0]}.html: their names differ only in punctuation"
             )
-        for name in ("boards", "data", "datasets", "entries", "methods", "published", "views/front"):
-            (self.folder / name).mkdir(parents=True)
+        for name in ("boards", "data", "datasets", "entries", "methods", "published"):
+            (self.folder / name).mkdir()
         tasks: list[Task] = [self._front_page, self._overviews, self._methods, self._datasets]
         tasks += [partial(self._board_and_entries, board) for board in self.boards]
         run_forked(tasks, forked=len(self.entries) > FORK_THRESHOLD)
@@ -131,6 +131,7 @@ class Pages:
         if len(view.boards) > 1:
             template = self.jinja.get_template("views.js.j2")
             text = template.render(name=view.more, boards=view.boards[1:], up=up)
+            (self.folder / view.more).parent.mkdir(parents=True, exist_ok=True)
             (self.folder / view.more).write_text(text)
 
     def _published(self) -> None:
