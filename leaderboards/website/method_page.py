@@ -16,7 +16,7 @@ from ..core.method_info import load_links, method_info, shipped_text
 from ..render.formatting import published_text
 from .addresses import dataset_url, entry_url, method_url
 from .prose import prose
-from .rows import Cells, column, method_cell, score_text
+from .rows import Cells, column, method_cell, score_text, short_name
 from .sets import KnownSet
 
 MAX_PICTURES = 12
@@ -133,11 +133,15 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
             value = {"text": score_text(r), "sort": r.summary().mean} | ({"mark": place} if place else {})
             value |= {"narrow": t.metric} if t.metric != ACCURACY else {}  # where its column is hidden
         cells: Cells = [{"text": r.dataset, "href": f"../{dataset_url(r.dataset)}"}, r.ipc, value, t.metric]
-        own = {"text": t.protocol, "href": f"../boards/{t.slug}.html"}
+        own = {"text": short_name(t.protocol), "title": t.protocol, "href": f"../boards/{t.slug}.html"}
         if text := board.settings.get(row_of.get((t, r.key), "")):
             own |= {"sub": text}
         cells += [published.get(r.key), own, t.label_mode]
-        cells += [t.model, board.origins[r.key].choice, {"text": r.digest[:8], "href": f"../{entry_url(r)}"}]
+        cells += [
+            {"text": short_name(t.model), "title": t.model},
+            board.origins[r.key].choice,
+            {"text": r.digest[:8], "href": f"../{entry_url(r)}"},
+        ]
         rows.append({"cells": cells})
     if not any(r.key in published for _, r in found):
         return {

@@ -72,7 +72,8 @@ class Pages:
         verified: Path,
         docs: str | None = None,
     ):
-        # sets with another precision are on no board, and so have no page
+        # sets with another precision are on no board, and so their entries have no page
+        self.with_precision = [r for r in entries if has_stored_precision(r)]
         entries = [r for r in entries if not has_stored_precision(r)]
         self.folder, self.entries, self.published = folder, entries, published
         self.boards = boards(entries, published)
@@ -168,7 +169,7 @@ class Pages:
         sets = list(self.sets.values())
         commands = [f"{list_command(sets)}\n{pull_command(sets[0])}", python_code(sets[0])] if sets else []
         local = bool(sets and sets[0].files)
-        rows = set_rows(sets, self.entries)
+        rows = set_rows(sets, [*self.entries, *self.with_precision])
         self._page(
             "sets",
             "sets.html.j2",

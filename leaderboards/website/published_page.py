@@ -10,7 +10,7 @@ from typing import Any
 from ..core.published import PublishedSet
 from ..render.formatting import published_text
 from .addresses import published_url
-from .rows import column, method_cell
+from .rows import column, method_cell, short_name
 
 
 def published_index(published: Sequence[PublishedSet]) -> dict[str, Any]:
@@ -56,10 +56,14 @@ def published_rows(published: Sequence[PublishedSet]) -> dict[str, Any]:
     rows = [
         {
             "cells": [
-                one.model,
+                {"text": short_name(one.model), "title": one.model},
                 method_cell(cell.method, ""),
                 cell.ipc or "all",
-                {"text": published_text(cell), "sort": cell.mean, "phone": f"{one.model}; {cell.protocol}"},
+                {
+                    "text": published_text(cell),
+                    "sort": cell.mean,
+                    "phone": f"{short_name(one.model)}; {cell.protocol}",
+                },
                 cell.protocol,
                 cell.source,
             ]

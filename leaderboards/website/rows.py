@@ -81,7 +81,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
         ),
     ]
     title = "numbers from papers, never ranked"
-    columns += [column("published", "Published", title=title)] if has_published else []
+    columns += [column("published", "Published", wide=True, title=title)] if has_published else []
     columns += [column(m, f"{m}{unit}", wide=True, extra=True) for m in more_metrics]
     ratio = "stored bytes divided by those of IPC real samples per class, images with 8 bits per value"
     making = "seconds per set: preparation (teachers, experts), distillation or selection, and labelling"
@@ -241,12 +241,23 @@ def labels_cell(track: Track) -> Any:
 
 def settings_cell(name: str) -> Any:
     """Return a name with many values, `nas(sample=30, ...)`, as a short text that opens to the whole name."""
+    text = short_name(name)
+    return text if text == name else {"text": text, "more": name}
+
+
+def short_name(name: str) -> str:
+    """Return a long name with the number of its values instead of them.
+
+    Examples: `nas (3 settings)`, or `timm resnet101 (1 setting)` if one of them is a name.
+    """
     if len(name) <= MAX_CELL:
         return name
     start, _, values = name.partition("(")
     inner, _, end = values.rpartition(")")
-    count = len(re.findall(r"(?:^|, )[\w.]+=", inner))
-    return {"text": f"{start}{end} ({count} setting{'s' * (count != 1)})", "more": name}
+    keys = re.findall(r"(?:^|, )([\w.]+)=", inner)
+    if own := re.search(r"(?:^|, )name=([^,]+)", inner):
+        start, keys = f"{start} {own[1]}", [key for key in keys if key != "name"]
+    return f"{start}{end}" + (f" ({len(keys)} setting{'s' * (len(keys) != 1)})" if keys else "")
 
 
 def board_rows(all_boards: Sequence[Board], up: str = "") -> dict[str, Any]:

@@ -11,12 +11,13 @@ from typing import Any
 
 from markupsafe import Markup
 
+from dd_bench.records.config_diff import STORED
 from dd_bench.records.intervals import std
 from dd_bench.records.record import Record
 from dd_bench.synthetic.card import CARD, TENSORS
 from dd_bench.synthetic.licences import OTHER, UNKNOWN, hub_licence
 
-from ..core.entries import ACCURACY
+from ..core.entries import ACCURACY, has_stored_precision
 from ..core.selectors import MAIN_EVALUATORS
 from ..render.formatting import number
 from .addresses import entry_url
@@ -60,7 +61,12 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
     rows = []
     for one in sorted(known, key=_order):
         entries, size = by_set[one.digest], sum(one.card.stored_bytes.values())
-        link = method_cell(one.card.method, entry_url(entries[0]) if entries else "")
+        linked = (
+            entries[0] if entries and not has_stored_precision(entries[0]) else None
+        )  # others have no page
+        link = method_cell(one.card.method, entry_url(linked) if linked else "")
+        if precision := _precision(one.card.config.get(STORED)):
+            link |= {"sub": precision}
         link |= {"picture": one.picture.file.replace(one.name, "*")} if one.picture else {}
         cells: Cells = [link, one.card.dataset, one.card.ipc]
         cells += [_value(one.digest, entries[0]) if entries else None]
@@ -102,6 +108,11 @@ def _value(digest: str, record: Record) -> dict[str, Any] | None:
     text = f"{number([mean], metric)}, all equal" if is_constant(spread) else number([mean, spread], metric)
     unit = "accuracy, %" if metric == ACCURACY else metric
     return {"text": text, "sort": mean, "sub": f"{unit}, {re.split(r'[(]', record.protocol.name)[0]}"}
+
+
+def _precision(stored: Any) -> str:
+    """Return the chosen precision of a set, e.g. `2 bits per value, range per image`; '' for other sets."""
+    return str(stored.get("precision") or "") if isinstance(stored, dict) else ""
 
 
 def _licence(text: str) -> dict[str, str]:

@@ -425,7 +425,7 @@ const hasText = (e) => [...e.childNodes].some((n) => n.nodeType === 3 && n.data.
 const size = (e) => parseFloat(getComputedStyle(e).fontSize) * (e.closest('svg') ? e.getScreenCTM().a : 1);
 return [...document.querySelectorAll('main *, nav *, footer *')]
   .filter((e) => e.checkVisibility() && hasText(e) && !['title', 'script', 'style'].includes(e.localName))
-  .map((e) => [size(e), e.textContent]).filter(([pixels]) => pixels < 11.99)"""
+  .map((e) => [size(e), e.textContent]).filter(([pixels]) => 0 < pixels && pixels < 11.99)"""
 
 
 @pytest.mark.parametrize("kind", KINDS_OF_PAGES)
@@ -434,7 +434,7 @@ def test_pages_fit_every_width_and_have_no_small_text(page, small_site, kind):
     path = min(small_site.glob(f"{kind}.html"))
     for width in (390, 820, 1440):
         driver = page(path.relative_to(small_site).as_posix(), width=width, site=small_site)
-        assert driver.execute_script("return document.documentElement.scrollWidth") == width
+        assert driver.execute_script("return document.documentElement.scrollWidth") <= width
         assert driver.execute_script(SMALL_TEXT) == [], width
 
 

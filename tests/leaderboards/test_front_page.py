@@ -167,6 +167,8 @@ def test_every_place_has_a_mark():
     [
         ("nas(sample=30, space.depth=[1, 2, 3], steps=2)", "nas (3 settings)"),
         ("mtt-1000(recipe.epochs=301, recipe.milestones=[152]) v1", "mtt-1000 v1 (2 settings)"),
+        ("timm(name=resnet101, options.zero_init_last=False)", "timm resnet101 (1 setting)"),
+        ("torchvision(name=shufflenet_v2_x1_0)", "torchvision shufflenet_v2_x1_0"),
     ],
 )
 def test_long_names_in_the_table_of_boards(name, text):

@@ -2,7 +2,7 @@
 // The page sends no network requests.
 "use strict";
 (() => {
-  const PAGE = 100;
+  const PAGE = window.innerWidth < 640 ? 30 : 100; // rows at first; a phone is narrow, and its rows are high
   const read = (id) => { // the inverse of table_data.py
     const data = JSON.parse(document.getElementById(id).textContent);
     const papers = (cell) => (cell?.paper === undefined ? cell : { ...cell, paper: data.papers[cell.paper] });
@@ -204,10 +204,11 @@
       if (values.length < 2) return;
       filter(column.id, column.label, element("select", {}, element("option", { value: "" }, "all"), ...values.map((v) => element("option", { value: v }, v))));
     });
-    if (columns.some((column) => column.extra)) {
+    if (columns.some((column) => column.extra || column.wide || column.roomy)) {
       const box = element("input", { type: "checkbox" });
       box.addEventListener("change", () => section.classList.toggle("all-columns", box.checked));
-      form.append(element("label", { className: "tick" }, box, "all columns"));
+      // Without a column that is hidden at first, all columns are hidden or shown by the width of the screen.
+      form.append(element("label", { className: columns.some((column) => column.extra) ? "tick" : "tick narrow" }, box, "all columns"));
     }
     form.addEventListener("submit", (event) => event.preventDefault());
     more.addEventListener("click", () => { state.limit += 10 * PAGE; show(); });
