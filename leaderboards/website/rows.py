@@ -75,7 +75,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
         column("method", "Method", "text"),
         column("ipc", "IPC", filter=True),
         column("mean", f"{metric}{unit}", title="mean ± standard deviation over fresh networks"),
-        column("ci", "95 % interval", title="the line is scaled to the intervals at the same IPC"),
+        column("ci", "95 % interval", title="the line is scaled to the intervals at the same IPC; an arrow: below this scale"),
         column(
             "n", "n", wide=True, title="number of fresh networks; sets × networks if there are several sets"
         ),
@@ -306,7 +306,7 @@ def entry_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
             title="mean ± standard deviation of the main metric; compare only within a board",
         ),
         column("metric", "Metric", "text", wide=True, filter=True),
-        column("protocol", "Protocol", "text", filter=True),
+        column("protocol", "Protocol", "text", wide=True, filter=True),
         column("labels", "Labels", "text", wide=True, filter=True),
         column("network", "Network", "text", wide=True),
         column("created", "Measured", "text", wide=True),
@@ -316,7 +316,9 @@ def entry_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
     for board in all_boards:
         for r in board.records:
             s = r.summary() if r.status == "done" else None
-            value = {"text": score_text(r), "sort": s.mean} if s else None
+            value = (
+                {"text": score_text(r), "sort": s.mean, "phone": short_name(r.protocol.name)} if s else None
+            )
             cells: Cells = [
                 method_cell(r.method, entry_url(r)),
                 r.dataset,

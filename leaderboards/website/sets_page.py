@@ -46,7 +46,7 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
         column("ipc", "IPC", filter=True),
         column("value", "Value", title=value),
         column("load", "Load", "text", title="copies three lines of Python that load the set"),
-        column("bytes", "Bytes", title="stored bytes of images or graphs, labels and decoders"),
+        column("bytes", "Bytes", wide=True, title="stored bytes of images or graphs, labels and decoders"),
         column("licence", "Licence of the data", "text", wide=True, filter=True),
         column(
             "knobs",

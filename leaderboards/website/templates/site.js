@@ -17,8 +17,8 @@
   const sortValue = (cell) => (cell !== null && typeof cell === "object" ? cell.sort ?? cell.text : cell);
   const shown = (cell) => (cell === null ? "" : typeof cell === "object" ? cell.text : String(cell));
 
-  // Long names may be broken after `_` and `+` and before a parenthesis, not inside a word.
-  const breakable = (text) => text.split(/(?<=[_+/|])(?=\S)|(?=\()/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
+  // Long names may be broken after `_`, `+` and `=` and before a parenthesis, not inside a word.
+  const breakable = (text) => text.split(/(?<=[_+/|=])(?=\S)|(?=\()/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
   const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long", column.extra && "extra", column.roomy && "roomy"].filter(Boolean).join(" ");
 
   // Commands are pasted into a shell or Python, so SITE is replaced by the address of this site.
@@ -44,13 +44,25 @@
     block.append(code.parentNode, copyButton("Copy", () => code.textContent, "copy the code"));
   }
 
+  // The scale of the intervals at an IPC. A few low values would make all others too small to compare: values that are
+  // further below the median than the largest value is above it are outside, and have an arrow.
+  function scale(cells) {
+    const values = cells.map((cell) => cell.sort).sort((a, b) => a - b), median = values[values.length >> 1];
+    const low = Math.min(...cells.map((cell) => cell.low)), high = Math.max(...cells.map((cell) => cell.high));
+    return [Math.max(low, 2 * median - high), high, cells.length];
+  }
   function whisker(cell, low, high) {
-    const ns = "http://www.w3.org/2000/svg", at = (x) => 2 + (108 * (x - low)) / (high - low || 1);
+    const ns = "http://www.w3.org/2000/svg", at = (x) => 2 + (108 * Math.max(0, x - low)) / (high - low || 1);
     const svg = document.createElementNS(ns, "svg"), line = document.createElementNS(ns, "line"), dot = document.createElementNS(ns, "circle");
+    if (cell.sort < low) {
+      const arrow = document.createElementNS(ns, "path");
+      arrow.setAttribute("d", "M2 6l7-4v8z");
+      svg.append(arrow);
+    }
     svg.setAttribute("class", "whisker"); svg.setAttribute("viewBox", "0 0 112 12"); svg.setAttribute("aria-hidden", "true");
     Object.entries({ x1: at(cell.low), x2: at(cell.high), y1: 6, y2: 6 }).forEach(([k, v]) => line.setAttribute(k, v));
     Object.entries({ cx: at(cell.sort), cy: 6, r: 3.2 }).forEach(([k, v]) => dot.setAttribute(k, v));
-    svg.append(line, dot);
+    svg.append(...(cell.high < low ? [] : [line]), ...(cell.sort < low ? [] : [dot]));
     return svg;
   }
 
@@ -63,11 +75,9 @@
       const found = {}; // intervals are compared within an IPC
       for (const row of rows) {
         const cell = row.cells[i];
-        if (!cell || typeof cell !== "object" || !("low" in cell)) continue;
-        const span = (found[ipcOf(row)] ??= [cell.low, cell.high, 0]);
-        [span[0], span[1], span[2]] = [Math.min(span[0], cell.low), Math.max(span[1], cell.high), span[2] + 1];
+        if (cell && typeof cell === "object" && "low" in cell) (found[ipcOf(row)] ??= []).push(cell);
       }
-      return found;
+      return Object.fromEntries(Object.entries(found).map(([ipc, cells]) => [ipc, scale(cells)]));
     });
     const key = (word) => (name === "rows" || name === "boards" ? word : `${name}.${word}`);
 
@@ -108,7 +118,7 @@
       else node.append(...inside);
       if (cell.paper) node.append(" ", element("a", { href: cell.paper, className: "paper", rel: "noreferrer", ariaLabel: `paper of ${cell.text}` }, "paper"));
       if (cell.title) node.title = cell.title;
-      if (cell.sub) node.append(element("small", {}, cell.sub));
+      if (cell.sub) node.append(element("small", {}, ...breakable(cell.sub)));
       for (const name of ["narrow", "phone"]) if (cell[name]) node.append(element("small", { className: name }, cell[name]));
       if ("low" in cell && spans[i][ipcOf(row)][2] > 1) node.append(whisker(cell, ...spans[i][ipcOf(row)]));
       return node;
