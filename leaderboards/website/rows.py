@@ -75,7 +75,9 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
         column("method", "Method", "text"),
         column("ipc", "IPC", filter=True),
         column("mean", f"{metric}{unit}", title="mean ± standard deviation over fresh networks"),
-        column("ci", "95 % interval", title="the line is scaled to the intervals at the same IPC; an arrow: below this scale"),
+        column(
+            "ci", "95 % interval", title="scaled to the intervals at the same IPC; arrow: below this scale"
+        ),
         column(
             "n", "n", wide=True, title="number of fresh networks; sets × networks if there are several sets"
         ),
