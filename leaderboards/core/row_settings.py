@@ -34,8 +34,8 @@ def row_texts(main: Mapping[int, Record], others: Sequence[Mapping[int, Record]]
         others: the rows below it.
 
     Returns:
-        For the first row, its values of the settings that other rows change, if they are the same at all IPCs; for
-        each other row, the values that differ from the first row, or that it repeats this row.
+        For the first row, its values of the settings that other rows change, if they are few and the same at all IPCs;
+        for each other row, the values that differ from the first row, or that it repeats this row.
     """
     changed = [
         dict(pair for ipc, record in row.items() for pair in _changed(main[ipc], record)) for row in others
@@ -44,7 +44,7 @@ def row_texts(main: Mapping[int, Record], others: Sequence[Mapping[int, Record]]
     own = [hyperparameters(record) for record in main.values()]
     constant = {k: own[0][k] for k in keys if all(k in v and v[k] == own[0][k] for v in own)}
     return [
-        _text(constant.items()),
+        _text(constant.items()) if len(constant) <= MAX_SETTINGS else "",
         *(_text(v.items()) or _again(main, row) for v, row in zip(changed, others, strict=True)),
     ]
 
