@@ -32,7 +32,9 @@ def packed(table: Mapping[str, Any]) -> dict[str, Any]:
 def _short(cell: Any, papers: dict[str, int]) -> Any:
     if not isinstance(cell, dict):
         return cell
-    short = {k: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for k, v in cell.items()}
-    if paper := short.get("paper"):
-        short["paper"] = papers.setdefault(paper, len(papers))
+    short: dict[str, Any] = {
+        k: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for k, v in cell.items()
+    }
+    if paper := cell.get("paper"):
+        short["paper"] = papers.setdefault(str(paper), len(papers))
     return short
