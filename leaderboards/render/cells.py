@@ -76,14 +76,14 @@ def table_rows(
 ) -> list[list[str]]:
     """Return the rows of a table: the label, and one cell for each column. All texts are escaped.
 
-    The label of a method with several rows contains the settings that distinguish them.
+    The label of a method with several rows contains the settings that distinguish them, except in LaTeX.
     """
     boards = {column.board.track: column.board for column in found}.values()
     mark = markup.mark.format(markup.escape("§"))
 
     def name(label: str) -> str:
         settings = dict.fromkeys(board.settings[label] for board in boards if label in board.settings)
-        text = markup.count.format(markup.escape("; ".join(settings))) if settings else ""
+        text = markup.settings.format(markup.escape("; ".join(settings))) if settings else ""
         return markup.escape(label) + text + mark * any(label in board.mixed for board in boards)
 
     return [[name(label), *(c.text(label, style, markup) for c in found)] for label in labels]

@@ -18,6 +18,7 @@ class Markup:
     tied: str
     count: str
     mark: str
+    settings: str  # after the label of a row; empty where they are only in the notes below the table
 
 
 def escape_markdown(text: str) -> str:
@@ -70,12 +71,13 @@ _LATEX = str.maketrans(
     }
 )
 
-PLAIN = Markup(sanitize, best="{} ★", tied="{} ≈", count=" ({})", mark=" [{}]")
-MARKDOWN = Markup(escape_markdown, best="**{}**", tied="≈ {}", count=" ({})", mark=" [{}]")
+PLAIN = Markup(sanitize, best="{} ★", tied="{} ≈", count=" ({})", mark=" [{}]", settings=" ({})")
+MARKDOWN = Markup(escape_markdown, best="**{}**", tied="≈ {}", count=" ({})", mark=" [{}]", settings=" ({})")
 LATEX = Markup(
     escape_latex,
     best=r"\textbf{{{}}}",
     tied=r"\underline{{{}}}",
     count=r" {{\scriptsize ({})}}",
     mark=r"\textsuperscript{{{}}}",
+    settings="",  # a column of a paper has no place for them
 )
