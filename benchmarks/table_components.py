@@ -25,6 +25,7 @@ from selenium.webdriver.chrome.service import Service
 from selenium.webdriver.support.ui import WebDriverWait
 
 from dd_bench.leaderboards.website.site import build_site
+from dd_bench.leaderboards.website.table_data import unpacked
 
 HERE = Path(__file__).parent
 BOARDS = HERE.parent / "leaderboards"
@@ -84,12 +85,13 @@ def write_pages(folder: Path, components: Path) -> None:
             r"export\{.*?(\w+) as default.*?\};?", r"window.DataTable=\1;})();", bundle.read_text(), count=1
         )
     )
+    plain = json.dumps(unpacked(data), separators=(",", ":")).replace("<", "\\u003c")
     for name, start in START.items():
         script, style = FILES[name]
         (folder / f"{name}.html").write_text(
             f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>{name}</title>'
             f'<link rel="stylesheet" href="{style}"></head><body><h1>All entries</h1><table id="table"></table>'
-            f'<script type="application/json" id="rows">{text}</script><script src="{script}"></script>'
+            f'<script type="application/json" id="rows">{plain}</script><script src="{script}"></script>'
             f'<script>const {{ columns, rows }} = JSON.parse(document.getElementById("rows").textContent);{start}'
             "</script></body></html>"
         )

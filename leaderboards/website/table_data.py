@@ -12,7 +12,7 @@ DIGITS = 7
 
 
 def packed(table: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the data of a table; `read` in `site.js` is the inverse, except for rounding.
+    """Return the data of a table; `unpacked`, and `read` in `site.js`, are the inverse, except for rounding.
 
     A cell that occurs several times is stored once, in `shared`, and `{"is": INDEX}` stands for it. Addresses of papers
     are in `papers`, and a cell has their index.
@@ -27,6 +27,22 @@ def packed(table: Mapping[str, Any]) -> dict[str, Any]:
         for row, own, names in zip(table["rows"], cells, texts, strict=True)
     ]
     return {**table, "rows": rows, "shared": [json.loads(text) for text in places], "papers": list(papers)}
+
+
+def unpacked(data: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the table whose `packed` data are given."""
+    papers, shared = data["papers"], data["shared"]
+
+    def cell_of(cell: Any) -> Any:
+        cell = shared[cell["is"]] if isinstance(cell, dict) and "is" in cell else cell
+        return (
+            {**cell, "paper": papers[cell["paper"]]} if isinstance(cell, dict) and "paper" in cell else cell
+        )
+
+    rows = [{**row, "cells": [cell_of(cell) for cell in row["cells"]]} for row in data["rows"]]
+    return {
+        name: rows if name == "rows" else v for name, v in data.items() if name not in ("shared", "papers")
+    }
 
 
 def _short(cell: Any, papers: dict[str, int]) -> Any:

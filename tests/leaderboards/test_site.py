@@ -24,6 +24,7 @@ from dd_bench.leaderboards.website.pages import Pages
 from dd_bench.leaderboards.website.sets import copy_sets
 from dd_bench.leaderboards.website.sets_page import set_rows
 from dd_bench.leaderboards.website.site import SCRIPTS, build_site
+from dd_bench.leaderboards.website.table_data import packed, unpacked
 from dd_bench.records.bibtex import bibtex
 from dd_bench.records.record import ProtocolId, Score
 
@@ -82,12 +83,16 @@ def table(page: Path, name="rows"):
         f'<script type="application/json" id="{name}">(.*?)</script>', page.read_text(), re.DOTALL
     )
     data = json.loads(match[1])
-    for row in data.get("rows", ()):  # as `read` in site.js
-        row["cells"] = [
-            data["shared"][cell["is"]] if isinstance(cell, dict) and "is" in cell else cell
-            for cell in row["cells"]
-        ]
-    return data
+    return unpacked(data) if "rows" in data else data
+
+
+def test_data_of_a_table_without_repetitions():
+    licence, paper = {"text": "MIT", "title": "the whole text"}, "https://arxiv.org/abs/1"
+    rows = [{"cells": [{"text": f"m{i}", "paper": paper}, licence, 0.5, None], "set": [i]} for i in range(2)]
+    data = packed({"columns": [1], "rows": rows})
+    assert data["shared"] == [licence] and data["papers"] == [paper]
+    assert [row["cells"][1] for row in data["rows"]] == [{"is": 0}, {"is": 0}]
+    assert unpacked(data) == {"columns": [1], "rows": rows}
 
 
 def test_cross_architecture_table(site):
