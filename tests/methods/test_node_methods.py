@@ -201,7 +201,7 @@ class TestGradientMatching:
     @pytest.mark.parametrize("changes", [{"structure": "pge"}, {"hidden": None}, {"hops": 1}])
     def test_the_surrogate_gcn_needs_a_hidden_layer_and_no_edges(self, make_method, changes):
         with pytest.raises(ValueError, match=r"method\.structure=none method\.hops=2 method\.hidden=256"):
-            make_method("gcondx", **changes)
+            make_method("doscondx", **changes)
 
     def test_distance(self):
         a, b = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
