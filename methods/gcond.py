@@ -51,8 +51,8 @@ class GCond(Method):
     - The surrogate starts at Glorot weights and zero biases.
     - Real batches are drawn without replacement.
 
-    `gcondx` has GCond's settings and `doscondx` those of node-level DosCond in GCond's repository. GraphSlim's GCondX also
-    has SGC and these learning rates, but 1000 iterations, and does not train its surrogate.
+    `gcondx` has GCond's settings, and `doscondx` those of node-level DosCond in GCond's repository. GraphSlim's GCondX
+    also has SGC and these learning rates, but 1000 iterations, and does not train its surrogate.
 
     The network of the run is used for the evaluation only.
     """
