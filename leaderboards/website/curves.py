@@ -80,7 +80,7 @@ def plots(one: Matrix) -> list[Plot]:
     metric, levels = metric_label(board), _whole(one)
     if len(one.ipcs) > 1:
         ticks = [(float(ipc), str(ipc)) for ipc in one.ipcs]
-        title = f"{metric} against images per class"
+        title = f"{metric} against samples per class"
         found.append(draw(title, "samples per class (IPC)", metric, by_ipc, ticks, levels))
     xs = [x for series in by_bits for x, _ in series.points]
     if len(set(xs)) > 1:
