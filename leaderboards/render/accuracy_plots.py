@@ -93,6 +93,10 @@ def _rows(board: Board) -> dict[str, dict[int, Record]]:
     return found
 
 
+SAMPLES = {"graph": "graphs", "node": "nodes"}
+"""What the sets of an evaluator consist of, if not of images."""
+
+
 def _is_line(label: str) -> bool:
     return label in (CONTROL, HARD_LABEL_RANDOM) or is_reference(label)
 
@@ -143,7 +147,7 @@ def _plot_ipc(plt: Any, layout: Layout = PAGE, *, board: Board, rows: dict[str, 
     axis.set_xlim(-0.5, len(at) - 0.5)
     for x in range(1, len(at)):
         axis.axvline(x - 0.5, color="0.9", zorder=0)
-    axis.set_xlabel("images per class")
+    axis.set_xlabel(f"{SAMPLES.get(board.track.evaluator, 'images')} per class")
     axis.set_ylabel(f"test {metric}, %" if metric == ACCURACY else metric)
     axis.grid(axis="y", color="0.9")
     axis.set_axisbelow(True)

@@ -80,6 +80,15 @@ def test_choices_on_test_data_are_marked(entries, monkeypatch):
     assert ipc.labels == ["full", "random", "dc", "dm [T]", "dsa"]
 
 
+@pytest.mark.parametrize("evaluator, noun", [("accuracy", "images"), ("graph", "graphs"), ("node", "nodes")])
+def test_axis_names_the_samples(entries, evaluator, noun):
+    plt = pytest.importorskip("matplotlib.pyplot")
+    ipc, *_ = accuracy_plots([r.model_copy(update={"evaluator": evaluator}) for r in entries])
+    figure = ipc.figure(plt, COLUMN)
+    assert figure.axes[0].get_xlabel() == f"{noun} per class"
+    plt.close(figure)
+
+
 def test_differences_from_another_method(entries):
     """Both entries have one set with networks of the same seeds, so the differences are paired."""
     plt = pytest.importorskip("matplotlib.pyplot")
