@@ -11,7 +11,8 @@
 # papers, whose costs are estimated for one core from those of the experiments: datadam (half an hour), infer (3 hours),
 # label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours), shifts (4 hours), contents (4
 # hours), linear_probe (2 hours, not timed), coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50
-# images per class), nodes (an hour: Cora and Citeseer) and recovery (15 hours: all methods that recover images from teachers, with their ablations, on both).
+# images per class), nodes (an hour, not timed: Cora and Citeseer) and recovery (15 hours: all methods that recover images
+# from teachers, with their ablations, on both).
 #
 # A restarted script continues where it was stopped. A failed job does not stop the others and is listed at the end.
 # `dd-bench progress OUT` shows the progress. The last step adds the records to OUT/entries and writes OUT/tables and
@@ -23,8 +24,8 @@
 # mtt-1000). At 50 images per class there are only selection methods, DM, DataDAM and five random draws with one network
 # each, instead of ten draws with two. No entry is from `fifty`.
 #
-# Fashion-MNIST must be installed by the Debian package dataset-fashion-mnist, the graphs must be in data/, and
-# the files of Planetoid in data/nodes/.
+# Fashion-MNIST must be installed by the Debian package dataset-fashion-mnist, the graphs must be in data/, and the
+# files of Planetoid in data/nodes/.
 set -uo pipefail
 out=${1:?bash leaderboards/campaign.sh OUT [PART ...]}
 shift
@@ -285,7 +286,7 @@ linear_probe() { # sets for linear heads on backbones that have not seen the cla
             sweep method=centroid "${on[@]}" teacher=$backbones protocol=ridge,probe-1000-views
             sweep method=lgm,clp_dd num_sets=3 "${on[@]}" teacher=$backbones protocol=ridge,probe-1000-views "${steps[@]}"
             [ $data = digits ] && sweep method=lgm "${on[@]}" teacher=backbone_w32 protocol=ridge hyperparameters=untuned \
-                method.views.noise=0 method.views.scale=null,[0.5,1.0] # views that keep most of 8x8 pixels
+                method.views.noise=0 'method.views.scale=null,[0.5,1.0]' # views that keep most of 8x8 pixels
             for set in "$out"/sets/{lgm,clp_dd,centroid}-$data-classes"${classes:1:1}-${classes: -2:1}"-ipc$ipc-????????????????; do
                 [ -d "$set" ] || continue
                 dd-bench evaluate -m --only-missing "${common[@]}" "${on[@]:0:2}" set="$set" teacher=$backbones \
@@ -303,7 +304,8 @@ nodes() { # selections of real nodes, k-means, and learned sets of Cora and Cite
         on=(dataset.name=$data dataset.root=data/nodes)
         sweep experiment=cora_random,cora_kmeans,cora_herding,cora_kcenter ipc=5,10,20 "${on[@]}"
         sweep experiment=cora_gcdm,cora_gcondx,cora_doscondx,cora_gcond ipc=5,10 "${on[@]}"
-        sweep experiment=cora_sfgc ipc=5 "${on[@]}"
+        sweep experiment=cora_sfgc,cora_geom ipc=5 "${on[@]}"
+        sweep experiment=cora_coarsening,cora_gc_sntk ipc=5,10 "${on[@]}"
         sweep experiment=cora_bonsai method.amount=2000,5000,20000 "${on[@]}"
         sweep experiment=cora_random method=full ipc=1 num_sets=1 "${on[@]}"
     done

@@ -11,6 +11,7 @@ from dd_bench.api import (
     Architecture,
     DistillContext,
     Method,
+    NodeGraph,
     NodeSet,
     NodeSplit,
     RealSet,
@@ -136,10 +137,8 @@ class GCSNTK(Method):
 
     def _inputs(self, train: NodeSplit, mean: Tensor, std: Tensor) -> Tensor:
         """Return the standardised and propagated features of the training nodes, float32 `(n, d)`."""
-        z = (train.graph.features - mean) / std
-        for _ in range(self.hops):
-            z = train.graph.adjacency.normalised @ z
-        return z[train.index]
+        standardised = NodeGraph((train.graph.features - mean) / std, train.graph.adjacency)
+        return standardised.propagated(self.hops)[train.index]
 
     def _targets(self, train: NodeSplit, z: Tensor, index: Tensor) -> KernelNodes:
         """Return the training nodes at `index (t,)` with the edges among them."""

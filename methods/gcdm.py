@@ -62,7 +62,7 @@ class GCDM(Method):
         train, sizes = training_nodes(real), quota(real.train.counts, ipc, self.nodes)
         labels, k = quota_labels(sizes, ctx.device), real.num_classes
         x = train.features()[initial_nodes(real, sizes, ctx)].clone().requires_grad_()
-        no_edges = Adjacency(len(x), torch.zeros(2, 0, dtype=torch.int64, device=ctx.device))
+        no_edges = Adjacency.empty(len(x), ctx.device)
         weights = torch.tensor(sizes, device=ctx.device) / sum(sizes)
         optimizer = torch.optim.Adam([x], lr=self.lr_features)
         state: State = {"features": x, "optimizer": optimizer}

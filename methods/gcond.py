@@ -143,7 +143,7 @@ class GCond(Method):
             total = torch.zeros((), device=ctx.device)
             for update in range(self.outer):
                 z = self._propagated(x, edges)
-                loss = self._match(surrogate, z.split(sizes), batch, (step, update))
+                loss = self._match(surrogate, z.split(sizes), labels.split(sizes), batch, (step, update))
                 for optimizer in optimizers.values():
                     optimizer.zero_grad()
                 loss.backward()
@@ -164,6 +164,7 @@ class GCond(Method):
         self,
         surrogate: Surrogate,
         parts: Sequence[Tensor],
+        labels: Sequence[Tensor],
         batch: Callable[[int, tuple[int, int]], RealBatch],
         update: tuple[int, int],
     ) -> Tensor:
@@ -172,13 +173,13 @@ class GCond(Method):
         Args:
             surrogate: the network.
             parts: propagated features of the synthetic nodes of each class.
+            labels: classes of these nodes.
             batch: see `_batches`.
             update: numbers of the iteration and of the update.
         """
         total, largest = torch.zeros((), device=parts[0].device), max(map(len, parts))
-        for c, part in enumerate(parts):
-            target = surrogate.gradients(*batch(c, update))
-            found = surrogate.gradients(part, torch.full((len(part),), c, device=part.device))
+        for c, (part, own) in enumerate(zip(parts, labels, strict=True)):
+            target, found = surrogate.gradients(*batch(c, update)), surrogate.gradients(part, own)
             total = total + len(part) / largest * gradient_distance(found, target, self.metric)
         return total
 

@@ -55,6 +55,11 @@ class Adjacency:
                 raise ValueError("edges must not contain self-loops")
         self.v, self.edges, self.weights = v, edges, weights
 
+    @classmethod
+    def empty(cls, v: int, device: torch.device) -> Adjacency:
+        """Return the adjacency of `v` nodes without any edge."""
+        return cls(v, torch.zeros(2, 0, dtype=torch.int64, device=device))
+
     @property
     def device(self) -> torch.device:
         """The device of all tensors."""
@@ -203,8 +208,7 @@ class NodeGraph:
 
     def without_edges(self) -> NodeGraph:
         """Return the nodes without any edge. On such a graph, every network is an MLP."""
-        none = self.adjacency.edges.new_zeros(2, 0)
-        return replace(self, adjacency=Adjacency(self.adjacency.v, none))
+        return replace(self, adjacency=Adjacency.empty(self.adjacency.v, self.adjacency.device))
 
     def propagated(self, hops: int) -> Tensor:
         """Return `features` multiplied `hops` times by the normalised adjacency, float32 `(v, d)`."""

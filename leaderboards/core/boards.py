@@ -59,9 +59,7 @@ class Board:
     sources: dict[str, Published]  # letter -> a number from this source
     notes: Mapping[str, Mapping[int, str]]  # by row and IPC: how the settings differ
     mixed: frozenset[str]  # labels of rows whose cells have different settings
-    settings: Mapping[
-        str, str
-    ]  # by row: what distinguishes it from the other rows of its method, if there are any
+    settings: Mapping[str, str]  # by row of a method with several rows: what distinguishes it from them
     sizes: dict[str, float]  # by record key: stored bytes relative to IPC real samples per class with 8 bits
     origins: Mapping[str, Origin]  # by record key: how the hyper-parameters were chosen
     warnings: list[str]
@@ -73,13 +71,17 @@ class Board:
         return [note for by_ipc in self.notes.values() for note in by_ipc.values()]
 
     @cached_property
+    def label_of(self) -> dict[str, str]:
+        """The row of each record that is shown, by record key."""
+        return {c.record.key: label for label, cells in self.rows.items() for c in cells if c.record}
+
+    @cached_property
     def changed_hyperparameters(self) -> list[str]:
         """Lines of text, one for each row and set of hyper-parameters that differ from its YAML file."""
-        label_of = {c.record.key: label for label, cells in self.rows.items() for c in cells if c.record}
         found: dict[tuple[str, str], list[int]] = defaultdict(list)
         for record in self.records:
             if different := changed_keys("method", record.method, record.config.get("method", {})):
-                found[label_of.get(record.key, record.method), ", ".join(different)].append(record.ipc)
+                found[self.label_of.get(record.key, record.method), ", ".join(different)].append(record.ipc)
         return [
             f"{label} at IPC {', '.join(map(str, sorted(set(ipcs))))} with {values} instead of the YAML defaults"
             for (label, values), ipcs in sorted(found.items())

@@ -27,6 +27,8 @@ LINES = {
 """Colour and line style of the rows that are drawn as lines."""
 ON_TEST = " [T]"
 """Mark of a row whose hyper-parameters were chosen on test data, as in tables."""
+SAMPLES = {"graph": "graphs", "node": "nodes"}
+"""By evaluator: what a set consists of, if not of images."""
 MIN_ROWS = 3
 """Minimum number of rows without random images and the whole training set; boards with fewer have no plots."""
 WIDTH = 7.0
@@ -91,10 +93,6 @@ def _rows(board: Board) -> dict[str, dict[int, Record]]:
             on_test = any(board.places.get(r.key) == "chosen_on_test" for r in by_ipc.values())
             found[label + ON_TEST * on_test] = by_ipc
     return found
-
-
-SAMPLES = {"graph": "graphs", "node": "nodes"}
-"""What the sets of an evaluator consist of, if not of images."""
 
 
 def _is_line(label: str) -> bool:

@@ -125,9 +125,8 @@ def _metric(record: Record, name: str) -> dict[str, str]:
 
 def _row(record: Record, board: Board) -> str:
     """Return the row of an entry with the settings that distinguish it; '' if its method has only one row."""
-    keys = {label: [c.record.key for c in cells if c.record] for label, cells in board.rows.items()}
-    labels = [label for label, found in keys.items() if record.key in found]
-    return "; ".join(f"{label} ({board.settings[label]})" for label in labels if label in board.settings)
+    label = board.label_of.get(record.key, "")
+    return f"{label} ({board.settings[label]})" if label in board.settings else ""
 
 
 def _facts(record: Record, board: Board) -> list[tuple[str, str]]:

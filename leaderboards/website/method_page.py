@@ -119,13 +119,6 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
         column("entry", "Entry", "text", wide=True),
     ]
     rows = []
-    row_of = {
-        (b.track, c.record.key): label
-        for b in {board.track: board for board, _ in found}.values()
-        for label, line in b.rows.items()
-        for c in line
-        if c.record
-    }
     for board, r in sorted(found, key=lambda f: (f[1].dataset, f[0].track, f[1].ipc, f[1].created, f[1].key)):
         t, place = board.track, board.places.get(r.key)
         value: dict[str, Any] = {"text": r.status, "sort": None, "mark": r.status}
@@ -134,7 +127,7 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
             value |= {"narrow": t.metric} if t.metric != ACCURACY else {}  # where its column is hidden
         cells: Cells = [{"text": r.dataset, "href": f"../{dataset_url(r.dataset)}"}, r.ipc, value, t.metric]
         own = {"text": short_name(t.protocol), "title": t.protocol, "href": f"../boards/{t.slug}.html"}
-        if text := board.settings.get(row_of.get((t, r.key), "")):
+        if text := board.settings.get(board.label_of.get(r.key, "")):
             own |= {"sub": text}
         cells += [published.get(r.key), own, t.label_mode]
         cells += [

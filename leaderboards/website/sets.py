@@ -153,7 +153,10 @@ def _card(folder: Path) -> Card:
 
 
 def _picture(folder: Path, card: Card, site: Path) -> Picture:
-    """Return the preview of a set. Sets of nodes are drawn anew: previews of older versions are nearly white."""
+    """Return the preview of a set.
+
+    Previews of nodes are drawn again, because those of older versions are nearly white.
+    """
     file = f"sets/{folder.name}/{PREVIEW}"
     with suppress(OSError, ValueError):
         if card.kind == "nodes":

@@ -61,10 +61,8 @@ def set_rows(known: Sequence[KnownSet], records: Sequence[Record]) -> dict[str, 
     rows = []
     for one in sorted(known, key=_order):
         entries, size = by_set[one.digest], sum(one.card.stored_bytes.values())
-        linked = (
-            entries[0] if entries and not has_stored_precision(entries[0]) else None
-        )  # others have no page
-        link = method_cell(one.card.method, entry_url(linked) if linked else "")
+        has_page = bool(entries) and not has_stored_precision(entries[0])
+        link = method_cell(one.card.method, entry_url(entries[0]) if has_page else "")
         if precision := _precision(one.card.config.get(STORED)):
             link |= {"sub": precision}
         link |= {"picture": one.picture.file.replace(one.name, "*")} if one.picture else {}

@@ -50,14 +50,9 @@ def difficulty(train: NodeSplit) -> Tensor:
     Neighbours without a label in this split do not count. Nodes with the same numbers of neighbours of each kind have
     exactly the same entropy, whatever the classes are.
     """
-    position = torch.full((train.graph.adjacency.v,), -1, device=train.labels.device)
-    position[train.index] = torch.arange(len(train), device=train.labels.device)
-    sender, receiver = position[train.graph.adjacency.edges]
-    labelled = (sender >= 0) & (receiver >= 0)
+    sender, receiver = train.graph.adjacency.subgraph(train.index).edges
     counts = nn.functional.one_hot(train.labels, train.num_classes).double()
-    counts.index_put_(
-        (receiver[labelled], train.labels[sender[labelled]]), counts.new_ones(()), accumulate=True
-    )
+    counts.index_put_((receiver, train.labels[sender]), counts.new_ones(()), accumulate=True)
     shares = (counts / counts.sum(1, keepdim=True)).sort(1).values
     entropy: Tensor = torch.special.entr(shares).sum(1)
     return entropy

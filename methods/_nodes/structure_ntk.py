@@ -93,8 +93,7 @@ def aggregation(adjacency: Adjacency, kind: str) -> Tensor:
 
     Weights of edges are not used.
     """
-    loops = torch.arange(adjacency.v, device=adjacency.device).expand(2, -1)
-    edges = torch.cat([adjacency.edges, loops], 1)
+    edges = adjacency.edges_with_loops
     receiver = edges[1]
     ones = torch.ones(len(receiver), dtype=torch.float64, device=adjacency.device)
     if kind == "sum":

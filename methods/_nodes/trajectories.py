@@ -149,7 +149,7 @@ class Student:
         """Take the network, the number of nodes and of training steps, and a key of `GRADIENTS`."""
         self._flat = FunctionalNetwork(net)
         device = next(net.parameters()).device
-        self._no_edges = Adjacency(n, torch.zeros(2, 0, dtype=torch.int64, device=device))
+        self._no_edges = Adjacency.empty(n, device)
         self._steps = [InnerStep(torch.arange(n, device=device), lambda batch: batch)] * steps
         self._gradients = GRADIENTS[gradient]
 

@@ -1,4 +1,4 @@
-"""The mathematics of GEOM and of what it shares with SFGC: curriculum, window, student, losses and soft labels."""
+"""The mathematics of GEOM, and of its parts that SFGC uses too: curriculum, window, student, losses, soft labels."""
 
 import math
 
