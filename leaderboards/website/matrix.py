@@ -23,6 +23,9 @@ from ..render.place_marks import PLACE_MARKS
 from .addresses import entry_url, method_url
 from .rows import data_controls, is_constant
 
+CORESETS_SHOWN = 5
+"""Rows of coresets that are shown at first: each score has several, and they would be half of a matrix."""
+
 
 class Value(NamedTuple):
     """One cell: a measured value with its link and tool tip, and the published numbers for the same method and IPC."""
@@ -52,19 +55,27 @@ class Line(NamedTuple):
     values: list[Value]
 
 
+class Group(NamedTuple):
+    """Rows of one kind."""
+
+    title: str
+    lines: list[Line]
+    shown: int | None = None  # number of rows shown at first, if not all
+
+
 class Matrix(NamedTuple):
     """A board for a template."""
 
     board: Board
     ipcs: list[int]
-    groups: list[tuple[str, list[Line]]]  # title and rows
+    groups: list[Group]
     has_published: bool
     variants: int  # number of rows hidden at first
 
     @property
     def lines(self) -> list[Line]:
         """All rows."""
-        return [line for _, lines in self.groups for line in lines]
+        return [line for group in self.groups for line in group.lines]
 
 
 def matrix(board: Board) -> Matrix:
@@ -77,16 +88,14 @@ def matrix(board: Board) -> Matrix:
     distilled = [line for line in lines if line.family not in ("reference", "selection", "coreset")]
     real += [_control(board, name, means) for name, means in data_controls(board).items()]
     groups = [
-        ("Real samples", real),
-        ("Distilled sets", [line for line in distilled if _is_ranked(line)]),
-        ("Distilled sets, not ranked", [line for line in distilled if not _is_ranked(line)]),
-        ("Real samples chosen by training dynamics", coresets),
+        Group("Real samples", real),
+        Group("Distilled sets", [line for line in distilled if _is_ranked(line)]),
+        Group("Distilled sets, not ranked", [line for line in distilled if not _is_ranked(line)]),
+        Group("Real samples chosen by training dynamics", coresets, CORESETS_SHOWN),
     ]
     has_published = any(board.has_published(i) for i in range(len(board.ipcs)))
     variants = sum(line.is_variant for line in lines)
-    return Matrix(
-        board, board.ipcs, [(title, found) for title, found in groups if found], has_published, variants
-    )
+    return Matrix(board, board.ipcs, [group for group in groups if group.lines], has_published, variants)
 
 
 def main_column(board: Board) -> int:

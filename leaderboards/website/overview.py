@@ -40,6 +40,7 @@ class DatasetView(NamedTuple):
     name: str
     url: str
     about: str
+    extent: str  # numbers of methods and boards
     boards: list[BoardView]
     choices: dict[str, list[str]]  # name of a switch: its values, those of the first board first
     citations: list[str]
@@ -83,7 +84,7 @@ def dataset_views(boards: Sequence[Board], cards: Cards, *, front: bool) -> list
             }
             views.append(
                 DatasetView(
-                    name, dataset_url(name), about(name), shown, choices, cards.data.get(name, []),
+                    name, dataset_url(name), about(name), _extent(shown), shown, choices, cards.data.get(name, []),
                     views_url(name, front=front),
                 )
             )  # fmt: skip
@@ -107,6 +108,15 @@ def findings(found: Sequence[Evidence], boards: Sequence[Board], limit: int = 3)
         }
         for one in list(found)[:limit]
     ]
+
+
+def _extent(boards: Sequence[BoardView]) -> str:
+    """Return the number of methods, of boards and the values of IPC as text: `23 methods, 8 boards, IPC 1, 10, 50`."""
+    methods = {line.method for one in boards for line in one.matrix.lines if line.method}
+    ipcs = sorted({ipc for one in boards for ipc in one.matrix.ipcs})
+    parts = [(len(methods), "method"), (len(boards), "board")]
+    counts = ", ".join(f"{n} {word}{'s' if n > 1 else ''}" for n, word in parts)
+    return f"{counts}, IPC {', '.join(map(str, ipcs))}"
 
 
 def _network(board: Board) -> str:

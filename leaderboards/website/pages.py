@@ -340,8 +340,8 @@ def _finalize(value: Any) -> Any:
 
 
 def _breakable(text: str) -> Markup:
-    """Return a text that may be broken after `_`, `.` and `+`, so that long names are not broken inside a word."""
-    return Markup(re.sub(r"(?<=[_+])(?=\w)|(?<=[a-z]\.)(?=[a-z])", "<wbr>", escape(sanitize(text))))
+    """Return a text that may be broken after `_`, `.`, `+` and `=`, so that long names are not broken inside a word."""
+    return Markup(re.sub(r"(?<=[_+=])(?=\w)|(?<=[a-z]\.)(?=[a-z])", "<wbr>", escape(sanitize(text))))
 
 
 def _list(texts: Iterable[str]) -> str:

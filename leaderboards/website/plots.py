@@ -15,7 +15,7 @@ from ..core.row_labels import record_labels
 from ..render.continual import group_by_steps, step_metrics
 from ..render.cost import Point, ranked_front
 from ..render.cross_arch import cross_arch_groups, difference, other_networks
-from ..render.formatting import interval, number
+from ..render.formatting import interval_text, number
 from .addresses import entry_url
 from .rows import Cells, column, heading, method_cell
 
@@ -101,7 +101,10 @@ def continual_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
         for r in sorted(found, key=lambda r: (r.ipc, label_of[r.key])):
             metrics = [*step_metrics(r), "average", "forgetting"]
             cells: Cells = [method_cell(label_of[r.key], entry_url(r)), r.ipc]
-            cells += [{"text": interval(r, m), "sort": r.summary(m).mean} for m in metrics]
+            for mean, m in ((r.summary(m).mean, m) for m in metrics):
+                cells.append(
+                    {"text": number([mean], r.main_metric), "sub": interval_text(r, m), "sort": mean}
+                )
             rows.append({"cells": cells})
             summaries = [r.summary(m) for m in step_metrics(r)]
             half = [100 * ((s.ci_high or s.mean) - s.mean) for s in summaries]

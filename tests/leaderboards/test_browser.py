@@ -76,6 +76,9 @@ def copy_some_sets(folder):
         shutil.copytree(source, folder / source.parent.name / source.name)
 
 
+CORESETS = {"el2n": 0.41, "grand": 0.42, "forgetting": 0.43, "aum": 0.44, "margin": 0.45, "entropy": 0.46}
+
+
 @pytest.fixture(scope="module")
 def small_site(tmp_path_factory):
     """A site with few entries that has every kind of page, row, mark and note, and a link to the documentation."""
@@ -97,6 +100,7 @@ def small_site(tmp_path_factory):
         *(make_record("random", ipc, [[v, v + 0.02, v + 0.04]]) for ipc, v in ((1, 0.4), (10, 0.5))),
         *(make_record("dm", ipc, [[v, v + 0.02, v + 0.04]]) for ipc, v in ((1, 0.6), (10, 0.7))),
         make_record("dm", 10, [[0.60, 0.62, 0.64]], config={"method": {"lr_img": 5.0}}),
+        *(make_record(name, 10, [[v, v + 0.02, v + 0.04]]) for name, v in CORESETS.items()),
         make_record("mtt", 10, [[0.71, 0.735, 0.75]], **chosen),
         make_record("sre2l", 10, [[0.6, 0.61, 0.62]], notes=["a note"]),
         make_record("dc", 10, [], status="diverged", reason="loss is nan"),
@@ -248,6 +252,38 @@ def test_sorting_a_matrix(page):
     assert driver.execute_script(names)[:2] == ["m118", "m116"]
     button.click()
     assert "ascending" in button.find_element(By.XPATH, "..").get_attribute("aria-sort")
+
+
+def test_a_long_group_of_a_matrix_is_shown_in_part(page, small_site):
+    """The first rows in the present order are shown, all of them after a click."""
+    driver = page("index.html", site=small_site)
+    table = driver.find_element(By.CSS_SELECTOR, "table.matrix:has([data-shown])")
+    rows = "[...arguments[0].querySelectorAll('[data-shown] tr[data-m]')].filter((r) => r.checkVisibility())"
+    names = f"return {rows}.map((r) => r.dataset.m)"
+    best = sorted(CORESETS, key=CORESETS.get, reverse=True)
+    assert driver.execute_script(names, table) == best[:5]
+    button = table.find_element(By.CSS_SELECTOR, "[data-ipc='1'] button")
+    button.click(), button.click()  # the lowest first
+    assert driver.execute_script(names, table) == best[::-1][:5]
+    button = table.find_element(By.CLASS_NAME, "all")
+    assert (button.text, button.get_attribute("aria-expanded")) == ("show all 6", "false")
+    button.click()
+    assert driver.execute_script(names, table) == best[::-1]
+    assert (button.text, button.get_attribute("aria-expanded")) == ("show the first 5", "true")
+
+
+def test_a_phone_shows_one_dataset_at_first(page, small_site):
+    """The others open by a click or by a link to them. A wide window shows all."""
+    sections = "[...document.querySelectorAll('.dataset')].filter((s) => s.firstElementChild.open)"
+    opened = f"return {sections}.map((s) => s.id)"
+    first, second = page("index.html", site=small_site).execute_script(opened)[:2]
+    driver = page("index.html", width=390, site=small_site)
+    assert driver.execute_script(opened) == [first]
+    driver.find_element(By.CSS_SELECTOR, f".jump a[href='#{second}']").click()
+    WebDriverWait(driver, 10).until(lambda d: d.execute_script(opened) == [first, second])
+    driver.find_element(By.CSS_SELECTOR, f"#{first} summary").click()
+    assert driver.execute_script(opened) == [second]
+    assert page(f"index.html#{second}", width=390, site=small_site).execute_script(opened) == [first, second]
 
 
 def test_differences_are_those_of_python(page, site):

@@ -35,7 +35,7 @@ def values(lines):
 def test_rows_of_a_matrix(board):
     """Real samples come first, then distilled sets by value at the IPC with most entries."""
     (one,) = (b for b in boards(board, []) if b.track.label_mode == "hard" and b.track.metric == "accuracy")
-    groups = dict(matrix(one).groups)
+    groups = {g.title: g.lines for g in matrix(one).groups}
     assert one.ipcs[main_column(one)] == 1
     assert [line.label for line in groups["Real samples"]] == ["full", "random"]
     assert [line.label for line in groups["Distilled sets"]][:2] == ["dm", "dc"]
@@ -47,7 +47,7 @@ def test_a_row_chosen_on_test_data_keeps_its_mark(record):
     chosen = {"config": {"method": {"lr_img": 9.0}, "hyperparameters": "test"}}
     found = [record("dm", 1, [[0.7, 0.71, 0.72]]), record("random", 1, [[0.5, 0.51, 0.52]])]
     found += [record("mtt", 1, [[0.9, 0.91, 0.92]], **chosen)]
-    groups = dict(matrix(boards(found, [])[0]).groups)
+    groups = {g.title: g.lines for g in matrix(boards(found, [])[0]).groups}
     assert values(groups["Distilled sets, not ranked"]) == {"mtt": [("91.0", "chosen_on_test")]}
     assert values(groups["Distilled sets"]) == {"dm": [("71.0", "best")]}
 

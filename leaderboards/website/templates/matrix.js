@@ -1,5 +1,25 @@
 // Matrices: the switch between the boards of a dataset, sorting by an IPC, and highlighting of a row's curves.
 "use strict";
+// Show only the first rows of a long group, in their present order, unless its button is pressed. Other settings of a
+// method that are hidden do not count.
+function fold(body) {
+  const all = body.querySelector(".all"), withVariants = body.closest(".with-variants") !== null;
+  const rows = [...body.querySelectorAll("tr[data-m]")].filter((row) => withVariants || !row.classList.contains("variant"));
+  const pressed = all.getAttribute("aria-expanded") === "true";
+  rows.forEach((row, i) => row.hidden = !pressed && i >= Number(body.dataset.shown));
+  all.textContent = pressed ? `show the first ${body.dataset.shown}` : `show all ${rows.length}`;
+  all.hidden = rows.length <= Number(body.dataset.shown);
+}
+function foldable(body) {
+  const all = Object.assign(document.createElement("button"), { type: "button", className: "all" });
+  all.setAttribute("aria-expanded", "false");
+  all.addEventListener("click", () => {
+    all.setAttribute("aria-expanded", String(all.getAttribute("aria-expanded") !== "true"));
+    fold(body);
+  });
+  body.querySelector(".group th").append(" ", all);
+  fold(body);
+}
 // Sort a matrix by an IPC, and highlight the curves of a row.
 function enliven(table) {
   for (const head of table.querySelectorAll("th[data-ipc]")) {
@@ -11,8 +31,10 @@ function enliven(table) {
       for (const other of table.querySelectorAll("th[aria-sort]")) other.removeAttribute("aria-sort");
       head.setAttribute("aria-sort", sign > 0 ? "descending" : "ascending");
       for (const body of table.tBodies) body.append(...[...body.querySelectorAll("tr[data-m]")].sort((a, b) => sign * (value(b) - value(a) || 0)));
+      table.querySelectorAll("[data-shown]").forEach(fold);
     });
   }
+  table.querySelectorAll("[data-shown]").forEach(foldable);
   const curves = [...(table.closest(".view")?.querySelectorAll("polyline") ?? [])];
   const highlight = (name) => {
     for (const curve of curves) {
@@ -63,9 +85,24 @@ for (const section of document.querySelectorAll(".dataset")) {
   }
   for (const name of ["published", "variants"]) {
     const box = section.querySelector(`.show-${name}`);
-    const toggle = () => section.classList.toggle(`with-${name}`, box.checked);
+    const toggle = () => {
+      section.classList.toggle(`with-${name}`, box.checked);
+      section.querySelectorAll("[data-shown]").forEach(fold);
+    };
     box.closest("label").hidden = !views.some((view) => view.dataset.has.includes(name));
     box.addEventListener("change", toggle);
     toggle();
   }
 }
+// On a phone, only the first dataset is open at first. A link to a dataset opens it.
+const datasets = [...document.querySelectorAll(".dataset > details")];
+if (matchMedia("(max-width: 40rem)").matches) for (const one of datasets.slice(1)) one.open = false;
+function openTarget() {
+  const section = document.getElementById(decodeURIComponent(location.hash.slice(1))), one = datasets.find((d) => d.parentElement === section);
+  if (!one || one.open) return;
+  one.open = true;
+  section.scrollIntoView();
+}
+for (const link of document.querySelectorAll(".jump a")) link.addEventListener("click", () => setTimeout(openTarget));
+addEventListener("hashchange", openTarget);
+openTarget();

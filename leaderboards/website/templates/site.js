@@ -189,7 +189,7 @@
     head.append(element("tr", {}, ...columns.map((column) => {
       const cell = element("th", { scope: "col", className: classesOf(column) });
       cell.dataset.id = column.id;
-      const button = element("button", { type: "button" }, column.label);
+      const button = element("button", { type: "button" }, ...breakable(column.label));
       if (column.title) button.title = column.title;
       button.addEventListener("click", () => {
         state.down = state.sort === column.id ? !state.down : column.kind !== "text";
