@@ -25,6 +25,7 @@ ORDER = (
     "teachers",
     "distillation",
     "evaluation",
+    "contracts",
     "api",
     "pipeline",
     "hub",

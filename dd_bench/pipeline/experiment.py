@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from dd_bench.api import DistillContext
+from dd_bench.contracts import DistillContext
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.measure import measure
 from dd_bench.pipeline.parts import RunParts

@@ -7,15 +7,17 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-from dd_bench.api import Diverged, EvaluationContext, SyntheticSet
+from dd_bench.contracts import EvaluationContext
 from dd_bench.evaluation.curves import CurveReader
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.parts import RunParts
 from dd_bench.pipeline.report import Outcome
 from dd_bench.pipeline.score_log import ScoreLog
 from dd_bench.runtime.files import content_key
+from dd_bench.runtime.outer_loop import Diverged
 from dd_bench.runtime.progress import Progress
 from dd_bench.synthetic import storage
+from dd_bench.synthetic.base import SyntheticSet
 from dd_bench.synthetic.card import read_provenance
 
 _log = logging.getLogger(__name__)

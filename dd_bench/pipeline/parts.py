@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from dd_bench.api import Evaluator, Method, SyntheticSet, check_backbone
+from dd_bench.contracts import Evaluator, Method
 from dd_bench.data.dataset import RealSet
 from dd_bench.data.labels import label_mode
 from dd_bench.data.preprocess import Normalise
@@ -19,8 +19,10 @@ from dd_bench.records.tuning import Tuning
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.loggers import MultiLogger
 from dd_bench.runtime.runtime import Runtime
+from dd_bench.synthetic.base import SyntheticSet
 from dd_bench.synthetic.distilled_set import DistilledSet
 from dd_bench.synthetic.precision import check_store
+from dd_bench.teachers.context import check_backbone
 from dd_bench.teachers.teacher_spec import TeacherSpec
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.scoring import accuracy, eval_batches

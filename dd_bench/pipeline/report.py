@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Literal
 
-from dd_bench.api import LabelCost
 from dd_bench.data.labels import label_mode
+from dd_bench.evaluation.fresh_networks import LabelCost
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.parts import RunParts
 from dd_bench.records.best_runs import best_runs
