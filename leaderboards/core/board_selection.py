@@ -38,10 +38,13 @@ class BoardFilter:
         return any(getattr(self, field.name) for field in fields(self))
 
 
-def select_boards(all_boards: Sequence[Board], wanted: BoardFilter) -> list[Board]:
+def select_boards(
+    all_boards: Sequence[Board], wanted: BoardFilter, *, all_evaluators: bool = False
+) -> list[Board]:
     """Return the boards that meet all conditions, in the order of the names of boards and datasets, if given.
 
-    Without a board or evaluator, only boards that measure how well networks learn are selected, if there are any.
+    Without a board or evaluator, only boards that measure how well networks learn are selected, if there are any,
+    unless `all_evaluators` is set.
 
     Raises:
         ValueError: a name is unknown, or no board meets all conditions.
@@ -55,7 +58,7 @@ def select_boards(all_boards: Sequence[Board], wanted: BoardFilter) -> list[Boar
                 raise ValueError(unknown_name(field.name, name, known))
         if names:
             found = [b for b in found if any(name in names for name in _names(b, field.name))]
-    if not wanted.board and not wanted.evaluator:
+    if not wanted.board and not wanted.evaluator and not all_evaluators:
         main = [b for b in found if b.track.evaluator.partition("(")[0] in MAIN_EVALUATORS]
         found = main or found
     if not found:

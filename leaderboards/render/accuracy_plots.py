@@ -31,6 +31,8 @@ SAMPLES = {"graph": "graphs", "node": "nodes"}
 """By evaluator: what a set consists of, if not of images."""
 MIN_ROWS = 3
 """Minimum number of rows without random images and the whole training set; boards with fewer have no plots."""
+SLOT = 0.8
+"""Width of the part of an IPC in which its methods are drawn, if the distance of two IPCs is 1."""
 WIDTH = 7.0
 """Width of a figure in inches, 672 CSS pixels."""
 
@@ -110,7 +112,7 @@ def _title(board: Board) -> str:
 
 
 def _plot_ipc(plt: Any, layout: Layout = PAGE, *, board: Board, rows: dict[str, dict[int, Record]]) -> Any:
-    """Draw each method at its IPCs, side by side, and the reference rows as lines."""
+    """Draw each method at its IPCs, side by side, and the reference rows as horizontal lines across each IPC."""
     scale, metric = _scale(board), board.track.metric
     figure, (axis,) = layout.panels(plt, 1, (WIDTH, 4.8), 2.8)
     at = {ipc: i for i, ipc in enumerate(board.ipcs)}
@@ -128,13 +130,18 @@ def _plot_ipc(plt: Any, layout: Layout = PAGE, *, board: Board, rows: dict[str, 
             axis.axhline(means[0], color=colour, linestyle=line, label=PLAIN.escape(label))
         elif label in LINES:
             colour, line = LINES[label]
-            axis.fill_between(where, *ends, color=colour, alpha=0.15, linewidth=0)
-            axis.plot(where, means, color=colour, linestyle=line, label=PLAIN.escape(label))
+            # not sloped: a method that is drawn beside the middle of its IPC would seem above or below such a line
+            edges = [(x - SLOT / 2, x + SLOT / 2) for x in where]
+            for edge, low, high in zip(edges, *ends, strict=True):
+                axis.fill_between(edge, low, high, color=colour, alpha=0.15, linewidth=0)
+            axis.hlines(
+                means, *zip(*edges, strict=True), color=colour, linestyle=line, label=PLAIN.escape(label)
+            )
         else:
             colour, shape = style[label]
             shifts = [slots[ipc].index(label) - (len(slots[ipc]) - 1) / 2 for ipc in by_ipc]
             axis.errorbar(
-                [x + 0.8 * shift / len(marked) for x, shift in zip(where, shifts, strict=True)],
+                [x + SLOT * shift / max(len(marked), 1) for x, shift in zip(where, shifts, strict=True)],
                 means,
                 [[m - low for m, low in zip(means, ends[0], strict=True)],
                  [high - m for m, high in zip(means, ends[1], strict=True)]],

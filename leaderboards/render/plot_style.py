@@ -30,6 +30,10 @@ FAMILY_COLOURS: dict[Family, tuple[str, str]] = {
 """Colours of the families of methods on light and on dark pages. Figures of papers colour methods; see `styles`."""
 
 
+LEGEND_HEIGHT = 0.5
+"""Height in inches of a legend, three lines, for which a figure of a paper has room."""
+
+
 @dataclass(frozen=True)
 class Layout:
     """Where a figure is shown: on a web page, or in one column or both columns of a paper."""
@@ -62,17 +66,20 @@ class Layout:
         return figure, list(axes.flat)
 
     def legend(self, figure: Any, axis: Any) -> None:
-        """Add the legend of a panel: to the right of it, or below the figure in a paper."""
+        """Add the legend of a panel: to the right of it, or below the figure in a paper, which becomes higher."""
         if self.width is None:
             axis.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), frameon=False)
             return
         handles, labels = axis.get_legend_handles_labels()
         longest = max(map(len, labels), default=1)
         columns = max(1, int(self.width * 72 / self.font / (0.55 * longest + 3.5)))
-        figure.legend(
+        legend = figure.legend(
             handles, labels, loc="outside lower center", ncols=min(columns, len(labels)), frameon=False,
             handletextpad=0.4, columnspacing=1.0, borderaxespad=0.2,
         )  # fmt: skip
+        width, height = figure.get_size_inches()
+        needed = legend.get_window_extent(figure.canvas.get_renderer()).height / figure.dpi
+        figure.set_size_inches(width, height + max(0.0, needed - LEGEND_HEIGHT))
 
     def title(self, figure_or_axis: Any, text: str) -> None:
         """Add a title on a page. In a paper, the caption has its content."""

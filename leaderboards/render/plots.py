@@ -56,7 +56,8 @@ class Selection:
             raise ValueError(unknown_name("reference", self.reference, known))
         chosen, tracks, few = entries, None, {}
         if self.boards or self.methods or self.ipcs:
-            found = select_boards(boards(entries, []), self.boards)
+            # a kind can belong to one evaluator, as cross_arch does, and draws no boards of others
+            found = select_boards(boards(entries, []), self.boards, all_evaluators=bool(self.kinds))
             parts = narrowed(found, self.methods, self.ipcs, variants=True)
             shown = {c.record.key for b in parts for row in b.rows.values() for c in row if c.record}
             chosen = [r for r in entries if r.key in shown]

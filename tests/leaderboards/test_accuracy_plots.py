@@ -3,6 +3,7 @@
 import pytest
 
 from dd_bench.leaderboards.core import boards
+from dd_bench.leaderboards.core.board_selection import BoardFilter
 from dd_bench.leaderboards.core.hyperparameters import Origin
 from dd_bench.leaderboards.render.accuracy_plots import accuracy_plots
 from dd_bench.leaderboards.render.heat_maps import heat_maps
@@ -38,7 +39,19 @@ def test_rows_of_accuracy_against_ipc(figures):
     assert [t.get_text() for t in axis.get_legend().get_texts()] == ["full", "random", "dc", "dm", "dsa"]
     assert [t.get_text() for t in axis.get_xticklabels()] == ["1", "10"]
     lines = {line.get_label(): list(line.get_ydata()) for line in axis.lines}
-    assert lines["random"] == pytest.approx([50, 70]) and lines["full"] == pytest.approx([92, 92])
+    assert lines["full"] == pytest.approx([92, 92])
+
+
+def test_random_is_a_horizontal_line_across_the_markers_of_an_ipc(figures):
+    """A marker is above the line exactly if its mean is larger."""
+    (axis,) = figures[0].axes
+    (random,) = (c for c in axis.collections if c.get_label() == "random")
+    segments = [(left, right, y) for (left, y), (right, other) in random.get_segments() if y == other]
+    assert [y for _, _, y in segments] == pytest.approx([50, 70])
+    for marks in axis.containers:
+        points = zip(marks.lines[0].get_xdata(), marks.lines[0].get_ydata(), strict=True)
+        for (x, _), (left, right, _) in zip(points, segments, strict=True):
+            assert left < x < right, marks.get_label()
 
 
 def test_differences_from_random(figures):
@@ -131,6 +144,33 @@ def test_heat_map_of_networks(record):
     assert [t.get_text() for t in axis.get_xticklabels()] == ["convnet(width=32)", "mlp"]
     assert [t.get_text() for t in axis.texts] == ["50.0", "40.0", "70.0", "55.0"]
     plt.close(figure)
+
+
+def test_a_kind_selects_its_evaluator(record):
+    """Kinds of other evaluators need no --evaluator."""
+    scores = [[0.5, 0.51], [0.6, 0.61]]
+    found = [record("dm", 1, scores[:1]), record("dc", 1, scores[1:])]
+    for method, r in (("dm", found[0]), ("dc", found[1])):
+        values = [
+            s.model_copy(update={"metric": f"accuracy:{net}"}) for s in r.scores for net in ("mlp", "vgg11")
+        ]
+        found.append(record(method, 1, [], scores=[*r.scores, *values], evaluator="cross_arch"))
+    selection = Selection(BoardFilter(dataset=["fashion_mnist"]), kinds=["cross_arch"])
+    assert [p.kind for p in selection.plots(found)] == ["cross_arch"]
+
+
+def test_a_long_legend_makes_a_figure_of_a_paper_higher(record):
+    """The panel keeps its height."""
+    plt = pytest.importorskip("matplotlib.pyplot")
+    heights = []
+    for count in (4, 24):
+        found = [record(f"m{i}", ipc, [[0.5, 0.6]]) for i in range(count) for ipc in (1, 10)]
+        plot = next(p for p in accuracy_plots(found) if p.kind == "ipc")
+        figure = plot.figure(plt, COLUMN)
+        figure.canvas.draw()
+        heights.append(figure.axes[0].get_window_extent().height)
+        plt.close(figure)
+    assert heights[1] == pytest.approx(heights[0], rel=0.15)
 
 
 def test_files_of_a_paper(entries, put, tmp_path):
