@@ -243,6 +243,7 @@ def measure_reference(datasets: Sequence[str], most: float) -> None:
         known[case.name] = {
             "accuracies": [s.value for s in sorted(record.scores, key=lambda s: s.network)],
             "seconds": round(time.monotonic() - began),
+            "revision": record.code.revision,
         }
         report.write(REFERENCE, {"cases": known}, device=record.device)
         mean = 100 * fmean(known[case.name]["accuracies"])
