@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
-from torch import Tensor, nn
+from torch import nn
 
 from dd_bench.models.layers import choose, make_norm
-from dd_bench.models.network import Network, check_map_size
-from dd_bench.models.resnet import HALVED, WIDTHS, BasicBlock
+from dd_bench.models.residual import HALVED, WIDTHS, ResidualNetwork, init_by_fan_out
 
 BLOCKS = {10: 1, 18: 2}
 """Number of blocks of each stage, by depth."""
@@ -36,7 +35,7 @@ STEMS: Mapping[str, Mapping[str, Reduction]] = {
 SMALL = Reduction(1, nn.Identity, 1)
 
 
-class IDCResNet(Network):
+class IDCResNet(ResidualNetwork):
     """A stem, four stages of basic blocks with 64 to 512 channels, global average pooling, and one linear layer.
 
     With `downsample="avgpool"` and depth 10 it is ResNetAP-10, which has average pooling instead of strided
@@ -77,7 +76,7 @@ class IDCResNet(Network):
             raise ValueError(
                 f"model.depth must be one of {', '.join(map(str, BLOCKS))}, got {depth}. Example: model.depth=18"
             )
-        shrink = choose("downsample", downsample, HALVED)
+        choose("downsample", downsample, HALVED)
         channels, height, width = image_shape
         side = min(height, width)
         large = side > 128
@@ -92,28 +91,14 @@ class IDCResNet(Network):
         )
         rounded = -(-height // reduction.ratio), -(-width // reduction.ratio)
         size = rounded if downsample == "stride" else (height // reduction.ratio, width // reduction.ratio)
-        self.blocks = nn.ModuleList()
-        channels = WIDTHS[0]
-        for out in WIDTHS:
-            for i in range(BLOCKS[depth]):
-                halve = out != WIDTHS[0] and i == 0
-                end = shrink(size) if halve else size
-                check_map_size("IDCResNet", image_shape, end, norm, "model=convnet")
-                self.blocks.append(
-                    BasicBlock(channels, out, size, halve=halve, norm=norm, downsample=downsample)
-                )
-                channels, size = out, end
+        self.stages(
+            image_shape,
+            size,
+            per_stage=BLOCKS[depth],
+            norm=norm,
+            downsample=downsample,
+            alternative="model=convnet",
+        )
         self.pool = nn.AdaptiveAvgPool2d(1)
-        self.classifier = nn.Linear(channels, num_classes)
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-    def activations(self, x: Tensor) -> tuple[list[Tensor], Tensor]:
-        """See `Network`; the maps are the outputs of the blocks."""
-        maps = []
-        x = self.stem(x)
-        for block in self.blocks:
-            x = block(x)
-            maps.append(x)
-        return maps, self.pool(x).flatten(1)
+        self.classifier = nn.Linear(WIDTHS[-1], num_classes)
+        init_by_fan_out(self)
