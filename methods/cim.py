@@ -25,7 +25,7 @@ from dd_bench.api import (
 )
 
 from ._arguments import check_at_least, check_choice
-from ._recovery.base import Guided
+from ._recovery.guided import Guided
 from ._recovery.patches import arranged
 from ._recovery.ranked import Rank, ranked_images
 

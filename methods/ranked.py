@@ -6,7 +6,7 @@ from typing import Any
 
 from dd_bench.api import Architecture, DistillContext, RealSet, SyntheticSet, build_coreset, parse
 
-from ._recovery.base import Guided
+from ._recovery.guided import Guided
 from ._recovery.ranked import Rank, ranked_images
 
 

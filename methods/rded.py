@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 
 from dd_bench.api import Architecture, DistillContext, ImageSet, RealSet, class_labels, parse
 
-from ._recovery.base import Guided
+from ._recovery.guided import Guided
 from ._recovery.patches import Patches, composites
 
 

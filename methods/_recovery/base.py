@@ -1,4 +1,4 @@
-"""Two base classes: of methods that build images with teachers, and of methods that optimise pixels with teachers."""
+"""Base classes of methods that optimise pixels with teachers, and the set of their images."""
 
 from __future__ import annotations
 
@@ -15,7 +15,6 @@ from dd_bench.api import (
     DistillContext,
     HookedTeacher,
     ImageSet,
-    Method,
     RealSet,
     Shard,
     Teacher,
@@ -27,38 +26,13 @@ from dd_bench.api import (
 from dd_bench.methods._arguments import check_at_least, check_choice
 
 from .engine import Engine
+from .guided import Guided
 from .layout import LAYOUTS, Layout, Unit, assembled, pixels_of, units_of
 from .objective import InTurn
 from .patches import Patches
 from .ranked import Rank
 from .start import RANKED_INITS, Start, check_start, initial
 from .views import RecoverViews
-
-
-class Guided(Method):
-    """Base class of methods that build images with the run's teachers. The images are built in shards."""
-
-    uses_teachers = True
-    in_shards = True
-
-    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
-        """See `Method`."""
-        if reason := super().check_dataset(real, ipc, architecture):
-            return reason
-        if real.preprocess.kind != "normalise":
-            return (
-                f"{type(self).__name__} clamps each channel to the pixel range, but ZCA whitening mixes channels. "
-                "Use dataset.preprocess=normalise"
-            )
-        return None
-
-    def check_teachers(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
-        """See `Method`."""
-        return None if teachers else f"{type(self).__name__} requires a teacher. Use teacher=convnet_bn"
-
-    def prepare(self, real: RealSet, ctx: DistillContext) -> None:
-        """Train the teachers."""
-        ctx.teachers_of(real)
 
 
 class Recovery(Guided):
