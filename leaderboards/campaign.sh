@@ -92,6 +92,9 @@ recovery() { # all methods that recover images from teachers, with stored labels
         sweep experiment=fashion_kd_fadrm dataset=$data $ten method.lr_img=0.0 $both $networks
         sweep experiment=fashion_kd_wmdd dataset=$data $ten method.barycenter=null $both $networks
         sweep experiment=fashion_kd_wmdd,fashion_kd_lpld dataset=$data $ten method.statistics_of=all $both $networks
+        # CIM under its own protocol, shortened, with the same real images without a mosaic, and RDED's mosaics
+        sweep experiment=fashion_kd_cim,fashion_kd_ranked,fashion_kd_rded dataset=$data ipc=1,10 \
+            protocol=cim-1000,cim-1000-hard protocol.recipe.epochs=300 'protocol.recipe.milestones=[200,250]' $networks
         # labels and batches of CV-DD's evaluation, one by one
         sweep experiment=fashion_kd_random,fashion_kd_sre2l_pp,fashion_kd_cv_dd dataset=$data $ten $stored \
             protocol.labels.teacher_mode=eval,train protocol.recipe.batch_size=16,128 $networks
