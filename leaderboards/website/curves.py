@@ -40,6 +40,14 @@ class Tick(NamedTuple):
     text: str
 
 
+class Label(NamedTuple):
+    """A text that ends or starts at a place in the view box."""
+
+    x: float
+    y: float
+    text: str
+
+
 class Series(NamedTuple):
     """The values of one curve or of one marker."""
 
@@ -48,6 +56,7 @@ class Series(NamedTuple):
     tip: str  # before its values
     points: list[tuple[float, float]]
     end: str = ""  # text at its last point
+    start: str = ""  # text at its first point
 
 
 class Plot(NamedTuple):
@@ -59,8 +68,10 @@ class Plot(NamedTuple):
     x_ticks: list[Tick]
     y_ticks: list[Tick]
     curves: list[Curve]
-    levels: list[Tick]  # horizontal lines: the whole training set
-    ends: list[Tick]  # texts at the ends of curves
+    levels: list[float]  # horizontal lines: the whole training set
+    right: float  # end of the grid
+    ends: list[Tick]  # texts to the right of the grid, at the ends of curves and lines
+    starts: list[Label]  # texts to the right of the first points of curves
 
 
 def plots(one: Matrix) -> list[Plot]:
@@ -101,7 +112,9 @@ def scale(board: Board) -> float:
 
 
 def _series(line: Line, points: Iterable[tuple[float, float]]) -> Series:
-    return Series(line.label, _style(line), f"{line.label} ({line.family})", list(points))
+    style = _style(line)
+    start = line.label.removesuffix(" §") if style == "reference" else ""
+    return Series(line.label, style, f"{line.label} ({line.family})", list(points), start=start)
 
 
 def _values(one: Matrix, line: Line) -> Iterator[tuple[float, float]]:
@@ -143,20 +156,22 @@ def draw(
     xs = [x for one in drawn for x, _ in one.points] + [x for x, _ in ticks]
     x_range, y_range = (min(xs), max(xs)), (min(*ys, y_ticks[0]), max(*ys, y_ticks[-1]))
 
+    texts = [one.end for one in drawn if one.end] + [label for label, _ in levels]
+    right = 6 + 8 * max(map(len, texts)) if texts else RIGHT
+
     def share(x: float) -> float:
         if log:
             return math.log(x / x_range[0]) / (math.log(x_range[1] / x_range[0]) or 1)
         return (x - x_range[0]) / ((x_range[1] - x_range[0]) or 1)
 
     def at(x: float, y: float) -> tuple[float, float]:
-        across = LEFT + 8 + share(x) * (WIDTH - LEFT - RIGHT - 16)
+        across = LEFT + 8 + share(x) * (WIDTH - LEFT - right - 16)
         up = (y - y_range[0]) / ((y_range[1] - y_range[0]) or 1)
         return round(across, 1), round(HEIGHT - BOTTOM - up * (HEIGHT - TOP - BOTTOM), 1)
 
-    ends, lowest = [], -math.inf  # texts at the ends of curves, from the top, without overlap
-    for y, name in sorted((at(*max(one.points))[1], one.end) for one in drawn if one.end):
-        lowest = max(y - 4, lowest + LINE)
-        ends.append(Tick(round(lowest, 1), name))
+    starts = [Label(*at(*min(one.points)), one.start) for one in drawn if one.start]
+    named = [(at(*max(one.points))[1], one.end) for one in drawn if one.end]
+    named += [(at(x_range[0], y)[1], label) for label, y in levels]
     digits = max(0, -math.floor(math.log10(y_ticks[1] - y_ticks[0]))) if len(y_ticks) > 1 else 1
     return Plot(
         title,
@@ -173,9 +188,23 @@ def draw(
             )
             for one in drawn
         ],
-        [Tick(at(x_range[0], y)[1], label) for label, y in levels],
-        ends,
+        [at(x_range[0], y)[1] for _, y in levels],
+        WIDTH - right,
+        _apart(named),
+        [label._replace(x=label.x + 8, y=label.y + 5) for label in starts if label.x < WIDTH / 2],
     )
+
+
+def _apart(named: Sequence[tuple[float, str]]) -> list[Tick]:
+    """Return texts at their heights, moved so that none overlaps another one or the x axis."""
+    places: list[float] = []
+    for y, _ in sorted(named):
+        places.append(max(y + 4, places[-1] + LINE if places else TOP))
+    lowest = float(HEIGHT - BOTTOM)
+    for i in reversed(range(len(places))):
+        places[i] = min(places[i], lowest)
+        lowest = places[i] - LINE
+    return [Tick(round(y, 1), text) for y, (_, text) in zip(places, sorted(named), strict=True)]
 
 
 def _whole(one: Matrix) -> list[tuple[str, float]]:

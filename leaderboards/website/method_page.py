@@ -115,7 +115,7 @@ def _result_rows(found: Sequence[tuple[Board, Record]]) -> dict[str, Any]:
         column("protocol", "Board", "text", filter=True),
         column("labels", "Labels", "text", roomy=True, filter=True),
         column("network", "Network", "text", roomy=True, filter=True),
-        column("chosen", "Hyper-parameters", "text", wide=True, filter=True),
+        column("chosen", "Hyper-parameters", "text", extra=True, filter=True),
         column("entry", "Entry", "text", wide=True),
     ]
     rows = []

@@ -39,7 +39,7 @@ from .matrix import marks_used
 from .method_page import MAX_PICTURES, method_names, method_page, method_rows
 from .overview import DatasetView, dataset_views, findings
 from .plots import continual_parts, cost_plot, cross_arch_parts
-from .published_page import by_dataset, published_index, published_rows
+from .published_page import by_dataset, published_index, published_notes, published_rows
 from .ranks_page import LEAD, NONE, rank_parts
 from .rows import board_rows, entry_rows, heading, html_list, track_rows
 from .sets import KnownSet, copy_sets, list_command, pull_command, python_code
@@ -57,6 +57,8 @@ PAGES = (
     ("published", "Published"),
 )
 _HOW = Markup("No entries yet. Create one: <code>dd-bench evaluate set=FOLDER evaluator={} ...</code>")
+BREAKS = re.compile(r"(?<=[_+/|=,])(?=\S)|(?<=[A-Za-z]\.)(?=[A-Za-z])|(?<=.)(?=\()")
+"""Where a long name may be broken: after `_`, `=`, `,`, the dot of a setting and the like, and before a parenthesis."""
 FORK_THRESHOLD = 500
 """Number of entries above which several processes are faster than one."""
 
@@ -139,10 +141,12 @@ class Pages:
         lead = f"Numbers from papers in percent, each measured under its own protocol. †: {FROM_MEMORY}"
         rows = published_index(self.published)
         self._page("published", "list.html.j2", title="Published numbers", lead=lead, rows=rows)
+        names = frozenset(method_names(self.boards))
         for dataset, found in by_dataset(self.published):
             name = published_url(dataset).removesuffix(".html")
-            title, rows = f"Published numbers: {dataset}", published_rows(found)
-            self._page(name, "list.html.j2", title=title, lead=lead, rows=rows)
+            title, rows = f"Published numbers: {dataset}", published_rows(found, names)
+            notes = {number: text for text, number in published_notes(found).items()}
+            self._page(name, "list.html.j2", title=title, lead=lead, rows=rows, notes=notes)
 
     def _methods(self) -> None:
         lead = "Every method with its family, paper, results and sets."
@@ -340,8 +344,8 @@ def _finalize(value: Any) -> Any:
 
 
 def _breakable(text: str) -> Markup:
-    """Return a text that may be broken after `_`, `.`, `+` and `=`, so that long names are not broken inside a word."""
-    return Markup(re.sub(r"(?<=[_+=])(?=\w)|(?<=[a-z]\.)(?=[a-z])", "<wbr>", escape(sanitize(text))))
+    """Return a text that may be broken as in `breakable` of `site.js`, so that names are not broken inside a word."""
+    return Markup(BREAKS.sub("<wbr>", str(escape(sanitize(text)))))
 
 
 def _list(texts: Iterable[str]) -> str:

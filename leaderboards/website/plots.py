@@ -19,6 +19,19 @@ from ..render.formatting import interval_text, number
 from .addresses import entry_url
 from .rows import Cells, column, heading, method_cell
 
+COLOURS: tuple[Family, ...] = (
+    "selection",
+    "matching",
+    "trajectory",
+    "graphs",
+    "coreset",
+    "decoupled",
+    "generative",
+    "reference",
+)
+"""Families whose colours a plot uses for its rows. The first six are in the order of `plot_style.styles`."""
+DASHES = ("solid", "dash", "dot", "dashdot")
+
 
 def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
     """Return the plot of value against each cost, with Pareto fronts; None for fewer than three points."""
@@ -48,7 +61,7 @@ def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
             | {"y": [values[i] for i in mine], "error_y": {"array": spread, "thickness": 1}}
             | {"customdata": [f"../{entry_url(found[i].record)}" for i in mine]}
             | {"text": [f"{row_of[found[i].record.key]}, IPC {found[i].ipc}" for i in mine]}
-            | {"name": method, "mode": "markers", "family": family, "symbol": seen[family]}
+            | {"name": method, "mode": "markers", "colour": family, "symbol": seen[family]}
             | {"hovertemplate": "%{text}: %{y:.4~g}<br>%{x:,.4~g}<extra></extra>"}
         )
         seen[family] += 1
@@ -95,9 +108,14 @@ def continual_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
     parts = []
     for (track, steps), found in group_by_steps(records).items():
         columns = [column("method", "Method", "text"), column("ipc", "IPC", filter=True)]
-        columns += [column(f"s{s}", f"Step {s}") for s in range(1, steps + 1)]
+        # in a narrow window, the steps between the first and the last are hidden
+        columns += [
+            column(f"s{s}", f"Step {s}", medium=s == 1, roomy=1 < s < steps, title=f"after step {s}")
+            for s in range(1, steps + 1)
+        ]
         columns += [column("average", "Average"), column("forgetting", "Forgetting")]
         label_of, rows, traces = record_labels(found), [], []
+        labels, ipcs = sorted(set(label_of.values())), sorted({r.ipc for r in found})
         for r in sorted(found, key=lambda r: (r.ipc, label_of[r.key])):
             metrics = [*step_metrics(r), "average", "forgetting"]
             cells: Cells = [method_cell(label_of[r.key], entry_url(r)), r.ipc]
@@ -109,8 +127,14 @@ def continual_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
             summaries = [r.summary(m) for m in step_metrics(r)]
             half = [100 * ((s.ci_high or s.mean) - s.mean) for s in summaries]
             y = [100 * s.mean for s in summaries]
+            nth = labels.index(label_of[r.key])  # a row has one colour and symbol; the dashes are its IPC
             traces.append(
-                {"x": list(range(1, steps + 1)), "y": y, "mode": "lines+markers"}
+                {
+                    "colour": COLOURS[nth % len(COLOURS)],
+                    "symbol": nth,
+                    "dash": DASHES[ipcs.index(r.ipc) % len(DASHES)],
+                }
+                | {"x": list(range(1, steps + 1)), "y": y, "mode": "lines+markers"}
                 | {"name": f"{label_of[r.key]}, IPC {r.ipc}", "error_y": {"array": half, "thickness": 1}}
                 | {"customdata": [entry_url(r)] * steps}
             )

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 from ..core.published import PublishedSet
 from ..render.formatting import published_text
-from .addresses import published_url
+from .addresses import method_url, published_url
 from .rows import column, method_cell, short_name
 
 
@@ -43,29 +43,45 @@ def by_dataset(published: Sequence[PublishedSet]) -> Iterator[tuple[str, list[Pu
         yield dataset, list(found)
 
 
-def published_rows(published: Sequence[PublishedSet]) -> dict[str, Any]:
-    """Return the table of the published numbers of one dataset."""
+def published_notes(published: Sequence[PublishedSet]) -> dict[str, str]:
+    """Return a number for each protocol and source of one dataset, `P1` or `S1`, by its text."""
+    cells = [cell for one in published for cell in one.cells]
+    protocols, sources = (
+        {f(cell): None for cell in cells} for f in (attrgetter("protocol"), attrgetter("source"))
+    )
+    return {
+        text: f"{letter}{i}"
+        for letter, texts in (("P", protocols), ("S", sources))
+        for i, text in enumerate(texts, 1)
+    }
+
+
+def published_rows(published: Sequence[PublishedSet], methods: Collection[str]) -> dict[str, Any]:
+    """Return the table of the published numbers of one dataset. `methods` have a page."""
+    notes = published_notes(published)
     columns = [
-        column("network", "Network", "text", filter=True, wide=True),
         column("method", "Method", "text", filter=True),
+        column("network", "Network", "text", filter=True, medium=True),
         column("ipc", "IPC", filter=True),
         column("number", "Published, %"),
-        column("protocol", "Protocol", "text", wide=True),
-        column("source", "Source", "text", wide=True),
+        column("protocol", "Protocol", "text", filter=True, title="listed below the table"),
+        column("source", "Source", "text", medium=True, filter=True, title="listed below the table"),
     ]
     rows = [
         {
             "cells": [
+                method_cell(cell.method, f"../{method_url(cell.method)}" if cell.method in methods else ""),
                 {"text": short_name(one.model), "title": one.model},
-                method_cell(cell.method, ""),
                 cell.ipc or "all",
                 {
                     "text": published_text(cell),
                     "sort": cell.mean,
-                    "phone": f"{short_name(one.model)}; {cell.protocol}",
+                    "phone": f"{short_name(one.model)}, {notes[cell.source]}",
                 },
-                cell.protocol,
-                cell.source,
+                *(
+                    {"text": notes[text], "title": text, "href": f"#{notes[text]}"}
+                    for text in (cell.protocol, cell.source)
+                ),
             ]
         }
         for one in published

@@ -49,9 +49,14 @@ def _rows(summary: RankSummary) -> dict[str, Any]:
     columns = [
         column("method", "Method", "text"),
         column("rank", "Mean rank"),
-        column("interval", "95 %, evaluations", title="over repeated evaluations in the same cells"),
+        column(
+            "interval",
+            "95 %, evaluations",
+            low_is_best=True,
+            title="over repeated evaluations in the same cells",
+        ),
     ]
-    columns += [column("datasets", "95 %, datasets", title="over datasets")] * several
+    columns += [column("datasets", "95 %, datasets", low_is_best=True, title="over datasets")] * several
     columns += [
         column(f"d{i}", name, wide=True, title="mean rank on this dataset") for i, name in enumerate(datasets)
     ]

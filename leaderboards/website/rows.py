@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from html import escape
 from typing import Any
 
@@ -44,8 +44,10 @@ Cells = list[Any]
 def column(ident: str, label: str, kind: str = "number", **more: Any) -> dict[str, Any]:
     """Return a column of kind `text` or `number`.
 
-    Options: `title` is its tool tip, `wide` hides it on a phone, `long` makes it wider, `roomy` hides it on a narrow
-    screen, `extra` hides it unless all columns are shown, and `filter` adds a filter menu.
+    Options: `title` is its tool tip, `long` makes it wider, and `filter` adds a filter menu. A column is hidden on a
+    phone (`medium`: below 40 rem), also on a tablet (`wide`: below 56 rem), also in a narrow window (`roomy`: below
+    64 rem), or at every width (`extra`), until all columns are shown. `low_is_best`: the scale of its intervals has all
+    values.
     """
     return {"id": ident, "label": label, "kind": kind, **more}
 
@@ -88,7 +90,7 @@ def track_rows(board: Board, points: Mapping[str, Point], verdicts: Mapping[str,
     ratio = "stored bytes divided by those of IPC real samples per class, images with 8 bits per value"
     making = "seconds per set: preparation (teachers, experts), distillation or selection, and labelling"
     columns += [
-        column("bytes", "Bytes", wide=True, title="stored bytes of a set with its labels"),
+        column("bytes", "Bytes", extra=True, title="stored bytes of a set with its labels"),
         column("relative", "× 8-bit", wide=True, title=ratio),
         column("making", "Creation, s", roomy=True, title=making),
         column(
@@ -222,7 +224,13 @@ def _chosen_cell(board: Board, record: Record) -> dict[str, Any] | None:
 
 
 def _verdict_cell(record: Record, verdict: Verdict | None) -> dict[str, Any] | None:
-    return {"text": verdict.mark(record), "title": verdict.summary()} if verdict else None
+    return _mark_cell(verdict.mark(record)) | {"title": verdict.summary()} if verdict else None
+
+
+def _mark_cell(mark: str) -> dict[str, Any]:
+    """Return a verdict in two lines, `verified` and `other machine`."""
+    verdict, _, other = mark.partition(", ")
+    return {"text": verdict} | ({"sub": other.replace(" ", "\u00a0")} if other else {})
 
 
 def heading(track: Track) -> str:
@@ -241,10 +249,38 @@ def labels_cell(track: Track) -> Any:
     return {"text": f"{track.label_mode} ({count} teacher{'s' * (count > 1)})", "title": track.teachers}
 
 
-def settings_cell(name: str) -> Any:
-    """Return a name with many values, `nas(sample=30, ...)`, as a short text that opens to the whole name."""
+def settings_cell(name: str, sub: str = "") -> Any:
+    """Return a name with many values, `nas(sample=30, ...)`, as a short text that opens to the whole name.
+
+    `sub` is a second line.
+    """
     text = short_name(name)
-    return text if text == name else {"text": text, "more": name}
+    if text == name and not sub:
+        return text
+    return {"text": text} | ({"more": name} if text != name else {}) | ({"sub": sub} if sub else {})
+
+
+def _protocol(track: Track) -> str:
+    chosen = f", {track.selection}" if track.selection != "last" else ""
+    return f"{track.protocol} v{track.version}{chosen}"
+
+
+def distinguishing(tracks: Iterable[Track]) -> dict[Track, str]:
+    """Return for each track whose short names are those of another one the settings that the others do not all have."""
+    alike: dict[tuple[str, ...], list[tuple[Track, list[str]]]] = {}
+    for t in tracks:
+        names = (_protocol(t), t.evaluator, t.model)
+        settings = [one for name in names for one in re.split(r", |[()]", name)]
+        settings += [f"teachers {t.teachers}"] if t.teachers else []
+        labels = (t.label_mode, str(t.teachers.count("+")))
+        key = (t.dataset, *map(short_name, names), *labels, t.metric)
+        alike.setdefault(key, []).append((t, settings))
+    found = {}
+    for group in alike.values():
+        shared = set.intersection(*(set(settings) for _, settings in group))
+        for t, settings in group if len(group) > 1 else ():
+            found[t] = ", ".join(one for one in settings if one not in shared) or "no other setting"
+    return found
 
 
 def short_name(name: str) -> str:
@@ -268,23 +304,29 @@ def board_rows(all_boards: Sequence[Board], up: str = "") -> dict[str, Any]:
         column("dataset", "Dataset", "text", filter=True),
         column("protocol", "Protocol", "text", filter=True),
         column("labels", "Labels", "text", filter=True, long=True),
-        column("evaluator", "Evaluator", "text", filter=True, roomy=True),
-        column("network", "Network", "text", filter=True, wide=True, long=True),
-        column("metric", "Metric", "text", roomy=True),
+        column("evaluator", "Evaluator", "text", filter=True, medium=True),
+        column("network", "Network", "text", filter=True, medium=True, long=True),
+        column("metric", "Metric", "text", medium=True),
         column("entries", "Entries", wide=True),
         column("best", "Best, by IPC", "text", wide=True, long=True),
         column("warnings", "Warnings", wide=True),
     ]
     rows = []
+    distinct = distinguishing(board.track for board in all_boards)
     for board in sorted(all_boards, key=lambda board: -len(board.records)):
         t = board.track
-        protocol = f"{t.protocol} v{t.version}" + (f", {t.selection}" if t.selection != "last" else "")
+        protocol = _protocol(t)
         best = [
             f"{r.ipc}: {r.method} {number([r.summary().mean], t.metric)}"
             for r in sorted(board.records, key=lambda r: r.ipc)
             if board.places.get(r.key) == "best"
         ]
-        cells: Cells = [{"text": t.dataset, "href": f"{up}boards/{t.slug}.html"}, settings_cell(protocol)]
+        parts = (short_name(t.model), t.evaluator if t.evaluator != ACCURACY else "", t.metric)
+        phone = ", ".join(dict.fromkeys(short_name(part) for part in parts if part))
+        cells: Cells = [
+            {"text": t.dataset, "href": f"{up}boards/{t.slug}.html", "phone": phone},
+            settings_cell(protocol, distinct.get(t, "")),
+        ]
         cells += [labels_cell(t), settings_cell(t.evaluator), settings_cell(t.model), t.metric]
         warnings = {
             "text": str(len(board.warnings)),
@@ -308,9 +350,9 @@ def entry_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
             title="mean ± standard deviation of the main metric; compare only within a board",
         ),
         column("metric", "Metric", "text", wide=True, filter=True),
-        column("protocol", "Protocol", "text", wide=True, filter=True),
+        column("protocol", "Protocol", "text", medium=True, filter=True),
         column("labels", "Labels", "text", wide=True, filter=True),
-        column("network", "Network", "text", wide=True),
+        column("network", "Network", "text", medium=True),
         column("created", "Measured", "text", wide=True),
         column("status", "Status", "text", wide=True, filter=True),
     ]
@@ -318,9 +360,8 @@ def entry_rows(all_boards: Sequence[Board]) -> dict[str, Any]:
     for board in all_boards:
         for r in board.records:
             s = r.summary() if r.status == "done" else None
-            value = (
-                {"text": score_text(r), "sort": s.mean, "phone": short_name(r.protocol.name)} if s else None
-            )
+            phone = f"{short_name(r.protocol.name)}, {short_name(r.model)}"
+            value = {"text": score_text(r), "sort": s.mean, "phone": phone} if s else None
             cells: Cells = [
                 method_cell(r.method, entry_url(r)),
                 r.dataset,

@@ -113,6 +113,62 @@ def small_site(tmp_path_factory):
     return root / "out"
 
 
+MANY = ("dm", "dc", "dsa", "random", "kmeans", *CORESETS, "kcenter", "herding", "moderate", "d2", "ccs", "idc",
+        "datm", "ftd", "tesla")  # fmt: skip
+LONG = {
+    "experts": {"gradient_penalty": {"weight": 0}, "loss_scale": [], "count": 5},
+    "intermediate": "curriculum",
+    "iterations": 1000,
+}
+
+
+@pytest.fixture(scope="module")
+def wide_site(tmp_path_factory):
+    """A site with long settings, boards that differ in one part, many methods, ranks, and continual learning."""
+    root = tmp_path_factory.mktemp("wide")
+    (root / "published").mkdir()
+    shutil.copy(ROOT / "published" / "fashion_mnist.json", root / "published")
+    mtt = {"protocol": ProtocolId(name="mtt-1000", version=1)}
+    records = [make_record("mtt", 10, [[0.6, 0.62, 0.64]], **mtt)]
+    for i, (key, value) in enumerate(LONG.items()):
+        settings = {"lr_img": 5.0, "syn_steps": i, **dict(list(LONG.items())[: i + 1]), key: value}
+        values = [[0.61 + i / 100, 0.63 + i / 100, 0.66]]
+        records.append(make_record("mtt", 10, values, config={"method": settings}, **mtt))
+    graph = {"evaluator": "graph", "dataset": "NCI1", "main_metric": "auc"}
+    for model in ("gin", "gcn", "gat"):
+        records += [
+            make_record(m, 10, [[0.5123, 0.5 + i / 50]], **graph | {"model": model})
+            for i, m in enumerate(MANY)
+        ]
+    for epochs in (100, 200):
+        name = f"mirage-legacy(recipe.batch_size=32, recipe.epochs={epochs}, recipe.weight_decay=0.0)"
+        records.append(
+            make_record("dm", 10, [[0.5, 0.6]], **graph | {"protocol": ProtocolId(name=name, version=1)})
+        )
+    order = ("dm", "dc", "dsa", "random", "herding")
+    for shift, dataset in enumerate("abc"):
+        for i in range(len(order)):
+            rank = i and 1 + (i + shift) % 4  # dm is always first
+            values = [[0.9 - rank / 10 + x for x in (0, 0.01, 0.02)]]
+            records.append(make_record(order[i], 1, values, dataset=dataset))
+    steps = {f"step {i}": 0.9 - i / 10 for i in range(1, 6)} | {
+        "accuracy": 0.4,
+        "average": 0.6,
+        "forgetting": 0.12,
+    }
+    for method in order:
+        scores = [
+            Score(metric=m, value=v + i / 100, set=0, network=i, seed=i)
+            for m, v in steps.items()
+            for i in range(3)
+        ]
+        records.append(make_record(method, 10, [], scores=scores, evaluator="continual"))
+    for r in records:
+        r.save(root / "entries" / entry_name(r))
+    build_site(root / "entries", root / "published", root / "sets", root / "out")
+    return root / "out"
+
+
 @pytest.fixture(scope="module")
 def chrome(tmp_path_factory):
     options = Options()
@@ -472,6 +528,88 @@ def test_pages_fit_every_width_and_have_no_small_text(page, small_site, kind):
         driver = page(path.relative_to(small_site).as_posix(), width=width, site=small_site)
         assert driver.execute_script("return document.documentElement.scrollWidth") <= width
         assert driver.execute_script(SMALL_TEXT) == [], width
+
+
+def board_of(site, name):
+    return min((site / "boards").glob(f"{name}.html")).relative_to(site).as_posix()
+
+
+def test_the_best_ranks_have_intervals(page, wide_site):
+    """Low ranks are best, so that no rank is outside the scale."""
+    driver = page("ranks.html", site=wide_site)
+    drawn = """return [...document.querySelectorAll('td.interval .whisker')].map((svg) => {
+      const dot = svg.querySelector('circle'), line = svg.querySelector('line');
+      return [svg.querySelectorAll('path').length, dot && Number(dot.getAttribute('cx')), line !== null]; })"""
+    found = driver.execute_script(drawn)
+    assert len(found) == 10 and all(arrows == 0 and dot is not None and line for arrows, dot, line in found)
+    assert min(dot for _, dot, _ in found) == 2.0  # rank 1 is at the left end
+
+
+@pytest.mark.parametrize("width", [390, 820])
+def test_boards_can_be_told_apart(page, wide_site, width):
+    driver = page("boards.html", width=width, site=wide_site)
+    rows = driver.execute_script(
+        "return [...document.querySelectorAll('tbody tr')].map((row) => row.innerText)"
+    )
+    assert len(rows) == len(set(rows)) > 8
+
+
+SPLIT_WORDS = """
+const split = [], texts = document.createTreeWalker(document.querySelector('main'), NodeFilter.SHOW_TEXT);
+while (texts.nextNode()) {
+  const text = texts.currentNode;
+  if (!text.parentElement.checkVisibility() || text.parentElement.closest('pre, script, style, svg')) continue;
+  for (const word of text.data.matchAll(/[\\p{L}\\p{N}]+/gu)) {
+    const range = document.createRange();
+    range.setStart(text, word.index); range.setEnd(text, word.index + word[0].length);
+    const lines = new Set([...range.getClientRects()].filter((r) => r.width).map((r) => Math.round(r.top)));
+    if (lines.size > 1) split.push(word[0]);
+  }
+}
+return split;"""
+TOO_WIDE = """return [...document.querySelectorAll('.board .scroll, .comparison .scroll')]
+  .map((frame) => [frame.clientWidth, frame.firstElementChild.scrollWidth]).filter(([frame, table]) => table > frame)"""
+
+
+@pytest.mark.parametrize("width", [390, 820, 1440])
+def test_long_settings_fit_and_no_word_is_broken(page, wide_site, width):
+    """Also in the comparison of rows; a board of graphs has values of four digits."""
+    mtt, graphs = (board_of(wide_site, f"{name}*") for name in ("fashion_mnist--mtt-1000", "NCI1--hard"))
+    ids = "return JSON.parse(document.getElementById('rows').textContent).rows.map((row) => row.compare.id)"
+    found = page(mtt, width=width, site=wide_site).execute_script(ids)
+    for name in (f"{mtt}#compare={'.'.join(found)}", graphs, "boards.html", "entries.html", "continual.html"):
+        driver = page(name, width=width, site=wide_site)
+        assert driver.execute_script(SPLIT_WORDS) == [], name
+        assert driver.execute_script(TOO_WIDE) == [], name
+    if width == 390:
+        driver = page(mtt, width=width, site=wide_site)
+        whiskers = "return [...document.querySelectorAll('.folded .whisker')].map((svg) => svg.clientWidth)"
+        assert min(driver.execute_script(whiskers)) >= 120
+
+
+def test_a_plot_on_a_phone_has_its_names_below(page, wide_site):
+    driver = page(board_of(wide_site, "NCI1--hard-v1--*gin*"), width=390, site=wide_site)
+    driver.execute_script("arguments[0].scrollIntoView()", driver.find_element(By.CSS_SELECTOR, ".plot"))
+    WebDriverWait(driver, 20).until(lambda d: d.find_elements(By.CSS_SELECTOR, ".names svg path"))
+    box = "const r = document.querySelector(arguments[0]).getBoundingClientRect(); return [r.top, r.bottom]"
+    area, title, names = (
+        driver.execute_script(box, s) for s in (".plot .nsewdrag", ".plot .xtitle", ".names")
+    )
+    assert area[1] - area[0] >= 220 and area[1] < title[0] and title[1] <= names[0]
+    assert len(driver.find_elements(By.CSS_SELECTOR, ".names li")) == len(MANY)
+
+
+LABELS = """return [...document.querySelectorAll('.curves svg')].map((svg) => [...svg.querySelectorAll('text.q')]
+  .map((text) => text.getBoundingClientRect()).map((r) => [r.left, r.right, r.top + 2, r.bottom - 2]))"""
+
+
+def test_labels_of_curves_do_not_overlap(page, small_site):
+    driver = page("datasets/fashion_mnist.html", site=small_site)
+    for boxes in driver.execute_script(LABELS):
+        for i, a in enumerate(boxes):
+            for b in boxes[:i]:
+                assert a[1] <= b[0] or b[1] <= a[0] or a[3] <= b[2] or b[3] <= a[2]
+    assert "random" in driver.find_element(By.CSS_SELECTOR, ".curves svg").text
 
 
 @pytest.fixture(scope="module")

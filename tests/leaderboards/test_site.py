@@ -110,7 +110,8 @@ def test_no_link_is_broken(site):
         found = re.findall(r'(?:href|src)="([^"#]+)(?:#[^"]*)?"', text)
         for match in re.findall(r'<script type="application/json"[^>]*>(.*?)</script>', text, re.DOTALL):
             found += re.findall(r'"(?:href|customdata)":"?\[?"([^"]+)"', match)
-        links = [link for link in found if not link.startswith(("data:", "https:"))]
+        broken += [(page.name, at) for at in found if at[0] == "#" and f'id="{at[1:]}"' not in text]
+        links = [link for link in found if not link.startswith(("data:", "https:", "#"))]
         broken += [(page.name, link) for link in links if not (page.parent / link).is_file()]
     for script in site.glob("views/**/*.js"):  # boards that pages load later
         at = site if script.parent.name == "front" else site / "datasets"

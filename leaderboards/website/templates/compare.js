@@ -78,8 +78,9 @@ const Comparison = (() => {
   }
 
   const MAX = 10; // rows, which have 45 pairs
-  // Show the pairs of the ticked rows. A row has a name, an IPC, and the fields of website/comparison.py.
-  function show(place, rows, { unit, scale, digits, entries }, clear) {
+  // Show the pairs of the ticked rows. A row has a name, an IPC, and the fields of website/comparison.py. On a phone, the
+  // first cell has both names, and the difference has its interval and its test.
+  function show(place, rows, { unit, scale, digits, entries }, clear, breakable) {
     place.hidden = rows.length === 0;
     if (!rows.length) return;
     const shown = rows.slice(0, MAX), pairs = [];
@@ -100,14 +101,17 @@ const Comparison = (() => {
     if (rows.length > MAX) warnings.add(`${rows.length} rows are ticked; the first ${MAX} are compared.`);
 
     const cells = ({ a, b, d, adjusted }) => {
-      const start = [element("th", { scope: "row" }, a.name), element("td", { className: "text" }, b.name)];
+      const start = [element("th", { scope: "row" }, ...breakable(a.name), element("small", { className: "phone" }, "minus ", ...breakable(b.name))), element("td", { className: "text medium" }, ...breakable(b.name))];
       if (!d) return [...start, element("td", { className: "text", colSpan: 6 }, "no test: an entry has fewer than two independent values")];
-      return [...start, element("td", { className: adjusted < 0.05 ? "significant" : "" }, text(d.mean)), element("td", {}, `${text(d.low)} to ${text(d.high)}`, interval(d, low, high)),
-        element("td", {}, d.n), element("td", { className: "text" }, d.test), element("td", {}, small(d.p)), element("td", {}, small(adjusted))];
+      const bounds = `${text(d.low)} to ${text(d.high)}`;
+      const below = [element("small", { className: "folded" }, bounds, interval(d, low, high)), element("small", { className: "phone" }, `n ${d.n}, ${d.test}, p ${small(d.p)}`)];
+      return [...start, element("td", {}, element("span", { className: adjusted < 0.05 ? "significant" : "" }, text(d.mean)), ...below), element("td", { className: "interval" }, bounds, interval(d, low, high)),
+        element("td", { className: "medium" }, d.n), element("td", { className: "text medium" }, d.test), element("td", { className: "medium" }, small(d.p)), element("td", {}, small(adjusted))];
     };
+    const kinds = ["text", "text medium", "", "interval", "medium", "text medium", "medium", ""];
     const heads = ["First", "Second", `Difference, ${unit}`, "95 % interval", "n", "Test", "p", "p (Holm)"];
     const table = element("table", {}, element("caption", { className: "quiet" }, "differences of the ticked rows, first minus second"),
-      element("thead", {}, element("tr", {}, ...heads.map((head, i) => element("th", { scope: "col", className: i < 2 || i === 5 ? "text" : "" }, head)))),
+      element("thead", {}, element("tr", {}, ...heads.map((head, i) => element("th", { scope: "col", className: kinds[i] }, head)))),
       element("tbody", {}, ...pairs.map((pair) => element("tr", {}, ...cells(pair)))));
     const scroll = element("div", { className: "scroll", tabIndex: 0 }, table);
     scroll.setAttribute("role", "region"); scroll.setAttribute("aria-label", "comparison of the ticked rows");

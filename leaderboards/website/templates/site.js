@@ -17,9 +17,10 @@
   const sortValue = (cell) => (cell !== null && typeof cell === "object" ? cell.sort ?? cell.text : cell);
   const shown = (cell) => (cell === null ? "" : typeof cell === "object" ? cell.text : String(cell));
 
-  // Long names may be broken after `_`, `+` and `=` and before a parenthesis, not inside a word.
-  const breakable = (text) => text.split(/(?<=[_+/|=])(?=\S)|(?=\()/).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
-  const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long", column.extra && "extra", column.roomy && "roomy"].filter(Boolean).join(" ");
+  // Long names may be broken where `_breakable` in pages.py breaks them, not inside a word.
+  const BREAKS = /(?<=[_+/|=,])(?=\S)|(?<=[A-Za-z]\.)(?=[A-Za-z])|(?=\()/;
+  const breakable = (text) => String(text).split(BREAKS).flatMap((part, i) => (i ? [document.createElement("wbr"), part] : [part]));
+  const classesOf = (column) => [column.kind === "text" && "text", column.wide && "wide", column.long && "long", column.extra && "extra", column.roomy && "roomy", column.medium && "medium"].filter(Boolean).join(" ");
 
   // Commands are pasted into a shell or Python, so SITE is replaced by the address of this site.
   const site = document.querySelector("nav .home").href.replace(/\/index\.html$/, "");
@@ -45,11 +46,12 @@
   }
 
   // The scale of the intervals at an IPC. A few low values would make all others too small to compare: values that are
-  // further below the median than the largest value is above it are outside, and have an arrow.
-  function scale(cells) {
+  // further below the median than the largest value is above it are outside, and have an arrow. If low is best, as for
+  // ranks, all values are inside.
+  function scale(cells, lowIsBest) {
     const values = cells.map((cell) => cell.sort).sort((a, b) => a - b), median = values[values.length >> 1];
     const low = Math.min(...cells.map((cell) => cell.low)), high = Math.max(...cells.map((cell) => cell.high));
-    return [Math.max(low, 2 * median - high), high, cells.length];
+    return [lowIsBest ? low : Math.max(low, 2 * median - high), high, cells.length];
   }
   function whisker(cell, low, high) {
     const ns = "http://www.w3.org/2000/svg", at = (x) => 2 + (108 * Math.max(0, x - low)) / (high - low || 1);
@@ -77,8 +79,11 @@
         const cell = row.cells[i];
         if (cell && typeof cell === "object" && "low" in cell) (found[ipcOf(row)] ??= []).push(cell);
       }
-      return Object.fromEntries(Object.entries(found).map(([ipc, cells]) => [ipc, scale(cells)]));
+      return Object.fromEntries(Object.entries(found).map(([ipc, cells]) => [ipc, scale(cells, columns[i].low_is_best)]));
     });
+    // On a phone, a column of intervals is part of the column before it.
+    const hasIntervals = spans.map((span) => Object.keys(span).length > 0);
+    const classes = columns.map((column, i) => (hasIntervals[i] && i > 1 ? `${classesOf(column)} interval` : classesOf(column)));
     const key = (word) => (name === "rows" || name === "boards" ? word : `${name}.${word}`);
 
     function matches(row) {
@@ -100,9 +105,9 @@
       });
     }
     function cellOf(cell, column, i, row) {
-      const node = element(i === 0 ? "th" : "td", { className: classesOf(column) });
+      const node = element(i === 0 ? "th" : "td", { className: classes[i] });
       if (i === 0) node.scope = "row";
-      if (column.kind === "text" && shown(cell).length <= 16) node.classList.add("short"); // is broken only on a phone
+      if (column.kind === "text" && shown(cell).length <= 18) node.classList.add(shown(cell).length <= 12 ? "short" : "brief"); // is broken only on a phone, or in a narrow window
       if (i === 0 && compare) node.append(row.compare ? tick(row) : element("span", { className: "no-tick" }));
       const inside = breakable(shown(cell));
       if (cell === null || typeof cell !== "object") { node.append(...inside); return node; }
@@ -112,16 +117,28 @@
       }
       if (cell.load) node.append(copyButton("Copy", () => withAddress(loader.replace("{url}", JSON.stringify(`${base}/${row.set[0]}`)).replace("{digest}", row.set[1])), `copy the lines that load ${row.set[0]}`));
       else if (cell.files) node.append(...cell.files.flatMap((text) => [element("a", { href: `sets/${row.set[0]}/${files[text]}`, download: "" }, text), " "]));
-      else if (cell.more) node.append(element("details", {}, element("summary", {}, ...inside), cell.more));
+      else if (cell.more) node.append(element("details", {}, element("summary", {}, ...inside), element("span", {}, ...breakable(cell.more))));
       else if (cell.href) node.append(element("a", { href: cell.href }, ...inside));
       else if (cell.mark) node.append(element("span", { className: cell.mark, title: cell.mark }, ...inside));
       else node.append(...inside);
       if (cell.paper) node.append(" ", element("a", { href: cell.paper, className: "paper", rel: "noreferrer", ariaLabel: `paper of ${cell.text}` }, "paper"));
       if (cell.title) node.title = cell.title;
       if (cell.sub) node.append(element("small", {}, ...breakable(cell.sub)));
-      for (const name of ["narrow", "phone"]) if (cell[name]) node.append(element("small", { className: name }, cell[name]));
-      if ("low" in cell && spans[i][ipcOf(row)][2] > 1) node.append(whisker(cell, ...spans[i][ipcOf(row)]));
+      for (const name of ["narrow", "phone"]) if (cell[name]) node.append(element("small", { className: name }, ...breakable(cell[name])));
+      if ("low" in cell) node.append(...whiskerOf(cell, i, row));
       return node;
+    }
+    const whiskerOf = (cell, i, row) => (spans[i][ipcOf(row)][2] > 1 ? [whisker(cell, ...spans[i][ipcOf(row)])] : []);
+    function rowOf(row) {
+      const cells = row.cells.map((cell, i) => cellOf(cell, columns[i], i, row));
+      row.cells.forEach((cell, i) => {
+        if (!cell || !classes[i].endsWith(" interval")) return;
+        let at = i - 1;
+        while (hasIntervals[at]) at--;
+        const label = hasIntervals.filter(Boolean).length > 1 ? `${columns[i].label.replace("95 %, ", "")} ` : "";
+        cells[at].append(element("small", { className: "folded" }, label + shown(cell), ...whiskerOf(cell, i, row)));
+      });
+      return element("tr", { className: row.control ? "control" : "" }, ...cells);
     }
     // Ticked rows are compared below the table. Their digests are stored in the address.
     const ticked = new Set(), place = compare && document.querySelector(".comparison");
@@ -141,7 +158,7 @@
     function compareTicked() {
       if (!compare) return;
       const clear = () => { ticked.clear(); saveState(); show(); compareTicked(); };
-      Comparison.show(place, [...ticked].map((row) => row.compare), compare, clear);
+      Comparison.show(place, [...ticked].map((row) => row.compare), compare, clear, breakable);
       bar.hidden = ticked.size === 0;
       bar.firstChild.textContent = ticked.size === 1 ? "Tick one more row to compare" : `Compare ${ticked.size} rows`;
     }
@@ -155,7 +172,7 @@
     function show() {
       for (const row of rows) row.text ??= [...row.cells.map((cell) => `${shown(cell)} ${cell?.sub ?? ""}`), ...(row.set ?? [])].join(" ").toLowerCase();
       const found = ordered(rows.filter(matches));
-      body.replaceChildren(...found.slice(0, state.limit).map((row) => element("tr", { className: row.control ? "control" : "" }, ...row.cells.map((cell, i) => cellOf(cell, columns[i], i, row)))));
+      body.replaceChildren(...found.slice(0, state.limit).map(rowOf));
       count.textContent = `${found.length} of ${rows.length} rows` + (found.length > state.limit ? `, ${state.limit} shown` : "");
       more.hidden = found.length <= state.limit;
       for (const cell of head.querySelectorAll("th")) {
@@ -186,8 +203,8 @@
     }
     function changed() { state.limit = PAGE; saveState(); show(); }
 
-    head.append(element("tr", {}, ...columns.map((column) => {
-      const cell = element("th", { scope: "col", className: classesOf(column) });
+    head.append(element("tr", {}, ...columns.map((column, i) => {
+      const cell = element("th", { scope: "col", className: classes[i] });
       cell.dataset.id = column.id;
       const button = element("button", { type: "button" }, ...breakable(column.label));
       if (column.title) button.title = column.title;
@@ -214,7 +231,7 @@
       if (values.length < 2) return;
       filter(column.id, column.label, element("select", {}, element("option", { value: "" }, "all"), ...values.map((v) => element("option", { value: v }, v))));
     });
-    if (columns.some((column) => column.extra || column.wide || column.roomy)) {
+    if (columns.some((column) => column.extra || column.wide || column.roomy || column.medium) || classes.some((c) => c.endsWith("interval"))) {
       const box = element("input", { type: "checkbox" });
       box.addEventListener("change", () => section.classList.toggle("all-columns", box.checked));
       // Without a column that is hidden at first, all columns are hidden or shown by the width of the screen.
@@ -247,23 +264,41 @@
     }
   }, { rootMargin: "200px" });
 
+  // The legend of a plot on a phone: a list below it, because a legend of plotly would take its height from the plot.
+  function names(place, traces) {
+    const drawn = [...place.querySelectorAll(".scatterlayer .trace")].slice(-traces.length);
+    return element("ul", { className: "names" }, ...traces.map((trace, i) => {
+      const item = element("li"), point = drawn[i]?.querySelector(".point"), line = drawn[i]?.querySelector(".js-line");
+      const dash = line?.style.strokeDasharray;
+      if (point) item.innerHTML = `<svg viewBox="-12 -7 24 14" aria-hidden="true">${line ? `<path d="M-12 0H12" fill="none" stroke="${point.style.fill}"${dash ? ` stroke-dasharray="${dash}"` : ""}/>` : ""}<path d="${point.getAttribute("d")}" fill="${point.style.fill}"/></svg>`;
+      item.append(" ", trace.name);
+      return item;
+    }));
+  }
+
   function plot(place) {
     const { traces, axes, fronts } = read(place.dataset.plot), select = document.querySelector("[data-axis]");
     const draw = () => {
       const colour = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
       const axis = select ? select.value : "x", grid = colour("--line");
       const symbols = ["circle", "square", "triangle-up", "diamond", "cross", "x", "star", "triangle-down", "pentagon", "hexagram"];
-      // With families, a colour is a family. Without, plotly has ten colours, and each further ten traces use another symbol.
-      const look = (t, i) => (t.family ? { symbol: symbols[t.symbol % symbols.length], color: colour(`--f-${t.family}`) } : { symbol: symbols[Math.floor(i / 10) % symbols.length] });
-      const lines = traces.map((t, i) => ({ ...t, x: t[axis], type: "scatter", marker: { ...look(t, i), size: 9 } }));
+      const phone = window.innerWidth < 640;
+      const lines = traces.map(({ colour: name, symbol, dash, ...t }) => {
+        const color = colour(`--f-${name}`);
+        return { ...t, x: t[axis], type: "scatter", line: { color, dash: dash ?? "solid", width: 1.5 }, marker: { color, symbol: symbols[symbol % symbols.length], size: 9 } };
+      });
       if (fronts) lines.unshift({ x: fronts[axis].x, y: fronts[axis].y, mode: "lines", line: { shape: "hv", color: colour("--quiet"), width: 1 }, hoverinfo: "skip", showlegend: false });
       const layout = {
-        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), size: 13 }, margin: { t: 36, r: 10, l: 60, b: 50 }, hovermode: "closest", modebar: { bgcolor: "rgba(0,0,0,0)" },
+        paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", font: { color: colour("--ink"), size: 13 }, margin: { t: 36, r: 10, l: phone ? 50 : 60, b: 50 }, hovermode: "closest", modebar: { bgcolor: "rgba(0,0,0,0)" },
         xaxis: { title: { text: axes[axis].title }, type: axes[axis].type, gridcolor: grid, zeroline: false, ...(axes[axis].ticks ? { tickvals: axes[axis].ticks } : {}), ...(axes[axis].type === "log" ? logTicks(traces.flatMap((t) => t[axis])) : {}) },
         yaxis: { title: { text: axes.y.title }, gridcolor: grid, zeroline: false },
-        legend: window.innerWidth < 640 ? { orientation: "h", y: -0.45 } : {},
+        showlegend: !phone,
       };
-      Plotly.react(place, lines, layout, { displaylogo: false, responsive: true, showSendToCloud: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "sendDataToCloud"] });
+      const done = Plotly.react(place, lines, layout, { displaylogo: false, responsive: true, showSendToCloud: false, modeBarButtonsToRemove: ["lasso2d", "select2d", "sendDataToCloud"] });
+      done.then(() => {
+        place.nextElementSibling?.matches(".names") && place.nextElementSibling.remove();
+        if (phone) place.after(names(place, traces));
+      });
     };
     draw();
     place.on("plotly_click", ({ points }) => { const to = points[0].customdata; if (to) location.href = to; });
