@@ -84,7 +84,7 @@ def cross_arch_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
             column("ipc", "IPC", filter=True),
             column("own", track.model, title="the run's own network"),
         ]
-        columns += [column(name, name) for name in names]
+        columns += [column(name, name, fold=True) for name in names]
         label_of, rows = record_labels(found), []
         for r in sorted(found, key=lambda r: (r.ipc, label_of[r.key])):
             s = r.summary()

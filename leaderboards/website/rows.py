@@ -47,7 +47,7 @@ def column(ident: str, label: str, kind: str = "number", **more: Any) -> dict[st
     Options: `title` is its tool tip, `long` makes it wider, and `filter` adds a filter menu. A column is hidden on a
     phone (`medium`: below 40 rem), also on a tablet (`wide`: below 56 rem), also in a narrow window (`roomy`: below
     64 rem), or at every width (`extra`), until all columns are shown. `low_is_best`: the scale of its intervals has all
-    values.
+    values. `fold`: on a phone, its cells are lines of the column before it, as intervals are.
     """
     return {"id": ident, "label": label, "kind": kind, **more}
 

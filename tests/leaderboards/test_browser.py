@@ -156,6 +156,15 @@ def wide_site(tmp_path_factory):
         "average": 0.6,
         "forgetting": 0.12,
     }
+    networks = {"accuracy": 0.7} | {
+        f"accuracy:{n}": 0.6 for n in ("mlp", "vgg11", "resnet18", "resnet_ap18", "alexnet")
+    }
+    scores = [
+        Score(metric=m, value=v + i / 90, set=0, network=i, seed=i)
+        for m, v in networks.items()
+        for i in (0, 1)
+    ]
+    records.append(make_record("kmeans_untrained", 10, [], scores=scores, evaluator="cross_arch"))
     for method in order:
         scores = [
             Score(metric=m, value=v + i / 100, set=0, network=i, seed=i)
@@ -577,7 +586,14 @@ def test_long_settings_fit_and_no_word_is_broken(page, wide_site, width):
     mtt, graphs = (board_of(wide_site, f"{name}*") for name in ("fashion_mnist--mtt-1000", "NCI1--hard"))
     ids = "return JSON.parse(document.getElementById('rows').textContent).rows.map((row) => row.compare.id)"
     found = page(mtt, width=width, site=wide_site).execute_script(ids)
-    for name in (f"{mtt}#compare={'.'.join(found)}", graphs, "boards.html", "entries.html", "continual.html"):
+    for name in (
+        f"{mtt}#compare={'.'.join(found)}",
+        graphs,
+        "boards.html",
+        "entries.html",
+        "continual.html",
+        "cross_arch.html",
+    ):
         driver = page(name, width=width, site=wide_site)
         assert driver.execute_script(SPLIT_WORDS) == [], name
         assert driver.execute_script(TOO_WIDE) == [], name

@@ -111,7 +111,7 @@ const Comparison = (() => {
     const kinds = ["text", "text medium", "", "interval", "medium", "text medium", "medium", ""];
     const heads = ["First", "Second", `Difference, ${unit}`, "95 % interval", "n", "Test", "p", "p (Holm)"];
     const table = element("table", {}, element("caption", { className: "quiet" }, "differences of the ticked rows, first minus second"),
-      element("thead", {}, element("tr", {}, ...heads.map((head, i) => element("th", { scope: "col", className: kinds[i] }, head)))),
+      element("thead", {}, element("tr", {}, ...heads.map((head, i) => element("th", { scope: "col", className: kinds[i] }, head, ...(i ? [] : [element("small", { className: "phone" }, "minus second")]))))),
       element("tbody", {}, ...pairs.map((pair) => element("tr", {}, ...cells(pair)))));
     const scroll = element("div", { className: "scroll", tabIndex: 0 }, table);
     scroll.setAttribute("role", "region"); scroll.setAttribute("aria-label", "comparison of the ticked rows");

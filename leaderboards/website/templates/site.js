@@ -81,9 +81,9 @@
       }
       return Object.fromEntries(Object.entries(found).map(([ipc, cells]) => [ipc, scale(cells, columns[i].low_is_best)]));
     });
-    // On a phone, a column of intervals is part of the column before it.
-    const hasIntervals = spans.map((span) => Object.keys(span).length > 0);
-    const classes = columns.map((column, i) => (hasIntervals[i] && i > 1 ? `${classesOf(column)} interval` : classesOf(column)));
+    // On a phone, columns of intervals, and columns with `fold`, are part of the column before them.
+    const folds = columns.map((column, i) => i > 1 && (column.fold || Object.keys(spans[i]).length > 0)), several = folds.filter(Boolean).length > 1;
+    const classes = columns.map((column, i) => (folds[i] ? `${classesOf(column)} interval` : classesOf(column)));
     const key = (word) => (name === "rows" || name === "boards" ? word : `${name}.${word}`);
 
     function matches(row) {
@@ -132,11 +132,11 @@
     function rowOf(row) {
       const cells = row.cells.map((cell, i) => cellOf(cell, columns[i], i, row));
       row.cells.forEach((cell, i) => {
-        if (!cell || !classes[i].endsWith(" interval")) return;
+        if (!cell || !folds[i]) return;
         let at = i - 1;
-        while (hasIntervals[at]) at--;
-        const label = hasIntervals.filter(Boolean).length > 1 ? `${columns[i].label.replace("95 %, ", "")} ` : "";
-        cells[at].append(element("small", { className: "folded" }, label + shown(cell), ...whiskerOf(cell, i, row)));
+        while (folds[at]) at--;
+        const label = several ? `${columns[i].label.replace("95 %, ", "")} ` : "", sub = cell.sub ? [element("br"), cell.sub] : [];
+        cells[at].append(element("small", { className: "folded" }, ...breakable(label), shown(cell), ...sub, ...("low" in cell ? whiskerOf(cell, i, row) : [])));
       });
       return element("tr", { className: row.control ? "control" : "" }, ...cells);
     }
@@ -231,7 +231,7 @@
       if (values.length < 2) return;
       filter(column.id, column.label, element("select", {}, element("option", { value: "" }, "all"), ...values.map((v) => element("option", { value: v }, v))));
     });
-    if (columns.some((column) => column.extra || column.wide || column.roomy || column.medium) || classes.some((c) => c.endsWith("interval"))) {
+    if (columns.some((column) => column.extra || column.wide || column.roomy || column.medium) || folds.some(Boolean)) {
       const box = element("input", { type: "checkbox" });
       box.addEventListener("change", () => section.classList.toggle("all-columns", box.checked));
       // Without a column that is hidden at first, all columns are hidden or shown by the width of the screen.
