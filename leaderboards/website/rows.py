@@ -230,7 +230,7 @@ def _verdict_cell(record: Record, verdict: Verdict | None) -> dict[str, Any] | N
 def _mark_cell(mark: str) -> dict[str, Any]:
     """Return a verdict in two lines, `verified` and `other machine`."""
     verdict, _, other = mark.partition(", ")
-    return {"text": verdict} | ({"sub": other.replace(" ", "\u00a0")} if other else {})
+    return {"text": verdict} | ({"sub": other} if other else {})
 
 
 def heading(track: Track) -> str:

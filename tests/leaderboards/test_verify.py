@@ -12,6 +12,7 @@ from dd_bench.leaderboards.admission.verify import _runtime_overrides, main
 from dd_bench.leaderboards.cli import main as leaderboard
 from dd_bench.leaderboards.core.entries import entry_name
 from dd_bench.leaderboards.core.verified import compare_retrained, save_verdict, tolerance, verdicts
+from dd_bench.leaderboards.website.site import build_site
 from dd_bench.records.record import Code, load_record
 
 CODE = Code(version="0", numbers=1, revision=None, dirty=None)
@@ -57,6 +58,17 @@ def test_mark_on_a_board(record):
         entry, {0: 0.7}, CODE, "AMD EPYC(R), 4 cores (bf16 networks, 1 worker(s))", "2026"
     )
     assert [v.mark(entry) for v in (same, other)] == ["verified in part", "verified in part, other machine"]
+
+
+def test_mark_on_the_site(record, tmp_path):
+    """The page of the board has the words of the mark, without a character that is replaced on pages."""
+    entry = record("dm", 10, [[0.7, 0.72]], device="here")
+    entry.save(tmp_path / "entries" / entry_name(entry))
+    save_verdict(compare_retrained(entry, {0: 0.7}, CODE, "elsewhere", "2026"), tmp_path / "verified")
+    build_site(tmp_path / "entries", tmp_path, tmp_path / "sets", tmp_path / "out")
+    (page,) = (tmp_path / "out" / "boards").glob("*.html")
+    text = page.read_text()
+    assert '"verified in part","sub":"other machine"' in text and "\ufffd" not in text
 
 
 def test_forged_values_are_not_verified(record):

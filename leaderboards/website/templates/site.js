@@ -123,7 +123,7 @@
       else node.append(...inside);
       if (cell.paper) node.append(" ", element("a", { href: cell.paper, className: "paper", rel: "noreferrer", ariaLabel: `paper of ${cell.text}` }, "paper"));
       if (cell.title) node.title = cell.title;
-      if (cell.sub) node.append(element("small", {}, ...breakable(cell.sub)));
+      if (cell.sub) node.append(element("small", cell.sub.length < 16 ? { className: "one-line" } : {}, ...breakable(cell.sub)));
       for (const name of ["narrow", "phone"]) if (cell[name]) node.append(element("small", { className: name }, ...breakable(cell[name])));
       if ("low" in cell) node.append(...whiskerOf(cell, i, row));
       return node;
