@@ -12,7 +12,7 @@ from ..core.commands import control_command
 from .matrix import marks_used
 from .method_page import pictures
 from .overview import DatasetView, about
-from .rows import board_rows
+from .overview_tables import board_rows
 from .sets import KnownSet
 
 

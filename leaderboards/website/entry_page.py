@@ -21,7 +21,7 @@ from ..core.verified import Verdict
 from ..render.formatting import interval_text, networks, number
 from ..render.legend import OVER_BUDGET, TEST, TOO_FEW, UNTESTED
 from .addresses import dataset_url, method_url
-from .rows import heading
+from .cells import heading
 from .sets import KnownSet, pull_commands
 
 CAPTIONS = {

@@ -21,7 +21,8 @@ from ..render.formatting import interval_text, networks, number, published_text
 from ..render.legend import SMALLEST_EXCESS
 from ..render.place_marks import PLACE_MARKS
 from .addresses import entry_url, method_url
-from .rows import data_controls, is_constant
+from .board_table import data_controls
+from .cells import is_constant
 
 CORESETS_SHOWN = 5
 """Rows of coresets that are shown at first: each score has several, and they would be half of a matrix."""

@@ -15,8 +15,8 @@ from ..core.entries import ACCURACY
 from ..core.method_info import load_links, method_info, shipped_text
 from ..render.formatting import published_text
 from .addresses import dataset_url, entry_url, method_url
+from .cells import Cells, column, method_cell, score_text, short_name
 from .prose import prose
-from .rows import Cells, column, method_cell, score_text, short_name
 from .sets import KnownSet
 
 MAX_PICTURES = 12

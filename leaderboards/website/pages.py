@@ -32,16 +32,18 @@ from ..render.legend import FROM_MEMORY, legend_of
 from ..render.markup import PLAIN
 from ..render.tables import latex
 from .addresses import dataset_url, entry_url, method_url, published_url
+from .board_table import track_rows
+from .cells import heading, html_list
 from .dataset_page import dataset_page
 from .entry_page import entry_page
 from .fork_pool import Task, run_forked
 from .matrix import marks_used
 from .method_page import MAX_PICTURES, method_names, method_page, method_rows
 from .overview import DatasetView, dataset_views, findings
+from .overview_tables import board_rows, entry_rows
 from .plots import continual_parts, cost_plot, cross_arch_parts
 from .published_page import by_dataset, published_index, published_notes, published_rows
 from .ranks_page import LEAD, NONE, rank_parts
-from .rows import board_rows, entry_rows, heading, html_list, track_rows
 from .sets import KnownSet, copy_sets, list_command, pull_command, python_code
 from .sets_page import set_list, set_rows
 from .table_data import packed

@@ -17,7 +17,7 @@ from ..render.cost import Point, ranked_front
 from ..render.cross_arch import cross_arch_groups, difference, other_networks
 from ..render.formatting import interval_text, number
 from .addresses import entry_url
-from .rows import Cells, column, heading, method_cell
+from .cells import Cells, column, heading, method_cell
 
 COLOURS: tuple[Family, ...] = (
     "selection",

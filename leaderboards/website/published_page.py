@@ -10,7 +10,7 @@ from typing import Any
 from ..core.published import PublishedSet
 from ..render.formatting import published_text
 from .addresses import method_url, published_url
-from .rows import column, method_cell, short_name
+from .cells import column, method_cell, short_name
 
 
 def published_index(published: Sequence[PublishedSet]) -> dict[str, Any]:

@@ -16,7 +16,7 @@ from ..core.mean_ranks import (
 )
 from ..render.mean_ranks import has_dataset_intervals, rank_cells, rank_interval, rank_title
 from .addresses import method_url
-from .rows import Cells, column, method_cell
+from .cells import Cells, column, method_cell
 
 LEAD = (
     "Mean rank of each method over several datasets; 1 is the best. Protocols, label modes and metrics are not mixed: "

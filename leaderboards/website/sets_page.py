@@ -21,7 +21,7 @@ from ..core.entries import ACCURACY, has_stored_precision
 from ..core.selectors import MAIN_EVALUATORS
 from ..render.formatting import number
 from .addresses import entry_url
-from .rows import Cells, column, is_constant, method_cell
+from .cells import Cells, column, is_constant, method_cell
 from .sets import LOADER, KnownSet
 
 FILES = {"tensors": TENSORS, "card": CARD}

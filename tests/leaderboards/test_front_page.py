@@ -14,6 +14,8 @@ from dd_bench.leaderboards.core.ranking import Place
 from dd_bench.leaderboards.render.place_marks import PLACE_MARKS
 from dd_bench.leaderboards.render.plot_style import FAMILY_COLOURS
 from dd_bench.leaderboards.website.addresses import method_url
+from dd_bench.leaderboards.website.board_table import track_rows
+from dd_bench.leaderboards.website.cells import settings_cell
 from dd_bench.leaderboards.website.curves import plots
 from dd_bench.leaderboards.website.entry_page import entry_page
 from dd_bench.leaderboards.website.history import histories
@@ -21,7 +23,6 @@ from dd_bench.leaderboards.website.matrix import comparisons, main_column, matri
 from dd_bench.leaderboards.website.method_page import method_page
 from dd_bench.leaderboards.website.overview import dataset_views
 from dd_bench.leaderboards.website.prose import prose
-from dd_bench.leaderboards.website.rows import settings_cell, track_rows
 from dd_bench.leaderboards.website.stylesheet import stylesheet
 from dd_bench.records.record import ProtocolId
 
