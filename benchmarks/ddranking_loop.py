@@ -6,8 +6,9 @@
 Both sides train fresh networks on the same random set with the same protocol and augmentation, on the same device.
 `plain_network` is the usual loop of released evaluation code: a DataLoader that collates single images on the CPU,
 blocking copies to the device, SGD that is not fused, `loss.item()` and the accuracy in every step, and one network
-after the other, in float32. Ours is `FreshNetworks` with `runtime=auto`. The sides take turns, each with all its
-networks. Networks are initialised inside the clock and tested outside of it.
+after the other, in float32 with torch's default flags, which allow TF32 in convolutions. Ours is `FreshNetworks` with
+`runtime=auto`. The sides take turns, each with all its networks. Networks are initialised inside the clock and tested
+outside of it.
 
 The comparison is meant for a GPU. On a CPU, use `training_loop.py`, which also separates the allocators of the sides.
 """
@@ -17,7 +18,8 @@ from __future__ import annotations
 import argparse
 import statistics
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +36,7 @@ from dd_bench.models.architecture import Architecture
 from dd_bench.models.convnet import ConvNet
 from dd_bench.pipeline.compose import load_real_set
 from dd_bench.records.config_diff import shipped_config
+from dd_bench.runtime import torch_flags
 from dd_bench.runtime.runtime import Runtime, RuntimeConfig, resolve
 from dd_bench.runtime.seeding import generator, seed_for, seeded, stream
 from dd_bench.training.augment import Augment
@@ -73,6 +76,17 @@ def plain_network(net: nn.Module, images: Tensor, labels: Tensor, recipe: Recipe
             optimizer.step()
 
 
+@contextmanager
+def default_flags() -> Iterator[None]:
+    """Allow TF32 in convolutions, as torch does by default and released code does not change."""
+    before = torch_flags.current()
+    torch.backends.cudnn.allow_tf32 = True
+    try:
+        yield
+    finally:
+        torch_flags.set_flags(*before)
+
+
 class Sides:
     """The two ways to train the networks of one measurement. Each returns the trained networks."""
 
@@ -94,14 +108,15 @@ class Sides:
         return [net for _, net in fresh.networks(dict(enumerate(seeds)), len(seeds))]
 
     def plain(self, seeds: list[int]) -> list[nn.Module]:
-        """Train the networks one after the other with `plain_network`."""
+        """Train the networks one after the other with `plain_network`, with torch's default flags."""
         images, labels = self.images.cpu(), self.labels.cpu()
         nets = []
-        for seed in seeds:
-            with seeded(self.runtime.device, seed_for(seed, "dropout")):
-                net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
-                plain_network(net, images, labels, self.protocol.recipe, seed)
-            nets.append(net)
+        with default_flags():
+            for seed in seeds:
+                with seeded(self.runtime.device, seed_for(seed, "dropout")):
+                    net = self.architecture.fresh(seed_for(seed, "init"), self.runtime.device)
+                    plain_network(net, images, labels, self.protocol.recipe, seed)
+                nets.append(net)
         return nets
 
     def timed(

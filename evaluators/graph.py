@@ -254,7 +254,7 @@ def _batches(split: Split | None) -> list[tuple[object, Tensor]]:
 def _predictions(net: torch.nn.Module, batches: list[tuple[object, Tensor]]) -> tuple[Tensor, Tensor]:
     """Return the logits `(n, k)` in eval mode and the labels `(n,)`, on the CPU; the mode of `net` is restored.
 
-    Waits for the device once, for the logits.
+    Waits for the device once, because the metrics are computed on the CPU, with scikit-learn.
     """
     training = net.training
     net.eval()

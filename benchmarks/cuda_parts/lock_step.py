@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
@@ -55,15 +56,13 @@ def rows(card: Card) -> Iterator[Row]:
     }
     for count in (1, 2) if card.small else (20, 1, 5, 50):
         for graphs in (False,) if card.small else (True, False):
+            how = replace(runtime, graphs=StepGraphs(graphs))
             with warnings_of("dd_bench") as warned:
-                try:
-                    step = by_number(card, sides, replace(runtime, graphs=StepGraphs(graphs)), count)
-                except torch.OutOfMemoryError:
-                    step = {"ms/step": "out of memory"}
+                step = measured(card, sides, how, count)
             yield {
                 "table": "A step of networks in lock step",
                 "networks": count,
-                "CUDA graph": "yes" if graphs else "no",
+                "CUDA graph": (how.graphs.describe() or "none recorded") if graphs else "no",
                 **step,
                 "warning": "; ".join(sorted(set(warned))),
             }
@@ -71,6 +70,22 @@ def rows(card: Card) -> Iterator[Row]:
 
 def percent(interval: list[float]) -> str:
     return f"{100 * interval[0]:.2f} ± {100 * interval[1]:.2f}"
+
+
+def measured(card: Card, sides: Any, runtime: Runtime, count: int) -> Row:
+    """Return the values of `by_number`, or why they could not be measured, so that the other rows are measured too."""
+    try:
+        return by_number(card, sides, runtime, count)
+    except torch.OutOfMemoryError:
+        failed = {"ms/step": "out of memory"}
+    except RuntimeError as error:
+        failed = {
+            "ms/step": f"failed: {(str(error).strip().splitlines() or [type(error).__name__])[0][:150]}"
+        }
+    gc.collect()  # after `except`, whose error keeps the tensors of the failed training
+    if card.device == "cuda":
+        torch.cuda.empty_cache()
+    return failed
 
 
 def by_number(card: Card, sides: Any, runtime: Runtime, count: int) -> Row:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Callable, Iterable, Iterator
 from typing import TypeVar
@@ -57,7 +58,8 @@ def in_groups(
                 logger.warning("networks are trained one after the other instead of in lock step: %s", error)
                 results, supported = None, False
         if results is None:
-            # after `except`, because its error keeps the tensors of the failed training in memory
+            # after `except`, because its error keeps the tensors of the failed training in memory; so do cycles
+            gc.collect()
             if torch.cuda.is_available():
                 torch.cuda.empty_cache()
             discard(group)

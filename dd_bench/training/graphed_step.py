@@ -41,14 +41,16 @@ def cuda_graph(run: Callable[[], None]) -> Callable[[], None]:
     return graph.replay
 
 
-def memory_error(error: BaseException | None) -> torch.OutOfMemoryError | None:
-    """Return the OutOfMemoryError among an error, its causes and the errors during whose handling it was raised.
+def out_of_memory(error: BaseException | None) -> str | None:
+    """Return the text of the OutOfMemoryError among an error and the errors that led to it; None if there is none.
 
-    An allocation that fails in a recording also makes the end of the recording fail, with another RuntimeError.
+    An allocation that fails in a recording also makes the end of the recording fail, with another RuntimeError. The
+    error itself is not returned: a caller that keeps it in a variable would be in a reference cycle with its traceback,
+    so the tensors of the failed step would stay in memory.
     """
     while error is not None and not isinstance(error, torch.OutOfMemoryError):
         error = error.__cause__ or error.__context__
-    return error
+    return None if error is None else str(error)
 
 
 @dataclass
@@ -81,8 +83,9 @@ class GraphedStep:
         """Run a step with inputs on the CPU."""
         shapes = tuple(t.shape for t in tensors_in(inputs))
         if shapes not in self._recordings:
-            memory = FixedMemory(inputs, self._device)
-            self._recordings[shapes] = _Recording(memory, lambda: self._step(memory.tree))
+            # without `self`, which would be in a reference cycle with its recordings and keep their memory
+            step, memory = self._step, FixedMemory(inputs, self._device)
+            self._recordings[shapes] = _Recording(memory, lambda: step(memory.tree))
         recording = self._recordings[shapes]
         recording.inputs.fill(inputs)
         if recording.steps == WARM_UP:
@@ -101,8 +104,8 @@ class GraphedStep:
         try:
             recorded = self._record(run)
         except RuntimeError as error:
-            if (memory := memory_error(error)) is not None:
-                raise torch.OutOfMemoryError(str(memory)) from error
+            if (text := out_of_memory(error)) is not None:
+                raise torch.OutOfMemoryError(text) from error
             reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
             self._graphs.failure = reason
             logger.warning(

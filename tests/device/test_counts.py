@@ -7,6 +7,7 @@ device, so a mixture of devices fails too. To update the file: `python benchmark
 import importlib
 import inspect
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,8 @@ from hydra.utils import get_class
 
 from dd_bench.records.config_diff import shipped_yaml
 
-BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
+ROOT = Path(__file__).parents[2]
+BENCHMARKS = ROOT / "benchmarks"
 with pytest.MonkeyPatch.context() as patch:
     patch.syspath_prepend(BENCHMARKS)
     launches = importlib.import_module("launches")
@@ -73,6 +75,22 @@ def states_why(name):
 @pytest.mark.parametrize("name", [name for name, found in GOLDEN["methods"].items() if found.get("waits")])
 def test_a_method_that_waits_states_why(name):
     assert states_why(name)
+
+
+WAITING = {
+    line.partition(": ")[0]
+    for kind in ("evaluators", "protocols", "networks", "data")
+    for found in GOLDEN[kind].values()
+    for line in found.get("waits") or ()
+}
+
+
+@pytest.mark.parametrize("file", sorted(WAITING))
+def test_a_module_that_waits_outside_of_methods_states_why(file):
+    """In the docstring of the function that waits."""
+    assert re.search(
+        r"[Ww]aits? for the device[^.]*\b(because|for|to)\b", " ".join((ROOT / file).read_text().split())
+    )
 
 
 def test_file_has_exactly_the_cases():

@@ -12,6 +12,9 @@ from pathlib import Path
 from unittest import mock
 
 import pytest
+import torch
+
+from dd_bench.training.together import LockStepError
 
 BENCHMARKS = Path(__file__).parents[2] / "benchmarks"
 with pytest.MonkeyPatch.context() as patch:
@@ -19,6 +22,7 @@ with pytest.MonkeyPatch.context() as patch:
     cuda_check = importlib.import_module("cuda_check")
     tables = importlib.import_module("tables")
     accuracy = importlib.import_module("cuda_parts.accuracy")
+    lock_step = importlib.import_module("cuda_parts.lock_step")
     steps = importlib.import_module("cuda_parts.steps")
 
 ROW = "import json, os, sys, time\ndef row(**r):\n open(sys.argv[1], 'a').write(json.dumps(r) + chr(10))\n"
@@ -223,3 +227,16 @@ def test_rehearsal(tmp_path):
     repeated = [row for row in parts["bits"]["rows"] if "same bytes" in row]
     assert repeated and all(row["same bytes"] == "yes" for row in repeated)
     assert "**The same bytes again**" in (tmp_path / "cuda_check.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (torch.OutOfMemoryError("CUDA out of memory"), "out of memory"),
+        (LockStepError("vmap: not supported\nat line 3"), "failed: vmap: not supported"),
+    ],
+)
+def test_a_number_of_networks_that_fails_has_a_row(monkeypatch, error, text):
+    """The other numbers are still measured."""
+    monkeypatch.setattr(lock_step, "by_number", mock.Mock(side_effect=error))
+    assert lock_step.measured(mock.Mock(device="cpu"), None, None, 20) == {"ms/step": text}

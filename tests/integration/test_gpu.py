@@ -301,13 +301,14 @@ def test_views_do_not_depend_on_the_device():
         assert torch.equal(here.mixture.partner, there.mixture.partner.cpu())
 
 
+@pytest.mark.filterwarnings("ignore:Synchronization debug mode is a prototype")
 def test_views_do_not_synchronise():
     x = torch.rand(12, 3, 16, 16, device="cuda")
     recipe = ViewRecipe(patches=2, pad=2, scale=(0.3, 1.0), flip=True, mix="cutmix", alpha=1.0)
     views = Views(recipe, 12, seed=0, batch_size=5, flip_allowed=True)
     list(views.epoch(x, 0))  # warm-up with one-time allocations
-    torch.cuda.set_sync_debug_mode("error")
     try:
+        torch.cuda.set_sync_debug_mode("error")
         for view in views.epoch(x, 1):
             view.x.sum()
     finally:

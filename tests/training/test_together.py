@@ -3,8 +3,10 @@
 Some trainings use the soft labels of a teacher. Their values change with the epoch, or with the views.
 """
 
+import gc
 import os
 import signal
+import weakref
 from dataclasses import replace
 
 import pytest
@@ -21,6 +23,7 @@ from dd_bench.teachers.label_store import LabelStore, StoreHeader, fill
 from dd_bench.teachers.labelers import LabelledViews, OnlineTeacher, Replay, StaticSoft
 from dd_bench.training import graphed_step
 from dd_bench.training.batches import fetch_from
+from dd_bench.training.graphed_step import GraphedStep
 from dd_bench.training.label_recipe import LabelRecipe, TemperatureSchedule
 from dd_bench.training.label_schedule import LabelSchedule
 from dd_bench.training.loop import train
@@ -194,6 +197,15 @@ class Kernels(TorchDispatchMode):
                     old.detach().copy_(new)
 
 
+@pytest.fixture
+def without_gc():
+    """Without the garbage collector, objects are freed only if they are in no reference cycle."""
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
 def cpu_graph(graphs):
     """Return a recorder for `GraphedStep` that replays on the CPU. It adds the recorded graphs to `graphs`."""
 
@@ -301,6 +313,38 @@ class TestGraph:
 
         with pytest.raises(torch.OutOfMemoryError, match="CUDA out of memory"):
             run(record=record)
+
+    def test_a_failed_recording_keeps_no_tensors(self, run, without_gc):
+        """A smaller group then finds the memory free, without waiting for the garbage collector."""
+        alive = []
+
+        def record(step):
+            activations = torch.zeros(3)
+            alive.append(weakref.ref(activations))
+            with Capture([], 0):
+                raise torch.OutOfMemoryError("CUDA out of memory")
+
+        failed = False
+        try:
+            run(record=record)
+        except torch.OutOfMemoryError:
+            failed = True
+        assert failed and alive[0]() is None
+
+    def test_a_training_keeps_no_recordings(self, without_gc):
+        """Also if one batch shape had too few steps to be recorded."""
+        memory = weakref.WeakSet()
+
+        def record(step):
+            memory.add(held := torch.zeros(3))
+            return lambda: held.shape
+
+        graphed = GraphedStep(lambda inputs: None, torch.device("cpu"), StepGraphs(allowed=True), record)
+        for size in (*[4] * 5, 2):
+            graphed({"x": torch.zeros(size)})
+        assert len(memory) == 1
+        del graphed
+        assert not memory
 
     def test_stream_after_a_failed_recording(self, monkeypatch):
         current = [0]
