@@ -15,6 +15,7 @@ from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
 from dd_bench.runtime.step_graphs import StepGraphs
 from dd_bench.training.batches import fetch_from
+from dd_bench.training.graphed_step import first_line
 from dd_bench.training.together import train_together
 
 PROTOCOL, EPOCHS, IPC, WIDTH = "dsa-1000", 1001, 10, 128
@@ -79,9 +80,7 @@ def measured(card: Card, sides: Any, runtime: Runtime, count: int) -> Row:
     except torch.OutOfMemoryError:
         failed = {"ms/step": "out of memory"}
     except RuntimeError as error:
-        failed = {
-            "ms/step": f"failed: {(str(error).strip().splitlines() or [type(error).__name__])[0][:150]}"
-        }
+        failed = {"ms/step": f"failed: {first_line(error)[:150]}"}
     gc.collect()  # after `except`, whose error keeps the tensors of the failed training
     if card.device == "cuda":
         torch.cuda.empty_cache()

@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 
 from torch import nn
 
-from dd_bench.models.layers import choose, make_norm
-from dd_bench.models.residual import HALVED, WIDTHS, ResidualNetwork, init_by_fan_out
+from dd_bench.models.layers import make_norm
+from dd_bench.models.residual import WIDTHS, ResidualNetwork, init_by_fan_out
 
 INITS = ("pytorch", "torchvision")
 
@@ -47,7 +47,6 @@ class ResNet18(ResidualNetwork):
             ValueError: a choice is unknown, or the images are too small. InstanceNorm needs a last map larger than 1x1.
         """
         super().__init__()
-        choose("downsample", downsample, HALVED)
         if init not in INITS:
             raise ValueError(f"model.init must be one of {', '.join(INITS)}, got {init}")
         channels, *_ = image_shape

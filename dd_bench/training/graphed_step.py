@@ -53,6 +53,11 @@ def out_of_memory(error: BaseException | None) -> str | None:
     return None if error is None else str(error)
 
 
+def first_line(error: BaseException) -> str:
+    """Return the first line of the text of an error, or the name of its type if it has no text."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
 @dataclass
 class _Recording:
     """The inputs of all steps with tensors of the same shapes, and the function that runs the next step."""
@@ -106,8 +111,7 @@ class GraphedStep:
         except RuntimeError as error:
             if (text := out_of_memory(error)) is not None:
                 raise torch.OutOfMemoryError(text) from error
-            reason = (str(error).strip().splitlines() or [type(error).__name__])[0]
-            self._graphs.failure = reason
+            self._graphs.failure = reason = first_line(error)
             logger.warning(
                 "the steps of this run are not run as CUDA graphs, because one could not be recorded: %s",
                 reason,

@@ -130,7 +130,7 @@ def _plot_ipc(plt: Any, layout: Layout = PAGE, *, board: Board, rows: dict[str, 
             axis.axhline(means[0], color=colour, linestyle=line, label=PLAIN.escape(label))
         elif label in LINES:
             colour, line = LINES[label]
-            # not sloped: a method that is drawn beside the middle of its IPC would seem above or below such a line
+            # Methods are drawn beside the middle of their IPC, where a sloped line would have another height.
             edges = [(x - SLOT / 2, x + SLOT / 2) for x in where]
             for edge, low, high in zip(edges, *ends, strict=True):
                 axis.fill_between(edge, low, high, color=colour, alpha=0.15, linewidth=0)
@@ -141,7 +141,7 @@ def _plot_ipc(plt: Any, layout: Layout = PAGE, *, board: Board, rows: dict[str, 
             colour, shape = style[label]
             shifts = [slots[ipc].index(label) - (len(slots[ipc]) - 1) / 2 for ipc in by_ipc]
             axis.errorbar(
-                [x + SLOT * shift / max(len(marked), 1) for x, shift in zip(where, shifts, strict=True)],
+                [x + SLOT * shift / len(marked) for x, shift in zip(where, shifts, strict=True)],
                 means,
                 [[m - low for m, low in zip(means, ends[0], strict=True)],
                  [high - m for m, high in zip(means, ends[1], strict=True)]],

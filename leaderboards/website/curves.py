@@ -198,13 +198,14 @@ def draw(
 def _apart(named: Sequence[tuple[float, str]]) -> list[Tick]:
     """Return texts at their heights, moved so that none overlaps another one or the x axis."""
     places: list[float] = []
-    for y, _ in sorted(named):
+    named = sorted(named)
+    for y, _ in named:
         places.append(max(y + 4, places[-1] + LINE if places else TOP))
     lowest = float(HEIGHT - BOTTOM)
     for i in reversed(range(len(places))):
         places[i] = min(places[i], lowest)
         lowest = places[i] - LINE
-    return [Tick(round(y, 1), text) for y, (_, text) in zip(places, sorted(named), strict=True)]
+    return [Tick(round(y, 1), text) for y, (_, text) in zip(places, named, strict=True)]
 
 
 def _whole(one: Matrix) -> list[tuple[str, float]]:

@@ -50,14 +50,13 @@ def histories(board: Board) -> list[Plot]:
 
 
 def _events(board: Board) -> Iterator[Event]:
-    label_of = {c.record.key: label for label, cells in board.rows.items() for c in cells if c.record}
     for record in board.records:
         if record.status == "done" and record.method != REFERENCE:
             ranked = board.places.get(record.key) in RANKED
             time = datetime.fromisoformat(record.created).timestamp() / 86_400  # days
             style = links_of(record.method).family + " hollow" * (not ranked)
             value = scale(board) * record.summary().mean
-            yield Event(time, record.ipc, value, label_of.get(record.key, record.method), style, ranked)
+            yield Event(time, record.ipc, value, board.label_of.get(record.key, record.method), style, ranked)
 
 
 def _best(events: Sequence[Event]) -> Iterator[Series]:

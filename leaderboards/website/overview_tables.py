@@ -1,4 +1,4 @@
-"""The tables of all boards and of all entries, whose rows can be told apart on every screen."""
+"""The tables of all boards and of all entries. On every screen, each row shows in what it differs from the others."""
 
 from __future__ import annotations
 

@@ -146,8 +146,8 @@ class Pages:
         names = frozenset(method_names(self.boards))
         for dataset, found in by_dataset(self.published):
             name = published_url(dataset).removesuffix(".html")
-            title, rows = f"Published numbers: {dataset}", published_rows(found, names)
-            notes = {number: text for text, number in published_notes(found).items()}
+            title, notes = f"Published numbers: {dataset}", published_notes(found)
+            rows = published_rows(found, notes, names)
             self._page(name, "list.html.j2", title=title, lead=lead, rows=rows, notes=notes)
 
     def _methods(self) -> None:

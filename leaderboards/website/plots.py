@@ -50,7 +50,6 @@ def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
     )
     values = [scale * p.value for p in found]
     traces = []
-    row_of = {c.record.key: label for label, cells in board.rows.items() for c in cells if c.record}
     seen: Counter[Family] = Counter()  # methods of a family share its colour and differ in their symbol
     for method in dict.fromkeys(p.record.method for p in found):
         family = links_of(method).family
@@ -60,7 +59,7 @@ def cost_plot(board: Board, found: Sequence[Point]) -> dict[str, Any] | None:
             {axis: [costs[axis][i] for i in mine] for axis in costs}
             | {"y": [values[i] for i in mine], "error_y": {"array": spread, "thickness": 1}}
             | {"customdata": [f"../{entry_url(found[i].record)}" for i in mine]}
-            | {"text": [f"{row_of[found[i].record.key]}, IPC {found[i].ipc}" for i in mine]}
+            | {"text": [f"{board.label_of[found[i].record.key]}, IPC {found[i].ipc}" for i in mine]}
             | {"name": method, "mode": "markers", "colour": family, "symbol": seen[family]}
             | {"hovertemplate": "%{text}: %{y:.4~g}<br>%{x:,.4~g}<extra></extra>"}
         )
@@ -119,7 +118,8 @@ def continual_parts(records: Sequence[Record]) -> list[dict[str, Any]]:
         for r in sorted(found, key=lambda r: (r.ipc, label_of[r.key])):
             metrics = [*step_metrics(r), "average", "forgetting"]
             cells: Cells = [method_cell(label_of[r.key], entry_url(r)), r.ipc]
-            for mean, m in ((r.summary(m).mean, m) for m in metrics):
+            for m in metrics:
+                mean = r.summary(m).mean
                 cells.append(
                     {"text": number([mean], r.main_metric), "sub": interval_text(r, m), "sort": mean}
                 )

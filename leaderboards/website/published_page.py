@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import groupby
 from operator import attrgetter
 from typing import Any
@@ -56,9 +56,10 @@ def published_notes(published: Sequence[PublishedSet]) -> dict[str, str]:
     }
 
 
-def published_rows(published: Sequence[PublishedSet], methods: Collection[str]) -> dict[str, Any]:
-    """Return the table of the published numbers of one dataset. `methods` have a page."""
-    notes = published_notes(published)
+def published_rows(
+    published: Sequence[PublishedSet], notes: Mapping[str, str], methods: Collection[str]
+) -> dict[str, Any]:
+    """Return the table of the published numbers of one dataset, with its `published_notes`. `methods` have a page."""
     columns = [
         column("method", "Method", "text", filter=True),
         column("network", "Network", "text", filter=True, medium=True),
