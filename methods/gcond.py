@@ -51,9 +51,9 @@ class GCond(Method):
     - The surrogate starts at Glorot weights and zero biases.
     - Real batches are drawn without replacement.
 
-    `gcondx` has GCond's settings, and `doscondx` those of node-level DosCond in GCond's repository. On Cora, GraphSlim's
-    GCondX has a GCN, the squared error, a learning rate of 0.01, and keeps the checkpoint that is best on the validation
-    nodes. With all iterations of GCond, the features drift: choose `iterations` with `dd-bench tune`.
+    `gcondx` has GCond's settings, and `doscondx` those of node-level DosCond in GCond's repository. On Cora,
+    GraphSlim's GCondX has a GCN, the squared error, a learning rate of 0.01, and keeps the checkpoint that is best on
+    the validation nodes. With all iterations of GCond, the features drift: choose `iterations` with `dd-bench tune`.
 
     The network of the run is used for the evaluation only.
     """
