@@ -40,7 +40,8 @@ from dd_bench.data.planetoid import planetoid
 from dd_bench.methods._nodes.coverage import greedy_coverage, nearest_neighbours
 from dd_bench.methods._nodes.pge import EdgeGenerator
 from dd_bench.methods._nodes.surrogate import Surrogate
-from dd_bench.methods.bonsai import Bonsai, costs, smoothed_features, tree_features
+from dd_bench.methods._nodes.tree import smoothed_features, tree_columns
+from dd_bench.methods.bonsai import Bonsai, costs
 from dd_bench.methods.gcond import GCond
 from dd_bench.records.config_diff import shipped_config
 
@@ -155,10 +156,10 @@ def ranked_by_networkx(graph: Any, order: list[int], damping: float) -> list[int
 
 
 def bonsai(root: str, rounds: int) -> list[dict[str, Any]]:
-    method = method_of("bonsai", budget="bonsai_bytes", amount=BUDGET)
+    method = method_of("bonsai", budget="bonsai_bytes", amount=BUDGET, keep="first_pass")
     train = training_nodes(load(root, features="raw", split="random"))
     smoothed = smoothed_features(train.graph)[train.index]
-    columns = tree_features(smoothed, train.labels)
+    columns = tree_columns(smoothed, train.labels)
     points, graph = smoothed[:, columns], train.graph.with_columns(columns)
     k, n = method.neighbours, len(train)
     queries = torch.arange(n)

@@ -24,8 +24,10 @@ from dd_bench.api import (
 
 from ._arguments import check_at_least, check_choice
 from ._nodes.coverage import greedy_coverage, nearest_neighbours, personalised_pagerank
+from ._nodes.tree import smoothed_features, tree_columns
 
 BUDGETS = ("bytes", "bonsai_bytes", "nodes")
+KEEP = ("budget", "first_pass")
 MISSES = 100  # exemplars that do not fit, after which the search for smaller ones ends
 
 Pair = tuple[int, int]
@@ -47,8 +49,9 @@ class Bonsai(Method):
     2. A training node is represented by its nearest training nodes in h. Exemplars are selected by greedy maximum
        coverage.
     3. Exemplars are added until the budget is full, each with its neighbours and all edges among these nodes. With a
-       budget that is `expansion` times as large, this is done again. Of these nodes, as many as in the first pass are
-       kept, those with the highest PageRank with restarts at the exemplars, which have an edge to themselves.
+       budget that is `expansion` times as large, this is done again. Of these nodes, those with the highest PageRank
+       are kept, with restarts at the exemplars, which have an edge to themselves. `keep` is their number: as many as
+       fit the budget, or as many as in the first pass.
     4. Classes with too many training nodes lose those of the lowest rank.
 
     The set has the edges of the neighbourhoods of the second pass. Only training nodes have a label. Others, in the
@@ -58,6 +61,7 @@ class Bonsai(Method):
 
     Deviations from the released code (idea-iitd/Bonsai@85ff7f7):
 
+    - By default, as many nodes are kept as fit the budget. The code has `keep=first_pass`, whose sets do not fill it.
     - A budget can be the bytes that are stored. `bonsai_bytes` is the rule of the code: two bytes for each non-zero
       feature and for each end of an edge, with an edge from each node to itself. By that rule the code allows 0.5 % of
       a full graph whose zeros count too.
@@ -80,6 +84,7 @@ class Bonsai(Method):
         *,
         budget: str,
         amount: int,
+        keep: str,
         features: str,
         neighbours: int,
         sample: int | None,
@@ -94,11 +99,13 @@ class Bonsai(Method):
             ValueError: a value is unknown or out of range.
         """
         check_choice("budget", budget, BUDGETS)
+        check_choice("keep", keep, KEEP)
         check_choice("features", features, ("tree", "all"))
         check_at_least(1, amount=amount, neighbours=neighbours, sample=sample, expansion=expansion)
         if not 0 < damping < 1:
             raise ValueError(f"method.damping must be in (0, 1), got {damping}. Example: method.damping=0.85")
-        self.budget, self.amount, self.features, self.neighbours = budget, amount, features, neighbours
+        self.budget, self.amount, self.keep = budget, amount, keep
+        self.features, self.neighbours = features, neighbours
         self.sample, self.expansion, self.damping = sample, expansion, damping
         self.match_classes, self.context = match_classes, context
 
@@ -117,7 +124,7 @@ class Bonsai(Method):
         """See `Method`."""
         train = training_nodes(real).to(torch.device("cpu"))
         smoothed = smoothed_features(train.graph)[train.index]
-        columns = tree_features(smoothed, train.labels) if self.features == "tree" else None
+        columns = tree_columns(smoothed, train.labels) if self.features == "tree" else None
         if columns is not None:
             smoothed = smoothed[:, columns]
         queries = torch.arange(len(train))
@@ -134,7 +141,6 @@ class Bonsai(Method):
         """Return the nodes to keep, those of the highest rank first, and the edges of neighbourhoods `(2, e)`."""
         neighbours = self._neighbours(graph, train)
         node_costs, edge_cost = costs(graph.features, self.budget)
-        kept = fill(order, neighbours, node_costs, edge_cost, self.amount)
         pool = fill(order, neighbours, node_costs, edge_cost, self.amount * self.expansion)
         nodes = torch.tensor(sorted(pool.nodes))
         number = torch.full((graph.adjacency.v,), -1)
@@ -143,8 +149,10 @@ class Bonsai(Method):
         edges, restart = torch.cat([pairs, pairs.flip(0)], 1), number[torch.tensor(pool.exemplars)]
         walks = torch.cat([number[edges], restart.expand(2, -1)], 1)
         rank = personalised_pagerank(walks, len(nodes), restart, self.damping)
-        best = nodes[rank.argsort(descending=True, stable=True)]
-        return best[: len(kept.nodes)].tolist(), edges
+        best = nodes[rank.argsort(descending=True, stable=True)].tolist()
+        if self.keep == "first_pass":
+            best = best[: len(fill(order, neighbours, node_costs, edge_cost, self.amount).nodes)]
+        return best, edges
 
     def _neighbours(self, graph: NodeGraph, train: NodeSplit) -> list[list[int]]:
         """Return the neighbours of each node, ascending; without `context`, only those that are training nodes."""
@@ -175,21 +183,20 @@ class Bonsai(Method):
         labels = torch.full((v,), CONTEXT)
         labels[train.index] = train.labels
         first = self._first_of_each_class(train, ranked, labels)
-        chosen = list(dict.fromkeys([*first, *ranked]))
-        if self.match_classes:
-            chosen = matched(chosen, labels, train.counts, len(first))
-        chosen = at_most(chosen, labels, ipc, train.num_classes)
+        candidates = list(dict.fromkeys([*first, *ranked]))
 
         def build(size: int) -> NodeSet:
-            nodes = torch.tensor(sorted(chosen[:size]))
+            chosen = candidates[:size]
+            if self.match_classes:
+                chosen = matched(chosen, labels, train.counts, len(first))
+            nodes = torch.tensor(sorted(at_most(chosen, labels, ipc, train.num_classes)))
             syn = NodeSet.induced(real, nodes, labels[nodes], columns=columns)
             ends = torch.tensor(syn.source)[syn.edges]
             return replace(syn, edges=syn.edges[:, torch.isin(ends[0] * v + ends[1], of_neighbourhoods)])
 
-        syn = build(len(chosen))
-        if self._size(syn) <= self.amount:
-            return syn
-        larger = range(len(first) + 1, len(chosen))
+        if self._size(everything := build(len(candidates))) <= self.amount:
+            return everything
+        larger = range(len(first) + 1, len(candidates))
         syn = build(len(first) + bisect_right(larger, self.amount, key=lambda n: self._size(build(n))))
         if (size := self._size(syn)) > self.amount:
             raise ValueError(
@@ -213,23 +220,6 @@ class Bonsai(Method):
         return (
             sum(syn.stored_bytes().values()) if self.budget == "bytes" else syn.paper_bytes()["Bonsai bytes"]
         )
-
-
-def smoothed_features(graph: NodeGraph) -> Tensor:
-    """Return D^-1 (A + I) D^-1 X, with the degrees D of A + I, float32 `(v, d)`."""
-    inverse = (1 / (graph.adjacency.sums + 1))[:, None]
-    scaled = inverse * graph.features
-    return inverse * (graph.adjacency.summed @ scaled + scaled)
-
-
-def tree_features(x: Tensor, labels: Tensor) -> Tensor:
-    """Return the features that a decision tree of depth 50 uses to classify the rows of `x (n, d)`, ascending."""
-    from sklearn.tree import DecisionTreeClassifier  # slow to import
-
-    tree = DecisionTreeClassifier(max_depth=50, random_state=0).fit(x.numpy(), labels.numpy())
-    used = torch.from_numpy(tree.tree_.feature).long().unique()
-    used = used[used >= 0]  # negative: leaves
-    return used if len(used) else torch.arange(x.shape[1])
 
 
 def costs(features: Tensor, budget: str) -> tuple[list[float], float]:

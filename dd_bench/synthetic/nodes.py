@@ -110,7 +110,13 @@ class NodeSet(SyntheticSet):
 
     @classmethod
     def coreset(
-        cls, real: RealSet, index: Tensor, whole: bool = False, hops: int = 0, edges: bool = True
+        cls,
+        real: RealSet,
+        index: Tensor,
+        whole: bool = False,
+        hops: int = 0,
+        edges: bool = True,
+        columns: Tensor | None = None,
     ) -> NodeSet:
         """Build a set from labelled nodes.
 
@@ -120,12 +126,13 @@ class NodeSet(SyntheticSet):
             whole: return the whole training graph. Nodes that are not in `index` are context.
             hops: steps of propagation of the features over the training graph.
             edges: whether to include the edges among the nodes.
+            columns: the features to store, ascending; None: all.
         """
         train = training_nodes(real)
         nodes = torch.arange(train.graph.adjacency.v) if whole else train.index[index].cpu()
         labels = torch.full((train.graph.adjacency.v,), CONTEXT)
         labels[train.index[index].cpu()] = train.labels[index].cpu()
-        return cls.induced(real, nodes, labels[nodes], whole, hops, edges)
+        return cls.induced(real, nodes, labels[nodes], whole, hops, edges, columns)
 
     @classmethod
     def induced(

@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from sklearn.tree import DecisionTreeClassifier
 
 from dd_bench.data.planetoid import planetoid
 from dd_bench.methods._nodes.coverage import greedy_coverage, nearest_neighbours, personalised_pagerank
@@ -12,7 +13,8 @@ from dd_bench.methods._nodes.neighbourhoods import Neighbourhoods
 from dd_bench.methods._nodes.pge import EdgeGenerator, propagated
 from dd_bench.methods._nodes.quota import quota
 from dd_bench.methods._nodes.surrogate import Surrogate, gradient_distance
-from dd_bench.methods.bonsai import costs, fill, matched, neighbourhood, smoothed_features, tree_features
+from dd_bench.methods._nodes.tree import smoothed_features, tree_columns
+from dd_bench.methods.bonsai import costs, fill, matched, neighbourhood
 from dd_bench.synthetic.nodes import NodeSet
 
 CPU = torch.device("cpu")
@@ -44,6 +46,20 @@ def test_random_nodes_fill_their_bytes(make_method, make_ctx, node_gcn, blocks):
     smoothed = run(hops=2)
     x = blocks.train.graph.propagated(2)
     assert torch.equal(smoothed.features, x[list(smoothed.source)])
+    tree = run(features="tree", bytes=600)
+    assert torch.equal(tree.columns, make_bonsai_columns(blocks))
+    assert torch.equal(tree.features, blocks.train.graph.features[list(tree.source)][:, tree.columns])
+    assert sum(tree.stored_bytes().values()) <= 600 and len(tree.labels) > len(syn.labels)
+
+
+def make_bonsai_columns(blocks):
+    """Return the columns of the features that Bonsai stores, by its definition: those in a tree's inner nodes."""
+    train = blocks.train
+    a = train.graph.adjacency.summed.to_dense() + torch.eye(120)
+    inverse = torch.diag(1 / a.sum(1))
+    h = (inverse @ a @ inverse @ train.graph.features)[train.index]
+    tree = DecisionTreeClassifier(max_depth=50, random_state=0).fit(h.numpy(), train.labels.numpy()).tree_
+    return torch.tensor(sorted({int(f) for f in tree.feature if f >= 0}))
 
 
 def test_kmeans_of_one_node_per_class_is_the_class_mean(make_method, make_ctx, node_gcn, blocks):
@@ -98,7 +114,10 @@ class TestBonsai:
             "bytes": sum(syn.stored_bytes().values()), "nodes": len(syn.labels),
             "bonsai_bytes": syn.paper_bytes()["Bonsai bytes"],
         }[unit]  # fmt: skip
-        assert 0.5 * amount < size <= amount
+        everything = not context and len(syn.labels) == 30
+        assert size <= amount and (everything or size > 0.94 * amount), (
+            "full up to the next node with its edges"
+        )
         assert int(syn.stored_samples().min()) >= 1
         assert context or len(syn.labelled) == len(syn.labels)
         real = NodeSet.induced(blocks, torch.tensor(syn.source), syn.labels, columns=syn.columns).edges
@@ -107,6 +126,17 @@ class TestBonsai:
         assert pairs <= {int(i) for i in real[0] * n + real[1]}
         if amount == 700:  # the second pass has all training nodes, and so all their edges
             assert pairs >= {int(a) * n + int(b) for a, b in real.t() if {int(a), int(b)} & trained}
+
+    def test_nodes_of_the_first_pass_are_those_of_the_highest_rank(
+        self, make_method, make_ctx, node_gcn, blocks
+    ):
+        ctx = make_ctx(architecture=node_gcn(blocks))
+        first, filled = (
+            make_method("bonsai", amount=200, keep=keep).distill(blocks.train_only(), 40, ctx)
+            for keep in ("first_pass", "budget")
+        )
+        assert set(first.source) < set(filled.source)
+        assert sum(filled.stored_bytes().values()) <= 200
 
     def test_at_most_ipc_labelled_nodes(self, make_method, make_ctx, node_gcn, blocks):
         method = make_method("bonsai", budget="nodes", amount=60)
@@ -144,7 +174,7 @@ class TestBonsai:
         )  # fmt: skip
         train = real.train
         h = smoothed_features(train.graph)[train.index]
-        columns = tree_features(h, train.labels)
+        columns = tree_columns(h, train.labels)
         covers = nearest_neighbours(h[:, columns], 5, torch.arange(len(train)))
         order = train.index[torch.tensor(greedy_coverage(covers, len(train)))].tolist()
         sender, receiver = train.graph.adjacency.edges.tolist()
