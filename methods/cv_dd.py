@@ -21,7 +21,8 @@ class CVDD(ImageRecovery):
     """SRe2L++ whose loss is a weighted sum over a committee of teachers; each slot has another committee.
 
         for each slot s and chunk of classes:
-            f_1 ... f_m = the members of committee number s; the committees are all groups of m teachers
+            f_1 ... f_m = the members of committee number s; the committees are all groups of m teachers, in the
+                lexicographic order of their positions in `teacher=[...]`, again from the first one after the last
             w = softmax(prior / committee_temperature) over the members, or 1 / m
             x = composites of real patches
             for step in range(iterations):
@@ -30,14 +31,19 @@ class CVDD(ImageRecovery):
 
     `A` and L_BN are those of `SRe2L`. The prior of a teacher is the accuracy, in percent, of a network that is trained
     on images recovered from this teacher alone. Measure it on validation data, with `method=sre2l_pp` and one teacher,
-    `dataset.val_fraction=0.1` and `protocol.selection=best_on_val`. Committees with a larger sum of priors come first.
-    With `committee=cycle`, each step uses one member, in turn, without weights.
+    `dataset.val_fraction=0.1` and `protocol.selection=best_on_val`. With `committee=cycle`, each step uses one member,
+    in turn, without weights.
 
-    The paper's labels are the mean of the logits of all teachers, weighted in the same way, with BatchNorm statistics
-    of the batch: `protocol.labels.teacher_mode=train` and `protocol.labels.teacher_weights`.
+    The released code has all ten pairs of five teachers in this order at IPC 10. At IPC 1 it has one fixed pair, which
+    is not the first one: `method.committees`, see the experiments `paper/*/cv_dd_ipc1`.
+
+    The paper's labels are the mean of the logits of all teachers, weighted by softmax(prior / 10), with BatchNorm
+    statistics of the batch: `protocol.labels.teacher_mode=train` and `protocol.labels.teacher_weights`.
 
     Deviations from the released code: The patches of the initial images are cut as in RDED; the paper's were not found.
-    The order of the committees is ours. Images are stored as 8-bit pixels, rounded to the nearest value.
+    At IPC 50, the released code draws a random pair for each slot; here the pairs take turns. It labels each half of a
+    batch of 16 alone, and networks train on these halves with accumulated gradients, so its BatchNorm statistics are of
+    8 images; here they are of the whole batch. Images are stored as 8-bit pixels, rounded to the nearest value.
     """
 
     citation = "Cui et al., Dataset Distillation via Committee Voting, arXiv 2501.07575, 2025"
@@ -48,6 +54,7 @@ class CVDD(ImageRecovery):
         *,
         committee: Literal["sum", "cycle"],
         members: int,
+        committees: Sequence[Sequence[int]] | None,
         weights: Literal["equal", "prior"],
         prior: Sequence[float] | None,
         committee_temperature: float,
@@ -66,8 +73,16 @@ class CVDD(ImageRecovery):
                 f"method.committee_temperature must be > 0, got {committee_temperature}. "
                 "Example: method.committee_temperature=5.0"
             )
+        if committees is not None and not (
+            committees and all(len(set(group)) == members == len(group) for group in committees)
+        ):
+            raise ValueError(
+                f"method.committees must be null or groups of {members} different teachers (method.members), got "
+                f"{[list(group) for group in committees]}. Example: method.committees=[{list(range(members))}]"
+            )
         super().__init__(**kwargs)
         self.committee, self.members, self.weights = committee, members, weights
+        self.committees = committees
         self.prior, self.committee_temperature = prior, committee_temperature
 
     def check_teachers(self, real: RealSet, ipc: int, teachers: Sequence[TeacherSpec]) -> str | None:
@@ -78,6 +93,13 @@ class CVDD(ImageRecovery):
             return (
                 f"method.members must be <= the number of teachers, {len(teachers)}, got {self.members}. "
                 f"Example: method.members={len(teachers)}, or more teachers: teacher=[convnet_bn,resnet18]"
+            )
+        positions = [j for group in self.committees or () for j in group]
+        if positions and not 0 <= min(positions) <= max(positions) < len(teachers):
+            return (
+                f"method.committees must contain positions of teachers, 0 to {len(teachers) - 1}, got "
+                f"{[list(group) for group in self.committees or ()]}. "
+                f"Example: method.committees=[{list(range(self.members))}]"
             )
         priors = None if self.prior is None else len(self.prior)
         if self.weights == "prior" and priors != len(teachers):
@@ -92,7 +114,7 @@ class CVDD(ImageRecovery):
         """See `Method`."""
         teachers = ctx.teachers_of(real)
         hooked = [HookedTeacher(teacher) for teacher in teachers] if self.iterations else []
-        groups = committees(len(teachers), self.members, self.prior if self.weights == "prior" else None)
+        groups = self.committees or committees(len(teachers), self.members)
         engine, start = self.engine(real), self.start(real, ipc, teachers[0], ctx)
 
         def recover(unit: Unit, ctx: DistillContext) -> Tensor:

@@ -14,16 +14,9 @@ from dd_bench.api import HookedTeacher
 from .objective import Objective, Parts, compiled_loss, layer_weights, recover_loss
 
 
-def committees(teachers: int, members: int, prior: Sequence[float] | None) -> list[tuple[int, ...]]:
-    """Return all groups of `members` of the teachers, by index.
-
-    With priors, the groups are sorted by their sum, largest first. So a set of one slot uses the best group, and a set
-    of as many slots as groups uses each of them once. Without priors, they are in lexicographic order.
-    """
-    groups = list(combinations(range(teachers), members))
-    if prior is not None:
-        groups.sort(key=lambda group: -sum(prior[j] for j in group))  # stable
-    return groups
+def committees(teachers: int, members: int) -> list[tuple[int, ...]]:
+    """Return all groups of `members` of the teachers, by index, in lexicographic order, as in the released code."""
+    return list(combinations(range(teachers), members))
 
 
 def prior_weights(prior: Sequence[float], temperature: float) -> list[float]:

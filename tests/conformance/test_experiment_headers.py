@@ -8,6 +8,7 @@ Rules for the comments before `defaults`:
 - `# chosen     CHOICE: ...` says how the hyper-parameters were chosen, in the words of a board.
 """
 
+import math
 import re
 from functools import cache
 from importlib.resources import files
@@ -127,6 +128,62 @@ def test_tesla_takes_the_steps_of_the_released_code(path, command):
     cfg = composed(FOLDER / "paper" / f"{path}.yaml")
     assert (cfg.method.gradient, cfg.method.lr_img) == ("truncated", command / 2)
     assert f"The README's command has lr_img {command}." in header(FOLDER / "paper" / f"{path}.yaml")
+
+
+SHORT = {
+    "resnet18": "R18",
+    "resnet50": "R50",
+    "shufflenet_v2": "SV2",
+    "mobilenet_v2": "MBV2",
+    "densenet121": "D121",
+}
+CV_DD = {  # of the released code: priors of R18, R50, SV2, MBV2, D121; the pair of IPC 1; learning rate; eta by IPC
+    "cifar10": ([63, 65.3, 68.5, 67.6, 67.4], {"MBV2", "D121"}, 0.001, (1, 1, 1)),
+    "cifar100": ([64, 60.6, 51.6, 59.4, 56.4], {"SV2", "MBV2"}, 0.001, (1, 2, 1)),
+    "tiny_imagenet": ([46.5, 28.3, 43.6, 44.8, 41.5], {"R18", "MBV2"}, 0.001, (2, 1, 2)),
+    "imagenet1k": ([56.4, 42.3, 52.5, 44.2, 40.6], {"R18", "SV2"}, 0.001, (2, 2, 1)),
+    "imagenet10_224": ([62.4, 52, 57.2, 54, 60.8], {"MBV2", "D121"}, 0.0005, (2, 1, 2)),
+}
+FADRM = {  # of the released code: learning rate and eta by IPC; batch
+    "cifar100": (((0.0005, 2), (0.001, 2), (0.001, 1)), 16),
+    "tiny_imagenet": (((0.001, 2), (0.001, 2), (0.001, 1)), 16),
+    "imagenet1k": (((0.001, 2), (0.001, 2), (0.001, 1)), 16),
+    "imagenet10_224": (((0.0005, 2), (0.0005, 1), (0.0005, 2)), 10),
+    "imagewoof_224": (((0.0005, 2), (0.0005, 1), (0.001, 2)), 10),
+}
+SCHEDULES = {1: "cosine", 2: "half_cosine"}
+IPCS = (1, 10, 50)
+
+
+@pytest.mark.parametrize("data", CV_DD)
+def test_cv_dd_has_the_values_of_the_released_code(data):
+    prior, best, lr, etas = CV_DD[data]
+    folder, order = FOLDER / "paper" / data, ["R18", "R50", "SV2", "MBV2", "D121"]
+    weights = [math.exp(p / 10) / sum(math.exp(q / 10) for q in prior) for p in prior]
+    for ipc, eta in zip(IPCS, etas, strict=True):
+        cfg = composed(folder / f"cv_dd_ipc{ipc}.yaml")
+        names = [SHORT[name.removeprefix("imagenet_").removesuffix("_tiny")] for name in cfg.teachers]
+        assert names == order and (cfg.method.weights, cfg.method.prior) == ("prior", prior)
+        assert cfg.protocol.labels.teacher_weights == pytest.approx(weights, abs=6e-4)
+        groups = cfg.method.committees
+        assert groups is None if ipc > 1 else [{names[j] for j in group} for group in groups] == [best]
+        for method in ("cv_dd", "sre2l_pp"):
+            recipe = composed(folder / f"{method}_ipc{ipc}.yaml").protocol.recipe
+            assert (recipe.lr, recipe.schedule, recipe.batch_size) == (lr, SCHEDULES[eta], 16)
+
+
+@pytest.mark.parametrize("data", FADRM)
+def test_fadrm_has_the_values_of_the_released_code(data):
+    cells, batch = FADRM[data]
+    for (lr, eta), ipc in zip(cells, IPCS, strict=True):
+        for method in ("fadrm", "fadrm_plus"):
+            cfg = composed(FOLDER / "paper" / data / f"{method}_ipc{ipc}.yaml")
+            recipe = cfg.protocol.recipe
+            assert (recipe.lr, recipe.schedule, recipe.batch_size) == (lr, SCHEDULES[eta], batch)
+            long = data == "cifar100" or (data, ipc) == ("tiny_imagenet", 1)
+            assert recipe.epochs == (1000 if long else 300)
+            plain_tiny = (data, method) == ("tiny_imagenet", "fadrm")
+            assert cfg.protocol.labels.teacher_mode == ("eval" if plain_tiny else "train")
 
 
 def test_headers_say_how_the_hyperparameters_were_chosen():
