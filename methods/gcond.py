@@ -22,32 +22,34 @@ from dd_bench.api import (
 
 from ._arguments import check_at_least, check_choice
 from ._nodes.neighbourhoods import Neighbourhoods
-from ._nodes.pge import EdgeGenerator, propagated
+from ._nodes.pge import EdgeGenerator, normalised, propagated
 from ._nodes.quota import check_quota, initial_nodes, quota, quota_labels
-from ._nodes.surrogate import Surrogate, gradient_distance
+from ._nodes.surrogate import Hops, Rows, Surrogate, gradient_distance
 
-RealBatch = tuple[Tensor, Tensor, Tensor | None]
-"""Features of nodes, classes of the nodes of a batch, and their rows of the adjacency for a GCN."""
+RealBatch = tuple[Tensor, Tensor, Rows | Hops | None]
+"""Features of nodes, classes of the nodes of a batch, and the edges of GCN or SGC1."""
 CYCLE, EDGE_STEPS = 50, 10  # of 50 iterations, the first 10 update the edges and the others the features
 
 
 class GCond(Method):
     """Learn features X' and edges A' such that the gradients of a network on (X', A') are those on the real graph.
 
-    An iteration draws a surrogate, SGC or a GCN. It alternates `outer` updates of X' or of the edge generator with
-    `inner` steps that train the surrogate on the synthetic graph. An update minimises the distance of the gradients,
-    summed over classes with weights n'_c / max n'. X' starts at the features of random training nodes. Labels are
-    fixed.
+    An iteration draws a surrogate: SGC, SGC1 or a GCN. It alternates `outer` updates of X' or of the edge generator
+    with `inner` steps that train the surrogate on the synthetic graph. An update minimises the distance of the
+    gradients, summed over classes with weights n'_c / max n'. X' starts at the features of random training nodes.
+    Labels are fixed.
 
     - `structure=pge`: A' is a function of X', see `EdgeGenerator`; entries of at most `threshold` are not stored.
     - `structure=none`: A' = I (GCondX). With `inner=0`, the surrogate is not trained (DosCondX).
+    - `surrogate=sgc`: logits A^hops X W + b.
+    - `surrogate=sgc1`: logits A^hops (relu(X W1 + b1) W2 + b2), the "SGC1" of the released code.
     - `surrogate=gcn`: a GCN of two layers, which is an MLP on X'. Only without edges.
 
     Deviations from the released code:
 
-    - SGC has a hidden layer if `hidden` is set ("SGC1" in the code). Gradients are computed in closed form from
-      features that are propagated once over the whole graph, and GCN's last layer has all neighbours of a batch. The
-      code samples neighbours.
+    - Gradients are computed in closed form. Logits are propagated from all neighbours of a batch; the code samples
+      neighbours. SGC needs no pass over the real graph, because its features are propagated once. A batch of SGC1
+      passes over the whole graph.
     - The surrogate starts at Glorot weights and zero biases.
     - Real batches are drawn without replacement.
 
@@ -88,12 +90,19 @@ class GCond(Method):
         """
         check_choice("metric", metric, ("cos", "mse"))
         check_choice("structure", structure, ("pge", "none"))
-        check_choice("surrogate", surrogate, ("sgc", "gcn"))
+        check_choice("surrogate", surrogate, ("sgc", "sgc1", "gcn"))
         check_at_least(0, inner=inner, hops=hops)
         check_at_least(1, outer=outer, batch_real=batch_real, edge_hidden=edge_hidden, hidden=hidden)
         if not 0 <= threshold < 1:
             raise ValueError(
                 f"method.threshold must be in [0, 1), got {threshold}. Example: method.threshold=0.05"
+            )
+        if (surrogate == "sgc") != (hidden is None):
+            raise ValueError(
+                "method.surrogate=sgc is linear (method.hidden=null), and sgc1 and gcn have a hidden layer, got "
+                f"method.surrogate={surrogate} and method.hidden={hidden}. "
+                f"Use method.surrogate={'sgc1' if hidden else 'sgc'}"
+                f"{'' if hidden else f', or method.hidden=256 with method.surrogate={surrogate}'}"
             )
         if surrogate == "gcn" and (structure, hops, hidden is None) != ("none", 2, False):
             raise ValueError(
@@ -143,8 +152,8 @@ class GCond(Method):
             part = "edges" if self.structure == "pge" and step % CYCLE < EDGE_STEPS else "features"
             total = torch.zeros((), device=ctx.device)
             for update in range(self.outer):
-                z = self._propagated(x, edges)
-                loss = self._match(surrogate, z.split(sizes), labels.split(sizes), batch, (step, update))
+                syn = self._synthetic(x, edges, sizes)
+                loss = self._match(surrogate, syn, labels.split(sizes), batch, (step, update))
                 for optimizer in optimizers.values():
                     optimizer.zero_grad()
                 loss.backward()
@@ -152,19 +161,29 @@ class GCond(Method):
                 total += loss.detach()
                 if update + 1 < self.outer and self.inner:
                     with torch.no_grad():
-                        z = self._propagated(x, edges)
-                        surrogate.train_(z, labels, self.inner, trainer)
+                        ((z, hops),) = self._synthetic(x, edges, [len(x)])
+                        surrogate.train_(z, labels, self.inner, trainer, hops)
             ctx.log(loss=total / self.outer)
         return distilled()
 
-    def _propagated(self, x: Tensor, edges: EdgeGenerator) -> Tensor:
-        """Return the features of the synthetic nodes after propagation; X' itself without edges."""
-        return x if self.structure == "none" else propagated(x, edges(x), self.hops)
+    def _synthetic(
+        self, x: Tensor, edges: EdgeGenerator, sizes: Sequence[int]
+    ) -> list[tuple[Tensor, Hops | None]]:
+        """Return the inputs of the surrogate and its edges for each class, of which there are `sizes` nodes.
+
+        The inputs are X' without edges, propagated features for SGC, and the features of all nodes for SGC1.
+        """
+        if self.structure == "none":
+            return [(part, None) for part in x.split(list(sizes))]
+        if self.surrogate == "sgc":
+            return [(part, None) for part in propagated(x, edges(x), self.hops).split(list(sizes))]
+        matrix, index = normalised(edges(x)), torch.arange(len(x), device=x.device)
+        return [(x, Hops(matrix, self.hops, rows)) for rows in index.split(list(sizes))]
 
     def _match(
         self,
         surrogate: Surrogate,
-        parts: Sequence[Tensor],
+        parts: Sequence[tuple[Tensor, Hops | None]],
         labels: Sequence[Tensor],
         batch: Callable[[int, tuple[int, int]], RealBatch],
         update: tuple[int, int],
@@ -173,15 +192,15 @@ class GCond(Method):
 
         Args:
             surrogate: the network.
-            parts: propagated features of the synthetic nodes of each class.
+            parts: inputs and edges of the synthetic nodes of each class, see `_synthetic`.
             labels: classes of these nodes.
             batch: see `_batches`.
             update: numbers of the iteration and of the update.
         """
-        total, largest = torch.zeros((), device=parts[0].device), max(map(len, parts))
-        for c, (part, own) in enumerate(zip(parts, labels, strict=True)):
-            target, found = surrogate.gradients(*batch(c, update)), surrogate.gradients(part, own)
-            total = total + len(part) / largest * gradient_distance(found, target, self.metric)
+        total, largest = torch.zeros((), device=labels[0].device), max(map(len, labels))
+        for c, ((z, hops), own) in enumerate(zip(parts, labels, strict=True)):
+            target, found = surrogate.gradients(*batch(c, update)), surrogate.gradients(z, own, hops)
+            total = total + len(own) / largest * gradient_distance(found, target, self.metric)
         return total
 
     def _batches(self, real: RealSet, ctx: DistillContext) -> Callable[[int, tuple[int, int]], RealBatch]:
@@ -190,15 +209,20 @@ class GCond(Method):
         Classes that fit into a batch are gathered once.
         """
         near = Neighbourhoods(real) if self.surrogate == "gcn" else None
-        # the last layer of a GCN propagates once more, so it needs the features of all nodes
         train = training_nodes(real)
-        z = train.features(self.hops) if near is None else train.graph.propagated(self.hops - 1)
+        # networks that propagate after a layer need the features of all nodes
+        done = {"sgc": self.hops, "sgc1": 0, "gcn": self.hops - 1}[self.surrogate]
+        z = train.features(done) if self.surrogate == "sgc" else train.graph.propagated(done)
         classes = near.members if near else [real.train.of_class(c) for c in range(real.num_classes)]
 
         def gathered(members: Tensor, c: int) -> RealBatch:
             labels = torch.full((len(members),), c, device=z.device)
-            nodes, rows = (members, None) if near is None else near.rows(members)
-            return z[nodes], labels, rows
+            if near is not None:
+                nodes, rows = near.rows(members)
+                return z[nodes], labels, Rows(rows)
+            if self.surrogate == "sgc":
+                return z[members], labels, None
+            return z, labels, Hops(train.graph.adjacency.normalised, self.hops, train.index[members])
 
         whole = {
             c: gathered(members, c) for c, members in enumerate(classes) if len(members) <= self.batch_real

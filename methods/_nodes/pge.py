@@ -35,11 +35,16 @@ class EdgeGenerator(nn.Module):
         return a * (1 - torch.eye(n, device=x.device))
 
 
-def propagated(x: Tensor, adjacency: Tensor, hops: int) -> Tensor:
-    """Return `x (n, d)` multiplied `hops` times by D^-1/2 (A' + I) D^-1/2 of a dense matrix A' `(n, n)`."""
-    loops = adjacency + torch.eye(len(x), device=x.device)
+def normalised(adjacency: Tensor) -> Tensor:
+    """Return D^-1/2 (A' + I) D^-1/2 of a dense matrix A' `(n, n)`."""
+    loops = adjacency + torch.eye(len(adjacency), device=adjacency.device)
     inv_sqrt = loops.sum(1).rsqrt()
-    matrix = inv_sqrt[:, None] * loops * inv_sqrt
+    return inv_sqrt[:, None] * loops * inv_sqrt
+
+
+def propagated(x: Tensor, adjacency: Tensor, hops: int) -> Tensor:
+    """Return `x (n, d)` multiplied `hops` times by `normalised` of a dense matrix A' `(n, n)`."""
+    matrix = normalised(adjacency)
     for _ in range(hops):
         x = matrix @ x
     return x

@@ -1,8 +1,9 @@
-"""SGC and GCN as the surrogate networks of gradient matching, and their gradients in closed form.
+"""SGC, SGC1 and GCN as the surrogate networks of gradient matching, and their gradients in closed form.
 
 The propagated features of the real graph do not depend on the network, so they are computed once. A step of SGC then
 costs a few products of small matrices, and no pass over the graph. GCN propagates once more after its hidden layer, so
-a step also needs the neighbours of the nodes in the batch.
+a step also needs the neighbours of the nodes in the batch. SGC1 propagates its logits, so a step is a pass over the
+whole graph: time and memory are linear in its nodes and edges.
 """
 
 from __future__ import annotations
@@ -15,10 +16,56 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class Surrogate(NamedTuple):
-    """Weights of SGC on propagated features `z (n, d)`: logits `z W + b`, or with a hidden layer of ReLU units.
+class Rows(NamedTuple):
+    """The rows of `n` labelled nodes in a normalised adjacency. A GCN multiplies the inputs of its last layer by them.
 
-    With a hidden layer and `rows` of an adjacency, it is a GCN of two layers, see `gradients`.
+    Attributes:
+        matrix: dense `(n, m)`.
+    """
+
+    matrix: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return the product with `x (m, k)`, `(n, k)`."""
+        return self.matrix @ x
+
+    def transposed(self, error: Tensor) -> Tensor:
+        """Return the product of the transposed rows and `error (n, k)`, `(m, k)`."""
+        return self.matrix.t() @ error
+
+
+class Hops(NamedTuple):
+    """Some rows of a power of a normalised adjacency. SGC1 multiplies its logits by them. The power is not computed.
+
+    Attributes:
+        adjacency: symmetric, sparse or dense `(m, m)`.
+        hops: the exponent.
+        index: the rows, different nodes, `(n,)`.
+    """
+
+    adjacency: Tensor
+    hops: int
+    index: Tensor
+
+    def apply(self, x: Tensor) -> Tensor:
+        """Return the product with `x (m, k)`, `(n, k)`."""
+        for _ in range(self.hops):
+            x = self.adjacency @ x
+        return x[self.index]
+
+    def transposed(self, error: Tensor) -> Tensor:
+        """Return the product of the transposed rows and `error (n, k)`, `(m, k)`."""
+        x = error.new_zeros(len(self.adjacency), error.shape[1]).index_copy(0, self.index, error)
+        for _ in range(self.hops):
+            x = self.adjacency @ x
+        return x
+
+
+class Surrogate(NamedTuple):
+    """Weights of a network on features `z (n, d)`: logits `z W + b`, or with a hidden layer of ReLU units.
+
+    On propagated features and without a hidden layer, it is SGC. With a hidden layer, it is a GCN of two layers or SGC1
+    if `gradients` gets edges, and else an MLP.
 
     Attributes:
         weights: `(d, k)`; or `(d, h)` and `(h, k)`.
@@ -38,27 +85,32 @@ class Surrogate(NamedTuple):
             weights.append((torch.rand(rows, columns, generator=generator, device=device) * 2 - 1) * bound)
         return cls(tuple(weights), tuple(torch.zeros(columns, device=device) for columns in widths[1:]))
 
-    def gradients(self, z: Tensor, labels: Tensor, rows: Tensor | None = None) -> list[Tensor]:
+    def gradients(self, z: Tensor, labels: Tensor, edges: Rows | Hops | None = None) -> list[Tensor]:
         """Return the gradient of the mean cross-entropy, for each weight and then each bias.
 
-        It is differentiable with respect to `z`, and equals that of `torch.autograd` with `create_graph`.
+        It is differentiable with respect to `z` and dense edges, and equals that of `torch.autograd` with
+        `create_graph`.
 
         Args:
-            z: features `(n, d)`; with `rows`, those of `m` nodes, `(m, d)`.
-            labels: classes `(n,)`.
-            rows: the rows of the labelled nodes in the normalised adjacency, `(n, m)`. The input of the last layer is
-                multiplied by it, as in a GCN. None: nodes without edges, or SGC.
+            z: features `(n, d)`; with `edges`, those of `m` nodes, `(m, d)`.
+            labels: classes of the labelled nodes, `(n,)`.
+            edges: `Rows` multiply the input of the last layer (GCN), `Hops` its output (SGC1). None: nodes without
+                edges, or SGC.
         """
         inputs, masks = [z], []
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             before = inputs[-1] @ weight + bias
             masks.append((before > 0).to(z.dtype))
             inputs.append(before.relu())
-        last = inputs[-1] if rows is None else rows @ inputs[-1]
-        logits = last @ self.weights[-1] + self.biases[-1]
+        last = edges.apply(inputs[-1]) if isinstance(edges, Rows) else inputs[-1]
+        outputs = last @ self.weights[-1] + self.biases[-1]
+        logits = edges.apply(outputs) if isinstance(edges, Hops) else outputs
         error = (logits.softmax(1) - F.one_hot(labels, logits.shape[1])) / len(labels)
+        if isinstance(edges, Hops):
+            error = edges.transposed(error)
         of_weights, of_biases = [last.t() @ error], [error.sum(0)]
-        error = error if rows is None else rows.t() @ error
+        if isinstance(edges, Rows):
+            error = edges.transposed(error)
         for x, mask, weight in zip(inputs[-2::-1], masks[::-1], self.weights[:0:-1], strict=True):
             error = (error @ weight.t()) * mask
             of_weights.insert(0, x.t() @ error)
@@ -69,10 +121,19 @@ class Surrogate(NamedTuple):
         """Return Adam for the weights and biases, which `train_` changes in place."""
         return torch.optim.Adam([*self.weights, *self.biases], lr=lr)
 
-    def train_(self, z: Tensor, labels: Tensor, steps: int, optimizer: torch.optim.Optimizer) -> None:
+    def train_(
+        self,
+        z: Tensor,
+        labels: Tensor,
+        steps: int,
+        optimizer: torch.optim.Optimizer,
+        edges: Hops | None = None,
+    ) -> None:
         """Train for `steps` steps on all nodes, in place. `optimizer` keeps its moments between calls."""
         for _ in range(steps):
-            for p, gradient in zip((*self.weights, *self.biases), self.gradients(z, labels), strict=True):
+            for p, gradient in zip(
+                (*self.weights, *self.biases), self.gradients(z, labels, edges), strict=True
+            ):
                 p.grad = gradient
             optimizer.step()
 

@@ -12,7 +12,7 @@ from dd_bench.methods._nodes.coverage import greedy_coverage, nearest_neighbours
 from dd_bench.methods._nodes.neighbourhoods import Neighbourhoods
 from dd_bench.methods._nodes.pge import EdgeGenerator, propagated
 from dd_bench.methods._nodes.quota import quota
-from dd_bench.methods._nodes.surrogate import Surrogate, gradient_distance
+from dd_bench.methods._nodes.surrogate import Hops, Rows, Surrogate, gradient_distance
 from dd_bench.methods._nodes.tree import smoothed_features, tree_columns
 from dd_bench.methods.bonsai import costs, fill, matched, neighbourhood
 from dd_bench.synthetic.nodes import NodeSet
@@ -222,13 +222,90 @@ class TestGradientMatching:
         logits = a @ (a @ train.graph.features @ w1 + b1).relu() @ w2 + b2
         loss = torch.nn.functional.cross_entropy(logits[train.index[members]], labels)
         nodes, rows = Neighbourhoods(blocks).rows(train.index[members])
-        found = surrogate.gradients(train.graph.propagated(1)[nodes], labels, rows)
+        found = surrogate.gradients(train.graph.propagated(1)[nodes], labels, Rows(rows))
         for x, y in zip(found, torch.autograd.grad(loss, parameters), strict=True):
             torch.testing.assert_close(x, y)
         assert len(nodes) < train.graph.adjacency.v
         torch.testing.assert_close(rows, a[train.index[members]][:, nodes])
 
-    @pytest.mark.parametrize("changes", [{"structure": "pge"}, {"hidden": None}, {"hops": 1}])
+    @staticmethod
+    def sgc1(surrogate, x, a):
+        """Return A A (relu(X W1 + b1) W2 + b2), with dense matrices, and the parameters."""
+        w1, w2, b1, b2 = parameters = [p.clone().requires_grad_() for w in surrogate for p in w]
+        return a @ (a @ (torch.clamp(x @ w1 + b1, min=0) @ w2 + b2)), parameters
+
+    def test_gradients_of_sgc1_equal_autograd(self):
+        """The logits are propagated, not the features, and second derivatives reach X' and A'."""
+        g = torch.Generator().manual_seed(0)
+        x = torch.randn(7, 5, generator=g, requires_grad=True)
+        half = torch.rand(7, 7, generator=g).div(7).requires_grad_()
+        a = half + half.t()  # the edge generator is symmetric, too
+        labels, index = torch.tensor([2, 0, 1]), torch.tensor([1, 4, 6])
+        surrogate = Surrogate.draw(5, 3, 6, g)
+        for bias in surrogate.biases:
+            bias.normal_(generator=g)
+        logits, parameters = self.sgc1(surrogate, x, a)
+        loss = torch.nn.functional.cross_entropy(logits[index], labels)
+        expected = torch.autograd.grad(loss, parameters, create_graph=True)
+        found = surrogate.gradients(x, labels, Hops(a, 2, index))
+        torch.testing.assert_close(found, list(expected))
+        seconds = [
+            torch.autograd.grad(sum((p * p).sum() for p in gradients), (x, half), retain_graph=True)
+            for gradients in (found, expected)
+        ]
+        torch.testing.assert_close(seconds[0], seconds[1])
+        other = surrogate.gradients((a @ (a @ x))[index], labels)  # features are propagated
+        assert not torch.allclose(other[0], expected[0], rtol=0.1)
+
+    @pytest.mark.parametrize("batch_real", [4, 256])
+    def test_sgc1_in_gcond(self, make_method, make_ctx, node_gcn, blocks, batch_real):
+        """The gradients that an update compares, of the real graph and of the set, and the loss of the surrogate."""
+        changes = {"surrogate": "sgc1", "hidden": 6, "edge_hidden": 4, "batch_real": batch_real}
+        method, ctx = make_method("gcond", **changes), make_ctx(architecture=node_gcn(blocks))
+        graph, sizes = blocks.train.graph, [2, 1, 3]
+        g = torch.Generator().manual_seed(0)
+        surrogate = Surrogate.draw(graph.features.shape[1], 3, 6, g)
+        z, labels, hops = method._batches(blocks, ctx)(1, (0, 0))
+        assert len(labels) == min(batch_real, 10) and set(labels.tolist()) == {1}
+        assert {int(i) for i in hops.index} <= set(blocks.train.index[blocks.train.of_class(1)].tolist())
+        logits, parameters = self.sgc1(surrogate, graph.features, graph.adjacency.normalised.to_dense())
+        loss = torch.nn.functional.cross_entropy(logits[hops.index], labels)
+        expected = list(torch.autograd.grad(loss, parameters))
+        torch.testing.assert_close(surrogate.gradients(z, labels, hops), expected)
+
+        x, own = torch.randn(6, graph.features.shape[1], generator=g), torch.tensor([0, 0, 1, 2, 2, 2])
+        edges = EdgeGenerator(x.shape[1], 4)
+        a = edges(x).detach() + torch.eye(6)
+        logits, parameters = self.sgc1(surrogate, x, a / (a.sum(0).sqrt()[:, None] * a.sum(1).sqrt()))
+        z, hops = method._synthetic(x, edges, sizes)[2]
+        loss = torch.nn.functional.cross_entropy(logits[3:], own[3:])
+        expected = list(torch.autograd.grad(loss, parameters, retain_graph=True))
+        torch.testing.assert_close(surrogate.gradients(z, own[3:], hops), expected)
+        ((z, hops),) = method._synthetic(x, edges, [6])
+        with torch.no_grad():
+            surrogate.train_(
+                z, own, 1, torch.optim.SGD([*surrogate.weights, *surrogate.biases], lr=1.0), hops
+            )
+        moved = [
+            before - after
+            for before, after in zip(parameters, [p for w in surrogate for p in w], strict=True)
+        ]
+        loss = torch.nn.functional.cross_entropy(logits, own)
+        torch.testing.assert_close(moved, list(torch.autograd.grad(loss, parameters)), atol=1e-6, rtol=1e-4)
+        one, other = (
+            make_method("gcond", iterations=1, outer=2, **changes)
+            .distill(blocks.train_only(), 2, ctx)
+            .features
+            for ctx in (make_ctx(architecture=node_gcn(blocks), work=str(i)) for i in range(2))
+        )
+        assert torch.equal(one, other) and bool(torch.isfinite(one).all())
+
+    @pytest.mark.parametrize(("surrogate", "hidden"), [("sgc", 6), ("sgc1", None), ("gcn", None)])
+    def test_only_sgc_is_linear(self, make_method, surrogate, hidden):
+        with pytest.raises(ValueError, match=r"Use method\.surrogate=(sgc1|sgc, or method\.hidden=256)"):
+            make_method("gcond", surrogate=surrogate, hidden=hidden, structure="none")
+
+    @pytest.mark.parametrize("changes", [{"structure": "pge"}, {"hops": 1}])
     def test_the_surrogate_gcn_needs_a_hidden_layer_and_no_edges(self, make_method, changes):
         with pytest.raises(ValueError, match=r"method\.structure=none method\.hops=2 method\.hidden=256"):
             make_method("doscondx", **changes)
