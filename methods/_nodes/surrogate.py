@@ -40,22 +40,22 @@ class Hops(NamedTuple):
     Attributes:
         adjacency: symmetric, sparse or dense `(m, m)`.
         hops: the exponent.
-        index: the rows, different nodes, `(n,)`.
+        nodes: the rows, different nodes, `(n,)`.
     """
 
     adjacency: Tensor
     hops: int
-    index: Tensor
+    nodes: Tensor
 
     def apply(self, x: Tensor) -> Tensor:
         """Return the product with `x (m, k)`, `(n, k)`."""
         for _ in range(self.hops):
             x = self.adjacency @ x
-        return x[self.index]
+        return x[self.nodes]
 
     def transposed(self, error: Tensor) -> Tensor:
         """Return the product of the transposed rows and `error (n, k)`, `(m, k)`."""
-        x = error.new_zeros(len(self.adjacency), error.shape[1]).index_copy(0, self.index, error)
+        x = error.new_zeros(len(self.adjacency), error.shape[1]).index_copy(0, self.nodes, error)
         for _ in range(self.hops):
             x = self.adjacency @ x
         return x

@@ -267,9 +267,9 @@ class TestGradientMatching:
         surrogate = Surrogate.draw(graph.features.shape[1], 3, 6, g)
         z, labels, hops = method._batches(blocks, ctx)(1, (0, 0))
         assert len(labels) == min(batch_real, 10) and set(labels.tolist()) == {1}
-        assert {int(i) for i in hops.index} <= set(blocks.train.index[blocks.train.of_class(1)].tolist())
+        assert {int(i) for i in hops.nodes} <= set(blocks.train.index[blocks.train.of_class(1)].tolist())
         logits, parameters = self.sgc1(surrogate, graph.features, graph.adjacency.normalised.to_dense())
-        loss = torch.nn.functional.cross_entropy(logits[hops.index], labels)
+        loss = torch.nn.functional.cross_entropy(logits[hops.nodes], labels)
         expected = list(torch.autograd.grad(loss, parameters))
         torch.testing.assert_close(surrogate.gradients(z, labels, hops), expected)
 
