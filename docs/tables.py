@@ -23,6 +23,7 @@ from dd_bench.leaderboards.core.quantities import Sources
 from dd_bench.leaderboards.core.selectors import by_budget
 from dd_bench.leaderboards.render.bits import fewest_bits_table
 from dd_bench.leaderboards.render.claims import claims_of, overview
+from dd_bench.leaderboards.render.coresets import coreset_table
 from dd_bench.leaderboards.render.inline_values import fill_values
 from dd_bench.leaderboards.render.markdown_blocks import fill_blocks
 from dd_bench.leaderboards.render.markup import markdown_table
@@ -63,18 +64,7 @@ USES = (  # row, evaluator, metric
 )
 USES_METHODS = ["random", "herding", "dm", "datadam", "mtt", "ftd", "cda"]
 
-PICKED = ["el2n", "grand", "forgetting", "aum", "least_confidence", "margin", "entropy", "d2", "cad_prune"]
-PICKS = ("easy", "medium", "hard")
-SELECTIONS: tuple[tuple[str, dict[str, object]], ...] = (  # method, hyper-parameters
-    ("random", {}),
-    ("kmeans", {}),
-    ("kmeans_untrained", {"features": "pixels"}),
-    ("kmeans_untrained", {"features": "random"}),
-    ("easiest", {}),
-    ("moderate", {}),
-    *(("ccs", {"beta": beta}) for beta in (0.0, 0.3, 0.6, 0.9)),
-)
-CORESET_BOARDS = {"digits": "digits", "fashion_mnist": "Fashion-MNIST"}
+CORESET_DATASETS = ("digits", "fashion_mnist")
 COMPUTE = ("accuracy", "random", "equal_compute", "equal_seconds")
 
 
@@ -90,8 +80,9 @@ def sources() -> Sources:
 def filled(text: str, found: Sources, where: str = "the page") -> str:
     """Return the text of a page with its tables, claims and numbers."""
     if "<!-- summary " in text:
-        functions = (graphs, mirage_legacy, mirage_cost, soft_labels, uses, bits, coresets, equal_compute)
+        functions = (graphs, mirage_legacy, mirage_cost, soft_labels, uses, bits, equal_compute)
         tables = {f.__name__: f(found.entries) for f in functions}
+        tables |= {f"coresets {name}": coresets(found.entries, name) for name in CORESET_DATASETS}
         text = fill_blocks(text, "summary", tables, where)[0]
     if "<!-- claims " in text:
         papers = load_claims(BOARDS / "published" / "claims.yaml")
@@ -216,35 +207,9 @@ def bits(entries: Sequence[Record]) -> str:
     return fewest_bits_table(entries) or "There are no entries yet."
 
 
-def coresets(entries: Sequence[Record]) -> str:
-    """Accuracy in percent under dc-300 by dataset, method and IPC; for methods with `pick`, of all three picks."""
-    rows = []
-    for dataset, name in CORESET_BOARDS.items():
-        found = [
-            r
-            for r in entries
-            if (r.dataset, r.protocol.name, r.status) == (dataset, "dc-300", "done")
-            and r.evaluator.partition("(")[0] == "accuracy"
-            and r.config["model"].get("width") == 32
-        ]
-
-        def cell(method: str, ipc: int, knobs: dict[str, object], found: list[Record] = found) -> str:
-            same = [
-                r
-                for r in found
-                if (r.method, r.ipc) == (method, ipc) and knobs.items() <= r.config.get("method", {}).items()
-            ]
-            return f"{100 * max(same, key=by_budget).summary().mean:.1f}" if same else ""
-
-        for method, knobs in SELECTIONS:
-            cells = [cell(method, ipc, knobs) for ipc in (1, 10, 50)]
-            row = ", ".join([f"`{method}`", *(f"{key} {value}" for key, value in knobs.items())])
-            rows += [[name, row, *cells]] if any(cells) else []
-        for method in PICKED:
-            triples = [[cell(method, ipc, {"pick": pick}) for pick in PICKS] for ipc in (1, 10, 50)]
-            cells = [" / ".join(value or "–" for value in three) if any(three) else "" for three in triples]
-            rows += [[name, f"`{method}`, {' / '.join(PICKS)}", *cells]] if any(cells) else []
-    return markdown_table(["", "method", "IPC 1", "IPC 10", "IPC 50"], rows) if rows else "No entries yet."
+def coresets(entries: Sequence[Record], dataset: str) -> str:
+    """Accuracy in percent of distilled sets and of selections of real images, by IPC."""
+    return coreset_table(entries, dataset) or "No entries yet."
 
 
 def equal_compute(entries: Sequence[Record]) -> str:

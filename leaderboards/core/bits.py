@@ -5,6 +5,7 @@ Hard labels take no bits: a set has the same number of images of each class, so 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
@@ -168,23 +169,37 @@ _TOLERANCE = (0.75, 1.1)
 def equal_bits(records: Sequence[Record], known: Budgets) -> list[EqualBits]:
     """Group the records of one track by budgets: the bits of each of their IPC as real images, with 8 and 32 bits.
 
-    Only budgets with at least two methods and two precisions are returned. The whole training set is in no group.
+    Only budgets with at least two methods and two precisions are returned. A set near several of them is in the group
+    of the nearest. The whole training set is in no group.
     """
     done = [r for r in records if r.status == "done" and r.method != REFERENCE and r.stored_bytes]
-    budgets = {}
-    for record in done:
+    budgets: dict[int, tuple[int, int]] = {}  # 4 images of 8 bits are one image in float32
+    for record in sorted(done, key=lambda r: r.ipc):
         one = known.get((record.real_digest, 0), {}).get("images")
         for width in (8, 32) if one else ():
-            budgets[record.ipc, width] = round(width * (one or 0) * record.ipc)
-    found: list[EqualBits] = []
-    for (ipc, width), bits in sorted(budgets.items(), key=lambda item: (item[1], item[0])):
-        low, high = (share * bits for share in _TOLERANCE)
-        group = [r for r in done if low <= stored_bits(r) <= high]
-        if len({r.method for r in group}) > 1 and len({precision_of(r, known) for r in group}) > 1:
+            bits = round(width * (one or 0) * record.ipc)
+            budgets[bits] = min(budgets.get(bits, (record.ipc, width)), (record.ipc, width))
+    near = {bits: group for bits in budgets if _is_comparison(group := _near(done, bits), known)}
+    found = []
+    for bits, (ipc, width) in sorted(budgets.items()):
+        group = [r for r in near.get(bits, []) if bits == min(near, key=lambda b: (_distance(r, b), b))]
+        if _is_comparison(group, known):
             ranked = sorted(group, key=lambda r: (-r.summary().mean, r.key))
-            if bits not in {other.bits for other in found}:  # 4 images of 8 bits are one image in float32
-                found.append(EqualBits(ipc, width, bits, ranked))
+            found.append(EqualBits(ipc, width, bits, ranked))
     return found
+
+
+def _near(records: Sequence[Record], bits: int) -> list[Record]:
+    low, high = (share * bits for share in _TOLERANCE)
+    return [r for r in records if low <= stored_bits(r) <= high]
+
+
+def _distance(record: Record, bits: int) -> float:
+    return abs(math.log(stored_bits(record) / bits))
+
+
+def _is_comparison(records: Sequence[Record], known: Budgets) -> bool:
+    return len({r.method for r in records}) > 1 and len({precision_of(r, known) for r in records}) > 1
 
 
 def tracks(records: Sequence[Record]) -> dict[Track, list[Record]]:

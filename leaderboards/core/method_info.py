@@ -33,6 +33,8 @@ Family = Literal[
     "other",
 ]
 FAMILIES: tuple[Family, ...] = get_args(Family)
+REAL: tuple[Family, ...] = ("reference", "selection", "coreset")
+"""Families whose sets are samples of the training set, unchanged."""
 
 
 class Links(BaseModel):
@@ -74,6 +76,11 @@ def links_of(method: str) -> Links:
     while name not in known and "_" in name:
         name = name.rpartition("_")[0]
     return known.get(name, Links(family="other"))
+
+
+def selects_real(method: str) -> bool:
+    """Return whether the sets of a method are unchanged samples of the training set, also random ones."""
+    return links_of(method).family in REAL
 
 
 def publication_month(method: str) -> tuple[int, int] | None:

@@ -20,8 +20,8 @@
     shipped GROUP NAME PATH        a value of conf/GROUP/NAME.yaml: the setting of a paper
     ratio LINE / LINE              quotient of two of the above
 
-`SELECTOR` and `OTHER` are defined in `selectors`. `digits=N` sets the number of decimals. `percent=no` prints a share
-instead of per cent.
+`SELECTOR` and `OTHER` are defined in `selectors`. `OTHER` may have another IPC, precision or kind of labels. `digits=N`
+sets the number of decimals. `percent=no` prints a share instead of per cent.
 """
 
 from __future__ import annotations

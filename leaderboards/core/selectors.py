@@ -9,8 +9,11 @@ a dotted path of the configuration (`model.width=32`). `model=gcn` selects every
 `model='gcn(layers=2)'` exactly this one. For a linear probe, `model` is the probed backbone, and `made_with` is the
 backbone of the set. Without `evaluator=`, the evaluators of `MAIN_EVALUATORS` are selected.
 `metric=` does not select an entry: it is the metric to read, the main metric by default. Sets with another precision
-(`method.store`, `dd-bench quantise`) are selected only by their values, `stored.bits=4 stored.per=image`. After `vs`,
-`stored=none` selects a set without them.
+(`method.store`, `dd-bench quantise`) are selected only by their values, `stored.bits=4 stored.per=image`.
+
+After `vs`, `stored=none` selects a set without these values, and `ipc` and `stored.bits` may differ, for a comparison
+at equal bits: `dm ipc=1 stored.bits=3 vs entropy method.pick=easy ipc=2 stored=none`. `protocol=NAME` selects the same
+sets with other labels, if the recipes of both protocols are equal.
 """
 
 from __future__ import annotations
@@ -72,11 +75,12 @@ class Selector:
         bare, where = split_words(words)
         if len(bare) > 1:
             raise ValueError(f"after `vs`, at most one method is expected, got {shlex.join(bare)!r}")
-        metric = where.pop("metric", self.metric)
+        metric, protocol = where.pop("metric", self.metric), where.pop("protocol", self.protocol)
         same = {k: v for k, v in self.where.items() if not bare or not k.startswith(("method.", "made_with"))}
         if where.pop(STORED, None) == "none":
             same = {k: v for k, v in same.items() if not k.startswith(f"{STORED}.")}
-        return replace(self, method=(bare or [self.method])[0], where=same | where, metric=metric)
+        method = (bare or [self.method])[0]
+        return replace(self, protocol=protocol, method=method, where=same | where, metric=metric)
 
     def matches(self, record: Record) -> bool:
         """Return whether a finished entry meets every condition."""
@@ -114,7 +118,8 @@ def select(entries: Iterable[Record], selector: Selector) -> Record:
 def select_pair(entries: Sequence[Record], first: Selector, second: Selector) -> tuple[Record, Record]:
     """Return two entries of one track; of several pairs, the one whose first entry has the largest budget.
 
-    If the selectors differ in the metric only, the two entries are the same.
+    If the protocols differ, the entries must have the same sets, recipe and track, except for the labels. If the
+    selectors differ in the metric only, the two entries are the same.
 
     Raises:
         NotMeasuredError: no entry matches, or no two matching entries are of the same track.
@@ -124,9 +129,16 @@ def select_pair(entries: Sequence[Record], first: Selector, second: Selector) ->
         return firsts[0], firsts[0]
     for a in firsts:
         for b in seconds:
-            if Track.of(a) == Track.of(b):
+            if Track.of(a) == Track.of(b) or (first.protocol != second.protocol and _differ_in_labels(a, b)):
                 return a, b
     raise NotMeasuredError(f"no entries of {first.text()} and {second.text()} are of the same track")
+
+
+def _differ_in_labels(a: Record, b: Record) -> bool:
+    """Return whether two entries have the same sets, recipe and track, except for the labels."""
+    tracks = [Track.of(r)._replace(protocol="", version=0, label_mode="", teachers="") for r in (a, b)]
+    recipes = [r.config.get("protocol", {}).get("recipe") for r in (a, b)]
+    return tracks[0] == tracks[1] and recipes[0] == recipes[1] is not None and a.set_digests == b.set_digests
 
 
 def _candidates(entries: Iterable[Record], selector: Selector) -> list[Record]:

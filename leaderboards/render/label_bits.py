@@ -110,19 +110,25 @@ def _text(value: Any) -> str:
 
 
 def label_bits_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
-    """Return a title and a Markdown table for each group of `label_points` and each IPC.
+    """Return a title and a Markdown table for each group of `label_points` and each IPC with two kinds of labels.
 
-    Rows are kinds of labels, columns are methods. A result on the Pareto front of its method is bold: no other kind of
-    labels without teachers has at most as many bits and at least the same accuracy.
+    Rows are kinds of labels, columns are methods. A method with one kind of labels has a column only if it is a
+    baseline. A result on the Pareto front of its method is bold: no other kind of labels without teachers has at most
+    as many bits and at least the same accuracy.
     """
-    return [
-        (f"{title}, IPC {ipc}", _table([p for p in points if p.ipc == ipc]))
-        for title, points in label_points(records)
-        for ipc in sorted({p.ipc for p in points})
-    ]
+    found = []
+    for title, points in label_points(records):
+        for ipc in sorted({p.ipc for p in points}):
+            own = [p for p in points if p.ipc == ipc]
+            kinds = Counter(p.method for p in own)  # a method has one point for each kind of labels
+            if max(kinds.values()) > 1:
+                left_out = sorted(m for m in kinds if kinds[m] == 1 and m not in BASELINES)
+                found.append((f"{title}, IPC {ipc}", _table(own, left_out)))
+    return found
 
 
-def _table(points: Sequence[LabelPoint]) -> str:
+def _table(points: Sequence[LabelPoint], left_out: Sequence[str]) -> str:
+    points = [p for p in points if p.method not in left_out]
     methods = sorted({p.method for p in points}, key=method_order)
     rows: dict[str, dict[str, LabelPoint]] = defaultdict(dict)
     for p in sorted(points, key=lambda p: p.order):
@@ -140,7 +146,10 @@ def _table(points: Sequence[LabelPoint]) -> str:
         row.append(_range(p.forwards for p in found))
         body.append([*map(MARKDOWN.escape, row), *cells])
     table = markdown_table([*header, *map(MARKDOWN.escape, methods)], body, left=1)
-    return f"{table}\n\nn={usual} networks, unless a cell has another n."
+    note = f"n={usual} networks, unless a cell has another n."
+    if left_out:
+        note += f" Without a column, because they have one kind of labels: {MARKDOWN.escape(', '.join(left_out))}."
+    return f"{table}\n\n{note}"
 
 
 def _cell(point: LabelPoint | None, best: set[str], usual: str) -> str:

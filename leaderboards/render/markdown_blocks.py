@@ -10,7 +10,7 @@ The name after `table` selects what is inserted:
 - this path followed by ` all-metrics`: all metrics of its records;
 - `cross_arch`, `continual`, `linear_probe`, `cost`, `labels`, `label_bits`, `architectures` or `bits`: all tables of
   that page;
-- `bits precision` and `bits equal`: the two kinds of tables of that page;
+- `bits precision` and `bits equal`: the two kinds of tables of that page; followed by a dataset, only its own;
 - `ranks`: mean ranks over datasets;
 - `label_bits DATASET`: the tables of that page that compare all kinds of labels, under `labels-400`.
 """
@@ -27,7 +27,8 @@ from dd_bench.runtime.files import write_atomic
 
 from ..core.boards import Board
 from ..core.entries import LABEL_COMPARISON
-from .bits import equal_bits_tables, precision_tables
+from .bits import precision_tables
+from .equal_bits import equal_bits_tables
 from .formatting import all_metrics_table
 from .markup import MARKDOWN
 from .mean_ranks import rank_tables
@@ -110,6 +111,9 @@ def named_tables(boards: Sequence[Board], entries: Sequence[Record] = ()) -> dic
     by_name |= {name: by_name[name] or _NONE for name in ("bits precision", "bits equal", "linear_probe")}
     compared = [one for one in combined["label_bits"] if f" {LABEL_COMPARISON}" in one[0]]
     for dataset in {record.dataset for record in entries}:
+        for kind in ("bits precision", "bits equal"):
+            of_dataset = [one for one in combined[kind] if one[0].startswith(f"{dataset}: ")]
+            by_name[f"{kind} {dataset}"] = _joined(of_dataset) or _NONE
         own = [one for one in compared if one[0].startswith(f"{dataset}, ")]
         by_name[f"label_bits {dataset}"] = _joined(own) or _NONE
     return by_name

@@ -17,11 +17,12 @@ from ..core.entries import ACCURACY, has_stored_precision, load_entries
 from ..core.published import Published, PublishedSet, load_published
 from ..core.verified import Verdict, verdicts
 from .architectures import architecture_tables
-from .bits import bits_tables
+from .bits import precision_tables
 from .cells import Style, columns, table_rows
 from .continual import continual_tables
 from .cost import cost_tables
 from .cross_arch import cross_arch_tables
+from .equal_bits import equal_bits_tables
 from .formatting import all_metrics_table, csv_text, entries_table, published_text
 from .label_bits import label_bits_tables
 from .labels import label_tables
@@ -90,7 +91,7 @@ def pages(entries: Sequence[Record]) -> dict[str, list[tuple[str, str]]]:
         "continual": continual_tables(plain),
         "linear_probe": linear_probe_tables(plain),
         "cost": cost_tables(entries),
-        "bits": bits_tables(entries),
+        "bits": [*precision_tables(entries), *equal_bits_tables(entries)],
     }
 
 

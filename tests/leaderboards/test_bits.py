@@ -18,8 +18,9 @@ from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.budget import budgets
 from dd_bench.leaderboards.core.quantities import Sources
 from dd_bench.leaderboards.core.selectors import NotMeasuredError, Selector, select
-from dd_bench.leaderboards.render.bits import bits_tables, equal_bits_tables, fewest_bits_table
+from dd_bench.leaderboards.render.bits import fewest_bits_table, precision_tables
 from dd_bench.leaderboards.render.bits_plots import bits_plots
+from dd_bench.leaderboards.render.equal_bits import best_real, equal_bits_tables
 from dd_bench.leaderboards.render.tables import pages
 from dd_bench.records.config_diff import STORED
 
@@ -144,11 +145,81 @@ def test_sets_of_equal_bits(entries, made):
     names = [(r.method, r.ipc, r.config.get(STORED, {}).get("bits")) for r in eight.records]
     assert names == [("kmeans", 4, 2), ("dm", 1, 8), ("random", 1, None)]
     assert [(r.method, r.ipc) for r in float32.records] == [("kmeans", 4), ("dm", 1)]
-    ((title, table),) = equal_bits_tables(more)
-    assert title.endswith("equal bits")
-    rows = [[c.strip() for c in line.split("|")[1:-1]] for line in table.splitlines()[2:]]
-    assert rows[1][:3] == ["IPC 1 × 8 bits", "dm", "1"] and rows[1][-1].startswith("-3.0 ")
-    assert rows[0][-1] == "" and len(bits_tables(more)) == 2
+    (title, table), (_, last) = equal_bits_tables(more)
+    assert title.endswith("equal bits, IPC 1 × 8 bits, 62,720 bits") and "chosen by the accuracies" in last
+    lines = rows_of(table)
+    assert [row[:2] for row in lines[1:]] == [["kmeans", "4"], ["dm", "1"], ["random", "1"]]
+    assert lines[0][-1] == "Difference from kmeans", "once, if k-means is also the best selection"
+    assert lines[1][-1] == "" and lines[2][-1].startswith("-3.0 ")
+
+
+def rows_of(table):
+    """The cells of the lines of a Markdown table."""
+    lines = [line for line in table.splitlines() if line.startswith("|") and not line.startswith("| ---")]
+    return [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines]
+
+
+def test_a_set_near_two_budgets_is_in_the_nearest(record, made):
+    """10 images of 6 bits have more than 75 % of the bits of 8 images of 8 bits, and of 10 of them."""
+    real = [
+        record(m, i, [BASE], stored_bytes={"images": i * PIXELS})
+        for m in ("random", "kmeans")
+        for i in (8, 10)
+    ]
+    both = [*real, made(BASE, 6, ipc=10), made(BASE, 8, ipc=10)]
+    groups = {b.ipc: {r.ipc for r in b.records} for b in equal_bits(both, budgets(both))}
+    assert groups == {8: {8, 10}, 10: {10}}
+    ten = next(b for b in equal_bits(both, budgets(both)) if b.ipc == 10)
+    assert [r.config.get(STORED, {}).get("bits") for r in ten.records if r.method == "dm"] == [8]
+
+
+def test_a_table_of_equal_bits_has_the_best_selections(record, made):
+    means = {"herding": 0.7, "entropy": 0.8, "margin": 0.6, "kmeans": 0.5, "el2n": 0.4, "aum": 0.3}
+    sizes = {"images": PIXELS}
+    real = [record(m, 1, [[x, x + 0.01]], stored_bytes=sizes) for m, x in (means | {"random": 0.45}).items()]
+    worse = record("entropy", 1, [[0.75, 0.76]], stored_bytes=sizes, config={"method": {"pick": "hard"}})
+    alone = record("moderate", 1, [[0.9]], stored_bytes=sizes)
+    group = [*real, worse, made(shifted(0), 8), made(shifted(0.01), 7, source="b" * 64)]
+    ((_, table),) = equal_bits_tables(group)
+    lines = rows_of(table)
+    shown = [row[0] for row in lines[1:]]
+    assert shown == ["dm", "dm", "entropy", "herding", "margin", "kmeans", "random"]
+    assert lines[0][-2:] == ["Difference from entropy", "Difference from kmeans"]
+    assert lines[3][-2] == "" and lines[4][-2].startswith("-10.0 ")
+    board = "leaderboards/tables/fashion_mnist/hard-v1--hard--convnet_width=32.md"
+    assert f"3 other sets of real images, at most 75.5, are on the board `{board}`." in table
+    assert best_real([*group, alone]).method == "entropy", "a single value has no interval"
+    assert best_real(group, "kmeans").method == "kmeans" and best_real(group[:0]) is None
+
+
+def test_sizes_of_compressed_codes_are_shown_where_they_are_smaller(record, made):
+    plain = record("dm", 1, [BASE], set_digests=["a" * 64])
+    two, four = (made(BASE, bits).model_copy(update={"sizes": {"entropy bits": 40_000}}) for bits in (2, 4))
+    ((_, table),) = precision_tables([plain, two, four])
+    assert "Entropy-coded" not in table and "Smallest file" not in table, (
+        "40,000 are more than 4 bits per value"
+    )
+    four = four.model_copy(update={"sizes": {"entropy bits": 10_000}})
+    ((title, table),) = precision_tables([plain, two, four])
+    lines = rows_of(table)
+    assert title.endswith("precision, IPC 1") and lines[0][3] == "Entropy-coded"
+    assert [row[3] for row in lines[1:]] == ["", "10,320", ""]
+
+
+def test_differences_at_equal_bits_in_the_text_of_pages(record, made):
+    """Rows with another IPC or precision: a value after `vs` replaces that of the first selector."""
+    float32 = record("dm", 1, [BASE], set_digests=["a" * 64])
+    entropy = record("entropy", 4, [shifted(-0.05)], config={"method": {"pick": "easy"}})
+    sources = Sources(
+        [float32, made(shifted(0.01), 3), entropy, made(shifted(-0.1), 3, method="kmeans")], [], Path()
+    )
+    three = "gap fashion_mnist hard dm ipc=1 stored.bits=3 vs"
+    assert sources.read(f"{three} entropy method.pick=easy ipc=4 stored=none").text == "6.0"
+    assert sources.read(f"{three} kmeans").text == "11.0", "the other method at the same precision"
+    assert sources.read("gap fashion_mnist hard dm ipc=1 vs entropy ipc=4").text == "5.0"
+    assert sources.read("gap fashion_mnist hard dm ipc=1 vs kmeans stored.bits=3").text == "10.0"
+    with pytest.raises(NotMeasuredError):
+        sources.read(f"{three} entropy ipc=4")
 
 
 def test_a_precision_chosen_by_the_run_is_compared_with_the_run_without_it(record):

@@ -1,7 +1,13 @@
 """The pages with one recipe under several label modes, and accuracy against bits of labels."""
 
+from pathlib import Path
+
+import pytest
+
 from dd_bench.leaderboards.core.boards import boards
 from dd_bench.leaderboards.core.entries import Track
+from dd_bench.leaderboards.core.quantities import Sources
+from dd_bench.leaderboards.core.selectors import NotMeasuredError
 from dd_bench.leaderboards.render.label_bits import curves, front, label_bits_tables, label_points
 from dd_bench.leaderboards.render.labels import DEFAULTS, label_tables
 from dd_bench.leaderboards.render.markdown_blocks import embedded, named_tables
@@ -170,9 +176,11 @@ def test_accuracy_and_bits_of_labels(record):
         stored("replay", 0.62, 1500, pool=40, pool_unit="batch", top=3, rest="minimum", label_bits=4),
         stored("replay", 0.63, 1600, phases=[["soft", 75], ["hard", 150], ["soft", 75]], temperature=20.0),
         taught(record, "random", 10, "hard", [0.5]),
+        with_labels(taught(record, "delt", 10, "hard", [0.3]), temperature=30.0),  # a single kind of labels
     ]
     ((title, table),) = label_bits_tables(entries)
     assert title.endswith("kd, kd-hard, kd-replay, kd-static, IPC 10")
+    assert table.endswith("Without a column, because they have one kind of labels: delt.")
     assert cells(table) == [
         ["hard", "0", "0", "0", "**50.0**", "**40.0**"],
         ["online", "0", "4,000", "40,000", "", "70.0"],
@@ -192,7 +200,7 @@ def test_accuracy_and_bits_of_labels(record):
     assert label_bits_tables(entries[:2]) == [], "no stored labels"
     points = label_points(entries)[0][1]
     found = curves(points)
-    assert [key for key in found] == [(10, "random"), (10, "rded")]
+    assert [key for key in found] == [(10, "delt"), (10, "random"), (10, "rded")]
     by_bits, online = found[10, "rded"]
     assert [p.bits for p in by_bits] == [0, 160, 12_000, 12_800, 16_000, 64_000] and len(online) == 1
     assert [p.bits for p in front([p for p in points if p.method == "rded"])] == [0, 12_000, 12_800]
@@ -286,3 +294,20 @@ def test_comparison_of_labels_in_a_document_and_as_a_plot(record):
     assert filled.count("| static |") == 1 and "labels-400, IPC 1**" in filled
     names = [plot.name for plot in plots(other + compared) if plot.kind == "label_bits"]
     assert "fashion_mnist/label_bits--labels-400" in names and len(set(names)) == 2
+
+
+def test_the_difference_between_two_kinds_of_labels_in_the_text_of_pages(record):
+    """The sets and the recipe must be the same, because the difference would not be that of the labels alone."""
+    sizes = {"images": 1, "teacher labels": 20}
+    replay = taught(record, "dm", 1, "replay", [0.6, 0.61, 0.63], stored_bytes=sizes, set_digests=["1" * 64])
+    hard = taught(record, "dm", 1, "hard", [0.5, 0.5, 0.51], set_digests=["1" * 64])
+    line = "gap fashion_mnist kd-replay dm ipc=1 vs protocol=kd-hard"
+    found = Sources([replay, hard], [], Path()).read(line)
+    assert found.text == "11.0" and found.records == (replay, hard)
+    others = (
+        taught(record, "dm", 1, "hard", [0.5, 0.51], set_digests=["2" * 64]),
+        taught(record, "dm", 1, "hard", [0.5, 0.51], recipe={"epochs": 7}, set_digests=["1" * 64]),
+    )
+    for other in others:
+        with pytest.raises(NotMeasuredError, match="are of the same track"):
+            Sources([replay, other], [], Path()).read(line)
