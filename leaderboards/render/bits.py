@@ -8,6 +8,7 @@ from dd_bench.records.intervals import Difference
 from dd_bench.records.record import Record
 
 from ..core.bits import (
+    MIN_NETWORKS,
     Precision,
     entropy_bits,
     fewest_lossless,
@@ -95,7 +96,13 @@ def fewest_bits_table(records: Sequence[Record]) -> str:
             ]
             best = fewest_lossless(versions)
             if best is None or best.difference is None:
-                row += ["none of those measured", "", "", ""]
+                few = not any(version.is_measured for version in versions)
+                row += [
+                    f"fewer than {MIN_NETWORKS} networks" if few else "none of those measured",
+                    "",
+                    "",
+                    "",
+                ]
             else:
                 few = stored_bits(best.record)
                 row += [precision_of(best.record, {}), f"{few:,}", f"{stored_bits(original) / few:.1f}"]
@@ -136,5 +143,6 @@ def _costs(record: Record, known: Budgets) -> list[str]:
 
 def points(d: Difference, record: Record) -> str:
     """Return a difference with its 95 % interval, e.g. `-0.3 [-0.8, 0.2]`; in points of per cent for an accuracy."""
-    mean, low, high = (number([x], record.main_metric) for x in (d.mean, d.low, d.high))
+    texts = [number([x], record.main_metric) for x in (d.mean, d.low, d.high)]
+    mean, low, high = (text if float(text) else text.removeprefix("-") for text in texts)  # no negative zero
     return f"{mean} [{low}, {high}]"

@@ -98,4 +98,6 @@ def _hidden_line(budget: EqualBits, board: str) -> list[str]:
     highest = number([max(r.summary().mean for r in hidden)], hidden[0].main_metric)
     quantised = any(map(has_stored_precision, hidden))
     where = f"on the board `leaderboards/tables/{board}.md`" + " or in the tables of precisions" * quantised
+    if len(hidden) == 1:
+        return [f"One other set of real images, {highest}, is {where}."]
     return [f"{len(hidden)} other sets of real images, at most {highest}, are {where}."]

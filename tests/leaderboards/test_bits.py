@@ -105,6 +105,7 @@ def test_too_few_pairs_do_not_show_that_nothing_is_lost(record, made):
     few = [record("dm", 1, [BASE[:9]], set_digests=["a" * 64]), made(shifted(0.0)[:9], 8)]
     ((_, (version,)),) = precisions(few)
     assert version.difference.n == 9 and not version.loses_nothing and not version.is_measured
+    assert " fewer than 10 networks |" in fewest_bits_table(few)
     ((original, (alone,)),) = precisions(few[1:])
     assert original is None and alone.difference is None and not alone.loses_nothing
 
@@ -188,6 +189,8 @@ def test_a_table_of_equal_bits_has_the_best_selections(record, made):
     assert lines[3][-2] == "" and lines[4][-2].startswith("-10.0 ")
     board = "leaderboards/tables/fashion_mnist/hard-v1--hard--convnet_width=32.md"
     assert f"3 other sets of real images, at most 75.5, are on the board `{board}`." in table
+    ((_, table),) = equal_bits_tables([r for r in group if r.method not in ("el2n", "aum")])
+    assert "One other set of real images, 75.5, is on the board" in table
     assert best_real([*group, alone]).method == "entropy", "a single value has no interval"
     assert best_real(group, "kmeans").method == "kmeans" and best_real(group[:0]) is None
 
