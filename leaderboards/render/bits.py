@@ -96,9 +96,9 @@ def fewest_bits_table(records: Sequence[Record]) -> str:
             ]
             best = fewest_lossless(versions)
             if best is None or best.difference is None:
-                few = not any(version.is_measured for version in versions)
+                decided = any(version.is_measured for version in versions)
                 row += [
-                    f"fewer than {MIN_NETWORKS} networks" if few else "none of those measured",
+                    "none of those measured" if decided else f"fewer than {MIN_NETWORKS} networks",
                     "",
                     "",
                     "",
