@@ -63,6 +63,7 @@ from dd_bench.synthetic.compensated import CompensatedSet
 from dd_bench.synthetic.graphs import GraphSet, SyntheticGraphs, TreeSet, Weighting
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.synthetic.nodes import CONTEXT, NodeSet
+from dd_bench.synthetic.quantised import QuantisedSet
 from dd_bench.teachers.backbones import Backbone
 from dd_bench.teachers.context import check_backbone
 from dd_bench.teachers.dynamics import OUTPUTS, Dynamics, training_dynamics
@@ -148,6 +149,7 @@ __all__ = [
     "ProbeRecipe",
     "Progress",
     "Protocol",
+    "QuantisedSet",
     "RealSet",
     "RealTraining",
     "Recipe",

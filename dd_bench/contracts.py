@@ -177,13 +177,15 @@ class Measurement(NamedTuple):
     Attributes:
         scores: all scores of one fresh network, one for each metric. Empty if the measurement has only notes or a label
             cost, which concern the whole set.
-        notes: notes for the record.
+        notes: notes for the record, which are logged as warnings.
         label_cost: cost of the labels that the networks are trained on. None if these are the labels stored in the set.
+        results: results as text. They are notes of the record too, and are logged as information.
     """
 
     scores: Sequence[Score] = ()
     notes: Sequence[str] = ()
     label_cost: LabelCost | None = None
+    results: Sequence[str] = ()
 
 
 class Method(ABC):

@@ -12,6 +12,11 @@ from dd_bench.api import paired_difference, t_interval
 Curve = Mapping[int, Sequence[float]]
 """Maps the IPC to the accuracies of the networks, in [0, 1] and in the same order at every IPC."""
 
+MIN_NETWORKS = 5
+"""Smallest number of networks for the statement that a control is not below a set: few networks show no difference."""
+_SMALLEST_SCALE, _SMALLEST_EXPONENT = 5e-4, 5e-3
+"""Smaller values are printed as 0: the fitted curve is constant."""
+
 
 class PowerLaw(NamedTuple):
     """The curve `limit - scale * ipc^-exponent`, and the largest absolute difference from the fitted means."""
@@ -21,9 +26,14 @@ class PowerLaw(NamedTuple):
     exponent: float
     residual: float
 
+    @property
+    def rises(self) -> bool:
+        """Whether the accuracy rises with the IPC. Otherwise the limit and the scale have no meaning of their own."""
+        return self.scale >= _SMALLEST_SCALE and self.exponent >= _SMALLEST_EXPONENT
+
     def ipc_of(self, accuracy: float) -> float | None:
-        """Return the IPC with this accuracy; None if the curve does not reach it."""
-        if accuracy >= self.limit or self.scale <= 0 or self.exponent <= 0:
+        """Return the IPC with this accuracy; None if the curve does not reach it or does not rise."""
+        if accuracy >= self.limit or not self.rises:
             return None
         power = math.log(self.scale / (self.limit - accuracy)) / self.exponent
         return math.exp(power) if power < 50 else None
@@ -74,6 +84,12 @@ def describe_fit(name: str, curve: Curve) -> str:
     law = fit_power_law(curve)
     if law is None:
         return f"{name}: no fit, which requires at least four IPCs, got {', '.join(map(str, sorted(curve)))}"
+    if not law.rises:
+        means = [100 * fmean(values) for values in curve.values()]
+        return (
+            f"{name}: no fit, because the accuracy does not rise from IPC {min(curve)} to {max(curve)}, where it is "
+            f"from {min(means):.1f} to {max(means):.1f} %"
+        )
     return (
         f"{name}: accuracy = {law.limit:.3f} - {law.scale:.3f} * ipc^-{law.exponent:.2f}, fitted to IPC {min(curve)} "
         f"to {max(curve)}, largest residual {100 * law.residual:.1f} points"
@@ -84,9 +100,11 @@ def describe_enough(name: str, control: Curve, syn: Curve) -> str:
     """Return from which measured IPC on a control is not significantly worse than the set, as text.
 
     At that IPC and at all larger ones that were measured for both, the 95 % interval of the paired difference set -
-    control contains 0 or is below it.
+    control contains 0 or is below it. This is not stated for fewer than `MIN_NETWORKS` networks.
     """
     shared = sorted(control.keys() & syn.keys())
+    if not shared:
+        return f"{name}: no comparison with the set, because no IPC was measured for both"
     if len(syn[shared[0]]) < 2:
         return f"{name}: no comparison with the set, which requires at least two networks"
     differences = {k: paired_difference(syn[k], control[k]) for k in shared}
@@ -100,6 +118,11 @@ def describe_enough(name: str, control: Curve, syn: Curve) -> str:
     text = f"set - {name} at IPC {at}: {100 * d.mean:.1f} [{100 * d.low:.1f}, {100 * d.high:.1f}] points, n={d.n}"
     if not enough:
         return f"{name} is below the set at the largest measured IPC ({text})"
+    if d.n < MIN_NETWORKS:
+        return (
+            f"{name}: not shown from which IPC on it is not significantly below the set, which requires at least "
+            f"{MIN_NETWORKS} networks ({text})"
+        )
     return f"{name} is not significantly below the set from IPC {at} on, measured up to {shared[-1]} ({text})"
 
 

@@ -112,7 +112,7 @@ class Diagnostics(Accuracy):
             total += counts
             yield measurement(network, seed, values | alignments | _class_scores(counts, real.class_names))
         if seeds:
-            yield Measurement(notes=[_confusions(total, real.class_names, len(seeds))])
+            yield Measurement(results=[_confusions(total, real.class_names, len(seeds))])
 
     def _trained(
         self, fresh: FreshNetworks, network: int, seed: int, comparison: Comparison

@@ -45,9 +45,9 @@ class EqualCompute(Accuracy):
     - `equal_compute`: in each batch, an image is replaced by another random real image of its class. Steps, images
       per step and the schedule are those of the set. A small set pays off only if it is above this control: otherwise
       training on the real data for the same time is better.
-    - `equal_seconds`: batches of the protocol's size of random real images, for as many seconds as the set took. The
-      number of steps is these seconds divided by the time of a step, measured before, and the schedule is stretched to
-      it. It depends on the machine and is a note of the record.
+    - `equal_seconds`: batches of the protocol's size of random real images of random classes, for as many seconds as
+      the set took. The number of steps is these seconds divided by the time of a step, measured before, and the
+      schedule is stretched to it. It depends on the machine and is a note of the record.
 
     The seconds of the set are those of the network, and of other preparations, and of the distillation in its card,
     without its evaluation. The seconds of cached preparations count.
@@ -82,19 +82,19 @@ class EqualCompute(Accuracy):
         on_set, control = fresh_networks_on(syn, real, ctx), random_control(real, ctx, "random control")
         on_random = fresh_networks_on(control, real, control_context(control, on_set, ctx, equal_steps=True))
         seconds = ctx.set_seconds if self.seconds == "set" else self.seconds
-        notes, on_batches = [], None
+        notes, results, on_batches = [], [], None
         if self.seconds == "set" and not seconds:
             notes.append("no control equal_seconds: the card of the set does not contain its seconds")
         elif seconds:
             on_batches, note = self._equal_seconds(on_set, real, ctx, float(seconds))
-            notes.append(note)
-        yield set_measurement(on_set, *notes)
+            results.append(note)
+        yield set_measurement(on_set, *notes)._replace(results=results)
         seeds, fresh = self.seeds(ctx), {self.main_metric: on_set, "random": on_random}
         for network, values in paired_scores(fresh, seeds, self.num_networks):
             seed, on_new = seeds[network], _on_new_images(on_set, on_set.labels, real, ctx, network)
             values["equal_compute"] = on_new.score(seed, on_new.compiles(self.num_networks))
             if on_batches is not None:
-                stream = _on_new_images(on_batches, on_batches.labels, real, ctx, network)
+                stream = _on_new_images(on_batches, None, real, ctx, network)
                 values["equal_seconds"] = stream.score(seed, compiled=False)
             yield measurement(network, seed, values)
 
@@ -103,50 +103,63 @@ class EqualCompute(Accuracy):
     ) -> tuple[FreshNetworks, str]:
         """Return networks that are trained for `seconds` on batches of real images, and a note on their steps."""
         protocol = on_set.protocol
-        labels = torch.arange(protocol.recipe.batch_size, device=ctx.device) % real.num_classes
-        on_batches = replace(on_set, labels=labels)
-        step = _seconds_per_step(_on_new_images(on_batches, labels, real, ctx, "timing"), real)
+        step = _seconds_per_step(_on_new_images(on_set, None, real, ctx, "timing"), real)
         steps = max(1, round(seconds / step))
         recipe = with_epochs(protocol.recipe, steps)  # an epoch is one batch
-        note = f"equal_seconds: {steps} steps of {len(labels)} real images in {seconds:.0f} s"
-        return replace(on_batches, protocol=protocol.model_copy(update={"recipe": recipe})), note
+        note = f"equal_seconds: {steps} steps of {recipe.batch_size} real images in {seconds:.0f} s"
+        return replace(on_set, protocol=protocol.model_copy(update={"recipe": recipe})), note
 
 
 @dataclass(frozen=True)
 class _NewImages:
-    """Random real images of given classes, others at each call.
+    """Random real images of given or random classes, others at each call.
 
     Attributes:
         split: the real images.
-        classes: class of each image, `(n,)`.
-        counts: number of real images of this class, `(n,)`.
+        counts: number of real images of each class, `(k,)`, on the device of the images.
+        classes: class of each image, `(n,)`; None: random classes, see `random_classes`.
         generator: on the device of the images.
     """
 
     split: Split
-    classes: Tensor
     counts: Tensor
+    classes: Tensor | None
     generator: torch.Generator
 
-    def __call__(self, index: Tensor) -> Tensor:
-        """Return an image for each of the positions `index (b,)`."""
-        classes, counts = self.classes[index], self.counts[index]
+    def __call__(self, index: Tensor) -> tuple[Tensor, Tensor]:
+        """Return an image for each of the positions `index (b,)`, and its class."""
+        if self.classes is None:
+            classes = random_classes(len(self.counts), len(index), self.generator)
+        else:
+            classes = self.classes[index]
+        counts = self.counts[classes]
         draw = torch.rand(len(index), generator=self.generator, device=index.device)
-        return self.split.inputs(self.split.members[classes, (draw * counts).long().clamp_max(counts - 1)])
+        chosen = self.split.members[classes, (draw * counts).long().clamp_max(counts - 1)]
+        return self.split.inputs(chosen), classes
+
+
+def random_classes(k: int, n: int, generator: torch.Generator) -> Tensor:
+    """Return `n` of `k` classes, `(n,)`, on the device of `generator`.
+
+    All classes are equally likely, and the numbers of images of two classes differ by at most one.
+    """
+    draws = torch.rand(-(-n // k), k, generator=generator, device=generator.device)
+    return draws.argsort(1).flatten()[:n]
 
 
 def _on_new_images(
-    fresh: FreshNetworks, labels: Tensor, real: RealSet, ctx: EvaluationContext, network: int | str
+    fresh: FreshNetworks, labels: Tensor | None, real: RealSet, ctx: EvaluationContext, network: int | str
 ) -> FreshNetworks:
-    """Return `fresh` with new real images of the classes of `labels` in each batch.
+    """Return `fresh` with new real images in each batch: of the classes of `labels`, or a batch of random classes.
 
     The images depend on the seed of the run and on `network`. They cannot be resumed in the middle of a training.
     """
-    classes = labels if labels.ndim == 1 else labels.argmax(1)
-    counts = to_device(real.train.counts, classes.device)[classes]
-    make = _NewImages(real.train, classes, counts, ctx.generator("new images", network))
-    images = LazyInputs(len(classes), classes.device, make)
-    return replace(fresh, images=images, labels=classes, unfinished=None, curves=None)
+    classes = labels if labels is None or labels.ndim == 1 else labels.argmax(1)
+    n = fresh.protocol.recipe.batch_size if classes is None else len(classes)
+    counts = to_device(real.train.counts, ctx.device)
+    fetch = _NewImages(real.train, counts, classes, ctx.generator("new images", network))
+    images = LazyInputs(n, ctx.device, lambda index: fetch(index)[0])
+    return replace(fresh, images=images, fetch=fetch, unfinished=None, curves=None)
 
 
 def _seconds_per_step(fresh: FreshNetworks, real: RealSet) -> float:
@@ -157,7 +170,7 @@ def _seconds_per_step(fresh: FreshNetworks, real: RealSet) -> float:
         began = time.perf_counter()
         train(
             net,
-            fetch_from(fresh.images, fresh.labels),
+            fresh.fetch or fetch_from(fresh.images, fresh.labels),
             len(fresh.images),
             recipe,
             seed=0,

@@ -50,10 +50,9 @@ class LinearProbe(Evaluator):
         """See `Evaluator`."""
         assert isinstance(syn, SyntheticImages) and ctx.protocol.probe is not None
         backbone = ctx.backbone_of(real)
-        notes = [f"probed backbone: {backbone.name}, weights {backbone.digest[:16]}"]
-        if _knows_classes(ctx):
-            notes.append("the backbone was trained on the classes that are probed")
-        yield Measurement(notes=notes)
+        probed = f"probed backbone: {backbone.name}, weights {backbone.digest[:16]}"
+        notes = ["the backbone was trained on the classes that are probed"] * _knows_classes(ctx)
+        yield Measurement(notes=notes, results=[probed])
         training = ProbeTraining(*syn.network_inputs(ctx.device), backbone, real, ctx)
         z, y = backbone.split_features(real.test), real.test.labels
         total = 1 if ctx.protocol.probe.ridge is not None else self.num_networks

@@ -14,6 +14,7 @@ from dd_bench.api import (
     ImageSet,
     Measurement,
     Protocol,
+    QuantisedSet,
     RealSet,
     Recipe,
     SyntheticSet,
@@ -53,7 +54,8 @@ class Prefixes(Accuracy):
     Notes of the record contain, for the set and the controls, a power law `limit - scale * ipc^-exponent` fitted to the
     mean accuracies, and for each control:
 
-    - from which measured IPC on it is not significantly below the prefixes of the set (paired t intervals of 95 %);
+    - from which measured IPC on it is not significantly below the prefixes of the set (paired t intervals of 95 %), if
+      there are at least five networks;
     - how many of its images per class reach the accuracy of the whole set: interpolated between measured IPCs for each
       network, with an interval over networks. Values beyond the measured IPCs are marked as extrapolated.
 
@@ -85,7 +87,13 @@ class Prefixes(Accuracy):
             ValueError: a value is too small, a control is unknown, or the recipe is wrong.
         """
         super().__init__(num_networks=num_networks)
-        check_at_least(1, ipcs=min(ipcs, default=0), restarts=restarts)
+        if not ipcs:
+            raise ValueError("evaluator.ipcs must not be empty, got []. Example: evaluator.ipcs=[1,10]")
+        check_at_least(1, restarts=restarts)
+        if min(ipcs) < 1:
+            raise ValueError(
+                f"evaluator.ipcs must be numbers >= 1, got {min(ipcs)}. Example: evaluator.ipcs=[1,10]"
+            )
         check_at_least(0, extra=extra)
         if unknown := set(controls) - set(CONTROLS):
             raise ValueError(
@@ -110,16 +118,22 @@ class Prefixes(Accuracy):
         """See `Evaluator`."""
         if reason := check_images(syn):
             return reason
-        if not isinstance(syn, ImageSet) or syn.whole:
+        if syn.whole:
             return (
-                "evaluator prefixes requires a set with a fixed number of images per class, got "
-                f"{'the whole training set' if syn.whole else f'a set of kind {syn.kind}'}. Use evaluator=accuracy"
+                "evaluator prefixes requires a set with a fixed number of images per class, got the whole training "
+                "set. Use evaluator=accuracy"
+            )
+        if not isinstance(syn, ImageSet | QuantisedSet):
+            return (
+                f"evaluator prefixes requires a set that stores only images and labels, got a set of kind {syn.kind}, "
+                "whose parts belong to all images together. Use evaluator=accuracy"
             )
         return None
 
     def run(self, syn: SyntheticSet, real: RealSet, ctx: EvaluationContext) -> Iterator[Measurement]:
         """See `Evaluator`."""
-        assert isinstance(syn, ImageSet), "check_set rejects other sets"
+        assert isinstance(syn, ImageSet | QuantisedSet), "check_set rejects other sets"
+        syn = syn.decoded if isinstance(syn, QuantisedSet) else syn
         protocol = ctx.protocol.with_learned_lr(syn.lr)
         self._selections.clear()  # of another set's dataset
         curves = self._sets(syn, real, ctx)
@@ -135,22 +149,37 @@ class Prefixes(Accuracy):
             values = {self.main_metric: scores["set"][ctx.ipc][-1]} | values
             if network not in ctx.finished:  # the notes need the scores of all networks
                 yield measurement(network, seed, values)
-        rate = [f"prefixes were trained at the set's learned rate {protocol.recipe.lr:.4g}"]
-        yield Measurement(notes=[*(rate if protocol != ctx.protocol else []), *self._notes(scores, ctx.ipc)])
+        notes, smallest = [], int(real.train.counts.min())
+        if protocol != ctx.protocol:
+            notes.append(f"prefixes were trained at the set's learned rate {protocol.recipe.lr:.4g}")
+        if self.controls and smallest < max(self._ipcs(ctx.ipc, cells_of(syn))[1]):
+            notes.append(
+                f"the controls are measured only at IPCs up to {smallest}, the size of the smallest real class"
+            )
+        yield Measurement(notes=notes, results=self._results(scores, ctx.ipc))
 
-    def _notes(self, scores: dict[str, dict[int, list[float]]], ipc: int) -> list[str]:
-        notes = [describe_fit(name, curve) for name, curve in scores.items()]
+    def _results(self, scores: dict[str, dict[int, list[float]]], ipc: int) -> list[str]:
+        measured = {name: curve for name, curve in scores.items() if curve}
+        results = [describe_fit(name, curve) for name, curve in measured.items()]
         for name in self.controls:
-            notes.append(describe_enough(name, scores[name], scores["set"]))
-            notes.append(describe_equivalent(name, scores[name], scores["set"][ipc], ipc))
-        return notes
+            results.append(describe_enough(name, scores[name], scores["set"]))
+            if name in measured:
+                results.append(describe_equivalent(name, scores[name], scores["set"][ipc], ipc))
+        return results
+
+    def _ipcs(self, ipc: int, cells: int) -> tuple[list[int], list[int]]:
+        """Return the IPCs of the prefixes of a set, and those of the controls if all classes are large enough.
+
+        A prefix has complete stored images, with `cells` images each.
+        """
+        own = sorted({k for k in self.ipcs if k < ipc and k % cells == 0} | {ipc})
+        return own, [*own, *[k for k in self.ipcs if k > ipc][: self.extra]]
 
     def _sets(self, syn: ImageSet, real: RealSet, ctx: EvaluationContext) -> dict[str, dict[int, MakeSet]]:
         """Return the functions that make the training sets, by name (`set` or a control) and IPC."""
-        cells = syn.canvas**2  # a stored image that is a canvas counts as this many images
-        own = sorted({k for k in self.ipcs if k < ctx.ipc and k % cells == 0} | {ctx.ipc})
-        larger = [k for k in self.ipcs if k > ctx.ipc][: self.extra]
-        shared = [k for k in (*own, *larger) if k <= int(real.train.counts.min())]
+        cells = cells_of(syn)
+        own, shared = self._ipcs(ctx.ipc, cells)
+        shared = [k for k in shared if k <= int(real.train.counts.min())]
         makers = {"random": partial(_random, real, ctx.seed), "kmeans": partial(self._kmeans, real, ctx)}
         sets: dict[str, dict[int, MakeSet]] = {
             "set": {k: partial(_same, prefix(syn, k // cells)) for k in own}
@@ -168,6 +197,11 @@ class Prefixes(Accuracy):
                 chosen.append(real.train.of_class(c)[rows])
             self._selections[ipc] = ImageSet.coreset(real, torch.cat(chosen))
         return self._selections[ipc]
+
+
+def cells_of(syn: ImageSet) -> int:
+    """Return the number of images that a stored image counts as: a canvas has several."""
+    return syn.canvas**2
 
 
 def prefix(syn: ImageSet, stored: int) -> ImageSet:

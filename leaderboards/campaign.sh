@@ -141,7 +141,7 @@ label_bits() { # accuracy against bits of labels: every kind of labels of the sa
         sweep "$@" $l.label_bits=8,4,2
         sweep "$@" $l.top=1,3
         sweep "$@" $l.top=3 $l.rest=minimum,zero
-        sweep "$@" $l.pool=16,64 $l.top=3 $l.label_bits=4
+        sweep "$@" $l.pool=16,64 $l.top=3 $l.rest=minimum $l.label_bits=4
         sweep "$@" $l.pool=40 $l.pool_unit=batch
         sweep "$@" $l.teacher_mode=train
         sweep "$@" protocol=labels-400-lpqld,labels-400-hald

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any, Literal
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 
-from dd_bench.api import Pick
+from dd_bench.api import Architecture, Pick, RealSet
 
 from ._dynamics import ScoreCoreset, errors
 
@@ -24,6 +24,7 @@ class EL2N(ScoreCoreset):
 
     citation = "Paul et al., Deep Learning on a Data Diet: Finding Important Examples Early in Training, NeurIPS 2021"
     deterministic = True
+    smoke: ClassVar[dict[str, Any]] = {**ScoreCoreset.smoke, "first_points": 3}
 
     def __init__(
         self,
@@ -44,6 +45,20 @@ class EL2N(ScoreCoreset):
                 f"method.first_points must be >= 1, got {first_points}. Example: method.first_points=10"
             )
         self.first_points = first_points
+
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+        """See `Method`."""
+        return super().check_dataset(real, ipc, architecture) or self._check_points(real)
+
+    def _check_points(self, real: RealSet) -> str | None:
+        """Return why there are fewer recorded points than `first_points`, or None."""
+        recorded = self.recipe.with_epochs(len(real.train)).epochs
+        if self.first_points <= recorded:
+            return None
+        return (
+            f"method.first_points must be at most the number of epochs of method.teacher, {recorded}, after each of "
+            f"which predictions are recorded, got {self.first_points}. Use method.first_points={recorded}"
+        )
 
     def difficulty(self, p: Tensor, norms: Tensor, c: int, generator: torch.Generator) -> Tensor:
         """See `ScoreCoreset`."""

@@ -80,13 +80,18 @@ def parse_words(words: Sequence[str]) -> tuple[list[str], list[Quantiser], Path]
     from dd_bench.synthetic.quantisation import Quantiser
 
     sets = [word for word in words if "=" not in word.partition("://")[0]]
-    values = dict(_DEFAULTS)
+    values, given = dict(_DEFAULTS), set()
     for key, _, value in (word.partition("=") for word in words if word not in sets):
         if key not in _KEYS:
             raise ValueError(
                 f"{key!r} is not one of the keys {', '.join(_KEYS)}{did_you_mean(get_close_matches(key, _KEYS, 1))}"
             )
         values[key] = value
+        given.add(key)
+    if "patch" in given and "patch" not in values["per"].split(","):
+        raise ValueError(
+            f"patch={values['patch']} has no effect with per={values['per']}. Use per=patch patch={values['patch']}"
+        )
     if not sets or "bits" not in values:
         raise ValueError(
             f"{'a set' if not sets else 'bits'} is missing. Example: dd-bench quantise runs/sets/NAME bits=8"

@@ -49,6 +49,12 @@ class Shifts:
             raise _wrong("label_noise", "in [0, 1)", rate)
         if self.label_noise_kind not in KINDS:
             raise _wrong("label_noise_kind", " or ".join(KINDS), self.label_noise_kind)
+        if self.label_noise_kind != "symmetric" and not rate:
+            kind = self.label_noise_kind
+            raise ValueError(
+                f"dataset.label_noise_kind={kind} has no effect without label noise, got dataset.label_noise={rate}. "
+                f"Use dataset.label_noise=0.2 dataset.label_noise_kind={kind}, or dataset.label_noise_kind=symmetric"
+            )
         if bias is not None and not (_is_number(bias) and 0 <= bias <= 1):
             raise _wrong("colour_bias", "in [0, 1] or null", bias)
 

@@ -32,7 +32,7 @@ from dd_bench.runtime.runtime import Runtime
 from dd_bench.runtime.seeding import seed_for
 from dd_bench.runtime.workers import Tick, no_tick, run_in_processes
 from dd_bench.teachers.soft_labels import LabelledData
-from dd_bench.training.batches import fetch_from
+from dd_bench.training.batches import Fetch, fetch_from
 from dd_bench.training.compilation import uses_compilation
 from dd_bench.training.loop import train
 from dd_bench.training.protocol import Protocol
@@ -81,6 +81,7 @@ class FreshNetworks:
         tick: called after each epoch of a network that is trained alone.
         curves: where training curves are written; None to write none.
         on_epoch: called with the number of finished epochs and the network, if the network is trained alone.
+        fetch: maps the indices of a batch to images and labels; None: those of `images` and `labels`.
     """
 
     architecture: Architecture
@@ -99,6 +100,7 @@ class FreshNetworks:
     tick: Tick = no_tick
     curves: CurveFolder | None = None
     on_epoch: Callable[[int, Network], None] | None = None
+    fetch: Fetch | None = None
 
     def __post_init__(self) -> None:
         """Raise ValueError if the selection rule needs a validation split and there is none."""
@@ -275,7 +277,7 @@ class FreshNetworks:
 
                 train(
                     net,
-                    fetch_from(self.images, self.labels),
+                    self.fetch or fetch_from(self.images, self.labels),
                     len(self.images),
                     recipe,
                     seed=seed_for(seed, "train"),
@@ -344,7 +346,7 @@ class FreshNetworks:
             with self._curve(recipe, *seeds.values()) as curve:
                 train_together(
                     nets,
-                    fetch_from(self.images, self.labels),
+                    self.fetch or fetch_from(self.images, self.labels),
                     len(self.images),
                     recipe,
                     seeds=training_seeds,

@@ -39,7 +39,7 @@ from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_hydra_keys
 from dd_bench.pipeline.experiment import Experiment
 from dd_bench.pipeline.missing_keys import explain_missing
 from dd_bench.pipeline.tuned_overrides import with_tuned_values
-from dd_bench.records.config_diff import CHOICE, shipped_target
+from dd_bench.records.config_diff import CHOICE, shipped_config, shipped_target
 from dd_bench.records.hyperparameters import KEY, stated
 from dd_bench.records.identity import identify, plugin_source
 from dd_bench.records.tuning import load_tuning
@@ -51,6 +51,7 @@ from dd_bench.runtime.runtime import RuntimeConfig, resolve
 from dd_bench.runtime.suggestions import MissingKeyError
 from dd_bench.synthetic.precision import PRECISION_KEYS
 from dd_bench.teachers.teacher_spec import TeacherConfig, TeacherSpec
+from dd_bench.training.label_recipe import check_used
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
 
@@ -131,7 +132,9 @@ def check_groups(cfg: DictConfig, choices: Mapping[str, str | None]) -> None:
     try:
         check_keys(cfg)
         for schema, group in ((RuntimeConfig, "runtime"), (Protocol, "protocol")):
-            parse(schema, OmegaConf.to_container(cfg[group], resolve=True), group)  # type: ignore[type-var, arg-type]
+            found = parse(schema, OmegaConf.to_container(cfg[group], resolve=True), group)  # type: ignore[type-var, arg-type]
+            if isinstance(found, Protocol):
+                _check_labels(found, choices)
         for group in ("method", "evaluator", "model"):
             _build(cfg, group)
         _dataset_loader(cfg)
@@ -176,6 +179,7 @@ def _compose(run: RunConfig) -> Experiment:
     for note in runtime.notes:
         _log.warning(note)
     protocol = parse(Protocol, config["protocol"], "protocol")
+    _check_labels(protocol, choices)
     method, evaluator, logger = (_build(cfg, group) for group in ("method", "evaluator", "logger"))
     tuning_file = config.pop("tuning", None)
     tuning = None if tuning_file is None else load_tuning(Path(str(tuning_file)))
@@ -216,6 +220,13 @@ def _compose(run: RunConfig) -> Experiment:
         tuning=tuning,
         log_images_every=images_every,
     )
+
+
+def _check_labels(protocol: Protocol, choices: Mapping[str, str | None]) -> None:
+    """Raise ValueError if a key of the labels has a value that has no effect."""
+    if protocol.labels is not None:
+        shipped = shipped_config("protocol", str(choices["protocol"])) or {}
+        check_used(protocol.labels, shipped.get("labels") or {})
 
 
 def load_real_set(overrides: Sequence[str]) -> tuple[RealSet, dict[str, Any]]:

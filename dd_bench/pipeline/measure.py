@@ -85,10 +85,12 @@ def _score(
             outcome.label_cost = measurement.label_cost or outcome.label_cost
             for note in measurement.notes:
                 outcome.note(note)
+            for text in measurement.results:
+                outcome.note(text, logging.INFO)
             if not measurement.scores:
                 continue
             scores = [s.model_copy(update={"set": index}) for s in measurement.scores]
-            log.add(scores, time.monotonic() - began, measurement.notes)
+            log.add(scores, time.monotonic() - began, [*measurement.notes, *measurement.results])
             began = time.monotonic()
             values = ", ".join(f"{s.metric} {s.value:.4f}" for s in scores)
             _log.info("set %d, network %d: %s", index, scores[0].network, values)

@@ -53,11 +53,11 @@ class Outcome:
         self.status, self.reason = status, reason
         return self
 
-    def note(self, text: str) -> None:
-        """Add a note and log it as a warning, if there is no equal note yet."""
+    def note(self, text: str, level: int = logging.WARNING) -> None:
+        """Add a note and log it, if there is no equal note yet."""
         if text not in self.notes:
             self.notes.append(text)
-            _log.warning(text)
+            _log.log(level, text)
 
     def add_cached(self, cache: Cache) -> None:
         """Set the stages `relabel` and `reference`, and subtract the time spent on cache entries from `evaluate`.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any, Literal, Self
 
 from pydantic import (
@@ -13,6 +14,9 @@ from pydantic import (
     model_serializer,
     model_validator,
 )
+
+from dd_bench.records.label_keys import DEFAULTS, unused_keys
+from dd_bench.records.overrides import to_override
 
 Phase = tuple[Literal["soft", "hard"], int]
 """Labels of a part of the training, and its number of epochs."""
@@ -157,3 +161,35 @@ class LabelRecipe(BaseModel):
             for k, v in values.items()
             if fields[k].is_required() or getattr(self, k) != fields[k].default
         }
+
+
+def check_used(labels: LabelRecipe, shipped: Mapping[str, Any]) -> None:
+    """Check that every value that a user has changed has an effect. Otherwise equal trainings have several records.
+
+    Args:
+        labels: the labels of a run.
+        shipped: those of the protocol file. Its kind of labels may have values without effect: a protocol and its
+            variant with hard labels differ in the kind only. Empty if the file is not known.
+
+    Raises:
+        ValueError: a value has no effect. The message gives the values to use.
+    """
+    values = labels.model_dump(mode="json")
+    usual = DEFAULTS | {"temperature": shipped.get("temperature", values["temperature"])}
+    own = {**usual, **shipped} if labels.kind == shipped.get("kind") else usual
+    wrong = {
+        key: reason
+        for key, reason in unused_keys(values).items()
+        if values.get(key, usual[key]) not in (usual[key], own[key])
+    }
+    if wrong:
+        found, use = (
+            " ".join(
+                f"protocol.labels.{key}={to_override(of[key], f'protocol.labels.{key}')}" for key in wrong
+            )
+            for of in (values, own)
+        )
+        reasons = ", ".join(dict.fromkeys(wrong.values()))
+        raise ValueError(
+            f"{found} {'has' if len(wrong) == 1 else 'have'} no effect with {reasons}. Use {use}"
+        )

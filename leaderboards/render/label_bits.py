@@ -1,8 +1,8 @@
 """Accuracy against the stored bits of labels: every kind of labels of the same sets, with one training recipe.
 
-Kinds of labels, from few bits to many: hard (no bits in addition to the classes), static (one label per image), replay
-(one per view; fewer bits with fewer stored epochs, batches or logits, or with fewer bits per logit), and online (no
-bits, but the teachers are needed during training).
+Kinds of labels: hard (no bits in addition to the classes), static (one label per image), replay (one per view; fewer
+bits with fewer stored epochs, batches or logits, or with fewer bits per logit), and online (no stored labels, but the
+weights of the teachers, which are needed during training and are therefore counted).
 """
 
 from __future__ import annotations
@@ -11,22 +11,18 @@ from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
+from dd_bench.records.label_keys import DEFAULTS, unused_keys
 from dd_bench.records.record import Record
 
 from ..core.entries import BASELINES
 from ..core.row_labels import record_labels
 from .cost import pareto_front
 from .formatting import networks, number
-from .labels import DEFAULTS, LABEL_MODES, early_stops, label_groups
+from .labels import LABEL_MODES, early_stops, label_groups
 from .markup import MARKDOWN, markdown_table
 
-NOT_USED = {
-    "hard": set(DEFAULTS) - {"hard_smoothing"},
-    "static": {"pool", "pool_unit", "stored_epochs", "teacher_mode"},
-    "replay": {"mix_space"},
-    "online": {"pool", "pool_unit", "stored_epochs", "top", "rest", "label_bits", "mix_space"},
-}
-"""Keys of labels that have no effect on a kind of labels."""
+_WEIGHTS = "teacher bytes"
+"""Size of the weights of the teachers of online labels in a record."""
 
 
 class LabelPoint(NamedTuple):
@@ -37,7 +33,7 @@ class LabelPoint(NamedTuple):
     labels: str
     record: Record
     bits: int  # stored labels of teachers
-    teacher_bits: int  # weights of teachers that are needed during training; 0 in records without this size
+    teacher_bits: int  # weights of teachers that are needed during training; 0 if they are not known
     forwards: int  # teacher forward passes while one network is trained
 
     @property
@@ -46,9 +42,14 @@ class LabelPoint(NamedTuple):
         return self.record.label_mode == LABEL_MODES[-1]
 
     @property
+    def cost(self) -> int | None:
+        """Bits that these labels need: stored labels, or the weights of the teachers; None if they are not known."""
+        return None if self.is_online and not self.teacher_bits else self.bits + self.teacher_bits
+
+    @property
     def order(self) -> tuple[int, bool, int, str, str]:
         """Position of the kind of labels in a table."""
-        return self.bits, self.is_online, self.forwards, self.labels, self.record.key
+        return self.cost or 0, self.is_online, self.forwards, self.labels, self.record.key
 
 
 def label_points(records: Sequence[Record]) -> list[tuple[str, list[LabelPoint]]]:
@@ -56,14 +57,14 @@ def label_points(records: Sequence[Record]) -> list[tuple[str, list[LabelPoint]]
 
     Of several records of one set with the same labels, the one with the most networks is shown.
     """
-    found = []
+    found, teachers = [], _teacher_bits(records)
     for title, group in label_groups(records, None):
         label_of = record_labels(group, without=("teacher", "teachers", "weights", "evaluator", "numbers"))
         usual = Counter(_labels(r).get("temperature") for r in group).most_common(1)[0][0]
         points: dict[tuple[str, int, str], LabelPoint] = {}
         for r in sorted(group, key=lambda r: (r.summary().num_networks, r.created, r.key)):
             size = 8 * r.stored_bytes.get("teacher labels", 0)
-            weights = 8 * r.sizes.get("teacher bytes", 0)
+            weights = teachers.get(_digests(r), 0) if r.label_mode == LABEL_MODES[-1] else 0
             labels = labels_of(r, usual)
             point = LabelPoint(label_of[r.key], r.ipc, labels, r, size, weights, r.teacher_forwards)
             points[point.method, point.ipc, point.labels] = point
@@ -73,21 +74,30 @@ def label_points(records: Sequence[Record]) -> list[tuple[str, list[LabelPoint]]
     return found
 
 
+def _teacher_bits(records: Sequence[Record]) -> dict[tuple[str, ...], int]:
+    """Return the bits of the weights of each group of teachers. Older records do not contain them."""
+    return {_digests(r): 8 * r.sizes[_WEIGHTS] for r in records if r.sizes.get(_WEIGHTS)}
+
+
+def _digests(record: Record) -> tuple[str, ...]:
+    """Return the digests of the teachers of a record, sorted; their names, if a digest is missing."""
+    return tuple(sorted(t.digest or t.name for t in record.teachers))
+
+
 def labels_of(record: Record, temperature: float | None = None) -> str:
     """Return the kind of labels with the values that differ from the defaults, e.g. `replay, pool=4`.
 
     The temperature is included if it differs from `temperature`.
     """
     labels, kind = _labels(record), record.label_mode
-    unused = NOT_USED.get(kind, set())
+    unused = unused_keys({**labels, "kind": kind})
     parts = [kind]
     for key, default in DEFAULTS.items():
         value = labels.get(key, default)
-        if key in unused or value == default or (key == "rest" and labels.get("top") is None):
-            continue
-        parts.append(f"{key}={_text(value)}")
+        if key not in unused and value != default:
+            parts.append(f"{key}={_text(value)}")
     own = labels.get("temperature")
-    if kind != "hard" and labels.get("loss", "kl") == "kl" and own is not None and own != temperature:
+    if "temperature" not in unused and own is not None and own != temperature:
         parts.append(f"temperature={own:g}")
     stops = sorted(set(early_stops(record).values())) if kind != "hard" else []
     if stops:
@@ -113,8 +123,8 @@ def label_bits_tables(records: Sequence[Record]) -> list[tuple[str, str]]:
     """Return a title and a Markdown table for each group of `label_points` and each IPC with two kinds of labels.
 
     Rows are kinds of labels, columns are methods. A method with one kind of labels has a column only if it is a
-    baseline. A result on the Pareto front of its method is bold: no other kind of labels without teachers has at most
-    as many bits and at least the same accuracy.
+    baseline. A result on the Pareto front of its method is bold: no other kind of labels has at most as many bits
+    and at least the same accuracy. Online labels have the bits of their teachers.
     """
     found = []
     for title, points in label_points(records):
@@ -141,8 +151,12 @@ def _table(points: Sequence[LabelPoint], left_out: Sequence[str]) -> str:
     for labels, by_method in rows.items():
         found = list(by_method.values())
         cells = [_cell(by_method.get(m), best, usual) for m in methods]
-        row = [labels, _range(p.bits for p in found), _range(p.teacher_bits for p in found)]
-        row[2] = "?" if any(p.is_online and not p.teacher_bits for p in found) else row[2]
+        row = [labels, _range(p.bits for p in found), ""]
+        row[2] = (
+            "?"
+            if all(p.cost is None for p in found)
+            else _range(p.teacher_bits for p in found if p.cost is not None)
+        )
         row.append(_range(p.forwards for p in found))
         body.append([*map(MARKDOWN.escape, row), *cells])
     table = markdown_table([*header, *map(MARKDOWN.escape, methods)], body, left=1)
@@ -175,19 +189,20 @@ def method_order(method: str) -> tuple[int, str]:
 
 
 def front(points: Sequence[LabelPoint]) -> list[LabelPoint]:
-    """Return the points on the Pareto front of bits and accuracy, sorted by bits. Online labels are not compared.
+    """Return the points on the Pareto front of bits and accuracy, sorted by bits.
 
-    The points are labels of the same sets, so those with hyper-parameters chosen on test data are included.
+    Online labels are left out if the size of their teachers is not known. The points are labels of the same sets, so
+    those with hyper-parameters chosen on test data are included.
     """
-    stored = sorted((p for p in points if not p.is_online), key=lambda p: p.order)
-    on = pareto_front([p.bits for p in stored], [p.record.summary().mean for p in stored])
-    return [p for p, is_on in zip(stored, on, strict=True) if is_on]
+    known = sorted((p for p in points if p.cost is not None), key=lambda p: p.order)
+    on = pareto_front([p.cost or 0 for p in known], [p.record.summary().mean for p in known])
+    return [p for p, is_on in zip(known, on, strict=True) if is_on]
 
 
 def curves(points: Sequence[LabelPoint]) -> dict[tuple[int, str], tuple[list[LabelPoint], list[LabelPoint]]]:
-    """Return the points of stored or hard labels, sorted by bits, and those of online labels, by IPC and method."""
+    """Return the points whose bits are known, sorted by bits, and the others, which are online, by IPC and method."""
     found: dict[tuple[int, str], tuple[list[LabelPoint], list[LabelPoint]]] = {}
     for p in points:
-        stored, online = found.setdefault((p.ipc, p.method), ([], []))
-        (online if p.is_online else stored).append(p)
+        known, unknown = found.setdefault((p.ipc, p.method), ([], []))
+        (unknown if p.cost is None else known).append(p)
     return found

@@ -11,6 +11,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from dd_bench.records.label_keys import DEFAULTS
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import canonical
 
@@ -20,29 +21,6 @@ from .formatting import networks, number, with_marks
 from .markup import MARKDOWN, markdown_table
 
 LABEL_MODES = ("hard", "static", "replay", "online")
-
-
-DEFAULTS: dict[str, Any] = {
-    "pool": 1,
-    "pool_unit": "epoch",
-    "stored_epochs": None,
-    "top": None,
-    "rest": "share",
-    "label_bits": None,
-    "phases": None,
-    "temperature_schedule": None,
-    "student_temperature": "same",
-    "loss": "kl",
-    "scaled": False,
-    "refine": 0.0,
-    "hard_weight": 0.0,
-    "hard_smoothing": 0.0,
-    "mix_space": "logits",
-    "teacher_mode": "eval",
-    "source": None,
-    "teacher_weights": None,
-}
-"""Keys of a protocol's labels and their usual values, see `LabelRecipe`. A record without a key has this value."""
 
 REDUCED = (
     "pool",

@@ -249,9 +249,10 @@ def _label_plots(entries: Sequence[Record]) -> Iterator[Plot]:
 
 
 def _plot_labels(plt: Any, layout: Layout = PAGE, *, found: Sequence[LabelPoint]) -> Any:
-    """Draw one panel for each IPC: a point for each kind of stored labels and hard labels, at its bits.
+    """Draw one panel for each IPC: a point for each kind of labels, at the bits of the labels or of their teachers.
 
-    The line of a method connects its Pareto front. Dashed lines are online labels, which need teachers.
+    The line of a method connects its Pareto front. Points of online labels, which need the teachers, are white inside.
+    Dashed lines are online labels of teachers of unknown size.
     """
     by_curve = curves(found)
     ipcs = sorted({ipc for ipc, _ in by_curve})
@@ -261,31 +262,34 @@ def _plot_labels(plt: Any, layout: Layout = PAGE, *, found: Sequence[LabelPoint]
     figure, axes = layout.panels(plt, len(ipcs), (3.7 * len(ipcs) + 1.3 + room, 3.6), 2.4)
     for axis, ipc in zip(axes, ipcs, strict=True):
         for method in (m for m in methods if (ipc, m) in by_curve):
-            (stored, online), (colour, shape) = by_curve[ipc, method], style[method]
-            axis.errorbar(
-                [p.bits for p in stored],
-                [100 * p.record.summary().mean for p in stored],
-                [100 * (p.record.summary().std or 0) for p in stored],
-                fmt=shape, color=colour, label=PLAIN.escape(method), alpha=0.6, elinewidth=0.6,
-                markersize=0.7 * layout.marker,
-            )  # fmt: skip
-            best = front(stored)
+            (known, unknown), (colour, shape) = by_curve[ipc, method], style[method]
+            for is_online in (False, True):
+                drawn = [p for p in known if p.is_online == is_online]
+                axis.errorbar(
+                    [p.cost for p in drawn],
+                    [100 * p.record.summary().mean for p in drawn],
+                    [100 * (p.record.summary().std or 0) for p in drawn],
+                    fmt=shape, color=colour, label=None if is_online else PLAIN.escape(method), alpha=0.6,
+                    elinewidth=0.6, markersize=0.7 * layout.marker,
+                    markerfacecolor="white" if is_online else colour,
+                )  # fmt: skip
+            best = front(known)
             axis.plot(
-                [p.bits for p in best],
+                [p.cost for p in best],
                 [100 * p.record.summary().mean for p in best],
                 color=colour,
                 drawstyle="steps-post",
                 linewidth=1,
             )
-            for p in online:
+            for p in unknown:
                 axis.axhline(
                     100 * p.record.summary().mean, color=colour, linestyle="--", linewidth=0.6, zorder=0
                 )
-        sizes = [p.bits for p in found if p.ipc == ipc and p.bits]
+        sizes = [p.cost for p in found if p.ipc == ipc and p.cost]
         if sizes:
             axis.set_xscale("symlog", linthresh=min(sizes))
             axis.set_xlim(-min(sizes) / 2, 1.6 * max(sizes))
-        axis.set_xlabel("bits of stored teacher labels")
+        axis.set_xlabel("bits of teacher labels, or of online teachers")
         axis.set_title(f"IPC {ipc}", fontsize="medium")
     for axis in axes if layout.narrow else axes[:1]:
         axis.set_ylabel("accuracy, %")

@@ -32,6 +32,8 @@ def test_words_give_all_combinations_once():
         (["a", "bits=5"], "bits must be one of 1, 2, 3, 4, 6, 8, got 5"),
         (["a", "bits=4", "per=row"], "per must be one of set, image, channel, patch, got 'row'"),
         (["a", "bits=4", "groups=x"], "groups must be an integer"),
+        (["a", "bits=8", "patch=3"], "patch=3 has no effect with per=image. Use per=patch patch=3"),
+        (["a", "bits=8", "patch=4", "per=set,image"], "patch=4 has no effect with per=set,image"),
     ],
 )
 def test_wrong_words(words, message):

@@ -17,6 +17,7 @@ from dd_bench.records.identity import identify
 from dd_bench.runtime.runtime import RuntimeConfig
 from dd_bench.synthetic.precision import PRECISION_KEYS
 from dd_bench.teachers.teacher_spec import TeacherConfig
+from dd_bench.training.label_recipe import check_used
 from dd_bench.training.protocol import Protocol
 from dd_bench.training.recipe import parse
 
@@ -189,7 +190,9 @@ def test_experiments_compose_and_have_a_complete_header(path, composed):
     choice = path.relative_to(CONF / "experiment").with_suffix("").as_posix()
     cfg, named = composed(f"experiment={choice}")
     assert not OmegaConf.missing_keys(cfg)
-    parse(Protocol, to_dict(cfg.protocol), "protocol")
+    protocol = parse(Protocol, to_dict(cfg.protocol), "protocol")
+    if protocol.labels is not None:
+        check_used(protocol.labels, shipped_config("protocol", protocol.name)["labels"])
     own, composed_values = dict(leaves(shipped_config("experiment", choice))), dict(leaves(named))
     assert own and own == {key: composed_values.get(key) for key in own}
     assert "experiment" not in cfg, "`# @package _global_` is missing"

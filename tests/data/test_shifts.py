@@ -112,6 +112,13 @@ def test_invalid_values_raise(key, value):
         Shifts(**{key: value})
 
 
+def test_a_kind_of_noise_without_noise_raises():
+    with pytest.raises(
+        ValueError, match=r"no effect without label noise, .* Use dataset.label_noise=0.2 dataset.label"
+    ):
+        Shifts(label_noise_kind="asymmetric")
+
+
 def test_unsupported_datasets_raise(blobs3, motifs):
     with pytest.raises(ValueError, match="requires greyscale images, but blobs has 3 channels"):
         Shifts(colour_bias=0.9).apply(blobs3)

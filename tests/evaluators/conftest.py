@@ -7,5 +7,6 @@ def scores_by_network(evaluator, syn, real, ctx):
 
 
 def notes_of(evaluator, syn, real, ctx):
-    """Return the distinct notes that an evaluator yields, in order."""
-    return list(dict.fromkeys(note for measured in evaluator.run(syn, real, ctx) for note in measured.notes))
+    """Return the distinct notes and results that an evaluator yields, in order."""
+    found = evaluator.run(syn, real, ctx)
+    return list(dict.fromkeys(note for measured in found for note in (*measured.notes, *measured.results)))

@@ -7,7 +7,7 @@ from dd_bench.api import EvaluationContext
 from dd_bench.distillation.coreset import build_coreset
 from dd_bench.evaluation import fresh_networks
 from dd_bench.evaluators import equal_compute
-from dd_bench.evaluators.equal_compute import EqualCompute
+from dd_bench.evaluators.equal_compute import EqualCompute, random_classes
 from dd_bench.runtime.cache import Cache
 
 
@@ -42,7 +42,8 @@ def trained(blobs, convnet, runtime, protocol, recipe, tmp_path, monkeypatch):
 def test_controls_have_the_steps_and_batches_of_the_set(trained, blobs):
     results, calls = trained("set", set_seconds=3.5)
     assert [s.metric for s in results[1].scores] == ["accuracy", "random", "equal_compute", "equal_seconds"]
-    assert results[0].notes == ("equal_seconds: 7 steps of 5 real images in 4 s",)
+    assert results[0].notes == ()
+    assert results[0].results == ["equal_seconds: 7 steps of 5 real images in 4 s"]
     on_set, random, new, seconds = calls[:4]
     assert [call[:2] for call in (on_set, random, new, seconds)] == [(6, 4), (6, 4), (6, 4), (5, 7)]
     for _, _, ((first, _), (second, _)) in (on_set, random):
@@ -50,9 +51,24 @@ def test_controls_have_the_steps_and_batches_of_the_set(trained, blobs):
     everything = blobs.train.inputs(torch.arange(len(blobs.train)))
     for _, _, batches in (new, seconds):
         (first, labels), (second, again) = batches
-        assert not torch.equal(first, second) and torch.equal(labels, again)
+        assert not torch.equal(first, second)
         same = (first[:, None] == everything[None]).flatten(2).all(2)
         assert torch.equal(blobs.train.labels[same.int().argmax(1)], labels) and bool(same.any(1).all())
+        assert torch.equal(labels, again) or batches is seconds[2]
+    assert (
+        len({tuple(y.tolist()) for call in calls if call[0] == 5 for _, y in call[2]}) > 1
+    )  # random classes
+
+
+@pytest.mark.parametrize("n", [1, 7, 23])
+def test_batches_of_random_classes_have_all_classes_equally_often(n):
+    k, batches, rng = 10, 2000, torch.Generator().manual_seed(0)
+    counts = torch.stack([random_classes(k, n, rng).bincount(minlength=k) for _ in range(batches)])
+    assert bool((counts.sum(1) == n).all()) and int((counts.amax(1) - counts.amin(1)).max()) == 1
+    spread = (
+        n % k / k * (1 - n % k / k) * batches
+    ) ** 0.5  # of the number of batches with one more image of a class
+    assert float((counts.sum(0) - n * batches / k).abs().max()) < 4 * spread
 
 
 def test_images_depend_on_the_network_only(trained):

@@ -107,8 +107,8 @@ def test_scores_of_many_classes():
 def test_notes_name_the_backbone(make):
     ctx, real, syn = make(ridge=1.0)
     notes = notes_of(LinearProbe(num_networks=1), syn, real, ctx)
-    assert notes[0] == f"probed backbone: tiny, weights {ctx.backbone_of(real).digest[:16]}"
-    assert notes[1] == "the backbone was trained on the classes that are probed"
+    assert notes[0] == "the backbone was trained on the classes that are probed"
+    assert notes[1] == f"probed backbone: tiny, weights {ctx.backbone_of(real).digest[:16]}"
 
 
 def test_soft_labels(make):

@@ -1,5 +1,7 @@
 """Tests of prefixes of a set: nested images, the fitted curve, and the IPC at which curves meet, on known curves."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +19,8 @@ from dd_bench.evaluators.prefixes import Prefixes, _random, prefix
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.runtime.cache import Cache
 from dd_bench.synthetic.images import ImageSet
+from dd_bench.synthetic.quantisation import Quantiser
+from dd_bench.synthetic.quantised import QuantisedSet
 
 from .conftest import notes_of, scores_by_network
 
@@ -46,7 +50,7 @@ def test_equivalent_ipc():
     )
 
 
-NOISE = (-0.01, 0.0, 0.01, 0.005)
+NOISE = (-0.01, 0.0, 0.01, 0.005, -0.005)
 
 
 def curve(offset, ipcs=IPCS, jitter=0.0):
@@ -66,6 +70,33 @@ def test_from_which_ipc_a_control_is_enough():
     again = describe_enough("random", curve(lambda k: -0.05 if k == 20 else 0.0), curve(lambda k: 0.0))
     assert "from IPC 50 on" in again, "IPC 10 is not enough, because 20 is not"
     assert "at least two networks" in describe_enough("random", {1: [0.5]}, {1: [0.6]})
+    assert describe_enough("random", {}, {20: [0.6, 0.7]}) == (
+        "random: no comparison with the set, because no IPC was measured for both"
+    )
+
+
+def test_few_networks_do_not_show_that_a_control_is_enough():
+    few = {k: v[:4] for k, v in curve(lambda k: 0.0, jitter=0.004).items()}
+    text = describe_enough("kmeans", few, {k: v[:4] for k, v in curve(lambda k: 0.0).items()})
+    assert text.startswith("kmeans: not shown from which IPC on it is not significantly below the set")
+    assert text.endswith("points, n=4)") and "at least 5 networks (set - kmeans at IPC 1: " in text
+    below = {k: v[:4] for k, v in curve(lambda k: -0.05).items()}
+    assert "is below the set" in describe_enough(
+        "kmeans", below, {k: v[:4] for k, v in curve(lambda k: 0.0).items()}
+    )
+
+
+@pytest.mark.parametrize(
+    "accuracy", [lambda k: 0.1, lambda k: 0.12 - 0.02 * k / 50, lambda k: 0.1 + 0.0002 * (k > 1)]
+)
+def test_a_curve_that_does_not_rise_has_no_fit(accuracy):
+    flat = {k: [accuracy(k)] for k in IPCS}
+    text = describe_fit("random", flat)
+    assert (
+        text.startswith("random: no fit, because the accuracy does not rise from IPC 1 to 50")
+        and "ipc^" not in text
+    )
+    assert "extrapolated" not in describe_equivalent("random", flat, [0.3], 10)
 
 
 def test_images_per_class_that_reach_the_accuracy_of_the_set():
@@ -76,11 +107,11 @@ def test_images_per_class_that_reach_the_accuracy_of_the_set():
     )
     text = describe_equivalent("random", curve(lambda k: 0.0, IPCS[:4]), accuracies, 10)
     assert (
-        "does not reach the accuracy of the set at IPC 10 with up to 10 images per class for 4 of 4" in text
+        "does not reach the accuracy of the set at IPC 10 with up to 10 images per class for 5 of 5" in text
     )
     assert "extrapolated beyond the measured range: 2" in text
-    easy = describe_equivalent("random", control, [0.1] * 4, 10)
-    assert "at 1 [1, 1] images per class; at most 1 for 4 of 4 networks" in easy
+    easy = describe_equivalent("random", control, [0.1] * 5, 10)
+    assert "at 1 [1, 1] images per class; at most 1 for 5 of 5 networks" in easy
 
 
 def test_prefixes_are_nested(blobs):
@@ -131,6 +162,27 @@ def test_the_whole_set_has_the_accuracy_of_the_accuracy_evaluator(blobs, make_ct
     assert len(notes) == 7 and any(note.startswith("kmeans ") for note in notes)
 
 
+def test_prefixes_of_a_quantised_set_are_those_of_its_decoded_images(blobs, make_ctx):
+    syn = ImageSet.coreset(blobs, blobs.train.draw(3, torch.Generator().manual_seed(0)).flatten())
+    coded, some = QuantisedSet.of(syn, Quantiser(2)), evaluator(controls=[], ipcs=[1])
+    assert some.check_set(coded, blobs) is None
+    found = scores_by_network(some, coded, blobs, make_ctx())
+    assert found == scores_by_network(some, coded.decoded, blobs, make_ctx())
+    one = QuantisedSet.of(prefix(syn, 1), Quantiser(2)).decoded
+    assert torch.equal(prefix(coded.decoded, 1).images, one.images), "each image has its own range"
+    assert prefix(coded.decoded, 1).identity() != prefix(syn, 1).identity()
+
+
+def test_controls_of_sets_with_more_images_than_the_smallest_class(blobs, make_ctx):
+    kept = [blobs.train.of_class(c)[: 9 if c else 2] for c in range(3)]
+    few = replace(blobs, train=blobs.train.subset(torch.cat(kept)))
+    syn = ImageSet.coreset(blobs, blobs.train.draw(3, torch.Generator().manual_seed(0)).flatten())
+    notes = notes_of(evaluator(ipcs=[3], num_networks=1), syn, few, make_ctx())
+    assert notes[0] == "the controls are measured only at IPCs up to 2, the size of the smallest real class"
+    assert [n for n in notes if "no IPC was measured for both" in n] == notes[-2:] and len(notes) == 4
+    assert len(notes_of(evaluator(ipcs=[1], num_networks=1), syn, few, make_ctx())) == 8
+
+
 def test_unsupported_sets_protocols_and_values(blobs, protocol, recipe, motifs):
     whole = ImageSet.coreset(blobs, torch.arange(120), whole=True)
     assert "got the whole training set" in evaluator().check_set(whole, blobs)
@@ -140,5 +192,7 @@ def test_unsupported_sets_protocols_and_values(blobs, protocol, recipe, motifs):
         ValueError, match=r"evaluator.controls must be a list of random and kmeans, got 'full'"
     ):
         evaluator(controls=["full"])
-    with pytest.raises(ValueError, match=r"evaluator.ipcs must be >= 1, got 0"):
+    with pytest.raises(ValueError, match=r"must not be empty, got \[\]. Example: evaluator.ipcs=\[1,10\]"):
         evaluator(ipcs=[])
+    with pytest.raises(ValueError, match=r"must be numbers >= 1, got 0. Example: evaluator.ipcs=\[1,10\]"):
+        evaluator(ipcs=[0, 10])

@@ -9,10 +9,11 @@ from dd_bench.leaderboards.core.entries import Track
 from dd_bench.leaderboards.core.quantities import Sources
 from dd_bench.leaderboards.core.selectors import NotMeasuredError
 from dd_bench.leaderboards.render.label_bits import curves, front, label_bits_tables, label_points
-from dd_bench.leaderboards.render.labels import DEFAULTS, label_tables
+from dd_bench.leaderboards.render.labels import label_tables
 from dd_bench.leaderboards.render.markdown_blocks import embedded, named_tables
 from dd_bench.leaderboards.render.plots import plots
 from dd_bench.leaderboards.render.tables import build
+from dd_bench.records.label_keys import DEFAULTS
 from dd_bench.records.record import ProtocolId, Score, TeacherId
 from dd_bench.training.label_recipe import LabelRecipe
 
@@ -183,17 +184,17 @@ def test_accuracy_and_bits_of_labels(record):
     assert table.endswith("Without a column, because they have one kind of labels: delt.")
     assert cells(table) == [
         ["hard", "0", "0", "0", "**50.0**", "**40.0**"],
-        ["online", "0", "4,000", "40,000", "", "70.0"],
         ["static", "160", "0", "0", "", "35.0"],
+        ["online", "0", "4,000", "40,000", "", "**70.0**"],
         [
             "replay, pool=40, pool_unit=batch, top=3, rest=minimum, label_bits=4",
             "12,000",
             "0",
             "0",
             "",
-            "**62.0**",
+            "62.0",
         ],
-        ["replay, phases=soft-hard-soft, temperature=20", "12,800", "0", "0", "", "**63.0**"],
+        ["replay, phases=soft-hard-soft, temperature=20", "12,800", "0", "0", "", "63.0"],
         ["replay, pool=4", "16,000", "0", "0", "", "55.0"],
         ["replay", "64,000", "0", "0", "", "60.0"],
     ]
@@ -201,9 +202,31 @@ def test_accuracy_and_bits_of_labels(record):
     points = label_points(entries)[0][1]
     found = curves(points)
     assert [key for key in found] == [(10, "delt"), (10, "random"), (10, "rded")]
-    by_bits, online = found[10, "rded"]
-    assert [p.bits for p in by_bits] == [0, 160, 12_000, 12_800, 16_000, 64_000] and len(online) == 1
-    assert [p.bits for p in front([p for p in points if p.method == "rded"])] == [0, 12_000, 12_800]
+    by_bits, unknown = found[10, "rded"]
+    assert [p.cost for p in by_bits] == [0, 160, 4000, 12_000, 12_800, 16_000, 64_000] and unknown == []
+    assert [p.cost for p in front([p for p in points if p.method == "rded"])] == [0, 4000]
+    by_labels = [p._replace(teacher_bits=0) for p in points if p.method == "rded"]
+    assert [p.cost for p in front(by_labels)] == [0, 12_000, 12_800], (
+        "teachers of unknown size are not compared"
+    )
+    assert [p.labels for p in curves(by_labels)[10, "rded"][1]] == ["online"]
+
+
+def test_older_records_have_the_size_of_the_same_teachers(record):
+    """Only newer records contain it. A kind of labels shows the sizes that are known."""
+
+    def online(method, digest, **sizes):
+        entry = taught(record, method, 1, "online", [0.5], sizes=sizes)
+        return entry.model_copy(update={"teachers": [TeacherId(name="a", digest=digest * 64)]})
+
+    stored = taught(record, "dm", 1, "static", [0.4], stored_bytes={"teacher labels": 20})
+    stored = stored.model_copy(update={"teachers": [TeacherId(name="a", digest="1" * 64)]})
+    old, new, other = online("dm", "1"), online("rded", "1", **{"teacher bytes": 500}), online("dm", "2")
+    assert [p.cost for p in label_points([stored, old])[0][1]] == [None, 160]
+    ((_, table),) = label_bits_tables([stored, old, new])
+    assert cells(table)[1] == ["online", "0", "4,000", "0", "**50.0**"]
+    assert "?" in label_bits_tables([stored, old])[0][1]
+    assert [p.cost for _, found in label_points([stored, old, new, other]) for p in found].count(None) == 0
 
 
 def test_labels_of_teachers_that_were_stopped_early(record):

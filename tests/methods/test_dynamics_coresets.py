@@ -48,6 +48,13 @@ def test_el2n(make_method):
     torch.testing.assert_close(difficulty(make_method("el2n", first_points=1), P), first)
 
 
+@pytest.mark.parametrize("name", ["el2n", "grand"])
+def test_more_points_than_are_recorded(make_method, name, blobs, convnet):
+    reason = make_method(name, first_points=100).check_dataset(blobs, 1, convnet(blobs))
+    assert "the number of epochs of method.teacher, 3" in reason and "Use method.first_points=3" in reason
+    assert make_method(name, first_points=3).check_dataset(blobs, 1, convnet(blobs)) is None
+
+
 def test_grand_equals_the_gradient_of_the_last_layer(make_method):
     """By autograd, for a linear layer with a bias."""
     h = torch.randn(4, 5, generator=GENERATOR, dtype=torch.float64)

@@ -5,7 +5,7 @@ import sys
 import pytest
 import torch
 
-from dd_bench.pipeline.compose import RunConfig, compose
+from dd_bench.pipeline.compose import RunConfig, check_groups, compose
 
 
 def test_missing_data_are_reported_before_slow_imports(tmp_path, monkeypatch):
@@ -24,6 +24,21 @@ def test_compiled_code_of_an_earlier_job_is_removed(monkeypatch):
     monkeypatch.setattr(torch.compiler, "reset", lambda: calls.append(1))
     compose(RunConfig.of(["dataset=digits", "runtime=plain"]))
     assert calls == [1]
+
+
+def test_labels_without_effect_are_refused():
+    """By a run and by the check of all jobs of a sweep. The temperature of the protocol file may stay."""
+    some = ["dataset=digits", "teacher=convnet_w32_bn", "runtime=plain", "protocol=labels-400"]
+    wrong = RunConfig.of([*some, "protocol.labels.kind=online", "protocol.labels.pool=16"])
+    use = "protocol.labels.pool=16 has no effect with kind=online. Use protocol.labels.pool=1"
+    for check in (compose, lambda run: check_groups(run.cfg, run.choices)):
+        with pytest.raises(ValueError, match=use):
+            check(wrong)
+    hard = RunConfig.of([*some, "protocol.labels.kind=hard"])
+    check_groups(hard.cfg, hard.choices)
+    hot = RunConfig.of([*some, "protocol.labels.kind=hard", "protocol.labels.temperature=3"])
+    with pytest.raises(ValueError, match=r"Use protocol.labels.temperature=30.0"):
+        check_groups(hot.cfg, hot.choices)
 
 
 def test_peak_memory_of_loading(monkeypatch):

@@ -5,7 +5,7 @@ import torch
 import torch.nn.functional as F
 from pydantic import ValidationError
 
-from dd_bench.training.label_recipe import LabelRecipe, TemperatureSchedule
+from dd_bench.training.label_recipe import LabelRecipe, TemperatureSchedule, check_used
 from dd_bench.training.label_schedule import LabelSchedule
 from dd_bench.training.losses import (
     SmoothedTarget,
@@ -177,3 +177,59 @@ def test_later_keys_are_omitted_at_their_defaults():
     assert labels().model_dump(mode="json").keys() == PLAIN.keys()
     changed = labels(pool_unit="batch", label_bits=4).model_dump(mode="json")
     assert changed.keys() - PLAIN.keys() == {"pool_unit", "label_bits"}
+
+
+@pytest.mark.parametrize(
+    ("values", "unused"),
+    [
+        ({"kind": "hard", "label_bits": 4, "top": 2}, {"label_bits": "null", "top": "null"}),
+        ({"kind": "hard", "student_temperature": "calibrated"}, {"student_temperature": "same"}),
+        ({"kind": "hard", "hard_weight": 0.5}, {"hard_weight": "0.0"}),
+        ({"kind": "online", "label_bits": 2, "pool": 16}, {"label_bits": "null", "pool": "1"}),
+        ({"kind": "online", "mix_space": "probabilities"}, {"mix_space": "logits"}),
+        ({"kind": "static", "pool": 16}, {"pool": "1"}),
+        ({"kind": "static", "source": "labels"}, {"source": "null"}),
+        ({"rest": "minimum"}, {"rest": "share"}),
+        ({"hard_smoothing": 0.1}, {"hard_smoothing": "0.0"}),
+        ({"loss": "cosine", "hard_smoothing": 0.1}, {"hard_smoothing": "0.0"}),
+        ({"pool_unit": "batch"}, {"pool_unit": "epoch"}),
+        ({"loss": "mse", "scaled": True}, {"scaled": "false"}),
+        ({"loss": "mse", "temperature": 4.0}, {"temperature": "20.0"}),
+        ({"phases": (("soft", 3), ("soft", 4))}, {"phases": "null"}),
+    ],
+)
+def test_values_without_effect_are_refused(values, unused):
+    """Equal trainings would have two records. The message has the overrides to use."""
+    with pytest.raises(ValueError, match="no effect with ") as error:
+        check_used(labels(**values), {"temperature": 20.0})
+    use = str(error.value).partition(" Use ")[2].split(" ")
+    assert sorted(use) == sorted(f"protocol.labels.{key}={value}" for key, value in unused.items())
+    kept = {k: v for k, v in values.items() if k not in unused}
+    check_used(labels(**kept), {"temperature": 20.0})
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"kind": "hard", "hard_smoothing": 0.1, "temperature": 20.0},
+        {"kind": "static", "top": 2, "rest": "zero", "label_bits": 4, "mix_space": "probabilities"},
+        {"pool_unit": "batch", "stored_epochs": 3},
+        {"pool_unit": "batch", "pool": 4},
+        {"hard_smoothing": 0.8, "phases": (("soft", 3), ("hard", 4))},
+        {"hard_smoothing": 0.1, "hard_weight": 1.0, "loss": "mse"},
+        {"kind": "online", "teacher_mode": "train", "student_temperature": "calibrated", "scaled": True},
+    ],
+)
+def test_values_with_an_effect(values):
+    check_used(labels(**values), {"temperature": 20.0})
+
+
+def test_a_protocol_file_may_have_values_without_effect():
+    """A variant with hard labels inherits the labels of its protocol. Other values and other kinds are refused."""
+    shipped = {**PLAIN, "kind": "hard", "loss": "mse"}
+    check_used(labels(kind="hard", loss="mse"), shipped)
+    check_used(labels(kind="hard", loss="kl"), shipped)
+    with pytest.raises(ValueError, match="Use protocol.labels.loss=mse"):
+        check_used(labels(kind="hard", loss="cosine"), shipped)
+    with pytest.raises(ValueError, match="with kind=online. Use protocol.labels.pool=1"):
+        check_used(labels(kind="online", pool=4), {**PLAIN, "pool": 4})
