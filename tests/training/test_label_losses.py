@@ -229,7 +229,7 @@ def test_a_protocol_file_may_have_values_without_effect():
     shipped = {**PLAIN, "kind": "hard", "loss": "mse"}
     check_used(labels(kind="hard", loss="mse"), shipped)
     check_used(labels(kind="hard", loss="kl"), shipped)
-    with pytest.raises(ValueError, match="Use protocol.labels.loss=mse"):
+    with pytest.raises(ValueError, match=r"Use protocol.labels.loss=mse"):
         check_used(labels(kind="hard", loss="cosine"), shipped)
-    with pytest.raises(ValueError, match="with kind=online. Use protocol.labels.pool=1"):
+    with pytest.raises(ValueError, match=r"with kind=online. Use protocol.labels.pool=1"):
         check_used(labels(kind="online", pool=4), {**PLAIN, "pool": 4})
