@@ -306,7 +306,7 @@ nodes() { # selections of real nodes, k-means, and learned sets of Cora and Cite
     for data in cora citeseer; do
         on=(dataset.name=$data dataset.root=data/nodes)
         sweep experiment=cora_random,cora_kmeans,cora_herding,cora_kcenter ipc=5,10,20 "${on[@]}"
-        sweep experiment=cora_gcdm,cora_gcondx,cora_doscondx,cora_gcond ipc=5,10 "${on[@]}"
+        sweep experiment=cora_gcdm,cora_gcondx,cora_gcondx_graphslim,cora_doscondx,cora_gcond ipc=5,10 "${on[@]}"
         sweep experiment=cora_sfgc,cora_geom ipc=5 "${on[@]}"
         sweep experiment=cora_coarsening,cora_gc_sntk ipc=5,10 "${on[@]}"
         sweep experiment=cora_bonsai method.amount=2000,5000,20000 "${on[@]}"

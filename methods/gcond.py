@@ -54,8 +54,9 @@ class GCond(Method):
     - Real batches are drawn without replacement.
 
     `gcondx` has GCond's settings, and `doscondx` those of node-level DosCond in GCond's repository. On Cora,
-    GraphSlim's GCondX has a GCN, the squared error, a learning rate of 0.01, and keeps the checkpoint that is best on
-    the validation nodes. With all iterations of GCond, the features drift: choose `iterations` with `dd-bench tune`.
+    GraphSlim's GCondX has a GCN, the squared error, a learning rate of 0.01 (experiment `cora_gcondx_graphslim`), and
+    keeps the checkpoint that is best on the validation nodes. With all iterations of GCond, the features drift: choose
+    `iterations` with `dd-bench tune`.
 
     The network of the run is used for the evaluation only.
     """
@@ -97,18 +98,18 @@ class GCond(Method):
             raise ValueError(
                 f"method.threshold must be in [0, 1), got {threshold}. Example: method.threshold=0.05"
             )
-        if (surrogate == "sgc") != (hidden is None):
-            raise ValueError(
-                "method.surrogate=sgc is linear (method.hidden=null), and sgc1 and gcn have a hidden layer, got "
-                f"method.surrogate={surrogate} and method.hidden={hidden}. "
-                f"Use method.surrogate={'sgc1' if hidden else 'sgc'}"
-                f"{'' if hidden else f', or method.hidden=256 with method.surrogate={surrogate}'}"
-            )
-        if surrogate == "gcn" and (structure, hops, hidden is None) != ("none", 2, False):
+        linear = hidden is None
+        if surrogate == "gcn" and (structure, hops, linear) != ("none", 2, False):
             raise ValueError(
                 "method.surrogate=gcn is a GCN of two layers for sets without edges, got "
                 f"method.structure={structure}, method.hops={hops} and method.hidden={hidden}. "
-                "Use method.surrogate=sgc, or method.structure=none method.hops=2 method.hidden=256"
+                f"Use method.surrogate={'sgc' if linear else 'sgc1'}, or "
+                f"method.structure=none method.hops=2 method.hidden={256 if linear else hidden}"
+            )
+        if surrogate != ("sgc" if linear else "sgc1") and surrogate != "gcn":
+            raise ValueError(
+                f"method.surrogate=sgc is linear and sgc1 has a hidden layer, got method.surrogate={surrogate} and "
+                f"method.hidden={hidden}. Use method.surrogate={'sgc' if linear else 'sgc1'}"
             )
         self.iterations, self.outer, self.inner, self.surrogate = iterations, outer, inner, surrogate
         self.lr_features, self.lr_edges, self.lr_net = lr_features, lr_edges, lr_net

@@ -52,7 +52,8 @@ class Neighbours(Probing):
             found = f"factor={base.factor}, canvas={base.canvas}" if isinstance(base, ImageSet) else base.kind
             return f"`base` must be a set of images that are used as they are stored, got {found}"
         if set(counts := base.stored_samples().tolist()) != {ipc}:
-            return f"`base` must have ipc={ipc} images of each class, got {counts}. Example: ipc={counts[0]}"
+            fitting = f"Example: ipc={counts[0]}" if len(set(counts)) == 1 else "Use another base set"
+            return f"`base` must have ipc={ipc} images of each class, got {counts}. {fitting}"
         return check_backbone(teachers)
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:

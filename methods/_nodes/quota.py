@@ -25,29 +25,46 @@ def quota(counts: Tensor, ipc: int, nodes: int | None) -> list[int]:
     return sizes
 
 
-def check_quota(real: RealSet, ipc: int, nodes: int | None, *, limited: bool = True) -> str | None:
+def check_quota(real: RealSet, ipc: int, nodes: int | None) -> str | None:
     """Return why a set cannot have this many nodes per class, or None.
 
-    `limited` is whether a class can have at most as many nodes as it has training nodes.
+    A class has at most `ipc` nodes, and at most as many as it has training nodes.
     """
-    if nodes is not None and nodes < real.num_classes:
-        return (
-            f"method.nodes must be >= {real.num_classes} for one node per class, got {nodes}. "
-            f"Example: method.nodes={5 * real.num_classes}"
-        )
-    sizes = quota(real.train.counts, ipc, nodes)
-    if nodes is not None and max(sizes) > ipc:
-        return (
-            f"method.nodes={nodes} gives {max(sizes)} nodes of class {real.class_names[sizes.index(max(sizes))]!r}, "
-            f"but ipc={ipc} allows {ipc}. Use ipc={max(sizes)}"
-        )
-    for c, size in enumerate(sizes):
-        if limited and size > int(real.train.counts[c]):
+    counts, k = real.train.counts, real.num_classes
+    if nodes is None:
+        c = int(counts.argmin())
+        if ipc > (available := int(counts[c])):
             return (
-                f"the set must have at most {int(real.train.counts[c])} nodes of class {real.class_names[c]!r}, its "
-                f"number of training nodes, got {size}. Use ipc={int(real.train.counts.min())}"
+                f"the set must have at most {available} nodes of class {real.class_names[c]!r}, its number of training "
+                f"nodes, got {ipc}. Use ipc={available}"
             )
-    return None
+        return None
+    if nodes < k:
+        return (
+            f"method.nodes must be >= {k} for one node per class, got {nodes}. "
+            f"Use {_fitting(counts, ipc, 5 * k)}"
+        )
+    sizes = torch.tensor(quota(counts, ipc, nodes))
+    limits = counts.cpu().clamp_max(ipc)
+    if not bool((sizes > limits).any()):
+        return None
+    c = int((sizes - limits).argmax())
+    few = int(counts[c]) < ipc
+    limit = f"it has {int(limits[c])} training nodes" if few else f"ipc={ipc} allows {ipc}"
+    more = "" if few or bool((sizes > counts.cpu()).any()) else f", or ipc={int(sizes.max())}"
+    return (
+        f"method.nodes={nodes} gives {int(sizes[c])} nodes of class {real.class_names[c]!r}, but {limit}. "
+        f"Use {_fitting(counts, ipc, nodes)}{more}"
+    )
+
+
+def _fitting(counts: Tensor, ipc: int, most: int) -> str:
+    """Return the argument of a set of at most `most` nodes that `check_quota` accepts, as large as possible."""
+    limits = counts.cpu().clamp_max(ipc)
+    for nodes in range(min(most, int(limits.sum())), len(counts) - 1, -1):
+        if bool((torch.tensor(quota(counts, ipc, nodes)) <= limits).all()):
+            return f"method.nodes={nodes}"
+    return f"method.nodes=null ipc={min(ipc, int(counts.min()))}"
 
 
 def quota_labels(sizes: Sequence[int], device: torch.device) -> Tensor:

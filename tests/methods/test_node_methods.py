@@ -1,6 +1,7 @@
 """The mathematics of methods for nodes: quotas, coverage, PageRank, gradients in closed form, and edges."""
 
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from dd_bench.data.planetoid import planetoid
 from dd_bench.methods._nodes.coverage import greedy_coverage, nearest_neighbours, personalised_pagerank
 from dd_bench.methods._nodes.neighbourhoods import Neighbourhoods
 from dd_bench.methods._nodes.pge import EdgeGenerator, propagated
-from dd_bench.methods._nodes.quota import quota
+from dd_bench.methods._nodes.quota import check_quota, quota
 from dd_bench.methods._nodes.surrogate import Hops, Rows, Surrogate, gradient_distance
 from dd_bench.methods._nodes.tree import smoothed_features, tree_columns
 from dd_bench.methods.bonsai import costs, fill, matched, neighbourhood
@@ -27,6 +28,37 @@ FILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "nodes"
 )
 def test_quota(counts, nodes, expected):
     assert quota(torch.tensor(counts), 100, nodes) == expected
+
+
+def hinted(reason, ipc, nodes):
+    """Return (ipc, nodes) of each hint of `check_quota`."""
+    for hint in reason.partition("Use ")[2].split(", or "):
+        values = {"method.nodes": str(nodes), "ipc": ipc} | dict(pair.split("=") for pair in hint.split())
+        n = values["method.nodes"]
+        yield int(values["ipc"]), None if n in ("null", "None") else int(n)
+
+
+@pytest.mark.parametrize(
+    "counts", [[10, 10, 10], [90, 9, 1], [49, 51, 1, 1, 1], [2, 2, 2], [30, 3, 3], [7, 1, 20]]
+)
+def test_hints_about_the_number_of_nodes_work(counts):
+    names = tuple("abcde"[: len(counts)])
+    real = SimpleNamespace(
+        train=SimpleNamespace(counts=torch.tensor(counts)), class_names=names, num_classes=len(counts)
+    )
+    for nodes in [None, *range(1, sum(counts) + 10, 3), 10**9]:
+        for ipc in (1, 2, 3, 10, 14, 100):
+            reason = check_quota(real, ipc, nodes)
+            sizes = quota(real.train.counts, ipc, nodes)
+            few = nodes is not None and nodes < len(counts)
+            assert (reason is None) == (
+                not few and all(s <= min(n, ipc) for s, n in zip(sizes, counts, strict=True))
+            )
+            for fitting in hinted(reason, ipc, nodes) if reason else ():
+                assert check_quota(real, *fitting) is None, (ipc, nodes, reason)
+    if counts == [10, 10, 10]:
+        assert {*hinted(check_quota(real, 10, 40), 10, 40)} == {(10, 30)}
+        assert check_quota(real, 2, 8).endswith("Use method.nodes=6, or ipc=4")
 
 
 def test_random_nodes_fill_their_bytes(make_method, make_ctx, node_gcn, blocks):
@@ -300,15 +332,22 @@ class TestGradientMatching:
         )
         assert torch.equal(one, other) and bool(torch.isfinite(one).all())
 
-    @pytest.mark.parametrize(("surrogate", "hidden"), [("sgc", 6), ("sgc1", None), ("gcn", None)])
-    def test_only_sgc_is_linear(self, make_method, surrogate, hidden):
-        with pytest.raises(ValueError, match=r"Use method\.surrogate=(sgc1|sgc, or method\.hidden=256)"):
-            make_method("gcond", surrogate=surrogate, hidden=hidden, structure="none")
-
-    @pytest.mark.parametrize("changes", [{"structure": "pge"}, {"hops": 1}])
-    def test_the_surrogate_gcn_needs_a_hidden_layer_and_no_edges(self, make_method, changes):
-        with pytest.raises(ValueError, match=r"method\.structure=none method\.hops=2 method\.hidden=256"):
-            make_method("doscondx", **changes)
+    @pytest.mark.parametrize(
+        "changes",
+        [
+            {"surrogate": "sgc", "hidden": 6},
+            {"surrogate": "sgc1"},
+            {"surrogate": "gcn"},
+            {"surrogate": "gcn", "hidden": 6},
+            {"surrogate": "gcn", "structure": "none", "hidden": 6, "hops": 1},
+        ],
+    )
+    def test_hints_about_the_surrogate_lead_to_a_method(self, make_method, changes):
+        with pytest.raises(ValueError, match=r"method\.surrogate=") as error:
+            make_method("gcond", **changes)
+        for hint in str(error.value).partition("Use ")[2].split(", or "):
+            pairs = (pair.removeprefix("method.").split("=") for pair in hint.split())
+            make_method("gcond", **changes | {k: int(v) if v.isdigit() else v for k, v in pairs})
 
     def test_distance(self):
         a, b = torch.randn(2, 5, 3, generator=torch.Generator().manual_seed(0))
