@@ -25,7 +25,11 @@ class Published(_Strict):
     """One printed number: an accuracy in percent, as in the source."""
 
     method: str
-    ipc: int | None = Field(ge=1, description="None for a number without an IPC: training on the whole set")
+    ipc: int | None = Field(
+        ge=1,
+        description="None for a number without an IPC: training on the whole set, or one that is not stated",
+    )
+    ipc_stated: bool = Field(default=True, description="False if the source does not state the IPC")
     mean: float = Field(ge=0, le=100)
     std: float | None = Field(ge=0, le=100)
     protocol: str = Field(min_length=1, description="evaluation protocol, as far as the source describes it")
@@ -39,6 +43,19 @@ class Published(_Strict):
     verified: bool = Field(
         description="whether the number was read in that source; if not, every table marks it as quoted from memory"
     )
+
+    @model_validator(mode="after")
+    def _one_budget(self) -> Published:
+        if not self.ipc_stated and (self.ipc is not None or self.bits_of_ipc is not None):
+            raise ValueError("with ipc_stated=false, ipc and bits_of_ipc must be null")
+        return self
+
+    @property
+    def budget(self) -> str:
+        """The IPC, `all` for the whole set, `not stated`, or the budget in bits."""
+        if self.bits_of_ipc is not None:
+            return f"bits of IPC {self.bits_of_ipc:g} × float32"
+        return str(self.ipc or "all") if self.ipc_stated else "not stated"
 
 
 class PublishedSet(_Strict):
@@ -71,10 +88,12 @@ class PublishedSet(_Strict):
         return _normalized(self.dataset) == _normalized(track.dataset) and same_model
 
     def at(self, method: str, ipc: int) -> list[Published]:
-        """Return the numbers of a method that have this IPC or no IPC. A budget in bits is no IPC."""
-        return [
-            c for c in self.cells if c.method == method and c.ipc in (ipc, None) and c.bits_of_ipc is None
-        ]
+        """Return the numbers of a method that have this IPC, or of the whole set.
+
+        A budget in bits is no IPC, and a number whose IPC is not stated belongs to no IPC.
+        """
+        own = [c for c in self.cells if c.method == method and c.ipc in (ipc, None)]
+        return [c for c in own if c.bits_of_ipc is None and c.ipc_stated]
 
 
 def load_published(folder: Path) -> list[PublishedSet]:

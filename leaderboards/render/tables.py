@@ -14,7 +14,7 @@ from dd_bench.runtime.files import write_atomic
 
 from ..core.boards import Board, boards
 from ..core.entries import ACCURACY, has_stored_precision, load_entries
-from ..core.published import Published, PublishedSet, load_published
+from ..core.published import PublishedSet, load_published
 from ..core.verified import Verdict, verdicts
 from .architectures import architecture_tables
 from .bits import precision_tables
@@ -191,18 +191,11 @@ def _index(all_boards: Sequence[Board]) -> str:
 def _published(published: Sequence[PublishedSet]) -> str:
     tables = []
     for s in published:
-        rows = [[c.method, _budget(c), published_text(c), c.protocol, c.source] for c in s.cells]
+        rows = [[c.method, c.budget, published_text(c), c.protocol, c.source] for c in s.cells]
         rows = [[MARKDOWN.escape(x) for x in row] for row in rows]
         header = ["Method", "IPC", "Published", "Protocol", "Source"]
         tables.append((f"{s.dataset}, {s.model}", markdown_table(header, rows, left=5)))
     return _MARKDOWN.get_template("published.md.j2").render(tables=tables)
-
-
-def _budget(published: Published) -> str:
-    """Return the IPC of a published number, `all`, or its budget in bits."""
-    if published.bits_of_ipc is not None:
-        return f"bits of IPC {published.bits_of_ipc:g} × float32"
-    return str(published.ipc or "all")
 
 
 def _page(name: str, tables: Sequence[tuple[str, str]]) -> str:

@@ -142,7 +142,7 @@ def test_number_of_nodes_in_proportion_to_the_classes(distilled, blocks, name, m
     syn = distilled(name, real, work="nodes", nodes=8)
     assert syn.labels.shape == (8, 3) or torch.bincount(syn.labels).tolist() == [5, 2, 1]
     reason = make_method(name, nodes=8).check_dataset(real.train_only(), 4, node_gcn(real))
-    assert "nodes=8 gives 5 nodes of class '0'" in reason and reason.endswith("Use ipc=5")
+    assert "nodes=8 gives 5 nodes of class '0'" in reason and reason.endswith("Use method.nodes=7, or ipc=5")
     assert make_method(name, nodes=8).check_dataset(real.train_only(), 5, node_gcn(real)) is None
     reason = make_method(name).check_dataset(real.train_only(), 3, node_gcn(real))
     assert "at most 2 nodes of class '2'" in reason and reason.endswith("Use ipc=2")

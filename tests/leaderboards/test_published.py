@@ -22,7 +22,7 @@ GENERATED = {
     "dit", "ldm", "glad", "idc_1", "minimax", "d4m", "d4m_g", "igd", "mgd3", "mgd3_ldm", "d3hr", "cao2", "vlcp", "dap",
 }  # fmt: skip
 QUANTISED = {"ptqdc_dm", "ptqdc_dsa", "ptqdc_datm", "autopalette", "quadd_datm", "dcq"}
-LABELS = {"lpld", "lpqld", "gift"}
+LABELS = {"lpld", "lpqld", "gift", "hald"}
 PROBED = {"lgm", "centroid", "neighbours"}
 NODES = {
     "random", "herding_nodes", "kcenter_nodes", "gcond", "gcondx", "doscondx", "gcdm", "sfgc", "ctrl", "coarsening",
@@ -61,7 +61,7 @@ def test_every_committed_file_is_valid():
         assert list(FOLDER.glob(f"{s.dataset}*.json"))
         by_ipc = [c for c in s.cells if c.bits_of_ipc is None]
         assert {c.method for c in by_ipc} <= METHODS
-        assert {c.method for c in by_ipc if c.ipc is None} <= {"full"}
+        assert {c.method for c in by_ipc if c.ipc is None and c.ipc_stated} <= {"full"}
 
 
 def test_a_budget_in_bits_is_never_an_ipc():
@@ -73,6 +73,20 @@ def test_a_budget_in_bits_is_never_an_ipc():
     assert re.search(
         r"ptqdc_dm +\| bits of IPC 10 × float32 +\| 51\.2† ", page[page.index("## cifar100, convnet") :]
     )
+
+
+def test_a_number_without_a_stated_ipc_belongs_to_no_ipc():
+    """HALD's README has its accuracy and the bytes of its labels, but not the IPC."""
+    (found,) = (s for s in load_published(FOLDER) if (s.dataset, s.model) == ("imagenet1k", "unstated"))
+    cells = [c for c in found.cells if c.method == "hald"]
+    assert [(c.mean, c.budget, c.verified) for c in cells] == [
+        (41.8, "not stated", True),
+        (42.7, "not stated", False),
+    ]
+    assert all("285 MB" in c.protocol for c in cells) and found.at("hald", 10) == []
+    assert re.search(r"\| hald +\| not stated +\| 41\.8 ", pages_of_published([found]))
+    with pytest.raises(ValueError, match="ipc_stated"):
+        Published(**CELL | {"ipc_stated": False})
 
 
 def test_verified_agrees_with_the_source():
@@ -151,7 +165,7 @@ def test_invalid_cells_are_rejected(tmp_path, cell):
 
 
 def test_all_fields_are_required():
-    fields = {k: v for k, v in Published.model_fields.items() if k != "bits_of_ipc"}
+    fields = {k: v for k, v in Published.model_fields.items() if k not in ("bits_of_ipc", "ipc_stated")}
     assert all(field.is_required() for field in fields.values())
 
 
