@@ -49,6 +49,7 @@ class DistillContext(ContextWithNotes, TeacherContext):
         base: the set that the run starts from (`base=FOLDER`), or None. `Method.check_base` has accepted it.
         is_done: returns whether another process has finished the synthetic set in the meantime.
         bits: bits per value of the images during distillation (`method.bits`), or None; see `StraightThrough`.
+        ipc: images per class of the set of the run, for `Method.prepare`.
     """
 
     architecture: Architecture
@@ -56,6 +57,7 @@ class DistillContext(ContextWithNotes, TeacherContext):
     base: SyntheticSet | None = None
     is_done: Callable[[], bool] = lambda: False
     bits: int | None = None
+    ipc: int = 1
     _has_images: bool = field(default=False, init=False)
 
     def shards(self, builds: Mapping[str, Callable[[DistillContext], Shard]]) -> dict[str, Shard]:

@@ -125,11 +125,10 @@ class Reference:
 
 def with_epochs(recipe: Recipe, epochs: int) -> Recipe:
     """Return the recipe with `epochs` epochs, and with its milestones and warm-up scaled accordingly."""
-    if recipe.steps is not None:
-        return recipe.model_copy(update={"steps": None, "epochs": epochs})
-    factor = epochs / recipe.epochs
+    factor = epochs / (recipe.steps or recipe.epochs)
     return recipe.model_copy(
         update={
+            "steps": None,
             "epochs": epochs,
             "milestones": tuple(sorted({max(1, round(m * factor)) for m in recipe.milestones})),
             "warmup": min(epochs - 1, round(recipe.warmup * factor)),

@@ -116,18 +116,18 @@ infer() { # INFER's own protocol with equal steps and equal batches, and its com
 coresets() { # every pick and every beta is a row; nothing is chosen
     local picks=method.pick=easy,medium,hard betas=method.beta=0.0,0.3,0.6,0.9 digits="dataset=digits model.width=32"
     local scores=el2n,grand,forgetting,aum,least_confidence,margin,entropy,d2 experiment=fashion_w32_coresets ipc
-    for ipc in 1 10 50; do # CAD-Prune takes the steps of a student: 300 epochs x 10 classes x ipc images / 256
+    for ipc in 1 10 50; do
         sweep $digits protocol=dc-300 ipc=$ipc method=$scores $picks
         sweep $digits protocol=dc-300 ipc=$ipc method=ccs $betas
         sweep $digits protocol=dc-300 ipc=$ipc method=easiest,moderate
         sweep $digits protocol=dc-300 ipc=$ipc method=kmeans_untrained method.features=pixels,random
-        sweep $digits protocol=dc-300 ipc=$ipc method=cad_prune $picks method.teacher.steps=$(((3000 * ipc + 255) / 256))
+        sweep $digits protocol=dc-300 ipc=$ipc method=cad_prune $picks
         sweep experiment=$experiment ipc=$ipc method=$scores $picks
         sweep experiment=$experiment ipc=$ipc method=ccs $betas
         sweep experiment=$experiment ipc=$ipc method=easiest
         sweep experiment=fashion_w32_moderate ipc=$ipc
         sweep experiment=fashion_w32_kmeans_untrained ipc=$ipc method.features=pixels,random
-        sweep experiment=fashion_w32_cad_prune ipc=$ipc $picks method.teacher.steps=$(((3000 * ipc + 255) / 256))
+        sweep experiment=fashion_w32_cad_prune ipc=$ipc $picks
     done
 }
 

@@ -52,19 +52,23 @@ class DynamicsCoreset(Method):
         """See `Method`."""
         return super().check_dataset(real, ipc, architecture) or check_class_sizes(real, ipc, ipc)
 
-    def dynamics(self, real: RealSet, ctx: DistillContext) -> Dynamics:
+    def recipe_for(self, real: RealSet, ipc: int) -> Recipe:
+        """Return the recipe of the network for a set of `ipc` images per class."""
+        return self.recipe
+
+    def dynamics(self, real: RealSet, recipe: Recipe, ctx: DistillContext) -> Dynamics:
         """Return the predictions of the network, training it if they are not cached."""
         return training_dynamics(
-            real, ctx.architecture, self.recipe, ctx, outputs=self.outputs, points=self.points
+            real, ctx.architecture, recipe, ctx, outputs=self.outputs, points=self.points
         )
 
     def prepare(self, real: RealSet, ctx: DistillContext) -> None:
         """Train the network and record its predictions."""
-        self.dynamics(real, ctx)
+        self.dynamics(real, self.recipe_for(real, ctx.ipc), ctx)
 
     def distill(self, real: RealSet, ipc: int, ctx: DistillContext) -> SyntheticSet:
         """See `Method`."""
-        dynamics, chosen = self.dynamics(real, ctx), []
+        dynamics, chosen = self.dynamics(real, self.recipe_for(real, ipc), ctx), []
         for c in range(real.num_classes):
             index = real.train.of_class(c)
             chosen.append(index[self.select(dynamics, real, c, ipc, ctx.generator("select", c))])

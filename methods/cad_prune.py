@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from dd_bench.api import Pick
+from dd_bench.api import Architecture, Pick, RealSet, Recipe
 
 from ._dynamics import ScoreCoreset, errors
 
@@ -16,16 +16,24 @@ class CADPrune(ScoreCoreset):
     """Difficulty = CAD, the mean over the last `windows` windows of the standard deviation of EL2N in a window.
 
     EL2N is recorded at `points` points, evenly spaced in the steps of the training. A window consists of `window`
-    consecutive points, and the last one ends at the last point. The training processes as many images as a student
-    does later: set `method.teacher.steps` to student epochs x images of the set / batch size.
+    consecutive points, and the last one ends at the last point. `teacher` is the recipe of the student. With
+    `teacher.steps=null`, it is compressed: the training processes as many images of the training set as the student
+    later processes images of the set, i.e. epochs x IPC x classes, and milestones are moved in proportion. A number of
+    `teacher.steps` is used as it is.
 
     Deviations: there is no released code; this follows secondary notes on the paper. The paper records EL2N after
     epochs. With few images per class, the student's compute is less than ten epochs, so this records it after steps.
+    The compressed recipe is that of the protocol `dc-300`, whatever the run's protocol is. Entries from before this
+    recipe have `teacher.schedule=cosine`, with `teacher.steps` set to those of the student.
     """
 
     citation = "CAD-Prune, arXiv 2604.18811, CVPR 2026"
     deterministic = True
-    smoke: ClassVar[dict[str, Any]] = {"teacher.steps": 10}
+    smoke: ClassVar[dict[str, Any]] = {
+        "teacher.epochs": 15,
+        "teacher.milestones": [10],
+        "teacher.batch_size": 4,
+    }
 
     def __init__(self, *, teacher: dict[str, Any], pick: Pick, points: int, window: int, windows: int):
         """Take the training recipe, `pick`, the number of points, the points per window, and the number of windows.
@@ -41,6 +49,22 @@ class CADPrune(ScoreCoreset):
                 "method.window=6 method.windows=2"
             )
         self.points, self.window, self.windows = points, window, windows
+
+    def check_dataset(self, real: RealSet, ipc: int, architecture: Architecture) -> str | None:
+        """See `Method`. There must be as many training steps as points."""
+        if reason := super().check_dataset(real, ipc, architecture):
+            return reason
+        steps, points = self.recipe_for(real, ipc).steps or 0, self.points or 1
+        if points <= steps:
+            return None
+        return (
+            f"method.points must be at most the number of training steps, {steps} at ipc={ipc}, got {points}. "
+            f"Use method.teacher.batch_size={max(1, self.recipe.batch_size * steps // points)} or a larger ipc"
+        )
+
+    def recipe_for(self, real: RealSet, ipc: int) -> Recipe:
+        """See `DynamicsCoreset`."""
+        return self.recipe.compressed(ipc * real.num_classes)
 
     def difficulty(self, p: Tensor, norms: Tensor, c: int, generator: torch.Generator) -> Tensor:
         """See `ScoreCoreset`."""

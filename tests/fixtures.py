@@ -541,6 +541,7 @@ def make_ctx(tmp_path, cache_folder, make_architecture, make_teacher, runtime):
             if teachers is None
             else teachers,
             base=base,
+            ipc=2,
         )
         ctx.rows = rows
         return ctx

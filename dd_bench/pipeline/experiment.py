@@ -94,6 +94,7 @@ class Experiment(RunParts):
             base=None if self.base is None else self.base.stored,
             is_done=folder.exists,
             bits=self.config["method"].get("bits"),
+            ipc=self.ipc,
         )
         with nullcontext() if self.method.in_shards else self._lock(key):
             yield ctx, folder

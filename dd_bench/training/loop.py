@@ -115,7 +115,8 @@ def train(
         )
         with resumable.deferred(), single_image_errors(n, recipe):
             for epoch in range(resumable.epoch, recipe.epochs):
-                set_lr(optimizer, recipe, epoch)
+                if recipe.steps is None:
+                    set_lr(optimizer, recipe, epoch)
                 first = epoch * recipe.steps_per_epoch(n)
                 drawn = islice(batches.draw(epoch), recipe.steps_left(epoch, n))
                 for index, draw in resumable.steps(drawn):

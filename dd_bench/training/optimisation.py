@@ -54,7 +54,7 @@ def reset_at_milestone(optimizer: torch.optim.Optimizer, recipe: Recipe, epoch: 
 
     A momentum of zero gives the same next step as no momentum.
     """
-    if epoch in recipe.milestones and recipe.reset_optimizer:
+    if recipe.reset_optimizer and epoch in _milestones(recipe):
         for state in optimizer.state.values():
             for value in state.values():
                 if isinstance(value, Tensor):
@@ -76,11 +76,18 @@ def learning_rate(recipe: Recipe, epoch: float) -> float:
     return recipe.lr * _factor(recipe, epoch)
 
 
+def _milestones(recipe: Recipe) -> list[float]:
+    """Return the milestones in epochs. Those of a recipe with `steps` are steps, whose epochs need not be integers."""
+    if recipe.steps is None:
+        return list(recipe.milestones)
+    return [recipe.epochs * m / recipe.steps for m in recipe.milestones]
+
+
 def _factor(recipe: Recipe, epoch: float) -> float:
     """Return the factor by which the learning rate is multiplied after `epoch` epochs."""
     if epoch < recipe.warmup:
         return 0.01 + 0.99 * epoch / recipe.warmup
     if recipe.schedule == "milestones":
-        return recipe.gamma ** sum(epoch >= m for m in recipe.milestones)
+        return recipe.gamma ** sum(epoch >= m for m in _milestones(recipe))
     length = (recipe.epochs - recipe.warmup) * (2 if recipe.schedule == "half_cosine" else 1)
     return 0.5 * (1 + math.cos(math.pi * (epoch - recipe.warmup) / length))

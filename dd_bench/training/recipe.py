@@ -19,7 +19,8 @@ class Recipe(BaseModel):
     """How one network is trained; used for fresh networks, teachers and experts.
 
     Attributes:
-        milestones: numbers of epochs after which the learning rate is multiplied by `gamma`.
+        milestones: numbers of epochs after which the learning rate is multiplied by `gamma`; with `steps`, numbers of
+            steps.
         reset_optimizer: whether to reset momentum at a milestone, as DC's released evaluation does by re-creating SGD.
         augment: list of ops joined by underscores, see `dd_bench.training.augment`, or none.
         augment_style: `dsa` applies one op of the list to a batch; `idc` applies several, as in IDC and NCFM;
@@ -75,10 +76,15 @@ class Recipe(BaseModel):
             raise ValueError(f"schedule={self.schedule} requires milestones=[], got {list(self.milestones)}")
         if self.warmup >= self.epochs and self.warmup:
             raise ValueError(f"warmup must be < epochs={self.epochs}, got {self.warmup}. Example: warmup=0")
-        if self.steps is not None and (self.epochs != 1 or self.milestones or self.warmup):
+        if self.steps is not None and (self.epochs != 1 or self.warmup):
             raise ValueError(
-                "`steps` replaces `epochs`, `milestones` and `warmup`. With `steps`, use epochs=1, milestones=[] and "
-                f"warmup=0, got epochs={self.epochs}, milestones={list(self.milestones)} and warmup={self.warmup}"
+                "`steps` replaces `epochs` and `warmup`. With `steps`, use epochs=1 and warmup=0, got "
+                f"epochs={self.epochs} and warmup={self.warmup}"
+            )
+        if self.steps is not None and max(self.milestones, default=0) >= self.steps:
+            raise ValueError(
+                f"with `steps`, milestones are numbers of steps and must be < steps={self.steps}, got "
+                f"{list(self.milestones)}. Example: milestones=[]"
             )
         sizes = [size for size, _ in self.epochs_by_size]
         if sizes != sorted(set(sizes)) or (sizes and (self.steps is not None or self.warmup)):
@@ -122,6 +128,23 @@ class Recipe(BaseModel):
                 "warmup": round(self.warmup * target / steps),
             }
         )
+
+    def compressed(self, n: int) -> Recipe:
+        """Return a recipe of `steps` that processes about as many samples as this recipe on `n` samples.
+
+        It is for training on a larger set: all batches are full. The number of steps is rounded up, and milestones are
+        moved in proportion. A recipe with `steps` does not change.
+
+        Raises:
+            ValueError: the recipe has a warm-up.
+        """
+        if self.steps is not None:
+            return self
+        recipe = self.with_epochs(n)
+        steps = -(-recipe.epochs * n // recipe.batch_size)
+        moved = sorted({max(1, round(m * steps / recipe.epochs)) for m in recipe.milestones})
+        changed = {"steps": steps, "epochs": 1, "milestones": [m for m in moved if m < steps]}
+        return Recipe.model_validate(recipe.model_dump() | changed)
 
     def steps_left(self, epoch: int, n: int) -> int | None:
         """Return the number of steps left at the start of `epoch` (0-based), or None if `steps` is not set.

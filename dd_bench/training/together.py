@@ -112,12 +112,13 @@ def train_together(
         resumable = ResumableTraining(checkpoint, whole, streams, recipe.steps_per_epoch(n))
         with resumable.deferred(), single_image_errors(n, recipe):
             for epoch in range(resumable.epoch, recipe.epochs):
-                reset_at_milestone(optimizer, recipe, epoch)
                 first = epoch * recipe.steps_per_epoch(n)
                 draws = islice(batches.draw(epoch), recipe.steps_left(epoch, n))
                 for index, draw in resumable.steps(draws):
                     # with `steps`, the learning rate changes at every step
                     time = epoch if recipe.steps is None else recipe.epochs * (first + index) / recipe.steps
+                    if index == 0 or recipe.steps is not None:
+                        reset_at_milestone(optimizer, recipe, time)
                     run(StepInputs(draw, _scalar(learning_rate(recipe, time), device)))
                 if on_epoch is not None:
                     on_epoch(epoch + 1, networks)

@@ -124,6 +124,29 @@ def test_cad_is_the_spread_of_the_last_windows(make_method):
         make_method("cad_prune", points=4, window=4, windows=2)
 
 
+def test_cad_compresses_the_recipe_of_the_student(make_method, blobs):
+    """As many images as 301 epochs on the set, and the milestone after the same share of them."""
+    method = make_method("cad_prune", smoke=False)
+    for ipc, steps, milestone in ((1, 4, 2), (10, 36, 18), (34, 120, 61)):  # of three classes, batches of 256
+        found = method.recipe_for(blobs, ipc)
+        assert (found.steps, found.milestones, found.epochs) == (steps, (milestone,), 1)
+        assert 0 <= steps * 256 - 301 * 3 * ipc < 256
+    reason = method.check_dataset(blobs, 1, None)
+    assert "the number of training steps, 4 at ipc=1, got 10. Use method.teacher.batch_size=102" in reason
+    assert (
+        make_method("cad_prune", smoke=False, **{"teacher.batch_size": 90}).check_dataset(blobs, 1, None)
+        is None
+    )
+
+
+def test_cad_with_the_recorded_recipe_of_older_entries(make_method, blobs):
+    """Their steps were a value of the configuration, and their schedule a cosine."""
+    older = {"steps": 118, "epochs": 1, "milestones": [], "schedule": "cosine", "gamma": 1.0}
+    method = make_method("cad_prune", smoke=False, **{f"teacher.{k}": v for k, v in older.items()})
+    assert method.recipe_for(blobs, 1) == method.recipe_for(blobs, 10) == method.recipe
+    assert (method.recipe.steps, method.recipe.schedule, method.recipe.milestones) == (118, "cosine", ())
+
+
 def test_ranked():
     scores = float64(0.3, 0.1, 0.5, 0.2, 0.4)
     assert select_ranked(scores, 5, "easy").tolist() == [1, 3, 0, 4, 2]

@@ -81,6 +81,24 @@ class TestAgainstPlainSGD:
             ends.append(parameters(net))
         assert (ends[0] - ends[1]).abs().max() > 1e-3
 
+    @pytest.mark.parametrize("together", [False, True])
+    def test_milestones_in_steps(self, data, blobs, convnet, recipe, runtime, together):
+        """Twelve steps with milestones after six and nine are four epochs with milestones after two and three."""
+
+        def trained(**values):
+            net = convnet(blobs).fresh(3, CPU)
+            plan = recipe(batch_size=20, gamma=0.5, reset_optimizer=True, **values)
+            if together:
+                train_together([net], fetch_from(*data), 60, plan, seeds=[0], runtime=runtime, flip=False)
+            else:
+                train(net, fetch_from(*data), 60, plan, seed=0, runtime=runtime, flip=False)
+            return parameters(net)
+
+        expected = trained(epochs=4, milestones=(2, 3))
+        torch.testing.assert_close(trained(epochs=1, steps=12, milestones=(6, 9)), expected, rtol=0, atol=0)
+        other = trained(epochs=1, steps=12, milestones=(5, 9))
+        assert (other - expected).abs().max() > 1e-4, "a milestone within an epoch"
+
     def test_learning_rates_at_milestones(self, recipe):
         plan = recipe(lr=0.1, milestones=(2, 5), gamma=0.1, epochs=7)
         optimizer = make_optimizer([torch.zeros(1, requires_grad=True)], plan, CPU)

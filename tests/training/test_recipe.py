@@ -2,7 +2,9 @@
 
 import pytest
 
+from dd_bench.evaluators._references import with_epochs
 from dd_bench.records.config_diff import shipped_config
+from dd_bench.training.optimisation import learning_rate
 from dd_bench.training.protocol import Protocol
 
 
@@ -60,3 +62,24 @@ def test_colours_require_inputs_normalised_by_the_constants_of_the_protocol(dd_b
     done = dd_bench("run", "method=random", "dataset=digits", "ipc=1", "protocol=minimax-subset-10")
     assert done.code == 1 and "changes the colours of inputs that are normalised by mean=[0.485," in done.text
     assert "or protocol.recipe.views.colour=null" in done.text
+
+
+def test_milestones_of_a_recipe_with_steps_are_steps():
+    plan = protocol("dc-300", steps=30, epochs=1, milestones=[7, 20]).recipe
+    for n in (100, 256, 3000):  # images; the rates do not depend on the length of an epoch
+        own = plan.with_epochs(n)
+        rates = [learning_rate(own, own.epochs * step / 30) / own.lr for step in range(30)]
+        assert rates == pytest.approx([1.0] * 7 + [0.1] * 13 + [0.01] * 10)
+    with pytest.raises(ValueError, match="must be < steps=20"):
+        protocol("dc-300", steps=20, epochs=1, milestones=[20])
+    assert with_epochs(plan, 60).milestones == (14, 40) and with_epochs(plan, 60).steps is None
+
+
+def test_a_compressed_recipe_processes_as_many_samples():
+    plan = protocol("dc-300").recipe
+    found = plan.compressed(100)
+    assert found.steps == 118 and found.milestones == (60,) and found.gamma == plan.gamma
+    assert plan.samples(100) <= found.steps * plan.batch_size < plan.samples(100) + plan.batch_size
+    assert found.compressed(5000).steps == 118, "of any number of images"
+    with pytest.raises(ValueError, match="warmup"):
+        protocol("dc-300", warmup=3).recipe.compressed(100)
