@@ -27,6 +27,7 @@ from dd_bench.leaderboards.render.coresets import coreset_table
 from dd_bench.leaderboards.render.inline_values import fill_values
 from dd_bench.leaderboards.render.markdown_blocks import fill_blocks
 from dd_bench.leaderboards.render.markup import markdown_table
+from dd_bench.leaderboards.render.nodes import node_table
 from dd_bench.records.record import Record
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -68,6 +69,9 @@ CORESET_DATASETS = ("digits", "fashion_mnist")
 COMPUTE = ("accuracy", "random", "equal_compute", "equal_seconds")
 
 
+NODE_DATASETS = ("cora", "citeseer")
+
+
 def sources() -> Sources:
     """Return what the numbers of the pages are read from."""
     return Sources(
@@ -83,6 +87,7 @@ def filled(text: str, found: Sources, where: str = "the page") -> str:
         functions = (graphs, mirage_legacy, mirage_cost, soft_labels, uses, bits, equal_compute)
         tables = {f.__name__: f(found.entries) for f in functions}
         tables |= {f"coresets {name}": coresets(found.entries, name) for name in CORESET_DATASETS}
+        tables |= {f"nodes {name}": node_table(found.entries, found.published, name) for name in NODE_DATASETS}
         text = fill_blocks(text, "summary", tables, where)[0]
     if "<!-- claims " in text:
         papers = load_claims(BOARDS / "published" / "claims.yaml")

@@ -90,6 +90,7 @@ recovery() { # all methods that recover images from teachers, with stored labels
         sweep experiment=fashion_kd_delt dataset=$data $ten method.rounds=1 $both $networks
         sweep experiment=fashion_kd_fadrm dataset=$data $ten method.residual.alpha=0.0,1.0 $both $networks
         sweep experiment=fashion_kd_fadrm dataset=$data $ten method.lr_img=0.0 $both $networks
+        sweep experiment=fashion_kd_fadrm,fashion_kd_sre2l_pp dataset=$data $ten method.views.smallest=0.5 $both $networks
         sweep experiment=fashion_kd_wmdd dataset=$data $ten method.barycenter=null $both $networks
         sweep experiment=fashion_kd_wmdd,fashion_kd_lpld dataset=$data $ten method.statistics_of=all $both $networks
         # CIM under its own protocol, shortened, with the same real images without a mosaic, and RDED's mosaics
@@ -310,6 +311,10 @@ nodes() { # selections of real nodes, k-means, and learned sets of Cora and Cite
         sweep experiment=cora_sfgc,cora_geom ipc=5 "${on[@]}"
         sweep experiment=cora_coarsening,cora_gc_sntk ipc=5,10 "${on[@]}"
         sweep experiment=cora_bonsai method.amount=2000,5000,20000 "${on[@]}"
+        # as many bytes of random nodes, also with Bonsai's features only, and nodes with propagated features
+        sweep experiment=cora_random method=random_nodes ipc=20 method.bytes=2000 method.features=all,tree "${on[@]}"
+        sweep experiment=cora_random method=random_nodes ipc=5,10 method.hops=2 "${on[@]}"
+        sweep experiment=cora_random ipc=5 model.hidden=64 "${on[@]}" # the width at which SFGC and GEOM were measured
         sweep experiment=cora_random method=full ipc=1 num_sets=1 "${on[@]}"
     done
 }

@@ -131,12 +131,18 @@ def all_metrics_table(board: Board) -> str:
     header = ["Method", "IPC", "Entry", "n", main, *others]
     rows = [
         [r.method, str(r.ipc), r.digest[:16], networks(r)]
-        + [interval(r, metric) if metric in r.metrics else "" for metric in header[4:]]
+        + [interval(r, metric) + _part(r, metric) if metric in r.metrics else "" for metric in header[4:]]
         for r in done
     ]
     if len(others) > len(done):
         header, *rows = map(list, zip(header, *rows, strict=True))
     return markdown_table(header, [[MARKDOWN.escape(x) for x in row] for row in rows], left=1)
+
+
+def _part(record: Record, metric: str) -> str:
+    """Return e.g. ` in 2 of 3 sets` if some sets have no value of a metric, otherwise ''."""
+    every, own = ({s.set for s in record.scores if s.metric == m} for m in (record.main_metric, metric))
+    return f" in {len(own)} of {len(every)} sets" if own < every else ""
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
