@@ -66,10 +66,8 @@ USES = (  # row, evaluator, metric
 USES_METHODS = ["random", "herding", "dm", "datadam", "mtt", "ftd", "cda"]
 
 CORESET_DATASETS = ("digits", "fashion_mnist")
-COMPUTE = ("accuracy", "random", "equal_compute", "equal_seconds")
-
-
 NODE_DATASETS = ("cora", "citeseer")
+COMPUTE = ("accuracy", "random", "equal_compute", "equal_seconds")
 
 
 def sources() -> Sources:
@@ -87,7 +85,9 @@ def filled(text: str, found: Sources, where: str = "the page") -> str:
         functions = (graphs, mirage_legacy, mirage_cost, soft_labels, uses, bits, equal_compute)
         tables = {f.__name__: f(found.entries) for f in functions}
         tables |= {f"coresets {name}": coresets(found.entries, name) for name in CORESET_DATASETS}
-        tables |= {f"nodes {name}": node_table(found.entries, found.published, name) for name in NODE_DATASETS}
+        tables |= {
+            f"nodes {name}": node_table(found.entries, found.published, name) for name in NODE_DATASETS
+        }
         text = fill_blocks(text, "summary", tables, where)[0]
     if "<!-- claims " in text:
         papers = load_claims(BOARDS / "published" / "claims.yaml")
