@@ -420,3 +420,45 @@ def test_embeddings_of_coresets(make_method, make_ctx, node_gcn, blocks):
     syn = method.distill(blocks.train_only(), 1, make_ctx(architecture=node_gcn(blocks)))
     assert list(syn.source) == blocks.train.index[nearest].tolist()
     assert np.allclose(syn.features, blocks.train.graph.features[list(syn.source)])
+
+
+@pytest.mark.parametrize("embedding", ["features", "propagated"])
+def test_kcenter_of_nodes_is_farthest_first_in_each_class(make_method, make_ctx, node_gcn, blocks, embedding):
+    """Naive loops: the node nearest to the mean of its class, then the one farthest from all that are chosen."""
+    z = blocks.train.features(2 if embedding == "propagated" else 0).double()
+    chosen = []
+    for c, size in enumerate((3, 3, 3)):
+        own = [i for i in range(len(blocks.train)) if int(blocks.train.labels[i]) == c]
+        mean = sum(z[i] for i in own) / len(own)
+        picked = [min(own, key=lambda i: float((z[i] - mean).norm()))]
+        while len(picked) < size:
+            rest = [i for i in own if i not in picked]
+            picked.append(max(rest, key=lambda i: min(float((z[i] - z[j]).norm()) for j in picked)))
+        chosen += [int(blocks.train.index[i]) for i in picked]
+    method = make_method("kcenter_nodes", embedding=embedding)
+    syn = method.distill(blocks.train_only(), 3, make_ctx(architecture=node_gcn(blocks)))
+    assert list(syn.source) == chosen and syn.labels.tolist() == [0] * 3 + [1] * 3 + [2] * 3
+
+
+def test_the_loss_of_gcdm_equals_naive_loops(make_method, make_ctx, node_gcn, blocks):
+    """sum_c n'_c / n' |mean of the hidden layer of class c, real - synthetic|^2, at the initial features."""
+    real, nodes = blocks.train_only(), 7
+    make = lambda work: make_ctx(architecture=node_gcn(blocks), work=work)  # noqa: E731
+    start = make_method("gcdm", iterations=0, nodes=nodes).distill(real, 5, make("start"))
+    ctx = make("gcdm")
+    make_method("gcdm", iterations=1, outer=1, nodes=nodes).distill(real, 5, ctx)
+    parameters = dict(ctx.network(ctx.architecture, 0).named_parameters())
+    weight = next(p for p in parameters.values() if p.ndim == 2)  # of the first layer, (8, d)
+    bias = next(p for p in parameters.values() if p.ndim == 1)
+    a, sizes = blocks.train.graph.adjacency.normalised.to_dense(), torch.bincount(start.labels).tolist()
+    assert sum(sizes) == nodes and len(set(sizes)) > 1, "classes have different weights"
+    expected = 0.0
+    for c, size in enumerate(sizes):
+        of_real = [
+            sum(a[i, j] * (weight @ blocks.train.graph.features[j]) for j in range(len(a))) + bias
+            for i in blocks.train.index[blocks.train.labels == c].tolist()
+        ]
+        of_syn = [weight @ start.features[i] + bias for i in range(nodes) if int(start.labels[i]) == c]
+        means = [sum(h.clamp_min(0) for h in part) / len(part) for part in (of_real, of_syn)]
+        expected += size / nodes * float((means[0] - means[1]).square().sum().detach())
+    assert ctx.rows.losses == [pytest.approx(expected, rel=1e-4)]
