@@ -78,6 +78,7 @@ benchmark: $(STAMP)     ## time training loop, matching and recovery steps and i
 	$(BIN)/python benchmarks/experts.py
 	test ! -d data/NCI1 || $(BIN)/python benchmarks/computation_trees.py   # needs NCI1 and ogbg_molbace in data/
 	test ! -d data/cora || $(BIN)/python benchmarks/node_speed.py   # needs Cora in data/
+	$(BIN)/python benchmarks/node_scale.py
 
 cuda-check: $(STAMP)    ## on a machine with a CUDA GPU: tests, accuracy and speed in 8 minutes -> docs/performance/cuda.md
 	$(BIN)/python benchmarks/cuda_check.py; status=$$?; $(BIN)/python benchmarks/tables.py; exit $$status

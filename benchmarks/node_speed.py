@@ -48,6 +48,7 @@ from dd_bench.records.config_diff import shipped_config
 CPU = torch.device("cpu")
 BUDGET = 39016  # 0.5 % of the bytes of Cora by the rule of Bonsai's code
 UPDATES = 4  # of GCond, per turn
+IPCS = (5, 10, 20)
 
 
 def method_of(name: str, **changed: Any) -> Any:
@@ -270,6 +271,7 @@ def plain_updates(
     x = x.clone().requires_grad_()
     weight, bias = (p.clone().requires_grad_() for p in (*start.weights, *start.biases))
     optimizer = torch.optim.Adam([x], lr=knobs.lr_features)
+    of_surrogate = torch.optim.Adam([weight, bias], lr=knobs.lr_net)
     labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     first: list[Tensor] = []
     losses = []
@@ -294,7 +296,6 @@ def plain_updates(
         optimizer.step()
         with torch.no_grad():
             a = normalised(edges(x))
-        of_surrogate = torch.optim.Adam([weight, bias], lr=knobs.lr_net, weight_decay=5e-4)
         for _ in range(knobs.inner):
             loss = F.cross_entropy(a @ (a @ (x.detach() @ weight)) + bias, labels)
             of_surrogate.zero_grad()
@@ -305,23 +306,23 @@ def plain_updates(
 
 def our_updates(
     method: GCond,
-    real: Any,
-    z_real: Tensor,
+    batches: list[tuple[Tensor, Tensor, None]],
     x: Tensor,
     edges: EdgeGenerator,
-    surrogate: Surrogate,
+    start: Surrogate,
     sizes: list[int],
 ) -> tuple[list[Tensor], list[Tensor]]:
-    """Return the same from the parts of the method."""
+    """Return the same from the parts of the method. `batches` are the training nodes of each class."""
     x = x.clone().requires_grad_()
+    surrogate = Surrogate(*(tuple(p.clone() for p in parameters) for parameters in start))
+    trainer = surrogate.optimizer(method.lr_net)
     optimizer = torch.optim.Adam([x], lr=method.lr_features)
     labels = torch.arange(len(sizes)).repeat_interleave(torch.tensor(sizes))
     first: list[Tensor] = []
     losses = []
     for update in range(UPDATES):
-        z = method._propagated(x, edges)
-        # a class has 20 training nodes, fewer than a batch, so no batches are drawn
-        loss = method._match(surrogate, z.split(sizes), z_real, real, None, (0, update))  # type: ignore[arg-type]
+        parts = method._synthetic(x, edges, sizes)
+        loss = method._match(surrogate, parts, labels.split(sizes), lambda c, _: batches[c], (0, update))
         optimizer.zero_grad()
         edges.zero_grad()
         loss.backward()
@@ -331,8 +332,8 @@ def our_updates(
             first = [x.grad.clone(), of_pairs]  # type: ignore[union-attr]
         optimizer.step()
         with torch.no_grad():
-            z = method._propagated(x, edges)
-            surrogate = surrogate.trained(z, labels, method.inner, method.lr_net)
+            ((z, hops),) = method._synthetic(x, edges, [len(x)])
+            surrogate.train_(z, labels, method.inner, trainer, hops)
     return first, [torch.stack(losses)]
 
 
@@ -344,8 +345,11 @@ def gcond(root: str, rounds: int) -> list[dict[str, Any]]:
     identity, zero = torch.eye(features.shape[1]), torch.zeros(features.shape[1])
     for c, of_class in enumerate(hops):
         assert torch.allclose(of_class.logits(features, identity, zero), z_real[train.labels == c], atol=1e-6)
+    # a class has 20 training nodes, fewer than a batch, so no batches are drawn
+    own = [train.labels == c for c in range(k)]
+    batches = [(z_real[of_class], train.labels[of_class], None) for of_class in own]
     rows = []
-    for ipc in (5, 10, 20):
+    for ipc in IPCS:
         torch.manual_seed(ipc)
         members = [train.of_class(c)[:ipc] for c in range(k)]
         x = train.features()[torch.cat(members)]
@@ -357,7 +361,7 @@ def gcond(root: str, rounds: int) -> list[dict[str, Any]]:
         seconds, found = in_turns(
             rounds,
             {
-                "ours": lambda s=state: our_updates(method, real, z_real, s[0], s[1], s[3], s[4]),
+                "ours": lambda s=state: our_updates(method, batches, s[0], s[1], s[3], s[4]),
                 "plain": lambda s=state: plain_updates(features, hops, s[0], s[2], s[3], s[4], method),
             },
         )
