@@ -291,6 +291,26 @@ def node_speed(figures: dict[str, Any]) -> str:
     )
 
 
+def node_scale(figures: dict[str, Any]) -> str:
+    """Bonsai on a large graph."""
+    return _table(
+        "`method.sample` | nodes | edges | training nodes | s | CPU s | peak, MiB | nodes of the set",
+        (
+            (
+                "all" if r["sample"] is None else f"{r['sample']:,}",
+                f"{r['nodes']:,}",
+                f"{r['edges'] // 2:,}",
+                f"{r['training_nodes']:,}",
+                f"{r['seconds']:.0f}",
+                f"{r['cpu_seconds']:.0f}",
+                f"{r['peak'] / MIB:,.0f}",
+                f"{r['set_nodes']:,}",
+            )
+            for r in figures["bonsai"]
+        ),
+    )
+
+
 def site(figures: dict[str, Any]) -> str:
     """Building the site of the leaderboard, and the time until its pages can be used."""
     painted = all("first_paint_seconds" in r for r in figures.values())
@@ -423,6 +443,7 @@ TABLES: dict[str, Callable[[dict[str, Any]], str]] = {
         recover_step,
         computation_trees,
         node_speed,
+        node_scale,
         site,
         table_components,
         launches,

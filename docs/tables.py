@@ -34,6 +34,7 @@ ROOT = Path(__file__).resolve().parents[1]
 BOARDS = ROOT / "leaderboards"
 PAGES = (
     *sorted((ROOT / "docs" / "results").glob("*.md")),
+    ROOT / "docs" / "methods" / "nodes.md",
     ROOT / "docs" / "performance" / "index.md",
     ROOT / "README.md",
 )
