@@ -4,8 +4,8 @@
     python benchmarks/dynamics.py --compile always   # compiled networks, as in a training on all images
 
 The variants run in this process, in turn, each time with an empty cache, on one thread. The time is the CPU time of the
-process, so that other processes of the machine change it little. Loading the recorded predictions is included. The
-guard is the accuracy of the networks on their training images.
+process, so that other processes of the machine change it little. Loading the recorded predictions is included. All
+networks have the same seed. The guard is their accuracy on their training images, which must be equal.
 """
 
 from __future__ import annotations
@@ -31,11 +31,14 @@ from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.cache import Cache
 from dd_bench.runtime.context import RunContext
 from dd_bench.runtime.runtime import Runtime, RuntimeConfig, resolve
-from dd_bench.runtime.seeding import generator
+from dd_bench.runtime.seeding import generator, seed_for
 from dd_bench.teachers.dynamics import Outputs, training_dynamics
-from dd_bench.teachers.feature_networks import feature_network
+from dd_bench.teachers.trained_network import RealTraining, trained_network
 from dd_bench.training.recipe import Recipe
 from dd_bench.training.scoring import accuracy, eval_batches
+
+SEED = seed_for(0, "dynamics")
+"""Seed of the network of `training_dynamics`."""
 
 
 def measured(work: Callable[[RunContext], Network], real: RealSet, runtime: Runtime) -> tuple[float, float]:
@@ -74,11 +77,13 @@ def main() -> None:
         shipped_config("method", "el2n")["teacher"] | {"epochs": args.epochs, "milestones": []}
     )
 
+    training = RealTraining(real, network, recipe, runtime)
+
     def recorded(outputs: Outputs) -> Callable[[RunContext], Network]:
         return lambda ctx: training_dynamics(real, network, recipe, ctx, outputs=outputs).net
 
     sides: dict[str, Callable[[RunContext], Network]] = {
-        "training": lambda ctx: feature_network(real, network, recipe, 0, ctx),
+        "training": lambda ctx: trained_network(training, SEED, Path(ctx.cache.root) / "training")[0],
         "outputs=training": recorded("training"),
         "outputs=clean": recorded("clean"),
     }

@@ -190,7 +190,7 @@ def _run_hydra(command: str) -> None:
 
     from dd_bench.cli import hydra_patch
     from dd_bench.cli.jobs import mark_interrupted
-    from dd_bench.pipeline.choices import check_searchpath, ignore_missing_init
+    from dd_bench.pipeline.choices import check_choices, check_searchpath, ignore_missing_init
     from dd_bench.pipeline.config_errors import check_hydra_keys
     from dd_bench.runtime.files import writable_hint
     from dd_bench.runtime.progress import bars
@@ -252,6 +252,7 @@ def _run_hydra(command: str) -> None:
 
     try:
         check_searchpath(sys.argv[1:])
+        check_choices(sys.argv[1:])
     except ValueError as error:
         sys.stderr.write(f"error: {error}\n")
         sys.exit(1)

@@ -21,6 +21,7 @@ from dd_bench.runtime.terminal import sanitize
 
 if TYPE_CHECKING:
     from dd_bench.synthetic.quantisation import Quantiser
+    from dd_bench.synthetic.quantised import QuantisedSet
 
 _KEYS = ("bits", "per", "clip", "patch", "groups", "out")
 _DEFAULTS = {"per": "image", "clip": "minmax", "patch": "4", "groups": "null", "out": "runs"}
@@ -48,8 +49,9 @@ def quantise_command(arguments: Sequence[str]) -> int:
     The new sets store integer codes and, for each range, a minimum and a step in float16. Labels and all other fields
     are those of the old set. Networks are trained on the dequantised images.
 
-    raw bits: codes and parameters, without labels. entropy bits: order-0 entropy of the codes and their histogram, and
-    parameters. zstd, PNG, WebP: bytes of the codes after lossless compression.
+    raw bits: codes, parameters, and soft labels; hard labels take no bits. entropy bits: the same with the order-0
+    entropy of the codes and their histogram. zstd, PNG, WebP: bytes of the codes after lossless compression. s: seconds
+    to quantise, save, load and compress the set.
     """
     parser = command_parser("quantise", quantise_command.__doc__)
     parser.epilog = _HELP
@@ -60,7 +62,7 @@ def quantise_command(arguments: Sequence[str]) -> int:
     out = Console(soft_wrap=True, width=None if sys.stdout.isatty() else 200)
     err = Console(stderr=True, soft_wrap=True)
     try:
-        rows = list(_quantised(args.words))
+        rows = list(quantised_rows(args.words))
     except (ValueError, OSError) as error:
         err.print(Text.assemble(("error:", "red"), " ", sanitize(str(error))))
         return 1
@@ -122,7 +124,7 @@ def set_name(name: str, quantiser: Quantiser) -> str:
     return "-".join([name, *parts])
 
 
-def _quantised(words: Sequence[str]) -> Iterator[dict[str, str]]:
+def quantised_rows(words: Sequence[str]) -> Iterator[dict[str, str]]:
     """Make the missing sets, and yield the row of the table of each set."""
     from dd_bench.hub.hub import located
     from dd_bench.synthetic import storage
@@ -154,22 +156,26 @@ def _quantised(words: Sequence[str]) -> Iterator[dict[str, str]]:
                 raise ValueError(
                     f"{new} exists, but is not made from {folder}. Remove it, or use another out=FOLDER"
                 )
-            yield _row(new, stored, entry, time.perf_counter() - started)
+            row = _row(new, stored, entry)
+            yield row | {"s": f"{time.perf_counter() - started:.2f}"}
 
 
-def _row(folder: Path, syn: Any, entry: dict[str, Any], seconds: float) -> dict[str, str]:
+def _row(folder: Path, syn: QuantisedSet, entry: dict[str, Any]) -> dict[str, str]:
+    from dd_bench.data.labels import label_mode
+
     parts, sizes = syn.stored_bytes(), syn.size_metrics()
     parameters = 8 * sum(parts.get(name, 0) for name in ("minimum", "step", "group"))
+    labels = 8 * parts["labels"] if label_mode(syn.labels) == "soft" else 0
     snr = entry.get("snr_db")
     return {
         "set": str(folder),
-        "raw bits": f"{8 * parts['codes'] + parameters:,}",
+        "raw bits": f"{8 * parts['codes'] + parameters + labels:,}",
         "of them parameters": f"{parameters:,}",
-        "entropy bits": f"{sizes['entropy bits'] + parameters:,}",
+        "and labels": f"{labels:,}",
+        "entropy bits": f"{sizes['entropy bits'] + parameters + labels:,}",
         **{
             name: f"{sizes[key]:,}" if key in sizes else "-"
             for name, key in (("zstd B", "zstd bytes"), ("PNG B", "PNG bytes"), ("WebP B", "WebP bytes"))
         },
         "SNR, dB": "lossless" if snr is None else f"{snr:.1f}",
-        "s": f"{seconds:.2f}",
     }

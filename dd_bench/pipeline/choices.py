@@ -70,6 +70,26 @@ def check_searchpath(overrides: Sequence[str]) -> None:
         _folder(source)
 
 
+def check_choices(overrides: Sequence[str]) -> None:
+    """Check that overrides of groups are names. Hydra ends in a traceback for null, numbers, true and false.
+
+    Raises:
+        ValueError: the value of a group is none of its names, e.g. `experiment=null`.
+    """
+    conf = resources.files("dd_bench.conf")
+    for override in overrides:
+        found = re.fullmatch(r"\+?([a-z_]+)=([\w.,-]*)", override)
+        if not found or not (conf / found[1]).is_dir():
+            continue
+        for value in found[2].split(","):
+            if re.fullmatch(r"(?i)null|true|false|[-+]?[\d._]+(e[-+]?\d+)?", value):
+                remove = f"To select none, leave out {found[1]}=. " if value == "null" else ""
+                raise ValueError(
+                    f"{found[1]} must be the name of a file in conf/{found[1]}, got {override}. {remove}"
+                    f"To list all: dd-bench list {found[1]}"
+                )
+
+
 def ignore_missing_init() -> None:
     """Silence Hydra's warning for a package in `hydra.searchpath` without `__init__.py`, whose files it reads anyway.
 

@@ -34,7 +34,7 @@ from dd_bench.models.module_adapter import network_constructor
 from dd_bench.pipeline import provenance
 from dd_bench.pipeline.arguments import check_nodes, missing_arguments
 from dd_bench.pipeline.base_set import load_base
-from dd_bench.pipeline.choices import check_searchpath, ignore_missing_init
+from dd_bench.pipeline.choices import check_choices, check_searchpath, ignore_missing_init
 from dd_bench.pipeline.config_errors import COMPOSITION_ERRORS, check_hydra_keys, check_keys, explain
 from dd_bench.pipeline.experiment import Experiment
 from dd_bench.pipeline.missing_keys import explain_missing
@@ -86,6 +86,7 @@ class RunConfig:
             ValueError: an override is wrong.
         """
         check_searchpath(overrides)
+        check_choices(overrides)
         overrides = with_tuned_values(overrides)
         state = GlobalHydra.instance()
         application, state.hydra = state.hydra, None  # the caller may be a Hydra application

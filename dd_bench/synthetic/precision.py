@@ -91,7 +91,8 @@ def _images_of(syn: SyntheticSet) -> ImageSet:
         return syn.decoded
     if not isinstance(syn, ImageSet):
         raise ValueError(
-            f"only sets of images can be stored with another precision, got a set of kind {syn.kind!r}"
+            f"only sets of images alone can be stored with another precision, got a set of kind {syn.kind!r}. Use a "
+            "set of kind images or codes, e.g. of method=dm, or use this set as it is: dd-bench evaluate set=FOLDER"
         )
     return syn
 

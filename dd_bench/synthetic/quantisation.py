@@ -14,6 +14,7 @@ cell has its own parameters. With `groups`, cells are clustered by their paramet
 from __future__ import annotations
 
 import math
+import warnings
 from dataclasses import dataclass
 from typing import Any, Literal, NamedTuple, get_args
 
@@ -211,10 +212,15 @@ def _next(values: Tensor) -> Tensor:
 def _cluster(minimum: Tensor, step: Tensor, groups: int) -> Tensor:
     """Return the cluster of each cell, by k-means of (minimum, step), each divided by its std; int64."""
     from sklearn.cluster import KMeans  # slow to import
+    from sklearn.exceptions import ConvergenceWarning
 
     points = torch.stack([minimum, step], 1).numpy()
     points = points / np.maximum(points.std(0), 1e-12)
-    found = KMeans(groups, n_init=1, random_state=0).fit(points).labels_
+    with warnings.catch_warnings():
+        warnings.simplefilter(
+            "ignore", ConvergenceWarning
+        )  # fewer different cells than groups, which is fine
+        found = KMeans(groups, n_init=1, random_state=0).fit(points).labels_
     return torch.from_numpy(found.astype(np.int64))
 
 

@@ -20,6 +20,8 @@ from .entries import REFERENCE, Track, has_stored_precision
 
 MIN_NETWORKS = 10
 """Smallest number of paired networks for the statement that a precision loses nothing."""
+MAX_LOSS = 0.01
+"""A precision loses nothing only if the interval of the difference excludes a loss of this size, one point."""
 _SOFT = "soft"
 _ENTROPY = "entropy bits"
 _FILES = ("zstd bytes", "PNG bytes", "WebP bytes")
@@ -78,8 +80,21 @@ class Precision(NamedTuple):
 
     @property
     def loses_nothing(self) -> bool:
-        """Whether enough pairs of networks show no loss: the upper end of the interval is >= 0."""
-        return self.is_measured and self.difference is not None and self.difference.high >= 0
+        """Whether enough pairs of networks show no loss, and exclude one of `MAX_LOSS`: see `verdict`."""
+        return self.verdict == "yes"
+
+    @property
+    def verdict(self) -> str:
+        """Whether the precision loses nothing, by the 95 % interval of the difference.
+
+        `no`: the interval is below 0. `yes`: it is not, and it is above -`MAX_LOSS`. `not shown`: it contains 0 and
+        -`MAX_LOSS`, so a loss is neither shown nor excluded. Empty: there are too few pairs of networks.
+        """
+        if self.difference is None or not self.is_measured:
+            return ""
+        if self.difference.high < 0:
+            return "no"
+        return "yes" if self.difference.low > -MAX_LOSS else "not shown"
 
 
 def precisions(records: Sequence[Record]) -> list[tuple[Record | None, list[Precision]]]:

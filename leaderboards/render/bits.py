@@ -68,8 +68,7 @@ def _versions(records: Sequence[Record], known: Budgets) -> dict[int, list[list[
                 "" if version is None or version.difference is None else points(version.difference, record)
             ]
             row += ["yes" * on_front[record.key]]
-            measured = version is not None and version.is_measured
-            lost = "" if version is None or not measured else "yes" if version.loses_nothing else "no"
+            lost = "" if version is None else version.verdict
             row += [f"{lost}, fewest bits" if version is not None and version is best else lost]
             found.setdefault(record.ipc, []).append([MARKDOWN.escape(x) for x in row])
     return found
@@ -96,13 +95,7 @@ def fewest_bits_table(records: Sequence[Record]) -> str:
             ]
             best = fewest_lossless(versions)
             if best is None or best.difference is None:
-                decided = any(version.is_measured for version in versions)
-                row += [
-                    "none of those measured" if decided else f"fewer than {MIN_NETWORKS} networks",
-                    "",
-                    "",
-                    "",
-                ]
+                row += [_undecided(versions), "", "", ""]
             else:
                 few = stored_bits(best.record)
                 row += [precision_of(best.record, {}), f"{few:,}", f"{stored_bits(original) / few:.1f}"]
@@ -118,6 +111,16 @@ def fewest_bits_table(records: Sequence[Record]) -> str:
         "Bits",
     ]
     return markdown_table([*header, "Times smaller", "Difference"], rows, left=3) if rows else ""
+
+
+def _undecided(versions: Sequence[Precision]) -> str:
+    """Return why no version loses nothing, or why this is not shown."""
+    measured = [v.difference for v in versions if v.is_measured and v.difference is not None]
+    if not measured:
+        return f"fewer than {MIN_NETWORKS} networks"
+    if all(v.verdict in ("no", "") for v in versions):
+        return "none of those measured"
+    return f"not shown by {min(d.n for d in measured)} networks"
 
 
 def set_labels(records: Sequence[Record]) -> dict[str, str]:

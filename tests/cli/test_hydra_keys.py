@@ -65,6 +65,24 @@ def test_missing_folders_of_the_search_path_are_refused(dd_bench, folder, messag
         RunConfig.of([*RUN[1:], f"hydra.searchpath=[{folder}]"])
 
 
+@pytest.mark.parametrize(
+    ("wrong", "advice"),
+    [
+        ("experiment=null", "To select none, leave out experiment=. To list all: dd-bench list experiment"),
+        ("method=5", "To list all: dd-bench list method"),
+        ("teacher=convnet,null", "To select none, leave out teacher=."),
+    ],
+)
+def test_a_choice_must_be_a_name(dd_bench, wrong, advice):
+    with pytest.raises(ValueError, match="must be the name of a file in conf/") as error:
+        RunConfig.of([*RUN[1:], wrong])
+    assert advice in str(error.value)
+    if "," not in wrong:
+        done = dd_bench(*RUN, wrong)
+        assert done.code == 1 and done.text.startswith("error: ") and advice in done.text
+        assert "Traceback" not in done.text
+
+
 def test_packages_without_init_are_silent(tmp_path, monkeypatch):
     """Hydra reads their files, but warns that they are not available."""
     folder = tmp_path / "quiet_package" / "conf" / "method"

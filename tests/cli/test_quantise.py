@@ -1,13 +1,16 @@
 """`dd-bench quantise`, and runs with `method.store`."""
 
 import pytest
+import torch
 
-from dd_bench.cli.quantise import parse_words, set_name
+from dd_bench.cli.quantise import _row, parse_words, set_name
 from dd_bench.records.config_diff import STORED
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.card import read_card
+from dd_bench.synthetic.images import ImageSet
 from dd_bench.synthetic.quantisation import Quantiser
+from dd_bench.synthetic.quantised import QuantisedSet
 
 
 def test_words_give_all_combinations_once():
@@ -52,10 +55,23 @@ def test_a_run_stores_four_bits_and_its_set_is_quantised_to_two_bits_once(dd_ben
 
     words = ["quantise", str(folder), "bits=2", "per=set", f"out={tmp_path / 'runs'}"]
     done = dd_bench(*words)
-    assert done.code == 0 and "raw bits" in done.text and "WebP" in done.text
+    assert done.code == 0 and "raw bits" in done.text and "WebP" in done.text and "and labels" in done.text
     new = folder.with_name(f"{folder.name}-2bit-set")
     card, before = read_card(new), (new / "card.json").read_bytes()
     assert (card.method, card.ipc, card.dataset_digest) == ("random", 1, read_card(folder).dataset_digest)
     assert card.config[STORED]["from"] == storage.digest(folder)
     assert dd_bench(*words).code == 0 and (new / "card.json").read_bytes() == before
     assert "2 bits per value, range per set" in dd_bench("show", str(new)).text
+
+
+@pytest.mark.parametrize("soft", [True, False])
+def test_raw_bits_contain_soft_labels(blobs, tmp_path, soft):
+    """Hard labels take no bits: the images are stored class by class."""
+    labels = torch.arange(3).repeat_interleave(2)
+    labels = torch.eye(3)[labels] if soft else labels
+    coded = QuantisedSet.of(ImageSet.of(blobs, torch.rand(6, 1, 8, 8), labels, "unit"), Quantiser(4))
+    row = _row(tmp_path, coded, {"snr_db": 20.0})
+    extra = 6 * 3 * 32 if soft else 0
+    assert row["and labels"] == f"{extra:,}" and row["of them parameters"] == f"{6 * 32}"
+    assert row["raw bits"] == f"{6 * 64 * 4 + 6 * 32 + extra:,}"
+    assert row["entropy bits"] == f"{coded.size_metrics()['entropy bits'] + 6 * 32 + extra:,}"

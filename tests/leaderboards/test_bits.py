@@ -101,6 +101,26 @@ def test_versions_are_compared_with_the_set_that_they_are_made_from(entries):
     assert fewest_bits_table(entries[:2]) == ""
 
 
+@pytest.mark.parametrize(
+    ("loss", "noise", "verdict"),
+    [
+        (0.0, 0.001, "yes"),
+        (0.0, 0.03, "not shown"),
+        (0.005, 0.001, "no"),
+        (0.05, 0.03, "no"),
+        (-0.03, 0.03, "yes"),
+    ],
+)
+def test_a_wide_interval_does_not_show_that_nothing_is_lost(record, made, loss, noise, verdict):
+    """An interval from -2 to 1.7 points contains no loss and one of two points."""
+    found = [v - loss + noise * (-1) ** i for i, v in enumerate(BASE)]
+    ((_, (version,)),) = precisions([record("dm", 1, [BASE], set_digests=["a" * 64]), made(found, 3)])
+    assert version.verdict == verdict and version.loses_nothing == (verdict == "yes")
+    text = {"yes": "3 bits, image", "no": "none of those measured", "not shown": "not shown by 12 networks"}
+    pair = [record("dm", 1, [BASE], set_digests=["a" * 64]), made(found, 3)]
+    assert text[verdict] in fewest_bits_table(pair)
+
+
 def test_too_few_pairs_do_not_show_that_nothing_is_lost(record, made):
     few = [record("dm", 1, [BASE[:9]], set_digests=["a" * 64]), made(shifted(0.0)[:9], 8)]
     ((_, (version,)),) = precisions(few)

@@ -1,6 +1,7 @@
 """Quantisation of images: error, repetition, packing, and sets of codes."""
 
 import math
+import warnings
 
 import pytest
 import torch
@@ -191,7 +192,9 @@ def test_only_sets_of_images_have_a_precision(blobs):
     assert "requires a method that returns images" in check_store({"bits": 4}, ("compensated",), "image")
     natural = image_set(blobs, "pixel", 3)
     syn = CompensatedSet.on(natural, torch.zeros(1, 1, *blobs.shape))
-    with pytest.raises(ValueError, match="only sets of images can be stored"):
+    with pytest.raises(
+        ValueError, match=r"only sets of images alone can be stored .* dd-bench evaluate set=FOLDER"
+    ):
         quantise_set(syn, Quantiser(4))
 
 
@@ -206,3 +209,11 @@ def test_sizes_of_codes():
     for name in ("zstd bytes", "PNG bytes", "WebP bytes"):
         assert 0.98 * raw <= 8 * sizes[name] <= 1.35 * raw, name
     assert "PNG bytes" not in code_sizes(noise.expand(50, 2, 16, 16), 2)
+
+
+def test_equal_cells_in_more_groups_do_not_warn():
+    """scikit-learn warns that there are fewer different points than clusters."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        coded = quantise(torch.ones(3, 1, 4, 4), Quantiser(4, "image", groups=2))
+    assert coded.group.tolist() in ([0, 0, 0], [1, 1, 1])
