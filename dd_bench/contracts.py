@@ -149,6 +149,7 @@ class EvaluationContext(TeacherContext):
         checkpoint_seconds: minimum time between two checkpoints of a network, in seconds.
         curve_folder: folder of the training curves of networks; None to write none.
         set_seconds: seconds that the set took, with its preparations; None if its card does not contain them.
+        set_device: the device on which the set was made; None if its card does not contain it.
     """
 
     architecture: Architecture
@@ -159,6 +160,7 @@ class EvaluationContext(TeacherContext):
     checkpoint_seconds: float = 60.0
     curve_folder: Path | None = None
     set_seconds: float | None = None
+    set_device: str | None = None
 
     def unfinished(self, syn: SyntheticSet) -> Checkpoints | None:
         """Return where the states of networks that are trained on `syn` are saved, or None if they are not saved."""

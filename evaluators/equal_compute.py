@@ -47,7 +47,8 @@ class EqualCompute(Accuracy):
       training on the real data for the same time is better.
     - `equal_seconds`: batches of the protocol's size of random real images of random classes, for as many seconds as
       the set took. The number of steps is these seconds divided by the time of a step, measured before, and the
-      schedule is stretched to it. It depends on the machine and is a note of the record.
+      schedule is stretched to it. It depends on the machine. A note of the record has it, and the devices of
+      the set and of this run.
 
     The seconds of the set are those of the network, and of other preparations, and of the distillation in its card,
     without its evaluation. The seconds of cached preparations count.
@@ -107,6 +108,9 @@ class EqualCompute(Accuracy):
         steps = max(1, round(seconds / step))
         recipe = with_epochs(protocol.recipe, steps)  # an epoch is one batch
         note = f"equal_seconds: {steps} steps of {recipe.batch_size} real images in {seconds:.0f} s"
+        if self.seconds == "set":
+            note += f", which the set took on {ctx.set_device or 'an unknown device'}; trained on "
+            note += ctx.runtime.device_name()
         return replace(on_set, protocol=protocol.model_copy(update={"recipe": recipe})), note
 
 

@@ -10,7 +10,8 @@
 # timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed). There are also parts for single claims of
 # papers, whose costs are estimated for one core from those of the experiments: datadam (half an hour), infer (3 hours),
 # label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours), shifts (4 hours), contents (4
-# hours), linear_probe (2 hours, not timed), coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50
+# hours), equal_compute (three times the seconds of the sets that it compares, not timed), linear_probe (2 hours, not
+# timed), coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50
 # images per class), nodes (an hour, not timed: Cora and Citeseer) and recovery (15 hours: all methods that recover images
 # from teachers, with their ablations, on both).
 #
@@ -276,6 +277,17 @@ contents() { # what the sets from the parts above contain, from which IPC on rea
     "${evaluate[@]}" set="$(sets "$some" 10)" evaluator=privacy || failed=1
     "${evaluate[@]}" set="$(sets "$some" 10)" evaluator=robustness evaluator.autoattack=true evaluator.images=100 \
         evaluator.num_networks=2 || failed=1
+}
+
+equal_compute() { # sets from the parts above against real images with equal steps, computation and seconds
+    local data ipc sets
+    for data in digits fashion_mnist; do
+        for ipc in 1 10; do # each set is trained for its own seconds, times three networks
+            sets=$(ls -d "$out"/sets/{kmeans,dm,datadam,dc}-$data-ipc$ipc-???????????????? 2>/dev/null | paste -sd, -)
+            [ -z "$sets" ] || dd-bench evaluate -m --only-missing "${common[@]}" dataset=$data model.width=32 protocol=dc-300 \
+                evaluator=equal_compute evaluator.num_networks=3 set="$sets" || failed=1
+        done
+    done
 }
 
 linear_probe() { # sets for linear heads on backbones that have not seen the classes; every set on three backbones

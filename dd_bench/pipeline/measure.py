@@ -40,6 +40,7 @@ def measure(run: RunParts, sets: Callable[[], list[Path]], log: ScoreLog) -> Out
             syn.check_whole(run.real.train.labels)
             if reason := run.evaluator.check_set(syn, run.real) or run.check_labels(syn):
                 return outcome.finish("skipped", reason)
+            made = read_provenance(folder)
             ctx = EvaluationContext(
                 seed=run.seed,
                 runtime=run.runtime,
@@ -53,7 +54,8 @@ def measure(run: RunParts, sets: Callable[[], list[Path]], log: ScoreLog) -> Out
                 work=log.unfinished,
                 checkpoint_seconds=run.config["checkpoint_seconds"],
                 curve_folder=log.curves if run.logger else None,
-                set_seconds=sum(read_provenance(folder).get("seconds", {}).values()) or None,
+                set_seconds=sum(made.get("seconds", {}).values()) or None,
+                set_device=made.get("device"),
             )
             with stages.measure("evaluate"):
                 _score(run, index, syn, ctx, log, outcome)

@@ -31,7 +31,7 @@ def trained(blobs, convnet, runtime, protocol, recipe, tmp_path, monkeypatch):
             ctx = EvaluationContext(
                 seed=0, runtime=runtime, architecture=convnet(blobs), cache=Cache(tmp_path), ipc=2,
                 protocol=protocol(recipe=recipe(epochs=4, batch_size=5, milestones=(2,))),
-                set_seconds=set_seconds, finished=frozenset(finished),
+                set_seconds=set_seconds, set_device="a fast device", finished=frozenset(finished),
             )  # fmt: skip
             results = list(EqualCompute(num_networks=2, seconds=seconds).run(syn, blobs, ctx))
         return results, calls
@@ -39,11 +39,15 @@ def trained(blobs, convnet, runtime, protocol, recipe, tmp_path, monkeypatch):
     return run
 
 
-def test_controls_have_the_steps_and_batches_of_the_set(trained, blobs):
+def test_controls_have_the_steps_and_batches_of_the_set(trained, blobs, runtime):
     results, calls = trained("set", set_seconds=3.5)
     assert [s.metric for s in results[1].scores] == ["accuracy", "random", "equal_compute", "equal_seconds"]
     assert results[0].notes == ()
-    assert results[0].results == ["equal_seconds: 7 steps of 5 real images in 4 s"]
+    (text,) = results[0].results
+    assert text.startswith(
+        "equal_seconds: 7 steps of 5 real images in 4 s, which the set took on a fast device; "
+    )
+    assert text.endswith(runtime.device_name())
     on_set, random, new, seconds = calls[:4]
     assert [call[:2] for call in (on_set, random, new, seconds)] == [(6, 4), (6, 4), (6, 4), (5, 7)]
     for _, _, ((first, _), (second, _)) in (on_set, random):
@@ -83,7 +87,7 @@ def test_without_seconds(trained):
     assert results[0].notes == ("no control equal_seconds: the card of the set does not contain its seconds",)
     assert [s.metric for s in results[1].scores] == ["accuracy", "random", "equal_compute"]
     results, calls = trained(1.0)
-    assert calls[3][:2] == (5, 2)
+    assert calls[3][:2] == (5, 2) and results[0].results == ["equal_seconds: 2 steps of 5 real images in 1 s"]
     with pytest.raises(ValueError, match="must be a number > 0, set or null, got 0"):
         EqualCompute(num_networks=1, seconds=0)
     assert trained(None)[0][0].notes == ()
