@@ -80,6 +80,8 @@ def evaluate(config: RunConfig) -> Record:
     if model and model != experiment.config["model"]:
         experiment.notes += (f"the set was distilled with another network: {canonical(model)}",)
     experiment.config.update(ipc=card.ipc, method=card.config.get("method", {}), base=card.config.get("base"))
+    if "released" in card.config:  # files of authors, which have no configuration of a method
+        experiment.config["released"] = card.config["released"]
     # the record contains the digest of the set; its parent folders exist only on this machine
     experiment.config["set"] = folder.resolve().name
     return _report(config, *experiment.record([storage.digest(folder)], lambda: [folder]))

@@ -361,6 +361,13 @@ def test_all_groups_of_the_configuration_are_required(shipped):
                 check_complete(shipped.model_copy(update={"config": shipped.config | empty}))
 
 
+def test_records_of_imported_sets_have_no_method_configuration(shipped):
+    config = shipped.config | {"method": {}, "released": {"files": {"features.pt": "ab12"}}}
+    check_complete(shipped.model_copy(update={"config": config, "method": "gcond-authors"}))
+    with pytest.raises(ValueError, match="the configuration of the record has no method"):
+        check_complete(shipped.model_copy(update={"config": config}))  # a method of dd_bench
+
+
 def test_labels_bytes_and_selection_must_agree_with_set_and_protocol(shipped):
     """Reject soft labels declared as hard, fewer bytes than are stored, and another selection than the protocol's."""
     check_sets([shipped], SETS)

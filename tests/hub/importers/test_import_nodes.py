@@ -8,6 +8,7 @@ import torch
 
 from dd_bench.hub.importers.command import import_command
 from dd_bench.hub.importers.node_files import gcond_labels
+from dd_bench.leaderboards.admission.consistency import check_complete
 from dd_bench.records.record import load_record
 from dd_bench.synthetic import storage
 
@@ -65,7 +66,9 @@ def test_from_released_files_to_a_record(dd_bench, tmp_path):
     done = dd_bench("evaluate", "set=set", *SBM, *short)
     assert done.code == 0, done.text
     (path,) = (tmp_path / "runs" / "records").glob("*.json")
-    assert load_record(path).method == "gcond-authors"
+    record = load_record(path)
+    assert record.method == "gcond-authors" and record.config["released"] == card.config["released"]
+    check_complete(record)
 
 
 def test_labels_of_a_file_and_features_alone(tmp_path):
