@@ -300,6 +300,9 @@ linear_probe() { # sets for linear heads on backbones that have not seen the cla
             sweep method=random num_sets=3 "${on[@]}" teacher=$backbones protocol=ridge,probe-1000-views
             sweep method=full "${on[@]}" teacher=$backbones protocol=ridge
             sweep method=centroid "${on[@]}" teacher=$backbones protocol=ridge,probe-1000-views
+            sweep method=lgm num_sets=3 "${on[@]}" teacher=backbone_w32 protocol=ridge "${steps[@]}"
+            set=$(ls -td "$out"/sets/lgm-$data-classes"${classes:1:1}-${classes: -2:1}"-ipc$ipc-* 2>/dev/null | head -1)
+            [ -z "$set" ] || sweep method=neighbours base="$set" "${on[@]}" teacher=backbone_w32 protocol=ridge,probe-1000-views
             sweep method=lgm,clp_dd num_sets=3 "${on[@]}" teacher=$backbones protocol=ridge,probe-1000-views "${steps[@]}"
             [ $data = digits ] && sweep method=lgm "${on[@]}" teacher=backbone_w32 protocol=ridge hyperparameters=untuned \
                 method.views.noise=0 'method.views.scale=null,[0.5,1.0]' # views that keep most of 8x8 pixels
@@ -308,8 +311,6 @@ linear_probe() { # sets for linear heads on backbones that have not seen the cla
                 dd-bench evaluate -m --only-missing "${common[@]}" "${on[@]:0:2}" set="$set" teacher=$backbones \
                     protocol=ridge,probe-1000-views || failed=1
             done
-            set=$(ls -td "$out"/sets/lgm-$data-classes"${classes:1:1}-${classes: -2:1}"-ipc$ipc-* 2>/dev/null | head -1)
-            [ -z "$set" ] || sweep method=neighbours base="$set" "${on[@]}" teacher=backbone_w32 protocol=ridge,probe-1000-views
         done
     done
 }

@@ -361,6 +361,17 @@ def test_all_groups_of_the_configuration_are_required(shipped):
                 check_complete(shipped.model_copy(update={"config": shipped.config | empty}))
 
 
+def test_a_ridge_head_is_one_network(shipped):
+    probe = {"probe": {"ridge": 0.01}}
+    one = [s for s in shipped.scores if s.network == 0]
+    record = shipped.model_copy(update={"config": shipped.config | {"protocol": probe}, "scores": one})
+    check_repeats(record)
+    with pytest.raises(ValueError, match="must have scores of 1 networks for each of 1 set"):
+        check_repeats(record.model_copy(update={"scores": shipped.scores}))
+    with pytest.raises(ValueError, match=r"must have scores of \d+ networks"):
+        check_repeats(shipped.model_copy(update={"scores": one}))
+
+
 def test_records_of_imported_sets_have_no_method_configuration(shipped):
     config = shipped.config | {"method": {}, "released": {"files": {"features.pt": "ab12"}}}
     check_complete(shipped.model_copy(update={"config": config, "method": "gcond-authors"}))
