@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 from dd_bench.records.config_diff import changed_keys
@@ -99,10 +99,11 @@ class Board:
 def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list[Board]:
     """Group records into boards, sorted by track. The order of `records` does not matter.
 
-    Records of sets with a chosen precision are left out, see `has_stored_precision`.
+    Records of sets with a chosen precision are left out, see `has_stored_precision`, and so are evaluations of a set
+    that has been evaluated again in the same way with more networks.
     """
     tracks: dict[Track, list[Record]] = defaultdict(list)
-    records = [r for r in records if not has_stored_precision(r)]
+    records = _with_the_most_networks([r for r in records if not has_stored_precision(r)])
     for record in records:
         tracks[Track.of(record)].append(record)
     known = budgets(records)
@@ -110,6 +111,42 @@ def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list
         _board(track, tracks[track], _rows_of_other_tracks(track, tracks), find(published, track), known)
         for track in sorted(tracks)
     ]
+
+
+def compared_board(board: Board) -> Board:
+    """Return a board with the IPCs at which at least two methods were measured, and the rows that have one of them.
+
+    Other IPCs belong to comparisons at equal bits. If there are no such IPCs, the board is returned as it is.
+    """
+
+    def methods(i: int) -> set[str]:
+        return {c[i].record.method for c in board.rows.values() if c[i].record} - {REFERENCE}
+
+    several = [i for i in range(len(board.ipcs)) if len(methods(i)) > 1]
+    if not several:
+        return board
+    rows = {label: [cells[i] for i in several] for label, cells in board.rows.items()}
+    return replace(
+        board,
+        ipcs=[board.ipcs[i] for i in several],
+        rows={label: cells for label, cells in rows.items() if any(c.record or c.published for c in cells)},
+    )
+
+
+def _with_the_most_networks(records: Sequence[Record]) -> list[Record]:
+    """Return the records without those that another one repeats with more networks, on the same sets."""
+
+    def evaluation(r: Record) -> object:
+        return Track.of(r), r.method, r.ipc, tuple(r.set_digests), tuple(t.digest for t in r.teachers)
+
+    most: dict[object, int] = defaultdict(int)
+    for r in records:
+        most[evaluation(r)] = max(most[evaluation(r)], _networks(r))
+    return [r for r in records if not r.set_digests or _networks(r) == most[evaluation(r)]]
+
+
+def _networks(record: Record) -> int:
+    return sum(s.metric == record.main_metric for s in record.scores)
 
 
 def _rows_of_other_tracks(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[str, dict[int, Record]]:

@@ -7,6 +7,7 @@
 The name after `table` selects what is inserted:
 
 - the path of a board in leaderboards/tables, without suffix: its table of methods by IPC;
+- this path followed by ` compared`: the same table, only with the IPCs at which several methods were measured;
 - this path followed by ` all-metrics`: all metrics of its records;
 - `cross_arch`, `continual`, `linear_probe`, `cost`, `labels`, `label_bits`, `architectures` or `bits`: all tables of
   that page;
@@ -25,7 +26,7 @@ from pathlib import Path
 from dd_bench.records.record import Record
 from dd_bench.runtime.files import write_atomic
 
-from ..core.boards import Board
+from ..core.boards import Board, compared_board
 from ..core.entries import LABEL_COMPARISON
 from .bits import precision_tables
 from .equal_bits import equal_bits_tables
@@ -98,6 +99,7 @@ def named_tables(boards: Sequence[Board], entries: Sequence[Record] = ()) -> dic
     `entries` are all entries, for the pages that combine several boards; by default, those of `boards`.
     """
     by_name = {board.track.path: table_of(board) for board in boards}
+    by_name |= {f"{board.track.path} compared": table_of(compared_board(board)) for board in boards}
     by_name |= {
         f"{board.track.path} all-metrics": table for board in boards if (table := all_metrics_table(board))
     }

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from itertools import groupby
 from typing import Any, NamedTuple
 
-from ..core.boards import Board
+from ..core.boards import Board, compared_board
 from ..core.citations import Cards
 from ..core.findings import Evidence
 from ..core.method_info import comment, shipped_text
@@ -125,7 +125,7 @@ def _network(board: Board) -> str:
 
 
 def _view(board: Board, *, drawn: bool, dated: bool) -> BoardView:
-    t, one = board.track, matrix(board)
+    t, one = board.track, matrix(compared_board(board))
     return BoardView(
         url=f"boards/{t.slug}.html",
         protocol=f"{t.protocol} v{t.version}" + (f", {t.selection}" if t.selection != "last" else ""),

@@ -1,5 +1,6 @@
 """The table of a node dataset on its results page."""
 
+from dd_bench.leaderboards.core.boards import boards, compared_board
 from dd_bench.leaderboards.core.published import Published, PublishedSet
 from dd_bench.leaderboards.render.formatting import interval
 from dd_bench.leaderboards.render.nodes import node_table
@@ -55,3 +56,16 @@ def test_rows_have_bytes_published_numbers_and_controls():
     assert rows["random"][5] == "", "measured on one of two sets"
     assert node_table(records, PUBLISHED, "citeseer") == ""
     assert interval(records[2], "no_edges") == "65.0"
+
+
+def test_boards_show_the_evaluation_with_the_most_networks_and_compared_ipcs():
+    again = {"set_digests": ["ab"], "config": {"method": {}, "evaluator": {}}}
+    records = [
+        make_record("dm", 1, [[0.6, 0.6]], **again),
+        make_record("dm", 1, [[0.6, 0.6, 0.7]], **again),
+        make_record("kmeans", 1, [[0.5, 0.5]]),
+        make_record("kmeans", 4, [[0.55, 0.6]]),
+    ]
+    (board,) = boards(records, [])
+    assert [len(r.scores) for r in board.records if r.method == "dm"] == [3] and board.ipcs == [1, 4]
+    assert compared_board(board).ipcs == [1] and set(compared_board(board).rows) == {"dm", "kmeans"}
