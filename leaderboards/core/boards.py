@@ -120,7 +120,7 @@ def compared_board(board: Board) -> Board:
     """
 
     def methods(i: int) -> set[str]:
-        return {c[i].record.method for c in board.rows.values() if c[i].record} - {REFERENCE}
+        return {r.method for c in board.rows.values() if (r := c[i].record)} - {REFERENCE}
 
     several = [i for i in range(len(board.ipcs)) if len(methods(i)) > 1]
     if not several:
