@@ -103,7 +103,7 @@ def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list
     that has been evaluated again in the same way with more networks.
     """
     tracks: dict[Track, list[Record]] = defaultdict(list)
-    records = _with_the_most_networks([r for r in records if not has_stored_precision(r)])
+    records = with_the_most_networks([r for r in records if not has_stored_precision(r)])
     for record in records:
         tracks[Track.of(record)].append(record)
     known = budgets(records)
@@ -133,7 +133,7 @@ def compared_board(board: Board) -> Board:
     )
 
 
-def _with_the_most_networks(records: Sequence[Record]) -> list[Record]:
+def with_the_most_networks(records: Sequence[Record]) -> list[Record]:
     """Return the records without those that another one repeats with more networks, on the same sets."""
 
     def evaluation(r: Record) -> object:
