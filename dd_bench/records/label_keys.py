@@ -1,4 +1,4 @@
-"""Keys of a protocol's labels: their usual values, and which of them have an effect on the others' choice of labels."""
+"""Keys of a protocol's labels: their usual values, and which of them have no effect with the values of the others."""
 
 from __future__ import annotations
 

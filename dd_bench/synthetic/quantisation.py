@@ -217,9 +217,8 @@ def _cluster(minimum: Tensor, step: Tensor, groups: int) -> Tensor:
     points = torch.stack([minimum, step], 1).numpy()
     points = points / np.maximum(points.std(0), 1e-12)
     with warnings.catch_warnings():
-        warnings.simplefilter(
-            "ignore", ConvergenceWarning
-        )  # fewer different cells than groups, which is fine
+        # fewer different cells than groups are allowed
+        warnings.simplefilter("ignore", ConvergenceWarning)
         found = KMeans(groups, n_init=1, random_state=0).fit(points).labels_
     return torch.from_numpy(found.astype(np.int64))
 

@@ -99,11 +99,10 @@ class Board:
 def boards(records: Sequence[Record], published: Sequence[PublishedSet]) -> list[Board]:
     """Group records into boards, sorted by track. The order of `records` does not matter.
 
-    Records of sets with a chosen precision are left out, see `has_stored_precision`, and so are evaluations of a set
-    that has been evaluated again in the same way with more networks.
+    Some records are left out, see `on_boards`.
     """
     tracks: dict[Track, list[Record]] = defaultdict(list)
-    records = with_the_most_networks([r for r in records if not has_stored_precision(r)])
+    records = on_boards(records)
     for record in records:
         tracks[Track.of(record)].append(record)
     known = budgets(records)
@@ -133,20 +132,22 @@ def compared_board(board: Board) -> Board:
     )
 
 
-def with_the_most_networks(records: Sequence[Record]) -> list[Record]:
-    """Return the records without those that another one repeats with more networks, on the same sets."""
+def on_boards(records: Sequence[Record]) -> list[Record]:
+    """Return the records that boards show, in their order.
 
-    def evaluation(r: Record) -> object:
-        return Track.of(r), r.method, r.ipc, tuple(r.set_digests), tuple(t.digest for t in r.teachers)
-
+    Records of sets with a chosen precision are left out, see `has_stored_precision`, and so are evaluations of sets
+    that have been evaluated again in the same way with more networks.
+    """
+    found = []
     most: dict[object, int] = defaultdict(int)
     for r in records:
-        most[evaluation(r)] = max(most[evaluation(r)], _networks(r))
-    return [r for r in records if not r.set_digests or _networks(r) == most[evaluation(r)]]
-
-
-def _networks(record: Record) -> int:
-    return sum(s.metric == record.main_metric for s in record.scores)
+        if has_stored_precision(r):
+            continue
+        evaluation = Track.of(r), r.method, r.ipc, tuple(r.set_digests), tuple(t.digest for t in r.teachers)
+        networks = r.summary().num_networks if r.status == "done" else 0
+        most[evaluation] = max(most[evaluation], networks)
+        found.append((r, evaluation, networks))
+    return [r for r, evaluation, networks in found if not r.set_digests or networks == most[evaluation]]
 
 
 def _rows_of_other_tracks(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[str, dict[int, Record]]:

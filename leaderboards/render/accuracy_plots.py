@@ -130,7 +130,7 @@ def _plot_ipc(plt: Any, layout: Layout = PAGE, *, board: Board, rows: dict[str, 
             axis.axhline(means[0], color=colour, linestyle=line, label=PLAIN.escape(label))
         elif label in LINES:
             colour, line = LINES[label]
-            # Methods are drawn beside the middle of their IPC, where a sloped line would have another height.
+            # The markers of methods are beside the middle of their IPC. A sloped line would have another height there.
             edges = [(x - SLOT / 2, x + SLOT / 2) for x in where]
             for edge, low, high in zip(edges, *ends, strict=True):
                 axis.fill_between(edge, low, high, color=colour, alpha=0.15, linewidth=0)

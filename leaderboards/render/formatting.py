@@ -139,9 +139,14 @@ def all_metrics_table(board: Board) -> str:
     return markdown_table(header, [[MARKDOWN.escape(x) for x in row] for row in rows], left=1)
 
 
+def sets_with(record: Record, metric: str) -> set[int]:
+    """Return the numbers of the sets that have values of a metric."""
+    return {s.set for s in record.scores if s.metric == metric}
+
+
 def _part(record: Record, metric: str) -> str:
     """Return e.g. ` in 2 of 3 sets` if some sets have no value of a metric, otherwise ''."""
-    every, own = ({s.set for s in record.scores if s.metric == m} for m in (record.main_metric, metric))
+    every, own = sets_with(record, record.main_metric), sets_with(record, metric)
     return f" in {len(own)} of {len(every)} sets" if own < every else ""
 
 

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from dd_bench.records.overrides import base_name
 from dd_bench.records.record import Record
 
 from ..core.published import PublishedSet
 from ..core.row_labels import record_labels
-from .formatting import interval_text, number, published_text, with_marks
+from .formatting import interval_bounds, number, published_text, sets_with, with_marks
 from .markup import MARKDOWN, markdown_table
 
+NETWORK = "node_gcn"
 CONTROLS = {
     "best_val": "best step",
     "no_edges": "without edges",
@@ -29,12 +31,13 @@ def node_table(entries: Sequence[Record], published: Sequence[PublishedSet], dat
     found = [
         r
         for r in entries
-        if (r.dataset, r.status, r.protocol.name) == (dataset, "done", "node-last") and _is_gcn(r)
+        if (r.dataset, r.status, r.protocol.name) == (dataset, "done", "node-last")
+        and base_name(r.model) == NETWORK
     ]
     if not found:
         return ""
     labels = record_labels(found)
-    printed = [p for p in published if (p.dataset, p.model) == (dataset, "node_gcn")]
+    printed = [p for p in published if (p.dataset, p.model) == (dataset, NETWORK)]
     found.sort(key=lambda r: (r.method != "full", r.sizes["labelled nodes"], -r.summary().mean))
     whole = next((sum(r.stored_bytes.values()) for r in found if r.method == "full"), None)
     rows = []
@@ -44,7 +47,7 @@ def node_table(entries: Sequence[Record], published: Sequence[PublishedSet], dat
             with_marks(_label(r, labels[r.key]), [r]),
             str(r.sizes["labelled nodes"]),
             f"{size:,}" + ("" if whole is None or size <= whole else f" ({size / whole:.1f} × the graph)"),
-            f"{number([r.summary().mean], r.main_metric)} [{interval_text(r, r.main_metric).replace('–', ', ')}]",
+            _accuracy(r),
             " / ".join(dict.fromkeys(published_text(p) for s in printed for p in s.at(r.method, r.ipc))),
         ]
         rows.append([MARKDOWN.escape(x) for x in [*row, *(_control(r, metric) for metric in CONTROLS)]])
@@ -53,8 +56,12 @@ def node_table(entries: Sequence[Record], published: Sequence[PublishedSet], dat
     )
 
 
-def _is_gcn(record: Record) -> bool:
-    return record.model.partition("(")[0] == "node_gcn"
+def _accuracy(record: Record) -> str:
+    """Return the mean with its 95 % interval: `79.1 [78.9, 79.3]`."""
+    ends = ", ".join(
+        number([x], record.main_metric) for x in interval_bounds(record, record.main_metric) or ()
+    )
+    return f"{number([record.summary().mean], record.main_metric)} [{ends}]"
 
 
 def _label(record: Record, label: str) -> str:
@@ -66,7 +73,6 @@ def _label(record: Record, label: str) -> str:
 
 def _control(record: Record, metric: str) -> str:
     """Return the mean of a metric, or '' if it was not measured on every set."""
-    sets = {s.set for s in record.scores if s.metric == record.main_metric}
-    if {s.set for s in record.scores if s.metric == metric} != sets:
+    if sets_with(record, metric) != sets_with(record, record.main_metric):
         return ""
     return number([record.summary(metric).mean], record.main_metric)

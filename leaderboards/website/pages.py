@@ -19,7 +19,7 @@ from dd_bench.records.bibtex import bibtex
 from dd_bench.records.record import Record
 from dd_bench.runtime.terminal import sanitize
 
-from ..core.boards import Board, boards, with_the_most_networks
+from ..core.boards import Board, boards, on_boards
 from ..core.citations import Cards, cited
 from ..core.entries import has_stored_precision
 from ..core.findings import evidence, load_findings
@@ -78,7 +78,7 @@ class Pages:
     ):
         # sets with another precision are on no board, and so their entries have no page
         self.with_precision = [r for r in entries if has_stored_precision(r)]
-        entries = with_the_most_networks([r for r in entries if not has_stored_precision(r)])
+        entries = on_boards(entries)
         self.folder, self.entries, self.published = folder, entries, published
         self.boards = boards(entries, published)
         # dozens of kinds of labels would hide the other boards; their boards are linked from their entries only
