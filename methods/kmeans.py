@@ -33,9 +33,9 @@ class KMeans(FeatureCoreset):
 
     citation = "Cui et al., DC-BENCH: Dataset Condensation Benchmark, NeurIPS 2022"
 
-    def __init__(self, *, teacher: dict[str, Any], restarts: int):
-        """Take the training recipe of the feature network and the number of k-means restarts."""
-        super().__init__(teacher=teacher)
+    def __init__(self, *, teacher: dict[str, Any], feature_network: str, restarts: int):
+        """Take the arguments of `FeatureCoreset` and the number of k-means restarts."""
+        super().__init__(teacher=teacher, feature_network=feature_network)
         self.restarts = restarts
 
     def select(self, features: Tensor, ipc: int, seed: int) -> Tensor:

@@ -16,7 +16,6 @@ from dd_bench.api import (
     DistillContext,
     NodeSet,
     RealSet,
-    feature_network,
     training_nodes,
 )
 
@@ -35,13 +34,15 @@ class NodeCoreset(FeatureCoreset):
     modalities = ("node",)
     smoke: ClassVar[dict[str, Any]] = {"teacher.steps": 10}
 
-    def __init__(self, *, teacher: dict[str, Any], embedding: str, nodes: int | None, hops: int):
+    def __init__(
+        self, *, teacher: dict[str, Any], feature_network: str, embedding: str, nodes: int | None, hops: int
+    ):
         """See `conf/method/herding_nodes.yaml` for the arguments.
 
         Raises:
             ValueError: `embedding` is unknown, or `hops` is negative.
         """
-        super().__init__(teacher=teacher)
+        super().__init__(teacher=teacher, feature_network=feature_network)
         check_choice("embedding", embedding, ("network", "propagated", "features"))
         check_at_least(0, hops=hops)
         self.embedding, self.nodes, self.hops = embedding, nodes, hops
@@ -70,7 +71,7 @@ class NodeCoreset(FeatureCoreset):
         train = training_nodes(real)
         if self.embedding != "network":
             return train.features(HOPS if self.embedding == "propagated" else 0)
-        net = feature_network(real, ctx.architecture, self.recipe, 0, ctx)
+        net = self.network(real, ctx)
         ctx.note("selects by the outputs of a network that is trained on the whole training graph")
         with torch.no_grad():
             logits: Tensor = net(train.graph.at(train.index))

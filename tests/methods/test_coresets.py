@@ -155,6 +155,23 @@ def test_selection_uses_class_embeddings_of_the_trained_network(make_method, mak
         assert list(syn.source[4 * c : 4 * c + 4]) == expected.tolist()
 
 
+def test_feature_networks_of_sets(make_method, make_ctx, train_blobs):
+    """`shared`: one network for all sets. `per_set`: network number `seed` of the set, the same for each method."""
+
+    def weights(seed, name="herding", **arguments):
+        method, ctx = make_method(name, **arguments), make_ctx(seed)
+        method.prepare(train_blobs, ctx)
+        return torch.cat([p.detach().flatten() for p in method.network(train_blobs, ctx).parameters()])
+
+    assert torch.equal(weights(0), weights(1))
+    own = [weights(seed, feature_network="per_set") for seed in (5, 6)]
+    assert not torch.allclose(*own)
+    assert not any(torch.allclose(weights(0), w) for w in own)
+    assert torch.equal(own[0], weights(5, "kmeans", feature_network="per_set"))
+    with pytest.raises(ValueError, match=r"method\.feature_network must be shared or per_set, got each"):
+        make_method("kmeans", feature_network="each")
+
+
 def test_length_of_the_feature_networks_training_is_logged_before_it(
     make_method, make_ctx, train_blobs, messages
 ):
