@@ -28,9 +28,9 @@ def board_rows(records: Sequence[Record], origins: Mapping[str, Origin]) -> list
 
     The first row of a method has one record at each IPC: the first record with the settings that the row has at its
     lowest IPC, or, if there is none, the first record at this IPC. Here, records with the hyper-parameters of the paper
-    come first, then those of `dd-bench tune`, and of these the earliest. The settings may thus differ between IPCs, as
-    in papers; the row is then `mixed`. The other records are in rows labelled `<method> #2` and so on. Each of these
-    rows has the same settings at all IPCs.
+    come first, then those of `dd-bench tune`. Of these, records with the most sets come first, then the earliest. The
+    settings may thus differ between IPCs, as in papers; the row is then `mixed`. The other records are in rows labelled
+    `<method> #2` and so on. Each of these rows has the same settings at all IPCs.
     """
     by_method: dict[str, list[Record]] = {}
     for record in records:
@@ -42,7 +42,9 @@ def board_rows(records: Sequence[Record], origins: Mapping[str, Origin]) -> list
 def _rows_of(
     method: str, records: Sequence[Record], origins: Mapping[str, Origin], taken: set[str]
 ) -> Iterator[Row]:
-    preferred = sorted(records, key=lambda r: (r.ipc, list(CHOSEN).index(origins[r.key].choice)))
+    preferred = sorted(
+        records, key=lambda r: (r.ipc, list(CHOSEN).index(origins[r.key].choice), -len(r.set_digests))
+    )
     first = preferred[0]
     main = {first.ipc: first}
     for record in preferred:  # prefer those with the same settings, then the first

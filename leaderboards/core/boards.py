@@ -26,6 +26,7 @@ from .entries import (
 from .hyperparameters import Origin, origins
 from .published import Published, PublishedSet, find
 from .ranking import Place, rank
+from .row_settings import differing
 
 
 @dataclass(frozen=True)
@@ -135,19 +136,31 @@ def compared_board(board: Board) -> Board:
 def on_boards(records: Sequence[Record]) -> list[Record]:
     """Return the records that boards show, in their order.
 
-    Records of sets with a chosen precision are left out, see `has_stored_precision`, and so are evaluations of sets
-    that have been evaluated again in the same way with more networks.
+    Left out are
+
+    - records of sets with a chosen precision, see `has_stored_precision`;
+    - evaluations of sets that have been evaluated again in the same way with more networks;
+    - runs of a method with fewer sets than another run with the same settings.
     """
-    found = []
-    most: dict[object, int] = defaultdict(int)
-    for r in records:
-        if has_stored_precision(r):
-            continue
-        evaluation = Track.of(r), r.method, r.ipc, tuple(r.set_digests), tuple(t.digest for t in r.teachers)
-        networks = r.summary().num_networks if r.status == "done" else 0
-        most[evaluation] = max(most[evaluation], networks)
-        found.append((r, evaluation, networks))
-    return [r for r, evaluation, networks in found if not r.set_digests or networks == most[evaluation]]
+    shown = [r for r in records if not has_stored_precision(r)]
+    cells: dict[object, list[Record]] = defaultdict(list)
+    for r in shown:
+        cells[Track.of(r), r.method, r.ipc, tuple(t.digest for t in r.teachers)].append(r)
+    replaced = {r.key for cell in cells.values() for r in cell if any(_replaces(other, r) for other in cell)}
+    return [r for r in shown if r.key not in replaced]
+
+
+def _replaces(other: Record, record: Record) -> bool:
+    """Return whether `other`, of the same cell, measures the same as `record` with more networks or more sets."""
+    if not record.set_digests or other.status != "done":
+        return False
+    if other.set_digests == record.set_digests:
+        return _networks(other) > _networks(record)
+    return len(other.set_digests) > len(record.set_digests) and not differing(record, other)
+
+
+def _networks(record: Record) -> int:
+    return record.summary().num_networks if record.status == "done" else 0
 
 
 def _rows_of_other_tracks(track: Track, tracks: Mapping[Track, list[Record]]) -> dict[str, dict[int, Record]]:

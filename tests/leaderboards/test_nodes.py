@@ -1,10 +1,8 @@
 """The table of a node dataset on its results page."""
 
-from dd_bench.leaderboards.core.boards import boards, compared_board
 from dd_bench.leaderboards.core.published import Published, PublishedSet
 from dd_bench.leaderboards.render.formatting import interval
 from dd_bench.leaderboards.render.nodes import node_table
-from dd_bench.leaderboards.website.pages import Pages
 from dd_bench.records.record import ProtocolId, Score
 
 from .conftest import make_record
@@ -57,27 +55,3 @@ def test_rows_have_bytes_published_numbers_and_controls():
     assert rows["random"][5] == "", "measured on one of two sets"
     assert node_table(records, PUBLISHED, "citeseer") == ""
     assert interval(records[2], "no_edges") == "65.0"
-
-
-def test_boards_show_the_evaluation_with_the_most_networks_and_compared_ipcs():
-    again = {"set_digests": ["ab"], "config": {"method": {}, "evaluator": {}}}
-    records = [
-        make_record("dm", 1, [[0.6, 0.6]], **again),
-        make_record("dm", 1, [[0.6, 0.6, 0.7]], **again),
-        make_record("kmeans", 1, [[0.5, 0.5]]),
-        make_record("kmeans", 4, [[0.55, 0.6]]),
-    ]
-    (board,) = boards(records, [])
-    assert [len(r.scores) for r in board.records if r.method == "dm"] == [3] and board.ipcs == [1, 4]
-    assert compared_board(board).ipcs == [1] and set(compared_board(board).rows) == {"dm", "kmeans"}
-
-
-def test_the_site_shows_only_evaluations_of_its_boards(tmp_path):
-    config = {"method": {}, "evaluator": {}}
-    records = [
-        make_record("dm", 1, [values], set_digests=["ab"], config=config)
-        for values in ([0.6, 0.6], [0.6, 0.6, 0.7])
-    ]
-    pages = Pages(tmp_path, records, [], tmp_path)
-    shown = {r.key for board in pages.boards for r in board.records}
-    assert {p.record.key for found in pages.costs.values() for p in found} == shown == {records[1].key}
