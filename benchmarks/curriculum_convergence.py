@@ -11,9 +11,14 @@ Here, all of them are measured on the *uncropped* images, after fixed numbers of
   recovery, but without `method.statistics`.
 
 A run recovers one image of each class with the method and the settings of experiment fashion_kd_cda, teacher
-convnet_w32_bn. The curricula are `none` (SRe2L, no crops), `const` (crops of at least 8 % of the area from the start)
-and `cosine` (CDA). With the same seed, they start from the same noise. Differences to `const` are paired by seed, with
-95 % intervals by Student's t.
+convnet_w32_bn. With the same seed, all runs start from the same noise. The curricula are
+
+- **cosine**: CDA.
+- **const**: crops of at least 8 % of the area from the start, as in SRe2L on Tiny-ImageNet and ImageNet, with which the
+  paper compares CDA.
+- **none**: no crops, as in SRe2L on CIFAR-100 and in experiment fashion_kd_sre2l.
+
+Differences to `const` and to `none` are paired by seed, with 95 % intervals by Student's t.
 
 Writes `results/cda_convergence.json` and `results/cda_convergence.svg`.
 """
@@ -22,6 +27,7 @@ from __future__ import annotations
 
 import argparse
 import tempfile
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +37,9 @@ import torch
 from torch import Tensor
 
 from dd_bench.api import DistillContext
+from dd_bench.methods._recovery.images import Images
+from dd_bench.methods._recovery.layout import units_of
+from dd_bench.methods._recovery.start import initial
 from dd_bench.methods.sre2l import SRe2L
 from dd_bench.pipeline.compose import RunConfig, compose
 from dd_bench.pipeline.experiment import Experiment
@@ -55,11 +64,31 @@ def points_of(iterations: int) -> list[int]:
     return sorted({round(iterations * i / 20) for i in range(21)})
 
 
+class MeasuredImages(Images):
+    """Images that are measured before the iterations of `points`, which does not change them."""
+
+    def __init__(self, x: Tensor, y: Tensor, points: list[int], measure: Callable[[Tensor, Tensor], None]):
+        super().__init__(x, y)
+        self.points, self.measure = points, measure
+
+    def begin(self, step: int, optimizer: torch.optim.Optimizer) -> None:
+        """Measure the images if the iteration is one of `points`."""
+        if step in self.points:
+            self.measure(self.x, self.y)
+
+
 def losses_of_run(run: Experiment, seed: int, points: list[int]) -> dict[str, list[float]]:
     """Recover one image of each class, and return the losses of the uncropped images after each of `points`."""
     method, real = run.method, run.real.train_only()
     assert isinstance(method, SRe2L)
     measured: dict[str, list[float]] = {name: [] for name in LOSSES}
+
+    @torch.no_grad()
+    def measure(x: Tensor, y: Tensor) -> None:
+        logits, distances = hooked(x)
+        measured["teacher"].append(float(torch.nn.functional.cross_entropy(logits, y)))
+        measured["statistics"].append(float((layers * distances).sum()))
+
     with tempfile.TemporaryDirectory() as folder:
         ctx = DistillContext(
             seed=seed,
@@ -69,31 +98,13 @@ def losses_of_run(run: Experiment, seed: int, points: list[int]) -> dict[str, li
             loop=OuterLoop(Path(folder), MultiLogger([]), log_every=100, checkpoint_seconds=1e9),
             teachers=run.teachers,
         )
-        k = real.num_classes
-        engine = method.engine(real, ctx.teachers_of(real)[:1], k, ctx)
-        (teacher,) = engine.teachers
-        layers = torch.ones(len(teacher.teacher.norms), device=ctx.device)
-        layers[0] = method.first_layer
-        y = torch.arange(k, device=ctx.device)
-        generator = ctx.generator("noise", 0, 0)
-        x = torch.randn((k, *real.shape), generator=generator, device=ctx.device)
-        step = 0
-
-        @torch.no_grad()
-        def measure() -> None:
-            logits, distances = teacher(x)
-            measured["teacher"].append(float(torch.nn.functional.cross_entropy(logits, y)))
-            measured["statistics"].append(float((layers * distances).sum()))
-
-        def batch() -> Tensor:
-            nonlocal step
-            if step in points:
-                measure()
-            step += 1
-            return x
-
-        engine.optimise(x, batch, y, "slot0-class0", ctx, clamped=True)
-        measure()
+        guides = ctx.teachers_of(real)[:1]
+        loss = method.in_turn(real, guides, real.num_classes, ctx)
+        (hooked,), (layers,) = loss.teachers, loss.layers
+        (unit,) = units_of("slot", real.num_classes, 1, None)
+        start = initial(method.init, real, 1, guides[0], method.patches, None, ctx)
+        images = MeasuredImages(start(unit).clone(), unit.labels(ctx.device), points, measure)
+        measure(method.engine(real).optimise(images, loss, unit.name, ctx), images.y)
     return measured
 
 
@@ -143,7 +154,7 @@ def draw(path: Path, points: list[int], results: dict[str, dict[str, Any]]) -> N
         figure.savefig(path, format="svg", metadata={"Date": None, "Creator": None})
 
 
-def main() -> None:
+def main(argv: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -157,7 +168,7 @@ def main() -> None:
     parser.add_argument(
         "--out", type=Path, default=Path(__file__).parent / "results" / "cda_convergence.json"
     )
-    args = parser.parse_args()
+    args = parser.parse_args(argv)
     if args.seeds < 3:
         parser.error(f"--seeds must be >= 3, got {args.seeds}")
     torch.set_num_threads(1)
@@ -179,9 +190,10 @@ def main() -> None:
         results[f"{weight:g}"] = {
             name: {loss: summary(values[name][loss]) for loss in LOSSES}
             | {
-                "less const": {
-                    loss: differences(values[name][loss], values["const"][loss]) for loss in LOSSES
+                f"less {other}": {
+                    loss: differences(values[name][loss], values[other][loss]) for loss in LOSSES
                 }
+                for other in ("const", "none")
             }
             for name in CURRICULA
         }
