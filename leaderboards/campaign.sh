@@ -7,9 +7,10 @@
 # about 1, 2, 7, 9, 6 and 7 hours on two cores; they have not been run in one go yet. Optional parts: digits (89 minutes
 # without the trajectories, on two cores shared with other work), fifty (50 images per class for the methods that take a
 # quarter of an hour for ten; a night or more, not timed), uncut (the papers' iterations and real batches at width 32; not
-# timed) and mirage_legacy (Mirage's own evaluation of its graphs; not timed). There are also parts for single claims of
-# papers, whose costs are estimated for one core from those of the experiments: datadam (half an hour), infer (3 hours),
-# label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours), shifts (4 hours), contents (4
+# timed) and mirage_legacy (Mirage's own evaluation of its graphs, and with NCI1 of random graphs and DosCond, whose set is
+# from part graphs; not timed). There are also parts for single claims of papers, whose costs are estimated for one core
+# from those of the experiments: datadam (half an hour; IPC 50 and DM not timed), ast_legacy, cda_convergence and
+# nas_learned_lr (not timed), infer (3 hours), label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours), shifts (4 hours), contents (4
 # hours), equal_compute (three times the seconds of the sets that it compares, not timed), linear_probe (2 hours, not
 # timed), coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50
 # images per class), nodes (an hour, not timed: Cora and Citeseer) and recovery (15 hours: all methods that recover images
@@ -104,7 +105,23 @@ recovery() { # all methods that recover images from teachers, with stored labels
 }
 
 datadam() { # the released code and DataDAM's own evaluation
-    sweep experiment=fashion_w32_datadam method=datadam,datadam_released ipc=1,10 protocol=dc-300,datadam-1800
+    sweep experiment=fashion_w32_datadam method=datadam,datadam_released ipc=1,10,50 protocol=dc-300,datadam-1800
+    sweep experiment=fashion_w32_dm ipc=1,10,50 protocol=datadam-1800
+}
+
+ast_legacy() { # AST's own evaluation, which selects on test data, of its sets and of MTT's
+    sweep experiment=fashion_w32_ast_ipc1,fashion_w32_ast_ipc10,fashion_w32_mtt_ipc1,fashion_w32_mtt_ipc10 \
+        protocol=ast-legacy
+}
+
+cda_convergence() { # losses of CDA and SRe2L over the iterations of recovery
+    python benchmarks/curriculum_convergence.py --cache "$out/cache" || failed=1
+}
+
+nas_learned_lr() { # architecture search with the sets of the trajectory methods, trained at the rates distilled with them
+    dd-bench evaluate -m --only-missing "${common[@]}" dataset=fashion_mnist dataset.val_fraction=0.1 model.width=32 \
+        set="$(sets "mtt ftd" 10)" protocol=nas-200 +protocol.learned_lr=true evaluator=nas evaluator.sample=30 \
+        evaluator.whole_epochs=2 evaluator.space.width=[8,16] evaluator.space.depth=[1,2,3] || failed=1
 }
 
 infer() { # INFER's own protocol with equal steps and equal batches, and its compensators on other sets (plug-in)
@@ -179,13 +196,24 @@ bits() { # fewer bits per value of the sets from the parts above, k-means with m
     done
 }
 
+printed() { # printed COMMAND OVERRIDES: the last folder that `dd-bench prepare` or `dd-bench distill` prints
+    local text="$(dd-bench "$1" "${common[@]:0:2}" "${@:2}" 2>&1)"
+    sed -nE 's/.*(synthetic set|prepared): (.*[^)])( \([0-9]+ s\))?$/\2/p' <<<"$text" | tail -1
+}
+
 drift() { # what lets FTD's students drift less, its flat experts or the average of the images: four sets on equal experts
-    sweep experiment=fashion_w32_mtt_ipc10,fashion_w32_ftd_ipc10 method.ema=0.0,0.99 method.experts.count=6 \
-        method.experts.precision=fp32
-    # Then, with the experts and the sets that these jobs have printed:
-    #   python benchmarks/trajectories.py mtt=EXPERTS:SET "mtt with ema=EXPERTS:SET" "ftd without ema=FLAT_EXPERTS:SET" \
-    #       ftd=FLAT_EXPERTS:SET --steps 20 --out benchmarks/results/drift_parts.json \
-    #       --less "mtt with ema:mtt" "ftd:ftd without ema" "ftd without ema:mtt" "ftd:mtt with ema"
+    local on=(method.experts.count=6 method.experts.precision=fp32) method ema name experts pairs=()
+    sweep experiment=fashion_w32_mtt_ipc10,fashion_w32_ftd_ipc10 method.ema=0.0,0.99 "${on[@]}"
+    for method in mtt ftd; do
+        experts=$(printed prepare experiment=fashion_w32_${method}_ipc10 "${on[@]}")
+        for ema in 0.0 0.99; do
+            case $method$ema in mtt0.0) name=mtt ;; mtt0.99) name="mtt with ema" ;; ftd0.0) name="ftd without ema" ;;
+                *) name=ftd ;; esac
+            pairs+=("$name=$experts:$(printed distill experiment=fashion_w32_${method}_ipc10 method.ema=$ema "${on[@]}")")
+        done
+    done
+    python benchmarks/trajectories.py "${pairs[@]}" --steps 20 --out benchmarks/results/drift_parts.json \
+        --less "mtt with ema:mtt" "ftd:ftd without ema" "ftd without ema:mtt" "ftd:mtt with ema" || failed=1
 }
 
 ast_parts() { # AST without its k-means start, its gradient penalty and its clipped loss; the other parts have entries
@@ -357,6 +385,13 @@ mirage_legacy() { # Mirage's own evaluation on all collections, and the last ste
     sweep experiment=molhiv_mirage_legacy_gcn,molhiv_mirage_legacy_gat,molhiv_mirage_legacy_gin $hiv
     sweep experiment=nci1_mirage,molbace_mirage,molbbbp_mirage,imdb_binary_mirage model=gcn,gat,gin
     sweep experiment=molhiv_mirage $hiv model=gcn,gat,gin
+    # NCI1: random graphs of as many bytes as Mirage's set, and DosCond's set of part graphs
+    local nci1=(dataset=tu dataset.name=NCI1 protocol=mirage-legacy evaluator.num_networks=10)
+    nci1+=(model.layers=2 model.hidden=128 model.dropout=0.5) # as in experiment nci1_mirage
+    local size=$(stored_bytes "$(ls -td "$out"/sets/mirage_released-NCI1-ipc4-* | head -1)")
+    sweep method=random_graphs method.budget=bytes method.amount="$size" ipc=4 num_sets=3 model=gcn,gat,gin "${nci1[@]}"
+    local set=$(ls -td "$out"/sets/doscond-NCI1-ipc10-* 2>/dev/null | head -1)
+    [ -z "$set" ] || dd-bench evaluate -m --only-missing "${common[@]}" set="$set" model=gcn,gat,gin "${nci1[@]}" || failed=1
 }
 
 for part in $parts; do

@@ -5,6 +5,7 @@ of `quantities` and a threshold. Its verdict follows from the 95 % interval of t
 
     above: 0    reproduced: the interval is above 0; contradicted: it is below 0; level: it contains 0
     below: 0    the same with the opposite sign
+    equals: 0   level: the interval contains 0; contradicted: it does not. An interval does not show that two are equal
     reaches: 0.682, or a line of a published number
                 reproduced: the interval is not below the published number (minus its standard deviation);
                 contradicted otherwise
@@ -57,12 +58,15 @@ class Check(_Strict):
     read: str
     above: float | None = None
     below: float | None = None
+    equals: float | None = None
     reaches: float | str | None = None
 
     @model_validator(mode="after")
     def _one_threshold(self) -> Check:
-        if [self.above, self.below, self.reaches].count(None) != 2:
-            raise ValueError(f"a check must have one of `above`, `below` and `reaches`: {self.label!r}")
+        if [self.above, self.below, self.equals, self.reaches].count(None) != 3:
+            raise ValueError(
+                f"a check must have one of `above`, `below`, `equals` and `reaches`: {self.label!r}"
+            )
         return self
 
 
@@ -134,6 +138,8 @@ def verdict(check: Check, quantity: Quantity, sources: Sources) -> Verdict:
     if check.reaches is not None:
         printed = sources.read(check.reaches).low if isinstance(check.reaches, str) else check.reaches
         return "reproduced" if quantity.high >= printed else "contradicted"
+    if check.equals is not None:
+        return "level" if quantity.low <= check.equals <= quantity.high else "contradicted"
     if check.above is not None:
         supports, contradicts = quantity.low > check.above, quantity.high < check.above
     else:

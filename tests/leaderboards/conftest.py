@@ -1,3 +1,5 @@
+import os
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,11 @@ from dd_bench.leaderboards.core.entries import entry_name
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.records.record import Code, ProtocolId, Record, Score
 from dd_bench.runtime.files import content_key
+
+CAMPAIGN = Path(__file__).parents[2] / "leaderboards" / "campaign.sh"
+STUB = """#!/bin/sh
+for word in "$@"; do printf '%s\\001' "$word"; done >> "$CALLS"; printf '\\002' >> "$CALLS"
+"""
 
 
 def make_record(method: str, ipc: int, sets: list[list[float]], **changes: Any) -> Record:
@@ -98,3 +105,43 @@ def board() -> list[Record]:
             "random", 5, [[0.61, 0.6]], main_metric="auc", dataset="mutag", model="gin", evaluator="graph"
         ),
     ]
+
+
+@pytest.fixture
+def calls(tmp_path: Path) -> Callable[..., Any]:
+    """Run `campaign.sh` with a `dd-bench` and a `python` that only record their arguments, and return these."""
+    (tmp_path / "bin").mkdir()
+    for name in ("dd-bench", "python"):
+        (tmp_path / "bin" / name).write_text(STUB)
+        (tmp_path / "bin" / name).chmod(0o755)
+    for method in ["random", "herding", "kmeans", "dm", "datadam", "mtt", "ftd", "cda", "rded", "sre2l"]:
+        for ipc in (1, 7, 10):
+            (tmp_path / "out" / "sets" / f"{method}-fashion_mnist-ipc{ipc}-0").mkdir(parents=True)
+    for classes in ("0-4", "5-9"):
+        for name in (f"digits-classes{classes}", f"fashion_mnist-classes{classes}"):
+            (tmp_path / "out" / "sets" / f"lgm-{name}-ipc1-{'0' * 16}").mkdir()
+    for name in ("MUTAG", "NCI1", "PROTEINS", "ogbg_molbace", "ogbg_molbbbp"):
+        (tmp_path / "out" / "sets" / f"doscond-{name}-ipc10-0").mkdir()
+        for kind in (f"mirage-{name}-ipc10", f"mirage_released-{name}-ipc4"):
+            mined = tmp_path / "out" / "sets" / f"{kind}-0"
+            mined.mkdir()
+            (mined / "card.json").write_text('{"stored_bytes": {"labels": 20, "nodes": 300}}')
+    (tmp_path / "out" / "records").mkdir()
+    (tmp_path / "out" / "records" / "a.json").write_text('{"status": "done"}')
+
+    def run(*parts: str) -> tuple[subprocess.CompletedProcess[str], list[list[str]]]:
+        (tmp_path / "calls").unlink(missing_ok=True)
+        environment = os.environ | {
+            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
+            "CALLS": str(tmp_path / "calls"),
+        }
+        done = subprocess.run(
+            ["bash", str(CAMPAIGN), str(tmp_path / "out"), *parts],
+            env=environment,
+            capture_output=True,
+            text=True,
+        )
+        found = (tmp_path / "calls").read_text() if (tmp_path / "calls").exists() else ""
+        return done, [call.split("\001")[:-1] for call in found.split("\002")[:-1]]
+
+    return run

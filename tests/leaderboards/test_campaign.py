@@ -1,8 +1,6 @@
 """campaign.sh: all jobs compose, and unknown parts are rejected."""
 
-import os
 import re
-import subprocess
 from collections import Counter
 from pathlib import Path
 
@@ -14,43 +12,6 @@ from dd_bench.cli.sweep_overrides import defer_to_jobs, expand
 
 SCRIPT = Path(__file__).parents[2] / "leaderboards" / "campaign.sh"
 PARSER = OverridesParser.create()
-STUB = """#!/bin/sh
-for word in "$@"; do printf '%s\\001' "$word"; done >> "$CALLS"; printf '\\002' >> "$CALLS"
-"""
-
-
-@pytest.fixture
-def calls(tmp_path):
-    """Run the script with a `dd-bench` that only records its arguments, and return these."""
-    (tmp_path / "bin").mkdir()
-    (tmp_path / "bin" / "dd-bench").write_text(STUB)
-    (tmp_path / "bin" / "dd-bench").chmod(0o755)
-    for method in ["random", "herding", "kmeans", "dm", "datadam", "mtt", "ftd", "cda", "rded", "sre2l"]:
-        for ipc in (1, 7, 10):
-            (tmp_path / "out" / "sets" / f"{method}-fashion_mnist-ipc{ipc}-0").mkdir(parents=True)
-    for name in ("MUTAG", "NCI1", "PROTEINS", "ogbg_molbace", "ogbg_molbbbp"):
-        (tmp_path / "out" / "sets" / f"doscond-{name}-ipc10-0").mkdir()
-        mined = tmp_path / "out" / "sets" / f"mirage-{name}-ipc10-0"
-        mined.mkdir()
-        (mined / "card.json").write_text('{"stored_bytes": {"labels": 20, "nodes": 300}}')
-    (tmp_path / "out" / "records").mkdir()
-    (tmp_path / "out" / "records" / "a.json").write_text('{"status": "done"}')
-
-    def run(*parts):
-        environment = os.environ | {
-            "PATH": f"{tmp_path / 'bin'}:{os.environ['PATH']}",
-            "CALLS": str(tmp_path / "calls"),
-        }
-        done = subprocess.run(
-            ["bash", str(SCRIPT), str(tmp_path / "out"), *parts],
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
-        found = (tmp_path / "calls").read_text() if (tmp_path / "calls").exists() else ""
-        return done, [call.split("\001")[:-1] for call in found.split("\002")[:-1]]
-
-    return run
 
 
 @pytest.mark.slow

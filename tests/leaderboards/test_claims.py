@@ -118,6 +118,8 @@ def test_difference_of_several_sets_is_not_paired(entry):
         ({"above": 0.1}, "contradicted"),
         ({"below": 0}, "contradicted"),
         ({"below": 0.1}, "reproduced"),
+        ({"equals": 0.03}, "level"),
+        ({"equals": 0}, "contradicted"),
     ],
 )
 def test_verdict_of_a_difference(sources, threshold, verdict):
