@@ -23,10 +23,16 @@ def load_base(folder: Path, real: RealSet) -> DistilledSet:
 
 
 def describe_base(base: DistilledSet) -> dict[str, Any]:
-    """Return what cards, records and content keys contain of a base set: its name, digest, method and ipc."""
+    """Return what cards and records contain of a base set. Content keys contain only its digest.
+
+    The dict has the name of the set, its `digest`, `method` and `ipc`. Its `config` has the hyper-parameters of the
+    method and the description of the set's own base, which show how the hyper-parameters were chosen.
+    """
+    config = base.card.config
     return {
         "set": base.folder.resolve().name,
         "digest": storage.digest(base.folder),
         "method": base.card.method,
         "ipc": base.card.ipc,
+        "config": {key: config[key] for key in ("method", "base") if config.get(key) is not None},
     }

@@ -202,11 +202,18 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
             f"differ in {', '.join(keys)}"
         )
     made_from = [config.get("base") for config in (record.config, card.config)]
-    if made_from[0] != made_from[1]:
+    if not _same_base(*made_from):
         raise ValueError(
             f"record {record.key} and the card of its set {folder} must have the same base set, got {made_from[0]} and "
             f"{made_from[1]}"
         )
+
+
+def _same_base(a: Any, b: Any) -> bool:
+    """Return whether two descriptions of a base set agree. Older ones do not have all keys."""
+    if not isinstance(a, dict) or not isinstance(b, dict):
+        return a is b is None
+    return "digest" in a and all(a[key] == b[key] for key in a.keys() & b.keys())
 
 
 def _check_stored_values(card: Card, folder: Path) -> None:

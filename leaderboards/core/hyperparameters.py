@@ -37,6 +37,15 @@ class Origin(NamedTuple):
     reason: str
 
 
+class _Base(NamedTuple):
+    """The base set of a record, with the attributes of a record that its origin depends on."""
+
+    method: str
+    dataset: str
+    config: Mapping[str, Any]
+    tuning: None = None
+
+
 class Rule(BaseModel):
     """How certain values of certain methods were chosen. It applies to every record that has all of the values."""
 
@@ -50,9 +59,13 @@ class Rule(BaseModel):
     revision: str = Field(pattern="^[0-9a-f]{7,40}$", description="commit that introduced the values")
     source: str = Field(min_length=1, description="file of the repository that contains the values")
 
-    def matches(self, record: Record) -> bool:
+    def covers(self, method: str, dataset: str) -> bool:
+        """Return whether the rule is for this method on this dataset."""
+        return method in self.methods and dataset in self.datasets
+
+    def matches(self, record: Record | _Base) -> bool:
         """Return whether a record has all of the values."""
-        if record.method not in self.methods or record.dataset not in self.datasets:
+        if not self.covers(record.method, record.dataset):
             return False
         own = dict(leaves(record.config.get("method", {})))
         return all(key in own and own[key] == value for key, value in self.values.items())
@@ -85,8 +98,41 @@ def origin(record: Record, rules: Sequence[Rule] | None = None) -> Origin:
     A choice on test data takes precedence, unless a study has searched the same keys again. Then follow the study, the
     other rules, the statement of the configuration, and the comparison with the YAML file. A record with a study is
     `validation` only if all values that differ from the YAML file beyond the budget were searched.
+
+    If the set was made from another set (`base`), the hyper-parameters of both count: `test` takes precedence over
+    `untuned`, `untuned` over `validation`, and `validation` over `paper`.
     """
-    matching = [rule for rule in (load_rules() if rules is None else rules) if rule.matches(record)]
+    rules = load_rules() if rules is None else rules
+    found = [_own_origin(record, rules), *_origins_of_bases(record, rules)]
+    return max(found, key=lambda o: _SEVERITY.index(o.choice))
+
+
+_SEVERITY: tuple[Choice, ...] = ("paper", "validation", "untuned", "test")
+
+
+def _origins_of_bases(record: Record | _Base, rules: Sequence[Rule]) -> list[Origin]:
+    """Return the origins of the base set of a record and of its own base sets.
+
+    Records of older versions have no hyper-parameters of the base. If some of its method were chosen on test data, the
+    base counts as `test`.
+    """
+    base = record.config.get("base")
+    if not isinstance(base, Mapping):
+        return []
+    method, name = str(base.get("method")), base.get("set")
+    config = base.get("config")
+    if not isinstance(config, Mapping):
+        on_test = any(rule.choice == "test" and rule.covers(method, record.dataset) for rule in rules)
+        reason = f"base {name}: its values are not recorded, and values of {method} were chosen on test data"
+        return [Origin("test", reason)] if on_test else []
+    of_base = _Base(method, record.dataset, config)
+    own = _own_origin(of_base, rules)
+    return [Origin(own.choice, f"base {name}: {own.reason}"), *_origins_of_bases(of_base, rules)]
+
+
+def _own_origin(record: Record | _Base, rules: Sequence[Rule]) -> Origin:
+    """Return how the hyper-parameters of a method were chosen, without those of a base set."""
+    matching = [rule for rule in rules if rule.matches(record)]
     values, stated, searched = record.config.get("method", {}), record.config.get(KEY), _searched(record)
     changed = changed_beyond_budget(record.method, values)
     without_search = [change for change in changed if change.partition("=")[0] not in searched]
@@ -108,7 +154,7 @@ def origin(record: Record, rules: Sequence[Rule] | None = None) -> Origin:
     return Origin("untuned", f"changed without a search: {text}")
 
 
-def _searched(record: Record) -> frozenset[str]:
+def _searched(record: Record | _Base) -> frozenset[str]:
     """Return the dotted keys of the method that a study of `dd-bench tune` searched; empty without a study."""
     space = record.tuning.space if record.tuning else ()
     return frozenset(key.lstrip("+").removeprefix("method.") for key in space)

@@ -57,6 +57,30 @@ def test_precedence(record, expected):
     assert expected != "test" or found.reason.startswith(("compared on test data (rev", "the configuration"))
 
 
+@pytest.mark.parametrize(
+    ("base", "expected"),
+    [
+        ({"config": {"method": {"lr_img": 3.0}}}, "test"),
+        ({"config": {"method": shipped_config("method", "dm")}}, "paper"),
+        ({"config": {"method": shipped_config("method", "dm") | {"lr_img": 2.0}}}, "untuned"),
+        ({}, "test"),  # a record of an older version
+        ({"method": "random"}, "paper"),
+        (
+            {"method": "random", "config": {"base": {"method": "dm", "config": {"method": {"lr_img": 3.0}}}}},
+            "test",
+        ),
+    ],
+)
+def test_hyperparameters_of_the_base_set_count(base, expected):
+    record = run("infer")
+    record.config["base"] = {"set": "dm-x", "digest": "d", "method": "dm", "ipc": 1} | base
+    found = origin(record, [RULE])
+    assert found.choice == expected
+    assert expected == "paper" or found.reason.startswith("base ")
+    record.config["hyperparameters"] = "test"
+    assert origin(record, [RULE]).choice == "test"
+
+
 def test_entries_chosen_on_test_data_are_marked_and_not_ranked(record):
     def at(method, mean, **values):
         config = {"method": shipped_config("method", method) | values}

@@ -170,6 +170,7 @@ def test_card_of_a_set_on_another_set(base_folder, tmp_path):
     stored, card = storage.load(run.synthetic_set(0))
     given = read_card(base_folder)
     base = {"set": "a_base", "digest": storage.digest(base_folder), "method": "random", "ipc": 1}
+    base["config"] = {"method": {"_choice_": "random"}}
     assert card.config["base"] == run.config["base"] == base
     assert card.licence.endswith("; CC0 of somebody") and "Somebody, A set" in card.citations
     assert card.citations[0].startswith("Zhang et al., Breaking Class Barriers")
