@@ -24,6 +24,7 @@ ADDED_LATER = {
     "method.frequency",
     "method.experts.precision",
     "evaluator.equal",
+    "method.feature_network",
 }
 """Keys added after some entries were measured, with defaults that keep the old behaviour."""
 
