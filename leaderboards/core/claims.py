@@ -10,6 +10,8 @@ of `quantities` and a threshold. Its verdict follows from the 95 % interval of t
                 reproduced: the interval is not below the published number (minus its standard deviation);
                 contradicted otherwise
 
+A number that varies between runs but has no interval has no verdict.
+
 No verdict is written in the file. A check whose entries do not exist yet is not measured, and gets its verdict as soon
 as they are added.
 """
@@ -20,7 +22,7 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, model_validator
 
@@ -28,7 +30,7 @@ from .quantities import Quantity, Sources
 from .selectors import NotMeasuredError
 from .yaml_file import read_yaml
 
-Verdict = Literal["reproduced", "level", "contradicted", "not measured yet"]
+Verdict = Literal["reproduced", "level", "contradicted", "no verdict", "not measured yet"]
 
 
 class _Strict(BaseModel):
@@ -84,11 +86,21 @@ class Claim(_Strict):
     claim: str
     published: list[PublishedText]
     paper: Track | None = None  # under the paper's own protocol, if that differs from the honest one
+    paper_protocol: str = ""  # without `paper`: what the paper's protocol is, or that it does not differ
     honest: Track | None = None
     reference: str | None = None  # experiment with the paper's settings; None: the YAML of the method
     needs: str | None = None  # what is missing here to run the claim at the paper's settings
     note: str = ""
     command: list[str]
+
+    @model_validator(mode="after")
+    def _paper_has_a_protocol(self) -> Claim:
+        if self.honest and (self.paper is None) != bool(self.paper_protocol):
+            raise ValueError(
+                f"a claim must have one of `paper` and `paper_protocol`: {self.claim!r}. "
+                'Example: paper_protocol: "not different"'
+            )
+        return self
 
 
 class Paper(_Strict):
@@ -96,7 +108,7 @@ class Paper(_Strict):
 
     name: str
     title: str
-    method: str | None
+    methods: list[str]  # those of the paper, whose budgets are compared with the paper's
     network: str | None = None  # configuration name of the paper's network
     page: str
     claims: list[Claim]
@@ -134,7 +146,9 @@ def _result(check: Check, sources: Sources) -> Result:
 
 
 def verdict(check: Check, quantity: Quantity, sources: Sources) -> Verdict:
-    """Return the verdict of a measured check from the interval of its number."""
+    """Return the verdict of a measured check from the interval of its number, if it has one."""
+    if quantity.uncertain:
+        return "no verdict"
     if check.reaches is not None:
         printed = sources.read(check.reaches).low if isinstance(check.reaches, str) else check.reaches
         return "reproduced" if quantity.high >= printed else "contradicted"
@@ -153,5 +167,5 @@ def summary(results: Sequence[Result]) -> str:
     counts = Counter(result.verdict for result in results)
     if len(counts) == 1:
         return next(iter(counts))
-    order: tuple[Verdict, ...] = ("reproduced", "level", "contradicted", "not measured yet")
+    order: tuple[Verdict, ...] = get_args(Verdict)
     return ", ".join(f"{name} {counts[name]} of {len(results)}" for name in order if counts[name])

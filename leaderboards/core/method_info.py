@@ -112,13 +112,29 @@ def comment(text: str) -> str:
 
 
 def _description(method: str) -> str:
-    """Return the docstring of the class that the YAML file of a shipped method names."""
+    """Return the docstring of the class of a shipped method."""
+    node = _class_of(method)
+    return (ast.get_docstring(node) or "") if node else ""
+
+
+@cache
+def is_deterministic(method: str) -> bool:
+    """Return whether the class of a shipped method states that its sets do not depend on the seed."""
+    node = _class_of(method)
+    return any(
+        isinstance(line, ast.Assign)
+        and ast.unparse(line.targets[0]) == "deterministic"
+        and ast.unparse(line.value) == "True"
+        for line in (node.body if node else ())
+    )
+
+
+def _class_of(method: str) -> ast.ClassDef | None:
+    """Return the class that the YAML file of a shipped method names."""
     module, _, name = (shipped_target("method", method) or "").rpartition(".")
     package, _, stem = module.rpartition(".")
     if package != "dd_bench.methods":
-        return ""
+        return None
     source = resources.files(package) / f"{stem}.py"
-    for node in ast.parse(source.read_text()).body if source.is_file() else ():
-        if isinstance(node, ast.ClassDef) and node.name == name:
-            return ast.get_docstring(node) or ""
-    return ""
+    body = ast.parse(source.read_text()).body if source.is_file() else []
+    return next((n for n in body if isinstance(n, ast.ClassDef) and n.name == name), None)

@@ -2,8 +2,9 @@
 
     mean SELECTOR                  mean of the networks: 81.8
     score SELECTOR                 mean with its 95 % interval: 81.8 [80.0, 83.6]
-    diff SELECTOR vs OTHER         mean difference with its 95 % interval: 1.7 [-0.3, 3.7]. The interval of two entries
-                                   with one value each is bounded by the sum of their own intervals
+    diff SELECTOR vs OTHER         mean difference with its 95 % interval: 1.7 [-0.3, 3.7]. If an entry has one value,
+                                   the interval is bounded by the sum of the entries' own intervals, of which that of
+                                   a value without an interval is empty
     gap SELECTOR vs OTHER          mean difference without the interval: 1.7
     networks SELECTOR              number of networks: 5, or 10×2 for ten sets with two networks each
     config SELECTOR PATH           a value of the configuration: `method.iterations`
@@ -30,7 +31,7 @@ import json
 import re
 import shlex
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from statistics import fmean
@@ -42,6 +43,7 @@ from dd_bench.records.record import SHARES, Record
 
 from .bits import entropy_bits, file_bits, stored_bits
 from .differences import difference
+from .method_info import is_deterministic
 from .published import PublishedSet
 from .selectors import NotMeasuredError, Selector, config_value, select, select_pair, split_words
 
@@ -56,6 +58,8 @@ class Quantity:
     text: str
     records: tuple[Record, ...] = ()
     source: str = ""  # of a published number
+    uncertain: bool = False
+    """Whether the number, or a side of the difference, varies between runs but has no interval."""
 
 
 @dataclass(frozen=True)
@@ -149,7 +153,18 @@ def _mean(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:
     selector = Selector.parse(words)
     record = select(sources.entries, selector)
     low, mean, high = _bounded(record, selector.metric)
-    return Quantity(mean, low, high, form(mean, record), (record,))
+    uncertain = _is_uncertain(record, low, high)
+    return Quantity(mean, low, high, form(mean, record), (record,), uncertain=uncertain)
+
+
+def _is_uncertain(record: Record, low: float, high: float) -> bool:
+    """Return whether a value has no interval although it would differ in another run.
+
+    The interval of a correlation that covers all of its values, -1 to 1, counts as none.
+    """
+    closed_form = config_value(record, "protocol.probe.ridge") is not None
+    exact = closed_form and is_deterministic(record.method)
+    return not exact and (low == high or (low, high) == (-1.0, 1.0))
 
 
 def _bounded(record: Record, metric: str | None) -> tuple[float, float, float]:
@@ -167,23 +182,26 @@ def _score(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:
     found = _mean(sources, words, form)
     (record,) = found.records
     text = _with_interval(found.low, found.value, found.high, lambda x: form(x, record))
-    return Quantity(found.value, found.low, found.high, text, found.records)
+    return replace(found, text=text)
 
 
 def _diff(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:
     a, b, first, second = _pair(sources, words)
+    uncertain = False
     if min(len(a.sample(first.metric)), len(b.sample(second.metric))) > 1:
         d = difference(a, b, first.metric, second.metric)
     else:  # e.g. a rank correlation, whose interval is over the ranked networks
         x, y = _bounded(a, first.metric), _bounded(b, second.metric)
         d = Difference(x[1] - y[1], x[0] - y[2], x[2] - y[0], float("nan"), 1)
+        uncertain = _is_uncertain(a, x[0], x[2]) or _is_uncertain(b, y[0], y[2])
     text = _with_interval(d.low, d.mean, d.high, lambda x: form(x, a))
-    return Quantity(d.mean, d.low, d.high, text, (a, b) if a is not b else (a,))
+    records = (a, b) if a is not b else (a,)
+    return Quantity(d.mean, d.low, d.high, text, records, uncertain=uncertain)
 
 
 def _gap(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:
     found = _diff(sources, words, form)
-    return Quantity(found.value, found.low, found.high, form(found.value, found.records[0]), found.records)
+    return replace(found, text=form(found.value, found.records[0]))
 
 
 def _networks(sources: Sources, words: Sequence[str], form: _Format) -> Quantity:

@@ -12,7 +12,13 @@ from ..core.quantities import Sources
 from .formatting import with_marks
 from .markup import markdown_table
 
-SIGNS = {"reproduced": "✓", "level": "≈", "contradicted": "✗", "not measured yet": "–"}
+SIGNS = {
+    "reproduced": "✓",
+    "level": "≈",
+    "contradicted": "✗",
+    "no verdict": "?",
+    "not measured yet": "–",
+}
 CLAIMS = [
     "",
     "Claim",
@@ -81,11 +87,10 @@ def _claim(
         f"{p.label}: " * bool(p.label) + _published(p.read, p.text, p.source, p.verified, letters, sources)
         for p in claim.published
     ]
-    missing = "not different" if honest else "not run here"
     return [
         claim.claim,
         "<br>".join(published) or "no number",
-        own or missing,
+        own or claim.paper_protocol or "not run here",
         honest or "–",
         budget,
         " ".join(remarks) or "–",
@@ -132,12 +137,16 @@ def _published(
 
 
 def _budget(paper: Paper, claim: Claim, results: Sequence[Result]) -> tuple[str, bool]:
-    """Return the budget of the paper's method in the measured checks, and whether it is smaller than the paper's."""
-    records = [
-        record
-        for result in results
-        for record in (result.quantity.records if result.quantity else ())
-        if record.method == paper.method
-    ]
-    text, smaller = compare_budget(records, claim.reference, paper.network)
-    return text or "–", smaller
+    """Return the budgets of the paper's methods in the measured checks, and whether one is smaller than the paper's."""
+    found: dict[str, tuple[str, bool]] = {}
+    for method in paper.methods:
+        records = [
+            record
+            for result in results
+            for record in (result.quantity.records if result.quantity else ())
+            if record.method == method
+        ]
+        if records:
+            found[method] = compare_budget(records, claim.reference, paper.network)
+    lines = [f"{method}: {text}" if len(found) > 1 else text for method, (text, _) in found.items()]
+    return "<br>".join(lines) or "–", any(smaller for _, smaller in found.values())

@@ -15,10 +15,12 @@ from dd_bench.leaderboards.core.quantities import Sources
 from dd_bench.leaderboards.core.selectors import NotMeasuredError, Selector, select
 from dd_bench.leaderboards.render.claims import claims_of, overview
 from dd_bench.leaderboards.render.inline_values import fill_values
-from dd_bench.records.record import ProtocolId
+from dd_bench.records.record import ProtocolId, Score
 
 DM = [0.70, 0.71, 0.72]
 DATADAM = [0.73, 0.74, 0.75]
+CORRELATIONS = ((("ftd", [[0.1]]), (-1.0, 1.0)), (("dm", [[0.1]]), (-0.2, 0.4)))
+"""Method and value of two entries, and the intervals of their correlations."""
 
 
 @pytest.fixture
@@ -127,6 +129,40 @@ def test_verdict_of_a_difference(sources, threshold, verdict):
     assert result.verdict == verdict
 
 
+def test_a_number_without_an_interval_has_no_verdict(entry, tmp_path):
+    """One network has no interval. A deterministic selection has none to have, if its head has a closed form."""
+
+    def verdicts(read, *entries):
+        track = ClaimTrack(protocol="quick", checks=[Check(label="x", read=read, above=0)])
+        (result,) = measure(track, Sources(entries, [], tmp_path))
+        return result.verdict
+
+    several, one = entry("dm", [DM]), entry("datadam", [[0.9]])
+    assert verdicts("mean digits quick datadam", one) == "no verdict"
+    assert verdicts("diff digits quick datadam vs dm", several, one) == "no verdict"
+    ridge = {"model": {"width": 32}, "method": {}, "protocol": {"probe": {"ridge": 0.01}}}
+    for method, verdict in (("centroid", "contradicted"), ("random", "no verdict")):
+        exact = entry(method, [[0.9]]).model_copy(update={"config": ridge})
+        assert verdicts(f"diff digits quick dm vs {method}", several, exact) == verdict
+
+
+def correlation(record, low, high):
+    scores = [
+        Score(metric=name, value=value, set=0, network=0, seed=0)
+        for name, value in (("spearman", 0.1), ("spearman_low", low), ("spearman_high", high))
+    ]
+    return record.model_copy(update={"scores": scores, "main_metric": "spearman"})
+
+
+def test_an_interval_of_all_correlations_is_none(entry, tmp_path):
+    wide, narrow = (correlation(entry(*words), *ends) for words, ends in CORRELATIONS)
+    for first, second, verdict in ((wide, narrow, "no verdict"), (narrow, narrow, "level")):
+        second = second.model_copy(update={"method": "mtt", "key": "x" * 16})
+        line = f"diff digits quick {first.method} vs mtt"
+        track = ClaimTrack(protocol="quick", checks=[Check(label="x", read=line, above=0)])
+        assert measure(track, Sources([first, second], [], tmp_path))[0].verdict == verdict
+
+
 def test_verdict_of_an_interval_and_of_a_missing_entry(sources):
     level = Check(label="x", read="mean digits quick dm", above=0.71)
     missing = Check(label="x", read="mean digits quick ftd", above=0)
@@ -155,15 +191,30 @@ def test_a_row_is_filled_as_soon_as_its_entry_exists(sources, entry):
     claim = Claim(
         claim="FTD is better.",
         published=[],
+        paper_protocol="not different",
         honest=ClaimTrack(protocol="quick", checks=[check]),
         command=["x"],
     )
-    paper = Paper(name="FTD", title="t", method="ftd", page="p", claims=[claim])
+    paper = Paper(name="FTD", title="t", methods=["ftd"], page="p", claims=[claim])
     assert "not measured yet" in claims_of(paper, sources)
     more = Sources([*sources.entries, entry("ftd", [[0.8, 0.81, 0.83]])], [], sources.benchmarks)
     page = claims_of(paper, more)
     assert "10.3 [8.9, 11.8] | ✓ reproduced" in page and "not measured" not in page
     assert "[FTD](#ftd)" in overview([paper], more)
+
+
+def test_the_budgets_of_all_methods_of_a_paper(sources):
+    check = Check(label="x", read="diff digits quick datadam ipc=1 vs dm", above=0)
+    claim = Claim(
+        claim="x",
+        published=[],
+        paper_protocol="not different",
+        honest=ClaimTrack(protocol="quick", checks=[check]),
+        command=["x"],
+    )
+    paper = Paper(name="x", title="t", methods=["dm", "datadam", "dc"], page="p", claims=[claim])
+    page = claims_of(paper, sources)
+    assert "dm: iterations 100 of 20,000, width 32 of 128<br>datadam: iterations 100 of 8,000" in page
 
 
 def test_values_in_the_text_of_a_page(sources):
@@ -195,8 +246,15 @@ def test_every_paper_has_a_section():
     assert {name for name in names if f"\n\n<!-- claims {name} -->\n" in page} == names
 
 
+def test_a_claim_states_the_protocol_of_the_paper():
+    track = ClaimTrack(protocol="quick", checks=[])
+    for both in ({}, {"paper": track, "paper_protocol": "not different"}):
+        with pytest.raises(ValueError, match="one of `paper` and `paper_protocol`: 'x'"):
+            Claim(claim="x", published=[], honest=track, command=[], **both)
+
+
 def test_a_claim_cannot_state_its_verdict(tmp_path):
     path = tmp_path / "claims.yaml"
-    path.write_text("- {name: x, title: x, method: x, page: x, claims: [], verdict: reproduced}")
+    path.write_text("- {name: x, title: x, methods: [x], page: x, claims: [], verdict: reproduced}")
     with pytest.raises(ValueError, match="verdict"):
         load_claims(path)
