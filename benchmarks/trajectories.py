@@ -22,6 +22,9 @@ buffer with fewer epochs.
 - **Change rate** (AST): |theta_{e+1} - theta_e| / |theta_e| per epoch, and its variation along a trajectory.
 - **Perturbed start**: the increase of the matching error when the start is perturbed randomly by 1 % of its norm.
 
+The students of a set that was distilled with AST's balanced loss are trained with it, unless `--unbalanced` is given.
+The committed results were measured without it.
+
 Expert i starts from the same weights in every buffer. Two buffers are compared by the mean difference between experts
 of the same number ("less_first": the difference to the first buffer on the command line). Several names can have the
 same experts, e.g. for sets with and without averaged images (part `drift` of leaderboards/campaign.sh). `--less A:B`
@@ -34,6 +37,7 @@ import argparse
 import itertools
 import json
 import statistics
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -42,11 +46,13 @@ import torch
 from torch import Tensor
 
 from dd_bench.data.fashion_mnist import fashion_mnist
+from dd_bench.methods._trajectory.segments import balance
 from dd_bench.models.convnet import ConvNet
 from dd_bench.runtime.allocator import keep_freed_memory
 from dd_bench.runtime.seeding import generator, stream
 from dd_bench.synthetic import storage
 from dd_bench.synthetic.base import SyntheticSet
+from dd_bench.synthetic.card import Card
 from dd_bench.synthetic.images import ImageSet
 from dd_bench.teachers.expert_buffer import ExpertBuffer
 from dd_bench.training.augment import Augment
@@ -90,6 +96,19 @@ def training_tensors(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
     return *syn.materialise(CPU), syn.lr
 
 
+def loss_weights(card: Card, balanced: bool) -> Callable[[int], float]:
+    """Return the factor of the student's loss by the epoch at which it starts.
+
+    It is 1, except for a set that was distilled with AST's balanced loss (`method.balance`) if `balanced` is true.
+    Epochs after the window of distillation have the factor of its last epoch.
+    """
+    method = card.config["method"]
+    if not balanced or not method.get("balance"):
+        return lambda epoch: 1.0
+    stop = method["window"]["stop"]
+    return lambda epoch: balance(min(epoch, stop - 1), stop)
+
+
 def sharpness(flat: FunctionalNetwork, theta: Tensor, x: Tensor, y: Tensor, rho: float) -> float:
     """Return the increase of the loss after an adaptive ascent step of radius `rho`."""
     at = theta.clone().requires_grad_()
@@ -121,9 +140,13 @@ def student(
     steps: int,
     momentum: float,
     seed: int,
+    weight: float = 1.0,
 ) -> Tensor:
-    """Train on the set for `steps` full-batch steps with the papers' augmentation, and return the weights."""
-    return weights_after(flat, theta, images, labels, lr, [steps], momentum, seed)[0]
+    """Train on the set for `steps` full-batch steps with the papers' augmentation, and return the weights.
+
+    `weight` is the factor of the loss, see `loss_weights`.
+    """
+    return weights_after(flat, theta, images, labels, lr, [steps], momentum, seed, weight)[0]
 
 
 def weights_after(
@@ -135,6 +158,7 @@ def weights_after(
     after: list[int],
     momentum: float,
     seed: int,
+    weight: float = 1.0,
 ) -> list[Tensor]:
     """Like `student`, but return the weights after each number of steps in `after` (ascending)."""
     velocity, found = torch.zeros_like(theta), []
@@ -142,7 +166,7 @@ def weights_after(
         draws = stream(CPU, seed, "augment", i)
         x = AUGMENT.batch(images, draws)
         at = theta.clone().requires_grad_()
-        (g,) = torch.autograd.grad(classification_loss(flat(at, x), labels), at)
+        (g,) = torch.autograd.grad(weight * classification_loss(flat(at, x), labels), at)
         velocity = momentum * velocity + g
         theta = theta - lr * velocity
         if i + 1 in after:
@@ -182,7 +206,13 @@ def measure_experts(buffer: ExpertBuffer, count: int, x: Tensor, y: Tensor, comm
 
 
 def measure_set(
-    buffer: ExpertBuffer, count: int, folder: Path, steps: int, stretch: int, momentum: float
+    buffer: ExpertBuffer,
+    count: int,
+    folder: Path,
+    steps: int,
+    stretch: int,
+    momentum: float,
+    balanced: bool,
 ) -> dict[str, Any]:
     flat, (syn, card) = flat_network(buffer), storage.load(folder)
     images, labels, rate = training_tensors(syn)
@@ -190,7 +220,9 @@ def measure_set(
         "set": folder.name,
         "ipc": card.ipc,
         "lr": rate,
+        "balanced": balanced and bool(card.config["method"].get("balance")),
     }
+    weight_at = loss_weights(card, balanced)
     segments = buffer.header.epochs[-1] // stretch
     measured: dict[str, dict[int, list[float]]] = {}
 
@@ -205,9 +237,9 @@ def measure_set(
         ways.append(way**0.5)
         for s in range(segments):
             start, target = (buffer.snapshot(i, e, CPU) for e in (s * stretch, (s + 1) * stretch))
-            before = walker
-            walker = student(flat, before, images, labels, rate, steps, momentum, 100 * i + s)
-            own = student(flat, start, images, labels, rate, steps, momentum, 100 * i + s)
+            before, weight = walker, weight_at(s * stretch)
+            walker = student(flat, before, images, labels, rate, steps, momentum, 100 * i + s, weight)
+            own = student(flat, start, images, labels, rate, steps, momentum, 100 * i + s, weight)
             deviation = (walker - before) - (own - start)
             summed += float((own - target).square().sum())
             add("accumulated", s, float((walker - target).square().sum()) / way)
@@ -218,7 +250,7 @@ def measure_set(
             add("left", s, error(own, start, target))
             noise = torch.randn(len(start), generator=generator(CPU, i, "noise", s))
             perturbed = start + 0.01 * start.norm() * noise / noise.norm()
-            end = student(flat, perturbed, images, labels, rate, steps, momentum, 100 * i + s)
+            end = student(flat, perturbed, images, labels, rate, steps, momentum, 100 * i + s, weight)
             add("perturbed", s, error(end, start, target) - error(own, start, target))
     found["way"] = summary(ways)
     return found | {name: {s: summary(v) for s, v in of.items()} for name, of in measured.items()}
@@ -244,6 +276,9 @@ def main() -> None:
     parser.add_argument("--steps", type=int, required=True, help="N, student steps per segment")
     parser.add_argument("--epochs", type=int, default=2, help="M, expert epochs per segment")
     parser.add_argument("--experts", type=int, help="number of experts to measure; default: all")
+    parser.add_argument(
+        "--unbalanced", action="store_true", help="students without the balanced loss of sets that have it"
+    )
     parser.add_argument(
         "--less", nargs="*", default=[], metavar="A:B", help="pairs of names; adds the differences A - B"
     )
@@ -275,7 +310,10 @@ def main() -> None:
             "recipe": buffer.header.recipe,
         }
         results[name]["sets"] = [
-            measure_set(buffer, count, Path(s), args.steps, args.epochs, momenta.get(name, 0.0)) for s in sets
+            measure_set(
+                buffer, count, Path(s), args.steps, args.epochs, momenta.get(name, 0.0), not args.unbalanced
+            )
+            for s in sets
         ]
         if first is None:
             first = results[name]
