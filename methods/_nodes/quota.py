@@ -14,7 +14,8 @@ def quota(counts: Tensor, ipc: int, nodes: int | None) -> list[int]:
     """Return the number of nodes of each class.
 
     With `nodes=None`, every class has `ipc` nodes. Otherwise, the set has `nodes` nodes in proportion to the training
-    nodes `counts (k,)`, rounded down but at least one; the largest class gets the rest (GCond).
+    nodes `counts (k,)`, rounded down but at least one; the largest class gets the rest (GCond). If nothing is left for
+    it, it has one node, and the classes with the most nodes have fewer. `nodes` must be at least k.
     """
     if nodes is None:
         return [ipc] * len(counts)
@@ -22,6 +23,8 @@ def quota(counts: Tensor, ipc: int, nodes: int | None) -> list[int]:
     sizes = [max(1, int(n) * nodes // total) for n in counts]
     largest = int(counts.argsort(stable=True)[-1])
     sizes[largest] = max(1, nodes - sum(sizes) + sizes[largest])
+    while sum(sizes) > nodes:
+        sizes[sizes.index(max(sizes))] -= 1
     return sizes
 
 

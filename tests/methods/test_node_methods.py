@@ -24,7 +24,13 @@ FILES = Path(__file__).resolve().parents[3] / "shared" / "data" / "nodes"
 
 @pytest.mark.parametrize(
     ("counts", "nodes", "expected"),
-    [([20, 20, 20], 15, [5, 5, 5]), ([90, 9, 1], 10, [8, 1, 1]), ([50, 3, 3, 3], 4, [1, 1, 1, 1])],
+    [
+        ([20, 20, 20], 15, [5, 5, 5]),
+        ([90, 9, 1], 10, [8, 1, 1]),
+        ([50, 3, 3, 3], 4, [1, 1, 1, 1]),
+        ([46, 46, 4, 2, 2], 5, [1, 1, 1, 1, 1]),  # the floors and the ones are 2 + 2 + 1 + 1 + 1
+        ([48, 44, 2, 2, 2, 2], 7, [1, 2, 1, 1, 1, 1]),
+    ],
 )
 def test_quota(counts, nodes, expected):
     assert quota(torch.tensor(counts), 100, nodes) == expected
@@ -51,6 +57,7 @@ def test_hints_about_the_number_of_nodes_work(counts):
             reason = check_quota(real, ipc, nodes)
             sizes = quota(real.train.counts, ipc, nodes)
             few = nodes is not None and nodes < len(counts)
+            assert nodes is None or few or sum(sizes) == nodes
             assert (reason is None) == (
                 not few and all(s <= min(n, ipc) for s, n in zip(sizes, counts, strict=True))
             )
