@@ -108,14 +108,21 @@ def may_meet(job: tuple[str, ...], wanted: Sequence[Selector]) -> bool:
     """Return whether the choices among the overrides of a job are those of a selector. Composing all jobs is slow."""
     choices = dict(word.split("=", 1) for word in job)
     found = FROM_A_SET.match(Path(choices.get("set", "")).name)
-    method = found["method"] if found else choices.get("method")
-    return any(
-        method in (None, s.method)
-        and choices.get("protocol", "") in ("", s.protocol.partition("(")[0])
-        and choices.get("dataset.name", "") in ("", s.dataset)
-        and choices.get("model", "") in ("", s.where.get("model", choices.get("model")))
-        for s in wanted
-    )
+    own = found.groupdict() if found else {k: choices[k] for k in ("method", "ipc") if k in choices}
+    own |= {k: choices[k] for k in ("protocol", "model", "teacher") if k in choices}
+    if "dataset.name" in choices or choices.get("dataset") in ("digits", "fashion_mnist"):
+        own["dataset"] = choices.get("dataset.name", choices.get("dataset", ""))
+
+    def agrees(selector: Selector) -> bool:
+        where, probe = selector.where, selector.where.get("evaluator") == "linear_probe"
+        needed = {"method": selector.method, "protocol": selector.protocol.partition("(")[0]}
+        needed |= {"dataset": selector.dataset.partition("-classes")[0], "ipc": where.get("ipc")}
+        needed |= {"teacher" if probe else "model": where.get("model")}
+        return all(
+            needed.get(key) in (None, value) for key, value in own.items() if key != "dataset" or not found
+        )
+
+    return any(map(agrees, wanted))
 
 
 def selectors(line: str) -> list[Selector]:
