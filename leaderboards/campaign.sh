@@ -10,9 +10,9 @@
 # timed) and mirage_legacy (Mirage's own evaluation of its graphs, and with NCI1 of random graphs and DosCond, whose set is
 # from part graphs; not timed). There are also parts for single claims of papers, whose costs are estimated for one core
 # from those of the experiments: datadam (half an hour; IPC 50 and DM not timed), ast_legacy, cda_convergence and
-# nas_learned_lr (not timed), infer (3 hours), label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts (3 hours), shifts (4 hours), contents (4
-# hours), equal_compute (three times the seconds of the sets that it compares, not timed), linear_probe (2 hours, not
-# timed), coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50
+# nas_learned_lr (not timed), infer (9 hours), label_bits (8 hours), bits (a night, not timed), drift (3 hours), ast_parts
+# (3 hours), shifts (4 hours), contents (4 hours), equal_compute (three times the seconds of the sets that it compares, not
+# timed), linear_probe (2 hours, not timed), coresets (10 hours: all coresets on digits and Fashion-MNIST at 1, 10 and 50
 # images per class), nodes (an hour, not timed: Cora and Citeseer) and recovery (15 hours: all methods that recover images
 # from teachers, with their ablations, on both).
 #
@@ -24,7 +24,7 @@
 # commands, run one by one, and differ as follows. KD tracks at IPC 10 have three networks per entry instead of five.
 # Some entries are variants for an ablation (weight of the statistics, parts of AST) or have twenty networks (IPC 1 under
 # mtt-1000). At 50 images per class there are only selection methods, DM, DataDAM and five random draws with one network
-# each, instead of ten draws with two. No entry is from `fifty`.
+# each, instead of ten draws with two, and one set of k-means instead of five. No entry is from `fifty`.
 #
 # Fashion-MNIST must be installed by the Debian package dataset-fashion-mnist, the graphs must be in data/, and the
 # files of Planetoid in data/nodes/.
@@ -185,7 +185,8 @@ bits() { # fewer bits per value of the sets from the parts above, k-means with m
     local data on set
     for data in digits fashion_mnist; do
         on=(dataset=$data model.width=32 protocol=dc-300 evaluator.num_networks=10)
-        sweep experiment=fashion_w32_kmeans dataset=$data ipc=2,4,8,16,20,40 evaluator.num_networks=10
+        sweep experiment=fashion_w32_kmeans dataset=$data ipc=2,4,8,16,20,40 num_sets=1 method.feature_network=shared \
+            evaluator.num_networks=10
         sweep experiment=fashion_w32_dm_bits dataset=$data ipc=1,10 method.bits=4,3,2 evaluator.num_networks=10
         for set in "$out"/sets/{dm,mtt,kmeans}-$data-ipc{1,10,20,40}-????????????????; do
             [ -d "$set" ] || continue

@@ -37,6 +37,7 @@ BUDGET = frozenset(
         "experts.recipe.epochs",
         "experts.recipe.milestones",
         "experts.source",
+        "feature_network",
         "store",
         "bits",
         "amount",
@@ -46,8 +47,8 @@ BUDGET = frozenset(
         "sample",
     )
 )
-"""Keys of methods that set the cost, the memory, or the size of a selection or of a stored value. `paper` allows other
-values for them."""
+"""Keys of methods that set the cost, the memory, the size of a selection or of a stored value, or which networks sets
+share. `paper` allows other values for them."""
 
 
 def changed_beyond_budget(method: str, values: Mapping[str, Any]) -> list[str]:

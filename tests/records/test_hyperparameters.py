@@ -19,7 +19,7 @@ def test_only_the_budget_may_differ_from_the_yaml_file():
 
 def test_every_budget_key_belongs_to_a_shipped_method():
     """`store` and `bits` are keys of every method, in conf/config.yaml."""
-    names = ("dm", "mtt", "ncfm", "random_graphs", "random_nodes", "bonsai")
+    names = ("dm", "mtt", "ncfm", "kmeans", "random_graphs", "random_nodes", "bonsai")
     shipped = {key for name in names for key, _ in leaves(shipped_config("method", name))}
     assert shipped | {"store", "bits"} >= BUDGET
 
