@@ -292,7 +292,8 @@ shifts() { # long tail, wrong labels and biased colours, with hard labels: rando
             on=(dataset="$data" dataset.$shift evaluator=groups ipc=10)
             sweep experiment=fashion_w32_random,fashion_w32_kmeans,fashion_w32_dm,fashion_w32_datadam "${on[@]}"
             sweep method=rded teacher=convnet_w32_bn model.width=32 protocol=dc-300 "${on[@]}"
-            sweep method=full model.width=32 protocol=full-30 "${on[@]}"
+            # on digits, full-30 has a hundred steps only
+            sweep method=full model.width=32 protocol="$([ "$data" = digits ] && echo dc-300 || echo full-30)" "${on[@]}"
         done
     done
 }
