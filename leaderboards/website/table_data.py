@@ -9,16 +9,18 @@ from typing import Any
 
 DIGITS = 7
 """Significant digits of the numbers by which a page sorts, and of the ends of intervals."""
+REPEATED = ("paper", "phone")
+"""Texts of a cell that many other cells have, with other values of `text` or `sort`."""
 
 
 def packed(table: Mapping[str, Any]) -> dict[str, Any]:
     """Return the data of a table; `unpacked`, and `read` in `site.js`, are the inverse, except for rounding.
 
-    A cell that occurs several times is stored once, in `shared`, and `{"is": INDEX}` stands for it. Addresses of papers
-    are in `papers`, and a cell has their index.
+    A cell that occurs several times is stored once, in `shared`, and `{"is": INDEX}` stands for it. `REPEATED` texts
+    are in `papers` and `phones`, and a cell has their index.
     """
-    papers: dict[str, int] = {}
-    cells = [[_short(cell, papers) for cell in row["cells"]] for row in table["rows"]]
+    repeated: dict[str, dict[str, int]] = {name: {} for name in REPEATED}
+    cells = [[_short(cell, repeated) for cell in row["cells"]] for row in table["rows"]]
     texts = [[json.dumps(cell) if isinstance(cell, dict) else "" for cell in row] for row in cells]
     counts = Counter(text for row in texts for text in row)
     places = {text: i for i, text in enumerate(text for text, n in counts.items() if text and n > 1)}
@@ -26,31 +28,35 @@ def packed(table: Mapping[str, Any]) -> dict[str, Any]:
         {**row, "cells": [{"is": places[t]} if t in places else c for c, t in zip(own, names, strict=True)]}
         for row, own, names in zip(table["rows"], cells, texts, strict=True)
     ]
-    return {**table, "rows": rows, "shared": [json.loads(text) for text in places], "papers": list(papers)}
+    lists = {f"{name}s": list(found) for name, found in repeated.items()}
+    return {**table, "rows": rows, "shared": [json.loads(text) for text in places], **lists}
 
 
 def unpacked(data: Mapping[str, Any]) -> dict[str, Any]:
     """Return the table whose `packed` data are given."""
-    papers, shared = data["papers"], data["shared"]
+    shared, lists = data["shared"], {name: data[f"{name}s"] for name in REPEATED}
 
     def cell_of(cell: Any) -> Any:
         cell = shared[cell["is"]] if isinstance(cell, dict) and "is" in cell else cell
-        return (
-            {**cell, "paper": papers[cell["paper"]]} if isinstance(cell, dict) and "paper" in cell else cell
-        )
+        if not isinstance(cell, dict):
+            return cell
+        return {k: lists[k][v] if k in REPEATED and v is not None else v for k, v in cell.items()}
 
     rows = [{**row, "cells": [cell_of(cell) for cell in row["cells"]]} for row in data["rows"]]
     return {
-        name: rows if name == "rows" else v for name, v in data.items() if name not in ("shared", "papers")
+        name: rows if name == "rows" else v
+        for name, v in data.items()
+        if name not in ("shared", *(f"{repeated}s" for repeated in REPEATED))
     }
 
 
-def _short(cell: Any, papers: dict[str, int]) -> Any:
+def _short(cell: Any, repeated: Mapping[str, dict[str, int]]) -> Any:
     if not isinstance(cell, dict):
         return cell
     short: dict[str, Any] = {
         k: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for k, v in cell.items()
     }
-    if paper := cell.get("paper"):
-        short["paper"] = papers.setdefault(str(paper), len(papers))
+    for name in REPEATED:
+        if text := cell.get(name):
+            short[name] = repeated[name].setdefault(str(text), len(repeated[name]))
     return short

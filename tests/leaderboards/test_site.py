@@ -88,9 +88,12 @@ def table(page: Path, name="rows"):
 
 def test_data_of_a_table_without_repetitions():
     licence, paper = {"text": "MIT", "title": "the whole text"}, "https://arxiv.org/abs/1"
-    rows = [{"cells": [{"text": f"m{i}", "paper": paper}, licence, 0.5, None], "set": [i]} for i in range(2)]
+    rows = [
+        {"cells": [{"text": f"m{i}", "paper": paper, "phone": "dc-300"}, licence, 0.5, None], "set": [i]}
+        for i in range(2)
+    ]
     data = packed({"columns": [1], "rows": rows})
-    assert data["shared"] == [licence] and data["papers"] == [paper]
+    assert data["shared"] == [licence] and data["papers"] == [paper] and data["phones"] == ["dc-300"]
     assert [row["cells"][1] for row in data["rows"]] == [{"is": 0}, {"is": 0}]
     assert unpacked(data) == {"columns": [1], "rows": rows}
 

@@ -5,8 +5,8 @@
   const PAGE = window.innerWidth < 640 ? 30 : 100; // rows at first; a phone is narrow, and its rows are high
   const read = (id) => { // the inverse of table_data.py
     const data = JSON.parse(document.getElementById(id).textContent);
-    const papers = (cell) => (cell?.paper === undefined ? cell : { ...cell, paper: data.papers[cell.paper] });
-    for (const row of data.rows ?? []) row.cells = row.cells.map((cell) => papers(cell?.is === undefined ? cell : data.shared[cell.is]));
+    const whole = (cell) => (cell !== null && typeof cell === "object" ? { ...cell, paper: data.papers?.[cell.paper], phone: data.phones?.[cell.phone] } : cell);
+    for (const row of data.rows ?? []) row.cells = row.cells.map((cell) => whole(cell?.is === undefined ? cell : data.shared[cell.is]));
     return data;
   };
   const element = (name, values = {}, ...inside) => {
