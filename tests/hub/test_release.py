@@ -54,7 +54,9 @@ def test_scores_are_those_of_the_entries(folder):
     records = records_of(digest, nearby_records(DIGITS))
     assert {r.protocol.name for r in records} >= {"dc-300", "mtt-1000"}
     text = (folder / "README.md").read_text()
+    assert {r.main_metric for r in records if r.is_share} >= {"accuracy"}
+    assert "coverage" in {r.main_metric for r in records if not r.is_share}, "not in percent"
     for record in records:
-        s = record.summary()
-        assert f"| {100 * s.mean:.2f} ± {100 * s.std:.2f} % | {100 * s.ci_low:.2f} to " in text
+        s, factor, unit = record.summary(), *((100, " %") if record.is_share else (1, ""))
+        assert f"| {factor * s.mean:.2f} ± {factor * s.std:.2f}{unit} | {factor * s.ci_low:.2f} to " in text
     assert records_of("0" * 64, nearby_records(DIGITS)) == []

@@ -94,6 +94,8 @@ def test_data_of_a_table_without_repetitions():
     ]
     data = packed({"columns": [1], "rows": rows})
     assert data["shared"] == [licence] and data["papers"] == [paper] and data["phones"] == ["dc-300"]
+    assert data["fields"] == [["text", "paper", "phone"]]
+    assert [row["cells"][0] for row in data["rows"]] == [[0, "m0", 0, 0], [0, "m1", 0, 0]]
     assert [row["cells"][1] for row in data["rows"]] == [{"is": 0}, {"is": 0}]
     assert unpacked(data) == {"columns": [1], "rows": rows}
 

@@ -6,7 +6,8 @@
   const read = (id) => { // the inverse of table_data.py
     const data = JSON.parse(document.getElementById(id).textContent);
     const whole = (cell) => (cell !== null && typeof cell === "object" ? { ...cell, paper: data.papers?.[cell.paper], phone: data.phones?.[cell.phone] } : cell);
-    for (const row of data.rows ?? []) row.cells = row.cells.map((cell) => whole(cell?.is === undefined ? cell : data.shared[cell.is]));
+    const named = (cell) => (Array.isArray(cell) ? Object.fromEntries(data.fields[cell[0]].map((name, i) => [name, cell[i + 1]])) : cell);
+    for (const row of data.rows ?? []) row.cells = row.cells.map((cell) => whole(cell?.is === undefined ? named(cell) : data.shared[cell.is]));
     return data;
   };
   const element = (name, values = {}, ...inside) => {
