@@ -29,6 +29,7 @@ from trajectories import (
     CPU,
     error,
     flat_network,
+    is_balanced,
     loss_weights,
     paired_differences,
     summary,
@@ -65,9 +66,8 @@ def measure_set(
             values.setdefault("rise", []).append(
                 values["perturbed"][-1] - values[f"after epoch {epochs}"][-1]
             )
-    stated = {"set": folder.name, "lr": rate}
-    stated["balanced"] = balanced and bool(card.config["method"].get("balance"))
-    return {**stated, **{name: summary(v) for name, v in values.items()}}
+    stated = {"set": folder.name, "lr": rate, "balanced": balanced and is_balanced(card)}
+    return stated | {name: summary(v) for name, v in values.items()}
 
 
 def main() -> None:

@@ -96,16 +96,20 @@ def training_tensors(syn: SyntheticSet) -> tuple[Tensor, Tensor, float]:
     return *syn.materialise(CPU), syn.lr
 
 
+def is_balanced(card: Card) -> bool:
+    """Return whether a set was distilled with AST's balanced loss (`method.balance`)."""
+    return bool(card.config["method"].get("balance"))
+
+
 def loss_weights(card: Card, balanced: bool) -> Callable[[int], float]:
     """Return the factor of the student's loss by the epoch at which it starts.
 
-    It is 1, except for a set that was distilled with AST's balanced loss (`method.balance`) if `balanced` is true.
-    Epochs after the window of distillation have the factor of its last epoch.
+    It is 1, except for a set that was distilled with the balanced loss if `balanced` is true. Epochs after the window
+    of distillation have the factor of its last epoch.
     """
-    method = card.config["method"]
-    if not balanced or not method.get("balance"):
+    if not balanced or not is_balanced(card):
         return lambda epoch: 1.0
-    stop = method["window"]["stop"]
+    stop = card.config["method"]["window"]["stop"]
     return lambda epoch: balance(min(epoch, stop - 1), stop)
 
 
@@ -220,7 +224,7 @@ def measure_set(
         "set": folder.name,
         "ipc": card.ipc,
         "lr": rate,
-        "balanced": balanced and bool(card.config["method"].get("balance")),
+        "balanced": balanced and is_balanced(card),
     }
     weight_at = loss_weights(card, balanced)
     segments = buffer.header.epochs[-1] // stretch

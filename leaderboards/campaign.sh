@@ -284,16 +284,15 @@ uses() { # further evaluators on the sets from the parts above
 }
 
 shifts() { # long tail, wrong labels and biased colours, with hard labels: random images, k-means, DM, DataDAM and RDED
-    local data tail shift on
+    local data tail whole shift on
     for data in digits fashion_mnist; do
-        tail=100
-        [ "$data" = digits ] && tail=10 # 13 images of the last class
+        tail=100 whole=full-30
+        [ "$data" = digits ] && tail=10 whole=dc-300 # 13 images of the last class; full-30 has a hundred steps only
         for shift in imbalance=$tail label_noise=0.2 colour_bias=0.95; do
             on=(dataset="$data" dataset.$shift evaluator=groups ipc=10)
             sweep experiment=fashion_w32_random,fashion_w32_kmeans,fashion_w32_dm,fashion_w32_datadam "${on[@]}"
             sweep method=rded teacher=convnet_w32_bn model.width=32 protocol=dc-300 "${on[@]}"
-            # on digits, full-30 has a hundred steps only
-            sweep method=full model.width=32 protocol="$([ "$data" = digits ] && echo dc-300 || echo full-30)" "${on[@]}"
+            sweep method=full model.width=32 protocol=$whole "${on[@]}"
         done
     done
 }

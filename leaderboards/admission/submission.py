@@ -210,10 +210,10 @@ def _check_set(record: Record, digest: str, folder: Path) -> None:
 
 
 def _same_base(a: Any, b: Any) -> bool:
-    """Return whether two descriptions of a base set agree. Older ones do not have all keys."""
-    if not isinstance(a, dict) or not isinstance(b, dict):
-        return a is b is None
-    return "digest" in a and all(a[key] == b[key] for key in a.keys() & b.keys())
+    """Return whether two descriptions of a base set agree. Older ones have no `config`."""
+    if isinstance(a, dict) and isinstance(b, dict) and ("config" in a) != ("config" in b):
+        a, b = ({key: value for key, value in x.items() if key != "config"} for x in (a, b))
+    return bool(a == b)
 
 
 def _check_stored_values(card: Card, folder: Path) -> None:

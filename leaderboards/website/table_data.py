@@ -56,7 +56,7 @@ def unpacked(data: Mapping[str, Any]) -> dict[str, Any]:
         cell = shared[cell["is"]] if isinstance(cell, dict) and "is" in cell else cell
         if not isinstance(cell, dict):
             return cell
-        return {k: lists[k][v] if k in REPEATED and v is not None else v for k, v in cell.items()}
+        return {k: lists[k][v] if k in REPEATED else v for k, v in cell.items()}
 
     rows = [{**row, "cells": [cell_of(cell) for cell in row["cells"]]} for row in data["rows"]]
     return {
@@ -73,6 +73,6 @@ def _short(cell: Any, repeated: Mapping[str, dict[str, int]]) -> Any:
         k: float(f"{v:.{DIGITS}g}") if isinstance(v, float) else v for k, v in cell.items()
     }
     for name in REPEATED:
-        if text := cell.get(name):
-            short[name] = repeated[name].setdefault(str(text), len(repeated[name]))
+        if name in cell:
+            short[name] = repeated[name].setdefault(cell[name], len(repeated[name]))
     return short

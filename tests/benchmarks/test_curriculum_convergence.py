@@ -1,14 +1,12 @@
 """Test of `benchmarks/curriculum_convergence.py` on digits, with a small teacher and a few iterations."""
 
-import importlib
 import json
-from pathlib import Path
 
 import pytest
 
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    convergence = importlib.import_module("curriculum_convergence")
+from .conftest import script
+
+convergence = script("curriculum_convergence")
 
 TINY = [
     "dataset=digits",

@@ -1,19 +1,16 @@
 """Students of `benchmarks/trajectories.py` with AST's balanced loss."""
 
-import importlib
 import math
-from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
 import torch
 
 from dd_bench.models.convnet import ConvNet
 from dd_bench.training.parameter_vector import FunctionalNetwork
 
-with pytest.MonkeyPatch.context() as patch:
-    patch.syspath_prepend(Path(__file__).parents[2] / "benchmarks")
-    trajectories = importlib.import_module("trajectories")
+from .conftest import script
+
+trajectories = script("trajectories")
 
 
 def card(**method):

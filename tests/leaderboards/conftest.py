@@ -1,4 +1,6 @@
+import json
 import os
+import re
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
@@ -7,6 +9,7 @@ from typing import Any
 import pytest
 
 from dd_bench.leaderboards.core.entries import entry_name
+from dd_bench.leaderboards.website.table_data import unpacked
 from dd_bench.records.config_diff import shipped_config
 from dd_bench.records.record import Code, ProtocolId, Record, Score
 from dd_bench.runtime.files import content_key
@@ -53,6 +56,16 @@ def make_record(method: str, ipc: int, sets: list[list[float]], **changes: Any) 
         for n, value in enumerate(values)
     ]
     return Record(**{"scores": scores, **fields})
+
+
+def table(page: Path, name: str = "rows") -> Any:
+    """Return the data of a table in a page of the site."""
+    match = re.search(
+        f'<script type="application/json" id="{name}">(.*?)</script>', page.read_text(), re.DOTALL
+    )
+    assert match, f"{page} has no data {name}"
+    data = json.loads(match[1])
+    return unpacked(data) if "rows" in data else data
 
 
 def composed(method: str, protocol: str = "dc-300") -> dict[str, Any]:

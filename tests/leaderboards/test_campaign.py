@@ -10,13 +10,14 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 
 from dd_bench.cli.sweep_overrides import defer_to_jobs, expand
 
-SCRIPT = Path(__file__).parents[2] / "leaderboards" / "campaign.sh"
+from .conftest import CAMPAIGN
+
 PARSER = OverridesParser.create()
 
 
 @pytest.mark.slow
 def test_every_job_composes(calls):
-    parts = re.findall(r"^(\w+)\(\) \{", SCRIPT.read_text(), re.MULTILINE)
+    parts = re.findall(r"^(\w+)\(\) \{", CAMPAIGN.read_text(), re.MULTILINE)
     done, commands = calls(*(p for p in parts if p not in ("sweep", "sets", "stored_bytes", "printed")))
     assert done.returncode == 0, done.stderr
     hydra = [words for words in commands if words[0] in ("run", "evaluate")]
@@ -54,7 +55,7 @@ def test_mirage_legacy_runs_every_experiment_of_mirage_on_three_networks(calls):
         if words[0] == "run":
             jobs += expand([w for w in words if "=" in w and not w.startswith("hydra")])
     found = Counter(word for job in jobs for word in job if word.startswith("experiment="))
-    files = (SCRIPT.parents[1] / "conf" / "experiment").glob("*_mirage*.yaml")
+    files = (CAMPAIGN.parents[1] / "conf" / "experiment").glob("*_mirage*.yaml")
     one = ("gcn", "gat", "gin")  # molhiv has a file for each network
     assert found == {f"experiment={f.stem}": 1 if f.stem.endswith(one) else 3 for f in files}
     for job in jobs:

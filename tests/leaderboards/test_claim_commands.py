@@ -22,6 +22,8 @@ from dd_bench.leaderboards.core.claims import load_claims
 from dd_bench.leaderboards.core.selectors import MAIN_EVALUATORS, Selector
 from dd_bench.records.config_diff import changed_keys
 
+from .conftest import CAMPAIGN
+
 ROOT = Path(__file__).parents[2]
 PAPERS = load_claims(Path(module.__file__).parents[1] / "published" / "claims.yaml")
 CLAIMS = {f"{paper.name} {n}": claim for paper in PAPERS for n, claim in enumerate(paper.claims, 1)}
@@ -145,7 +147,7 @@ def writes(command: str, name: str) -> bool:
     if (script := re.search(r"benchmarks/(\w+)\.py", command)) is not None:
         return f"{name}.json" in command or f'"{name}.json"' in (ROOT / script[0]).read_text()
     if (part := re.search(r"campaign\.sh \S+ (\w+)", command)) is not None:
-        body = (ROOT / "leaderboards" / "campaign.sh").read_text().partition(f"\n{part[1]}() {{")[2]
+        body = CAMPAIGN.read_text().partition(f"\n{part[1]}() {{")[2]
         return any(writes(line, name) for line in body.partition("\n}\n")[0].replace("\\\n", "").splitlines())
     return False
 

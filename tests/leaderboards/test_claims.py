@@ -186,8 +186,8 @@ def test_the_budget_is_compared_with_the_papers(entry):
     assert compare_budget([], None, None) == ("", False)
 
 
-def test_a_row_is_filled_as_soon_as_its_entry_exists(sources, entry):
-    check = Check(label="IPC 1", read="diff digits quick ftd ipc=1 vs dm", above=0)
+def paper_with(check, **fields):
+    """Return a paper with one claim, which has one check."""
     claim = Claim(
         claim="FTD is better.",
         published=[],
@@ -195,7 +195,12 @@ def test_a_row_is_filled_as_soon_as_its_entry_exists(sources, entry):
         honest=ClaimTrack(protocol="quick", checks=[check]),
         command=["x"],
     )
-    paper = Paper(name="FTD", title="t", methods=["ftd"], page="p", claims=[claim])
+    return Paper(title="t", page="p", claims=[claim], **fields)
+
+
+def test_a_row_is_filled_as_soon_as_its_entry_exists(sources, entry):
+    check = Check(label="IPC 1", read="diff digits quick ftd ipc=1 vs dm", above=0)
+    paper = paper_with(check, name="FTD", methods=["ftd"])
     assert "not measured yet" in claims_of(paper, sources)
     more = Sources([*sources.entries, entry("ftd", [[0.8, 0.81, 0.83]])], [], sources.benchmarks)
     page = claims_of(paper, more)
@@ -205,14 +210,7 @@ def test_a_row_is_filled_as_soon_as_its_entry_exists(sources, entry):
 
 def test_the_budgets_of_all_methods_of_a_paper(sources):
     check = Check(label="x", read="diff digits quick datadam ipc=1 vs dm", above=0)
-    claim = Claim(
-        claim="x",
-        published=[],
-        paper_protocol="not different",
-        honest=ClaimTrack(protocol="quick", checks=[check]),
-        command=["x"],
-    )
-    paper = Paper(name="x", title="t", methods=["dm", "datadam", "dc"], page="p", claims=[claim])
+    paper = paper_with(check, name="x", methods=["dm", "datadam", "dc"])
     page = claims_of(paper, sources)
     assert "dm: iterations 100 of 20,000, width 32 of 128<br>datadam: iterations 100 of 8,000" in page
 

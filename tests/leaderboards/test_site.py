@@ -28,6 +28,8 @@ from dd_bench.leaderboards.website.table_data import packed, unpacked
 from dd_bench.records.bibtex import bibtex
 from dd_bench.records.record import ProtocolId, Score
 
+from .conftest import table
+
 ROOT = Path(__file__).parents[2] / "leaderboards"
 
 
@@ -76,14 +78,6 @@ def site(entries, tmp_path):
     out = tmp_path / "site"
     assert build_site(entries, ROOT / "published", tmp_path / "sets", out) > 20
     return out
-
-
-def table(page: Path, name="rows"):
-    match = re.search(
-        f'<script type="application/json" id="{name}">(.*?)</script>', page.read_text(), re.DOTALL
-    )
-    data = json.loads(match[1])
-    return unpacked(data) if "rows" in data else data
 
 
 def test_data_of_a_table_without_repetitions():

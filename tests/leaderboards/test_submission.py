@@ -15,6 +15,7 @@ from dd_bench.leaderboards.admission.consistency import (
     check_repeats,
 )
 from dd_bench.leaderboards.admission.submission import (
+    _same_base,
     check_baselines,
     check_budget,
     check_sets,
@@ -121,6 +122,16 @@ def test_sets_must_agree_with_the_record(record, sets, tmp_path):
     empty = hashlib.sha256(b"{}").hexdigest()
     with pytest.raises(ValueError, match="is not a valid card"):
         check_sets([record("dm", 10, [[0.5]], set_digests=[empty])], folder)
+
+
+def test_base_sets_of_a_record_and_a_card():
+    base = {"set": "a", "digest": "d", "method": "dm", "ipc": 1}
+    full = base | {"config": {"method": {"lr_img": 1.0}}}
+    assert _same_base(None, None) and _same_base(base, base) and _same_base(full, full)
+    assert _same_base(base, full) and _same_base(full, base), "older descriptions have no `config`"
+    without = {key: value for key, value in full.items() if key != "digest"}
+    for other in (None, full | {"digest": "e"}, full | {"config": {}}, without, base | {"ipc": 2}):
+        assert not _same_base(full, other) and not _same_base(other, full)
 
 
 def test_the_command_runs_all_checks(record, sets, tmp_path, capsys):
