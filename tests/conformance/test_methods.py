@@ -314,7 +314,7 @@ def test_check_dataset(make_method, make_architecture, make_blobs, name):
 @pytest.mark.parametrize(
     ("cls", "knobs"),
     [
-        (None, {"norm": "batchnorm"}),
+        pytest.param(None, {"norm": "batchnorm"}, marks=pytest.mark.slow),
         pytest.param(None, {"norm": "none", "depth": 1}, marks=pytest.mark.slow),
         pytest.param(MLP, {"width": 8, "depth": 1}, marks=pytest.mark.slow),
         (

@@ -40,6 +40,7 @@ def source(name: str) -> str:
     return hashlib.sha256((PACKAGE / f"{name}.py").read_bytes()).hexdigest()[:16]
 
 
+@pytest.mark.slow
 def test_commands_of_its_readme(dd_bench, tmp_path):
     _, sweep, add, build, evaluate = commands()  # the first run is one of the sweep's
     done = dd_bench(*sweep, *SHORT)

@@ -211,7 +211,8 @@ def test_kill_while_distilling_and_evaluating_graphs(start, dd_bench, tmp_path):
     assert record.scores == uninterrupted.scores and record.set_digests == uninterrupted.set_digests
 
 
-@pytest.mark.parametrize("workers", [1, pytest.param(2, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("workers", [1, 2])
 def test_kill_while_training_experts(start, dd_bench, tmp_path, workers):
     """Kill in the middle of an epoch, and resume in one process whatever the number of workers was."""
     cache = tmp_path / "runs" / "cache"

@@ -158,6 +158,7 @@ def parts() -> dict[tuple[str, ...], list[tuple[str, ...]]]:
     return {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CLAIMS)
 def test_commands_measure_the_checks(name, calls, parts):
     claim = CLAIMS[name]

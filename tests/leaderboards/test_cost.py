@@ -86,6 +86,7 @@ def test_steps_are_columns(record):
     ]  # fmt: skip
 
 
+@pytest.mark.slow
 def test_plots_are_valid_svg_and_deterministic(entries, record, put, tmp_path):
     folder = put(*entries, incremental(record, "dm", [0.9, 0.8, 0.6]))
     written = draw(folder, tmp_path / "plots")

@@ -3,6 +3,8 @@
 import re
 from pathlib import Path
 
+import pytest
+
 from dd_bench.leaderboards.core.entries import load_entries
 from dd_bench.leaderboards.core.published import load_published
 from dd_bench.leaderboards.website.pages import TEMPLATES, Pages
@@ -27,6 +29,7 @@ def twice(entries):
     ]
 
 
+@pytest.mark.slow
 def test_pages_fit_the_budget_with_twice_as_many_entries(tmp_path):
     """The overviews and the pages of datasets. Pages of boards, methods and entries are smaller."""
     pages = Pages(

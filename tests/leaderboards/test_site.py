@@ -380,6 +380,7 @@ def test_an_untrusted_set_adds_no_other_files(entries, some_sets, tmp_path, caps
         )
 
 
+@pytest.mark.slow
 def test_sets_at_must_be_the_url_of_a_folder(entries, tmp_path, capsys):
     how = ["--entries", str(entries), "--sets", str(ROOT / "sets"), "--out", str(tmp_path / "s")]
     for url in (
@@ -479,6 +480,7 @@ site.build_site(*folders, broken)
 """
 
 
+@pytest.mark.slow
 def test_forked_processes_write_the_same_bytes(site, entries, tmp_path):
     """A failed task leaves no site."""
     other, broken = tmp_path / "other", tmp_path / "broken"

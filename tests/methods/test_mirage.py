@@ -427,7 +427,8 @@ class TestKnownNumbers:
         syn = mined(real, 3, (1800, 115))
         assert syn.support.tolist() == [7502, 2413, 2208, 1955, 211, 118, 118, 118, 116]
 
-    @pytest.mark.parametrize("name", ["ogbg_molbace", pytest.param("ogbg_molbbbp", marks=pytest.mark.slow)])
+    @pytest.mark.slow
+    @pytest.mark.parametrize("name", ["ogbg_molbace", "ogbg_molbbbp"])
     def test_scaffold_split_equals_the_official_split(self, name, tmp_path):
         """The split is computed from SMILES only, and the features equal those of OGB's raw files."""
         real = load(name)

@@ -55,7 +55,8 @@ def test_8x8_images_pass_three_blocks():
     assert embedding.shape == (2, 8)
 
 
-@pytest.mark.parametrize("widths", [[32], pytest.param([64, 128, 256], marks=pytest.mark.slow)], ids=str)
+@pytest.mark.parametrize("widths", [[32], [64, 128, 256]], ids=str)
+@pytest.mark.slow
 def test_all_720_networks_of_the_architecture_search_run(widths):
     depths, activations, poolings = [1, 2, 3, 4], ["sigmoid", "relu", "leakyrelu"], ["none", "max", "avg"]
     choices = list(itertools.product(widths, depths, NORMS, activations, poolings))

@@ -34,7 +34,8 @@ def advance(study, stop_at=None) -> list[tuple]:
             finish(study, started)
 
 
-@pytest.mark.parametrize("stop_at", [1, pytest.param(10, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [1, 10])
 def test_interrupted_study_has_the_same_trials(tmp_path, stop_at):
     """Also after the ten random trials, when TPE uses the results."""
     count = stop_at + 2

@@ -74,6 +74,7 @@ def test_pixels_outside_their_range_are_detected(reals):
             check_inputs(pixels, real)
 
 
+@pytest.mark.slow
 def test_committed_sets_are_not_refused(reals, monkeypatch):
     """Sets of all methods, some of them with much noise, fit their own preprocessing. All are refused as whitened."""
     real = reals["normalise"]
