@@ -47,20 +47,20 @@ CONTROLS = ("permuted", "mlp", "no_edges", "permuted_edges", "thresholded_edges"
 
 
 @dataclass(frozen=True)
-class Held:
+class ScoredSplit:
     """A split on which networks are scored: a view of its graph, and its labels."""
 
     graph: NodeGraph
     labels: Tensor
 
     @classmethod
-    def of(cls, split: NodeSplit, syn: NodeSet) -> Held:
+    def of(cls, split: NodeSplit, syn: NodeSet) -> ScoredSplit:
         """Take a split, with the features that the set uses."""
         return cls(syn.real_graph(split.graph).at(split.index), split.labels)
 
-    def without_edges(self) -> Held:
+    def without_edges(self) -> ScoredSplit:
         """Return the same nodes without edges."""
-        return Held(self.graph.without_edges(), self.labels)
+        return ScoredSplit(self.graph.without_edges(), self.labels)
 
 
 class Node(Evaluator):
@@ -137,8 +137,8 @@ class Node(Evaluator):
             )
         yield Measurement(notes=tuple(syn.caveats(ctx.architecture)))
         nodes, counts = training_nodes(real), syn.stored_samples()
-        test = Held.of(real.test, syn)
-        val = Held.of(real.val, syn) if isinstance(real.val, NodeSplit) else None
+        test = ScoredSplit.of(real.test, syn)
+        val = ScoredSplit.of(real.val, syn) if isinstance(real.val, NodeSplit) else None
         for network in range(self.num_networks):
             if network in ctx.finished:
                 continue
@@ -147,9 +147,11 @@ class Node(Evaluator):
             parts = [part_of(unfinished, network, name) for name in ("true", *CONTROLS)]
             values = _scores(syn, val, test, seed, ctx, self.eval_points, parts[0], ctx.curves(syn))
             values["majority"] = largest_class(nodes, real.test)
-            spread = label_propagation(nodes, real.test, counts, generator("cpu", seed, "labels"))
-            if spread is not None:
-                values["label_propagation"] = spread
+            propagation_accuracy = label_propagation(
+                nodes, real.test, counts, generator("cpu", seed, "labels")
+            )
+            if propagation_accuracy is not None:
+                values["label_propagation"] = propagation_accuracy
             for name, part in zip(CONTROLS, parts[1:], strict=True):
                 if name in self.controls and applies(name, syn, ctx):
                     values[name] = self._control(name, syn, val, test, seed, ctx, part)
@@ -162,8 +164,8 @@ class Node(Evaluator):
         self,
         name: str,
         syn: NodeSet,
-        val: Held | None,
-        test: Held,
+        val: ScoredSplit | None,
+        test: ScoredSplit,
         seed: int,
         ctx: EvaluationContext,
         checkpoint: Checkpoints | None,
@@ -198,8 +200,8 @@ def applies(control: str, syn: NodeSet, ctx: EvaluationContext) -> bool:
 
 def _scores(
     syn: NodeSet,
-    val: Held | None,
-    test: Held,
+    val: ScoredSplit | None,
+    test: ScoredSplit,
     seed: int,
     ctx: EvaluationContext,
     eval_points: int,
@@ -221,9 +223,9 @@ def _scores(
     candidates = candidate_steps(ctx.protocol, 1, eval_points) if val is not None else frozenset()
     best = StackedBest([net])
 
-    def accuracy(held: Held) -> Tensor:
-        logits = predictions(net, held.graph)
-        right = (logits.argmax(1) == held.labels).float().mean().double()
+    def accuracy(split: ScoredSplit) -> Tensor:
+        logits = predictions(net, split.graph)
+        right = (logits.argmax(1) == split.labels).float().mean().double()
         return torch.where(torch.isfinite(logits).all(), right, torch.nan)
 
     def evaluate_step(step: int, curve: Curve | None = None) -> None:

@@ -24,9 +24,9 @@ from ._arguments import check_at_least, check_choice
 from ._nodes.neighbourhoods import Neighbourhoods
 from ._nodes.pge import EdgeGenerator, normalised, propagated
 from ._nodes.quota import check_quota, initial_nodes, quota, quota_labels
-from ._nodes.surrogate import Hops, Rows, Surrogate, gradient_distance
+from ._nodes.surrogate import AdjacencyPowers, AdjacencyRows, Surrogate, gradient_distance
 
-RealBatch = tuple[Tensor, Tensor, Rows | Hops | None]
+RealBatch = tuple[Tensor, Tensor, AdjacencyRows | AdjacencyPowers | None]
 """Features of nodes, classes of the nodes of a batch, and the edges of GCN or SGC1."""
 CYCLE, EDGE_STEPS = 50, 10  # of 50 iterations, the first 10 update the edges and the others the features
 
@@ -169,7 +169,7 @@ class GCond(Method):
 
     def _synthetic(
         self, x: Tensor, edges: EdgeGenerator, sizes: Sequence[int]
-    ) -> list[tuple[Tensor, Hops | None]]:
+    ) -> list[tuple[Tensor, AdjacencyPowers | None]]:
         """Return the inputs of the surrogate and its edges for each class, of which there are `sizes` nodes.
 
         The inputs are X' without edges, propagated features for SGC, and the features of all nodes for SGC1.
@@ -179,12 +179,12 @@ class GCond(Method):
         if self.surrogate == "sgc":
             return [(part, None) for part in propagated(x, edges(x), self.hops).split(list(sizes))]
         matrix, index = normalised(edges(x)), torch.arange(len(x), device=x.device)
-        return [(x, Hops(matrix, self.hops, rows)) for rows in index.split(list(sizes))]
+        return [(x, AdjacencyPowers(matrix, self.hops, rows)) for rows in index.split(list(sizes))]
 
     def _match(
         self,
         surrogate: Surrogate,
-        parts: Sequence[tuple[Tensor, Hops | None]],
+        parts: Sequence[tuple[Tensor, AdjacencyPowers | None]],
         labels: Sequence[Tensor],
         batch: Callable[[int, tuple[int, int]], RealBatch],
         update: tuple[int, int],
@@ -220,10 +220,14 @@ class GCond(Method):
             labels = torch.full((len(members),), c, device=z.device)
             if near is not None:
                 nodes, rows = near.rows(members)
-                return z[nodes], labels, Rows(rows)
+                return z[nodes], labels, AdjacencyRows(rows)
             if self.surrogate == "sgc":
                 return z[members], labels, None
-            return z, labels, Hops(train.graph.adjacency.normalised, self.hops, train.index[members])
+            return (
+                z,
+                labels,
+                AdjacencyPowers(train.graph.adjacency.normalised, self.hops, train.index[members]),
+            )
 
         whole = {
             c: gathered(members, c) for c, members in enumerate(classes) if len(members) <= self.batch_real

@@ -16,7 +16,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-class Rows(NamedTuple):
+class AdjacencyRows(NamedTuple):
     """The rows of `n` labelled nodes in a normalised adjacency. A GCN multiplies the inputs of its last layer by them.
 
     Attributes:
@@ -34,7 +34,7 @@ class Rows(NamedTuple):
         return self.matrix.t() @ error
 
 
-class Hops(NamedTuple):
+class AdjacencyPowers(NamedTuple):
     """Some rows of a power of a normalised adjacency. SGC1 multiplies its logits by them. The power is not computed.
 
     Attributes:
@@ -85,7 +85,9 @@ class Surrogate(NamedTuple):
             weights.append((torch.rand(rows, columns, generator=generator, device=device) * 2 - 1) * bound)
         return cls(tuple(weights), tuple(torch.zeros(columns, device=device) for columns in widths[1:]))
 
-    def gradients(self, z: Tensor, labels: Tensor, edges: Rows | Hops | None = None) -> list[Tensor]:
+    def gradients(
+        self, z: Tensor, labels: Tensor, edges: AdjacencyRows | AdjacencyPowers | None = None
+    ) -> list[Tensor]:
         """Return the gradient of the mean cross-entropy, for each weight and then each bias.
 
         It is differentiable with respect to `z` and dense edges, and equals that of `torch.autograd` with
@@ -94,22 +96,22 @@ class Surrogate(NamedTuple):
         Args:
             z: features `(n, d)`; with `edges`, those of `m` nodes, `(m, d)`.
             labels: classes of the labelled nodes, `(n,)`.
-            edges: `Rows` multiply the input of the last layer (GCN), `Hops` its output (SGC1). None: nodes without
-                edges, or SGC.
+            edges: `AdjacencyRows` multiply the input of the last layer (GCN), `AdjacencyPowers` its output (SGC1).
+                None: nodes without edges, or SGC.
         """
         inputs, masks = [z], []
         for weight, bias in zip(self.weights[:-1], self.biases[:-1], strict=True):
             before = inputs[-1] @ weight + bias
             masks.append((before > 0).to(z.dtype))
             inputs.append(before.relu())
-        last = edges.apply(inputs[-1]) if isinstance(edges, Rows) else inputs[-1]
+        last = edges.apply(inputs[-1]) if isinstance(edges, AdjacencyRows) else inputs[-1]
         outputs = last @ self.weights[-1] + self.biases[-1]
-        logits = edges.apply(outputs) if isinstance(edges, Hops) else outputs
+        logits = edges.apply(outputs) if isinstance(edges, AdjacencyPowers) else outputs
         error = (logits.softmax(1) - F.one_hot(labels, logits.shape[1])) / len(labels)
-        if isinstance(edges, Hops):
+        if isinstance(edges, AdjacencyPowers):
             error = edges.transposed(error)
         of_weights, of_biases = [last.t() @ error], [error.sum(0)]
-        if isinstance(edges, Rows):
+        if isinstance(edges, AdjacencyRows):
             error = edges.transposed(error)
         for x, mask, weight in zip(inputs[-2::-1], masks[::-1], self.weights[:0:-1], strict=True):
             error = (error @ weight.t()) * mask
@@ -127,7 +129,7 @@ class Surrogate(NamedTuple):
         labels: Tensor,
         steps: int,
         optimizer: torch.optim.Optimizer,
-        edges: Hops | None = None,
+        edges: AdjacencyPowers | None = None,
     ) -> None:
         """Train for `steps` steps on all nodes, in place. `optimizer` keeps its moments between calls."""
         for _ in range(steps):

@@ -13,7 +13,7 @@ from dd_bench.methods._nodes.coverage import greedy_coverage, nearest_neighbours
 from dd_bench.methods._nodes.neighbourhoods import Neighbourhoods
 from dd_bench.methods._nodes.pge import EdgeGenerator, propagated
 from dd_bench.methods._nodes.quota import check_quota, quota
-from dd_bench.methods._nodes.surrogate import Hops, Rows, Surrogate, gradient_distance
+from dd_bench.methods._nodes.surrogate import AdjacencyPowers, AdjacencyRows, Surrogate, gradient_distance
 from dd_bench.methods._nodes.tree import smoothed_features, tree_columns
 from dd_bench.methods.bonsai import costs, fill, matched, neighbourhood
 from dd_bench.synthetic.nodes import NodeSet
@@ -261,7 +261,7 @@ class TestGradientMatching:
         logits = a @ (a @ train.graph.features @ w1 + b1).relu() @ w2 + b2
         loss = torch.nn.functional.cross_entropy(logits[train.index[members]], labels)
         nodes, rows = Neighbourhoods(blocks).rows(train.index[members])
-        found = surrogate.gradients(train.graph.propagated(1)[nodes], labels, Rows(rows))
+        found = surrogate.gradients(train.graph.propagated(1)[nodes], labels, AdjacencyRows(rows))
         for x, y in zip(found, torch.autograd.grad(loss, parameters), strict=True):
             torch.testing.assert_close(x, y)
         assert len(nodes) < train.graph.adjacency.v
@@ -286,7 +286,7 @@ class TestGradientMatching:
         logits, parameters = self.sgc1(surrogate, x, a)
         loss = torch.nn.functional.cross_entropy(logits[index], labels)
         expected = torch.autograd.grad(loss, parameters, create_graph=True)
-        found = surrogate.gradients(x, labels, Hops(a, 2, index))
+        found = surrogate.gradients(x, labels, AdjacencyPowers(a, 2, index))
         torch.testing.assert_close(found, list(expected))
         seconds = [
             torch.autograd.grad(sum((p * p).sum() for p in gradients), (x, half), retain_graph=True)
