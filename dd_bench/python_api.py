@@ -173,7 +173,7 @@ def run(overrides: Sequence[str] = (), *, progress: bool = True) -> Record:
 def tune(
     overrides: Sequence[str], *, trials: int = 20, name: str | None = None, progress: bool = True
 ) -> Tuning:
-    """Search hyper-parameters on validation images, as `dd-bench tune OVERRIDES` does.
+    """Search hyper-parameters on validation data, as `dd-bench tune OVERRIDES` does.
 
     For example, `tune(["method=dm", "ipc=1", "method.lr_img=0.1,1,10"])`. Finished trials of an earlier call with the
     same arguments are not repeated.

@@ -16,7 +16,7 @@ EXAMPLES = {
 }
 """One line to paste for each Hydra application."""
 OTHER_COMMANDS = {
-    "tune": ("dd_bench.cli.tune.tune_command", "search hyper-parameters on validation images"),
+    "tune": ("dd_bench.cli.tune.tune_command", "search hyper-parameters on validation data"),
     "progress": (
         "dd_bench.cli.progress.progress_command",
         "print the progress of sweeps and their failed jobs",

@@ -29,7 +29,7 @@ USAGE = (
   dd-bench run method=dm dataset=fashion_mnist model.width=32 ipc=10 protocol=dc-300
   dd-bench run -m method=random,dm ipc=1,10       a sweep; when restarted, it repeats no finished work
   dd-bench run -m --only-missing ...              the same sweep, without launching its finished jobs
-  dd-bench tune method=dm 'method.lr_img=0.1,1,10'    search on validation images; then: dd-bench run ... tuning=FILE
+  dd-bench tune method=dm 'method.lr_img=0.1,1,10'    search on validation data; then: dd-bench run ... tuning=FILE
   dd-bench run --help                             list all groups and keys; method=dm --help adds the keys of dm
   dd-bench run method=dm --cfg job                print the composed configuration
 

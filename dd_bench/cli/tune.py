@@ -18,12 +18,15 @@ from dd_bench.runtime.files import writable_hint
 from dd_bench.runtime.terminal import sanitize
 
 _DESCRIPTION = """\
-Search a method's hyper-parameters on validation images, which are cut from the training split. Test data are not used.
+Search a method's hyper-parameters on validation data: images that are cut from the training split, or the validation
+split of a dataset of graphs or nodes. Test data are not used. The validation split of nodes can have more labels than
+the training split: on Cora, 500 nodes in addition to the 140 for training.
 
 Overrides with several values in Hydra's sweep grammar are the search space: lists a,b,c, choice(...), range(...),
 interval(...), int(interval(...)) and tag(log,interval(...)). All other overrides are fixed. Each trial distils a set
-without the validation images, and scores fresh networks on them. If the space has at most --trials configurations,
-all are tried; otherwise Optuna's TPE selects them. When restarted, the command continues and repeats no finished trial.
+without the validation images, or without the labels of the validation nodes, and scores fresh networks on them. If the
+space has at most --trials configurations, all are tried; otherwise Optuna's TPE selects them. When restarted, the
+command continues and repeats no finished trial.
 """
 _EPILOG = """\
 examples:

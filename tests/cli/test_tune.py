@@ -1,10 +1,11 @@
-"""`dd-bench tune`: searches on validation images, which continue after an interruption."""
+"""`dd-bench tune`: searches on validation data, which continue after an interruption."""
 
 import shutil
 
 import pytest
+import torch
 
-from dd_bench.cli.tune import summary
+from dd_bench.cli.tune import _parser, summary
 from dd_bench.data import digits
 from dd_bench.pipeline import tune
 from dd_bench.records.record import load_record
@@ -70,6 +71,17 @@ def test_search_run_and_records(dd_bench, job, tmp_path, poisoned, terminate_at)
     assert stopped.code == 143 and "To continue from there, start the same command again:" in stopped.text
     assert dd_bench("tune", *SEARCH).code == 0
     assert trials_in(tmp_path) == expected and len(steps) == STEPS
+
+
+def test_nodes_are_scored_on_the_validation_split_of_their_dataset(tmp_path):
+    """No training node is left out, and the validation nodes have more labels, as on Cora."""
+    words = ["method=kmeans_nodes", "dataset=sbm", "ipc=1", "protocol.recipe.lr=0.001,0.1", f"out={tmp_path}"]
+    search = tune.plan([*words, f"cache={tmp_path}", "runtime=plain"])
+    real = search.config({"protocol.recipe.lr": 0.1}).real
+    assert search.val_fraction is None and real.scored == "validation" and real.val is None
+    assert (len(real.train), len(real.test)) == (100, 500)
+    assert not torch.isin(real.train.index, real.test.index).any()
+    assert "on Cora, 500 nodes in addition to the 140 for training" in _parser().description
 
 
 @pytest.mark.parametrize(
