@@ -345,7 +345,7 @@ linear_probe() { # sets for linear heads on backbones that have not seen the cla
 }
 
 nodes() { # selections of real nodes, k-means, and learned sets of Cora and Citeseer
-    local data
+    local data ipc search
     for data in cora citeseer; do
         on=(dataset.name=$data dataset.root=data/nodes)
         sweep experiment=cora_random,cora_kmeans,cora_herding,cora_kcenter ipc=5,10,20 "${on[@]}"
@@ -358,7 +358,19 @@ nodes() { # selections of real nodes, k-means, and learned sets of Cora and Cite
         sweep experiment=cora_random method=random_nodes ipc=5,10 method.hops=2 "${on[@]}"
         sweep experiment=cora_random ipc=5 model.hidden=64 "${on[@]}" # the width at which SFGC and GEOM were measured
         sweep experiment=cora_random method=full ipc=1 num_sets=1 "${on[@]}"
+        for ipc in 5 10; do # GCondX with a number of iterations that is chosen on the validation nodes
+            search="$out/tune/gcondx-$data-$ipc"
+            dd-bench tune --name "gcondx-$data-$ipc" out="$out" runtime=one_thread experiment=cora_gcondx ipc=$ipc "${on[@]}" \
+                method.iterations=2,5,10,20,50,100,200 || failed=1
+            [ ! -f "$search/tuning.json" ] ||
+                sweep experiment=cora_gcondx ipc=$ipc "${on[@]}" tuning="$search/tuning.json"
+        done
     done
+    # the best step on the validation nodes, as GCond reports it; `dd-bench import` adds the authors' own graphs
+    on=(dataset.name=cora dataset.root=data/nodes protocol=node-600-legacy)
+    sweep experiment=cora_random,cora_kmeans ipc=5,10,20 "${on[@]}"
+    sweep experiment=cora_random method=full ipc=1 num_sets=1 "${on[@]}"
+    sweep experiment=cora_bonsai_half_percent dataset.root=data/nodes
 }
 
 graphs() {

@@ -175,14 +175,13 @@ class Record(_Frozen):
     def sample(self, metric: str | None = None) -> list[float]:
         """Return the independent values of a metric, `main_metric` by default.
 
-        If there are several sets, these are the means of the sets. If there is one set, they are the values of its
-        networks. Networks with the same `unit` (e.g. the same class order) are not independent, so they give one value,
-        their mean.
+        If there are several sets, these are the means of the sets. If there is one set (see `has_one_set`), they are
+        the values of its networks. Networks with the same `unit` (e.g. the same class order) are not independent, so
+        they give one value, their mean.
         """
         metric = metric or self.main_metric
-        by_set = self.by_set(metric)
-        if len(by_set) > 1:
-            return [fmean(v) for v in by_set]
+        if not self.has_one_set(metric):
+            return [fmean(v) for v in self.by_set(metric)]
         units: dict[tuple[str, int], list[float]] = defaultdict(list)
         for score in sorted(self._scores.get(metric, ()), key=lambda s: s.network):
             key = ("network", score.network) if score.unit is None else ("unit", score.unit)
@@ -247,6 +246,15 @@ class Record(_Frozen):
         for score in self._scores.get(metric, ()):
             by_set[score.set].append(score.value)
         return list(by_set.values())
+
+    def has_one_set(self, metric: str) -> bool:
+        """Return whether the values of a metric are of one set, or of several that are equal.
+
+        A selection that keeps every training image gives the same set for every seed. The networks of such sets have
+        the same values, so their means have no spread.
+        """
+        by_set = self.by_set(metric)
+        return all(values == by_set[0] for values in by_set)
 
     @property
     def metrics(self) -> list[str]:

@@ -20,8 +20,8 @@ def difference(a: Record, b: Record, metric_a: str | None = None, metric_b: str 
     """
     metric_a, metric_b = metric_a or a.main_metric, metric_b or b.main_metric
     first, second = by_seed(a, metric_a), by_seed(b, metric_b)
-    if a.key == b.key and len(a.by_set(metric_a)) > 1:
-        return paired_difference(a.sample(metric_a), a.sample(metric_b))
+    if a.key == b.key and not (a.has_one_set(metric_a) and a.has_one_set(metric_b)):
+        return paired_difference(*([fmean(v) for v in a.by_set(metric)] for metric in (metric_a, metric_b)))
     shared = sorted(first.keys() & second.keys())
     if is_paired(a, b, metric_a, metric_b):
         return paired_difference([first[s] for s in shared], [second[s] for s in shared])
@@ -31,7 +31,7 @@ def difference(a: Record, b: Record, metric_a: str | None = None, metric_b: str 
 def is_paired(a: Record, b: Record, metric_a: str | None = None, metric_b: str | None = None) -> bool:
     """Return whether two entries have one set each and at least two networks with the same seeds."""
     metric_a, metric_b = metric_a or a.main_metric, metric_b or b.main_metric
-    one_set_each = len(a.by_set(metric_a)) == len(b.by_set(metric_b)) == 1
+    one_set_each = a.has_one_set(metric_a) and b.has_one_set(metric_b)
     return one_set_each and len(by_seed(a, metric_a).keys() & by_seed(b, metric_b).keys()) > 1
 
 

@@ -105,6 +105,20 @@ class TestSummary:
         squares = sum(np.sum((np.array(v) - np.mean(v)) ** 2) for v in sets)
         assert s.std_networks == pytest.approx(np.sqrt(squares / 3)), "pooled over n_i - 1"
 
+    def test_equal_sets_are_one_set(self):
+        """A selection of all training images gives the same set for every seed, so the networks are the sample."""
+        one, three = (record([[0.5, 0.52, 0.54]] * n) for n in (1, 3))
+        assert three.has_one_set("accuracy") and three.sample() == pytest.approx(one.sample())
+        s, expected = three.summary(), one.summary()
+        assert (s.mean, s.ci_low, s.ci_high) == pytest.approx(
+            (expected.mean, expected.ci_low, expected.ci_high)
+        )
+        assert (s.num_sets, s.num_networks) == (3, 9)
+        assert record([[0.5], [0.5]]).summary().ci_low is None, (
+            "two equal values are no estimate of the spread"
+        )
+        assert not record([[0.5, 0.52], [0.52, 0.5]]).has_one_set("accuracy")
+
     def test_one_network_has_no_standard_deviation(self):
         s = record([[0.7]]).summary()
         assert (s.mean, s.std, s.std_networks, s.std_sets, s.ci_low, s.ci_high) == (
