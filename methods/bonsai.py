@@ -63,8 +63,8 @@ class Bonsai(Method):
 
     - By default, as many nodes are kept as fit the budget. The code has `keep=first_pass`, whose sets do not fill it.
     - A budget can be the bytes that are stored. `bonsai_bytes` is the rule of the code: two bytes for each non-zero
-      feature and for each end of an edge, with an edge from each node to itself. By that rule the code allows 0.5 % of
-      a full graph whose zeros count too.
+      feature (four if features are not binary) and for each end of an edge, with an edge from each node to itself. By
+      that rule the code allows 0.5 % of a full graph whose zeros count too.
     - Ties are broken by the smallest number of a node. In the code, they depend on the layout of a heap and of a
       partition. On Cora at 0.5 % the first pass of the code has 501 exemplars and 1,731 nodes, here 484 and 1,716; in
       the order of the code, this class has 501 and 1,731 as well.
@@ -226,13 +226,14 @@ def costs(features: Tensor, budget: str) -> tuple[list[float], float]:
     """Return the estimated cost of each node and of an edge, in the unit of the budget.
 
     The estimate of stored bytes is that of `NodeSet`: sparse features with one value for each node, or dense features.
-    For `bonsai_bytes`, a node has an edge to itself, as in the selection of the released code.
+    For `bonsai_bytes`, it is `NodeSet.paper_bytes` and four bytes for each node, whose edge to itself counts in the
+    selection of the released code.
     """
     if budget == "nodes":
         return [1.0] * len(features), 0.0
-    present = torch.count_nonzero(features, 1).double()
     if budget == "bonsai_bytes":
-        return (2 * present + 4).tolist(), 4.0
+        return (NodeSet.bonsai_feature_bytes(features).double() + 4).tolist(), 4.0
+    present = torch.count_nonzero(features, 1).double()
     column = 1 if features.shape[1] <= 256 else 2
     sparse, dense = column * present + 6, torch.full((len(features),), 4.0 * features.shape[1] + 1)
     smaller = sparse if float(sparse.sum()) < float(dense.sum()) else dense

@@ -310,20 +310,25 @@ others have no class. `columns` holds the features of the dataset that are used.
         """Return the sizes in bytes by the rules of two papers.
 
         - `GCond bytes`: `4 (n^2 + n d)`, float32 features and a dense adjacency (4 n d without edges).
-        - `Bonsai bytes`: two bytes for each non-zero feature of binary features (four otherwise), and two for each end
-          of an undirected edge.
+        - `Bonsai bytes`: those of `bonsai_feature_bytes`, and two for each end of an undirected edge.
         """
         n, d = self.features.shape
-        ones = int(torch.count_nonzero(self.features))
-        low, high = self.features.amin(1), self.features.amax(1)
-        binary = bool(((self.features == 0) | (self.features == high[:, None])).all()) and bool(
-            (low >= 0).all()
-        )
         edges = self.edges.shape[1] // 2
         return {
             "GCond bytes": 4 * n * (d + (n if edges else 0)),
-            "Bonsai bytes": ones * (2 if binary else 4) + 4 * edges,
+            "Bonsai bytes": int(self.bonsai_feature_bytes(self.features).sum()) + 4 * edges,
         }
+
+    @staticmethod
+    def bonsai_feature_bytes(features: Tensor) -> Tensor:
+        """Return the bytes of the features of each node by the rule of Bonsai, int64 `(n,)`.
+
+        A non-zero feature has two bytes if all features `(n, d)` are binary, i.e. if each node has only one positive
+        value, and four bytes otherwise.
+        """
+        high = features.amax(1, keepdim=True)
+        binary = bool((features >= 0).all()) and bool(((features == 0) | (features == high)).all())
+        return torch.count_nonzero(features, 1) * (2 if binary else 4)
 
     def size_metrics(self) -> dict[str, int]:
         """See `SyntheticSet`: numbers of nodes, labelled nodes and undirected edges, and `paper_bytes`."""

@@ -1,5 +1,6 @@
 """The mathematics of methods for nodes: quotas, coverage, PageRank, gradients in closed form, and edges."""
 
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -8,6 +9,8 @@ import pytest
 import torch
 from sklearn.tree import DecisionTreeClassifier
 
+from dd_bench.data.node_dataset import NodeSplit
+from dd_bench.data.nodes import NodeGraph
 from dd_bench.data.planetoid import planetoid
 from dd_bench.methods._nodes.coverage import greedy_coverage, nearest_neighbours, personalised_pagerank
 from dd_bench.methods._nodes.neighbourhoods import Neighbourhoods
@@ -165,6 +168,24 @@ class TestBonsai:
         assert pairs <= {int(i) for i in real[0] * n + real[1]}
         if amount == 700:  # the second pass has all training nodes, and so all their edges
             assert pairs >= {int(a) * n + int(b) for a, b in real.t() if {int(a), int(b)} & trained}
+
+    @pytest.mark.parametrize("binary", [True, False])
+    def test_estimated_bytes_are_those_of_the_set(self, make_method, make_ctx, node_gcn, blocks, binary):
+        """By the rule of Bonsai. Only the selection counts edges of nodes to themselves."""
+        real = blocks
+        if binary:
+            graph = blocks.train.graph
+            own = NodeGraph.of((graph.features > 0.5).float(), graph.adjacency.edges)
+            train = NodeSplit(own, blocks.train.index, blocks.train.labels, 3, "transductive")
+            real = replace(blocks, train=train)
+        features = real.train.graph.features
+        method = make_method("bonsai", budget="bonsai_bytes", amount=500, features="all", match_classes=False)
+        syn = method.distill(real.train_only(), 40, make_ctx(architecture=node_gcn(real)))
+        node_costs, edge_cost = costs(features, "bonsai_bytes")
+        n, e = len(syn.labels), syn.edges.shape[1] // 2
+        estimate = sum(node_costs[v] for v in syn.source) + edge_cost * e
+        assert syn.paper_bytes()["Bonsai bytes"] == estimate - 4 * n
+        assert estimate - 4 * n - 4 * e == (2 if binary else 4) * int(torch.count_nonzero(syn.features)) > 0
 
     def test_nodes_of_the_first_pass_are_those_of_the_highest_rank(
         self, make_method, make_ctx, node_gcn, blocks
