@@ -139,7 +139,7 @@ def blocks() -> RealSet:
 
 @pytest.fixture(scope="session")
 def inductive_blocks() -> RealSet:
-    """The same nodes as three separate graphs."""
+    """Three separate graphs of 30 training, 30 validation and 60 test nodes, with the same class means."""
     return make_blocks("inductive")
 
 

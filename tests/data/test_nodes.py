@@ -86,14 +86,53 @@ def test_method_sees_all_nodes_but_only_training_labels():
         _ = real.test
 
 
-def test_inductive_splits_are_separate_graphs():
-    whole, parts = make("transductive"), make("inductive")
-    assert parts.name == "sbm_inductive" and parts.digest != whole.digest
+def test_inductive_splits_are_induced_subgraphs():
+    whole = make("transductive")
+    labels, index = torch.arange(60) % 3, (whole.train.index, whole.val.index, whole.test.index)
+    options = {"class_names": ("a", "b", "c"), "licence": "", "citation": "", "device": CPU}
+    parts = node_set("x", whole.train.graph, labels, index, setting="inductive", **options)
+    assert parts.name == "x_inductive" and parts.digest != whole.digest
     for split, other in ((parts.train, whole.train), (parts.val, whole.val), (parts.test, whole.test)):
         assert split.graph.adjacency.v == len(split) and torch.equal(split.labels, other.labels)
         assert torch.equal(split.graph.features, other.graph.features[other.index])
         expected = dense(other.graph.adjacency)[other.index][:, other.index]
         assert torch.equal(dense(split.graph.adjacency), expected)
+
+
+def test_inductive_block_models_have_equal_means_and_degrees():
+    """Three draws: the graph of the training nodes is small, and as dense as the others."""
+    values = {"nodes": 4000, "classes": 4, "train": 25, "val": 900, "degree_in": 5.0, "degree_out": 3.0}
+    real = make("inductive", **values, noise=0.5)
+    splits = real.train, real.val, real.test
+    assert [len(split) for split in splits] == [100, 900, 3000] and real.train.counts.tolist() == [25] * 4
+    for split, tolerance in zip(splits, (0.6, 0.3, 0.2), strict=True):
+        sender, receiver = split.graph.adjacency.edges
+        same = (split.labels[sender] == split.labels[receiver]).float().sum() / len(split)
+        assert float(same) == pytest.approx(5.0, abs=tolerance)
+        assert len(sender) / len(split) == pytest.approx(8.0, abs=tolerance)
+        means = torch.stack([split.graph.features[split.of_class(c)].mean(0) for c in range(4)])
+        expected = torch.stack([real.test.graph.features[real.test.of_class(c)].mean(0) for c in range(4)])
+        torch.testing.assert_close(means, expected, atol=0.4, rtol=0)
+    assert not torch.equal(real.val.graph.features[:100], real.train.graph.features)
+    other = make("inductive", **{**values, "nodes": 4100}, noise=0.5)
+    assert torch.equal(other.train.graph.features, real.train.graph.features), "drawn independently"
+
+
+def test_inductive_block_model_with_too_few_nodes():
+    message = (
+        r"dataset\.degree_in must be < 4 and dataset\.degree_out < 10 for the 15 train nodes of 3 classes"
+    )
+    with pytest.raises(ValueError, match=message):
+        make("inductive", degree_in=4.0)
+    assert make("inductive", degree_in=0.0, degree_out=0.0).train.graph.adjacency.edges.numel() == 0
+
+
+def test_transductive_graphs_keep_their_digests():
+    """Those of the shipped configurations, which keys of sets and records contain."""
+    values = {"classes": 5, "features": 32, "degree_in": 4.0, "degree_out": 3.2, "noise": 3.0, "train": 20}
+    real = make("transductive", **values, nodes=2000, val=500)
+    digits = knn(neighbours=8, train=20, val=300, setting="transductive", seed=0, device=CPU)
+    assert (real.digest[:16], digits.digest[:16]) == ("d32bd0c370ba1da0", "67e20535e3ac204b")
 
 
 def test_digest_depends_on_everything():
@@ -138,6 +177,18 @@ def test_neighbours_of_digits_are_mostly_of_the_same_class():
     sender, receiver = real.train.graph.adjacency.edges
     assert int(labels.min()) == 0 and real.train.counts.tolist() == [5] * 10
     assert float((labels[sender] == labels[receiver]).float().mean()) > 0.9
+
+
+def test_inductive_neighbours_are_those_of_the_same_split():
+    real = knn(neighbours=3, train=5, val=40, setting="inductive", seed=0, device=CPU)
+    for split in (real.train, real.val, real.test):
+        x, (sender, receiver) = split.graph.features, split.graph.adjacency.edges
+        assert len(x) == len(split) and torch.bincount(sender, minlength=len(x)).min() >= 3
+        own = receiver[sender == 7]
+        near = torch.cdist(x[7:8], x)[0].argsort()[1:4]
+        assert torch.isin(near, own).all()
+    with pytest.raises(ValueError, match=r"dataset\.neighbours must be < 2, the size of the smallest split"):
+        knn(neighbours=3, train=5, val=2, setting="inductive", seed=0, device=CPU)
 
 
 class TestPlanetoid:
