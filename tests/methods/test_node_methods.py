@@ -490,3 +490,43 @@ def test_the_loss_of_gcdm_equals_naive_loops(make_method, make_ctx, node_gcn, bl
         means = [sum(h.clamp_min(0) for h in part) / len(part) for part in (of_real, of_syn)]
         expected += size / nodes * float((means[0] - means[1]).square().sum().detach())
     assert ctx.rows.losses == [pytest.approx(expected, rel=1e-4)]
+
+
+def test_gcdm_trains_the_network_between_two_updates(make_method, make_ctx, node_gcn, blocks):
+    """Two updates with three steps of Adam between them, written with torch's modules."""
+    real, values = blocks.train_only(), {"iterations": 1, "outer": 2, "lr_features": 0.03, "lr_net": 0.02}
+    make = lambda work: make_ctx(architecture=node_gcn(blocks), work=work)  # noqa: E731
+    x = make_method("gcdm", iterations=0).distill(real, 2, make("start")).features.requires_grad_()
+    labels = torch.arange(3).repeat_interleave(2)
+    ctx = make("trained")
+    syn = make_method("gcdm", inner=3, **values).distill(real, 2, ctx)
+    net = ctx.network(ctx.architecture, 0).eval()
+    of_x, of_net = torch.optim.Adam([x], lr=0.03), torch.optim.Adam(net.parameters(), lr=0.02)
+    losses = []
+    for update in range(2):
+        h, found = net.embed(blocks.train.graph.at(blocks.train.index)), net.embed(without_edges(x))
+        means = [torch.stack([e[y == c].mean(0) for c in range(3)]) for e, y in
+                 ((h.detach(), blocks.train.labels), (found, labels))]  # fmt: skip
+        loss = (means[0] - means[1]).square().sum() / 3
+        of_x.zero_grad()
+        loss.backward()
+        of_x.step()
+        losses.append(float(loss.detach()))
+        for _ in range(3 if update == 0 else 0):
+            of_net.zero_grad()
+            torch.nn.functional.cross_entropy(net(without_edges(x.detach())), labels).backward()
+            of_net.step()
+    torch.testing.assert_close(syn.features, x.detach())
+    assert ctx.rows.losses == [pytest.approx(sum(losses) / 2, rel=1e-4)]
+    untrained = make_method("gcdm", inner=0, **values).distill(real, 2, make("untrained"))
+    assert not torch.allclose(untrained.features, syn.features)
+
+
+def without_edges(x):
+    return NodeGraph.of(x, torch.zeros(2, 0, dtype=torch.int64))
+
+
+def test_numbers_of_steps_of_gcdm(make_method):
+    for key, value, least in (("inner", -1, 0), ("outer", 0, 1)):
+        with pytest.raises(ValueError, match=f"method.{key} must be >= {least}, got {value}"):
+            make_method("gcdm", **{key: value})
